@@ -1,0 +1,9 @@
+"""What a model is: roles with named axes, layout ops, recipes. No files, no toolchain.
+
+The names below are what a recipe may use.
+"""
+
+from compiler.ir.config import ConfigMap, Default, Flag, Half, Traits
+from compiler.ir.recipe import Map, Recipe, Variant
+
+__all__ = ["ConfigMap", "Default", "Flag", "Half", "Map", "Recipe", "Traits", "Variant"]

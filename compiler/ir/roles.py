@@ -1,0 +1,144 @@
+"""The canonical tensors of a decoder, and what each of their axes is.
+
+A role names its axes; a target says over which ranks an axis is split. So a transpose, a fused matrix or a bias needs
+no sharding code of its own: a bias has the output axes of its weight, and is split where they are.
+
+    role             weight                          bias
+    attn.q           heads head_dim hidden           heads head_dim
+    attn.o           hidden heads head_dim           hidden           row-parallel: the bias is added once
+    mlp.down         hidden ffn                      hidden
+    moe.gate         experts moe_ffn hidden
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from compiler.ir.config import LayerKind, ModelConfig
+
+
+@dataclass(frozen=True)
+class Role:
+    """Axes of the weight, outermost first; axes of the bias; whether the tensor exists once a layer."""
+
+    axes: tuple[str, ...]
+    bias_axes: tuple[str, ...] = ()
+    per_layer: bool = True
+
+
+def _linear(text: str, bias: str = "") -> Role:
+    return Role(tuple(text.split()), tuple(bias.split()))
+
+
+def _model(text: str, bias: str = "") -> Role:
+    return Role(tuple(text.split()), tuple(bias.split()), per_layer=False)
+
+
+ROLES: dict[str, Role] = {
+    "embed": _model("vocab hidden"),
+    "position": _model("positions hidden"),
+    "attn.norm": _linear("hidden", "hidden"),
+    "attn.q": _linear("heads head_dim hidden", "heads head_dim"),
+    "attn.k": _linear("kv_heads head_dim hidden", "kv_heads head_dim"),
+    "attn.v": _linear("kv_heads head_dim hidden", "kv_heads head_dim"),
+    "attn.q_norm": _linear("head_dim"),
+    "attn.k_norm": _linear("head_dim"),
+    "attn.o": _linear("hidden heads head_dim", "hidden"),
+    "mlp.norm": _linear("hidden", "hidden"),
+    "mlp.gate": _linear("ffn hidden", "ffn"),
+    "mlp.up": _linear("ffn hidden", "ffn"),
+    "mlp.down": _linear("hidden ffn", "hidden"),
+    "moe.router": _linear("experts hidden"),
+    "moe.gate": _linear("experts moe_ffn hidden"),
+    "moe.up": _linear("experts moe_ffn hidden"),
+    "moe.down": _linear("experts hidden moe_ffn"),
+    "shared.gate": _linear("shared_ffn hidden"),
+    "shared.up": _linear("shared_ffn hidden"),
+    "shared.down": _linear("hidden shared_ffn"),
+    "shared.router": _linear("one hidden"),
+    "final.norm": _model("hidden", "hidden"),
+    "head": _model("vocab hidden", "vocab"),
+}
+
+
+@dataclass(frozen=True, order=True)
+class TensorId:
+    """One canonical tensor: `layers.3.attn.q.weight` is TensorId("attn.q", "weight", 3)."""
+
+    role: str
+    part: str = "weight"
+    layer: int | None = None
+
+    def __str__(self) -> str:
+        place = "" if self.layer is None else f"layers.{self.layer}."
+        return f"{place}{self.role}.{self.part}"
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        role = ROLES[self.role]
+        return role.axes if self.part == "weight" else role.bias_axes
+
+
+def axis_sizes(config: ModelConfig) -> dict[str, int]:
+    """Global size of every named axis."""
+    return {
+        "vocab": config.vocab,
+        "hidden": config.hidden,
+        "positions": config.max_positions,
+        "heads": config.heads,
+        "kv_heads": config.kv_heads,
+        "head_dim": config.head_dim,
+        "ffn": config.ffn,
+        "experts": config.experts,
+        "moe_ffn": config.moe_ffn,
+        "shared_ffn": config.shared_ffn,
+        "one": 1,
+    }
+
+
+def layer_roles(config: ModelConfig, kind: LayerKind) -> list[tuple[str, str]]:
+    """(role, part) of every tensor that a layer of this kind has, in the order of computation."""
+    norm = ("weight", "bias") if config.norm == "layer" else ("weight",)
+    qkv = ("weight", "bias") if config.qkv_bias else ("weight",)
+    out = ("weight", "bias") if config.out_bias else ("weight",)
+    mlp = ("weight", "bias") if config.mlp_bias else ("weight",)
+    parts: list[tuple[str, tuple[str, ...]]] = [("attn.norm", norm)]
+    parts += [("attn.q", qkv), ("attn.k", qkv), ("attn.v", qkv)]
+    if config.qk_norm:
+        parts += [("attn.q_norm", ("weight",)), ("attn.k_norm", ("weight",))]
+    parts += [("attn.o", out)]
+    if not config.parallel_residual:
+        parts += [("mlp.norm", norm)]
+    match kind.mlp:
+        case "gated":
+            parts += [("mlp.gate", mlp), ("mlp.up", mlp), ("mlp.down", mlp)]
+        case "plain":
+            parts += [("mlp.up", mlp), ("mlp.down", mlp)]
+        case "moe":
+            parts += [(role, ("weight",)) for role in ("moe.router", "moe.gate", "moe.up", "moe.down")]
+            if config.shared_ffn:
+                parts += [(role, ("weight",)) for role in ("shared.gate", "shared.up", "shared.down")]
+            if config.shared_expert_gate:
+                parts += [("shared.router", ("weight",))]
+    return [(role, part) for role, names in parts for part in names]
+
+
+def model_tensors(config: ModelConfig) -> list[TensorId]:
+    """Every canonical tensor of the model, in the order of computation. A tied head is not one: it is the embedding."""
+    tensors = [TensorId("embed")]
+    if config.position == "learned":
+        tensors.append(TensorId("position"))
+    for layer, kind in enumerate(config.layer_kinds):
+        tensors += [TensorId(role, part, layer) for role, part in layer_roles(config, kind)]
+    tensors.append(TensorId("final.norm"))
+    if config.norm == "layer":
+        tensors.append(TensorId("final.norm", "bias"))
+    if not config.tied:
+        tensors.append(TensorId("head"))
+    if config.head_bias:
+        tensors.append(TensorId("head", "bias"))
+    return tensors
+
+
+def shape_of(tensor: TensorId, sizes: dict[str, int]) -> tuple[int, ...]:
+    return tuple(sizes[axis] for axis in tensor.axes)

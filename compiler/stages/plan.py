@@ -1,0 +1,183 @@
+"""The plan: everything that can be known from config.json and the safetensors headers alone. Reads no weight.
+
+config.json --recipe--> ModelConfig --+
+headers     --recipe--> roles --------+--> what each rank holds, what each stage needs, or a refusal with the remedy
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from compiler.errors import RefusedError
+from compiler.ir.account import Account, Header, account
+from compiler.ir.config import ModelConfig, RopeScaling
+from compiler.ir.layout import Layout
+from compiler.ir.lazy import ITEMSIZE, RankPlan
+from compiler.ir.limits import Limits, limits_for
+from compiler.ir.parallel import HeadLayout, check_parallel, head_layout
+from compiler.ir.recipe import Recipe
+from compiler.targets import Need, Target
+
+DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+"""torch's names of the dtypes an artifact may be in, and those of the safetensors format."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What the user wants of a model. `dtype` None: the checkpoint's own."""
+
+    tp: int = 1
+    dtype: str | None = None
+    max_positions: int | None = None
+    max_batch: int = 8
+    rope_scaling: RopeScaling | None = None
+    variant: str | None = None
+    max_memory: int = 1 << 30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be built. `digest` covers everything that decides the bytes of the rank files."""
+
+    recipe: str
+    target: str
+    config: ModelConfig
+    tp: int
+    dtype: str
+    limits: Limits
+    account: Account
+    layouts: tuple[Layout, ...]
+    ranks: tuple[RankPlan, ...]
+    heads: HeadLayout
+    kv_bytes_per_token: int  # of one rank
+    source_bytes: int
+    needs: tuple[Need, ...]
+    digest: str
+
+    def to_json(self) -> dict[str, Any]:
+        """For scripts: sizes in bytes, one entry a rank, every tensor of rank 0 (all ranks have the same shapes)."""
+        return {
+            "recipe": self.recipe,
+            "architecture": self.config.architecture,
+            "target": self.target,
+            "config": self.config.to_json(),
+            "tp": self.tp,
+            "dtype": self.dtype,
+            "limits": {
+                "max_positions": self.limits.max_positions,
+                "max_batch": self.limits.max_batch,
+                "prefill_chunk": self.limits.prefill_chunk,
+            },
+            "ranks": [
+                {
+                    "file": rank.file,
+                    "tensors": len(rank.tensors),
+                    "bytes": rank.nbytes,
+                    "heads": self.heads.heads,
+                    "kv_heads": self.heads.kv_heads,
+                    "kv_copies": self.heads.kv_copies,
+                }
+                for rank in self.ranks
+            ],
+            "tensors": [
+                {"name": name, "shape": list(tensor.shape), "dtype": tensor.dtype}
+                for name, tensor in self.ranks[0].tensors
+            ],
+            "kv_cache_bytes_per_token_and_rank": self.kv_bytes_per_token,
+            "kv_cache_bytes_per_rank_at_limits": self.kv_bytes_at_limits,
+            "source_bytes": self.source_bytes,
+            "stages": [{"stage": n.stage, "memory": n.memory, "disk": n.disk, "note": n.note} for n in self.needs],
+            "redundant": list(self.account.redundant),
+            "ignored": list(self.account.ignored),
+            "digest": self.digest,
+        }
+
+    @property
+    def kv_bytes_at_limits(self) -> int:
+        return self.kv_bytes_per_token * self.limits.max_positions * self.limits.max_batch
+
+
+def make_plan(
+    recipe_name: str,
+    recipe: Recipe,
+    target: Target,
+    hf: Mapping[str, Any],
+    headers: Mapping[str, Header],
+    ask: Ask,
+) -> Plan:
+    """Plan `ask` for the checkpoint with config.json `hf` and the tensors `headers`.
+
+    Raises:
+        SourceError, RefusedError: with the reason and what can be done instead.
+    """
+    recipe = recipe.resolve(hf, ask.variant)
+    config = recipe.model_config(hf, ask.rope_scaling)
+    dtype = ask.dtype or config.dtype
+    if dtype not in DTYPES:
+        raise RefusedError(
+            f"`--dtype` is one of {', '.join(DTYPES)}; found `{dtype}`",
+            hint="" if ask.dtype else "The checkpoint is in this dtype: name the one that the artifact shall have.",
+        )
+    target.check(config)
+    check_parallel(config, ask.tp)
+    limits = limits_for(config, ask.max_positions, ask.max_batch)
+    filled = account(recipe, config, headers)
+    layouts = tuple(target.layouts(config, ask.tp))
+    ranks = tuple(target.rank_plans(config, ask.tp, filled.tensors, DTYPES[dtype]))
+    heads = head_layout(config.heads, config.kv_heads, ask.tp)
+    kv_bytes = 2 * config.layers * heads.kv_heads * config.head_dim * ITEMSIZE[DTYPES[dtype]]
+    source_bytes = sum(_nbytes(h) for h in headers.values())
+    largest = max(rank.nbytes for rank in ranks)
+    cache = kv_bytes * limits.max_positions * limits.max_batch
+    return Plan(
+        recipe=recipe_name,
+        target=target.name,
+        config=config,
+        tp=ask.tp,
+        dtype=dtype,
+        limits=limits,
+        account=filled,
+        layouts=layouts,
+        ranks=ranks,
+        heads=heads,
+        kv_bytes_per_token=kv_bytes,
+        source_bytes=source_bytes,
+        needs=(
+            Need(
+                "convert",
+                ask.max_memory,
+                sum(r.nbytes for r in ranks),
+                "one streaming pass; memory is a ceiling",
+            ),
+            *target.needs(config),
+            Need("run", largest + cache, 0, "one rank: weights (mapped) and KV cache at the limits"),
+        ),
+        digest=_digest(recipe_name, target.name, config, ask.tp, dtype, filled, layouts),
+    )
+
+
+def _nbytes(header: Header) -> int:
+    total = ITEMSIZE[header.dtype]
+    for size in header.shape:
+        total *= size
+    return total
+
+
+def _digest(
+    recipe: str,
+    target: str,
+    config: ModelConfig,
+    tp: int,
+    dtype: str,
+    filled: Account,
+    layouts: tuple[Layout, ...],
+) -> str:
+    """sha256 over the sizes, and over every program from source tensor to rank file as its dataclasses print."""
+    digest = hashlib.sha256()
+    for part in (recipe, target, config, tp, dtype, filled.uses, layouts):
+        digest.update(repr(part).encode())
+        digest.update(b"\n")
+    return f"sha256:{digest.hexdigest()}"

@@ -1,0 +1,36 @@
+"""Target `inductor`: torch.export and AOTInductor. Compiles and runs on any CPU, and on CUDA where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compiler.errors import RefusedError
+from compiler.ir.config import ModelConfig
+from compiler.targets import Need
+from compiler.targets.inductor.layout import layouts, rank_plans
+
+__all__ = ["check", "layouts", "name", "needs", "rank_plans"]
+
+name = "inductor"
+
+
+def check(config: ModelConfig) -> None:
+    """Raises RefusedError for what the decoder does not compute."""
+    if config.position == "alibi":
+        raise RefusedError(
+            "target `inductor` computes rotary and learned positions; this model uses alibi",
+        )
+
+
+def needs(config: ModelConfig) -> Sequence[Need]:
+    """A compile process holds torch, the graph of one segment and a C++ compiler; packages hold no weights."""
+    kinds = set(config.layer_kinds)
+    segments = 2 + len({kind.window for kind in kinds}) + len({kind.mlp for kind in kinds})
+    return (
+        Need(
+            "compile",
+            2 << 30,
+            segments * 2 * (2 << 20),
+            f"{segments} segments, prefill and decode; no weights",
+        ),
+    )

@@ -1,0 +1,93 @@
+"""From canonical tensors to the rank files of the `inductor` target.
+
+| file tensor                        | rows on rank r                    | from                     |
+|------------------------------------|-----------------------------------|--------------------------|
+| embed.weight                       | vocab / tp (zeros behind)         | embed                    |
+| layers.i.attn.qkv.weight / .bias   | [q_r ; k_r ; v_r]                 | attn.q, attn.k, attn.v   |
+| layers.i.attn.o.weight             | hidden x (heads / tp x head_dim)  | attn.o                   |
+| layers.i.mlp.gate_up.weight        | [gate_r ; up_r]                   | mlp.gate, mlp.up         |
+| layers.i.moe.gate_up.weight        | experts x [gate_r ; up_r]         | moe.gate, moe.up         |
+| head.weight                        | vocab / tp                        | head; absent where tied  |
+| everything else                    | whole, or its one split axis / tp | the role of that name    |
+
+Fusing q k v and gate up makes one matrix product of several. Biases of row-parallel products stay whole on every
+rank; the compiled segment adds them on the first rank only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from compiler.ir.config import ModelConfig
+from compiler.ir.layout import Layout, to_rank_plans
+from compiler.ir.lazy import Lazy, RankPlan
+from compiler.ir.ops import Concat, Each, Op, Program, Rearrange
+from compiler.ir.parallel import SPLIT_AXES, spread
+from compiler.ir.recipe import stored_axes
+from compiler.ir.roles import TensorId, axis_sizes, model_tensors
+
+FUSED = {
+    "attn.qkv": ("attn.q", "attn.k", "attn.v"),
+    "mlp.gate_up": ("mlp.gate", "mlp.up"),
+    "moe.gate_up": ("moe.gate", "moe.up"),
+    "shared.gate_up": ("shared.gate", "shared.up"),
+}
+"""File tensor -> the roles whose rows it joins."""
+_PART_OF = {role: name for name, roles in FUSED.items() for role in roles}
+
+
+def layouts(config: ModelConfig, tp: int) -> list[Layout]:
+    """Every file tensor of a rank, in the order of computation (which is the order in the file)."""
+    done: dict[str, Layout] = {}
+    for tensor in model_tensors(config):
+        roles = FUSED.get(_PART_OF.get(tensor.role, ""), (tensor.role,))
+        if tensor.role == "mlp.up" and config.layer_kinds[tensor.layer or 0].mlp != "gated":
+            roles = ("mlp.up",)
+        name = _PART_OF[tensor.role] if len(roles) > 1 else tensor.role
+        inputs = tuple(TensorId(role, tensor.part, tensor.layer) for role in roles)
+        full = str(TensorId(name, tensor.part, tensor.layer))
+        if full not in done:
+            programs = tuple(spread(t.axes, config, tp) for t in inputs)
+            done[full] = Layout(full, inputs, programs, _join(inputs, config, tp))
+    return list(done.values())
+
+
+def _join(inputs: tuple[TensorId, ...], config: ModelConfig, tp: int) -> Program:
+    """Flatten each shard to a matrix (or a stack of them, one an expert), then join the rows."""
+    flat: list[Program] = []
+    rows: list[int] = []
+    axis = 0
+    for tensor in inputs:
+        groups = stored_axes(tensor.role, tensor.part)
+        axis = 1 if groups[0] == ("experts",) and len(groups) == 3 else 0
+        sizes = axis_sizes(config)
+        for name in SPLIT_AXES:
+            if name in tensor.axes:
+                sizes[name] = shard_size(name, config, tp)
+        before = " ".join(name for g in groups for name in g)
+        after = " ".join(f"({' '.join(g)})" if len(g) > 1 else g[0] for g in groups)
+        named = tuple((name, sizes[name]) for g in groups for name in g)
+        flat.append((Rearrange(f"{before} -> {after}", named),))
+        size = 1
+        for name in groups[axis]:
+            size *= sizes[name]
+        rows.append(size)
+    ops: list[Op] = [Each(tuple(flat))]
+    if len(inputs) > 1:
+        ops.append(Concat(axis, tuple(rows)))
+    return tuple(ops)
+
+
+def shard_size(axis: str, config: ModelConfig, tp: int) -> int:
+    """Elements of a split axis on one rank."""
+    size = axis_sizes(config)[axis]
+    return max(size // tp, 1) if axis == "kv_heads" else -(-size // tp)
+
+
+def rank_plans(config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str) -> list[RankPlan]:
+    """The file of every rank. `dtype` is the one of the files, by its safetensors name (`BF16`)."""
+    return to_rank_plans(layouts(config, tp), tensors, dtype, rank_file)
+
+
+def rank_file(rank: int) -> str:
+    return f"weights/rank{rank}.safetensors"
