@@ -9,12 +9,14 @@ import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from compiler.errors import UsageError
-from compiler.ir.config import ModelConfig
+from compiler.ir.config import LayerKind, ModelConfig
 from compiler.ir.layout import Layout
 from compiler.ir.lazy import Lazy, RankPlan
+from compiler.ir.limits import Limits
+from compiler.ir.limits import Limits
 from compiler.ir.roles import TensorId
 
 
@@ -43,6 +45,12 @@ class Target(Protocol):
         self, config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str
     ) -> Sequence[RankPlan]:
         """The files of the ranks."""
+
+    def specs(self, config: ModelConfig, tp: int, dtype: str, limits: Limits) -> Sequence[Any]:
+        """What is to be compiled: one spec a package (see stages/compile.py)."""
+
+    def segment_names(self, kind: LayerKind) -> tuple[str, str]:
+        """The two segments that compute a layer of this kind."""
 
     def needs(self, config: ModelConfig) -> Sequence[Need]:
         """What compiling takes."""
