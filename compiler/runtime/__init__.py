@@ -1,0 +1,1 @@
+"""Runs an artifact of the target inductor: rank processes, generation, sampling, text."""

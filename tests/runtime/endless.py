@@ -1,0 +1,29 @@
+"""A program that loads a checkpoint on TP ranks, prints their process ids, and then waits or works until it is ended."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from compiler.runtime.generate import Model
+from compiler.runtime.params import GenerationParams
+from tests.runtime.eager import LIMITS, engine
+from tests.tiny import VOCAB
+
+
+def main(checkpoint: str, tp: str, when: str) -> None:
+    made = engine(Path(checkpoint), int(tp))
+    assert made._ranks is not None
+    with Model(made, LIMITS, VOCAB, None, frozenset()) as model:
+        model.generate([[1, 2, 3]], GenerationParams(max_new_tokens=1))
+        print(*made._ranks.pids, flush=True)
+        while True:
+            if when == "waiting":
+                time.sleep(60)
+            else:
+                model.generate([[1, 2, 3]], GenerationParams(max_new_tokens=100, ignore_eos=True))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
