@@ -94,7 +94,7 @@ class Row:
 
 
 def run(engine: Engine, rows: Sequence[Row], chunk: int, max_positions: int) -> Iterator[tuple[int, Piece]]:
-    """(index of the row, piece) of every token of every row, step by step. At most as many rows as the artifact takes."""
+    """(index of the row, piece) of every token, step by step. At most as many rows as the artifact takes."""
     longest = max(len(row.prompt) + row.params.max_new_tokens for row in rows)
     engine.make_room(len(rows), min(-(-longest // _CACHE_STEP) * _CACHE_STEP, max_positions))
     logits: Sequence[RowLogits] = prefill(engine, [row.prompt for row in rows], chunk)

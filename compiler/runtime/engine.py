@@ -142,7 +142,8 @@ class Share:
     def _tensor(self, ids: npt.NDArray[np.int64]) -> Tensor:
         import torch
 
-        return torch.from_numpy(np.array(ids)).to(self._device)
+        # Compiled segments take row-major inputs for granted.
+        return torch.from_numpy(np.array(ids, order="C")).to(self._device)
 
 
 class Engine:

@@ -4,7 +4,8 @@
         for piece in model.stream("Once upon", GenerationParams(max_new_tokens=40)):
             print(piece.text, end="", flush=True)
 
-This process is rank 0; an artifact of tp > 1 starts a process for each other rank, which lives until the model is closed.
+This process is rank 0. An artifact of tp > 1 starts one process for each other rank; they live until the model is
+closed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The collectives of tensor parallelism: sums of activations over ranks, and logits gathered on rank 0.
 
 They are eager calls between compiled segments, never inside one: a package is called with Python's interpreter lock
-held, and gloo's thread may need that lock to let go of an earlier tensor, so a collective inside a package can deadlock.
+held, and gloo's thread may need that lock to let go of an earlier tensor: a collective inside a package can deadlock.
 
 The group is made directly, not by `init_process_group`: that would take the one default group of the caller's process.
 """

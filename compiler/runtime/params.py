@@ -46,7 +46,7 @@ class GenerationParams:
                 "above 0 (1: off)",
             ),
             "seed": (self.seed is None or self.seed >= 0, "0 or above"),
-            "stop": (not isinstance(self.stop, str) and all(self.stop), "a tuple of texts, none of them empty"),
+            "stop": (type(self.stop) is tuple and all(self.stop), "a tuple of texts, none of them empty"),
             "top_log_probs": (0 <= self.top_log_probs <= MOST_TOP_LOG_PROBS, f"0 to {MOST_TOP_LOG_PROBS}"),
         }
         broken = [f"`{name}` is {rule}; found {getattr(self, name)!r}" for name, (ok, rule) in rules.items() if not ok]

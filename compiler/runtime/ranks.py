@@ -7,9 +7,9 @@
     Step, Allocate, Move -------------------> execute            (collectives: gloo / nccl)
     end of input ---------------------------> exit
 
-A follower that ends is noticed in half a second, one that hangs after `timeout` seconds without progress; either way all
-followers are killed, and the error says which rank it was and what it wrote last. Standard error and the progress board are
-anonymous files, so nothing is left behind, however this process ends.
+A follower that ends is noticed in half a second, one that hangs after `timeout` seconds without progress; either way
+all followers are killed, and the error says which rank it was and what it wrote last. Standard error and the progress
+board are anonymous files, so nothing is left behind, however this process ends.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from compiler.runtime.group import LOOPBACK, CollectiveError, Processes
 from compiler.runtime.progress import IN_COLLECTIVE, Place, new_board
 
 if TYPE_CHECKING:
-    from torch.distributed import TCPStore
+    from torch._C._distributed_c10d import TCPStore
 
 PEER_LOST = 75
 """Exit code of a follower that ends because another rank did."""
@@ -79,7 +79,7 @@ class Ranks:
         Raises:
             RankError: a follower ended, or showed no progress for the time-out.
         """
-        from torch.distributed import TCPStore
+        from torch._C._distributed_c10d import TCPStore
 
         try:
             for follower in self._followers:
@@ -232,7 +232,7 @@ class Ranks:
         return RankError(
             f"rank {suspect.rank} of {self._tp} hangs: {places[suspect.rank]}, process state "
             f"{states[suspect.rank]}; rank 0 is at {mine}; {symptom}{_quote(suspect.tail())}",
-            hint="A stopped process (state T) is continued with `kill -CONT`. A loaded machine may need a longer time-out.",
+            hint="State T is a process that was stopped. A loaded machine may need a longer time-out.",
         )
 
 

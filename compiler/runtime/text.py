@@ -1,6 +1,7 @@
 """Text that grows token by token: whole characters only, and cut before a stop sequence.
 
-A character here is a Unicode code point. A token may end inside one: byte-level BPE and byte fallback cut UTF-8 anywhere.
+A character here is a Unicode code point. A token may end inside one: byte-level BPE and byte fallback cut UTF-8
+anywhere.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ class Detokenizer:
 
     The text of the prompt counts as shown, so that an answer's leading blank survives.
 
-    Bytes of an incomplete character come out as U+FFFD: one for all of them (byte-level BPE) or one each (byte fallback),
-    so up to three U+FFFD at the end are held back until a later token tells what they are. Byte fallback also undoes the
-    complete characters of the same run of bytes until the run is valid again: then the window does not begin with `shown`.
+    Bytes of an incomplete character come out as U+FFFD: one for all of them (byte-level BPE) or one each (byte
+    fallback), so up to three U+FFFD at the end are held back until a later token tells what they are. Byte fallback
+    also undoes the complete characters of the same run of bytes until the run is valid again: then the window does not
+    begin with `shown`.
     """
 
     def __init__(self, decode: Decode, prompt: Sequence[int]) -> None:
@@ -64,8 +66,8 @@ class Detokenizer:
 class StopMatcher:
     """Cuts a stream of text before the first stop sequence.
 
-    The first is the one that is complete first, read character by character (of several that end there, the longest), so
-    the result does not depend on how the text is cut into pieces. The end of the text is held back as long as a stop
+    The first is the one that is complete first, read character by character (of several that end there, the longest),
+    so the result does not depend on how the text is cut into pieces. The end of the text is held back as long as a stop
     sequence could begin in it.
     """
 

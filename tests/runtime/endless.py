@@ -1,4 +1,4 @@
-"""A program that loads a checkpoint on TP ranks, prints their process ids, and then waits or works until it is ended."""
+"""A program that loads a checkpoint on TP ranks, prints their process ids, then waits or works until it is ended."""
 
 from __future__ import annotations
 

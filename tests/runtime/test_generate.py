@@ -49,7 +49,8 @@ def _reference(folder: Path) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.eval()
 
 
 def _ids(completion: Completion) -> list[int]:
@@ -142,7 +143,7 @@ def test_a_stream_brings_what_generate_returns(model: Model, params: GenerationP
     assert "".join(piece.text for piece in pieces) == streamed.text == whole.text
     assert tuple(piece.token for piece in pieces) == streamed.tokens
     assert _ids(streamed) == _ids(whole)
-    assert 0 < streamed.seconds_to_first_token
+    assert streamed.seconds_to_first_token > 0
 
 
 def _first_answer(model: Model, prompt: str) -> Completion:

@@ -93,7 +93,7 @@ def test_the_rank_that_died_is_named_and_not_those_that_lost_it(
 def test_a_rank_that_hangs_is_named_after_the_time_out(
     faulty: Callable[[str], Path], descendants: Callable[[], set[int]]
 ) -> None:
-    with pytest.raises(RankError, match="rank 2 of 4 hangs: step 2, .*process state T"):
+    with pytest.raises(RankError, match=r"rank 2 of 4 hangs: step 2, .*process state T"):
         _generate(faulty("2 2 stop"), tp=4, timeout=5.0)
 
 
@@ -168,7 +168,7 @@ def _wait_until_gone(pid: int) -> None:
 
 def test_threads_are_divided_by_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
     assert [threads_per_rank(tp) for tp in (1, 2, 5, 24)] == [12, 6, 2, 1]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert threads_per_rank(2) == 3
