@@ -200,14 +200,31 @@ def inspect(artifact: ArtifactArgument, as_json: Json = False) -> None:
 
 
 @app.command()
-def verify(artifact: ArtifactArgument, as_json: Json = False) -> None:
+def verify(
+    artifact: ArtifactArgument,
+    model: Annotated[str | None, typer.Option(help="Its source: do not believe the stored logits.")] = None,
+    revision: Revision = None,
+    variant: VariantOption = None,
+    as_json: Json = False,
+) -> None:
     """Check an artifact: digests, layout, and its logits against those of the source model."""
+    from compiler.against import source_logits
+    from compiler.requests import PlanRequest
+    from compiler.stages.plan import Ask
     from compiler.stages.verify import verify as run
     from compiler.summary import numerics_text
 
+    expected = None
+    if model is not None:
+        request = PlanRequest(**_model_fields(model, revision, None, "inductor"), ask=Ask(variant=variant))
+        expected = source_logits(artifact, request)
     with _report() as report:
         report.begin("verify")
-        manifest = run(artifact, progress=lambda done, total: report.progress(done, total, "bytes"))
+        manifest = run(
+            artifact,
+            expected=expected,
+            progress=lambda done, total: report.progress(done, total, "bytes"),
+        )
         report.end(f"{len(manifest.files)} files")
     numerics = manifest.numerics.model_dump(mode="json") if manifest.numerics else None
     _print({"name": manifest.name, "numerics": numerics}, numerics_text(manifest), as_json=as_json)
@@ -217,14 +234,14 @@ def verify(artifact: ArtifactArgument, as_json: Json = False) -> None:
 def generate(
     artifact: ArtifactArgument,
     prompts: Annotated[list[str], typer.Argument(help="One or more; `-` reads one a line from stdin.")],
-    max_new_tokens: Annotated[int, typer.Option()] = 64,
+    max_new_tokens: Annotated[int, typer.Option(help="At most so many.")] = 64,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_k: Annotated[int, typer.Option(help="0 is off.")] = 0,
     top_p: Annotated[float, typer.Option(help="1 is off.")] = 1.0,
     repetition_penalty: Annotated[float, typer.Option(help="1 is off.")] = 1.0,
-    seed: Annotated[int | None, typer.Option()] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="Ends the answer; may be repeated.")] = None,
-    ignore_eos: Annotated[bool, typer.Option("--ignore-eos")] = False,
+    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on after an end token.")] = False,
     logprobs: Annotated[bool, typer.Option("--logprobs", help="The log probability of every token.")] = False,
     stream: Annotated[bool, typer.Option(help="Print the text as it comes (one prompt).")] = True,
     as_json: Json = False,

@@ -13,6 +13,7 @@ What decides the result of each, and so is its key:
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ from compiler.requests import prepare
 from compiler.stages import compile as compiling
 from compiler.stages import package, verify
 from compiler.store.cache import StageCache
+from compiler.store.digest import canonical_json
 from compiler.store.folder import locked_folder
 from compiler.summary import numerics_text
 
@@ -185,7 +187,7 @@ def _finish(job: Job, plan: Plan, draft: Manifest, parts: Sequence[Part], who: s
         return BuildResult(output, plan, final, job.made, up_to_date=True)
     package.check_output(output, force=request.force or _names(output, final))
     part = output.with_name(f".{output.name}.part")
-    with locked_folder(part):
+    with locked_folder(part, lambda: report.warn(f"another build is putting {output} in place; waiting")):
         report.begin("package")
         package.assemble(part, parts, job.cache.memo, lambda done, total: report.progress(done, total, "bytes"))
         package.write_manifest(part, draft)
@@ -257,7 +259,7 @@ def _model(prepared: Prepared, source: str) -> Model:
         revision=found.commit,
         recipe=plan.recipe,
         architecture=plan.config.architecture,
-        config=plan.config.to_json(),
+        config=json.loads(canonical_json(plan.config.to_json())),
         source_digest=source,
     )
 

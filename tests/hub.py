@@ -73,7 +73,7 @@ def serve() -> Iterator[Hub]:
     """A running hub without models."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     hub = Hub(f"http://127.0.0.1:{server.server_address[1]}")
-    server.RequestHandlerClass = partial(_Handler, hub)  # type: ignore[assignment]  # a callable that makes handlers
+    server.RequestHandlerClass = partial(_Handler, hub)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
@@ -134,15 +134,17 @@ class _Handler(BaseHTTPRequestHandler):
             siblings = [{"rfilename": str(path.relative_to(folder))} for path in files]
             self._json({"_id": "0", "id": repo_id, "modelId": repo_id, "sha": commit, "siblings": siblings})
         elif tree:
-            self._json([
-                {
-                    "type": "file",
-                    "path": str(path.relative_to(folder)),
-                    "size": path.stat().st_size,
-                    "oid": _etag(path),
-                }
-                for path in files
-            ])
+            self._json(
+                [
+                    {
+                        "type": "file",
+                        "path": str(path.relative_to(folder)),
+                        "size": path.stat().st_size,
+                        "oid": _etag(path),
+                    }
+                    for path in files
+                ]
+            )
         else:
             self._file(folder / found[3], commit)
 

@@ -1,25 +1,30 @@
-"""A batch of prompts on an engine: prefilled together, then one token a row and step; rows leave when they are done.
+"""A batch of prompts on an engine: prefilled together, then one token a row and step; rows leave when they
+are done.
 
-Row r of the batch is row r of the caches. Prompts are padded on the right to the longest: what padding writes into a
-cache lies behind the row's own positions, and the row overwrites it before it can see it. When a row leaves, the last
-row moves into its place, so that a step never computes rows that nobody waits for.
+Row r of the batch is row r of the caches. Prompts are padded on the right to the longest: what padding writes
+into a cache lies behind the row's own positions, and the row overwrites it before it can see it. When a row
+leaves, the last row moves into its place, so that a step never computes rows that nobody waits for.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from compiler.runtime.commands import Step
-from compiler.runtime.engine import Engine, Logits
 from compiler.runtime.params import Completion, FinishReason, GenerationParams, Piece, Token
 from compiler.runtime.sampling import Row as RowLogits
 from compiler.runtime.sampling import Sampler
 from compiler.runtime.text import Detokenizer, StopMatcher
-from compiler.runtime.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from compiler.runtime.engine import Engine, Logits
+    from compiler.runtime.tokenizer import Tokenizer
 
 _CACHE_STEP = 64  # positions; caches grow in such steps, so that like requests share them
 
@@ -117,7 +122,9 @@ def run(engine: Engine, rows: Sequence[Row], chunk: int, max_positions: int) -> 
 
 
 def prefill(engine: Engine, prompts: Sequence[Sequence[int]], chunk: int) -> list[RowLogits]:
-    """Write all prompts into the caches, `chunk` positions a step. -> logits [vocab] after each prompt's last token."""
+    """Write all prompts into the caches, `chunk` positions a step. -> logits [vocab] after each prompt's last
+    token.
+    """
     lengths = np.array([len(prompt) for prompt in prompts])
     padded = np.zeros((len(prompts), lengths.max()), dtype=np.int64)
     for row, prompt in enumerate(prompts):
@@ -143,18 +150,21 @@ def decode(engine: Engine, rows: Sequence[Row]) -> Sequence[RowLogits]:
     return list(logits[:, 0])
 
 
-def all_logits(engine: Engine, token_ids: Sequence[int], chunk: int, decode_from: int) -> Logits:
-    """Logits [n, vocab] after each of n tokens of one row; those from index `decode_from` on by decode steps."""
-    ids = np.asarray(token_ids, dtype=np.int64)[None]
-    engine.make_room(1, ids.shape[1])
+def all_logits(engine: Engine, token_ids: Sequence[int], chunk: int, decode_from: int, rows: int = 1) -> Logits:
+    """Logits [n, vocab] after each of n tokens; those from index `decode_from` on by decode steps.
+
+    `rows` equal rows run at once, and the last one's logits are given.
+    """
+    ids = np.tile(np.asarray(token_ids, dtype=np.int64), (rows, 1))
+    engine.make_room(rows, ids.shape[1])
     parts = []
     begin = 0
     while begin < ids.shape[1]:
         end = min(begin + chunk, decode_from) if begin < decode_from else begin + 1
-        last = np.arange(end - begin)[None]
-        logits = engine.step(Step(ids[:, begin:end], _positions(1, begin, end), last, end))
+        last = np.tile(np.arange(end - begin), (rows, 1))
+        logits = engine.step(Step(ids[:, begin:end], _positions(rows, begin, end), last, end))
         assert logits is not None
-        parts.append(logits[0])
+        parts.append(logits[-1])
         begin = end
     whole: Logits = np.concatenate(parts)
     return whole

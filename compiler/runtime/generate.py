@@ -4,8 +4,8 @@
         for piece in model.stream("Once upon", GenerationParams(max_new_tokens=40)):
             print(piece.text, end="", flush=True)
 
-This process is rank 0. An artifact of tp > 1 starts one process for each other rank; they live until the model is
-closed.
+This process is rank 0. An artifact of tp > 1 starts one process for each other rank; they live until the
+model is closed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from compiler.errors import RefusedError, TokenizerError, UsageError
@@ -26,6 +25,8 @@ from compiler.runtime.ranks import DEFAULT_TIMEOUT, Ranks
 from compiler.runtime.tokenizer import Tokenizer, end_ids, load_tokenizer
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from compiler.artifact.manifest import Manifest
 
 Prompt = str | Sequence[int]
@@ -53,6 +54,11 @@ class Model:
     def close(self) -> None:
         """End the processes of the other ranks."""
         self._engine.close()
+
+    @property
+    def max_batch(self) -> int:
+        """Rows that run at once."""
+        return self._limits.max_batch
 
     def encode(self, prompt: Prompt) -> list[int]:
         """The token ids of a prompt.
@@ -110,17 +116,18 @@ class Model:
                         completions[index] = piece.completion
         return [completions[index] for index in range(len(rows))]
 
-    def logits(self, token_ids: Sequence[int], *, decode_from: int | None = None) -> Logits:
+    def logits(self, token_ids: Sequence[int], *, decode_from: int | None = None, rows: int = 1) -> Logits:
         """float32 [n, vocab]: after each of n tokens, what the model expects next.
 
-        Tokens from index `decode_from` on go through decode steps, those before through prefill; default: all prefill.
+        Tokens from index `decode_from` on go through decode steps, those before through prefill; default: all
+        prefill. `rows` equal rows run at once, as the packages for batches do, and the last one's logits are
+        given.
         """
         ids = self.encode(list(token_ids))
         self._check_positions(len(ids), 0)
         with self._alone():
-            return all_logits(
-                self._engine, ids, self._limits.prefill_chunk, len(ids) if decode_from is None else decode_from
-            )
+            begin = len(ids) if decode_from is None else decode_from
+            return all_logits(self._engine, ids, self._limits.prefill_chunk, begin, rows)
 
     def _run(self, rows: Sequence[Row]) -> Iterator[tuple[int, Piece]]:
         return run(self._engine, rows, self._limits.prefill_chunk, self._limits.max_positions)
@@ -159,8 +166,9 @@ class Model:
 def load(artifact: str | Path, *, full_check: bool = False, timeout: float = DEFAULT_TIMEOUT) -> Model:
     """Check an artifact and load it on this machine.
 
-    Nothing is loaded before the artifact is known to fit: torch's version, instruction set or GPU, every file by its
-    size (`full_check`: by its digest). `timeout`: seconds without an answer after which a rank counts as hanging.
+    Nothing is loaded before the artifact is known to fit: torch's version, instruction set or GPU, every file
+    by its size (`full_check`: by its digest). `timeout`: seconds without an answer after which a rank counts
+    as hanging.
 
     Raises:
         ArtifactError, IncompatibleError: it is damaged, or made for another machine.
@@ -176,7 +184,9 @@ def load(artifact: str | Path, *, full_check: bool = False, timeout: float = DEF
 
 
 def _start(manifest: Manifest, folder: Path, timeout: float) -> Engine:
-    """All ranks, loaded and joined. The followers start first: they and this process load at the same time."""
+    """All ranks, loaded and joined. The followers start first: they and this process load at the same
+    time.
+    """
     ranks = None
     if manifest.parallel.tp > 1:
         from compiler.runtime.follower import SHARE

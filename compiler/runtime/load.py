@@ -7,6 +7,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compiler.errors import IncompatibleError
 from compiler.ir.config import ModelConfig
 from compiler.ir.limits import Limits
 from compiler.ir.parallel import head_layout
@@ -38,6 +39,11 @@ def share_of(manifest: Manifest, folder: Path, rank: int) -> Share:
     if tp > 1:
         torch.set_num_threads(threads_per_rank(tp))
     if device == "cuda":
+        if torch.cuda.device_count() < tp:
+            raise IncompatibleError(
+                f"`{manifest.name}` is split over {tp} GPUs; torch sees {torch.cuda.device_count()} here",
+                hint="Run it on a machine with as many, or build it with a smaller `--tp`.",
+            )
         torch.cuda.set_device(rank)
 
     @cache

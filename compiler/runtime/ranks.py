@@ -14,6 +14,7 @@ board are anonymous files, so nothing is left behind, however this process ends.
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import signal
@@ -24,11 +25,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from compiler.errors import RankError
 from compiler.runtime.commands import Command, Connect, Step, encode
 from compiler.runtime.group import LOOPBACK, CollectiveError, Processes
-from compiler.runtime.progress import IN_COLLECTIVE, Place, new_board
+from compiler.runtime.postmortem import ending, kills_for_memory, process_state, quote, suspicion
+from compiler.runtime.progress import new_board
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import TCPStore
@@ -64,8 +67,9 @@ class Ranks:
         self._tp, self._device, self._timeout = tp, device, timeout
         self._followers: list[_Follower] = []
         self._group: Processes | None = None
-        self._killed_before = _kills_for_memory()
+        self._killed_before = kills_for_memory()
         self._board_fd, self._board = new_board(tp)
+        _ALIVE.add(self)
         try:
             for rank in range(1, tp):
                 self._followers.append(self._start(artifact, rank, share))
@@ -211,10 +215,10 @@ class Ranks:
 
     def _obituary(self, follower: _Follower) -> RankError:
         code = follower.process.returncode
-        how, hint = _ending(code, _kills_for_memory() > self._killed_before)
+        how, hint = ending(code, kills_for_memory() > self._killed_before)
         place = self._board.at(follower.rank)
         return RankError(
-            f"rank {follower.rank} of {self._tp} {how} ({place}){_quote(follower.tail())}",
+            f"rank {follower.rank} of {self._tp} {how} ({place}){quote(follower.tail())}",
             hint=hint,
         )
 
@@ -224,62 +228,32 @@ class Ranks:
         if not alive:
             return RankError(f"all other ranks lost their connection: {symptom}", hint="Run it again.")
         places = {f.rank: self._board.at(f.rank) for f in alive}
-        states = {f.rank: _process_state(f.process.pid) for f in alive}
-        suspect = min(alive, key=lambda f: _suspicion(places[f.rank], states[f.rank]))
+        states = {f.rank: process_state(f.process.pid) for f in alive}
+        suspect = min(alive, key=lambda f: suspicion(places[f.rank], states[f.rank]))
         suspect.process.send_signal(signal.SIGUSR1)  # its faulthandler writes where it is
         time.sleep(0.2)
         mine = self._board.at(0)
         return RankError(
             f"rank {suspect.rank} of {self._tp} hangs: {places[suspect.rank]}, process state "
-            f"{states[suspect.rank]}; rank 0 is at {mine}; {symptom}{_quote(suspect.tail())}",
+            f"{states[suspect.rank]}; rank 0 is at {mine}; {symptom}{quote(suspect.tail())}",
             hint="State T is a process that was stopped. A loaded machine may need a longer time-out.",
         )
+
+
+_ALIVE: WeakSet[Ranks] = WeakSet()
+
+
+@atexit.register
+def _kill_all() -> None:
+    """Python takes modules apart in no useful order: a group that is alive then can abort the process."""
+    for ranks in list(_ALIVE):
+        ranks.kill()
 
 
 def threads_per_rank(tp: int) -> int:
     """Compute threads of each rank: OMP_NUM_THREADS where the user says it, else the cores of this process / tp."""
     wish = os.environ.get("OMP_NUM_THREADS", "")
     return int(wish) if wish.isdecimal() and int(wish) > 0 else max(len(os.sched_getaffinity(0)) // tp, 1)
-
-
-def _ending(code: int, out_of_memory: bool) -> tuple[str, str]:
-    """How a process ended, in words, and what to do about it."""
-    if code >= 0:
-        return f"ended with exit code {code}", "The last lines of its standard error stand above."
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    hints = {
-        "SIGKILL": "The kernel has killed a process for lack of memory meanwhile: fewer positions or rows need less."
-        if out_of_memory
-        else "Nobody's `kill -9`? Then it was probably the out-of-memory killer: `dmesg` tells.",
-        "SIGILL": "The artifact was compiled for another CPU: build it again with `--march x86-64-v3`.",
-    }
-    return f"was ended by {name}", hints.get(name, "The last lines of its standard error stand above.")
-
-
-def _suspicion(place: Place, state: str) -> tuple[bool, int, int, bool]:
-    """Sorts the rank that stalls before those that wait for it."""
-    return state not in ("T", "t", "D"), place.step, place.collective, place.state == IN_COLLECTIVE
-
-
-def _process_state(pid: int) -> str:
-    """The letter of proc(5): R running, S sleeping, D waiting for a disk, T stopped, t traced."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return "?"
-
-
-def _kills_for_memory() -> int:
-    """How often this system's kernel has killed a process for lack of memory (proc_vmstat: oom_kill)."""
-    try:
-        words = Path("/proc/vmstat").read_text().split()
-        return int(words[words.index("oom_kill") + 1])
-    except (OSError, ValueError, IndexError):
-        return 0
-
-
-def _quote(tail: str) -> str:
-    return "\n" + "\n".join(f"  | {line}" for line in tail.splitlines()[-15:]) if tail else ""
 
 
 def _close_quietly(follower: _Follower) -> None:

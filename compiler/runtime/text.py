@@ -12,7 +12,6 @@ Decode = Callable[[Sequence[int]], str]
 """Token ids to text, special tokens left out. Incomplete UTF-8 comes out as U+FFFD."""
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-_OPEN_BYTES = 3  # bytes that a character of UTF-8 can have before its last one
 
 
 class Detokenizer:
@@ -26,10 +25,9 @@ class Detokenizer:
 
     The text of the prompt counts as shown, so that an answer's leading blank survives.
 
-    Bytes of an incomplete character come out as U+FFFD: one for all of them (byte-level BPE) or one each (byte
-    fallback), so up to three U+FFFD at the end are held back until a later token tells what they are. Byte fallback
-    also undoes the complete characters of the same run of bytes until the run is valid again: then the window does not
-    begin with `shown`.
+    Bytes of an incomplete character come out as U+FFFD, and byte fallback turns the whole run of bytes that they end,
+    complete characters included, to U+FFFD until the run is valid again. So nothing is shown of U+FFFD at the end of
+    the text before a later token tells what it is.
     """
 
     def __init__(self, decode: Decode, prompt: Sequence[int]) -> None:
@@ -43,15 +41,10 @@ class Detokenizer:
         """The text that `token` completes; empty inside a character."""
         self._ids.append(token)
         text = self._decode(self._ids[self._window :])
-        undone = not text.startswith(self._shown)
-        if undone and len(self._ids) - self._settled <= _OPEN_BYTES:
-            return ""
-        new = text[len(self._shown) :]
-        open_end = min(len(new) - len(new.rstrip(REPLACEMENT)), _OPEN_BYTES)
-        if open_end:
-            new = new[:-open_end]
-            self._shown += new
-        elif new:
+        certain = text.rstrip(REPLACEMENT)
+        new = certain[len(self._shown) :]
+        self._shown += new
+        if new and certain == text:
             self._window, self._settled = self._settled, len(self._ids)
             self._shown = self._decode(self._ids[self._window :])
         return new

@@ -45,12 +45,10 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
     """The tokenizer in `folder`, None where it has none.
 
     Raises:
-        TokenizerError: there is one, but only code from its checkpoint could read it.
+        TokenizerError: there is one, but it cannot be read without code from its checkpoint, or is damaged.
     """
     if (folder / "tokenizer.json").exists():
-        import tokenizers
-
-        return Tokenizer(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")))
+        return Tokenizer(_read(folder / "tokenizer.json"))
     if not any((folder / name).exists() for name in _OLDER_FORMATS):
         return None
     from transformers import AutoTokenizer
@@ -63,6 +61,18 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
             hint="Build the artifact with `--tokenizer DIR`, a folder that has a tokenizer.json.",
         ) from error
     return Tokenizer(backend)
+
+
+def _read(path: Path) -> tokenizers.Tokenizer:
+    import tokenizers
+
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # noqa: BLE001 - the Rust side raises plain Exception
+        raise TokenizerError(
+            f"{path} cannot be read by tokenizers {tokenizers.__version__}: {error}",
+            hint="A newer file needs a newer `tokenizers`; another tokenizer is built in with `--tokenizer DIR`.",
+        ) from None
 
 
 def end_ids(folder: Path) -> frozenset[int]:

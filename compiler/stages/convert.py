@@ -95,9 +95,7 @@ def convert(
                 stop.set()
             for job in finished:
                 job.result()
-    return [
-        replace(writer.descriptor, path=plan.file) for writer, plan in zip(writers, plans, strict=True)
-    ]
+    return [replace(writer.descriptor, path=plan.file) for writer, plan in zip(writers, plans, strict=True)]
 
 
 def _write(

@@ -34,26 +34,28 @@ if TYPE_CHECKING:
     from compiler.artifact.manifest import Manifest
     from compiler.store.digest import Digest
 
-VERSION = 1
+VERSION = 2
 """Of this stage: raised when the same artifact and reference give other figures."""
 
 
 class Logits(Protocol):
     """Runs an artifact: token ids int64 [tokens] to logits float32 [tokens, vocab]."""
 
-    def __call__(self, artifact: Path, token_ids: NDArray[np.int64]) -> NDArray[np.float32]: ...
+    def __call__(self, artifact: Path, token_ids: NDArray[np.int64], /) -> NDArray[np.float32]: ...
 
 
 def verify(
     folder: Path,
     logits: Logits | None = None,
     *,
+    expected: NDArray[np.float32] | None = None,
     digest: Callable[[Path], Digest] = sha256_file,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """The manifest of `folder`, its `numerics` measured now by `logits` (default: the target's runtime).
 
-    `digest` computes the sha256 of a file; `progress(bytes, bytes in all)` is told of them.
+    `expected`: logits of the source for the reference's tokens, where those in the artifact shall not be
+    believed. `digest` computes the sha256 of a file; `progress(bytes, bytes in all)` is told of them.
     Raises ArtifactError, IncompatibleError, NumericsError, RankError.
     """
     manifest = load_manifest(folder)
@@ -68,19 +70,27 @@ def verify(
 
     check_files(manifest, folder, full=True, digest=digest, progress=advance)
     check_layout(manifest, folder)
-    if manifest.stand_in or manifest.numerics is None:
+    if manifest.stand_in:
         return manifest
-    measured = measure(manifest, folder, manifest.numerics.reference, logits or run_logits)
+    who = manifest.numerics.reference if manifest.numerics else "its source"
+    measured = measure(manifest, folder, who, logits or run_logits, expected)
     return manifest.model_copy(update={"numerics": measured})
 
 
-def measure(manifest: Manifest, folder: Path, reference: str, logits: Logits) -> Numerics:
-    """Figures of the artifact in `folder` against its reference.safetensors, made by `reference`.
+def measure(
+    manifest: Manifest,
+    folder: Path,
+    reference: str,
+    logits: Logits,
+    expected: NDArray[np.float32] | None = None,
+) -> Numerics:
+    """Figures of the artifact in `folder` against `expected`, or its reference.safetensors, made by
+    `reference`.
 
     Raises NumericsError where a figure is beyond its threshold.
     """
-    ids, expected = read_reference(folder / REFERENCE)
-    figures = compare(expected, logits(folder, ids))
+    ids, stored = read_reference(folder / REFERENCE)
+    figures = compare(stored if expected is None else expected, logits(folder, ids))
     judge(figures, manifest.dtype)
     return Numerics(
         reference=reference,
@@ -96,13 +106,21 @@ def thresholds(manifest: Manifest) -> dict[str, float]:
 
 
 def run_logits(artifact: Path, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Logits by the runtime: the first half of the tokens through prefill, the others through decode
-    steps.
+    """Logits by the runtime, so that every package has its part in them.
+
+    The first half of the tokens goes through prefill; the others through decode steps of one row, of two and
+    of as many as the artifact takes, which give the logits in turn.
     """
     from compiler.runtime.generate import load as load_model
 
+    begin = (len(token_ids) + 1) // 2
     with load_model(artifact) as model:
-        return model.logits(token_ids.tolist(), decode_from=(len(token_ids) + 1) // 2)
+        batches = sorted({1, min(2, model.max_batch), model.max_batch})
+        runs = [model.logits(token_ids.tolist(), decode_from=begin, rows=rows) for rows in batches]
+    logits = runs[0].copy()
+    for turn, run in enumerate(runs):
+        logits[begin + turn :: len(runs)] = run[begin + turn :: len(runs)]
+    return logits
 
 
 def check_layout(manifest: Manifest, folder: Path) -> None:

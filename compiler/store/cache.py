@@ -128,7 +128,7 @@ class StageCache:
         if claim.entry is not None:
             yield claim
             return
-        with locked_folder(claim.folder):
+        with locked_folder(claim.folder, lambda: self._warn(f"another process is making the same; waiting ({stage})")):
             claim.entry = self._read(stage, key, asdict(inputs), quiet=True)
             if claim.entry is None:
                 self._discard(self.folder_of(stage, key))

@@ -10,21 +10,32 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from compiler.store.writer import sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+_POLL = 0.05
+"""Seconds between two tries to get a lock that another process holds: what it makes takes longer."""
 
 
 @contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
-    """Make `folder`, empty, and hold its lock; waits for another holder. Removed at the end if still there."""
-    descriptor = _lock(folder, wait=True)
-    assert descriptor is not None
+def locked_folder(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Make `folder`, empty, and hold its lock. Removed at the end if still there.
+
+    While another process holds the lock, this one waits, and calls `waiting` before it does.
+    """
+    descriptor = _try_lock(folder, create=True)
+    if descriptor is None:
+        waiting()
+    while descriptor is None:
+        time.sleep(_POLL)
+        descriptor = _try_lock(folder, create=True)
     try:
         for left in folder.iterdir():
             remove_folder(left) if left.is_dir() and not left.is_symlink() else left.unlink()
@@ -39,7 +50,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
 @contextmanager
 def try_locked_folder(folder: Path) -> Iterator[bool]:
     """Whether nobody holds the lock on an existing folder; it is ours inside the context."""
-    descriptor = _lock(folder, wait=False) if folder.is_dir() else None
+    descriptor = _try_lock(folder, create=False) if folder.is_dir() else None
     try:
         yield descriptor is not None
     finally:
@@ -47,27 +58,24 @@ def try_locked_folder(folder: Path) -> Iterator[bool]:
             os.close(descriptor)
 
 
-def _lock(folder: Path, *, wait: bool) -> int | None:
-    while True:
-        if wait:
-            folder.mkdir(parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            if wait:
-                continue
-            return None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            if _same(folder, descriptor):
-                return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)  # its holder renamed or removed it while we waited
+def _try_lock(folder: Path, *, create: bool) -> int | None:
+    """An open descriptor that holds the lock on what is called `folder` now, or None."""
+    if create:
+        with suppress(FileExistsError):  # with exist_ok, mkdir would raise this too: the folder may just be vanishing
+            folder.mkdir(parents=True)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    if not _same(folder, descriptor):  # its holder renamed or removed it in between
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _same(folder: Path, descriptor: int) -> bool:

@@ -18,7 +18,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from itertools import accumulate, product
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -103,6 +103,12 @@ def _run(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
     return run
 
 
+def _part(array: np.ndarray, index: tuple[Any, ...]) -> np.ndarray:
+    """`array[index]` as a view, even where that is a single element."""
+    part: np.ndarray = array[(*index, ...)]
+    return part
+
+
 class Gather:
     """Reads blocks; one a thread. Holds one window of `window` bytes."""
 
@@ -122,7 +128,8 @@ class Gather:
         if not cut.covered:
             out.fill(0)
         for piece in cut.pieces_of(block):
-            start, places, shape = piece.start, [], []
+            start, shape = piece.start, []
+            places: list[slice] = []
             for at, size, stride, begin, rows in zip(
                 piece.at, piece.shape, piece.strides, block.begin, block.shape, strict=True
             ):
@@ -133,7 +140,7 @@ class Gather:
                 places.append(slice(low - begin, high - begin))
                 shape.append(high - low)
             else:
-                self._copy(self._tensors[piece.source], start, tuple(shape), piece.strides, out[(*places, ...)])
+                self._copy(self._tensors[piece.source], start, tuple(shape), piece.strides, _part(out, tuple(places)))
 
     def _copy(
         self,
@@ -157,7 +164,7 @@ class Gather:
                 covered *= shape[axes]
             for index in product(*(range(size) for size in shape[:axes])):
                 at = start + sum(i * stride for i, stride in zip(index, strides, strict=False))
-                part = out[(*index, ...)]
+                part = _part(out, index)
                 if part.flags.c_contiguous:
                     self._read(source, at, part.reshape(-1))
                 else:
@@ -216,7 +223,6 @@ class Gather:
         """Elements `first` to `last` of a tensor, in the window."""
         name, low, high = self._held
         if name != source.name or first < low or last > high:
-            self._held = ("", 0, 0)
             self._read(source, first, self._window[: (last - first) * dtype.itemsize].view(dtype))
             self._held, low = (source.name, first, last), first
         return self._window[(first - low) * dtype.itemsize : (last - low) * dtype.itemsize].view(dtype)

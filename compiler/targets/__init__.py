@@ -16,7 +16,6 @@ from compiler.ir.config import LayerKind, ModelConfig
 from compiler.ir.layout import Layout
 from compiler.ir.lazy import Lazy, RankPlan
 from compiler.ir.limits import Limits
-from compiler.ir.limits import Limits
 from compiler.ir.roles import TensorId
 
 

@@ -101,7 +101,7 @@ def test_check_artifact_asks_the_machine_before_the_files(tmp_path: Path, monkey
     (tmp_path / "weights/rank0.safetensors").unlink()
     with pytest.raises(IncompatibleError):
         check_artifact(tmp_path)
-    monkeypatch.setattr("compiler.artifact.check.this_machine", lambda cuda: replace(HERE, torch="1.0.5"))
+    monkeypatch.setattr("compiler.artifact.check.this_machine", lambda **_: replace(HERE, torch="1.0.5"))
     with pytest.raises(ArtifactError, match="missing"):
         check_artifact(tmp_path)
 

@@ -1,4 +1,6 @@
-"""A program that loads a checkpoint on TP ranks, prints their process ids, then waits or works until it is ended."""
+"""A program that loads a checkpoint on TP ranks and prints their process ids. Then it waits or works until it is ended,
+or it ends without closing the model.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,14 @@ from tests.tiny import VOCAB
 def main(checkpoint: str, tp: str, when: str) -> None:
     made = engine(Path(checkpoint), int(tp))
     assert made._ranks is not None
-    with Model(made, LIMITS, VOCAB, None, frozenset()) as model:
-        model.generate([[1, 2, 3]], GenerationParams(max_new_tokens=1))
-        print(*made._ranks.pids, flush=True)
-        while True:
-            if when == "waiting":
-                time.sleep(60)
-            else:
-                model.generate([[1, 2, 3]], GenerationParams(max_new_tokens=100, ignore_eos=True))
+    model = Model(made, LIMITS, VOCAB, None, frozenset())
+    model.generate([[1, 2, 3]], GenerationParams(max_new_tokens=1))
+    print(*made._ranks.pids, flush=True)
+    while when != "forgotten":
+        if when == "waiting":
+            time.sleep(60)
+        else:
+            model.generate([[1, 2, 3]], GenerationParams(max_new_tokens=100, ignore_eos=True))
 
 
 if __name__ == "__main__":

@@ -50,7 +50,8 @@ def _reference(folder: Path) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _ids(completion: Completion) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -131,26 +132,41 @@ def _open_files() -> list[str]:
     return sorted(name.partition(":[")[0] for name in names)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("when", ["waiting", "working"])
+@pytest.mark.parametrize(
+    ("when", "how"),
+    [("waiting", signal.SIGKILL), ("working", signal.SIGKILL), ("working", signal.SIGINT), ("waiting", signal.SIGTERM)],
+)
 def test_the_ranks_end_with_the_process_that_started_them(
-    tiny_checkpoint: Callable[[str], Path], tmp_path: Path, how: signal.Signals, when: str
+    tiny_checkpoint: Callable[[str], Path], tmp_path: Path, when: str, how: signal.Signals
 ) -> None:
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    parent = subprocess.Popen(
-        [sys.executable, "-m", "tests.runtime.endless", str(tiny_checkpoint("llama")), "4", when],
-        cwd=ROOT, env={**os.environ, "TMPDIR": str(temporary)}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    with parent:
-        assert parent.stdout is not None
-        followers = [int(word) for word in parent.stdout.readline().split()]
-        assert len(followers) == 3
+    with _endless(tiny_checkpoint("llama"), when, tmp_path) as parent:
+        followers = _printed(parent)
+        assert len(followers) == 1
         parent.send_signal(how)
-        parent.wait()
+    assert parent.returncode != 0
     for pid in followers:
         _wait_until_gone(pid)
-    assert list(temporary.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_program_that_forgets_to_close_ends_well(tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    with _endless(tiny_checkpoint("llama"), "forgotten", tmp_path) as parent:
+        followers = _printed(parent)
+    assert parent.returncode == 0
+    for pid in followers:
+        _wait_until_gone(pid)
+
+
+def _endless(checkpoint: Path, when: str, temporary: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.runtime.endless", str(checkpoint), "2", when],
+        cwd=ROOT, env={**os.environ, "TMPDIR": str(temporary)}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def _printed(parent: subprocess.Popen[bytes]) -> list[int]:
+    assert parent.stdout is not None
+    return [int(word) for word in parent.stdout.readline().split()]
 
 
 def _wait_until_gone(pid: int) -> None:
@@ -158,8 +174,6 @@ def _wait_until_gone(pid: int) -> None:
         watched = os.pidfd_open(pid)
     except ProcessLookupError:
         return
-    import select
-
     try:
         assert select.select([watched], [], [], 10)[0], f"process {pid} is still there"
     finally:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from compiler.errors import CheckpointError, DiskFullError, LmiCompileError, Mem
 from compiler.ir import lazy
 from compiler.ir.lazy import ITEMSIZE, Lazy, Piece, RankPlan
 from compiler.stages.convert import convert
-from compiler.store import gather, writer
+from compiler.store import gather
 from compiler.store.checkpoint import Checkpoint, from_headers, open_checkpoint
 from compiler.store.digest import sha256_file
 from compiler.store.header import read_header
@@ -108,9 +109,7 @@ def test_bytes_do_not_depend_on_threads_or_memory(tmp_path: Path, source: Checkp
     digests = {
         tuple(
             d.digest
-            for d in convert(
-                split(4), source, tmp_path / f"{threads}-{memory}", threads=threads, max_memory=memory
-            )
+            for d in convert(split(4), source, tmp_path / f"{threads}-{memory}", threads=threads, max_memory=memory)
         )
         for threads in (1, 2, 3, 9)
         for memory in (1536, 10_000, 1 << 30)
@@ -173,10 +172,40 @@ def test_disk_full_leaves_nothing(
             raise OSError(errno.ENOSPC, "no space left on device")
         return real(*args)
 
-    monkeypatch.setattr(writer.os, call, full)
+    monkeypatch.setattr(os, call, full)
     with pytest.raises(DiskFullError):
         convert(split(4), source, tmp_path / "out", max_memory=4096)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_disk_full_before_anything_is_written(
+    tmp_path: Path, source: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = split(4)
+    total = sum(rank.nbytes for rank in plan)
+    usage = type("Usage", (), {"free": total - 1})
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(DiskFullError, match=f"needs {total:,} bytes, {total - 1:,} are free"):
+        convert(plan, source, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_disk_that_is_really_full(
+    tmp_path: Path, source: Checkpoint, monkeypatch: pytest.MonkeyPatch, checked: bool
+) -> None:
+    if not checked:
+        monkeypatch.setattr("compiler.stages.convert.check_space", lambda *_: None)
+    out = tmp_path / "out"
+    out.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", out], check=True)
+    try:
+        with pytest.raises(DiskFullError, match="are free"):
+            convert(split(4), source, out)
+        assert list(out.iterdir()) == []
+    finally:
+        subprocess.run(["umount", out], check=True)
 
 
 def test_a_failing_thread_stops_the_others(tmp_path: Path, source: Checkpoint) -> None:

@@ -75,6 +75,21 @@ def test_a_changed_file_is_read_again(tmp_path: Path, weights: Path, change: str
     assert after == "sha256:" + hashlib.sha256(content).hexdigest()
 
 
+def test_a_file_that_changes_while_it_is_read_is_not_remembered(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overtaken(path: Path) -> str:
+        found = sha256_file(path)
+        path.write_bytes(b"v" * (1 << 20))
+        os.utime(path, ns=(0, 0))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(digest, "sha256_file", overtaken)
+        DigestMemo(tmp_path / "memo").sha256(weights)
+    assert DigestMemo(tmp_path / "memo").sha256(weights) == sha256_file(weights)
+
+
 def test_small_files_are_never_taken_from_the_memo(tmp_path: Path) -> None:
     memo, config = DigestMemo(tmp_path / "memo"), tmp_path / "config.json"
     config.write_bytes(b"1")
@@ -85,9 +100,7 @@ def test_small_files_are_never_taken_from_the_memo(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rubbish", [b'["/cut/short", 12', b"\xff\xfe", b"{}", b"[1,2]", b'["p","x",1,2,"d"]'])
-def test_damaged_lines_are_passed_over(
-    tmp_path: Path, weights: Path, hashed: list[Path], rubbish: bytes
-) -> None:
+def test_damaged_lines_are_passed_over(tmp_path: Path, weights: Path, hashed: list[Path], rubbish: bytes) -> None:
     file = tmp_path / "memo"
     DigestMemo(file).sha256(weights)
     file.write_bytes(rubbish + b"\n" + file.read_bytes() + rubbish)
@@ -117,9 +130,7 @@ def test_the_memo_does_not_grow_without_end(tmp_path: Path, weights: Path) -> No
     assert file.read_bytes() == line
 
 
-def test_a_digest_computed_while_writing_is_believed(
-    tmp_path: Path, weights: Path, hashed: list[Path]
-) -> None:
+def test_a_digest_computed_while_writing_is_believed(tmp_path: Path, weights: Path, hashed: list[Path]) -> None:
     known = sha256_file(weights)
     DigestMemo(tmp_path / "memo").remember(weights, known)
     assert DigestMemo(tmp_path / "memo").sha256(weights) == known

@@ -43,9 +43,7 @@ def check(shapes: Shapes, tensor: Lazy, limit: int, window: int) -> None:
 
 
 @given(plan=plans(), limit=st.integers(64, 400), window=st.integers(1, 200), run=st.sampled_from([2, 8, 1 << 14]))
-def test_blocks_of_any_size_join_to_the_tensor(
-    plan: tuple[Shapes, Lazy], limit: int, window: int, run: int
-) -> None:
+def test_blocks_of_any_size_join_to_the_tensor(plan: tuple[Shapes, Lazy], limit: int, window: int, run: int) -> None:
     shapes, tensor = plan
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gather, "RUN", run)

@@ -23,7 +23,7 @@ def problems(header: object, data: int = 20, padding: bytes = b"") -> list[str]:
 
 
 def test_reads_what_the_reference_implementation_writes(tmp_path: Path) -> None:
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "w": np.arange(6, dtype=np.float32).reshape(2, 3),
         "b": np.arange(5, dtype=np.float16),
         "empty": np.zeros((0, 4), dtype=np.int8),

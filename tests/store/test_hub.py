@@ -76,9 +76,7 @@ def model(folder: Path, shards: int = 1) -> Path:
 
 
 @pytest.mark.parametrize("shards", [1, 2])
-def test_only_what_is_needed_is_fetched_and_only_once(
-    server: hub.Hub, ask: Ask, tmp_path: Path, shards: int
-) -> None:
+def test_only_what_is_needed_is_fetched_and_only_once(server: hub.Hub, ask: Ask, tmp_path: Path, shards: int) -> None:
     commit = server.add("org/model", model(tmp_path / "m", shards))
     found = ask("org/model")
     weights = ["model.safetensors"] if shards == 1 else [
@@ -164,9 +162,7 @@ def test_not_in_the_cache_without_network(server: hub.Hub, ask: Ask, tmp_path: P
     assert "network" in unreachable["hint"]
 
 
-def test_a_download_that_was_cut_short_is_not_taken_for_the_model(
-    server: hub.Hub, ask: Ask, tmp_path: Path
-) -> None:
+def test_a_download_that_was_cut_short_is_not_taken_for_the_model(server: hub.Hub, ask: Ask, tmp_path: Path) -> None:
     server.add("org/model", model(tmp_path / "m", shards=2))
     folder = Path(ask("org/model")["folder"])
     (folder / "model-00002-of-00002.safetensors").unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,7 +148,7 @@ def test_problems_of_the_headers_are_listed(tmp_path: Path, bucket: Any) -> None
 
 
 def test_what_is_not_there(tmp_path: Path, bucket: Any) -> None:
-    with pytest.raises(CheckpointError, match="no config.json below s3://models/none, found nothing"):
+    with pytest.raises(CheckpointError, match=r"no config.json below s3://models/none, found nothing"):
         resolve("s3://models/none", cache=tmp_path)
     with pytest.raises(SourceError, match="NoSuchBucket") as caught:
         resolve("s3://no-such-bucket/m", cache=tmp_path)
@@ -180,6 +181,6 @@ def test_no_space(tmp_path: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch) 
     written.checkpoint(tmp_path / "m", TENSORS)
     upload(bucket, tmp_path / "m", "m/")
     usage = type("Usage", (), {"free": 10})
-    monkeypatch.setattr(s3.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(DiskFullError, match="10 are free"):
         resolve("s3://models/m", cache=tmp_path / "cache")

@@ -46,9 +46,7 @@ def read(folder: Path, scratch: Path) -> dict[str, torch.Tensor]:
 def test_a_pickled_file(tmp_path: Path, state: dict[str, torch.Tensor], zipped: bool) -> None:
     if not zipped:
         del state["fp8"]  # younger than that format
-    folder = folder_with(
-        tmp_path / "m", {"pytorch_model.bin": state}, _use_new_zipfile_serialization=zipped
-    )
+    folder = folder_with(tmp_path / "m", {"pytorch_model.bin": state}, _use_new_zipfile_serialization=zipped)
     tensors = read(folder, tmp_path / "scratch")
     assert tensors.keys() == state.keys()
     for name, tensor in tensors.items():
@@ -65,13 +63,11 @@ def test_pickled_shards_by_index(tmp_path: Path, state: dict[str, torch.Tensor])
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
     assert read(folder, tmp_path / "scratch").keys() == state.keys()
     (folder / "pytorch_model-1-of-2.bin").unlink()
-    with pytest.raises(CheckpointError, match="lacks pytorch_model-1-of-2.bin"):
+    with pytest.raises(CheckpointError, match=r"lacks pytorch_model-1-of-2.bin"):
         open_checkpoint(folder, tmp_path / "scratch")
 
 
-def test_rewritten_once_and_again_when_the_file_changes(
-    tmp_path: Path, state: dict[str, torch.Tensor]
-) -> None:
+def test_rewritten_once_and_again_when_the_file_changes(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
     folder = folder_with(tmp_path / "m", {"pytorch_model.bin": state})
     first = open_checkpoint(folder, tmp_path / "scratch").files[0]
     inode = first.stat().st_ino

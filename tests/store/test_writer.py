@@ -18,7 +18,6 @@ from safetensors.numpy import load_file
 
 from compiler.errors import DiskFullError, ResourceError
 from compiler.ir.lazy import ITEMSIZE
-from compiler.store import writer
 from compiler.store.digest import SAFETENSORS, Descriptor
 from compiler.store.header import parse_header
 from compiler.store.writer import ALIGNMENT, Planned, RankFile, check_space, encode_header, file_order
@@ -103,9 +102,7 @@ def test_less_data_than_planned_is_not_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("call", ["posix_fallocate", "write", "fsync"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_disk_full_at_any_call(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
-) -> None:
+def test_disk_full_at_any_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int) -> None:
     def full(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
@@ -113,7 +110,7 @@ def test_disk_full_at_any_call(
         with RankFile(tmp_path / "f", PLAN) as file:
             file.append(DATA)
 
-    monkeypatch.setattr(writer.os, call, full)
+    monkeypatch.setattr(os, call, full)
     with pytest.raises(DiskFullError, match=r"needs [\d,]+ bytes, [\d,]+ are free") as caught:
         write()
     assert caught.value.exit_code == 5
@@ -125,7 +122,7 @@ def test_other_errors_of_the_disk_stay_what_they_are(tmp_path: Path, monkeypatch
     def broken(*_: object) -> None:
         raise OSError(errno.EIO, "input/output error")
 
-    monkeypatch.setattr(writer.os, "fsync", broken)
+    monkeypatch.setattr(os, "fsync", broken)
     with pytest.raises(OSError, match="input/output"), RankFile(tmp_path / "f", PLAN) as file:
         file.append(DATA)
     assert list(tmp_path.iterdir()) == []
@@ -145,9 +142,7 @@ def test_what_a_killed_writer_left_is_taken_over(tmp_path: Path) -> None:
         "with RankFile(Path(sys.argv[1]), [('w', 'U8', (1 << 20,))]) as file:\n"
         "    file.append(b'1' * 1000); print('writing', flush=True); time.sleep(60)\n"
     )
-    killed = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "f")], stdout=subprocess.PIPE, text=True
-    )
+    killed = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "f")], stdout=subprocess.PIPE, text=True)
     assert killed.stdout is not None
     assert killed.stdout.readline() == "writing\n"
     killed.send_signal(signal.SIGKILL)

@@ -37,7 +37,8 @@ def checkpoint(folder: Path, tensors: Tensors, shards: int = 1) -> dict[str, byt
     (folder / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
     if shards == 1:
         return safetensors(folder / "model.safetensors", tensors)
-    names, weight_map = list(tensors), {}
+    names = list(tensors)
+    weight_map: dict[str, str] = {}
     data: dict[str, bytes] = {}
     for shard in range(shards):
         file = f"model-{shard + 1:05}-of-{shards:05}.safetensors"

@@ -4,7 +4,7 @@
                                     worker process
 
 Bytes are reproducible wherever they are compiled: workers run in a folder of their own that is gone afterwards, and the
-wrapper around g++ keeps this machine's paths and its symbols out of the libraries (`worker.repack` out of the archives).
+wrapper around g++ keeps this machine's paths out of the libraries, `worker.repack` keeps them out of the archives.
 The same specs, toolchain and march give the same bytes in any folder, in any order, with any number of jobs.
 """
 
@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import queue
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,13 +21,15 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO
 
-from compiler.artifact.isa import LEVELS, isa, missing_for
-from compiler.errors import CompileError, ToolchainMissing
+from compiler.artifact.isa import LEVELS
+from compiler.errors import CompileError
 from compiler.targets.inductor.segments import SegmentSpec
+from compiler.targets.inductor.toolchain import check_march, cxx, on_x86, versions
+
+__all__ = ["compile_segments", "stand_in", "versions"]
 
 stand_in = False
 """This is the real toolchain; see `compiler.stages.compile.Toolchain`."""
@@ -44,39 +44,6 @@ _WRAPPER = """\
 # __FILE__ in an assertion and debug information would carry this machine's paths into the package.
 exec {compiler} "$@" {march} -Wno-builtin-macro-redefined '-D__FILE__="torch"' -ffile-prefix-map="$PWD"=. -g0 -s
 """
-
-
-def versions(device: str) -> dict[str, str]:
-    """Exact versions of all that decides the bytes of a package. Does not import torch for the CPU.
-
-    Raises:
-        ToolchainMissing: no torch, no g++, or (for cuda) no GPU that torch can use.
-    """
-    compiler = cxx()
-    try:
-        found = {"torch": version("torch")}
-    except PackageNotFoundError:
-        raise ToolchainMissing(
-            "target `inductor` needs torch 2.11 or newer; it is not installed", hint="pip install torch"
-        ) from None
-    found["cxx"] = _first_line([compiler, "--version"])
-    found["ld"] = _first_line([_first_line([compiler, "-print-prog-name=ld"]), "--version"])
-    if device == "cuda":
-        found |= _cuda_versions()
-    return found
-
-
-def cxx() -> str:
-    """Path of the C++ compiler: `$CXX` or g++. Raises ToolchainMissing."""
-    wanted = os.environ.get("CXX", "g++")
-    path = shutil.which(wanted)
-    if path is None:
-        raise ToolchainMissing(
-            f"target `inductor` compiles with a C++ compiler; `{wanted}` was not found on PATH",
-            hint="install g++ (Debian, Ubuntu: `apt-get install g++`; Amazon Linux: `dnf install gcc-c++`), or set CXX. "
-            "Only building needs it, running an artifact does not",
-        )
-    return path
 
 
 def compile_segments(
@@ -98,7 +65,7 @@ def compile_segments(
         ToolchainMissing: there is no C++ compiler.
         CompileError: a segment did not compile, or not within `timeout` seconds; the message ends with its log.
     """
-    _check_march(march, device)
+    check_march(march, device)
     out = out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     if not specs:
@@ -148,7 +115,7 @@ class _Worker:
         self._folder = workspace / f"worker{index}"
         self._folder.mkdir()
         self._argv = [sys.executable, "-P", "-m", "compiler.targets.inductor.worker", str(out), device, march]
-        self._environment = _environment(workspace, self._folder, compiler)
+        self._environment = _environment(self._folder, compiler)
         self._timeout = timeout
         self._log = self._folder / "log"
         self._process: subprocess.Popen[str] | None = None
@@ -165,13 +132,20 @@ class _Worker:
                     self._argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
                     cwd=self._folder, env=self._environment, start_new_session=True,
                 )  # fmt: skip
-            with suppress(queue.Empty):
-                while not self._stopped:
-                    self._compile(process, pending.get_nowait())
-                    finished.add()
-        self.stop()
+            try:
+                with suppress(queue.Empty):
+                    while not self._stopped:
+                        self._compile(process, pending.get_nowait())
+                        finished.add()
+            finally:
+                self.stop()
+                for pipe in (process.stdin, process.stdout):
+                    if pipe is not None:
+                        with suppress(OSError):  # what an ended process did not read
+                            pipe.close()
 
-    def _compile(self, process: subprocess.Popen[str], spec: SegmentSpec) -> None:
+    def _compile(self, process: subprocess.Popen[str], spec: SegmentSpec) -> bool:
+        """Whether it was compiled; it was not where another segment's failure ended this process."""
         late = threading.Event()
 
         def too_late() -> None:
@@ -184,8 +158,10 @@ class _Worker:
             reply = _ask(process, json.dumps(spec.to_json()))
         finally:
             timer.cancel()
-        if reply == spec.name or self._stopped and not late.is_set():
-            return
+        if reply == spec.name:
+            return True
+        if self._stopped and not late.is_set():
+            return False
         tail = self._log.read_text(errors="replace")[-_LOG_TAIL:]
         what = f"did not compile within {self._timeout:g} s" if late.is_set() else "did not compile"
         raise CompileError(
@@ -216,19 +192,23 @@ def _ask(process: subprocess.Popen[str], line: str) -> str:
     return answer.readline().strip()
 
 
-def _environment(workspace: Path, folder: Path, compiler: Path) -> dict[str, str]:
-    shared = workspace / "shared"
-    shared.mkdir(exist_ok=True)
+def _environment(folder: Path, compiler: Path) -> dict[str, str]:
     return {
         # Settings of torch in the caller's environment must not reach a package.
-        **{k: v for k, v in os.environ.items() if not k.startswith(("TORCHINDUCTOR_", "TORCH_COMPILE", "AOT_INDUCTOR_"))},
+        **{
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("TORCHINDUCTOR_", "TORCH_COMPILE", "AOT_INDUCTOR_"))
+        },
         "PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path),
         "CXX": str(compiler),
-        # Precompiled headers go to the temporary folder: all workers share one.
-        "TMPDIR": str(shared),
+        "TMPDIR": str(folder),
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache"),
         # Packages are compiled side by side; a pool in each worker would only cost its start.
         "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",
+        # `check_march` knows what this CPU can do; torch would find out by compiling ten programs (8 s).
+        "TORCHINDUCTOR_VEC_ISA_OK": "1",
         "OMP_NUM_THREADS": "1",
         "PYTHONHASHSEED": "0",
         "LC_ALL": "C",
@@ -240,28 +220,10 @@ def _write_wrapper(workspace: Path, march: str) -> Path:
     found = Path(cxx())
     wrapper = workspace / "bin" / ("clang++" if "clang" in found.name else "g++")
     wrapper.parent.mkdir()
-    flag = f"-march={march}" if march in LEVELS and _on_x86() else ""
+    flag = f"-march={march}" if march in LEVELS and on_x86() else ""
     wrapper.write_text(_WRAPPER.format(compiler=shlex.quote(str(found)), march=flag))
     wrapper.chmod(0o755)
     return wrapper
-
-
-def _check_march(march: str, device: str) -> None:
-    if device != "cpu" or march == "native" or not _on_x86():
-        return
-    lacking = missing_for(march)
-    if lacking is None:
-        raise CompileError(f"`{march}` is no level of x86-64; known: native, {', '.join(LEVELS)}")
-    if lacking:
-        # Not g++ but torch decides by this CPU whether it writes vector code.
-        raise CompileError(
-            f"torch compiles {march} only on a CPU that runs it; this one is {isa()} and lacks {', '.join(lacking)}",
-            hint=f"build on a machine with {march}, or with `--march {isa()}`",
-        )
-
-
-def _on_x86() -> bool:
-    return platform.machine() in ("x86_64", "AMD64")
 
 
 def _cost(spec: SegmentSpec) -> int:
@@ -272,25 +234,3 @@ def _cost(spec: SegmentSpec) -> int:
 
 def _default_jobs() -> int:
     return max(1, min(len(os.sched_getaffinity(0)), 4))
-
-
-def _first_line(argv: list[str]) -> str:
-    try:
-        run = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ToolchainMissing(
-            f"`{shlex.join(argv)}` does not work: {error}", hint="reinstall g++ (with binutils)"
-        ) from error
-    return (run.stdout.splitlines() or [""])[0].strip()
-
-
-def _cuda_versions() -> dict[str, str]:
-    import torch
-
-    if not torch.cuda.is_available():
-        raise ToolchainMissing(
-            "`--device cuda` compiles on the GPU that will run it, and torch sees none here",
-            hint="build on a machine with the GPU and a CUDA build of torch, or with `--device cpu`",
-        )
-    major, minor = torch.cuda.get_device_capability()
-    return {"cuda": str(torch.version.cuda), "capability": f"{major}.{minor}", "triton": version("triton")}

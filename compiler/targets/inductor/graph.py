@@ -10,11 +10,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from compiler.decoder.decoder import attn, embed, head, mlp
 from compiler.decoder.kernels import PLAIN, Kernels
-from compiler.decoder.moe import gather
 from compiler.ir.parallel import head_layout
+from compiler.targets.inductor.kernels import expert_gather, linear
 from compiler.targets.inductor.segments import PHASES, SegmentSpec, input_names, weight_shapes
 
-KERNELS = {"decode1": Kernels(experts=gather), "decode": Kernels(experts=gather), "prefill": PLAIN}
+KERNELS = {"decode1": Kernels(linear, expert_gather), "decode": Kernels(linear, expert_gather), "prefill": PLAIN}
 """By phase: few tokens, or many."""
 
 EXAMPLES = {"B": 2, "Bmax": 3, "S": 5, "L": 7, "T": 11, "R": 13, "K": 17}

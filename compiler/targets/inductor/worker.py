@@ -65,11 +65,15 @@ def compile_segment(spec: SegmentSpec, out: Path, *, device: str, march: str) ->
 
 def options(device: str, march: str) -> dict[str, Any]:
     """What inductor is told. Every key exists from torch 2.9 on; `-march` itself is set by the compiler's wrapper."""
+    chosen: dict[str, Any] = {
+        # Precompiling headers takes longer than a dozen packages save by it, and needs the program openssl.
+        "aot_inductor.precompile_headers": False,
+    }
     if device == "cuda":
         # Kernels inside the library: nothing is looked up next to it at run time.
-        return {"aot_inductor.embed_kernel_binary": True}
+        return {**chosen, "aot_inductor.embed_kernel_binary": True}
     # The number of threads is that of the machine that runs the package, not of the one that compiles it.
-    chosen: dict[str, Any] = {"cpp.dynamic_threads": True}
+    chosen["cpp.dynamic_threads"] = True
     if march in VECTOR_BITS:
         chosen["cpp.simdlen"] = VECTOR_BITS[march]
     return chosen
