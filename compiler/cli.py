@@ -144,8 +144,10 @@ def convert(
 @app.command()
 def build(
     model: ModelOption,
-    output: Output,
     tp: Tp = "1",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to make [default: artifacts/MODEL-TARGET-tpN]")
+    ] = None,
     revision: Revision = None,
     recipe: RecipeOption = None,
     variant: VariantOption = None,
@@ -168,13 +170,13 @@ def build(
 ) -> None:
     """Build, verify and put in place an artifact; what an earlier build made is not made again."""
     from compiler.pipeline import build as run
-    from compiler.requests import BuildRequest
+    from compiler.requests import BuildRequest, default_output
     from compiler.summary import build_text
 
     request = BuildRequest(
         **_model_fields(model, revision, recipe, target),
         **_ask_fields(tp, instance_type, dtype, max_positions, max_batch, rope_scaling, variant, max_memory),
-        output=output,
+        output=output or default_output(model, target, tp, dtype),
         name=name,
         tokenizer=tokenizer,
         device=device,

@@ -6,8 +6,8 @@ What decides the result of each, and so is its key:
 
     convert      the source's bytes, the plan
     compile      per package: its spec, the toolchain, the device; not the weights, not the number of layers
-    reference    the source's bytes, the config, the text, the versions of torch and transformers; not tp, not
-    the target verify       the manifest, which has the digest of every file
+    reference    the source's bytes, the config, the text, the versions of torch and transformers; not tp
+    verify       the manifest, which has the digest of every file
 """
 
 from __future__ import annotations

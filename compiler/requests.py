@@ -90,6 +90,12 @@ def prepare(request: PlanRequest, files: Files = "metadata") -> Prepared:
     return Prepared(source, checkpoint, plan)
 
 
+def default_output(model: str, target: str, tp: str, dtype: str | None) -> Path:
+    """Where `build` puts an artifact when nothing is said: `artifacts/mixtral-inductor-tp8`."""
+    words = [Path(model.rstrip("/")).name, target, f"tp{tp}", *([dtype] if dtype else [])]
+    return Path("artifacts") / "-".join(words)
+
+
 def parse_size(text: str) -> int:
     """Bytes of `1GiB`, `512MiB`, `2 GB`, `1048576`. Raises UsageError."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMGT])(i)?)?B?\s*", text, re.IGNORECASE)

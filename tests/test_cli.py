@@ -12,7 +12,7 @@ import pytest
 
 from compiler.cli import app, main
 from compiler.errors import UsageError
-from compiler.requests import parse_size
+from compiler.requests import default_output, parse_size
 from tests.artifact.made import manifest, write
 from tests.stand_in import StandIn
 
@@ -263,3 +263,15 @@ def test_every_option_says_what_it_is() -> None:
         if not getattr(parameter, "help", None)
     ]
     assert silent == []
+
+
+@pytest.mark.parametrize(
+    ("model", "tp", "dtype", "expected"),
+    [
+        ("mixtral", "8", None, "artifacts/mixtral-inductor-tp8"),
+        ("mistralai/Mistral-7B-v0.1", "max", None, "artifacts/Mistral-7B-v0.1-inductor-tpmax"),
+        ("s3://bucket/models/llama/", "2", "float16", "artifacts/llama-inductor-tp2-float16"),
+    ],
+)
+def test_the_output_has_a_name_when_none_is_given(model: str, tp: str, dtype: str | None, expected: str) -> None:
+    assert default_output(model, "inductor", tp, dtype) == Path(expected)

@@ -5,8 +5,8 @@ not see a constant):
 
     max_abs, mean_abs   |A - R| over all elements
     cosine              mean over positions of A.R / (|A| |R|)
-    top1_agreement      share of positions whose largest logit is at the same token, ties of A counted as
-    agreement kl                  mean over positions of KL(softmax(R) || softmax(A)), in nats
+    top1_agreement      share of positions whose largest logit is at the same token, ties of A counted so
+    kl                  mean over positions of KL(softmax(R) || softmax(A)), in nats
 """
 
 from __future__ import annotations

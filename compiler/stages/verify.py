@@ -1,9 +1,8 @@
 """Is an artifact what its manifest says, and does it compute what the model computes?
 
 digests     every file has the size and the sha256 that the manifest states
-layout      every rank file has the tensors, shapes and dtype that follow from the manifest's config, and no
-others numerics    logits of the artifact, by both the prefill and the decode packages, against those of the
-source model
+layout      every rank file has the tensors, shapes and dtype that follow from the manifest's config, and no others
+numerics    logits of the artifact, by the prefill and the decode packages, against those of the source model
 """
 
 from __future__ import annotations
