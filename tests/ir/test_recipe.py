@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from compiler.ir import lazy
-from compiler.ir.config import Default, Flag, Half, Traits, lookup
+from compiler.ir.config import Traits
 from compiler.ir.ops import inverse, run
+from compiler.ir.places import Default, Flag, Half, lookup
 from compiler.ir.recipe import Map, Recipe, Variant, to_roles
 from tests.ir.configs import config
 
