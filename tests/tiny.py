@@ -1,5 +1,7 @@
 """Tiny Hugging Face configurations, one or more per recipe, and random checkpoints of them.
 
+Transformers writes what it knows; of the others `tests.reference` has the published names.
+
 A case is named `<recipe>` or `<recipe>/<variant>`. The sizes are small but awkward on purpose: `head_dim` is
 not `hidden / heads`, the vocabulary is odd, the sliding window is shorter than the tests' sequences. Every
 recipe has a case that splits over 1, 2, 4 and 8 ranks; `llama/three-kv-heads` over 1, 3 and 6 only.
@@ -10,10 +12,18 @@ Token ids of every case: 0-255 the bytes, 256 `<s>`, 257 `</s>`, 258 `<pad>` (`t
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import recipes
+from compiler.ir.config import ModelConfig
+from tests import reference
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Generator, Tensor
     from transformers import PreTrainedModel
 
 VOCAB = 259
@@ -21,6 +31,7 @@ SPECIAL_IDS: dict[str, int] = {"bos_token_id": 256, "eos_token_id": 257, "pad_to
 
 _LLAMA: dict[str, Any] = {
     "model_type": "llama",
+    "hidden_act": "silu",
     "hidden_size": 96,
     "intermediate_size": 144,
     "num_hidden_layers": 3,
@@ -73,6 +84,139 @@ _ROPE_LLAMA3: dict[str, Any] = {
 }
 _ROPE_LINEAR: dict[str, Any] = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
 
+_QWEN2_MOE: dict[str, Any] = {
+    **_QWEN2,
+    "model_type": "qwen2_moe",
+    "hidden_size": 64,
+    "num_experts": 6,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 24,
+    "shared_expert_intermediate_size": 40,
+    "norm_topk_prob": False,
+    "mlp_only_layers": [1],
+}
+_GPT2: dict[str, Any] = {
+    "model_type": "gpt2",
+    "n_embd": 64,
+    "n_layer": 3,
+    "n_head": 8,
+    "n_inner": None,
+    "n_positions": 256,
+    "vocab_size": VOCAB,
+    "layer_norm_epsilon": 1e-5,
+    "activation_function": "gelu_new",
+    **SPECIAL_IDS,
+}
+_GPTJ: dict[str, Any] = {
+    **_GPT2,
+    "model_type": "gptj",
+    "n_embd": 96,
+    "rotary_dim": 8,
+    "tie_word_embeddings": False,
+}
+_STARCODER2: dict[str, Any] = {
+    **{key: value for key, value in _QWEN2.items() if key not in ("rms_norm_eps", "max_window_layers")},
+    "model_type": "starcoder2",
+    "norm_epsilon": 1e-5,
+    "hidden_act": "gelu_pytorch_tanh",
+    "use_bias": True,
+    "use_sliding_window": True,
+    "tie_word_embeddings": True,
+}
+_GLM: dict[str, Any] = {
+    **_LLAMA,
+    "model_type": "glm",
+    "attention_bias": True,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+}
+# Remote code: what stands in the published config.json.
+_QWEN: dict[str, Any] = {
+    "architectures": ["QWenLMHeadModel"],
+    "model_type": "qwen",
+    "hidden_size": 64,
+    "intermediate_size": 288,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "kv_channels": 8,
+    "vocab_size": VOCAB,
+    "seq_length": 256,
+    "max_position_embeddings": 1024,
+    "layer_norm_epsilon": 1e-6,
+    "rotary_emb_base": 10000,
+    "rotary_pct": 1.0,
+    "no_bias": True,
+    "use_dynamic_ntk": True,
+    "use_logn_attn": True,
+    "tie_word_embeddings": False,
+    **SPECIAL_IDS,
+}
+_BAICHUAN: dict[str, Any] = {
+    "architectures": ["BaichuanForCausalLM"],
+    "model_type": "baichuan",
+    "hidden_size": 64,
+    "intermediate_size": 144,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "hidden_act": "silu",
+    "vocab_size": VOCAB,
+    "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+    **SPECIAL_IDS,
+}
+# Forty heads make it a 13B, as they make the published one. No power of two: so are the slopes seen.
+_BAICHUAN_13B: dict[str, Any] = {
+    **{key: value for key, value in _BAICHUAN.items() if key != "max_position_embeddings"},
+    "hidden_size": 160,
+    "num_attention_heads": 40,
+    "model_max_length": 256,
+}
+_CHATGLM: dict[str, Any] = {
+    "architectures": ["ChatGLMModel"],
+    "model_type": "chatglm",
+    "num_layers": 3,
+    "padded_vocab_size": VOCAB,
+    "hidden_size": 64,
+    "ffn_hidden_size": 72,
+    "kv_channels": 12,
+    "num_attention_heads": 8,
+    "multi_query_attention": True,
+    "multi_query_group_num": 2,
+    "seq_length": 256,
+    "layernorm_epsilon": 1e-5,
+    "rmsnorm": True,
+    "add_bias_linear": False,
+    "add_qkv_bias": True,
+    "apply_residual_connection_post_layernorm": False,
+    "post_layer_norm": True,
+    "original_rope": True,
+    "tie_word_embeddings": False,
+    **SPECIAL_IDS,
+}
+_INTERNLM: dict[str, Any] = {
+    **{key: value for key, value in _BAICHUAN.items() if key != "architectures"},
+    "architectures": ["InternLMForCausalLM"],
+    "model_type": "internlm",
+    "bias": True,
+    "rotary": {"base": 20000, "type": "dynamic"},
+}
+_INTERNLM2: dict[str, Any] = {
+    **_BAICHUAN,
+    "architectures": ["InternLM2ForCausalLM"],
+    "model_type": "internlm2",
+    "hidden_size": 128,
+    "num_key_value_heads": 2,
+    "bias": False,
+    "rope_theta": 1000000,
+    "rope_scaling": {"type": "dynamic", "factor": 2.0},
+}
+_SANTACODER: dict[str, Any] = {
+    **_GPT2,
+    "architectures": ["GPT2LMHeadCustomModel"],
+    "attention_head_type": "multiquery",
+    "activation_function": "gelu_fast",
+}
+
 TINY: dict[str, dict[str, Any]] = {
     "llama": _LLAMA,
     "llama/equal-heads": {**_LLAMA, "num_key_value_heads": 8},
@@ -95,12 +239,54 @@ TINY: dict[str, dict[str, Any]] = {
     "qwen2/tied": {**_QWEN2, "tie_word_embeddings": True},
     # The first layer attends to everything, the others through the window.
     "qwen2/window": {**_QWEN2, "use_sliding_window": True, "max_window_layers": 1},
-}
+    "qwen2_moe": _QWEN2_MOE,
+    "qwen2_moe/all-sparse": {**_QWEN2_MOE, "mlp_only_layers": [], "norm_topk_prob": True},
+    "qwen3": {**_LLAMA, "model_type": "qwen3", "rms_norm_eps": 1e-6},
+    "qwen3/tied": {**_LLAMA, "model_type": "qwen3", "attention_bias": True, "tie_word_embeddings": True},
+    "gemma": {**_LLAMA, "model_type": "gemma", "hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": True},
+    "gemma/one-kv-head": {
+        **_LLAMA, "model_type": "gemma", "hidden_act": "gelu", "num_key_value_heads": 1, "tie_word_embeddings": True,
+    },
+    "phi3": {**_MISTRAL, "model_type": "phi3", "head_dim": 10},
+    "phi3/partial-rotation": {
+        **_MISTRAL, "model_type": "phi3", "head_dim": 10, "sliding_window": None,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.4},
+    },
+    "glm": _GLM,
+    "gpt2": _GPT2,
+    "gpt2/narrow-mlp": {**_GPT2, "n_inner": 72},
+    "gptj": _GPTJ,
+    "starcoder": {**_GPT2, "model_type": "gpt_bigcode", "activation_function": "gelu_pytorch_tanh",
+                  "multi_query": True},
+    "starcoder/all-kv-heads": {**_GPT2, "model_type": "gpt_bigcode", "activation_function": "gelu",
+                               "multi_query": False},
+    "starcoder2": _STARCODER2,
+    "starcoder2/no-bias": {**_STARCODER2, "use_bias": False, "sliding_window": None, "tie_word_embeddings": False},
+    "santacoder": _SANTACODER,
+    "qwen": _QWEN,
+    "baichuan": {**_BAICHUAN, "architectures": ["BaiChuanForCausalLM"]},
+    "baichuan/v1-13b": _BAICHUAN_13B,
+    "baichuan/v2-7b": {**_BAICHUAN, "z_loss_weight": 0},
+    "baichuan/v2-13b": {**_BAICHUAN_13B, "z_loss_weight": 0},
+    "chatglm": _CHATGLM,
+    "chatglm/2-long": {**_CHATGLM, "_name_or_path": "THUDM/chatglm2-6b-32k", "rope_ratio": 4},
+    "chatglm/3-long": {**_CHATGLM, "_name_or_path": "THUDM/chatglm3-6b-32k", "rope_ratio": 50,
+                       "multi_query_group_num": 4},
+    "internlm": _INTERNLM,
+    "internlm/no-bias": {**_INTERNLM, "bias": False},
+    "internlm2": _INTERNLM2,
+}  # fmt: skip
 
 
 def recipe_of(case: str) -> str:
     """The recipe that a case belongs to: what stands before the slash."""
     return case.partition("/")[0]
+
+
+def model_config(case: str, **overrides: Any) -> ModelConfig:
+    """What the recipe of a case reads from its configuration."""
+    hf = {**TINY[case], **overrides}
+    return recipes.load(recipe_of(case)).resolve(hf).model_config(hf)
 
 
 def write_checkpoint(
@@ -111,44 +297,66 @@ def write_checkpoint(
     The same arguments give the same bytes. `overrides` replace keys of the configuration. With `shards` > 1
     the tensors are dealt out in turns to that many files: neighbours in a layer lie in different files.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     from tests.tiny_text import byte_tokenizer, save_tokenizer
 
-    settings = {**TINY[case], **overrides}
-    config = AutoConfig.for_model(**settings)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    fill(model, seed)
-    model.to(getattr(torch, dtype)).save_pretrained(folder)
-    save_tokenizer(byte_tokenizer(), folder, max_length=settings["max_position_embeddings"])
+    write_weights(case, {**TINY[case], **overrides}, folder, seed, dtype)
+    save_tokenizer(byte_tokenizer(), folder, max_length=model_config(case, **overrides).max_positions)
     if shards > 1:
         _deal(folder, shards)
     return folder
 
 
+def write_weights(case: str, settings: dict[str, Any], folder: Path, seed: int, dtype: str) -> None:
+    """config.json and random weights of `case` with the configuration `settings`."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    own = reference.load(recipe_of(case))
+    if own is None:
+        config = AutoConfig.for_model(**settings)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        fill(model, seed)
+        model.to(getattr(torch, dtype)).save_pretrained(folder)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({**settings, "torch_dtype": dtype}, indent=2) + "\n")
+    generator = torch.Generator().manual_seed(seed)
+    tied = not any("lm_head" in name or "output" in name for name in own.shapes(settings))
+    tensors = {
+        name: random(name, shape, generator, tied=tied).to(getattr(torch, dtype))
+        for name, shape in own.shapes(settings).items()
+    }
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def fill(model: PreTrainedModel, seed: int) -> None:
-    """Give every parameter values that matter: biases not zero, norms not one, logits and routers spread."""
+    """Give every parameter values that matter."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    # A tied embedding is also the head: its scale is the logits' scale.
-    spread = 0.2 if model.config.tie_word_embeddings else 0.5
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            if name.endswith("bias"):
-                parameter.copy_(noise * 0.3)
-            elif parameter.dim() == 1:
-                parameter.copy_(1 + noise * 0.2)
-            elif "embed" in name:
-                parameter.copy_(noise * spread)
-            else:
-                parameter.copy_(noise * _gain(name) * parameter.shape[-1] ** -0.5)
+            parameter.copy_(random(name, parameter.shape, generator, tied=model.config.tie_word_embeddings))
+
+
+def random(name: str, shape: Sequence[int], generator: Generator, *, tied: bool) -> Tensor:
+    """Values that matter, float32: biases not zero, norms not one, logits and routers spread."""
+    import torch
+
+    noise: Tensor = torch.randn(tuple(shape), generator=generator)
+    if name.endswith("bias"):
+        return noise * 0.3
+    if len(shape) == 1:
+        return 1 + noise * 0.2
+    if any(part in name for part in ("embed", "wte", "wpe")):
+        # A tied embedding is also the head: its scale is the logits' scale.
+        return noise * (0.2 if tied else 0.5)
+    return noise * (_gain(name) * math.sqrt(1 / shape[-1]))
 
 
 def _gain(name: str) -> float:
-    sharp = ("lm_head", "q_proj", "k_proj", "gate.weight")
+    sharp = ("lm_head", "output", "q_proj", "k_proj", "gate.weight", "c_attn", "q_attn", "qkv", "query_key", "W_pack")
     return 2.0 if any(part in name for part in sharp) else 1.0
 
 

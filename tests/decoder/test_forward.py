@@ -1,4 +1,4 @@
-"""The decoder on converted weights against transformers on the checkpoint, for every recipe."""
+"""The decoder on converted weights against the reference on the checkpoint, for every recipe."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from compiler.decoder.forward import forward, layer_weights, stream_logits
 from compiler.ir.config import LayerKind, ModelConfig
+from tests import reference
 from tests.tiny import TINY
 from tests.weights import model_config, rank_weights
 
@@ -25,21 +25,14 @@ def _tokens(vocab: int, rows: int = 2, length: int = LENGTH) -> Tensor:
     return torch.randint(0, vocab, (rows, length), generator=torch.Generator().manual_seed(1))
 
 
-def _theirs(checkpoint: Path, token_ids: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, attn_implementation="eager")
-    with torch.no_grad():
-        logits: Tensor = model(token_ids).logits.float()
-    return logits
-
-
 @pytest.mark.parametrize("case", TINY)
-def test_logits_are_those_of_transformers(case: str, tiny_checkpoint: Callable[[str], Path]) -> None:
+def test_logits_are_those_of_the_reference(case: str, tiny_checkpoint: Callable[[str], Path]) -> None:
     folder = tiny_checkpoint(case)
     config = model_config(folder)
     token_ids = _tokens(config.vocab)
     logits = forward(config, rank_weights(folder, tp=1)[0], token_ids)
     assert logits.shape == (2, LENGTH, config.vocab)
-    torch.testing.assert_close(logits, _theirs(folder, token_ids), rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(logits, reference.logits(folder, token_ids), rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("case", ["llama", "llama/biases", "qwen2"])
@@ -49,9 +42,9 @@ def test_bfloat16_is_no_further_from_the_truth_than_transformers(
     folder = tiny_checkpoint(case)
     config = model_config(folder)
     token_ids = _tokens(config.vocab, rows=8)
-    truth = _theirs(folder, token_ids)
+    truth = reference.logits(folder, token_ids)
     ours = forward(config, rank_weights(folder, tp=1, dtype=torch.bfloat16)[0], token_ids)
-    theirs = _theirs(folder, token_ids, torch.bfloat16)
+    theirs = reference.logits(folder, token_ids, torch.bfloat16)
     assert ours.dtype == torch.float32
     assert (ours - truth).square().mean() < 1.2 * (theirs - truth).square().mean()
 
@@ -124,4 +117,4 @@ def test_a_mistake_shows(mutation: str, tiny_checkpoint: Callable[[str], Path]) 
     weights = rank_weights(folder, tp=1)[0]
     config = mutate(model_config(folder), weights)
     token_ids = _tokens(config.vocab)
-    assert (forward(config, weights, token_ids) - _theirs(folder, token_ids)).abs().max() > 100 * TOLERANCE
+    assert (forward(config, weights, token_ids) - reference.logits(folder, token_ids)).abs().max() > 100 * TOLERANCE
