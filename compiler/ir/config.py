@@ -215,7 +215,7 @@ def read_config(
         rotary=traits.rotary,
         rotary_dim=rotary_dim if traits.position == "rope" else 0,
         rope_theta=theta,
-        rope_scaling=_rope_scaling(hf, places, rope_scaling) if traits.position == "rope" else None,
+        rope_scaling=_rope_scaling(hf, places, traits, rope_scaling),
         parallel_residual=traits.parallel_residual,
         qk_norm=traits.qk_norm,
         head=traits.head,
@@ -250,7 +250,16 @@ def _activation(hf: Mapping[str, Any], traits: Traits) -> Activation:
     return ACTIVATIONS[name]
 
 
-def _rope_scaling(hf: Mapping[str, Any], places: ConfigMap, wish: RopeScaling | None) -> RopeScaling | None:
+def _rope_scaling(
+    hf: Mapping[str, Any], places: ConfigMap, traits: Traits, wish: RopeScaling | None
+) -> RopeScaling | None:
+    if traits.position != "rope":
+        if wish is not None:
+            raise RefusedError(
+                f"`--rope-scaling` stretches rotary positions; this model has {traits.position} positions",
+                hint="Leave `--rope-scaling` out.",
+            )
+        return None
     found = hf.get("rope_scaling") or hf.get("rope_parameters") or {}
     kind = found.get("rope_type") or found.get("type") or "default"
     factor = lookup(hf, places.rope_linear) or 1
