@@ -1,4 +1,4 @@
-"""What every recipe gets without a line of its own: one runner over `recipes/` and the cases of `tests/tiny.py`."""
+"""What every recipe gets without a line of its own: one runner over `recipes/` and the cases of `tests/tiny_configs.py`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_recipe_is_declarative(name: str) -> None:
 @pytest.mark.parametrize("name", recipes.available())
 def test_a_recipe_has_a_tiny_case_that_splits_over_eight(name: str) -> None:
     cases = [case for case in TINY if recipe_of(case) == name]
-    assert cases, f"add an entry for {name} to tests/tiny.py"
+    assert cases, f"add an entry for {name} to tests/tiny_configs.py"
     assert [case for case in cases if model_config(case).heads % 8 == 0]
 
 
