@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from compiler.decoder.attention import alibi_slopes
 from compiler.decoder.forward import layer_weights
 from compiler.decoder.rotary import tables
 from compiler.ir.config import ModelConfig
@@ -51,6 +52,8 @@ class SimulatedRanks:
                     "vocab_offset": torch.tensor(rank * weights["embed.weight"].shape[0]),
                 }
             )
+            if config.position == "alibi":
+                self.model[-1]["alibi.slopes"] = torch.tensor(alibi_slopes(config.heads)).chunk(len(ranks))[rank]
             if config.position == "rope":
                 cos, sin = tables(config, positions + 1, self.dtype)
                 self.model[-1] |= {"rope.cos": cos, "rope.sin": sin}

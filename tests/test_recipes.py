@@ -1,4 +1,4 @@
-"""What every recipe gets without a line of its own: one runner over `recipes/` and the cases of `tests/tiny.py`."""
+"""What every recipe gets without a line of its own: one runner over `recipes/` and the cases of `tests/tiny_configs.py`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from compiler.ir.ops import inverse, run
 from compiler.ir.parallel import check_parallel
 from compiler.ir.roles import TensorId
 from compiler.store.checkpoint import Checkpoint, open_checkpoint
-from tests.tiny import TINY
+from tests.tiny import TINY, model_config, recipe_of
 
 PURE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.For, ast.While, ast.If, ast.IfExp, ast.ClassDef,
         ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp, ast.Try, ast.With)  # fmt: skip
@@ -37,9 +37,9 @@ def test_a_recipe_is_declarative(name: str) -> None:
 
 @pytest.mark.parametrize("name", recipes.available())
 def test_a_recipe_has_a_tiny_case_that_splits_over_eight(name: str) -> None:
-    cases = [hf for case, hf in TINY.items() if case.split("/")[0] == name]
-    assert cases, f"add an entry for {name} to tests/tiny.py"
-    assert [hf for hf in cases if hf["num_attention_heads"] % 8 == 0]
+    cases = [case for case in TINY if recipe_of(case) == name]
+    assert cases, f"add an entry for {name} to tests/tiny_configs.py"
+    assert [case for case in cases if model_config(case).heads % 8 == 0]
 
 
 def test_no_two_recipes_claim_one_architecture_or_one_name() -> None:
@@ -57,6 +57,7 @@ def test_every_bit_comes_back_from_the_rank_files(
     """HF -> rank files -> HF, and forward again: so copies of a kv head agree and padding is zero."""
     checkpoint = open_checkpoint(tiny_checkpoint(case))
     _, recipe = recipes.for_config(checkpoint.config)
+    recipe = recipe.resolve(checkpoint.config)
     config = recipe.model_config(checkpoint.config)
     if config.heads % tp or (config.kv_heads % tp and tp % config.kv_heads):  # a case that is there for its refusal
         with pytest.raises(ParallelError):

@@ -13,8 +13,9 @@ from tokenizers import Tokenizer
 
 import recipes
 from compiler.errors import ParallelError
-from compiler.ir.parallel import head_layout
-from tests.tiny import TINY, recipe_of, write_checkpoint
+from compiler.ir.config import ModelConfig
+from compiler.ir.parallel import check_parallel
+from tests.tiny import TINY, model_config, recipe_of, write_checkpoint
 from tests.tiny_text import BOS, EOS, PAD, byte_tokenizer, paragraphs, train_tokenizer
 from tests.tiny_training import HELD_OUT, sized, write_trained
 
@@ -22,11 +23,11 @@ Checkpoint = Callable[[str], Path]
 TOKENIZERS = {"bytes": byte_tokenizer(), "learnt": train_tokenizer(paragraphs()[:500], 700)}
 
 
-def _tp_values(config: dict[str, int]) -> set[int]:
+def _tp_values(config: ModelConfig) -> set[int]:
     possible = set()
     for tp in (1, 2, 4, 8):
         try:
-            head_layout(config["num_attention_heads"], config["num_key_value_heads"], tp)
+            check_parallel(config, tp)
         except ParallelError:
             continue
         possible.add(tp)
@@ -39,12 +40,22 @@ def test_every_recipe_has_a_case_and_every_case_a_recipe() -> None:
 
 @pytest.mark.parametrize("recipe", sorted({recipe_of(case) for case in TINY}))
 def test_a_case_of_each_recipe_splits_over_1_2_4_and_8_ranks(recipe: str) -> None:
-    assert _tp_values(TINY[recipe]) == {1, 2, 4, 8}
-    assert _tp_values(sized(recipe)) == {1, 2, 4, 8}
+    assert _tp_values(model_config(recipe)) == {1, 2, 4, 8}
+    assert _tp_values(model_config(recipe, **sized(recipe))) == {1, 2, 4, 8}
 
 
 def test_one_case_refuses_even_splits() -> None:
-    assert _tp_values(TINY["llama/three-kv-heads"]) == {1}
+    assert _tp_values(model_config("llama/three-kv-heads")) == {1}
+
+
+@pytest.mark.parametrize("case", TINY)
+def test_a_trained_size_keeps_what_a_case_is_there_for(case: str) -> None:
+    tiny, trained = model_config(case), model_config(case, **sized(case))
+    assert trained.vocab > tiny.vocab
+    assert trained.layers == 4
+    same = ("heads", "kv_heads", "norm", "position", "tied", "head", "qkv_bias", "experts", "activation")
+    assert {name: getattr(trained, name) for name in same} == {name: getattr(tiny, name) for name in same}
+    assert trained.rotary_dim <= trained.head_dim
 
 
 @pytest.mark.parametrize("case", TINY)

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.tiny import TINY, fill
+import recipes
+from compiler.ir.places import Default, Half, Place
+from tests import reference
+from tests.tiny import TINY, model_config, recipe_of, write_weights
 from tests.tiny_text import paragraphs, save_tokenizer, train_tokenizer
 
 if TYPE_CHECKING:
@@ -29,17 +32,10 @@ ROWS = 8  # training examples a step
 HELD_OUT = 25  # every 25th paragraph is never trained on
 PEAK_RATE = 3e-3
 
-_SIZES: dict[str, Any] = {
-    "vocab_size": VOCAB,
-    "hidden_size": 128,
-    "num_hidden_layers": 4,
-    "max_position_embeddings": 512,
-    "bos_token_id": VOCAB - 3,
-    "eos_token_id": VOCAB - 2,
-    "pad_token_id": VOCAB - 1,
-}
+LAYERS, WIDTH, POSITIONS = 4, 128, 512
 _DENSE_FFN, _EXPERT_FFN = 384, 128
 _WINDOW = 64
+_SPECIAL_IDS = {"bos_token_id": VOCAB - 3, "eos_token_id": VOCAB - 2, "pad_token_id": VOCAB - 1}
 
 
 @dataclass(frozen=True)
@@ -52,20 +48,38 @@ class Perplexity:
 
 def sized(case: str) -> dict[str, Any]:
     """The configuration of a case of `tests.tiny`, with its traits and head counts, in the trained size."""
-    config = {**TINY[case], **_SIZES}
-    config["intermediate_size"] = _EXPERT_FFN if "num_local_experts" in config else _DENSE_FFN
-    if config.get("sliding_window"):
-        config["sliding_window"] = _WINDOW
-    if "max_window_layers" in config:
-        config["max_window_layers"] = min(config["max_window_layers"], config["num_hidden_layers"])
-    return config
+    hf = {**TINY[case], **_SPECIAL_IDS}
+    recipe, tiny = recipes.load(recipe_of(case)).resolve(hf), model_config(case)
+    sizes = {
+        "vocab": VOCAB,
+        "layers": LAYERS,
+        "hidden": -(-WIDTH // tiny.heads) * tiny.heads,
+        "max_positions": POSITIONS,
+        "ffn": _EXPERT_FFN if tiny.experts and tiny.moe_ffn == tiny.ffn else _DENSE_FFN,
+    }
+    for name, size in sizes.items():
+        hf |= _spelled(getattr(recipe.config, name), size)
+    if hf.get("sliding_window"):
+        hf["sliding_window"] = _WINDOW
+    if "max_window_layers" in hf:
+        hf["max_window_layers"] = min(hf["max_window_layers"], LAYERS)
+    return hf
+
+
+def _spelled(place: Place, size: int) -> dict[str, int]:
+    """The key of config.json at `place`, and what has to stand there to mean `size`."""
+    match place:
+        case Half(path):
+            return {path: 2 * size}
+        case Default(path, _, _) | str(path):
+            return {path: size}
+    raise AssertionError(f"a size is not read from {place}")
 
 
 def write_random(case: str, folder: Path, seed: int = 0) -> None:
     """A checkpoint in the trained size with random bfloat16 weights, and the tokenizer of the trained one."""
-    model = _model(case)
-    fill(model, seed)
-    _save(model, train_tokenizer(paragraphs(), VOCAB), folder)
+    write_weights(case, sized(case), folder, seed, "bfloat16")
+    save_tokenizer(train_tokenizer(paragraphs(), VOCAB), folder, max_length=POSITIONS)
 
 
 def write_trained(case: str, folder: Path, steps: int, seed: int = 0) -> Perplexity:
@@ -74,19 +88,21 @@ def write_trained(case: str, folder: Path, steps: int, seed: int = 0) -> Perplex
     The same arguments on the same Python, torch and number of threads give the same checkpoint.
     """
     import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(seed)
     texts = paragraphs()
     tokenizer = train_tokenizer(texts, VOCAB)
     trained_on = [text for i, text in enumerate(texts) if i % HELD_OUT]
     held_out = _stream(tokenizer, texts[::HELD_OUT])
-    model = _model(case)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(**sized(case)), dtype=torch.float32)
     before = perplexity(model, held_out)
     _train(model, _stream(tokenizer, trained_on), steps, seed)
     # What is saved is bfloat16, so that is what is measured.
     model.bfloat16()
     after = perplexity(model, held_out)
-    _save(model, tokenizer, folder)
+    model.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder, max_length=POSITIONS)
     return Perplexity(before, after)
 
 
@@ -101,23 +117,10 @@ def perplexity(model: PreTrainedModel, stream: torch.Tensor) -> float:
     return math.exp(sum(losses) / len(rows))
 
 
-def _model(case: str) -> PreTrainedModel:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(**sized(case)), dtype=torch.float32)
-    return model
-
-
-def _save(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:
-    model.bfloat16().save_pretrained(folder)
-    save_tokenizer(tokenizer, folder, max_length=_SIZES["max_position_embeddings"])
-
-
 def _stream(tokenizer: Tokenizer, texts: Sequence[str]) -> torch.Tensor:
     import torch
 
-    bos, eos = _SIZES["bos_token_id"], _SIZES["eos_token_id"]
+    bos, eos = _SPECIAL_IDS["bos_token_id"], _SPECIAL_IDS["eos_token_id"]
     encoded = tokenizer.encode_batch(list(texts), add_special_tokens=False)
     return torch.tensor([token for piece in encoded for token in (bos, *piece.ids, eos)])
 
@@ -135,7 +138,7 @@ def _train(model: PreTrainedModel, stream: torch.Tensor, steps: int, seed: int) 
 
     generator = torch.Generator().manual_seed(seed)
     # A row begins where a paragraph begins: a prompt at the first position is then what training has met.
-    starts = (stream == _SIZES["bos_token_id"]).nonzero().flatten()
+    starts = (stream == _SPECIAL_IDS["bos_token_id"]).nonzero().flatten()
     starts = starts[starts <= len(stream) - ROW]
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.05)
     model.train()
@@ -177,6 +180,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=900, help="training steps (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     chosen = parser.parse_args(arguments)
+    if chosen.train and recipe_of(chosen.arch) in reference.NAMES:
+        parser.error(f"--train is for what transformers can train; it does not know `{recipe_of(chosen.arch)}`")
 
     from transformers.utils.logging import disable_progress_bar
 

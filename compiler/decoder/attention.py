@@ -33,8 +33,32 @@ def mask(positions: Tensor, keys: Tensor, window: int | None, dtype: torch.dtype
     return torch.where(seen, zero, float("-inf"))
 
 
+def alibi_slopes(heads: int) -> list[float]:
+    """How steeply each head's scores fall with distance (Press et al. 2022).
+
+    A power of two of heads: 2^(-8 i / heads) for i = 1 ... heads. Otherwise those of the next lower power, then every
+    second one of twice that power, as the paper's code continues the series.
+    """
+    whole = 1 << (heads.bit_length() - 1)
+    slopes = [2.0 ** (-8 * i / whole) for i in range(1, whole + 1)]
+    return slopes + [2.0 ** (-4 * i / whole) for i in range(1, 2 * (heads - whole), 2)]
+
+
+def alibi(slopes: Tensor, positions: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
+    """Minus slope x distance, of slopes float32 [heads], positions [B, S], keys [L] -> [B, heads, S, L] of `dtype`.
+
+    By distance instead of by key position, which softmax does not tell apart: so the nearest keys, whose scores are
+    the largest, are not rounded.
+    """
+    distance = keys[None, None, None, :] - positions[:, None, :, None]
+    return (distance * slopes[:, None, None]).to(dtype)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """Softmax attention: q [B, S, heads, D], k and v [B, L, kv_heads, D], bias [B, 1, S, L] -> [B, S, heads, D]."""
+    """Softmax attention: q [B, S, heads, D], k and v [B, L, kv_heads, D], bias [B, 1 or heads, S, L]
+
+    -> [B, S, heads, D].
+    """
     out = F.scaled_dot_product_attention(
         q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=bias, enable_gqa=True
     )

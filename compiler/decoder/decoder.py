@@ -16,6 +16,7 @@ by the names below; those of the weights are the names of the rank file without 
 | first          | []                      | model   | 1 on rank 0, else 0: who adds what must be added once      |
 | vocab_offset   | []                      | int64   | first row of `embed.weight` in the whole vocabulary        |
 | rope.cos, .sin | [R, rotary_dim / 2]     | model   | `rotary.tables`, R above every position                    |
+| alibi.slopes   | [heads]                 | float32 | of this rank's heads: `attention.alibi_slopes`             |
 | cache_k, _v    | [Bmax, T, kv_heads, D]  | model   | written in place; T >= L, T above every position           |
 | x              | [B, S, H]               | model   | the residual stream                                        |
 | last           | [B, K]                  | int64   | the indices (0 ... S - 1) of each row that want logits     |
@@ -29,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compiler.decoder.attention import attend, mask, store
+from compiler.decoder.attention import alibi, attend, mask, store
 from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.decoder.mlp import ACTIVATIONS, gated
 from compiler.decoder.moe import route
@@ -76,7 +77,10 @@ def attn(config: ModelConfig, window: int | None, t: Tensors, kernels: Kernels =
     used = t["key_positions"].shape[0]
     keys = cache_k.narrow(0, 0, batch).narrow(1, 0, used)
     values = cache_v.narrow(0, 0, batch).narrow(1, 0, used)
-    y = attend(q, keys, values, mask(positions, t["key_positions"], window, x.dtype))
+    bias = mask(positions, t["key_positions"], window, x.dtype)
+    if config.position == "alibi":
+        bias = bias + alibi(t["alibi.slopes"], positions, t["key_positions"], x.dtype)
+    y = attend(q, keys, values, bias)
     return kernels.linear(y.flatten(2), t["attn.o.weight"], _once(t, "attn.o.bias"))
 
 
@@ -101,7 +105,11 @@ def head(config: ModelConfig, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
     wanted = t["last"][..., None].expand(-1, -1, t["x"].shape[-1])
     x = _norm(config, "final.norm", {**t, "x": t["x"].gather(1, wanted)})
     weight = t["embed.weight" if config.tied else "head.weight"]
-    return kernels.linear(x, weight, t.get("head.bias")).float()
+    logits = kernels.linear(x, weight, t.get("head.bias")).float()
+    if config.head == "l2_rows":
+        # The product is scaled instead of the rows: no second head in memory. Padding has no length.
+        logits = logits * weight.float().square().sum(-1).clamp_min(1e-24).rsqrt()
+    return logits
 
 
 def _norm(config: ModelConfig, role: str, t: Tensors) -> Tensor:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from compiler.decoder.attention import alibi_slopes
 from compiler.decoder.decoder import attn, embed, head, mlp
 from compiler.decoder.rotary import tables
 from compiler.ir.config import LayerKind, ModelConfig
@@ -60,6 +61,8 @@ def _stream(
     }
     if config.position == "rope":
         step["rope.cos"], step["rope.sin"] = tables(config, length, dtype)
+    if config.position == "alibi":
+        step["alibi.slopes"] = torch.tensor(alibi_slopes(config.heads))
     x = embed(config, {**step, **model_weights})
     for layer, kind in enumerate(config.layer_kinds):
         x = _layer(config, kind, {**step, **load_layer(layer), "x": x})

@@ -3,7 +3,8 @@
 The names below are what a recipe may use.
 """
 
-from compiler.ir.config import ConfigMap, Default, Flag, Half, Traits
+from compiler.ir.config import ConfigMap, Traits
+from compiler.ir.places import Default, Flag, Half
 from compiler.ir.recipe import Map, Recipe, Variant
 
 __all__ = ["ConfigMap", "Default", "Flag", "Half", "Map", "Recipe", "Traits", "Variant"]

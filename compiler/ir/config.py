@@ -3,8 +3,7 @@
     config.json  --ConfigMap-->  numbers --+
     recipe       --Traits----->  kinds ----+--> ModelConfig --> plan, decoder, targets, manifest
 
-A `ConfigMap` is data: for each field the place in config.json where the number stands. Hugging Face spells one thing in
-several ways, so a place is a dotted path or a tuple of alternatives of which the first one present counts.
+A `ConfigMap` is data: for each field the place in config.json where the number stands (`compiler.ir.places`).
 """
 
 from __future__ import annotations
@@ -14,12 +13,16 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from compiler.errors import RefusedError, SourceError
+from compiler.ir.places import Default, Place, lookup
 
 Norm = Literal["rms", "rms_plus_one", "layer"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
 Mlp = Literal["gated", "plain", "moe"]
 Position = Literal["rope", "learned", "alibi"]
 Rotary = Literal["half", "interleaved"]
+Head = Literal["plain", "l2_rows"]
+Answer = bool | str | Default
+"""Yes, no, or the place of config.json that says so; a place where nothing stands says no."""
 
 ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu", "swish": "silu", "swiglu": "silu", "gelu": "gelu", "relu": "relu",
@@ -30,10 +33,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 @dataclass(frozen=True)
 class Traits:
-    """What kind of mathematics an architecture does. A recipe states it; numbers come from config.json.
-
-    A bias trait is `True`, `False`, or a dotted path of config.json that holds the answer.
-    """
+    """What kind of mathematics an architecture does. A recipe states it; numbers come from config.json."""
 
     norm: Norm = "rms"
     mlp: Mlp = "gated"
@@ -42,42 +42,15 @@ class Traits:
     rotary: Rotary = "half"
     parallel_residual: bool = False  # attention and mlp read the same normalised input
     qk_norm: bool = False  # RMS norm over head_dim on q and k, before the rotation
-    qkv_bias: bool | str = False
-    out_bias: bool | str = False
-    mlp_bias: bool | str = False
+    qkv_bias: Answer = False
+    out_bias: Answer = False
+    mlp_bias: Answer = False
+    head: Head = "plain"  # l2_rows: every row of the head counts with length 1
     head_bias: bool = False
-    tied: bool | str = "tie_word_embeddings"
+    tied: Answer = "tie_word_embeddings"
     embedding_scale: Literal["none", "sqrt_hidden"] = "none"
-    renormalize_experts: bool | str = True  # weights of the chosen experts sum to 1
+    renormalize_experts: Answer = True  # weights of the chosen experts sum to 1
     shared_expert_gate: bool = False
-
-
-@dataclass(frozen=True)
-class Half:
-    """Half of what stands at `path` (Qwen-1 counts gate and up together)."""
-
-    path: str
-
-
-@dataclass(frozen=True)
-class Default:
-    """What stands at `path`; where it is absent or null, `value`, or `times` x what stands at another path."""
-
-    path: str
-    value: int | float | str | None = None
-    times: tuple[int, str] | None = None
-
-
-@dataclass(frozen=True)
-class Flag:
-    """`yes` where the flag at `path` is true, otherwise what `no` says (StarCoder's multi_query -> 1 kv head)."""
-
-    path: str
-    yes: int
-    no: str
-
-
-Place = str | tuple[str, ...] | Half | Default | Flag
 
 
 @dataclass(frozen=True)
@@ -94,7 +67,11 @@ class ConfigMap:
     norm_eps: Place = "rms_norm_eps"
     max_positions: Place = "max_position_embeddings"
     rope_theta: Place = ("rope_theta", "rope_parameters.rope_theta")
-    rotary_fraction: Place = Default("partial_rotary_factor", value=1.0)
+    rope_linear: Place = ()  # a factor of linear scaling that stands outside rope_scaling
+    rotary_fraction: Place = (
+        "partial_rotary_factor", "rope_parameters.partial_rotary_factor", Default("rotary_pct", value=1.0)
+    )  # fmt: skip
+    rotary_dim: Place = ()  # where config.json counts elements; else head_dim x rotary_fraction
     sliding_window: Place = Default("sliding_window")
     experts: Place = Default("num_local_experts", value=0)
     experts_per_token: Place = Default("num_experts_per_tok", value=0)
@@ -156,6 +133,7 @@ class ModelConfig:
     qkv_bias: bool = False
     out_bias: bool = False
     mlp_bias: bool = False
+    head: Head = "plain"
     head_bias: bool = False
     tied: bool = False
     embedding_scale: float = 1.0
@@ -216,7 +194,7 @@ def read_config(
     }  # fmt: skip
     norm_eps = number("norm_eps", float)
     theta = number("rope_theta", float) if traits.position == "rope" else 10000.0
-    rotary_fraction = number("rotary_fraction", float)
+    rotary_dim = lookup(hf, places.rotary_dim) or int(head_dim * number("rotary_fraction", float))
     if missing:
         raise SourceError(
             "config.json does not say what this recipe reads from it:\n" + "\n".join(f"  {m}" for m in missing),
@@ -235,11 +213,12 @@ def read_config(
         activation=_activation(hf, traits),
         position=traits.position,
         rotary=traits.rotary,
-        rotary_dim=int(head_dim * rotary_fraction) if traits.position == "rope" else 0,
+        rotary_dim=rotary_dim if traits.position == "rope" else 0,
         rope_theta=theta,
-        rope_scaling=_rope_scaling(hf, rope_scaling) if traits.position == "rope" else None,
+        rope_scaling=_rope_scaling(hf, places, traits, rope_scaling),
         parallel_residual=traits.parallel_residual,
         qk_norm=traits.qk_norm,
+        head=traits.head,
         head_bias=traits.head_bias,
         embedding_scale=hidden**0.5 if traits.embedding_scale == "sqrt_hidden" else 1.0,
         shared_expert_gate=traits.shared_expert_gate,
@@ -252,38 +231,13 @@ def read_config(
     )
 
 
-def lookup(hf: Mapping[str, Any], place: Place) -> Any:
-    """What stands at `place` of config.json, or None."""
-    match place:
-        case str():
-            value: Any = hf
-            for key in place.split("."):
-                value = value.get(key) if isinstance(value, Mapping) else None
-            return value
-        case tuple():
-            return next((v for v in (lookup(hf, path) for path in place) if v is not None), None)
-        case Half(path):
-            value = lookup(hf, path)
-            return None if value is None else value // 2
-        case Default(path, default, times):
-            value = lookup(hf, path)
-            if value is not None:
-                return value
-            if times is None:
-                return default
-            other = lookup(hf, times[1])
-            return None if other is None else times[0] * other
-        case Flag(path, yes, no):
-            return yes if lookup(hf, path) else lookup(hf, no)
-
-
 def checkpoint_dtype(hf: Mapping[str, Any]) -> str:
     """`dtype` or its older spelling `torch_dtype`; a config that names none is float32 by Hugging Face's rule."""
     return str(hf.get("dtype") or hf.get("torch_dtype") or "float32").removeprefix("torch.")
 
 
-def _flag(hf: Mapping[str, Any], trait: bool | str) -> bool:
-    return bool(lookup(hf, trait)) if isinstance(trait, str) else trait
+def _flag(hf: Mapping[str, Any], answer: Answer) -> bool:
+    return answer if isinstance(answer, bool) else bool(lookup(hf, answer))
 
 
 def _activation(hf: Mapping[str, Any], traits: Traits) -> Activation:
@@ -296,14 +250,27 @@ def _activation(hf: Mapping[str, Any], traits: Traits) -> Activation:
     return ACTIVATIONS[name]
 
 
-def _rope_scaling(hf: Mapping[str, Any], wish: RopeScaling | None) -> RopeScaling | None:
+def _rope_scaling(
+    hf: Mapping[str, Any], places: ConfigMap, traits: Traits, wish: RopeScaling | None
+) -> RopeScaling | None:
+    if traits.position != "rope":
+        if wish is not None:
+            raise RefusedError(
+                f"`--rope-scaling` stretches rotary positions; this model has {traits.position} positions",
+                hint="Leave `--rope-scaling` out.",
+            )
+        return None
     found = hf.get("rope_scaling") or hf.get("rope_parameters") or {}
     kind = found.get("rope_type") or found.get("type") or "default"
-    if kind == "default":
+    factor = lookup(hf, places.rope_linear) or 1
+    if factor != 1:
+        kind, found = "linear", {"factor": factor}
+    # Dynamic scaling changes nothing within max_positions, and beyond them nothing is built.
+    if kind in ("default", "dynamic"):
         return wish
     if kind not in ("linear", "llama3"):
         raise RefusedError(
-            f"rope scaling is one of linear, llama3; this checkpoint uses {kind!r}",
+            f"rope scaling is one of linear, llama3, dynamic; this checkpoint uses {kind!r}",
             hint="A checkpoint of the same model without it (the base context length) can be built.",
         )
     try:

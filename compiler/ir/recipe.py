@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from compiler.ir.config import ConfigMap, ModelConfig, RopeScaling, Traits, lookup, read_config
+from compiler.errors import RefusedError
+from compiler.ir.config import ConfigMap, ModelConfig, RopeScaling, Traits, read_config
 from compiler.ir.ops import Each, Op, Program, Rearrange, Split, Stack
+from compiler.ir.places import lookup
 from compiler.ir.roles import ROLES, TensorId, axis_sizes
 
 
@@ -42,8 +44,9 @@ class Map:
 class Variant:
     """Another model under the same architecture string: what replaces the recipe's fields when `when` holds.
 
-    `when` maps paths of config.json to the value they must have; `name` is what `--variant` takes where the config
-    cannot tell.
+    `when` maps paths of config.json to the value they must have (None: absent) or to a tuple of such values; empty, it
+    never holds by itself. `name` is what `--variant` takes where the config cannot tell. Several variants of one name
+    are several ways to tell.
     """
 
     name: str
@@ -51,11 +54,16 @@ class Variant:
     traits: Traits | None = None
     config: ConfigMap | None = None
     weights: tuple[Map, ...] | None = None
+    assumes: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One architecture. `models` are the names that `--model` takes for published checkpoints."""
+    """One architecture. `models` are the names that `--model` takes for published checkpoints.
+
+    `assumes` maps paths of config.json to the one value that the traits stand for (or a tuple of such values): a
+    checkpoint that says another is refused. What is absent is as assumed.
+    """
 
     hf_architectures: tuple[str, ...]
     models: Mapping[str, str]
@@ -63,26 +71,47 @@ class Recipe:
     traits: Traits = field(default_factory=Traits)
     config: ConfigMap = field(default_factory=ConfigMap)
     ignore: tuple[str, ...] = ()
+    assumes: Mapping[str, Any] = field(default_factory=dict)
     optional_prefix: str = ""
     variants: tuple[Variant, ...] = ()
 
     def resolve(self, hf: Mapping[str, Any], variant: str | None = None) -> Recipe:
-        """This recipe with the fields of the variant that `hf` (config.json) or `variant` selects."""
+        """This recipe with the fields of the variant that `hf` (config.json) or `variant` selects.
+
+        Raises:
+            RefusedError: no variant is called `variant`.
+        """
+        names = {v.name for v in self.variants}
+        if variant is not None and variant not in names:
+            raise RefusedError(
+                f"`--variant` is one of {', '.join(sorted(names)) or 'none'} for this architecture; found `{variant}`",
+                hint="Leave `--variant` out: config.json says which model it is.",
+            )
         for v in self.variants:
-            chosen = v.name == variant if variant else all(lookup(hf, k) == w for k, w in v.when.items())
-            if chosen:
-                return Recipe(
-                    self.hf_architectures,
-                    self.models,
-                    v.weights or self.weights,
-                    v.traits or self.traits,
-                    v.config or self.config,
-                    self.ignore,
-                    self.optional_prefix,
+            if v.name == variant or (variant is None and v.when and all(_says(hf, *item) for item in v.when.items())):
+                return replace(
+                    self,
+                    weights=v.weights or self.weights,
+                    traits=v.traits or self.traits,
+                    config=v.config or self.config,
+                    assumes=self.assumes if v.assumes is None else v.assumes,
+                    variants=(),
                 )
         return self
 
     def model_config(self, hf: Mapping[str, Any], rope_scaling: RopeScaling | None = None) -> ModelConfig:
+        """The numbers of `hf` (config.json) and the kinds of this recipe. Raises what `read_config` raises."""
+        others = [
+            f"{path} {value!r}, found {lookup(hf, path)!r}"
+            for path, value in self.assumes.items()
+            if lookup(hf, path) is not None and not _says(hf, path, value)
+        ]
+        if others:
+            variants = ", ".join(sorted({v.name for v in self.variants}))
+            raise RefusedError(
+                f"config.json describes another model than this recipe: expected {'; expected '.join(others)}",
+                hint=f"If it is one of {variants}, say so with `--variant`." if variants else "",
+            )
         return read_config(hf, self.config, self.traits, rope_scaling)
 
     @cached_property
@@ -93,6 +122,11 @@ class Recipe:
     @cached_property
     def ignored(self) -> tuple[re.Pattern[str], ...]:
         return tuple(re.compile(re.escape(pattern).replace(r"\*", ".*")) for pattern in self.ignore)
+
+
+def _says(hf: Mapping[str, Any], path: str, expected: Any) -> bool:
+    found = lookup(hf, path)
+    return found in expected if isinstance(expected, tuple) else bool(found == expected)
 
 
 def _regex(source: str) -> str:

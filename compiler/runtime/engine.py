@@ -55,7 +55,7 @@ class Program:
 class Share:
     """What one rank holds of a model: bound segments and caches. `programs(batch, length)`: those for such a step.
 
-    `constants` are the inputs of the rank: first, vocab_offset.
+    `constants` are the inputs of the rank: first, vocab_offset, alibi.slopes.
     """
 
     def __init__(

@@ -76,6 +76,10 @@ def assemble(
     """A share of segments that `run` computes. `layers`: of each layer its attention and its mlp segment."""
     import torch
 
+    from compiler.decoder.attention import alibi_slopes
+
+    heads = head_layout(config.heads, config.kv_heads, tp)
+    slopes = alibi_slopes(config.heads)[rank * heads.heads : (rank + 1) * heads.heads]
     table = weights["embed.weight"]
     by_name = {spec.name: spec for spec in specs(config, tp, str(table.dtype).removeprefix("torch."), limits)}
     programs = {
@@ -89,8 +93,9 @@ def assemble(
         {
             "first": torch.tensor(float(rank == 0), dtype=table.dtype, device=device),
             "vocab_offset": torch.tensor(rank * table.shape[0], device=device),
+            "alibi.slopes": torch.tensor(slopes, dtype=torch.float32, device=device),
         },
-        kv_heads=head_layout(config.heads, config.kv_heads, tp).kv_heads,
+        kv_heads=heads.kv_heads,
         dtype=table.dtype,
         device=device,
     )

@@ -103,7 +103,8 @@ def read_reference(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
 def _known_to_transformers(hf: Mapping[str, Any]) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    return hf.get("model_type") in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    # A model with remote code may borrow the type of another: the class has to agree.
+    return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(str(hf.get("model_type"))) in (hf.get("architectures") or [])
 
 
 def _by_transformers(plan: Plan, checkpoint: Checkpoint, ids: NDArray[np.int64]) -> NDArray[np.float32]:

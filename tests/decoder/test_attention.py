@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from compiler.decoder.attention import attend, mask, store
+from compiler.decoder.attention import alibi, alibi_slopes, attend, mask, store
 
 
 @pytest.mark.parametrize("window", [None, 1, 3])
@@ -45,3 +45,26 @@ def test_kv_heads_serve_consecutive_query_heads(length: int) -> None:
         scores = np.exp(keys @ q[row, token, head].double().numpy() / np.sqrt(8))
         expected[row, token, head] = scores / scores.sum() @ values
     np.testing.assert_allclose(attend(q, k, v, bias).numpy(), expected, atol=1e-5)
+
+
+def test_slopes_are_the_published_ones() -> None:
+    assert alibi_slopes(8) == [1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64, 1 / 128, 1 / 256]
+    assert alibi_slopes(1) == [1 / 256]
+    twelve = alibi_slopes(12)
+    assert twelve[:8] == alibi_slopes(8)
+    np.testing.assert_allclose(twelve[8:], [2**-0.5, 2**-1.5, 2**-2.5, 2**-3.5])
+    assert len(alibi_slopes(40)) == len(set(alibi_slopes(40))) == 40
+
+
+def test_alibi_falls_with_the_distance_of_each_row() -> None:
+    slopes = torch.tensor([0.5, 0.25])
+    bias = alibi(slopes, torch.tensor([[3, 4], [0, 1]]), torch.arange(5), torch.float32)
+    for row, head, query, key in np.ndindex(2, 2, 2, 5):
+        distance = [[3, 4], [0, 1]][row][query] - key
+        assert bias[row, head, query, key] == -slopes[head] * distance
+
+
+def test_near_keys_are_not_rounded_far_into_a_long_row() -> None:
+    far = alibi(torch.tensor([2**-0.5]), torch.tensor([[4000]]), torch.arange(4001), torch.bfloat16)
+    exact = -(2**-0.5) * torch.arange(4000, -1, -1)
+    assert (far[0, 0, 0, -8:].float() - exact[-8:]).abs().max() < 0.02

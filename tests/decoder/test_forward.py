@@ -1,4 +1,4 @@
-"""The decoder on converted weights against transformers on the checkpoint, for every recipe."""
+"""The decoder on converted weights against the reference on the checkpoint, for every recipe."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from compiler.decoder.forward import forward, layer_weights, stream_logits
 from compiler.ir.config import LayerKind, ModelConfig
+from tests import reference
 from tests.tiny import TINY
 from tests.weights import model_config, rank_weights
 
@@ -25,21 +26,14 @@ def _tokens(vocab: int, rows: int = 2, length: int = LENGTH) -> Tensor:
     return torch.randint(0, vocab, (rows, length), generator=torch.Generator().manual_seed(1))
 
 
-def _theirs(checkpoint: Path, token_ids: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, attn_implementation="eager")
-    with torch.no_grad():
-        logits: Tensor = model(token_ids).logits.float()
-    return logits
-
-
 @pytest.mark.parametrize("case", TINY)
-def test_logits_are_those_of_transformers(case: str, tiny_checkpoint: Callable[[str], Path]) -> None:
+def test_logits_are_those_of_the_reference(case: str, tiny_checkpoint: Callable[[str], Path]) -> None:
     folder = tiny_checkpoint(case)
     config = model_config(folder)
     token_ids = _tokens(config.vocab)
     logits = forward(config, rank_weights(folder, tp=1)[0], token_ids)
     assert logits.shape == (2, LENGTH, config.vocab)
-    torch.testing.assert_close(logits, _theirs(folder, token_ids), rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(logits, reference.logits(folder, token_ids), rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("case", ["llama", "llama/biases", "qwen2"])
@@ -49,9 +43,9 @@ def test_bfloat16_is_no_further_from_the_truth_than_transformers(
     folder = tiny_checkpoint(case)
     config = model_config(folder)
     token_ids = _tokens(config.vocab, rows=8)
-    truth = _theirs(folder, token_ids)
+    truth = reference.logits(folder, token_ids)
     ours = forward(config, rank_weights(folder, tp=1, dtype=torch.bfloat16)[0], token_ids)
-    theirs = _theirs(folder, token_ids, torch.bfloat16)
+    theirs = reference.logits(folder, token_ids, torch.bfloat16)
     assert ours.dtype == torch.float32
     assert (ours - truth).square().mean() < 1.2 * (theirs - truth).square().mean()
 
@@ -98,6 +92,30 @@ def _rotate_k_heads(config: ModelConfig, weights: Weights) -> ModelConfig:
     return config
 
 
+def _rotate_v_heads(config: ModelConfig, weights: Weights) -> ModelConfig:
+    qkv = weights["layers.1.attn.qkv.weight"]
+    before = (config.heads + config.kv_heads) * config.head_dim
+    weights["layers.1.attn.qkv.weight"] = torch.cat((qkv[:before], qkv[before:].roll(config.head_dim, 0)))
+    return config
+
+
+def _change_config(**changes: Any) -> Callable[[ModelConfig, Weights], ModelConfig]:
+    return lambda config, _: replace(config, **changes)
+
+
+def _confuse_qk_norms(config: ModelConfig, weights: Weights) -> ModelConfig:
+    q, k = "layers.1.attn.q_norm.weight", "layers.1.attn.k_norm.weight"
+    weights[q], weights[k] = weights[k].roll(1), weights[q]
+    return config
+
+
+def _one_after_the_other(config: ModelConfig, weights: Weights) -> ModelConfig:
+    for layer in range(config.layers):
+        for part in ("weight", "bias"):
+            weights[f"layers.{layer}.mlp.norm.{part}"] = weights[f"layers.{layer}.attn.norm.{part}"]
+    return replace(config, parallel_residual=False)
+
+
 def _no_window(config: ModelConfig, _: Weights) -> ModelConfig:
     return replace(config, layer_kinds=tuple(LayerKind(kind.mlp) for kind in config.layer_kinds))
 
@@ -109,11 +127,30 @@ MUTATIONS: dict[str, tuple[str, Callable[[ModelConfig, Weights], ModelConfig]]] 
     "bias halved": ("llama/biases", _change("layers.0.attn.o.bias", lambda b: b / 2)),
     "experts rotated": ("mixtral", _change("layers.0.moe.down.weight", lambda w: w.roll(1, 0))),
     "expert gate and up swapped": ("mixtral", _change("layers.0.moe.gate_up.weight", _swap_halves)),
-    "shares not renormalised": ("mixtral", lambda config, _: replace(config, renormalize_experts=False)),
+    "shares not renormalised": ("mixtral", _change_config(renormalize_experts=False)),
     "window forgotten": ("mistral", _no_window),
     "window forgotten in some layers": ("qwen2/window", _no_window),
-    "scaling forgotten": ("llama/rope-llama3", lambda config, _: replace(config, rope_scaling=None)),
-    "pairs confused": ("llama", lambda config, _: replace(config, rotary="interleaved")),
+    "scaling forgotten": ("llama/rope-llama3", _change_config(rope_scaling=None)),
+    "slopes of a rotation": ("baichuan/v1-13b", _change_config(position="rope", rotary_dim=4)),
+    "head not normalised": ("baichuan/v2-7b", _change_config(head="plain")),
+    "head normalised": ("baichuan", _change_config(head="l2_rows")),
+    "one of 1 + weight forgotten": ("gemma", _change_config(norm="rms")),
+    "embedding not scaled": ("gemma", _change_config(embedding_scale=1.0)),
+    "norms of q and k confused": ("qwen3", _confuse_qk_norms),
+    "gate of the shared expert forgotten": ("qwen2_moe", _change_config(shared_expert_gate=False)),
+    "shares renormalised": ("qwen2_moe", _change_config(renormalize_experts=True)),
+    "one after the other": ("gptj", _one_after_the_other),
+    "bias of the head halved": ("gptj", _change("head.bias", lambda b: b / 2)),
+    "all of a head turned": ("glm", _change_config(rotary_dim=16)),
+    "pairs of halves": ("chatglm", _change_config(rotary="half")),
+    "base not multiplied": ("chatglm/3-long", _change_config(rope_theta=1e4)),
+    "positions not divided": ("chatglm/2-long", _change_config(rope_scaling=None)),
+    "positions shifted": ("gpt2", _change("position.weight", lambda w: w.roll(1, 0))),
+    "relu for gelu": ("santacoder", _change_config(activation="relu")),
+    "w1 and w2 swapped": ("qwen", _change("layers.1.mlp.gate_up.weight", _swap_halves)),
+    "v of another kv head": ("internlm2", _rotate_v_heads),
+    "bias of the output halved": ("internlm", _change("layers.0.attn.o.bias", lambda b: b / 2)),
+    "pairs confused": ("llama", _change_config(rotary="interleaved")),
 }
 
 
@@ -124,4 +161,4 @@ def test_a_mistake_shows(mutation: str, tiny_checkpoint: Callable[[str], Path]) 
     weights = rank_weights(folder, tp=1)[0]
     config = mutate(model_config(folder), weights)
     token_ids = _tokens(config.vocab)
-    assert (forward(config, weights, token_ids) - _theirs(folder, token_ids)).abs().max() > 100 * TOLERANCE
+    assert (forward(config, weights, token_ids) - reference.logits(folder, token_ids)).abs().max() > 100 * TOLERANCE

@@ -1,13 +1,12 @@
-"""Traits that no recipe of today combines, against the models of transformers that have them.
+"""Traits in combinations that no recipe has, against the models of transformers that have them.
 
 Weights go straight from a model in memory to the names of a rank file at tp 1.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -35,8 +34,6 @@ class Case:
     layer_prefix: str
     model: Stems
     layer: Stems
-    transposed: bool = False  # linear layers of the blocks are stored input-major
-    renamed: dict[str, str] = field(default_factory=dict)  # names that are no stems
 
 
 _SIZES = {
@@ -54,7 +51,6 @@ _ATTENTION = {
     "attn.o": ("self_attn.o_proj",),
     "mlp.norm": ("post_attention_layernorm",),
 }
-_GATED = {"mlp.gate_up": ("mlp.gate_proj", "mlp.up_proj"), "mlp.down": ("mlp.down_proj",)}
 
 CASES = {
     "phi: layer norm, plain mlp, partial rotation, parallel, every bias": Case(
@@ -66,70 +62,6 @@ CASES = {
         "model.layers.{}.",
         {**_MODEL, "final.norm": ("model.final_layernorm",)},
         {**_ATTENTION, "attn.o": ("self_attn.dense",), "mlp.up": ("mlp.fc1",), "mlp.down": ("mlp.fc2",)},
-    ),
-    "gptj: interleaved pairs": Case(
-        {"model_type": "gptj", "n_embd": HIDDEN, "n_layer": LAYERS, "n_head": HEADS, "rotary_dim": 6, "n_inner": 48,
-         "vocab_size": VOCAB},
-        {
-            "norm": "layer", "activation": "gelu_tanh", "rotary": "interleaved", "rotary_dim": 6, "kv_heads": HEADS,
-            "parallel_residual": True, "mlp_bias": True, "head_bias": True,
-            "layer_kinds": (LayerKind("plain"),) * LAYERS,
-        },
-        "transformer.h.{}.",
-        {"embed": ("transformer.wte",), "final.norm": ("transformer.ln_f",), "head": ("lm_head",)},
-        {
-            "attn.norm": ("ln_1",), "attn.qkv": ("attn.q_proj", "attn.k_proj", "attn.v_proj"),
-            "attn.o": ("attn.out_proj",), "mlp.up": ("mlp.fc_in",), "mlp.down": ("mlp.fc_out",),
-        },
-    ),
-    "gpt2: learned positions": Case(
-        {"model_type": "gpt2", "n_embd": HIDDEN, "n_layer": LAYERS, "n_head": HEADS, "vocab_size": VOCAB, "n_inner": 48,
-         "n_positions": 64},
-        {
-            "norm": "layer", "activation": "gelu_tanh", "position": "learned", "kv_heads": HEADS, "qkv_bias": True,
-            "out_bias": True, "mlp_bias": True, "tied": True, "layer_kinds": (LayerKind("plain"),) * LAYERS,
-        },
-        "transformer.h.{}.",
-        {"embed": ("transformer.wte",), "position": ("transformer.wpe",), "final.norm": ("transformer.ln_f",)},
-        {
-            "attn.norm": ("ln_1",), "attn.qkv": ("attn.c_attn",), "attn.o": ("attn.c_proj",), "mlp.norm": ("ln_2",),
-            "mlp.up": ("mlp.c_fc",), "mlp.down": ("mlp.c_proj",),
-        },
-        transposed=True,
-    ),
-    "gemma: rms plus one, scaled embedding": Case(
-        {**_SIZES, "model_type": "gemma", "head_dim": 16, "hidden_activation": "gelu_pytorch_tanh"},
-        {
-            "norm": "rms_plus_one", "activation": "gelu_tanh", "head_dim": 16, "rotary_dim": 16, "tied": True,
-            "embedding_scale": math.sqrt(HIDDEN), "norm_eps": 1e-6,
-        },
-        "model.layers.{}.",
-        {"embed": ("model.embed_tokens",), "final.norm": ("model.norm",)},
-        {**_ATTENTION, **_GATED},
-    ),
-    "qwen3: norms on q and k": Case(
-        {**_SIZES, "model_type": "qwen3", "head_dim": 16},
-        {"qk_norm": True, "head_dim": 16, "rotary_dim": 16, "norm_eps": 1e-6},
-        "model.layers.{}.",
-        _MODEL,
-        {**_ATTENTION, **_GATED, "attn.q_norm": ("self_attn.q_norm",), "attn.k_norm": ("self_attn.k_norm",)},
-    ),
-    "qwen2-moe: shared expert, raw shares, a dense layer": Case(
-        {**_SIZES, "model_type": "qwen2_moe", "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 20,
-         "shared_expert_intermediate_size": 28, "norm_topk_prob": False, "mlp_only_layers": [1]},
-        {
-            "qkv_bias": True, "norm_eps": 1e-6, "experts": 6, "experts_per_token": 3, "moe_ffn": 20, "shared_ffn": 28,
-            "renormalize_experts": False, "shared_expert_gate": True,
-            "layer_kinds": (LayerKind("moe"), LayerKind("gated")),
-        },
-        "model.layers.{}.",
-        _MODEL,
-        {
-            **_ATTENTION, **_GATED, "moe.router": ("mlp.gate",),
-            "shared.gate_up": ("mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj"),
-            "shared.down": ("mlp.shared_expert.down_proj",), "shared.router": ("mlp.shared_expert_gate",),
-        },
-        renamed={"moe.gate_up.weight": "mlp.experts.gate_up_proj", "moe.down.weight": "mlp.experts.down_proj"},
     ),
 }  # fmt: skip
 
@@ -145,18 +77,15 @@ def _ours(case: Case) -> ModelConfig:
 
 def _weights(case: Case, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
-    blocks = [("", "", case.model, False)]
-    blocks += [(f"layers.{i}.", case.layer_prefix.format(i), case.layer, case.transposed) for i in range(LAYERS)]
-    for ours, prefix, stems, transposed in blocks:
+    blocks = [("", "", case.model)]
+    blocks += [(f"layers.{i}.", case.layer_prefix.format(i), case.layer) for i in range(LAYERS)]
+    for ours, prefix, stems in blocks:
         for name, modules in stems.items():
             for part in ("weight", "bias"):
                 rows = [theirs[f"{prefix}{m}.{part}"] for m in modules if f"{prefix}{m}.{part}" in theirs]
                 if rows:
-                    joined = torch.cat(rows)
-                    found[f"{ours}{name}.{part}"] = joined.T if transposed and joined.dim() == 2 else joined
-        if ours:
-            found |= {ours + a: theirs[prefix + b] for a, b in case.renamed.items() if prefix + b in theirs}
-    return {name: tensor.contiguous() for name, tensor in found.items()}
+                    found[f"{ours}{name}.{part}"] = torch.cat(rows).contiguous()
+    return found
 
 
 @pytest.mark.parametrize("name", CASES)

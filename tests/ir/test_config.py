@@ -5,14 +5,17 @@ from typing import Any
 
 import pytest
 
+import recipes
 from compiler.errors import RefusedError, SourceError
-from compiler.ir.config import ConfigMap, ModelConfig, RopeScaling, Traits, parse_rope_scaling, read_config
+from compiler.ir.config import ConfigMap, ModelConfig, Position, RopeScaling, Traits, parse_rope_scaling, read_config
 from tests import published
 
 
-def _read(model: str = "tinyllama", traits: Traits | None = None, **changes: Any) -> ModelConfig:
+def _read(
+    model: str = "tinyllama", traits: Traits | None = None, places: ConfigMap | None = None, **changes: Any
+) -> ModelConfig:
     hf = {k: v for k, v in (published.CONFIGS[model] | changes).items() if v != "absent"}
-    return read_config(hf, ConfigMap(), traits or Traits())
+    return read_config(hf, places or ConfigMap(), traits or Traits())
 
 
 def test_numbers_that_are_absent_or_wrong_are_listed_together() -> None:
@@ -97,6 +100,35 @@ def test_an_unknown_activation_is_refused_and_an_alias_is_not() -> None:
     assert _read(hidden_act="gelu_new").activation == "gelu_tanh"
 
 
+def test_a_part_of_a_head_turns_counted_as_a_fraction_or_in_elements() -> None:
+    assert _read().rotary_dim == 64
+    assert _read(partial_rotary_factor=0.25).rotary_dim == 16
+    assert _read(rope_parameters={"partial_rotary_factor": 0.5}).rotary_dim == 32
+    assert _read(places=ConfigMap(rotary_dim="turning"), turning=24).rotary_dim == 24
+    assert _read(traits=Traits(position="alibi")).rotary_dim == 0
+
+
+def test_dynamic_scaling_is_none_within_the_trained_length_and_longrope_is_refused() -> None:
+    assert _read(rope_scaling={"type": "dynamic", "factor": 2.0}).rope_scaling is None
+    with pytest.raises(RefusedError, match="longrope") as caught:
+        _read(rope_scaling={"type": "longrope", "short_factor": [1.0], "long_factor": [2.0]})
+    assert "base context" in caught.value.hint
+
+
+def test_a_factor_of_linear_scaling_may_have_a_place_of_its_own() -> None:
+    places = ConfigMap(rope_linear="ratio")
+    assert _read(places=places, ratio=4).rope_scaling == RopeScaling("linear", 4.0)
+    assert _read(places=places, ratio=1).rope_scaling is None
+    assert _read(places=places).rope_scaling is None
+
+
+@pytest.mark.parametrize("position", ["alibi", "learned"])
+def test_scaling_of_what_does_not_turn_is_refused(position: Position) -> None:
+    hf = published.CONFIGS["tinyllama"]
+    with pytest.raises(RefusedError, match=f"this model has {position} positions"):
+        read_config(hf, ConfigMap(), Traits(position=position), RopeScaling("linear", 2.0))
+
+
 def test_flags_come_from_the_config_where_the_trait_says_so() -> None:
     traits = Traits(qkv_bias="attention_bias")
     assert _read(traits=traits, attention_bias=True).qkv_bias
@@ -105,5 +137,6 @@ def test_flags_come_from_the_config_where_the_trait_says_so() -> None:
 
 @pytest.mark.parametrize("model", published.CONFIGS)
 def test_json_and_back(model: str) -> None:
-    config = _read(model)
+    hf = published.CONFIGS[model]
+    config = recipes.for_config(hf)[1].resolve(hf).model_config(hf)
     assert ModelConfig.from_json(json.loads(json.dumps(config.to_json()))) == config

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from compiler.errors import RefusedError
 from compiler.ir import lazy
-from compiler.ir.config import Default, Flag, Half, Traits, lookup
+from compiler.ir.config import Traits
 from compiler.ir.ops import inverse, run
+from compiler.ir.places import Default, Flag, Half, lookup
 from compiler.ir.recipe import Map, Recipe, Variant, to_roles
+from tests import published
 from tests.ir.configs import config
 
 HIDDEN, HEADS, KV, D, FFN, EXPERTS = 16, 4, 2, 4, 24, 3
@@ -107,12 +110,43 @@ def test_a_variant_is_chosen_by_the_config_or_by_name() -> None:
     assert recipe.resolve({"hidden_size": 4096}, "13b").traits.position == "alibi"
 
 
+def test_a_variant_may_take_several_values_and_is_chosen_by_none_where_it_states_none() -> None:
+    some = Variant("some", {"size": (7, 13), "flag": None}, traits=Traits(norm="layer"))
+    named = Variant("named", {}, traits=Traits(norm="rms_plus_one"))
+    recipe = Recipe(("B",), {}, (), variants=(named, some))
+    assert recipe.resolve({"size": 13}).traits.norm == "layer"
+    assert recipe.resolve({"size": 8}).traits.norm == "rms"
+    assert recipe.resolve({"size": 13, "flag": 0}).traits.norm == "rms"
+    assert recipe.resolve({"size": 13}, "named").traits.norm == "rms_plus_one"
+
+
+def test_a_variant_that_does_not_exist_is_refused() -> None:
+    recipe = Recipe(("B",), {}, (), variants=(Variant("7b", {}), Variant("13b", {})))
+    with pytest.raises(RefusedError, match="is one of 13b, 7b for this architecture; found `14b`"):
+        recipe.resolve({}, "14b")
+
+
+def test_a_config_that_says_other_than_assumed_is_refused() -> None:
+    hf = published.CONFIGS["tinyllama"]
+    recipe = Recipe(
+        ("B",), {}, (), assumes={"scaled": True, "kind": ("a", "b")}, variants=(Variant("free", {}, assumes={}),)
+    )
+    assert recipe.model_config(hf).heads == recipe.model_config(hf | {"scaled": True, "kind": "b"}).heads
+    for other, told in (({"scaled": False}, "expected scaled True, found False"), ({"kind": "c"}, "found 'c'")):
+        with pytest.raises(RefusedError, match=told) as caught:
+            recipe.model_config(hf | other)
+        assert "free" in caught.value.hint
+        assert recipe.resolve(hf, "free").model_config(hf | other).heads == 32
+
+
 @pytest.mark.parametrize(
     ("place", "expected"),
     [
         ("a.b", 3),
         (("x", "a.b"), 3),
         (("x", "y"), None),
+        ((), None),
+        (("x", Default("y", value=2)), 2),
         (Half("n"), 5),
         (Default("n", value=1), 10),
         (Default("x", value=1), 1),

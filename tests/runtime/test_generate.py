@@ -13,6 +13,7 @@ from compiler.errors import RefusedError, TokenizerError, UsageError
 from compiler.runtime.generate import Model
 from compiler.runtime.params import Completion, GenerationParams
 from compiler.runtime.tokenizer import end_ids, load_tokenizer
+from tests import reference
 from tests.runtime.eager import LIMITS, engine
 from tests.tiny import VOCAB
 
@@ -64,14 +65,14 @@ def test_greedy_answers_and_their_log_probabilities_are_those_of_transformers(
 ) -> None:
     import torch
 
-    reference = _reference(tiny_checkpoint(case))
+    theirs = _reference(tiny_checkpoint(case))
     model = open_model(case)
     completions = model.generate(PROMPTS, GenerationParams(max_new_tokens=24, top_log_probs=2))
     for prompt, completion in zip(map(model.encode, PROMPTS), completions, strict=True):
         begin = len(prompt)
         ids = torch.tensor([prompt + _ids(completion)])
         with torch.no_grad():
-            expected = reference(ids).logits[0, begin - 1 : -1].log_softmax(-1).double().numpy()
+            expected = theirs(ids).logits[0, begin - 1 : -1].log_softmax(-1).double().numpy()
         best = expected.argmax(-1)
         assert _ids(completion) == best.tolist()
         found = [token.log_prob for token in completion.tokens]
@@ -117,6 +118,17 @@ def test_ranks_answer_as_one(model: Model, tiny_checkpoint: Callable[[str], Path
         prompts = [model.encode(prompt) for prompt in PROMPTS]
         assert [_ids(c) for c in split.generate(prompts, params)] == [_ids(c) for c in model.generate(PROMPTS, params)]
         assert np.allclose(split.logits(prompts[1]), model.logits(prompts[1]), atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["baichuan/v2-13b", "gpt2", "gptj", "qwen2_moe"])
+def test_ranks_with_heads_of_their_own_compute_the_reference(tiny_checkpoint: Callable[[str], Path], case: str) -> None:
+    import torch
+
+    folder = tiny_checkpoint(case)
+    ids = list(PROMPTS[1].encode())
+    expected = reference.logits(folder, torch.tensor([ids]))[0].numpy()
+    with Model(engine(folder, tp=2), LIMITS, VOCAB, None, frozenset()) as split:
+        assert np.abs(split.logits(ids, decode_from=len(ids) - 3) - expected).max() < 1e-4
 
 
 def test_logits_are_those_of_transformers_through_prefill_and_decode(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compiler.errors import RefusedError
 from compiler.ir.config import ModelConfig
 from compiler.targets import Need
 from compiler.targets.inductor.layout import layouts, rank_plans
@@ -16,11 +15,7 @@ name = "inductor"
 
 
 def check(config: ModelConfig) -> None:
-    """Raises RefusedError for what the decoder does not compute."""
-    if config.position == "alibi":
-        raise RefusedError(
-            "target `inductor` computes rotary and learned positions; this model uses alibi",
-        )
+    """Refuses nothing: what `read_config` accepts, the decoder computes."""
 
 
 def needs(config: ModelConfig) -> Sequence[Need]:

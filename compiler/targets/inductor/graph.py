@@ -28,12 +28,14 @@ STEP: dict[str, tuple[str, ...]] = {
     "vocab_offset": (),
     "rope.cos": ("R", "half"),
     "rope.sin": ("R", "half"),
+    "alibi.slopes": ("heads",),
     "cache_k": ("Bmax", "T", "kv_heads", "head_dim"),
     "cache_v": ("Bmax", "T", "kv_heads", "head_dim"),
     "x": ("B", "S", "hidden"),
     "last": ("B", "K"),
 }
 """Shapes of the inputs that are not weights, as in the table of `compiler.decoder.decoder`."""
+_FLOAT32 = {"alibi.slopes"}
 _INT64 = {"token_ids", "positions", "key_positions", "vocab_offset", "last"}
 
 
@@ -73,19 +75,27 @@ def build_segment(spec: SegmentSpec, device: str) -> tuple[Segment, tuple[Tensor
         for name in input_names(spec):
             axes: tuple[str | int, ...] = STEP[name] if name in STEP else weights[name]
             shape = [axis if isinstance(axis, int) else fixed.get(axis) or EXAMPLES[axis] for axis in axes]
-            dtype = torch.int64 if name in _INT64 else getattr(torch, spec.dtype)
-            examples.append(torch.empty(shape, dtype=dtype, device=device))
+            examples.append(torch.empty(shape, dtype=_dtype(name, spec), device=device))
             dynamic.append({i: free[axis] for i, axis in enumerate(axes) if axis in free})
     return Segment(spec), tuple(examples), (tuple(dynamic),)
+
+
+def _dtype(name: str, spec: SegmentSpec) -> torch.dtype:
+    if name in _FLOAT32:
+        return torch.float32
+    model: torch.dtype = getattr(torch, spec.dtype)
+    return torch.int64 if name in _INT64 else model
 
 
 def _fixed_sizes(spec: SegmentSpec) -> dict[str, int]:
     phase = next(phase for phase in PHASES if phase.name == spec.phase)
     config = spec.config
+    heads = head_layout(config.heads, config.kv_heads, spec.tp)
     sizes = {
         "hidden": config.hidden,
         "half": config.rotary_dim // 2,
-        "kv_heads": head_layout(config.heads, config.kv_heads, spec.tp).kv_heads,
+        "heads": heads.heads,
+        "kv_heads": heads.kv_heads,
         "head_dim": config.head_dim,
     }
     if phase.batch:

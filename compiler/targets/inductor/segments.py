@@ -133,6 +133,8 @@ def input_names(spec: SegmentSpec) -> tuple[str, ...]:
     names = _STEP[spec.part]
     if spec.part == "attn" and spec.config.position == "rope":
         names += ("rope.cos", "rope.sin")
+    if spec.part == "attn" and spec.config.position == "alibi":
+        names += ("alibi.slopes",)
     if "position.weight" in weights:
         names += ("positions",)
     if _ADDED_ONCE & set(weights):

@@ -105,11 +105,14 @@ def test_inputs_are_only_what_the_segment_reads() -> None:
     assert {"first", "attn.norm.bias", "attn.qkv.bias", "attn.o.bias"} <= set(biased["attn"])
     assert {"first", "mlp.norm.bias", "mlp.gate_up.bias", "mlp.down.bias"} <= set(biased["mlp-gated"])
     assert "embed.weight" in _names(_config(tied=True))["head"]
+    sloped = _names(_config(position="alibi"))["attn"]
+    assert "alibi.slopes" in sloped
+    assert not {"rope.cos", "rope.sin"} & set(sloped)
     assert "attn.norm.weight" in _names(_config(parallel_residual=True))["mlp-gated"]
 
 
 @pytest.mark.parametrize("tp", [1, 2, 4, 8])
-@pytest.mark.parametrize("case", ["llama/biases", "llama/tied", "mixtral"])
+@pytest.mark.parametrize("case", ["llama/biases", "llama/tied", "mixtral", "gpt2", "gptj", "qwen2_moe/all-sparse"])
 def test_weights_are_those_of_the_rank_file(case: str, tp: int, tiny_checkpoint: Callable[[str], Path]) -> None:
     folder = tiny_checkpoint(case)
     for rank in rank_weights(folder, tp):
@@ -140,7 +143,10 @@ def _run_exported(spec: SegmentSpec, inputs: Sequence[Tensor]) -> Tensor:
     return result
 
 
-@pytest.mark.parametrize("case", ["llama/biases", "llama/tied", "mixtral/window", "qwen2/window"])
+@pytest.mark.parametrize(
+    "case",
+    ["llama/biases", "llama/tied", "mixtral/window", "qwen2/window", "baichuan/v2-13b", "gpt2", "gptj", "qwen2_moe"],
+)
 def test_exported_segments_take_any_batch_and_length(case: str, tiny_checkpoint: Callable[[str], Path]) -> None:
     assert case in TINY
     folder = tiny_checkpoint(case)

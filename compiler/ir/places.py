@@ -1,0 +1,69 @@
+"""Places of config.json: where a number or an answer stands.
+
+Hugging Face spells one thing in several ways, so a place is data:
+
+    "rope_parameters.rope_theta"           a dotted path
+    ("rms_norm_eps", "layernorm_epsilon")  of several places the first one that is there; () is nowhere
+    Half("intermediate_size")              half of it
+    Default("n_inner", times=(4, "n_embd"))    what stands there, else a value, else a multiple of another number
+    Flag("multi_query", yes=1, no="n_head")    by what a flag says
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Half:
+    """Half of what stands at `path` (Qwen-1 counts gate and up together)."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class Default:
+    """What stands at `path`; where it is absent or null, `value`, or `times` x what stands at another path."""
+
+    path: str
+    value: bool | int | float | str | None = None
+    times: tuple[int, str] | None = None
+
+
+@dataclass(frozen=True)
+class Flag:
+    """`yes` where the flag at `path` is true, otherwise what `no` says (StarCoder's multi_query -> 1 kv head)."""
+
+    path: str
+    yes: int
+    no: str
+
+
+Place = str | tuple["Place", ...] | Half | Default | Flag
+
+
+def lookup(hf: Mapping[str, Any], place: Place) -> Any:
+    """What stands at `place` of config.json, or None."""
+    match place:
+        case str():
+            value: Any = hf
+            for key in place.split("."):
+                value = value.get(key) if isinstance(value, Mapping) else None
+            return value
+        case tuple():
+            return next((v for v in (lookup(hf, one) for one in place) if v is not None), None)
+        case Half(path):
+            value = lookup(hf, path)
+            return None if value is None else value // 2
+        case Default(path, default, times):
+            value = lookup(hf, path)
+            if value is not None:
+                return value
+            if times is None:
+                return default
+            other = lookup(hf, times[1])
+            return None if other is None else times[0] * other
+        case Flag(path, yes, no):
+            return yes if lookup(hf, path) else lookup(hf, no)

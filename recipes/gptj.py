@@ -1,0 +1,44 @@
+"""GPT-J: attention and mlp side by side behind one LayerNorm; rotary pairs of neighbours, in part of a head."""
+
+from compiler.ir import ConfigMap, Default, Map, Recipe, Traits
+
+L = "h.{layer}."
+RECIPE = Recipe(
+    hf_architectures=("GPTJForCausalLM",),
+    models={"gptj": "EleutherAI/gpt-j-6b", "gptj-6b": "EleutherAI/gpt-j-6b"},
+    config=ConfigMap(
+        layers="n_layer",
+        hidden="n_embd",
+        heads="n_head",
+        kv_heads="n_head",
+        ffn=Default("n_inner", times=(4, "n_embd")),
+        norm_eps="layer_norm_epsilon",
+        max_positions="n_positions",
+        rope_theta=Default("rope_theta", value=10000.0),
+        rotary_dim="rotary_dim",
+    ),
+    traits=Traits(
+        norm="layer",
+        mlp="plain",
+        activation="activation_function",
+        rotary="interleaved",
+        parallel_residual=True,
+        mlp_bias=True,
+        head_bias=True,
+    ),
+    weights=(
+        Map("wte", "embed"),
+        Map(L + "ln_1", "attn.norm"),
+        Map(L + "attn.q_proj", "attn.q"),
+        Map(L + "attn.k_proj", "attn.k"),
+        Map(L + "attn.v_proj", "attn.v"),
+        Map(L + "attn.out_proj", "attn.o"),
+        Map(L + "mlp.fc_in", "mlp.up"),
+        Map(L + "mlp.fc_out", "mlp.down"),
+        Map("ln_f", "final.norm"),
+        Map("lm_head", "head"),
+    ),
+    ignore=("*.attn.bias", "*.attn.masked_bias", "*.attn.embed_positions"),
+    assumes={"rotary": True, "scale_attn_weights": True},
+    optional_prefix="transformer.",
+)

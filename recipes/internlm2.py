@@ -1,0 +1,28 @@
+"""InternLM 2: Llama with q, k, v interleaved per kv head in one matrix."""
+
+from compiler.ir import Map, Recipe, Traits
+
+L = "model.layers.{layer}."
+RECIPE = Recipe(
+    hf_architectures=("InternLM2ForCausalLM",),
+    models={
+        "internlm2-1.8b": "internlm/internlm2-1_8b",
+        "internlm2-7b": "internlm/internlm2-7b",
+        "internlm2-20b": "internlm/internlm2-20b",
+        "internlm2.5-7b": "internlm/internlm2_5-7b",
+    },
+    traits=Traits(qkv_bias="bias", out_bias="bias"),
+    weights=(
+        Map("model.tok_embeddings", "embed"),
+        Map(L + "attention_norm", "attn.norm"),
+        Map(L + "attention.wqkv", ("attn.q", "attn.k", "attn.v"), fused="per_kv_head"),
+        Map(L + "attention.wo", "attn.o"),
+        Map(L + "ffn_norm", "mlp.norm"),
+        Map(L + "feed_forward.w1", "mlp.gate"),
+        Map(L + "feed_forward.w3", "mlp.up"),
+        Map(L + "feed_forward.w2", "mlp.down"),
+        Map("model.norm", "final.norm"),
+        Map("output", "head"),
+    ),
+    ignore=("*.rotary_emb.inv_freq",),
+)

@@ -1,0 +1,36 @@
+"""StarCoder2: Llama's attention with a sliding window, LayerNorm, a plain mlp, every bias where asked."""
+
+from compiler.ir import ConfigMap, Default, Map, Recipe, Traits
+
+L = "model.layers.{layer}."
+RECIPE = Recipe(
+    hf_architectures=("Starcoder2ForCausalLM",),
+    models={
+        "starcoder2-3b": "bigcode/starcoder2-3b",
+        "starcoder2-7b": "bigcode/starcoder2-7b",
+        "starcoder2-15b": "bigcode/starcoder2-15b",
+    },
+    config=ConfigMap(norm_eps="norm_epsilon"),
+    traits=Traits(
+        norm="layer",
+        mlp="plain",
+        qkv_bias="use_bias",
+        out_bias="use_bias",
+        mlp_bias="use_bias",
+        tied=Default("tie_word_embeddings", value=True),
+    ),
+    weights=(
+        Map("model.embed_tokens", "embed"),
+        Map(L + "input_layernorm", "attn.norm"),
+        Map(L + "self_attn.q_proj", "attn.q"),
+        Map(L + "self_attn.k_proj", "attn.k"),
+        Map(L + "self_attn.v_proj", "attn.v"),
+        Map(L + "self_attn.o_proj", "attn.o"),
+        Map(L + "post_attention_layernorm", "mlp.norm"),
+        Map(L + "mlp.c_fc", "mlp.up"),
+        Map(L + "mlp.c_proj", "mlp.down"),
+        Map("model.norm", "final.norm"),
+        Map("lm_head", "head"),
+    ),
+    assumes={"norm_type": "layer_norm", "mlp_type": "default"},
+)

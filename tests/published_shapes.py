@@ -1,0 +1,227 @@
+"""Names and shapes of the tensors of published checkpoints, by architecture: written out from the architectures."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Config = Mapping[str, Any]
+Shapes = dict[str, tuple[int, ...]]
+
+
+def _linear(stem: str, rows: int, columns: int, *, bias: bool = False) -> Shapes:
+    return {f"{stem}.weight": (rows, columns)} | ({f"{stem}.bias": (rows,)} if bias else {})
+
+
+def _norm(stem: str, width: int, *, bias: bool = False) -> Shapes:
+    found: Shapes = {f"{stem}.weight": (width,)}
+    return found | {f"{stem}.bias": (width,)} if bias else found
+
+
+def _heads(hf: Config) -> tuple[int, int, int]:
+    """Rows of q, rows of k (and of v), elements of a head."""
+    dim = hf.get("head_dim") or hf["hidden_size"] // hf["num_attention_heads"]
+    return hf["num_attention_heads"] * dim, hf["num_key_value_heads"] * dim, dim
+
+
+def _attention(hf: Config, layer: str, *, qkv_bias: bool = False, out_bias: bool = False) -> Shapes:
+    hidden = hf["hidden_size"]
+    q, kv, _ = _heads(hf)
+    found: Shapes = {}
+    for letter, rows in (("q", q), ("k", kv), ("v", kv)):
+        found |= _linear(f"{layer}self_attn.{letter}_proj", rows, hidden, bias=qkv_bias)
+    return found | _linear(f"{layer}self_attn.o_proj", hidden, q, bias=out_bias)
+
+
+def _swiglu(stem: str, hidden: int, ffn: int) -> Shapes:
+    found = _linear(f"{stem}.gate_proj", ffn, hidden) | _linear(f"{stem}.up_proj", ffn, hidden)
+    return found | _linear(f"{stem}.down_proj", hidden, ffn)
+
+
+def _around(hf: Config, layers: Callable[[str], Shapes], *, bias: bool = False) -> Shapes:
+    """The usual outside of the layers, and in every layer the two norms and what `layers` adds."""
+    hidden, vocab = hf["hidden_size"], hf["vocab_size"]
+    found = _linear("model.embed_tokens", vocab, hidden) | _norm("model.norm", hidden, bias=bias)
+    if not hf["tie_word_embeddings"]:
+        found |= _linear("lm_head", vocab, hidden)
+    for i in range(hf["num_hidden_layers"]):
+        layer = f"model.layers.{i}."
+        found |= _norm(layer + "input_layernorm", hidden, bias=bias)
+        found |= _norm(layer + "post_attention_layernorm", hidden, bias=bias) | layers(layer)
+    return found
+
+
+def _llama(hf: Config) -> Shapes:
+    mlp = (hf["hidden_size"], hf["intermediate_size"])
+    return _around(hf, lambda layer: _attention(hf, layer) | _swiglu(layer + "mlp", *mlp))
+
+
+def _qwen2(hf: Config) -> Shapes:
+    mlp = (hf["hidden_size"], hf["intermediate_size"])
+    return _around(hf, lambda layer: _attention(hf, layer, qkv_bias=True) | _swiglu(layer + "mlp", *mlp))
+
+
+def _qwen3(hf: Config) -> Shapes:
+    dim = hf["head_dim"]
+    mlp = (hf["hidden_size"], hf["intermediate_size"])
+    return _around(
+        hf,
+        lambda layer: (
+            _attention(hf, layer)
+            | _norm(layer + "self_attn.q_norm", dim)
+            | _norm(layer + "self_attn.k_norm", dim)
+            | _swiglu(layer + "mlp", *mlp)
+        ),
+    )
+
+
+def _mixtral(hf: Config) -> Shapes:
+    hidden, ffn, experts = hf["hidden_size"], hf["intermediate_size"], hf["num_local_experts"]
+
+    def layers(layer: str) -> Shapes:
+        found = _attention(hf, layer) | _linear(layer + "block_sparse_moe.gate", experts, hidden)
+        for e in range(experts):
+            expert = f"{layer}block_sparse_moe.experts.{e}."
+            found |= _linear(expert + "w1", ffn, hidden) | _linear(expert + "w2", hidden, ffn)
+            found |= _linear(expert + "w3", ffn, hidden)
+        return found
+
+    return _around(hf, layers)
+
+
+def _qwen2_moe(hf: Config) -> Shapes:
+    hidden, experts = hf["hidden_size"], hf["num_experts"]
+
+    def layers(layer: str) -> Shapes:
+        found = _attention(hf, layer, qkv_bias=True) | _linear(layer + "mlp.gate", experts, hidden)
+        for e in range(experts):
+            found |= _swiglu(f"{layer}mlp.experts.{e}", hidden, hf["moe_intermediate_size"])
+        found |= _swiglu(layer + "mlp.shared_expert", hidden, hf["shared_expert_intermediate_size"])
+        return found | _linear(layer + "mlp.shared_expert_gate", 1, hidden)
+
+    return _around(hf, layers)
+
+
+def _starcoder2(hf: Config) -> Shapes:
+    hidden, ffn = hf["hidden_size"], hf["intermediate_size"]
+    return _around(
+        hf,
+        lambda layer: (
+            _attention(hf, layer, qkv_bias=True, out_bias=True)
+            | _linear(layer + "mlp.c_fc", ffn, hidden, bias=True)
+            | _linear(layer + "mlp.c_proj", hidden, ffn, bias=True)
+        ),
+        bias=True,
+    )
+
+
+def _phi3(hf: Config) -> Shapes:
+    hidden, ffn = hf["hidden_size"], hf["intermediate_size"]
+    q, kv, _ = _heads(hf)
+    return _around(
+        hf,
+        lambda layer: (
+            _linear(layer + "self_attn.qkv_proj", q + 2 * kv, hidden)
+            | _linear(layer + "self_attn.o_proj", hidden, q)
+            | _linear(layer + "mlp.gate_up_proj", 2 * ffn, hidden)
+            | _linear(layer + "mlp.down_proj", hidden, ffn)
+        ),
+    )
+
+
+def _glm(hf: Config) -> Shapes:
+    hidden, ffn = hf["hidden_size"], hf["intermediate_size"]
+    return _around(
+        hf,
+        lambda layer: (
+            _attention(hf, layer, qkv_bias=True)
+            | _linear(layer + "mlp.gate_up_proj", 2 * ffn, hidden)
+            | _linear(layer + "mlp.down_proj", hidden, ffn)
+        ),
+    )
+
+
+def _gpt2(hf: Config) -> Shapes:
+    """As the hub has it: without a prefix, linear layers input-major, the causal mask among the tensors."""
+    hidden, positions = hf["n_embd"], hf["n_positions"]
+    found: Shapes = {"wte.weight": (hf["vocab_size"], hidden), "wpe.weight": (positions, hidden)}
+    found |= _norm("ln_f", hidden, bias=True)
+    for i in range(hf["n_layer"]):
+        layer = f"h.{i}."
+        found |= _norm(layer + "ln_1", hidden, bias=True) | _norm(layer + "ln_2", hidden, bias=True)
+        found[layer + "attn.bias"] = (1, 1, positions, positions)
+        for stem, rows, columns in (
+            ("attn.c_attn", hidden, 3 * hidden),
+            ("attn.c_proj", hidden, hidden),
+            ("mlp.c_fc", hidden, 4 * hidden),
+            ("mlp.c_proj", 4 * hidden, hidden),
+        ):
+            found |= {f"{layer}{stem}.weight": (rows, columns), f"{layer}{stem}.bias": (columns,)}
+    return found
+
+
+def _starcoder(hf: Config) -> Shapes:
+    hidden, ffn, dim = hf["n_embd"], hf["n_inner"], hf["n_embd"] // hf["n_head"]
+    found = _linear("transformer.wte", hf["vocab_size"], hidden) | _linear("transformer.wpe", hf["n_positions"], hidden)
+    found |= _norm("transformer.ln_f", hidden, bias=True)
+    for i in range(hf["n_layer"]):
+        layer = f"transformer.h.{i}."
+        found |= _norm(layer + "ln_1", hidden, bias=True) | _norm(layer + "ln_2", hidden, bias=True)
+        found |= _linear(layer + "attn.c_attn", hidden + 2 * dim, hidden, bias=True)
+        found |= _linear(layer + "attn.c_proj", hidden, hidden, bias=True)
+        found |= _linear(layer + "mlp.c_fc", ffn, hidden, bias=True)
+        found |= _linear(layer + "mlp.c_proj", hidden, ffn, bias=True)
+    return found
+
+
+def _gptj(hf: Config) -> Shapes:
+    hidden, vocab, positions = hf["n_embd"], hf["vocab_size"], hf["n_positions"]
+    found = _linear("transformer.wte", vocab, hidden) | _norm("transformer.ln_f", hidden, bias=True)
+    found |= _linear("lm_head", vocab, hidden, bias=True)
+    for i in range(hf["n_layer"]):
+        layer = f"transformer.h.{i}."
+        found |= _norm(layer + "ln_1", hidden, bias=True)
+        found |= {layer + "attn.bias": (1, 1, positions, positions), layer + "attn.masked_bias": ()}
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            found |= _linear(f"{layer}attn.{name}", hidden, hidden)
+        found |= _linear(layer + "mlp.fc_in", 4 * hidden, hidden, bias=True)
+        found |= _linear(layer + "mlp.fc_out", hidden, 4 * hidden, bias=True)
+    return found
+
+
+def _remote(name: str) -> Callable[[Config], Shapes]:
+    """Of an architecture that transformers lacks: the names that its reference reads. (References import torch.)"""
+
+    def shapes(hf: Config) -> Shapes:
+        found: Shapes = importlib.import_module(f"tests.reference.{name}").shapes(hf)
+        return found
+
+    return shapes
+
+
+SHAPES: dict[str, Callable[[Config], Shapes]] = {
+    "LlamaForCausalLM": _llama,
+    "MistralForCausalLM": _llama,
+    "MixtralForCausalLM": _mixtral,
+    "Qwen2ForCausalLM": _qwen2,
+    "Qwen2MoeForCausalLM": _qwen2_moe,
+    "Qwen3ForCausalLM": _qwen3,
+    "GemmaForCausalLM": _llama,
+    "Phi3ForCausalLM": _phi3,
+    "GlmForCausalLM": _glm,
+    "Starcoder2ForCausalLM": _starcoder2,
+    "GPT2LMHeadModel": _gpt2,
+    "GPTJForCausalLM": _gptj,
+    "GPTBigCodeForCausalLM": _starcoder,
+    "GPT2LMHeadCustomModel": _remote("santacoder"),
+    "QWenLMHeadModel": _remote("qwen"),
+    "BaiChuanForCausalLM": _remote("baichuan"),
+    "BaichuanForCausalLM": _remote("baichuan"),
+    "ChatGLMModel": _remote("chatglm"),
+    "InternLMForCausalLM": _remote("internlm"),
+    "InternLM2ForCausalLM": _remote("internlm2"),
+}
+
+BUFFERS = (".attn.bias", ".attn.masked_bias", ".inv_freq")
+"""How names of tensors end that are no parameters."""

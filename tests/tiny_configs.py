@@ -1,0 +1,263 @@
+"""The tiny configurations: `TINY`, by case, as config.json or as the configuration of transformers spells them.
+
+A case is named `<recipe>` or `<recipe>/<variant>`. The sizes are small but awkward on purpose: `head_dim` is
+not `hidden / heads`, the vocabulary is odd, the sliding window is shorter than the tests' sequences. Every
+recipe has a case that splits over 1, 2, 4 and 8 ranks; `llama/three-kv-heads` over 1, 3 and 6 only.
+
+Token ids of every case: 0-255 the bytes, 256 `<s>`, 257 `</s>`, 258 `<pad>` (`tests.tiny_text`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+VOCAB = 259
+SPECIAL_IDS: dict[str, int] = {"bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 258}
+
+_LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_act": "silu",
+    "hidden_size": 96,
+    "intermediate_size": 144,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "vocab_size": VOCAB,
+    "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-5,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    "tie_word_embeddings": False,
+    **SPECIAL_IDS,
+}
+_MISTRAL: dict[str, Any] = {
+    **_LLAMA,
+    "model_type": "mistral",
+    "hidden_size": 80,
+    "head_dim": 24,
+    "num_key_value_heads": 4,
+    "sliding_window": 8,
+}
+_MIXTRAL: dict[str, Any] = {
+    **_LLAMA,
+    "model_type": "mixtral",
+    "hidden_size": 64,
+    "intermediate_size": 72,
+    "num_key_value_heads": 4,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 2,
+    "sliding_window": None,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
+}
+# Published Qwen2 configurations name a sliding window and switch it off: so does this one.
+_QWEN2: dict[str, Any] = {
+    **{key: value for key, value in _LLAMA.items() if key != "head_dim"},
+    "model_type": "qwen2",
+    "hidden_size": 128,
+    "rms_norm_eps": 1e-6,
+    "use_sliding_window": False,
+    "sliding_window": 8,
+    "max_window_layers": 3,
+}
+_ROPE_LLAMA3: dict[str, Any] = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+_ROPE_LINEAR: dict[str, Any] = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
+
+_QWEN2_MOE: dict[str, Any] = {
+    **_QWEN2,
+    "model_type": "qwen2_moe",
+    "hidden_size": 64,
+    "num_experts": 6,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 24,
+    "shared_expert_intermediate_size": 40,
+    "norm_topk_prob": False,
+    "mlp_only_layers": [1],
+}
+_GPT2: dict[str, Any] = {
+    "model_type": "gpt2",
+    "n_embd": 64,
+    "n_layer": 3,
+    "n_head": 8,
+    "n_inner": None,
+    "n_positions": 256,
+    "vocab_size": VOCAB,
+    "layer_norm_epsilon": 1e-5,
+    "activation_function": "gelu_new",
+    **SPECIAL_IDS,
+}
+_GPTJ: dict[str, Any] = {
+    **_GPT2,
+    "model_type": "gptj",
+    "n_embd": 96,
+    "rotary_dim": 8,
+    "tie_word_embeddings": False,
+}
+_STARCODER2: dict[str, Any] = {
+    **{key: value for key, value in _QWEN2.items() if key not in ("rms_norm_eps", "max_window_layers")},
+    "model_type": "starcoder2",
+    "norm_epsilon": 1e-5,
+    "hidden_act": "gelu_pytorch_tanh",
+    "use_bias": True,
+    "use_sliding_window": True,
+    "tie_word_embeddings": True,
+}
+_GLM: dict[str, Any] = {
+    **_LLAMA,
+    "model_type": "glm",
+    "attention_bias": True,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+}
+# Remote code: what stands in the published config.json.
+_QWEN: dict[str, Any] = {
+    "architectures": ["QWenLMHeadModel"],
+    "model_type": "qwen",
+    "hidden_size": 64,
+    "intermediate_size": 288,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "kv_channels": 8,
+    "vocab_size": VOCAB,
+    "seq_length": 256,
+    "max_position_embeddings": 1024,
+    "layer_norm_epsilon": 1e-6,
+    "rotary_emb_base": 10000,
+    "rotary_pct": 1.0,
+    "no_bias": True,
+    "use_dynamic_ntk": True,
+    "use_logn_attn": True,
+    "tie_word_embeddings": False,
+    **SPECIAL_IDS,
+}
+_BAICHUAN: dict[str, Any] = {
+    "architectures": ["BaichuanForCausalLM"],
+    "model_type": "baichuan",
+    "hidden_size": 64,
+    "intermediate_size": 144,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "hidden_act": "silu",
+    "vocab_size": VOCAB,
+    "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+    **SPECIAL_IDS,
+}
+# Forty heads make it a 13B, as they make the published one. No power of two: so are the slopes seen.
+_BAICHUAN_13B: dict[str, Any] = {
+    **{key: value for key, value in _BAICHUAN.items() if key != "max_position_embeddings"},
+    "hidden_size": 160,
+    "num_attention_heads": 40,
+    "model_max_length": 256,
+}
+_CHATGLM: dict[str, Any] = {
+    "architectures": ["ChatGLMModel"],
+    "model_type": "chatglm",
+    "num_layers": 3,
+    "padded_vocab_size": VOCAB,
+    "hidden_size": 64,
+    "ffn_hidden_size": 72,
+    "kv_channels": 12,
+    "num_attention_heads": 8,
+    "multi_query_attention": True,
+    "multi_query_group_num": 2,
+    "seq_length": 256,
+    "layernorm_epsilon": 1e-5,
+    "rmsnorm": True,
+    "add_bias_linear": False,
+    "add_qkv_bias": True,
+    "apply_residual_connection_post_layernorm": False,
+    "post_layer_norm": True,
+    "original_rope": True,
+    "tie_word_embeddings": False,
+    **SPECIAL_IDS,
+}
+_INTERNLM: dict[str, Any] = {
+    **{key: value for key, value in _BAICHUAN.items() if key != "architectures"},
+    "architectures": ["InternLMForCausalLM"],
+    "model_type": "internlm",
+    "bias": True,
+    "rotary": {"base": 20000, "type": "dynamic"},
+}
+_INTERNLM2: dict[str, Any] = {
+    **_BAICHUAN,
+    "architectures": ["InternLM2ForCausalLM"],
+    "model_type": "internlm2",
+    "hidden_size": 128,
+    "num_key_value_heads": 2,
+    "bias": False,
+    "rope_theta": 1000000,
+    "rope_scaling": {"type": "dynamic", "factor": 2.0},
+}
+_SANTACODER: dict[str, Any] = {
+    **_GPT2,
+    "architectures": ["GPT2LMHeadCustomModel"],
+    "attention_head_type": "multiquery",
+    "activation_function": "gelu_fast",
+}
+
+TINY: dict[str, dict[str, Any]] = {
+    "llama": _LLAMA,
+    "llama/equal-heads": {**_LLAMA, "num_key_value_heads": 8},
+    "llama/rope-llama3": {**_LLAMA, "rope_parameters": _ROPE_LLAMA3},
+    "llama/rope-linear": {**_LLAMA, "rope_parameters": _ROPE_LINEAR},
+    "llama/tied": {**_LLAMA, "num_key_value_heads": 1, "tie_word_embeddings": True},
+    "llama/biases": {**_LLAMA, "attention_bias": True, "mlp_bias": True},
+    "llama/three-kv-heads": {
+        **_LLAMA,
+        "hidden_size": 60,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 3,
+        "head_dim": 20,
+    },
+    "mistral": _MISTRAL,
+    "mistral/no-window": {**_MISTRAL, "sliding_window": None},
+    "mixtral": _MIXTRAL,
+    "mixtral/window": {**_MIXTRAL, "num_key_value_heads": 2, "sliding_window": 8},
+    "qwen2": _QWEN2,
+    "qwen2/tied": {**_QWEN2, "tie_word_embeddings": True},
+    # The first layer attends to everything, the others through the window.
+    "qwen2/window": {**_QWEN2, "use_sliding_window": True, "max_window_layers": 1},
+    "qwen2_moe": _QWEN2_MOE,
+    "qwen2_moe/all-sparse": {**_QWEN2_MOE, "mlp_only_layers": [], "norm_topk_prob": True},
+    "qwen3": {**_LLAMA, "model_type": "qwen3", "rms_norm_eps": 1e-6},
+    "qwen3/tied": {**_LLAMA, "model_type": "qwen3", "attention_bias": True, "tie_word_embeddings": True},
+    "gemma": {**_LLAMA, "model_type": "gemma", "hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": True},
+    "gemma/one-kv-head": {
+        **_LLAMA, "model_type": "gemma", "hidden_act": "gelu", "num_key_value_heads": 1, "tie_word_embeddings": True,
+    },
+    "phi3": {**_MISTRAL, "model_type": "phi3", "head_dim": 10},
+    "phi3/partial-rotation": {
+        **_MISTRAL, "model_type": "phi3", "head_dim": 10, "sliding_window": None,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.4},
+    },
+    "glm": _GLM,
+    "gpt2": _GPT2,
+    "gpt2/narrow-mlp": {**_GPT2, "n_inner": 72},
+    "gptj": _GPTJ,
+    "starcoder": {**_GPT2, "model_type": "gpt_bigcode", "activation_function": "gelu_pytorch_tanh",
+                  "multi_query": True},
+    "starcoder/all-kv-heads": {**_GPT2, "model_type": "gpt_bigcode", "activation_function": "gelu",
+                               "multi_query": False},
+    "starcoder2": _STARCODER2,
+    "starcoder2/no-bias": {**_STARCODER2, "use_bias": False, "sliding_window": None, "tie_word_embeddings": False},
+    "santacoder": _SANTACODER,
+    "qwen": _QWEN,
+    "baichuan": {**_BAICHUAN, "architectures": ["BaiChuanForCausalLM"]},
+    "baichuan/v1-13b": _BAICHUAN_13B,
+    "baichuan/v2-7b": {**_BAICHUAN, "z_loss_weight": 0},
+    "baichuan/v2-13b": {**_BAICHUAN_13B, "z_loss_weight": 0},
+    "chatglm": _CHATGLM,
+    "chatglm/2-long": {**_CHATGLM, "_name_or_path": "THUDM/chatglm2-6b-32k", "rope_ratio": 4},
+    "chatglm/3-long": {**_CHATGLM, "_name_or_path": "THUDM/chatglm3-6b-32k", "rope_ratio": 50,
+                       "multi_query_group_num": 4},
+    "internlm": _INTERNLM,
+    "internlm/no-bias": {**_INTERNLM, "bias": False},
+    "internlm2": _INTERNLM2,
+}  # fmt: skip
