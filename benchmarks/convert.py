@@ -2,8 +2,8 @@
 
     python -m benchmarks.convert [--folder DIR] [--runs 5] [--tp 8]
 
-Writes a random bfloat16 Llama of the TinyLlama shape (22 layers, 2.2 GB) and one of four times its layers'
-bytes, and converts them to the `inductor` target's rank files. A conversion is a fresh process: interpreter
+Writes a random bfloat16 Llama of the TinyLlama shape (22 layers, 2.2 GB) and one of four times the bytes,
+and converts them to the `inductor` target's rank files. A conversion is a fresh process: interpreter
 start, plan, sha256 of every file and fsync are in its time. Conversions and copies alternate; the first pair
 is not counted. Prints the median of each, the median of the ratios of the pairs, and the peak resident memory
 of the conversions of both models. The disk needs 27 GB, all of which is removed again.
@@ -70,7 +70,7 @@ def main() -> None:
     options = parser.parse_args()
     print(machine())
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        work = Path(name)
+        work = Path(name).absolute()
         models = {}
         for size, layers in (("1x", LAYERS), ("4x", LARGE_LAYERS)):
             models[size] = work / size
