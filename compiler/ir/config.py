@@ -20,6 +20,7 @@ Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
 Mlp = Literal["gated", "plain", "moe"]
 Position = Literal["rope", "learned", "alibi"]
 Rotary = Literal["half", "interleaved"]
+Head = Literal["linear", "l2_rows"]
 
 ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu", "swish": "silu", "swiglu": "silu", "gelu": "gelu", "relu": "relu",
@@ -45,6 +46,7 @@ class Traits:
     qkv_bias: bool | str = False
     out_bias: bool | str = False
     mlp_bias: bool | str = False
+    head: Head = "linear"  # l2_rows: every row of the head's weight is divided by its length
     head_bias: bool = False
     tied: bool | str = "tie_word_embeddings"
     embedding_scale: Literal["none", "sqrt_hidden"] = "none"
@@ -156,6 +158,7 @@ class ModelConfig:
     qkv_bias: bool = False
     out_bias: bool = False
     mlp_bias: bool = False
+    head: Head = "linear"
     head_bias: bool = False
     tied: bool = False
     embedding_scale: float = 1.0
@@ -240,6 +243,7 @@ def read_config(
         rope_scaling=_rope_scaling(hf, rope_scaling) if traits.position == "rope" else None,
         parallel_residual=traits.parallel_residual,
         qk_norm=traits.qk_norm,
+        head=traits.head,
         head_bias=traits.head_bias,
         embedding_scale=hidden**0.5 if traits.embedding_scale == "sqrt_hidden" else 1.0,
         shared_expert_gate=traits.shared_expert_gate,

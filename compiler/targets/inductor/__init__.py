@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 from compiler.errors import RefusedError
 from compiler.ir.config import ModelConfig
-from compiler.targets import Need
+from compiler.targets import PLAIN, Need, TargetOptions
 from compiler.targets.inductor.layout import layouts, rank_plans
 
 __all__ = ["check", "layouts", "name", "needs", "rank_plans"]
@@ -14,15 +15,20 @@ __all__ = ["check", "layouts", "name", "needs", "rank_plans"]
 name = "inductor"
 
 
-def check(config: ModelConfig) -> None:
-    """Raises RefusedError for what the decoder does not compute."""
+def check(config: ModelConfig, _tp: int = 1, options: TargetOptions = PLAIN) -> None:
+    """Raises RefusedError for what the decoder does not compute, and for options of other toolchains."""
+    if options != PLAIN:
+        asked = ", ".join(f.name for f in fields(options) if getattr(options, f.name) != f.default)
+        raise RefusedError(f"target `inductor` is split by tp alone; found {asked}", hint="Leave these options out.")
+    if config.head != "linear":
+        raise RefusedError(f"target `inductor` computes a plain output layer; this model's is {config.head}")
     if config.position == "alibi":
         raise RefusedError(
             "target `inductor` computes rotary and learned positions; this model uses alibi",
         )
 
 
-def needs(config: ModelConfig) -> Sequence[Need]:
+def needs(config: ModelConfig, _tp: int = 1, _options: TargetOptions = PLAIN) -> Sequence[Need]:
     """A compile process holds torch, the graph of one segment and a C++ compiler; packages hold no weights."""
     kinds = set(config.layer_kinds)
     segments = 2 + len({kind.window for kind in kinds}) + len({kind.mlp for kind in kinds})
