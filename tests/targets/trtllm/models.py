@@ -250,6 +250,53 @@ CASES: dict[str, Case] = {
 }  # fmt: skip
 
 
+def _same_as(case: str, architecture: str, **changes: Any) -> Case:
+    """An architecture whose class is not in transformers, but whose mathematics is that of one that is."""
+    return replace(CASES[case], config=replace(CASES[case].config, architecture=architecture, **changes))
+
+
+# Positions by alibi: Llama whose rotation turns by nothing, and whose mask holds the slopes.
+_ALIBI = Case(
+    _config("BaichuanForCausalLM", position="alibi", rotary_dim=0, kv_heads=HEADS),
+    _hf(model_type="llama", num_key_value_heads=HEADS,
+        rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 1e15}),
+    _LLAMA,
+    _MODEL,
+)  # fmt: skip
+# GLM-4 in transformers; ChatGLM 2 and 3 are the same mathematics under older names.
+_GLM = Case(
+    _config("ChatGLMModel", qkv_bias=True, rotary="interleaved", rotary_dim=DIM // 2),
+    _hf(model_type="glm", attention_bias=True, partial_rotary_factor=0.5,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}),
+    _all(
+        _pick(**_NORMS, **_ATTENTION, mlp_down="mlp.down_proj"),
+        _split("mlp", "mlp.gate_up_proj", _rows(96, 96), ("gate", "up")),
+    ),
+    _MODEL,
+)  # fmt: skip
+CASES |= {
+    "internlm": _same_as("llama-biases", "InternLMForCausalLM", mlp_bias=True),
+    "internlm2": _same_as("llama", "InternLM2ForCausalLM"),
+    "qwen1": _same_as("qwen2", "QWenLMHeadModel"),
+    "santacoder": _same_as("starcoder", "GPT2LMHeadCustomModel"),
+    "baichuan-v1-7b": _same_as("llama", "BaiChuanForCausalLM"),
+    "baichuan-v1-13b": _ALIBI,
+    "baichuan-v2-7b": _same_as("llama", "BaichuanForCausalLM", head="l2_rows"),
+    "baichuan-v2-13b": replace(_ALIBI, config=replace(_ALIBI.config, head="l2_rows")),
+    "chatglm": _GLM,
+}
+
+
+def _mask(config: ModelConfig) -> Tensor | None:
+    """Causal, with alibi's slope of each of the 8 heads: 1/2, 1/4 ... 1/256."""
+    if config.position != "alibi":
+        return None
+    distance = torch.arange(len(TOKENS))[:, None] - torch.arange(len(TOKENS))[None, :]
+    slopes = 2.0 ** -torch.arange(1, HEADS + 1)
+    mask = -slopes[:, None, None] * distance
+    return mask.masked_fill(distance < 0, float("-inf"))[None]
+
+
 @cache
 def tensors_of(name: str) -> tuple[dict[TensorId, NDArray[np.float32]], NDArray[np.float32]]:
     """Canonical tensors of a random model, and the logits that transformers gives for `TOKENS`, [S, vocab]."""
@@ -260,9 +307,11 @@ def tensors_of(name: str) -> tuple[dict[TensorId, NDArray[np.float32]], NDArray[
         AutoConfig.for_model(**case.hf), dtype=torch.float32, attn_implementation="eager"
     ).eval()
     _spread(model)
+    found = {key: value.clone() for key, value in model.state_dict().items()}
     with torch.no_grad():
-        logits = model(torch.from_numpy(TOKENS)[None]).logits[0].numpy()
-    found = dict(model.state_dict())
+        if case.config.head == "l2_rows":
+            model.lm_head.weight.copy_(torch.nn.functional.normalize(model.lm_head.weight))
+        logits = model(torch.from_numpy(TOKENS)[None], attention_mask=_mask(case.config)).logits[0].numpy()
     stored = {f"{role}.{part}": found[f"{stem}.{part}"] for role, stem in case.model.items()
               for part in ("weight", "bias") if f"{stem}.{part}" in found}  # fmt: skip
     stored |= {f"layers.{i}.{key}": value for i in range(LAYERS)
@@ -270,18 +319,6 @@ def tensors_of(name: str) -> tuple[dict[TensorId, NDArray[np.float32]], NDArray[
     sizes = axis_sizes(case.config)
     wanted = model_tensors(case.config)
     return {t: stored[str(t)].reshape(shape_of(t, sizes)).numpy().copy() for t in wanted}, logits
-
-
-def random_tensors(config: ModelConfig, seed: int = 0) -> dict[TensorId, NDArray[np.float32]]:
-    """Canonical tensors of a model that has no class in transformers."""
-    random = np.random.default_rng(seed)
-    sizes = axis_sizes(config)
-    result = {}
-    for tensor in model_tensors(config):
-        shape = shape_of(tensor, sizes)
-        noise = random.standard_normal(shape).astype(np.float32)
-        result[tensor] = 1 + 0.2 * noise if len(shape) == 1 and tensor.part == "weight" else noise * 0.3
-    return result
 
 
 def _spread(model: torch.nn.Module) -> None:
