@@ -19,7 +19,6 @@ so that a copy that differs between ranks shows. Float32, numpy, one layer in me
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,9 +37,7 @@ from compiler.targets.trtllm.judge_math import (
     silu,
     softmax,
 )
-
-Tensors = Mapping[str, NDArray[np.float32]]
-"""A rank file: iterating gives names, indexing reads one tensor as float32."""
+from compiler.targets.trtllm.judge_model import File, Model, Tensors
 
 _SCALES_EMBEDDING = ("GemmaForCausalLM",)
 """Model classes that multiply the embedding by sqrt(hidden)."""
@@ -60,8 +57,8 @@ def logits(
     Raises:
         ArtifactError: a tensor is missing, has another shape than its module, or belongs to no module.
     """
-    files = [_File(rank, tensors) for rank, tensors in enumerate(ranks)]
-    model = _Model(config, len(files))
+    files = [File(rank, tensors) for rank, tensors in enumerate(ranks)]
+    model = Model(config, len(files))
     stages = [files[i : i + model.tp] for i in range(0, len(files), model.tp)]
     per_stage = model.layers // model.pp
     x = _embed(model, stages[0], token_ids)
@@ -75,106 +72,14 @@ def logits(
     return out
 
 
-class _File:
-    """One rank's tensors; remembers which were asked for."""
-
-    def __init__(self, rank: int, tensors: Tensors) -> None:
-        self.rank, self.tensors = rank, tensors
-        self.read: set[str] = set()
-
-    def get(self, name: str, *shape: int) -> Array:
-        if name not in self.tensors:
-            raise ArtifactError(f"rank {self.rank} has no tensor `{name}` {list(shape)}")
-        self.read.add(name)
-        array = self.tensors[name]
-        if array.shape != shape:
-            raise ArtifactError(
-                f"rank {self.rank}: `{name}`: the module's shape is {list(shape)}, found {list(array.shape)}"
-            )
-        return array
-
-    def maybe(self, name: str, *shape: int) -> Array | None:
-        return self.get(name, *shape) if name in self.tensors else None
-
-
-@dataclass(frozen=True)
-class _Model:
-    """config.json as the model classes read it."""
-
-    config: Mapping[str, Any]
-    world: int
-
-    def __post_init__(self) -> None:
-        expected = self.config["mapping"]["world_size"]
-        if self.world != expected or self.tp * self.pp != expected:
-            raise ArtifactError(f"config.json is for {expected} ranks, tp {self.tp} x pp {self.pp}; found {self.world}")
-
-    @property
-    def tp(self) -> int:
-        return int(self.config["mapping"]["tp_size"])
-
-    @property
-    def pp(self) -> int:
-        return int(self.config["mapping"]["pp_size"])
-
-    @property
-    def layers(self) -> int:
-        return int(self.config["num_hidden_layers"])
-
-    @property
-    def hidden(self) -> int:
-        return int(self.config["hidden_size"])
-
-    @property
-    def vocab_rows(self) -> int:
-        """Rows of a table that is split over the vocabulary, on one rank."""
-        return -(-int(self.config["vocab_size"]) // self.tp)
-
-    @property
-    def heads(self) -> int:
-        return int(self.config["num_attention_heads"]) // self.tp
-
-    @property
-    def kv_heads(self) -> int:
-        return -(-int(self.config["num_key_value_heads"]) // self.tp)
-
-    @property
-    def head_size(self) -> int:
-        return int(self.config["head_size"])
-
-    @property
-    def rotary_dim(self) -> int:
-        c = self.config
-        dim = c.get("rotary_dim") or c.get("rotary_embedding_dim") or self.head_size * c.get("rotary_pct", 1.0)
-        return int(dim)
-
-    @property
-    def ffn(self) -> int:
-        """Width of the dense mlp on one rank. Qwen 1 counts gate and up together."""
-        width = int(self.config["intermediate_size"])
-        return (width // 2 if self.config.get("qwen_type") == "qwen" else width) // self.tp
-
-    @property
-    def experts(self) -> int:
-        return int(self.config.get("moe", {}).get("num_experts") or self.config.get("moe_num_experts") or 0)
-
-    @property
-    def moe_split(self) -> tuple[int, int]:
-        """moe_tp, moe_ep. Before 0.11 a mode says which of the two all ranks are: 1 whole experts, 2 columns."""
-        mapping = self.config["mapping"]
-        if "moe_num_experts" in self.config:
-            return (1, self.tp) if self.config["moe_tp_mode"] == 1 else (self.tp, 1)
-        return int(mapping.get("moe_tp_size", self.tp)), int(mapping.get("moe_ep_size", 1))
-
-
-def _norm(model: _Model, file: _File, name: str, x: Array) -> Array:
+def _norm(model: Model, file: File, name: str, x: Array) -> Array:
     weight = file.get(f"{name}.weight", model.hidden)
     bias = file.maybe(f"{name}.bias", model.hidden)
     eps = float(model.config["norm_epsilon"])
     return rms_norm(x, weight, eps) if bias is None else layer_norm(x, weight, bias, eps)
 
 
-def _embed(model: _Model, files: Sequence[_File], token_ids: NDArray[np.int64]) -> list[Array]:
+def _embed(model: Model, files: Sequence[File], token_ids: NDArray[np.int64]) -> list[Array]:
     tables = [("transformer.vocab_embedding.weight", int(model.config["vocab_size"]), token_ids)]
     if model.config["position_embedding_type"] == "learned_absolute":
         positions = int(model.config["max_position_embeddings"])
@@ -198,7 +103,7 @@ def _lookup(table: Array, ids: NDArray[np.int64]) -> Array:
     return np.asarray(table[np.where(mine, ids, 0)] * mine[:, None])
 
 
-def _layer(model: _Model, files: Sequence[_File], at: str, x: list[Array], window: int | None) -> list[Array]:
+def _layer(model: Model, files: Sequence[File], at: str, x: list[Array], window: int | None) -> list[Array]:
     before = [_norm(model, file, at + "input_layernorm", own) for file, own in zip(files, x, strict=True)]
     attention = [
         _attention(model, file, r, at, own, window) for r, (file, own) in enumerate(zip(files, before, strict=True))
@@ -224,12 +129,12 @@ def _plus(x: Array, bias: Array | None) -> Array:
     return x if bias is None else x + bias
 
 
-def _linear(file: _File, name: str, x: Array, rows: int) -> Array:
+def _linear(file: File, name: str, x: Array, rows: int) -> Array:
     """x [S, in] -> [S, rows], with the module's bias where there is one."""
     return _plus(x @ file.get(f"{name}.weight", rows, x.shape[-1]).T, file.maybe(f"{name}.bias", rows))
 
 
-def _attention(model: _Model, file: _File, rank: int, at: str, x: Array, window: int | None) -> Array:
+def _attention(model: Model, file: File, rank: int, at: str, x: Array, window: int | None) -> Array:
     """The rank's summand of the output projection, without its bias."""
     config, d = model.config, model.head_size
     h, k = model.heads, model.kv_heads
@@ -252,7 +157,7 @@ def _attention(model: _Model, file: _File, rank: int, at: str, x: Array, window:
     return np.asarray(out.reshape(len(x), h * d) @ file.get(at + "attention.dense.weight", model.hidden, h * d).T)
 
 
-def _mlp(model: _Model, file: _File, rank: int, at: str, x: Array) -> Array:
+def _mlp(model: Model, file: File, rank: int, at: str, x: Array) -> Array:
     """The rank's summand of the mlp, without the bias of proj."""
     if model.experts:
         return _experts(model, file, rank, at, x) + _shared_expert(model, file, at, x)
@@ -277,7 +182,7 @@ def _swiglu(x: Array) -> Array:
     return first * silu(second)
 
 
-def _experts(model: _Model, file: _File, rank: int, at: str, x: Array) -> Array:
+def _experts(model: Model, file: File, rank: int, at: str, x: Array) -> Array:
     config = model.config
     moe = config.get("moe") or {"top_k": config["moe_top_k"], "normalization_mode": config["moe_normalization_mode"]}
     moe_tp, moe_ep = model.moe_split
@@ -301,7 +206,7 @@ def _experts(model: _Model, file: _File, rank: int, at: str, x: Array) -> Array:
     return out
 
 
-def _shared_expert(model: _Model, file: _File, at: str, x: Array) -> Array:
+def _shared_expert(model: Model, file: File, at: str, x: Array) -> Array:
     width = int(model.config.get("moe_shared_expert_intermediate_size") or 0) // model.tp
     if not width:
         return np.zeros_like(x)
@@ -312,7 +217,7 @@ def _shared_expert(model: _Model, file: _File, at: str, x: Array) -> Array:
     return np.asarray(out / (1 + np.exp(-gate)))
 
 
-def _head(model: _Model, files: Sequence[_File], x: list[Array]) -> Array:
+def _head(model: Model, files: Sequence[File], x: list[Array]) -> Array:
     parts = [
         _linear(file, "lm_head", _norm(model, file, "transformer.ln_f", own), model.vocab_rows)
         for file, own in zip(files, x, strict=True)

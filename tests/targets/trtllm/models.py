@@ -1,7 +1,7 @@
-"""Tiny models of transformers, as ModelConfig and canonical tensors: written by hand from the architectures, with no recipe.
+"""Tiny models of transformers as ModelConfig and canonical tensors: written by hand from the architectures, no recipe.
 
-`fill` of each case takes what transformers calls its tensors to roles; the other direction of the comparison, logits,
-comes from the model itself. A `Case` whose model class is not in transformers has a reference of its own.
+`layer` and `model` of a case take what transformers calls its tensors to roles; the logits to compare with come from
+the model itself. An architecture that transformers lacks borrows the class that does the same mathematics.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _pick(**names: str) -> Callable[[Roles, str], Roles]:
     """Roles by their names in a layer; the dots of a role are written as underscores."""
 
     def layer(found: Roles, prefix: str) -> Roles:
-        roles = {}
+        roles: Roles = {}
         for role, name in names.items():
             for part in ("weight", "bias"):
                 if f"{prefix}{name}.{part}" in found:
@@ -73,7 +73,7 @@ def _split(role: str, name: str, rows: Callable[[Tensor], list[Tensor]], into: t
     """A fused tensor, cut by `rows`."""
 
     def layer(found: Roles, prefix: str) -> Roles:
-        roles = {}
+        roles: Roles = {}
         for part in ("weight", "bias"):
             if f"{prefix}{name}.{part}" in found:
                 pieces = rows(found[f"{prefix}{name}.{part}"])

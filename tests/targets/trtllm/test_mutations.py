@@ -1,4 +1,4 @@
-"""The judge must see every mistake that shapes do not reveal. Each mutation is a layout's mistake, made in the files."""
+"""The judge must see every mistake that shapes do not reveal. Each is a layout's mistake, made in the files."""
 
 from __future__ import annotations
 
