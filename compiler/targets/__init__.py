@@ -9,12 +9,13 @@ import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from compiler.errors import UsageError
-from compiler.ir.config import ModelConfig
+from compiler.ir.config import LayerKind, ModelConfig
 from compiler.ir.layout import Layout
 from compiler.ir.lazy import Lazy, RankPlan
+from compiler.ir.limits import Limits
 from compiler.ir.roles import TensorId
 
 
@@ -68,6 +69,12 @@ class Target(Protocol):
         options: TargetOptions = PLAIN,
     ) -> Sequence[RankPlan]:
         """The files of the ranks, tp x pp of them."""
+
+    def specs(self, config: ModelConfig, tp: int, dtype: str, limits: Limits) -> Sequence[Any]:
+        """What is to be compiled: one spec a package (see stages/compile.py)."""
+
+    def segment_names(self, kind: LayerKind) -> tuple[str, str]:
+        """The two segments that compute a layer of this kind."""
 
     def needs(self, config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN) -> Sequence[Need]:
         """What compiling takes."""

@@ -9,8 +9,9 @@ from compiler.errors import RefusedError
 from compiler.ir.config import ModelConfig
 from compiler.targets import PLAIN, Need, TargetOptions
 from compiler.targets.inductor.layout import layouts, rank_plans
+from compiler.targets.inductor.segments import segment_names, specs
 
-__all__ = ["check", "layouts", "name", "needs", "rank_plans"]
+__all__ = ["check", "layouts", "name", "needs", "rank_plans", "segment_names", "specs"]
 
 name = "inductor"
 

@@ -1,0 +1,93 @@
+"""The model of the benchmarks: a Llama of the TinyLlama shape (2.2 GB in bfloat16) with random weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+HIDDEN, FFN, VOCAB, HEADS, KV_HEADS, LAYERS = 2048, 5632, 32000, 32, 4, 22
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def write_checkpoint(folder: Path, layers: int = LAYERS) -> None:
+    """Write config.json and one safetensors file into `folder`, which is made. Values are normal, as after training."""
+    import numpy as np
+
+    from compiler.store.writer import Planned, RankFile
+
+    folder.mkdir(parents=True)
+    head = HIDDEN // HEADS
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens": (VOCAB, HIDDEN)}
+    for layer in range(layers):
+        names = {
+            "input_layernorm": (HIDDEN,),
+            "self_attn.q_proj": (HIDDEN, HIDDEN),
+            "self_attn.k_proj": (KV_HEADS * head, HIDDEN),
+            "self_attn.v_proj": (KV_HEADS * head, HIDDEN),
+            "self_attn.o_proj": (HIDDEN, HIDDEN),
+            "post_attention_layernorm": (HIDDEN,),
+            "mlp.gate_proj": (FFN, HIDDEN),
+            "mlp.up_proj": (FFN, HIDDEN),
+            "mlp.down_proj": (HIDDEN, FFN),
+        }
+        shapes |= {f"model.layers.{layer}.{name}": shape for name, shape in names.items()}
+    shapes |= {"model.norm": (HIDDEN,), "lm_head": (VOCAB, HIDDEN)}
+    plan: list[Planned] = [(f"{name}.weight", "BF16", shape) for name, shape in shapes.items()]
+    rng = np.random.default_rng(0)
+    with RankFile(folder / "model.safetensors", plan) as file:
+        for _, _, shape in plan:
+            left = int(np.prod(shape))
+            while left:
+                count = min(left, 1 << 22)
+                values = rng.standard_normal(count, np.float32)
+                values *= 0.02
+                values += len(shape) == 1  # norms
+                file.append((values.view(np.uint32) >> 16).astype(np.uint16).data)
+                left -= count
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16",
+        "hidden_size": HIDDEN, "intermediate_size": FFN, "vocab_size": VOCAB, "num_hidden_layers": layers,
+        "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "max_position_embeddings": 2048,
+        "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": False,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def weight_bytes_of_a_token() -> int:
+    """Bytes of the weights that a decode step reads: all but the embedding table."""
+    layer = HIDDEN * (2 * HIDDEN + 2 * KV_HEADS * HIDDEN // HEADS + 3 * FFN)
+    return 2 * (LAYERS * layer + VOCAB * HIDDEN)
+
+
+def prepared(work: Path) -> tuple[Path, Path]:
+    """Checkpoint and artifact in `work`, made where they are missing."""
+    checkpoint, artifact = work / "tinyllama", work / "tinyllama-artifact"
+    if not (checkpoint / "config.json").exists():
+        write_checkpoint(checkpoint)
+    if not artifact.exists():
+        run_cli("build", "--model", str(checkpoint), "--output", str(artifact), cache=work / "cache")
+    return checkpoint, artifact
+
+
+def run_cli(*arguments: str, cache: Path) -> None:
+    """`lmi-compile` in a process of its own, with a stage cache of its own."""
+    subprocess.run(
+        [sys.executable, "-m", "compiler", *arguments],
+        check=True, cwd=ROOT, env={**os.environ, "LMI_COMPILE_CACHE": str(cache)},
+    )  # fmt: skip
+
+
+def machine() -> str:
+    """Date, processor and cores, for the first line of a result."""
+    names = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    return f"{datetime.now(UTC):%Y-%m-%d}, {names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+
+
+def _lines(path: str) -> list[str]:
+    file = Path(path)
+    return file.read_text().splitlines() if file.exists() else []

@@ -1,0 +1,80 @@
+"""What `generate` does: prompts in, answers out, as text or as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TextIO
+
+from compiler.errors import UsageError
+from compiler.runtime.generate import load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from compiler.runtime.generate import Model
+    from compiler.runtime.params import Completion, GenerationParams
+
+
+def answer(
+    artifact: Path,
+    prompts: Sequence[str],
+    params: GenerationParams,
+    out: TextIO,
+    *,
+    stream: bool,
+    log_probs: bool,
+    as_json: bool,
+) -> None:
+    """Write the answers to `out`. One prompt is streamed if `stream`; `-` among the prompts is every line of
+    stdin.
+
+    Raises what `runtime.generate.load` and `Model.generate` raise.
+    """
+    texts = [text for prompt in prompts for text in (_lines() if prompt == "-" else [prompt])]
+    with load(artifact) as model:
+        if len(texts) == 1 and stream and not as_json:
+            done = [_streamed(model, texts[0], params, out)]
+        else:
+            done = model.generate(texts, params)
+            if not as_json:
+                out.writelines(f"{completion.text}\n" for completion in done)
+    if as_json:
+        out.write(json.dumps([_facts(p, c) for p, c in zip(texts, done, strict=True)], indent=2) + "\n")
+        return
+    for completion in done:
+        if log_probs:
+            out.writelines(f"{token.log_prob:10.4f}  {token.text!r}\n" for token in completion.tokens)
+        print(_note(completion), file=sys.stderr)
+
+
+def _lines() -> list[str]:
+    found = [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    if not found:
+        raise UsageError("`-` reads one prompt a line from stdin, and stdin had none")
+    return found
+
+
+def _streamed(model: Model, prompt: str, params: GenerationParams, out: TextIO) -> Completion:
+    completion = None
+    for piece in model.stream(prompt, params):
+        out.write(piece.text)
+        out.flush()
+        completion = piece.completion
+    out.write("\n")
+    assert completion is not None
+    return completion
+
+
+def _facts(prompt: str, completion: Completion) -> dict[str, Any]:
+    return {"prompt": prompt, **asdict(completion)}
+
+
+def _note(completion: Completion) -> str:
+    return (
+        f"{completion.prompt_tokens} prompt tokens, {len(completion.tokens)} new ones, "
+        f"finish_reason {completion.finish_reason}, "
+        f"first token after {completion.seconds_to_first_token:.2f} s"
+    )

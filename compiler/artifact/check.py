@@ -1,0 +1,153 @@
+"""Does this artifact fit this machine, and is it whole? Asked before anything of it is loaded.
+
+The loader of compiled packages checks nothing itself: the wrong torch crashes, the wrong CPU dies of SIGILL.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from compiler.artifact.isa import features, isa, missing_for
+from compiler.artifact.manifest import load_manifest
+from compiler.errors import ArtifactError, IncompatibleError
+from compiler.store.digest import sha256_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from compiler.artifact.manifest import Device, Manifest
+    from compiler.store.digest import Digest
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What runs here. `torch`: its version, None where not installed. `capability`: of the CUDA device, if
+    any.
+    """
+
+    torch: str | None
+    isa: str
+    features: frozenset[str]
+    capability: str | None = None
+
+
+def this_machine(*, cuda: bool = False) -> Machine:
+    """Imports torch only where `cuda` asks what the GPU is."""
+    try:
+        version = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        version = None
+    return Machine(version, isa(), features(), _capability() if cuda and version else None)
+
+
+def check_machine(manifest: Manifest, machine: Machine | None = None) -> None:
+    """Raises IncompatibleError where this machine cannot run the artifact: torch, instruction set, GPU."""
+    machine = machine or this_machine(cuda=manifest.device.kind == "cuda")
+    built, found = manifest.toolchain.get("torch"), machine.torch
+    if built is not None and (found is None or _minor(found) != _minor(built)):
+        raise IncompatibleError(
+            f"`{manifest.name}` was built with torch {built}; this machine has {found or 'no torch'}",
+            hint=f"install torch {_minor(built)} (`pip install 'torch=={_minor(built)}.*'`), "
+            "or build the artifact again with the torch that is here",
+        )
+    if manifest.device.kind == "cuda":
+        _check_capability(manifest, machine.capability)
+    else:
+        _check_isa(manifest.name, manifest.device, machine)
+
+
+def check_files(
+    manifest: Manifest,
+    folder: Path,
+    *,
+    full: bool = False,
+    digest: Callable[[Path], Digest] = sha256_file,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Raises ArtifactError that lists every file that is missing, has another size, or (`full`) other bytes.
+
+    `digest` computes the sha256 of a file; `progress(bytes)` is told after each one.
+    """
+    problems = []
+    for file in manifest.files:
+        path = folder / file.path
+        try:
+            found = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            problems.append(f"{file.path}: missing, expected {file.size} bytes")
+            continue
+        if not stat.S_ISREG(found.st_mode):
+            problems.append(f"{file.path}: expected a file, found a folder or a special file")
+        elif found.st_size != file.size:
+            problems.append(f"{file.path}: expected {file.size} bytes, found {found.st_size}")
+        elif full:
+            actual = digest(path)
+            if actual != file.digest:
+                problems.append(f"{file.path}: expected {file.digest}, found {actual}")
+            if progress is not None:
+                progress(file.size)
+    if problems:
+        raise ArtifactError(
+            "\n".join([f"{len(problems)} damaged file(s) in {folder}:", *(f"  {p}" for p in problems)]),
+            hint="copy the artifact again from where it was built, or build it again",
+        )
+
+
+def check_artifact(folder: Path, *, full: bool = False) -> Manifest:
+    """The manifest of an artifact that this machine can run and whose files are all there (`full`: by
+    digest).
+
+    Raises ArtifactError, IncompatibleError.
+    """
+    manifest = load_manifest(folder)
+    check_machine(manifest)
+    check_files(manifest, folder, full=full)
+    return manifest
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split("+")[0].split(".")[:2])
+
+
+def _check_isa(name: str, device: Device, machine: Machine) -> None:
+    if device.isa is None:
+        return
+    lacking = missing_for(device.isa, machine.features)
+    if lacking is None or (device.isa != machine.isa and not device.isa.startswith("x86-64")):
+        lost = f"`{device.isa}`"
+    else:
+        missing = sorted({*lacking, *(set(device.features) - machine.features)})
+        lost = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
+    if lost:
+        beyond = f" with {', '.join(device.features)}" if device.features else ""
+        raise IncompatibleError(
+            f"`{name}` was compiled for {device.isa}{beyond}; this CPU is {machine.isa} and lacks {lost}",
+            hint="build it again with `--march x86-64-v3` (any server CPU since 2013), or on this machine",
+        )
+
+
+def _check_capability(manifest: Manifest, found: str | None) -> None:
+    wanted = manifest.device.capability
+    if found is None:
+        raise IncompatibleError(
+            f"`{manifest.name}` was compiled for a GPU of compute capability {wanted}; torch sees none here",
+            hint="run it on a machine with such a GPU, or build it with `--device cpu`",
+        )
+    if found != wanted:
+        raise IncompatibleError(
+            f"`{manifest.name}` was compiled for compute capability {wanted}; the GPU here has {found}",
+            hint="build it again on a machine with the GPU that will run it",
+        )
+
+
+def _capability() -> str | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    major, minor = torch.cuda.get_device_capability()
+    return f"{major}.{minor}"

@@ -1,0 +1,229 @@
+"""manifest.json: what an artifact is, what it was made of and by, where it runs, and every one of its files.
+
+    ARTIFACT/manifest.json
+             weights/rank{r}.safetensors       one file a rank
+             packages/<segment>.<phase>.pt2    compiled segments, shared by all ranks and by layers of one
+             kind tokenizer/                        tokenizer, generation config and config.json of the source
+             reference.safetensors             token ids and the logits that the source model gives for them
+
+Nothing in it depends on when, where or by whom it was made: the same build twice gives the same bytes. The
+digest of an artifact is the sha256 of the bytes of its manifest as they stand in the file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from compiler.errors import ArtifactError
+from compiler.store.digest import Descriptor, Digest, canonical_json, digest_bytes
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+def _inside(path: str) -> str:
+    """A path of the artifact: relative, `/` between parts, inside the folder, in one spelling."""
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or str(pure) != path or "\\" in path or path == ".":
+        raise ValueError(f"expected a relative path inside the artifact, found {path!r}")
+    return path
+
+
+InnerPath = Annotated[str, Field(min_length=1), AfterValidator(_inside)]
+Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Model(_Strict):
+    """The source. `repo_id` and `revision` (a commit) where it came from a model hub; `config` is
+    ModelConfig's JSON.
+    """
+
+    source: Literal["hub", "local", "s3"]
+    repo_id: str | None
+    revision: str | None
+    recipe: str
+    architecture: str
+    config: dict[str, Any]
+    source_digest: Sha256
+
+
+class Device(_Strict):
+    """What the packages run on. `isa`: the level that they were compiled for (CPU), and `features` beyond it,
+    in Linux's spelling (`--march native`). `capability`: CUDA's compute capability ("9.0").
+    """
+
+    kind: Literal["cpu", "cuda"]
+    isa: str | None = None
+    features: tuple[str, ...] = ()
+    capability: str | None = None
+
+
+class Parallel(_Strict):
+    tp: Size
+
+
+class ArtifactLimits(_Strict):
+    """`max_positions`: tokens of one row, prompt and answer; `max_batch`: rows; `prefill_chunk`: tokens a
+    step.
+    """
+
+    max_positions: Size
+    max_batch: Size
+    prefill_chunk: Size
+
+
+class File(_Strict):
+    """One file: `size` in bytes, `digest` of its bytes."""
+
+    path: InnerPath
+    media_type: str
+    digest: Sha256
+    size: Count
+
+
+class Numerics(_Strict):
+    """How far the artifact's logits are from the reference's, over `tokens` positions. Definitions:
+    stages/numerics.py.
+    """
+
+    reference: str
+    reference_file: InnerPath
+    tokens: Size
+    max_abs: float
+    mean_abs: float
+    cosine: float
+    top1_agreement: float
+    kl: float
+    kl_median: float
+    thresholds: dict[str, float]
+
+
+class Manifest(_Strict):
+    """`layers`: of each layer, its attention segment and its mlp segment. `packages`: "<segment>.<phase>" to
+    path.
+    """
+
+    schema_version: Literal[1] = 1
+    name: Annotated[str, Field(min_length=1)]
+    model: Model
+    target: str
+    toolchain: dict[str, str]
+    device: Device
+    parallel: Parallel
+    dtype: Literal["bfloat16", "float16", "float32"]
+    limits: ArtifactLimits
+    layers: tuple[tuple[str, str], ...]
+    packages: dict[str, InnerPath]
+    files: tuple[File, ...]
+    plan_digest: Sha256
+    numerics: Numerics | None = None
+    stand_in: bool = False
+    """Made by a stand-in toolchain of the tests: proves nothing about a real one."""
+
+    @model_validator(mode="after")
+    def _one_whole(self) -> Manifest:
+        paths = [file.path for file in self.files]
+        if len(set(paths)) != len(paths):
+            raise ValueError("two files of one path")
+        if MANIFEST in paths:
+            raise ValueError(f"{MANIFEST} cannot list itself")
+        listed = set(paths)
+        lost = sorted({*self.packages.values(), *self.rank_files} - listed)
+        if self.numerics is not None:
+            lost += sorted({self.numerics.reference_file} - listed)
+        if lost:
+            raise ValueError(f"not among `files`: {', '.join(lost)}")
+        used = {segment for layer in self.layers for segment in layer}
+        built = {name.rpartition(".")[0] for name in self.packages}
+        if not used <= built:
+            raise ValueError(f"layers use segments without a package: {', '.join(sorted(used - built))}")
+        return self
+
+    @property
+    def rank_files(self) -> tuple[str, ...]:
+        """Path of every rank's weights, in the order of ranks."""
+        return tuple(f"weights/rank{rank}.safetensors" for rank in range(self.parallel.tp))
+
+    @property
+    def descriptors(self) -> tuple[Descriptor, ...]:
+        return tuple(Descriptor(f.path, f.media_type, f.digest, f.size) for f in self.files)
+
+    def to_bytes(self) -> bytes:
+        """The bytes of manifest.json: sorted keys, two spaces, one spelling of every number."""
+
+        data = json.loads(canonical_json(self.model_dump(mode="json")))
+        return (json.dumps(data, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n").encode()
+
+    @property
+    def digest(self) -> Digest:
+        return digest_bytes(self.to_bytes())
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """manifest.json of an artifact. Raises ArtifactError where it is missing or not a manifest of this
+    version.
+    """
+    path = folder / MANIFEST
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ArtifactError(
+            f"{folder} is not an artifact: expected a folder with {MANIFEST}",
+            hint="pass the folder that `lmi-compile build --output` made",
+        ) from None
+    return parse_manifest(data, str(path))
+
+
+def parse_manifest(data: bytes, name: str = MANIFEST) -> Manifest:
+    """A manifest from its bytes; `name` is what errors call it. Raises ArtifactError that lists all that is
+    wrong.
+    """
+    version = _version_of(data)
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{name}: schema version {version}; this lmi-compile reads up to {SCHEMA_VERSION}",
+            hint="upgrade lmi-compile, or build the artifact again with this version",
+        )
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(str(part) for part in problem['loc']) or 'manifest'}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_context=False)
+        ]
+        raise ArtifactError(
+            "\n".join([f"{name} is not a manifest of an artifact:", *lines[:20]]),
+            hint="copy the artifact again from where it was built, or build it again",
+        ) from None
+
+
+def json_schema() -> bytes:
+    """The JSON schema of manifest.json, for readers in other languages; tests/snapshots has the committed
+    copy.
+    """
+
+    schema = Manifest.model_json_schema()
+    return (json.dumps(schema, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _version_of(data: bytes) -> object:
+
+    try:
+        parsed = json.loads(data)
+    except ValueError:
+        return None
+    return parsed.get("schema_version") if isinstance(parsed, dict) else None
+
+
+if __name__ == "__main__":
+    print(json_schema().decode(), end="")

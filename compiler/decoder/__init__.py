@@ -1,0 +1,1 @@
+"""The mathematics of a decoder over roles and traits, in torch."""

@@ -1,0 +1,135 @@
+"""The four segments of a decoder, on one rank. A model is
+
+    x = sum over ranks of embed(tokens)
+    for each layer:    x = x + sum over ranks of attn(x)
+                       x = x + sum over ranks of mlp(x)          (parallel_residual: both from the same x, one sum)
+    logits = head(x), the ranks' columns side by side
+
+What a segment returns is this rank's summand: the sums are the caller's. All tensors of a segment come in one mapping,
+by the names below; those of the weights are the names of the rank file without `layers.{i}.`.
+
+| name           | shape                   | dtype   | what                                                       |
+|----------------|-------------------------|---------|------------------------------------------------------------|
+| token_ids      | [B, S]                  | int64   |                                                            |
+| positions      | [B, S]                  | int64   | of each token in its row                                   |
+| key_positions  | [L]                     | int64   | 0 ... L - 1: the part of the cache in use                  |
+| first          | []                      | model   | 1 on rank 0, else 0: who adds what must be added once      |
+| vocab_offset   | []                      | int64   | first row of `embed.weight` in the whole vocabulary        |
+| rope.cos, .sin | [R, rotary_dim / 2]     | model   | `rotary.tables`, R above every position                    |
+| cache_k, _v    | [Bmax, T, kv_heads, D]  | model   | written in place; T >= L, T above every position           |
+| x              | [B, S, H]               | model   | the residual stream                                        |
+| last           | [B, K]                  | int64   | the indices (0 ... S - 1) of each row that want logits     |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compiler.decoder.attention import attend, mask, store
+from compiler.decoder.kernels import PLAIN, Kernels
+from compiler.decoder.mlp import ACTIVATIONS, gated
+from compiler.decoder.moe import route
+from compiler.decoder.norm import normalize
+from compiler.decoder.rotary import rotate
+from compiler.ir.config import LayerKind, ModelConfig
+
+Tensors = Mapping[str, Tensor]
+
+
+def embed(config: ModelConfig, t: Tensors) -> Tensor:
+    """token_ids, positions -> [B, S, H]; zero where another rank holds the token's row."""
+    table = t["embed.weight"]
+    local = t["token_ids"] - t["vocab_offset"]
+    mine = (local >= 0) & (local < table.shape[0])
+    x = F.embedding(torch.where(mine, local, 0), table) * mine[..., None]
+    if config.embedding_scale != 1.0:
+        # Rounded to the dtype of the model, as transformers does.
+        x = x * float(torch.tensor(config.embedding_scale, dtype=x.dtype))
+    if config.position == "learned":
+        x = x + F.embedding(t["positions"], t["position.weight"]) * t["first"]
+    return x
+
+
+def attn(config: ModelConfig, window: int | None, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
+    """x -> [B, S, H] to be summed over ranks; the keys and values of x are in the cache afterwards."""
+    x, positions = t["x"], t["positions"]
+    batch, length, _ = x.shape
+    cache_k, cache_v = t["cache_k"], t["cache_v"]
+    kv_heads, dim = cache_k.shape[2:]
+
+    qkv = kernels.linear(_norm(config, "attn.norm", t), t["attn.qkv.weight"], t.get("attn.qkv.bias"))
+    heads = qkv.shape[-1] // dim - 2 * kv_heads
+    q, k, v = qkv.view(batch, length, -1, dim).split((heads, kv_heads, kv_heads), dim=2)
+    if config.qk_norm:
+        q = normalize("rms", q, t["attn.q_norm.weight"], None, config.norm_eps)
+        k = normalize("rms", k, t["attn.k_norm.weight"], None, config.norm_eps)
+    if config.position == "rope":
+        cos, sin = t["rope.cos"][positions], t["rope.sin"][positions]
+        q, k = rotate(config.rotary, q, cos, sin), rotate(config.rotary, k, cos, sin)
+
+    store(cache_k, positions, k)
+    store(cache_v, positions, v)
+    used = t["key_positions"].shape[0]
+    keys = cache_k.narrow(0, 0, batch).narrow(1, 0, used)
+    values = cache_v.narrow(0, 0, batch).narrow(1, 0, used)
+    y = attend(q, keys, values, mask(positions, t["key_positions"], window, x.dtype))
+    return kernels.linear(y.flatten(2), t["attn.o.weight"], _once(t, "attn.o.bias"))
+
+
+def mlp(config: ModelConfig, kind: LayerKind, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
+    """x -> [B, S, H] to be summed over ranks."""
+    y = _norm(config, "attn.norm" if config.parallel_residual else "mlp.norm", t)
+    match kind.mlp:
+        case "gated":
+            return _gated_mlp(config, "mlp", y, t, kernels)
+        case "plain":
+            inner = ACTIVATIONS[config.activation](kernels.linear(y, t["mlp.up.weight"], t.get("mlp.up.bias")))
+            return kernels.linear(inner, t["mlp.down.weight"], _once(t, "mlp.down.bias"))
+        case "moe":
+            out = _moe(config, y, t, kernels)
+            if config.shared_ffn:
+                out = out + _shared(config, y, t, kernels)
+            return out
+
+
+def head(config: ModelConfig, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
+    """x, last -> float32 logits [B, K, rows of the vocabulary on this rank]. The vocabulary's padding is included."""
+    wanted = t["last"][..., None].expand(-1, -1, t["x"].shape[-1])
+    x = _norm(config, "final.norm", {**t, "x": t["x"].gather(1, wanted)})
+    weight = t["embed.weight" if config.tied else "head.weight"]
+    return kernels.linear(x, weight, t.get("head.bias")).float()
+
+
+def _norm(config: ModelConfig, role: str, t: Tensors) -> Tensor:
+    return normalize(config.norm, t["x"], t[f"{role}.weight"], t.get(f"{role}.bias"), config.norm_eps)
+
+
+def _once(t: Tensors, name: str) -> Tensor | None:
+    """The bias of a product whose summands are on several ranks: all of it on rank 0, nothing elsewhere."""
+    return t[name] * t["first"] if name in t else None
+
+
+def _gated_mlp(config: ModelConfig, role: str, y: Tensor, t: Tensors, kernels: Kernels) -> Tensor:
+    fused = kernels.linear(y, t[f"{role}.gate_up.weight"], t.get(f"{role}.gate_up.bias"))
+    inner = gated(fused, config.activation)
+    return kernels.linear(inner, t[f"{role}.down.weight"], _once(t, f"{role}.down.bias"))
+
+
+def _moe(config: ModelConfig, y: Tensor, t: Tensors, kernels: Kernels) -> Tensor:
+    tokens = y.flatten(0, 1)
+    logits = kernels.linear(tokens, t["moe.router.weight"], None)
+    chosen, share = route(logits, config.experts_per_token, renormalize=config.renormalize_experts)
+    out = kernels.experts(tokens, chosen, share, t["moe.gate_up.weight"], t["moe.down.weight"], config.activation)
+    return out.view_as(y)
+
+
+def _shared(config: ModelConfig, y: Tensor, t: Tensors, kernels: Kernels) -> Tensor:
+    """The expert that every token takes; with a gate, scaled by one sigmoid a token (Qwen-MoE)."""
+    out = _gated_mlp(config, "shared", y, t, kernels)
+    if not config.shared_expert_gate:
+        return out
+    return torch.sigmoid(kernels.linear(y, t["shared.router.weight"], None)) * out

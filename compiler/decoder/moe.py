@@ -1,0 +1,51 @@
+"""Mixture of experts: a router chooses k experts for each token; their outputs are summed by the router's weights.
+
+`loop` and `gather` are the same function in two forms. `loop` goes over the experts and takes the tokens of each: every
+weight is read once, which suits many tokens. `gather` takes the weights of the chosen experts for each token: experts
+that nobody chose are not read, which suits few tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compiler.decoder.mlp import ACTIVATIONS
+from compiler.ir.config import Activation
+
+Experts = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Activation], Tensor]
+"""x [N, H], chosen [N, k] int64, share [N, k] float32, gate_up [E, 2 F, H], down [E, H, F], activation -> [N, H]."""
+
+
+def route(logits: Tensor, k: int, *, renormalize: bool) -> tuple[Tensor, Tensor]:
+    """Router logits [N, E] -> the k experts of each token, [N, k] int64, and their shares, [N, k] float32.
+
+    Shares are softmax probabilities over all experts, in float32; `renormalize` makes those of the chosen sum to 1.
+    """
+    share, chosen = torch.topk(F.softmax(logits.float(), dim=-1), k, dim=-1)
+    return chosen, share / share.sum(-1, keepdim=True) if renormalize else share
+
+
+def loop(x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation) -> Tensor:
+    """Expert by expert over the tokens that chose it; see `Experts` for the shapes. Sums in float32."""
+    total = torch.zeros_like(x, dtype=torch.float32)
+    for expert in range(gate_up.shape[0]):
+        token, slot = torch.where(chosen == expert)
+        y = _expert(x[token], gate_up[expert], down[expert], kind)
+        total = total.index_add(0, token, y.float() * share[token, slot, None])
+    return total.to(x.dtype)
+
+
+def _expert(x: Tensor, gate_up: Tensor, down: Tensor, kind: Activation) -> Tensor:
+    gate, up = F.linear(x, gate_up).chunk(2, -1)
+    return F.linear(ACTIVATIONS[kind](gate) * up, down)
+
+
+def gather(x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation) -> Tensor:
+    """Token by token over the weights of its experts; see `Experts` for the shapes. Sums in float32."""
+    gate, up = torch.einsum("nh,nkfh->nkf", x, gate_up[chosen]).chunk(2, -1)
+    y = torch.einsum("nkf,nkhf->nkh", ACTIVATIONS[kind](gate) * up, down[chosen])
+    return (y.float() * share[..., None]).sum(1).to(x.dtype)

@@ -1,0 +1,1 @@
+"""What an LMI container and the machine under it expect."""

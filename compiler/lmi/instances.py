@@ -1,0 +1,62 @@
+"""SageMaker's accelerated instance types: how many devices tensor parallelism can use, and their memory.
+
+Source: the accelerated-computing tables of the Amazon EC2 user guide (instance types G4dn to P5en, Inf2,
+Trn1, Trn2) and SageMaker AI's list of instance types. On Neuron a device is a NeuronCore: an Inf2 or Trn1
+chip has two cores and 32 GiB; a Trn2 chip has eight cores and 96 GiB, which the runtime by default presents
+as four.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from compiler.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Instance:
+    """`devices`: what `--tp max` counts; `memory`: GiB of one device."""
+
+    accelerator: str
+    devices: int
+    memory: int
+
+
+def _sizes(family: str, accelerator: str, memory: int, counts: dict[int, str]) -> dict[str, Instance]:
+    return {
+        f"ml.{family}.{size}": Instance(accelerator, devices, memory)
+        for devices, names in counts.items()
+        for size in names.split()
+    }
+
+
+_G = {1: "xlarge 2xlarge 4xlarge 8xlarge 16xlarge", 4: "12xlarge 24xlarge", 8: "48xlarge"}
+
+INSTANCES: dict[str, Instance] = {
+    **_sizes("g4dn", "NVIDIA T4", 16, {1: "xlarge 2xlarge 4xlarge 8xlarge 16xlarge", 4: "12xlarge"}),
+    **_sizes("g5", "NVIDIA A10G", 24, _G),
+    **_sizes("g6", "NVIDIA L4", 24, _G),
+    **_sizes("g6e", "NVIDIA L40S", 48, _G),
+    **_sizes("p4d", "NVIDIA A100", 40, {8: "24xlarge"}),
+    **_sizes("p4de", "NVIDIA A100", 80, {8: "24xlarge"}),
+    **_sizes("p5", "NVIDIA H100", 80, {1: "4xlarge", 8: "48xlarge"}),
+    **_sizes("p5e", "NVIDIA H200", 141, {8: "48xlarge"}),
+    **_sizes("p5en", "NVIDIA H200", 141, {8: "48xlarge"}),
+    **_sizes("inf2", "AWS Inferentia2", 16, {2: "xlarge 8xlarge", 12: "24xlarge", 24: "48xlarge"}),
+    **_sizes("trn1", "AWS Trainium", 16, {2: "2xlarge", 32: "32xlarge"}),
+    **_sizes("trn1n", "AWS Trainium", 16, {32: "32xlarge"}),
+    **_sizes("trn2", "AWS Trainium2", 24, {64: "48xlarge"}),
+}
+
+
+def instance(name: str) -> Instance:
+    """The instance type `name`, with or without `ml.`. Raises UsageError with the nearest names."""
+    full = name if name.startswith("ml.") else f"ml.{name}"
+    if full not in INSTANCES:
+        near = difflib.get_close_matches(full, INSTANCES, n=3)
+        raise UsageError(
+            f"no accelerated instance type is called `{name}`",
+            hint=f"Nearest: {', '.join(near or ['ml.g5.12xlarge', 'ml.p4d.24xlarge'])}. Or pass `--tp N`.",
+        )
+    return INSTANCES[full]

@@ -1,0 +1,167 @@
+"""What a long command says while it works, on stderr: progress bars on a terminal, plain lines elsewhere.
+
+A stage begins, may report progress in some unit, and ends with a note. Colour never carries meaning.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.progress import Progress
+
+PLAIN_EVERY = 10.0
+"""Seconds between two lines of one stage where there is no terminal."""
+
+
+class Report(Protocol):
+    """Told by the pipeline. `progress` may come from any thread, and often."""
+
+    def begin(self, stage: str) -> None: ...
+    def progress(self, done: int, total: int, unit: str) -> None: ...
+    def end(self, note: str) -> None: ...
+    def warn(self, text: str) -> None: ...
+
+
+class Silent:
+    """Says nothing, not even warnings: for the Python API."""
+
+    def begin(self, stage: str) -> None: ...
+    def progress(self, done: int, total: int, unit: str) -> None: ...
+    def end(self, note: str) -> None: ...
+    def warn(self, text: str) -> None: ...
+
+
+class Lines:
+    """One line where a stage ends, one every ten seconds while it lasts."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._stage, self._began, self._said = "", 0.0, 0.0
+
+    def begin(self, stage: str) -> None:
+        self._stage, self._began = stage, time.monotonic()
+        self._said = self._began
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        now = time.monotonic()
+        if now - self._said < PLAIN_EVERY or done >= total:
+            return
+        self._said = now
+        rate = done / (now - self._began)
+        left = f", {seconds((total - done) / rate)} left" if rate else ""
+        self._say(f"{self._stage}: {amount(done, unit)} of {amount(total, unit)}, {amount(rate, unit)}/s{left}")
+
+    def end(self, note: str) -> None:
+        self._say(f"{self._stage}: {note} ({seconds(time.monotonic() - self._began)})")
+
+    def warn(self, text: str) -> None:
+        self._say(f"warning: {text}")
+
+    def close(self) -> None:
+        """Leave the terminal as it was, after an error too."""
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+class Bars(Lines):
+    """A bar with rate and time left while a stage lasts, which makes way for the line of its end."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._bar: Progress | None = None
+        self._shown = 0.0
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        now = time.monotonic()
+        if now - self._shown < 0.1 and done < total:
+            return
+        self._shown = now
+        if self._bar is None:
+            self._bar = _bar(self._stream)
+            self._bar.add_task(self._stage, total=total, text="")
+            self._bar.start()
+        rate = done / max(now - self._began, 1e-9)
+        text = f"{amount(done, unit)} of {amount(total, unit)}, {amount(rate, unit)}/s"
+        self._bar.update(self._bar.task_ids[0], completed=done, total=total, text=text)
+
+    def end(self, note: str) -> None:
+        self._stop()
+        super().end(note)
+
+    def warn(self, text: str) -> None:
+        self._stop()
+        super().warn(text)
+
+    def close(self) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def for_stream(stream: TextIO | None = None) -> Lines | Bars:
+    """Bars where the stream is a terminal and this is not CI, else lines."""
+    stream = stream or sys.stderr
+    if stream.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb":
+        return Bars(stream)
+    return Lines(stream)
+
+
+def amount(count: float, unit: str) -> str:
+    """`2.2 GB` for bytes (powers of 1000), `7 packages` for everything else."""
+    if unit != "bytes":
+        return f"{count:.3g} {unit}" if count != int(count) else f"{int(count)} {unit}"
+    for name in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000 or name == "TB":
+            break
+        count /= 1000
+    return f"{count:.0f} {name}" if name == "B" else f"{count:.3g} {name}"
+
+
+def seconds(count: float) -> str:
+    """`0.8 s`, `42 s`, `3 min 5 s`, `2 h 7 min`."""
+    if count < 10:
+        return f"{count:.1f} s"
+    whole = round(count)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ()) -> str:
+    """Columns of text, two spaces apart; numbers (first character a digit) to the right."""
+    lines = [header, *rows] if header else list(rows)
+    widths = [max(len(row[i]) for row in lines) for i in range(len(lines[0]))] if lines else []
+    right = [bool(rows) and all(row[i][:1].isdigit() or not row[i] for row in rows) for i in range(len(widths))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in lines
+    )
+
+
+def _bar(stream: TextIO) -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description:<8}"),
+        BarColumn(),
+        TextColumn("{task.fields[text]}"),
+        TimeRemainingColumn(),
+        console=Console(file=stream),
+        transient=True,
+    )

@@ -1,0 +1,121 @@
+"""What a user asks for, typed; and the first step of every answer: the plan, and what it is made from."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from compiler import targets
+from compiler.errors import UsageError
+from compiler.ir.parallel import largest_parallel
+from compiler.stages.plan import Ask, Plan, make_plan
+from compiler.store.cache import cache_folder
+from compiler.store.source import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from compiler.ir.recipe import Recipe
+    from compiler.store.checkpoint import Checkpoint
+    from compiler.store.source import Files, ResolvedSource
+
+
+class Recipes(Protocol):
+    """The package `recipes`, which nothing below the command line imports."""
+
+    def available(self) -> tuple[str, ...]: ...
+    def load(self, name: str) -> Recipe: ...
+    def for_config(self, hf: Mapping[str, Any]) -> tuple[str, Recipe]: ...
+    def published(self, model: str) -> str | None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRequest:
+    """Which model, and what of it. `model`: see store/source.py. `devices`: tp becomes the most that fits on
+    so many.
+    """
+
+    model: str
+    recipes: Recipes
+    ask: Ask = field(default_factory=Ask)
+    revision: str | None = None
+    recipe: str | None = None
+    target: str = "inductor"
+    devices: int | None = None
+    cache: Path = field(default_factory=cache_folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest(PlanRequest):
+    """`force` replaces another artifact at `output`; `rehash` trusts no digest computed before; `until`: of
+    STAGES.
+    """
+
+    output: Path
+    name: str | None = None
+    tokenizer: Path | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+    march: str = "x86-64-v3"
+    jobs: int | None = None
+    until: str = "verify"
+    force: bool = False
+    rehash: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    source: ResolvedSource
+    checkpoint: Checkpoint
+    plan: Plan
+
+
+def prepare(request: PlanRequest, files: Files = "metadata") -> Prepared:
+    """The plan, and what it was made from; `files` "all" fetches the weights too. Raises LmiCompileError."""
+    recipes, ask = request.recipes, request.ask
+    known = [model for name in recipes.available() for model in recipes.load(name).models]
+    model = recipes.published(request.model) or request.model
+    source = resolve(model, request.revision, cache=request.cache / "sources", files=files, known=known)
+    checkpoint = source.checkpoint(request.cache / "unpickled")
+    hf = checkpoint.config
+    if request.recipe is None:
+        name, recipe = recipes.for_config(hf)
+    else:
+        name, recipe = request.recipe, recipes.load(request.recipe)
+    if request.devices is not None:
+        config = recipe.resolve(hf, ask.variant).model_config(hf, ask.rope_scaling)
+        ask = replace(ask, tp=largest_parallel(config, request.devices))
+    plan = make_plan(name, recipe, targets.load(request.target), hf, checkpoint.tensors, ask)
+    return Prepared(source, checkpoint, plan)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `1GiB`, `512MiB`, `2 GB`, `1048576`. Raises UsageError."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMGT])(i)?)?B?\s*", text, re.IGNORECASE)
+    if match is None or not float(match[1]):
+        raise UsageError(
+            f"`{text}` is not a size", hint="a size is a number of bytes, or a number with MiB, GiB, MB or GB"
+        )
+    power = "KMGT".index(match[2].upper()) + 1 if match[2] else 0
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+
+
+def parse_tp(text: str) -> int | None:
+    """A number of ranks; None for `max`. Raises UsageError."""
+    if text == "max":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"`--tp {text}`: expected a number from 1 up, or `max`", hint="pass `--tp 1` to begin with")
+    return int(text)
+
+
+def devices_here() -> int:
+    """Accelerators of this machine, as the drivers list them. Raises UsageError where there are none."""
+    found = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    if not found:
+        raise UsageError(
+            "`--tp max` counts accelerators, and this machine has none",
+            hint="pass `--instance-type ml.g5.12xlarge` (where the artifact will run), or `--tp N`",
+        )
+    return found

@@ -1,0 +1,97 @@
+"""What rank 0 tells the followers, as bytes on their standard input: a header of int64 and, for a step, its arrays.
+
+    CONNECT port                          join the group
+    ALLOCATE batch length                 new caches
+    STEP batch length wanted used         then token_ids, positions [batch, length] and last [batch, wanted]
+    MOVE source target                    one row of all caches
+
+The end of the input means stop: it also comes when rank 0 dies.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Ids = npt.NDArray[np.int64]
+
+_HEADER = struct.Struct("<5q")
+_CONNECT, _ALLOCATE, _STEP, _MOVE = range(1, 5)
+
+
+@dataclass(frozen=True)
+class Connect:
+    port: int
+
+
+@dataclass(frozen=True)
+class Allocate:
+    """Caches of `batch` rows and `length` positions; what was in them is gone."""
+
+    batch: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One pass of tokens through the model: of `batch` rows, `length` tokens each.
+
+    token_ids, positions [batch, length]: tokens and their positions in their rows. last [batch, wanted]: the indices of
+    the tokens whose logits are wanted, none where `wanted` is 0. used: how many positions of the cache may be seen.
+    """
+
+    token_ids: Ids
+    positions: Ids
+    last: Ids
+    used: int
+
+
+@dataclass(frozen=True)
+class Move:
+    """Copy the cache of row `source` over the one of row `target`."""
+
+    source: int
+    target: int
+
+
+Command = Connect | Allocate | Step | Move
+
+
+def encode(command: Command) -> bytes:
+    match command:
+        case Connect(port):
+            return _HEADER.pack(_CONNECT, port, 0, 0, 0)
+        case Allocate(batch, length):
+            return _HEADER.pack(_ALLOCATE, batch, length, 0, 0)
+        case Move(source, target):
+            return _HEADER.pack(_MOVE, source, target, 0, 0)
+        case Step(token_ids, positions, last, used):
+            batch, length = token_ids.shape
+            header = _HEADER.pack(_STEP, batch, length, last.shape[1], used)
+            return header + token_ids.tobytes() + positions.tobytes() + last.tobytes()
+
+
+def decode(read: Callable[[int], bytes]) -> Command | None:
+    """The next command of a stream; None at its end. `read(n)` gives n bytes, fewer only at the end."""
+    header = read(_HEADER.size)
+    if len(header) < _HEADER.size:
+        return None
+    kind, a, b, c, d = _HEADER.unpack(header)
+    match kind:
+        case 1:
+            return Connect(a)
+        case 2:
+            return Allocate(a, b)
+        case 4:
+            return Move(a, b)
+    size = 8 * (2 * a * b + a * c)
+    data = read(size)
+    if len(data) < size:
+        return None
+    words = np.frombuffer(data, dtype=np.int64)
+    token_ids, positions, last = np.split(words, [a * b, 2 * a * b])
+    return Step(token_ids.reshape(a, b), positions.reshape(a, b), last.reshape(a, c), d)

@@ -1,0 +1,204 @@
+"""One model on its ranks: rank 0 leads, its own share of the work included.
+
+Engine (rank 0) --command--> Ranks --> follower: Share      every Share runs the same segments on its own weights,
+       \\---------------------> Share                        the sums over ranks keep them in step
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.errors import RankError
+from compiler.runtime.commands import Allocate, Command, Move, Step
+from compiler.runtime.group import Alone, CollectiveError, Group
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from compiler.ir.config import ModelConfig
+    from compiler.runtime.ranks import Ranks
+
+Logits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One compiled segment at one place of the model: its weights by position in the list of inputs, gaps elsewhere."""
+
+    run: Callable[[list[Tensor]], Tensor]
+    inputs: tuple[Tensor | None, ...]
+    gaps: tuple[tuple[int, str], ...]
+
+    def __call__(self, values: Mapping[str, Tensor]) -> Tensor:
+        inputs: list[Any] = list(self.inputs)
+        for index, name in self.gaps:
+            inputs[index] = values[name]
+        return self.run(inputs)
+
+
+@dataclass(frozen=True)
+class Program:
+    """The segments of one phase in the order of computation, bound to the weights of this rank."""
+
+    embed: Call
+    layers: tuple[tuple[Call, Call], ...]  # attention, mlp
+    head: Call
+
+
+class Share:
+    """What one rank holds of a model: bound segments and caches. `programs(batch, length)`: those for such a step.
+
+    `constants` are the inputs of the rank: first, vocab_offset.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        programs: Callable[[int, int], Program],
+        constants: Mapping[str, Tensor],
+        *,
+        kv_heads: int,
+        dtype: torch.dtype,
+        device: str,
+    ) -> None:
+        self.group: Group = Alone()
+        self._config, self._programs, self._constants = config, programs, dict(constants)
+        self._kv_heads, self._dtype, self._device = kv_heads, dtype, device
+        self._caches: list[tuple[Tensor, Tensor]] = []
+        self._key_positions: Tensor | None = None
+
+    def allocate(self, batch: int, length: int) -> None:
+        """Caches of zeros for `batch` rows of `length` positions, two a layer; rotary tables as long as they."""
+        import torch
+
+        from compiler.decoder.rotary import tables
+
+        # Compiled segments want the cache longer than the part of it that they see.
+        room = length + 1
+        shape = (batch, room, self._kv_heads, self._config.head_dim)
+        self._caches.clear()  # the old ones are let go before the new ones are asked for
+
+        def zeros() -> Tensor:
+            return torch.zeros(shape, dtype=self._dtype, device=self._device)
+
+        self._caches = [(zeros(), zeros()) for _ in range(self._config.layers)]
+        self._key_positions = torch.arange(room, device=self._device)
+        if self._config.position == "rope":
+            cos, sin = tables(self._config, room, self._dtype)
+            self._constants |= {"rope.cos": cos.to(self._device), "rope.sin": sin.to(self._device)}
+
+    def move(self, source: int, target: int) -> None:
+        """Copy what row `source` has in the caches over row `target`."""
+        for keys, values in self._caches:
+            keys[target].copy_(keys[source])
+            values[target].copy_(values[source])
+
+    def step(self, step: Step) -> Logits | None:
+        """Run a step; on rank 0 the logits of the tokens at `last`: float32 [batch, wanted, vocab]."""
+        import torch
+
+        assert self._key_positions is not None, "a step needs caches"
+        batch, length = step.token_ids.shape
+        program = self._programs(batch, length)
+        values = {
+            **self._constants,
+            "token_ids": self._tensor(step.token_ids),
+            "positions": self._tensor(step.positions),
+            "key_positions": self._key_positions[: step.used],
+        }
+        with torch.no_grad():
+            x = self._sum(program.embed(values))
+            for (attn, mlp), (keys, rows) in zip(program.layers, self._caches, strict=True):
+                values["x"], values["cache_k"], values["cache_v"] = x, keys, rows
+                partial = attn(values)
+                if self._config.parallel_residual:
+                    x = x.add_(self._sum(partial.add_(mlp(values))))
+                    continue
+                x = x.add_(self._sum(partial))
+                values["x"] = x
+                x = x.add_(self._sum(mlp(values)))
+            if not step.last.shape[1]:
+                self.group.finish(x)
+                return None
+            values["x"], values["last"] = x, self._tensor(step.last)
+            parts = self.group.gather(program.head(values))
+            if not parts:
+                return None
+            whole = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
+            logits: Logits = self.group.finish(whole)[..., : self._config.vocab].numpy()
+            return logits
+
+    def _sum(self, partial: Tensor) -> Tensor:
+        self.group.all_reduce(partial)
+        return partial
+
+    def _tensor(self, ids: npt.NDArray[np.int64]) -> Tensor:
+        import torch
+
+        # Compiled segments take row-major inputs for granted.
+        return torch.from_numpy(np.array(ids, order="C")).to(self._device)
+
+
+class Engine:
+    """All ranks as one. After an error the ranks are no longer in step: the engine is closed and says so."""
+
+    def __init__(self, share: Share, ranks: Ranks | None) -> None:
+        self._share, self._ranks = share, ranks
+        self._closed = ""
+        self._room = (0, 0)
+
+    def make_room(self, batch: int, length: int) -> None:
+        """Caches for at least `batch` rows of `length` positions. What is in them may be lost."""
+        if batch <= self._room[0] and length <= self._room[1]:
+            return
+        self._room = (max(batch, self._room[0]), max(length, self._room[1]))
+        with self._together(Allocate(*self._room)):
+            self._share.allocate(*self._room)
+
+    def step(self, step: Step) -> Logits | None:
+        """The logits [batch, wanted, vocab] of the tokens at `step.last`; None where none are wanted.
+
+        Raises:
+            RankError: a rank ended or hangs.
+        """
+        with self._together(step):
+            return self._share.step(step)
+
+    def move(self, source: int, target: int) -> None:
+        with self._together(Move(source, target)):
+            self._share.move(source, target)
+
+    def close(self) -> None:
+        if self._ranks is not None and not self._closed:
+            self._ranks.close()
+        self._closed = self._closed or "it was closed"
+
+    @contextmanager
+    def _together(self, command: Command) -> Iterator[None]:
+        if self._closed:
+            raise RankError(f"this model cannot be used any more: {self._closed}", hint="Load it again.")
+        try:
+            if self._ranks is not None:
+                self._ranks.check()
+                self._ranks.send(command)
+            yield
+        except CollectiveError as error:
+            assert self._ranks is not None
+            raised = self._ranks.explain(str(error))
+            self._closed = raised.message
+            raise raised from error
+        except RankError as error:
+            self._closed = error.message
+            raise
+        except BaseException as error:
+            self._closed = f"it failed with {type(error).__name__}"
+            if self._ranks is not None:
+                self._ranks.kill()
+            raise

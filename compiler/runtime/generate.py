@@ -1,0 +1,205 @@
+"""Use a compiled artifact from Python.
+
+    with load("artifact") as model:
+        for piece in model.stream("Once upon", GenerationParams(max_new_tokens=40)):
+            print(piece.text, end="", flush=True)
+
+This process is rank 0. An artifact of tp > 1 starts one process for each other rank; they live until the
+model is closed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compiler.errors import RefusedError, TokenizerError, UsageError
+from compiler.ir.limits import Limits
+from compiler.runtime.batch import Row, all_logits, run
+from compiler.runtime.engine import Engine, Logits
+from compiler.runtime.params import Completion, GenerationParams, Piece
+from compiler.runtime.ranks import DEFAULT_TIMEOUT, Ranks
+from compiler.runtime.tokenizer import Tokenizer, end_ids, load_tokenizer
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from compiler.artifact.manifest import Manifest
+
+Prompt = str | Sequence[int]
+"""Text, or token ids as they are."""
+
+
+class Model:
+    """An artifact that is loaded and ready. Made by `load`; one generation at a time."""
+
+    def __init__(
+        self, engine: Engine, limits: Limits, vocab: int, tokenizer: Tokenizer | None, ends: frozenset[int]
+    ) -> None:
+        self._engine, self._limits, self._vocab = engine, limits, vocab
+        self._tokenizer, self._ends = tokenizer, ends
+        self._busy = threading.Lock()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes of the other ranks."""
+        self._engine.close()
+
+    @property
+    def max_batch(self) -> int:
+        """Rows that run at once."""
+        return self._limits.max_batch
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """The token ids of a prompt.
+
+        Raises:
+            TokenizerError: the prompt is text and the artifact has no tokenizer.
+            UsageError: no tokens, or ids outside the vocabulary.
+        """
+        if isinstance(prompt, str):
+            if self._tokenizer is None:
+                raise TokenizerError(
+                    "the prompt is text and this artifact has no tokenizer",
+                    hint="Build it with `--tokenizer DIR`, or pass token ids.",
+                )
+            ids = self._tokenizer.encode(prompt)
+        else:
+            ids = [int(token) for token in prompt]
+        if not ids:
+            raise UsageError("a prompt has at least one token; this one has none")
+        wrong = [token for token in ids if not 0 <= token < self._vocab]
+        if wrong:
+            raise UsageError(f"token ids are 0 to {self._vocab - 1}; found {', '.join(map(str, wrong[:5]))}")
+        return ids
+
+    def stream(self, prompt: Prompt, params: GenerationParams | None = None) -> Iterator[Piece]:
+        """The answer to one prompt, token by token; the last piece carries the completion.
+
+        Raises:
+            UsageError, TokenizerError: as `encode`; or another generation of this model is under way.
+            RefusedError: prompt and answer need more positions than the artifact has.
+            RankError: a rank ended or hangs.
+        """
+        row = self._row(0, prompt, params or GenerationParams())
+        with self._alone():
+            for _, piece in self._run([row]):
+                yield piece
+
+    def generate(
+        self, prompts: Sequence[Prompt], params: GenerationParams | Sequence[GenerationParams] | None = None
+    ) -> list[Completion]:
+        """The answers to prompts, in their order. `params` are one for all, or one for each.
+
+        As many prompts as the artifact takes rows run at once. Raises as `stream`, before anything runs.
+        """
+        if params is None or isinstance(params, GenerationParams):
+            params = [params or GenerationParams()] * len(prompts)
+        if isinstance(prompts, str) or len(params) != len(prompts):
+            raise UsageError(f"expected a list of prompts and as many params; found {len(params)} params")
+        rows = [self._row(i, prompt, p) for i, (prompt, p) in enumerate(zip(prompts, params, strict=True))]
+        completions: dict[int, Completion] = {}
+        with self._alone():
+            for begin in range(0, len(rows), self._limits.max_batch):
+                for index, piece in self._run(rows[begin : begin + self._limits.max_batch]):
+                    if piece.completion is not None:
+                        completions[index] = piece.completion
+        return [completions[index] for index in range(len(rows))]
+
+    def logits(self, token_ids: Sequence[int], *, decode_from: int | None = None, rows: int = 1) -> Logits:
+        """float32 [n, vocab]: after each of n tokens, what the model expects next.
+
+        Tokens from index `decode_from` on go through decode steps, those before through prefill; default: all
+        prefill. `rows` equal rows run at once, as the packages for batches do, and the last one's logits are
+        given.
+        """
+        ids = self.encode(list(token_ids))
+        self._check_positions(len(ids), 0)
+        with self._alone():
+            begin = len(ids) if decode_from is None else decode_from
+            return all_logits(self._engine, ids, self._limits.prefill_chunk, begin, rows)
+
+    def _run(self, rows: Sequence[Row]) -> Iterator[tuple[int, Piece]]:
+        return run(self._engine, rows, self._limits.prefill_chunk, self._limits.max_positions)
+
+    def _row(self, index: int, prompt: Prompt, params: GenerationParams) -> Row:
+        ids = self.encode(prompt)
+        if params.stop and self._tokenizer is None:
+            raise TokenizerError(
+                "stop sequences are text and this artifact has no tokenizer",
+                hint="Build it with `--tokenizer DIR`.",
+            )
+        self._check_positions(len(ids), params.max_new_tokens)
+        return Row(index, ids, params, self._vocab, self._ends, self._tokenizer)
+
+    def _check_positions(self, prompt: int, answer: int) -> None:
+        if prompt + answer > self._limits.max_positions:
+            raise RefusedError(
+                f"this artifact holds {self._limits.max_positions} tokens a row; "
+                f"{prompt} of the prompt and up to {answer} new ones are {prompt + answer}",
+                hint="Shorten the prompt, ask for fewer new tokens, or build with a larger `--max-positions`.",
+            )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._busy.acquire(blocking=False):
+            raise UsageError(
+                "another generation of this model is under way",
+                hint="Exhaust or close its stream first; prompts that shall run together go to `generate`.",
+            )
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+
+def load(artifact: str | Path, *, full_check: bool = False, timeout: float = DEFAULT_TIMEOUT) -> Model:
+    """Check an artifact and load it on this machine.
+
+    Nothing is loaded before the artifact is known to fit: torch's version, instruction set or GPU, every file
+    by its size (`full_check`: by its digest). `timeout`: seconds without an answer after which a rank counts
+    as hanging.
+
+    Raises:
+        ArtifactError, IncompatibleError: it is damaged, or made for another machine.
+        RankError: a rank ended or hung while loading.
+    """
+    from compiler.artifact.check import check_artifact
+
+    folder = Path(artifact).absolute()
+    manifest = check_artifact(folder, full=full_check)
+    tokenizer, ends = load_tokenizer(folder / "tokenizer"), end_ids(folder / "tokenizer")
+    engine = _start(manifest, folder, timeout)
+    return Model(engine, Limits(**manifest.limits.model_dump()), int(manifest.model.config["vocab"]), tokenizer, ends)
+
+
+def _start(manifest: Manifest, folder: Path, timeout: float) -> Engine:
+    """All ranks, loaded and joined. The followers start first: they and this process load at the same
+    time.
+    """
+    ranks = None
+    if manifest.parallel.tp > 1:
+        from compiler.runtime.follower import SHARE
+
+        ranks = Ranks(folder, manifest.parallel.tp, share=SHARE, device=manifest.device.kind, timeout=timeout)
+    try:
+        from compiler.runtime.load import share_of
+
+        share = share_of(manifest, folder, 0)
+        if ranks is not None:
+            share.group = ranks.connect()
+    except BaseException:
+        if ranks is not None:
+            ranks.kill()
+        raise
+    return Engine(share, ranks)

@@ -1,0 +1,126 @@
+"""From an artifact on disk to the share of one rank: checked, mapped, bound, and nothing copied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compiler.errors import IncompatibleError
+from compiler.ir.config import ModelConfig
+from compiler.ir.limits import Limits
+from compiler.ir.parallel import head_layout
+from compiler.runtime.engine import Call, Program, Share
+from compiler.runtime.ranks import threads_per_rank
+from compiler.targets.inductor.segments import PHASES, SegmentSpec, input_names, phase_for, specs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from compiler.artifact.manifest import Manifest
+    from compiler.runtime.follower import Role
+
+
+def share(role: Role) -> Share:
+    """The part of `role.rank`. The artifact was checked by rank 0 before followers were started."""
+    from compiler.artifact.manifest import load_manifest
+
+    return share_of(load_manifest(role.artifact), role.artifact, role.rank)
+
+
+def share_of(manifest: Manifest, folder: Path, rank: int) -> Share:
+    """The part of `rank`: weights mapped from its file (on CUDA copied to the device), packages loaded on first use."""
+    import torch
+
+    from compiler.runtime.package import Package
+
+    tp, device = manifest.parallel.tp, manifest.device.kind
+    if tp > 1:
+        torch.set_num_threads(threads_per_rank(tp))
+    if device == "cuda":
+        if torch.cuda.device_count() < tp:
+            raise IncompatibleError(
+                f"`{manifest.name}` is split over {tp} GPUs; torch sees {torch.cuda.device_count()} here",
+                hint="Run it on a machine with as many, or build it with a smaller `--tp`.",
+            )
+        torch.cuda.set_device(rank)
+
+    @cache
+    def package(name: str) -> Package:
+        return Package(folder / manifest.packages[name])
+
+    return assemble(
+        ModelConfig.from_json(manifest.model.config),
+        Limits(**manifest.limits.model_dump()),
+        manifest.layers,
+        map_weights(folder / manifest.rank_files[rank], device),
+        lambda spec, inputs: package(spec.name).run(inputs)[0],
+        rank=rank,
+        tp=tp,
+        device=device,
+    )
+
+
+def assemble(
+    config: ModelConfig,
+    limits: Limits,
+    layers: Sequence[tuple[str, str]],
+    weights: Mapping[str, Tensor],
+    run: Callable[[SegmentSpec, list[Tensor]], Tensor],
+    *,
+    rank: int,
+    tp: int,
+    device: str,
+) -> Share:
+    """A share of segments that `run` computes. `layers`: of each layer its attention and its mlp segment."""
+    import torch
+
+    table = weights["embed.weight"]
+    by_name = {spec.name: spec for spec in specs(config, tp, str(table.dtype).removeprefix("torch."), limits)}
+    programs = {
+        phase.name: bind(by_name, phase.name, layers, weights, run)
+        for phase in PHASES
+        if f"embed.{phase.name}" in by_name
+    }
+    return Share(
+        config,
+        lambda batch, length: programs[phase_for(batch, length)],
+        {
+            "first": torch.tensor(float(rank == 0), dtype=table.dtype, device=device),
+            "vocab_offset": torch.tensor(rank * table.shape[0], device=device),
+        },
+        kv_heads=head_layout(config.heads, config.kv_heads, tp).kv_heads,
+        dtype=table.dtype,
+        device=device,
+    )
+
+
+def map_weights(path: Path, device: str) -> dict[str, Tensor]:
+    """All tensors of a rank file. On the CPU they are views of the mapped file: pages are read when they are used."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt", device=device) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (the file is no mapping)
+
+
+def bind(
+    by_name: Mapping[str, SegmentSpec],
+    phase: str,
+    layers: Sequence[tuple[str, str]],
+    weights: Mapping[str, Tensor],
+    run: Callable[[SegmentSpec, list[Tensor]], Tensor],
+) -> Program:
+    """The segments of a phase with the weights they read, all others of their inputs left open."""
+    names = cache(lambda segment: input_names(by_name[f"{segment}.{phase}"]))
+
+    def call(segment: str, prefix: str = "") -> Call:
+        inputs = tuple(weights.get(prefix + name) for name in names(segment))
+        gaps = tuple((i, name) for i, name in enumerate(names(segment)) if inputs[i] is None)
+        return Call(partial(run, by_name[f"{segment}.{phase}"]), inputs, gaps)
+
+    return Program(
+        embed=call("embed"),
+        layers=tuple((call(attn, f"layers.{i}."), call(mlp, f"layers.{i}.")) for i, (attn, mlp) in enumerate(layers)),
+        head=call("head"),
+    )

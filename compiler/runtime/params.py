@@ -1,0 +1,95 @@
+"""What a caller asks of a generation, and what comes back. Plain data: importing this loads nothing heavy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from compiler.errors import UsageError
+
+FinishReason = Literal["length", "eos_token", "stop_sequence"]
+"""The words that LMI containers use."""
+
+MOST_TOP_LOG_PROBS = 20
+
+
+@dataclass(frozen=True)
+class GenerationParams:
+    """How to choose tokens and when to stop.
+
+    temperature 0 is greedy: the most likely token, and `top_k`, `top_p`, `seed` have no effect. The order of the steps
+    is the one of transformers: repetition penalty, temperature, top-k, top-p.
+
+    Raises:
+        UsageError: a value is outside its range; the message names all such values.
+    """
+
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    top_k: int = 0  # 0: off
+    top_p: float = 1.0  # 1: off
+    repetition_penalty: float = 1.0  # 1: off; counts the tokens of the prompt too
+    seed: int | None = None  # None: a new one each time
+    stop: tuple[str, ...] = ()
+    top_log_probs: int = 0  # the n most likely tokens are reported with every token
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        rules = {
+            "max_new_tokens": (self.max_new_tokens >= 1, "at least 1"),
+            "temperature": (math.isfinite(self.temperature) and self.temperature >= 0, "0 (greedy) or above"),
+            "top_k": (self.top_k >= 0, "0 (off) or above"),
+            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
+            "repetition_penalty": (
+                math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0,
+                "above 0 (1: off)",
+            ),
+            "seed": (self.seed is None or self.seed >= 0, "0 or above"),
+            "stop": (type(self.stop) is tuple and all(self.stop), "a tuple of texts, none of them empty"),
+            "top_log_probs": (0 <= self.top_log_probs <= MOST_TOP_LOG_PROBS, f"0 to {MOST_TOP_LOG_PROBS}"),
+        }
+        broken = [f"`{name}` is {rule}; found {getattr(self, name)!r}" for name, (ok, rule) in rules.items() if not ok]
+        if broken:
+            raise UsageError("\n".join(broken))
+
+
+@dataclass(frozen=True)
+class Token:
+    """One generated token.
+
+    `text` is what the token added to the answer; a token in the middle of a character adds nothing, the one that
+    completes it adds the character. A special token adds nothing, its `text` is its name. `log_prob` is natural and of
+    the model's own distribution: neither temperature nor penalty nor filters count.
+    """
+
+    id: int
+    text: str
+    log_prob: float
+    special: bool
+    top: tuple[tuple[int, float], ...] = ()  # (id, log_prob), most likely first
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The answer to one prompt. `seconds_to_first_token` counts from the call that asked for it."""
+
+    text: str
+    tokens: tuple[Token, ...]
+    finish_reason: FinishReason
+    prompt_tokens: int
+    log_prob: float  # sum over `tokens`
+    seconds_to_first_token: float
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one step of a stream brings: text that is safe to show, the token, and at the end the whole completion.
+
+    The texts of all pieces join to the completion's text. `text` lags behind `token` while a character is incomplete
+    or a stop sequence may be beginning.
+    """
+
+    text: str
+    token: Token
+    completion: Completion | None = None

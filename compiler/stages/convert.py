@@ -1,0 +1,191 @@
+"""From a checkpoint to rank files in one streaming pass.
+
+The plan says of each output tensor where its elements lie in the source tensors (`ir/lazy.py`). A thread owns
+some of the ranks and goes through their plans in step, one block of each rank after the other, so that the
+ranks of a thread share what has to be read for all of them. Each rank file has one writer and is written from
+front to back; the bytes do not depend on the number of threads or on the block size.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import zip_longest
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError
+from compiler.ir.lazy import ITEMSIZE
+from compiler.store.cast import CASTABLE, cast_bits
+from compiler.store.gather import Cut, Gather
+from compiler.store.writer import RankFile, check_space, file_order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from compiler.ir.lazy import Lazy, RankPlan
+    from compiler.store.checkpoint import Checkpoint
+    from compiler.store.digest import Descriptor
+    from compiler.store.gather import Block
+
+BLOCK = 4 << 20
+"""Bytes of a block, where `max_memory` allows; larger ones were not faster (benchmarks/RESULTS.md)."""
+
+BUFFERS = 3
+"""Buffers of a block's size that each thread holds: the block, the block cast, and the window of `Gather`."""
+
+
+def convert(
+    plans: Sequence[RankPlan],
+    checkpoint: Checkpoint,
+    out: Path,
+    *,
+    max_memory: int = 1 << 30,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Descriptor]:
+    """Write the rank files of `plans` into the folder `out`; their descriptors in the order of `plans`.
+
+    `max_memory`: ceiling of all buffers together, in bytes. `threads`: default the smaller of cores and
+    ranks. `progress(done_bytes, total_bytes)` is called after each block, from any of the threads.
+    Files carry temporary names until all of them are whole; an error removes them.
+
+    Raises MemoryCeilingError, DiskFullError, CheckpointError, RefusedError (a cast between dtypes that have
+    none).
+    """
+    _check(plans, checkpoint)
+    threads, block = _budget(plans, max_memory, min(threads or os.cpu_count() or 1, len(plans)))
+    total = sum(plan.nbytes for plan in plans)
+    check_space(out, [(plan.file, plan.nbytes) for plan in plans])
+    ordered = [file_order(plan.tensors, lambda tensor: tensor[1].nbytes) for plan in plans]
+    done, lock, stop = 0, threading.Lock(), threading.Event()
+
+    def advance(count: int) -> None:
+        nonlocal done
+        with lock:
+            done += count
+            if progress is not None:
+                progress(done, total)
+
+    with ExitStack() as stack:
+        sources = {path: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in checkpoint.files}
+        for descriptor in sources.values():
+            stack.callback(os.close, descriptor)
+        files = {tensor.name: sources[tensor.file] for tensor in checkpoint.tensors.values() if tensor.file}
+        writers = [
+            stack.enter_context(RankFile(out / plan.file, [(name, t.dtype, t.shape) for name, t in tensors]))
+            for plan, tensors in zip(plans, ordered, strict=True)
+        ]
+
+        def work(first: int) -> None:
+            gather = Gather(checkpoint.tensors, files, block)
+            _write(writers[first::threads], ordered[first::threads], gather, block, advance, stop)
+
+        with ThreadPoolExecutor(threads, "convert") as pool:
+            jobs = [pool.submit(work, first) for first in range(threads)]
+            try:
+                finished, _ = wait(jobs, return_when=FIRST_EXCEPTION)
+            finally:
+                stop.set()
+            for job in finished:
+                job.result()
+    return [replace(writer.descriptor, path=plan.file) for writer, plan in zip(writers, plans, strict=True)]
+
+
+def _write(
+    writers: Sequence[RankFile],
+    plans: Sequence[Sequence[tuple[str, Lazy]]],
+    gather: Gather,
+    limit: int,
+    advance: Callable[[int], None],
+    stop: threading.Event,
+) -> None:
+    """Write some ranks, in step. `stop` is looked at between blocks: a thread of another rank has failed."""
+    raw, cast = np.empty(limit, np.uint8), np.empty(0, np.uint8)
+    for blocks in zip_longest(*(_blocks(plan, limit) for plan in plans)):
+        for writer, item in zip(writers, blocks, strict=True):
+            if item is None:
+                continue
+            if stop.is_set():
+                return
+            cut, block = item
+            tensor, count = cut.tensor, prod(block.shape)
+            source = _bits(raw, tensor.source_dtype, count)
+            gather.fill(cut, block, source.reshape(block.shape))
+            if tensor.dtype != tensor.source_dtype:
+                if not cast.size:
+                    cast = np.empty(limit, np.uint8)
+                target = _bits(cast, tensor.dtype, count)
+                cast_bits(source, tensor.source_dtype, target, tensor.dtype)
+                source = target
+            writer.append(source.data)
+            advance(source.nbytes)
+    for writer in writers:
+        writer.sync()
+
+
+def _blocks(plan: Sequence[tuple[str, Lazy]], limit: int) -> Iterator[tuple[Cut, Block]]:
+    for _, tensor in plan:
+        widening = max(ITEMSIZE[tensor.dtype] // ITEMSIZE[tensor.source_dtype], 1)
+        cut = Cut(tensor, limit // widening)
+        for block in cut.blocks():
+            yield cut, block
+
+
+def _bits(buffer: np.ndarray, dtype: str, count: int) -> np.ndarray:
+    """The first `count` elements of a byte buffer, as unsigned integers as wide as `dtype`."""
+    return buffer[: count * ITEMSIZE[dtype]].view(f"u{ITEMSIZE[dtype]}")
+
+
+def _budget(plans: Sequence[RankPlan], max_memory: int, threads: int) -> tuple[int, int]:
+    """Threads, and bytes of a block, that stay within `max_memory`. Raises MemoryCeilingError.
+
+    A block holds at least one row (all of the last axis) of the widest tensor.
+    """
+    row, widest = max(
+        (max(ITEMSIZE[t.dtype], ITEMSIZE[t.source_dtype]) * t.shape[-1], name)
+        for plan in plans
+        for name, t in [("", None), *plan.tensors]
+        if t is not None and t.shape
+    )
+    row = -(-row // 64) * 64
+    if BUFFERS * row > max_memory:
+        raise MemoryCeilingError(
+            f"one row of `{widest}` takes {row:,} bytes, and {BUFFERS} buffers of it {BUFFERS * row:,}: "
+            f"more than the ceiling of {max_memory:,} bytes",
+            hint=f"pass `--max-memory` of at least {BUFFERS * row}",
+        )
+    threads = min(threads, max_memory // (BUFFERS * row))
+    block = max(min(BLOCK, max_memory // (BUFFERS * threads)), row)
+    return threads, block // 64 * 64
+
+
+def _check(plans: Sequence[RankPlan], checkpoint: Checkpoint) -> None:
+    """Refuse plans that were not made from this checkpoint, or that cast where there is no cast."""
+    for plan in plans:
+        for name, tensor in plan.tensors:
+            if tensor.dtype != tensor.source_dtype and not {tensor.dtype, tensor.source_dtype} <= set(CASTABLE):
+                raise RefusedError(
+                    f"`{name}`: no cast from {tensor.source_dtype} to {tensor.dtype}",
+                    hint=f"casts are between {', '.join(CASTABLE)}; keep the dtype of the checkpoint",
+                )
+            for piece in tensor.pieces:
+                source = checkpoint.tensors.get(piece.source)
+                last = piece.start + sum((n - 1) * step for n, step in zip(piece.shape, piece.strides, strict=True))
+                if source is None or source.dtype != tensor.source_dtype or last >= prod(source.shape):
+                    raise CheckpointError(
+                        f"`{name}` is planned from `{piece.source}` ({tensor.source_dtype}, {last + 1} "
+                        f"elements or more), the checkpoint has {source}",
+                        hint="make the plan from the checkpoint that is converted",
+                    )
+                if source.file is None:
+                    raise CheckpointError(
+                        f"only the header of `{piece.source}` is here, not its data",
+                        hint="fetch the checkpoint with its weights",
+                    )

@@ -1,0 +1,156 @@
+"""Is an artifact what its manifest says, and does it compute what the model computes?
+
+digests     every file has the size and the sha256 that the manifest states
+layout      every rank file has the tensors, shapes and dtype that follow from the manifest's config, and no
+others numerics    logits of the artifact, by both the prefill and the decode packages, against those of the
+source model
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Protocol
+
+from compiler.artifact.check import check_files, check_machine
+from compiler.artifact.manifest import Numerics, load_manifest
+from compiler.errors import ArtifactError
+from compiler.ir.config import ModelConfig
+from compiler.ir.lazy import whole
+from compiler.ir.roles import axis_sizes, model_tensors, shape_of
+from compiler.stages.numerics import THRESHOLDS, compare, judge
+from compiler.stages.plan import DTYPES
+from compiler.stages.reference import REFERENCE, read_reference
+from compiler.store.digest import sha256_file
+from compiler.store.header import HeaderError, read_header
+from compiler.targets import load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from compiler.artifact.manifest import Manifest
+    from compiler.store.digest import Digest
+
+VERSION = 2
+"""Of this stage: raised when the same artifact and reference give other figures."""
+
+
+class Logits(Protocol):
+    """Runs an artifact: token ids int64 [tokens] to logits float32 [tokens, vocab]."""
+
+    def __call__(self, artifact: Path, token_ids: NDArray[np.int64], /) -> NDArray[np.float32]: ...
+
+
+def verify(
+    folder: Path,
+    logits: Logits | None = None,
+    *,
+    expected: NDArray[np.float32] | None = None,
+    digest: Callable[[Path], Digest] = sha256_file,
+    progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """The manifest of `folder`, its `numerics` measured now by `logits` (default: the target's runtime).
+
+    `expected`: logits of the source for the reference's tokens, where those in the artifact shall not be
+    believed. `digest` computes the sha256 of a file; `progress(bytes, bytes in all)` is told of them.
+    Raises ArtifactError, IncompatibleError, NumericsError, RankError.
+    """
+    manifest = load_manifest(folder)
+    check_machine(manifest)
+    done, total = 0, sum(file.size for file in manifest.files)
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, total)
+
+    check_files(manifest, folder, full=True, digest=digest, progress=advance)
+    check_layout(manifest, folder)
+    if manifest.stand_in:
+        return manifest
+    who = manifest.numerics.reference if manifest.numerics else "its source"
+    measured = measure(manifest, folder, who, logits or run_logits, expected)
+    return manifest.model_copy(update={"numerics": measured})
+
+
+def measure(
+    manifest: Manifest,
+    folder: Path,
+    reference: str,
+    logits: Logits,
+    expected: NDArray[np.float32] | None = None,
+) -> Numerics:
+    """Figures of the artifact in `folder` against `expected`, or its reference.safetensors, made by
+    `reference`.
+
+    Raises NumericsError where a figure is beyond its threshold.
+    """
+    ids, stored = read_reference(folder / REFERENCE)
+    figures = compare(stored if expected is None else expected, logits(folder, ids))
+    judge(figures, manifest.dtype)
+    return Numerics(
+        reference=reference,
+        reference_file=REFERENCE,
+        tokens=len(ids),
+        thresholds=thresholds(manifest),
+        **asdict(figures),
+    )
+
+
+def thresholds(manifest: Manifest) -> dict[str, float]:
+    return asdict(THRESHOLDS[manifest.dtype])
+
+
+def run_logits(artifact: Path, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Logits by the runtime, so that every package has its part in them.
+
+    The first half of the tokens goes through prefill; the others through decode steps of one row, of two and
+    of as many as the artifact takes, which give the logits in turn.
+    """
+    from compiler.runtime.generate import load as load_model
+
+    begin = (len(token_ids) + 1) // 2
+    with load_model(artifact) as model:
+        batches = sorted({1, min(2, model.max_batch), model.max_batch})
+        runs = [model.logits(token_ids.tolist(), decode_from=begin, rows=rows) for rows in batches]
+    logits = runs[0].copy()
+    for turn, run in enumerate(runs):
+        logits[begin + turn :: len(runs)] = run[begin + turn :: len(runs)]
+    return logits
+
+
+def check_layout(manifest: Manifest, folder: Path) -> None:
+    """Raises ArtifactError that lists every tensor that is missing, unexpected, or of another shape or
+    dtype.
+    """
+    config = ModelConfig.from_json(manifest.model.config)
+    sizes = axis_sizes(config)
+    dtype = DTYPES[manifest.dtype]
+    sources = {t: whole(str(t), shape_of(t, sizes), dtype) for t in model_tensors(config)}
+    plans = load(manifest.target).rank_plans(config, manifest.parallel.tp, sources, dtype)
+    problems = []
+    for plan in plans:
+        try:
+            entries = read_header(folder / plan.file)
+        except HeaderError as error:
+            problems += [f"{plan.file}: {problem}" for problem in error.problems]
+            continue
+        found = {name: (entry.dtype, entry.shape) for name, entry in entries.items()}
+        expected = {name: (tensor.dtype, tensor.shape) for name, tensor in plan.tensors}
+        for name in sorted(expected.keys() | found.keys()):
+            if found.get(name) != expected.get(name):
+                wanted, there = _shown(expected.get(name)), _shown(found.get(name))
+                problems.append(f"{plan.file}: `{name}`: expected {wanted}, found {there}")
+    if problems:
+        raise ArtifactError(
+            "\n".join(["the rank files do not fit the manifest's config:", *(f"  {p}" for p in problems[:40])]),
+            hint="build the artifact again",
+        )
+
+
+def _shown(tensor: tuple[str, tuple[int, ...]] | None) -> str:
+    return "nothing" if tensor is None else f"{tensor[0]} {list(tensor[1])}"

@@ -1,0 +1,1 @@
+"""Bytes: checkpoints, safetensors files, digests, the stage cache, S3."""

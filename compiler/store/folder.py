@@ -1,0 +1,97 @@
+"""Folders that are made under a lock and put in place whole.
+
+The lock is flock(2) on the folder that is being made. It ends with its process, however that ends; what is
+found in a folder that nobody holds is rubbish; a folder that was renamed into place has left its lock's name
+free for the next.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from compiler.store.writer import sync_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+_POLL = 0.05
+"""Seconds between two tries to get a lock that another process holds: what it makes takes longer."""
+
+
+@contextmanager
+def locked_folder(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Make `folder`, empty, and hold its lock. Removed at the end if still there.
+
+    While another process holds the lock, this one waits, and calls `waiting` before it does.
+    """
+    descriptor = _try_lock(folder, create=True)
+    if descriptor is None:
+        waiting()
+    while descriptor is None:
+        time.sleep(_POLL)
+        descriptor = _try_lock(folder, create=True)
+    try:
+        for left in folder.iterdir():
+            remove_folder(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        yield
+    finally:
+        # Renamed by a commit: then another process may already be making a folder of this name.
+        if _same(folder, descriptor):
+            remove_folder(folder)
+        os.close(descriptor)
+
+
+@contextmanager
+def try_locked_folder(folder: Path) -> Iterator[bool]:
+    """Whether nobody holds the lock on an existing folder; it is ours inside the context."""
+    descriptor = _try_lock(folder, create=False) if folder.is_dir() else None
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _try_lock(folder: Path, *, create: bool) -> int | None:
+    """An open descriptor that holds the lock on what is called `folder` now, or None."""
+    if create:
+        with suppress(FileExistsError):  # with exist_ok, mkdir would raise this too: the folder may just be vanishing
+            folder.mkdir(parents=True)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    if not _same(folder, descriptor):  # its holder renamed or removed it in between
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _same(folder: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(folder.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder and all in it, gone already or not."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_through(folder: Path) -> None:
+    """fsync every file and folder below and including `folder`. Raises OSError."""
+    for path in [*folder.rglob("*"), folder]:
+        if not path.is_symlink():
+            sync_folder(path)

@@ -1,0 +1,221 @@
+"""One safetensors file, written from front to back by one writer, with its sha256 computed on the way.
+
+    8 bytes length | JSON header, padded with spaces | data, beginning at a multiple of 64 bytes, without
+    holes
+
+The format forbids holes between tensors, so their order decides how they are aligned: tensors whose size is a
+multiple of 64 bytes come first, in plan order, then those of 32, 16 ... (`file_order`). Each tensor then
+begins at a multiple of the largest power of two, up to 64, that divides its own size, so always at a multiple
+of its element size.
+
+Until it is whole the file is called NAME.part. A process that is killed leaves that name behind; the next
+writer of the same file takes it over. Two processes that write the same file at once are kept apart by a lock
+on it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from math import prod
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+from compiler.errors import DiskFullError, ResourceError
+from compiler.ir.lazy import ITEMSIZE
+from compiler.store.digest import SAFETENSORS, Descriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+
+T = TypeVar("T")
+Planned = tuple[str, str, tuple[int, ...]]
+"""Name, dtype (safetensors spelling) and shape of a tensor to be written."""
+
+ALIGNMENT = 64
+"""Bytes: a cache line, and the widest vector of any CPU that reads these files by mmap."""
+
+_PART = ".part"
+
+_FLUSH_EVERY = 32 << 20
+"""The kernel is asked to start writing to disk after this many bytes, so that the fsync at the end finds
+little to do."""
+
+
+def file_order(tensors: Sequence[T], nbytes: Callable[[T], int]) -> list[T]:
+    """The tensors in the order in which they are written; see the head of this file. Stable."""
+
+    def alignment(tensor: T) -> int:
+        size = nbytes(tensor)
+        return min(size & -size, ALIGNMENT) if size else ALIGNMENT
+
+    return sorted(tensors, key=alignment, reverse=True)
+
+
+def encode_header(tensors: Sequence[Planned]) -> bytes:
+    """The 8-byte length and the header, padded to a multiple of ALIGNMENT. Tensors in file order."""
+    fields: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, dtype, shape in tensors:
+        begin, end = end, end + prod(shape) * ITEMSIZE[dtype]
+        fields[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+    if len(fields) != len(tensors) + 1:
+        raise ValueError("two tensors of one name in the plan of a file")
+    header = json.dumps(fields, separators=(",", ":")).encode("ascii")
+    header += b" " * (-(8 + len(header)) % ALIGNMENT)
+    return len(header).to_bytes(8, "little") + header
+
+
+class RankFile:
+    """Writer of one file; a context manager. `append` takes the data in file order, in pieces of any size.
+
+    Leaving the context without an error makes the file whole and durable under its name, and sets
+    `descriptor`; leaving it with an error removes what was written. Raises DiskFullError and ResourceError
+    (being written by another process).
+    """
+
+    descriptor: Descriptor
+
+    def __init__(self, path: Path, tensors: Sequence[Planned]) -> None:
+        self.path = path
+        self.header = encode_header(tensors)
+        self.size = len(self.header) + sum(prod(shape) * ITEMSIZE[dtype] for _, dtype, shape in tensors)
+        self._part = path.with_name(path.name + _PART)
+        self._hash = hashlib.sha256()
+        self._written = self._flushed = 0
+        self._file = -1
+
+    def __enter__(self) -> RankFile:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = _open_locked(self._part)
+        try:
+            os.ftruncate(self._file, 0)
+            os.posix_fallocate(self._file, 0, self.size)
+            self.append(self.header)
+        except OSError as error:
+            self._remove()
+            self._full(error)
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def append(self, data: bytes | memoryview) -> None:
+        """Hash and write the next bytes. Raises DiskFullError."""
+        self._hash.update(data)
+        view = memoryview(data).cast("B")
+        try:
+            while view.nbytes:
+                view = view[os.write(self._file, view) :]
+        except OSError as error:
+            self._full(error)
+        self._written += memoryview(data).nbytes
+        if self._written - self._flushed >= _FLUSH_EVERY:
+            _start_writeback(self._file, self._flushed, self._written - self._flushed)
+            self._flushed = self._written
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._remove()
+            return
+        try:
+            if self._written != self.size:
+                raise ValueError(f"{self.path}: planned {self.size} bytes, got {self._written}")
+            self.sync()
+            self._part.replace(self.path)
+            sync_folder(self.path.parent)
+        except BaseException:
+            self._remove()
+            raise
+        os.close(self._file)
+        self.descriptor = Descriptor(self.path.name, SAFETENSORS, "sha256:" + self._hash.hexdigest(), self.size)
+
+    def sync(self) -> None:
+        """Wait until everything written so far is on disk. Raises DiskFullError."""
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            self._full(error)
+
+    def _remove(self) -> None:
+        self._part.unlink(missing_ok=True)
+        os.close(self._file)
+
+    def _full(self, error: OSError) -> NoReturn:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise error
+        raise disk_full(self.path, self.size, shutil.disk_usage(self.path.parent).free) from error
+
+
+def disk_full(path: Path, needed: int, free: int) -> DiskFullError:
+    """The error that says how much `path` needs and how much is free (bytes)."""
+    return DiskFullError(
+        f"no space for {path}: needs {needed:,} bytes, {free:,} are free on its disk",
+        hint=f"free {max(needed - free, 0):,} bytes, or choose a folder on another disk with `--output`",
+    )
+
+
+def check_space(folder: Path, files: Sequence[tuple[str, int]]) -> None:
+    """Refuse before anything is written where `files` (name, bytes) together do not fit. Raises
+    DiskFullError.
+
+    What an interrupted run left under the temporary names will be overwritten, so it counts as free.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    needed = sum(nbytes for _, nbytes in files)
+    parts = [folder / f"{name}{_PART}" for name, _ in files]
+    free = shutil.disk_usage(folder).free + sum(part.stat().st_blocks * 512 for part in parts if part.exists())
+    if needed > free:
+        raise disk_full(folder, needed, free)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _open_locked(part: Path) -> int:
+    """Open `part` under an exclusive lock. Not truncated: until the lock is ours it may be someone's finished
+    file."""
+    while True:
+        file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if part.exists() and part.stat().st_ino == os.fstat(file).st_ino:
+                return file
+        except BlockingIOError:
+            os.close(file)
+            raise ResourceError(
+                f"{part} is being written by another process",
+                hint="wait for it, or choose another `--output`",
+            ) from None
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)  # renamed or removed between open and lock
+
+
+_SYNC_FILE_RANGE_WRITE = 2
+_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
+if _sync_file_range is not None:
+    _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+
+
+def _start_writeback(file: int, offset: int, nbytes: int) -> None:
+    """Start writing dirty pages without waiting (Linux, sync_file_range(2)); only a hint, so errors do not
+    matter."""
+    if _sync_file_range is not None:
+        _sync_file_range(file, offset, nbytes, _SYNC_FILE_RANGE_WRITE)

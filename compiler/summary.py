@@ -1,0 +1,118 @@
+"""What commands print on stdout for people to read; `--json` prints the same facts for scripts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from compiler.report import amount, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from compiler.artifact.manifest import Manifest
+    from compiler.pipeline import BuildResult
+    from compiler.stages.doctor import Diagnosis
+    from compiler.stages.plan import Plan
+    from compiler.store.cache import Stored
+
+
+def plan_text(plan: Plan) -> str:
+    """Model, what each rank holds, what each stage needs."""
+    c, heads = plan.config, plan.heads
+    copies = f", each on {heads.kv_copies} ranks" if heads.kv_copies > 1 else ""
+    cache = f", {amount(plan.kv_bytes_at_limits, 'bytes')} of KV cache a rank"
+    kinds = sorted({kind.name for kind in c.layer_kinds})
+    facts = [
+        ("model", f"{c.architecture} (recipe {plan.recipe}), {c.layers} layers: {', '.join(kinds)}"),
+        ("source", f"{len(plan.account.tensors)} tensors, {amount(plan.source_bytes, 'bytes')}"),
+        ("target", f"{plan.target}, tp {plan.tp}, {plan.dtype}"),
+        ("heads", f"{heads.heads} query and {heads.kv_heads} kv heads a rank{copies}"),
+        ("KV cache", f"{plan.kv_bytes_per_token:,} bytes a token and rank"),
+        ("limits", f"{plan.limits.max_positions} positions, {plan.limits.max_batch} rows{cache}"),
+    ]
+    ranks = [(rank.file, str(len(rank.tensors)), amount(rank.nbytes, "bytes")) for rank in plan.ranks]
+    needs = [(n.stage, amount(n.memory, "bytes"), amount(n.disk, "bytes"), n.note) for n in plan.needs]
+    return "\n\n".join(
+        [
+            table(facts),
+            table(ranks, ("rank file", "tensors", "bytes")),
+            table(needs, ("stage", "memory", "disk", "")),
+        ]
+    )
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """What an artifact is and what it runs on."""
+    m, device, found = manifest.model, manifest.device, manifest.numerics
+    source = f"{m.repo_id} at {m.revision}" if m.repo_id else m.source
+    runs_on = f"cuda, compute capability {device.capability}" if device.kind == "cuda" else f"cpu, {device.isa}"
+    facts = [
+        ("name", manifest.name + (" (made by a stand-in toolchain)" if manifest.stand_in else "")),
+        ("digest", manifest.digest),
+        ("model", f"{m.architecture} (recipe {m.recipe}), {source}"),
+        ("target", f"{manifest.target}, tp {manifest.parallel.tp}, {manifest.dtype}"),
+        ("runs on", runs_on + (f" with {', '.join(device.features)}" if device.features else "")),
+        ("toolchain", ", ".join(f"{name} {value}" for name, value in sorted(manifest.toolchain.items()))),
+        ("limits", f"{manifest.limits.max_positions} positions, {manifest.limits.max_batch} rows"),
+        ("layers", f"{len(manifest.layers)}: {', '.join(sorted({' + '.join(p) for p in manifest.layers}))}"),
+        ("files", f"{len(manifest.files)}, {amount(sum(f.size for f in manifest.files), 'bytes')}"),
+        ("numerics", numerics_text(manifest) if found else "not measured"),
+    ]
+    return table(facts)
+
+
+def numerics_text(manifest: Manifest) -> str:
+    found = manifest.numerics
+    if found is None:
+        return "digests and layout are right; its logits were not computed"
+    return (
+        f"logits of {found.tokens} tokens against {found.reference}: median KL {found.kl_median:g} nats, "
+        f"cosine {found.cosine:g}, top-1 agreement {found.top1_agreement:g}"
+    )
+
+
+def build_text(result: BuildResult) -> str:
+    """The artifact's folder; or how far the build was asked to go."""
+    if result.manifest is None:
+        return "no artifact was asked for; what was made is kept in the cache"
+    return str(result.output)
+
+
+def models_text(rows: Sequence[dict[str, Any]]) -> str:
+    """Recipes, the architectures they read, the targets that take them, and the names that `--model`
+    knows.
+    """
+    return table(
+        [
+            (row["recipe"], ", ".join(row["architectures"]), ", ".join(row["targets"]), ", ".join(row["models"]))
+            for row in rows
+        ],
+        ("recipe", "architectures", "targets", "names for `--model`"),
+    )
+
+
+def diagnosis_text(diagnosis: Diagnosis) -> str:
+    """One line a finding, then what can be built and run."""
+    findings = [(f.subject, f.state, f.text + (f" -> {f.remedy}" if f.remedy else "")) for f in diagnosis.findings]
+    abilities = [
+        (a.target, "yes" if a.compiles else "no", "yes" if a.runs else "no", a.why) for a in diagnosis.abilities
+    ]
+    return table(findings) + "\n\n" + table(abilities, ("target", "builds here", "runs here", ""))
+
+
+def cache_text(entries: Sequence[Stored]) -> str:
+    """One line an entry, the most recently used first, then the sum."""
+    import datetime
+
+    rows = [
+        (
+            entry.stage,
+            entry.key[:12],
+            str(entry.files),
+            amount(entry.nbytes, "bytes"),
+            datetime.datetime.fromtimestamp(entry.used, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        )
+        for entry in entries
+    ]
+    total = f"{len(entries)} entries, {amount(sum(entry.nbytes for entry in entries), 'bytes')}"
+    return (table(rows, ("stage", "key", "files", "size", "last used")) + "\n\n" if rows else "") + total

@@ -1,0 +1,236 @@
+"""The process boundary to torch's compiler and to g++.
+
+    compile_segments ── threads ──> worker process ── torch.export, AOTInductor ──> g++ (through `_WRAPPER`)
+                                    worker process
+
+Bytes are reproducible wherever they are compiled: workers run in a folder of their own that is gone afterwards, and the
+wrapper around g++ keeps this machine's paths out of the libraries, `worker.repack` keeps them out of the archives.
+The same specs, toolchain and march give the same bytes in any folder, in any order, with any number of jobs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from compiler.artifact.isa import LEVELS
+from compiler.errors import CompileError
+from compiler.targets.inductor.segments import SegmentSpec
+from compiler.targets.inductor.toolchain import check_march, cxx, on_x86, versions
+
+__all__ = ["compile_segments", "stand_in", "versions"]
+
+stand_in = False
+"""This is the real toolchain; see `compiler.stages.compile.Toolchain`."""
+
+TIMEOUT = 1800.0
+"""Seconds for one segment. The slowest measured takes a minute on two busy cores."""
+
+_LOG_TAIL = 4000  # characters of a worker's stderr in an error
+
+_WRAPPER = """\
+#!/bin/sh
+# __FILE__ in an assertion and debug information would carry this machine's paths into the package.
+exec {compiler} "$@" {march} -Wno-builtin-macro-redefined '-D__FILE__="torch"' -ffile-prefix-map="$PWD"=. -g0 -s
+"""
+
+
+def compile_segments(
+    specs: Sequence[SegmentSpec],
+    out: Path,
+    *,
+    device: str,
+    march: str,
+    jobs: int | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    timeout: float = TIMEOUT,
+) -> list[Path]:
+    """Compile each spec to `<out>/<name>.pt2`, in `jobs` processes (None: one for each CPU, four at most).
+
+    `march` is `native`, a level of x86-64, or ignored on other machines; `progress(done, of)` is called in this
+    thread's time but from another thread. Packages that were finished before a failure stay in `out`.
+
+    Raises:
+        ToolchainMissing: there is no C++ compiler.
+        CompileError: a segment did not compile, or not within `timeout` seconds; the message ends with its log.
+    """
+    check_march(march, device)
+    out = out.absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    if not specs:
+        return []
+    with tempfile.TemporaryDirectory(prefix="lmi-compile-") as folder:
+        workspace = Path(folder)
+        compiler = _write_wrapper(workspace, march)
+        pending: queue.SimpleQueue[SegmentSpec] = queue.SimpleQueue()
+        for spec in sorted(specs, key=_cost, reverse=True):
+            pending.put(spec)
+        finished = _Count(len(specs), progress)
+        workers = [
+            _Worker(workspace, index, out, compiler, device, march, timeout)
+            for index in range(min(jobs or _default_jobs(), len(specs)))
+        ]
+        with ThreadPoolExecutor(len(workers)) as pool:
+            try:
+                running = [pool.submit(worker.run, pending, finished) for worker in workers]
+                done, _ = wait(running, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+            finally:
+                # On success they have ended by themselves; otherwise their threads now see the end of their output.
+                for worker in workers:
+                    worker.stop()
+    return [out / f"{spec.name}.pt2" for spec in specs]
+
+
+class _Count:
+    """How many segments are done, told to `progress`; used by several threads."""
+
+    def __init__(self, total: int, progress: Callable[[int, int], None]) -> None:
+        self._lock, self._done, self._total, self._progress = threading.Lock(), 0, total, progress
+
+    def add(self) -> None:
+        with self._lock:
+            self._done += 1
+            self._progress(self._done, self._total)
+
+
+class _Worker:
+    """One compile process and the thread's side of its pipes."""
+
+    def __init__(
+        self, workspace: Path, index: int, out: Path, compiler: Path, device: str, march: str, timeout: float
+    ) -> None:
+        self._folder = workspace / f"worker{index}"
+        self._folder.mkdir()
+        self._argv = [sys.executable, "-P", "-m", "compiler.targets.inductor.worker", str(out), device, march]
+        self._environment = _environment(self._folder, compiler)
+        self._timeout = timeout
+        self._log = self._folder / "log"
+        self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    def run(self, pending: queue.SimpleQueue[SegmentSpec], finished: _Count) -> None:
+        """Compile what is pending until nothing is."""
+        with self._log.open("w") as log:
+            with self._lock:
+                if self._stopped:
+                    return
+                self._process = process = subprocess.Popen(
+                    self._argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+                    cwd=self._folder, env=self._environment, start_new_session=True,
+                )  # fmt: skip
+            try:
+                with suppress(queue.Empty):
+                    while not self._stopped:
+                        self._compile(process, pending.get_nowait())
+                        finished.add()
+            finally:
+                self.stop()
+                for pipe in (process.stdin, process.stdout):
+                    if pipe is not None:
+                        with suppress(OSError):  # what an ended process did not read
+                            pipe.close()
+
+    def _compile(self, process: subprocess.Popen[str], spec: SegmentSpec) -> bool:
+        """Whether it was compiled; it was not where another segment's failure ended this process."""
+        late = threading.Event()
+
+        def too_late() -> None:
+            late.set()
+            self.stop()
+
+        timer = threading.Timer(self._timeout, too_late)
+        timer.start()
+        try:
+            reply = _ask(process, json.dumps(spec.to_json()))
+        finally:
+            timer.cancel()
+        if reply == spec.name:
+            return True
+        if self._stopped and not late.is_set():
+            return False
+        tail = self._log.read_text(errors="replace")[-_LOG_TAIL:]
+        what = f"did not compile within {self._timeout:g} s" if late.is_set() else "did not compile"
+        raise CompileError(
+            f"segment `{spec.name}` {what}. The end of the compiler's log:\n{tail}",
+            hint="`lmi-compile doctor` checks the toolchain. Too little memory ends g++ with `Killed`: try `--jobs 1`",
+        )
+
+    def stop(self) -> None:
+        """End the process and what it started (g++ has the same session)."""
+        with self._lock:
+            self._stopped = True
+            if self._process is None or self._process.poll() is not None:
+                return
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, 9)
+            self._process.wait()
+
+
+def _ask(process: subprocess.Popen[str], line: str) -> str:
+    """The worker's answer to one line; empty where the process ends instead."""
+    ask: IO[str] | None = process.stdin
+    answer: IO[str] | None = process.stdout
+    assert ask is not None
+    assert answer is not None
+    with suppress(BrokenPipeError):
+        ask.write(line + "\n")
+        ask.flush()
+    return answer.readline().strip()
+
+
+def _environment(folder: Path, compiler: Path) -> dict[str, str]:
+    return {
+        # Settings of torch in the caller's environment must not reach a package.
+        **{
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("TORCHINDUCTOR_", "TORCH_COMPILE", "AOT_INDUCTOR_"))
+        },
+        "PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path),
+        "CXX": str(compiler),
+        "TMPDIR": str(folder),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache"),
+        # Packages are compiled side by side; a pool in each worker would only cost its start.
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",
+        # `check_march` knows what this CPU can do; torch would find out by compiling ten programs (8 s).
+        "TORCHINDUCTOR_VEC_ISA_OK": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONHASHSEED": "0",
+        "LC_ALL": "C",
+    }
+
+
+def _write_wrapper(workspace: Path, march: str) -> Path:
+    # The name matters: inductor tells g++ from clang by it.
+    found = Path(cxx())
+    wrapper = workspace / "bin" / ("clang++" if "clang" in found.name else "g++")
+    wrapper.parent.mkdir()
+    flag = f"-march={march}" if march in LEVELS and on_x86() else ""
+    wrapper.write_text(_WRAPPER.format(compiler=shlex.quote(str(found)), march=flag))
+    wrapper.chmod(0o755)
+    return wrapper
+
+
+def _cost(spec: SegmentSpec) -> int:
+    """The longest first, so that no process is left alone with it at the end."""
+    order = ["embed", "head", "mlp", "attn"]
+    return 10 * order.index(spec.part) + (spec.phase == "prefill")
+
+
+def _default_jobs() -> int:
+    return max(1, min(len(os.sched_getaffinity(0)), 4))

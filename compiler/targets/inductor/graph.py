@@ -1,0 +1,96 @@
+"""A segment as torch.export wants it: a module over flat inputs, examples of them, and which sizes are free."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from compiler.decoder.decoder import attn, embed, head, mlp
+from compiler.decoder.kernels import PLAIN, Kernels
+from compiler.ir.parallel import head_layout
+from compiler.targets.inductor.kernels import expert_gather, linear
+from compiler.targets.inductor.segments import PHASES, SegmentSpec, input_names, weight_shapes
+
+KERNELS = {"decode1": Kernels(linear, expert_gather), "decode": Kernels(linear, expert_gather), "prefill": PLAIN}
+"""By phase: few tokens, or many."""
+
+EXAMPLES = {"B": 2, "Bmax": 3, "S": 5, "L": 7, "T": 11, "R": 13, "K": 17}
+"""Sizes of the free dimensions in the examples. All differ, so that export takes no two of them for one."""
+
+STEP: dict[str, tuple[str, ...]] = {
+    "token_ids": ("B", "S"),
+    "positions": ("B", "S"),
+    "key_positions": ("L",),
+    "first": (),
+    "vocab_offset": (),
+    "rope.cos": ("R", "half"),
+    "rope.sin": ("R", "half"),
+    "cache_k": ("Bmax", "T", "kv_heads", "head_dim"),
+    "cache_v": ("Bmax", "T", "kv_heads", "head_dim"),
+    "x": ("B", "S", "hidden"),
+    "last": ("B", "K"),
+}
+"""Shapes of the inputs that are not weights, as in the table of `compiler.decoder.decoder`."""
+_INT64 = {"token_ids", "positions", "key_positions", "vocab_offset", "last"}
+
+
+class Segment(torch.nn.Module):
+    """One segment in one phase. Inputs in the order of `input_names`."""
+
+    def __init__(self, spec: SegmentSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.names = input_names(spec)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        spec, t = self.spec, dict(zip(self.names, inputs, strict=True))
+        kernels = KERNELS[spec.phase]
+        match spec.part, spec.kind:
+            case "embed", None:
+                return embed(spec.config, t)
+            case "attn", kind if kind:
+                return attn(spec.config, kind.window, t, kernels)
+            case "mlp", kind if kind:
+                return mlp(spec.config, kind, t, kernels)
+            case "head", None:
+                return head(spec.config, t, kernels)
+        raise AssertionError(spec.name)
+
+
+def build_segment(spec: SegmentSpec, device: str) -> tuple[Segment, tuple[Tensor, ...], Any]:
+    """The module, example inputs (fake: they take no memory), and `dynamic_shapes` for torch.export.
+
+    Export with `prefer_deferred_runtime_asserts_over_guards=True`: the package checks B <= Bmax and L < T when it runs.
+    """
+    fixed = _fixed_sizes(spec)
+    free = {name: torch.export.Dim(name, min=1) for name in EXAMPLES if name not in fixed}
+    weights = weight_shapes(spec)
+    examples, dynamic = [], []
+    with FakeTensorMode():
+        for name in input_names(spec):
+            axes: tuple[str | int, ...] = STEP[name] if name in STEP else weights[name]
+            shape = [axis if isinstance(axis, int) else fixed.get(axis) or EXAMPLES[axis] for axis in axes]
+            dtype = torch.int64 if name in _INT64 else getattr(torch, spec.dtype)
+            examples.append(torch.empty(shape, dtype=dtype, device=device))
+            dynamic.append({i: free[axis] for i, axis in enumerate(axes) if axis in free})
+    return Segment(spec), tuple(examples), (tuple(dynamic),)
+
+
+def _fixed_sizes(spec: SegmentSpec) -> dict[str, int]:
+    phase = next(phase for phase in PHASES if phase.name == spec.phase)
+    config = spec.config
+    sizes = {
+        "hidden": config.hidden,
+        "half": config.rotary_dim // 2,
+        "kv_heads": head_layout(config.heads, config.kv_heads, spec.tp).kv_heads,
+        "head_dim": config.head_dim,
+    }
+    if phase.batch:
+        sizes["B"] = phase.batch
+    if phase.length:
+        sizes["S"] = phase.length
+        sizes["K"] = phase.length
+    return sizes

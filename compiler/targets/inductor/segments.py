@@ -1,0 +1,164 @@
+"""The compiled units of a model: what they are called, what goes into each, and how torch gets to see them.
+
+    embed   token ids -> x                         once a model
+    attn    x -> attention's summand               once a window (`attn`, `attn-window4096`)
+    mlp     x -> the mlp's summand                 once a kind of mlp (`mlp-gated`, `mlp-moe`)
+    head    x -> logits                            once a model
+
+Each for every phase of `PHASES`. Weights are inputs: a segment serves all layers of its kind and all ranks, so the
+number of packages and the time to compile them do not depend on depth. `input_names` is the order of the inputs; what
+each name means, and its shape, stands in `compiler.decoder.decoder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from compiler.ir.config import LayerKind, ModelConfig
+from compiler.ir.lazy import whole
+from compiler.ir.limits import Limits
+from compiler.ir.roles import axis_sizes, shape_of
+from compiler.targets.inductor.layout import layouts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps of one shape. `batch` (rows) and `length` (tokens a row) are fixed where numbers, free where None."""
+
+    name: str
+    batch: int | None
+    length: int | None
+
+    def takes(self, batch: int, length: int) -> bool:
+        return self.batch in (None, batch) and self.length in (None, length)
+
+
+PHASES = (
+    Phase("decode1", batch=1, length=1),
+    Phase("decode", batch=None, length=1),
+    Phase("prefill", batch=None, length=None),
+)
+"""The narrowest first: a step runs in the first phase that takes it."""
+
+
+def phase_for(batch: int, length: int) -> str:
+    """The phase of a step of `length` tokens in each of `batch` rows."""
+    return next(phase.name for phase in PHASES if phase.takes(batch, length))
+
+
+def segment_names(kind: LayerKind) -> tuple[str, str]:
+    """The attention and the mlp segment of a layer of this kind."""
+    return "attn" if kind.window is None else f"attn-window{kind.window}", f"mlp-{kind.mlp}"
+
+
+@dataclass(frozen=True)
+class SegmentSpec:
+    """All that a package depends on besides toolchain and device, as plain data: equal specs give equal packages.
+
+    `config` has one layer of `kind` (embed and head: none) and no name. `dtype` is torch's name of it ("bfloat16").
+    """
+
+    segment: str
+    phase: str
+    config: ModelConfig
+    kind: LayerKind | None
+    tp: int
+    dtype: str
+
+    @property
+    def name(self) -> str:
+        """`segment.phase`: the package's file name without `.pt2`, and its key in the manifest."""
+        return f"{self.segment}.{self.phase}"
+
+    @property
+    def part(self) -> str:
+        """Which of embed, attn, mlp, head."""
+        return self.segment.partition("-")[0]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SegmentSpec:
+        kind = data["kind"]
+        changed = {"config": ModelConfig.from_json(data["config"]), "kind": LayerKind(**kind) if kind else None}
+        return cls(**{**data, **changed})
+
+
+def specs(config: ModelConfig, tp: int, dtype: str, limits: Limits) -> tuple[SegmentSpec, ...]:
+    """Every package of the model. Of the limits only the batch counts: what cannot occur is not compiled."""
+    bare = replace(config, architecture="", layers=0, layer_kinds=(), dtype=dtype)
+    kinds: dict[str, LayerKind | None] = {"embed": None}
+    for kind in config.layer_kinds:
+        attn, mlp = segment_names(kind)
+        # Layers of equal window share `attn` whatever their mlp, and the other way round.
+        kinds[attn], kinds[mlp] = LayerKind("gated", kind.window), LayerKind(kind.mlp)
+    kinds["head"] = None
+    used = {phase_for(batch, length) for batch in range(1, limits.max_batch + 1) for length in (1, 2)}
+    return tuple(
+        SegmentSpec(
+            segment, phase.name, replace(bare, layers=1, layer_kinds=(kind,)) if kind else bare, kind, tp, dtype
+        )
+        for segment, kind in kinds.items()
+        for phase in PHASES
+        if phase.name in used
+    )
+
+
+_STEP = {
+    "embed": ("token_ids", "vocab_offset"),
+    "attn": ("x", "positions", "key_positions", "cache_k", "cache_v"),
+    "mlp": ("x",),
+    "head": ("x", "last"),
+}
+"""What belongs to the step, the rank or the run rather than to the checkpoint."""
+_WEIGHTS = {
+    "embed": ("embed.", "position."),
+    "attn": ("attn.",),
+    "mlp": ("mlp.", "moe.", "shared."),
+    "head": ("final.", "head."),
+}
+_ADDED_ONCE = {"attn.o.bias", "mlp.down.bias", "position.weight"}
+
+
+def input_names(spec: SegmentSpec) -> tuple[str, ...]:
+    """The inputs of the segment's package, in order: those of the step, then weights by their names in a layer."""
+    weights = weight_shapes(spec)
+    names = _STEP[spec.part]
+    if spec.part == "attn" and spec.config.position == "rope":
+        names += ("rope.cos", "rope.sin")
+    if "position.weight" in weights:
+        names += ("positions",)
+    if _ADDED_ONCE & set(weights):
+        names += ("first",)
+    return (*names, *weights)
+
+
+def weight_shapes(spec: SegmentSpec) -> dict[str, tuple[int, ...]]:
+    """Name in the layer, and shape on one rank, of every weight that the segment reads, in the rank file's order."""
+    config, reads = spec.config, _WEIGHTS[spec.part]
+    if spec.part == "mlp" and config.parallel_residual:
+        reads += ("attn.norm.",)
+    if spec.part == "head" and config.tied:
+        reads += ("embed.",)
+    sizes = axis_sizes(config)
+    shapes = {}
+    for layout in layouts(config, spec.tp):
+        name = layout.name.removeprefix("layers.0.")
+        if name.startswith(reads):
+            inputs = {tensor: whole(str(tensor), shape_of(tensor, sizes), "F32") for tensor in layout.inputs}
+            shapes[name] = layout.to_ranks(inputs)[0].shape
+    return shapes
+
+
+def build_segment(spec: SegmentSpec, device: str) -> tuple[Module, tuple[Tensor, ...], Any]:
+    """The segment for torch.export; see `compiler.targets.inductor.graph`, which needs torch."""
+    from compiler.targets.inductor import graph
+
+    return graph.build_segment(spec, device)

@@ -1,0 +1,115 @@
+"""Inside a compile process: one segment after the other, from torch.export to a package with reproducible bytes.
+
+    argv    folder of the packages, device, march
+    stdin   one JSON object a line: `SegmentSpec.to_json`
+    stdout  one line a finished package: its name
+    stderr  what torch and the C++ compiler say
+
+`compiler.targets.inductor.build` starts it, with an environment and a working directory of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from compiler.targets.inductor.segments import SegmentSpec, build_segment
+
+VECTOR_BITS = {"x86-64": 1, "x86-64-v2": 1, "x86-64-v3": 256, "x86-64-v4": 512}
+"""Width for inductor's explicit vectors by march; 1 switches them off. Others: what the compiling CPU has."""
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_KERNEL_SOURCE = re.compile(r"\.kernel(\.cpp|_metadata\.json|\.o)$")
+_WRAPPER = re.compile(r"^[a-z0-9]+(?=\.wrapper(\.|_))")
+
+
+def main(argv: list[str]) -> None:
+    out, device, march = Path(argv[0]), argv[1], argv[2]
+    # Anything that prints would be taken for a package's name.
+    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        spec = SegmentSpec.from_json(json.loads(line))
+        compile_segment(spec, out, device=device, march=march)
+        print(spec.name, file=replies)
+
+
+def compile_segment(spec: SegmentSpec, out: Path, *, device: str, march: str) -> Path:
+    """Compile one segment to `<out>/<name>.pt2`, which appears complete or not at all. Works in the current folder."""
+    import torch
+
+    module, examples, dynamic_shapes = build_segment(spec, device)
+    with torch.no_grad():
+        program = torch.export.export(
+            module,
+            examples,
+            dynamic_shapes=dynamic_shapes,
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+        raw = torch._inductor.aoti_compile_and_package(
+            program, package_path=str(Path(f"{spec.name}.pt2").absolute()), inductor_configs=options(device, march)
+        )
+    temporary = out / f".{spec.name}.pt2.tmp"
+    repack(Path(raw), temporary, root=spec.name)
+    Path(raw).unlink()
+    package = out / f"{spec.name}.pt2"
+    temporary.replace(package)
+    return package
+
+
+def options(device: str, march: str) -> dict[str, Any]:
+    """What inductor is told. Every key exists from torch 2.9 on; `-march` itself is set by the compiler's wrapper."""
+    chosen: dict[str, Any] = {
+        # Precompiling headers takes longer than a dozen packages save by it, and needs the program openssl.
+        "aot_inductor.precompile_headers": False,
+    }
+    if device == "cuda":
+        # Kernels inside the library: nothing is looked up next to it at run time.
+        return {**chosen, "aot_inductor.embed_kernel_binary": True}
+    # The number of threads is that of the machine that runs the package, not of the one that compiles it.
+    chosen["cpp.dynamic_threads"] = True
+    if march in VECTOR_BITS:
+        chosen["cpp.simdlen"] = VECTOR_BITS[march]
+    return chosen
+
+
+def repack(raw: Path, package: Path, *, root: str) -> None:
+    """Write the archive `raw` again so that its bytes depend on the compiled program alone.
+
+    Out go names made from hashes over this machine's paths, comments with such paths, times, and the serial number that
+    torch gives an archive; what loads the package needs none of them. Format: a zip of stored files in
+
+        <root>/archive_format, archive_version, byteorder, .data/version, data/aotinductor/model/*
+
+    as torch.export.pt2_archive describes it; the loader takes metadata from the .json named like the .cpp.
+    """
+    with zipfile.ZipFile(raw) as source, zipfile.ZipFile(package, "w", zipfile.ZIP_STORED) as target:
+        files = {}
+        for entry in source.infolist():
+            path = Path(*Path(entry.filename).parts[1:])
+            if _KERNEL_SOURCE.search(path.name) or path.name == "serialization_id":
+                continue
+            data = source.read(entry)
+            if path.suffix == ".cpp":
+                data = _without_comments(data)
+            files[path.with_name(_WRAPPER.sub("model", path.name)).as_posix()] = data
+        for name in sorted(files):
+            info = zipfile.ZipInfo(f"{root}/{name}", _EPOCH)
+            info.external_attr = 0o644 << 16
+            target.writestr(info, files[name])
+    with package.open("rb") as written:
+        os.fsync(written.fileno())
+
+
+def _without_comments(source: bytes) -> bytes:
+    return b"".join(line for line in source.splitlines(keepends=True) if not line.lstrip().startswith(b"//"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Tests mirror `compiler/`; `tests.tiny` holds one tiny configuration per architecture and its variants."""

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from compiler.artifact.manifest import Manifest, json_schema, load_manifest, parse_manifest
+from compiler.errors import ArtifactError
+from tests.artifact.made import manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SCHEMA = Path(__file__).parents[1] / "snapshots/manifest.schema.json"
+
+
+def test_the_schema_is_the_committed_one() -> None:
+    """After a change that is meant: `python -m compiler.artifact.manifest >
+    tests/snapshots/manifest.schema.json`.
+    """
+    assert json_schema().decode() == SCHEMA.read_text()
+
+
+def test_a_manifest_reads_back_as_itself(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_bytes(manifest().to_bytes())
+    assert load_manifest(tmp_path) == manifest()
+    assert load_manifest(tmp_path).to_bytes() == manifest().to_bytes()
+
+
+def test_equal_manifests_have_equal_bytes_whatever_the_order() -> None:
+    data = json.loads(manifest().to_bytes())
+    shuffled = json.dumps(dict(reversed(data.items()))).encode()
+    assert parse_manifest(shuffled).to_bytes() == manifest().to_bytes()
+    assert parse_manifest(shuffled).digest == manifest().digest
+
+
+def edit(change: Callable[[dict[str, Any]], Any]) -> bytes:
+    data = json.loads(manifest().to_bytes())
+    change(data)
+    return json.dumps(data).encode()
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../outside", "/etc/passwd", "weights/../../x", "", ".", "weights//rank0", "./weights", "a\\b"],
+)
+def test_paths_stay_inside_the_folder(path: str) -> None:
+    with pytest.raises(ArtifactError, match=r"files\.0\.path"):
+        parse_manifest(edit(lambda data: data["files"][0].update(path=path)))
+
+
+CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "extra field": lambda data: data.update(made_at="today"),
+    "missing field": lambda data: data.pop("target"),
+    "number as text": lambda data: data["parallel"].update(tp="2"),
+    "flag as number": lambda data: data.update(stand_in=1),
+    "short digest": lambda data: data["files"][0].update(digest="sha256:12"),
+    "negative size": lambda data: data["files"][0].update(size=-1),
+    "no ranks": lambda data: data["parallel"].update(tp=0),
+    "a rank that no file holds": lambda data: data["parallel"].update(tp=3),
+    "a package that is no file": lambda data: data["packages"].update({"head.prefill": "packages/none.pt2"}),
+    "a layer without a package": lambda data: data["layers"].append(["attn-window8", "mlp-gated"]),
+    "one path twice": lambda data: data["files"].append(data["files"][0]),
+    "itself": lambda data: data["files"].append({**data["files"][0], "path": "manifest.json"}),
+    "other schema": lambda data: data.update(schema_version=0),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_what_is_wrong_is_refused(change: Callable[[dict[str, Any]], Any]) -> None:
+    with pytest.raises(ArtifactError, match=r"manifest\.json is not a manifest") as caught:
+        parse_manifest(edit(change))
+    assert caught.value.hint
+
+
+def test_all_problems_are_listed() -> None:
+    with pytest.raises(ArtifactError) as caught:
+        parse_manifest(edit(lambda data: (data.pop("target"), data.pop("name"))))
+    assert "target" in caught.value.message
+    assert "name" in caught.value.message
+
+
+def test_a_newer_schema_says_upgrade() -> None:
+    with pytest.raises(ArtifactError, match="schema version 2") as caught:
+        parse_manifest(edit(lambda data: data.update(schema_version=2)))
+    assert "upgrade" in caught.value.hint
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff"])
+def test_no_json_is_an_artifact_error(data: bytes) -> None:
+    with pytest.raises(ArtifactError):
+        parse_manifest(data)
+
+
+def test_a_folder_without_manifest_is_no_artifact(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="is not an artifact"):
+        load_manifest(tmp_path / "nothing")
+
+
+def test_ranks_are_in_order() -> None:
+    assert manifest().rank_files == ("weights/rank0.safetensors", "weights/rank1.safetensors")
+    assert isinstance(manifest(), Manifest)

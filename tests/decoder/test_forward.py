@@ -1,0 +1,127 @@
+"""The decoder on converted weights against transformers on the checkpoint, for every recipe."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from compiler.decoder.forward import forward, layer_weights, stream_logits
+from compiler.ir.config import LayerKind, ModelConfig
+from tests.tiny import TINY
+from tests.weights import model_config, rank_weights
+
+TOLERANCE = 1e-4  # of logits of about 8, in float32
+LENGTH = 23  # longer than the sliding windows
+
+
+def _tokens(vocab: int, rows: int = 2, length: int = LENGTH) -> Tensor:
+    return torch.randint(0, vocab, (rows, length), generator=torch.Generator().manual_seed(1))
+
+
+def _theirs(checkpoint: Path, token_ids: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, attn_implementation="eager")
+    with torch.no_grad():
+        logits: Tensor = model(token_ids).logits.float()
+    return logits
+
+
+@pytest.mark.parametrize("case", TINY)
+def test_logits_are_those_of_transformers(case: str, tiny_checkpoint: Callable[[str], Path]) -> None:
+    folder = tiny_checkpoint(case)
+    config = model_config(folder)
+    token_ids = _tokens(config.vocab)
+    logits = forward(config, rank_weights(folder, tp=1)[0], token_ids)
+    assert logits.shape == (2, LENGTH, config.vocab)
+    torch.testing.assert_close(logits, _theirs(folder, token_ids), rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("case", ["llama", "llama/biases", "qwen2"])
+def test_bfloat16_is_no_further_from_the_truth_than_transformers(
+    case: str, tiny_checkpoint: Callable[[str], Path]
+) -> None:
+    folder = tiny_checkpoint(case)
+    config = model_config(folder)
+    token_ids = _tokens(config.vocab, rows=8)
+    truth = _theirs(folder, token_ids)
+    ours = forward(config, rank_weights(folder, tp=1, dtype=torch.bfloat16)[0], token_ids)
+    theirs = _theirs(folder, token_ids, torch.bfloat16)
+    assert ours.dtype == torch.float32
+    assert (ours - truth).square().mean() < 1.2 * (theirs - truth).square().mean()
+
+
+def test_streaming_holds_one_layer(tiny_checkpoint: Callable[[str], Path]) -> None:
+    folder = tiny_checkpoint("llama")
+    config = model_config(folder)
+    weights = rank_weights(folder, tp=1)[0]
+    asked: list[int] = []
+    given: list[weakref.ref[Tensor]] = []
+
+    def load(layer: int) -> dict[str, Tensor]:
+        assert all(tensor() is None for tensor in given), "the layer before is still held"
+        asked.append(layer)
+        loaded = {name: tensor.clone() for name, tensor in layer_weights(weights, layer).items()}
+        given.extend(weakref.ref(tensor) for tensor in loaded.values())
+        return loaded
+
+    outside = {name: tensor for name, tensor in weights.items() if not name.startswith("layers.")}
+    token_ids = _tokens(config.vocab)
+    assert torch.equal(stream_logits(config, load, outside, token_ids), forward(config, weights, token_ids))
+    assert asked == [0, 1, 2]
+
+
+def _swap_halves(rows: Tensor) -> Tensor:
+    return rows.roll(rows.shape[-2] // 2, -2)
+
+
+Weights = dict[str, Tensor]
+
+
+def _change(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[ModelConfig, Weights], ModelConfig]:
+    def mutate(config: ModelConfig, weights: Weights) -> ModelConfig:
+        weights[name] = change(weights[name])
+        return config
+
+    return mutate
+
+
+def _rotate_k_heads(config: ModelConfig, weights: Weights) -> ModelConfig:
+    qkv = weights["layers.1.attn.qkv.weight"]
+    q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    weights["layers.1.attn.qkv.weight"] = torch.cat((qkv[:q], qkv[q : q + kv].roll(config.head_dim, 0), qkv[q + kv :]))
+    return config
+
+
+def _no_window(config: ModelConfig, _: Weights) -> ModelConfig:
+    return replace(config, layer_kinds=tuple(LayerKind(kind.mlp) for kind in config.layer_kinds))
+
+
+MUTATIONS: dict[str, tuple[str, Callable[[ModelConfig, Weights], ModelConfig]]] = {
+    "gate and up swapped": ("llama", _change("layers.1.mlp.gate_up.weight", _swap_halves)),
+    "kv heads rotated": ("llama", _rotate_k_heads),
+    "norm halved": ("llama", _change("layers.2.mlp.norm.weight", lambda w: w / 2)),
+    "bias halved": ("llama/biases", _change("layers.0.attn.o.bias", lambda b: b / 2)),
+    "experts rotated": ("mixtral", _change("layers.0.moe.down.weight", lambda w: w.roll(1, 0))),
+    "expert gate and up swapped": ("mixtral", _change("layers.0.moe.gate_up.weight", _swap_halves)),
+    "shares not renormalised": ("mixtral", lambda config, _: replace(config, renormalize_experts=False)),
+    "window forgotten": ("mistral", _no_window),
+    "window forgotten in some layers": ("qwen2/window", _no_window),
+    "scaling forgotten": ("llama/rope-llama3", lambda config, _: replace(config, rope_scaling=None)),
+    "pairs confused": ("llama", lambda config, _: replace(config, rotary="interleaved")),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_mistake_shows(mutation: str, tiny_checkpoint: Callable[[str], Path]) -> None:
+    case, mutate = MUTATIONS[mutation]
+    folder = tiny_checkpoint(case)
+    weights = rank_weights(folder, tp=1)[0]
+    config = mutate(model_config(folder), weights)
+    token_ids = _tokens(config.vocab)
+    assert (forward(config, weights, token_ids) - _theirs(folder, token_ids)).abs().max() > 100 * TOLERANCE

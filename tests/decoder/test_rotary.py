@@ -1,0 +1,95 @@
+"""Rotary positions against closed formulas computed apart from the decoder, and against transformers in bfloat16."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+from compiler.decoder.rotary import rotate, scaled, tables
+from compiler.ir.config import ModelConfig, RopeScaling, Rotary
+
+
+def _config(rotary_dim: int = 16, theta: float = 10000.0, scaling: RopeScaling | None = None) -> ModelConfig:
+    return ModelConfig(
+        "", layers=0, hidden=64, heads=4, kv_heads=2, head_dim=16, ffn=8, vocab=8, norm_eps=1e-5, max_positions=64,
+        dtype="float32", rotary_dim=rotary_dim, rope_theta=theta, rope_scaling=scaling,
+    )  # fmt: skip
+
+
+def _llama3_by_wavelength(frequency: float, scaling: RopeScaling) -> float:
+    """As the Llama 3.1 reference states it: three ranges of wavelengths."""
+    wavelength = 2 * math.pi / frequency
+    original = scaling.original_max_positions
+    if wavelength < original / scaling.high_freq_factor:
+        return frequency
+    if wavelength > original / scaling.low_freq_factor:
+        return frequency / scaling.factor
+    span = scaling.high_freq_factor - scaling.low_freq_factor
+    smooth = (original / wavelength - scaling.low_freq_factor) / span
+    return (1 - smooth) * frequency / scaling.factor + smooth * frequency
+
+
+@given(
+    dim=st.sampled_from([8, 64, 128]),
+    theta=st.floats(1e3, 1e6),
+    factor=st.floats(1, 32),
+    low=st.floats(0.5, 4),
+    span=st.floats(0.5, 8),
+    original=st.integers(32, 16384),
+)
+def test_llama3_scaling(dim: int, theta: float, factor: float, low: float, span: float, original: int) -> None:
+    scaling = RopeScaling("llama3", factor, low, low + span, original)
+    plain = theta ** -(np.arange(0, dim, 2) / dim)
+    expected = [_llama3_by_wavelength(f, scaling) for f in plain]
+    np.testing.assert_allclose(scaled(torch.from_numpy(plain), scaling).numpy(), expected, rtol=1e-9)
+
+
+def test_tables_are_the_angles() -> None:
+    scaling = RopeScaling("linear", 4.0)
+    cos, sin = tables(_config(rotary_dim=12, theta=500.0, scaling=scaling), 50, torch.float32)
+    angles = np.arange(50)[:, None] * 500.0 ** -(np.arange(0, 12, 2) / 12) / 4
+    np.testing.assert_allclose(cos.numpy(), np.cos(angles), atol=1e-5)
+    np.testing.assert_allclose(sin.numpy(), np.sin(angles), atol=1e-5)
+
+
+def _complex(kind: Rotary, x: torch.Tensor) -> torch.Tensor:
+    """The pairs of a head as complex numbers."""
+    half = x.shape[-1] // 2
+    return torch.complex(x[..., :half], x[..., half:]) if kind == "half" else torch.complex(x[..., 0::2], x[..., 1::2])
+
+
+@pytest.mark.parametrize("kind", ["half", "interleaved"])
+def test_turns_pairs_like_complex_numbers(kind: Rotary) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 7, 3, 16, generator=generator)
+    positions = torch.randint(0, 50, (2, 7), generator=generator)
+    cos, sin = (table[positions] for table in tables(_config(), 50, torch.float32))
+    turned = _complex(kind, rotate(kind, x, cos, sin))
+    expected = _complex(kind, x) * torch.complex(cos, sin)[:, :, None]
+    torch.testing.assert_close(turned, expected)
+
+
+@pytest.mark.parametrize("kind", ["half", "interleaved"])
+def test_partial_rotation_leaves_the_rest_alone(kind: Rotary) -> None:
+    x = torch.randn(1, 5, 2, 16, generator=torch.Generator().manual_seed(0))
+    cos, sin = (table[None] for table in tables(_config(rotary_dim=6), 5, torch.float32))
+    turned = rotate(kind, x, cos, sin)
+    assert torch.equal(turned[..., 6:], x[..., 6:])
+    assert torch.equal(turned[..., :6], rotate(kind, x[..., :6], cos, sin))
+    assert not torch.allclose(turned[:, 1:, :, :6], x[:, 1:, :, :6])
+
+
+def test_rounds_where_transformers_rounds() -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(1, 9, 4, 16, generator=generator).bfloat16() for _ in range(2))
+    cos, sin = (table[None] for table in tables(_config(), 9, torch.bfloat16))
+    twice = (torch.cat((table, table), -1) for table in (cos, sin))
+    theirs = apply_rotary_pos_emb(q, k, *twice, unsqueeze_dim=2)
+    assert torch.equal(rotate("half", q, cos, sin), theirs[0])
+    assert torch.equal(rotate("half", k, cos, sin), theirs[1])

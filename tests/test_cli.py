@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from compiler.cli import app, main
+from compiler.errors import UsageError
+from compiler.requests import parse_size
+from tests.artifact.made import manifest, write
+from tests.stand_in import StandIn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Ran]:
+    """The command line in this process, with a cache of its own and a toolchain that compiles nothing."""
+    monkeypatch.setenv("LMI_COMPILE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("compiler.stages.compile.toolchain_of", lambda target: StandIn(target))
+
+    def call(*arguments: str | Path) -> Ran:
+        capsys.readouterr()  # what fixtures printed
+        monkeypatch.setattr(sys, "argv", ["lmi-compile", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capsys.readouterr()
+        return Ran(int(ended.value.code or 0), told.out, told.err)
+
+    return call
+
+
+def test_help_lists_every_command(run: Callable[..., Ran]) -> None:
+    ran = run("--help")
+    names = ["models", "plan", "convert", "build", "inspect", "verify", "generate", "doctor", "cache"]
+    assert ran.code == 0
+    assert [name for name in names if f"\n  {name} " not in ran.out] == []
+    for name in names:
+        assert run(name, "--help").code == 0
+
+
+HEAVY = {"torch", "transformers", "boto3", "huggingface_hub", "safetensors", "rich", "numpy", "pydantic"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        (["--help"], set()),
+        (["build", "--help"], {"pydantic"}),  # typer checks the values of options with it
+        (["plan", "--model", "MODEL"], {"numpy", "pydantic"}),
+    ],
+)
+def test_a_command_imports_only_what_it_needs(
+    tiny_checkpoint: Callable[[str], Path], arguments: list[str], allowed: set[str]
+) -> None:
+    arguments = [str(tiny_checkpoint("llama")) if word == "MODEL" else word for word in arguments]
+    code = (
+        "import sys, atexit\n"
+        f"atexit.register(lambda: print(sorted({HEAVY} & set(sys.modules)), file=sys.stderr))\n"
+        f"sys.argv = ['lmi-compile', *{arguments!r}]\n"
+        "from compiler.cli import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert set(json.loads(done.stderr.splitlines()[-1].replace("'", '"'))) <= allowed
+
+
+def test_python_m_compiler_is_the_command_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "compiler", "--version"], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout == "0.1.0\n"
+
+
+def test_errors_are_message_hint_and_exit_code(run: Callable[..., Ran], tiny_checkpoint: Callable[[str], Path]) -> None:
+    ran = run("plan", "--model", tiny_checkpoint("llama"), "--tp", "3")
+    assert ran == Ran(
+        4,
+        "",
+        "error: tp 3 cannot split this model: 8 query heads and 2 kv heads\n"
+        "\n"
+        "hint: `--tp` is one of 1, 2, 4, 8 for this model.\n",
+    )
+
+
+def test_verbose_adds_the_traceback(run: Callable[..., Ran], tmp_path: Path) -> None:
+    plain = run("inspect", tmp_path)
+    verbose = run("-v", "inspect", tmp_path)
+    assert "Traceback" not in plain.err
+    assert "Traceback" in verbose.err
+    assert verbose.err.endswith(plain.err)
+
+
+def changed(source: Path, target: Path, **config: Any) -> Path:
+    shutil.copytree(source, target)
+    file = target / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **config}))
+    return target
+
+
+def test_bad_input_by_exit_code(
+    run: Callable[..., Ran], tiny_checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = tiny_checkpoint("llama")
+    unknown = changed(model, tmp_path / "unknown", architectures=["LlamaForCausalLn"])
+    cases: list[tuple[list[str | Path], int, str, str]] = [
+        (["--model", tmp_path / "no"], 3, "no such folder", "`--model` takes"),
+        (["--model", "lama3-8b"], 2, "neither a folder nor a known model", "llama3-8b"),
+        (["--model", unknown], 4, "LlamaForCausalLn", "LlamaForCausalLM"),
+        (["--model", model, "--recipe", "gpt5"], 4, "no recipe is called `gpt5`", "llama"),
+        (["--model", model, "--recipe", "qwen2"], 4, "does not match its recipe", "another architecture"),
+        (["--model", model, "--tp", "two"], 2, "--tp two", "--tp 1"),
+        (["--model", model, "--tp", "0"], 2, "--tp 0", "--tp 1"),
+        (["--model", model, "--tp", "max", "--instance-type", "ml.t3.medium"], 2, "ml.t3.medium", "--tp N"),
+        (["--model", model, "--target", "cobol"], 2, "no target is called `cobol`", "inductor"),
+        (["--model", model, "--dtype", "int3"], 4, "int3", ""),
+        (["--model", model, "--rope-scaling", "magic:2"], 4, "magic:2", ""),
+        (["--model", model, "--max-positions", "300"], 4, "2 to 256", "--rope-scaling"),
+        (["--model", model, "--max-batch", "0"], 4, "--max-batch", ""),
+        (["--model", model, "--max-memory", "some"], 2, "`some` is not a size", "GiB"),
+        (["--model", model, "--revision", "main"], 2, "no revisions", "--revision"),
+    ]
+    for arguments, code, message, hint in cases:
+        ran = run("plan", *arguments)
+        error, _, advice = ran.err.partition("\n\nhint: ")
+        assert (ran.code, ran.out) == (code, ""), ran
+        assert error.startswith("error: ")
+        assert message in error, ran
+        assert hint in advice, ran
+
+
+def test_a_ceiling_too_small_for_one_row_says_how_much_is_needed(
+    run: Callable[..., Ran], tiny_checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    ran = run("convert", "--model", tiny_checkpoint("llama"), "--output", output, "--max-memory", "64")
+    assert ran.code == 5
+    assert "more than the ceiling of 64 bytes" in ran.err
+    needed = ran.err.rsplit(" ", 1)[1].strip()
+    assert not output.exists()
+    argv = ["convert", "--model", tiny_checkpoint("llama"), "--output", output, "--max-memory", needed]
+    assert run(*argv).code == 0
+
+
+def test_models(run: Callable[..., Ran]) -> None:
+    rows = {row["recipe"]: row for row in run("models", "--json").json}
+    assert rows["mixtral"]["architectures"] == ["MixtralForCausalLM"]
+    assert rows["mixtral"]["models"]["mixtral"] == "mistralai/Mixtral-8x7B-v0.1"
+    assert "mixtral" in run("models").out
+
+
+def test_plan(run: Callable[..., Ran], tiny_checkpoint: Callable[[str], Path]) -> None:
+    argv = ["plan", "--model", tiny_checkpoint("mixtral"), "--tp", "max", "--instance-type", "g5.12xlarge"]
+    plan = run(*argv, "--json").json
+    assert (plan["tp"], len(plan["ranks"]), plan["recipe"]) == (4, 4, "mixtral")
+    text = run(*argv).out
+    assert "2 query and 1 kv heads a rank" in text
+    assert "weights/rank3.safetensors" in text
+
+
+def test_longer_contexts_cost_cache(run: Callable[..., Ran], tiny_checkpoint: Callable[[str], Path]) -> None:
+    argv = ["plan", "--model", tiny_checkpoint("llama"), "--json"]
+    key = "kv_cache_bytes_per_rank_at_limits"
+    assert run(*argv, "--rope-scaling", "linear:2").json[key] == 2 * run(*argv).json[key]
+
+
+def test_build_and_inspect(run: Callable[..., Ran], tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    output = tmp_path / "artifact"
+    argv = ["build", "--model", tiny_checkpoint("qwen2"), "--tp", "2", "--output", output]
+    first = run(*argv)
+    assert (first.code, first.out) == (0, f"{output}\n")
+    assert [line.split(":")[0] for line in first.err.splitlines()] == [
+        "plan", "digest", "convert", "compile", "package", "verify",
+    ]  # fmt: skip
+    again = run(*argv, "--json")
+    assert again.json["up_to_date"]
+    assert again.json["made"] == {}
+    inspected = run("inspect", output, "--json").json
+    assert inspected["parallel"] == {"tp": 2}
+    assert inspected["model"]["recipe"] == "qwen2"
+    assert again.json["digest"] in run("inspect", output).out
+    assert run("verify", output).code == 0
+    stages = {line["stage"] for line in run("cache", "ls", "--json").json}
+    assert stages == {"convert", "compile"}
+    assert "entries" in run("cache", "ls").out
+    assert run("cache", "clear", "--json").json["bytes"] > 0
+    assert run("cache", "ls", "--json").json == []
+    assert run("verify", output).code == 0
+
+
+def test_build_until(run: Callable[..., Ran], tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    output = tmp_path / "artifact"
+    ran = run("build", "--model", tiny_checkpoint("llama"), "--output", output, "--until", "convert", "--json")
+    assert (ran.code, ran.json["output"], ran.json["made"]) == (0, None, {"convert": 1})
+    assert not output.exists()
+
+
+def test_a_damaged_artifact(run: Callable[..., Ran], tmp_path: Path) -> None:
+    write(tmp_path, manifest(toolchain={}))
+    (tmp_path / "weights/rank0.safetensors").write_bytes(b"short")
+    ran = run("verify", tmp_path)
+    assert ran.code == 7
+    assert "weights/rank0.safetensors: expected 400 bytes, found 5" in ran.err
+    assert "hint: copy the artifact again" in ran.err
+
+
+def test_an_artifact_for_another_torch(run: Callable[..., Ran], tmp_path: Path) -> None:
+    write(tmp_path, manifest(toolchain={"torch": "1.13"}))
+    for argv in (["verify", tmp_path], ["generate", tmp_path, "x"]):
+        ran = run(*argv)
+        assert ran.code == 7
+        assert "was built with torch 1.13" in ran.err
+
+
+def test_doctor(run: Callable[..., Ran]) -> None:
+    ran = run("doctor", "--json")
+    assert ran.code == 0
+    assert {finding["subject"] for finding in ran.json["findings"]} >= {"python", "torch", "g++"}
+    assert "builds here" in run("doctor").out
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1GiB", 1 << 30), ("1 GB", 10**9), ("1.5MiB", 3 << 19), ("64", 64), ("2k", 2000), ("7B", 7)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "-1", "1XB", "0", "1 2"])
+def test_no_sizes(text: str) -> None:
+    with pytest.raises(UsageError, match="not a size"):
+        parse_size(text)
+
+
+def test_every_option_says_what_it_is() -> None:
+    import typer
+
+    group: Any = typer.main.get_command(app)
+    silent = [
+        f"{name} {parameter.name}"
+        for name, command in group.commands.items()
+        for parameter in command.params
+        if not getattr(parameter, "help", None)
+    ]
+    assert silent == []

@@ -1,0 +1,116 @@
+"""The tiny checkpoints that other tests stand on are what they say they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+
+import recipes
+from compiler.errors import ParallelError
+from compiler.ir.parallel import head_layout
+from tests.tiny import TINY, recipe_of, write_checkpoint
+from tests.tiny_text import BOS, EOS, PAD, byte_tokenizer, paragraphs, train_tokenizer
+from tests.tiny_training import HELD_OUT, sized, write_trained
+
+Checkpoint = Callable[[str], Path]
+TOKENIZERS = {"bytes": byte_tokenizer(), "learnt": train_tokenizer(paragraphs()[:500], 700)}
+
+
+def _tp_values(config: dict[str, int]) -> set[int]:
+    possible = set()
+    for tp in (1, 2, 4, 8):
+        try:
+            head_layout(config["num_attention_heads"], config["num_key_value_heads"], tp)
+        except ParallelError:
+            continue
+        possible.add(tp)
+    return possible
+
+
+def test_every_recipe_has_a_case_and_every_case_a_recipe() -> None:
+    assert {recipe_of(case) for case in TINY} == set(recipes.available())
+
+
+@pytest.mark.parametrize("recipe", sorted({recipe_of(case) for case in TINY}))
+def test_a_case_of_each_recipe_splits_over_1_2_4_and_8_ranks(recipe: str) -> None:
+    assert _tp_values(TINY[recipe]) == {1, 2, 4, 8}
+    assert _tp_values(sized(recipe)) == {1, 2, 4, 8}
+
+
+def test_one_case_refuses_even_splits() -> None:
+    assert _tp_values(TINY["llama/three-kv-heads"]) == {1}
+
+
+@pytest.mark.parametrize("case", TINY)
+def test_no_parameter_is_trivial(case: str, tiny_checkpoint: Checkpoint) -> None:
+    tensors = load_file(tiny_checkpoint(case) / "model.safetensors")
+    for name, tensor in tensors.items():
+        spread = tensor.float().std().item()
+        assert spread > 0.01, f"{name} is all one value"
+
+
+def test_the_same_seed_writes_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
+    one, two, other = (
+        write_checkpoint("mixtral", tmp_path / name, seed) for name, seed in (("one", 3), ("two", 3), ("other", 4))
+    )
+    names = sorted(path.name for path in one.iterdir())
+    assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"} <= set(names)
+    assert [(two / name).read_bytes() for name in names] == [(one / name).read_bytes() for name in names]
+    assert (other / "model.safetensors").read_bytes() != (one / "model.safetensors").read_bytes()
+
+
+def test_shards_hold_each_tensor_of_the_single_file_once(tmp_path: Path, tiny_checkpoint: Checkpoint) -> None:
+    files = sorted(write_checkpoint("llama", tmp_path, shards=3).glob("*.safetensors"))
+    assert len(files) == 3
+    dealt = [(name, tensor) for file in files for name, tensor in load_file(file).items()]
+    whole = load_file(tiny_checkpoint("llama") / "model.safetensors")
+    assert sorted(name for name, _ in dealt) == sorted(whole)
+    assert all(tensor.equal(whole[name]) for name, tensor in dealt)
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@settings(deadline=None)
+@given(text=st.text(alphabet=st.characters(exclude_categories=["Cs"])))
+def test_tokenizers_give_back_every_text(kind: str, text: str) -> None:
+    tokenizer = TOKENIZERS[kind]
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    assert tokenizer.decode(ids, skip_special_tokens=False) == text
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_a_character_can_span_tokens_and_its_parts_decode_to_a_replacement(kind: str) -> None:
+    tokenizer = TOKENIZERS[kind]
+    ids = tokenizer.encode("🤖", add_special_tokens=False).ids
+    assert len(ids) == 4
+    assert [tokenizer.decode(ids[:n]) for n in (1, 2, 3, 4)] == ["\N{REPLACEMENT CHARACTER}"] * 3 + ["🤖"]
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_special_tokens_come_last_and_encoding_begins_with_bos(kind: str) -> None:
+    tokenizer: Tokenizer = TOKENIZERS[kind]
+    last = tokenizer.get_vocab_size() - 1
+    assert [tokenizer.token_to_id(token) for token in (BOS, EOS, PAD)] == [last - 2, last - 1, last]
+    assert tokenizer.encode("a").ids[0] == last - 2
+
+
+def test_byte_tokens_are_the_bytes() -> None:
+    text = "".join(map(chr, range(0x250))) + "🤖"
+    assert bytes(byte_tokenizer().encode(text, add_special_tokens=False).ids) == text.encode()
+
+
+def test_training_lowers_held_out_perplexity(tmp_path: Path) -> None:
+    learnt = write_trained("llama", tmp_path, steps=20)
+    assert learnt.after < learnt.before / 1.5
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_held_out_text_is_not_trained_on() -> None:
+    texts = paragraphs()
+    assert len(texts) > 20 * HELD_OUT
+    assert not set(texts[::HELD_OUT]) & {text for i, text in enumerate(texts) if i % HELD_OUT}

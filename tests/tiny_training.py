@@ -1,0 +1,193 @@
+"""What `scripts/tiny_checkpoint` runs: a tiny checkpoint with a learnt tokenizer, random or trained a minute.
+
+The trained model writes sentences in the manner of Python's documentation and ends them: every paragraph it
+learns from stands between `<s>` and `</s>`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.tiny import TINY, fill
+from tests.tiny_text import paragraphs, save_tokenizer, train_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel
+
+VOCAB = 1024
+ROW = 128  # tokens of one training example
+ROWS = 8  # training examples a step
+HELD_OUT = 25  # every 25th paragraph is never trained on
+PEAK_RATE = 3e-3
+
+_SIZES: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 128,
+    "num_hidden_layers": 4,
+    "max_position_embeddings": 512,
+    "bos_token_id": VOCAB - 3,
+    "eos_token_id": VOCAB - 2,
+    "pad_token_id": VOCAB - 1,
+}
+_DENSE_FFN, _EXPERT_FFN = 384, 128
+_WINDOW = 64
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """Perplexity per token on held-out paragraphs, before and after training."""
+
+    before: float
+    after: float
+
+
+def sized(case: str) -> dict[str, Any]:
+    """The configuration of a case of `tests.tiny`, with its traits and head counts, in the trained size."""
+    config = {**TINY[case], **_SIZES}
+    config["intermediate_size"] = _EXPERT_FFN if "num_local_experts" in config else _DENSE_FFN
+    if config.get("sliding_window"):
+        config["sliding_window"] = _WINDOW
+    if "max_window_layers" in config:
+        config["max_window_layers"] = min(config["max_window_layers"], config["num_hidden_layers"])
+    return config
+
+
+def write_random(case: str, folder: Path, seed: int = 0) -> None:
+    """A checkpoint in the trained size with random bfloat16 weights, and the tokenizer of the trained one."""
+    model = _model(case)
+    fill(model, seed)
+    _save(model, train_tokenizer(paragraphs(), VOCAB), folder)
+
+
+def write_trained(case: str, folder: Path, steps: int, seed: int = 0) -> Perplexity:
+    """Train for `steps` steps, write the bfloat16 checkpoint, say what was learnt.
+
+    The same arguments on the same Python, torch and number of threads give the same checkpoint.
+    """
+    import torch
+
+    torch.manual_seed(seed)
+    texts = paragraphs()
+    tokenizer = train_tokenizer(texts, VOCAB)
+    trained_on = [text for i, text in enumerate(texts) if i % HELD_OUT]
+    held_out = _stream(tokenizer, texts[::HELD_OUT])
+    model = _model(case)
+    before = perplexity(model, held_out)
+    _train(model, _stream(tokenizer, trained_on), steps, seed)
+    # What is saved is bfloat16, so that is what is measured.
+    model.bfloat16()
+    after = perplexity(model, held_out)
+    _save(model, tokenizer, folder)
+    return Perplexity(before, after)
+
+
+def perplexity(model: PreTrainedModel, stream: torch.Tensor) -> float:
+    """Perplexity of `model` on a stream of token ids int64 [tokens], read in rows of `ROW` tokens."""
+    import torch
+
+    rows = stream[: len(stream) // ROW * ROW].view(-1, ROW)
+    model.eval()
+    with torch.no_grad():
+        losses = [float(_loss(model, batch)) * len(batch) for batch in rows.split(32)]
+    return math.exp(sum(losses) / len(rows))
+
+
+def _model(case: str) -> PreTrainedModel:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(**sized(case)), dtype=torch.float32)
+    return model
+
+
+def _save(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:
+    model.bfloat16().save_pretrained(folder)
+    save_tokenizer(tokenizer, folder, max_length=_SIZES["max_position_embeddings"])
+
+
+def _stream(tokenizer: Tokenizer, texts: Sequence[str]) -> torch.Tensor:
+    import torch
+
+    bos, eos = _SIZES["bos_token_id"], _SIZES["eos_token_id"]
+    encoded = tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    return torch.tensor([token for piece in encoded for token in (bos, *piece.ids, eos)])
+
+
+def _loss(model: PreTrainedModel, rows: torch.Tensor) -> torch.Tensor:
+    """Mean cross entropy of every next token in `rows` int64 [rows, tokens]."""
+    from torch.nn.functional import cross_entropy
+
+    logits = model(rows[:, :-1]).logits
+    return cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten())
+
+
+def _train(model: PreTrainedModel, stream: torch.Tensor, steps: int, seed: int) -> None:
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    # A row begins where a paragraph begins: a prompt at the first position is then what training has met.
+    starts = (stream == _SIZES["bos_token_id"]).nonzero().flatten()
+    starts = starts[starts <= len(stream) - ROW]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.05)
+    model.train()
+    begun = time.monotonic()
+    for step in range(1, steps + 1):
+        chosen = starts[torch.randint(len(starts), (ROWS,), generator=generator)]
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(step, steps)
+        loss = _loss(model, stream[chosen[:, None] + torch.arange(ROW)])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % 50 == 0 or step == steps:
+            seconds = time.monotonic() - begun
+            print(
+                f"step {step}/{steps}  loss {loss.item():.3f}  {step * ROWS * ROW / seconds:.0f} tokens/s  "
+                f"{seconds / step * (steps - step):.0f} s left",
+                file=sys.stderr,
+            )
+
+
+def _rate(step: int, steps: int) -> float:
+    """Learning rate of a step: linear warm-up over a tenth of the steps, then a cosine down to a tenth."""
+    warm = max(1, steps // 10)
+    if step <= warm:
+        return PEAK_RATE * step / warm
+    return PEAK_RATE * (0.55 + 0.45 * math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line of `scripts/tiny_checkpoint`."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/tiny_checkpoint", description="Write a tiny Hugging Face checkpoint with a tokenizer."
+    )
+    parser.add_argument("arch", choices=sorted(TINY), metavar="ARCH", help=", ".join(sorted(TINY)))
+    parser.add_argument("folder", type=Path, metavar="DIR", help="where the checkpoint is written")
+    parser.add_argument("--train", action="store_true", help="train for about a minute on two cores")
+    parser.add_argument("--steps", type=int, default=900, help="training steps (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    chosen = parser.parse_args(arguments)
+
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    if chosen.train:
+        learnt = write_trained(chosen.arch, chosen.folder, chosen.steps, chosen.seed)
+        print(f"held-out perplexity: {learnt.before:.1f} before, {learnt.after:.1f} after training")
+    else:
+        write_random(chosen.arch, chosen.folder, chosen.seed)
+    print(f"wrote {chosen.folder}")
+
+
+if __name__ == "__main__":
+    main()

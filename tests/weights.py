@@ -1,0 +1,63 @@
+"""Rank files as dictionaries of torch tensors, made in memory from a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+import recipes
+from compiler.ir.account import account
+from compiler.ir.config import ModelConfig
+from compiler.ir.lazy import Lazy, read
+from compiler.store.checkpoint import open_checkpoint
+from compiler.targets.inductor.layout import rank_plans
+
+_BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
+_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+
+
+def model_config(checkpoint: Path) -> ModelConfig:
+    """The config of a checkpoint folder, through its recipe."""
+    hf = json.loads((checkpoint / "config.json").read_text())
+    _, recipe = recipes.for_config(hf)
+    return recipe.resolve(hf).model_config(hf)
+
+
+def rank_weights(checkpoint: Path, tp: int, dtype: torch.dtype = torch.float32) -> list[dict[str, Tensor]]:
+    """Of every rank, the tensors of its file, by name, as `dtype`."""
+    opened = open_checkpoint(checkpoint)
+    _, recipe = recipes.for_config(opened.config)
+    recipe = recipe.resolve(opened.config)
+    config = recipe.model_config(opened.config)
+    tensors = account(recipe, config, opened.tensors).tensors
+    source = _Bits(opened.files)
+    stored = next(iter(tensors.values())).dtype
+    return [
+        {name: _tensor(lazy, source).to(dtype) for name, lazy in plan.tensors}
+        for plan in rank_plans(config, tp, tensors, stored)
+    ]
+
+
+class _Bits:
+    """A source tensor of the checkpoint as a flat array of unsigned integers."""
+
+    def __init__(self, files: tuple[Path, ...]) -> None:
+        self._tensors: dict[str, Tensor] = {}
+        for file in files:
+            with safe_open(file, framework="pt") as opened:
+                self._tensors.update({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118 - no mapping
+
+    def __call__(self, name: str) -> np.ndarray:
+        tensor = self._tensors[name].flatten()
+        bits = tensor.view(_BITS[tensor.dtype]).numpy()
+        return bits.view(f"u{bits.itemsize}")
+
+
+def _tensor(lazy: Lazy, source: _Bits) -> Tensor:
+    bits = read(lazy, source)
+    return torch.from_numpy(bits.view(f"i{bits.itemsize}")).view(_DTYPES[lazy.source_dtype])
