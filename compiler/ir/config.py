@@ -20,7 +20,7 @@ Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
 Mlp = Literal["gated", "plain", "moe"]
 Position = Literal["rope", "learned", "alibi"]
 Rotary = Literal["half", "interleaved"]
-Head = Literal["linear", "l2_rows"]
+Head = Literal["plain", "l2_rows"]
 
 ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu", "swish": "silu", "swiglu": "silu", "gelu": "gelu", "relu": "relu",
@@ -46,7 +46,7 @@ class Traits:
     qkv_bias: bool | str = False
     out_bias: bool | str = False
     mlp_bias: bool | str = False
-    head: Head = "linear"  # l2_rows: every row of the head's weight is divided by its length
+    head: Head = "plain"  # l2_rows: every row of the head counts with length 1
     head_bias: bool = False
     tied: bool | str = "tie_word_embeddings"
     embedding_scale: Literal["none", "sqrt_hidden"] = "none"
@@ -158,7 +158,7 @@ class ModelConfig:
     qkv_bias: bool = False
     out_bias: bool = False
     mlp_bias: bool = False
-    head: Head = "linear"
+    head: Head = "plain"
     head_bias: bool = False
     tied: bool = False
     embedding_scale: float = 1.0

@@ -21,7 +21,7 @@ def check(config: ModelConfig, _tp: int = 1, options: TargetOptions = PLAIN) -> 
     if options != PLAIN:
         asked = ", ".join(f.name for f in fields(options) if getattr(options, f.name) != f.default)
         raise RefusedError(f"target `inductor` is split by tp alone; found {asked}", hint="Leave these options out.")
-    if config.head != "linear":
+    if config.head != "plain":
         raise RefusedError(f"target `inductor` computes a plain output layer; this model's is {config.head}")
     if config.position == "alibi":
         raise RefusedError(

@@ -198,8 +198,8 @@ ROWS: Mapping[str, Row] = {
         ((V8, "BaichuanForCausalLM"),),
         {
             "model_version": Case((
-                ({"position": "rope", "head": "linear"}, "v1_7b"),
-                ({"position": "alibi", "head": "linear"}, "v1_13b"),
+                ({"position": "rope", "head": "plain"}, "v1_7b"),
+                ({"position": "alibi", "head": "plain"}, "v1_13b"),
                 ({"position": "rope", "head": "l2_rows"}, "v2_7b"),
                 ({"position": "alibi", "head": "l2_rows"}, "v2_13b"),
             )),
@@ -224,6 +224,7 @@ ROWS: Mapping[str, Row] = {
 ALIASES = {
     "BaiChuanForCausalLM": "BaichuanForCausalLM",
     "ChatGLMForConditionalGeneration": "ChatGLMModel",
+    "GlmForCausalLM": "ChatGLMModel",  # GLM-4 under the names of transformers
     "QwenForCausalLM": "QWenLMHeadModel",
 }
 """Other spellings that checkpoints carry."""

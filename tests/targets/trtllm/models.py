@@ -284,6 +284,7 @@ CASES |= {
     "baichuan-v2-7b": _same_as("llama", "BaichuanForCausalLM", head="l2_rows"),
     "baichuan-v2-13b": replace(_ALIBI, config=replace(_ALIBI.config, head="l2_rows")),
     "chatglm": _GLM,
+    "glm": replace(_GLM, config=replace(_GLM.config, architecture="GlmForCausalLM")),
 }
 
 
