@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
-from compiler.ir.lazy import Lazy, RankPlan, cast
-from compiler.ir.ops import Program, inverse, run
+from compiler.ir.lazy import Fold, Lazy, RankPlan, cast
+from compiler.ir.ops import Concat, Each, Op, Program, Rearrange, inverse, run
+from compiler.ir.recipe import stored_axes
 from compiler.ir.roles import TensorId
 
 
@@ -25,6 +28,9 @@ class Layout:
     inputs: tuple[TensorId, ...]
     spread: tuple[Program, ...]
     join: Program
+    dtype: str | None = None  # by its safetensors name; None: that of the files
+    fold: Fold = ""  # after the join, before the cast
+    stage: int = 0  # of the pipeline; names are unique within one
 
     def to_ranks(self, tensors: Mapping[TensorId, Lazy]) -> list[Lazy]:
         """The file tensor of every rank."""
@@ -43,11 +49,33 @@ class Layout:
 def to_rank_plans(
     layouts: Sequence[Layout], tensors: Mapping[TensorId, Lazy], dtype: str, file: Callable[[int], str]
 ) -> list[RankPlan]:
-    """The file of every rank, tensors in the order of `layouts`; `dtype` by its safetensors name."""
-    ranks: list[list[tuple[str, Lazy]]] = []
+    """The file of every rank, tensors in the order of `layouts`; `dtype` by its safetensors name.
+
+    Shard r of a layout goes to rank `stage x shards + r`.
+    """
+    ranks: dict[int, list[tuple[str, Lazy]]] = defaultdict(list)
     for layout in layouts:
         shards = layout.to_ranks(tensors)
-        ranks = ranks or [[] for _ in shards]
-        for rank, tensor in zip(ranks, shards, strict=True):
-            rank.append((layout.name, cast(tensor, dtype)))
-    return [RankPlan(file(r), tuple(rank)) for r, rank in enumerate(ranks)]
+        for r, shard in enumerate(shards):
+            tensor = replace(cast(shard, layout.dtype or dtype), fold=layout.fold)
+            ranks[layout.stage * len(shards) + r].append((layout.name, tensor))
+    return [RankPlan(file(r), tuple(ranks[r])) for r in sorted(ranks)]
+
+
+def join_rows(inputs: Sequence[TensorId], sizes: Mapping[str, int]) -> Program:
+    """The program from one rank's shards to one file tensor: each made a matrix, the matrices one below the other.
+
+    `sizes`: of every axis on one rank. Experts stay a leading axis: their matrices are joined one by one.
+    """
+    flat: list[Program] = []
+    rows: list[int] = []
+    axis = 0
+    for tensor in inputs:
+        groups = stored_axes(tensor.role, tensor.part)
+        axis = 1 if groups[0] == ("experts",) and len(groups) == 3 else 0
+        before = " ".join(name for g in groups for name in g)
+        after = " ".join(f"({' '.join(g)})" if len(g) > 1 else g[0] for g in groups)
+        flat.append((Rearrange(f"{before} -> {after}", tuple((name, sizes[name]) for g in groups for name in g)),))
+        rows.append(prod(sizes[name] for name in groups[axis]))
+    each: Op = Each(tuple(flat))
+    return (each, Concat(axis, tuple(rows))) if len(inputs) > 1 else (each,)

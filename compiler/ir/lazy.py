@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
+from typing import Literal
 
 import numpy as np
 
@@ -24,6 +25,10 @@ ITEMSIZE = {
     "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 """Bytes an element, by the dtype names of the safetensors format."""
+
+
+Fold = Literal["", "plus_one", "l2_rows"]
+"""Steps that change values and so have no inverse: w + 1 (Gemma's norms), w / |w| of every row (Baichuan 2's head)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +46,15 @@ class Piece:
 class Lazy:
     """`shape` and `dtype` of a tensor to come, and the pieces that fill it (they never overlap).
 
-    Raw bits move where `dtype == source_dtype`; otherwise the values are cast on the way.
+    Raw bits move where `dtype == source_dtype` and `fold` is empty; otherwise the values change on the way: `fold`
+    names a step of `quant/fold.py` that is applied to them, and then they are cast.
     """
 
     shape: tuple[int, ...]
     dtype: str
     source_dtype: str
     pieces: tuple[Piece, ...]
+    fold: Fold = ""
 
     @property
     def nbytes(self) -> int:
@@ -110,6 +117,8 @@ def concat(tensors: list[Lazy], axis: int) -> Lazy:
     for tensor in tensors:
         if _with(tensor.shape, axis, 0) != _with(first.shape, axis, 0) or tensor.dtype != first.dtype:
             raise ValueError(f"cannot join {tensor.shape} {tensor.dtype} to {first.shape} {first.dtype} on axis {axis}")
+        if tensor.fold or first.fold:
+            raise ValueError(f"cannot join folded tensors ({tensor.fold or first.fold}): a fold is the last step")
         if tensor.source_dtype != first.source_dtype:
             raise ValueError(f"cannot join sources of {tensor.source_dtype} and {first.source_dtype}")
         pieces += [replace(p, at=_with(p.at, axis, p.at[axis] + offset)) for p in tensor.pieces]
@@ -200,7 +209,7 @@ def insert_axis(tensor: Lazy, axis: int, times: int) -> Lazy:
 
 
 def read(tensor: Lazy, source: Callable[[str], np.ndarray]) -> np.ndarray:
-    """The whole tensor as raw bits (unsigned integers of the source dtype's width); casts are not applied here.
+    """The whole tensor as raw bits (unsigned integers of the source dtype's width); casts and folds are not applied.
 
     `source(name)` gives a source tensor as a flat array of such integers. For tests and small tensors;
     `stages/convert.py` copies the same pieces block by block under a memory ceiling.

@@ -7,19 +7,20 @@
 | Stack()                  | n -> 1            | Unstack(n)             | experts stored one by one               |
 | Repeat(axis, times)      | 1 -> 1            | Unrepeat               | a kv head on several ranks              |
 | Pad(axis, size, to)      | 1 -> 1            | Trim                   | vocabulary to a multiple of tp          |
-| Shard(axis, parts)       | 1 -> parts        | Gather(axis, parts)    | tensor parallelism                      |
+| Shard(axis, parts)       | n -> n x parts    | Gather(axis, parts)    | tensor and expert parallelism           |
 | Replicate(parts)         | 1 -> parts        | Unreplicate(parts)     | what every rank holds whole             |
+| OnFirst(parts)           | 1 -> parts        | FromFirst(parts)       | what rank 0 adds once, zeros elsewhere  |
 | Each(programs)           | n -> m            | Each of the inverses   | different ops for the tensors of a list |
 
-A program is a tuple of ops; `run` evaluates it on lists of `Lazy`, `inverse` turns it around. Unrepeat, Unreplicate and
-Trim read the first copy (the unpadded part): whoever must know that the copies agree runs the program forward again and
-compares, as the round-trip test and `verify` do.
+A program is a tuple of ops; `run` evaluates it on lists of `Lazy`, `inverse` turns it around. Unrepeat, Unreplicate,
+FromFirst and Trim read the first copy (the unpadded part): whoever must know that the copies agree runs the program
+forward again and compares, as the round-trip test and `verify` do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
 from typing import cast
@@ -88,6 +89,8 @@ class Trim:
 
 @dataclass(frozen=True)
 class Shard:
+    """Every tensor becomes `parts` of them; two in a row make a grid, the second one's index running fastest."""
+
     axis: int
     parts: int
 
@@ -109,6 +112,16 @@ class Unreplicate:
 
 
 @dataclass(frozen=True)
+class OnFirst:
+    parts: int
+
+
+@dataclass(frozen=True)
+class FromFirst:
+    parts: int
+
+
+@dataclass(frozen=True)
 class Each:
     """The i-th program on the i-th tensor. Every program gives one tensor."""
 
@@ -117,7 +130,7 @@ class Each:
 
 Op = (
     Rearrange | Split | Concat | Stack | Unstack | Repeat | Unrepeat | Pad | Trim | Shard | Gather | Replicate
-    | Unreplicate | Each
+    | Unreplicate | OnFirst | FromFirst | Each
 )  # fmt: skip
 Program = tuple[Op, ...]
 
@@ -155,6 +168,10 @@ def _inverse(op: Op) -> Op:
             return Unreplicate(parts)
         case Unreplicate(parts):
             return Replicate(parts)
+        case OnFirst(parts):
+            return FromFirst(parts)
+        case FromFirst(parts):
+            return OnFirst(parts)
         case Each(programs):
             return Each(tuple(inverse(p) for p in programs))
 
@@ -195,18 +212,19 @@ def _apply(op: Op, tensors: list[Lazy]) -> list[Lazy]:
         case Trim(axis, size, _):
             return [lazy.take(_only(op, tensors), axis, 0, size)]
         case Shard(axis, parts):
-            one = _only(op, tensors)
-            size, rest = divmod(one.shape[axis], parts)
-            if rest:
-                raise ValueError(f"{op}: axis of {one.shape[axis]} does not divide")
-            return _split(one, axis, (size,) * parts)
+            if any(one.shape[axis] % parts for one in tensors):
+                raise ValueError(f"{op}: axis of {tensors[0].shape[axis]} does not divide")
+            return [part for one in tensors for part in _split(one, axis, (one.shape[axis] // parts,) * parts)]
         case Gather(axis, parts):
-            if len(tensors) != parts:
+            if len(tensors) % parts:
                 raise ValueError(f"{op} got {len(tensors)} tensors")
-            return [lazy.concat(tensors, axis)]
+            return [lazy.concat(tensors[i : i + parts], axis) for i in range(0, len(tensors), parts)]
         case Replicate(parts):
             return [_only(op, tensors)] * parts
-        case Unreplicate():
+        case OnFirst(parts):
+            one = _only(op, tensors)
+            return [one, *[replace(one, pieces=())] * (parts - 1)]
+        case Unreplicate() | FromFirst():
             return [tensors[0]]
         case Each(programs):
             return [one for p, tensor in zip(programs, tensors, strict=True) for one in run(p, [tensor])]

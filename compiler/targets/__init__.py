@@ -29,21 +29,46 @@ class Need:
     note: str
 
 
+@dataclass(frozen=True)
+class TargetOptions:
+    """What is asked of a toolchain beyond tp. A target refuses in `check` what it does not know.
+
+    `version`: of the toolchain ("" = the target's default). `pp`: pipeline stages, each of tp ranks. `moe_ep`: to how
+    many groups of the tp ranks the experts are dealt. `parallel_embedding`: the embedding is split over the vocabulary.
+    `quant_algo`, `kv_cache_quant_algo`: by the toolchain's own names ("" = none).
+    """
+
+    version: str = ""
+    pp: int = 1
+    moe_ep: int = 1
+    parallel_embedding: bool = False
+    quant_algo: str = ""
+    kv_cache_quant_algo: str = ""
+
+
+PLAIN = TargetOptions()
+
+
 class Target(Protocol):
     """What `stages/` ask of a toolchain's folder."""
 
     name: str
 
-    def check(self, config: ModelConfig) -> None:
-        """Raises RefusedError for mathematics that this toolchain cannot do, with the reason."""
+    def check(self, config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN) -> None:
+        """Raises RefusedError for mathematics, or options, that this toolchain cannot do, with the reason."""
 
-    def layouts(self, config: ModelConfig, tp: int) -> Sequence[Layout]:
-        """Every file tensor of a rank, in file order."""
+    def layouts(self, config: ModelConfig, tp: int, options: TargetOptions = PLAIN) -> Sequence[Layout]:
+        """Every file tensor of a rank, in file order, stage by stage."""
 
     def rank_plans(
-        self, config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str
+        self,
+        config: ModelConfig,
+        tp: int,
+        tensors: Mapping[TensorId, Lazy],
+        dtype: str,
+        options: TargetOptions = PLAIN,
     ) -> Sequence[RankPlan]:
-        """The files of the ranks."""
+        """The files of the ranks, tp x pp of them."""
 
     def specs(self, config: ModelConfig, tp: int, dtype: str, limits: Limits) -> Sequence[Any]:
         """What is to be compiled: one spec a package (see stages/compile.py)."""
@@ -51,7 +76,7 @@ class Target(Protocol):
     def segment_names(self, kind: LayerKind) -> tuple[str, str]:
         """The two segments that compute a layer of this kind."""
 
-    def needs(self, config: ModelConfig) -> Sequence[Need]:
+    def needs(self, config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN) -> Sequence[Need]:
         """What compiling takes."""
 
 

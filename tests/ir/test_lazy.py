@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -117,3 +119,9 @@ def test_an_axis_that_does_not_divide_is_refused() -> None:
 def test_bytes_follow_the_dtype_of_the_output() -> None:
     tensor = lazy.cast(lazy.whole("a", (3, 4), "BF16"), "F32")
     assert (tensor.nbytes, tensor.source_dtype) == (48, "BF16")
+
+
+def test_what_is_folded_is_finished() -> None:
+    folded = replace(lazy.whole("a", (3, 4), "BF16"), fold="plus_one")
+    with pytest.raises(ValueError, match="last step"):
+        lazy.concat([lazy.whole("a", (3, 4), "BF16"), folded], 0)

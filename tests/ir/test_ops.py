@@ -12,6 +12,7 @@ from compiler.ir.ops import (
     Concat,
     Each,
     Gather,
+    OnFirst,
     Pad,
     Program,
     Rearrange,
@@ -50,6 +51,8 @@ PROGRAMS: list[tuple[Program, tuple[tuple[int, ...], ...]]] = [
     ((Shard(1, 2),), ((3, 8),)),
     ((Gather(0, 2),), ((4, 3), (4, 3))),
     ((Replicate(3),), ((4, 3),)),
+    ((OnFirst(3),), ((4, 3),)),
+    ((Shard(1, 2), Shard(0, 3)), ((6, 4),)),
     ((Pad(0, 5, 8), Shard(0, 4)), ((5, 2),)),
     ((Repeat(0, 4), Shard(0, 8)), ((2, 3, 5),)),
     ((Stack(2), Rearrange("e i o -> e o i", ()), Split(1, (1, 2))), ((4, 3), (4, 3))),
@@ -126,3 +129,18 @@ def test_a_size_that_does_not_fit_is_refused(program: Program, shapes: tuple[tup
 def test_a_pattern_names_the_same_axes_on_both_sides(pattern: str) -> None:
     with pytest.raises(ValueError, match="same names"):
         parse_pattern(pattern)
+
+
+def test_two_shards_in_a_row_make_a_grid_whose_second_index_runs_fastest() -> None:
+    tensors, data = _tensors((4, 6))
+    parts = _values(run((Shard(1, 3), Shard(0, 2)), tensors), data)
+    for i, part in enumerate(parts):
+        column, row = divmod(i, 2)
+        np.testing.assert_array_equal(part, data["t0"][2 * row : 2 * row + 2, 2 * column : 2 * column + 2])
+
+
+def test_on_first_leaves_zeros_elsewhere() -> None:
+    tensors, data = _tensors((4,))
+    first, *rest = _values(run((OnFirst(3),), tensors), data)
+    np.testing.assert_array_equal(first, data["t0"])
+    assert [part.tolist() for part in rest] == [[0, 0, 0, 0]] * 2

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
+from compiler.errors import RefusedError
 from compiler.ir.config import ModelConfig
-from compiler.targets import Need
+from compiler.targets import PLAIN, Need, TargetOptions
 from compiler.targets.inductor.layout import layouts, rank_plans
 from compiler.targets.inductor.segments import segment_names, specs
 
@@ -14,11 +16,14 @@ __all__ = ["check", "layouts", "name", "needs", "rank_plans", "segment_names", "
 name = "inductor"
 
 
-def check(config: ModelConfig) -> None:
-    """Refuses nothing: what `read_config` accepts, the decoder computes."""
+def check(_config: ModelConfig, _tp: int = 1, options: TargetOptions = PLAIN) -> None:
+    """Refuses options of other toolchains. What `read_config` accepts, the decoder computes."""
+    if options != PLAIN:
+        asked = ", ".join(f.name for f in fields(options) if getattr(options, f.name) != f.default)
+        raise RefusedError(f"target `inductor` is split by tp alone; found {asked}", hint="Leave these options out.")
 
 
-def needs(config: ModelConfig) -> Sequence[Need]:
+def needs(config: ModelConfig, _tp: int = 1, _options: TargetOptions = PLAIN) -> Sequence[Need]:
     """A compile process holds torch, the graph of one segment and a C++ compiler; packages hold no weights."""
     kinds = set(config.layer_kinds)
     segments = 2 + len({kind.window for kind in kinds}) + len({kind.mlp for kind in kinds})

@@ -19,12 +19,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from compiler.ir.config import ModelConfig
-from compiler.ir.layout import Layout, to_rank_plans
+from compiler.ir.layout import Layout, join_rows, to_rank_plans
 from compiler.ir.lazy import Lazy, RankPlan
-from compiler.ir.ops import Concat, Each, Op, Program, Rearrange
 from compiler.ir.parallel import SPLIT_AXES, spread
-from compiler.ir.recipe import stored_axes
 from compiler.ir.roles import TensorId, axis_sizes, model_tensors
+from compiler.targets import PLAIN, TargetOptions
 
 FUSED = {
     "attn.qkv": ("attn.q", "attn.k", "attn.v"),
@@ -36,9 +35,10 @@ FUSED = {
 _PART_OF = {role: name for name, roles in FUSED.items() for role in roles}
 
 
-def layouts(config: ModelConfig, tp: int) -> list[Layout]:
+def layouts(config: ModelConfig, tp: int, _options: TargetOptions = PLAIN) -> list[Layout]:
     """Every file tensor of a rank, in the order of computation (which is the order in the file)."""
     done: dict[str, Layout] = {}
+    sizes = _rank_sizes(config, tp)
     for tensor in model_tensors(config):
         roles = FUSED.get(_PART_OF.get(tensor.role, ""), (tensor.role,))
         if tensor.role == "mlp.up" and config.layer_kinds[tensor.layer or 0].mlp != "gated":
@@ -48,34 +48,13 @@ def layouts(config: ModelConfig, tp: int) -> list[Layout]:
         full = str(TensorId(name, tensor.part, tensor.layer))
         if full not in done:
             programs = tuple(spread(t.axes, config, tp) for t in inputs)
-            done[full] = Layout(full, inputs, programs, _join(inputs, config, tp))
+            done[full] = Layout(full, inputs, programs, join_rows(inputs, sizes))
     return list(done.values())
 
 
-def _join(inputs: tuple[TensorId, ...], config: ModelConfig, tp: int) -> Program:
-    """Flatten each shard to a matrix (or a stack of them, one an expert), then join the rows."""
-    flat: list[Program] = []
-    rows: list[int] = []
-    axis = 0
-    for tensor in inputs:
-        groups = stored_axes(tensor.role, tensor.part)
-        axis = 1 if groups[0] == ("experts",) and len(groups) == 3 else 0
-        sizes = axis_sizes(config)
-        for name in SPLIT_AXES:
-            if name in tensor.axes:
-                sizes[name] = shard_size(name, config, tp)
-        before = " ".join(name for g in groups for name in g)
-        after = " ".join(f"({' '.join(g)})" if len(g) > 1 else g[0] for g in groups)
-        named = tuple((name, sizes[name]) for g in groups for name in g)
-        flat.append((Rearrange(f"{before} -> {after}", named),))
-        size = 1
-        for name in groups[axis]:
-            size *= sizes[name]
-        rows.append(size)
-    ops: list[Op] = [Each(tuple(flat))]
-    if len(inputs) > 1:
-        ops.append(Concat(axis, tuple(rows)))
-    return tuple(ops)
+def _rank_sizes(config: ModelConfig, tp: int) -> dict[str, int]:
+    """Elements of every axis on one rank."""
+    return axis_sizes(config) | {axis: shard_size(axis, config, tp) for axis in SPLIT_AXES}
 
 
 def shard_size(axis: str, config: ModelConfig, tp: int) -> int:
@@ -84,7 +63,9 @@ def shard_size(axis: str, config: ModelConfig, tp: int) -> int:
     return max(size // tp, 1) if axis == "kv_heads" else -(-size // tp)
 
 
-def rank_plans(config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str) -> list[RankPlan]:
+def rank_plans(
+    config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str, _options: TargetOptions = PLAIN
+) -> list[RankPlan]:
     """The file of every rank. `dtype` is the one of the files, by its safetensors name (`BF16`)."""
     return to_rank_plans(layouts(config, tp), tensors, dtype, rank_file)
 

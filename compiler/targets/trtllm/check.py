@@ -1,0 +1,123 @@
+"""What TensorRT-LLM cannot do, said before anything is read: each refusal with its reason and what to do instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from compiler.errors import RefusedError
+from compiler.ir.config import ModelConfig
+from compiler.targets import PLAIN, TargetOptions
+from compiler.targets.trtllm.architectures import Row, row_for
+from compiler.targets.trtllm.layout import check_split
+from compiler.targets.trtllm.version import Version, parse_version, show
+
+WEIGHT_ONLY = ("W8A16", "W4A16")
+SMOOTH_QUANT = (
+    "W8A8_SQ_PER_CHANNEL",
+    "W8A8_SQ_PER_TENSOR_PLUGIN",
+    "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN",
+    "W8A8_SQ_PER_CHANNEL_PER_TENSOR_PLUGIN",
+    "W8A8_SQ_PER_TENSOR_PER_TOKEN_PLUGIN",
+)
+QUANT_ALGOS: dict[str, Version] = {
+    **dict.fromkeys(SMOOTH_QUANT, (0, 8, 0)),
+    # Since 0.9 the loader quantises plain weights itself; 0.8 wants them in its kernels' own order.
+    **dict.fromkeys(WEIGHT_ONLY, (0, 9, 0)),
+    **dict.fromkeys(("W4A16_AWQ", "W4A16_GPTQ", "W4A8_AWQ", "FP8"), (0, 9, 0)),
+    "FP8_PER_CHANNEL_PER_TOKEN": (0, 12, 0),
+    "W8A16_GPTQ": (0, 15, 0),
+}
+"""Names that `quant_algo` takes, and the first version for which they are written."""
+KV_QUANT_ALGOS = ("INT8", "FP8")
+
+Finding = tuple[str, str]  # what was expected and found; what to do
+
+
+def check(config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN) -> None:
+    """Raises RefusedError (ParallelError for tp, pp, moe_ep) for what the version cannot do with this model."""
+    version = parse_version(options.version)
+    row, _ = row_for(config, version)
+    for problems in (_mathematics, _rotary, _parallel, _quantisation):
+        for reason, remedy in problems(config, row, version, options):
+            raise RefusedError(
+                f"TensorRT-LLM {show(version)} cannot build {config.architecture}: {reason}", hint=remedy
+            )
+    if version < (0, 11, 0) and options.moe_ep not in (1, tp):
+        raise RefusedError(
+            f"TensorRT-LLM {show(version)} deals out experts whole or not at all: moe_ep is 1 or tp = {tp}; "
+            f"found {options.moe_ep}",
+            hint="Name `--trtllm-version 0.11.0` or later.",
+        )
+    if options.quant_algo in WEIGHT_ONLY:
+        for what, width in (("mlp", config.ffn), ("expert", config.moe_ffn if config.experts else 0)):
+            if width % (64 * tp):
+                raise RefusedError(
+                    f"{options.quant_algo} wants multiples of 64 x tp = {64 * tp}; the {what} is {width} wide",
+                    hint="Use a smaller tp, or another quantisation.",
+                )
+    check_split(config, tp, options)
+
+
+def _mathematics(config: ModelConfig, row: Row, version: Version, _: TargetOptions) -> Iterator[Finding]:
+    found = (config.qkv_bias, config.out_bias, config.mlp_bias)
+    dense = {kind.mlp for kind in config.layer_kinds}
+    if config.norm != row.norm:
+        yield f"its model class has {row.norm} norms; found {config.norm}", ""
+    if config.position not in row.positions:
+        yield f"positions are {' or '.join(row.positions)}; found {config.position}", ""
+    if found not in row.biases:
+        allowed = " or ".join(_biases(biases) for biases in row.biases)
+        yield f"biases are on {allowed}; found them on {_biases(found)}", ""
+    if config.parallel_residual != row.parallel_residual:
+        yield "attention and mlp are computed one after the other in its model class, or the reverse", ""
+    if row.ffn_times_hidden and config.ffn != row.ffn_times_hidden * config.hidden:
+        yield f"its mlp is {row.ffn_times_hidden * config.hidden} wide; found {config.ffn}", ""
+    if "moe" in dense and len(dense) > 1:
+        yield "all layers have experts or none has; this model mixes them", ""
+    if (row.fused_mlp or "moe" in dense) and config.activation != "silu":
+        yield f"the fused mlp computes silu; found {config.activation}", ""
+    if config.qk_norm and version < (0, 20, 0):
+        yield "norms on q and k begin with 0.20", "Name a later version."
+
+
+def _biases(biases: tuple[bool, bool, bool]) -> str:
+    names = ("q k v", "the attention's output", "the mlp")
+    return ", ".join(name for name, there in zip(names, biases, strict=True) if there) or "nothing"
+
+
+def _rotary(config: ModelConfig, row: Row, version: Version, _: TargetOptions) -> Iterator[Finding]:
+    """yarn, dynamic and longrope never come here: `ir/config.py` reads only linear and llama3."""
+    if config.position != "rope":
+        return
+    if config.rotary_dim != config.head_dim and not row.partial_rotary:
+        yield f"the rotation covers all {config.head_dim} of a head; found {config.rotary_dim}", ""
+    scaling = config.rope_scaling
+    if scaling is None:
+        return
+    if not row.rope_scaling:
+        yield f"its model class reads no rope scaling; found {scaling.kind}", "Build at the base context length."
+    if scaling.kind == "llama3" and version < (0, 12, 0):
+        yield "llama3 rope scaling begins with 0.12", "Name `--trtllm-version 0.12.0` or later."
+    if scaling.kind == "linear" and scaling.factor <= 1:
+        yield f"a rope factor is above 1; found {scaling.factor:g}", "Leave the scaling out."
+
+
+def _parallel(config: ModelConfig, row: Row, _: Version, options: TargetOptions) -> Iterator[Finding]:
+    if options.pp > 1 and not row.pp:
+        yield f"its model class has no pipeline stages; found pp {options.pp}", "Use tp alone."
+    if options.moe_ep > 1 and not config.experts:
+        yield f"moe_ep {options.moe_ep} asks to deal out experts, and it has none", "Leave `moe_ep` out."
+
+
+def _quantisation(config: ModelConfig, row: Row, version: Version, options: TargetOptions) -> Iterator[Finding]:
+    algo, kv = options.quant_algo, options.kv_cache_quant_algo
+    if algo and algo not in QUANT_ALGOS:
+        yield f"quantisations are {', '.join(QUANT_ALGOS)}; found {algo}", ""
+    elif algo and version < QUANT_ALGOS[algo]:
+        yield f"{algo} is written for {show(QUANT_ALGOS[algo])} and later", "Name a later version."
+    if algo in SMOOTH_QUANT and config.experts:
+        yield "there is no SmoothQuant for experts", "Use FP8 or W8A16."
+    elif algo in SMOOTH_QUANT and algo.endswith("_PLUGIN") and not row.smooth_quant:
+        yield "SmoothQuant is not supported for it", "Use W8A16, or FP8 on Hopper and Ada."
+    if kv and kv not in KV_QUANT_ALGOS:
+        yield f"quantisations of the KV cache are {', '.join(KV_QUANT_ALGOS)}; found {kv}", ""

@@ -1,0 +1,127 @@
+"""config.json of a checkpoint, in the words of each version.
+
+`mapping`, `quantization` and `moe` are unpacked into constructors, so a key too many is an error there: each holds the
+smallest set that its version takes. Sizes are global, never per rank; `vocab_size` is that of the model, unpadded.
+
+| version     | experts                                  | mapping                          | quantization           |
+|-------------|------------------------------------------|----------------------------------|------------------------|
+| 0.8         | moe_num_experts, moe_top_k, moe_tp_mode  | world_size, tp_size, pp_size     | with sq_use_plugin     |
+| 0.9, 0.10   | the same, flat                           | the same                         | quant_algo ...         |
+| from 0.11   | moe {num_experts, top_k, ...}            | and moe_tp_size, moe_ep_size     | the same               |
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from compiler.ir.config import ModelConfig, RopeScaling
+from compiler.targets import PLAIN, TargetOptions
+from compiler.targets.trtllm.architectures import row_for, value_of
+from compiler.targets.trtllm.check import SMOOTH_QUANT
+from compiler.targets.trtllm.version import Version, parse_version
+
+POSITIONS = {
+    ("rope", "half"): "rope_gpt_neox",
+    ("rope", "interleaved"): "rope_gptj",
+    ("learned", "half"): "learned_absolute",
+    ("alibi", "half"): "alibi",
+}
+"""By position and rotary of ModelConfig."""
+ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu", "relu": "relu"}
+"""TensorRT-LLM's gelu is the tanh approximation under all its names; this one every version knows."""
+_NONE, _RENORMALIZE = 0, 1  # how the weights of the chosen experts are normalised
+_EXPERTS, _TENSORS = 1, 2  # what the ranks of 0.8 to 0.10 share of the experts: whole ones, or columns of all
+
+
+def checkpoint_config(config: ModelConfig, tp: int, dtype: str, options: TargetOptions = PLAIN) -> dict[str, Any]:
+    """The content of config.json; `dtype` by torch's name ("bfloat16").
+
+    Raises:
+        RefusedError: the version has no such architecture.
+    """
+    version = parse_version(options.version)
+    row, architecture = row_for(config, version)
+    moe = "moe" in {kind.mlp for kind in config.layer_kinds}
+    fused = row.fused_mlp or moe
+    common: dict[str, Any] = {
+        "architecture": architecture,
+        "dtype": dtype,
+        "logits_dtype": "float32",
+        "vocab_size": config.vocab,
+        "hidden_size": config.hidden,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "head_size": config.head_dim,
+        "intermediate_size": config.moe_ffn if moe else config.ffn,
+        "hidden_act": "swiglu" if fused else ACTIVATIONS[config.activation],
+        "norm_epsilon": config.norm_eps,
+        "position_embedding_type": POSITIONS[config.position, config.rotary],
+        "max_position_embeddings": config.max_positions,
+        "use_parallel_embedding": options.parallel_embedding,
+        "embedding_sharding_dim": 0,
+        "mapping": _mapping(config, tp, options, version),
+        "quantization": _quantization(options, version),
+    }
+    if config.position == "rope":
+        common["rotary_embedding_dim"] = config.rotary_dim
+        if row.rope_scaling:
+            common["rotary_scaling"] = _rope_scaling(config.rope_scaling)
+    if config.qk_norm:
+        common["qk_layernorm"] = True
+    if version < (0, 10, 0):
+        common["share_embedding_table"] = False
+    if moe:
+        common |= _moe(config, options, version)
+    extras = {key: value_of(value, config) for key, value in {**row.sizes, **row.extras}.items()}
+    return common | extras
+
+
+def config_bytes(content: dict[str, Any]) -> bytes:
+    """The same content gives the same bytes."""
+    return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=True) + "\n").encode()
+
+
+def _mapping(config: ModelConfig, tp: int, options: TargetOptions, version: Version) -> dict[str, int]:
+    mapping = {"world_size": tp * options.pp, "tp_size": tp, "pp_size": options.pp}
+    if version >= (0, 11, 0) and config.experts:
+        mapping |= {"moe_tp_size": tp // options.moe_ep, "moe_ep_size": options.moe_ep}
+    return mapping
+
+
+def _moe(config: ModelConfig, options: TargetOptions, version: Version) -> dict[str, Any]:
+    norm = _RENORMALIZE if config.renormalize_experts else _NONE
+    if version >= (0, 11, 0):
+        return {"moe": {"num_experts": config.experts, "top_k": config.experts_per_token, "normalization_mode": norm}}
+    return {
+        "moe_num_experts": config.experts,
+        "moe_top_k": config.experts_per_token,
+        "moe_tp_mode": _EXPERTS if options.moe_ep > 1 else _TENSORS,
+        "moe_normalization_mode": norm,
+    }
+
+
+def _quantization(options: TargetOptions, version: Version) -> dict[str, Any]:
+    quantization: dict[str, Any] = {
+        "quant_algo": options.quant_algo or None,
+        "kv_cache_quant_algo": options.kv_cache_quant_algo or None,
+    }
+    if version < (0, 9, 0) and options.quant_algo in SMOOTH_QUANT:
+        quantization["sq_use_plugin"] = options.quant_algo.endswith("_PLUGIN")
+    return quantization
+
+
+def _rope_scaling(scaling: RopeScaling | None) -> dict[str, Any] | None:
+    if scaling is None:
+        return None
+    if scaling.kind == "linear":
+        return {"type": "linear", "factor": scaling.factor}
+    return {
+        "type": "llama3",
+        "rope_type": "llama3",
+        "factor": scaling.factor,
+        "low_freq_factor": scaling.low_freq_factor,
+        "high_freq_factor": scaling.high_freq_factor,
+        "original_max_position_embeddings": scaling.original_max_positions,
+    }

@@ -1,0 +1,65 @@
+"""The folder that `trtllm-build` leaves: is every rank there, and is it built from our checkpoint?
+
+rank{i}.engine    one a rank
+config.json       {version, pretrained_config: the checkpoint's config, completed; build_config: limits, plugins}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compiler.errors import CompileError
+
+STAND_IN = "+stand-in"
+"""What a toolchain that only pretends puts behind its version."""
+_SAME = (
+    "architecture", "dtype", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_size", "intermediate_size", "position_embedding_type",
+)  # fmt: skip
+_SAME_MAPPING = ("world_size", "tp_size", "pp_size")
+
+
+@dataclass(frozen=True)
+class Engines:
+    """`version`: of the TensorRT-LLM that built them. `stand_in`: made by a stand-in of the tests; never published."""
+
+    files: tuple[Path, ...]
+    version: str
+    stand_in: bool
+
+
+def check_engines(folder: Path, checkpoint: Mapping[str, Any]) -> Engines:
+    """The engines in `folder`, built from the checkpoint with that config.json.
+
+    Raises:
+        CompileError: lists all that is missing or does not fit.
+    """
+    ranks = int(checkpoint["mapping"]["world_size"])
+    files = tuple(folder / f"rank{rank}.engine" for rank in range(ranks))
+    problems = [f"{file.name} is missing or empty" for file in files if not file.is_file() or not file.stat().st_size]
+    problems += [f"{file.name} is of no rank" for file in sorted(folder.glob("rank*.engine")) if file not in files]
+    config, trouble = _read(folder / "config.json")
+    built = config.get("pretrained_config", {})
+    pairs = [(key, checkpoint[key], built.get(key)) for key in _SAME]
+    pairs += [(key, checkpoint["mapping"][key], built.get("mapping", {}).get(key)) for key in _SAME_MAPPING]
+    problems += trouble or [f"config.json: {key}: expected {a!r}, found {b!r}" for key, a, b in pairs if a != b]
+    if problems:
+        raise CompileError(
+            "the engine folder is not what the checkpoint asks for: " + "; ".join(problems),
+            hint="The log of the builder says more. Build again into an empty folder.",
+        )
+    version = str(config["version"])
+    return Engines(files, version.removesuffix(STAND_IN), version.endswith(STAND_IN))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        return {}, [f"config.json cannot be read: {error}"]
+    missing = [key for key in ("version", "pretrained_config", "build_config") if key not in content]
+    return content, [f"config.json has no {key}" for key in missing]

@@ -1,0 +1,225 @@
+"""What would TensorRT-LLM compute from these files? A forward pass over rank tensors, by its names and its semantics.
+
+It is written from the toolchain's side and knows nothing of how the files were made: no layout, no table, no recipe is
+shared with the writer, so a mistake there is not undone by its own inverse. It reads config.json as written, asks each
+rank for its tensors by name, checks their shapes as the loader does, and finds tensors that no module asks for.
+
+Every rank has its own hidden states. They meet only where the engine communicates:
+
+    column-parallel    the rank's rows of qkv, fc, gate          nothing to exchange
+    row-parallel       dense, proj: summed over the ranks, then each rank adds its own copy of the bias
+    vocabulary         lm_head: the ranks' logits side by side, cut to vocab_size
+
+so that a copy that differs between ranks shows. Float32, numpy, one layer in memory at a time.
+
+    gated mlp    proj(act(fc(x)) * gate(x))
+    swiglu mlp   first, second = halves of fc(x);  proj(first * silu(second))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compiler.errors import ArtifactError
+from compiler.targets.trtllm.judge_math import (
+    ACTIVATIONS,
+    Array,
+    alibi_slopes,
+    attend,
+    frequencies,
+    layer_norm,
+    rms_norm,
+    rotate,
+    silu,
+    softmax,
+)
+from compiler.targets.trtllm.judge_model import File, Model, Tensors
+
+_SCALES_EMBEDDING = ("GemmaForCausalLM",)
+"""Model classes that multiply the embedding by sqrt(hidden)."""
+
+
+def logits(
+    config: Mapping[str, Any],
+    ranks: Sequence[Tensors],
+    token_ids: NDArray[np.int64],
+    windows: Sequence[int | None] = (),
+) -> NDArray[np.float32]:
+    """token_ids [S] -> logits of every position, float32 [S, vocab_size].
+
+    `config` is the checkpoint's config.json; `ranks` its files in order; `windows`: of each layer, what the run time is
+    given as max_attention_window (() = none).
+
+    Raises:
+        ArtifactError: a tensor is missing, has another shape than its module, or belongs to no module.
+    """
+    files = [File(rank, tensors) for rank, tensors in enumerate(ranks)]
+    model = Model(config, len(files))
+    stages = [files[i : i + model.tp] for i in range(0, len(files), model.tp)]
+    per_stage = model.layers // model.pp
+    x = _embed(model, stages[0], token_ids)
+    for layer in range(model.layers):
+        stage, local = divmod(layer, per_stage)
+        x = _layer(model, stages[stage], f"transformer.layers.{local}.", x, windows[layer] if windows else None)
+    out = _head(model, stages[-1], x)
+    extra = [f"{name} (rank {file.rank})" for file in files for name in sorted(set(file.tensors) - file.read)]
+    if extra:
+        raise ArtifactError(f"no module of the model asks for {', '.join(extra[:10])}: {len(extra)} tensors too many")
+    return out
+
+
+def _norm(model: Model, file: File, name: str, x: Array) -> Array:
+    weight = file.get(f"{name}.weight", model.hidden)
+    bias = file.maybe(f"{name}.bias", model.hidden)
+    eps = float(model.config["norm_epsilon"])
+    return rms_norm(x, weight, eps) if bias is None else layer_norm(x, weight, bias, eps)
+
+
+def _embed(model: Model, files: Sequence[File], token_ids: NDArray[np.int64]) -> list[Array]:
+    tables = [("transformer.vocab_embedding.weight", int(model.config["vocab_size"]), token_ids)]
+    if model.config["position_embedding_type"] == "learned_absolute":
+        positions = int(model.config["max_position_embeddings"])
+        tables.append(("transformer.position_embedding.weight", positions, np.arange(len(token_ids))))
+    scale = model.hidden**0.5 if model.config["architecture"] in _SCALES_EMBEDDING else 1.0
+    total = [np.zeros((len(token_ids), model.hidden), np.float32) for _ in files]
+    for name, size, ids in tables:
+        if model.config["use_parallel_embedding"]:
+            rows = -(-size // model.tp)
+            found = [_lookup(file.get(name, rows, model.hidden), ids - r * rows) for r, file in enumerate(files)]
+            found = [np.sum(found, axis=0)] * len(files)
+        else:
+            found = [_lookup(file.get(name, size, model.hidden), ids) for file in files]
+        total = [t + f for t, f in zip(total, found, strict=True)]
+    return [np.asarray(t * np.float32(scale)) for t in total]
+
+
+def _lookup(table: Array, ids: NDArray[np.int64]) -> Array:
+    """Rows `ids`; zero where another rank has the row."""
+    mine = (ids >= 0) & (ids < len(table))
+    return np.asarray(table[np.where(mine, ids, 0)] * mine[:, None])
+
+
+def _layer(model: Model, files: Sequence[File], at: str, x: list[Array], window: int | None) -> list[Array]:
+    before = [_norm(model, file, at + "input_layernorm", own) for file, own in zip(files, x, strict=True)]
+    attention = [
+        _attention(model, file, r, at, own, window) for r, (file, own) in enumerate(zip(files, before, strict=True))
+    ]
+    dense = [file.maybe(at + "attention.dense.bias", model.hidden) for file in files]
+    if all(at + "post_layernorm.weight" not in file.tensors for file in files):
+        # One norm and one sum for both: a bias is added by each rank before the sum.
+        mlp = [_mlp(model, file, r, at, own) for r, (file, own) in enumerate(zip(files, before, strict=True))]
+        biases = [file.maybe(at + "mlp.proj.bias", model.hidden) for file in files]
+        partial = [_plus(_plus(a + m, d), b) for a, m, d, b in zip(attention, mlp, dense, biases, strict=True)]
+        return [own + np.sum(partial, axis=0) for own in x]
+    total = np.sum(attention, axis=0)
+    x = [own + _plus(total, bias) for own, bias in zip(x, dense, strict=True)]
+    after = [_norm(model, file, at + "post_layernorm", own) for file, own in zip(files, x, strict=True)]
+    total = np.sum(
+        [_mlp(model, file, r, at, own) for r, (file, own) in enumerate(zip(files, after, strict=True))], axis=0
+    )
+    biases = [file.maybe(at + "mlp.proj.bias", model.hidden) for file in files]
+    return [own + _plus(total, bias) for own, bias in zip(x, biases, strict=True)]
+
+
+def _plus(x: Array, bias: Array | None) -> Array:
+    return x if bias is None else x + bias
+
+
+def _linear(file: File, name: str, x: Array, rows: int) -> Array:
+    """x [S, in] -> [S, rows], with the module's bias where there is one."""
+    return _plus(x @ file.get(f"{name}.weight", rows, x.shape[-1]).T, file.maybe(f"{name}.bias", rows))
+
+
+def _attention(model: Model, file: File, rank: int, at: str, x: Array, window: int | None) -> Array:
+    """The rank's summand of the output projection, without its bias."""
+    config, d = model.config, model.head_size
+    h, k = model.heads, model.kv_heads
+    qkv = _linear(file, at + "attention.qkv", x, (h + 2 * k) * d).reshape(len(x), h + 2 * k, d)
+    query, key, value = qkv[:, :h], qkv[:, h : h + k], qkv[:, h + k :]
+    if config.get("qk_layernorm"):
+        eps = float(config["norm_epsilon"])
+        query = rms_norm(query, file.get(at + "attention.q_layernorm.weight", d), eps)
+        key = rms_norm(key, file.get(at + "attention.k_layernorm.weight", d), eps)
+    slopes = np.zeros(h, np.float32)
+    kind = config["position_embedding_type"]
+    if kind == "alibi":
+        slopes = alibi_slopes(int(config["num_attention_heads"]))[rank * h : (rank + 1) * h]
+    elif kind in ("rope_gpt_neox", "rope_gptj"):
+        inverse = frequencies(model.rotary_dim, float(config.get("rotary_base", 10000.0)), config.get("rotary_scaling"))
+        query, key = (rotate(t, inverse, interleaved=kind == "rope_gptj") for t in (query, key))
+    elif kind != "learned_absolute":
+        raise ArtifactError(f"config.json: position_embedding_type {kind!r} is none that a model class here computes")
+    out = attend(query, key, value, slopes, window)
+    return np.asarray(out.reshape(len(x), h * d) @ file.get(at + "attention.dense.weight", model.hidden, h * d).T)
+
+
+def _mlp(model: Model, file: File, rank: int, at: str, x: Array) -> Array:
+    """The rank's summand of the mlp, without the bias of proj."""
+    if model.experts:
+        return _experts(model, file, rank, at, x) + _shared_expert(model, file, at, x)
+    act, width = str(model.config["hidden_act"]), model.ffn
+    if act == "swiglu":
+        inner = _swiglu(_linear(file, at + "mlp.fc", x, 2 * width))
+    else:
+        inner = _activation(act)(_linear(file, at + "mlp.fc", x, width))
+        if at + "mlp.gate.weight" in file.tensors:
+            inner = inner * _linear(file, at + "mlp.gate", x, width)
+    return np.asarray(inner @ file.get(at + "mlp.proj.weight", model.hidden, width).T)
+
+
+def _activation(name: str) -> Callable[[Array], Array]:
+    if name not in ACTIVATIONS:
+        raise ArtifactError(f"config.json: hidden_act {name!r} is not one of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+def _swiglu(x: Array) -> Array:
+    first, second = np.split(x, 2, axis=-1)
+    return first * silu(second)
+
+
+def _experts(model: Model, file: File, rank: int, at: str, x: Array) -> Array:
+    config = model.config
+    moe = config.get("moe") or {"top_k": config["moe_top_k"], "normalization_mode": config["moe_normalization_mode"]}
+    moe_tp, moe_ep = model.moe_split
+    width = int(config.get("moe_intermediate_size") or config["intermediate_size"]) // moe_tp
+    local = model.experts // moe_ep
+    old = at + "mlp.experts_weight_1" in file.tensors
+    names = ("mlp.experts_weight_1", "mlp.experts_weight_2") if old else ("mlp.fc.weight", "mlp.proj.weight")
+    router = file.get(at + "mlp.router.weight", model.experts, model.hidden)
+    share = softmax(x @ router.T)
+    chosen = np.argsort(-share, axis=-1, kind="stable")[:, : int(moe["top_k"])]
+    weight = np.take_along_axis(share, chosen, -1)
+    if moe["normalization_mode"] == 1:
+        weight = weight / weight.sum(-1, keepdims=True)
+    fc = file.get(at + names[0], local, 2 * width, model.hidden)
+    proj = file.get(at + names[1], local, model.hidden, width)
+    first = rank % moe_ep * local
+    out = np.zeros_like(x)
+    for i in range(local):
+        token, slot = np.nonzero(chosen == first + i)
+        out[token] += (_swiglu(x[token] @ fc[i].T) @ proj[i].T) * weight[token, slot, None]
+    return out
+
+
+def _shared_expert(model: Model, file: File, at: str, x: Array) -> Array:
+    width = int(model.config.get("moe_shared_expert_intermediate_size") or 0) // model.tp
+    if not width:
+        return np.zeros_like(x)
+    place = at + ("mlp." if at + "mlp.shared_expert.fc.weight" in file.tensors else "")
+    inner = _swiglu(x @ file.get(place + "shared_expert.fc.weight", 2 * width, model.hidden).T)
+    out = inner @ file.get(place + "shared_expert.proj.weight", model.hidden, width).T
+    gate = x @ file.get(place + "shared_expert_gate.weight", 1, model.hidden).T
+    return np.asarray(out / (1 + np.exp(-gate)))
+
+
+def _head(model: Model, files: Sequence[File], x: list[Array]) -> Array:
+    parts = [
+        _linear(file, "lm_head", _norm(model, file, "transformer.ln_f", own), model.vocab_rows)
+        for file, own in zip(files, x, strict=True)
+    ]
+    return np.asarray(np.concatenate(parts, -1)[:, : int(model.config["vocab_size"])])

@@ -1,0 +1,100 @@
+"""The arithmetic of TensorRT-LLM's modules in numpy, for the judge alone. Float32; no weights, no names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import pi
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compiler.errors import ArtifactError
+
+Array = NDArray[np.float32]
+
+
+def rms_norm(x: Array, weight: Array, eps: float) -> Array:
+    return np.asarray(x / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(eps)) * weight)
+
+
+def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
+    centred = x - x.mean(-1, keepdims=True)
+    return np.asarray(centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + np.float32(eps)) * weight + bias)
+
+
+def softmax(x: Array) -> Array:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return np.asarray(e / e.sum(-1, keepdims=True))
+
+
+def silu(x: Array) -> Array:
+    return np.asarray(x / (1 + np.exp(-x)))
+
+
+def gelu(x: Array) -> Array:
+    """The tanh approximation: TensorRT-LLM knows no other under any name of gelu."""
+    return np.asarray(0.5 * x * (1 + np.tanh(np.float32((2 / pi) ** 0.5) * (x + np.float32(0.044715) * x**3))))
+
+
+def relu(x: Array) -> Array:
+    return np.maximum(x, np.float32(0))
+
+
+ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {"silu": silu, "gelu": gelu, "relu": relu}
+
+
+def frequencies(dim: int, base: float, scaling: Mapping[str, Any] | None) -> Array:
+    """Radians a position of each pair, [dim / 2]."""
+    inverse = (base ** (-np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim))).astype(np.float32)
+    if not scaling:
+        return inverse
+    kind = scaling.get("type") or scaling.get("rope_type")
+    factor = float(scaling["factor"])
+    if kind == "linear":
+        return np.asarray(inverse / np.float32(factor))
+    if kind != "llama3":
+        raise ArtifactError(f"config.json: rotary_scaling of type {kind!r} is not computed")
+    low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
+    original = float(scaling["original_max_position_embeddings"])
+    wavelength = 2 * pi / inverse
+    smooth = (original / wavelength - low) / (high - low)
+    ramp = (1 - smooth) * inverse / factor + smooth * inverse
+    scaled = np.where(wavelength > original / low, inverse / factor, ramp)
+    return np.where(wavelength < original / high, inverse, scaled).astype(np.float32)
+
+
+def rotate(x: Array, inverse: Array, *, interleaved: bool) -> Array:
+    """x [S, heads, d] at positions 0 ... S - 1. Pairs are neighbours (GPT-J) or half a rotation apart (GPT-NeoX)."""
+    angle = np.arange(len(x), dtype=np.float32)[:, None, None] * inverse
+    cos, sin = np.cos(angle), np.sin(angle)
+    dim = 2 * len(inverse)
+    out = x.copy()
+    first, second = (np.s_[..., 0:dim:2], np.s_[..., 1:dim:2]) if interleaved else (
+        np.s_[..., : dim // 2], np.s_[..., dim // 2 : dim])  # fmt: skip
+    out[first] = x[first] * cos - x[second] * sin
+    out[second] = x[second] * cos + x[first] * sin
+    return out
+
+
+def alibi_slopes(heads: int) -> Array:
+    """One slope a head (Press et al. 2022): a geometric series; heads beyond a power of two take every other one of
+    the next series."""
+    power = 1 << (heads.bit_length() - 1)
+
+    def series(n: int) -> list[float]:
+        return [2.0 ** (-8.0 * (i + 1) / n) for i in range(n)]
+
+    return np.array([*series(power), *series(2 * power)[0::2][: heads - power]], np.float32)
+
+
+def attend(query: Array, key: Array, value: Array, slopes: Array, window: int | None) -> Array:
+    """Causal attention of query [S, h, d] over key, value [S, k, d]; head i reads kv head i // (h / k). -> [S, h, d]"""
+    length, h, d = query.shape
+    group = h // key.shape[1]
+    key, value = np.repeat(key, group, 1), np.repeat(value, group, 1)
+    distance = np.arange(length)[:, None] - np.arange(length)[None, :]
+    seen = (distance >= 0) & (distance < (window or length))
+    scores = np.einsum("qhd,khd->hqk", query, key) / np.float32(d**0.5) - slopes[:, None, None] * distance
+    scores = np.where(seen, scores, np.float32(-np.inf)).astype(np.float32)
+    return np.asarray(np.einsum("hqk,khd->qhd", softmax(scores), value))

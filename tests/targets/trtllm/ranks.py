@@ -1,0 +1,37 @@
+"""Rank files in memory: what the layouts make of canonical tensors, folds applied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compiler.ir.config import ModelConfig
+from compiler.ir.lazy import read, whole
+from compiler.ir.roles import TensorId
+from compiler.quant.fold import fold
+from compiler.targets import PLAIN, TargetOptions
+from compiler.targets.trtllm import check, checkpoint_config, rank_plans
+
+Array = NDArray[np.float32]
+
+
+def ranks_of(
+    config: ModelConfig, tensors: Mapping[TensorId, Array], tp: int, options: TargetOptions = PLAIN
+) -> list[dict[str, Array]]:
+    """The tensors of every rank file, in float32."""
+    check(config, tp, options)
+    lazies = {t: whole(str(t), array.shape, "F32") for t, array in tensors.items()}
+    flat = {str(t): array.ravel().view("u4") for t, array in tensors.items()}
+    plans = rank_plans(config, tp, lazies, "F32", options)
+    assert [plan.file for plan in plans] == [f"rank{r}.safetensors" for r in range(tp * options.pp)]
+    return [
+        {name: fold(t.fold, read(t, flat.__getitem__).view("f4"), lambda x: x) for name, t in plan.tensors}
+        for plan in plans
+    ]
+
+
+def config_of(config: ModelConfig, tp: int, options: TargetOptions = PLAIN) -> dict[str, Any]:
+    return checkpoint_config(config, tp, "float32", options)

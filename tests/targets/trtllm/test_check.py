@@ -1,0 +1,111 @@
+"""Refusals: what a version cannot do, with the reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from compiler.errors import ParallelError, RefusedError, UsageError
+from compiler.ir.config import LayerKind, RopeScaling
+from compiler.targets import PLAIN, TargetOptions
+from compiler.targets.trtllm import check
+from compiler.targets.trtllm.version import parse_version, version_of_image
+from tests.targets.trtllm.models import CASES
+
+SQ = "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN"
+
+
+@pytest.mark.parametrize(
+    ("name", "tp", "options", "words"),
+    [
+        ("mixtral", 2, {"quant_algo": SQ}, "no SmoothQuant for experts"),
+        ("starcoder", 2, {"quant_algo": SQ}, "SmoothQuant is not supported"),
+        ("llama", 2, {"quant_algo": "W8A16"}, "multiples of 64 x tp = 128; the mlp is 96 wide"),
+        ("llama", 1, {"quant_algo": "W4A16", "version": "0.8.0"}, "0.9.0 and later"),
+        ("llama", 1, {"quant_algo": "INT3"}, "found INT3"),
+        ("llama", 1, {"kv_cache_quant_algo": "INT4"}, "found INT4"),
+        ("chatglm", 1, {"pp": 2}, "no pipeline stages"),
+        ("baichuan-v1-13b", 1, {"pp": 2}, "no pipeline stages"),
+        ("llama", 2, {"moe_ep": 2}, "it has none"),
+        ("mixtral", 4, {"moe_ep": 2, "version": "0.10.0"}, "moe_ep is 1 or tp = 4"),
+        ("qwen3", 1, {"version": "0.12.0"}, "the first that has is 0.20.0"),
+        ("gpt2", 1, {"version": "0.8.0"}, "the first that has is 0.9.0"),
+        ("phi3", 1, {"version": "0.11.0"}, "the first that has is 0.12.0"),
+        ("internlm2", 1, {"version": "0.9.0"}, "the first that has is 0.11.0"),
+        ("qwen2-moe", 1, {"version": "0.9.0"}, "the first that has is 0.10.0"),
+        ("llama-rope-llama3", 1, {"version": "0.11.0"}, "begins with 0.12"),
+        ("llama", 1, {"version": "0.7.1"}, "no checkpoint of its own format"),
+        ("llama", 1, {"version": "1.2.0"}, "0.8 to 1.1"),
+    ],
+)
+def test_what_a_version_cannot_do_is_refused(name: str, tp: int, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(RefusedError, match=words):
+        check(CASES[name].config, tp, TargetOptions(**options))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("llama", {"architecture": "BloomForCausalLM"}, "no row"),
+        ("llama", {"architecture": "Qwen3MoeForCausalLM"}, "not verified"),
+        ("llama", {"qkv_bias": True}, "found them on q k v"),
+        ("llama", {"norm": "layer"}, "rms norms; found layer"),
+        ("llama", {"rotary_dim": 4}, "covers all 8"),
+        ("llama", {"rope_scaling": RopeScaling("linear", 1.0)}, "above 1"),
+        ("phi3", {"rope_scaling": RopeScaling("linear", 2.0)}, "reads no rope scaling"),
+        ("phi3", {"activation": "gelu_tanh"}, "computes silu"),
+        ("gptj", {"ffn": 96}, "256 wide; found 96"),
+        ("gptj", {"parallel_residual": False}, "one after the other"),
+        ("qwen2-moe", {"layer_kinds": (LayerKind("moe"), LayerKind("gated"))}, "mixes"),
+    ],
+)
+def test_mathematics_that_a_model_class_has_not_is_refused(name: str, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(RefusedError, match=words):
+        check(replace(CASES[name].config, **changes))
+
+
+def test_a_tp_that_does_not_divide_names_those_that_do() -> None:
+    with pytest.raises(ParallelError) as error:
+        check(CASES["llama"].config, 3)
+    assert "1, 2, 4, 8" in error.value.hint
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_architecture_is_taken_by_the_two_first_class_versions_or_is_too_new(name: str) -> None:
+    for version in ("0.12.0", "0.21.0"):
+        if (name, version) != ("qwen3", "0.12.0"):
+            check(CASES[name].config, 2, TargetOptions(version=version))
+
+
+def test_versions() -> None:
+    assert parse_version("") == (0, 12, 0)
+    assert parse_version("0.21.0rc1") == (0, 21, 0)
+    assert parse_version("0.17.0.dev2024121700") == (0, 17, 0)
+    assert parse_version("1.0") == (1, 0, 0)
+    with pytest.raises(UsageError, match="`latest`"):
+        parse_version("latest")
+
+
+@pytest.mark.parametrize(
+    ("image", "version"),
+    [
+        ("0.30.0-tensorrtllm0.12.0-cu125", "0.12.0"),
+        ("763104351884.dkr.ecr.us-west-2.amazonaws.com/djl-inference:0.28.0-tensorrtllm0.9.0-cu122", "0.9.0"),
+        ("0.33.0-tensorrtllm", "0.21.0"),
+        ("0.25.0-tensorrtllm0.5.0-cu122", "0.5.0"),
+    ],
+)
+def test_the_version_inside_an_image(image: str, version: str) -> None:
+    assert version_of_image(image) == version
+
+
+def test_images_without_a_usable_toolchain_are_refused() -> None:
+    with pytest.raises(RefusedError, match=r"0\.34"):
+        version_of_image("0.34.0-tensorrtllm0.12.0-cu125")
+    with pytest.raises(UsageError, match=r"carries TensorRT-LLM 0\.12\.0"):
+        version_of_image("0.30.0-tensorrtllm0.9.0-cu125")
+    with pytest.raises(UsageError, match="with TensorRT-LLM"):
+        version_of_image("0.30.0-lmi12.0.0-cu124")
+    assert TargetOptions() == PLAIN

@@ -1,0 +1,30 @@
+"""The judge's own reader, against the library that writes the format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from compiler.errors import ArtifactError
+from compiler.targets.trtllm.read import RankTensors
+
+
+def test_every_dtype_comes_as_float32(tmp_path: Path) -> None:
+    values = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    dtypes = {"a": torch.float32, "b": torch.float16, "c": torch.bfloat16}
+    save_file({name: values.to(dtype) for name, dtype in dtypes.items()}, tmp_path / "rank0.safetensors")
+    read = RankTensors(tmp_path / "rank0.safetensors")
+    assert sorted(read) == ["a", "b", "c"]
+    for name, dtype in dtypes.items():
+        assert read[name].dtype == np.float32
+        np.testing.assert_array_equal(read[name], values.to(dtype).float().numpy())
+
+
+def test_what_it_cannot_read_is_named(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2, dtype=torch.int8)}, tmp_path / "rank0.safetensors")
+    with pytest.raises(ArtifactError, match="`a` is I8"):
+        RankTensors(tmp_path / "rank0.safetensors")["a"]
