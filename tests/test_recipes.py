@@ -1,4 +1,4 @@
-"""What every recipe gets without a line of its own: one runner over `recipes/` and the cases of `tests/tiny_configs.py`."""
+"""What every recipe gets without a line of its own: one runner over `recipes/` and the tiny configurations."""
 
 from __future__ import annotations
 
