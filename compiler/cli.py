@@ -44,6 +44,7 @@ Dtype = Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 [d
 MaxPositions = Annotated[int | None, typer.Option(help="Tokens of one row [default: all of the model's]")]
 MaxBatch = Annotated[int, typer.Option(help="Rows at once.")]
 RopeScaling = Annotated[str | None, typer.Option(help="Longer contexts: linear:2, llama3:8.")]
+TrtllmVersion = Annotated[str, typer.Option(help="TensorRT-LLM of target trtllm [default: 0.12.0]")]
 MaxMemory = Annotated[str, typer.Option(help="Ceiling of convert's buffers.", metavar="SIZE")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")]
 Device = Literal["cpu", "cuda"]
@@ -97,6 +98,7 @@ def plan(
     max_positions: MaxPositions = None,
     max_batch: MaxBatch = 8,
     rope_scaling: RopeScaling = None,
+    trtllm_version: TrtllmVersion = "",
     max_memory: MaxMemory = "1GiB",
     as_json: Json = False,
 ) -> None:
@@ -106,7 +108,9 @@ def plan(
 
     request = PlanRequest(
         **_model_fields(model, revision, recipe, target),
-        **_ask_fields(tp, instance_type, dtype, max_positions, max_batch, rope_scaling, variant, max_memory),
+        **_ask_fields(
+            tp, instance_type, dtype, max_positions, max_batch, rope_scaling, variant, max_memory, trtllm_version
+        ),
     )
     made = prepare(request).plan
     _print(made.to_json(), plan_text(made), as_json=as_json)
@@ -124,6 +128,7 @@ def convert(
     target: TargetOption = "inductor",
     dtype: Dtype = None,
     rope_scaling: RopeScaling = None,
+    trtllm_version: TrtllmVersion = "",
     max_memory: MaxMemory = "1GiB",
     as_json: Json = False,
 ) -> None:
@@ -134,7 +139,7 @@ def convert(
 
     request = PlanRequest(
         **_model_fields(model, revision, recipe, target),
-        **_ask_fields(tp, instance_type, dtype, None, 1, rope_scaling, variant, max_memory),
+        **_ask_fields(tp, instance_type, dtype, None, 1, rope_scaling, variant, max_memory, trtllm_version),
     )
     with _report() as report:
         made = convert_to(request, output, report)
@@ -328,11 +333,13 @@ def _ask_fields(
     rope_scaling: str | None,
     variant: str | None,
     max_memory: str,
+    trtllm_version: str = "",
 ) -> dict[str, Any]:
     from compiler.ir.config import parse_rope_scaling
     from compiler.lmi.instances import instance
     from compiler.requests import devices_here, parse_size, parse_tp
     from compiler.stages.plan import Ask
+    from compiler.targets import TargetOptions
 
     ranks = parse_tp(tp)
     devices = None
@@ -345,6 +352,7 @@ def _ask_fields(
         max_batch=max_batch,
         rope_scaling=parse_rope_scaling(rope_scaling) if rope_scaling else None,
         variant=variant,
+        options=TargetOptions(version=trtllm_version),
         max_memory=parse_size(max_memory),
     )
     return {"ask": ask, "devices": devices}

@@ -94,6 +94,8 @@ def convert_to(request: PlanRequest, output: Path, report: Report | None = None)
         part = output.with_name(f".{output.name}.part")
         with locked_folder(part):
             run_convert(prepared, part, request.ask.max_memory, report)
+            for name, data in prepared.plan.files.items():
+                (part / name).write_bytes(data)
             package.place(part, output)
         report.end(written(prepared.plan))
     return prepared.plan

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from compiler.artifact.check import this_machine
 from compiler.artifact.isa import LEVELS, beyond, features, isa
 from compiler.artifact.manifest import Device
-from compiler.errors import UsageError
+from compiler.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -69,8 +69,17 @@ def inputs_of(spec: Spec, versions: Mapping[str, str], device: Device, march: st
 
 
 def toolchain_of(target: str) -> Toolchain:
-    """The real toolchain of a target; importing it does not import torch."""
-    return cast("Toolchain", importlib.import_module(f"compiler.targets.{target}.build"))
+    """The real toolchain of a target; importing it does not import torch.
+
+    Raises RefusedError where `build` does not drive it.
+    """
+    module = importlib.import_module(f"compiler.targets.{target}.build")
+    if not hasattr(module, "compile_segments"):
+        raise RefusedError(
+            f"`build` does not drive target `{target}` yet",
+            hint=f"`lmi-compile convert --target {target}` writes its checkpoint.",
+        )
+    return cast("Toolchain", module)
 
 
 def device_of(kind: Literal["cpu", "cuda"], march: str) -> Device:

@@ -21,6 +21,7 @@ import numpy as np
 
 from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError
 from compiler.ir.lazy import ITEMSIZE
+from compiler.quant.fold import fold
 from compiler.store.cast import CASTABLE, cast_bits
 from compiler.store.gather import Cut, Gather
 from compiler.store.writer import RankFile, check_space, file_order
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 BLOCK = 4 << 20
 """Bytes of a block, where `max_memory` allows; larger ones were not faster (benchmarks/RESULTS.md)."""
+
+_FOLD_WIDTH = 32
 
 BUFFERS = 3
 """Buffers of a block's size that each thread holds: the block, the block cast, and the window of `Gather`."""
@@ -118,7 +121,9 @@ def _write(
             tensor, count = cut.tensor, prod(block.shape)
             source = _bits(raw, tensor.source_dtype, count)
             gather.fill(cut, block, source.reshape(block.shape))
-            if tensor.dtype != tensor.source_dtype:
+            if tensor.fold:
+                source = _folded(tensor, source)
+            elif tensor.dtype != tensor.source_dtype:
                 if not cast.size:
                     cast = np.empty(limit, np.uint8)
                 target = _bits(cast, tensor.dtype, count)
@@ -132,10 +137,30 @@ def _write(
 
 def _blocks(plan: Sequence[tuple[str, Lazy]], limit: int) -> Iterator[tuple[Cut, Block]]:
     for _, tensor in plan:
-        widening = max(ITEMSIZE[tensor.dtype] // ITEMSIZE[tensor.source_dtype], 1)
-        cut = Cut(tensor, limit // widening)
+        cut = Cut(tensor, limit // (_width(tensor) // ITEMSIZE[tensor.source_dtype]))
         for block in cut.blocks():
             yield cut, block
+
+
+def _width(tensor: Lazy) -> int:
+    """Bytes of buffers that an element takes at the widest. A fold computes in float32, with float64 squares."""
+    return _FOLD_WIDTH if tensor.fold else max(ITEMSIZE[tensor.dtype], ITEMSIZE[tensor.source_dtype])
+
+
+def _folded(tensor: Lazy, source: np.ndarray) -> np.ndarray:
+    """The bits of whole rows of a tensor after its fold, in its output dtype."""
+
+    def cast(bits: np.ndarray, before: str, after: str) -> np.ndarray:
+        out = np.empty(bits.size, f"u{ITEMSIZE[after]}")
+        cast_bits(bits.reshape(-1), before, out, after)
+        return out
+
+    def rounded(values: np.ndarray) -> np.ndarray:
+        narrow = cast(values.view(np.uint32), "F32", tensor.source_dtype)
+        return cast(narrow, tensor.source_dtype, "F32").view(np.float32).reshape(values.shape)
+
+    values = cast(source, tensor.source_dtype, "F32").view(np.float32).reshape(-1, tensor.shape[-1])
+    return cast(fold(tensor.fold, values, rounded).view(np.uint32), "F32", tensor.dtype)
 
 
 def _bits(buffer: np.ndarray, dtype: str, count: int) -> np.ndarray:
@@ -149,7 +174,7 @@ def _budget(plans: Sequence[RankPlan], max_memory: int, threads: int) -> tuple[i
     A block holds at least one row (all of the last axis) of the widest tensor.
     """
     row, widest = max(
-        (max(ITEMSIZE[t.dtype], ITEMSIZE[t.source_dtype]) * t.shape[-1], name)
+        (_width(t) * t.shape[-1], name)
         for plan in plans
         for name, t in [("", None), *plan.tensors]
         if t is not None and t.shape
@@ -170,7 +195,8 @@ def _check(plans: Sequence[RankPlan], checkpoint: Checkpoint) -> None:
     """Refuse plans that were not made from this checkpoint, or that cast where there is no cast."""
     for plan in plans:
         for name, tensor in plan.tensors:
-            if tensor.dtype != tensor.source_dtype and not {tensor.dtype, tensor.source_dtype} <= set(CASTABLE):
+            changes = tensor.fold or tensor.dtype != tensor.source_dtype
+            if changes and not {tensor.dtype, tensor.source_dtype} <= set(CASTABLE):
                 raise RefusedError(
                     f"`{name}`: no cast from {tensor.source_dtype} to {tensor.dtype}",
                     hint=f"casts are between {', '.join(CASTABLE)}; keep the dtype of the checkpoint",

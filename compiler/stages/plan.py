@@ -17,9 +17,9 @@ from compiler.ir.config import ModelConfig, RopeScaling
 from compiler.ir.layout import Layout
 from compiler.ir.lazy import ITEMSIZE, RankPlan
 from compiler.ir.limits import Limits, limits_for
-from compiler.ir.parallel import HeadLayout, check_parallel, head_layout
+from compiler.ir.parallel import HeadLayout, head_layout
 from compiler.ir.recipe import Recipe
-from compiler.targets import Need, Target
+from compiler.targets import PLAIN, Need, Target, TargetOptions
 
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 """torch's names of the dtypes an artifact may be in, and those of the safetensors format."""
@@ -35,6 +35,7 @@ class Ask:
     max_batch: int = 8
     rope_scaling: RopeScaling | None = None
     variant: str | None = None
+    options: TargetOptions = PLAIN
     max_memory: int = 1 << 30
 
 
@@ -55,6 +56,7 @@ class Plan:
     kv_bytes_per_token: int  # of one rank
     source_bytes: int
     needs: tuple[Need, ...]
+    files: Mapping[str, bytes]  # small files beside those of the ranks, by name
     digest: str
 
     def to_json(self) -> dict[str, Any]:
@@ -121,12 +123,11 @@ def make_plan(
             f"`--dtype` is one of {', '.join(DTYPES)}; found `{dtype}`",
             hint="" if ask.dtype else "The checkpoint is in this dtype: name the one that the artifact shall have.",
         )
-    target.check(config)
-    check_parallel(config, ask.tp)
+    target.check(config, ask.tp, ask.options)
     limits = limits_for(config, ask.max_positions, ask.max_batch)
     filled = account(recipe, config, headers)
-    layouts = tuple(target.layouts(config, ask.tp))
-    ranks = tuple(target.rank_plans(config, ask.tp, filled.tensors, DTYPES[dtype]))
+    layouts = tuple(target.layouts(config, ask.tp, ask.options))
+    ranks = tuple(target.rank_plans(config, ask.tp, filled.tensors, DTYPES[dtype], ask.options))
     heads = head_layout(config.heads, config.kv_heads, ask.tp)
     kv_bytes = 2 * config.layers * heads.kv_heads * config.head_dim * ITEMSIZE[DTYPES[dtype]]
     source_bytes = sum(_nbytes(h) for h in headers.values())
@@ -152,10 +153,11 @@ def make_plan(
                 sum(r.nbytes for r in ranks),
                 "one streaming pass; memory is a ceiling",
             ),
-            *target.needs(config),
+            *target.needs(config, ask.tp, ask.options),
             Need("run", largest + cache, 0, "one rank: weights (mapped) and KV cache at the limits"),
         ),
-        digest=_digest(recipe_name, target.name, config, ask.tp, dtype, filled, layouts),
+        files=target.files(config, ask.tp, dtype, ask.options),
+        digest=_digest(recipe_name, target.name, config, ask, dtype, filled, layouts),
     )
 
 
@@ -170,14 +172,14 @@ def _digest(
     recipe: str,
     target: str,
     config: ModelConfig,
-    tp: int,
+    ask: Ask,
     dtype: str,
     filled: Account,
     layouts: tuple[Layout, ...],
 ) -> str:
     """sha256 over the sizes, and over every program from source tensor to rank file as its dataclasses print."""
     digest = hashlib.sha256()
-    for part in (recipe, target, config, tp, dtype, filled.uses, layouts):
+    for part in (recipe, target, config, ask.tp, ask.options, dtype, filled.uses, layouts):
         digest.update(repr(part).encode())
         digest.update(b"\n")
     return f"sha256:{digest.hexdigest()}"

@@ -70,6 +70,9 @@ class Target(Protocol):
     ) -> Sequence[RankPlan]:
         """The files of the ranks, tp x pp of them."""
 
+    def files(self, config: ModelConfig, tp: int, dtype: str, options: TargetOptions = PLAIN) -> Mapping[str, bytes]:
+        """Small files that the toolchain wants beside those of the ranks; `dtype` by torch's name."""
+
     def specs(self, config: ModelConfig, tp: int, dtype: str, limits: Limits) -> Sequence[Any]:
         """What is to be compiled: one spec a package (see stages/compile.py)."""
 

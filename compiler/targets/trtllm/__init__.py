@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
 from compiler.ir.config import ModelConfig
@@ -13,9 +13,14 @@ from compiler.targets.trtllm.check import check
 from compiler.targets.trtllm.config import checkpoint_config, config_bytes
 from compiler.targets.trtllm.layout import layouts, rank_plans
 
-__all__ = ["check", "checkpoint_config", "config_bytes", "layouts", "name", "needs", "rank_plans"]
+__all__ = ["check", "files", "layouts", "name", "needs", "rank_plans"]
 
 name = "trtllm"
+
+
+def files(config: ModelConfig, tp: int, dtype: str, options: TargetOptions = PLAIN) -> Mapping[str, bytes]:
+    """config.json of the checkpoint, in the dialect of the version."""
+    return {"config.json": config_bytes(checkpoint_config(config, tp, dtype, options))}
 
 
 def needs(config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN) -> Sequence[Need]:
