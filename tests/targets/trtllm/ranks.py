@@ -13,7 +13,8 @@ from compiler.ir.lazy import read, whole
 from compiler.ir.roles import TensorId
 from compiler.quant.fold import fold
 from compiler.targets import PLAIN, TargetOptions
-from compiler.targets.trtllm import check, checkpoint_config, rank_plans
+from compiler.targets.trtllm import check, rank_plans
+from compiler.targets.trtllm.config import checkpoint_config
 
 Array = NDArray[np.float32]
 
