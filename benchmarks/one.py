@@ -21,8 +21,10 @@ Answer = Callable[[list[list[int]], int], tuple[float, float]]
 
 def artifact(folder: Path) -> Answer:
     from compiler.runtime.generate import load
+    from compiler.runtime.lean import import_torch
     from compiler.runtime.params import GenerationParams
 
+    import_torch()  # as `lmi-compile generate` does
     model = load(folder)
 
     def answer(prompts: list[list[int]], new: int) -> tuple[float, float]:

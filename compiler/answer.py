@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from compiler.errors import UsageError
 from compiler.runtime.generate import load
+from compiler.runtime.lean import import_torch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +35,7 @@ def answer(
     Raises what `runtime.generate.load` and `Model.generate` raise.
     """
     texts = [text for prompt in prompts for text in (_lines() if prompt == "-" else [prompt])]
+    import_torch()
     with load(artifact) as model:
         if len(texts) == 1 and stream and not as_json:
             done = [_streamed(model, texts[0], params, out)]

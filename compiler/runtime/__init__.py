@@ -6,5 +6,6 @@ engine      all ranks as one; one rank's share of a step             text       
 load        rank file + packages -> share                            tokenizer   the artifact's tokenizer
 package     one compiled package                                     commands    rank 0 -> followers
 ranks       follower processes, watched                              group       sums over ranks: gloo, nccl
+lean        import torch, faster
 follower    a rank other than 0                                      progress, postmortem    who stalled, and why
 """

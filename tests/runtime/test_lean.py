@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+_SCRIPT = """
+import sys
+from compiler.runtime.lean import import_torch
+import_torch()
+import torch
+assert "torch._meta_registrations" not in sys.modules
+assert torch.ones(3, 3).bfloat16().matmul(torch.ones(3, 1).bfloat16()).sum() == 9
+import torch._meta_registrations
+assert torch._meta_registrations.register_meta
+import_torch()
+assert "torch._meta_registrations" in sys.modules
+"""
+
+
+def test_torch_computes_without_its_tracing_and_can_have_it_later() -> None:
+    done = subprocess.run([sys.executable, "-c", _SCRIPT], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
