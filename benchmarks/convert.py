@@ -71,25 +71,23 @@ def main() -> None:
     print(machine())
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         work = Path(name).absolute()
-        models = {}
-        for size, layers in (("1x", LAYERS), ("4x", LARGE_LAYERS)):
-            models[size] = work / size
-            run([sys.executable, "-c", WRITE, str(models[size]), str(layers)])
+        run([sys.executable, "-c", WRITE, str(work / "1x"), str(LAYERS)])
         pairs, peaks = [], []
         for _ in range(options.runs + 1):
-            seconds, peak = convert(models["1x"], work / "out", options.tp)
-            pairs.append((seconds, copy(models["1x"], work / "out")))
+            seconds, peak = convert(work / "1x", work / "out", options.tp)
+            pairs.append((seconds, copy(work / "1x", work / "out")))
             peaks.append(peak)
         counted = pairs[1:]
-        large_seconds, large_peak = convert(models["4x"], work / "out", options.tp)
-        large_copy = copy(models["4x"], work / "out")
-    ours, theirs = (statistics.median(column) for column in zip(*counted, strict=True))
-    ratio = statistics.median(a / b for a, b in counted)
-    spread = ", ".join(f"{a:.2f}/{b:.2f}" for a, b in counted)
-    print(f"convert, tp {options.tp}   {ours:6.2f} s   peak {max(peaks):5.0f} MiB")
-    print(f"cp && sync       {theirs:6.2f} s")
-    print(f"ratio            {ratio:6.2f}     pairs, in seconds: {spread}")
-    print(f"4x model         {large_seconds:6.2f} s   peak {large_peak:5.0f} MiB   cp && sync {large_copy:.2f} s")
+        ours, theirs = (statistics.median(column) for column in zip(*counted, strict=True))
+        ratio = statistics.median(a / b for a, b in counted)
+        spread = ", ".join(f"{a:.2f}/{b:.2f}" for a, b in counted)
+        print(f"convert, tp {options.tp}   {ours:6.2f} s   peak {max(peaks):5.0f} MiB")
+        print(f"cp && sync       {theirs:6.2f} s")
+        print(f"ratio            {ratio:6.2f}     pairs, in seconds: {spread}", flush=True)
+        run([sys.executable, "-c", WRITE, str(work / "4x"), str(LARGE_LAYERS)])
+        seconds, peak = convert(work / "4x", work / "out", options.tp)
+        copied = copy(work / "4x", work / "out")
+        print(f"4x model         {seconds:6.2f} s   peak {peak:5.0f} MiB   cp && sync {copied:.2f} s")
 
 
 if __name__ == "__main__":

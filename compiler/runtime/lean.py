@@ -1,7 +1,7 @@
 """`import torch` in a process that runs an artifact and does nothing else: a quarter of its time is for tracing.
 
 `torch._meta_registrations` teaches torch the shapes of its operators' results: 250 ms of import for what only
-torch.export, torch.compile and fake tensors use. A compiled package calls none of it. Not for processes of other people:
+torch.export, torch.compile and fake tensors use. A compiled package calls none of it. Not for processes of others:
 in there `torch.compile` would miss its registrations, so `runtime.generate.load` does not do this by itself.
 """
 
