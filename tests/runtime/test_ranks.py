@@ -143,6 +143,10 @@ def test_the_ranks_end_with_the_process_that_started_them(
         followers = _printed(parent)
         assert len(followers) == 1
         parent.send_signal(how)
+        try:
+            parent.wait(60)
+        finally:
+            parent.kill()
     assert parent.returncode != 0
     for pid in followers:
         _wait_until_gone(pid)
@@ -161,7 +165,13 @@ def _endless(checkpoint: Path, when: str, temporary: Path) -> subprocess.Popen[b
     return subprocess.Popen(
         [sys.executable, "-m", "tests.runtime.endless", str(checkpoint), "2", when],
         cwd=ROOT, env={**os.environ, "TMPDIR": str(temporary)}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        preexec_fn=_heed_interrupts,
     )  # fmt: skip
+
+
+def _heed_interrupts() -> None:
+    """A shell starts what runs in the background with Ctrl-C ignored, and that is inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _printed(parent: subprocess.Popen[bytes]) -> list[int]:
