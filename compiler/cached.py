@@ -102,15 +102,13 @@ def converted(job: Job, prepared: Prepared, source: str) -> list[Part]:
 
 
 def run_convert(prepared: Prepared, folder: Path, max_memory: int, report: Report) -> list[Descriptor]:
-    plans = prepared.plan.ranks
-    done = convert(
-        plans,
+    return convert(
+        prepared.plan.ranks,
         prepared.checkpoint,
         folder,
         max_memory=max_memory,
         progress=lambda count, total: report.progress(count, total, "bytes"),
     )
-    return [replace(file, path=plan.file) for plan, file in zip(plans, done, strict=True)]
 
 
 def compiled(job: Job, plan: Plan, device: Device, versions: dict[str, str]) -> dict[str, Part]:

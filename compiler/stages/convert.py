@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from compiler.store.gather import Block
 
 BLOCK = 4 << 20
-"""Bytes of a block, where `max_memory` allows; larger ones were not faster (benchmarks/RESULTS.md)."""
+"""Bytes of a block, where `max_memory` allows: some system calls a tensor, and buffers that stay small."""
 
 _FOLD_WIDTH = 32
 
