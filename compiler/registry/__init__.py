@@ -1,10 +1,10 @@
 """Artifacts in a store: pushed, found by name, moved from version to version, pulled.
 
-    address.py    what users type                   push.py       an artifact's folder into a store
-    layout.py     where things are in a store       pull.py       ... and out of it
-    refs.py       tags that move, and their log     lease.py      what a running push needs, for gc to see
-    resolve.py    from a ref to what never changes  gc.py         remove what nothing refers to
-    listing.py    what is there                     difference.py how two artifacts differ
+address.py    what users type                   push.py       an artifact's folder into a store
+layout.py     where things are in a store       pull.py       ... and out of it
+refs.py       tags that move, and their log     lease.py      what a running push needs, for gc to see
+resolve.py    from a ref to what never changes  gc.py         remove what nothing refers to
+listing.py    what is there                     difference.py how two artifacts differ
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """How the command line names an artifact in a store.
 
-    s3://bucket/engines/mixtral@current     ref `current` of `mixtral` in the store s3://bucket/engines/
-    s3://bucket/engines/mixtral             `mixtral` there, no ref
-    s3://bucket/engines/                    the store itself: it ends with `/`
-    file:///srv/engines/mixtral@v1, artifacts/mixtral@v1, mixtral@sha256:<64 hexadecimal digits>
+s3://bucket/engines/mixtral@current     ref `current` of `mixtral` in the store s3://bucket/engines/
+s3://bucket/engines/mixtral             `mixtral` there, no ref
+s3://bucket/engines/                    the store itself: it ends with `/`
+file:///srv/engines/mixtral@v1, artifacts/mixtral@v1, mixtral@sha256:<64 hexadecimal digits>
 """
 
 from __future__ import annotations

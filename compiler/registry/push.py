@@ -186,7 +186,8 @@ def _put_once(store: ObjectStore, key: str, data: bytes) -> None:
     there, _ = store.read(key)
     if there != data:
         raise ConflictError(
-            f"{store.uri}{key} is something else already", hint="nothing in a store is overwritten; look who put it there"
+            f"{store.uri}{key} is something else already",
+            hint="nothing in a store is overwritten; look who put it there",
         )
 
 

@@ -1,7 +1,7 @@
 """NAME/refs/<tag>.json: what a tag means, and all that it meant before. One object, so the two cannot disagree.
 
-    {"digest": sha256 of "ref"'s canonical JSON,
-     "ref": {"tag": "current", "log": [{"digest", "layout", "when", "who", "why"}, ...]}}     the last entry counts
+{"digest": sha256 of "ref"'s canonical JSON,
+ "ref": {"tag": "current", "log": [{"digest", "layout", "when", "who", "why"}, ...]}}     the last entry counts
 """
 
 from __future__ import annotations

@@ -89,9 +89,7 @@ def find_artifact(store: ObjectStore, name: str, digest: Digest) -> Resolved:
     )
 
 
-def read_artifact(
-    store: ObjectStore, name: str, digest: Digest, layout: Layout, ref: str | None = None
-) -> Resolved:
+def read_artifact(store: ObjectStore, name: str, digest: Digest, layout: Layout, ref: str | None = None) -> Resolved:
     """Raises NotFoundError, ArtifactError."""
     key = manifest_key(name, digest, layout)
     found = ""
@@ -114,8 +112,9 @@ def _no_ref(store: ObjectStore, address: Address, tag: str) -> NotFoundError:
             f"{store.uri} has no refs of `{address.name}`",
             hint=f"`lmi-compile ls {store.uri}` lists what there is; `lmi-compile push` puts an artifact there",
         )
+    from_one = f"{store.uri}{address.name}@{sorted(tags)[0]}"
     named = ", ".join(f"`@{one}`" for one in sorted(tags)[:10])
     return NotFoundError(
         f"{store.uri}{address.name} has no ref `{tag}`; it has {named}",
-        hint=f"name one of them, or make one: `lmi-compile promote {store.uri}{address.name}@{sorted(tags)[0]} --to {tag}`",
+        hint=f"name one of them, or make one: `lmi-compile promote {from_one} --to {tag}`",
     )

@@ -1,12 +1,12 @@
 """Object stores: bytes under keys, each object whole or not there. One interface, a folder and S3 behind it.
 
-    types.py      the interface, and what it speaks of
-    local.py      a folder
-    s3.py         S3 and what speaks its protocol, through boto3
-    conditions.py which conditional writes a server really honours, and writes that know
-    upload.py     files into a store: in parts, at once, continued after a kill
-    download.py   files out of a store: ranges, at once, continued after a kill, verified as they arrive
-    flow.py       many parts at once, in order where it matters
+types.py      the interface, and what it speaks of
+local.py      a folder
+s3.py         S3 and what speaks its protocol, through boto3
+conditions.py which conditional writes a server really honours, and writes that know
+upload.py     files into a store: in parts, at once, continued after a kill
+download.py   files out of a store: ranges, at once, continued after a kill, verified as they arrive
+flow.py       many parts at once, in order where it matters
 """
 
 from __future__ import annotations

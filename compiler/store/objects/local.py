@@ -179,7 +179,9 @@ class LocalStore:
         try:
             file = os.open(self._root / key, os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise NotFoundError(f"{self.uri}{key}: no such object", hint="`lmi-compile ls` lists what is there") from None
+            raise NotFoundError(
+                f"{self.uri}{key}: no such object", hint="`lmi-compile ls` lists what is there"
+            ) from None
         except OSError as error:
             raise _store_error(self.uri + key, error) from error
         try:

@@ -151,9 +151,7 @@ class S3Store:
 
     def begin(self, key: str, part_size: int) -> Upload:
         with s3_errors(self.uri + key):
-            answer = self._client.create_multipart_upload(
-                **self._at(key), **write_options(), ChecksumAlgorithm="CRC32"
-            )
+            answer = self._client.create_multipart_upload(**self._at(key), **write_options(), ChecksumAlgorithm="CRC32")
         return Upload(key, answer["UploadId"], part_size)
 
     def send(self, upload: Upload, number: int, data: bytes) -> Part:
