@@ -4,6 +4,7 @@
     output     results to stdout, everything else to stderr
     build      plan, convert, build                artifact   inspect, verify, generate
     about      models, doctor                      cache      cache ls, cache clear
+    registry   push, pull, ls, promote, rollback, history, diff, gc
 
 Nothing heavy is imported before a command needs it: `--help` answers in a fraction of a second.
 """
@@ -16,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from compiler.cli import about, artifact, build, cache
+from compiler.cli import about, artifact, build, cache, registry
 from compiler.errors import LmiCompileError
 
 COMMANDS = (
@@ -27,6 +28,14 @@ COMMANDS = (
     artifact.inspect,
     artifact.verify,
     artifact.generate,
+    registry.push,
+    registry.pull,
+    registry.ls,
+    registry.promote,
+    registry.rollback,
+    registry.history,
+    registry.diff,
+    registry.gc,
     about.doctor,
 )
 """In the order of `--help`."""

@@ -33,8 +33,7 @@ def locked_folder(folder: Path, waiting: Callable[[], None] = lambda: None) -> I
     """
     descriptor = _lock(folder, waiting)
     try:
-        for left in folder.iterdir():
-            remove_folder(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        empty_folder(folder)
         yield
     finally:
         # Renamed by a commit: then another process may already be making a folder of this name.
@@ -99,6 +98,12 @@ def _same(folder: Path, descriptor: int) -> bool:
         return os.path.samestat(folder.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
+
+
+def empty_folder(folder: Path) -> None:
+    """Remove all that is in a folder. Raises OSError."""
+    for left in folder.iterdir():
+        remove_folder(left) if left.is_dir() and not left.is_symlink() else left.unlink()
 
 
 def remove_folder(folder: Path) -> None:

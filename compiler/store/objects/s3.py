@@ -199,11 +199,17 @@ class S3Store:
                     raise
 
     def unfinished(self, prefix: str) -> Iterator[Unfinished]:
+        import botocore.exceptions
+
         with s3_errors(self.uri + prefix):
-            for page in self._pages("list_multipart_uploads", prefix):
-                for item in page.get("Uploads", []):
-                    key = item["Key"].removeprefix(self._prefix)
-                    yield Unfinished(key, item["UploadId"], item["Initiated"].timestamp())
+            try:
+                for page in self._pages("list_multipart_uploads", prefix):
+                    for item in page.get("Uploads", []):
+                        key = item["Key"].removeprefix(self._prefix)
+                        yield Unfinished(key, item["UploadId"], item["Initiated"].timestamp())
+            except botocore.exceptions.ClientError as error:
+                if code_of(error) != "NoSuchUpload":  # what rclone says of a bucket without uploads
+                    raise
 
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + key, **request_options()}
