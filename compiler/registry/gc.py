@@ -108,7 +108,7 @@ def _look(store: ObjectStore, grace: float, keep: int) -> _Found:
     oldest = _now(store) - grace
     looked = time.monotonic()
     leased = leased_keys(store, oldest)
-    objects = {item.key: item for item in store.list("")}  # after the leases: see lease.py
+    objects = {item.key: item for item in store.walk("")}  # after the leases: see lease.py
     alive = set(leased) | _alive(store, objects.values(), oldest, keep)
     ours = [item for item in objects.values() if _OURS.fullmatch(item.key)]
     dead = [item for item in ours if item.key not in alive and item.modified < oldest]

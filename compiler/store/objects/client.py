@@ -9,6 +9,7 @@ role); AWS_ENDPOINT_URL names any other server. Two things have no place in that
 
 from __future__ import annotations
 
+import functools
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,12 @@ NOT_MET = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", 
 
 
 def make_client() -> Any:
-    """A new boto3 client for S3. Raises StoreError."""
+    """A boto3 client for S3, the same one while the AWS_* variables are the same. Raises what boto3 raises."""
+    return _client(tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))))
+
+
+@functools.lru_cache(maxsize=4)
+def _client(_environment: tuple[tuple[str, str], ...]) -> Any:
     import boto3
     from botocore.config import Config
 

@@ -120,7 +120,7 @@ class S3Store:
             self._compare(key, data, answer)
         return Object(key, len(data), answer["ETag"], time.time())
 
-    def list(self, prefix: str) -> Iterator[Object]:
+    def walk(self, prefix: str) -> Iterator[Object]:
         with s3_errors(self.uri + prefix):
             for page in self._pages("list_objects_v2", prefix):
                 yield from self._objects(page)
