@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from compiler.errors import ArtifactError, UsageError
-from compiler.registry import promote, pull, push, resolve, rollback
 from compiler.registry import lease as leases
+from compiler.registry import promote, pull, push, resolve, rollback
 from compiler.registry.gc import Collected, collect
 from compiler.registry.layout import LAYOUTS, Layout
 from compiler.registry.lease import Lease
@@ -50,8 +50,8 @@ def test_what_no_tag_refers_to_goes_after_the_grace_period(tmp_path: Path, local
     assert collect(local_store, keep=4).keys == ()
     planned = collect(local_store, keep=2, dry_run=True)
     assert planned.nbytes > 800
-    before = {path for path in Path(local_store).rglob("*")}
-    assert before == {path for path in Path(local_store).rglob("*")}
+    before = set(Path(local_store).rglob("*"))
+    assert before == set(Path(local_store).rglob("*"))
     done = collect(local_store, keep=2)
     assert (sorted(done.keys), done.nbytes) == (sorted(planned.keys), planned.nbytes)
     assert [key.endswith("json") for key in done.keys].index(False) >= 1  # the manifest goes first
