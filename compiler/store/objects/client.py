@@ -152,7 +152,7 @@ def s3_errors(uri: str) -> Iterator[None]:
         raise StoreError(
             f"no credentials for {uri}", hint="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         ) from None
-    except (botocore.exceptions.BotoCoreError, urllib3.exceptions.HTTPError, ValueError) as error:
+    except (botocore.exceptions.BotoCoreError, urllib3.exceptions.HTTPError, ValueError, KeyError) as error:
         raise StoreError(
             f"{uri} could not be reached: {error}", hint="check the network, the region and AWS_ENDPOINT_URL"
         ) from error
