@@ -1,8 +1,8 @@
 """The stages that compare logits, each behind the cache.
 
-    reference    what the source model says; not of tp or target
-    judged       what the target's judge reads out of the rank files
-    measured     what the finished artifact computes
+reference    what the source model says; not of tp or target
+judged       what the target's judge reads out of the rank files
+measured     what the finished artifact computes
 """
 
 from __future__ import annotations

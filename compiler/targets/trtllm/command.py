@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from compiler.artifact.sections import BuildLimits
 from compiler.targets import Planned
 from compiler.targets.trtllm.limits import build_limits
-from compiler.targets.trtllm.version import Version, parse_version
+from compiler.targets.trtllm.version import Version, version_of
 
 COMMAND = "trtllm-build"
 CHECKPOINT, ENGINES = "checkpoint", "engines"
@@ -52,7 +52,7 @@ def flags(version: Version, dtype: str, limits: BuildLimits, *, experts: bool) -
 def flags_of(plan: Planned) -> list[Flag]:
     """The flags for the checkpoint of a plan."""
     limits = build_limits(plan.limits, plan.options)
-    return flags(parse_version(plan.options.version), plan.dtype, limits, experts=plan.config.experts > 0)
+    return flags(version_of(plan.options), plan.dtype, limits, experts=plan.config.experts > 0)
 
 
 def argv(checkpoint: str, output: str, chosen: Sequence[Flag], known: str | None = None) -> list[str]:

@@ -68,4 +68,3 @@ class RankTensors(Mapping[str, Stored]):
 
     def __len__(self) -> int:
         return len(self._header)
-
