@@ -118,7 +118,7 @@ def model_fields(model: ModelOptions, target: str = "inductor") -> dict[str, Any
 
 def request_of(kind: type[Request], model: ModelOptions, ask: AskOptions, limits: LimitOptions, **more: Any) -> Request:
     """The request of type `kind` that the options spell; `more` are its further fields. Raises UsageError."""
-    from compiler.ir.config import parse_rope_scaling
+    from compiler.ir.rope import parse_rope_scaling
     from compiler.lmi.instances import instance
     from compiler.requests import devices_here, parse_size, parse_tp
     from compiler.stages.plan import Ask
