@@ -88,6 +88,17 @@ def convert_to(request: PlanRequest, output: Path, report: Report | None = None)
     return prepared.plan
 
 
+def command_of(request: PlanRequest) -> list[str]:
+    """The command line that compiles what is asked for, from the headers alone. Raises LmiCompileError."""
+    target = targets.load(request.target)
+    line = list(target.command(prepare(request).plan))
+    if not line:
+        raise UsageError(
+            f"target `{target.name}` compiles without a command line", hint="`lmi-compile plan` shows what"
+        )
+    return line
+
+
 def build(
     request: BuildRequest,
     report: Report | None = None,
@@ -131,6 +142,7 @@ def _build(job: Job) -> BuildResult:
     texts = package.tokenizer_parts(folder, request.tokenizer)
     if not package.has_vocabulary(texts):
         report.warn(f"{folder} has no tokenizer: the artifact takes token ids; `--tokenizer DIR` adds one")
+    target.check_tokenizer(plan, [part.name for part in texts])
     report.end(plan_note(plan))
     unfinished = BuildResult(request.output, plan, None, job.made)
     if request.until == "plan":
@@ -156,7 +168,7 @@ def _build(job: Job) -> BuildResult:
         result = _packaged(job, prepared, source, made, reference, numerics, nothing_yet, {})
         if isinstance(versions, ToolchainMissing) and request.until != "judge":
             raise ToolchainMissing(
-                f"{versions.message}. The verified checkpoint is in {request.output}, with the command that finishes it",
+                f"{versions.message}. The verified checkpoint is in {request.output}, with what finishes the work",
                 hint=versions.hint,
             )
         return result
@@ -188,6 +200,7 @@ def _packaged(
         plan,
         contents,
         name=request.name or f"{_short_name(prepared)}-{plan.target}-tp{plan.tp}-{plan.dtype}",
+        target=plan.target,
         model=_model(prepared, source),
         device=device,
         toolchain={**contents.toolchain, **versions},

@@ -8,10 +8,10 @@ from compiler.report import amount, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from compiler.artifact.manifest import Manifest, Numerics
     from compiler.artifact.sections import Engines, Segments
-    from compiler.pipeline import BuildResult
     from compiler.stages.doctor import Diagnosis
     from compiler.stages.plan import Plan
     from compiler.store.cache import Stored
@@ -107,11 +107,11 @@ def figures_text(found: Numerics) -> str:
     )
 
 
-def build_text(result: BuildResult) -> str:
+def build_text(output: Path, manifest: Manifest | None) -> str:
     """The artifact's folder; or how far the build was asked to go."""
-    if result.manifest is None:
+    if manifest is None:
         return "no artifact was asked for; what was made is kept in the cache"
-    return str(result.output)
+    return str(output)
 
 
 def models_text(rows: Sequence[dict[str, Any]]) -> str:

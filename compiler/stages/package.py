@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 
     from compiler.artifact.manifest import Device, Model
     from compiler.artifact.parts import Part
-    from compiler.stages.plan import Plan
     from compiler.store.digest import DigestMemo
-    from compiler.targets import Contents
+    from compiler.targets import Contents, Planned
 
 _VOCABULARIES = {"tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model"}
 """Files without which the other files of a tokenizer are of no use."""
@@ -54,10 +53,11 @@ def has_vocabulary(parts: Sequence[Part]) -> bool:
 
 
 def draft_manifest(
-    plan: Plan,
+    plan: Planned,
     contents: Contents,
     *,
     name: str,
+    target: str,
     model: Model,
     device: Device,
     toolchain: Mapping[str, str],
@@ -70,7 +70,7 @@ def draft_manifest(
     return Manifest(
         name=name,
         model=model,
-        target=plan.target,
+        target=target,
         toolchain=dict(toolchain),
         device=device,
         parallel=Parallel(

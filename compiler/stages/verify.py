@@ -58,7 +58,8 @@ def verify(
     """The manifest of `folder`, its `numerics` measured now by `logits` (default: see `logits_of`).
 
     `expected`: logits of the source for the reference's tokens, where those in the artifact shall not be
-    believed. `max_memory`: bytes that a judge may use. `digest` computes the sha256 of a file; `progress(bytes, bytes in all)` is told of them.
+    believed. `max_memory`: bytes that a judge may use. `digest` computes the sha256 of a file;
+    `progress(bytes, bytes in all)` is told of them.
     Raises ArtifactError, IncompatibleError, NumericsError, RankError.
     """
     manifest = load_manifest(folder)

@@ -208,6 +208,12 @@ class Target(Protocol):
     def device(self, how: How) -> Device:
         """What is compiled here, `how`, will run on. Raises UsageError."""
 
+    def check_tokenizer(self, plan: Planned, names: Sequence[str]) -> None:
+        """Raises TokenizerError where what will serve the artifact needs other files than these of the tokenizer."""
+
+    def command(self, plan: Planned) -> Sequence[str]:
+        """The command line that compiles, run in the artifact's folder; () where there is none."""
+
     def specs(self, plan: Planned, source: str) -> Sequence[Spec]:
         """What is to be compiled. `source`: digest of the model's source, for what depends on its weights."""
 

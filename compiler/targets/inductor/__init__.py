@@ -20,6 +20,8 @@ from compiler.targets.inductor.segments import SegmentSpec, segment_names
 
 __all__ = [
     "check",
+    "check_tokenizer",
+    "command",
     "contents",
     "device",
     "files",
@@ -66,6 +68,15 @@ def needs(config: ModelConfig, _tp: int = 1, _options: TargetOptions = PLAIN) ->
             f"{count} segments, prefill and decode; no weights",
         ),
     )
+
+
+def check_tokenizer(_plan: Planned, _names: Sequence[str]) -> None:
+    """The runtime takes token ids too."""
+
+
+def command(_plan: Planned) -> Sequence[str]:
+    """Processes of our own compile."""
+    return ()
 
 
 def specs(plan: Planned, _source: str) -> Sequence[SegmentSpec]:

@@ -13,10 +13,10 @@ from compiler.ir.config import ModelConfig
 from compiler.ir.lazy import whole
 from compiler.ir.roles import axis_sizes, model_tensors, shape_of
 from compiler.targets import PLAIN, How, Need, Planned, TargetOptions
-from compiler.targets.trtllm.artifact import contents, options_of, problems, rank_folder
+from compiler.targets.trtllm.artifact import check_tokenizer, contents, options_of, problems, rank_folder
 from compiler.targets.trtllm.build import HOST_COPIES
 from compiler.targets.trtllm.check import check
-from compiler.targets.trtllm.command import flags_of
+from compiler.targets.trtllm.command import command_line, flags_of
 from compiler.targets.trtllm.config import checkpoint_config, config_bytes
 from compiler.targets.trtllm.gpu import gpus
 from compiler.targets.trtllm.layout import layouts, rank_plans
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check",
+    "check_tokenizer",
+    "command",
     "contents",
     "device",
     "files",
@@ -93,6 +95,11 @@ def device(how: How) -> Device:
         )
     found = gpus()
     return Device(kind="cuda", capability=found[0].capability if found else None)
+
+
+def command(plan: Planned) -> Sequence[str]:
+    """Of `trtllm-build`."""
+    return command_line(plan)
 
 
 def specs(plan: Planned, source: str) -> Sequence[EnginesSpec]:

@@ -19,7 +19,7 @@ from compiler.ir.config import ModelConfig
 from compiler.lmi.images import TrtllmImage
 from compiler.lmi.package import EngineFacts, container_files, engine_folder, tokenizer_paths
 from compiler.targets import Contents, Made, Planned, TargetOptions
-from compiler.targets.trtllm.command import CHECKPOINT, ENGINES, argv, flags_of
+from compiler.targets.trtllm.command import CHECKPOINT, ENGINES, command_line, flags_of
 from compiler.targets.trtllm.config import checkpoint_config, config_bytes
 from compiler.targets.trtllm.engines import built_by, engine_problems
 from compiler.targets.trtllm.limits import build_limits
@@ -48,7 +48,7 @@ def _engines(plan: Planned, made: Made, engines: Sequence[Part]) -> Contents:
     version, stand_in = built_by(config.read())
     folder, tokenizer, more = ENGINES, [*made.tokenizer], list[Part]()
     if image is not None:
-        facts = _facts(plan, image, made, engines)
+        facts = _facts(plan, image, [part.name for part in made.tokenizer], [part.name for part in engines])
         folder, places = engine_folder(facts), tokenizer_paths(facts)
         tokenizer = [part.at(places[part.name]) for part in made.tokenizer if part.name in places]
         more = [written(path, data) for path, data in container_files(facts).items()]
@@ -65,7 +65,14 @@ def _engines(plan: Planned, made: Made, engines: Sequence[Part]) -> Contents:
     )
 
 
-def _facts(plan: Planned, image: TrtllmImage, made: Made, engines: Sequence[Part]) -> EngineFacts:
+def check_tokenizer(plan: Planned, names: Sequence[str]) -> None:
+    """Raises TokenizerError where the image's front end would not take these files for a tokenizer."""
+    image = image_of(plan.options)
+    if image is not None:
+        tokenizer_paths(_facts(plan, image, names, [*engine_files(plan.tp * plan.options.pp), "config.json"]))
+
+
+def _facts(plan: Planned, image: TrtllmImage, tokenizer: Sequence[str], engines: Sequence[str]) -> EngineFacts:
     limits = build_limits(plan.limits, plan.options)
     return EngineFacts(
         model=plan.config.architecture,
@@ -76,8 +83,8 @@ def _facts(plan: Planned, image: TrtllmImage, made: Made, engines: Sequence[Part
         max_input_len=limits.max_input_len,
         max_seq_len=limits.max_seq_len,
         max_num_tokens=limits.max_num_tokens,
-        engine_files=tuple(sorted(part.name for part in engines)),
-        tokenizer_files=tuple(part.name for part in made.tokenizer),
+        engine_files=tuple(sorted(engines)),
+        tokenizer_files=tuple(tokenizer),
         pp=plan.options.pp,
     )
 
@@ -97,7 +104,7 @@ def _section(
         checkpoint_files=checkpoint_files,
         files=files,
         limits=build_limits(plan.limits, plan.options),
-        argv=tuple(argv(CHECKPOINT, ENGINES, flags_of(plan))),
+        argv=tuple(command_line(plan)),
     )
 
 

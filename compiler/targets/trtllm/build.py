@@ -21,6 +21,7 @@ from compiler.targets import How
 from compiler.targets.trtllm.command import COMMAND, argv
 from compiler.targets.trtllm.engines import check_engines
 from compiler.targets.trtllm.gpu import gpus
+from compiler.targets.trtllm.host import PACKAGES
 from compiler.targets.trtllm.spec import EnginesSpec
 from compiler.targets.trtllm.version import parse_version, show
 
@@ -41,8 +42,9 @@ def versions(_device: str) -> dict[str, str]:
     The engines name the TensorRT-LLM that built them themselves (`engines.py`).
     """
     command = Path(find_command())
-    found = {name: number for name in ("tensorrt_llm", "tensorrt") if (number := _installed(command, name))}
-    found |= {"driver": gpu.driver for gpu in gpus()[:1]}
+    found = {name: number for name in PACKAGES if (number := _installed(command, name))}
+    if here := gpus():
+        found["driver"] = here[0].driver
     return found
 
 

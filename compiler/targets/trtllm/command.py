@@ -55,6 +55,11 @@ def flags_of(plan: Planned) -> list[Flag]:
     return flags(version_of(plan.options), plan.dtype, limits, experts=plan.config.experts > 0)
 
 
+def command_line(plan: Planned) -> list[str]:
+    """What builds the engines, in the folder of the artifact, if the builder knows every flag."""
+    return argv(CHECKPOINT, ENGINES, flags_of(plan))
+
+
 def argv(checkpoint: str, output: str, chosen: Sequence[Flag], known: str | None = None) -> list[str]:
     """The command line; `known` is the text of `--help` (None: every flag is taken to be known)."""
     line = [COMMAND, "--checkpoint_dir", checkpoint, "--output_dir", output]

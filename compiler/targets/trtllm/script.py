@@ -10,11 +10,9 @@ import shlex
 from collections.abc import Sequence
 
 from compiler.targets.trtllm.command import CHECKPOINT, COMMAND, ENGINES, Flag
-from compiler.targets.trtllm.gpu import QUERY
+from compiler.targets.trtllm.host import HOST, WRITE
 
 SCRIPT = "build-engines.sh"
-HOST = "host.csv"
-"""Beside the engines: the GPUs of the host that built them, as its driver lists them."""
 
 
 def script(flags: Sequence[Flag], image: str | None) -> bytes:
@@ -23,7 +21,7 @@ def script(flags: Sequence[Flag], image: str | None) -> bytes:
     asks = "\n".join(f"    add {flag.name} {shlex.quote(flag.value)}" for flag in flags if flag.optional)
     line = shlex.join([COMMAND, "--checkpoint_dir", CHECKPOINT, "--output_dir", f"{ENGINES}.part", *fixed])
     docker = _DOCKER.format(image=shlex.quote(image)) if image else _NO_IMAGE
-    text = _TEXT.format(command=COMMAND, engines=ENGINES, docker=docker, line=line, asks=asks, query=QUERY, host=HOST)
+    text = _TEXT.format(command=COMMAND, engines=ENGINES, docker=docker, line=line, asks=asks, write=WRITE, host=HOST)
     return text.encode()
 
 
@@ -60,7 +58,7 @@ elif command -v {command} >/dev/null 2>&1; then
 {asks}
     # shellcheck disable=SC2086
     {line} $optional "$@"
-    {query} >{engines}.part/{host} 2>/dev/null || rm -f {engines}.part/{host}
+    {write} >{engines}.part/{host}
     rm -rf {engines}
     mv {engines}.part {engines}
 else
