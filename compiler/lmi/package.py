@@ -13,9 +13,10 @@ Other files of an artifact (manifest.json ...) may lie beside these: the front e
 
 Which properties, and why all of them are written out: without serving.properties at the root the server takes a
 sub-folder for the model and compiles it; without `engine` it cannot tell what the root is; without
-`tensor_parallel_degree` and `max_rolling_batch_size` it takes the number of GPUs and 32. Sources: wlm/.../LmiUtils.java,
-ModelInfo.java and engines/python/.../PyModel.java of djl-serving at v0.25.0 to v0.29.0, 0.30.0-dlc to 0.33.0-dlc;
-engines/python/setup/djl_python/properties_manager/trt_properties.py on 0.33.0-dlc for `pipeline_parallel_size`.
+`tensor_parallel_degree` and `max_rolling_batch_size` it takes the number of GPUs and 32. Sources, in djl-serving:
+LmiUtils.java and ModelInfo.java (wlm), PyModel.java (engines/python) at v0.25.0 to v0.29.0 and on 0.30.0-dlc to
+0.33.0-dlc; engines/python/setup/djl_python/properties_manager/trt_properties.py on 0.33.0-dlc for
+`pipeline_parallel_size`.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ class EngineFacts:
             raise UsageError(f"LMI {image.lmi} runs one pipeline stage; found pp {self.pp}", hint="0.29 and later do.")
         problems = rank_problems(self.engine_files, self.tp * self.pp)
         if problems:
-            raise UsageError(f"the engine's folder for tp {self.tp} and pp {self.pp}: " + "; ".join(problems))
+            texts = "; ".join(problem.text for problem in problems)
+            raise UsageError(f"the engine's folder for tp {self.tp} and pp {self.pp}: {texts}")
 
     @property
     def image(self) -> TrtllmImage:
@@ -111,7 +113,7 @@ def tokenizer_paths(facts: EngineFacts) -> dict[str, str]:
     problems = tokenizer_problems(facts.tokenizer_files)
     if problems:
         raise TokenizerError(
-            f"LMI {facts.image.lmi} needs the tokenizer of `{facts.model}`: {'; '.join(problems)}",
+            f"LMI {facts.image.lmi} needs the tokenizer of `{facts.model}`: {'; '.join(p.text for p in problems)}",
             hint="Pass `--tokenizer DIR` with the files that `save_pretrained` of the tokenizer writes.",
         )
     folder = {"triton": f"{MODEL}/", "engine": ""}[facts.image.family]
@@ -156,6 +158,7 @@ def _triton(facts: EngineFacts) -> dict[str, Value]:
     )
     pipeline: dict[str, Value] = {"option.pipeline_parallel_degree": facts.pp}
     tokens: dict[str, Value] = {"option.max_num_tokens": facts.max_num_tokens}
+    reuse: dict[str, Value] = {"option.enable_kv_cache_reuse": True}
     return {
         **with_mpi,
         "option.entryPoint": "djl_python.tensorrt_llm",
@@ -167,7 +170,7 @@ def _triton(facts: EngineFacts) -> dict[str, Value]:
         "option.max_input_len": facts.max_input_len,
         "option.max_output_len": facts.max_seq_len - facts.max_input_len,
         **(tokens if facts.release >= _NUM_TOKENS_SINCE else {}),
-        "option.enable_kv_cache_reuse": facts.paged_context_fmha,
+        **(reuse if facts.paged_context_fmha else {}),
     }
 
 

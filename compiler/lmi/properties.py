@@ -36,7 +36,11 @@ class Properties:
             _check_value(option, value)
 
     def to_bytes(self) -> bytes:
-        """The file: ASCII, one `name=value` a line. Raises UsageError for text that its two readers read differently."""
+        """The file: ASCII, one `name=value` a line.
+
+        Raises:
+            UsageError: a value that the container's two readers would understand differently.
+        """
         return java_properties.emit({name: _spell(value) for name, value in self.entries.items()})
 
 

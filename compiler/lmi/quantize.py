@@ -1,8 +1,9 @@
 """How LMI spells quantisation, and what that is in TensorRT-LLM's words.
 
 LMI 0.25 to 0.32 (serving/docs/lmi/user_guides/trt_llm_user_guide.md at v0.29.0):
-    option.quantize=smoothquant   option.smoothquant_alpha (0.8), .smoothquant_per_token, .smoothquant_per_channel (false)
-                                  .multi_query_mode (false): for models whose query heads share key heads
+    option.quantize=smoothquant   option.smoothquant_alpha (0.8), .smoothquant_per_token (false),
+                                  .smoothquant_per_channel (false), and .multi_query_mode (false) for models whose
+                                  query heads share key heads
     option.quantize=awq           option.q_format (int4_awq), .calib_size (512), .awq_block_size (128)
     option.quantize=fp8           option.calib_size, .calib_batch_size (32), .use_fp8_context_fmha (false)
 LMI 0.33 (serving/docker/partition/trt_llm_partition.py on 0.33.0-dlc):
@@ -38,7 +39,8 @@ class Quantisation:
     """`quant_algo`: TensorRT-LLM's name of the scheme, "" for none; `kv_cache_quant_algo`: of the KV cache.
 
     `alpha`: how far SmoothQuant moves outliers from activations to weights, 0 to 1. `group_size`: weights that share an
-    AWQ scale. `calibration_size`: samples. None where the scheme has none, or the container's default holds.
+    AWQ scale. `calibration_size`: samples. `multi_query`: query heads share key heads, which the toolkit has to be told
+    for SmoothQuant (0.25 to 0.32). None where the scheme has none, or the container's default holds.
     """
 
     quant_algo: str = ""
@@ -46,6 +48,7 @@ class Quantisation:
     alpha: float | None = None
     group_size: int | None = None
     calibration_size: int | None = None
+    multi_query: bool = False
 
 
 def quantisation(properties: Properties) -> Quantisation:
@@ -76,7 +79,7 @@ def _from_quantize(entries: Mapping[str, Value]) -> Quantisation:
     companions = sorted(name for name in entries if name.startswith("smoothquant_") or name == "multi_query_mode")
     if companions and scheme != "smoothquant":
         raise UsageError(
-            f"{', '.join(f'`option.{name}`' for name in companions)} belong to SmoothQuant, which is not asked for",
+            f"{', '.join(f'`option.{name}`' for name in companions)}: of SmoothQuant, which is not asked for",
             hint="Add `option.quantize=smoothquant`, or leave them out.",
         )
     calibration = _whole(entries.get("calib_size", entries.get("awq_calib_size")))
@@ -85,7 +88,8 @@ def _from_quantize(entries: Mapping[str, Value]) -> Quantisation:
         if not 0 <= alpha <= 1:
             raise UsageError(f"`option.smoothquant_alpha` is 0 to 1; found {alpha}")
         split = (bool(entries.get("smoothquant_per_channel", False)), bool(entries.get("smoothquant_per_token", False)))
-        return Quantisation(_SMOOTH[split], alpha=alpha, calibration_size=calibration)
+        multi_query = bool(entries.get("multi_query_mode", False))
+        return Quantisation(_SMOOTH[split], alpha=alpha, calibration_size=calibration, multi_query=multi_query)
     if scheme == "awq":
         spelled = str(entries.get("q_format", entries.get("awq_format", "int4_awq")))
         if spelled not in _AWQ:
@@ -119,6 +123,7 @@ def _to_quantize(release: Release, asked: Quantisation) -> dict[str, Value | Non
             "smoothquant_alpha": asked.alpha,
             "smoothquant_per_token": per_token,
             "smoothquant_per_channel": per_channel,
+            "multi_query_mode": asked.multi_query,
         }
     if asked.quant_algo in awq and release >= (0, 26):
         formatted = {"q_format" if release >= (0, 27) else "awq_format": awq[asked.quant_algo]}
