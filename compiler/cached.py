@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from compiler.artifact.parts import Part
+from compiler.artifact.parts import Part, media_type
 from compiler.report import amount
 from compiler.stages.compile import inputs_of
 from compiler.stages.convert import convert
@@ -149,7 +149,7 @@ def compiled(
 
 def parts_of(entry: Entry) -> list[Part]:
     """Every file of a cache entry, under its name there."""
-    return [Part(file, entry.folder / file.path) for file in entry.files]
+    return [Part(replace(file, media_type=media_type(file.path)), entry.folder / file.path) for file in entry.files]
 
 
 def written(plan: Plan) -> str:

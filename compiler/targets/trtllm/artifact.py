@@ -7,7 +7,6 @@ afterwards  what the container of the image loads (compiler/lmi/package.py);
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from compiler.artifact.parts import Part, written
 from compiler.artifact.sections import Engines
 from compiler.errors import ArtifactError
 from compiler.ir.config import ModelConfig
-from compiler.lmi.images import TrtllmImage
+from compiler.lmi.check import check as check_container
+from compiler.lmi.images import TrtllmImage, image_uri
 from compiler.lmi.package import EngineFacts, container_files, engine_folder, tokenizer_paths
 from compiler.targets import Contents, Made, Planned, TargetOptions
 from compiler.targets.trtllm.command import CHECKPOINT, ENGINES, command_line, flags_of
@@ -26,6 +26,9 @@ from compiler.targets.trtllm.limits import build_limits
 from compiler.targets.trtllm.script import SCRIPT, script
 from compiler.targets.trtllm.spec import engine_files
 from compiler.targets.trtllm.version import image_of, show, version_of
+
+_REGION = "us-east-1"
+"""Whose registry the command file names; every region has the same images."""
 
 
 def contents(plan: Planned, made: Made) -> Contents:
@@ -37,7 +40,8 @@ def contents(plan: Planned, made: Made) -> Contents:
 def _checkpoint(plan: Planned, made: Made) -> Contents:
     image = image_of(plan.options)
     files = [part.inside(CHECKPOINT) for part in made.weights]
-    finish = written(SCRIPT, script(flags_of(plan), image.tag if image else None), executable=True)
+    place = image_uri(image.tag, _REGION) if image else None
+    finish = written(SCRIPT, script(flags_of(plan), place), executable=True)
     section = _section(plan, made, image, checkpoint_files=tuple(sorted(part.path for part in files)))
     return Contents([*files, finish, *made.tokenizer], "engines", section)
 
@@ -145,5 +149,8 @@ def problems(manifest: Manifest, folder: Path) -> list[str]:
             found.append(f"{CHECKPOINT}/config.json is not that of the manifest's model, version and ranks")
     if section.files:
         engines = (folder / section.files[0]).parent
-        found += engine_problems(engines, json.loads(json.dumps(wanted)))
+        found += engine_problems(engines, wanted)
+    image = image_of(options_of(manifest))
+    if section.files and image is not None:
+        found += [problem.text for problem in check_container(folder, image.release)]
     return found

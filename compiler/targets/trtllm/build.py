@@ -135,7 +135,8 @@ def find_command() -> str:
     if found is None:
         raise ToolchainMissing(
             f"`{COMMAND}` is not on PATH",
-            hint="The checkpoint is whole: run its `build.sh` where TensorRT-LLM and a GPU are.",
+            hint="Its `build-engines.sh` builds the engines where TensorRT-LLM and a GPU are, or in the LMI image "
+            "(`build-engines.sh --docker`).",
         )
     return found
 
