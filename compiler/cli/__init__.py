@@ -2,8 +2,8 @@
 
     options    options that several commands share, in groups: a command takes a group as one parameter
     output     results to stdout, everything else to stderr
-    build      plan, convert, build                artifact   inspect, verify, generate
-    about      models, doctor                      cache      cache ls, cache clear
+    build      plan, convert, build, package       artifact   inspect, verify, generate
+    about      models, doctor                       cache      cache ls, cache clear
 
 Nothing heavy is imported before a command needs it: `--help` answers in a fraction of a second.
 """
@@ -24,6 +24,7 @@ COMMANDS = (
     build.plan,
     build.convert,
     build.build,
+    build.package,
     artifact.inspect,
     artifact.verify,
     artifact.generate,
