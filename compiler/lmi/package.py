@@ -33,7 +33,8 @@ from compiler.lmi.triton import MODEL, config_pbtxt
 
 Formatter = Literal["", "json", "jsonlines", "sse"]
 
-_LMI_DTYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
+LMI_DTYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
+"""torch's name -> the one that LMI 0.25 to 0.32 documents; 0.33 hands the property to TensorRT-LLM, by torch's name."""
 _OWN_COMMAND_UNTIL: Release = (0, 27)
 """Before it TensorRT-LLM has no checkpoint of its own format: the image's partition command makes the whole folder."""
 _MPI_ENGINE_UNTIL: Release = (0, 30)
@@ -78,8 +79,8 @@ class EngineFacts:
 
     def __post_init__(self) -> None:
         image = trtllm_image(f"{self.release[0]}.{self.release[1]}.0")
-        if self.dtype not in _LMI_DTYPES:
-            raise UsageError(f"the dtype of an engine is one of {', '.join(_LMI_DTYPES)}; found `{self.dtype}`")
+        if self.dtype not in LMI_DTYPES:
+            raise UsageError(f"the dtype of an engine is one of {', '.join(LMI_DTYPES)}; found `{self.dtype}`")
         if self.max_seq_len <= self.max_input_len:
             raise UsageError(
                 f"max_seq_len counts the answer too and is above max_input_len {self.max_input_len}; "
@@ -166,7 +167,7 @@ def _triton(facts: EngineFacts) -> dict[str, Value]:
         "option.tensor_parallel_degree": facts.tp,
         **(pipeline if facts.release >= _PIPELINE_SINCE else {}),
         "option.max_rolling_batch_size": facts.max_batch_size,
-        "option.dtype": _LMI_DTYPES[facts.dtype],
+        "option.dtype": LMI_DTYPES[facts.dtype],
         "option.max_input_len": facts.max_input_len,
         "option.max_output_len": facts.max_seq_len - facts.max_input_len,
         **(tokens if facts.release >= _NUM_TOKENS_SINCE else {}),

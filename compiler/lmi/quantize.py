@@ -51,6 +51,9 @@ class Quantisation:
     multi_query: bool = False
 
 
+NONE = Quantisation()
+
+
 def quantisation(properties: Properties) -> Quantisation:
     """What a serving.properties asks for.
 
@@ -98,7 +101,7 @@ def _from_quantize(entries: Mapping[str, Value]) -> Quantisation:
         return Quantisation(_AWQ[spelled], group_size=group, calibration_size=calibration)
     if scheme == "fp8":
         return Quantisation("FP8", calibration_size=calibration)
-    return Quantisation()
+    return NONE
 
 
 def _from_algo(entries: Mapping[str, Value]) -> Quantisation:
