@@ -195,7 +195,7 @@ def test_build_and_inspect(run: Callable[..., Ran], tiny_checkpoint: Callable[[s
     assert again.json["up_to_date"]
     assert again.json["made"] == {}
     inspected = run("inspect", output, "--json").json
-    assert inspected["parallel"] == {"tp": 2}
+    assert inspected["parallel"] == {"tp": 2, "pp": 1, "moe_ep": 1, "parallel_embedding": False}
     assert inspected["model"]["recipe"] == "qwen2"
     assert again.json["digest"] in run("inspect", output).out
     assert run("verify", output).code == 0

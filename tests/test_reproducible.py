@@ -28,9 +28,13 @@ from compiler.targets import TargetOptions
 model, outputs, user = Path(sys.argv[1]), sys.argv[3:], int(sys.argv[2])
 for output in outputs:
     ask = Ask(tp=4, max_memory=int(os.environ["CEILING"]), options=TargetOptions(version="0.21.0", moe_ep=2))
-    convert_to(PlanRequest(model=str(model), recipes=recipes, target="trtllm", ask=ask, cache=model / "c"), Path(output))
+    request = PlanRequest(model=str(model), recipes=recipes, target="trtllm", ask=ask, cache=model / "cache")
+    convert_to(request, Path(output))
     if os.getuid() == 0:
-        os.setgroups([]), os.setgid(user), os.setuid(user)  # modules are loaded by now, wherever they lie
+        # Modules are loaded by now, wherever they lie.
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
 """
 
 

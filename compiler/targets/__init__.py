@@ -161,7 +161,7 @@ class Contents:
     """An artifact but for its manifest and its reference logits. `name`: of the manifest's field for `section`.
 
     `repeatable`: its logits can be computed from these parts, so that the reference belongs to them. `toolchain`:
-    versions that only the compiled files tell.
+    versions that only the compiled files tell; `capability`: of the GPU of another machine, where that built them.
     """
 
     parts: Sequence[Part]
@@ -169,6 +169,7 @@ class Contents:
     section: Segments | Engines
     repeatable: bool = True
     toolchain: Mapping[str, str] = field(default_factory=dict)
+    capability: str | None = None
     stand_in: bool = False
 
 
@@ -219,6 +220,21 @@ class Target(Protocol):
 
     def contents(self, plan: Planned, made: Made) -> Contents:
         """Which file goes where in the artifact."""
+
+    def delegates(self, options: TargetOptions) -> bool:
+        """Whether an image alone can compile, from the source itself."""
+
+    def delegated(
+        self, config: ModelConfig, tp: int, dtype: str, limits: Limits, options: TargetOptions, model: str
+    ) -> Contents:
+        """What is left to do for that image with `model` (an id, an s3:// prefix or a folder). Raises RefusedError."""
+
+    def finished(
+        self, manifest: Manifest, plan: Planned, files: Sequence[Part], folder: Path, made: Path | None
+    ) -> Contents:
+        """The artifact of `manifest`, its `files` in `folder`, with what was made of it elsewhere and lies in `made`
+        (None: where its command file leaves it). Raises ArtifactError.
+        """
 
     def options_of(self, manifest: Manifest) -> TargetOptions:
         """The options that an artifact was made with."""

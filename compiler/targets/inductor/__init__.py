@@ -8,7 +8,7 @@ from pathlib import Path
 
 from compiler.artifact.manifest import Manifest
 from compiler.artifact.sections import Segments
-from compiler.errors import RefusedError
+from compiler.errors import RefusedError, UsageError
 from compiler.ir.config import ModelConfig
 from compiler.ir.limits import Limits
 from compiler.ir.parallel import check_parallel
@@ -23,8 +23,11 @@ __all__ = [
     "check_tokenizer",
     "command",
     "contents",
+    "delegated",
+    "delegates",
     "device",
     "files",
+    "finished",
     "layouts",
     "logits",
     "name",
@@ -100,6 +103,21 @@ def contents(plan: Planned, made: Made) -> Contents:
             packages=packages,
         ),
     )
+
+
+def delegates(_options: TargetOptions) -> bool:
+    """No image compiles for it."""
+    return False
+
+
+def delegated(*_: object) -> Contents:
+    """Never asked for."""
+    raise UsageError("target `inductor` compiles here")
+
+
+def finished(manifest: Manifest, *_: object) -> Contents:
+    """Raises UsageError: segments are compiled by `build` itself."""
+    raise UsageError(f"`{manifest.name}` is not a checkpoint that waits for its engines")
 
 
 def options_of(_manifest: Manifest) -> TargetOptions:

@@ -18,6 +18,7 @@ from compiler.targets.trtllm.build import HOST_COPIES
 from compiler.targets.trtllm.check import check
 from compiler.targets.trtllm.command import command_line, flags_of
 from compiler.targets.trtllm.config import checkpoint_config, config_bytes
+from compiler.targets.trtllm.elsewhere import delegated, delegates, finished
 from compiler.targets.trtllm.gpu import gpus
 from compiler.targets.trtllm.layout import layouts, rank_plans
 from compiler.targets.trtllm.limits import build_limits
@@ -33,8 +34,11 @@ __all__ = [
     "check_tokenizer",
     "command",
     "contents",
+    "delegated",
+    "delegates",
     "device",
     "files",
+    "finished",
     "layouts",
     "logits",
     "name",

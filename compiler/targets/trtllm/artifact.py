@@ -141,8 +141,13 @@ def rank_folder(manifest: Manifest) -> str | None:
 def problems(manifest: Manifest, folder: Path) -> list[str]:
     """What does not fit the manifest: config.json of the checkpoint, or engines and what a container wants of them."""
     config, section = ModelConfig.from_json(manifest.model.config), section_of(manifest)
-    wanted = checkpoint_config(config, manifest.parallel.tp, manifest.dtype, options_of(manifest))
+    image = image_of(options_of(manifest))
     found = []
+    if section.files and image is not None:
+        found += [problem.text for problem in check_container(folder, image.release)]
+    if not section.checkpoint:  # made by an image from the source
+        return found
+    wanted = checkpoint_config(config, manifest.parallel.tp, manifest.dtype, options_of(manifest))
     if section.checkpoint_files:
         path = folder / CHECKPOINT / "config.json"
         if path.read_bytes() != config_bytes(wanted):
@@ -150,7 +155,4 @@ def problems(manifest: Manifest, folder: Path) -> list[str]:
     if section.files:
         engines = (folder / section.files[0]).parent
         found += engine_problems(engines, wanted, version_of(options_of(manifest)), section.limits)
-    image = image_of(options_of(manifest))
-    if section.files and image is not None:
-        found += [problem.text for problem in check_container(folder, image.release)]
     return found
