@@ -2,7 +2,7 @@
 
     options    options that several commands share, in groups: a command takes a group as one parameter
     output     results to stdout, everything else to stderr
-    build      plan, convert, build                artifact   inspect, verify, generate
+    build      plan, convert, build, package       artifact   inspect, verify, generate
     deploy     deploy                              cache      cache ls, cache clear
     about      models, doctor
 
@@ -25,6 +25,7 @@ COMMANDS = (
     build.plan,
     build.convert,
     build.build,
+    build.package,
     artifact.inspect,
     artifact.verify,
     artifact.generate,

@@ -139,17 +139,16 @@ def deploy(
 
 def needs_of(manifest: Manifest) -> Needs:
     """What the manifest says that its artifact needs."""
-    told = manifest.model_dump(mode="json")
-    engines = told.get("engines") or {}
-    parallel = told["parallel"]
+    engines = manifest.engines
+    loaded = set(manifest.section.paths)
     return Needs(
         name=manifest.name,
         kind=manifest.device.kind,
-        ranks=parallel["tp"] * parallel.get("pp", 1),
-        nbytes=sum(file.size for file in manifest.files),
+        ranks=manifest.parallel.tp * manifest.parallel.pp,
+        nbytes=sum(file.size for file in manifest.files if file.path in loaded),
         capability=manifest.device.capability,
-        trtllm=engines.get("version", ""),
-        image=engines.get("image") or "",
+        trtllm=engines.version if engines else "",
+        image=(engines.image or "") if engines else "",
         stand_in=manifest.stand_in,
     )
 

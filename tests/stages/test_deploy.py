@@ -12,11 +12,14 @@ import pytest
 from botocore.stub import ANY, Stubber
 from moto.server import ThreadedMotoServer
 
+from compiler.artifact.manifest import Device, Manifest, Parallel
+from compiler.artifact.sections import BuildLimits, Engines
 from compiler.cli import main
 from compiler.errors import ArtifactError, DeployError, IncompatibleError, SourceError, UsageError
 from compiler.report import Silent
 from compiler.stages import deploy as stage
 from compiler.stages.deploy import DeployRequest, deploy, prepare
+from compiler.store.digest import digest_bytes
 from tests.artifact.made import CONTENT, manifest
 
 PREFIX = "s3://models/tiny/v1/"
@@ -167,6 +170,42 @@ def test_without_waiting(stubbed: Stubber) -> None:
     _made(stubbed, "create_endpoint_config", "EndpointConfigArn")
     _made(stubbed, "create_endpoint", "EndpointArn")
     assert deploy(prepare(REQUEST), Silent(), wait=False) == "tiny"
+
+
+def _engines() -> Manifest:
+    """The same files as the engines of two A10G, for LMI 0.30."""
+    return manifest(
+        target="trtllm",
+        segments=None,
+        device=Device(kind="cuda", capability="8.6"),
+        parallel=Parallel(tp=2),
+        engines=Engines(
+            version="0.12.0",
+            image="0.30.0-tensorrtllm0.12.0-cu125",
+            container="triton",
+            checkpoint={"rank0.safetensors": digest_bytes(b"rank")},
+            checkpoint_files=(),
+            files=("weights/rank0.safetensors", "weights/rank1.safetensors"),
+            limits=BuildLimits(max_batch_size=8, max_input_len=1024, max_seq_len=1536, max_num_tokens=4096),
+            argv=(),
+        ),
+    )
+
+
+def test_engines_go_to_their_own_image_and_kind_of_gpu(bucket: Any, stubbed: Stubber) -> None:
+    bucket.put_object(Key="tiny/v1/manifest.json", Body=_engines().to_bytes())
+    deployment = prepare(DeployRequest(PREFIX, "g5.12xlarge", ROLE))
+    assert deployment.instance_type == "ml.g5.12xlarge"
+    assert deployment.image == (
+        "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.30.0-tensorrtllm0.12.0-cu125"
+    )
+    with pytest.raises(IncompatibleError, match=r"compute capability 8\.6; NVIDIA L4 of ml\.g6\.12xlarge has 8\.9"):
+        prepare(DeployRequest(PREFIX, "ml.g6.12xlarge", ROLE))
+    with pytest.raises(IncompatibleError, match=r"split over 2 devices; ml\.g5\.xlarge has 1") as caught:
+        prepare(DeployRequest(PREFIX, "ml.g5.xlarge", ROLE))
+    assert "ml.g5.12xlarge" in caught.value.hint
+    with pytest.raises(IncompatibleError, match=r"the image carries 0\.21\.0"):
+        prepare(DeployRequest(PREFIX, "ml.g5.12xlarge", ROLE, image="0.33.0"))
 
 
 def _cut(bucket: Any) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 
 from compiler.errors import RefusedError, UsageError
+from compiler.lmi.images import TrtllmImage, image_for_trtllm, trtllm_image
+from compiler.targets import TargetOptions
 
 Version = tuple[int, int, int]
 
@@ -48,3 +50,27 @@ def parse_version(text: str) -> Version:
 
 def show(version: Version) -> str:
     return ".".join(map(str, version))
+
+
+def image_of(options: TargetOptions) -> TrtllmImage | None:
+    """The LMI image that is asked for, else the newest that carries the version; None where none does.
+
+    Raises:
+        UsageError: not such an image, or it does not carry the version that is asked for too.
+        RefusedError: an LMI release that cannot load engines.
+    """
+    if not options.image:
+        return image_for_trtllm(show(parse_version(options.version)))
+    image = trtllm_image(options.image)
+    if options.version and parse_version(options.version)[:2] != parse_version(image.trtllm)[:2]:
+        raise UsageError(
+            f"`--image {options.image}` carries TensorRT-LLM {image.trtllm}; `--trtllm-version` says {options.version}",
+            hint="Leave one of them out.",
+        )
+    return image
+
+
+def version_of(options: TargetOptions) -> Version:
+    """The version to write for: that of the options, of their image, or the default. Raises as `image_of` does."""
+    image = image_of(options) if options.image else None
+    return parse_version(image.trtllm if image else options.version)
