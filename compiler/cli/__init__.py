@@ -3,7 +3,8 @@
     options    options that several commands share, in groups: a command takes a group as one parameter
     output     results to stdout, everything else to stderr
     build      plan, convert, build, package       artifact   inspect, verify, generate
-    about      models, doctor                       cache      cache ls, cache clear
+    deploy     deploy                              cache      cache ls, cache clear
+    about      models, doctor
 
 Nothing heavy is imported before a command needs it: `--help` answers in a fraction of a second.
 """
@@ -16,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from compiler.cli import about, artifact, build, cache
+from compiler.cli import about, artifact, build, cache, deploy
 from compiler.errors import LmiCompileError
 
 COMMANDS = (
@@ -28,6 +29,7 @@ COMMANDS = (
     artifact.inspect,
     artifact.verify,
     artifact.generate,
+    deploy.deploy,
     about.doctor,
 )
 """In the order of `--help`."""
