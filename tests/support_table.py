@@ -92,7 +92,7 @@ def judged(recipe: str, folder: Path) -> str:
     from tests import reference
 
     tokens = np.random.default_rng(1).integers(0, 250, 24)
-    worst, ranks = 0.0, set()
+    worst, ranks = 0.0, set[int]()
     for case in (case for case in TINY if recipe_of(case) == recipe):
         checkpoint = folder / case.replace("/", "-")
         write_checkpoint(case, checkpoint)

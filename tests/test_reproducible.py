@@ -45,6 +45,8 @@ def place(tiny_checkpoint: Callable[[str], Path]) -> Iterator[Path]:
         folder = Path(name)
         folder.chmod(0o777)
         shutil.copytree(tiny_checkpoint("mixtral"), folder / "model")
+        for file in (folder / "model").iterdir():
+            file.chmod(0o644)
         yield folder
 
 

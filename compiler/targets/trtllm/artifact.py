@@ -104,6 +104,7 @@ def _section(
         version=show(version_of(plan.options)),
         image=image.tag if image else None,
         container=image.family if image else None,
+        quant_algo=plan.options.quant_algo,
         checkpoint={part.name: part.descriptor.digest for part in made.weights},
         checkpoint_files=checkpoint_files,
         files=files,
@@ -121,6 +122,7 @@ def options_of(manifest: Manifest) -> TargetOptions:
         pp=parallel.pp,
         moe_ep=parallel.moe_ep,
         parallel_embedding=parallel.parallel_embedding,
+        quant_algo=engines.quant_algo,
         max_input_len=engines.limits.max_input_len,
         max_num_tokens=engines.limits.max_num_tokens,
     )

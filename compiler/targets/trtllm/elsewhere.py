@@ -152,6 +152,7 @@ def _section(
         version=image.trtllm,
         image=image.tag,
         container=image.family,
+        quant_algo="",
         checkpoint={},
         checkpoint_files=(),
         files=files,

@@ -111,7 +111,7 @@ def test_the_judge_can_be_the_last_stage(request_for: Requests) -> None:
 def test_a_wrong_layout_is_noticed_before_any_toolchain(
     request_for: Requests, toolchain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(layout._FUSED, "moe.up_gate", ("moe.gate", "moe.up"))  # type: ignore[arg-type]
+    monkeypatch.setitem(layout._FUSED, "moe.up_gate", ("moe.gate", "moe.up"))
     with pytest.raises(NumericsError, match="kl_median"):
         build(request_for())
     assert not request_for().output.exists()
