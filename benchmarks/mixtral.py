@@ -5,8 +5,9 @@
 Random bfloat16 weights of the published widths (4096, 14336, 8 experts, vocabulary 32000): 6.3 GB, kept in `--work`.
 A conversion is a fresh process: interpreter start, plan, sha256 of every file and fsync are in its time. Conversions
 and copies alternate; the first pair is not counted. Prints the medians, the rate of `convert` over that of the copy
-(median of the pairs), and the peak resident memory. Then what the whole model of 32 layers would take: a file with the
-header of 93 GB and no data is planned in a fresh process, and the buffers of `convert` follow from the plan.
+(median of the pairs), and the peak resident memory; the same of the judge over the ranks. Then what the whole model of
+32 layers would take: a file with the header of 93 GB and no data is planned in a fresh process, and the buffers of
+`convert` follow from the plan.
 """
 
 from __future__ import annotations
@@ -41,6 +42,20 @@ size = sum(rank.nbytes for rank in plan.ranks) / 1e9
 print(f"{plan.config.layers} layers, {size:.1f} GB: plan {peak} MiB, buffers {threads * BUFFERS * block >> 20} MiB")
 """
 """What the process holds once the plan is made, and what `convert` will hold besides."""
+
+
+JUDGE = """
+import sys
+from pathlib import Path
+import numpy as np
+import recipes
+from compiler import targets
+from compiler.requests import PlanRequest, prepare
+config = prepare(PlanRequest(model=sys.argv[1], recipes=recipes, target="trtllm")).plan.config
+found = targets.load("trtllm").logits(Path(sys.argv[2]), config, np.arange(48), 1 << 30)
+assert found.shape == (48, config.vocab) and np.isfinite(found).all()
+"""
+"""The judge over the ranks of a conversion, 48 tokens. (What the source says is computed by others.)"""
 
 
 def shapes(layers: int) -> dict[str, tuple[int, ...]]:
@@ -92,10 +107,7 @@ def write_header(folder: Path, layers: int) -> None:
 
 def convert(model: Path, out: Path, tp: int) -> tuple[float, float]:
     arguments = ["convert", "--model", model, "--tp", tp, "--target", "trtllm", "--output", out]
-    try:
-        return run([sys.executable, "-m", "compiler", *map(str, arguments), "--max-memory", CEILING])
-    finally:
-        shutil.rmtree(out, ignore_errors=True)
+    return run([sys.executable, "-m", "compiler", *map(str, arguments), "--max-memory", CEILING])
 
 
 def main() -> None:
@@ -113,6 +125,7 @@ def main() -> None:
     pairs, peaks = [], []
     for _ in range(options.runs + 1):
         seconds, peak = convert(model, out, options.tp)
+        shutil.rmtree(out)
         pairs.append((seconds, copy(model, out)))
         peaks.append(peak)
     counted = pairs[1:]
@@ -123,6 +136,10 @@ def main() -> None:
         print(f"convert, tp {options.tp}   {ours:6.2f} s   peak {max(peaks):5.0f} MiB")
         print(f"cp && sync       {theirs:6.2f} s")
         print(f"rate             {rate:6.2f}     pairs, in seconds: {spread}", flush=True)
+    convert(model, out, options.tp)
+    seconds, peak = run([sys.executable, "-c", JUDGE, str(model), str(out)])
+    shutil.rmtree(out)
+    print(f"judge            {seconds:6.2f} s   peak {peak:5.0f} MiB", flush=True)
     if not whole.exists():
         write_header(whole, ALL_LAYERS)
     for folder in (model, whole):

@@ -131,7 +131,7 @@ def make_plan(
     layouts = tuple(target.layouts(config, ask.tp, ask.options))
     ranks = tuple(target.rank_plans(config, ask.tp, filled.tensors, DTYPES[dtype], ask.options))
     heads = head_layout(config.heads, config.kv_heads, ask.tp)
-    kv_bytes = 2 * config.layers * heads.kv_heads * config.head_dim * ITEMSIZE[DTYPES[dtype]]
+    kv_bytes = 2 * -(-config.layers // ask.options.pp) * heads.kv_heads * config.head_dim * ITEMSIZE[DTYPES[dtype]]
     source_bytes = sum(_nbytes(h) for h in headers.values())
     files = target.files(config, ask.tp, dtype, ask.options)
     largest = max(rank.nbytes for rank in ranks)
