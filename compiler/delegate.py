@@ -17,9 +17,10 @@ from compiler.store.digest import digest_json
 
 if TYPE_CHECKING:
     from compiler.cached import Job
+    from compiler.targets import Elsewhere
 
 
-def delegate(job: Job) -> NoReturn:
+def delegate(job: Job, elsewhere: Elsewhere) -> NoReturn:
     """Leave at the request's output what is to be run elsewhere. Always raises ToolchainMissing, once it is there."""
     request, target = job.request, job.target
     job.report.begin("plan")
@@ -30,7 +31,7 @@ def delegate(job: Job) -> NoReturn:
     dtype = found.ask.dtype or config.dtype
     local = "./model"  # beside the script, or named by MODEL=...: a path of this machine means nothing elsewhere
     model = found.source.repo_id or found.source.uri or local
-    contents = target.delegated(config, found.ask.tp, dtype, limits, found.ask.options, model)
+    contents = elsewhere.delegated(config, found.ask.tp, dtype, limits, found.ask.options, model)
     texts = package.tokenizer_parts(found.source.folder, request.tokenizer)
     job.report.end(f"{config.architecture}, tp {found.ask.tp}, {dtype}; the image compiles it")
     source = source_digest(job, found.source, found.checkpoint)

@@ -94,7 +94,9 @@ def package_engines(
 def _manifest(before: Manifest, checkpoint: Path, engines: Path | None) -> tuple[Manifest, list[Part]]:
     plan = replanned(before)
     files = [Part(Descriptor(**file.model_dump()), checkpoint / file.path) for file in before.files]
-    contents = load(before.target).finished(before, plan, files, checkpoint, engines)
+    elsewhere = load(before.target).elsewhere
+    assert elsewhere is not None  # a target whose manifests have engines
+    contents = elsewhere.finished(before, plan, files, checkpoint, engines)
     numerics = before.numerics.model_copy(update={"reference_file": None}) if before.numerics else None
     draft = package.draft_manifest(
         plan,

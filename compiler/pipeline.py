@@ -135,8 +135,8 @@ def _build(job: Job) -> BuildResult:
     request, report, target = job.request, job.report, job.target
     package.check_output(request.output, force=True)
     device = target.device(request.how)
-    if target.delegates(request.ask.options):
-        delegate(job)
+    if target.elsewhere is not None and target.elsewhere.delegates(request.ask.options):
+        delegate(job, target.elsewhere)
     versions = _versions(job, device)
     report.begin("plan")
     prepared = prepare(request, "metadata" if request.until == "plan" else "all")

@@ -173,14 +173,34 @@ class Contents:
     stand_in: bool = False
 
 
+class Elsewhere(Protocol):
+    """Work that another machine finishes: a command file is left with what it needs, and its result comes back."""
+
+    def delegates(self, options: TargetOptions) -> bool:
+        """Whether an image alone can compile, from the source itself."""
+
+    def delegated(
+        self, config: ModelConfig, tp: int, dtype: str, limits: Limits, options: TargetOptions, model: str
+    ) -> Contents:
+        """What is left to do for that image with `model` (an id, an s3:// prefix or a folder). Raises RefusedError."""
+
+    def finished(
+        self, manifest: Manifest, plan: Planned, files: Sequence[Part], folder: Path, made: Path | None
+    ) -> Contents:
+        """The artifact of `manifest`, its `files` in `folder`, with what was made of it elsewhere and lies in `made`
+        (None: where its command file leaves it). Raises ArtifactError.
+        """
+
+
 class Target(Protocol):
     """What the stages ask of a toolchain's folder. `stages`: what `--until` takes, in order. `logits` None: only what
-    is compiled can be run.
+    is compiled can be run. `elsewhere` None: what is begun here is finished here.
     """
 
     name: str
     stages: tuple[str, ...]
     logits: Judge | None
+    elsewhere: Elsewhere | None
 
     def check(
         self, config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN, limits: Limits | None = None
@@ -220,21 +240,6 @@ class Target(Protocol):
 
     def contents(self, plan: Planned, made: Made) -> Contents:
         """Which file goes where in the artifact."""
-
-    def delegates(self, options: TargetOptions) -> bool:
-        """Whether an image alone can compile, from the source itself."""
-
-    def delegated(
-        self, config: ModelConfig, tp: int, dtype: str, limits: Limits, options: TargetOptions, model: str
-    ) -> Contents:
-        """What is left to do for that image with `model` (an id, an s3:// prefix or a folder). Raises RefusedError."""
-
-    def finished(
-        self, manifest: Manifest, plan: Planned, files: Sequence[Part], folder: Path, made: Path | None
-    ) -> Contents:
-        """The artifact of `manifest`, its `files` in `folder`, with what was made of it elsewhere and lies in `made`
-        (None: where its command file leaves it). Raises ArtifactError.
-        """
 
     def options_of(self, manifest: Manifest) -> TargetOptions:
         """The options that an artifact was made with."""

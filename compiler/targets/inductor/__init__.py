@@ -8,7 +8,7 @@ from pathlib import Path
 
 from compiler.artifact.manifest import Manifest
 from compiler.artifact.sections import Segments
-from compiler.errors import RefusedError, UsageError
+from compiler.errors import RefusedError
 from compiler.ir.config import ModelConfig
 from compiler.ir.limits import Limits
 from compiler.ir.parallel import check_parallel
@@ -23,11 +23,9 @@ __all__ = [
     "check_tokenizer",
     "command",
     "contents",
-    "delegated",
-    "delegates",
     "device",
+    "elsewhere",
     "files",
-    "finished",
     "layouts",
     "logits",
     "name",
@@ -44,6 +42,8 @@ name = "inductor"
 stages = ("plan", "convert", "compile", "package", "verify")
 logits = None
 """The runtime here runs what is compiled."""
+elsewhere = None
+"""Compiling needs nothing that a machine with torch has not."""
 
 
 def check(config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN, _limits: Limits | None = None) -> None:
@@ -103,21 +103,6 @@ def contents(plan: Planned, made: Made) -> Contents:
             packages=packages,
         ),
     )
-
-
-def delegates(_options: TargetOptions) -> bool:
-    """No image compiles for it."""
-    return False
-
-
-def delegated(*_: object) -> Contents:
-    """Never asked for."""
-    raise UsageError("target `inductor` compiles here")
-
-
-def finished(manifest: Manifest, *_: object) -> Contents:
-    """Raises UsageError: segments are compiled by `build` itself."""
-    raise UsageError(f"`{manifest.name}` is not a checkpoint that waits for its engines")
 
 
 def options_of(_manifest: Manifest) -> TargetOptions:

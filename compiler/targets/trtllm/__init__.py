@@ -13,12 +13,12 @@ from compiler.ir.config import ModelConfig
 from compiler.ir.lazy import whole
 from compiler.ir.roles import axis_sizes, model_tensors, shape_of
 from compiler.targets import PLAIN, How, Need, Planned, TargetOptions
+from compiler.targets.trtllm import elsewhere
 from compiler.targets.trtllm.artifact import check_tokenizer, contents, options_of, problems, rank_folder
 from compiler.targets.trtllm.build import HOST_COPIES
 from compiler.targets.trtllm.check import check
 from compiler.targets.trtllm.command import command_line, flags_of
 from compiler.targets.trtllm.config import checkpoint_config, config_bytes
-from compiler.targets.trtllm.elsewhere import delegated, delegates, finished
 from compiler.targets.trtllm.gpu import gpus
 from compiler.targets.trtllm.layout import layouts, rank_plans
 from compiler.targets.trtllm.limits import build_limits
@@ -34,11 +34,9 @@ __all__ = [
     "check_tokenizer",
     "command",
     "contents",
-    "delegated",
-    "delegates",
     "device",
+    "elsewhere",
     "files",
-    "finished",
     "layouts",
     "logits",
     "name",
