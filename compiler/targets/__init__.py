@@ -131,7 +131,7 @@ class Toolchain(Protocol):
     ) -> None:
         """The `outputs` of each spec into the folder `out`; `checkpoint` has the rank files.
 
-        `progress(done, of)` is called when the outputs of another spec are whole. Raises CompileError.
+        `progress(done, of)` is called as work gets done; files in `out` itself are whole. Raises CompileError.
         """
 
 
