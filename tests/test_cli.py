@@ -52,7 +52,19 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
 def test_help_lists_every_command(run: Callable[..., Ran]) -> None:
     ran = run("--help")
-    names = ["models", "plan", "convert", "build", "inspect", "verify", "generate", "deploy", "doctor", "cache"]
+    names = [
+        "models",
+        "plan",
+        "convert",
+        "build",
+        "inspect",
+        "verify",
+        "generate",
+        "serve",
+        "deploy",
+        "doctor",
+        "cache",
+    ]
     assert ran.code == 0
     assert [name for name in names if f"\n  {name} " not in ran.out] == []
     for name in names:
