@@ -20,6 +20,7 @@ from compiler.targets.trtllm.command import command_line, flags_of
 from compiler.targets.trtllm.config import checkpoint_config, config_bytes
 from compiler.targets.trtllm.gpu import gpus
 from compiler.targets.trtllm.layout import layouts, rank_plans
+from compiler.targets.trtllm.limits import build_limits
 from compiler.targets.trtllm.spec import EnginesSpec
 from compiler.targets.trtllm.version import version_of
 
@@ -113,6 +114,7 @@ def specs(plan: Planned, source: str) -> Sequence[EnginesSpec]:
             plan.digest,
             version_of(plan.options),
             tuple(flags_of(plan)),
+            build_limits(plan.limits, plan.options),
             ranks=len(ranks),
             rank_bytes=max(rank.nbytes for rank in ranks),
         ),

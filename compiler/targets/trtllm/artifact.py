@@ -149,7 +149,7 @@ def problems(manifest: Manifest, folder: Path) -> list[str]:
             found.append(f"{CHECKPOINT}/config.json is not that of the manifest's model, version and ranks")
     if section.files:
         engines = (folder / section.files[0]).parent
-        found += engine_problems(engines, wanted)
+        found += engine_problems(engines, wanted, version_of(options_of(manifest)), section.limits)
     image = image_of(options_of(manifest))
     if section.files and image is not None:
         found += [problem.text for problem in check_container(folder, image.release)]

@@ -73,7 +73,8 @@ def compile(  # noqa: A001  # the stage's name, see `compiler.targets.Toolchain`
         line = argv(str(checkpoint), str(folder), spec.flags, help_text(command))
         log = Path(tempfile.mkstemp(prefix=f"{COMMAND}-", suffix=".log")[1])
         run([*line, "--workers", str(min(workers, spec.ranks))], log, how.timeout or TIMEOUT_S)
-        check_engines(folder, json.loads((checkpoint / "config.json").read_bytes()))
+        wanted = json.loads((checkpoint / "config.json").read_bytes())
+        check_engines(folder, wanted, spec.version, spec.limits)
         log.unlink()
         for output in spec.outputs:
             (folder / output).rename(out / output)
