@@ -143,6 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "lmi-compile"
     sys_version = ""
     timeout = _IDLE_SECONDS
+    disable_nagle_algorithm = True  # a token is a small packet, and somebody waits for it
 
     def handle_one_request(self) -> None:
         self.server.idle(self.connection, is_idle=True)
@@ -254,6 +255,10 @@ class _Handler(BaseHTTPRequestHandler):
         unsupported = code == HTTPStatus.NOT_IMPLEMENTED
         self.close_connection = True
         self._error(HTTPStatus.METHOD_NOT_ALLOWED if unsupported else HTTPStatus(code), message or "")
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        if code != HTTPStatus.OK or not self.requestline.startswith("GET /ping"):  # a platform asks every few seconds
+            super().log_request(code, size)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server names it
         print(f"{self.address_string()} {format % args}", file=sys.stderr, flush=True)
