@@ -61,6 +61,7 @@ def test_help_lists_every_command(run: Callable[..., Ran]) -> None:
         "inspect",
         "verify",
         "generate",
+        "serve",
         "deploy",
         "doctor",
         "cache",

@@ -8,8 +8,8 @@
     {"token": {"id": 304, "text": " a", "log_prob": -0.05}}                              stream: one line a token
     {"token": {...}, "generated_text": "...", "details": {...}}                          its last line; no tokens
 
-Written here as LMI 0.28 to 0.32 do; read as any release writes it (0.26 leaves out falsy fields, 0.27 makes `id` a list,
-0.33 calls the probability `logprob` and may leave `id` null). Texts of tokens join to `generated_text`.
+Written here as LMI 0.28 to 0.32 do; read as any release writes it: 0.26 leaves out falsy fields, 0.27 makes `id` a
+list, 0.33 says `logprob` and may leave `id` null. Texts of tokens join to `generated_text`.
 
 Sources: engines/python/setup/djl_python/{output_formatter,request_io}.py at v0.29.0;
 serving/docs/lmi/user_guides/lmi_input_output_schema.md at v0.29.0 for the parameters and their defaults; for other
@@ -153,7 +153,7 @@ def parse_request(body: bytes) -> Request:
         raise UsageError("`parameters` is a JSON object")
     problems += [f"`{name}` is no field" for name in told if name not in ("inputs", "parameters", "stream")]
     known = {f.name: f for f in fields(Parameters)}
-    values = {}
+    values: dict[str, Any] = {}
     for name, value in parameters.items():
         if name not in known:
             problems.append(f"`{name}` is no parameter; these are: {', '.join(known)}")
@@ -215,9 +215,9 @@ def _object(body: bytes) -> dict[str, Any]:
         told = told[0]  # with option.tgi_compat
     if not isinstance(told, dict):
         raise UsageError(f"an answer is a JSON object; found {body[:80]!r}")
-    error = told.get("error") or told.get("message")
-    if error and told.get("generated_text") is None and "token" not in told:
-        raise UsageError(f"the endpoint answers {told.get('code', 'an error')}: {error}")
+    trouble = told.get("error") or told.get("message")
+    if trouble and told.get("generated_text") is None and "token" not in told:
+        raise UsageError(f"the endpoint answers {told.get('code', 'an error')}: {trouble}")
     return told
 
 

@@ -11,7 +11,7 @@ model is closed.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,7 +122,7 @@ class Model:
 
     def stream_batch(
         self, prompts: Sequence[Prompt], params: Sequence[GenerationParams]
-    ) -> Iterator[tuple[int, Piece]]:
+    ) -> Generator[tuple[int, Piece], None, None]:
         """The answers to prompts that run at once, token by token: (index of the prompt, piece).
 
         At most `max_batch` prompts; `params` are one for each. Raises as `stream`, before anything runs.
