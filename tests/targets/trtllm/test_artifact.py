@@ -211,17 +211,24 @@ def test_the_command_file_ends_with_the_same_artifact(
     assert build(request_for()).manifest == direct.manifest
 
 
+@pytest.mark.parametrize(
+    ("image", "registry"),
+    [
+        ("0.28.0-tensorrtllm0.9.0-cu122", "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference"),
+        ("localhost:5000/mirror:0.28.0-tensorrtllm0.9.0-cu122", "localhost:5000/mirror"),
+    ],
+)
 def test_in_an_image_the_command_file_runs_itself(
-    request_for: Requests, toolchain: Path, monkeypatch: pytest.MonkeyPatch
+    request_for: Requests, toolchain: Path, monkeypatch: pytest.MonkeyPatch, image: str, registry: str
 ) -> None:
     (toolchain / "trtllm-build").unlink()
     (toolchain / "docker").write_text('#!/bin/sh\nprintf "%s\\n" "$@" >"$0.log"\n')
     (toolchain / "docker").chmod(0o755)
-    left_by(request_for(options=TargetOptions(image="0.28.0-tensorrtllm0.9.0-cu122")))
+    left_by(request_for(options=TargetOptions(image=image)))
     subprocess.run([request_for().output / "build-engines.sh", "--docker", "--workers", "4"], check=True)
     line = (toolchain / "docker.log").read_text().splitlines()
     assert line[-4:] == [
-        "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.28.0-tensorrtllm0.9.0-cu122",
+        f"{registry}:0.28.0-tensorrtllm0.9.0-cu122",
         "./build-engines.sh",
         "--workers",
         "4",
