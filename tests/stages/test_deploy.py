@@ -183,6 +183,7 @@ def _engines() -> Manifest:
             version="0.12.0",
             image="0.30.0-tensorrtllm0.12.0-cu125",
             container="triton",
+            quant_algo="",
             checkpoint={"rank0.safetensors": digest_bytes(b"rank")},
             checkpoint_files=(),
             files=("weights/rank0.safetensors", "weights/rank1.safetensors"),
