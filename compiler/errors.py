@@ -16,7 +16,8 @@
     │   ├── ToolchainMissing
     │   └── CompileError
     ├── ArtifactError                  7   an artifact is damaged
-    │   └── IncompatibleError              ... or whole, but made for another machine
+    │   ├── IncompatibleError              ... or whole, but made for another machine
+    │   └── SignatureError                 ... or not signed by whom it should be
     ├── NumericsError                  8   the artifact does not compute what the model computes
     └── RankError                      9   a rank process died or hung
 
@@ -98,6 +99,10 @@ class ArtifactError(LmiCompileError):
 
 
 class IncompatibleError(ArtifactError):
+    pass
+
+
+class SignatureError(ArtifactError):
     pass
 
 

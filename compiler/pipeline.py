@@ -196,7 +196,7 @@ def _finish(job: Job, plan: Plan, draft: Manifest, parts: Sequence[Part], who: s
         report.end(f"{len(draft.files)} files, {amount(sum(f.size for f in draft.files), 'bytes')}")
         if request.until == "verify":
             report.begin("verify")
-            check_files(draft, part, full=True, digest=job.cache.digest)
+            check_files(draft, part, by="sha256", digest=job.cache.digest)
             verify.check_layout(draft, part)
             final = with_numerics(draft, measured(job, inputs, draft, part, who)) if who else draft
             package.write_manifest(part, final)
@@ -246,7 +246,7 @@ def _is_at(output: Path, manifest: Manifest, job: Job) -> bool:
     if not _names(output, manifest):
         return False
     try:
-        check_files(manifest, output, full=True, digest=job.cache.digest)
+        check_files(manifest, output, by="sha256", digest=job.cache.digest)
     except ArtifactError as error:
         job.report.warn(f"{error.message}\nit is put in place again")
         return False

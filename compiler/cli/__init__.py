@@ -4,6 +4,7 @@
     output     results to stdout, everything else to stderr
     build      plan, convert, build                artifact   inspect, verify, generate
     about      models, doctor                      cache      cache ls, cache clear
+    trust      sign, scan, preflight
 
 Nothing heavy is imported before a command needs it: `--help` answers in a fraction of a second.
 """
@@ -16,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from compiler.cli import about, artifact, build, cache
+from compiler.cli import about, artifact, build, cache, trust
 from compiler.errors import LmiCompileError
 
 COMMANDS = (
@@ -27,6 +28,9 @@ COMMANDS = (
     artifact.inspect,
     artifact.verify,
     artifact.generate,
+    trust.sign,
+    trust.scan,
+    trust.preflight,
     about.doctor,
 )
 """In the order of `--help`."""

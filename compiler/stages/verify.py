@@ -67,7 +67,7 @@ def verify(
         if progress is not None:
             progress(done, total)
 
-    check_files(manifest, folder, full=True, digest=digest, progress=advance)
+    check_files(manifest, folder, by="sha256", digest=digest, progress=advance)
     check_layout(manifest, folder)
     if manifest.stand_in:
         return manifest
