@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from compiler.artifact.manifest import File
+from compiler.artifact.manifest import File, load_manifest
 from compiler.artifact.scan import Finding, check_publishable, scan
 from compiler.errors import RefusedError
 from compiler.store.digest import OCTETS, digest_bytes
@@ -58,8 +58,6 @@ def artifact_with(folder: Path, path: str, data: bytes) -> Path:
 
 
 def found(folder: Path, environment: dict[str, str] | None = None) -> tuple[Finding, ...]:
-    from compiler.artifact.manifest import load_manifest
-
     return scan(folder, load_manifest(folder), environment or {})
 
 
@@ -86,10 +84,9 @@ def test_a_leak_inside_a_compressed_package_is_found(tmp_path: Path, kind: str) 
 
 def test_the_error_never_shows_the_secret(tmp_path: Path) -> None:
     folder = artifact_with(tmp_path, "notes.txt", " ".join(LEAKS.values()).encode())
+    made = load_manifest(folder)
     with pytest.raises(RefusedError) as caught:
-        from compiler.artifact.manifest import load_manifest
-
-        check_publishable(folder, load_manifest(folder), {})
+        check_publishable(folder, made, {})
     told = caught.value.message + caught.value.hint
     assert [secret for secret in (AWS_ID, AWS_SECRET, HF, GITHUB, "correct-horse", "jane") if secret in told] == []
     assert "notes.txt: Hugging Face token" in told

@@ -138,7 +138,7 @@ def test_openssl_makes_the_keys_and_agrees(tmp_path: Path, artifact: Path) -> No
     raw.write_bytes(base64.b64decode(sign(artifact, str(private)).read_bytes()))
     check_signed(artifact, public)
     path = artifact / "manifest.json"
-    agree = ["pkeyutl", "-verify", "-pubin", "-inkey", public, "-rawin", "-in", path, "-sigfile", raw]
+    agree: list[str | Path] = ["pkeyutl", "-verify", "-pubin", "-inkey", public, "-rawin", "-in", path, "-sigfile", raw]
     assert openssl(*agree).returncode == 0
     path.write_bytes(path.read_bytes().replace(b"tiny", b"huge"))
     assert openssl(*agree).returncode != 0

@@ -9,7 +9,7 @@ import pytest
 from compiler.artifact.host import Gpu, Host, _visible, parse_gpus, this_host
 from compiler.artifact.isa import LEVELS
 from compiler.artifact.manifest import Device, Manifest
-from compiler.errors import IncompatibleError, ResourceError
+from compiler.errors import IncompatibleError, LmiCompileError, ResourceError
 from compiler.lmi.instances import INSTANCES
 from compiler.stages.preflight import CAPABILITY, fitting_instances, preflight, refuse
 from compiler.store.digest import SAFETENSORS
@@ -30,7 +30,7 @@ def engines(**changes: Any) -> Manifest:
     return manifest(**{**fields, **changes})
 
 
-def refused(made: Manifest, folder: Path, host: Host) -> IncompatibleError | ResourceError:
+def refused(made: Manifest, folder: Path, host: Host) -> LmiCompileError:
     with pytest.raises((IncompatibleError, ResourceError)) as caught:
         refuse(made.name, preflight(made, folder, host))
     return caught.value
