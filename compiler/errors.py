@@ -19,7 +19,10 @@
     │   ├── IncompatibleError              ... or whole, but made for another machine
     │   └── SignatureError                 ... or not signed by whom it should be
     ├── NumericsError                  8   the artifact does not compute what the model computes
-    └── RankError                      9   a rank process died or hung
+    ├── RankError                      9   a rank process died or hung
+    └── StoreError                    10   a store of artifacts cannot be reached, or refuses
+        ├── NotFoundError                  there is nothing of this name
+        └── ConflictError                  ... or something else, put there by somebody else
 
 A message says what was expected and what was found; `hint` says what to do about it.
 """
@@ -112,3 +115,15 @@ class NumericsError(LmiCompileError):
 
 class RankError(LmiCompileError):
     exit_code = 9
+
+
+class StoreError(LmiCompileError):
+    exit_code = 10
+
+
+class NotFoundError(StoreError):
+    pass
+
+
+class ConflictError(StoreError):
+    pass

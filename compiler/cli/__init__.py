@@ -4,6 +4,7 @@
     output     results to stdout, everything else to stderr
     build      plan, convert, build                artifact   inspect, verify, generate
     about      models, doctor                      cache      cache ls, cache clear
+    registry   push, pull, ls, promote, rollback, history, diff, gc
     trust      sign, scan, preflight
 
 Nothing heavy is imported before a command needs it: `--help` answers in a fraction of a second.
@@ -17,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from compiler.cli import about, artifact, build, cache, trust
+from compiler.cli import about, artifact, build, cache, registry, trust
 from compiler.errors import LmiCompileError
 
 COMMANDS = (
@@ -28,6 +29,14 @@ COMMANDS = (
     artifact.inspect,
     artifact.verify,
     artifact.generate,
+    registry.push,
+    registry.pull,
+    registry.ls,
+    registry.promote,
+    registry.rollback,
+    registry.history,
+    registry.diff,
+    registry.gc,
     trust.sign,
     trust.scan,
     trust.preflight,

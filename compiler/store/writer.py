@@ -121,7 +121,7 @@ class RankFile:
             self._full(error)
         self._written += memoryview(data).nbytes
         if self._written - self._flushed >= _FLUSH_EVERY:
-            _start_writeback(self._file, self._flushed, self._written - self._flushed)
+            start_writeback(self._file, self._flushed, self._written - self._flushed)
             self._flushed = self._written
 
     def __exit__(
@@ -218,7 +218,7 @@ if _sync_file_range is not None:
     _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
-def _start_writeback(file: int, offset: int, nbytes: int) -> None:
+def start_writeback(file: int, offset: int, nbytes: int) -> None:
     """Start writing dirty pages without waiting (Linux, sync_file_range(2)); only a hint, so errors do not
     matter."""
     if _sync_file_range is not None:
