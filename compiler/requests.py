@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from compiler import targets
 from compiler.errors import UsageError
@@ -13,6 +13,7 @@ from compiler.ir.parallel import largest_parallel
 from compiler.stages.plan import Ask, Plan, make_plan
 from compiler.store.cache import cache_folder
 from compiler.store.source import resolve
+from compiler.targets import How
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,16 +50,14 @@ class PlanRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest(PlanRequest):
-    """`force` replaces another artifact at `output`; `rehash` trusts no digest computed before; `until`: of
-    STAGES.
+    """`force` replaces another artifact at `output`; `rehash` trusts no digest computed before; `until`: of the
+    target's stages.
     """
 
     output: Path
     name: str | None = None
     tokenizer: Path | None = None
-    device: Literal["cpu", "cuda"] = "cpu"
-    march: str = "x86-64-v3"
-    jobs: int | None = None
+    how: How = field(default_factory=How)
     until: str = "verify"
     force: bool = False
     rehash: bool = False

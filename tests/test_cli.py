@@ -37,7 +37,7 @@ class Ran:
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Ran]:
     """The command line in this process, with a cache of its own and a toolchain that compiles nothing."""
     monkeypatch.setenv("LMI_COMPILE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("compiler.stages.compile.toolchain_of", lambda target: StandIn(target))
+    monkeypatch.setattr("compiler.targets.toolchain_of", lambda target: StandIn(target))
 
     def call(*arguments: str | Path) -> Ran:
         capsys.readouterr()  # what fixtures printed

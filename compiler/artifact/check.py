@@ -112,6 +112,7 @@ def check_artifact(folder: Path, *, by: Evidence = "size") -> Manifest:
     Raises ArtifactError, IncompatibleError.
     """
     manifest = load_manifest(folder)
+    manifest.runnable()
     check_machine(manifest)
     check_files(manifest, folder, by=by)
     return manifest

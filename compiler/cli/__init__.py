@@ -2,7 +2,7 @@
 
     options    options that several commands share, in groups: a command takes a group as one parameter
     output     results to stdout, everything else to stderr
-    build      plan, convert, build                artifact   inspect, verify, generate
+    build      plan, convert, build, package       artifact   inspect, verify, generate
     about      models, doctor                      cache      cache ls, cache clear
     registry   push, pull, ls, promote, rollback, history, diff, gc
     trust      sign, scan, preflight
@@ -26,6 +26,7 @@ COMMANDS = (
     build.plan,
     build.convert,
     build.build,
+    build.package,
     artifact.inspect,
     artifact.verify,
     artifact.generate,

@@ -1,18 +1,18 @@
 """builds.toml: which artifacts there shall be. Its words are the options of `lmi-compile build`.
 
-    [defaults]                      # of every build
-    max-batch = 8
+[defaults]                      # of every build
+max-batch = 8
 
-    [[build]]
-    model = "mixtral"               # --model mixtral
-    revision = "41bd4c9e7e4fb318ca40e721131d4933966c2cc1"
-    tp = [2, 4]                     # a list: one build for each
-    quant = ["none", "fp8"]         # two lists: one build for each pair
+[[build]]
+model = "mixtral"               # --model mixtral
+revision = "41bd4c9e7e4fb318ca40e721131d4933966c2cc1"
+tp = [2, 4]                     # a list: one build for each
+quant = ["none", "fp8"]         # two lists: one build for each pair
 
-    [[build]]
-    name = "small"                  # its artifact's name [default: MODEL-TARGET-tpN and what else varies]
-    model = "./checkpoints/small"
-    ignore-eos = true               # an option without a value
+[[build]]
+name = "small"                  # its artifact's name [default: MODEL-TARGET-tpN and what else varies]
+model = "./checkpoints/small"
+ignore-eos = true               # an option without a value
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def read_builds(path: Path, allowed: Iterable[str]) -> tuple[Entry, ...]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from None
     names = sorted(set(allowed) - OURS)
-    problems = [f"`{key}`: expected only [defaults] and [[build]]" for key in sorted(found.keys() - {"defaults", "build"})]
+    problems = [
+        f"`{key}`: expected only [defaults] and [[build]]" for key in sorted(found.keys() - {"defaults", "build"})
+    ]
     defaults, builds = found.get("defaults", {}), found.get("build", [])
     if not isinstance(defaults, dict) or not isinstance(builds, list) or not builds:
         problems.append("expected a table [defaults] and at least one table [[build]]")
@@ -131,6 +133,12 @@ def _name(options: Mapping[str, str | bool], varying: list[str]) -> str:
 
 def _named_twice(entries: list[Entry]) -> list[str]:
     names = [entry.name for entry in entries]
-    bad = [f"`{name}` cannot name an artifact: letters, digits, `.`, `_`, `-`" for name in names if not _NAME.fullmatch(name)]
-    twice = [f"two builds are called `{name}`: give one a `name`" for name in sorted(set(names)) if names.count(name) > 1]
+    bad = [
+        f"`{name}` cannot name an artifact: letters, digits, `.`, `_`, `-`"
+        for name in names
+        if not _NAME.fullmatch(name)
+    ]
+    twice = [
+        f"two builds are called `{name}`: give one a `name`" for name in sorted(set(names)) if names.count(name) > 1
+    ]
     return bad + twice

@@ -4,16 +4,10 @@ build, an out-of-memory killer included, stops none of the others.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compiler.errors import LmiCompileError
-from compiler.matrix.state import Row, address_of, key_of, log_file, look, write_record
+from compiler.matrix.state import Row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -42,7 +42,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be built. `digest` covers everything that decides the bytes of the rank files."""
+    """What will be built. `digest` covers everything that decides the bytes of the rank files and `files`."""
 
     recipe: str
     target: str
@@ -50,6 +50,7 @@ class Plan:
     tp: int
     dtype: str
     limits: Limits
+    options: TargetOptions
     account: Account
     layouts: tuple[Layout, ...]
     ranks: tuple[RankPlan, ...]
@@ -124,14 +125,15 @@ def make_plan(
             f"`--dtype` is one of {', '.join(DTYPES)}; found `{dtype}`",
             hint="" if ask.dtype else "The checkpoint is in this dtype: name the one that the artifact shall have.",
         )
-    target.check(config, ask.tp, ask.options)
     limits = limits_for(config, ask.max_positions, ask.max_batch)
+    target.check(config, ask.tp, ask.options, limits)
     filled = account(recipe, config, headers)
     layouts = tuple(target.layouts(config, ask.tp, ask.options))
     ranks = tuple(target.rank_plans(config, ask.tp, filled.tensors, DTYPES[dtype], ask.options))
     heads = head_layout(config.heads, config.kv_heads, ask.tp)
     kv_bytes = 2 * config.layers * heads.kv_heads * config.head_dim * ITEMSIZE[DTYPES[dtype]]
     source_bytes = sum(_nbytes(h) for h in headers.values())
+    files = target.files(config, ask.tp, dtype, ask.options)
     largest = max(rank.nbytes for rank in ranks)
     cache = kv_bytes * limits.max_positions * limits.max_batch
     return Plan(
@@ -141,6 +143,7 @@ def make_plan(
         tp=ask.tp,
         dtype=dtype,
         limits=limits,
+        options=ask.options,
         account=filled,
         layouts=layouts,
         ranks=ranks,
@@ -157,8 +160,8 @@ def make_plan(
             *target.needs(config, ask.tp, ask.options),
             Need("run", largest + cache, 0, "one rank: weights (mapped) and KV cache at the limits"),
         ),
-        files=target.files(config, ask.tp, dtype, ask.options),
-        digest=_digest(recipe_name, target.name, config, ask, dtype, filled, layouts),
+        files=files,
+        digest=_digest(recipe_name, target.name, config, ask.tp, dtype, filled.uses, layouts, sorted(files.items())),
     )
 
 
@@ -169,18 +172,12 @@ def _nbytes(header: Header) -> int:
     return total
 
 
-def _digest(
-    recipe: str,
-    target: str,
-    config: ModelConfig,
-    ask: Ask,
-    dtype: str,
-    filled: Account,
-    layouts: tuple[Layout, ...],
-) -> str:
-    """sha256 over the sizes, and over every program from source tensor to rank file as its dataclasses print."""
+def _digest(*parts: object) -> str:
+    """sha256 over the sizes, over every program from source tensor to rank file, and over the small files beside them,
+    as they print.
+    """
     digest = hashlib.sha256()
-    for part in (recipe, target, config, ask.tp, ask.options, dtype, filled.uses, layouts):
+    for part in parts:
         digest.update(repr(part).encode())
         digest.update(b"\n")
     return f"sha256:{digest.hexdigest()}"

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 from compiler.errors import RefusedError
 from compiler.ir.config import ModelConfig
+from compiler.ir.limits import Limits
 from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm.architectures import Row, row_for
 from compiler.targets.trtllm.layout import check_split
-from compiler.targets.trtllm.version import Version, parse_version, show
+from compiler.targets.trtllm.limits import build_limits
+from compiler.targets.trtllm.version import Version, show, version_of
 
 WEIGHT_ONLY = ("W8A16", "W4A16")
 SMOOTH_QUANT = (
@@ -33,9 +35,11 @@ KV_QUANT_ALGOS = ("INT8", "FP8")
 Finding = tuple[str, str]  # what was expected and found; what to do
 
 
-def check(config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN) -> None:
+def check(config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN, limits: Limits | None = None) -> None:
     """Raises RefusedError (ParallelError for tp, pp, moe_ep) for what the version cannot do with this model."""
-    version = parse_version(options.version)
+    if limits is not None:
+        build_limits(limits, options)
+    version = version_of(options)
     row, _ = row_for(config, version)
     for problems in (_mathematics, _rotary, _parallel, _quantisation):
         for reason, remedy in problems(config, row, version, options):

@@ -38,6 +38,17 @@ def check_engines(folder: Path, checkpoint: Mapping[str, Any]) -> Engines:
     Raises:
         CompileError: lists all that is missing or does not fit.
     """
+    if problems := engine_problems(folder, checkpoint):
+        raise CompileError(
+            "the engine folder is not what the checkpoint asks for: " + "; ".join(problems),
+            hint="The log of the builder says more. Build again into an empty folder.",
+        )
+    names = tuple(folder / f"rank{rank}.engine" for rank in range(checkpoint["mapping"]["world_size"]))
+    return Engines(names, *built_by((folder / "config.json").read_bytes()))
+
+
+def engine_problems(folder: Path, checkpoint: Mapping[str, Any]) -> list[str]:
+    """What is missing in an engine folder, or does not fit the checkpoint with that config.json."""
     ranks = int(checkpoint["mapping"]["world_size"])
     files = tuple(folder / f"rank{rank}.engine" for rank in range(ranks))
     problems = [f"{file.name} is missing or empty" for file in files if not file.is_file() or not file.stat().st_size]
@@ -47,13 +58,13 @@ def check_engines(folder: Path, checkpoint: Mapping[str, Any]) -> Engines:
     pairs = [(key, checkpoint[key], built.get(key)) for key in _SAME]
     pairs += [(key, checkpoint["mapping"][key], built.get("mapping", {}).get(key)) for key in _SAME_MAPPING]
     problems += trouble or [f"config.json: {key}: expected {a!r}, found {b!r}" for key, a, b in pairs if a != b]
-    if problems:
-        raise CompileError(
-            "the engine folder is not what the checkpoint asks for: " + "; ".join(problems),
-            hint="The log of the builder says more. Build again into an empty folder.",
-        )
-    version = str(config["version"])
-    return Engines(files, version.removesuffix(STAND_IN), version.endswith(STAND_IN))
+    return problems
+
+
+def built_by(config: bytes) -> tuple[str, bool]:
+    """The TensorRT-LLM that the config.json of engines names, and whether it was a stand-in."""
+    version = str(json.loads(config)["version"])
+    return version.removesuffix(STAND_IN), version.endswith(STAND_IN)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[str]]:

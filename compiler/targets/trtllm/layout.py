@@ -29,7 +29,7 @@ from compiler.ir.parallel import check_parallel, head_layout, padded
 from compiler.ir.roles import TensorId, axis_sizes, model_tensors
 from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm.architectures import Row, row_for
-from compiler.targets.trtllm.version import Version, parse_version
+from compiler.targets.trtllm.version import Version, version_of
 
 NAMES: Mapping[str, str] = {
     "embed": "transformer.vocab_embedding",
@@ -83,7 +83,7 @@ def layouts(config: ModelConfig, tp: int, options: TargetOptions = PLAIN) -> lis
         RefusedError: the version has no such architecture.
         ParallelError: tp, pp or moe_ep do not divide the model.
     """
-    version = parse_version(options.version)
+    version = version_of(options)
     row, _ = row_for(config, version)
     check_split(config, tp, options)
     sizes = _rank_sizes(config, tp, options)

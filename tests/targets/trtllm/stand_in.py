@@ -1,5 +1,6 @@
 """A stand-in for `trtllm-build`, for tests only: it reads the checkpoint, writes files named like engines, and says in
-its version that it is none. `MODE` in its environment makes it fail, hang, be killed, or leave something out."""
+its version that it is none. `MODE` in its environment makes it fail, hang, be killed, or leave something out; `VERSION`
+is the TensorRT-LLM that it plays."""
 
 from __future__ import annotations
 
@@ -31,7 +32,10 @@ for rank in range(config["mapping"]["world_size"]):
         (output / f"rank{{rank}}.engine").write_bytes(b"stand-in" if (mode, rank) != ("empty", 1) else b"")
 if mode == "other":
     config["vocab_size"] += 1
-content = {{"version": "0.12.0+stand-in", "pretrained_config": config, "build_config": arguments}}
+for name in ("--checkpoint_dir", "--output_dir", "--workers"):
+    arguments.pop(name, None)
+version = os.environ.get("VERSION", "0.12.0") + "+stand-in"
+content = {{"version": version, "pretrained_config": config, "build_config": arguments}}
 (output / "config.json").write_text(json.dumps(content))
 """
 

@@ -12,7 +12,7 @@ from compiler.ir.config import LayerKind
 from compiler.ir.rope import RopeScaling
 from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm import check
-from compiler.targets.trtllm.version import parse_version, version_of_image
+from compiler.targets.trtllm.version import parse_version
 from tests.targets.trtllm.models import CASES
 
 SQ = "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN"
@@ -89,24 +89,5 @@ def test_versions() -> None:
         parse_version("latest")
 
 
-@pytest.mark.parametrize(
-    ("image", "version"),
-    [
-        ("0.30.0-tensorrtllm0.12.0-cu125", "0.12.0"),
-        ("763104351884.dkr.ecr.us-west-2.amazonaws.com/djl-inference:0.28.0-tensorrtllm0.9.0-cu122", "0.9.0"),
-        ("0.33.0-tensorrtllm", "0.21.0"),
-        ("0.25.0-tensorrtllm0.5.0-cu122", "0.5.0"),
-    ],
-)
-def test_the_version_inside_an_image(image: str, version: str) -> None:
-    assert version_of_image(image) == version
-
-
-def test_images_without_a_usable_toolchain_are_refused() -> None:
-    with pytest.raises(RefusedError, match=r"0\.34"):
-        version_of_image("0.34.0-tensorrtllm0.12.0-cu125")
-    with pytest.raises(UsageError, match=r"carries TensorRT-LLM 0\.12\.0"):
-        version_of_image("0.30.0-tensorrtllm0.9.0-cu125")
-    with pytest.raises(UsageError, match="with TensorRT-LLM"):
-        version_of_image("0.30.0-lmi12.0.0-cu124")
+def test_no_options_are_the_plain_ones() -> None:
     assert TargetOptions() == PLAIN
