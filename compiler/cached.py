@@ -81,6 +81,12 @@ def source_digest(job: Job, prepared: Prepared) -> str:
     return digest_json(digests)
 
 
+def source_if_here(job: Job, prepared: Prepared) -> str | None:
+    """source_digest, where it needs nothing to be fetched."""
+    source = prepared.source
+    return source_digest(job, prepared) if source.headers is None or source.commit is not None else None
+
+
 def converted(job: Job, prepared: Prepared, source: str) -> Converted:
     job.report.begin("convert")
     with job.cache.claim("convert", ConvertInputs(_CONVERT_VERSION, source, prepared.plan.digest)) as claim:

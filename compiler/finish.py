@@ -16,6 +16,7 @@ from compiler.ir.limits import Limits
 from compiler.place import disk_errors, is_at, normal
 from compiler.report import amount
 from compiler.stages import package, verify
+from compiler.stages.statements import with_statements
 from compiler.store.cache import StageCache, cache_folder
 from compiler.store.digest import Descriptor
 from compiler.store.folder import locked_folder
@@ -120,7 +121,7 @@ def _manifest(before: Manifest, checkpoint: Path, engines: Path) -> tuple[Manife
         parts=contents.parts,
         stand_in=contents.stand_in,
     )
-    return draft.model_copy(update={"numerics": numerics}), list(contents.parts)
+    return with_statements(draft.model_copy(update={"numerics": numerics}), contents.parts)
 
 
 def _built(file: Path) -> Part:

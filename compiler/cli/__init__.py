@@ -5,7 +5,7 @@
     build      plan, convert, build, package       artifact   inspect, verify, generate
     about      models, doctor                      cache      cache ls, cache clear
     registry   push, pull, ls, promote, rollback, history, diff, gc
-    trust      sign, scan, preflight
+    trust      sign, scan, preflight               matrix     matrix plan, matrix build, matrix status
 
 Nothing heavy is imported before a command needs it: `--help` answers in a fraction of a second.
 """
@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from compiler.cli import about, artifact, build, cache, registry, trust
+from compiler.cli import about, artifact, build, cache, matrix, registry, trust
 from compiler.errors import LmiCompileError
 
 COMMANDS = (
@@ -44,7 +44,7 @@ COMMANDS = (
     about.doctor,
 )
 """In the order of `--help`."""
-GROUPS = (cache.app,)
+GROUPS = (matrix.app, cache.app)
 
 app = typer.Typer(
     name="lmi-compile",

@@ -68,9 +68,8 @@ def read_builds(path: Path, allowed: Iterable[str]) -> tuple[Entry, ...]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from None
     names = sorted(set(allowed) - OURS)
-    problems = [
-        f"`{key}`: expected only [defaults] and [[build]]" for key in sorted(found.keys() - {"defaults", "build"})
-    ]
+    others = sorted(found.keys() - {"defaults", "build"})
+    problems = [f"`{key}`: expected only [defaults] and [[build]]" for key in others]
     defaults, builds = found.get("defaults", {}), found.get("build", [])
     if not isinstance(defaults, dict) or not isinstance(builds, list) or not builds:
         problems.append("expected a table [defaults] and at least one table [[build]]")
@@ -133,12 +132,9 @@ def _name(options: Mapping[str, str | bool], varying: list[str]) -> str:
 
 def _named_twice(entries: list[Entry]) -> list[str]:
     names = [entry.name for entry in entries]
-    bad = [
-        f"`{name}` cannot name an artifact: letters, digits, `.`, `_`, `-`"
-        for name in names
-        if not _NAME.fullmatch(name)
+    bad = [name for name in names if not _NAME.fullmatch(name)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    return [
+        *(f"`{name}` cannot name an artifact: letters, digits, `.`, `_`, `-`" for name in bad),
+        *(f"two builds are called `{name}`: give one a `name`" for name in twice),
     ]
-    twice = [
-        f"two builds are called `{name}`: give one a `name`" for name in sorted(set(names)) if names.count(name) > 1
-    ]
-    return bad + twice
