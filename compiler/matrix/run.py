@@ -10,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from compiler.matrix.state import Row, address_of, key_of, log_file, look, write_record
@@ -46,7 +47,7 @@ class Ended:
 def plan(entries: Sequence[Entry], place: Place, version: str, report: Report, jobs: int = 1) -> list[Row]:
     """What a build would do with each entry, in their order. `version`: of lmi-compile. Raises StoreError."""
     report.begin("plan")
-    rows = _each([lambda entry=entry: _planned(entry, place, version) for entry in entries], report, jobs)
+    rows = _each([partial(_planned, entry, place, version) for entry in entries], report, jobs)
     report.end(counts(rows))
     return rows
 
@@ -56,7 +57,7 @@ def build(entries: Sequence[Entry], place: Place, version: str, report: Report, 
     rows = plan(entries, place, version, report, jobs)
     report.begin("build")
     todo = [(entry, row) for entry, row in zip(entries, rows, strict=True) if row.todo]
-    done = _each([lambda entry=entry, row=row: _built(entry, row, place, version) for entry, row in todo], report, jobs)
+    done = _each([partial(_built, entry, row, place, version) for entry, row in todo], report, jobs)
     by_name = {row.name: row for row in done}
     rows = [by_name.get(row.name, row) for row in rows]
     report.end(counts(rows))

@@ -49,7 +49,8 @@ def junit(rows: Sequence[Row], output: Path) -> bytes:
         elif row.state == "current":
             ET.SubElement(case, "skipped", {"message": "unchanged"})
     ET.indent(root)
-    return b'<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, "utf-8") + b"\n"
+    body: bytes = ET.tostring(root, "utf-8")
+    return b'<?xml version="1.0" encoding="utf-8"?>\n' + body + b"\n"
 
 
 def _cells(row: Row) -> tuple[str, ...]:

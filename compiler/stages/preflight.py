@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from compiler.artifact.check import Machine, check_machine
 from compiler.artifact.host import this_host
 from compiler.errors import IncompatibleError, LmiCompileError, ResourceError
+from compiler.lmi.images import image_for_trtllm
 from compiler.lmi.instances import INSTANCES
 from compiler.report import amount
 from compiler.store.digest import SAFETENSORS
@@ -85,17 +86,11 @@ def fitting_instances(capability: str, count: int, memory: int) -> list[str]:
 
 
 def _software(manifest: Manifest, host: Host) -> Iterator[Finding]:
-    # torch and the CPU are what the runtime itself insists on; the GPU has findings of its own below.
-    machine = Machine(host.packages.get("torch"), host.isa, host.features, manifest.device.capability)
-    try:
-        check_machine(manifest, machine)
-    except LmiCompileError as error:
-        yield Finding("runtime", "mismatch", error.message, error.hint)
-    else:
-        needs = [f"torch {manifest.toolchain['torch']}"] if "torch" in manifest.toolchain else []
-        needs += [manifest.device.isa] if manifest.device.isa else []
-        if needs:
-            yield Finding("runtime", "ok", f"runs what was built for {' and '.join(needs)}")
+    if manifest.segments is not None:
+        yield _runtime(manifest, host)
+    if manifest.engines is not None and not manifest.engines.files:
+        remedy = "run its `build-engines.sh` where TensorRT-LLM is, then `lmi-compile package`"
+        yield Finding("engines", "mismatch", "it is a checkpoint whose engines were not built yet", remedy)
     for name, built in sorted(manifest.toolchain.items()):
         if name not in EXACT:
             continue
@@ -103,8 +98,28 @@ def _software(manifest: Manifest, host: Host) -> Iterator[Finding]:
         if found is not None and _numbers(found, EXACT[name]) == _numbers(built, EXACT[name]):
             yield Finding(name, "ok", found)
         else:
-            remedy = f"run it in the image that has {name} {built}, or build it again with {found or 'what is here'}"
+            remedy = f"run it in {_image(manifest, name, built)}"
             yield Finding(name, "mismatch", f"built with {built}; {found or 'not installed'} here", remedy)
+
+
+def _runtime(manifest: Manifest, host: Host) -> Finding:
+    """What the runtime of this project insists on. A GPU has findings of its own."""
+    try:
+        check_machine(
+            manifest, Machine(host.packages.get("torch"), host.isa, host.features, manifest.device.capability)
+        )
+    except LmiCompileError as error:
+        return Finding("runtime", "mismatch", error.message, error.hint)
+    needs = (f"torch {manifest.toolchain.get('torch', 'any')}", manifest.device.isa)
+    return Finding("runtime", "ok", f"runs what was built for {', '.join(need for need in needs if need)}")
+
+
+def _image(manifest: Manifest, name: str, built: str) -> str:
+    """The image that has this version of `name`."""
+    tag = manifest.engines.image if manifest.engines is not None else None
+    if tag is None and name == "tensorrt_llm" and (image := image_for_trtllm(built)) is not None:
+        tag = image.tag
+    return f"the LMI image {tag}" if tag else f"an image that has {name} {built}"
 
 
 def _hardware(manifest: Manifest, host: Host) -> Iterator[Finding]:
@@ -157,13 +172,15 @@ def _room(manifest: Manifest, folder: Path, host: Host) -> Iterator[Finding]:
 
 
 def ranks(manifest: Manifest) -> int:
-    return manifest.parallel.tp
+    return manifest.parallel.tp * manifest.parallel.pp
 
 
 def _rank_bytes(manifest: Manifest) -> int:
     """Bytes of the largest rank's weights."""
     sizes = {file.path: file.size for file in manifest.files}
-    return max((sizes.get(path, 0) for path in manifest.rank_files), default=0)
+    paths = manifest.segments.weights if manifest.segments is not None else ()
+    paths = manifest.engines.files if manifest.engines is not None else paths
+    return max((sizes[path] for path in paths), default=0)
 
 
 def _numbers(version: str, count: int) -> list[str]:

@@ -50,7 +50,7 @@ def test_the_statement_names_every_file_the_source_and_the_toolchain() -> None:
     assert [tool["name"] for tool in toolchain] == ["cxx", "torch"]
     command = definition["externalParameters"]["command"]
     assert command[:6] == ["lmi-compile", "build", "--model", "owner/tiny", "--revision", source["digest"]["gitCommit"]]
-    assert definition["externalParameters"]["parallel"] == {"tp": 2}
+    assert definition["externalParameters"]["parallel"]["tp"] == 2
     assert made["predicate"]["runDetails"]["builder"]["version"] == {"lmi-compile": "0.1.0"}
 
 

@@ -9,6 +9,7 @@ import pytest
 from compiler.artifact.host import Gpu, Host, _visible, parse_gpus, this_host
 from compiler.artifact.isa import LEVELS
 from compiler.artifact.manifest import Device, Manifest
+from compiler.artifact.sections import BuildLimits, Engines
 from compiler.errors import IncompatibleError, LmiCompileError, ResourceError
 from compiler.lmi.instances import INSTANCES
 from compiler.stages.preflight import CAPABILITY, fitting_instances, preflight, refuse
@@ -24,6 +25,17 @@ GPUS = replace(CPU, packages={"tensorrt_llm": "0.12.0", "tensorrt": "10.3.0"}, g
 
 def engines(**changes: Any) -> Manifest:
     fields: dict[str, Any] = {
+        "segments": None,
+        "engines": Engines(
+            version="0.12.0",
+            image=None,
+            container="triton",
+            checkpoint={},
+            checkpoint_files=(),
+            argv=(),
+            files=("weights/rank0.safetensors", "weights/rank1.safetensors"),
+            limits=BuildLimits(max_batch_size=1, max_input_len=8, max_seq_len=16, max_num_tokens=8),
+        ),
         "device": Device(kind="cuda", capability="9.0"),
         "toolchain": {"tensorrt_llm": "0.12.0", "tensorrt": "10.3.0", "cuda": "12.5"},
     }
@@ -61,7 +73,7 @@ def test_machines_that_fit(tmp_path: Path) -> None:
             engines(),
             replace(GPUS, packages={"tensorrt_llm": "0.11.0", "tensorrt": "10.3.0"}),
             "tensorrt_llm: built with 0.12.0; 0.11.0 here",
-            "the image that has tensorrt_llm 0.12.0",
+            "run it in the LMI image 0.32.0-tensorrtllm0.12.0-cu125",
         ),
         (engines(), replace(GPUS, driver="470.57"), "CUDA 12 needs driver 525 or newer; 470.57", "InferenceAmiVersion"),
     ],
@@ -73,6 +85,14 @@ def test_a_mismatch_is_named_with_what_fits(
     assert words in error.message
     assert remedy in error.hint
     assert error.exit_code == 7
+
+
+def test_a_checkpoint_without_engines_cannot_run(tmp_path: Path) -> None:
+    assert engines().engines is not None
+    waiting = engines(engines=engines().engines.model_copy(update={"files": ()}))
+    error = refused(waiting, tmp_path, GPUS)
+    assert "engines were not built yet" in error.message
+    assert "build-engines.sh" in error.hint
 
 
 def test_everything_that_does_not_fit_is_told_at_once(tmp_path: Path) -> None:
