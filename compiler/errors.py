@@ -20,9 +20,10 @@
     │   └── SignatureError                 ... or not signed by whom it should be
     ├── NumericsError                  8   the artifact does not compute what the model computes
     ├── RankError                      9   a rank process died or hung
-    └── StoreError                    10   a store of artifacts cannot be reached, or refuses
-        ├── NotFoundError                  there is nothing of this name
-        └── ConflictError                  ... or something else, put there by somebody else
+    ├── StoreError                    10   a store of artifacts cannot be reached, or refuses
+    │   ├── NotFoundError                  there is nothing of this name
+    │   └── ConflictError                  ... or something else, put there by somebody else
+    └── UnprovenError                 11   all is right as far as this machine can tell, which cannot run it
 
 A message says what was expected and what was found; `hint` says what to do about it.
 """
@@ -127,3 +128,7 @@ class NotFoundError(StoreError):
 
 class ConflictError(StoreError):
     pass
+
+
+class UnprovenError(LmiCompileError):
+    exit_code = 11

@@ -5,7 +5,8 @@
     build      plan, convert, build, package       artifact   inspect, verify, generate
     about      models, doctor                      cache      cache ls, cache clear
     registry   push, pull, ls, promote, rollback, history, diff, gc
-    trust      sign, scan, preflight               matrix     matrix plan, matrix build, matrix status
+    trust      sign, scan, preflight               prewarm    prewarm
+    matrix     matrix plan, matrix build, matrix status
 
 Nothing heavy is imported before a command needs it: `--help` answers in a fraction of a second.
 """
@@ -18,7 +19,7 @@ from typing import Annotated
 
 import typer
 
-from compiler.cli import about, artifact, build, cache, matrix, registry, trust
+from compiler.cli import about, artifact, build, cache, matrix, prewarm, registry, trust
 from compiler.errors import LmiCompileError
 
 COMMANDS = (
@@ -41,6 +42,7 @@ COMMANDS = (
     trust.sign,
     trust.scan,
     trust.preflight,
+    prewarm.prewarm,
     about.doctor,
 )
 """In the order of `--help`."""
