@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from compiler.artifact.manifest import MANIFEST, load_manifest
 from compiler.artifact.parts import Part
 from compiler.artifact.sign import SIGNATURE, check_signed
-from compiler.errors import ArtifactError, RankError, UnprovenError
+from compiler.errors import ArtifactError, RankError, UnprovenError, UsageError
 from compiler.registry.pull import pull
 from compiler.registry.signed import resolve_signed
 from compiler.report import Report, Silent, amount
@@ -238,5 +238,10 @@ def _writable_beside(output: Path) -> Path:
 
 def _write(file: Path, done: Prewarmed) -> None:
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(done.to_json(), indent=2, sort_keys=True) + "\n")
-    part.replace(file)
+    try:
+        part.write_text(json.dumps(done.to_json(), indent=2, sort_keys=True) + "\n")
+        part.replace(file)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write the report {file}: {error.strerror}", hint="name a writable file with `--report`"
+        ) from None
