@@ -28,7 +28,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def real(tiny_artifact: Callable[[str, int], Path], tmp_path: Path) -> Path:
     """A copy of a really compiled artifact."""
-    return Path(shutil.copytree(tiny_artifact("llama", 2), tmp_path / "real"))
+    return Path(shutil.copytree(tiny_artifact("mixtral", 2), tmp_path / "real"))
 
 
 @pytest.fixture
