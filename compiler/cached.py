@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from compiler.stages.plan import Plan
     from compiler.stages.verify import Logits
     from compiler.store.cache import Entry
+    from compiler.store.checkpoint import Checkpoint
     from compiler.store.digest import Descriptor
+    from compiler.store.source import ResolvedSource
     from compiler.targets import Target, Toolchain
 
 _CONVERT_VERSION = 2
@@ -60,11 +62,10 @@ class Converted:
     parts: Sequence[Part]
 
 
-def source_digest(job: Job, prepared: Prepared) -> str:
+def source_digest(job: Job, source: ResolvedSource, checkpoint: Checkpoint) -> str:
     """What stands for the source in keys: the commit of a hub's model, else the digests of config.json and
     weights.
     """
-    source, checkpoint = prepared.source, prepared.checkpoint
     if source.repo_id is not None and source.commit is not None:
         return digest_json({"repo_id": source.repo_id, "commit": source.commit})
     files = [checkpoint.folder / "config.json", *checkpoint.files]
@@ -84,7 +85,8 @@ def source_digest(job: Job, prepared: Prepared) -> str:
 def source_if_here(job: Job, prepared: Prepared) -> str | None:
     """source_digest, where it needs nothing to be fetched."""
     source = prepared.source
-    return source_digest(job, prepared) if source.headers is None or source.commit is not None else None
+    known = source.headers is None or source.commit is not None
+    return source_digest(job, source, prepared.checkpoint) if known else None
 
 
 def converted(job: Job, prepared: Prepared, source: str) -> Converted:

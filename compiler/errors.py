@@ -23,7 +23,8 @@
     ├── StoreError                    10   a store of artifacts cannot be reached, or refuses
     │   ├── NotFoundError                  there is nothing of this name
     │   └── ConflictError                  ... or something else, put there by somebody else
-    └── UnprovenError                 11   all is right as far as this machine can tell, which cannot run it
+    ├── DeployError                   11   SageMaker refuses a request, or the endpoint does not start
+    └── UnprovenError                 12   all is right as far as this machine can tell, which cannot run it
 
 A message says what was expected and what was found; `hint` says what to do about it.
 """
@@ -130,5 +131,9 @@ class ConflictError(StoreError):
     pass
 
 
-class UnprovenError(LmiCompileError):
+class DeployError(LmiCompileError):
     exit_code = 11
+
+
+class UnprovenError(LmiCompileError):
+    exit_code = 12

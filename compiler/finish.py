@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from compiler.artifact.check import check_files
 from compiler.artifact.manifest import Device, Manifest, load_manifest
-from compiler.artifact.parts import Part, existing
-from compiler.errors import ArtifactError, UsageError
+from compiler.artifact.parts import Part
+from compiler.errors import UsageError
 from compiler.ir.config import ModelConfig
 from compiler.ir.limits import Limits
 from compiler.place import disk_errors, is_at, normal
@@ -20,8 +20,7 @@ from compiler.stages.statements import with_statements
 from compiler.store.cache import StageCache, cache_folder
 from compiler.store.digest import Descriptor
 from compiler.store.folder import locked_folder
-from compiler.targets import Made, TargetOptions, load
-from compiler.targets.trtllm.host import HOST, read_host
+from compiler.targets import TargetOptions, load
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,14 +57,15 @@ def package_engines(
 ) -> tuple[Path, Manifest]:
     """Where the artifact is, and its manifest.
 
-    `checkpoint`: the artifact that `build` left; `engines`: default its folder `engines`; `output`: default beside it.
+    `checkpoint`: the artifact that `build` left; `engines`: default where its command file leaves them, inside it;
+    `output`: default beside it.
 
     Raises:
         UsageError: another kind of artifact, or something else is at `output`.
         ArtifactError: a file is missing or damaged, or the engines are of another checkpoint.
     """
     checkpoint = normal(checkpoint)
-    engines = normal(engines) if engines else checkpoint / "engines"
+    engines = normal(engines) if engines else None
     output = normal(output) if output else checkpoint.with_name(f"{checkpoint.name}-engines")
     before = load_manifest(checkpoint)
     if before.engines is None or before.engines.files:
@@ -92,23 +92,12 @@ def package_engines(
     return output, manifest
 
 
-def _manifest(before: Manifest, checkpoint: Path, engines: Path) -> tuple[Manifest, list[Part]]:
-    target, plan = load(before.target), replanned(before)
+def _manifest(before: Manifest, checkpoint: Path, engines: Path | None) -> tuple[Manifest, list[Part]]:
+    plan = replanned(before)
     files = [Part(Descriptor(**file.model_dump()), checkpoint / file.path) for file in before.files]
-    assert before.engines is not None
-    compiled = {
-        spec.name: [_built(engines / name) for name in spec.outputs]
-        for spec in target.specs(plan, before.model.source_digest)
-    }
-    contents = target.contents(
-        plan,
-        Made(
-            [part for part in files if part.path in before.engines.checkpoint_files],
-            compiled,
-            [part for part in files if part.path.startswith("tokenizer/")],
-        ),
-    )
-    capability, versions = read_host(engines / HOST)
+    elsewhere = load(before.target).elsewhere
+    assert elsewhere is not None  # a target whose manifests have engines
+    contents = elsewhere.finished(before, plan, files, checkpoint, engines)
     numerics = before.numerics.model_copy(update={"reference_file": None}) if before.numerics else None
     draft = package.draft_manifest(
         plan,
@@ -116,18 +105,9 @@ def _manifest(before: Manifest, checkpoint: Path, engines: Path) -> tuple[Manife
         name=before.name,
         target=before.target,
         model=before.model,
-        device=Device(kind="cuda", capability=capability),
-        toolchain={**contents.toolchain, **versions},
+        device=Device(kind="cuda", capability=contents.capability),
+        toolchain=contents.toolchain,
         parts=contents.parts,
         stand_in=contents.stand_in,
     )
     return with_statements(draft.model_copy(update={"numerics": numerics}), contents.parts)
-
-
-def _built(file: Path) -> Part:
-    if not file.is_file():
-        raise ArtifactError(
-            f"{file} is missing",
-            hint="run `build-engines.sh` first, or name the folder of the engines with `--engines`",
-        )
-    return existing(file, file.name)

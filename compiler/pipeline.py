@@ -13,22 +13,22 @@ What decides the result of each, and so is its key:
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from compiler import targets
-from compiler.artifact.manifest import MANIFEST, Model, load_manifest
+from compiler.artifact.manifest import MANIFEST, load_manifest
 from compiler.cached import Job, compiled, converted, run_convert, source_digest, source_if_here, written
+from compiler.delegate import delegate
 from compiler.errors import ArtifactError, ToolchainMissing, UsageError
 from compiler.evidence import judged, referenced
+from compiler.origin import default_name, model_of
 from compiler.place import disk_errors, finish, normal
 from compiler.report import Silent
 from compiler.requests import prepare
 from compiler.stages import package, verify
 from compiler.stages.statements import with_statements
 from compiler.store.cache import StageCache
-from compiler.store.digest import canonical_json
 from compiler.store.folder import locked_folder
 from compiler.summary import plan_note
 from compiler.targets import Made
@@ -139,6 +139,8 @@ def _build(job: Job) -> BuildResult:
     request, report, target = job.request, job.report, job.target
     package.check_output(request.output, force=True)
     device = target.device(request.how)
+    if target.elsewhere is not None and target.elsewhere.delegates(request.ask.options):
+        delegate(job, target.elsewhere)
     versions = _versions(job, device)
     report.begin("plan")
     prepared = prepare(request, "metadata" if request.until == "plan" else "all")
@@ -153,7 +155,7 @@ def _build(job: Job) -> BuildResult:
         return replace(unfinished, source=source_if_here(job, prepared))
 
     job.cache.sweep()
-    source = source_digest(job, prepared)
+    source = source_digest(job, prepared.source, prepared.checkpoint)
     _refuse_other(request, plan, source)
     weights = converted(job, prepared, source)
     if request.until == "convert":
@@ -203,9 +205,9 @@ def _packaged(
     draft = package.draft_manifest(
         plan,
         contents,
-        name=request.name or f"{_short_name(prepared)}-{plan.target}-tp{plan.tp}-{plan.dtype}",
+        name=request.name or default_name(prepared.source, plan.recipe, plan.target, plan.tp, plan.dtype),
         target=plan.target,
-        model=_model(prepared, source),
+        model=model_of(prepared.source, plan.recipe, plan.config, source),
         device=device,
         toolchain={**contents.toolchain, **versions},
         parts=parts,
@@ -247,21 +249,3 @@ def _refuse_other(request: BuildRequest, plan: Plan, source: str) -> None:
         found = None
     if found is None or (found.plan_digest, found.model.source_digest) != (plan.digest, source):
         package.check_output(request.output, force=False)
-
-
-def _model(prepared: Prepared, source: str) -> Model:
-    found, plan = prepared.source, prepared.plan
-    return Model(
-        source="hub" if found.repo_id else "s3" if found.uri else "local",
-        repo_id=found.repo_id,
-        revision=found.commit,
-        recipe=plan.recipe,
-        architecture=plan.config.architecture,
-        config=json.loads(canonical_json(plan.config.to_json())),
-        source_digest=source,
-    )
-
-
-def _short_name(prepared: Prepared) -> str:
-    repo_id = prepared.source.repo_id
-    return repo_id.partition("/")[2] if repo_id else prepared.plan.recipe

@@ -26,7 +26,7 @@ def plan_text(plan: Plan) -> str:
     facts = [
         ("model", f"{c.architecture} (recipe {plan.recipe}), {c.layers} layers: {', '.join(kinds)}"),
         ("source", f"{len(plan.account.tensors)} tensors, {amount(plan.source_bytes, 'bytes')}"),
-        ("target", f"{plan.target}, tp {plan.tp}, {plan.dtype}"),
+        ("target", f"{plan.target}, {parallel_text(plan.tp, plan.options.pp, plan.options.moe_ep)}, {plan.dtype}"),
         ("heads", f"{heads.heads} query and {heads.kv_heads} kv heads a rank{copies}"),
         ("KV cache", f"{plan.kv_bytes_per_token:,} bytes a token and rank"),
         ("limits", f"{plan.limits.max_positions} positions, {plan.limits.max_batch} rows{cache}"),
@@ -49,14 +49,14 @@ def plan_note(plan: Plan) -> str:
 
 def manifest_text(manifest: Manifest) -> str:
     """What an artifact is and what it runs on."""
-    m, found = manifest.model, manifest.numerics
+    m, found, p = manifest.model, manifest.numerics, manifest.parallel
     source = f"{m.repo_id} at {m.revision}" if m.repo_id else m.source
     toolchain = ", ".join(f"{name} {value}" for name, value in sorted(manifest.toolchain.items()))
     facts = [
         ("name", manifest.name + (" (made by a stand-in toolchain)" if manifest.stand_in else "")),
         ("digest", manifest.digest),
         ("model", f"{m.architecture} (recipe {m.recipe}), {source}"),
-        ("target", f"{manifest.target}, {_parallel_text(manifest)}, {manifest.dtype}"),
+        ("target", f"{manifest.target}, {parallel_text(p.tp, p.pp, p.moe_ep)}, {manifest.dtype}"),
         ("runs on", _device_text(manifest)),
         ("toolchain", toolchain or "not compiled yet"),
         ("limits", f"{manifest.limits.max_positions} positions, {manifest.limits.max_batch} rows"),
@@ -68,10 +68,9 @@ def manifest_text(manifest: Manifest) -> str:
     return table(facts)
 
 
-def _parallel_text(manifest: Manifest) -> str:
-    p = manifest.parallel
-    parts = [f"tp {p.tp}", *([f"pp {p.pp}"] if p.pp > 1 else []), *([f"moe_ep {p.moe_ep}"] if p.moe_ep > 1 else [])]
-    return ", ".join(parts)
+def parallel_text(tp: int, pp: int, moe_ep: int) -> str:
+    """How a model is split, what is not split left out."""
+    return ", ".join([f"tp {tp}", *([f"pp {pp}"] if pp > 1 else []), *([f"moe_ep {moe_ep}"] if moe_ep > 1 else [])])
 
 
 def _device_text(manifest: Manifest) -> str:

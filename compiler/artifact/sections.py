@@ -54,14 +54,16 @@ class Engines(Strict):
     """A TensorRT-LLM checkpoint, or the engines that were built from it.
 
     `version`: of TensorRT-LLM. `image`: tag of the LMI image that it is for; `container`: how that image wants its
-    files (None: no image, plain engines). `checkpoint`: digests of the files that the engines are built from, by name;
-    `checkpoint_files`: where these are in the artifact, none once there are engines. `files`: the engine of each rank;
-    none before they are built. `argv`: the command line that builds them, run in the artifact's folder.
+    files (None: no image, plain engines). `quant_algo`: TensorRT-LLM's name of the scheme, "" for none. `checkpoint`:
+    digests of the files that the engines are built from, by name; `checkpoint_files`: where these are in the artifact,
+    none once there are engines. `files`: the engine of each rank; none before they are built. `argv`: the command line
+    that builds them, run in the artifact's folder.
     """
 
     version: Annotated[str, Field(min_length=1)]
     image: str | None
     container: Literal["triton", "engine"] | None
+    quant_algo: str
     checkpoint: dict[str, Sha256]
     checkpoint_files: tuple[InnerPath, ...]
     files: tuple[InnerPath, ...]

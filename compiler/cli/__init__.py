@@ -3,6 +3,7 @@
     options    options that several commands share, in groups: a command takes a group as one parameter
     output     results to stdout, everything else to stderr
     build      plan, convert, build, package       artifact   inspect, verify, generate
+    serve      serve                               deploy     deploy
     about      models, doctor                      cache      cache ls, cache clear
     registry   push, pull, ls, promote, rollback, history, diff, gc
     trust      sign, scan, preflight               prewarm    prewarm
@@ -19,7 +20,7 @@ from typing import Annotated
 
 import typer
 
-from compiler.cli import about, artifact, build, cache, matrix, prewarm, registry, trust
+from compiler.cli import about, artifact, build, cache, deploy, matrix, prewarm, registry, serve, trust
 from compiler.errors import LmiCompileError
 
 COMMANDS = (
@@ -43,6 +44,8 @@ COMMANDS = (
     trust.scan,
     trust.preflight,
     prewarm.prewarm,
+    serve.serve,
+    deploy.deploy,
     about.doctor,
 )
 """In the order of `--help`."""

@@ -99,7 +99,9 @@ def build(
 
 def package(
     artifact: ArtifactArgument,
-    engines: Annotated[Path | None, typer.Option(help="Folder of the engines [default: ARTIFACT/engines]")] = None,
+    engines: Annotated[
+        Path | None, typer.Option(help="Their folder [default: where the command file leaves it]")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to make [default: ARTIFACT-engines]")
     ] = None,

@@ -60,7 +60,9 @@ class AskOptions:
     parallel_embedding: Annotated[
         bool, typer.Option("--parallel-embedding", help="Split the embedding over the vocabulary (trtllm).")
     ] = False
-    max_memory: Annotated[str, typer.Option(help="Ceiling of convert's buffers.", metavar="SIZE")] = "1GiB"
+    max_memory: Annotated[str, typer.Option(help="Ceiling of the buffers of convert and judge.", metavar="SIZE")] = (
+        "1GiB"
+    )
 
 
 @dataclass(frozen=True)

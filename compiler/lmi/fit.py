@@ -37,7 +37,7 @@ class Needs:
 
 
 def check_fit(needs: Needs, instance_type: str, image: str) -> None:
-    """Raises IncompatibleError with all that does not fit; UsageError for an unknown instance type.
+    """Raises IncompatibleError with all that does not fit; UsageError for an unknown type of GPU instance.
 
     `image`: the whole name or tag of the image that shall serve it.
     """
@@ -58,12 +58,14 @@ def fitting(needs: Needs) -> tuple[str, ...]:
 
 
 def _machine_problems(needs: Needs, instance_type: str) -> list[str]:
+    if needs.kind != "cuda":
+        return []  # its ranks are processes: any number of cores runs them
     machine = instance(instance_type)
     capability = CAPABILITIES.get(machine.accelerator)
     problems = []
-    if needs.kind == "cuda" and capability is None:
+    if capability is None:
         problems.append(f"it runs on NVIDIA GPUs; {instance_type} has {machine.accelerator}")
-    elif needs.kind == "cuda" and needs.capability is not None and capability != needs.capability:
+    elif needs.capability is not None and capability != needs.capability:
         problems.append(
             f"it was compiled for compute capability {needs.capability}; "
             f"{machine.accelerator} of {instance_type} has {capability}"

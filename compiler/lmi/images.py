@@ -200,9 +200,16 @@ _ACCOUNT = "763104351884"
 
 
 def image_uri(image: str, region: str) -> str:
-    """The whole name of an image in a region's registry; a name that already has a registry is left as it is."""
+    """The whole name of an image in a region's registry; a name that already has a registry is left as it is.
+
+    A release (`0.30.0`) or a tag that leaves out versions is the published image with TensorRT-LLM.
+    """
     if "/" in image:
         return image
-    parse_tag(image)
+    if _RELEASE.fullmatch(image):
+        image = trtllm_image(image).tag
+    tag = parse_tag(image)
+    if tag.kind == "tensorrtllm" and not (tag.version and tag.cuda):
+        image = trtllm_image(image).tag
     suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
     return f"{ACCOUNTS.get(region, _ACCOUNT)}.dkr.ecr.{region}.{suffix}/djl-inference:{image}"

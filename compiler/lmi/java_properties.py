@@ -70,20 +70,23 @@ def emit(entries: Mapping[str, str]) -> bytes:
 
 
 def _logical_lines(text: str) -> Iterator[str]:
-    """Lines with their continuations joined; comments and blank lines left out."""
-    pending: str | None = None
+    """Lines with their continuations joined; comments and blank lines left out.
+
+    As long as a logical line is empty, the next line begins it: there `#` makes a comment even behind a continuation.
+    """
+    pending, continued = "", False
     for line in re.split(r"\r\n|\n|\r", text):
         part = line.lstrip(_BLANK)
-        if pending is None and (not part or part[0] in "#!"):
+        if not pending and (not part or part[0] in "#!"):
+            continued = continued and not part
             continue
-        whole = (pending or "") + part
-        trailing = len(part) - len(part.rstrip("\\"))
-        if trailing % 2:
-            pending = whole[:-1]
-            continue
-        pending = None
-        yield whole
-    if pending is not None:
+        whole = pending + part
+        continued = (len(part) - len(part.rstrip("\\"))) % 2 == 1
+        pending = whole[:-1] if continued else ""
+        if not continued:
+            yield whole
+    # A text that ends in a continuation ends in a line, be it empty.
+    if pending or (continued and re.search(r"\\[\n\r]?\Z", text)):
         yield pending
 
 

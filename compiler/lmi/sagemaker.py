@@ -32,10 +32,11 @@ _ELSEWHERE = ("HF_MODEL_ID", "OPTION_MODEL_ID", "SERVING_LOAD_MODELS")
 class Deployment:
     """An endpoint of one artifact on one kind of instance.
 
-    `name`: of the endpoint. `content`: digest of the artifact's manifest. `prefix`: `s3://bucket/prefix/`. `image`: whole name. `role`:
-    ARN. `startup_seconds`: until /ping answers, loading included (no compilation: that is what the artifact is for);
-    `download_seconds`: until the prefix is on the machine. `ami`: of the instance, where the image's CUDA needs a newer
-    driver than the default's; "" leaves SageMaker's. `isolated`: no network for the container.
+    `name`: of the endpoint. `content`: digest of the artifact's manifest. `prefix`: `s3://bucket/prefix/`. `image`:
+    whole name. `role`: ARN. `startup_seconds`: until /ping answers, loading included (compiling is not: that is what
+    the artifact is for); `download_seconds`: until the prefix is on the machine. `ami`: of the instance, where the
+    image's CUDA needs a newer driver than the default's; "" leaves SageMaker's. `isolated`: the container has no
+    network.
 
     Raises:
         UsageError: something outside SageMaker's limits.

@@ -7,8 +7,10 @@ headers     --recipe--> roles --------+--> what each rank holds, what each stage
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from compiler.errors import RefusedError
@@ -19,6 +21,7 @@ from compiler.ir.lazy import ITEMSIZE, RankPlan
 from compiler.ir.limits import Limits, limits_for
 from compiler.ir.parallel import HeadLayout, head_layout
 from compiler.ir.recipe import Recipe
+from compiler.ir.roles import axis_sizes, model_tensors, shape_of
 from compiler.ir.rope import RopeScaling
 from compiler.targets import PLAIN, Need, Target, TargetOptions
 
@@ -131,7 +134,7 @@ def make_plan(
     layouts = tuple(target.layouts(config, ask.tp, ask.options))
     ranks = tuple(target.rank_plans(config, ask.tp, filled.tensors, DTYPES[dtype], ask.options))
     heads = head_layout(config.heads, config.kv_heads, ask.tp)
-    kv_bytes = 2 * config.layers * heads.kv_heads * config.head_dim * ITEMSIZE[DTYPES[dtype]]
+    kv_bytes = 2 * -(-config.layers // ask.options.pp) * heads.kv_heads * config.head_dim * ITEMSIZE[DTYPES[dtype]]
     source_bytes = sum(_nbytes(h) for h in headers.values())
     files = target.files(config, ask.tp, dtype, ask.options)
     largest = max(rank.nbytes for rank in ranks)
@@ -157,6 +160,7 @@ def make_plan(
                 sum(r.nbytes for r in ranks),
                 "one streaming pass; memory is a ceiling",
             ),
+            Need("reference", _reference_bytes(config), 0, "one layer in float32; the whole model where that fits"),
             *target.needs(config, ask.tp, ask.options),
             Need("run", largest + cache, 0, "one rank: weights (mapped) and KV cache at the limits"),
         ),
@@ -165,11 +169,17 @@ def make_plan(
     )
 
 
+def _reference_bytes(config: ModelConfig) -> int:
+    """What the source's own logits take at least (stages/reference.py): a layer, or what lies outside of layers."""
+    sizes, parts = axis_sizes(config), Counter[int | None]()
+    for tensor in model_tensors(config):
+        parts[tensor.layer] += 4 * prod(shape_of(tensor, sizes))
+    outside = parts.pop(None, 0)
+    return outside + max(parts.values(), default=0)
+
+
 def _nbytes(header: Header) -> int:
-    total = ITEMSIZE[header.dtype]
-    for size in header.shape:
-        total *= size
-    return total
+    return ITEMSIZE[header.dtype] * prod(header.shape)
 
 
 def _digest(*parts: object) -> str:

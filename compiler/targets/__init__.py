@@ -131,7 +131,7 @@ class Toolchain(Protocol):
     ) -> None:
         """The `outputs` of each spec into the folder `out`; `checkpoint` has the rank files.
 
-        `progress(done, of)` is called when the outputs of another spec are whole. Raises CompileError.
+        `progress(done, of)` is called as work gets done; files in `out` itself are whole. Raises CompileError.
         """
 
 
@@ -161,7 +161,7 @@ class Contents:
     """An artifact but for its manifest and its reference logits. `name`: of the manifest's field for `section`.
 
     `repeatable`: its logits can be computed from these parts, so that the reference belongs to them. `toolchain`:
-    versions that only the compiled files tell.
+    versions that only the compiled files tell; `capability`: of the GPU of another machine, where that built them.
     """
 
     parts: Sequence[Part]
@@ -169,17 +169,38 @@ class Contents:
     section: Segments | Engines
     repeatable: bool = True
     toolchain: Mapping[str, str] = field(default_factory=dict)
+    capability: str | None = None
     stand_in: bool = False
+
+
+class Elsewhere(Protocol):
+    """Work that another machine finishes: a command file is left with what it needs, and its result comes back."""
+
+    def delegates(self, options: TargetOptions) -> bool:
+        """Whether an image alone can compile, from the source itself."""
+
+    def delegated(
+        self, config: ModelConfig, tp: int, dtype: str, limits: Limits, options: TargetOptions, model: str
+    ) -> Contents:
+        """What is left to do for that image with `model` (an id, an s3:// prefix or a folder). Raises RefusedError."""
+
+    def finished(
+        self, manifest: Manifest, plan: Planned, files: Sequence[Part], folder: Path, made: Path | None
+    ) -> Contents:
+        """The artifact of `manifest`, its `files` in `folder`, with what was made of it elsewhere and lies in `made`
+        (None: where its command file leaves it). Raises ArtifactError.
+        """
 
 
 class Target(Protocol):
     """What the stages ask of a toolchain's folder. `stages`: what `--until` takes, in order. `logits` None: only what
-    is compiled can be run.
+    is compiled can be run. `elsewhere` None: what is begun here is finished here.
     """
 
     name: str
     stages: tuple[str, ...]
     logits: Judge | None
+    elsewhere: Elsewhere | None
 
     def check(
         self, config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN, limits: Limits | None = None

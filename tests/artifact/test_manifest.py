@@ -55,6 +55,7 @@ ENGINES: dict[str, Any] = {
     "version": "0.12.0",
     "image": None,
     "container": None,
+    "quant_algo": "",
     "checkpoint": {},
     "checkpoint_files": [],
     "files": [],

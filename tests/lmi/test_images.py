@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from compiler.errors import RefusedError, UsageError
-from compiler.lmi.images import REFUSED, TRTLLM, image_for_trtllm, image_uri, parse_tag, trtllm_image
+from compiler.lmi.images import NEURON, REFUSED, TRTLLM, image_for_trtllm, image_uri, parse_tag, trtllm_image
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,9 @@ def test_tags_that_are_wrong(image: str, said: str) -> None:
 
 
 def test_versions_in_tags_of_every_kind() -> None:
-    assert parse_tag("0.29.0-neuronx-sdk2.19.1").version == "2.19.1"
+    for release, image in NEURON.items():
+        tag = parse_tag(f"{release[0]}.{release[1]}.0-neuronx-sdk{image.sdk}")
+        assert (tag.release, tag.kind, tag.version) == (release, "neuronx", image.sdk)
     assert parse_tag("0.33.0-lmi15.0.0-cu128").cuda == "cu128"
     assert parse_tag("0.27.0-deepspeed0.12.6-cu121").kind == "deepspeed"
 
@@ -69,6 +71,7 @@ def test_whole_names_by_region() -> None:
     assert image_uri(tag, "us-east-1") == f"763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:{tag}"
     assert image_uri(tag, "il-central-1").startswith("780543022126.")
     assert image_uri(tag, "cn-north-1").endswith(f".amazonaws.com.cn/djl-inference:{tag}")
+    assert image_uri("0.30.0", "us-east-1") == image_uri("0.30.0-trtllm", "us-east-1") == image_uri(tag, "us-east-1")
     assert image_uri("my.registry/mine:1", "us-east-1") == "my.registry/mine:1"
     with pytest.raises(UsageError):
         image_uri("latest", "us-east-1")

@@ -122,9 +122,10 @@ def test_engines_that_are_none(changed: dict[str, object], said: str) -> None:
 
 def test_names_of_the_toolkit_and_managed_weights_are_engines_too() -> None:
     names = ("config.json", *(f"tiny_float16_tp2_rank{rank}.engine" for rank in range(2)))
-    assert facts((0, 26), engine_files=names)
+    assert facts((0, 26), engine_files=names).engine_files == names
     managed = tuple(f"rank{rank}_managed_weights.safetensors" for rank in range(2))
-    assert facts(FLAT, engine_files=("config.json", "rank0.engine", "rank1.engine", *managed))
+    names = ("config.json", "rank0.engine", "rank1.engine", *managed)
+    assert facts(FLAT, engine_files=names).engine_files == names
 
 
 def test_releases_without_engines() -> None:

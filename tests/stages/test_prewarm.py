@@ -95,7 +95,7 @@ def test_in_place(stand_in: Path) -> None:
     before = {path: path.stat().st_ino for path in stand_in.rglob("*")}
     with pytest.raises(UnprovenError, match=r"but it was not run: a stand-in toolchain made it") as caught:
         prewarm(str(stand_in), stand_in)
-    assert caught.value.exit_code == 11
+    assert caught.value.exit_code == 12
     told = json.loads((stand_in / REPORT).read_bytes())
     assert (told["answer"], told["unproven"]) == (None, "a stand-in toolchain made it, so there is nothing to run")
     after = {path: path.stat().st_ino for path in stand_in.rglob("*") if path.name != REPORT}
@@ -185,7 +185,7 @@ def test_the_command_line(stand_in: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "compiler", "prewarm", str(stand_in), str(tmp_path / "model")]
     root = Path(__file__).parents[2]
     ran = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
-    assert ran.returncode == 11
+    assert ran.returncode == 12
     assert "--allow-unproven" in ran.stderr
     assert [line.split()[0] for line in ran.stdout.splitlines()] == ["preflight", "fetch", "verify"]
     ran = subprocess.run([*words, "--allow-unproven"], cwd=root, capture_output=True, text=True, check=False)

@@ -24,6 +24,7 @@ __all__ = [
     "command",
     "contents",
     "device",
+    "elsewhere",
     "files",
     "layouts",
     "logits",
@@ -41,6 +42,8 @@ name = "inductor"
 stages = ("plan", "convert", "compile", "package", "verify")
 logits = None
 """The runtime here runs what is compiled."""
+elsewhere = None
+"""Compiling needs nothing that a machine with torch has not."""
 
 
 def check(config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN, _limits: Limits | None = None) -> None:

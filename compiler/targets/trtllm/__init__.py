@@ -13,6 +13,7 @@ from compiler.ir.config import ModelConfig
 from compiler.ir.lazy import whole
 from compiler.ir.roles import axis_sizes, model_tensors, shape_of
 from compiler.targets import PLAIN, How, Need, Planned, TargetOptions
+from compiler.targets.trtllm import elsewhere
 from compiler.targets.trtllm.artifact import check_tokenizer, contents, options_of, problems, rank_folder
 from compiler.targets.trtllm.build import HOST_COPIES
 from compiler.targets.trtllm.check import check
@@ -20,6 +21,7 @@ from compiler.targets.trtllm.command import command_line, flags_of
 from compiler.targets.trtllm.config import checkpoint_config, config_bytes
 from compiler.targets.trtllm.gpu import gpus
 from compiler.targets.trtllm.layout import layouts, rank_plans
+from compiler.targets.trtllm.limits import build_limits
 from compiler.targets.trtllm.spec import EnginesSpec
 from compiler.targets.trtllm.version import version_of
 
@@ -33,6 +35,7 @@ __all__ = [
     "command",
     "contents",
     "device",
+    "elsewhere",
     "files",
     "layouts",
     "logits",
@@ -113,6 +116,7 @@ def specs(plan: Planned, source: str) -> Sequence[EnginesSpec]:
             plan.digest,
             version_of(plan.options),
             tuple(flags_of(plan)),
+            build_limits(plan.limits, plan.options),
             ranks=len(ranks),
             rank_bytes=max(rank.nbytes for rank in ranks),
         ),

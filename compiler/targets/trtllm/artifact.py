@@ -104,6 +104,7 @@ def _section(
         version=show(version_of(plan.options)),
         image=image.tag if image else None,
         container=image.family if image else None,
+        quant_algo=plan.options.quant_algo,
         checkpoint={part.name: part.descriptor.digest for part in made.weights},
         checkpoint_files=checkpoint_files,
         files=files,
@@ -121,6 +122,7 @@ def options_of(manifest: Manifest) -> TargetOptions:
         pp=parallel.pp,
         moe_ep=parallel.moe_ep,
         parallel_embedding=parallel.parallel_embedding,
+        quant_algo=engines.quant_algo,
         max_input_len=engines.limits.max_input_len,
         max_num_tokens=engines.limits.max_num_tokens,
     )
@@ -141,16 +143,18 @@ def rank_folder(manifest: Manifest) -> str | None:
 def problems(manifest: Manifest, folder: Path) -> list[str]:
     """What does not fit the manifest: config.json of the checkpoint, or engines and what a container wants of them."""
     config, section = ModelConfig.from_json(manifest.model.config), section_of(manifest)
-    wanted = checkpoint_config(config, manifest.parallel.tp, manifest.dtype, options_of(manifest))
+    image = image_of(options_of(manifest))
     found = []
+    if section.files and image is not None:
+        found += [problem.text for problem in check_container(folder, image.release)]
+    if not section.checkpoint:  # made by an image from the source
+        return found
+    wanted = checkpoint_config(config, manifest.parallel.tp, manifest.dtype, options_of(manifest))
     if section.checkpoint_files:
         path = folder / CHECKPOINT / "config.json"
         if path.read_bytes() != config_bytes(wanted):
             found.append(f"{CHECKPOINT}/config.json is not that of the manifest's model, version and ranks")
     if section.files:
         engines = (folder / section.files[0]).parent
-        found += engine_problems(engines, wanted)
-    image = image_of(options_of(manifest))
-    if section.files and image is not None:
-        found += [problem.text for problem in check_container(folder, image.release)]
+        found += engine_problems(engines, wanted, version_of(options_of(manifest)), section.limits)
     return found

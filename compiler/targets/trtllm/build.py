@@ -12,7 +12,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from compiler.artifact.manifest import Device
@@ -33,6 +35,8 @@ TIMEOUT_S = 6 * 3600
 LOG_TAIL = 30
 """Lines of the log that an error shows."""
 _HELP_TIMEOUT_S = 300
+_WATCH_S = 1.0
+"""Seconds between two looks at what the builder has finished."""
 _OOM_EVENTS = Path("/sys/fs/cgroup/memory.events")
 
 
@@ -68,16 +72,25 @@ def compile(  # noqa: A001  # the stage's name, see `compiler.targets.Toolchain`
     command = find_command()
     for spec in specs:
         _check_version(command, spec)
-        workers = how.jobs or workers_for(spec.ranks, spec.rank_bytes, max(len(gpus()), 1), available_memory())
         folder = out / spec.name
+
+        def watch(folder: Path = folder, ranks: int = spec.ranks) -> None:
+            progress(len(list(folder.glob("rank*.engine"))), ranks)
+
+        workers = how.jobs or workers_for(spec.ranks, spec.rank_bytes, max(len(gpus()), 1), available_memory())
         line = argv(str(checkpoint), str(folder), spec.flags, help_text(command))
-        log = Path(tempfile.mkstemp(prefix=f"{COMMAND}-", suffix=".log")[1])
-        run([*line, "--workers", str(min(workers, spec.ranks))], log, how.timeout or TIMEOUT_S)
-        check_engines(folder, json.loads((checkpoint / "config.json").read_bytes()))
-        log.unlink()
+        with tempfile.NamedTemporaryFile(prefix=f"{COMMAND}-", suffix=".log", delete=False) as log:
+            run(
+                [*line, "--workers", str(min(workers, spec.ranks))],
+                Path(log.name),
+                how.timeout or TIMEOUT_S,
+                watch=watch,
+            )
+        check_engines(folder, json.loads((checkpoint / "config.json").read_bytes()), spec.version, spec.limits)
+        Path(log.name).unlink()
         for output in spec.outputs:
             (folder / output).rename(out / output)
-    progress(len(specs), len(specs))
+        watch(out)
 
 
 def _check_version(command: str, spec: EnginesSpec) -> None:
@@ -152,8 +165,8 @@ def help_text(command: str) -> str:
     return asked.stdout + asked.stderr
 
 
-def run(line: Sequence[str], log: Path, timeout_s: float = TIMEOUT_S) -> None:
-    """Run the command, its output to `log`. Its whole process group ends with it.
+def run(line: Sequence[str], log: Path, timeout_s: float = TIMEOUT_S, watch: Callable[[], None] = lambda: None) -> None:
+    """Run the command, its output to `log`. Its whole process group ends with it. `watch` is called now and then.
 
     Raises:
         ToolchainMissing: it cannot be started.
@@ -166,9 +179,7 @@ def run(line: Sequence[str], log: Path, timeout_s: float = TIMEOUT_S) -> None:
         except OSError as error:
             raise ToolchainMissing(f"`{line[0]}` cannot be started: {error}") from error
         try:
-            code = process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            code = None
+            code = _wait(process, timeout_s, watch)
         finally:
             _end(process)
     if code == 0:
@@ -182,6 +193,16 @@ def run(line: Sequence[str], log: Path, timeout_s: float = TIMEOUT_S) -> None:
     else:
         what, hint = f"failed with exit code {code}", f"The whole log is {log}."
     raise CompileError(f"`{COMMAND}` {what}. The end of its log:\n{end}", hint=hint)
+
+
+def _wait(process: subprocess.Popen[bytes], timeout_s: float, watch: Callable[[], None]) -> int | None:
+    """Its exit code; None where time was up."""
+    end = time.monotonic() + timeout_s
+    while (left := end - time.monotonic()) > 0:
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(min(left, _WATCH_S))
+        watch()
+    return None
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -37,7 +37,7 @@ from compiler.targets.trtllm.judge_math import (
     silu,
     softmax,
 )
-from compiler.targets.trtllm.judge_model import BLOCK, File, Model, Tensor, Tensors
+from compiler.targets.trtllm.judge_model import BLOCK, WEIGHT_BITS, File, Model, Tensor, Tensors
 
 _SCALES_EMBEDDING = ("GemmaForCausalLM",)
 """Model classes that multiply the embedding by sqrt(hidden)."""
@@ -58,7 +58,8 @@ def logits(
     Raises:
         ArtifactError: a tensor is missing, has another shape than its module, or belongs to no module.
     """
-    files = [File(rank, tensors, block) for rank, tensors in enumerate(ranks)]
+    bits = WEIGHT_BITS.get(config.get("quantization", {}).get("quant_algo") or "")
+    files = [File(rank, tensors, block, bits) for rank, tensors in enumerate(ranks)]
     model = Model(config, len(files))
     stages = [files[i : i + model.tp] for i in range(0, len(files), model.tp)]
     per_stage = model.layers // model.pp
@@ -135,7 +136,7 @@ def _plus(x: Array, bias: Array | None) -> Array:
 
 def _linear(file: File, name: str, x: Array, rows: int) -> Array:
     """x [S, in] -> [S, rows], with the module's bias where there is one."""
-    return _plus(file.times(x, file.get(f"{name}.weight", rows, x.shape[-1])), file.maybe(f"{name}.bias", rows))
+    return _plus(file.linear(x, file.get(f"{name}.weight", rows, x.shape[-1])), file.maybe(f"{name}.bias", rows))
 
 
 def _attention(model: Model, file: File, rank: int, at: str, x: Array, window: int | None) -> Array:
@@ -158,7 +159,7 @@ def _attention(model: Model, file: File, rank: int, at: str, x: Array, window: i
     elif kind != "learned_absolute":
         raise ArtifactError(f"config.json: position_embedding_type {kind!r} is none that a model class here computes")
     out = attend(query, key, value, slopes, window)
-    return file.times(out.reshape(len(x), h * d), file.get(at + "attention.dense.weight", model.hidden, h * d))
+    return file.linear(out.reshape(len(x), h * d), file.get(at + "attention.dense.weight", model.hidden, h * d))
 
 
 def _mlp(model: Model, file: File, rank: int, at: str, x: Array) -> Array:
@@ -172,7 +173,7 @@ def _mlp(model: Model, file: File, rank: int, at: str, x: Array) -> Array:
         inner = _activation(act)(_linear(file, at + "mlp.fc", x, width))
         if at + "mlp.gate.weight" in file.tensors:
             inner = inner * _linear(file, at + "mlp.gate", x, width)
-    return file.times(inner, file.get(at + "mlp.proj.weight", model.hidden, width))
+    return file.linear(inner, file.get(at + "mlp.proj.weight", model.hidden, width))
 
 
 def _activation(name: str) -> Callable[[Array], Array]:
@@ -206,8 +207,8 @@ def _experts(model: Model, file: File, rank: int, at: str, x: Array) -> Array:
     out = np.zeros_like(x)
     for i in range(local):
         token, slot = np.nonzero(chosen == first + i)
-        inner = _swiglu(file.times(x[token], fc[i]))
-        out[token] += file.times(inner, proj[i]) * weight[token, slot, None]
+        inner = _swiglu(file.linear(x[token], fc[i]))
+        out[token] += file.linear(inner, proj[i]) * weight[token, slot, None]
     return out
 
 
@@ -216,15 +217,16 @@ def _shared_expert(model: Model, file: File, at: str, x: Array) -> Array:
     if not width:
         return np.zeros_like(x)
     place = at + ("mlp." if at + "mlp.shared_expert.fc.weight" in file.tensors else "")
-    inner = _swiglu(file.times(x, file.get(place + "shared_expert.fc.weight", 2 * width, model.hidden)))
-    out = file.times(inner, file.get(place + "shared_expert.proj.weight", model.hidden, width))
+    inner = _swiglu(file.linear(x, file.get(place + "shared_expert.fc.weight", 2 * width, model.hidden)))
+    out = file.linear(inner, file.get(place + "shared_expert.proj.weight", model.hidden, width))
     gate = file.times(x, file.get(place + "shared_expert_gate.weight", 1, model.hidden))
     return np.asarray(out / (1 + np.exp(-gate)))
 
 
 def _head(model: Model, files: Sequence[File], x: list[Array]) -> Array:
-    parts = [
-        _linear(file, "lm_head", _norm(model, file, "transformer.ln_f", own), model.vocab_rows)
-        for file, own in zip(files, x, strict=True)
-    ]
+    parts = []
+    for file, own in zip(files, x, strict=True):
+        normed = _norm(model, file, "transformer.ln_f", own)
+        table = file.get("lm_head.weight", model.vocab_rows, model.hidden)
+        parts.append(_plus(file.times(normed, table), file.maybe("lm_head.bias", model.vocab_rows)))
     return np.asarray(np.concatenate(parts, -1)[:, : int(model.config["vocab_size"])])

@@ -133,7 +133,10 @@ def check_split(config: ModelConfig, tp: int, options: TargetOptions) -> None:
     head_layout(config.heads, config.kv_heads, tp)
     problems = list(_split_problems(config, tp, options))
     if problems:
-        raise ParallelError(f"tp {tp}, pp {options.pp}, moe_ep {options.moe_ep}: {'; '.join(problems)}")
+        raise ParallelError(
+            f"tp {tp}, pp {options.pp}, moe_ep {options.moe_ep}: {'; '.join(problems)}",
+            hint="pp divides the layers; moe_ep divides tp and the experts, and the rest of tp their width.",
+        )
 
 
 def _split_problems(config: ModelConfig, tp: int, options: TargetOptions) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from compiler.artifact.sections import BuildLimits
 from compiler.targets.trtllm.command import ENGINES, Flag
 from compiler.targets.trtllm.version import Version
 
@@ -17,6 +18,7 @@ class EnginesSpec:
     plan: str
     version: Version
     flags: tuple[Flag, ...]
+    limits: BuildLimits
     ranks: int
     rank_bytes: int
 
@@ -31,7 +33,12 @@ class EnginesSpec:
         return (*engine_files(self.ranks), "config.json")
 
     def to_json(self) -> dict[str, Any]:
-        return {"source": self.source, "plan": self.plan, "flags": [asdict(flag) for flag in self.flags]}
+        return {
+            "source": self.source,
+            "plan": self.plan,
+            "version": list(self.version),
+            "flags": [asdict(flag) for flag in self.flags],
+        }
 
 
 def engine_files(ranks: int) -> tuple[str, ...]:

@@ -27,18 +27,11 @@ def parse_version(text: str) -> Version:
         UsageError: not a version.
         RefusedError: a version without the unified checkpoint, or one whose checkpoint nobody has read.
     """
-    match = re.fullmatch(r"v?(\d+)\.(\d+)(?:\.(\d+))?(?:(?:\.|rc|\.dev|a|b)\d+)*", text or DEFAULT)
-    if match is None:
-        raise UsageError(
-            f"`--trtllm-version` is a version of TensorRT-LLM such as {DEFAULT}; found `{text}`",
-            hint="Or name the image: `--image 0.30.0-tensorrtllm0.12.0-cu125`.",
-        )
-    major, minor, patch = (int(part or 0) for part in match.groups())
-    version = (major, minor, patch)
+    version = release_of(text or DEFAULT)
     if version < FIRST:
         raise RefusedError(
             f"TensorRT-LLM {text} has no checkpoint of its own format: that begins with 0.8.0",
-            hint="Its image converts the model itself, by the partition command inside the container.",
+            hint="Its image converts the model itself: `lmi-compile build` writes the command for it.",
         )
     if version >= END:
         raise RefusedError(
@@ -46,6 +39,18 @@ def parse_version(text: str) -> Version:
             hint="LMI images carry at most 0.21.0 (LMI 0.33.0).",
         )
     return version
+
+
+def release_of(text: str) -> Version:
+    """The numbers of any version of TensorRT-LLM. Raises UsageError."""
+    match = re.fullmatch(r"v?(\d+)\.(\d+)(?:\.(\d+))?(?:(?:\.|rc|\.dev|a|b)\d+)*", text)
+    if match is None:
+        raise UsageError(
+            f"`--trtllm-version` is a version of TensorRT-LLM such as {DEFAULT}; found `{text}`",
+            hint="Or name the image: `--image 0.30.0-tensorrtllm0.12.0-cu125`.",
+        )
+    major, minor, patch = (int(part or 0) for part in match.groups())
+    return major, minor, patch
 
 
 def show(version: Version) -> str:
@@ -60,9 +65,9 @@ def image_of(options: TargetOptions) -> TrtllmImage | None:
         RefusedError: an LMI release that cannot load engines.
     """
     if not options.image:
-        return image_for_trtllm(show(parse_version(options.version)))
+        return image_for_trtllm(show(release_of(options.version or DEFAULT)))
     image = trtllm_image(options.image)
-    if options.version and parse_version(options.version)[:2] != parse_version(image.trtllm)[:2]:
+    if options.version and release_of(options.version)[:2] != release_of(image.trtllm)[:2]:
         raise UsageError(
             f"`--image {options.image}` carries TensorRT-LLM {image.trtllm}; `--trtllm-version` says {options.version}",
             hint="Leave one of them out.",

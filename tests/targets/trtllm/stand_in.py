@@ -32,10 +32,12 @@ for rank in range(config["mapping"]["world_size"]):
         (output / f"rank{{rank}}.engine").write_bytes(b"stand-in" if (mode, rank) != ("empty", 1) else b"")
 if mode == "other":
     config["vocab_size"] += 1
-for name in ("--checkpoint_dir", "--output_dir", "--workers"):
-    arguments.pop(name, None)
-version = os.environ.get("VERSION", "0.12.0") + "+stand-in"
-content = {{"version": version, "pretrained_config": config, "build_config": arguments}}
+version = "0.9.0" if mode == "older" else os.environ.get("VERSION", "0.12.0")
+folders = ("--checkpoint_dir", "--output_dir", "--workers")
+limits = {{name[2:]: int(text) if text.isdigit() else text for name, text in arguments.items() if name not in folders}}
+if mode == "small":
+    limits["max_batch_size"] = 1
+content = {{"version": version + "+stand-in", "pretrained_config": config, "build_config": limits}}
 (output / "config.json").write_text(json.dumps(content))
 """
 

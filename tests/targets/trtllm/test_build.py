@@ -73,7 +73,7 @@ def test_optional_flags_are_left_out_where_the_command_does_not_name_them(comman
 
 def test_engines_of_a_stand_in_are_marked(checkpoint: Path, command: str, tmp_path: Path) -> None:
     build.run(_line(checkpoint, tmp_path / "engines"), tmp_path / "log")
-    found = engines.check_engines(tmp_path / "engines", _content(checkpoint))
+    found = engines.check_engines(tmp_path / "engines", _content(checkpoint), (0, 12, 0), LIMITS)
     assert [file.name for file in found.files] == ["rank0.engine", "rank1.engine"]
     assert (found.version, found.stand_in) == ("0.12.0", True)
 
@@ -108,6 +108,8 @@ def test_a_builder_that_hangs_is_ended(
         ("nothing", "rank0.engine is missing or empty; rank1.engine is missing"),
         ("empty", "rank1.engine is missing or empty"),
         ("other", "vocab_size: expected 37, found 38"),
+        ("older", r"built by TensorRT-LLM 0\.9\.0, expected 0\.12\.0"),
+        ("small", "max_batch_size: expected at least 8, found 1"),
     ],
 )
 def test_an_engine_folder_that_does_not_fit_is_refused(
@@ -116,13 +118,13 @@ def test_an_engine_folder_that_does_not_fit_is_refused(
     monkeypatch.setenv("MODE", mode)
     build.run(_line(checkpoint, tmp_path / "engines"), tmp_path / "log")
     with pytest.raises(CompileError, match=words):
-        engines.check_engines(tmp_path / "engines", _content(checkpoint))
+        engines.check_engines(tmp_path / "engines", _content(checkpoint), (0, 12, 0), LIMITS)
 
 
 def test_a_folder_without_config_or_with_ranks_too_many(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "rank7.engine").write_bytes(b"x")
     with pytest.raises(CompileError, match=r"rank7.engine is of no rank.*config.json cannot be read"):
-        engines.check_engines(tmp_path, _content(checkpoint))
+        engines.check_engines(tmp_path, _content(checkpoint), (0, 12, 0), LIMITS)
 
 
 def test_workers_fit_the_host() -> None:

@@ -27,7 +27,12 @@ SQ = "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN"
         ("llama", 1, {"quant_algo": "W4A16", "version": "0.8.0"}, "0.9.0 and later"),
         ("llama", 1, {"quant_algo": "INT3"}, "found INT3"),
         ("llama", 1, {"kv_cache_quant_algo": "INT4"}, "found INT4"),
+        ("llama", 1, {"kv_cache_quant_algo": "INT8"}, "KV cache are not written"),
+        ("llama", 2, {"quant_algo": "FP8"}, "FP8 hold scales"),
+        ("llama", 2, {"quant_algo": SQ}, "hold scales"),
         ("chatglm", 1, {"pp": 2}, "no pipeline stages"),
+        ("llama", 1, {"pp": 3}, "layers do not divide by pp 3"),
+        ("mixtral", 4, {"moe_ep": 3}, "moe_ep 3 does not divide tp 4"),
         ("baichuan-v1-13b", 1, {"pp": 2}, "no pipeline stages"),
         ("llama", 2, {"moe_ep": 2}, "it has none"),
         ("mixtral", 4, {"moe_ep": 2, "version": "0.10.0"}, "moe_ep is 1 or tp = 4"),
@@ -42,8 +47,9 @@ SQ = "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN"
     ],
 )
 def test_what_a_version_cannot_do_is_refused(name: str, tp: int, options: dict[str, Any], words: str) -> None:
-    with pytest.raises(RefusedError, match=words):
+    with pytest.raises(RefusedError, match=words) as caught:
         check(CASES[name].config, tp, TargetOptions(**options))
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -63,8 +69,9 @@ def test_what_a_version_cannot_do_is_refused(name: str, tp: int, options: dict[s
     ],
 )
 def test_mathematics_that_a_model_class_has_not_is_refused(name: str, changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(RefusedError, match=words):
+    with pytest.raises(RefusedError, match=words) as caught:
         check(replace(CASES[name].config, **changes))
+    assert caught.value.hint
 
 
 def test_a_tp_that_does_not_divide_names_those_that_do() -> None:
