@@ -50,7 +50,7 @@ def finish(job: Job, draft: Manifest, parts: Sequence[Part], who: str | None, lo
         report.end(f"{len(draft.files)} files, {amount(sum(f.size for f in draft.files), 'bytes')}")
         if request.until == job.target.stages[-1]:
             report.begin("verify")
-            check_files(draft, part, full=True, digest=job.cache.digest)
+            check_files(draft, part, by="sha256", digest=job.cache.digest)
             verify.check_layout(draft, part)
             if runs is not None and who is not None:
                 final = with_numerics(draft, measured(job, draft, part, who, runs))
@@ -86,7 +86,7 @@ def is_at(output: Path, manifest: Manifest, cache: StageCache, report: Report) -
     if not path.is_file() or path.read_bytes() != manifest.to_bytes():
         return False
     try:
-        check_files(manifest, output, full=True, digest=cache.digest)
+        check_files(manifest, output, by="sha256", digest=cache.digest)
     except ArtifactError as error:
         report.warn(f"{error.message}\nit is put in place again")
         return False
