@@ -16,12 +16,15 @@
     │   ├── ToolchainMissing
     │   └── CompileError
     ├── ArtifactError                  7   an artifact is damaged
-    │   └── IncompatibleError              ... or whole, but made for another machine
+    │   ├── IncompatibleError              ... or whole, but made for another machine
+    │   └── SignatureError                 ... or not signed by whom it should be
     ├── NumericsError                  8   the artifact does not compute what the model computes
     ├── RankError                      9   a rank process died or hung
-    └── StoreError                    10   a store of artifacts cannot be reached, or refuses
-        ├── NotFoundError                  there is nothing of this name
-        └── ConflictError                  ... or something else, put there by somebody else
+    ├── StoreError                    10   a store of artifacts cannot be reached, or refuses
+    │   ├── NotFoundError                  there is nothing of this name
+    │   └── ConflictError                  ... or something else, put there by somebody else
+    ├── DeployError                   11   SageMaker refuses a request, or the endpoint does not start
+    └── UnprovenError                 12   all is right as far as this machine can tell, which cannot run it
 
 A message says what was expected and what was found; `hint` says what to do about it.
 """
@@ -104,6 +107,10 @@ class IncompatibleError(ArtifactError):
     pass
 
 
+class SignatureError(ArtifactError):
+    pass
+
+
 class NumericsError(LmiCompileError):
     exit_code = 8
 
@@ -122,3 +129,11 @@ class NotFoundError(StoreError):
 
 class ConflictError(StoreError):
     pass
+
+
+class DeployError(LmiCompileError):
+    exit_code = 11
+
+
+class UnprovenError(LmiCompileError):
+    exit_code = 12
