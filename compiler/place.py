@@ -68,13 +68,14 @@ def finish(job: Job, draft: Manifest, parts: Sequence[Part], who: str | None, lo
 
 def may_replace(output: Path, manifest: Manifest) -> bool:
     """Whether the folder at `output` is this artifact, or one that this artifact is the continuation of: it may then
-    be put right without asking.
+    be put right without asking. Not where it holds more: engines that its command file has made, for one.
     """
     try:
         found = load_manifest(output)
     except ArtifactError:
         return False
-    before = found.engines is not None and not found.engines.files
+    listed = {MANIFEST, *(file.path.partition("/")[0] for file in found.files)}
+    before = found.engines is not None and not found.engines.files and {p.name for p in output.iterdir()} <= listed
     same = (found.plan_digest, found.model.source_digest) == (manifest.plan_digest, manifest.model.source_digest)
     return found == manifest or (before and same)
 

@@ -1,9 +1,9 @@
 """Remove what nothing refers to any more.
 
-Stays: what a tag means and what its last rollbacks would bring back (`keep` artifacts a tag), what a running push
-needs (lease.py), and whatever is younger than the grace period. Only objects under keys of ours (layout.py) are ever
-touched. What is alive is found anew, leases first, less than SETTLE seconds before each batch is deleted; manifests go
-before the files that they name, so that no manifest is ever without its files.
+Stays: what a tag means, what it meant lately and what rollbacks would bring back (`keep` artifacts each), what a
+running push needs (lease.py), and whatever is younger than the grace period. Only objects under keys of ours
+(layout.py) are ever touched. What is alive is found anew, leases first, less than SETTLE seconds before each batch is
+deleted; manifests go before the files that they name, so that no manifest is ever without its files.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _look(store: ObjectStore, grace: float, keep: int) -> _Found:
     oldest = _now(store) - grace
     looked = time.monotonic()
     leased = leased_keys(store, oldest)
-    objects = {item.key: item for item in store.list("")}  # after the leases: see lease.py
+    objects = {item.key: item for item in store.walk("")}  # after the leases: see lease.py
     alive = set(leased) | _alive(store, objects.values(), oldest, keep)
     ours = [item for item in objects.values() if _OURS.fullmatch(item.key)]
     dead = [item for item in ours if item.key not in alive and item.modified < oldest]
@@ -134,7 +134,7 @@ def _alive(store: ObjectStore, objects: Iterable[Object], oldest: float, keep: i
         elif found := _REF.fullmatch(item.key):
             ref = read_ref(store, found[1], found[2])
             if ref is not None:
-                marked |= {(found[1], entry.digest) for entry in ref.past[-keep:]}
+                marked |= {(found[1], entry.digest) for entry in (*ref.past[-keep:], *ref.log[-keep:])}
     alive: set[str] = set()
     for (name, digest, layout), item in manifests.items():
         if (name, digest) in marked or item.modified >= oldest:

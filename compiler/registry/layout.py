@@ -61,7 +61,9 @@ def check_paths(name: str, paths: Iterable[str]) -> None:
     Parts of a path have 1 to 255 bytes and are not `.` or `..`; no NUL; no file is also a folder; a key has at
     most 1024 bytes (the bucket's prefix comes on top of it, so 700 are accepted).
     """
-    problems, files, folders = [], set(), set()
+    problems: list[str] = []
+    files: set[str] = set()
+    folders: set[str] = set()
     for path in paths:
         parts = path.split("/")
         if "\0" in path or any(part in ("", ".", "..") or len(part.encode()) > 255 for part in parts):

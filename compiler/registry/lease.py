@@ -70,7 +70,7 @@ class Lease:
 def leased_keys(store: ObjectStore, newer_than: float) -> frozenset[str]:
     """Keys of every lease that was written after `newer_than` (seconds, the store's clock)."""
     keys: set[str] = set()
-    for item in store.list(LEASES):
+    for item in store.walk(LEASES):
         if item.modified >= newer_than:
             with suppress(NotFoundError):  # its push has ended: what it published is found by its manifest
                 data, _ = store.read(item.key)

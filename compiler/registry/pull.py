@@ -140,7 +140,7 @@ def _here(output: Path) -> dict[Digest, Path]:
 
 def _notes(found: Resolved) -> dict[str, bytes]:
     """What belongs to the manifest without being in it, such as its signature: by file name."""
-    listed = [item.key for item in found.store.list(found.manifest_key + ".")]
+    listed = [item.key for item in found.store.walk(found.manifest_key + ".")]
     return {MANIFEST + key.removeprefix(found.manifest_key): found.store.read(key)[0] for key in listed}
 
 

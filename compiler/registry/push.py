@@ -60,6 +60,28 @@ class Pushed:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What shall be where. `tag` None: `latest` moves. `notes`: key and file of what belongs to the manifest."""
+
+    store: ObjectStore
+    name: str
+    tag: str | None
+    digest: Digest
+    layout: Layout
+    data: bytes
+    files: tuple[Outgoing, ...]
+    notes: dict[str, Path]
+
+    @property
+    def key(self) -> str:
+        return manifest_key(self.name, self.digest, self.layout)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+
 def push(
     artifact: Path,
     uri: str,
@@ -80,6 +102,50 @@ def push(
     says), ConflictError (the tag is of another artifact), StoreError.
     """
     report, began = report or Silent(), time.monotonic()
+    plan = _plan(artifact, uri, layout)
+    store = plan.store
+    report.begin("push")
+    conditions = probe(store, PROBES)
+    if conditions.warning:
+        report.warn(conditions.warning)
+    if plan.tag is not None:
+        check_fixed(store, plan.name, plan.tag, plan.digest)
+    under_way = (journal or cache_folder() / "uploads") / digest_json([store.uri, plan.name, plan.digest])[7:39]
+    keys = [file.key for file in plan.files]
+    with (
+        journal_lock(under_way, lambda: report.warn("another push of this artifact is running; waiting")),
+        Lease(store, [*keys, plan.key, *plan.notes]) as lease,
+    ):
+        damaged = _damaged(store, plan.files, threads) if repair else frozenset()
+        sent = _send(plan, lease, damaged, report, under_way, threads)
+        for note, path in plan.notes.items():
+            _put_once(store, note, path.read_bytes())
+        _put_once(store, plan.key, plan.data)
+        resolved = read_artifact(store, plan.name, plan.digest, layout)
+        if plan.tag is None:
+            moved = move(store, conditions, resolved, LATEST, "push")
+        else:
+            moved = fix(store, conditions, resolved, plan.tag)
+    remove_folder(under_way)
+    sizes = f"{amount(plan.nbytes, 'bytes')}, {amount(sent, 'bytes')} of it sent"
+    report.end(f"{len(plan.files)} files, {sizes}; {resolved.uri}")
+    return Pushed(
+        uri=resolved.uri,
+        address=resolved.address,
+        name=plan.name,
+        digest=plan.digest,
+        layout=layout,
+        ref=moved.tag,
+        files=len(plan.files),
+        nbytes=plan.nbytes,
+        sent=sent,
+        seconds=time.monotonic() - began,
+        conditions=conditions,
+    )
+
+
+def _plan(artifact: Path, uri: str, layout: Layout) -> _Plan:
+    """Everything that can be refused before the store is asked."""
     data = _manifest_bytes(artifact)
     manifest, digest = parse_manifest(data, str(artifact / MANIFEST)), digest_bytes(data)
     if manifest.stand_in:
@@ -97,67 +163,33 @@ def push(
     check_paths(name, [MANIFEST, *(file.path for file in manifest.files)])
     check_files(manifest, artifact)
     check_publishable(artifact, manifest)
-    store = open_store(address.root)
-    outgoing = [
+    files = [
         Outgoing(artifact / file.path, file_key(name, digest, layout, file.path, file.digest), file.digest, file.size)
         for file in manifest.files
     ]
-    outgoing = list({file.key: file for file in outgoing}.values())  # in `cas`, equal files are one
-    nbytes = sum(file.size for file in outgoing)
-    key = manifest_key(name, digest, layout)
-    notes = _beside(artifact, key)
+    once = tuple({file.key: file for file in files}.values())  # in `cas`, equal files are one
+    notes = _beside(artifact, manifest_key(name, digest, layout))
+    return _Plan(open_store(address.root), name, address.ref, digest, layout, data, once, notes)
 
-    report.begin("push")
-    conditions = probe(store, PROBES)
-    if conditions.warning:
-        report.warn(conditions.warning)
-    if address.ref is not None:
-        check_fixed(store, name, address.ref, digest)
-    under_way = (journal or cache_folder() / "uploads") / digest_json([store.uri, name, digest])[7:39]
-    keys = [file.key for file in outgoing]
-    with (
-        journal_lock(under_way, lambda: report.warn("another push of this artifact is running; waiting")),
-        Lease(store, [*keys, key, *notes]) as lease,
-    ):
-        sent, damaged = 0, _damaged(store, outgoing, threads) if repair else frozenset()
-        marked = is_marked(store, name, digest)
-        for look in range(_LOOKS):
-            found = lease.look(keys) if look == 0 or marked else lease.settled(keys)
-            missing = [f for f in outgoing if f.key not in found or found[f.key].size != f.size or f.key in damaged]
-            if not missing and look:
-                break
+
+def _send(plan: _Plan, lease: Lease, damaged: frozenset[str], report: Report, under_way: Path, threads: int) -> int:
+    """Send what is missing, and look again: what was there may be gone since. Bytes that went over the line."""
+    keys, sent = [file.key for file in plan.files], 0
+    marked = is_marked(plan.store, plan.name, plan.digest)
+    found = lease.look(keys)
+    for _ in range(_LOOKS):
+        missing = [f for f in plan.files if f.key not in found or found[f.key].size != f.size or f.key in damaged]
+        if missing:
             counter = Counter(report, sum(file.size for file in missing))
-            sent += upload_files(store, missing, under_way, threads=threads, progress=counter.add)
+            sent += upload_files(plan.store, missing, under_way, threads=threads, progress=counter.add)
             damaged = frozenset()
-        else:
-            raise StoreError(
-                f"{len(missing)} file(s), such as {store.uri}{missing[0].key}, are gone as soon as they are sent",
-                hint="check the lifecycle rules of the bucket",
-            )
-        for note, path in notes.items():
-            _put_once(store, note, path.read_bytes())
-        _put_once(store, key, data)
-        resolved = read_artifact(store, name, digest, layout)
-        if address.ref is None:
-            moved = move(store, conditions, resolved, LATEST, "push")
-        else:
-            moved = fix(store, conditions, resolved, address.ref)
-    remove_folder(under_way)
-    pushed = Pushed(
-        resolved.uri,
-        resolved.address,
-        name,
-        digest,
-        layout,
-        moved.tag,
-        len(manifest.files),
-        nbytes,
-        sent,
-        time.monotonic() - began,
-        conditions,
+        found = lease.look(keys) if marked else lease.settled(keys)
+        if all(file.key in found and found[file.key].size == file.size for file in plan.files):
+            return sent
+    raise StoreError(
+        f"files of {plan.store.uri}{plan.name} are gone as soon as they are sent",
+        hint="check the lifecycle rules of the bucket",
     )
-    report.end(f"{len(outgoing)} files, {amount(nbytes, 'bytes')}, {amount(sent, 'bytes')} of it sent; {resolved.uri}")
-    return pushed
 
 
 def _manifest_bytes(artifact: Path) -> bytes:

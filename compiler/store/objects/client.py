@@ -9,7 +9,11 @@ role); AWS_ENDPOINT_URL names any other server. Two things have no place in that
 
 from __future__ import annotations
 
+import functools
 import os
+import random
+import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +35,70 @@ _HINTS = {
 MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 NOT_MET = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
 """Codes of a conditional write that lost."""
+_WRONG_DIGEST = frozenset({"BadDigest", "XAmzContentSHA256Mismatch", "InvalidDigest", "XAmzContentChecksumMismatch"})
+_TRIES = 5
+_NEXT = {
+    "list_objects_v2": {"ContinuationToken": "NextContinuationToken"},
+    "list_parts": {"PartNumberMarker": "NextPartNumberMarker"},
+    "list_multipart_uploads": {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"},
+}
+"""What the next page is asked for with, and where the page before it says so."""
 
 
-def make_client() -> Any:
-    """A new boto3 client for S3. Raises StoreError."""
+class Client:
+    """boto3's client for S3, made when it is first asked; `uri` is what errors are about."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    @property
+    def _made(self) -> Any:
+        with s3_errors(self._uri), _making:
+            return _client(tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))))
+
+    @property
+    def checks_md5_only(self) -> bool:
+        """Whether it speaks to a server other than AWS's: those may not check what newer clients send."""
+        return not str(self._made.meta.endpoint_url).split("/")[2].endswith((".amazonaws.com", ".amazonaws.com.cn"))
+
+    def ask(self, operation: str, **parameters: Any) -> Any:
+        """One request. boto3 repeats what the server refused; not an answer that breaks off, nor wrong checksums."""
+        import botocore.exceptions
+        import botocore.parsers
+        import urllib3.exceptions
+
+        request = getattr(self._made, operation)
+        for attempt in range(_TRIES - 1):
+            try:
+                return request(**parameters)
+            except botocore.exceptions.ClientError as error:
+                if code_of(error) not in _WRONG_DIGEST:
+                    raise
+            except (urllib3.exceptions.HTTPError, botocore.parsers.ResponseParserError):
+                pass
+            wait(attempt)
+        return request(**parameters)
+
+    def pages(self, operation: str, **parameters: Any) -> Iterator[Any]:
+        """Every page of a listing."""
+        while True:
+            page = self.ask(operation, **parameters)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            parameters |= {ours: page[theirs] for ours, theirs in _NEXT[operation].items() if page.get(theirs)}
+
+
+def wait(attempt: int) -> None:
+    """Before the next attempt; `attempt` from 0."""
+    time.sleep(min(0.05 * 2**attempt, 5.0) * random.uniform(0.5, 1.0))  # noqa: S311  # spreads retries, hides nothing
+
+
+_making = threading.Lock()
+
+
+@functools.lru_cache(maxsize=4)
+def _client(_environment: tuple[tuple[str, str], ...]) -> Any:
     import boto3
     from botocore.config import Config
 
@@ -51,11 +115,6 @@ def make_client() -> Any:
         tcp_keepalive=True,
     )
     return boto3.Session().client("s3", config=config)
-
-
-def has_own_endpoint(client: Any) -> bool:
-    """Whether it speaks to a server other than AWS's."""
-    return not str(client.meta.endpoint_url).split("/")[2].endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
 
 def write_options() -> dict[str, str]:
@@ -93,7 +152,7 @@ def s3_errors(uri: str) -> Iterator[None]:
         raise StoreError(
             f"no credentials for {uri}", hint="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         ) from None
-    except (botocore.exceptions.BotoCoreError, urllib3.exceptions.HTTPError, ValueError) as error:
+    except (botocore.exceptions.BotoCoreError, urllib3.exceptions.HTTPError, ValueError, KeyError) as error:
         raise StoreError(
             f"{uri} could not be reached: {error}", hint="check the network, the region and AWS_ENDPOINT_URL"
         ) from error

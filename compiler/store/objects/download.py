@@ -24,7 +24,7 @@ from compiler.store.objects.flow import PART, Flow, pieces
 from compiler.store.writer import disk_full, start_writeback, sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from compiler.store.digest import Digest
@@ -145,7 +145,7 @@ class _Fetch:
             os.write(self._log, b"\n" if there else json.dumps(heading).encode() + b"\n")  # ends a line cut short
         return there
 
-    def _earlier(self, heading: dict[str, object]) -> dict[int, int]:
+    def _earlier(self, heading: Mapping[str, object]) -> dict[int, int]:
         try:
             lines = self._parts.read_text().splitlines()
         except FileNotFoundError:

@@ -82,7 +82,7 @@ class LocalStore:
             sync_folder(target.parent)
             return _object(key, target.stat())
 
-    def list(self, prefix: str) -> Iterator[Object]:
+    def walk(self, prefix: str) -> Iterator[Object]:
         folder = self._root / prefix.rpartition("/")[0]
         names = sorted(str(path.relative_to(self._root)) for path in folder.rglob("*") if path.is_file())
         for name in names:

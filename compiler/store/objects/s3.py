@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import random
-import threading
 import time
 import zlib
 from contextlib import suppress
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from compiler.errors import ConflictError, NotFoundError, StoreError, UsageError
 from compiler.store.objects.client import (
     MISSING,
     NOT_MET,
+    Client,
     code_of,
-    has_own_endpoint,
-    make_client,
     request_options,
     s3_errors,
+    wait,
     write_options,
 )
 from compiler.store.objects.types import ANYTHING, NOTHING, Object, Part, Unfinished, Upload
@@ -48,25 +45,12 @@ class S3Store:
         prefix = prefix.rstrip("/")
         self._bucket, self._prefix = bucket, f"{prefix}/" if prefix else ""
         self.uri = f"s3://{bucket}/{self._prefix}"
-        self._lock = threading.Lock()
-        self._made: Any = None
-
-    @property
-    def _client(self) -> Any:
-        with self._lock:
-            if self._made is None:
-                with s3_errors(self.uri):
-                    self._made = make_client()
-            return self._made
-
-    @cached_property
-    def _md5_too(self) -> bool:
-        return has_own_endpoint(self._client)
+        self._client = Client(self.uri)
 
     def head(self, key: str) -> Object | None:
         try:
             with s3_errors(self.uri + key):
-                found = self._client.head_object(**self._at(key))
+                found = self._client.ask("head_object", **self._at(key))
         except NotFoundError:
             return None
         return Object(key, int(found["ContentLength"]), found["ETag"], found["LastModified"].timestamp())
@@ -74,19 +58,19 @@ class S3Store:
     def read(self, key: str) -> tuple[bytes, str]:
         with s3_errors(self.uri + key):
             for attempt in range(_BODY_TRIES):
-                answer = self._client.get_object(**self._at(key))
+                answer = self._client.ask("get_object", **self._at(key))
                 with suppress(*_broken_body()):
                     data: bytes = answer["Body"].read()
                     if len(data) == int(answer["ContentLength"]):
                         return data, str(answer["ETag"])
-                _wait(attempt)
+                wait(attempt)
         raise StoreError(f"{self.uri}{key}: the connection broke off {_BODY_TRIES} times", hint=_AGAIN)
 
     def read_into(self, key: str, start: int, buffer: memoryview) -> None:
         got, last = 0, start + len(buffer) - 1
         with s3_errors(self.uri + key):
             for attempt in range(_BODY_TRIES):
-                answer = self._client.get_object(**self._at(key), Range=f"bytes={start + got}-{last}")
+                answer = self._client.ask("get_object", **self._at(key), Range=f"bytes={start + got}-{last}")
                 if int(answer["ContentLength"]) != len(buffer) - got:
                     raise StoreError(
                         f"{self.uri}{key}: expected bytes {start + got} to {last}, "
@@ -99,7 +83,7 @@ class S3Store:
                 answer["Body"].close()
                 if got == len(buffer):
                     return
-                _wait(attempt)
+                wait(attempt)
         raise StoreError(f"{self.uri}{key}: the connection broke off {_BODY_TRIES} times", hint=_AGAIN)
 
     def put(self, key: str, data: bytes, over: str = ANYTHING) -> Object:
@@ -108,8 +92,8 @@ class S3Store:
         conditions = {ANYTHING: {}, NOTHING: {"IfNoneMatch": "*"}}.get(over, {"IfMatch": over})
         with s3_errors(self.uri + key):
             try:
-                answer = self._client.put_object(
-                    **self._at(key), **write_options(), **self._checksums(data), **conditions, Body=data
+                answer = self._client.ask(
+                    "put_object", **self._at(key), **write_options(), **self._checksums(data), **conditions, Body=data
                 )
             except botocore.exceptions.ClientError as error:
                 if conditions and code_of(error) in NOT_MET | MISSING:
@@ -120,16 +104,16 @@ class S3Store:
             self._compare(key, data, answer)
         return Object(key, len(data), answer["ETag"], time.time())
 
-    def list(self, prefix: str) -> Iterator[Object]:
+    def walk(self, prefix: str) -> Iterator[Object]:
         with s3_errors(self.uri + prefix):
-            for page in self._pages("list_objects_v2", prefix):
+            for page in self._client.pages("list_objects_v2", **self._below(prefix)):
                 yield from self._objects(page)
 
     def children(self, folder: str) -> tuple[list[str], list[Object]]:
         folders: list[str] = []
         objects: list[Object] = []
         with s3_errors(self.uri + folder):
-            for page in self._pages("list_objects_v2", folder, Delimiter="/"):
+            for page in self._client.pages("list_objects_v2", **self._below(folder), Delimiter="/"):
                 skip = len(self._prefix + folder)
                 folders += [item["Prefix"][skip:-1] for item in page.get("CommonPrefixes", [])]
                 objects += self._objects(page)
@@ -140,8 +124,11 @@ class S3Store:
         for first in range(0, len(names), _DELETE_AT_ONCE):
             wanted = [{"Key": name} for name in names[first : first + _DELETE_AT_ONCE]]
             with s3_errors(self.uri):
-                answer = self._client.delete_objects(
-                    Bucket=self._bucket, Delete={"Objects": wanted, "Quiet": True}, **request_options()
+                answer = self._client.ask(
+                    "delete_objects",
+                    Bucket=self._bucket,
+                    Delete={"Objects": wanted, "Quiet": True},
+                    **request_options(),
                 )
             for problem in answer.get("Errors", []):
                 raise StoreError(
@@ -151,14 +138,17 @@ class S3Store:
 
     def begin(self, key: str, part_size: int) -> Upload:
         with s3_errors(self.uri + key):
-            answer = self._client.create_multipart_upload(**self._at(key), **write_options(), ChecksumAlgorithm="CRC32")
+            answer = self._client.ask(
+                "create_multipart_upload", **self._at(key), **write_options(), ChecksumAlgorithm="CRC32"
+            )
         return Upload(key, answer["UploadId"], part_size)
 
     def send(self, upload: Upload, number: int, data: bytes) -> Part:
         with s3_errors(self.uri + upload.key):
-            answer = self._client.upload_part(
-                **self._at(upload.key), UploadId=upload.id, PartNumber=number, **self._checksums(data), Body=data
-            )
+            answer = self._client.ask(
+                "upload_part", **self._at(upload.key), UploadId=upload.id, PartNumber=number,
+                **self._checksums(data), Body=data,
+            )  # fmt: skip
             self._compare(upload.key, data, answer)
         return Part(number, len(data), answer["ETag"], f"{zlib.crc32(data):08x}")
 
@@ -166,10 +156,9 @@ class S3Store:
         import botocore.exceptions
 
         parts: list[Part] = []
-        pages = self._client.get_paginator("list_parts")
         with s3_errors(self.uri + upload.key):
             try:
-                for page in pages.paginate(**self._at(upload.key), UploadId=upload.id):
+                for page in self._client.pages("list_parts", **self._at(upload.key), UploadId=upload.id):
                     parts += [_part(item) for item in page.get("Parts", [])]
             except botocore.exceptions.ClientError as error:
                 if code_of(error) in MISSING | {"NoSuchUpload"}:
@@ -184,8 +173,11 @@ class S3Store:
             for part in sorted(parts, key=lambda part: part.number)
         ]
         with s3_errors(self.uri + upload.key):
-            self._client.complete_multipart_upload(
-                **self._at(upload.key), UploadId=upload.id, MultipartUpload={"Parts": listed}
+            self._client.ask(
+                "complete_multipart_upload",
+                **self._at(upload.key),
+                UploadId=upload.id,
+                MultipartUpload={"Parts": listed},
             )
 
     def abort(self, upload: Upload | Unfinished) -> None:
@@ -193,7 +185,7 @@ class S3Store:
 
         with s3_errors(self.uri + upload.key):
             try:
-                self._client.abort_multipart_upload(**self._at(upload.key), UploadId=upload.id)
+                self._client.ask("abort_multipart_upload", **self._at(upload.key), UploadId=upload.id)
             except botocore.exceptions.ClientError as error:
                 if code_of(error) not in MISSING | {"NoSuchUpload"}:
                     raise
@@ -203,7 +195,7 @@ class S3Store:
 
         with s3_errors(self.uri + prefix):
             try:
-                for page in self._pages("list_multipart_uploads", prefix):
+                for page in self._client.pages("list_multipart_uploads", **self._below(prefix)):
                     for item in page.get("Uploads", []):
                         key = item["Key"].removeprefix(self._prefix)
                         yield Unfinished(key, item["UploadId"], item["Initiated"].timestamp())
@@ -214,10 +206,8 @@ class S3Store:
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + key, **request_options()}
 
-    def _pages(self, operation: str, prefix: str, **more: str) -> Any:
-        return self._client.get_paginator(operation).paginate(
-            Bucket=self._bucket, Prefix=self._prefix + prefix, **more, **request_options()
-        )
+    def _below(self, prefix: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Prefix": self._prefix + prefix, **request_options()}
 
     def _objects(self, page: Any) -> Iterator[Object]:
         for item in page.get("Contents", []):
@@ -226,7 +216,7 @@ class S3Store:
 
     def _checksums(self, data: bytes) -> dict[str, str]:
         sums = {"ChecksumCRC32": _base64(zlib.crc32(data).to_bytes(4, "big"))}
-        if self._md5_too:
+        if self._client.checks_md5_only:
             sums["ContentMD5"] = _base64(hashlib.md5(data, usedforsecurity=False).digest())
         return sums
 
@@ -262,10 +252,6 @@ def _broken_body() -> tuple[type[Exception], ...]:
         urllib3.exceptions.HTTPError,
         OSError,
     )
-
-
-def _wait(attempt: int) -> None:
-    time.sleep(min(0.05 * 2**attempt, 5.0) * random.uniform(0.5, 1.0))  # noqa: S311  # spreads retries, hides nothing
 
 
 def _part(item: Any) -> Part:

@@ -73,7 +73,7 @@ class ObjectStore(Protocol):
     def put(self, key: str, data: bytes, over: str = ANYTHING) -> Object:
         """Raises ConflictError where the object that is there is not the one in `over`."""
 
-    def list(self, prefix: str) -> Iterator[Object]:
+    def walk(self, prefix: str) -> Iterator[Object]:
         """Every object whose key begins so, sorted by key."""
 
     def children(self, folder: str) -> tuple[list[str], list[Object]]:

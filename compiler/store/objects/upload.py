@@ -144,6 +144,9 @@ class _Multipart:
 
     def _begin(self) -> Upload:
         """The upload of an earlier run where it is of these bytes and still known, else a new one."""
+        found = self._file.path.stat().st_size
+        if found != self._file.size:
+            _check(self._file, "an unknown digest", found)
         known = self._known()
         if known is not None:
             there = self._store.sent(known)
