@@ -11,7 +11,9 @@ from compiler.cli.output import reporting, show
 
 
 def deploy(
-    artifact: Annotated[str, typer.Argument(help="s3:// prefix of an artifact.", metavar="S3_PREFIX")],
+    artifact: Annotated[
+        str, typer.Argument(help="s3:// prefix of an artifact, or STORE/NAME@TAG.", metavar="S3_PREFIX")
+    ],
     instance_type: Annotated[str, typer.Option(help="Such as ml.g5.12xlarge.")],
     role: Annotated[str, typer.Option(help="ARN of the role that reads the prefix.")],
     image: Annotated[str, typer.Option(help="Tag of an LMI image, or a whole name [default: the artifact's]")] = "",
@@ -29,6 +31,7 @@ def deploy(
 ) -> None:
     """Make a SageMaker endpoint of an artifact, once it is known to fit instance and image."""
     from compiler.errors import UsageError
+    from compiler.registry.resolve import mountable
     from compiler.stages.deploy import DeployRequest, prepare, requests_of
     from compiler.stages.deploy import deploy as run
 
@@ -36,7 +39,7 @@ def deploy(
     if wrong := [key for key, equals, _ in pairs if not equals]:
         raise UsageError(f"`--env` is KEY=VALUE; found `{wrong[0]}`")
     request = DeployRequest(
-        artifact,
+        mountable(artifact),
         instance_type,
         role,
         image=image,
