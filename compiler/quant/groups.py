@@ -33,8 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compiler.ir.config import LayerKind, ModelConfig
-from compiler.ir.recipe import stored_axes
-from compiler.ir.roles import layer_roles
+from compiler.ir.roles import layer_roles, linear_axes
 from compiler.quant.smooth import divide_norm, smoothing_scales
 
 Values = NDArray[np.float32]
@@ -80,16 +79,10 @@ class Factors:
     columns: Values | None = None
 
 
-def linear_axes(role: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Axes of a linear layer's weight: (experts or nothing, output, input)."""
-    *lead, out, inner = stored_axes(role, "weight")
-    return tuple(axis for group in lead for axis in group), out, inner
-
-
 def quantised_roles(config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
     """The linear layers that a scheme quantises: all but routers, which choose by small differences."""
     roles = dict.fromkeys(role for role, _ in layer_roles(config, kind))
-    return tuple(r for r in roles if not r.endswith("router") and len(stored_axes(r, "weight")) > 1)
+    return tuple(role for role in roles if not role.endswith(("router", "norm")))
 
 
 def groups(config: ModelConfig, kind: LayerKind) -> tuple[Smooth, ...]:

@@ -32,8 +32,7 @@ def group_maxima(weight: Values, group: int = GROUP) -> Values:
 
 def scales(maxima: Values) -> Values:
     """What an integer is worth, of the same shape."""
-    found: Values = np.maximum(maxima, FLOOR) / LARGEST
-    return found
+    return np.divide(np.maximum(maxima, FLOOR), LARGEST, dtype=np.float32)
 
 
 def quantize(weight: Values, scales: Values) -> Integers:

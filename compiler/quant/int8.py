@@ -35,8 +35,7 @@ FLOOR = np.float32(1e-8)
 
 def steps(maxima: Values) -> Values:
     """Integers a unit, of the same shape."""
-    found: Values = LARGEST / np.maximum(maxima, FLOOR)
-    return found
+    return np.divide(LARGEST, np.maximum(maxima, FLOOR), dtype=np.float32)
 
 
 def scales(maxima: Values) -> Values:

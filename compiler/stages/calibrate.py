@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compiler.errors import CheckpointError, MemoryCeilingError, NumericsError
-from compiler.ir.roles import TensorId, axis_sizes
-from compiler.quant.groups import linear_axes, quantised_roles
+from compiler.ir.roles import TensorId, axis_sizes, linear_axes
+from compiler.quant.groups import quantised_roles
 from compiler.stages.stored import StoredModel
 from compiler.store import spill
 from compiler.targets.inductor.layout import FUSED

@@ -12,7 +12,7 @@ import torch
 
 from compiler.decoder.forward import forward
 from compiler.ir.config import LayerKind, ModelConfig
-from compiler.ir.roles import layer_roles
+from compiler.ir.roles import layer_roles, linear_axes
 from compiler.quant.groups import (
     Maxima,
     Smooth,
@@ -20,7 +20,6 @@ from compiler.quant.groups import (
     groups,
     layer_factors,
     layer_scales,
-    linear_axes,
     quantised_roles,
 )
 from tests.tiny import TINY, model_config

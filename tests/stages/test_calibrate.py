@@ -24,8 +24,8 @@ from compiler.errors import CheckpointError, DiskFullError, MemoryCeilingError, 
 from compiler.ir.account import account
 from compiler.ir.config import ModelConfig
 from compiler.ir.lazy import Lazy
-from compiler.ir.roles import TensorId
-from compiler.quant.groups import Maxima, layer_scales, linear_axes, quantised_roles
+from compiler.ir.roles import TensorId, linear_axes
+from compiler.quant.groups import Maxima, layer_scales, quantised_roles
 from compiler.stages.calibrate import RESULT, calibrate
 from compiler.stages.samples import Samples
 from compiler.store.checkpoint import Checkpoint, open_checkpoint
@@ -115,14 +115,17 @@ def test_maxima_are_those_that_hooks_see_in_transformers(case: str, tiny_checkpo
         largest = values.detach().abs().flatten(0, -2).amax(0)
         seen[name] = torch.maximum(seen[name], largest) if name in seen else largest
 
+    def hook(name: str) -> Callable[..., None]:
+        def both(_: torch.nn.Module, x: tuple[torch.Tensor, ...], y: torch.Tensor) -> None:
+            keep(f"{name}.inputs", x[0])
+            keep(f"{name}.outputs", y)
+
+        return both
+
     first, role, second, other = MODULES[case]
     for layer in range(3):
         for pattern, of in ((first, role), (second, other)):
-            model.get_submodule(pattern.format(layer)).register_forward_hook(
-                lambda _, x, y, name=f"layers.{layer}.{of}": (
-                    (keep(f"{name}.inputs", x[0]), keep(f"{name}.outputs", y))[2:] or None
-                )
-            )
+            model.get_submodule(pattern.format(layer)).register_forward_hook(hook(f"layers.{layer}.{of}"))
     with torch.no_grad():
         for ids in SAMPLES.ids:
             model(torch.from_numpy(ids)[None])
@@ -235,11 +238,13 @@ def _changed(folder: Path, copy: Path, name: str, change: Callable[[torch.Tensor
     return copy
 
 
-def _poison(value: float) -> Callable[[torch.Tensor], None]:
+def poisoned(folder: Path, copy: Path, name: str, value: float) -> Path:
+    """A copy of a checkpoint with one value in the tensor `name` replaced."""
+
     def change(tensor: torch.Tensor) -> None:
         tensor.view(-1)[7] = value
 
-    return change
+    return _changed(folder, copy, name, change)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -254,7 +259,7 @@ def _poison(value: float) -> Callable[[torch.Tensor], None]:
 def test_weights_that_are_not_finite_are_named(
     tiny_checkpoint: Folders, tmp_path: Path, case: str, name: str, value: float
 ) -> None:
-    folder = _changed(tiny_checkpoint(case), tmp_path / "model", name, _poison(value))
+    folder = poisoned(tiny_checkpoint(case), tmp_path / "model", name, value)
     with pytest.raises(CheckpointError, match=f"NaN or infinite values in {name} of the checkpoint"):
         opened(folder).calibrate(tmp_path / "out")
 
@@ -270,9 +275,13 @@ def test_activations_that_overflow_are_named(
         opened(tiny_checkpoint("llama")).calibrate(tmp_path)
 
 
+def _silence(up: torch.Tensor) -> None:
+    up[:5] = 0
+
+
 def test_dead_channels_are_counted_and_get_no_scale(tiny_checkpoint: Folders, tmp_path: Path) -> None:
     name = "model.layers.1.mlp.up_proj.weight"
-    folder = _changed(tiny_checkpoint("llama"), tmp_path / "model", name, lambda up: up[:5].zero_())
+    folder = _changed(tiny_checkpoint("llama"), tmp_path / "model", name, _silence)
     model = opened(folder)
     facts = model.calibrate(tmp_path / "out")
     assert facts["dead_channels"] == {"layers.1.mlp.down": 5}
