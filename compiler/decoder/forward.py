@@ -18,9 +18,9 @@ from compiler.decoder.rotary import tables
 from compiler.ir.config import LayerKind, ModelConfig
 
 
-def forward(config: ModelConfig, weights: Mapping[str, Tensor], token_ids: Tensor) -> Tensor:
+def forward(config: ModelConfig, weights: Mapping[str, Tensor], token_ids: Tensor, kernels: Kernels = PLAIN) -> Tensor:
     """token_ids [B, S] int64 -> logits of every position, float32 [B, S, vocab]."""
-    return stream_logits(config, lambda layer: layer_weights(weights, layer), weights, token_ids)
+    return stream_logits(config, lambda layer: layer_weights(weights, layer), weights, token_ids, kernels)
 
 
 def layer_weights(weights: Mapping[str, Tensor], layer: int) -> dict[str, Tensor]:
@@ -34,6 +34,7 @@ def stream_logits(
     load_layer: Callable[[int], Mapping[str, Tensor]],
     model_weights: Mapping[str, Tensor],
     token_ids: Tensor,
+    kernels: Kernels = PLAIN,
 ) -> Tensor:
     """`forward` for a model larger than memory: `load_layer(i)` gives the tensors of one layer, which is then let go.
 
@@ -41,7 +42,7 @@ def stream_logits(
     tensors are on the device of `token_ids`.
     """
     with torch.no_grad(), token_ids.device:
-        return _stream(config, load_layer, model_weights, token_ids)
+        return _stream(config, load_layer, model_weights, token_ids, kernels)
 
 
 def _stream(
@@ -49,12 +50,13 @@ def _stream(
     load_layer: Callable[[int], Mapping[str, Tensor]],
     model_weights: Mapping[str, Tensor],
     token_ids: Tensor,
+    kernels: Kernels,
 ) -> Tensor:
     step = step_tensors(config, token_ids, model_weights["embed.weight"].dtype)
     x = embed(config, {**step, **model_weights})
     for layer, kind in enumerate(config.layer_kinds):
-        x = run_layer(config, kind, {**step, **load_layer(layer), "x": x})
-    return head(config, {**step, **model_weights, "x": x})[..., : config.vocab]
+        x = run_layer(config, kind, {**step, **load_layer(layer), "x": x}, kernels)
+    return head(config, {**step, **model_weights, "x": x}, kernels)[..., : config.vocab]
 
 
 def step_tensors(config: ModelConfig, token_ids: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -14,8 +14,10 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from compiler.decoder.forward import forward
+from compiler.decoder.kernels import Kernels
+from compiler.decoder.quantised import QuantisedLinear, experts, per_token, weight_only
 from compiler.errors import CheckpointError, MemoryCeilingError
-from compiler.ir.lazy import read, whole
+from compiler.ir.lazy import Lazy, read, whole
 from compiler.ir.roles import TensorId, linear_axes
 from compiler.quant.groups import Maxima, apply, groups, layer_factors, layer_scales, quantised_roles
 from compiler.quant.schemes import SCHEMES, Scheme
@@ -47,16 +49,21 @@ def _converted(model: Opened, scales: Path, out: Path, tp: int, **options: Any) 
     return [load(out / plan.file) for plan in plans]
 
 
-def _canonical(model: Opened, ranks: list[dict[str, Tensor]], part: str) -> dict[TensorId, Values]:
-    """The canonical weights of rank files again, by the inverse of the layout; `part` weight."""
+def _canonical(model: Opened, ranks: list[dict[str, Tensor]]) -> dict[TensorId, Values]:
+    """The canonical int8 weights of rank files again, by the inverse of the layout."""
     found = {}
     for layout in layouts(model.config, len(ranks)):
-        if ranks[0][layout.name].dtype != torch.int8 or layout.inputs[0].part != part:
+        if ranks[0][layout.name].dtype != torch.int8:
             continue
+        bits = [rank[layout.name].numpy().view(np.uint8).reshape(-1) for rank in ranks]
         lazies = [whole(f"{r}", tuple(rank[layout.name].shape), "I8") for r, rank in enumerate(ranks)]
         for tensor, lazy in layout.from_ranks(lazies).items():
-            found[tensor] = read(lazy, lambda r, n=layout.name: ranks[int(r)][n].numpy().view(np.uint8).reshape(-1))
-    return {tensor: bits.view(np.int8) for tensor, bits in found.items()}
+            found[tensor] = _integers(lazy, bits)
+    return found
+
+
+def _integers(lazy: Lazy, ranks: list[Values]) -> Values:
+    return read(lazy, lambda rank: ranks[int(rank)]).view(np.int8)
 
 
 def _dequantised(ranks: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
@@ -118,6 +125,24 @@ def test_integers_are_the_smoothed_weights(case: str, scheme: Scheme, tiny_check
     assert cosine.median() > 0.995
 
 
+@pytest.mark.parametrize("linear", [weight_only, per_token])
+@pytest.mark.parametrize("case", ["llama/biases", "qwen2_moe", "gpt2", "gptj"])
+def test_the_decoder_reads_what_was_converted(
+    case: str, linear: QuantisedLinear, tiny_checkpoint: Folders, tmp_path: Path
+) -> None:
+    model = opened(tiny_checkpoint(case))
+    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scheme=INT8)
+    ranks = _converted(model, tmp_path / RESULT, tmp_path / "out", 1)
+    token_ids = torch.randint(0, model.config.vocab, (2, 23), generator=torch.Generator().manual_seed(1))
+    kernels = Kernels(quantised=linear, quantised_experts=experts(linear))
+    found = forward(model.config, ranks[0], token_ids, kernels)
+    expected = forward(model.config, _dequantised(ranks)[0], token_ids)
+    if linear is weight_only:
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    else:
+        assert torch.cosine_similarity(found, expected, dim=-1).median() > 0.995
+
+
 CASES = ("llama", "qwen2_moe", "mixtral", "gpt2", "gptj", "internlm2", "starcoder", "baichuan")
 
 
@@ -129,10 +154,10 @@ def test_sharding_and_quantising_commute(case: str, scheme: Scheme, tiny_checkpo
     model = opened(tiny_checkpoint(case))
     maxima = _maxima(model, tmp_path / "maxima") if scheme.search else None
     make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scheme=scheme, maxima=maxima)
-    alone = _canonical(model, _converted(model, tmp_path / RESULT, tmp_path / "1", 1), "weight")
+    alone = _canonical(model, _converted(model, tmp_path / RESULT, tmp_path / "1", 1))
     for tp in (2, 4, 8):
         ranks = _converted(model, tmp_path / RESULT, tmp_path / f"{tp}", tp)
-        found = _canonical(model, ranks, "weight")
+        found = _canonical(model, ranks)
         assert found.keys() == alone.keys()
         for tensor, integers in found.items():
             np.testing.assert_array_equal(integers, alone[tensor], str(tensor))
