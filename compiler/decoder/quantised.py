@@ -1,7 +1,7 @@
 """Linear layers with int8 weights: what they compute. Faster forms of the same are a target's.
 
     weight_only   round((x W^T) * scale + bias)                          W int8, x as it is; products in float32
-    per_token     round((q(x) q(W)^T) * token scale * scale + bias)      both int8, products summed in int32
+    per_token     round((q(x) W^T) * token scale * scale + bias)         W and q(x) int8, products summed in int32
 
 `scale` float32 [out] says what an integer of each row of W is worth; a token's is its largest magnitude / 127
 (`compiler.quant.int8.quantize_tokens`, of which this is the form in torch). `round` goes to the dtype of x.
@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from compiler.decoder.mlp import gated
 from compiler.decoder.moe import loop_over
+from compiler.decoder.wide import product
 from compiler.ir.config import Activation
 
 QuantisedLinear = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
@@ -30,15 +30,14 @@ _FLOOR = 1e-8
 
 def weight_only(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     """See the head of this file, and `QuantisedLinear` for the shapes."""
-    return finish(F.linear(x.float(), weight.float()), scale, bias, x.dtype)
+    return finish(product(x.float(), weight, None), scale, bias, x.dtype)
 
 
 def per_token(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     """See the head of this file, and `QuantisedLinear` for the shapes."""
-    integers, worth = quantise_tokens(x)
-    # Exact: integers up to 127 * 127 * in, which float64 holds.
-    product = F.linear(integers.double(), weight.double()).float()
-    return finish(product * worth, scale, bias, x.dtype)
+    integers, worth = quantise_tokens(x.reshape(-1, x.shape[-1]))
+    y = torch._int_mm(integers, weight.t()).float() * worth
+    return finish(y, scale, bias, x.dtype).reshape(*x.shape[:-1], weight.shape[0])
 
 
 def quantise_tokens(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,9 +47,9 @@ def quantise_tokens(x: Tensor) -> tuple[Tensor, Tensor]:
     return (wide * steps).round().clamp(-127, 127).to(torch.int8), 1.0 / steps
 
 
-def finish(product: Tensor, scale: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+def finish(y: Tensor, scale: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     """The product of integers, float32 [..., out], in units of the layer, biased and rounded to `dtype`."""
-    y = product * scale
+    y = y * scale
     return (y if bias is None else y + bias.float()).to(dtype)
 
 

@@ -1,7 +1,6 @@
 """A layer that is watched while it runs: the largest magnitude of every channel that its linear layers read and give.
 
-Weights stay in the dtype that they are stored in. A product widens a block of their rows to float32 at a time, always
-the same blocks, so that memory is that of the stored layer and the bits do not depend on how much there is.
+Weights stay in the dtype that they are stored in, and products are those of `compiler.decoder.wide`.
 """
 
 from __future__ import annotations
@@ -10,15 +9,12 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from compiler.decoder.kernels import Kernels
 from compiler.decoder.mlp import gated
 from compiler.decoder.moe import loop_over
+from compiler.decoder.wide import product
 from compiler.ir.config import Activation
-
-BLOCK = 16 << 20
-"""Bytes of float32 that a block of rows is widened to."""
 
 
 class Recorder:
@@ -59,11 +55,3 @@ class Recorder:
                 place = kept if expert is None else kept[expert]
                 torch.maximum(place, values.reshape(-1, width).abs().amax(0), out=place)
         return y
-
-
-def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x float32 [..., in], weight [out, in] of any floating dtype, bias float32 [out] -> float32 [..., out]."""
-    rows = max(BLOCK // (4 * weight.shape[1]), 1)
-    parts = weight.split(rows)
-    biases = bias.split(rows) if bias is not None else (None,) * len(parts)
-    return torch.cat([F.linear(x, part.float(), b) for part, b in zip(parts, biases, strict=True)], -1)

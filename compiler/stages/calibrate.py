@@ -218,7 +218,7 @@ def _check_activations(layer: int, maxima: Mapping[str, Values]) -> None:
 
 def _workspace(config: ModelConfig, tokens: int) -> int:
     """Bytes that one sample takes inside a layer at the widest: a generous count of what is alive at once."""
-    from compiler.decoder.record import BLOCK
+    from compiler.decoder.wide import BLOCK
 
     qkv = (config.heads + 2 * config.kv_heads) * config.head_dim
     widest = max(2 * qkv, 3 * config.ffn, 3 * config.moe_ffn * config.experts_per_token + 3 * config.shared_ffn)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     Ids = NDArray[np.int64]
 
+CALIBRATION, HELD_OUT = "calibration.txt", "held_out.txt"
+"""Texts written for this project; the second is what quantised models are judged by."""
 SAMPLES, LENGTH = 512, 512
 LEAST_TOKENS = 64
 """In all samples together. So few say little, but something; fewer are a mistake."""
@@ -51,14 +53,20 @@ class Samples:
 
 
 def read_samples(
-    file: Path | None, tokenizer: Path | None, *, vocab: int, count: int = SAMPLES, length: int = LENGTH
+    file: Path | None,
+    tokenizer: Path | None,
+    *,
+    vocab: int,
+    count: int = SAMPLES,
+    length: int = LENGTH,
+    own: str = CALIBRATION,
 ) -> Samples:
-    """At most `count` samples of at most `length` tokens. `file` None: the text of this project.
+    """At most `count` samples of at most `length` tokens. `file` None: the text `own` of this project.
 
     `tokenizer`: a tokenizer.json, not needed for `input_ids`. `vocab`: rows of the model's embedding.
     Raises CalibrationError (missing, empty, too short, not JSON, ids that the model does not have), TokenizerError.
     """
-    name, data = (file.name, _bytes(file)) if file else ("built in", _own())
+    name, data = (file.name, _bytes(file)) if file else (f"built-in {own}", _own(own))
     ids: list[Ids] = []
     if file and file.suffix == ".jsonl":
         for where, one in _lines(name, data, tokenizer):
@@ -127,8 +135,8 @@ def _bytes(file: Path) -> bytes:
         ) from None
 
 
-def _own() -> bytes:
-    return resources.files("compiler.stages").joinpath("calibration.txt").read_bytes()
+def _own(name: str) -> bytes:
+    return resources.files("compiler.stages").joinpath(name).read_bytes()
 
 
 def _text(data: bytes, name: str) -> str:

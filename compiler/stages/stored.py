@@ -1,4 +1,7 @@
-"""The weights of a checkpoint by the names that the decoder reads them by, those of the rank file at tp 1."""
+"""Weights by the names that the decoder reads them by, on demand: of a checkpoint, and of a rank file.
+
+Matrices come in the dtype that they are stored in (`compiler.decoder.wide` computes with them), all else in float32.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from compiler.targets.inductor.layout import rank_plans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -48,12 +52,14 @@ class StoredModel:
         )
 
     def layer(self, layer: int) -> dict[str, Tensor]:
-        """Matrices in the dtype that they are stored in, everything else in float32."""
-        return {
-            name: tensor if tensor.ndim > 1 else tensor.float()
-            for name, lazy in self._of(f"layers.{layer}.").items()
-            for tensor in (self._read(lazy, self._source),)
-        }
+        """The tensors of one layer, by their names in it."""
+        prefix = f"layers.{layer}."
+        return {name: _wide(self._read(lazy, self._source)) for name, lazy in self._of(prefix).items()}
+
+    def head(self) -> dict[str, Tensor]:
+        """What the last segment reads."""
+        names = [name for name in self._tensors if _of_head(name, tied=self.config.tied)]
+        return {name: _wide(self._read(self._tensors[name], self._source)) for name in names}
 
     def embedding(self, used: NDArray[np.int64]) -> dict[str, Tensor]:
         """The rows `used` of the embedding, in this order, and the positions where there are any; float32."""
@@ -85,3 +91,47 @@ class StoredModel:
         kinds = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
         bits = read(lazy, source)
         return torch.from_numpy(bits.view(f"i{bits.itemsize}")).view(kinds[lazy.source_dtype])
+
+
+class RankFile:
+    """The tensors of a rank file, mapped while they are used. `rank`: which one it is."""
+
+    def __init__(self, path: Path, rank: int, config: ModelConfig) -> None:
+        self._path, self._rank, self._config = path, rank, config
+
+    def layer(self, layer: int) -> dict[str, Tensor]:
+        """The tensors of one layer, by their names in it."""
+        prefix = f"layers.{layer}."
+        return {name.removeprefix(prefix): t for name, t in self._tensors(lambda n: n.startswith(prefix)).items()}
+
+    def head(self) -> dict[str, Tensor]:
+        """What the last segment reads of this rank's part of the vocabulary."""
+        return self._tensors(lambda name: _of_head(name, tied=self._config.tied))
+
+    def embedding(self, used: NDArray[np.int64]) -> dict[str, Tensor]:
+        """The rows `used` of the embedding, in this order, zeros where another rank has them; and the positions."""
+        import torch
+
+        found = self._tensors(lambda name: name.startswith(("embed.", "position.")))
+        table = found["embed.weight"]
+        local = torch.from_numpy(used) - self._rank * table.shape[0]
+        mine = (local >= 0) & (local < table.shape[0])
+        rows = torch.zeros(len(used), table.shape[1])
+        rows[mine] = table[local[mine]].float()
+        return {name: tensor.float() for name, tensor in found.items() if name != "embed.weight"} | {
+            "embed.weight": rows
+        }
+
+    def _tensors(self, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+        from safetensors import safe_open
+
+        with safe_open(self._path, framework="pt") as file:
+            return {name: _wide(file.get_tensor(name)) for name in filter(wanted, file.keys())}
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor if tensor.ndim > 1 else tensor.float()
+
+
+def _of_head(name: str, *, tied: bool) -> bool:
+    return name.startswith(("final.", "head.", "embed.") if tied else ("final.", "head."))

@@ -4,7 +4,8 @@ import torch
 from torch.nn import functional as F
 
 from compiler.decoder.mlp import gated
-from compiler.decoder.record import Recorder, product
+from compiler.decoder.record import Recorder
+from compiler.decoder.wide import product
 
 GENERATOR = torch.Generator().manual_seed(0)
 

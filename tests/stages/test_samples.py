@@ -27,7 +27,7 @@ def test_the_text_of_this_project(tokenizer: Path) -> None:
     samples = read_samples(None, tokenizer, vocab=VOCAB)
     assert samples.tokens > 10_000
     assert {one.size for one in samples.ids[:-1]} == {512}
-    assert samples.name == "built in"
+    assert samples.name == "built-in calibration.txt"
     assert samples.digest == read_samples(None, tokenizer, vocab=VOCAB).digest
     few = read_samples(None, tokenizer, vocab=VOCAB, count=3, length=100)
     assert [one.size for one in few.ids] == [100] * 3
@@ -92,7 +92,9 @@ def test_a_file_that_is_no_text(tokenizer: Path, tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_of_another_model(tokenizer: Path, tmp_path: Path) -> None:
-    with pytest.raises(CalibrationError, match="built in has the token id 256; the model has ids 0 to 199"):
+    with pytest.raises(
+        CalibrationError, match=r"built-in calibration\.txt has the token id 256; the model has ids 0 to 199"
+    ):
         read_samples(None, tokenizer, vocab=200)
 
 

@@ -40,7 +40,8 @@ def _maxima(model: Opened, folder: Path) -> dict[str, Values]:
     return load_file(folder / MAXIMA)
 
 
-def _converted(model: Opened, scales: Path, out: Path, tp: int, **options: Any) -> list[dict[str, Tensor]]:
+def converted(model: Opened, scales: Path, out: Path, tp: int, **options: Any) -> list[dict[str, Tensor]]:
+    """The rank files of a quantised model, written into `out`, and read."""
     from safetensors.torch import load_file as load
 
     tensors, checkpoint = beside(model.tensors, model.checkpoint, scales)
@@ -105,7 +106,7 @@ def test_integers_are_the_smoothed_weights(case: str, scheme: Scheme, tiny_check
     weights = canonical_weights(model.checkpoint.folder)
     maxima = _maxima(model, tmp_path / "maxima") if scheme is SMOOTH else None
     make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scheme=scheme, maxima=maxima)
-    ranks = _converted(model, tmp_path / RESULT, tmp_path / "out", 1)
+    ranks = converted(model, tmp_path / RESULT, tmp_path / "out", 1)
     expected = joined(model.config, weights if maxima is None else _smoothed(model, weights, maxima))
     (found,) = _dequantised(ranks)
     assert set(found) == set(expected)
@@ -132,7 +133,7 @@ def test_the_decoder_reads_what_was_converted(
 ) -> None:
     model = opened(tiny_checkpoint(case))
     make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scheme=INT8)
-    ranks = _converted(model, tmp_path / RESULT, tmp_path / "out", 1)
+    ranks = converted(model, tmp_path / RESULT, tmp_path / "out", 1)
     token_ids = torch.randint(0, model.config.vocab, (2, 23), generator=torch.Generator().manual_seed(1))
     kernels = Kernels(quantised=linear, quantised_experts=experts(linear))
     found = forward(model.config, ranks[0], token_ids, kernels)
@@ -154,9 +155,9 @@ def test_sharding_and_quantising_commute(case: str, scheme: Scheme, tiny_checkpo
     model = opened(tiny_checkpoint(case))
     maxima = _maxima(model, tmp_path / "maxima") if scheme.search else None
     make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scheme=scheme, maxima=maxima)
-    alone = _canonical(model, _converted(model, tmp_path / RESULT, tmp_path / "1", 1))
+    alone = _canonical(model, converted(model, tmp_path / RESULT, tmp_path / "1", 1))
     for tp in (2, 4, 8):
-        ranks = _converted(model, tmp_path / RESULT, tmp_path / f"{tp}", tp)
+        ranks = converted(model, tmp_path / RESULT, tmp_path / f"{tp}", tp)
         found = _canonical(model, ranks)
         assert found.keys() == alone.keys()
         for tensor, integers in found.items():
@@ -188,7 +189,7 @@ def test_memory_and_threads_change_no_bit(tiny_checkpoint: Folders, tmp_path: Pa
             model.config, model.tensors, model.checkpoint, folder, scheme=SMOOTH, maxima=maxima, max_memory=memory
         )
         for threads in (1, 2):
-            _converted(model, folder / RESULT, folder / f"{threads}", 2, max_memory=16 * memory, threads=threads)
+            converted(model, folder / RESULT, folder / f"{threads}", 2, max_memory=16 * memory, threads=threads)
             digests.add(tuple(sha256_file(folder / f"{threads}/weights/rank{rank}.safetensors") for rank in range(2)))
     assert len(digests) == 1
 

@@ -53,8 +53,13 @@ def quantise(
         for r, rank in enumerate(ranks):
             found[r].append((name, rank))
             if quantised:
-                found[r].append((f"{name.removesuffix('weight')}scale", scales[r]))
+                found[r].append((scale_of(name), scales[r]))
     return [RankPlan(plan.file, tuple(names)) for plan, names in zip(plans, found, strict=True)]
+
+
+def scale_of(weight: str) -> str:
+    """The file tensor with the scales of the rows of the file tensor `weight`."""
+    return f"{weight.removesuffix('weight')}scale"
 
 
 def _vectors(
