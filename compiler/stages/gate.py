@@ -5,9 +5,9 @@
     files       attn mlp       attn mlp                             each part on the float model's x: its own error
     files     y ──attn──mlp──> y ──attn──mlp──> ... ──head──> q     and on its own: what all of it adds up to
 
-Every rank computes from its own file, by the names and with the scales that stand there; summands are added up and columns
-laid side by side as the ranks will do. Nothing of the layout is asked: what was packed, split or scaled wrongly stays
-wrong, and since each part is given the float model's own input, the part that is wrong is the one that shows.
+Every rank computes from its own file, by the names and with the scales that stand there; summands are added up and
+columns laid side by side as the ranks will do. Nothing of the layout is asked: what was packed, split or scaled wrongly
+stays wrong, and since each part is given the float model's own input, the part that is wrong is the one that shows.
 
 Both sides compute in float32: what is measured is quantisation, not the rounding of the dtype.
 """
@@ -111,8 +111,8 @@ def judge(verdict: Verdict, limits: Limits) -> None:
     if problems:
         raise NumericsError(
             "\n".join(["the quantised model has lost too much:", *(f"  {problem}" for problem in problems)]),
-            hint="take finer scales (per channel, per token) or more bits; one bad layer among good ones is a damaged or "
-            "wrongly converted file",
+            hint="take finer scales (per channel, per token) or more bits; one bad layer among good ones is a damaged "
+            "or wrongly converted file",
         )
 
 

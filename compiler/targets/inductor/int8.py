@@ -1,6 +1,6 @@
 """The products of `compiler.decoder.quantised` in the forms that are fast here.
 
-    weight_only, one token     multiply and sum (`kernels.py`): half the bytes of bfloat16 are read, converted on the way
+    weight_only, one token     multiply and sum (`kernels.py`), int8 converted on the way: half the bytes are read
     weight_only, more          the weight made floating-point, and the ordinary product
     per_token                  as it is defined: through `_int_mm`
 
