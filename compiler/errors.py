@@ -19,7 +19,8 @@
     ├── ArtifactError                  7   an artifact is damaged
     │   └── IncompatibleError              ... or whole, but made for another machine
     ├── NumericsError                  8   the artifact does not compute what the model computes
-    └── RankError                      9   a rank process died or hung
+    ├── RankError                      9   a rank process died or hung
+    └── DeployError                   11   SageMaker refuses a request, or the endpoint does not start
 
 A message says what was expected and what was found; `hint` says what to do about it.
 """
@@ -112,3 +113,7 @@ class NumericsError(LmiCompileError):
 
 class RankError(LmiCompileError):
     exit_code = 9
+
+
+class DeployError(LmiCompileError):
+    exit_code = 11

@@ -104,6 +104,7 @@ def check_artifact(folder: Path, *, full: bool = False) -> Manifest:
     Raises ArtifactError, IncompatibleError.
     """
     manifest = load_manifest(folder)
+    manifest.runnable()
     check_machine(manifest)
     check_files(manifest, folder, full=full)
     return manifest

@@ -2,7 +2,8 @@
 
     options    options that several commands share, in groups: a command takes a group as one parameter
     output     results to stdout, everything else to stderr
-    build      plan, convert, build                artifact   inspect, verify, generate
+    build      plan, convert, build, package       artifact   inspect, verify, generate
+    serve      serve                               deploy     deploy
     about      models, doctor                      cache      cache ls, cache clear
 
 Nothing heavy is imported before a command needs it: `--help` answers in a fraction of a second.
@@ -16,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from compiler.cli import about, artifact, build, cache
+from compiler.cli import about, artifact, build, cache, deploy, serve
 from compiler.errors import LmiCompileError
 
 COMMANDS = (
@@ -24,9 +25,12 @@ COMMANDS = (
     build.plan,
     build.convert,
     build.build,
+    build.package,
     artifact.inspect,
     artifact.verify,
     artifact.generate,
+    serve.serve,
+    deploy.deploy,
     about.doctor,
 )
 """In the order of `--help`."""

@@ -35,7 +35,7 @@ def share_of(manifest: Manifest, folder: Path, rank: int) -> Share:
 
     from compiler.runtime.package import Package
 
-    tp, device = manifest.parallel.tp, manifest.device.kind
+    tp, device, made = manifest.parallel.tp, manifest.device.kind, manifest.runnable()
     if tp > 1:
         torch.set_num_threads(threads_per_rank(tp))
     if device == "cuda":
@@ -48,13 +48,13 @@ def share_of(manifest: Manifest, folder: Path, rank: int) -> Share:
 
     @cache
     def package(name: str) -> Package:
-        return Package(folder / manifest.packages[name])
+        return Package(folder / made.packages[name])
 
     return assemble(
         ModelConfig.from_json(manifest.model.config),
         Limits(**manifest.limits.model_dump()),
-        manifest.layers,
-        map_weights(folder / manifest.rank_files[rank], device),
+        made.layers,
+        map_weights(folder / made.weights[rank], device),
         lambda spec, inputs: package(spec.name).run(inputs)[0],
         rank=rank,
         tp=tp,

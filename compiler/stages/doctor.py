@@ -74,12 +74,21 @@ def doctor(cache: Path) -> Diagnosis:
                 torch.state == "ok" and gpu.state == "ok",
                 _needs(lacking + (["cuda"] if gpu.state != "ok" else [])),
             ),
+            Ability("trtllm (checkpoint)", compiles=torch.state == "ok", runs=False, why=_CONTAINER),
+            _engines(),
         ),
     )
 
 
 _TRT = "in the vendor's image, or `pip install tensorrt_llm --extra-index-url https://pypi.nvidia.com` on a GPU machine"
+_CONTAINER = "served by an LMI container"
 _NEURON = f"`pip install neuronx-cc --extra-index-url {NEURON_INDEX}` on an x86-64 Linux machine"
+
+
+def _engines() -> Ability:
+    """Engines are built by a command, wherever it comes from, and run nowhere but in a container."""
+    here = shutil.which("trtllm-build") is not None
+    return Ability("trtllm (engines)", compiles=here, runs=False, why=_CONTAINER if here else "needs trtllm-build")
 
 
 def _needs(subjects: list[str]) -> str:
