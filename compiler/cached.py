@@ -82,6 +82,13 @@ def source_digest(job: Job, source: ResolvedSource, checkpoint: Checkpoint) -> s
     return digest_json(digests)
 
 
+def source_if_here(job: Job, prepared: Prepared) -> str | None:
+    """source_digest, where it needs nothing to be fetched."""
+    source = prepared.source
+    known = source.headers is None or source.commit is not None
+    return source_digest(job, source, prepared.checkpoint) if known else None
+
+
 def converted(job: Job, prepared: Prepared, source: str) -> Converted:
     job.report.begin("convert")
     with job.cache.claim("convert", ConvertInputs(_CONVERT_VERSION, source, prepared.plan.digest)) as claim:

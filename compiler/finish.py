@@ -16,6 +16,7 @@ from compiler.ir.limits import Limits
 from compiler.place import disk_errors, is_at, normal
 from compiler.report import amount
 from compiler.stages import package, verify
+from compiler.stages.statements import with_statements
 from compiler.store.cache import StageCache, cache_folder
 from compiler.store.digest import Descriptor
 from compiler.store.folder import locked_folder
@@ -75,7 +76,7 @@ def package_engines(
     cache = StageCache(cache_folder(), warn=report.warn)
     with disk_errors(output):
         report.begin("check")
-        check_files(before, checkpoint, full=True, digest=cache.digest)
+        check_files(before, checkpoint, by="sha256", digest=cache.digest)
         report.end(f"{len(before.files)} files")
         manifest, parts = _manifest(before, checkpoint, engines)
         if not is_at(output, manifest, cache, report):
@@ -109,4 +110,4 @@ def _manifest(before: Manifest, checkpoint: Path, engines: Path | None) -> tuple
         parts=contents.parts,
         stand_in=contents.stand_in,
     )
-    return draft.model_copy(update={"numerics": numerics}), list(contents.parts)
+    return with_statements(draft.model_copy(update={"numerics": numerics}), contents.parts)

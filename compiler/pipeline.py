@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler import targets
 from compiler.artifact.manifest import MANIFEST, load_manifest
-from compiler.cached import Job, compiled, converted, run_convert, source_digest, written
+from compiler.cached import Job, compiled, converted, run_convert, source_digest, source_if_here, written
 from compiler.delegate import delegate
 from compiler.errors import ArtifactError, ToolchainMissing, UsageError
 from compiler.evidence import judged, referenced
@@ -27,6 +27,7 @@ from compiler.place import disk_errors, finish, normal
 from compiler.report import Silent
 from compiler.requests import prepare
 from compiler.stages import package, verify
+from compiler.stages.statements import with_statements
 from compiler.store.cache import StageCache
 from compiler.store.folder import locked_folder
 from compiler.summary import plan_note
@@ -49,7 +50,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class BuildResult:
     """`manifest` is None where `until` ended the build before there was an artifact. `made`: results that
-    were not cached, by stage.
+    were not cached, by stage. `source`: digest of the source, where the build ended with the plan (None: it was not
+    fetched, and only its bytes could tell).
     """
 
     output: Path
@@ -57,6 +59,7 @@ class BuildResult:
     manifest: Manifest | None
     made: dict[str, int]
     up_to_date: bool = False
+    source: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         manifest = self.manifest
@@ -64,6 +67,7 @@ class BuildResult:
             "output": str(self.output) if manifest else None,
             "digest": manifest.digest if manifest else None,
             "plan_digest": self.plan.digest,
+            "source": self.manifest.model.source_digest if self.manifest else self.source,
             "numerics": manifest.numerics.model_dump(mode="json") if manifest and manifest.numerics else None,
             "made": self.made,
             "up_to_date": self.up_to_date,
@@ -148,7 +152,7 @@ def _build(job: Job) -> BuildResult:
     report.end(plan_note(plan))
     unfinished = BuildResult(request.output, plan, None, job.made)
     if request.until == "plan":
-        return unfinished
+        return replace(unfinished, source=source_if_here(job, prepared))
 
     job.cache.sweep()
     source = source_digest(job, prepared.source, prepared.checkpoint)
@@ -209,6 +213,7 @@ def _packaged(
         parts=parts,
         stand_in=job.toolchain.stand_in or contents.stand_in,
     )
+    draft, parts = with_statements(draft, parts)
     if numerics is not None:
         kept = numerics if contents.repeatable else numerics.model_copy(update={"reference_file": None})
         draft, logits = draft.model_copy(update={"numerics": kept}), None

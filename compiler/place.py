@@ -50,7 +50,7 @@ def finish(job: Job, draft: Manifest, parts: Sequence[Part], who: str | None, lo
         report.end(f"{len(draft.files)} files, {amount(sum(f.size for f in draft.files), 'bytes')}")
         if request.until == job.target.stages[-1]:
             report.begin("verify")
-            check_files(draft, part, full=True, digest=job.cache.digest)
+            check_files(draft, part, by="sha256", digest=job.cache.digest)
             verify.check_layout(draft, part)
             if runs is not None and who is not None:
                 final = with_numerics(draft, measured(job, draft, part, who, runs))
@@ -68,13 +68,14 @@ def finish(job: Job, draft: Manifest, parts: Sequence[Part], who: str | None, lo
 
 def may_replace(output: Path, manifest: Manifest) -> bool:
     """Whether the folder at `output` is this artifact, or one that this artifact is the continuation of: it may then
-    be put right without asking.
+    be put right without asking. Not where it holds more: engines that its command file has made, for one.
     """
     try:
         found = load_manifest(output)
     except ArtifactError:
         return False
-    before = found.engines is not None and not found.engines.files
+    listed = {MANIFEST, *(file.path.partition("/")[0] for file in found.files)}
+    before = found.engines is not None and not found.engines.files and {p.name for p in output.iterdir()} <= listed
     same = (found.plan_digest, found.model.source_digest) == (manifest.plan_digest, manifest.model.source_digest)
     return found == manifest or (before and same)
 
@@ -85,7 +86,7 @@ def is_at(output: Path, manifest: Manifest, cache: StageCache, report: Report) -
     if not path.is_file() or path.read_bytes() != manifest.to_bytes():
         return False
     try:
-        check_files(manifest, output, full=True, digest=cache.digest)
+        check_files(manifest, output, by="sha256", digest=cache.digest)
     except ArtifactError as error:
         report.warn(f"{error.message}\nit is put in place again")
         return False

@@ -96,7 +96,7 @@ def copied(source: Path, target: Path) -> Path:
 def test_a_build_makes_a_whole_artifact(request_for: Callable[..., BuildRequest], tmp_path: Path) -> None:
     heard = Heard()
     result = build(request_for(), heard, toolchain=StandIn())
-    manifest = check_artifact(result.output, full=True)
+    manifest = check_artifact(result.output, by="sha256")
     assert manifest == result.manifest
     assert manifest.stand_in
     assert manifest.numerics is None
@@ -157,7 +157,7 @@ def test_on_another_disk_files_are_copied(
     monkeypatch.setattr(os, "link", refuse)
     result = build(request_for(), toolchain=StandIn())
     assert (result.output / "weights/rank0.safetensors").stat().st_nlink == 1
-    check_artifact(result.output, full=True)
+    check_artifact(result.output, by="sha256")
     assert build(request_for(), toolchain=StandIn()).up_to_date
 
 
@@ -259,7 +259,7 @@ def test_numerics_go_into_the_manifest_and_are_measured_once(
     assert first.manifest.numerics is not None
     assert first.manifest.numerics.reference.startswith("transformers ")
     assert (first.manifest.numerics.kl, first.manifest.numerics.cosine) == (0.0, 1.0)
-    assert check_artifact(first.output, full=True) == first.manifest
+    assert check_artifact(first.output, by="sha256") == first.manifest
     second = build(request_for(), toolchain=Real(), logits=wrong)
     assert (second.made, second.up_to_date) == ({}, True)
 
@@ -310,7 +310,7 @@ def test_another_artifact_is_replaced_only_by_force(request_for: Callable[..., B
     assert tree(tmp_path / "artifact") == before
     result = build(request_for(tp=4, force=True), toolchain=StandIn())
     assert result.manifest is not None
-    assert check_artifact(tmp_path / "artifact", full=True).parallel.tp == 4
+    assert check_artifact(tmp_path / "artifact", by="sha256").parallel.tp == 4
     assert leftovers(tmp_path) == []
 
 
@@ -320,7 +320,7 @@ def test_replacing_works_without_exchanging(
     build(request_for(tp=2), toolchain=StandIn())
     monkeypatch.setattr("compiler.stages.package._exchange", lambda *_: False)
     build(request_for(tp=4, force=True), toolchain=StandIn())
-    assert check_artifact(tmp_path / "artifact", full=True).parallel.tp == 4
+    assert check_artifact(tmp_path / "artifact", by="sha256").parallel.tp == 4
     assert leftovers(tmp_path) == []
 
 

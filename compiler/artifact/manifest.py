@@ -80,12 +80,13 @@ class ArtifactLimits(Strict):
 
 
 class File(Strict):
-    """One file: `size` in bytes, `digest` of its bytes."""
+    """One file: `size` in bytes, `digest` of its bytes, `crc` of the same (store/crc.py; None: not computed)."""
 
     path: InnerPath
     media_type: str
     digest: Sha256
     size: Count
+    crc: Annotated[str, Field(pattern=r"^crc32:[0-9a-f]{8}$")] | None = None
 
 
 class Numerics(Strict):
@@ -169,7 +170,7 @@ class Manifest(Strict):
 
     @property
     def descriptors(self) -> tuple[Descriptor, ...]:
-        return tuple(Descriptor(f.path, f.media_type, f.digest, f.size) for f in self.files)
+        return tuple(Descriptor(f.path, f.media_type, f.digest, f.size, f.crc) for f in self.files)
 
     def to_bytes(self) -> bytes:
         """The bytes of manifest.json: sorted keys, two spaces, one spelling of every number."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from compiler.store.crc import spelled
 from compiler.store.digest import JSON, OCTETS, SAFETENSORS, Descriptor, describe, digest_bytes
 
 _MEDIA = {".json": JSON, ".safetensors": SAFETENSORS}
@@ -47,7 +49,8 @@ def media_type(path: str) -> str:
 
 def written(path: str, data: bytes, *, executable: bool = False) -> Part:
     """A small file that is written with the artifact."""
-    return Part(Descriptor(path, media_type(path), digest_bytes(data), len(data)), data, executable)
+    crc = spelled(zlib.crc32(data))
+    return Part(Descriptor(path, media_type(path), digest_bytes(data), len(data), crc), data, executable)
 
 
 def existing(file: Path, path: str) -> Part:

@@ -5,6 +5,9 @@
     build      plan, convert, build, package       artifact   inspect, verify, generate
     serve      serve                               deploy     deploy
     about      models, doctor                      cache      cache ls, cache clear
+    registry   push, pull, ls, promote, rollback, history, diff, gc
+    trust      sign, scan, preflight               prewarm    prewarm
+    matrix     matrix plan, matrix build, matrix status
 
 Nothing heavy is imported before a command needs it: `--help` answers in a fraction of a second.
 """
@@ -17,7 +20,7 @@ from typing import Annotated
 
 import typer
 
-from compiler.cli import about, artifact, build, cache, deploy, serve
+from compiler.cli import about, artifact, build, cache, deploy, matrix, prewarm, registry, serve, trust
 from compiler.errors import LmiCompileError
 
 COMMANDS = (
@@ -29,12 +32,24 @@ COMMANDS = (
     artifact.inspect,
     artifact.verify,
     artifact.generate,
+    registry.push,
+    registry.pull,
+    registry.ls,
+    registry.promote,
+    registry.rollback,
+    registry.history,
+    registry.diff,
+    registry.gc,
+    trust.sign,
+    trust.scan,
+    trust.preflight,
+    prewarm.prewarm,
     serve.serve,
     deploy.deploy,
     about.doctor,
 )
 """In the order of `--help`."""
-GROUPS = (cache.app,)
+GROUPS = (matrix.app, cache.app)
 
 app = typer.Typer(
     name="lmi-compile",

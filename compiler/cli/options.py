@@ -25,6 +25,12 @@ Command = TypeVar("Command", bound=Callable[..., None])
 Request = TypeVar("Request", bound="PlanRequest")
 
 Json = Annotated[bool, typer.Option("--json", help="For scripts.")]
+RequireSignature = Annotated[
+    Path | None,
+    typer.Option(
+        "--require-signature", help="Only if one of the public keys in this PEM file signed it.", metavar="KEY"
+    ),
+]
 ArtifactArgument = Annotated[Path, typer.Argument(help="Folder of an artifact.", metavar="ARTIFACT")]
 
 

@@ -196,7 +196,7 @@ def load(artifact: str | Path, *, full_check: bool = False, timeout: float = DEF
     from compiler.artifact.check import check_artifact
 
     folder = Path(artifact).absolute()
-    manifest = check_artifact(folder, full=full_check)
+    manifest = check_artifact(folder, by="sha256" if full_check else "size")
     tokenizer, ends = load_tokenizer(folder / "tokenizer"), end_ids(folder / "tokenizer")
     engine = _start(manifest, folder, timeout)
     return Model(engine, Limits(**manifest.limits.model_dump()), int(manifest.model.config["vocab"]), tokenizer, ends)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from compiler.artifact.host import available_memory, free_disk
 from compiler.artifact.isa import isa
 from compiler.report import amount
-from compiler.stages.reference import available_memory
 
 LEAST_TORCH = (2, 11)
 NEURON_INDEX = "https://pip.repos.neuron.amazonaws.com"
@@ -148,9 +148,8 @@ def _package(name: str, remedy: str) -> Finding:
 
 
 def _disk(subject: str, folder: Path) -> Finding:
-    existing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
-    free = shutil.disk_usage(existing).free
+    free = free_disk(folder)
     return Finding(subject, "ok", f"{folder}: {amount(used, 'bytes')} used, {amount(free, 'bytes')} free on its disk")
 
 

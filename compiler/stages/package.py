@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import shutil
@@ -13,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from compiler.artifact.manifest import MANIFEST, ArtifactLimits, File, Manifest, Parallel
 from compiler.artifact.parts import existing
 from compiler.errors import TokenizerError, UsageError
-from compiler.store.folder import remove_folder, try_locked_folder, write_through
+from compiler.store.folder import place as place
 from compiler.store.source import CONFIGS, TEXT
-from compiler.store.writer import disk_full, sync_folder
+from compiler.store.writer import disk_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -132,31 +131,6 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     part.replace(folder / MANIFEST)
 
 
-def place(part: Path, output: Path) -> None:
-    """Make the folder `part`, whose lock the caller holds, the folder `output`; what was there is gone
-    afterwards.
-
-    The two change places in one step where the file system can do that (renameat2 with RENAME_EXCHANGE).
-    Raises OSError.
-    """
-    write_through(part)
-    if output.is_dir() and not any(output.iterdir()):
-        output.rmdir()
-    if not output.exists():
-        part.rename(output)
-    else:
-        # The lock on the old folder keeps others away from the name `part` until it is removed.
-        with try_locked_folder(output):
-            if not _exchange(part, output):
-                gone = part.with_name(f"{part.name}.old")
-                remove_folder(gone)
-                output.rename(gone)
-                part.rename(output)
-                gone.rename(part)
-            remove_folder(part)
-    sync_folder(output.parent)
-
-
 def _link(source: Path, target: Path) -> bool:
     """Only files that nobody may write are shared: what is changed in one place would change in the other."""
     if source.stat().st_mode & 0o222 or source.is_symlink():
@@ -196,17 +170,3 @@ def _copy_some(read: int, write: int, count: int) -> int:
         if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
     return os.sendfile(write, read, None, count)
-
-
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two folders in one step (renameat2(2)); False where that is not possible here."""
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError):
-        return False
-    done: int = rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
-    return done == 0

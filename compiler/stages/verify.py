@@ -73,7 +73,7 @@ def verify(
         if progress is not None:
             progress(done, total)
 
-    check_files(manifest, folder, full=True, digest=digest, progress=advance)
+    check_files(manifest, folder, by="sha256", digest=digest, progress=advance)
     check_layout(manifest, folder)
     runs = logits or logits_of(manifest, max_memory)
     if manifest.stand_in or runs is None:

@@ -1,4 +1,4 @@
-"""One safetensors file, written from front to back by one writer, with its sha256 computed on the way.
+"""One safetensors file, written from front to back by one writer, with its sha256 and CRC computed on the way.
 
     8 bytes length | JSON header, padded with spaces | data, beginning at a multiple of 64 bytes, without
     holes
@@ -22,11 +22,13 @@ import hashlib
 import json
 import os
 import shutil
+import zlib
 from math import prod
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from compiler.errors import DiskFullError, ResourceError
 from compiler.ir.lazy import ITEMSIZE
+from compiler.store.crc import spelled
 from compiler.store.digest import SAFETENSORS, Descriptor
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ class RankFile:
         self.header = encode_header(tensors)
         self.size = len(self.header) + sum(prod(shape) * ITEMSIZE[dtype] for _, dtype, shape in tensors)
         self._part = path.with_name(path.name + _PART)
-        self._hash = hashlib.sha256()
+        self._hash, self._crc = hashlib.sha256(), 0
         self._written = self._flushed = 0
         self._file = -1
 
@@ -110,6 +112,7 @@ class RankFile:
     def append(self, data: bytes | memoryview) -> None:
         """Hash and write the next bytes. Raises DiskFullError."""
         self._hash.update(data)
+        self._crc = zlib.crc32(data, self._crc)
         view = memoryview(data).cast("B")
         try:
             while view.nbytes:
@@ -118,7 +121,7 @@ class RankFile:
             self._full(error)
         self._written += memoryview(data).nbytes
         if self._written - self._flushed >= _FLUSH_EVERY:
-            _start_writeback(self._file, self._flushed, self._written - self._flushed)
+            start_writeback(self._file, self._flushed, self._written - self._flushed)
             self._flushed = self._written
 
     def __exit__(
@@ -137,7 +140,8 @@ class RankFile:
             self._remove()
             raise
         os.close(self._file)
-        self.descriptor = Descriptor(self.path.name, SAFETENSORS, "sha256:" + self._hash.hexdigest(), self.size)
+        digest = "sha256:" + self._hash.hexdigest()
+        self.descriptor = Descriptor(self.path.name, SAFETENSORS, digest, self.size, spelled(self._crc))
 
     def sync(self) -> None:
         """Wait until everything written so far is on disk. Raises DiskFullError."""
@@ -214,7 +218,7 @@ if _sync_file_range is not None:
     _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
-def _start_writeback(file: int, offset: int, nbytes: int) -> None:
+def start_writeback(file: int, offset: int, nbytes: int) -> None:
     """Start writing dirty pages without waiting (Linux, sync_file_range(2)); only a hint, so errors do not
     matter."""
     if _sync_file_range is not None:

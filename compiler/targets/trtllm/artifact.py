@@ -40,7 +40,8 @@ def contents(plan: Planned, made: Made) -> Contents:
 def _checkpoint(plan: Planned, made: Made) -> Contents:
     image = image_of(plan.options)
     files = [part.inside(CHECKPOINT) for part in made.weights]
-    place = image_uri(image.tag, _REGION) if image else None
+    whole = plan.options.image if "/" in plan.options.image else ""  # in a registry of the user's choice
+    place = whole or (image_uri(image.tag, _REGION) if image else None)
     finish = written(SCRIPT, script(flags_of(plan), place), executable=True)
     section = _section(plan, made, image, checkpoint_files=tuple(sorted(part.path for part in files)))
     return Contents([*files, finish, *made.tokenizer], "engines", section)

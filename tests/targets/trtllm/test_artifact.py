@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 import recipes
 from compiler.artifact.manifest import Manifest, load_manifest
@@ -117,6 +119,33 @@ def test_a_wrong_layout_is_noticed_before_any_toolchain(
     assert not request_for().output.exists()
 
 
+def test_what_transformers_lacks_is_judged_against_the_decoder(request_for: Requests) -> None:
+    manifest = build(request_for(case="internlm2", until="judge")).manifest
+    assert manifest is not None
+    assert manifest.numerics is not None
+    assert manifest.numerics.reference == "decoder"
+
+
+def test_verify_computes_and_does_not_believe_digests(request_for: Requests) -> None:
+    """Rank files whose digests are right, and whose gate and up have changed places."""
+    output = build(request_for(case="llama", until="judge")).output
+    manifest = json.loads((output / "manifest.json").read_bytes())
+    for file in manifest["files"]:
+        path = output / file["path"]
+        if path.name.startswith("rank"):
+            tensors = load_file(path)
+            gates = {name: tensors[name.replace(".fc.", ".gate.")] for name in tensors if ".fc." in name}
+            ups = {name.replace(".fc.", ".gate."): tensors[name] for name in gates}
+            path.unlink()  # the cache has the same file
+            save_file({**tensors, **gates, **ups}, path)
+            file.update(size=path.stat().st_size, digest=sha256_file(path))
+            manifest["engines"]["checkpoint"][path.name] = file["digest"]
+    (output / "manifest.json").unlink()
+    (output / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(NumericsError, match="kl_median"):
+        verify(output)
+
+
 @pytest.mark.parametrize(
     ("image", "version", "folder", "more"),
     [
@@ -174,21 +203,32 @@ def test_the_command_file_ends_with_the_same_artifact(
     subprocess.run([request_for().output / "build-engines.sh", "--workers", "2"], check=True, cwd="/")
     direct = build(request_for(output=tmp_path / "direct"))
     assert tree(tmp_path / "artifact-engines") == tree(direct.output)
-    # The same build goes on from the checkpoint where it is, too.
+    # The same build goes on from the checkpoint where it is, too; but not over engines that somebody waited for.
+    with pytest.raises(UsageError, match="holds another artifact"):
+        build(request_for())
+    assert (request_for().output / "engines/rank0.engine").exists()
+    shutil.rmtree(request_for().output / "engines")
     assert build(request_for()).manifest == direct.manifest
 
 
+@pytest.mark.parametrize(
+    ("image", "registry"),
+    [
+        ("0.28.0-tensorrtllm0.9.0-cu122", "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference"),
+        ("localhost:5000/mirror:0.28.0-tensorrtllm0.9.0-cu122", "localhost:5000/mirror"),
+    ],
+)
 def test_in_an_image_the_command_file_runs_itself(
-    request_for: Requests, toolchain: Path, monkeypatch: pytest.MonkeyPatch
+    request_for: Requests, toolchain: Path, monkeypatch: pytest.MonkeyPatch, image: str, registry: str
 ) -> None:
     (toolchain / "trtllm-build").unlink()
     (toolchain / "docker").write_text('#!/bin/sh\nprintf "%s\\n" "$@" >"$0.log"\n')
     (toolchain / "docker").chmod(0o755)
-    left_by(request_for(options=TargetOptions(image="0.28.0-tensorrtllm0.9.0-cu122")))
+    left_by(request_for(options=TargetOptions(image=image)))
     subprocess.run([request_for().output / "build-engines.sh", "--docker", "--workers", "4"], check=True)
     line = (toolchain / "docker.log").read_text().splitlines()
     assert line[-4:] == [
-        "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.28.0-tensorrtllm0.9.0-cu122",
+        f"{registry}:0.28.0-tensorrtllm0.9.0-cu122",
         "./build-engines.sh",
         "--workers",
         "4",

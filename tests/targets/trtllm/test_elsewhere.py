@@ -36,7 +36,8 @@ model = pathlib.Path(volumes["/opt/ml/model"], "tensorrt_llm")
 for rank in range(tp):
     (model / "1" / f"m_float16_tp{{tp}}_rank{{rank}}.engine").write_text("no engine")
 (model / "1" / "config.json").write_text(json.dumps({{"builder_config": {{}}, "version": "0.7.1+stand-in"}}))
-(model / "config.pbtxt").write_text('name: "tensorrt_llm"\\nmodel_transaction_policy {{ decoupled: True }}\\n')
+path = 'parameters: {{ key: "gpt_model_path" value: {{ string_value: "/tmp/trtllm/tensorrt_llm/1" }} }}'
+(model / "config.pbtxt").write_text('name: "tensorrt_llm"\\nmodel_transaction_policy {{ decoupled: True }}\\n' + path)
 """
 
 
