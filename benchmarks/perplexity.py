@@ -54,19 +54,14 @@ WAYS: tuple[tuple[str, Scheme, QuantisedLinear], ...] = (
 def planted(folder: Path, out: Path) -> tuple[ModelConfig, dict[TensorId, Lazy], Checkpoint]:
     """The model in `folder` with outliers: its canonical tensors as a checkpoint of float32 in `out`."""
     config, tensors = model_config(folder), canonical_weights(folder)
-    assert all(kind.mlp != "moe" for kind in config.layer_kinds), "dense models"
     rng = np.random.default_rng(0)
     changed = dict(tensors)
     for layer, kind in enumerate(config.layer_kinds):
-        scales = {}
-        for group in groups(config, kind):
-            # Only behind norms; elsewhere ones, of a shape that fits.
-            heads = (config.kv_heads, config.head_dim)
-            scales[group.name] = np.ones(heads if group.name == "attn.o" else 1, np.float32)
-            if group.divides.endswith("norm"):
-                scales[group.name] = np.ones(config.hidden, np.float32)
-                scales[group.name][rng.choice(config.hidden, OUTLIERS, replace=False)] = 1 / TIMES
-        factors, _ = layer_factors(config, kind, scales)
+        behind_norms = [group for group in groups(config, kind) if group.divides.endswith("norm")]
+        scales = {group.name: np.ones(config.hidden, np.float32) for group in behind_norms}
+        for s in scales.values():
+            s[rng.choice(config.hidden, OUTLIERS, replace=False)] = 1 / TIMES
+        factors, _ = layer_factors(config, behind_norms, scales)
         for tensor, values in tensors.items():
             if tensor.layer == layer and tensor.role in factors:
                 changed[tensor] = apply(config, tensor.role, tensor.part, values, factors[tensor.role])

@@ -26,8 +26,8 @@ what it sees is what it saw.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,13 +107,26 @@ def groups(config: ModelConfig, kind: LayerKind) -> tuple[Smooth, ...]:
     return tuple(found)
 
 
-def layer_scales(config: ModelConfig, kind: LayerKind, maxima: Mapping[str, Maxima], alpha: float) -> dict[str, Values]:
-    """s of every group of one layer, by the group's name; `maxima` by role. Axes: the table above.
+def folded(found: Sequence[Smooth]) -> tuple[Smooth, ...]:
+    """Those that cost nothing when the model runs: something in front of the layers is divided."""
+    return tuple(group for group in found if group.divides)
+
+
+def explicit(found: Sequence[Smooth]) -> tuple[Smooth, ...]:
+    """All, with only norms divided: for toolchains whose kernels divide the inputs of `o` and `down` themselves."""
+    return tuple(group if group.divides.endswith("norm") else replace(group, divides="") for group in found)
+
+
+def layer_scales(
+    config: ModelConfig, found: Sequence[Smooth], maxima: Mapping[str, Maxima], alpha: float
+) -> dict[str, Values]:
+    """s of the groups of one layer, by the group's name; `maxima` by role. Axes: the table above; those of the whole
+    input where the input itself is divided.
 
     Raises UsageError (alpha).
     """
     scales = {}
-    for group in groups(config, kind):
+    for group in found:
         inputs = np.maximum.reduce([_shared(group, maxima[role].inputs, config) for role in group.into])
         columns = np.maximum.reduce([_shared(group, maxima[role].columns, config) for role in group.into])
         scales[group.name] = smoothing_scales(inputs, columns, alpha)
@@ -121,7 +134,7 @@ def layer_scales(config: ModelConfig, kind: LayerKind, maxima: Mapping[str, Maxi
 
 
 def layer_factors(
-    config: ModelConfig, kind: LayerKind, scales: Mapping[str, Values]
+    config: ModelConfig, found: Sequence[Smooth], scales: Mapping[str, Values]
 ) -> tuple[dict[str, Factors], dict[str, Values]]:
     """Of one layer: the factors of every tensor that smoothing changes, by role; and what divides inputs at run time,
     by the role that reads them.
@@ -129,7 +142,7 @@ def layer_factors(
     divisors: dict[str, Values] = {}
     columns: dict[str, Values] = {}
     smoothers: dict[str, Values] = {}
-    for group in groups(config, kind):
+    for group in found:
         s = scales[group.name]
         for role in (*group.into, *group.followers):
             columns[role] = np.repeat(s, config.heads // config.kv_heads, 0) if group.divides == "attn.v" else s

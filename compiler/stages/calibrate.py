@@ -84,9 +84,11 @@ def calibrate(
     work.mkdir(parents=True, exist_ok=True)
     stream = 4 * samples.tokens * config.hidden
     first = _done(work, config.layers, stream)
-    if first is None:
-        for left in work.iterdir():
+    kept = set() if first is None else {f"x-{first}", *(f"layer-{layer}.safetensors" for layer in range(first))}
+    for left in work.iterdir():
+        if left.name not in kept:
             left.unlink()
+    if first is None:
         spill.check_room(work, 2 * stream)
         _embed(model, samples, work / "x-0")
         first = 0

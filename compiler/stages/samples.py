@@ -63,7 +63,8 @@ def read_samples(
 ) -> Samples:
     """At most `count` samples of at most `length` tokens. `file` None: the text `own` of this project.
 
-    `tokenizer`: a tokenizer.json, not needed for `input_ids`. `vocab`: rows of the model's embedding.
+    `tokenizer`: a tokenizer.json, not needed for `input_ids`. `vocab`: rows of the model's embedding; `length`: no more
+    than its positions.
     Raises CalibrationError (missing, empty, too short, not JSON, ids that the model does not have), TokenizerError.
     """
     name, data = (file.name, _bytes(file)) if file else (f"built-in {own}", _own(own))

@@ -26,7 +26,7 @@ from compiler.ir.lazy import ITEMSIZE, whole
 from compiler.ir.ops import run
 from compiler.ir.roles import TensorId, axis_sizes, linear_axes
 from compiler.quant import int8
-from compiler.quant.groups import Factors, Maxima, apply, groups, layer_factors, layer_scales, quantised_roles
+from compiler.quant.groups import Factors, Maxima, apply, folded, groups, layer_factors, layer_scales, quantised_roles
 from compiler.store import spill
 from compiler.store.cast import cast_bits
 from compiler.store.checkpoint import Checkpoint, SourceTensor
@@ -138,17 +138,14 @@ def beside(
 def _factors(
     config: ModelConfig, kind: LayerKind, layer: int, maxima: Mapping[str, Values] | None, alpha: float
 ) -> dict[str, Factors]:
-    """Of smoothing. What nothing in front of a layer could be divided by stays as it is: nothing is divided later."""
+    """Of smoothing, as far as it costs nothing later: where nothing in front can be divided, nothing is smoothed."""
     assert maxima is not None, "a scheme that smooths needs maxima"
     own = {
         role: Maxima(maxima[f"layers.{layer}.{role}.inputs"], maxima[f"layers.{layer}.{role}.columns"])
         for role in quantised_roles(config, kind)
     }
-    scales = layer_scales(config, kind, own, alpha)
-    for group in groups(config, kind):
-        if not group.divides:
-            scales[group.name] = np.ones_like(scales[group.name])
-    return layer_factors(config, kind, scales)[0]
+    found = folded(groups(config, kind))
+    return layer_factors(config, found, layer_scales(config, found, own, alpha))[0]
 
 
 def _matrix(config: ModelConfig, tensor: TensorId, tensors: Mapping[TensorId, Lazy]) -> Lazy:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +14,12 @@ from compiler.decoder.forward import forward
 from compiler.ir.config import LayerKind, ModelConfig
 from compiler.ir.roles import layer_roles, linear_axes
 from compiler.quant.groups import (
+    Factors,
     Maxima,
     Smooth,
     apply,
+    explicit,
+    folded,
     groups,
     layer_factors,
     layer_scales,
@@ -39,16 +42,20 @@ def _maxima(config: ModelConfig, kind: LayerKind, weights: Mapping[str, Values],
     return found
 
 
+@pytest.mark.parametrize("way", [tuple, folded, explicit])
 @pytest.mark.parametrize("case", TINY)
-def test_smoothing_changes_no_logit(case: str, tiny_checkpoint: Callable[[str], Path]) -> None:
+def test_smoothing_changes_no_logit(
+    case: str, way: Callable[[Sequence[Smooth]], Sequence[Smooth]], tiny_checkpoint: Callable[[str], Path]
+) -> None:
     folder = tiny_checkpoint(case)
     config = model_config(case)
     tensors = canonical_weights(folder)
     smoothed = dict(tensors)
     for layer, kind in enumerate(config.layer_kinds):
         own = {t.role: v for t, v in tensors.items() if t.layer == layer and t.part == "weight"}
-        scales = layer_scales(config, kind, _maxima(config, kind, own, layer), 0.5)
-        factors, divided = layer_factors(config, kind, scales)
+        found = way(groups(config, kind))
+        scales = layer_scales(config, found, _maxima(config, kind, own, layer), 0.5)
+        factors, divided = layer_factors(config, found, scales)
         for tensor, values in tensors.items():
             if tensor.layer == layer and tensor.role in factors:
                 smoothed[tensor] = apply(config, tensor.role, tensor.part, values, factors[tensor.role])
@@ -56,11 +63,11 @@ def test_smoothing_changes_no_logit(case: str, tiny_checkpoint: Callable[[str], 
         for role, s in divided.items():
             # Nothing in front takes this division: here the weight does, in place of the kernel.
             weight = next(t for t in smoothed if (t.layer, t.role, t.part) == (layer, role, "weight"))
-            smoothed[weight] = smoothed[weight] / s
+            smoothed[weight] = apply(config, role, "weight", smoothed[weight], Factors(columns=1 / s))
     token_ids = torch.randint(0, config.vocab, (2, 23), generator=torch.Generator().manual_seed(1))
     expected = forward(config, joined(config, tensors), token_ids)
     found = forward(config, joined(config, smoothed), token_ids)
-    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert (found - expected).abs().max() < 2e-5 * expected.abs().max()
 
 
 @pytest.mark.parametrize("case", TINY)
@@ -104,7 +111,7 @@ def test_one_scale_serves_all_experts_from_the_largest_of_them() -> None:
         shape = [sizes[axis] for axis in (*lead, *inner)]
         maxima[role] = Maxima(*(rng.uniform(1, 2, shape).astype(np.float32) for _ in range(2)))
     maxima["moe.up"].columns[5, 3] = 400
-    scales = layer_scales(config, kind, maxima, 0.5)
+    scales = layer_scales(config, groups(config, kind), maxima, 0.5)
     x = max(maxima["moe.gate"].inputs[:, 3].max(), maxima["moe.up"].inputs[:, 3].max())
     np.testing.assert_allclose(scales["moe.gate"][3], (x / 400) ** 0.5, rtol=1e-6)
     assert scales["moe.gate"].shape == (64,)
@@ -123,9 +130,20 @@ def test_query_heads_of_one_kv_head_have_one_scale() -> None:
     }
     maxima["attn.o"].inputs[6, 2] = 100
     kind = config.layer_kinds[0]
-    scales = layer_scales(config, kind, maxima, 0.5)
+    scales = layer_scales(config, groups(config, kind), maxima, 0.5)
     assert scales["attn.o"].shape == (2, 16)
     assert scales["attn.o"][1, 2] == 10
-    factors, _ = layer_factors(config, kind, scales)
+    factors, _ = layer_factors(config, groups(config, kind), scales)
     assert factors["attn.o"].columns is not None
     assert factors["attn.o"].columns[:, 2].tolist() == [1, 1, 1, 1, 10, 10, 10, 10]
+
+
+def test_a_kernel_that_divides_has_a_scale_for_every_head() -> None:
+    config = model_config("llama")
+    kept = explicit(groups(config, config.layer_kinds[0]))
+    assert [group.divides for group in kept] == ["attn.norm", "mlp.norm", "", ""]
+    maxima = {"attn.o": Maxima(np.arange(1, 129, dtype=np.float32).reshape(8, 16), np.ones((8, 16), np.float32))}
+    scales = layer_scales(config, kept[2:3], maxima, 0.5)
+    np.testing.assert_allclose(scales["attn.o"], maxima["attn.o"].inputs ** 0.5, rtol=1e-6)
+    factors, smoothers = layer_factors(config, kept[2:3], scales)
+    assert smoothers.keys() == factors.keys() == {"attn.o"}

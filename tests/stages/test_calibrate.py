@@ -25,7 +25,7 @@ from compiler.ir.account import account
 from compiler.ir.config import ModelConfig
 from compiler.ir.lazy import Lazy
 from compiler.ir.roles import TensorId, linear_axes
-from compiler.quant.groups import Maxima, layer_scales, quantised_roles
+from compiler.quant.groups import Maxima, groups, layer_scales, quantised_roles
 from compiler.stages.calibrate import RESULT, calibrate
 from compiler.stages.samples import Samples
 from compiler.store.checkpoint import Checkpoint, open_checkpoint
@@ -88,7 +88,9 @@ def test_every_linear_layer_has_its_maxima(case: str, tiny_checkpoint: Folders, 
             assert found[f"{name}.inputs"].max() > 0
             expected |= {f"{name}.{what}" for what in ("inputs", "outputs", "rows", "columns")}
             maxima[role] = Maxima(found[f"{name}.inputs"], found[f"{name}.columns"])
-        assert all(np.isfinite(s).all() for s in layer_scales(model.config, kind, maxima, 0.5).values())
+        assert all(
+            np.isfinite(s).all() for s in layer_scales(model.config, groups(model.config, kind), maxima, 0.5).values()
+        )
     assert set(found) == expected
     assert not list((tmp_path / "work").iterdir())
 
@@ -290,7 +292,7 @@ def test_dead_channels_are_counted_and_get_no_scale(tiny_checkpoint: Folders, tm
         role: Maxima(found[f"layers.1.{role}.inputs"], found[f"layers.1.{role}.columns"])
         for role in quantised_roles(model.config, model.config.layer_kinds[1])
     }
-    scales = layer_scales(model.config, model.config.layer_kinds[1], maxima, 0.5)
+    scales = layer_scales(model.config, groups(model.config, model.config.layer_kinds[1]), maxima, 0.5)
     assert scales["mlp.down"][:5].tolist() == [1] * 5
     assert (scales["mlp.down"][5:] != 1).all()
 

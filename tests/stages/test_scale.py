@@ -19,7 +19,7 @@ from compiler.decoder.quantised import QuantisedLinear, experts, per_token, weig
 from compiler.errors import CheckpointError, MemoryCeilingError
 from compiler.ir.lazy import Lazy, read, whole
 from compiler.ir.roles import TensorId, linear_axes
-from compiler.quant.groups import Maxima, apply, groups, layer_factors, layer_scales, quantised_roles
+from compiler.quant.groups import Maxima, apply, folded, groups, layer_factors, layer_scales, quantised_roles
 from compiler.quant.schemes import SCHEMES, Scheme
 from compiler.stages.calibrate import RESULT as MAXIMA
 from compiler.stages.convert import convert
@@ -89,10 +89,9 @@ def _smoothed(model: Opened, weights: dict[TensorId, Values], maxima: dict[str, 
             role: Maxima(maxima[f"layers.{layer}.{role}.inputs"], maxima[f"layers.{layer}.{role}.columns"])
             for role in quantised_roles(config, kind)
         }
-        scales = layer_scales(config, kind, own, 0.5)
-        for group in groups(config, kind):
-            scales[group.name] = scales[group.name] if group.divides else np.ones_like(scales[group.name])
-        factors, _ = layer_factors(config, kind, scales)
+        found_groups = folded(groups(config, kind))
+        scales = layer_scales(config, found_groups, own, 0.5)
+        factors, _ = layer_factors(config, found_groups, scales)
         for tensor, values in weights.items():
             if tensor.layer == layer and tensor.role in factors:
                 found[tensor] = apply(config, tensor.role, tensor.part, values, factors[tensor.role])
