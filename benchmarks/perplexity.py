@@ -102,7 +102,7 @@ def run(case: str, work: Path, steps: int) -> None:
             stored = StoredModel(config, tensors, checkpoint)
             verdict = gate.measure(stored, [out / plan.file for plan in plans], kernels, held_out)
             try:
-                gate.judge(verdict, scheme.limits)
+                gate.judge(verdict, scheme.tolerance)
                 said = "passes"
             except NumericsError:
                 said = "refused"

@@ -18,7 +18,7 @@ Search = Literal["", "smooth", "awq"]
 
 
 @dataclass(frozen=True)
-class Limits:
+class Tolerance:
     """What the numerics gate lets pass, against the unquantised model.
 
     `perplexity`: increase on held-out text, as a share; `kl`: mean divergence of the next token, in nats; `cosine`: of
@@ -40,7 +40,7 @@ class Scheme:
     activations: Format
     activation_scales: Per
     search: Search
-    limits: Limits
+    tolerance: Tolerance
 
     @property
     def calibrated(self) -> bool:
@@ -52,9 +52,9 @@ class Scheme:
         return {"int8": 8, "fp8": 8, "int4": 4, "float": 16}[self.weights]
 
 
-_CLOSE = Limits(perplexity=0.005, kl=0.005, cosine=0.999)
-_EIGHT_BITS = Limits(perplexity=0.02, kl=0.02, cosine=0.99)
-_FOUR_BITS = Limits(perplexity=0.08, kl=0.08, cosine=0.97)
+_CLOSE = Tolerance(perplexity=0.005, kl=0.005, cosine=0.999)
+_EIGHT_BITS = Tolerance(perplexity=0.02, kl=0.02, cosine=0.99)
+_FOUR_BITS = Tolerance(perplexity=0.08, kl=0.08, cosine=0.97)
 
 SCHEMES = {
     scheme.name: scheme
@@ -66,7 +66,7 @@ SCHEMES = {
         Scheme("fp8", "fp8", "channel", "fp8", "token", "", _EIGHT_BITS),
     )
 }
-"""By the name that `--quant` takes. Limits are those of the finest mode; a coarser one does not get wider ones."""
+"""By the name that `--quant` takes. Tolerance are those of the finest mode; a coarser one does not get wider ones."""
 
 
 def check_scheme(scheme: Scheme, config: ModelConfig, tp: int) -> None:

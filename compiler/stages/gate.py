@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from compiler.decoder.kernels import Kernels
     from compiler.ir.config import Activation
-    from compiler.quant.schemes import Limits
+    from compiler.quant.schemes import Tolerance
     from compiler.stages.samples import Samples
 
 VERSION = 1
@@ -90,19 +90,21 @@ def measure(
         return _measure(model, files, _wide(kernels), samples, progress)
 
 
-def judge(verdict: Verdict, limits: Limits) -> None:
+def judge(verdict: Verdict, tolerance: Tolerance) -> None:
     """Raises NumericsError that names every figure beyond its limit, and every part of a layer that is."""
     problems = []
-    if not verdict.increase <= limits.perplexity:
+    if not verdict.increase <= tolerance.perplexity:
         problems.append(
             f"perplexity {verdict.perplexity_float:.4g} becomes {verdict.perplexity:.4g} ({verdict.increase:+.2%}), "
-            f"expected at most {limits.perplexity:+.2%}"
+            f"expected at most {tolerance.perplexity:+.2%}"
         )
-    if not verdict.kl <= limits.kl:
-        problems.append(f"KL divergence {verdict.kl:.3g}, expected at most {limits.kl:g}")
-    wrong = sorted((part for part in verdict.parts if not part.cosine >= limits.cosine), key=lambda part: part.cosine)
+    if not verdict.kl <= tolerance.kl:
+        problems.append(f"KL divergence {verdict.kl:.3g}, expected at most {tolerance.kl:g}")
+    wrong = sorted(
+        (part for part in verdict.parts if not part.cosine >= tolerance.cosine), key=lambda part: part.cosine
+    )
     problems += [
-        f"`{part.name}`: cosine {part.cosine:.5f}, expected at least {limits.cosine:g} (off by {part.relative:.1%}, "
+        f"`{part.name}`: cosine {part.cosine:.5f}, expected at least {tolerance.cosine:g} (off by {part.relative:.1%}, "
         f"output {part.channel} most)"
         for part in wrong[:10]
     ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from compiler.quant.schemes import Limits
+    from compiler.quant.schemes import Tolerance
     from compiler.stages.gate import PartError, Verdict
 
 _BAR, _GAP, _HEIGHT = 10, 3, 220
@@ -40,14 +40,14 @@ def as_text(verdict: Verdict) -> str:
     return "\n".join([whole, *parts])
 
 
-def as_html(verdict: Verdict, limits: Limits, title: str) -> str:
-    """The page: figures beside their limits, the error of every part as a plot, and of the worst as a table."""
-    lost = not verdict.increase <= limits.perplexity
+def as_html(verdict: Verdict, tolerance: Tolerance, title: str) -> str:
+    """The page: figures beside their tolerance, the error of every part as a plot, and of the worst as a table."""
+    lost = not verdict.increase <= tolerance.perplexity
     figures = [
         ("perplexity, float", f"{verdict.perplexity_float:.5g}", "", False),
         ("perplexity, quantised", f"{verdict.perplexity:.5g}", "", False),
-        ("increase", f"{verdict.increase:+.2%}", f"{limits.perplexity:+.2%}", lost),
-        ("KL divergence, nats", f"{verdict.kl:.3g}", f"{limits.kl:g}", not verdict.kl <= limits.kl),
+        ("increase", f"{verdict.increase:+.2%}", f"{tolerance.perplexity:+.2%}", lost),
+        ("KL divergence, nats", f"{verdict.kl:.3g}", f"{tolerance.kl:g}", not verdict.kl <= tolerance.kl),
         ("same first choice", f"{verdict.top1_agreement:.1%}", "", False),
         ("tokens", str(verdict.tokens), "", False),
     ]
@@ -55,7 +55,7 @@ def as_html(verdict: Verdict, limits: Limits, title: str) -> str:
         f"<tr{_over(over)}><td>{name}</td><td>{value}</td><td>{limit}</td></tr>" for name, value, limit, over in figures
     )
     parts = "".join(
-        f"<tr{_over(not part.cosine >= limits.cosine)}><td>{escape(part.name)}</td><td>{part.relative:.3%}</td>"
+        f"<tr{_over(not part.cosine >= tolerance.cosine)}><td>{escape(part.name)}</td><td>{part.relative:.3%}</td>"
         f"<td>{part.cosine:.6f}</td><td>{part.channel}</td></tr>"
         for part in worst(verdict, 20)
     )
@@ -68,8 +68,8 @@ What is beyond its limit is bold.</p>
 <table><tr><th></th><th>found</th><th>at most</th></tr>{rows}</table>
 <h2>Error of every part of every layer</h2>
 <p>|quantised - float| / |float| of what the part adds, given the same input; logarithmic.
-Red: cosine below {limits.cosine:g}.</p>
-{_plot(verdict.parts, limits)}
+Red: cosine below {tolerance.cosine:g}.</p>
+{_plot(verdict.parts, tolerance)}
 <h2>The furthest off</h2>
 <table><tr><th>part</th><th>relative error</th><th>cosine</th><th>output channel most off</th></tr>{parts}</table>
 </body></html>
@@ -80,7 +80,7 @@ def _over(over: bool) -> str:
     return ' class="over"' if over else ""
 
 
-def _plot(parts: Sequence[PartError], limits: Limits) -> str:
+def _plot(parts: Sequence[PartError], tolerance: Tolerance) -> str:
     low, high = _DECADES
     width = 50 + len(parts) * (_BAR + _GAP)
     shapes = []
@@ -92,7 +92,7 @@ def _plot(parts: Sequence[PartError], limits: Limits) -> str:
         size = log10(max(part.relative, 10.0**low)) if isfinite(part.relative) else high
         height = max(_HEIGHT * (min(size, high) - low) / (high - low), 1)
         shapes.append(
-            f'<rect{_over(not part.cosine >= limits.cosine)} x="{50 + i * (_BAR + _GAP)}" '
+            f'<rect{_over(not part.cosine >= tolerance.cosine)} x="{50 + i * (_BAR + _GAP)}" '
             f'y="{_HEIGHT + 10 - height:.1f}" width="{_BAR}" height="{height:.1f}">'
             f"<title>{escape(part.name)}: {part.relative:.3%}</title></rect>"
         )

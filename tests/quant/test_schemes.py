@@ -20,7 +20,7 @@ def test_what_needs_text() -> None:
 
 def test_fewer_bits_may_cost_more() -> None:
     by_bits = sorted(SCHEMES.values(), key=lambda scheme: (-scheme.weight_bits, scheme.activations != "float"))
-    costs = [scheme.limits.perplexity for scheme in by_bits]
+    costs = [scheme.tolerance.perplexity for scheme in by_bits]
     assert costs == sorted(costs)
 
 

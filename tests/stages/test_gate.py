@@ -14,7 +14,7 @@ from compiler.decoder.forward import forward
 from compiler.decoder.kernels import Kernels
 from compiler.decoder.quantised import experts, per_token
 from compiler.errors import NumericsError
-from compiler.quant.schemes import SCHEMES, Limits
+from compiler.quant.schemes import SCHEMES, Tolerance
 from compiler.stages.gate import Verdict, judge, measure
 from compiler.stages.samples import HELD_OUT, Samples, read_samples
 from compiler.stages.scale import RESULT, make_scales
@@ -26,7 +26,7 @@ from tests.weights import rank_weights
 
 Folders = Callable[[str], Path]
 INT8 = SCHEMES["int8-weight"]
-LOOSE = Limits(perplexity=0.05, kl=0.05, cosine=0.99)
+LOOSE = Tolerance(perplexity=0.05, kl=0.05, cosine=0.99)
 
 
 def _quantised(model: Opened, folder: Path, tp: int) -> list[Path]:
@@ -113,11 +113,11 @@ def test_what_is_broken_in_one_layer_of_one_rank_is_named(
     mutate(tensors)
     save_file(tensors, files[2])
     verdict = _measured(model, files)
-    beyond = {error.name for error in verdict.parts if not error.cosine >= INT8.limits.cosine}
+    beyond = {error.name for error in verdict.parts if not error.cosine >= INT8.tolerance.cosine}
     # A NaN spreads to what follows in the files' own stream, but not to the parts on the float model's.
     assert beyond == {part}
     with pytest.raises(NumericsError, match=f"`{part}`: cosine") as caught:
-        judge(verdict, INT8.limits)
+        judge(verdict, INT8.tolerance)
     assert caught.value.exit_code == 8
 
 
@@ -130,16 +130,16 @@ def test_tokens_in_int8_are_measured_too(tiny_checkpoint: Folders, tmp_path: Pat
     judge(both, LOOSE)
 
 
-def test_the_limits_are_limits() -> None:
+def test_what_is_tolerated_passes_and_no_more() -> None:
     fine = Verdict((), 10, "sha256:0", kl=0.01, top1_agreement=1.0, perplexity_float=10.0, perplexity=10.1)
-    judge(fine, Limits(0.011, 0.01, 0.9))
+    judge(fine, Tolerance(0.011, 0.01, 0.9))
     with pytest.raises(NumericsError, match=r"perplexity 10 becomes 10.1 \(\+1.00%\), expected at most \+0.50%"):
-        judge(fine, Limits(0.005, 0.01, 0.9))
+        judge(fine, Tolerance(0.005, 0.01, 0.9))
     with pytest.raises(NumericsError, match=r"KL divergence 0.01, expected at most 0.005"):
-        judge(fine, Limits(0.011, 0.005, 0.9))
+        judge(fine, Tolerance(0.011, 0.005, 0.9))
     broken = Verdict((), 10, "sha256:0", float("nan"), 0.0, 10.0, float("nan"))
     with pytest.raises(NumericsError, match="lost too much"):
-        judge(broken, Limits(1e9, 1e9, 0))
+        judge(broken, Tolerance(1e9, 1e9, 0))
 
 
 def test_a_verdict_is_data(tiny_checkpoint: Folders, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-from compiler.quant.schemes import Limits
+from compiler.quant.schemes import Tolerance
 from compiler.stages.gate import PartError, Verdict
 from compiler.stages.gate_report import as_html, as_text, worst
 
@@ -13,7 +13,7 @@ PARTS = (
     PartError("layers.1.mlp", float("inf"), 0.0, 8),
 )
 VERDICT = Verdict(PARTS, 96, "sha256:12", kl=0.0123, top1_agreement=0.975, perplexity_float=8.0, perplexity=8.4)
-LIMITS = Limits(perplexity=0.02, kl=0.02, cosine=0.99)
+TOLERANCE = Tolerance(perplexity=0.02, kl=0.02, cosine=0.99)
 
 
 class _Page(HTMLParser):
@@ -51,16 +51,16 @@ def test_text_says_what_was_lost_and_where() -> None:
 
 
 def test_the_page_stands_alone_and_marks_what_is_beyond_its_limit() -> None:
-    page = _Page(as_html(VERDICT, LIMITS, "llama <tiny>"))
+    page = _Page(as_html(VERDICT, TOLERANCE, "llama <tiny>"))
     assert not page.open
     assert not page.links
     bars = [kind for tag, kind in page.found if tag == "rect"]
     assert bars == ["", "", "over", "over"]
     assert [kind for tag, kind in page.found if tag == "tr"].count("over") == 3  # the perplexity and two parts
-    assert "llama &lt;tiny&gt;" in as_html(VERDICT, LIMITS, "llama <tiny>")
-    assert "Infinity" not in as_html(VERDICT, LIMITS, "")
+    assert "llama &lt;tiny&gt;" in as_html(VERDICT, TOLERANCE, "llama <tiny>")
+    assert "Infinity" not in as_html(VERDICT, TOLERANCE, "")
 
 
 def test_a_good_model_has_nothing_marked() -> None:
     good = Verdict(PARTS[:2], 96, "sha256:12", 0.001, 1.0, 8.0, 8.01)
-    assert "over" not in {kind for _, kind in _Page(as_html(good, LIMITS, "good")).found}
+    assert "over" not in {kind for _, kind in _Page(as_html(good, TOLERANCE, "good")).found}
