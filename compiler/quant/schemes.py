@@ -66,7 +66,7 @@ SCHEMES = {
         Scheme("fp8", "fp8", "channel", "fp8", "token", "", _EIGHT_BITS),
     )
 }
-"""By the name that `--quant` takes. Tolerance are those of the finest mode; a coarser one does not get wider ones."""
+"""By name. Tolerances are those of the finest mode: a coarser one does not get wider ones."""
 
 
 def check_scheme(scheme: Scheme, config: ModelConfig, tp: int) -> None:
