@@ -11,9 +11,7 @@ from compiler.cli.output import reporting, show
 
 
 def deploy(
-    artifact: Annotated[
-        str, typer.Argument(help="s3:// prefix of an artifact, or STORE/NAME@TAG.", metavar="S3_PREFIX")
-    ],
+    artifact: Annotated[str, typer.Argument(help="s3://STORE/NAME@TAG, or s3://PREFIX/.", metavar="ARTIFACT")],
     instance_type: Annotated[str, typer.Option(help="Such as ml.g5.12xlarge.")],
     role: Annotated[str, typer.Option(help="ARN of the role that reads the prefix.")],
     image: Annotated[str, typer.Option(help="Tag of an LMI image, or a whole name [default: the artifact's]")] = "",
@@ -31,7 +29,6 @@ def deploy(
 ) -> None:
     """Make a SageMaker endpoint of an artifact, once it is known to fit instance and image."""
     from compiler.errors import UsageError
-    from compiler.registry.resolve import mountable
     from compiler.stages.deploy import DeployRequest, prepare, requests_of
     from compiler.stages.deploy import deploy as run
 
@@ -39,7 +36,7 @@ def deploy(
     if wrong := [key for key, equals, _ in pairs if not equals]:
         raise UsageError(f"`--env` is KEY=VALUE; found `{wrong[0]}`")
     request = DeployRequest(
-        mountable(artifact),
+        artifact,
         instance_type,
         role,
         image=image,

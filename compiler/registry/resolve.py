@@ -79,22 +79,6 @@ def resolve(uri: str) -> Resolved:
     return read_artifact(store, address.name, ref.now.digest, ref.now.layout, tag)
 
 
-def mountable(uri: str) -> str:
-    """The prefix that SageMaker mounts for `uri`: a ref's immutable one; what has no ref is a prefix already.
-
-    Raises UsageError where the artifact is in layout `cas`; as `resolve`.
-    """
-    if "@" not in uri.rpartition("/")[2]:
-        return uri
-    found = resolve(uri)
-    if found.layout != "plain":
-        raise UsageError(
-            f"{found.address} is in layout `{found.layout}`, which cannot be mounted",
-            hint="pull it, and push it again in layout `plain`",
-        )
-    return found.uri
-
-
 def find_artifact(store: ObjectStore, name: str, digest: Digest) -> Resolved:
     """An artifact by its manifest's digest, in whichever layout it is. Raises NotFoundError, ArtifactError."""
     for layout in LAYOUTS:

@@ -22,9 +22,10 @@ import hashlib
 import json
 import os
 import shutil
-import zlib
 from math import prod
 from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+from zlib_ng.zlib_ng import crc32
 
 from compiler.errors import DiskFullError, ResourceError
 from compiler.ir.lazy import ITEMSIZE
@@ -112,7 +113,7 @@ class RankFile:
     def append(self, data: bytes | memoryview) -> None:
         """Hash and write the next bytes. Raises DiskFullError."""
         self._hash.update(data)
-        self._crc = zlib.crc32(data, self._crc)
+        self._crc = crc32(data, self._crc)
         view = memoryview(data).cast("B")
         try:
             while view.nbytes:

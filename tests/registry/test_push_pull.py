@@ -8,7 +8,6 @@ import pytest
 from compiler.errors import ArtifactError, ConflictError, NotFoundError, RefusedError, UsageError
 from compiler.registry import promote, pull, push, resolve
 from compiler.registry.layout import LAYOUTS, Layout
-from compiler.registry.resolve import mountable
 from compiler.store.digest import digest_bytes
 from compiler.store.objects import open_store
 from tests.artifact import made
@@ -199,15 +198,6 @@ def test_what_is_not_there(tmp_path: Path, store: str) -> None:
         resolve(store)
     promote(f"{store}tiny@latest")
     assert resolve(f"{store}tiny").address == pushed.address
-
-
-def test_what_is_mounted_for_a_ref_never_changes(tmp_path: Path, local_store: str) -> None:
-    plain = push(write(tmp_path / "a"), f"{local_store}tiny@plain")
-    push(write(tmp_path / "a"), f"{local_store}tiny@cas", layout="cas")
-    assert mountable(f"{local_store}tiny@plain") == plain.uri
-    assert mountable("s3://bucket/prefix/") == "s3://bucket/prefix/"
-    with pytest.raises(UsageError, match="cannot be mounted"):
-        mountable(f"{local_store}tiny@cas")
 
 
 def test_without_a_home_to_write_in(tmp_path: Path, local_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
