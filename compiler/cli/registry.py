@@ -27,12 +27,12 @@ def push(
     threads: Threads = 8,
     as_json: Json = False,
 ) -> None:
-    """Publish an artifact; run it again after an interruption, it goes on where it stopped."""
-    from compiler.registry import push as run
+    """Publish an artifact that `scan` finds nothing in; run it again after an interruption, it goes on from there."""
+    from compiler.registry.publish import publish
     from compiler.registry.summary import pushed_text
 
     with reporting() as report:
-        pushed = run(artifact, uri, report, layout=layout, repair=repair, threads=threads)
+        pushed = publish(artifact, uri, report, layout=layout, repair=repair, threads=threads)
     show(pushed.to_json(), pushed_text(pushed), as_json=as_json)
 
 
