@@ -55,7 +55,7 @@ class Lines:
         self._said = now
         rate = done / (now - self._began)
         left = f", {seconds((total - done) / rate)} left" if rate else ""
-        self._say(f"{self._stage}: {amount(done, unit)} of {amount(total, unit)}, {amount(rate, unit)}/s{left}")
+        self._say(f"{self._stage}: {_part(done, total, unit)}, {amount(rate, unit)}/s{left}")
 
     def end(self, note: str) -> None:
         self._say(f"{self._stage}: {note} ({seconds(time.monotonic() - self._began)})")
@@ -88,7 +88,7 @@ class Bars(Lines):
             self._bar.add_task(self._stage, total=total, text="")
             self._bar.start()
         rate = done / max(now - self._began, 1e-9)
-        text = f"{amount(done, unit)} of {amount(total, unit)}, {amount(rate, unit)}/s"
+        text = f"{_part(done, total, unit)}, {amount(rate, unit)}/s"
         self._bar.update(self._bar.task_ids[0], completed=done, total=total, text=text)
 
     def end(self, note: str) -> None:
@@ -125,6 +125,11 @@ def amount(count: float, unit: str) -> str:
             break
         count /= 1000
     return f"{count:.0f} {name}" if name == "B" else f"{count:.3g} {name}"
+
+
+def _part(done: int, total: int, unit: str) -> str:
+    """`1.2 GB of 2.2 GB`, `3 of 12 packages`."""
+    return f"{amount(done, unit) if unit == 'bytes' else done} of {amount(total, unit)}"
 
 
 def seconds(count: float) -> str:

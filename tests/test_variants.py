@@ -8,7 +8,8 @@ import pytest
 
 import recipes
 from compiler.errors import RefusedError
-from compiler.ir.config import ModelConfig, RopeScaling
+from compiler.ir.config import ModelConfig
+from compiler.ir.rope import RopeScaling
 from tests.published import CONFIGS
 
 

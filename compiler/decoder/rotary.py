@@ -16,7 +16,8 @@ from math import pi
 import torch
 from torch import Tensor
 
-from compiler.ir.config import ModelConfig, RopeScaling, Rotary
+from compiler.ir.config import ModelConfig, Rotary
+from compiler.ir.rope import RopeScaling
 
 
 def frequencies(config: ModelConfig) -> Tensor:

@@ -1,7 +1,7 @@
 """What the mathematics of a model needs to know, under one set of names.
 
     config.json  --ConfigMap-->  numbers --+
-    recipe       --Traits----->  kinds ----+--> ModelConfig --> plan, decoder, targets, manifest
+    recipe       --Traits----->  kinds ----+--> ModelConfig --> plan, decoder, targets, manifest      (ir/read.py)
 
 A `ConfigMap` is data: for each field the place in config.json where the number stands (`compiler.ir.places`).
 """
@@ -9,11 +9,11 @@ A `ConfigMap` is data: for each field the place in config.json where the number 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from compiler.errors import RefusedError, SourceError
-from compiler.ir.places import Default, Place, lookup
+from compiler.ir.places import Default, Place
+from compiler.ir.rope import RopeScaling
 
 Norm = Literal["rms", "rms_plus_one", "layer"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
@@ -80,21 +80,6 @@ class ConfigMap:
 
 
 @dataclass(frozen=True)
-class RopeScaling:
-    """Stretching of rotary frequencies to longer contexts.
-
-    linear: every frequency / factor (Chen et al. 2023). llama3: long wavelengths / factor, short ones kept, a ramp
-    between `low_freq_factor` and `high_freq_factor` turns within `original_max_positions` (Llama 3.1).
-    """
-
-    kind: Literal["linear", "llama3"]
-    factor: float
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_max_positions: int = 8192
-
-
-@dataclass(frozen=True)
 class LayerKind:
     """What may differ between the layers of one model. Layers of equal kind share compiled packages."""
 
@@ -157,188 +142,6 @@ class ModelConfig:
             values["rope_scaling"] = RopeScaling(**values["rope_scaling"])
         values["layer_kinds"] = tuple(LayerKind(**kind) for kind in values["layer_kinds"])
         return cls(**values)
-
-
-def read_config(
-    hf: Mapping[str, Any], places: ConfigMap, traits: Traits, rope_scaling: RopeScaling | None = None
-) -> ModelConfig:
-    """Numbers of config.json at `places`, kinds of `traits`.
-
-    `rope_scaling` is the user's wish; it must not contradict one that the checkpoint brings.
-
-    Raises:
-        SourceError: a number is absent or not a number.
-        RefusedError: the config asks for mathematics that the decoder does not do.
-    """
-    missing: list[str] = []
-
-    def number(name: str, kind: type = int) -> Any:
-        value = lookup(hf, getattr(places, name))
-        if value is None:
-            missing.append(f"{name} (at {getattr(places, name)!r})")
-            return kind(1)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-            missing.append(f"{name}: expected a number, found {value!r}")
-            return kind(1)
-        return kind(value)
-
-    heads, hidden = number("heads"), number("hidden")
-    head_dim = lookup(hf, places.head_dim) or (hidden // heads if heads and hidden % heads == 0 else None)
-    if head_dim is None:
-        missing.append(f"head_dim: absent, and hidden {hidden} does not divide by {heads} heads")
-        head_dim = 1
-    sizes = {
-        name: number(name)
-        for name in ("layers", "kv_heads", "ffn", "vocab", "max_positions", "experts", "experts_per_token",
-                     "moe_ffn", "shared_ffn")
-    }  # fmt: skip
-    norm_eps = number("norm_eps", float)
-    theta = number("rope_theta", float) if traits.position == "rope" else 10000.0
-    rotary_dim = lookup(hf, places.rotary_dim) or int(head_dim * number("rotary_fraction", float))
-    if missing:
-        raise SourceError(
-            "config.json does not say what this recipe reads from it:\n" + "\n".join(f"  {m}" for m in missing),
-            hint="Is this the config.json of the architecture that it names?",
-        )
-    if sizes["experts"] and not sizes["moe_ffn"]:
-        sizes["moe_ffn"] = sizes["ffn"]  # Mixtral spells the width of an expert as that of an mlp
-    return ModelConfig(
-        architecture=(hf.get("architectures") or ["?"])[0],
-        hidden=hidden,
-        heads=heads,
-        head_dim=int(head_dim),
-        norm_eps=norm_eps,
-        dtype=checkpoint_dtype(hf),
-        norm=traits.norm,
-        activation=_activation(hf, traits),
-        position=traits.position,
-        rotary=traits.rotary,
-        rotary_dim=rotary_dim if traits.position == "rope" else 0,
-        rope_theta=theta,
-        rope_scaling=_rope_scaling(hf, places, traits, rope_scaling),
-        parallel_residual=traits.parallel_residual,
-        qk_norm=traits.qk_norm,
-        head=traits.head,
-        head_bias=traits.head_bias,
-        embedding_scale=hidden**0.5 if traits.embedding_scale == "sqrt_hidden" else 1.0,
-        shared_expert_gate=traits.shared_expert_gate,
-        layer_kinds=_layer_kinds(hf, places, traits, sizes["layers"]),
-        **{
-            name: _flag(hf, getattr(traits, name))
-            for name in ("qkv_bias", "out_bias", "mlp_bias", "tied", "renormalize_experts")
-        },
-        **sizes,
-    )
-
-
-def checkpoint_dtype(hf: Mapping[str, Any]) -> str:
-    """`dtype` or its older spelling `torch_dtype`; a config that names none is float32 by Hugging Face's rule."""
-    return str(hf.get("dtype") or hf.get("torch_dtype") or "float32").removeprefix("torch.")
-
-
-def _flag(hf: Mapping[str, Any], answer: Answer) -> bool:
-    return answer if isinstance(answer, bool) else bool(lookup(hf, answer))
-
-
-def _activation(hf: Mapping[str, Any], traits: Traits) -> Activation:
-    name = traits.activation if traits.activation in ACTIVATIONS else lookup(hf, traits.activation)
-    if name not in ACTIVATIONS:
-        raise RefusedError(
-            f"the activation function is one of {', '.join(ACTIVATIONS)}; config.json says {name!r}",
-            hint="An activation is added in `compiler/ir/config.py` and `compiler/decoder/mlp.py`.",
-        )
-    return ACTIVATIONS[name]
-
-
-def _rope_scaling(
-    hf: Mapping[str, Any], places: ConfigMap, traits: Traits, wish: RopeScaling | None
-) -> RopeScaling | None:
-    if traits.position != "rope":
-        if wish is not None:
-            raise RefusedError(
-                f"`--rope-scaling` stretches rotary positions; this model has {traits.position} positions",
-                hint="Leave `--rope-scaling` out.",
-            )
-        return None
-    found = hf.get("rope_scaling") or hf.get("rope_parameters") or {}
-    kind = found.get("rope_type") or found.get("type") or "default"
-    factor = lookup(hf, places.rope_linear) or 1
-    if factor != 1:
-        kind, found = "linear", {"factor": factor}
-    # Dynamic scaling changes nothing within max_positions, and beyond them nothing is built.
-    if kind in ("default", "dynamic"):
-        return wish
-    if kind not in ("linear", "llama3"):
-        raise RefusedError(
-            f"rope scaling is one of linear, llama3, dynamic; this checkpoint uses {kind!r}",
-            hint="A checkpoint of the same model without it (the base context length) can be built.",
-        )
-    try:
-        scaling = RopeScaling(
-            kind="linear" if kind == "linear" else "llama3",
-            factor=float(found["factor"]),
-            low_freq_factor=float(found.get("low_freq_factor", 1.0)),
-            high_freq_factor=float(found.get("high_freq_factor", 4.0)),
-            original_max_positions=int(found.get("original_max_position_embeddings", 8192)),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise SourceError(f"config.json: rope scaling {found!r} is incomplete: {error}") from error
-    if wish is not None and wish != scaling:
-        raise RefusedError(
-            f"the checkpoint was trained with rope scaling {scaling.kind}:{scaling.factor:g}, "
-            f"`--rope-scaling` asks for {wish.kind}:{wish.factor:g}",
-            hint="Leave `--rope-scaling` out: the checkpoint's own is used.",
-        )
-    return scaling
-
-
-def parse_rope_scaling(text: str) -> RopeScaling:
-    """`linear:2`, `llama3:8`, or `llama3:8:1:4:8192` (factor, low, high, original positions)."""
-    kind, _, rest = text.partition(":")
-    numbers = rest.split(":") if rest else []
-    try:
-        if kind not in ("linear", "llama3") or not 1 <= len(numbers) <= (4 if kind == "llama3" else 1):
-            raise ValueError
-        factor, *more = (float(n) for n in numbers)
-        if factor < 1:
-            raise ValueError
-        scaling = RopeScaling(kind="llama3" if kind == "llama3" else "linear", factor=factor)
-        names = ("low_freq_factor", "high_freq_factor", "original_max_positions")
-        changes: dict[str, Any] = dict(zip(names, more, strict=False))
-        if "original_max_positions" in changes:
-            changes["original_max_positions"] = int(changes["original_max_positions"])
-        return replace(scaling, **changes)
-    except ValueError:
-        raise RefusedError(
-            "`--rope-scaling` is `linear:FACTOR` or `llama3:FACTOR[:LOW:HIGH:ORIGINAL]` with FACTOR >= 1; "
-            f"found `{text}`"
-        ) from None
-
-
-def _layer_kinds(hf: Mapping[str, Any], places: ConfigMap, traits: Traits, layers: int) -> tuple[LayerKind, ...]:
-    """One kind per layer, from the lists and thresholds by which configs tell layers apart.
-
-    `layer_types` (transformers 5) names each layer; older Qwen configs say `use_sliding_window` and from which layer on
-    (`max_window_layers`). Qwen2-MoE names dense layers in `mlp_only_layers` and by `decoder_sparse_step`.
-    """
-    window = lookup(hf, places.sliding_window)
-    types = hf.get("layer_types")
-    if hf.get("use_sliding_window", True) is False:
-        window = None
-    first_windowed = hf.get("max_window_layers", 0) if "use_sliding_window" in hf else 0
-    dense = set(hf.get("mlp_only_layers") or ())
-    step = hf.get("decoder_sparse_step") or 1
-    kinds = []
-    for layer in range(layers):
-        windowed = types[layer] == "sliding_attention" if types else layer >= first_windowed
-        sparse = traits.mlp == "moe" and layer not in dense and (layer + 1) % step == 0
-        kinds.append(
-            LayerKind(
-                mlp=traits.mlp if sparse or traits.mlp != "moe" else "gated",
-                window=window if windowed else None,
-            )
-        )
-    return tuple(kinds)
 
 
 assert set(ACTIVATIONS.values()) == set(get_args(Activation))

@@ -20,10 +20,12 @@ from functools import cached_property
 from typing import Any, Literal
 
 from compiler.errors import RefusedError
-from compiler.ir.config import ConfigMap, ModelConfig, RopeScaling, Traits, read_config
+from compiler.ir.config import ConfigMap, ModelConfig, Traits
 from compiler.ir.ops import Each, Op, Program, Rearrange, Split, Stack
 from compiler.ir.places import lookup
+from compiler.ir.read import read_config
 from compiler.ir.roles import ROLES, TensorId, axis_sizes
+from compiler.ir.rope import RopeScaling
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from typing import Any
 
 from compiler.errors import RefusedError
 from compiler.ir.account import Account, Header, account
-from compiler.ir.config import ModelConfig, RopeScaling
+from compiler.ir.config import ModelConfig
 from compiler.ir.layout import Layout
 from compiler.ir.lazy import ITEMSIZE, RankPlan
 from compiler.ir.limits import Limits, limits_for
 from compiler.ir.parallel import HeadLayout, head_layout
 from compiler.ir.recipe import Recipe
+from compiler.ir.rope import RopeScaling
 from compiler.targets import PLAIN, Need, Target, TargetOptions
 
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}

@@ -7,7 +7,9 @@ import pytest
 
 import recipes
 from compiler.errors import RefusedError, SourceError
-from compiler.ir.config import ConfigMap, ModelConfig, Position, RopeScaling, Traits, parse_rope_scaling, read_config
+from compiler.ir.config import ConfigMap, ModelConfig, Position, Traits
+from compiler.ir.read import read_config
+from compiler.ir.rope import RopeScaling, parse_rope_scaling
 from tests import published
 
 

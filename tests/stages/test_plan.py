@@ -13,8 +13,8 @@ import pytest
 import recipes
 from compiler import targets
 from compiler.errors import ParallelError, RefusedError
-from compiler.ir.config import parse_rope_scaling
 from compiler.ir.lazy import ITEMSIZE
+from compiler.ir.rope import parse_rope_scaling
 from compiler.stages.plan import DTYPES, Ask, Plan, make_plan
 from tests import published
 

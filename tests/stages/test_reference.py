@@ -10,7 +10,7 @@ import pytest
 import recipes
 from compiler import targets
 from compiler.errors import ArtifactError, TokenizerError
-from compiler.ir.config import RopeScaling
+from compiler.ir.rope import RopeScaling
 from compiler.stages.plan import Ask, Plan, make_plan
 from compiler.stages.reference import TOKENS, read_reference, reference_logits, token_ids, write_reference
 from compiler.store.checkpoint import Checkpoint, open_checkpoint

@@ -15,7 +15,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from compiler.ir.config import ModelConfig, RopeScaling
+from compiler.ir.config import ModelConfig
+from compiler.ir.rope import RopeScaling
 from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm.architectures import row_for, value_of
 from compiler.targets.trtllm.check import SMOOTH_QUANT

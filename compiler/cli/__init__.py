@@ -1,0 +1,72 @@
+"""The command line. A command parses, makes one typed request, makes one call, prints one summary. No logic.
+
+    options    options that several commands share, in groups: a command takes a group as one parameter
+    output     results to stdout, everything else to stderr
+    build      plan, convert, build                artifact   inspect, verify, generate
+    about      models, doctor                      cache      cache ls, cache clear
+
+Nothing heavy is imported before a command needs it: `--help` answers in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from compiler.cli import about, artifact, build, cache
+from compiler.errors import LmiCompileError
+
+COMMANDS = (
+    about.models,
+    build.plan,
+    build.convert,
+    build.build,
+    artifact.inspect,
+    artifact.verify,
+    artifact.generate,
+    about.doctor,
+)
+"""In the order of `--help`."""
+GROUPS = (cache.app,)
+
+app = typer.Typer(
+    name="lmi-compile",
+    help="Compile Hugging Face models ahead of time into sharded, verified artifacts.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for command in COMMANDS:
+    app.command()(command)
+for group in GROUPS:
+    app.add_typer(group)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="A traceback with every error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Compile Hugging Face models ahead of time into sharded, verified artifacts."""
+    del verbose  # looked up by `main`, which sees errors after the commands are gone
+    if version:
+        from compiler import __version__
+
+        typer.echo(__version__)
+
+
+def main() -> None:
+    """Run the command line; every error of ours ends as message, hint and exit code."""
+    try:
+        app()
+    except LmiCompileError as error:
+        if {"-v", "--verbose"} & set(sys.argv[1:]):
+            traceback.print_exc()
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"\nhint: {error.hint}", file=sys.stderr)
+        sys.exit(error.exit_code)

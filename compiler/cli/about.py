@@ -1,0 +1,39 @@
+"""What is known, and what this machine can do: models, doctor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from compiler.cli.options import Json
+from compiler.cli.output import show
+
+
+def models(as_json: Json = False) -> None:
+    """List the recipes, the architectures they read and the names that `--model` knows."""
+    import recipes
+    from compiler import targets
+    from compiler.summary import models_text
+
+    loaded = {name: recipes.load(name) for name in recipes.available()}
+    rows: list[dict[str, Any]] = [
+        {
+            "recipe": name,
+            "architectures": list(recipe.hf_architectures),
+            "models": dict(recipe.models),
+            "targets": list(targets.available()),
+        }
+        for name, recipe in loaded.items()
+    ]
+    show(rows, models_text(rows), as_json=as_json)
+
+
+def doctor(as_json: Json = False) -> None:
+    """Say what can be built and run on this machine, and why not."""
+    from dataclasses import asdict
+
+    from compiler.stages.doctor import doctor as look
+    from compiler.store.cache import cache_folder
+    from compiler.summary import diagnosis_text
+
+    diagnosis = look(cache_folder())
+    show(asdict(diagnosis), diagnosis_text(diagnosis), as_json=as_json)

@@ -1,0 +1,32 @@
+"""The stage cache: cache ls, cache clear."""
+
+from __future__ import annotations
+
+import typer
+
+from compiler.cli.options import Json
+from compiler.cli.output import show, warn
+
+app = typer.Typer(name="cache", help="The stage cache.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command()
+def ls(as_json: Json = False) -> None:
+    """List what the stage cache holds."""
+    from dataclasses import asdict
+
+    from compiler.store.cache import StageCache, cache_folder
+    from compiler.summary import cache_text
+
+    entries = StageCache(cache_folder(), warn=warn).stored()
+    show([asdict(entry) for entry in entries], cache_text(entries), as_json=as_json)
+
+
+@app.command()
+def clear(as_json: Json = False) -> None:
+    """Remove everything from the stage cache. Artifacts keep their files."""
+    from compiler.report import amount
+    from compiler.store.cache import StageCache, cache_folder
+
+    freed = StageCache(cache_folder(), warn=warn).clear()
+    show({"bytes": freed}, f"{amount(freed, 'bytes')} removed", as_json=as_json)

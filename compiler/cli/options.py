@@ -1,0 +1,145 @@
+"""Options that several commands share.
+
+A group is a frozen dataclass whose fields are options. A command under `@grouped` takes it as one parameter; on the
+command line each field is an option of its own:
+
+    @grouped
+    def plan(model: ModelOptions, ask: AskOptions, as_json: Json = False) -> None: ...
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from compiler.requests import PlanRequest
+
+Command = TypeVar("Command", bound=Callable[..., None])
+Request = TypeVar("Request", bound="PlanRequest")
+
+Json = Annotated[bool, typer.Option("--json", help="For scripts.")]
+ArtifactArgument = Annotated[Path, typer.Argument(help="Folder of an artifact.", metavar="ARTIFACT")]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, and how it is read."""
+
+    model: Annotated[str, typer.Option("--model", help="Recipe name, Hugging Face id, folder or s3:// prefix.")]
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")] = None
+    recipe: Annotated[str | None, typer.Option("--recipe", help="Read it with this recipe.")] = None
+    variant: Annotated[str | None, typer.Option("--variant", help="Where config.json cannot tell.")] = None
+
+
+@dataclass(frozen=True)
+class AskOptions:
+    """What is made of a model: everything that decides the bytes of its rank files."""
+
+    tp: Annotated[str, typer.Option(help="Ranks: a number, or `max`.", metavar="N|max")] = "1"
+    instance_type: Annotated[str | None, typer.Option(help="Whose devices `--tp max` counts.")] = None
+    target: Annotated[str, typer.Option("--target", help="Toolchain.")] = "inductor"
+    dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 [default: the checkpoint's]")] = None
+    rope_scaling: Annotated[str | None, typer.Option(help="Longer contexts: linear:2, llama3:8.")] = None
+    trtllm_version: Annotated[str, typer.Option(help="TensorRT-LLM of target trtllm [default: 0.12.0]")] = ""
+    max_memory: Annotated[str, typer.Option(help="Ceiling of convert's buffers.", metavar="SIZE")] = "1GiB"
+
+
+@dataclass(frozen=True)
+class LimitOptions:
+    """What an artifact is compiled for."""
+
+    max_positions: Annotated[int | None, typer.Option(help="Tokens of one row [default: all of the model's]")] = None
+    max_batch: Annotated[int, typer.Option(help="Rows at once.")] = 8
+
+
+def grouped(command: Command) -> Command:
+    """A command as typer wants it: each parameter that is a group makes way for the options of its fields.
+
+    Raises TypeError where two parameters give an option of one name.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, type[Any]] = {}
+    parameters: dict[str, inspect.Parameter] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        kind = hints[name]
+        if is_dataclass(kind) and isinstance(kind, type):
+            groups[name] = kind
+            found = [_parameter(kind, field.name, field.default) for field in fields(kind)]
+        else:
+            found = [parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)]
+        for one in found:
+            if one.name in parameters:
+                raise TypeError(f"`{command.__name__}` has two options called `{one.name}`")
+            parameters[one.name] = one
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        whole = {
+            name: kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+            for name, kind in groups.items()
+        }
+        command(**whole, **values)
+
+    # What stands without a default stands first on the command line's help.
+    ordered = sorted(parameters.values(), key=lambda one: one.default is not inspect.Parameter.empty)
+    run.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]  # inspect reads it, functions lack it
+    run.__annotations__ = {one.name: one.annotation for one in ordered}
+    return run  # type: ignore[return-value]  # for typer it is the same command
+
+
+def _parameter(kind: type[Any], name: str, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if default is MISSING else default,
+        annotation=get_type_hints(kind, include_extras=True)[name],
+    )
+
+
+def model_fields(model: ModelOptions, target: str = "inductor") -> dict[str, Any]:
+    """The fields of a PlanRequest that say which model."""
+    import recipes
+
+    return {
+        "model": model.model,
+        "recipes": recipes,
+        "revision": model.revision,
+        "recipe": model.recipe,
+        "target": target,
+    }
+
+
+def request_of(kind: type[Request], model: ModelOptions, ask: AskOptions, limits: LimitOptions, **more: Any) -> Request:
+    """The request of type `kind` that the options spell; `more` are its further fields. Raises UsageError."""
+    from compiler.ir.rope import parse_rope_scaling
+    from compiler.lmi.instances import instance
+    from compiler.requests import devices_here, parse_size, parse_tp
+    from compiler.stages.plan import Ask
+    from compiler.targets import TargetOptions
+
+    ranks = parse_tp(ask.tp)
+    devices = None
+    if ranks is None:
+        devices = instance(ask.instance_type).devices if ask.instance_type else devices_here()
+    return kind(
+        **model_fields(model, ask.target),
+        ask=Ask(
+            tp=ranks or 1,
+            dtype=ask.dtype,
+            max_positions=limits.max_positions,
+            max_batch=limits.max_batch,
+            rope_scaling=parse_rope_scaling(ask.rope_scaling) if ask.rope_scaling else None,
+            variant=model.variant,
+            options=TargetOptions(version=ask.trtllm_version),
+            max_memory=parse_size(ask.max_memory),
+        ),
+        devices=devices,
+        **more,
+    )
