@@ -23,6 +23,7 @@ from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError
 from compiler.ir.lazy import ITEMSIZE
 from compiler.quant.fold import fold
 from compiler.store.cast import CASTABLE, cast_bits
+from compiler.store.direct import COUNT, PADDING, Ring
 from compiler.store.gather import Cut, Gather
 from compiler.store.writer import RankFile, check_space, file_order
 
@@ -40,8 +41,9 @@ BLOCK = 4 << 20
 
 _FOLD_WIDTH = 32
 
-BUFFERS = 3
-"""Buffers of a block's size that each thread holds: the block, the block cast, and the window of `Gather`."""
+BUFFERS = COUNT + 2
+"""Buffers of a block's size that each thread holds: those of its `Ring`, a block before its cast, and the window of
+`Gather`."""
 
 
 def convert(
@@ -110,27 +112,33 @@ def _write(
     stop: threading.Event,
 ) -> None:
     """Write some ranks, in step. `stop` is looked at between blocks: a thread of another rank has failed."""
-    raw, cast = np.empty(limit, np.uint8), np.empty(0, np.uint8)
-    for blocks in zip_longest(*(_blocks(plan, limit) for plan in plans)):
-        for writer, item in zip(writers, blocks, strict=True):
-            if item is None:
-                continue
-            if stop.is_set():
-                return
-            cut, block = item
-            tensor, count = cut.tensor, prod(block.shape)
-            source = _bits(raw, tensor.source_dtype, count)
-            gather.fill(cut, block, source.reshape(block.shape))
-            if tensor.fold:
-                source = _folded(tensor, source)
-            elif tensor.dtype != tensor.source_dtype:
-                if not cast.size:
-                    cast = np.empty(limit, np.uint8)
-                target = _bits(cast, tensor.dtype, count)
-                cast_bits(source, tensor.source_dtype, target, tensor.dtype)
-                source = target
-            writer.append(source.data)
-            advance(source.nbytes)
+    uncast = np.empty(0, np.uint8)
+    with Ring(limit) as ring:
+        for blocks in zip_longest(*(_blocks(plan, limit) for plan in plans)):
+            for writer, item in zip(writers, blocks, strict=True):
+                if item is None:
+                    continue
+                if stop.is_set():
+                    return
+                cut, block = item
+                tensor, count = cut.tensor, prod(block.shape)
+                nbytes = count * ITEMSIZE[tensor.dtype]
+                buffer = ring.next()
+                target = _bits(writer.room(buffer, nbytes), tensor.dtype, count)
+                if tensor.dtype == tensor.source_dtype and not tensor.fold:
+                    gather.fill(cut, block, target.reshape(block.shape))
+                else:
+                    if not uncast.size:
+                        uncast = np.empty(limit, np.uint8)
+                    source = _bits(uncast, tensor.source_dtype, count)
+                    gather.fill(cut, block, source.reshape(block.shape))
+                    if tensor.fold:
+                        target[:] = _folded(tensor, source).reshape(-1)
+                    else:
+                        cast_bits(source, tensor.source_dtype, target, tensor.dtype)
+                ring.submit(writer.put(buffer, nbytes))
+                advance(nbytes)
+        ring.drain()
     for writer in writers:
         writer.sync()
 
@@ -180,14 +188,15 @@ def _budget(plans: Sequence[RankPlan], max_memory: int, threads: int) -> tuple[i
         if t is not None and t.shape
     )
     row = -(-row // 64) * 64
-    if BUFFERS * row > max_memory:
+    needed = BUFFERS * row + PADDING
+    if needed > max_memory:
         raise MemoryCeilingError(
-            f"one row of `{widest}` takes {row:,} bytes, and {BUFFERS} buffers of it {BUFFERS * row:,}: "
+            f"one row of `{widest}` takes {row:,} bytes, and the buffers for it {needed:,}: "
             f"more than the ceiling of {max_memory:,} bytes",
-            hint=f"pass `--max-memory` of at least {BUFFERS * row}",
+            hint=f"pass `--max-memory` of at least {needed}",
         )
-    threads = min(threads, max_memory // (BUFFERS * row))
-    block = max(min(BLOCK, max_memory // (BUFFERS * threads)), row)
+    threads = min(threads, max_memory // needed)
+    block = max(min(BLOCK, (max_memory // threads - PADDING) // BUFFERS), row)
     return threads, block // 64 * 64
 
 
