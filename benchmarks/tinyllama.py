@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,11 +17,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def write_checkpoint(folder: Path, layers: int = LAYERS) -> None:
     """Write config.json and one safetensors file into `folder`, which is made. Values are normal, as after training."""
-    import numpy as np
-
-    from compiler.store.writer import Planned, RankFile
-
-    folder.mkdir(parents=True)
     head = HIDDEN // HEADS
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens": (VOCAB, HIDDEN)}
     for layer in range(layers):
@@ -37,7 +33,24 @@ def write_checkpoint(folder: Path, layers: int = LAYERS) -> None:
         }
         shapes |= {f"model.layers.{layer}.{name}": shape for name, shape in names.items()}
     shapes |= {"model.norm": (HIDDEN,), "lm_head": (VOCAB, HIDDEN)}
-    plan: list[Planned] = [(f"{name}.weight", "BF16", shape) for name, shape in shapes.items()]
+    write_random(folder, {f"{name}.weight": shape for name, shape in shapes.items()})
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16",
+        "hidden_size": HIDDEN, "intermediate_size": FFN, "vocab_size": VOCAB, "num_hidden_layers": layers,
+        "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "max_position_embeddings": 2048,
+        "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": False,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def write_random(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """model.safetensors of bfloat16 tensors in the new folder `folder`, 16 MiB of values in memory at a time."""
+    import numpy as np
+
+    from compiler.store.writer import Planned, RankFile
+
+    folder.mkdir(parents=True)
+    plan: list[Planned] = [(name, "BF16", shape) for name, shape in shapes.items()]
     rng = np.random.default_rng(0)
     with RankFile(folder / "model.safetensors", plan) as file:
         for _, _, shape in plan:
@@ -49,13 +62,6 @@ def write_checkpoint(folder: Path, layers: int = LAYERS) -> None:
                 values += len(shape) == 1  # norms
                 file.append((values.view(np.uint32) >> 16).astype(np.uint16).data)
                 left -= count
-    config = {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16",
-        "hidden_size": HIDDEN, "intermediate_size": FFN, "vocab_size": VOCAB, "num_hidden_layers": layers,
-        "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "max_position_embeddings": 2048,
-        "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": False,
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config))
 
 
 def weight_bytes_of_a_token() -> int:

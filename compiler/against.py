@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from compiler import targets
 from compiler.artifact.manifest import load_manifest
-from compiler.errors import SourceError
+from compiler.errors import SourceError, UsageError
 from compiler.ir.config import ModelConfig
 from compiler.requests import prepare
 from compiler.stages.plan import Ask
@@ -29,6 +30,11 @@ def source_logits(artifact: Path, request: PlanRequest) -> NDArray[np.float32]:
     artifact was made of another model, and what `prepare` raises.
     """
     manifest = load_manifest(artifact)
+    if not (artifact / REFERENCE).exists():
+        raise UsageError(
+            f"`{manifest.name}` holds engines, which do not run here: there are no logits to compare",
+            hint="pass the checkpoint that they were built from",
+        )
     ask = Ask(
         tp=manifest.parallel.tp,
         dtype=manifest.dtype,
@@ -36,6 +42,7 @@ def source_logits(artifact: Path, request: PlanRequest) -> NDArray[np.float32]:
         max_batch=manifest.limits.max_batch,
         rope_scaling=ModelConfig.from_json(manifest.model.config).rope_scaling,
         variant=request.ask.variant,
+        options=targets.load(manifest.target).options_of(manifest),
     )
     prepared = prepare(replace(request, ask=ask, recipe=manifest.model.recipe, target=manifest.target), "all")
     if prepared.plan.digest != manifest.plan_digest:

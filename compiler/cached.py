@@ -1,35 +1,37 @@
-"""Each stage behind the cache: found there by what decides its result, or run and put there."""
+"""The stages that make files, each behind the cache: found there by what decides its result, or run and put there."""
 
 from __future__ import annotations
 
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from compiler.artifact.manifest import Numerics
+from compiler.artifact.parts import Part, media_type
 from compiler.report import amount
-from compiler.stages import compile as compiling
-from compiler.stages import reference, verify
+from compiler.stages.compile import inputs_of
 from compiler.stages.convert import convert
-from compiler.stages.package import Part
 from compiler.store.cache import StageCache, key_of
-from compiler.store.digest import SAFETENSORS, Descriptor, digest_json
-from compiler.targets import load
+from compiler.store.digest import digest_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from compiler.artifact.manifest import Device, Manifest
+    from compiler.artifact.manifest import Device
     from compiler.report import Report
     from compiler.requests import BuildRequest, Prepared
     from compiler.stages.plan import Plan
+    from compiler.stages.verify import Logits
     from compiler.store.cache import Entry
+    from compiler.store.checkpoint import Checkpoint
+    from compiler.store.digest import Descriptor
+    from compiler.store.source import ResolvedSource
+    from compiler.store.writer import Crc32
+    from compiler.targets import Target, Toolchain
 
-_CONVERT_VERSION = 1
-_REFERENCE_VERSION = 1
+_CONVERT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -40,39 +42,32 @@ class ConvertInputs:
 
 
 @dataclass(frozen=True)
-class ReferenceInputs:
-    version: int
-    source: str
-    config: dict[str, Any]
-    text: str
-    positions: int
-    versions: dict[str, str]
-
-
-@dataclass(frozen=True)
-class VerifyInputs:
-    version: int
-    manifest: str
-    thresholds: dict[str, float]
-
-
-@dataclass(frozen=True)
 class Job:
-    """What the stages of one build share."""
+    """What the stages of one build share. `logits` stands in for what would run the artifact; None: see
+    stages/verify.py.
+    """
 
     request: BuildRequest
     report: Report
     cache: StageCache
-    toolchain: compiling.Toolchain
-    logits: verify.Logits
+    target: Target
+    toolchain: Toolchain
+    logits: Logits | None
     made: dict[str, int]
 
 
-def source_digest(job: Job, prepared: Prepared) -> str:
+@dataclass(frozen=True)
+class Converted:
+    """The rank files, and the small files beside them, in one folder."""
+
+    folder: Path
+    parts: Sequence[Part]
+
+
+def source_digest(job: Job, source: ResolvedSource, checkpoint: Checkpoint) -> str:
     """What stands for the source in keys: the commit of a hub's model, else the digests of config.json and
     weights.
     """
-    source, checkpoint = prepared.source, prepared.checkpoint
     if source.repo_id is not None and source.commit is not None:
         return digest_json({"repo_id": source.repo_id, "commit": source.commit})
     files = [checkpoint.folder / "config.json", *checkpoint.files]
@@ -89,7 +84,14 @@ def source_digest(job: Job, prepared: Prepared) -> str:
     return digest_json(digests)
 
 
-def converted(job: Job, prepared: Prepared, source: str) -> list[Part]:
+def source_if_here(job: Job, prepared: Prepared) -> str | None:
+    """source_digest, where it needs nothing to be fetched."""
+    source = prepared.source
+    known = source.headers is None or source.commit is not None
+    return source_digest(job, source, prepared.checkpoint) if known else None
+
+
+def converted(job: Job, prepared: Prepared, source: str) -> Converted:
     job.report.begin("convert")
     with job.cache.claim("convert", ConvertInputs(_CONVERT_VERSION, source, prepared.plan.digest)) as claim:
         entry = claim.entry
@@ -98,26 +100,35 @@ def converted(job: Job, prepared: Prepared, source: str) -> list[Part]:
             files = run_convert(prepared, claim.folder, job.request.ask.max_memory, job.report)
             entry = claim.commit(files=files)
     job.report.end(written(prepared.plan) if entry.fresh else "cached")
-    return [Part(replace(file, media_type=SAFETENSORS), entry.folder / file.path) for file in entry.files]
+    return Converted(entry.folder, parts_of(entry))
 
 
-def run_convert(prepared: Prepared, folder: Path, max_memory: int, report: Report) -> list[Descriptor]:
-    return convert(
+def run_convert(
+    prepared: Prepared, folder: Path, max_memory: int, report: Report, crc: Crc32 | None = zlib.crc32
+) -> list[Descriptor]:
+    """Rank files and small files of the plan into `folder`; descriptors of the rank files. `crc`: see `RankFile`."""
+    done = convert(
         prepared.plan.ranks,
         prepared.checkpoint,
         folder,
         max_memory=max_memory,
         progress=lambda count, total: report.progress(count, total, "bytes"),
+        crc=crc,
     )
+    for name, data in prepared.plan.files.items():
+        (folder / name).write_bytes(data)
+    return done
 
 
-def compiled(job: Job, plan: Plan, device: Device, versions: dict[str, str]) -> dict[str, Part]:
-    """The packages by name; those that are not in the cache are compiled in one call."""
-    request, report = job.request, job.report
+def compiled(
+    job: Job, plan: Plan, checkpoint: Converted, source: str, device: Device, versions: dict[str, str]
+) -> dict[str, Sequence[Part]]:
+    """The outputs of every spec, by its name; what is not in the cache is compiled in one call."""
+    how, report = job.request.how, job.report
     report.begin("compile")
     keyed = {}
-    for spec in load(plan.target).specs(plan.config, plan.tp, plan.dtype, plan.limits):
-        inputs = compiling.inputs_of(spec, versions, device, request.march, stand_in=job.toolchain.stand_in)
+    for spec in job.target.specs(plan, source):
+        inputs = inputs_of(spec, versions, device, how, stand_in=job.toolchain.stand_in)
         keyed[key_of("compile", inputs)] = (spec, inputs)
     entries: dict[str, Entry] = {}
     with ExitStack() as stack:
@@ -133,69 +144,25 @@ def compiled(job: Job, plan: Plan, device: Device, versions: dict[str, str]) -> 
             out = stack.enter_context(job.cache.scratch("compile"))
 
             def keep(done: int, total: int) -> None:
-                """Each package is kept as it is finished: a build that is killed has lost no other."""
-                for name, (_, claim) in missing.items():
-                    file = out / f"{name}.pt2"
-                    if claim.entry is None and file.exists():
-                        file.rename(claim.folder / file.name)
+                """Each result is kept as it is finished: a build that is killed has lost no other."""
+                for name, (spec, claim) in missing.items():
+                    files = [out / output for output in spec.outputs]
+                    if claim.entry is None and all(file.exists() for file in files):
+                        for file in files:
+                            file.rename(claim.folder / file.name)
                         entries[name] = claim.commit()
-                report.progress(done, total, "packages")
+                report.progress(done, total, "results")
 
             specs = [spec for spec, _ in missing.values()]
-            job.toolchain.compile_segments(
-                specs, out, device=request.device, march=request.march, jobs=request.jobs, progress=keep
-            )
+            job.toolchain.compile(specs, out, how, device=device, checkpoint=checkpoint.folder, progress=keep)
             keep(len(missing), len(missing))
-    report.end(f"{len(keyed)} packages, {len(keyed) - len(missing)} of them cached")
-    return {name: _package_part(entry) for name, entry in sorted(entries.items())}
+    report.end(f"{len(keyed)} results, {len(keyed) - len(missing)} of them cached")
+    return {name: parts_of(entry) for name, entry in sorted(entries.items())}
 
 
-def _package_part(entry: Entry) -> Part:
-    (file,) = entry.files
-    return Part(replace(file, path=f"packages/{file.path}"), entry.folder / file.path)
-
-
-def referenced(job: Job, prepared: Prepared, source: str, texts: Sequence[Part]) -> tuple[str, Part]:
-    """Who computed the reference logits, and the file that has them."""
-    plan, path = prepared.plan, "tokenizer/tokenizer.json"
-    tokenizer = next((part for part in texts if part.descriptor.path == path), None)
-    inputs = ReferenceInputs(
-        _REFERENCE_VERSION,
-        source,
-        plan.config.to_json(),
-        tokenizer.descriptor.digest if tokenizer else "",
-        min(reference.TOKENS, plan.limits.max_positions - 1),
-        {name: version(name) for name in ("torch", "transformers", "tokenizers")},
-    )
-    job.report.begin("reference")
-    with job.cache.claim("reference", inputs) as claim:
-        entry = claim.entry
-        if entry is None:
-            job.made["reference"] = 1
-            ids = reference.token_ids(
-                tokenizer.file if tokenizer else None, plan.config.vocab, plan.limits.max_positions
-            )
-            who, logits = reference.reference_logits(plan, prepared.checkpoint, ids)
-            who = f"{who} {inputs.versions[who]}" if who in inputs.versions else who
-            reference.write_reference(claim.folder / reference.REFERENCE, ids, logits)
-            entry = claim.commit({"reference": who})
-    who = str(entry.facts["reference"])
-    (file,) = entry.files
-    job.report.end(f"logits of {inputs.positions} tokens by {who}" if entry.fresh else "cached")
-    return who, Part(replace(file, media_type=SAFETENSORS), entry.folder / file.path)
-
-
-def measured(job: Job, inputs: VerifyInputs, draft: Manifest, folder: Path, who: str) -> Entry:
-    with job.cache.claim("verify", inputs) as claim:
-        if claim.entry is not None:
-            return claim.entry
-        job.made["verify"] = 1
-        numerics = verify.measure(draft, folder, who, job.logits)
-        return claim.commit({"numerics": numerics.model_dump(mode="json")})
-
-
-def with_numerics(draft: Manifest, entry: Entry) -> Manifest:
-    return draft.model_copy(update={"numerics": Numerics(**entry.facts["numerics"])})
+def parts_of(entry: Entry) -> list[Part]:
+    """Every file of a cache entry, under its name there."""
+    return [Part(replace(file, media_type=media_type(file.path)), entry.folder / file.path) for file in entry.files]
 
 
 def written(plan: Plan) -> str:

@@ -16,9 +16,15 @@
     │   ├── ToolchainMissing
     │   └── CompileError
     ├── ArtifactError                  7   an artifact is damaged
-    │   └── IncompatibleError              ... or whole, but made for another machine
+    │   ├── IncompatibleError              ... or whole, but made for another machine
+    │   └── SignatureError                 ... or not signed by whom it should be
     ├── NumericsError                  8   the artifact does not compute what the model computes
-    └── RankError                      9   a rank process died or hung
+    ├── RankError                      9   a rank process died or hung
+    ├── StoreError                    10   a store of artifacts cannot be reached, or refuses
+    │   ├── NotFoundError                  there is nothing of this name
+    │   └── ConflictError                  ... or something else, put there by somebody else
+    ├── DeployError                   11   SageMaker refuses a request, or the endpoint does not start
+    └── UnprovenError                 12   all is right as far as this machine can tell, which cannot run it
 
 A message says what was expected and what was found; `hint` says what to do about it.
 """
@@ -101,9 +107,33 @@ class IncompatibleError(ArtifactError):
     pass
 
 
+class SignatureError(ArtifactError):
+    pass
+
+
 class NumericsError(LmiCompileError):
     exit_code = 8
 
 
 class RankError(LmiCompileError):
     exit_code = 9
+
+
+class StoreError(LmiCompileError):
+    exit_code = 10
+
+
+class NotFoundError(StoreError):
+    pass
+
+
+class ConflictError(StoreError):
+    pass
+
+
+class DeployError(LmiCompileError):
+    exit_code = 11
+
+
+class UnprovenError(LmiCompileError):
+    exit_code = 12

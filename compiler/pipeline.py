@@ -1,66 +1,57 @@
-"""The order of the stages, and the only place that asks the cache: no stage knows that it is cached.
+"""The order of the stages, the same for every target; no stage knows that it is cached.
 
-    resolve -> plan -> convert -> compile -> reference -> package -> verify -> in place
+    resolve -> plan -> convert -> [judge] -> compile -> package -> verify -> in place
 
 What decides the result of each, and so is its key:
 
     convert      the source's bytes, the plan
-    compile      per package: its spec, the toolchain, the device; not the weights, not the number of layers
     reference    the source's bytes, the config, the text, the versions of torch and transformers; not tp
+    judge        what decides convert, and the reference; where the target has a judge
+    compile      per spec of the target: the spec, the toolchain, the device
     verify       the manifest, which has the digest of every file
 """
 
 from __future__ import annotations
 
-import errno
-import json
-import os
-import shutil
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.artifact.check import check_files
-from compiler.artifact.manifest import MANIFEST, Manifest, Model, load_manifest
-from compiler.cached import (
-    Job,
-    VerifyInputs,
-    compiled,
-    converted,
-    measured,
-    referenced,
-    run_convert,
-    source_digest,
-    with_numerics,
-    written,
-)
-from compiler.errors import ArtifactError, DiskFullError, ToolchainMissing, UsageError
-from compiler.report import Silent, amount
+from compiler import targets
+from compiler.artifact.manifest import MANIFEST, load_manifest
+from compiler.cached import Job, compiled, converted, run_convert, source_digest, source_if_here, written
+from compiler.delegate import delegate
+from compiler.errors import ArtifactError, ToolchainMissing, UsageError
+from compiler.evidence import judged, referenced
+from compiler.origin import default_name, model_of
+from compiler.place import disk_errors, finish, normal
+from compiler.report import Silent
 from compiler.requests import prepare
-from compiler.stages import compile as compiling
 from compiler.stages import package, verify
+from compiler.stages.statements import with_statements
 from compiler.store.cache import StageCache
-from compiler.store.digest import canonical_json
 from compiler.store.folder import locked_folder
-from compiler.summary import numerics_text
+from compiler.summary import plan_note
+from compiler.targets import Made
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
+    from compiler.artifact.manifest import Device, Manifest, Numerics
+    from compiler.artifact.parts import Part
+    from compiler.evidence import Reference
     from compiler.report import Report
     from compiler.requests import BuildRequest, PlanRequest, Prepared
-    from compiler.stages.package import Part
     from compiler.stages.plan import Plan
-
-STAGES = ("plan", "convert", "compile", "package", "verify")
-"""What `--until` takes."""
+    from compiler.stages.verify import Logits
+    from compiler.targets import Toolchain
 
 
 @dataclass(frozen=True)
 class BuildResult:
     """`manifest` is None where `until` ended the build before there was an artifact. `made`: results that
-    were not cached, by stage.
+    were not cached, by stage. `source`: digest of the source, where the build ended with the plan (None: it was not
+    fetched, and only its bytes could tell).
     """
 
     output: Path
@@ -68,6 +59,7 @@ class BuildResult:
     manifest: Manifest | None
     made: dict[str, int]
     up_to_date: bool = False
+    source: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         manifest = self.manifest
@@ -75,6 +67,7 @@ class BuildResult:
             "output": str(self.output) if manifest else None,
             "digest": manifest.digest if manifest else None,
             "plan_digest": self.plan.digest,
+            "source": self.manifest.model.source_digest if self.manifest else self.source,
             "numerics": manifest.numerics.model_dump(mode="json") if manifest and manifest.numerics else None,
             "made": self.made,
             "up_to_date": self.up_to_date,
@@ -83,143 +76,166 @@ class BuildResult:
 
 def convert_to(request: PlanRequest, output: Path, report: Report | None = None) -> Plan:
     """The rank files of a model in the new folder `output`, without the cache. Raises LmiCompileError."""
-    report, output = report or Silent(), _normal(output)
+    report, output = report or Silent(), normal(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"{output} is not empty", hint="`--output` takes a folder that does not exist yet")
-    with _disk_errors(output):
+    with disk_errors(output):
         report.begin("plan")
         prepared = prepare(request, "all")
         report.end(plan_note(prepared.plan))
         report.begin("convert")
         part = output.with_name(f".{output.name}.part")
         with locked_folder(part):
-            run_convert(prepared, part, request.ask.max_memory, report)
-            for name, data in prepared.plan.files.items():
-                (part / name).write_bytes(data)
+            run_convert(prepared, part, request.ask.max_memory, report, crc=None)  # no manifest, nothing to check
             package.place(part, output)
         report.end(written(prepared.plan))
     return prepared.plan
+
+
+def command_of(request: PlanRequest) -> list[str]:
+    """The command line that compiles what is asked for, from the headers alone. Raises LmiCompileError."""
+    target = targets.load(request.target)
+    line = list(target.command(prepare(request).plan))
+    if not line:
+        raise UsageError(
+            f"target `{target.name}` compiles without a command line", hint="`lmi-compile plan` shows what"
+        )
+    return line
 
 
 def build(
     request: BuildRequest,
     report: Report | None = None,
     *,
-    toolchain: compiling.Toolchain | None = None,
-    logits: verify.Logits | None = None,
+    toolchain: Toolchain | None = None,
+    logits: Logits | None = None,
 ) -> BuildResult:
     """Build the artifact `request.output`: whole, verified and in place, or not at all.
 
+    Without its toolchain, a target with a judge leaves what can be compiled elsewhere, and ToolchainMissing says so.
     `toolchain` and `logits` stand in for the target's compiler and runtime in tests. Raises LmiCompileError.
     """
-    if request.until not in STAGES:
-        raise UsageError(f"`--until` is one of {', '.join(STAGES)}; found `{request.until}`")
+    target = targets.load(request.target)
+    if request.until not in target.stages:
+        raise UsageError(
+            f"`--until` is one of {', '.join(target.stages)} for target `{target.name}`; found `{request.until}`"
+        )
     report = report or Silent()
-    request = replace(request, output=_normal(request.output))
+    request = replace(request, output=normal(request.output))
     job = Job(
         request,
         report,
         StageCache(request.cache, warn=report.warn, rehash=request.rehash),
-        toolchain or compiling.toolchain_of(request.target),
-        logits or verify.run_logits,
+        target,
+        toolchain or targets.toolchain_of(request.target),
+        logits,
         {},
     )
-    with _disk_errors(request.output):
+    with disk_errors(request.output):
         return _build(job)
 
 
 def _build(job: Job) -> BuildResult:
-    request, report = job.request, job.report
+    request, report, target = job.request, job.report, job.target
     package.check_output(request.output, force=True)
-    device = compiling.device_of(request.device, request.march)
-    versions = _versions(job)
+    device = target.device(request.how)
+    if target.elsewhere is not None and target.elsewhere.delegates(request.ask.options):
+        delegate(job, target.elsewhere)
+    versions = _versions(job, device)
     report.begin("plan")
     prepared = prepare(request, "metadata" if request.until == "plan" else "all")
     plan, folder = prepared.plan, prepared.source.folder
     texts = package.tokenizer_parts(folder, request.tokenizer)
     if not package.has_vocabulary(texts):
         report.warn(f"{folder} has no tokenizer: the artifact takes token ids; `--tokenizer DIR` adds one")
+    target.check_tokenizer(plan, [part.name for part in texts])
     report.end(plan_note(plan))
     unfinished = BuildResult(request.output, plan, None, job.made)
     if request.until == "plan":
-        return unfinished
+        return replace(unfinished, source=source_if_here(job, prepared))
 
     job.cache.sweep()
-    source = source_digest(job, prepared)
+    source = source_digest(job, prepared.source, prepared.checkpoint)
     _refuse_other(request, plan, source)
     weights = converted(job, prepared, source)
     if request.until == "convert":
         return unfinished
-    if isinstance(versions, ToolchainMissing):
+    reference, numerics = None, None
+    if target.logits is not None:
+        reference = referenced(job, prepared, source, texts)
+        numerics = judged(job, prepared, source, weights, target.logits, reference)
+    elif isinstance(versions, ToolchainMissing):
         raise ToolchainMissing(
             f"{versions.message}. What comes before compile is done and kept in {request.cache}", hint=versions.hint
         )
-    packages = compiled(job, plan, device, versions)
+    made = Made(weights.parts, tokenizer=texts)
+    if request.until == "judge" or isinstance(versions, ToolchainMissing):
+        nothing_yet = device.model_copy(update={"capability": None})
+        result = _packaged(job, prepared, source, made, reference, numerics, nothing_yet, {})
+        if isinstance(versions, ToolchainMissing) and request.until != "judge":
+            raise ToolchainMissing(
+                f"{versions.message}. The verified checkpoint is in {request.output}, with what finishes the work",
+                hint=versions.hint,
+            )
+        return result
+    made = replace(made, compiled=compiled(job, plan, weights, source, device, versions))
     if request.until == "compile":
         return unfinished
+    if reference is None and not job.toolchain.stand_in:
+        reference = referenced(job, prepared, source, texts)
+    return _packaged(job, prepared, source, made, reference, numerics, device, versions)
 
-    parts = [*weights, *packages.values(), *texts]
-    who = None
-    if not job.toolchain.stand_in:
-        who, part = referenced(job, prepared, source, texts)
-        parts.append(part)
+
+def _packaged(
+    job: Job,
+    prepared: Prepared,
+    source: str,
+    made: Made,
+    reference: Reference | None,
+    numerics: Numerics | None,
+    device: Device,
+    versions: Mapping[str, str],
+) -> BuildResult:
+    """`numerics`: of what is packaged, where they are known already."""
+    request, plan = job.request, prepared.plan
+    contents = job.target.contents(plan, made)
+    parts: Sequence[Part] = contents.parts
+    if reference is not None and contents.repeatable:
+        parts = [*parts, reference.part]
     draft = package.draft_manifest(
         plan,
-        name=request.name or f"{_short_name(prepared)}-{plan.target}-tp{plan.tp}-{plan.dtype}",
-        model=_model(prepared, source),
+        contents,
+        name=request.name or default_name(prepared.source, plan.recipe, plan.target, plan.tp, plan.dtype),
+        target=plan.target,
+        model=model_of(prepared.source, plan.recipe, plan.config, source),
         device=device,
-        toolchain=versions,
-        packages={name: part.descriptor.path for name, part in packages.items()},
+        toolchain={**contents.toolchain, **versions},
         parts=parts,
-        stand_in=job.toolchain.stand_in,
+        stand_in=job.toolchain.stand_in or contents.stand_in,
     )
-    return _finish(job, plan, draft, parts, who)
+    draft, parts = with_statements(draft, parts)
+    if numerics is not None:
+        kept = numerics if contents.repeatable else numerics.model_copy(update={"reference_file": None})
+        draft, logits = draft.model_copy(update={"numerics": kept}), None
+    else:
+        logits = job.logits or verify.logits_of(draft, request.ask.max_memory)
+    manifest = finish(job, draft, parts, reference.who if reference else None, logits)
+    if manifest is None:
+        return BuildResult(request.output, plan, load_manifest(request.output), job.made, up_to_date=True)
+    return BuildResult(request.output, plan, manifest, job.made)
 
 
-def _finish(job: Job, plan: Plan, draft: Manifest, parts: Sequence[Part], who: str | None) -> BuildResult:
-    """Package, verify, put in place; nothing of it where the output is this very artifact already."""
-    request, report, output = job.request, job.report, job.request.output
-    measures = who is not None and request.until == "verify"
-    inputs = VerifyInputs(verify.VERSION, draft.digest, verify.thresholds(draft))
-    known = job.cache.find("verify", inputs) if measures else None
-    final = with_numerics(draft, known) if known else draft
-    if (known or not measures) and _is_at(output, final, job):
-        report.begin("package")
-        report.end(f"{output} is up to date")
-        return BuildResult(output, plan, final, job.made, up_to_date=True)
-    package.check_output(output, force=request.force or _names(output, final))
-    part = output.with_name(f".{output.name}.part")
-    with locked_folder(part, lambda: report.warn(f"another build is putting {output} in place; waiting")):
-        report.begin("package")
-        package.assemble(part, parts, job.cache.memo, lambda done, total: report.progress(done, total, "bytes"))
-        package.write_manifest(part, draft)
-        report.end(f"{len(draft.files)} files, {amount(sum(f.size for f in draft.files), 'bytes')}")
-        if request.until == "verify":
-            report.begin("verify")
-            check_files(draft, part, full=True, digest=job.cache.digest)
-            verify.check_layout(draft, part)
-            final = with_numerics(draft, measured(job, inputs, draft, part, who)) if who else draft
-            package.write_manifest(part, final)
-            report.end(numerics_text(final))
-        # Someone else may have built the same meanwhile: the check is repeated under the lock.
-        if not _is_at(output, final, job):
-            package.check_output(output, force=request.force or _names(output, final))
-            package.place(part, output)
-        for file in final.files:
-            job.cache.memo.remember(output / file.path, file.digest)
-    job.made["package"] = 1
-    return BuildResult(output, plan, final, job.made)
-
-
-def _versions(job: Job) -> dict[str, str] | ToolchainMissing:
+def _versions(job: Job, device: Device) -> dict[str, str] | ToolchainMissing:
     """Of the toolchain; where there is none, what the build will end with after the last stage that needs
     none.
     """
+    stages, until = job.target.stages, job.request.until
+    before = stages[: stages.index("compile")]
     try:
-        return job.toolchain.versions(job.request.device)
+        return job.toolchain.versions(device.kind)
     except ToolchainMissing as error:
-        if job.request.until not in ("plan", "convert"):
-            job.report.warn(f"{error.message}; this build will end after convert")
+        if until not in before:
+            job.report.warn(f"{error.message}; this build will end after {before[-1]}")
         return error
 
 
@@ -233,64 +249,3 @@ def _refuse_other(request: BuildRequest, plan: Plan, source: str) -> None:
         found = None
     if found is None or (found.plan_digest, found.model.source_digest) != (plan.digest, source):
         package.check_output(request.output, force=False)
-
-
-def _names(output: Path, manifest: Manifest) -> bool:
-    """Whether the folder says that it is this artifact: it may then be put right without asking."""
-    path = output / MANIFEST
-    return path.is_file() and path.read_bytes() == manifest.to_bytes()
-
-
-def _is_at(output: Path, manifest: Manifest, job: Job) -> bool:
-    """Whether the folder is this artifact, whole."""
-    if not _names(output, manifest):
-        return False
-    try:
-        check_files(manifest, output, full=True, digest=job.cache.digest)
-    except ArtifactError as error:
-        job.report.warn(f"{error.message}\nit is put in place again")
-        return False
-    return True
-
-
-def _model(prepared: Prepared, source: str) -> Model:
-    found, plan = prepared.source, prepared.plan
-    return Model(
-        source="hub" if found.repo_id else "s3" if found.uri else "local",
-        repo_id=found.repo_id,
-        revision=found.commit,
-        recipe=plan.recipe,
-        architecture=plan.config.architecture,
-        config=json.loads(canonical_json(plan.config.to_json())),
-        source_digest=source,
-    )
-
-
-def _short_name(prepared: Prepared) -> str:
-    repo_id = prepared.source.repo_id
-    return repo_id.partition("/")[2] if repo_id else prepared.plan.recipe
-
-
-def plan_note(plan: Plan) -> str:
-    return f"{plan.config.architecture}, tp {plan.tp}, {plan.dtype}, {amount(plan.ranks[0].nbytes, 'bytes')} a rank"
-
-
-def _normal(output: Path) -> Path:
-    """Absolute and without `..`: the folder is made beside itself first, so its name must be its own."""
-    return Path(os.path.abspath(output))  # noqa: PTH100  # Path.resolve would follow a link at the output
-
-
-@contextmanager
-def _disk_errors(output: Path) -> Iterator[None]:
-    """A full disk is told of in one way, whichever stage met it."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        place = Path(error.filename or output).absolute()
-        place = next(folder for folder in (place, *place.parents) if folder.exists())
-        raise DiskFullError(
-            f"no space left at {place}: {shutil.disk_usage(place).free:,} bytes are free",
-            hint="free some, or choose another disk with `--output` and LMI_COMPILE_CACHE",
-        ) from error

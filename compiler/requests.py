@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from compiler import targets
 from compiler.errors import UsageError
@@ -13,10 +13,12 @@ from compiler.ir.parallel import largest_parallel
 from compiler.stages.plan import Ask, Plan, make_plan
 from compiler.store.cache import cache_folder
 from compiler.store.source import resolve
+from compiler.targets import How
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from compiler.ir.config import ModelConfig
     from compiler.ir.recipe import Recipe
     from compiler.store.checkpoint import Checkpoint
     from compiler.store.source import Files, ResolvedSource
@@ -49,19 +51,34 @@ class PlanRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest(PlanRequest):
-    """`force` replaces another artifact at `output`; `rehash` trusts no digest computed before; `until`: of
-    STAGES.
+    """`force` replaces another artifact at `output`; `rehash` trusts no digest computed before; `until`: of the
+    target's stages.
     """
 
     output: Path
     name: str | None = None
     tokenizer: Path | None = None
-    device: Literal["cpu", "cuda"] = "cpu"
-    march: str = "x86-64-v3"
-    jobs: int | None = None
+    how: How = field(default_factory=How)
     until: str = "verify"
     force: bool = False
     rehash: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """The model: where it is, which recipe (`name`) reads it, and what is asked of it with `tp` decided."""
+
+    source: ResolvedSource
+    checkpoint: Checkpoint
+    name: str
+    recipe: Recipe
+    ask: Ask
+
+    @property
+    def config(self) -> ModelConfig:
+        """Raises LmiCompileError where the recipe cannot read config.json."""
+        hf = self.checkpoint.config
+        return self.recipe.resolve(hf, self.ask.variant).model_config(hf, self.ask.rope_scaling)
 
 
 @dataclass(frozen=True)
@@ -71,23 +88,29 @@ class Prepared:
     plan: Plan
 
 
-def prepare(request: PlanRequest, files: Files = "metadata") -> Prepared:
-    """The plan, and what it was made from; `files` "all" fetches the weights too. Raises LmiCompileError."""
-    recipes, ask = request.recipes, request.ask
+def find(request: PlanRequest, files: Files = "metadata") -> Found:
+    """The model of a request; `files` "all" fetches the weights too. Raises LmiCompileError."""
+    recipes = request.recipes
     known = [model for name in recipes.available() for model in recipes.load(name).models]
     model = recipes.published(request.model) or request.model
     source = resolve(model, request.revision, cache=request.cache / "sources", files=files, known=known)
     checkpoint = source.checkpoint(request.cache / "unpickled")
-    hf = checkpoint.config
     if request.recipe is None:
-        name, recipe = recipes.for_config(hf)
+        name, recipe = recipes.for_config(checkpoint.config)
     else:
         name, recipe = request.recipe, recipes.load(request.recipe)
+    found = Found(source, checkpoint, name, recipe, request.ask)
     if request.devices is not None:
-        config = recipe.resolve(hf, ask.variant).model_config(hf, ask.rope_scaling)
-        ask = replace(ask, tp=largest_parallel(config, request.devices))
-    plan = make_plan(name, recipe, targets.load(request.target), hf, checkpoint.tensors, ask)
-    return Prepared(source, checkpoint, plan)
+        found = replace(found, ask=replace(request.ask, tp=largest_parallel(found.config, request.devices)))
+    return found
+
+
+def prepare(request: PlanRequest, files: Files = "metadata") -> Prepared:
+    """The plan, and what it was made from; `files` "all" fetches the weights too. Raises LmiCompileError."""
+    found = find(request, files)
+    source, target = found.checkpoint, targets.load(request.target)
+    plan = make_plan(found.name, found.recipe, target, source.config, source.tensors, found.ask)
+    return Prepared(found.source, found.checkpoint, plan)
 
 
 def default_output(model: str, target: str, tp: str, dtype: str | None) -> Path:

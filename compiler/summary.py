@@ -8,9 +8,10 @@ from compiler.report import amount, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-    from compiler.artifact.manifest import Manifest
-    from compiler.pipeline import BuildResult
+    from compiler.artifact.manifest import Manifest, Numerics
+    from compiler.artifact.sections import Engines, Segments
     from compiler.stages.doctor import Diagnosis
     from compiler.stages.plan import Plan
     from compiler.store.cache import Stored
@@ -25,7 +26,7 @@ def plan_text(plan: Plan) -> str:
     facts = [
         ("model", f"{c.architecture} (recipe {plan.recipe}), {c.layers} layers: {', '.join(kinds)}"),
         ("source", f"{len(plan.account.tensors)} tensors, {amount(plan.source_bytes, 'bytes')}"),
-        ("target", f"{plan.target}, tp {plan.tp}, {plan.dtype}"),
+        ("target", f"{plan.target}, {parallel_text(plan.tp, plan.options.pp, plan.options.moe_ep)}, {plan.dtype}"),
         ("heads", f"{heads.heads} query and {heads.kv_heads} kv heads a rank{copies}"),
         ("KV cache", f"{plan.kv_bytes_per_token:,} bytes a token and rank"),
         ("limits", f"{plan.limits.max_positions} positions, {plan.limits.max_batch} rows{cache}"),
@@ -41,41 +42,75 @@ def plan_text(plan: Plan) -> str:
     )
 
 
+def plan_note(plan: Plan) -> str:
+    """The plan in a line."""
+    return f"{plan.config.architecture}, tp {plan.tp}, {plan.dtype}, {amount(plan.ranks[0].nbytes, 'bytes')} a rank"
+
+
 def manifest_text(manifest: Manifest) -> str:
     """What an artifact is and what it runs on."""
-    m, device, found = manifest.model, manifest.device, manifest.numerics
+    m, found, p = manifest.model, manifest.numerics, manifest.parallel
     source = f"{m.repo_id} at {m.revision}" if m.repo_id else m.source
-    runs_on = f"cuda, compute capability {device.capability}" if device.kind == "cuda" else f"cpu, {device.isa}"
+    toolchain = ", ".join(f"{name} {value}" for name, value in sorted(manifest.toolchain.items()))
     facts = [
         ("name", manifest.name + (" (made by a stand-in toolchain)" if manifest.stand_in else "")),
         ("digest", manifest.digest),
         ("model", f"{m.architecture} (recipe {m.recipe}), {source}"),
-        ("target", f"{manifest.target}, tp {manifest.parallel.tp}, {manifest.dtype}"),
-        ("runs on", runs_on + (f" with {', '.join(device.features)}" if device.features else "")),
-        ("toolchain", ", ".join(f"{name} {value}" for name, value in sorted(manifest.toolchain.items()))),
+        ("target", f"{manifest.target}, {parallel_text(p.tp, p.pp, p.moe_ep)}, {manifest.dtype}"),
+        ("runs on", _device_text(manifest)),
+        ("toolchain", toolchain or "not compiled yet"),
         ("limits", f"{manifest.limits.max_positions} positions, {manifest.limits.max_batch} rows"),
-        ("layers", f"{len(manifest.layers)}: {', '.join(sorted({' + '.join(p) for p in manifest.layers}))}"),
+        *(_segments_facts(manifest.segments) if manifest.segments else []),
+        *(_engines_facts(manifest.engines) if manifest.engines else []),
         ("files", f"{len(manifest.files)}, {amount(sum(f.size for f in manifest.files), 'bytes')}"),
         ("numerics", numerics_text(manifest) if found else "not measured"),
     ]
     return table(facts)
 
 
+def parallel_text(tp: int, pp: int, moe_ep: int) -> str:
+    """How a model is split, what is not split left out."""
+    return ", ".join([f"tp {tp}", *([f"pp {pp}"] if pp > 1 else []), *([f"moe_ep {moe_ep}"] if moe_ep > 1 else [])])
+
+
+def _device_text(manifest: Manifest) -> str:
+    device = manifest.device
+    if device.kind == "cuda":
+        return f"cuda, compute capability {device.capability}" if device.capability else "cuda"
+    return f"cpu, {device.isa}" + (f" with {', '.join(device.features)}" if device.features else "")
+
+
+def _segments_facts(segments: Segments) -> list[tuple[str, str]]:
+    kinds = sorted({" + ".join(pair) for pair in segments.layers})
+    return [("layers", f"{len(segments.layers)}: {', '.join(kinds)}")]
+
+
+def _engines_facts(engines: Engines) -> list[tuple[str, str]]:
+    built = f"{len(engines.files)} engine(s)" if engines.files else "checkpoint; its engines are not built yet"
+    image = f", for image {engines.image}" if engines.image else ""
+    limits = ", ".join(f"{name} {value}" for name, value in engines.limits.model_dump().items())
+    return [("TensorRT-LLM", f"{engines.version}{image}"), ("holds", built), ("engines", limits)]
+
+
 def numerics_text(manifest: Manifest) -> str:
-    found = manifest.numerics
-    if found is None:
+    if manifest.numerics is None:
         return "digests and layout are right; its logits were not computed"
+    return figures_text(manifest.numerics)
+
+
+def figures_text(found: Numerics) -> str:
+    of = "" if found.reference_file else " (its checkpoint, before it was compiled)"
     return (
         f"logits of {found.tokens} tokens against {found.reference}: median KL {found.kl_median:g} nats, "
-        f"cosine {found.cosine:g}, top-1 agreement {found.top1_agreement:g}"
+        f"cosine {found.cosine:g}, top-1 agreement {found.top1_agreement:g}{of}"
     )
 
 
-def build_text(result: BuildResult) -> str:
+def build_text(output: Path, manifest: Manifest | None) -> str:
     """The artifact's folder; or how far the build was asked to go."""
-    if result.manifest is None:
+    if manifest is None:
         return "no artifact was asked for; what was made is kept in the cache"
-    return str(result.output)
+    return str(output)
 
 
 def models_text(rows: Sequence[dict[str, Any]]) -> str:

@@ -37,7 +37,7 @@ class Ran:
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Ran]:
     """The command line in this process, with a cache of its own and a toolchain that compiles nothing."""
     monkeypatch.setenv("LMI_COMPILE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("compiler.stages.compile.toolchain_of", lambda target: StandIn(target))
+    monkeypatch.setattr("compiler.targets.toolchain_of", lambda target: StandIn(target))
 
     def call(*arguments: str | Path) -> Ran:
         capsys.readouterr()  # what fixtures printed
@@ -52,7 +52,20 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
 def test_help_lists_every_command(run: Callable[..., Ran]) -> None:
     ran = run("--help")
-    names = ["models", "plan", "convert", "build", "inspect", "verify", "generate", "doctor", "cache"]
+    names = [
+        "models",
+        "plan",
+        "convert",
+        "build",
+        "package",
+        "inspect",
+        "verify",
+        "generate",
+        "serve",
+        "deploy",
+        "doctor",
+        "cache",
+    ]
     assert ran.code == 0
     assert [name for name in names if f"\n  {name} " not in ran.out] == []
     for name in names:
@@ -195,7 +208,7 @@ def test_build_and_inspect(run: Callable[..., Ran], tiny_checkpoint: Callable[[s
     assert again.json["up_to_date"]
     assert again.json["made"] == {}
     inspected = run("inspect", output, "--json").json
-    assert inspected["parallel"] == {"tp": 2}
+    assert inspected["parallel"] == {"tp": 2, "pp": 1, "moe_ep": 1, "parallel_embedding": False}
     assert inspected["model"]["recipe"] == "qwen2"
     assert again.json["digest"] in run("inspect", output).out
     assert run("verify", output).code == 0

@@ -8,11 +8,13 @@ from __future__ import annotations
 import importlib.metadata
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from compiler.artifact.archive import check_contained
 from compiler.artifact.isa import features, isa, missing_for
-from compiler.artifact.manifest import load_manifest
+from compiler.artifact.manifest import MANIFEST, load_manifest
 from compiler.errors import ArtifactError, IncompatibleError
+from compiler.store.crc import crc_file
 from compiler.store.digest import sha256_file
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
     from compiler.artifact.manifest import Device, Manifest
     from compiler.store.digest import Digest
+
+Evidence: TypeAlias = Literal["size", "crc", "sha256"]
+"""By what a file is recognised."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +69,14 @@ def check_files(
     manifest: Manifest,
     folder: Path,
     *,
-    full: bool = False,
+    by: Evidence = "size",
     digest: Callable[[Path], Digest] = sha256_file,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Raises ArtifactError that lists every file that is missing, has another size, or (`full`) other bytes.
+    """Raises ArtifactError that lists every file that is missing, leads elsewhere, has another size or other bytes.
 
-    `digest` computes the sha256 of a file; `progress(bytes)` is told after each one.
+    `by`: "size" reads nothing but the insides of archives; "crc" finds damage; "sha256" finds tampering too, where the
+    manifest itself is believed. `digest` computes the sha256 of a file; `progress(bytes)` is told after each one.
     """
     problems = []
     for file in manifest.files:
@@ -84,10 +90,12 @@ def check_files(
             problems.append(f"{file.path}: expected a file, found a folder or a special file")
         elif found.st_size != file.size:
             problems.append(f"{file.path}: expected {file.size} bytes, found {found.st_size}")
-        elif full:
-            actual = digest(path)
-            if actual != file.digest:
-                problems.append(f"{file.path}: expected {file.digest}, found {actual}")
+        elif by != "size":
+            # A manifest of an earlier version has no CRCs.
+            expected = file.crc if by == "crc" and file.crc else file.digest
+            actual = crc_file(path) if expected == file.crc else digest(path)
+            if actual != expected:
+                problems.append(f"{file.path}: expected {expected}, found {actual}")
             if progress is not None:
                 progress(file.size)
     if problems:
@@ -95,17 +103,18 @@ def check_files(
             "\n".join([f"{len(problems)} damaged file(s) in {folder}:", *(f"  {p}" for p in problems)]),
             hint="copy the artifact again from where it was built, or build it again",
         )
+    check_contained(folder, [MANIFEST, *(file.path for file in manifest.files)])
 
 
-def check_artifact(folder: Path, *, full: bool = False) -> Manifest:
-    """The manifest of an artifact that this machine can run and whose files are all there (`full`: by
-    digest).
+def check_artifact(folder: Path, *, by: Evidence = "size") -> Manifest:
+    """The manifest of an artifact that this machine can run and whose files are all there (see check_files).
 
     Raises ArtifactError, IncompatibleError.
     """
     manifest = load_manifest(folder)
+    manifest.runnable()
     check_machine(manifest)
-    check_files(manifest, folder, full=full)
+    check_files(manifest, folder, by=by)
     return manifest
 
 
@@ -134,7 +143,7 @@ def _check_capability(manifest: Manifest, found: str | None) -> None:
     wanted = manifest.device.capability
     if found is None:
         raise IncompatibleError(
-            f"`{manifest.name}` was compiled for a GPU of compute capability {wanted}; torch sees none here",
+            f"`{manifest.name}` was compiled for a GPU of compute capability {wanted}; there is none here",
             hint="run it on a machine with such a GPU, or build it with `--device cpu`",
         )
     if found != wanted:

@@ -1,10 +1,17 @@
 """manifest.json: what an artifact is, what it was made of and by, where it runs, and every one of its files.
 
+A part that all artifacts have, and the section of what the target made (sections.py): `segments` or `engines`.
+
     ARTIFACT/manifest.json
-             weights/rank{r}.safetensors       one file a rank
-             packages/<segment>.<phase>.pt2    compiled segments, shared by all ranks and by layers of one
-             kind tokenizer/                        tokenizer, generation config and config.json of the source
+             tokenizer/                        tokenizer, generation config and config.json of the source
              reference.safetensors             token ids and the logits that the source model gives for them
+
+    segments weights/rank{r}.safetensors       one file a rank
+             packages/<segment>.<phase>.pt2    compiled segments, shared by all ranks and by layers of one kind
+
+    engines  checkpoint/                       before the engines are built: config.json and rank{r}.safetensors
+             build-engines.sh                  builds them
+             ...                               afterwards: the tree that the container wants (compiler/lmi)
 
 Nothing in it depends on when, where or by whom it was made: the same build twice gives the same bytes. The
 digest of an artifact is the sha256 of the bytes of its manifest as they stand in the file.
@@ -13,37 +20,20 @@ digest of an artifact is the sha256 of the bytes of its manifest as they stand i
 from __future__ import annotations
 
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from compiler.errors import ArtifactError
+from compiler.artifact.sections import Count, Engines, InnerPath, Segments, Sha256, Size, Strict
+from compiler.errors import ArtifactError, IncompatibleError
 from compiler.store.digest import Descriptor, Digest, canonical_json, digest_bytes
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 
 
-def _inside(path: str) -> str:
-    """A path of the artifact: relative, `/` between parts, inside the folder, in one spelling."""
-    pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts or str(pure) != path or "\\" in path or path == ".":
-        raise ValueError(f"expected a relative path inside the artifact, found {path!r}")
-    return path
-
-
-InnerPath = Annotated[str, Field(min_length=1), AfterValidator(_inside)]
-Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0)]
-Size = Annotated[int, Field(ge=1)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class Model(_Strict):
+class Model(Strict):
     """The source. `repo_id` and `revision` (a commit) where it came from a model hub; `config` is
     ModelConfig's JSON.
     """
@@ -57,9 +47,9 @@ class Model(_Strict):
     source_digest: Sha256
 
 
-class Device(_Strict):
-    """What the packages run on. `isa`: the level that they were compiled for (CPU), and `features` beyond it,
-    in Linux's spelling (`--march native`). `capability`: CUDA's compute capability ("9.0").
+class Device(Strict):
+    """What it runs on. `isa`: the level that packages were compiled for (CPU), and `features` beyond it, in Linux's
+    spelling (`--march native`). `capability`: CUDA's compute capability ("9.0"); None where nothing was compiled yet.
     """
 
     kind: Literal["cpu", "cuda"]
@@ -68,11 +58,18 @@ class Device(_Strict):
     capability: str | None = None
 
 
-class Parallel(_Strict):
+class Parallel(Strict):
+    """`tp`: ranks that share a layer; `pp`: pipeline stages, each of tp ranks; `moe_ep`: groups of those ranks to which
+    whole experts are dealt; `parallel_embedding`: the embedding is split over the vocabulary.
+    """
+
     tp: Size
+    pp: Size = 1
+    moe_ep: Size = 1
+    parallel_embedding: bool = False
 
 
-class ArtifactLimits(_Strict):
+class ArtifactLimits(Strict):
     """`max_positions`: tokens of one row, prompt and answer; `max_batch`: rows; `prefill_chunk`: tokens a
     step.
     """
@@ -82,22 +79,23 @@ class ArtifactLimits(_Strict):
     prefill_chunk: Size
 
 
-class File(_Strict):
-    """One file: `size` in bytes, `digest` of its bytes."""
+class File(Strict):
+    """One file: `size` in bytes, `digest` of its bytes, `crc` of the same (store/crc.py; None: not computed)."""
 
     path: InnerPath
     media_type: str
     digest: Sha256
     size: Count
+    crc: Annotated[str, Field(pattern=r"^crc32:[0-9a-f]{8}$")] | None = None
 
 
-class Numerics(_Strict):
+class Numerics(Strict):
     """How far the artifact's logits are from the reference's, over `tokens` positions. Definitions:
-    stages/numerics.py.
+    stages/numerics.py. `reference_file` None: the artifact alone cannot repeat it; its checkpoint was measured.
     """
 
     reference: str
-    reference_file: InnerPath
+    reference_file: InnerPath | None
     tokens: Size
     max_abs: float
     mean_abs: float
@@ -108,10 +106,8 @@ class Numerics(_Strict):
     thresholds: dict[str, float]
 
 
-class Manifest(_Strict):
-    """`layers`: of each layer, its attention segment and its mlp segment. `packages`: "<segment>.<phase>" to
-    path.
-    """
+class Manifest(Strict):
+    """`segments`, `engines`: exactly one of them, the section of what the target makes."""
 
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(min_length=1)]
@@ -122,8 +118,8 @@ class Manifest(_Strict):
     parallel: Parallel
     dtype: Literal["bfloat16", "float16", "float32"]
     limits: ArtifactLimits
-    layers: tuple[tuple[str, str], ...]
-    packages: dict[str, InnerPath]
+    segments: Segments | None = None
+    engines: Engines | None = None
     files: tuple[File, ...]
     plan_digest: Sha256
     numerics: Numerics | None = None
@@ -137,26 +133,44 @@ class Manifest(_Strict):
             raise ValueError("two files of one path")
         if MANIFEST in paths:
             raise ValueError(f"{MANIFEST} cannot list itself")
-        listed = set(paths)
-        lost = sorted({*self.packages.values(), *self.rank_files} - listed)
-        if self.numerics is not None:
-            lost += sorted({self.numerics.reference_file} - listed)
-        if lost:
+        needed = set(self.section.paths)
+        if self.numerics is not None and self.numerics.reference_file is not None:
+            needed.add(self.numerics.reference_file)
+        if lost := sorted(needed - set(paths)):
             raise ValueError(f"not among `files`: {', '.join(lost)}")
-        used = {segment for layer in self.layers for segment in layer}
-        built = {name.rpartition(".")[0] for name in self.packages}
-        if not used <= built:
-            raise ValueError(f"layers use segments without a package: {', '.join(sorted(used - built))}")
+        if self.segments is not None:
+            self._check_segments(self.segments)
         return self
 
+    def _check_segments(self, segments: Segments) -> None:
+        if len(segments.weights) != self.parallel.tp:
+            raise ValueError(f"tp {self.parallel.tp}, and weights for {len(segments.weights)} ranks")
+        used = {segment for layer in segments.layers for segment in layer}
+        built = {name.rpartition(".")[0] for name in segments.packages}
+        if not used <= built:
+            raise ValueError(f"layers use segments without a package: {', '.join(sorted(used - built))}")
+
     @property
-    def rank_files(self) -> tuple[str, ...]:
-        """Path of every rank's weights, in the order of ranks."""
-        return tuple(f"weights/rank{rank}.safetensors" for rank in range(self.parallel.tp))
+    def section(self) -> Segments | Engines:
+        """What the target made."""
+        found = [section for section in (self.segments, self.engines) if section is not None]
+        if len(found) != 1:
+            raise ValueError("expected one of `segments` and `engines`")
+        return found[0]
+
+    def runnable(self) -> Segments:
+        """The segments, for the runtime. Raises IncompatibleError where another program serves the artifact."""
+        if self.segments is None:
+            raise IncompatibleError(
+                f"`{self.name}` is for a serving container: the runtime here runs compiled segments",
+                hint="deploy it with the LMI image that `lmi-compile inspect` names; to run the model on this machine, "
+                "build it with `--target inductor`",
+            )
+        return self.segments
 
     @property
     def descriptors(self) -> tuple[Descriptor, ...]:
-        return tuple(Descriptor(f.path, f.media_type, f.digest, f.size) for f in self.files)
+        return tuple(Descriptor(f.path, f.media_type, f.digest, f.size, f.crc) for f in self.files)
 
     def to_bytes(self) -> bytes:
         """The bytes of manifest.json: sorted keys, two spaces, one spelling of every number."""

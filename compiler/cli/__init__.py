@@ -2,8 +2,12 @@
 
     options    options that several commands share, in groups: a command takes a group as one parameter
     output     results to stdout, everything else to stderr
-    build      plan, convert, build                artifact   inspect, verify, generate
+    build      plan, convert, build, package       artifact   inspect, verify, generate
+    serve      serve                               deploy     deploy
     about      models, doctor                      cache      cache ls, cache clear
+    registry   push, pull, ls, promote, rollback, history, diff, gc
+    trust      sign, scan, preflight               prewarm    prewarm
+    matrix     matrix plan, matrix build, matrix status
 
 Nothing heavy is imported before a command needs it: `--help` answers in a fraction of a second.
 """
@@ -16,7 +20,7 @@ from typing import Annotated
 
 import typer
 
-from compiler.cli import about, artifact, build, cache
+from compiler.cli import about, artifact, build, cache, deploy, matrix, prewarm, registry, serve, trust
 from compiler.errors import LmiCompileError
 
 COMMANDS = (
@@ -24,13 +28,28 @@ COMMANDS = (
     build.plan,
     build.convert,
     build.build,
+    build.package,
     artifact.inspect,
     artifact.verify,
     artifact.generate,
+    registry.push,
+    registry.pull,
+    registry.ls,
+    registry.promote,
+    registry.rollback,
+    registry.history,
+    registry.diff,
+    registry.gc,
+    trust.sign,
+    trust.scan,
+    trust.preflight,
+    prewarm.prewarm,
+    serve.serve,
+    deploy.deploy,
     about.doctor,
 )
 """In the order of `--help`."""
-GROUPS = (cache.app,)
+GROUPS = (matrix.app, cache.app)
 
 app = typer.Typer(
     name="lmi-compile",

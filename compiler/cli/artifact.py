@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compiler.cli.options import ArtifactArgument, Json, ModelOptions, grouped, model_fields
+from compiler.cli.options import ArtifactArgument, Json, ModelOptions, RequireSignature, grouped, model_fields
 from compiler.cli.output import reporting, show
+from compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,25 @@ def verify(
     model: Annotated[str | None, typer.Option(help="Its source: do not believe the stored logits.")] = None,
     revision: Annotated[str | None, typer.Option(help="Of the source.")] = None,
     variant: Annotated[str | None, typer.Option(help="Of the source.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Sizes, CRCs and layout only; finds damage, no forgery.")
+    ] = False,
+    require_signature: RequireSignature = None,
     as_json: Json = False,
 ) -> None:
     """Check an artifact: digests, layout, and its logits against those of the source model."""
+    from compiler.artifact.sign import check_signed
+
+    if require_signature is not None:
+        check_signed(artifact, require_signature)
+    if quick:
+        if model is not None or require_signature is not None:
+            raise UsageError(
+                "`--quick` believes the files: it goes neither with `--model` nor with `--require-signature`",
+                hint="leave `--quick` away: the full check takes sha256 digests and computes logits",
+            )
+        _verify_quick(artifact, as_json=as_json)
+        return
     from compiler.against import source_logits
     from compiler.requests import PlanRequest
     from compiler.stages.plan import Ask
@@ -82,3 +102,18 @@ def generate(
 
     params = GenerationParams(**{**asdict(sampling), "stop": tuple(sampling.stop or ())})
     answer(artifact, prompts, params, sys.stdout, stream=stream, log_probs=logprobs, as_json=as_json)
+
+
+def _verify_quick(artifact: Path, *, as_json: bool) -> None:
+    from compiler.report import amount
+    from compiler.stages.intact import intact
+
+    with reporting() as report:
+        report.begin("verify")
+        manifest = intact(artifact, by="crc", progress=lambda done, total: report.progress(done, total, "bytes"))
+        report.end(f"{len(manifest.files)} files, {amount(sum(file.size for file in manifest.files), 'bytes')}")
+    show(
+        {"name": manifest.name, "numerics": None},
+        "sizes, CRCs and layout are right; its digests and logits were not computed",
+        as_json=as_json,
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from compiler.cli.options import AskOptions, Json, LimitOptions, ModelOptions, grouped, request_of
+from compiler.cli.options import ArtifactArgument, AskOptions, Json, LimitOptions, ModelOptions, grouped, request_of
 from compiler.cli.output import reporting, show
 
 
@@ -20,11 +21,19 @@ class BuildOptions:
         Path | None, typer.Option("--output", "-o", help="Folder to make [default: artifacts/MODEL-TARGET-tpN]")
     ] = None
     tokenizer: Annotated[Path | None, typer.Option(help="Folder with the tokenizer to pack.")] = None
-    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="What it will run on.")] = "cpu"
-    march: Annotated[str, typer.Option(help="CPU level, or `native`.")] = "x86-64-v3"
-    jobs: Annotated[int | None, typer.Option(help="Compile processes [default: one a core]")] = None
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option(help="What it will run on [default: cpu; trtllm: cuda]")
+    ] = None
+    march: Annotated[str | None, typer.Option(help="CPU level, or `native` [default: x86-64-v3]")] = None
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "--workers", help="Compile processes [default: as cores or host memory allow]", min=1),
+    ] = None
+    timeout: Annotated[float | None, typer.Option(help="Seconds for one compile process.", min=1)] = None
     name: Annotated[str | None, typer.Option(help="Name in the manifest.")] = None
-    until: Annotated[str, typer.Option(help="Last stage: plan, convert, compile, package, verify.")] = "verify"
+    until: Annotated[str, typer.Option(help="Last stage: plan, convert, judge (trtllm), compile, package, verify.")] = (
+        "verify"
+    )
     force: Annotated[bool, typer.Option("--force", help="Replace another artifact at OUTPUT.")] = False
     rehash: Annotated[bool, typer.Option("--rehash", help="Trust no digest computed before.")] = False
 
@@ -59,18 +68,50 @@ def convert(
 
 @grouped
 def build(
-    model: ModelOptions, ask: AskOptions, limits: LimitOptions, options: BuildOptions, as_json: Json = False
+    model: ModelOptions,
+    ask: AskOptions,
+    limits: LimitOptions,
+    options: BuildOptions,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the compile command (trtllm) and end.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Build, verify and put in place an artifact; what an earlier build made is not made again."""
     from dataclasses import asdict
 
     from compiler.pipeline import build as run
+    from compiler.pipeline import command_of
     from compiler.requests import BuildRequest, default_output
     from compiler.summary import build_text
+    from compiler.targets import How
 
     given = asdict(options)
+    given["how"] = How(**{name: given.pop(name) for name in ("device", "march", "jobs", "timeout")})
     given["output"] = options.output or default_output(model.model, ask.target, ask.tp, ask.dtype)
     request = request_of(BuildRequest, model, ask, limits, **given)
+    if dry_run:
+        line = command_of(request)
+        show(line, shlex.join(line), as_json=as_json)
+        return
     with reporting() as report:
         result = run(request, report)
-    show(result.to_json(), build_text(result), as_json=as_json)
+    show(result.to_json(), build_text(result.output, result.manifest), as_json=as_json)
+
+
+def package(
+    artifact: ArtifactArgument,
+    engines: Annotated[
+        Path | None, typer.Option(help="Their folder [default: where the command file leaves it]")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to make [default: ARTIFACT-engines]")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace another artifact at OUTPUT.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make the artifact of a verified checkpoint and the engines that were built from it elsewhere."""
+    from compiler.finish import package_engines
+    from compiler.summary import manifest_text
+
+    with reporting() as report:
+        place, manifest = package_engines(artifact, engines, output, report, force=force)
+    show({"output": str(place), "digest": manifest.digest}, f"{place}\n\n{manifest_text(manifest)}", as_json=as_json)

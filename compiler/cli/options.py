@@ -25,6 +25,12 @@ Command = TypeVar("Command", bound=Callable[..., None])
 Request = TypeVar("Request", bound="PlanRequest")
 
 Json = Annotated[bool, typer.Option("--json", help="For scripts.")]
+RequireSignature = Annotated[
+    Path | None,
+    typer.Option(
+        "--require-signature", help="Only if one of the public keys in this PEM file signed it.", metavar="KEY"
+    ),
+]
 ArtifactArgument = Annotated[Path, typer.Argument(help="Folder of an artifact.", metavar="ARTIFACT")]
 
 
@@ -48,15 +54,30 @@ class AskOptions:
     dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 [default: the checkpoint's]")] = None
     rope_scaling: Annotated[str | None, typer.Option(help="Longer contexts: linear:2, llama3:8.")] = None
     trtllm_version: Annotated[str, typer.Option(help="TensorRT-LLM of target trtllm [default: 0.12.0]")] = ""
-    max_memory: Annotated[str, typer.Option(help="Ceiling of convert's buffers.", metavar="SIZE")] = "1GiB"
+    image: Annotated[str, typer.Option(help="LMI image that will serve it; names the version too.")] = ""
+    pp: Annotated[int, typer.Option(help="Pipeline stages, each of `--tp` ranks (trtllm).")] = 1
+    moe_ep: Annotated[int, typer.Option(help="Groups of ranks that share out whole experts (trtllm).")] = 1
+    parallel_embedding: Annotated[
+        bool, typer.Option("--parallel-embedding", help="Split the embedding over the vocabulary (trtllm).")
+    ] = False
+    max_memory: Annotated[str, typer.Option(help="Ceiling of the buffers of convert and judge.", metavar="SIZE")] = (
+        "1GiB"
+    )
 
 
 @dataclass(frozen=True)
 class LimitOptions:
     """What an artifact is compiled for."""
 
-    max_positions: Annotated[int | None, typer.Option(help="Tokens of one row [default: all of the model's]")] = None
-    max_batch: Annotated[int, typer.Option(help="Rows at once.")] = 8
+    max_positions: Annotated[
+        int | None,
+        typer.Option("--max-positions", "--max-seq-len", help="Tokens of one row [default: all of the model's]"),
+    ] = None
+    max_batch: Annotated[int, typer.Option("--max-batch", "--max-batch-size", help="Rows at once.")] = 8
+    max_input_len: Annotated[
+        int | None, typer.Option(help="Tokens of a prompt (trtllm) [default: 512 less than of a row]")
+    ] = None
+    max_num_tokens: Annotated[int | None, typer.Option(help="Tokens of all rows in one step (trtllm).")] = None
 
 
 def grouped(command: Command) -> Command:
@@ -137,7 +158,15 @@ def request_of(kind: type[Request], model: ModelOptions, ask: AskOptions, limits
             max_batch=limits.max_batch,
             rope_scaling=parse_rope_scaling(ask.rope_scaling) if ask.rope_scaling else None,
             variant=model.variant,
-            options=TargetOptions(version=ask.trtllm_version),
+            options=TargetOptions(
+                version=ask.trtllm_version,
+                image=ask.image,
+                pp=ask.pp,
+                moe_ep=ask.moe_ep,
+                parallel_embedding=ask.parallel_embedding,
+                max_input_len=limits.max_input_len,
+                max_num_tokens=limits.max_num_tokens,
+            ),
             max_memory=parse_size(ask.max_memory),
         ),
         devices=devices,

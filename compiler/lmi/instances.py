@@ -23,6 +23,20 @@ class Instance:
     memory: int
 
 
+CAPABILITIES: dict[str, str] = {
+    "NVIDIA T4": "7.5",
+    "NVIDIA A10G": "8.6",
+    "NVIDIA L4": "8.9",
+    "NVIDIA L40S": "8.9",
+    "NVIDIA A100": "8.0",
+    "NVIDIA H100": "9.0",
+    "NVIDIA H200": "9.0",
+}
+"""Accelerator -> compute capability. Sources: NVIDIA's list of CUDA GPUs; `LmiUtils.getAWSGpuMachineType` of
+djl-serving at v0.29.0 has the same map for what it knows.
+"""
+
+
 def _sizes(family: str, accelerator: str, memory: int, counts: dict[int, str]) -> dict[str, Instance]:
     return {
         f"ml.{family}.{size}": Instance(accelerator, devices, memory)

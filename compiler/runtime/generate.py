@@ -11,7 +11,7 @@ model is closed.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,6 +116,25 @@ class Model:
                         completions[index] = piece.completion
         return [completions[index] for index in range(len(rows))]
 
+    def check(self, prompt: Prompt, params: GenerationParams) -> list[int]:
+        """The token ids of a prompt that this model can answer. Raises as `stream`, and runs nothing."""
+        return list(self._row(0, prompt, params).prompt)
+
+    def stream_batch(
+        self, prompts: Sequence[Prompt], params: Sequence[GenerationParams]
+    ) -> Generator[tuple[int, Piece], None, None]:
+        """The answers to prompts that run at once, token by token: (index of the prompt, piece).
+
+        At most `max_batch` prompts; `params` are one for each. Raises as `stream`, before anything runs.
+        """
+        if not 1 <= len(prompts) <= self.max_batch or len(params) != len(prompts):
+            raise UsageError(
+                f"expected 1 to {self.max_batch} prompts and as many params; found {len(prompts)} and {len(params)}"
+            )
+        rows = [self._row(i, prompt, p) for i, (prompt, p) in enumerate(zip(prompts, params, strict=True))]
+        with self._alone():
+            yield from self._run(rows)
+
     def logits(self, token_ids: Sequence[int], *, decode_from: int | None = None, rows: int = 1) -> Logits:
         """float32 [n, vocab]: after each of n tokens, what the model expects next.
 
@@ -190,7 +209,7 @@ def load(
     from compiler.artifact.check import check_artifact
 
     folder = Path(artifact).absolute()
-    manifest = check_artifact(folder, full=full_check)
+    manifest = check_artifact(folder, by="sha256" if full_check else "size")
     tokenizer, ends = load_tokenizer(folder / "tokenizer"), end_ids(folder / "tokenizer")
     engine = _start(manifest, folder, timeout, import_torch)
     return Model(engine, Limits(**manifest.limits.model_dump()), int(manifest.model.config["vocab"]), tokenizer, ends)

@@ -36,7 +36,7 @@ def share(role: Role) -> Share:
 
 def map_weights(manifest: Manifest, folder: Path, rank: int) -> Weights:
     """The weights of `rank`, being read ahead. Needs no torch, so it comes before it is imported."""
-    weights = Weights(folder / manifest.rank_files[rank])
+    weights = Weights(folder / manifest.runnable().weights[rank])
     weights.read_ahead()
     return weights
 
@@ -47,7 +47,7 @@ def share_of(manifest: Manifest, folder: Path, rank: int, weights: Weights) -> S
 
     from compiler.runtime.package import Package
 
-    tp, device = manifest.parallel.tp, manifest.device.kind
+    tp, device, made = manifest.parallel.tp, manifest.device.kind, manifest.runnable()
     if tp > 1:
         torch.set_num_threads(threads_per_rank(tp))
     if device == "cuda":
@@ -60,12 +60,12 @@ def share_of(manifest: Manifest, folder: Path, rank: int, weights: Weights) -> S
 
     @cache
     def package(name: str) -> Package:
-        return Package(folder / manifest.packages[name])
+        return Package(folder / made.packages[name])
 
     return assemble(
         ModelConfig.from_json(manifest.model.config),
         Limits(**manifest.limits.model_dump()),
-        manifest.layers,
+        made.layers,
         weights.tensors(device),
         lambda spec, inputs: package(spec.name).run(inputs)[0],
         rank=rank,

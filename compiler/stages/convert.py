@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+import zlib
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import replace
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from compiler.store.checkpoint import Checkpoint
     from compiler.store.digest import Descriptor
     from compiler.store.gather import Block
+    from compiler.store.writer import Crc32
 
 BLOCK = 4 << 20
 """Bytes of a block, where `max_memory` allows: some system calls a tensor, and buffers that stay small."""
@@ -54,11 +56,12 @@ def convert(
     max_memory: int = 1 << 30,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    crc: Crc32 | None = zlib.crc32,
 ) -> list[Descriptor]:
     """Write the rank files of `plans` into the folder `out`; their descriptors in the order of `plans`.
 
     `max_memory`: ceiling of all buffers together, in bytes. `threads`: default the smaller of cores and
-    ranks. `progress(done_bytes, total_bytes)` is called after each block, from any of the threads.
+    ranks. `progress(done_bytes, total_bytes)` is called after each block, from any thread. `crc`: as `RankFile`.
     Files carry temporary names until all of them are whole; an error removes them.
 
     Raises MemoryCeilingError, DiskFullError, CheckpointError, RefusedError (a cast between dtypes that have
@@ -84,7 +87,7 @@ def convert(
             stack.callback(os.close, descriptor)
         files = {tensor.name: sources[tensor.file] for tensor in checkpoint.tensors.values() if tensor.file}
         writers = [
-            stack.enter_context(RankFile(out / plan.file, [(name, t.dtype, t.shape) for name, t in tensors]))
+            stack.enter_context(RankFile(out / plan.file, [(name, t.dtype, t.shape) for name, t in tensors], crc))
             for plan, tensors in zip(plans, ordered, strict=True)
         ]
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from compiler.artifact.host import available_memory, free_disk
 from compiler.artifact.isa import isa
 from compiler.report import amount
-from compiler.stages.reference import available_memory
 
 LEAST_TORCH = (2, 11)
 NEURON_INDEX = "https://pip.repos.neuron.amazonaws.com"
@@ -74,12 +74,21 @@ def doctor(cache: Path) -> Diagnosis:
                 torch.state == "ok" and gpu.state == "ok",
                 _needs(lacking + (["cuda"] if gpu.state != "ok" else [])),
             ),
+            Ability("trtllm (checkpoint)", compiles=torch.state == "ok", runs=False, why=_CONTAINER),
+            _engines(),
         ),
     )
 
 
 _TRT = "in the vendor's image, or `pip install tensorrt_llm --extra-index-url https://pypi.nvidia.com` on a GPU machine"
+_CONTAINER = "served by an LMI container"
 _NEURON = f"`pip install neuronx-cc --extra-index-url {NEURON_INDEX}` on an x86-64 Linux machine"
+
+
+def _engines() -> Ability:
+    """Engines are built by a command, wherever it comes from, and run nowhere but in a container."""
+    here = shutil.which("trtllm-build") is not None
+    return Ability("trtllm (engines)", compiles=here, runs=False, why=_CONTAINER if here else "needs trtllm-build")
 
 
 def _needs(subjects: list[str]) -> str:
@@ -139,9 +148,8 @@ def _package(name: str, remedy: str) -> Finding:
 
 
 def _disk(subject: str, folder: Path) -> Finding:
-    existing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
-    free = shutil.disk_usage(existing).free
+    free = free_disk(folder)
     return Finding(subject, "ok", f"{folder}: {amount(used, 'bytes')} used, {amount(free, 'bytes')} free on its disk")
 
 

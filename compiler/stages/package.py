@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from compiler.artifact.manifest import MANIFEST, ArtifactLimits, File, Manifest, Parallel
+from compiler.artifact.parts import existing
 from compiler.errors import TokenizerError, UsageError
-from compiler.store.digest import JSON, OCTETS, Descriptor, describe
-from compiler.store.folder import remove_folder, try_locked_folder, write_through
+from compiler.store.folder import place as place
 from compiler.store.source import CONFIGS, TEXT
-from compiler.store.writer import disk_full, sync_folder
-from compiler.targets import load
+from compiler.store.writer import disk_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from compiler.artifact.manifest import Device, Model
-    from compiler.stages.plan import Plan
+    from compiler.artifact.parts import Part
     from compiler.store.digest import DigestMemo
+    from compiler.targets import Contents, Planned
 
 _VOCABULARIES = {"tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model"}
 """Files without which the other files of a tokenizer are of no use."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One file of an artifact, and where its bytes are now."""
-
-    descriptor: Descriptor
-    file: Path
 
 
 def tokenizer_parts(source: Path, tokenizer: Path | None) -> list[Part]:
@@ -48,7 +39,7 @@ def tokenizer_parts(source: Path, tokenizer: Path | None) -> list[Part]:
             hint="`--tokenizer` takes a folder with the tokenizer's files, best with a tokenizer.json",
         )
     found = [*_matching(tokenizer or source, TEXT), *_matching(source, CONFIGS)]
-    return [_part(path) for path in found]
+    return [existing(path, f"tokenizer/{path.name}") for path in found]
 
 
 def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
@@ -57,42 +48,39 @@ def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
 
 
 def has_vocabulary(parts: Sequence[Part]) -> bool:
-    return any(Path(part.descriptor.path).name in _VOCABULARIES for part in parts)
-
-
-def _part(path: Path) -> Part:
-    media = JSON if path.suffix == ".json" else OCTETS
-    described = describe(path.parent, path.name, media)
-    return Part(Descriptor(f"tokenizer/{path.name}", media, described.digest, described.size), path)
+    return any(part.name in _VOCABULARIES for part in parts)
 
 
 def draft_manifest(
-    plan: Plan,
+    plan: Planned,
+    contents: Contents,
     *,
     name: str,
+    target: str,
     model: Model,
     device: Device,
     toolchain: Mapping[str, str],
-    packages: Mapping[str, str],
     parts: Sequence[Part],
     stand_in: bool,
 ) -> Manifest:
-    """The manifest of an artifact of these parts, before its numerics are known. `packages`: name to path."""
-    segments = load(plan.target).segment_names
+    """The manifest of an artifact of these parts, before its numerics are known."""
+    options = plan.options
+    section: dict[str, Any] = {contents.name: contents.section}
     return Manifest(
         name=name,
         model=model,
-        target=plan.target,
+        target=target,
         toolchain=dict(toolchain),
         device=device,
-        parallel=Parallel(tp=plan.tp),
+        parallel=Parallel(
+            tp=plan.tp, pp=options.pp, moe_ep=options.moe_ep, parallel_embedding=options.parallel_embedding
+        ),
         dtype=cast("Literal['bfloat16', 'float16', 'float32']", plan.dtype),  # make_plan refused others
         limits=ArtifactLimits(**asdict(plan.limits)),
-        layers=tuple(segments(kind) for kind in plan.config.layer_kinds),
-        packages=dict(packages),
-        files=tuple(File(**asdict(part.descriptor)) for part in sorted(parts, key=lambda part: part.descriptor.path)),
+        files=tuple(File(**asdict(part.descriptor)) for part in sorted(parts, key=lambda part: part.path)),
         plan_digest=plan.digest,
         stand_in=stand_in,
+        **section,
     )
 
 
@@ -122,12 +110,15 @@ def assemble(folder: Path, parts: Sequence[Part], memo: DigestMemo, progress: Ca
     """
     total, done = sum(part.descriptor.size for part in parts), 0
     for part in parts:
-        target = folder / part.descriptor.path
+        target = folder / part.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        if _link(part.file, target):
+        if isinstance(part.content, bytes):
+            target.write_bytes(part.content)
+            target.chmod(0o555 if part.executable else 0o444)
+        elif _link(part.content, target):
             memo.remember(target, part.descriptor.digest)
         else:
-            _copy(part.file, target, total - done)
+            _copy(part.content, target, total - done)
         done += part.descriptor.size
         progress(done, total)
 
@@ -138,31 +129,6 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     part.write_bytes(manifest.to_bytes())
     part.chmod(0o444)
     part.replace(folder / MANIFEST)
-
-
-def place(part: Path, output: Path) -> None:
-    """Make the folder `part`, whose lock the caller holds, the folder `output`; what was there is gone
-    afterwards.
-
-    The two change places in one step where the file system can do that (renameat2 with RENAME_EXCHANGE).
-    Raises OSError.
-    """
-    write_through(part)
-    if output.is_dir() and not any(output.iterdir()):
-        output.rmdir()
-    if not output.exists():
-        part.rename(output)
-    else:
-        # The lock on the old folder keeps others away from the name `part` until it is removed.
-        with try_locked_folder(output):
-            if not _exchange(part, output):
-                gone = part.with_name(f"{part.name}.old")
-                remove_folder(gone)
-                output.rename(gone)
-                part.rename(output)
-                gone.rename(part)
-            remove_folder(part)
-    sync_folder(output.parent)
 
 
 def _link(source: Path, target: Path) -> bool:
@@ -204,17 +170,3 @@ def _copy_some(read: int, write: int, count: int) -> int:
         if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
     return os.sendfile(write, read, None, count)
-
-
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two folders in one step (renameat2(2)); False where that is not possible here."""
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError):
-        return False
-    done: int = rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
-    return done == 0

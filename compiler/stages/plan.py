@@ -7,8 +7,10 @@ headers     --recipe--> roles --------+--> what each rank holds, what each stage
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from compiler.errors import RefusedError
@@ -19,6 +21,7 @@ from compiler.ir.lazy import ITEMSIZE, RankPlan
 from compiler.ir.limits import Limits, limits_for
 from compiler.ir.parallel import HeadLayout, head_layout
 from compiler.ir.recipe import Recipe
+from compiler.ir.roles import axis_sizes, model_tensors, shape_of
 from compiler.ir.rope import RopeScaling
 from compiler.targets import PLAIN, Need, Target, TargetOptions
 
@@ -42,7 +45,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be built. `digest` covers everything that decides the bytes of the rank files."""
+    """What will be built. `digest` covers everything that decides the bytes of the rank files and `files`."""
 
     recipe: str
     target: str
@@ -50,6 +53,7 @@ class Plan:
     tp: int
     dtype: str
     limits: Limits
+    options: TargetOptions
     account: Account
     layouts: tuple[Layout, ...]
     ranks: tuple[RankPlan, ...]
@@ -124,14 +128,15 @@ def make_plan(
             f"`--dtype` is one of {', '.join(DTYPES)}; found `{dtype}`",
             hint="" if ask.dtype else "The checkpoint is in this dtype: name the one that the artifact shall have.",
         )
-    target.check(config, ask.tp, ask.options)
     limits = limits_for(config, ask.max_positions, ask.max_batch)
+    target.check(config, ask.tp, ask.options, limits)
     filled = account(recipe, config, headers)
     layouts = tuple(target.layouts(config, ask.tp, ask.options))
     ranks = tuple(target.rank_plans(config, ask.tp, filled.tensors, DTYPES[dtype], ask.options))
     heads = head_layout(config.heads, config.kv_heads, ask.tp)
-    kv_bytes = 2 * config.layers * heads.kv_heads * config.head_dim * ITEMSIZE[DTYPES[dtype]]
+    kv_bytes = 2 * -(-config.layers // ask.options.pp) * heads.kv_heads * config.head_dim * ITEMSIZE[DTYPES[dtype]]
     source_bytes = sum(_nbytes(h) for h in headers.values())
+    files = target.files(config, ask.tp, dtype, ask.options)
     largest = max(rank.nbytes for rank in ranks)
     cache = kv_bytes * limits.max_positions * limits.max_batch
     return Plan(
@@ -141,6 +146,7 @@ def make_plan(
         tp=ask.tp,
         dtype=dtype,
         limits=limits,
+        options=ask.options,
         account=filled,
         layouts=layouts,
         ranks=ranks,
@@ -154,33 +160,34 @@ def make_plan(
                 sum(r.nbytes for r in ranks),
                 "one streaming pass; memory is a ceiling",
             ),
+            Need("reference", _reference_bytes(config), 0, "one layer in float32; the whole model where that fits"),
             *target.needs(config, ask.tp, ask.options),
             Need("run", largest + cache, 0, "one rank: weights (mapped) and KV cache at the limits"),
         ),
-        files=target.files(config, ask.tp, dtype, ask.options),
-        digest=_digest(recipe_name, target.name, config, ask, dtype, filled, layouts),
+        files=files,
+        digest=_digest(recipe_name, target.name, config, ask.tp, dtype, filled.uses, layouts, sorted(files.items())),
     )
 
 
+def _reference_bytes(config: ModelConfig) -> int:
+    """What the source's own logits take at least (stages/reference.py): a layer, or what lies outside of layers."""
+    sizes, parts = axis_sizes(config), Counter[int | None]()
+    for tensor in model_tensors(config):
+        parts[tensor.layer] += 4 * prod(shape_of(tensor, sizes))
+    outside = parts.pop(None, 0)
+    return outside + max(parts.values(), default=0)
+
+
 def _nbytes(header: Header) -> int:
-    total = ITEMSIZE[header.dtype]
-    for size in header.shape:
-        total *= size
-    return total
+    return ITEMSIZE[header.dtype] * prod(header.shape)
 
 
-def _digest(
-    recipe: str,
-    target: str,
-    config: ModelConfig,
-    ask: Ask,
-    dtype: str,
-    filled: Account,
-    layouts: tuple[Layout, ...],
-) -> str:
-    """sha256 over the sizes, and over every program from source tensor to rank file as its dataclasses print."""
+def _digest(*parts: object) -> str:
+    """sha256 over the sizes, over every program from source tensor to rank file, and over the small files beside them,
+    as they print.
+    """
     digest = hashlib.sha256()
-    for part in (recipe, target, config, ask.tp, ask.options, dtype, filled.uses, layouts):
+    for part in parts:
         digest.update(repr(part).encode())
         digest.update(b"\n")
     return f"sha256:{digest.hexdigest()}"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compiler.artifact.host import available_memory
 from compiler.errors import ArtifactError, TokenizerError
 from compiler.ir.lazy import ITEMSIZE, Lazy, read
 from compiler.store.cast import cast_bits
@@ -64,19 +65,6 @@ def reference_logits(plan: Plan, checkpoint: Checkpoint, ids: NDArray[np.int64])
     if _known_to_transformers(checkpoint.config) and needed * 1.2 < available_memory():
         return "transformers", _by_transformers(plan, checkpoint, ids)
     return "decoder", _by_decoder(plan, checkpoint, ids)
-
-
-def available_memory() -> int:
-    """Bytes that can be allocated without swapping (MemAvailable of /proc/meminfo); 0 where it is not
-    told.
-    """
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0
 
 
 def write_reference(path: Path, ids: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
@@ -144,9 +132,10 @@ def _by_decoder(plan: Plan, checkpoint: Checkpoint, ids: NDArray[np.int64]) -> N
     import torch
 
     from compiler.decoder.forward import stream_logits
-    from compiler.targets import load
+    from compiler.targets.inductor.layout import rank_plans
 
-    whole = load(plan.target).rank_plans(plan.config, 1, plan.account.tensors, "F32")[0]
+    # The decoder is what target inductor compiles: it reads that target's names, whatever is being built.
+    whole = rank_plans(plan.config, 1, plan.account.tensors, "F32")[0]
 
     def tensors(prefix: str) -> dict[str, torch.Tensor]:
         return {

@@ -1,8 +1,10 @@
 """Is an artifact what its manifest says, and does it compute what the model computes?
 
 digests     every file has the size and the sha256 that the manifest states
-layout      every rank file has the tensors, shapes and dtype that follow from the manifest's config, and no others
-numerics    logits of the artifact, by the prefill and the decode packages, against those of the source model
+layout      every rank file has the tensors, shapes and dtype that follow from the manifest's config, and no others;
+            what else the target can say of its files
+numerics    logits of the artifact against those of the source model: by the prefill and the decode packages, or by the
+            target's judge over its rank files; not again where an artifact has neither
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from compiler.artifact.manifest import Manifest
     from compiler.store.digest import Digest
+    from compiler.targets import Target
 
 VERSION = 2
 """Of this stage: raised when the same artifact and reference give other figures."""
@@ -48,17 +51,20 @@ def verify(
     logits: Logits | None = None,
     *,
     expected: NDArray[np.float32] | None = None,
+    max_memory: int = 1 << 30,
     digest: Callable[[Path], Digest] = sha256_file,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
-    """The manifest of `folder`, its `numerics` measured now by `logits` (default: the target's runtime).
+    """The manifest of `folder`, its `numerics` measured now by `logits` (default: see `logits_of`).
 
     `expected`: logits of the source for the reference's tokens, where those in the artifact shall not be
-    believed. `digest` computes the sha256 of a file; `progress(bytes, bytes in all)` is told of them.
+    believed. `max_memory`: bytes that a judge may use. `digest` computes the sha256 of a file;
+    `progress(bytes, bytes in all)` is told of them.
     Raises ArtifactError, IncompatibleError, NumericsError, RankError.
     """
     manifest = load_manifest(folder)
-    check_machine(manifest)
+    if manifest.segments is not None:
+        check_machine(manifest)
     done, total = 0, sum(file.size for file in manifest.files)
 
     def advance(count: int) -> None:
@@ -67,13 +73,26 @@ def verify(
         if progress is not None:
             progress(done, total)
 
-    check_files(manifest, folder, full=True, digest=digest, progress=advance)
+    check_files(manifest, folder, by="sha256", digest=digest, progress=advance)
     check_layout(manifest, folder)
-    if manifest.stand_in:
+    runs = logits or logits_of(manifest, max_memory)
+    if manifest.stand_in or runs is None:
         return manifest
     who = manifest.numerics.reference if manifest.numerics else "its source"
-    measured = measure(manifest, folder, who, logits or run_logits, expected)
+    measured = measure(manifest, folder, who, runs, expected)
     return manifest.model_copy(update={"numerics": measured})
+
+
+def logits_of(manifest: Manifest, max_memory: int) -> Logits | None:
+    """What computes the logits of an artifact on this machine; None: nothing does."""
+    if manifest.segments is not None:
+        return run_logits
+    target = load(manifest.target)
+    logits, inside = target.logits, target.rank_folder(manifest)
+    if logits is None or inside is None:
+        return None
+    config = ModelConfig.from_json(manifest.model.config)
+    return lambda folder, ids: logits(folder / inside, config, ids, max_memory)
 
 
 def measure(
@@ -89,19 +108,26 @@ def measure(
     Raises NumericsError where a figure is beyond its threshold.
     """
     ids, stored = read_reference(folder / REFERENCE)
-    figures = compare(stored if expected is None else expected, logits(folder, ids))
-    judge(figures, manifest.dtype)
+    return numerics(stored if expected is None else expected, logits(folder, ids), manifest.dtype, reference)
+
+
+def numerics(
+    expected: NDArray[np.float32], found: NDArray[np.float32], dtype: str, reference: str, file: str | None = REFERENCE
+) -> Numerics:
+    """Figures of the logits `found` [tokens, vocab]. Raises NumericsError where one is beyond its threshold."""
+    figures = compare(expected, found)
+    judge(figures, dtype)
     return Numerics(
         reference=reference,
-        reference_file=REFERENCE,
-        tokens=len(ids),
-        thresholds=thresholds(manifest),
+        reference_file=file,
+        tokens=len(expected),
+        thresholds=thresholds(dtype),
         **asdict(figures),
     )
 
 
-def thresholds(manifest: Manifest) -> dict[str, float]:
-    return asdict(THRESHOLDS[manifest.dtype])
+def thresholds(dtype: str) -> dict[str, float]:
+    return asdict(THRESHOLDS[dtype])
 
 
 def run_logits(artifact: Path, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -123,14 +149,26 @@ def run_logits(artifact: Path, token_ids: NDArray[np.int64]) -> NDArray[np.float
 
 
 def check_layout(manifest: Manifest, folder: Path) -> None:
-    """Raises ArtifactError that lists every tensor that is missing, unexpected, or of another shape or
-    dtype.
+    """Raises ArtifactError that lists every tensor that is missing, unexpected, or of another shape or dtype, and what
+    else the target finds wrong.
     """
+    target = load(manifest.target)
+    inside = target.rank_folder(manifest)
+    problems = [] if inside is None else _rank_problems(manifest, target, folder / inside)
+    problems += target.problems(manifest, folder)
+    if problems:
+        raise ArtifactError(
+            "\n".join(["the files do not fit the manifest:", *(f"  {p}" for p in problems[:40])]),
+            hint="build the artifact again",
+        )
+
+
+def _rank_problems(manifest: Manifest, target: Target, folder: Path) -> list[str]:
     config = ModelConfig.from_json(manifest.model.config)
     sizes = axis_sizes(config)
     dtype = DTYPES[manifest.dtype]
     sources = {t: whole(str(t), shape_of(t, sizes), dtype) for t in model_tensors(config)}
-    plans = load(manifest.target).rank_plans(config, manifest.parallel.tp, sources, dtype)
+    plans = target.rank_plans(config, manifest.parallel.tp, sources, dtype, target.options_of(manifest))
     problems = []
     for plan in plans:
         try:
@@ -144,11 +182,7 @@ def check_layout(manifest: Manifest, folder: Path) -> None:
             if found.get(name) != expected.get(name):
                 wanted, there = _shown(expected.get(name)), _shown(found.get(name))
                 problems.append(f"{plan.file}: `{name}`: expected {wanted}, found {there}")
-    if problems:
-        raise ArtifactError(
-            "\n".join(["the rank files do not fit the manifest's config:", *(f"  {p}" for p in problems[:40])]),
-            hint="build the artifact again",
-        )
+    return problems
 
 
 def _shown(tensor: tuple[str, tuple[int, ...]] | None) -> str:

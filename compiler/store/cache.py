@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +27,15 @@ from compiler.store.digest import (
     digest_bytes,
     digest_json,
 )
-from compiler.store.folder import locked_folder, remove_folder, try_locked_folder, write_through
+from compiler.store.folder import empty_folder, locked_folder, remove_folder, try_locked_folder, write_through
 from compiler.store.writer import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from _typeshed import DataclassInstance
+
+    from compiler.store.remote import RemoteCache
 
 _RESULT = "result.json"
 
@@ -82,25 +84,23 @@ class Claim:
             "facts": dict(facts or {}),
         }
         text = canonical_json({"result": result, "digest": digest_json(result)})
-        (self.folder / _RESULT).write_bytes(text)
-        for path in [*paths, _RESULT]:
-            (self.folder / path).chmod(0o444)
-        write_through(self.folder)
-        final = self._cache.folder_of(self._stage, self._key)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        self.folder.rename(final)
-        sync_folder(final.parent)
-        for descriptor in found:
-            self._cache.memo.remember(final / descriptor.path, descriptor.digest)
+        final = self._cache.keep(self._stage, self._key, self.folder, text, found)
         self.entry = Entry(final, found, json.loads(text)["result"]["facts"], fresh=True)
+        if self._cache.remote is not None:
+            self._cache.remote.publish(self._stage, self._key, final, text)
         return self.entry
 
 
 class StageCache:
-    """All stages' results below `root`. `warn` is told of entries that are damaged and will be made again."""
+    """All stages' results below `root`. `warn` is told of entries that are damaged and will be made again.
 
-    def __init__(self, root: Path, *, warn: Callable[[str], None], rehash: bool = False) -> None:
-        self.root, self.work = root, root / "work"
+    With a `remote`, what is not here is looked for there before it is made, and what was made is put there too.
+    """
+
+    def __init__(
+        self, root: Path, *, warn: Callable[[str], None], rehash: bool = False, remote: RemoteCache | None = None
+    ) -> None:
+        self.root, self.work, self.remote = root, root / "work", remote
         self.memo = DigestMemo(root / "digests.jsonl")
         self._warn, self._rehash = warn, rehash
 
@@ -132,7 +132,22 @@ class StageCache:
             claim.entry = self._read(stage, key, asdict(inputs), quiet=True)
             if claim.entry is None:
                 self._discard(self.folder_of(stage, key))
+                claim.entry = self._fetch(stage, key, claim.folder, asdict(inputs))
             yield claim
+
+    def keep(self, stage: str, key: str, folder: Path, text: bytes, files: Sequence[Descriptor]) -> Path:
+        """Make `folder`, which has `files`, the entry's own, with `text` as its result.json. Raises OSError."""
+        (folder / _RESULT).write_bytes(text)
+        for path in [*(file.path for file in files), _RESULT]:
+            (folder / path).chmod(0o444)
+        write_through(folder)
+        final = self.folder_of(stage, key)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(final)
+        sync_folder(final.parent)
+        for file in files:
+            self.memo.remember(final / file.path, file.digest)
+        return final
 
     @contextmanager
     def scratch(self, stage: str) -> Iterator[Path]:
@@ -184,6 +199,18 @@ class StageCache:
             os.utime(folder / _RESULT)
         return entry
 
+    def _fetch(self, stage: str, key: str, folder: Path, inputs: dict[str, Any]) -> Entry | None:
+        """The entry out of the remote cache, checked like one that was found here; `folder` is left empty else."""
+        text = self.remote.fetch(stage, key, folder) if self.remote is not None else None
+        problem, entry = self._check(folder, text, inputs) if text is not None else (None, None)
+        if problem is not None:
+            self._warn(f"the shared cache's entry of {stage} is not used: {problem}")
+        if text is None or entry is None:
+            empty_folder(folder)
+            return None
+        final = self.keep(stage, key, folder, text, entry.files)
+        return replace(entry, folder=final)
+
     def _check(self, folder: Path, text: bytes, inputs: dict[str, Any]) -> tuple[str | None, Entry | None]:
         try:
             parsed = json.loads(text)
@@ -228,3 +255,14 @@ def cache_folder() -> Path:
     if named:
         return Path(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lmi-compile"
+
+
+def open_cache(root: Path, remote: str | None, *, warn: Callable[[str], None], rehash: bool = False) -> StageCache:
+    """The cache in the folder `root`; `remote`: URI of a store with a cache that others share. Raises UsageError."""
+    if remote is None:
+        return StageCache(root, warn=warn, rehash=rehash)
+    from compiler.store.objects import open_store
+    from compiler.store.remote import RemoteCache
+
+    shared = RemoteCache(open_store(remote), root / "uploads", warn=warn)
+    return StageCache(root, warn=warn, rehash=rehash, remote=shared)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from compiler.store.crc import Crc, crc_file
+
 Digest: TypeAlias = str
 """`sha256:<64 hexadecimal digits>`."""
 
@@ -27,13 +29,15 @@ can be rewritten within one tick of the file system's clock, which no memo of ti
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """One file of an artifact: path relative to the artifact's folder (with `/`), media type, digest, size in
-    bytes."""
+    """One file of an artifact: path relative to the artifact's folder (with `/`), media type, digest, size in bytes.
+    `crc`: see store/crc.py; None where it was not computed.
+    """
 
     path: str
     media_type: str
     digest: Digest
     size: int
+    crc: Crc | None = None
 
 
 def canonical_json(obj: Any) -> bytes:
@@ -60,7 +64,7 @@ def sha256_file(path: Path) -> Digest:
 def describe(folder: Path, path: str, media_type: str = OCTETS) -> Descriptor:
     """Descriptor of `folder / path`, by reading it. Raises OSError."""
     file = folder / path
-    return Descriptor(path, media_type, sha256_file(file), file.stat().st_size)
+    return Descriptor(path, media_type, sha256_file(file), file.stat().st_size, crc_file(file))
 
 
 class DigestMemo:

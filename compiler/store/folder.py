@@ -7,6 +7,7 @@ free for the next.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import shutil
@@ -30,20 +31,24 @@ def locked_folder(folder: Path, waiting: Callable[[], None] = lambda: None) -> I
 
     While another process holds the lock, this one waits, and calls `waiting` before it does.
     """
-    descriptor = _try_lock(folder, create=True)
-    if descriptor is None:
-        waiting()
-    while descriptor is None:
-        time.sleep(_POLL)
-        descriptor = _try_lock(folder, create=True)
+    descriptor = _lock(folder, waiting)
     try:
-        for left in folder.iterdir():
-            remove_folder(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        empty_folder(folder)
         yield
     finally:
         # Renamed by a commit: then another process may already be making a folder of this name.
         if _same(folder, descriptor):
             remove_folder(folder)
+        os.close(descriptor)
+
+
+@contextmanager
+def kept_folder(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Make `folder`, or go on with what an earlier holder left in it, under its lock. It stays afterwards."""
+    descriptor = _lock(folder, waiting)
+    try:
+        yield
+    finally:
         os.close(descriptor)
 
 
@@ -56,6 +61,16 @@ def try_locked_folder(folder: Path) -> Iterator[bool]:
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _lock(folder: Path, waiting: Callable[[], None]) -> int:
+    descriptor = _try_lock(folder, create=True)
+    if descriptor is None:
+        waiting()
+    while descriptor is None:
+        time.sleep(_POLL)
+        descriptor = _try_lock(folder, create=True)
+    return descriptor
 
 
 def _try_lock(folder: Path, *, create: bool) -> int | None:
@@ -85,6 +100,12 @@ def _same(folder: Path, descriptor: int) -> bool:
         return False
 
 
+def empty_folder(folder: Path) -> None:
+    """Remove all that is in a folder. Raises OSError."""
+    for left in folder.iterdir():
+        remove_folder(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+
+
 def remove_folder(folder: Path) -> None:
     """Remove a folder and all in it, gone already or not."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -95,3 +116,42 @@ def write_through(folder: Path) -> None:
     for path in [*folder.rglob("*"), folder]:
         if not path.is_symlink():
             sync_folder(path)
+
+
+def place(part: Path, output: Path) -> None:
+    """Make the folder `part`, whose lock the caller holds, the folder `output`; what was there is gone
+    afterwards.
+
+    The two change places in one step where the file system can do that (renameat2 with RENAME_EXCHANGE).
+    Raises OSError.
+    """
+    write_through(part)
+    if output.is_dir() and not any(output.iterdir()):
+        output.rmdir()
+    if not output.exists():
+        part.rename(output)
+    else:
+        # The lock on the old folder keeps others away from the name `part` until it is removed.
+        with try_locked_folder(output):
+            if not _exchange(part, output):
+                gone = part.with_name(f"{part.name}.old")
+                remove_folder(gone)
+                output.rename(gone)
+                part.rename(output)
+                gone.rename(part)
+            remove_folder(part)
+    sync_folder(output.parent)
+
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step (renameat2(2)); False where that is not possible here."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    done: int = rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    return done == 0

@@ -1,4 +1,4 @@
-"""One safetensors file, written from front to back by one writer, with its sha256 computed on the way.
+"""One safetensors file, written from front to back by one writer, with its sha256 and CRC computed on the way.
 
     8 bytes length | JSON header, padded with spaces | data, beginning at a multiple of 64 bytes, without
     holes
@@ -18,29 +18,35 @@ on it.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+import zlib
+from collections.abc import Callable
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from compiler.errors import DiskFullError, ResourceError
 from compiler.ir.lazy import ITEMSIZE
+from compiler.store.crc import spelled
 from compiler.store.digest import SAFETENSORS, Descriptor
 from compiler.store.direct import PAGE, open_direct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
     from types import TracebackType
 
     import numpy as np
 
 T = TypeVar("T")
+Crc32 = Callable[[bytes | memoryview, int], int]
+"""The CRC after some bytes and that before them -> the CRC after all."""
 Planned = tuple[str, str, tuple[int, ...]]
 """Name, dtype (safetensors spelling) and shape of a tensor to be written."""
 
@@ -85,12 +91,14 @@ class RankFile:
 
     descriptor: Descriptor
 
-    def __init__(self, path: Path, tensors: Sequence[Planned]) -> None:
+    def __init__(self, path: Path, tensors: Sequence[Planned], crc: Crc32 | None = zlib.crc32) -> None:
+        """`crc`: None where nobody asks for the file's CRC; it takes half as long as the sha256."""
         self.path = path
         self.header = encode_header(tensors)
         self.size = len(self.header) + sum(prod(shape) * ITEMSIZE[dtype] for _, dtype, shape in tensors)
         self._part = path.with_name(path.name + _PART)
         self._hash = hashlib.sha256()
+        self._crc_of, self._crc = crc, 0
         self._paged = 0  # bytes in whole pages, written or about to be
         self._tail = b""  # what follows them: hashed, less than a page
         self._file = -1
@@ -114,7 +122,7 @@ class RankFile:
 
     def append(self, data: bytes | memoryview) -> None:
         """Hash and write the next bytes. Raises DiskFullError."""
-        self._hash.update(data)
+        self._sum(data)
         view = memoryview(self._tail + bytes(data))
         offset, whole = self._cut(view)
         self._write(self._file, view[:whole], offset)
@@ -132,9 +140,14 @@ class RankFile:
         and is over before `sync`. It raises DiskFullError.
         """
         view = buffer.data[: len(self._tail) + nbytes]
-        self._hash.update(view[len(self._tail) :])
+        self._sum(view[len(self._tail) :])
         offset, whole = self._cut(view)
         return partial(self._write_direct, view[:whole], offset)
+
+    def _sum(self, data: bytes | memoryview) -> None:
+        self._hash.update(data)
+        if self._crc_of is not None:
+            self._crc = self._crc_of(data, self._crc)
 
     def _cut(self, view: memoryview) -> tuple[int, int]:
         """Keep what does not fill a page for later. -> Where the rest belongs in the file, and its length."""
@@ -176,7 +189,9 @@ class RankFile:
             self._remove()
             raise
         self._close()
-        self.descriptor = Descriptor(self.path.name, SAFETENSORS, "sha256:" + self._hash.hexdigest(), self.size)
+        digest = "sha256:" + self._hash.hexdigest()
+        crc = None if self._crc_of is None else spelled(self._crc)
+        self.descriptor = Descriptor(self.path.name, SAFETENSORS, digest, self.size, crc)
 
     def sync(self) -> None:
         """Wait until everything written so far is on disk. Raises DiskFullError."""
@@ -251,3 +266,16 @@ def _open_locked(part: Path) -> int:
             os.close(file)
             raise
         os.close(file)  # renamed or removed between open and lock
+
+
+_SYNC_FILE_RANGE_WRITE = 2
+_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
+if _sync_file_range is not None:
+    _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+
+
+def start_writeback(file: int, offset: int, nbytes: int) -> None:
+    """Start writing dirty pages without waiting (Linux, sync_file_range(2)); only a hint, so errors do not
+    matter."""
+    if _sync_file_range is not None:
+        _sync_file_range(file, offset, nbytes, _SYNC_FILE_RANGE_WRITE)

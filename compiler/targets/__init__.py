@@ -1,22 +1,38 @@
 """A target is a folder: `layout.py` (pure) and `build.py` (the one file that touches the toolchain).
 
 The folder's `__init__` defines the functions of `Target`. Deleting the folder deletes the target.
+
+    plan                 check, layouts, rank_plans, files, needs
+    convert              the rank files of the plan, and `files` beside them
+    judge                where the target has `logits`: those of these files, before any toolchain has seen them
+    compile              `specs`, each by the `Toolchain` of build.py, each cached
+    package              `contents`: which file goes where, and the section of the manifest
+    verify               `problems`, and logits again
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from compiler.errors import UsageError
-from compiler.ir.config import LayerKind, ModelConfig
+from compiler.ir.config import ModelConfig
 from compiler.ir.layout import Layout
 from compiler.ir.lazy import Lazy, RankPlan
 from compiler.ir.limits import Limits
 from compiler.ir.roles import TensorId
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from compiler.artifact.manifest import Device, Manifest
+    from compiler.artifact.parts import Part
+    from compiler.artifact.sections import Engines, Segments
 
 
 @dataclass(frozen=True)
@@ -33,29 +49,163 @@ class Need:
 class TargetOptions:
     """What is asked of a toolchain beyond tp. A target refuses in `check` what it does not know.
 
-    `version`: of the toolchain ("" = the target's default). `pp`: pipeline stages, each of tp ranks. `moe_ep`: to how
-    many groups of the tp ranks the experts are dealt. `parallel_embedding`: the embedding is split over the vocabulary.
-    `quant_algo`, `kv_cache_quant_algo`: by the toolchain's own names ("" = none).
+    `version`: of the toolchain, `image`: of the serving container ("" = the target's default). `pp`: pipeline stages,
+    each of tp ranks. `moe_ep`: to how many groups of the tp ranks the experts are dealt. `parallel_embedding`: the
+    embedding is split over the vocabulary. `quant_algo`, `kv_cache_quant_algo`: by the toolchain's own names ("" =
+    none). `max_input_len`: tokens of a prompt; `max_num_tokens`: of all rows in one step (None = the target's default).
     """
 
     version: str = ""
+    image: str = ""
     pp: int = 1
     moe_ep: int = 1
     parallel_embedding: bool = False
     quant_algo: str = ""
     kv_cache_quant_algo: str = ""
+    max_input_len: int | None = None
+    max_num_tokens: int | None = None
 
 
 PLAIN = TargetOptions()
 
 
+@dataclass(frozen=True)
+class How:
+    """How to compile. None: as the target does by default; a target refuses what means nothing to it.
+
+    `device`, `march`: what the result runs on. `jobs`: compile processes at a time. `timeout`: seconds for one of them.
+    """
+
+    device: Literal["cpu", "cuda"] | None = None
+    march: str | None = None
+    jobs: int | None = None
+    timeout: float | None = None
+
+
+class Planned(Protocol):
+    """What a target reads of a plan."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+    @property
+    def tp(self) -> int: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def options(self) -> TargetOptions: ...
+    @property
+    def digest(self) -> str: ...
+
+
+class Spec(Protocol):
+    """One thing to compile and to cache. `to_json`: all that decides it besides toolchain and device. `outputs`: the
+    files that compiling it leaves.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+    def to_json(self) -> dict[str, Any]: ...
+
+
+class Toolchain(Protocol):
+    """The compiler of a target: the module `targets/<name>/build.py`, or a stand-in of the tests."""
+
+    stand_in: bool
+
+    def versions(self, device: str) -> dict[str, str]:
+        """Exact versions of all that decides the bytes of what is compiled. Raises ToolchainMissing."""
+
+    def compile(
+        self,
+        specs: Sequence[Any],
+        out: Path,
+        how: How,
+        *,
+        device: Device,
+        checkpoint: Path,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        """The `outputs` of each spec into the folder `out`; `checkpoint` has the rank files.
+
+        `progress(done, of)` is called as work gets done; files in `out` itself are whole. Raises CompileError.
+        """
+
+
+class Judge(Protocol):
+    """Token ids int64 [tokens] to the logits float32 [tokens, vocab] that the toolchain would compute from the rank
+    files in `folder`, within `max_memory` bytes. Raises ArtifactError.
+    """
+
+    def __call__(
+        self, folder: Path, config: ModelConfig, token_ids: NDArray[np.int64], max_memory: int, /
+    ) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True)
+class Made:
+    """What the stages before packaging made. `weights`: rank files, and the small files beside them; `compiled`: the
+    outputs of each spec by its name, none where nothing was compiled yet; `tokenizer`: files below tokenizer/.
+    """
+
+    weights: Sequence[Part]
+    compiled: Mapping[str, Sequence[Part]] = field(default_factory=dict)
+    tokenizer: Sequence[Part] = ()
+
+
+@dataclass(frozen=True)
+class Contents:
+    """An artifact but for its manifest and its reference logits. `name`: of the manifest's field for `section`.
+
+    `repeatable`: its logits can be computed from these parts, so that the reference belongs to them. `toolchain`:
+    versions that only the compiled files tell; `capability`: of the GPU of another machine, where that built them.
+    """
+
+    parts: Sequence[Part]
+    name: Literal["segments", "engines"]
+    section: Segments | Engines
+    repeatable: bool = True
+    toolchain: Mapping[str, str] = field(default_factory=dict)
+    capability: str | None = None
+    stand_in: bool = False
+
+
+class Elsewhere(Protocol):
+    """Work that another machine finishes: a command file is left with what it needs, and its result comes back."""
+
+    def delegates(self, options: TargetOptions) -> bool:
+        """Whether an image alone can compile, from the source itself."""
+
+    def delegated(
+        self, config: ModelConfig, tp: int, dtype: str, limits: Limits, options: TargetOptions, model: str
+    ) -> Contents:
+        """What is left to do for that image with `model` (an id, an s3:// prefix or a folder). Raises RefusedError."""
+
+    def finished(
+        self, manifest: Manifest, plan: Planned, files: Sequence[Part], folder: Path, made: Path | None
+    ) -> Contents:
+        """The artifact of `manifest`, its `files` in `folder`, with what was made of it elsewhere and lies in `made`
+        (None: where its command file leaves it). Raises ArtifactError.
+        """
+
+
 class Target(Protocol):
-    """What `stages/` ask of a toolchain's folder."""
+    """What the stages ask of a toolchain's folder. `stages`: what `--until` takes, in order. `logits` None: only what
+    is compiled can be run. `elsewhere` None: what is begun here is finished here.
+    """
 
     name: str
+    stages: tuple[str, ...]
+    logits: Judge | None
+    elsewhere: Elsewhere | None
 
-    def check(self, config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN) -> None:
-        """Raises RefusedError for mathematics, or options, that this toolchain cannot do, with the reason."""
+    def check(
+        self, config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN, limits: Limits | None = None
+    ) -> None:
+        """Raises RefusedError for mathematics, options or limits that this toolchain cannot do, with the reason."""
 
     def layouts(self, config: ModelConfig, tp: int, options: TargetOptions = PLAIN) -> Sequence[Layout]:
         """Every file tensor of a rank, in file order, stage by stage."""
@@ -73,14 +223,32 @@ class Target(Protocol):
     def files(self, config: ModelConfig, tp: int, dtype: str, options: TargetOptions = PLAIN) -> Mapping[str, bytes]:
         """Small files that the toolchain wants beside those of the ranks; `dtype` by torch's name."""
 
-    def specs(self, config: ModelConfig, tp: int, dtype: str, limits: Limits) -> Sequence[Any]:
-        """What is to be compiled: one spec a package (see stages/compile.py)."""
-
-    def segment_names(self, kind: LayerKind) -> tuple[str, str]:
-        """The two segments that compute a layer of this kind."""
-
     def needs(self, config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN) -> Sequence[Need]:
-        """What compiling takes."""
+        """What judging and compiling take."""
+
+    def device(self, how: How) -> Device:
+        """What is compiled here, `how`, will run on. Raises UsageError."""
+
+    def check_tokenizer(self, plan: Planned, names: Sequence[str]) -> None:
+        """Raises TokenizerError where what will serve the artifact needs other files than these of the tokenizer."""
+
+    def command(self, plan: Planned) -> Sequence[str]:
+        """The command line that compiles, run in the artifact's folder; () where there is none."""
+
+    def specs(self, plan: Planned, source: str) -> Sequence[Spec]:
+        """What is to be compiled. `source`: digest of the model's source, for what depends on its weights."""
+
+    def contents(self, plan: Planned, made: Made) -> Contents:
+        """Which file goes where in the artifact."""
+
+    def options_of(self, manifest: Manifest) -> TargetOptions:
+        """The options that an artifact was made with."""
+
+    def rank_folder(self, manifest: Manifest) -> str | None:
+        """Where in the artifact the rank files of the plan are ("" = at its root); None: it has none."""
+
+    def problems(self, manifest: Manifest, folder: Path) -> Sequence[str]:
+        """What is wrong with the artifact in `folder` besides digests and rank files, one line each."""
 
 
 def available() -> tuple[str, ...]:
@@ -92,3 +260,8 @@ def load(name: str) -> Target:
     if name not in available():
         raise UsageError(f"no target is called `{name}`", hint=f"Targets: {', '.join(available())}.")
     return cast("Target", importlib.import_module(f"compiler.targets.{name}"))
+
+
+def toolchain_of(name: str) -> Toolchain:
+    """The real toolchain of a target. Importing it imports no toolchain yet."""
+    return cast("Toolchain", importlib.import_module(f"compiler.targets.{name}.build"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from compiler.artifact.manifest import ArtifactLimits, Device, File, Manifest, Model, Parallel
+from compiler.artifact.sections import Segments
 from compiler.store.digest import OCTETS, digest_bytes
 
 if TYPE_CHECKING:
@@ -38,11 +39,14 @@ def manifest(**changes: Any) -> Manifest:
         "parallel": Parallel(tp=2),
         "dtype": "bfloat16",
         "limits": ArtifactLimits(max_positions=64, max_batch=2, prefill_chunk=64),
-        "layers": (("attn", "mlp-gated"),),
-        "packages": {
-            "attn.prefill": "packages/attn.prefill.pt2",
-            "mlp-gated.prefill": "packages/mlp-gated.prefill.pt2",
-        },
+        "segments": Segments(
+            weights=("weights/rank0.safetensors", "weights/rank1.safetensors"),
+            layers=(("attn", "mlp-gated"),),
+            packages={
+                "attn.prefill": "packages/attn.prefill.pt2",
+                "mlp-gated.prefill": "packages/mlp-gated.prefill.pt2",
+            },
+        ),
         "files": tuple(
             File(path=path, media_type=OCTETS, digest=digest_bytes(data), size=len(data))
             for path, data in CONTENT.items()

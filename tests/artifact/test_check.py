@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,14 @@ from compiler.artifact.check import Machine, check_artifact, check_files, check_
 from compiler.artifact.isa import LEVELS
 from compiler.artifact.manifest import Device
 from compiler.errors import ArtifactError, IncompatibleError
+from compiler.store.crc import spelled
+from compiler.store.digest import sha256_file
 from tests.artifact.made import CONTENT, manifest, write
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from compiler.artifact.manifest import Manifest
 
 V3 = frozenset[str]().union(*(LEVELS[level] for level in ("x86-64", "x86-64-v2", "x86-64-v3")))
 HERE = Machine(torch="2.13.1", isa="x86-64-v3", features=V3)
@@ -52,14 +57,14 @@ def test_another_kind_of_cpu_is_refused() -> None:
         check_machine(manifest(device=Device(kind="cpu", isa="aarch64")), HERE)
 
 
-@pytest.mark.parametrize(("found", "words"), [(None, "torch sees none"), ("8.0", "the GPU here has 8.0")])
+@pytest.mark.parametrize(("found", "words"), [(None, "there is none"), ("8.0", "the GPU here has 8.0")])
 def test_another_gpu_is_refused(found: str | None, words: str) -> None:
     with pytest.raises(IncompatibleError, match=words):
         check_machine(manifest(device=CUDA), replace(HERE, capability=found))
 
 
 def test_a_whole_artifact(tmp_path: Path) -> None:
-    check_files(manifest(), write(tmp_path), full=True)
+    check_files(manifest(), write(tmp_path), by="sha256")
 
 
 def flip(path: Path) -> None:
@@ -72,7 +77,35 @@ def test_one_flipped_bit_is_found_by_the_full_check(tmp_path: Path) -> None:
     flip(write(tmp_path) / "weights/rank1.safetensors")
     check_files(manifest(), tmp_path)
     with pytest.raises(ArtifactError, match=r"weights/rank1\.safetensors: expected sha256:.*, found sha256:"):
-        check_files(manifest(), tmp_path, full=True)
+        check_files(manifest(), tmp_path, by="sha256")
+
+
+def with_crcs() -> Manifest:
+    return manifest(
+        files=tuple(f.model_copy(update={"crc": spelled(zlib.crc32(CONTENT[f.path]))}) for f in manifest().files)
+    )
+
+
+def test_damage_is_found_by_the_crc_alone(tmp_path: Path) -> None:
+    made = with_crcs()
+    write(tmp_path, made)
+    read: list[Path] = []
+
+    def digest(path: Path) -> str:
+        read.append(path)
+        return sha256_file(path)
+
+    check_files(made, tmp_path, by="crc", digest=digest)
+    flip(tmp_path / "weights/rank1.safetensors")
+    with pytest.raises(ArtifactError, match=r"weights/rank1\.safetensors: expected crc32:.*, found crc32:"):
+        check_files(made, tmp_path, by="crc", digest=digest)
+    assert read == []
+
+
+def test_a_manifest_without_crcs_is_checked_by_digest(tmp_path: Path) -> None:
+    flip(write(tmp_path) / "weights/rank1.safetensors")
+    with pytest.raises(ArtifactError, match=r"weights/rank1\.safetensors: expected sha256:.*, found sha256:"):
+        check_files(manifest(), tmp_path, by="crc")
 
 
 def test_all_damaged_files_are_named(tmp_path: Path) -> None:
@@ -92,7 +125,7 @@ def test_all_damaged_files_are_named(tmp_path: Path) -> None:
 
 def test_progress_counts_every_byte(tmp_path: Path) -> None:
     told: list[int] = []
-    check_files(manifest(), write(tmp_path), full=True, progress=told.append)
+    check_files(manifest(), write(tmp_path), by="sha256", progress=told.append)
     assert sum(told) == sum(len(data) for data in CONTENT.values())
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from compiler.artifact.manifest import Manifest, json_schema, load_manifest, parse_manifest
-from compiler.errors import ArtifactError
+from compiler.artifact.manifest import json_schema, load_manifest, parse_manifest
+from compiler.errors import ArtifactError, IncompatibleError
 from tests.artifact.made import manifest
 
 if TYPE_CHECKING:
@@ -51,6 +51,18 @@ def test_paths_stay_inside_the_folder(path: str) -> None:
         parse_manifest(edit(lambda data: data["files"][0].update(path=path)))
 
 
+ENGINES: dict[str, Any] = {
+    "version": "0.12.0",
+    "image": None,
+    "container": None,
+    "quant_algo": "",
+    "checkpoint": {},
+    "checkpoint_files": [],
+    "files": [],
+    "limits": {"max_batch_size": 1, "max_input_len": 1, "max_seq_len": 2, "max_num_tokens": 2},
+    "argv": ["trtllm-build"],
+}
+
 CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "extra field": lambda data: data.update(made_at="today"),
     "missing field": lambda data: data.pop("target"),
@@ -60,8 +72,12 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "negative size": lambda data: data["files"][0].update(size=-1),
     "no ranks": lambda data: data["parallel"].update(tp=0),
     "a rank that no file holds": lambda data: data["parallel"].update(tp=3),
-    "a package that is no file": lambda data: data["packages"].update({"head.prefill": "packages/none.pt2"}),
-    "a layer without a package": lambda data: data["layers"].append(["attn-window8", "mlp-gated"]),
+    "a package that is no file": lambda data: data["segments"]["packages"].update(
+        {"head.prefill": "packages/none.pt2"}
+    ),
+    "a layer without a package": lambda data: data["segments"]["layers"].append(["attn-window8", "mlp-gated"]),
+    "no section": lambda data: data.update(segments=None),
+    "two sections": lambda data: data.update(engines=ENGINES),
     "one path twice": lambda data: data["files"].append(data["files"][0]),
     "itself": lambda data: data["files"].append({**data["files"][0], "path": "manifest.json"}),
     "other schema": lambda data: data.update(schema_version=0),
@@ -99,6 +115,21 @@ def test_a_folder_without_manifest_is_no_artifact(tmp_path: Path) -> None:
         load_manifest(tmp_path / "nothing")
 
 
-def test_ranks_are_in_order() -> None:
-    assert manifest().rank_files == ("weights/rank0.safetensors", "weights/rank1.safetensors")
-    assert isinstance(manifest(), Manifest)
+def with_engines(**changes: Any) -> bytes:
+    return edit(lambda data: data.update(segments=None, engines={**ENGINES, **changes}))
+
+
+def test_engines_are_a_section_of_their_own() -> None:
+    found = parse_manifest(with_engines(files=["weights/rank0.safetensors"]))
+    assert found.engines is not None
+    assert found.segments is None
+    assert (found.parallel.pp, found.parallel.moe_ep) == (1, 1)
+    with pytest.raises(ArtifactError, match="not among `files`: rank1"):
+        parse_manifest(with_engines(files=["rank1.engine"]))
+
+
+def test_what_a_container_serves_does_not_run_here() -> None:
+    manifest().runnable()
+    with pytest.raises(IncompatibleError, match="for a serving container") as caught:
+        parse_manifest(with_engines()).runnable()
+    assert "--target inductor" in caught.value.hint

@@ -248,3 +248,31 @@ def test_a_second_generation_waits_for_no_one_and_is_refused(model: Model) -> No
         model.generate(["short"])
     stream.close()  # type: ignore[attr-defined]  # it is a generator; the API promises an iterator
     assert model.generate(["short"], GenerationParams(max_new_tokens=1))
+
+
+def test_a_batch_can_be_read_token_by_token(model: Model) -> None:
+    params = [GenerationParams(max_new_tokens=3), GenerationParams(max_new_tokens=6), SAMPLED]
+    whole = model.generate(PROMPTS[:3], params)
+    order, ids = [], dict[int, list[int]]()
+    for index, piece in model.stream_batch(PROMPTS[:3], params):
+        order.append(index)
+        ids.setdefault(index, []).append(piece.token.id)
+    assert [ids[index] for index in range(3)] == [_ids(completion) for completion in whole]
+    assert order[:4] == [0, 1, 2, 0], "a token of every row, then the next"
+
+
+def test_a_batch_that_is_left_early_leaves_the_model_free(model: Model) -> None:
+    pieces = model.stream_batch(PROMPTS[:2], [SAMPLED, SAMPLED])
+    next(pieces)
+    with pytest.raises(UsageError, match="under way"):
+        next(model.stream_batch(["x"], [SAMPLED]))
+    pieces.close()
+    assert model.check("x", SAMPLED) == model.encode("x")
+    assert next(model.stream_batch(["x"], [SAMPLED]))[0] == 0
+
+
+def test_a_batch_is_checked_before_it_runs(model: Model) -> None:
+    with pytest.raises(UsageError, match="1 to 4 prompts"):
+        next(model.stream_batch(["x"] * 5, [SAMPLED] * 5))
+    with pytest.raises(RefusedError, match="128 tokens a row"):
+        model.check("x", GenerationParams(max_new_tokens=128))

@@ -41,7 +41,7 @@ def test_describe(tmp_path: Path) -> None:
     (tmp_path / "sub" / "f").write_bytes(b"abc")
     # The digest of "abc" that FIPS 180-2 gives as its example.
     expected = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert describe(tmp_path, "sub/f", "text/plain") == Descriptor("sub/f", "text/plain", expected, 3)
+    assert describe(tmp_path, "sub/f", "text/plain") == Descriptor("sub/f", "text/plain", expected, 3, "crc32:352441c2")
 
 
 def test_the_second_question_reads_nothing(tmp_path: Path, weights: Path, hashed: list[Path]) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from compiler.errors import CheckpointError, DiskFullError, SourceError, UsageError
 from compiler.store import s3
+from compiler.store.objects.download import Incoming
+from compiler.store.objects.types import Object
 from compiler.store.source import ResolvedSource, resolve
+from tests import servers
 from tests.store import written
 
 TENSORS: written.Tensors = {"embed": ("BF16", (8, 4)), "norm": ("F32", (4,))}
@@ -22,22 +24,15 @@ TENSORS: written.Tensors = {"embed": ("BF16", (8, 4)), "norm": ("F32", (4,))}
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with servers.moto() as found:
+        yield found
 
 
 @pytest.fixture
 def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """An empty bucket `models`, found through the environment as a user's would be."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id-of-the-tests")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-tests")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name, value in servers.environment(endpoint, tmp_path).items():
+        monkeypatch.setenv(name, value)
     found = boto3.resource("s3").Bucket("models")
     found.create()
     found.objects.all().delete()
@@ -48,13 +43,13 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> An
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that were downloaded whole, in order."""
     names: list[str] = []
-    real = s3._download
+    real = s3.download_files
 
-    def download(client: Any, name: str, item: Any, target: Path) -> None:
-        names.append(target.name)
-        real(client, name, item, target)
+    def download(store: Any, files: Sequence[Incoming], **options: Any) -> int:
+        names.extend(file.path.name for file in files)
+        return real(store, files, **options)
 
-    monkeypatch.setattr(s3, "_download", download)
+    monkeypatch.setattr(s3, "download_files", download)
     return names
 
 
@@ -122,17 +117,17 @@ def test_a_download_that_ends_early_leaves_no_file(
 ) -> None:
     written.checkpoint(tmp_path / "m", TENSORS)
     upload(bucket, tmp_path / "m", "m/")
-    real = s3._list
+    real = s3.S3Store.children
 
-    def longer(*arguments: Any) -> dict[str, s3._Object]:
-        listed = real(*arguments)
-        item = listed["model.safetensors"]
-        return {**listed, "model.safetensors": s3._Object(item.key, item.size + 1, item.etag)}
+    def longer(store: s3.S3Store, folder: str) -> tuple[list[str], list[Object]]:
+        folders, objects = real(store, folder)
+        sizes = {"model.safetensors": 1}
+        return folders, [Object(o.key, o.size + sizes.get(o.key, 0), o.etag, o.modified) for o in objects]
 
-    monkeypatch.setattr(s3, "_list", longer)
-    with pytest.raises(SourceError, match=r"model.safetensors: expected \d+ bytes, \d+ arrived"):
+    monkeypatch.setattr(s3.S3Store, "children", longer)
+    with pytest.raises(SourceError, match=r"model.safetensors: expected bytes 0 to \d+, the server offers \d+ bytes"):
         resolve("s3://models/m", cache=tmp_path / "cache")
-    assert [path.name for path in (tmp_path / "cache").rglob("*.*")] == ["config.json"]
+    assert [path.name for path in (tmp_path / "cache").rglob("*.*") if path.suffix != ".part"] == ["config.json"]
 
 
 def test_problems_of_the_headers_are_listed(tmp_path: Path, bucket: Any) -> None:
@@ -172,7 +167,7 @@ def test_no_server(tmp_path: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch)
         port = free.getsockname()[1]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     monkeypatch.setattr("time.sleep", lambda _: None)
-    with pytest.raises(SourceError, match="could not be read") as caught:
+    with pytest.raises(SourceError, match="could not be reached") as caught:
         resolve("s3://models/m", cache=tmp_path)
     assert "AWS_ENDPOINT_URL" in caught.value.hint
 

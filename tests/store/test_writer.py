@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import zlib
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +21,7 @@ from safetensors.numpy import load_file
 
 from compiler.errors import DiskFullError, ResourceError
 from compiler.ir.lazy import ITEMSIZE
+from compiler.store.crc import spelled
 from compiler.store.digest import SAFETENSORS, Descriptor
 from compiler.store.direct import PAGE, Ring
 from compiler.store.header import parse_header
@@ -39,7 +41,7 @@ def test_the_reference_implementation_reads_it(tmp_path: Path) -> None:
             file.append(DATA[begin : begin + 10])
     content = (tmp_path / "f").read_bytes()
     assert file.descriptor == Descriptor(
-        "f", SAFETENSORS, "sha256:" + hashlib.sha256(content).hexdigest(), len(content)
+        "f", SAFETENSORS, "sha256:" + hashlib.sha256(content).hexdigest(), len(content), spelled(zlib.crc32(content))
     )
     arrays = load_file(tmp_path / "f")
     assert {name: (array.shape, array.tobytes()) for name, array in arrays.items()} == {

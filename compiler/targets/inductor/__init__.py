@@ -4,20 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 
+from compiler.artifact.manifest import Manifest
+from compiler.artifact.sections import Segments
 from compiler.errors import RefusedError
 from compiler.ir.config import ModelConfig
+from compiler.ir.limits import Limits
 from compiler.ir.parallel import check_parallel
-from compiler.targets import PLAIN, Need, TargetOptions
-from compiler.targets.inductor.layout import layouts, rank_plans
-from compiler.targets.inductor.segments import segment_names, specs
+from compiler.targets import PLAIN, Contents, Made, Need, Planned, TargetOptions
+from compiler.targets.inductor import segments
+from compiler.targets.inductor.device import device
+from compiler.targets.inductor.layout import layouts, rank_file, rank_plans
+from compiler.targets.inductor.segments import SegmentSpec, segment_names
 
-__all__ = ["check", "files", "layouts", "name", "needs", "rank_plans", "segment_names", "specs"]
+__all__ = [
+    "check",
+    "check_tokenizer",
+    "command",
+    "contents",
+    "device",
+    "elsewhere",
+    "files",
+    "layouts",
+    "logits",
+    "name",
+    "needs",
+    "options_of",
+    "problems",
+    "rank_folder",
+    "rank_plans",
+    "specs",
+    "stages",
+]
 
 name = "inductor"
+stages = ("plan", "convert", "compile", "package", "verify")
+logits = None
+"""The runtime here runs what is compiled."""
+elsewhere = None
+"""Compiling needs nothing that a machine with torch has not."""
 
 
-def check(config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN) -> None:
+def check(config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN, _limits: Limits | None = None) -> None:
     """Refuses options of other toolchains, and a tp that does not fit. What `read_config` accepts is computed."""
     if options != PLAIN:
         asked = ", ".join(f.name for f in fields(options) if getattr(options, f.name) != f.default)
@@ -33,12 +62,59 @@ def files(_config: ModelConfig, _tp: int, _dtype: str, _options: TargetOptions =
 def needs(config: ModelConfig, _tp: int = 1, _options: TargetOptions = PLAIN) -> Sequence[Need]:
     """A compile process holds torch, the graph of one segment and a C++ compiler; packages hold no weights."""
     kinds = set(config.layer_kinds)
-    segments = 2 + len({kind.window for kind in kinds}) + len({kind.mlp for kind in kinds})
+    count = 2 + len({kind.window for kind in kinds}) + len({kind.mlp for kind in kinds})
     return (
         Need(
             "compile",
             2 << 30,
-            segments * 2 * (2 << 20),
-            f"{segments} segments, prefill and decode; no weights",
+            count * 2 * (2 << 20),
+            f"{count} segments, prefill and decode; no weights",
         ),
     )
+
+
+def check_tokenizer(_plan: Planned, _names: Sequence[str]) -> None:
+    """The runtime takes token ids too."""
+
+
+def command(_plan: Planned) -> Sequence[str]:
+    """Processes of our own compile."""
+    return ()
+
+
+def specs(plan: Planned, _source: str) -> Sequence[SegmentSpec]:
+    """One spec a package. Neither weights nor the number of layers decide one."""
+    return segments.specs(plan.config, plan.tp, plan.dtype, plan.limits)
+
+
+def contents(plan: Planned, made: Made) -> Contents:
+    """Rank files, packages, tokenizer."""
+    packages = {name: f"packages/{part.name}" for name, (part,) in made.compiled.items()}
+    return Contents(
+        [
+            *made.weights,
+            *(part.at(packages[name]) for name, (part,) in made.compiled.items()),
+            *made.tokenizer,
+        ],
+        "segments",
+        Segments(
+            weights=tuple(rank_file(rank) for rank in range(plan.tp)),
+            layers=tuple(segment_names(kind) for kind in plan.config.layer_kinds),
+            packages=packages,
+        ),
+    )
+
+
+def options_of(_manifest: Manifest) -> TargetOptions:
+    """It has none."""
+    return PLAIN
+
+
+def rank_folder(_manifest: Manifest) -> str:
+    """The root: plans name the rank files with their folder."""
+    return ""
+
+
+def problems(_manifest: Manifest, _folder: Path) -> Sequence[str]:
+    """None are known without running the packages."""
+    return ()

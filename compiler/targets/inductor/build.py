@@ -25,14 +25,17 @@ from pathlib import Path
 from typing import IO
 
 from compiler.artifact.isa import LEVELS
+from compiler.artifact.manifest import Device
 from compiler.errors import CompileError
+from compiler.targets import How
+from compiler.targets.inductor.device import MARCH
 from compiler.targets.inductor.segments import SegmentSpec
 from compiler.targets.inductor.toolchain import check_march, cxx, on_x86, versions
 
-__all__ = ["compile_segments", "stand_in", "versions"]
+__all__ = ["compile", "compile_segments", "stand_in", "versions"]
 
 stand_in = False
-"""This is the real toolchain; see `compiler.stages.compile.Toolchain`."""
+"""This is the real toolchain; see `compiler.targets.Toolchain`."""
 
 TIMEOUT = 1800.0
 """Seconds for one segment. The slowest measured takes a minute on two busy cores."""
@@ -44,6 +47,21 @@ _WRAPPER = """\
 # __FILE__ in an assertion and debug information would carry this machine's paths into the package.
 exec {compiler} "$@" {march} -Wno-builtin-macro-redefined '-D__FILE__="torch"' -ffile-prefix-map="$PWD"=. -g0 -s
 """
+
+
+def compile(  # noqa: A001  # the stage's name, see `compiler.targets.Toolchain`
+    specs: Sequence[SegmentSpec],
+    out: Path,
+    how: How,
+    *,
+    device: Device,
+    checkpoint: Path,
+    progress: Callable[[int, int], None],
+) -> None:
+    """What the pipeline calls; packages do not depend on the checkpoint."""
+    del checkpoint
+    march, timeout = how.march or MARCH, how.timeout or TIMEOUT
+    compile_segments(specs, out, device=device.kind, march=march, jobs=how.jobs, progress=progress, timeout=timeout)
 
 
 def compile_segments(

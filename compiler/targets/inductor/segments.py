@@ -77,6 +77,11 @@ class SegmentSpec:
         return f"{self.segment}.{self.phase}"
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """The package."""
+        return (f"{self.name}.pt2",)
+
+    @property
     def part(self) -> str:
         """Which of embed, attn, mlp, head."""
         return self.segment.partition("-")[0]

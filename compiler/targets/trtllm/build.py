@@ -1,75 +1,120 @@
-"""The boundary to `trtllm-build`: arguments, a process with a time limit, what it said, and what it left behind.
+"""The boundary to `trtllm-build`: a process with a time limit, what it said, and what it left behind.
 
 The command needs a GPU in every version, and one worker holds about three times its rank's weights in host memory
-(reports of its users; it documents no figure). Flags differ by version: those marked optional are left out where the
-command's own `--help` does not name them.
+(reports of its users; it documents no figure).
 """
 
 from __future__ import annotations
 
+import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from compiler.artifact.manifest import Device
 from compiler.errors import CompileError, MemoryCeilingError, ToolchainMissing
-from compiler.ir.limits import Limits
-from compiler.targets.trtllm.version import Version
+from compiler.targets import How
+from compiler.targets.trtllm.command import COMMAND, argv
+from compiler.targets.trtllm.engines import check_engines
+from compiler.targets.trtllm.gpu import gpus
+from compiler.targets.trtllm.host import PACKAGES
+from compiler.targets.trtllm.spec import EnginesSpec
+from compiler.targets.trtllm.version import parse_version, show
 
-COMMAND = "trtllm-build"
+stand_in = False
+"""Whether this toolchain is one of the tests; what an engine says of itself is looked at besides."""
+
 HOST_COPIES = 3
 TIMEOUT_S = 6 * 3600
 LOG_TAIL = 30
 """Lines of the log that an error shows."""
 _HELP_TIMEOUT_S = 300
+_WATCH_S = 1.0
+"""Seconds between two looks at what the builder has finished."""
 _OOM_EVENTS = Path("/sys/fs/cgroup/memory.events")
 
 
-@dataclass(frozen=True)
-class Flag:
-    """`optional`: only where `--help` names it. `first`, `end`: versions that have it, the end excluded."""
+def versions(_device: str) -> dict[str, str]:
+    """Of the packages behind the command, where its own Python tells, and of the GPU's driver. Raises ToolchainMissing.
 
-    name: str
-    value: str
-    optional: bool = False
-    first: Version = (0, 8, 0)
-    end: Version = (99, 0, 0)
-
-
-def flags(version: Version, dtype: str, limits: Limits, workers: int, *, experts: bool) -> list[Flag]:
-    """What the builder is told besides the folders. Lengths are in tokens."""
-    prompt = max(limits.max_positions - 1, 1)
-    table = [
-        Flag("--max_batch_size", str(limits.max_batch)),
-        Flag("--max_input_len", str(prompt)),
-        Flag("--max_output_len", str(limits.max_positions - prompt), end=(0, 12, 0)),
-        Flag("--max_seq_len", str(limits.max_positions), first=(0, 12, 0)),
-        # Prompts are fed in chunks of this many tokens, or whole where chunking is off.
-        Flag("--max_num_tokens", str(max(limits.prefill_chunk * limits.max_batch, limits.max_positions))),
-        Flag("--gemm_plugin", dtype),
-        Flag("--gpt_attention_plugin", dtype),
-        Flag("--remove_input_padding", "enable"),
-        Flag("--context_fmha", "enable", optional=True),
-        Flag("--paged_kv_cache", "enable", end=(0, 12, 0)),
-        Flag("--kv_cache_type", "paged", optional=True, first=(0, 12, 0)),
-        Flag("--workers", str(workers)),
-    ]
-    if experts:
-        table.append(Flag("--moe_plugin", dtype, optional=True))
-    return [flag for flag in table if flag.first <= version < flag.end]
+    The engines name the TensorRT-LLM that built them themselves (`engines.py`).
+    """
+    command = Path(find_command())
+    found = {name: number for name in PACKAGES if (number := _installed(command, name))}
+    if here := gpus():
+        found["driver"] = here[0].driver
+    return found
 
 
-def argv(checkpoint: str, output: str, chosen: Sequence[Flag], known: str | None = None) -> list[str]:
-    """The command line; `known` is the text of `--help` (None: every flag is taken to be known)."""
-    line = [COMMAND, "--checkpoint_dir", checkpoint, "--output_dir", output]
-    for flag in chosen:
-        if known is None or not flag.optional or flag.name in known:
-            line += [flag.name, flag.value]
-    return line
+def compile(  # noqa: A001  # the stage's name, see `compiler.targets.Toolchain`
+    specs: Sequence[EnginesSpec],
+    out: Path,
+    how: How,
+    *,
+    device: Device,
+    checkpoint: Path,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Build the engines of `checkpoint` and leave them in `out`.
+
+    Raises:
+        ToolchainMissing: there is no `trtllm-build`, or one of another version.
+        MemoryCeilingError: not even one rank fits into the host's memory.
+        CompileError: it failed, or what it left does not fit the checkpoint.
+    """
+    del device  # the one that the driver gives the command
+    command = find_command()
+    for spec in specs:
+        _check_version(command, spec)
+        folder = out / spec.name
+
+        def watch(folder: Path = folder, ranks: int = spec.ranks) -> None:
+            progress(len(list(folder.glob("rank*.engine"))), ranks)
+
+        workers = how.jobs or workers_for(spec.ranks, spec.rank_bytes, max(len(gpus()), 1), available_memory())
+        line = argv(str(checkpoint), str(folder), spec.flags, help_text(command))
+        with tempfile.NamedTemporaryFile(prefix=f"{COMMAND}-", suffix=".log", delete=False) as log:
+            run(
+                [*line, "--workers", str(min(workers, spec.ranks))],
+                Path(log.name),
+                how.timeout or TIMEOUT_S,
+                watch=watch,
+            )
+        check_engines(folder, json.loads((checkpoint / "config.json").read_bytes()), spec.version, spec.limits)
+        Path(log.name).unlink()
+        for output in spec.outputs:
+            (folder / output).rename(out / output)
+        watch(out)
+
+
+def _check_version(command: str, spec: EnginesSpec) -> None:
+    found = _installed(Path(command), "tensorrt_llm")
+    if found and parse_version(found)[:2] != spec.version[:2]:
+        raise ToolchainMissing(
+            f"this checkpoint is for TensorRT-LLM {show(spec.version)}; `{command}` is of {found}",
+            hint=f"build with `--trtllm-version {found}`, or in an image that carries {show(spec.version)}",
+        )
+
+
+def _installed(command: Path, package: str) -> str:
+    """Version of a package beside a command that pip installed: its first line names the Python it runs in."""
+    with command.open("rb") as file:
+        first = file.readline(512)
+    if not first.startswith(b"#!"):
+        return ""
+    python = first[2:].decode(errors="replace").split()
+    ask = f"from importlib.metadata import version; print(version({package!r}))"
+    try:
+        asked = subprocess.run([*python, "-c", ask], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return asked.stdout.strip()
 
 
 def workers_for(ranks: int, rank_bytes: int, devices: int, host_memory: int) -> int:
@@ -103,7 +148,8 @@ def find_command() -> str:
     if found is None:
         raise ToolchainMissing(
             f"`{COMMAND}` is not on PATH",
-            hint="The checkpoint is whole: run its `build.sh` where TensorRT-LLM and a GPU are.",
+            hint="Its `build-engines.sh` builds the engines where TensorRT-LLM and a GPU are, or in the LMI image "
+            "(`build-engines.sh --docker`).",
         )
     return found
 
@@ -119,8 +165,8 @@ def help_text(command: str) -> str:
     return asked.stdout + asked.stderr
 
 
-def run(line: Sequence[str], log: Path, timeout_s: float = TIMEOUT_S) -> None:
-    """Run the command, its output to `log`. Its whole process group ends with it.
+def run(line: Sequence[str], log: Path, timeout_s: float = TIMEOUT_S, watch: Callable[[], None] = lambda: None) -> None:
+    """Run the command, its output to `log`. Its whole process group ends with it. `watch` is called now and then.
 
     Raises:
         ToolchainMissing: it cannot be started.
@@ -133,9 +179,7 @@ def run(line: Sequence[str], log: Path, timeout_s: float = TIMEOUT_S) -> None:
         except OSError as error:
             raise ToolchainMissing(f"`{line[0]}` cannot be started: {error}") from error
         try:
-            code = process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            code = None
+            code = _wait(process, timeout_s, watch)
         finally:
             _end(process)
     if code == 0:
@@ -149,6 +193,16 @@ def run(line: Sequence[str], log: Path, timeout_s: float = TIMEOUT_S) -> None:
     else:
         what, hint = f"failed with exit code {code}", f"The whole log is {log}."
     raise CompileError(f"`{COMMAND}` {what}. The end of its log:\n{end}", hint=hint)
+
+
+def _wait(process: subprocess.Popen[bytes], timeout_s: float, watch: Callable[[], None]) -> int | None:
+    """Its exit code; None where time was up."""
+    end = time.monotonic() + timeout_s
+    while (left := end - time.monotonic()) > 0:
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(min(left, _WATCH_S))
+        watch()
+    return None
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -166,23 +220,3 @@ def _oom_kills() -> int:
         return 0
     counts = dict(line.split() for line in _OOM_EVENTS.read_text(encoding="ascii").splitlines())
     return int(counts.get("oom_kill", 0))
-
-
-def write_script(path: Path, line: Sequence[str]) -> None:
-    """An executable file that runs `line` from its own folder, so that relative paths mean what they mean here.
-
-    Further arguments are passed on: `./build.sh --workers 4`.
-    """
-    path.write_text(
-        "#!/bin/sh\n"
-        "# Builds the engines of this checkpoint. Needs TensorRT-LLM and a GPU of the kind that will serve them.\n"
-        "set -eu\n"
-        'cd -- "$(dirname -- "$0")"\n'
-        f"if ! command -v {COMMAND} >/dev/null 2>&1; then\n"
-        f'    echo "{COMMAND} is not on PATH: run this in an image with TensorRT-LLM" >&2\n'
-        "    exit 6\n"
-        "fi\n"
-        f'exec {shlex.join(line)} "$@"\n',
-        encoding="utf-8",
-    )
-    path.chmod(0o755)

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 from compiler.errors import RefusedError
 from compiler.ir.config import ModelConfig
+from compiler.ir.limits import Limits
 from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm.architectures import Row, row_for
 from compiler.targets.trtllm.layout import check_split
-from compiler.targets.trtllm.version import Version, parse_version, show
+from compiler.targets.trtllm.limits import build_limits
+from compiler.targets.trtllm.version import Version, show, version_of
 
 WEIGHT_ONLY = ("W8A16", "W4A16")
 SMOOTH_QUANT = (
@@ -30,17 +32,23 @@ QUANT_ALGOS: dict[str, Version] = {
 """Names that `quant_algo` takes, and the first version for which they are written."""
 KV_QUANT_ALGOS = ("INT8", "FP8")
 
-Finding = tuple[str, str]  # what was expected and found; what to do
+WRITTEN = WEIGHT_ONLY
+"""Those whose checkpoints are written here: plain weights, and the name. The others store scales."""
+
+Finding = tuple[str, str]  # what was expected and found; what to do, "" for _OTHERWISE
+_OTHERWISE = "Target `inductor` computes what a recipe describes: build it with `--target inductor`."
 
 
-def check(config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN) -> None:
+def check(config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN, limits: Limits | None = None) -> None:
     """Raises RefusedError (ParallelError for tp, pp, moe_ep) for what the version cannot do with this model."""
-    version = parse_version(options.version)
+    if limits is not None:
+        build_limits(limits, options)
+    version = version_of(options)
     row, _ = row_for(config, version)
     for problems in (_mathematics, _rotary, _parallel, _quantisation):
         for reason, remedy in problems(config, row, version, options):
             raise RefusedError(
-                f"TensorRT-LLM {show(version)} cannot build {config.architecture}: {reason}", hint=remedy
+                f"TensorRT-LLM {show(version)} cannot build {config.architecture}: {reason}", hint=remedy or _OTHERWISE
             )
     if version < (0, 11, 0) and options.moe_ep not in (1, tp):
         raise RefusedError(
@@ -112,7 +120,7 @@ def _parallel(config: ModelConfig, row: Row, _: Version, options: TargetOptions)
 def _quantisation(config: ModelConfig, row: Row, version: Version, options: TargetOptions) -> Iterator[Finding]:
     algo, kv = options.quant_algo, options.kv_cache_quant_algo
     if algo and algo not in QUANT_ALGOS:
-        yield f"quantisations are {', '.join(QUANT_ALGOS)}; found {algo}", ""
+        yield f"quantisations are {', '.join(QUANT_ALGOS)}; found {algo}", f"Use {WRITTEN[0]}, or none."
     elif algo and version < QUANT_ALGOS[algo]:
         yield f"{algo} is written for {show(QUANT_ALGOS[algo])} and later", "Name a later version."
     if algo in SMOOTH_QUANT and config.experts:
@@ -120,4 +128,8 @@ def _quantisation(config: ModelConfig, row: Row, version: Version, options: Targ
     elif algo in SMOOTH_QUANT and algo.endswith("_PLUGIN") and not row.smooth_quant:
         yield "SmoothQuant is not supported for it", "Use W8A16, or FP8 on Hopper and Ada."
     if kv and kv not in KV_QUANT_ALGOS:
-        yield f"quantisations of the KV cache are {', '.join(KV_QUANT_ALGOS)}; found {kv}", ""
+        yield f"quantisations of the KV cache are {', '.join(KV_QUANT_ALGOS)}; found {kv}", "Leave it out."
+    if kv:
+        yield "scales of a quantised KV cache are not written yet", "Leave it out."
+    if algo and algo not in WRITTEN:
+        yield f"checkpoints of {algo} hold scales, which are not written yet", f"Use {' or '.join(WRITTEN)}."

@@ -20,7 +20,7 @@ from compiler.ir.rope import RopeScaling
 from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm.architectures import row_for, value_of
 from compiler.targets.trtllm.check import SMOOTH_QUANT
-from compiler.targets.trtllm.version import Version, parse_version
+from compiler.targets.trtllm.version import Version, version_of
 
 POSITIONS = {
     ("rope", "half"): "rope_gpt_neox",
@@ -41,7 +41,7 @@ def checkpoint_config(config: ModelConfig, tp: int, dtype: str, options: TargetO
     Raises:
         RefusedError: the version has no such architecture.
     """
-    version = parse_version(options.version)
+    version = version_of(options)
     row, architecture = row_for(config, version)
     moe = "moe" in {kind.mlp for kind in config.layer_kinds}
     fused = row.fused_mlp or moe

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compiler.artifact.sections import BuildLimits
 from compiler.errors import CompileError
+from compiler.targets.trtllm.version import Version, show
 
 STAND_IN = "+stand-in"
 """What a toolchain that only pretends puts behind its version."""
@@ -21,6 +23,8 @@ _SAME = (
     "num_key_value_heads", "head_size", "intermediate_size", "position_embedding_type",
 )  # fmt: skip
 _SAME_MAPPING = ("world_size", "tp_size", "pp_size")
+_AT_LEAST = ("max_batch_size", "max_seq_len")
+"""Of build_config. The builder rounds and clamps the others by itself, in ways that differ by version."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,23 @@ class Engines:
     stand_in: bool
 
 
-def check_engines(folder: Path, checkpoint: Mapping[str, Any]) -> Engines:
-    """The engines in `folder`, built from the checkpoint with that config.json.
+def check_engines(folder: Path, checkpoint: Mapping[str, Any], version: Version, limits: BuildLimits) -> Engines:
+    """The engines in `folder`, built by that TensorRT-LLM from the checkpoint with that config.json.
 
     Raises:
         CompileError: lists all that is missing or does not fit.
     """
+    if problems := engine_problems(folder, checkpoint, version, limits):
+        raise CompileError(
+            "the engine folder is not what the checkpoint asks for: " + "; ".join(problems),
+            hint="The log of the builder says more. Build again into an empty folder.",
+        )
+    names = tuple(folder / f"rank{rank}.engine" for rank in range(checkpoint["mapping"]["world_size"]))
+    return Engines(names, *built_by((folder / "config.json").read_bytes()))
+
+
+def engine_problems(folder: Path, checkpoint: Mapping[str, Any], version: Version, limits: BuildLimits) -> list[str]:
+    """What is missing in an engine folder, or does not fit version, limits, and the checkpoint's config.json."""
     ranks = int(checkpoint["mapping"]["world_size"])
     files = tuple(folder / f"rank{rank}.engine" for rank in range(ranks))
     problems = [f"{file.name} is missing or empty" for file in files if not file.is_file() or not file.stat().st_size]
@@ -47,13 +62,20 @@ def check_engines(folder: Path, checkpoint: Mapping[str, Any]) -> Engines:
     pairs = [(key, checkpoint[key], built.get(key)) for key in _SAME]
     pairs += [(key, checkpoint["mapping"][key], built.get("mapping", {}).get(key)) for key in _SAME_MAPPING]
     problems += trouble or [f"config.json: {key}: expected {a!r}, found {b!r}" for key, a, b in pairs if a != b]
-    if problems:
-        raise CompileError(
-            "the engine folder is not what the checkpoint asks for: " + "; ".join(problems),
-            hint="The log of the builder says more. Build again into an empty folder.",
-        )
-    version = str(config["version"])
-    return Engines(files, version.removesuffix(STAND_IN), version.endswith(STAND_IN))
+    by = str(config.get("version", "")).removesuffix(STAND_IN)
+    if not trouble and by.split(".")[:2] != show(version).split(".")[:2]:
+        problems.append(f"config.json: built by TensorRT-LLM {by}, expected {show(version)}")
+    for key in _AT_LEAST:
+        found = config.get("build_config", {}).get(key)
+        if isinstance(found, int) and found < getattr(limits, key):
+            problems.append(f"config.json: {key}: expected at least {getattr(limits, key)}, found {found}")
+    return problems
+
+
+def built_by(config: bytes) -> tuple[str, bool]:
+    """The TensorRT-LLM that the config.json of engines names, and whether it was a stand-in."""
+    version = str(json.loads(config)["version"])
+    return version.removesuffix(STAND_IN), version.endswith(STAND_IN)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[str]]:

@@ -10,7 +10,7 @@ Every rank has its own hidden states. They meet only where the engine communicat
     row-parallel       dense, proj: summed over the ranks, then each rank adds its own copy of the bias
     vocabulary         lm_head: the ranks' logits side by side, cut to vocab_size
 
-so that a copy that differs between ranks shows. Float32, numpy, one layer in memory at a time.
+so that a copy that differs between ranks shows. Float32, numpy, one block of rows of a matrix in memory at a time.
 
     gated mlp    proj(act(fc(x)) * gate(x))
     swiglu mlp   first, second = halves of fc(x);  proj(first * silu(second))
@@ -37,7 +37,7 @@ from compiler.targets.trtllm.judge_math import (
     silu,
     softmax,
 )
-from compiler.targets.trtllm.judge_model import File, Model, Tensors
+from compiler.targets.trtllm.judge_model import BLOCK, WEIGHT_BITS, File, Model, Tensor, Tensors
 
 _SCALES_EMBEDDING = ("GemmaForCausalLM",)
 """Model classes that multiply the embedding by sqrt(hidden)."""
@@ -48,16 +48,18 @@ def logits(
     ranks: Sequence[Tensors],
     token_ids: NDArray[np.int64],
     windows: Sequence[int | None] = (),
+    block: int = BLOCK,
 ) -> NDArray[np.float32]:
     """token_ids [S] -> logits of every position, float32 [S, vocab_size].
 
     `config` is the checkpoint's config.json; `ranks` its files in order; `windows`: of each layer, what the run time is
-    given as max_attention_window (() = none).
+    given as max_attention_window (() = none). `block`: bytes of a matrix in memory at a time.
 
     Raises:
         ArtifactError: a tensor is missing, has another shape than its module, or belongs to no module.
     """
-    files = [File(rank, tensors) for rank, tensors in enumerate(ranks)]
+    bits = WEIGHT_BITS.get(config.get("quantization", {}).get("quant_algo") or "")
+    files = [File(rank, tensors, block, bits) for rank, tensors in enumerate(ranks)]
     model = Model(config, len(files))
     stages = [files[i : i + model.tp] for i in range(0, len(files), model.tp)]
     per_stage = model.layers // model.pp
@@ -73,7 +75,7 @@ def logits(
 
 
 def _norm(model: Model, file: File, name: str, x: Array) -> Array:
-    weight = file.get(f"{name}.weight", model.hidden)
+    weight = file.vector(f"{name}.weight", model.hidden)
     bias = file.maybe(f"{name}.bias", model.hidden)
     eps = float(model.config["norm_epsilon"])
     return rms_norm(x, weight, eps) if bias is None else layer_norm(x, weight, bias, eps)
@@ -97,10 +99,13 @@ def _embed(model: Model, files: Sequence[File], token_ids: NDArray[np.int64]) ->
     return [np.asarray(t * np.float32(scale)) for t in total]
 
 
-def _lookup(table: Array, ids: NDArray[np.int64]) -> Array:
+def _lookup(table: Tensor, ids: NDArray[np.int64]) -> Array:
     """Rows `ids`; zero where another rank has the row."""
-    mine = (ids >= 0) & (ids < len(table))
-    return np.asarray(table[np.where(mine, ids, 0)] * mine[:, None])
+    out = np.zeros((len(ids), table.shape[1]), np.float32)
+    for i, row in enumerate(ids.tolist()):
+        if 0 <= row < table.shape[0]:
+            out[i] = table[row : row + 1][0]
+    return out
 
 
 def _layer(model: Model, files: Sequence[File], at: str, x: list[Array], window: int | None) -> list[Array]:
@@ -131,7 +136,7 @@ def _plus(x: Array, bias: Array | None) -> Array:
 
 def _linear(file: File, name: str, x: Array, rows: int) -> Array:
     """x [S, in] -> [S, rows], with the module's bias where there is one."""
-    return _plus(x @ file.get(f"{name}.weight", rows, x.shape[-1]).T, file.maybe(f"{name}.bias", rows))
+    return _plus(file.linear(x, file.get(f"{name}.weight", rows, x.shape[-1])), file.maybe(f"{name}.bias", rows))
 
 
 def _attention(model: Model, file: File, rank: int, at: str, x: Array, window: int | None) -> Array:
@@ -142,8 +147,8 @@ def _attention(model: Model, file: File, rank: int, at: str, x: Array, window: i
     query, key, value = qkv[:, :h], qkv[:, h : h + k], qkv[:, h + k :]
     if config.get("qk_layernorm"):
         eps = float(config["norm_epsilon"])
-        query = rms_norm(query, file.get(at + "attention.q_layernorm.weight", d), eps)
-        key = rms_norm(key, file.get(at + "attention.k_layernorm.weight", d), eps)
+        query = rms_norm(query, file.vector(at + "attention.q_layernorm.weight", d), eps)
+        key = rms_norm(key, file.vector(at + "attention.k_layernorm.weight", d), eps)
     slopes = np.zeros(h, np.float32)
     kind = config["position_embedding_type"]
     if kind == "alibi":
@@ -154,7 +159,7 @@ def _attention(model: Model, file: File, rank: int, at: str, x: Array, window: i
     elif kind != "learned_absolute":
         raise ArtifactError(f"config.json: position_embedding_type {kind!r} is none that a model class here computes")
     out = attend(query, key, value, slopes, window)
-    return np.asarray(out.reshape(len(x), h * d) @ file.get(at + "attention.dense.weight", model.hidden, h * d).T)
+    return file.linear(out.reshape(len(x), h * d), file.get(at + "attention.dense.weight", model.hidden, h * d))
 
 
 def _mlp(model: Model, file: File, rank: int, at: str, x: Array) -> Array:
@@ -168,7 +173,7 @@ def _mlp(model: Model, file: File, rank: int, at: str, x: Array) -> Array:
         inner = _activation(act)(_linear(file, at + "mlp.fc", x, width))
         if at + "mlp.gate.weight" in file.tensors:
             inner = inner * _linear(file, at + "mlp.gate", x, width)
-    return np.asarray(inner @ file.get(at + "mlp.proj.weight", model.hidden, width).T)
+    return file.linear(inner, file.get(at + "mlp.proj.weight", model.hidden, width))
 
 
 def _activation(name: str) -> Callable[[Array], Array]:
@@ -191,7 +196,7 @@ def _experts(model: Model, file: File, rank: int, at: str, x: Array) -> Array:
     old = at + "mlp.experts_weight_1" in file.tensors
     names = ("mlp.experts_weight_1", "mlp.experts_weight_2") if old else ("mlp.fc.weight", "mlp.proj.weight")
     router = file.get(at + "mlp.router.weight", model.experts, model.hidden)
-    share = softmax(x @ router.T)
+    share = softmax(file.times(x, router))
     chosen = np.argsort(-share, axis=-1, kind="stable")[:, : int(moe["top_k"])]
     weight = np.take_along_axis(share, chosen, -1)
     if moe["normalization_mode"] == 1:
@@ -202,7 +207,8 @@ def _experts(model: Model, file: File, rank: int, at: str, x: Array) -> Array:
     out = np.zeros_like(x)
     for i in range(local):
         token, slot = np.nonzero(chosen == first + i)
-        out[token] += (_swiglu(x[token] @ fc[i].T) @ proj[i].T) * weight[token, slot, None]
+        inner = _swiglu(file.linear(x[token], fc[i]))
+        out[token] += file.linear(inner, proj[i]) * weight[token, slot, None]
     return out
 
 
@@ -211,15 +217,16 @@ def _shared_expert(model: Model, file: File, at: str, x: Array) -> Array:
     if not width:
         return np.zeros_like(x)
     place = at + ("mlp." if at + "mlp.shared_expert.fc.weight" in file.tensors else "")
-    inner = _swiglu(x @ file.get(place + "shared_expert.fc.weight", 2 * width, model.hidden).T)
-    out = inner @ file.get(place + "shared_expert.proj.weight", model.hidden, width).T
-    gate = x @ file.get(place + "shared_expert_gate.weight", 1, model.hidden).T
+    inner = _swiglu(file.linear(x, file.get(place + "shared_expert.fc.weight", 2 * width, model.hidden)))
+    out = file.linear(inner, file.get(place + "shared_expert.proj.weight", model.hidden, width))
+    gate = file.times(x, file.get(place + "shared_expert_gate.weight", 1, model.hidden))
     return np.asarray(out / (1 + np.exp(-gate)))
 
 
 def _head(model: Model, files: Sequence[File], x: list[Array]) -> Array:
-    parts = [
-        _linear(file, "lm_head", _norm(model, file, "transformer.ln_f", own), model.vocab_rows)
-        for file, own in zip(files, x, strict=True)
-    ]
+    parts = []
+    for file, own in zip(files, x, strict=True):
+        normed = _norm(model, file, "transformer.ln_f", own)
+        table = file.get("lm_head.weight", model.vocab_rows, model.hidden)
+        parts.append(_plus(file.times(normed, table), file.maybe("lm_head.bias", model.vocab_rows)))
     return np.asarray(np.concatenate(parts, -1)[:, : int(model.config["vocab_size"])])

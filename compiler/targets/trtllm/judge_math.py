@@ -23,6 +23,14 @@ def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
     return np.asarray(centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + np.float32(eps)) * weight + bias)
 
 
+def rounded(rows: Array, bits: int) -> Array:
+    """Weights [out, in] as the weight-only kernels see them: integers of so many bits, one scale a row (its largest
+    magnitude is one past the largest integer, which is clipped)."""
+    half = 1 << (bits - 1)
+    scale = np.maximum(np.abs(rows).max(-1, keepdims=True), np.float32(1e-30)) / np.float32(half)
+    return np.asarray(np.clip(np.round(rows / scale), -half, half - 1) * scale, np.float32)
+
+
 def softmax(x: Array) -> Array:
     e = np.exp(x - x.max(-1, keepdims=True))
     return np.asarray(e / e.sum(-1, keepdims=True))

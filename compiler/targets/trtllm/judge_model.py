@@ -7,35 +7,57 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compiler.errors import ArtifactError
-from compiler.targets.trtllm.judge_math import Array
+from compiler.targets.trtllm.judge_math import Array, rounded
+from compiler.targets.trtllm.read import Stored
 
-Tensors = Mapping[str, NDArray[np.float32]]
-"""A rank file: iterating gives names, indexing reads one tensor as float32."""
+Tensor = Array | Stored
+"""In memory, or in a file: both have a shape and give rows as float32."""
+Tensors = Mapping[str, Tensor]
+"""A rank file: iterating gives names."""
+WEIGHT_BITS = {"W8A16": 8, "W4A16": 4}
+"""Schemes in which the loader itself rounds plain weights, one scale a row of every linear module but lm_head."""
+BLOCK = 16 << 20
+"""Bytes of the rows of a matrix that are in memory at a time; converting them takes about as much again, twice."""
 
 
 class File:
-    """One rank's tensors; remembers which were asked for."""
+    """One rank's tensors; remembers which were asked for. `block`: see BLOCK; `bits`: see WEIGHT_BITS."""
 
-    def __init__(self, rank: int, tensors: Tensors) -> None:
-        self.rank, self.tensors = rank, tensors
+    def __init__(self, rank: int, tensors: Tensors, block: int = BLOCK, bits: int | None = None) -> None:
+        self.rank, self.tensors, self.block, self.bits = rank, tensors, block, bits
         self.read: set[str] = set()
 
-    def get(self, name: str, *shape: int) -> Array:
+    def get(self, name: str, *shape: int) -> Tensor:
         if name not in self.tensors:
             raise ArtifactError(f"rank {self.rank} has no tensor `{name}` {list(shape)}")
         self.read.add(name)
-        array = self.tensors[name]
-        if array.shape != shape:
+        tensor = self.tensors[name]
+        if tensor.shape != shape:
             raise ArtifactError(
-                f"rank {self.rank}: `{name}`: the module's shape is {list(shape)}, found {list(array.shape)}"
+                f"rank {self.rank}: `{name}`: the module's shape is {list(shape)}, found {list(tensor.shape)}"
             )
-        return array
+        return tensor
 
-    def maybe(self, name: str, *shape: int) -> Array | None:
-        return self.get(name, *shape) if name in self.tensors else None
+    def vector(self, name: str, length: int) -> Array:
+        return np.asarray(self.get(name, length)[:])
+
+    def maybe(self, name: str, length: int) -> Array | None:
+        return self.vector(name, length) if name in self.tensors else None
+
+    def linear(self, x: Array, matrix: Tensor) -> Array:
+        """`times` a weight that the loader rounds where the checkpoint's scheme says so."""
+        return self.times(x, matrix, self.bits)
+
+    def times(self, x: Array, matrix: Tensor, bits: int | None = None) -> Array:
+        """x [S, in] times the transpose of matrix [out, in] -> [S, out], a block of rows after the other."""
+        out = np.empty((len(x), matrix.shape[0]), np.float32)
+        rows = max(self.block // (4 * matrix.shape[1]), 1)
+        for first in range(0, matrix.shape[0], rows):
+            values = matrix[first : first + rows]
+            out[:, first : first + rows] = x @ (values if bits is None else rounded(values, bits)).T
+        return out
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from compiler.ir.parallel import check_parallel, head_layout, padded
 from compiler.ir.roles import TensorId, axis_sizes, model_tensors
 from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm.architectures import Row, row_for
-from compiler.targets.trtllm.version import Version, parse_version
+from compiler.targets.trtllm.version import Version, version_of
 
 NAMES: Mapping[str, str] = {
     "embed": "transformer.vocab_embedding",
@@ -83,7 +83,7 @@ def layouts(config: ModelConfig, tp: int, options: TargetOptions = PLAIN) -> lis
         RefusedError: the version has no such architecture.
         ParallelError: tp, pp or moe_ep do not divide the model.
     """
-    version = parse_version(options.version)
+    version = version_of(options)
     row, _ = row_for(config, version)
     check_split(config, tp, options)
     sizes = _rank_sizes(config, tp, options)
@@ -133,7 +133,10 @@ def check_split(config: ModelConfig, tp: int, options: TargetOptions) -> None:
     head_layout(config.heads, config.kv_heads, tp)
     problems = list(_split_problems(config, tp, options))
     if problems:
-        raise ParallelError(f"tp {tp}, pp {options.pp}, moe_ep {options.moe_ep}: {'; '.join(problems)}")
+        raise ParallelError(
+            f"tp {tp}, pp {options.pp}, moe_ep {options.moe_ep}: {'; '.join(problems)}",
+            hint="pp divides the layers; moe_ep divides tp and the experts, and the rest of tp their width.",
+        )
 
 
 def _split_problems(config: ModelConfig, tp: int, options: TargetOptions) -> Iterator[str]:

@@ -1,21 +1,53 @@
-"""A rank file as the judge reads it: one tensor at a time, as float32."""
+"""A rank file as the judge reads it: rows of a tensor as float32, when they are asked for."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compiler.errors import ArtifactError
 
 _STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
-class RankTensors(Mapping[str, NDArray[np.float32]]):
-    """The tensors of a safetensors file. Nothing is kept: what is indexed is read again each time."""
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in a file. `x[i]` and `x[a:b]` read along the first axis; nothing is kept.
+
+    Rows are read, not mapped: mapped pages would count as this process's memory.
+    """
+
+    path: Path
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __getitem__(self, rows: int | slice) -> Any:
+        """float32: a part of the tensor for a slice; for a number one entry, itself a `Stored` where it is a matrix."""
+        width = prod(self.shape[1:]) * np.dtype(_STORED[self.dtype]).itemsize
+        if isinstance(rows, int):
+            inner = Stored(self.path, self.offset + rows * width, self.dtype, self.shape[1:])
+            return inner if len(inner.shape) > 1 else inner[:]
+        first, end, _ = rows.indices(self.shape[0])
+        shape = (max(end - first, 0), *self.shape[1:])
+        kind = np.dtype(_STORED[self.dtype])
+        stored = np.fromfile(self.path, kind, prod(shape), offset=self.offset + first * width)
+        # A bfloat16 is the upper half of a float32.
+        values = (stored.astype(np.uint32) << 16).view(np.float32) if self.dtype == "BF16" else stored
+        return values.astype(np.float32, copy=False).reshape(shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+
+class RankTensors(Mapping[str, Stored]):
+    """The tensors of a safetensors file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -25,16 +57,11 @@ class RankTensors(Mapping[str, NDArray[np.float32]]):
         self._header.pop("__metadata__", None)
         self._data = 8 + length
 
-    def __getitem__(self, name: str) -> NDArray[np.float32]:
+    def __getitem__(self, name: str) -> Stored:
         entry = self._header[name]
         if entry["dtype"] not in _STORED:
             raise ArtifactError(f"{self._path}: `{name}` is {entry['dtype']}; the judge reads {', '.join(_STORED)}")
-        begin, end = entry["data_offsets"]
-        kind = np.dtype(_STORED[entry["dtype"]])
-        stored = np.fromfile(self._path, kind, (end - begin) // kind.itemsize, offset=self._data + begin)
-        # A bfloat16 is the upper half of a float32.
-        values = (stored.astype(np.uint32) << 16).view(np.float32) if entry["dtype"] == "BF16" else stored
-        return values.astype(np.float32).reshape(entry["shape"])
+        return Stored(self._path, self._data + entry["data_offsets"][0], entry["dtype"], tuple(entry["shape"]))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._header)

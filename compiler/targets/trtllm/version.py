@@ -1,6 +1,7 @@
 """Which TensorRT-LLM a checkpoint is written for.
 
 The unified checkpoint (config.json and rank{i}.safetensors) begins with 0.8 and its build command ends before 1.2.
+Which version an LMI image carries is in `lmi/images.py`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import re
 
 from compiler.errors import RefusedError, UsageError
+from compiler.lmi.images import TrtllmImage, image_for_trtllm, trtllm_image
+from compiler.targets import TargetOptions
 
 Version = tuple[int, int, int]
 
@@ -15,19 +18,6 @@ DEFAULT = "0.12.0"
 """What the last LMI images with a Triton repository carry."""
 FIRST: Version = (0, 8, 0)
 END: Version = (1, 2, 0)
-
-IMAGES: dict[tuple[int, int], str] = {
-    (0, 25): "0.5.0",
-    (0, 26): "0.7.1",
-    (0, 27): "0.8.0",
-    (0, 28): "0.9.0",
-    (0, 29): "0.11.0",
-    (0, 30): "0.12.0",
-    (0, 31): "0.12.0",
-    (0, 32): "0.12.0",
-    (0, 33): "0.21.0",
-}
-"""LMI release -> TensorRT-LLM of its image (tags in the SageMaker SDK, Dockerfiles of djl-serving)."""
 
 
 def parse_version(text: str) -> Version:
@@ -37,18 +27,11 @@ def parse_version(text: str) -> Version:
         UsageError: not a version.
         RefusedError: a version without the unified checkpoint, or one whose checkpoint nobody has read.
     """
-    match = re.fullmatch(r"v?(\d+)\.(\d+)(?:\.(\d+))?(?:(?:\.|rc|\.dev|a|b)\d+)*", text or DEFAULT)
-    if match is None:
-        raise UsageError(
-            f"`--trtllm-version` is a version of TensorRT-LLM such as {DEFAULT}; found `{text}`",
-            hint="Or name the image: `--image 0.30.0-tensorrtllm0.12.0-cu125`.",
-        )
-    major, minor, patch = (int(part or 0) for part in match.groups())
-    version = (major, minor, patch)
+    version = release_of(text or DEFAULT)
     if version < FIRST:
         raise RefusedError(
             f"TensorRT-LLM {text} has no checkpoint of its own format: that begins with 0.8.0",
-            hint="Its image converts the model itself, by the partition command inside the container.",
+            hint="Its image converts the model itself: `lmi-compile build` writes the command for it.",
         )
     if version >= END:
         raise RefusedError(
@@ -58,35 +41,41 @@ def parse_version(text: str) -> Version:
     return version
 
 
+def release_of(text: str) -> Version:
+    """The numbers of any version of TensorRT-LLM. Raises UsageError."""
+    match = re.fullmatch(r"v?(\d+)\.(\d+)(?:\.(\d+))?(?:(?:\.|rc|\.dev|a|b)\d+)*", text)
+    if match is None:
+        raise UsageError(
+            f"`--trtllm-version` is a version of TensorRT-LLM such as {DEFAULT}; found `{text}`",
+            hint="Or name the image: `--image 0.30.0-tensorrtllm0.12.0-cu125`.",
+        )
+    major, minor, patch = (int(part or 0) for part in match.groups())
+    return major, minor, patch
+
+
 def show(version: Version) -> str:
     return ".".join(map(str, version))
 
 
-def version_of_image(image: str) -> str:
-    """The TensorRT-LLM inside an LMI image, from its tag: `...:0.30.0-tensorrtllm0.12.0-cu125` or `0.30.0-tensorrtllm`.
+def image_of(options: TargetOptions) -> TrtllmImage | None:
+    """The LMI image that is asked for, else the newest that carries the version; None where none does.
 
     Raises:
-        UsageError: the tag is not one of a TensorRT-LLM image.
-        RefusedError: LMI 0.34 and later, of which no working TensorRT-LLM image was published.
+        UsageError: not such an image, or it does not carry the version that is asked for too.
+        RefusedError: an LMI release that cannot load engines.
     """
-    tag = image.rpartition(":")[2] if ":" in image else image
-    match = re.fullmatch(r"(\d+)\.(\d+)\.\d+(?:-dlc)?-(?:tensorrtllm|trtllm)(\d+\.\d+\.\d+)?(?:-cu\d+)?", tag)
-    if match is None:
+    if not options.image:
+        return image_for_trtllm(show(release_of(options.version or DEFAULT)))
+    image = trtllm_image(options.image)
+    if options.version and release_of(options.version)[:2] != release_of(image.trtllm)[:2]:
         raise UsageError(
-            f"`--image` is the tag of an LMI image with TensorRT-LLM; found `{image}`",
-            hint="For example `0.30.0-tensorrtllm0.12.0-cu125`.",
+            f"`--image {options.image}` carries TensorRT-LLM {image.trtllm}; `--trtllm-version` says {options.version}",
+            hint="Leave one of them out.",
         )
-    release = (int(match[1]), int(match[2]))
-    if release not in IMAGES:
-        last = max(IMAGES)
-        raise RefusedError(
-            f"LMI images with TensorRT-LLM engines are 0.25 to {last[0]}.{last[1]}; found LMI {match[1]}.{match[2]}",
-            hint="The start-up code of later releases cannot load engines. Use `0.33.0-tensorrtllm0.21.0-cu128`.",
-        )
-    named = match[3]
-    if named and named != IMAGES[release]:
-        raise UsageError(
-            f"LMI {release[0]}.{release[1]} carries TensorRT-LLM {IMAGES[release]}; the tag says {named}",
-            hint="Copy the tag from the list of published images.",
-        )
-    return IMAGES[release]
+    return image
+
+
+def version_of(options: TargetOptions) -> Version:
+    """The version to write for: that of the options, of their image, or the default. Raises as `image_of` does."""
+    image = image_of(options) if options.image else None
+    return parse_version(image.trtllm if image else options.version)

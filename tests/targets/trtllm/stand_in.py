@@ -1,5 +1,6 @@
 """A stand-in for `trtllm-build`, for tests only: it reads the checkpoint, writes files named like engines, and says in
-its version that it is none. `MODE` in its environment makes it fail, hang, be killed, or leave something out."""
+its version that it is none. `MODE` in its environment makes it fail, hang, be killed, or leave something out; `VERSION`
+is the TensorRT-LLM that it plays."""
 
 from __future__ import annotations
 
@@ -31,7 +32,12 @@ for rank in range(config["mapping"]["world_size"]):
         (output / f"rank{{rank}}.engine").write_bytes(b"stand-in" if (mode, rank) != ("empty", 1) else b"")
 if mode == "other":
     config["vocab_size"] += 1
-content = {{"version": "0.12.0+stand-in", "pretrained_config": config, "build_config": arguments}}
+version = "0.9.0" if mode == "older" else os.environ.get("VERSION", "0.12.0")
+folders = ("--checkpoint_dir", "--output_dir", "--workers")
+limits = {{name[2:]: int(text) if text.isdigit() else text for name, text in arguments.items() if name not in folders}}
+if mode == "small":
+    limits["max_batch_size"] = 1
+content = {{"version": version + "+stand-in", "pretrained_config": config, "build_config": limits}}
 (output / "config.json").write_text(json.dumps(content))
 """
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.numpy import save_file
 
-from compiler.errors import CompileError, MemoryCeilingError, ToolchainMissing
-from compiler.ir.limits import Limits
+from compiler.artifact.sections import BuildLimits
+from compiler.errors import CompileError, MemoryCeilingError
 from compiler.targets.trtllm import build, engines
+from compiler.targets.trtllm.command import argv, flags
 from compiler.targets.trtllm.config import config_bytes
 from tests.targets.trtllm.models import CASES, tensors_of
 from tests.targets.trtllm.ranks import config_of, ranks_of
 from tests.targets.trtllm.stand_in import write_stand_in
 
-LIMITS = Limits(max_positions=4096, max_batch=8)
+LIMITS = BuildLimits(max_batch_size=8, max_input_len=3584, max_seq_len=4096, max_num_tokens=8192)
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def _line(checkpoint: Path, output: Path) -> list[str]:
-    chosen = build.flags((0, 12, 0), "bfloat16", LIMITS, 1, experts=False)
-    return build.argv(str(checkpoint), str(output), chosen)
+    chosen = flags((0, 12, 0), "bfloat16", LIMITS, experts=False)
+    return argv(str(checkpoint), str(output), chosen)
 
 
 def _content(checkpoint: Path) -> dict[str, Any]:
@@ -53,20 +53,19 @@ def _content(checkpoint: Path) -> dict[str, Any]:
 
 
 def test_arguments_follow_the_version() -> None:
-    new = build.argv("c", "o", build.flags((0, 12, 0), "bfloat16", LIMITS, 4, experts=True))
-    old = build.argv("c", "o", build.flags((0, 9, 0), "bfloat16", LIMITS, 4, experts=True))
+    new = argv("c", "o", flags((0, 12, 0), "bfloat16", LIMITS, experts=True))
+    old = argv("c", "o", flags((0, 9, 0), "bfloat16", LIMITS, experts=True))
     assert new[:5] == ["trtllm-build", "--checkpoint_dir", "c", "--output_dir", "o"]
     assert new[new.index("--max_seq_len") + 1] == "4096"
     assert "--max_output_len" not in new
     assert int(old[old.index("--max_input_len") + 1]) + int(old[old.index("--max_output_len") + 1]) == 4096
     assert "--max_seq_len" not in old
-    assert new[new.index("--workers") + 1] == old[old.index("--workers") + 1] == "4"
     assert "--paged_kv_cache" in old
 
 
 def test_optional_flags_are_left_out_where_the_command_does_not_name_them(command: str) -> None:
     known = build.help_text(command)
-    line = build.argv("c", "o", build.flags((0, 12, 0), "bfloat16", LIMITS, 1, experts=True), known)
+    line = argv("c", "o", flags((0, 12, 0), "bfloat16", LIMITS, experts=True), known)
     assert "--context_fmha" in line
     assert "--moe_plugin" not in line
     assert "--gemm_plugin" in line
@@ -74,7 +73,7 @@ def test_optional_flags_are_left_out_where_the_command_does_not_name_them(comman
 
 def test_engines_of_a_stand_in_are_marked(checkpoint: Path, command: str, tmp_path: Path) -> None:
     build.run(_line(checkpoint, tmp_path / "engines"), tmp_path / "log")
-    found = engines.check_engines(tmp_path / "engines", _content(checkpoint))
+    found = engines.check_engines(tmp_path / "engines", _content(checkpoint), (0, 12, 0), LIMITS)
     assert [file.name for file in found.files] == ["rank0.engine", "rank1.engine"]
     assert (found.version, found.stand_in) == ("0.12.0", True)
 
@@ -109,6 +108,8 @@ def test_a_builder_that_hangs_is_ended(
         ("nothing", "rank0.engine is missing or empty; rank1.engine is missing"),
         ("empty", "rank1.engine is missing or empty"),
         ("other", "vocab_size: expected 37, found 38"),
+        ("older", r"built by TensorRT-LLM 0\.9\.0, expected 0\.12\.0"),
+        ("small", "max_batch_size: expected at least 8, found 1"),
     ],
 )
 def test_an_engine_folder_that_does_not_fit_is_refused(
@@ -117,33 +118,13 @@ def test_an_engine_folder_that_does_not_fit_is_refused(
     monkeypatch.setenv("MODE", mode)
     build.run(_line(checkpoint, tmp_path / "engines"), tmp_path / "log")
     with pytest.raises(CompileError, match=words):
-        engines.check_engines(tmp_path / "engines", _content(checkpoint))
+        engines.check_engines(tmp_path / "engines", _content(checkpoint), (0, 12, 0), LIMITS)
 
 
 def test_a_folder_without_config_or_with_ranks_too_many(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "rank7.engine").write_bytes(b"x")
     with pytest.raises(CompileError, match=r"rank7.engine is of no rank.*config.json cannot be read"):
-        engines.check_engines(tmp_path, _content(checkpoint))
-
-
-def test_without_the_toolchain_there_is_a_script_that_finishes_the_work(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    monkeypatch.setenv("PATH", str(empty))
-    with pytest.raises(ToolchainMissing, match="not on PATH"):
-        build.find_command()
-    script = checkpoint / "build.sh"
-    build.write_script(script, _line(Path(), Path("the engines")))
-    monkeypatch.setenv("PATH", f"{empty}:/usr/bin:/bin")
-    missing = subprocess.run([script], capture_output=True, text=True, check=False)
-    assert (missing.returncode, "not on PATH" in missing.stderr) == (6, True)
-    write_stand_in(empty)
-    subprocess.run([script, "--workers", "2"], check=True, cwd="/")
-    built = json.loads((checkpoint / "the engines" / "config.json").read_text())
-    assert built["build_config"]["--workers"] == "2"
-    assert engines.check_engines(checkpoint / "the engines", _content(checkpoint)).stand_in
+        engines.check_engines(tmp_path, _content(checkpoint), (0, 12, 0), LIMITS)
 
 
 def test_workers_fit_the_host() -> None:

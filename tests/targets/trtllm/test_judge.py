@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from compiler.errors import ArtifactError
 from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm.judge import logits
+from compiler.targets.trtllm.judge_math import Array
+from compiler.targets.trtllm.read import RankTensors
 from tests.targets.trtllm.models import CASES, TOKENS, tensors_of
 from tests.targets.trtllm.ranks import config_of, ranks_of
 
@@ -69,3 +73,35 @@ def test_a_missing_a_misshapen_and_a_superfluous_tensor_are_named() -> None:
         logits(content, [{**rank, "alibi_slopes": rank[name]}], TOKENS)
     with pytest.raises(ArtifactError, match="2 ranks"):
         logits(config_of(config, 2), [rank], TOKENS)
+
+
+@pytest.mark.parametrize(("algo", "levels"), [("W8A16", 128), ("W4A16", 8)])
+def test_what_the_loader_rounds_is_rounded(algo: str, levels: int) -> None:
+    """Plain weights under a weight-only name give the logits of weights rounded row by row, rank by rank."""
+    config = CASES["mixtral"].config
+    ranks = ranks_of(config, tensors_of("mixtral")[0], 2)
+    content = config_of(config, 2)
+    linear = ("qkv.weight", "dense.weight", "fc.weight", "proj.weight")
+
+    def nearest(name: str, weight: Array) -> Array:
+        if not name.endswith(linear):
+            return weight
+        scale = np.abs(weight).max(-1, keepdims=True) / levels
+        return np.asarray(np.clip(np.round(weight / scale), -levels, levels - 1) * scale, np.float32)
+
+    rounded = [{name: nearest(name, weight) for name, weight in rank.items()} for rank in ranks]
+    found = logits({**content, "quantization": {"quant_algo": algo}}, ranks, TOKENS)
+    plain = logits(content, ranks, TOKENS)
+    np.testing.assert_allclose(found, logits(content, rounded, TOKENS), atol=1e-5 * np.abs(plain).max())
+    assert np.abs(found - plain).max() > 1e-4 * np.abs(plain).max()
+
+
+def test_a_small_ceiling_reads_in_more_blocks_and_gives_the_same(tmp_path: Path) -> None:
+    config = CASES["mixtral"].config
+    ranks = ranks_of(config, tensors_of("mixtral")[0], 2)
+    for rank, tensors in enumerate(ranks):
+        save_file(dict(tensors), tmp_path / f"rank{rank}.safetensors")
+    files = [RankTensors(tmp_path / f"rank{rank}.safetensors") for rank in range(2)]
+    expected = logits(config_of(config, 2), ranks, TOKENS)
+    found = logits(config_of(config, 2), files, TOKENS, block=512)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())

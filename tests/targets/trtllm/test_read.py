@@ -20,8 +20,20 @@ def test_every_dtype_comes_as_float32(tmp_path: Path) -> None:
     read = RankTensors(tmp_path / "rank0.safetensors")
     assert sorted(read) == ["a", "b", "c"]
     for name, dtype in dtypes.items():
-        assert read[name].dtype == np.float32
-        np.testing.assert_array_equal(read[name], values.to(dtype).float().numpy())
+        expected = values.to(dtype).float().numpy()
+        assert read[name].shape == (3, 5)
+        assert read[name][:].dtype == np.float32
+        np.testing.assert_array_equal(read[name][:], expected)
+        np.testing.assert_array_equal(read[name][1:9], expected[1:])
+        np.testing.assert_array_equal(read[name][2], expected[2])
+
+
+def test_one_matrix_of_a_stack_is_read_by_itself(tmp_path: Path) -> None:
+    values = torch.arange(24.0).reshape(2, 3, 4)
+    save_file({"a": values}, tmp_path / "rank0.safetensors")
+    matrix = RankTensors(tmp_path / "rank0.safetensors")["a"][1]
+    assert matrix.shape == (3, 4)
+    np.testing.assert_array_equal(matrix[1:2], values[1, 1:2].numpy())
 
 
 def test_what_it_cannot_read_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,122 @@
+"""`push` and `pull` killed (SIGKILL) at random moments, and run again.
+
+    python -m benchmarks.kills [--kills 20] [--parts 20] [--seed 0]
+
+An artifact whose largest file has so many parts of 16 MiB, `rclone serve s3` on this machine, a proxy before it that
+counts. Each time: a command is killed at a random moment of the time that it takes alone, then run again to its end.
+Afterwards the store (the folder) must be the artifact, byte by byte; meanwhile there must have been no manifest in the
+store, and in the folder the old artifact. Prints how many parts were moved twice; aim: at most one a thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.tinyllama import ROOT, machine
+from compiler.registry import pull, push, resolve
+from compiler.store.objects import open_store
+from compiler.store.objects.flow import PART, THREADS
+from tests import servers
+from tests.faults import Proxy, Request, proxy
+from tests.registry.artifacts import content, write
+
+
+def moves(request: Request, what: str) -> bool:
+    if what == "push":
+        return request.is_part
+    return request.method == "GET" and request.path.endswith("rank0.safetensors")
+
+
+def kill_after(command: list[str], seconds: float) -> bool:
+    """Whether the process was still running then."""
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+    try:
+        child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+        return True
+    return False
+
+
+def rounds(what: str, kills: int, parts: int, work: Path, between: Proxy, source: random.Random) -> None:
+    artifact = write(work / "artifact", 1, size=parts * PART - 5, ranks=1)
+    old = write(work / "old", 2)
+    base = f"s3://{servers.BUCKET}/{what}"
+    push(artifact, f"{base}/whole/tiny@1")
+    push(old, f"{base}/whole/tiny@old")
+    whole = content(artifact)
+
+    def command(number: int) -> list[str]:
+        ends = {
+            "push": [str(artifact), f"{base}/{number}/tiny@1"],
+            "pull": [f"{base}/whole/tiny@1", str(work / f"out{number}")],
+        }
+        return [sys.executable, "-m", "compiler", what, *ends[what]]
+
+    pull(f"{base}/whole/tiny@old", work / "out-1")
+    started = time.monotonic()
+    subprocess.run(command(-1), check=True, capture_output=True, cwd=ROOT)
+    alone = time.monotonic() - started
+    again, survived, number = [], 0, 0
+    while len(again) < kills:
+        if what == "pull":
+            pull(f"{base}/whole/tiny@old", work / f"out{number}")
+        between.requests.clear()
+        moment = source.uniform(0.1, alone)
+        if not kill_after(command(number), moment):
+            survived += 1  # it had ended before; not counted
+        else:
+            if what == "push":
+                keys = [item.key for item in open_store(f"{base}/{number}/").walk("tiny/")]
+                assert not [key for key in keys if "manifest" in key or "refs" in key], "a manifest of half an artifact"
+            else:
+                assert content(work / f"out{number}") == content(old), "not the old artifact"
+            subprocess.run(command(number), check=True, capture_output=True, cwd=ROOT)
+            again.append(sum(moves(request, what) for request in between.requests) - parts)
+            if what == "push":
+                found = resolve(f"{base}/{number}/tiny@1")
+                pull(found, work / "check")
+                assert content(work / "check") == whole, "other bytes"
+                shutil.rmtree(work / "check")
+            else:
+                assert content(work / f"out{number}") == whole, "other bytes"
+        shutil.rmtree(work / f"out{number}", ignore_errors=True)
+        number += 1
+    print(
+        f"{what}: {kills} kills within {alone:.1f} s, all completed and byte-identical; parts moved twice: "
+        f"at most {max(again)} of {parts} (threads: {THREADS}); each: {' '.join(map(str, again))}; "
+        f"{survived} had ended before the kill",
+        flush=True,
+    )
+    assert max(again) <= THREADS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--parts", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    print(machine())
+    for what in ("push", "pull"):
+        with (
+            tempfile.TemporaryDirectory() as name,
+            servers.rclone(Path(name) / "server") as endpoint,
+            proxy(endpoint) as between,
+        ):
+            work = Path(name)
+            os.environ |= servers.environment(between.url, work)
+            rounds(what, options.kills, options.parts, work, between, random.Random(options.seed))
+
+
+if __name__ == "__main__":
+    main()

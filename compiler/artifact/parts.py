@@ -1,0 +1,59 @@
+"""What an artifact is put together of: files that exist already, and small ones that are written for it."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from compiler.store.crc import spelled
+from compiler.store.digest import JSON, OCTETS, SAFETENSORS, Descriptor, describe, digest_bytes
+
+_MEDIA = {".json": JSON, ".safetensors": SAFETENSORS}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of an artifact: its descriptor, and where its bytes are now, a file or the bytes themselves."""
+
+    descriptor: Descriptor
+    content: Path | bytes
+    executable: bool = False
+
+    @property
+    def path(self) -> str:
+        """In the artifact."""
+        return self.descriptor.path
+
+    @property
+    def name(self) -> str:
+        """Without its folder."""
+        return self.path.rpartition("/")[2]
+
+    def at(self, path: str) -> Part:
+        """The same file at another path of the artifact."""
+        return replace(self, descriptor=replace(self.descriptor, path=path))
+
+    def inside(self, folder: str) -> Part:
+        """The same file, directly in a folder of the artifact ("" = its root)."""
+        return self.at(f"{folder}/{self.name}" if folder else self.name)
+
+    def read(self) -> bytes:
+        """Raises OSError."""
+        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+
+
+def media_type(path: str) -> str:
+    return _MEDIA.get(Path(path).suffix, OCTETS)
+
+
+def written(path: str, data: bytes, *, executable: bool = False) -> Part:
+    """A small file that is written with the artifact."""
+    crc = spelled(zlib.crc32(data))
+    return Part(Descriptor(path, media_type(path), digest_bytes(data), len(data), crc), data, executable)
+
+
+def existing(file: Path, path: str) -> Part:
+    """A file by its own bytes, which are read for its digest. Raises OSError."""
+    found = describe(file.parent, file.name, media_type(path))
+    return Part(replace(found, path=path), file)

@@ -1,0 +1,110 @@
+"""Many artifacts from one builds.toml: matrix plan, matrix build, matrix status."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from compiler.cli.options import Json, grouped
+from compiler.cli.output import reporting, show
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from compiler.matrix.file import Entry
+    from compiler.matrix.state import Row
+
+app = typer.Typer(
+    name="matrix", help="Many artifacts from one builds.toml.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """Which builds, and where their artifacts are."""
+
+    file: Annotated[Path, typer.Option("--file", "-f", help="The matrix.")] = Path("builds.toml")
+    only: Annotated[list[str] | None, typer.Option(help="This build; may be repeated.", metavar="NAME")] = None
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the artifacts.")] = Path("artifacts")
+    store: Annotated[str | None, typer.Option(help="Where they are published.", metavar="URI")] = None
+    jobs: Annotated[int, typer.Option(help="Builds at a time.", min=1)] = 1
+    markdown: Annotated[Path | None, typer.Option(help="Write the table to this file too, as Markdown.")] = None
+
+
+@app.command("plan")
+@grouped
+def plan(files: FileOptions, as_json: Json = False) -> None:
+    """Say which builds are new or changed, and which cannot be made."""
+    from compiler import __version__
+    from compiler.matrix.run import Place
+    from compiler.matrix.run import plan as run
+
+    with reporting() as report:
+        rows = run(_entries(files), Place(files.output, files.store), __version__, report, files.jobs)
+    _show(rows, files, as_json=as_json)
+
+
+@app.command("build")
+@grouped
+def build(
+    files: FileOptions,
+    key: Annotated[str | None, typer.Option(help="PEM file with the ed25519 key to sign with.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Build, scan, sign and publish what changed; what fails does not stop the others."""
+    from compiler import __version__
+    from compiler.matrix import summary
+    from compiler.matrix.run import Place
+    from compiler.matrix.run import build as run
+
+    with reporting() as report:
+        rows = run(_entries(files), Place(files.output, files.store, key), __version__, report, files.jobs)
+    if junit is not None:
+        junit.write_bytes(summary.junit(rows, files.output))
+    _show(rows, files, as_json=as_json)
+
+
+@app.command("status")
+@grouped
+def status(files: FileOptions, as_json: Json = False) -> None:
+    """List the builds and how the last run of each ended here, without planning."""
+    from compiler.matrix import summary
+    from compiler.matrix.state import Row, read_record
+
+    rows = [read_record(files.output, entry.name) or Row(entry.name, "new") for entry in _entries(files)]
+    show([row.to_json() for row in rows], summary.text(rows), as_json=as_json)
+
+
+def _entries(files: FileOptions) -> tuple[Entry, ...]:
+    from compiler.matrix.file import chosen, read_builds
+
+    return chosen(read_builds(files.file, _build_options()), files.only or ())
+
+
+def _build_options() -> list[str]:
+    """The long options of `lmi-compile build`, without `--`."""
+    from compiler.cli import app as whole
+
+    command: Any = typer.main.get_command(whole)
+    return [
+        word.removeprefix("--")
+        for parameter in command.commands["build"].params
+        for word in parameter.opts
+        if word.startswith("--")
+    ]
+
+
+def _show(rows: Sequence[Row], files: FileOptions, *, as_json: bool) -> None:
+    """Ends the command with the exit code of the first build that failed or was refused."""
+    from compiler.matrix import summary
+
+    if files.markdown is not None:
+        files.markdown.write_text(summary.markdown(rows))
+    show([row.to_json() for row in rows], summary.text(rows), as_json=as_json)
+    failed = [row for row in rows if row.state in summary.BAD]
+    if failed:
+        raise typer.Exit(failed[0].exit_code or 1)

@@ -1,0 +1,48 @@
+"""prewarm: what a machine does before it gets traffic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compiler.cli.options import Json, RequireSignature
+from compiler.cli.output import reporting, show, warn
+
+
+def prewarm(
+    source: Annotated[str, typer.Argument(help="STORE/NAME[@TAG], or the folder of an artifact.")],
+    folder: Annotated[Path, typer.Argument(help="Where it shall be; may be the source itself.", metavar="DIR")],
+    require_signature: RequireSignature = None,
+    prompt: Annotated[str, typer.Option(help="What it is asked.")] = "Hello",
+    report_file: Annotated[
+        Path | None, typer.Option("--report", help="JSON file [default: prewarm.json in DIR]")
+    ] = None,
+    allow_unproven: Annotated[
+        bool, typer.Option("--allow-unproven", help="Exit with 0 where nothing here can run it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch an artifact, verify it, load it and let it answer once; exits with 0 only if it did."""
+    import json
+
+    from compiler.errors import UnprovenError
+    from compiler.report import table
+    from compiler.stages.prewarm import REPORT
+    from compiler.stages.prewarm import prewarm as run
+
+    file = report_file or folder / REPORT
+    unproven = None
+    with reporting() as report:
+        try:
+            run(source, folder, report, key=require_signature, prompt=prompt, file=file)
+        except UnprovenError as error:
+            unproven = error
+    facts = json.loads(file.read_bytes())
+    rows = [(phase["name"], f"{phase['seconds']:.2f} s", f"{phase['nbytes']:,} bytes") for phase in facts["phases"]]
+    show(facts, table(rows), as_json=as_json)
+    if unproven is not None:
+        if not allow_unproven:
+            raise unproven
+        warn(unproven.message)

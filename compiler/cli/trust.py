@@ -1,0 +1,48 @@
+"""Whether an artifact may be believed, published and run here: sign, scan, preflight."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from compiler.cli.options import ArtifactArgument, Json
+from compiler.cli.output import show
+
+
+def sign(
+    artifact: ArtifactArgument,
+    key: Annotated[str, typer.Option(help="PEM file with an ed25519 private key; `-` reads it from stdin.")],
+    as_json: Json = False,
+) -> None:
+    """Sign an artifact's manifest, and so every file of it."""
+    from compiler.artifact.sign import sign as run
+
+    file = run(artifact, key)
+    show({"signature": str(file)}, str(file), as_json=as_json)
+
+
+def scan(artifact: ArtifactArgument, as_json: Json = False) -> None:
+    """Refuse an artifact that has credentials or paths of the build machine in it."""
+    from compiler.artifact.manifest import load_manifest
+    from compiler.artifact.scan import check_publishable
+
+    manifest = load_manifest(artifact)
+    check_publishable(artifact, manifest)
+    show({"files": len(manifest.files), "findings": []}, f"{len(manifest.files)} files, nothing found", as_json=as_json)
+
+
+def preflight(artifact: ArtifactArgument, as_json: Json = False) -> None:
+    """Say whether this machine can run an artifact, from its manifest alone."""
+    from dataclasses import asdict
+
+    from compiler.artifact.manifest import load_manifest
+    from compiler.report import table
+    from compiler.stages.preflight import preflight as look
+    from compiler.stages.preflight import refuse
+
+    manifest = load_manifest(artifact)
+    findings = look(manifest, artifact)
+    lines = [(f.subject, f.state, f.text) for f in findings]
+    show([asdict(finding) for finding in findings], table(lines), as_json=as_json)
+    refuse(manifest.name, findings)

@@ -1,0 +1,137 @@
+"""The stages that compare logits, each behind the cache.
+
+reference    what the source model says; not of tp or target
+judged       what the target's judge reads out of the rank files
+measured     what the finished artifact computes
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from compiler.artifact.manifest import Numerics
+from compiler.artifact.parts import Part
+from compiler.cached import parts_of
+from compiler.stages import reference, verify
+from compiler.summary import figures_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from compiler.artifact.manifest import Manifest
+    from compiler.cached import Converted, Job
+    from compiler.requests import Prepared
+    from compiler.stages.verify import Logits
+    from compiler.store.cache import Entry
+    from compiler.targets import Judge
+
+_REFERENCE_VERSION = 1
+_JUDGE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ReferenceInputs:
+    version: int
+    source: str
+    config: dict[str, Any]
+    text: str
+    positions: int
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class JudgeInputs:
+    version: int
+    source: str
+    plan: str
+    reference: str
+    thresholds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class VerifyInputs:
+    version: int
+    manifest: str
+    thresholds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Logits of the source: `who` computed them, and the file that has them."""
+
+    who: str
+    part: Part
+
+
+def referenced(job: Job, prepared: Prepared, source: str, texts: Sequence[Part]) -> Reference:
+    plan, path = prepared.plan, "tokenizer/tokenizer.json"
+    tokenizer = next((part for part in texts if part.path == path), None)
+    inputs = ReferenceInputs(
+        _REFERENCE_VERSION,
+        source,
+        plan.config.to_json(),
+        tokenizer.descriptor.digest if tokenizer else "",
+        min(reference.TOKENS, plan.limits.max_positions - 1),
+        {name: version(name) for name in ("torch", "transformers", "tokenizers")},
+    )
+    job.report.begin("reference")
+    with job.cache.claim("reference", inputs) as claim:
+        entry = claim.entry
+        if entry is None:
+            job.made["reference"] = 1
+            file = tokenizer.content if tokenizer else None
+            ids = reference.token_ids(
+                None if isinstance(file, bytes) else file, plan.config.vocab, plan.limits.max_positions
+            )
+            who, logits = reference.reference_logits(plan, prepared.checkpoint, ids)
+            who = f"{who} {inputs.versions[who]}" if who in inputs.versions else who
+            reference.write_reference(claim.folder / reference.REFERENCE, ids, logits)
+            entry = claim.commit({"reference": who})
+    who = str(entry.facts["reference"])
+    (part,) = parts_of(entry)
+    job.report.end(f"logits of {inputs.positions} tokens by {who}" if entry.fresh else "cached")
+    return Reference(who, part)
+
+
+def judged(job: Job, prepared: Prepared, source: str, files: Converted, judge: Judge, by: Reference) -> Numerics:
+    """Figures of the rank files, before any toolchain sees them. Raises NumericsError, ArtifactError."""
+    plan = prepared.plan
+    bounds = verify.thresholds(plan.dtype)
+    inputs = JudgeInputs(_JUDGE_VERSION, source, plan.digest, by.part.descriptor.digest, bounds)
+    job.report.begin("judge")
+    with job.cache.claim("judge", inputs) as claim:
+        entry = claim.entry
+        if entry is None:
+            job.made["judge"] = 1
+            assert not isinstance(by.part.content, bytes)
+            ids, expected = reference.read_reference(by.part.content)
+            found = judge(files.folder, plan.config, ids, job.request.ask.max_memory)
+            numerics = verify.numerics(expected, found, plan.dtype, by.who)
+            entry = claim.commit({"numerics": numerics.model_dump(mode="json")})
+    numerics = _numerics(entry)
+    job.report.end(figures_text(numerics) if entry.fresh else "cached")
+    return numerics
+
+
+def verify_inputs(draft: Manifest) -> VerifyInputs:
+    return VerifyInputs(verify.VERSION, draft.digest, verify.thresholds(draft.dtype))
+
+
+def measured(job: Job, draft: Manifest, folder: Path, who: str, logits: Logits) -> Entry:
+    with job.cache.claim("verify", verify_inputs(draft)) as claim:
+        if claim.entry is not None:
+            return claim.entry
+        job.made["verify"] = 1
+        numerics = verify.measure(draft, folder, who, logits)
+        return claim.commit({"numerics": numerics.model_dump(mode="json")})
+
+
+def with_numerics(draft: Manifest, entry: Entry) -> Manifest:
+    return draft.model_copy(update={"numerics": _numerics(entry)})
+
+
+def _numerics(entry: Entry) -> Numerics:
+    return Numerics(**entry.facts["numerics"])

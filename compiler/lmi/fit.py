@@ -1,0 +1,102 @@
+"""Can an instance type run an artifact? Asked before anything is deployed: the container asks too late or never.
+
+What the container says after the download: "GPU devices are not enough to run N partitions." (PyModel.java of
+djl-serving), or "The engine plan file is generated on an incompatible device, expecting compute 8.0 got compute 8.9,
+please rebuild." (TensorRT).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from compiler.errors import IncompatibleError, LmiCompileError
+from compiler.lmi.images import trtllm_image
+from compiler.lmi.instances import CAPABILITIES, INSTANCES, instance
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an artifact says it needs, from its manifest.
+
+    `ranks`: tp x pp devices. `kind`: `cuda` or `cpu`. `capability`: compute capability that it was compiled for, None
+    where nothing is compiled yet. `nbytes`: of the files that all ranks load. `trtllm`: version of TensorRT-LLM;
+    `image`: tag of the LMI image that it is packed for; "" where there is none. `stand_in`: made by a stand-in of the
+    tests.
+    """
+
+    name: str
+    kind: str
+    ranks: int
+    nbytes: int
+    capability: str | None = None
+    trtllm: str = ""
+    image: str = ""
+    stand_in: bool = False
+
+
+def check_fit(needs: Needs, instance_type: str, image: str) -> None:
+    """Raises IncompatibleError with all that does not fit; UsageError for an unknown type of GPU instance.
+
+    `image`: the whole name or tag of the image that shall serve it.
+    """
+    problems = [*_image_problems(needs, image), *_machine_problems(needs, instance_type)]
+    if problems:
+        raise IncompatibleError(
+            "\n".join(
+                [f"`{needs.name}` cannot be served by {instance_type} and {image}:", *(f"  {p}" for p in problems)]
+            ),
+            hint=_hint(needs),
+        )
+
+
+def fitting(needs: Needs) -> tuple[str, ...]:
+    """The instance types that have the devices an artifact needs, smallest first."""
+    found = [name for name in INSTANCES if not _machine_problems(needs, name)]
+    return tuple(sorted(found, key=lambda name: (INSTANCES[name].devices * INSTANCES[name].memory, name)))
+
+
+def _machine_problems(needs: Needs, instance_type: str) -> list[str]:
+    if needs.kind != "cuda":
+        return []  # its ranks are processes: any number of cores runs them
+    machine = instance(instance_type)
+    capability = CAPABILITIES.get(machine.accelerator)
+    problems = []
+    if capability is None:
+        problems.append(f"it runs on NVIDIA GPUs; {instance_type} has {machine.accelerator}")
+    elif needs.capability is not None and capability != needs.capability:
+        problems.append(
+            f"it was compiled for compute capability {needs.capability}; "
+            f"{machine.accelerator} of {instance_type} has {capability}"
+        )
+    if machine.devices < needs.ranks:
+        problems.append(f"it is split over {needs.ranks} devices; {instance_type} has {machine.devices}")
+    share = needs.nbytes / max(1, needs.ranks) / _GIB
+    if share > machine.memory:
+        problems.append(f"{share:.0f} GiB a rank do not fit in the {machine.memory} GiB of one {machine.accelerator}")
+    return problems
+
+
+def _image_problems(needs: Needs, image: str) -> list[str]:
+    problems = ["it was made by a stand-in toolchain of the tests"] if needs.stand_in else []
+    try:
+        facts = trtllm_image(image)
+    except LmiCompileError as error:
+        # An image that is none of LMI's serves what its owner says it serves.
+        return [*problems, error.message] if needs.trtllm else problems
+    if not needs.trtllm:
+        return [*problems, f"LMI {facts.lmi} serves TensorRT-LLM engines; this is another kind of artifact"]
+    if needs.capability is None:
+        problems.append("its engines are not built yet")
+    if needs.trtllm.partition("rc")[0] != facts.trtllm:
+        problems.append(f"its engines are of TensorRT-LLM {needs.trtllm}; the image carries {facts.trtllm}")
+    elif needs.image and trtllm_image(needs.image).family != facts.family:
+        problems.append(f"its files are laid out for {needs.image}; LMI {facts.lmi} wants another tree")
+    return problems
+
+
+def _hint(needs: Needs) -> str:
+    types = fitting(needs)
+    machines = f"Instance types that fit: {', '.join(types[:6])}." if types else "No instance type has what it needs."
+    return f"{machines} Image: {needs.image}." if needs.image else machines

@@ -1,0 +1,215 @@
+"""LMI images: which toolchain a release carries, and which tree of files its front end takes for compiled.
+
+    <account>.dkr.ecr.<region>.amazonaws.com/djl-inference:0.30.0-tensorrtllm0.12.0-cu125
+                                                           release kind  its version toolkit
+
+Two families of TensorRT-LLM images, blind to each other's artifacts (`predicates.py` has their tests):
+
+    triton   0.25 to 0.32   a Triton model repository one level below the root
+    engine   0.33           the flat folder that TensorRT-LLM's own `LLM.save` writes
+
+Sources: serving/docker/{tensorrt-llm,pytorch-inf2}.Dockerfile of djl-serving at v0.25.0 to v0.29.0 and on the
+branches 0.30.0-dlc to 0.36.0-lmi27-dlc; its release notes at v0.36.0; the tags in src/sagemaker/image_uri_config of
+the SageMaker Python SDK. No image was run.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from compiler.errors import RefusedError, UsageError
+
+Release = tuple[int, int]
+Family = Literal["triton", "engine"]
+Kind = Literal["tensorrtllm", "neuronx", "lmi", "deepspeed"]
+
+
+@dataclass(frozen=True)
+class TrtllmImage:
+    """`trtllm`, `tensorrt`: versions inside; `cuda`: as tags spell it. `tag`: of the published image.
+
+    `toolkit`: whether `tensorrtllm_toolkit`, the private wheel behind the partition command, is there.
+    """
+
+    release: Release
+    trtllm: str
+    tensorrt: str
+    cuda: str
+    family: Family
+    toolkit: bool = True
+    published: bool = True
+
+    @property
+    def lmi(self) -> str:
+        """The release as text, `0.30.0`."""
+        return f"{self.release[0]}.{self.release[1]}.0"
+
+    @property
+    def tag(self) -> str:
+        return f"{self.lmi}-tensorrtllm{self.trtllm}-{self.cuda}"
+
+
+TRTLLM: dict[Release, TrtllmImage] = {
+    image.release: image
+    for image in (
+        TrtllmImage((0, 25), "0.5.0", "9.1.0.post12.dev4", "cu122", "triton"),
+        TrtllmImage((0, 26), "0.7.1", "9.2.0.post12.dev5", "cu122", "triton"),
+        TrtllmImage((0, 27), "0.8.0", "9.2.0.post12.dev5", "cu122", "triton"),
+        TrtllmImage((0, 28), "0.9.0", "9.3.0.post12.dev1", "cu122", "triton"),
+        TrtllmImage((0, 29), "0.11.0", "10.1.0", "cu124", "triton"),
+        # Dockerfiles of 0.31 and 0.32 pin TensorRT 10.1.0 beside TensorRT-LLM 0.12.0; look inside the image.
+        TrtllmImage((0, 30), "0.12.0", "10.3.0", "cu125", "triton"),
+        TrtllmImage((0, 31), "0.12.0", "10.3.0", "cu125", "triton", published=False),
+        TrtllmImage((0, 32), "0.12.0", "10.3.0", "cu125", "triton"),
+        # The release notes say 0.21.0 in the tag and 0.21.0rc1 in the text.
+        TrtllmImage((0, 33), "0.21.0", "10.11", "cu128", "engine", toolkit=False),
+    )
+}
+"""Every LMI release whose image loads engines. 0.31 exists as a branch only."""
+
+REFUSED: dict[Release, str] = {
+    (0, 34): "its branch went back to TensorRT-LLM 0.12.0 and no image of it was published",
+    (0, 35): "its partition script fails on every model and its handler passes the same arguments twice",
+    (0, 36): "its partition script fails on every model and its handler passes the same arguments twice",
+}
+"""Releases after the last one with engines, and why. Source: serving/docker/partition and djl_python/lmi_trtllm on
+the branches; the failures were reproduced with stubs.
+"""
+
+
+@dataclass(frozen=True)
+class NeuronImage:
+    """`sdk`: AWS Neuron SDK; `tnx`: transformers-neuronx; `cc`: neuronx-cc."""
+
+    sdk: str
+    tnx: str
+    cc: str
+
+
+NEURON: dict[Release, NeuronImage] = {
+    (0, 26): NeuronImage("2.16.0", "0.9.474", "2.12.54.0"),
+    (0, 27): NeuronImage("2.18.1", "0.10.0.21", "2.13.66.0"),
+    (0, 28): NeuronImage("2.18.2", "0.10.0.360", "2.13.72.0"),
+    (0, 29): NeuronImage("2.19.1", "0.11.351", "2.14.227.0"),
+    (0, 30): NeuronImage("2.20.1", "0.12.313", "2.15.141.0"),
+}
+"""Published Neuron images; 0.30 is the last that the documentation names. Their code left djl-serving in 0.35."""
+
+_TAG = re.compile(
+    r"(?P<release>\d+\.\d+)\.\d+(?:-dlc)?-(?P<kind>tensorrtllm|trtllm|neuronx|lmi|deepspeed)"
+    r"(?:-?(?:sdk)?(?P<version>\d+(?:\.\d+)*))?(?:-cu(?P<cuda>\d+))?"
+)
+_RELEASE = re.compile(r"v?(\d+)\.(\d+)(?:\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Tag:
+    """What the tag of an image says. `version`: of its toolchain, `cuda`: `cu125`; "" where the tag is silent."""
+
+    release: Release
+    kind: Kind
+    version: str
+    cuda: str
+
+
+def parse_tag(image: str) -> Tag:
+    """A tag (`0.30.0-tensorrtllm0.12.0-cu125`, `0.30.0-trtllm`) or a whole image name that ends in one.
+
+    Raises:
+        UsageError: it is not spelled like a tag of djl-inference.
+    """
+    last = image.rpartition("/")[2]
+    tag = last.partition(":")[2] if ":" in last else last
+    match = _TAG.fullmatch(tag.partition("@")[0])
+    if match is None:
+        raise UsageError(
+            f"expected the tag of an LMI image such as {TRTLLM[0, 30].tag}; found `{image}`",
+            hint="The tags are listed among the images of the AWS Deep Learning Containers, `djl-inference`.",
+        )
+    kind: Kind = "tensorrtllm" if match["kind"] == "trtllm" else match["kind"]  # type: ignore[assignment]
+    cuda = f"cu{match['cuda']}" if match["cuda"] else ""
+    return Tag(_release(match["release"]), kind, match["version"] or "", cuda)
+
+
+def trtllm_image(image: str) -> TrtllmImage:
+    """The facts of an image with TensorRT-LLM engines, from its tag, its whole name, or its release (`0.30.0`).
+
+    Raises:
+        UsageError: not a tag, of another kind of image, or one that contradicts itself.
+        RefusedError: a release without engines.
+    """
+    if _RELEASE.fullmatch(image):
+        return _of_release(_release(image))
+    tag = parse_tag(image)
+    if tag.kind != "tensorrtllm":
+        raise UsageError(
+            f"engines need an LMI image with TensorRT-LLM; `{image}` is one of kind `{tag.kind}`",
+            hint=f"For example `{TRTLLM[0, 30].tag}`.",
+        )
+    facts = _of_release(tag.release)
+    found = {"TensorRT-LLM": (tag.version, facts.trtllm), "CUDA": (tag.cuda, facts.cuda)}
+    wrong = [f"{name} {has}, the tag says {says}" for name, (says, has) in found.items() if says and says != has]
+    if wrong:
+        raise UsageError(f"LMI {facts.lmi} carries {'; '.join(wrong)}", hint=f"The published image is `{facts.tag}`.")
+    return facts
+
+
+def image_for_trtllm(version: str) -> TrtllmImage | None:
+    """The newest LMI image that carries this TensorRT-LLM (`0.12.0`; a candidate `0.21.0rc1` is its release)."""
+    wanted = re.sub(r"rc\d+$", "", version)
+    found = [image for image in TRTLLM.values() if image.trtllm == wanted and image.published]
+    return max(found, key=lambda image: image.release, default=None)
+
+
+def _release(text: str) -> Release:
+    match = _RELEASE.fullmatch(text)
+    assert match is not None
+    return int(match[1]), int(match[2])
+
+
+def _of_release(release: Release) -> TrtllmImage:
+    if release in TRTLLM:
+        return TRTLLM[release]
+    first, last = TRTLLM[min(TRTLLM)], TRTLLM[max(TRTLLM)]
+    why = REFUSED.get(release, "its image has no engines that were ever described")
+    raise RefusedError(
+        f"engines are served by LMI {first.lmi} to {last.lmi}; found {release[0]}.{release[1]}: {why}",
+        hint=f"Use `{last.tag}` or `{TRTLLM[0, 30].tag}`.",
+    )
+
+
+ACCOUNTS: dict[str, str] = {
+    "af-south-1": "626614931356",
+    "ap-east-1": "871362719292",
+    "ap-northeast-3": "364406365360",
+    "ap-southeast-3": "907027046896",
+    "ca-west-1": "204538143572",
+    "cn-north-1": "727897471807",
+    "cn-northwest-1": "727897471807",
+    "eu-south-1": "692866216735",
+    "il-central-1": "780543022126",
+    "me-central-1": "914824155844",
+    "me-south-1": "217643126080",
+    "us-gov-east-1": "446045086412",
+    "us-gov-west-1": "442386744353",
+}
+"""Registry accounts of the regions that do not use `_ACCOUNT`. Source: the SageMaker Python SDK's tables."""
+_ACCOUNT = "763104351884"
+
+
+def image_uri(image: str, region: str) -> str:
+    """The whole name of an image in a region's registry; a name that already has a registry is left as it is.
+
+    A release (`0.30.0`) or a tag that leaves out versions is the published image with TensorRT-LLM.
+    """
+    if "/" in image:
+        return image
+    if _RELEASE.fullmatch(image):
+        image = trtllm_image(image).tag
+    tag = parse_tag(image)
+    if tag.kind == "tensorrtllm" and not (tag.version and tag.cuda):
+        image = trtllm_image(image).tag
+    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    return f"{ACCOUNTS.get(region, _ACCOUNT)}.dkr.ecr.{region}.{suffix}/djl-inference:{image}"

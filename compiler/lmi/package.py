@@ -1,0 +1,195 @@
+"""Where the files of an engine go in an artifact that a container loads, and the files that say so.
+
+    triton (LMI 0.25 to 0.32)                       engine (LMI 0.33)
+    serving.properties                              serving.properties
+    tensorrt_llm/config.pbtxt                       config.json           the engine's
+    tensorrt_llm/tokenizer_config.json ...          rank0.engine ...
+    tensorrt_llm/config.json      the source's      tokenizer_config.json, tokenizer.json ...
+    tensorrt_llm/1/config.json    the engine's      generation_config.json
+    tensorrt_llm/1/rank0.engine ...
+
+Other files of an artifact (manifest.json ...) may lie beside these: the front end does not look at them. Under 0.25 and
+0.26 the partition command of the image makes the folder `tensorrt_llm`, config.pbtxt included (`partition.py`).
+
+Which properties, and why all of them are written out: without serving.properties at the root the server takes a
+sub-folder for the model and compiles it; without `engine` it cannot tell what the root is; without
+`tensor_parallel_degree` and `max_rolling_batch_size` it takes the number of GPUs and 32. Sources, in djl-serving:
+LmiUtils.java and ModelInfo.java (wlm), PyModel.java (engines/python) at v0.25.0 to v0.29.0 and on 0.30.0-dlc to
+0.33.0-dlc; engines/python/setup/djl_python/properties_manager/trt_properties.py on 0.33.0-dlc for
+`pipeline_parallel_size`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from compiler.errors import TokenizerError, UsageError
+from compiler.lmi.files import rank_problems, tokenizer_problems
+from compiler.lmi.images import TRTLLM, Release, TrtllmImage, trtllm_image
+from compiler.lmi.properties import SERVING_PROPERTIES, Properties, Value
+from compiler.lmi.triton import MODEL, config_pbtxt
+
+Formatter = Literal["", "json", "jsonlines", "sse"]
+
+LMI_DTYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
+"""torch's name -> the one that LMI 0.25 to 0.32 documents; 0.33 hands the property to TensorRT-LLM, by torch's name."""
+_OWN_COMMAND_UNTIL: Release = (0, 27)
+"""Before it TensorRT-LLM has no checkpoint of its own format: the image's partition command makes the whole folder."""
+_MPI_ENGINE_UNTIL: Release = (0, 30)
+_PIPELINE_SINCE: Release = (0, 29)
+_NUM_TOKENS_SINCE: Release = (0, 27)
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """One engine, and the LMI release for which it is packed.
+
+    `dtype`: of activations, by torch's name. `max_input_len` and `max_seq_len` (prompt and answer): tokens of a row;
+    `max_num_tokens`: tokens of all rows in a step; `max_batch_size`: rows: what the engine was built with.
+    `engine_files`: names in the engine's folder: config.json, rank{i}.engine, and what else the builder left.
+    `tokenizer_files`: names of the files that come along from the source: tokenizer*, generation_config.json,
+    special_tokens_map.json, config.json ...
+    `quant`: properties that record how it is quantised (`quantize.properties`), by whole name.
+    `paged_context_fmha`: built with `--use_paged_context_fmha enable`, which reuse of the KV cache needs.
+    `output_formatter`: "" leaves the container's default, json; up to 0.26 only `jsonlines` streams.
+    `options`: further properties by whole name (`option.dtype`); they replace what would be there.
+
+    Raises:
+        RefusedError: a release whose image loads no engines.
+        UsageError: limits that contradict each other, or engine files that are not those of tp x pp ranks.
+    """
+
+    model: str
+    release: Release
+    tp: int
+    dtype: str
+    max_batch_size: int
+    max_input_len: int
+    max_seq_len: int
+    max_num_tokens: int
+    engine_files: tuple[str, ...]
+    tokenizer_files: tuple[str, ...]
+    pp: int = 1
+    quant: Mapping[str, Value] = field(default_factory=dict)
+    paged_context_fmha: bool = False
+    output_formatter: Formatter = ""
+    options: Mapping[str, Value] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        image = trtllm_image(f"{self.release[0]}.{self.release[1]}.0")
+        if self.dtype not in LMI_DTYPES:
+            raise UsageError(f"the dtype of an engine is one of {', '.join(LMI_DTYPES)}; found `{self.dtype}`")
+        if self.max_seq_len <= self.max_input_len:
+            raise UsageError(
+                f"max_seq_len counts the answer too and is above max_input_len {self.max_input_len}; "
+                f"found {self.max_seq_len}"
+            )
+        if self.pp > 1 and self.release < _PIPELINE_SINCE:
+            raise UsageError(f"LMI {image.lmi} runs one pipeline stage; found pp {self.pp}", hint="0.29 and later do.")
+        problems = rank_problems(self.engine_files, self.tp * self.pp)
+        if problems:
+            texts = "; ".join(problem.text for problem in problems)
+            raise UsageError(f"the engine's folder for tp {self.tp} and pp {self.pp}: {texts}")
+
+    @property
+    def image(self) -> TrtllmImage:
+        return TRTLLM[self.release]
+
+
+def engine_folder(facts: EngineFacts) -> str:
+    """Where the engine files lie, relative to the artifact's root: `tensorrt_llm/1`, or "" for the root itself."""
+    return {"triton": f"{MODEL}/1", "engine": ""}[facts.image.family]
+
+
+def tokenizer_paths(facts: EngineFacts) -> dict[str, str]:
+    """Name of each file of `tokenizer_files` -> where it lies in the artifact.
+
+    The source's config.json has no place beside an engine's: the flat folder leaves it out.
+
+    Raises:
+        TokenizerError: names what the front end or the tokenizer's loader would miss.
+    """
+    problems = tokenizer_problems(facts.tokenizer_files)
+    if problems:
+        raise TokenizerError(
+            f"LMI {facts.image.lmi} needs the tokenizer of `{facts.model}`: {'; '.join(p.text for p in problems)}",
+            hint="Pass `--tokenizer DIR` with the files that `save_pretrained` of the tokenizer writes.",
+        )
+    folder = {"triton": f"{MODEL}/", "engine": ""}[facts.image.family]
+    taken = {"triton": set[str](), "engine": {"config.json"}}[facts.image.family]
+    return {name: folder + name for name in facts.tokenizer_files if name not in taken}
+
+
+def container_files(facts: EngineFacts) -> dict[str, bytes]:
+    """The files to write beside engine and tokenizer: path in the artifact -> bytes.
+
+    Raises:
+        TokenizerError: as `tokenizer_paths`.
+        UsageError, RefusedError: an option that the release does not know, or of another type.
+    """
+    tokenizer_paths(facts)
+    files = {SERVING_PROPERTIES: serving_properties(facts).to_bytes()}
+    if facts.image.family == "triton" and facts.release >= _OWN_COMMAND_UNTIL:
+        major, minor, patch = (int(part) for part in facts.image.trtllm.split("."))
+        files[f"{MODEL}/config.pbtxt"] = config_pbtxt(
+            (major, minor, patch),
+            max_batch_size=facts.max_batch_size,
+            paged_context_fmha=facts.paged_context_fmha,
+        )
+    return files
+
+
+def serving_properties(facts: EngineFacts) -> Properties:
+    """The properties of the artifact. Without `option.model_id`: the model is where the file is.
+
+    Raises:
+        UsageError, RefusedError: an option that the release does not know, or of another type.
+    """
+    made = {"triton": _triton, "engine": _engine}[facts.image.family](facts)
+    if facts.output_formatter:
+        made["option.output_formatter"] = facts.output_formatter
+    return Properties(facts.release, {**made, **facts.quant, **facts.options})
+
+
+def _triton(facts: EngineFacts) -> dict[str, Value]:
+    with_mpi: dict[str, Value] = (
+        {"engine": "MPI"} if facts.release < _MPI_ENGINE_UNTIL else {"engine": "Python", "option.mpi_mode": True}
+    )
+    pipeline: dict[str, Value] = {"option.pipeline_parallel_degree": facts.pp}
+    tokens: dict[str, Value] = {"option.max_num_tokens": facts.max_num_tokens}
+    reuse: dict[str, Value] = {"option.enable_kv_cache_reuse": True}
+    return {
+        **with_mpi,
+        "option.entryPoint": "djl_python.tensorrt_llm",
+        "option.rolling_batch": "trtllm",
+        "option.tensor_parallel_degree": facts.tp,
+        **(pipeline if facts.release >= _PIPELINE_SINCE else {}),
+        "option.max_rolling_batch_size": facts.max_batch_size,
+        "option.dtype": LMI_DTYPES[facts.dtype],
+        "option.max_input_len": facts.max_input_len,
+        "option.max_output_len": facts.max_seq_len - facts.max_input_len,
+        **(tokens if facts.release >= _NUM_TOKENS_SINCE else {}),
+        **(reuse if facts.paged_context_fmha else {}),
+    }
+
+
+def _engine(facts: EngineFacts) -> dict[str, Value]:
+    return {
+        "engine": "Python",
+        "option.entryPoint": "djl_python.lmi_trtllm.trtllm_async_service",
+        # An entry point that is named does not switch this on by itself.
+        "option.async_mode": True,
+        "option.rolling_batch": "disable",
+        "option.tensor_parallel_degree": facts.tp,
+        # The front end counts GPUs by the first name, the handler hands the second to TensorRT-LLM.
+        "option.pipeline_parallel_degree": facts.pp,
+        "option.pipeline_parallel_size": facts.pp,
+        "option.max_rolling_batch_size": facts.max_batch_size,
+        "option.dtype": facts.dtype,
+        "option.max_input_len": facts.max_input_len,
+        "option.max_seq_len": facts.max_seq_len,
+        "option.max_num_tokens": facts.max_num_tokens,
+        "option.enable_block_reuse": facts.paged_context_fmha,
+    }

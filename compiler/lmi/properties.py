@@ -1,0 +1,115 @@
+"""serving.properties as a typed value: checked against what the release knows, written, and read back."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from compiler.errors import RefusedError, UsageError
+from compiler.lmi import java_properties
+from compiler.lmi.images import Release
+from compiler.lmi.options import BY_NAME, OPTIONS, Kind, Option
+
+SERVING_PROPERTIES = "serving.properties"
+Value = str | int | float | bool
+_TYPES: dict[Kind, type] = {"int": int, "float": float, "bool": bool, "text": str}
+
+
+@dataclass(frozen=True)
+class Properties:
+    """The properties of one model under one LMI release, in the order in which they are written.
+
+    Names are whole (`option.dtype`, `engine`), values have the type of the table in `options.py`.
+
+    Raises:
+        UsageError: a name that no release knows (with the nearest ones), or a value of another type or set.
+        RefusedError: a name that this release does not know, or no longer.
+    """
+
+    release: Release
+    entries: Mapping[str, Value]
+
+    def __post_init__(self) -> None:
+        for name, value in self.entries.items():
+            option = _known(name, self.release)
+            _check_value(option, value)
+
+    def to_bytes(self) -> bytes:
+        """The file: ASCII, one `name=value` a line.
+
+        Raises:
+            UsageError: a value that the container's two readers would understand differently.
+        """
+        return java_properties.emit({name: _spell(value) for name, value in self.entries.items()})
+
+
+def parse(data: bytes, release: Release) -> Properties:
+    """The file read back, by Java's rules.
+
+    Raises:
+        UsageError, RefusedError: as `Properties`, or bytes that are not Latin-1 text of that syntax.
+    """
+    # Latin-1 is what Java reads from a stream of bytes; it has no invalid bytes.
+    raw = java_properties.parse(data.decode("latin-1"))
+    return Properties(release, {name: _typed(_known(name, release), text) for name, text in raw.items()})
+
+
+def known(release: Release) -> tuple[Option, ...]:
+    """The options of a release."""
+    return tuple(option for option in OPTIONS if _in(option, release))
+
+
+def _in(option: Option, release: Release) -> bool:
+    return option.since <= release and (option.until is None or release < option.until)
+
+
+def _known(name: str, release: Release) -> Option:
+    lmi = f"LMI {release[0]}.{release[1]}"
+    option = BY_NAME.get(name)
+    if option is None:
+        names = [o.name for o in known(release)]
+        near = difflib.get_close_matches(name, names, n=3) or [n for n in names if n == f"option.{name}"]
+        nearest = f"Nearest: {', '.join(near)}." if near else "The names are in compiler/lmi/options.py."
+        raise UsageError(f"{lmi} knows no property `{name}`; it would be ignored without a word", hint=nearest)
+    if release < option.since:
+        raise RefusedError(
+            f"`{name}` begins with LMI {option.since[0]}.{option.since[1]}; this is for {lmi}", hint="Leave it out."
+        )
+    if option.until is not None and release >= option.until:
+        raise RefusedError(
+            f"`{name}` ends before LMI {option.until[0]}.{option.until[1]}; this is for {lmi}",
+            hint=f"There it is {option.instead or 'nothing'}.",
+        )
+    return option
+
+
+def _check_value(option: Option, value: Value) -> None:
+    wanted = _TYPES[option.kind]
+    fits = type(value) is wanted or (wanted is float and type(value) is int)
+    if not fits:
+        raise UsageError(f"`{option.name}` is of type {wanted.__name__}; found {value!r}")
+    if option.choices and value not in option.choices:
+        raise UsageError(f"`{option.name}` is one of {', '.join(option.choices)}; found `{value}`")
+
+
+def _spell(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _typed(option: Option, text: str) -> Value:
+    try:
+        match option.kind:
+            case "bool":
+                return {"true": True, "false": False}[text.strip().lower()]
+            case "int":
+                return int(text)
+            case "float":
+                return float(text)
+            case "text":
+                return text
+    except (ValueError, KeyError):
+        raise UsageError(
+            f"`{option.name}` is of type {_TYPES[option.kind].__name__}; found `{text}`",
+            hint="`max` is resolved by the front end alone; write the number." if text == "max" else "",
+        ) from None

@@ -1,0 +1,155 @@
+"""How LMI spells quantisation, and what that is in TensorRT-LLM's words.
+
+LMI 0.25 to 0.32 (serving/docs/lmi/user_guides/trt_llm_user_guide.md at v0.29.0):
+    option.quantize=smoothquant   option.smoothquant_alpha (0.8), .smoothquant_per_token (false),
+                                  .smoothquant_per_channel (false), and .multi_query_mode (false) for models whose
+                                  query heads share key heads
+    option.quantize=awq           option.q_format (int4_awq), .calib_size (512), .awq_block_size (128)
+    option.quantize=fp8           option.calib_size, .calib_batch_size (32), .use_fp8_context_fmha (false)
+LMI 0.33 (serving/docker/partition/trt_llm_partition.py on 0.33.0-dlc):
+    option.quant_algo, .kv_cache_quant_algo: names of TensorRT-LLM's QuantAlgo
+    option.smoothquant_val, .group_size
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from compiler.errors import RefusedError, UsageError
+from compiler.lmi.images import Release
+from compiler.lmi.properties import Properties, Value
+
+ALPHA = 0.8
+"""The documented default of `option.smoothquant_alpha` (LMI 0.25 to 0.32)."""
+_OWN_NAMES_SINCE: Release = (0, 33)
+
+_SMOOTH = {
+    # (per channel, per token): TensorRT-LLM writes the channels of weights first.
+    (False, False): "W8A8_SQ_PER_TENSOR_PLUGIN",
+    (False, True): "W8A8_SQ_PER_TENSOR_PER_TOKEN_PLUGIN",
+    (True, False): "W8A8_SQ_PER_CHANNEL_PER_TENSOR_PLUGIN",
+    (True, True): "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN",
+}
+_AWQ = {"int4_awq": "W4A16_AWQ", "w4a8_awq": "W4A8_AWQ"}
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """`quant_algo`: TensorRT-LLM's name of the scheme, "" for none; `kv_cache_quant_algo`: of the KV cache.
+
+    `alpha`: how far SmoothQuant moves outliers from activations to weights, 0 to 1. `group_size`: weights that share an
+    AWQ scale. `calibration_size`: samples. `multi_query`: query heads share key heads, which the toolkit has to be told
+    for SmoothQuant (0.25 to 0.32). None where the scheme has none, or the container's default holds.
+    """
+
+    quant_algo: str = ""
+    kv_cache_quant_algo: str = ""
+    alpha: float | None = None
+    group_size: int | None = None
+    calibration_size: int | None = None
+    multi_query: bool = False
+
+
+NONE = Quantisation()
+
+
+def quantisation(properties: Properties) -> Quantisation:
+    """What a serving.properties asks for.
+
+    Raises:
+        UsageError: companions of a scheme that is not asked for, or values outside their range.
+    """
+    entries = {name.removeprefix("option."): value for name, value in properties.entries.items()}
+    return (_from_algo if properties.release >= _OWN_NAMES_SINCE else _from_quantize)(entries)
+
+
+def quant_properties(release: Release, asked: Quantisation) -> dict[str, Value]:
+    """The properties that record `asked` under a release, by whole name; none where nothing is quantised.
+
+    Raises:
+        RefusedError: a scheme that the release's properties cannot say.
+    """
+    if not asked.quant_algo and not asked.kv_cache_quant_algo:
+        return {}
+    made = (_to_algo if release >= _OWN_NAMES_SINCE else _to_quantize)(release, asked)
+    found = {f"option.{name}": value for name, value in made.items() if value is not None}
+    return dict(Properties(release, found).entries)
+
+
+def _from_quantize(entries: Mapping[str, Value]) -> Quantisation:
+    scheme = entries.get("quantize", "")
+    companions = sorted(name for name in entries if name.startswith("smoothquant_") or name == "multi_query_mode")
+    if companions and scheme != "smoothquant":
+        raise UsageError(
+            f"{', '.join(f'`option.{name}`' for name in companions)}: of SmoothQuant, which is not asked for",
+            hint="Add `option.quantize=smoothquant`, or leave them out.",
+        )
+    calibration = _whole(entries.get("calib_size", entries.get("awq_calib_size")))
+    if scheme == "smoothquant":
+        alpha = float(entries.get("smoothquant_alpha", ALPHA))
+        if not 0 <= alpha <= 1:
+            raise UsageError(f"`option.smoothquant_alpha` is 0 to 1; found {alpha}")
+        split = (bool(entries.get("smoothquant_per_channel", False)), bool(entries.get("smoothquant_per_token", False)))
+        multi_query = bool(entries.get("multi_query_mode", False))
+        return Quantisation(_SMOOTH[split], alpha=alpha, calibration_size=calibration, multi_query=multi_query)
+    if scheme == "awq":
+        spelled = str(entries.get("q_format", entries.get("awq_format", "int4_awq")))
+        if spelled not in _AWQ:
+            raise UsageError(f"`option.q_format` is one of {', '.join(_AWQ)}; found `{spelled}`")
+        group = _whole(entries.get("awq_block_size")) or 128
+        return Quantisation(_AWQ[spelled], group_size=group, calibration_size=calibration)
+    if scheme == "fp8":
+        return Quantisation("FP8", calibration_size=calibration)
+    return NONE
+
+
+def _from_algo(entries: Mapping[str, Value]) -> Quantisation:
+    alpha = entries.get("smoothquant_val")
+    return Quantisation(
+        str(entries.get("quant_algo", "")).upper(),
+        str(entries.get("kv_cache_quant_algo", "")).upper(),
+        None if alpha is None else float(alpha),
+        _whole(entries.get("group_size")),
+        _whole(entries.get("calib_batches")),
+    )
+
+
+def _to_quantize(release: Release, asked: Quantisation) -> dict[str, Value | None]:
+    smooth = {algo: split for split, algo in _SMOOTH.items()}
+    awq = {algo: spelled for spelled, algo in _AWQ.items()}
+    sized = {"calib_size" if release >= (0, 27) else "awq_calib_size": asked.calibration_size}
+    if asked.quant_algo in smooth:
+        per_channel, per_token = smooth[asked.quant_algo]
+        return {
+            "quantize": "smoothquant",
+            "smoothquant_alpha": asked.alpha,
+            "smoothquant_per_token": per_token,
+            "smoothquant_per_channel": per_channel,
+            "multi_query_mode": asked.multi_query,
+        }
+    if asked.quant_algo in awq and release >= (0, 26):
+        formatted = {"q_format" if release >= (0, 27) else "awq_format": awq[asked.quant_algo]}
+        grouped = {"awq_block_size": asked.group_size} if release >= (0, 28) else {}
+        return {"quantize": "awq", **formatted, **grouped, **sized}
+    if asked.quant_algo == "FP8" and release >= (0, 28):
+        return {"quantize": "fp8", **sized}
+    raise RefusedError(
+        f"the properties of LMI {release[0]}.{release[1]} have no word for {asked.quant_algo or 'this KV cache'}",
+        hint="An engine serves without it: the record stays in the manifest.",
+    )
+
+
+def _to_algo(release: Release, asked: Quantisation) -> dict[str, Value | None]:
+    del release
+    return {
+        "quant_algo": asked.quant_algo or None,
+        "kv_cache_quant_algo": asked.kv_cache_quant_algo or None,
+        "smoothquant_val": asked.alpha,
+        "group_size": asked.group_size,
+        "calib_batches": asked.calibration_size,
+    }
+
+
+def _whole(value: Value | None) -> int | None:
+    return None if value is None else int(value)

@@ -1,0 +1,145 @@
+"""The three requests that make an endpoint of an artifact: their bodies, and the limits that SageMaker puts on them.
+
+    CreateModel            image, environment, the artifact's prefix, mounted uncompressed at /opt/ml/model
+    CreateEndpointConfig   instance type and count, how long download and start-up may take
+    CreateEndpoint         both by name
+
+The artifact is a prefix that ends in `/`, `S3DataType` S3Prefix and `CompressionType` None: nothing is unpacked, and
+the container needs no network. Sources: data/sagemaker/2017-07-24/service-2.json of botocore 1.44.5 for names and
+limits; SageMaker AI's page on deploying uncompressed models for what the prefix means. Nothing was deployed so far.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from compiler.errors import UsageError
+from compiler.store.digest import Digest, digest_json
+
+SECONDS = (60, 3600)
+"""Least and most of both time-outs."""
+_ENTRIES, _LENGTH = 100, 1024
+VARIANT = "AllTraffic"
+
+_ELSEWHERE = ("HF_MODEL_ID", "OPTION_MODEL_ID", "SERVING_LOAD_MODELS")
+"""Variables that send the front end to another model than the mounted one (ModelStore.java, ModelInfo.java)."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """An endpoint of one artifact on one kind of instance.
+
+    `name`: of the endpoint. `content`: digest of the artifact's manifest. `prefix`: `s3://bucket/prefix/`. `image`:
+    whole name. `role`: ARN. `startup_seconds`: until /ping answers, loading included (compiling is not: that is what
+    the artifact is for); `download_seconds`: until the prefix is on the machine. `ami`: of the instance, where the
+    image's CUDA needs a newer driver than the default's; "" leaves SageMaker's. `isolated`: the container has no
+    network.
+
+    Raises:
+        UsageError: something outside SageMaker's limits.
+    """
+
+    name: str
+    content: Digest
+    prefix: str
+    image: str
+    role: str
+    instance_type: str
+    count: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
+    startup_seconds: int = 1800
+    download_seconds: int = 3600
+    ami: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    isolated: bool = True
+
+    def __post_init__(self) -> None:
+        low, high = SECONDS
+        env = self.environment
+        rules = {
+            "the endpoint's name is letters, digits and single `-`": _is_name(self.name),
+            f"model and configuration are named `{self.model_name}`: at most 63 characters": len(self.model_name) <= 63,
+            "an artifact is `s3://bucket/prefix/`": re.fullmatch(r"s3://[^/]+/(?:[^/]+/)+", self.prefix) is not None,
+            "a role is an ARN such as arn:aws:iam::123456789012:role/name": re.fullmatch(
+                r"arn:aws[a-z\-]*:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+", self.role
+            )
+            is not None,
+            f"the start-up takes {low} to {high} seconds": low <= self.startup_seconds <= high,
+            f"the download takes {low} to {high} seconds": low <= self.download_seconds <= high,
+            "there is at least one instance": self.count >= 1,
+            f"an environment has at most {_ENTRIES} variables": len(env) <= _ENTRIES,
+            f"a variable is at most {_LENGTH} characters": all(len(t) <= _LENGTH for kv in env.items() for t in kv),
+            f"{', '.join(_ELSEWHERE)} name another model than the artifact": not set(_ELSEWHERE) & set(env),
+        }
+        broken = [rule for rule, holds in rules.items() if not holds]
+        if broken:
+            raise UsageError("\n".join(["this cannot be deployed:", *(f"  {rule}" for rule in broken)]))
+
+    @property
+    def model_name(self) -> str:
+        """Of model and configuration: the endpoint's, and a word of everything that they say. Of one name there is one
+        content, so what exists already is what is asked for.
+        """
+        return f"{self.name}-{digest_json(asdict(self))[7:15]}"
+
+
+def create_model(deployment: Deployment) -> dict[str, Any]:
+    """The arguments of CreateModel."""
+    source = {"S3Uri": deployment.prefix, "S3DataType": "S3Prefix", "CompressionType": "None"}
+    return {
+        "ModelName": deployment.model_name,
+        "ExecutionRoleArn": deployment.role,
+        "EnableNetworkIsolation": deployment.isolated,
+        "PrimaryContainer": {
+            "Image": deployment.image,
+            "Environment": dict(sorted(deployment.environment.items())),
+            "ModelDataSource": {"S3DataSource": source},
+        },
+        **_tags(deployment),
+    }
+
+
+def create_endpoint_config(deployment: Deployment) -> dict[str, Any]:
+    """The arguments of CreateEndpointConfig."""
+    ami = {"InferenceAmiVersion": deployment.ami} if deployment.ami else {}
+    return {
+        "EndpointConfigName": deployment.model_name,
+        "ProductionVariants": [
+            {
+                "VariantName": VARIANT,
+                "ModelName": deployment.model_name,
+                "InstanceType": deployment.instance_type,
+                "InitialInstanceCount": deployment.count,
+                "ContainerStartupHealthCheckTimeoutInSeconds": deployment.startup_seconds,
+                "ModelDataDownloadTimeoutInSeconds": deployment.download_seconds,
+                **ami,
+            }
+        ],
+        **_tags(deployment),
+    }
+
+
+def create_endpoint(deployment: Deployment) -> dict[str, Any]:
+    """The arguments of CreateEndpoint."""
+    return {
+        "EndpointName": deployment.name,
+        "EndpointConfigName": deployment.model_name,
+        **_tags(deployment),
+    }
+
+
+def endpoint_name(text: str) -> str:
+    """A name that SageMaker takes, made of any text: at most 50 characters, so that a revision fits behind it."""
+    return re.sub(r"[^a-zA-Z0-9]+", "-", text).strip("-")[:50].strip("-") or "model"
+
+
+def _tags(deployment: Deployment) -> dict[str, Any]:
+    tags = [{"Key": key, "Value": value} for key, value in sorted(deployment.tags.items())]
+    return {"Tags": tags} if tags else {}
+
+
+def _is_name(text: str) -> bool:
+    return len(text) <= 63 and re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*", text) is not None

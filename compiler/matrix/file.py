@@ -1,0 +1,140 @@
+"""builds.toml: which artifacts there shall be. Its words are the options of `lmi-compile build`.
+
+[defaults]                      # of every build
+max-batch = 8
+
+[[build]]
+model = "mixtral"               # --model mixtral
+revision = "41bd4c9e7e4fb318ca40e721131d4933966c2cc1"
+tp = [2, 4]                     # a list: one build for each
+quant = ["none", "fp8"]         # two lists: one build for each pair
+
+[[build]]
+name = "small"                  # its artifact's name [default: MODEL-TARGET-tpN and what else varies]
+model = "./checkpoints/small"
+ignore-eos = true               # an option without a value
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+OURS = frozenset({"output", "json", "until", "force", "dry-run", "help"})
+"""Options of `build` that the matrix itself decides."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One artifact. `options`: of `lmi-compile build`, by name without `--`, sorted; True for one without a value."""
+
+    name: str
+    options: tuple[tuple[str, str | bool], ...]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The options as words of a command line."""
+        return tuple(
+            word
+            for name, value in self.options
+            for word in ([f"--{name}"] if value is True else [f"--{name}", str(value)])
+        )
+
+    def option(self, name: str, default: str = "") -> str:
+        return str(dict(self.options).get(name, default))
+
+
+def read_builds(path: Path, allowed: Iterable[str]) -> tuple[Entry, ...]:
+    """The entries of the file, in its order. `allowed`: the options of `lmi-compile build`, without `--`.
+
+    Raises UsageError that lists everything that is wrong with it.
+    """
+    try:
+        found = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", hint="`--file` takes a builds.toml") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from None
+    names = sorted(set(allowed) - OURS)
+    others = sorted(found.keys() - {"defaults", "build"})
+    problems = [f"`{key}`: expected only [defaults] and [[build]]" for key in others]
+    defaults, builds = found.get("defaults", {}), found.get("build", [])
+    if not isinstance(defaults, dict) or not isinstance(builds, list) or not builds:
+        problems.append("expected a table [defaults] and at least one table [[build]]")
+        defaults, builds = {}, []
+    entries: list[Entry] = []
+    problems += _unknown("[defaults]", defaults, names)
+    for index, table in enumerate(builds):
+        where = f"[[build]] {index + 1}"
+        if not isinstance(table, dict) or "model" not in {**defaults, **table}:
+            problems.append(f"{where}: expected a table with `model`")
+            continue
+        problems += _unknown(where, table, names)
+        entries += _multiplied({**defaults, **table})
+    problems += _named_twice(entries)
+    if problems:
+        raise UsageError("\n".join([f"{path}:", *(f"  {problem}" for problem in problems)]))
+    return tuple(entries)
+
+
+def chosen(entries: tuple[Entry, ...], only: Iterable[str]) -> tuple[Entry, ...]:
+    """Those of the names `only`, or all where there are none. Raises UsageError."""
+    wanted = list(only)
+    known = {entry.name: entry for entry in entries}
+    if unknown := [name for name in wanted if name not in known]:
+        raise UsageError(f"no build is called {', '.join(unknown)}", hint=f"there are: {', '.join(known)}")
+    return tuple(known[name] for name in dict.fromkeys(wanted)) if wanted else entries
+
+
+def _unknown(where: str, table: Mapping[str, Any], names: list[str]) -> list[str]:
+    problems = []
+    for key, value in table.items():
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1)
+            meant = f"; did you mean `{near[0]}`?" if near else ""
+            problems.append(f"{where}: `{key}` is no option of `lmi-compile build`{meant}")
+        elif not all(isinstance(one, str | int | float) for one in (value if isinstance(value, list) else [value])):
+            problems.append(f"{where}: `{key}`: expected a word, a number, true, or a list of these")
+    return problems
+
+
+def _multiplied(table: Mapping[str, Any]) -> list[Entry]:
+    """One entry for every choice from the lists of the table."""
+    lists = {key: value for key, value in table.items() if isinstance(value, list)}
+    entries = []
+    for choice in itertools.product(*lists.values()):
+        options = {**table, **dict(zip(lists, choice, strict=True))}
+        given = {key: value if value is True else str(value) for key, value in options.items() if value is not False}
+        name = _name(given, [key for key in lists if key not in ("model", "target", "tp")])
+        entries.append(Entry(name, tuple(sorted((*((k, v) for k, v in given.items() if k != "name"), ("name", name))))))
+    return entries
+
+
+def _name(options: Mapping[str, str | bool], varying: list[str]) -> str:
+    tp = f"tp{options.get('tp', 1)}"
+    words = [Path(str(options["model"]).rstrip("/")).name, str(options.get("target", "inductor")), tp]
+    if "name" in options:
+        words = [str(options["name"])]
+    return "-".join([*words, *(str(options[key]) for key in varying if key != "name" and key in options)])
+
+
+def _named_twice(entries: list[Entry]) -> list[str]:
+    names = [entry.name for entry in entries]
+    bad = [name for name in names if not _NAME.fullmatch(name)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    return [
+        *(f"`{name}` cannot name an artifact: letters, digits, `.`, `_`, `-`" for name in bad),
+        *(f"two builds are called `{name}`: give one a `name`" for name in twice),
+    ]

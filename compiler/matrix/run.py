@@ -1,0 +1,152 @@
+"""Plan and build the entries of a matrix. Each is a run of this command line in a process of its own: what kills one
+build, an out-of-memory killer included, stops none of the others.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from compiler.matrix.state import Row, address_of, key_of, log_file, look, write_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from compiler.matrix.file import Entry
+    from compiler.report import Report
+    from compiler.store.digest import Digest
+
+_COMMAND = (sys.executable, "-m", "compiler")
+
+
+@dataclass(frozen=True)
+class Place:
+    """`output`: folder of the artifacts. `store`: where they are published; `key`: PEM file they are signed with."""
+
+    output: Path
+    store: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended. `error`: the message at the end of its stderr."""
+
+    code: int
+    out: str
+    error: str
+
+
+def plan(entries: Sequence[Entry], place: Place, version: str, report: Report, jobs: int = 1) -> list[Row]:
+    """What a build would do with each entry, in their order. `version`: of lmi-compile. Raises StoreError."""
+    report.begin("plan")
+    rows = _each([partial(_planned, entry, place, version) for entry in entries], report, jobs)
+    report.end(counts(rows))
+    return rows
+
+
+def build(entries: Sequence[Entry], place: Place, version: str, report: Report, jobs: int = 1) -> list[Row]:
+    """Build, scan, sign and push what is not current, `jobs` at a time; a row for each entry. Raises StoreError."""
+    rows = plan(entries, place, version, report, jobs)
+    report.begin("build")
+    todo = [(entry, row) for entry, row in zip(entries, rows, strict=True) if row.todo]
+    done = _each([partial(_built, entry, row, place, version) for entry, row in todo], report, jobs)
+    by_name = {row.name: row for row in done}
+    rows = [by_name.get(row.name, row) for row in rows]
+    report.end(counts(rows))
+    return rows
+
+
+def counts(rows: Sequence[Row]) -> str:
+    """`2 built, 1 failed, 5 current`."""
+    states = [row.state for row in rows]
+    return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "nothing to do"
+
+
+def _each(work: Sequence[Callable[[], Row]], report: Report, jobs: int) -> list[Row]:
+    """The rows, in the order of `work`. What raises ends the others that have not begun."""
+    with ThreadPoolExecutor(max(jobs, 1), "matrix") as pool:
+        futures = [pool.submit(one) for one in work]
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                future.result()
+                report.progress(done, len(futures), "builds")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [future.result() for future in futures]
+
+
+def _planned(entry: Entry, place: Place, version: str) -> Row:
+    ended = _run(["build", *entry.words, "--until", "plan", "--json"], log_file(place.output, entry.name), "w")
+    if ended.code != 0:
+        return Row(entry.name, "refused", step="plan", error=ended.error, exit_code=ended.code)
+    return look(entry, _key(entry, ended, version), place.output, place.store)
+
+
+def _key(entry: Entry, ended: Ended, version: str) -> Digest | None:
+    """From what a build told as JSON; None where it does not know its source yet."""
+    facts = json.loads(ended.out)
+    return key_of(entry, facts["plan_digest"], facts["source"], version) if facts["source"] else None
+
+
+def _built(entry: Entry, row: Row, place: Place, version: str) -> Row:
+    """Build, then what follows. What lies at the artifact's place is replaced: it is the matrix's."""
+    began, log, artifact = time.monotonic(), log_file(place.output, entry.name), str(place.output / entry.name)
+    step, ended = "build", _run(["build", *entry.words, "--output", artifact, "--force", "--json"], log, "a")
+    if ended.code == 0:
+        row = replace(row, key=_key(entry, ended, version), digest=json.loads(ended.out)["digest"])
+        for words in _after(artifact, entry, row, place):
+            step, ended = words[0], _run(words, log, "a")
+            if ended.code != 0:
+                break
+    row = replace(row, seconds=round(time.monotonic() - began, 1))
+    if ended.code == 0:
+        row = replace(row, state="built")
+    else:
+        row = replace(row, state="failed", digest=None, step=step, error=ended.error, exit_code=ended.code)
+    write_record(place.output, row)
+    return row
+
+
+def _after(artifact: str, entry: Entry, row: Row, place: Place) -> Iterator[list[str]]:
+    """The commands that follow a build, in order."""
+    yield ["scan", artifact]
+    if place.key is not None:
+        yield ["sign", artifact, "--key", place.key]
+    if place.store is not None and row.key is not None:
+        yield ["push", artifact, address_of(place.store, entry.name, row.key)]
+
+
+def _run(words: Sequence[str], log: Path, mode: str) -> Ended:
+    """Run this command line; what it says goes to `log` ("w": a new one, "a": after what is there)."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open(mode) as file:
+        file.write(f"$ lmi-compile {' '.join(words)}\n")
+        file.flush()
+        begin = file.tell()
+        ran = subprocess.run([*_COMMAND, *words], stdout=subprocess.PIPE, stderr=file, text=True, check=False)
+    said = log.read_bytes()[begin:].decode(errors="replace")
+    return Ended(_exit_code(ran.returncode), ran.stdout, _message(said, ran.returncode))
+
+
+def _exit_code(code: int) -> int:
+    """As a shell tells it: 128 and the signal's number where a signal ended the process."""
+    return 128 - code if code < 0 else code
+
+
+def _message(said: str, code: int) -> str:
+    """What follows the last `error: `, without the hint; else the last line; else how the process ended."""
+    _, found, rest = ("\n" + said).rpartition("\nerror: ")
+    if found:
+        return rest.partition("\n\nhint: ")[0].strip()
+    lines = [line for line in said.splitlines() if line.strip()]
+    killed = f"ended by signal {-code}" if code < 0 else ""
+    return killed or (lines[-1] if lines else f"exit code {code}")

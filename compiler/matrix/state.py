@@ -1,0 +1,126 @@
+"""What is known of each build: its key, and whether there is an artifact of that key already.
+
+The key is the digest of everything that decides an artifact: the version of lmi-compile, the options, the digest of
+the plan (config, layout, shapes), and the source's identity. In a store the artifact has the tag `key-<16 digits>`;
+beside local artifacts stands a record:
+
+    DIR/NAME/                   the artifact
+    DIR/.matrix/NAME.json       the record of its last build
+    DIR/.matrix/NAME.log        what that build said
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from compiler.artifact.manifest import load_manifest
+from compiler.errors import ArtifactError, NotFoundError
+from compiler.store.digest import Digest, digest_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from compiler.matrix.file import Entry
+
+State = Literal["new", "changed", "current", "built", "failed", "refused"]
+"""Before a build: `new` (never built), `changed` (since it was), `current`, `refused` (cannot be planned). After one:
+`built`, `failed`.
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One build. `key` None: it could not be planned, or its source is not fetched yet. `step`: the command that
+    failed, `error` its message.
+    """
+
+    name: str
+    state: State
+    key: Digest | None = None
+    digest: Digest | None = None
+    step: str = ""
+    error: str = ""
+    exit_code: int = 0
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def todo(self) -> bool:
+        return self.state in ("new", "changed", "failed")
+
+
+def key_of(entry: Entry, plan: str, source: str, version: str) -> Digest:
+    """`plan`, `source`: digests, as `lmi-compile build --until plan --json` tells them."""
+    return digest_json({"version": version, "options": entry.options, "plan": plan, "source": source})
+
+
+def tag_of(key: Digest) -> str:
+    return f"key-{key.removeprefix('sha256:')[:16]}"
+
+
+def address_of(store: str, name: str, key: Digest) -> str:
+    return f"{store.rstrip('/')}/{name}@{tag_of(key)}"
+
+
+def record_file(output: Path, name: str) -> Path:
+    return output / ".matrix" / f"{name}.json"
+
+
+def log_file(output: Path, name: str) -> Path:
+    return output / ".matrix" / f"{name}.log"
+
+
+def write_record(output: Path, row: Row) -> None:
+    """Raises OSError."""
+    file = record_file(output, row.name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    part.write_text(json.dumps(row.to_json(), indent=2, sort_keys=True) + "\n")
+    part.replace(file)
+
+
+def read_record(output: Path, name: str) -> Row | None:
+    """The last build's row; None where there was none, or its record is not one."""
+    try:
+        found = json.loads(record_file(output, name).read_bytes())
+        return Row(**{field.name: found[field.name] for field in fields(Row)})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def look(entry: Entry, key: Digest | None, output: Path, store: str | None) -> Row:
+    """The row of a build that is planned. With a store, only what is there counts. `key` None: only a build can tell
+    whether its source changed. Raises StoreError.
+    """
+    last = read_record(output, entry.name)
+    known = last is not None and last.state == "built"
+    if key is None:
+        digest = None
+    elif store is not None:
+        digest = _published(address_of(store, entry.name, key))
+    else:
+        digest = last.digest if known and last is not None and last.key == key and _is_there(output, last) else None
+    if digest is not None:
+        return Row(entry.name, "current", key, digest)
+    return Row(entry.name, "changed" if known else "new", key)
+
+
+def _is_there(output: Path, last: Row) -> bool:
+    try:
+        return load_manifest(output / last.name).digest == last.digest
+    except ArtifactError:
+        return False
+
+
+def _published(address: str) -> Digest | None:
+    from compiler.registry.resolve import resolve
+
+    try:
+        return resolve(address).digest
+    except NotFoundError:
+        return None

@@ -1,0 +1,114 @@
+"""The end of a build: package, verify, put in place. Whole, or not at all; nothing where it is there already."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compiler.artifact.check import check_files
+from compiler.artifact.manifest import MANIFEST, Manifest, load_manifest
+from compiler.errors import ArtifactError, DiskFullError
+from compiler.evidence import measured, verify_inputs, with_numerics
+from compiler.report import amount
+from compiler.stages import package, verify
+from compiler.store.folder import locked_folder
+from compiler.summary import numerics_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from compiler.artifact.parts import Part
+    from compiler.cached import Job
+    from compiler.report import Report
+    from compiler.stages.verify import Logits
+    from compiler.store.cache import StageCache
+
+
+def finish(job: Job, draft: Manifest, parts: Sequence[Part], who: str | None, logits: Logits | None) -> Manifest | None:
+    """Put the artifact of `parts` at the request's output; its manifest, or None where it was there already.
+
+    Its logits are measured where `logits` computes them and `who` has computed those of the reference.
+    """
+    request, report, output = job.request, job.report, job.request.output
+    runs = logits if who is not None and request.until == job.target.stages[-1] else None
+    known = job.cache.find("verify", verify_inputs(draft)) if runs else None
+    final = with_numerics(draft, known) if known else draft
+    if (known or not runs) and is_at(output, final, job.cache, report):
+        report.begin("package")
+        report.end(f"{output} is up to date")
+        return None
+    package.check_output(output, force=request.force or may_replace(output, final))
+    part = output.with_name(f".{output.name}.part")
+    with locked_folder(part, lambda: report.warn(f"another build is putting {output} in place; waiting")):
+        report.begin("package")
+        package.assemble(part, parts, job.cache.memo, lambda done, total: report.progress(done, total, "bytes"))
+        package.write_manifest(part, draft)
+        report.end(f"{len(draft.files)} files, {amount(sum(f.size for f in draft.files), 'bytes')}")
+        if request.until == job.target.stages[-1]:
+            report.begin("verify")
+            check_files(draft, part, by="sha256", digest=job.cache.digest)
+            verify.check_layout(draft, part)
+            if runs is not None and who is not None:
+                final = with_numerics(draft, measured(job, draft, part, who, runs))
+            package.write_manifest(part, final)
+            report.end(numerics_text(final))
+        # Someone else may have built the same meanwhile: the check is repeated under the lock.
+        if not is_at(output, final, job.cache, report):
+            package.check_output(output, force=request.force or may_replace(output, final))
+            package.place(part, output)
+        for file in final.files:
+            job.cache.memo.remember(output / file.path, file.digest)
+    job.made["package"] = 1
+    return final
+
+
+def may_replace(output: Path, manifest: Manifest) -> bool:
+    """Whether the folder at `output` is this artifact, or one that this artifact is the continuation of: it may then
+    be put right without asking. Not where it holds more: engines that its command file has made, for one.
+    """
+    try:
+        found = load_manifest(output)
+    except ArtifactError:
+        return False
+    listed = {MANIFEST, *(file.path.partition("/")[0] for file in found.files)}
+    before = found.engines is not None and not found.engines.files and {p.name for p in output.iterdir()} <= listed
+    same = (found.plan_digest, found.model.source_digest) == (manifest.plan_digest, manifest.model.source_digest)
+    return found == manifest or (before and same)
+
+
+def is_at(output: Path, manifest: Manifest, cache: StageCache, report: Report) -> bool:
+    """Whether the folder is this artifact, whole."""
+    path = output / MANIFEST
+    if not path.is_file() or path.read_bytes() != manifest.to_bytes():
+        return False
+    try:
+        check_files(manifest, output, by="sha256", digest=cache.digest)
+    except ArtifactError as error:
+        report.warn(f"{error.message}\nit is put in place again")
+        return False
+    return True
+
+
+def normal(output: Path) -> Path:
+    """Absolute and without `..`: the folder is made beside itself first, so its name must be its own."""
+    return Path(os.path.abspath(output))  # noqa: PTH100  # Path.resolve would follow a link at the output
+
+
+@contextmanager
+def disk_errors(output: Path) -> Iterator[None]:
+    """A full disk is told of in one way, whichever stage met it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = Path(error.filename or output).absolute()
+        place = next(folder for folder in (place, *place.parents) if folder.exists())
+        raise DiskFullError(
+            f"no space left at {place}: {shutil.disk_usage(place).free:,} bytes are free",
+            hint="free some, or choose another disk with `--output` and LMI_COMPILE_CACHE",
+        ) from error

@@ -1,0 +1,17 @@
+"""Artifacts in a store: pushed, found by name, moved from version to version, pulled.
+
+address.py    what users type                   push.py       an artifact's folder into a store
+layout.py     where things are in a store       pull.py       ... and out of it
+refs.py       tags that move, and their log     lease.py      what a running push needs, for gc to see
+resolve.py    from a ref to what never changes  gc.py         remove what nothing refers to
+listing.py    what is there                     difference.py how two artifacts differ
+"""
+
+from __future__ import annotations
+
+from compiler.registry.pull import Pulled, pull
+from compiler.registry.push import Pushed, push
+from compiler.registry.refs import Moved, history, promote, rollback
+from compiler.registry.resolve import Resolved, resolve
+
+__all__ = ["Moved", "Pulled", "Pushed", "Resolved", "history", "promote", "pull", "push", "resolve", "rollback"]

@@ -1,0 +1,68 @@
+"""How the command line names an artifact in a store.
+
+s3://bucket/engines/mixtral@current     ref `current` of `mixtral` in the store s3://bucket/engines/
+s3://bucket/engines/mixtral             `mixtral` there, no ref
+s3://bucket/engines/                    the store itself: it ends with `/`
+file:///srv/engines/mixtral@v1, artifacts/mixtral@v1, mixtral@sha256:<64 hexadecimal digits>
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from compiler.errors import UsageError
+
+DEFAULT_STORE = "artifacts/"
+"""The store of a name that is given without one."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Address:
+    """`root`: URI of the store, ending with `/`. `ref`: a tag, or a manifest's digest `sha256:...`."""
+
+    root: str
+    name: str | None = None
+    ref: str | None = None
+
+    def __str__(self) -> str:
+        return self.root + (self.name or "") + (f"@{self.ref}" if self.ref else "")
+
+
+def parse_address(text: str) -> Address:
+    """Raises UsageError."""
+    root, slash, last = text.rpartition("/")
+    if text.startswith("s3://") and root == "s3:/":
+        if "@" in last or not last:
+            raise UsageError(f"`{text}` names no bucket", hint="expected s3://bucket/prefix/name@tag")
+        return Address(text + "/")
+    name, at, ref = last.partition("@")
+    root = root + slash if slash else DEFAULT_STORE
+    if not name:
+        if at:
+            raise UsageError(f"`{text}` has a ref and no name", hint="expected STORE/NAME@REF")
+        return Address(root)
+    if at and not is_digest(ref):
+        check_name(ref, "a tag")
+    return Address(root, check_name(name, "the name of an artifact"), ref if at else None)
+
+
+def check_name(name: str, what: str) -> str:
+    """`name`, which may stand in a key and in a folder's name. Raises UsageError."""
+    if not _NAME.fullmatch(name) or name in _TAKEN:
+        raise UsageError(
+            f"`{name}` cannot be {what}",
+            hint="letters, digits, `.`, `_` and `-`, at most 128, the first one a letter or a digit; "
+            f"not {', '.join(sorted(_TAKEN))}",
+        )
+    return name
+
+
+_TAKEN = frozenset({"blobs", "manifests", "refs"})
+
+
+def is_digest(text: str) -> bool:
+    return _DIGEST.fullmatch(text) is not None

@@ -1,0 +1,77 @@
+"""How two artifacts differ: what they are made of and by, their files, their numerics."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compiler.artifact.manifest import MANIFEST, load_manifest
+from compiler.registry.resolve import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from compiler.artifact.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Change:
+    """`field` of the manifest (`toolchain.torch`, `files.weights/rank0.safetensors`); None: it is not there."""
+
+    field: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`changes` by field; `same`, `nbytes_changed`: files that both have, bytes of those that only the second has."""
+
+    changes: tuple[Change, ...]
+    same: int
+    nbytes_changed: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def diff(one: str, other: str) -> Difference:
+    """`one`, `other`: folders of artifacts, or artifacts in stores (address.py).
+
+    Raises UsageError, NotFoundError, StoreError, ArtifactError.
+    """
+    return difference(_manifest(one), _manifest(other))
+
+
+def difference(before: Manifest, after: Manifest) -> Difference:
+    fields = [dict(_leaves(manifest.model_dump(mode="json", exclude={"files"}))) for manifest in (before, after)]
+    files = [{f"files.{file.path}": (file.digest, file.size) for file in m.files} for m in (before, after)]
+    digests = {file.digest for file in before.files}
+    changes = [*_changes(*fields), *_changes(*files)]
+    return Difference(
+        tuple(changes),
+        sum(1 for path, value in files[1].items() if files[0].get(path) == value),
+        sum(file.size for file in after.files if file.digest not in digests),
+    )
+
+
+def _manifest(text: str) -> Manifest:
+    if (Path(text) / MANIFEST).is_file():
+        return load_manifest(Path(text))
+    return resolve(text).manifest
+
+
+def _changes(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[Change]:
+    for name in sorted({*one, *other}):
+        if one.get(name) != other.get(name):
+            yield Change(name, one.get(name), other.get(name))
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of nested mappings by its dotted name; lists are values."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{name}.{key}" if name else key)
+    else:
+        yield name, value

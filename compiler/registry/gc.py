@@ -1,0 +1,155 @@
+"""Remove what nothing refers to any more.
+
+Stays: what a tag means, what it meant lately and what rollbacks would bring back (`keep` artifacts each), what a
+running push needs (lease.py), and whatever is younger than the grace period. Only objects under keys of ours
+(layout.py) are ever touched. What is alive is found anew, leases first, less than SETTLE seconds before each batch is
+deleted; manifests go before the files that they name, so that no manifest is ever without its files.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from compiler.errors import NotFoundError, StoreError, UsageError
+from compiler.registry.address import parse_address
+from compiler.registry.layout import LEASES, PROBES, Layout
+from compiler.registry.lease import SETTLE, SHORTEST_GRACE, leased_keys
+from compiler.registry.record import read_ref
+from compiler.registry.resolve import read_artifact
+from compiler.report import Report, Silent, amount
+from compiler.store.objects import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from compiler.store.digest import Digest
+    from compiler.store.objects.types import Object, ObjectStore, Unfinished
+
+DAY = 86400.0
+_BATCH = 200
+_HEX = "[0-9a-f]{64}"
+_MANIFEST = re.compile(rf"([^/]+)/(?:({_HEX})/manifest\.json|manifests/({_HEX})\.json)")
+_REF = re.compile(r"([^/]+)/refs/([^/]+)\.json")
+_OURS = re.compile(rf"[^/]+/(?:{_HEX}/.+|manifests/{_HEX}\.json.*)|blobs/sha256/{_HEX}|{LEASES}.+|{PROBES}.+")
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was removed, or would be (`dry_run`). `uploads`: begun and never finished."""
+
+    keys: tuple[str, ...]
+    nbytes: int
+    uploads: tuple[str, ...]
+    kept: int
+    dry_run: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def collect(
+    uri: str, report: Report | None = None, *, grace: float = 7 * DAY, keep: int = 5, dry_run: bool = False
+) -> Collected:
+    """Collect the store `uri`. `grace` in seconds, at least an hour; `keep`: artifacts that stay for each tag, at
+    least 2.
+
+    Raises UsageError, StoreError, ArtifactError (a ref or a manifest that is alive is damaged: nothing is removed).
+    """
+    report = report or Silent()
+    address = parse_address(uri)
+    if address.name is not None:
+        raise UsageError(f"`{uri}` is an artifact", hint=f"collect the store that it is in: `{address.root}`")
+    if grace < SHORTEST_GRACE or keep < 2:
+        raise UsageError(
+            "expected a grace period of an hour or more, and 2 or more artifacts that stay",
+            hint="what is younger may belong to a push that is running",
+        )
+    store = open_store(address.root)
+    report.begin("gc")
+    found = _look(store, grace, keep)
+    dead, nbytes, gone = found.dead, sum(item.size for item in found.dead), list[str]()
+    if not dry_run:
+        while found.dead:
+            batch = found.dead[:_BATCH]
+            if time.monotonic() - found.looked > SETTLE / 2:
+                raise StoreError(
+                    "looking through the store takes too long to delete from it safely",
+                    hint="run it from a machine closer to the store, or give it a smaller store",
+                )
+            store.delete(item.key for item in batch)
+            gone += [item.key for item in batch]
+            report.progress(len(gone), max(len(dead), len(gone)), "objects")
+            found = _look(store, grace, keep)
+        nbytes = sum(item.size for item in dead if item.key in set(gone))
+        for upload in found.uploads:
+            store.abort(upload)
+    keys = tuple(gone) if not dry_run else tuple(item.key for item in dead)
+    uploads = tuple(upload.key for upload in found.uploads)
+    verb = "would be removed" if dry_run else "removed"
+    report.end(f"{len(keys)} objects, {amount(nbytes, 'bytes')}, and {len(uploads)} unfinished uploads {verb}")
+    return Collected(keys, nbytes, uploads, found.kept, dry_run)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """`dead`: manifests first. `looked`: when the leases were read (time.monotonic)."""
+
+    dead: list[Object]
+    uploads: list[Unfinished]
+    kept: int
+    looked: float
+
+
+def _look(store: ObjectStore, grace: float, keep: int) -> _Found:
+    oldest = _now(store) - grace
+    looked = time.monotonic()
+    leased = leased_keys(store, oldest)
+    objects = {item.key: item for item in store.walk("")}  # after the leases: see lease.py
+    alive = set(leased) | _alive(store, objects.values(), oldest, keep)
+    ours = [item for item in objects.values() if _OURS.fullmatch(item.key)]
+    dead = [item for item in ours if item.key not in alive and item.modified < oldest]
+    dead = [item for item in dead if _beside(item.key) not in alive]
+    dead.sort(key=lambda item: (_MANIFEST.fullmatch(item.key) is None, item.key))
+    uploads = [upload for upload in store.unfinished("") if _OURS.fullmatch(upload.key) and upload.began < oldest]
+    return _Found(dead, uploads, len(ours) - len(dead), looked)
+
+
+def _beside(key: str) -> str:
+    """The manifest that a signature's key belongs to; other keys are as they are."""
+    return re.sub(rf"((?:^|/)(?:manifest|{_HEX})\.json)\..*$", r"\1", key)
+
+
+def _alive(store: ObjectStore, objects: Iterable[Object], oldest: float, keep: int) -> set[str]:
+    """Keys of the manifests that stay and of their files."""
+    manifests: dict[tuple[str, Digest, Layout], Object] = {}
+    marked: set[tuple[str, Digest]] = set()
+    for item in objects:
+        if found := _MANIFEST.fullmatch(item.key):
+            layout: Layout = "plain" if found[2] else "cas"
+            manifests[(found[1], f"sha256:{found[2] or found[3]}", layout)] = item
+        elif found := _REF.fullmatch(item.key):
+            ref = read_ref(store, found[1], found[2])
+            if ref is not None:
+                marked |= {(found[1], entry.digest) for entry in (*ref.past[-keep:], *ref.log[-keep:])}
+    alive: set[str] = set()
+    for (name, digest, layout), item in manifests.items():
+        if (name, digest) in marked or item.modified >= oldest:
+            try:
+                resolved = read_artifact(store, name, digest, layout)
+            except NotFoundError:  # another gc was faster
+                continue
+            alive |= {item.key, *(resolved.key(file) for file in resolved.manifest.files)}
+    return alive
+
+
+def _now(store: ObjectStore) -> float:
+    """Seconds since the epoch by the clock that dates the store's objects."""
+    key = f"{PROBES}{secrets.token_hex(8)}"
+    written = store.put(key, b"")
+    there = store.head(key)
+    store.delete([key])
+    return there.modified if there else written.modified

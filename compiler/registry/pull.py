@@ -1,0 +1,211 @@
+"""An artifact out of a store into a folder: what is missing or differs, verified, in place in one step.
+
+    .FOLDER.pull/     what has arrived, under a lock; an interrupted pull goes on from here
+    FOLDER/           the artifact: what was there before, or the new one, whole
+
+Files of what was at FOLDER before that the new artifact has too (by digest, at whatever path) are linked, not fetched.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compiler.artifact.manifest import MANIFEST, load_manifest
+from compiler.errors import ArtifactError, UsageError
+from compiler.registry.progress import Counter
+from compiler.registry.ranks import files_for
+from compiler.registry.resolve import Resolved, resolve
+from compiler.report import Report, Silent, amount
+from compiler.store.cache import cache_folder
+from compiler.store.digest import DigestMemo
+from compiler.store.folder import kept_folder, place
+from compiler.store.objects.download import Incoming, download_files
+from compiler.store.objects.flow import THREADS
+from compiler.store.writer import disk_full
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from compiler.artifact.manifest import File
+    from compiler.store.digest import Digest
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """`address` names this very artifact. `fetched`: bytes that came over the line; `reused`: bytes that were here."""
+
+    folder: Path
+    address: str
+    digest: Digest
+    files: int
+    nbytes: int
+    fetched: int
+    reused: int
+    seconds: float
+    up_to_date: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"folder": str(self.folder)}
+
+
+def pull(
+    source: str | Resolved,
+    folder: Path,
+    report: Report | None = None,
+    *,
+    rank: int | None = None,
+    threads: int = THREADS,
+) -> Pulled:
+    """Make `folder` the artifact that `source` (address.py) means now.
+
+    `rank`: only that rank's files and those of all ranks; those of other ranks that are here stay. Run it again after
+    an interruption: it goes on where it stopped. Two at once: the second waits for the first.
+
+    Raises UsageError (something else is in `folder`, or there is no such rank), NotFoundError, StoreError,
+    ArtifactError (damaged in the store), DiskFullError.
+    """
+    report, began = report or Silent(), time.monotonic()
+    found = resolve(source) if isinstance(source, str) else source
+    output = Path(os.path.abspath(folder))  # noqa: PTH100  # Path.resolve would follow a link
+    _check_folder(output)
+    wanted = files_for(found.manifest, rank)
+    memo = DigestMemo(cache_folder() / "digests.jsonl")
+    report.begin("pull")
+    part = output.with_name(f".{output.name}.pull")
+    with kept_folder(part, lambda: report.warn(f"another pull into {output} is running; waiting")):
+        here = _here(output)
+        wanted = tuple(file for file in found.manifest.files if file in wanted or here.get(file.digest))
+        nbytes = sum(file.size for file in wanted)
+        notes = _notes(found)
+        if _is_at(output, found, wanted, notes, memo):
+            remove_leftovers(part)
+            report.end(f"{output} is up to date")
+            return Pulled(
+                output, found.address, found.digest, len(wanted), nbytes, 0, nbytes, _since(began), up_to_date=True
+            )
+        reused = _reuse(part, wanted, here, memo)
+        missing = [file for file in wanted if file.path not in reused]
+        _check_space(part, missing)
+        counter = Counter(report, sum(file.size for file in missing))
+        incoming = [Incoming(found.key(file), part / file.path, file.digest, file.size) for file in missing]
+        fetched = download_files(found.store, incoming, threads=threads, progress=counter.add)
+        for name, data in {**notes, MANIFEST: found.data}.items():
+            (part / name).write_bytes(data)
+            (part / name).chmod(0o444)
+        for file in wanted:
+            _mark_script(part / file.path)
+        place(part, output)
+        for file in wanted:
+            memo.remember(output / file.path, file.digest)
+    old = sum(file.size for file in wanted if file.path in reused)
+    report.end(f"{len(wanted)} files, {amount(nbytes, 'bytes')}, {amount(fetched, 'bytes')} of it fetched")
+    return Pulled(output, found.address, found.digest, len(wanted), nbytes, fetched, old, _since(began))
+
+
+def remove_leftovers(part: Path) -> None:
+    """The folder of a pull that has nothing left to do. The caller holds its lock."""
+    shutil.rmtree(part, ignore_errors=True)
+
+
+def _since(began: float) -> float:
+    return time.monotonic() - began
+
+
+def _check_folder(output: Path) -> None:
+    if output.is_symlink() or (output.exists() and not output.is_dir()):
+        raise UsageError(f"{output} is not a folder", hint="choose another one")
+    if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST).is_file():
+        raise UsageError(f"{output} has files in it and is not an artifact", hint="choose another folder")
+    if output.is_mount():
+        raise UsageError(
+            f"{output} is a mount point and cannot be exchanged in one step",
+            hint=f"choose a folder in it: {output}/model",
+        )
+
+
+def _here(output: Path) -> dict[Digest, Path]:
+    """Files of the artifact at `output`, by the digest that its manifest says they have."""
+    try:
+        manifest = load_manifest(output)
+    except ArtifactError:
+        return {}
+    paths = {file.digest: output / file.path for file in manifest.files}
+    return {digest: path for digest, path in paths.items() if path.is_file() and not path.is_symlink()}
+
+
+def _notes(found: Resolved) -> dict[str, bytes]:
+    """What belongs to the manifest without being in it, such as its signature: by file name."""
+    listed = [item.key for item in found.store.walk(found.manifest_key + ".")]
+    return {MANIFEST + key.removeprefix(found.manifest_key): found.store.read(key)[0] for key in listed}
+
+
+def _is_at(output: Path, found: Resolved, wanted: Sequence[File], notes: dict[str, bytes], memo: DigestMemo) -> bool:
+    try:
+        if any((output / name).read_bytes() != data for name, data in {**notes, MANIFEST: found.data}.items()):
+            return False
+        return all(_is(output / file.path, file, memo) for file in wanted)
+    except OSError:
+        return False
+
+
+def _is(path: Path, file: File, memo: DigestMemo) -> bool:
+    if not path.is_file() or path.is_symlink() or path.stat().st_size != file.size:
+        return False
+    return memo.sha256(path) == file.digest
+
+
+def _reuse(part: Path, wanted: Sequence[File], here: dict[Digest, Path], memo: DigestMemo) -> frozenset[str]:
+    """Paths of the files in `part` that are whole: kept from an interrupted pull, or linked from `here`.
+
+    Everything else goes, but for files that are under way.
+    """
+    under_way = {f"{file.path}{suffix}" for file in wanted for suffix in (".part", ".parts")}
+    by_path = {file.path: file for file in wanted}
+    whole = set()
+    for path in sorted(part.rglob("*"), reverse=True):
+        inner = str(path.relative_to(part))
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif inner in by_path and _is(path, by_path[inner], memo):
+            whole.add(inner)
+        elif inner not in under_way:
+            path.unlink()
+    for file in wanted:
+        source = here.get(file.digest)
+        if file.path not in whole and source is not None and _is(source, file, memo):
+            target = part / file.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if _link(source, target):
+                memo.remember(target, file.digest)
+                whole.add(file.path)
+    return frozenset(whole)
+
+
+def _link(source: Path, target: Path) -> bool:
+    """Only files that nobody may write: what is changed in one place would change in the other."""
+    if source.stat().st_mode & 0o222:
+        return False
+    os.link(source, target)
+    return True
+
+
+def _check_space(part: Path, missing: Sequence[File]) -> None:
+    begun = sum(
+        (part / f"{file.path}.part").stat().st_blocks * 512 for file in missing if (part / f"{file.path}.part").exists()
+    )
+    needed, free = sum(file.size for file in missing), shutil.disk_usage(part).free + begun
+    if needed > free:
+        raise disk_full(part, needed, free)
+
+
+def _mark_script(path: Path) -> None:
+    """A store knows no file modes: what begins with `#!` may be run."""
+    with path.open("rb") as file:
+        if file.read(2) == b"#!":
+            path.chmod(0o555)

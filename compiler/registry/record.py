@@ -1,0 +1,102 @@
+"""NAME/refs/<tag>.json: what a tag means, and all that it meant before. One object, so the two cannot disagree.
+
+{"digest": sha256 of "ref"'s canonical JSON,
+ "ref": {"tag": "current", "log": [{"digest", "layout", "when", "who", "why"}, ...]}}     the last entry counts
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from compiler.errors import ArtifactError, NotFoundError
+from compiler.registry.layout import LAYOUTS, Layout, ref_key
+from compiler.store.digest import canonical_json, digest_json
+
+if TYPE_CHECKING:
+    from compiler.store.digest import Digest
+    from compiler.store.objects.types import ObjectStore
+
+LOG_LENGTH = 1000
+"""Entries that are kept: some 200 kB."""
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Entry:
+    """`when`: UTC, `2026-11-25T19:32:15Z`. `why`: `push`, `promote` or `rollback`."""
+
+    digest: Digest
+    layout: Layout
+    when: str
+    who: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Ref:
+    """`log`: the oldest first, never empty. `etag` of the object that was read."""
+
+    tag: str
+    log: tuple[Entry, ...]
+    etag: str
+
+    @property
+    def now(self) -> Entry:
+        return self.log[-1]
+
+    @property
+    def past(self) -> tuple[Entry, ...]:
+        """What can be gone back to, the present last: a rollback takes away what it went back from."""
+        stack: list[Entry] = []
+        for entry in self.log:
+            if entry.why == "rollback":
+                while len(stack) > 1 and stack[-1].digest != entry.digest:
+                    stack.pop()
+            elif not stack or stack[-1].digest != entry.digest:
+                stack.append(entry)
+        return tuple(stack)
+
+
+def read_ref(store: ObjectStore, name: str, tag: str) -> Ref | None:
+    """None where there is none. Raises ArtifactError where it is damaged, StoreError."""
+    key, problem = ref_key(name, tag), ""
+    for _ in range(_TRIES):  # wrong bytes may have been the way's, not the store's
+        try:
+            data, etag = store.read(key)
+        except NotFoundError:
+            return None
+        try:
+            found = json.loads(data)
+            if found["digest"] != digest_json(found["ref"]):
+                problem = "it does not have the digest that it states"
+                continue
+            log = tuple(Entry(**entry) for entry in found["ref"]["log"])
+            if log and found["ref"]["tag"] == tag and all(entry.layout in LAYOUTS for entry in log):
+                return Ref(tag, log, etag)
+            problem = "it is of another tag or layout, or empty"
+        except (ValueError, KeyError, TypeError) as error:
+            problem = repr(error)
+    raise ArtifactError(
+        f"the ref {store.uri}{key} is damaged: {problem}",
+        hint=f"remove it and promote an artifact again; `lmi-compile ls {store.uri}{name}` lists them",
+    )
+
+
+def ref_bytes(tag: str, log: tuple[Entry, ...]) -> bytes:
+    """What the object of a ref holds."""
+    ref = {"tag": tag, "log": [asdict(entry) for entry in log[-LOG_LENGTH:]]}
+    return canonical_json({"ref": ref, "digest": digest_json(ref)}) + b"\n"
+
+
+def tags(store: ObjectStore, name: str) -> list[str]:
+    """Of an artifact's name, sorted."""
+    _, objects = store.children(f"{name}/refs/")
+    return sorted(item.key.rpartition("/")[2].removesuffix(".json") for item in objects)
+
+
+def is_marked(store: ObjectStore, name: str, digest: Digest) -> bool:
+    """Whether some tag means this artifact or would after one rollback: `gc` then leaves it alone."""
+    refs = (read_ref(store, name, tag) for tag in tags(store, name))
+    return any(entry.digest == digest for ref in refs if ref is not None for entry in ref.past[-2:])

@@ -1,0 +1,48 @@
+"""One answer of an artifact by a process that begins with nothing: `python -m compiler.runtime.once ARTIFACT PROMPT`.
+
+What a container does at its start, measured. Prints one JSON object; a prompt "" is replaced by three token ids, for an
+artifact without a tokenizer.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from compiler.errors import LmiCompileError
+from compiler.runtime.generate import load
+from compiler.runtime.lean import import_torch
+from compiler.runtime.params import GenerationParams
+
+_IDS = (0, 1, 2)
+
+
+def answer_once(artifact: Path, prompt: str, max_new_tokens: int) -> dict[str, Any]:
+    """Load the artifact and answer greedily. `seconds_to_load` counts the import of torch. Raises LmiCompileError."""
+    began = time.monotonic()
+    import_torch()
+    with load(artifact) as model:
+        loaded = time.monotonic()
+        (done,) = model.generate([prompt or list(_IDS)], GenerationParams(max_new_tokens=max_new_tokens))
+        ended = time.monotonic()
+    return {
+        "seconds_to_load": loaded - began,
+        "seconds_to_first_token": done.seconds_to_first_token,
+        "seconds_to_answer": ended - loaded,
+        "prompt_tokens": done.prompt_tokens,
+        "new_tokens": len(done.tokens),
+        "finish_reason": done.finish_reason,
+        "log_prob": done.log_prob,
+        "text": done.text,
+    }
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(answer_once(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))))
+    except LmiCompileError as error:
+        print(error.message, file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,173 @@
+"""Requests to one model: they wait in a queue, and when the model is free all that wait run as one batch.
+
+A batch ends when its longest row ends; who comes meanwhile waits for the next one. Rows do not join a running batch.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from compiler.errors import LmiCompileError, RankError
+from compiler.runtime.params import GenerationParams, Piece
+
+
+class Busy(Exception):
+    """The queue is full."""
+
+
+class Stopped(Exception):
+    """No request is taken any more, or this one was cut short: the server is stopping, or its model has failed."""
+
+
+class Model(Protocol):
+    """What is used of `runtime.generate.Model`."""
+
+    def check(self, prompt: str, params: GenerationParams) -> list[int]: ...
+    def stream_batch(
+        self, prompts: Sequence[Sequence[int]], params: Sequence[GenerationParams]
+    ) -> Generator[tuple[int, Piece], None, None]: ...
+
+
+Event = Piece | LmiCompileError | Stopped
+
+
+@dataclass
+class _Waiting:
+    """`gone`: nobody reads the answer any more."""
+
+    prompt: str
+    params: GenerationParams
+    events: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
+    gone: bool = False
+    over: bool = False
+
+    def tell(self, event: Event) -> None:
+        if not self.over:
+            self.over = not isinstance(event, Piece) or event.completion is not None
+            self.events.put(event)
+
+
+class Batches:
+    """One thread that runs the model. `most`: rows of a batch; `limit`: requests that wait at most."""
+
+    def __init__(self, model: Model, most: int, limit: int) -> None:
+        self._model, self._most = model, most
+        self._waiting: queue.Queue[_Waiting | None] = queue.Queue()
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._closed = False
+        self._abort = threading.Event()
+        self._failure: RankError | None = None
+        self._thread = threading.Thread(target=self._work, name="batches", daemon=True)
+        self._thread.start()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the model can still answer."""
+        return self._failure is None and self._thread.is_alive()
+
+    def answer(self, prompt: str, params: GenerationParams) -> Generator[Piece, None, None]:
+        """The answer, token by token, as it comes. Closing it early gives it up.
+
+        Raises, when the first piece is asked for or later:
+            UsageError, TokenizerError, RefusedError: as `Model.stream`.
+            RankError: the model has failed, now or before.
+            Busy, Stopped: it was not taken, or cut short.
+        """
+        mine = _Waiting(prompt, params)
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            if self._closed or not self._thread.is_alive():
+                raise Stopped
+            if self._waiting.qsize() >= self._limit:
+                raise Busy
+            self._waiting.put(mine)
+        try:
+            while True:
+                event = mine.events.get()
+                if not isinstance(event, Piece):
+                    raise event
+                yield event
+                if event.completion is not None:
+                    return
+        finally:
+            mine.gone = True
+
+    def abort(self) -> None:
+        """Cut short what runs and what waits, between two tokens."""
+        self._abort.set()
+
+    def close(self) -> None:
+        """Answer what was taken, and end the thread."""
+        with self._lock:
+            self._closed = True
+            self._waiting.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            while self._failure is None and (batch := self._next_batch()) is not None:
+                self._run(batch)
+        finally:
+            # Also if something unforeseen ends the thread: nobody waits for ever.
+            with self._lock:
+                self._closed = True
+                while not self._waiting.empty():
+                    left = self._waiting.get()
+                    if left is not None:
+                        left.tell(self._failure or Stopped())
+
+    def _next_batch(self) -> list[_Waiting] | None:
+        """All that wait, at most as many as run at once; None when there is no more to come."""
+        first = self._waiting.get()
+        if first is None:
+            return None
+        batch = [first]
+        while len(batch) < self._most:
+            try:
+                following = self._waiting.get_nowait()
+            except queue.Empty:
+                break
+            if following is None:
+                self._waiting.put(None)
+                break
+            batch.append(following)
+        return batch
+
+    def _run(self, batch: Sequence[_Waiting]) -> None:
+        """Run a batch. Whatever happens, every request of it is told how it ends."""
+        end: LmiCompileError | Stopped = Stopped()
+        try:
+            rows = [(ids, row) for row in batch if (ids := self._checked(row)) is not None]
+            if rows:
+                self._compute([ids for ids, _ in rows], [row for _, row in rows])
+        except LmiCompileError as error:
+            end = error
+            if isinstance(error, RankError):
+                self._failure = error
+        finally:
+            for row in batch:
+                row.tell(end)
+
+    def _checked(self, row: _Waiting) -> list[int] | None:
+        """The token ids of a request that can run; another one is told why not."""
+        if self._abort.is_set():
+            return None
+        try:
+            return self._model.check(row.prompt, row.params)
+        except LmiCompileError as error:
+            row.tell(error)
+            return None
+
+    def _compute(self, prompts: Sequence[Sequence[int]], rows: Sequence[_Waiting]) -> None:
+        with closing(self._model.stream_batch(prompts, [row.params for row in rows])) as pieces:
+            for index, piece in pieces:
+                rows[index].tell(piece)
+                if self._abort.is_set() or all(row.gone or row.over for row in rows):
+                    return

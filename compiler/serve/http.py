@@ -1,0 +1,307 @@
+"""HTTP in front of `Batches`: the routes, bodies and status codes of an LMI container (DJL Serving).
+
+    GET  /ping                                       200; 500 when the model has failed
+    POST /invocations, /predictions/NAME, /models/NAME/invoke
+         200   application/json, or application/jsonlines as it comes (`"stream": true`)
+         400   not the schema, or more than the artifact can hold
+         404 405 411 413   another route, method, a body without Content-Length, one that is too large
+         500   the model has failed      503   the queue is full, or the server is stopping
+
+An error is {"code": 400, "type": "BadRequestException", "message": "..."}, as the front end of DJL Serving writes it
+(NettyUtils.java at v0.26.0); its Python workers answer what is not the schema with 424 instead. An error after the
+first line of a stream is its last line, with `error_msg` and finish_reason `error`, as LMI 0.29 writes it.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from compiler.errors import LmiCompileError, RankError, UsageError
+from compiler.lmi.schema import (
+    JSON,
+    JSON_LINES,
+    Answer,
+    Details,
+    Line,
+    Parameters,
+    Request,
+    Token,
+    dump,
+    failed_line,
+    parse_request,
+)
+from compiler.runtime.params import Completion, GenerationParams, Piece
+from compiler.serve.batches import Batches, Busy, Stopped
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+MOST_BYTES = 25 << 20
+"""Of a request. SageMaker lets no larger one through."""
+_IDLE_SECONDS = 120
+_POLL_SECONDS = 0.05
+"""How often the thread that takes connections looks whether it shall stop."""
+
+_TYPES = {
+    HTTPStatus.BAD_REQUEST: "BadRequestException",
+    HTTPStatus.NOT_FOUND: "ResourceNotFoundException",
+    HTTPStatus.METHOD_NOT_ALLOWED: "MethodNotAllowedException",
+    HTTPStatus.SERVICE_UNAVAILABLE: "ServiceUnavailableException",
+}
+
+
+class Server:
+    """A listening server; requests are answered until `drain`. `port` 0 takes a free one.
+
+    Raises:
+        UsageError: the address cannot be taken.
+    """
+
+    def __init__(self, host: str, port: int, name: str, batches: Batches) -> None:
+        try:
+            self._http = _Http((host, port), name, batches)
+        except OSError as error:
+            raise UsageError(f"cannot listen on {host}:{port}: {error}", hint="`--port 0` takes a free port") from None
+        self._thread = threading.Thread(
+            target=self._http.serve_forever, args=(_POLL_SECONDS,), name="http", daemon=True
+        )
+        self._thread.start()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.drain()
+
+    @property
+    def url(self) -> str:
+        host, port = self._http.server_address[:2]
+        return f"http://{host!s}:{port}"
+
+    def drain(self) -> None:
+        """Take no more connections, and wait until every request that was taken is answered."""
+        if not self._http.draining:
+            self._http.draining = True
+            self._http.shutdown()
+            self._http.close_idle()
+            self._http.server_close()
+            self._thread.join()
+
+
+class _Http(ThreadingHTTPServer):
+    daemon_threads = False
+    block_on_close = True
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], name: str, batches: Batches) -> None:
+        self.name, self.batches = name, batches
+        self.draining = False
+        self._idle: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        super().__init__(address, _Handler)
+
+    def idle(self, connection: socket.socket, *, is_idle: bool) -> None:
+        """Note whether a connection waits for its next request: those are closed on `drain`."""
+        with self._lock:
+            (self._idle.add if is_idle else self._idle.discard)(connection)
+            if is_idle and self.draining:
+                _end(connection)
+
+    def close_idle(self) -> None:
+        with self._lock:
+            for connection in self._idle:
+                _end(connection)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A client that went away in the middle of a request is its own business.
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
+
+
+def _end(connection: socket.socket) -> None:
+    """A reader of the connection finds its end."""
+    try:
+        connection.shutdown(socket.SHUT_RD)
+    except OSError:
+        return  # it is closed already
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Http
+    protocol_version = "HTTP/1.1"
+    server_version = "lmi-compile"
+    sys_version = ""
+    timeout = _IDLE_SECONDS
+    disable_nagle_algorithm = True  # a token is a small packet, and somebody waits for it
+
+    def handle_one_request(self) -> None:
+        self.server.idle(self.connection, is_idle=True)
+        try:
+            super().handle_one_request()
+        finally:
+            self.server.idle(self.connection, is_idle=False)
+
+    def parse_request(self) -> bool:
+        self.server.idle(self.connection, is_idle=False)
+        return super().parse_request()
+
+    def do_GET(self) -> None:
+        if not self._routed({"/ping"}, self._invocations):
+            return
+        if self.server.batches.healthy:
+            self._send(HTTPStatus.OK, b'{"status": "Healthy"}')
+        else:
+            self._error(HTTPStatus.INTERNAL_SERVER_ERROR, "the model has failed")
+
+    def do_POST(self) -> None:
+        body = self._body()
+        if body is None:
+            return
+        if not self._routed(self._invocations, {"/ping"}):
+            return
+        try:
+            request = parse_request(body)
+            pieces = self.server.batches.answer(request.inputs, generation_params(request.parameters))
+            with closing(pieces) as told:
+                first = next(told)
+                (self._stream if request.stream else self._whole)(request, chain([first], told))
+        except LmiCompileError as error:
+            self._error(_status(error), " ".join(filter(None, (error.message, error.hint))))
+        except Busy:
+            self._error(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests are waiting")
+        except Stopped:
+            self._error(HTTPStatus.SERVICE_UNAVAILABLE, "the server is stopping")
+
+    @property
+    def _invocations(self) -> set[str]:
+        name = self.server.name
+        return {"/invocations", f"/predictions/{name}", f"/models/{name}/invoke"}
+
+    def _routed(self, routes: set[str], others: set[str]) -> bool:
+        """Whether the path is one of `routes`; if not, the error is sent. `others`: of another method."""
+        path = self.path.partition("?")[0]
+        if path in others:
+            self._error(HTTPStatus.METHOD_NOT_ALLOWED, f"{self.command} is no method of {path}")
+        elif path not in routes:
+            self._error(HTTPStatus.NOT_FOUND, f"no route {path}: this is model `{self.server.name}`")
+        return path in routes
+
+    def _whole(self, request: Request, pieces: Iterator[Piece]) -> None:
+        told = list(pieces)
+        tokens = tuple(_token(piece) for piece in told)
+        self._send(HTTPStatus.OK, dump(_answer(request, told[-1].completion, tokens)))
+
+    def _stream(self, request: Request, pieces: Iterator[Piece]) -> None:
+        """Lines in chunks of their own. Once the first is sent, an error is a line."""
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", JSON_LINES)
+        chunked = self.request_version != "HTTP/1.0"
+        if chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.close_connection = True
+        self._end_headers()
+        for line in _lines(request, pieces):
+            data = dump(line)
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+        if chunked:
+            self.wfile.write(b"0\r\n\r\n")
+
+    def _body(self) -> bytes | None:
+        """The request's body; None where it was answered with an error."""
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal():
+            self.close_connection = True
+            self._error(HTTPStatus.LENGTH_REQUIRED, "a request has a Content-Length")
+            return None
+        if int(length) > MOST_BYTES:
+            self.close_connection = True
+            self._error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request has at most {MOST_BYTES} bytes")
+            return None
+        return self.rfile.read(int(length))
+
+    def _send(self, status: HTTPStatus, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", JSON)
+        self.send_header("Content-Length", str(len(body)))
+        self._end_headers()
+        self.wfile.write(body)
+
+    def _end_headers(self) -> None:
+        if self.server.draining:
+            self.close_connection = True
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+
+    def _error(self, status: HTTPStatus, message: str) -> None:
+        kind = _TYPES.get(status, "InternalServerException" if status >= 500 else "BadRequestException")
+        self._send(status, json.dumps({"code": status.value, "type": kind, "message": message}).encode())
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What http.server itself refuses, in our words."""
+        del explain
+        unsupported = code == HTTPStatus.NOT_IMPLEMENTED
+        self.close_connection = True
+        self._error(HTTPStatus.METHOD_NOT_ALLOWED if unsupported else HTTPStatus(code), message or "")
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        if code != HTTPStatus.OK or not self.requestline.startswith("GET /ping"):  # a platform asks every few seconds
+            super().log_request(code, size)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server names it
+        print(f"{self.address_string()} {format % args}", file=sys.stderr, flush=True)
+
+
+def generation_params(asked: Parameters) -> GenerationParams:
+    """Raises UsageError for values outside their range."""
+    return GenerationParams(
+        max_new_tokens=asked.max_new_tokens,
+        temperature=asked.temperature if asked.do_sample else 0.0,
+        top_k=asked.top_k,
+        top_p=asked.top_p,
+        repetition_penalty=asked.repetition_penalty,
+        seed=asked.seed,
+        stop=asked.stop_sequences,
+    )
+
+
+def _lines(request: Request, pieces: Iterator[Piece]) -> Iterator[Line]:
+    text = ""
+    try:
+        for piece in pieces:
+            text += piece.text
+            completion = piece.completion
+            yield Line(_token(piece), _answer(request, completion) if completion else None)
+    except LmiCompileError as error:
+        yield failed_line(error.message, text)
+    except Stopped:
+        yield failed_line("the server is stopping", text)
+
+
+def _answer(request: Request, completion: Completion | None, tokens: tuple[Token, ...] | None = None) -> Answer:
+    assert completion is not None
+    text = (request.inputs if request.parameters.return_full_text else "") + completion.text
+    if not request.parameters.details:
+        return Answer(text)
+    return Answer(text, Details(completion.finish_reason, len(completion.tokens), request.inputs, tokens))
+
+
+def _token(piece: Piece) -> Token:
+    """Its text is what the piece shows: it lags while a character is incomplete, but the texts join to the answer."""
+    return Token(piece.token.id, piece.text, piece.token.log_prob, piece.token.special)
+
+
+def _status(error: LmiCompileError) -> HTTPStatus:
+    return HTTPStatus.INTERNAL_SERVER_ERROR if isinstance(error, RankError) else HTTPStatus.BAD_REQUEST

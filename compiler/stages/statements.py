@@ -1,0 +1,36 @@
+"""The statements that an artifact carries about itself: its bill of materials and its provenance."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from compiler.artifact import provenance, sbom
+from compiler.artifact.manifest import File
+from compiler.artifact.parts import written
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from compiler.artifact.manifest import Manifest
+    from compiler.artifact.parts import Part
+
+
+def with_statements(draft: Manifest, parts: Sequence[Part]) -> tuple[Manifest, list[Part]]:
+    """The manifest and the parts with sbom.cdx.json and provenance.json, which tells of the bill too.
+
+    Raises UsageError (a malformed SOURCE_DATE_EPOCH or LMI_COMPILE_BUILDER).
+    """
+    made, own = list(parts), version("lmi-compile")
+    for path, media_type, state in (
+        (sbom.SBOM, sbom.MEDIA_TYPE, sbom.sbom),
+        (provenance.PROVENANCE, provenance.MEDIA_TYPE, provenance.provenance),
+    ):
+        part = written(path, state(draft, own, os.environ))
+        part = replace(part, descriptor=replace(part.descriptor, media_type=media_type))
+        made.append(part)
+        files = [*draft.files, File(**asdict(part.descriptor))]
+        draft = draft.model_copy(update={"files": tuple(sorted(files, key=lambda file: file.path))})
+    return draft, made

@@ -1,0 +1,158 @@
+"""The boto3 client of a process, and its errors in our words.
+
+Profile, region and role are found by boto3's own chain (AWS_PROFILE, AWS_REGION, ~/.aws/config, the instance's
+role); AWS_ENDPOINT_URL names any other server. Two things have no place in that chain:
+
+    LMI_COMPILE_S3_KMS_KEY           encrypt what is written with this KMS key (SSE-KMS)
+    LMI_COMPILE_S3_REQUESTER_PAYS=1  pay for requests to other people's buckets
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from compiler.errors import LmiCompileError, NotFoundError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONNECTIONS = 32
+_HINTS = {
+    "NoSuchBucket": "check the name of the bucket",
+    "AccessDenied": "the credentials in use lack this permission there (s3:ListBucket, s3:GetObject, s3:PutObject ...)",
+    "403": "the credentials in use need s3:ListBucket and s3:GetObject there",
+    "InvalidAccessKeyId": "check the credentials in use (AWS_PROFILE, AWS_ACCESS_KEY_ID)",
+    "SignatureDoesNotMatch": "check the credentials in use (AWS_SECRET_ACCESS_KEY)",
+    "ExpiredToken": "log in again",
+    "SlowDown": "the server asks for fewer requests: run the same command again, it goes on where it stopped",
+}
+MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
+NOT_MET = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
+"""Codes of a conditional write that lost."""
+_WRONG_DIGEST = frozenset({"BadDigest", "XAmzContentSHA256Mismatch", "InvalidDigest", "XAmzContentChecksumMismatch"})
+_TRIES = 5
+_NEXT = {
+    "list_objects_v2": {"ContinuationToken": "NextContinuationToken"},
+    "list_parts": {"PartNumberMarker": "NextPartNumberMarker"},
+    "list_multipart_uploads": {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"},
+}
+"""What the next page is asked for with, and where the page before it says so."""
+
+
+class Client:
+    """boto3's client for S3, made when it is first asked; `uri` is what errors are about."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    @property
+    def _made(self) -> Any:
+        with s3_errors(self._uri), _making:
+            return _client(tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))))
+
+    @property
+    def checks_md5_only(self) -> bool:
+        """Whether it speaks to a server other than AWS's: those may not check what newer clients send."""
+        return not str(self._made.meta.endpoint_url).split("/")[2].endswith((".amazonaws.com", ".amazonaws.com.cn"))
+
+    def ask(self, operation: str, **parameters: Any) -> Any:
+        """One request. boto3 repeats what the server refused; not an answer that breaks off, nor wrong checksums."""
+        import botocore.exceptions
+        import botocore.parsers
+        import urllib3.exceptions
+
+        request = getattr(self._made, operation)
+        for attempt in range(_TRIES - 1):
+            try:
+                return request(**parameters)
+            except botocore.exceptions.ClientError as error:
+                if code_of(error) not in _WRONG_DIGEST:
+                    raise
+            except (urllib3.exceptions.HTTPError, botocore.parsers.ResponseParserError):
+                pass
+            wait(attempt)
+        return request(**parameters)
+
+    def pages(self, operation: str, **parameters: Any) -> Iterator[Any]:
+        """Every page of a listing."""
+        while True:
+            page = self.ask(operation, **parameters)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            parameters |= {ours: page[theirs] for ours, theirs in _NEXT[operation].items() if page.get(theirs)}
+
+
+def wait(attempt: int) -> None:
+    """Before the next attempt; `attempt` from 0."""
+    time.sleep(min(0.05 * 2**attempt, 5.0) * random.uniform(0.5, 1.0))  # noqa: S311  # spreads retries, hides nothing
+
+
+_making = threading.Lock()
+
+
+@functools.lru_cache(maxsize=4)
+def _client(_environment: tuple[tuple[str, str], ...]) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    # Servers other than AWS's may lack the checksums that newer clients send and ask for by default; ours are
+    # sent with each part (s3.py), and what is read is compared with digests.
+    config = Config(
+        signature_version="s3v4",
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        retries={"mode": "standard", "max_attempts": 6},
+        max_pool_connections=CONNECTIONS,
+        connect_timeout=10,
+        read_timeout=60,
+        tcp_keepalive=True,
+    )
+    return boto3.Session().client("s3", config=config)
+
+
+def write_options() -> dict[str, str]:
+    """Parameters of every request that makes an object. No ACL: buckets own their objects."""
+    key = os.environ.get("LMI_COMPILE_S3_KMS_KEY")
+    return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}
+
+
+def request_options() -> dict[str, str]:
+    """Parameters of every request."""
+    return {"RequestPayer": "requester"} if os.environ.get("LMI_COMPILE_S3_REQUESTER_PAYS") == "1" else {}
+
+
+def code_of(error: Any) -> str:
+    """The code of a botocore ClientError: `NoSuchKey`, `412`."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+@contextmanager
+def s3_errors(uri: str) -> Iterator[None]:
+    """Whatever boto3 raises inside becomes a StoreError about `uri`."""
+    import botocore.exceptions
+    import urllib3.exceptions
+
+    try:
+        yield
+    except LmiCompileError:
+        raise
+    except botocore.exceptions.ClientError as error:
+        code = code_of(error)
+        kind = NotFoundError if code in MISSING else StoreError
+        hint = _HINTS.get(code, "check the bucket, the credentials and the region")
+        raise kind(f"{uri}: {error}", hint=hint) from error
+    except botocore.exceptions.NoCredentialsError:
+        raise StoreError(
+            f"no credentials for {uri}", hint="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        ) from None
+    except (botocore.exceptions.BotoCoreError, urllib3.exceptions.HTTPError, ValueError, KeyError) as error:
+        raise StoreError(
+            f"{uri} could not be reached: {error}", hint="check the network, the region and AWS_ENDPOINT_URL"
+        ) from error

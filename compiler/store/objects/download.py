@@ -1,0 +1,204 @@
+"""Files out of a store: ranges, by several threads, continued after a kill, verified as they arrive.
+
+    TARGET.part     preallocated; the ranges that have arrived are in it
+    TARGET.parts    {"digest", "size", "part_size"}, then [number, crc32] of each of them
+
+A file gets its own name when all of it is there, has the digest that it shall have, and is on disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import threading
+import zlib
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from compiler.errors import ArtifactError
+from compiler.store.objects.flow import PART, Flow, pieces
+from compiler.store.writer import disk_full, start_writeback, sync_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from compiler.store.digest import Digest
+    from compiler.store.objects.types import ObjectStore
+
+_ROUNDS = 3
+"""A file whose bytes were wrong is fetched so often: what went wrong on the way does not go wrong each time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """The object `key` that shall be the file `path`. `digest` None: it is not known, and not checked."""
+
+    key: str
+    path: Path
+    digest: Digest | None
+    size: int
+
+
+def download_files(
+    store: ObjectStore,
+    files: Sequence[Incoming],
+    *,
+    threads: int,
+    progress: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Fetch `files`; the bytes that came over the line, which are fewer where an earlier run was interrupted.
+
+    Raises ArtifactError where the stored bytes are not those that they should be, NotFoundError, StoreError,
+    DiskFullError.
+    """
+    lock, total, local = threading.Lock(), [0], threading.local()
+
+    def count(nbytes: int) -> None:
+        with lock:
+            total[0] += nbytes
+
+    wrong: list[tuple[_Fetch, Digest]] = []
+    left: Sequence[Incoming] = files
+    for _ in range(_ROUNDS):
+        flow = Flow(progress)
+        fetches = [_Fetch(store, file, flow, count) for file in left]
+        try:
+            flow.run((job for fetch in fetches for job in fetch.jobs(local)), threads)
+        finally:
+            for fetch in fetches:
+                fetch.close()
+        wrong = [(fetch, fetch.found) for fetch in fetches if fetch.found is not None]
+        left = [fetch.file for fetch, _ in wrong]
+        progress(-sum(file.size for file in left))
+        if not left:
+            return total[0]
+    problems = [f"  {store.uri}{f.file.key}: expected {f.file.digest}, found {found}" for f, found in wrong]
+    raise ArtifactError(
+        "\n".join([f"{len(problems)} damaged file(s) in the store, each fetched {_ROUNDS} times:", *problems]),
+        hint="push the artifact again from where it was built, with `--repair`",
+    )
+
+
+class _Fetch:
+    """One file. `found`: the digest that it has, where that is the wrong one."""
+
+    def __init__(self, store: ObjectStore, file: Incoming, flow: Flow, count: Callable[[int], None]) -> None:
+        self._store, self.file, self._flow, self._count = store, file, flow, count
+        self.found: Digest | None = None
+        self._pieces = pieces(file.size, PART)
+        self._hasher = flow.hasher()
+        self._lock = threading.Lock()
+        self._there: dict[int, int] | None = None
+        self._handle = -1
+        self._log = -1
+        self._left = len(self._pieces)
+        self._part = file.path.with_name(file.path.name + ".part")
+        self._parts = file.path.with_name(file.path.name + ".parts")
+
+    def jobs(self, local: threading.local) -> Iterator[Callable[[], None]]:
+        for number in range(len(self._pieces)):
+            yield partial(self._piece, number, local)
+
+    def _piece(self, number: int, local: threading.local) -> None:
+        offset, length = self._pieces[number]
+        if not hasattr(local, "buffer"):
+            local.buffer = memoryview(bytearray(PART))
+        view: memoryview = local.buffer[:length]
+        with self._lock:
+            if self._there is None:
+                self._there = self._open()
+            known = self._there.get(number)
+        if known is None or not self._read(offset, view) or zlib.crc32(view) != known:
+            if length:
+                self._store.read_into(self.file.key, offset, view)
+            self._write(number, offset, view)
+            self._count(length)
+        if self.file.digest is not None:
+            self._hasher.update(number, view)
+        self._flow.passed(length)
+        with self._lock:
+            self._left -= 1
+            last = self._left == 0
+        if last:
+            self._finish()
+
+    def _open(self) -> dict[int, int]:
+        """Parts of an earlier run that may be in the temporary file: number to CRC-32."""
+        self.file.path.parent.mkdir(parents=True, exist_ok=True)
+        self._handle = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        heading = {"digest": self.file.digest, "size": self.file.size, "part_size": PART}
+        there = self._earlier(heading) if len(self._pieces) > 1 else {}
+        if os.fstat(self._handle).st_size != self.file.size:
+            os.ftruncate(self._handle, 0)
+            if self.file.size:
+                with self._space():
+                    os.posix_fallocate(self._handle, 0, self.file.size)
+            there = {}
+        if len(self._pieces) > 1:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self._log = os.open(self._parts, flags if there else flags | os.O_TRUNC, 0o644)
+            os.write(self._log, b"\n" if there else json.dumps(heading).encode() + b"\n")  # ends a line cut short
+        return there
+
+    def _earlier(self, heading: Mapping[str, object]) -> dict[int, int]:
+        try:
+            lines = self._parts.read_text().splitlines()
+        except FileNotFoundError:
+            return {}
+        there: dict[int, int] = {}
+        for line in lines[1:]:
+            with suppress(ValueError, TypeError):  # cut short by a kill
+                number, crc = json.loads(line)
+                there[int(number)] = int(crc)
+        try:
+            same = json.loads(lines[0]) == heading if lines else False
+        except ValueError:
+            same = False
+        return there if same else {}
+
+    def _read(self, offset: int, view: memoryview) -> bool:
+        return os.preadv(self._handle, [view], offset) == len(view)
+
+    def _write(self, number: int, offset: int, view: memoryview) -> None:
+        done = 0
+        with self._space():
+            while done < len(view):
+                done += os.pwrite(self._handle, view[done:], offset + done)
+        start_writeback(self._handle, offset, len(view))
+        if self._log >= 0:
+            os.write(self._log, json.dumps([number, zlib.crc32(view)]).encode() + b"\n")
+
+    def _finish(self) -> None:
+        if self.file.digest not in (None, self._hasher.digest):
+            self.found = self._hasher.digest
+            self.close()
+            self._part.unlink()
+            self._parts.unlink(missing_ok=True)
+            return
+        os.fsync(self._handle)
+        self.close()
+        self._part.chmod(0o444)
+        self._part.replace(self.file.path)
+        self._parts.unlink(missing_ok=True)
+        sync_folder(self.file.path.parent)
+
+    def close(self) -> None:
+        """What has arrived stays for the next run."""
+        for handle in (self._handle, self._log):
+            if handle >= 0:
+                os.close(handle)
+        self._handle = self._log = -1
+
+    @contextmanager
+    def _space(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise disk_full(self.file.path, self.file.size, shutil.disk_usage(self.file.path.parent).free) from error

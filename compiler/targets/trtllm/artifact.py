@@ -1,0 +1,161 @@
+"""A TensorRT-LLM artifact: which file goes where, before the engines are built and afterwards.
+
+before      checkpoint/{config.json, rank{r}.safetensors}    build-engines.sh    tokenizer/
+afterwards  what the container of the image loads (compiler/lmi/package.py);
+            where no LMI image carries the version: engines/{config.json, rank{r}.engine}    tokenizer/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from compiler.artifact.manifest import Manifest
+from compiler.artifact.parts import Part, written
+from compiler.artifact.sections import Engines
+from compiler.errors import ArtifactError
+from compiler.ir.config import ModelConfig
+from compiler.lmi.check import check as check_container
+from compiler.lmi.images import TrtllmImage, image_uri
+from compiler.lmi.package import EngineFacts, container_files, engine_folder, tokenizer_paths
+from compiler.targets import Contents, Made, Planned, TargetOptions
+from compiler.targets.trtllm.command import CHECKPOINT, ENGINES, command_line, flags_of
+from compiler.targets.trtllm.config import checkpoint_config, config_bytes
+from compiler.targets.trtllm.engines import built_by, engine_problems
+from compiler.targets.trtllm.limits import build_limits
+from compiler.targets.trtllm.script import SCRIPT, script
+from compiler.targets.trtllm.spec import engine_files
+from compiler.targets.trtllm.version import image_of, show, version_of
+
+_REGION = "us-east-1"
+"""Whose registry the command file names; every region has the same images."""
+
+
+def contents(plan: Planned, made: Made) -> Contents:
+    """Of the checkpoint where nothing is compiled yet, else of the engines."""
+    engines = made.compiled.get(ENGINES, ())
+    return _engines(plan, made, engines) if engines else _checkpoint(plan, made)
+
+
+def _checkpoint(plan: Planned, made: Made) -> Contents:
+    image = image_of(plan.options)
+    files = [part.inside(CHECKPOINT) for part in made.weights]
+    whole = plan.options.image if "/" in plan.options.image else ""  # in a registry of the user's choice
+    place = whole or (image_uri(image.tag, _REGION) if image else None)
+    finish = written(SCRIPT, script(flags_of(plan), place), executable=True)
+    section = _section(plan, made, image, checkpoint_files=tuple(sorted(part.path for part in files)))
+    return Contents([*files, finish, *made.tokenizer], "engines", section)
+
+
+def _engines(plan: Planned, made: Made, engines: Sequence[Part]) -> Contents:
+    image = image_of(plan.options)
+    config = next(part for part in engines if part.name == "config.json")
+    version, stand_in = built_by(config.read())
+    folder, tokenizer, more = ENGINES, [*made.tokenizer], list[Part]()
+    if image is not None:
+        facts = _facts(plan, image, [part.name for part in made.tokenizer], [part.name for part in engines])
+        folder, places = engine_folder(facts), tokenizer_paths(facts)
+        tokenizer = [part.at(places[part.name]) for part in made.tokenizer if part.name in places]
+        more = [written(path, data) for path, data in container_files(facts).items()]
+    placed = [part.inside(folder) for part in engines]
+    names = engine_files(plan.tp * plan.options.pp)
+    files = tuple(f"{folder}/{name}" if folder else name for name in names)
+    return Contents(
+        [*placed, *tokenizer, *more],
+        "engines",
+        _section(plan, made, image, files=files),
+        repeatable=False,
+        toolchain={"tensorrt_llm": version},
+        stand_in=stand_in,
+    )
+
+
+def check_tokenizer(plan: Planned, names: Sequence[str]) -> None:
+    """Raises TokenizerError where the image's front end would not take these files for a tokenizer."""
+    image = image_of(plan.options)
+    if image is not None:
+        tokenizer_paths(_facts(plan, image, names, [*engine_files(plan.tp * plan.options.pp), "config.json"]))
+
+
+def _facts(plan: Planned, image: TrtllmImage, tokenizer: Sequence[str], engines: Sequence[str]) -> EngineFacts:
+    limits = build_limits(plan.limits, plan.options)
+    return EngineFacts(
+        model=plan.config.architecture,
+        release=image.release,
+        tp=plan.tp,
+        dtype=plan.dtype,
+        max_batch_size=limits.max_batch_size,
+        max_input_len=limits.max_input_len,
+        max_seq_len=limits.max_seq_len,
+        max_num_tokens=limits.max_num_tokens,
+        engine_files=tuple(sorted(engines)),
+        tokenizer_files=tuple(tokenizer),
+        pp=plan.options.pp,
+    )
+
+
+def _section(
+    plan: Planned,
+    made: Made,
+    image: TrtllmImage | None,
+    checkpoint_files: tuple[str, ...] = (),
+    files: tuple[str, ...] = (),
+) -> Engines:
+    return Engines(
+        version=show(version_of(plan.options)),
+        image=image.tag if image else None,
+        container=image.family if image else None,
+        quant_algo=plan.options.quant_algo,
+        checkpoint={part.name: part.descriptor.digest for part in made.weights},
+        checkpoint_files=checkpoint_files,
+        files=files,
+        limits=build_limits(plan.limits, plan.options),
+        argv=tuple(command_line(plan)),
+    )
+
+
+def options_of(manifest: Manifest) -> TargetOptions:
+    """The options that an artifact was made with."""
+    engines, parallel = section_of(manifest), manifest.parallel
+    return TargetOptions(
+        version=engines.version,
+        image=engines.image or "",
+        pp=parallel.pp,
+        moe_ep=parallel.moe_ep,
+        parallel_embedding=parallel.parallel_embedding,
+        quant_algo=engines.quant_algo,
+        max_input_len=engines.limits.max_input_len,
+        max_num_tokens=engines.limits.max_num_tokens,
+    )
+
+
+def section_of(manifest: Manifest) -> Engines:
+    """Raises ArtifactError where the manifest has another section."""
+    if manifest.engines is None:
+        raise ArtifactError(f"`{manifest.name}`: a manifest of target `trtllm` has the section `engines`")
+    return manifest.engines
+
+
+def rank_folder(manifest: Manifest) -> str | None:
+    """Of the checkpoint, where the artifact has one."""
+    return CHECKPOINT if section_of(manifest).checkpoint_files else None
+
+
+def problems(manifest: Manifest, folder: Path) -> list[str]:
+    """What does not fit the manifest: config.json of the checkpoint, or engines and what a container wants of them."""
+    config, section = ModelConfig.from_json(manifest.model.config), section_of(manifest)
+    image = image_of(options_of(manifest))
+    found = []
+    if section.files and image is not None:
+        found += [problem.text for problem in check_container(folder, image.release)]
+    if not section.checkpoint:  # made by an image from the source
+        return found
+    wanted = checkpoint_config(config, manifest.parallel.tp, manifest.dtype, options_of(manifest))
+    if section.checkpoint_files:
+        path = folder / CHECKPOINT / "config.json"
+        if path.read_bytes() != config_bytes(wanted):
+            found.append(f"{CHECKPOINT}/config.json is not that of the manifest's model, version and ranks")
+    if section.files:
+        engines = (folder / section.files[0]).parent
+        found += engine_problems(engines, wanted, version_of(options_of(manifest)), section.limits)
+    return found

@@ -1,0 +1,161 @@
+"""Work that is finished on another machine: what is left for it, and what is made of its result.
+
+TensorRT-LLM 0.8 and later    a checkpoint and `build-engines.sh`, which leaves engines/
+LMI 0.25 and 0.26             there is no checkpoint format: `partition.sh` runs the image's own command on the source
+                              and leaves compiled/, a Triton repository with engines in it
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from compiler.artifact.manifest import Manifest
+from compiler.artifact.parts import Part, existing, written
+from compiler.artifact.sections import Engines
+from compiler.errors import ArtifactError
+from compiler.ir.config import ModelConfig
+from compiler.ir.limits import Limits
+from compiler.lmi.images import TrtllmImage
+from compiler.lmi.partition import Partition, pack_partition, partition_argv, partition_script
+from compiler.lmi.triton import MODEL
+from compiler.targets import Contents, Made, Planned, TargetOptions
+from compiler.targets.trtllm.artifact import contents, section_of
+from compiler.targets.trtllm.command import ENGINES
+from compiler.targets.trtllm.engines import STAND_IN
+from compiler.targets.trtllm.host import HOST, read_host
+from compiler.targets.trtllm.limits import build_limits
+from compiler.targets.trtllm.spec import engine_files
+from compiler.targets.trtllm.version import FIRST, image_of, release_of
+
+PARTITION = "partition.sh"
+COMPILED = "compiled"
+"""What `partition.sh` makes."""
+
+
+def delegates(options: TargetOptions) -> bool:
+    """Whether the image that is asked for is older than checkpoints."""
+    return _only_its_image(options) is not None
+
+
+def delegated(
+    _config: ModelConfig, tp: int, dtype: str, limits: Limits, options: TargetOptions, model: str
+) -> Contents:
+    """The command file for the image.
+
+    `model`: a Hugging Face id, an `s3://` prefix, or a folder.
+
+    Raises:
+        RefusedError: what the image's command cannot do.
+    """
+    image = _only_its_image(options)
+    assert image is not None
+    asked = _partition(image, model, tp, dtype, limits, options)
+    script = written(PARTITION, partition_script(asked).encode(), executable=True)
+    return Contents([script], "engines", _section(image, asked, limits, options), repeatable=False)
+
+
+def finished(manifest: Manifest, plan: Planned, files: Sequence[Part], folder: Path, made: Path | None) -> Contents:
+    """The artifact of `manifest` (its `files`, in `folder`) with what was made of it in the folder `made`.
+
+    Raises:
+        ArtifactError: a file is missing.
+        CompileError: the image's command left something else.
+    """
+    image = _only_its_image(plan.options)
+    if image is not None:
+        return _repository(manifest, plan, image, files, made or folder / COMPILED)
+    made = made or folder / ENGINES
+    section = section_of(manifest)
+    outputs = [*engine_files(plan.tp * plan.options.pp), "config.json"]
+    found = contents(
+        plan,
+        Made(
+            [part for part in files if part.path in section.checkpoint_files],
+            {ENGINES: [_built(made / name) for name in outputs]},
+            [part for part in files if part.path.startswith("tokenizer/")],
+        ),
+    )
+    capability, versions = read_host(made / HOST)
+    return Contents(
+        found.parts,
+        found.name,
+        found.section,
+        repeatable=False,
+        toolchain={**found.toolchain, **versions},
+        capability=capability,
+        stand_in=found.stand_in,
+    )
+
+
+def _built(file: Path) -> Part:
+    if not file.is_file():
+        raise ArtifactError(
+            f"{file} is missing",
+            hint="run `build-engines.sh` first, or name the folder of the engines with `--engines`",
+        )
+    return existing(file, file.name)
+
+
+def _repository(manifest: Manifest, plan: Planned, image: TrtllmImage, files: Sequence[Part], made: Path) -> Contents:
+    if not made.is_dir():
+        raise ArtifactError(
+            f"{made} is missing", hint=f"run `{PARTITION}` first, or name the folder that it made with `--engines`"
+        )
+    options, repo_id = plan.options, manifest.model.repo_id
+    asked = _partition(image, repo_id or "./model", plan.tp, plan.dtype, plan.limits, options)
+    tokenizer = [part for part in files if part.path.startswith("tokenizer/")]
+    packed = pack_partition(made, asked, tuple(part.name for part in tokenizer))
+    here = {str(path.relative_to(made)): path for path in sorted(made.rglob("*")) if path.is_file()}
+    left = [existing(path, name) for name, path in here.items() if name not in packed]
+    more = [part.inside(MODEL) for part in tokenizer if f"{MODEL}/{part.name}" not in here]
+    engines = tuple(name for name in here if name.endswith(".engine"))
+    config = json.loads((made / MODEL / "1" / "config.json").read_bytes())
+    return Contents(
+        [*left, *more, *(written(name, data) for name, data in packed.items())],
+        "engines",
+        _section(image, asked, plan.limits, options, engines),
+        repeatable=False,
+        toolchain={"tensorrt_llm": image.trtllm, "tensorrt": image.tensorrt},
+        stand_in=str(config.get("version", "")).endswith(STAND_IN),
+    )
+
+
+def _only_its_image(options: TargetOptions) -> TrtllmImage | None:
+    """The image that is asked for, where its TensorRT-LLM is older than checkpoints."""
+    image = image_of(options)
+    return image if image is not None and release_of(image.trtllm) < FIRST else None
+
+
+def _partition(
+    image: TrtllmImage, model: str, tp: int, dtype: str, limits: Limits, options: TargetOptions
+) -> Partition:
+    wanted = build_limits(limits, options)
+    return Partition(
+        model=model,
+        release=image.release,
+        tp=tp,
+        dtype=dtype,
+        max_batch_size=wanted.max_batch_size,
+        max_input_len=wanted.max_input_len,
+        max_seq_len=wanted.max_seq_len,
+        max_num_tokens=wanted.max_num_tokens,
+        pp=options.pp,
+    )
+
+
+def _section(
+    image: TrtllmImage, asked: Partition, limits: Limits, options: TargetOptions, files: tuple[str, ...] = ()
+) -> Engines:
+    return Engines(
+        version=image.trtllm,
+        image=image.tag,
+        container=image.family,
+        quant_algo="",
+        checkpoint={},
+        checkpoint_files=(),
+        files=files,
+        limits=build_limits(limits, options),
+        argv=tuple(partition_argv(asked)),
+    )

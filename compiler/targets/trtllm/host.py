@@ -1,0 +1,32 @@
+"""What built engines elsewhere: `host.txt` beside them, written by `build-engines.sh`.
+
+NVIDIA L4, 550.54, 8.9      a line a GPU, as nvidia-smi lists them
+tensorrt 10.3.0             a line a package: what `versions` in build.py records
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compiler.targets.trtllm.gpu import QUERY, parse
+
+HOST = "host.txt"
+PACKAGES = ("tensorrt_llm", "tensorrt")
+"""What decides the bytes of an engine besides the checkpoint and the GPU."""
+
+_ASK = "import importlib.metadata as m; [print(d.name, d.version) for d in m.distributions() if d.name in {names!r}]"
+WRITE = f"""\
+python=$(sed -n '1s/^#!//p' "$(command -v trtllm-build)")
+    {{ {QUERY} || true; $python -c "{_ASK.format(names=PACKAGES)}" || true; }} 2>/dev/null"""
+"""Shell commands that print it."""
+
+
+def read_host(path: Path) -> tuple[str | None, dict[str, str]]:
+    """Compute capability of the GPU (None: unknown), and versions. Of a missing file nothing is known."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    found = parse(text)
+    words = [line.split() for line in text.splitlines()]
+    versions = {line[0]: line[1] for line in words if len(line) == 2 and line[0] in PACKAGES}
+    if found:
+        versions["driver"] = found[0].driver
+    return (found[0].capability if found else None), versions

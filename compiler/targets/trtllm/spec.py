@@ -1,0 +1,46 @@
+"""What one call of `trtllm-build` makes, and all that decides it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from compiler.artifact.sections import BuildLimits
+from compiler.targets.trtllm.command import ENGINES, Flag
+from compiler.targets.trtllm.version import Version
+
+
+@dataclass(frozen=True)
+class EnginesSpec:
+    """`source`: digest of the model, `plan`: of the plan. `rank_bytes`: of the largest rank file."""
+
+    source: str
+    plan: str
+    version: Version
+    flags: tuple[Flag, ...]
+    limits: BuildLimits
+    ranks: int
+    rank_bytes: int
+
+    @property
+    def name(self) -> str:
+        """There is one a plan."""
+        return ENGINES
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Engines, and the config.json that says what they are."""
+        return (*engine_files(self.ranks), "config.json")
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "source": self.source,
+            "plan": self.plan,
+            "version": list(self.version),
+            "flags": [asdict(flag) for flag in self.flags],
+        }
+
+
+def engine_files(ranks: int) -> tuple[str, ...]:
+    """In the order of ranks."""
+    return tuple(f"rank{rank}.engine" for rank in range(ranks))

@@ -1,0 +1,163 @@
+"""What is written is what LMI 0.29's formatters wrote for the same tokens; what other releases write is understood."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compiler.errors import UsageError
+from compiler.lmi.schema import (
+    Answer,
+    Details,
+    Line,
+    Parameters,
+    Request,
+    Token,
+    dump,
+    failed_line,
+    parse_answer,
+    parse_lines,
+    parse_request,
+)
+
+TOKENS = (Token(5, " a", -0.5), Token(0, "", 0.0), Token(7, "", -1.5, special=True))
+WHOLE = Answer(" a", Details("eos_token", 3, "p", TOKENS))
+LAST = Answer(" a", Details("eos_token", 3, "p"))
+STREAM = (Line(TOKENS[0]), Line(TOKENS[1]), Line(TOKENS[2], LAST))
+
+# As `_json_output_formatter` and `_jsonlines_output_formatter` at v0.29.0 wrote them, run on these tokens.
+WHOLE_0_29 = (
+    '{"generated_text": " a", "details": {"finish_reason": "eos_token", "generated_tokens": 3, "inputs": "p", '
+    '"tokens": [{"id": 5, "text": " a", "log_prob": -0.5}, {"id": 0, "text": "", "log_prob": 0.0}, '
+    '{"id": 7, "text": "", "log_prob": -1.5, "special_token": true}]}}'
+)
+STREAM_0_29 = (
+    '{"token": {"id": 5, "text": " a", "log_prob": -0.5}}\n',
+    '{"token": {"id": 0, "text": "", "log_prob": 0.0}}\n',
+    (
+        '{"token": {"id": 7, "text": "", "log_prob": -1.5, "special_token": true}, "generated_text": " a", '
+        '"details": {"finish_reason": "eos_token", "generated_tokens": 3, "inputs": "p"}}\n'
+    ),
+)
+
+
+def test_the_spelling_of_0_29() -> None:
+    assert dump(WHOLE).decode() == WHOLE_0_29
+    assert tuple(dump(line).decode() for line in STREAM) == STREAM_0_29
+    assert dump(Answer("caf\xe9")).decode() == '{"generated_text": "caf\xe9"}'
+    assert parse_answer(WHOLE_0_29.encode()) == WHOLE
+
+
+@given(st.lists(st.integers(0, 400), max_size=8))
+def test_a_stream_may_be_cut_anywhere(cuts: list[int]) -> None:
+    data = "".join(STREAM_0_29).encode()
+    at = sorted({0, *(cut for cut in cuts if cut < len(data)), len(data)})
+    chunks = [data[begin:end] for begin, end in itertools.pairwise(at)]
+    assert tuple(parse_lines(chunks)) == STREAM
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        # 0.26 leaves out what is falsy, and tells the reason alone.
+        (
+            (
+                '{"token": {"text": "a", "log_prob": -0.5}}\n{"token": {"id": 2}, "generated_text": "a", '
+                '"details": {"finish_reason": "length"}}\n'
+            ),
+            (Line(Token(0, "a", -0.5)), Line(Token(2, "", 0.0), Answer("a", Details("length")))),
+        ),
+        # 0.27 makes the id a list.
+        ('{"token": {"id": [5], "text": "a", "log_prob": -0.5}}\n', (Line(Token(5, "a", -0.5)),)),
+        # 0.33 with TensorRT-LLM: no id, `logprob`, empty lines; every line has all fields.
+        (
+            (
+                '{"index": 0, "token": {"id": null, "text": "a", "logprob": null}, "generated_text": null, '
+                '"details": null}\n\n{"index": 0, "token": {"id": null, "text": "b", "logprob": null}, '
+                '"generated_text": "ab", "details": {"finish_reason": "length", "seed": null, "generated_tokens": 2, '
+                '"input_length": 1}}\n\n'
+            ),
+            (Line(Token(None, "a", None)), Line(Token(None, "b", None), Answer("ab", Details("length", 2)))),
+        ),
+        # option.tgi_compat
+        (
+            '{"token": {"id": 1, "text": "</s>", "logprob": -1.0, "special": true}}\n',
+            (Line(Token(1, "</s>", -1.0, special=True)),),
+        ),
+    ],
+)
+def test_streams_of_other_releases(lines: str, expected: tuple[Line, ...]) -> None:
+    assert tuple(parse_lines([lines.encode()])) == expected
+
+
+def test_a_list_of_one_answer() -> None:
+    assert parse_answer(b'[{"generated_text": "a"}]') == Answer("a")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"code": 424, "error": "Input Parsing failed."}', "answers 424: Input Parsing failed"),
+        (b'{"generated_text": null, "error": "no room", "code": 400, "details": {}}', "answers 400: no room"),
+        (b'{"code": 503, "type": "ServiceUnavailableException", "message": "busy"}', "answers 503: busy"),
+        (b"<html>", "an answer is JSON"),
+        (b"3", "a JSON object"),
+    ],
+)
+def test_errors_of_an_endpoint(body: bytes, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse_answer(body)
+
+
+def test_a_stream_that_an_error_ended() -> None:
+    line = failed_line("rank 1 ended", "so far")
+    assert json.loads(dump(line)) == {
+        "token": {"id": -1, "text": "", "log_prob": -1.0, "special_token": True, "error_msg": "rank 1 ended"},
+        "generated_text": "so far",
+        "details": {"finish_reason": "error"},
+    }
+    assert list(parse_lines([dump(line)])) == [line]
+
+
+PARAMETERS = st.builds(
+    Parameters,
+    do_sample=st.booleans(),
+    seed=st.none() | st.integers(0),
+    temperature=st.floats(0, 4),
+    top_k=st.integers(0),
+    top_p=st.floats(0.1, 1),
+    max_new_tokens=st.integers(1),
+    details=st.booleans(),
+    return_full_text=st.booleans(),
+    stop_sequences=st.lists(st.text(st.characters(codec="utf-8"))).map(tuple),
+)
+
+
+@given(st.builds(Request, st.text(st.characters(codec="utf-8")), PARAMETERS, st.booleans()))
+def test_a_request_is_read_as_it_was_written(request: Request) -> None:
+    assert parse_request(json.dumps(request.to_json()).encode()) == request
+
+
+def test_everything_that_is_wrong_is_said_at_once() -> None:
+    body = {"inputs": 1, "stream": 0, "parametres": {}, "parameters": {"top_k": True, "stop_sequences": "a"}}
+    with pytest.raises(UsageError) as caught:
+        parse_request(json.dumps(body).encode())
+    assert caught.value.message.split("; ") == [
+        "`inputs` is one text",
+        "`stream` is true or false",
+        "`parametres` is no field",
+        "`top_k` is a whole number",
+        "found true",
+        "`stop_sequences` is a list of texts",
+        'found "a"',
+    ]
+
+
+def test_defaults_are_those_of_lmi() -> None:
+    assert parse_request(b'{"inputs": "a"}') == Request("a")
+    assert (Parameters().max_new_tokens, Parameters().do_sample, Parameters().top_p) == (30, False, 1.0)
+    assert parse_request(b'{"inputs": "a", "parameters": null}') == Request("a")

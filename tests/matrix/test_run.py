@@ -1,0 +1,204 @@
+"""The matrix with processes of its own, but without a compiler: builds end at what a stand-in for the command does."""
+
+from __future__ import annotations
+
+import json
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compiler.matrix import run as matrix
+from compiler.matrix import summary
+from compiler.matrix.file import Entry
+from compiler.matrix.run import Place, build, counts, plan
+from compiler.matrix.state import Row, key_of, log_file, look, read_record, tag_of
+from compiler.report import Silent
+from tests.artifact.made import manifest, write
+
+STAND_IN = '''
+"""Stands for the command line: what it does is in the name of the build. Writes down what it was asked."""
+import json, os, pathlib, signal, sys, time
+sys.path.insert(0, {root!r})
+words = sys.argv[1:]
+value = lambda name: words[words.index(name) + 1] if name in words else None
+with open({log!r}, "a") as log:
+    log.write(json.dumps([time.monotonic(), *words]) + "\\n")
+name = value("--name") or pathlib.Path(words[1]).name
+if words[0] == "build" and "--until" in words:
+    if "refused" in name:
+        print("error: `tp` 3 cannot split it\\nsecond line\\n\\nhint: another", file=sys.stderr)
+        sys.exit(4)
+    source = pathlib.Path({source!r}).read_text()
+    print(json.dumps({{"plan_digest": "sha256:plan", "source": None if "remote" in name else source}}))
+elif words[0] == "build":
+    time.sleep(0.2)
+    if "fails" in name:
+        print("warning: w\\nerror: it went wrong <&\\x1b[1m\\n\\nhint: h", file=sys.stderr)
+        sys.exit(8)
+    if "killed" in name:
+        os.kill(os.getpid(), signal.SIGKILL)
+    from tests.artifact.made import manifest, write
+    made = manifest(name=name)
+    write(pathlib.Path(value("--output")), made)
+    source = pathlib.Path({source!r}).read_text()
+    print(json.dumps({{"digest": made.digest, "plan_digest": "sha256:plan", "source": source}}))
+elif words[0] == "scan" and "leaks" in name:
+    print("error: a token", file=sys.stderr)
+    sys.exit(4)
+with open({log!r}, "a") as log:
+    log.write(json.dumps([time.monotonic(), "done", *words]) + "\\n")
+'''
+
+
+class Matrix:
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.log, self.source = folder, folder / "log", folder / "source"
+        self.source.write_text("sha256:source")
+        self.script = folder / "stand_in.py"
+        root = str(Path(__file__).parents[2])
+        self.script.write_text(STAND_IN.format(root=root, log=str(self.log), source=str(self.source)))
+        self.place = Place(folder / "artifacts")
+
+    def lines(self) -> list[list[Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def commands(self) -> list[list[str]]:
+        return [line[1:] for line in self.lines() if line[1] != "done"]
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Matrix:
+    made = Matrix(tmp_path)
+    monkeypatch.setattr(matrix, "_COMMAND", (sys.executable, str(made.script)))
+    return made
+
+
+def entry(name: str, **options: str) -> Entry:
+    return Entry(name, tuple(sorted({"model": "m", "name": name, **options}.items())))
+
+
+def states(rows: list[Row]) -> list[str]:
+    return [row.state for row in rows]
+
+
+def test_what_fails_stops_no_other_and_is_built_again(made: Matrix) -> None:
+    entries = [entry(name) for name in ("good", "fails", "killed", "refused", "leaks", "last")]
+    rows = build(entries, made.place, "1", Silent())
+    assert states(rows) == ["built", "failed", "failed", "refused", "failed", "built"]
+    assert [(row.step, row.error, row.exit_code) for row in rows[1:5]] == [
+        ("build", "it went wrong <&\x1b[1m", 8),
+        ("build", "ended by signal 9", 137),
+        ("plan", "`tp` 3 cannot split it\nsecond line", 4),
+        ("scan", "a token", 4),
+    ]
+    assert counts(rows) == "2 built, 3 failed, 1 refused"
+    made.log.unlink()
+    again = build(entries, made.place, "1", Silent())
+    assert states(again) == ["current", "failed", "failed", "refused", "failed", "current"]
+    assert [words[0] for words in made.commands() if "good" in words[-1] or "last" in words[-1]] == []
+
+
+def test_only_what_changed_is_built(made: Matrix) -> None:
+    entries = [entry("a"), entry("b")]
+    assert states(plan(entries, made.place, "1", Silent())) == ["new", "new"]
+    first = build(entries, made.place, "1", Silent())
+    assert states(plan(entries, made.place, "1", Silent())) == ["current", "current"]
+    assert states(plan([entry("a", tp="2"), entry("b")], made.place, "1", Silent())) == ["changed", "current"]
+    assert states(plan(entries, made.place, "2", Silent())) == ["changed", "changed"]
+    made.source.write_text("sha256:newer")
+    assert states(plan(entries, made.place, "1", Silent())) == ["changed", "changed"]
+    made.source.write_text("sha256:source")
+    (made.place.output / "a/manifest.json").unlink()
+    assert states(plan(entries, made.place, "1", Silent())) == ["changed", "current"]
+    assert read_record(made.place.output, "a") == first[0]
+
+
+def test_a_source_that_only_a_build_can_tell_is_never_taken_for_unchanged(made: Matrix) -> None:
+    entries = [entry("remote")]
+    assert build(entries, made.place, "1", Silent())[0].key is not None
+    assert states(plan(entries, made.place, "1", Silent())) == ["changed"]
+
+
+def test_sign_and_push_come_after_scan(made: Matrix) -> None:
+    place = Place(made.place.output, None, "key.pem")
+    (row,) = build([entry("a")], place, "1", Silent())
+    artifact = str(place.output / "a")
+    assert made.commands()[1:] == [
+        ["build", "--model", "m", "--name", "a", "--output", artifact, "--force", "--json"],
+        ["scan", artifact],
+        ["sign", artifact, "--key", "key.pem"],
+    ]
+    assert row.state == "built"
+
+
+def test_the_store_decides_where_there_is_one(made: Matrix, monkeypatch: pytest.MonkeyPatch) -> None:
+    published: dict[str, str] = {}
+    monkeypatch.setattr("compiler.matrix.state._published", published.get)
+    place = Place(made.place.output, "s3://bucket/engines/")
+    (row,) = build([entry("a")], place, "1", Silent())
+    assert row.key is not None
+    address = f"s3://bucket/engines/a@{tag_of(row.key)}"
+    assert made.commands()[-1] == ["push", str(place.output / "a"), address]
+    assert states(plan([entry("a")], place, "1", Silent())) == ["changed"]  # what is only here does not count
+    published[address] = "sha256:there"
+    assert plan([entry("a")], place, "1", Silent()) == [Row("a", "current", row.key, "sha256:there")]
+
+
+def test_a_real_store_is_asked(made: Matrix) -> None:
+    """A folder as a store: nothing there of the tag, then a push."""
+    from compiler.registry.push import push
+
+    store = f"file://{made.folder}/store"
+    key = key_of(entry("tiny"), "sha256:plan", "sha256:source", "1")
+    assert look(entry("tiny"), key, made.place.output, store).state == "new"
+    artifact = write(made.folder / "tiny", manifest())
+    pushed = push(artifact, f"{store}/tiny@{tag_of(key)}", journal=made.folder / "uploads")
+    assert look(entry("tiny"), key, made.place.output, store) == Row("tiny", "current", key, pushed.digest)
+
+
+def test_as_many_at_a_time_as_asked(made: Matrix) -> None:
+    build([entry(f"b{i}") for i in range(4)], made.place, "1", Silent(), jobs=2)
+    running, most = 0, 0
+    for line in sorted((line for line in made.lines() if "--force" in line), key=lambda line: line[0]):
+        running += -1 if line[1] == "done" else 1
+        most = max(most, running)
+    assert most == 2
+
+
+def test_the_summaries(made: Matrix) -> None:
+    rows = build([entry(name) for name in ("good", "fails", "refused")], made.place, "1", Silent())
+    rows += [Row("old", "current", "sha256:k", "sha256:" + "a" * 64)]
+    text = summary.text(rows)
+    assert "fails    failed" in text
+    assert "build: it went wrong" in text
+    table = summary.markdown(rows).splitlines()
+    assert table[0] == "### lmi-compile matrix"
+    assert {line.count("|") - line.count("\\|") for line in table[2:] if line} == {6}
+    assert "&lt;&" in summary.markdown(rows)
+    root = ET.fromstring(summary.junit(rows, made.place.output))  # noqa: S314 (our own output)
+    suite = root.find("testsuite")
+    assert suite is not None
+    assert {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
+        "tests": "4", "failures": "2", "errors": "0", "skipped": "1"
+    }  # fmt: skip
+    cases = {case.get("name"): case for case in suite}
+    failure = cases["fails"].find("failure")
+    assert failure is not None
+    assert failure.get("message") == "it went wrong <&?[1m"
+    assert failure.get("type") == "exit code 8"
+    assert "$ lmi-compile build --model m --name fails" in (failure.text or "")
+    assert cases["old"].find("skipped") is not None
+    assert list(cases["good"]) == []
+
+
+def test_a_record_that_is_none_is_no_record(made: Matrix) -> None:
+    build([entry("a")], made.place, "1", Silent())
+    file = made.place.output / ".matrix/a.json"
+    for junk in ("", "[]", '{"name": "a"}'):
+        file.write_text(junk)
+        assert read_record(made.place.output, "a") is None
+        assert states(plan([entry("a")], made.place, "1", Silent())) == ["new"]
+    assert log_file(made.place.output, "a").read_text().startswith("$ lmi-compile build --model m")

@@ -1,0 +1,31 @@
+"""Artifacts without meaning, of any size, that are whole by their manifests."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+from compiler.artifact.manifest import File
+from compiler.store.digest import OCTETS, digest_bytes
+from tests.artifact import made
+
+
+def write(folder: Path, seed: int = 0, *, size: int = 400, ranks: int = 2, **changes: Any) -> Path:
+    """An artifact `tiny` in `folder`: `ranks` files of `size` random bytes, which `seed` decides, and small ones."""
+    source = random.Random(seed)
+    content = dict(made.CONTENT) | {f"weights/rank{r}.safetensors": source.randbytes(size) for r in range(ranks)}
+    for path, data in content.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    files = tuple(
+        File(path=path, media_type=OCTETS, digest=digest_bytes(data), size=len(data))
+        for path, data in sorted(content.items())
+    )
+    (folder / "manifest.json").write_bytes(made.manifest(files=files, **changes).to_bytes())
+    return folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file below `folder` by its path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -1,0 +1,78 @@
+"""What can go wrong between a client and a server, at random: right bytes or an error of ours, nothing else."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from compiler.errors import LmiCompileError
+from compiler.registry import promote, pull, push
+from compiler.store.objects import s3
+from tests.faults import FAULTS, Proxy, Request, proxy
+from tests.registry.artifacts import content, write
+
+
+@pytest.fixture
+def between(rclone_endpoint: str, rclone_store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    del rclone_store  # sets the environment, in which the endpoint is replaced
+    monkeypatch.setattr("time.sleep", lambda _: None)  # of retries
+    with proxy(rclone_endpoint) as running:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", running.url)
+        yield running
+
+
+def there_and_back(artifact: Path, uri: str, out: Path) -> None:
+    push(artifact, uri)
+    pull(uri, out)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_fault_now_and_then_is_survived(between: Proxy, rclone_store: str, tmp_path: Path, fault: str) -> None:
+    artifact = write(tmp_path / "a", size=3000)
+    between.faults = lambda request: fault if request.number % 4 == 3 else None
+    push(artifact, f"{rclone_store}tiny@1")
+    promote(f"{rclone_store}tiny@1")
+    pull(f"{rclone_store}tiny", tmp_path / "out")
+    assert content(tmp_path / "out") == content(artifact)
+    assert between.broken[fault] > 3
+
+
+def test_what_is_always_wrong_is_an_error_and_nothing_is_lost(
+    between: Proxy, rclone_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "_BODY_TRIES", 2)
+    artifact = write(tmp_path / "a", 1)
+    push(artifact, f"{rclone_store}tiny@1")
+    pull(f"{rclone_store}tiny@1", tmp_path / "out")
+    for seed, fault in enumerate(("slow-down", "reset", "truncated", "wrong-down", "wrong-up"), 2):
+        other = write(tmp_path / fault, seed)
+        between.faults = lambda request, fault=fault: fault if "weights" in request.path else None  # type: ignore[misc]
+        with pytest.raises(LmiCompileError) as caught:
+            there_and_back(other, f"{rclone_store}tiny@{seed}", tmp_path / "out")
+        assert caught.value.hint, fault
+        assert content(tmp_path / "out") == content(artifact)
+
+
+def test_many_faults(between: Proxy, rclone_store: str, tmp_path: Path) -> None:
+    """A smaller one of benchmarks/faults.py."""
+    source = random.Random(5)
+
+    def faults(request: Request) -> str | None:
+        return source.choice(FAULTS) if source.random() < 0.25 else None
+
+    between.faults = faults
+    whole = 0
+    for round_ in range(6):
+        artifact = write(tmp_path / f"a{round_}", round_, size=2000)
+        try:
+            push(artifact, f"{rclone_store}tiny@{round_}")
+            pull(f"{rclone_store}tiny@{round_}", tmp_path / "out")
+        except LmiCompileError:
+            continue
+        whole += 1
+        assert content(tmp_path / "out") == content(artifact)
+    assert whole > 0
+    assert between.broken.total() > 30

@@ -1,0 +1,86 @@
+"""The command in a process of its own, with a really compiled artifact."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compiler.lmi.schema import Answer, Parameters, Request, parse_answer, parse_lines
+from compiler.runtime.generate import load
+from compiler.runtime.params import GenerationParams
+
+PROMPTS = ["x", "a prompt that is longer", "sixteen letters!"]
+
+
+@pytest.fixture(scope="module")
+def artifact(tiny_artifact: Callable[[str, int], Path]) -> Path:
+    return tiny_artifact("mixtral", 2)
+
+
+@pytest.fixture
+def server(artifact: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process and its address."""
+    command = [sys.executable, "-m", "compiler", "serve", str(artifact), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert " on http://" in line, process.stderr.read() if process.stderr else ""
+        yield process, line.split()[-1]
+        process.kill()
+
+
+def _ask(url: str, request: Request) -> Any:
+    body = json.dumps(request.to_json()).encode()
+    return urllib.request.urlopen(urllib.request.Request(f"{url}/invocations", body))  # noqa: S310 - our own server
+
+
+def test_answers_are_those_of_the_model_and_sigterm_ends_it(
+    server: tuple[subprocess.Popen[str], str], artifact: Path
+) -> None:
+    process, url = server
+    with urllib.request.urlopen(f"{url}/ping") as ping:  # noqa: S310
+        assert ping.status == 200
+    parameters = Parameters(max_new_tokens=12, details=True)
+
+    def whole(prompt: str) -> Answer:
+        with _ask(url, Request(prompt, parameters)) as answer:
+            return parse_answer(answer.read())
+
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(whole, PROMPTS))
+    with _ask(url, Request(PROMPTS[1], parameters, stream=True)) as answer:
+        lines = list(parse_lines(answer))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+
+    with load(artifact) as model:
+        expected = model.generate(PROMPTS, GenerationParams(max_new_tokens=12))
+    for told, completion in zip(answers, expected, strict=True):
+        assert told.details is not None
+        assert told.details.tokens is not None
+        assert [token.id for token in told.details.tokens] == [token.id for token in completion.tokens]
+        assert told.generated_text == completion.text
+        assert told.details.finish_reason == completion.finish_reason
+    assert "".join(line.token.text for line in lines) == expected[1].text
+    assert lines[-1].answer is not None
+    assert lines[-1].answer.generated_text == expected[1].text
+
+
+def test_what_is_under_way_at_sigterm_is_answered(server: tuple[subprocess.Popen[str], str]) -> None:
+    process, url = server
+    with _ask(url, Request("x", Parameters(max_new_tokens=100), stream=True)) as answer:
+        first = answer.readline()
+        process.send_signal(signal.SIGTERM)
+        lines = list(parse_lines([first, *answer]))
+    assert process.wait(60) == 0
+    assert lines[-1].answer is not None
+    assert not lines[-1].error

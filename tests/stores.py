@@ -1,0 +1,61 @@
+"""Fixtures: stores for tests, in a folder, on moto, on rclone; each test gets an empty one. For conftest.py files."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from tests import servers
+
+
+@pytest.fixture(scope="session")
+def moto_endpoint() -> Iterator[str]:
+    with servers.moto() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def rclone_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with servers.rclone(tmp_path_factory.mktemp("rclone")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LMI_COMPILE_CACHE", str(tmp_path / "cache-of-the-tests"))
+    monkeypatch.setenv("LMI_COMPILE_USER", "somebody")
+
+
+@pytest.fixture
+def moto_store(moto_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """URI of an empty store on a server that honours conditions."""
+    _use(moto_endpoint, monkeypatch, tmp_path)
+    boto3.client("s3").create_bucket(Bucket=servers.BUCKET)
+    return f"s3://{servers.BUCKET}/{secrets.token_hex(4)}/"
+
+
+@pytest.fixture
+def rclone_store(rclone_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """URI of an empty store on a server that checks signatures and MD5, and ignores conditions."""
+    _use(rclone_endpoint, monkeypatch, tmp_path)
+    return f"s3://{servers.BUCKET}/{secrets.token_hex(4)}/"
+
+
+@pytest.fixture
+def local_store(tmp_path: Path) -> str:
+    return f"{tmp_path}/store/"
+
+
+@pytest.fixture(params=["local", "moto", "rclone"])
+def store(request: pytest.FixtureRequest) -> str:
+    uri: str = request.getfixturevalue(f"{request.param}_store")
+    return uri
+
+
+def _use(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in servers.environment(endpoint, tmp_path).items():
+        monkeypatch.setenv(name, value)

@@ -1,0 +1,142 @@
+"""The README's table of what is supported, made from the recipes: `python -m tests.support_table` prints it.
+
+Outcomes are those of plans at the sizes of published checkpoints. The last column is measured: each tiny checkpoint of
+the recipe is converted in float32 for TensorRT-LLM, and its ranks are judged against the logits of the source.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import recipes
+from compiler import targets
+from compiler.errors import RefusedError
+from compiler.ir.config import ModelConfig
+from compiler.ir.limits import limits_for
+from compiler.pipeline import convert_to
+from compiler.requests import PlanRequest
+from compiler.stages.plan import Ask
+from compiler.targets import PLAIN, TargetOptions
+from tests import published
+from tests.tiny import TINY, recipe_of, write_checkpoint
+
+TPS = (1, 2, 4, 8)
+BEGIN, END = "<!-- python -m tests.support_table -->", "<!-- end of the table -->"
+VERSIONS = {"trtllm": ("0.12.0", "0.21.0")}
+"""By target, the versions that are tried in this order; elsewhere there is one."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`version`: the first that takes the model, "" where the target has none; `reason`: where it is refused."""
+
+    version: str
+    reason: str
+
+
+@cache
+def outcome(model: str, target: str, tp: int) -> Outcome:
+    """What is said to the published checkpoint `model` when it is planned."""
+    config = _config(model)
+    reason = ""
+    for version in VERSIONS.get(target, ("",)):
+        try:
+            targets.load(target).check(config, tp, replace(PLAIN, version=version), limits_for(config, None, 8))
+        except RefusedError as error:
+            reason = error.message
+        else:
+            return Outcome(version, "")
+    return Outcome("", reason)
+
+
+@cache
+def _config(model: str) -> ModelConfig:
+    hf = published.CONFIGS[model]
+    return recipes.for_config(hf)[1].resolve(hf, None).model_config(hf, None)
+
+
+def rows() -> Iterator[tuple[str, ...]]:
+    """Recipe, published model, and for each target the tp that it takes, and from which version on."""
+    for model in sorted(published.CONFIGS, key=lambda name: (_recipe(name), name)):
+        found = {(t, tp): outcome(model, t, tp) for t in targets.available() for tp in TPS}
+        cells = []
+        for target in targets.available():
+            works = [str(tp) for tp in TPS if not found[target, tp].reason]
+            versions = {found[target, tp].version for tp in TPS if not found[target, tp].reason}
+            since = f" ({min(versions)})" if versions - {""} else ""
+            cells.append(" ".join(works) + since if works else "no")
+        yield (f"`{_recipe(model)}`", model, *cells)
+
+
+def refusals() -> list[str]:
+    """Every refusal in a line: model, tp, targets, reason."""
+    lines = []
+    for model in sorted(published.CONFIGS):
+        for tp in TPS:
+            said = {target: outcome(model, target, tp).reason for target in targets.available()}
+            for reason in sorted(set(said.values()) - {""}):
+                by = ", ".join(target for target, found in said.items() if found == reason)
+                lines.append(f"- {model} at tp {tp} ({by}): {reason}")
+    return lines
+
+
+def judged(recipe: str, folder: Path) -> str:
+    """The largest error of the judged ranks over the tiny cases of a recipe, relative to the largest logit."""
+    import numpy as np
+    import torch
+
+    from tests import reference
+
+    tokens = np.random.default_rng(1).integers(0, 250, 24)
+    worst, ranks = 0.0, set[int]()
+    for case in (case for case in TINY if recipe_of(case) == recipe):
+        checkpoint = folder / case.replace("/", "-")
+        write_checkpoint(case, checkpoint)
+        expected = reference.logits(checkpoint, torch.from_numpy(tokens)[None], torch.float32)[0].numpy()
+        for tp in TPS:
+            out = folder / f"{checkpoint.name}-tp{tp}"
+            ask = Ask(tp=tp, dtype="float32", options=TargetOptions(version="0.21.0"))
+            try:
+                plan = convert_to(
+                    PlanRequest(model=str(checkpoint), recipes=recipes, target="trtllm", ask=ask, cache=folder), out
+                )
+            except RefusedError:
+                continue
+            judge = targets.load("trtllm").logits
+            assert judge is not None
+            error = np.abs(judge(out, plan.config, tokens, 1 << 30) - expected).max() / np.abs(expected).max()
+            worst, ranks = max(worst, float(error)), ranks | {tp}
+    return f"{worst:.0e} (tp {' '.join(map(str, sorted(ranks)))})" if ranks else "refused"
+
+
+def table(errors: dict[str, str]) -> str:
+    """Markdown; `errors` by recipe, as `judged` says them."""
+    heads = ("recipe", "published model", *(f"`{name}`: tp" for name in targets.available()), "judged error")
+    lines = [heads, tuple("---" for _ in heads)]
+    lines += [(*row, errors[row[0].strip("`")]) for row in rows()]
+    return "\n".join([BEGIN, *(f"| {' | '.join(line)} |" for line in lines), "", *refusals(), END])
+
+
+def _recipe(model: str) -> str:
+    return recipes.for_config(published.CONFIGS[model])[0]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        errors = {name: judged(name, Path(folder)) for name in recipes.available()}
+    print(table(errors))
+
+
+def in_text(text: str) -> tuple[str, dict[str, str]]:
+    """The table that stands in a text, and its column of measured errors by recipe."""
+    found = text[text.index(BEGIN) : text.index(END) + len(END)]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in found.splitlines() if line[:1] == "|"]
+    return found, {row[0].strip("`"): row[-1] for row in cells[2:]}
+
+
+if __name__ == "__main__":
+    main()
