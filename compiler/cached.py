@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from compiler.report import amount
 from compiler.stages.compile import inputs_of
 from compiler.stages.convert import convert
 from compiler.store.cache import StageCache, key_of
+from compiler.store.crc import crc32
 from compiler.store.digest import digest_json
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def converted(job: Job, prepared: Prepared, source: str) -> Converted:
 
 
 def run_convert(
-    prepared: Prepared, folder: Path, max_memory: int, report: Report, crc: Crc32 | None = zlib.crc32
+    prepared: Prepared, folder: Path, max_memory: int, report: Report, crc: Crc32 | None = crc32
 ) -> list[Descriptor]:
     """Rank files and small files of the plan into `folder`; descriptors of the rank files. `crc`: see `RankFile`."""
     done = convert(

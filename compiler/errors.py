@@ -4,7 +4,8 @@
     ├── UsageError                     2   the command line asks for something that does not exist
     ├── SourceError                    3   the model cannot be found, reached or read
     │   ├── CheckpointError                a shard is missing, truncated, or its header lies
-    │   └── TokenizerError                 text is needed and there is no tokenizer
+    │   ├── TokenizerError                 text is needed and there is no tokenizer
+    │   └── CalibrationError               the calibration text is empty, too short, or not this model's
     ├── RefusedError                   4   the model is fine, what is asked of it is not possible
     │   ├── UnknownArchitecture            no recipe reads it
     │   ├── ParallelError                  this tp cannot split it
@@ -56,6 +57,10 @@ class CheckpointError(SourceError):
 
 
 class TokenizerError(SourceError):
+    pass
+
+
+class CalibrationError(SourceError):
     pass
 
 

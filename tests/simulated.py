@@ -13,7 +13,7 @@ from compiler.decoder.rotary import tables
 from compiler.ir.config import ModelConfig
 from compiler.ir.limits import Limits
 from compiler.targets.inductor.graph import Segment
-from compiler.targets.inductor.segments import SegmentSpec, input_names, phase_for, segment_names, specs
+from compiler.targets.inductor.segments import Products, SegmentSpec, input_names, phase_for, segment_names, specs
 
 Run = Callable[[SegmentSpec, Sequence[Tensor]], Tensor]
 
@@ -35,10 +35,11 @@ class SimulatedRanks:
         batch: int,
         positions: int,
         run: Run = run_eagerly,
+        products: Products = "float",
     ) -> None:
         self.config, self.run = config, run
         self.dtype = ranks[0]["embed.weight"].dtype
-        found = specs(config, len(ranks), str(self.dtype).removeprefix("torch."), Limits(positions, batch))
+        found = specs(config, len(ranks), str(self.dtype).removeprefix("torch."), Limits(positions, batch), products)
         self.specs = {spec.name: spec for spec in found}
         kv_heads = max(config.kv_heads // len(ranks), 1)
         cache = (batch, positions + 1, kv_heads, config.head_dim)

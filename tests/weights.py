@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
 import recipes
 from compiler.ir.account import account
 from compiler.ir.config import ModelConfig
-from compiler.ir.lazy import Lazy, read
+from compiler.ir.lazy import Lazy, read, whole
+from compiler.ir.roles import TensorId
 from compiler.store.checkpoint import open_checkpoint
 from compiler.targets.inductor.layout import rank_plans
 
@@ -41,6 +44,24 @@ def rank_weights(checkpoint: Path, tp: int, dtype: torch.dtype = torch.float32) 
         {name: _tensor(lazy, source).to(dtype) for name, lazy in plan.tensors}
         for plan in rank_plans(config, tp, tensors, stored)
     ]
+
+
+def canonical_weights(checkpoint: Path) -> dict[TensorId, NDArray[np.float32]]:
+    """The canonical tensors of a checkpoint, one dimension an axis."""
+    opened = open_checkpoint(checkpoint)
+    _, recipe = recipes.for_config(opened.config)
+    recipe = recipe.resolve(opened.config)
+    filled = account(recipe, recipe.model_config(opened.config), opened.tensors)
+    source = _Bits(opened.files)
+    return {name: _tensor(lazy, source).float().numpy() for name, lazy in filled.tensors.items()}
+
+
+def joined(config: ModelConfig, tensors: Mapping[TensorId, NDArray[np.float32]]) -> dict[str, Tensor]:
+    """The tensors of the rank file at tp 1, from canonical ones."""
+    lazies = {t: whole(str(t), values.shape, "F32") for t, values in tensors.items()}
+    flat = {str(t): np.ascontiguousarray(values).reshape(-1).view(np.uint32) for t, values in tensors.items()}
+    (plan,) = rank_plans(config, 1, lazies, "F32")
+    return {name: torch.from_numpy(read(lazy, flat.__getitem__).view(np.float32)) for name, lazy in plan.tensors}
 
 
 class _Bits:

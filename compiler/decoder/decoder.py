@@ -6,7 +6,8 @@
     logits = head(x), the ranks' columns side by side
 
 What a segment returns is this rank's summand: the sums are the caller's. All tensors of a segment come in one mapping,
-by the names below; those of the weights are the names of the rank file without `layers.{i}.`.
+by the names below; those of the weights are the names of the rank file without `layers.{i}.`. A linear layer with a
+`scale` beside its weight is quantised (`compiler.decoder.quantised`).
 
 | name           | shape                   | dtype   | what                                                       |
 |----------------|-------------------------|---------|------------------------------------------------------------|
@@ -62,7 +63,7 @@ def attn(config: ModelConfig, window: int | None, t: Tensors, kernels: Kernels =
     cache_k, cache_v = t["cache_k"], t["cache_v"]
     kv_heads, dim = cache_k.shape[2:]
 
-    qkv = kernels.linear(_norm(config, "attn.norm", t), t["attn.qkv.weight"], t.get("attn.qkv.bias"))
+    qkv = _linear(kernels, t, "attn.qkv", _norm(config, "attn.norm", t), t.get("attn.qkv.bias"))
     heads = qkv.shape[-1] // dim - 2 * kv_heads
     q, k, v = qkv.view(batch, length, -1, dim).split((heads, kv_heads, kv_heads), dim=2)
     if config.qk_norm:
@@ -81,7 +82,7 @@ def attn(config: ModelConfig, window: int | None, t: Tensors, kernels: Kernels =
     if config.position == "alibi":
         bias = bias + alibi(t["alibi.slopes"], positions, t["key_positions"], x.dtype)
     y = attend(q, keys, values, bias)
-    return kernels.linear(y.flatten(2), t["attn.o.weight"], _once(t, "attn.o.bias"))
+    return _linear(kernels, t, "attn.o", y.flatten(2), _once(t, "attn.o.bias"))
 
 
 def mlp(config: ModelConfig, kind: LayerKind, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
@@ -91,8 +92,8 @@ def mlp(config: ModelConfig, kind: LayerKind, t: Tensors, kernels: Kernels = PLA
         case "gated":
             return _gated_mlp(config, "mlp", y, t, kernels)
         case "plain":
-            inner = ACTIVATIONS[config.activation](kernels.linear(y, t["mlp.up.weight"], t.get("mlp.up.bias")))
-            return kernels.linear(inner, t["mlp.down.weight"], _once(t, "mlp.down.bias"))
+            inner = ACTIVATIONS[config.activation](_linear(kernels, t, "mlp.up", y, t.get("mlp.up.bias")))
+            return _linear(kernels, t, "mlp.down", inner, _once(t, "mlp.down.bias"))
         case "moe":
             out = _moe(config, y, t, kernels)
             if config.shared_ffn:
@@ -116,22 +117,32 @@ def _norm(config: ModelConfig, role: str, t: Tensors) -> Tensor:
     return normalize(config.norm, t["x"], t[f"{role}.weight"], t.get(f"{role}.bias"), config.norm_eps)
 
 
+def _linear(kernels: Kernels, t: Tensors, name: str, x: Tensor, bias: Tensor | None) -> Tensor:
+    """The product with the weight `name`, which is quantised where it has a scale."""
+    weight, scale = t[f"{name}.weight"], t.get(f"{name}.scale")
+    return kernels.linear(x, weight, bias) if scale is None else kernels.quantised(x, weight, scale, bias)
+
+
 def _once(t: Tensors, name: str) -> Tensor | None:
     """The bias of a product whose summands are on several ranks: all of it on rank 0, nothing elsewhere."""
     return t[name] * t["first"] if name in t else None
 
 
 def _gated_mlp(config: ModelConfig, role: str, y: Tensor, t: Tensors, kernels: Kernels) -> Tensor:
-    fused = kernels.linear(y, t[f"{role}.gate_up.weight"], t.get(f"{role}.gate_up.bias"))
-    inner = gated(fused, config.activation)
-    return kernels.linear(inner, t[f"{role}.down.weight"], _once(t, f"{role}.down.bias"))
+    inner = gated(_linear(kernels, t, f"{role}.gate_up", y, t.get(f"{role}.gate_up.bias")), config.activation)
+    return _linear(kernels, t, f"{role}.down", inner, _once(t, f"{role}.down.bias"))
 
 
 def _moe(config: ModelConfig, y: Tensor, t: Tensors, kernels: Kernels) -> Tensor:
     tokens = y.flatten(0, 1)
     logits = kernels.linear(tokens, t["moe.router.weight"], None)
     chosen, share = route(logits, config.experts_per_token, renormalize=config.renormalize_experts)
-    out = kernels.experts(tokens, chosen, share, t["moe.gate_up.weight"], t["moe.down.weight"], config.activation)
+    gate_up, down = t["moe.gate_up.weight"], t["moe.down.weight"]
+    if "moe.down.scale" in t:
+        scales = t["moe.gate_up.scale"], t["moe.down.scale"]
+        out = kernels.quantised_experts(tokens, chosen, share, gate_up, scales[0], down, scales[1], config.activation)
+    else:
+        out = kernels.experts(tokens, chosen, share, gate_up, down, config.activation)
     return out.view_as(y)
 
 

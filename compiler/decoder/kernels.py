@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from compiler.decoder.moe import Experts, loop
+from compiler.decoder.quantised import QuantisedExperts, QuantisedLinear, experts, weight_only
 
 Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """x [..., in], weight [out, in], bias [out] or None -> [..., out] of the dtype of x."""
@@ -16,8 +17,12 @@ Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 @dataclass(frozen=True)
 class Kernels:
+    """`quantised` computes the layers with int8 weights: which of the two forms is the scheme's choice."""
+
     linear: Linear = F.linear
     experts: Experts = loop
+    quantised: QuantisedLinear = weight_only
+    quantised_experts: QuantisedExperts = field(default_factory=lambda: experts(weight_only))
 
 
 PLAIN = Kernels()

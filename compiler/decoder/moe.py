@@ -31,10 +31,15 @@ def route(logits: Tensor, k: int, *, renormalize: bool) -> tuple[Tensor, Tensor]
 
 def loop(x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation) -> Tensor:
     """Expert by expert over the tokens that chose it; see `Experts` for the shapes. Sums in float32."""
+    return loop_over(x, chosen, share, gate_up.shape[0], lambda y, e: _expert(y, gate_up[e], down[e], kind))
+
+
+def loop_over(x: Tensor, chosen: Tensor, share: Tensor, experts: int, run: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """`loop` for any `run(tokens [n, H], expert) -> [n, H]`; n may be 0."""
     total = torch.zeros_like(x, dtype=torch.float32)
-    for expert in range(gate_up.shape[0]):
+    for expert in range(experts):
         token, slot = torch.where(chosen == expert)
-        y = _expert(x[token], gate_up[expert], down[expert], kind)
+        y = run(x[token], expert)
         total = total.index_add(0, token, y.float() * share[token, slot, None])
     return total.to(x.dtype)
 

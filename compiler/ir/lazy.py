@@ -43,11 +43,23 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
+class Quantise:
+    """round(W * columns * steps) as int8, of a tensor [..., out, in] (`quant/int8.py`).
+
+    `steps` [..., out]: integers a unit, row by row. `columns` [..., in]: what smoothing multiplies columns by; None: 1.
+    Both float32.
+    """
+
+    steps: Lazy
+    columns: Lazy | None
+
+
+@dataclass(frozen=True, slots=True)
 class Lazy:
     """`shape` and `dtype` of a tensor to come, and the pieces that fill it (they never overlap).
 
     Raw bits move where `dtype == source_dtype` and `fold` is empty; otherwise the values change on the way: `fold`
-    names a step of `quant/fold.py` that is applied to them, and then they are cast.
+    names a step of `quant/fold.py` that is applied to them, and then they are cast; or they are quantised.
     """
 
     shape: tuple[int, ...]
@@ -55,6 +67,7 @@ class Lazy:
     source_dtype: str
     pieces: tuple[Piece, ...]
     fold: Fold = ""
+    quantise: Quantise | None = None
 
     @property
     def nbytes(self) -> int:

@@ -61,9 +61,22 @@ ROLES: dict[str, Role] = {
 }
 
 
+def linear_axes(role: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Axes of a linear layer's weight: (experts or nothing, output, input)."""
+    axes, out = ROLES[role].axes, ROLES[role].bias_axes
+    if out and axes[: len(out)] == out:
+        return (), out, axes[len(out) :]
+    *lead, rows, columns = axes
+    return tuple(lead), (rows,), (columns,)
+
+
 @dataclass(frozen=True, order=True)
 class TensorId:
-    """One canonical tensor: `layers.3.attn.q.weight` is TensorId("attn.q", "weight", 3)."""
+    """One canonical tensor: `layers.3.attn.q.weight` is TensorId("attn.q", "weight", 3).
+
+    Besides weight and bias, the parts of a quantised linear layer: `steps` and `scale` for every row, `columns` for
+    every column (see `lazy.Quantise`).
+    """
 
     role: str
     part: str = "weight"
@@ -75,8 +88,17 @@ class TensorId:
 
     @property
     def axes(self) -> tuple[str, ...]:
-        role = ROLES[self.role]
-        return role.axes if self.part == "weight" else role.bias_axes
+        match self.part:
+            case "weight":
+                return ROLES[self.role].axes
+            case "bias":
+                return ROLES[self.role].bias_axes
+            case "columns":
+                lead, _, columns = linear_axes(self.role)
+                return lead + columns
+            case _:
+                lead, rows, _ = linear_axes(self.role)
+                return lead + rows
 
 
 def axis_sizes(config: ModelConfig) -> dict[str, int]:

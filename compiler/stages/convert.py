@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import threading
-import zlib
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import replace
@@ -23,7 +22,9 @@ import numpy as np
 from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError
 from compiler.ir.lazy import ITEMSIZE
 from compiler.quant.fold import fold
+from compiler.quant.rounding import Rounding
 from compiler.store.cast import CASTABLE, cast_bits
+from compiler.store.crc import crc32
 from compiler.store.direct import COUNT, PADDING, Ring
 from compiler.store.gather import Cut, Gather
 from compiler.store.writer import RankFile, check_space, file_order
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from compiler.ir.lazy import Lazy, RankPlan
+    from compiler.ir.lazy import Lazy, Quantise, RankPlan
     from compiler.store.checkpoint import Checkpoint
     from compiler.store.digest import Descriptor
     from compiler.store.gather import Block
@@ -56,7 +57,7 @@ def convert(
     max_memory: int = 1 << 30,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-    crc: Crc32 | None = zlib.crc32,
+    crc: Crc32 | None = crc32,
 ) -> list[Descriptor]:
     """Write the rank files of `plans` into the folder `out`; their descriptors in the order of `plans`.
 
@@ -82,10 +83,7 @@ def convert(
                 progress(done, total)
 
     with ExitStack() as stack:
-        sources = {path: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in checkpoint.files}
-        for descriptor in sources.values():
-            stack.callback(os.close, descriptor)
-        files = {tensor.name: sources[tensor.file] for tensor in checkpoint.tensors.values() if tensor.file}
+        files = stack.enter_context(checkpoint.opened())
         writers = [
             stack.enter_context(RankFile(out / plan.file, [(name, t.dtype, t.shape) for name, t in tensors], crc))
             for plan, tensors in zip(plans, ordered, strict=True)
@@ -115,10 +113,11 @@ def _write(
     stop: threading.Event,
 ) -> None:
     """Write some ranks, in step. `stop` is looked at between blocks: a thread of another rank has failed."""
-    uncast = np.empty(0, np.uint8)
+    raw = np.empty(0, np.uint8)
+    rounding: dict[int, tuple[Cut, Rounding]] = {}
     with Ring(limit) as ring:
         for blocks in zip_longest(*(_blocks(plan, limit) for plan in plans)):
-            for writer, item in zip(writers, blocks, strict=True):
+            for rank, (writer, item) in enumerate(zip(writers, blocks, strict=True)):
                 if item is None:
                     continue
                 if stop.is_set():
@@ -131,11 +130,15 @@ def _write(
                 if tensor.dtype == tensor.source_dtype and not tensor.fold:
                     gather.fill(cut, block, target.reshape(block.shape))
                 else:
-                    if not uncast.size:
-                        uncast = np.empty(limit, np.uint8)
-                    source = _bits(uncast, tensor.source_dtype, count)
+                    if not raw.size:
+                        raw = np.empty(limit, np.uint8)
+                    source = _bits(raw, tensor.source_dtype, count)
                     gather.fill(cut, block, source.reshape(block.shape))
-                    if tensor.fold:
+                    if tensor.quantise:
+                        if rank not in rounding or rounding[rank][0] is not cut:
+                            rounding[rank] = cut, _rounding(tensor.quantise, gather, limit)
+                        target[:] = _quantised(tensor, source, rounding[rank][1], block).view(target.dtype)
+                    elif tensor.fold:
                         target[:] = _folded(tensor, source).reshape(-1)
                     else:
                         cast_bits(source, tensor.source_dtype, target, tensor.dtype)
@@ -155,7 +158,7 @@ def _blocks(plan: Sequence[tuple[str, Lazy]], limit: int) -> Iterator[tuple[Cut,
 
 def _width(tensor: Lazy) -> int:
     """Bytes of buffers that an element takes at the widest. A fold computes in float32, with float64 squares."""
-    return _FOLD_WIDTH if tensor.fold else max(ITEMSIZE[tensor.dtype], ITEMSIZE[tensor.source_dtype])
+    return _FOLD_WIDTH if tensor.fold or tensor.quantise else max(ITEMSIZE[tensor.dtype], ITEMSIZE[tensor.source_dtype])
 
 
 def _folded(tensor: Lazy, source: np.ndarray) -> np.ndarray:
@@ -172,6 +175,27 @@ def _folded(tensor: Lazy, source: np.ndarray) -> np.ndarray:
 
     values = cast(source, tensor.source_dtype, "F32").view(np.float32).reshape(-1, tensor.shape[-1])
     return cast(fold(tensor.fold, values, rounded).view(np.uint32), "F32", tensor.dtype)
+
+
+def _rounding(step: Quantise, gather: Gather, limit: int) -> Rounding:
+    """The vectors of a quantised tensor: small, and read whole."""
+
+    def vector(tensor: Lazy) -> np.ndarray:
+        out, cut = np.empty(tensor.shape, np.uint32), Cut(tensor, limit)
+        for block in cut.blocks():
+            place = tuple(slice(b, b + n) for b, n in zip(block.begin, block.shape, strict=True))
+            part = np.empty(block.shape, np.uint32)
+            gather.fill(cut, block, part)
+            out[place] = part
+        return out.view(np.float32)
+
+    return Rounding(vector(step.steps), None if step.columns is None else vector(step.columns))
+
+
+def _quantised(tensor: Lazy, source: np.ndarray, rounding: Rounding, block: Block) -> np.ndarray:
+    values = np.empty(source.size, np.uint32)
+    cast_bits(source, tensor.source_dtype, values, "F32")
+    return rounding.apply(values.view(np.float32).reshape(block.shape), block.begin).reshape(-1)
 
 
 def _bits(buffer: np.ndarray, dtype: str, count: int) -> np.ndarray:
@@ -208,7 +232,8 @@ def _check(plans: Sequence[RankPlan], checkpoint: Checkpoint) -> None:
     for plan in plans:
         for name, tensor in plan.tensors:
             changes = tensor.fold or tensor.dtype != tensor.source_dtype
-            if changes and not {tensor.dtype, tensor.source_dtype} <= set(CASTABLE):
+            dtypes = {tensor.source_dtype} if tensor.quantise else {tensor.dtype, tensor.source_dtype}
+            if changes and not dtypes <= set(CASTABLE):
                 raise RefusedError(
                     f"`{name}`: no cast from {tensor.source_dtype} to {tensor.dtype}",
                     hint=f"casts are between {', '.join(CASTABLE)}; keep the dtype of the checkpoint",

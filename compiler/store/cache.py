@@ -2,10 +2,12 @@
 
     CACHE/stages/<stage>/<key>/     result.json and the files of one finished run, all read-only
     CACHE/work/<stage>-<key>/       a run that is being made; whoever holds the lock on this folder makes it
+    CACHE/partial/<stage>-<key>/    what a stage that can go on after a kill has done so far
     CACHE/digests.jsonl             memo of file digests (store/digest.py)
 
 The key is the sha256 of the canonical JSON of a dataclass of inputs: what is not a field cannot matter. A run
-is made in `work`, under a lock, written through to disk and renamed: an entry is whole or not there.
+is made in `work`, under a lock, written through to disk and renamed: an entry is whole or not there. Behind it may
+stand one that a team shares (remote.py).
 """
 
 from __future__ import annotations
@@ -100,7 +102,8 @@ class StageCache:
     def __init__(
         self, root: Path, *, warn: Callable[[str], None], rehash: bool = False, remote: RemoteCache | None = None
     ) -> None:
-        self.root, self.work, self.remote = root, root / "work", remote
+        self.root, self.work, self.partial = root, root / "work", root / "partial"
+        self.remote = remote
         self.memo = DigestMemo(root / "digests.jsonl")
         self._warn, self._rehash = warn, rehash
 
@@ -179,6 +182,7 @@ class StageCache:
         total = sum(line.nbytes for line in self.stored())
         for folder in sorted(self.root.glob("stages/*/*")):
             self._discard(folder)
+        remove_folder(self.partial)
         self.sweep()
         return total
 

@@ -11,6 +11,8 @@ A folder holds its weights in one of four forms; the first that is there counts:
 from __future__ import annotations
 
 import json
+import os
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -21,7 +23,7 @@ from compiler.ir.lazy import ITEMSIZE
 from compiler.store.header import Entry, HeaderError, read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -58,6 +60,15 @@ class Checkpoint:
     @property
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    @contextmanager
+    def opened(self) -> Iterator[dict[str, int]]:
+        """By tensor name, a descriptor of the file it is in, open for reading."""
+        with ExitStack() as stack:
+            files = {path: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in self.files}
+            for descriptor in files.values():
+                stack.callback(os.close, descriptor)
+            yield {tensor.name: files[tensor.file] for tensor in self.tensors.values() if tensor.file}
 
 
 def read_config(folder: Path) -> dict[str, Any]:

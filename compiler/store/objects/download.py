@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from compiler.errors import ArtifactError
-from compiler.store.objects.flow import PART, Flow, pieces
+from compiler.store.objects.flow import PART, Flow, in_turn, pieces
 from compiler.store.writer import disk_full, start_writeback, sync_folder
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.store.digest import Digest
+    from compiler.store.objects.flow import Job
     from compiler.store.objects.types import ObjectStore
 
 _ROUNDS = 3
@@ -68,7 +69,7 @@ def download_files(
         flow = Flow(progress)
         fetches = [_Fetch(store, file, flow, count) for file in left]
         try:
-            flow.run((job for fetch in fetches for job in fetch.jobs(local)), threads)
+            flow.run(in_turn(fetch.jobs(local) for fetch in fetches), threads)
         finally:
             for fetch in fetches:
                 fetch.close()
@@ -100,7 +101,7 @@ class _Fetch:
         self._part = file.path.with_name(file.path.name + ".part")
         self._parts = file.path.with_name(file.path.name + ".parts")
 
-    def jobs(self, local: threading.local) -> Iterator[Callable[[], None]]:
+    def jobs(self, local: threading.local) -> Iterator[Job]:
         for number in range(len(self._pieces)):
             yield partial(self._piece, number, local)
 

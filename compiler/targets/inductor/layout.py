@@ -24,6 +24,7 @@ from compiler.ir.lazy import Lazy, RankPlan
 from compiler.ir.parallel import SPLIT_AXES, spread
 from compiler.ir.roles import TensorId, axis_sizes, model_tensors
 from compiler.targets import PLAIN, TargetOptions
+from compiler.targets.inductor.quantised import quantise
 
 FUSED = {
     "attn.qkv": ("attn.q", "attn.k", "attn.v"),
@@ -66,8 +67,12 @@ def shard_size(axis: str, config: ModelConfig, tp: int) -> int:
 def rank_plans(
     config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str, _options: TargetOptions = PLAIN
 ) -> list[RankPlan]:
-    """The file of every rank. `dtype` is the one of the files, by its safetensors name (`BF16`)."""
-    return to_rank_plans(layouts(config, tp), tensors, dtype, rank_file)
+    """The file of every rank. `dtype` is the one of the files, by its safetensors name (`BF16`).
+
+    Linear layers whose `steps` are among `tensors` are quantised (`quantised.py`).
+    """
+    found = layouts(config, tp)
+    return quantise(to_rank_plans(found, tensors, dtype, rank_file), found, config, tensors, _rank_sizes(config, tp))
 
 
 def rank_file(rank: int) -> str:

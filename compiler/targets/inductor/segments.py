@@ -14,13 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from compiler.ir.config import LayerKind, ModelConfig
 from compiler.ir.lazy import whole
 from compiler.ir.limits import Limits
 from compiler.ir.roles import axis_sizes, shape_of
+from compiler.quant.groups import quantised_roles
 from compiler.targets.inductor.layout import layouts
+from compiler.targets.inductor.quantised import scale_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +54,10 @@ def phase_for(batch: int, length: int) -> str:
     return next(phase.name for phase in PHASES if phase.takes(batch, length))
 
 
+Products = Literal["float", "weight_only", "per_token"]
+"""How linear layers are computed: see `compiler.decoder.quantised` for the last two."""
+
+
 def segment_names(kind: LayerKind) -> tuple[str, str]:
     """The attention and the mlp segment of a layer of this kind."""
     return "attn" if kind.window is None else f"attn-window{kind.window}", f"mlp-{kind.mlp}"
@@ -62,6 +68,7 @@ class SegmentSpec:
     """All that a package depends on besides toolchain and device, as plain data: equal specs give equal packages.
 
     `config` has one layer of `kind` (embed and head: none) and no name. `dtype` is torch's name of it ("bfloat16").
+    `products`: how linear layers are computed, those of embed and head always in floating point.
     """
 
     segment: str
@@ -70,6 +77,7 @@ class SegmentSpec:
     kind: LayerKind | None
     tp: int
     dtype: str
+    products: Products = "float"
 
     @property
     def name(self) -> str:
@@ -96,7 +104,9 @@ class SegmentSpec:
         return cls(**{**data, **changed})
 
 
-def specs(config: ModelConfig, tp: int, dtype: str, limits: Limits) -> tuple[SegmentSpec, ...]:
+def specs(
+    config: ModelConfig, tp: int, dtype: str, limits: Limits, products: Products = "float"
+) -> tuple[SegmentSpec, ...]:
     """Every package of the model. Of the limits only the batch counts: what cannot occur is not compiled."""
     bare = replace(config, architecture="", layers=0, layer_kinds=(), dtype=dtype)
     kinds: dict[str, LayerKind | None] = {"embed": None}
@@ -108,7 +118,13 @@ def specs(config: ModelConfig, tp: int, dtype: str, limits: Limits) -> tuple[Seg
     used = {phase_for(batch, length) for batch in range(1, limits.max_batch + 1) for length in (1, 2)}
     return tuple(
         SegmentSpec(
-            segment, phase.name, replace(bare, layers=1, layer_kinds=(kind,)) if kind else bare, kind, tp, dtype
+            segment,
+            phase.name,
+            replace(bare, layers=1, layer_kinds=(kind,)) if kind else bare,
+            kind,
+            tp,
+            dtype,
+            products if kind else "float",
         )
         for segment, kind in kinds.items()
         for phase in PHASES
@@ -148,19 +164,25 @@ def input_names(spec: SegmentSpec) -> tuple[str, ...]:
 
 
 def weight_shapes(spec: SegmentSpec) -> dict[str, tuple[int, ...]]:
-    """Name in the layer, and shape on one rank, of every weight that the segment reads, in the rank file's order."""
+    """Name in the layer, and shape on one rank, of every weight that the segment reads, in the rank file's order.
+
+    A quantised layer has the scales of its rows behind its weight.
+    """
     config, reads = spec.config, _WEIGHTS[spec.part]
     if spec.part == "mlp" and config.parallel_residual:
         reads += ("attn.norm.",)
     if spec.part == "head" and config.tied:
         reads += ("embed.",)
     sizes = axis_sizes(config)
+    quantised = quantised_roles(config, config.layer_kinds[0]) if spec.products != "float" else ()
     shapes = {}
     for layout in layouts(config, spec.tp):
         name = layout.name.removeprefix("layers.0.")
         if name.startswith(reads):
             inputs = {tensor: whole(str(tensor), shape_of(tensor, sizes), "F32") for tensor in layout.inputs}
             shapes[name] = layout.to_ranks(inputs)[0].shape
+            if layout.inputs[0].part == "weight" and layout.inputs[0].role in quantised:
+                shapes[scale_of(name)] = shapes[name][:-1]
     return shapes
 
 

@@ -1,0 +1,57 @@
+"""A layer that is watched while it runs: the largest magnitude of every channel that its linear layers read and give.
+
+Weights stay in the dtype that they are stored in, and products are those of `compiler.decoder.wide`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from compiler.decoder.kernels import Kernels
+from compiler.decoder.mlp import gated
+from compiler.decoder.moe import loop_over
+from compiler.decoder.wide import product
+from compiler.ir.config import Activation
+
+
+class Recorder:
+    """`kernels` for layers whose tensors are `weights`; maxima over all their calls, by the name of the weight.
+
+    `inputs[name]` float32 [in] or [experts, in], `outputs[name]` [out] or [experts, out]. An expert that no token chose
+    has zeros.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        self.inputs: dict[str, Tensor] = {}
+        self.outputs: dict[str, Tensor] = {}
+        self.kernels = Kernels(self._linear, self._experts)
+        self._weights = weights
+        # The decoder hands over the tensors themselves: which one it is says which layer this is.
+        self._names = {id(weight): name for name, weight in weights.items()}
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return self._watched(self._names[id(weight)], None, x, weight, bias)
+
+    def _experts(
+        self, x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation
+    ) -> Tensor:
+        first, second = self._names[id(gate_up)], self._names[id(down)]
+
+        def run(tokens: Tensor, expert: int) -> Tensor:
+            inner = gated(self._watched(first, expert, tokens, gate_up, None), kind)
+            return self._watched(second, expert, inner, down, None)
+
+        return loop_over(x, chosen, share, gate_up.shape[0], run)
+
+    def _watched(self, name: str, expert: int | None, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        y = product(x, weight if expert is None else weight[expert], bias)
+        for maxima, values in ((self.inputs, x), (self.outputs, y)):
+            width = values.shape[-1]
+            kept = maxima.setdefault(name, torch.zeros(*weight.shape[:-2], width))
+            if values.numel():
+                place = kept if expert is None else kept[expert]
+                torch.maximum(place, values.reshape(-1, width).abs().amax(0), out=place)
+        return y

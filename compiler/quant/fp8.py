@@ -1,0 +1,71 @@
+"""float8 e4m3 ("fn": no infinities), on bits: 1 sign, 4 exponent (bias 7), 3 fraction bits.
+
+    exponent 0         fraction * 2^-9                       down to 2^-9
+    exponent 1 ... 15  (1 + fraction / 8) * 2^(exponent - 7) up to 448
+    0x7f, 0xff         NaN
+
+The format of Micikevicius et al. 2022 (table 1), `torch.float8_e4m3fn`, F8_E4M3 of safetensors. Encoding rounds to
+nearest, ties to even. What is larger than 448 becomes 448, as the hardware's saturating conversion does; torch's cast
+makes a NaN of what rounds past it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float32]
+Bits = NDArray[np.uint8]
+
+LARGEST = np.float32(448)
+LEAST_SCALE = np.float32(1 / (448 * 512))
+"""Of a row: below it the integers of the format would be worth less than activations can be told apart by."""
+_NAN = np.uint8(0x7F)
+
+
+def encode(values: Values) -> Bits:
+    """Bits of float32 `values`, of the same shape."""
+    wide = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    sign = (wide >> 24).astype(np.uint8) & np.uint8(0x80)
+    magnitude = wide & np.uint32(0x7FFFFFFF)
+    capped = np.minimum(magnitude, LARGEST.view(np.uint32))
+    # Normal numbers: drop 20 of 23 fraction bits (adding half, and the kept part's last bit, rounds to nearest even),
+    # and 120 of the exponent's bias.
+    normal = ((capped + np.uint32(0x7FFFF) + ((capped >> 20) & 1)) >> 20) - np.uint32(120 << 3)
+    # Below 2^-6: a multiple of 2^-9, whose integer is the bits.
+    small = np.rint(capped.view(np.float32) * np.float32(512)).astype(np.uint32)
+    bits = np.where(capped < np.uint32(0x3C800000), small, normal).astype(np.uint8)
+    nan = magnitude > np.uint32(0x7F800000)
+    encoded: Bits = np.where(nan, _NAN, bits) | sign
+    return encoded
+
+
+def decode(bits: Bits) -> Values:
+    """The float32 values of `bits`, of the same shape."""
+    return _TABLE[bits]
+
+
+def tensor_scale(largest: float) -> np.float32:
+    """What 1.0 in float8 is worth: one for a tensor whose largest magnitude is `largest`. TensorRT-LLM's
+    `weights_scaling_factor` and `activation_scaling_factor`.
+    """
+    return np.float32(max(largest, float(np.finfo(np.float32).tiny) * 448)) / LARGEST
+
+
+def channel_scales(maxima: Values) -> Values:
+    """What 1.0 in float8 is worth in every row, from the largest |W| of each: [out] -> [out]. TensorRT-LLM's
+    `per_channel_scale` of FP8_PER_CHANNEL_PER_TOKEN, which has the same least value.
+    """
+    scales: Values = np.maximum(maxima / LARGEST, LEAST_SCALE)
+    return scales
+
+
+def _table() -> Values:
+    codes = np.arange(256, dtype=np.int32)
+    exponent, fraction = (codes >> 3) & 15, (codes & 7).astype(np.float64)
+    values = np.where(exponent == 0, fraction / 512, (1 + fraction / 8) * 2.0 ** (exponent - 7.0))
+    values[[0x7F, 0xFF]] = np.nan
+    return np.where(codes & 128, -values, values).astype(np.float32)
+
+
+_TABLE = _table()

@@ -1,0 +1,226 @@
+"""What quantisation has done to a model, measured on its rank files, as they will be run.
+
+    float     x ──attn──mlp──> x ──attn──mlp──> ... ──head──> p     the checkpoint, one layer at a time
+                │    │         │    │
+    files       attn mlp       attn mlp                             each part on the float model's x: its own error
+    files     y ──attn──mlp──> y ──attn──mlp──> ... ──head──> q     and on its own: what all of it adds up to
+
+Every rank computes from its own file, by the names and with the scales that stand there; summands are added up and
+columns laid side by side as the ranks will do. Nothing of the layout is asked: what was packed, split or scaled wrongly
+stays wrong, and since each part is given the float model's own input, the part that is wrong is the one that shows.
+
+Both sides compute in float32: what is measured is quantisation, not the rounding of the dtype.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from math import exp, inf, isfinite
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compiler.errors import NumericsError
+from compiler.stages.stored import RankFile, StoredModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from compiler.decoder.kernels import Kernels
+    from compiler.ir.config import Activation
+    from compiler.quant.schemes import Tolerance
+    from compiler.stages.samples import Samples
+
+VERSION = 1
+SAMPLES, LENGTH = 8, 256
+
+
+@dataclass(frozen=True)
+class PartError:
+    """Of `layers.{i}.attn` or `.mlp`: |files - float| / |float| and the cosine, over all tokens; `channel`: the output
+    that is furthest off.
+    """
+
+    name: str
+    relative: float
+    cosine: float
+    channel: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`kl`: mean over positions of KL(float || files), in nats. Perplexities are of the next token of `text`."""
+
+    parts: tuple[PartError, ...]
+    tokens: int
+    text: str
+    kl: float
+    top1_agreement: float
+    perplexity_float: float
+    perplexity: float
+
+    @property
+    def increase(self) -> float:
+        """Of the perplexity, as a share."""
+        return self.perplexity / self.perplexity_float - 1
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "perplexity_increase": self.increase}
+
+
+def measure(
+    model: StoredModel,
+    ranks: Sequence[Path],
+    kernels: Kernels,
+    samples: Samples,
+    progress: Callable[[int, int], None] | None = None,
+) -> Verdict:
+    """Run `samples` through the checkpoint and through the rank files.
+
+    `kernels`: how quantised layers of the files are computed; floating-point products are replaced. `progress(tokens x
+    layers done, in all)`. Memory: a layer of both, and what the samples take, twice.
+    """
+    import torch
+
+    with torch.no_grad():
+        files = [RankFile(path, rank, model.config) for rank, path in enumerate(ranks)]
+        return _measure(model, files, _wide(kernels), samples, progress)
+
+
+def judge(verdict: Verdict, tolerance: Tolerance) -> None:
+    """Raises NumericsError that names every figure beyond its limit, and every part of a layer that is."""
+    problems = []
+    if not verdict.increase <= tolerance.perplexity:
+        problems.append(
+            f"perplexity {verdict.perplexity_float:.4g} becomes {verdict.perplexity:.4g} ({verdict.increase:+.2%}), "
+            f"expected at most {tolerance.perplexity:+.2%}"
+        )
+    if not verdict.kl <= tolerance.kl:
+        problems.append(f"KL divergence {verdict.kl:.3g}, expected at most {tolerance.kl:g}")
+    wrong = sorted(
+        (part for part in verdict.parts if not part.cosine >= tolerance.cosine), key=lambda part: part.cosine
+    )
+    problems += [
+        f"`{part.name}`: cosine {part.cosine:.5f}, expected at least {tolerance.cosine:g} (off by {part.relative:.1%}, "
+        f"output {part.channel} most)"
+        for part in wrong[:10]
+    ]
+    if len(wrong) > 10:
+        problems.append(f"... and {len(wrong) - 10} more parts of layers")
+    if problems:
+        raise NumericsError(
+            "\n".join(["the quantised model has lost too much:", *(f"  {problem}" for problem in problems)]),
+            hint="take finer scales (per channel, per token) or more bits; one bad layer among good ones is a damaged "
+            "or wrongly converted file",
+        )
+
+
+class _Sums:
+    """Inner products of what a part gives and what it should give, over all tokens."""
+
+    def __init__(self, hidden: int) -> None:
+        self._expected = self._found = self._both = 0.0
+        self._off = np.zeros(hidden)
+
+    def add(self, expected: Tensor, found: Tensor) -> None:
+        a, b = expected.flatten(0, -2).double(), found.flatten(0, -2).double()
+        self._expected += float(a.square().sum())
+        self._found += float(b.square().sum())
+        self._both += float((a * b).sum())
+        self._off += (a - b).square().sum(0).numpy()
+
+    def error(self, name: str) -> PartError:
+        if not np.isfinite(self._off).all():
+            return PartError(name, inf, 0.0, int(np.argmax(~np.isfinite(self._off))))
+        norm = max(self._expected, 1e-60) ** 0.5
+        cosine = self._both / (norm * max(self._found, 1e-60) ** 0.5)
+        # A part may give nothing at all, and then must not.
+        silent = self._expected == self._found == 0
+        return PartError(name, float(self._off.sum() ** 0.5 / norm), 1.0 if silent else cosine, int(self._off.argmax()))
+
+
+def _wide(kernels: Kernels) -> Kernels:
+    """The same with the products of `compiler.decoder.wide` where weights are floating-point."""
+    from compiler.decoder.mlp import gated
+    from compiler.decoder.moe import loop_over
+    from compiler.decoder.wide import product
+
+    def experts(x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation) -> Tensor:
+        def run(tokens: Tensor, e: int) -> Tensor:
+            return product(gated(product(tokens, gate_up[e], None), kind), down[e], None)
+
+        return loop_over(x, chosen, share, gate_up.shape[0], run)
+
+    return replace(kernels, linear=product, experts=experts)
+
+
+def _measure(
+    model: StoredModel,
+    files: Sequence[RankFile],
+    kernels: Kernels,
+    samples: Samples,
+    progress: Callable[[int, int], None] | None,
+) -> Verdict:
+    import torch
+
+    from compiler.decoder.ranks import attn_sum, embed_sum, mlp_sum
+
+    config, used = model.config, np.unique(np.concatenate(samples.ids))
+    # A token is named by its place among those in use: only their rows of the embeddings are here.
+    places = [torch.from_numpy(np.searchsorted(used, ids))[None] for ids in samples.ids]
+    tables = [model.embedding(used)], [file.embedding(used) for file in files]
+    xs, ys = ([embed_sum(config, table, one) for one in places] for table in tables)
+    parts: list[PartError] = []
+    done = 0
+    for layer, kind in enumerate(config.layer_kinds):
+        whole, ranks = [model.layer(layer)], [file.layer(layer) for file in files]
+        attn, mlp = _Sums(config.hidden), _Sums(config.hidden)
+        for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
+            a, b = attn_sum(config, kind, whole, x, kernels), attn_sum(config, kind, ranks, y, kernels)
+            attn.add(a, attn_sum(config, kind, ranks, x, kernels))
+            x_mlp, y_mlp = (x, y) if config.parallel_residual else (x + a, y + b)
+            c, d = mlp_sum(config, kind, whole, x_mlp, kernels), mlp_sum(config, kind, ranks, y_mlp, kernels)
+            mlp.add(c, mlp_sum(config, kind, ranks, x_mlp, kernels))
+            xs[i], ys[i] = x + a + c, y + b + d
+            done += x.shape[1]
+            if progress is not None:
+                progress(done, config.layers * samples.tokens)
+        parts += [attn.error(f"layers.{layer}.attn"), mlp.error(f"layers.{layer}.mlp")]
+    return _of_logits(model, files, kernels, samples, parts, xs, ys)
+
+
+def _of_logits(
+    model: StoredModel,
+    files: Sequence[RankFile],
+    kernels: Kernels,
+    samples: Samples,
+    parts: Sequence[PartError],
+    xs: Sequence[Tensor],
+    ys: Sequence[Tensor],
+) -> Verdict:
+    import torch
+
+    from compiler.decoder.ranks import log_probabilities
+
+    whole, ranks = [model.head()], [file.head() for file in files]
+    kl, agree, losses = 0.0, 0, np.zeros(2)
+    for ids, x, y in zip(samples.ids, xs, ys, strict=True):
+        p, q = (log_probabilities(model.config, side, z, kernels) for side, z in ((whole, x), (ranks, y)))
+        kl += float((p.exp() * (p - q)).sum(-1).double().sum())
+        agree += int((p.argmax(-1) == q.argmax(-1)).sum())
+        following = torch.from_numpy(ids[1:, None])
+        losses -= [float(log[:-1].gather(1, following).double().sum()) for log in (p, q)]
+    predicted = samples.tokens - len(samples.ids)
+    before, after = (exp(min(loss / predicted, 700)) if isfinite(loss) else inf for loss in losses)
+    return Verdict(
+        parts=tuple(parts),
+        tokens=samples.tokens,
+        text=samples.text,
+        kl=max(kl / samples.tokens, 0.0) if isfinite(kl) else inf,
+        top1_agreement=agree / samples.tokens,
+        perplexity_float=before,
+        perplexity=after,
+    )
