@@ -77,7 +77,7 @@ def load(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
 
 
-def named(paths: list[Path]) -> Any:
+def named(paths: list[Path]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("path", paths, ids=lambda path: path.name)
 
 

@@ -125,8 +125,11 @@ def deploy(
             client.create_endpoint(**create_endpoint(deployment))
     except BaseException:
         for step in reversed(undo):
-            with _calling("delete what was made"):
-                step()
+            try:
+                with _calling("to delete what was made"):
+                    step()
+            except DeployError as left:
+                report.warn(f"{left.message}; `{model}` is left there")
         raise
     if not wait:
         report.end(f"{name} is starting")

@@ -149,6 +149,23 @@ def test_what_a_refused_run_has_made_is_gone_again(stubbed: Stubber) -> None:
     assert "quota" in caught.value.hint
 
 
+def test_what_cannot_be_taken_away_is_told_and_hides_nothing(stubbed: Stubber) -> None:
+    warnings: list[str] = []
+
+    class Told(Silent):
+        def warn(self, text: str) -> None:
+            warnings.append(text)
+
+    _made(stubbed, "create_model", "ModelArn")
+    _made(stubbed, "create_endpoint_config", "EndpointConfigArn")
+    stubbed.add_client_error("create_endpoint", "ResourceLimitExceeded", "none left")
+    stubbed.add_client_error("delete_endpoint_config", "AccessDeniedException", "not you")
+    stubbed.add_response("delete_model", {})
+    with pytest.raises(DeployError, match="none left"):
+        deploy(prepare(REQUEST), Told(), poll_seconds=0)
+    assert [("not you" in text, "is left there" in text) for text in warnings] == [(True, True)]
+
+
 def test_what_was_there_before_is_used_and_stays(stubbed: Stubber) -> None:
     there = "Cannot create already existing model"
     stubbed.add_client_error(

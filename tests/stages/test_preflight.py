@@ -88,8 +88,9 @@ def test_a_mismatch_is_named_with_what_fits(
 
 
 def test_a_checkpoint_without_engines_cannot_run(tmp_path: Path) -> None:
-    assert engines().engines is not None
-    waiting = engines(engines=engines().engines.model_copy(update={"files": ()}))
+    built = engines().engines
+    assert built is not None
+    waiting = engines(engines=built.model_copy(update={"files": ()}))
     error = refused(waiting, tmp_path, GPUS)
     assert "engines were not built yet" in error.message
     assert "build-engines.sh" in error.hint
