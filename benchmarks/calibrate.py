@@ -1,6 +1,6 @@
 """Calibration, scales and conversion to int8 of a 2.2 GB model, and of one four times as large.
 
-    python -m benchmarks.calibrate --work DIR [--samples 32] [--length 256] [--large-samples 2]
+    python -m benchmarks.calibrate --work DIR [--samples 32] [--length 256] [--large-samples 2] [--models 1x,4x]
 
 For each model one fresh process that calibrates, smooths, and writes int8 rank files at tp 2, under the default ceiling
 of 1 GiB. Prints seconds of each, and the peak resident memory. Beside the rate of calibration stands that of an
@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--large-samples", type=int, default=2)
+    parser.add_argument("--models", default="1x,4x")
     parser.add_argument("--child", choices=("quantise", "forward"), help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -100,7 +101,10 @@ def main() -> None:
         print(json.dumps(forward(options.work, options.samples, options.length)))
         return
     print(machine())
-    for name, layers, count in (("1x", LAYERS, options.samples), ("4x", LARGE_LAYERS, options.large_samples)):
+    models = (("1x", LAYERS, options.samples), ("4x", LARGE_LAYERS, options.large_samples))
+    for name, layers, count in models:
+        if name not in options.models.split(","):
+            continue
         folder = options.work / name
         if not (folder / "config.json").exists():
             shutil.rmtree(folder, ignore_errors=True)

@@ -86,7 +86,7 @@ def convert_to(request: PlanRequest, output: Path, report: Report | None = None)
         report.begin("convert")
         part = output.with_name(f".{output.name}.part")
         with locked_folder(part):
-            run_convert(prepared, part, request.ask.max_memory, report)
+            run_convert(prepared, part, request.ask.max_memory, report, crc=None)  # no manifest, nothing to check
             package.place(part, output)
         report.end(written(prepared.plan))
     return prepared.plan

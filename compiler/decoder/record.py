@@ -27,10 +27,14 @@ class Recorder:
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         self.inputs: dict[str, Tensor] = {}
         self.outputs: dict[str, Tensor] = {}
-        self.kernels = Kernels(self._linear, self._experts)
         self._weights = weights
         # The decoder hands over the tensors themselves: which one it is says which layer this is.
         self._names = {id(weight): name for name, weight in weights.items()}
+
+    @property
+    def kernels(self) -> Kernels:
+        # Made anew: kept, it would be a circle that holds a layer's weights until the next collection.
+        return Kernels(self._linear, self._experts)
 
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return self._watched(self._names[id(weight)], None, x, weight, bias)

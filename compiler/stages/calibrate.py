@@ -72,15 +72,16 @@ def calibrate(
     """
     model = StoredModel(config, tensors, checkpoint)
     longest = max(ids.size for ids in samples.ids)
-    needed = model.largest_layer + _workspace(config, longest)
+    room = workspace(config, longest)
+    needed = room + model.largest_layer
     if needed > max_memory:
         raise MemoryCeilingError(
             f"calibrating needs {needed:,} bytes: {model.largest_layer:,} for the weights of a layer, the rest for "
             f"samples of {longest} tokens; the ceiling is {max_memory:,} bytes",
             hint=f"pass `--max-memory` of at least {needed}, or shorter samples",
         )
-    from compiler.decoder.record import Recorder
-
+    # With room for it, weights are widened once a layer instead of once a sample. The bits are the same.
+    load = model.layer_in_float32 if room + model.largest_layer_in_float32 <= max_memory else model.layer
     work.mkdir(parents=True, exist_ok=True)
     stream = 4 * samples.tokens * config.hidden
     first = _done(work, config.layers, stream)
@@ -92,26 +93,45 @@ def calibrate(
         spill.check_room(work, 2 * stream)
         _embed(model, samples, work / "x-0")
         first = 0
-    total = samples.tokens * (config.layers - first)
-    done = 0
+    total, done = samples.tokens * (config.layers - first), 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, total)
+
     for layer in range(first, config.layers):
         spill.check_room(work, stream)
-        weights = model.layer(layer)
-        maxima = _of_weights(config, layer, weights)
-        _check_weights(model, layer, weights, maxima)
-        recorder = Recorder(weights)
-        # Both x and maxima of this layer, before x of the last one goes: whatever is killed where, one x is whole.
-        with spill.written(work / f"x-{layer + 1}") as append:
-            for x in _run(config, layer, weights, samples, work / f"x-{layer}", recorder):
-                append(x.data)
-                done += len(x)
-                if progress is not None:
-                    progress(done, total)
-        maxima |= _of_activations(config, layer, recorder)
-        _check_activations(layer, maxima)
-        _save(maxima, work / f"layer-{layer}.safetensors")
-        (work / f"x-{layer}").unlink()
+        # In a function of its own: nothing of a layer is left when the next one is read.
+        _layer(model, layer, load, samples, work, advance)
     return _finish(config, samples, work, out)
+
+
+def _layer(
+    model: StoredModel,
+    layer: int,
+    load: Callable[[int], dict[str, Tensor]],
+    samples: Samples,
+    work: Path,
+    advance: Callable[[int], None],
+) -> None:
+    """From x-`layer` to the maxima of this layer and the next x."""
+    from compiler.decoder.record import Recorder
+
+    config, weights = model.config, load(layer)
+    maxima = _of_weights(config, layer, weights)
+    _check_weights(model, layer, weights, maxima)
+    recorder = Recorder(weights)
+    # Both x and maxima of this layer, before x of the last one goes: whatever is killed where, one x is whole.
+    with spill.written(work / f"x-{layer + 1}") as append:
+        for x in _run(config, layer, weights, samples, work / f"x-{layer}", recorder):
+            append(x.data)
+            advance(len(x))
+    maxima |= _of_activations(config, layer, recorder)
+    _check_activations(layer, maxima)
+    _save(maxima, work / f"layer-{layer}.safetensors")
+    (work / f"x-{layer}").unlink()
 
 
 def _embed(model: StoredModel, samples: Samples, path: Path) -> None:
@@ -218,7 +238,7 @@ def _check_activations(layer: int, maxima: Mapping[str, Values]) -> None:
         )
 
 
-def _workspace(config: ModelConfig, tokens: int) -> int:
+def workspace(config: ModelConfig, tokens: int) -> int:
     """Bytes that one sample takes inside a layer at the widest: a generous count of what is alive at once."""
     from compiler.decoder.wide import BLOCK
 

@@ -166,7 +166,7 @@ def _measure(
 ) -> Verdict:
     import torch
 
-    from compiler.decoder.ranks import attn_sum, embed_sum, mlp_sum
+    from compiler.decoder.ranks import embed_sum
 
     config, used = model.config, np.unique(np.concatenate(samples.ids))
     # A token is named by its place among those in use: only their rows of the embeddings are here.
@@ -175,21 +175,43 @@ def _measure(
     xs, ys = ([embed_sum(config, table, one) for one in places] for table in tables)
     parts: list[PartError] = []
     done = 0
-    for layer, kind in enumerate(config.layer_kinds):
-        whole, ranks = [model.layer(layer)], [file.layer(layer) for file in files]
-        attn, mlp = _Sums(config.hidden), _Sums(config.hidden)
-        for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
-            a, b = attn_sum(config, kind, whole, x, kernels), attn_sum(config, kind, ranks, y, kernels)
-            attn.add(a, attn_sum(config, kind, ranks, x, kernels))
-            x_mlp, y_mlp = (x, y) if config.parallel_residual else (x + a, y + b)
-            c, d = mlp_sum(config, kind, whole, x_mlp, kernels), mlp_sum(config, kind, ranks, y_mlp, kernels)
-            mlp.add(c, mlp_sum(config, kind, ranks, x_mlp, kernels))
-            xs[i], ys[i] = x + a + c, y + b + d
-            done += x.shape[1]
-            if progress is not None:
-                progress(done, config.layers * samples.tokens)
-        parts += [attn.error(f"layers.{layer}.attn"), mlp.error(f"layers.{layer}.mlp")]
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, config.layers * samples.tokens)
+
+    for layer in range(config.layers):
+        # In a function of its own: nothing of a layer is left when the next one is read.
+        parts += _layer(model, files, layer, kernels, xs, ys, advance)
     return _of_logits(model, files, kernels, samples, parts, xs, ys)
+
+
+def _layer(
+    model: StoredModel,
+    files: Sequence[RankFile],
+    layer: int,
+    kernels: Kernels,
+    xs: list[Tensor],
+    ys: list[Tensor],
+    advance: Callable[[int], None],
+) -> tuple[PartError, PartError]:
+    """The errors of one layer's parts; `xs` and `ys` are behind the layer afterwards."""
+    from compiler.decoder.ranks import attn_sum, mlp_sum
+
+    config, kind = model.config, model.config.layer_kinds[layer]
+    whole, ranks = [model.layer(layer)], [file.layer(layer) for file in files]
+    attn, mlp = _Sums(config.hidden), _Sums(config.hidden)
+    for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
+        a, b = attn_sum(config, kind, whole, x, kernels), attn_sum(config, kind, ranks, y, kernels)
+        attn.add(a, attn_sum(config, kind, ranks, x, kernels))
+        x_mlp, y_mlp = (x, y) if config.parallel_residual else (x + a, y + b)
+        c, d = mlp_sum(config, kind, whole, x_mlp, kernels), mlp_sum(config, kind, ranks, y_mlp, kernels)
+        mlp.add(c, mlp_sum(config, kind, ranks, x_mlp, kernels))
+        xs[i], ys[i] = x + a + c, y + b + d
+        advance(x.shape[1])
+    return attn.error(f"layers.{layer}.attn"), mlp.error(f"layers.{layer}.mlp")
 
 
 def _of_logits(

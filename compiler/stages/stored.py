@@ -17,7 +17,7 @@ from compiler.store.cast import CASTABLE
 from compiler.targets.inductor.layout import rank_plans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -46,15 +46,22 @@ class StoredModel:
     @property
     def largest_layer(self) -> int:
         """Bytes of the weights of the largest layer, as they are stored."""
-        return max(
-            sum(prod(t.shape) * ITEMSIZE[t.source_dtype] for t in self._of(f"layers.{i}.").values())
-            for i in range(self.config.layers)
-        )
+        return max(sum(map(_stored, layer)) for layer in self._layers())
+
+    @property
+    def largest_layer_in_float32(self) -> int:
+        """Bytes of them in float32, and of the largest one as it is stored, from which it is made."""
+        return max(4 * sum(prod(t.shape) for t in layer) + max(map(_stored, layer)) for layer in self._layers())
 
     def layer(self, layer: int) -> dict[str, Tensor]:
         """The tensors of one layer, by their names in it."""
         prefix = f"layers.{layer}."
         return {name: _wide(self._read(lazy, self._source)) for name, lazy in self._of(prefix).items()}
+
+    def layer_in_float32(self, layer: int) -> dict[str, Tensor]:
+        """`layer`, all of it in float32."""
+        prefix = f"layers.{layer}."
+        return {name: self._read(lazy, self._source).float() for name, lazy in self._of(prefix).items()}
 
     def head(self) -> dict[str, Tensor]:
         """What the last segment reads."""
@@ -76,6 +83,9 @@ class StoredModel:
     def sources(self, wanted: Iterable[TensorId]) -> list[str]:
         """The tensors of the checkpoint that canonical ones come from; those that a model has not count as none."""
         return sorted({p.source for t in wanted if t in self._canonical for p in self._canonical[t].pieces})
+
+    def _layers(self) -> Iterator[list[Lazy]]:
+        return (list(self._of(f"layers.{i}.").values()) for i in range(self.config.layers))
 
     def _of(self, prefix: str) -> dict[str, Lazy]:
         return {name.removeprefix(prefix): t for name, t in self._tensors.items() if name.startswith(prefix)}
@@ -127,6 +137,10 @@ class RankFile:
 
         with safe_open(self._path, framework="pt") as file:
             return {name: _wide(file.get_tensor(name)) for name in filter(wanted, file.keys())}
+
+
+def _stored(lazy: Lazy) -> int:
+    return prod(lazy.shape) * ITEMSIZE[lazy.source_dtype]
 
 
 def _wide(tensor: Tensor) -> Tensor:

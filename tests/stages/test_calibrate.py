@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +28,9 @@ from compiler.ir.config import ModelConfig
 from compiler.ir.lazy import Lazy
 from compiler.ir.roles import TensorId, linear_axes
 from compiler.quant.groups import Maxima, groups, layer_scales, quantised_roles
-from compiler.stages.calibrate import RESULT, calibrate
+from compiler.stages.calibrate import RESULT, calibrate, workspace
 from compiler.stages.samples import Samples
+from compiler.stages.stored import StoredModel
 from compiler.store.checkpoint import Checkpoint, open_checkpoint
 from compiler.store.digest import sha256_file
 from tests.tiny import TINY, VOCAB
@@ -146,6 +149,32 @@ def test_the_ceiling_changes_no_bit_and_is_kept(tiny_checkpoint: Folders, tmp_pa
     least = int(caught.value.hint.split("at least ")[1].split(",")[0])
     model.calibrate(tmp_path / "little", max_memory=least)
     assert sha256_file(tmp_path / "little" / RESULT) == sha256_file(tmp_path / "much" / RESULT)
+
+
+@pytest.mark.parametrize("name", ["layer", "layer_in_float32"])
+def test_nothing_of_a_layer_is_left_when_the_next_is_read(
+    name: str, tiny_checkpoint: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[weakref.ref[torch.Tensor]] = []
+    real = getattr(StoredModel, name)
+
+    def load(self: StoredModel, layer: int) -> dict[str, torch.Tensor]:
+        assert all(tensor() is None for tensor in given)
+        found: dict[str, torch.Tensor] = real(self, layer)
+        given.extend(weakref.ref(tensor) for tensor in found.values())
+        return found
+
+    model = opened(tiny_checkpoint("mixtral"))
+    # Just enough for weights as they are stored, or all that is asked for.
+    stored = StoredModel(model.config, model.tensors, model.checkpoint)
+    spare = 0 if name == "layer" else 1 << 30
+    monkeypatch.setattr(StoredModel, name, load)
+    gc.disable()
+    try:
+        model.calibrate(tmp_path, max_memory=workspace(model.config, 40) + stored.largest_layer + spare)
+    finally:
+        gc.enable()
+    assert len(given) > 2 * model.config.layers
 
 
 def test_progress_counts_tokens_times_layers(tiny_checkpoint: Folders, tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ import json
 import os
 import secrets
 import shutil
-import zlib
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
+
+from zlib_ng.zlib_ng import crc32
 
 from compiler.errors import ConflictError, NotFoundError, StoreError
 from compiler.store.objects.types import ANYTHING, NOTHING, Object, Part, Unfinished, Upload
@@ -119,7 +120,8 @@ class LocalStore:
         return upload
 
     def send(self, upload: Upload, number: int, data: bytes) -> Part:
-        part = Part(number, len(data), f"{zlib.crc32(data):08x}", f"{zlib.crc32(data):08x}")
+        crc = f"{crc32(data):08x}"
+        part = Part(number, len(data), crc, crc)
         with self._errors(upload.key, len(data)):
             file = os.open(self._data(upload), os.O_WRONLY | os.O_CLOEXEC)
             try:

@@ -13,11 +13,12 @@ import hashlib
 import json
 import os
 import threading
-import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
+
+from zlib_ng.zlib_ng import crc32
 
 from compiler.errors import ArtifactError, StoreError
 from compiler.store.digest import digest_bytes, digest_json
@@ -189,7 +190,7 @@ class _Multipart:
 def _is(part: Part, data: bytes) -> bool:
     """Whether a part that the store lists is `data`, by what the store says of it: CRC-32, else an ETag that is MD5."""
     if part.crc32:
-        return part.size == len(data) and part.crc32 == f"{zlib.crc32(data):08x}"
+        return part.size == len(data) and part.crc32 == f"{crc32(data):08x}"
     return part.etag.strip('"') == hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
