@@ -24,8 +24,7 @@ def artifact(folder: Path) -> Answer:
     from compiler.runtime.lean import import_torch
     from compiler.runtime.params import GenerationParams
 
-    import_torch()  # as `lmi-compile generate` does
-    model = load(folder)
+    model = load(folder, import_torch=import_torch)  # as `lmi-compile generate` does
 
     def answer(prompts: list[list[int]], new: int) -> tuple[float, float]:
         params = GenerationParams(max_new_tokens=new, ignore_eos=True)

@@ -29,7 +29,9 @@ def first_and_second(mode: str, folder: Path, cache: Path) -> tuple[float, float
         check=True, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(cache)},
     )  # fmt: skip
     answer = json.loads(run.stdout.splitlines()[-1])
-    return answer["first"] - begun, answer["last"] - begun
+    first, second = answer["first"] - begun, answer["last"] - begun
+    print(f"{mode} {first:.2f} {second:.2f}", file=sys.stderr, flush=True)
+    return first, second
 
 
 def main() -> None:
@@ -53,6 +55,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     ours = [statistics.median(column) for column in zip(*found["artifact"], strict=True)]
     for mode, runs in found.items():
+        if not runs:  # `--cold 0`
+            continue
         first, second = (statistics.median(column) for column in zip(*runs, strict=True))
         every = " ".join(f"{run[0]:.2f}" for run in runs)
         print(f"| {mode} | {first:.2f} | {first / ours[0]:.1f} | {second:.2f} | {second / ours[1]:.1f} | {every} |")

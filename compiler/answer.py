@@ -35,8 +35,7 @@ def answer(
     Raises what `runtime.generate.load` and `Model.generate` raise.
     """
     texts = [text for prompt in prompts for text in (_lines() if prompt == "-" else [prompt])]
-    import_torch()
-    with load(artifact) as model:
+    with load(artifact, import_torch=import_torch) as model:
         if len(texts) == 1 and stream and not as_json:
             done = [_streamed(model, texts[0], params, out)]
         else:

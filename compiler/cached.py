@@ -12,6 +12,7 @@ from compiler.report import amount
 from compiler.stages.compile import inputs_of
 from compiler.stages.convert import convert
 from compiler.store.cache import StageCache, key_of
+from compiler.store.crc import crc32
 from compiler.store.digest import digest_json
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from compiler.store.checkpoint import Checkpoint
     from compiler.store.digest import Descriptor
     from compiler.store.source import ResolvedSource
+    from compiler.store.writer import Crc32
     from compiler.targets import Target, Toolchain
 
 _CONVERT_VERSION = 2
@@ -101,14 +103,17 @@ def converted(job: Job, prepared: Prepared, source: str) -> Converted:
     return Converted(entry.folder, parts_of(entry))
 
 
-def run_convert(prepared: Prepared, folder: Path, max_memory: int, report: Report) -> list[Descriptor]:
-    """Rank files and small files of the plan into `folder`; descriptors of the rank files."""
+def run_convert(
+    prepared: Prepared, folder: Path, max_memory: int, report: Report, crc: Crc32 | None = crc32
+) -> list[Descriptor]:
+    """Rank files and small files of the plan into `folder`; descriptors of the rank files. `crc`: see `RankFile`."""
     done = convert(
         prepared.plan.ranks,
         prepared.checkpoint,
         folder,
         max_memory=max_memory,
         progress=lambda count, total: report.progress(count, total, "bytes"),
+        crc=crc,
     )
     for name, data in prepared.plan.files.items():
         (folder / name).write_bytes(data)

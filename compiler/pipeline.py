@@ -28,7 +28,7 @@ from compiler.report import Silent
 from compiler.requests import prepare
 from compiler.stages import package, verify
 from compiler.stages.statements import with_statements
-from compiler.store.cache import StageCache
+from compiler.store.cache import open_cache
 from compiler.store.folder import locked_folder
 from compiler.summary import plan_note
 from compiler.targets import Made
@@ -86,7 +86,7 @@ def convert_to(request: PlanRequest, output: Path, report: Report | None = None)
         report.begin("convert")
         part = output.with_name(f".{output.name}.part")
         with locked_folder(part):
-            run_convert(prepared, part, request.ask.max_memory, report)
+            run_convert(prepared, part, request.ask.max_memory, report, crc=None)  # no manifest, nothing to check
             package.place(part, output)
         report.end(written(prepared.plan))
     return prepared.plan
@@ -125,7 +125,7 @@ def build(
     job = Job(
         request,
         report,
-        StageCache(request.cache, warn=report.warn, rehash=request.rehash),
+        open_cache(request.cache, request.shared_cache, warn=report.warn, rehash=request.rehash),
         target,
         toolchain or targets.toolchain_of(request.target),
         logits,

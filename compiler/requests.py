@@ -52,7 +52,7 @@ class PlanRequest:
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest(PlanRequest):
     """`force` replaces another artifact at `output`; `rehash` trusts no digest computed before; `until`: of the
-    target's stages.
+    target's stages; `shared_cache`: URI of a store with a stage cache behind the one in `cache`.
     """
 
     output: Path
@@ -62,6 +62,7 @@ class BuildRequest(PlanRequest):
     until: str = "verify"
     force: bool = False
     rehash: bool = False
+    shared_cache: str | None = None
 
 
 @dataclass(frozen=True)

@@ -318,7 +318,7 @@ def test_replacing_works_without_exchanging(
     request_for: Callable[..., BuildRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build(request_for(tp=2), toolchain=StandIn())
-    monkeypatch.setattr("compiler.stages.package._exchange", lambda *_: False)
+    monkeypatch.setattr("compiler.store.folder._exchange", lambda *_: False)
     build(request_for(tp=4, force=True), toolchain=StandIn())
     assert check_artifact(tmp_path / "artifact", by="sha256").parallel.tp == 4
     assert leftovers(tmp_path) == []

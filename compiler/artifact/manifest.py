@@ -5,6 +5,8 @@ A part that all artifacts have, and the section of what the target made (section
     ARTIFACT/manifest.json
              tokenizer/                        tokenizer, generation config and config.json of the source
              reference.safetensors             token ids and the logits that the source model gives for them
+             provenance.json, sbom.cdx.json    how it was made, and of what (provenance.py, sbom.py)
+             manifest.json.sig                 signatures of the manifest, where it was signed (sign.py); not in it
 
     segments weights/rank{r}.safetensors       one file a rank
              packages/<segment>.<phase>.pt2    compiled segments, shared by all ranks and by layers of one kind
@@ -13,7 +15,8 @@ A part that all artifacts have, and the section of what the target made (section
              build-engines.sh                  builds them
              ...                               afterwards: the tree that the container wants (compiler/lmi)
 
-Nothing in it depends on when, where or by whom it was made: the same build twice gives the same bytes. The
+Nothing in it depends on when, where or by whom it was made, unless provenance.json is told to say so: the same build
+twice gives the same bytes. The
 digest of an artifact is the sha256 of the bytes of its manifest as they stand in the file.
 """
 

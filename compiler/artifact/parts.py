@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from zlib_ng.zlib_ng import crc32
 
 from compiler.store.crc import spelled
 from compiler.store.digest import JSON, OCTETS, SAFETENSORS, Descriptor, describe, digest_bytes
@@ -49,7 +50,7 @@ def media_type(path: str) -> str:
 
 def written(path: str, data: bytes, *, executable: bool = False) -> Part:
     """A small file that is written with the artifact."""
-    crc = spelled(zlib.crc32(data))
+    crc = spelled(crc32(data))
     return Part(Descriptor(path, media_type(path), digest_bytes(data), len(data), crc), data, executable)
 
 

@@ -4,9 +4,9 @@
     safetensors               the header only; its tensors are the model's
     files of the source       tokenizer and configs, as the model's authors published them: credentials only
 
-A rule has a literal that is looked for first: finding one in a gigabyte of code takes a tenth of a second, a regular
-expression takes many. Values of this process's own environment that its variables call secret are looked for as they
-are.
+Of binary data only the runs of text are looked through (text.py), and a rule has a literal that is looked for before
+its regular expression: engines have gigabytes. Values of this process's own environment that its variables call secret
+are looked for as they are.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from compiler.artifact.archive import ZIP
 from compiler.artifact.manifest import MANIFEST
+from compiler.artifact.text import text_of
 from compiler.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -105,7 +106,8 @@ def scan(folder: Path, manifest: Manifest, environment: Mapping[str, str] | None
         of_source = SOURCE_FILES.fullmatch(PurePosixPath(path).name) is not None
         rules = credentials if of_source else (*credentials, *PATHS)
         for where, data in _contents(folder / path, path):
-            findings += [Finding(where, rule.kind) for rule in rules if _matches(rule, data)]
+            kinds = {rule.kind for text in text_of(data) for rule in rules if _matches(rule, text)}
+            findings += [Finding(where, rule.kind) for rule in rules if rule.kind in kinds]
     return tuple(findings)
 
 
@@ -139,7 +141,7 @@ def _contents(file: Path, path: str) -> Iterator[tuple[str, bytes | mmap.mmap]]:
                 yield path, mapped
 
 
-def _matches(rule: Rule, data: bytes | mmap.mmap) -> bool:
+def _matches(rule: Rule, data: bytes) -> bool:
     for literal in rule.literals:
         at = data.find(literal)
         while at >= 0:

@@ -18,7 +18,13 @@ class BuildOptions:
     """What only a build is asked."""
 
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to make [default: artifacts/MODEL-TARGET-tpN]")
+        str | None,
+        typer.Option(
+            "--output", "-o", help="Folder to make [default: artifacts/MODEL-TARGET-tpN]; s3://...: push it there."
+        ),
+    ] = None
+    cache: Annotated[
+        str | None, typer.Option(help="Store with a stage cache that a team shares, s3://bucket/prefix.")
     ] = None
     tokenizer: Annotated[Path | None, typer.Option(help="Folder with the tokenizer to pack.")] = None
     device: Annotated[
@@ -80,13 +86,21 @@ def build(
 
     from compiler.pipeline import build as run
     from compiler.pipeline import command_of
+    from compiler.registry.address import parse_address
+    from compiler.registry.publish import is_store, publish
+    from compiler.registry.summary import pushed_text
     from compiler.requests import BuildRequest, default_output
     from compiler.summary import build_text
     from compiler.targets import How
 
     given = asdict(options)
     given["how"] = How(**{name: given.pop(name) for name in ("device", "march", "jobs", "timeout")})
-    given["output"] = options.output or default_output(model.model, ask.target, ask.tp, ask.dtype)
+    given["shared_cache"] = given.pop("cache")
+    store = options.output if is_store(options.output) else None
+    folder = Path(options.output) if options.output and not store else None
+    given["output"] = folder or default_output(model.model, ask.target, ask.tp, ask.dtype)
+    if store:
+        parse_address(store)  # refused now rather than after the build
     request = request_of(BuildRequest, model, ask, limits, **given)
     if dry_run:
         line = command_of(request)
@@ -94,7 +108,9 @@ def build(
         return
     with reporting() as report:
         result = run(request, report)
-    show(result.to_json(), build_text(result.output, result.manifest), as_json=as_json)
+        pushed = publish(result.output, store, report) if store and result.manifest else None
+    text = pushed_text(pushed) if pushed else build_text(result.output, result.manifest)
+    show(result.to_json() | ({"pushed": pushed.to_json()} if pushed else {}), text, as_json=as_json)
 
 
 def package(

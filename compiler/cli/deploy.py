@@ -11,7 +11,7 @@ from compiler.cli.output import reporting, show
 
 
 def deploy(
-    artifact: Annotated[str, typer.Argument(help="s3:// prefix of an artifact.", metavar="S3_PREFIX")],
+    artifact: Annotated[str, typer.Argument(help="s3://STORE/NAME@TAG, or s3://PREFIX/.", metavar="ARTIFACT")],
     instance_type: Annotated[str, typer.Option(help="Such as ml.g5.12xlarge.")],
     role: Annotated[str, typer.Option(help="ARN of the role that reads the prefix.")],
     image: Annotated[str, typer.Option(help="Tag of an LMI image, or a whole name [default: the artifact's]")] = "",

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from compiler.cli.options import ArtifactArgument, Json
+from compiler.cli.options import ArtifactArgument, Json, RequireSignature
 from compiler.cli.output import reporting, show
 
 Uri = Annotated[str, typer.Argument(help="STORE/NAME[@TAG], such as s3://bucket/engines/mixtral@current.")]
@@ -27,12 +27,12 @@ def push(
     threads: Threads = 8,
     as_json: Json = False,
 ) -> None:
-    """Publish an artifact; run it again after an interruption, it goes on where it stopped."""
-    from compiler.registry import push as run
+    """Publish an artifact that `scan` finds nothing in; run it again after an interruption, it goes on from there."""
+    from compiler.registry.publish import publish
     from compiler.registry.summary import pushed_text
 
     with reporting() as report:
-        pushed = run(artifact, uri, report, layout=layout, repair=repair, threads=threads)
+        pushed = publish(artifact, uri, report, layout=layout, repair=repair, threads=threads)
     show(pushed.to_json(), pushed_text(pushed), as_json=as_json)
 
 
@@ -40,15 +40,17 @@ def pull(
     uri: Uri,
     folder: Annotated[Path, typer.Argument(help="Folder to make, or to bring up to date.", metavar="DIR")],
     rank: Annotated[int | None, typer.Option(help="Only this rank's files and those of all ranks.")] = None,
+    require_signature: RequireSignature = None,
     threads: Threads = 8,
     as_json: Json = False,
 ) -> None:
     """Fetch an artifact, verified; only what is missing or differs. Run it again after an interruption."""
     from compiler.registry import pull as run
+    from compiler.registry.signed import resolve_signed
     from compiler.registry.summary import pulled_text
 
     with reporting() as report:
-        pulled = run(uri, folder, report, rank=rank, threads=threads)
+        pulled = run(resolve_signed(uri, require_signature), folder, report, rank=rank, threads=threads)
     show(pulled.to_json(), pulled_text(pulled), as_json=as_json)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from compiler.errors import IncompatibleError, LmiCompileError
 from compiler.lmi.images import trtllm_image
-from compiler.lmi.instances import CAPABILITIES, INSTANCES, instance
+from compiler.lmi.instances import CAPABILITIES, fitting, instance
 
 _GIB = 1 << 30
 
@@ -21,15 +21,14 @@ class Needs:
     """What an artifact says it needs, from its manifest.
 
     `ranks`: tp x pp devices. `kind`: `cuda` or `cpu`. `capability`: compute capability that it was compiled for, None
-    where nothing is compiled yet. `nbytes`: of the files that all ranks load. `trtllm`: version of TensorRT-LLM;
-    `image`: tag of the LMI image that it is packed for; "" where there is none. `stand_in`: made by a stand-in of the
-    tests.
+    where nothing is compiled yet. `rank_bytes`: of the largest rank's file. `trtllm`: version of TensorRT-LLM; `image`:
+    tag of the LMI image that it is packed for; "" where there is none. `stand_in`: made by a stand-in of the tests.
     """
 
     name: str
     kind: str
     ranks: int
-    nbytes: int
+    rank_bytes: int
     capability: str | None = None
     trtllm: str = ""
     image: str = ""
@@ -51,12 +50,6 @@ def check_fit(needs: Needs, instance_type: str, image: str) -> None:
         )
 
 
-def fitting(needs: Needs) -> tuple[str, ...]:
-    """The instance types that have the devices an artifact needs, smallest first."""
-    found = [name for name in INSTANCES if not _machine_problems(needs, name)]
-    return tuple(sorted(found, key=lambda name: (INSTANCES[name].devices * INSTANCES[name].memory, name)))
-
-
 def _machine_problems(needs: Needs, instance_type: str) -> list[str]:
     if needs.kind != "cuda":
         return []  # its ranks are processes: any number of cores runs them
@@ -72,9 +65,11 @@ def _machine_problems(needs: Needs, instance_type: str) -> list[str]:
         )
     if machine.devices < needs.ranks:
         problems.append(f"it is split over {needs.ranks} devices; {instance_type} has {machine.devices}")
-    share = needs.nbytes / max(1, needs.ranks) / _GIB
-    if share > machine.memory:
-        problems.append(f"{share:.0f} GiB a rank do not fit in the {machine.memory} GiB of one {machine.accelerator}")
+    if needs.rank_bytes > machine.memory * _GIB:
+        problems.append(
+            f"{needs.rank_bytes / _GIB:.0f} GiB a rank do not fit in the {machine.memory} GiB of one "
+            f"{machine.accelerator}"
+        )
     return problems
 
 
@@ -97,6 +92,8 @@ def _image_problems(needs: Needs, image: str) -> list[str]:
 
 
 def _hint(needs: Needs) -> str:
-    types = fitting(needs)
+    if needs.capability is None:
+        return f"Image: {needs.image}." if needs.image else ""
+    types = fitting(needs.capability, needs.ranks, needs.rank_bytes)
     machines = f"Instance types that fit: {', '.join(types[:6])}." if types else "No instance type has what it needs."
     return f"{machines} Image: {needs.image}." if needs.image else machines

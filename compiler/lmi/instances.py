@@ -74,3 +74,13 @@ def instance(name: str) -> Instance:
             hint=f"Nearest: {', '.join(near or ['ml.g5.12xlarge', 'ml.p4d.24xlarge'])}. Or pass `--tp N`.",
         )
     return INSTANCES[full]
+
+
+def fitting(capability: str, count: int, memory: int) -> list[str]:
+    """Instance types with `count` GPUs of a compute capability and `memory` bytes on each, the smallest first."""
+    fits = [
+        (found.devices, found.memory, name)
+        for name, found in INSTANCES.items()
+        if CAPABILITIES.get(found.accelerator) == capability and found.devices >= count and found.memory << 30 >= memory
+    ]
+    return [name for _, _, name in sorted(fits)]

@@ -117,17 +117,21 @@ def _multiplied(table: Mapping[str, Any]) -> list[Entry]:
     for choice in itertools.product(*lists.values()):
         options = {**table, **dict(zip(lists, choice, strict=True))}
         given = {key: value if value is True else str(value) for key, value in options.items() if value is not False}
-        name = _name(given, [key for key in lists if key not in ("model", "target", "tp")])
+        name = _name(given, list(lists))
         entries.append(Entry(name, tuple(sorted((*((k, v) for k, v in given.items() if k != "name"), ("name", name))))))
     return entries
 
 
 def _name(options: Mapping[str, str | bool], varying: list[str]) -> str:
-    tp = f"tp{options.get('tp', 1)}"
-    words = [Path(str(options["model"]).rstrip("/")).name, str(options.get("target", "inductor")), tp]
+    """The name that is given, else MODEL-TARGET-tpN; then the values of what varies and is not in it yet."""
+    words = {key: str(options[key]) for key in varying if key != "name" and key in options}
+    if "tp" in words:
+        words["tp"] = f"tp{words['tp']}"
     if "name" in options:
-        words = [str(options["name"])]
-    return "-".join([*words, *(str(options[key]) for key in varying if key != "name" and key in options)])
+        return "-".join([str(options["name"]), *words.values()])
+    model, target = Path(str(options["model"]).rstrip("/")).name, str(options.get("target", "inductor"))
+    named = [model, target, f"tp{options.get('tp', 1)}"]
+    return "-".join([*named, *(word for key, word in words.items() if key not in ("model", "target", "tp"))])
 
 
 def _named_twice(entries: list[Entry]) -> list[str]:

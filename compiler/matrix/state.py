@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from compiler.matrix.file import Entry
 
+_ONLY_HOW = frozenset({"cache", "jobs", "max-memory", "rehash", "timeout"})
+"""Options of a build that its result does not depend on."""
+
 State = Literal["new", "changed", "current", "built", "failed", "refused"]
 """Before a build: `new` (never built), `changed` (since it was), `current`, `refused` (cannot be planned). After one:
 `built`, `failed`.
@@ -56,7 +59,8 @@ class Row:
 
 def key_of(entry: Entry, plan: str, source: str, version: str) -> Digest:
     """`plan`, `source`: digests, as `lmi-compile build --until plan --json` tells them."""
-    return digest_json({"version": version, "options": entry.options, "plan": plan, "source": source})
+    options = [option for option in entry.options if option[0] not in _ONLY_HOW]
+    return digest_json({"version": version, "options": options, "plan": plan, "source": source})
 
 
 def tag_of(key: Digest) -> str:

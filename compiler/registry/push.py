@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.artifact.check import check_files
 from compiler.artifact.manifest import MANIFEST, parse_manifest
+from compiler.artifact.scan import check_publishable
 from compiler.errors import ArtifactError, ConflictError, RefusedError, StoreError, UsageError
 from compiler.registry.address import check_name, is_digest, parse_address
 from compiler.registry.layout import PROBES, Layout, check_paths, file_key, manifest_key
@@ -97,8 +98,8 @@ def push(
     are there already are not sent again; `repair` reads them and replaces those with the wrong bytes. An interrupted
     push goes on where it stopped (`journal`: folder of what is under way).
 
-    Raises UsageError, RefusedError (made by a stand-in), ArtifactError (not what its manifest says), ConflictError (the
-    tag is of another artifact), StoreError.
+    Raises UsageError, RefusedError (made by a stand-in, or with a secret in it), ArtifactError (not what its manifest
+    says), ConflictError (the tag is of another artifact), StoreError.
     """
     report, began = report or Silent(), time.monotonic()
     plan = _plan(artifact, uri, layout)
@@ -161,6 +162,7 @@ def _plan(artifact: Path, uri: str, layout: Layout) -> _Plan:
         )
     check_paths(name, [MANIFEST, *(file.path for file in manifest.files)])
     check_files(manifest, artifact)
+    check_publishable(artifact, manifest)
     files = [
         Outgoing(artifact / file.path, file_key(name, digest, layout, file.path, file.digest), file.digest, file.size)
         for file in manifest.files

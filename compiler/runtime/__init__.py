@@ -4,6 +4,7 @@ generate    load(artifact) -> Model: stream, generate, logits        params     
 batch       rows that start together and leave one by one            sampling    logits -> token
 engine      all ranks as one; one rank's share of a step             text        tokens -> text
 load        rank file + packages -> share                            tokenizer   the artifact's tokenizer
+weights     rank file -> tensors, mapped
 package     one compiled package                                     commands    rank 0 -> followers
 ranks       follower processes, watched                              group       sums over ranks: gloo, nccl
 lean        import torch, faster

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 
 from compiler.runtime.commands import Allocate, Connect, Move, Step, decode
 from compiler.runtime.group import LOOPBACK, CollectiveError, Processes
-from compiler.runtime.lean import import_torch
 from compiler.runtime.progress import IDLE, LOADED, Board
 from compiler.runtime.ranks import PEER_LOST
 
@@ -67,7 +66,6 @@ def main(argv: list[str]) -> int:
 
 
 def _serve(role: Role, board: Board) -> int:
-    import_torch()
     share = load_share(role)
     board.enter(role.rank, LOADED)
     os.write(sys.stdout.fileno(), b"1")

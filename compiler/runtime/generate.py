@@ -11,7 +11,7 @@ model is closed.
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -182,12 +182,25 @@ class Model:
             self._busy.release()
 
 
-def load(artifact: str | Path, *, full_check: bool = False, timeout: float = DEFAULT_TIMEOUT) -> Model:
+def _import_torch() -> None:
+    """All of torch: what else the process does with it is not known here."""
+    import torch
+
+    del torch
+
+
+def load(
+    artifact: str | Path,
+    *,
+    full_check: bool = False,
+    timeout: float = DEFAULT_TIMEOUT,
+    import_torch: Callable[[], None] = _import_torch,
+) -> Model:
     """Check an artifact and load it on this machine.
 
     Nothing is loaded before the artifact is known to fit: torch's version, instruction set or GPU, every file
     by its size (`full_check`: by its digest). `timeout`: seconds without an answer after which a rank counts
-    as hanging.
+    as hanging. `import_torch`: a process that does nothing but run artifacts passes `lean.import_torch`.
 
     Raises:
         ArtifactError, IncompatibleError: it is damaged, or made for another machine.
@@ -198,11 +211,11 @@ def load(artifact: str | Path, *, full_check: bool = False, timeout: float = DEF
     folder = Path(artifact).absolute()
     manifest = check_artifact(folder, by="sha256" if full_check else "size")
     tokenizer, ends = load_tokenizer(folder / "tokenizer"), end_ids(folder / "tokenizer")
-    engine = _start(manifest, folder, timeout)
+    engine = _start(manifest, folder, timeout, import_torch)
     return Model(engine, Limits(**manifest.limits.model_dump()), int(manifest.model.config["vocab"]), tokenizer, ends)
 
 
-def _start(manifest: Manifest, folder: Path, timeout: float) -> Engine:
+def _start(manifest: Manifest, folder: Path, timeout: float, import_torch: Callable[[], None]) -> Engine:
     """All ranks, loaded and joined. The followers start first: they and this process load at the same
     time.
     """
@@ -212,9 +225,11 @@ def _start(manifest: Manifest, folder: Path, timeout: float) -> Engine:
 
         ranks = Ranks(folder, manifest.parallel.tp, share=SHARE, device=manifest.device.kind, timeout=timeout)
     try:
-        from compiler.runtime.load import share_of
+        from compiler.runtime.load import map_weights, share_of
 
-        share = share_of(manifest, folder, 0)
+        weights = map_weights(manifest, folder, 0)
+        import_torch()
+        share = share_of(manifest, folder, 0, weights)
         if ranks is not None:
             share.group = ranks.connect()
     except BaseException:

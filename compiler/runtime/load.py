@@ -13,6 +13,7 @@ from compiler.ir.limits import Limits
 from compiler.ir.parallel import head_layout
 from compiler.runtime.engine import Call, Program, Share
 from compiler.runtime.ranks import threads_per_rank
+from compiler.runtime.weights import Weights
 from compiler.targets.inductor.segments import PHASES, SegmentSpec, input_names, phase_for, specs
 
 if TYPE_CHECKING:
@@ -25,12 +26,23 @@ if TYPE_CHECKING:
 def share(role: Role) -> Share:
     """The part of `role.rank`. The artifact was checked by rank 0 before followers were started."""
     from compiler.artifact.manifest import load_manifest
+    from compiler.runtime.lean import import_torch
 
-    return share_of(load_manifest(role.artifact), role.artifact, role.rank)
+    manifest = load_manifest(role.artifact)
+    weights = map_weights(manifest, role.artifact, role.rank)
+    import_torch()
+    return share_of(manifest, role.artifact, role.rank, weights)
 
 
-def share_of(manifest: Manifest, folder: Path, rank: int) -> Share:
-    """The part of `rank`: weights mapped from its file (on CUDA copied to the device), packages loaded on first use."""
+def map_weights(manifest: Manifest, folder: Path, rank: int) -> Weights:
+    """The weights of `rank`, being read ahead. Needs no torch, so it comes before it is imported."""
+    weights = Weights(folder / manifest.runnable().weights[rank])
+    weights.read_ahead()
+    return weights
+
+
+def share_of(manifest: Manifest, folder: Path, rank: int, weights: Weights) -> Share:
+    """The part of `rank`: its weights (on CUDA copied to the device), and packages that are loaded on first use."""
     import torch
 
     from compiler.runtime.package import Package
@@ -54,7 +66,7 @@ def share_of(manifest: Manifest, folder: Path, rank: int) -> Share:
         ModelConfig.from_json(manifest.model.config),
         Limits(**manifest.limits.model_dump()),
         made.layers,
-        map_weights(folder / made.weights[rank], device),
+        weights.tensors(device),
         lambda spec, inputs: package(spec.name).run(inputs)[0],
         rank=rank,
         tp=tp,
@@ -99,14 +111,6 @@ def assemble(
         dtype=table.dtype,
         device=device,
     )
-
-
-def map_weights(path: Path, device: str) -> dict[str, Tensor]:
-    """All tensors of a rank file. On the CPU they are views of the mapped file: pages are read when they are used."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt", device=device) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (the file is no mapping)
 
 
 def bind(

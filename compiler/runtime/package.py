@@ -11,19 +11,26 @@ Loading needs no compiler. Whether the package suits this torch and this CPU is 
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler.errors import ArtifactError, IncompatibleError
+from compiler.store.folder import locked_folder, remove_folder, try_locked_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _MODEL = "model"
 """The name of the one model in a package: its folder below `data/aotinductor`."""
+
+_PREFIX = "lmi-package-"
+"""What temporary folders are called, followed by a random number."""
 
 
 class Package:
@@ -37,10 +44,10 @@ class Package:
     def __init__(self, path: Path) -> None:
         self.path = path
         load = _loader()
-        # dlopen wants a file. Once loaded it is not needed any more (a mapping outlives its name), so it goes at once
-        # and nothing is left behind however this process ends. Torch would keep it until the object is destroyed.
-        with tempfile.TemporaryDirectory(prefix="lmi-package-") as folder:
-            self._run = load(path, _unpack(path, Path(folder)))
+        # dlopen wants a file. Once loaded it is not needed any more (a mapping outlives its name), so it goes at once.
+        # Torch would keep it until the object is destroyed.
+        with _temporary_folder(Path(tempfile.gettempdir())) as folder:
+            self._run = load(path, _unpack(path, folder))
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs for `inputs`, in the order of the spec. Inputs that the program writes to are written in place.
@@ -52,6 +59,24 @@ class Package:
 
 
 _Run = Callable[[list["Tensor"]], list["Tensor"]]
+
+
+@contextmanager
+def _temporary_folder(parent: Path) -> Iterator[Path]:
+    """A folder for as long as the context; one that a killed process leaves is removed by the next that loads."""
+    _sweep(parent)
+    folder = parent / f"{_PREFIX}{secrets.token_hex(8)}"
+    with locked_folder(folder):
+        yield folder
+
+
+@cache
+def _sweep(parent: Path) -> None:
+    """Remove folders whose lock nobody holds, once a process."""
+    for left in parent.glob(f"{_PREFIX}*"):
+        with try_locked_folder(left) as ours:
+            if ours:
+                remove_folder(left)
 
 
 def _unpack(path: Path, folder: Path) -> Path:

@@ -20,7 +20,9 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -34,6 +36,8 @@ from compiler.runtime.postmortem import ending, kills_for_memory, process_state,
 from compiler.runtime.progress import new_board
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch._C._distributed_c10d import TCPStore
 
 PEER_LOST = 75
@@ -92,8 +96,10 @@ class Ranks:
                 LOOPBACK, 0, self._tp, is_master=True, timeout=timedelta(seconds=self._timeout), wait_for_workers=False
             )
             self.send(Connect(store.port))
-            self._group = Processes(
-                store, 0, self._tp, device=self._device, timeout=self._timeout, board=self._board, check=self.check
+            self._group = self._while_all_live(
+                lambda: Processes(
+                    store, 0, self._tp, device=self._device, timeout=self._timeout, board=self._board, check=self.check
+                )
             )
         except (CollectiveError, RuntimeError) as error:
             raise self.explain(str(error)) from error
@@ -193,6 +199,23 @@ class Ranks:
                 raise CollectiveError(f"rank {follower.rank} did not finish loading in {LOADING_TIMEOUT:g} s")
         if not os.read(out, 1):
             raise CollectiveError(f"rank {follower.rank} closed its output while loading")
+
+    def _while_all_live(self, join: Callable[[], Processes]) -> Processes:
+        """What `join` makes. It waits for every rank and cannot be interrupted, so where one ends meanwhile its thread
+        is left to its own time-out.
+        """
+        joined: Future[Processes] = Future()
+
+        def run() -> None:
+            try:
+                joined.set_result(join())
+            except (CollectiveError, RuntimeError) as error:
+                joined.set_exception(error)
+
+        threading.Thread(target=run, name="join", daemon=True).start()
+        while not wait([joined], 0.2).done:
+            self.check()
+        return joined.result()
 
     def _write(self, follower: _Follower, data: bytes) -> None:
         assert follower.process.stdin is not None

@@ -24,6 +24,8 @@ from compiler.ir.lazy import ITEMSIZE
 from compiler.quant.fold import fold
 from compiler.quant.rounding import Rounding
 from compiler.store.cast import CASTABLE, cast_bits
+from compiler.store.crc import crc32
+from compiler.store.direct import COUNT, PADDING, Ring
 from compiler.store.gather import Cut, Gather
 from compiler.store.writer import RankFile, check_space, file_order
 
@@ -35,14 +37,16 @@ if TYPE_CHECKING:
     from compiler.store.checkpoint import Checkpoint
     from compiler.store.digest import Descriptor
     from compiler.store.gather import Block
+    from compiler.store.writer import Crc32
 
 BLOCK = 4 << 20
 """Bytes of a block, where `max_memory` allows: some system calls a tensor, and buffers that stay small."""
 
 _FOLD_WIDTH = 32
 
-BUFFERS = 3
-"""Buffers of a block's size that each thread holds: the block, the block cast, and the window of `Gather`."""
+BUFFERS = COUNT + 2
+"""Buffers of a block's size that each thread holds: those of its `Ring`, a block before its cast, and the window of
+`Gather`."""
 
 
 def convert(
@@ -53,11 +57,12 @@ def convert(
     max_memory: int = 1 << 30,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    crc: Crc32 | None = crc32,
 ) -> list[Descriptor]:
     """Write the rank files of `plans` into the folder `out`; their descriptors in the order of `plans`.
 
     `max_memory`: ceiling of all buffers together, in bytes. `threads`: default the smaller of cores and
-    ranks. `progress(done_bytes, total_bytes)` is called after each block, from any of the threads.
+    ranks. `progress(done_bytes, total_bytes)` is called after each block, from any thread. `crc`: as `RankFile`.
     Files carry temporary names until all of them are whole; an error removes them.
 
     Raises MemoryCeilingError, DiskFullError, CheckpointError, RefusedError (a cast between dtypes that have
@@ -80,7 +85,7 @@ def convert(
     with ExitStack() as stack:
         files = stack.enter_context(checkpoint.opened())
         writers = [
-            stack.enter_context(RankFile(out / plan.file, [(name, t.dtype, t.shape) for name, t in tensors]))
+            stack.enter_context(RankFile(out / plan.file, [(name, t.dtype, t.shape) for name, t in tensors], crc))
             for plan, tensors in zip(plans, ordered, strict=True)
         ]
 
@@ -108,32 +113,38 @@ def _write(
     stop: threading.Event,
 ) -> None:
     """Write some ranks, in step. `stop` is looked at between blocks: a thread of another rank has failed."""
-    raw, cast = np.empty(limit, np.uint8), np.empty(0, np.uint8)
+    raw = np.empty(0, np.uint8)
     rounding: dict[int, tuple[Cut, Rounding]] = {}
-    for blocks in zip_longest(*(_blocks(plan, limit) for plan in plans)):
-        for rank, (writer, item) in enumerate(zip(writers, blocks, strict=True)):
-            if item is None:
-                continue
-            if stop.is_set():
-                return
-            cut, block = item
-            tensor, count = cut.tensor, prod(block.shape)
-            source = _bits(raw, tensor.source_dtype, count)
-            gather.fill(cut, block, source.reshape(block.shape))
-            if tensor.quantise:
-                if rank not in rounding or rounding[rank][0] is not cut:
-                    rounding[rank] = cut, _rounding(tensor.quantise, gather, limit)
-                source = _quantised(tensor, source, rounding[rank][1], block)
-            elif tensor.fold:
-                source = _folded(tensor, source)
-            elif tensor.dtype != tensor.source_dtype:
-                if not cast.size:
-                    cast = np.empty(limit, np.uint8)
-                target = _bits(cast, tensor.dtype, count)
-                cast_bits(source, tensor.source_dtype, target, tensor.dtype)
-                source = target
-            writer.append(source.data)
-            advance(source.nbytes)
+    with Ring(limit) as ring:
+        for blocks in zip_longest(*(_blocks(plan, limit) for plan in plans)):
+            for rank, (writer, item) in enumerate(zip(writers, blocks, strict=True)):
+                if item is None:
+                    continue
+                if stop.is_set():
+                    return
+                cut, block = item
+                tensor, count = cut.tensor, prod(block.shape)
+                nbytes = count * ITEMSIZE[tensor.dtype]
+                buffer = ring.next()
+                target = _bits(writer.room(buffer, nbytes), tensor.dtype, count)
+                if tensor.dtype == tensor.source_dtype and not tensor.fold:
+                    gather.fill(cut, block, target.reshape(block.shape))
+                else:
+                    if not raw.size:
+                        raw = np.empty(limit, np.uint8)
+                    source = _bits(raw, tensor.source_dtype, count)
+                    gather.fill(cut, block, source.reshape(block.shape))
+                    if tensor.quantise:
+                        if rank not in rounding or rounding[rank][0] is not cut:
+                            rounding[rank] = cut, _rounding(tensor.quantise, gather, limit)
+                        target[:] = _quantised(tensor, source, rounding[rank][1], block).view(target.dtype)
+                    elif tensor.fold:
+                        target[:] = _folded(tensor, source).reshape(-1)
+                    else:
+                        cast_bits(source, tensor.source_dtype, target, tensor.dtype)
+                ring.submit(writer.put(buffer, nbytes))
+                advance(nbytes)
+        ring.drain()
     for writer in writers:
         writer.sync()
 
@@ -204,14 +215,15 @@ def _budget(plans: Sequence[RankPlan], max_memory: int, threads: int) -> tuple[i
         if t is not None and t.shape
     )
     row = -(-row // 64) * 64
-    if BUFFERS * row > max_memory:
+    needed = BUFFERS * row + PADDING
+    if needed > max_memory:
         raise MemoryCeilingError(
-            f"one row of `{widest}` takes {row:,} bytes, and {BUFFERS} buffers of it {BUFFERS * row:,}: "
+            f"one row of `{widest}` takes {row:,} bytes, and the buffers for it {needed:,}: "
             f"more than the ceiling of {max_memory:,} bytes",
-            hint=f"pass `--max-memory` of at least {BUFFERS * row}",
+            hint=f"pass `--max-memory` of at least {needed}",
         )
-    threads = min(threads, max_memory // (BUFFERS * row))
-    block = max(min(BLOCK, max_memory // (BUFFERS * threads)), row)
+    threads = min(threads, max_memory // needed)
+    block = max(min(BLOCK, (max_memory // threads - PADDING) // BUFFERS), row)
     return threads, block // 64 * 64
 
 

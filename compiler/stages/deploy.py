@@ -1,4 +1,4 @@
-"""An endpoint on SageMaker from an artifact below an `s3://` prefix.
+"""An endpoint on SageMaker from an artifact in S3: below a plain prefix, or in a store by its name.
 
 What the manifest says is compared with instance type and image first; then model, configuration and endpoint are made,
 each only once. What a failed run has made it takes away again.
@@ -13,12 +13,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from compiler.artifact.manifest import MANIFEST, Manifest, parse_manifest
-from compiler.errors import ArtifactError, DeployError, SourceError, UsageError
+from compiler.errors import ArtifactError, DeployError, IncompatibleError, NotFoundError, UsageError
 from compiler.lmi.fit import Needs, check_fit
 from compiler.lmi.images import image_uri
 from compiler.lmi.sagemaker import Deployment, create_endpoint, create_endpoint_config, create_model, endpoint_name
+from compiler.registry.resolve import resolve
 from compiler.report import Report
+from compiler.stages.preflight import rank_bytes, ranks
 from compiler.store.digest import digest_bytes
+from compiler.store.objects import open_store
+from compiler.store.objects.types import ObjectStore
 
 POLL_SECONDS = 15.0
 _SLACK = 900
@@ -27,12 +31,14 @@ _SLACK = 900
 
 @dataclass(frozen=True)
 class DeployRequest:
-    """`prefix`: of the artifact. `image`: "" is the one that the artifact is packed for. `name`: "" is the artifact's.
+    """`artifact`: a prefix `s3://bucket/prefix/`, or an address in a store, `s3://bucket/store/NAME@TAG`. What it means
+    now is deployed: a tag that moves later changes nothing.
 
-    `region`: "" is the session's. The others as in `lmi.sagemaker.Deployment`.
+    `image`: "" is the one that the artifact is packed for. `name`: "" is the artifact's. `region`: "" is the session's.
+    The others as in `lmi.sagemaker.Deployment`.
     """
 
-    prefix: str
+    artifact: str
     instance_type: str
     role: str
     image: str = ""
@@ -49,23 +55,16 @@ class DeployRequest:
 def prepare(request: DeployRequest) -> Deployment:
     """The deployment that `request` asks for, once its artifact is known to be whole and to fit.
 
-    Reads the manifest and the names and sizes below the prefix; asks nothing of SageMaker.
+    Reads the manifest and the names and sizes beside it; asks nothing of SageMaker.
 
     Raises:
-        ArtifactError: no manifest at the prefix, a file that is missing or of another size.
+        ArtifactError: no manifest, a file that is missing or of another size.
         IncompatibleError: instance type or image cannot serve it.
-        SourceError: the prefix cannot be read. UsageError: what SageMaker would not take.
+        StoreError: it cannot be read. UsageError: what SageMaker would not take.
     """
-    prefix = request.prefix.rstrip("/") + "/"
-    bucket, _, key = prefix.removeprefix("s3://").partition("/")
-    if not prefix.startswith("s3://") or not bucket or not key:
-        raise UsageError(f"an artifact that is deployed is below `s3://bucket/prefix/`; found `{request.prefix}`")
-    session = _session(request.region)
-    with _reading(prefix):
-        client = session.client("s3")
-        data = _get(client, bucket, key + MANIFEST)
-        manifest = parse_manifest(data, prefix + MANIFEST)
-        _check_objects(manifest, prefix, _sizes(client, bucket, key))
+    found = _find(request.artifact)
+    manifest = parse_manifest(found.data, found.store.uri + found.folder + MANIFEST)
+    _check_objects(manifest, found)
     needs = needs_of(manifest)
     image = request.image or needs.image
     if not image:
@@ -76,9 +75,9 @@ def prepare(request: DeployRequest) -> Deployment:
     kind = request.instance_type if request.instance_type.startswith("ml.") else f"ml.{request.instance_type}"
     return Deployment(
         name=request.name or endpoint_name(manifest.name),
-        content=digest_bytes(data),
-        prefix=prefix,
-        image=image_uri(image, str(session.region_name)),
+        content=digest_bytes(found.data),
+        prefix=found.store.uri + found.folder,
+        image=image_uri(image, str(_session(request.region).region_name)),
         role=request.role,
         instance_type=kind,
         count=request.count,
@@ -126,8 +125,11 @@ def deploy(
             client.create_endpoint(**create_endpoint(deployment))
     except BaseException:
         for step in reversed(undo):
-            with _calling("delete what was made"):
-                step()
+            try:
+                with _calling("to delete what was made"):
+                    step()
+            except DeployError as left:
+                report.warn(f"{left.message}; `{model}` is left there")
         raise
     if not wait:
         report.end(f"{name} is starting")
@@ -140,12 +142,11 @@ def deploy(
 def needs_of(manifest: Manifest) -> Needs:
     """What the manifest says that its artifact needs."""
     engines = manifest.engines
-    loaded = set(manifest.section.paths)
     return Needs(
         name=manifest.name,
         kind=manifest.device.kind,
-        ranks=manifest.parallel.tp * manifest.parallel.pp,
-        nbytes=sum(file.size for file in manifest.files if file.path in loaded),
+        ranks=ranks(manifest),
+        rank_bytes=rank_bytes(manifest),
         capability=manifest.device.capability,
         trtllm=engines.version if engines else "",
         image=(engines.image or "") if engines else "",
@@ -153,16 +154,52 @@ def needs_of(manifest: Manifest) -> Needs:
     )
 
 
-def _check_objects(manifest: Manifest, prefix: str, sizes: Mapping[str, int]) -> None:
+@dataclass(frozen=True)
+class _Found:
+    """An artifact in S3. `folder`: where its files are in the store, ends with `/`; `data`: of its manifest."""
+
+    store: ObjectStore
+    folder: str
+    data: bytes
+
+
+def _find(artifact: str) -> _Found:
+    if not artifact.startswith("s3://"):
+        raise UsageError(
+            f"an artifact that is deployed is in S3; found `{artifact}`",
+            hint="`lmi-compile push` puts it there. Then: s3://bucket/store/NAME@TAG, or s3://bucket/prefix/.",
+        )
+    if artifact.endswith("/"):
+        store = open_store(artifact)
+        try:
+            return _Found(store, "", store.read(MANIFEST)[0])
+        except NotFoundError:
+            raise ArtifactError(
+                f"{artifact}{MANIFEST} does not exist: expected an artifact below that prefix",
+                hint="A prefix ends where the artifact's folder was uploaded; in a store the artifact has a name: "
+                f"{artifact}NAME@TAG",
+            ) from None
+    found = resolve(artifact)
+    if found.layout != "plain":
+        raise IncompatibleError(
+            f"{found.address} shares its files with others (layout `{found.layout}`): there is no prefix to mount",
+            hint="Push it with `--layout plain`.",
+        )
+    return _Found(found.store, found.manifest_key.removesuffix(MANIFEST), found.data)
+
+
+def _check_objects(manifest: Manifest, found: _Found) -> None:
+    sizes = {item.key.removeprefix(found.folder): item.size for item in found.store.walk(found.folder)}
     lost = [
-        f"{file.path}: {'missing' if found is None else f'{found} bytes'}, expected {file.size}"
+        f"{file.path}: {'missing' if (size := sizes.get(file.path)) is None else f'{size} bytes'}, expected {file.size}"
         for file in manifest.files
-        if (found := sizes.get(file.path)) != file.size
+        if sizes.get(file.path) != file.size
     ]
     if lost:
+        where = found.store.uri + found.folder
         raise ArtifactError(
             "\n".join(
-                [f"{len(lost)} file(s) below {prefix} are not what the manifest says:", *(f"  {p}" for p in lost)]
+                [f"{len(lost)} file(s) below {where} are not what the manifest says:", *(f"  {p}" for p in lost)]
             ),
             hint="upload the artifact again",
         )
@@ -209,32 +246,6 @@ def _session(region: str) -> Any:
     if not session.region_name:
         raise UsageError("no AWS region is set", hint="Pass `--region`, or set AWS_REGION.")
     return session
-
-
-def _get(client: Any, bucket: str, key: str) -> bytes:
-    try:
-        data: bytes = client.get_object(Bucket=bucket, Key=key)["Body"].read()
-    except client.exceptions.NoSuchKey:
-        raise ArtifactError(
-            f"s3://{bucket}/{key} does not exist: expected an artifact at that prefix",
-            hint="the prefix is the one under which the artifact's folder was uploaded",
-        ) from None
-    return data
-
-
-def _sizes(client: Any, bucket: str, prefix: str) -> dict[str, int]:
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    return {item["Key"][len(prefix) :]: int(item["Size"]) for page in pages for item in page.get("Contents", [])}
-
-
-@contextmanager
-def _reading(prefix: str) -> Iterator[None]:
-    import botocore.exceptions
-
-    try:
-        yield
-    except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
-        raise SourceError(f"{prefix}: {error}", hint="check the bucket, the credentials and the region") from error
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from compiler.artifact.check import Machine, check_machine
 from compiler.artifact.host import this_host
 from compiler.errors import IncompatibleError, LmiCompileError, ResourceError
 from compiler.lmi.images import image_for_trtllm
-from compiler.lmi.instances import INSTANCES
+from compiler.lmi.instances import fitting
 from compiler.report import amount
 from compiler.store.digest import SAFETENSORS
 
@@ -30,17 +30,6 @@ if TYPE_CHECKING:
 
 EXACT = {"tensorrt_llm": 3, "tensorrt": 3, "neuronx-cc": 2, "transformers-neuronx": 2, "vllm": 3}
 """How many numbers of a version have to be those of the build. `check_machine` looks after torch."""
-
-CAPABILITY = {
-    "NVIDIA T4": "7.5",
-    "NVIDIA A10G": "8.6",
-    "NVIDIA L4": "8.9",
-    "NVIDIA L40S": "8.9",
-    "NVIDIA A100": "8.0",
-    "NVIDIA H100": "9.0",
-    "NVIDIA H200": "9.0",
-}
-"""Compute capability of the accelerators of lmi/instances.py. Source: NVIDIA's table of CUDA GPUs."""
 
 LEAST_DRIVER = {11: 450, 12: 525, 13: 580}
 """The oldest driver (major) that runs a CUDA major. Source: CUDA compatibility guide, minor version compatibility."""
@@ -73,16 +62,6 @@ def refuse(name: str, findings: tuple[Finding, ...]) -> None:
         "\n".join([f"this machine cannot run `{name}`:", *(f"  {f.subject}: {f.text}" for f in wrong)]),
         hint="\n      ".join(dict.fromkeys(finding.remedy for finding in wrong if finding.remedy)),
     )
-
-
-def fitting_instances(capability: str, count: int, memory: int) -> list[str]:
-    """Instance types with `count` GPUs of a compute capability and `memory` bytes on each, the smallest first."""
-    fits = [
-        (found.devices, found.memory, name)
-        for name, found in INSTANCES.items()
-        if CAPABILITY.get(found.accelerator) == capability and found.devices >= count and found.memory << 30 >= memory
-    ]
-    return [name for _, _, name in sorted(fits)]
 
 
 def _software(manifest: Manifest, host: Host) -> Iterator[Finding]:
@@ -125,10 +104,10 @@ def _image(manifest: Manifest, name: str, built: str) -> str:
 def _hardware(manifest: Manifest, host: Host) -> Iterator[Finding]:
     if manifest.device.kind != "cuda":
         return
-    count, need, wanted = ranks(manifest), _rank_bytes(manifest), manifest.device.capability
+    count, need, wanted = ranks(manifest), rank_bytes(manifest), manifest.device.capability
     suited = [gpu for gpu in host.gpus if wanted in (None, gpu.capability)]
     large = [gpu for gpu in suited if gpu.memory >= need]
-    names = fitting_instances(wanted, count, need)[:3] if wanted else []
+    names = fitting(wanted, count, need)[:3] if wanted else []
     remedy = f"it fits {', '.join(names)}" if names else "build it again for the GPUs that will run it"
     asked = f"{count} x compute capability {wanted or 'any'}"
     if not host.gpus:
@@ -175,7 +154,7 @@ def ranks(manifest: Manifest) -> int:
     return manifest.parallel.tp * manifest.parallel.pp
 
 
-def _rank_bytes(manifest: Manifest) -> int:
+def rank_bytes(manifest: Manifest) -> int:
     """Bytes of the largest rank's weights."""
     sizes = {file.path: file.size for file in manifest.files}
     paths = manifest.segments.weights if manifest.segments is not None else ()

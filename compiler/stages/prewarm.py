@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ from compiler.store.digest import DigestMemo
 from compiler.store.folder import locked_folder, place
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from compiler.artifact.manifest import Manifest
 
 REPORT = "prewarm.json"
@@ -110,16 +113,9 @@ def prewarm(
 
 def _prewarm(source: str, output: Path, report: Report, key: Path | None, prompt: str) -> Prewarmed:
     phases: list[Phase] = []
-    local = Path(source) if (Path(source) / MANIFEST).is_file() else None
     began = time.monotonic()
     report.begin("preflight")
-    if local is not None:
-        if key is not None:
-            check_signed(local, key)
-        manifest, fetch = load_manifest(local), lambda: _copy(local, output, report)
-    else:
-        found = resolve_signed(source, key)
-        manifest, fetch = found.manifest, lambda: pull(found, output, report).fetched
+    manifest, fetch = _found(source, output, report, key)
     refuse(manifest.name, preflight(manifest, output))
     phases.append(Phase("preflight", time.monotonic() - began))
     report.end(f"{manifest.name} suits this machine")
@@ -130,8 +126,11 @@ def _prewarm(source: str, output: Path, report: Report, key: Path | None, prompt
 
     began = time.monotonic()
     report.begin("verify")
-    evidence: Any = "sha256" if key is not None else "crc"
-    intact(output, by=evidence, progress=lambda done, total: report.progress(done, total, "bytes"))
+    intact(
+        output,
+        by="crc" if key is None else "sha256",
+        progress=lambda done, total: report.progress(done, total, "bytes"),
+    )
     size = sum(each.size for each in manifest.files)
     phases.append(Phase("verify", time.monotonic() - began, size))
     report.end(f"{len(manifest.files)} files, {amount(size, 'bytes')}, now in memory")
@@ -148,6 +147,16 @@ def _prewarm(source: str, output: Path, report: Report, key: Path | None, prompt
                    f"{answer['seconds_to_first_token']:.3f} s, finish_reason {answer['finish_reason']}")  # fmt: skip
     rounded = tuple(Phase(phase.name, round(phase.seconds, 4), phase.nbytes) for phase in phases)
     return Prewarmed(manifest.name, manifest.digest, source, output, rounded, answer, unproven)
+
+
+def _found(source: str, output: Path, report: Report, key: Path | None) -> tuple[Manifest, Callable[[], int]]:
+    """The manifest, signed as asked, and what fetches the rest: it returns the bytes that it fetched."""
+    if (Path(source) / MANIFEST).is_file():
+        if key is not None:
+            check_signed(Path(source), key)
+        return load_manifest(Path(source)), partial(_copy, Path(source), output, report)
+    found = resolve_signed(source, key)
+    return found.manifest, lambda: pull(found, output, report).fetched
 
 
 def answer_without_compiler(artifact: Path, prompt: str) -> dict[str, Any]:

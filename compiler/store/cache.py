@@ -6,7 +6,8 @@
     CACHE/digests.jsonl             memo of file digests (store/digest.py)
 
 The key is the sha256 of the canonical JSON of a dataclass of inputs: what is not a field cannot matter. A run
-is made in `work`, under a lock, written through to disk and renamed: an entry is whole or not there.
+is made in `work`, under a lock, written through to disk and renamed: an entry is whole or not there. Behind it may
+stand one that a team shares (remote.py).
 """
 
 from __future__ import annotations

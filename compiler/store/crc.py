@@ -1,17 +1,17 @@
 """CRC-32 of files, at the speed of memory: whether bytes arrived as they were sent. No defence against tampering.
 
 The CRC is zlib's (ISO 3309), which S3 too keeps of a whole object (`ChecksumCRC32`, type FULL_OBJECT). It is written as
-digests are: `crc32:` and 8 lower-case hexadecimal digits. A file is read in pieces by several threads; the CRCs of the
-pieces are then combined, as zlib's crc32_combine does: the register after A and B is that after A, moved on by as many
-bits as B has, plus that after B alone.
+digests are: `crc32:` and 8 lower-case hexadecimal digits. A file is read in pieces by several threads, and the CRCs of
+the pieces combined. zlib-ng computes the same CRC as the standard library's zlib, several times faster.
 """
 
 from __future__ import annotations
 
 import os
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeAlias
+
+from zlib_ng.zlib_ng import crc32, crc32_combine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,10 +23,6 @@ PIECE = 32 << 20
 """Bytes of a file that one thread reads in one go."""
 _READ = 512 << 10
 """Bytes at a time: they are still in the core's cache when the CRC is computed."""
-
-_POLYNOMIAL = 0xEDB88320
-"""Of CRC-32, the coefficient of x^31 in the lowest bit."""
-_ONE, _X_TO_8 = 1 << 31, 1 << 23
 
 
 def spelled(crc: int) -> Crc:
@@ -47,15 +43,10 @@ def crc_file(path: Path, threads: int | None = None) -> Crc:
             for begin, end, crc in zip(
                 begins, ends, pool.map(lambda b, e: _crc_of(file, b, e), begins, ends), strict=True
             ):
-                total = combined(total, crc, end - begin)
+                total = crc32_combine(total, crc, end - begin)
         return spelled(total)
     finally:
         os.close(file)
-
-
-def combined(first: int, second: int, length: int) -> int:
-    """The CRC of A followed by B, from the CRC of each and the bytes of B."""
-    return _times(_power_of_x(length), first) ^ second
 
 
 def _crc_of(file: int, begin: int, end: int) -> int:
@@ -65,27 +56,6 @@ def _crc_of(file: int, begin: int, end: int) -> int:
         count = os.preadv(file, [buffer[: end - begin]], begin)
         if count == 0:
             raise OSError(f"the file became shorter while it was read: {end - begin} bytes are missing")
-        crc = zlib.crc32(buffer[:count], crc)
+        crc = crc32(buffer[:count], crc)
         begin += count
     return crc
-
-
-def _power_of_x(length: int) -> int:
-    """x to the power of 8 `length`, modulo the polynomial."""
-    power, square = _ONE, _X_TO_8
-    while length:
-        if length & 1:
-            power = _times(power, square)
-        square = _times(square, square)
-        length >>= 1
-    return power
-
-
-def _times(a: int, b: int) -> int:
-    """Product of two polynomials over GF(2), modulo the polynomial; the coefficient of x^0 is the highest bit."""
-    product = 0
-    for bit in range(31, -1, -1):
-        if a >> bit & 1:
-            product ^= b
-        b = b >> 1 ^ (_POLYNOMIAL if b & 1 else 0)
-    return product

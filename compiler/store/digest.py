@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -98,7 +99,7 @@ class DigestMemo:
         return digest
 
     def remember(self, path: Path, digest: Digest) -> None:
-        """Note the digest of a file that was computed while writing it. Raises OSError."""
+        """Note the digest of a file that was computed while writing it. Raises OSError where it is not there."""
         found = path.stat()
         if found.st_size >= _ALWAYS_HASHED:
             self._remember(str(path.absolute()), (found.st_size, found.st_mtime_ns, found.st_ino), digest)
@@ -107,7 +108,7 @@ class DigestMemo:
         if self._known is None:
             try:
                 lines = self.file.read_bytes().split(b"\n")
-            except FileNotFoundError:
+            except OSError:
                 lines = []
             self._known = {}
             for line in lines:
@@ -122,12 +123,13 @@ class DigestMemo:
 
     def _remember(self, path: str, identity: tuple[int, int, int], digest: Digest) -> None:
         self._load()[path] = (*identity, digest)
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            os.write(descriptor, _line(path, (*identity, digest)))
-        finally:
-            os.close(descriptor)
+        with suppress(OSError):  # a home that cannot be written, as in many containers: hashed again next time
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                os.write(descriptor, _line(path, (*identity, digest)))
+            finally:
+                os.close(descriptor)
 
     def _rewrite(self) -> None:
         """Drop the lines that newer ones replace. A line appended meanwhile by another process is lost:

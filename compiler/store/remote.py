@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from compiler.errors import ArtifactError, ConflictError, NotFoundError, StoreError
 from compiler.store.digest import Descriptor, digest_json
+from compiler.store.folder import remove_folder
 from compiler.store.objects.download import Incoming, download_files
 from compiler.store.objects.flow import THREADS
 from compiler.store.objects.types import NOTHING
@@ -60,7 +61,9 @@ class RemoteCache:
                 for blob, file in files.items()
                 if (there := self._store.head(blob)) is None or there.size != file.size
             ]
-            upload_files(self._store, missing, self._journal / f"{stage}-{key}", threads=THREADS)
+            under_way = self._journal / f"{stage}-{key}"
+            upload_files(self._store, missing, under_way, threads=THREADS)
+            remove_folder(under_way)
             if self._store.head(_entry(stage, key)) is None:
                 self._store.put(_entry(stage, key), text, NOTHING)
         except ConflictError:

@@ -8,6 +8,9 @@ multiple of 64 bytes come first, in plan order, then those of 32, 16 ... (`file_
 begins at a multiple of the largest power of two, up to 64, that divides its own size, so always at a multiple
 of its element size.
 
+Data come from anywhere (`append`) or from the aligned buffers of a `direct.Ring` (`room`, `put`): those are written by
+the ring's thread, past the page cache where the file system allows.
+
 Until it is whole the file is called NAME.part. A process that is killed leaves that name behind; the next
 writer of the same file takes it over. Two processes that write the same file at once are kept apart by a lock
 on it.
@@ -22,22 +25,27 @@ import hashlib
 import json
 import os
 import shutil
-import zlib
+from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from compiler.errors import DiskFullError, ResourceError
 from compiler.ir.lazy import ITEMSIZE
-from compiler.store.crc import spelled
+from compiler.store.crc import crc32, spelled
 from compiler.store.digest import SAFETENSORS, Descriptor
+from compiler.store.direct import PAGE, open_direct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
     from types import TracebackType
 
+    import numpy as np
 
 T = TypeVar("T")
+Crc32 = Callable[[bytes | memoryview, int], int]
+"""The CRC after some bytes and that before them -> the CRC after all."""
 Planned = tuple[str, str, tuple[int, ...]]
 """Name, dtype (safetensors spelling) and shape of a tensor to be written."""
 
@@ -45,10 +53,6 @@ ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector of any CPU that reads these files by mmap."""
 
 _PART = ".part"
-
-_FLUSH_EVERY = 32 << 20
-"""The kernel is asked to start writing to disk after this many bytes, so that the fsync at the end finds
-little to do."""
 
 
 def file_order(tensors: Sequence[T], nbytes: Callable[[T], int]) -> list[T]:
@@ -76,7 +80,8 @@ def encode_header(tensors: Sequence[Planned]) -> bytes:
 
 
 class RankFile:
-    """Writer of one file; a context manager. `append` takes the data in file order, in pieces of any size.
+    """Writer of one file; a context manager. `append`, or `room` and `put`, take the data in file order, in
+    pieces of any size.
 
     Leaving the context without an error makes the file whole and durable under its name, and sets
     `descriptor`; leaving it with an error removes what was written. Raises DiskFullError and ResourceError
@@ -85,14 +90,18 @@ class RankFile:
 
     descriptor: Descriptor
 
-    def __init__(self, path: Path, tensors: Sequence[Planned]) -> None:
+    def __init__(self, path: Path, tensors: Sequence[Planned], crc: Crc32 | None = crc32) -> None:
+        """`crc`: None where nobody asks for the file's CRC; it is one more pass over all bytes."""
         self.path = path
         self.header = encode_header(tensors)
         self.size = len(self.header) + sum(prod(shape) * ITEMSIZE[dtype] for _, dtype, shape in tensors)
         self._part = path.with_name(path.name + _PART)
-        self._hash, self._crc = hashlib.sha256(), 0
-        self._written = self._flushed = 0
+        self._hash = hashlib.sha256()
+        self._crc_of, self._crc = crc, 0
+        self._paged = 0  # bytes in whole pages, written or about to be
+        self._tail = b""  # what follows them: hashed, less than a page
         self._file = -1
+        self._direct: int | None = None
 
     def __enter__(self) -> RankFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,6 +109,7 @@ class RankFile:
         try:
             os.ftruncate(self._file, 0)
             os.posix_fallocate(self._file, 0, self.size)
+            self._direct = open_direct(self._part)
             self.append(self.header)
         except OSError as error:
             self._remove()
@@ -111,18 +121,55 @@ class RankFile:
 
     def append(self, data: bytes | memoryview) -> None:
         """Hash and write the next bytes. Raises DiskFullError."""
+        self._sum(data)
+        view = memoryview(self._tail + bytes(data))
+        offset, whole = self._cut(view)
+        self._write(self._file, view[:whole], offset)
+
+    def room(self, buffer: np.ndarray, nbytes: int) -> np.ndarray:
+        """Where in a buffer of a `Ring` the next `nbytes` of the file are to be put, before `put` is called.
+
+        They stand behind what is still missing of a page, so that the buffer begins where a page of the file begins.
+        """
+        buffer[: len(self._tail)] = bytearray(self._tail)
+        return buffer[len(self._tail) : len(self._tail) + nbytes]
+
+    def put(self, buffer: np.ndarray, nbytes: int) -> Callable[[], None]:
+        """Hash the next `nbytes`, which stand in `room`. -> What writes them, for `Ring.submit`: may run in any thread,
+        and is over before `sync`. It raises DiskFullError.
+        """
+        view = buffer.data[: len(self._tail) + nbytes]
+        self._sum(view[len(self._tail) :])
+        offset, whole = self._cut(view)
+        return partial(self._write_direct, view[:whole], offset)
+
+    def _sum(self, data: bytes | memoryview) -> None:
         self._hash.update(data)
-        self._crc = zlib.crc32(data, self._crc)
-        view = memoryview(data).cast("B")
+        if self._crc_of is not None:
+            self._crc = self._crc_of(data, self._crc)
+
+    def _cut(self, view: memoryview) -> tuple[int, int]:
+        """Keep what does not fill a page for later. -> Where the rest belongs in the file, and its length."""
+        offset, whole = self._paged, len(view) // PAGE * PAGE
+        self._paged, self._tail = offset + whole, bytes(view[whole:])
+        return offset, whole
+
+    def _write_direct(self, view: memoryview, offset: int) -> None:
+        try:
+            self._write(self._file if self._direct is None else self._direct, view, offset)
+        except OSError as error:
+            if error.errno != errno.EINVAL or self._direct is None:
+                raise
+            # This file system opens files for direct writes and then wants other sizes.
+            self._write(self._file, view, offset)
+
+    def _write(self, file: int, view: memoryview, offset: int) -> None:
         try:
             while view.nbytes:
-                view = view[os.write(self._file, view) :]
+                count = os.pwrite(file, view, offset)
+                view, offset = view[count:], offset + count
         except OSError as error:
             self._full(error)
-        self._written += memoryview(data).nbytes
-        if self._written - self._flushed >= _FLUSH_EVERY:
-            start_writeback(self._file, self._flushed, self._written - self._flushed)
-            self._flushed = self._written
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -131,20 +178,23 @@ class RankFile:
             self._remove()
             return
         try:
-            if self._written != self.size:
-                raise ValueError(f"{self.path}: planned {self.size} bytes, got {self._written}")
+            written = self._paged + len(self._tail)
+            if written != self.size:
+                raise ValueError(f"{self.path}: planned {self.size} bytes, got {written}")
             self.sync()
             self._part.replace(self.path)
             sync_folder(self.path.parent)
         except BaseException:
             self._remove()
             raise
-        os.close(self._file)
+        self._close()
         digest = "sha256:" + self._hash.hexdigest()
-        self.descriptor = Descriptor(self.path.name, SAFETENSORS, digest, self.size, spelled(self._crc))
+        crc = None if self._crc_of is None else spelled(self._crc)
+        self.descriptor = Descriptor(self.path.name, SAFETENSORS, digest, self.size, crc)
 
     def sync(self) -> None:
         """Wait until everything written so far is on disk. Raises DiskFullError."""
+        self._write(self._file, memoryview(self._tail), self._paged)
         try:
             os.fsync(self._file)
         except OSError as error:
@@ -152,7 +202,12 @@ class RankFile:
 
     def _remove(self) -> None:
         self._part.unlink(missing_ok=True)
+        self._close()
+
+    def _close(self) -> None:
         os.close(self._file)
+        if self._direct is not None:
+            os.close(self._direct)
 
     def _full(self, error: OSError) -> NoReturn:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from compiler.cli import app
+from compiler.errors import UsageError
 from tests.registry.artifacts import content, write
 
 
@@ -59,3 +61,35 @@ def test_text_for_people(tmp_path: Path, command: str) -> None:
     done = CliRunner().invoke(app, [command, *map(str, arguments[command])], catch_exceptions=False)
     assert done.exit_code == 0
     assert done.stdout.strip()
+
+
+def test_a_build_that_ends_in_a_store(
+    tmp_path: Path,
+    session_folder: Path,
+    tiny_checkpoint: Callable[[str], Path],
+    tiny_artifact: Callable[[str, int], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What `tiny_artifact` built is in the cache: this one is only put together and pushed."""
+    built = tiny_artifact("mixtral", 2)
+    monkeypatch.setenv("LMI_COMPILE_CACHE", str(session_folder / "cache"))
+    monkeypatch.chdir(tmp_path)
+    store = f"file://{tmp_path}/store/"
+    model = ["--model", tiny_checkpoint("mixtral"), "--tp", 2, "--dtype", "float32"]
+    limits = ["--max-positions", 128, "--max-batch", 4]
+    result = run("build", *model, *limits, "--output", f"{store}mixtral@v1", "--cache", f"file://{tmp_path}/shared")
+    assert result["pushed"]["address"] == f"{store}mixtral@{result['digest']}"
+    run("pull", f"{store}mixtral@v1", tmp_path / "out")
+    assert content(tmp_path / "out") == content(built)
+
+
+def test_what_scan_finds_is_not_published(tmp_path: Path) -> None:
+    artifact = write(tmp_path / "a", name="tiny", toolchain={"torch": "2.13.0", "cxx": "/home/someone/g++"})
+    done = CliRunner().invoke(app, ["push", str(artifact), f"{tmp_path}/store/"])
+    assert done.exit_code != 0
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_build_for_no_store_is_refused_at_once(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["build", "--model", str(tmp_path), "--output", "s3://bucket/x@a b"])
+    assert isinstance(done.exception, UsageError)

@@ -5,12 +5,11 @@ from dataclasses import replace
 import pytest
 
 from compiler.errors import IncompatibleError, UsageError
-from compiler.lmi.fit import Needs, check_fit, fitting
+from compiler.lmi.fit import Needs, check_fit
 from compiler.lmi.images import TRTLLM
-from compiler.lmi.instances import CAPABILITIES, INSTANCES
 
 IMAGE = TRTLLM[0, 30].tag
-NEEDS = Needs("mixtral", "cuda", ranks=8, nbytes=100 << 30, capability="8.0", trtllm="0.12.0", image=IMAGE)
+NEEDS = Needs("mixtral", "cuda", ranks=8, rank_bytes=12 << 30, capability="8.0", trtllm="0.12.0", image=IMAGE)
 
 
 def test_what_fits() -> None:
@@ -24,7 +23,12 @@ def test_what_fits() -> None:
     [
         ({}, "ml.g5.48xlarge", IMAGE, r"compute capability 8\.0; NVIDIA A10G of ml\.g5\.48xlarge has 8\.6"),
         ({"capability": "8.6"}, "ml.g5.12xlarge", IMAGE, r"split over 8 devices; ml\.g5\.12xlarge has 4"),
-        ({"capability": "8.6", "nbytes": 400 << 30}, "ml.g5.48xlarge", IMAGE, "50 GiB a rank do not fit in the 24 GiB"),
+        (
+            {"capability": "8.6", "rank_bytes": 50 << 30},
+            "ml.g5.48xlarge",
+            IMAGE,
+            "50 GiB a rank do not fit in the 24 GiB",
+        ),
         ({}, "ml.trn1.32xlarge", IMAGE, "it runs on NVIDIA GPUs; .* has AWS Trainium"),
         ({"capability": None}, "ml.p4d.24xlarge", IMAGE, "its engines are not built yet"),
         ({"stand_in": True}, "ml.p4d.24xlarge", IMAGE, "stand-in toolchain of the tests"),
@@ -48,22 +52,17 @@ def test_all_that_does_not_fit_is_said_at_once_with_what_does() -> None:
     assert IMAGE in caught.value.hint
 
 
-def test_instance_types_that_fit_smallest_first() -> None:
-    assert fitting(NEEDS) == ("ml.p4d.24xlarge", "ml.p4de.24xlarge")
-    assert fitting(replace(NEEDS, ranks=1, nbytes=1 << 30, capability="8.6"))[0].startswith("ml.g5.")
-    assert fitting(replace(NEEDS, ranks=64)) == ()
+def test_where_nothing_fits_it_is_said() -> None:
+    with pytest.raises(IncompatibleError) as caught:
+        check_fit(replace(NEEDS, ranks=64), "ml.p4d.24xlarge", IMAGE)
+    assert "No instance type" in caught.value.hint
 
 
 def test_an_artifact_for_cpus_fits_any_machine_with_an_image_of_its_own() -> None:
     own = "111122223333.dkr.ecr.us-east-1.amazonaws.com/mine:1"
-    check_fit(Needs("tiny", "cpu", ranks=2, nbytes=1), "ml.m5.xlarge", own)
+    check_fit(Needs("tiny", "cpu", ranks=2, rank_bytes=1), "ml.m5.xlarge", own)
 
 
 def test_unknown_instance_types() -> None:
     with pytest.raises(UsageError, match=r"ml\.g5\.13xlarge"):
         check_fit(NEEDS, "ml.g5.13xlarge", IMAGE)
-
-
-def test_every_gpu_of_the_table_has_a_capability() -> None:
-    gpus = {machine.accelerator for machine in INSTANCES.values() if machine.accelerator.startswith("NVIDIA")}
-    assert gpus == set(CAPABILITIES)

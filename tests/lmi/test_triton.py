@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 from typing import Any
 
 import pytest
@@ -71,3 +74,18 @@ def test_shapes_and_flags() -> None:
 def test_reuse_of_the_cache_is_asked_for_where_the_engine_can() -> None:
     assert _parameters(_config(V12))["enable_kv_cache_reuse"] == "False"
     assert _parameters(_config(V12, reuse=True))["enable_kv_cache_reuse"] == "True"
+
+
+CLONE = os.environ.get("LMI_COMPILE_TENSORRTLLM_BACKEND", "")
+
+
+@pytest.mark.skipif(not CLONE, reason="LMI_COMPILE_TENSORRTLLM_BACKEND names no clone of tensorrtllm_backend")
+@pytest.mark.parametrize(("tag", "version"), [("v0.8.0", V8), ("v0.9.0", V9), ("v0.11.0", V11), ("v0.12.0", V12)])
+def test_its_own_file_has_the_same_tensors(tag: str, version: Version) -> None:
+    path = "all_models/inflight_batcher_llm/tensorrt_llm/config.pbtxt"
+    told = subprocess.run(["git", "-C", CLONE, "show", f"{tag}:{path}"], capture_output=True, text=True, check=True)
+    theirs, ours = parse(re.sub(r"\$\{(\w+)\}", r"placeholder_\1", told.stdout)), _config(version)
+    for direction in ("input", "output"):
+        assert _ports(ours, direction) == _ports(theirs, direction)
+    assert ours["instance_group"] == theirs["instance_group"]
+    assert set(_parameters(ours)) <= set(_parameters(theirs))

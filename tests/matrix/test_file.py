@@ -48,6 +48,11 @@ def test_lists_multiply_and_defaults_fill_in(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_a_given_name_is_made_different_by_what_varies(tmp_path: Path) -> None:
+    text = '[[build]]\nname = "small"\nmodel = "a"\ntp = [2, 3]\ndtype = ["float32"]\n'
+    assert list(entries(tmp_path, text)) == ["small-tp2-float32", "small-tp3-float32"]
+
+
 def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         entries(

@@ -108,6 +108,8 @@ def test_only_what_changed_is_built(made: Matrix) -> None:
     assert states(plan(entries, made.place, "1", Silent())) == ["current", "current"]
     assert states(plan([entry("a", tp="2"), entry("b")], made.place, "1", Silent())) == ["changed", "current"]
     assert states(plan(entries, made.place, "2", Silent())) == ["changed", "changed"]
+    how = [entry("a", jobs="3", cache="elsewhere"), entry("b", timeout="9")]
+    assert states(plan(how, made.place, "1", Silent())) == ["current", "current"]
     made.source.write_text("sha256:newer")
     assert states(plan(entries, made.place, "1", Silent())) == ["changed", "changed"]
     made.source.write_text("sha256:source")

@@ -198,3 +198,12 @@ def test_what_is_not_there(tmp_path: Path, store: str) -> None:
         resolve(store)
     promote(f"{store}tiny@latest")
     assert resolve(f"{store}tiny").address == pushed.address
+
+
+def test_without_a_home_to_write_in(tmp_path: Path, local_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = write(tmp_path / "a", size=2_000_000)
+    push(artifact, f"{local_store}tiny@1")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LMI_COMPILE_CACHE", str(tmp_path / "file"))
+    pull(f"{local_store}tiny@1", tmp_path / "out")
+    assert pull(f"{local_store}tiny@1", tmp_path / "out").up_to_date

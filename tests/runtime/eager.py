@@ -1,13 +1,15 @@
 """Shares of a model whose segments run in plain torch: ranks and engine without a compiled package.
 
 As a follower's share (`tests.runtime.eager:share`) the artifact's path is the folder of a tiny checkpoint. The file
-`fault` in it tells one rank to fail: "RANK STEP HOW", HOW one of raise, kill, stop, exit-while-loading.
+`fault` in it tells one rank to fail: "RANK STEP HOW", HOW one of raise, kill, stop, exit-while-loading,
+exit-while-joining.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +45,9 @@ def share(role: Role) -> Share:
         if int(rank) == role.rank:
             if how == "exit-while-loading":
                 raise MemoryError("no room for the weights")
+            if how == "exit-while-joining":
+                # The follower is the program that runs, so it is not the module of its name.
+                setattr(sys.modules["__main__"], "_join", lambda *_: os._exit(3))  # noqa: B010
             _fail_at(made, int(step), how)
     return made
 

@@ -4,16 +4,26 @@ import subprocess
 import sys
 
 _SCRIPT = """
+import gc
 import sys
 from compiler.runtime.lean import import_torch
 import_torch()
 import torch
+assert gc.isenabled()
+assert gc.get_freeze_count() > 100000
 assert "torch._meta_registrations" not in sys.modules
 assert torch.ones(3, 3).bfloat16().matmul(torch.ones(3, 1).bfloat16()).sum() == 9
 import torch._meta_registrations
 assert torch._meta_registrations.register_meta
 import_torch()
 assert "torch._meta_registrations" in sys.modules
+
+class Twice(torch.nn.Module):
+    def forward(self, x):
+        return torch.linalg.solve(x, x) * 2
+
+program = torch.export.export(Twice(), (torch.eye(3),))
+assert torch.equal(program.module()(torch.eye(3)), 2 * torch.eye(3))
 """
 
 

@@ -13,6 +13,7 @@ from torch._C import _aoti
 from compiler.errors import ArtifactError, IncompatibleError
 from compiler.ir.limits import Limits
 from compiler.runtime.package import Package
+from compiler.store.folder import try_locked_folder
 from compiler.targets.inductor import build
 from compiler.targets.inductor.segments import specs
 from tests.ir.configs import config
@@ -52,6 +53,15 @@ def test_a_package_runs_without_a_compiler_and_leaves_no_files(
     package = Package(embed)
     assert not list(temporary.iterdir())
     check(package)
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_live_one_uses_is_not(embed: Path, temporary: Path) -> None:
+    for name in ("lmi-package-left", "lmi-package-used", "another"):
+        (temporary / name / "model").mkdir(parents=True)
+    with try_locked_folder(temporary / "lmi-package-used") as ours:
+        assert ours
+        check(Package(embed))
+    assert {path.name for path in temporary.iterdir()} == {"lmi-package-used", "another"}
 
 
 def test_two_of_the_same_package_are_independent(embed: Path) -> None:

@@ -91,6 +91,15 @@ def test_the_rank_that_died_is_named_and_not_those_that_lost_it(
         _generate(faulty("2 2 kill"), tp=4)
 
 
+def test_a_rank_that_dies_while_the_group_is_made_is_noticed_before_the_time_out(
+    faulty: Callable[[str], Path], descendants: Callable[[], set[int]]
+) -> None:
+    begun = time.monotonic()
+    with pytest.raises(RankError, match="rank 1 of 2 ended with exit code 3"):
+        _generate(faulty("1 0 exit-while-joining"), tp=2, timeout=120.0)
+    assert time.monotonic() - begun < 120.0
+
+
 def test_a_rank_that_hangs_is_named_after_the_time_out(
     faulty: Callable[[str], Path], descendants: Callable[[], set[int]]
 ) -> None:

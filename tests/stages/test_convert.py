@@ -18,10 +18,11 @@ from safetensors import safe_open
 from compiler.errors import CheckpointError, DiskFullError, LmiCompileError, MemoryCeilingError, RefusedError
 from compiler.ir import lazy
 from compiler.ir.lazy import ITEMSIZE, Lazy, Piece, RankPlan
-from compiler.stages.convert import convert
+from compiler.stages.convert import BUFFERS, convert
 from compiler.store import gather
 from compiler.store.checkpoint import Checkpoint, from_headers, open_checkpoint
 from compiler.store.digest import sha256_file
+from compiler.store.direct import PADDING
 from compiler.store.header import read_header
 from tests.store import written
 from tests.store.lazies import Shapes, plans
@@ -88,7 +89,9 @@ def test_rank_files_hold_the_source_bits(tmp_path: Path, source: Checkpoint) -> 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [d.path for d in descriptors]
 
 
-@given(plan=plans(), memory=st.integers(3 * 704, 20_000), ranks=st.integers(1, 3), run=st.sampled_from([4, 1 << 14]))
+@given(
+    plan=plans(), memory=st.integers(BUFFERS * 704, 33_000), ranks=st.integers(1, 3), run=st.sampled_from([4, 1 << 14])
+)
 def test_any_layout_under_any_ceiling(plan: tuple[Shapes, Lazy], memory: int, ranks: int, run: int) -> None:
     shapes, tensor = plan
     try:
@@ -98,11 +101,11 @@ def test_any_layout_under_any_ceiling(plan: tuple[Shapes, Lazy], memory: int, ra
             data = written.checkpoint(folder, {key: ("BF16", shape) for key, shape in shapes.items()})
             expected = lazy.read(tensor, lambda key: np.frombuffer(data[key], np.uint16))
             plan_of = [RankPlan(f"{rank}", (("t", tensor),)) for rank in range(ranks)]
-            convert(plan_of, open_checkpoint(folder), folder / "out", max_memory=memory)
+            convert(plan_of, open_checkpoint(folder), folder / "out", max_memory=PADDING + memory)
             for rank in range(ranks):
                 assert np.array_equal(bits(folder / "out" / f"{rank}")["t"], expected)
     except MemoryCeilingError:
-        assert 3 * (tensor.shape[-1] * 2 + 63) > memory
+        assert BUFFERS * (tensor.shape[-1] * 2 + 63) > memory
 
 
 def test_bytes_do_not_depend_on_threads_or_memory(tmp_path: Path, source: Checkpoint) -> None:
@@ -112,7 +115,7 @@ def test_bytes_do_not_depend_on_threads_or_memory(tmp_path: Path, source: Checkp
             for d in convert(split(4), source, tmp_path / f"{threads}-{memory}", threads=threads, max_memory=memory)
         )
         for threads in (1, 2, 3, 9)
-        for memory in (1536, 10_000, 1 << 30)
+        for memory in (PADDING + 1536, 3 * PADDING + 10_000, 1 << 30)
     }
     assert len(digests) == 1
 
@@ -124,7 +127,7 @@ def test_casts(tmp_path: Path, source: Checkpoint, dtype: str) -> None:
 
     torch_dtype = {"F32": torch.float32, "F16": torch.float16}[dtype]
     whole = {name: tensor for file in source.files for name, tensor in load_file(file).items()}
-    convert(split(2, dtype), source, tmp_path / "out", max_memory=2000)
+    convert(split(2, dtype), source, tmp_path / "out", max_memory=PADDING + 3000)
     for rank in range(2):
         found = load_file(tmp_path / "out" / f"rank{rank}.safetensors")
         expected = whole["down"][:, 64 * rank : 64 * rank + 64].to(torch_dtype)
@@ -134,7 +137,7 @@ def test_casts(tmp_path: Path, source: Checkpoint, dtype: str) -> None:
 
 def test_padding_is_zero_and_repeats_repeat(tmp_path: Path, source: Checkpoint) -> None:
     tensor = lazy.pad(lazy.insert_axis(lazy.whole("up", (128, 64), "BF16"), 1, 3), 0, 130)
-    convert([RankPlan("f", (("t", tensor),))], source, tmp_path, max_memory=4096)
+    convert([RankPlan("f", (("t", tensor),))], source, tmp_path, max_memory=PADDING + 6144)
     found, up = bits(tmp_path / "f")["t"], source_bits(source)["up"]
     assert np.array_equal(found[:128], np.repeat(up[:, None], 3, axis=1))
     assert not found[128:].any()
@@ -143,7 +146,7 @@ def test_padding_is_zero_and_repeats_repeat(tmp_path: Path, source: Checkpoint) 
 def test_progress_counts_every_byte_once(tmp_path: Path, source: Checkpoint) -> None:
     calls: list[tuple[int, int]] = []
     ranks = split(4)
-    convert(ranks, source, tmp_path / "out", max_memory=4096, progress=lambda *call: calls.append(call))
+    convert(ranks, source, tmp_path / "out", max_memory=PADDING + 6144, progress=lambda *call: calls.append(call))
     total = sum(plan.nbytes for plan in ranks)
     assert calls[-1] == (total, total)
     assert calls == sorted(calls)
@@ -151,15 +154,16 @@ def test_progress_counts_every_byte_once(tmp_path: Path, source: Checkpoint) -> 
 
 
 def test_a_ceiling_too_low_for_one_row(tmp_path: Path, source: Checkpoint) -> None:
-    with pytest.raises(MemoryCeilingError, match=r"takes 128 bytes, and 3 buffers of it 384") as caught:
-        convert(split(2), source, tmp_path / "out", max_memory=383)
+    needed = BUFFERS * 128 + PADDING
+    with pytest.raises(MemoryCeilingError, match=rf"takes 128 bytes, and the buffers for it {needed:,}") as caught:
+        convert(split(2), source, tmp_path / "out", max_memory=needed - 1)
     assert caught.value.exit_code == 5
-    assert "384" in caught.value.hint
+    assert str(needed) in caught.value.hint
     assert not (tmp_path / "out").exists()
-    convert(split(2), source, tmp_path / "out", max_memory=384)
+    convert(split(2), source, tmp_path / "out", max_memory=needed)
 
 
-@pytest.mark.parametrize("call", ["posix_fallocate", "write", "fsync"])
+@pytest.mark.parametrize("call", ["posix_fallocate", "pwrite", "fsync"])
 def test_disk_full_leaves_nothing(
     tmp_path: Path, source: Checkpoint, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
@@ -174,7 +178,7 @@ def test_disk_full_leaves_nothing(
 
     monkeypatch.setattr(os, call, full)
     with pytest.raises(DiskFullError):
-        convert(split(4), source, tmp_path / "out", max_memory=4096)
+        convert(split(4), source, tmp_path / "out", max_memory=PADDING + 6144)
     assert list((tmp_path / "out").iterdir()) == []
 
 

@@ -15,12 +15,12 @@ from moto.server import ThreadedMotoServer
 from compiler.artifact.manifest import Device, Manifest, Parallel
 from compiler.artifact.sections import BuildLimits, Engines
 from compiler.cli import main
-from compiler.errors import ArtifactError, DeployError, IncompatibleError, SourceError, UsageError
+from compiler.errors import ArtifactError, DeployError, IncompatibleError, StoreError, UsageError
 from compiler.report import Silent
 from compiler.stages import deploy as stage
 from compiler.stages.deploy import DeployRequest, deploy, prepare
 from compiler.store.digest import digest_bytes
-from tests.artifact.made import CONTENT, manifest
+from tests.artifact.made import CONTENT, manifest, write
 
 PREFIX = "s3://models/tiny/v1/"
 ROLE = "arn:aws:iam::123456789012:role/endpoints"
@@ -149,6 +149,23 @@ def test_what_a_refused_run_has_made_is_gone_again(stubbed: Stubber) -> None:
     assert "quota" in caught.value.hint
 
 
+def test_what_cannot_be_taken_away_is_told_and_hides_nothing(stubbed: Stubber) -> None:
+    warnings: list[str] = []
+
+    class Told(Silent):
+        def warn(self, text: str) -> None:
+            warnings.append(text)
+
+    _made(stubbed, "create_model", "ModelArn")
+    _made(stubbed, "create_endpoint_config", "EndpointConfigArn")
+    stubbed.add_client_error("create_endpoint", "ResourceLimitExceeded", "none left")
+    stubbed.add_client_error("delete_endpoint_config", "AccessDeniedException", "not you")
+    stubbed.add_response("delete_model", {})
+    with pytest.raises(DeployError, match="none left"):
+        deploy(prepare(REQUEST), Told(), poll_seconds=0)
+    assert [("not you" in text, "is left there" in text) for text in warnings] == [(True, True)]
+
+
 def test_what_was_there_before_is_used_and_stays(stubbed: Stubber) -> None:
     there = "Cannot create already existing model"
     stubbed.add_client_error(
@@ -209,6 +226,19 @@ def test_engines_go_to_their_own_image_and_kind_of_gpu(bucket: Any, stubbed: Stu
         prepare(DeployRequest(PREFIX, "ml.g5.12xlarge", ROLE, image="0.33.0"))
 
 
+def test_an_artifact_of_a_store_is_deployed_by_its_name(tmp_path: Path) -> None:
+    from compiler.registry.push import push
+
+    folder = write(tmp_path / "artifact")
+    pushed = push(folder, "s3://models/store/tiny@v1")
+    deployment = prepare(DeployRequest("s3://models/store/tiny@v1", "ml.m5.xlarge", ROLE, image=IMAGE))
+    assert deployment.prefix == f"s3://models/store/tiny/{pushed.digest.removeprefix('sha256:')}/"
+    assert deployment.content == pushed.digest
+    push(folder, "s3://models/other/tiny@v1", layout="cas")
+    with pytest.raises(IncompatibleError, match="no prefix to mount"):
+        prepare(DeployRequest("s3://models/other/tiny@v1", "ml.m5.xlarge", ROLE, image=IMAGE))
+
+
 def _cut(bucket: Any) -> None:
     bucket.put_object(Key="tiny/v1/weights/rank1.safetensors", Body=b"cut")
 
@@ -240,11 +270,11 @@ def test_an_artifact_that_is_not_whole_asks_nothing_of_sagemaker(
 def test_requests_that_make_no_sense(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="packed for no image"):
         prepare(DeployRequest(PREFIX, "ml.m5.xlarge", ROLE))
-    with pytest.raises(UsageError, match="s3://bucket/prefix/"):
+    with pytest.raises(UsageError, match="is in S3; found `artifacts/tiny`"):
         prepare(DeployRequest("artifacts/tiny", "ml.m5.xlarge", ROLE, image=IMAGE))
     with pytest.raises(IncompatibleError, match="another kind of artifact"):
         prepare(DeployRequest(PREFIX, "ml.g5.xlarge", ROLE, image="0.30.0-tensorrtllm0.12.0-cu125"))
-    with pytest.raises(SourceError, match="nowhere"):
+    with pytest.raises(StoreError, match="nowhere"):
         prepare(DeployRequest("s3://nowhere/tiny/", "ml.m5.xlarge", ROLE, image=IMAGE))
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     with pytest.raises(UsageError, match="no AWS region"):

@@ -10,7 +10,9 @@ import sys
 import zlib
 from math import prod
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +23,7 @@ from compiler.errors import DiskFullError, ResourceError
 from compiler.ir.lazy import ITEMSIZE
 from compiler.store.crc import spelled
 from compiler.store.digest import SAFETENSORS, Descriptor
+from compiler.store.direct import PAGE, Ring
 from compiler.store.header import parse_header
 from compiler.store.writer import ALIGNMENT, Planned, RankFile, check_space, encode_header, file_order
 
@@ -102,7 +105,7 @@ def test_less_data_than_planned_is_not_a_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("call", ["posix_fallocate", "write", "fsync"])
+@pytest.mark.parametrize("call", ["posix_fallocate", "pwrite", "fsync"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_disk_full_at_any_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int) -> None:
     def full(*_: object) -> None:
@@ -117,6 +120,89 @@ def test_disk_full_at_any_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         write()
     assert caught.value.exit_code == 5
     assert "--output" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A disk that takes direct writes, or one that does not: the sizes of those that it took are listed."""
+    taken: list[int] = []
+    open_, pwrite, direct = os.open, os.pwrite, set[int]()  # descriptors
+
+    def opened(path: str | Path, flags: int, mode: int = 0o777) -> int:
+        if not flags & os.O_DIRECT:
+            return open_(path, flags, mode)
+        if request.param == "refused at opening":
+            raise OSError(errno.EINVAL, "invalid argument")
+        file = open_(path, flags & ~os.O_DIRECT, mode)
+        direct.add(file)
+        return file
+
+    def written(file: int, data: memoryview, offset: int) -> int:
+        if file in direct:
+            address = np.frombuffer(data, np.uint8).__array_interface__["data"][0] if data.nbytes else 0
+            if request.param == "refused at writing" or (data.nbytes | offset | address) % PAGE:
+                raise OSError(errno.EINVAL, "invalid argument")
+            taken.append(data.nbytes)
+        return pwrite(file, data, offset)
+
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(os, "pwrite", written)
+    return taken
+
+
+@given(sizes=st.lists(st.integers(0, 3 * PAGE), max_size=12), data=st.data())
+def test_pieces_through_a_ring(sizes: list[int], data: st.DataObject) -> None:
+    content = np.random.default_rng(0).bytes(sum(sizes))
+    with TemporaryDirectory() as name:
+        path, at = Path(name) / "f", 0
+        with RankFile(path, [("w", "U8", (len(content),))]) as file, Ring(3 * PAGE) as ring:
+            for size in sizes:
+                piece = content[at : at + size]
+                at += size
+                if data.draw(st.booleans(), label="appended"):
+                    ring.drain()
+                    file.append(piece)
+                    continue
+                buffer = ring.next()
+                file.room(buffer, size)[:] = bytearray(piece)
+                ring.submit(file.put(buffer, size))
+            ring.drain()
+        found = path.read_bytes()
+    assert found == file.header + content
+    assert file.descriptor.digest == "sha256:" + hashlib.sha256(found).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("disk", "direct"),
+    [("takes them", 5 * PAGE), ("refused at opening", 0), ("refused at writing", 0)],
+    indirect=["disk"],
+)
+def test_direct_writes_where_the_disk_takes_them(tmp_path: Path, disk: list[int], direct: int) -> None:
+    content = np.random.default_rng(0).bytes(5 * PAGE + 7)
+    with RankFile(tmp_path / "f", [("w", "U8", (len(content),))]) as file, Ring(len(content)) as ring:
+        buffer = ring.next()
+        file.room(buffer, len(content))[:] = bytearray(content)
+        ring.submit(file.put(buffer, len(content)))
+        ring.drain()
+    assert (tmp_path / "f").read_bytes() == file.header + content
+    assert sum(disk) == direct
+
+
+def test_a_write_that_fails_in_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write() -> None:
+        with RankFile(tmp_path / "f", [("w", "U8", (PAGE * 8,))]) as file, Ring(PAGE) as ring:
+            monkeypatch.setattr(os, "pwrite", full)
+            for _ in range(8):
+                buffer = ring.next()
+                file.room(buffer, PAGE)[:] = 1
+                ring.submit(file.put(buffer, PAGE))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    with pytest.raises(DiskFullError):
+        write()
     assert list(tmp_path.iterdir()) == []
 
 

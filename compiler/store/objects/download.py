@@ -1,7 +1,8 @@
-"""Files out of a store: ranges, by several threads, continued after a kill, verified as they arrive.
+"""Files out of a store: ranges, by several threads; where their digest is known, verified as they arrive, and continued
+after a kill.
 
     TARGET.part     preallocated; the ranges that have arrived are in it
-    TARGET.parts    {"digest", "size", "part_size"}, then [number, crc32] of each of them
+    TARGET.parts    {"digest", "size", "part_size"}, then the number of each of them
 
 A file gets its own name when all of it is there, has the digest that it shall have, and is on disk.
 """
@@ -13,14 +14,13 @@ import json
 import os
 import shutil
 import threading
-import zlib
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from compiler.errors import ArtifactError
-from compiler.store.objects.flow import PART, Flow, pieces
+from compiler.store.objects.flow import PART, Flow, in_turn, pieces
 from compiler.store.writer import disk_full, start_writeback, sync_folder
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.store.digest import Digest
+    from compiler.store.objects.flow import Job
     from compiler.store.objects.types import ObjectStore
 
 _ROUNDS = 3
@@ -68,7 +69,7 @@ def download_files(
         flow = Flow(progress)
         fetches = [_Fetch(store, file, flow, count) for file in left]
         try:
-            flow.run((job for fetch in fetches for job in fetch.jobs(local)), threads)
+            flow.run(in_turn(fetch.jobs(local) for fetch in fetches), threads)
         finally:
             for fetch in fetches:
                 fetch.close()
@@ -93,14 +94,14 @@ class _Fetch:
         self._pieces = pieces(file.size, PART)
         self._hasher = flow.hasher()
         self._lock = threading.Lock()
-        self._there: dict[int, int] | None = None
+        self._there: frozenset[int] | None = None
         self._handle = -1
         self._log = -1
         self._left = len(self._pieces)
         self._part = file.path.with_name(file.path.name + ".part")
         self._parts = file.path.with_name(file.path.name + ".parts")
 
-    def jobs(self, local: threading.local) -> Iterator[Callable[[], None]]:
+    def jobs(self, local: threading.local) -> Iterator[Job]:
         for number in range(len(self._pieces)):
             yield partial(self._piece, number, local)
 
@@ -112,12 +113,14 @@ class _Fetch:
         with self._lock:
             if self._there is None:
                 self._there = self._open()
-            known = self._there.get(number)
-        if known is None or not self._read(offset, view) or zlib.crc32(view) != known:
+            known = number in self._there
+        if not known:
             if length:
                 self._store.read_into(self.file.key, offset, view)
             self._write(number, offset, view)
             self._count(length)
+        else:
+            self._read(offset, view)
         if self.file.digest is not None:
             self._hasher.update(number, view)
         self._flow.passed(length)
@@ -127,42 +130,38 @@ class _Fetch:
         if last:
             self._finish()
 
-    def _open(self) -> dict[int, int]:
-        """Parts of an earlier run that may be in the temporary file: number to CRC-32."""
+    def _open(self) -> frozenset[int]:
+        """Numbers of the parts that an earlier run has put into the temporary file."""
         self.file.path.parent.mkdir(parents=True, exist_ok=True)
         self._handle = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         heading = {"digest": self.file.digest, "size": self.file.size, "part_size": PART}
-        there = self._earlier(heading) if len(self._pieces) > 1 else {}
+        # Without a digest nothing would tell that a loss of power took what was noted as there.
+        noted = len(self._pieces) > 1 and self.file.digest is not None
+        there = self._earlier(heading) if noted else frozenset()
         if os.fstat(self._handle).st_size != self.file.size:
             os.ftruncate(self._handle, 0)
             if self.file.size:
                 with self._space():
                     os.posix_fallocate(self._handle, 0, self.file.size)
-            there = {}
-        if len(self._pieces) > 1:
+            there = frozenset()
+        if noted:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._log = os.open(self._parts, flags if there else flags | os.O_TRUNC, 0o644)
             os.write(self._log, b"\n" if there else json.dumps(heading).encode() + b"\n")  # ends a line cut short
         return there
 
-    def _earlier(self, heading: Mapping[str, object]) -> dict[int, int]:
+    def _earlier(self, heading: Mapping[str, object]) -> frozenset[int]:
         try:
-            lines = self._parts.read_text().splitlines()
-        except FileNotFoundError:
-            return {}
-        there: dict[int, int] = {}
-        for line in lines[1:]:
-            with suppress(ValueError, TypeError):  # cut short by a kill
-                number, crc = json.loads(line)
-                there[int(number)] = int(crc)
-        try:
-            same = json.loads(lines[0]) == heading if lines else False
-        except ValueError:
-            same = False
-        return there if same else {}
+            first, *lines = self._parts.read_text().splitlines()
+            if json.loads(first) != heading:
+                return frozenset()
+        except (FileNotFoundError, ValueError):
+            return frozenset()
+        return frozenset(int(line[:-1]) for line in lines if line.endswith(";"))  # else cut short by a kill
 
-    def _read(self, offset: int, view: memoryview) -> bool:
-        return os.preadv(self._handle, [view], offset) == len(view)
+    def _read(self, offset: int, view: memoryview) -> None:
+        if os.preadv(self._handle, [view], offset) != len(view):
+            raise ArtifactError(f"{self._part} was cut short meanwhile", hint="remove it, and pull again")
 
     def _write(self, number: int, offset: int, view: memoryview) -> None:
         done = 0
@@ -171,7 +170,7 @@ class _Fetch:
                 done += os.pwrite(self._handle, view[done:], offset + done)
         start_writeback(self._handle, offset, len(view))
         if self._log >= 0:
-            os.write(self._log, json.dumps([number, zlib.crc32(view)]).encode() + b"\n")
+            os.write(self._log, b"%d;\n" % number)
 
     def _finish(self) -> None:
         if self.file.digest not in (None, self._hasher.digest):

@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable, Iterator
 
     from compiler.store.digest import Digest
 
 THREADS = 8
 PART = 16 << 20
 """Bytes of a part: a round trip is short beside it, and eight of them are 128 MiB."""
+
+FILES = 4
+"""Files that are under way at once."""
+
+Job: TypeAlias = Callable[[], None]
 
 _MIB = 1 << 20
 _MOST_PARTS = 9_000
@@ -46,7 +54,7 @@ class Flow:
         """Tell of bytes that are where they belong."""
         self._progress(nbytes)
 
-    def run(self, jobs: Iterable[Callable[[], None]], threads: int = THREADS) -> None:
+    def run(self, jobs: Iterable[Job], threads: int = THREADS) -> None:
         """Run `jobs`, begun in their order. The first error ends all and is raised."""
         with ThreadPoolExecutor(threads, "transfer") as pool:
             futures = [pool.submit(self._run, job) for job in jobs]
@@ -63,7 +71,7 @@ class Flow:
             if error is not None and not isinstance(error, Stopped):
                 raise error
 
-    def _run(self, job: Callable[[], None]) -> None:
+    def _run(self, job: Job) -> None:
         self.check()
         try:
             job()
@@ -102,6 +110,22 @@ class InOrder:
     @property
     def digest(self) -> Digest:
         return "sha256:" + self._sha.hexdigest()
+
+
+def in_turn(files: Iterable[Iterator[Job]], width: int = FILES) -> Iterator[Job]:
+    """The jobs of a few files at a time, one of each in turn: a digest is taken by one thread, those of several by
+    several.
+    """
+    waiting = iter(files)
+    begun = deque(islice(waiting, width))
+    while begun:
+        file = begun.popleft()
+        job = next(file, None)
+        if job is None:
+            begun.extend(islice(waiting, 1))
+        else:
+            yield job
+            begun.append(file)
 
 
 def part_size_of(size: int) -> int:

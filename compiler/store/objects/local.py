@@ -6,21 +6,23 @@ be replaced). Uploads are files there too; the parts that have arrived are lines
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import secrets
 import shutil
-import zlib
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
+
+from zlib_ng.zlib_ng import crc32
 
 from compiler.errors import ConflictError, NotFoundError, StoreError
 from compiler.store.objects.types import ANYTHING, NOTHING, Object, Part, Unfinished, Upload
 from compiler.store.writer import disk_full, sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
 _PARTIAL = ".partial"
@@ -66,11 +68,12 @@ class LocalStore:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+                written = os.fstat(file.fileno())
             if over == ANYTHING:
-                part.replace(target)
+                _put_in(target, lambda: part.replace(target))
             elif over == NOTHING:
                 try:
-                    os.link(part, target)
+                    _put_in(target, lambda: os.link(part, target))
                 except FileExistsError:
                     raise _conflict(self.uri + key) from None
             else:
@@ -79,8 +82,9 @@ class LocalStore:
                     if there is None or there.etag != over:
                         raise _conflict(self.uri + key)
                     part.replace(target)
-            sync_folder(target.parent)
-            return _object(key, target.stat())
+            with suppress(FileNotFoundError):  # deleted already
+                sync_folder(target.parent)
+            return _object(key, written)
 
     def walk(self, prefix: str) -> Iterator[Object]:
         folder = self._root / prefix.rpartition("/")[0]
@@ -116,7 +120,8 @@ class LocalStore:
         return upload
 
     def send(self, upload: Upload, number: int, data: bytes) -> Part:
-        part = Part(number, len(data), f"{zlib.crc32(data):08x}", f"{zlib.crc32(data):08x}")
+        crc = f"{crc32(data):08x}"
+        part = Part(number, len(data), crc, crc)
         with self._errors(upload.key, len(data)):
             file = os.open(self._data(upload), os.O_WRONLY | os.O_CLOEXEC)
             try:
@@ -147,8 +152,7 @@ class LocalStore:
                 file.truncate(sum(part.size for part in parts))
                 os.fsync(file.fileno())
             data.chmod(0o444)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            data.replace(target)
+            _put_in(target, lambda: data.replace(target))
             sync_folder(target.parent)
             self._list(upload).unlink(missing_ok=True)
 
@@ -198,7 +202,6 @@ class LocalStore:
         part = self._partial / f"{secrets.token_hex(8)}.put"
         with self._errors(key):
             self._partial.mkdir(parents=True, exist_ok=True)
-            target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield part, target
         finally:
@@ -221,7 +224,20 @@ class LocalStore:
             raise _store_error(self.uri + key, error) from error
 
 
-_FULL = (28, 122)  # ENOSPC, EDQUOT
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def _put_in(target: Path, move: Callable[[], object]) -> None:
+    """Move into the folder of `target`, which a `delete` of its last object may take away at any moment."""
+    for _ in range(100):
+        with suppress(FileExistsError):  # as above: it may be vanishing
+            target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            move()
+        except FileNotFoundError:
+            continue
+        return
+    move()
 
 
 def _append(path: Path, line: object) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-import zlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from zlib_ng.zlib_ng import crc32
 
 from compiler.errors import ConflictError, NotFoundError, StoreError, UsageError
 from compiler.store.objects.client import (
@@ -89,11 +90,17 @@ class S3Store:
     def put(self, key: str, data: bytes, over: str = ANYTHING) -> Object:
         import botocore.exceptions
 
+        crc = _crc(data)
         conditions = {ANYTHING: {}, NOTHING: {"IfNoneMatch": "*"}}.get(over, {"IfMatch": over})
         with s3_errors(self.uri + key):
             try:
                 answer = self._client.ask(
-                    "put_object", **self._at(key), **write_options(), **self._checksums(data), **conditions, Body=data
+                    "put_object",
+                    **self._at(key),
+                    **write_options(),
+                    **self._checksums(data, crc),
+                    **conditions,
+                    Body=data,
                 )
             except botocore.exceptions.ClientError as error:
                 if conditions and code_of(error) in NOT_MET | MISSING:
@@ -101,7 +108,7 @@ class S3Store:
                         f"{self.uri}{key} is not what it was expected to be", hint="look again, then decide again"
                     ) from error
                 raise
-            self._compare(key, data, answer)
+            self._compare(key, crc, answer)
         return Object(key, len(data), answer["ETag"], time.time())
 
     def walk(self, prefix: str) -> Iterator[Object]:
@@ -144,13 +151,14 @@ class S3Store:
         return Upload(key, answer["UploadId"], part_size)
 
     def send(self, upload: Upload, number: int, data: bytes) -> Part:
+        crc = _crc(data)
         with s3_errors(self.uri + upload.key):
             answer = self._client.ask(
                 "upload_part", **self._at(upload.key), UploadId=upload.id, PartNumber=number,
-                **self._checksums(data), Body=data,
+                **self._checksums(data, crc), Body=data,
             )  # fmt: skip
-            self._compare(upload.key, data, answer)
-        return Part(number, len(data), answer["ETag"], f"{zlib.crc32(data):08x}")
+            self._compare(upload.key, crc, answer)
+        return Part(number, len(data), answer["ETag"], crc.hex())
 
     def sent(self, upload: Upload) -> list[Part] | None:
         import botocore.exceptions
@@ -214,15 +222,14 @@ class S3Store:
             key = item["Key"][len(self._prefix) :]
             yield Object(key, int(item["Size"]), item["ETag"], item["LastModified"].timestamp())
 
-    def _checksums(self, data: bytes) -> dict[str, str]:
-        sums = {"ChecksumCRC32": _base64(zlib.crc32(data).to_bytes(4, "big"))}
+    def _checksums(self, data: bytes, crc: bytes) -> dict[str, str]:
+        sums = {"ChecksumCRC32": _base64(crc)}
         if self._client.checks_md5_only:
             sums["ContentMD5"] = _base64(hashlib.md5(data, usedforsecurity=False).digest())
         return sums
 
-    def _compare(self, key: str, data: bytes, answer: Any) -> None:
-        returned = answer.get("ChecksumCRC32")
-        if returned and returned != _base64(zlib.crc32(data).to_bytes(4, "big")):
+    def _compare(self, key: str, crc: bytes, answer: Any) -> None:
+        if answer.get("ChecksumCRC32", _base64(crc)) != _base64(crc):
             raise StoreError(f"{self.uri}{key}: the server received other bytes than were sent", hint=_AGAIN)
 
 
@@ -257,6 +264,10 @@ def _broken_body() -> tuple[type[Exception], ...]:
 def _part(item: Any) -> Part:
     crc = base64.b64decode(item.get("ChecksumCRC32") or "").hex()
     return Part(int(item["PartNumber"]), int(item["Size"]), item["ETag"], crc)
+
+
+def _crc(data: bytes) -> bytes:
+    return crc32(data).to_bytes(4, "big")
 
 
 def _base64(data: bytes) -> str:

@@ -13,15 +13,16 @@ import hashlib
 import json
 import os
 import threading
-import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from zlib_ng.zlib_ng import crc32
+
 from compiler.errors import ArtifactError, StoreError
 from compiler.store.digest import digest_bytes, digest_json
-from compiler.store.objects.flow import Flow, part_size_of, pieces
+from compiler.store.objects.flow import Flow, in_turn, part_size_of, pieces
 from compiler.store.objects.types import Upload
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.store.digest import Digest
-    from compiler.store.objects.flow import InOrder
+    from compiler.store.objects.flow import InOrder, Job
     from compiler.store.objects.types import ObjectStore, Part
 
 
@@ -61,17 +62,16 @@ def upload_files(
         with lock:
             total[0] += nbytes
 
-    def jobs() -> Iterator[Callable[[], None]]:
-        for file in files:
-            part_size = part_size_of(file.size)
-            if file.size <= part_size:
-                yield partial(_small, store, file, flow, count)
-            else:
-                upload = _Multipart(store, file, journal, part_size, flow, count)
-                for number in range(len(upload.pieces)):
-                    yield partial(upload.part, number)
+    def jobs(file: Outgoing) -> Iterator[Job]:
+        part_size = part_size_of(file.size)
+        if file.size <= part_size:
+            yield partial(_small, store, file, flow, count)
+        else:
+            upload = _Multipart(store, file, journal, part_size, flow, count)
+            for number in range(len(upload.pieces)):
+                yield partial(upload.part, number)
 
-    flow.run(jobs(), threads)
+    flow.run(in_turn(jobs(file) for file in files), threads)
     return total[0]
 
 
@@ -190,7 +190,7 @@ class _Multipart:
 def _is(part: Part, data: bytes) -> bool:
     """Whether a part that the store lists is `data`, by what the store says of it: CRC-32, else an ETag that is MD5."""
     if part.crc32:
-        return part.size == len(data) and part.crc32 == f"{zlib.crc32(data):08x}"
+        return part.size == len(data) and part.crc32 == f"{crc32(data):08x}"
     return part.etag.strip('"') == hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 

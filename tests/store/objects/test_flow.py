@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.store.objects.flow import PART, Flow, part_size_of, pieces
+from compiler.store.objects.flow import PART, Flow, in_turn, part_size_of, pieces
 
 
 @given(st.integers(0, 1 << 44), st.integers(1, 1 << 40))
@@ -61,3 +61,17 @@ def test_an_error_ends_all_and_is_raised() -> None:
     with pytest.raises(OSError, match="broken"):
         flow.run((partial(part, number) for number in range(1000)), 4)
     assert len(ran) < 1000
+
+
+@given(st.lists(st.integers(0, 5), max_size=9), st.integers(1, 4))
+def test_a_few_files_are_under_way_at_once(lengths: list[int], width: int) -> None:
+    done: list[tuple[int, int]] = []
+    files = [iter([partial(done.append, (file, n)) for n in range(length)]) for file, length in enumerate(lengths)]
+    left = list(lengths)
+    for job in in_turn(files, width):
+        job()
+        left[done[-1][0]] -= 1
+        assert sum(0 < count < lengths[file] for file, count in enumerate(left)) <= width
+    assert sorted(done) == [(file, n) for file, length in enumerate(lengths) for n in range(length)]
+    for file in range(len(lengths)):
+        assert [n for one, n in done if one == file] == sorted(n for one, n in done if one == file)

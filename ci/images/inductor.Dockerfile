@@ -1,0 +1,16 @@
+# lmi-compile with target inductor for CPUs: builds, verifies, serves. From a checkout of lmi-compile:
+#   docker build -f ci/images/inductor.Dockerfile -t lmi-compile:inductor .
+FROM python:3.11-slim-bookworm
+RUN apt-get update \
+    && apt-get install --no-install-recommends --yes g++ jq \
+    && rm -rf /var/lib/apt/lists/*
+COPY pyproject.toml constraints.txt README.md LICENSE /src/
+COPY compiler /src/compiler
+COPY recipes /src/recipes
+RUN pip install --no-cache-dir --constraint /src/constraints.txt --index-url https://download.pytorch.org/whl/cpu torch \
+    && pip install --no-cache-dir --constraint /src/constraints.txt /src \
+    && rm -rf /src \
+    && lmi-compile --version
+COPY scripts/prewarm /usr/local/bin/prewarm
+ENV OMP_WAIT_POLICY=passive
+CMD ["lmi-compile", "--help"]

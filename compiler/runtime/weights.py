@@ -1,0 +1,84 @@
+"""The weights of one rank: its file, mapped. Nothing is copied, and no page is read before it is used or asked for.
+
+Weights(path) ── read_ahead() ──> a thread maps the pages, while this one imports torch
+      └───────── tensors() ─────> views of the mapped file
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from compiler.errors import ArtifactError
+from compiler.store.header import HeaderError, read_header
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+_POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14; mmap does not name it, older kernels refuse it
+_STEP = 64 << 20  # bytes a call: the thread ends soon after the mapping is not wanted any more
+
+_DTYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8",
+    "BOOL": "bool",
+}  # fmt: skip
+"""torch's name of each dtype of safetensors."""
+
+
+class Weights:
+    """A rank file, mapped into memory. Raises ArtifactError where it is missing or no safetensors file."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._entries = read_header(path)
+            with path.open("rb") as file:
+                # Private: torch wants memory that could be written to. Nothing is, so no page is ever copied.
+                self._map = mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+        except (OSError, HeaderError) as error:
+            raise ArtifactError(
+                f"`{path}` should hold the weights of a rank: {error}", hint="pull or build the artifact again"
+            ) from error
+
+    def read_ahead(self) -> threading.Thread | None:
+        """Begin to read the file and to map its pages, in a thread that nobody needs to wait for.
+
+        Half a second of page faults for every 4 GB, which else the first token waits for. None where the file takes
+        more than half of the memory: there, what is not used should not push out what is.
+        """
+        if 2 * len(self._map) > os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE:
+            return None
+        thread = threading.Thread(target=_populate, args=(self._map,), name="read-ahead", daemon=True)
+        thread.start()
+        return thread
+
+    def tensors(self, device: str) -> dict[str, Tensor]:
+        """All tensors by name. On the CPU they are views of the file and keep it mapped; elsewhere copies."""
+        import torch
+
+        found = {}
+        for name, entry in self._entries.items():
+            dtype: torch.dtype = getattr(torch, _DTYPES[entry.dtype])
+            flat = (
+                torch.frombuffer(self._map, dtype=dtype, count=entry.nbytes // dtype.itemsize, offset=entry.offset)
+                if entry.nbytes
+                else torch.empty(0, dtype=dtype)
+            )
+            found[name] = flat.view(entry.shape).to(device)
+        return found
+
+
+def _populate(memory: mmap.mmap) -> None:
+    """Advice, so an error has no effect. Called through ctypes, which lets other threads run meanwhile."""
+    advise = ctypes.CDLL(None).madvise
+    advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    view = (ctypes.c_char * len(memory)).from_buffer(memory)  # keeps it mapped
+    address = ctypes.addressof(view)
+    for begin in range(0, len(memory), _STEP):
+        if advise(address + begin, min(_STEP, len(memory) - begin), _POPULATE_READ):
+            return

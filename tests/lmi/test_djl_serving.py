@@ -1,0 +1,125 @@
+"""djl-serving itself as the judge: only where LMI_COMPILE_DJL_SERVING names a clone of it, with its tags and branches.
+
+Its Python runs in processes of their own, as it stands in each release; what needs a GPU is stood in for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compiler.lmi.images import Release
+from compiler.lmi.package import container_files
+from compiler.lmi.properties import parse
+from compiler.lmi.schema import Answer, Details, Line, Token, dump
+from tests.lmi.artifacts import FLAT, facts
+
+CLONE = os.environ.get("LMI_COMPILE_DJL_SERVING", "")
+pytestmark = pytest.mark.skipif(not CLONE, reason="LMI_COMPILE_DJL_SERVING names no clone of djl-serving")
+
+TAGS: dict[Release, str] = {
+    (0, 28): "v0.28.0",
+    (0, 29): "v0.29.0",
+    (0, 30): "0.30.0-dlc",
+    (0, 32): "0.32.0-dlc",
+    FLAT: "0.33.0-dlc",
+}
+
+PROPERTIES = """
+import json, os, sys, types
+
+class Anything:
+    def __init__(self, *args, **values): pass
+
+for name in ("tensorrt_llm", "tensorrt_llm.llmapi", "tensorrt_llm._torch", "tensorrt_llm._torch.pyexecutor",
+             "tensorrt_llm._torch.pyexecutor.config"):
+    sys.modules[name] = types.ModuleType(name)
+    for word in ("KvCacheConfig", "QuantConfig", "CalibConfig", "QuantAlgo", "PyTorchConfig"):
+        setattr(sys.modules[name], word, Anything)
+
+source = open("serving/docker/partition/utils.py").read()
+begin = source.index("def load_properties")
+reader = {"os": os}
+exec(source[begin : source.find("\\ndef ", begin + 1)], reader)
+found = reader["load_properties"](sys.argv[1])
+from djl_python.properties_manager.trt_properties import TensorRtLlmProperties
+known = TensorRtLlmProperties(**{k.removeprefix("option."): v for k, v in found.items()}, model_dir="/opt/ml/model")
+names = ("tensor_parallel_degree", "max_rolling_batch_size", "rolling_batch", "dtype", "model_id_or_path")
+print(json.dumps([found, {name: getattr(known, name) for name in names}]))
+"""
+
+FORMATTERS = """
+import json, sys
+from djl_python.output_formatter import _json_output_formatter, _jsonlines_output_formatter
+from djl_python.request_io import Sequence, TextGenerationOutput, TextInput, Token
+
+told = []
+for write in (_jsonlines_output_formatter, _json_output_formatter):
+    asked = TextInput(request_id=0, input_text="p", parameters={"details": True})
+    output = TextGenerationOutput(request_id=0, input=asked)
+    output.sequences[0] = sequence = Sequence()
+    for at, token in enumerate(json.loads(sys.argv[1])):
+        sequence.set_next_token(Token(*token), is_last_token=at == 2)
+        if at == 2:
+            sequence.finish_reason, output.finished = "eos_token", True
+        told.append(write(output))
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Any]:
+    """`run(tag, script, argument)`: what the script prints as JSON, inside the sources of the tag."""
+
+    def ran(tag: str, script: str, argument: str) -> Any:
+        parts = ("engines/python/setup", "serving/docker/partition")
+        packed = subprocess.run(["git", "-C", CLONE, "archive", tag, *parts], capture_output=True, check=True).stdout
+        folder = tmp_path / tag
+        with tarfile.open(fileobj=BytesIO(packed)) as archive:
+            archive.extractall(folder, filter="data")
+        told = subprocess.run(
+            [sys.executable, "-c", script, argument],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": "engines/python/setup"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert told.returncode == 0, told.stderr
+        return json.loads(told.stdout.splitlines()[-1])
+
+    return ran
+
+
+@pytest.mark.parametrize("release", TAGS)
+def test_its_property_classes_take_our_files(run: Callable[..., Any], tmp_path: Path, release: Release) -> None:
+    written = container_files(facts(release))["serving.properties"]
+    (tmp_path / "serving.properties").write_bytes(written)
+    read, known = run(TAGS[release], PROPERTIES, str(tmp_path))
+    assert list(read) == list(parse(written, release).entries)
+    assert known == {
+        "tensor_parallel_degree": 2,
+        "max_rolling_batch_size": 8,
+        "rolling_batch": "disable" if release == FLAT else "trtllm",
+        "dtype": "float16" if release == FLAT else "fp16",
+        "model_id_or_path": "/opt/ml/model",
+    }
+
+
+@pytest.mark.parametrize("release", [(0, 29), (0, 30), (0, 32)])
+def test_its_formatters_write_what_we_write(run: Callable[..., Any], release: Release) -> None:
+    tokens = (Token(5, " a", -0.5), Token(0, "", 0.0), Token(7, "", -1.5, special=True))
+    told = run(TAGS[release], FORMATTERS, json.dumps([[t.id, t.text, t.log_prob, t.special] for t in tokens]))
+    last = Answer(" a", Details("eos_token", 3, "p"))
+    lines = [Line(token, last if token is tokens[-1] else None) for token in tokens]
+    whole = Answer(" a", Details("eos_token", 3, "p", tokens))
+    assert told == [*(dump(line).decode() for line in lines), "", "", dump(whole).decode()]
