@@ -30,14 +30,15 @@ def endpoint() -> Iterator[str]:
 
 
 @pytest.fixture
-def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """An empty bucket `models`, found through the environment as a user's would be."""
     for name, value in servers.environment(endpoint, tmp_path).items():
         monkeypatch.setenv(name, value)
     found = boto3.resource("s3").Bucket("models")
     found.create()
     found.objects.all().delete()
-    return found
+    yield found
+    found.meta.client.close()
 
 
 @pytest.fixture
