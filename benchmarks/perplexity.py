@@ -86,8 +86,8 @@ def run(case: str, work: Path, steps: int) -> None:
     if not (folder / "tokenizer.json").exists():
         write_trained(case, folder, steps)
     texts = list(paragraphs())
-    trained_on = rows(folder / "tokenizer.json", [t for i, t in enumerate(texts) if i % HELD_OUT][:400], 64)
-    held_out = rows(folder / "tokenizer.json", texts[::HELD_OUT], 64)
+    trained_on = rows(folder / "tokenizer.json", [t for i, t in enumerate(texts) if i % HELD_OUT][:400], 32)
+    held_out = rows(folder / "tokenizer.json", texts[::HELD_OUT], 32)
     with tempfile.TemporaryDirectory(dir=work) as name:
         out = Path(name)
         config, tensors, checkpoint = planted(folder, out)

@@ -63,11 +63,11 @@ def test_smoothing_changes_no_logit(
         for role, s in divided.items():
             # Nothing in front takes this division: here the weight does, in place of the kernel.
             weight = next(t for t in smoothed if (t.layer, t.role, t.part) == (layer, role, "weight"))
-            smoothed[weight] = apply(config, role, "weight", smoothed[weight], Factors(columns=1 / s))
+            smoothed[weight] = apply(config, role, "weight", smoothed[weight], Factors(columns=np.float32(1) / s))
     token_ids = torch.randint(0, config.vocab, (2, 23), generator=torch.Generator().manual_seed(1))
     expected = forward(config, joined(config, tensors), token_ids)
-    found = forward(config, joined(config, smoothed), token_ids)
-    assert (found - expected).abs().max() < 2e-5 * expected.abs().max()
+    logits = forward(config, joined(config, smoothed), token_ids)
+    assert (logits - expected).abs().max() < 2e-5 * expected.abs().max()
 
 
 @pytest.mark.parametrize("case", TINY)

@@ -55,11 +55,13 @@ def test_one_token_reads_its_experts() -> None:
     gate_up = torch.randint(-127, 128, (4, 20, 16), generator=GENERATOR, dtype=torch.int8)
     down = torch.randint(-127, 128, (4, 16, 10), generator=GENERATOR, dtype=torch.int8)
     scales = torch.rand((4, 20), generator=GENERATOR) / 300, torch.rand((4, 16), generator=GENERATOR) / 300
-    arguments = (gate_up, scales[0], down, scales[1], "silu")
     x, chosen, share = torch.randn((1, 16), generator=GENERATOR), torch.tensor([[3, 1]]), torch.tensor([[0.7, 0.3]])
     for linear in DEFINITIONS.values():
-        found = experts_of_one(linear)(x, chosen, share, *arguments)
-        torch.testing.assert_close(found, quantised.experts(linear)(x, chosen, share, *arguments))
+        found, expected = (
+            form(linear)(x, chosen, share, gate_up, scales[0], down, scales[1], "silu")
+            for form in (experts_of_one, quantised.experts)
+        )
+        torch.testing.assert_close(found, expected)
 
 
 def test_scales_are_inputs_behind_their_weights() -> None:
@@ -106,13 +108,14 @@ def test_ranks_compute_what_one_rank_computes(
 
 def test_compiled_segments_compute_what_eager_ones_do(tmp_path: Path) -> None:
     """One of each kind of product, and the experts of one token; each is a quarter of a minute of compiler."""
+    asked: tuple[tuple[str, Products, str], ...] = (
+        ("llama", "weight_only", "mlp-gated.decode1"),
+        ("llama", "per_token", "mlp-gated.prefill"),
+        ("mixtral", "per_token", "mlp-moe.decode1"),
+    )
     wanted = [
         next(s for s in specs(model_config(case), 1, "bfloat16", Limits(64, 4), products) if s.name == name)
-        for case, products, name in (
-            ("llama", "weight_only", "mlp-gated.decode1"),
-            ("llama", "per_token", "mlp-gated.prefill"),
-            ("mixtral", "per_token", "mlp-moe.decode1"),
-        )
+        for case, products, name in asked
     ]
     build.compile_segments(wanted, tmp_path, device="cpu", march="x86-64-v3")
     for spec in wanted:
