@@ -31,7 +31,7 @@ CEILING = "128MiB"
 PLAN = """
 import resource, sys
 import recipes
-from compiler.requests import PlanRequest, parse_size, prepare
+from compiler.pipeline.requests import PlanRequest, parse_size, prepare
 from compiler.stages.convert import BUFFERS, _budget
 from compiler.stages.plan import Ask
 ask = Ask(tp=int(sys.argv[2]), max_memory=parse_size(sys.argv[3]))
@@ -50,7 +50,7 @@ from pathlib import Path
 import numpy as np
 import recipes
 from compiler import targets
-from compiler.requests import PlanRequest, prepare
+from compiler.pipeline.requests import PlanRequest, prepare
 config = prepare(PlanRequest(model=sys.argv[1], recipes=recipes, target="trtllm")).plan.config
 found = targets.load("trtllm").logits(Path(sys.argv[2]), config, np.arange(48), 1 << 30)
 assert found.shape == (48, config.vocab) and np.isfinite(found).all()

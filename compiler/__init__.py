@@ -2,8 +2,11 @@
 
     import compiler, recipes
 
-    request = compiler.BuildRequest(model="llama3.2-1b", recipes=recipes, ask=compiler.Ask(tp=2),
-    output=Path("artifact")) compiler.build(request)
+    compiler.build(
+        compiler.BuildRequest(
+            model="llama3.2-1b", recipes=recipes, ask=compiler.Ask(tp=2), output=Path("artifact")
+        )
+    )
     with compiler.load("artifact") as model:
         print(model.generate(["Once upon a time"], compiler.GenerationParams(max_new_tokens=40))[0].text)
 
@@ -19,8 +22,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from compiler.artifact.manifest import Manifest, load_manifest
     from compiler.errors import LmiCompileError
-    from compiler.pipeline import BuildResult, build
-    from compiler.requests import BuildRequest, PlanRequest, prepare
+    from compiler.pipeline.build import BuildResult, build
+    from compiler.pipeline.requests import BuildRequest, PlanRequest, prepare
     from compiler.runtime.generate import load
     from compiler.runtime.params import Completion, GenerationParams
     from compiler.stages.plan import Ask, Plan
@@ -28,18 +31,18 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Ask": "compiler.stages.plan",
-    "BuildRequest": "compiler.requests",
-    "BuildResult": "compiler.pipeline",
+    "BuildRequest": "compiler.pipeline.requests",
+    "BuildResult": "compiler.pipeline.build",
     "Completion": "compiler.runtime.params",
     "GenerationParams": "compiler.runtime.params",
     "LmiCompileError": "compiler.errors",
     "Manifest": "compiler.artifact.manifest",
     "Plan": "compiler.stages.plan",
-    "PlanRequest": "compiler.requests",
-    "build": "compiler.pipeline",
+    "PlanRequest": "compiler.pipeline.requests",
+    "build": "compiler.pipeline.build",
     "load": "compiler.runtime.generate",
     "load_manifest": "compiler.artifact.manifest",
-    "prepare": "compiler.requests",
+    "prepare": "compiler.pipeline.requests",
     "verify": "compiler.stages.verify",
 }
 

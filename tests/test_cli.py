@@ -12,7 +12,7 @@ import pytest
 
 from compiler.cli import app, main
 from compiler.errors import UsageError
-from compiler.requests import default_output, parse_size
+from compiler.pipeline.requests import default_output, parse_size
 from tests.artifact.made import manifest, write
 from tests.stand_in import StandIn
 

@@ -28,8 +28,8 @@ from compiler.errors import (
     ToolchainMissing,
     UsageError,
 )
-from compiler.pipeline import build, convert_to
-from compiler.requests import BuildRequest, PlanRequest
+from compiler.pipeline.build import build, convert_to
+from compiler.pipeline.requests import BuildRequest, PlanRequest
 from compiler.stages.plan import Ask
 from compiler.stages.reference import read_reference
 from compiler.store.digest import sha256_file
@@ -440,8 +440,8 @@ SLOW_BUILD = """
 import sys
 from pathlib import Path
 import recipes
-from compiler.pipeline import build
-from compiler.requests import BuildRequest
+from compiler.pipeline.build import build
+from compiler.pipeline.requests import BuildRequest
 from compiler.stages.plan import Ask
 from tests import hub
 from tests.stand_in import StandIn
@@ -512,8 +512,8 @@ HUB_BUILD = """
 import json, sys
 from pathlib import Path
 import recipes
-from compiler.pipeline import build
-from compiler.requests import BuildRequest
+from compiler.pipeline.build import build
+from compiler.pipeline.requests import BuildRequest
 from tests import hub
 from tests.stand_in import StandIn
 model, output, cache = sys.argv[1:]

@@ -21,8 +21,8 @@ CONVERT = """
 import os, sys
 from pathlib import Path
 import recipes
-from compiler.pipeline import convert_to
-from compiler.requests import PlanRequest
+from compiler.pipeline.build import convert_to
+from compiler.pipeline.requests import PlanRequest
 from compiler.stages.plan import Ask
 from compiler.targets import TargetOptions
 model, outputs, user = Path(sys.argv[1]), sys.argv[3:], int(sys.argv[2])

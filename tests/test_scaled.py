@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from compiler.errors import UsageError
+from compiler.pipeline.scaled import Source, calibrated, scaled
 from compiler.quant.schemes import SCHEMES
-from compiler.scaled import Source, calibrated, scaled
 from compiler.stages import calibrate, scale
 from compiler.stages.samples import Samples
 from compiler.store.cache import Entry, StageCache
@@ -91,7 +91,7 @@ def test_scales_depend_on_scheme_and_alpha(tiny_checkpoint: Folders, tmp_path: P
 _KILLED = """
 import sys, time
 from pathlib import Path
-from compiler.scaled import calibrated
+from compiler.pipeline.scaled import calibrated
 from tests.test_scaled import MEMORY, SAMPLES, Recorded, _cache, _source
 class Slow(Recorded):
     def progress(self, done, total, unit):

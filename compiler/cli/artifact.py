@@ -63,8 +63,8 @@ def verify(
             )
         _verify_quick(artifact, as_json=as_json)
         return
-    from compiler.against import source_logits
-    from compiler.requests import PlanRequest
+    from compiler.pipeline.against import source_logits
+    from compiler.pipeline.requests import PlanRequest
     from compiler.stages.plan import Ask
     from compiler.stages.verify import verify as run
     from compiler.summary import numerics_text
@@ -97,7 +97,7 @@ def generate(
     """Answer prompts with an artifact."""
     from dataclasses import asdict
 
-    from compiler.answer import answer
+    from compiler.cli.answer import answer
     from compiler.runtime.params import GenerationParams
 
     params = GenerationParams(**{**asdict(sampling), "stop": tuple(sampling.stop or ())})

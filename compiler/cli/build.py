@@ -47,7 +47,7 @@ class BuildOptions:
 @grouped
 def plan(model: ModelOptions, ask: AskOptions, limits: LimitOptions, as_json: Json = False) -> None:
     """Say what a build would do, from config.json and the safetensors headers alone."""
-    from compiler.requests import PlanRequest, prepare
+    from compiler.pipeline.requests import PlanRequest, prepare
     from compiler.summary import plan_text
 
     made = prepare(request_of(PlanRequest, model, ask, limits)).plan
@@ -62,8 +62,8 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Write the rank files of a model, and nothing else."""
-    from compiler.pipeline import convert_to
-    from compiler.requests import PlanRequest
+    from compiler.pipeline.build import convert_to
+    from compiler.pipeline.requests import PlanRequest
     from compiler.summary import plan_text
 
     request = request_of(PlanRequest, model, ask, LimitOptions(max_batch=1))
@@ -84,12 +84,12 @@ def build(
     """Build, verify and put in place an artifact; what an earlier build made is not made again."""
     from dataclasses import asdict
 
-    from compiler.pipeline import build as run
-    from compiler.pipeline import command_of
+    from compiler.pipeline.build import build as run
+    from compiler.pipeline.build import command_of
+    from compiler.pipeline.requests import BuildRequest, default_output
     from compiler.registry.address import parse_address
     from compiler.registry.publish import is_store, publish
     from compiler.registry.summary import pushed_text
-    from compiler.requests import BuildRequest, default_output
     from compiler.summary import build_text
     from compiler.targets import How
 
@@ -125,7 +125,7 @@ def package(
     as_json: Json = False,
 ) -> None:
     """Make the artifact of a verified checkpoint and the engines that were built from it elsewhere."""
-    from compiler.finish import package_engines
+    from compiler.pipeline.finish import package_engines
     from compiler.summary import manifest_text
 
     with reporting() as report:

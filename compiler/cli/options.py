@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 import typer
 
 if TYPE_CHECKING:
-    from compiler.requests import PlanRequest
+    from compiler.pipeline.requests import PlanRequest
 
 Command = TypeVar("Command", bound=Callable[..., None])
 Request = TypeVar("Request", bound="PlanRequest")
@@ -141,7 +141,7 @@ def request_of(kind: type[Request], model: ModelOptions, ask: AskOptions, limits
     """The request of type `kind` that the options spell; `more` are its further fields. Raises UsageError."""
     from compiler.ir.rope import parse_rope_scaling
     from compiler.lmi.instances import instance
-    from compiler.requests import devices_here, parse_size, parse_tp
+    from compiler.pipeline.requests import devices_here, parse_size, parse_tp
     from compiler.stages.plan import Ask
     from compiler.targets import TargetOptions
 

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import recipes
-from compiler.against import source_logits
 from compiler.artifact.manifest import MANIFEST, Manifest, load_manifest
 from compiler.errors import ArtifactError, IncompatibleError, NumericsError, SourceError
-from compiler.requests import PlanRequest
+from compiler.pipeline.against import source_logits
+from compiler.pipeline.requests import PlanRequest
 from compiler.runtime.generate import Model
 from compiler.stages.reference import REFERENCE, read_reference, write_reference
 from compiler.stages.verify import check_layout, run_logits, verify

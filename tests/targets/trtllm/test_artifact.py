@@ -27,10 +27,10 @@ from compiler.errors import (
     ToolchainMissing,
     UsageError,
 )
-from compiler.finish import package_engines
-from compiler.pipeline import build, command_of
+from compiler.pipeline.build import build, command_of
+from compiler.pipeline.finish import package_engines
+from compiler.pipeline.requests import BuildRequest
 from compiler.report import Silent
-from compiler.requests import BuildRequest
 from compiler.runtime.generate import load
 from compiler.stages.plan import Ask
 from compiler.stages.verify import verify

@@ -13,8 +13,8 @@ import torch
 import recipes
 from compiler.errors import RefusedError
 from compiler.ir.config import ModelConfig
-from compiler.pipeline import convert_to
-from compiler.requests import PlanRequest
+from compiler.pipeline.build import convert_to
+from compiler.pipeline.requests import PlanRequest
 from compiler.stages.plan import Ask
 from compiler.targets import TargetOptions
 from compiler.targets.trtllm.judge import logits

@@ -14,10 +14,10 @@ import pytest
 import recipes
 from compiler.artifact.manifest import load_manifest
 from compiler.errors import ArtifactError, CompileError, ParallelError, RefusedError, ToolchainMissing
-from compiler.finish import package_engines
-from compiler.pipeline import build
+from compiler.pipeline.build import build
+from compiler.pipeline.finish import package_engines
+from compiler.pipeline.requests import BuildRequest, PlanRequest, prepare
 from compiler.report import Silent
-from compiler.requests import BuildRequest, PlanRequest, prepare
 from compiler.stages.plan import Ask
 from compiler.stages.verify import verify
 from compiler.targets import TargetOptions

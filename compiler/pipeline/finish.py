@@ -13,7 +13,7 @@ from compiler.artifact.parts import Part
 from compiler.errors import UsageError
 from compiler.ir.config import ModelConfig
 from compiler.ir.limits import Limits
-from compiler.place import disk_errors, is_at, normal
+from compiler.pipeline.place import disk_errors, is_at, normal
 from compiler.report import amount
 from compiler.stages import package, verify
 from compiler.stages.statements import with_statements

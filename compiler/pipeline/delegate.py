@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
-from compiler.cached import source_digest
 from compiler.errors import ToolchainMissing
-from compiler.finish import Replanned
 from compiler.ir.limits import limits_for
 from compiler.ir.parallel import head_layout
-from compiler.origin import default_name, model_of
-from compiler.place import finish
-from compiler.requests import find
+from compiler.pipeline.cached import source_digest
+from compiler.pipeline.finish import Replanned
+from compiler.pipeline.origin import default_name, model_of
+from compiler.pipeline.place import finish
+from compiler.pipeline.requests import find
 from compiler.stages import package
 from compiler.store.digest import digest_json
 
 if TYPE_CHECKING:
-    from compiler.cached import Job
+    from compiler.pipeline.cached import Job
     from compiler.targets import Elsewhere
 
 

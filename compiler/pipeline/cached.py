@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.artifact.manifest import Device
+    from compiler.pipeline.requests import BuildRequest, Prepared
     from compiler.report import Report
-    from compiler.requests import BuildRequest, Prepared
     from compiler.stages.plan import Plan
     from compiler.stages.verify import Logits
     from compiler.store.cache import Entry

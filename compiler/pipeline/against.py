@@ -9,7 +9,7 @@ from compiler import targets
 from compiler.artifact.manifest import load_manifest
 from compiler.errors import SourceError, UsageError
 from compiler.ir.config import ModelConfig
-from compiler.requests import prepare
+from compiler.pipeline.requests import prepare
 from compiler.stages.plan import Ask
 from compiler.stages.reference import REFERENCE, read_reference, reference_logits
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from compiler.requests import PlanRequest
+    from compiler.pipeline.requests import PlanRequest
 
 
 def source_logits(artifact: Path, request: PlanRequest) -> NDArray[np.float32]:

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from compiler import targets
 from compiler.artifact.manifest import MANIFEST, load_manifest
-from compiler.cached import Job, compiled, converted, run_convert, source_digest, source_if_here, written
-from compiler.delegate import delegate
 from compiler.errors import ArtifactError, ToolchainMissing, UsageError
-from compiler.evidence import judged, referenced
-from compiler.origin import default_name, model_of
-from compiler.place import disk_errors, finish, normal
+from compiler.pipeline.cached import Job, compiled, converted, run_convert, source_digest, source_if_here, written
+from compiler.pipeline.delegate import delegate
+from compiler.pipeline.evidence import judged, referenced
+from compiler.pipeline.origin import default_name, model_of
+from compiler.pipeline.place import disk_errors, finish, normal
+from compiler.pipeline.requests import prepare
 from compiler.report import Silent
-from compiler.requests import prepare
 from compiler.stages import package, verify
 from compiler.stages.statements import with_statements
 from compiler.store.cache import open_cache
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
     from compiler.artifact.manifest import Device, Manifest, Numerics
     from compiler.artifact.parts import Part
-    from compiler.evidence import Reference
+    from compiler.pipeline.evidence import Reference
+    from compiler.pipeline.requests import BuildRequest, PlanRequest, Prepared
     from compiler.report import Report
-    from compiler.requests import BuildRequest, PlanRequest, Prepared
     from compiler.stages.plan import Plan
     from compiler.stages.verify import Logits
     from compiler.targets import Toolchain

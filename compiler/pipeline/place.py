@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from compiler.artifact.check import check_files
 from compiler.artifact.manifest import MANIFEST, Manifest, load_manifest
 from compiler.errors import ArtifactError, DiskFullError
-from compiler.evidence import measured, verify_inputs, with_numerics
+from compiler.pipeline.evidence import measured, verify_inputs, with_numerics
 from compiler.report import amount
 from compiler.stages import package, verify
 from compiler.store.folder import locked_folder
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from compiler.artifact.parts import Part
-    from compiler.cached import Job
+    from compiler.pipeline.cached import Job
     from compiler.report import Report
     from compiler.stages.verify import Logits
     from compiler.store.cache import StageCache

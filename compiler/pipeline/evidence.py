@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.artifact.manifest import Numerics
 from compiler.artifact.parts import Part
-from compiler.cached import parts_of
+from compiler.pipeline.cached import parts_of
 from compiler.stages import reference, verify
 from compiler.summary import figures_text
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.artifact.manifest import Manifest
-    from compiler.cached import Converted, Job
-    from compiler.requests import Prepared
+    from compiler.pipeline.cached import Converted, Job
+    from compiler.pipeline.requests import Prepared
     from compiler.stages.verify import Logits
     from compiler.store.cache import Entry
     from compiler.targets import Judge

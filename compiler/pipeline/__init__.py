@@ -1,0 +1,8 @@
+"""From what a user asks for to an artifact in its place. Only these files know the order of the stages, and the cache.
+
+requests    what is asked for, typed; the plan            build       the order of the stages
+origin      what an artifact says of its source           place       package, verify, put in place
+cached      each stage behind the cache                   finish      engines that were built elsewhere
+evidence    ... those that compare logits                 delegate    models that only a container image compiles
+scaled      ... those of quantisation                     against     an artifact against its source, once more
+"""
