@@ -7,12 +7,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from zlib_ng.zlib_ng import crc32
+
 from compiler.artifact.parts import Part, media_type
 from compiler.report import amount
 from compiler.stages.compile import inputs_of
 from compiler.stages.convert import convert
 from compiler.store.cache import StageCache, key_of
-from compiler.store.crc import crc32
 from compiler.store.digest import digest_json
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import boto3
@@ -34,7 +35,8 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def moto_store(moto_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """URI of an empty store on a server that honours conditions."""
     _use(moto_endpoint, monkeypatch, tmp_path)
-    boto3.client("s3").create_bucket(Bucket=servers.BUCKET)
+    with closing(boto3.client("s3")) as client:
+        client.create_bucket(Bucket=servers.BUCKET)
     return f"s3://{servers.BUCKET}/{secrets.token_hex(4)}/"
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from importlib.resources import files
@@ -198,3 +201,29 @@ def test_images_begin_with_one_that_exists_and_install_what_is_copied(path: Path
     assert {*packages["packages"], "pyproject.toml", "constraints.txt", "README.md", "LICENSE"} <= copied
     assert [name for name in copied if not name.startswith(("--", "/")) and not (ROOT / name).exists()] == []
     assert "--constraint /src/constraints.txt" in text
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+@pytest.mark.parametrize(
+    ("told", "code", "outputs"),
+    [
+        ('[{"name": "a", "state": "new"}, {"name": "b", "state": "refused"}]', 4, 'code=4\ntodo=["a"]\n'),
+        ('[{"name": "a", "state": "current"}]', 0, "code=0\ntodo=[]\n"),
+        ("", 2, None),
+    ],
+)
+def test_what_the_plan_hands_to_the_builds(tmp_path: Path, told: str, code: int, outputs: str | None) -> None:
+    """The step of the workflow itself, with a stand-in for the command."""
+    (step,) = (s for s in load(CI / "github/artifacts.yml")["jobs"]["plan"]["steps"] if s.get("id") == "plan")
+    fake = tmp_path / "lmi-compile"
+    fake.write_text(f"#!/usr/bin/env bash\nprintf '%s' '{told}'\nexit {code}\n")
+    fake.chmod(0o755)
+    out = tmp_path / "out"
+    ran = subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "STORE": "s3://b/", "GITHUB_OUTPUT": str(out)},
+        cwd=tmp_path,
+        check=False,
+    )
+    assert ran.returncode == (0 if outputs is not None else code)
+    assert (out.read_text() if out.exists() else None) == outputs

@@ -18,13 +18,13 @@ from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
+from zlib_ng.zlib_ng import crc32
 
 from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError
 from compiler.ir.lazy import ITEMSIZE
 from compiler.quant.fold import fold
 from compiler.quant.rounding import Rounding
 from compiler.store.cast import CASTABLE, cast_bits
-from compiler.store.crc import crc32
 from compiler.store.direct import COUNT, PADDING, Ring
 from compiler.store.gather import Cut, Gather
 from compiler.store.writer import RankFile, check_space, file_order

@@ -30,9 +30,11 @@ from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
+from zlib_ng.zlib_ng import crc32
+
 from compiler.errors import DiskFullError, ResourceError
 from compiler.ir.lazy import ITEMSIZE
-from compiler.store.crc import crc32, spelled
+from compiler.store.crc import spelled
 from compiler.store.digest import SAFETENSORS, Descriptor
 from compiler.store.direct import PAGE, open_direct
 

@@ -50,7 +50,7 @@ def test_the_life_of_an_artifact(tmp_path: Path) -> None:
 def test_text_for_people(tmp_path: Path, command: str) -> None:
     store, artifact = f"{tmp_path}/store/", write(tmp_path / "a")
     run("push", artifact, f"{store}tiny@v1")
-    arguments = {
+    arguments: dict[str, list[object]] = {
         "ls": [store],
         "history": [f"{store}tiny"],
         "pull": [f"{store}tiny@v1", tmp_path / "out"],

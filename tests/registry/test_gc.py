@@ -141,7 +141,7 @@ def test_nothing_is_removed_where_something_alive_cannot_be_read(tmp_path: Path,
 def test_what_cannot_be_asked(local_store: str) -> None:
     for options in ({"grace": 60.0}, {"keep": 1}):
         with pytest.raises(UsageError):
-            collect(local_store, **options)  # type: ignore[arg-type]
+            collect(local_store, **options)
     with pytest.raises(UsageError, match="is an artifact"):
         collect(f"{local_store}tiny")
 

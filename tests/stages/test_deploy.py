@@ -38,7 +38,7 @@ def endpoint() -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """The bucket `models` with the artifact of `artifact.made` at PREFIX."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id-of-the-tests")
@@ -51,7 +51,8 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> An
     found.objects.all().delete()
     for path, data in {**CONTENT, "manifest.json": manifest().to_bytes()}.items():
         found.put_object(Key=f"tiny/v1/{path}", Body=data)
-    return found
+    yield found
+    found.meta.client.close()
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ import pytest
 
 from compiler.errors import CheckpointError, DiskFullError, SourceError, UsageError
 from compiler.store import s3
-from compiler.store.objects.download import Incoming
+from compiler.store.objects.download import Incoming, download_files
+from compiler.store.objects.s3 import S3Store
 from compiler.store.objects.types import Object
 from compiler.store.source import ResolvedSource, resolve
 from tests import servers
@@ -29,25 +30,25 @@ def endpoint() -> Iterator[str]:
 
 
 @pytest.fixture
-def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """An empty bucket `models`, found through the environment as a user's would be."""
     for name, value in servers.environment(endpoint, tmp_path).items():
         monkeypatch.setenv(name, value)
     found = boto3.resource("s3").Bucket("models")
     found.create()
     found.objects.all().delete()
-    return found
+    yield found
+    found.meta.client.close()
 
 
 @pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that were downloaded whole, in order."""
     names: list[str] = []
-    real = s3.download_files
 
     def download(store: Any, files: Sequence[Incoming], **options: Any) -> int:
         names.extend(file.path.name for file in files)
-        return real(store, files, **options)
+        return download_files(store, files, **options)
 
     monkeypatch.setattr(s3, "download_files", download)
     return names
@@ -117,14 +118,14 @@ def test_a_download_that_ends_early_leaves_no_file(
 ) -> None:
     written.checkpoint(tmp_path / "m", TENSORS)
     upload(bucket, tmp_path / "m", "m/")
-    real = s3.S3Store.children
+    real = S3Store.children
 
-    def longer(store: s3.S3Store, folder: str) -> tuple[list[str], list[Object]]:
+    def longer(store: S3Store, folder: str) -> tuple[list[str], list[Object]]:
         folders, objects = real(store, folder)
         sizes = {"model.safetensors": 1}
         return folders, [Object(o.key, o.size + sizes.get(o.key, 0), o.etag, o.modified) for o in objects]
 
-    monkeypatch.setattr(s3.S3Store, "children", longer)
+    monkeypatch.setattr(S3Store, "children", longer)
     with pytest.raises(SourceError, match=r"model.safetensors: expected bytes 0 to \d+, the server offers \d+ bytes"):
         resolve("s3://models/m", cache=tmp_path / "cache")
     assert [path.name for path in (tmp_path / "cache").rglob("*.*") if path.suffix != ".part"] == ["config.json"]

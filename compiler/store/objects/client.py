@@ -9,7 +9,6 @@ role); AWS_ENDPOINT_URL names any other server. Two things have no place in that
 
 from __future__ import annotations
 
-import functools
 import os
 import random
 import threading
@@ -95,10 +94,20 @@ def wait(attempt: int) -> None:
 
 
 _making = threading.Lock()
+_clients: dict[tuple[tuple[str, str], ...], Any] = {}
+"""The client, by the settings in the environment that it was made with: other settings make another one."""
 
 
-@functools.lru_cache(maxsize=4)
-def _client(_environment: tuple[tuple[str, str], ...]) -> Any:
+def _client(settings: tuple[tuple[str, str], ...]) -> Any:
+    if settings not in _clients:
+        for client in _clients.values():
+            client.close()
+        _clients.clear()
+        _clients[settings] = _new_client()
+    return _clients[settings]
+
+
+def _new_client() -> Any:
     import boto3
     from botocore.config import Config
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -173,5 +174,6 @@ def test_encryption_and_requester_pays(monkeypatch: pytest.MonkeyPatch, moto_sto
     opened.finish(upload, [opened.send(upload, 1, b"2")])
     bucket, _, prefix = moto_store.removeprefix("s3://").partition("/")
     for key in ("small", "large"):
-        found = boto3.client("s3").head_object(Bucket=bucket, Key=prefix + key)
+        with closing(boto3.client("s3")) as client:
+            found = client.head_object(Bucket=bucket, Key=prefix + key)
         assert (found["ServerSideEncryption"], found["SSEKMSKeyId"]) == ("aws:kms", "alias/of-the-tests")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -65,10 +64,8 @@ def outgoing(tmp_path: Path, data: bytes = DATA) -> Outgoing:
     return Outgoing(path, "key", digest_bytes(DATA), len(DATA))
 
 
-def incoming(tmp_path: Path, **changes: Any) -> Incoming:
-    return Incoming(
-        **{"key": "key", "path": tmp_path / "to/file", "digest": digest_bytes(DATA), "size": len(DATA)} | changes
-    )
+def incoming(tmp_path: Path, data: bytes = DATA) -> Incoming:
+    return Incoming("key", tmp_path / "to/file", digest_bytes(data), len(data))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -155,7 +152,7 @@ def test_parts_of_another_file_are_not_used(tmp_path: Path, store: Failing) -> N
     store.put("key", b"x" + DATA[1:])
     store.left = 6
     with pytest.raises(StoreError):
-        download_files(store, [incoming(tmp_path, digest=digest_bytes(b"x" + DATA[1:]))], threads=1)
+        download_files(store, [incoming(tmp_path, b"x" + DATA[1:])], threads=1)
     store.put("key", DATA)
     store.left = 10**9
     download_files(store, [incoming(tmp_path)], threads=1)
@@ -182,7 +179,7 @@ def test_bytes_that_are_wrong_in_the_store_are_not_accepted(tmp_path: Path, stor
 @pytest.mark.parametrize("data", [b"", b"x", DATA[:SIZE]])
 def test_files_of_one_part(tmp_path: Path, store: Failing, data: bytes) -> None:
     store.put("key", data)
-    file = incoming(tmp_path, digest=digest_bytes(data), size=len(data))
+    file = incoming(tmp_path, data)
     assert download_files(store, [file], threads=2) == len(data)
     assert [(path.name, path.read_bytes()) for path in (tmp_path / "to").iterdir()] == [("file", data)]
     assert (tmp_path / "to/file").stat().st_mode & 0o777 == 0o444
