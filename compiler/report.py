@@ -1,10 +1,12 @@
-"""What a long command says while it works, on stderr: progress bars on a terminal, plain lines elsewhere.
+"""What a long command says while it works, on stderr: progress bars on a terminal, plain lines elsewhere, and one JSON
+object a line for scripts.
 
 A stage begins, may report progress in some unit, and ends with a note. Colour never carries meaning.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 PLAIN_EVERY = 10.0
 """Seconds between two lines of one stage where there is no terminal."""
+EVENTS_EVERY = 1.0
+"""Seconds between two events of one stage."""
 
 
 class Report(Protocol):
@@ -68,6 +72,33 @@ class Lines:
 
     def _say(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
+
+
+class Events(Lines):
+    """One JSON object a line: {"event": "begin" | "progress" | "end" | "warning", "stage": ..., ...}.
+
+    progress: done, total, unit, seconds since the stage began; at most one a second, and the last one always.
+    """
+
+    def begin(self, stage: str) -> None:
+        super().begin(stage)
+        self._tell("begin")
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        now = time.monotonic()
+        if now - self._said < EVENTS_EVERY and done < total:
+            return
+        self._said = now
+        self._tell("progress", done=done, total=total, unit=unit, seconds=round(now - self._began, 3))
+
+    def end(self, note: str) -> None:
+        self._tell("end", note=note, seconds=round(time.monotonic() - self._began, 3))
+
+    def warn(self, text: str) -> None:
+        self._tell("warning", text=text)
+
+    def _tell(self, event: str, **facts: Any) -> None:
+        self._say(json.dumps({"event": event, "stage": self._stage, **facts}))
 
 
 class Bars(Lines):

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import io
+import json
 from typing import Any
 
 import pytest
 
 from compiler import report
-from compiler.report import Bars, Lines, amount, for_stream, seconds, table
+from compiler.report import Bars, Events, Lines, amount, for_stream, seconds, table
 
 
 class Clock:
@@ -39,6 +40,22 @@ def test_a_stage_is_one_line_and_a_long_one_some_more(clock: Clock) -> None:
         "convert: 2 GB of 4 GB, 100 MB/s, 20 s left",
         "convert: 2 rank files (25 s)",
     ]
+
+
+def test_scripts_get_a_json_object_a_line(clock: Clock) -> None:
+    stream = io.StringIO()
+    events = Events(stream)
+    events.begin("push")
+    for step in range(1, 9):
+        clock.now = 100.0 + step / 4
+        events.progress(step, 8, "bytes")
+    events.warn("slow")
+    events.end("done")
+    told = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [one["event"] for one in told] == ["begin", "progress", "progress", "warning", "end"]
+    assert {one["stage"] for one in told} == {"push"}
+    assert told[2] == {"event": "progress", "stage": "push", "done": 8, "total": 8, "unit": "bytes", "seconds": 2.0}
+    assert told[4]["note"] == "done"
 
 
 def test_the_last_step_needs_no_line_of_its_own(clock: Clock) -> None:

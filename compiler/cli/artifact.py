@@ -73,7 +73,7 @@ def verify(
     if model is not None:
         source = ModelOptions(model, revision, variant=variant)
         expected = source_logits(artifact, PlanRequest(**model_fields(source), ask=Ask(variant=variant)))
-    with reporting() as report:
+    with reporting(as_json=as_json) as report:
         report.begin("verify")
         manifest = run(
             artifact,
@@ -108,7 +108,7 @@ def _verify_quick(artifact: Path, *, as_json: bool) -> None:
     from compiler.report import amount
     from compiler.stages.intact import intact
 
-    with reporting() as report:
+    with reporting(as_json=as_json) as report:
         report.begin("verify")
         manifest = intact(artifact, by="crc", progress=lambda done, total: report.progress(done, total, "bytes"))
         report.end(f"{len(manifest.files)} files, {amount(sum(file.size for file in manifest.files), 'bytes')}")

@@ -67,7 +67,7 @@ def convert(
     from compiler.summary import plan_text
 
     request = request_of(PlanRequest, model, ask, LimitOptions(max_batch=1))
-    with reporting() as report:
+    with reporting(as_json=as_json) as report:
         made = convert_to(request, output, report)
     show(made.to_json(), plan_text(made), as_json=as_json)
 
@@ -106,7 +106,7 @@ def build(
         line = command_of(request)
         show(line, shlex.join(line), as_json=as_json)
         return
-    with reporting() as report:
+    with reporting(as_json=as_json) as report:
         result = run(request, report)
         pushed = publish(result.output, store, report) if store and result.manifest else None
     text = pushed_text(pushed) if pushed else build_text(result.output, result.manifest)
@@ -128,6 +128,6 @@ def package(
     from compiler.pipeline.finish import package_engines
     from compiler.summary import manifest_text
 
-    with reporting() as report:
+    with reporting(as_json=as_json) as report:
         place, manifest = package_engines(artifact, engines, output, report, force=force)
     show({"output": str(place), "digest": manifest.digest}, f"{place}\n\n{manifest_text(manifest)}", as_json=as_json)

@@ -53,6 +53,6 @@ def deploy(
     if dry_run:
         show(requests_of(deployment), "", as_json=True)
         return
-    with reporting() as report:
+    with reporting(as_json=as_json) as report:
         endpoint = run(deployment, report, region=region, wait=wait)
     show({"endpoint": endpoint, "model": deployment.model_name}, endpoint, as_json=as_json)

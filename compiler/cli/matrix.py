@@ -42,7 +42,7 @@ def plan(files: FileOptions, as_json: Json = False) -> None:
     from compiler.matrix.run import Place
     from compiler.matrix.run import plan as run
 
-    with reporting() as report:
+    with reporting(as_json=as_json) as report:
         rows = run(_entries(files), Place(files.output, files.store), __version__, report, files.jobs)
     _show(rows, files, as_json=as_json)
 
@@ -61,7 +61,7 @@ def build(
     from compiler.matrix.run import Place
     from compiler.matrix.run import build as run
 
-    with reporting() as report:
+    with reporting(as_json=as_json) as report:
         rows = run(_entries(files), Place(files.output, files.store, key), __version__, report, files.jobs)
     if junit is not None:
         junit.write_bytes(summary.junit(rows, files.output))

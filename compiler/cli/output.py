@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,11 @@ def warn(text: str) -> None:
 
 
 @contextmanager
-def reporting() -> Iterator[Lines]:
-    """Bars or lines on stderr, cleaned up after an error too."""
-    from compiler.report import for_stream
+def reporting(*, as_json: bool = False) -> Iterator[Lines]:
+    """Bars or lines on stderr, or events with `--json`; cleaned up after an error too."""
+    from compiler.report import Events, for_stream
 
-    report = for_stream()
+    report = Events(sys.stderr) if as_json else for_stream()
     try:
         yield report
     finally:

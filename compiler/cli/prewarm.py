@@ -34,7 +34,7 @@ def prewarm(
 
     file = report_file or folder / REPORT
     unproven = None
-    with reporting() as report:
+    with reporting(as_json=as_json) as report:
         try:
             run(source, folder, report, key=require_signature, prompt=prompt, file=file)
         except UnprovenError as error:

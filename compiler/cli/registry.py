@@ -31,7 +31,7 @@ def push(
     from compiler.registry.publish import publish
     from compiler.registry.summary import pushed_text
 
-    with reporting() as report:
+    with reporting(as_json=as_json) as report:
         pushed = publish(artifact, uri, report, layout=layout, repair=repair, threads=threads)
     show(pushed.to_json(), pushed_text(pushed), as_json=as_json)
 
@@ -49,7 +49,7 @@ def pull(
     from compiler.registry.signed import resolve_signed
     from compiler.registry.summary import pulled_text
 
-    with reporting() as report:
+    with reporting(as_json=as_json) as report:
         pulled = run(resolve_signed(uri, require_signature), folder, report, rank=rank, threads=threads)
     show(pulled.to_json(), pulled_text(pulled), as_json=as_json)
 
@@ -72,7 +72,7 @@ def promote(
     from compiler.registry import promote as run
     from compiler.registry.summary import moved_text
 
-    with reporting() as report:
+    with reporting(as_json=as_json) as report:
         moved = run(uri, to, report)
     show(moved.to_json(), moved_text(moved), as_json=as_json)
 
@@ -84,7 +84,7 @@ def rollback(
     from compiler.registry import rollback as run
     from compiler.registry.summary import moved_text
 
-    with reporting() as report:
+    with reporting(as_json=as_json) as report:
         moved = run(uri, report)
     show(moved.to_json(), moved_text(moved), as_json=as_json)
 
@@ -124,6 +124,6 @@ def gc(
     from compiler.registry.gc import collect
     from compiler.registry.summary import collected_text
 
-    with reporting() as report:
+    with reporting(as_json=as_json) as report:
         collected = collect(uri, report, grace=grace_hours * 3600, keep=keep, dry_run=dry_run)
     show(collected.to_json(), collected_text(collected), as_json=as_json)
