@@ -29,7 +29,7 @@ from compiler.report import Silent
 from compiler.stages import package, verify
 from compiler.stages.statements import with_statements
 from compiler.store.cache import open_cache
-from compiler.store.folder import locked_folder
+from compiler.store.folder import locked_folder, place
 from compiler.summary import plan_note
 from compiler.targets import Made
 
@@ -87,7 +87,7 @@ def convert_to(request: PlanRequest, output: Path, report: Report | None = None)
         part = output.with_name(f".{output.name}.part")
         with locked_folder(part):
             run_convert(prepared, part, request.ask.max_memory, report, crc=None)  # no manifest, nothing to check
-            package.place(part, output)
+            place(part, output)
         report.end(written(prepared.plan))
     return prepared.plan
 

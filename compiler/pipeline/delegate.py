@@ -13,6 +13,7 @@ from compiler.pipeline.origin import default_name, model_of
 from compiler.pipeline.place import finish
 from compiler.pipeline.requests import find
 from compiler.stages import package
+from compiler.stages.statements import with_statements
 from compiler.store.digest import digest_json
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def delegate(job: Job, elsewhere: Elsewhere) -> NoReturn:
         parts=parts,
         stand_in=False,
     )
+    draft, parts = with_statements(draft, parts)
     finish(job, draft, parts, None, None)
     raise ToolchainMissing(
         f"only the image compiles for this version. Its command is in {request.output}",

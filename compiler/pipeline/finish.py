@@ -19,7 +19,7 @@ from compiler.stages import package, verify
 from compiler.stages.statements import with_statements
 from compiler.store.cache import StageCache, cache_folder
 from compiler.store.digest import Descriptor
-from compiler.store.folder import locked_folder
+from compiler.store.folder import locked_folder, place
 from compiler.targets import TargetOptions, load
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def package_engines(
                 package.assemble(part, parts, cache.memo, lambda done, total: report.progress(done, total, "bytes"))
                 package.write_manifest(part, manifest)
                 verify.check_layout(manifest, part)
-                package.place(part, output)
+                place(part, output)
                 report.end(f"{len(parts)} files, {amount(sum(p.descriptor.size for p in parts), 'bytes')}")
     return output, manifest
 

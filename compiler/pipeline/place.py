@@ -15,7 +15,7 @@ from compiler.errors import ArtifactError, DiskFullError
 from compiler.pipeline.evidence import measured, verify_inputs, with_numerics
 from compiler.report import amount
 from compiler.stages import package, verify
-from compiler.store.folder import locked_folder
+from compiler.store.folder import locked_folder, place
 from compiler.summary import numerics_text
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def finish(job: Job, draft: Manifest, parts: Sequence[Part], who: str | None, lo
         # Someone else may have built the same meanwhile: the check is repeated under the lock.
         if not is_at(output, final, job.cache, report):
             package.check_output(output, force=request.force or may_replace(output, final))
-            package.place(part, output)
+            place(part, output)
         for file in final.files:
             job.cache.memo.remember(output / file.path, file.digest)
     job.made["package"] = 1
@@ -106,9 +106,9 @@ def disk_errors(output: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        place = Path(error.filename or output).absolute()
-        place = next(folder for folder in (place, *place.parents) if folder.exists())
+        where = Path(error.filename or output).absolute()
+        where = next(folder for folder in (where, *where.parents) if folder.exists())
         raise DiskFullError(
-            f"no space left at {place}: {shutil.disk_usage(place).free:,} bytes are free",
+            f"no space left at {where}: {shutil.disk_usage(where).free:,} bytes are free",
             hint="free some, or choose another disk with `--output` and LMI_COMPILE_CACHE",
         ) from error

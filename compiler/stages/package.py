@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from compiler.artifact.manifest import MANIFEST, ArtifactLimits, File, Manifest, Parallel
 from compiler.artifact.parts import existing
 from compiler.errors import TokenizerError, UsageError
-from compiler.store.folder import place as place
 from compiler.store.source import CONFIGS, TEXT
 from compiler.store.writer import disk_full
 
