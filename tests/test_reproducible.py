@@ -70,7 +70,7 @@ def test_settings_of_the_process_are_not_in_the_bytes(place: Path) -> None:
     convert(
         place,
         other,
-        ceiling=9000,  # one thread, and blocks of a few rows
+        ceiling=30_000,  # one thread, and blocks of a few rows
         PYTHONHASHSEED="2",
         LC_ALL="C.UTF-8",
         TZ="Asia/Tokyo",
