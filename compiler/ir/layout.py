@@ -10,7 +10,7 @@ from math import prod
 from compiler.ir.lazy import Fold, Lazy, RankPlan, cast
 from compiler.ir.ops import Concat, Each, Op, Program, Rearrange, inverse, run
 from compiler.ir.recipe import stored_axes
-from compiler.ir.roles import TensorId
+from compiler.ir.roles import TensorId, linear_axes
 
 
 @dataclass(frozen=True)
@@ -79,3 +79,23 @@ def join_rows(inputs: Sequence[TensorId], sizes: Mapping[str, int]) -> Program:
         rows.append(prod(sizes[name] for name in groups[axis]))
     each: Op = Each(tuple(flat))
     return (each, Concat(axis, tuple(rows))) if len(inputs) > 1 else (each,)
+
+
+def join_scales(inputs: Sequence[TensorId], sizes: Mapping[str, int]) -> Program:
+    """`join_rows` for what belongs to the rows, columns or groups of linear layers: rows are one axis, columns another,
+    each there where the part has it; experts stay leading axes.
+    """
+    flat: list[Program] = []
+    lengths: list[int] = []
+    axis = 0
+    for tensor in inputs:
+        lead, rows, _ = linear_axes(tensor.role)
+        axis = len(lead) if lead and tensor.axes[: len(lead)] == lead else 0
+        rest = tensor.axes[axis:]
+        groups = [rest[: len(rows)], rest[len(rows) :]] if rest[: len(rows)] == rows else [rest]
+        after = [f"({' '.join(group)})" if len(group) > 1 else group[0] for group in groups if group]
+        pattern = f"{' '.join(tensor.axes)} -> {' '.join((*tensor.axes[:axis], *after))}"
+        flat.append((Rearrange(pattern, tuple((name, sizes[name]) for name in tensor.axes)),))
+        lengths.append(prod(sizes[name] for name in groups[0]))
+    each: Op = Each(tuple(flat))
+    return (each, Concat(axis, tuple(lengths))) if len(inputs) > 1 else (each,)

@@ -74,8 +74,20 @@ def linear_axes(role: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str,
 class TensorId:
     """One canonical tensor: `layers.3.attn.q.weight` is TensorId("attn.q", "weight", 3).
 
-    Besides weight and bias, the parts of a quantised linear layer: `steps` and `scale` for every row, `columns` for
-    every column (see `lazy.Quantise`).
+    Besides weight and bias, the parts of a quantised linear layer. A scale is what an integer is worth, steps are
+    integers a unit:
+
+        steps, scale                of every row (see `lazy.Quantise`)
+        columns, prequant           of every column: what smoothing multiplies it by; and 1 / columns, for toolchains
+                                    that multiply the input
+        matrix_scale                of all rows; of an expert, where there are experts
+        group_scale                 of every group of neighbours in a row: the first axis of the columns counts groups
+        input_scale, input_steps    of the input, output_scale of the output (`quant/int8.py`, `quant/fp8.py`)
+        accumulated,                of every row, or of all: from a product of integers to an integer of the output
+        matrix_accumulated          (`int8.Static`)
+        cache_scale                 of keys and values in the cache: belongs to `attn.k`
+
+    Layers that a target joins share the input, so also what belongs to it and to their one matrix: the first has it.
     """
 
     role: str
@@ -93,9 +105,16 @@ class TensorId:
                 return ROLES[self.role].axes
             case "bias":
                 return ROLES[self.role].bias_axes
-            case "columns":
+            case "columns" | "prequant":
                 lead, _, columns = linear_axes(self.role)
                 return lead + columns
+            case "matrix_scale" | "matrix_accumulated":
+                return (*linear_axes(self.role)[0], "one")
+            case "group_scale":
+                lead, rows, columns = linear_axes(self.role)
+                return lead + rows + columns[:1]
+            case "input_scale" | "input_steps" | "output_scale" | "cache_scale":
+                return ("one",)
             case _:
                 lead, rows, _ = linear_axes(self.role)
                 return lead + rows

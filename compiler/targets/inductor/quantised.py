@@ -14,14 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import prod
 
 from compiler.ir.config import ModelConfig
-from compiler.ir.layout import Layout
+from compiler.ir.layout import Layout, join_scales
 from compiler.ir.lazy import Lazy, Quantise, RankPlan
-from compiler.ir.ops import Concat, Each, Op, Program, Rearrange
 from compiler.ir.parallel import spread
-from compiler.ir.roles import TensorId, linear_axes
+from compiler.ir.roles import TensorId
 
 
 def quantise(
@@ -73,19 +71,4 @@ def _vectors(
     """Of every rank: what belongs to the rows (or columns) of one file tensor, float32."""
     own = tuple(replace(tensor, part=part) for tensor in inputs)
     programs = tuple(spread(tensor.axes, config, tp) for tensor in own)
-    return Layout("", own, programs, _join(own, sizes)).to_ranks(tensors)
-
-
-def _join(inputs: Sequence[TensorId], sizes: Mapping[str, int]) -> Program:
-    """One axis behind that of the experts, one tensor behind the other."""
-    flat: list[Program] = []
-    lengths: list[int] = []
-    lead = linear_axes(inputs[0].role)[0]
-    for tensor in inputs:
-        rest = tensor.axes[len(lead) :]
-        group = f"({' '.join(rest)})" if len(rest) > 1 else rest[0]
-        pattern = f"{' '.join(tensor.axes)} -> {' '.join((*lead, group))}"
-        flat.append((Rearrange(pattern, tuple((axis, sizes[axis]) for axis in tensor.axes)),))
-        lengths.append(prod(sizes[axis] for axis in rest))
-    each: Op = Each(tuple(flat))
-    return (each, Concat(len(lead), tuple(lengths))) if len(inputs) > 1 else (each,)
+    return Layout("", own, programs, join_scales(own, sizes)).to_ranks(tensors)
