@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from compiler.errors import RefusedError
 from compiler.ir.config import ModelConfig
@@ -11,6 +11,7 @@ from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm.architectures import Row, row_for
 from compiler.targets.trtllm.layout import check_split
 from compiler.targets.trtllm.limits import build_limits
+from compiler.targets.trtllm.quantised import STORED
 from compiler.targets.trtllm.version import Version, show, version_of
 
 WEIGHT_ONLY = ("W8A16", "W4A16")
@@ -34,6 +35,16 @@ KV_QUANT_ALGOS = ("INT8", "FP8")
 
 WRITTEN = WEIGHT_ONLY
 """Those whose checkpoints are written here: plain weights, and the name. The others store scales."""
+
+_CALIBRATED = "stores scales from calibration, which comes with quantised builds"
+WITHOUT: Mapping[str, str] = {
+    **dict.fromkeys(STORED, _CALIBRATED),
+    "W4A16_GPTQ": "that the loader takes packed weights with zeros in a portable order is not verified",
+    "W8A16_GPTQ": "how its weights are stored is not verified",
+    "W4A8_AWQ": "the shapes of its second scales are not verified",
+    "FP8_PER_CHANNEL_PER_TOKEN": "which of its modules stay in floating point is not verified",
+}
+"""Those that no build takes yet, with the reason. Of the first, layout and judge are there (`quantised.py`)."""
 
 Finding = tuple[str, str]  # what was expected and found; what to do, "" for _OTHERWISE
 _OTHERWISE = "Target `inductor` computes what a recipe describes: build it with `--target inductor`."
@@ -129,7 +140,13 @@ def _quantisation(config: ModelConfig, row: Row, version: Version, options: Targ
         yield "SmoothQuant is not supported for it", "Use W8A16, or FP8 on Hopper and Ada."
     if kv and kv not in KV_QUANT_ALGOS:
         yield f"quantisations of the KV cache are {', '.join(KV_QUANT_ALGOS)}; found {kv}", "Leave it out."
+    if algo == "FP8" and config.experts and version < (0, 10, 0):
+        yield "where 0.8 and 0.9 keep the scales of experts is not verified", "Name 0.10.0 or later."
+    if algo == "W4A16_AWQ" and config.experts:
+        yield "how experts are stored under AWQ is not verified", "Use FP8 or W8A16."
+    if algo in SMOOTH_QUANT and algo.endswith("_PLUGIN") and config.parallel_residual:
+        yield "what one norm in front of attention and mlp stores for both is not verified", "Use W8A16."
+    if algo in WITHOUT:
+        yield f"{algo}: {WITHOUT[algo]}", f"Use {' or '.join(WRITTEN)}."
     if kv:
-        yield "scales of a quantised KV cache are not written yet", "Leave it out."
-    if algo and algo not in WRITTEN:
-        yield f"checkpoints of {algo} hold scales, which are not written yet", f"Use {' or '.join(WRITTEN)}."
+        yield f"a quantised KV cache {_CALIBRATED}", "Leave it out."

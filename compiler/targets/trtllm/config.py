@@ -17,6 +17,7 @@ from typing import Any
 
 from compiler.ir.config import ModelConfig
 from compiler.ir.rope import RopeScaling
+from compiler.quant.int4 import GROUP
 from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm.architectures import row_for, value_of
 from compiler.targets.trtllm.check import SMOOTH_QUANT
@@ -108,6 +109,8 @@ def _quantization(options: TargetOptions, version: Version) -> dict[str, Any]:
         "quant_algo": options.quant_algo or None,
         "kv_cache_quant_algo": options.kv_cache_quant_algo or None,
     }
+    if options.quant_algo == "W4A16_AWQ":
+        quantization |= {"group_size": GROUP, "has_zero_point": False, "pre_quant_scale": True}
     if version < (0, 9, 0) and options.quant_algo in SMOOTH_QUANT:
         quantization["sq_use_plugin"] = options.quant_algo.endswith("_PLUGIN")
     return quantization

@@ -37,7 +37,8 @@ from compiler.targets.trtllm.judge_math import (
     silu,
     softmax,
 )
-from compiler.targets.trtllm.judge_model import BLOCK, WEIGHT_BITS, File, Model, Tensor, Tensors
+from compiler.targets.trtllm.judge_model import BLOCK, File, Model, Tensor, Tensors
+from compiler.targets.trtllm.judge_quant import cached, experts, linear
 
 _SCALES_EMBEDDING = ("GemmaForCausalLM",)
 """Model classes that multiply the embedding by sqrt(hidden)."""
@@ -58,8 +59,9 @@ def logits(
     Raises:
         ArtifactError: a tensor is missing, has another shape than its module, or belongs to no module.
     """
-    bits = WEIGHT_BITS.get(config.get("quantization", {}).get("quant_algo") or "")
-    files = [File(rank, tensors, block, bits) for rank, tensors in enumerate(ranks)]
+    quantization = config.get("quantization", {})
+    algos = quantization.get("quant_algo") or "", quantization.get("kv_cache_quant_algo") or ""
+    files = [File(rank, tensors, block, *algos) for rank, tensors in enumerate(ranks)]
     model = Model(config, len(files))
     stages = [files[i : i + model.tp] for i in range(0, len(files), model.tp)]
     per_stage = model.layers // model.pp
@@ -134,16 +136,16 @@ def _plus(x: Array, bias: Array | None) -> Array:
     return x if bias is None else x + bias
 
 
-def _linear(file: File, name: str, x: Array, rows: int) -> Array:
+def _linear(file: File, at: str, module: str, x: Array, rows: int) -> Array:
     """x [S, in] -> [S, rows], with the module's bias where there is one."""
-    return _plus(file.linear(x, file.get(f"{name}.weight", rows, x.shape[-1])), file.maybe(f"{name}.bias", rows))
+    return _plus(linear(file, at, module, x, rows), file.maybe(f"{at}{module}.bias", rows))
 
 
 def _attention(model: Model, file: File, rank: int, at: str, x: Array, window: int | None) -> Array:
     """The rank's summand of the output projection, without its bias."""
     config, d = model.config, model.head_size
     h, k = model.heads, model.kv_heads
-    qkv = _linear(file, at + "attention.qkv", x, (h + 2 * k) * d).reshape(len(x), h + 2 * k, d)
+    qkv = _linear(file, at, "attention.qkv", x, (h + 2 * k) * d).reshape(len(x), h + 2 * k, d)
     query, key, value = qkv[:, :h], qkv[:, h : h + k], qkv[:, h + k :]
     if config.get("qk_layernorm"):
         eps = float(config["norm_epsilon"])
@@ -158,8 +160,8 @@ def _attention(model: Model, file: File, rank: int, at: str, x: Array, window: i
         query, key = (rotate(t, inverse, interleaved=kind == "rope_gptj") for t in (query, key))
     elif kind != "learned_absolute":
         raise ArtifactError(f"config.json: position_embedding_type {kind!r} is none that a model class here computes")
-    out = attend(query, key, value, slopes, window)
-    return file.linear(out.reshape(len(x), h * d), file.get(at + "attention.dense.weight", model.hidden, h * d))
+    out = attend(query, cached(file, at, key), cached(file, at, value), slopes, window)
+    return linear(file, at, "attention.dense", out.reshape(len(x), h * d), model.hidden)
 
 
 def _mlp(model: Model, file: File, rank: int, at: str, x: Array) -> Array:
@@ -168,12 +170,12 @@ def _mlp(model: Model, file: File, rank: int, at: str, x: Array) -> Array:
         return _experts(model, file, rank, at, x) + _shared_expert(model, file, at, x)
     act, width = str(model.config["hidden_act"]), model.ffn
     if act == "swiglu":
-        inner = _swiglu(_linear(file, at + "mlp.fc", x, 2 * width))
+        inner = _swiglu(_linear(file, at, "mlp.fc", x, 2 * width))
     else:
-        inner = _activation(act)(_linear(file, at + "mlp.fc", x, width))
+        inner = _activation(act)(_linear(file, at, "mlp.fc", x, width))
         if at + "mlp.gate.weight" in file.tensors:
-            inner = inner * _linear(file, at + "mlp.gate", x, width)
-    return file.linear(inner, file.get(at + "mlp.proj.weight", model.hidden, width))
+            inner = inner * _linear(file, at, "mlp.gate", x, width)
+    return linear(file, at, "mlp.proj", inner, model.hidden)
 
 
 def _activation(name: str) -> Callable[[Array], Array]:
@@ -201,14 +203,14 @@ def _experts(model: Model, file: File, rank: int, at: str, x: Array) -> Array:
     weight = np.take_along_axis(share, chosen, -1)
     if moe["normalization_mode"] == 1:
         weight = weight / weight.sum(-1, keepdims=True)
-    fc = file.get(at + names[0], local, 2 * width, model.hidden)
-    proj = file.get(at + names[1], local, model.hidden, width)
+    fc = experts(file, at + names[0], local, 2 * width, model.hidden)
+    proj = experts(file, at + names[1], local, model.hidden, width)
     first = rank % moe_ep * local
     out = np.zeros_like(x)
     for i in range(local):
         token, slot = np.nonzero(chosen == first + i)
-        inner = _swiglu(file.linear(x[token], fc[i]))
-        out[token] += file.linear(inner, proj[i]) * weight[token, slot, None]
+        inner = _swiglu(fc(i, x[token]))
+        out[token] += proj(i, inner) * weight[token, slot, None]
     return out
 
 
@@ -217,8 +219,8 @@ def _shared_expert(model: Model, file: File, at: str, x: Array) -> Array:
     if not width:
         return np.zeros_like(x)
     place = at + ("mlp." if at + "mlp.shared_expert.fc.weight" in file.tensors else "")
-    inner = _swiglu(file.linear(x, file.get(place + "shared_expert.fc.weight", 2 * width, model.hidden)))
-    out = file.linear(inner, file.get(place + "shared_expert.proj.weight", model.hidden, width))
+    inner = _swiglu(linear(file, place, "shared_expert.fc", x, 2 * width))
+    out = linear(file, place, "shared_expert.proj", inner, model.hidden)
     gate = file.times(x, file.get(place + "shared_expert_gate.weight", 1, model.hidden))
     return np.asarray(out / (1 + np.exp(-gate)))
 

@@ -31,6 +31,30 @@ def rounded(rows: Array, bits: int) -> Array:
     return np.asarray(np.clip(np.round(rows / scale), -half, half - 1) * scale, np.float32)
 
 
+def as_int8(x: Array) -> Array:
+    """Whole numbers from -128 to 127."""
+    return np.asarray(np.clip(np.rint(x), -128, 127), np.float32)
+
+
+def as_e4m3(x: Array) -> Array:
+    """The nearest numbers with 1 sign, 4 exponent and 3 fraction bits, up to 448: steps of 2^(e - 3) between 2^e and
+    2^(e + 1), of 2^-9 below 2^-6.
+    """
+    exponent = np.maximum(np.frexp(x)[1] - 1, -6)  # x = m 2^k with m in [1/2, 1)
+    step = np.ldexp(np.float32(1), exponent - 3)
+    return np.asarray(np.clip(np.rint(x / step) * step, -448, 448), np.float32)
+
+
+def e4m3_values() -> Array:
+    """What each byte of float8 e4m3 is worth, [256]."""
+    codes = np.arange(256)
+    exponent, fraction = codes >> 3 & 15, codes & 7
+    small, normal = np.ldexp(fraction / 8, -6), np.ldexp(1 + fraction / 8, exponent - 7)
+    values = np.where(exponent == 0, small, normal) * np.where(codes < 128, 1, -1)
+    values[[127, 255]] = np.nan
+    return values.astype(np.float32)
+
+
 def softmax(x: Array) -> Array:
     e = np.exp(x - x.max(-1, keepdims=True))
     return np.asarray(e / e.sum(-1, keepdims=True))

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from compiler.errors import ArtifactError
-from compiler.targets.trtllm.judge_math import Array, rounded
+from compiler.targets.trtllm.judge_math import Array
 from compiler.targets.trtllm.read import Stored
 
 Tensor = Array | Stored
 """In memory, or in a file: both have a shape and give rows as float32."""
 Tensors = Mapping[str, Tensor]
 """A rank file: iterating gives names."""
-WEIGHT_BITS = {"W8A16": 8, "W4A16": 4}
-"""Schemes in which the loader itself rounds plain weights, one scale a row of every linear module but lm_head."""
+Widen = Callable[[Array, int], Array]
 BLOCK = 16 << 20
 """Bytes of the rows of a matrix that are in memory at a time; converting them takes about as much again, twice."""
 
 
 class File:
-    """One rank's tensors; remembers which were asked for. `block`: see BLOCK; `bits`: see WEIGHT_BITS."""
+    """One rank's tensors; remembers which were asked for. `block`: see BLOCK; `algo`, `kv_algo`: quant_algo and
+    kv_cache_quant_algo of config.json, "" for none.
+    """
 
-    def __init__(self, rank: int, tensors: Tensors, block: int = BLOCK, bits: int | None = None) -> None:
-        self.rank, self.tensors, self.block, self.bits = rank, tensors, block, bits
+    def __init__(self, rank: int, tensors: Tensors, block: int = BLOCK, algo: str = "", kv_algo: str = "") -> None:
+        self.rank, self.tensors, self.block, self.algo, self.kv_algo = rank, tensors, block, algo, kv_algo
         self.read: set[str] = set()
 
     def get(self, name: str, *shape: int) -> Tensor:
@@ -46,17 +47,24 @@ class File:
     def maybe(self, name: str, length: int) -> Array | None:
         return self.vector(name, length) if name in self.tensors else None
 
-    def linear(self, x: Array, matrix: Tensor) -> Array:
-        """`times` a weight that the loader rounds where the checkpoint's scheme says so."""
-        return self.times(x, matrix, self.bits)
+    def row(self, name: str, length: int) -> Array:
+        """[1, length]"""
+        return np.asarray(self.get(name, 1, length)[0:1])
 
-    def times(self, x: Array, matrix: Tensor, bits: int | None = None) -> Array:
-        """x [S, in] times the transpose of matrix [out, in] -> [S, out], a block of rows after the other."""
-        out = np.empty((len(x), matrix.shape[0]), np.float32)
+    def number(self, name: str) -> np.float32:
+        """The only element of a tensor [1]."""
+        return np.float32(np.asarray(self.get(name, 1)[0:1]).item())
+
+    def times(self, x: Array, matrix: Tensor, widen: Widen | None = None, packed: int = 1) -> Array:
+        """x [S, in] times the transpose of matrix [out / packed, in] -> [S, out], a block of rows after the other.
+
+        `widen` takes stored rows, and the number of the first, to `packed` times as many rows of the weight.
+        """
+        out = np.empty((len(x), packed * matrix.shape[0]), np.float32)
         rows = max(self.block // (4 * matrix.shape[1]), 1)
         for first in range(0, matrix.shape[0], rows):
             values = matrix[first : first + rows]
-            out[:, first : first + rows] = x @ (values if bits is None else rounded(values, bits)).T
+            out[:, packed * first : packed * (first + rows)] = x @ (values if widen is None else widen(values, first)).T
         return out
 
 

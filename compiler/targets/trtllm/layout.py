@@ -13,7 +13,8 @@
 | biases of dense and proj                            | whole (GPT-J: zeros for r > 0) |                         |
 
 `mlp.fc` is what the activation is applied to, so it holds Hugging Face's gate; a fused `mlp.fc` holds it in its second
-half. Ranks are numbered `stage * tp + r`, and the layers of each pipeline stage begin with 0 again.
+half. Ranks are numbered `stage * tp + r`, and the layers of each pipeline stage begin with 0 again. What quantisation
+puts in place of weights and beside them is in `quantised.py`.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from collections.abc import Iterator, Mapping
 
 from compiler.errors import ParallelError
 from compiler.ir.config import ModelConfig
-from compiler.ir.layout import Layout, join_rows, to_rank_plans
+from compiler.ir.layout import Layout, join_rows, join_scales, to_rank_plans
 from compiler.ir.lazy import Fold, Lazy, RankPlan
-from compiler.ir.ops import OnFirst, Pad, Program, Repeat, Replicate, Shard
+from compiler.ir.ops import OnFirst, Op, Pad, Program, Repeat, Replicate, Shard, Stack
 from compiler.ir.parallel import check_parallel, head_layout, padded
 from compiler.ir.roles import TensorId, axis_sizes, model_tensors
 from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm.architectures import Row, row_for
+from compiler.targets.trtllm.quantised import Beside, beside, packed_sizes, part_sizes, stored_as
 from compiler.targets.trtllm.version import Version, version_of
 
 NAMES: Mapping[str, str] = {
@@ -100,16 +102,39 @@ def layouts(config: ModelConfig, tp: int, options: TargetOptions = PLAIN) -> lis
             continue
         sources = tuple(TensorId("embed") if config.tied and t.role == "head" and t.part == "weight" else t
                         for t in inputs)  # fmt: skip
+        stored = stored_as(file_role, tensor.part, options)
+        own = sizes | whole.get(tensor.role, {})
         done[stage, name] = Layout(
             name,
             sources,
             tuple(_spread(t, row, config, tp, options) for t in inputs),
-            join_rows(inputs, sizes | whole.get(tensor.role, {})),
-            dtype="F32" if tensor.role == "moe.router" else None,
+            join_rows(inputs, packed_sizes(tensor.role, own) if stored and stored.packed else own),
+            dtype=stored.weight if stored else "F32" if tensor.role == "moe.router" else None,
             fold=_fold(tensor, config),
             stage=stage,
         )
+        for part in beside(file_role, tensor.part, options):
+            of = part.inputs(inputs)
+            programs = tuple(_spread(t, row, config, tp, options) for t in of)
+            found = _beside(part, name, layer, of, programs, sizes, stage)
+            done[stage, found.name] = found
     return sorted(done.values(), key=lambda layout: layout.stage)
+
+
+def _beside(
+    part: Beside,
+    weight: str,
+    layer: int | None,
+    inputs: tuple[TensorId, ...],
+    spread: tuple[Program, ...],
+    sizes: Mapping[str, int],
+    stage: int,
+) -> Layout:
+    """Of what stands beside the file tensor `weight`."""
+    module = weight.removesuffix(".weight")
+    name = part.name.format(module=module) if "{" in part.name else f"transformer.layers.{layer}.{part.name}"
+    join = join_scales(inputs, part_sizes(inputs[0], sizes))
+    return Layout(name, inputs, spread, (*join, Stack(1)) if part.matrix else join, dtype=part.dtype, stage=stage)
 
 
 def rank_plans(
@@ -208,7 +233,9 @@ def _spread(tensor: TensorId, row: Row, config: ModelConfig, tp: int, options: T
         return (Replicate(tp),)
     if axes[0] == "experts":
         # Rank r is (moe_tp_rank, moe_ep_rank) = divmod(r, moe_ep).
-        return (Shard(axes.index("moe_ffn"), tp // options.moe_ep), Shard(0, options.moe_ep))
+        moe_tp = tp // options.moe_ep
+        columns: Op = Shard(axes.index("moe_ffn"), moe_tp) if "moe_ffn" in axes else Replicate(moe_tp)
+        return (columns, Shard(0, options.moe_ep))
     for axis, name in enumerate(axes):
         if name in ("vocab", "positions"):
             size = axis_sizes(config)[name]

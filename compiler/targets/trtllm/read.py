@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from compiler.errors import ArtifactError
+from compiler.targets.trtllm.judge_math import e4m3_values
 
-_STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "i1", "F8_E4M3": "u1"}
+_E4M3 = e4m3_values()
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,14 @@ class Stored:
         shape = (max(end - first, 0), *self.shape[1:])
         kind = np.dtype(_STORED[self.dtype])
         stored = np.fromfile(self.path, kind, prod(shape), offset=self.offset + first * width)
-        # A bfloat16 is the upper half of a float32.
-        values = (stored.astype(np.uint32) << 16).view(np.float32) if self.dtype == "BF16" else stored
-        return values.astype(np.float32, copy=False).reshape(shape)
+        match self.dtype:
+            case "BF16":  # the upper half of a float32
+                values = (stored.astype(np.uint32) << 16).view(np.float32)
+            case "F8_E4M3":
+                values = _E4M3[stored]
+            case _:
+                values = stored.astype(np.float32, copy=False)
+        return values.reshape(shape)
 
     def __len__(self) -> int:
         return self.shape[0]

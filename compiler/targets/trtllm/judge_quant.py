@@ -1,0 +1,127 @@
+"""Linear modules as the engine computes them under each `quant_algo`, for the judge alone: what their scales mean.
+
+x [S, in] -> x W^T [S, out], without the bias. q(v) rounds to nearest even and saturates.
+
+    FP8                      q(x / a) q_w^T * a * s             a activation_scaling_factor, s weights_scaling_factor
+    W8A8_SQ_PER_CHANNEL      q(x p / a) q_w^T * a * s[out]      p prequant_scaling_factor
+    W4A16_AWQ                (x p) (q_w * s[out, group])^T
+    ..._PER_TOKEN_PLUGIN     q(x 127 / m) q_w^T * m / 127 * c   m largest |x| of the token, c per_channel_scale
+    ..._PER_TENSOR_PLUGIN    q(x f) q_w^T * c * o               f scale_to_int, quantization_scaling_factor; o act_scale
+    W8A16, W4A16             x q(W)^T                           plain weights, which the loader rounds row by row
+
+dense and proj of the plugin's algorithms divide x by their smoother first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from compiler.errors import ArtifactError
+from compiler.targets.trtllm.judge_math import Array, as_e4m3, as_int8, rounded
+from compiler.targets.trtllm.judge_model import File
+
+GROUP = 128
+"""Neighbours that share a scale, where config.json names no other number."""
+_WEIGHT_BITS = {"W8A16": 8, "W4A16": 4}
+_INTO_INTEGERS = {
+    "attention.qkv": "input_layernorm.scale_to_int",
+    "attention.dense": "attention.quantization_scaling_factor",
+    "mlp.fc": "post_layernorm.scale_to_int",
+    "mlp.gate": "post_layernorm.scale_to_int",
+    "mlp.proj": "mlp.quantization_scaling_factor",
+}
+"""By module: the tensor of the layer that says how its input becomes integers."""
+_OWN_STEPS = ("attention.qkv", "mlp.fc", "mlp.gate")
+"""Modules behind a norm: it makes the integers for them, also where each token has its own scale."""
+
+
+def linear(file: File, at: str, module: str, x: Array, rows: int) -> Array:
+    """The module `module` [rows, in] of the layer `at` on x [S, in]. Raises ArtifactError."""
+    name = at + module
+    match file.algo:
+        case "":
+            return file.times(x, file.get(f"{name}.weight", rows, x.shape[-1]))
+        case "W8A16" | "W4A16":
+            return _rounded(file, x, f"{name}.weight", rows)
+        case "FP8":
+            return _fp8(file, name, x, rows)
+        case "W8A8_SQ_PER_CHANNEL":
+            return _native(file, name, x, rows)
+        case "W4A16_AWQ":
+            return _awq(file, name, x, rows)
+        case algo if algo.startswith("W8A8_SQ_") and algo.endswith("_PLUGIN"):
+            return _smooth(file, at, module, x, rows)
+    raise ArtifactError(f"config.json: quant_algo {file.algo!r} is none that is computed here")
+
+
+def experts(file: File, weight: str, count: int, rows: int, columns: int) -> Callable[[int, Array], Array]:
+    """`weight` [count, rows, columns]: the product of one of the experts with x [S, columns]. Raises ArtifactError."""
+    matrices = file.get(weight, count, rows, columns)
+    if file.algo == "FP8":
+        module = weight.removesuffix(".weight")
+        scales = np.asarray(file.get(f"{module}.weights_scaling_factor", count, 1)[0:count])
+        scale = file.number(f"{module}.activation_scaling_factor")
+        return lambda i, x: file.times(as_e4m3(x / scale), matrices[i]) * (scale * scales[i, 0])
+    if file.algo and file.algo not in _WEIGHT_BITS:
+        raise ArtifactError(f"config.json: there are no experts under quant_algo {file.algo!r}")
+    bits = _WEIGHT_BITS.get(file.algo)
+    return lambda i, x: file.times(x, matrices[i], None if bits is None else lambda values, _: rounded(values, bits))
+
+
+def cached(file: File, at: str, x: Array) -> Array:
+    """Keys or values as they come back from the cache."""
+    if not file.kv_algo:
+        return x
+    scale = file.number(at + "attention.kv_cache_scaling_factor")
+    return np.asarray((as_int8 if file.kv_algo == "INT8" else as_e4m3)(x / scale) * scale)
+
+
+def _rounded(file: File, x: Array, weight: str, rows: int) -> Array:
+    bits = _WEIGHT_BITS[file.algo]
+    return file.times(x, file.get(weight, rows, x.shape[-1]), lambda values, _: rounded(values, bits))
+
+
+def _fp8(file: File, name: str, x: Array, rows: int) -> Array:
+    scale = file.number(f"{name}.activation_scaling_factor")
+    product = file.times(as_e4m3(x / scale), file.get(f"{name}.weight", rows, x.shape[-1]))
+    return np.asarray(product * (scale * file.number(f"{name}.weights_scaling_factor")))
+
+
+def _native(file: File, name: str, x: Array, rows: int) -> Array:
+    scale = file.number(f"{name}.activation_scaling_factor")
+    integers = as_int8(x * file.vector(f"{name}.prequant_scaling_factor", x.shape[-1]) / scale)
+    product = file.times(integers, file.get(f"{name}.weight", rows, x.shape[-1]))
+    return np.asarray(product * (scale * file.vector(f"{name}.weights_scaling_factor", rows)))
+
+
+def _awq(file: File, name: str, x: Array, rows: int) -> Array:
+    columns = x.shape[-1]
+    scales = file.get(f"{name}.weights_scaling_factor", rows, columns // GROUP)
+
+    def widen(packed: Array, first: int) -> Array:
+        """Byte i of a column: the integer of row 2 i in its lower half, that of row 2 i + 1 in its upper half."""
+        signed = packed.astype(np.int8)
+        halves = np.stack([(signed.view(np.uint8) << 4).view(np.int8) >> 4, signed >> 4], 1)
+        integers = halves.reshape(2 * len(packed), columns).astype(np.float32)
+        return np.asarray(integers * np.repeat(scales[2 * first : 2 * first + len(integers)], GROUP, -1))
+
+    x = x * file.vector(f"{name}.prequant_scaling_factor", columns)
+    return file.times(x, file.get(f"{name}.weight", rows // 2, columns), widen, 2)
+
+
+def _smooth(file: File, at: str, module: str, x: Array, rows: int) -> Array:
+    name, columns = at + module, x.shape[-1]
+    if module in ("attention.dense", "mlp.proj"):
+        x = x / file.row(f"{name}.smoother", columns)
+    weight = file.get(f"{name}.weight", rows, columns)
+    one_a_row = "_PER_CHANNEL" in file.algo or module == "attention.qkv"
+    scale = file.row(f"{name}.per_channel_scale", rows if one_a_row else 1)
+    if file.algo.endswith("_PER_TOKEN_PLUGIN"):
+        if module in _OWN_STEPS:
+            x = x * file.number(at + _INTO_INTEGERS[module])
+        largest = np.maximum(np.abs(x).max(-1, keepdims=True), np.float32(1e-8))
+        return np.asarray(file.times(as_int8(x * (127 / largest)), weight) * (largest / 127) * scale)
+    integers = as_int8(x * file.number(at + _INTO_INTEGERS[module]))
+    return np.asarray(file.times(integers, weight) * scale * file.row(f"{name}.act_scale", 1))

@@ -1,0 +1,145 @@
+"""Quantised linear modules in the rank files: what `quant_algo` makes of a weight, and the tensors beside it.
+
+| quant_algo                  | weight                   | beside it; float32 unless the dtype is named                |
+|-----------------------------|--------------------------|-------------------------------------------------------------|
+| FP8                         | e4m3 [out, in]           | weights_scaling_factor [1], of experts [E, 1]               |
+|                             |                          | activation_scaling_factor [1]                               |
+| W4A16_AWQ                   | int8 [out / 2, in], rows | weights_scaling_factor [out, in / 128] of the files' dtype  |
+|                             | 2 i in the lower half    | prequant_scaling_factor [in] of the files' dtype            |
+| W8A8_SQ_PER_CHANNEL         | int8 [out, in]           | weights_scaling_factor [out]; activation_scaling_factor [1] |
+|                             |                          | prequant_scaling_factor [in] of the files' dtype            |
+| W8A8_SQ_PER_c_PER_t_PLUGIN, | int8 [out, in]           | smoother [1, in] of dense and proj                          |
+| W8A8_SQ_PER_TENSOR_PLUGIN   |                          | scale_to_int [1] of the two norms                           |
+|   c = CHANNEL, and qkv      |                          | per_channel_scale [1, out]                                  |
+|   c = TENSOR, all but qkv   |                          | per_channel_scale [1, 1]                                    |
+|   t = TENSOR                |                          | act_scale [1, 1]; quantization_scaling_factor [1] of        |
+|                             |                          | attention (for dense) and of mlp (for proj)                 |
+| any, with a quantised cache |                          | attention.kv_cache_scaling_factor [1]                       |
+
+Values are those of the canonical tensors, which are quantised already (`quant/`): here they are only split and joined,
+as the rows and columns that they belong to. What belongs to a whole matrix comes from the whole model's, so that it is
+the same on all ranks. Routers, embedding and lm_head stay in floating point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+from compiler.ir.roles import TensorId, linear_axes
+from compiler.quant.int4 import GROUP
+from compiler.targets import TargetOptions
+
+FC = ("mlp.gate", "mlp.plain", "mlp.up_gate")
+"""The file roles that are written as `mlp.fc`."""
+LINEAR = (*FC, "attn.qkv", "attn.o", "mlp.up", "mlp.down",
+          "moe.up_gate", "moe.down", "shared.up_gate", "shared.down")  # fmt: skip
+"""The file roles that are quantised."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A file tensor from one part of a linear module's canonical tensors.
+
+    `name`: within the layer. `modules`: the file roles that have it. `matrix`: an axis of size one is put in front.
+    `dtype` None: that of the files. `of`: the one of several joined layers that has what all of them share.
+    """
+
+    name: str
+    part: str
+    modules: tuple[str, ...] = LINEAR
+    matrix: bool = False
+    dtype: str | None = "F32"
+    of: int = 0
+
+    def inputs(self, layers: tuple[TensorId, ...]) -> tuple[TensorId, ...]:
+        """From the weights of the layers that are joined: what is of rows comes from each, all else from one."""
+        parts = tuple(TensorId(t.role, self.part, t.layer) for t in layers)
+        return parts if self.part in _OF_ROWS else parts[self.of : self.of + 1]
+
+
+_OF_ROWS = ("scale", "accumulated", "group_scale")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """`weight`: dtype of linear modules. `packed`: two rows of integers in one of bytes."""
+
+    weight: str
+    beside: tuple[Beside, ...]
+    packed: bool = False
+
+
+def _per_row(of_rows: str, of_all: str) -> tuple[Beside, Beside]:
+    """per_channel_scale of the modes PER_TENSOR: q, k and v have one value each, so their matrix has rows of them."""
+    others = tuple(role for role in LINEAR if role != "attn.qkv")
+    return (
+        Beside("{module}.per_channel_scale", of_rows, ("attn.qkv",), matrix=True),
+        Beside("{module}.per_channel_scale", of_all, others, matrix=True),
+    )
+
+
+_SMOOTHER = Beside("{module}.smoother", "columns", ("attn.o", "mlp.down"), matrix=True)
+_NORMS = (
+    Beside("input_layernorm.scale_to_int", "input_steps", ("attn.qkv",)),
+    Beside("post_layernorm.scale_to_int", "input_steps", FC),
+)
+_PER_TOKEN = (_SMOOTHER, *_NORMS)
+_STATIC = (
+    *_PER_TOKEN,
+    Beside("attention.quantization_scaling_factor", "input_steps", ("attn.o",)),
+    Beside("mlp.quantization_scaling_factor", "input_steps", ("mlp.down",)),
+    Beside("{module}.act_scale", "output_scale", matrix=True),
+)
+_ACTIVATION = Beside("{module}.activation_scaling_factor", "input_scale")
+_PREQUANT = Beside("{module}.prequant_scaling_factor", "prequant", dtype=None)
+
+STORED: Mapping[str, Stored] = {
+    "FP8": Stored("F8_E4M3", (Beside("{module}.weights_scaling_factor", "matrix_scale"), _ACTIVATION)),
+    "W4A16_AWQ": Stored(
+        "I8", (Beside("{module}.weights_scaling_factor", "group_scale", dtype=None), _PREQUANT), packed=True
+    ),
+    "W8A8_SQ_PER_CHANNEL": Stored(
+        "I8", (Beside("{module}.weights_scaling_factor", "scale"), _ACTIVATION, _PREQUANT)
+    ),
+    "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN": Stored(
+        "I8", (Beside("{module}.per_channel_scale", "scale", matrix=True), *_PER_TOKEN)
+    ),
+    "W8A8_SQ_PER_TENSOR_PER_TOKEN_PLUGIN": Stored("I8", (*_per_row("scale", "matrix_scale"), *_PER_TOKEN)),
+    "W8A8_SQ_PER_CHANNEL_PER_TENSOR_PLUGIN": Stored(
+        "I8", (Beside("{module}.per_channel_scale", "accumulated", matrix=True), *_STATIC)
+    ),
+    "W8A8_SQ_PER_TENSOR_PLUGIN": Stored("I8", (*_per_row("accumulated", "matrix_accumulated"), *_STATIC)),
+}  # fmt: skip
+"""By quant_algo: the schemes whose checkpoints hold scales, and are laid out here."""
+
+_CACHE = Beside("attention.kv_cache_scaling_factor", "cache_scale", ("attn.qkv",), of=1)
+
+
+def stored_as(file_role: str, part: str, options: TargetOptions) -> Stored | None:
+    """What a file tensor's weight becomes; None: it stays as it is."""
+    return STORED.get(options.quant_algo) if part == "weight" and file_role in LINEAR else None
+
+
+def beside(file_role: str, part: str, options: TargetOptions) -> tuple[Beside, ...]:
+    """The tensors that a file tensor has beside it."""
+    stored = stored_as(file_role, part, options)
+    found = stored.beside if stored else ()
+    if options.kv_cache_quant_algo and part == "weight":
+        found = (*found, _CACHE)
+    return tuple(tensor for tensor in found if file_role in tensor.modules)
+
+
+def packed_sizes(role: str, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Of every axis, for a weight with two rows of integers in one of bytes."""
+    innermost = linear_axes(role)[1][-1]
+    return {**sizes, innermost: sizes[innermost] // 2}
+
+
+def part_sizes(tensor: TensorId, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Of every axis, for a part of a linear layer: for `group_scale` the first axis of the columns counts groups."""
+    if tensor.part != "group_scale":
+        return dict(sizes)
+    columns = linear_axes(tensor.role)[2]
+    return {**sizes, columns[0]: prod(sizes[axis] for axis in columns) // GROUP}
