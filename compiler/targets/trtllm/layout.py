@@ -30,7 +30,7 @@ from compiler.ir.parallel import check_parallel, head_layout, padded
 from compiler.ir.roles import TensorId, axis_sizes, model_tensors
 from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm.architectures import Row, row_for
-from compiler.targets.trtllm.quantised import Beside, beside, packed_sizes, part_sizes, stored_as
+from compiler.targets.trtllm.quantised import beside, packed_sizes, part_sizes, stored_as
 from compiler.targets.trtllm.version import Version, version_of
 
 NAMES: Mapping[str, str] = {
@@ -116,25 +116,10 @@ def layouts(config: ModelConfig, tp: int, options: TargetOptions = PLAIN) -> lis
         for part in beside(file_role, tensor.part, options):
             of = part.inputs(inputs)
             programs = tuple(_spread(t, row, config, tp, options) for t in of)
-            found = _beside(part, name, layer, of, programs, sizes, stage)
-            done[stage, found.name] = found
+            found = part.name.format(module=name.removesuffix(".weight"), layer=f"transformer.layers.{layer}")
+            join = (*join_scales(of, part_sizes(of[0], sizes)), *((Stack(1),) if part.matrix else ()))
+            done[stage, found] = Layout(found, of, programs, join, dtype=part.dtype, stage=stage)
     return sorted(done.values(), key=lambda layout: layout.stage)
-
-
-def _beside(
-    part: Beside,
-    weight: str,
-    layer: int | None,
-    inputs: tuple[TensorId, ...],
-    spread: tuple[Program, ...],
-    sizes: Mapping[str, int],
-    stage: int,
-) -> Layout:
-    """Of what stands beside the file tensor `weight`."""
-    module = weight.removesuffix(".weight")
-    name = part.name.format(module=module) if "{" in part.name else f"transformer.layers.{layer}.{part.name}"
-    join = join_scales(inputs, part_sizes(inputs[0], sizes))
-    return Layout(name, inputs, spread, (*join, Stack(1)) if part.matrix else join, dtype=part.dtype, stage=stage)
 
 
 def rank_plans(

@@ -42,8 +42,9 @@ LINEAR = (*FC, "attn.qkv", "attn.o", "mlp.up", "mlp.down",
 class Beside:
     """A file tensor from one part of a linear module's canonical tensors.
 
-    `name`: within the layer. `modules`: the file roles that have it. `matrix`: an axis of size one is put in front.
-    `dtype` None: that of the files. `of`: the one of several joined layers that has what all of them share.
+    `name`: {module} is the module's name, {layer} that of its layer. `modules`: the file roles that have it. `matrix`:
+    an axis of size one is put in front. `dtype` None: that of the files. `of`: the one of several joined layers that
+    has what all of them share.
     """
 
     name: str
@@ -82,14 +83,14 @@ def _per_row(of_rows: str, of_all: str) -> tuple[Beside, Beside]:
 
 _SMOOTHER = Beside("{module}.smoother", "columns", ("attn.o", "mlp.down"), matrix=True)
 _NORMS = (
-    Beside("input_layernorm.scale_to_int", "input_steps", ("attn.qkv",)),
-    Beside("post_layernorm.scale_to_int", "input_steps", FC),
+    Beside("{layer}.input_layernorm.scale_to_int", "input_steps", ("attn.qkv",)),
+    Beside("{layer}.post_layernorm.scale_to_int", "input_steps", FC),
 )
 _PER_TOKEN = (_SMOOTHER, *_NORMS)
 _STATIC = (
     *_PER_TOKEN,
-    Beside("attention.quantization_scaling_factor", "input_steps", ("attn.o",)),
-    Beside("mlp.quantization_scaling_factor", "input_steps", ("mlp.down",)),
+    Beside("{layer}.attention.quantization_scaling_factor", "input_steps", ("attn.o",)),
+    Beside("{layer}.mlp.quantization_scaling_factor", "input_steps", ("mlp.down",)),
     Beside("{module}.act_scale", "output_scale", matrix=True),
 )
 _ACTIVATION = Beside("{module}.activation_scaling_factor", "input_scale")
@@ -114,7 +115,7 @@ STORED: Mapping[str, Stored] = {
 }  # fmt: skip
 """By quant_algo: the schemes whose checkpoints hold scales, and are laid out here."""
 
-_CACHE = Beside("attention.kv_cache_scaling_factor", "cache_scale", ("attn.qkv",), of=1)
+_CACHE = Beside("{layer}.attention.kv_cache_scaling_factor", "cache_scale", ("attn.qkv",), of=1)
 
 
 def stored_as(file_role: str, part: str, options: TargetOptions) -> Stored | None:
