@@ -230,7 +230,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 def _put_in(target: Path, move: Callable[[], object]) -> None:
     """Move into the folder of `target`, which a `delete` of its last object may take away at any moment."""
     for _ in range(100):
-        with suppress(FileExistsError):  # as above: it may be vanishing
+        with suppress(FileExistsError, FileNotFoundError):  # as above: it, or a folder around it, may be vanishing
             target.parent.mkdir(parents=True, exist_ok=True)
         try:
             move()
