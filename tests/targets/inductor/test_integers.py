@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,15 @@ from compiler.decoder import quantised
 from compiler.decoder.forward import forward
 from compiler.decoder.kernels import Kernels
 from compiler.decoder.quantised import QuantisedLinear
+from compiler.ir.config import ModelConfig
 from compiler.ir.limits import Limits
+from compiler.quant.int4 import GROUP
 from compiler.quant.schemes import SCHEMES
 from compiler.runtime.package import Package
 from compiler.stages.scale import RESULT, make_scales
 from compiler.targets.inductor import build
-from compiler.targets.inductor.int8 import experts_of_one, weight_only_many, weight_only_one
-from compiler.targets.inductor.segments import Products, SegmentSpec, input_names, specs, weight_shapes
+from compiler.targets.inductor.integers import FORMS, few_tokens, many_tokens
+from compiler.targets.inductor.segments import STORED, Products, SegmentSpec, input_names, specs, weight_shapes
 from tests.simulated import SimulatedRanks, run_eagerly
 from tests.stages.test_calibrate import opened
 from tests.stages.test_scale import converted
@@ -29,39 +32,50 @@ GENERATOR = torch.Generator().manual_seed(6)
 DEFINITIONS: dict[Products, QuantisedLinear] = {
     "weight_only": quantised.weight_only,
     "per_token": quantised.per_token,
+    "grouped": quantised.grouped,
 }
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize(
-    ("fast", "rows"),
-    [(weight_only_one, (1, 1)), (weight_only_many, (1, 1)), (weight_only_many, (3, 1)), (weight_only_many, (2, 5))],
-)
-def test_a_fast_form_computes_its_definition(
-    fast: QuantisedLinear, rows: tuple[int, int], dtype: torch.dtype, biased: bool
-) -> None:
-    x = torch.randn((*rows, 64), generator=GENERATOR).to(dtype)
-    weight = torch.randint(-127, 128, (48, 64), generator=GENERATOR, dtype=torch.int8)
-    scale = torch.rand(48, generator=GENERATOR) / 100
+@pytest.mark.parametrize("products", DEFINITIONS)
+def test_forms_compute_their_definition(products: Products, dtype: torch.dtype, biased: bool) -> None:
+    form, definition = FORMS[products], DEFINITIONS[products]
+    weight, scale = _weight(products, 48, 256)
     bias = torch.randn(48, generator=GENERATOR).to(dtype) if biased else None
-    found, expected = fast(x, weight, scale, bias), quantised.weight_only(x, weight, scale, bias)
-    assert found.dtype == dtype
-    bfloat16 = dtype == torch.bfloat16
-    torch.testing.assert_close(found, expected, rtol=2e-2 if bfloat16 else 1e-5, atol=1e-2 if bfloat16 else 1e-4)
+    for rows in ((1, 1), (3, 1), (2, 5)):
+        x = torch.randn((*rows, 256), generator=GENERATOR).to(dtype)
+        expected = definition(x, weight, scale, bias)
+        for linear in (few_tokens(form)[0], many_tokens(form)[0]):
+            found = linear(x, weight, scale, bias)
+            assert found.dtype == dtype
+            bfloat16 = dtype == torch.bfloat16
+            torch.testing.assert_close(
+                found, expected, rtol=2e-2 if bfloat16 else 1e-5, atol=2e-2 if bfloat16 else 1e-4
+            )
 
 
-def test_one_token_reads_its_experts() -> None:
-    gate_up = torch.randint(-127, 128, (4, 20, 16), generator=GENERATOR, dtype=torch.int8)
-    down = torch.randint(-127, 128, (4, 16, 10), generator=GENERATOR, dtype=torch.int8)
-    scales = torch.rand((4, 20), generator=GENERATOR) / 300, torch.rand((4, 16), generator=GENERATOR) / 300
-    x, chosen, share = torch.randn((1, 16), generator=GENERATOR), torch.tensor([[3, 1]]), torch.tensor([[0.7, 0.3]])
-    for linear in DEFINITIONS.values():
+@pytest.mark.parametrize("products", DEFINITIONS)
+def test_experts_of_few_tokens_are_those_of_many(products: Products) -> None:
+    gate_up, gate_up_scale = _weight(products, 4 * 2 * 128, 128)
+    down, down_scale = _weight(products, 4 * 128, 128)
+    a, b, c, d = (t.unflatten(0, (4, -1)) for t in (gate_up, gate_up_scale, down, down_scale))
+    for chosen in ([[3, 1]], [[0, 2], [2, 3], [0, 1]]):
+        x = torch.randn((len(chosen), 128), generator=GENERATOR).bfloat16()
+        share = torch.rand((len(chosen), 2), generator=GENERATOR)
         found, expected = (
-            form(linear)(x, chosen, share, gate_up, scales[0], down, scales[1], "silu")
-            for form in (experts_of_one, quantised.experts)
+            experts(x, torch.tensor(chosen), share, a, b, c, d, "silu").float()
+            for experts in (few_tokens(FORMS[products])[1], quantised.experts(DEFINITIONS[products]))
         )
-        torch.testing.assert_close(found, expected)
+        assert (found - expected).norm() < 0.02 * expected.norm()
+
+
+def _weight(products: Products, out: int, inner: int) -> tuple[Tensor, Tensor]:
+    if products == "grouped":
+        packed = torch.randint(0, 256, (out, inner // 2), generator=GENERATOR, dtype=torch.uint8)
+        return packed, torch.rand((out, inner // GROUP), generator=GENERATOR) / 100
+    weight = torch.randint(-127, 128, (out, inner), generator=GENERATOR, dtype=torch.int8)
+    return weight, torch.rand(out, generator=GENERATOR) / 1000
 
 
 def test_scales_are_inputs_behind_their_weights() -> None:
@@ -79,7 +93,7 @@ def test_scales_are_inputs_behind_their_weights() -> None:
     assert "moe.down.scale" not in input_names(plain["mlp-moe.decode1"])
 
 
-@pytest.mark.parametrize("products", DEFINITIONS)
+@pytest.mark.parametrize("products", ["weight_only", "per_token"])
 @pytest.mark.parametrize("case", ["llama", "llama/biases", "qwen2_moe", "gpt2", "gptj", "internlm2"])
 def test_ranks_compute_what_one_rank_computes(
     case: str, products: Products, tiny_checkpoint: Callable[[str], Path], tmp_path: Path
@@ -106,20 +120,29 @@ def test_ranks_compute_what_one_rank_computes(
             assert torch.cosine_similarity(found, expected, dim=-1).median() > 0.995
 
 
+WIDE = replace(
+    model_config("mixtral"), hidden=256, heads=4, kv_heads=2, head_dim=64, rotary_dim=64, ffn=384, moe_ffn=128
+)
+"""Groups of int4 fit its rows."""
+
+
 def test_compiled_segments_compute_what_eager_ones_do(tmp_path: Path) -> None:
-    """One of each kind of product, and the experts of one token; each is a quarter of a minute of compiler."""
-    asked: tuple[tuple[str, Products, str], ...] = (
-        ("llama", "weight_only", "mlp-gated.decode1"),
-        ("llama", "per_token", "mlp-gated.prefill"),
-        ("mixtral", "per_token", "mlp-moe.decode1"),
+    """Every kind of product, of few tokens and of many, of one row and of several, and experts."""
+    asked: tuple[tuple[ModelConfig, Products, str], ...] = (
+        (model_config("llama"), "float", "mlp-gated.decode1"),
+        (model_config("llama"), "weight_only", "mlp-gated.decode"),
+        (model_config("llama"), "per_token", "mlp-gated.prefill"),
+        (model_config("mixtral"), "per_token", "mlp-moe.decode1"),
+        (WIDE, "grouped", "mlp-moe.decode"),
     )
     wanted = [
-        next(s for s in specs(model_config(case), 1, "bfloat16", Limits(64, 4), products) if s.name == name)
-        for case, products, name in asked
+        next(s for s in specs(config, 1, "bfloat16", Limits(64, 4), products) if s.name == name)
+        for config, products, name in asked
     ]
     build.compile_segments(wanted, tmp_path, device="cpu", march="x86-64-v3")
+    sizes = {"decode1": (1, 1), "decode": (3, 1), "prefill": (3, 5)}
     for spec in wanted:
-        inputs = _inputs(spec, *((1, 1) if spec.phase == "decode1" else (3, 5)))
+        inputs = _inputs(spec, *sizes[spec.phase])
         found, expected = Package(tmp_path / f"{spec.name}.pt2").run(inputs)[0].float(), run_eagerly(spec, inputs)
         # Where a token's rounding falls on the other side, an integer of 127 differs by one.
         assert (found - expected.float()).norm() < 0.05 * expected.float().norm(), spec.name
@@ -134,7 +157,8 @@ def _inputs(spec: SegmentSpec, batch: int, length: int) -> Sequence[Tensor]:
         elif name.endswith(".scale"):
             made.append(torch.rand(shapes[name], generator=GENERATOR) / 600)
         elif name.replace(".weight", ".scale") in shapes and name.endswith(".weight"):
-            made.append(torch.randint(-127, 128, shapes[name], generator=GENERATOR, dtype=torch.int8))
+            bits = torch.randint(0, 256, shapes[name], generator=GENERATOR, dtype=torch.uint8)
+            made.append(bits.view(getattr(torch, STORED[spec.products].dtype)))
         else:
             made.append(torch.randn(shapes[name], generator=GENERATOR).bfloat16())
     return made
