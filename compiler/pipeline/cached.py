@@ -37,9 +37,12 @@ _CONVERT_VERSION = 2
 
 @dataclass(frozen=True)
 class ConvertInputs:
+    """`scales`: digest of what the weights are scaled by, empty where they are not."""
+
     version: int
     source: str
     plan: str
+    scales: str
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Converted:
     parts: Sequence[Part]
 
 
-def source_digest(job: Job, source: ResolvedSource, checkpoint: Checkpoint) -> str:
+def source_digest(cache: StageCache, report: Report, source: ResolvedSource, checkpoint: Checkpoint) -> str:
     """What stands for the source in keys: the commit of a hub's model, else the digests of config.json and
     weights.
     """
@@ -73,15 +76,15 @@ def source_digest(job: Job, source: ResolvedSource, checkpoint: Checkpoint) -> s
         return digest_json({"repo_id": source.repo_id, "commit": source.commit})
     files = [checkpoint.folder / "config.json", *checkpoint.files]
     sizes = [path.stat().st_size for path in files]
-    job.report.begin("digest")
+    report.begin("digest")
     digests: dict[str, str] = {}
     with ThreadPoolExecutor(2, "digest") as pool:
         done = 0
-        for path, size, digest in zip(files, sizes, pool.map(job.cache.digest, files), strict=True):
+        for path, size, digest in zip(files, sizes, pool.map(cache.digest, files), strict=True):
             done += size
             digests[path.name] = digest
-            job.report.progress(done, sum(sizes), "bytes")
-    job.report.end(f"{len(files)} source files, {amount(sum(sizes), 'bytes')}")
+            report.progress(done, sum(sizes), "bytes")
+    report.end(f"{len(files)} source files, {amount(sum(sizes), 'bytes')}")
     return digest_json(digests)
 
 
@@ -89,34 +92,35 @@ def source_if_here(job: Job, prepared: Prepared) -> str | None:
     """source_digest, where it needs nothing to be fetched."""
     source = prepared.source
     known = source.headers is None or source.commit is not None
-    return source_digest(job, source, prepared.checkpoint) if known else None
+    return source_digest(job.cache, job.report, source, prepared.checkpoint) if known else None
 
 
-def converted(job: Job, prepared: Prepared, source: str) -> Converted:
+def converted(job: Job, plan: Plan, checkpoint: Checkpoint, source: str, scales: str) -> Converted:
+    """`checkpoint`: with the scales of digest `scales` among its tensors."""
     job.report.begin("convert")
-    with job.cache.claim("convert", ConvertInputs(_CONVERT_VERSION, source, prepared.plan.digest)) as claim:
+    with job.cache.claim("convert", ConvertInputs(_CONVERT_VERSION, source, plan.digest, scales)) as claim:
         entry = claim.entry
         if entry is None:
             job.made["convert"] = 1
-            files = run_convert(prepared, claim.folder, job.request.ask.max_memory, job.report)
+            files = run_convert(plan, checkpoint, claim.folder, job.request.ask.max_memory, job.report)
             entry = claim.commit(files=files)
-    job.report.end(written(prepared.plan) if entry.fresh else "cached")
+    job.report.end(written(plan) if entry.fresh else "cached")
     return Converted(entry.folder, parts_of(entry))
 
 
 def run_convert(
-    prepared: Prepared, folder: Path, max_memory: int, report: Report, crc: Crc32 | None = crc32
+    plan: Plan, checkpoint: Checkpoint, folder: Path, max_memory: int, report: Report, crc: Crc32 | None = crc32
 ) -> list[Descriptor]:
     """Rank files and small files of the plan into `folder`; descriptors of the rank files. `crc`: see `RankFile`."""
     done = convert(
-        prepared.plan.ranks,
-        prepared.checkpoint,
+        plan.ranks,
+        checkpoint,
         folder,
         max_memory=max_memory,
         progress=lambda count, total: report.progress(count, total, "bytes"),
         crc=crc,
     )
-    for name, data in prepared.plan.files.items():
+    for name, data in plan.files.items():
         (folder / name).write_bytes(data)
     return done
 

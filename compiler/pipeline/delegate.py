@@ -35,7 +35,7 @@ def delegate(job: Job, elsewhere: Elsewhere) -> NoReturn:
     contents = elsewhere.delegated(config, found.ask.tp, dtype, limits, found.ask.options, model)
     texts = package.tokenizer_parts(found.source.folder, request.tokenizer)
     job.report.end(f"{config.architecture}, tp {found.ask.tp}, {dtype}; the image compiles it")
-    source = source_digest(job, found.source, found.checkpoint)
+    source = source_digest(job.cache, job.report, found.source, found.checkpoint)
     facts = [found.name, config.to_json(), found.ask.tp, dtype, request.target, repr(found.ask.options)]
     parts = [*contents.parts, *texts]
     draft = package.draft_manifest(
