@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from compiler.report import amount, table
-from compiler.stages.quantised import quant_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,6 +101,8 @@ def _device_text(manifest: Manifest) -> str:
 
 
 def _quantisation_facts(found: Quantisation) -> list[tuple[str, str]]:
+    from compiler.stages.quantised import quant_of
+
     gate, text = found.gate, found.calibration
     limits = ", ".join(f"{name} {value:g}" for name, value in gate.limits.items())
     perplexity = f"perplexity {gate.perplexity_float:g} -> {gate.perplexity:g} ({gate.perplexity_increase:+.2%})"

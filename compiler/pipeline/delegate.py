@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NoReturn
 from compiler.errors import ToolchainMissing
 from compiler.ir.limits import limits_for
 from compiler.ir.parallel import head_layout
-from compiler.pipeline.cached import source_digest
 from compiler.pipeline.finish import Replanned
 from compiler.pipeline.origin import default_name, model_of
 from compiler.pipeline.place import finish
 from compiler.pipeline.requests import find
+from compiler.pipeline.source import source_digest
 from compiler.stages import package
 from compiler.stages.statements import with_statements
 from compiler.store.digest import digest_json

@@ -19,7 +19,7 @@ from compiler.stages.stored import StoredModel
 
 if TYPE_CHECKING:
     from compiler.artifact.parts import Part
-    from compiler.artifact.quantisation import Calibration, Quantisation
+    from compiler.artifact.quantisation import Quantisation
     from compiler.pipeline.cached import Converted, Job
     from compiler.pipeline.requests import Prepared
     from compiler.quant.asked import Quant
@@ -62,9 +62,9 @@ def gated(
     scales: str,
     files: Converted,
     samples: Samples,
-    calibration: Calibration | None,
+    calibrated_on: Samples | None,
 ) -> Gated:
-    """The verdict on the rank files in `files`.
+    """The verdict on the rank files in `files`, measured with `samples`.
 
     Raises NumericsError where something is beyond its limit and is not accepted; the page is then beside the output.
     """
@@ -81,7 +81,8 @@ def gated(
             raise _refused(job.request.output, page, verdict, error) from None
         accepted = True
         job.report.warn(f"{error.message}\nit is accepted, as asked, and the manifest says so")
-    return Gated(quantisation(quant, _gate(verdict, limits, accepted=accepted), calibration), written(REPORT, page))
+    found = _gate(verdict, limits, accepted=accepted)
+    return Gated(quantisation(quant, found, calibrated_on), written(REPORT, page))
 
 
 def tolerance(quant: Quant) -> Tolerance:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from compiler.artifact.quantisation import Calibration
 from compiler.quant.planned import PREFIX
 from compiler.report import amount
 from compiler.stages import calibrate, scale
@@ -70,7 +69,6 @@ class Scaled:
 
     checkpoint: Checkpoint
     digest: str = ""
-    calibration: Calibration | None = None
 
 
 def samples_of(plan: Plan, tokenizer: Path | None) -> Samples | None:
@@ -99,16 +97,10 @@ def with_scales(
     if not any(_scales(tensor) for rank in plan.ranks for _, tensor in rank.tensors):
         return Scaled(prepared.checkpoint)
     source = Source(plan.config, plan.account.tensors, prepared.checkpoint, digest)
-    calibration, entry = None, None
-    if samples is not None:
-        entry = calibrated(cache, report, source, samples, max_memory)
-        text = plan.quant.text
-        calibration = Calibration(
-            text=samples.name, digest=samples.text, samples=text.samples, length=text.length, tokens=samples.tokens
-        )
-    scales = scaled(cache, report, source, plan.quant, smoothing, entry, max_memory)
+    calibration = None if samples is None else calibrated(cache, report, source, samples, max_memory)
+    scales = scaled(cache, report, source, plan.quant, smoothing, calibration, max_memory)
     _, checkpoint = scale.beside(source.tensors, source.checkpoint, scales.folder / scale.RESULT)
-    return Scaled(checkpoint, scales.files[0].digest, calibration)
+    return Scaled(checkpoint, scales.files[0].digest)
 
 
 def calibrated(cache: StageCache, report: Report, source: Source, samples: Samples, max_memory: int) -> Entry:

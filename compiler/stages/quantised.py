@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from compiler.artifact.quantisation import Gate, Quantisation
+from compiler.artifact.quantisation import Calibration, Gate, Quantisation
 from compiler.quant.asked import NONE, Quant, Text
 from compiler.quant.schemes import SCHEMES
 
 if TYPE_CHECKING:
-    from compiler.artifact.quantisation import Calibration
+    from compiler.stages.samples import Samples
 
 _FIELDS = ("weights", "weight_scales", "activations", "activation_scales", "search")
 """Of a scheme, by their names in a manifest."""
 
 
-def quantisation(quant: Quant, gate: Gate, calibration: Calibration | None) -> Quantisation:
-    """The section of the manifest. `calibration`: of the text that was used, where one was."""
+def quantisation(quant: Quant, gate: Gate, samples: Samples | None) -> Quantisation:
+    """The section of the manifest. `samples`: what it was calibrated with, where it was."""
     unquantised: dict[str, Any] = {"scheme": "", "weights": "float", "weight_scales": "tensor", "search": ""}
     unquantised |= {"activations": "float", "activation_scales": "tensor"}
     scheme = quant.scheme
@@ -27,8 +27,14 @@ def quantisation(quant: Quant, gate: Gate, calibration: Calibration | None) -> Q
         alpha=quant.alpha if quant.smooths else None,
         alphas={},
         kv_cache=quant.cache,
-        calibration=calibration,
+        calibration=_calibration(quant.text, samples) if samples else None,
         gate=gate,
+    )
+
+
+def _calibration(text: Text, samples: Samples) -> Calibration:
+    return Calibration(
+        text=samples.name, digest=samples.text, samples=text.samples, length=text.length, tokens=samples.tokens
     )
 
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compiler.artifact.manifest import Manifest
-from compiler.artifact.sections import Segments
 from compiler.errors import RefusedError
 from compiler.ir.config import ModelConfig
 from compiler.ir.limits import Limits
@@ -21,6 +18,9 @@ from compiler.targets.inductor.schemes import kernels, products_of, quantised
 from compiler.targets.inductor.segments import SegmentSpec, segment_names
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from compiler.artifact.manifest import Manifest
     from compiler.quant.planned import Smoothing
 
 __all__ = [
@@ -98,6 +98,8 @@ def specs(plan: Planned, _source: str) -> Sequence[SegmentSpec]:
 
 def contents(plan: Planned, made: Made) -> Contents:
     """Rank files, packages, tokenizer."""
+    from compiler.artifact.sections import Segments
+
     packages = {name: f"packages/{part.name}" for name, (part,) in made.compiled.items()}
     return Contents(
         [
