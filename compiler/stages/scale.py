@@ -26,7 +26,8 @@ from compiler.ir.lazy import ITEMSIZE, whole
 from compiler.ir.ops import run
 from compiler.ir.roles import TensorId, axis_sizes, linear_axes
 from compiler.quant import int8
-from compiler.quant.groups import Factors, Maxima, apply, folded, groups, layer_factors, layer_scales, quantised_roles
+from compiler.quant.groups import Factors, Maxima, apply, layer_factors, layer_scales, quantised_roles
+from compiler.quant.planned import PREFIX, Smoothing, smoothed
 from compiler.store import spill
 from compiler.store.cast import cast_bits
 from compiler.store.checkpoint import Checkpoint, SourceTensor
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 VERSION = 1
 RESULT = "scales.safetensors"
 BLOCK = 4 << 20
-_PREFIX = "scales/"
 _BUFFERS = 10
 """Blocks of memory that one of bfloat16 takes: its bits, the window, and as float32 values, product, magnitude."""
 
@@ -62,11 +62,12 @@ def make_scales(
     *,
     scheme: Scheme,
     alpha: float = 0.5,
+    smoothing: Smoothing = "folded",
     maxima: Mapping[str, Values] | None = None,
     max_memory: int = 1 << 30,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write RESULT into the folder `out`, for a `scheme` with int8 weights.
+    """Write RESULT, the tensors of `quant/planned.py`, into the folder `out`, for a `scheme` with int8 weights.
 
     `tensors`: the canonical tensors in `checkpoint`. `maxima`: what `calibrate` found, where the scheme smooths.
     `progress(bytes of weights read, in all)`.
@@ -90,7 +91,7 @@ def make_scales(
     with checkpoint.opened() as files:
         gather = Gather(checkpoint.tensors, files, block)
         for layer, kind in enumerate(config.layer_kinds):
-            factors = _factors(config, kind, layer, maxima, alpha) if scheme.search == "smooth" else {}
+            factors = _factors(config, kind, layer, maxima, alpha, smoothing) if scheme.search == "smooth" else {}
             for role in quantised_roles(config, kind):
                 tensor = TensorId(role, "weight", layer)
                 lead, rows, inner = linear_axes(role)
@@ -127,7 +128,7 @@ def beside(
     """The canonical tensors and the checkpoint, with those of `file` (RESULT) among them or in their place."""
     merged, sources = dict(tensors), dict(checkpoint.tensors)
     for name, entry in read_header(file).items():
-        source = f"{_PREFIX}{name}"
+        source = f"{PREFIX}{name}"
         _, layer, rest = name.split(".", 2)
         role, part = rest.rsplit(".", 1)
         sources[source] = SourceTensor(source, entry.dtype, entry.shape, file, entry.offset, entry.nbytes)
@@ -136,15 +137,20 @@ def beside(
 
 
 def _factors(
-    config: ModelConfig, kind: LayerKind, layer: int, maxima: Mapping[str, Values] | None, alpha: float
+    config: ModelConfig,
+    kind: LayerKind,
+    layer: int,
+    maxima: Mapping[str, Values] | None,
+    alpha: float,
+    smoothing: Smoothing,
 ) -> dict[str, Factors]:
-    """Of smoothing, as far as it costs nothing later: where nothing in front can be divided, nothing is smoothed."""
+    """Of smoothing."""
     assert maxima is not None, "a scheme that smooths needs maxima"
     own = {
         role: Maxima(maxima[f"layers.{layer}.{role}.inputs"], maxima[f"layers.{layer}.{role}.columns"])
         for role in quantised_roles(config, kind)
     }
-    found = folded(groups(config, kind))
+    found = smoothed(config, kind, smoothing)
     return layer_factors(config, found, layer_scales(config, found, own, alpha))[0]
 
 
@@ -181,6 +187,7 @@ def _changed(
     for role, factor in factors.items():
         for part in ("weight", "bias"):
             tensor = TensorId(role, part, layer)
+            # Of layers that are joined one bias may be divided: all are written, in one dtype.
             if tensor not in tensors or (part == "weight" and role in quantised):
                 continue
             lazy = tensors[tensor]

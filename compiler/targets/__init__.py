@@ -2,8 +2,9 @@
 
 The folder's `__init__` defines the functions of `Target`. Deleting the folder deletes the target.
 
-    plan                 check, layouts, rank_plans, files, needs
+    plan                 quantised, check, layouts, rank_plans, files, needs
     convert              the rank files of the plan, and `files` beside them
+    gate                 of quantised files: what they compute by `kernels`, or by `logits`
     judge                where the target has `logits`: those of these files, before any toolchain has seen them
     compile              `specs`, each by the `Toolchain` of build.py, each cached
     package              `contents`: which file goes where, and the section of the manifest
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from compiler.artifact.manifest import Device, Manifest
     from compiler.artifact.parts import Part
     from compiler.artifact.sections import Engines, Segments
+    from compiler.decoder.kernels import Kernels
+    from compiler.quant.asked import Quant
+    from compiler.quant.planned import Smoothing
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class TargetOptions:
     `version`: of the toolchain, `image`: of the serving container ("" = the target's default). `pp`: pipeline stages,
     each of tp ranks. `moe_ep`: to how many groups of the tp ranks the experts are dealt. `parallel_embedding`: the
     embedding is split over the vocabulary. `quant_algo`, `kv_cache_quant_algo`: by the toolchain's own names ("" =
-    none). `max_input_len`: tokens of a prompt; `max_num_tokens`: of all rows in one step (None = the target's default).
+    none), as `Target.quantised` gives them. `max_input_len`: tokens of a prompt; `max_num_tokens`: of all rows in one
+    step (None = the target's default).
     """
 
     version: str = ""
@@ -193,14 +198,24 @@ class Elsewhere(Protocol):
 
 
 class Target(Protocol):
-    """What the stages ask of a toolchain's folder. `stages`: what `--until` takes, in order. `logits` None: only what
-    is compiled can be run. `elsewhere` None: what is begun here is finished here.
+    """What the stages ask of a toolchain's folder. `stages`: what `--until` takes, in order. `smoothing`: what its
+    kernels do of it. `logits` None: only what is compiled can be run. `kernels`: how the decoder computes its rank
+    files, in plain torch; None: they have other names, and `logits` is asked. `elsewhere` None: what is begun here is
+    finished here.
     """
 
     name: str
     stages: tuple[str, ...]
+    smoothing: Smoothing
     logits: Judge | None
+    kernels: Callable[[TargetOptions], Kernels] | None
     elsewhere: Elsewhere | None
+
+    def quantised(self, config: ModelConfig, quant: Quant, options: TargetOptions) -> TargetOptions:
+        """`options` with `quant` (which asks for something) by the toolchain's own names.
+
+        Raises RefusedError for what the toolchain does not run, naming what it does.
+        """
 
     def check(
         self, config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN, limits: Limits | None = None
@@ -218,7 +233,7 @@ class Target(Protocol):
         dtype: str,
         options: TargetOptions = PLAIN,
     ) -> Sequence[RankPlan]:
-        """The files of the ranks, tp x pp of them."""
+        """The files of the ranks, tp x pp of them. Of a quantised model, `tensors` has what `quant/planned.py` adds."""
 
     def files(self, config: ModelConfig, tp: int, dtype: str, options: TargetOptions = PLAIN) -> Mapping[str, bytes]:
         """Small files that the toolchain wants beside those of the ranks; `dtype` by torch's name."""

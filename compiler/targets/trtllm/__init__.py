@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compiler.artifact.manifest import Device
-from compiler.errors import UsageError
+from compiler.errors import RefusedError, UsageError
 from compiler.ir.config import ModelConfig
 from compiler.ir.lazy import whole
 from compiler.ir.roles import axis_sizes, model_tensors, shape_of
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from compiler.quant.asked import Quant
+    from compiler.quant.planned import Smoothing
+
 __all__ = [
     "check",
     "check_tokenizer",
@@ -37,20 +40,33 @@ __all__ = [
     "device",
     "elsewhere",
     "files",
+    "kernels",
     "layouts",
     "logits",
     "name",
     "needs",
     "options_of",
     "problems",
+    "quantised",
     "rank_folder",
     "rank_plans",
+    "smoothing",
     "specs",
     "stages",
 ]
 
 name = "trtllm"
 stages = ("plan", "convert", "judge", "compile", "package", "verify")
+smoothing: Smoothing = "explicit"
+kernels = None
+"""The judge computes what these files hold."""
+
+
+def quantised(config: ModelConfig, quant: Quant, options: TargetOptions) -> TargetOptions:
+    """None are built yet. Raises RefusedError."""
+    del config, options
+    what = quant.scheme.name if quant.scheme else f"a KV cache in {quant.cache}"
+    raise RefusedError(f"target `trtllm` does not build {what} yet", hint="build it with `--target inductor`")
 
 
 def files(config: ModelConfig, tp: int, dtype: str, options: TargetOptions = PLAIN) -> Mapping[str, bytes]:
