@@ -117,6 +117,13 @@ def explicit(found: Sequence[Smooth]) -> tuple[Smooth, ...]:
     return tuple(group if group.divides.endswith("norm") else replace(group, divides="") for group in found)
 
 
+def at_run_time(found: Sequence[Smooth]) -> tuple[Smooth, ...]:
+    """All, with nothing divided: for toolchains whose kernels multiply every input. Experts' routers see what they
+    saw.
+    """
+    return tuple(replace(group, divides="", followers=()) for group in found)
+
+
 def layer_scales(
     config: ModelConfig, found: Sequence[Smooth], maxima: Mapping[str, Maxima], alpha: float
 ) -> dict[str, Values]:

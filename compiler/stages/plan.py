@@ -90,7 +90,7 @@ class Plan:
                 for rank in self.ranks
             ],
             "tensors": [
-                {"name": name, "shape": list(tensor.shape), "dtype": tensor.dtype}
+                {"name": name, "shape": list(tensor.stored_shape), "dtype": tensor.dtype}
                 for name, tensor in self.ranks[0].tensors
             ],
             "kv_cache_bytes_per_token_and_rank": self.kv_bytes_per_token,

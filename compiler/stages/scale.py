@@ -1,16 +1,17 @@
-"""From maxima to scales: what rows and columns are multiplied by on their way to integers, before any is converted.
+"""From maxima to scales: what rows and columns are multiplied by on their way to few bits, before any is converted.
 
-The result is a small safetensors file of canonical tensors (`layers.3.attn.q.scale`, ...), which depends on the scheme
-and alpha but not on tp or target, and stands beside those of the checkpoint when the ranks are planned:
+The result is a safetensors file of canonical tensors (`layers.3.attn.q.scale`, ...), which depends on the scheme, on
+alpha and on what the target's kernels want (`quant/scaling.py`), but not on tp, and stands beside those of the
+checkpoint when the ranks are planned:
 
-    {role}.columns   [experts, in]     s of smoothing; absent where there is none
-    {role}.steps     [experts, out]    integers a unit of W * columns
-    {role}.scale     [experts, out]    what an integer is worth in the smoothed layer
-    weight, bias                       of norms, biases and routers that smoothing changes
+    {role}.columns          [experts, in]     s of smoothing; absent where there is none
+    {role}.prequant         [experts, in]     1 / columns, where kernels multiply their inputs
+    {role}.{other parts}                      `quant/parts.py`
+    attn.k.cache_scale                        of keys and values, where the cache is quantised
+    weight, bias                              of norms, biases and routers that smoothing changes
 
-A row that smoothing divides keeps its integers: only its scale is divided. Rows must be seen whole before one of them
-is rounded, and a rank of a row-parallel layer has parts of rows only: so the weights are read once here, under the
-ceiling of memory, and a second time when they are converted.
+Rows must be seen whole before one of them is rounded, and a rank of a row-parallel layer has parts of rows only: so the
+weights are read once here, under the ceiling of memory, and a second time when they are converted.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from compiler.ir.layout import join_rows
 from compiler.ir.lazy import ITEMSIZE, whole
 from compiler.ir.ops import run
 from compiler.ir.roles import TensorId, axis_sizes, linear_axes
-from compiler.quant import int8
-from compiler.quant.groups import Factors, Maxima, apply, folded, groups, layer_factors, layer_scales, quantised_roles
+from compiler.quant import int4
+from compiler.quant.groups import Factors, Maxima, apply, layer_factors, layer_scales, quantised_roles
+from compiler.quant.parts import activation_parts, cache_scale, inverse, one_scale, rounded_up, weight_parts
+from compiler.quant.scaling import PLAIN, Scaling
 from compiler.store import spill
 from compiler.store.cast import cast_bits
 from compiler.store.checkpoint import Checkpoint, SourceTensor
@@ -34,7 +37,7 @@ from compiler.store.gather import Cut, Gather
 from compiler.store.header import read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
 
     Values = NDArray[np.float32]
 
-VERSION = 1
+VERSION = 2
 RESULT = "scales.safetensors"
 BLOCK = 4 << 20
 _PREFIX = "scales/"
@@ -61,15 +64,16 @@ def make_scales(
     out: Path,
     *,
     scheme: Scheme,
+    scaling: Scaling = PLAIN,
     alpha: float = 0.5,
     maxima: Mapping[str, Values] | None = None,
     max_memory: int = 1 << 30,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write RESULT into the folder `out`, for a `scheme` with int8 weights.
+    """Write RESULT into the folder `out`.
 
-    `tensors`: the canonical tensors in `checkpoint`. `maxima`: what `calibrate` found, where the scheme smooths.
-    `progress(bytes of weights read, in all)`.
+    `tensors`: the canonical tensors in `checkpoint`. `maxima`: what `calibrate` found, where the scheme or the cache
+    needs it. `progress(bytes of weights read, in all)`. Beside `max_memory`, the scales of one layer are in memory.
     Raises MemoryCeilingError, CheckpointError (NaN or infinite weights), UsageError (alpha), DiskFullError.
     """
     wanted = {
@@ -84,41 +88,78 @@ def make_scales(
             f"one row takes {widest:,} bytes, and {_BUFFERS} of them more than the ceiling of {max_memory:,} bytes",
             hint=f"pass `--max-memory` of at least {_BUFFERS * widest}",
         )
-    sizes = axis_sizes(config)
     total, done = sum(prod(m.shape) * ITEMSIZE[m.source_dtype] for m in wanted.values()), 0
-    found: dict[str, Values] = {}
-    with checkpoint.opened() as files:
+    with checkpoint.opened() as files, spill.tensors(out / RESULT) as add:
         gather = Gather(checkpoint.tensors, files, block)
         for layer, kind in enumerate(config.layer_kinds):
-            factors = _factors(config, kind, layer, maxima, alpha) if scheme.search == "smooth" else {}
-            for role in quantised_roles(config, kind):
-                tensor = TensorId(role, "weight", layer)
-                lead, rows, inner = linear_axes(role)
-                factor = factors.get(role, Factors())
-                columns = None
-                if factor.columns is not None:
-                    columns = np.broadcast_to(factor.columns, [sizes[axis] for axis in (*lead, *inner)])
-                    found[str(TensorId(role, "columns", layer))] = np.ascontiguousarray(columns)
-                largest = _row_maxima(gather, wanted[tensor], columns, block).reshape(
-                    [sizes[axis] for axis in (*lead, *rows)]
-                )
-                if not np.isfinite(largest).all():
-                    sources = sorted({piece.source for piece in tensors[tensor].pieces})
+            own = {t.role: matrix for t, matrix in wanted.items() if t.layer == layer}
+            seen = _Seen(config, layer, maxima or {})
+            factors = _factors(seen, kind, scaling, alpha) if scheme.search == "smooth" else {}
+            columns = {role: s for role, of in factors.items() if (s := _whole_columns(config, role, of)) is not None}
+            if scaling.divides == "inputs":
+                # Kernels see 1 / s in the files' dtype: s is what that stands for.
+                columns = {role: inverse(rounded_up(inverse(s))) for role, s in columns.items()}
+            largest = {}
+            for role, matrix in own.items():
+                largest[role] = _largest(gather, scheme, config, role, matrix, columns.get(role), block)
+                if not np.isfinite(largest[role]).all():
+                    sources = sorted({piece.source for piece in matrix.pieces})
                     raise CheckpointError(
                         f"NaN or infinite values in {', '.join(sources)} of the checkpoint",
                         hint="download it again; if its digests are right, it is damaged at its source",
                     )
-                divisor = np.float32(1) if factor.divisor is None else factor.divisor
-                if scheme.weight_scales == "tensor":
-                    # The largest of the divided rows, in terms of each undivided one.
-                    largest = np.full(largest.shape, (largest / divisor).max(), np.float32) * divisor
-                found[str(TensorId(role, "steps", layer))] = int8.steps(largest)
-                found[str(TensorId(role, "scale", layer))] = int8.scales(largest) / divisor
-                done += prod(wanted[tensor].shape) * ITEMSIZE[wanted[tensor].source_dtype]
+                done += prod(matrix.shape) * ITEMSIZE[matrix.source_dtype]
                 if progress is not None:
                     progress(done, total)
-            found |= _changed(config, layer, factors, tensors, gather, block)
-    _save(found, out / RESULT)
+            for tensor, values in _of_layer(seen, scheme, scaling, factors, columns, largest):
+                add(str(tensor), values)
+            for name, values in _changed(config, layer, factors, tensors, gather, block).items():
+                add(name, values)
+
+
+class _Seen:
+    """What the calibration text did in one layer, by role."""
+
+    def __init__(self, config: ModelConfig, layer: int, maxima: Mapping[str, Values]) -> None:
+        self.config, self.layer, self._maxima = config, layer, maxima
+
+    def __call__(self, role: str, what: str) -> Values:
+        return self._maxima[f"layers.{self.layer}.{role}.{what}"]
+
+
+def _of_layer(
+    seen: _Seen,
+    scheme: Scheme,
+    scaling: Scaling,
+    factors: Mapping[str, Factors],
+    columns: Mapping[str, Values],
+    largest: Mapping[str, Values],
+) -> Iterator[tuple[TensorId, Values]]:
+    """All parts of the quantised layers."""
+    divisors = {role: of.divisor for role, of in factors.items() if of.divisor is not None}
+    static = scheme.activations != "float" and scheme.activation_scales == "tensor"
+    for role, rows in largest.items():
+        lead, _, inner = linear_axes(role)
+        together = scaling.with_role(role, tuple(largest))
+        if scheme.weight_scales == "tensor":
+            sharing = together if scaling.one_scale else (role,)
+            rows = one_scale({one: largest[one] for one in sharing}, divisors, len(lead))[role]
+        parts = weight_parts(scheme, rows, divisors.get(role), len(lead))
+        reads = gives = 0.0
+        if static:
+            reads = max(float((seen(one, "inputs") / columns.get(one, np.float32(1))).max()) for one in together)
+            gives = max(float((seen(one, "outputs") / divisors.get(one, np.float32(1))).max()) for one in together)
+        parts |= activation_parts(scheme, reads, gives, parts, len(lead))
+        if role in columns:
+            parts["columns"] = columns[role]
+        if scaling.divides == "inputs":
+            sizes = axis_sizes(seen.config)
+            ones = np.ones([sizes[axis] for axis in (*lead, *inner)], np.float32)
+            parts["prequant"] = inverse(columns.get(role, ones))
+        if role == "attn.k" and scaling.cache:
+            parts["cache_scale"] = cache_scale(scaling.cache, [seen(one, "cached") for one in ("attn.k", "attn.v")])
+        for part, values in parts.items():
+            yield TensorId(role, part, seen.layer), values
 
 
 def beside(
@@ -135,17 +176,21 @@ def beside(
     return merged, Checkpoint(checkpoint.folder, checkpoint.config, sources)
 
 
-def _factors(
-    config: ModelConfig, kind: LayerKind, layer: int, maxima: Mapping[str, Values] | None, alpha: float
-) -> dict[str, Factors]:
-    """Of smoothing, as far as it costs nothing later: where nothing in front can be divided, nothing is smoothed."""
-    assert maxima is not None, "a scheme that smooths needs maxima"
-    own = {
-        role: Maxima(maxima[f"layers.{layer}.{role}.inputs"], maxima[f"layers.{layer}.{role}.columns"])
-        for role in quantised_roles(config, kind)
-    }
-    found = folded(groups(config, kind))
-    return layer_factors(config, found, layer_scales(config, found, own, alpha))[0]
+def _factors(seen: _Seen, kind: LayerKind, scaling: Scaling, alpha: float) -> dict[str, Factors]:
+    """Of smoothing, by the tensor's role."""
+    config, found = seen.config, scaling.groups(seen.config, kind)
+    own = {role: Maxima(seen(role, "inputs"), seen(role, "columns")) for role in quantised_roles(config, kind)}
+    scales = layer_scales(config, found, own, alpha)
+    return layer_factors(config, found, scales)[0]
+
+
+def _whole_columns(config: ModelConfig, role: str, factors: Factors) -> Values | None:
+    """[experts ..., in ...] also where one s serves all experts."""
+    if factors.columns is None:
+        return None
+    lead, _, inner = linear_axes(role)
+    sizes = axis_sizes(config)
+    return np.ascontiguousarray(np.broadcast_to(factors.columns, [sizes[axis] for axis in (*lead, *inner)]))
 
 
 def _matrix(config: ModelConfig, tensor: TensorId, tensors: Mapping[TensorId, Lazy]) -> Lazy:
@@ -153,9 +198,18 @@ def _matrix(config: ModelConfig, tensor: TensorId, tensors: Mapping[TensorId, La
     return run(join_rows((tensor,), axis_sizes(config)), [tensors[tensor]])[0]
 
 
-def _row_maxima(gather: Gather, matrix: Lazy, columns: Values | None, limit: int) -> Values:
-    """Largest |W * columns| of every row: [experts, out]."""
-    largest = np.empty(matrix.shape[:-1], np.float32)
+def _largest(
+    gather: Gather,
+    scheme: Scheme,
+    config: ModelConfig,
+    role: str,
+    matrix: Lazy,
+    columns: Values | None,
+    limit: int,
+) -> Values:
+    """Largest |W * columns| of every row, [experts ..., out ...], or of every group, [experts ..., out ..., groups]."""
+    groups = matrix.shape[-1] // int4.GROUP if scheme.weight_scales == "group" else 1
+    largest = np.empty((*matrix.shape[:-1], groups), np.float32)
     flat = None if columns is None else columns.reshape(*matrix.shape[:-2], matrix.shape[-1])
     cut = Cut(matrix, limit)
     for block in cut.blocks():
@@ -163,8 +217,11 @@ def _row_maxima(gather: Gather, matrix: Lazy, columns: Values | None, limit: int
         *lead, rows, _ = (slice(b, b + n) for b, n in zip(block.begin, block.shape, strict=True))
         if flat is not None:
             values = values * flat[tuple(lead)][..., None, :]
-        largest[(*lead, rows)] = np.abs(values).max(-1)
-    return largest
+        largest[(*lead, rows)] = int4.group_maxima(values, matrix.shape[-1] // groups)
+    sizes = axis_sizes(config)
+    before, rows_of, _ = linear_axes(role)
+    shape = [sizes[axis] for axis in (*before, *rows_of)]
+    return largest.reshape([*shape, groups] if scheme.weight_scales == "group" else shape)
 
 
 def _changed(
@@ -181,6 +238,7 @@ def _changed(
     for role, factor in factors.items():
         for part in ("weight", "bias"):
             tensor = TensorId(role, part, layer)
+            # Biases that nothing divides too: those that are joined are of one dtype.
             if tensor not in tensors or (part == "weight" and role in quantised):
                 continue
             lazy = tensors[tensor]
@@ -199,10 +257,3 @@ def _float32(gather: Gather, cut: Cut, block: Block) -> Values:
     out = np.empty(bits.size, np.uint32)
     cast_bits(bits.reshape(-1), dtype, out, "F32")
     return out.view(np.float32).reshape(block.shape)
-
-
-def _save(found: Mapping[str, Values], path: Path) -> None:
-    from safetensors.numpy import save
-
-    with spill.written(path) as append:
-        append(save({name: np.ascontiguousarray(values, np.float32) for name, values in found.items()}))

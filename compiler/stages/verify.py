@@ -177,7 +177,7 @@ def _rank_problems(manifest: Manifest, target: Target, folder: Path) -> list[str
             problems += [f"{plan.file}: {problem}" for problem in error.problems]
             continue
         found = {name: (entry.dtype, entry.shape) for name, entry in entries.items()}
-        expected = {name: (tensor.dtype, tensor.shape) for name, tensor in plan.tensors}
+        expected = {name: (tensor.dtype, tensor.stored_shape) for name, tensor in plan.tensors}
         for name in sorted(expected.keys() | found.keys()):
             if found.get(name) != expected.get(name):
                 wanted, there = _shown(expected.get(name)), _shown(found.get(name))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_torch
 from torch import Tensor
 
 from compiler.decoder.forward import forward
@@ -19,15 +20,18 @@ from compiler.decoder.quantised import QuantisedLinear, experts, per_token, weig
 from compiler.errors import CheckpointError, MemoryCeilingError
 from compiler.ir.lazy import Lazy, read, whole
 from compiler.ir.roles import TensorId, linear_axes
+from compiler.quant import int4
 from compiler.quant.groups import Maxima, apply, folded, groups, layer_factors, layer_scales, quantised_roles
+from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import SCHEMES, Scheme
 from compiler.stages.calibrate import RESULT as MAXIMA
 from compiler.stages.convert import convert
 from compiler.stages.scale import RESULT, beside, make_scales
 from compiler.store.digest import sha256_file
+from compiler.targets import TargetOptions, trtllm
 from compiler.targets.inductor.layout import layouts, rank_plans
 from tests.stages.test_calibrate import Opened, opened, poisoned
-from tests.tiny import TINY
+from tests.tiny import TINY, write_checkpoint
 from tests.weights import canonical_weights, joined
 
 Folders = Callable[[str], Path]
@@ -42,12 +46,10 @@ def _maxima(model: Opened, folder: Path) -> dict[str, Values]:
 
 def converted(model: Opened, scales: Path, out: Path, tp: int, **options: Any) -> list[dict[str, Tensor]]:
     """The rank files of a quantised model, written into `out`, and read."""
-    from safetensors.torch import load_file as load
-
     tensors, checkpoint = beside(model.tensors, model.checkpoint, scales)
     plans = rank_plans(model.config, tp, tensors, "F32")
     convert(plans, checkpoint, out, **options)
-    return [load(out / plan.file) for plan in plans]
+    return [load_torch(out / plan.file) for plan in plans]
 
 
 def _canonical(model: Opened, ranks: list[dict[str, Tensor]]) -> dict[TensorId, Values]:
@@ -215,3 +217,60 @@ def test_axes_of_rows_and_columns() -> None:
     assert TensorId("moe.down", "scale", 0).axes == ("experts", "hidden")
     assert TensorId("moe.down", "columns", 0).axes == ("experts", "moe_ffn")
     assert linear_axes("shared.router") == ((), ("one",), ("hidden",))
+
+
+WIDE: dict[str, Any] = {
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+}
+INT4 = SCHEMES["int4-weight"]
+
+
+def _unpacked(model: Opened, ranks: list[dict[str, Tensor]]) -> dict[str, Values]:
+    """Four-bit weights of the ranks of a TensorRT-LLM checkpoint, dequantised: the columns of row-parallel modules side
+    by side, the rows of all others one below the other.
+    """
+    found = {}
+    for name in ranks[0]:
+        if f"{name}s_scaling_factor" in ranks[0]:
+            integers = [int4.unpack(rank[name].numpy().view(np.uint8), 0) for rank in ranks]
+            scales = [rank[f"{name}s_scaling_factor"].numpy() for rank in ranks]
+            parts = [int4.dequantize(i, s) for i, s in zip(integers, scales, strict=True)]
+            found[name] = np.concatenate(parts, 1 if "dense" in name or "proj" in name else 0)
+    return found
+
+
+def test_groups_of_a_row_are_sharded_with_it(tmp_path: Path) -> None:
+    model = opened(write_checkpoint("llama", tmp_path / "model", dtype="float32", **WIDE))
+    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scheme=INT4, scaling=Scaling("inputs"))
+    tensors, checkpoint = beside(model.tensors, model.checkpoint, tmp_path / RESULT)
+    weights = canonical_weights(model.checkpoint.folder)
+    options = TargetOptions(quant_algo="W4A16_AWQ")
+    found = []
+    for tp in (1, 2, 4):
+        plans = trtllm.rank_plans(model.config, tp, tensors, "F32", options)
+        # What is planned before there are scales is what is written with them.
+        early = trtllm.rank_plans(model.config, tp, model.tensors, "F32", options)
+        assert [[(n, t.dtype, t.stored_shape) for n, t in p.tensors] for p in plans] == [
+            [(n, t.dtype, t.stored_shape) for n, t in p.tensors] for p in early
+        ]
+        convert(plans, checkpoint, tmp_path / f"{tp}", max_memory=1 << 20)
+        found.append(_unpacked(model, [load_torch(tmp_path / f"{tp}" / plan.file) for plan in plans]))
+    for name, values in found[0].items():
+        if "qkv" not in name:  # whose ranks have rows of q, of k, of v
+            assert all(np.array_equal(values, other[name]) for other in found[1:]), name
+    name = "transformer.layers.1.mlp.proj.weight"
+    weight = weights[TensorId("mlp.down", "weight", 1)]
+    scales = np.repeat(int4.scales(int4.group_maxima(weight)), 128, -1)
+    assert (np.abs(found[0][name] - weight) <= 0.505 * scales).all()
+
+
+def test_scales_of_groups_lose_nothing_in_bfloat16(tmp_path: Path) -> None:
+    model = opened(write_checkpoint("llama", tmp_path / "model", **WIDE))
+    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scheme=INT4)
+    scales = torch.from_numpy(load_file(tmp_path / RESULT)["layers.0.mlp.up.group_scale"])
+    assert scales.shape == (512, 2)
+    assert torch.equal(scales.bfloat16().float(), scales)
