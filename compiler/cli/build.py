@@ -62,7 +62,7 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Write the rank files of a model, and nothing else."""
-    from compiler.pipeline.build import convert_to
+    from compiler.pipeline.convert import convert_to
     from compiler.pipeline.requests import PlanRequest
     from compiler.summary import plan_text
 

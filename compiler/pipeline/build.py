@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any
 from compiler import targets
 from compiler.artifact.manifest import MANIFEST, load_manifest
 from compiler.errors import ArtifactError, ToolchainMissing, UsageError
-from compiler.pipeline.cached import Job, compiled, converted, run_convert, source_digest, source_if_here, written
+from compiler.pipeline.cached import Job, compiled, converted, source_digest, source_if_here
 from compiler.pipeline.delegate import delegate
 from compiler.pipeline.evidence import judged, referenced
 from compiler.pipeline.origin import default_name, model_of
-from compiler.pipeline.place import disk_errors, finish, normal
+from compiler.pipeline.place import finish
 from compiler.pipeline.requests import prepare
 from compiler.report import Silent
 from compiler.stages import package, verify
 from compiler.stages.statements import with_statements
 from compiler.store.cache import open_cache
-from compiler.store.folder import locked_folder, place
+from compiler.store.folder import disk_errors, normal
 from compiler.summary import plan_note
 from compiler.targets import Made
 
@@ -72,24 +72,6 @@ class BuildResult:
             "made": self.made,
             "up_to_date": self.up_to_date,
         }
-
-
-def convert_to(request: PlanRequest, output: Path, report: Report | None = None) -> Plan:
-    """The rank files of a model in the new folder `output`, without the cache. Raises LmiCompileError."""
-    report, output = report or Silent(), normal(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"{output} is not empty", hint="`--output` takes a folder that does not exist yet")
-    with disk_errors(output):
-        report.begin("plan")
-        prepared = prepare(request, "all")
-        report.end(plan_note(prepared.plan))
-        report.begin("convert")
-        part = output.with_name(f".{output.name}.part")
-        with locked_folder(part):
-            run_convert(prepared, part, request.ask.max_memory, report, crc=None)  # no manifest, nothing to check
-            place(part, output)
-        report.end(written(prepared.plan))
-    return prepared.plan
 
 
 def command_of(request: PlanRequest) -> list[str]:

@@ -7,12 +7,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from zlib_ng.zlib_ng import crc32
-
 from compiler.artifact.parts import Part, media_type
+from compiler.pipeline.convert import run_convert, written
 from compiler.report import amount
 from compiler.stages.compile import inputs_of
-from compiler.stages.convert import convert
 from compiler.store.cache import StageCache, key_of
 from compiler.store.digest import digest_json
 
@@ -27,9 +25,7 @@ if TYPE_CHECKING:
     from compiler.stages.verify import Logits
     from compiler.store.cache import Entry
     from compiler.store.checkpoint import Checkpoint
-    from compiler.store.digest import Descriptor
     from compiler.store.source import ResolvedSource
-    from compiler.store.writer import Crc32
     from compiler.targets import Target, Toolchain
 
 _CONVERT_VERSION = 2
@@ -104,23 +100,6 @@ def converted(job: Job, prepared: Prepared, source: str) -> Converted:
     return Converted(entry.folder, parts_of(entry))
 
 
-def run_convert(
-    prepared: Prepared, folder: Path, max_memory: int, report: Report, crc: Crc32 | None = crc32
-) -> list[Descriptor]:
-    """Rank files and small files of the plan into `folder`; descriptors of the rank files. `crc`: see `RankFile`."""
-    done = convert(
-        prepared.plan.ranks,
-        prepared.checkpoint,
-        folder,
-        max_memory=max_memory,
-        progress=lambda count, total: report.progress(count, total, "bytes"),
-        crc=crc,
-    )
-    for name, data in prepared.plan.files.items():
-        (folder / name).write_bytes(data)
-    return done
-
-
 def compiled(
     job: Job, plan: Plan, checkpoint: Converted, source: str, device: Device, versions: dict[str, str]
 ) -> dict[str, Sequence[Part]]:
@@ -164,7 +143,3 @@ def compiled(
 def parts_of(entry: Entry) -> list[Part]:
     """Every file of a cache entry, under its name there."""
     return [Part(replace(file, media_type=media_type(file.path)), entry.folder / file.path) for file in entry.files]
-
-
-def written(plan: Plan) -> str:
-    return f"{len(plan.ranks)} rank file(s), {amount(sum(rank.nbytes for rank in plan.ranks), 'bytes')}"

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from compiler.artifact.manifest import Manifest
-from compiler.artifact.sections import Segments
 from compiler.errors import RefusedError
 from compiler.ir.config import ModelConfig
 from compiler.ir.limits import Limits
@@ -17,6 +15,11 @@ from compiler.targets.inductor import segments
 from compiler.targets.inductor.device import device
 from compiler.targets.inductor.layout import layouts, rank_file, rank_plans
 from compiler.targets.inductor.segments import SegmentSpec, segment_names
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from compiler.artifact.manifest import Manifest
 
 __all__ = [
     "check",
@@ -89,6 +92,8 @@ def specs(plan: Planned, _source: str) -> Sequence[SegmentSpec]:
 
 def contents(plan: Planned, made: Made) -> Contents:
     """Rank files, packages, tokenizer."""
+    from compiler.artifact.sections import Segments
+
     packages = {name: f"packages/{part.name}" for name, (part,) in made.compiled.items()}
     return Contents(
         [
