@@ -16,45 +16,42 @@ weights are read once here, under the ceiling of memory, and a second time when 
 
 from __future__ import annotations
 
-from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compiler.errors import CheckpointError, MemoryCeilingError
-from compiler.ir.layout import join_rows
-from compiler.ir.lazy import ITEMSIZE, whole
-from compiler.ir.ops import run
+from compiler.ir.lazy import whole
 from compiler.ir.roles import TensorId, axis_sizes, linear_axes
-from compiler.quant import int4
-from compiler.quant.groups import Factors, Maxima, apply, layer_factors, layer_scales, quantised_roles
+from compiler.quant import awq, int4
+from compiler.quant.groups import Factors, apply, quantised_roles
 from compiler.quant.parts import activation_parts, cache_scale, inverse, one_scale, rounded_up, weight_parts
 from compiler.quant.scaling import PLAIN, Scaling
+from compiler.stages.matrices import Matrices
+from compiler.stages.search import SEARCHES, Seen, flat, whole_columns
 from compiler.store import spill
-from compiler.store.cast import cast_bits
 from compiler.store.checkpoint import Checkpoint, SourceTensor
-from compiler.store.gather import Cut, Gather
 from compiler.store.header import read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from compiler.ir.config import LayerKind, ModelConfig
+    from compiler.ir.config import ModelConfig
     from compiler.ir.lazy import Lazy
-    from compiler.quant.schemes import Scheme
-    from compiler.store.gather import Block
+    from compiler.quant.schemes import Scheme, Search
+    from compiler.stages.matrices import Reader
 
     Values = NDArray[np.float32]
 
 VERSION = 2
 RESULT = "scales.safetensors"
-BLOCK = 4 << 20
 _PREFIX = "scales/"
-_BUFFERS = 10
-"""Blocks of memory that one of bfloat16 takes: its bits, the window, and as float32 values, product, magnitude."""
+_BUFFERS: Mapping[Search, int] = {"": 10, "smooth": 10, "awq": 24}
+"""Blocks of memory that one of bfloat16 takes: its bits, the window, and as float32 values, product, magnitude; while
+searching also what it is rounded to, what that is worth, how far off it is.
+"""
 
 
 def make_scales(
@@ -76,59 +73,37 @@ def make_scales(
     needs it. `progress(bytes of weights read, in all)`. Beside `max_memory`, the scales of one layer are in memory.
     Raises MemoryCeilingError, CheckpointError (NaN or infinite weights), UsageError (alpha), DiskFullError.
     """
-    wanted = {
-        TensorId(role, "weight", layer): _matrix(config, TensorId(role, "weight", layer), tensors)
+    wanted = [
+        TensorId(role, "weight", layer)
         for layer, kind in enumerate(config.layer_kinds)
         for role in quantised_roles(config, kind)
-    }
-    block = min(BLOCK, max_memory // _BUFFERS)
-    widest = max(ITEMSIZE[m.source_dtype] * m.shape[-1] for m in wanted.values())
-    if widest > block:
-        raise MemoryCeilingError(
-            f"one row takes {widest:,} bytes, and {_BUFFERS} of them more than the ceiling of {max_memory:,} bytes",
-            hint=f"pass `--max-memory` of at least {_BUFFERS * widest}",
-        )
-    total, done = sum(prod(m.shape) * ITEMSIZE[m.source_dtype] for m in wanted.values()), 0
+    ]
+    matrices = Matrices(config, tensors, wanted, max_memory, _BUFFERS[scheme.search])
+    total, done = sum(map(matrices.nbytes, wanted)), 0
     with checkpoint.opened() as files, spill.tensors(out / RESULT) as add:
-        gather = Gather(checkpoint.tensors, files, block)
+        reader = matrices.opened(checkpoint, files)
         for layer, kind in enumerate(config.layer_kinds):
-            own = {t.role: matrix for t, matrix in wanted.items() if t.layer == layer}
-            seen = _Seen(config, layer, maxima or {})
-            factors = _factors(seen, kind, scaling, alpha) if scheme.search == "smooth" else {}
-            columns = {role: s for role, of in factors.items() if (s := _whole_columns(config, role, of)) is not None}
+            seen = Seen(config, layer, maxima or {})
+            factors = SEARCHES[scheme.search](seen, kind, scaling, alpha, reader)
+            columns = {role: s for role, of in factors.items() if (s := whole_columns(config, role, of)) is not None}
             if scaling.divides == "inputs":
                 # Kernels see 1 / s in the files' dtype: s is what that stands for.
                 columns = {role: inverse(rounded_up(inverse(s))) for role, s in columns.items()}
             largest = {}
-            for role, matrix in own.items():
-                largest[role] = _largest(gather, scheme, config, role, matrix, columns.get(role), block)
-                if not np.isfinite(largest[role]).all():
-                    sources = sorted({piece.source for piece in matrix.pieces})
-                    raise CheckpointError(
-                        f"NaN or infinite values in {', '.join(sources)} of the checkpoint",
-                        hint="download it again; if its digests are right, it is damaged at its source",
-                    )
-                done += prod(matrix.shape) * ITEMSIZE[matrix.source_dtype]
+            for tensor in [t for t in wanted if t.layer == layer]:
+                shape = matrices.shape(tensor)
+                largest[tensor.role] = _largest(reader, scheme, seen, tensor, shape, columns.get(tensor.role))
+                done += matrices.nbytes(tensor)
                 if progress is not None:
                     progress(done, total)
             for tensor, values in _of_layer(seen, scheme, scaling, factors, columns, largest):
                 add(str(tensor), values)
-            for name, values in _changed(config, layer, factors, tensors, gather, block).items():
+            for name, values in _changed(config, layer, factors, tensors, reader).items():
                 add(name, values)
 
 
-class _Seen:
-    """What the calibration text did in one layer, by role."""
-
-    def __init__(self, config: ModelConfig, layer: int, maxima: Mapping[str, Values]) -> None:
-        self.config, self.layer, self._maxima = config, layer, maxima
-
-    def __call__(self, role: str, what: str) -> Values:
-        return self._maxima[f"layers.{self.layer}.{role}.{what}"]
-
-
 def _of_layer(
-    seen: _Seen,
+    seen: Seen,
     scheme: Scheme,
     scaling: Scaling,
     factors: Mapping[str, Factors],
@@ -176,52 +151,31 @@ def beside(
     return merged, Checkpoint(checkpoint.folder, checkpoint.config, sources)
 
 
-def _factors(seen: _Seen, kind: LayerKind, scaling: Scaling, alpha: float) -> dict[str, Factors]:
-    """Of smoothing, by the tensor's role."""
-    config, found = seen.config, scaling.groups(seen.config, kind)
-    own = {role: Maxima(seen(role, "inputs"), seen(role, "columns")) for role in quantised_roles(config, kind)}
-    scales = layer_scales(config, found, own, alpha)
-    return layer_factors(config, found, scales)[0]
-
-
-def _whole_columns(config: ModelConfig, role: str, factors: Factors) -> Values | None:
-    """[experts ..., in ...] also where one s serves all experts."""
-    if factors.columns is None:
-        return None
-    lead, _, inner = linear_axes(role)
-    sizes = axis_sizes(config)
-    return np.ascontiguousarray(np.broadcast_to(factors.columns, [sizes[axis] for axis in (*lead, *inner)]))
-
-
-def _matrix(config: ModelConfig, tensor: TensorId, tensors: Mapping[TensorId, Lazy]) -> Lazy:
-    """A weight as [experts, out, in]."""
-    return run(join_rows((tensor,), axis_sizes(config)), [tensors[tensor]])[0]
-
-
 def _largest(
-    gather: Gather,
-    scheme: Scheme,
-    config: ModelConfig,
-    role: str,
-    matrix: Lazy,
-    columns: Values | None,
-    limit: int,
+    reader: Reader, scheme: Scheme, seen: Seen, tensor: TensorId, shape: Sequence[int], columns: Values | None
 ) -> Values:
-    """Largest |W * columns| of every row, [experts ..., out ...], or of every group, [experts ..., out ..., groups]."""
-    groups = matrix.shape[-1] // int4.GROUP if scheme.weight_scales == "group" else 1
-    largest = np.empty((*matrix.shape[:-1], groups), np.float32)
-    flat = None if columns is None else columns.reshape(*matrix.shape[:-2], matrix.shape[-1])
-    cut = Cut(matrix, limit)
-    for block in cut.blocks():
-        values = _float32(gather, cut, block)
-        *lead, rows, _ = (slice(b, b + n) for b, n in zip(block.begin, block.shape, strict=True))
-        if flat is not None:
-            values = values * flat[tuple(lead)][..., None, :]
-        largest[(*lead, rows)] = int4.group_maxima(values, matrix.shape[-1] // groups)
-    sizes = axis_sizes(config)
-    before, rows_of, _ = linear_axes(role)
-    shape = [sizes[axis] for axis in (*before, *rows_of)]
-    return largest.reshape([*shape, groups] if scheme.weight_scales == "group" else shape)
+    """Largest |W * columns| of every row, [experts ..., out ...], or of every group, [experts ..., out ..., groups], as
+    far as a clip leaves it. `shape`: of the matrix.
+    """
+    lead, rows, _ = linear_axes(tensor.role)
+    groups = shape[-1] // int4.GROUP if scheme.weight_scales == "group" else 1
+    largest = np.empty((*shape[:-1], groups), np.float32)
+    of = None if columns is None else flat(columns, len(lead))
+    squares = None
+    if scheme.search == "awq" and tensor.role not in awq.NOT_CLIPPED:
+        squares = flat(seen(tensor.role, "squares"), len(lead))
+        squares = squares if of is None else np.asarray(squares / np.square(of), np.float32)
+    for place, values in reader.blocks(tensor):
+        *experts, _, _ = place
+        if of is not None:
+            values = values * of[tuple(experts)][..., None, :]
+        if squares is None:
+            largest[place[:-1]] = int4.group_maxima(values, shape[-1] // groups)
+        else:
+            largest[place[:-1]] = awq.clip(values, squares[tuple(experts)])
+    sizes = axis_sizes(seen.config)
+    axes = [sizes[axis] for axis in (*lead, *rows)]
+    return largest.reshape([*axes, groups] if scheme.weight_scales == "group" else axes)
 
 
 def _changed(
@@ -229,8 +183,7 @@ def _changed(
     layer: int,
     factors: Mapping[str, Factors],
     tensors: Mapping[TensorId, Lazy],
-    gather: Gather,
-    limit: int,
+    reader: Reader,
 ) -> dict[str, Values]:
     """The small tensors of a layer that smoothing changes, as they are afterwards."""
     quantised = set(quantised_roles(config, config.layer_kinds[layer]))
@@ -241,19 +194,5 @@ def _changed(
             # Biases that nothing divides too: those that are joined are of one dtype.
             if tensor not in tensors or (part == "weight" and role in quantised):
                 continue
-            lazy = tensors[tensor]
-            values, cut = np.empty(lazy.shape, np.float32), Cut(lazy, limit)
-            for block in cut.blocks():
-                place = tuple(slice(b, b + n) for b, n in zip(block.begin, block.shape, strict=True))
-                values[place] = _float32(gather, cut, block)
-            found[str(tensor)] = apply(config, role, part, values, factor)
+            found[str(tensor)] = apply(config, role, part, reader.whole(tensors[tensor]), factor)
     return found
-
-
-def _float32(gather: Gather, cut: Cut, block: Block) -> Values:
-    dtype = cut.tensor.source_dtype
-    bits = np.empty(block.shape, f"u{ITEMSIZE[dtype]}")
-    gather.fill(cut, block, bits)
-    out = np.empty(bits.size, np.uint32)
-    cast_bits(bits.reshape(-1), dtype, out, "F32")
-    return out.view(np.float32).reshape(block.shape)

@@ -274,3 +274,55 @@ def test_scales_of_groups_lose_nothing_in_bfloat16(tmp_path: Path) -> None:
     scales = torch.from_numpy(load_file(tmp_path / RESULT)["layers.0.mlp.up.group_scale"])
     assert scales.shape == (512, 2)
     assert torch.equal(scales.bfloat16().float(), scales)
+
+
+AWQ = SCHEMES["awq"]
+
+
+def _errors(model: Opened, folder: Path, scaling: Scaling, scheme: Scheme) -> dict[TensorId, float]:
+    """Of every layer: mean square of its output's error over the text, if its columns were independent."""
+    folder.mkdir()
+    maxima = _maxima(model, folder / "maxima")
+    make_scales(model.config, model.tensors, model.checkpoint, folder, scheme=scheme, scaling=scaling, maxima=maxima)
+    parts, weights = load_file(folder / RESULT), canonical_weights(model.checkpoint.folder)
+    found = {}
+    for tensor, weight in weights.items():
+        if f"{str(tensor).removesuffix('weight')}group_scale" not in parts:
+            continue
+        name, inner = str(tensor).removesuffix("weight"), len(linear_axes(tensor.role)[2])
+        matrix = weight.reshape(-1, np.prod(weight.shape[-inner:]))
+        s = parts.get(f"{name}columns", np.ones(matrix.shape[-1], np.float32)).ravel()
+        steps = parts[f"{name}group_steps"].reshape(len(matrix), -1)
+        off = int4.rounded(matrix * s * np.repeat(steps, 128, -1)) / np.repeat(steps, 128, -1) / s - matrix
+        found[tensor] = float((np.square(off) * maxima[f"{name}squares"].ravel()).sum())
+    return found
+
+
+@pytest.mark.parametrize("scaling", [Scaling(), Scaling("inputs")], ids=["folded", "inputs"])
+def test_awq_makes_no_layer_worse_and_most_better(scaling: Scaling, tmp_path: Path) -> None:
+    model = opened(write_checkpoint("llama", tmp_path / "model", **WIDE))
+    plain = _errors(model, tmp_path / "plain", scaling, INT4)
+    found = _errors(model, tmp_path / "awq", scaling, AWQ)
+    assert found.keys() == plain.keys()
+    # Of layers that share s, one may lose a little of what the others win.
+    assert all(found[t] <= plain[t] * 1.1 for t in plain)
+    assert sum(found.values()) < 0.9 * sum(plain.values())
+
+
+def test_awq_of_experts_and_of_any_ceiling(tmp_path: Path) -> None:
+    model = opened(write_checkpoint("mixtral", tmp_path / "model", **{**WIDE, "intermediate_size": 128}))
+    maxima = _maxima(model, tmp_path / "maxima")
+    digests = set()
+    for memory in (1 << 30, 24 * 2 * 512):
+        folder = tmp_path / f"{memory}"
+        folder.mkdir()
+        make_scales(model.config, model.tensors, model.checkpoint, folder, scheme=AWQ, maxima=maxima, max_memory=memory)
+        digests.add(sha256_file(folder / RESULT))
+    assert len(digests) == 1
+    found = load_file(tmp_path / f"{1 << 30}" / RESULT)
+    assert found["layers.0.moe.down.group_scale"].shape == (8, 256, 1)
+    # One s for all experts, folded into the norm; the router follows.
+    columns = found["layers.0.moe.gate.columns"]
+    assert (columns == columns[0]).all()
+    assert "layers.0.moe.router.weight" in found
+    assert "layers.0.mlp.norm.weight" in found
