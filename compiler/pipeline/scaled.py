@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from compiler.quant.scaling import Scaling
 from compiler.report import amount
 from compiler.stages import calibrate, scale
 from compiler.store.cache import key_of
@@ -112,7 +113,7 @@ def scaled(
                 source.tensors,
                 source.checkpoint,
                 claim.folder,
-                scheme=scheme,
+                scaling=Scaling(scheme),
                 alpha=alpha,
                 maxima=_maxima(calibration) if calibration else None,
                 max_memory=max_memory,

@@ -47,7 +47,7 @@ class Matrices:
         sizes = axis_sizes(config)
         self.lazies = {t: run(join_rows((t,), sizes), [tensors[t]])[0] for t in wanted}
         self.limit = min(BLOCK, max_memory // buffers)
-        widest = max(ITEMSIZE[m.source_dtype] * m.shape[-1] for m in self.lazies.values())
+        widest = max(ITEMSIZE[m.source_dtype] * m.shape[-1] for m in self.lazies.values()) if wanted else 0
         if widest > self.limit:
             raise MemoryCeilingError(
                 f"one row takes {widest:,} bytes, and {buffers} of them more than the ceiling of {max_memory:,} bytes",

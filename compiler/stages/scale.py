@@ -25,7 +25,6 @@ from compiler.ir.roles import TensorId, axis_sizes, linear_axes
 from compiler.quant import awq, int4
 from compiler.quant.groups import Factors, apply, quantised_roles
 from compiler.quant.parts import activation_parts, cache_scale, inverse, one_scale, rounded_up, weight_parts
-from compiler.quant.scaling import PLAIN, Scaling
 from compiler.stages.matrices import Matrices
 from compiler.stages.search import SEARCHES, Seen, flat, whole_columns
 from compiler.store import spill
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 
     from compiler.ir.config import ModelConfig
     from compiler.ir.lazy import Lazy
+    from compiler.quant.scaling import Scaling
     from compiler.quant.schemes import Scheme, Search
     from compiler.stages.matrices import Reader
 
@@ -60,8 +60,7 @@ def make_scales(
     checkpoint: Checkpoint,
     out: Path,
     *,
-    scheme: Scheme,
-    scaling: Scaling = PLAIN,
+    scaling: Scaling,
     alpha: float = 0.5,
     maxima: Mapping[str, Values] | None = None,
     max_memory: int = 1 << 30,
@@ -73,10 +72,11 @@ def make_scales(
     needs it. `progress(bytes of weights read, in all)`. Beside `max_memory`, the scales of one layer are in memory.
     Raises MemoryCeilingError, CheckpointError (NaN or infinite weights), UsageError (alpha), DiskFullError.
     """
+    scheme = scaling.scheme
     wanted = [
         TensorId(role, "weight", layer)
         for layer, kind in enumerate(config.layer_kinds)
-        for role in quantised_roles(config, kind)
+        for role in scaling.roles(config, kind)
     ]
     matrices = Matrices(config, tensors, wanted, max_memory, _BUFFERS[scheme.search])
     total, done = sum(map(matrices.nbytes, wanted)), 0
@@ -96,7 +96,7 @@ def make_scales(
                 done += matrices.nbytes(tensor)
                 if progress is not None:
                     progress(done, total)
-            for tensor, values in _of_layer(seen, scheme, scaling, factors, columns, largest):
+            for tensor, values in _of_layer(seen, scaling, factors, columns, largest):
                 add(str(tensor), values)
             for name, values in _changed(config, layer, factors, tensors, reader).items():
                 add(name, values)
@@ -104,13 +104,13 @@ def make_scales(
 
 def _of_layer(
     seen: Seen,
-    scheme: Scheme,
     scaling: Scaling,
     factors: Mapping[str, Factors],
     columns: Mapping[str, Values],
     largest: Mapping[str, Values],
 ) -> Iterator[tuple[TensorId, Values]]:
     """All parts of the quantised layers."""
+    scheme = scaling.scheme
     divisors = {role: of.divisor for role, of in factors.items() if of.divisor is not None}
     static = scheme.activations != "float" and scheme.activation_scales == "tensor"
     for role, rows in largest.items():
@@ -131,10 +131,11 @@ def _of_layer(
             sizes = axis_sizes(seen.config)
             ones = np.ones([sizes[axis] for axis in (*lead, *inner)], np.float32)
             parts["prequant"] = inverse(columns.get(role, ones))
-        if role == "attn.k" and scaling.cache:
-            parts["cache_scale"] = cache_scale(scaling.cache, [seen(one, "cached") for one in ("attn.k", "attn.v")])
         for part, values in parts.items():
             yield TensorId(role, part, seen.layer), values
+    if scaling.cache:
+        kept = [seen(role, "cached") for role in ("attn.k", "attn.v")]
+        yield TensorId("attn.k", "cache_scale", seen.layer), cache_scale(scaling.cache, kept)
 
 
 def beside(

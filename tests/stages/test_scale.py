@@ -106,7 +106,7 @@ def test_integers_are_the_smoothed_weights(case: str, scheme: Scheme, tiny_check
     model = opened(tiny_checkpoint(case))
     weights = canonical_weights(model.checkpoint.folder)
     maxima = _maxima(model, tmp_path / "maxima") if scheme is SMOOTH else None
-    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scheme=scheme, maxima=maxima)
+    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=Scaling(scheme), maxima=maxima)
     ranks = converted(model, tmp_path / RESULT, tmp_path / "out", 1)
     expected = joined(model.config, weights if maxima is None else _smoothed(model, weights, maxima))
     (found,) = _dequantised(ranks)
@@ -133,7 +133,7 @@ def test_the_decoder_reads_what_was_converted(
     case: str, linear: QuantisedLinear, tiny_checkpoint: Folders, tmp_path: Path
 ) -> None:
     model = opened(tiny_checkpoint(case))
-    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scheme=INT8)
+    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=Scaling(INT8))
     ranks = converted(model, tmp_path / RESULT, tmp_path / "out", 1)
     token_ids = torch.randint(0, model.config.vocab, (2, 23), generator=torch.Generator().manual_seed(1))
     kernels = Kernels(quantised=linear, quantised_experts=experts(linear))
@@ -155,7 +155,7 @@ CASES = ("llama", "qwen2_moe", "mixtral", "gpt2", "gptj", "internlm2", "starcode
 def test_sharding_and_quantising_commute(case: str, scheme: Scheme, tiny_checkpoint: Folders, tmp_path: Path) -> None:
     model = opened(tiny_checkpoint(case))
     maxima = _maxima(model, tmp_path / "maxima") if scheme.search else None
-    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scheme=scheme, maxima=maxima)
+    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=Scaling(scheme), maxima=maxima)
     alone = _canonical(model, converted(model, tmp_path / RESULT, tmp_path / "1", 1))
     for tp in (2, 4, 8):
         ranks = converted(model, tmp_path / RESULT, tmp_path / f"{tp}", tp)
@@ -171,7 +171,7 @@ def test_sharding_and_quantising_commute(case: str, scheme: Scheme, tiny_checkpo
 def test_one_scale_a_matrix_is_one_scale(tiny_checkpoint: Folders, tmp_path: Path) -> None:
     model = opened(tiny_checkpoint("llama"))
     scheme = replace(INT8, weight_scales="tensor")
-    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scheme=scheme)
+    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=Scaling(scheme))
     found = load_file(tmp_path / RESULT)
     weights = canonical_weights(model.checkpoint.folder)
     for role in ("attn.q", "attn.k", "mlp.down"):
@@ -187,7 +187,13 @@ def test_memory_and_threads_change_no_bit(tiny_checkpoint: Folders, tmp_path: Pa
         folder = tmp_path / f"{memory}"
         folder.mkdir()
         make_scales(
-            model.config, model.tensors, model.checkpoint, folder, scheme=SMOOTH, maxima=maxima, max_memory=memory
+            model.config,
+            model.tensors,
+            model.checkpoint,
+            folder,
+            scaling=Scaling(SMOOTH),
+            maxima=maxima,
+            max_memory=memory,
         )
         for threads in (1, 2):
             converted(model, folder / RESULT, folder / f"{threads}", 2, max_memory=16 * memory, threads=threads)
@@ -198,16 +204,16 @@ def test_memory_and_threads_change_no_bit(tiny_checkpoint: Folders, tmp_path: Pa
 def test_a_ceiling_too_low_for_one_row(tiny_checkpoint: Folders, tmp_path: Path) -> None:
     model = opened(tiny_checkpoint("llama"))
     with pytest.raises(MemoryCeilingError, match="one row takes 288 bytes") as caught:
-        make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scheme=INT8, max_memory=2879)
+        make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=Scaling(INT8), max_memory=2879)
     assert "2880" in caught.value.hint
-    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scheme=INT8, max_memory=2880)
+    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=Scaling(INT8), max_memory=2880)
 
 
 def test_weights_that_are_not_finite_are_named(tiny_checkpoint: Folders, tmp_path: Path) -> None:
     name = "model.layers.1.mlp.up_proj.weight"
     model = opened(poisoned(tiny_checkpoint("llama"), tmp_path / "model", name, float("nan")))
     with pytest.raises(CheckpointError, match=f"NaN or infinite values in {name}"):
-        make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scheme=INT8)
+        make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=Scaling(INT8))
     assert not (tmp_path / RESULT).exists()
 
 
@@ -245,7 +251,7 @@ def _unpacked(model: Opened, ranks: list[dict[str, Tensor]]) -> dict[str, Values
 
 def test_groups_of_a_row_are_sharded_with_it(tmp_path: Path) -> None:
     model = opened(write_checkpoint("llama", tmp_path / "model", dtype="float32", **WIDE))
-    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scheme=INT4, scaling=Scaling("inputs"))
+    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=Scaling(INT4, "inputs"))
     tensors, checkpoint = beside(model.tensors, model.checkpoint, tmp_path / RESULT)
     weights = canonical_weights(model.checkpoint.folder)
     options = TargetOptions(quant_algo="W4A16_AWQ")
@@ -270,7 +276,7 @@ def test_groups_of_a_row_are_sharded_with_it(tmp_path: Path) -> None:
 
 def test_scales_of_groups_lose_nothing_in_bfloat16(tmp_path: Path) -> None:
     model = opened(write_checkpoint("llama", tmp_path / "model", **WIDE))
-    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scheme=INT4)
+    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=Scaling(INT4))
     scales = torch.from_numpy(load_file(tmp_path / RESULT)["layers.0.mlp.up.group_scale"])
     assert scales.shape == (512, 2)
     assert torch.equal(scales.bfloat16().float(), scales)
@@ -279,11 +285,11 @@ def test_scales_of_groups_lose_nothing_in_bfloat16(tmp_path: Path) -> None:
 AWQ = SCHEMES["awq"]
 
 
-def _errors(model: Opened, folder: Path, scaling: Scaling, scheme: Scheme) -> dict[TensorId, float]:
+def _errors(model: Opened, folder: Path, scaling: Scaling) -> dict[TensorId, float]:
     """Of every layer: mean square of its output's error over the text, if its columns were independent."""
     folder.mkdir()
     maxima = _maxima(model, folder / "maxima")
-    make_scales(model.config, model.tensors, model.checkpoint, folder, scheme=scheme, scaling=scaling, maxima=maxima)
+    make_scales(model.config, model.tensors, model.checkpoint, folder, scaling=scaling, maxima=maxima)
     parts, weights = load_file(folder / RESULT), canonical_weights(model.checkpoint.folder)
     found = {}
     for tensor, weight in weights.items():
@@ -298,11 +304,11 @@ def _errors(model: Opened, folder: Path, scaling: Scaling, scheme: Scheme) -> di
     return found
 
 
-@pytest.mark.parametrize("scaling", [Scaling(), Scaling("inputs")], ids=["folded", "inputs"])
+@pytest.mark.parametrize("scaling", [Scaling(AWQ), Scaling(AWQ, "inputs")], ids=["folded", "inputs"])
 def test_awq_makes_no_layer_worse_and_most_better(scaling: Scaling, tmp_path: Path) -> None:
     model = opened(write_checkpoint("llama", tmp_path / "model", **WIDE))
-    plain = _errors(model, tmp_path / "plain", scaling, INT4)
-    found = _errors(model, tmp_path / "awq", scaling, AWQ)
+    plain = _errors(model, tmp_path / "plain", replace(scaling, scheme=INT4))
+    found = _errors(model, tmp_path / "awq", scaling)
     assert found.keys() == plain.keys()
     # Of layers that share s, one may lose a little of what the others win.
     assert all(found[t] <= plain[t] * 1.1 for t in plain)
@@ -316,7 +322,15 @@ def test_awq_of_experts_and_of_any_ceiling(tmp_path: Path) -> None:
     for memory in (1 << 30, 24 * 2 * 512):
         folder = tmp_path / f"{memory}"
         folder.mkdir()
-        make_scales(model.config, model.tensors, model.checkpoint, folder, scheme=AWQ, maxima=maxima, max_memory=memory)
+        make_scales(
+            model.config,
+            model.tensors,
+            model.checkpoint,
+            folder,
+            scaling=Scaling(AWQ),
+            maxima=maxima,
+            max_memory=memory,
+        )
         digests.add(sha256_file(folder / RESULT))
     assert len(digests) == 1
     found = load_file(tmp_path / f"{1 << 30}" / RESULT)
