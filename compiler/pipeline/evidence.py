@@ -1,6 +1,7 @@
 """The stages that compare logits, each behind the cache.
 
 reference    what the source model says; not of tp or target
+quantised    what the rank files of a quantised model say in float32: what its packages are compared with
 judged       what the target's judge reads out of the rank files
 measured     what the finished artifact computes
 """
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from compiler.artifact.manifest import Numerics
 from compiler.artifact.parts import Part
 from compiler.pipeline.cached import parts_of
-from compiler.stages import reference, verify
+from compiler.stages import gate, package, reference, verify
 from compiler.summary import figures_text
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from compiler.store.cache import Entry
     from compiler.targets import Judge
 
+QUANTISED = "the quantised decoder in float32"
+
 _REFERENCE_VERSION = 1
 _JUDGE_VERSION = 1
 
@@ -37,6 +40,19 @@ class ReferenceInputs:
     version: int
     source: str
     config: dict[str, Any]
+    text: str
+    positions: int
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class QuantisedInputs:
+    """`files`: digests of the rank files."""
+
+    version: int
+    files: list[str]
+    config: dict[str, Any]
+    products: str
     text: str
     positions: int
     versions: dict[str, str]
@@ -67,13 +83,12 @@ class Reference:
 
 
 def referenced(job: Job, prepared: Prepared, source: str, texts: Sequence[Part]) -> Reference:
-    plan, path = prepared.plan, "tokenizer/tokenizer.json"
-    tokenizer = next((part for part in texts if part.path == path), None)
+    plan = prepared.plan
     inputs = ReferenceInputs(
         _REFERENCE_VERSION,
         source,
         plan.config.to_json(),
-        tokenizer.descriptor.digest if tokenizer else "",
+        _digest(texts),
         min(reference.TOKENS, plan.limits.max_positions - 1),
         {name: version(name) for name in ("torch", "transformers", "tokenizers")},
     )
@@ -82,10 +97,7 @@ def referenced(job: Job, prepared: Prepared, source: str, texts: Sequence[Part])
         entry = claim.entry
         if entry is None:
             job.made["reference"] = 1
-            file = tokenizer.content if tokenizer else None
-            ids = reference.token_ids(
-                None if isinstance(file, bytes) else file, plan.config.vocab, plan.limits.max_positions
-            )
+            ids = reference.token_ids(package.tokenizer_json(texts), plan.config.vocab, plan.limits.max_positions)
             who, logits = reference.reference_logits(plan, prepared.checkpoint, ids)
             who = f"{who} {inputs.versions[who]}" if who in inputs.versions else who
             reference.write_reference(claim.folder / reference.REFERENCE, ids, logits)
@@ -94,6 +106,42 @@ def referenced(job: Job, prepared: Prepared, source: str, texts: Sequence[Part])
     (part,) = parts_of(entry)
     job.report.end(f"logits of {inputs.positions} tokens by {who}" if entry.fresh else "cached")
     return Reference(who, part)
+
+
+def quantised(job: Job, prepared: Prepared, files: Converted, texts: Sequence[Part]) -> Reference:
+    """`referenced` for a quantised model. The gate has compared its rank files with the source, within what its scheme
+    may cost; packages that compute what these files say in float32 can so be held to the bounds of their dtype.
+    """
+    plan, target = prepared.plan, job.target
+    assert target.kernels is not None
+    by_path = {part.path: part for part in files.parts}
+    inputs = QuantisedInputs(
+        _REFERENCE_VERSION,
+        [by_path[rank.file].descriptor.digest for rank in plan.ranks],
+        plan.config.to_json(),
+        plan.options.quant_algo,
+        _digest(texts),
+        min(reference.TOKENS, plan.limits.max_positions - 1),
+        {name: version(name) for name in ("torch", "tokenizers")},
+    )
+    job.report.begin("reference")
+    with job.cache.claim("reference", inputs) as claim:
+        entry = claim.entry
+        if entry is None:
+            job.made["reference"] = 1
+            ids = reference.token_ids(package.tokenizer_json(texts), plan.config.vocab, plan.limits.max_positions)
+            ranks = [files.folder / rank.file for rank in plan.ranks]
+            logits = gate.file_logits(plan.config, ranks, target.kernels(plan.options), ids)
+            reference.write_reference(claim.folder / reference.REFERENCE, ids, logits)
+            entry = claim.commit()
+    (part,) = parts_of(entry)
+    job.report.end(f"logits of {inputs.positions} tokens by {QUANTISED}" if entry.fresh else "cached")
+    return Reference(QUANTISED, part)
+
+
+def _digest(texts: Sequence[Part]) -> str:
+    """Of the tokenizer.json among them, empty where there is none."""
+    return next((part.descriptor.digest for part in texts if part.path == "tokenizer/tokenizer.json"), "")
 
 
 def judged(job: Job, prepared: Prepared, source: str, files: Converted, judge: Judge, by: Reference) -> Numerics:

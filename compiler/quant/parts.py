@@ -61,6 +61,13 @@ def weight_parts(scheme: Scheme, maxima: Values, divisor: Values | None, lead: i
     return parts
 
 
+def weight_part_names(scheme: Scheme) -> tuple[str, ...]:
+    """Of `weight_parts`."""
+    if scheme.weight_scales == "group":
+        return ("group_steps", "group_scale")
+    return ("steps", "scale", *(("matrix_scale",) if scheme.weight_scales == "tensor" else ()))
+
+
 def activation_parts(scheme: Scheme, largest_input: float, largest_output: float, weight: Parts, lead: int) -> Parts:
     """`largest_*`: over the calibration text, of the smoothed layer; `weight`: its `weight_parts`."""
     if scheme.activations == "float":
@@ -80,6 +87,18 @@ def activation_parts(scheme: Scheme, largest_input: float, largest_output: float
     if scheme.weight_scales == "tensor":
         parts["matrix_accumulated"] = _first(static.accumulated, lead)
     return parts
+
+
+def activation_part_names(scheme: Scheme) -> tuple[str, ...]:
+    """Of `activation_parts`."""
+    if scheme.activations == "float":
+        return ()
+    if scheme.activation_scales == "token":
+        return ("input_steps",)
+    if scheme.activations == "fp8":
+        return ("input_scale", "input_steps")
+    whole = ("matrix_accumulated",) if scheme.weight_scales == "tensor" else ()
+    return ("input_scale", "input_steps", "output_scale", "accumulated", *whole)
 
 
 def cache_scale(form: str, largest: Sequence[Values]) -> Values:

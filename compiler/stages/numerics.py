@@ -79,12 +79,12 @@ def compare(reference: NDArray[np.float32], found: NDArray[np.float32]) -> Figur
     divergence = np.maximum((np.exp(log_p) * (log_p - log_q)).sum(-1), 0.0)
     chosen = np.take_along_axis(a, r.argmax(-1)[:, None], -1)[:, 0]
     return Figures(
-        max_abs=_rounded(np.abs(a - r).max()),
-        mean_abs=_rounded(np.abs(a - r).mean()),
-        cosine=_rounded(np.mean((a * r).sum(-1) / np.maximum(norms, 1e-30)), 6),
-        top1_agreement=_rounded(np.mean(chosen >= a.max(-1))),
-        kl=_rounded(divergence.mean()),
-        kl_median=_rounded(float(np.median(divergence))),
+        max_abs=rounded(np.abs(a - r).max()),
+        mean_abs=rounded(np.abs(a - r).mean()),
+        cosine=rounded(np.mean((a * r).sum(-1) / np.maximum(norms, 1e-30)), 6),
+        top1_agreement=rounded(np.mean(chosen >= a.max(-1))),
+        kl=rounded(divergence.mean()),
+        kl_median=rounded(float(np.median(divergence))),
     )
 
 
@@ -110,6 +110,6 @@ def _log_softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def _rounded(value: float, digits: int = 3) -> float:
+def rounded(value: float, digits: int = 3) -> float:
     """To `digits` significant digits: the last bits of a sum depend on the number of threads."""
     return float(f"{float(value):.{digits}g}")

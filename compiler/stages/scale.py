@@ -25,6 +25,7 @@ from compiler.ir.roles import TensorId, axis_sizes, linear_axes
 from compiler.quant import awq, int4
 from compiler.quant.groups import Factors, apply, quantised_roles
 from compiler.quant.parts import activation_parts, cache_scale, inverse, one_scale, rounded_up, weight_parts
+from compiler.quant.planned import PREFIX
 from compiler.stages.matrices import Matrices
 from compiler.stages.search import SEARCHES, Seen, flat, whole_columns
 from compiler.store import spill
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 
 VERSION = 2
 RESULT = "scales.safetensors"
-_PREFIX = "scales/"
 _BUFFERS: Mapping[Search, int] = {"": 10, "smooth": 10, "awq": 24}
 """Blocks of memory that one of bfloat16 takes: its bits, the window, and as float32 values, product, magnitude; while
 searching also what it is rounded to, what that is worth, how far off it is.
@@ -66,7 +66,7 @@ def make_scales(
     max_memory: int = 1 << 30,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write RESULT into the folder `out`.
+    """Write RESULT, the tensors of `quant/planned.py`, into the folder `out`.
 
     `tensors`: the canonical tensors in `checkpoint`. `maxima`: what `calibrate` found, where the scheme or the cache
     needs it. `progress(bytes of weights read, in all)`. Beside `max_memory`, the scales of one layer are in memory.
@@ -144,7 +144,7 @@ def beside(
     """The canonical tensors and the checkpoint, with those of `file` (RESULT) among them or in their place."""
     merged, sources = dict(tensors), dict(checkpoint.tensors)
     for name, entry in read_header(file).items():
-        source = f"{_PREFIX}{name}"
+        source = f"{PREFIX}{name}"
         _, layer, rest = name.split(".", 2)
         role, part = rest.rsplit(".", 1)
         sources[source] = SourceTensor(source, entry.dtype, entry.shape, file, entry.offset, entry.nbytes)

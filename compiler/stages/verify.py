@@ -18,8 +18,10 @@ from compiler.errors import ArtifactError
 from compiler.ir.config import ModelConfig
 from compiler.ir.lazy import whole
 from compiler.ir.roles import axis_sizes, model_tensors, shape_of
+from compiler.quant.planned import planned
 from compiler.stages.numerics import THRESHOLDS, compare, judge
 from compiler.stages.plan import DTYPES
+from compiler.stages.quantised import quant_of
 from compiler.stages.reference import REFERENCE, read_reference
 from compiler.store.digest import sha256_file
 from compiler.store.header import HeaderError, read_header
@@ -168,7 +170,9 @@ def _rank_problems(manifest: Manifest, target: Target, folder: Path) -> list[str
     sizes = axis_sizes(config)
     dtype = DTYPES[manifest.dtype]
     sources = {t: whole(str(t), shape_of(t, sizes), dtype) for t in model_tensors(config)}
-    plans = target.rank_plans(config, manifest.parallel.tp, sources, dtype, target.options_of(manifest))
+    quant, options = quant_of(manifest.quantisation), target.options_of(manifest)
+    sources |= planned(config, sources, target.scaling(config, quant, options) if quant.asked else None)
+    plans = target.rank_plans(config, manifest.parallel.tp, sources, dtype, options)
     problems = []
     for plan in plans:
         try:

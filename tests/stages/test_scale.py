@@ -22,6 +22,7 @@ from compiler.ir.lazy import Lazy, read, whole
 from compiler.ir.roles import TensorId, linear_axes
 from compiler.quant import int4
 from compiler.quant.groups import Maxima, apply, folded, groups, layer_factors, layer_scales, quantised_roles
+from compiler.quant.planned import planned
 from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import SCHEMES, Scheme
 from compiler.stages.calibrate import RESULT as MAXIMA
@@ -251,15 +252,16 @@ def _unpacked(model: Opened, ranks: list[dict[str, Tensor]]) -> dict[str, Values
 
 def test_groups_of_a_row_are_sharded_with_it(tmp_path: Path) -> None:
     model = opened(write_checkpoint("llama", tmp_path / "model", dtype="float32", **WIDE))
-    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=Scaling(INT4, "inputs"))
+    scaling = Scaling(INT4, "inputs")
+    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=scaling)
     tensors, checkpoint = beside(model.tensors, model.checkpoint, tmp_path / RESULT)
     weights = canonical_weights(model.checkpoint.folder)
-    options = TargetOptions(quant_algo="W4A16_AWQ")
+    options, coming = TargetOptions(quant_algo="W4A16_AWQ"), planned(model.config, model.tensors, scaling)
     found = []
     for tp in (1, 2, 4):
         plans = trtllm.rank_plans(model.config, tp, tensors, "F32", options)
         # What is planned before there are scales is what is written with them.
-        early = trtllm.rank_plans(model.config, tp, model.tensors, "F32", options)
+        early = trtllm.rank_plans(model.config, tp, {**model.tensors, **coming}, "F32", options)
         assert [[(n, t.dtype, t.stored_shape) for n, t in p.tensors] for p in plans] == [
             [(n, t.dtype, t.stored_shape) for n, t in p.tensors] for p in early
         ]

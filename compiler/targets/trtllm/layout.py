@@ -30,7 +30,7 @@ from compiler.ir.parallel import check_parallel, head_layout, padded
 from compiler.ir.roles import TensorId, axis_sizes, model_tensors
 from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm.architectures import Row, row_for
-from compiler.targets.trtllm.quantised import Beside, beside, stored_as, to_come
+from compiler.targets.trtllm.quantised import Beside, beside, stored_as
 from compiler.targets.trtllm.version import Version, version_of
 
 NAMES: Mapping[str, str] = {
@@ -138,16 +138,17 @@ def rank_plans(
     dtype: str,
     options: TargetOptions = PLAIN,
 ) -> list[RankPlan]:
-    """The files of the tp x pp ranks. `dtype` is that of the files, by its safetensors name (`BF16`).
-
-    Scales that are not among `tensors` yet are planned by their shapes.
-    """
-    found = layouts(config, tp, options)
-    return to_rank_plans(found, {**tensors, **to_come(found, tensors, axis_sizes(config))}, dtype, rank_file)
+    """The files of the tp x pp ranks. `dtype` is that of the files, by its safetensors name (`BF16`)."""
+    return to_rank_plans(layouts(config, tp, options), tensors, dtype, rank_file)
 
 
 def rank_file(rank: int) -> str:
     return f"rank{rank}.safetensors"
+
+
+def joined(row: Row) -> tuple[tuple[str, ...], ...]:
+    """The layers that are one matrix, by role, in the order of their rows."""
+    return tuple((_FUSED | (_FUSED_MLP if row.fused_mlp else {})).values())
 
 
 def check_split(config: ModelConfig, tp: int, options: TargetOptions) -> None:

@@ -23,14 +23,11 @@ from the whole model's, so that it is the same on all ranks. Routers, embedding 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 
-from compiler.ir.layout import Layout
-from compiler.ir.lazy import Format, Lazy, Packing, whole
-from compiler.ir.roles import TensorId, linear_axes, shape_of
-from compiler.quant.int4 import GROUP
+from compiler.ir.lazy import Format, Packing
+from compiler.ir.roles import TensorId
 from compiler.targets import TargetOptions
 
 FC = ("mlp.gate", "mlp.plain", "mlp.up_gate")
@@ -150,21 +147,3 @@ def beside(file_role: str, part: str, options: TargetOptions) -> tuple[Beside, .
     if options.kv_cache_quant_algo and part == "weight":
         found = (*found, _CACHE)
     return tuple(tensor for tensor in found if file_role in tensor.modules)
-
-
-def to_come(
-    layouts: Sequence[Layout], tensors: Mapping[TensorId, Lazy], sizes: Mapping[str, int]
-) -> dict[TensorId, Lazy]:
-    """The parts that `layouts` take and `tensors` have not yet, so that a plan has their shapes before they are made.
-    `sizes`: global, of every axis.
-    """
-    wanted = [t for layout in layouts for t in layout.inputs]
-    wanted += [t for layout in layouts if layout.rounds for t in layout.rounds.steps.inputs]
-    return {t: whole(str(t), _shape(t, sizes), "F32") for t in wanted if t not in tensors}
-
-
-def _shape(tensor: TensorId, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    if not tensor.part.startswith("group_"):
-        return shape_of(tensor, dict(sizes))
-    lead, rows, columns = linear_axes(tensor.role)
-    return (*(sizes[axis] for axis in lead + rows), prod(sizes[axis] for axis in columns) // GROUP)

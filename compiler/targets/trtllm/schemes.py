@@ -19,40 +19,44 @@ static activations, whatever was asked: `scaling` says what runs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from compiler.errors import RefusedError
 from compiler.ir.config import ModelConfig
 from compiler.quant.asked import Quant
 from compiler.quant.scaling import Scaling
-from compiler.quant.schemes import Scheme
+from compiler.quant.schemes import CLOSE, Scheme
 from compiler.targets import TargetOptions
 from compiler.targets.trtllm.architectures import Row, row_for
 from compiler.targets.trtllm.layout import joined
 from compiler.targets.trtllm.version import version_of
 
 NATIVE = "W8A8_SQ_PER_CHANNEL"
-_NONE = Scheme("none", "float", "tensor", "float", "tensor", "", Scheme.exact())
+_NONE = Scheme("none", "float", "tensor", "float", "tensor", "", CLOSE)
 
 
 @dataclass(frozen=True)
 class Runs:
-    """`changes`: what an algo makes of a scheme's fields. `scaling`: fields of `Scaling` that it wants."""
+    """`flags` of a scheme that the algo has, whatever was asked; `files`: fields of it as far as our files have them;
+    `scaling`: fields of `Scaling` that it wants.
+    """
 
-    changes: Mapping[str, Any]
-    scaling: Mapping[str, Any]
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, Any] = field(default_factory=dict)
+    scaling: Mapping[str, Any] = field(default_factory=dict)
 
 
-_PLAIN = Runs({"weights": "float", "search": ""}, {})
-_PLUGIN = Runs({}, {"divides": "norms"})
+_STATIC = {"activation_scales": "tensor"}
+_UNROUNDED = {"weights": "float", "activations": "float", "search": ""}
+_PLUGIN = Runs(scaling={"divides": "norms"})
 RUNS: Mapping[str, Runs] = {
-    "": _PLAIN,
-    "W8A16": _PLAIN,
-    "W4A16": _PLAIN,
-    "W4A16_AWQ": Runs({}, {"divides": "inputs"}),
-    "FP8": Runs({"weight_scales": "tensor", "activation_scales": "tensor"}, {"one_scale": True}),
-    NATIVE: Runs({"activation_scales": "tensor"}, {"divides": "inputs"}),
+    "": Runs(files=_UNROUNDED),
+    "W8A16": Runs(files=_UNROUNDED),
+    "W4A16": Runs({"weight_scales": "channel"}, _UNROUNDED),
+    "W4A16_AWQ": Runs(scaling={"divides": "inputs"}),
+    "FP8": Runs({"weight_scales": "tensor", **_STATIC}, scaling={"one_scale": True}),
+    NATIVE: Runs(_STATIC, scaling={"divides": "inputs"}),
     "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN": _PLUGIN,
     "W8A8_SQ_PER_CHANNEL_PER_TENSOR_PLUGIN": _PLUGIN,
     "W8A8_SQ_PER_TENSOR_PER_TOKEN_PLUGIN": _PLUGIN,
@@ -71,17 +75,18 @@ _SMOOTH = {
 """By what weights and activations have a scale for."""
 
 
-def quantised(config: ModelConfig, quant: Quant, options: TargetOptions) -> TargetOptions:
-    """`options` with `quant` by the toolchain's names. Raises RefusedError."""
+def quantised(config: ModelConfig, quant: Quant, options: TargetOptions) -> tuple[Quant, TargetOptions]:
+    """`quant` as it runs, and `options` by the toolchain's names. Raises RefusedError."""
     row, _ = row_for(config, version_of(options))
     algo = "" if quant.scheme is None else _algo(config, row, quant.scheme)
-    return replace(options, quant_algo=algo, kv_cache_quant_algo=quant.cache.upper())
+    scheme = None if quant.scheme is None else replace(quant.scheme, **RUNS[algo].flags)
+    return replace(quant, scheme=scheme), replace(options, quant_algo=algo, kv_cache_quant_algo=quant.cache.upper())
 
 
 def scaling(config: ModelConfig, quant: Quant, options: TargetOptions) -> Scaling:
-    """What is made of scales for `options` that `quantised` gave."""
+    """What is made of scales for what `quantised` gave."""
     runs = RUNS[options.quant_algo]
-    scheme = replace(quant.scheme or _NONE, **runs.changes)
+    scheme = replace(quant.scheme or _NONE, **runs.files)
     row, _ = row_for(config, version_of(options))
     return Scaling(scheme, joined=joined(row), cache=quant.cache, **runs.scaling)
 
