@@ -42,6 +42,11 @@ class Gate(Strict):
     accepted: bool
     report: InnerPath
 
+    @property
+    def bounds(self) -> dict[str, float]:
+        """The limits that hold: none (of finite figures) where being beyond them was accepted."""
+        return {"perplexity": 1e9, "kl": 1e9, "cosine": -1.0} if self.accepted else self.limits
+
 
 class Quantisation(Strict):
     """`scheme` and what it means: see quant/schemes.py; "" where only the cache is quantised. `alpha`: of SmoothQuant;

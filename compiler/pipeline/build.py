@@ -162,7 +162,8 @@ def _build(job: Job) -> BuildResult:
     reference, numerics = None, None
     if target.logits is not None:
         reference = referenced(job, prepared, source, texts)
-        numerics = judged(job, prepared, source, weights, target.logits, reference)
+        quantisation = verdict.quantisation if verdict else None
+        numerics = judged(job, prepared, source, weights, target.logits, reference, quantisation)
     elif isinstance(versions, ToolchainMissing):
         raise ToolchainMissing(
             f"{versions.message}. What comes before compile is done and kept in {request.cache}", hint=versions.hint

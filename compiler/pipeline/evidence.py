@@ -8,14 +8,14 @@ measured     what the finished artifact computes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from compiler.artifact.manifest import Numerics
 from compiler.artifact.parts import Part
 from compiler.pipeline.cached import parts_of
-from compiler.stages import gate, package, reference, verify
+from compiler.stages import gate, numerics, package, reference, verify
 from compiler.summary import figures_text
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.artifact.manifest import Manifest
+    from compiler.artifact.quantisation import Quantisation
     from compiler.pipeline.cached import Converted, Job
     from compiler.pipeline.requests import Prepared
     from compiler.stages.verify import Logits
@@ -60,9 +61,12 @@ class QuantisedInputs:
 
 @dataclass(frozen=True)
 class JudgeInputs:
+    """`files`: digests of the rank files and those beside them."""
+
     version: int
     source: str
     plan: str
+    files: list[str]
     reference: str
     thresholds: dict[str, float]
 
@@ -144,11 +148,20 @@ def _digest(texts: Sequence[Part]) -> str:
     return next((part.descriptor.digest for part in texts if part.path == "tokenizer/tokenizer.json"), "")
 
 
-def judged(job: Job, prepared: Prepared, source: str, files: Converted, judge: Judge, by: Reference) -> Numerics:
+def judged(
+    job: Job,
+    prepared: Prepared,
+    source: str,
+    files: Converted,
+    judge: Judge,
+    by: Reference,
+    quantisation: Quantisation | None,
+) -> Numerics:
     """Figures of the rank files, before any toolchain sees them. Raises NumericsError, ArtifactError."""
     plan = prepared.plan
-    bounds = verify.thresholds(plan.dtype)
-    inputs = JudgeInputs(_JUDGE_VERSION, source, plan.digest, by.part.descriptor.digest, bounds)
+    bounds = numerics.thresholds(plan.dtype, quantisation.gate.bounds if quantisation else None)
+    digests = sorted(part.descriptor.digest for part in files.parts)
+    inputs = JudgeInputs(_JUDGE_VERSION, source, plan.digest, digests, by.part.descriptor.digest, asdict(bounds))
     job.report.begin("judge")
     with job.cache.claim("judge", inputs) as claim:
         entry = claim.entry
@@ -157,15 +170,15 @@ def judged(job: Job, prepared: Prepared, source: str, files: Converted, judge: J
             assert not isinstance(by.part.content, bytes)
             ids, expected = reference.read_reference(by.part.content)
             found = judge(files.folder, plan.config, ids, job.request.ask.max_memory)
-            numerics = verify.numerics(expected, found, plan.dtype, by.who)
-            entry = claim.commit({"numerics": numerics.model_dump(mode="json")})
-    numerics = _numerics(entry)
-    job.report.end(figures_text(numerics) if entry.fresh else "cached")
-    return numerics
+            figures = verify.numerics(expected, found, bounds, by.who)
+            entry = claim.commit({"numerics": figures.model_dump(mode="json")})
+    figures = _numerics(entry)
+    job.report.end(figures_text(figures) if entry.fresh else "cached")
+    return figures
 
 
 def verify_inputs(draft: Manifest) -> VerifyInputs:
-    return VerifyInputs(verify.VERSION, draft.digest, verify.thresholds(draft.dtype))
+    return VerifyInputs(verify.VERSION, draft.digest, asdict(verify.bounds_of(draft)))
 
 
 def measured(job: Job, draft: Manifest, folder: Path, who: str, logits: Logits) -> Entry:
@@ -173,8 +186,8 @@ def measured(job: Job, draft: Manifest, folder: Path, who: str, logits: Logits) 
         if claim.entry is not None:
             return claim.entry
         job.made["verify"] = 1
-        numerics = verify.measure(draft, folder, who, logits)
-        return claim.commit({"numerics": numerics.model_dump(mode="json")})
+        figures = verify.measure(draft, folder, who, logits)
+        return claim.commit({"numerics": figures.model_dump(mode="json")})
 
 
 def with_numerics(draft: Manifest, entry: Entry) -> Manifest:

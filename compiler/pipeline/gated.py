@@ -119,7 +119,7 @@ def _measured(
                     model, lambda ids: logits(files.folder, plan.config, ids, memory), samples, progress
                 )
             entry = claim.commit(verdict.to_json())
-    verdict = gate.Verdict.from_json(entry.facts)
+    verdict = gate.Verdict.from_json(entry.facts)  # as the cache tells it, fresh or not
     job.report.end(as_text(verdict).replace("\n", "; ") if entry.fresh else "cached")
     return verdict
 

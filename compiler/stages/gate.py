@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from compiler.stages.samples import Samples
 
 VERSION = 1
+BEYOND = 1e30
+"""In the place of what is infinite, where figures are written down."""
 SAMPLES, LENGTH = 8, 256
 
 
@@ -69,7 +71,9 @@ class Verdict:
         return self.perplexity / self.perplexity_float - 1
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "perplexity_increase": self.increase}
+        found = {**asdict(self), "perplexity_increase": self.increase}
+        found["parts"] = [{**asdict(part), "relative": min(part.relative, BEYOND)} for part in self.parts]
+        return {name: min(value, BEYOND) if isinstance(value, float) else value for name, value in found.items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Verdict:

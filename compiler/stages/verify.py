@@ -19,7 +19,7 @@ from compiler.ir.config import ModelConfig
 from compiler.ir.lazy import whole
 from compiler.ir.roles import axis_sizes, model_tensors, shape_of
 from compiler.quant.planned import planned
-from compiler.stages.numerics import THRESHOLDS, compare, judge
+from compiler.stages.numerics import compare, judge, thresholds
 from compiler.stages.plan import DTYPES
 from compiler.stages.quantised import quant_of
 from compiler.stages.reference import REFERENCE, read_reference
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from compiler.artifact.manifest import Manifest
+    from compiler.stages.numerics import Thresholds
     from compiler.store.digest import Digest
     from compiler.targets import Target
 
@@ -80,7 +81,8 @@ def verify(
     runs = logits or logits_of(manifest, max_memory)
     if manifest.stand_in or runs is None:
         return manifest
-    who = manifest.numerics.reference if manifest.numerics else "its source"
+    stored = expected is None or manifest.quantisation is None
+    who = manifest.numerics.reference if manifest.numerics and stored else "its source"
     measured = measure(manifest, folder, who, runs, expected)
     return manifest.model_copy(update={"numerics": measured})
 
@@ -110,26 +112,40 @@ def measure(
     Raises NumericsError where a figure is beyond its threshold.
     """
     ids, stored = read_reference(folder / REFERENCE)
-    return numerics(stored if expected is None else expected, logits(folder, ids), manifest.dtype, reference)
+    found, bounds = logits(folder, ids), bounds_of(manifest) if expected is None else source_bounds(manifest)
+    return numerics(stored if expected is None else expected, found, bounds, reference)
 
 
 def numerics(
-    expected: NDArray[np.float32], found: NDArray[np.float32], dtype: str, reference: str, file: str | None = REFERENCE
+    expected: NDArray[np.float32],
+    found: NDArray[np.float32],
+    bounds: Thresholds,
+    reference: str,
+    file: str | None = REFERENCE,
 ) -> Numerics:
     """Figures of the logits `found` [tokens, vocab]. Raises NumericsError where one is beyond its threshold."""
     figures = compare(expected, found)
-    judge(figures, dtype)
+    judge(figures, bounds)
     return Numerics(
         reference=reference,
         reference_file=file,
         tokens=len(expected),
-        thresholds=thresholds(dtype),
+        thresholds=asdict(bounds),
         **asdict(figures),
     )
 
 
-def thresholds(dtype: str) -> dict[str, float]:
-    return asdict(THRESHOLDS[dtype])
+def bounds_of(manifest: Manifest) -> Thresholds:
+    """What its logits may be off from its reference. That of segments is what their own rank files say, quantised or
+    not; that of what a judge reads is the source, from which quantisation has moved it.
+    """
+    return source_bounds(manifest) if manifest.segments is None else thresholds(manifest.dtype)
+
+
+def source_bounds(manifest: Manifest) -> Thresholds:
+    """What its logits may be off from those of the source."""
+    found = manifest.quantisation
+    return thresholds(manifest.dtype, found.gate.bounds if found else None)
 
 
 def run_logits(artifact: Path, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
