@@ -112,7 +112,7 @@ def prepare(request: PlanRequest, files: Files = "metadata") -> Prepared:
     found = find(request, files)
     source, target, ask = found.checkpoint, targets.load(request.target), found.ask
     text = ask.quant.text
-    if ask.quant.calibrated and not text.digest:
+    if ask.quant.asked and not text.digest:
         ask = replace(ask, quant=replace(ask.quant, text=replace(text, digest=text_digest(text.file))))
     plan = make_plan(found.name, found.recipe, target, source.config, source.tensors, ask)
     return Prepared(found.source, found.checkpoint, plan)
