@@ -17,7 +17,7 @@ from compiler import targets
 from compiler.errors import RefusedError
 from compiler.ir.config import ModelConfig
 from compiler.ir.limits import limits_for
-from compiler.pipeline.build import convert_to
+from compiler.pipeline.convert import convert_to
 from compiler.pipeline.requests import PlanRequest
 from compiler.stages.plan import Ask
 from compiler.targets import PLAIN, TargetOptions

@@ -28,7 +28,8 @@ from compiler.errors import (
     ToolchainMissing,
     UsageError,
 )
-from compiler.pipeline.build import build, convert_to
+from compiler.pipeline.build import build
+from compiler.pipeline.convert import convert_to
 from compiler.pipeline.requests import BuildRequest, PlanRequest
 from compiler.stages.plan import Ask
 from compiler.stages.reference import read_reference

@@ -21,7 +21,7 @@ CONVERT = """
 import os, sys
 from pathlib import Path
 import recipes
-from compiler.pipeline.build import convert_to
+from compiler.pipeline.convert import convert_to
 from compiler.pipeline.requests import PlanRequest
 from compiler.stages.plan import Ask
 from compiler.targets import TargetOptions

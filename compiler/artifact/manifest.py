@@ -5,6 +5,7 @@ A part that all artifacts have, and the section of what the target made (section
     ARTIFACT/manifest.json
              tokenizer/                        tokenizer, generation config and config.json of the source
              reference.safetensors             token ids and the logits that the source model gives for them
+             numerics.html                     what quantisation has cost, where it is quantised
              provenance.json, sbom.cdx.json    how it was made, and of what (provenance.py, sbom.py)
              manifest.json.sig                 signatures of the manifest, where it was signed (sign.py); not in it
 
@@ -28,6 +29,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from compiler.artifact.quantisation import Quantisation
 from compiler.artifact.sections import Count, Engines, InnerPath, Segments, Sha256, Size, Strict
 from compiler.errors import ArtifactError, IncompatibleError
 from compiler.store.digest import Descriptor, Digest, canonical_json, digest_bytes
@@ -110,7 +112,9 @@ class Numerics(Strict):
 
 
 class Manifest(Strict):
-    """`segments`, `engines`: exactly one of them, the section of what the target makes."""
+    """`segments`, `engines`: exactly one of them, the section of what the target makes. `quantisation` None: nothing is
+    quantised.
+    """
 
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(min_length=1)]
@@ -121,6 +125,7 @@ class Manifest(Strict):
     parallel: Parallel
     dtype: Literal["bfloat16", "float16", "float32"]
     limits: ArtifactLimits
+    quantisation: Quantisation | None = None
     segments: Segments | None = None
     engines: Engines | None = None
     files: tuple[File, ...]
@@ -139,6 +144,8 @@ class Manifest(Strict):
         needed = set(self.section.paths)
         if self.numerics is not None and self.numerics.reference_file is not None:
             needed.add(self.numerics.reference_file)
+        if self.quantisation is not None:
+            needed.add(self.quantisation.gate.report)
         if lost := sorted(needed - set(paths)):
             raise ValueError(f"not among `files`: {', '.join(lost)}")
         if self.segments is not None:

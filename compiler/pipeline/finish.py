@@ -13,13 +13,13 @@ from compiler.artifact.parts import Part
 from compiler.errors import UsageError
 from compiler.ir.config import ModelConfig
 from compiler.ir.limits import Limits
-from compiler.pipeline.place import disk_errors, is_at, normal
+from compiler.pipeline.place import is_at
 from compiler.report import amount
 from compiler.stages import package, verify
 from compiler.stages.statements import with_statements
 from compiler.store.cache import StageCache, cache_folder
 from compiler.store.digest import Descriptor
-from compiler.store.folder import locked_folder, place
+from compiler.store.folder import disk_errors, locked_folder, normal, place
 from compiler.targets import TargetOptions, load
 
 if TYPE_CHECKING:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compiler.artifact.check import check_files
 from compiler.artifact.manifest import MANIFEST, Manifest, load_manifest
-from compiler.errors import ArtifactError, DiskFullError
+from compiler.errors import ArtifactError
 from compiler.pipeline.evidence import measured, verify_inputs, with_numerics
 from compiler.report import amount
 from compiler.stages import package, verify
@@ -19,7 +14,8 @@ from compiler.store.folder import locked_folder, place
 from compiler.summary import numerics_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
     from compiler.artifact.parts import Part
     from compiler.pipeline.cached import Job
@@ -91,24 +87,3 @@ def is_at(output: Path, manifest: Manifest, cache: StageCache, report: Report) -
         report.warn(f"{error.message}\nit is put in place again")
         return False
     return True
-
-
-def normal(output: Path) -> Path:
-    """Absolute and without `..`: the folder is made beside itself first, so its name must be its own."""
-    return Path(os.path.abspath(output))  # noqa: PTH100  # Path.resolve would follow a link at the output
-
-
-@contextmanager
-def disk_errors(output: Path) -> Iterator[None]:
-    """A full disk is told of in one way, whichever stage met it."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        where = Path(error.filename or output).absolute()
-        where = next(folder for folder in (where, *where.parents) if folder.exists())
-        raise DiskFullError(
-            f"no space left at {where}: {shutil.disk_usage(where).free:,} bytes are free",
-            hint="free some, or choose another disk with `--output` and LMI_COMPILE_CACHE",
-        ) from error

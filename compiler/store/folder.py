@@ -8,18 +8,20 @@ free for the next.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import shutil
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compiler.errors import DiskFullError
 from compiler.store.writer import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 _POLL = 0.05
 """Seconds between two tries to get a lock that another process holds: what it makes takes longer."""
@@ -141,6 +143,27 @@ def place(part: Path, output: Path) -> None:
                 gone.rename(part)
             remove_folder(part)
     sync_folder(output.parent)
+
+
+def normal(output: Path) -> Path:
+    """Absolute and without `..`: the folder is made beside itself first, so its name must be its own."""
+    return Path(os.path.abspath(output))  # noqa: PTH100  # Path.resolve would follow a link at the output
+
+
+@contextmanager
+def disk_errors(output: Path) -> Iterator[None]:
+    """A full disk is told of in one way, whichever stage met it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = Path(error.filename or output).absolute()
+        where = next(folder for folder in (where, *where.parents) if folder.exists())
+        raise DiskFullError(
+            f"no space left at {where}: {shutil.disk_usage(where).free:,} bytes are free",
+            hint="free some, or choose another disk with `--output` and LMI_COMPILE_CACHE",
+        ) from error
 
 
 _AT_FDCWD = -100

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from compiler.artifact.check import this_machine
+from typing import TYPE_CHECKING
+
 from compiler.artifact.isa import LEVELS, beyond, features, isa
-from compiler.artifact.manifest import Device
 from compiler.errors import UsageError
-from compiler.targets import How
+
+if TYPE_CHECKING:
+    from compiler.artifact.manifest import Device
+    from compiler.targets import How
 
 MARCH = "x86-64-v3"
 """Unless told otherwise: any server CPU since 2013."""
@@ -17,6 +20,10 @@ def device(how: How) -> Device:
 
     Raises UsageError where there is no such device or march.
     """
+    # Here, because the target is loaded for plan and convert too, which have no manifest.
+    from compiler.artifact.check import this_machine
+    from compiler.artifact.manifest import Device
+
     march = how.march or MARCH
     if how.device == "cuda":
         if how.march is not None:

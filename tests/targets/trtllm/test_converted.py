@@ -13,7 +13,7 @@ import torch
 import recipes
 from compiler.errors import RefusedError
 from compiler.ir.config import ModelConfig
-from compiler.pipeline.build import convert_to
+from compiler.pipeline.convert import convert_to
 from compiler.pipeline.requests import PlanRequest
 from compiler.stages.plan import Ask
 from compiler.targets import TargetOptions
