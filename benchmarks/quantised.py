@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from compiler.ir.config import ModelConfig
     from compiler.runtime.engine import Program, Share
-    from compiler.targets.inductor.segments import Products
+    from compiler.targets.inductor.segments import Products, SegmentSpec
 
 FORMS: dict[str, tuple[Products, dict[str, str]]] = {
     "plain": ("float", {"decode1": "prefill", "decode": "prefill"}),
@@ -50,16 +50,19 @@ def model_config() -> ModelConfig:
 
 
 def compiled(folder: Path, config: ModelConfig) -> None:
-    """Every package of every form, in a folder each."""
+    """Every package, in a folder for each kind of products."""
     from compiler.ir.limits import Limits
     from compiler.targets.inductor.build import compile_segments
     from compiler.targets.inductor.device import MARCH
     from compiler.targets.inductor.segments import specs
 
     for products in dict.fromkeys(products for products, _ in FORMS.values()):
-        wanted = specs(config, 1, "bfloat16", Limits(POSITIONS, MOST_ROWS), products)
-        missing = [spec for spec in wanted if not (folder / products / f"{spec.name}.pt2").exists()]
-        compile_segments(missing, folder / products, device="cpu", march=MARCH)
+        wanted = [
+            spec
+            for spec in specs(config, 1, "bfloat16", Limits(POSITIONS, MOST_ROWS), products)
+            if spec.products == products and not (folder / products / f"{spec.name}.pt2").exists()
+        ]
+        compile_segments(wanted, folder / products, device="cpu", march=MARCH)
 
 
 def weights(config: ModelConfig, products: Products, table: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -105,11 +108,11 @@ def share(config: ModelConfig, form: str, folder: Path, tensors: Mapping[str, Te
     layers = [segment_names(kind) for kind in config.layer_kinds]
 
     @cache
-    def package(name: str) -> Package:
-        return Package(folder / products / f"{name}.pt2")
+    def package(spec: SegmentSpec) -> Package:
+        return Package(folder / spec.products / f"{spec.name}.pt2")
 
     def program(phase: str) -> Program:
-        return bind(by_name, phase, layers, tensors, lambda spec, inputs: package(spec.name).run(inputs)[0])
+        return bind(by_name, phase, layers, tensors, lambda spec, inputs: package(spec).run(inputs)[0])
 
     programs = {phase.name: program(instead.get(phase.name, phase.name)) for phase in PHASES}
     constants = {"first": torch.ones((), dtype=torch.bfloat16), "vocab_offset": torch.tensor(0)}

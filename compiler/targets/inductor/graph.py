@@ -12,8 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from compiler.decoder.decoder import attn, embed, head, mlp
 from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.ir.parallel import head_layout
+from compiler.targets.inductor.floats import few_experts, linear
 from compiler.targets.inductor.integers import FORMS, few_tokens, many_tokens
-from compiler.targets.inductor.kernels import few_experts, linear
 from compiler.targets.inductor.quantised import scale_of
 from compiler.targets.inductor.segments import PHASES, STORED, SegmentSpec, input_names, weight_shapes
 

@@ -23,7 +23,7 @@ from compiler.decoder.quantised import QuantisedExperts, QuantisedLinear, dequan
 from compiler.ir.config import Activation
 from compiler.quant.int4 import GROUP
 from compiler.targets.inductor import ops
-from compiler.targets.inductor.kernels import mixed
+from compiler.targets.inductor.floats import mixed
 
 
 def weight_only(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:

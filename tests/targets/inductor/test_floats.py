@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compiler.decoder.moe import loop, route
-from compiler.targets.inductor.kernels import few_experts, linear
+from compiler.targets.inductor.floats import few_experts, linear
 
 
 @settings(max_examples=40, deadline=None)
