@@ -38,13 +38,13 @@ class Product(torch.nn.Module):
         self.name = name
 
     def forward(self, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-        return ops.linear(self.name, x, weight, None if self.name == "bfloat16" else scale, None)
+        return ops.linear(self.name, x, weight, None if self.name == "floats" else scale, None)
 
 
 def weights(name: str) -> tuple[list[Tensor], Tensor]:
     """The matrices of an operator, and their scales."""
     match name:
-        case "bfloat16":
+        case "floats":
             return [torch.randn(FFN, HIDDEN).bfloat16() for _ in range(MATRICES)], torch.empty(0)
         case "int4":
             packed = [torch.randint(0, 256, (FFN, HIDDEN // 2), dtype=torch.uint8) for _ in range(MATRICES)]
@@ -92,7 +92,7 @@ def main() -> None:
     forms: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], list[Tensor]]] = {}
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         made = {name: weights(name) for name in ops.OPERATORS}
-        forms["F.linear"] = F.linear, made["bfloat16"][0]
+        forms["F.linear"] = F.linear, made["floats"][0]
         forms["_int_mm"] = lambda x, w: per_token(x, w, made["int8"][1], None), made["int8"][0]
         for name, path in packages(Path(folder)).items():
             forms[name] = _runs(Package(path), made[name][1]), made[name][0]

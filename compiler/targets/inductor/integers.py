@@ -6,8 +6,8 @@
 | per_token   | operator `int8_int8`         | as it is defined: through `_int_mm`                        |
 | grouped     | operator `int4`              | the weight made floating-point, and the ordinary product   |
 
-Operators read activations as integers too, of 16 bits where only weights are quantised: fine enough for bfloat16, not
-for float32, where `weight_only` and `grouped` keep the ordinary product.
+Operators read activations as integers too, of 16 bits where only weights are quantised: fine enough for bfloat16 and
+float16 (`native/tokens.h` says why). In float32 `weight_only` and `grouped` keep the ordinary product.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from compiler.decoder.quantised import QuantisedExperts, QuantisedLinear, dequan
 from compiler.ir.config import Activation
 from compiler.quant.int4 import GROUP
 from compiler.targets.inductor import ops
-from compiler.targets.inductor.floats import mixed
+from compiler.targets.inductor.floats import SIXTEEN_BITS, mixed
 
 
 def weight_only(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
@@ -51,9 +51,9 @@ class Form:
 
 
 FORMS = {
-    "weight_only": Form("int8", (torch.bfloat16,), weight_only),
-    "per_token": Form("int8_int8", (torch.bfloat16, torch.float32), per_token),
-    "grouped": Form("int4", (torch.bfloat16,), grouped),
+    "weight_only": Form("int8", SIXTEEN_BITS, weight_only),
+    "per_token": Form("int8_int8", (*SIXTEEN_BITS, torch.float32), per_token),
+    "grouped": Form("int4", SIXTEEN_BITS, grouped),
 }
 """By what is asked of products."""
 

@@ -2,12 +2,12 @@
 
 | operator  | weight                         | scale                   | x in the package       | definition    |
 |-----------|--------------------------------|-------------------------|------------------------|---------------|
-| bfloat16  | bfloat16 [out, in]             |                         | bfloat16, sums float32 | x W^T         |
+| floats    | [out, in], the dtype of x      |                         | as it is, sums float32 | x W^T         |
 | int8      | int8 [out, in]                 | float32 [out]           | 16-bit integers        | `weight_only` |
 | int8_int8 | int8 [out, in]                 | float32 [out]           | 8-bit integers         | `per_token`   |
 | int4      | uint8 [out, in / 2], 2 columns | float32 [out, in / 128] | 16-bit integers        | `grouped`     |
 
-Definitions are those of `compiler.decoder.quantised`. x [tokens, in] is bfloat16 or float32 (`bfloat16`: only that);
+Definitions are those of `compiler.decoder.quantised`. x [tokens, in] is bfloat16, float16 or float32 (not of `floats`);
 the result has its dtype, and is [tokens, out]. With `chosen` int64 [tokens, k] weight and scale have an axis of experts
 in front, and the result is [tokens, k, out]: row j of a token is its product with expert chosen[j]. Experts that nobody
 chose are not read, the others once.
@@ -31,7 +31,7 @@ _SCHEMA = "(Tensor x, Tensor weight, Tensor? scale, Tensor? bias, Tensor? chosen
 _SHIM = "AOTITorchError aoti_torch_cpu_{name}(" + ", ".join(["AtenTensorHandle"] * 2 + ["AtenTensorHandle*"] * 4) + ")"
 
 
-def _bfloat16(x: Tensor, weight: Tensor, _scale: Tensor | None, bias: Tensor | None) -> Tensor:
+def _floats(x: Tensor, weight: Tensor, _scale: Tensor | None, bias: Tensor | None) -> Tensor:
     return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
 
 
@@ -44,7 +44,7 @@ def _scaled(product: QuantisedLinear) -> Callable[[Tensor, Tensor, Tensor | None
 
 
 DEFINITIONS = {
-    "bfloat16": _bfloat16,
+    "floats": _floats,
     "int8": _scaled(quantised.weight_only),
     "int8_int8": _scaled(quantised.per_token),
     "int4": _scaled(quantised.grouped),

@@ -13,16 +13,7 @@ static const Dots& with(int instructions) {
 
 extern "C" __attribute__((visibility("default"))) void run_product(
     int instructions, int format, const void* weight, const float* scales, int64_t experts, int64_t out, int64_t in,
-    bool bfloat16, const void* x, const void* bias, int64_t tokens, const int64_t* chosen, int64_t choices, void* y) {
-  const Weight known{static_cast<Format>(format), weight, scales, experts, out, in};
-  if (bfloat16)
-    run(known,
-        Activations<uint16_t>{static_cast<const uint16_t*>(x), static_cast<const uint16_t*>(bias),
-                              static_cast<uint16_t*>(y), tokens, chosen, choices},
-        with(instructions));
-  else
-    run(known,
-        Activations<float>{static_cast<const float*>(x), static_cast<const float*>(bias), static_cast<float*>(y),
-                           tokens, chosen, choices},
-        with(instructions));
+    int dtype, const void* x, const void* bias, int64_t tokens, const int64_t* chosen, int64_t choices, void* y) {
+  run({static_cast<Format>(format), weight, scales, experts, out, in},
+      {static_cast<Dtype>(dtype), x, bias, y, tokens, chosen, choices}, with(instructions));
 }

@@ -1,4 +1,4 @@
-"""Forms for one row compute what the general forms compute."""
+"""Forms for few tokens compute what the general forms compute."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from compiler.decoder.moe import loop, route
 from compiler.targets.inductor.floats import few_experts, linear
 
+DTYPES = {torch.float32: 1e-5, torch.bfloat16: 1 / 128, torch.float16: 1 / 1024}
+"""With the error that rounding to them may make."""
+
 
 @settings(max_examples=40, deadline=None)
 @given(
@@ -17,15 +20,17 @@ from compiler.targets.inductor.floats import few_experts, linear
     out=st.integers(1, 40),
     inner=st.integers(1, 40),
     biased=st.booleans(),
+    dtype=st.sampled_from(sorted(DTYPES, key=str)),
     seed=st.integers(0, 99),
 )
-def test_linear_is_the_product(rows: int, out: int, inner: int, biased: bool, seed: int) -> None:
+def test_linear_is_the_product(rows: int, out: int, inner: int, biased: bool, dtype: torch.dtype, seed: int) -> None:
     torch.manual_seed(seed)
-    x, weight = torch.randn(rows, 1, inner, dtype=torch.float64), torch.randn(out, inner, dtype=torch.float64)
-    bias = torch.randn(out, dtype=torch.float64) if biased else None
-    expected = x @ weight.T + (0 if bias is None else bias)
-    found = linear(x.float(), weight.float(), None if bias is None else bias.float())
-    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    x, weight = torch.randn(rows, 1, inner).to(dtype), torch.randn(out, inner).to(dtype)
+    bias = torch.randn(out).to(dtype) if biased else None
+    expected = x.double() @ weight.double().T + (0 if bias is None else bias.double())
+    found = linear(x, weight, bias)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), expected, rtol=DTYPES[dtype], atol=DTYPES[dtype])
 
 
 def test_one_row_is_summed_in_float32() -> None:
@@ -36,19 +41,14 @@ def test_one_row_is_summed_in_float32() -> None:
     assert linear(x, weight).tolist() == [[9.0] * 8]
 
 
-def test_the_dtype_of_x_is_kept() -> None:
-    x, weight = torch.randn(1, 1, 16, dtype=torch.bfloat16), torch.randn(24, 16, dtype=torch.bfloat16)
-    assert linear(x, weight).dtype == torch.bfloat16
-    assert linear(x, weight).shape == (1, 1, 24)
-
-
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("tokens", [1, 3])
 @pytest.mark.parametrize("renormalize", [False, True])
-def test_gathered_experts_are_the_experts_of_the_loop(tokens: int, renormalize: bool) -> None:
+def test_experts_of_few_tokens_are_the_experts_of_the_loop(tokens: int, renormalize: bool, dtype: torch.dtype) -> None:
     torch.manual_seed(tokens)
-    x = torch.randn(tokens, 16)
-    gate_up, down = torch.randn(4, 24, 16), torch.randn(4, 16, 12)
+    x = torch.randn(tokens, 16).to(dtype)
+    gate_up, down = torch.randn(4, 24, 16).to(dtype), torch.randn(4, 16, 12).to(dtype)
     chosen, share = route(torch.randn(tokens, 4), 2, renormalize=renormalize)
     expected = loop(x.double(), chosen, share, gate_up.double(), down.double(), "silu")
     found = few_experts(x, chosen, share, gate_up, down, "silu")
-    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
+    assert (found.double() - expected).norm() < 2 * DTYPES[dtype] * expected.norm()

@@ -33,8 +33,10 @@ struct Dots {
   // within a group, float32 over groups. k is a multiple of kGroup.
   void (*int4)(const uint8_t* w, const float* scales, int64_t rows, const WideIntegers* x, int64_t tokens, int64_t k,
                float* sums);
-  // w bfloat16 [rows, k], x bfloat16; both as their bits. Summed in float32.
-  void (*bfloat16)(const uint16_t* w, int64_t rows, const uint16_t* const* x, int64_t tokens, int64_t k, float* sums);
+  // w [rows, k] and x, both bfloat16 or both float16, as their bits. Summed in float32.
+  using Floats = void (*)(const uint16_t* w, int64_t rows, const uint16_t* const* x, int64_t tokens, int64_t k,
+                          float* sums);
+  Floats bfloat16, float16;
 };
 
 extern const Dots kPortable;

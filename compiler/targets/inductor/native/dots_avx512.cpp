@@ -170,7 +170,16 @@ struct Widened {  // bfloat16 is the upper half of float32
   static __m512 add(__m512 sum, Vector w, Vector x) { return _mm512_fmadd_ps(w, x, sum); }
 };
 
-struct Paired {  // two products and their sum at a time; what is below 2^-126 counts as zero
+struct Halves {  // float16
+  static constexpr int64_t kLanes = 16;
+  using Vector = __m512;
+  static Vector load(const uint16_t* from, __mmask32 mask) {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(static_cast<__mmask16>(mask), from));
+  }
+  static __m512 add(__m512 sum, Vector w, Vector x) { return _mm512_fmadd_ps(w, x, sum); }
+};
+
+struct Paired {  // bfloat16: two products and their sum at a time; what is below 2^-126 counts as zero
   static constexpr int64_t kLanes = 32;
   using Vector = __m512bh;
   static Vector load(const uint16_t* from, __mmask32 mask) {
@@ -180,7 +189,7 @@ struct Paired {  // two products and their sum at a time; what is below 2^-126 c
 };
 
 template <class Form>
-struct Bfloat16 {
+struct Floats {
   static constexpr int64_t kSequential = 2;
   const uint16_t* w;
   const uint16_t* const* x;
@@ -221,14 +230,14 @@ void int4(const uint8_t* w, const float* scales, int64_t rows, const WideInteger
 }
 
 template <class Form>
-void bfloat16(const uint16_t* w, int64_t rows, const uint16_t* const* x, int64_t tokens, int64_t k, float* sums) {
-  each(rows, tokens, Bfloat16<Form>{w, x, tokens, k, sums});
+void floats(const uint16_t* w, int64_t rows, const uint16_t* const* x, int64_t tokens, int64_t k, float* sums) {
+  each(rows, tokens, Floats<Form>{w, x, tokens, k, sums});
 }
 
 }  // namespace
 
-const Dots kAvx512 = {int8, int4, bfloat16<Widened>};
-const Dots kAvx512Bf16 = {int8, int4, bfloat16<Paired>};
+const Dots kAvx512 = {int8, int4, floats<Widened>, floats<Halves>};
+const Dots kAvx512Bf16 = {int8, int4, floats<Paired>, floats<Halves>};
 
 }  // namespace products
 #endif

@@ -3,15 +3,10 @@
 
 #include <cstring>
 
+#include "floats.h"
+
 namespace products {
 namespace {
-
-float widened(uint16_t bits) {
-  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float value;
-  std::memcpy(&value, &wide, sizeof value);
-  return value;
-}
 
 void int8(const int8_t* w, int64_t rows, const Integers* x, int64_t tokens, int64_t k, int32_t* sums) {
   for (int64_t row = 0; row < rows; ++row)
@@ -47,46 +42,57 @@ void int4(const uint8_t* w, const float* scales, int64_t rows, const WideInteger
 }
 
 // Compilers do not reorder sums of floats, so vectors are written out. Two sums a token hide the latency of one.
-using Floats = float __attribute__((vector_size(32)));
+using Vector = float __attribute__((vector_size(32)));
 using Bits = uint32_t __attribute__((vector_size(32)));
-using Halves = uint16_t __attribute__((vector_size(16)));
+using Stored = uint16_t __attribute__((vector_size(16)));
 constexpr int64_t kLanes = 8;
 
-inline Floats load(const uint16_t* from) {
-  Halves halves;
-  std::memcpy(&halves, from, sizeof halves);
-  return reinterpret_cast<Floats>(__builtin_convertvector(halves, Bits) << 16);
+inline Vector widened(Bits bits, Bfloat16) { return reinterpret_cast<Vector>(bits << 16); }
+
+inline Vector widened(Bits bits, Float16) {  // as Float16::load
+  const Bits sign = (bits & 0x8000) << 16, rest = bits & 0x7fff;
+  const Bits finite = reinterpret_cast<Bits>(reinterpret_cast<Vector>(rest << 13) * 0x1p112f);
+  const Bits others = reinterpret_cast<Bits>(rest >= 0x7c00);
+  return reinterpret_cast<Vector>(sign | (others & (0x7f800000 | rest << 13)) | (~others & finite));
 }
 
-template <int T>
-void bfloat16_row(const uint16_t* w, const uint16_t* const* x, int64_t k, float* sums) {
-  Floats sum[T][2] = {};
+template <class Float>
+inline Vector load(const uint16_t* from) {
+  Stored stored;
+  std::memcpy(&stored, from, sizeof stored);
+  return widened(__builtin_convertvector(stored, Bits), Float());
+}
+
+template <class Float, int T>
+void row_times(const uint16_t* w, const uint16_t* const* x, int64_t k, float* sums) {
+  Vector sum[T][2] = {};
   int64_t at = 0;
   for (; at + 2 * kLanes <= k; at += 2 * kLanes)
     for (int half = 0; half < 2; ++half) {
-      const Floats weights = load(w + at + half * kLanes);
+      const Vector weights = load<Float>(w + at + half * kLanes);
 #pragma GCC unroll 4
-      for (int t = 0; t < T; ++t) sum[t][half] += weights * load(x[t] + at + half * kLanes);
+      for (int t = 0; t < T; ++t) sum[t][half] += weights * load<Float>(x[t] + at + half * kLanes);
     }
   for (int t = 0; t < T; ++t) {
-    const Floats both = sum[t][0] + sum[t][1];
+    const Vector both = sum[t][0] + sum[t][1];
     float whole = 0;
     for (int lane = 0; lane < kLanes; ++lane) whole += both[lane];
-    for (int64_t i = at; i < k; ++i) whole += widened(w[i]) * widened(x[t][i]);
+    for (int64_t i = at; i < k; ++i) whole += Float::load(w[i]) * Float::load(x[t][i]);
     sums[t] = whole;
   }
 }
 
-void bfloat16(const uint16_t* w, int64_t rows, const uint16_t* const* x, int64_t tokens, int64_t k, float* sums) {
+template <class Float>
+void floats(const uint16_t* w, int64_t rows, const uint16_t* const* x, int64_t tokens, int64_t k, float* sums) {
   for (int64_t row = 0; row < rows; ++row) {
     int64_t t = 0;
-    for (; t + 4 <= tokens; t += 4) bfloat16_row<4>(w + row * k, x + t, k, sums + row * tokens + t);
-    for (; t < tokens; ++t) bfloat16_row<1>(w + row * k, x + t, k, sums + row * tokens + t);
+    for (; t + 4 <= tokens; t += 4) row_times<Float, 4>(w + row * k, x + t, k, sums + row * tokens + t);
+    for (; t < tokens; ++t) row_times<Float, 1>(w + row * k, x + t, k, sums + row * tokens + t);
   }
 }
 
 }  // namespace
 
-const Dots kPortable = {int8, int4, bfloat16};
+const Dots kPortable = {int8, int4, floats<Bfloat16>, floats<Float16>};
 
 }  // namespace products

@@ -34,8 +34,10 @@ std::vector<Work> by_expert(int64_t experts, const int64_t* chosen, int64_t coun
 // `form` knows one format: form.row(t) is token t as its dots read it, form.dot computes sums of a block of rows, and
 // form.value makes y of the sums of one row and one token.
 template <class Float, class Form>
-void run(const Weight& w, const Activations<typename Float::Stored>& a, const Form& form) {
+void run(const Weight& w, const Activations& a, const Form& form) {
   using Row = typename Form::Row;
+  const auto* const bias = static_cast<const typename Float::Stored*>(a.bias);
+  auto* const out = static_cast<typename Float::Stored*>(a.y);
   const auto all = by_expert(w.experts, a.chosen, a.tokens * a.choices);
   const int64_t at_once = std::max<int64_t>(kNear / form.bytes_of_token(w.in) / 4 * 4, 4);
   struct Part {
@@ -67,25 +69,25 @@ void run(const Weight& w, const Activations<typename Float::Stored>& a, const Fo
         for (int64_t r = 0; r < count; ++r) {
           const int64_t row = first + r, y = part.y[t];
           float value = form.value(part.expert * w.out + row, y / a.choices, own + r * width + t * Form::kRows);
-          if (a.bias) value = value + Float::load(a.bias[row]);
-          a.y[y * w.out + row] = Float::store(value);
+          if (bias) value = value + Float::load(bias[row]);
+          out[y * w.out + row] = Float::store(value);
         }
     }
   }
 }
 
-struct Bfloat16Form {
+struct FloatsForm {
   using Row = const uint16_t*;
   using Sum = float;
   static constexpr int64_t kRows = 1;
-  const Dots& dots;
+  const Dots::Floats dot_products;
   const Weight& w;
   const uint16_t* x;
 
   static int64_t bytes_of_token(int64_t k) { return 2 * k; }
   void append(std::vector<Row>& rows, int64_t token) const { rows.push_back(x + token * w.in); }
   void dot(int64_t row, int64_t rows, const Row* tokens, int64_t count, Sum* sums) const {
-    dots.bfloat16(static_cast<const uint16_t*>(w.data) + row * w.in, rows, tokens, count, w.in, sums);
+    dot_products(static_cast<const uint16_t*>(w.data) + row * w.in, rows, tokens, count, w.in, sums);
   }
   float value(int64_t, int64_t, const Sum* sums) const { return sums[0]; }
 };
@@ -130,30 +132,36 @@ struct Int4Form {
 };
 
 template <class Float>
-void run_integers(const Weight& w, const Activations<typename Float::Stored>& a, const Dots& dots) {
+void run_integers(const Weight& w, const Activations& a, const Dots& dots) {
+  const auto* x = static_cast<const typename Float::Stored*>(a.x);
   if (w.format == Format::kInt4) {
-    const auto x = grouped_integers<Float>(a.x, a.tokens, w.in);
-    run<Float>(w, a, Int4Form{dots, w, x});
+    const auto rows = grouped_integers<Float>(x, a.tokens, w.in);
+    run<Float>(w, a, Int4Form{dots, w, rows});
   } else if (w.format == Format::kInt8) {
-    const auto x = integers<Float, 2>(a.x, a.tokens, w.in);
-    run<Float>(w, a, Int8Form<2>{dots, w, x});
+    const auto rows = integers<Float, 2>(x, a.tokens, w.in);
+    run<Float>(w, a, Int8Form<2>{dots, w, rows});
   } else {
-    const auto x = integers<Float, 1>(a.x, a.tokens, w.in);
-    run<Float>(w, a, Int8Form<1>{dots, w, x});
+    const auto rows = integers<Float, 1>(x, a.tokens, w.in);
+    run<Float>(w, a, Int8Form<1>{dots, w, rows});
   }
+}
+
+template <class Float>
+void run_sixteen_bits(const Weight& w, const Activations& a, const Dots& dots, Dots::Floats dot_products) {
+  if (w.format == Format::kFloats)
+    run<Float>(w, a, FloatsForm{dot_products, w, static_cast<const uint16_t*>(a.x)});
+  else
+    run_integers<Float>(w, a, dots);
 }
 
 }  // namespace
 
-void run(const Weight& weight, const Activations<float>& activations, const Dots& dots) {
-  run_integers<Float32>(weight, activations, dots);
-}
-
-void run(const Weight& weight, const Activations<uint16_t>& activations, const Dots& dots) {
-  if (weight.format == Format::kBfloat16)
-    run<Bfloat16>(weight, activations, Bfloat16Form{dots, weight, activations.x});
-  else
-    run_integers<Bfloat16>(weight, activations, dots);
+void run(const Weight& weight, const Activations& activations, const Dots& dots) {
+  switch (activations.dtype) {
+    case Dtype::kFloat32: return run_integers<Float32>(weight, activations, dots);
+    case Dtype::kBfloat16: return run_sixteen_bits<Bfloat16>(weight, activations, dots, dots.bfloat16);
+    case Dtype::kFloat16: return run_sixteen_bits<Float16>(weight, activations, dots, dots.float16);
+  }
 }
 
 }  // namespace products

@@ -10,6 +10,7 @@
 namespace {
 
 using products::Activations;
+using products::Dtype;
 using products::Format;
 using products::Weight;
 
@@ -45,17 +46,12 @@ AtenTensorHandle empty(const std::vector<int64_t>& sizes, int32_t dtype) {
   return made;
 }
 
-template <class Stored>
-void run(const Weight& weight, AtenTensorHandle x, AtenTensorHandle* bias, AtenTensorHandle* chosen, int64_t tokens,
-         int64_t choices, AtenTensorHandle y) {
-  products::run(weight, Activations<Stored>{
-                            static_cast<const Stored*>(data(x)),
-                            bias ? static_cast<const Stored*>(data(*bias)) : nullptr,
-                            static_cast<Stored*>(data(y)),
-                            tokens,
-                            chosen ? static_cast<const int64_t*>(data(*chosen)) : nullptr,
-                            choices,
-                        });
+Dtype known_dtype(AtenTensorHandle tensor) {
+  const int32_t found = dtype(tensor);
+  if (found == aoti_torch_dtype_float32()) return Dtype::kFloat32;
+  if (found == aoti_torch_dtype_bfloat16()) return Dtype::kBfloat16;
+  if (found == aoti_torch_dtype_float16()) return Dtype::kFloat16;
+  throw std::invalid_argument("a product of another dtype");
 }
 
 // x [tokens, in], weight [out, in] -> [tokens, out]; with chosen [tokens, k], weight [experts, out, in] ->
@@ -72,10 +68,9 @@ AOTITorchError product(Format format, AtenTensorHandle x, AtenTensorHandle weigh
   *result = y;
   const Weight known{format, data(weight), scale ? static_cast<const float*>(data(*scale)) : nullptr,
                      chosen ? of_weight[0] : 1, out, in};
-  if (dtype(x) == aoti_torch_dtype_bfloat16())
-    run<uint16_t>(known, x, bias, chosen, tokens, choices, y);
-  else
-    run<float>(known, x, bias, chosen, tokens, choices, y);
+  products::run(known, Activations{
+                           known_dtype(x), data(x), bias ? data(*bias) : nullptr, data(y), tokens,
+                           chosen ? static_cast<const int64_t*>(data(*chosen)) : nullptr, choices});
   return AOTI_TORCH_SUCCESS;
 } catch (const std::exception&) {
   return AOTI_TORCH_FAILURE;
@@ -90,7 +85,7 @@ AOTITorchError product(Format format, AtenTensorHandle x, AtenTensorHandle weigh
     return product(format, x, weight, scale, bias, chosen, result);                                             \
   }
 
-PRODUCT(bfloat16, Format::kBfloat16)
+PRODUCT(floats, Format::kFloats)
 PRODUCT(int8, Format::kInt8)
 PRODUCT(int8_int8, Format::kInt8Int8)
 PRODUCT(int4, Format::kInt4)

@@ -17,15 +17,10 @@ template <class Float>
 float largest(const typename Float::Stored* x, int64_t k) {
   uint32_t most = 0;
   for (int64_t i = 0; i < k; ++i) {
-    const float value = Float::load(x[i]);
-    uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    bits &= 0x7fffffff;
+    const uint32_t bits = as_bits(Float::load(x[i])) & 0x7fffffff;
     most = bits > most ? bits : most;
   }
-  float value;
-  std::memcpy(&value, &most, sizeof value);
-  return value;
+  return as_float(most);
 }
 
 // Gives what an integer is worth. `low` only with two digits.
@@ -130,7 +125,10 @@ template Tokens integers<Float32, 1>(const float*, int64_t, int64_t);
 template Tokens integers<Float32, 2>(const float*, int64_t, int64_t);
 template Tokens integers<Bfloat16, 1>(const uint16_t*, int64_t, int64_t);
 template Tokens integers<Bfloat16, 2>(const uint16_t*, int64_t, int64_t);
+template Tokens integers<Float16, 1>(const uint16_t*, int64_t, int64_t);
+template Tokens integers<Float16, 2>(const uint16_t*, int64_t, int64_t);
 template GroupedTokens grouped_integers<Float32>(const float*, int64_t, int64_t);
 template GroupedTokens grouped_integers<Bfloat16>(const uint16_t*, int64_t, int64_t);
+template GroupedTokens grouped_integers<Float16>(const uint16_t*, int64_t, int64_t);
 
 }  // namespace products
