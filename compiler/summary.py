@@ -59,8 +59,8 @@ def alternatives_text(found: Sequence[Alternative]) -> str:
 
 def calibration_text(tokens: int, took: float) -> str:
     return (
-        f"calibrating on at most {tokens:,} tokens takes about {seconds(took)} here: products in float32, at half of the "
-        "rate of one that was measured just now"
+        f"calibrating on at most {tokens:,} tokens takes about {seconds(took)} here: products in float32, at half of "
+        "the rate of one that was measured just now"
     )
 
 

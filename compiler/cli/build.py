@@ -65,7 +65,7 @@ def plan(
     from compiler.stages.alternatives import alternatives, calibration_seconds
     from compiler.summary import alternatives_text, calibration_text, plan_text
 
-    made = prepare(request_of(PlanRequest, model, ask, limits, quant_of(quant, GateOptions()))).plan
+    made = prepare(request_of(PlanRequest, model, ask, limits, quant_of(quant, GateOptions(), ask.image))).plan
     choices, text, facts = alternatives(made, targets.load(made.target)), made.quant.text, made.to_json()
     parts = [plan_text(made), alternatives_text(choices)]
     if made.quant.calibrated:
@@ -89,7 +89,7 @@ def convert(
     from compiler.pipeline.requests import PlanRequest
     from compiler.summary import plan_text
 
-    request = request_of(PlanRequest, model, ask, LimitOptions(max_batch=1), quant_of(quant, GateOptions()))
+    request = request_of(PlanRequest, model, ask, LimitOptions(max_batch=1), quant_of(quant, GateOptions(), ask.image))
     with reporting(as_json=as_json) as report:
         made = convert_to(request, output, report)
     show(made.to_json(), plan_text(made), as_json=as_json)
@@ -123,10 +123,13 @@ def build(
     given["shared_cache"] = given.pop("cache")
     store = options.output if is_store(options.output) else None
     folder = Path(options.output) if options.output and not store else None
-    given["output"] = folder or default_output(model.model, ask.target, ask.tp, ask.dtype, quant.quant)
+    asked = quant_of(quant, gate, ask.image)
+    given["output"] = folder or default_output(
+        model.model, ask.target, ask.tp, ask.dtype, asked.scheme.name if asked.scheme else ""
+    )
     if store:
         parse_address(store)  # refused now rather than after the build
-    request = request_of(BuildRequest, model, ask, limits, quant_of(quant, gate), **given)
+    request = request_of(BuildRequest, model, ask, limits, asked, **given)
     if dry_run:
         line = command_of(request)
         show(line, shlex.join(line), as_json=as_json)
