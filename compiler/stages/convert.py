@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     from compiler.store.digest import Descriptor
     from compiler.store.writer import Crc32
 
-BLOCK = 4 << 20
-"""Bytes of a block, where `max_memory` allows: some system calls a tensor, and buffers that stay small."""
+BLOCK = 8 << 20
+"""Bytes of a block, where `max_memory` allows. With smaller ones the interpreter's share shows (4 MiB: 7 % of the whole
+command for a model of 2 GB), with larger ones the buffers do.
+"""
 
 _CHANGE_WIDTH = 32
 SCALES = 1 << 16
