@@ -60,11 +60,20 @@ def plan(
     model: ModelOptions, ask: AskOptions, quant: QuantOptions, limits: LimitOptions, as_json: Json = False
 ) -> None:
     """Say what a build would do, from config.json and the safetensors headers alone."""
+    from compiler import targets
     from compiler.pipeline.requests import PlanRequest, prepare
-    from compiler.summary import plan_text
+    from compiler.stages.alternatives import alternatives, calibration_seconds
+    from compiler.summary import alternatives_text, calibration_text, plan_text
 
     made = prepare(request_of(PlanRequest, model, ask, limits, quant_of(quant, GateOptions()))).plan
-    show(made.to_json(), plan_text(made), as_json=as_json)
+    choices, text, facts = alternatives(made, targets.load(made.target)), made.quant.text, made.to_json()
+    parts = [plan_text(made), alternatives_text(choices)]
+    if made.quant.calibrated:
+        tokens = text.tokens(made.config.max_positions)
+        facts["calibration_seconds"] = calibration_seconds(made.config, tokens, text.length)
+        parts.append(calibration_text(tokens, facts["calibration_seconds"]))
+    facts["quantisations"] = [choice.to_json() for choice in choices]
+    show(facts, "\n\n".join(parts), as_json=as_json)
 
 
 @grouped

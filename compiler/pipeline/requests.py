@@ -11,7 +11,7 @@ from compiler import targets
 from compiler.errors import UsageError
 from compiler.ir.parallel import largest_parallel
 from compiler.stages.plan import Ask, Plan, make_plan
-from compiler.stages.samples import text_digest
+from compiler.stages.samples import looked_at
 from compiler.store.cache import cache_folder
 from compiler.store.source import resolve
 from compiler.targets import How
@@ -111,9 +111,9 @@ def prepare(request: PlanRequest, files: Files = "metadata") -> Prepared:
     """The plan, and what it was made from; `files` "all" fetches the weights too. Raises LmiCompileError."""
     found = find(request, files)
     source, target, ask = found.checkpoint, targets.load(request.target), found.ask
-    text = ask.quant.text
-    if ask.quant.asked and not text.digest:
-        ask = replace(ask, quant=replace(ask.quant, text=replace(text, digest=text_digest(text.file))))
+    # Which toolchains need a text for a scheme is known later.
+    if ask.quant.asked and not ask.quant.text.digest:
+        ask = replace(ask, quant=replace(ask.quant, text=looked_at(ask.quant.text)))
     plan = make_plan(found.name, found.recipe, target, source.config, source.tensors, ask)
     return Prepared(found.source, found.checkpoint, plan)
 
