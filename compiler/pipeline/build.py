@@ -152,7 +152,7 @@ def _build(job: Job) -> BuildResult:
     judged_by = held_out(plan, package.tokenizer_json(texts)) if plan.quant.asked else None
     source = source_digest(job.cache, report, prepared.source, prepared.checkpoint)
     _refuse_other(request, plan, source)
-    scaled = with_scales(job.cache, report, prepared, source, samples, target.smoothing, request.ask.max_memory)
+    scaled = with_scales(job.cache, report, prepared, source, samples, request.ask.max_memory)
     weights = converted(job, plan, scaled.checkpoint, source, scaled.digest)
     if request.until == "convert":
         return unfinished

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from zlib_ng.zlib_ng import crc32
 
-from compiler import targets
 from compiler.errors import UsageError
 from compiler.pipeline.requests import prepare
 from compiler.pipeline.scaled import samples_of, with_scales
@@ -79,8 +78,7 @@ def _with_scales(request: PlanRequest, prepared: Prepared, report: Report) -> Ch
     samples = samples_of(plan, tokenizer if tokenizer.is_file() else None)
     cache = open_cache(request.cache, None, warn=report.warn)
     source = source_digest(cache, report, prepared.source, prepared.checkpoint)
-    smoothing = targets.load(request.target).smoothing
-    return with_scales(cache, report, prepared, source, samples, smoothing, request.ask.max_memory).checkpoint
+    return with_scales(cache, report, prepared, source, samples, request.ask.max_memory).checkpoint
 
 
 def written(plan: Plan) -> str:

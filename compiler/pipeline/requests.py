@@ -111,7 +111,8 @@ def prepare(request: PlanRequest, files: Files = "metadata") -> Prepared:
     """The plan, and what it was made from; `files` "all" fetches the weights too. Raises LmiCompileError."""
     found = find(request, files)
     source, target, ask = found.checkpoint, targets.load(request.target), found.ask
-    if ask.quant.calibrated and not ask.quant.text.digest:
+    # Which toolchains need a text for a scheme is known later.
+    if ask.quant.asked and not ask.quant.text.digest:
         ask = replace(ask, quant=replace(ask.quant, text=looked_at(ask.quant.text)))
     plan = make_plan(found.name, found.recipe, target, source.config, source.tensors, ask)
     return Prepared(found.source, found.checkpoint, plan)

@@ -7,7 +7,7 @@ with_scales  the checkpoint with the results of both, as convert takes it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from compiler.quant.planned import PREFIX
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from compiler.ir.roles import TensorId
     from compiler.pipeline.requests import Prepared
     from compiler.quant.asked import Quant
-    from compiler.quant.planned import Smoothing
+    from compiler.quant.scaling import Scaling
     from compiler.report import Report
     from compiler.stages.plan import Plan
     from compiler.stages.samples import Samples
@@ -59,7 +59,7 @@ class ScaleInputs:
     source: str
     config: dict[str, Any]
     quant: dict[str, Any]
-    smoothing: str
+    scaling: dict[str, Any]
     calibration: str
 
 
@@ -89,16 +89,15 @@ def with_scales(
     prepared: Prepared,
     digest: str,
     samples: Samples | None,
-    smoothing: Smoothing,
     max_memory: int,
 ) -> Scaled:
     """What the plan's rank files are made from. `digest`: of the source; `samples`: `samples_of` its plan."""
     plan = prepared.plan
-    if not any(_scales(tensor) for rank in plan.ranks for _, tensor in rank.tensors):
+    if plan.scaling is None or not any(_scales(tensor) for rank in plan.ranks for _, tensor in rank.tensors):
         return Scaled(prepared.checkpoint)
     source = Source(plan.config, plan.account.tensors, prepared.checkpoint, digest)
     calibration = None if samples is None else calibrated(cache, report, source, samples, max_memory)
-    scales = scaled(cache, report, source, plan.quant, smoothing, calibration, max_memory)
+    scales = scaled(cache, report, source, plan.quant, plan.scaling, calibration, max_memory)
     _, checkpoint = scale.beside(source.tensors, source.checkpoint, scales.folder / scale.RESULT)
     return Scaled(checkpoint, scales.files[0].digest)
 
@@ -136,20 +135,18 @@ def scaled(
     report: Report,
     source: Source,
     quant: Quant,
-    smoothing: Smoothing,
+    scaling: Scaling,
     calibration: Entry | None,
     max_memory: int,
 ) -> Entry:
     """The entry with `scale.RESULT`. `calibration`: where `quant` needs one. Raises what `make_scales` raises."""
-    scheme = quant.scheme
-    assert scheme is not None, "scales are of a scheme"
     decides = {name: value for name, value in quant.decides.items() if name != "text"}  # it has decided the calibration
     inputs = ScaleInputs(
         scale.VERSION,
         source.digest,
         source.config.to_json(),
         decides,
-        smoothing if quant.smooths else "",
+        {name: value for name, value in asdict(scaling).items() if name != "scheme"},
         calibration.files[0].digest if calibration else "",
     )
     report.begin("scales")
@@ -161,15 +158,14 @@ def scaled(
                 source.tensors,
                 source.checkpoint,
                 claim.folder,
-                scheme=scheme,
+                scaling=scaling,
                 alpha=0.5 if quant.alpha is None else quant.alpha,
-                smoothing=smoothing,
                 maxima=_maxima(calibration) if calibration else None,
                 max_memory=max_memory,
                 progress=lambda done, total: report.progress(done, total, "bytes"),
             )
             entry = claim.commit()
-    report.end(f"{scheme.name}, {amount(entry.files[0].size, 'bytes')}" if entry.fresh else "cached")
+    report.end(f"{scaling.scheme.name}, {amount(entry.files[0].size, 'bytes')}" if entry.fresh else "cached")
     return entry
 
 

@@ -55,7 +55,7 @@ class Quant:
     @property
     def calibrated(self) -> bool:
         """Whether it needs a text."""
-        return (self.scheme is not None and self.scheme.calibrated) or self.cache == "int8"
+        return (self.scheme is not None and self.scheme.calibrated) or self.cache != ""
 
     @property
     def smooths(self) -> bool:

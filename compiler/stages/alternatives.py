@@ -53,15 +53,17 @@ def alternatives(plan: Plan, target: Target) -> list[Alternative]:
 
 def _alternative(option: str, quant: Quant, plan: Plan, target: Target) -> Alternative:
     config, options = plan.config, replace(plan.options, quant_algo="", kv_cache_quant_algo="")
+    scaling = None
     try:
-        options = target.quantised(config, quant, options) if quant.asked else options
+        if quant.asked:
+            quant, options = target.quantised(config, quant, options)
+            scaling = target.scaling(config, quant, options)
+            check_scheme(scaling.scheme, config, plan.tp)
         target.check(config, plan.tp, options, plan.limits)
-        if quant.scheme is not None:
-            check_scheme(quant.scheme, config, plan.tp)
     except RefusedError as error:
         return Alternative(option, None, None, error.message)
     tensors = plan.account.tensors
-    tensors = {**tensors, **planned(config, tensors, quant, target.smoothing)}
+    tensors = {**tensors, **planned(config, tensors, scaling)}
     ranks = target.rank_plans(config, plan.tp, tensors, DTYPES[plan.dtype], options)
     elements = plan.kv_bytes_per_token // (1 if plan.quant.cache else ITEMSIZE[DTYPES[plan.dtype]])
     cache = elements * (1 if quant.cache else ITEMSIZE[DTYPES[plan.dtype]])

@@ -25,6 +25,7 @@ from compiler.ir.roles import axis_sizes, model_tensors, shape_of
 from compiler.ir.rope import RopeScaling
 from compiler.quant.asked import NONE, Quant
 from compiler.quant.planned import planned
+from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import check_scheme
 from compiler.targets import PLAIN, Need, Target, TargetOptions
 
@@ -51,7 +52,8 @@ class Ask:
 class Plan:
     """What will be built. `digest` covers everything that decides the bytes of the rank files and `files`.
 
-    `options` name the quantisation as the toolchain does. `ranks` of a quantised model read tensors that the checkpoint
+    `options` name the quantisation as the toolchain does, `quant` has the flags that it runs; `scaling` None: there is
+    none. `ranks` of a quantised model read tensors that the checkpoint
     lacks (`quant/planned.py`): of what calibration and scales will make.
     """
 
@@ -63,6 +65,7 @@ class Plan:
     limits: Limits
     options: TargetOptions
     quant: Quant
+    scaling: Scaling | None
     account: Account
     layouts: tuple[Layout, ...]
     ranks: tuple[RankPlan, ...]
@@ -100,7 +103,7 @@ class Plan:
                 for rank in self.ranks
             ],
             "tensors": [
-                {"name": name, "shape": list(tensor.shape), "dtype": tensor.dtype}
+                {"name": name, "shape": list(tensor.stored_shape), "dtype": tensor.dtype}
                 for name, tensor in self.ranks[0].tensors
             ],
             "kv_cache_bytes_per_token_and_rank": self.kv_bytes_per_token,
@@ -139,13 +142,14 @@ def make_plan(
             hint="" if ask.dtype else "The checkpoint is in this dtype: name the one that the artifact shall have.",
         )
     limits = limits_for(config, ask.max_positions, ask.max_batch)
-    quant = ask.quant
-    options = target.quantised(config, quant, ask.options) if quant.asked else ask.options
+    quant, options, scaling = ask.quant, ask.options, None
+    if quant.asked:
+        quant, options = target.quantised(config, quant, options)
+        scaling = target.scaling(config, quant, options)
+        check_scheme(scaling.scheme, config, ask.tp)
     target.check(config, ask.tp, options, limits)
-    if quant.scheme is not None:
-        check_scheme(quant.scheme, config, ask.tp)
     filled = account(recipe, config, headers)
-    tensors = {**filled.tensors, **planned(config, filled.tensors, quant, target.smoothing)}
+    tensors = {**filled.tensors, **planned(config, filled.tensors, scaling)}
     layouts = tuple(target.layouts(config, ask.tp, options))
     ranks = tuple(target.rank_plans(config, ask.tp, tensors, DTYPES[dtype], options))
     heads = head_layout(config.heads, config.kv_heads, ask.tp)
@@ -164,6 +168,7 @@ def make_plan(
         limits=limits,
         options=options,
         quant=quant,
+        scaling=scaling,
         account=filled,
         layouts=layouts,
         ranks=ranks,

@@ -186,8 +186,9 @@ def _rank_problems(manifest: Manifest, target: Target, folder: Path) -> list[str
     sizes = axis_sizes(config)
     dtype = DTYPES[manifest.dtype]
     sources = {t: whole(str(t), shape_of(t, sizes), dtype) for t in model_tensors(config)}
-    sources |= planned(config, sources, quant_of(manifest.quantisation), target.smoothing)
-    plans = target.rank_plans(config, manifest.parallel.tp, sources, dtype, target.options_of(manifest))
+    quant, options = quant_of(manifest.quantisation), target.options_of(manifest)
+    sources |= planned(config, sources, target.scaling(config, quant, options) if quant.asked else None)
+    plans = target.rank_plans(config, manifest.parallel.tp, sources, dtype, options)
     problems = []
     for plan in plans:
         try:
@@ -196,7 +197,7 @@ def _rank_problems(manifest: Manifest, target: Target, folder: Path) -> list[str
             problems += [f"{plan.file}: {problem}" for problem in error.problems]
             continue
         found = {name: (entry.dtype, entry.shape) for name, entry in entries.items()}
-        expected = {name: (tensor.dtype, tensor.shape) for name, tensor in plan.tensors}
+        expected = {name: (tensor.dtype, tensor.stored_shape) for name, tensor in plan.tensors}
         for name in sorted(expected.keys() | found.keys()):
             if found.get(name) != expected.get(name):
                 wanted, there = _shown(expected.get(name)), _shown(found.get(name))

@@ -2,7 +2,7 @@
 
 The folder's `__init__` defines the functions of `Target`. Deleting the folder deletes the target.
 
-    plan                 quantised, check, layouts, rank_plans, files, needs
+    plan                 quantised, scaling, check, layouts, rank_plans, files, needs
     convert              the rank files of the plan, and `files` beside them
     gate                 of quantised files: what they compute by `kernels`, or by `logits`
     judge                where the target has `logits`: those of these files, before any toolchain has seen them
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from compiler.artifact.sections import Engines, Segments
     from compiler.decoder.kernels import Kernels
     from compiler.quant.asked import Quant
-    from compiler.quant.planned import Smoothing
+    from compiler.quant.scaling import Scaling
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,13 @@ class Planned(Protocol):
     def options(self) -> TargetOptions: ...
     @property
     def digest(self) -> str: ...
+
+
+class PlannedRanks(Planned, Protocol):
+    """The same, with the rank files."""
+
+    @property
+    def ranks(self) -> Sequence[RankPlan]: ...
 
 
 class Spec(Protocol):
@@ -198,24 +205,26 @@ class Elsewhere(Protocol):
 
 
 class Target(Protocol):
-    """What the stages ask of a toolchain's folder. `stages`: what `--until` takes, in order. `smoothing`: what its
-    kernels do of it. `logits` None: only what is compiled can be run. `kernels`: how the decoder computes its rank
-    files, in plain torch; None: they have other names, and `logits` is asked. `elsewhere` None: what is begun here is
-    finished here.
+    """What the stages ask of a toolchain's folder. `stages`: what `--until` takes, in order. `logits` None: only what
+    is compiled can be run. `kernels`: how the decoder computes its rank files, in plain torch; None: they have other
+    names, and `logits` is asked. `elsewhere` None: what is begun here is finished here.
     """
 
     name: str
     stages: tuple[str, ...]
-    smoothing: Smoothing
     logits: Judge | None
     kernels: Callable[[TargetOptions], Kernels] | None
     elsewhere: Elsewhere | None
 
-    def quantised(self, config: ModelConfig, quant: Quant, options: TargetOptions) -> TargetOptions:
-        """`options` with `quant` (which asks for something) by the toolchain's own names.
+    def quantised(self, config: ModelConfig, quant: Quant, options: TargetOptions) -> tuple[Quant, TargetOptions]:
+        """`quant` (which asks for something) with the flags that the toolchain runs, and `options` with it by the
+        toolchain's own names.
 
         Raises RefusedError for what the toolchain does not run, naming what it does.
         """
+
+    def scaling(self, config: ModelConfig, quant: Quant, options: TargetOptions) -> Scaling:
+        """What its kernels want of scales, for what `quantised` gave."""
 
     def check(
         self, config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN, limits: Limits | None = None
@@ -250,7 +259,7 @@ class Target(Protocol):
     def command(self, plan: Planned) -> Sequence[str]:
         """The command line that compiles, run in the artifact's folder; () where there is none."""
 
-    def specs(self, plan: Planned, source: str) -> Sequence[Spec]:
+    def specs(self, plan: PlannedRanks, source: str) -> Sequence[Spec]:
         """What is to be compiled. `source`: digest of the model's source, for what depends on its weights."""
 
     def contents(self, plan: Planned, made: Made) -> Contents:

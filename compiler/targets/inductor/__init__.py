@@ -14,14 +14,13 @@ from compiler.targets import PLAIN, Contents, Made, Need, Planned, TargetOptions
 from compiler.targets.inductor import segments
 from compiler.targets.inductor.device import device
 from compiler.targets.inductor.layout import layouts, rank_file, rank_plans
-from compiler.targets.inductor.schemes import kernels, products_of, quantised
+from compiler.targets.inductor.schemes import kernels, products_of, quantised, scaling
 from compiler.targets.inductor.segments import SegmentSpec, segment_names
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.artifact.manifest import Manifest
-    from compiler.quant.planned import Smoothing
 
 __all__ = [
     "check",
@@ -41,14 +40,13 @@ __all__ = [
     "quantised",
     "rank_folder",
     "rank_plans",
-    "smoothing",
+    "scaling",
     "specs",
     "stages",
 ]
 
 name = "inductor"
 stages = ("plan", "convert", "compile", "package", "verify")
-smoothing: Smoothing = "folded"
 logits = None
 """The runtime here runs what is compiled."""
 elsewhere = None

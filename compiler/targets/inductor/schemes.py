@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from compiler.decoder.kernels import Kernels
     from compiler.ir.config import ModelConfig
     from compiler.quant.asked import Quant
+    from compiler.quant.scaling import Scaling
     from compiler.quant.schemes import Scheme
     from compiler.targets import TargetOptions
     from compiler.targets.inductor.segments import Products
@@ -22,7 +23,7 @@ RUNS: dict[tuple[str, str, str], Products] = {
 }
 
 
-def quantised(_config: ModelConfig, quant: Quant, options: TargetOptions) -> TargetOptions:
+def quantised(_config: ModelConfig, quant: Quant, options: TargetOptions) -> tuple[Quant, TargetOptions]:
     """`quant_algo` is the name of the products. Raises RefusedError."""
     if quant.cache:
         raise RefusedError(
@@ -37,7 +38,15 @@ def quantised(_config: ModelConfig, quant: Quant, options: TargetOptions) -> Tar
             f"target `inductor` does not run `{scheme.name}`{_flags(scheme)}",
             hint="it runs `--quant int8-weight`, and `--quant smoothquant` with `--per-token`",
         )
-    return replace(options, quant_algo=products)
+    return quant, replace(options, quant_algo=products)
+
+
+def scaling(_config: ModelConfig, quant: Quant, _options: TargetOptions) -> Scaling:
+    """Kernels see inputs as they are: what nothing in front can take is not smoothed."""
+    from compiler.quant.scaling import Scaling
+
+    assert quant.scheme is not None
+    return Scaling(quant.scheme)
 
 
 def products_of(options: TargetOptions) -> Products:
