@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compiler.errors import CheckpointError, DiskFullError
-from compiler.store.writer import sync_folder
+from compiler.store.disk import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
