@@ -32,6 +32,7 @@ def quantise(folder: Path, out: Path, count: int, length: int) -> dict[str, floa
 
     import recipes
     from compiler.ir.account import account
+    from compiler.quant.scaling import Scaling
     from compiler.quant.schemes import SCHEMES
     from compiler.stages import calibrate, convert, scale
     from compiler.stages.samples import Samples
@@ -49,7 +50,7 @@ def quantise(folder: Path, out: Path, count: int, length: int) -> dict[str, floa
     calibrate.calibrate(config, tensors, checkpoint, samples, work=out / "work", out=out)
     clock.append(time.monotonic())
     maxima = load_file(out / calibrate.RESULT)
-    scale.make_scales(config, tensors, checkpoint, out, scheme=SCHEMES["smoothquant"], maxima=maxima)
+    scale.make_scales(config, tensors, checkpoint, out, scaling=Scaling(SCHEMES["smoothquant"]), maxima=maxima)
     clock.append(time.monotonic())
     merged, sources = scale.beside(tensors, checkpoint, out / scale.RESULT)
     convert.convert(rank_plans(config, 2, merged, "BF16"), sources, out / "ranks")

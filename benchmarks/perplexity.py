@@ -25,6 +25,7 @@ from compiler.errors import NumericsError
 from compiler.ir.lazy import whole
 from compiler.ir.roles import TensorId
 from compiler.quant.groups import apply, groups, layer_factors
+from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import SCHEMES, Scheme
 from compiler.stages import calibrate, convert, gate, scale
 from compiler.stages.samples import Samples
@@ -94,7 +95,7 @@ def run(case: str, work: Path, steps: int) -> None:
         calibrate.calibrate(config, tensors, checkpoint, trained_on, work=out / "work", out=out)
         maxima = load_file(out / calibrate.RESULT)
         for way, scheme, linear in WAYS:
-            scale.make_scales(config, tensors, checkpoint, out, scheme=scheme, maxima=maxima)
+            scale.make_scales(config, tensors, checkpoint, out, scaling=Scaling(scheme), maxima=maxima)
             merged, sources = scale.beside(tensors, checkpoint, out / scale.RESULT)
             plans = rank_plans(config, 2, merged, "BF16")
             convert.convert(plans, sources, out)

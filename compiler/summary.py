@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.artifact.manifest import Manifest, Numerics
+    from compiler.artifact.quantisation import Quantisation
     from compiler.artifact.sections import Engines, Segments
+    from compiler.quant.asked import Quant
     from compiler.stages.doctor import Diagnosis
     from compiler.stages.plan import Plan
     from compiler.store.cache import Stored
@@ -28,6 +30,7 @@ def plan_text(plan: Plan) -> str:
         ("source", f"{len(plan.account.tensors)} tensors, {amount(plan.source_bytes, 'bytes')}"),
         ("target", f"{plan.target}, {parallel_text(plan.tp, plan.options.pp, plan.options.moe_ep)}, {plan.dtype}"),
         ("heads", f"{heads.heads} query and {heads.kv_heads} kv heads a rank{copies}"),
+        *([("quantised", quant_text(plan.quant))] if plan.quant.asked else []),
         ("KV cache", f"{plan.kv_bytes_per_token:,} bytes a token and rank"),
         ("limits", f"{plan.limits.max_positions} positions, {plan.limits.max_batch} rows{cache}"),
     ]
@@ -40,6 +43,22 @@ def plan_text(plan: Plan) -> str:
             table(needs, ("stage", "memory", "disk", "")),
         ]
     )
+
+
+def quant_text(quant: Quant) -> str:
+    """`smoothquant: weights int8 per channel, activations int8 per token, alpha 0.5`."""
+    words, scheme = [], quant.scheme
+    if scheme is not None:
+        words.append(_rounded_text(scheme.weights, scheme.weight_scales, scheme.activations, scheme.activation_scales))
+    if quant.smooths:
+        words.append("alpha searched for" if quant.alpha is None else f"alpha {quant.alpha:g}")
+    words += [f"KV cache {quant.cache}"] if quant.cache else []
+    return (f"{scheme.name}: " if scheme else "") + ", ".join(words)
+
+
+def _rounded_text(weights: str, weight_scales: str, activations: str, activation_scales: str) -> str:
+    of_activations = f"{activations} per {activation_scales}" if activations != "float" else "not quantised"
+    return f"weights {weights} per {weight_scales}, activations {of_activations}"
 
 
 def plan_note(plan: Plan) -> str:
@@ -60,6 +79,7 @@ def manifest_text(manifest: Manifest) -> str:
         ("runs on", _device_text(manifest)),
         ("toolchain", toolchain or "not compiled yet"),
         ("limits", f"{manifest.limits.max_positions} positions, {manifest.limits.max_batch} rows"),
+        *(_quantisation_facts(manifest.quantisation) if manifest.quantisation else []),
         *(_segments_facts(manifest.segments) if manifest.segments else []),
         *(_engines_facts(manifest.engines) if manifest.engines else []),
         ("files", f"{len(manifest.files)}, {amount(sum(f.size for f in manifest.files), 'bytes')}"),
@@ -78,6 +98,21 @@ def _device_text(manifest: Manifest) -> str:
     if device.kind == "cuda":
         return f"cuda, compute capability {device.capability}" if device.capability else "cuda"
     return f"cpu, {device.isa}" + (f" with {', '.join(device.features)}" if device.features else "")
+
+
+def _quantisation_facts(found: Quantisation) -> list[tuple[str, str]]:
+    from compiler.stages.quantised import quant_of
+
+    gate, text = found.gate, found.calibration
+    limits = ", ".join(f"{name} {value:g}" for name, value in gate.limits.items())
+    perplexity = f"perplexity {gate.perplexity_float:g} -> {gate.perplexity:g} ({gate.perplexity_increase:+.2%})"
+    return [
+        ("quantised", quant_text(quant_of(found))),
+        *([("calibrated on", f"{amount(text.tokens, 'tokens')} of {text.text}, {text.digest}")] if text else []),
+        ("gate", f"{perplexity}, KL {gate.kl:g}, over {gate.tokens} tokens"),
+        ("", f"least cosine {gate.cosine:g} ({gate.worst or 'layers not measured'})"),
+        ("limits of the gate", f"{limits}{'; ACCEPTED BEYOND THEM, as was asked' if gate.accepted else ''}"),
+    ]
 
 
 def _segments_facts(segments: Segments) -> list[tuple[str, str]]:

@@ -14,6 +14,8 @@ import pytest
 
 from compiler.errors import UsageError
 from compiler.pipeline.scaled import Source, calibrated, scaled
+from compiler.quant.asked import Quant
+from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import SCHEMES
 from compiler.stages import calibrate, scale
 from compiler.stages.samples import Samples
@@ -73,7 +75,8 @@ def test_scales_depend_on_scheme_and_alpha(tiny_checkpoint: Folders, tmp_path: P
     maxima = calibrated(cache, report, source, SAMPLES, MEMORY)
 
     def made(scheme: str, alpha: float, calibration: Entry | None = maxima) -> tuple[bool, str]:
-        entry = scaled(cache, report, source, SCHEMES[scheme], alpha, calibration, MEMORY)
+        asked, scaling = Quant(SCHEMES[scheme], alpha), Scaling(SCHEMES[scheme])
+        entry = scaled(cache, report, source, asked, scaling, calibration, MEMORY)
         return entry.fresh, sha256_file(entry.folder / scale.RESULT)
 
     fresh, half = made("smoothquant", 0.5)

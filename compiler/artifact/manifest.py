@@ -5,6 +5,7 @@ A part that all artifacts have, and the section of what the target made (section
     ARTIFACT/manifest.json
              tokenizer/                        tokenizer, generation config and config.json of the source
              reference.safetensors             token ids and the logits that the source model gives for them
+             numerics.html                     what quantisation has cost, where it is quantised
              provenance.json, sbom.cdx.json    how it was made, and of what (provenance.py, sbom.py)
              manifest.json.sig                 signatures of the manifest, where it was signed (sign.py); not in it
 
@@ -26,8 +27,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from compiler.artifact.quantisation import Quantisation
 from compiler.artifact.sections import Count, Engines, InnerPath, Segments, Sha256, Size, Strict
 from compiler.errors import ArtifactError, IncompatibleError
 from compiler.store.digest import Descriptor, Digest, canonical_json, digest_bytes
@@ -83,13 +85,23 @@ class ArtifactLimits(Strict):
 
 
 class File(Strict):
-    """One file: `size` in bytes, `digest` of its bytes, `crc` of the same (store/crc.py; None: not computed)."""
+    """One file: `size` in bytes, `digest` of its bytes, `crc` of the same (store/crc.py; None: not computed). `codec`: how
+    a store keeps them; reserved for compression, as they are for now.
+    """
 
     path: InnerPath
     media_type: str
     digest: Sha256
     size: Count
     crc: Annotated[str, Field(pattern=r"^crc32:[0-9a-f]{8}$")] | None = None
+    codec: Literal["none"] = "none"
+
+    @field_validator("codec", mode="before")
+    @classmethod
+    def _as_they_are(cls, codec: object) -> object:
+        if codec != "none":
+            raise ValueError(f"stored with codec {codec!r}, and this lmi-compile reads `none` only: upgrade it")
+        return codec
 
 
 class Numerics(Strict):
@@ -110,7 +122,9 @@ class Numerics(Strict):
 
 
 class Manifest(Strict):
-    """`segments`, `engines`: exactly one of them, the section of what the target makes."""
+    """`segments`, `engines`: exactly one of them, the section of what the target makes. `quantisation` None: nothing is
+    quantised.
+    """
 
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(min_length=1)]
@@ -121,6 +135,7 @@ class Manifest(Strict):
     parallel: Parallel
     dtype: Literal["bfloat16", "float16", "float32"]
     limits: ArtifactLimits
+    quantisation: Quantisation | None = None
     segments: Segments | None = None
     engines: Engines | None = None
     files: tuple[File, ...]
@@ -139,6 +154,8 @@ class Manifest(Strict):
         needed = set(self.section.paths)
         if self.numerics is not None and self.numerics.reference_file is not None:
             needed.add(self.numerics.reference_file)
+        if self.quantisation is not None:
+            needed.add(self.quantisation.gate.report)
         if lost := sorted(needed - set(paths)):
             raise ValueError(f"not among `files`: {', '.join(lost)}")
         if self.segments is not None:

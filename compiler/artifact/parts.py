@@ -10,7 +10,7 @@ from zlib_ng.zlib_ng import crc32
 from compiler.store.crc import spelled
 from compiler.store.digest import JSON, OCTETS, SAFETENSORS, Descriptor, describe, digest_bytes
 
-_MEDIA = {".json": JSON, ".safetensors": SAFETENSORS}
+_MEDIA = {".json": JSON, ".safetensors": SAFETENSORS, ".html": "text/html"}
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,11 @@ _ELSEWHERE = {"model", "toolchain", "plan_digest"}
 """Fields that stand in other places of the statement."""
 
 
+def _excluded() -> dict[str, Any]:
+    whole: dict[str, Any] = dict.fromkeys(_NOT_ASKED | _ELSEWHERE, True)
+    return whole | {"quantisation": {"gate"}}
+
+
 def provenance(manifest: Manifest, version: str, environment: Mapping[str, str]) -> bytes:
     """The statement about the files of `manifest`, made by this `version` of lmi-compile. Raises UsageError where a
     variable is malformed.
@@ -57,10 +62,10 @@ def provenance(manifest: Manifest, version: str, environment: Mapping[str, str])
                 "externalParameters": {
                     "command": _command(manifest),
                     "recipe": manifest.model.recipe,
-                    **manifest.model_dump(mode="json", exclude=_NOT_ASKED | _ELSEWHERE),
+                    **manifest.model_dump(mode="json", exclude=_excluded()),
                 },
                 "internalParameters": {"plan_digest": manifest.plan_digest},
-                "resolvedDependencies": [_source(manifest), *_toolchain(manifest)],
+                "resolvedDependencies": [_source(manifest), *_calibration(manifest), *_toolchain(manifest)],
             },
             "runDetails": {
                 "builder": {
@@ -112,8 +117,31 @@ def _command(manifest: Manifest) -> list[str]:
     words = ["lmi-compile", "build", "--model", model.repo_id or "MODEL"]
     words += ["--revision", model.revision] if model.repo_id and model.revision else []
     words += ["--recipe", model.recipe, "--target", manifest.target, "--tp", str(manifest.parallel.tp)]
-    words += ["--dtype", manifest.dtype]
+    words += ["--dtype", manifest.dtype, *_quantised(manifest)]
     return [*words, "--max-positions", str(limits.max_positions), "--max-batch", str(limits.max_batch)]
+
+
+def _quantised(manifest: Manifest) -> list[str]:
+    """A text of one's own is `TEXT`, and known by its digest."""
+    found = manifest.quantisation
+    if found is None:
+        return []
+    words = ["--quant", found.scheme] if found.scheme else []
+    if found.activations != "float":
+        words.append("--per-token" if found.activation_scales == "token" else "--no-per-token")
+        words.append("--per-channel" if found.weight_scales == "channel" else "--no-per-channel")
+    if found.search == "smooth":
+        words += ["--smoothquant-alpha", "auto" if found.alpha is None else f"{found.alpha:g}"]
+    words += ["--kv-cache", found.kv_cache] if found.kv_cache else []
+    if (text := found.calibration) is not None:
+        words += [] if text.text.startswith("built-in ") else ["--calibration", "TEXT"]
+        words += ["--calibration-samples", str(text.samples), "--calibration-length", str(text.length)]
+    return [*words, *(["--accept-numerics"] if found.gate.accepted else [])]
+
+
+def _calibration(manifest: Manifest) -> list[dict[str, Any]]:
+    text = manifest.quantisation.calibration if manifest.quantisation else None
+    return [{"name": "calibration", "digest": {"sha256": text.digest.removeprefix("sha256:")}}] if text else []
 
 
 def _source(manifest: Manifest) -> dict[str, Any]:

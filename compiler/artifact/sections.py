@@ -28,12 +28,14 @@ class Strict(BaseModel):
 
 class Segments(Strict):
     """Compiled segments that the runtime of this project runs. `weights`: the file of each rank. `layers`: of each
-    layer, its attention segment and its mlp segment. `packages`: "<segment>.<phase>" to path.
+    layer, its attention segment and its mlp segment. `packages`: "<segment>.<phase>" to path. `products`: how linear
+    layers are computed (`compiler.decoder.quantised`).
     """
 
     weights: tuple[InnerPath, ...]
     layers: tuple[tuple[str, str], ...]
     packages: dict[str, InnerPath]
+    products: str = "float"
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -9,7 +9,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from compiler.cli.options import ArtifactArgument, AskOptions, Json, LimitOptions, ModelOptions, grouped, request_of
+from compiler.cli.options import (
+    ArtifactArgument,
+    AskOptions,
+    GateOptions,
+    Json,
+    LimitOptions,
+    ModelOptions,
+    QuantOptions,
+    grouped,
+    quant_of,
+    request_of,
+)
 from compiler.cli.output import reporting, show
 
 
@@ -45,12 +56,14 @@ class BuildOptions:
 
 
 @grouped
-def plan(model: ModelOptions, ask: AskOptions, limits: LimitOptions, as_json: Json = False) -> None:
+def plan(
+    model: ModelOptions, ask: AskOptions, quant: QuantOptions, limits: LimitOptions, as_json: Json = False
+) -> None:
     """Say what a build would do, from config.json and the safetensors headers alone."""
     from compiler.pipeline.requests import PlanRequest, prepare
     from compiler.summary import plan_text
 
-    made = prepare(request_of(PlanRequest, model, ask, limits)).plan
+    made = prepare(request_of(PlanRequest, model, ask, limits, quant_of(quant, GateOptions()))).plan
     show(made.to_json(), plan_text(made), as_json=as_json)
 
 
@@ -59,6 +72,7 @@ def convert(
     model: ModelOptions,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
     ask: AskOptions,
+    quant: QuantOptions,
     as_json: Json = False,
 ) -> None:
     """Write the rank files of a model, and nothing else."""
@@ -66,7 +80,7 @@ def convert(
     from compiler.pipeline.requests import PlanRequest
     from compiler.summary import plan_text
 
-    request = request_of(PlanRequest, model, ask, LimitOptions(max_batch=1))
+    request = request_of(PlanRequest, model, ask, LimitOptions(max_batch=1), quant_of(quant, GateOptions()))
     with reporting(as_json=as_json) as report:
         made = convert_to(request, output, report)
     show(made.to_json(), plan_text(made), as_json=as_json)
@@ -76,6 +90,8 @@ def convert(
 def build(
     model: ModelOptions,
     ask: AskOptions,
+    quant: QuantOptions,
+    gate: GateOptions,
     limits: LimitOptions,
     options: BuildOptions,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the compile command (trtllm) and end.")] = False,
@@ -87,8 +103,8 @@ def build(
     from compiler.pipeline.build import build as run
     from compiler.pipeline.build import command_of
     from compiler.pipeline.requests import BuildRequest, default_output
-    from compiler.registry.address import parse_address
-    from compiler.registry.publish import is_store, publish
+    from compiler.registry import push
+    from compiler.registry.address import is_store, parse_address
     from compiler.registry.summary import pushed_text
     from compiler.summary import build_text
     from compiler.targets import How
@@ -98,17 +114,17 @@ def build(
     given["shared_cache"] = given.pop("cache")
     store = options.output if is_store(options.output) else None
     folder = Path(options.output) if options.output and not store else None
-    given["output"] = folder or default_output(model.model, ask.target, ask.tp, ask.dtype)
+    given["output"] = folder or default_output(model.model, ask.target, ask.tp, ask.dtype, quant.quant)
     if store:
         parse_address(store)  # refused now rather than after the build
-    request = request_of(BuildRequest, model, ask, limits, **given)
+    request = request_of(BuildRequest, model, ask, limits, quant_of(quant, gate), **given)
     if dry_run:
         line = command_of(request)
         show(line, shlex.join(line), as_json=as_json)
         return
     with reporting(as_json=as_json) as report:
         result = run(request, report)
-        pushed = publish(result.output, store, report) if store and result.manifest else None
+        pushed = push(result.output, store, report) if store and result.manifest else None
     text = pushed_text(pushed) if pushed else build_text(result.output, result.manifest)
     show(result.to_json() | ({"pushed": pushed.to_json()} if pushed else {}), text, as_json=as_json)
 

@@ -14,12 +14,13 @@ import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
 
 if TYPE_CHECKING:
     from compiler.pipeline.requests import PlanRequest
+    from compiler.quant.asked import Quant
 
 Command = TypeVar("Command", bound=Callable[..., None])
 Request = TypeVar("Request", bound="PlanRequest")
@@ -63,6 +64,43 @@ class AskOptions:
     max_memory: Annotated[str, typer.Option(help="Ceiling of the buffers of convert and judge.", metavar="SIZE")] = (
         "1GiB"
     )
+
+
+@dataclass(frozen=True)
+class QuantOptions:
+    """How weights, activations and the KV cache are rounded."""
+
+    quant: Annotated[
+        Literal["none", "int8-weight", "int4-weight", "fp8", "awq", "smoothquant"],
+        typer.Option("--quant", help="Quantisation."),
+    ] = "none"
+    smoothquant_alpha: Annotated[
+        str | None, typer.Option(help="How far outliers move into the weights [default: 0.5]", metavar="0..1|auto")
+    ] = None
+    per_token: Annotated[
+        bool | None, typer.Option("--per-token/--no-per-token", help="An activation scale a token [default: yes]")
+    ] = None
+    per_channel: Annotated[
+        bool | None, typer.Option("--per-channel/--no-per-channel", help="A weight scale a row [default: yes]")
+    ] = None
+    kv_cache: Annotated[Literal["int8", "fp8"] | None, typer.Option(help="Keys and values in 8 bits.")] = None
+    calibration: Annotated[
+        Path | None, typer.Option(help="Text, or .jsonl of `text` or `input_ids` [default: one of this project]")
+    ] = None
+    calibration_samples: Annotated[int, typer.Option(help="At most so many.", min=1)] = 512
+    calibration_length: Annotated[int, typer.Option(help="Tokens of a sample.", min=8)] = 512
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """What quantisation may cost."""
+
+    max_perplexity_increase: Annotated[
+        float | None, typer.Option(help="A share, such as 0.01 [default: the scheme's]", min=0)
+    ] = None
+    accept_numerics: Annotated[
+        bool, typer.Option("--accept-numerics", help="Publish what the gate would refuse; the manifest says so.")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -137,7 +175,30 @@ def model_fields(model: ModelOptions, target: str = "inductor") -> dict[str, Any
     }
 
 
-def request_of(kind: type[Request], model: ModelOptions, ask: AskOptions, limits: LimitOptions, **more: Any) -> Request:
+def quant_of(options: QuantOptions, gate: GateOptions) -> Quant:
+    """What the options ask for. Raises UsageError where they do not go together."""
+    from compiler.quant.asked import ALPHA, Quant, Text, alpha_of, scheme_of
+
+    scheme = scheme_of(options.quant, per_token=options.per_token, per_channel=options.per_channel)
+    alpha = options.smoothquant_alpha
+    return Quant(
+        scheme,
+        ALPHA if alpha is None else alpha_of(alpha, scheme),
+        options.kv_cache or "",
+        Text(options.calibration, options.calibration_samples, options.calibration_length),
+        gate.max_perplexity_increase,
+        gate.accept_numerics,
+    )
+
+
+def request_of(
+    kind: type[Request],
+    model: ModelOptions,
+    ask: AskOptions,
+    limits: LimitOptions,
+    quant: Quant,
+    **more: Any,
+) -> Request:
     """The request of type `kind` that the options spell; `more` are its further fields. Raises UsageError."""
     from compiler.ir.rope import parse_rope_scaling
     from compiler.lmi.instances import instance
@@ -167,6 +228,7 @@ def request_of(kind: type[Request], model: ModelOptions, ask: AskOptions, limits
                 max_input_len=limits.max_input_len,
                 max_num_tokens=limits.max_num_tokens,
             ),
+            quant=quant,
             max_memory=parse_size(ask.max_memory),
         ),
         devices=devices,

@@ -1,4 +1,4 @@
-"""A layer that is watched while it runs: the largest magnitude of every channel that its linear layers read and give.
+"""A layer that is watched while it runs: how large every channel is that its linear layers read and give.
 
 Weights stay in the dtype that they are stored in, and products are those of `compiler.decoder.wide`.
 """
@@ -18,15 +18,17 @@ from compiler.ir.config import Activation
 
 
 class Recorder:
-    """`kernels` for layers whose tensors are `weights`; maxima over all their calls, by the name of the weight.
+    """`kernels` for layers whose tensors are `weights`; maxima and sums over all calls, by the name of the weight.
 
-    `inputs[name]` float32 [in] or [experts, in], `outputs[name]` [out] or [experts, out]. An expert that no token chose
-    has zeros.
+    `inputs[name]` float32 [in] or [experts, in], `outputs[name]` [out] or [experts, out]: largest magnitudes.
+    `sums[name]`, `squares[name]` float64, as inputs: of |x| and of x^2. An expert that no token chose has zeros.
     """
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         self.inputs: dict[str, Tensor] = {}
         self.outputs: dict[str, Tensor] = {}
+        self.sums: dict[str, Tensor] = {}
+        self.squares: dict[str, Tensor] = {}
         self._weights = weights
         # The decoder hands over the tensors themselves: which one it is says which layer this is.
         self._names = {id(weight): name for name, weight in weights.items()}
@@ -52,10 +54,17 @@ class Recorder:
 
     def _watched(self, name: str, expert: int | None, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         y = product(x, weight if expert is None else weight[expert], bias)
-        for maxima, values in ((self.inputs, x), (self.outputs, y)):
-            width = values.shape[-1]
-            kept = maxima.setdefault(name, torch.zeros(*weight.shape[:-2], width))
-            if values.numel():
-                place = kept if expert is None else kept[expert]
-                torch.maximum(place, values.reshape(-1, width).abs().amax(0), out=place)
+        tokens, gives = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
+        shape = weight.shape[:-2]
+        for kept, width in ((self.inputs, tokens.shape[-1]), (self.outputs, gives.shape[-1])):
+            kept.setdefault(name, torch.zeros(*shape, width))
+        for kept in (self.sums, self.squares):
+            kept.setdefault(name, torch.zeros(*shape, tokens.shape[-1], dtype=torch.float64))
+        if len(tokens):
+            at = () if expert is None else expert
+            magnitudes = tokens.abs()
+            self.inputs[name][at] = torch.maximum(self.inputs[name][at], magnitudes.amax(0))
+            self.outputs[name][at] = torch.maximum(self.outputs[name][at], gives.abs().amax(0))
+            self.sums[name][at] += magnitudes.sum(0)
+            self.squares[name][at] += torch.linalg.vector_norm(tokens, dim=0).double().square()
         return y

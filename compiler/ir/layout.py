@@ -7,10 +7,31 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from compiler.ir.lazy import Fold, Lazy, RankPlan, cast
+from compiler.ir.lazy import Fold, Format, Lazy, Packing, Quantise, RankPlan, cast
 from compiler.ir.ops import Concat, Each, Op, Program, Rearrange, inverse, run
 from compiler.ir.recipe import stored_axes
 from compiler.ir.roles import TensorId, linear_axes
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How the weights of a file tensor become units of `format`: `steps` of its rows or groups, `columns` of its
+    columns, each from parts of the layers that it joins.
+    """
+
+    steps: Layout
+    columns: Layout
+    format: Format
+
+    def of_ranks(self, tensors: Mapping[TensorId, Lazy], ranks: int) -> list[Quantise | None]:
+        """None where the weights are units already: nothing in `tensors` says how to round them."""
+        if not set(self.steps.inputs) <= tensors.keys():
+            return [None] * ranks
+        columns: Sequence[Lazy | None] = [None] * ranks
+        if set(self.columns.inputs) <= tensors.keys():
+            columns = self.columns.to_ranks(tensors)
+        steps = self.steps.to_ranks(tensors)
+        return [Quantise(rows, of, self.format) for rows, of in zip(steps, columns, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -31,6 +52,8 @@ class Layout:
     dtype: str | None = None  # by its safetensors name; None: that of the files
     fold: Fold = ""  # after the join, before the cast
     stage: int = 0  # of the pipeline; names are unique within one
+    rounds: Rounds | None = None  # after the join
+    packing: Packing | None = None  # after that; not undone by `from_ranks`
 
     def to_ranks(self, tensors: Mapping[TensorId, Lazy]) -> list[Lazy]:
         """The file tensor of every rank."""
@@ -56,8 +79,11 @@ def to_rank_plans(
     ranks: dict[int, list[tuple[str, Lazy]]] = defaultdict(list)
     for layout in layouts:
         shards = layout.to_ranks(tensors)
-        for r, shard in enumerate(shards):
-            tensor = replace(cast(shard, layout.dtype or dtype), fold=layout.fold)
+        rounds = layout.rounds.of_ranks(tensors, len(shards)) if layout.rounds else [None] * len(shards)
+        for r, (shard, quantise) in enumerate(zip(shards, rounds, strict=True)):
+            tensor = replace(
+                cast(shard, layout.dtype or dtype), fold=layout.fold, quantise=quantise, packing=layout.packing
+            )
             ranks[layout.stage * len(shards) + r].append((layout.name, tensor))
     return [RankPlan(file(r), tuple(ranks[r])) for r in sorted(ranks)]
 
@@ -82,8 +108,9 @@ def join_rows(inputs: Sequence[TensorId], sizes: Mapping[str, int]) -> Program:
 
 
 def join_scales(inputs: Sequence[TensorId], sizes: Mapping[str, int]) -> Program:
-    """`join_rows` for what belongs to the rows, columns or groups of linear layers: rows are one axis, columns another,
-    each there where the part has it; experts stay leading axes.
+    """`join_rows` for what belongs to the rows, columns or groups of linear layers: rows are one axis, columns or
+    groups another, each there where the part has it; experts stay leading axes. `sizes`: not asked for groups, whose
+    number is that of their shard.
     """
     flat: list[Program] = []
     lengths: list[int] = []
@@ -95,7 +122,8 @@ def join_scales(inputs: Sequence[TensorId], sizes: Mapping[str, int]) -> Program
         groups = [rest[: len(rows)], rest[len(rows) :]] if rest[: len(rows)] == rows else [rest]
         after = [f"({' '.join(group)})" if len(group) > 1 else group[0] for group in groups if group]
         pattern = f"{' '.join(tensor.axes)} -> {' '.join((*tensor.axes[:axis], *after))}"
-        flat.append((Rearrange(pattern, tuple((name, sizes[name]) for name in tensor.axes)),))
+        joined = [name for group in groups if len(group) > 1 for name in group]
+        flat.append((Rearrange(pattern, tuple((name, sizes[name]) for name in joined)),))
         lengths.append(prod(sizes[name] for name in groups[0]))
     each: Op = Each(tuple(flat))
     return (each, Concat(axis, tuple(lengths))) if len(inputs) > 1 else (each,)

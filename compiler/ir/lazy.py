@@ -42,16 +42,45 @@ class Piece:
     strides: tuple[int, ...]
 
 
+Format = Literal["int8", "int4", "fp8"]
+"""What a number is rounded to (`quant/int8.py`, `quant/int4.py`, `quant/fp8.py`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Quantise:
-    """round(W * columns * steps) as int8, of a tensor [..., out, in] (`quant/int8.py`).
+    """W * columns * steps rounded to `format`, of a tensor [..., out, in].
 
-    `steps` [..., out]: integers a unit, row by row. `columns` [..., in]: what smoothing multiplies columns by; None: 1.
-    Both float32.
+    `steps`: units of the format in 1.0, [..., out] of every row, or [..., out, groups] of every group of neighbours in
+    a row. `columns` [..., in]: what smoothing multiplies columns by; None: 1. Both float32.
     """
 
     steps: Lazy
     columns: Lazy | None
+    format: Format = "int8"
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Two four-bit integers a byte, the last step of a layout: of every run of 2 * `distance` neighbours along `axis`
+    (-1: of a row, -2: of a column)
+
+        byte j    bits 0-3  neighbour j        bits 4-7  neighbour j + distance
+    """
+
+    axis: Literal[-1, -2]
+    distance: int
+
+    @property
+    def rows(self) -> int:
+        """Rows that cannot be packed without each other."""
+        return 2 * self.distance if self.axis == -2 else 1
+
+    def shape(self, unpacked: tuple[int, ...]) -> tuple[int, ...]:
+        """Raises ValueError where the axis does not divide into runs."""
+        axis = len(unpacked) + self.axis
+        if unpacked[axis] % (2 * self.distance):
+            raise ValueError(f"axis {axis} of {unpacked} does not divide into runs of {2 * self.distance}")
+        return _with(unpacked, axis, unpacked[axis] // 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +88,8 @@ class Lazy:
     """`shape` and `dtype` of a tensor to come, and the pieces that fill it (they never overlap).
 
     Raw bits move where `dtype == source_dtype` and `fold` is empty; otherwise the values change on the way: `fold`
-    names a step of `quant/fold.py` that is applied to them, and then they are cast; or they are quantised.
+    names a step of `quant/fold.py` that is applied to them, and then they are cast; or they are quantised. What is
+    packed has fewer elements in its file than here: `stored_shape`.
     """
 
     shape: tuple[int, ...]
@@ -68,10 +98,17 @@ class Lazy:
     pieces: tuple[Piece, ...]
     fold: Fold = ""
     quantise: Quantise | None = None
+    packing: Packing | None = None
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Of the tensor in its file."""
+        return self.packing.shape(self.shape) if self.packing else self.shape
 
     @property
     def nbytes(self) -> int:
-        return prod(self.shape) * ITEMSIZE[self.dtype]
+        """In its file."""
+        return prod(self.stored_shape) * ITEMSIZE[self.dtype]
 
 
 @dataclass(frozen=True)

@@ -81,13 +81,13 @@ class TensorId:
         columns, prequant           of every column: what smoothing multiplies it by; and 1 / columns, for toolchains
                                     that multiply the input
         matrix_scale                of all rows; of an expert, where there are experts
-        group_scale                 of every group of neighbours in a row: the first axis of the columns counts groups
+        group_steps, group_scale    of every group of neighbours in a row: the first axis of the columns counts groups
         input_scale, input_steps    of the input, output_scale of the output (`quant/int8.py`, `quant/fp8.py`)
         accumulated,                of every row, or of all: from a product of integers to an integer of the output
         matrix_accumulated          (`int8.Static`)
         cache_scale                 of keys and values in the cache: belongs to `attn.k`
 
-    Layers that a target joins share the input, so also what belongs to it and to their one matrix: the first has it.
+    Layers that a target joins share the input, so also what belongs to it and to their one matrix.
     """
 
     role: str
@@ -110,7 +110,7 @@ class TensorId:
                 return lead + columns
             case "matrix_scale" | "matrix_accumulated":
                 return (*linear_axes(self.role)[0], "one")
-            case "group_scale":
+            case "group_scale" | "group_steps":
                 lead, rows, columns = linear_axes(self.role)
                 return lead + rows + columns[:1]
             case "input_scale" | "input_steps" | "output_scale" | "cache_scale":

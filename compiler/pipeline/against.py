@@ -11,6 +11,7 @@ from compiler.errors import SourceError, UsageError
 from compiler.ir.config import ModelConfig
 from compiler.pipeline.requests import prepare
 from compiler.stages.plan import Ask
+from compiler.stages.quantised import quant_of
 from compiler.stages.reference import REFERENCE, read_reference, reference_logits
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def source_logits(artifact: Path, request: PlanRequest) -> NDArray[np.float32]:
         rope_scaling=ModelConfig.from_json(manifest.model.config).rope_scaling,
         variant=request.ask.variant,
         options=targets.load(manifest.target).options_of(manifest),
+        quant=quant_of(manifest.quantisation),
     )
     prepared = prepare(replace(request, ask=ask, recipe=manifest.model.recipe, target=manifest.target), "all")
     if prepared.plan.digest != manifest.plan_digest:

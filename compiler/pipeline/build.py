@@ -1,10 +1,13 @@
 """The order of the stages, the same for every target; no stage knows that it is cached.
 
-    resolve -> plan -> convert -> [judge] -> compile -> package -> verify -> in place
+    resolve -> plan -> [calibrate -> scales] -> convert -> [gate] -> [judge] -> compile -> package -> verify -> in place
 
 What decides the result of each, and so is its key:
 
-    convert      the source's bytes, the plan
+    calibrate    the source's bytes, the config, the token ids; where the quantisation needs a text
+    scales       the source's bytes, the quantisation, the calibration; not tp
+    convert      the source's bytes, the plan, the scales
+    gate         what decides convert, and the held-out text; of quantised models, before any toolchain sees them
     reference    the source's bytes, the config, the text, the versions of torch and transformers; not tp
     judge        what decides convert, and the reference; where the target has a judge
     compile      per spec of the target: the spec, the toolchain, the device
@@ -19,12 +22,15 @@ from typing import TYPE_CHECKING, Any
 from compiler import targets
 from compiler.artifact.manifest import MANIFEST, load_manifest
 from compiler.errors import ArtifactError, ToolchainMissing, UsageError
-from compiler.pipeline.cached import Job, compiled, converted, source_digest, source_if_here
+from compiler.pipeline.cached import Job, compiled, converted, source_if_here
 from compiler.pipeline.delegate import delegate
-from compiler.pipeline.evidence import judged, referenced
+from compiler.pipeline.evidence import judged, quantised, referenced
+from compiler.pipeline.gated import gated, held_out
 from compiler.pipeline.origin import default_name, model_of
 from compiler.pipeline.place import finish
 from compiler.pipeline.requests import prepare
+from compiler.pipeline.scaled import samples_of, with_scales
+from compiler.pipeline.source import source_digest
 from compiler.report import Silent
 from compiler.stages import package, verify
 from compiler.stages.statements import with_statements
@@ -40,6 +46,7 @@ if TYPE_CHECKING:
     from compiler.artifact.manifest import Device, Manifest, Numerics
     from compiler.artifact.parts import Part
     from compiler.pipeline.evidence import Reference
+    from compiler.pipeline.gated import Gated
     from compiler.pipeline.requests import BuildRequest, PlanRequest, Prepared
     from compiler.report import Report
     from compiler.stages.plan import Plan
@@ -69,6 +76,9 @@ class BuildResult:
             "plan_digest": self.plan.digest,
             "source": self.manifest.model.source_digest if self.manifest else self.source,
             "numerics": manifest.numerics.model_dump(mode="json") if manifest and manifest.numerics else None,
+            "quantisation": manifest.quantisation.model_dump(mode="json")
+            if manifest and manifest.quantisation
+            else None,
             "made": self.made,
             "up_to_date": self.up_to_date,
         }
@@ -137,15 +147,23 @@ def _build(job: Job) -> BuildResult:
         return replace(unfinished, source=source_if_here(job, prepared))
 
     job.cache.sweep()
-    source = source_digest(job, prepared.source, prepared.checkpoint)
+    # Before any weight is read: a text that is no text ends the build in seconds.
+    samples = samples_of(plan, package.tokenizer_json(texts))
+    judged_by = held_out(plan, package.tokenizer_json(texts)) if plan.quant.asked else None
+    source = source_digest(job.cache, report, prepared.source, prepared.checkpoint)
     _refuse_other(request, plan, source)
-    weights = converted(job, prepared, source)
+    scaled = with_scales(job.cache, report, prepared, source, samples, request.ask.max_memory)
+    weights = converted(job, plan, scaled.checkpoint, source, scaled.digest)
     if request.until == "convert":
         return unfinished
+    verdict = None
+    if judged_by is not None:
+        verdict = gated(job, prepared, source, scaled.digest, weights, judged_by, samples)
     reference, numerics = None, None
     if target.logits is not None:
         reference = referenced(job, prepared, source, texts)
-        numerics = judged(job, prepared, source, weights, target.logits, reference)
+        quantisation = verdict.quantisation if verdict else None
+        numerics = judged(job, prepared, source, weights, target.logits, reference, quantisation)
     elif isinstance(versions, ToolchainMissing):
         raise ToolchainMissing(
             f"{versions.message}. What comes before compile is done and kept in {request.cache}", hint=versions.hint
@@ -153,7 +171,7 @@ def _build(job: Job) -> BuildResult:
     made = Made(weights.parts, tokenizer=texts)
     if request.until == "judge" or isinstance(versions, ToolchainMissing):
         nothing_yet = device.model_copy(update={"capability": None})
-        result = _packaged(job, prepared, source, made, reference, numerics, nothing_yet, {})
+        result = _packaged(job, prepared, source, made, verdict, reference, numerics, nothing_yet, {})
         if isinstance(versions, ToolchainMissing) and request.until != "judge":
             raise ToolchainMissing(
                 f"{versions.message}. The verified checkpoint is in {request.output}, with what finishes the work",
@@ -164,8 +182,8 @@ def _build(job: Job) -> BuildResult:
     if request.until == "compile":
         return unfinished
     if reference is None and not job.toolchain.stand_in:
-        reference = referenced(job, prepared, source, texts)
-    return _packaged(job, prepared, source, made, reference, numerics, device, versions)
+        reference = quantised(job, prepared, weights, texts) if verdict else referenced(job, prepared, source, texts)
+    return _packaged(job, prepared, source, made, verdict, reference, numerics, device, versions)
 
 
 def _packaged(
@@ -173,27 +191,31 @@ def _packaged(
     prepared: Prepared,
     source: str,
     made: Made,
+    verdict: Gated | None,
     reference: Reference | None,
     numerics: Numerics | None,
     device: Device,
     versions: Mapping[str, str],
 ) -> BuildResult:
-    """`numerics`: of what is packaged, where they are known already."""
+    """`verdict`: of the gate, where the model is quantised. `numerics`: of what is packaged, where known already."""
     request, plan = job.request, prepared.plan
     contents = job.target.contents(plan, made)
     parts: Sequence[Part] = contents.parts
     if reference is not None and contents.repeatable:
         parts = [*parts, reference.part]
+    if verdict is not None:
+        parts = [*parts, verdict.report]
     draft = package.draft_manifest(
         plan,
         contents,
-        name=request.name or default_name(prepared.source, plan.recipe, plan.target, plan.tp, plan.dtype),
+        name=request.name or default_name(prepared.source, plan.recipe, plan.target, plan.tp, _precision(plan)),
         target=plan.target,
         model=model_of(prepared.source, plan.recipe, plan.config, source),
         device=device,
         toolchain={**contents.toolchain, **versions},
         parts=parts,
         stand_in=job.toolchain.stand_in or contents.stand_in,
+        quantisation=verdict.quantisation if verdict else None,
     )
     draft, parts = with_statements(draft, parts)
     if numerics is not None:
@@ -205,6 +227,11 @@ def _packaged(
     if manifest is None:
         return BuildResult(request.output, plan, load_manifest(request.output), job.made, up_to_date=True)
     return BuildResult(request.output, plan, manifest, job.made)
+
+
+def _precision(plan: Plan) -> str:
+    """The end of an artifact's name."""
+    return plan.quant.scheme.name if plan.quant.scheme else plan.dtype
 
 
 def _versions(job: Job, device: Device) -> dict[str, str] | ToolchainMissing:

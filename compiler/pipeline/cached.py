@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from compiler.artifact.parts import Part, media_type
 from compiler.pipeline.convert import run_convert, written
-from compiler.report import amount
+from compiler.pipeline.source import source_digest
 from compiler.stages.compile import inputs_of
 from compiler.store.cache import StageCache, key_of
-from compiler.store.digest import digest_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from compiler.stages.verify import Logits
     from compiler.store.cache import Entry
     from compiler.store.checkpoint import Checkpoint
-    from compiler.store.source import ResolvedSource
     from compiler.targets import Target, Toolchain
 
 _CONVERT_VERSION = 2
@@ -33,9 +30,12 @@ _CONVERT_VERSION = 2
 
 @dataclass(frozen=True)
 class ConvertInputs:
+    """`scales`: digest of what the weights are scaled by, empty where they are not."""
+
     version: int
     source: str
     plan: str
+    scales: str
 
 
 @dataclass(frozen=True)
@@ -61,42 +61,23 @@ class Converted:
     parts: Sequence[Part]
 
 
-def source_digest(job: Job, source: ResolvedSource, checkpoint: Checkpoint) -> str:
-    """What stands for the source in keys: the commit of a hub's model, else the digests of config.json and
-    weights.
-    """
-    if source.repo_id is not None and source.commit is not None:
-        return digest_json({"repo_id": source.repo_id, "commit": source.commit})
-    files = [checkpoint.folder / "config.json", *checkpoint.files]
-    sizes = [path.stat().st_size for path in files]
-    job.report.begin("digest")
-    digests: dict[str, str] = {}
-    with ThreadPoolExecutor(2, "digest") as pool:
-        done = 0
-        for path, size, digest in zip(files, sizes, pool.map(job.cache.digest, files), strict=True):
-            done += size
-            digests[path.name] = digest
-            job.report.progress(done, sum(sizes), "bytes")
-    job.report.end(f"{len(files)} source files, {amount(sum(sizes), 'bytes')}")
-    return digest_json(digests)
-
-
 def source_if_here(job: Job, prepared: Prepared) -> str | None:
     """source_digest, where it needs nothing to be fetched."""
     source = prepared.source
     known = source.headers is None or source.commit is not None
-    return source_digest(job, source, prepared.checkpoint) if known else None
+    return source_digest(job.cache, job.report, source, prepared.checkpoint) if known else None
 
 
-def converted(job: Job, prepared: Prepared, source: str) -> Converted:
+def converted(job: Job, plan: Plan, checkpoint: Checkpoint, source: str, scales: str) -> Converted:
+    """`checkpoint`: with the scales of digest `scales` among its tensors."""
     job.report.begin("convert")
-    with job.cache.claim("convert", ConvertInputs(_CONVERT_VERSION, source, prepared.plan.digest)) as claim:
+    with job.cache.claim("convert", ConvertInputs(_CONVERT_VERSION, source, plan.digest, scales)) as claim:
         entry = claim.entry
         if entry is None:
             job.made["convert"] = 1
-            files = run_convert(prepared, claim.folder, job.request.ask.max_memory, job.report)
+            files = run_convert(plan, checkpoint, claim.folder, job.request.ask.max_memory, job.report)
             entry = claim.commit(files=files)
-    job.report.end(written(prepared.plan) if entry.fresh else "cached")
+    job.report.end(written(plan) if entry.fresh else "cached")
     return Converted(entry.folder, parts_of(entry))
 
 

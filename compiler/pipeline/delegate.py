@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NoReturn
 from compiler.errors import ToolchainMissing
 from compiler.ir.limits import limits_for
 from compiler.ir.parallel import head_layout
-from compiler.pipeline.cached import source_digest
 from compiler.pipeline.finish import Replanned
 from compiler.pipeline.origin import default_name, model_of
 from compiler.pipeline.place import finish
 from compiler.pipeline.requests import find
+from compiler.pipeline.source import source_digest
 from compiler.stages import package
 from compiler.stages.statements import with_statements
 from compiler.store.digest import digest_json
@@ -35,7 +35,7 @@ def delegate(job: Job, elsewhere: Elsewhere) -> NoReturn:
     contents = elsewhere.delegated(config, found.ask.tp, dtype, limits, found.ask.options, model)
     texts = package.tokenizer_parts(found.source.folder, request.tokenizer)
     job.report.end(f"{config.architecture}, tp {found.ask.tp}, {dtype}; the image compiles it")
-    source = source_digest(job, found.source, found.checkpoint)
+    source = source_digest(job.cache, job.report, found.source, found.checkpoint)
     facts = [found.name, config.to_json(), found.ask.tp, dtype, request.target, repr(found.ask.options)]
     parts = [*contents.parts, *texts]
     draft = package.draft_manifest(

@@ -1,20 +1,21 @@
 """The stages that compare logits, each behind the cache.
 
 reference    what the source model says; not of tp or target
+quantised    what the rank files of a quantised model say in float32: what its packages are compared with
 judged       what the target's judge reads out of the rank files
 measured     what the finished artifact computes
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from compiler.artifact.manifest import Numerics
 from compiler.artifact.parts import Part
 from compiler.pipeline.cached import parts_of
-from compiler.stages import reference, verify
+from compiler.stages import gate, numerics, package, reference, verify
 from compiler.summary import figures_text
 
 if TYPE_CHECKING:
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.artifact.manifest import Manifest
+    from compiler.artifact.quantisation import Quantisation
     from compiler.pipeline.cached import Converted, Job
     from compiler.pipeline.requests import Prepared
     from compiler.stages.verify import Logits
     from compiler.store.cache import Entry
     from compiler.targets import Judge
+
+QUANTISED = "the quantised decoder in float32"
 
 _REFERENCE_VERSION = 1
 _JUDGE_VERSION = 1
@@ -43,10 +47,26 @@ class ReferenceInputs:
 
 
 @dataclass(frozen=True)
+class QuantisedInputs:
+    """`files`: digests of the rank files."""
+
+    version: int
+    files: list[str]
+    config: dict[str, Any]
+    products: str
+    text: str
+    positions: int
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
 class JudgeInputs:
+    """`files`: digests of the rank files and those beside them."""
+
     version: int
     source: str
     plan: str
+    files: list[str]
     reference: str
     thresholds: dict[str, float]
 
@@ -67,13 +87,12 @@ class Reference:
 
 
 def referenced(job: Job, prepared: Prepared, source: str, texts: Sequence[Part]) -> Reference:
-    plan, path = prepared.plan, "tokenizer/tokenizer.json"
-    tokenizer = next((part for part in texts if part.path == path), None)
+    plan = prepared.plan
     inputs = ReferenceInputs(
         _REFERENCE_VERSION,
         source,
         plan.config.to_json(),
-        tokenizer.descriptor.digest if tokenizer else "",
+        _digest(texts),
         min(reference.TOKENS, plan.limits.max_positions - 1),
         {name: version(name) for name in ("torch", "transformers", "tokenizers")},
     )
@@ -82,10 +101,7 @@ def referenced(job: Job, prepared: Prepared, source: str, texts: Sequence[Part])
         entry = claim.entry
         if entry is None:
             job.made["reference"] = 1
-            file = tokenizer.content if tokenizer else None
-            ids = reference.token_ids(
-                None if isinstance(file, bytes) else file, plan.config.vocab, plan.limits.max_positions
-            )
+            ids = reference.token_ids(package.tokenizer_json(texts), plan.config.vocab, plan.limits.max_positions)
             who, logits = reference.reference_logits(plan, prepared.checkpoint, ids)
             who = f"{who} {inputs.versions[who]}" if who in inputs.versions else who
             reference.write_reference(claim.folder / reference.REFERENCE, ids, logits)
@@ -96,11 +112,56 @@ def referenced(job: Job, prepared: Prepared, source: str, texts: Sequence[Part])
     return Reference(who, part)
 
 
-def judged(job: Job, prepared: Prepared, source: str, files: Converted, judge: Judge, by: Reference) -> Numerics:
+def quantised(job: Job, prepared: Prepared, files: Converted, texts: Sequence[Part]) -> Reference:
+    """`referenced` for a quantised model. The gate has compared its rank files with the source, within what its scheme
+    may cost; packages that compute what these files say in float32 can so be held to the bounds of their dtype.
+    """
+    plan, target = prepared.plan, job.target
+    assert target.kernels is not None
+    by_path = {part.path: part for part in files.parts}
+    inputs = QuantisedInputs(
+        _REFERENCE_VERSION,
+        [by_path[rank.file].descriptor.digest for rank in plan.ranks],
+        plan.config.to_json(),
+        plan.options.quant_algo,
+        _digest(texts),
+        min(reference.TOKENS, plan.limits.max_positions - 1),
+        {name: version(name) for name in ("torch", "tokenizers")},
+    )
+    job.report.begin("reference")
+    with job.cache.claim("reference", inputs) as claim:
+        entry = claim.entry
+        if entry is None:
+            job.made["reference"] = 1
+            ids = reference.token_ids(package.tokenizer_json(texts), plan.config.vocab, plan.limits.max_positions)
+            ranks = [files.folder / rank.file for rank in plan.ranks]
+            logits = gate.file_logits(plan.config, ranks, target.kernels(plan.options), ids)
+            reference.write_reference(claim.folder / reference.REFERENCE, ids, logits)
+            entry = claim.commit()
+    (part,) = parts_of(entry)
+    job.report.end(f"logits of {inputs.positions} tokens by {QUANTISED}" if entry.fresh else "cached")
+    return Reference(QUANTISED, part)
+
+
+def _digest(texts: Sequence[Part]) -> str:
+    """Of the tokenizer.json among them, empty where there is none."""
+    return next((part.descriptor.digest for part in texts if part.path == "tokenizer/tokenizer.json"), "")
+
+
+def judged(
+    job: Job,
+    prepared: Prepared,
+    source: str,
+    files: Converted,
+    judge: Judge,
+    by: Reference,
+    quantisation: Quantisation | None,
+) -> Numerics:
     """Figures of the rank files, before any toolchain sees them. Raises NumericsError, ArtifactError."""
     plan = prepared.plan
-    bounds = verify.thresholds(plan.dtype)
-    inputs = JudgeInputs(_JUDGE_VERSION, source, plan.digest, by.part.descriptor.digest, bounds)
+    bounds = numerics.thresholds(plan.dtype, quantisation.gate.bounds if quantisation else None)
+    digests = sorted(part.descriptor.digest for part in files.parts)
+    inputs = JudgeInputs(_JUDGE_VERSION, source, plan.digest, digests, by.part.descriptor.digest, asdict(bounds))
     job.report.begin("judge")
     with job.cache.claim("judge", inputs) as claim:
         entry = claim.entry
@@ -109,15 +170,15 @@ def judged(job: Job, prepared: Prepared, source: str, files: Converted, judge: J
             assert not isinstance(by.part.content, bytes)
             ids, expected = reference.read_reference(by.part.content)
             found = judge(files.folder, plan.config, ids, job.request.ask.max_memory)
-            numerics = verify.numerics(expected, found, plan.dtype, by.who)
-            entry = claim.commit({"numerics": numerics.model_dump(mode="json")})
-    numerics = _numerics(entry)
-    job.report.end(figures_text(numerics) if entry.fresh else "cached")
-    return numerics
+            figures = verify.numerics(expected, found, bounds, by.who)
+            entry = claim.commit({"numerics": figures.model_dump(mode="json")})
+    figures = _numerics(entry)
+    job.report.end(figures_text(figures) if entry.fresh else "cached")
+    return figures
 
 
 def verify_inputs(draft: Manifest) -> VerifyInputs:
-    return VerifyInputs(verify.VERSION, draft.digest, verify.thresholds(draft.dtype))
+    return VerifyInputs(verify.VERSION, draft.digest, asdict(verify.bounds_of(draft)))
 
 
 def measured(job: Job, draft: Manifest, folder: Path, who: str, logits: Logits) -> Entry:
@@ -125,8 +186,8 @@ def measured(job: Job, draft: Manifest, folder: Path, who: str, logits: Logits) 
         if claim.entry is not None:
             return claim.entry
         job.made["verify"] = 1
-        numerics = verify.measure(draft, folder, who, logits)
-        return claim.commit({"numerics": numerics.model_dump(mode="json")})
+        figures = verify.measure(draft, folder, who, logits)
+        return claim.commit({"numerics": figures.model_dump(mode="json")})
 
 
 def with_numerics(draft: Manifest, entry: Entry) -> Manifest:

@@ -1,7 +1,8 @@
 """The stages that quantisation adds before convert, each behind the cache.
 
 calibrated   what a text does inside the model; not of scheme, alpha, tp or target
-scaled       what rows and columns are multiplied by; not of tp or target
+scaled       what rows and columns are multiplied by; not of tp
+with_scales  the checkpoint with the results of both, as convert takes it
 """
 
 from __future__ import annotations
@@ -9,18 +10,24 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from compiler.quant.planned import PREFIX
 from compiler.report import amount
 from compiler.stages import calibrate, scale
+from compiler.stages.samples import read_samples
 from compiler.store.cache import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from compiler.ir.config import ModelConfig
     from compiler.ir.lazy import Lazy
     from compiler.ir.roles import TensorId
-    from compiler.quant.schemes import Scheme
+    from compiler.pipeline.requests import Prepared
+    from compiler.quant.asked import Quant
+    from compiler.quant.scaling import Scaling
     from compiler.report import Report
+    from compiler.stages.plan import Plan
     from compiler.stages.samples import Samples
     from compiler.store.cache import Entry, StageCache
     from compiler.store.checkpoint import Checkpoint
@@ -51,9 +58,48 @@ class ScaleInputs:
     version: int
     source: str
     config: dict[str, Any]
-    scheme: dict[str, Any]
-    alpha: float
+    quant: dict[str, Any]
+    scaling: dict[str, Any]
     calibration: str
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """`checkpoint`: with scales among its tensors. `digest`: of these, empty where there are none."""
+
+    checkpoint: Checkpoint
+    digest: str = ""
+
+
+def samples_of(plan: Plan, tokenizer: Path | None) -> Samples | None:
+    """What the plan calibrates with; None where it needs no text. `tokenizer`: a tokenizer.json.
+
+    Raises CalibrationError, TokenizerError.
+    """
+    text = plan.quant.text
+    if not plan.quant.calibrated:
+        return None
+    length = min(text.length, plan.config.max_positions)
+    return read_samples(text.file, tokenizer, vocab=plan.config.vocab, count=text.samples, length=length)
+
+
+def with_scales(
+    cache: StageCache,
+    report: Report,
+    prepared: Prepared,
+    digest: str,
+    samples: Samples | None,
+    max_memory: int,
+) -> Scaled:
+    """What the plan's rank files are made from. `digest`: of the source; `samples`: `samples_of` its plan."""
+    plan = prepared.plan
+    if plan.scaling is None or not any(_scales(tensor) for rank in plan.ranks for _, tensor in rank.tensors):
+        return Scaled(prepared.checkpoint)
+    source = Source(plan.config, plan.account.tensors, prepared.checkpoint, digest)
+    calibration = None if samples is None else calibrated(cache, report, source, samples, max_memory)
+    scales = scaled(cache, report, source, plan.quant, plan.scaling, calibration, max_memory)
+    _, checkpoint = scale.beside(source.tensors, source.checkpoint, scales.folder / scale.RESULT)
+    return Scaled(checkpoint, scales.files[0].digest)
 
 
 def calibrated(cache: StageCache, report: Report, source: Source, samples: Samples, max_memory: int) -> Entry:
@@ -88,19 +134,19 @@ def scaled(
     cache: StageCache,
     report: Report,
     source: Source,
-    scheme: Scheme,
-    alpha: float,
+    quant: Quant,
+    scaling: Scaling,
     calibration: Entry | None,
     max_memory: int,
 ) -> Entry:
-    """The entry with `scale.RESULT`. `calibration`: where the scheme needs one. Raises what `make_scales` raises."""
+    """The entry with `scale.RESULT`. `calibration`: where `quant` needs one. Raises what `make_scales` raises."""
+    decides = {name: value for name, value in quant.decides.items() if name != "text"}  # it has decided the calibration
     inputs = ScaleInputs(
         scale.VERSION,
         source.digest,
         source.config.to_json(),
-        asdict(scheme),
-        # Schemes that do not smooth do not know alpha: one entry serves whatever was said.
-        alpha if scheme.search else 0.0,
+        decides,
+        {name: value for name, value in asdict(scaling).items() if name != "scheme"},
         calibration.files[0].digest if calibration else "",
     )
     report.begin("scales")
@@ -112,15 +158,19 @@ def scaled(
                 source.tensors,
                 source.checkpoint,
                 claim.folder,
-                scheme=scheme,
-                alpha=alpha,
+                scaling=scaling,
+                alpha=0.5 if quant.alpha is None else quant.alpha,
                 maxima=_maxima(calibration) if calibration else None,
                 max_memory=max_memory,
                 progress=lambda done, total: report.progress(done, total, "bytes"),
             )
             entry = claim.commit()
-    report.end(f"{scheme.name}, {amount(entry.files[0].size, 'bytes')}" if entry.fresh else "cached")
+    report.end(f"{scaling.scheme.name}, {amount(entry.files[0].size, 'bytes')}" if entry.fresh else "cached")
     return entry
+
+
+def _scales(tensor: Lazy) -> bool:
+    return tensor.quantise is not None or any(piece.source.startswith(PREFIX) for piece in tensor.pieces)
 
 
 def _maxima(calibration: Entry) -> dict[str, Any]:

@@ -117,6 +117,13 @@ def explicit(found: Sequence[Smooth]) -> tuple[Smooth, ...]:
     return tuple(group if group.divides.endswith("norm") else replace(group, divides="") for group in found)
 
 
+def at_run_time(found: Sequence[Smooth]) -> tuple[Smooth, ...]:
+    """All, with nothing divided: for toolchains whose kernels multiply every input. Experts' routers see what they
+    saw.
+    """
+    return tuple(replace(group, divides="", followers=()) for group in found)
+
+
 def layer_scales(
     config: ModelConfig, found: Sequence[Smooth], maxima: Mapping[str, Maxima], alpha: float
 ) -> dict[str, Values]:
@@ -131,6 +138,17 @@ def layer_scales(
         columns = np.maximum.reduce([_shared(group, maxima[role].columns, config) for role in group.into])
         scales[group.name] = smoothing_scales(inputs, columns, alpha)
     return scales
+
+
+def layer_means(config: ModelConfig, found: Sequence[Smooth], means: Mapping[str, Values]) -> dict[str, Values]:
+    """Mean |x| on the axes of each group's s, by its name; `means` [lead, in] by role, over all tokens of the text.
+
+    Up to a factor, which is the same for all channels.
+    """
+    return {
+        group.name: np.maximum.reduce([_shared(group, means[role], config, np.add) for role in group.into])
+        for group in found
+    }
 
 
 def layer_factors(
@@ -167,10 +185,10 @@ def apply(config: ModelConfig, role: str, part: str, values: Values, factors: Fa
     return values
 
 
-def _shared(group: Smooth, values: Values, config: ModelConfig) -> Values:
-    """Maxima [lead, in] of one of the group's layers, reduced to the axes of its s."""
+def _shared(group: Smooth, values: Values, config: ModelConfig, over: np.ufunc = np.maximum) -> Values:
+    """What one of the group's layers has [lead, in], reduced to the axes of its s."""
     if group.divides == "attn.v":
-        values = values.reshape(config.kv_heads, -1, config.head_dim).max(1)
-    elif group.divides.endswith("norm"):
-        values = values.reshape(-1, values.shape[-1]).max(0)
+        return np.asarray(over.reduce(values.reshape(config.kv_heads, -1, config.head_dim), 1))
+    if group.divides.endswith("norm"):
+        return np.asarray(over.reduce(values.reshape(-1, values.shape[-1]), 0))
     return values

@@ -38,8 +38,13 @@ def scales(maxima: Values) -> Values:
 def quantize(weight: Values, scales: Values) -> Integers:
     """weight [..., in], scales [..., in / group] -> integers [..., in]."""
     groups = _grouped(weight, weight.shape[-1] // scales.shape[-1])
-    integers: Integers = np.clip(np.rint(groups / scales[..., None]), LEAST, LARGEST).astype(np.int8)
-    return integers.reshape(weight.shape)
+    return rounded(groups / scales[..., None]).reshape(weight.shape)
+
+
+def rounded(values: Values) -> Integers:
+    """The nearest integers, of the same shape."""
+    integers: Integers = np.clip(np.rint(values), LEAST, LARGEST).astype(np.int8)
+    return integers
 
 
 def dequantize(integers: Integers, scales: Values) -> Values:
@@ -48,23 +53,25 @@ def dequantize(integers: Integers, scales: Values) -> Values:
     return (groups * scales[..., None]).reshape(integers.shape)
 
 
-def pack(integers: Integers, axis: int = -1) -> Packed:
-    """Two integers a byte: those with even index along `axis` in the lower half, its size divided by two."""
+def pack(integers: Integers, axis: int = -1, distance: int = 1) -> Packed:
+    """Two integers a byte, its size along `axis` divided by two: of every run of 2 * `distance` neighbours, byte j has
+    neighbour j in its lower half and neighbour j + distance in its upper.
+    """
     last = np.moveaxis(integers, axis, -1)
-    if last.shape[-1] % 2:
-        raise ValueError(f"axis {axis} of {integers.shape} is odd")
-    low, high = last[..., 0::2].view(np.uint8) & 15, last[..., 1::2].view(np.uint8) << 4
-    return np.ascontiguousarray(np.moveaxis(low | high, -1, axis))
+    if last.shape[-1] % (2 * distance):
+        raise ValueError(f"axis {axis} of {integers.shape} does not divide into runs of {2 * distance}")
+    runs = last.reshape(*last.shape[:-1], -1, 2, distance)
+    packed = runs[..., 0, :].view(np.uint8) & 15 | runs[..., 1, :].view(np.uint8) << 4
+    return np.ascontiguousarray(np.moveaxis(packed.reshape(*last.shape[:-1], -1), -1, axis))
 
 
-def unpack(packed: Packed, axis: int = -1) -> Integers:
+def unpack(packed: Packed, axis: int = -1, distance: int = 1) -> Integers:
     """The inverse of `pack`."""
     last = np.moveaxis(packed, axis, -1)
-    out = np.empty((*last.shape[:-1], 2 * last.shape[-1]), np.int8)
+    runs = last.reshape(*last.shape[:-1], -1, distance)
     # Shifted up as unsigned and down as signed: the sign comes along.
-    out[..., 0::2] = (last << 4).view(np.int8) >> 4
-    out[..., 1::2] = last.view(np.int8) >> 4
-    return np.ascontiguousarray(np.moveaxis(out, -1, axis))
+    halves = np.stack([(runs << 4).view(np.int8) >> 4, np.ascontiguousarray(runs).view(np.int8) >> 4], -2)
+    return np.ascontiguousarray(np.moveaxis(halves.reshape(*last.shape[:-1], -1), -1, axis))
 
 
 def _grouped(values: Values, group: int) -> Values:

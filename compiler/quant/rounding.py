@@ -1,27 +1,37 @@
-"""A linear layer's weight on its way to int8, block by block (`compiler.ir.lazy.Quantise`)."""
+"""A linear layer's weight on its way to few bits, block by block (`compiler.ir.lazy.Quantise`, `Packing`)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.quant import int8
+from compiler.ir.lazy import Format, Packing
+from compiler.quant import fp8, int4, int8
 
 Values = NDArray[np.float32]
+Units = NDArray[Any]
+"""int8, or the bits of float8 as uint8."""
+
+_ROUND: Mapping[Format, Callable[[Values], Units]] = {"int8": int8.rounded, "int4": int4.rounded, "fp8": fp8.encode}
 
 
-@dataclass(frozen=True)
-class Rounding:
-    """`steps` [..., out], `columns` [..., in] or None, of a weight [..., out, in]; float32."""
+def quantise(values: Values, steps: Values, columns: Values | None, form: Format) -> Units:
+    """values [..., rows, in], steps [..., rows] or [..., rows, groups], columns [..., in] -> units of `form`, of the
+    shape of `values`.
+    """
+    if columns is not None:
+        values = values * columns[..., None, :]
+    grouped = values.reshape(*values.shape[:-1], -1, values.shape[-1] // _groups(values, steps))
+    return _ROUND[form](grouped * steps.reshape(*grouped.shape[:-1], 1)).reshape(values.shape)
 
-    steps: Values
-    columns: Values | None
 
-    def apply(self, values: Values, begin: tuple[int, ...]) -> int8.Integers:
-        """The integers of a block of whole rows: values [..., n, in], whose first element is at `begin`."""
-        *lead, _, _ = box = tuple(slice(b, b + n) for b, n in zip(begin, values.shape, strict=True))
-        if self.columns is not None:
-            values = values * self.columns[tuple(lead)][..., None, :]
-        return int8.quantize(values, self.steps[box[:-1]][..., None])
+def pack(integers: NDArray[np.int8], packing: Packing) -> NDArray[np.uint8]:
+    """Integers of four bits to bytes of two; of whole runs."""
+    return int4.pack(integers, packing.axis, packing.distance)
+
+
+def _groups(values: Values, steps: Values) -> int:
+    return steps.shape[-1] if steps.ndim == values.ndim else 1

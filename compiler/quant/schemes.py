@@ -52,14 +52,14 @@ class Scheme:
         return {"int8": 8, "fp8": 8, "int4": 4, "float": 16}[self.weights]
 
 
-_CLOSE = Tolerance(perplexity=0.005, kl=0.005, cosine=0.999)
+CLOSE = Tolerance(perplexity=0.005, kl=0.005, cosine=0.999)
 _EIGHT_BITS = Tolerance(perplexity=0.02, kl=0.02, cosine=0.99)
 _FOUR_BITS = Tolerance(perplexity=0.08, kl=0.08, cosine=0.97)
 
 SCHEMES = {
     scheme.name: scheme
     for scheme in (
-        Scheme("int8-weight", "int8", "channel", "float", "tensor", "", _CLOSE),
+        Scheme("int8-weight", "int8", "channel", "float", "tensor", "", CLOSE),
         Scheme("int4-weight", "int4", "group", "float", "tensor", "", _FOUR_BITS),
         Scheme("awq", "int4", "group", "float", "tensor", "awq", _FOUR_BITS),
         Scheme("smoothquant", "int8", "channel", "int8", "token", "smooth", _EIGHT_BITS),

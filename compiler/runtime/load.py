@@ -14,6 +14,8 @@ from compiler.ir.parallel import head_layout
 from compiler.runtime.engine import Call, Program, Share
 from compiler.runtime.ranks import threads_per_rank
 from compiler.runtime.weights import Weights
+from compiler.targets.inductor import options_of
+from compiler.targets.inductor.schemes import products_of
 from compiler.targets.inductor.segments import PHASES, SegmentSpec, input_names, phase_for, specs
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from compiler.artifact.manifest import Manifest
     from compiler.runtime.follower import Role
+    from compiler.targets.inductor.segments import Products
 
 
 def share(role: Role) -> Share:
@@ -71,6 +74,7 @@ def share_of(manifest: Manifest, folder: Path, rank: int, weights: Weights) -> S
         rank=rank,
         tp=tp,
         device=device,
+        products=products_of(options_of(manifest)),
     )
 
 
@@ -84,6 +88,7 @@ def assemble(
     rank: int,
     tp: int,
     device: str,
+    products: Products = "float",
 ) -> Share:
     """A share of segments that `run` computes. `layers`: of each layer its attention and its mlp segment."""
     import torch
@@ -93,7 +98,7 @@ def assemble(
     heads = head_layout(config.heads, config.kv_heads, tp)
     slopes = alibi_slopes(config.heads)[rank * heads.heads : (rank + 1) * heads.heads]
     table = weights["embed.weight"]
-    by_name = {spec.name: spec for spec in specs(config, tp, str(table.dtype).removeprefix("torch."), limits)}
+    by_name = {spec.name: spec for spec in specs(config, tp, str(table.dtype).removeprefix("torch."), limits, products)}
     programs = {
         phase.name: bind(by_name, phase.name, layers, weights, run)
         for phase in PHASES

@@ -1,4 +1,4 @@
-"""What a text does inside a model: the largest magnitudes of every channel, which scales are computed from.
+"""What a text does inside a model: how large every channel gets, which scales are computed from.
 
     x-0 --layer 0--> x-1 --layer 1--> x-2 ...          x-k: the residual stream of all samples after k layers
             |                |
@@ -13,8 +13,13 @@ The result holds for every linear layer of every layer, float32, one dimension a
 
     layers.{i}.{role}.inputs     [experts, in]     largest |x| over the text (an expert: over the tokens that chose it)
     layers.{i}.{role}.outputs    [experts, out]    largest |y|, bias included, before rotation
+    layers.{i}.{role}.means      [experts, in]     sum of |x| over the number of tokens of the whole text
+    layers.{i}.{role}.squares    [experts, in]     sum of x^2 over the same
     layers.{i}.{role}.rows       [experts, out]    largest |W| of each row
     layers.{i}.{role}.columns    [experts, in]     largest |W| of each column
+
+and of attn.k and attn.v `cached` [kv_heads, head_dim]: the largest magnitude that is kept for later tokens, behind norm
+and rotation.
 """
 
 from __future__ import annotations
@@ -46,7 +51,7 @@ if TYPE_CHECKING:
 
     Values = NDArray[np.float32]
 
-VERSION = 1
+VERSION = 2
 """Of this stage: raised when the same inputs give other maxima."""
 RESULT = "calibration.safetensors"
 
@@ -124,11 +129,15 @@ def _layer(
     _check_weights(model, layer, weights, maxima)
     recorder = Recorder(weights)
     # Both x and maxima of this layer, before x of the last one goes: whatever is killed where, one x is whole.
+    cached: dict[str, Values] = {}
     with spill.written(work / f"x-{layer + 1}") as append:
-        for x in _run(config, layer, weights, samples, work / f"x-{layer}", recorder):
+        for x, stored in _run(config, layer, weights, samples, work / f"x-{layer}", recorder):
             append(x.data)
+            for role, largest in stored.items():
+                name = f"layers.{layer}.{role}.cached"
+                cached[name] = np.maximum(cached.get(name, np.float32(0)), largest)
             advance(len(x))
-    maxima |= _of_activations(config, layer, recorder)
+    maxima |= _of_activations(config, layer, recorder, samples.tokens) | cached
     _check_activations(layer, maxima)
     _save(maxima, work / f"layer-{layer}.safetensors")
     (work / f"x-{layer}").unlink()
@@ -152,8 +161,8 @@ def _embed(model: StoredModel, samples: Samples, path: Path) -> None:
 
 def _run(
     config: ModelConfig, layer: int, weights: Mapping[str, Tensor], samples: Samples, before: Path, recorder: Recorder
-) -> Iterator[Values]:
-    """x float32 [tokens, hidden] of every sample after `layer`."""
+) -> Iterator[tuple[Values, dict[str, Values]]]:
+    """x float32 [tokens, hidden] of every sample after `layer`, and the largest of its keys and values by role."""
     import torch
 
     from compiler.decoder.forward import run_layer, step_tensors
@@ -164,8 +173,10 @@ def _run(
         begin += ids.size
         with torch.no_grad():
             step = step_tensors(config, torch.from_numpy(ids)[None], torch.float32)
-            after = run_layer(config, config.layer_kinds[layer], {**step, **weights, "x": x}, recorder.kernels)
-        yield after[0].numpy()
+            t = {**step, **weights, "x": x}
+            after = run_layer(config, config.layer_kinds[layer], t, recorder.kernels)
+        caches = {"attn.k": t["cache_k"], "attn.v": t["cache_v"]}
+        yield after[0].numpy(), {role: cache.abs().amax((0, 1)).numpy() for role, cache in caches.items()}
 
 
 def _of_weights(config: ModelConfig, layer: int, weights: Mapping[str, Tensor]) -> dict[str, Values]:
@@ -181,12 +192,18 @@ def _of_weights(config: ModelConfig, layer: int, weights: Mapping[str, Tensor]) 
     return found
 
 
-def _of_activations(config: ModelConfig, layer: int, recorder: Recorder) -> dict[str, Values]:
+def _of_activations(config: ModelConfig, layer: int, recorder: Recorder, tokens: int) -> dict[str, Values]:
     found: dict[str, Values] = {}
     for name, role, rows in _roles(config, config.layer_kinds[layer]):
-        x, y = recorder.inputs[f"{name}.weight"], recorder.outputs[f"{name}.weight"][..., rows]
-        found[f"layers.{layer}.{role}.inputs"] = _shaped(config, role, "inputs", x.numpy())
-        found[f"layers.{layer}.{role}.outputs"] = _shaped(config, role, "outputs", y.numpy())
+        weight = f"{name}.weight"
+        seen = {
+            "inputs": recorder.inputs[weight],
+            "outputs": recorder.outputs[weight][..., rows],
+            "means": (recorder.sums[weight] / tokens).float(),
+            "squares": (recorder.squares[weight] / tokens).float(),
+        }
+        for what, values in seen.items():
+            found[f"layers.{layer}.{role}.{what}"] = _shaped(config, role, what, values.numpy())
     return found
 
 
@@ -207,7 +224,7 @@ def _shaped(config: ModelConfig, role: str, what: str, values: Values) -> Values
     """One dimension an axis."""
     sizes = axis_sizes(config)
     lead, out, inner = linear_axes(role)
-    axes = (*lead, *(inner if what in ("inputs", "columns") else out))
+    axes = (*lead, *(out if what in ("outputs", "rows") else inner))
     return np.ascontiguousarray(values).reshape([sizes[axis] for axis in axes])
 
 

@@ -24,17 +24,20 @@ from compiler.errors import NumericsError
 from compiler.stages.stored import RankFile, StoredModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from compiler.decoder.kernels import Kernels
-    from compiler.ir.config import Activation
+    from compiler.ir.config import Activation, ModelConfig
     from compiler.quant.schemes import Tolerance
     from compiler.stages.samples import Samples
 
 VERSION = 1
+BEYOND = 1e30
+"""In the place of what is infinite, where figures are written down."""
 SAMPLES, LENGTH = 8, 256
 
 
@@ -68,7 +71,19 @@ class Verdict:
         return self.perplexity / self.perplexity_float - 1
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "perplexity_increase": self.increase}
+        found = {**asdict(self), "perplexity_increase": self.increase}
+        found["parts"] = [{**asdict(part), "relative": min(part.relative, BEYOND)} for part in self.parts]
+        return {name: min(value, BEYOND) if isinstance(value, float) else value for name, value in found.items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Verdict:
+        known = {name: value for name, value in data.items() if name != "perplexity_increase"}
+        return cls(**{**known, "parts": tuple(PartError(**part) for part in data["parts"])})
+
+    @property
+    def worst(self) -> PartError | None:
+        """The part whose direction has changed most; None where parts were not measured."""
+        return min(self.parts, key=lambda part: part.cosine, default=None)
 
 
 def measure(
@@ -88,6 +103,56 @@ def measure(
     with torch.no_grad():
         files = [RankFile(path, rank, model.config) for rank, path in enumerate(ranks)]
         return _measure(model, files, _wide(kernels), samples, progress)
+
+
+def measure_logits(
+    model: StoredModel,
+    logits: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    samples: Samples,
+    progress: Callable[[int, int], None] | None = None,
+) -> Verdict:
+    """As `measure`, for files that only `logits` can read: token ids [tokens] to [tokens, vocab]. It has no parts."""
+    import torch
+
+    from compiler.decoder.kernels import PLAIN
+    from compiler.decoder.ranks import attn_sum, embed_sum, log_probabilities, mlp_sum
+
+    config, kernels, found = model.config, _wide(PLAIN), _Found()
+    with torch.no_grad():
+        table = model.embedding(_used(samples))
+        xs = [embed_sum(config, [table], _places(ids, samples)) for ids in samples.ids]
+        for layer, kind in enumerate(config.layer_kinds):
+            weights = [model.layer(layer)]
+            for i, x in enumerate(xs):
+                a = attn_sum(config, kind, weights, x, kernels)
+                xs[i] = x + a + mlp_sum(config, kind, weights, x if config.parallel_residual else x + a, kernels)
+            if progress is not None:
+                progress((layer + 1) * samples.tokens, config.layers * samples.tokens)
+        head = [model.head()]
+        for ids, x in zip(samples.ids, xs, strict=True):
+            q = torch.from_numpy(logits(ids)).float().log_softmax(-1)
+            found.add(ids, log_probabilities(config, head, x, kernels), q)
+    return found.verdict((), samples)
+
+
+def file_logits(
+    config: ModelConfig, ranks: Sequence[Path], kernels: Kernels, ids: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Logits [tokens, vocab] of the rank files themselves for `ids` [tokens], less a constant each; in float32."""
+    import torch
+
+    from compiler.decoder.ranks import attn_sum, embed_sum, log_probabilities, mlp_sum
+
+    files, kernels = [RankFile(path, rank, config) for rank, path in enumerate(ranks)], _wide(kernels)
+    with torch.no_grad():
+        used, places = np.unique(ids, return_inverse=True)
+        x = embed_sum(config, [file.embedding(used) for file in files], torch.from_numpy(places)[None])
+        for layer, kind in enumerate(config.layer_kinds):
+            weights = [file.layer(layer) for file in files]
+            a = attn_sum(config, kind, weights, x, kernels)
+            x = x + a + mlp_sum(config, kind, weights, x if config.parallel_residual else x + a, kernels)
+        found: NDArray[np.float32] = log_probabilities(config, [file.head() for file in files], x, kernels).numpy()
+    return found
 
 
 def judge(verdict: Verdict, tolerance: Tolerance) -> None:
@@ -164,13 +229,10 @@ def _measure(
     samples: Samples,
     progress: Callable[[int, int], None] | None,
 ) -> Verdict:
-    import torch
-
     from compiler.decoder.ranks import embed_sum
 
-    config, used = model.config, np.unique(np.concatenate(samples.ids))
-    # A token is named by its place among those in use: only their rows of the embeddings are here.
-    places = [torch.from_numpy(np.searchsorted(used, ids))[None] for ids in samples.ids]
+    config, used = model.config, _used(samples)
+    places = [_places(ids, samples) for ids in samples.ids]
     tables = [model.embedding(used)], [file.embedding(used) for file in files]
     xs, ys = ([embed_sum(config, table, one) for one in places] for table in tables)
     parts: list[PartError] = []
@@ -223,26 +285,50 @@ def _of_logits(
     xs: Sequence[Tensor],
     ys: Sequence[Tensor],
 ) -> Verdict:
-    import torch
-
     from compiler.decoder.ranks import log_probabilities
 
-    whole, ranks = [model.head()], [file.head() for file in files]
-    kl, agree, losses = 0.0, 0, np.zeros(2)
+    whole, ranks, found = [model.head()], [file.head() for file in files], _Found()
     for ids, x, y in zip(samples.ids, xs, ys, strict=True):
         p, q = (log_probabilities(model.config, side, z, kernels) for side, z in ((whole, x), (ranks, y)))
-        kl += float((p.exp() * (p - q)).sum(-1).double().sum())
-        agree += int((p.argmax(-1) == q.argmax(-1)).sum())
+        found.add(ids, p, q)
+    return found.verdict(parts, samples)
+
+
+class _Found:
+    """What next tokens are given, added up over samples."""
+
+    def __init__(self) -> None:
+        self._kl, self._agree, self._losses = 0.0, 0, np.zeros(2)
+
+    def add(self, ids: NDArray[np.int64], p: Tensor, q: Tensor) -> None:
+        """Log probabilities [tokens, vocab] of both sides for `ids` [tokens]."""
+        import torch
+
+        self._kl += float((p.exp() * (p - q)).sum(-1).double().sum())
+        self._agree += int((p.argmax(-1) == q.argmax(-1)).sum())
         following = torch.from_numpy(ids[1:, None])
-        losses -= [float(log[:-1].gather(1, following).double().sum()) for log in (p, q)]
-    predicted = samples.tokens - len(samples.ids)
-    before, after = (exp(min(loss / predicted, 700)) if isfinite(loss) else inf for loss in losses)
-    return Verdict(
-        parts=tuple(parts),
-        tokens=samples.tokens,
-        text=samples.text,
-        kl=max(kl / samples.tokens, 0.0) if isfinite(kl) else inf,
-        top1_agreement=agree / samples.tokens,
-        perplexity_float=before,
-        perplexity=after,
-    )
+        self._losses -= [float(log[:-1].gather(1, following).double().sum()) for log in (p, q)]
+
+    def verdict(self, parts: Sequence[PartError], samples: Samples) -> Verdict:
+        predicted = samples.tokens - len(samples.ids)
+        before, after = (exp(min(loss / predicted, 700)) if isfinite(loss) else inf for loss in self._losses)
+        return Verdict(
+            parts=tuple(parts),
+            tokens=samples.tokens,
+            text=samples.text,
+            kl=max(self._kl / samples.tokens, 0.0) if isfinite(self._kl) else inf,
+            top1_agreement=self._agree / samples.tokens,
+            perplexity_float=before,
+            perplexity=after,
+        )
+
+
+def _used(samples: Samples) -> NDArray[np.int64]:
+    return np.unique(np.concatenate(samples.ids))
+
+
+def _places(ids: NDArray[np.int64], samples: Samples) -> Tensor:
+    """A token is named by its place among those in use: only their rows of the embeddings are read. [1, tokens]"""
+    import torch
+
+    return torch.from_numpy(np.searchsorted(_used(samples), ids))[None]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from compiler.artifact.manifest import Device, Model
     from compiler.artifact.parts import Part
+    from compiler.artifact.quantisation import Quantisation
     from compiler.store.digest import DigestMemo
     from compiler.targets import Contents, Planned
 
@@ -46,6 +47,12 @@ def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
     return sorted(set(paths))
 
 
+def tokenizer_json(parts: Sequence[Part]) -> Path | None:
+    """The tokenizer.json among the parts, for those who read it before it is packed."""
+    found = next((part.content for part in parts if part.path == "tokenizer/tokenizer.json"), None)
+    return None if isinstance(found, bytes) else found
+
+
 def has_vocabulary(parts: Sequence[Part]) -> bool:
     return any(part.name in _VOCABULARIES for part in parts)
 
@@ -61,6 +68,7 @@ def draft_manifest(
     toolchain: Mapping[str, str],
     parts: Sequence[Part],
     stand_in: bool,
+    quantisation: Quantisation | None = None,
 ) -> Manifest:
     """The manifest of an artifact of these parts, before its numerics are known."""
     options = plan.options
@@ -79,6 +87,7 @@ def draft_manifest(
         files=tuple(File(**asdict(part.descriptor)) for part in sorted(parts, key=lambda part: part.path)),
         plan_digest=plan.digest,
         stand_in=stand_in,
+        quantisation=quantisation,
         **section,
     )
 

@@ -23,6 +23,10 @@ from compiler.ir.parallel import HeadLayout, head_layout
 from compiler.ir.recipe import Recipe
 from compiler.ir.roles import axis_sizes, model_tensors, shape_of
 from compiler.ir.rope import RopeScaling
+from compiler.quant.asked import NONE, Quant
+from compiler.quant.planned import planned
+from compiler.quant.scaling import Scaling
+from compiler.quant.schemes import check_scheme
 from compiler.targets import PLAIN, Need, Target, TargetOptions
 
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
@@ -40,12 +44,18 @@ class Ask:
     rope_scaling: RopeScaling | None = None
     variant: str | None = None
     options: TargetOptions = PLAIN
+    quant: Quant = NONE
     max_memory: int = 1 << 30
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be built. `digest` covers everything that decides the bytes of the rank files and `files`."""
+    """What will be built. `digest` covers everything that decides the bytes of the rank files and `files`.
+
+    `options` name the quantisation as the toolchain does, `quant` has the flags that it runs; `scaling` None: there is
+    none. `ranks` of a quantised model read tensors that the checkpoint
+    lacks (`quant/planned.py`): of what calibration and scales will make.
+    """
 
     recipe: str
     target: str
@@ -54,6 +64,8 @@ class Plan:
     dtype: str
     limits: Limits
     options: TargetOptions
+    quant: Quant
+    scaling: Scaling | None
     account: Account
     layouts: tuple[Layout, ...]
     ranks: tuple[RankPlan, ...]
@@ -73,6 +85,7 @@ class Plan:
             "config": self.config.to_json(),
             "tp": self.tp,
             "dtype": self.dtype,
+            "quantisation": self.quant.decides if self.quant.asked else None,
             "limits": {
                 "max_positions": self.limits.max_positions,
                 "max_batch": self.limits.max_batch,
@@ -90,7 +103,7 @@ class Plan:
                 for rank in self.ranks
             ],
             "tensors": [
-                {"name": name, "shape": list(tensor.shape), "dtype": tensor.dtype}
+                {"name": name, "shape": list(tensor.stored_shape), "dtype": tensor.dtype}
                 for name, tensor in self.ranks[0].tensors
             ],
             "kv_cache_bytes_per_token_and_rank": self.kv_bytes_per_token,
@@ -129,14 +142,21 @@ def make_plan(
             hint="" if ask.dtype else "The checkpoint is in this dtype: name the one that the artifact shall have.",
         )
     limits = limits_for(config, ask.max_positions, ask.max_batch)
-    target.check(config, ask.tp, ask.options, limits)
+    quant, options, scaling = ask.quant, ask.options, None
+    if quant.asked:
+        quant, options = target.quantised(config, quant, options)
+        scaling = target.scaling(config, quant, options)
+        check_scheme(scaling.scheme, config, ask.tp)
+    target.check(config, ask.tp, options, limits)
     filled = account(recipe, config, headers)
-    layouts = tuple(target.layouts(config, ask.tp, ask.options))
-    ranks = tuple(target.rank_plans(config, ask.tp, filled.tensors, DTYPES[dtype], ask.options))
+    tensors = {**filled.tensors, **planned(config, filled.tensors, scaling)}
+    layouts = tuple(target.layouts(config, ask.tp, options))
+    ranks = tuple(target.rank_plans(config, ask.tp, tensors, DTYPES[dtype], options))
     heads = head_layout(config.heads, config.kv_heads, ask.tp)
-    kv_bytes = 2 * -(-config.layers // ask.options.pp) * heads.kv_heads * config.head_dim * ITEMSIZE[DTYPES[dtype]]
+    cache_item = 1 if quant.cache else ITEMSIZE[DTYPES[dtype]]
+    kv_bytes = 2 * -(-config.layers // options.pp) * heads.kv_heads * config.head_dim * cache_item
     source_bytes = sum(_nbytes(h) for h in headers.values())
-    files = target.files(config, ask.tp, dtype, ask.options)
+    files = target.files(config, ask.tp, dtype, options)
     largest = max(rank.nbytes for rank in ranks)
     cache = kv_bytes * limits.max_positions * limits.max_batch
     return Plan(
@@ -146,7 +166,9 @@ def make_plan(
         tp=ask.tp,
         dtype=dtype,
         limits=limits,
-        options=ask.options,
+        options=options,
+        quant=quant,
+        scaling=scaling,
         account=filled,
         layouts=layouts,
         ranks=ranks,
@@ -161,11 +183,21 @@ def make_plan(
                 "one streaming pass; memory is a ceiling",
             ),
             Need("reference", _reference_bytes(config), 0, "one layer in float32; the whole model where that fits"),
-            *target.needs(config, ask.tp, ask.options),
+            *target.needs(config, ask.tp, options),
             Need("run", largest + cache, 0, "one rank: weights (mapped) and KV cache at the limits"),
         ),
         files=files,
-        digest=_digest(recipe_name, target.name, config, ask.tp, dtype, filled.uses, layouts, sorted(files.items())),
+        digest=_digest(
+            recipe_name,
+            target.name,
+            config,
+            ask.tp,
+            dtype,
+            filled.uses,
+            layouts,
+            sorted(files.items()),
+            sorted(quant.decides.items()),
+        ),
     )
 
 

@@ -92,6 +92,17 @@ def read_samples(
     return samples
 
 
+def text_digest(file: Path | None) -> Digest:
+    """Of the bytes that `read_samples` reads. Raises CalibrationError."""
+    return digest_bytes(_bytes(file) if file else _own(CALIBRATION))
+
+
+def random_samples(vocab: int, count: int, length: int) -> Samples:
+    """The same token ids every time: for models without a tokenizer."""
+    ids = np.random.default_rng(0).integers(0, vocab, (count, length), np.int64)
+    return Samples(tuple(ids), "random token ids", digest_bytes(ids.tobytes()))
+
+
 def _lines(name: str, data: bytes, tokenizer: Path | None) -> Iterator[tuple[str, Ids]]:
     opened: Tokenizer | None = None
     for number, line in enumerate(data.splitlines(), 1):

@@ -1,57 +1,57 @@
-"""From maxima to scales: what rows and columns are multiplied by on their way to integers, before any is converted.
+"""From maxima to scales: what rows and columns are multiplied by on their way to few bits, before any is converted.
 
-The result is a small safetensors file of canonical tensors (`layers.3.attn.q.scale`, ...), which depends on the scheme
-and alpha but not on tp or target, and stands beside those of the checkpoint when the ranks are planned:
+The result is a safetensors file of canonical tensors (`layers.3.attn.q.scale`, ...), which depends on the scheme, on
+alpha and on what the target's kernels want (`quant/scaling.py`), but not on tp, and stands beside those of the
+checkpoint when the ranks are planned:
 
-    {role}.columns   [experts, in]     s of smoothing; absent where there is none
-    {role}.steps     [experts, out]    integers a unit of W * columns
-    {role}.scale     [experts, out]    what an integer is worth in the smoothed layer
-    weight, bias                       of norms, biases and routers that smoothing changes
+    {role}.columns          [experts, in]     s of smoothing; absent where there is none
+    {role}.prequant         [experts, in]     1 / columns, where kernels multiply their inputs
+    {role}.{other parts}                      `quant/parts.py`
+    attn.k.cache_scale                        of keys and values, where the cache is quantised
+    weight, bias                              of norms, biases and routers that smoothing changes
 
-A row that smoothing divides keeps its integers: only its scale is divided. Rows must be seen whole before one of them
-is rounded, and a rank of a row-parallel layer has parts of rows only: so the weights are read once here, under the
-ceiling of memory, and a second time when they are converted.
+Rows must be seen whole before one of them is rounded, and a rank of a row-parallel layer has parts of rows only: so the
+weights are read once here, under the ceiling of memory, and a second time when they are converted.
 """
 
 from __future__ import annotations
 
-from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compiler.errors import CheckpointError, MemoryCeilingError
-from compiler.ir.layout import join_rows
-from compiler.ir.lazy import ITEMSIZE, whole
-from compiler.ir.ops import run
+from compiler.ir.lazy import whole
 from compiler.ir.roles import TensorId, axis_sizes, linear_axes
-from compiler.quant import int8
-from compiler.quant.groups import Factors, Maxima, apply, folded, groups, layer_factors, layer_scales, quantised_roles
+from compiler.quant import awq, int4
+from compiler.quant.groups import Factors, apply, quantised_roles
+from compiler.quant.parts import activation_parts, cache_scale, inverse, one_scale, rounded_up, weight_parts
+from compiler.quant.planned import PREFIX
+from compiler.stages.matrices import Matrices
+from compiler.stages.search import SEARCHES, Seen, flat, whole_columns
 from compiler.store import spill
-from compiler.store.cast import cast_bits
 from compiler.store.checkpoint import Checkpoint, SourceTensor
-from compiler.store.gather import Cut, Gather
 from compiler.store.header import read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from compiler.ir.config import LayerKind, ModelConfig
+    from compiler.ir.config import ModelConfig
     from compiler.ir.lazy import Lazy
-    from compiler.quant.schemes import Scheme
-    from compiler.store.gather import Block
+    from compiler.quant.scaling import Scaling
+    from compiler.quant.schemes import Scheme, Search
+    from compiler.stages.matrices import Reader
 
     Values = NDArray[np.float32]
 
-VERSION = 1
+VERSION = 2
 RESULT = "scales.safetensors"
-BLOCK = 4 << 20
-_PREFIX = "scales/"
-_BUFFERS = 10
-"""Blocks of memory that one of bfloat16 takes: its bits, the window, and as float32 values, product, magnitude."""
+_BUFFERS: Mapping[Search, int] = {"": 10, "smooth": 10, "awq": 24}
+"""Blocks of memory that one of bfloat16 takes: its bits, the window, and as float32 values, product, magnitude; while
+searching also what it is rounded to, what that is worth, how far off it is.
+"""
 
 
 def make_scales(
@@ -60,65 +60,82 @@ def make_scales(
     checkpoint: Checkpoint,
     out: Path,
     *,
-    scheme: Scheme,
+    scaling: Scaling,
     alpha: float = 0.5,
     maxima: Mapping[str, Values] | None = None,
     max_memory: int = 1 << 30,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write RESULT into the folder `out`, for a `scheme` with int8 weights.
+    """Write RESULT, the tensors of `quant/planned.py`, into the folder `out`.
 
-    `tensors`: the canonical tensors in `checkpoint`. `maxima`: what `calibrate` found, where the scheme smooths.
-    `progress(bytes of weights read, in all)`.
+    `tensors`: the canonical tensors in `checkpoint`. `maxima`: what `calibrate` found, where the scheme or the cache
+    needs it. `progress(bytes of weights read, in all)`. Beside `max_memory`, the scales of one layer are in memory.
     Raises MemoryCeilingError, CheckpointError (NaN or infinite weights), UsageError (alpha), DiskFullError.
     """
-    wanted = {
-        TensorId(role, "weight", layer): _matrix(config, TensorId(role, "weight", layer), tensors)
+    scheme = scaling.scheme
+    wanted = [
+        TensorId(role, "weight", layer)
         for layer, kind in enumerate(config.layer_kinds)
-        for role in quantised_roles(config, kind)
-    }
-    block = min(BLOCK, max_memory // _BUFFERS)
-    widest = max(ITEMSIZE[m.source_dtype] * m.shape[-1] for m in wanted.values())
-    if widest > block:
-        raise MemoryCeilingError(
-            f"one row takes {widest:,} bytes, and {_BUFFERS} of them more than the ceiling of {max_memory:,} bytes",
-            hint=f"pass `--max-memory` of at least {_BUFFERS * widest}",
-        )
-    sizes = axis_sizes(config)
-    total, done = sum(prod(m.shape) * ITEMSIZE[m.source_dtype] for m in wanted.values()), 0
-    found: dict[str, Values] = {}
-    with checkpoint.opened() as files:
-        gather = Gather(checkpoint.tensors, files, block)
+        for role in scaling.roles(config, kind)
+    ]
+    matrices = Matrices(config, tensors, wanted, max_memory, _BUFFERS[scheme.search])
+    total, done = sum(map(matrices.nbytes, wanted)), 0
+    with checkpoint.opened() as files, spill.tensors(out / RESULT) as add:
+        reader = matrices.opened(checkpoint, files)
         for layer, kind in enumerate(config.layer_kinds):
-            factors = _factors(config, kind, layer, maxima, alpha) if scheme.search == "smooth" else {}
-            for role in quantised_roles(config, kind):
-                tensor = TensorId(role, "weight", layer)
-                lead, rows, inner = linear_axes(role)
-                factor = factors.get(role, Factors())
-                columns = None
-                if factor.columns is not None:
-                    columns = np.broadcast_to(factor.columns, [sizes[axis] for axis in (*lead, *inner)])
-                    found[str(TensorId(role, "columns", layer))] = np.ascontiguousarray(columns)
-                largest = _row_maxima(gather, wanted[tensor], columns, block).reshape(
-                    [sizes[axis] for axis in (*lead, *rows)]
-                )
-                if not np.isfinite(largest).all():
-                    sources = sorted({piece.source for piece in tensors[tensor].pieces})
-                    raise CheckpointError(
-                        f"NaN or infinite values in {', '.join(sources)} of the checkpoint",
-                        hint="download it again; if its digests are right, it is damaged at its source",
-                    )
-                divisor = np.float32(1) if factor.divisor is None else factor.divisor
-                if scheme.weight_scales == "tensor":
-                    # The largest of the divided rows, in terms of each undivided one.
-                    largest = np.full(largest.shape, (largest / divisor).max(), np.float32) * divisor
-                found[str(TensorId(role, "steps", layer))] = int8.steps(largest)
-                found[str(TensorId(role, "scale", layer))] = int8.scales(largest) / divisor
-                done += prod(wanted[tensor].shape) * ITEMSIZE[wanted[tensor].source_dtype]
+            seen = Seen(config, layer, maxima or {})
+            factors = SEARCHES[scheme.search](seen, kind, scaling, alpha, reader)
+            columns = {role: s for role, of in factors.items() if (s := whole_columns(config, role, of)) is not None}
+            if scaling.divides == "inputs":
+                # Kernels see 1 / s in the files' dtype: s is what that stands for.
+                columns = {role: inverse(rounded_up(inverse(s))) for role, s in columns.items()}
+            largest = {}
+            for tensor in [t for t in wanted if t.layer == layer]:
+                shape = matrices.shape(tensor)
+                largest[tensor.role] = _largest(reader, scheme, seen, tensor, shape, columns.get(tensor.role))
+                done += matrices.nbytes(tensor)
                 if progress is not None:
                     progress(done, total)
-            found |= _changed(config, layer, factors, tensors, gather, block)
-    _save(found, out / RESULT)
+            for tensor, values in _of_layer(seen, scaling, factors, columns, largest):
+                add(str(tensor), values)
+            for name, values in _changed(config, layer, factors, tensors, reader).items():
+                add(name, values)
+
+
+def _of_layer(
+    seen: Seen,
+    scaling: Scaling,
+    factors: Mapping[str, Factors],
+    columns: Mapping[str, Values],
+    largest: Mapping[str, Values],
+) -> Iterator[tuple[TensorId, Values]]:
+    """All parts of the quantised layers."""
+    scheme = scaling.scheme
+    divisors = {role: of.divisor for role, of in factors.items() if of.divisor is not None}
+    static = scheme.activations != "float" and scheme.activation_scales == "tensor"
+    for role, rows in largest.items():
+        lead, _, inner = linear_axes(role)
+        together = scaling.with_role(role, tuple(largest))
+        if scheme.weight_scales == "tensor":
+            sharing = together if scaling.one_scale else (role,)
+            rows = one_scale({one: largest[one] for one in sharing}, divisors, len(lead))[role]
+        parts = weight_parts(scheme, rows, divisors.get(role), len(lead))
+        reads = gives = 0.0
+        if static:
+            reads = max(float((seen(one, "inputs") / columns.get(one, np.float32(1))).max()) for one in together)
+            gives = max(float((seen(one, "outputs") / divisors.get(one, np.float32(1))).max()) for one in together)
+        parts |= activation_parts(scheme, reads, gives, parts, len(lead))
+        if role in columns:
+            parts["columns"] = columns[role]
+        if scaling.divides == "inputs":
+            sizes = axis_sizes(seen.config)
+            ones = np.ones([sizes[axis] for axis in (*lead, *inner)], np.float32)
+            parts["prequant"] = inverse(columns.get(role, ones))
+        for part, values in parts.items():
+            yield TensorId(role, part, seen.layer), values
+    if scaling.cache:
+        kept = [seen(role, "cached") for role in ("attn.k", "attn.v")]
+        yield TensorId("attn.k", "cache_scale", seen.layer), cache_scale(scaling.cache, kept)
 
 
 def beside(
@@ -127,7 +144,7 @@ def beside(
     """The canonical tensors and the checkpoint, with those of `file` (RESULT) among them or in their place."""
     merged, sources = dict(tensors), dict(checkpoint.tensors)
     for name, entry in read_header(file).items():
-        source = f"{_PREFIX}{name}"
+        source = f"{PREFIX}{name}"
         _, layer, rest = name.split(".", 2)
         role, part = rest.rsplit(".", 1)
         sources[source] = SourceTensor(source, entry.dtype, entry.shape, file, entry.offset, entry.nbytes)
@@ -135,36 +152,31 @@ def beside(
     return merged, Checkpoint(checkpoint.folder, checkpoint.config, sources)
 
 
-def _factors(
-    config: ModelConfig, kind: LayerKind, layer: int, maxima: Mapping[str, Values] | None, alpha: float
-) -> dict[str, Factors]:
-    """Of smoothing, as far as it costs nothing later: where nothing in front can be divided, nothing is smoothed."""
-    assert maxima is not None, "a scheme that smooths needs maxima"
-    own = {
-        role: Maxima(maxima[f"layers.{layer}.{role}.inputs"], maxima[f"layers.{layer}.{role}.columns"])
-        for role in quantised_roles(config, kind)
-    }
-    found = folded(groups(config, kind))
-    return layer_factors(config, found, layer_scales(config, found, own, alpha))[0]
-
-
-def _matrix(config: ModelConfig, tensor: TensorId, tensors: Mapping[TensorId, Lazy]) -> Lazy:
-    """A weight as [experts, out, in]."""
-    return run(join_rows((tensor,), axis_sizes(config)), [tensors[tensor]])[0]
-
-
-def _row_maxima(gather: Gather, matrix: Lazy, columns: Values | None, limit: int) -> Values:
-    """Largest |W * columns| of every row: [experts, out]."""
-    largest = np.empty(matrix.shape[:-1], np.float32)
-    flat = None if columns is None else columns.reshape(*matrix.shape[:-2], matrix.shape[-1])
-    cut = Cut(matrix, limit)
-    for block in cut.blocks():
-        values = _float32(gather, cut, block)
-        *lead, rows, _ = (slice(b, b + n) for b, n in zip(block.begin, block.shape, strict=True))
-        if flat is not None:
-            values = values * flat[tuple(lead)][..., None, :]
-        largest[(*lead, rows)] = np.abs(values).max(-1)
-    return largest
+def _largest(
+    reader: Reader, scheme: Scheme, seen: Seen, tensor: TensorId, shape: Sequence[int], columns: Values | None
+) -> Values:
+    """Largest |W * columns| of every row, [experts ..., out ...], or of every group, [experts ..., out ..., groups], as
+    far as a clip leaves it. `shape`: of the matrix.
+    """
+    lead, rows, _ = linear_axes(tensor.role)
+    groups = shape[-1] // int4.GROUP if scheme.weight_scales == "group" else 1
+    largest = np.empty((*shape[:-1], groups), np.float32)
+    of = None if columns is None else flat(columns, len(lead))
+    squares = None
+    if scheme.search == "awq" and tensor.role not in awq.NOT_CLIPPED:
+        squares = flat(seen(tensor.role, "squares"), len(lead))
+        squares = squares if of is None else np.asarray(squares / np.square(of), np.float32)
+    for place, values in reader.blocks(tensor):
+        *experts, _, _ = place
+        if of is not None:
+            values = values * of[tuple(experts)][..., None, :]
+        if squares is None:
+            largest[place[:-1]] = int4.group_maxima(values, shape[-1] // groups)
+        else:
+            largest[place[:-1]] = awq.clip(values, squares[tuple(experts)])
+    sizes = axis_sizes(seen.config)
+    axes = [sizes[axis] for axis in (*lead, *rows)]
+    return largest.reshape([*axes, groups] if scheme.weight_scales == "group" else axes)
 
 
 def _changed(
@@ -172,8 +184,7 @@ def _changed(
     layer: int,
     factors: Mapping[str, Factors],
     tensors: Mapping[TensorId, Lazy],
-    gather: Gather,
-    limit: int,
+    reader: Reader,
 ) -> dict[str, Values]:
     """The small tensors of a layer that smoothing changes, as they are afterwards."""
     quantised = set(quantised_roles(config, config.layer_kinds[layer]))
@@ -181,28 +192,8 @@ def _changed(
     for role, factor in factors.items():
         for part in ("weight", "bias"):
             tensor = TensorId(role, part, layer)
+            # Biases that nothing divides too: those that are joined are of one dtype.
             if tensor not in tensors or (part == "weight" and role in quantised):
                 continue
-            lazy = tensors[tensor]
-            values, cut = np.empty(lazy.shape, np.float32), Cut(lazy, limit)
-            for block in cut.blocks():
-                place = tuple(slice(b, b + n) for b, n in zip(block.begin, block.shape, strict=True))
-                values[place] = _float32(gather, cut, block)
-            found[str(tensor)] = apply(config, role, part, values, factor)
+            found[str(tensor)] = apply(config, role, part, reader.whole(tensors[tensor]), factor)
     return found
-
-
-def _float32(gather: Gather, cut: Cut, block: Block) -> Values:
-    dtype = cut.tensor.source_dtype
-    bits = np.empty(block.shape, f"u{ITEMSIZE[dtype]}")
-    gather.fill(cut, block, bits)
-    out = np.empty(bits.size, np.uint32)
-    cast_bits(bits.reshape(-1), dtype, out, "F32")
-    return out.view(np.float32).reshape(block.shape)
-
-
-def _save(found: Mapping[str, Values], path: Path) -> None:
-    from safetensors.numpy import save
-
-    with spill.written(path) as append:
-        append(save({name: np.ascontiguousarray(values, np.float32) for name, values in found.items()}))

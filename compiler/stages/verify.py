@@ -18,8 +18,10 @@ from compiler.errors import ArtifactError
 from compiler.ir.config import ModelConfig
 from compiler.ir.lazy import whole
 from compiler.ir.roles import axis_sizes, model_tensors, shape_of
-from compiler.stages.numerics import THRESHOLDS, compare, judge
+from compiler.quant.planned import planned
+from compiler.stages.numerics import compare, judge, thresholds
 from compiler.stages.plan import DTYPES
+from compiler.stages.quantised import quant_of
 from compiler.stages.reference import REFERENCE, read_reference
 from compiler.store.digest import sha256_file
 from compiler.store.header import HeaderError, read_header
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from compiler.artifact.manifest import Manifest
+    from compiler.stages.numerics import Thresholds
     from compiler.store.digest import Digest
     from compiler.targets import Target
 
@@ -78,7 +81,8 @@ def verify(
     runs = logits or logits_of(manifest, max_memory)
     if manifest.stand_in or runs is None:
         return manifest
-    who = manifest.numerics.reference if manifest.numerics else "its source"
+    stored = expected is None or manifest.quantisation is None
+    who = manifest.numerics.reference if manifest.numerics and stored else "its source"
     measured = measure(manifest, folder, who, runs, expected)
     return manifest.model_copy(update={"numerics": measured})
 
@@ -108,26 +112,40 @@ def measure(
     Raises NumericsError where a figure is beyond its threshold.
     """
     ids, stored = read_reference(folder / REFERENCE)
-    return numerics(stored if expected is None else expected, logits(folder, ids), manifest.dtype, reference)
+    found, bounds = logits(folder, ids), bounds_of(manifest) if expected is None else source_bounds(manifest)
+    return numerics(stored if expected is None else expected, found, bounds, reference)
 
 
 def numerics(
-    expected: NDArray[np.float32], found: NDArray[np.float32], dtype: str, reference: str, file: str | None = REFERENCE
+    expected: NDArray[np.float32],
+    found: NDArray[np.float32],
+    bounds: Thresholds,
+    reference: str,
+    file: str | None = REFERENCE,
 ) -> Numerics:
     """Figures of the logits `found` [tokens, vocab]. Raises NumericsError where one is beyond its threshold."""
     figures = compare(expected, found)
-    judge(figures, dtype)
+    judge(figures, bounds)
     return Numerics(
         reference=reference,
         reference_file=file,
         tokens=len(expected),
-        thresholds=thresholds(dtype),
+        thresholds=asdict(bounds),
         **asdict(figures),
     )
 
 
-def thresholds(dtype: str) -> dict[str, float]:
-    return asdict(THRESHOLDS[dtype])
+def bounds_of(manifest: Manifest) -> Thresholds:
+    """What its logits may be off from its reference. That of segments is what their own rank files say, quantised or
+    not; that of what a judge reads is the source, from which quantisation has moved it.
+    """
+    return source_bounds(manifest) if manifest.segments is None else thresholds(manifest.dtype)
+
+
+def source_bounds(manifest: Manifest) -> Thresholds:
+    """What its logits may be off from those of the source."""
+    found = manifest.quantisation
+    return thresholds(manifest.dtype, found.gate.bounds if found else None)
 
 
 def run_logits(artifact: Path, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -168,7 +186,9 @@ def _rank_problems(manifest: Manifest, target: Target, folder: Path) -> list[str
     sizes = axis_sizes(config)
     dtype = DTYPES[manifest.dtype]
     sources = {t: whole(str(t), shape_of(t, sizes), dtype) for t in model_tensors(config)}
-    plans = target.rank_plans(config, manifest.parallel.tp, sources, dtype, target.options_of(manifest))
+    quant, options = quant_of(manifest.quantisation), target.options_of(manifest)
+    sources |= planned(config, sources, target.scaling(config, quant, options) if quant.asked else None)
+    plans = target.rank_plans(config, manifest.parallel.tp, sources, dtype, options)
     problems = []
     for plan in plans:
         try:
@@ -177,7 +197,7 @@ def _rank_problems(manifest: Manifest, target: Target, folder: Path) -> list[str
             problems += [f"{plan.file}: {problem}" for problem in error.problems]
             continue
         found = {name: (entry.dtype, entry.shape) for name, entry in entries.items()}
-        expected = {name: (tensor.dtype, tensor.shape) for name, tensor in plan.tensors}
+        expected = {name: (tensor.dtype, tensor.stored_shape) for name, tensor in plan.tensors}
         for name in sorted(expected.keys() | found.keys()):
             if found.get(name) != expected.get(name):
                 wanted, there = _shown(expected.get(name)), _shown(found.get(name))

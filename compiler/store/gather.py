@@ -47,8 +47,8 @@ class Cut:
     """How one `Lazy` is cut into blocks of at most `limit` bytes (source dtype), in file order.
 
     Axes before `axis` are cut to single indices, `axis` to ranges of `rows`, axes behind it are whole. A row
-    of the last axis is never cut, so `limit` must hold one. Where a piece needs a window, `rows` is small
-    enough for the window of a block not to exceed `limit` either.
+    of the last axis is never cut, so `limit` must hold one; nor are rows that are packed together. Where a piece needs
+    a window, `rows` is small enough for the window of a block not to exceed `limit` either.
     """
 
     def __init__(self, tensor: Lazy, limit: int) -> None:
@@ -62,7 +62,8 @@ class Cut:
             stride = piece.strides[self.axis] if tensor.shape else 0
             if stride == max(piece.strides, default=0) and itemsize * _run(piece.shape, piece.strides) < RUN:
                 rows = min(rows, limit // max(stride * itemsize, 1))
-        self.rows = max(rows, 1)
+        together = tensor.packing.rows if tensor.packing and self.axis == len(tensor.shape) - 2 else 1
+        self.rows = max(rows // together, 1) * together
         self.pieces = sorted(tensor.pieces, key=lambda p: p.at[self.axis] if p.at else 0)
         self._begins = [p.at[self.axis] if p.at else 0 for p in self.pieces]
         ends = (p.at[self.axis] + p.shape[self.axis] if p.at else 1 for p in self.pieces)

@@ -16,12 +16,15 @@ import numpy as np
 
 from compiler.errors import CheckpointError, DiskFullError
 from compiler.store.disk import sync_folder
+from compiler.store.writer import encode_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from compiler.store.writer import Planned
 
 
 @contextmanager
@@ -48,6 +51,30 @@ def written(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _full(path.parent, 0) from error
         raise
+
+
+@contextmanager
+def tensors(path: Path) -> Iterator[Callable[[str, NDArray[np.float32]], None]]:
+    """A function that appends a float32 tensor to the safetensors file `path`, of which no more than that tensor is in
+    memory. Raises DiskFullError.
+    """
+    planned: list[Planned] = []
+    data = path.with_name(f"{path.name}.data")
+    try:
+        with written(data) as append:
+
+            def add(name: str, values: NDArray[np.float32]) -> None:
+                planned.append((name, "F32", values.shape))
+                append(np.ascontiguousarray(values, np.float32).data)
+
+            yield add
+        # The header stands in front, and is known last.
+        with written(path) as append, data.open("rb") as file:
+            append(encode_header(planned))
+            while block := file.read(1 << 20):
+                append(block)
+    finally:
+        data.unlink(missing_ok=True)
 
 
 def rows(path: Path, first: int, count: int, width: int) -> NDArray[np.float32]:

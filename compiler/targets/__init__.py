@@ -2,8 +2,9 @@
 
 The folder's `__init__` defines the functions of `Target`. Deleting the folder deletes the target.
 
-    plan                 check, layouts, rank_plans, files, needs
+    plan                 quantised, scaling, check, layouts, rank_plans, files, needs
     convert              the rank files of the plan, and `files` beside them
+    gate                 of quantised files: what they compute by `kernels`, or by `logits`
     judge                where the target has `logits`: those of these files, before any toolchain has seen them
     compile              `specs`, each by the `Toolchain` of build.py, each cached
     package              `contents`: which file goes where, and the section of the manifest
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from compiler.artifact.manifest import Device, Manifest
     from compiler.artifact.parts import Part
     from compiler.artifact.sections import Engines, Segments
+    from compiler.decoder.kernels import Kernels
+    from compiler.quant.asked import Quant
+    from compiler.quant.scaling import Scaling
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class TargetOptions:
     `version`: of the toolchain, `image`: of the serving container ("" = the target's default). `pp`: pipeline stages,
     each of tp ranks. `moe_ep`: to how many groups of the tp ranks the experts are dealt. `parallel_embedding`: the
     embedding is split over the vocabulary. `quant_algo`, `kv_cache_quant_algo`: by the toolchain's own names ("" =
-    none). `max_input_len`: tokens of a prompt; `max_num_tokens`: of all rows in one step (None = the target's default).
+    none), as `Target.quantised` gives them. `max_input_len`: tokens of a prompt; `max_num_tokens`: of all rows in one
+    step (None = the target's default).
     """
 
     version: str = ""
@@ -97,6 +102,13 @@ class Planned(Protocol):
     def options(self) -> TargetOptions: ...
     @property
     def digest(self) -> str: ...
+
+
+class PlannedRanks(Planned, Protocol):
+    """The same, with the rank files."""
+
+    @property
+    def ranks(self) -> Sequence[RankPlan]: ...
 
 
 class Spec(Protocol):
@@ -194,13 +206,25 @@ class Elsewhere(Protocol):
 
 class Target(Protocol):
     """What the stages ask of a toolchain's folder. `stages`: what `--until` takes, in order. `logits` None: only what
-    is compiled can be run. `elsewhere` None: what is begun here is finished here.
+    is compiled can be run. `kernels`: how the decoder computes its rank files, in plain torch; None: they have other
+    names, and `logits` is asked. `elsewhere` None: what is begun here is finished here.
     """
 
     name: str
     stages: tuple[str, ...]
     logits: Judge | None
+    kernels: Callable[[TargetOptions], Kernels] | None
     elsewhere: Elsewhere | None
+
+    def quantised(self, config: ModelConfig, quant: Quant, options: TargetOptions) -> tuple[Quant, TargetOptions]:
+        """`quant` (which asks for something) with the flags that the toolchain runs, and `options` with it by the
+        toolchain's own names.
+
+        Raises RefusedError for what the toolchain does not run, naming what it does.
+        """
+
+    def scaling(self, config: ModelConfig, quant: Quant, options: TargetOptions) -> Scaling:
+        """What its kernels want of scales, for what `quantised` gave."""
 
     def check(
         self, config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN, limits: Limits | None = None
@@ -218,7 +242,7 @@ class Target(Protocol):
         dtype: str,
         options: TargetOptions = PLAIN,
     ) -> Sequence[RankPlan]:
-        """The files of the ranks, tp x pp of them."""
+        """The files of the ranks, tp x pp of them. Of a quantised model, `tensors` has what `quant/planned.py` adds."""
 
     def files(self, config: ModelConfig, tp: int, dtype: str, options: TargetOptions = PLAIN) -> Mapping[str, bytes]:
         """Small files that the toolchain wants beside those of the ranks; `dtype` by torch's name."""
@@ -235,7 +259,7 @@ class Target(Protocol):
     def command(self, plan: Planned) -> Sequence[str]:
         """The command line that compiles, run in the artifact's folder; () where there is none."""
 
-    def specs(self, plan: Planned, source: str) -> Sequence[Spec]:
+    def specs(self, plan: PlannedRanks, source: str) -> Sequence[Spec]:
         """What is to be compiled. `source`: digest of the model's source, for what depends on its weights."""
 
     def contents(self, plan: Planned, made: Made) -> Contents:

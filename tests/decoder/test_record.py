@@ -23,6 +23,8 @@ def test_maxima_are_those_of_all_calls() -> None:
         torch.testing.assert_close(y, F.linear(x, weight.float(), bias))
     flat = torch.cat([x.flatten(0, 1) for x in calls])
     assert torch.equal(recorder.inputs["w.weight"], flat.abs().amax(0))
+    torch.testing.assert_close(recorder.sums["w.weight"].float(), flat.abs().sum(0))
+    torch.testing.assert_close(recorder.squares["w.weight"].float(), flat.square().sum(0))
     torch.testing.assert_close(recorder.outputs["w.weight"], F.linear(flat, weight.float(), bias).abs().amax(0))
 
 
@@ -37,6 +39,10 @@ def test_an_expert_sees_the_tokens_that_chose_it() -> None:
     found = recorder.inputs["down.weight"]
     torch.testing.assert_close(found[[0, 2]], torch.stack([inner[0].abs().amax(0), inner[2].abs().amax(0)]))
     assert not found[1].any()
+    torch.testing.assert_close(
+        recorder.sums["down.weight"].float(),
+        torch.stack([inner[0].abs().sum(0), torch.zeros(5), inner[2].abs().sum(0)]),
+    )
     assert recorder.outputs["gate_up.weight"].shape == (3, 10)
 
 

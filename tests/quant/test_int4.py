@@ -30,7 +30,7 @@ def test_the_even_column_is_the_lower_half() -> None:
 
 
 def test_an_odd_axis_cannot_be_packed() -> None:
-    with pytest.raises(ValueError, match="is odd"):
+    with pytest.raises(ValueError, match="into runs of 2"):
         int4.pack(np.zeros((2, 3), np.int8))
 
 

@@ -89,8 +89,17 @@ def test_every_linear_layer_has_its_maxima(case: str, tiny_checkpoint: Folders, 
             assert found[f"{name}.outputs"].shape == found[f"{name}.rows"].shape
             assert np.isfinite(found[f"{name}.outputs"]).all()
             assert found[f"{name}.inputs"].max() > 0
-            expected |= {f"{name}.{what}" for what in ("inputs", "outputs", "rows", "columns")}
+            means, squares = found[f"{name}.means"], found[f"{name}.squares"]
+            assert means.shape == squares.shape == found[f"{name}.inputs"].shape
+            # Over one text: mean x^2 is at least the square of mean |x|, at most the largest |x| times it.
+            assert (squares >= np.square(means) * 0.999).all()
+            assert (squares <= found[f"{name}.inputs"] * means * 1.001).all()
+            expected |= {f"{name}.{what}" for what in ("inputs", "outputs", "means", "squares", "rows", "columns")}
             maxima[role] = Maxima(found[f"{name}.inputs"], found[f"{name}.columns"])
+        expected |= {f"layers.{layer}.{role}.cached" for role in ("attn.k", "attn.v")}
+        largest = found[f"layers.{layer}.attn.v.cached"]
+        np.testing.assert_array_equal(largest, found[f"layers.{layer}.attn.v.outputs"])
+        assert found[f"layers.{layer}.attn.k.cached"].shape == largest.shape
         assert all(
             np.isfinite(s).all() for s in layer_scales(model.config, groups(model.config, kind), maxima, 0.5).values()
         )

@@ -14,6 +14,7 @@ from compiler.decoder.forward import forward
 from compiler.decoder.kernels import Kernels
 from compiler.decoder.quantised import experts, per_token
 from compiler.errors import NumericsError
+from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import SCHEMES, Tolerance
 from compiler.stages.gate import Verdict, judge, measure
 from compiler.stages.samples import HELD_OUT, Samples, read_samples
@@ -30,7 +31,7 @@ LOOSE = Tolerance(perplexity=0.05, kl=0.05, cosine=0.99)
 
 
 def _quantised(model: Opened, folder: Path, tp: int) -> list[Path]:
-    make_scales(model.config, model.tensors, model.checkpoint, folder, scheme=INT8)
+    make_scales(model.config, model.tensors, model.checkpoint, folder, scaling=Scaling(INT8))
     converted(model, folder / RESULT, folder / f"tp{tp}", tp)
     return [folder / f"tp{tp}" / "weights" / f"rank{rank}.safetensors" for rank in range(tp)]
 

@@ -62,7 +62,7 @@ def test_logits_that_are_no_numbers_fail(value: float) -> None:
     found = random(0)
     found[3, 4] = value
     with pytest.raises(NumericsError):
-        judge(compare(random(0), found), "bfloat16")
+        judge(compare(random(0), found), THRESHOLDS["bfloat16"])
 
 
 def test_another_shape_is_an_error_of_its_own() -> None:
@@ -73,11 +73,11 @@ def test_another_shape_is_an_error_of_its_own() -> None:
 @pytest.mark.parametrize("dtype", THRESHOLDS)
 @pytest.mark.parametrize("field", [field.name for field in fields(Thresholds)])
 def test_each_figure_beyond_its_threshold_is_named(dtype: str, field: str) -> None:
-    judge(GOOD, dtype)
+    judge(GOOD, THRESHOLDS[dtype])
     limit = getattr(THRESHOLDS[dtype], field)
     worse = limit - 0.01 if field in ("cosine", "top1_agreement") else limit * 1.1
     with pytest.raises(NumericsError, match=f"{field} .*, expected at"):
-        judge(replace(GOOD, **{field: worse}), dtype)
+        judge(replace(GOOD, **{field: worse}), THRESHOLDS[dtype])
 
 
 def test_two_positions_of_other_experts_do_not_fail() -> None:
@@ -87,7 +87,7 @@ def test_two_positions_of_other_experts_do_not_fail() -> None:
     found[[7, 30]] = random(1, rows=2) * 0.4 + reference[[7, 30]] * 0.8
     figures = compare(reference, found)
     assert figures.kl > 10 * THRESHOLDS["float16"].kl_median
-    judge(figures, "bfloat16")
+    judge(figures, THRESHOLDS["bfloat16"])
 
 
 @pytest.fixture(scope="module", params=["llama", "mixtral"])
@@ -118,9 +118,9 @@ def test_bfloat16_passes_and_a_wrong_layout_of_one_layer_does_not(
         found: np.ndarray = forward(plan.config, weights, torch.from_numpy(ids)[None])[0].numpy()
         return found
 
-    judge(compare(expected, logits()), "bfloat16")
+    judge(compare(expected, logits()), THRESHOLDS["bfloat16"])
     suffix, change = MUTATIONS[mutation]
     name = next(name for name in weights if name.startswith("layers.1.attn") and name.endswith(suffix))
     weights[name] = change(weights[name])
     with pytest.raises(NumericsError):
-        judge(compare(expected, logits()), "bfloat16")
+        judge(compare(expected, logits()), THRESHOLDS["bfloat16"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from compiler.errors import RefusedError
@@ -14,6 +14,7 @@ from compiler.targets import PLAIN, Contents, Made, Need, Planned, TargetOptions
 from compiler.targets.inductor import segments
 from compiler.targets.inductor.device import device
 from compiler.targets.inductor.layout import layouts, rank_file, rank_plans
+from compiler.targets.inductor.schemes import kernels, products_of, quantised, scaling
 from compiler.targets.inductor.segments import SegmentSpec, segment_names
 
 if TYPE_CHECKING:
@@ -29,14 +30,17 @@ __all__ = [
     "device",
     "elsewhere",
     "files",
+    "kernels",
     "layouts",
     "logits",
     "name",
     "needs",
     "options_of",
     "problems",
+    "quantised",
     "rank_folder",
     "rank_plans",
+    "scaling",
     "specs",
     "stages",
 ]
@@ -51,7 +55,7 @@ elsewhere = None
 
 def check(config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN, _limits: Limits | None = None) -> None:
     """Refuses options of other toolchains, and a tp that does not fit. What `read_config` accepts is computed."""
-    if options != PLAIN:
+    if replace(options, quant_algo="") != PLAIN:
         asked = ", ".join(f.name for f in fields(options) if getattr(options, f.name) != f.default)
         raise RefusedError(f"target `inductor` is split by tp alone; found {asked}", hint="Leave these options out.")
     check_parallel(config, tp)
@@ -87,7 +91,7 @@ def command(_plan: Planned) -> Sequence[str]:
 
 def specs(plan: Planned, _source: str) -> Sequence[SegmentSpec]:
     """One spec a package. Neither weights nor the number of layers decide one."""
-    return segments.specs(plan.config, plan.tp, plan.dtype, plan.limits)
+    return segments.specs(plan.config, plan.tp, plan.dtype, plan.limits, products_of(plan.options))
 
 
 def contents(plan: Planned, made: Made) -> Contents:
@@ -106,13 +110,15 @@ def contents(plan: Planned, made: Made) -> Contents:
             weights=tuple(rank_file(rank) for rank in range(plan.tp)),
             layers=tuple(segment_names(kind) for kind in plan.config.layer_kinds),
             packages=packages,
+            products=products_of(plan.options),
         ),
     )
 
 
-def options_of(_manifest: Manifest) -> TargetOptions:
-    """It has none."""
-    return PLAIN
+def options_of(manifest: Manifest) -> TargetOptions:
+    """The products of its segments."""
+    products = manifest.runnable().products
+    return replace(PLAIN, quant_algo="" if products == "float" else products)
 
 
 def rank_folder(_manifest: Manifest) -> str:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from compiler.artifact.manifest import Device
 from compiler.errors import UsageError
 from compiler.ir.config import ModelConfig
-from compiler.ir.lazy import whole
 from compiler.ir.roles import axis_sizes, model_tensors, shape_of
-from compiler.targets import PLAIN, How, Need, Planned, TargetOptions
+from compiler.targets import PLAIN, How, Need, Planned, PlannedRanks, TargetOptions
 from compiler.targets.trtllm import elsewhere
 from compiler.targets.trtllm.artifact import check_tokenizer, contents, options_of, problems, rank_folder
 from compiler.targets.trtllm.build import HOST_COPIES
@@ -22,12 +21,14 @@ from compiler.targets.trtllm.config import checkpoint_config, config_bytes
 from compiler.targets.trtllm.gpu import gpus
 from compiler.targets.trtllm.layout import layouts, rank_plans
 from compiler.targets.trtllm.limits import build_limits
+from compiler.targets.trtllm.schemes import quantised, scaling
 from compiler.targets.trtllm.spec import EnginesSpec
 from compiler.targets.trtllm.version import version_of
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
 
 __all__ = [
     "check",
@@ -37,20 +38,25 @@ __all__ = [
     "device",
     "elsewhere",
     "files",
+    "kernels",
     "layouts",
     "logits",
     "name",
     "needs",
     "options_of",
     "problems",
+    "quantised",
     "rank_folder",
     "rank_plans",
+    "scaling",
     "specs",
     "stages",
 ]
 
 name = "trtllm"
 stages = ("plan", "convert", "judge", "compile", "package", "verify")
+kernels = None
+"""The judge computes what these files hold."""
 
 
 def files(config: ModelConfig, tp: int, dtype: str, options: TargetOptions = PLAIN) -> Mapping[str, bytes]:
@@ -105,11 +111,8 @@ def command(plan: Planned) -> Sequence[str]:
     return command_line(plan)
 
 
-def specs(plan: Planned, source: str) -> Sequence[EnginesSpec]:
+def specs(plan: PlannedRanks, source: str) -> Sequence[EnginesSpec]:
     """One: the engines of all ranks."""
-    sizes = axis_sizes(plan.config)
-    tensors = {t: whole(str(t), shape_of(t, sizes), "F32") for t in model_tensors(plan.config)}
-    ranks = rank_plans(plan.config, plan.tp, tensors, "BF16", plan.options)
     return (
         EnginesSpec(
             source,
@@ -117,7 +120,7 @@ def specs(plan: Planned, source: str) -> Sequence[EnginesSpec]:
             version_of(plan.options),
             tuple(flags_of(plan)),
             build_limits(plan.limits, plan.options),
-            ranks=len(ranks),
-            rank_bytes=max(rank.nbytes for rank in ranks),
+            ranks=len(plan.ranks),
+            rank_bytes=max(rank.nbytes for rank in plan.ranks),
         ),
     )

@@ -33,18 +33,13 @@ QUANT_ALGOS: dict[str, Version] = {
 """Names that `quant_algo` takes, and the first version for which they are written."""
 KV_QUANT_ALGOS = ("INT8", "FP8")
 
-WRITTEN = WEIGHT_ONLY
-"""Those whose checkpoints are written here: plain weights, and the name. The others store scales."""
-
-_CALIBRATED = "stores scales from calibration, which comes with quantised builds"
 WITHOUT: Mapping[str, str] = {
-    **dict.fromkeys(STORED, _CALIBRATED),
     "W4A16_GPTQ": "that the loader takes packed weights with zeros in a portable order is not verified",
     "W8A16_GPTQ": "how its weights are stored is not verified",
     "W4A8_AWQ": "the shapes of its second scales are not verified",
     "FP8_PER_CHANNEL_PER_TOKEN": "which of its modules stay in floating point is not verified",
 }
-"""Those that no build takes yet, with the reason. Of the first, layout and judge are there (`quantised.py`)."""
+"""Those that no build takes, with the reason."""
 
 Finding = tuple[str, str]  # what was expected and found; what to do, "" for _OTHERWISE
 _OTHERWISE = "Target `inductor` computes what a recipe describes: build it with `--target inductor`."
@@ -131,7 +126,7 @@ def _parallel(config: ModelConfig, row: Row, _: Version, options: TargetOptions)
 def _quantisation(config: ModelConfig, row: Row, version: Version, options: TargetOptions) -> Iterator[Finding]:
     algo, kv = options.quant_algo, options.kv_cache_quant_algo
     if algo and algo not in QUANT_ALGOS:
-        yield f"quantisations are {', '.join(QUANT_ALGOS)}; found {algo}", f"Use {WRITTEN[0]}, or none."
+        yield f"quantisations are {', '.join(QUANT_ALGOS)}; found {algo}", f"Use {WEIGHT_ONLY[0]}, or none."
     elif algo and version < QUANT_ALGOS[algo]:
         yield f"{algo} is written for {show(QUANT_ALGOS[algo])} and later", "Name a later version."
     if algo in SMOOTH_QUANT and config.experts:
@@ -147,6 +142,4 @@ def _quantisation(config: ModelConfig, row: Row, version: Version, options: Targ
     if algo in SMOOTH_QUANT and algo.endswith("_PLUGIN") and config.parallel_residual:
         yield "what one norm in front of attention and mlp stores for both is not verified", "Use W8A16."
     if algo in WITHOUT:
-        yield f"{algo}: {WITHOUT[algo]}", f"Use {' or '.join(WRITTEN)}."
-    if kv:
-        yield f"a quantised KV cache {_CALIBRATED}", "Leave it out."
+        yield f"{algo}: {WITHOUT[algo]}", f"Use {' or '.join(STORED)}."

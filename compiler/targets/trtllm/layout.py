@@ -23,14 +23,14 @@ from collections.abc import Iterator, Mapping
 
 from compiler.errors import ParallelError
 from compiler.ir.config import ModelConfig
-from compiler.ir.layout import Layout, join_rows, join_scales, to_rank_plans
+from compiler.ir.layout import Layout, Rounds, join_rows, join_scales, to_rank_plans
 from compiler.ir.lazy import Fold, Lazy, RankPlan
 from compiler.ir.ops import OnFirst, Op, Pad, Program, Repeat, Replicate, Shard, Stack
 from compiler.ir.parallel import check_parallel, head_layout, padded
 from compiler.ir.roles import TensorId, axis_sizes, model_tensors
 from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm.architectures import Row, row_for
-from compiler.targets.trtllm.quantised import beside, packed_sizes, part_sizes, stored_as
+from compiler.targets.trtllm.quantised import Beside, beside, stored_as
 from compiler.targets.trtllm.version import Version, version_of
 
 NAMES: Mapping[str, str] = {
@@ -103,22 +103,31 @@ def layouts(config: ModelConfig, tp: int, options: TargetOptions = PLAIN) -> lis
         sources = tuple(TensorId("embed") if config.tied and t.role == "head" and t.part == "weight" else t
                         for t in inputs)  # fmt: skip
         stored = stored_as(file_role, tensor.part, options)
-        own = sizes | whole.get(tensor.role, {})
+
+        def of_part(part: Beside, name: str, inputs: tuple[TensorId, ...], stage: int) -> Layout:
+            own = part.inputs(inputs)
+            programs = tuple(_spread(t, row, config, tp, options) for t in own)
+            join = (*join_scales(own, sizes), *((Stack(1),) if part.matrix else ()))
+            return Layout(name, own, programs, join, dtype=part.dtype, stage=stage)
+
+        rounds = None
+        if stored:
+            steps, columns = (of_part(part, name, inputs, stage) for part in (stored.steps, stored.columns))
+            rounds = Rounds(steps, columns, stored.format)
         done[stage, name] = Layout(
             name,
             sources,
             tuple(_spread(t, row, config, tp, options) for t in inputs),
-            join_rows(inputs, packed_sizes(tensor.role, own) if stored and stored.packed else own),
-            dtype=stored.weight if stored else "F32" if tensor.role == "moe.router" else None,
+            join_rows(inputs, sizes | whole.get(tensor.role, {})),
+            dtype=stored.dtype if stored else "F32" if tensor.role == "moe.router" else None,
             fold=_fold(tensor, config),
             stage=stage,
+            rounds=rounds,
+            packing=stored.packing if stored else None,
         )
         for part in beside(file_role, tensor.part, options):
-            of = part.inputs(inputs)
-            programs = tuple(_spread(t, row, config, tp, options) for t in of)
             found = part.name.format(module=name.removesuffix(".weight"), layer=f"transformer.layers.{layer}")
-            join = (*join_scales(of, part_sizes(of[0], sizes)), *((Stack(1),) if part.matrix else ()))
-            done[stage, found] = Layout(found, of, programs, join, dtype=part.dtype, stage=stage)
+            done[stage, found] = of_part(part, found, inputs, stage)
     return sorted(done.values(), key=lambda layout: layout.stage)
 
 
@@ -135,6 +144,11 @@ def rank_plans(
 
 def rank_file(rank: int) -> str:
     return f"rank{rank}.safetensors"
+
+
+def joined(row: Row) -> tuple[tuple[str, ...], ...]:
+    """The layers that are one matrix, by role, in the order of their rows."""
+    return tuple((_FUSED | (_FUSED_MLP if row.fused_mlp else {})).values())
 
 
 def check_split(config: ModelConfig, tp: int, options: TargetOptions) -> None:

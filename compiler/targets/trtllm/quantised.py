@@ -16,19 +16,18 @@
 |                             |                          | attention (for dense) and of mlp (for proj)                 |
 | any, with a quantised cache |                          | attention.kv_cache_scaling_factor [1]                       |
 
-Values are those of the canonical tensors, which are quantised already (`quant/`): here they are only split and joined,
-as the rows and columns that they belong to. What belongs to a whole matrix comes from the whole model's, so that it is
-the same on all ranks. Routers, embedding and lm_head stay in floating point.
+Values are those of the canonical tensors (`quant/parts.py`), split and joined as the rows and columns that they belong
+to; weights are rounded on their way by their steps, unless they come quantised. What belongs to a whole matrix comes
+from the whole model's, so that it is the same on all ranks. Routers, embedding and lm_head stay in floating point.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 
-from compiler.ir.roles import TensorId, linear_axes
-from compiler.quant.int4 import GROUP
+from compiler.ir.lazy import Format, Packing
+from compiler.ir.roles import TensorId
 from compiler.targets import TargetOptions
 
 FC = ("mlp.gate", "mlp.plain", "mlp.up_gate")
@@ -60,16 +59,34 @@ class Beside:
         return parts if self.part in _OF_ROWS else parts[self.of : self.of + 1]
 
 
-_OF_ROWS = ("scale", "accumulated", "group_scale")
+_OF_ROWS = ("scale", "accumulated", "group_scale", "steps", "group_steps")
+
+
+_DTYPES: Mapping[Format, str] = {"int8": "I8", "int4": "I8", "fp8": "F8_E4M3"}
 
 
 @dataclass(frozen=True)
 class Stored:
-    """`weight`: dtype of linear modules. `packed`: two rows of integers in one of bytes."""
+    """`format` of the weights of linear modules, `packing` of those with four bits."""
 
-    weight: str
+    format: Format
     beside: tuple[Beside, ...]
-    packed: bool = False
+    packing: Packing | None = None
+
+    @property
+    def dtype(self) -> str:
+        """Of the weights, by its safetensors name."""
+        return _DTYPES[self.format]
+
+    @property
+    def steps(self) -> Beside:
+        """What weights are rounded by; in no file."""
+        return Beside("", "group_steps" if self.format == "int4" else "steps")
+
+    @property
+    def columns(self) -> Beside:
+        """What their columns are multiplied by before; in no file."""
+        return Beside("", "columns")
 
 
 def _per_row(of_rows: str, of_all: str) -> tuple[Beside, Beside]:
@@ -97,21 +114,21 @@ _ACTIVATION = Beside("{module}.activation_scaling_factor", "input_scale")
 _PREQUANT = Beside("{module}.prequant_scaling_factor", "prequant", dtype=None)
 
 STORED: Mapping[str, Stored] = {
-    "FP8": Stored("F8_E4M3", (Beside("{module}.weights_scaling_factor", "matrix_scale"), _ACTIVATION)),
+    "FP8": Stored("fp8", (Beside("{module}.weights_scaling_factor", "matrix_scale"), _ACTIVATION)),
     "W4A16_AWQ": Stored(
-        "I8", (Beside("{module}.weights_scaling_factor", "group_scale", dtype=None), _PREQUANT), packed=True
+        "int4", (Beside("{module}.weights_scaling_factor", "group_scale", dtype=None), _PREQUANT), Packing(-2, 1)
     ),
     "W8A8_SQ_PER_CHANNEL": Stored(
-        "I8", (Beside("{module}.weights_scaling_factor", "scale"), _ACTIVATION, _PREQUANT)
+        "int8", (Beside("{module}.weights_scaling_factor", "scale"), _ACTIVATION, _PREQUANT)
     ),
     "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN": Stored(
-        "I8", (Beside("{module}.per_channel_scale", "scale", matrix=True), *_PER_TOKEN)
+        "int8", (Beside("{module}.per_channel_scale", "scale", matrix=True), *_PER_TOKEN)
     ),
-    "W8A8_SQ_PER_TENSOR_PER_TOKEN_PLUGIN": Stored("I8", (*_per_row("scale", "matrix_scale"), *_PER_TOKEN)),
+    "W8A8_SQ_PER_TENSOR_PER_TOKEN_PLUGIN": Stored("int8", (*_per_row("scale", "matrix_scale"), *_PER_TOKEN)),
     "W8A8_SQ_PER_CHANNEL_PER_TENSOR_PLUGIN": Stored(
-        "I8", (Beside("{module}.per_channel_scale", "accumulated", matrix=True), *_STATIC)
+        "int8", (Beside("{module}.per_channel_scale", "accumulated", matrix=True), *_STATIC)
     ),
-    "W8A8_SQ_PER_TENSOR_PLUGIN": Stored("I8", (*_per_row("accumulated", "matrix_accumulated"), *_STATIC)),
+    "W8A8_SQ_PER_TENSOR_PLUGIN": Stored("int8", (*_per_row("accumulated", "matrix_accumulated"), *_STATIC)),
 }  # fmt: skip
 """By quant_algo: the schemes whose checkpoints hold scales, and are laid out here."""
 
@@ -130,17 +147,3 @@ def beside(file_role: str, part: str, options: TargetOptions) -> tuple[Beside, .
     if options.kv_cache_quant_algo and part == "weight":
         found = (*found, _CACHE)
     return tuple(tensor for tensor in found if file_role in tensor.modules)
-
-
-def packed_sizes(role: str, sizes: Mapping[str, int]) -> dict[str, int]:
-    """Of every axis, for a weight with two rows of integers in one of bytes."""
-    innermost = linear_axes(role)[1][-1]
-    return {**sizes, innermost: sizes[innermost] // 2}
-
-
-def part_sizes(tensor: TensorId, sizes: Mapping[str, int]) -> dict[str, int]:
-    """Of every axis, for a part of a linear layer: for `group_scale` the first axis of the columns counts groups."""
-    if tensor.part != "group_scale":
-        return dict(sizes)
-    columns = linear_axes(tensor.role)[2]
-    return {**sizes, columns[0]: prod(sizes[axis] for axis in columns) // GROUP}

@@ -14,6 +14,7 @@ from compiler.decoder.forward import forward
 from compiler.decoder.kernels import Kernels
 from compiler.decoder.quantised import QuantisedLinear
 from compiler.ir.limits import Limits
+from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import SCHEMES
 from compiler.runtime.package import Package
 from compiler.stages.scale import RESULT, make_scales
@@ -85,7 +86,7 @@ def test_ranks_compute_what_one_rank_computes(
     case: str, products: Products, tiny_checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     model = opened(tiny_checkpoint(case))
-    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scheme=SCHEMES["int8-weight"])
+    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=Scaling(SCHEMES["int8-weight"]))
     token_ids = torch.randint(0, model.config.vocab, (2, 12), generator=GENERATOR)
     (whole,) = converted(model, tmp_path / RESULT, tmp_path / "1", 1)
     linear = DEFINITIONS[products]

@@ -27,6 +27,7 @@ from compiler.ir.lazy import read, whole
 from compiler.ir.roles import TensorId, linear_axes
 from compiler.quant import fp8, int4, int8
 from compiler.quant.groups import Factors, Maxima, apply, explicit, groups, layer_factors, layer_scales, quantised_roles
+from compiler.quant.rounding import pack
 from compiler.targets import TargetOptions
 from compiler.targets.inductor.layout import FUSED, rank_plans
 from compiler.targets.trtllm.layout import rank_plans as trtllm_plans
@@ -61,7 +62,13 @@ def stored_ranks_of(config: ModelConfig, tensors: Canonical, tp: int, options: T
     found = []
     for plan in trtllm_plans(config, tp, lazies, "F32", options):
         assert all(t.dtype == t.source_dtype for _, t in plan.tensors)  # nothing but layout
-        found.append({name: read(t, flat.__getitem__).view(kinds[t.dtype]) for name, t in plan.tensors})
+        bits = {name: (t, read(t, flat.__getitem__)) for name, t in plan.tensors}
+        found.append(
+            {
+                name: (pack(raw.view(np.int8), t.packing) if t.packing else raw).view(kinds[t.dtype])
+                for name, (t, raw) in bits.items()
+            }
+        )
     return found
 
 
@@ -236,7 +243,7 @@ def _quantise(
         integers = int4.quantize(matrix, scales)
         inner = len(linear_axes(t.role)[1])
         widened[t] = int4.dequantize(integers, scales).reshape(weight.shape)
-        found[t] = int4.pack(integers.reshape(weight.shape), inner - 1).view(np.int8)
+        found[t] = integers.reshape(weight.shape)
         put("group_scale", scales.reshape(*weight.shape[:inner], -1))
         return
     maxima = int8.row_maxima(matrix)

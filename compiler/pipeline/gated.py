@@ -1,0 +1,156 @@
+"""The numerics gate of a build: what quantisation has cost, measured behind the cache, judged, and written down."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compiler.artifact.parts import written
+from compiler.artifact.quantisation import REPORT, Gate
+from compiler.errors import NumericsError
+from compiler.stages import gate
+from compiler.stages.gate_report import as_html, as_text
+from compiler.stages.numerics import rounded
+from compiler.stages.quantised import quantisation
+from compiler.stages.samples import HELD_OUT, random_samples, read_samples
+from compiler.stages.stored import StoredModel
+
+if TYPE_CHECKING:
+    from compiler.artifact.parts import Part
+    from compiler.artifact.quantisation import Quantisation
+    from compiler.pipeline.cached import Converted, Job
+    from compiler.pipeline.requests import Prepared
+    from compiler.quant.asked import Quant
+    from compiler.quant.schemes import Tolerance
+    from compiler.stages.plan import Plan
+    from compiler.stages.samples import Samples
+
+
+@dataclass(frozen=True)
+class GateInputs:
+    """`scales`: as convert's key has them. `samples`: digest of the token ids."""
+
+    version: int
+    source: str
+    plan: str
+    scales: str
+    samples: str
+
+
+@dataclass(frozen=True)
+class Gated:
+    """What the manifest says, and the page that goes into the artifact."""
+
+    quantisation: Quantisation
+    report: Part
+
+
+def held_out(plan: Plan, tokenizer: Path | None) -> Samples:
+    """What quantised models are judged by. Raises CalibrationError, TokenizerError."""
+    length = min(gate.LENGTH, plan.config.max_positions)
+    if tokenizer is None:
+        return random_samples(plan.config.vocab, gate.SAMPLES, length)
+    return read_samples(None, tokenizer, vocab=plan.config.vocab, count=gate.SAMPLES, length=length, own=HELD_OUT)
+
+
+def gated(
+    job: Job,
+    prepared: Prepared,
+    source: str,
+    scales: str,
+    files: Converted,
+    samples: Samples,
+    calibrated_on: Samples | None,
+) -> Gated:
+    """The verdict on the rank files in `files`, measured with `samples`.
+
+    Raises NumericsError where something is beyond its limit and is not accepted; the page is then beside the output.
+    """
+    plan, quant = prepared.plan, prepared.plan.quant
+    verdict = _measured(job, prepared, source, scales, files, samples)
+    limits = tolerance(quant)
+    title = f"{plan.config.architecture}, {quant.scheme.name if quant.scheme else quant.cache}, tp {plan.tp}"
+    page = as_html(verdict, limits, title).encode()
+    accepted = False
+    try:
+        gate.judge(verdict, limits)
+    except NumericsError as error:
+        if not quant.accept:
+            raise _refused(job.request.output, page, verdict, error) from None
+        accepted = True
+        job.report.warn(f"{error.message}\nit is accepted, as asked, and the manifest says so")
+    found = _gate(verdict, limits, accepted=accepted)
+    return Gated(quantisation(quant, found, calibrated_on), written(REPORT, page))
+
+
+def tolerance(quant: Quant) -> Tolerance:
+    """Of the scheme, but for what was asked."""
+    from compiler.quant.schemes import CLOSE
+
+    own = quant.scheme.tolerance if quant.scheme else CLOSE
+    increase = quant.max_perplexity_increase
+    return own if increase is None else replace(own, perplexity=increase)
+
+
+def _measured(
+    job: Job, prepared: Prepared, source: str, scales: str, files: Converted, samples: Samples
+) -> gate.Verdict:
+    plan, target = prepared.plan, job.target
+    job.report.begin("gate")
+    inputs = GateInputs(gate.VERSION, source, plan.digest, scales, samples.digest)
+    with job.cache.claim("gate", inputs) as claim:
+        entry = claim.entry
+        if entry is None:
+            job.made["gate"] = 1
+            model = StoredModel(plan.config, plan.account.tensors, prepared.checkpoint)
+
+            def progress(done: int, total: int) -> None:
+                job.report.progress(done, total, "tokens x layers")
+
+            if target.kernels is not None:
+                ranks = [files.folder / rank.file for rank in plan.ranks]
+                verdict = gate.measure(model, ranks, target.kernels(plan.options), samples, progress)
+            else:
+                logits, memory = target.logits, job.request.ask.max_memory
+                assert logits is not None  # a target has kernels or a judge
+                verdict = gate.measure_logits(
+                    model, lambda ids: logits(files.folder, plan.config, ids, memory), samples, progress
+                )
+            entry = claim.commit(verdict.to_json())
+    verdict = gate.Verdict.from_json(entry.facts)  # as the cache tells it, fresh or not
+    job.report.end(as_text(verdict).replace("\n", "; ") if entry.fresh else "cached")
+    return verdict
+
+
+def _refused(output: Path, page: bytes, verdict: gate.Verdict, error: NumericsError) -> NumericsError:
+    """The error, once page and figures are beside the output, where nothing of the artifact is."""
+    places = [output.with_name(f"{output.name}.{REPORT}"), output.with_name(f"{output.name}.numerics.json")]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    for place, data in zip(places, (page, (json.dumps(verdict.to_json(), indent=2) + "\n").encode()), strict=True):
+        part = place.with_name(f".{place.name}.part")
+        part.write_bytes(data)
+        part.replace(place)
+    return NumericsError(
+        f"{error.message}\nthe report is {places[0]}, its figures {places[1]}",
+        hint=f"{error.hint}; `--accept-numerics` publishes it all the same, and the manifest says so",
+    )
+
+
+def _gate(verdict: gate.Verdict, limits: Tolerance, *, accepted: bool) -> Gate:
+    worst = verdict.worst
+    return Gate(
+        text=verdict.text,
+        tokens=verdict.tokens,
+        perplexity_float=rounded(verdict.perplexity_float, 5),
+        perplexity=rounded(verdict.perplexity, 5),
+        perplexity_increase=rounded(verdict.increase),
+        kl=rounded(verdict.kl),
+        top1_agreement=rounded(verdict.top1_agreement),
+        cosine=rounded(worst.cosine, 5) if worst else 1.0,
+        worst=worst.name if worst else "",
+        limits={"perplexity": limits.perplexity, "kl": limits.kl, "cosine": limits.cosine},
+        accepted=accepted,
+        report=REPORT,
+    )

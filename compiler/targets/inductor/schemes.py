@@ -1,0 +1,71 @@
+"""Which quantisations run here, and as what products of `compiler.decoder.quantised`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+from compiler.errors import RefusedError
+
+if TYPE_CHECKING:
+    from compiler.decoder.kernels import Kernels
+    from compiler.ir.config import ModelConfig
+    from compiler.quant.asked import Quant
+    from compiler.quant.scaling import Scaling
+    from compiler.quant.schemes import Scheme
+    from compiler.targets import TargetOptions
+    from compiler.targets.inductor.segments import Products
+
+RUNS: dict[tuple[str, str, str], Products] = {
+    # weights, activations, scales of the activations
+    ("int8", "float", "tensor"): "weight_only",
+    ("int8", "int8", "token"): "per_token",
+}
+
+
+def quantised(_config: ModelConfig, quant: Quant, options: TargetOptions) -> tuple[Quant, TargetOptions]:
+    """`quant_algo` is the name of the products. Raises RefusedError."""
+    if quant.cache:
+        raise RefusedError(
+            f"target `inductor` keeps keys and values in the dtype of the model; found `--kv-cache {quant.cache}`",
+            hint="leave `--kv-cache` out",
+        )
+    scheme = quant.scheme
+    assert scheme is not None  # something is asked for
+    products = RUNS.get((scheme.weights, scheme.activations, scheme.activation_scales))
+    if products is None:
+        raise RefusedError(
+            f"target `inductor` does not run `{scheme.name}`{_flags(scheme)}",
+            hint="it runs `--quant int8-weight`, and `--quant smoothquant` with `--per-token`",
+        )
+    return quant, replace(options, quant_algo=products)
+
+
+def scaling(_config: ModelConfig, quant: Quant, _options: TargetOptions) -> Scaling:
+    """Kernels see inputs as they are: what nothing in front can take is not smoothed."""
+    from compiler.quant.scaling import Scaling
+
+    assert quant.scheme is not None
+    return Scaling(quant.scheme)
+
+
+def products_of(options: TargetOptions) -> Products:
+    """Of segments with these options."""
+    return cast("Products", options.quant_algo or "float")
+
+
+def kernels(options: TargetOptions) -> Kernels:
+    """The products as they are defined, in plain torch."""
+    from compiler.decoder.kernels import PLAIN, Kernels
+    from compiler.decoder.quantised import experts, per_token, weight_only
+
+    if not options.quant_algo:
+        return PLAIN
+    linear = {"weight_only": weight_only, "per_token": per_token}[options.quant_algo]
+    return Kernels(quantised=linear, quantised_experts=experts(linear))
+
+
+def _flags(scheme: Scheme) -> str:
+    if scheme.activations == "float":
+        return ""
+    return f" with one activation scale a {scheme.activation_scales}"

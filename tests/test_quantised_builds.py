@@ -1,0 +1,281 @@
+"""Quantised builds, as a user asks for them: from options to an artifact that says what it has lost, or to none."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import recipes
+from compiler.artifact.check import check_artifact
+from compiler.artifact.manifest import Manifest, load_manifest
+from compiler.artifact.quantisation import REPORT
+from compiler.errors import CalibrationError, CheckpointError, NumericsError, RefusedError, TokenizerError
+from compiler.pipeline.build import build
+from compiler.pipeline.convert import convert_to
+from compiler.pipeline.requests import BuildRequest
+from compiler.quant.asked import Quant, Text, scheme_of
+from compiler.quant.schemes import SCHEMES, Tolerance
+from compiler.stages.convert import convert
+from compiler.stages.plan import Ask
+from compiler.stages.quantised import quant_of
+from compiler.stages.verify import check_layout
+from compiler.store.digest import sha256_file
+from tests.stages.test_calibrate import poisoned
+from tests.stand_in import StandIn
+from tests.test_pipeline import Heard, leftovers, tree
+
+Requests = Callable[..., BuildRequest]
+LOOSE = Tolerance(perplexity=10, kl=10, cosine=0.5)
+"""Models of the tests are not trained: what rounding costs them says nothing."""
+INT8, SMOOTH = (replace(SCHEMES[name], tolerance=LOOSE) for name in ("int8-weight", "smoothquant"))
+SHORT = Text(samples=4, length=32)
+
+
+@pytest.fixture
+def request_for(tmp_path: Path, tiny_checkpoint: Callable[[str], Path]) -> Requests:
+    def make(quant: Quant, case: str = "llama", tp: int = 2, **changes: Any) -> BuildRequest:
+        fields: dict[str, Any] = {
+            "model": str(tiny_checkpoint(case)),
+            "recipes": recipes,
+            "ask": Ask(tp=tp, max_batch=2, quant=quant),
+            "output": tmp_path / "artifact",
+            "cache": tmp_path / "cache",
+        }
+        return BuildRequest(**{**fields, **changes})
+
+    return make
+
+
+def _built(request: BuildRequest, report: Heard | None = None) -> Manifest:
+    return check_artifact(build(request, report, toolchain=StandIn()).output, by="sha256")
+
+
+def test_a_quantised_build_says_what_it_is_and_what_it_has_lost(request_for: Requests, tmp_path: Path) -> None:
+    heard, asked = Heard(), Quant(SMOOTH, alpha=0.7, text=SHORT)
+    made = _built(request_for(asked), heard)
+    assert [stage for stage, _ in heard.stages] == [
+        "plan", "digest", "calibrate", "scales", "convert", "gate", "compile", "package", "verify"
+    ]  # fmt: skip
+    found = made.quantisation
+    assert found is not None
+    assert (found.scheme, found.weights, found.activation_scales, found.alpha) == ("smoothquant", "int8", "token", 0.7)
+    assert found.calibration is not None
+    assert (found.calibration.text, found.calibration.tokens) == ("built-in calibration.txt", 128)
+    assert 0 < found.gate.kl < 1
+    assert not found.gate.accepted
+    assert found.gate.worst.startswith("layers.")
+    assert "<title>LlamaForCausalLM, smoothquant, tp 2</title>" in (tmp_path / "artifact" / REPORT).read_text()
+    assert made.segments is not None
+    assert made.segments.products == "per_token"
+    assert quant_of(found).decides == replace(asked, text=replace(SHORT, digest=found.calibration.digest)).decides
+    check_layout(made, tmp_path / "artifact")
+    assert leftovers(tmp_path) == []
+
+
+def test_what_was_made_is_not_made_again_and_another_scheme_is(request_for: Requests, tmp_path: Path) -> None:
+    asked = Quant(SMOOTH, text=SHORT)
+    first = build(request_for(asked), toolchain=StandIn())
+    assert build(request_for(asked), toolchain=StandIn()).up_to_date
+    other = build(request_for(replace(asked, alpha=0.9), output=tmp_path / "other"), toolchain=StandIn())
+    assert "convert" in other.made
+    assert "compile" not in other.made  # packages do not depend on alpha
+    heard = Heard()
+    build(request_for(asked, tp=1, output=tmp_path / "one"), heard, toolchain=StandIn())
+    assert [note for stage, note in heard.stages if stage in ("calibrate", "scales")] == ["cached", "cached"]
+    assert first.manifest is not None
+    assert other.manifest is not None
+    assert first.plan.digest != other.plan.digest
+
+
+def test_rank_files_are_those_that_convert_writes(request_for: Requests, tmp_path: Path) -> None:
+    request = request_for(Quant(SMOOTH, text=SHORT))
+    build(request, toolchain=StandIn())
+    convert_to(replace(request, cache=tmp_path / "cache2"), tmp_path / "ranks")
+    for rank in ("rank0", "rank1"):
+        file = f"weights/{rank}.safetensors"
+        # A rank file of an artifact has checksums of its tensors in its header.
+        one, two = (load_file(folder / file) for folder in (tmp_path / "artifact", tmp_path / "ranks"))
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_every_rank_count_has_the_same_loss(request_for: Requests, tmp_path: Path) -> None:
+    asked = Quant(INT8)
+    gates = []
+    for tp in (1, 4):
+        found = _built(request_for(asked, tp=tp, output=tmp_path / f"tp{tp}")).quantisation
+        assert found is not None
+        gates.append(found.gate)
+    assert gates[0].perplexity == pytest.approx(gates[1].perplexity, rel=1e-3)
+    assert gates[0].kl == pytest.approx(gates[1].kl, rel=0.05)
+
+
+@pytest.mark.parametrize("case", ["mixtral", "gpt2", "qwen2_moe"])
+def test_other_layers_take_the_same_path(case: str, request_for: Requests, tmp_path: Path) -> None:
+    made = _built(request_for(Quant(SMOOTH, text=SHORT), case))
+    check_layout(made, tmp_path / "artifact")
+    assert made.quantisation is not None
+    assert made.quantisation.gate.cosine > 0.99
+
+
+def _doubled(monkeypatch: pytest.MonkeyPatch, name: str, rank: str) -> None:
+    """From now on, conversion doubles one scale tensor of one rank."""
+
+    def broken(plans: Any, checkpoint: Any, out: Path, **options: Any) -> Any:
+        done = convert(plans, checkpoint, out, **options)
+        file = out / "weights" / f"{rank}.safetensors"
+        tensors = load_file(file)
+        tensors[name] = tensors[name] * 2
+        file.chmod(0o644)
+        save_file(tensors, file)
+        return [
+            replace(d, digest=sha256_file(out / d.path), size=(out / d.path).stat().st_size, crc=None) for d in done
+        ]
+
+    monkeypatch.setattr("compiler.pipeline.convert.convert", broken)
+
+
+def test_a_broken_scale_fails_the_build_and_names_the_layer(
+    request_for: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Quant(replace(INT8, tolerance=Tolerance(perplexity=10, kl=10, cosine=0.99)))
+    _doubled(monkeypatch, "layers.1.mlp.down.scale", "rank1")
+    with pytest.raises(NumericsError, match=r"`layers\.1\.mlp`: cosine") as caught:
+        build(request_for(asked), toolchain=StandIn())
+    page, figures = tmp_path / f"artifact.{REPORT}", tmp_path / "artifact.numerics.json"
+    assert str(page) in caught.value.message
+    assert "layers.1.mlp" in page.read_text()
+    assert json.loads(figures.read_text())["parts"][3]["name"] == "layers.1.mlp"
+    assert not (tmp_path / "artifact").exists()
+    assert leftovers(tmp_path) == []
+    heard = Heard()
+    made = _built(request_for(replace(asked, accept=True)), heard)
+    assert made.quantisation is not None
+    assert made.quantisation.gate.accepted
+    assert made.quantisation.gate.worst == "layers.1.mlp"
+    assert any("it is accepted" in warning for warning in heard.warnings)
+
+
+def test_a_tighter_limit_is_kept(request_for: Requests) -> None:
+    with pytest.raises(NumericsError, match=r"expected at most -100\.00%"):
+        build(request_for(Quant(INT8, max_perplexity_increase=-1.0)), toolchain=StandIn())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "said"),
+    [
+        ("empty.txt", "", CalibrationError, "gives 0 tokens"),
+        ("short.txt", "A few words.", CalibrationError, "expected 64 at least"),
+        ("ids.jsonl", json.dumps({"input_ids": [1] * 99 + [100_000]}), CalibrationError, "token id 100000"),
+        ("lines.jsonl", "{}", CalibrationError, "expected `text` or `input_ids`"),
+    ],
+)
+def test_a_text_that_is_none_ends_the_build_before_any_work(
+    name: str, content: str, error: type[Exception], said: str, request_for: Requests, tmp_path: Path
+) -> None:
+    text = tmp_path / name
+    text.write_text(content)
+    heard = Heard()
+    with pytest.raises(error, match=said):
+        build(request_for(Quant(SMOOTH, text=replace(SHORT, file=text))), heard, toolchain=StandIn())
+    assert [stage for stage, _ in heard.stages] == ["plan"]
+    assert not (tmp_path / "artifact").exists()
+
+
+def test_text_needs_a_tokenizer_and_ids_do_not(
+    request_for: Requests, tmp_path: Path, tiny_checkpoint: Callable[[str], Path]
+) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for file in tiny_checkpoint("llama").iterdir():
+        if "token" not in file.name:
+            (bare / file.name).symlink_to(file)
+    with pytest.raises(TokenizerError, match="tokenizer is needed"):
+        build(request_for(Quant(SMOOTH, text=SHORT), model=str(bare)), toolchain=StandIn())
+    ids = tmp_path / "ids.jsonl"
+    ids.write_text("".join(json.dumps({"input_ids": list(range(i, i + 32))}) + "\n" for i in range(8)))
+    made = _built(request_for(Quant(SMOOTH, text=replace(SHORT, file=ids)), model=str(bare)))
+    assert made.quantisation is not None
+    assert made.quantisation.calibration is not None
+    assert made.quantisation.calibration.text == "ids.jsonl"
+
+
+def test_nan_in_the_weights_is_found_before_anything_is_rounded(
+    request_for: Requests, tmp_path: Path, tiny_checkpoint: Callable[[str], Path]
+) -> None:
+    name = "model.layers.1.mlp.up_proj.weight"
+    folder = poisoned(tiny_checkpoint("llama"), tmp_path / "poisoned", name, float("nan"))
+    for quant in (Quant(INT8), Quant(SMOOTH, text=SHORT)):
+        with pytest.raises(CheckpointError, match=r"NaN or infinite .*layers\.1\.mlp\.up_proj"):
+            build(request_for(quant, model=str(folder)), toolchain=StandIn())
+    assert not (tmp_path / "artifact").exists()
+
+
+def test_what_a_target_does_not_run_is_refused_with_what_it_does(request_for: Requests) -> None:
+    static = scheme_of("smoothquant", per_token=False)
+    for quant, said in (
+        (Quant(SCHEMES["awq"]), "does not run `awq`"),
+        (Quant(static, text=SHORT), "one activation scale a tensor"),
+        (Quant(INT8, cache="int8"), "--kv-cache int8"),
+    ):
+        with pytest.raises(RefusedError, match=said) as caught:
+            build(request_for(quant), toolchain=StandIn())
+        assert caught.value.hint
+
+
+_KILLED = """
+import sys, time
+from pathlib import Path
+import recipes
+from compiler.pipeline.build import build
+from compiler.pipeline.requests import BuildRequest
+from compiler.stages.convert import convert
+from compiler.stages.plan import Ask
+from tests.stages.test_calibrate import poisoned
+from tests.stand_in import StandIn
+from tests.test_pipeline import Heard
+from tests.test_quantised_builds import SHORT, SMOOTH, Quant
+class Slow(Heard):
+    def progress(self, done, total, unit):
+        if unit == "tokens x layers" and done > total // 2:
+            print("reached", flush=True)
+            time.sleep(60)
+build(BuildRequest(model=sys.argv[1], recipes=recipes, ask=Ask(tp=2, max_batch=2, quant=Quant(SMOOTH, text=SHORT)),
+      output=Path(sys.argv[2]) / "artifact", cache=Path(sys.argv[2]) / "cache"), Slow(), toolchain=StandIn())
+"""
+
+
+def test_a_build_killed_while_it_calibrates_goes_on(request_for: Requests, tmp_path: Path) -> None:
+    request = request_for(Quant(SMOOTH, text=SHORT))
+    killed = subprocess.Popen(
+        [sys.executable, "-c", _KILLED, request.model, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert killed.stdout is not None
+    assert killed.stdout.readline() == "reached\n"
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    killed.stdout.close()
+    assert not (tmp_path / "artifact").exists()
+    totals = set()
+
+    class Counting(Heard):
+        def progress(self, *told: Any) -> None:
+            if self._stage == "calibrate":
+                totals.add(told[1])
+
+    build(request, Counting(), toolchain=StandIn())
+    assert max(totals) < 128 * 3  # not from the first layer
+    assert load_manifest(request.output).quantisation is not None
+    whole = replace(request, output=tmp_path / "whole", cache=tmp_path / "cache2")
+    build(whole, toolchain=StandIn())
+    assert tree(request.output) == tree(whole.output)
