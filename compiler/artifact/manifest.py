@@ -85,8 +85,8 @@ class ArtifactLimits(Strict):
 
 
 class File(Strict):
-    """One file: `size` in bytes, `digest` of its bytes, `crc` of the same (store/crc.py; None: not computed). `codec`: how
-    a store keeps them; reserved for compression, as they are for now.
+    """One file: `size` in bytes, `digest` of its bytes, `crc` of the same (store/crc.py; None: not computed). `codec`:
+    how a store keeps them; reserved for compression, as they are for now.
     """
 
     path: InnerPath
