@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.tinyllama import machine
 from compiler.decoder.kernels import Kernels
-from compiler.decoder.quantised import experts, per_token, weight_only
+from compiler.decoder.quantised import experts, finish, per_token, weight_only
 from compiler.errors import NumericsError
 from compiler.ir.lazy import whole
 from compiler.ir.roles import TensorId
@@ -38,17 +39,33 @@ from tests.tiny_training import HELD_OUT, ROW, write_trained
 from tests.weights import canonical_weights, model_config
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from compiler.decoder.quantised import QuantisedLinear
     from compiler.ir.config import ModelConfig
     from compiler.ir.lazy import Lazy
 
 OUTLIERS, TIMES = 4, 32.0
 SMOOTH = SCHEMES["smoothquant"]
+
+
+def per_sample(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """`per_token` with one scale for all tokens of a sample; one that is fixed before can hardly do better."""
+    steps = 127.0 / x.float().abs().max().clamp_min(1e-8)
+    integers = (x.float().reshape(-1, x.shape[-1]) * steps).round().to(torch.int8)
+    y = torch._int_mm(integers, weight.t()).float() / steps
+    return finish(y, scale, bias, x.dtype).reshape(*x.shape[:-1], weight.shape[0])
+
+
+PER_TENSOR = replace(SMOOTH, weight_scales="tensor")
 WAYS: tuple[tuple[str, Scheme, QuantisedLinear], ...] = (
     ("int8-weight", SCHEMES["int8-weight"], weight_only),
     ("W8A8, per channel, per token", replace(SMOOTH, search=""), per_token),
     ("  smoothed, alpha 0.5", SMOOTH, per_token),
-    ("  smoothed, per tensor", replace(SMOOTH, weight_scales="tensor"), per_token),
+    ("  smoothed, weights per tensor", PER_TENSOR, per_token),
+    ("  smoothed, activations per sample", SMOOTH, per_sample),
+    ("  smoothed, both", PER_TENSOR, per_sample),
+    ("W8A8, both, not smoothed", replace(PER_TENSOR, search=""), per_sample),
 )
 
 

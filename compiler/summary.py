@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from compiler.report import amount, table
+from compiler.report import amount, seconds, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from compiler.artifact.quantisation import Quantisation
     from compiler.artifact.sections import Engines, Segments
     from compiler.quant.asked import Quant
+    from compiler.stages.alternatives import Alternative
     from compiler.stages.doctor import Diagnosis
     from compiler.stages.plan import Plan
     from compiler.store.cache import Stored
@@ -42,6 +43,24 @@ def plan_text(plan: Plan) -> str:
             table(ranks, ("rank file", "tensors", "bytes")),
             table(needs, ("stage", "memory", "disk", "")),
         ]
+    )
+
+
+def alternatives_text(found: Sequence[Alternative]) -> str:
+    """One line a choice."""
+    rows = [
+        (one.option, amount(one.weights, "bytes"), f"{one.cache:,} bytes a token", "")
+        if one.weights is not None
+        else (one.option, "-", "-", one.refused)
+        for one in found
+    ]
+    return table(rows, ("quantisation", "a rank", "KV cache", ""))
+
+
+def calibration_text(tokens: int, took: float) -> str:
+    return (
+        f"calibrating on at most {tokens:,} tokens takes about {seconds(took)} here: products in float32, at half of "
+        "the rate of one that was measured just now"
     )
 
 

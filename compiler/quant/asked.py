@@ -19,13 +19,18 @@ ALPHA = 0.5
 class Text:
     """What activations are watched on: `file` (None: the text of this project), `samples` of `length` tokens at most.
 
-    `digest`: of the file's bytes, once it has been looked at.
+    `digest` and `size`: of the file's bytes, once it has been looked at.
     """
 
     file: Path | None = None
     samples: int = 512
     length: int = 512
     digest: Digest = ""
+    size: int = 0
+
+    def tokens(self, positions: int) -> int:
+        """At most, of a model with so many positions. A token takes a byte at least."""
+        return min(self.samples * min(self.length, positions), self.size)
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def thresholds(dtype: str, gate: Mapping[str, float] | None = None) -> Threshold
         return own
     return Thresholds(
         cosine=min(own.cosine, gate["cosine"]),
-        top1_agreement=min(own.top1_agreement, 0.75),
+        top1_agreement=min(own.top1_agreement, max(0.75 - 2.5 * gate["kl"], 0.0)),
         kl=max(own.kl, 4 * gate["kl"]),
         kl_median=max(own.kl_median, 2 * gate["kl"]),
     )

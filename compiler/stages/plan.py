@@ -176,6 +176,7 @@ def make_plan(
         kv_bytes_per_token=kv_bytes,
         source_bytes=source_bytes,
         needs=(
+            *_calibrating(config, quant, ask.max_memory),
             Need(
                 "convert",
                 ask.max_memory,
@@ -199,6 +200,14 @@ def make_plan(
             sorted(quant.decides.items()),
         ),
     )
+
+
+def _calibrating(config: ModelConfig, quant: Quant, max_memory: int) -> tuple[Need, ...]:
+    if not quant.calibrated:
+        return ()
+    tokens = quant.text.tokens(config.max_positions)
+    note = f"{tokens:,} tokens at most, a layer at a time; memory is a ceiling"
+    return (Need("calibrate", max_memory, 2 * 4 * tokens * config.hidden, note),)
 
 
 def _reference_bytes(config: ModelConfig) -> int:

@@ -7,7 +7,7 @@ any other    one text in UTF-8, tokenised as a whole and cut into samples of the
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
+
+    from compiler.quant.asked import Text
 
     Ids = NDArray[np.int64]
 
@@ -92,9 +94,10 @@ def read_samples(
     return samples
 
 
-def text_digest(file: Path | None) -> Digest:
-    """Of the bytes that `read_samples` reads. Raises CalibrationError."""
-    return digest_bytes(_bytes(file) if file else _own(CALIBRATION))
+def looked_at(text: Text) -> Text:
+    """With digest and size of the bytes that `read_samples` reads. Raises CalibrationError."""
+    data = _bytes(text.file) if text.file else _own(CALIBRATION)
+    return replace(text, digest=digest_bytes(data), size=len(data))
 
 
 def random_samples(vocab: int, count: int, length: int) -> Samples:

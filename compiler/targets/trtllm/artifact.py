@@ -124,6 +124,7 @@ def options_of(manifest: Manifest) -> TargetOptions:
         moe_ep=parallel.moe_ep,
         parallel_embedding=parallel.parallel_embedding,
         quant_algo=engines.quant_algo,
+        kv_cache_quant_algo=manifest.quantisation.kv_cache.upper() if manifest.quantisation else "",
         max_input_len=engines.limits.max_input_len,
         max_num_tokens=engines.limits.max_num_tokens,
     )

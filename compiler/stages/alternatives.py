@@ -1,0 +1,95 @@
+"""What each quantisation would make of a planned model on its target, in bytes; and how long calibrating takes here."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compiler.errors import RefusedError
+from compiler.ir.lazy import ITEMSIZE
+from compiler.ir.roles import axis_sizes, linear_axes
+from compiler.quant.asked import Quant
+from compiler.quant.groups import quantised_roles
+from compiler.quant.planned import planned
+from compiler.quant.schemes import SCHEMES, check_scheme
+from compiler.stages.plan import DTYPES
+
+if TYPE_CHECKING:
+    from compiler.ir.config import ModelConfig
+    from compiler.stages.plan import Plan
+    from compiler.targets import Target
+
+_SIDE, _REPEATS = 768, 3
+"""Of the product that this machine is measured by."""
+_SHARE = 0.5
+"""Of that product's rate which calibration reaches: it runs sample by sample, and looks for maxima besides."""
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """`option`: as the command line has it. `weights`: bytes of the largest rank file, `cache`: of the KV cache, for a
+    token on a rank; None where it is refused, for the reason `refused`.
+    """
+
+    option: str
+    weights: int | None
+    cache: int | None
+    refused: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def alternatives(plan: Plan, target: Target) -> list[Alternative]:
+    """Every scheme and every quantised cache by itself, the unquantised model first."""
+    asked = {"--quant none": Quant()} | {f"--quant {name}": Quant(scheme) for name, scheme in SCHEMES.items()}
+    asked |= {"--kv-cache int8": Quant(cache="int8"), "--kv-cache fp8": Quant(cache="fp8")}
+    return [_alternative(option, quant, plan, target) for option, quant in asked.items()]
+
+
+def _alternative(option: str, quant: Quant, plan: Plan, target: Target) -> Alternative:
+    config, options = plan.config, replace(plan.options, quant_algo="", kv_cache_quant_algo="")
+    scaling = None
+    try:
+        if quant.asked:
+            quant, options = target.quantised(config, quant, options)
+            scaling = target.scaling(config, quant, options)
+            check_scheme(scaling.scheme, config, plan.tp)
+        target.check(config, plan.tp, options, plan.limits)
+    except RefusedError as error:
+        return Alternative(option, None, None, error.message)
+    tensors = plan.account.tensors
+    tensors = {**tensors, **planned(config, tensors, scaling)}
+    ranks = target.rank_plans(config, plan.tp, tensors, DTYPES[plan.dtype], options)
+    elements = plan.kv_bytes_per_token // (1 if plan.quant.cache else ITEMSIZE[DTYPES[plan.dtype]])
+    cache = elements * (1 if quant.cache else ITEMSIZE[DTYPES[plan.dtype]])
+    return Alternative(option, max(rank.nbytes for rank in ranks), cache)
+
+
+def calibration_seconds(config: ModelConfig, tokens: int, length: int) -> float:
+    """What calibrating on `tokens` in samples of `length` takes on this machine, roughly: its products in float32, by
+    the rate of one that is measured now (a tenth of a second).
+    """
+    sizes, products = axis_sizes(config), 0.0
+    for kind in config.layer_kinds:
+        for role in quantised_roles(config, kind):
+            lead, rows, columns = linear_axes(role)
+            share = config.experts_per_token if lead else 1
+            products += share * prod(sizes[axis] for axis in (*rows, *columns))
+        products += config.heads * config.head_dim * length  # scores and sums of values, half of them masked
+    return 2 * products * tokens / (_SHARE * _rate())
+
+
+def _rate() -> float:
+    """Operations a second of a product in float32; the best of some."""
+    x = np.ones((_SIDE, _SIDE), np.float32)
+    best = float("inf")
+    for _ in range(_REPEATS + 1):  # the first starts threads
+        began = time.perf_counter()
+        x @ x
+        best = min(best, time.perf_counter() - began)
+    return 2 * float(_SIDE) ** 3 / best

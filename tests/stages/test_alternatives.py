@@ -1,0 +1,84 @@
+"""What each quantisation would make of published models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import recipes
+from compiler import targets
+from compiler.errors import RefusedError
+from compiler.quant.asked import Quant, Text, scheme_of
+from compiler.quant.schemes import SCHEMES
+from compiler.stages import alternatives as module
+from compiler.stages.alternatives import alternatives, calibration_seconds
+from compiler.stages.plan import Ask, Plan, make_plan
+from tests import published
+
+INDUCTOR = targets.load("inductor")
+
+
+def _plan(model: str, quant: Quant, tp: int = 8) -> Plan:
+    hf = published.CONFIGS[model]
+    name, recipe = recipes.for_config(hf)
+    return make_plan(name, recipe, INDUCTOR, hf, published.headers(model), Ask(tp=tp, quant=quant))
+
+
+@pytest.mark.parametrize("model", ["llama2-70b", "mixtral-8x7b"])
+def test_every_choice_has_bytes_or_a_reason(model: str) -> None:
+    plan = _plan(model, Quant())
+    found = {one.option: one for one in alternatives(plan, INDUCTOR)}
+    assert set(found) == {"--quant none", *(f"--quant {name}" for name in SCHEMES), "--kv-cache int8", "--kv-cache fp8"}
+    assert all((one.weights is None) == bool(one.refused) for one in found.values())
+    assert found["--quant none"].weights == plan.ranks[0].nbytes
+    assert found["--quant none"].cache == plan.kv_bytes_per_token
+    weights = found["--quant int8-weight"].weights
+    assert weights is not None
+    assert 0.5 < weights / plan.ranks[0].nbytes < 0.52  # half, and the scales and the embedding
+
+
+def test_what_is_asked_for_is_planned_and_its_alternatives_do_not_depend_on_it() -> None:
+    plan = _plan("llama2-70b", Quant(SCHEMES["smoothquant"]))
+    found = {one.option: one.weights for one in alternatives(plan, INDUCTOR)}
+    assert found["--quant smoothquant"] == plan.ranks[0].nbytes
+    assert alternatives(plan, INDUCTOR) == alternatives(_plan("llama2-70b", Quant()), INDUCTOR)
+
+
+def test_the_digest_of_a_plan_covers_what_decides_bytes_and_nothing_else() -> None:
+    smooth = Quant(SCHEMES["smoothquant"], text=Text(digest="sha256:1"))
+    same = [replace(smooth, accept=True), replace(smooth, max_perplexity_increase=0.5)]
+    others = [
+        Quant(),
+        Quant(SCHEMES["int8-weight"]),
+        replace(smooth, alpha=0.7),
+        replace(smooth, alpha=None),
+        replace(smooth, text=Text(digest="sha256:2")),
+        replace(smooth, text=replace(smooth.text, samples=3)),
+        replace(smooth, scheme=scheme_of("smoothquant", per_channel=False)),
+    ]
+    digest = _plan("llama3-8b", smooth).digest
+    assert {_plan("llama3-8b", one).digest for one in same} == {digest}
+    assert len({digest, *(_plan("llama3-8b", one).digest for one in others)}) == len(others) + 1
+
+
+def test_a_text_does_not_decide_what_is_not_calibrated() -> None:
+    weights = Quant(SCHEMES["int8-weight"])
+    assert (
+        replace(weights, text=Text(digest="sha256:2")).decides == weights.decides == replace(weights, alpha=0.1).decides
+    )
+
+
+def test_groups_that_do_not_divide_are_refused_in_the_plan() -> None:
+    with pytest.raises(RefusedError, match="int4-weight"):
+        _plan("llama2-70b", Quant(SCHEMES["int4-weight"]))
+
+
+def test_time_to_calibrate_is_that_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_rate", lambda: 2e12)
+    config = _plan("llama2-70b", Quant()).config
+    assert calibration_seconds(config, 262_144, 512) == pytest.approx(2 * 69e9 * 262_144 / 1e12, rel=0.03)
+    moe = _plan("mixtral-8x7b", Quant()).config
+    assert calibration_seconds(moe, 1000, 512) == pytest.approx(
+        2 * 12.7e9 * 1000 / 1e12, rel=0.05
+    )  # two of eight experts

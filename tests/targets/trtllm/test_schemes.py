@@ -1,0 +1,201 @@
+"""From a scheme to rank files: the `quant_algo` that runs it, and what the judge reads out of the files."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from compiler.errors import RefusedError
+from compiler.quant.asked import Quant, scheme_of
+from compiler.quant.planned import planned
+from compiler.stages import calibrate, scale
+from compiler.stages.convert import convert
+from compiler.stages.numerics import compare
+from compiler.targets import PLAIN, TargetOptions, trtllm
+from tests.stages.test_calibrate import SAMPLES, Opened, opened
+from tests.tiny import model_config, write_checkpoint
+
+Array = NDArray[np.float32]
+FLAGS: dict[str, dict[str, bool]] = {
+    "fine": {},
+    "static": {"per_token": False},
+    "coarse": {"per_channel": False},
+    "coarse static": {"per_channel": False, "per_token": False},
+}
+ALGOS = {
+    ("llama", "int8-weight", "fine"): "W8A16",
+    ("llama", "int4-weight", "fine"): "W4A16_AWQ",
+    ("llama", "awq", "fine"): "W4A16_AWQ",
+    ("llama", "fp8", "fine"): "FP8",
+    ("llama", "smoothquant", "fine"): "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN",
+    ("llama", "smoothquant", "static"): "W8A8_SQ_PER_CHANNEL_PER_TENSOR_PLUGIN",
+    ("llama", "smoothquant", "coarse"): "W8A8_SQ_PER_TENSOR_PER_TOKEN_PLUGIN",
+    ("llama", "smoothquant", "coarse static"): "W8A8_SQ_PER_TENSOR_PLUGIN",
+    ("starcoder", "smoothquant", "fine"): "W8A8_SQ_PER_CHANNEL",
+    ("gptj", "smoothquant", "static"): "W8A8_SQ_PER_CHANNEL",
+    ("mixtral", "int8-weight", "fine"): "W8A16",
+    ("mixtral", "int4-weight", "fine"): "W4A16",
+    ("mixtral", "fp8", "fine"): "FP8",
+}
+
+
+def _quant(name: str, flags: str = "fine", kv: Any = "") -> Quant:
+    given = FLAGS[flags] if name in ("smoothquant", "fp8") else {}
+    return Quant(scheme_of(name, **given), cache=kv)
+
+
+@pytest.mark.parametrize(("case", "name", "flags"), ALGOS)
+def test_the_algo_that_runs_a_scheme(case: str, name: str, flags: str) -> None:
+    config = model_config(case)
+    quant, options = trtllm.quantised(config, _quant(name, flags, "fp8"), replace(PLAIN, pp=2))
+    assert options == TargetOptions(quant_algo=ALGOS[case, name, flags], kv_cache_quant_algo="FP8", pp=2)
+    # What an artifact says of itself leads to the same again.
+    assert trtllm.quantised(config, quant, options) == (quant, options)
+    static = options.quant_algo in ("FP8", "W8A8_SQ_PER_CHANNEL")
+    assert quant.scheme is not None
+    assert not static or (quant.scheme.activation_scales == "tensor" and quant.calibrated)
+
+
+@pytest.mark.parametrize(
+    ("case", "name", "flags", "words", "remedy"),
+    [
+        ("mixtral", "smoothquant", "fine", "no SmoothQuant for the experts", "`--quant fp8`.*`--quant int8-weight`"),
+        ("qwen2_moe", "awq", "fine", "no `awq` for the experts", "`--quant fp8`, `--quant int8-weight`"),
+        ("starcoder2", "smoothquant", "coarse", "a scale a channel only", "`--no-per-channel`"),
+    ],
+)
+def test_what_it_does_not_run_is_refused_with_what_it_does(
+    case: str, name: str, flags: str, words: str, remedy: str
+) -> None:
+    with pytest.raises(RefusedError, match=words) as caught:
+        trtllm.quantised(model_config(case), _quant(name, flags), PLAIN)
+    assert re.search(remedy, caught.value.hint)
+
+
+_WIDE = {"hidden_size": 128, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 128}
+SIZES: dict[str, dict[str, Any]] = {
+    "llama": {**_WIDE, "intermediate_size": 1024},
+    "mistral": {**_WIDE, "intermediate_size": 1024},
+    "qwen2": {**_WIDE, "intermediate_size": 1024},
+    "starcoder": {"n_embd": 1024, "n_inner": 1024, "n_head": 8},
+    "mixtral": {**_WIDE, "intermediate_size": 512},
+}
+BOUNDS = {"int8-weight": 0.9995, "int4-weight": 0.96, "awq": 0.96, "fp8": 0.99, "smoothquant": 0.998}
+"""Of the cosine with the source's logits. Models of the tests are not trained: layers are as sensitive as they come."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    model: Opened
+    maxima: dict[str, Array]
+    expected: Array
+
+
+@cache
+def _calibrated(case: str, folder: Path) -> Calibrated:
+    """In float32: what is measured is rounding to the scheme's format alone."""
+    model = opened(write_checkpoint(case, folder / "model", dtype="float32", **SIZES[case]))
+    model.calibrate(folder)
+    expected = _judged(model, _written(model, None, Quant(), 1, folder / "plain"))
+    return Calibrated(model, load_file(folder / calibrate.RESULT), expected)
+
+
+def _written(model: Opened, maxima: dict[str, Array] | None, asked: Quant, tp: int, out: Path) -> Path:
+    """A TensorRT-LLM checkpoint, as a build leaves it."""
+    config, tensors, checkpoint, options = model.config, model.tensors, model.checkpoint, PLAIN
+    if asked.asked:
+        quant, options = trtllm.quantised(config, asked, options)
+        scaling = trtllm.scaling(config, quant, options)
+        if planned(config, tensors, scaling):
+            out.mkdir(parents=True)
+            scale.make_scales(config, tensors, checkpoint, out, scaling=scaling, maxima=maxima)
+            tensors, checkpoint = scale.beside(tensors, checkpoint, out / scale.RESULT)
+    trtllm.check(config, tp, options)
+    convert(trtllm.rank_plans(config, tp, tensors, "F32", options), checkpoint, out, crc=None)
+    for name, data in trtllm.files(config, tp, "float32", options).items():
+        (out / name).write_bytes(data)
+    return out
+
+
+def _judged(model: Opened, folder: Path) -> Array:
+    return trtllm.logits(folder, model.config, SAMPLES.ids[0], 1 << 30)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("schemes")
+
+
+MODES = [
+    *(("llama", name, "fine", "") for name in ("int8-weight", "int4-weight", "awq", "fp8")),
+    *(("llama", "smoothquant", flags, "") for flags in FLAGS),
+    ("llama", "smoothquant", "fine", "int8"),
+    ("mistral", "fp8", "fine", "fp8"),
+    ("qwen2", "smoothquant", "fine", "int8"),
+    ("qwen2", "awq", "fine", ""),
+    ("starcoder", "smoothquant", "fine", "int8"),
+    ("starcoder", "awq", "fine", ""),
+    ("starcoder", "fp8", "fine", "fp8"),
+    ("mixtral", "fp8", "fine", "int8"),
+    ("mixtral", "int8-weight", "fine", ""),
+]
+
+
+@pytest.mark.parametrize(("case", "name", "flags", "kv"), MODES)
+def test_what_the_files_compute_is_near_the_source(
+    case: str, name: str, flags: str, kv: str, folders: Path, tmp_path: Path
+) -> None:
+    made = _calibrated(case, folders / case)
+    found = {}
+    for tp in (1, 2, 8):
+        folder = _written(made.model, made.maxima, _quant(name, flags, kv), tp, tmp_path / f"{tp}")
+        found[tp] = _judged(made.model, folder)
+        assert compare(made.expected, found[tp]).cosine > BOUNDS[name] - (0.002 if kv else 0)
+        section = json.loads((folder / "config.json").read_text())["quantization"]
+        assert section["kv_cache_quant_algo"] == (kv.upper() or None)
+    # Ranks of one model are one model, but for what a rank rounds by what it sees: a part of a token, or of a row.
+    if name not in ("smoothquant", "int8-weight"):
+        for tp in (2, 8):
+            assert compare(found[1], found[tp]).cosine > 0.9999
+
+
+@pytest.mark.parametrize("part", ["attn.q.matrix_scale", "mlp.down.input_scale", "attn.o.matrix_scale"])
+def test_a_doubled_scale_is_seen(part: str, folders: Path, tmp_path: Path) -> None:
+    """Through the files: the canonical scale is doubled behind the rounding's back."""
+    made = _calibrated("llama", folders / "llama")
+    config, quant = made.model.config, _quant("fp8")
+    quant, options = trtllm.quantised(config, quant, PLAIN)
+    scale.make_scales(
+        config, made.model.tensors, made.model.checkpoint, tmp_path,
+        scaling=trtllm.scaling(config, quant, options), maxima=made.maxima,
+    )  # fmt: skip
+    tensors, checkpoint = scale.beside(made.model.tensors, made.model.checkpoint, tmp_path / scale.RESULT)
+    source = checkpoint.tensors[f"scales/layers.1.{part}"]
+    content = bytearray((tmp_path / scale.RESULT).read_bytes())
+    value = np.frombuffer(content, np.float32, 1, source.offset) * np.float32(2)
+    content[source.offset : source.offset + 4] = value.tobytes()
+    (tmp_path / scale.RESULT).write_bytes(content)
+    convert(trtllm.rank_plans(config, 2, tensors, "F32", options), checkpoint, tmp_path, crc=None)
+    for name, data in trtllm.files(config, 2, "float32", options).items():
+        (tmp_path / name).write_bytes(data)
+    assert compare(made.expected, _judged(made.model, tmp_path)).cosine < BOUNDS["fp8"] - 0.01
+
+
+def test_scales_of_the_cache_cover_what_is_kept(folders: Path, tmp_path: Path) -> None:
+    made = _calibrated("llama", folders / "llama")
+    folder = _written(made.model, made.maxima, _quant("int8-weight", kv="int8"), 2, tmp_path / "out")
+    for rank in range(2):
+        found = load_file(folder / f"rank{rank}.safetensors")
+        for layer in range(made.model.config.layers):
+            kept = max(made.maxima[f"layers.{layer}.attn.{which}.cached"].max() for which in "kv")
+            (own,) = found[f"transformer.layers.{layer}.attention.kv_cache_scaling_factor"]
+            assert own == pytest.approx(kept / 127)
