@@ -16,59 +16,56 @@ constexpr int64_t kBlock = 16;               // rows of a weight between two vis
 constexpr int64_t kNear = int64_t{1} << 18;  // bytes of x that are read again and again: they stay in a core's cache
 constexpr int64_t kLeast = 1 << 16;          // numbers in a weight from which on threads are worth their start
 
-// Rows of y that one expert computes.
-struct Work {
+// Rows of y that one expert computes, and the rows of x that they come from, as a Form keeps them.
+template <class Row>
+struct Part {
   int64_t expert;
-  std::vector<int64_t> rows;
+  std::vector<int64_t> y;
+  std::vector<Row> x;
 };
 
-std::vector<Work> by_expert(int64_t experts, const int64_t* chosen, int64_t count) {
-  std::vector<Work> found(static_cast<size_t>(experts));
-  for (int64_t i = 0; i < count; ++i) found[static_cast<size_t>(chosen ? chosen[i] : 0)].rows.push_back(i);
-  for (int64_t e = 0; e < experts; ++e) found[static_cast<size_t>(e)].expert = e;
-  found.erase(std::remove_if(found.begin(), found.end(), [](const Work& work) { return work.rows.empty(); }),
-              found.end());
+// All rows of y, in parts of at most `at_once`. An expert that nobody chose has none.
+template <class Form>
+std::vector<Part<typename Form::Row>> parts_of(const Weight& w, const Activations& a, const Form& form) {
+  const int64_t at_once = std::max<int64_t>(kNear / form.bytes_of_token(w.in) / 4 * 4, 4);
+  std::vector<Part<typename Form::Row>> found;
+  for (int64_t expert = 0; expert < w.experts; ++expert) {
+    int64_t count = 0;
+    for (int64_t row = 0; row < a.tokens * a.choices; ++row) {
+      if (a.chosen && a.chosen[row] != expert) continue;
+      if (count++ % at_once == 0) found.push_back({expert, {}, {}});
+      found.back().y.push_back(row);
+      form.append(found.back().x, row / a.choices);
+    }
+  }
   return found;
 }
 
-// `form` knows one format: form.row(t) is token t as its dots read it, form.dot computes sums of a block of rows, and
-// form.value makes y of the sums of one row and one token.
+// `form` knows one format: append(rows, t) adds token t as the dots read it, dot(...) computes the sums of some rows of
+// the weight with some of these, and value(...) is y before the bias, from the sums of one row and one token.
 template <class Float, class Form>
 void run(const Weight& w, const Activations& a, const Form& form) {
-  using Row = typename Form::Row;
-  const auto* const bias = static_cast<const typename Float::Stored*>(a.bias);
-  auto* const out = static_cast<typename Float::Stored*>(a.y);
-  const auto all = by_expert(w.experts, a.chosen, a.tokens * a.choices);
-  const int64_t at_once = std::max<int64_t>(kNear / form.bytes_of_token(w.in) / 4 * 4, 4);
-  struct Part {
-    int64_t expert;
-    const int64_t* y;  // rows of it
-    std::vector<Row> x;
-  };
-  std::vector<Part> parts;
+  const auto parts = parts_of(w, a, form);
   size_t widest = 0;
-  for (const Work& work : all)
-    for (int64_t first = 0; first < static_cast<int64_t>(work.rows.size()); first += at_once) {
-      const int64_t count = std::min(at_once, static_cast<int64_t>(work.rows.size()) - first);
-      Part part{work.expert, work.rows.data() + first, {}};
-      for (int64_t i = 0; i < count; ++i) form.append(part.x, part.y[i] / a.choices);
-      widest = std::max(widest, part.x.size());
-      parts.push_back(std::move(part));
-    }
+  for (const auto& part : parts) widest = std::max(widest, part.x.size());
   const int64_t blocks = (w.out + kBlock - 1) / kBlock, each = static_cast<int64_t>(widest) * kBlock;
   const Buffer<typename Form::Sum> sums(each * omp_get_max_threads());
+  const auto* const bias = static_cast<const typename Float::Stored*>(a.bias);
+  auto* const out = static_cast<typename Float::Stored*>(a.y);
 #pragma omp parallel if (w.out * w.in >= kLeast)
-  for (const Part& part : parts) {
+  for (const auto& part : parts) {
     auto* const own = sums.data + each * omp_get_thread_num();
-    const int64_t width = static_cast<int64_t>(part.x.size()), tokens = width / Form::kRows;
+    const int64_t width = static_cast<int64_t>(part.x.size());
+    // A thread has the same rows in every part, so parts need not wait for each other.
 #pragma omp for schedule(static) nowait
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t first = block * kBlock, count = std::min(kBlock, w.out - first);
       form.dot(part.expert * w.out + first, count, part.x.data(), width, own);
-      for (int64_t t = 0; t < tokens; ++t)
+      for (size_t t = 0; t < part.y.size(); ++t)
         for (int64_t r = 0; r < count; ++r) {
           const int64_t row = first + r, y = part.y[t];
-          float value = form.value(part.expert * w.out + row, y / a.choices, own + r * width + t * Form::kRows);
+          const auto* const of_both = own + r * width + static_cast<int64_t>(t) * Form::kRows;
+          float value = form.value(part.expert * w.out + row, y / a.choices, of_both);
           if (bias) value = value + Float::load(bias[row]);
           out[y * w.out + row] = Float::store(value);
         }
@@ -103,7 +100,8 @@ struct Int8Form {
 
   static int64_t bytes_of_token(int64_t k) { return kDigits * k; }
   void append(std::vector<Row>& rows, int64_t token) const {
-    for (int64_t digit = 0; digit < kDigits; ++digit) rows.push_back(x.rows[static_cast<size_t>(token * kDigits + digit)]);
+    const auto first = x.rows.begin() + token * kDigits;
+    rows.insert(rows.end(), first, first + kDigits);
   }
   void dot(int64_t row, int64_t rows, const Row* tokens, int64_t count, Sum* sums) const {
     dots.int8(static_cast<const int8_t*>(w.data) + row * w.in, rows, tokens, count, w.in, sums);
