@@ -232,7 +232,7 @@ def _environment(folder: Path, compiler: Path, products: Path) -> dict[str, str]
         },
         "PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path),
         "CXX": str(compiler),
-        "LIBRARY_PATH": str(products),
+        "LIBRARY_PATH": os.pathsep.join(filter(None, [str(products), os.environ.get("LIBRARY_PATH")])),
         "TMPDIR": str(folder),
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache"),
         # Packages are compiled side by side; a pool in each worker would only cost its start.
