@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
 
@@ -20,7 +21,7 @@ import typer
 
 if TYPE_CHECKING:
     from compiler.pipeline.requests import PlanRequest
-    from compiler.quant.asked import Quant
+    from compiler.quant.asked import Quant, Text
 
 Command = TypeVar("Command", bound=Callable[..., None])
 Request = TypeVar("Request", bound="PlanRequest")
@@ -86,6 +87,9 @@ class QuantOptions:
     kv_cache: Annotated[Literal["int8", "fp8"] | None, typer.Option(help="Keys and values in 8 bits.")] = None
     calibration: Annotated[
         Path | None, typer.Option(help="Text, or .jsonl of `text` or `input_ids` [default: one of this project]")
+    ] = None
+    from_properties: Annotated[
+        Path | None, typer.Option(help="As this serving.properties of LMI says (and `--image`, its release).")
     ] = None
     calibration_samples: Annotated[int, typer.Option(help="At most so many.", min=1)] = 512
     calibration_length: Annotated[int, typer.Option(help="Tokens of a sample.", min=8)] = 512
@@ -175,20 +179,45 @@ def model_fields(model: ModelOptions, target: str = "inductor") -> dict[str, Any
     }
 
 
-def quant_of(options: QuantOptions, gate: GateOptions) -> Quant:
+def quant_of(options: QuantOptions, gate: GateOptions, image: str) -> Quant:
     """What the options ask for. Raises UsageError where they do not go together."""
     from compiler.quant.asked import ALPHA, Quant, Text, alpha_of, scheme_of
 
+    text = Text(options.calibration, options.calibration_samples, options.calibration_length)
+    if options.from_properties is not None:
+        return replace(
+            _from_properties(options, image, text),
+            max_perplexity_increase=gate.max_perplexity_increase,
+            accept=gate.accept_numerics,
+        )
     scheme = scheme_of(options.quant, per_token=options.per_token, per_channel=options.per_channel)
     alpha = options.smoothquant_alpha
     return Quant(
         scheme,
         ALPHA if alpha is None else alpha_of(alpha, scheme),
         options.kv_cache or "",
-        Text(options.calibration, options.calibration_samples, options.calibration_length),
+        text,
         gate.max_perplexity_increase,
         gate.accept_numerics,
     )
+
+
+def _from_properties(options: QuantOptions, image: str, text: Text) -> Quant:
+    """What the file asks for; said of it on stderr what there is to warn of. Raises UsageError, RefusedError."""
+    from compiler.errors import UsageError
+    from compiler.pipeline.properties import asked_by
+
+    assert options.from_properties is not None
+    ours = ("quant", "smoothquant_alpha", "per_token", "per_channel", "kv_cache")
+    given = [name for name in ours if getattr(options, name) != getattr(QuantOptions(), name)]
+    if given:
+        raise UsageError(
+            f"`--from-properties` says how to quantise, and so do {', '.join(given)}", hint="leave one of them out"
+        )
+    quant, warnings = asked_by(options.from_properties, image, text)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return quant
 
 
 def request_of(

@@ -117,8 +117,9 @@ def _built(entry: Entry, row: Row, place: Place, version: str) -> Row:
 
 
 def _after(artifact: str, entry: Entry, row: Row, place: Place) -> Iterator[list[str]]:
-    """The commands that follow a build, in order."""
-    yield ["scan", artifact]
+    """The commands that follow a build, in order. A push scans what it publishes."""
+    if place.store is None:
+        yield ["scan", artifact]
     if place.key is not None:
         yield ["sign", artifact, "--key", place.key]
     if place.store is not None and row.key is not None:

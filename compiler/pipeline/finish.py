@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from compiler.artifact.check import check_files
 from compiler.artifact.manifest import Device, Manifest, load_manifest
 from compiler.artifact.parts import Part
+from compiler.artifact.quantisation import REPORT
 from compiler.errors import UsageError
 from compiler.ir.config import ModelConfig
 from compiler.ir.limits import Limits
@@ -98,6 +99,8 @@ def _manifest(before: Manifest, checkpoint: Path, engines: Path | None) -> tuple
     elsewhere = load(before.target).elsewhere
     assert elsewhere is not None  # a target whose manifests have engines
     contents = elsewhere.finished(before, plan, files, checkpoint, engines)
+    # Engines have lost what their checkpoint has lost: its verdict goes along.
+    parts = [*contents.parts, *(part for part in files if part.path == REPORT)]
     numerics = before.numerics.model_copy(update={"reference_file": None}) if before.numerics else None
     draft = package.draft_manifest(
         plan,
@@ -107,7 +110,8 @@ def _manifest(before: Manifest, checkpoint: Path, engines: Path | None) -> tuple
         model=before.model,
         device=Device(kind="cuda", capability=contents.capability),
         toolchain=contents.toolchain,
-        parts=contents.parts,
+        parts=parts,
         stand_in=contents.stand_in,
+        quantisation=before.quantisation,
     )
-    return with_statements(draft.model_copy(update={"numerics": numerics}), contents.parts)
+    return with_statements(draft.model_copy(update={"numerics": numerics}), parts)

@@ -118,10 +118,10 @@ def prepare(request: PlanRequest, files: Files = "metadata") -> Prepared:
     return Prepared(found.source, found.checkpoint, plan)
 
 
-def default_output(model: str, target: str, tp: str, dtype: str | None, scheme: str = "none") -> Path:
+def default_output(model: str, target: str, tp: str, dtype: str | None, scheme: str = "") -> Path:
     """Where `build` puts an artifact when nothing is said: `artifacts/mixtral-inductor-tp8`."""
     words = [Path(model.rstrip("/")).name, target, f"tp{tp}", *([dtype] if dtype else [])]
-    words += [scheme] if scheme != "none" else []
+    words += [scheme] if scheme else []
     return Path("artifacts") / "-".join(words)
 
 

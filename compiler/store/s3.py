@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from compiler.errors import CheckpointError, SourceError, StoreError
 from compiler.store.checkpoint import INDEX, SINGLE, merge_headers, read_weight_map
 from compiler.store.digest import digest_json
+from compiler.store.disk import disk_full
 from compiler.store.folder import kept_folder
 from compiler.store.header import Entry, HeaderError, header_length, parse_header
 from compiler.store.objects.download import Incoming, download_files
 from compiler.store.objects.flow import THREADS
 from compiler.store.objects.s3 import S3Store
 from compiler.store.source import Files, ResolvedSource, is_weights, needed
-from compiler.store.writer import disk_full
 
 if TYPE_CHECKING:
     from pathlib import Path

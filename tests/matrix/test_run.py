@@ -143,6 +143,7 @@ def test_the_store_decides_where_there_is_one(made: Matrix, monkeypatch: pytest.
     (row,) = build([entry("a")], place, "1", Silent())
     assert row.key is not None
     address = f"s3://bucket/engines/a@{tag_of(row.key)}"
+    assert [words[0] for words in made.commands()[1:]] == ["build", "push"]  # a push scans
     assert made.commands()[-1] == ["push", str(place.output / "a"), address]
     assert states(plan([entry("a")], place, "1", Silent())) == ["changed"]  # what is only here does not count
     published[address] = "sha256:there"

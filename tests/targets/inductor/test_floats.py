@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compiler.decoder.moe import loop, route
-from compiler.targets.inductor.kernels import expert_gather, linear
+from compiler.targets.inductor.floats import few_experts, linear
 
 
 @settings(max_examples=40, deadline=None)
@@ -50,5 +50,5 @@ def test_gathered_experts_are_the_experts_of_the_loop(tokens: int, renormalize: 
     gate_up, down = torch.randn(4, 24, 16), torch.randn(4, 16, 12)
     chosen, share = route(torch.randn(tokens, 4), 2, renormalize=renormalize)
     expected = loop(x.double(), chosen, share, gate_up.double(), down.double(), "silu")
-    found = expert_gather(x, chosen, share, gate_up, down, "silu")
+    found = few_experts(x, chosen, share, gate_up, down, "silu")
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)

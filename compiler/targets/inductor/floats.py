@@ -1,26 +1,18 @@
-"""The product of one token row, in the form that inductor turns into a loop at the bandwidth of memory.
+"""Floating-point products of few tokens, which are nothing but reading a weight once.
 
-The library's product (oneDNN through `F.linear`) packs and tiles for many rows; with one row the work is nothing but
-reading the weight once. Written as multiply-and-sum, inductor makes a loop over the weight's rows of it. One such loop
-is bound by the latency of its one accumulator, so the weight is cut into blocks of rows, one sum each: inductor fuses
-them into one loop with as many accumulators, in which every load of x serves all blocks.
+    bfloat16             the operator of `ops.py`: as many rows as there are, in float32, at the bandwidth of memory
+    other, one row       multiply and sum, which inductor turns into a loop over the weight
+    other, more rows     `F.linear`
+
+One loop of multiply and sum is bound by the latency of its one accumulator, so the weight is cut into blocks of rows,
+one sum each: inductor fuses them into one loop with as many accumulators, in which every load of x serves all blocks.
 
     weight  block 0  n0 ─┐
             block 1  n1 ─┼─ one iteration: n0.x  n1.x  n2.x  n3.x
             block 2  n2 ─┤
             block 3  n3 ─┘
 
-Measured once while this was written (no benchmark repeats it; `python -m benchmarks.decode` times whole models).
-Microseconds (GB/s) for one product with [5632, 2048] bfloat16, x in float32, march x86-64-v3, two threads; memory gives
-26 GB/s. One launch a cell, and those of a row are not all from the same launch: read 10 % as equal.
-
-| rows | F.linear    | one sum     | 4 blocks    | 8 blocks   |
-|------|-------------|-------------|-------------|------------|
-| 1    | 1063 (21.7) | 1616 (14.3) | 977 (23.6)  | 894 (25.8) |
-| 2    | 1065 (21.7) | 2031 (11.4) | 1016 (22.7) |            |
-| 4    | 1065 (21.7) | 2117 (10.9) | 1286 (17.9) |            |
-
-From two rows on `F.linear` stays: it also finds AVX512 and AMX at run time, whatever the package was compiled for.
+`python -m benchmarks.linear` compares the operators with `F.linear`.
 """
 
 from __future__ import annotations
@@ -35,16 +27,19 @@ from torch.nn import functional as F
 from compiler.decoder.mlp import gated
 from compiler.decoder.moe import gather
 from compiler.ir.config import Activation
+from compiler.targets.inductor import ops
 
 BLOCKS = 8
 """Blocks of the weight: as many accumulators as registers hold (AVX2 has 16, two to each)."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x [..., in], weight [out, in], bias [out] -> [..., out] of the dtype of x. One row is summed in float32.
+    """x [..., in], weight [out, in], bias [out] -> [..., out] of the dtype of x. Sums in float32 but for `F.linear`.
 
-    The form is chosen while tracing: one row, fixed, on the CPU takes blocks; everything else `F.linear`.
+    The form is chosen while tracing, by dtype, device and number of rows.
     """
+    if _has_operator(x):
+        return ops.linear("bfloat16", x, weight, None, bias)
     if not _is_one(math.prod(x.shape[:-1])) or x.device.type != "cpu":
         return F.linear(x, weight, bias)
     y = _product(x.reshape(-1).float(), weight)
@@ -53,16 +48,28 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return y.to(x.dtype).reshape(*x.shape[:-1], weight.shape[0])
 
 
-def expert_gather(x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation) -> Tensor:
+def few_experts(x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation) -> Tensor:
     """The experts of few tokens; shapes as in `compiler.decoder.moe.Experts`. Sums in float32.
 
-    For one token each chosen expert is two products of one row, read where they lie: no weight is copied.
+    No weight is copied, and of experts that no token chose none is read.
     """
+    if _has_operator(x):
+        inner = gated(ops.experts("bfloat16", x, gate_up, None, chosen), kind)
+        return mixed(ops.experts("bfloat16", inner.flatten(0, 1), down, None, chosen.reshape(-1, 1)), share, x)
     if not _is_one(x.shape[0]) or x.device.type != "cpu":
         return gather(x, chosen, share, gate_up, down, kind)
     row = x[0].float()
     total = _sum(_expert(row, gate_up[e], down[e], kind, x.dtype) * s for e, s in _pairs(chosen[0], share[0]))
     return total.to(x.dtype)[None]
+
+
+def mixed(y: Tensor, share: Tensor, x: Tensor) -> Tensor:
+    """What each token's experts gave, y [N * k, 1, H], by their shares [N, k] -> [N, H] of the dtype of x."""
+    return (y.reshape(*share.shape, -1).float() * share[..., None]).sum(1).to(x.dtype)
+
+
+def _has_operator(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype == torch.bfloat16
 
 
 def _expert(row: Tensor, gate_up: Tensor, down: Tensor, kind: Activation, dtype: torch.dtype) -> Tensor:
