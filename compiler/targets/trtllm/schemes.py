@@ -92,7 +92,7 @@ def scaling(config: ModelConfig, quant: Quant, options: TargetOptions) -> Scalin
 
 
 def _algo(config: ModelConfig, row: Row, scheme: Scheme) -> str:
-    if scheme.search == "smooth":
+    if scheme.activations == "int8":
         return _smooth_quant(config, row, scheme)
     found = (_EXPERTS if config.experts else _DENSE).get(scheme.name)
     if found is None:
