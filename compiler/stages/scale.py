@@ -27,7 +27,7 @@ from compiler.quant.groups import Factors, apply, quantised_roles
 from compiler.quant.parts import activation_parts, cache_scale, inverse, one_scale, rounded_up, weight_parts
 from compiler.quant.planned import PREFIX
 from compiler.stages.matrices import Matrices
-from compiler.stages.search import SEARCHES, Seen, flat, whole_columns
+from compiler.stages.search import SEARCHES, Seen, alphas, flat, whole_columns
 from compiler.store import spill
 from compiler.store.checkpoint import Checkpoint, SourceTensor
 from compiler.store.header import read_header
@@ -61,15 +61,16 @@ def make_scales(
     out: Path,
     *,
     scaling: Scaling,
-    alpha: float = 0.5,
+    alpha: float | None = 0.5,
     maxima: Mapping[str, Values] | None = None,
     max_memory: int = 1 << 30,
     progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Write RESULT, the tensors of `quant/planned.py`, into the folder `out`.
+) -> dict[str, float]:
+    """Write RESULT, the tensors of `quant/planned.py`, into the folder `out`; the alpha of every smoothed group.
 
     `tensors`: the canonical tensors in `checkpoint`. `maxima`: what `calibrate` found, where the scheme or the cache
-    needs it. `progress(bytes of weights read, in all)`. Beside `max_memory`, the scales of one layer are in memory.
+    needs it. `alpha` None: searched for, group by group. `progress(bytes of weights read, in all)`. Beside
+    `max_memory`, the scales of one layer are in memory.
     Raises MemoryCeilingError, CheckpointError (NaN or infinite weights), UsageError (alpha), DiskFullError.
     """
     scheme = scaling.scheme
@@ -78,13 +79,17 @@ def make_scales(
         for layer, kind in enumerate(config.layer_kinds)
         for role in scaling.roles(config, kind)
     ]
-    matrices = Matrices(config, tensors, wanted, max_memory, _BUFFERS[scheme.search])
+    buffers = _BUFFERS["awq" if alpha is None else scheme.search]
+    matrices = Matrices(config, tensors, wanted, max_memory, buffers)
     total, done = sum(map(matrices.nbytes, wanted)), 0
+    chosen: dict[str, float] = {}
     with checkpoint.opened() as files, spill.tensors(out / RESULT) as add:
         reader = matrices.opened(checkpoint, files)
         for layer, kind in enumerate(config.layer_kinds):
             seen = Seen(config, layer, maxima or {})
-            factors = SEARCHES[scheme.search](seen, kind, scaling, alpha, reader)
+            own = alphas(seen, kind, scaling, alpha, reader)
+            factors = SEARCHES[scheme.search](seen, kind, scaling, own, reader)
+            chosen |= {f"layers.{layer}.{group}": of for group, of in own.items()}
             columns = {role: s for role, of in factors.items() if (s := whole_columns(config, role, of)) is not None}
             if scaling.divides == "inputs":
                 # Kernels see 1 / s in the files' dtype: s is what that stands for.
@@ -100,6 +105,7 @@ def make_scales(
                 add(str(tensor), values)
             for name, values in _changed(config, layer, factors, tensors, reader).items():
                 add(name, values)
+    return chosen
 
 
 def _of_layer(
