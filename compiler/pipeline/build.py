@@ -158,7 +158,7 @@ def _build(job: Job) -> BuildResult:
         return unfinished
     verdict = None
     if judged_by is not None:
-        verdict = gated(job, prepared, source, scaled.digest, weights, judged_by, samples)
+        verdict = gated(job, prepared, source, scaled.digest, weights, judged_by, samples, scaled.alphas)
     reference, numerics = None, None
     if target.logits is not None:
         reference = referenced(job, prepared, source, texts)

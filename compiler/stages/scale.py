@@ -37,7 +37,7 @@ from compiler.quant.parts import (
 from compiler.quant.planned import PREFIX
 from compiler.stages.matrices import Matrices
 from compiler.stages.packed import own_scales
-from compiler.stages.search import SEARCHES, Seen, flat, whole_columns
+from compiler.stages.search import SEARCHES, Seen, alphas, flat, whole_columns
 from compiler.store import spill
 from compiler.store.checkpoint import Checkpoint, SourceTensor
 from compiler.store.header import read_header
@@ -71,16 +71,16 @@ def make_scales(
     out: Path,
     *,
     scaling: Scaling,
-    alpha: float = 0.5,
+    alpha: float | None = 0.5,
     maxima: Mapping[str, Values] | None = None,
     max_memory: int = 1 << 30,
     progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Write RESULT, the tensors of `quant/planned.py`, into the folder `out`.
+) -> dict[str, float]:
+    """Write RESULT, the tensors of `quant/planned.py`, into the folder `out`; the alpha of every smoothed group.
 
     `tensors`: the canonical tensors in `checkpoint`. `maxima`: what `calibrate` found, where the scheme or the cache
-    needs it. A quantised checkpoint brings its own scales, which are taken as they are. `progress(bytes of weights
-    read, in all)`. Beside `max_memory`, the scales of one layer are in memory.
+    needs it; a quantised checkpoint brings its own scales, which are taken as they are. `alpha` None: searched for, group
+    by group. `progress(bytes of weights read, in all)`. Beside `max_memory`, the scales of one layer are in memory.
     Raises MemoryCeilingError, CheckpointError (NaN or infinite weights), UsageError (alpha), DiskFullError.
     """
     scheme = scaling.scheme
@@ -89,13 +89,17 @@ def make_scales(
         for layer, kind in enumerate(config.layer_kinds)
         for role in scaling.roles(config, kind)
     ]
-    matrices = Matrices(config, tensors, wanted, max_memory, _BUFFERS[scheme.search])
+    buffers = _BUFFERS["awq" if alpha is None else scheme.search]
+    matrices = Matrices(config, tensors, wanted, max_memory, buffers)
     total, done = sum(map(matrices.nbytes, wanted)), 0
+    chosen: dict[str, float] = {}
     with checkpoint.opened() as files, spill.tensors(out / RESULT) as add:
         reader = matrices.opened(checkpoint, files)
         for layer, kind in enumerate(config.layer_kinds):
             seen = Seen(config, layer, maxima or {})
-            factors = SEARCHES[scheme.search](seen, kind, scaling, alpha, reader)
+            own = alphas(seen, kind, scaling, alpha, reader)
+            factors = SEARCHES[scheme.search](seen, kind, scaling, own, reader)
+            chosen |= {f"layers.{layer}.{group}": of for group, of in own.items()}
             columns = {role: s for role, of in factors.items() if (s := whole_columns(config, role, of)) is not None}
             if scaling.divides == "inputs":
                 # Kernels see 1 / s in the files' dtype: s is what that stands for.
@@ -118,6 +122,7 @@ def make_scales(
                 add(str(tensor), values)
             for name, values in _changed(config, layer, factors, tensors, reader).items():
                 add(name, values)
+    return chosen
 
 
 def _of_layer(
