@@ -79,8 +79,9 @@ def make_scales(
     """Write RESULT, the tensors of `quant/planned.py`, into the folder `out`; the alpha of every smoothed group.
 
     `tensors`: the canonical tensors in `checkpoint`. `maxima`: what `calibrate` found, where the scheme or the cache
-    needs it; a quantised checkpoint brings its own scales, which are taken as they are. `alpha` None: searched for, group
-    by group. `progress(bytes of weights read, in all)`. Beside `max_memory`, the scales of one layer are in memory.
+    needs it; a quantised checkpoint brings its own scales, which are taken as they are. `alpha` None: searched for,
+    group by group. `progress(bytes of weights read, in all)`. Beside `max_memory`, the scales of one layer are in
+    memory.
     Raises MemoryCeilingError, CheckpointError (NaN or infinite weights), UsageError (alpha), DiskFullError.
     """
     scheme = scaling.scheme
