@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,12 +21,20 @@ import recipes
 from compiler.artifact.check import check_artifact
 from compiler.artifact.manifest import Manifest, load_manifest
 from compiler.artifact.quantisation import REPORT
-from compiler.errors import CalibrationError, CheckpointError, NumericsError, RefusedError, TokenizerError
+from compiler.errors import (
+    CalibrationError,
+    CheckpointError,
+    DiskFullError,
+    NumericsError,
+    RefusedError,
+    TokenizerError,
+)
 from compiler.pipeline.build import build
 from compiler.pipeline.convert import convert_to
 from compiler.pipeline.requests import BuildRequest
 from compiler.quant.asked import Quant, Text, scheme_of
 from compiler.quant.schemes import SCHEMES, Tolerance
+from compiler.quant.smooth import CANDIDATES
 from compiler.stages.convert import convert
 from compiler.stages.plan import Ask
 from compiler.stages.quantised import quant_of
@@ -80,6 +90,42 @@ def test_a_quantised_build_says_what_it_is_and_what_it_has_lost(request_for: Req
     assert quant_of(found).decides == replace(asked, text=replace(SHORT, digest=found.calibration.digest)).decides
     check_layout(made, tmp_path / "artifact")
     assert leftovers(tmp_path) == []
+
+
+def test_an_alpha_of_every_group_is_searched_for_and_told(request_for: Requests) -> None:
+    heard, asked = Heard(), Quant(SMOOTH, alpha=None, text=SHORT)
+    found = _built(request_for(asked), heard).quantisation
+    assert found is not None
+    assert found.alpha is None
+    groups = ("attn.o", "attn.q", "mlp.down", "mlp.gate")
+    assert sorted(found.alphas) == [f"layers.{layer}.{group}" for layer in range(3) for group in groups]
+    assert set(found.alphas.values()) <= set(CANDIDATES)
+    assert len(set(found.alphas.values())) > 1
+    assert quant_of(found).alpha is None
+    assert "most often" in dict(heard.stages)["scales"]
+
+
+def test_a_disk_that_is_full_of_activations_ends_the_build_and_room_lets_it_go_on(
+    request_for: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request, real, fallen = request_for(Quant(SMOOTH, text=SHORT)), os.write, 0
+
+    def full(fd: int, data: Any) -> int:
+        nonlocal fallen
+        if f"{os.sep}x-2" in str(Path(f"/proc/self/fd/{fd}").readlink()):
+            fallen += 1
+            raise OSError(errno.ENOSPC, "no space left on device")
+        return real(fd, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(DiskFullError, match="no space for activations") as caught:
+            build(request, toolchain=StandIn())
+    assert fallen
+    assert "LMI_COMPILE_CACHE" in caught.value.hint
+    assert not request.output.exists()
+    assert leftovers(tmp_path) == []
+    assert build(request, toolchain=StandIn()).made["convert"] == 1
 
 
 def test_what_was_made_is_not_made_again_and_another_scheme_is(request_for: Requests, tmp_path: Path) -> None:

@@ -91,10 +91,10 @@ def _planned(entry: Entry, place: Place, version: str) -> Row:
     return look(entry, _key(entry, ended, version), place.output, place.store)
 
 
-def _key(entry: Entry, ended: Ended, version: str) -> Digest | None:
-    """From what a build told as JSON; None where it does not know its source yet."""
+def _key(entry: Entry, ended: Ended, version: str) -> Digest:
+    """From what a build told as JSON."""
     facts = json.loads(ended.out)
-    return key_of(entry, facts["plan_digest"], facts["source"], version) if facts["source"] else None
+    return key_of(entry, facts["plan_digest"], facts["source"], version)
 
 
 def _built(entry: Entry, row: Row, place: Place, version: str) -> Row:

@@ -18,6 +18,8 @@ from compiler.stages.samples import HELD_OUT, random_samples, read_samples
 from compiler.stages.stored import StoredModel
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from compiler.artifact.parts import Part
     from compiler.artifact.quantisation import Quantisation
     from compiler.pipeline.cached import Converted, Job
@@ -63,6 +65,7 @@ def gated(
     files: Converted,
     samples: Samples,
     calibrated_on: Samples | None,
+    alphas: Mapping[str, float],
 ) -> Gated:
     """The verdict on the rank files in `files`, measured with `samples`.
 
@@ -82,7 +85,7 @@ def gated(
         accepted = True
         job.report.warn(f"{error.message}\nit is accepted, as asked, and the manifest says so")
     found = _gate(verdict, limits, accepted=accepted)
-    return Gated(quantisation(quant, found, calibrated_on), written(REPORT, page))
+    return Gated(quantisation(quant, found, calibrated_on, alphas), written(REPORT, page))
 
 
 def tolerance(quant: Quant) -> Tolerance:

@@ -10,14 +10,18 @@ from compiler.quant.asked import NONE, Quant, Text
 from compiler.quant.schemes import SCHEMES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from compiler.stages.samples import Samples
 
 _FIELDS = ("weights", "weight_scales", "activations", "activation_scales", "search")
 """Of a scheme, by their names in a manifest."""
 
 
-def quantisation(quant: Quant, gate: Gate, samples: Samples | None) -> Quantisation:
-    """The section of the manifest. `samples`: what it was calibrated with, where it was."""
+def quantisation(quant: Quant, gate: Gate, samples: Samples | None, alphas: Mapping[str, float]) -> Quantisation:
+    """The section of the manifest. `samples`: what it was calibrated with, where it was; `alphas`: of every group where
+    they were searched for.
+    """
     unquantised: dict[str, Any] = {"scheme": "", "weights": "float", "weight_scales": "tensor", "search": ""}
     unquantised |= {"activations": "float", "activation_scales": "tensor"}
     scheme = quant.scheme
@@ -25,7 +29,7 @@ def quantisation(quant: Quant, gate: Gate, samples: Samples | None) -> Quantisat
     return Quantisation(
         **of_scheme,
         alpha=quant.alpha if quant.smooths else None,
-        alphas={},
+        alphas=dict(alphas),
         kv_cache=quant.cache,
         calibration=_calibration(quant.text, samples) if samples else None,
         gate=gate,

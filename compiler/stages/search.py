@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compiler.ir.roles import TensorId, axis_sizes, linear_axes
-from compiler.quant import awq
+from compiler.quant import awq, smooth
 from compiler.quant.groups import (
     Factors,
     Maxima,
@@ -16,7 +16,6 @@ from compiler.quant.groups import (
     layer_factors,
     layer_means,
     layer_scales,
-    quantised_roles,
 )
 
 if TYPE_CHECKING:
@@ -45,19 +44,62 @@ class Seen:
         return self._maxima[f"layers.{self.layer}.{role}.{what}"]
 
 
-def _unsearched(_seen: Seen, _kind: LayerKind, _scaling: Scaling, _alpha: float, _reader: Reader) -> dict[str, Factors]:
+Alphas = dict[str, float]
+"""By the name of a group of layers that are smoothed together."""
+
+
+def alphas(seen: Seen, kind: LayerKind, scaling: Scaling, alpha: float | None, reader: Reader) -> Alphas:
+    """Of the groups of one layer, where the scheme smooths: `alpha`, or of each the candidate with the least error."""
+    if scaling.scheme.search != "smooth":
+        return {}
+    found = scaling.groups(seen.config, kind)
+    return {group.name: _least(seen, scaling, group, reader) if alpha is None else alpha for group in found}
+
+
+def _unsearched(
+    _seen: Seen, _kind: LayerKind, _scaling: Scaling, _alphas: Alphas, _reader: Reader
+) -> dict[str, Factors]:
     return {}
 
 
-def _smoothed(seen: Seen, kind: LayerKind, scaling: Scaling, alpha: float, _reader: Reader) -> dict[str, Factors]:
+def _smoothed(seen: Seen, kind: LayerKind, scaling: Scaling, alphas: Alphas, _reader: Reader) -> dict[str, Factors]:
     """Factors of SmoothQuant, by the tensor's role."""
     config, found = seen.config, scaling.groups(seen.config, kind)
-    own = {role: Maxima(seen(role, "inputs"), seen(role, "columns")) for role in quantised_roles(config, kind)}
-    scales = layer_scales(config, found, own, alpha)
+    scales: dict[str, Values] = {}
+    for group in found:
+        scales |= layer_scales(config, [group], _maxima(seen, group), alphas[group.name])
     return layer_factors(config, found, scales)[0]
 
 
-def _searched(seen: Seen, kind: LayerKind, scaling: Scaling, _alpha: float, reader: Reader) -> dict[str, Factors]:
+def _least(seen: Seen, scaling: Scaling, group: Smooth, reader: Reader) -> float:
+    """The alpha with which all layers of the group together are nearest to what they should give."""
+    config, largest_of = seen.config, _LARGEST[scaling.scheme.activation_scales]
+    errors, columns, largest = np.zeros(len(smooth.CANDIDATES)), [], []
+    for alpha in smooth.CANDIDATES:
+        factors = layer_factors(config, [group], layer_scales(config, [group], _maxima(seen, group), alpha))[0]
+        columns.append({role: _flat(role, whole_columns(config, role, factors[role])) for role in group.into})
+        read = [(_flat(role, seen(role, "inputs")), _flat(role, seen(role, "squares"))) for role in group.into]
+        each = zip(read, columns[-1].values(), strict=True)
+        largest.append(max(largest_of(x, squares, s) for (x, squares), s in each))
+    for role in group.into:
+        lead = len(linear_axes(role)[0])
+        squares = _flat(role, seen(role, "squares"))
+        for place, values in reader.sampled(TensorId(role, "weight", seen.layer), SAMPLED):
+            for i, of_role in enumerate(columns):
+                s = of_role[role][place[:lead]]
+                errors[i] += smooth.output_error(values, s, squares[place[:lead]], largest[i])
+    return smooth.CANDIDATES[int(errors.argmin())]
+
+
+_LARGEST = {"token": smooth.largest_of_token, "tensor": smooth.largest_of_text}
+"""By the scales of activations."""
+
+
+def _maxima(seen: Seen, group: Smooth) -> dict[str, Maxima]:
+    return {role: Maxima(seen(role, "inputs"), seen(role, "columns")) for role in group.into}
+
+
+def _searched(seen: Seen, kind: LayerKind, scaling: Scaling, _alphas: Alphas, reader: Reader) -> dict[str, Factors]:
     """Factors of AWQ, by the tensor's role."""
     config, found = seen.config, scaling.groups(seen.config, kind)
     means = layer_means(config, found, {role: seen(role, "means") for group in found for role in group.into})
@@ -65,7 +107,7 @@ def _searched(seen: Seen, kind: LayerKind, scaling: Scaling, _alpha: float, read
     return layer_factors(config, found, scales)[0]
 
 
-SEARCHES: Mapping[Search, Callable[[Seen, LayerKind, Scaling, float, Reader], dict[str, Factors]]] = {
+SEARCHES: Mapping[Search, Callable[[Seen, LayerKind, Scaling, Alphas, Reader], dict[str, Factors]]] = {
     "": _unsearched,
     "smooth": _smoothed,
     "awq": _searched,
@@ -93,6 +135,10 @@ def flat(values: Values | None, lead: int) -> Values:
     """[lead ..., in ...] -> [lead ..., in]"""
     assert values is not None
     return values.reshape(*values.shape[:lead], -1)
+
+
+def _flat(role: str, values: Values | None) -> Values:
+    return flat(values, len(linear_axes(role)[0]))
 
 
 def whole_columns(config: ModelConfig, role: str, factors: Factors) -> Values | None:

@@ -57,7 +57,7 @@ def _fetch(store: S3Store, uri: str, cache: Path, files: Files) -> ResolvedSourc
     headers = None
     if files == "metadata" and not all((folder / name).exists() for name in names):
         headers = _headers(store, objects, folder, uri)
-    return ResolvedSource(folder, uri=uri, names=names, headers=headers)
+    return ResolvedSource(folder, uri=uri, listing=digest_json(facts), names=names, headers=headers)
 
 
 def _headers(

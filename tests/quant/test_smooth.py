@@ -10,7 +10,16 @@ from hypothesis.extra.numpy import arrays
 
 from compiler.errors import UsageError
 from compiler.quant import int8
-from compiler.quant.smooth import Values, check_alpha, divide_norm, smoothing_scales
+from compiler.quant.smooth import (
+    CANDIDATES,
+    Values,
+    check_alpha,
+    divide_norm,
+    largest_of_text,
+    largest_of_token,
+    output_error,
+    smoothing_scales,
+)
 
 WEIGHT = np.array([[0.5, -1, 0.25], [2, 0.1, -0.4]], np.float32)
 INPUTS, OUTPUTS = np.array([4, 0.5, 9], np.float32), np.array([3, 5], np.float32)
@@ -69,3 +78,53 @@ def test_a_divided_norm_gives_the_divided_output(weight: Values) -> None:
     np.testing.assert_allclose(divide_norm("rms", weight, s) * s, weight, rtol=1e-6, atol=1e-30)
     np.testing.assert_array_equal(divide_norm("layer", weight, s), divide_norm("rms", weight, s))
     np.testing.assert_allclose((1 + divide_norm("rms_plus_one", weight, s)) * s, 1 + weight, atol=2e-6)
+
+
+def _drawn(seed: int, tokens: int = 2000, outlier: float = 20.0) -> tuple[Values, Values]:
+    """x [tokens, 48] with two loud channels, and W [64, 48]."""
+    rng = np.random.default_rng(seed)
+    spread = np.exp(rng.normal(0, 0.5, 48)).astype(np.float32)
+    spread[:2] *= outlier
+    return (
+        (rng.normal(size=(tokens, 48)) * spread).astype(np.float32),
+        rng.normal(0, 0.1, (64, 48)).astype(np.float32),
+    )
+
+
+def _rounded(x: Values, weight: Values, s: Values) -> Values:
+    """y per token and per channel, by the definitions in int8.py."""
+    integers, worth = int8.quantize_tokens(x / s)
+    maxima = int8.row_maxima(weight * s)[:, None]
+    rounded = int8.dequantize(int8.quantize(weight * s, int8.steps(maxima)), int8.scales(maxima))
+    return int8.dequantize(integers, worth) @ rounded.T
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 0.8, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_error_that_is_expected_is_found(seed: int, alpha: float) -> None:
+    x, weight = _drawn(seed)
+    s = smoothing_scales(np.abs(x).max(0), np.abs(weight).max(0), alpha)
+    squares = np.square(x).mean(0)
+    expected = output_error(weight, s, squares, largest_of_token(np.abs(x).max(0), squares, s))
+    found = float(np.square(_rounded(x, weight, s) - x @ weight.T).sum(-1).mean())
+    assert expected == pytest.approx(found, rel=0.25)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_alpha_of_the_least_expected_error_is_nearly_the_best(seed: int) -> None:
+    x, weight = _drawn(seed)
+    inputs, squares = np.abs(x).max(0), np.square(x).mean(0)
+    expected, found = [], []
+    for alpha in CANDIDATES:
+        s = smoothing_scales(inputs, np.abs(weight).max(0), alpha)
+        expected.append(output_error(weight, s, squares, largest_of_token(inputs, squares, s)))
+        found.append(float(np.square(_rounded(x, weight, s) - x @ weight.T).mean()))
+    assert found[int(np.argmin(expected))] < 1.05 * min(found)
+    assert max(found) > 1.2 * min(found)  # else any would do
+
+
+def test_one_scale_for_a_text_is_of_its_largest_value() -> None:
+    x, _ = _drawn(0)
+    inputs, squares, s = np.abs(x).max(0), np.square(x).mean(0), np.full(48, 2, np.float32)
+    assert largest_of_text(inputs, squares, s) == np.abs(x).max() / 2
+    assert largest_of_token(inputs, squares, s) < largest_of_text(inputs, squares, s)
