@@ -1,6 +1,6 @@
 """`lmi-compile push` and `pull` against boto3, s5cmd, rclone and `cp`, on the same bytes and the same server.
 
-    python -m benchmarks.transfer push|pull|local [--folder DIR] [--runs 3] [--s5cmd PROGRAM]
+    python -m benchmarks.transfer push|pull|local [--folder DIR] [--runs 3] [--s5cmd PROGRAM] [--without rclone]
 
 `push`, `pull`: an artifact of 2.1 GB (two files) to and from `rclone serve s3` on this machine, 8 threads. Ours
 verifies the sha256 of every file, asks for conditional writes and puts on disk what it pulls (fsync) before it ends;
@@ -27,11 +27,13 @@ from pathlib import Path
 from benchmarks.tinyllama import ROOT, machine
 from compiler.artifact.manifest import File
 from compiler.store.digest import OCTETS, digest_bytes, sha256_file
+from compiler.store.writer import encode_header
 from tests import servers
 from tests.artifact import made
 
 SIZE = 1 << 30
 MIB = 1 << 20
+HEADER = encode_header([("weights", "U8", (SIZE,))])
 
 BOTO3 = """
 import sys; from pathlib import Path; import boto3; from boto3.s3.transfer import TransferConfig; from botocore.config import Config
@@ -58,6 +60,7 @@ def write_artifact(folder: Path) -> Path:
         del content[path]
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         with (folder / path).open("wb") as file:
+            file.write(HEADER)
             for _ in range(SIZE // MIB):
                 file.write(os.urandom(MIB))
     for path, data in content.items():
@@ -157,6 +160,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to work; default: the temporary folder")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--s5cmd", default=shutil.which("s5cmd"), help="the program; left out where there is none")
+    parser.add_argument("--without", action="append", default=[], help="a client to leave out")
     options = parser.parse_args()
     print(machine())
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
@@ -180,6 +184,7 @@ def main() -> None:
                 return
             everybody = {f"lmi-compile {options.what}": ours(options.what, artifact)}
             everybody |= others(options.what, artifact, endpoint, options.s5cmd)
+            everybody = {name: command for name, command in everybody.items() if name not in options.without}
             prefix = f"there/tiny/{digest_bytes((artifact / 'manifest.json').read_bytes())[7:]}/"
             if options.what == "pull":
                 timed(ours("push", artifact)(artifact, "there/"))

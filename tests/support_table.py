@@ -19,6 +19,8 @@ from compiler.ir.config import ModelConfig
 from compiler.ir.limits import limits_for
 from compiler.pipeline.convert import convert_to
 from compiler.pipeline.requests import PlanRequest
+from compiler.quant.asked import Quant
+from compiler.quant.schemes import SCHEMES, Scheme, check_scheme
 from compiler.stages.plan import Ask
 from compiler.targets import PLAIN, TargetOptions
 from tests import published
@@ -54,13 +56,34 @@ def outcome(model: str, target: str, tp: int) -> Outcome:
 
 
 @cache
+def schemes(model: str, target: str) -> str:
+    """Those that are built of the published checkpoint at some tp, as the toolchain runs them; "no" for none."""
+    found = [name for name, scheme in SCHEMES.items() if any(_runs(model, target, scheme, tp) for tp in TPS)]
+    return " ".join(found) or "no"
+
+
+def _runs(model: str, target: str, scheme: Scheme, tp: int) -> bool:
+    config, chosen = _config(model), targets.load(target)
+    options = replace(PLAIN, version=outcome(model, target, tp).version)
+    try:
+        quant, options = chosen.quantised(config, Quant(scheme), options)
+        check_scheme(chosen.scaling(config, quant, options).scheme, config, tp)
+        chosen.check(config, tp, options, limits_for(config, None, 8))
+    except RefusedError:
+        return False
+    return True
+
+
+@cache
 def _config(model: str) -> ModelConfig:
     hf = published.CONFIGS[model]
     return recipes.for_config(hf)[1].resolve(hf, None).model_config(hf, None)
 
 
 def rows() -> Iterator[tuple[str, ...]]:
-    """Recipe, published model, and for each target the tp that it takes, and from which version on."""
+    """Recipe, published model, for each target the tp that it takes, and from which version on; and what `trtllm`
+    quantises.
+    """
     for model in sorted(published.CONFIGS, key=lambda name: (_recipe(name), name)):
         found = {(t, tp): outcome(model, t, tp) for t in targets.available() for tp in TPS}
         cells = []
@@ -69,7 +92,7 @@ def rows() -> Iterator[tuple[str, ...]]:
             versions = {found[target, tp].version for tp in TPS if not found[target, tp].reason}
             since = f" ({min(versions)})" if versions - {""} else ""
             cells.append(" ".join(works) + since if works else "no")
-        yield (f"`{_recipe(model)}`", model, *cells)
+        yield (f"`{_recipe(model)}`", model, *cells, schemes(model, "trtllm"))
 
 
 def refusals() -> list[str]:
@@ -115,7 +138,13 @@ def judged(recipe: str, folder: Path) -> str:
 
 def table(errors: dict[str, str]) -> str:
     """Markdown; `errors` by recipe, as `judged` says them."""
-    heads = ("recipe", "published model", *(f"`{name}`: tp" for name in targets.available()), "judged error")
+    heads = (
+        "recipe",
+        "published model",
+        *(f"`{name}`: tp" for name in targets.available()),
+        "`trtllm`: `--quant`",
+        "judged error",
+    )
     lines = [heads, tuple("---" for _ in heads)]
     lines += [(*row, errors[row[0].strip("`")]) for row in rows()]
     return "\n".join([BEGIN, *(f"| {' | '.join(line)} |" for line in lines), "", *refusals(), END])

@@ -270,7 +270,7 @@ def test_nan_in_the_weights_is_found_before_anything_is_rounded(
 def test_what_a_target_does_not_run_is_refused_with_what_it_does(request_for: Requests) -> None:
     static = scheme_of("smoothquant", per_token=False)
     for quant, said in (
-        (Quant(SCHEMES["awq"]), "does not run `awq`"),
+        (Quant(SCHEMES["fp8"]), "does not run `fp8`"),
         (Quant(static, text=SHORT), "one activation scale a tensor"),
         (Quant(INT8, cache="int8"), "--kv-cache int8"),
     ):

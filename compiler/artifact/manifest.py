@@ -27,7 +27,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from compiler.artifact.quantisation import Quantisation
 from compiler.artifact.sections import Count, Engines, InnerPath, Segments, Sha256, Size, Strict
@@ -85,13 +85,23 @@ class ArtifactLimits(Strict):
 
 
 class File(Strict):
-    """One file: `size` in bytes, `digest` of its bytes, `crc` of the same (store/crc.py; None: not computed)."""
+    """One file: `size` in bytes, `digest` of its bytes, `crc` of the same (store/crc.py; None: not computed). `codec`:
+    how a store keeps them; reserved for compression, as they are for now.
+    """
 
     path: InnerPath
     media_type: str
     digest: Sha256
     size: Count
     crc: Annotated[str, Field(pattern=r"^crc32:[0-9a-f]{8}$")] | None = None
+    codec: Literal["none"] = "none"
+
+    @field_validator("codec", mode="before")
+    @classmethod
+    def _as_they_are(cls, codec: object) -> object:
+        if codec != "none":
+            raise ValueError(f"stored with codec {codec!r}, and this lmi-compile reads `none` only: upgrade it")
+        return codec
 
 
 class Numerics(Strict):

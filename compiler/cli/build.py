@@ -112,8 +112,8 @@ def build(
     from compiler.pipeline.build import build as run
     from compiler.pipeline.build import command_of
     from compiler.pipeline.requests import BuildRequest, default_output
-    from compiler.registry.address import parse_address
-    from compiler.registry.publish import is_store, publish
+    from compiler.registry import push
+    from compiler.registry.address import is_store, parse_address
     from compiler.registry.summary import pushed_text
     from compiler.summary import build_text
     from compiler.targets import How
@@ -136,7 +136,7 @@ def build(
         return
     with reporting(as_json=as_json) as report:
         result = run(request, report)
-        pushed = publish(result.output, store, report) if store and result.manifest else None
+        pushed = push(result.output, store, report) if store and result.manifest else None
     text = pushed_text(pushed) if pushed else build_text(result.output, result.manifest)
     show(result.to_json() | ({"pushed": pushed.to_json()} if pushed else {}), text, as_json=as_json)
 

@@ -28,11 +28,11 @@ def push(
     as_json: Json = False,
 ) -> None:
     """Publish an artifact that `scan` finds nothing in; run it again after an interruption, it goes on from there."""
-    from compiler.registry.publish import publish
+    from compiler.registry import push as run
     from compiler.registry.summary import pushed_text
 
     with reporting(as_json=as_json) as report:
-        pushed = publish(artifact, uri, report, layout=layout, repair=repair, threads=threads)
+        pushed = run(artifact, uri, report, layout=layout, repair=repair, threads=threads)
     show(pushed.to_json(), pushed_text(pushed), as_json=as_json)
 
 

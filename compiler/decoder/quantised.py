@@ -1,7 +1,8 @@
-"""Linear layers with int8 weights: what they compute. Faster forms of the same are a target's.
+"""Linear layers with int8 and int4 weights: what they compute. Faster forms of the same are a target's.
 
     weight_only   round((x W^T) * scale + bias)                          W int8, x as it is; products in float32
     per_token     round((q(x) W^T) * token scale * scale + bias)         W and q(x) int8, products summed in int32
+    grouped       round(x (W * scale of its group)^T + bias)             W int4 in groups (`compiler.quant.int4`)
 
 `scale` float32 [out] says what an integer of each row of W is worth; a token's is its largest magnitude / 127
 (`compiler.quant.int8.quantize_tokens`, of which this is the form in torch). `round` goes to the dtype of x.
@@ -40,10 +41,25 @@ def per_token(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> 
     return finish(y, scale, bias, x.dtype).reshape(*x.shape[:-1], weight.shape[0])
 
 
+def grouped(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """See the head of this file. weight uint8 [out, in / 2], two columns a byte; scale float32 [out, in / group]."""
+    y = product(x.float(), dequantise_groups(weight, scale), None)
+    return (y if bias is None else y + bias.float()).to(x.dtype)
+
+
+def dequantise_groups(weight: Tensor, scale: Tensor) -> Tensor:
+    """uint8 [..., in / 2], as `compiler.quant.int4.pack` packs, scale [..., in / group] -> float32 [..., in]."""
+    low, high = (weight << 4).view(torch.int8) >> 4, weight.view(torch.int8) >> 4
+    integers = torch.stack((low, high), -1).flatten(-2)
+    groups: Tensor = integers.unflatten(-1, (scale.shape[-1], -1)).float() * scale[..., None]
+    return groups.flatten(-2)
+
+
 def quantise_tokens(x: Tensor) -> tuple[Tensor, Tensor]:
     """x [..., in] -> int8 [..., in], and what an integer of each token is worth, float32 [..., 1]."""
     wide = x.float()
-    steps = 127.0 / wide.abs().amax(-1, keepdim=True).clamp_min(_FLOOR)
+    largest = wide.abs().amax(-1, keepdim=True).clamp_min(_FLOOR)
+    steps = torch.full_like(largest, 127.0) / largest  # a number over a tensor is its reciprocal times the number
     return (wide * steps).round().clamp(-127, 127).to(torch.int8), 1.0 / steps
 
 

@@ -91,10 +91,10 @@ def _planned(entry: Entry, place: Place, version: str) -> Row:
     return look(entry, _key(entry, ended, version), place.output, place.store)
 
 
-def _key(entry: Entry, ended: Ended, version: str) -> Digest | None:
-    """From what a build told as JSON; None where it does not know its source yet."""
+def _key(entry: Entry, ended: Ended, version: str) -> Digest:
+    """From what a build told as JSON."""
     facts = json.loads(ended.out)
-    return key_of(entry, facts["plan_digest"], facts["source"], version) if facts["source"] else None
+    return key_of(entry, facts["plan_digest"], facts["source"], version)
 
 
 def _built(entry: Entry, row: Row, place: Place, version: str) -> Row:
@@ -117,8 +117,9 @@ def _built(entry: Entry, row: Row, place: Place, version: str) -> Row:
 
 
 def _after(artifact: str, entry: Entry, row: Row, place: Place) -> Iterator[list[str]]:
-    """The commands that follow a build, in order."""
-    yield ["scan", artifact]
+    """The commands that follow a build, in order. A push scans what it publishes."""
+    if place.store is None:
+        yield ["scan", artifact]
     if place.key is not None:
         yield ["sign", artifact, "--key", place.key]
     if place.store is not None and row.key is not None:

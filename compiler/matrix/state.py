@@ -36,7 +36,7 @@ State = Literal["new", "changed", "current", "built", "failed", "refused"]
 
 @dataclass(frozen=True)
 class Row:
-    """One build. `key` None: it could not be planned, or its source is not fetched yet. `step`: the command that
+    """One build. `key` None: it could not be planned. `step`: the command that
     failed, `error` its message.
     """
 
@@ -97,15 +97,11 @@ def read_record(output: Path, name: str) -> Row | None:
         return None
 
 
-def look(entry: Entry, key: Digest | None, output: Path, store: str | None) -> Row:
-    """The row of a build that is planned. With a store, only what is there counts. `key` None: only a build can tell
-    whether its source changed. Raises StoreError.
-    """
+def look(entry: Entry, key: Digest, output: Path, store: str | None) -> Row:
+    """The row of a build that is planned. With a store, only what is there counts. Raises StoreError."""
     last = read_record(output, entry.name)
     known = last is not None and last.state == "built"
-    if key is None:
-        digest = None
-    elif store is not None:
+    if store is not None:
         digest = _published(address_of(store, entry.name, key))
     else:
         digest = last.digest if known and last is not None and last.key == key and _is_there(output, last) else None

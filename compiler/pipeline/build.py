@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from compiler import targets
 from compiler.artifact.manifest import MANIFEST, load_manifest
 from compiler.errors import ArtifactError, ToolchainMissing, UsageError
-from compiler.pipeline.cached import Job, compiled, converted, source_if_here
+from compiler.pipeline.cached import Job, compiled, converted
 from compiler.pipeline.delegate import delegate
 from compiler.pipeline.evidence import judged, quantised, referenced
 from compiler.pipeline.gated import gated, held_out
@@ -57,8 +57,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class BuildResult:
     """`manifest` is None where `until` ended the build before there was an artifact. `made`: results that
-    were not cached, by stage. `source`: digest of the source, where the build ended with the plan (None: it was not
-    fetched, and only its bytes could tell).
+    were not cached, by stage. `source`: what stands for the source (source.py), where the build ended with the
+    plan.
     """
 
     output: Path
@@ -144,7 +144,7 @@ def _build(job: Job) -> BuildResult:
     report.end(plan_note(plan))
     unfinished = BuildResult(request.output, plan, None, job.made)
     if request.until == "plan":
-        return replace(unfinished, source=source_if_here(job, prepared))
+        return replace(unfinished, source=source_digest(job.cache, report, prepared.source, prepared.checkpoint))
 
     job.cache.sweep()
     # Before any weight is read: a text that is no text ends the build in seconds.

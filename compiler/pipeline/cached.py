@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from compiler.artifact.parts import Part, media_type
 from compiler.pipeline.convert import run_convert, written
-from compiler.pipeline.source import source_digest
 from compiler.stages.compile import inputs_of
 from compiler.store.cache import StageCache, key_of
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.artifact.manifest import Device
-    from compiler.pipeline.requests import BuildRequest, Prepared
+    from compiler.pipeline.requests import BuildRequest
     from compiler.report import Report
     from compiler.stages.plan import Plan
     from compiler.stages.verify import Logits
@@ -59,13 +58,6 @@ class Converted:
 
     folder: Path
     parts: Sequence[Part]
-
-
-def source_if_here(job: Job, prepared: Prepared) -> str | None:
-    """source_digest, where it needs nothing to be fetched."""
-    source = prepared.source
-    known = source.headers is None or source.commit is not None
-    return source_digest(job.cache, job.report, source, prepared.checkpoint) if known else None
 
 
 def converted(job: Job, plan: Plan, checkpoint: Checkpoint, source: str, scales: str) -> Converted:

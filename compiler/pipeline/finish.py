@@ -95,7 +95,7 @@ def package_engines(
 
 def _manifest(before: Manifest, checkpoint: Path, engines: Path | None) -> tuple[Manifest, list[Part]]:
     plan = replanned(before)
-    files = [Part(Descriptor(**file.model_dump()), checkpoint / file.path) for file in before.files]
+    files = [Part(Descriptor(**file.model_dump(exclude={"codec"})), checkpoint / file.path) for file in before.files]
     elsewhere = load(before.target).elsewhere
     assert elsewhere is not None  # a target whose manifests have engines
     contents = elsewhere.finished(before, plan, files, checkpoint, engines)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def model_of(found: ResolvedSource, recipe: str, config: ModelConfig, digest: str) -> Model:
-    """`digest`: what stands for the source's bytes, see cached.source_digest."""
+    """`digest`: what stands for the source's bytes, see source.source_digest."""
     return Model(
         source="hub" if found.repo_id else "s3" if found.uri else "local",
         repo_id=found.repo_id,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from compiler import targets
 from compiler.errors import UsageError
 from compiler.ir.parallel import largest_parallel
+from compiler.stages.packed import packed, rewrite, will_be
 from compiler.stages.plan import Ask, Plan, make_plan
 from compiler.stages.samples import looked_at
 from compiler.store.cache import cache_folder
@@ -97,6 +98,11 @@ def find(request: PlanRequest, files: Files = "metadata") -> Found:
     model = recipes.published(request.model) or request.model
     source = resolve(model, request.revision, cache=request.cache / "sources", files=files, known=known)
     checkpoint = source.checkpoint(request.cache / "unpickled")
+    how = packed(checkpoint.config)
+    if how is not None:
+        # A plan reads headers only.
+        unpack = request.cache / "unpacked"
+        checkpoint = rewrite(checkpoint, how, unpack) if files == "all" else will_be(checkpoint, how)
     if request.recipe is None:
         name, recipe = recipes.for_config(checkpoint.config)
     else:

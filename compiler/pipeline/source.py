@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 
 def source_digest(cache: StageCache, report: Report, source: ResolvedSource, checkpoint: Checkpoint) -> str:
-    """What stands for the source in keys: the commit of a hub's model, else the digests of config.json and
-    weights.
+    """What stands for the source in keys: the commit of a hub's model, the listing of an S3 prefix, else the digests of
+    config.json and weights.
     """
     if source.repo_id is not None and source.commit is not None:
         return digest_json({"repo_id": source.repo_id, "commit": source.commit})
+    if source.listing is not None:
+        return source.listing
     files = [checkpoint.folder / "config.json", *checkpoint.files]
     sizes = [path.stat().st_size for path in files]
     report.begin("digest")

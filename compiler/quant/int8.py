@@ -45,12 +45,7 @@ def scales(maxima: Values) -> Values:
 
 def quantize(values: Values, steps: Values) -> Integers:
     """Integers of `values`; `steps` broadcasts against them ([out, 1] for the rows of a weight [out, in])."""
-    return rounded(values * steps)
-
-
-def rounded(values: Values) -> Integers:
-    """The nearest integers, of the same shape."""
-    integers: Integers = np.clip(np.rint(values), -LARGEST, LARGEST).astype(np.int8)
+    integers: Integers = np.clip(np.rint(values * steps), -LARGEST, LARGEST).astype(np.int8)
     return integers
 
 

@@ -61,6 +61,14 @@ def weight_parts(scheme: Scheme, maxima: Values, divisor: Values | None, lead: i
     return parts
 
 
+def own_parts(scheme: Scheme, worth: Values) -> Parts:
+    """`weight_parts` where a quantised checkpoint says what its units are worth: [lead ..., rows ..., groups]."""
+    if scheme.weight_scales == "group":
+        return {"group_steps": inverse(worth), "group_scale": worth}
+    rows = np.ascontiguousarray(worth[..., 0])
+    return {"steps": inverse(rows), "scale": rows}
+
+
 def weight_part_names(scheme: Scheme) -> tuple[str, ...]:
     """Of `weight_parts`."""
     if scheme.weight_scales == "group":

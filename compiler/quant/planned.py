@@ -5,7 +5,7 @@ Known before any weight is read, so that plans count them. `stages/scale.py` wri
 | tensor                 | where                                                           |
 |------------------------|-----------------------------------------------------------------|
 | {role}.{part}          | every linear layer whose weights are rounded: `quant/parts.py`  |
-| {role}.columns         | linear layers whose input is smoothed                           |
+| {role}.columns         | linear layers whose input is smoothed, or which ask for it      |
 | {role}.prequant        | every linear layer, where kernels multiply their inputs         |
 | attn.k.cache_scale     | every layer, where the cache is quantised                       |
 | weight, bias           | of norms and routers that smoothing changes; biases beside them |
@@ -55,7 +55,7 @@ def _of_layer(
     into = [role for group in found for role in group.into]
     for role in roles:
         names = [*weight_part_names(scaling.scheme), *activation_part_names(scaling.scheme)]
-        names += ["columns"] if role in into else []
+        names += ["columns"] if role in into or scaling.divides == "norms" else []
         names += ["prequant"] if scaling.divides == "inputs" else []
         yield from (TensorId(role, part, layer) for part in names)
     if scaling.cache:

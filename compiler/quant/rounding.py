@@ -9,13 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compiler.ir.lazy import Format, Packing
-from compiler.quant import fp8, int4, int8
+from compiler.quant import fp8, int4
 
 Values = NDArray[np.float32]
 Units = NDArray[Any]
 """int8, or the bits of float8 as uint8."""
 
-_ROUND: Mapping[Format, Callable[[Values], Units]] = {"int8": int8.rounded, "int4": int4.rounded, "fp8": fp8.encode}
+
+def _int8(values: Values) -> Units:
+    """-128 too: scales of other projects' checkpoints may map a weight there, ours never do."""
+    return np.clip(np.rint(values), -128, 127).astype(np.int8)
+
+
+_ROUND: Mapping[Format, Callable[[Values], Units]] = {"int8": _int8, "int4": int4.rounded, "fp8": fp8.encode}
 
 
 def quantise(values: Values, steps: Values, columns: Values | None, form: Format) -> Units:

@@ -66,3 +66,8 @@ _TAKEN = frozenset({"blobs", "manifests", "refs"})
 
 def is_digest(text: str) -> bool:
     return _DIGEST.fullmatch(text) is not None
+
+
+def is_store(output: str | None) -> bool:
+    """Whether `--output` names a store (`s3://...`, `file://...`), not a folder to build in."""
+    return output is not None and "://" in output

@@ -53,6 +53,13 @@ class Lease:
     ) -> None:
         self._store.delete([self._key])
 
+    @property
+    def is_young(self) -> bool:
+        """Whether what was written under it is too young for any `gc`: nobody need look whether it is there. (Some
+        servers read an object from end to end for a look.)
+        """
+        return time.monotonic() - self._began < SHORTEST_GRACE / 2
+
     def look(self, keys: Sequence[str]) -> dict[str, Object]:
         """The objects among `keys` that are there now."""
         with ThreadPoolExecutor(8, "head") as pool:

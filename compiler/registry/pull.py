@@ -23,10 +23,10 @@ from compiler.registry.resolve import Resolved, resolve
 from compiler.report import Report, Silent, amount
 from compiler.store.cache import cache_folder
 from compiler.store.digest import DigestMemo
+from compiler.store.disk import disk_full
 from compiler.store.folder import kept_folder, place
 from compiler.store.objects.download import Incoming, download_files
 from compiler.store.objects.flow import THREADS
-from compiler.store.writer import disk_full
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -174,17 +174,22 @@ def _plan(artifact: Path, uri: str, layout: Layout) -> _Plan:
 
 def _send(plan: _Plan, lease: Lease, damaged: frozenset[str], report: Report, under_way: Path, threads: int) -> int:
     """Send what is missing, and look again: what was there may be gone since. Bytes that went over the line."""
-    keys, sent = [file.key for file in plan.files], 0
-    marked = is_marked(plan.store, plan.name, plan.digest)
-    found = lease.look(keys)
+    sent, new = 0, frozenset[str]()
+    look = lease.look if is_marked(plan.store, plan.name, plan.digest) else lease.settled
+    found = lease.look([file.key for file in plan.files])
     for _ in range(_LOOKS):
         missing = [f for f in plan.files if f.key not in found or found[f.key].size != f.size or f.key in damaged]
+        missing = [file for file in missing if file.key not in new]
         if missing:
             counter = Counter(report, sum(file.size for file in missing))
             sent += upload_files(plan.store, missing, under_way, threads=threads, progress=counter.add)
             damaged = frozenset()
-        found = lease.look(keys) if marked else lease.settled(keys)
-        if all(file.key in found and found[file.key].size == file.size for file in plan.files):
+            new |= {file.key for file in missing if file.key not in found}
+        if not lease.is_young:
+            new = frozenset()
+        old = [file for file in plan.files if file.key not in new]
+        found = look([file.key for file in old])
+        if all(file.key in found and found[file.key].size == file.size for file in old):
             return sent
     raise StoreError(
         f"files of {plan.store.uri}{plan.name} are gone as soon as they are sent",

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from compiler.artifact.manifest import MANIFEST, ArtifactLimits, File, Manifest, Parallel
 from compiler.artifact.parts import existing
 from compiler.errors import TokenizerError, UsageError
+from compiler.store.disk import disk_full
 from compiler.store.source import CONFIGS, TEXT
-from compiler.store.writer import disk_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -27,6 +27,7 @@ from compiler.quant.asked import NONE, Quant
 from compiler.quant.planned import planned
 from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import check_scheme
+from compiler.stages.packed import checked, packed
 from compiler.targets import PLAIN, Need, Target, TargetOptions
 
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
@@ -142,7 +143,7 @@ def make_plan(
             hint="" if ask.dtype else "The checkpoint is in this dtype: name the one that the artifact shall have.",
         )
     limits = limits_for(config, ask.max_positions, ask.max_batch)
-    quant, options, scaling = ask.quant, ask.options, None
+    quant, options, scaling = checked(ask.quant, packed(hf)), ask.options, None
     if quant.asked:
         quant, options = target.quantised(config, quant, options)
         scaling = target.scaling(config, quant, options)

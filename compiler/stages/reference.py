@@ -91,6 +91,8 @@ def read_reference(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
 def _known_to_transformers(hf: Mapping[str, Any]) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+    if "quantization_config" in hf:  # which would want the package that it was quantised by
+        return False
     # A model with remote code may borrow the type of another: the class has to agree.
     return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(str(hf.get("model_type"))) in (hf.get("architectures") or [])
 

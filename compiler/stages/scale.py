@@ -24,9 +24,19 @@ from compiler.ir.lazy import whole
 from compiler.ir.roles import TensorId, axis_sizes, linear_axes
 from compiler.quant import awq, int4
 from compiler.quant.groups import Factors, apply, quantised_roles
-from compiler.quant.parts import activation_parts, cache_scale, inverse, one_scale, rounded_up, weight_parts
+from compiler.quant.parts import (
+    Parts,
+    activation_parts,
+    cache_scale,
+    inverse,
+    one_scale,
+    own_parts,
+    rounded_up,
+    weight_parts,
+)
 from compiler.quant.planned import PREFIX
 from compiler.stages.matrices import Matrices
+from compiler.stages.packed import own_scales
 from compiler.stages.search import SEARCHES, Seen, alphas, flat, whole_columns
 from compiler.store import spill
 from compiler.store.checkpoint import Checkpoint, SourceTensor
@@ -69,8 +79,9 @@ def make_scales(
     """Write RESULT, the tensors of `quant/planned.py`, into the folder `out`; the alpha of every smoothed group.
 
     `tensors`: the canonical tensors in `checkpoint`. `maxima`: what `calibrate` found, where the scheme or the cache
-    needs it. `alpha` None: searched for, group by group. `progress(bytes of weights read, in all)`. Beside
-    `max_memory`, the scales of one layer are in memory.
+    needs it; a quantised checkpoint brings its own scales, which are taken as they are. `alpha` None: searched for,
+    group by group. `progress(bytes of weights read, in all)`. Beside `max_memory`, the scales of one layer are in
+    memory.
     Raises MemoryCeilingError, CheckpointError (NaN or infinite weights), UsageError (alpha), DiskFullError.
     """
     scheme = scaling.scheme
@@ -94,14 +105,21 @@ def make_scales(
             if scaling.divides == "inputs":
                 # Kernels see 1 / s in the files' dtype: s is what that stands for.
                 columns = {role: inverse(rounded_up(inverse(s))) for role, s in columns.items()}
-            largest = {}
+            found = {}
             for tensor in [t for t in wanted if t.layer == layer]:
-                shape = matrices.shape(tensor)
-                largest[tensor.role] = _largest(reader, scheme, seen, tensor, shape, columns.get(tensor.role))
+                lazy = matrices.lazies[tensor]
+                if checkpoint.own:
+                    found[tensor.role] = _shaped(config, tensor, own_scales(checkpoint, lazy))
+                else:
+                    found[tensor.role] = _largest(reader, scheme, seen, tensor, lazy.shape, columns.get(tensor.role))
                 done += matrices.nbytes(tensor)
                 if progress is not None:
                     progress(done, total)
-            for tensor, values in _of_layer(seen, scaling, factors, columns, largest):
+            if checkpoint.own:
+                weights = {role: own_parts(scheme, worth) for role, worth in found.items()}
+            else:
+                weights = _weights(scaling, factors, found)
+            for tensor, values in _of_layer(seen, scaling, factors, columns, weights):
                 add(str(tensor), values)
             for name, values in _changed(config, layer, factors, tensors, reader).items():
                 add(name, values)
@@ -113,35 +131,44 @@ def _of_layer(
     scaling: Scaling,
     factors: Mapping[str, Factors],
     columns: Mapping[str, Values],
-    largest: Mapping[str, Values],
+    weights: Mapping[str, Parts],
 ) -> Iterator[tuple[TensorId, Values]]:
     """All parts of the quantised layers."""
     scheme = scaling.scheme
     divisors = {role: of.divisor for role, of in factors.items() if of.divisor is not None}
     static = scheme.activations != "float" and scheme.activation_scales == "tensor"
-    for role, rows in largest.items():
+    for role, of_weight in weights.items():
         lead, _, inner = linear_axes(role)
-        together = scaling.with_role(role, tuple(largest))
-        if scheme.weight_scales == "tensor":
-            sharing = together if scaling.one_scale else (role,)
-            rows = one_scale({one: largest[one] for one in sharing}, divisors, len(lead))[role]
-        parts = weight_parts(scheme, rows, divisors.get(role), len(lead))
+        together = scaling.with_role(role, tuple(weights))
         reads = gives = 0.0
         if static:
             reads = max(float((seen(one, "inputs") / columns.get(one, np.float32(1))).max()) for one in together)
             gives = max(float((seen(one, "outputs") / divisors.get(one, np.float32(1))).max()) for one in together)
-        parts |= activation_parts(scheme, reads, gives, parts, len(lead))
-        if role in columns:
-            parts["columns"] = columns[role]
+        parts = {**of_weight, **activation_parts(scheme, reads, gives, of_weight, len(lead))}
+        sizes = axis_sizes(seen.config)
+        ones = np.ones([sizes[axis] for axis in (*lead, *inner)], np.float32)
+        if role in columns or scaling.divides == "norms":
+            parts["columns"] = columns.get(role, ones)
         if scaling.divides == "inputs":
-            sizes = axis_sizes(seen.config)
-            ones = np.ones([sizes[axis] for axis in (*lead, *inner)], np.float32)
             parts["prequant"] = inverse(columns.get(role, ones))
         for part, values in parts.items():
             yield TensorId(role, part, seen.layer), values
     if scaling.cache:
         kept = [seen(role, "cached") for role in ("attn.k", "attn.v")]
         yield TensorId("attn.k", "cache_scale", seen.layer), cache_scale(scaling.cache, kept)
+
+
+def _weights(scaling: Scaling, factors: Mapping[str, Factors], largest: Mapping[str, Values]) -> dict[str, Parts]:
+    """Parts of the weights, from `_largest` of each role."""
+    scheme, found = scaling.scheme, {}
+    divisors = {role: of.divisor for role, of in factors.items() if of.divisor is not None}
+    for role, rows in largest.items():
+        lead = len(linear_axes(role)[0])
+        if scheme.weight_scales == "tensor":
+            sharing = scaling.with_role(role, tuple(largest)) if scaling.one_scale else (role,)
+            rows = one_scale({one: largest[one] for one in sharing}, divisors, lead)[role]
+        found[role] = weight_parts(scheme, rows, divisors.get(role), lead)
+    return found
 
 
 def beside(
@@ -164,7 +191,7 @@ def _largest(
     """Largest |W * columns| of every row, [experts ..., out ...], or of every group, [experts ..., out ..., groups], as
     far as a clip leaves it. `shape`: of the matrix.
     """
-    lead, rows, _ = linear_axes(tensor.role)
+    lead = linear_axes(tensor.role)[0]
     groups = shape[-1] // int4.GROUP if scheme.weight_scales == "group" else 1
     largest = np.empty((*shape[:-1], groups), np.float32)
     of = None if columns is None else flat(columns, len(lead))
@@ -180,9 +207,15 @@ def _largest(
             largest[place[:-1]] = int4.group_maxima(values, shape[-1] // groups)
         else:
             largest[place[:-1]] = awq.clip(values, squares[tuple(experts)])
-    sizes = axis_sizes(seen.config)
-    axes = [sizes[axis] for axis in (*lead, *rows)]
-    return largest.reshape([*axes, groups] if scheme.weight_scales == "group" else axes)
+    shaped = _shaped(seen.config, tensor, largest)
+    return shaped if scheme.weight_scales == "group" else shaped[..., 0]
+
+
+def _shaped(config: ModelConfig, tensor: TensorId, values: Values) -> Values:
+    """[experts, out, groups] -> [experts ..., out ..., groups]"""
+    lead, rows, _ = linear_axes(tensor.role)
+    sizes = axis_sizes(config)
+    return values.reshape([*(sizes[axis] for axis in (*lead, *rows)), values.shape[-1]])
 
 
 def _changed(

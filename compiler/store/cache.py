@@ -29,8 +29,8 @@ from compiler.store.digest import (
     digest_bytes,
     digest_json,
 )
+from compiler.store.disk import sync_folder
 from compiler.store.folder import empty_folder, locked_folder, remove_folder, try_locked_folder, write_through
-from compiler.store.writer import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

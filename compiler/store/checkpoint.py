@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,11 +46,14 @@ class SourceTensor:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`folder` has the tokenizer's and the other small files; `config` is config.json; `tensors` by name."""
+    """`folder` has the tokenizer's and the other small files; `config` is config.json; `tensors` by name. `own`: of a
+    quantised checkpoint, what a unit of every row or group of a weight is worth, [out, groups] by the weight's name.
+    """
 
     folder: Path
     config: dict[str, Any]
     tensors: dict[str, SourceTensor]
+    own: dict[str, SourceTensor] = field(default_factory=dict)
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -3,26 +3,22 @@
     filling    buffer 0 │ buffer 1 │ buffer 2 │ buffer 0 ...
     writing               buffer 0 │ buffer 1 │ buffer 2 ...
 
-A write with O_DIRECT takes the bytes from where they stand: no copy into the page cache, nothing left for fsync to do,
-and the cache keeps what is being read. It moves whole pages from aligned memory only, so what does not fill a page of
-its file waits in `RankFile` for the next buffer.
+Such writes (store/disk.py) move whole pages only, so what does not fill a page of its file waits in `RankFile` for the
+next buffer.
 """
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compiler.store.disk import PAGE
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
     from types import TracebackType
-
-PAGE = 4096
-"""Bytes: a multiple of the block size of every disk, which is what O_DIRECT asks of memory, offsets and lengths."""
 
 COUNT = 3
 """Buffers in turn: one is filled, one is written, and one evens out which of the two is faster."""
@@ -66,14 +62,6 @@ class Ring:
         """Wait for all writes. Raises what one of them raised."""
         while self._writes:
             self._writes.pop(0).result()
-
-
-def open_direct(path: Path) -> int | None:
-    """A descriptor for writing past the page cache; None where the file system has no such thing."""
-    try:
-        return os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_DIRECT)
-    except (OSError, AttributeError):  # e.g. older tmpfs; O_DIRECT is no part of POSIX
-        return None
 
 
 def _aligned(size: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compiler.errors import DiskFullError
-from compiler.store.writer import sync_folder
+from compiler.store.disk import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from compiler.errors import CheckpointError, SourceError, StoreError
 from compiler.store.checkpoint import INDEX, SINGLE, merge_headers, read_weight_map
 from compiler.store.digest import digest_json
+from compiler.store.disk import disk_full
 from compiler.store.folder import kept_folder
 from compiler.store.header import Entry, HeaderError, header_length, parse_header
 from compiler.store.objects.download import Incoming, download_files
 from compiler.store.objects.flow import THREADS
 from compiler.store.objects.s3 import S3Store
 from compiler.store.source import Files, ResolvedSource, is_weights, needed
-from compiler.store.writer import disk_full
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +57,7 @@ def _fetch(store: S3Store, uri: str, cache: Path, files: Files) -> ResolvedSourc
     headers = None
     if files == "metadata" and not all((folder / name).exists() for name in names):
         headers = _headers(store, objects, folder, uri)
-    return ResolvedSource(folder, uri=uri, names=names, headers=headers)
+    return ResolvedSource(folder, uri=uri, listing=digest_json(facts), names=names, headers=headers)
 
 
 def _headers(

@@ -30,6 +30,8 @@ from compiler.store.checkpoint import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from compiler.store.digest import Digest
+
 Files = Literal["all", "metadata"]
 """What to fetch: everything that a conversion needs, or only what a plan needs."""
 
@@ -54,15 +56,16 @@ class ResolvedSource:
     """A model on this machine.
 
     `folder` has config.json and the tokenizer's files, and the weights unless only metadata was asked for.
-    `repo_id` and `commit` (40 hexadecimal digits) for models of the hub, `uri` for those of S3. `names` are
-    all the files that a conversion needs. `headers`: where only metadata was fetched, `{tensor: (dtype,
-    shape)}`.
+    `repo_id` and `commit` (40 hexadecimal digits) for models of the hub, `uri` and `listing` (digest of names, sizes
+    and ETags: what tells one content of a prefix from another) for those of S3. `names` are all the files that a
+    conversion needs. `headers`: where only metadata was fetched, `{tensor: (dtype, shape)}`.
     """
 
     folder: Path
     repo_id: str | None = None
     commit: str | None = None
     uri: str | None = None
+    listing: Digest | None = None
     names: tuple[str, ...] = ()
     headers: dict[str, tuple[str, tuple[int, ...]]] | None = field(default=None, repr=False)
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compiler.errors import CheckpointError, DiskFullError
-from compiler.store.writer import encode_header, sync_folder
+from compiler.store.disk import sync_folder
+from compiler.store.writer import encode_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

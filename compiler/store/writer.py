@@ -18,7 +18,6 @@ on it.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import hashlib
@@ -32,11 +31,11 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from zlib_ng.zlib_ng import crc32
 
-from compiler.errors import DiskFullError, ResourceError
+from compiler.errors import ResourceError
 from compiler.ir.lazy import ITEMSIZE
 from compiler.store.crc import spelled
 from compiler.store.digest import SAFETENSORS, Descriptor
-from compiler.store.direct import PAGE, open_direct
+from compiler.store.disk import PAGE, disk_full, open_direct, sync_folder, write_all, write_direct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,7 +125,7 @@ class RankFile:
         self._sum(data)
         view = memoryview(self._tail + bytes(data))
         offset, whole = self._cut(view)
-        self._write(self._file, view[:whole], offset)
+        self._write(view[:whole], offset)
 
     def room(self, buffer: np.ndarray, nbytes: int) -> np.ndarray:
         """Where in a buffer of a `Ring` the next `nbytes` of the file are to be put, before `put` is called.
@@ -158,18 +157,13 @@ class RankFile:
 
     def _write_direct(self, view: memoryview, offset: int) -> None:
         try:
-            self._write(self._file if self._direct is None else self._direct, view, offset)
+            write_direct(self._direct, self._file, view, offset)
         except OSError as error:
-            if error.errno != errno.EINVAL or self._direct is None:
-                raise
-            # This file system opens files for direct writes and then wants other sizes.
-            self._write(self._file, view, offset)
+            self._full(error)
 
-    def _write(self, file: int, view: memoryview, offset: int) -> None:
+    def _write(self, view: memoryview, offset: int) -> None:
         try:
-            while view.nbytes:
-                count = os.pwrite(file, view, offset)
-                view, offset = view[count:], offset + count
+            write_all(self._file, view, offset)
         except OSError as error:
             self._full(error)
 
@@ -196,7 +190,7 @@ class RankFile:
 
     def sync(self) -> None:
         """Wait until everything written so far is on disk. Raises DiskFullError."""
-        self._write(self._file, memoryview(self._tail), self._paged)
+        self._write(memoryview(self._tail), self._paged)
         try:
             os.fsync(self._file)
         except OSError as error:
@@ -217,14 +211,6 @@ class RankFile:
         raise disk_full(self.path, self.size, shutil.disk_usage(self.path.parent).free) from error
 
 
-def disk_full(path: Path, needed: int, free: int) -> DiskFullError:
-    """The error that says how much `path` needs and how much is free (bytes)."""
-    return DiskFullError(
-        f"no space for {path}: needs {needed:,} bytes, {free:,} are free on its disk",
-        hint=f"free {max(needed - free, 0):,} bytes, or choose a folder on another disk with `--output`",
-    )
-
-
 def check_space(folder: Path, files: Sequence[tuple[str, int]]) -> None:
     """Refuse before anything is written where `files` (name, bytes) together do not fit. Raises
     DiskFullError.
@@ -237,15 +223,6 @@ def check_space(folder: Path, files: Sequence[tuple[str, int]]) -> None:
     free = shutil.disk_usage(folder).free + sum(part.stat().st_blocks * 512 for part in parts if part.exists())
     if needed > free:
         raise disk_full(folder, needed, free)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _open_locked(part: Path) -> int:
@@ -267,16 +244,3 @@ def _open_locked(part: Path) -> int:
             os.close(file)
             raise
         os.close(file)  # renamed or removed between open and lock
-
-
-_SYNC_FILE_RANGE_WRITE = 2
-_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
-if _sync_file_range is not None:
-    _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-
-
-def start_writeback(file: int, offset: int, nbytes: int) -> None:
-    """Start writing dirty pages without waiting (Linux, sync_file_range(2)); only a hint, so errors do not
-    matter."""
-    if _sync_file_range is not None:
-        _sync_file_range(file, offset, nbytes, _SYNC_FILE_RANGE_WRITE)

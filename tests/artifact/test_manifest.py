@@ -51,6 +51,13 @@ def test_paths_stay_inside_the_folder(path: str) -> None:
         parse_manifest(edit(lambda data: data["files"][0].update(path=path)))
 
 
+def test_files_that_a_newer_version_stores_otherwise_are_refused_with_the_remedy() -> None:
+    with pytest.raises(ArtifactError, match=r"files\.0\.codec: .*'zstd'.*reads `none` only: upgrade"):
+        parse_manifest(edit(lambda data: data["files"][0].update(codec="zstd")))
+    before = parse_manifest(edit(lambda data: [file.pop("codec") for file in data["files"]]))
+    assert before == manifest()
+
+
 ENGINES: dict[str, Any] = {
     "version": "0.12.0",
     "image": None,

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from compiler.errors import MemoryCeilingError
 from compiler.ir.lazy import Format, Lazy, Packing, Quantise, RankPlan, take, whole
-from compiler.quant import fp8, int4, int8
+from compiler.quant import fp8, int4
 from compiler.quant.rounding import quantise
 from compiler.stages.convert import convert
 from compiler.store.checkpoint import open_checkpoint
@@ -38,8 +38,11 @@ def _expected(tensors: dict[str, np.ndarray], form: Format) -> np.ndarray:
     weight = tensors["w"] * tensors["columns"][..., None, :]
     steps = tensors["steps"]
     each = np.repeat(steps, GROUP, -1) if steps.ndim == weight.ndim else steps[..., None]
-    found = {"int8": int8.rounded, "int4": int4.rounded, "fp8": fp8.encode}[form](weight * each)
-    return found.view(np.int8)
+    if form == "fp8":
+        return fp8.encode(weight * each).view(np.int8)
+    least, most = {"int8": (-128, 127), "int4": (-8, 7)}[form]
+    found: np.ndarray = np.clip(np.rint(weight * each), least, most).astype(np.int8)
+    return found
 
 
 def _rank(tensors: dict[str, np.ndarray], axis: int, rank: int, tp: int) -> dict[str, Lazy]:

@@ -99,6 +99,7 @@ def test_a_plan_needs_headers_only(tmp_path: Path, bucket: Any, fetched: list[st
     resolve("s3://models/m", cache=tmp_path / "cache")
     later = resolve("s3://models/m", cache=tmp_path / "cache", files="metadata")
     assert (later.headers, shapes(later)) == (None, TENSORS)
+    assert later.listing == found.listing is not None  # known before any weights are here
 
 
 def test_a_changed_object_is_fetched_anew(tmp_path: Path, bucket: Any) -> None:
@@ -109,6 +110,7 @@ def test_a_changed_object_is_fetched_anew(tmp_path: Path, bucket: Any) -> None:
     upload(bucket, tmp_path / "m", "m/")
     second = resolve("s3://models/m", cache=tmp_path / "cache")
     assert second.folder != first.folder
+    assert second.listing != first.listing
     assert set(shapes(second)) == {"other", "last"}
     assert set(shapes(first)) == set(TENSORS)
 

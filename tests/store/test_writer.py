@@ -23,7 +23,8 @@ from compiler.errors import DiskFullError, ResourceError
 from compiler.ir.lazy import ITEMSIZE
 from compiler.store.crc import spelled
 from compiler.store.digest import SAFETENSORS, Descriptor
-from compiler.store.direct import PAGE, Ring
+from compiler.store.direct import Ring
+from compiler.store.disk import PAGE
 from compiler.store.header import parse_header
 from compiler.store.writer import ALIGNMENT, Planned, RankFile, check_space, encode_header, file_order
 

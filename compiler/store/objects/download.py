@@ -1,7 +1,7 @@
 """Files out of a store: ranges, by several threads; where their digest is known, verified as they arrive, and continued
 after a kill.
 
-    TARGET.part     preallocated; the ranges that have arrived are in it
+    TARGET.part     preallocated; the ranges that have arrived are in it, written past the page cache
     TARGET.parts    {"digest", "size", "part_size"}, then the number of each of them
 
 A file gets its own name when all of it is there, has the digest that it shall have, and is on disk.
@@ -20,8 +20,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from compiler.errors import ArtifactError
+from compiler.store.disk import disk_full, open_direct, page_aligned, sync_folder, write_direct
 from compiler.store.objects.flow import PART, Flow, in_turn, pieces
-from compiler.store.writer import disk_full, start_writeback, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -96,6 +96,7 @@ class _Fetch:
         self._lock = threading.Lock()
         self._there: frozenset[int] | None = None
         self._handle = -1
+        self._direct: int | None = None
         self._log = -1
         self._left = len(self._pieces)
         self._part = file.path.with_name(file.path.name + ".part")
@@ -108,7 +109,7 @@ class _Fetch:
     def _piece(self, number: int, local: threading.local) -> None:
         offset, length = self._pieces[number]
         if not hasattr(local, "buffer"):
-            local.buffer = memoryview(bytearray(PART))
+            local.buffer = page_aligned(PART)
         view: memoryview = local.buffer[:length]
         with self._lock:
             if self._there is None:
@@ -144,6 +145,7 @@ class _Fetch:
                 with self._space():
                     os.posix_fallocate(self._handle, 0, self.file.size)
             there = frozenset()
+        self._direct = open_direct(self._part)
         if noted:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._log = os.open(self._parts, flags if there else flags | os.O_TRUNC, 0o644)
@@ -164,11 +166,8 @@ class _Fetch:
             raise ArtifactError(f"{self._part} was cut short meanwhile", hint="remove it, and pull again")
 
     def _write(self, number: int, offset: int, view: memoryview) -> None:
-        done = 0
         with self._space():
-            while done < len(view):
-                done += os.pwrite(self._handle, view[done:], offset + done)
-        start_writeback(self._handle, offset, len(view))
+            write_direct(self._direct, self._handle, view, offset)
         if self._log >= 0:
             os.write(self._log, b"%d;\n" % number)
 
@@ -188,10 +187,10 @@ class _Fetch:
 
     def close(self) -> None:
         """What has arrived stays for the next run."""
-        for handle in (self._handle, self._log):
-            if handle >= 0:
+        for handle in (self._handle, self._direct, self._log):
+            if handle is not None and handle >= 0:
                 os.close(handle)
-        self._handle = self._log = -1
+        self._handle, self._direct, self._log = -1, None, -1
 
     @contextmanager
     def _space(self) -> Iterator[None]:

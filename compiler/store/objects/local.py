@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from zlib_ng.zlib_ng import crc32
 
 from compiler.errors import ConflictError, NotFoundError, StoreError
+from compiler.store.disk import disk_full, sync_folder
 from compiler.store.objects.types import ANYTHING, NOTHING, Object, Part, Unfinished, Upload
-from compiler.store.writer import disk_full, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

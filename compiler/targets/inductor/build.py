@@ -1,7 +1,8 @@
 """The process boundary to torch's compiler and to g++.
 
     compile_segments ── threads ──> worker process ── torch.export, AOTInductor ──> g++ (through `_WRAPPER`)
-                                    worker process
+            │                       worker process                                    │
+            └── `library.py`: our own products, once ── g++ (through `_WRAPPER`) ─────┴─> linked into each package
 
 Bytes are reproducible wherever they are compiled: workers run in a folder of their own that is gone afterwards, and the
 wrapper around g++ keeps this machine's paths out of the libraries, `worker.repack` keeps them out of the archives.
@@ -28,9 +29,11 @@ from compiler.artifact.isa import LEVELS
 from compiler.artifact.manifest import Device
 from compiler.errors import CompileError
 from compiler.targets import How
+from compiler.targets.inductor import library
 from compiler.targets.inductor.device import MARCH
 from compiler.targets.inductor.segments import SegmentSpec
-from compiler.targets.inductor.toolchain import check_march, cxx, on_x86, versions
+from compiler.targets.inductor.toolchain import check_march, cxx, on_x86
+from compiler.targets.inductor.toolchain import versions as toolchain_versions
 
 __all__ = ["compile", "compile_segments", "stand_in", "versions"]
 
@@ -42,11 +45,18 @@ TIMEOUT = 1800.0
 
 _LOG_TAIL = 4000  # characters of a worker's stderr in an error
 
+_LIBRARY = "library"  # the folder of it, in the workspace
+
 _WRAPPER = """\
 #!/bin/sh
 # __FILE__ in an assertion and debug information would carry this machine's paths into the package.
 exec {compiler} "$@" {march} -Wno-builtin-macro-redefined '-D__FILE__="torch"' -ffile-prefix-map="$PWD"=. -g0 -s
 """
+
+
+def versions(device: str) -> dict[str, str]:
+    """Of all that decides the bytes of a package, and the digest of our own products. Raises ToolchainMissing."""
+    return {**toolchain_versions(device), "products": library.digest()}
 
 
 def compile(  # noqa: A001  # the stage's name, see `compiler.targets.Toolchain`
@@ -90,14 +100,16 @@ def compile_segments(
         return []
     with tempfile.TemporaryDirectory(prefix="lmi-compile-") as folder:
         workspace = Path(folder)
-        compiler = _write_wrapper(workspace, march)
+        compiler = write_wrapper(workspace, march)
+        jobs = jobs or _default_jobs()
+        if device == "cpu" and any(spec.part in library.PARTS for spec in specs):
+            library.build_library(compiler, workspace / _LIBRARY, jobs=jobs, timeout=timeout)
         pending: queue.SimpleQueue[SegmentSpec] = queue.SimpleQueue()
         for spec in sorted(specs, key=_cost, reverse=True):
             pending.put(spec)
         finished = _Count(len(specs), progress)
         workers = [
-            _Worker(workspace, index, out, compiler, device, march, timeout)
-            for index in range(min(jobs or _default_jobs(), len(specs)))
+            _Worker(workspace, index, out, compiler, device, march, timeout) for index in range(min(jobs, len(specs)))
         ]
         with ThreadPoolExecutor(len(workers)) as pool:
             try:
@@ -133,7 +145,7 @@ class _Worker:
         self._folder = workspace / f"worker{index}"
         self._folder.mkdir()
         self._argv = [sys.executable, "-P", "-m", "compiler.targets.inductor.worker", str(out), device, march]
-        self._environment = _environment(self._folder, compiler)
+        self._environment = _environment(self._folder, compiler, workspace / _LIBRARY)
         self._timeout = timeout
         self._log = self._folder / "log"
         self._process: subprocess.Popen[str] | None = None
@@ -210,7 +222,7 @@ def _ask(process: subprocess.Popen[str], line: str) -> str:
     return answer.readline().strip()
 
 
-def _environment(folder: Path, compiler: Path) -> dict[str, str]:
+def _environment(folder: Path, compiler: Path, products: Path) -> dict[str, str]:
     return {
         # Settings of torch in the caller's environment must not reach a package.
         **{
@@ -220,6 +232,7 @@ def _environment(folder: Path, compiler: Path) -> dict[str, str]:
         },
         "PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path),
         "CXX": str(compiler),
+        "LIBRARY_PATH": os.pathsep.join(filter(None, [str(products), os.environ.get("LIBRARY_PATH")])),
         "TMPDIR": str(folder),
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache"),
         # Packages are compiled side by side; a pool in each worker would only cost its start.
@@ -233,7 +246,8 @@ def _environment(folder: Path, compiler: Path) -> dict[str, str]:
     }
 
 
-def _write_wrapper(workspace: Path, march: str) -> Path:
+def write_wrapper(workspace: Path, march: str) -> Path:
+    """The C++ compiler as packages and their library are compiled: `<workspace>/bin/g++`."""
     # The name matters: inductor tells g++ from clang by it.
     found = Path(cxx())
     wrapper = workspace / "bin" / ("clang++" if "clang" in found.name else "g++")

@@ -11,21 +11,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from compiler.decoder.decoder import attn, embed, head, mlp
 from compiler.decoder.kernels import PLAIN, Kernels
-from compiler.decoder.quantised import experts, per_token
 from compiler.ir.parallel import head_layout
-from compiler.targets.inductor.int8 import experts_of_one, weight_only_many, weight_only_one
-from compiler.targets.inductor.kernels import expert_gather, linear
+from compiler.targets.inductor.floats import few_experts, linear
+from compiler.targets.inductor.integers import FORMS, few_tokens, many_tokens
 from compiler.targets.inductor.quantised import scale_of
-from compiler.targets.inductor.segments import PHASES, SegmentSpec, input_names, weight_shapes
+from compiler.targets.inductor.segments import PHASES, STORED, SegmentSpec, input_names, weight_shapes
 
-KERNELS = {"decode1": Kernels(linear, expert_gather), "decode": Kernels(linear, expert_gather), "prefill": PLAIN}
-"""By phase: few tokens, or many."""
-PRODUCTS = {
-    "weight_only": {"decode1": weight_only_one, "decode": weight_only_many, "prefill": weight_only_many},
-    "per_token": {"decode1": per_token, "decode": per_token, "prefill": per_token},
-}
-EXPERTS = {"decode1": experts_of_one, "decode": experts, "prefill": experts}
-"""Of quantised layers: by what is asked of their products, and phase."""
+FEW, MANY = (Kernels(linear, few_experts), few_tokens), (PLAIN, many_tokens)
+KERNELS = {"decode1": FEW, "decode": FEW, "prefill": MANY}
+"""By phase: floating-point products, and how those of quantised layers are chosen."""
 
 EXAMPLES = {"B": 2, "Bmax": 3, "S": 5, "L": 7, "T": 11, "R": 13, "K": 17}
 """Sizes of the free dimensions in the examples. All differ, so that export takes no two of them for one."""
@@ -59,10 +53,10 @@ class Segment(torch.nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         spec, t = self.spec, dict(zip(self.names, inputs, strict=True))
-        kernels = KERNELS[spec.phase]
+        kernels, quantised = KERNELS[spec.phase]
         if spec.products != "float":
-            product = PRODUCTS[spec.products][spec.phase]
-            kernels = replace(kernels, quantised=product, quantised_experts=EXPERTS[spec.phase](product))
+            product, of_experts = quantised(FORMS[spec.products])
+            kernels = replace(kernels, quantised=product, quantised_experts=of_experts)
         match spec.part, spec.kind:
             case "embed", None:
                 return embed(spec.config, t)
@@ -88,17 +82,19 @@ def build_segment(spec: SegmentSpec, device: str) -> tuple[Segment, tuple[Tensor
         for name in input_names(spec):
             axes: tuple[str | int, ...] = STEP[name] if name in STEP else weights[name]
             shape = [axis if isinstance(axis, int) else fixed.get(axis) or EXAMPLES[axis] for axis in axes]
-            dtype = torch.int8 if scale_of(name) in weights else _dtype(name, spec)
+            dtype = _dtype(name, spec, quantised=scale_of(name) in weights)
             examples.append(torch.empty(shape, dtype=dtype, device=device))
             dynamic.append({i: free[axis] for i, axis in enumerate(axes) if axis in free})
     return Segment(spec), tuple(examples), (tuple(dynamic),)
 
 
-def _dtype(name: str, spec: SegmentSpec) -> torch.dtype:
+def _dtype(name: str, spec: SegmentSpec, *, quantised: bool) -> torch.dtype:
     if name in _FLOAT32 or name.endswith(".scale"):
         return torch.float32
-    model: torch.dtype = getattr(torch, spec.dtype)
-    return torch.int64 if name in _INT64 else model
+    if name in _INT64:
+        return torch.int64
+    found: torch.dtype = getattr(torch, STORED[spec.products].dtype if quantised else spec.dtype)
+    return found
 
 
 def _fixed_sizes(spec: SegmentSpec) -> dict[str, int]:

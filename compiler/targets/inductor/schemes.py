@@ -20,6 +20,7 @@ RUNS: dict[tuple[str, str, str], Products] = {
     # weights, activations, scales of the activations
     ("int8", "float", "tensor"): "weight_only",
     ("int8", "int8", "token"): "per_token",
+    ("int4", "float", "tensor"): "grouped",
 }
 
 
@@ -36,7 +37,7 @@ def quantised(_config: ModelConfig, quant: Quant, options: TargetOptions) -> tup
     if products is None:
         raise RefusedError(
             f"target `inductor` does not run `{scheme.name}`{_flags(scheme)}",
-            hint="it runs `--quant int8-weight`, and `--quant smoothquant` with `--per-token`",
+            hint="it runs `--quant int8-weight`, `int4-weight`, `awq`, and `smoothquant` with `--per-token`",
         )
     return quant, replace(options, quant_algo=products)
 
@@ -57,11 +58,11 @@ def products_of(options: TargetOptions) -> Products:
 def kernels(options: TargetOptions) -> Kernels:
     """The products as they are defined, in plain torch."""
     from compiler.decoder.kernels import PLAIN, Kernels
-    from compiler.decoder.quantised import experts, per_token, weight_only
+    from compiler.decoder.quantised import experts, grouped, per_token, weight_only
 
     if not options.quant_algo:
         return PLAIN
-    linear = {"weight_only": weight_only, "per_token": per_token}[options.quant_algo]
+    linear = {"weight_only": weight_only, "per_token": per_token, "grouped": grouped}[options.quant_algo]
     return Kernels(quantised=linear, quantised_experts=experts(linear))
 
 

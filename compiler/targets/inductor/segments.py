@@ -21,6 +21,7 @@ from compiler.ir.lazy import whole
 from compiler.ir.limits import Limits
 from compiler.ir.roles import axis_sizes, shape_of
 from compiler.quant.groups import quantised_roles
+from compiler.quant.int4 import GROUP
 from compiler.targets.inductor.layout import layouts
 from compiler.targets.inductor.quantised import scale_of
 
@@ -54,8 +55,33 @@ def phase_for(batch: int, length: int) -> str:
     return next(phase.name for phase in PHASES if phase.takes(batch, length))
 
 
-Products = Literal["float", "weight_only", "per_token"]
-"""How linear layers are computed: see `compiler.decoder.quantised` for the last two."""
+Products = Literal["float", "weight_only", "per_token", "grouped"]
+"""How linear layers are computed: see `compiler.decoder.quantised` for all but the first."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A quantised weight [..., out, in] in the rank file: torch's `dtype`, numbers `a_byte`, and how many neighbours in
+    a row share a scale (None: all).
+    """
+
+    dtype: str
+    a_byte: int
+    group: int | None
+
+    def weight(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*shape[:-1], shape[-1] // self.a_byte)
+
+    def scale(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*shape[:-1], shape[-1] // self.group) if self.group else shape[:-1]
+
+
+STORED = {
+    "weight_only": Stored("int8", 1, None),
+    "per_token": Stored("int8", 1, None),
+    "grouped": Stored("uint8", 2, GROUP),
+}
+"""By products."""
 
 
 def segment_names(kind: LayerKind) -> tuple[str, str]:
@@ -166,7 +192,7 @@ def input_names(spec: SegmentSpec) -> tuple[str, ...]:
 def weight_shapes(spec: SegmentSpec) -> dict[str, tuple[int, ...]]:
     """Name in the layer, and shape on one rank, of every weight that the segment reads, in the rank file's order.
 
-    A quantised layer has the scales of its rows behind its weight.
+    A quantised layer has its scales behind its weight.
     """
     config, reads = spec.config, _WEIGHTS[spec.part]
     if spec.part == "mlp" and config.parallel_residual:
@@ -182,7 +208,8 @@ def weight_shapes(spec: SegmentSpec) -> dict[str, tuple[int, ...]]:
             inputs = {tensor: whole(str(tensor), shape_of(tensor, sizes), "F32") for tensor in layout.inputs}
             shapes[name] = layout.to_ranks(inputs)[0].shape
             if layout.inputs[0].part == "weight" and layout.inputs[0].role in quantised:
-                shapes[scale_of(name)] = shapes[name][:-1]
+                stored, shape = STORED[spec.products], shapes[name]
+                shapes[name], shapes[scale_of(name)] = stored.weight(shape), stored.scale(shape)
     return shapes
 
 

@@ -46,6 +46,11 @@ def cxx() -> str:
     return path
 
 
+def archiver() -> str:
+    """Path of binutils' `ar`, which comes with the compiler."""
+    return _first_line([cxx(), "-print-prog-name=ar"])
+
+
 def check_march(march: str, device: str) -> None:
     """Raises CompileError where torch would not write vector code for `march` on this CPU."""
     if device != "cpu" or march == "native" or not on_x86():

@@ -72,6 +72,11 @@ def options(device: str, march: str) -> dict[str, Any]:
     if device == "cuda":
         # Kernels inside the library: nothing is looked up next to it at run time.
         return {**chosen, "aot_inductor.embed_kernel_binary": True}
+    from compiler.targets.inductor import library, ops
+
+    # Called directly, not through torch's dispatcher; found where `build.py` has put the library.
+    chosen["aot_inductor.custom_ops_to_c_shims"] = ops.shims()
+    chosen["aot_inductor.custom_op_libs"] = [library.NAME]
     # The number of threads is that of the machine that runs the package, not of the one that compiles it.
     chosen["cpp.dynamic_threads"] = True
     if march in VECTOR_BITS:

@@ -141,5 +141,7 @@ def _quantisation(config: ModelConfig, row: Row, version: Version, options: Targ
         yield "how experts are stored under AWQ is not verified", "Use FP8 or W8A16."
     if algo in SMOOTH_QUANT and algo.endswith("_PLUGIN") and config.parallel_residual:
         yield "what one norm in front of attention and mlp stores for both is not verified", "Use W8A16."
+    if algo in SMOOTH_QUANT and algo.endswith("_PLUGIN") and config.qk_norm:
+        yield "what the plugin does with norms on q and k is not verified", f"Use {SMOOTH_QUANT[0]} or W8A16."
     if algo in WITHOUT:
         yield f"{algo}: {WITHOUT[algo]}", f"Use {' or '.join(STORED)}."

@@ -92,7 +92,7 @@ def scaling(config: ModelConfig, quant: Quant, options: TargetOptions) -> Scalin
 
 
 def _algo(config: ModelConfig, row: Row, scheme: Scheme) -> str:
-    if scheme.search == "smooth":
+    if scheme.activations == "int8":
         return _smooth_quant(config, row, scheme)
     found = (_EXPERTS if config.experts else _DENSE).get(scheme.name)
     if found is None:
@@ -109,8 +109,9 @@ def _smooth_quant(config: ModelConfig, row: Row, scheme: Scheme) -> str:
             f"TensorRT-LLM has no SmoothQuant for the experts of {config.architecture}",
             hint="use `--quant fp8` (8 bits, Hopper and Ada), `--quant int8-weight`, or `--target inductor`",
         )
-    # One norm in front of attention and mlp: what the plugin's classes store for both is not verified.
-    if row.smooth_quant and not config.parallel_residual:
+    # What the plugin's classes do with one norm in front of attention and mlp, and with norms on q and k, is not
+    # verified; the native layers are those of the float model.
+    if row.smooth_quant and not (config.parallel_residual or config.qk_norm):
         return _SMOOTH[scheme.weight_scales, scheme.activation_scales]
     if scheme.weight_scales != "channel":
         raise RefusedError(

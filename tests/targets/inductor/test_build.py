@@ -107,7 +107,7 @@ def test_a_march_beyond_this_cpu_is_refused(tmp_path: Path, monkeypatch: pytest.
 
 def test_versions_name_what_decides_the_bytes() -> None:
     found = build.versions("cpu")
-    assert set(found) == {"torch", "cxx", "ld"}
+    assert set(found) == {"torch", "cxx", "ld", "products"}
     assert all(any(c.isdigit() for c in text) for text in found.values())
 
 

@@ -30,6 +30,7 @@ SQ = "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN"
         ("mixtral", 2, {"quant_algo": "FP8", "version": "0.9.0"}, "scales of experts is not verified"),
         ("mixtral", 2, {"quant_algo": "W4A16_AWQ"}, "experts are stored under AWQ is not verified"),
         ("gptj", 2, {"quant_algo": SQ}, "one norm in front of attention and mlp"),
+        ("qwen3", 2, {"quant_algo": SQ, "version": "0.21.0"}, "norms on q and k is not verified"),
         ("llama", 2, {"quant_algo": "W4A16_GPTQ"}, "zeros in a portable order is not verified"),
         ("chatglm", 1, {"pp": 2}, "no pipeline stages"),
         ("llama", 1, {"pp": 3}, "layers do not divide by pp 3"),

@@ -14,15 +14,18 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+import recipes
 from compiler.errors import RefusedError
+from compiler.ir.config import ModelConfig
 from compiler.quant.asked import Quant, scheme_of
 from compiler.quant.planned import planned
 from compiler.stages import calibrate, scale
 from compiler.stages.convert import convert
 from compiler.stages.numerics import compare
 from compiler.targets import PLAIN, TargetOptions, trtllm
+from tests.published import CONFIGS
 from tests.stages.test_calibrate import SAMPLES, Opened, opened
-from tests.tiny import model_config, write_checkpoint
+from tests.tiny import write_checkpoint
 
 Array = NDArray[np.float32]
 FLAGS: dict[str, dict[str, bool]] = {
@@ -32,19 +35,20 @@ FLAGS: dict[str, dict[str, bool]] = {
     "coarse static": {"per_channel": False, "per_token": False},
 }
 ALGOS = {
-    ("llama", "int8-weight", "fine"): "W8A16",
-    ("llama", "int4-weight", "fine"): "W4A16_AWQ",
-    ("llama", "awq", "fine"): "W4A16_AWQ",
-    ("llama", "fp8", "fine"): "FP8",
-    ("llama", "smoothquant", "fine"): "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN",
-    ("llama", "smoothquant", "static"): "W8A8_SQ_PER_CHANNEL_PER_TENSOR_PLUGIN",
-    ("llama", "smoothquant", "coarse"): "W8A8_SQ_PER_TENSOR_PER_TOKEN_PLUGIN",
-    ("llama", "smoothquant", "coarse static"): "W8A8_SQ_PER_TENSOR_PLUGIN",
+    ("llama2-70b", "int8-weight", "fine"): "W8A16",
+    ("llama2-70b", "int4-weight", "fine"): "W4A16_AWQ",
+    ("llama2-70b", "awq", "fine"): "W4A16_AWQ",
+    ("llama2-70b", "fp8", "fine"): "FP8",
+    ("llama2-70b", "smoothquant", "fine"): "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN",
+    ("llama2-70b", "smoothquant", "static"): "W8A8_SQ_PER_CHANNEL_PER_TENSOR_PLUGIN",
+    ("llama2-70b", "smoothquant", "coarse"): "W8A8_SQ_PER_TENSOR_PER_TOKEN_PLUGIN",
+    ("llama2-70b", "smoothquant", "coarse static"): "W8A8_SQ_PER_TENSOR_PLUGIN",
     ("starcoder", "smoothquant", "fine"): "W8A8_SQ_PER_CHANNEL",
-    ("gptj", "smoothquant", "static"): "W8A8_SQ_PER_CHANNEL",
-    ("mixtral", "int8-weight", "fine"): "W8A16",
-    ("mixtral", "int4-weight", "fine"): "W4A16",
-    ("mixtral", "fp8", "fine"): "FP8",
+    ("gptj-6b", "smoothquant", "static"): "W8A8_SQ_PER_CHANNEL",
+    ("qwen3-8b", "smoothquant", "fine"): "W8A8_SQ_PER_CHANNEL",
+    ("mixtral-8x7b", "int8-weight", "fine"): "W8A16",
+    ("mixtral-8x7b", "int4-weight", "fine"): "W4A16",
+    ("mixtral-8x7b", "fp8", "fine"): "FP8",
 }
 
 
@@ -53,11 +57,16 @@ def _quant(name: str, flags: str = "fine", kv: Any = "") -> Quant:
     return Quant(scheme_of(name, **given), cache=kv)
 
 
+def _published(model: str) -> ModelConfig:
+    hf = CONFIGS[model]
+    return recipes.for_config(hf)[1].resolve(hf).model_config(hf)
+
+
 @pytest.mark.parametrize(("case", "name", "flags"), ALGOS)
 def test_the_algo_that_runs_a_scheme(case: str, name: str, flags: str) -> None:
-    config = model_config(case)
-    quant, options = trtllm.quantised(config, _quant(name, flags, "fp8"), replace(PLAIN, pp=2))
-    assert options == TargetOptions(quant_algo=ALGOS[case, name, flags], kv_cache_quant_algo="FP8", pp=2)
+    config = _published(case)
+    quant, options = trtllm.quantised(config, _quant(name, flags, "fp8"), replace(PLAIN, version="0.21.0"))
+    assert options == TargetOptions(version="0.21.0", quant_algo=ALGOS[case, name, flags], kv_cache_quant_algo="FP8")
     # What an artifact says of itself leads to the same again.
     assert trtllm.quantised(config, quant, options) == (quant, options)
     static = options.quant_algo in ("FP8", "W8A8_SQ_PER_CHANNEL")
@@ -68,16 +77,22 @@ def test_the_algo_that_runs_a_scheme(case: str, name: str, flags: str) -> None:
 @pytest.mark.parametrize(
     ("case", "name", "flags", "words", "remedy"),
     [
-        ("mixtral", "smoothquant", "fine", "no SmoothQuant for the experts", "`--quant fp8`.*`--quant int8-weight`"),
-        ("qwen2_moe", "awq", "fine", "no `awq` for the experts", "`--quant fp8`, `--quant int8-weight`"),
-        ("starcoder2", "smoothquant", "coarse", "a scale a channel only", "`--no-per-channel`"),
+        (
+            "mixtral-8x7b",
+            "smoothquant",
+            "fine",
+            "no SmoothQuant for the experts",
+            "`--quant fp8`.*`--quant int8-weight`",
+        ),
+        ("qwen1.5-moe-a2.7b", "awq", "fine", "no `awq` for the experts", "`--quant fp8`, `--quant int8-weight`"),
+        ("starcoder2-7b", "smoothquant", "coarse", "a scale a channel only", "`--no-per-channel`"),
     ],
 )
 def test_what_it_does_not_run_is_refused_with_what_it_does(
     case: str, name: str, flags: str, words: str, remedy: str
 ) -> None:
     with pytest.raises(RefusedError, match=words) as caught:
-        trtllm.quantised(model_config(case), _quant(name, flags), PLAIN)
+        trtllm.quantised(_published(case), _quant(name, flags), PLAIN)
     assert re.search(remedy, caught.value.hint)
 
 
@@ -89,8 +104,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "starcoder": {"n_embd": 1024, "n_inner": 1024, "n_head": 8},
     "mixtral": {**_WIDE, "intermediate_size": 512},
 }
-BOUNDS = {"int8-weight": 0.9995, "int4-weight": 0.96, "awq": 0.96, "fp8": 0.99, "smoothquant": 0.998}
-"""Of the cosine with the source's logits. Models of the tests are not trained: layers are as sensitive as they come."""
+BOUNDS = {"int8-weight": 0.01, "smoothquant": 0.04, "fp8": 0.3, "awq": 0.8, "int4-weight": 1.0}
+"""Of the median KL divergence from the source. Models of the tests are not trained: these have no easy tokens."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +174,7 @@ def test_what_the_files_compute_is_near_the_source(
     for tp in (1, 2, 8):
         folder = _written(made.model, made.maxima, _quant(name, flags, kv), tp, tmp_path / f"{tp}")
         found[tp] = _judged(made.model, folder)
-        assert compare(made.expected, found[tp]).cosine > BOUNDS[name] - (0.002 if kv else 0)
+        assert compare(made.expected, found[tp]).kl_median < BOUNDS[name]
         section = json.loads((folder / "config.json").read_text())["quantization"]
         assert section["kv_cache_quant_algo"] == (kv.upper() or None)
     # Ranks of one model are one model, but for what a rank rounds by what it sees: a part of a token, or of a row.
@@ -168,11 +183,11 @@ def test_what_the_files_compute_is_near_the_source(
             assert compare(found[1], found[tp]).cosine > 0.9999
 
 
-@pytest.mark.parametrize("part", ["attn.q.matrix_scale", "mlp.down.input_scale", "attn.o.matrix_scale"])
+@pytest.mark.parametrize("part", ["mlp.down.matrix_accumulated", "attn.o.input_steps", "attn.q.output_scale"])
 def test_a_doubled_scale_is_seen(part: str, folders: Path, tmp_path: Path) -> None:
     """Through the files: the canonical scale is doubled behind the rounding's back."""
     made = _calibrated("llama", folders / "llama")
-    config, quant = made.model.config, _quant("fp8")
+    config, quant = made.model.config, _quant("smoothquant", "coarse static")
     quant, options = trtllm.quantised(config, quant, PLAIN)
     scale.make_scales(
         config, made.model.tensors, made.model.checkpoint, tmp_path,
@@ -187,7 +202,7 @@ def test_a_doubled_scale_is_seen(part: str, folders: Path, tmp_path: Path) -> No
     convert(trtllm.rank_plans(config, 2, tensors, "F32", options), checkpoint, tmp_path, crc=None)
     for name, data in trtllm.files(config, 2, "float32", options).items():
         (tmp_path / name).write_bytes(data)
-    assert compare(made.expected, _judged(made.model, tmp_path)).cosine < BOUNDS["fp8"] - 0.01
+    assert compare(made.expected, _judged(made.model, tmp_path)).kl_median > 2 * BOUNDS["smoothquant"]
 
 
 def test_scales_of_the_cache_cover_what_is_kept(folders: Path, tmp_path: Path) -> None:

@@ -1,0 +1,194 @@
+"""Steps of one model with weights in bfloat16, int8 and int4, on one thread and on all.
+
+    python -m benchmarks.quantised --work DIR [--rounds 7] [--rows 1,4,16] [--threads 1,2]
+
+A Llama of the TinyLlama shape with random weights, its segments compiled as `lmi-compile build` compiles them (kept in
+DIR). `plain` is the bfloat16 model with the library's matrix products: its steps run in the packages that are meant for
+prefill. For each number of rows all forms take a decode step behind 128 positions in turn, then a prefill of 128
+tokens in turn; medians of the rounds, milliseconds, and how many times faster than `plain` and than `bfloat16`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.tinyllama import FFN, HEADS, HIDDEN, KV_HEADS, LAYERS, ROOT, VOCAB, machine
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from compiler.ir.config import ModelConfig
+    from compiler.runtime.engine import Program, Share
+    from compiler.targets.inductor.segments import Products, SegmentSpec
+
+FORMS: dict[str, tuple[Products, dict[str, str]]] = {
+    "plain": ("float", {"decode1": "prefill", "decode": "prefill"}),
+    "bfloat16": ("float", {}),
+    "int8 weights": ("weight_only", {}),
+    "int8 W8A8": ("per_token", {}),
+    "int4 weights": ("grouped", {}),
+}
+"""Products of the linear layers, and the phase whose packages run instead of those of a phase."""
+PROMPT, POSITIONS, MOST_ROWS = 128, 256, 16
+
+
+def model_config() -> ModelConfig:
+    from compiler.ir.config import LayerKind, ModelConfig
+
+    return ModelConfig(
+        architecture="", layers=LAYERS, hidden=HIDDEN, heads=HEADS, kv_heads=KV_HEADS, head_dim=HIDDEN // HEADS,
+        ffn=FFN, vocab=VOCAB, max_positions=2048, norm="rms", norm_eps=1e-5, activation="silu", position="rope",
+        rotary_dim=HIDDEN // HEADS, layer_kinds=(LayerKind("gated"),) * LAYERS, dtype="bfloat16",
+    )  # fmt: skip
+
+
+def compiled(folder: Path, config: ModelConfig) -> None:
+    """Every package, in a folder for each kind of products."""
+    from compiler.ir.limits import Limits
+    from compiler.targets.inductor.build import compile_segments
+    from compiler.targets.inductor.device import MARCH
+    from compiler.targets.inductor.segments import specs
+
+    for products in dict.fromkeys(products for products, _ in FORMS.values()):
+        wanted = [
+            spec
+            for spec in specs(config, 1, "bfloat16", Limits(POSITIONS, MOST_ROWS), products)
+            if spec.products == products and not (folder / products / f"{spec.name}.pt2").exists()
+        ]
+        compile_segments(wanted, folder / products, device="cpu", march=MARCH)
+
+
+def weights(config: ModelConfig, products: Products, table: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Random tensors of a rank file; those outside the layers from `table`, where it has them."""
+    import torch
+
+    from compiler.ir.limits import Limits
+    from compiler.targets.inductor.segments import STORED, specs, weight_shapes
+
+    def made(name: str, shape: tuple[int, ...], quantised: bool) -> Tensor:
+        if name.endswith(".scale"):
+            return torch.full(shape, 0.02 / 50)
+        if quantised:
+            dtype = getattr(torch, STORED[products].dtype)
+            return torch.randint(0, 256, shape, dtype=torch.uint8).view(dtype)
+        return torch.empty(shape, dtype=torch.bfloat16).normal_(0, 0.02) + (1.0 if "norm" in name else 0.0)
+
+    found = dict(table)
+    for spec in specs(config, 1, "bfloat16", Limits(POSITIONS, 1), products):
+        shapes = weight_shapes(spec)
+        for layer in range(LAYERS) if spec.kind else (None,):
+            for name, shape in shapes.items():
+                full = name if layer is None else f"layers.{layer}.{name}"
+                if full not in found:
+                    found[full] = made(name, shape, name.replace(".weight", ".scale") in shapes and ".weight" in name)
+    return found
+
+
+def share(config: ModelConfig, form: str, folder: Path, tensors: Mapping[str, Tensor]) -> Share:
+    """The model in one form."""
+    from functools import cache
+
+    import torch
+
+    from compiler.ir.limits import Limits
+    from compiler.runtime.engine import Share
+    from compiler.runtime.load import bind
+    from compiler.runtime.package import Package
+    from compiler.targets.inductor.segments import PHASES, phase_for, segment_names, specs
+
+    products, instead = FORMS[form]
+    by_name = {spec.name: spec for spec in specs(config, 1, "bfloat16", Limits(POSITIONS, MOST_ROWS), products)}
+    layers = [segment_names(kind) for kind in config.layer_kinds]
+
+    @cache
+    def package(spec: SegmentSpec) -> Package:
+        return Package(folder / spec.products / f"{spec.name}.pt2")
+
+    def program(phase: str) -> Program:
+        return bind(by_name, phase, layers, tensors, lambda spec, inputs: package(spec).run(inputs)[0])
+
+    programs = {phase.name: program(instead.get(phase.name, phase.name)) for phase in PHASES}
+    constants = {"first": torch.ones((), dtype=torch.bfloat16), "vocab_offset": torch.tensor(0)}
+    return Share(
+        config, lambda batch, length: programs[phase_for(batch, length)], constants,
+        kv_heads=KV_HEADS, dtype=torch.bfloat16, device="cpu",
+    )  # fmt: skip
+
+
+def milliseconds(share: Share, rows: int, length: int) -> float:
+    import numpy as np
+
+    from compiler.runtime.commands import Step
+
+    first = 0 if length > 1 else PROMPT
+    step = Step(
+        token_ids=np.full((rows, length), 7), positions=np.arange(first, first + length)[None].repeat(rows, 0),
+        used=first + length, last=np.full((rows, 1), length - 1),
+    )  # fmt: skip
+    begun = time.perf_counter()
+    share.step(step)
+    return 1e3 * (time.perf_counter() - begun)
+
+
+def measure(folder: Path, rows: list[int], threads: int, rounds: int) -> None:
+    """Print the lines of one number of threads."""
+    import torch
+
+    torch.set_num_threads(threads)
+    config = model_config()
+    whole: dict[str, Tensor] = {}
+    tensors: dict[str, dict[str, Tensor]] = {}
+    shares: dict[str, Share] = {}
+    for form, (products, _) in FORMS.items():
+        if products not in tensors:
+            tensors[products] = weights(config, products, whole)
+            whole = whole or {n: t for n, t in tensors[products].items() if not n.startswith("layers.")}
+        shares[form] = share(config, form, folder, tensors[products])
+        shares[form].allocate(max(rows), POSITIONS)
+    for count, length in [*((count, 1) for count in rows), (1, PROMPT)]:
+        found: dict[str, list[float]] = {form: [] for form in FORMS}
+        for _ in range(rounds + 1):
+            for form in FORMS:
+                found[form].append(milliseconds(shares[form], count, length))
+        medians = {form: statistics.median(times[1:]) for form, times in found.items()}
+        what = f"decode, {count} rows" if length == 1 else f"prefill, {length} tokens"
+        for form, median in medians.items():
+            ratios = f"{medians['plain'] / median:.2f} | {medians['bfloat16'] / median:.2f}"
+            print(f"| {threads} | {what} | {form} | {median:.1f} | {ratios} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rows", default="1,4,16")
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument(
+        "--measure", type=int, help=argparse.SUPPRESS
+    )  # a process of its own for each number of threads
+    options = parser.parse_args()
+    folder = options.work / "quantised"
+    if options.measure:
+        return measure(folder, [int(r) for r in options.rows.split(",")], options.measure, options.rounds)
+    compiled(folder, model_config())
+    print(machine())
+    print("| threads | step | weights | ms | plain / it | bfloat16 / it |")
+    print("|---|---|---|---|---|---|", flush=True)
+    for threads in options.threads.split(","):
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.quantised", f"--work={options.work}", f"--rounds={options.rounds}",
+             f"--rows={options.rows}", f"--measure={threads}"],
+            check=True, cwd=ROOT,
+        )  # fmt: skip
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Floating-point products of few tokens, which are nothing but reading a weight once.
+
+    16 bits, on a CPU    the operator of `ops.py`: sums in float32, reads at the bandwidth of memory
+    otherwise            the product of the library
+
+`python -m benchmarks.linear` compares the two.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compiler.decoder.mlp import gated
+from compiler.decoder.moe import gather
+from compiler.ir.config import Activation
+from compiler.targets.inductor import ops
+
+SIXTEEN_BITS = (torch.bfloat16, torch.float16)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x [..., in], weight [out, in], bias [out] -> [..., out] of the dtype of x."""
+    if not _has_operator(x):
+        return F.linear(x, weight, bias)
+    return ops.linear("floats", x, weight, None, bias)
+
+
+def few_experts(x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation) -> Tensor:
+    """The experts of few tokens; shapes as in `compiler.decoder.moe.Experts`. Sums in float32.
+
+    On a CPU no weight is copied; of experts that no token chose none is read, of others every weight once.
+    """
+    if not _has_operator(x):
+        return gather(x, chosen, share, gate_up, down, kind)
+    inner = gated(ops.experts("floats", x, gate_up, None, chosen), kind)
+    return mixed(ops.experts("floats", inner.flatten(0, 1), down, None, chosen.reshape(-1, 1)), share, x)
+
+
+def mixed(y: Tensor, share: Tensor, x: Tensor) -> Tensor:
+    """What each token's experts gave, y [N * k, 1, H], by their shares [N, k] -> [N, H] of the dtype of x."""
+    return (y.reshape(*share.shape, -1).float() * share[..., None]).sum(1).to(x.dtype)
+
+
+def _has_operator(x: Tensor) -> bool:
+    # Asked while tracing: dtype and device are those of the package.
+    return x.device.type == "cpu" and x.dtype in SIXTEEN_BITS

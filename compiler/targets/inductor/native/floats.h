@@ -1,0 +1,62 @@
+// The dtypes of activations, each as its bits in memory and as a float.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace products {
+
+inline float as_float(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+inline uint32_t as_bits(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+struct Float32 {
+  using Stored = float;
+  static float load(float value) { return value; }
+  static float store(float value) { return value; }
+};
+
+// A tag beside the bits: bfloat16 and float16 are both 16 of them.
+struct Bfloat16 {  // the upper half of a float32
+  using Stored = uint16_t;
+
+  static float load(uint16_t stored) {
+    return as_float(static_cast<uint32_t>(stored) << 16);
+  }
+
+  static uint16_t store(float value) {  // the nearest, ties to even
+    const uint32_t bits = as_bits(value);
+    if ((bits & 0x7fffffff) > 0x7f800000) return 0x7fc0;  // rounding up could make an infinity of a NaN
+    return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+  }
+};
+
+struct Float16 {  // 5 bits of exponent, 10 of mantissa
+  using Stored = uint16_t;
+
+  static float load(uint16_t stored) {
+    const uint32_t sign = static_cast<uint32_t>(stored & 0x8000) << 16, rest = stored & 0x7fff;
+    if (rest >= 0x7c00) return as_float(sign | 0x7f800000 | rest << 13);  // infinite, or no number
+    return as_float(sign | as_bits(as_float(rest << 13) * 0x1p112f));     // the exponents' zeros are 112 apart
+  }
+
+  static uint16_t store(float value) {  // the nearest, ties to even
+    const uint32_t bits = as_bits(value) & 0x7fffffff;
+    const uint16_t sign = static_cast<uint16_t>(as_bits(value) >> 16 & 0x8000);
+    if (bits > 0x7f800000) return 0x7e00;
+    if (bits >= as_bits(65520.0f)) return sign | 0x7c00;
+    if (bits < as_bits(0x1p-14f)) return sign | static_cast<uint16_t>(std::rint(as_float(bits) * 0x1p24f));
+    return sign | static_cast<uint16_t>((bits + 0xfff + (bits >> 13 & 1) - 0x38000000) >> 13);
+  }
+};
+
+}  // namespace products

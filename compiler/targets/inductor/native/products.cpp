@@ -1,0 +1,165 @@
+#include "products.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "dots.h"
+#include "floats.h"
+#include "tokens.h"
+
+namespace products {
+namespace {
+
+constexpr int64_t kBlock = 16;               // rows of a weight between two visits to y
+constexpr int64_t kNear = int64_t{1} << 18;  // bytes of x that are read again and again: they stay in a core's cache
+constexpr int64_t kLeast = 1 << 16;          // numbers in a weight from which on threads are worth their start
+
+// Rows of y that one expert computes, and the rows of x that they come from, as a Form keeps them.
+template <class Row>
+struct Part {
+  int64_t expert;
+  std::vector<int64_t> y;
+  std::vector<Row> x;
+};
+
+// All rows of y, in parts of at most `at_once`. An expert that nobody chose has none.
+template <class Form>
+std::vector<Part<typename Form::Row>> parts_of(const Weight& w, const Activations& a, const Form& form) {
+  const int64_t at_once = std::max<int64_t>(kNear / form.bytes_of_token(w.in) / 4 * 4, 4);
+  std::vector<Part<typename Form::Row>> found;
+  for (int64_t expert = 0; expert < w.experts; ++expert) {
+    int64_t count = 0;
+    for (int64_t row = 0; row < a.tokens * a.choices; ++row) {
+      if (a.chosen && a.chosen[row] != expert) continue;
+      if (count++ % at_once == 0) found.push_back({expert, {}, {}});
+      found.back().y.push_back(row);
+      form.append(found.back().x, row / a.choices);
+    }
+  }
+  return found;
+}
+
+// `form` knows one format: append(rows, t) adds token t as the dots read it, dot(...) computes the sums of some rows of
+// the weight with some of these, and value(...) is y before the bias, from the sums of one row and one token.
+template <class Float, class Form>
+void run(const Weight& w, const Activations& a, const Form& form) {
+  const auto parts = parts_of(w, a, form);
+  size_t widest = 0;
+  for (const auto& part : parts) widest = std::max(widest, part.x.size());
+  const int64_t blocks = (w.out + kBlock - 1) / kBlock, each = static_cast<int64_t>(widest) * kBlock;
+  const Buffer<typename Form::Sum> sums(each * omp_get_max_threads());
+  const auto* const bias = static_cast<const typename Float::Stored*>(a.bias);
+  auto* const out = static_cast<typename Float::Stored*>(a.y);
+#pragma omp parallel if (w.out * w.in >= kLeast)
+  for (const auto& part : parts) {
+    auto* const own = sums.data + each * omp_get_thread_num();
+    const int64_t width = static_cast<int64_t>(part.x.size());
+    // A thread has the same rows in every part, so parts need not wait for each other.
+#pragma omp for schedule(static) nowait
+    for (int64_t block = 0; block < blocks; ++block) {
+      const int64_t first = block * kBlock, count = std::min(kBlock, w.out - first);
+      form.dot(part.expert * w.out + first, count, part.x.data(), width, own);
+      for (size_t t = 0; t < part.y.size(); ++t)
+        for (int64_t r = 0; r < count; ++r) {
+          const int64_t row = first + r, y = part.y[t];
+          const auto* const of_both = own + r * width + static_cast<int64_t>(t) * Form::kRows;
+          float value = form.value(part.expert * w.out + row, y / a.choices, of_both);
+          if (bias) value = value + Float::load(bias[row]);
+          out[y * w.out + row] = Float::store(value);
+        }
+    }
+  }
+}
+
+struct FloatsForm {
+  using Row = const uint16_t*;
+  using Sum = float;
+  static constexpr int64_t kRows = 1;
+  const Dots::Floats dot_products;
+  const Weight& w;
+  const uint16_t* x;
+
+  static int64_t bytes_of_token(int64_t k) { return 2 * k; }
+  void append(std::vector<Row>& rows, int64_t token) const { rows.push_back(x + token * w.in); }
+  void dot(int64_t row, int64_t rows, const Row* tokens, int64_t count, Sum* sums) const {
+    dot_products(static_cast<const uint16_t*>(w.data) + row * w.in, rows, tokens, count, w.in, sums);
+  }
+  float value(int64_t, int64_t, const Sum* sums) const { return sums[0]; }
+};
+
+template <int kDigits>
+struct Int8Form {
+  using Row = Integers;
+  using Sum = int32_t;
+  static constexpr int64_t kRows = kDigits;
+  const Dots& dots;
+  const Weight& w;
+  const Tokens& x;
+
+  static int64_t bytes_of_token(int64_t k) { return kDigits * k; }
+  void append(std::vector<Row>& rows, int64_t token) const {
+    const auto first = x.rows.begin() + token * kDigits;
+    rows.insert(rows.end(), first, first + kDigits);
+  }
+  void dot(int64_t row, int64_t rows, const Row* tokens, int64_t count, Sum* sums) const {
+    dots.int8(static_cast<const int8_t*>(w.data) + row * w.in, rows, tokens, count, w.in, sums);
+  }
+  float value(int64_t row, int64_t token, const Sum* sums) const {
+    const int64_t whole = kDigits == 2 ? 256 * int64_t{sums[0]} + sums[kDigits - 1] : sums[0];
+    return static_cast<float>(whole) * x.worth[static_cast<size_t>(token)] * w.scales[row];
+  }
+};
+
+struct Int4Form {
+  using Row = WideIntegers;
+  using Sum = float;
+  static constexpr int64_t kRows = 1;
+  const Dots& dots;
+  const Weight& w;
+  const GroupedTokens& x;
+
+  static int64_t bytes_of_token(int64_t k) { return 2 * k + k / 2; }
+  void append(std::vector<Row>& rows, int64_t token) const { rows.push_back(x.rows[static_cast<size_t>(token)]); }
+  void dot(int64_t row, int64_t rows, const Row* tokens, int64_t count, Sum* sums) const {
+    const auto* data = static_cast<const uint8_t*>(w.data) + row * w.in / 2;
+    dots.int4(data, w.scales + row * (w.in / kGroup), rows, tokens, count, w.in, sums);
+  }
+  float value(int64_t, int64_t token, const Sum* sums) const { return sums[0] * x.worth[static_cast<size_t>(token)]; }
+};
+
+template <class Float>
+void run_integers(const Weight& w, const Activations& a, const Dots& dots) {
+  const auto* x = static_cast<const typename Float::Stored*>(a.x);
+  if (w.format == Format::kInt4) {
+    const auto rows = grouped_integers<Float>(x, a.tokens, w.in);
+    run<Float>(w, a, Int4Form{dots, w, rows});
+  } else if (w.format == Format::kInt8) {
+    const auto rows = integers<Float, 2>(x, a.tokens, w.in);
+    run<Float>(w, a, Int8Form<2>{dots, w, rows});
+  } else {
+    const auto rows = integers<Float, 1>(x, a.tokens, w.in);
+    run<Float>(w, a, Int8Form<1>{dots, w, rows});
+  }
+}
+
+template <class Float>
+void run_sixteen_bits(const Weight& w, const Activations& a, const Dots& dots, Dots::Floats dot_products) {
+  if (w.format == Format::kFloats)
+    run<Float>(w, a, FloatsForm{dot_products, w, static_cast<const uint16_t*>(a.x)});
+  else
+    run_integers<Float>(w, a, dots);
+}
+
+}  // namespace
+
+void run(const Weight& weight, const Activations& activations, const Dots& dots) {
+  switch (activations.dtype) {
+    case Dtype::kFloat32: return run_integers<Float32>(weight, activations, dots);
+    case Dtype::kBfloat16: return run_sixteen_bits<Bfloat16>(weight, activations, dots, dots.bfloat16);
+    case Dtype::kFloat16: return run_sixteen_bits<Float16>(weight, activations, dots, dots.float16);
+  }
+}
+
+}  // namespace products

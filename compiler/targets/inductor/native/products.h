@@ -1,0 +1,40 @@
+// y = x W^T, for weights in several formats, over all threads.
+#pragma once
+
+#include <cstdint>
+
+#include "dots.h"
+
+namespace products {
+
+enum class Format {
+  kFloats,    // w [experts, out, in] of the dtype of x, which has 16 bits
+  kInt8,      // w int8 [experts, out, in], scales [experts, out]; x as 16-bit integers
+  kInt8Int8,  // the same; x as 8-bit integers
+  kInt4,      // w nibbles [experts, out, in / 2], scales [experts, out, in / 128]; x as 16-bit integers
+};
+
+struct Weight {
+  Format format;
+  const void* data;
+  const float* scales;  // null for kFloats
+  int64_t experts, out, in;
+};
+
+enum class Dtype { kFloat32, kBfloat16, kFloat16 };
+
+struct Activations {
+  Dtype dtype;            // of x, bias and y
+  const void* x;          // [tokens, in]
+  const void* bias;       // [out], or null
+  void* y;                // [tokens * choices, out]
+  int64_t tokens;
+  const int64_t* chosen;  // [tokens, choices], the expert of each row of y; null: expert 0
+  int64_t choices;
+};
+
+void run(const Weight& weight, const Activations& activations, const Dots& dots = best_dots());
+
+constexpr int64_t kMostColumns = 65536;  // more could overflow the 32-bit sums of integers
+
+}  // namespace products

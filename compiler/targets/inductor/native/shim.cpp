@@ -1,0 +1,91 @@
+// The operators of compiler/targets/inductor/ops.py as packages call them: C functions over torch's tensor handles.
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+
+#include <exception>
+#include <stdexcept>
+#include <vector>
+
+#include "products.h"
+
+namespace {
+
+using products::Activations;
+using products::Dtype;
+using products::Format;
+using products::Weight;
+
+void check(AOTITorchError error) {
+  if (error) throw std::runtime_error("torch refused a tensor of a product");
+}
+
+void* data(AtenTensorHandle tensor) {
+  void* found;
+  check(aoti_torch_get_data_ptr(tensor, &found));
+  return found;
+}
+
+std::vector<int64_t> sizes(AtenTensorHandle tensor) {
+  int64_t count, *found;
+  check(aoti_torch_get_dim(tensor, &count));
+  check(aoti_torch_get_sizes(tensor, &found));
+  return {found, found + count};
+}
+
+int32_t dtype(AtenTensorHandle tensor) {
+  int32_t found;
+  check(aoti_torch_get_dtype(tensor, &found));
+  return found;
+}
+
+AtenTensorHandle empty(const std::vector<int64_t>& sizes, int32_t dtype) {
+  std::vector<int64_t> strides(sizes.size(), 1);
+  for (size_t i = sizes.size() - 1; i > 0; --i) strides[i - 1] = strides[i] * sizes[i];
+  AtenTensorHandle made;
+  check(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(), dtype,
+                                 aoti_torch_device_type_cpu(), 0, &made));
+  return made;
+}
+
+Dtype known_dtype(AtenTensorHandle tensor) {
+  const int32_t found = dtype(tensor);
+  if (found == aoti_torch_dtype_float32()) return Dtype::kFloat32;
+  if (found == aoti_torch_dtype_bfloat16()) return Dtype::kBfloat16;
+  if (found == aoti_torch_dtype_float16()) return Dtype::kFloat16;
+  throw std::invalid_argument("a product of another dtype");
+}
+
+// x [tokens, in], weight [out, in] -> [tokens, out]; with chosen [tokens, k], weight [experts, out, in] ->
+// [tokens, k, out]. All row-major. Whoever calls owns what `result` points to.
+AOTITorchError product(Format format, AtenTensorHandle x, AtenTensorHandle weight, AtenTensorHandle* scale,
+                       AtenTensorHandle* bias, AtenTensorHandle* chosen, AtenTensorHandle* result) try {
+  const auto of_x = sizes(x), of_weight = sizes(weight);
+  const int64_t tokens = of_x[0], in = of_x[1], out = of_weight[of_weight.size() - 2];
+  const int64_t choices = chosen ? sizes(*chosen)[1] : 1;
+  if (in > products::kMostColumns) throw std::length_error("a product of more than 65536 columns");
+  std::vector<int64_t> of_y = {tokens, out};
+  if (chosen) of_y = {tokens, choices, out};
+  const AtenTensorHandle y = empty(of_y, dtype(x));
+  *result = y;
+  const Weight known{format, data(weight), scale ? static_cast<const float*>(data(*scale)) : nullptr,
+                     chosen ? of_weight[0] : 1, out, in};
+  products::run(known, Activations{
+                           known_dtype(x), data(x), bias ? data(*bias) : nullptr, data(y), tokens,
+                           chosen ? static_cast<const int64_t*>(data(*chosen)) : nullptr, choices});
+  return AOTI_TORCH_SUCCESS;
+} catch (const std::exception&) {
+  return AOTI_TORCH_FAILURE;
+}
+
+}  // namespace
+
+#define PRODUCT(name, format)                                                                                   \
+  extern "C" AOTITorchError aoti_torch_cpu_##name(AtenTensorHandle x, AtenTensorHandle weight,                  \
+                                                  AtenTensorHandle* scale, AtenTensorHandle* bias,              \
+                                                  AtenTensorHandle* chosen, AtenTensorHandle* result) {         \
+    return product(format, x, weight, scale, bias, chosen, result);                                             \
+  }
+
+PRODUCT(floats, Format::kFloats)
+PRODUCT(int8, Format::kInt8)
+PRODUCT(int8_int8, Format::kInt8Int8)
+PRODUCT(int4, Format::kInt4)

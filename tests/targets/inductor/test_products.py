@@ -1,0 +1,210 @@
+"""The library of products, with every instruction set that this CPU has, against the definitions in plain torch."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from compiler.artifact.isa import features
+from compiler.decoder.quantised import dequantise_groups, finish, quantise_tokens
+from compiler.quant.int4 import GROUP
+from compiler.targets.inductor import library
+from compiler.targets.inductor.build import write_wrapper
+from compiler.targets.inductor.device import MARCH
+from compiler.targets.inductor.toolchain import cxx, on_x86
+
+INSTRUCTIONS = {"portable": 0}
+if on_x86() and {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"} <= features():
+    INSTRUCTIONS["avx512"] = 1
+    if "avx512_bf16" in features():
+        INSTRUCTIONS["avx512_bf16"] = 2
+FORMATS = {"floats": 0, "int8": 1, "int8_int8": 2, "int4": 3}
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+ROUNDING = {torch.bfloat16: 1 / 256, torch.float16: 1 / 2048}
+
+Run = Callable[..., Tensor]
+"""instructions, format, x, weight, scale, bias, chosen -> y, as the operators of `ops.py`."""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the library and its object files."""
+    folder = tmp_path_factory.mktemp("products")
+    return library.build_library(write_wrapper(folder, MARCH), folder / "library", jobs=2, timeout=600).parent
+
+
+@pytest.fixture(scope="module")
+def run(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder, archive = tmp_path_factory.mktemp("driver"), built / f"lib{library.NAME}.a"
+    shared, driver = folder / "products.so", Path(__file__).with_name("driver.cpp")
+    argv = [cxx(), "-std=c++17", "-O1", "-fPIC", "-shared", "-fopenmp", f"-I{library.FOLDER}", driver, archive]
+    subprocess.run([*map(str, argv), "-o", str(shared)], check=True)
+    function = ctypes.CDLL(str(shared)).run_product
+
+    def product(
+        instructions: str, name: str, x: Tensor, weight: Tensor, scale: Tensor | None = None,
+        bias: Tensor | None = None, chosen: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        choices = 1 if chosen is None else chosen.shape[1]
+        shape = (x.shape[0], weight.shape[-2]) if chosen is None else (*chosen.shape, weight.shape[-2])
+        y = torch.full(shape, float("nan"), dtype=x.dtype)
+
+        def at(tensor: Tensor | None) -> ctypes.c_void_p:
+            return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+        count = ctypes.c_int64
+        function(
+            INSTRUCTIONS[instructions], FORMATS[name], at(weight), at(scale),
+            count(1 if chosen is None else weight.shape[0]), count(weight.shape[-2]), count(x.shape[1]),
+            DTYPES[x.dtype], at(x), at(bias), count(x.shape[0]), at(chosen), count(choices),
+            at(y),
+        )  # fmt: skip
+        return y
+
+    return product
+
+
+def case(name: str, tokens: int, out: int, inner: int, seed: int, experts: int = 0) -> tuple[Tensor, ...]:
+    """x float32, weight, scale, bias float32; with experts in front of weight and scale where there are some."""
+    g = torch.Generator().manual_seed(seed)
+    lead = (experts,) if experts else ()
+    x, bias = torch.randn((tokens, inner), generator=g), torch.randn(out, generator=g)
+    x[:, seed % inner] *= 30  # an outlier
+    match name:
+        case "floats":
+            return x, torch.randn((*lead, out, inner), generator=g), torch.empty(0), bias
+        case "int4":
+            weight = torch.randint(0, 256, (*lead, out, inner // 2), generator=g, dtype=torch.uint8)
+            return x, weight, torch.rand((*lead, out, inner // GROUP), generator=g) / 10, bias
+    weight = torch.randint(-127, 128, (*lead, out, inner), generator=g, dtype=torch.int8)
+    return x, weight, torch.rand((*lead, out), generator=g) / 100, bias
+
+
+def narrow(
+    name: str, made: tuple[Tensor, ...], dtype: torch.dtype = torch.bfloat16
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """x, weight and scale of a case as a model of `dtype` has them."""
+    x, weight, scale, _ = made
+    return x.to(dtype), weight.to(dtype) if name == "floats" else weight, scale
+
+
+@pytest.mark.parametrize("instructions", INSTRUCTIONS)
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 11), st.integers(1, 40), st.integers(1, 200), st.booleans(), st.integers(0, 99))
+def test_8_bit_products_are_exact(
+    instructions: str, run: Run, tokens: int, out: int, inner: int, biased: bool, seed: int
+) -> None:
+    """Bit for bit the definition, in both dtypes: integers are summed exactly, floats in its order."""
+    x, weight, scale, bias = case("int8_int8", tokens, out, inner, seed)
+    for dtype in DTYPES:
+        inputs = x.to(dtype), weight, scale, bias.to(dtype) if biased else None
+        integers, worth = quantise_tokens(inputs[0])
+        # Not `_int_mm`, as `per_token` has it: for some small sizes torch 2.13 gives zeros.
+        sums = (integers.long() @ weight.long().T).float() * worth
+        assert torch.equal(run(instructions, "int8_int8", *inputs), finish(sums, scale, inputs[3], dtype))
+
+
+@pytest.mark.parametrize("instructions", INSTRUCTIONS)
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(["floats", "int8", "int4"]),
+    st.sampled_from(sorted(ROUNDING, key=str)),
+    st.integers(1, 11),
+    st.integers(1, 40),
+    st.integers(1, 200),
+    st.booleans(),
+    st.integers(0, 99),
+)
+def test_others_round_their_result_and_little_else(
+    instructions: str,
+    run: Run,
+    name: str,
+    dtype: torch.dtype,
+    tokens: int,
+    out: int,
+    inner: int,
+    biased: bool,
+    seed: int,
+) -> None:
+    """Within the dtype's rounding of the product in float64, and of the largest terms' 16 bits."""
+    inner = inner * GROUP if name == "int4" and inner < 9 else GROUP if name == "int4" else inner
+    x, weight, scale, bias = case(name, tokens, out, inner, seed)
+    (x, weight, _), bias = narrow(name, (x, weight, scale, bias), dtype), bias.to(dtype)
+    found = run(instructions, name, x, weight, scale, bias if biased else None)
+    wide = weight.double() if name != "int4" else dequantise_groups(weight, scale).double()
+    exact = x.double() @ wide.T * (scale.double() if name == "int8" else 1) + (bias.double() if biased else 0)
+    sixteen_bits = x.abs().amax(-1, keepdim=True).double() / 65024 * wide.abs().sum(-1)
+    slack = sixteen_bits * (scale if name == "int8" else 1) if name != "floats" else 1e-5 * wide.abs().sum(-1)
+    assert ((found.double() - exact).abs() <= exact.abs() * ROUNDING[dtype] + slack + 1e-6).all()
+
+
+@pytest.mark.parametrize("instructions", INSTRUCTIONS)
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_token_has_its_result_whatever_stands_beside_it(instructions: str, run: Run, name: str) -> None:
+    """And however many threads there are: bit for bit."""
+    x, weight, scale = narrow(name, case(name, 13, 300, 384, 5))
+    together = run(instructions, name, x, weight, scale)
+    for tokens in (1, 2, 3, 7):
+        assert torch.equal(run(instructions, name, x[:tokens], weight, scale), together[:tokens])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert torch.equal(run(instructions, name, x, weight, scale), together)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("instructions", INSTRUCTIONS)
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_token_meets_its_experts(instructions: str, run: Run, name: str) -> None:
+    x, weight, scale = narrow(name, case(name, 6, 36, 256, 6, experts=5))
+    chosen = torch.tensor([[0, 4], [4, 2], [2, 0], [0, 2], [4, 0], [2, 4]])
+    found = run(instructions, name, x, weight, scale, None, chosen)
+    for token in range(6):
+        for slot in range(2):
+            e = int(chosen[token, slot])
+            of_expert = scale[e] if name != "floats" else None
+            assert torch.equal(
+                found[token, slot], run(instructions, name, x[token : token + 1], weight[e], of_expert)[0]
+            )
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_is_no_number_stays_none(run: Run, name: str) -> None:
+    for bad in (float("nan"), float("inf")):
+        x, weight, scale = narrow(name, case(name, 2, 8, 128, 7))
+        x[1, 3] = bad
+        found = run("portable", name, x, weight, scale)
+        assert found[0].isfinite().all()
+        assert not found[1].isfinite().any()
+
+
+def test_zeros_are_zeros(run: Run) -> None:
+    for name in FORMATS:
+        x, weight, scale = narrow(name, case(name, 1, 8, 128, 8))
+        assert not run("portable", name, torch.zeros_like(x), weight, scale).any()
+
+
+def test_code_for_newer_cpus_is_shared_with_nobody(built: Path) -> None:
+    """Of a function that several files instantiate the linker keeps any: here it could keep one that ends in SIGILL."""
+    listing = subprocess.run(["nm", built / "dots_avx512.o"], check=True, capture_output=True, text=True).stdout
+    kinds = {line.split()[-2] for line in listing.splitlines()}
+    assert not kinds & set("WVu"), listing
+
+
+def test_the_digest_is_of_the_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = library.digest()
+    for path in library.FOLDER.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(library, "FOLDER", tmp_path)
+    assert library.digest() == before
+    (tmp_path / "dots.h").write_text("// changed\n")
+    assert library.digest() != before
