@@ -83,11 +83,14 @@ def weights(config: ModelConfig, products: Products, table: Mapping[str, Tensor]
     found = dict(table)
     for spec in specs(config, 1, "bfloat16", Limits(POSITIONS, 1), products):
         shapes = weight_shapes(spec)
-        for layer in range(LAYERS) if spec.kind else (None,):
-            for name, shape in shapes.items():
-                full = name if layer is None else f"layers.{layer}.{name}"
-                if full not in found:
-                    found[full] = made(name, shape, name.replace(".weight", ".scale") in shapes and ".weight" in name)
+        for name, shape in shapes.items():
+            if name in found:
+                continue
+            first = made(name, shape, name.endswith(".weight") and name.replace(".weight", ".scale") in shapes)
+            if spec.kind is None:
+                found[name] = first
+            else:  # layers have the same numbers, each in memory of its own
+                found |= {f"layers.{layer}.{name}": first.clone() for layer in range(LAYERS)}
     return found
 
 

@@ -29,6 +29,7 @@ def plan_text(plan: Plan) -> str:
     facts = [
         ("model", f"{c.architecture} (recipe {plan.recipe}), {c.layers} layers: {', '.join(kinds)}"),
         ("source", f"{len(plan.account.tensors)} tensors, {amount(plan.source_bytes, 'bytes')}"),
+        *([("", plan.packed.text)] if plan.packed else []),
         ("target", f"{plan.target}, {parallel_text(plan.tp, plan.options.pp, plan.options.moe_ep)}, {plan.dtype}"),
         ("heads", f"{heads.heads} query and {heads.kv_heads} kv heads a rank{copies}"),
         *([("quantised", quant_text(plan.quant))] if plan.quant.asked else []),

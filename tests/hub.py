@@ -5,6 +5,8 @@
     HEAD /ID/resolve/REV/FILE                   X-Repo-Commit, ETag, Content-Length
     GET  /ID/resolve/REV/FILE                   the file, or the part of it that `Range` asks for
 
+Data sets are served as models are, below /api/datasets and /datasets.
+
 Errors carry X-Error-Code as the hub's do. A client finds the server through HF_ENDPOINT (`environment`).
 """
 
@@ -107,6 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.down:
             self._send(503, b"down")
             return
+        path = re.sub(r"^/api/datasets/", "/api/models/", re.sub(r"^/datasets/", "/", path))
         info = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path)
         tree = re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path)
         file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 import recipes
 from compiler.artifact.check import check_artifact
 from compiler.artifact.manifest import Manifest, load_manifest
+from compiler.artifact.provenance import PROVENANCE
 from compiler.artifact.quantisation import REPORT
 from compiler.errors import (
     CalibrationError,
@@ -90,6 +91,12 @@ def test_a_quantised_build_says_what_it_is_and_what_it_has_lost(request_for: Req
     assert quant_of(found).decides == replace(asked, text=replace(SHORT, digest=found.calibration.digest)).decides
     check_layout(made, tmp_path / "artifact")
     assert leftovers(tmp_path) == []
+    definition = json.loads((tmp_path / "artifact" / PROVENANCE).read_text())["predicate"]["buildDefinition"]
+    command = " ".join(definition["externalParameters"]["command"])
+    assert "--quant smoothquant --per-token --per-channel --smoothquant-alpha 0.7 --calibration-samples 4" in command
+    assert definition["externalParameters"]["quantisation"]["weights"] == "int8"
+    assert "gate" not in definition["externalParameters"]["quantisation"]
+    assert "calibration" in {one["name"] for one in definition["resolvedDependencies"]}
 
 
 def test_an_alpha_of_every_group_is_searched_for_and_told(request_for: Requests) -> None:

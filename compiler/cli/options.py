@@ -86,7 +86,11 @@ class QuantOptions:
     ] = None
     kv_cache: Annotated[Literal["int8", "fp8"] | None, typer.Option(help="Keys and values in 8 bits.")] = None
     calibration: Annotated[
-        Path | None, typer.Option(help="Text, or .jsonl of `text` or `input_ids` [default: one of this project]")
+        Path | None,
+        typer.Option(
+            help="Text, .jsonl of `text` or `input_ids`, or id of a data set [default: a text of this project]",
+            metavar="FILE|ID",
+        ),
     ] = None
     from_properties: Annotated[
         Path | None, typer.Option(help="As this serving.properties of LMI says (and `--image`, its release).")

@@ -17,7 +17,8 @@ ALPHA = 0.5
 
 @dataclass(frozen=True)
 class Text:
-    """What activations are watched on: `file` (None: the text of this project), `samples` of `length` tokens at most.
+    """What activations are watched on: `file` (or id of a data set, until it has been looked at; None: the text of
+    this project), `samples` of `length` tokens at most.
 
     `digest` and `size`: of the file's bytes, once it has been looked at.
     """

@@ -35,7 +35,7 @@ Values = NDArray[np.float32]
 FLOOR = 1e-5
 CANDIDATES = tuple(point / 20 for point in range(4, 20))
 """Alphas to try: 0.2 to 0.95."""
-_DRAWN = 64
+_DRAWN = 256
 """Tokens."""
 
 

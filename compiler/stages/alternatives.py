@@ -16,6 +16,7 @@ from compiler.quant.asked import Quant
 from compiler.quant.groups import quantised_roles
 from compiler.quant.planned import planned
 from compiler.quant.schemes import SCHEMES, check_scheme
+from compiler.stages.packed import checked
 from compiler.stages.plan import DTYPES
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def _alternative(option: str, quant: Quant, plan: Plan, target: Target) -> Alter
     config, options = plan.config, replace(plan.options, quant_algo="", kv_cache_quant_algo="")
     scaling = None
     try:
+        quant = checked(quant, plan.packed)
         if quant.asked:
             quant, options = target.quantised(config, quant, options)
             scaling = target.scaling(config, quant, options)

@@ -66,6 +66,12 @@ class Packed:
     shape: Callable[[tuple[int, ...]], tuple[int, ...]]
     rows: Callable[[Arrays, slice], tuple[Values, Values]]
 
+    @property
+    def text(self) -> str:
+        """What a plan says of it."""
+        keeps = f"; `--quant {self.scheme}` keeps its integers" if self.scheme else ""
+        return f"quantised by {self.name}, read as floating point{keeps}"
+
 
 def packed(hf: Mapping[str, Any]) -> Packed | None:
     """How a checkpoint with this config.json is quantised; None: it is not. Raises RefusedError."""

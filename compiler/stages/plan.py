@@ -27,7 +27,7 @@ from compiler.quant.asked import NONE, Quant
 from compiler.quant.planned import planned
 from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import check_scheme
-from compiler.stages.packed import checked, packed
+from compiler.stages.packed import Packed, checked, packed
 from compiler.targets import PLAIN, Need, Target, TargetOptions
 
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
@@ -67,6 +67,7 @@ class Plan:
     options: TargetOptions
     quant: Quant
     scaling: Scaling | None
+    packed: Packed | None  # how the source is quantised already
     account: Account
     layouts: tuple[Layout, ...]
     ranks: tuple[RankPlan, ...]
@@ -143,7 +144,8 @@ def make_plan(
             hint="" if ask.dtype else "The checkpoint is in this dtype: name the one that the artifact shall have.",
         )
     limits = limits_for(config, ask.max_positions, ask.max_batch)
-    quant, options, scaling = checked(ask.quant, packed(hf)), ask.options, None
+    how = packed(hf)
+    quant, options, scaling = checked(ask.quant, how), ask.options, None
     if quant.asked:
         quant, options = target.quantised(config, quant, options)
         scaling = target.scaling(config, quant, options)
@@ -170,6 +172,7 @@ def make_plan(
         options=options,
         quant=quant,
         scaling=scaling,
+        packed=how,
         account=filled,
         layouts=layouts,
         ranks=ranks,

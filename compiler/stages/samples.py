@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compiler.errors import CalibrationError, TokenizerError
+from compiler.store.dataset import dataset_file, is_dataset
 from compiler.store.digest import Digest, digest_bytes
 
 if TYPE_CHECKING:
@@ -95,9 +96,12 @@ def read_samples(
 
 
 def looked_at(text: Text) -> Text:
-    """With digest and size of the bytes that `read_samples` reads. Raises CalibrationError."""
-    data = _bytes(text.file) if text.file else _own(CALIBRATION)
-    return replace(text, digest=digest_bytes(data), size=len(data))
+    """With digest and size of the bytes that `read_samples` reads; a data set is fetched. Raises CalibrationError."""
+    file = text.file
+    if file is not None and not file.exists() and is_dataset(str(file)):
+        file = dataset_file(str(file))
+    data = _bytes(file) if file else _own(CALIBRATION)
+    return replace(text, file=file, digest=digest_bytes(data), size=len(data))
 
 
 def random_samples(vocab: int, count: int, length: int) -> Samples:

@@ -134,6 +134,7 @@ def test_a_build_that_loses_too_much_ends_with_its_own_code(
     assert code == 0
     facts = json.loads(out)["quantisation"]
     assert (facts["scheme"], facts["gate"]["report"]) == ("int8-weight", "numerics.html")
+    assert run("scan", tmp_path / "artifact")[0] == 0
     shown = run("inspect", tmp_path / "artifact")[1]
     assert "int8-weight: weights int8 per channel, activations not quantised" in shown
 

@@ -71,7 +71,7 @@ def test_a_text_does_not_decide_what_is_not_calibrated() -> None:
 
 def test_groups_that_do_not_divide_are_refused_in_the_plan() -> None:
     with pytest.raises(RefusedError, match="int4-weight"):
-        _plan("llama2-70b", Quant(SCHEMES["int4-weight"]))
+        _plan("qwen2-0.5b", Quant(SCHEMES["int4-weight"]), tp=2)
 
 
 def test_time_to_calibrate_is_that_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,11 +19,14 @@ from compiler.artifact.manifest import load_manifest
 from compiler.errors import CheckpointError, RefusedError, ToolchainMissing
 from compiler.pipeline.build import build
 from compiler.pipeline.convert import convert_to
-from compiler.pipeline.requests import BuildRequest, PlanRequest, find
+from compiler.pipeline.requests import BuildRequest, PlanRequest, find, prepare
 from compiler.quant import int4
 from compiler.quant.asked import Quant, scheme_of
+from compiler.stages.alternatives import alternatives
 from compiler.stages.packed import packed
 from compiler.stages.plan import Ask
+from compiler.summary import plan_text
+from compiler.targets import load
 from tests.tiny import write_checkpoint
 
 SIZES: dict[str, Any] = {
@@ -143,22 +146,26 @@ def test_the_weights_are_what_the_numbers_stand_for(way: str, tmp_path: Path) ->
             assert torch.equal(rank[f"layers.{layer}.{name}.weight"], wanted.half()), name
 
 
-def test_integers_of_gptq_are_those_of_the_packed_ranks(tmp_path: Path) -> None:
-    """TensorRT-LLM: two rows a byte, with the checkpoint's own scales, whatever the ranks."""
+@pytest.mark.parametrize("target", ["inductor", "trtllm"])
+def test_integers_of_gptq_are_those_of_the_packed_ranks(target: str, tmp_path: Path) -> None:
+    """With the checkpoint's own scales, whatever the ranks. TensorRT-LLM: two rows a byte; inductor: two columns."""
     quantised(tmp_path / "model", "gptq")
     source = load_file(tmp_path / "model" / "model.safetensors")
+    module = "model.layers.1.mlp.down_proj"
+    axis, folder, weight, scale = {
+        "inductor": (-1, "weights", "layers.1.mlp.down.weight", "scale"),
+        "trtllm": (0, "", "transformer.layers.1.mlp.proj.weight", "weights_scaling_factor"),
+    }[target]
     for tp in (1, 2):
-        request = _request(tmp_path / "model", tmp_path / "cache", "int4-weight", tp=tp, target="trtllm")
+        request = _request(tmp_path / "model", tmp_path / "cache", "int4-weight", tp=tp, target=target)
         convert_to(request, tmp_path / f"{tp}")
-        ranks = [load_file(tmp_path / f"{tp}" / f"rank{rank}.safetensors") for rank in range(tp)]
-        name = "transformer.layers.1.mlp.proj"
-        integers = np.concatenate([int4.unpack(r[f"{name}.weight"].numpy().view(np.uint8), 0) for r in ranks], 1)
-        scales = torch.cat([rank[f"{name}.weights_scaling_factor"] for rank in ranks], 1)
-        module = "model.layers.1.mlp.down_proj"
+        ranks = [load_file(tmp_path / f"{tp}" / folder / f"rank{rank}.safetensors") for rank in range(tp)]
+        integers = np.concatenate([int4.unpack(rank[weight].numpy().view(np.uint8), axis) for rank in ranks], 1)
+        scales = torch.cat([rank[weight.replace("weight", scale)] for rank in ranks], 1)
         words = source[f"{module}.qweight"].numpy()
         stored = np.stack([words >> shift & 15 for shift in range(0, 32, 4)], 1).reshape(-1, words.shape[1]).T - 8
         np.testing.assert_array_equal(integers, stored)
-        assert torch.equal(scales, source[f"{module}.scales"].T)
+        assert torch.equal(scales.float(), source[f"{module}.scales"].T.float())
 
 
 @pytest.mark.parametrize("target", ["inductor", "trtllm"])
@@ -178,6 +185,14 @@ def test_integers_of_compressed_tensors_stay(target: str, tmp_path: Path) -> Non
     assert integers.min() == -128
     wanted = source[f"{module}.weight_scale"].float().ravel()
     torch.testing.assert_close(ranks[1][scale].ravel(), wanted, rtol=1e-6, atol=0)
+
+
+def test_a_plan_says_what_the_source_is_and_what_may_be_made_of_it(tmp_path: Path) -> None:
+    quantised(tmp_path / "model", "gptq")
+    plan = prepare(_request(tmp_path / "model", tmp_path / "cache", target="trtllm")).plan
+    assert "quantised by GPTQ, read as floating point; `--quant int4-weight` keeps its integers" in plan_text(plan)
+    refused = {one.option for one in alternatives(plan, load("trtllm")) if "a second time" in one.refused}
+    assert refused == {f"--quant {name}" for name in ("int8-weight", "awq", "smoothquant", "fp8")}
 
 
 def test_a_plan_reads_headers_and_rewriting_happens_once(tmp_path: Path) -> None:

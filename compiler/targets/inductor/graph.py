@@ -13,13 +13,13 @@ from compiler.decoder.decoder import attn, embed, head, mlp
 from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.ir.parallel import head_layout
 from compiler.targets.inductor.floats import few_experts, linear
-from compiler.targets.inductor.integers import FORMS, few_tokens, many_tokens
+from compiler.targets.inductor.integers import FEW_TOKENS, MANY_TOKENS
 from compiler.targets.inductor.quantised import scale_of
 from compiler.targets.inductor.segments import PHASES, STORED, SegmentSpec, input_names, weight_shapes
 
-FEW, MANY = (Kernels(linear, few_experts), few_tokens), (PLAIN, many_tokens)
+FEW, MANY = (Kernels(linear, few_experts), FEW_TOKENS), (PLAIN, MANY_TOKENS)
 KERNELS = {"decode1": FEW, "decode": FEW, "prefill": MANY}
-"""By phase: floating-point products, and how those of quantised layers are chosen."""
+"""By phase: floating-point products, and those of quantised layers."""
 
 EXAMPLES = {"B": 2, "Bmax": 3, "S": 5, "L": 7, "T": 11, "R": 13, "K": 17}
 """Sizes of the free dimensions in the examples. All differ, so that export takes no two of them for one."""
@@ -55,7 +55,7 @@ class Segment(torch.nn.Module):
         spec, t = self.spec, dict(zip(self.names, inputs, strict=True))
         kernels, quantised = KERNELS[spec.phase]
         if spec.products != "float":
-            product, of_experts = quantised(FORMS[spec.products])
+            product, of_experts = quantised[spec.products]
             kernels = replace(kernels, quantised=product, quantised_experts=of_experts)
         match spec.part, spec.kind:
             case "embed", None:

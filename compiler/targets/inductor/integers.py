@@ -3,7 +3,7 @@
 | products    | few tokens, on a CPU         | many tokens, or elsewhere                                  |
 |-------------|------------------------------|------------------------------------------------------------|
 | weight_only | operator `int8` of `ops.py`  | the weight made floating-point, and the ordinary product   |
-| per_token   | operator `int8_int8`         | as it is defined: through `_int_mm`                        |
+| per_token   | operator `int8_int8`         | the operator too; elsewhere `_int_mm`, as it is defined    |
 | grouped     | operator `int4`              | the weight made floating-point, and the ordinary product   |
 
 Operators read activations as integers too, of 16 bits where only weights are quantised: fine enough for bfloat16 and
@@ -38,7 +38,7 @@ def grouped(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Te
 
 @dataclass(frozen=True)
 class Form:
-    """`operator` in `ops.py` for x of one of `dtypes`, `otherwise` in plain torch."""
+    """`operator` in `ops.py` for x of one of `dtypes` on a CPU, `otherwise` in plain torch."""
 
     operator: str
     dtypes: tuple[torch.dtype, ...]
@@ -49,36 +49,38 @@ class Form:
             return False
         return self.operator != "int4" or x.shape[-1] == scale.shape[-1] * GROUP
 
+    def linear(self, x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+        """See `QuantisedLinear` for the shapes."""
+        if not self.takes(x, scale):
+            return self.otherwise(x, weight, scale, bias)
+        return ops.linear(self.operator, x, weight, scale, bias)
 
-FORMS = {
-    "weight_only": Form("int8", SIXTEEN_BITS, weight_only),
-    "per_token": Form("int8_int8", (*SIXTEEN_BITS, torch.float32), per_token),
-    "grouped": Form("int4", SIXTEEN_BITS, grouped),
-}
-"""By what is asked of products."""
-
-
-def few_tokens(form: Form) -> tuple[QuantisedLinear, QuantisedExperts]:
-    """The products of decoding."""
-
-    def linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-        if not form.takes(x, scale):
-            return form.otherwise(x, weight, scale, bias)
-        return ops.linear(form.operator, x, weight, scale, bias)
-
-    def chosen_experts(
-        x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, gate_up_scale: Tensor, down: Tensor,
+    def experts(
+        self, x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, gate_up_scale: Tensor, down: Tensor,
         down_scale: Tensor, kind: Activation,
     ) -> Tensor:  # fmt: skip
-        if not form.takes(x, gate_up_scale):
-            return experts(form.otherwise)(x, chosen, share, gate_up, gate_up_scale, down, down_scale, kind)
-        inner = gated(ops.experts(form.operator, x, gate_up, gate_up_scale, chosen), kind)
-        y = ops.experts(form.operator, inner.flatten(0, 1), down, down_scale, chosen.reshape(-1, 1))
+        """See `QuantisedExperts` for the shapes. The operator reads what was chosen, and that once."""
+        if not self.takes(x, gate_up_scale):
+            return experts(self.otherwise)(x, chosen, share, gate_up, gate_up_scale, down, down_scale, kind)
+        inner = gated(ops.experts(self.operator, x, gate_up, gate_up_scale, chosen), kind)
+        y = ops.experts(self.operator, inner.flatten(0, 1), down, down_scale, chosen.reshape(-1, 1))
         return mixed(y, share, x)
 
-    return linear, chosen_experts
 
+_WEIGHT_ONLY = Form("int8", SIXTEEN_BITS, weight_only)
+_PER_TOKEN = Form("int8_int8", (*SIXTEEN_BITS, torch.float32), per_token)
+_GROUPED = Form("int4", SIXTEEN_BITS, grouped)
 
-def many_tokens(form: Form) -> tuple[QuantisedLinear, QuantisedExperts]:
-    """The products of prefill."""
-    return form.otherwise, experts(form.otherwise)
+Pair = tuple[QuantisedLinear, QuantisedExperts]
+FEW_TOKENS: dict[str, Pair] = {
+    "weight_only": (_WEIGHT_ONLY.linear, _WEIGHT_ONLY.experts),
+    "per_token": (_PER_TOKEN.linear, _PER_TOKEN.experts),
+    "grouped": (_GROUPED.linear, _GROUPED.experts),
+}
+"""By what is asked of products: those of decoding."""
+MANY_TOKENS: dict[str, Pair] = {
+    "weight_only": (weight_only, experts(weight_only)),
+    "per_token": (_PER_TOKEN.linear, experts(_PER_TOKEN.linear)),
+    "grouped": (grouped, experts(grouped)),
+}
+"""Those of prefill."""

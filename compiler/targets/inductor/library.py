@@ -2,10 +2,11 @@
 
     native/shim.cpp            torch's tensor handles -> pointers and sizes
     native/products.cpp        rows of the weight over threads; scales, bias, rounding
+    native/many.cpp            8-bit products of many rows, where torch's library has a faster kernel
     native/tokens.cpp          activations as integers
     native/dots_*.cpp          dot products, one file an instruction set; which of them runs is decided when it runs
 
-A package takes of it what it calls. The library is made anew for each call of the compiler: six files, two seconds.
+A package takes of it what it calls. The library is made anew for each call of the compiler: seven files, two seconds.
 """
 
 from __future__ import annotations
@@ -27,19 +28,20 @@ PARTS = ("attn", "mlp", "head")
 """The segments that have products."""
 
 FOLDER = Path(__file__).parent / "native"
-_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math")
+FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math")
 # Scales and biases are applied in the order of the definition: a fused multiply-add would round otherwise.
 _EXACT = ("-ffp-contract=off",)
 _AVX512 = tuple(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni", "bf16"))
 _SOURCES = {
     "shim": (),
     "products": _EXACT,
+    "many": _EXACT,
     "tokens": _EXACT,
     "dots": (),
     "dots_portable": (),
     "dots_avx512": _AVX512 if on_x86() else (),
 }
-"""Beyond `_FLAGS` and the march of the packages."""
+"""Beyond `FLAGS` and the march of the packages."""
 
 
 def digest() -> str:
@@ -61,7 +63,7 @@ def build_library(compiler: Path, folder: Path, *, jobs: int, timeout: float) ->
     def compiled(name: str) -> Path:
         target = folder / f"{name}.o"
         source = FOLDER / f"{name}.cpp"
-        argv = [compiler, *_FLAGS, *_SOURCES[name], f"-I{include}", "-c", source, "-o", target]
+        argv = [compiler, *FLAGS, *_SOURCES[name], f"-I{include}", "-c", source, "-o", target]
         _run(name, [str(part) for part in argv], folder, timeout)
         return target
 

@@ -21,8 +21,8 @@ from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import SCHEMES
 from compiler.runtime.package import Package
 from compiler.stages.scale import RESULT, make_scales
-from compiler.targets.inductor import build
-from compiler.targets.inductor.integers import FORMS, few_tokens, many_tokens
+from compiler.targets.inductor import build, library
+from compiler.targets.inductor.integers import FEW_TOKENS, MANY_TOKENS
 from compiler.targets.inductor.segments import STORED, Products, SegmentSpec, input_names, specs, weight_shapes
 from tests.simulated import SimulatedRanks, run_eagerly
 from tests.stages.test_calibrate import opened
@@ -42,13 +42,13 @@ DEFINITIONS: dict[Products, QuantisedLinear] = {
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("products", DEFINITIONS)
 def test_forms_compute_their_definition(products: Products, dtype: torch.dtype, biased: bool) -> None:
-    form, definition = FORMS[products], DEFINITIONS[products]
+    definition = DEFINITIONS[products]
     weight, scale = _weight(products, 48, 256)
     bias = torch.randn(48, generator=GENERATOR).to(dtype) if biased else None
     for rows in ((1, 1), (3, 1), (2, 5)):
         x = torch.randn((*rows, 256), generator=GENERATOR).to(dtype)
         expected = definition(x, weight, scale, bias)
-        for linear in (few_tokens(form)[0], many_tokens(form)[0]):
+        for linear in (FEW_TOKENS[products][0], MANY_TOKENS[products][0]):
             found = linear(x, weight, scale, bias)
             assert found.dtype == dtype
             bfloat16 = dtype == torch.bfloat16
@@ -67,7 +67,7 @@ def test_experts_of_few_tokens_are_those_of_many(products: Products) -> None:
         share = torch.rand((len(chosen), 2), generator=GENERATOR)
         found, expected = (
             experts(x, torch.tensor(chosen), share, a, b, c, d, "silu").float()
-            for experts in (few_tokens(FORMS[products])[1], quantised.experts(DEFINITIONS[products]))
+            for experts in (FEW_TOKENS[products][1], quantised.experts(DEFINITIONS[products]))
         )
         assert (found - expected).norm() < 0.02 * expected.norm()
 
@@ -164,6 +164,21 @@ def test_compiled_segments_compute_what_eager_ones_do(tmp_path: Path) -> None:
         found, expected = Package(tmp_path / f"{spec.name}.pt2").run(inputs)[0].float(), run_eagerly(spec, inputs)
         # Where a token's rounding falls on the other side, an integer of 127 differs by one.
         assert (found - expected.float()).norm() < 0.05 * expected.float().norm(), spec.name
+
+
+def test_many_tokens_may_go_through_the_library_of_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on CPUs with tiles or without VNNI: bit for bit what our own products give."""
+    config = model_config("llama/biases")
+    (spec,) = (s for s in specs(config, 1, "bfloat16", Limits(64, 4), "per_token") if s.name == "mlp-gated.prefill")
+    inputs = _inputs(spec, 3, 5)
+    found, packages = [], set()
+    for flags in (library.FLAGS, (*library.FLAGS, "-DPRODUCTS_ALWAYS_IN_LIBRARY")):
+        monkeypatch.setattr(library, "FLAGS", flags)
+        (package,) = build.compile_segments([spec], tmp_path / f"{len(flags)}", device="cpu", march="x86-64-v3")
+        packages.add(package.read_bytes())
+        found.append(Package(package).run(inputs)[0])
+    assert len(packages) == 2
+    assert torch.equal(*found)
 
 
 def _inputs(spec: SegmentSpec, batch: int, length: int) -> Sequence[Tensor]:

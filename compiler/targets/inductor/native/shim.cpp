@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "many.h"
 #include "products.h"
 
 namespace {
@@ -68,9 +69,13 @@ AOTITorchError product(Format format, AtenTensorHandle x, AtenTensorHandle weigh
   *result = y;
   const Weight known{format, data(weight), scale ? static_cast<const float*>(data(*scale)) : nullptr,
                      chosen ? of_weight[0] : 1, out, in};
-  products::run(known, Activations{
-                           known_dtype(x), data(x), bias ? data(*bias) : nullptr, data(y), tokens,
-                           chosen ? static_cast<const int64_t*>(data(*chosen)) : nullptr, choices});
+  const Activations activations{
+      known_dtype(x), data(x), bias ? data(*bias) : nullptr, data(y), tokens,
+      chosen ? static_cast<const int64_t*>(data(*chosen)) : nullptr, choices};
+  if (format == Format::kInt8Int8 && !chosen && products::library_is_faster(tokens))
+    products::run_in_library(known, activations);
+  else
+    products::run(known, activations);
   return AOTI_TORCH_SUCCESS;
 } catch (const std::exception&) {
   return AOTI_TORCH_FAILURE;
