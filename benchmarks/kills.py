@@ -5,7 +5,8 @@
 An artifact whose largest file has so many parts of 16 MiB, `rclone serve s3` on this machine, a proxy before it that
 counts. Each time: a command is killed at a random moment of the time that it takes alone, then run again to its end.
 Afterwards the store (the folder) must be the artifact, byte by byte; meanwhile what the store lists must have been
-whole, and the folder the old artifact or the new one. Prints how many parts were moved twice; aim: at most one a thread.
+whole, and the folder the old artifact or the new one. Prints how many parts were moved twice; aim: at most one a
+thread.
 """
 
 from __future__ import annotations
