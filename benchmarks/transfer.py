@@ -140,6 +140,7 @@ def measure(commands: dict[str, Callable[[Path], list[str]]], work: Path, runs: 
         for name, command in commands.items():
             found = timed(command(work / "out"))
             shutil.rmtree(work / "out", ignore_errors=True)
+            print(f"turn {turn}: {name} {found[0]:.2f} s, {found[1]:.2f} s on disk", file=sys.stderr, flush=True)
             if turn:
                 results[name].append(found)
     medians = {

@@ -28,7 +28,7 @@ def prewarm(
     import json
 
     from compiler.errors import UnprovenError
-    from compiler.report import table
+    from compiler.report import amount, table
     from compiler.stages.prewarm import REPORT
     from compiler.stages.prewarm import prewarm as run
 
@@ -40,8 +40,13 @@ def prewarm(
         except UnprovenError as error:
             unproven = error
     facts = json.loads(file.read_bytes())
-    rows = [(phase["name"], f"{phase['seconds']:.2f} s", f"{phase['nbytes']:,} bytes") for phase in facts["phases"]]
-    show(facts, table(rows), as_json=as_json)
+    rows = [
+        (phase["name"], f"{phase['seconds']:.2f} s", amount(phase["nbytes"], "bytes") if phase["nbytes"] else "")
+        for phase in facts["phases"]
+    ]
+    answer = facts["answer"]
+    first = [("first token", f"{answer['seconds_to_first_token']:.2f} s", "")] if answer else []
+    show(facts, table([*rows, *first]), as_json=as_json)
     if unproven is not None:
         if not allow_unproven:
             raise unproven

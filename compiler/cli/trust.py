@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,17 +33,23 @@ def scan(artifact: ArtifactArgument, as_json: Json = False) -> None:
     show({"files": len(manifest.files), "findings": []}, f"{len(manifest.files)} files, nothing found", as_json=as_json)
 
 
-def preflight(artifact: ArtifactArgument, as_json: Json = False) -> None:
-    """Say whether this machine can run an artifact, from its manifest alone."""
+def preflight(
+    source: Annotated[str, typer.Argument(help="The folder of an artifact, or STORE/NAME[@TAG].")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="Where it shall be [default: where it is, or here]", metavar="[DIR]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether this machine can run an artifact, from its manifest alone; nothing else of it is fetched."""
     from dataclasses import asdict
 
-    from compiler.artifact.manifest import load_manifest
+    from compiler.registry.resolve import manifest_of
     from compiler.report import table
     from compiler.stages.preflight import preflight as look
     from compiler.stages.preflight import refuse
 
-    manifest = load_manifest(artifact)
-    findings = look(manifest, artifact)
+    manifest = manifest_of(source)
+    findings = look(manifest, folder or (Path(source) if Path(source).is_dir() else Path()))
     lines = [(f.subject, f.state, f.text) for f in findings]
     show([asdict(finding) for finding in findings], table(lines), as_json=as_json)
     refuse(manifest.name, findings)

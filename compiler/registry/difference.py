@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.artifact.manifest import MANIFEST, load_manifest
-from compiler.registry.resolve import resolve
+from compiler.registry.resolve import manifest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,7 +39,7 @@ def diff(one: str, other: str) -> Difference:
 
     Raises UsageError, NotFoundError, StoreError, ArtifactError.
     """
-    return difference(_manifest(one), _manifest(other))
+    return difference(manifest_of(one), manifest_of(other))
 
 
 def difference(before: Manifest, after: Manifest) -> Difference:
@@ -54,12 +52,6 @@ def difference(before: Manifest, after: Manifest) -> Difference:
         sum(1 for path, value in files[1].items() if files[0].get(path) == value),
         sum(file.size for file in after.files if file.digest not in digests),
     )
-
-
-def _manifest(text: str) -> Manifest:
-    if (Path(text) / MANIFEST).is_file():
-        return load_manifest(Path(text))
-    return resolve(text).manifest
 
 
 def _changes(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[Change]:

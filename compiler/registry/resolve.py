@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compiler.artifact.manifest import MANIFEST, parse_manifest
+from compiler.artifact.manifest import MANIFEST, load_manifest, parse_manifest
 from compiler.errors import ArtifactError, NotFoundError, UsageError
 from compiler.registry.address import Address, is_digest, parse_address
 from compiler.registry.layout import LAYOUTS, Layout, file_key, manifest_key, ref_key
@@ -58,6 +59,13 @@ class Resolved:
     def key(self, file: File) -> str:
         """Of one of the manifest's files, in the store."""
         return file_key(self.name, self.digest, self.layout, file.path, file.digest)
+
+
+def manifest_of(text: str) -> Manifest:
+    """Of the artifact in the folder `text`, else of the one in a store that `text` means. Raises as `resolve`."""
+    if (Path(text) / MANIFEST).is_file():
+        return load_manifest(Path(text))
+    return resolve(text).manifest
 
 
 def resolve(uri: str) -> Resolved:

@@ -104,3 +104,13 @@ def test_a_store_takes_no_secret_and_gives_only_what_is_signed(tmp_path: Path) -
     (leaking / "manifest.json").write_bytes(changed.to_bytes())
     with pytest.raises(RefusedError, match=r"manifest\.json: path in a home directory"):
         run("push", leaking, f"{store}tiny@leaking")
+
+
+def test_preflight_asks_the_manifest_wherever_it_is(tmp_path: Path) -> None:
+    store, folder = f"{tmp_path}/store/", write(tmp_path / "a", 1)
+    pushed = run("push", folder, f"{store}tiny@1")
+    for path in (tmp_path / "store").rglob("*.safetensors"):
+        path.unlink()  # nothing but the manifest is needed
+    assert pushed["files"] > 0
+    local, remote = run("preflight", folder), run("preflight", f"{store}tiny@1", tmp_path / "later")
+    assert [found["subject"] for found in remote] == [found["subject"] for found in local]
