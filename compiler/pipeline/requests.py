@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from compiler import targets
 from compiler.errors import UsageError
 from compiler.ir.parallel import largest_parallel
-from compiler.stages.packed import packed, rewrite, will_be
+from compiler.quant.formats import packed
+from compiler.stages.packed import rewrite, will_be
 from compiler.stages.plan import Ask, Plan, make_plan
 from compiler.stages.samples import looked_at
 from compiler.store.cache import cache_folder

@@ -24,10 +24,11 @@ from compiler.ir.recipe import Recipe
 from compiler.ir.roles import axis_sizes, model_tensors, shape_of
 from compiler.ir.rope import RopeScaling
 from compiler.quant.asked import NONE, Quant
+from compiler.quant.formats import Packed, packed
 from compiler.quant.planned import planned
 from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import check_scheme
-from compiler.stages.packed import Packed, checked, packed
+from compiler.stages.packed import checked
 from compiler.targets import PLAIN, Need, Target, TargetOptions
 
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}

@@ -22,8 +22,8 @@ from compiler.pipeline.convert import convert_to
 from compiler.pipeline.requests import BuildRequest, PlanRequest, find, prepare
 from compiler.quant import int4
 from compiler.quant.asked import Quant, scheme_of
+from compiler.quant.formats import packed
 from compiler.stages.alternatives import alternatives
-from compiler.stages.packed import packed
 from compiler.stages.plan import Ask
 from compiler.summary import plan_text
 from compiler.targets import load

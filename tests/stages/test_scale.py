@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -318,10 +319,11 @@ def test_awq_makes_no_layer_worse_and_most_better(scaling: Scaling, tmp_path: Pa
 
 
 def test_awq_of_experts_and_of_any_ceiling(tmp_path: Path) -> None:
-    model = opened(write_checkpoint("mixtral", tmp_path / "model", **{**WIDE, "intermediate_size": 128}))
+    sizes = {**WIDE, "intermediate_size": 128, "num_hidden_layers": 1, "num_local_experts": 4}
+    model = opened(write_checkpoint("mixtral", tmp_path / "model", **sizes))
     maxima = _maxima(model, tmp_path / "maxima")
     digests = set()
-    for memory in (1 << 30, 24 * 2 * 512):
+    for memory in (1 << 30, 24 * 2 * 5120):
         folder = tmp_path / f"{memory}"
         folder.mkdir()
         make_scales(
@@ -336,9 +338,25 @@ def test_awq_of_experts_and_of_any_ceiling(tmp_path: Path) -> None:
         digests.add(sha256_file(folder / RESULT))
     assert len(digests) == 1
     found = load_file(tmp_path / f"{1 << 30}" / RESULT)
-    assert found["layers.0.moe.down.group_scale"].shape == (8, 256, 1)
+    assert found["layers.0.moe.down.group_scale"].shape == (4, 256, 1)
     # One s for all experts, folded into the norm; the router follows.
     columns = found["layers.0.moe.gate.columns"]
     assert (columns == columns[0]).all()
     assert "layers.0.moe.router.weight" in found
     assert "layers.0.mlp.norm.weight" in found
+
+
+def test_a_search_stays_below_the_ceiling(tmp_path: Path) -> None:
+    sizes = {**WIDE, "intermediate_size": 8192, "num_hidden_layers": 1}
+    model = opened(write_checkpoint("llama", tmp_path / "model", **sizes))
+    maxima, ceiling = _maxima(model, tmp_path / "maxima"), 8 << 20
+    tracemalloc.start()
+    try:
+        make_scales(
+            model.config, model.tensors, model.checkpoint, tmp_path,
+            scaling=Scaling(AWQ), maxima=maxima, max_memory=ceiling,
+        )  # fmt: skip
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < ceiling + 2 * (tmp_path / RESULT).stat().st_size
