@@ -14,6 +14,7 @@ from compiler.quant.schemes import SCHEMES
 from compiler.stages import alternatives as module
 from compiler.stages.alternatives import alternatives, calibration_seconds
 from compiler.stages.plan import Ask, Plan, make_plan
+from compiler.targets import TargetOptions
 from tests import published
 
 INDUCTOR = targets.load("inductor")
@@ -43,6 +44,15 @@ def test_what_is_asked_for_is_planned_and_its_alternatives_do_not_depend_on_it()
     found = {one.option: one.weights for one in alternatives(plan, INDUCTOR)}
     assert found["--quant smoothquant"] == plan.ranks[0].nbytes
     assert alternatives(plan, INDUCTOR) == alternatives(_plan("llama3-8b", Quant()), INDUCTOR)
+
+
+@pytest.mark.parametrize(("scheme", "pp"), [("none", 4), ("smoothquant", 1), ("fp8", 2), ("awq", 4)])
+def test_pipeline_stages_are_told_from_few_layers_too(scheme: str, pp: int) -> None:
+    hf, trtllm = published.CONFIGS["llama3-8b"], targets.load("trtllm")
+    ask = Ask(tp=2, quant=Quant(SCHEMES.get(scheme)), options=TargetOptions(pp=pp))
+    plan = make_plan(*recipes.for_config(hf), trtllm, hf, published.headers("llama3-8b"), ask)
+    found = {one.option: one.weights for one in alternatives(plan, trtllm)}
+    assert found[f"--quant {scheme}"] == max(rank.nbytes for rank in plan.ranks)
 
 
 def test_the_digest_of_a_plan_covers_what_decides_bytes_and_nothing_else() -> None:
