@@ -31,6 +31,7 @@ from compiler.quant.schemes import SCHEMES, Scheme
 from compiler.stages import calibrate, convert, gate, scale
 from compiler.stages.samples import Samples
 from compiler.stages.stored import StoredModel
+from compiler.stages.verdict import judge
 from compiler.store.checkpoint import Checkpoint, SourceTensor
 from compiler.store.header import read_header
 from compiler.targets.inductor.layout import rank_plans
@@ -120,7 +121,7 @@ def run(case: str, work: Path, steps: int) -> None:
             stored = StoredModel(config, tensors, checkpoint)
             verdict = gate.measure(stored, [out / plan.file for plan in plans], kernels, held_out)
             try:
-                gate.judge(verdict, scheme.tolerance)
+                judge(verdict, scheme.tolerance)
                 said = "passes"
             except NumericsError:
                 said = "refused"

@@ -24,6 +24,7 @@ from compiler.quant.planned import planned
 from compiler.quant.schemes import CLOSE
 from compiler.stages import calibrate, convert, gate, scale
 from compiler.stages.stored import StoredModel
+from compiler.stages.verdict import judge
 from compiler.targets import PLAIN, trtllm
 from tests.tiny_text import paragraphs
 from tests.tiny_training import HELD_OUT, write_trained
@@ -92,7 +93,7 @@ def measured(
     verdict = gate.measure_logits(stored, lambda ids: trtllm.logits(out, config, ids, 1 << 30), held_out)
     tolerance = quant.scheme.tolerance if quant.scheme else CLOSE
     try:
-        gate.judge(verdict, replace(tolerance, cosine=-1.0))
+        judge(verdict, replace(tolerance, cosine=-1.0))
         said = "passes"
     except NumericsError:
         said = "refused"

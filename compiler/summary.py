@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from compiler.report import amount, seconds, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from compiler.artifact.manifest import Manifest, Numerics
@@ -76,6 +76,14 @@ def quant_text(quant: Quant) -> str:
     return (f"{scheme.name}: " if scheme else "") + ", ".join(words)
 
 
+def alphas_text(alphas: Mapping[str, float]) -> str:
+    """`alpha 0.45 to 0.7, most often 0.5`; nothing where none was searched for."""
+    if not alphas:
+        return ""
+    found = sorted(alphas.values())
+    return f"alpha {found[0]:g} to {found[-1]:g}, most often {max(found, key=found.count):g}"
+
+
 def _rounded_text(weights: str, weight_scales: str, activations: str, activation_scales: str) -> str:
     of_activations = f"{activations} per {activation_scales}" if activations != "float" else "not quantised"
     return f"weights {weights} per {weight_scales}, activations {of_activations}"
@@ -128,6 +136,7 @@ def _quantisation_facts(found: Quantisation) -> list[tuple[str, str]]:
     perplexity = f"perplexity {gate.perplexity_float:g} -> {gate.perplexity:g} ({gate.perplexity_increase:+.2%})"
     return [
         ("quantised", quant_text(quant_of(found))),
+        *([("", alphas_text(found.alphas))] if found.alphas else []),
         *([("calibrated on", f"{amount(text.tokens, 'tokens')} of {text.text}, {text.digest}")] if text else []),
         ("gate", f"{perplexity}, KL {gate.kl:g}, over {gate.tokens} tokens"),
         ("", f"least cosine {gate.cosine:g} ({gate.worst or 'layers not measured'})"),

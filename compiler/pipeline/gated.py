@@ -16,6 +16,7 @@ from compiler.stages.numerics import rounded
 from compiler.stages.quantised import quantisation
 from compiler.stages.samples import HELD_OUT, random_samples, read_samples
 from compiler.stages.stored import StoredModel
+from compiler.stages.verdict import Verdict, judge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +79,7 @@ def gated(
     page = as_html(verdict, limits, title).encode()
     accepted = False
     try:
-        gate.judge(verdict, limits)
+        judge(verdict, limits)
     except NumericsError as error:
         if not quant.accept:
             raise _refused(job.request.output, page, verdict, error) from None
@@ -97,9 +98,7 @@ def tolerance(quant: Quant) -> Tolerance:
     return own if increase is None else replace(own, perplexity=increase)
 
 
-def _measured(
-    job: Job, prepared: Prepared, source: str, scales: str, files: Converted, samples: Samples
-) -> gate.Verdict:
+def _measured(job: Job, prepared: Prepared, source: str, scales: str, files: Converted, samples: Samples) -> Verdict:
     plan, target = prepared.plan, job.target
     job.report.begin("gate")
     inputs = GateInputs(gate.VERSION, source, plan.digest, scales, samples.digest)
@@ -122,12 +121,12 @@ def _measured(
                     model, lambda ids: logits(files.folder, plan.config, ids, memory), samples, progress
                 )
             entry = claim.commit(verdict.to_json())
-    verdict = gate.Verdict.from_json(entry.facts)  # as the cache tells it, fresh or not
+    verdict = Verdict.from_json(entry.facts)  # as the cache tells it, fresh or not
     job.report.end(as_text(verdict).replace("\n", "; ") if entry.fresh else "cached")
     return verdict
 
 
-def _refused(output: Path, page: bytes, verdict: gate.Verdict, error: NumericsError) -> NumericsError:
+def _refused(output: Path, page: bytes, verdict: Verdict, error: NumericsError) -> NumericsError:
     """The error, once page and figures are beside the output, where nothing of the artifact is."""
     places = [output.with_name(f"{output.name}.{REPORT}"), output.with_name(f"{output.name}.numerics.json")]
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +140,7 @@ def _refused(output: Path, page: bytes, verdict: gate.Verdict, error: NumericsEr
     )
 
 
-def _gate(verdict: gate.Verdict, limits: Tolerance, *, accepted: bool) -> Gate:
+def _gate(verdict: Verdict, limits: Tolerance, *, accepted: bool) -> Gate:
     worst = verdict.worst
     return Gate(
         text=verdict.text,

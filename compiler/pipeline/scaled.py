@@ -15,6 +15,7 @@ from compiler.report import amount
 from compiler.stages import calibrate, scale
 from compiler.stages.samples import read_samples
 from compiler.store.cache import key_of
+from compiler.summary import alphas_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -156,7 +157,7 @@ def scaled(
     with cache.claim("scales", inputs) as claim:
         entry = claim.entry
         if entry is None:
-            alphas = scale.make_scales(
+            made = scale.make_scales(
                 source.config,
                 source.tensors,
                 source.checkpoint,
@@ -167,18 +168,10 @@ def scaled(
                 max_memory=max_memory,
                 progress=lambda done, total: report.progress(done, total, "bytes"),
             )
-            entry = claim.commit({"alphas": alphas if quant.alpha is None else {}})
-    note = f"{scaling.scheme.name}, {amount(entry.files[0].size, 'bytes')}{_alphas_text(entry.facts['alphas'])}"
-    report.end(note if entry.fresh else "cached")
+            entry = claim.commit({"alphas": made if quant.alpha is None else {}})
+    note = [scaling.scheme.name, amount(entry.files[0].size, "bytes"), alphas_text(entry.facts["alphas"])]
+    report.end(", ".join(filter(None, note)) if entry.fresh else "cached")
     return entry
-
-
-def _alphas_text(alphas: Mapping[str, float]) -> str:
-    """`, alpha 0.45 to 0.7, most often 0.5`."""
-    if not alphas:
-        return ""
-    found = sorted(alphas.values())
-    return f", alpha {found[0]:g} to {found[-1]:g}, most often {max(found, key=found.count):g}"
 
 
 def _scales(tensor: Lazy) -> bool:

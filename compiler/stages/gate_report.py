@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from compiler.quant.schemes import Tolerance
-    from compiler.stages.gate import PartError, Verdict
+    from compiler.stages.verdict import PartError, Verdict
 
 _BAR, _GAP, _HEIGHT = 10, 3, 220
 """Pixels."""

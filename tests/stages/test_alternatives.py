@@ -39,10 +39,10 @@ def test_every_choice_has_bytes_or_a_reason(model: str) -> None:
 
 
 def test_what_is_asked_for_is_planned_and_its_alternatives_do_not_depend_on_it() -> None:
-    plan = _plan("llama2-70b", Quant(SCHEMES["smoothquant"]))
+    plan = _plan("llama3-8b", Quant(SCHEMES["smoothquant"]))
     found = {one.option: one.weights for one in alternatives(plan, INDUCTOR)}
     assert found["--quant smoothquant"] == plan.ranks[0].nbytes
-    assert alternatives(plan, INDUCTOR) == alternatives(_plan("llama2-70b", Quant()), INDUCTOR)
+    assert alternatives(plan, INDUCTOR) == alternatives(_plan("llama3-8b", Quant()), INDUCTOR)
 
 
 def test_the_digest_of_a_plan_covers_what_decides_bytes_and_nothing_else() -> None:
@@ -57,9 +57,9 @@ def test_the_digest_of_a_plan_covers_what_decides_bytes_and_nothing_else() -> No
         replace(smooth, text=replace(smooth.text, samples=3)),
         replace(smooth, scheme=scheme_of("smoothquant", per_channel=False)),
     ]
-    digest = _plan("llama3-8b", smooth).digest
-    assert {_plan("llama3-8b", one).digest for one in same} == {digest}
-    assert len({digest, *(_plan("llama3-8b", one).digest for one in others)}) == len(others) + 1
+    digest = _plan("qwen2-0.5b", smooth, tp=2).digest
+    assert {_plan("qwen2-0.5b", one, tp=2).digest for one in same} == {digest}
+    assert len({digest, *(_plan("qwen2-0.5b", one, tp=2).digest for one in others)}) == len(others) + 1
 
 
 def test_a_text_does_not_decide_what_is_not_calibrated() -> None:

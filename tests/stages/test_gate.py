@@ -16,10 +16,11 @@ from compiler.decoder.quantised import experts, per_token
 from compiler.errors import NumericsError
 from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import SCHEMES, Tolerance
-from compiler.stages.gate import Verdict, judge, measure
+from compiler.stages.gate import measure
 from compiler.stages.samples import HELD_OUT, Samples, read_samples
 from compiler.stages.scale import RESULT, make_scales
 from compiler.stages.stored import StoredModel
+from compiler.stages.verdict import Verdict, judge
 from tests.stages.test_calibrate import SAMPLES, Opened, opened
 from tests.stages.test_scale import converted
 from tests.tiny import TINY, VOCAB

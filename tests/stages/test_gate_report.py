@@ -3,8 +3,8 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 from compiler.quant.schemes import Tolerance
-from compiler.stages.gate import PartError, Verdict
 from compiler.stages.gate_report import as_html, as_text, worst
+from compiler.stages.verdict import PartError, Verdict
 
 PARTS = (
     PartError("layers.0.attn", 0.001, 0.99999, 5),

@@ -4,7 +4,7 @@
 |-------------|------------------------------|------------------------------------------------------------|
 | weight_only | operator `int8` of `ops.py`  | the weight made floating-point, and the ordinary product   |
 | per_token   | operator `int8_int8`         | the operator too; elsewhere `_int_mm`, as it is defined    |
-| grouped     | operator `int4`              | the weight made floating-point, and the ordinary product   |
+| grouped     | operator `int4`              | the operator too; elsewhere the weight made floating-point |
 
 Operators read activations as integers too, of 16 bits where only weights are quantised: fine enough for bfloat16 and
 float16 (`native/tokens.h` says why). In float32 `weight_only` and `grouped` keep the ordinary product.
@@ -81,6 +81,6 @@ FEW_TOKENS: dict[str, Pair] = {
 MANY_TOKENS: dict[str, Pair] = {
     "weight_only": (weight_only, experts(weight_only)),
     "per_token": (_PER_TOKEN.linear, experts(_PER_TOKEN.linear)),
-    "grouped": (grouped, experts(grouped)),
+    "grouped": (_GROUPED.linear, _GROUPED.experts),
 }
 """Those of prefill."""

@@ -89,7 +89,7 @@ def _run(name: str, argv: Sequence[str], folder: Path, timeout: float) -> None:
 def _failed(name: str, why: str) -> CompileError:
     return CompileError(
         f"`{name}` of the library of products did not compile: {why}",
-        hint="`lmi-compile doctor` checks the toolchain; g++ 10 or newer is needed",
+        hint="`lmi-compile doctor` checks the toolchain; g++ 11 or newer is needed",
     )
 
 

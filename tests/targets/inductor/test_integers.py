@@ -187,6 +187,8 @@ def _inputs(spec: SegmentSpec, batch: int, length: int) -> Sequence[Tensor]:
     for name in input_names(spec):
         if name == "x":
             made.append(torch.randn((batch, length, spec.config.hidden), generator=GENERATOR).bfloat16())
+        elif name == "first":
+            made.append(torch.ones((), dtype=torch.bfloat16))
         elif name.endswith(".scale"):
             made.append(torch.rand(shapes[name], generator=GENERATOR) / 600)
         elif name.replace(".weight", ".scale") in shapes and name.endswith(".weight"):

@@ -56,12 +56,13 @@ void run(const Weight& w, const Activations& a) {
 bool library_is_faster(int64_t tokens) {
 #if defined(PRODUCTS_ALWAYS_IN_LIBRARY)  // for a test
   return tokens > 0;
-#elif defined(__x86_64__)
-  constexpr int64_t kMany = 32;
-  static const bool faster = &best_dots() == &kPortable || __builtin_cpu_supports("amx-int8");
-  return faster && tokens >= kMany;
 #else
-  return false;
+  constexpr int64_t kMany = 32;
+  if (tokens < kMany) return false;
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("amx-int8")) return true;
+#endif
+  return &best_dots() == &kPortable;
 #endif
 }
 
