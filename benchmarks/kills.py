@@ -1,6 +1,6 @@
 """`push` and `pull` killed (SIGKILL) at random moments, and run again.
 
-    python -m benchmarks.kills [--kills 20] [--parts 12] [--seed 0]
+    python -m benchmarks.kills [push|pull] [--kills 20] [--parts 12] [--seed 0]
 
 An artifact whose largest file has so many parts of 16 MiB, `rclone serve s3` on this machine, a proxy before it that
 counts. Each time: a command is killed at a random moment of the time that it takes alone, then run again to its end.
@@ -106,12 +106,13 @@ def rounds(what: str, kills: int, parts: int, work: Path, between: Proxy, source
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=["push", "pull"], help="default: both")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--parts", type=int, default=12, help="at most 15")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     print(machine())
-    for what in ("push", "pull"):
+    for what in [options.what] if options.what else ["push", "pull"]:
         with (
             tempfile.TemporaryDirectory() as name,
             servers.rclone(Path(name) / "server") as endpoint,
