@@ -18,6 +18,8 @@ from compiler.artifact.isa import isa
 from compiler.report import amount
 
 LEAST_TORCH = (2, 11)
+LEAST_CXX = 11
+"""Of g++: the first that knows all the instruction sets that `targets/inductor/native` asks the CPU for."""
 NEURON_INDEX = "https://pip.repos.neuron.amazonaws.com"
 
 
@@ -117,9 +119,12 @@ def _compiler() -> Finding:
     wanted = os.environ.get("CXX", "g++")
     path = shutil.which(wanted)
     line = _first_line([path, "--version"]) if path else None
-    if line is None:
-        remedy = "`apt-get install g++` or `dnf install gcc-c++`, or set CXX; running an artifact does not need it"
+    remedy = "`apt-get install g++` or `dnf install gcc-c++`, or set CXX; running an artifact does not need it"
+    if path is None or line is None:
         return Finding("g++", "missing", f"`{wanted}` is not on PATH or does not run", remedy)
+    number = (_first_line([path, "-dumpversion"]) or "").partition(".")[0]
+    if number.isdecimal() and int(number) < LEAST_CXX:
+        return Finding("g++", "missing", f"{line}, expected {LEAST_CXX} or newer", remedy)
     return Finding("g++", "ok", line)
 
 

@@ -32,6 +32,15 @@ def test_a_missing_compiler_stops_building_and_not_running(tmp_path: Path, monke
     assert (ability.compiles, ability.runs, ability.why) == (False, True, "needs g++")
 
 
+def test_an_old_compiler_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "c++"
+    old.write_text('#!/bin/sh\n[ "$1" = -dumpversion ] && echo 10 || echo "c++ (Some) 10.2.1"\n')
+    old.chmod(0o755)
+    monkeypatch.setenv("CXX", str(old))
+    found = next(finding for finding in doctor(tmp_path).findings if finding.subject == "g++")
+    assert (found.state, found.text) == ("missing", "c++ (Some) 10.2.1, expected 11 or newer")
+
+
 def test_every_missing_thing_comes_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     for finding in doctor(tmp_path).findings:
