@@ -69,7 +69,9 @@ def packages(folder: Path) -> dict[str, Path]:
         inputs = torch.randn(2, HIDDEN).bfloat16(), weight, scale
         program = torch.export.export(Product(name), inputs, dynamic_shapes=(rows, None, None))
         raw = torch._inductor.aoti_compile_and_package(
-            program, package_path=str(folder / f"{name}.raw.pt2"), inductor_configs=worker.options("cpu", MARCH)
+            program,
+            package_path=str(folder / f"{name}.raw.pt2"),
+            inductor_configs=worker.options("cpu", MARCH) | worker.products(),
         )
         found[name] = folder / f"{name}.pt2"
         worker.repack(Path(raw), found[name], root=name)

@@ -18,6 +18,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from compiler.targets.inductor import library
 from compiler.targets.inductor.segments import SegmentSpec, build_segment
 
 VECTOR_BITS = {"x86-64": 1, "x86-64-v2": 1, "x86-64-v3": 256, "x86-64-v4": 512}
@@ -44,6 +45,7 @@ def compile_segment(spec: SegmentSpec, out: Path, *, device: str, march: str) ->
     import torch
 
     module, examples, dynamic_shapes = build_segment(spec, device)
+    chosen = options(device, march) | (products() if device == "cpu" and spec.part in library.PARTS else {})
     with torch.no_grad():
         program = torch.export.export(
             module,
@@ -53,7 +55,7 @@ def compile_segment(spec: SegmentSpec, out: Path, *, device: str, march: str) ->
             prefer_deferred_runtime_asserts_over_guards=True,
         )
         raw = torch._inductor.aoti_compile_and_package(
-            program, package_path=str(Path(f"{spec.name}.pt2").absolute()), inductor_configs=options(device, march)
+            program, package_path=str(Path(f"{spec.name}.pt2").absolute()), inductor_configs=chosen
         )
     temporary = out / f".{spec.name}.pt2.tmp"
     repack(Path(raw), temporary, root=spec.name)
@@ -72,16 +74,23 @@ def options(device: str, march: str) -> dict[str, Any]:
     if device == "cuda":
         # Kernels inside the library: nothing is looked up next to it at run time.
         return {**chosen, "aot_inductor.embed_kernel_binary": True}
-    from compiler.targets.inductor import library, ops
-
-    # Called directly, not through torch's dispatcher; found where `build.py` has put the library.
-    chosen["aot_inductor.custom_ops_to_c_shims"] = ops.shims()
-    chosen["aot_inductor.custom_op_libs"] = [library.NAME]
     # The number of threads is that of the machine that runs the package, not of the one that compiles it.
     chosen["cpp.dynamic_threads"] = True
     if march in VECTOR_BITS:
         chosen["cpp.simdlen"] = VECTOR_BITS[march]
     return chosen
+
+
+def products() -> dict[str, Any]:
+    """What inductor is told beyond that of a segment with products for a CPU: they are called directly, not through
+    torch's dispatcher, and are found where `build.py` has put the library.
+    """
+    from compiler.targets.inductor import ops
+
+    return {
+        "aot_inductor.custom_ops_to_c_shims": ops.shims(),
+        "aot_inductor.custom_op_libs": [library.NAME],
+    }
 
 
 def repack(raw: Path, package: Path, *, root: str) -> None:
