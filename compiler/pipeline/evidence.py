@@ -19,13 +19,17 @@ from compiler.stages import gate, numerics, package, reference, verify
 from compiler.summary import figures_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from compiler.artifact.manifest import Manifest
     from compiler.artifact.quantisation import Quantisation
     from compiler.pipeline.cached import Converted, Job
     from compiler.pipeline.requests import Prepared
+    from compiler.stages.plan import Plan
     from compiler.stages.verify import Logits
     from compiler.store.cache import Entry
     from compiler.targets import Judge
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 QUANTISED = "the quantised decoder in float32"
 
 _REFERENCE_VERSION = 1
+_QUANTISED_VERSION = 2
 _JUDGE_VERSION = 1
 
 
@@ -96,31 +101,23 @@ def referenced(job: Job, prepared: Prepared, source: str, texts: Sequence[Part])
         min(reference.TOKENS, plan.limits.max_positions - 1),
         {name: version(name) for name in ("torch", "transformers", "tokenizers")},
     )
-    job.report.begin("reference")
-    with job.cache.claim("reference", inputs) as claim:
-        entry = claim.entry
-        if entry is None:
-            job.made["reference"] = 1
-            ids = reference.token_ids(package.tokenizer_json(texts), plan.config.vocab, plan.limits.max_positions)
-            who, logits = reference.reference_logits(plan, prepared.checkpoint, ids)
-            who = f"{who} {inputs.versions[who]}" if who in inputs.versions else who
-            reference.write_reference(claim.folder / reference.REFERENCE, ids, logits)
-            entry = claim.commit({"reference": who})
-    who = str(entry.facts["reference"])
-    (part,) = parts_of(entry)
-    job.report.end(f"logits of {inputs.positions} tokens by {who}" if entry.fresh else "cached")
-    return Reference(who, part)
+
+    def logits(ids: NDArray[np.int64]) -> tuple[str, NDArray[np.float32]]:
+        who, found = reference.reference_logits(plan, prepared.checkpoint, ids)
+        return f"{who} {inputs.versions[who]}" if who in inputs.versions else who, found
+
+    return _kept(job, plan, inputs, texts, logits)
 
 
 def quantised(job: Job, prepared: Prepared, files: Converted, texts: Sequence[Part]) -> Reference:
     """`referenced` for a quantised model. The gate has compared its rank files with the source, within what its scheme
     may cost; packages that compute what these files say in float32 can so be held to the bounds of their dtype.
     """
-    plan, target = prepared.plan, job.target
-    assert target.kernels is not None
+    plan, kernels = prepared.plan, job.target.kernels
+    assert kernels is not None
     by_path = {part.path: part for part in files.parts}
     inputs = QuantisedInputs(
-        _REFERENCE_VERSION,
+        _QUANTISED_VERSION,
         [by_path[rank.file].descriptor.digest for rank in plan.ranks],
         plan.config.to_json(),
         plan.options.quant_algo,
@@ -128,19 +125,35 @@ def quantised(job: Job, prepared: Prepared, files: Converted, texts: Sequence[Pa
         min(reference.TOKENS, plan.limits.max_positions - 1),
         {name: version(name) for name in ("torch", "tokenizers")},
     )
+
+    def logits(ids: NDArray[np.int64]) -> tuple[str, NDArray[np.float32]]:
+        ranks = [files.folder / rank.file for rank in plan.ranks]
+        return QUANTISED, gate.file_logits(plan.config, ranks, kernels(plan.options), ids)
+
+    return _kept(job, plan, inputs, texts, logits)
+
+
+def _kept(
+    job: Job,
+    plan: Plan,
+    inputs: ReferenceInputs | QuantisedInputs,
+    texts: Sequence[Part],
+    logits: Callable[[NDArray[np.int64]], tuple[str, NDArray[np.float32]]],
+) -> Reference:
+    """What `logits` says of the reference text (who, and the logits), from the cache where it was said before."""
     job.report.begin("reference")
     with job.cache.claim("reference", inputs) as claim:
         entry = claim.entry
         if entry is None:
             job.made["reference"] = 1
             ids = reference.token_ids(package.tokenizer_json(texts), plan.config.vocab, plan.limits.max_positions)
-            ranks = [files.folder / rank.file for rank in plan.ranks]
-            logits = gate.file_logits(plan.config, ranks, target.kernels(plan.options), ids)
-            reference.write_reference(claim.folder / reference.REFERENCE, ids, logits)
-            entry = claim.commit()
+            who, found = logits(ids)
+            reference.write_reference(claim.folder / reference.REFERENCE, ids, found)
+            entry = claim.commit({"reference": who})
+    who = str(entry.facts["reference"])
     (part,) = parts_of(entry)
-    job.report.end(f"logits of {inputs.positions} tokens by {QUANTISED}" if entry.fresh else "cached")
-    return Reference(QUANTISED, part)
+    job.report.end(f"logits of {inputs.positions} tokens by {who}" if entry.fresh else "cached")
+    return Reference(who, part)
 
 
 def _digest(texts: Sequence[Part]) -> str:
