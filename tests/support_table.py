@@ -129,9 +129,10 @@ def judged(recipe: str, folder: Path) -> str:
                 )
             except RefusedError:
                 continue
-            judge = targets.load("trtllm").logits
-            assert judge is not None
-            error = np.abs(judge(out, plan.config, tokens, 1 << 30) - expected).max() / np.abs(expected).max()
+            judge_of = targets.load("trtllm").judge_of
+            assert judge_of is not None
+            found = judge_of(out, plan.config, 1 << 30).logits(tokens)
+            error = np.abs(found - expected).max() / np.abs(expected).max()
             worst, ranks = max(worst, float(error)), ranks | {tp}
     return f"{worst:.0e} (tp {' '.join(map(str, sorted(ranks)))})" if ranks else "refused"
 

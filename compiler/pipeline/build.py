@@ -160,10 +160,10 @@ def _build(job: Job) -> BuildResult:
     if judged_by is not None:
         verdict = gated(job, prepared, source, scaled.digest, weights, judged_by, samples, scaled.alphas)
     reference, numerics = None, None
-    if target.logits is not None:
+    if target.judge_of is not None:
         reference = referenced(job, prepared, source, texts)
         quantisation = verdict.quantisation if verdict else None
-        numerics = judged(job, prepared, source, weights, target.logits, reference, quantisation)
+        numerics = judged(job, prepared, source, weights, target.judge_of, reference, quantisation)
     elif isinstance(versions, ToolchainMissing):
         raise ToolchainMissing(
             f"{versions.message}. What comes before compile is done and kept in {request.cache}", hint=versions.hint

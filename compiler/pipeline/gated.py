@@ -15,6 +15,7 @@ from compiler.stages.gate_report import as_html, as_text
 from compiler.stages.numerics import rounded
 from compiler.stages.quantised import quantisation
 from compiler.stages.samples import HELD_OUT, random_samples, read_samples
+from compiler.stages.sides import Judged, of_files
 from compiler.stages.stored import StoredModel
 from compiler.stages.verdict import Verdict, judge
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from compiler.quant.schemes import Tolerance
     from compiler.stages.plan import Plan
     from compiler.stages.samples import Samples
+    from compiler.stages.sides import Side
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def tolerance(quant: Quant) -> Tolerance:
 
 
 def _measured(job: Job, prepared: Prepared, source: str, scales: str, files: Converted, samples: Samples) -> Verdict:
-    plan, target = prepared.plan, job.target
+    plan = prepared.plan
     job.report.begin("gate")
     inputs = GateInputs(gate.VERSION, source, plan.digest, scales, samples.digest)
     with job.cache.claim("gate", inputs) as claim:
@@ -111,19 +113,20 @@ def _measured(job: Job, prepared: Prepared, source: str, scales: str, files: Con
             def progress(done: int, total: int) -> None:
                 job.report.progress(done, total, "tokens x layers")
 
-            if target.kernels is not None:
-                ranks = [files.folder / rank.file for rank in plan.ranks]
-                verdict = gate.measure(model, ranks, target.kernels(plan.options), samples, progress)
-            else:
-                logits, memory = target.logits, job.request.ask.max_memory
-                assert logits is not None  # a target has kernels or a judge
-                verdict = gate.measure_logits(
-                    model, lambda ids: logits(files.folder, plan.config, ids, memory), samples, progress
-                )
+            verdict = gate.measure(model, _side(job, plan, files), samples, progress)
             entry = claim.commit(verdict.to_json())
     verdict = Verdict.from_json(entry.facts)  # as the cache tells it, fresh or not
     job.report.end(as_text(verdict).replace("\n", "; ") if entry.fresh else "cached")
     return verdict
+
+
+def _side(job: Job, plan: Plan, files: Converted) -> Side:
+    """The rank files, by the target's judge where it has one."""
+    target = job.target
+    if target.judge_of is not None:
+        return Judged(target.judge_of(files.folder, plan.config, job.request.ask.max_memory))
+    assert target.kernels is not None  # a target has kernels or a judge
+    return of_files(plan.config, [files.folder / rank.file for rank in plan.ranks], target.kernels(plan.options))
 
 
 def _refused(output: Path, page: bytes, verdict: Verdict, error: NumericsError) -> NumericsError:
