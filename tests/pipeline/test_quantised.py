@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from compiler.artifact.check import check_artifact
 from compiler.artifact.manifest import Manifest, load_manifest
 from compiler.artifact.provenance import PROVENANCE
-from compiler.artifact.quantisation import REPORT
+from compiler.artifact.quantisation import FIGURES, REPORT
 from compiler.errors import (
     CalibrationError,
     CheckpointError,
@@ -69,6 +69,9 @@ def test_a_quantised_build_says_what_it_is_and_what_it_has_lost(quantised: Reque
     assert not found.gate.accepted
     assert found.gate.worst.startswith("layers.")
     assert "<title>LlamaForCausalLM, smoothquant, tp 2</title>" in (tmp_path / "artifact" / REPORT).read_text()
+    figures = json.loads((tmp_path / "artifact" / FIGURES).read_text())
+    assert {one["name"].split(".", 2)[2] for one in figures["outliers"]} == {"attn.o", "attn.q", "mlp.down", "mlp.gate"}
+    assert len(figures["parts"]) == 6
     assert made.segments is not None
     assert made.segments.products == "per_token"
     assert quant_of(found).decides == replace(asked, text=replace(SHORT, digest=found.calibration.digest)).decides
