@@ -88,7 +88,7 @@ class QuantOptions:
     calibration: Annotated[
         Path | None,
         typer.Option(
-            help="Text, .jsonl of `text` or `input_ids`, or id of a data set [default: a text of this project]",
+            help="Text, table (.jsonl, .csv, .parquet ...) with `text` or `input_ids`; or ID[:FILE] of a data set",
             metavar="FILE|ID",
         ),
     ] = None

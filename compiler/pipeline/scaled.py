@@ -87,7 +87,9 @@ def samples_of(plan: Plan, tokenizer: Path | None) -> Samples | None:
     if not plan.quant.calibrated:
         return None
     length = min(text.length, plan.config.max_positions)
-    return read_samples(text.file, tokenizer, vocab=plan.config.vocab, count=text.samples, length=length)
+    return read_samples(
+        text.file, tokenizer, vocab=plan.config.vocab, count=text.samples, length=length, name=text.name
+    )
 
 
 def with_scales(
