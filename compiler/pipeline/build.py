@@ -135,7 +135,7 @@ def _build(job: Job) -> BuildResult:
         delegate(job, target.elsewhere)
     versions = _versions(job, device)
     report.begin("plan")
-    prepared = prepare(request, "metadata" if request.until == "plan" else "all")
+    prepared = prepare(request, "metadata" if request.until == "plan" else "all", report.progress)
     plan, folder = prepared.plan, prepared.source.folder
     texts = package.tokenizer_parts(folder, request.tokenizer)
     if not package.has_vocabulary(texts):
