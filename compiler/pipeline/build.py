@@ -11,7 +11,7 @@ What decides the result of each, and so is its key:
     reference    the source's bytes, the config, the text, the versions of torch and transformers; not tp
     judge        what decides convert, and the reference; where the target has a judge
     compile      per spec of the target: the spec, the toolchain, the device
-    verify       the manifest, which has the digest of every file
+    verify       the manifest, which has the digest of every file, but for what it says of the artifact's quality
 """
 
 from __future__ import annotations
