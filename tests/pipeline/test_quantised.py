@@ -277,11 +277,12 @@ def test_text_needs_a_tokenizer_and_ids_do_not(
     assert made.quantisation.calibration.text == "ids.jsonl"
 
 
-def test_nan_in_the_weights_is_found_before_anything_is_rounded(
-    quantised: Requests, tmp_path: Path, tiny_checkpoint: Callable[[str], Path]
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_what_is_not_finite_is_found_before_anything_is_rounded(
+    value: float, quantised: Requests, tmp_path: Path, tiny_checkpoint: Callable[[str], Path]
 ) -> None:
     name = "model.layers.1.mlp.up_proj.weight"
-    folder = poisoned(tiny_checkpoint("llama"), tmp_path / "poisoned", name, float("nan"))
+    folder = poisoned(tiny_checkpoint("llama"), tmp_path / "poisoned", name, value)
     for quant in (Quant(INT8), Quant(SMOOTH, text=SHORT)):
         with pytest.raises(CheckpointError, match=r"NaN or infinite .*layers\.1\.mlp\.up_proj"):
             build(quantised(quant, model=str(folder)), toolchain=StandIn())
