@@ -1,4 +1,4 @@
-"""What int8 costs trained tiny models whose activations have outliers: the gate's verdict for every way of rounding.
+"""What 8 bits cost trained tiny models whose activations have outliers: the gate's verdict for every way of rounding.
 
     python -m benchmarks.perplexity --work DIR [--cases llama,gpt2] [--steps 400]
 
@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.tinyllama import machine
-from compiler.decoder.kernels import Kernels
-from compiler.decoder.quantised import experts, finish, per_token, weight_only
 from compiler.errors import NumericsError
 from compiler.ir.lazy import whole
 from compiler.ir.roles import TensorId
+from compiler.quant.asked import Quant
 from compiler.quant.groups import apply, groups, layer_factors
 from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import SCHEMES, Scheme
@@ -34,15 +32,12 @@ from compiler.stages.stored import StoredModel
 from compiler.stages.verdict import judge
 from compiler.store.checkpoint import Checkpoint, SourceTensor
 from compiler.store.header import read_header
-from compiler.targets.inductor.layout import rank_plans
+from compiler.targets import PLAIN, inductor
 from tests.tiny_text import paragraphs
 from tests.tiny_training import HELD_OUT, ROW, write_trained
 from tests.weights import canonical_weights, model_config
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from compiler.decoder.quantised import QuantisedLinear
     from compiler.ir.config import ModelConfig
     from compiler.ir.lazy import Lazy
 
@@ -50,23 +45,18 @@ OUTLIERS, TIMES = 4, 32.0
 SMOOTH = SCHEMES["smoothquant"]
 
 
-def per_sample(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """`per_token` with one scale for all tokens of a sample; one that is fixed before can hardly do better."""
-    steps = 127.0 / x.float().abs().max().clamp_min(1e-8)
-    integers = (x.float().reshape(-1, x.shape[-1]) * steps).round().to(torch.int8)
-    y = torch._int_mm(integers, weight.t()).float() / steps
-    return finish(y, scale, bias, x.dtype).reshape(*x.shape[:-1], weight.shape[0])
-
-
 PER_TENSOR = replace(SMOOTH, weight_scales="tensor")
-WAYS: tuple[tuple[str, Scheme, QuantisedLinear], ...] = (
-    ("int8-weight", SCHEMES["int8-weight"], weight_only),
-    ("W8A8, per channel, per token", replace(SMOOTH, search=""), per_token),
-    ("  smoothed, alpha 0.5", SMOOTH, per_token),
-    ("  smoothed, weights per tensor", PER_TENSOR, per_token),
-    ("  smoothed, activations per sample", SMOOTH, per_sample),
-    ("  smoothed, both", PER_TENSOR, per_sample),
-    ("W8A8, both, not smoothed", replace(PER_TENSOR, search=""), per_sample),
+BOTH = replace(PER_TENSOR, activation_scales="tensor")
+WAYS: tuple[tuple[str, Scheme], ...] = (
+    ("int8-weight", SCHEMES["int8-weight"]),
+    ("W8A8, per channel, per token", replace(SMOOTH, search="")),
+    ("  smoothed, alpha 0.5", SMOOTH),
+    ("  smoothed, weights per tensor", PER_TENSOR),
+    ("  smoothed, activations per tensor", replace(SMOOTH, activation_scales="tensor")),
+    ("  smoothed, both", BOTH),
+    ("W8A8, both, not smoothed", replace(BOTH, search="")),
+    ("fp8, per channel, per token", SCHEMES["fp8"]),
+    ("  both per tensor", replace(SCHEMES["fp8"], weight_scales="tensor", activation_scales="tensor")),
 )
 
 
@@ -112,14 +102,14 @@ def run(case: str, work: Path, steps: int) -> None:
         config, tensors, checkpoint = planted(folder, out)
         calibrate.calibrate(config, tensors, checkpoint, trained_on, work=out / "work", out=out)
         maxima = load_file(out / calibrate.RESULT)
-        for way, scheme, linear in WAYS:
+        for way, scheme in WAYS:
+            _, options = inductor.quantised(config, Quant(scheme), PLAIN)
             scale.make_scales(config, tensors, checkpoint, out, scaling=Scaling(scheme), maxima=maxima)
             merged, sources = scale.beside(tensors, checkpoint, out / scale.RESULT)
-            plans = rank_plans(config, 2, merged, "BF16")
+            plans = inductor.rank_plans(config, 2, merged, "BF16", options)
             convert.convert(plans, sources, out)
-            kernels = Kernels(quantised=linear, quantised_experts=experts(linear))
             stored = StoredModel(config, tensors, checkpoint)
-            verdict = gate.measure(stored, [out / plan.file for plan in plans], kernels, held_out)
+            verdict = gate.measure(stored, [out / plan.file for plan in plans], inductor.kernels(options), held_out)
             try:
                 judge(verdict, scheme.tolerance)
                 said = "passes"

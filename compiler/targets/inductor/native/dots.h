@@ -37,12 +37,17 @@ struct Dots {
   using Floats = void (*)(const uint16_t* w, int64_t rows, const uint16_t* const* x, int64_t tokens, int64_t k,
                           float* sums);
   Floats bfloat16, float16;
+  // float8 e4m3 [count] -> bfloat16, which has all its numbers but for NaN.
+  void (*widen_fp8)(const uint8_t* from, int64_t count, uint16_t* to);
+  // `bfloat16` with w float8, bit for bit the same, and faster with few tokens; null where it is not. Zeros follow x up
+  // to a multiple of kChunk.
+  void (*fp8)(const uint8_t* w, int64_t rows, const uint16_t* const* x, int64_t tokens, int64_t k, float* sums);
 };
 
 extern const Dots kPortable;
 #if defined(__x86_64__)
 extern const Dots kAvx512;      // F, BW, DQ, VL, VNNI
-extern const Dots kAvx512Bf16;  // and BF16
+extern const Dots kAvx512Bf16;  // and BF16, VBMI
 #endif
 
 // The fastest of them that this CPU has.

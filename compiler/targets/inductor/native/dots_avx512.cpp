@@ -1,4 +1,4 @@
-// AVX512 with VNNI, and with BF16 where the CPU has it. Compiled for these whatever the package's march is, and called
+// AVX512 with VNNI, and with BF16 and VBMI where the CPU has them. Compiled for these whatever the package's march is, and called
 // only where the CPU has them. Nothing of the standard library is instantiated here: the linker could take this file's
 // copy for everybody's.
 #include "dots.h"
@@ -162,6 +162,8 @@ struct Int4 {
 
 struct Widened {  // bfloat16 is the upper half of float32
   static constexpr int64_t kLanes = 16;
+  static constexpr float kWorth = 1;
+  using Stored = uint16_t;
   using Vector = __m512;
   static Vector load(const uint16_t* from, __mmask32 mask) {
     const __m256i bits = _mm256_maskz_loadu_epi16(static_cast<__mmask16>(mask), from);
@@ -172,6 +174,8 @@ struct Widened {  // bfloat16 is the upper half of float32
 
 struct Halves {  // float16
   static constexpr int64_t kLanes = 16;
+  static constexpr float kWorth = 1;
+  using Stored = uint16_t;
   using Vector = __m512;
   static Vector load(const uint16_t* from, __mmask32 mask) {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(static_cast<__mmask16>(mask), from));
@@ -181,6 +185,8 @@ struct Halves {  // float16
 
 struct Paired {  // bfloat16: two products and their sum at a time; what is below 2^-126 counts as zero
   static constexpr int64_t kLanes = 32;
+  static constexpr float kWorth = 1;
+  using Stored = uint16_t;
   using Vector = __m512bh;
   static Vector load(const uint16_t* from, __mmask32 mask) {
     return reinterpret_cast<Vector>(_mm512_maskz_loadu_epi16(mask, from));
@@ -188,10 +194,23 @@ struct Paired {  // bfloat16: two products and their sum at a time; what is belo
   static __m512 add(__m512 sum, Vector w, Vector x) { return _mm512_dpbf16_ps(sum, w, x); }
 };
 
+// Float8, moved into a float16's place, is 2^8 times too small; x is bfloat16.
+struct Shifted : Widened {
+  static constexpr float kWorth = 0x1p8f;
+  using Stored = uint8_t;
+  using Widened::load;
+  static Vector load(const uint8_t* from, __mmask32 mask) {
+    const __m256i words = _mm256_cvtepi8_epi16(_mm_maskz_loadu_epi8(static_cast<__mmask16>(mask), from));
+    const __m256i kept = _mm256_set1_epi16(static_cast<int16_t>(0xbf80));  // of the sign, which a word has nine times, one
+    return _mm512_cvtph_ps(_mm256_and_si256(_mm256_slli_epi16(words, 7), kept));
+  }
+};
+
+// Form::load reads weights (Stored) and x (bfloat16 or float16); weights are kWorth times too small.
 template <class Form>
 struct Floats {
   static constexpr int64_t kSequential = 2;
-  const uint16_t* w;
+  const typename Form::Stored* w;
   const uint16_t* const* x;
   int64_t tokens, k;
   float* sums;
@@ -199,7 +218,7 @@ struct Floats {
   template <int R, int T>
   void run(int64_t row, int64_t token) const {
     constexpr int64_t kLanes = Form::kLanes;
-    const uint16_t* weights = w + row * k;
+    const auto* weights = w + row * k;
     __m512 sum[R][T] = {};
     const auto chunk = [&](int64_t at, __mmask32 mask) __attribute__((always_inline)) {
       typename Form::Vector values[T];
@@ -207,7 +226,8 @@ struct Floats {
       for (int t = 0; t < T; ++t) values[t] = Form::load(x[token + t] + at, mask);
       UNROLLED
       for (int r = 0; r < R; ++r) {
-        prefetch<R>(weights, 2 * k, 2 * at, r);
+        constexpr int64_t kBytes = sizeof *weights;
+        prefetch<R>(weights, kBytes * k, kBytes * at, r);
         const auto row_values = Form::load(weights + r * k + at, mask);
         UNROLLED
         for (int t = 0; t < T; ++t) sum[r][t] = Form::add(sum[r][t], row_values, values[t]);
@@ -216,9 +236,107 @@ struct Floats {
     int64_t at = 0;
     for (; at + kLanes <= k; at += kLanes) chunk(at, ~__mmask32{0});
     if (at < k) chunk(at, (__mmask32{1} << (k - at)) - 1);
-    reduce(sum, sums + row * tokens + token, tokens);
+    float* found = sums + row * tokens + token;
+    reduce(sum, found, tokens);
+    if (Form::kWorth != 1)
+      for (int r = 0; r < R; ++r)
+        for (int t = 0; t < T; ++t) found[r * tokens + t] *= Form::kWorth;
   }
 };
+
+// The 128 magnitudes of float8 as bfloat16, in two bytes.
+struct Magnitudes {
+  alignas(64) uint8_t lower[128] = {}, upper[128] = {};
+  alignas(64) uint16_t smallest[32] = {};  // the first of them
+
+  constexpr Magnitudes() {
+    for (int code = 1; code < 128; ++code) {
+      int exponent = code >> 3, fraction = code & 7;
+      if (exponent == 0)  // a multiple of 2^-9
+        for (exponent = 1; fraction < 8; --exponent) fraction *= 2;
+      const int bits = (exponent + 120) << 7 | (fraction & 7) << 4;
+      lower[code] = static_cast<uint8_t>(bits & 255);
+      upper[code] = static_cast<uint8_t>(bits >> 8);
+      if (code < 32) smallest[code] = static_cast<uint16_t>(bits);
+    }
+  }
+};
+constexpr Magnitudes kMagnitudes;
+
+inline __mmask64 columns(int64_t left) { return left < 64 ? (__mmask64{1} << left) - 1 : ~__mmask64{0}; }
+
+// Exponents are 120 apart, but for multiples of 2^-9.
+void widen_fp8(const uint8_t* from, int64_t count, uint16_t* to) {
+  const __m512i smallest = _mm512_load_si512(kMagnitudes.smallest);
+  for (int64_t at = 0; at < count; at += 32) {
+    const __mmask32 mask = static_cast<__mmask32>(columns(count - at));
+    const __m512i words = _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(mask, from + at));
+    const __m512i code = _mm512_and_si512(words, _mm512_set1_epi16(0x7f));
+    const __m512i normal = _mm512_add_epi16(_mm512_slli_epi16(code, 4), _mm512_set1_epi16(120 << 7));
+    const __mmask32 small = _mm512_cmplt_epu16_mask(code, _mm512_set1_epi16(8));
+    const __m512i magnitude = _mm512_mask_permutexvar_epi16(normal, small, code, smallest);
+    const __m512i sign = _mm512_slli_epi16(_mm512_and_si512(words, _mm512_set1_epi16(0x80)), 8);
+    _mm512_mask_storeu_epi16(to + at, mask, _mm512_or_si512(magnitude, sign));
+  }
+}
+
+// Newer CPUs look up 64 bytes in 128 at once: fast enough to do it again and again instead of storing what comes out.
+#pragma GCC push_options
+#pragma GCC target("avx512vbmi")
+struct Lookup {
+  __m512i lower[2] = {_mm512_load_si512(kMagnitudes.lower), _mm512_load_si512(kMagnitudes.lower + 64)};
+  __m512i upper[2] = {_mm512_load_si512(kMagnitudes.upper), _mm512_load_si512(kMagnitudes.upper + 64)};
+  __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);  // what unpacking, 16 bytes by 16, then puts in its place
+
+  // 64 columns -> 32 and 32 of bfloat16.
+  void operator()(__m512i bytes, __m512i& first, __m512i& second) const {
+    const __m512i ordered = _mm512_permutexvar_epi64(order, bytes);
+    const __m512i low = _mm512_permutex2var_epi8(lower[0], ordered, lower[1]);
+    const __m512i magnitude = _mm512_permutex2var_epi8(upper[0], ordered, upper[1]);
+    const __m512i sign = _mm512_set1_epi8(-128);
+    const __m512i high = _mm512_ternarylogic_epi64(magnitude, ordered, sign, 0xf8);  // a | (b & c)
+    first = _mm512_unpacklo_epi8(low, high);
+    second = _mm512_unpackhi_epi8(low, high);
+  }
+};
+
+struct Fp8 {
+  static constexpr int64_t kSequential = 1;
+  const uint8_t* w;
+  const uint16_t* const* x;
+  int64_t tokens, k;
+  float* sums;
+
+  template <int R, int T>
+  void run(int64_t row, int64_t token) const {
+    const Lookup widen;
+    const uint8_t* weights = w + row * k;
+    __m512 sum[R][T] = {};
+    for (int64_t at = 0; at < k; at += kChunk) {
+      const __mmask64 mask = columns(k - at);
+      UNROLLED
+      for (int r = 0; r < R; ++r) {
+        prefetch<R>(weights, k, at, r);
+        __m512i first, second;
+        widen(_mm512_maskz_loadu_epi8(mask, weights + r * k + at), first, second);
+        UNROLLED
+        for (int t = 0; t < T; ++t) {
+          const uint16_t* values = x[token + t] + at;
+          sum[r][t] = _mm512_dpbf16_ps(sum[r][t], reinterpret_cast<__m512bh>(first), pairs(values));
+          sum[r][t] = _mm512_dpbf16_ps(sum[r][t], reinterpret_cast<__m512bh>(second), pairs(values + 32));
+        }
+      }
+    }
+    reduce(sum, sums + row * tokens + token, tokens);
+  }
+
+  static __m512bh pairs(const uint16_t* values) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(values)); }
+};
+
+void fp8(const uint8_t* w, int64_t rows, const uint16_t* const* x, int64_t tokens, int64_t k, float* sums) {
+  each(rows, tokens, Fp8{w, x, tokens, k, sums});
+}
+#pragma GCC pop_options
 
 void int8(const int8_t* w, int64_t rows, const Integers* x, int64_t tokens, int64_t k, int32_t* sums) {
   each(rows, tokens, Int8{w, x, tokens, k, sums});
@@ -230,14 +348,14 @@ void int4(const uint8_t* w, const float* scales, int64_t rows, const WideInteger
 }
 
 template <class Form>
-void floats(const uint16_t* w, int64_t rows, const uint16_t* const* x, int64_t tokens, int64_t k, float* sums) {
+void floats(const typename Form::Stored* w, int64_t rows, const uint16_t* const* x, int64_t tokens, int64_t k, float* sums) {
   each(rows, tokens, Floats<Form>{w, x, tokens, k, sums});
 }
 
 }  // namespace
 
-const Dots kAvx512 = {int8, int4, floats<Widened>, floats<Halves>};
-const Dots kAvx512Bf16 = {int8, int4, floats<Paired>, floats<Halves>};
+const Dots kAvx512 = {int8, int4, floats<Widened>, floats<Halves>, widen_fp8, floats<Shifted>};
+const Dots kAvx512Bf16 = {int8, int4, floats<Paired>, floats<Halves>, widen_fp8, fp8};
 
 }  // namespace products
 #endif

@@ -91,8 +91,12 @@ void floats(const uint16_t* w, int64_t rows, const uint16_t* const* x, int64_t t
   }
 }
 
+void widen_fp8(const uint8_t* from, int64_t count, uint16_t* to) {
+  for (int64_t i = 0; i < count; ++i) to[i] = static_cast<uint16_t>(as_bits(Fp8::load(from[i])) >> 16);
+}
+
 }  // namespace
 
-const Dots kPortable = {int8, int4, floats<Bfloat16>, floats<Float16>};
+const Dots kPortable = {int8, int4, floats<Bfloat16>, floats<Float16>, widen_fp8, nullptr};
 
 }  // namespace products

@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kBlock = 16;               // rows of a weight between two visits to y
 constexpr int64_t kNear = int64_t{1} << 18;  // bytes of x that are read again and again: they stay in a core's cache
 constexpr int64_t kLeast = 1 << 16;          // numbers in a weight from which on threads are worth their start
+constexpr int64_t kMany = 32;                // tokens from which on rows of a weight are worth to be made wide first
 
 // Rows of y that one expert computes, and the rows of x that they come from, as a Form keeps them.
 template <class Row>
@@ -112,6 +113,29 @@ struct Int8Form {
   }
 };
 
+struct Fp8Form {
+  using Row = const uint16_t*;
+  using Sum = float;
+  static constexpr int64_t kRows = 1;
+  const Dots& dots;
+  const Weight& w;
+  const Fp8Tokens& x;
+  const Buffer<uint16_t> near{kBlock * w.in * omp_get_max_threads()};  // of each thread, a block of rows made wide
+
+  static int64_t bytes_of_token(int64_t k) { return 2 * k; }
+  void append(std::vector<Row>& rows, int64_t token) const { rows.push_back(x.rows[static_cast<size_t>(token)]); }
+  void dot(int64_t row, int64_t rows, const Row* tokens, int64_t count, Sum* sums) const {
+    const auto* const data = static_cast<const uint8_t*>(w.data) + row * w.in;
+    if (dots.fp8 && count < kMany) return dots.fp8(data, rows, tokens, count, w.in, sums);
+    uint16_t* const wide = near.data + omp_get_thread_num() * kBlock * w.in;
+    dots.widen_fp8(data, rows * w.in, wide);
+    dots.bfloat16(wide, rows, tokens, count, w.in, sums);
+  }
+  float value(int64_t row, int64_t token, const Sum* sums) const {
+    return sums[0] * x.worth[static_cast<size_t>(token)] * w.scales[row];
+  }
+};
+
 struct Int4Form {
   using Row = WideIntegers;
   using Sum = float;
@@ -130,17 +154,26 @@ struct Int4Form {
 };
 
 template <class Float>
-void run_integers(const Weight& w, const Activations& a, const Dots& dots) {
+void run_quantised(const Weight& w, const Activations& a, const Dots& dots) {
   const auto* x = static_cast<const typename Float::Stored*>(a.x);
-  if (w.format == Format::kInt4) {
-    const auto rows = grouped_integers<Float>(x, a.tokens, w.in);
-    run<Float>(w, a, Int4Form{dots, w, rows});
-  } else if (w.format == Format::kInt8) {
-    const auto rows = integers<Float, 2>(x, a.tokens, w.in);
-    run<Float>(w, a, Int8Form<2>{dots, w, rows});
-  } else {
-    const auto rows = integers<Float, 1>(x, a.tokens, w.in);
-    run<Float>(w, a, Int8Form<1>{dots, w, rows});
+  switch (w.format) {
+    case Format::kInt4: {
+      const auto rows = grouped_integers<Float>(x, a.tokens, w.in);
+      return run<Float>(w, a, Int4Form{dots, w, rows});
+    }
+    case Format::kInt8: {
+      const auto rows = integers<Float, 2>(x, a.tokens, w.in);
+      return run<Float>(w, a, Int8Form<2>{dots, w, rows});
+    }
+    case Format::kInt8Int8: {
+      const auto rows = integers<Float, 1>(x, a.tokens, w.in, w.input_scale);
+      return run<Float>(w, a, Int8Form<1>{dots, w, rows});
+    }
+    case Format::kFp8: {
+      const auto rows = fp8<Float>(x, a.tokens, w.in, w.input_scale);
+      return run<Float>(w, a, Fp8Form{dots, w, rows});
+    }
+    case Format::kFloats: break;
   }
 }
 
@@ -149,14 +182,14 @@ void run_sixteen_bits(const Weight& w, const Activations& a, const Dots& dots, D
   if (w.format == Format::kFloats)
     run<Float>(w, a, FloatsForm{dot_products, w, static_cast<const uint16_t*>(a.x)});
   else
-    run_integers<Float>(w, a, dots);
+    run_quantised<Float>(w, a, dots);
 }
 
 }  // namespace
 
 void run(const Weight& weight, const Activations& activations, const Dots& dots) {
   switch (activations.dtype) {
-    case Dtype::kFloat32: return run_integers<Float32>(weight, activations, dots);
+    case Dtype::kFloat32: return run_quantised<Float32>(weight, activations, dots);
     case Dtype::kBfloat16: return run_sixteen_bits<Bfloat16>(weight, activations, dots, dots.bfloat16);
     case Dtype::kFloat16: return run_sixteen_bits<Float16>(weight, activations, dots, dots.float16);
   }

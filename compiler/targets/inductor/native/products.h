@@ -12,12 +12,14 @@ enum class Format {
   kInt8,      // w int8 [experts, out, in], scales [experts, out]; x as 16-bit integers
   kInt8Int8,  // the same; x as 8-bit integers
   kInt4,      // w nibbles [experts, out, in / 2], scales [experts, out, in / 128]; x as 16-bit integers
+  kFp8,       // w float8 e4m3 [experts, out, in], scales [experts, out]; x as float8
 };
 
 struct Weight {
   Format format;
   const void* data;
-  const float* scales;  // null for kFloats
+  const float* scales;       // null for kFloats
+  const float* input_scale;  // of kInt8Int8 and kFp8: what 1 in x is worth; null: every token has its own
   int64_t experts, out, in;
 };
 
