@@ -60,6 +60,7 @@ def _alternative(option: str, quant: Quant, plan: Plan, target: Target) -> Alter
         quant = checked(quant, plan.packed)
         if quant.asked:
             quant, options = target.quantised(config, quant, options)
+            quant = checked(quant, plan.packed)
             scaling = target.scaling(config, quant, options)
             check_scheme(scaling.scheme, config, plan.tp)
         target.check(config, plan.tp, options, plan.limits)

@@ -149,6 +149,7 @@ def make_plan(
     quant, options, scaling = checked(ask.quant, how), ask.options, None
     if quant.asked:
         quant, options = target.quantised(config, quant, options)
+        quant = checked(quant, how)  # as it runs there
         scaling = target.scaling(config, quant, options)
         check_scheme(scaling.scheme, config, ask.tp)
     target.check(config, ask.tp, options, limits)
