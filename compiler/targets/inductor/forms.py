@@ -1,16 +1,19 @@
 """The products of `compiler.decoder.quantised` in the forms that are fast here.
 
-| products                      | few tokens, on a CPU | many tokens                  | on CUDA                    |
-|-------------------------------|----------------------|------------------------------|----------------------------|
-| weight_only                   | operator `int8`      | the weight made floating-    | the same, which inductor   |
-|                               |                      | point, the ordinary product  | makes one kernel of        |
-| per_token, per_tensor         | operator `int8_int8` | the operator too             | `_int_mm`                  |
-| grouped                       | operator `int4`      | the operator too             | as weight_only             |
-| fp8_per_token, fp8_per_tensor | operator `fp8`       | the operator too             | `_scaled_mm`               |
+| products                      | few tokens, on a CPU | many tokens              | on CUDA                            |
+|-------------------------------|----------------------|--------------------------|------------------------------------|
+| weight_only                   | operator `int8`      | operator `int8_bfloat16` | the ordinary product of the weight |
+| grouped                       | operator `int4`      | operator `int4_bfloat16` | made floating-point                |
+| per_token, per_tensor         | operator `int8_int8` | the same                 | `_int_mm`                          |
+| fp8_per_token, fp8_per_tensor | operator `fp8`       | the same                 | `_scaled_mm`                       |
 
-Operators are those of `ops.py`. Where only weights are quantised, they read activations as integers of 16 bits: fine
-enough for bfloat16 and float16 (`native/tokens.h` says why); in float32 `weight_only` and `grouped` keep the ordinary
-product. No GPU has run the forms for CUDA yet: they are compared with the definitions on a CPU, where torch has the
+Operators are those of `ops.py`. Where only weights are quantised, those of few tokens read activations as integers of
+16 bits: fine enough for bfloat16 and float16 (`native/tokens.h` says why), and bound by memory as they are. With many
+tokens arithmetic is the bound, and products of bfloat16 are half as many; models in float16 keep what few tokens have,
+or the form for CUDA, as those in float32 do. Experts of many tokens whose activations are int8 are gone over one by
+one: so `native/many.cpp` may take them.
+
+No GPU has run the forms for CUDA yet: they are compared with the definitions on a CPU, where torch has the
 same functions.
 """
 
@@ -90,7 +93,7 @@ class Form:
     def takes(self, x: Tensor, weight: QuantisedWeight) -> bool:
         if x.device.type != "cpu" or x.dtype not in self.dtypes:
             return False
-        return self.operator != "int4" or x.shape[-1] == weight.scale.shape[-1] * GROUP
+        return "int4" not in self.operator or x.shape[-1] == weight.scale.shape[-1] * GROUP
 
     def linear(self, x: Tensor, weight: QuantisedWeight, bias: Tensor | None) -> Tensor:
         """See `QuantisedLinear` for the shapes."""
@@ -111,8 +114,10 @@ class Form:
 
 _ALL = (*SIXTEEN_BITS, torch.float32)
 _WEIGHT_ONLY = Form("int8", SIXTEEN_BITS, weight_only)
+_WEIGHT_ONLY_MANY = Form("int8_bfloat16", (torch.bfloat16,), weight_only)
 _INT8 = Form("int8_int8", _ALL, int_mm)
 _GROUPED = Form("int4", SIXTEEN_BITS, grouped)
+_GROUPED_MANY = Form("int4_bfloat16", (torch.bfloat16,), _GROUPED.linear)
 _FP8 = Form("fp8", _ALL, scaled_mm)
 
 Pair = tuple[QuantisedLinear, QuantisedExperts]
@@ -127,7 +132,8 @@ FEW_TOKENS: dict[str, Pair] = {
 """By what is asked of products: those of decoding."""
 MANY_TOKENS: dict[str, Pair] = {
     **FEW_TOKENS,
-    "weight_only": (weight_only, experts(weight_only)),
+    "weight_only": (_WEIGHT_ONLY_MANY.linear, _WEIGHT_ONLY_MANY.experts),
+    "grouped": (_GROUPED_MANY.linear, _GROUPED_MANY.experts),
     "per_token": (_INT8.linear, experts(_INT8.linear)),
     "per_tensor": (_INT8.linear, experts(_INT8.linear)),
 }

@@ -1,18 +1,20 @@
 """Products as operators of torch: in plain torch their definition, in a compiled package a function of `native/`.
 
-| operator  | weight                         | scale                   | x in the package       | definition      |
-|-----------|--------------------------------|-------------------------|------------------------|-----------------|
-| floats    | [out, in], the dtype of x      |                         | as it is, sums float32 | x W^T           |
-| int8      | int8 [out, in]                 | float32 [out]           | 16-bit integers        | `weight_only`   |
-| int8_int8 | int8 [out, in]                 | float32 [out]           | 8-bit integers         | `per_token`     |
-| int4      | uint8 [out, in / 2], 2 columns | float32 [out, in / 128] | 16-bit integers        | `grouped`       |
-| fp8       | float8 e4m3 [out, in]          | float32 [out]           | float8, sums float32   | `fp8_per_token` |
+| operator      | weight                         | scale                   | x in the package       | definition      |
+|---------------|--------------------------------|-------------------------|------------------------|-----------------|
+| floats        | [out, in], the dtype of x      |                         | as it is, sums float32 | x W^T           |
+| int8          | int8 [out, in]                 | float32 [out]           | 16-bit integers        | `weight_only`   |
+| int8_int8     | the same                       | the same                | 8-bit integers         | `per_token`     |
+| int8_bfloat16 | the same, read as bfloat16     | the same                | as it is, sums float32 | `weight_only`   |
+| int4          | uint8 [out, in / 2], 2 columns | float32 [out, in / 128] | 16-bit integers        | `grouped`       |
+| int4_bfloat16 | the same, read as bfloat16     | the same                | as it is, sums float32 | `grouped`       |
+| fp8           | float8 e4m3 [out, in]          | float32 [out]           | float8, sums float32   | `fp8_per_token` |
 
-Definitions are those of `compiler.decoder.quantised`. x [tokens, in] is bfloat16, float16 or float32 (not of `floats`);
-the result has its dtype, and is [tokens, out]. `input_scale` float32 [1] is of int8_int8 and fp8: then not every token
-has its own. With `chosen` int64 [tokens, k] weight and scale have an axis of experts in front, and the result is
-[tokens, k, out]: row j of a token is its product with expert chosen[j]. Experts that nobody chose are not read, the
-others once.
+Definitions are those of `compiler.decoder.quantised`. x [tokens, in] is bfloat16, float16 (not of *_bfloat16) or
+float32 (nor of `floats`); the result has its dtype, and is [tokens, out]. `input_scale` float32 [1] is of int8_int8 and
+fp8: then not every token has its own. With `chosen` int64 [tokens, k] weight and scale have an axis of experts in
+front, and the result is [tokens, k, out]: row j of a token is its product with expert chosen[j]. Experts that nobody
+chose are not read, the others once.
 """
 
 from __future__ import annotations
@@ -52,7 +54,9 @@ DEFINITIONS: dict[str, Definition] = {
     "floats": _floats,
     "int8": _scaled(quantised.weight_only),
     "int8_int8": _scaled(quantised.per_token),
+    "int8_bfloat16": _scaled(quantised.weight_only),
     "int4": _scaled(quantised.grouped),
+    "int4_bfloat16": _scaled(quantised.grouped),
     "fp8": _scaled(quantised.fp8_per_token),
 }
 

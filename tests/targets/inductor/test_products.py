@@ -26,7 +26,7 @@ if on_x86() and {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"} <
     INSTRUCTIONS["avx512"] = 1
     if {"avx512_bf16", "avx512vbmi"} <= features():
         INSTRUCTIONS["avx512_bf16"] = 2
-FORMATS = {"floats": 0, "int8": 1, "int8_int8": 2, "int4": 3, "fp8": 4}
+FORMATS = {"floats": 0, "int8": 1, "int8_int8": 2, "int4": 3, "fp8": 4, "int8_bfloat16": 5, "int4_bfloat16": 6}
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 ROUNDING = {torch.bfloat16: 1 / 256, torch.float16: 1 / 2048}
 
@@ -81,7 +81,7 @@ def case(name: str, tokens: int, out: int, inner: int, seed: int, experts: int =
     match name:
         case "floats":
             return x, torch.randn((*lead, out, inner), generator=g), torch.empty(0), bias
-        case "int4":
+        case "int4" | "int4_bfloat16":
             weight = torch.randint(0, 256, (*lead, out, inner // 2), generator=g, dtype=torch.uint8)
             return x, weight, torch.rand((*lead, out, inner // GROUP), generator=g) / 10, bias
         case "fp8":
@@ -193,6 +193,29 @@ def test_others_round_their_result_and_little_else(
     sixteen_bits = x.abs().amax(-1, keepdim=True).double() / 65024 * wide.abs().sum(-1)
     slack = sixteen_bits * (scale if name == "int8" else 1) if name != "floats" else 1e-5 * wide.abs().sum(-1)
     assert ((found.double() - exact).abs() <= exact.abs() * ROUNDING[dtype] + slack + 1e-6).all()
+
+
+@pytest.mark.parametrize("instructions", INSTRUCTIONS)
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(["int8_bfloat16", "int4_bfloat16"]), st.sampled_from([1, 3, 4, 9]), st.integers(1, 40),
+    st.integers(1, 200), st.booleans(), st.integers(0, 99),
+)  # fmt: skip
+def test_weights_that_become_bfloat16_are_rounded_once(
+    instructions: str, run: Run, name: str, tokens: int, out: int, inner: int, biased: bool, seed: int
+) -> None:
+    """int8 is exact; int4 times its scale is what a model in bfloat16 would hold."""
+    inner = inner if name.startswith("int8") else (1 + inner % 5) * GROUP
+    made = case(name, tokens, out, inner, seed)
+    (x, weight, scale), bias = narrow(name, made), made[3].bfloat16()
+    found = run(instructions, name, x, weight, scale, bias if biased else None)
+    if name.startswith("int8"):
+        wide, worth = weight.double(), scale.double()
+    else:
+        wide, worth = dequantise_groups(weight, scale).bfloat16().double(), torch.ones(out, dtype=torch.double)
+    exact = x.double() @ wide.T * worth + (bias.double() if biased else 0)
+    slack = (x.double().abs() @ wide.abs().T) * worth * 2e-6
+    assert ((found.double() - exact).abs() <= exact.abs() / 256 + slack + 1e-6).all()
 
 
 @pytest.mark.parametrize("instructions", INSTRUCTIONS)

@@ -43,7 +43,8 @@ std::vector<Part<typename Form::Row>> parts_of(const Weight& w, const Activation
 }
 
 // `form` knows one format: append(rows, t) adds token t as the dots read it, dot(...) computes the sums of some rows of
-// the weight with some of these, and value(...) is y before the bias, from the sums of one row and one token.
+// the weight with some of these, and value(...) is y before the bias, from the sums of one row and one token: kRows of
+// them, so many apart.
 template <class Float, class Form>
 void run(const Weight& w, const Activations& a, const Form& form) {
   const auto parts = parts_of(w, a, form);
@@ -62,14 +63,17 @@ void run(const Weight& w, const Activations& a, const Form& form) {
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t first = block * kBlock, count = std::min(kBlock, w.out - first);
       form.dot(part.expert * w.out + first, count, part.x.data(), width, own);
-      for (size_t t = 0; t < part.y.size(); ++t)
-        for (int64_t r = 0; r < count; ++r) {
-          const int64_t row = first + r, y = part.y[t];
-          const auto* const of_both = own + r * width + static_cast<int64_t>(t) * Form::kRows;
-          float value = form.value(part.expert * w.out + row, y / a.choices, of_both);
-          if (bias) value = value + Float::load(bias[row]);
-          out[y * w.out + row] = Float::store(value);
-        }
+      for (size_t t = 0; t < part.y.size(); ++t) {
+        const int64_t y = part.y[t];
+        const auto* const of_token = own + static_cast<int64_t>(t) * Form::kRows * count;
+        auto* const to = out + y * w.out + first;
+        float values[kBlock];
+        for (int64_t r = 0; r < count; ++r)
+          values[r] = form.value(part.expert * w.out + first + r, y / a.choices, of_token + r, count);
+        if (bias)
+          for (int64_t r = 0; r < count; ++r) values[r] = values[r] + Float::load(bias[first + r]);
+        for (int64_t r = 0; r < count; ++r) to[r] = Float::store(values[r]);
+      }
     }
   }
 }
@@ -87,7 +91,7 @@ struct FloatsForm {
   void dot(int64_t row, int64_t rows, const Row* tokens, int64_t count, Sum* sums) const {
     dot_products(static_cast<const uint16_t*>(w.data) + row * w.in, rows, tokens, count, w.in, sums);
   }
-  float value(int64_t, int64_t, const Sum* sums) const { return sums[0]; }
+  float value(int64_t, int64_t, const Sum* sums, int64_t) const { return sums[0]; }
 };
 
 template <int kDigits>
@@ -107,9 +111,46 @@ struct Int8Form {
   void dot(int64_t row, int64_t rows, const Row* tokens, int64_t count, Sum* sums) const {
     dots.int8(static_cast<const int8_t*>(w.data) + row * w.in, rows, tokens, count, w.in, sums);
   }
-  float value(int64_t row, int64_t token, const Sum* sums) const {
-    const int64_t whole = kDigits == 2 ? 256 * int64_t{sums[0]} + sums[kDigits - 1] : sums[0];
-    return static_cast<float>(whole) * x.worth[static_cast<size_t>(token)] * w.scales[row];
+  float value(int64_t row, int64_t token, const Sum* sums, int64_t apart) const {
+    const float whole = kDigits == 2 ? static_cast<float>(256 * int64_t{sums[0]} + sums[apart]) : static_cast<float>(sums[0]);
+    return whole * x.worth[static_cast<size_t>(token)] * w.scales[row];
+  }
+};
+
+// Blocks of rows as bfloat16, one for each thread.
+struct Wide {
+  const Dots& dots;
+  const Weight& w;
+  const Buffer<uint16_t> near{kBlock * w.in * omp_get_max_threads()};
+
+  const uint16_t* rows(int64_t first, int64_t count) const {
+    uint16_t* const to = near.data + omp_get_thread_num() * kBlock * w.in;
+    const int64_t at = first * w.in, numbers = count * w.in;
+    switch (w.format) {
+      case Format::kInt8Bfloat16: dots.widen_int8(static_cast<const int8_t*>(w.data) + at, numbers, to); break;
+      case Format::kFp8: dots.widen_fp8(static_cast<const uint8_t*>(w.data) + at, numbers, to); break;
+      default: dots.widen_int4(static_cast<const uint8_t*>(w.data) + at / 2, w.scales + at / kGroup, numbers, to);
+    }
+    return to;
+  }
+};
+
+struct WideForm {
+  using Row = const uint16_t*;
+  using Sum = float;
+  static constexpr int64_t kRows = 1;
+  const Dots& dots;
+  const Weight& w;
+  const uint16_t* x;
+  const Wide wide{dots, w};
+
+  static int64_t bytes_of_token(int64_t k) { return 2 * k; }
+  void append(std::vector<Row>& rows, int64_t token) const { rows.push_back(x + token * w.in); }
+  void dot(int64_t row, int64_t rows, const Row* tokens, int64_t count, Sum* sums) const {
+    dots.bfloat16(wide.rows(row, rows), rows, tokens, count, w.in, sums);
+  }
+  float value(int64_t row, int64_t, const Sum* sums, int64_t) const {
+    return w.format == Format::kInt4Bfloat16 ? sums[0] : sums[0] * w.scales[row];
   }
 };
 
@@ -120,18 +161,16 @@ struct Fp8Form {
   const Dots& dots;
   const Weight& w;
   const Fp8Tokens& x;
-  const Buffer<uint16_t> near{kBlock * w.in * omp_get_max_threads()};  // of each thread, a block of rows made wide
+  const Wide wide{dots, w};
 
   static int64_t bytes_of_token(int64_t k) { return 2 * k; }
   void append(std::vector<Row>& rows, int64_t token) const { rows.push_back(x.rows[static_cast<size_t>(token)]); }
   void dot(int64_t row, int64_t rows, const Row* tokens, int64_t count, Sum* sums) const {
     const auto* const data = static_cast<const uint8_t*>(w.data) + row * w.in;
     if (dots.fp8 && count < kMany) return dots.fp8(data, rows, tokens, count, w.in, sums);
-    uint16_t* const wide = near.data + omp_get_thread_num() * kBlock * w.in;
-    dots.widen_fp8(data, rows * w.in, wide);
-    dots.bfloat16(wide, rows, tokens, count, w.in, sums);
+    dots.bfloat16(wide.rows(row, rows), rows, tokens, count, w.in, sums);
   }
-  float value(int64_t row, int64_t token, const Sum* sums) const {
+  float value(int64_t row, int64_t token, const Sum* sums, int64_t) const {
     return sums[0] * x.worth[static_cast<size_t>(token)] * w.scales[row];
   }
 };
@@ -150,7 +189,7 @@ struct Int4Form {
     const auto* data = static_cast<const uint8_t*>(w.data) + row * w.in / 2;
     dots.int4(data, w.scales + row * (w.in / kGroup), rows, tokens, count, w.in, sums);
   }
-  float value(int64_t, int64_t token, const Sum* sums) const { return sums[0] * x.worth[static_cast<size_t>(token)]; }
+  float value(int64_t, int64_t token, const Sum* sums, int64_t) const { return sums[0] * x.worth[static_cast<size_t>(token)]; }
 };
 
 template <class Float>
@@ -173,16 +212,21 @@ void run_quantised(const Weight& w, const Activations& a, const Dots& dots) {
       const auto rows = fp8<Float>(x, a.tokens, w.in, w.input_scale);
       return run<Float>(w, a, Fp8Form{dots, w, rows});
     }
-    case Format::kFloats: break;
+    case Format::kFloats:
+    case Format::kInt8Bfloat16:
+    case Format::kInt4Bfloat16: break;
   }
 }
 
 template <class Float>
 void run_sixteen_bits(const Weight& w, const Activations& a, const Dots& dots, Dots::Floats dot_products) {
-  if (w.format == Format::kFloats)
-    run<Float>(w, a, FloatsForm{dot_products, w, static_cast<const uint16_t*>(a.x)});
-  else
-    run_quantised<Float>(w, a, dots);
+  const auto* const x = static_cast<const uint16_t*>(a.x);
+  switch (w.format) {
+    case Format::kFloats: return run<Float>(w, a, FloatsForm{dot_products, w, x});
+    case Format::kInt8Bfloat16:
+    case Format::kInt4Bfloat16: return run<Float>(w, a, WideForm{dots, w, x});
+    default: return run_quantised<Float>(w, a, dots);
+  }
 }
 
 }  // namespace
