@@ -28,6 +28,7 @@ from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import SCHEMES, Scheme
 from compiler.stages import calibrate, convert, gate, scale
 from compiler.stages.samples import Samples
+from compiler.stages.sides import of_files
 from compiler.stages.stored import StoredModel
 from compiler.stages.verdict import judge
 from compiler.store.checkpoint import Checkpoint, SourceTensor
@@ -109,7 +110,8 @@ def run(case: str, work: Path, steps: int) -> None:
             plans = inductor.rank_plans(config, 2, merged, "BF16", options)
             convert.convert(plans, sources, out)
             stored = StoredModel(config, tensors, checkpoint)
-            verdict = gate.measure(stored, [out / plan.file for plan in plans], inductor.kernels(options), held_out)
+            files = of_files(config, [out / plan.file for plan in plans], inductor.kernels(options))
+            verdict = gate.measure(stored, files, held_out)
             try:
                 judge(verdict, scheme.tolerance)
                 said = "passes"

@@ -18,8 +18,8 @@ from compiler.pipeline.against import source_logits
 from compiler.pipeline.requests import PlanRequest
 from compiler.quant.asked import Quant, Text, scheme_of
 from compiler.quant.schemes import Scheme, Tolerance
-from compiler.stages.gate import file_logits
 from compiler.stages.numerics import THRESHOLDS
+from compiler.stages.sides import log_probabilities, of_files
 from compiler.targets import inductor
 from tests.tiny import write_checkpoint
 
@@ -59,7 +59,8 @@ def _answers_what_its_files_say(made: Manifest, artifact: Path) -> None:
     ids = np.array(prompt + [token.id for token in answer.tokens], np.int64)
     config, kernels = ModelConfig.from_json(made.model.config), inductor.kernels(inductor.options_of(made))
     assert made.segments is not None
-    logits = file_logits(config, [artifact / name for name in made.segments.weights], kernels, ids)
+    side = of_files(config, [artifact / name for name in made.segments.weights], kernels)
+    logits = log_probabilities(side, config, ids)
     assert logits[len(prompt) - 1 : -1].argmax(-1).tolist() == [token.id for token in answer.tokens]
 
 
