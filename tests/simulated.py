@@ -13,7 +13,8 @@ from compiler.decoder.rotary import tables
 from compiler.ir.config import ModelConfig
 from compiler.ir.limits import Limits
 from compiler.targets.inductor.graph import Segment
-from compiler.targets.inductor.segments import Products, SegmentSpec, input_names, phase_for, segment_names, specs
+from compiler.targets.inductor.quantised import Products
+from compiler.targets.inductor.segments import SegmentSpec, input_names, phase_for, segment_names, specs
 
 Run = Callable[[SegmentSpec, Sequence[Tensor]], Tensor]
 

@@ -17,7 +17,7 @@ Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 @dataclass(frozen=True)
 class Kernels:
-    """`quantised` computes the layers with int8 weights: which of the two forms is the scheme's choice."""
+    """`quantised` computes the layers with quantised weights, by one of the definitions: the scheme's choice."""
 
     linear: Linear = F.linear
     experts: Experts = loop

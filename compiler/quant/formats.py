@@ -55,7 +55,7 @@ class Packed:
     @property
     def text(self) -> str:
         """What a plan says of it."""
-        keeps = f"; `--quant {self.scheme}` keeps its integers" if self.scheme else ""
+        keeps = f"; `--quant {self.scheme}` keeps its numbers" if self.scheme else ""
         return f"quantised by {self.name}, read as floating point{keeps}"
 
 
@@ -179,6 +179,9 @@ def _compressed(found: Mapping[str, Any]) -> Packed:
             hint=UNQUANTISED,
         )
     dynamic = inputs.get("dynamic") is True and inputs.get("strategy") == "token"
-    scheme = "" if kind == "float" else "int8-weight" if not inputs else "smoothquant" if dynamic else ""
+    if kind == "float":
+        scheme = "fp8" if inputs else ""
+    else:
+        scheme = "int8-weight" if not inputs else "smoothquant" if dynamic else ""
     others = ("weight_scale", "weight_zero_point", "input_scale", "input_zero_point")
     return Packed(f"compressed-tensors {form}", scheme, "weight", others, lambda s: s, _of_rows)

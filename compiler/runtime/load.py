@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from compiler.artifact.manifest import Manifest
     from compiler.runtime.follower import Role
-    from compiler.targets.inductor.segments import Products
+    from compiler.targets.inductor.quantised import Products
 
 
 def share(role: Role) -> Share:

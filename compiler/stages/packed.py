@@ -84,16 +84,17 @@ def rewrite(
 
 
 def checked(quant: Quant, how: Packed | None) -> Quant:
-    """What is asked of a checkpoint that is quantised as `how` says: its own scheme keeps its integers, none takes its
+    """What is asked of a checkpoint that is quantised as `how` says: its own scheme keeps its numbers, none takes its
     weights as floating point. Raises RefusedError for others: rounding twice loses twice.
     """
     if how is None or quant.scheme is None:
         return quant
     own = SCHEMES.get(how.scheme)
     if own is None or quant.scheme.name != own.name or quant.scheme.weight_scales != own.weight_scales:
-        keeps = f"`--quant {own.name}` keeps its integers, " if own else ""
+        keeps = f"`--quant {own.name}` with a scale a {own.weight_scales} keeps its numbers, " if own else ""
         raise RefusedError(
-            f"the checkpoint is quantised already, by {how.name}; `{quant.scheme.name}` would round it a second time",
+            f"the checkpoint is quantised already, by {how.name}; `{quant.scheme.name}` with a scale a "
+            f"{quant.scheme.weight_scales} would round it a second time",
             hint=f"{keeps}no `--quant` takes its weights as floating point; or {UNQUANTISED}",
         )
     return replace(quant, scheme=replace(quant.scheme, search=""))

@@ -168,19 +168,64 @@ def test_other_layers_take_the_same_path(case: str, quantised: Requests, tmp_pat
     assert made.quantisation.gate.cosine > 0.99
 
 
-def doubled(monkeypatch: pytest.MonkeyPatch, name: str, rank: str) -> None:
-    """From now on, conversion doubles one scale tensor of the rank file `rank`."""
+@pytest.mark.parametrize("case", ["llama", "qwen2_moe"])
+@pytest.mark.parametrize(
+    ("name", "flags", "products"),
+    [
+        ("smoothquant", {"per_token": False}, "per_tensor"),
+        ("smoothquant", {"per_token": False, "per_channel": False}, "per_tensor"),
+        ("fp8", {}, "fp8_per_token"),
+        ("fp8", {"per_token": False, "per_channel": False}, "fp8_per_tensor"),
+    ],
+)
+def test_every_flag_takes_the_same_path(
+    name: str, flags: dict[str, bool], products: str, case: str, quantised: Requests, tmp_path: Path
+) -> None:
+    scheme = scheme_of(name, **flags)
+    assert scheme is not None
+    heard = Heard()
+    made = _built(quantised(Quant(replace(scheme, tolerance=LOOSE), text=SHORT), case), heard)
+    check_layout(made, tmp_path / "artifact")
+    assert made.segments is not None
+    assert made.segments.products == products
+    assert made.quantisation is not None
+    assert made.quantisation.gate.cosine > 0.98
+    assert ("calibrate" in dict(heard.stages)) == scheme.calibrated
+    ranks = [load_file(tmp_path / "artifact" / file) for file in made.segments.weights]
+    fixed = {tensor for tensor in ranks[0] if tensor.endswith(".input_scale")}
+    assert bool(fixed) == products.endswith("tensor")
+    assert all(torch.equal(ranks[0][tensor], ranks[1][tensor]) for tensor in fixed)
+
+
+def test_a_scale_that_all_tokens_share_is_refused_where_it_loses_too_much(
+    quantised: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All inputs above a tenth of the largest are cut off."""
+    scheme = scheme_of("smoothquant", per_token=False)
+    assert scheme is not None
+    files = (f"weights/rank{rank}.safetensors" for rank in range(2))
+    scaled(monkeypatch, "layers.1.mlp.gate_up.input_scale", 0.1, *files)
+    strict = replace(scheme, tolerance=Tolerance(perplexity=10, kl=10, cosine=0.99))
+    with pytest.raises(NumericsError, match=r"`layers\.1\.mlp`: cosine"):
+        build(quantised(Quant(strict, text=SHORT)), toolchain=StandIn())
+
+
+def scaled(monkeypatch: pytest.MonkeyPatch, name: str, times: float, *files: str) -> None:
+    """From now on, conversion multiplies one scale tensor of some rank files."""
 
     def broken(plans: Any, checkpoint: Any, out: Path, **options: Any) -> Any:
         done = convert(plans, checkpoint, out, **options)
-        file = out / rank
-        tensors = load_file(file)
-        tensors[name] = tensors[name] * 2
-        file.chmod(0o644)
-        save_file(tensors, file)
+        for file in files:
+            _rewrite(out / file, name, times)
         return [
             replace(d, digest=sha256_file(out / d.path), size=(out / d.path).stat().st_size, crc=None) for d in done
         ]
+
+    def _rewrite(file: Path, name: str, times: float) -> None:
+        tensors = load_file(file)
+        tensors[name] = tensors[name] * times
+        file.chmod(0o644)
+        save_file(tensors, file)
 
     monkeypatch.setattr("compiler.pipeline.convert.convert", broken)
 
@@ -189,7 +234,7 @@ def test_a_broken_scale_fails_the_build_and_names_the_layer(
     quantised: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = Quant(replace(INT8, tolerance=Tolerance(perplexity=10, kl=10, cosine=0.99)))
-    doubled(monkeypatch, "layers.1.mlp.down.scale", "weights/rank1.safetensors")
+    scaled(monkeypatch, "layers.1.mlp.down.scale", 2, "weights/rank1.safetensors")
     with pytest.raises(NumericsError, match=r"`layers\.1\.mlp`: cosine") as caught:
         build(quantised(asked), toolchain=StandIn())
     page, figures = tmp_path / f"artifact.{REPORT}", tmp_path / "artifact.numerics.json"
@@ -290,10 +335,9 @@ def test_what_is_not_finite_is_found_before_anything_is_rounded(
 
 
 def test_what_a_target_does_not_run_is_refused_with_what_it_does(quantised: Requests) -> None:
-    static = scheme_of("smoothquant", per_token=False)
+    eight = replace(SCHEMES["int4-weight"], name="int4-int8", activations="int8", activation_scales="token")
     for quant, said in (
-        (Quant(SCHEMES["fp8"]), "does not run `fp8`"),
-        (Quant(static, text=SHORT), "one activation scale a tensor"),
+        (Quant(eight), "does not run `int4-int8` with one activation scale a token"),
         (Quant(INT8, cache="int8"), "--kv-cache int8"),
     ):
         with pytest.raises(RefusedError, match=said) as caught:

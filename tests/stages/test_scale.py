@@ -32,6 +32,7 @@ from compiler.stages.scale import RESULT, beside, make_scales
 from compiler.store.digest import sha256_file
 from compiler.targets import TargetOptions, trtllm
 from compiler.targets.inductor.layout import layouts, rank_plans
+from compiler.targets.inductor.quantised import Products
 from tests.stages.test_calibrate import Opened, opened, poisoned
 from tests.tiny import TINY, write_checkpoint
 from tests.weights import canonical_weights, joined
@@ -46,10 +47,12 @@ def _maxima(model: Opened, folder: Path) -> dict[str, Values]:
     return load_file(folder / MAXIMA)
 
 
-def converted(model: Opened, scales: Path, out: Path, tp: int, **options: Any) -> list[dict[str, Tensor]]:
+def converted(
+    model: Opened, scales: Path, out: Path, tp: int, products: Products = "weight_only", **options: Any
+) -> list[dict[str, Tensor]]:
     """The rank files of a quantised model, written into `out`, and read."""
     tensors, checkpoint = beside(model.tensors, model.checkpoint, scales)
-    plans = rank_plans(model.config, tp, tensors, "F32")
+    plans = rank_plans(model.config, tp, tensors, "F32", TargetOptions(quant_algo=products))
     convert(plans, checkpoint, out, **options)
     return [load_torch(out / plan.file) for plan in plans]
 

@@ -24,7 +24,7 @@ from compiler.ir.lazy import Lazy, RankPlan
 from compiler.ir.parallel import SPLIT_AXES, spread
 from compiler.ir.roles import TensorId, axis_sizes, model_tensors
 from compiler.targets import PLAIN, TargetOptions
-from compiler.targets.inductor.quantised import quantise
+from compiler.targets.inductor.quantised import STORED, quantise
 
 FUSED = {
     "attn.qkv": ("attn.q", "attn.k", "attn.v"),
@@ -65,14 +65,16 @@ def shard_size(axis: str, config: ModelConfig, tp: int) -> int:
 
 
 def rank_plans(
-    config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str, _options: TargetOptions = PLAIN
+    config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str, options: TargetOptions = PLAIN
 ) -> list[RankPlan]:
     """The file of every rank. `dtype` is the one of the files, by its safetensors name (`BF16`).
 
-    Linear layers whose `steps` are among `tensors` are quantised (`quantised.py`).
+    Linear layers whose steps are among `tensors` are quantised, as `options.quant_algo` says (`quantised.py`).
     """
     found = layouts(config, tp)
-    return quantise(to_rank_plans(found, tensors, dtype, rank_file), found, config, tensors, _rank_sizes(config, tp))
+    plans = to_rank_plans(found, tensors, dtype, rank_file)
+    stored = STORED.get(options.quant_algo)
+    return quantise(plans, found, config, tensors, _rank_sizes(config, tp), stored) if stored else plans
 
 
 def rank_file(rank: int) -> str:
