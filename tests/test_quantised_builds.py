@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -181,14 +181,52 @@ def test_other_layers_take_the_same_path(case: str, request_for: Requests, tmp_p
     assert made.quantisation.gate.cosine > 0.99
 
 
+@pytest.mark.parametrize(("case", "kv", "tp"), [("llama", "int8", 2), ("gpt2", "fp8", 1), ("mixtral/window", "fp8", 2)])
+def test_a_quantised_cache_is_planned_stored_and_told(
+    case: str, kv: Literal["int8", "fp8"], tp: int, request_for: Requests, tmp_path: Path
+) -> None:
+    asked = Quant(SMOOTH, cache=kv, text=SHORT)
+    result = build(request_for(asked, case, tp=tp), toolchain=StandIn())
+    made = check_artifact(result.output, by="sha256")
+    check_layout(made, tmp_path / "artifact")
+    assert made.segments is not None
+    assert (made.segments.products, made.segments.cache) == ("per_token", kv)
+    assert made.quantisation is not None
+    assert made.quantisation.kv_cache == kv
+    config, heads = result.plan.config, result.plan.heads
+    assert result.plan.kv_bytes_per_token == 2 * config.layers * heads.kv_heads * config.head_dim
+    assert quant_of(made.quantisation).decides == replace(asked, text=quant_of(made.quantisation).text).decides
+    for rank in made.segments.weights:
+        tensors = load_file(tmp_path / "artifact" / rank)
+        for layer in range(config.layers):
+            for which in "kv":
+                scale = tensors[f"layers.{layer}.attn.{which}.cache_scale"]
+                assert (scale.dtype, scale.shape) == (torch.float32, (heads.kv_heads,))
+                assert (scale > 0).all()
+
+
+def test_a_cache_alone_can_be_quantised(request_for: Requests) -> None:
+    found = _built(request_for(Quant(cache="int8", text=SHORT, accept=True)))
+    assert found.segments is not None
+    assert (found.segments.products, found.segments.cache) == ("float", "int8")
+    assert found.quantisation is not None
+    assert (found.quantisation.scheme, found.quantisation.kv_cache) == ("", "int8")
+    assert 0 < found.quantisation.gate.kl < 0.1
+
+
 def _doubled(monkeypatch: pytest.MonkeyPatch, name: str, rank: str) -> None:
     """From now on, conversion doubles one scale tensor of one rank."""
+    _scaled(monkeypatch, name, rank, 2)
+
+
+def _scaled(monkeypatch: pytest.MonkeyPatch, name: str, rank: str, times: float) -> None:
+    """From now on, conversion multiplies one scale tensor of one rank."""
 
     def broken(plans: Any, checkpoint: Any, out: Path, **options: Any) -> Any:
         done = convert(plans, checkpoint, out, **options)
         file = out / "weights" / f"{rank}.safetensors"
         tensors = load_file(file)
-        tensors[name] = tensors[name] * 2
+        tensors[name] = tensors[name] * times
         file.chmod(0o644)
         save_file(tensors, file)
         return [
@@ -217,6 +255,18 @@ def test_a_broken_scale_fails_the_build_and_names_the_layer(
     assert made.quantisation.gate.accepted
     assert made.quantisation.gate.worst == "layers.1.mlp"
     assert any("it is accepted" in warning for warning in heard.warnings)
+
+
+@pytest.mark.parametrize(("which", "times"), [("k", 0.25), ("v", 0.25), ("v", 16)])
+def test_a_broken_scale_of_the_cache_fails_the_build_and_names_the_layer(
+    which: str, times: float, request_for: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One too small cuts off what is large. One too large is still undone by itself: it costs bits, 16 times four."""
+    _scaled(monkeypatch, f"layers.1.attn.{which}.cache_scale", "rank1", times)
+    asked = Quant(cache="int8", text=SHORT, max_perplexity_increase=10.0)
+    with pytest.raises(NumericsError, match=r"`layers\.1\.attn`: cosine") as caught:
+        build(request_for(asked), toolchain=StandIn())
+    assert "layers.0.attn" not in caught.value.message
 
 
 def test_a_tighter_limit_is_kept(request_for: Requests) -> None:
@@ -279,7 +329,6 @@ def test_what_a_target_does_not_run_is_refused_with_what_it_does(request_for: Re
     for quant, said in (
         (Quant(SCHEMES["fp8"]), "does not run `fp8`"),
         (Quant(static, text=SHORT), "one activation scale a tensor"),
-        (Quant(INT8, cache="int8"), "--kv-cache int8"),
     ):
         with pytest.raises(RefusedError, match=said) as caught:
             build(request_for(quant), toolchain=StandIn())

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from compiler.decoder.attention import CACHED
 from compiler.decoder.decoder import attn, embed, head, mlp
 from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.ir.parallel import head_layout
@@ -40,6 +41,7 @@ STEP: dict[str, tuple[str, ...]] = {
 }
 """Shapes of the inputs that are not weights, as in the table of `compiler.decoder.decoder`."""
 _FLOAT32 = {"alibi.slopes"}
+_CACHES = {"cache_k", "cache_v"}
 _INT64 = {"token_ids", "positions", "key_positions", "vocab_offset", "last"}
 
 
@@ -89,8 +91,10 @@ def build_segment(spec: SegmentSpec, device: str) -> tuple[Segment, tuple[Tensor
 
 
 def _dtype(name: str, spec: SegmentSpec, *, quantised: bool) -> torch.dtype:
-    if name in _FLOAT32 or name.endswith(".scale"):
+    if name in _FLOAT32 or name.endswith("scale"):
         return torch.float32
+    if name in _CACHES and spec.cache:
+        return CACHED[spec.cache]
     if name in _INT64:
         return torch.int64
     found: torch.dtype = getattr(torch, STORED[spec.products].dtype if quantised else spec.dtype)

@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from compiler.ir.config import LayerKind, ModelConfig
 from compiler.ir.lazy import whole
 from compiler.ir.limits import Limits
+from compiler.ir.parallel import head_layout
 from compiler.ir.roles import axis_sizes, shape_of
 from compiler.quant.groups import quantised_roles
 from compiler.quant.int4 import GROUP
+from compiler.targets.inductor.cached import SCALES
 from compiler.targets.inductor.layout import layouts
 from compiler.targets.inductor.quantised import scale_of
 
@@ -59,6 +61,10 @@ Products = Literal["float", "weight_only", "per_token", "grouped"]
 """How linear layers are computed: see `compiler.decoder.quantised` for all but the first."""
 
 
+CacheFormat = Literal["", "int8", "fp8"]
+"""How keys and values are kept: in the dtype of the model, or as `compiler.decoder.attention` says."""
+
+
 @dataclass(frozen=True)
 class Stored:
     """A quantised weight [..., out, in] in the rank file: torch's `dtype`, numbers `a_byte`, and how many neighbours in
@@ -94,7 +100,7 @@ class SegmentSpec:
     """All that a package depends on besides toolchain and device, as plain data: equal specs give equal packages.
 
     `config` has one layer of `kind` (embed and head: none) and no name. `dtype` is torch's name of it ("bfloat16").
-    `products`: how linear layers are computed, those of embed and head always in floating point.
+    `products`: how linear layers are computed, those of embed and head always in floating point. `cache`: of attention.
     """
 
     segment: str
@@ -104,6 +110,7 @@ class SegmentSpec:
     tp: int
     dtype: str
     products: Products = "float"
+    cache: CacheFormat = ""
 
     @property
     def name(self) -> str:
@@ -131,7 +138,7 @@ class SegmentSpec:
 
 
 def specs(
-    config: ModelConfig, tp: int, dtype: str, limits: Limits, products: Products = "float"
+    config: ModelConfig, tp: int, dtype: str, limits: Limits, products: Products = "float", cache: CacheFormat = ""
 ) -> tuple[SegmentSpec, ...]:
     """Every package of the model. Of the limits only the batch counts: what cannot occur is not compiled."""
     bare = replace(config, architecture="", layers=0, layer_kinds=(), dtype=dtype)
@@ -151,6 +158,7 @@ def specs(
             tp,
             dtype,
             products if kind else "float",
+            cache if segment.startswith("attn") else "",
         )
         for segment, kind in kinds.items()
         for phase in PHASES
@@ -192,7 +200,7 @@ def input_names(spec: SegmentSpec) -> tuple[str, ...]:
 def weight_shapes(spec: SegmentSpec) -> dict[str, tuple[int, ...]]:
     """Name in the layer, and shape on one rank, of every weight that the segment reads, in the rank file's order.
 
-    A quantised layer has its scales behind its weight.
+    A quantised layer has its scales behind its weight, a quantised cache its own in front of the output's weight.
     """
     config, reads = spec.config, _WEIGHTS[spec.part]
     if spec.part == "mlp" and config.parallel_residual:
@@ -201,10 +209,13 @@ def weight_shapes(spec: SegmentSpec) -> dict[str, tuple[int, ...]]:
         reads += ("embed.",)
     sizes = axis_sizes(config)
     quantised = quantised_roles(config, config.layer_kinds[0]) if spec.products != "float" else ()
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for layout in layouts(config, spec.tp):
         name = layout.name.removeprefix("layers.0.")
         if name.startswith(reads):
+            if name == "attn.o.weight" and spec.cache:
+                kv_heads = head_layout(config.heads, config.kv_heads, spec.tp).kv_heads
+                shapes |= dict.fromkeys(SCALES, (kv_heads,))
             inputs = {tensor: whole(str(tensor), shape_of(tensor, sizes), "F32") for tensor in layout.inputs}
             shapes[name] = layout.to_ranks(inputs)[0].shape
             if layout.inputs[0].part == "weight" and layout.inputs[0].role in quantised:
