@@ -13,14 +13,15 @@ from compiler.decoder.attention import CACHED
 from compiler.decoder.decoder import attn, embed, head, mlp
 from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.ir.parallel import head_layout
+from compiler.targets.inductor.attention import attend
 from compiler.targets.inductor.floats import few_experts, linear
 from compiler.targets.inductor.integers import FEW_TOKENS, MANY_TOKENS
 from compiler.targets.inductor.quantised import scale_of
 from compiler.targets.inductor.segments import PHASES, STORED, SegmentSpec, input_names, weight_shapes
 
-FEW, MANY = (Kernels(linear, few_experts), FEW_TOKENS), (PLAIN, MANY_TOKENS)
+FEW, MANY = (Kernels(linear, few_experts, attend=attend), FEW_TOKENS), (PLAIN, MANY_TOKENS)
 KERNELS = {"decode1": FEW, "decode": FEW, "prefill": MANY}
-"""By phase: floating-point products, and those of quantised layers."""
+"""By phase: floating-point products and attention, and the products of quantised layers."""
 
 EXAMPLES = {"B": 2, "Bmax": 3, "S": 5, "L": 7, "T": 11, "R": 13, "K": 17}
 """Sizes of the free dimensions in the examples. All differ, so that export takes no two of them for one."""
