@@ -20,7 +20,10 @@ from pathlib import Path
 
 from benchmarks.tinyllama import machine
 from compiler.errors import ArtifactError, LmiCompileError
-from compiler.registry import promote, pull, push, resolve
+from compiler.registry.pull import pull
+from compiler.registry.push import push
+from compiler.registry.refs import promote
+from compiler.registry.resolve import resolve
 from tests import servers
 from tests.faults import FAULTS, Request, proxy
 from tests.registry.artifacts import content, write

@@ -22,8 +22,10 @@ import time
 from pathlib import Path
 
 from benchmarks.tinyllama import ROOT, machine
-from compiler.registry import pull, push, resolve
 from compiler.registry.listing import listing
+from compiler.registry.pull import pull
+from compiler.registry.push import push
+from compiler.registry.resolve import resolve
 from compiler.store.objects.flow import PART, THREADS
 from tests import servers
 from tests.faults import Proxy, Request, proxy

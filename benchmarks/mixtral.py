@@ -52,7 +52,7 @@ import recipes
 from compiler import targets
 from compiler.pipeline.requests import PlanRequest, prepare
 config = prepare(PlanRequest(model=sys.argv[1], recipes=recipes, target="trtllm")).plan.config
-found = targets.load("trtllm").logits(Path(sys.argv[2]), config, np.arange(48), 1 << 30)
+found = targets.load("trtllm").judge_of(Path(sys.argv[2]), config, 1 << 30).logits(np.arange(48))
 assert found.shape == (48, config.vocab) and np.isfinite(found).all()
 """
 """The judge over the ranks of a conversion, 48 tokens. (What the source says is computed by others.)"""

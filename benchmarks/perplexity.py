@@ -30,6 +30,7 @@ from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import SCHEMES, Scheme
 from compiler.stages import calibrate, convert, gate, scale
 from compiler.stages.samples import Samples
+from compiler.stages.sides import of_files
 from compiler.stages.stored import StoredModel
 from compiler.stages.verdict import judge
 from compiler.store.checkpoint import Checkpoint, SourceTensor
@@ -119,7 +120,7 @@ def run(case: str, work: Path, steps: int) -> None:
             convert.convert(plans, sources, out)
             kernels = Kernels(quantised=linear, quantised_experts=experts(linear))
             stored = StoredModel(config, tensors, checkpoint)
-            verdict = gate.measure(stored, [out / plan.file for plan in plans], kernels, held_out)
+            verdict = gate.measure(stored, of_files(config, [out / plan.file for plan in plans], kernels), held_out)
             try:
                 judge(verdict, scheme.tolerance)
                 said = "passes"

@@ -18,7 +18,9 @@ from pathlib import Path
 
 from benchmarks.tinyllama import machine
 from compiler.artifact.manifest import File
-from compiler.registry import history, promote, pull, push
+from compiler.registry.pull import pull
+from compiler.registry.push import push
+from compiler.registry.refs import history, promote
 from compiler.store.digest import OCTETS, digest_bytes
 from tests.artifact import made
 

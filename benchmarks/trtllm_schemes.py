@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from compiler.quant.asked import Quant, scheme_of
 from compiler.quant.planned import planned
 from compiler.quant.schemes import CLOSE
 from compiler.stages import calibrate, convert, gate, scale
+from compiler.stages.sides import Judged
 from compiler.stages.stored import StoredModel
 from compiler.stages.verdict import judge
 from compiler.targets import PLAIN, trtllm
@@ -90,10 +90,10 @@ def measured(
     for file, data in trtllm.files(config, 1, "bfloat16", options).items():
         (out / file).write_bytes(data)
     stored = StoredModel(config, tensors, checkpoint)
-    verdict = gate.measure_logits(stored, lambda ids: trtllm.logits(out, config, ids, 1 << 30), held_out)
+    verdict = gate.measure(stored, Judged(trtllm.judge_of(out, config, 1 << 30)), held_out)
     tolerance = quant.scheme.tolerance if quant.scheme else CLOSE
     try:
-        judge(verdict, replace(tolerance, cosine=-1.0))
+        judge(verdict, tolerance)
         said = "passes"
     except NumericsError:
         said = "refused"

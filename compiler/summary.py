@@ -178,16 +178,26 @@ def build_text(output: Path, manifest: Manifest | None) -> str:
 
 
 def models_text(rows: Sequence[dict[str, Any]]) -> str:
-    """Recipes, the architectures they read, the targets that take them, and the names that `--model`
-    knows.
-    """
-    return table(
+    """Recipes, the architectures they read and the names that `--model` knows; then what each target quantises."""
+    known = [(row["recipe"], ", ".join(row["architectures"]), ", ".join(row["models"])) for row in rows]
+    targets = sorted({target for row in rows for target in row["targets"]})
+    taken = [(row["recipe"], *(_taken_text(row["targets"][target]) for target in targets)) for row in rows]
+    return "\n\n".join(
         [
-            (row["recipe"], ", ".join(row["architectures"]), ", ".join(row["targets"]), ", ".join(row["models"]))
-            for row in rows
-        ],
-        ("recipe", "architectures", "targets", "names for `--model`"),
+            table(known, ("recipe", "architectures", "names for `--model`")),
+            table(taken, ("recipe", *(f"target `{target}`: `--quant`; `--kv-cache`" for target in targets))),
+            "`plan` says the same of a checkpoint at some tp, with the reasons.",
+        ]
     )
+
+
+def _taken_text(refused: dict[str, str]) -> str:
+    """`refused`: by option, the reason or ""."""
+    if refused["--quant none"]:
+        return f"none: {refused['--quant none']}"
+    found = [option.split() for option, reason in refused.items() if not reason and option != "--quant none"]
+    schemes, caches = ([name for one, name in found if one == kind] for kind in ("--quant", "--kv-cache"))
+    return f"{' '.join(schemes) or 'none'}; {' '.join(caches) or 'none'}"
 
 
 def diagnosis_text(diagnosis: Diagnosis) -> str:

@@ -15,6 +15,7 @@ late                 the right answer, 50 ms later
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 import struct
 import threading
@@ -49,11 +50,15 @@ class Request:
 
 @dataclass
 class Proxy:
-    """`faults` decides for each request; `broken` counts what was broken; `requests` are all that came."""
+    """`faults` decides for each request; `broken` counts what was broken; `requests` are all that came.
+
+    `md5_etags` False: the ETags of parts are something else, as those of servers that encrypt.
+    """
 
     url: str
     upstream: str
     faults: Callable[[Request], str | None] = lambda _: None
+    md5_etags: bool = True
     broken: Counter[str] = field(default_factory=Counter)
     requests: list[Request] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -106,7 +111,10 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in _ANSWERS:
             self._refuse(*_ANSWERS[fault])
             return
-        status, headers, answer = self._ask(_flipped(body) if fault == "wrong-up" else body)
+        body = _flipped(body) if fault == "wrong-up" else body
+        status, headers, answer = self._ask(body if self.between.md5_etags else _reversed_etags(body))
+        if request.is_part and not self.between.md5_etags:
+            headers = [(name, value[::-1] if name.lower() == "etag" else value) for name, value in headers]
         if fault == "lost":
             self._refuse(500, "InternalError")
             return
@@ -169,6 +177,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
         self.connection.close()
+
+
+def _reversed_etags(body: bytes) -> bytes:
+    """The request that makes one object of parts, with the ETags as the server gave them."""
+    return re.sub(rb"(?<=<ETag>)(\W|quot|#34)*([0-9a-f]{32})", lambda found: found[0][:-32] + found[2][::-1], body)
 
 
 def _flipped(body: bytes) -> bytes:

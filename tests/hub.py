@@ -46,12 +46,14 @@ class Hub:
     requests: list[str] = field(default_factory=list)
     down: bool = False
 
-    def add(self, repo_id: str, folder: Path, *, private: bool = False, gated: bool = False) -> str:
-        """Serve `folder` as branch `main` of a model; its commit."""
+    def add(
+        self, repo_id: str, folder: Path, branch: str = "main", *, private: bool = False, gated: bool = False
+    ) -> str:
+        """Serve `folder` as a branch of a model; its commit."""
         commit = hashlib.sha1(f"{repo_id} {folder}".encode()).hexdigest()  # noqa: S324 - git's own kind of name
         repo = self.repos.setdefault(repo_id, Repo({}, {}, private, gated))
         repo.commits[commit] = folder
-        repo.refs["main"] = commit
+        repo.refs[branch] = commit
         return commit
 
     def environment(self, home: Path) -> dict[str, str]:
@@ -104,12 +106,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
-        path = unquote(urlsplit(self.path).path)
+        quoted = urlsplit(self.path).path
+        path = unquote(quoted)
         self.hub.requests.append(f"{self.command} {path} {self.headers.get('Range', '')}".strip())
         if self.hub.down:
             self._send(503, b"down")
             return
-        path = re.sub(r"^/api/datasets/", "/api/models/", re.sub(r"^/datasets/", "/", path))
+        path = re.sub(r"^/api/datasets/", "/api/models/", re.sub(r"^/datasets/", "/", quoted))
         info = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path)
         tree = re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path)
         file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
@@ -126,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
         if repo.gated and not known:
             self._fail(401, "GatedRepo", f"Access to model {repo_id} is restricted")
             return
-        revision = found[2] or "main"
+        revision = unquote(found[2] or "main")
         commit = repo.refs.get(revision, revision)
         if commit not in repo.commits:
             self._fail(404, "RevisionNotFound", f"Invalid rev id: {revision}")
@@ -149,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
                 ]
             )
         else:
-            self._file(folder / found[3], commit)
+            self._file(folder / unquote(found[3]), commit)
 
     def _file(self, path: Path, commit: str) -> None:
         if not path.is_file():

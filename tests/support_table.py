@@ -20,8 +20,9 @@ from compiler.ir.limits import limits_for
 from compiler.pipeline.convert import convert_to
 from compiler.pipeline.requests import PlanRequest
 from compiler.quant.asked import Quant
-from compiler.quant.schemes import SCHEMES, Scheme, check_scheme
+from compiler.quant.schemes import SCHEMES, Scheme
 from compiler.stages.plan import Ask
+from compiler.stages.taken import taken
 from compiler.targets import PLAIN, TargetOptions
 from tests import published
 from tests.tiny import TINY, recipe_of, write_checkpoint
@@ -63,12 +64,9 @@ def schemes(model: str, target: str) -> str:
 
 
 def _runs(model: str, target: str, scheme: Scheme, tp: int) -> bool:
-    config, chosen = _config(model), targets.load(target)
-    options = replace(PLAIN, version=outcome(model, target, tp).version)
+    config, options = _config(model), replace(PLAIN, version=outcome(model, target, tp).version)
     try:
-        quant, options = chosen.quantised(config, Quant(scheme), options)
-        check_scheme(chosen.scaling(config, quant, options).scheme, config, tp)
-        chosen.check(config, tp, options, limits_for(config, None, 8))
+        taken(targets.load(target), config, Quant(scheme), tp, options, limits_for(config, None, 8))
     except RefusedError:
         return False
     return True
@@ -129,9 +127,10 @@ def judged(recipe: str, folder: Path) -> str:
                 )
             except RefusedError:
                 continue
-            judge = targets.load("trtllm").logits
-            assert judge is not None
-            error = np.abs(judge(out, plan.config, tokens, 1 << 30) - expected).max() / np.abs(expected).max()
+            judge_of = targets.load("trtllm").judge_of
+            assert judge_of is not None
+            found = judge_of(out, plan.config, 1 << 30).logits(tokens)
+            error = np.abs(found - expected).max() / np.abs(expected).max()
             worst, ranks = max(worst, float(error)), ranks | {tp}
     return f"{worst:.0e} (tp {' '.join(map(str, sorted(ranks)))})" if ranks else "refused"
 

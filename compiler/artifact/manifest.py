@@ -5,7 +5,7 @@ A part that all artifacts have, and the section of what the target made (section
     ARTIFACT/manifest.json
              tokenizer/                        tokenizer, generation config and config.json of the source
              reference.safetensors             token ids and the logits that the source model gives for them
-             numerics.html                     what quantisation has cost, where it is quantised
+             numerics.html, numerics.json      what quantisation has cost, where it is quantised
              provenance.json, sbom.cdx.json    how it was made, and of what (provenance.py, sbom.py)
              manifest.json.sig                 signatures of the manifest, where it was signed (sign.py); not in it
 

@@ -8,6 +8,8 @@ from compiler.artifact.sections import InnerPath, Sha256, Size, Strict
 
 REPORT = "numerics.html"
 """The gate's page, in the artifact."""
+FIGURES = "numerics.json"
+"""The same for scripts: of every part of every layer, and of every input."""
 
 
 class Calibration(Strict):

@@ -9,9 +9,10 @@ from compiler.cli.output import show
 
 
 def models(as_json: Json = False) -> None:
-    """List the recipes, the architectures they read and the names that `--model` knows."""
+    """List the recipes, the architectures they read, the names that `--model` knows, and what each target quantises."""
     import recipes
     from compiler import targets
+    from compiler.stages.taken import refusals
     from compiler.summary import models_text
 
     loaded = {name: recipes.load(name) for name in recipes.available()}
@@ -20,7 +21,7 @@ def models(as_json: Json = False) -> None:
             "recipe": name,
             "architectures": list(recipe.hf_architectures),
             "models": dict(recipe.models),
-            "targets": list(targets.available()),
+            "targets": {target: refusals(recipe, targets.load(target)) for target in targets.available()},
         }
         for name, recipe in loaded.items()
     ]

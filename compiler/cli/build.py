@@ -112,8 +112,8 @@ def build(
     from compiler.pipeline.build import build as run
     from compiler.pipeline.build import command_of
     from compiler.pipeline.requests import BuildRequest, default_output
-    from compiler.registry import push
     from compiler.registry.address import is_store, parse_address
+    from compiler.registry.push import push
     from compiler.registry.summary import pushed_text
     from compiler.summary import build_text
     from compiler.targets import How

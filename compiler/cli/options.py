@@ -88,7 +88,7 @@ class QuantOptions:
     calibration: Annotated[
         Path | None,
         typer.Option(
-            help="Text, .jsonl of `text` or `input_ids`, or id of a data set [default: a text of this project]",
+            help="Text, table (.jsonl, .csv, .parquet ...) with `text` or `input_ids`; or ID[:FILE] of a data set",
             metavar="FILE|ID",
         ),
     ] = None
@@ -138,7 +138,7 @@ def grouped(command: Command) -> Command:
         kind = hints[name]
         if is_dataclass(kind) and isinstance(kind, type):
             groups[name] = kind
-            found = [_parameter(kind, field.name, field.default) for field in fields(kind)]
+            found = _parameters(kind)
         else:
             found = [parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)]
         for one in found:
@@ -161,13 +161,19 @@ def grouped(command: Command) -> Command:
     return run  # type: ignore[return-value]  # for typer it is the same command
 
 
-def _parameter(kind: type[Any], name: str, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(
-        name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=inspect.Parameter.empty if default is MISSING else default,
-        annotation=get_type_hints(kind, include_extras=True)[name],
-    )
+@functools.cache
+def _parameters(kind: type[Any]) -> list[inspect.Parameter]:
+    """Of the options of a group."""
+    hints = get_type_hints(kind, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(kind)
+    ]
 
 
 def model_fields(model: ModelOptions, target: str = "inductor") -> dict[str, Any]:

@@ -28,7 +28,7 @@ def push(
     as_json: Json = False,
 ) -> None:
     """Publish an artifact that `scan` finds nothing in; run it again after an interruption, it goes on from there."""
-    from compiler.registry import push as run
+    from compiler.registry.push import push as run
     from compiler.registry.summary import pushed_text
 
     with reporting(as_json=as_json) as report:
@@ -45,7 +45,7 @@ def pull(
     as_json: Json = False,
 ) -> None:
     """Fetch an artifact, verified; only what is missing or differs. Run it again after an interruption."""
-    from compiler.registry import pull as run
+    from compiler.registry.pull import pull as run
     from compiler.registry.signed import resolve_signed
     from compiler.registry.summary import pulled_text
 
@@ -69,7 +69,7 @@ def promote(
     uri: Uri, to: Annotated[str, typer.Option(help="The tag that shall mean it.")] = "current", as_json: Json = False
 ) -> None:
     """Make a tag mean an artifact, in one step."""
-    from compiler.registry import promote as run
+    from compiler.registry.refs import promote as run
     from compiler.registry.summary import moved_text
 
     with reporting(as_json=as_json) as report:
@@ -81,7 +81,7 @@ def rollback(
     uri: Annotated[str, typer.Argument(help="STORE/NAME[@TAG]; without a tag, `current`.")], as_json: Json = False
 ) -> None:
     """Make a tag mean what it meant before."""
-    from compiler.registry import rollback as run
+    from compiler.registry.refs import rollback as run
     from compiler.registry.summary import moved_text
 
     with reporting(as_json=as_json) as report:
@@ -93,7 +93,7 @@ def history(
     uri: Annotated[str, typer.Argument(help="STORE/NAME[@TAG]; without a tag, all of them.")], as_json: Json = False
 ) -> None:
     """Say who moved a tag, when, and to what."""
-    from compiler.registry import history as run
+    from compiler.registry.refs import history as run
     from compiler.registry.summary import history_json, history_text
 
     lines = run(uri)

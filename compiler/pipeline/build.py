@@ -158,12 +158,12 @@ def _build(job: Job) -> BuildResult:
         return unfinished
     verdict = None
     if judged_by is not None:
-        verdict = gated(job, prepared, source, scaled.digest, weights, judged_by, samples, scaled.alphas)
+        verdict = gated(job, prepared, source, scaled, weights, judged_by, samples)
     reference, numerics = None, None
-    if target.logits is not None:
+    if target.judge_of is not None:
         reference = referenced(job, prepared, source, texts)
         quantisation = verdict.quantisation if verdict else None
-        numerics = judged(job, prepared, source, weights, target.logits, reference, quantisation)
+        numerics = judged(job, prepared, source, weights, target.judge_of, reference, quantisation)
     elif isinstance(versions, ToolchainMissing):
         raise ToolchainMissing(
             f"{versions.message}. What comes before compile is done and kept in {request.cache}", hint=versions.hint
@@ -204,7 +204,7 @@ def _packaged(
     if reference is not None and contents.repeatable:
         parts = [*parts, reference.part]
     if verdict is not None:
-        parts = [*parts, verdict.report]
+        parts = [*parts, *verdict.report]
     draft = package.draft_manifest(
         plan,
         contents,

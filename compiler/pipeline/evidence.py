@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from compiler.artifact.manifest import Numerics
 from compiler.artifact.parts import Part
 from compiler.pipeline.cached import parts_of
-from compiler.stages import gate, numerics, package, reference, verify
+from compiler.stages import numerics, package, reference, verify
+from compiler.stages.sides import log_probabilities, of_files
 from compiler.summary import figures_text
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from compiler.artifact.manifest import Manifest
     from compiler.artifact.quantisation import Quantisation
+    from compiler.ir.config import ModelConfig
     from compiler.pipeline.cached import Converted, Job
     from compiler.pipeline.requests import Prepared
     from compiler.stages.plan import Plan
@@ -129,8 +131,8 @@ def quantised(job: Job, prepared: Prepared, files: Converted, texts: Sequence[Pa
     )
 
     def logits(ids: NDArray[np.int64]) -> tuple[str, NDArray[np.float32]]:
-        ranks = [files.folder / rank.file for rank in plan.ranks]
-        return QUANTISED, gate.file_logits(plan.config, ranks, kernels(plan.options), ids)
+        side = of_files(plan.config, [files.folder / rank.file for rank in plan.ranks], kernels(plan.options))
+        return QUANTISED, log_probabilities(side, plan.config, ids)
 
     return _kept(job, plan, inputs, texts, logits)
 
@@ -168,7 +170,7 @@ def judged(
     prepared: Prepared,
     source: str,
     files: Converted,
-    judge: Judge,
+    judge_of: Callable[[Path, ModelConfig, int], Judge],
     by: Reference,
     quantisation: Quantisation | None,
 ) -> Numerics:
@@ -184,7 +186,7 @@ def judged(
             job.made["judge"] = 1
             assert not isinstance(by.part.content, bytes)
             ids, expected = reference.read_reference(by.part.content)
-            found = judge(files.folder, plan.config, ids, job.request.ask.max_memory)
+            found = judge_of(files.folder, plan.config, job.request.ask.max_memory).logits(ids)
             figures = verify.numerics(expected, found, bounds, by.who)
             entry = claim.commit({"numerics": figures.model_dump(mode="json")})
     figures = _numerics(entry)

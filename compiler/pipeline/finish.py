@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from compiler.artifact.check import check_files
 from compiler.artifact.manifest import Device, Manifest, load_manifest
 from compiler.artifact.parts import Part
-from compiler.artifact.quantisation import REPORT
+from compiler.artifact.quantisation import FIGURES, REPORT
 from compiler.errors import UsageError
 from compiler.ir.config import ModelConfig
 from compiler.ir.limits import Limits
@@ -100,7 +100,7 @@ def _manifest(before: Manifest, checkpoint: Path, engines: Path | None) -> tuple
     assert elsewhere is not None  # a target whose manifests have engines
     contents = elsewhere.finished(before, plan, files, checkpoint, engines)
     # Engines have lost what their checkpoint has lost: its verdict goes along.
-    parts = [*contents.parts, *(part for part in files if part.path == REPORT)]
+    parts = [*contents.parts, *(part for part in files if part.path in (REPORT, FIGURES))]
     numerics = before.numerics.model_copy(update={"reference_file": None}) if before.numerics else None
     draft = package.draft_manifest(
         plan,

@@ -8,27 +8,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compiler.artifact.parts import written
-from compiler.artifact.quantisation import REPORT, Gate
+from compiler.artifact.quantisation import FIGURES, REPORT, Gate
 from compiler.errors import NumericsError
 from compiler.stages import gate
-from compiler.stages.gate_report import as_html, as_text
+from compiler.stages.gate_report import as_html, as_json, as_text
 from compiler.stages.numerics import rounded
 from compiler.stages.quantised import quantisation
 from compiler.stages.samples import HELD_OUT, random_samples, read_samples
+from compiler.stages.sides import Judged, of_files
 from compiler.stages.stored import StoredModel
 from compiler.stages.verdict import Verdict, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from compiler.artifact.parts import Part
     from compiler.artifact.quantisation import Quantisation
     from compiler.pipeline.cached import Converted, Job
     from compiler.pipeline.requests import Prepared
+    from compiler.pipeline.scaled import Scaled
     from compiler.quant.asked import Quant
     from compiler.quant.schemes import Tolerance
     from compiler.stages.plan import Plan
     from compiler.stages.samples import Samples
+    from compiler.stages.sides import Side
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,10 @@ class GateInputs:
 
 @dataclass(frozen=True)
 class Gated:
-    """What the manifest says, and the page that goes into the artifact."""
+    """What the manifest says, and the files of the report that go into the artifact."""
 
     quantisation: Quantisation
-    report: Part
+    report: Sequence[Part]
 
 
 def held_out(plan: Plan, tokenizer: Path | None) -> Samples:
@@ -62,31 +65,34 @@ def gated(
     job: Job,
     prepared: Prepared,
     source: str,
-    scales: str,
+    scaled: Scaled,
     files: Converted,
     samples: Samples,
     calibrated_on: Samples | None,
-    alphas: Mapping[str, float],
 ) -> Gated:
     """The verdict on the rank files in `files`, measured with `samples`.
 
-    Raises NumericsError where something is beyond its limit and is not accepted; the page is then beside the output.
+    Raises NumericsError where something is beyond its limit and is not accepted; the report is then beside the output.
     """
     plan, quant = prepared.plan, prepared.plan.quant
-    verdict = _measured(job, prepared, source, scales, files, samples)
+    verdict = _measured(job, prepared, source, scaled.digest, files, samples)
     limits = tolerance(quant)
     title = f"{plan.config.architecture}, {quant.scheme.name if quant.scheme else quant.cache}, tp {plan.tp}"
-    page = as_html(verdict, limits, title).encode()
+    figures = json.dumps(as_json(verdict, limits, scaled.outliers), indent=2) + "\n"
+    report = [
+        written(REPORT, as_html(verdict, limits, scaled.outliers, title).encode()),
+        written(FIGURES, figures.encode()),
+    ]
     accepted = False
     try:
         judge(verdict, limits)
     except NumericsError as error:
         if not quant.accept:
-            raise _refused(job.request.output, page, verdict, error) from None
+            raise _refused(job.request.output, report, error) from None
         accepted = True
         job.report.warn(f"{error.message}\nit is accepted, as asked, and the manifest says so")
     found = _gate(verdict, limits, accepted=accepted)
-    return Gated(quantisation(quant, found, calibrated_on, alphas), written(REPORT, page))
+    return Gated(quantisation(quant, found, calibrated_on, scaled.alphas), report)
 
 
 def tolerance(quant: Quant) -> Tolerance:
@@ -102,7 +108,7 @@ def tolerance(quant: Quant) -> Tolerance:
 
 
 def _measured(job: Job, prepared: Prepared, source: str, scales: str, files: Converted, samples: Samples) -> Verdict:
-    plan, target = prepared.plan, job.target
+    plan = prepared.plan
     job.report.begin("gate")
     inputs = GateInputs(gate.VERSION, source, plan.digest, scales, samples.digest)
     with job.cache.claim("gate", inputs) as claim:
@@ -114,29 +120,30 @@ def _measured(job: Job, prepared: Prepared, source: str, scales: str, files: Con
             def progress(done: int, total: int) -> None:
                 job.report.progress(done, total, "tokens x layers")
 
-            if target.kernels is not None:
-                ranks = [files.folder / rank.file for rank in plan.ranks]
-                verdict = gate.measure(model, ranks, target.kernels(plan.options), samples, progress)
-            else:
-                logits, memory = target.logits, job.request.ask.max_memory
-                assert logits is not None  # a target has kernels or a judge
-                verdict = gate.measure_logits(
-                    model, lambda ids: logits(files.folder, plan.config, ids, memory), samples, progress
-                )
+            verdict = gate.measure(model, _side(job, plan, files), samples, progress)
             entry = claim.commit(verdict.to_json())
     verdict = Verdict.from_json(entry.facts)  # as the cache tells it, fresh or not
     job.report.end(as_text(verdict).replace("\n", "; ") if entry.fresh else "cached")
     return verdict
 
 
-def _refused(output: Path, page: bytes, verdict: Verdict, error: NumericsError) -> NumericsError:
-    """The error, once page and figures are beside the output, where nothing of the artifact is."""
-    places = [output.with_name(f"{output.name}.{REPORT}"), output.with_name(f"{output.name}.numerics.json")]
+def _side(job: Job, plan: Plan, files: Converted) -> Side:
+    """The rank files, by the target's judge where it has one."""
+    target = job.target
+    if target.judge_of is not None:
+        return Judged(target.judge_of(files.folder, plan.config, job.request.ask.max_memory))
+    assert target.kernels is not None  # a target has kernels or a judge
+    return of_files(plan.config, [files.folder / rank.file for rank in plan.ranks], target.kernels(plan.options))
+
+
+def _refused(output: Path, report: Sequence[Part], error: NumericsError) -> NumericsError:
+    """The error, once the report is beside the output, where nothing of the artifact is."""
+    places = [output.with_name(f"{output.name}.{part.path}") for part in report]
     output.parent.mkdir(parents=True, exist_ok=True)
-    for place, data in zip(places, (page, (json.dumps(verdict.to_json(), indent=2) + "\n").encode()), strict=True):
-        part = place.with_name(f".{place.name}.part")
-        part.write_bytes(data)
-        part.replace(place)
+    for place, part in zip(places, report, strict=True):
+        temporary = place.with_name(f".{place.name}.part")
+        temporary.write_bytes(part.read())
+        temporary.replace(place)
     return NumericsError(
         f"{error.message}\nthe report is {places[0]}, its figures {places[1]}",
         hint=f"{error.hint}; `--accept-numerics` publishes it all the same, and the manifest says so",

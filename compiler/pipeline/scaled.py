@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from compiler.quant.planned import PREFIX
 from compiler.report import amount
 from compiler.stages import calibrate, scale
+from compiler.stages.outliers import outliers
 from compiler.stages.samples import read_samples
 from compiler.store.cache import key_of
 from compiler.summary import alphas_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from compiler.ir.config import ModelConfig
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from compiler.quant.asked import Quant
     from compiler.quant.scaling import Scaling
     from compiler.report import Report
+    from compiler.stages.outliers import Outliers
     from compiler.stages.plan import Plan
     from compiler.stages.samples import Samples
     from compiler.store.cache import Entry, StageCache
@@ -67,12 +69,13 @@ class ScaleInputs:
 @dataclass(frozen=True)
 class Scaled:
     """`checkpoint`: with scales among its tensors. `digest`: of these, empty where there are none. `alphas`: of every
-    group of layers, where they were searched for.
+    group of layers, where they were searched for; `outliers`: of every input, where a text was looked at.
     """
 
     checkpoint: Checkpoint
     digest: str = ""
     alphas: Mapping[str, float] = field(default_factory=dict)
+    outliers: Sequence[Outliers] = ()
 
 
 def samples_of(plan: Plan, tokenizer: Path | None) -> Samples | None:
@@ -84,7 +87,9 @@ def samples_of(plan: Plan, tokenizer: Path | None) -> Samples | None:
     if not plan.quant.calibrated:
         return None
     length = min(text.length, plan.config.max_positions)
-    return read_samples(text.file, tokenizer, vocab=plan.config.vocab, count=text.samples, length=length)
+    return read_samples(
+        text.file, tokenizer, vocab=plan.config.vocab, count=text.samples, length=length, name=text.name
+    )
 
 
 def with_scales(
@@ -103,7 +108,8 @@ def with_scales(
     calibration = None if samples is None else calibrated(cache, report, source, samples, max_memory)
     scales = scaled(cache, report, source, plan.quant, plan.scaling, calibration, max_memory)
     _, checkpoint = scale.beside(source.tensors, source.checkpoint, scales.folder / scale.RESULT)
-    return Scaled(checkpoint, scales.files[0].digest, scales.facts["alphas"])
+    seen = outliers(_maxima(calibration)) if calibration else ()
+    return Scaled(checkpoint, scales.files[0].digest, scales.facts["alphas"], seen)
 
 
 def calibrated(cache: StageCache, report: Report, source: Source, samples: Samples, max_memory: int) -> Entry:

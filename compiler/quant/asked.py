@@ -20,18 +20,21 @@ class Text:
     """What activations are watched on: `file` (or id of a data set, until it has been looked at; None: the text of
     this project), `samples` of `length` tokens at most.
 
-    `digest` and `size`: of the file's bytes, once it has been looked at.
+    `name` ("" = that of the file), `digest` of the file's bytes, and `size`: its characters at most, None where that
+    is not known; once it has been looked at.
     """
 
     file: Path | None = None
     samples: int = 512
     length: int = 512
+    name: str = ""
     digest: Digest = ""
-    size: int = 0
+    size: int | None = 0
 
     def tokens(self, positions: int) -> int:
         """At most, of a model with so many positions. A token takes a byte at least."""
-        return min(self.samples * min(self.length, positions), self.size)
+        asked = self.samples * min(self.length, positions)
+        return asked if self.size is None else min(asked, self.size)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,3 @@ resolve.py    from a ref to what never changes  gc.py         remove what nothin
 signed.py     ... and is vouched for
 listing.py    what is there                     difference.py how two artifacts differ
 """
-
-from __future__ import annotations
-
-from compiler.registry.pull import Pulled, pull
-from compiler.registry.push import Pushed, push
-from compiler.registry.refs import Moved, history, promote, rollback
-from compiler.registry.resolve import Resolved, resolve
-
-__all__ = ["Moved", "Pulled", "Pushed", "Resolved", "history", "promote", "pull", "push", "resolve", "rollback"]

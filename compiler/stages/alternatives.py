@@ -12,15 +12,15 @@ import numpy as np
 from compiler.errors import RefusedError
 from compiler.ir.lazy import ITEMSIZE
 from compiler.ir.roles import axis_sizes, linear_axes
-from compiler.quant.asked import Quant
 from compiler.quant.groups import quantised_roles
 from compiler.quant.planned import planned
-from compiler.quant.schemes import SCHEMES, check_scheme
 from compiler.stages.packed import checked
 from compiler.stages.plan import DTYPES
+from compiler.stages.taken import OPTIONS, taken
 
 if TYPE_CHECKING:
     from compiler.ir.config import ModelConfig
+    from compiler.quant.asked import Quant
     from compiler.quant.scaling import Scaling
     from compiler.stages.plan import Plan
     from compiler.targets import Target, TargetOptions
@@ -48,26 +48,18 @@ class Alternative:
 
 def alternatives(plan: Plan, target: Target) -> list[Alternative]:
     """Every scheme and every quantised cache by itself, the unquantised model first."""
-    asked = {"--quant none": Quant()} | {f"--quant {name}": Quant(scheme) for name, scheme in SCHEMES.items()}
-    asked |= {"--kv-cache int8": Quant(cache="int8"), "--kv-cache fp8": Quant(cache="fp8")}
-    return [_alternative(option, quant, plan, target) for option, quant in asked.items()]
+    return [_alternative(option, quant, plan, target) for option, quant in OPTIONS.items()]
 
 
 def _alternative(option: str, quant: Quant, plan: Plan, target: Target) -> Alternative:
-    config, options = plan.config, replace(plan.options, quant_algo="", kv_cache_quant_algo="")
-    scaling = None
+    options = replace(plan.options, quant_algo="", kv_cache_quant_algo="")
     try:
-        quant = checked(quant, plan.packed)
-        if quant.asked:
-            quant, options = target.quantised(config, quant, options)
-            scaling = target.scaling(config, quant, options)
-            check_scheme(scaling.scheme, config, plan.tp)
-        target.check(config, plan.tp, options, plan.limits)
+        found = taken(target, plan.config, checked(quant, plan.packed), plan.tp, options, plan.limits)
     except RefusedError as error:
         return Alternative(option, None, None, error.message)
     elements = plan.kv_bytes_per_token // (1 if plan.quant.cache else ITEMSIZE[DTYPES[plan.dtype]])
-    cache = elements * (1 if quant.cache else ITEMSIZE[DTYPES[plan.dtype]])
-    return Alternative(option, max(_weights(plan, target, scaling, options)), cache)
+    cache = elements * (1 if found.quant.cache else ITEMSIZE[DTYPES[plan.dtype]])
+    return Alternative(option, max(_weights(plan, target, found.scaling, found.options)), cache)
 
 
 def _weights(plan: Plan, target: Target, scaling: Scaling | None, options: TargetOptions) -> list[int]:

@@ -27,8 +27,8 @@ from compiler.quant.asked import NONE, Quant
 from compiler.quant.formats import Packed, packed
 from compiler.quant.planned import planned
 from compiler.quant.scaling import Scaling
-from compiler.quant.schemes import check_scheme
 from compiler.stages.packed import checked
+from compiler.stages.taken import taken
 from compiler.targets import PLAIN, Need, Target, TargetOptions
 
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
@@ -146,12 +146,8 @@ def make_plan(
         )
     limits = limits_for(config, ask.max_positions, ask.max_batch)
     how = packed(hf)
-    quant, options, scaling = checked(ask.quant, how), ask.options, None
-    if quant.asked:
-        quant, options = target.quantised(config, quant, options)
-        scaling = target.scaling(config, quant, options)
-        check_scheme(scaling.scheme, config, ask.tp)
-    target.check(config, ask.tp, options, limits)
+    found = taken(target, config, checked(ask.quant, how), ask.tp, ask.options, limits)
+    quant, options, scaling = found.quant, found.options, found.scaling
     filled = account(recipe, config, headers)
     tensors = {**filled.tensors, **planned(config, filled.tensors, scaling)}
     layouts = tuple(target.layouts(config, ask.tp, options))

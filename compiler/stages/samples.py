@@ -1,12 +1,11 @@
-"""Token ids to calibrate with: from a text, from lines of JSON, or from the text that comes with this project.
+"""Token ids to calibrate with: from a text, from rows of a table, or from the text that comes with this project.
 
-FILE.jsonl   one object a line, {"text": ...} or {"input_ids": [...]}: a sample each, cut to the length
-any other    one text in UTF-8, tokenised as a whole and cut into samples of the length
+.jsonl .json .csv .parquet ...   rows with `text` or `input_ids` (store/rows.py): a sample each, cut to the length
+any other                        one text in UTF-8, tokenised as a whole and cut into samples of the length
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -16,7 +15,8 @@ import numpy as np
 
 from compiler.errors import CalibrationError, TokenizerError
 from compiler.store.dataset import dataset_file, is_dataset
-from compiler.store.digest import Digest, digest_bytes
+from compiler.store.digest import Digest, digest_bytes, sha256_file
+from compiler.store.rows import is_compressed, is_table, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,28 +63,32 @@ def read_samples(
     count: int = SAMPLES,
     length: int = LENGTH,
     own: str = CALIBRATION,
+    name: str = "",
 ) -> Samples:
     """At most `count` samples of at most `length` tokens. `file` None: the text `own` of this project.
 
     `tokenizer`: a tokenizer.json, not needed for `input_ids`. `vocab`: rows of the model's embedding; `length`: no more
-    than its positions.
+    than its positions. `name`: what the file is called ("" = as it is).
     Raises CalibrationError (missing, empty, too short, not JSON, ids that the model does not have), TokenizerError.
     """
-    name, data = (file.name, _bytes(file)) if file else (f"built-in {own}", _own(own))
+    name = name or (file.name if file else f"built-in {own}")
     ids: list[Ids] = []
-    if file and file.suffix == ".jsonl":
-        for where, one in _lines(name, data, tokenizer):
+    if file and is_table(file):
+        digest = _digest(file)
+        for where, one in _rows(file, name, tokenizer):
             _check_ids(one, vocab, where)
             if one.size >= _SHORTEST:
                 ids.append(one[:length])
             if len(ids) == count:
                 break
     else:
+        data = _bytes(file) if file else _own(own)
+        digest = digest_bytes(data)
         whole = _encode(_tokenizer(tokenizer), _text(data, name))
         _check_ids(whole, vocab, name)
         pieces = [whole[i : i + length] for i in range(0, min(whole.size, count * length), length)]
         ids += [piece for piece in pieces if piece.size >= _SHORTEST]
-    samples = Samples(tuple(ids), name, digest_bytes(data))
+    samples = Samples(tuple(ids), name, digest)
     if samples.tokens < LEAST_TOKENS:
         raise CalibrationError(
             f"the calibration text `{name}` gives {samples.tokens} tokens in samples of {_SHORTEST} or more; expected "
@@ -96,12 +100,16 @@ def read_samples(
 
 
 def looked_at(text: Text) -> Text:
-    """With digest and size of the bytes that `read_samples` reads; a data set is fetched. Raises CalibrationError."""
-    file = text.file
-    if file is not None and not file.exists() and is_dataset(str(file)):
-        file = dataset_file(str(file))
-    data = _bytes(file) if file else _own(CALIBRATION)
-    return replace(text, file=file, digest=digest_bytes(data), size=len(data))
+    """With the name, digest and size of what `read_samples` reads; a data set is fetched. Raises CalibrationError."""
+    file, name = text.file, ""
+    if file is None:
+        data = _own(CALIBRATION)
+        return replace(text, digest=digest_bytes(data), size=len(data))
+    if not file.exists() and is_dataset(str(file)):
+        name, file = dataset_file(str(file))
+    digest = _digest(file)
+    size = None if is_table(file) and is_compressed(file) else file.stat().st_size
+    return replace(text, file=file, name=name, digest=digest, size=size)
 
 
 def random_samples(vocab: int, count: int, length: int) -> Samples:
@@ -110,26 +118,23 @@ def random_samples(vocab: int, count: int, length: int) -> Samples:
     return Samples(tuple(ids), "random token ids", digest_bytes(ids.tobytes()))
 
 
-def _lines(name: str, data: bytes, tokenizer: Path | None) -> Iterator[tuple[str, Ids]]:
+def _rows(file: Path, name: str, tokenizer: Path | None) -> Iterator[tuple[str, Ids]]:
+    """Where a row stands, and its ids. A row without a text (null) has none."""
     opened: Tokenizer | None = None
-    for number, line in enumerate(data.splitlines(), 1):
-        if not line.strip():
-            continue
-        where = f"line {number} of `{name}`"
-        try:
-            parsed: Any = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise CalibrationError(f"{where} is not JSON: {error}", hint=_ONE_OBJECT) from None
-        if isinstance(parsed, dict) and isinstance(parsed.get("text"), str):
+    for where, row in rows(file, name, ("text", "input_ids")):
+        known = row if isinstance(row, dict) else {}
+        if isinstance(known.get("text"), str):
             opened = opened or _tokenizer(tokenizer)
-            yield where, _encode(opened, parsed["text"])
-        elif isinstance(parsed, dict) and _are_integers(parsed.get("input_ids")):
-            yield where, np.array([min(max(i, -1), 1 << 62) for i in parsed["input_ids"]], np.int64)
-        else:
-            raise CalibrationError(f"{where}: expected `text` or `input_ids`, found {line[:60]!r}", hint=_ONE_OBJECT)
-
-
-_ONE_OBJECT = 'a .jsonl file has one object a line, {"text": "..."} or {"input_ids": [1, 2, 3]}'
+            yield where, _encode(opened, known["text"])
+        elif _are_integers(known.get("input_ids")):
+            yield where, np.array([min(max(i, -1), 1 << 62) for i in known["input_ids"]], np.int64)
+        elif not ({"text", "input_ids"} & known.keys()) or any(known.get(one) for one in ("text", "input_ids")):
+            found = f"columns {', '.join(map(str, known))}" if known else repr(row)[:60]
+            raise CalibrationError(
+                f"{where}: expected `text` (a string) or `input_ids` (integers), found {found}",
+                hint="save what it has as a .jsonl file, one object a line: "
+                '{"text": "..."} or {"input_ids": [1, 2, 3]}',
+            )
 
 
 def _are_integers(value: Any) -> bool:
@@ -149,9 +154,20 @@ def _bytes(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise CalibrationError(
-            f"`--calibration {file}` cannot be read: {error.strerror}", hint="pass a text or a .jsonl file"
-        ) from None
+        raise _unreadable(file, error) from None
+
+
+def _digest(file: Path) -> Digest:
+    try:
+        return sha256_file(file)
+    except OSError as error:
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: OSError) -> CalibrationError:
+    return CalibrationError(
+        f"`--calibration {file}` cannot be read: {error.strerror}", hint="pass a text, a table or the id of a data set"
+    )
 
 
 def _own(name: str) -> bytes:

@@ -92,11 +92,11 @@ def logits_of(manifest: Manifest, max_memory: int) -> Logits | None:
     if manifest.segments is not None:
         return run_logits
     target = load(manifest.target)
-    logits, inside = target.logits, target.rank_folder(manifest)
-    if logits is None or inside is None:
+    judge_of, inside = target.judge_of, target.rank_folder(manifest)
+    if judge_of is None or inside is None:
         return None
     config = ModelConfig.from_json(manifest.model.config)
-    return lambda folder, ids: logits(folder / inside, config, ids, max_memory)
+    return lambda folder, ids: judge_of(folder / inside, config, max_memory).logits(ids)
 
 
 def measure(

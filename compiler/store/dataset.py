@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from compiler.errors import CalibrationError
+from compiler.store.rows import SUFFIXES as TABLES
+from compiler.store.rows import is_table
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 _NAME = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?::(?P<file>.+))?")
-SUFFIXES = (".jsonl", ".txt")
-"""What can be read without a library for tables."""
+SUFFIXES = (*TABLES, ".txt")
+_CONVERTED = "refs/convert/parquet"
+"""The branch where the hub keeps what it has converted of a data set: CONFIG/SPLIT/0000.parquet."""
+_SHARD = re.compile(r"-\d{5}-of-\d{5}|(?<=/)\d{4}(?=\.parquet$)")
 
 
 def is_dataset(name: str) -> bool:
@@ -17,9 +25,12 @@ def is_dataset(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def dataset_file(name: str) -> Path:
-    """The file of a data set `owner/name:file`; without a file its one .jsonl or .txt, or the one of them with `train`
-    in its name. At the commit that its branch `main` is at. Raises CalibrationError.
+def dataset_file(name: str) -> tuple[str, Path]:
+    """The file of a data set `owner/name:file`, spelled so, and where it is now.
+
+    Without a file: its only one that can be read, or the only one whose path has `train` in it; of one table in several
+    shards the first. At the commit that branch `main` is at; where nothing there can be read, that of the branch of the
+    hub's own conversion to parquet. Raises CalibrationError.
     """
     import huggingface_hub
     from huggingface_hub import errors
@@ -28,10 +39,15 @@ def dataset_file(name: str) -> Path:
     assert match is not None
     repo_id, file, api = match["id"], match["file"], huggingface_hub.HfApi()
     try:
-        info = api.dataset_info(repo_id)
-        names = sorted(sibling.rfilename for sibling in info.siblings or [])
-        chosen = file if file in names else _chosen(name, repo_id, file, names)
-        return Path(huggingface_hub.hf_hub_download(repo_id, chosen, repo_type="dataset", revision=info.sha))
+        commit, names = _files(api, repo_id, "main")
+        readable = [one for one in names if _readable(one)]
+        if file not in names and (file is not None or not readable):
+            converted_at, converted = _converted(api, repo_id)
+            if file in converted or not readable:
+                commit, names, readable = converted_at, converted, converted
+        chosen = file if file in names else _chosen(name, repo_id, file, readable)
+        path = huggingface_hub.hf_hub_download(repo_id, chosen, repo_type="dataset", revision=commit)
+        return f"{repo_id}:{chosen}", Path(path)
     except errors.RepositoryNotFoundError:
         raise CalibrationError(
             f"`--calibration {name}` is neither a file nor a data set of {api.endpoint}",
@@ -44,13 +60,37 @@ def dataset_file(name: str) -> Path:
         ) from error
 
 
-def _chosen(name: str, repo_id: str, file: str | None, names: list[str]) -> str:
-    texts = [one for one in names if one.endswith(SUFFIXES)]
-    found = texts if len(texts) == 1 else [one for one in texts if "train" in one.rpartition("/")[2]]
-    if file is None and len(found) == 1:
-        return found[0]
-    has = f"it has {', '.join(texts[:10])}" if texts else f"it has no {' or '.join(SUFFIXES)}"
+def _files(api: HfApi, repo_id: str, revision: str) -> tuple[str | None, list[str]]:
+    """The commit that a branch is at, and its files."""
+    info = api.dataset_info(repo_id, revision=revision)
+    return info.sha, sorted(sibling.rfilename for sibling in info.siblings or [])
+
+
+def _readable(name: str) -> bool:
+    """Files that describe a data set are no text of it."""
+    return (is_table(name) or name.endswith(".txt")) and name.rpartition("/")[2] not in _NO_TEXTS
+
+
+_NO_TEXTS = ("dataset_infos.json", "requirements.txt", "LICENSE.txt")
+
+
+def _converted(api: HfApi, repo_id: str) -> tuple[str | None, list[str]]:
+    """`_files` of the hub's own conversion; none where there is no such branch."""
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    try:
+        return _files(api, repo_id, _CONVERTED)
+    except RevisionNotFoundError:
+        return None, []
+
+
+def _chosen(name: str, repo_id: str, file: str | None, readable: list[str]) -> str:
+    train = [one for one in readable if "train" in one]
+    for found in (readable, train):
+        if file is None and len({_SHARD.sub("", one) for one in found}) == 1:
+            return found[0]
+    has = f"it has {', '.join(readable[:10])}" if readable else f"it has no {', '.join(SUFFIXES)}"
     raise CalibrationError(
-        f"`--calibration {name}` does not say which file: {has}",
-        hint=f"pass `{repo_id}:FILE`" if texts else "save what it has as a .jsonl file with `text`, and pass that",
+        f"`--calibration {name}` does not say which file: {has}{' ...' if len(readable) > 10 else ''}",
+        hint=f"pass `{repo_id}:FILE`" if readable else "save what it has as a .jsonl file with `text`, and pass that",
     )

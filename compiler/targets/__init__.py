@@ -148,13 +148,23 @@ class Toolchain(Protocol):
 
 
 class Judge(Protocol):
-    """Token ids int64 [tokens] to the logits float32 [tokens, vocab] that the toolchain would compute from the rank
-    files in `folder`, within `max_memory` bytes. Raises ArtifactError.
+    """Rank files, computed as the toolchain would: a part of a layer at a time, float32.
+
+    States: what the ranks hold, [tokens, hidden] of each, or once where all hold the same. Methods raise ArtifactError.
     """
 
-    def __call__(
-        self, folder: Path, config: ModelConfig, token_ids: NDArray[np.int64], max_memory: int, /
-    ) -> NDArray[np.float32]: ...
+    def embed(self, token_ids: NDArray[np.int64], /) -> list[NDArray[np.float32]]: ...
+    def attn(self, layer: int, x: list[NDArray[np.float32]], /) -> list[NDArray[np.float32]]:
+        """What attention adds to `x`."""
+
+    def mlp(self, layer: int, x: list[NDArray[np.float32]], /) -> list[NDArray[np.float32]]:
+        """What the mlp adds to `x`: in parallel with attention the input of the layer, else what is behind it."""
+
+    def head(self, x: list[NDArray[np.float32]], /) -> NDArray[np.float32]:
+        """[tokens, vocab]"""
+
+    def logits(self, token_ids: NDArray[np.int64], /) -> NDArray[np.float32]:
+        """All of it: [tokens] to [tokens, vocab]. What no part asks for is an error too."""
 
 
 @dataclass(frozen=True)
@@ -205,14 +215,15 @@ class Elsewhere(Protocol):
 
 
 class Target(Protocol):
-    """What the stages ask of a toolchain's folder. `stages`: what `--until` takes, in order. `logits` None: only what
-    is compiled can be run. `kernels`: how the decoder computes its rank files, in plain torch; None: they have other
-    names, and `logits` is asked. `elsewhere` None: what is begun here is finished here.
+    """What the stages ask of a toolchain's folder. `stages`: what `--until` takes, in order. `judge_of`: a folder of
+    rank files, the model and a ceiling of memory in bytes to what computes them; None: only what is compiled can be
+    run. `kernels`: how the decoder computes its rank files, in plain torch; None: they have other names, and the judge
+    is asked. `elsewhere` None: what is begun here is finished here.
     """
 
     name: str
     stages: tuple[str, ...]
-    logits: Judge | None
+    judge_of: Callable[[Path, ModelConfig, int], Judge] | None
     kernels: Callable[[TargetOptions], Kernels] | None
     elsewhere: Elsewhere | None
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from compiler.registry import promote, pull, push
 from compiler.registry.layout import LAYOUTS, Layout
+from compiler.registry.pull import pull
+from compiler.registry.push import push
+from compiler.registry.refs import promote
 from tests.registry.artifacts import content, write
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from compiler.errors import LmiCompileError
-from compiler.registry import promote, pull, push
+from compiler.registry.pull import pull
+from compiler.registry.push import push
+from compiler.registry.refs import promote
 from compiler.store.objects import s3
 from tests.faults import FAULTS, Proxy, Request, proxy
 from tests.registry.artifacts import content, write

@@ -9,10 +9,13 @@ import pytest
 
 from compiler.errors import ArtifactError, UsageError
 from compiler.registry import lease as leases
-from compiler.registry import promote, pull, push, resolve, rollback
 from compiler.registry.gc import Collected, collect
 from compiler.registry.layout import LAYOUTS, Layout
 from compiler.registry.lease import Lease
+from compiler.registry.pull import pull
+from compiler.registry.push import push
+from compiler.registry.refs import promote, rollback
+from compiler.registry.resolve import resolve
 from compiler.store.objects import open_store
 from compiler.store.objects.local import LocalStore
 from tests.registry.artifacts import content, write

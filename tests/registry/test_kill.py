@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from compiler.registry import pull, push, resolve
+from compiler.registry.pull import pull
+from compiler.registry.push import push
+from compiler.registry.resolve import resolve
 from compiler.store.objects import open_store
 from compiler.store.objects.flow import PART
 from tests.faults import Proxy, Request, proxy

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from compiler.errors import NotFoundError
-from compiler.registry import promote, push
 from compiler.registry.difference import Change, diff
 from compiler.registry.layout import LAYOUTS
 from compiler.registry.listing import listing
+from compiler.registry.push import push
+from compiler.registry.refs import promote
 from compiler.registry.summary import difference_text, listing_text
 from compiler.store.objects import open_store
 from tests.artifact import made

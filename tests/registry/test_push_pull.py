@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from compiler.errors import ArtifactError, ConflictError, NotFoundError, RefusedError, UsageError
-from compiler.registry import promote, pull, push, resolve
 from compiler.registry.layout import LAYOUTS, Layout
+from compiler.registry.pull import pull
+from compiler.registry.push import push
+from compiler.registry.refs import promote
+from compiler.registry.resolve import resolve
 from compiler.store.digest import digest_bytes
 from compiler.store.objects import open_store
 from tests.artifact import made

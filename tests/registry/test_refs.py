@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from compiler.errors import ConflictError, NotFoundError, RefusedError, StoreError, UsageError
-from compiler.registry import history, promote, push, resolve, rollback
+from compiler.registry.push import push
 from compiler.registry.record import Entry, Ref, read_ref
+from compiler.registry.refs import history, promote, rollback
+from compiler.registry.resolve import resolve
 from compiler.store.objects import open_store
 from compiler.store.objects.local import LocalStore
 from compiler.store.objects.types import ANYTHING, Object

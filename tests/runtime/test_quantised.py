@@ -15,8 +15,8 @@ from compiler.pipeline.against import source_logits
 from compiler.pipeline.requests import PlanRequest
 from compiler.quant.asked import Quant, Text
 from compiler.quant.schemes import SCHEMES, Tolerance
-from compiler.stages.gate import file_logits
 from compiler.stages.numerics import THRESHOLDS
+from compiler.stages.sides import log_probabilities, of_files
 from compiler.targets import inductor
 
 SMOOTH = replace(SCHEMES["smoothquant"], tolerance=Tolerance(perplexity=10, kl=10, cosine=0.9))
@@ -45,5 +45,6 @@ def test_a_quantised_artifact_verifies_and_answers(tiny_checkpoint: Callable[[st
     ids = np.array(prompt + [token.id for token in answer.tokens], np.int64)
     config, kernels = ModelConfig.from_json(made.model.config), inductor.kernels(inductor.options_of(made))
     assert made.segments is not None
-    logits = file_logits(config, [artifact / name for name in made.segments.weights], kernels, ids)
+    side = of_files(config, [artifact / name for name in made.segments.weights], kernels)
+    logits = log_probabilities(side, config, ids)
     assert logits[len(prompt) - 1 : -1].argmax(-1).tolist() == [token.id for token in answer.tokens]

@@ -19,6 +19,7 @@ from compiler.quant.schemes import SCHEMES, Tolerance
 from compiler.stages.gate import measure
 from compiler.stages.samples import HELD_OUT, Samples, read_samples
 from compiler.stages.scale import RESULT, make_scales
+from compiler.stages.sides import of_files
 from compiler.stages.stored import StoredModel
 from compiler.stages.verdict import Verdict, judge
 from tests.stages.test_calibrate import SAMPLES, Opened, opened
@@ -39,7 +40,7 @@ def _quantised(model: Opened, folder: Path, tp: int) -> list[Path]:
 
 def _measured(model: Opened, files: list[Path], kernels: Kernels | None = None, samples: Samples = SAMPLES) -> Verdict:
     stored = StoredModel(model.config, model.tensors, model.checkpoint)
-    return measure(stored, files, kernels or Kernels(), samples)
+    return measure(stored, of_files(model.config, files, kernels or Kernels()), samples)
 
 
 @pytest.mark.parametrize("case", TINY)
@@ -152,7 +153,7 @@ def test_a_verdict_is_data(tiny_checkpoint: Folders, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     stored = StoredModel(model.config, model.tensors, model.checkpoint)
     files = _quantised(model, tmp_path, 1)
-    verdict = measure(stored, files, Kernels(), samples, lambda *call: calls.append(call))
+    verdict = measure(stored, of_files(model.config, files, Kernels()), samples, lambda *call: calls.append(call))
     assert calls == [(64 * i, 384) for i in range(1, 7)]
     told = json.loads(json.dumps(verdict.to_json()))
     assert told["perplexity_increase"] == verdict.increase

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 from html.parser import HTMLParser
 
 from compiler.quant.schemes import Tolerance
-from compiler.stages.gate_report import as_html, as_text, worst
+from compiler.stages.gate_report import as_html, as_json, as_text, largest, worst
+from compiler.stages.outliers import Channel, Outliers
 from compiler.stages.verdict import PartError, Verdict
 
 PARTS = (
@@ -13,6 +15,10 @@ PARTS = (
     PartError("layers.1.mlp", float("inf"), 0.0, 8),
 )
 VERDICT = Verdict(PARTS, 96, "sha256:12", kl=0.0123, top1_agreement=0.975, perplexity_float=8.0, perplexity=8.4)
+OUTLIERS = (
+    Outliers("layers.0.attn.q", 0.5, (Channel(3, 4.0), Channel(1, 1.0))),
+    Outliers("layers.1.mlp.down", 0.1, (Channel(77, 123.4),)),
+)
 TOLERANCE = Tolerance(perplexity=0.02, kl=0.02, cosine=0.99)
 
 
@@ -51,16 +57,34 @@ def test_text_says_what_was_lost_and_where() -> None:
 
 
 def test_the_page_stands_alone_and_marks_what_is_beyond_its_limit() -> None:
-    page = _Page(as_html(VERDICT, TOLERANCE, "llama <tiny>"))
+    page = _Page(as_html(VERDICT, TOLERANCE, OUTLIERS, "llama <tiny>"))
     assert not page.open
     assert not page.links
     bars = [kind for tag, kind in page.found if tag == "rect"]
-    assert bars == ["", "", "over", "over"]
+    assert bars == ["attn", "mlp", "over", "over", "attn", "mlp"]
     assert [kind for tag, kind in page.found if tag == "tr"].count("over") == 3  # the perplexity and two parts
-    assert "llama &lt;tiny&gt;" in as_html(VERDICT, TOLERANCE, "llama <tiny>")
-    assert "Infinity" not in as_html(VERDICT, TOLERANCE, "")
+    assert "llama &lt;tiny&gt;" in as_html(VERDICT, TOLERANCE, OUTLIERS, "llama <tiny>")
+    assert "Infinity" not in as_html(VERDICT, TOLERANCE, OUTLIERS, "")
+
+
+def test_inputs_that_a_channel_dominates_are_named() -> None:
+    assert [one.name for one in largest(OUTLIERS, 1)] == ["layers.1.mlp.down"]
+    page = as_html(VERDICT, TOLERANCE, OUTLIERS, "")
+    assert "<td>layers.1.mlp.down</td><td>1234.0</td><td>0.1</td><td>77 (123)</td>" in page
+    assert "layers.0.attn.q: channel 3, 8 x the median" in page
+    assert "Outliers" not in as_html(VERDICT, TOLERANCE, (), "")
+
+
+def test_scripts_read_the_same() -> None:
+    told = json.loads(json.dumps(as_json(VERDICT, TOLERANCE, OUTLIERS), allow_nan=False))
+    assert told["limits"] == {"perplexity_increase": 0.02, "kl": 0.02, "cosine": 0.99}
+    assert told["parts"][2]["name"] == "layers.1.attn"
+    assert told["outliers"][1] == {
+        "name": "layers.1.mlp.down", "median": 0.1, "channels": [{"index": 77, "largest": 123.4}], "ratio": 1234.0
+    }  # fmt: skip
 
 
 def test_a_good_model_has_nothing_marked() -> None:
     good = Verdict(PARTS[:2], 96, "sha256:12", 0.001, 1.0, 8.0, 8.01)
-    assert "over" not in {kind for _, kind in _Page(as_html(good, TOLERANCE, "good")).found}
+    found = _Page(as_html(good, TOLERANCE, (), "good")).found
+    assert "over" not in {kind for tag, kind in found if tag in ("rect", "tr")}

@@ -12,7 +12,8 @@ import pytest
 from compiler.artifact.manifest import Device, load_manifest
 from compiler.artifact.sign import sign
 from compiler.errors import ArtifactError, IncompatibleError, RankError, SignatureError, UnprovenError, UsageError
-from compiler.registry import promote, push
+from compiler.registry.push import push
+from compiler.registry.refs import promote
 from compiler.stages.prewarm import REPORT, prewarm
 from tests.artifact.test_sign import make_pair
 

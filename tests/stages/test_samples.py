@@ -50,6 +50,21 @@ def test_lines_of_json(tokenizer: Path, tmp_path: Path) -> None:
     assert samples.ids[1].dtype == np.int64
 
 
+def test_a_table_is_read_no_further_than_it_is_needed(tokenizer: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("id,text\n" + "".join(f"{i},{'word ' * 20}\n" for i in range(10)) + '11,"open')
+    samples = read_samples(file, tokenizer, vocab=VOCAB, count=3, length=50, name="owner/set:a.csv")
+    assert [one.size for one in samples.ids] == [50] * 3
+    assert (samples.name, samples.text) == ("owner/set:a.csv", sha256_file(file))
+    with pytest.raises(CalibrationError, match=r"owner/set:a\.csv"):
+        read_samples(file, tokenizer, vocab=VOCAB, name="owner/set:a.csv")
+
+
+def test_rows_without_a_text_are_passed_over(tokenizer: Path, tmp_path: Path) -> None:
+    file = _lines(tmp_path / "a.jsonl", {"text": None}, {"text": "x" * 99}, {"text": None, "more": 1})
+    assert [one.size for one in read_samples(file, tokenizer, vocab=VOCAB).ids] == [100]
+
+
 def test_ids_need_no_tokenizer(tmp_path: Path) -> None:
     file = _lines(tmp_path / "a.jsonl", {"input_ids": list(range(100))})
     assert read_samples(file, None, vocab=VOCAB).tokens == 100
@@ -63,13 +78,13 @@ def test_ids_need_no_tokenizer(tmp_path: Path) -> None:
         ("a.jsonl", "", "gives 0 tokens"),
         ("a.jsonl", '{"text": "abc"}\n' * 100, f"gives 0 tokens in samples of 8 or more; expected {LEAST_TOKENS}"),
         ("a.jsonl", '{"text": "abcdefghijk"}\nnot json\n', "line 2 of `a.jsonl` is not JSON"),
-        ("a.jsonl", '{"content": "abc"}\n', "line 1 of `a.jsonl`: expected `text` or `input_ids`"),
-        ("a.jsonl", '{"input_ids": [1, 2.5]}\n', "expected `text` or `input_ids`"),
-        ("a.jsonl", '{"input_ids": [1, true]}\n', "expected `text` or `input_ids`"),
+        ("a.jsonl", '{"content": "abc"}\n', "line 1 of `a.jsonl`: expected `text` .*, found columns content"),
+        ("a.jsonl", '{"input_ids": [1, 2.5]}\n', "expected `text` .a string. or `input_ids`"),
+        ("a.jsonl", '{"input_ids": [1, true]}\n', "expected `text` .a string. or `input_ids`"),
         ("a.jsonl", f'{{"input_ids": [1, {VOCAB}]}}\n', f"line 1 of `a.jsonl` has the token id {VOCAB}"),
         ("a.jsonl", '{"input_ids": [1, -4]}\n', "the model has ids 0 to 258"),
         ("a.jsonl", '{"input_ids": [100000000000000000000000]}\n', "the model has ids 0 to 258"),
-        ("a.jsonl", "[1, 2]\n", "expected `text` or `input_ids`"),
+        ("a.jsonl", "[1, 2]\n", "expected `text` .a string. or `input_ids`"),
     ],
 )
 def test_files_that_say_too_little(tokenizer: Path, tmp_path: Path, name: str, content: str, expected: str) -> None:

@@ -24,7 +24,7 @@ from compiler.quant.asked import Text
 from compiler.stages.samples import looked_at
 try:
     text = looked_at(Text(Path(sys.argv[1])))
-    answer = {"name": text.file.name, "digest": text.digest, "size": text.size}
+    answer = {"name": text.name or text.file.name, "digest": text.digest, "size": text.size}
 except LmiCompileError as error:
     answer = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
 print(json.dumps(answer))
@@ -66,9 +66,9 @@ def _served(server: hub.Hub, folder: Path, *names: str) -> None:
 
 def test_the_file_that_is_named_is_taken(server: hub.Hub, ask: Ask, tmp_path: Path) -> None:
     _served(server, tmp_path / "set", "data/train.jsonl", "data/test.jsonl", "README.md")
-    assert ask("owner/news:data/test.jsonl")["name"] == "test.jsonl"
+    assert ask("owner/news:data/test.jsonl")["name"] == "owner/news:data/test.jsonl"
     found = ask("owner/news")
-    assert (found["name"], found["size"]) == ("train.jsonl", len(LINE + "data/train.jsonl"))
+    assert (found["name"], found["size"]) == ("owner/news:data/train.jsonl", len(LINE + "data/train.jsonl"))
     assert sorted(server.downloads()) == ["test.jsonl", "train.jsonl"]
 
 
@@ -85,11 +85,30 @@ def test_what_cannot_be_taken_is_said(server: hub.Hub, ask: Ask, tmp_path: Path)
     assert "cannot be read" in ask("no/such/file.txt")["message"]
 
 
-def test_tables_are_refused(server: hub.Hub, ask: Ask, tmp_path: Path) -> None:
-    _served(server, tmp_path / "tables", "train.parquet")
+def test_of_a_table_in_shards_the_first_is_taken(server: hub.Hub, ask: Ask, tmp_path: Path) -> None:
+    shards = [f"plain/train-0000{i}-of-00003.parquet" for i in range(3)]
+    _served(server, tmp_path / "shards", *shards, "plain/test-00000-of-00001.parquet", "dataset_infos.json")
     found = ask("owner/news")
-    assert "it has no .jsonl or .txt" in found["message"]
-    assert "save what it has" in found["hint"]
+    assert found["name"] == f"owner/news:{shards[0]}"
+    assert found["size"] is None  # compressed: its text may be longer than the file
+    _served(server, tmp_path / "shards", "other/train-00000-of-00001.parquet")
+    assert "does not say which file" in ask("owner/news")["message"]
+    assert ask(f"owner/news:{shards[1]}")["name"] == f"owner/news:{shards[1]}"
+
+
+def test_what_cannot_be_read_is_taken_as_the_hub_has_converted_it(server: hub.Hub, ask: Ask, tmp_path: Path) -> None:
+    _served(server, tmp_path / "main", "news.py", "archive.zip")
+    assert "it has no .jsonl, .ndjson" in ask("owner/news")["message"]
+    assert "save what it has" in ask("owner/news")["hint"]
+    folder = tmp_path / "converted"
+    for split in ("train", "test"):
+        (folder / "default" / split).mkdir(parents=True)
+        for i in range(2):
+            (folder / "default" / split / f"000{i}.parquet").write_text(f"{split} {i}")
+    server.add("owner/news", folder, "refs/convert/parquet")
+    assert ask("owner/news")["name"] == "owner/news:default/train/0000.parquet"
+    assert ask("owner/news:default/test/0001.parquet")["name"] == "owner/news:default/test/0001.parquet"
+    assert "it has default/test/0000.parquet" in ask("owner/news:gone.parquet")["message"]
 
 
 @pytest.mark.parametrize(

@@ -35,4 +35,4 @@ def test_a_target_has_all_that_the_stages_ask_for(name: str) -> None:
     assert target.elsewhere is None or lacking(target.elsewhere, Elsewhere) == []
     assert target.stages[:2] == ("plan", "convert")
     assert target.stages[-3:] == ("compile", "package", "verify")
-    assert ("judge" in target.stages) == (target.logits is not None)
+    assert ("judge" in target.stages) == (target.judge_of is not None)

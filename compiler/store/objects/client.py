@@ -29,6 +29,7 @@ _HINTS = {
     "InvalidAccessKeyId": "check the credentials in use (AWS_PROFILE, AWS_ACCESS_KEY_ID)",
     "SignatureDoesNotMatch": "check the credentials in use (AWS_SECRET_ACCESS_KEY)",
     "ExpiredToken": "log in again",
+    "NoSuchUpload": "the upload was given up: run the same command again, it begins anew",
     "SlowDown": "the server asks for fewer requests: run the same command again, it goes on where it stopped",
 }
 MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
@@ -56,9 +57,9 @@ class Client:
             return _client(tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))))
 
     @property
-    def checks_md5_only(self) -> bool:
-        """Whether it speaks to a server other than AWS's: those may not check what newer clients send."""
-        return not str(self._made.meta.endpoint_url).split("/")[2].endswith((".amazonaws.com", ".amazonaws.com.cn"))
+    def checks_crc(self) -> bool:
+        """Whether it speaks to AWS: other servers may not check what newer clients send."""
+        return str(self._made.meta.endpoint_url).split("/")[2].endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
     def ask(self, operation: str, **parameters: Any) -> Any:
         """One request. boto3 repeats what the server refused; not an answer that breaks off, nor wrong checksums."""

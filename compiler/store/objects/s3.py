@@ -1,7 +1,9 @@
 """S3, and any server that speaks its protocol, as an object store.
 
-Each part goes up with its CRC-32, which AWS checks before it keeps the part, and with its MD5 where the server is
-not AWS's: those check often only that. What the server returns is compared.
+What goes up has its CRC-32 beside it, which AWS checks before it keeps anything. Other servers may check only an MD5,
+or nothing: an object that is written at once has its MD5 too; of a part the MD5 is compared with its ETag, which is
+what most servers take for one, and saves the server from hashing it twice. Where that differs, the part is sent again
+with its MD5 for the server to check.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from compiler.store.objects.client import (
 from compiler.store.objects.types import ANYTHING, NOTHING, Object, Part, Unfinished, Upload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _BODY_TRIES = 8
 """Of one range, each from the byte where the one before it broke off."""
@@ -47,6 +49,7 @@ class S3Store:
         self._bucket, self._prefix = bucket, f"{prefix}/" if prefix else ""
         self.uri = f"s3://{bucket}/{self._prefix}"
         self._client = Client(self.uri)
+        self._etag_is_md5 = True  # of parts, until one shows otherwise
 
     def head(self, key: str) -> Object | None:
         try:
@@ -152,13 +155,31 @@ class S3Store:
 
     def send(self, upload: Upload, number: int, data: bytes) -> Part:
         crc = _crc(data)
+        part = {**self._at(upload.key), "UploadId": upload.id, "PartNumber": number, "ChecksumCRC32": _base64(crc)}
         with s3_errors(self.uri + upload.key):
-            answer = self._client.ask(
-                "upload_part", **self._at(upload.key), UploadId=upload.id, PartNumber=number,
-                **self._checksums(data, crc), Body=data,
-            )  # fmt: skip
+            if self._client.checks_crc:
+                answer = self._client.ask("upload_part", **part, Body=data)
+            else:
+                answer = self._send_compared(upload, part, data)
             self._compare(upload.key, crc, answer)
         return Part(number, len(data), answer["ETag"], crc.hex())
+
+    def _send_compared(self, upload: Upload, part: Mapping[str, Any], data: bytes) -> Any:
+        import botocore.exceptions
+
+        md5 = _md5(data)
+        if self._etag_is_md5:
+            answer = self._client.ask("upload_part", **part, Body=data)
+            if _etag_is(answer, md5):
+                return answer
+        # Other bytes have arrived, or its ETags are something else.
+        try:
+            answer = self._client.ask("upload_part", **part, Body=data, ContentMD5=_base64(md5))
+        except botocore.exceptions.ClientError:
+            self.abort(upload)  # there are servers that cannot replace a part: the next run begins anew
+            raise
+        self._etag_is_md5 = _etag_is(answer, md5)
+        return answer
 
     def sent(self, upload: Upload) -> list[Part] | None:
         import botocore.exceptions
@@ -224,8 +245,8 @@ class S3Store:
 
     def _checksums(self, data: bytes, crc: bytes) -> dict[str, str]:
         sums = {"ChecksumCRC32": _base64(crc)}
-        if self._client.checks_md5_only:
-            sums["ContentMD5"] = _base64(hashlib.md5(data, usedforsecurity=False).digest())
+        if not self._client.checks_crc:
+            sums["ContentMD5"] = _base64(_md5(data))
         return sums
 
     def _compare(self, key: str, crc: bytes, answer: Any) -> None:
@@ -268,6 +289,14 @@ def _part(item: Any) -> Part:
 
 def _crc(data: bytes) -> bytes:
     return crc32(data).to_bytes(4, "big")
+
+
+def _md5(data: bytes) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).digest()
+
+
+def _etag_is(answer: Any, md5: bytes) -> bool:
+    return bool(answer["ETag"].strip('"') == md5.hex())
 
 
 def _base64(data: bytes) -> str:

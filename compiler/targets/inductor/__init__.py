@@ -30,9 +30,9 @@ __all__ = [
     "device",
     "elsewhere",
     "files",
+    "judge_of",
     "kernels",
     "layouts",
-    "logits",
     "name",
     "needs",
     "options_of",
@@ -47,7 +47,7 @@ __all__ = [
 
 name = "inductor"
 stages = ("plan", "convert", "compile", "package", "verify")
-logits = None
+judge_of = None
 """The runtime here runs what is compiled."""
 elsewhere = None
 """Compiling needs nothing that a machine with torch has not."""

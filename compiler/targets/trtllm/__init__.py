@@ -26,8 +26,7 @@ from compiler.targets.trtllm.spec import EnginesSpec
 from compiler.targets.trtllm.version import version_of
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from compiler.targets.trtllm.judge import Judge
 
 
 __all__ = [
@@ -38,9 +37,9 @@ __all__ = [
     "device",
     "elsewhere",
     "files",
+    "judge_of",
     "kernels",
     "layouts",
-    "logits",
     "name",
     "needs",
     "options_of",
@@ -81,18 +80,18 @@ JUDGE_BUFFERS = 4
 """Blocks of rows that the judge holds: read, widened, converted, and their product."""
 
 
-def logits(folder: Path, config: ModelConfig, token_ids: NDArray[np.int64], max_memory: int) -> NDArray[np.float32]:
+def judge_of(folder: Path, config: ModelConfig, max_memory: int) -> Judge:
     """What TensorRT-LLM would compute from the checkpoint in `folder`: see judge.py."""
     import json
 
-    from compiler.targets.trtllm import judge
+    from compiler.targets.trtllm.judge import Judge
     from compiler.targets.trtllm.judge_model import BLOCK
     from compiler.targets.trtllm.read import RankTensors
 
     content = json.loads((folder / "config.json").read_bytes())
     ranks = [RankTensors(folder / f"rank{rank}.safetensors") for rank in range(content["mapping"]["world_size"])]
     windows = [kind.window for kind in config.layer_kinds]
-    return judge.logits(content, ranks, token_ids, windows, min(BLOCK, max_memory // JUDGE_BUFFERS))
+    return Judge(content, ranks, windows, min(BLOCK, max_memory // JUDGE_BUFFERS))
 
 
 def device(how: How) -> Device:

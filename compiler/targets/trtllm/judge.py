@@ -44,36 +44,103 @@ _SCALES_EMBEDDING = ("GemmaForCausalLM",)
 """Model classes that multiply the embedding by sqrt(hidden)."""
 
 
-def logits(
-    config: Mapping[str, Any],
-    ranks: Sequence[Tensors],
-    token_ids: NDArray[np.int64],
-    windows: Sequence[int | None] = (),
-    block: int = BLOCK,
-) -> NDArray[np.float32]:
-    """token_ids [S] -> logits of every position, float32 [S, vocab_size].
+States = list[Array]
+"""What the ranks hold: float32 [S, hidden] of each, or once where all hold the same."""
 
-    `config` is the checkpoint's config.json; `ranks` its files in order; `windows`: of each layer, what the run time is
-    given as max_attention_window (() = none). `block`: bytes of a matrix in memory at a time.
 
-    Raises:
-        ArtifactError: a tensor is missing, has another shape than its module, or belongs to no module.
+class Judge:
+    """`config` is the checkpoint's config.json; `ranks` its files in order; `windows`: of each layer, what the run time
+    is given as max_attention_window (() = none). `block`: bytes of a matrix in memory at a time.
+
+    Its methods raise ArtifactError: a tensor is missing, or has another shape than its module.
     """
-    quantization = config.get("quantization", {})
-    algos = quantization.get("quant_algo") or "", quantization.get("kv_cache_quant_algo") or ""
-    files = [File(rank, tensors, block, *algos) for rank, tensors in enumerate(ranks)]
-    model = Model(config, len(files))
-    stages = [files[i : i + model.tp] for i in range(0, len(files), model.tp)]
-    per_stage = model.layers // model.pp
-    x = _embed(model, stages[0], token_ids)
-    for layer in range(model.layers):
-        stage, local = divmod(layer, per_stage)
-        x = _layer(model, stages[stage], f"transformer.layers.{local}.", x, windows[layer] if windows else None)
-    out = _head(model, stages[-1], x)
-    extra = [f"{name} (rank {file.rank})" for file in files for name in sorted(set(file.tensors) - file.read)]
-    if extra:
-        raise ArtifactError(f"no module of the model asks for {', '.join(extra[:10])}: {len(extra)} tensors too many")
-    return out
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        ranks: Sequence[Tensors],
+        windows: Sequence[int | None] = (),
+        block: int = BLOCK,
+    ) -> None:
+        quantization = config.get("quantization", {})
+        algos = quantization.get("quant_algo") or "", quantization.get("kv_cache_quant_algo") or ""
+        self._files = [File(rank, tensors, block, *algos) for rank, tensors in enumerate(ranks)]
+        self._model = Model(config, len(self._files))
+        self._windows = windows
+
+    def logits(self, token_ids: NDArray[np.int64]) -> Array:
+        """token_ids [S] -> logits of every position, float32 [S, vocab_size].
+
+        Raises ArtifactError also where a tensor belongs to no module.
+        """
+        x = self.embed(token_ids)
+        for layer in range(self._model.layers):
+            behind = _added(x, self.attn(layer, x))
+            x = _added(behind, self.mlp(layer, x if self._one_norm(layer) else behind))
+        out = self.head(x)
+        extra = [f"{name} (rank {file.rank})" for file in self._files for name in sorted(set(file.tensors) - file.read)]
+        if extra:
+            raise ArtifactError(
+                f"no module of the model asks for {', '.join(extra[:10])}: {len(extra)} tensors too many"
+            )
+        return out
+
+    def embed(self, token_ids: NDArray[np.int64]) -> States:
+        return _once(_embed(self._model, self._files[: self._model.tp], token_ids))
+
+    def attn(self, layer: int, x: States) -> States:
+        """What attention adds to `x`."""
+        (files, at), model = self._stage(layer), self._model
+        window = self._windows[layer] if self._windows else None
+        before = [
+            _norm(model, file, at + "input_layernorm", own) for file, own in zip(files, self._all(x), strict=True)
+        ]
+        parts = [
+            _attention(model, file, r, at, own, window) for r, (file, own) in enumerate(zip(files, before, strict=True))
+        ]
+        return self._summed(layer, parts, "attention.dense.bias")
+
+    def mlp(self, layer: int, x: States) -> States:
+        """What the mlp adds to `x`: the input of the layer where one norm stands in front of both parts."""
+        (files, at), model = self._stage(layer), self._model
+        norm = "input_layernorm" if self._one_norm(layer) else "post_layernorm"
+        before = [_norm(model, file, at + norm, own) for file, own in zip(files, self._all(x), strict=True)]
+        parts = [_mlp(model, file, r, at, own) for r, (file, own) in enumerate(zip(files, before, strict=True))]
+        return self._summed(layer, parts, "mlp.proj.bias")
+
+    def head(self, x: States) -> Array:
+        """float32 [S, vocab_size]"""
+        return _head(self._model, self._files[-self._model.tp :], self._all(x))
+
+    def _all(self, x: States) -> States:
+        return x * self._model.tp if len(x) == 1 else x
+
+    def _stage(self, layer: int) -> tuple[list[File], str]:
+        """The ranks that have the layer, and where in their files."""
+        stage, local = divmod(layer, self._model.layers // self._model.pp)
+        return self._files[stage * self._model.tp :][: self._model.tp], f"transformer.layers.{local}."
+
+    def _one_norm(self, layer: int) -> bool:
+        files, at = self._stage(layer)
+        return all(f"{at}post_layernorm.weight" not in file.tensors for file in files)
+
+    def _summed(self, layer: int, parts: Sequence[Array], bias: str) -> States:
+        files, at = self._stage(layer)
+        own = [file.maybe(at + bias, self._model.hidden) for file in files]
+        if self._one_norm(layer):
+            # One sum for both parts: each rank adds its bias before it.
+            return [np.asarray(np.sum([_plus(part, b) for part, b in zip(parts, own, strict=True)], axis=0))]
+        total = np.sum(parts, axis=0)
+        return _once([_plus(total, b) for b in own])
+
+
+def _once(states: States) -> States:
+    return states[:1] if all(np.array_equal(states[0], other) for other in states[1:]) else states
+
+
+def _added(x: States, y: States) -> States:
+    count = max(len(x), len(y))
+    return [a + b for a, b in zip(x * (count // len(x)), y * (count // len(y)), strict=True)]
 
 
 def _norm(model: Model, file: File, name: str, x: Array) -> Array:
@@ -83,7 +150,7 @@ def _norm(model: Model, file: File, name: str, x: Array) -> Array:
     return rms_norm(x, weight, eps) if bias is None else layer_norm(x, weight, bias, eps)
 
 
-def _embed(model: Model, files: Sequence[File], token_ids: NDArray[np.int64]) -> list[Array]:
+def _embed(model: Model, files: Sequence[File], token_ids: NDArray[np.int64]) -> States:
     tables = [("transformer.vocab_embedding.weight", int(model.config["vocab_size"]), token_ids)]
     if model.config["position_embedding_type"] == "learned_absolute":
         positions = int(model.config["max_position_embeddings"])
@@ -108,28 +175,6 @@ def _lookup(table: Tensor, ids: NDArray[np.int64]) -> Array:
         if 0 <= row < table.shape[0]:
             out[i] = table[row : row + 1][0]
     return out
-
-
-def _layer(model: Model, files: Sequence[File], at: str, x: list[Array], window: int | None) -> list[Array]:
-    before = [_norm(model, file, at + "input_layernorm", own) for file, own in zip(files, x, strict=True)]
-    attention = [
-        _attention(model, file, r, at, own, window) for r, (file, own) in enumerate(zip(files, before, strict=True))
-    ]
-    dense = [file.maybe(at + "attention.dense.bias", model.hidden) for file in files]
-    if all(at + "post_layernorm.weight" not in file.tensors for file in files):
-        # One norm and one sum for both: a bias is added by each rank before the sum.
-        mlp = [_mlp(model, file, r, at, own) for r, (file, own) in enumerate(zip(files, before, strict=True))]
-        biases = [file.maybe(at + "mlp.proj.bias", model.hidden) for file in files]
-        partial = [_plus(_plus(a + m, d), b) for a, m, d, b in zip(attention, mlp, dense, biases, strict=True)]
-        return [own + np.sum(partial, axis=0) for own in x]
-    total = np.sum(attention, axis=0)
-    x = [own + _plus(total, bias) for own, bias in zip(x, dense, strict=True)]
-    after = [_norm(model, file, at + "post_layernorm", own) for file, own in zip(files, x, strict=True)]
-    total = np.sum(
-        [_mlp(model, file, r, at, own) for r, (file, own) in enumerate(zip(files, after, strict=True))], axis=0
-    )
-    biases = [file.maybe(at + "mlp.proj.bias", model.hidden) for file in files]
-    return [own + _plus(total, bias) for own, bias in zip(x, biases, strict=True)]
 
 
 def _plus(x: Array, bias: Array | None) -> Array:

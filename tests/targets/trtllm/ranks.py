@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from compiler.quant.fold import fold
 from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm import check, rank_plans
 from compiler.targets.trtllm.config import checkpoint_config
+from compiler.targets.trtllm.judge import Judge
+from compiler.targets.trtllm.judge_model import BLOCK, Tensors
 
 Array = NDArray[np.float32]
 
@@ -36,3 +38,14 @@ def ranks_of(
 
 def config_of(config: ModelConfig, tp: int, options: TargetOptions = PLAIN) -> dict[str, Any]:
     return checkpoint_config(config, tp, "float32", options)
+
+
+def logits(
+    config: Mapping[str, Any],
+    ranks: Sequence[Tensors],
+    token_ids: NDArray[np.int64],
+    windows: Sequence[int | None] = (),
+    block: int = BLOCK,
+) -> Array:
+    """What the judge says of rank files: float32 [S, vocab]."""
+    return Judge(config, ranks, windows, block).logits(token_ids)

@@ -17,9 +17,9 @@ from compiler.pipeline.convert import convert_to
 from compiler.pipeline.requests import PlanRequest
 from compiler.stages.plan import Ask
 from compiler.targets import TargetOptions
-from compiler.targets.trtllm.judge import logits
 from compiler.targets.trtllm.read import RankTensors
 from tests import reference
+from tests.targets.trtllm.ranks import logits
 from tests.tiny import TINY, model_config
 
 TOKENS = np.random.default_rng(1).integers(0, 250, 24)

@@ -11,11 +11,10 @@ from safetensors.numpy import save_file
 
 from compiler.errors import ArtifactError
 from compiler.targets import PLAIN, TargetOptions
-from compiler.targets.trtllm.judge import logits
 from compiler.targets.trtllm.judge_math import Array
 from compiler.targets.trtllm.read import RankTensors
 from tests.targets.trtllm.models import CASES, TOKENS, tensors_of
-from tests.targets.trtllm.ranks import config_of, ranks_of
+from tests.targets.trtllm.ranks import config_of, logits, ranks_of
 
 FIRST = {"qwen3": "0.21.0"}
 """The versions of the cases that the default version has not."""

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from compiler.targets.trtllm.judge import logits
 from tests.targets.trtllm.models import CASES, DIM, HEADS, TOKENS, tensors_of
-from tests.targets.trtllm.ranks import config_of, ranks_of
+from tests.targets.trtllm.ranks import config_of, logits, ranks_of
 
 Array = NDArray[np.float32]
 Rank = dict[str, Array]

@@ -23,7 +23,6 @@ from compiler.ir.roles import TensorId, axis_sizes, model_tensors, shape_of
 from compiler.quant import fp8
 from compiler.targets import TargetOptions
 from compiler.targets.trtllm.config import checkpoint_config
-from compiler.targets.trtllm.judge import logits
 from compiler.targets.trtllm.judge_math import as_e4m3, e4m3_values
 from compiler.targets.trtllm.judge_model import File
 from compiler.targets.trtllm.judge_quant import experts
@@ -32,6 +31,7 @@ from compiler.targets.trtllm.quantised import STORED
 from compiler.targets.trtllm.read import RankTensors
 from tests.targets.trtllm.models import CASES, DIM, HEADS, TOKENS, tensors_of
 from tests.targets.trtllm.quantised import DTYPES, Quantised, quantise, ranks_of, stored_ranks_of
+from tests.targets.trtllm.ranks import logits
 
 Array = NDArray[np.float32]
 NATIVE = "W8A8_SQ_PER_CHANNEL"

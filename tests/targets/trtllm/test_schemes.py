@@ -142,7 +142,7 @@ def _written(model: Opened, maxima: dict[str, Array] | None, asked: Quant, tp: i
 
 
 def _judged(model: Opened, folder: Path) -> Array:
-    return trtllm.logits(folder, model.config, SAMPLES.ids[0], 1 << 30)
+    return trtllm.judge_of(folder, model.config, 1 << 30).logits(SAMPLES.ids[0])
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import recipes
 from compiler.artifact.check import check_artifact
 from compiler.artifact.manifest import Manifest, load_manifest
 from compiler.artifact.provenance import PROVENANCE
-from compiler.artifact.quantisation import REPORT
+from compiler.artifact.quantisation import FIGURES, REPORT
 from compiler.errors import (
     CalibrationError,
     CheckpointError,
@@ -37,13 +36,12 @@ from compiler.quant.asked import Quant, Text, scheme_of
 from compiler.quant.schemes import SCHEMES, Tolerance
 from compiler.quant.smooth import CANDIDATES
 from compiler.stages.convert import convert
-from compiler.stages.plan import Ask
 from compiler.stages.quantised import quant_of
 from compiler.stages.verify import check_layout
 from compiler.store.digest import sha256_file
+from tests.builds import Heard, leftovers, tree
 from tests.stages.test_calibrate import poisoned
 from tests.stand_in import StandIn
-from tests.test_pipeline import Heard, leftovers, tree
 
 Requests = Callable[..., BuildRequest]
 LOOSE = Tolerance(perplexity=10, kl=10, cosine=0.5)
@@ -52,28 +50,13 @@ INT8, SMOOTH = (replace(SCHEMES[name], tolerance=LOOSE) for name in ("int8-weigh
 SHORT = Text(samples=4, length=32)
 
 
-@pytest.fixture
-def request_for(tmp_path: Path, tiny_checkpoint: Callable[[str], Path]) -> Requests:
-    def make(quant: Quant, case: str = "llama", tp: int = 2, **changes: Any) -> BuildRequest:
-        fields: dict[str, Any] = {
-            "model": str(tiny_checkpoint(case)),
-            "recipes": recipes,
-            "ask": Ask(tp=tp, max_batch=2, quant=quant),
-            "output": tmp_path / "artifact",
-            "cache": tmp_path / "cache",
-        }
-        return BuildRequest(**{**fields, **changes})
-
-    return make
-
-
 def _built(request: BuildRequest, report: Heard | None = None) -> Manifest:
     return check_artifact(build(request, report, toolchain=StandIn()).output, by="sha256")
 
 
-def test_a_quantised_build_says_what_it_is_and_what_it_has_lost(request_for: Requests, tmp_path: Path) -> None:
+def test_a_quantised_build_says_what_it_is_and_what_it_has_lost(quantised: Requests, tmp_path: Path) -> None:
     heard, asked = Heard(), Quant(SMOOTH, alpha=0.7, text=SHORT)
-    made = _built(request_for(asked), heard)
+    made = _built(quantised(asked), heard)
     assert [stage for stage, _ in heard.stages] == [
         "plan", "digest", "calibrate", "scales", "convert", "gate", "compile", "package", "verify"
     ]  # fmt: skip
@@ -86,6 +69,9 @@ def test_a_quantised_build_says_what_it_is_and_what_it_has_lost(request_for: Req
     assert not found.gate.accepted
     assert found.gate.worst.startswith("layers.")
     assert "<title>LlamaForCausalLM, smoothquant, tp 2</title>" in (tmp_path / "artifact" / REPORT).read_text()
+    figures = json.loads((tmp_path / "artifact" / FIGURES).read_text())
+    assert {one["name"].split(".", 2)[2] for one in figures["outliers"]} == {"attn.o", "attn.q", "mlp.down", "mlp.gate"}
+    assert len(figures["parts"]) == 6
     assert made.segments is not None
     assert made.segments.products == "per_token"
     assert quant_of(found).decides == replace(asked, text=replace(SHORT, digest=found.calibration.digest)).decides
@@ -99,9 +85,9 @@ def test_a_quantised_build_says_what_it_is_and_what_it_has_lost(request_for: Req
     assert "calibration" in {one["name"] for one in definition["resolvedDependencies"]}
 
 
-def test_an_alpha_of_every_group_is_searched_for_and_told(request_for: Requests) -> None:
+def test_an_alpha_of_every_group_is_searched_for_and_told(quantised: Requests) -> None:
     heard, asked = Heard(), Quant(SMOOTH, alpha=None, text=SHORT)
-    found = _built(request_for(asked), heard).quantisation
+    found = _built(quantised(asked), heard).quantisation
     assert found is not None
     assert found.alpha is None
     groups = ("attn.o", "attn.q", "mlp.down", "mlp.gate")
@@ -113,9 +99,9 @@ def test_an_alpha_of_every_group_is_searched_for_and_told(request_for: Requests)
 
 
 def test_a_disk_that_is_full_of_activations_ends_the_build_and_room_lets_it_go_on(
-    request_for: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quantised: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request, real, fallen = request_for(Quant(SMOOTH, text=SHORT)), os.write, 0
+    request, real, fallen = quantised(Quant(SMOOTH, text=SHORT)), os.write, 0
 
     def full(fd: int, data: Any) -> int:
         nonlocal fallen
@@ -135,23 +121,23 @@ def test_a_disk_that_is_full_of_activations_ends_the_build_and_room_lets_it_go_o
     assert build(request, toolchain=StandIn()).made["convert"] == 1
 
 
-def test_what_was_made_is_not_made_again_and_another_scheme_is(request_for: Requests, tmp_path: Path) -> None:
+def test_what_was_made_is_not_made_again_and_another_scheme_is(quantised: Requests, tmp_path: Path) -> None:
     asked = Quant(SMOOTH, text=SHORT)
-    first = build(request_for(asked), toolchain=StandIn())
-    assert build(request_for(asked), toolchain=StandIn()).up_to_date
-    other = build(request_for(replace(asked, alpha=0.9), output=tmp_path / "other"), toolchain=StandIn())
+    first = build(quantised(asked), toolchain=StandIn())
+    assert build(quantised(asked), toolchain=StandIn()).up_to_date
+    other = build(quantised(replace(asked, alpha=0.9), output=tmp_path / "other"), toolchain=StandIn())
     assert "convert" in other.made
     assert "compile" not in other.made  # packages do not depend on alpha
     heard = Heard()
-    build(request_for(asked, tp=1, output=tmp_path / "one"), heard, toolchain=StandIn())
+    build(quantised(asked, tp=1, output=tmp_path / "one"), heard, toolchain=StandIn())
     assert [note for stage, note in heard.stages if stage in ("calibrate", "scales")] == ["cached", "cached"]
     assert first.manifest is not None
     assert other.manifest is not None
     assert first.plan.digest != other.plan.digest
 
 
-def test_rank_files_are_those_that_convert_writes(request_for: Requests, tmp_path: Path) -> None:
-    request = request_for(Quant(SMOOTH, text=SHORT))
+def test_rank_files_are_those_that_convert_writes(quantised: Requests, tmp_path: Path) -> None:
+    request = quantised(Quant(SMOOTH, text=SHORT))
     build(request, toolchain=StandIn())
     convert_to(replace(request, cache=tmp_path / "cache2"), tmp_path / "ranks")
     for rank in ("rank0", "rank1"):
@@ -162,11 +148,11 @@ def test_rank_files_are_those_that_convert_writes(request_for: Requests, tmp_pat
         assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_every_rank_count_has_the_same_loss(request_for: Requests, tmp_path: Path) -> None:
+def test_every_rank_count_has_the_same_loss(quantised: Requests, tmp_path: Path) -> None:
     asked = Quant(INT8)
     gates = []
     for tp in (1, 4):
-        found = _built(request_for(asked, tp=tp, output=tmp_path / f"tp{tp}")).quantisation
+        found = _built(quantised(asked, tp=tp, output=tmp_path / f"tp{tp}")).quantisation
         assert found is not None
         gates.append(found.gate)
     assert gates[0].perplexity == pytest.approx(gates[1].perplexity, rel=1e-3)
@@ -174,57 +160,24 @@ def test_every_rank_count_has_the_same_loss(request_for: Requests, tmp_path: Pat
 
 
 @pytest.mark.parametrize("case", ["mixtral", "gpt2", "qwen2_moe"])
-def test_other_layers_take_the_same_path(case: str, request_for: Requests, tmp_path: Path) -> None:
-    made = _built(request_for(Quant(SMOOTH, text=SHORT), case))
+def test_other_layers_take_the_same_path(case: str, quantised: Requests, tmp_path: Path) -> None:
+    made = _built(quantised(Quant(SMOOTH, text=SHORT), case))
     check_layout(made, tmp_path / "artifact")
     assert made.quantisation is not None
     assert made.quantisation.gate.cosine > 0.99
 
 
-@pytest.mark.parametrize(("case", "kv", "tp"), [("llama", "int8", 2), ("gpt2", "fp8", 1), ("mixtral/window", "fp8", 2)])
-def test_a_quantised_cache_is_planned_stored_and_told(
-    case: str, kv: Literal["int8", "fp8"], tp: int, request_for: Requests, tmp_path: Path
-) -> None:
-    asked = Quant(SMOOTH, cache=kv, text=SHORT)
-    result = build(request_for(asked, case, tp=tp), toolchain=StandIn())
-    made = check_artifact(result.output, by="sha256")
-    check_layout(made, tmp_path / "artifact")
-    assert made.segments is not None
-    assert (made.segments.products, made.segments.cache) == ("per_token", kv)
-    assert made.quantisation is not None
-    assert made.quantisation.kv_cache == kv
-    config, heads = result.plan.config, result.plan.heads
-    assert result.plan.kv_bytes_per_token == 2 * config.layers * heads.kv_heads * config.head_dim
-    assert quant_of(made.quantisation).decides == replace(asked, text=quant_of(made.quantisation).text).decides
-    for rank in made.segments.weights:
-        tensors = load_file(tmp_path / "artifact" / rank)
-        for layer in range(config.layers):
-            for which in "kv":
-                scale = tensors[f"layers.{layer}.attn.{which}.cache_scale"]
-                assert (scale.dtype, scale.shape) == (torch.float32, (heads.kv_heads,))
-                assert (scale > 0).all()
+def doubled(monkeypatch: pytest.MonkeyPatch, name: str, rank: str) -> None:
+    """From now on, conversion doubles one scale tensor of the rank file `rank`."""
+    multiplied(monkeypatch, name, rank, 2)
 
 
-def test_a_cache_alone_can_be_quantised(request_for: Requests) -> None:
-    found = _built(request_for(Quant(cache="int8", text=SHORT, accept=True)))
-    assert found.segments is not None
-    assert (found.segments.products, found.segments.cache) == ("float", "int8")
-    assert found.quantisation is not None
-    assert (found.quantisation.scheme, found.quantisation.kv_cache) == ("", "int8")
-    assert 0 < found.quantisation.gate.kl < 0.1
-
-
-def _doubled(monkeypatch: pytest.MonkeyPatch, name: str, rank: str) -> None:
-    """From now on, conversion doubles one scale tensor of one rank."""
-    _scaled(monkeypatch, name, rank, 2)
-
-
-def _scaled(monkeypatch: pytest.MonkeyPatch, name: str, rank: str, times: float) -> None:
-    """From now on, conversion multiplies one scale tensor of one rank."""
+def multiplied(monkeypatch: pytest.MonkeyPatch, name: str, rank: str, times: float) -> None:
+    """From now on, conversion multiplies one scale tensor of the rank file `rank`."""
 
     def broken(plans: Any, checkpoint: Any, out: Path, **options: Any) -> Any:
         done = convert(plans, checkpoint, out, **options)
-        file = out / "weights" / f"{rank}.safetensors"
+        file = out / rank
         tensors = load_file(file)
         tensors[name] = tensors[name] * times
         file.chmod(0o644)
@@ -237,12 +190,12 @@ def _scaled(monkeypatch: pytest.MonkeyPatch, name: str, rank: str, times: float)
 
 
 def test_a_broken_scale_fails_the_build_and_names_the_layer(
-    request_for: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quantised: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = Quant(replace(INT8, tolerance=Tolerance(perplexity=10, kl=10, cosine=0.99)))
-    _doubled(monkeypatch, "layers.1.mlp.down.scale", "rank1")
+    doubled(monkeypatch, "layers.1.mlp.down.scale", "weights/rank1.safetensors")
     with pytest.raises(NumericsError, match=r"`layers\.1\.mlp`: cosine") as caught:
-        build(request_for(asked), toolchain=StandIn())
+        build(quantised(asked), toolchain=StandIn())
     page, figures = tmp_path / f"artifact.{REPORT}", tmp_path / "artifact.numerics.json"
     assert str(page) in caught.value.message
     assert "layers.1.mlp" in page.read_text()
@@ -250,28 +203,16 @@ def test_a_broken_scale_fails_the_build_and_names_the_layer(
     assert not (tmp_path / "artifact").exists()
     assert leftovers(tmp_path) == []
     heard = Heard()
-    made = _built(request_for(replace(asked, accept=True)), heard)
+    made = _built(quantised(replace(asked, accept=True)), heard)
     assert made.quantisation is not None
     assert made.quantisation.gate.accepted
     assert made.quantisation.gate.worst == "layers.1.mlp"
     assert any("it is accepted" in warning for warning in heard.warnings)
 
 
-@pytest.mark.parametrize(("which", "times"), [("k", 0.25), ("v", 0.25), ("v", 16)])
-def test_a_broken_scale_of_the_cache_fails_the_build_and_names_the_layer(
-    which: str, times: float, request_for: Requests, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One too small cuts off what is large. One too large is still undone by itself: it costs bits, 16 times four."""
-    _scaled(monkeypatch, f"layers.1.attn.{which}.cache_scale", "rank1", times)
-    asked = Quant(cache="int8", text=SHORT, max_perplexity_increase=10.0)
-    with pytest.raises(NumericsError, match=r"`layers\.1\.attn`: cosine") as caught:
-        build(request_for(asked), toolchain=StandIn())
-    assert "layers.0.attn" not in caught.value.message
-
-
-def test_a_tighter_limit_is_kept(request_for: Requests) -> None:
+def test_a_tighter_limit_is_kept(quantised: Requests) -> None:
     with pytest.raises(NumericsError, match=r"expected at most -100\.00%"):
-        build(request_for(Quant(INT8, max_perplexity_increase=-1.0)), toolchain=StandIn())
+        build(quantised(Quant(INT8, max_perplexity_increase=-1.0)), toolchain=StandIn())
 
 
 @pytest.mark.parametrize(
@@ -280,23 +221,23 @@ def test_a_tighter_limit_is_kept(request_for: Requests) -> None:
         ("empty.txt", "", CalibrationError, "gives 0 tokens"),
         ("short.txt", "A few words.", CalibrationError, "expected 64 at least"),
         ("ids.jsonl", json.dumps({"input_ids": [1] * 99 + [100_000]}), CalibrationError, "token id 100000"),
-        ("lines.jsonl", "{}", CalibrationError, "expected `text` or `input_ids`"),
+        ("lines.jsonl", "{}", CalibrationError, "expected `text`"),
     ],
 )
 def test_a_text_that_is_none_ends_the_build_before_any_work(
-    name: str, content: str, error: type[Exception], said: str, request_for: Requests, tmp_path: Path
+    name: str, content: str, error: type[Exception], said: str, quantised: Requests, tmp_path: Path
 ) -> None:
     text = tmp_path / name
     text.write_text(content)
     heard = Heard()
     with pytest.raises(error, match=said):
-        build(request_for(Quant(SMOOTH, text=replace(SHORT, file=text))), heard, toolchain=StandIn())
+        build(quantised(Quant(SMOOTH, text=replace(SHORT, file=text))), heard, toolchain=StandIn())
     assert [stage for stage, _ in heard.stages] == ["plan"]
     assert not (tmp_path / "artifact").exists()
 
 
 def test_text_needs_a_tokenizer_and_ids_do_not(
-    request_for: Requests, tmp_path: Path, tiny_checkpoint: Callable[[str], Path]
+    quantised: Requests, tmp_path: Path, tiny_checkpoint: Callable[[str], Path]
 ) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()
@@ -304,34 +245,34 @@ def test_text_needs_a_tokenizer_and_ids_do_not(
         if "token" not in file.name:
             (bare / file.name).symlink_to(file)
     with pytest.raises(TokenizerError, match="tokenizer is needed"):
-        build(request_for(Quant(SMOOTH, text=SHORT), model=str(bare)), toolchain=StandIn())
+        build(quantised(Quant(SMOOTH, text=SHORT), model=str(bare)), toolchain=StandIn())
     ids = tmp_path / "ids.jsonl"
     ids.write_text("".join(json.dumps({"input_ids": list(range(i, i + 32))}) + "\n" for i in range(8)))
-    made = _built(request_for(Quant(SMOOTH, text=replace(SHORT, file=ids)), model=str(bare)))
+    made = _built(quantised(Quant(SMOOTH, text=replace(SHORT, file=ids)), model=str(bare)))
     assert made.quantisation is not None
     assert made.quantisation.calibration is not None
     assert made.quantisation.calibration.text == "ids.jsonl"
 
 
 def test_nan_in_the_weights_is_found_before_anything_is_rounded(
-    request_for: Requests, tmp_path: Path, tiny_checkpoint: Callable[[str], Path]
+    quantised: Requests, tmp_path: Path, tiny_checkpoint: Callable[[str], Path]
 ) -> None:
     name = "model.layers.1.mlp.up_proj.weight"
     folder = poisoned(tiny_checkpoint("llama"), tmp_path / "poisoned", name, float("nan"))
     for quant in (Quant(INT8), Quant(SMOOTH, text=SHORT)):
         with pytest.raises(CheckpointError, match=r"NaN or infinite .*layers\.1\.mlp\.up_proj"):
-            build(request_for(quant, model=str(folder)), toolchain=StandIn())
+            build(quantised(quant, model=str(folder)), toolchain=StandIn())
     assert not (tmp_path / "artifact").exists()
 
 
-def test_what_a_target_does_not_run_is_refused_with_what_it_does(request_for: Requests) -> None:
+def test_what_a_target_does_not_run_is_refused_with_what_it_does(quantised: Requests) -> None:
     static = scheme_of("smoothquant", per_token=False)
     for quant, said in (
         (Quant(SCHEMES["fp8"]), "does not run `fp8`"),
         (Quant(static, text=SHORT), "one activation scale a tensor"),
     ):
         with pytest.raises(RefusedError, match=said) as caught:
-            build(request_for(quant), toolchain=StandIn())
+            build(quantised(quant), toolchain=StandIn())
         assert caught.value.hint
 
 
@@ -345,8 +286,8 @@ from compiler.stages.convert import convert
 from compiler.stages.plan import Ask
 from tests.stages.test_calibrate import poisoned
 from tests.stand_in import StandIn
-from tests.test_pipeline import Heard
-from tests.test_quantised_builds import SHORT, SMOOTH, Quant
+from tests.builds import Heard
+from tests.pipeline.test_quantised import SHORT, SMOOTH, Quant
 class Slow(Heard):
     def progress(self, done, total, unit):
         if unit == "tokens x layers" and done > total // 2:
@@ -357,8 +298,8 @@ build(BuildRequest(model=sys.argv[1], recipes=recipes, ask=Ask(tp=2, max_batch=2
 """
 
 
-def test_a_build_killed_while_it_calibrates_goes_on(request_for: Requests, tmp_path: Path) -> None:
-    request = request_for(Quant(SMOOTH, text=SHORT))
+def test_a_build_killed_while_it_calibrates_goes_on(quantised: Requests, tmp_path: Path) -> None:
+    request = quantised(Quant(SMOOTH, text=SHORT))
     killed = subprocess.Popen(
         [sys.executable, "-c", _KILLED, request.model, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )

@@ -95,7 +95,7 @@ _KILLED = """
 import sys, time
 from pathlib import Path
 from compiler.pipeline.scaled import calibrated
-from tests.test_scaled import MEMORY, SAMPLES, Recorded, _cache, _source
+from tests.pipeline.test_scaled import MEMORY, SAMPLES, Recorded, _cache, _source
 class Slow(Recorded):
     def progress(self, done, total, unit):
         if done == 144:

@@ -1,0 +1,80 @@
+"""Bars on a logarithmic scale, as SVG that stands in a page: one value a part of a layer, layers from left to right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from math import isfinite, log10
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 920, 240, 56, 8, 14, 22
+"""Of the drawing, in its own units: it is scaled to the width of the page."""
+_WIDEST = 26
+"""A bar and the gap behind it: few bars do not fill the width."""
+_LABELS = 20
+"""Numbers below the axis, at most."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """`layer`: whose number stands below. `kind`: of the style, and one of the legend's. `title`: when pointed at."""
+
+    layer: int
+    kind: str
+    value: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """Across all bars."""
+
+    value: float
+    label: str
+
+
+def bars(found: Sequence[Bar], low: int, high: int, unit: str, line: Line | None = None) -> str:
+    """A drawing of `found`, from 10^`low` to 10^`high`; what is beyond either is drawn at it. `unit`: "%" counts in
+    hundredths, any other is written behind the numbers.
+    """
+    step = min((_WIDTH - _LEFT - _RIGHT) / max(len(found), 1), _WIDEST)
+    right = _LEFT + step * len(found)
+    shapes = []
+    for decade in range(low, high + 1):
+        y = _y(10.0**decade, low, high)
+        shapes.append(f'<line class="grid" x1="{_LEFT}" x2="{right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        shapes.append(f'<text class="scale" x="{_LEFT - 6}" y="{y + 4:.1f}">{_number(10.0**decade, unit)}</text>')
+    layers = sorted({bar.layer for bar in found})
+    labelled = set(layers[:: -(-len(layers) // _LABELS)])
+    for i, bar in enumerate(found):
+        x, y = _LEFT + i * step, _y(bar.value, low, high)
+        if bar.layer in labelled:
+            labelled.discard(bar.layer)
+            shapes.append(f'<text x="{x:.1f}" y="{_HEIGHT - 6}">{bar.layer}</text>')
+        shapes.append(
+            f'<rect class="{bar.kind}" x="{x:.1f}" y="{y:.1f}" width="{step * 0.8:.1f}" '
+            f'height="{max(_HEIGHT - _BOTTOM - y, 1):.1f}"><title>{escape(bar.title)}</title></rect>'
+        )
+    if line is not None:
+        y = _y(line.value, low, high)
+        shapes.append(f'<line class="limit" x1="{_LEFT}" x2="{right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        shapes.append(f'<text class="limit" x="{right:.1f}" y="{y - 4:.1f}">{escape(line.label)}</text>')
+    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">{"".join(shapes)}</svg>'
+
+
+def legend(kinds: dict[str, str]) -> str:
+    """A line that says which `kind` of bars is what."""
+    entries = "".join(f'<span class="{kind}"></span>{escape(what)}' for kind, what in kinds.items())
+    return f'<p class="legend">{entries}</p>'
+
+
+def _y(value: float, low: int, high: int) -> float:
+    size = log10(max(value, 10.0**low)) if isfinite(value) else high
+    return _HEIGHT - _BOTTOM - (_HEIGHT - _BOTTOM - _TOP) * (min(size, high) - low) / (high - low)
+
+
+def _number(value: float, unit: str) -> str:
+    return f"{100 * value:.10g} %" if unit == "%" else f"{value:.10g}{unit}"
