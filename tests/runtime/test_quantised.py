@@ -1,4 +1,4 @@
-"""A really compiled, quantised artifact: it verifies, and answers what its rank files say."""
+"""A really compiled artifact, its layers and its cache quantised: it verifies, and answers what its rank files say."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SMOOTH = replace(SCHEMES["smoothquant"], tolerance=Tolerance(perplexity=10, kl=1
 
 def test_a_quantised_artifact_verifies_and_answers(tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     checkpoint, artifact = tiny_checkpoint("llama"), tmp_path / "artifact"
-    quant = Quant(SMOOTH, text=Text(samples=4, length=32))
+    quant = Quant(SMOOTH, cache="int8", text=Text(samples=4, length=32))
     ask = Ask(tp=2, dtype="float32", max_positions=128, max_batch=1, quant=quant)
     request = BuildRequest(model=str(checkpoint), recipes=recipes, ask=ask, cache=tmp_path / "cache", output=artifact)
     made = build(request).manifest
