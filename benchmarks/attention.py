@@ -2,10 +2,10 @@
 
     python -m benchmarks.attention [--runs 7] [--rows 1,4,8] [--threads 1,2]
 
-`torch` is `scaled_dot_product_attention` over a bfloat16 cache with a mask, as it is in the packages for prefill (and was
-in those for decoding). All rows see 512 positions; with a window there are 2048, of which they see the last 256. Every
-form is a package, and has 8 caches in turn, as layers have; the forms alternate. Prints medians, microseconds a layer,
-and how many times faster than `torch` they are.
+`torch` is `scaled_dot_product_attention` over a bfloat16 cache with a mask, as it is in the packages for prefill, and
+once was in those for decoding. All rows see 512 positions; with a window there are 2048, of which they see the last
+256. Every form is a package, and has 8 caches in turn, as layers have; the forms alternate. Prints medians,
+microseconds a layer, and how many times faster than `torch` they are.
 """
 
 from __future__ import annotations
