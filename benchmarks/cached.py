@@ -25,6 +25,7 @@ from compiler.errors import NumericsError
 from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import CACHES, UNQUANTISED
 from compiler.stages import calibrate, convert, gate, scale
+from compiler.stages.sides import of_files
 from compiler.stages.stored import StoredModel
 from compiler.stages.verdict import judge
 from compiler.targets.inductor.layout import rank_plans
@@ -71,7 +72,7 @@ def run(case: str, work: Path, steps: int) -> None:
                 convert.convert(plans, sources, out)
                 stored = StoredModel(config, tensors, checkpoint)
                 kernels = replace(PLAIN, cached=CACHED[form])
-                verdict = gate.measure(stored, [out / plan.file for plan in plans], kernels, held_out)
+                verdict = gate.measure(stored, of_files(config, [out / plan.file for plan in plans], kernels), held_out)
                 try:
                     judge(verdict, CACHES[form])
                     said = "passes"
