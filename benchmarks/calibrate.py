@@ -37,6 +37,7 @@ def quantise(folder: Path, out: Path, count: int, length: int) -> dict[str, floa
     from compiler.stages import calibrate, convert, scale
     from compiler.stages.samples import Samples
     from compiler.store.checkpoint import open_checkpoint
+    from compiler.targets import TargetOptions
     from compiler.targets.inductor.layout import rank_plans
 
     checkpoint = open_checkpoint(folder)
@@ -53,7 +54,9 @@ def quantise(folder: Path, out: Path, count: int, length: int) -> dict[str, floa
     scale.make_scales(config, tensors, checkpoint, out, scaling=Scaling(SCHEMES["smoothquant"]), maxima=maxima)
     clock.append(time.monotonic())
     merged, sources = scale.beside(tensors, checkpoint, out / scale.RESULT)
-    convert.convert(rank_plans(config, 2, merged, "BF16"), sources, out / "ranks")
+    convert.convert(
+        rank_plans(config, 2, merged, "BF16", TargetOptions(quant_algo="per_token")), sources, out / "ranks"
+    )
     clock.append(time.monotonic())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     steps = dict(zip(("calibrate", "scales", "convert"), (b - a for a, b in pairwise(clock)), strict=True))

@@ -25,7 +25,8 @@ from compiler.ir.limits import Limits
 from compiler.runtime.package import Package
 from compiler.targets.inductor.build import compile_segments
 from compiler.targets.inductor.device import MARCH
-from compiler.targets.inductor.segments import Products, SegmentSpec, input_names, specs, weight_shapes
+from compiler.targets.inductor.quantised import STORED, Products, scale_of
+from compiler.targets.inductor.segments import SegmentSpec, input_names, specs, weight_shapes
 
 CONFIG = ModelConfig(
     architecture="", layers=1, hidden=1024, heads=16, kv_heads=16, head_dim=64, ffn=0, vocab=1024, max_positions=64,
@@ -33,7 +34,7 @@ CONFIG = ModelConfig(
     dtype="bfloat16",
 )  # fmt: skip
 COPIES = 4
-FORMS: tuple[Products, ...] = ("float", "per_token")
+FORMS: tuple[Products, ...] = ("float", "per_token", "fp8_per_token")
 
 
 def inputs(spec: SegmentSpec) -> list[Tensor]:
@@ -42,8 +43,9 @@ def inputs(spec: SegmentSpec) -> list[Tensor]:
     for name in input_names(spec)[1:]:
         if name.endswith(".scale"):
             made.append(torch.full(shapes[name], 1e-3))
-        elif name.replace(".weight", ".scale") in shapes:
-            made.append(torch.randint(-127, 128, shapes[name], dtype=torch.int8))
+        elif scale_of(name) in shapes:
+            dtype = getattr(torch, STORED[spec.products].torch_dtype)
+            made.append(torch.randint(0, 127, shapes[name], dtype=torch.uint8).view(dtype))
         else:
             made.append(torch.randn(shapes[name]).bfloat16() / 32)
     return made

@@ -1,4 +1,4 @@
-"""Steps of one model with weights in bfloat16, int8 and int4, on one thread and on all.
+"""Steps of one model with weights in bfloat16, int8, int4 and float8, on one thread and on all.
 
     python -m benchmarks.quantised --work DIR [--rounds 7] [--rows 1,4,16] [--threads 1,2]
 
@@ -26,14 +26,18 @@ if TYPE_CHECKING:
 
     from compiler.ir.config import ModelConfig
     from compiler.runtime.engine import Program, Share
-    from compiler.targets.inductor.segments import Products, SegmentSpec
+    from compiler.targets.inductor.quantised import Products
+    from compiler.targets.inductor.segments import SegmentSpec
 
 FORMS: dict[str, tuple[Products, dict[str, str]]] = {
     "plain": ("float", {"decode1": "prefill", "decode": "prefill"}),
     "bfloat16": ("float", {}),
     "int8 weights": ("weight_only", {}),
     "int8 W8A8": ("per_token", {}),
+    "int8 W8A8, fixed": ("per_tensor", {}),
     "int4 weights": ("grouped", {}),
+    "fp8": ("fp8_per_token", {}),
+    "fp8, fixed": ("fp8_per_tensor", {}),
 }
 """Products of the linear layers, and the phase whose packages run instead of those of a phase."""
 PROMPT, POSITIONS, MOST_ROWS = 128, 256, 16
@@ -66,17 +70,22 @@ def compiled(folder: Path, config: ModelConfig) -> None:
 
 
 def weights(config: ModelConfig, products: Products, table: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Random tensors of a rank file; those outside the layers from `table`, where it has them."""
+    """Random tensors of a rank file, but for those that `table` has."""
     import torch
 
     from compiler.ir.limits import Limits
-    from compiler.targets.inductor.segments import STORED, specs, weight_shapes
+    from compiler.targets.inductor.quantised import STORED, scale_of
+    from compiler.targets.inductor.segments import specs, weight_shapes
 
     def made(name: str, shape: tuple[int, ...], quantised: bool) -> Tensor:
+        if name.endswith(".input_scale"):
+            return torch.full(shape, 0.03)
         if name.endswith(".scale"):
-            return torch.full(shape, 0.02 / 50)
+            return torch.full(shape, 0.02 / (130 if products.startswith("fp8") else 50))
+        if quantised and products.startswith("fp8"):
+            return torch.empty(shape).normal_(0, 130).clamp(-448, 448).to(torch.float8_e4m3fn)
         if quantised:
-            dtype = getattr(torch, STORED[products].dtype)
+            dtype = getattr(torch, STORED[products].torch_dtype)
             return torch.randint(0, 256, shape, dtype=torch.uint8).view(dtype)
         return torch.empty(shape, dtype=torch.bfloat16).normal_(0, 0.02) + (1.0 if "norm" in name else 0.0)
 
@@ -84,9 +93,9 @@ def weights(config: ModelConfig, products: Products, table: Mapping[str, Tensor]
     for spec in specs(config, 1, "bfloat16", Limits(POSITIONS, 1), products):
         shapes = weight_shapes(spec)
         for name, shape in shapes.items():
-            if name in found:
+            if name in found or f"layers.0.{name}" in found:
                 continue
-            first = made(name, shape, name.endswith(".weight") and name.replace(".weight", ".scale") in shapes)
+            first = made(name, shape, name.endswith(".weight") and scale_of(name) in shapes)
             if spec.kind is None:
                 found[name] = first
             else:  # layers have the same numbers, each in memory of its own
@@ -144,6 +153,8 @@ def measure(folder: Path, rows: list[int], threads: int, rounds: int) -> None:
     """Print the lines of one number of threads."""
     import torch
 
+    from compiler.targets.inductor.quantised import STORED
+
     torch.set_num_threads(threads)
     config = model_config()
     whole: dict[str, Tensor] = {}
@@ -151,7 +162,9 @@ def measure(folder: Path, rows: list[int], threads: int, rounds: int) -> None:
     shares: dict[str, Share] = {}
     for form, (products, _) in FORMS.items():
         if products not in tensors:
-            tensors[products] = weights(config, products, whole)
+            # Integers of the same format are the same memory.
+            alike = (p for p in tensors if "float" not in (p, products) and STORED[p].format == STORED[products].format)
+            tensors[products] = weights(config, products, tensors.get(next(alike, ""), whole))
             whole = whole or {n: t for n, t in tensors[products].items() if not n.startswith("layers.")}
         shares[form] = share(config, form, folder, tensors[products])
         shares[form].allocate(max(rows), POSITIONS)

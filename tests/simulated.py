@@ -13,9 +13,9 @@ from compiler.decoder.rotary import tables
 from compiler.ir.config import ModelConfig
 from compiler.ir.limits import Limits
 from compiler.targets.inductor.graph import Segment
+from compiler.targets.inductor.quantised import Products
 from compiler.targets.inductor.segments import (
     CacheFormat,
-    Products,
     SegmentSpec,
     input_names,
     phase_for,

@@ -7,7 +7,7 @@
 
 What a segment returns is this rank's summand: the sums are the caller's. All tensors of a segment come in one mapping,
 by the names below; those of the weights are the names of the rank file without `layers.{i}.`. A linear layer with a
-`scale` beside its weight is quantised (`compiler.decoder.quantised`).
+`scale` beside its weight is quantised (`compiler.decoder.quantised`), one with an `input_scale` in fixed steps.
 
 | name           | shape                   | dtype   | what                                                       |
 |----------------|-------------------------|---------|------------------------------------------------------------|
@@ -38,6 +38,7 @@ from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.decoder.mlp import ACTIVATIONS, gated
 from compiler.decoder.moe import route
 from compiler.decoder.norm import normalize
+from compiler.decoder.quantised import QuantisedWeight
 from compiler.decoder.rotary import rotate
 from compiler.ir.config import LayerKind, ModelConfig
 
@@ -115,8 +116,14 @@ def _norm(config: ModelConfig, role: str, t: Tensors) -> Tensor:
 
 def _linear(kernels: Kernels, t: Tensors, name: str, x: Tensor, bias: Tensor | None) -> Tensor:
     """The product with the weight `name`, which is quantised where it has a scale."""
-    weight, scale = t[f"{name}.weight"], t.get(f"{name}.scale")
-    return kernels.linear(x, weight, bias) if scale is None else kernels.quantised(x, weight, scale, bias)
+    weight = _quantised(t, name)
+    return kernels.linear(x, t[f"{name}.weight"], bias) if weight is None else kernels.quantised(x, weight, bias)
+
+
+def _quantised(t: Tensors, name: str) -> QuantisedWeight | None:
+    """The weight `name`, where it is quantised."""
+    scale = t.get(f"{name}.scale")
+    return None if scale is None else QuantisedWeight(t[f"{name}.weight"], scale, t.get(f"{name}.input_scale"))
 
 
 def _once(t: Tensors, name: str) -> Tensor | None:
@@ -133,12 +140,12 @@ def _moe(config: ModelConfig, y: Tensor, t: Tensors, kernels: Kernels) -> Tensor
     tokens = y.flatten(0, 1)
     logits = kernels.linear(tokens, t["moe.router.weight"], None)
     chosen, share = route(logits, config.experts_per_token, renormalize=config.renormalize_experts)
-    gate_up, down = t["moe.gate_up.weight"], t["moe.down.weight"]
-    if "moe.down.scale" in t:
-        scales = t["moe.gate_up.scale"], t["moe.down.scale"]
-        out = kernels.quantised_experts(tokens, chosen, share, gate_up, scales[0], down, scales[1], config.activation)
+    gate_up, down = _quantised(t, "moe.gate_up"), _quantised(t, "moe.down")
+    if gate_up is not None and down is not None:
+        out = kernels.quantised_experts(tokens, chosen, share, gate_up, down, config.activation)
     else:
-        out = kernels.experts(tokens, chosen, share, gate_up, down, config.activation)
+        floats = t["moe.gate_up.weight"], t["moe.down.weight"]
+        out = kernels.experts(tokens, chosen, share, *floats, config.activation)
     return out.view_as(y)
 
 

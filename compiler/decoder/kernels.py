@@ -19,8 +19,8 @@ Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 @dataclass(frozen=True)
 class Kernels:
-    """`quantised` computes the layers with int8 weights: which of the two forms is the scheme's choice. `cached`: the
-    dtype of caches of layers that have scales for them.
+    """`quantised` computes the layers with quantised weights, by one of the definitions: the scheme's choice. `cached`:
+    the dtype of caches of layers that have scales for them.
     """
 
     linear: Linear = F.linear

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from compiler.artifact.manifest import Manifest
     from compiler.runtime.follower import Role
-    from compiler.targets.inductor.segments import CacheFormat, Products
+    from compiler.targets.inductor.quantised import Products
+    from compiler.targets.inductor.segments import CacheFormat
 
 
 def share(role: Role) -> Share:

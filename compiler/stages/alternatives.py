@@ -60,6 +60,7 @@ def _alternative(option: str, quant: Quant, plan: Plan, target: Target) -> Alter
     options = replace(plan.options, quant_algo="", kv_cache_quant_algo="")
     try:
         found = taken(target, plan.config, checked(quant, plan.packed), plan.tp, options, plan.limits)
+        checked(found.quant, plan.packed)
     except RefusedError as error:
         return Alternative(option, None, None, error.message)
     elements = plan.kv_bytes_per_token // (1 if plan.quant.cache else ITEMSIZE[DTYPES[plan.dtype]])

@@ -147,7 +147,8 @@ def make_plan(
     limits = limits_for(config, ask.max_positions, ask.max_batch)
     how = packed(hf)
     found = taken(target, config, checked(ask.quant, how), ask.tp, ask.options, limits)
-    quant, options, scaling = found.quant, found.options, found.scaling
+    # As it runs there, too: with a coarser scale the numbers of a quantised checkpoint would be rounded again.
+    quant, options, scaling = checked(found.quant, how), found.options, found.scaling
     filled = account(recipe, config, headers)
     tensors = {**filled.tensors, **planned(config, filled.tensors, scaling)}
     layouts = tuple(target.layouts(config, ask.tp, options))

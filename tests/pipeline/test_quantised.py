@@ -18,8 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from compiler.artifact.check import check_artifact
-from compiler.artifact.manifest import Manifest, load_manifest
-from compiler.artifact.provenance import PROVENANCE
+from compiler.artifact.manifest import PROVENANCE, Manifest, load_manifest
 from compiler.artifact.quantisation import FIGURES, REPORT
 from compiler.errors import (
     CalibrationError,
@@ -28,6 +27,7 @@ from compiler.errors import (
     NumericsError,
     RefusedError,
     TokenizerError,
+    UsageError,
 )
 from compiler.pipeline.build import build
 from compiler.pipeline.convert import convert_to
@@ -40,6 +40,7 @@ from compiler.stages.quantised import quant_of
 from compiler.stages.verify import check_layout
 from compiler.store.digest import sha256_file
 from tests.builds import Heard, leftovers, tree
+from tests.pipeline.test_evidence import Real, exact, wrong
 from tests.stages.test_calibrate import poisoned
 from tests.stand_in import StandIn
 
@@ -167,24 +168,64 @@ def test_other_layers_take_the_same_path(case: str, quantised: Requests, tmp_pat
     assert made.quantisation.gate.cosine > 0.99
 
 
-def doubled(monkeypatch: pytest.MonkeyPatch, name: str, rank: str) -> None:
-    """From now on, conversion doubles one scale tensor of the rank file `rank`."""
-    multiplied(monkeypatch, name, rank, 2)
+@pytest.mark.parametrize("case", ["llama", "qwen2_moe"])
+@pytest.mark.parametrize(
+    ("name", "flags", "products"),
+    [
+        ("smoothquant", {"per_token": False}, "per_tensor"),
+        ("smoothquant", {"per_token": False, "per_channel": False}, "per_tensor"),
+        ("fp8", {}, "fp8_per_token"),
+        ("fp8", {"per_token": False, "per_channel": False}, "fp8_per_tensor"),
+    ],
+)
+def test_every_flag_takes_the_same_path(
+    name: str, flags: dict[str, bool], products: str, case: str, quantised: Requests, tmp_path: Path
+) -> None:
+    scheme = scheme_of(name, **flags)
+    assert scheme is not None
+    heard = Heard()
+    made = _built(quantised(Quant(replace(scheme, tolerance=LOOSE), text=SHORT), case), heard)
+    check_layout(made, tmp_path / "artifact")
+    assert made.segments is not None
+    assert made.segments.products == products
+    assert made.quantisation is not None
+    assert made.quantisation.gate.cosine > 0.98
+    assert ("calibrate" in dict(heard.stages)) == scheme.calibrated
+    ranks = [load_file(tmp_path / "artifact" / file) for file in made.segments.weights]
+    fixed = {tensor for tensor in ranks[0] if tensor.endswith(".input_scale")}
+    assert bool(fixed) == products.endswith("tensor")
+    assert all(torch.equal(ranks[0][tensor], ranks[1][tensor]) for tensor in fixed)
 
 
-def multiplied(monkeypatch: pytest.MonkeyPatch, name: str, rank: str, times: float) -> None:
-    """From now on, conversion multiplies one scale tensor of the rank file `rank`."""
+def test_a_scale_that_all_tokens_share_is_refused_where_it_loses_too_much(
+    quantised: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All inputs above a tenth of the largest are cut off."""
+    scheme = scheme_of("smoothquant", per_token=False)
+    assert scheme is not None
+    files = (f"weights/rank{rank}.safetensors" for rank in range(2))
+    scaled(monkeypatch, "layers.1.mlp.gate_up.input_scale", 0.1, *files)
+    strict = replace(scheme, tolerance=Tolerance(perplexity=10, kl=10, cosine=0.99))
+    with pytest.raises(NumericsError, match=r"`layers\.1\.mlp`: cosine"):
+        build(quantised(Quant(strict, text=SHORT)), toolchain=StandIn())
+
+
+def scaled(monkeypatch: pytest.MonkeyPatch, name: str, times: float, *files: str) -> None:
+    """From now on, conversion multiplies one scale tensor of some rank files."""
 
     def broken(plans: Any, checkpoint: Any, out: Path, **options: Any) -> Any:
         done = convert(plans, checkpoint, out, **options)
-        file = out / rank
+        for file in files:
+            _rewrite(out / file, name, times)
+        return [
+            replace(d, digest=sha256_file(out / d.path), size=(out / d.path).stat().st_size, crc=None) for d in done
+        ]
+
+    def _rewrite(file: Path, name: str, times: float) -> None:
         tensors = load_file(file)
         tensors[name] = tensors[name] * times
         file.chmod(0o644)
         save_file(tensors, file)
-        return [
-            replace(d, digest=sha256_file(out / d.path), size=(out / d.path).stat().st_size, crc=None) for d in done
-        ]
 
     monkeypatch.setattr("compiler.pipeline.convert.convert", broken)
 
@@ -193,7 +234,7 @@ def test_a_broken_scale_fails_the_build_and_names_the_layer(
     quantised: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = Quant(replace(INT8, tolerance=Tolerance(perplexity=10, kl=10, cosine=0.99)))
-    doubled(monkeypatch, "layers.1.mlp.down.scale", "weights/rank1.safetensors")
+    scaled(monkeypatch, "layers.1.mlp.down.scale", 2, "weights/rank1.safetensors")
     with pytest.raises(NumericsError, match=r"`layers\.1\.mlp`: cosine") as caught:
         build(quantised(asked), toolchain=StandIn())
     page, figures = tmp_path / f"artifact.{REPORT}", tmp_path / "artifact.numerics.json"
@@ -213,6 +254,33 @@ def test_a_broken_scale_fails_the_build_and_names_the_layer(
 def test_a_tighter_limit_is_kept(quantised: Requests) -> None:
     with pytest.raises(NumericsError, match=r"expected at most -100\.00%"):
         build(quantised(Quant(INT8, max_perplexity_increase=-1.0)), toolchain=StandIn())
+
+
+def test_another_limit_changes_the_verdict_and_nothing_else(quantised: Requests, tmp_path: Path) -> None:
+    """No stage runs again, nothing needs force, and a limit that is not met touches nothing."""
+    allowed = replace(INT8, tolerance=Tolerance(perplexity=10, kl=10, cosine=0.99))
+    first = build(quantised(Quant(allowed, max_perplexity_increase=-1.0, accept=True)), toolchain=Real(), logits=exact)
+    assert first.manifest is not None
+    assert first.manifest.quantisation is not None
+    assert first.manifest.quantisation.gate.accepted
+    inodes = {path: path.stat().st_ino for path in first.output.rglob("*.safetensors")}
+    again = build(quantised(Quant(allowed)), toolchain=Real(), logits=wrong)  # not even asked
+    assert again.made == {"package": 1}
+    found = check_artifact(first.output, by="sha256")
+    assert found.quantisation is not None
+    assert (found.quantisation.gate.accepted, found.quantisation.gate.limits["perplexity"]) == (False, 10)
+    assert found.substance == first.manifest.substance
+    assert {path: path.stat().st_ino for path in first.output.rglob("*.safetensors")} == inodes
+    before = tree(first.output)
+    with pytest.raises(NumericsError, match="expected at most -100"):
+        build(quantised(Quant(allowed, max_perplexity_increase=-1.0)), toolchain=Real(), logits=exact)
+    assert tree(first.output) == before
+    assert build(quantised(Quant(allowed)), toolchain=Real(), logits=wrong).up_to_date
+    # What was signed is not what would stand there.
+    (first.output / "manifest.json.sig").write_text("signed")
+    with pytest.raises(UsageError, match="holds another artifact"):
+        build(quantised(Quant(allowed, max_perplexity_increase=0.5)), toolchain=Real(), logits=exact)
+    assert not any("numerics" in path.name for path in tmp_path.iterdir() if path.is_dir())
 
 
 @pytest.mark.parametrize(
@@ -254,11 +322,12 @@ def test_text_needs_a_tokenizer_and_ids_do_not(
     assert made.quantisation.calibration.text == "ids.jsonl"
 
 
-def test_nan_in_the_weights_is_found_before_anything_is_rounded(
-    quantised: Requests, tmp_path: Path, tiny_checkpoint: Callable[[str], Path]
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_what_is_not_finite_is_found_before_anything_is_rounded(
+    value: float, quantised: Requests, tmp_path: Path, tiny_checkpoint: Callable[[str], Path]
 ) -> None:
     name = "model.layers.1.mlp.up_proj.weight"
-    folder = poisoned(tiny_checkpoint("llama"), tmp_path / "poisoned", name, float("nan"))
+    folder = poisoned(tiny_checkpoint("llama"), tmp_path / "poisoned", name, value)
     for quant in (Quant(INT8), Quant(SMOOTH, text=SHORT)):
         with pytest.raises(CheckpointError, match=r"NaN or infinite .*layers\.1\.mlp\.up_proj"):
             build(quantised(quant, model=str(folder)), toolchain=StandIn())
@@ -266,11 +335,8 @@ def test_nan_in_the_weights_is_found_before_anything_is_rounded(
 
 
 def test_what_a_target_does_not_run_is_refused_with_what_it_does(quantised: Requests) -> None:
-    static = scheme_of("smoothquant", per_token=False)
-    for quant, said in (
-        (Quant(SCHEMES["fp8"]), "does not run `fp8`"),
-        (Quant(static, text=SHORT), "one activation scale a tensor"),
-    ):
+    eight = replace(SCHEMES["int4-weight"], name="int4-int8", activations="int8", activation_scales="token")
+    for quant, said in ((Quant(eight), "does not run `int4-int8` with one activation scale a token"),):
         with pytest.raises(RefusedError, match=said) as caught:
             build(quantised(quant), toolchain=StandIn())
         assert caught.value.hint
@@ -284,6 +350,7 @@ from compiler.pipeline.build import build
 from compiler.pipeline.requests import BuildRequest
 from compiler.stages.convert import convert
 from compiler.stages.plan import Ask
+from tests.pipeline.test_evidence import Real, exact, wrong
 from tests.stages.test_calibrate import poisoned
 from tests.stand_in import StandIn
 from tests.builds import Heard

@@ -16,7 +16,7 @@ from compiler.pipeline.build import build
 from compiler.quant.asked import Quant
 from compiler.stages.quantised import quant_of
 from compiler.stages.verify import check_layout
-from tests.pipeline.test_quantised import SHORT, SMOOTH, Requests, multiplied
+from tests.pipeline.test_quantised import SHORT, SMOOTH, Requests, scaled
 from tests.stand_in import StandIn
 
 
@@ -60,7 +60,7 @@ def test_a_broken_scale_of_the_cache_fails_the_build_and_names_the_layer(
     which: str, times: float, quantised: Requests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One too small cuts off what is large. One too large is still undone by itself: it costs bits, 16 times four."""
-    multiplied(monkeypatch, f"layers.1.attn.{which}.cache_scale", "weights/rank1.safetensors", times)
+    scaled(monkeypatch, f"layers.1.attn.{which}.cache_scale", times, "weights/rank1.safetensors")
     asked = Quant(cache="int8", text=SHORT, max_perplexity_increase=10.0)
     with pytest.raises(NumericsError, match=r"`layers\.1\.attn`: cosine") as caught:
         build(quantised(asked), toolchain=StandIn())

@@ -18,7 +18,7 @@ from compiler.quant.asked import Quant
 from compiler.quant.schemes import SCHEMES, Scheme, Tolerance
 from compiler.quant.smooth import CANDIDATES
 from tests.builds import Heard, leftovers
-from tests.pipeline.test_quantised import SHORT, doubled
+from tests.pipeline.test_quantised import SHORT, scaled
 from tests.targets.trtllm.test_schemes import SIZES
 from tests.tiny import write_checkpoint
 
@@ -66,7 +66,7 @@ def test_a_scale_doubled_in_one_layer_of_one_rank_is_named(
     assert found is not None
     assert found.gate.cosine > cosine
     # Another cache: nothing of the whole model is found there.
-    doubled(monkeypatch, AT + tensor, "rank1.safetensors")
+    scaled(monkeypatch, AT + tensor, 2, "rank1.safetensors")
     with pytest.raises(NumericsError, match=f"`{part}`: cosine") as caught:
         _judged(replace(asked, cache=tmp_path / "other"))
     parts = json.loads((tmp_path / "artifact.numerics.json").read_text())["parts"]

@@ -1,44 +1,60 @@
-"""A really compiled artifact, its layers and its cache quantised: it verifies, and answers what its rank files say."""
+"""Really compiled artifacts, layers and caches quantised: they verify, and answer what their rank files say."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 import recipes
 from compiler import Ask, BuildRequest, GenerationParams, build, load, verify
+from compiler.artifact.manifest import Manifest
 from compiler.ir.config import ModelConfig
 from compiler.pipeline.against import source_logits
 from compiler.pipeline.requests import PlanRequest
-from compiler.quant.asked import Quant, Text
-from compiler.quant.schemes import SCHEMES, Tolerance
+from compiler.quant.asked import Cache, Quant, Text, scheme_of
+from compiler.quant.schemes import Scheme, Tolerance
 from compiler.stages.numerics import THRESHOLDS
 from compiler.stages.sides import log_probabilities, of_files
 from compiler.targets import inductor
+from tests.tiny import write_checkpoint
 
-SMOOTH = replace(SCHEMES["smoothquant"], tolerance=Tolerance(perplexity=10, kl=10, cosine=0.9))
+LOOSE = Tolerance(perplexity=10, kl=10, cosine=0.9)
+WIDE: dict[str, Any] = {
+    "hidden_size": 256, "intermediate_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64,
+    "num_hidden_layers": 2,
+}  # fmt: skip
+"""Groups of int4 fit its rows."""
 
 
-def test_a_quantised_artifact_verifies_and_answers(tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
-    checkpoint, artifact = tiny_checkpoint("llama"), tmp_path / "artifact"
-    quant = Quant(SMOOTH, cache="int8", text=Text(samples=4, length=32))
-    ask = Ask(tp=2, dtype="float32", max_positions=128, max_batch=1, quant=quant)
-    request = BuildRequest(model=str(checkpoint), recipes=recipes, ask=ask, cache=tmp_path / "cache", output=artifact)
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of all builds here: what does not depend on the scheme is compiled once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def _built(
+    checkpoint: Path, scheme: Scheme | None, kv: Cache, artifact: Path, cache: Path, dtype: str = "float32", tp: int = 2
+) -> Manifest:
+    assert scheme is not None
+    quant = Quant(replace(scheme, tolerance=LOOSE), cache=kv, text=Text(samples=4, length=32))
+    ask = Ask(tp=tp, dtype=dtype, max_positions=128, max_batch=1, quant=quant)
+    request = BuildRequest(model=str(checkpoint), recipes=recipes, ask=ask, cache=cache, output=artifact)
     made = build(request).manifest
     assert made is not None
     assert made.numerics is not None
     assert made.numerics.reference == "the quantised decoder in float32"
-    assert made.numerics.kl_median <= THRESHOLDS["float32"].kl_median
+    assert made.numerics.kl_median <= THRESHOLDS[dtype].kl_median
+    assert made.segments is not None
+    assert made.segments.cache == kv
+    return made
 
-    expected = source_logits(artifact, PlanRequest(model=str(checkpoint), recipes=recipes))
-    found = verify(artifact, expected=expected).numerics
-    assert found is not None
-    assert found.reference == "its source"
-    assert made.numerics.kl_median < found.kl_median  # quantisation costs more than compiling
 
+def _answers_what_its_files_say(made: Manifest, artifact: Path) -> None:
     with load(artifact) as model:
         (answer,) = model.generate(["The file is"], GenerationParams(max_new_tokens=8))
         prompt = model.encode("The file is")
@@ -48,3 +64,40 @@ def test_a_quantised_artifact_verifies_and_answers(tiny_checkpoint: Callable[[st
     side = of_files(config, [artifact / name for name in made.segments.weights], kernels)
     logits = log_probabilities(side, config, ids)
     assert logits[len(prompt) - 1 : -1].argmax(-1).tolist() == [token.id for token in answer.tokens]
+
+
+def test_a_quantised_artifact_verifies_and_answers(
+    tiny_checkpoint: Callable[[str], Path], tmp_path: Path, cache: Path
+) -> None:
+    checkpoint, artifact = tiny_checkpoint("llama"), tmp_path / "artifact"
+    made = _built(checkpoint, scheme_of("smoothquant"), "int8", artifact, cache)
+    expected = source_logits(artifact, PlanRequest(model=str(checkpoint), recipes=recipes))
+    found = verify(artifact, expected=expected).numerics
+    assert found is not None
+    assert found.reference == "its source"
+    assert made.numerics is not None
+    assert made.numerics.kl_median < found.kl_median  # quantisation costs more than compiling
+    _answers_what_its_files_say(made, artifact)
+
+
+def test_float8_with_fixed_scales_verifies_and_answers(
+    tiny_checkpoint: Callable[[str], Path], tmp_path: Path, cache: Path
+) -> None:
+    scheme = scheme_of("fp8", per_token=False, per_channel=False)
+    made = _built(tiny_checkpoint("llama"), scheme, "fp8", tmp_path / "artifact", cache)
+    assert made.segments is not None
+    assert made.segments.products == "fp8_per_tensor"
+    _answers_what_its_files_say(made, tmp_path / "artifact")
+
+
+def test_awq_of_experts_verifies_and_answers(tmp_path: Path, cache: Path) -> None:
+    """In bfloat16, where products are those of `native/`; the verdict above is theirs too."""
+    checkpoint = write_checkpoint("mixtral", tmp_path / "model", dtype="float32", **WIDE)
+    made = _built(checkpoint, scheme_of("awq"), "", tmp_path / "artifact", cache, "bfloat16", 1)
+    assert made.quantisation is not None
+    assert (made.quantisation.scheme, made.quantisation.search) == ("awq", "awq")
+    assert made.segments is not None
+    assert made.segments.products == "grouped"
+    with load(tmp_path / "artifact") as model:
+        (answer,) = model.generate(["The file is"], GenerationParams(max_new_tokens=8))
+    assert len(answer.tokens) == 8

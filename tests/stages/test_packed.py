@@ -16,23 +16,26 @@ from torch import Tensor
 
 import recipes
 from compiler.artifact.manifest import load_manifest
-from compiler.errors import CheckpointError, RefusedError, ToolchainMissing
+from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError, ToolchainMissing
 from compiler.pipeline.build import build
 from compiler.pipeline.convert import convert_to
 from compiler.pipeline.requests import BuildRequest, PlanRequest, find, prepare
 from compiler.quant import int4
 from compiler.quant.asked import Quant, scheme_of
 from compiler.quant.formats import packed
+from compiler.quant.schemes import SCHEMES, Tolerance
 from compiler.stages.alternatives import alternatives
 from compiler.stages.plan import Ask
 from compiler.summary import plan_text
 from compiler.targets import load
+from tests.stand_in import StandIn
 from tests.tiny import write_checkpoint
 
 SIZES: dict[str, Any] = {
     "hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64,
 }  # fmt: skip
 GROUP = 128
+LOOSE = Tolerance(perplexity=10, kl=10, cosine=0.5)
 AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
 Module = tuple[dict[str, Tensor], Tensor]
 """The tensors of a module by suffix, and the weight [out, in] that they stand for, float32."""
@@ -100,7 +103,7 @@ INT8 = {
     "config_groups": {"group_0": {"targets": ["Linear"], "weights": _WEIGHTS, "input_activations": _TOKENS}},
 }  # fmt: skip
 _FLOATS = {**_WEIGHTS, "type": "float", "strategy": "tensor"}
-FP8 = {
+FP8: dict[str, Any] = {
     **INT8, "format": "float-quantized", "config_groups": {"group_0": {"targets": ["Linear"], "weights": _FLOATS}},
 }  # fmt: skip
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False, "sym": True}
@@ -187,10 +190,35 @@ def test_integers_of_compressed_tensors_stay(target: str, tmp_path: Path) -> Non
     torch.testing.assert_close(ranks[1][scale].ravel(), wanted, rtol=1e-6, atol=0)
 
 
+def test_float8_of_compressed_tensors_stays_and_runs(tmp_path: Path) -> None:
+    """Each q, k and v has its own scale: TensorRT-LLM, which takes one for all three, would round them anew."""
+    (group,) = FP8["config_groups"].values()
+    dynamic = {**group, "input_activations": {**_TOKENS, "type": "float"}}
+    expected = quantised(tmp_path / "model", "fp8", config_groups={"group_0": dynamic})
+    source = load_file(tmp_path / "model" / "model.safetensors")
+    ask = Ask(tp=2, quant=Quant(replace(SCHEMES["fp8"], tolerance=LOOSE)))
+    request = BuildRequest(model=str(tmp_path / "model"), recipes=recipes, output=tmp_path / "out", ask=ask,
+                           cache=tmp_path / "cache")  # fmt: skip
+    build(request, toolchain=StandIn())
+    manifest = load_manifest(tmp_path / "out")
+    assert manifest.segments is not None
+    assert manifest.segments.products == "fp8_per_token"
+    ranks = [load_file(tmp_path / "out" / file) for file in manifest.segments.weights]
+    values = torch.cat([rank["layers.1.mlp.down.weight"] for rank in ranks], 1)
+    name = "model.layers.1.mlp.down_proj"
+    assert values.dtype == torch.float8_e4m3fn
+    assert torch.equal(values.float(), source[f"{name}.weight"].float())
+    torch.testing.assert_close(values.float() * ranks[0]["layers.1.mlp.down.scale"][:, None], expected[name])
+    assert manifest.quantisation is not None
+    assert manifest.quantisation.gate.cosine > 0.99  # activations alone are rounded
+    with pytest.raises(RefusedError, match="`fp8` with a scale a tensor would round it a second time"):
+        build(replace(request, target="trtllm", output=tmp_path / "engines"))
+
+
 def test_a_plan_says_what_the_source_is_and_what_may_be_made_of_it(tmp_path: Path) -> None:
     quantised(tmp_path / "model", "gptq")
     plan = prepare(_request(tmp_path / "model", tmp_path / "cache", target="trtllm")).plan
-    assert "quantised by GPTQ, read as floating point; `--quant int4-weight` keeps its integers" in plan_text(plan)
+    assert "quantised by GPTQ, read as floating point; `--quant int4-weight` keeps its numbers" in plan_text(plan)
     refused = {one.option for one in alternatives(plan, load("trtllm")) if "a second time" in one.refused}
     assert refused == {f"--quant {name}" for name in ("int8-weight", "awq", "smoothquant", "fp8")}
 
@@ -218,6 +246,10 @@ def test_a_plan_reads_headers_and_rewriting_happens_once(tmp_path: Path) -> None
     [
         ({**GPTQ, "desc_act": True}, "act-order", "revision without act-order"),
         ({**GPTQ, "bits": 3}, "4 bits in format gptq; found 3", "model that it was made from"),
+        ({**GPTQ, "bits": 2}, "4 bits in format gptq; found 2", "model that it was made from"),
+        ({**GPTQ, "group_size": 100}, "multiple of 8 .*found `group_size` 100", "model that it was made from"),
+        ({**AWQ, "group_size": 0}, "multiple of 8 .*found `group_size` 0", "model that it was made from"),
+        ({**GPTQ, "dynamic": {"-:.*down.*": {}}}, "another form a module", "model that it was made from"),
         ({**GPTQ, "checkpoint_format": "marlin"}, "found 4 in marlin", "model that it was made from"),
         ({**AWQ, "version": "gemv"}, "version gemm; found 4 in gemv", "model that it was made from"),
         ({"quant_method": "bitsandbytes"}, "by `bitsandbytes`; expected gptq, awq or", "model that it was made from"),
@@ -234,9 +266,9 @@ def test_what_is_not_read_is_refused_with_the_remedy(config: dict[str, Any], wor
 @pytest.mark.parametrize(("way", "scheme"), [("gptq", "int8-weight"), ("awq", "int4-weight"), ("fp8", "smoothquant")])
 def test_no_checkpoint_is_rounded_twice(way: str, scheme: str, tmp_path: Path) -> None:
     quantised(tmp_path / "model", way)
-    with pytest.raises(RefusedError, match=f"`{scheme}` would round it a second time") as caught:
+    with pytest.raises(RefusedError, match=f"`{scheme}` with a scale a .* would round it a second time") as caught:
         convert_to(_request(tmp_path / "model", tmp_path / "cache", scheme), tmp_path / "out")
-    assert ("`--quant int4-weight` keeps its integers" in caught.value.hint) == (way == "gptq")
+    assert ("`--quant int4-weight` with a scale a group keeps its numbers" in caught.value.hint) == (way == "gptq")
 
 
 def test_zero_points_that_the_configuration_denies(tmp_path: Path) -> None:
@@ -255,6 +287,49 @@ def test_zero_points_that_the_configuration_denies(tmp_path: Path) -> None:
     config.write_text(json.dumps(hf))
     found = find(replace(_request(tmp_path / "model", tmp_path / "cache")), "all").checkpoint
     assert found.own == {}
+
+
+def test_groups_that_do_not_fill_a_row_are_refused_by_the_plan(tmp_path: Path) -> None:
+    quantised(tmp_path / "model", "gptq", group_size=96)
+    with pytest.raises(RefusedError, match="has 512 columns, which groups of 96 do not fill"):
+        prepare(_request(tmp_path / "model", tmp_path / "cache"))
+
+
+def test_an_order_that_the_configuration_denies(tmp_path: Path) -> None:
+    quantised(tmp_path / "model", "gptq")
+    file = tmp_path / "model" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.2.mlp.down_proj.g_idx"] = tensors["model.layers.2.mlp.down_proj.g_idx"].flip(0)
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"`model.layers.2.mlp.down_proj`: `g_idx` scatters the groups"):
+        find(_request(tmp_path / "model", tmp_path / "cache"), "all")
+    assert not list((tmp_path / "cache").rglob("*.safetensors*"))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_small_ceiling_unpacks_the_same_and_progress_is_told(way: str, tmp_path: Path) -> None:
+    quantised(tmp_path / "model", way)
+    request, told = _request(tmp_path / "model", tmp_path / "cache"), list[tuple[int, int, str]]()
+    low = replace(request, ask=replace(request.ask, max_memory=8 * 4 * 12 * 512), cache=tmp_path / "low")
+    files = []
+    for one in (request, low):
+        told.clear()
+        name = "model.layers.0.mlp.up_proj.weight"
+        found = find(one, "all", lambda *all_of_it: told.append(all_of_it)).checkpoint
+        file = found.tensors[name].file
+        assert file is not None
+        assert (
+            told[-1][0]
+            == told[-1][1]
+            == file.stat().st_size - min(t.offset for t in found.tensors.values() if t.file == file)
+        )
+        assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+        files.append([path.read_bytes() for path in sorted(file.parent.iterdir())])
+    assert files[0] == files[1]
+    assert len(told) > 100  # eight rows at a time
+    with pytest.raises(MemoryCeilingError, match="unpacking 8 rows") as caught:
+        find(replace(low, ask=replace(low.ask, max_memory=1 << 14), cache=tmp_path / "none"), "all")
+    assert "--max-memory" in caught.value.hint
 
 
 @pytest.mark.parametrize(("way", "scheme"), [("gptq", "int4-weight"), ("int8", "smoothquant"), ("awq", "none")])

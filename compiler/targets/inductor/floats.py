@@ -24,7 +24,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [..., in], weight [out, in], bias [out] -> [..., out] of the dtype of x."""
     if not _has_operator(x):
         return F.linear(x, weight, bias)
-    return ops.linear("floats", x, weight, None, bias)
+    return ops.linear("floats", x, weight, bias)
 
 
 def few_experts(x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation) -> Tensor:
@@ -34,8 +34,8 @@ def few_experts(x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down:
     """
     if not _has_operator(x):
         return gather(x, chosen, share, gate_up, down, kind)
-    inner = gated(ops.experts("floats", x, gate_up, None, chosen), kind)
-    return mixed(ops.experts("floats", inner.flatten(0, 1), down, None, chosen.reshape(-1, 1)), share, x)
+    inner = gated(ops.experts("floats", x, gate_up, chosen), kind)
+    return mixed(ops.experts("floats", inner.flatten(0, 1), down, chosen.reshape(-1, 1)), share, x)
 
 
 def mixed(y: Tensor, share: Tensor, x: Tensor) -> Tensor:

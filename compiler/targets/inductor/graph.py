@@ -15,9 +15,9 @@ from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.ir.parallel import head_layout
 from compiler.targets.inductor.attention import attend
 from compiler.targets.inductor.floats import few_experts, linear
-from compiler.targets.inductor.integers import FEW_TOKENS, MANY_TOKENS
-from compiler.targets.inductor.quantised import scale_of
-from compiler.targets.inductor.segments import PHASES, STORED, SegmentSpec, input_names, weight_shapes
+from compiler.targets.inductor.forms import FEW_TOKENS, MANY_TOKENS
+from compiler.targets.inductor.quantised import STORED, scale_of
+from compiler.targets.inductor.segments import PHASES, SegmentSpec, input_names, weight_shapes
 
 FEW, MANY = (Kernels(linear, few_experts, attend=attend), FEW_TOKENS), (PLAIN, MANY_TOKENS)
 KERNELS = {"decode1": FEW, "decode": FEW, "prefill": MANY}
@@ -98,7 +98,7 @@ def _dtype(name: str, spec: SegmentSpec, *, quantised: bool) -> torch.dtype:
         return CACHED[spec.cache]
     if name in _INT64:
         return torch.int64
-    found: torch.dtype = getattr(torch, STORED[spec.products].dtype if quantised else spec.dtype)
+    found: torch.dtype = getattr(torch, STORED[spec.products].torch_dtype if quantised else spec.dtype)
     return found
 
 

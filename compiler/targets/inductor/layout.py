@@ -25,7 +25,7 @@ from compiler.ir.parallel import SPLIT_AXES, spread
 from compiler.ir.roles import TensorId, axis_sizes, model_tensors
 from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.inductor.cached import with_cache_scales
-from compiler.targets.inductor.quantised import quantise
+from compiler.targets.inductor.quantised import STORED, quantise
 
 FUSED = {
     "attn.qkv": ("attn.q", "attn.k", "attn.v"),
@@ -66,16 +66,18 @@ def shard_size(axis: str, config: ModelConfig, tp: int) -> int:
 
 
 def rank_plans(
-    config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str, _options: TargetOptions = PLAIN
+    config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str, options: TargetOptions = PLAIN
 ) -> list[RankPlan]:
     """The file of every rank. `dtype` is the one of the files, by its safetensors name (`BF16`).
 
-    Linear layers whose `steps` are among `tensors` are quantised (`quantised.py`), and so is the cache where its scales
-    are among them (`cached.py`).
+    Linear layers whose steps are among `tensors` are quantised, as `options.quant_algo` says (`quantised.py`), and so
+    is the cache where its scales are among them (`cached.py`).
     """
     found = layouts(config, tp)
     plans = to_rank_plans(found, tensors, dtype, rank_file)
-    plans = quantise(plans, found, config, tensors, _rank_sizes(config, tp))
+    stored = STORED.get(options.quant_algo)
+    if stored:
+        plans = quantise(plans, found, config, tensors, _rank_sizes(config, tp), stored)
     return with_cache_scales(plans, config, tensors)
 
 

@@ -1,15 +1,19 @@
 """Products as operators of torch: in plain torch their definition, in a compiled package a function of `native/`.
 
-| operator  | weight                         | scale                   | x in the package       | definition    |
-|-----------|--------------------------------|-------------------------|------------------------|---------------|
-| floats    | [out, in], the dtype of x      |                         | as it is, sums float32 | x W^T         |
-| int8      | int8 [out, in]                 | float32 [out]           | 16-bit integers        | `weight_only` |
-| int8_int8 | int8 [out, in]                 | float32 [out]           | 8-bit integers         | `per_token`   |
-| int4      | uint8 [out, in / 2], 2 columns | float32 [out, in / 128] | 16-bit integers        | `grouped`     |
+| operator      | weight                         | scale                   | x in the package       | definition      |
+|---------------|--------------------------------|-------------------------|------------------------|-----------------|
+| floats        | [out, in], the dtype of x      |                         | as it is, sums float32 | x W^T           |
+| int8          | int8 [out, in]                 | float32 [out]           | 16-bit integers        | `weight_only`   |
+| int8_int8     | the same                       | the same                | 8-bit integers         | `per_token`     |
+| int8_bfloat16 | the same, read as bfloat16     | the same                | as it is, sums float32 | `weight_only`   |
+| int4          | uint8 [out, in / 2], 2 columns | float32 [out, in / 128] | 16-bit integers        | `grouped`       |
+| int4_bfloat16 | the same, read as bfloat16     | the same                | as it is, sums float32 | `grouped`       |
+| fp8           | float8 e4m3 [out, in]          | float32 [out]           | float8, sums float32   | `fp8_per_token` |
 
-Definitions are those of `compiler.decoder.quantised`. x [tokens, in] is bfloat16, float16 or float32 (not of `floats`);
-the result has its dtype, and is [tokens, out]. With `chosen` int64 [tokens, k] weight and scale have an axis of experts
-in front, and the result is [tokens, k, out]: row j of a token is its product with expert chosen[j]. Experts that nobody
+Definitions are those of `compiler.decoder.quantised`. x [tokens, in] is bfloat16, float16 (not of *_bfloat16) or
+float32 (nor of `floats`); the result has its dtype, and is [tokens, out]. `input_scale` float32 [1] is of int8_int8 and
+fp8: then not every token has its own. With `chosen` int64 [tokens, k] weight and scale have an axis of experts in
+front, and the result is [tokens, k, out]: row j of a token is its product with expert chosen[j]. Experts that nobody
 chose are not read, the others once.
 """
 
@@ -23,31 +27,37 @@ from torch._ops import OpOverload
 from torch.nn import functional as F
 
 from compiler.decoder import quantised
-from compiler.decoder.quantised import QuantisedLinear
+from compiler.decoder.quantised import QuantisedLinear, QuantisedWeight
 
 NAMESPACE = "lmi_compile"
 _LIBRARY = torch.library.Library(NAMESPACE, "DEF")
-_SCHEMA = "(Tensor x, Tensor weight, Tensor? scale, Tensor? bias, Tensor? chosen) -> Tensor"
-_SHIM = "AOTITorchError aoti_torch_cpu_{name}(" + ", ".join(["AtenTensorHandle"] * 2 + ["AtenTensorHandle*"] * 4) + ")"
+_SCHEMA = "(Tensor x, Tensor weight, Tensor? scale, Tensor? input_scale, Tensor? bias, Tensor? chosen) -> Tensor"
+_SHIM = "AOTITorchError aoti_torch_cpu_{name}(" + ", ".join(["AtenTensorHandle"] * 2 + ["AtenTensorHandle*"] * 5) + ")"
+
+Definition = Callable[[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None], Tensor]
+"""x, weight, scale, input_scale, bias, without experts."""
 
 
-def _floats(x: Tensor, weight: Tensor, _scale: Tensor | None, bias: Tensor | None) -> Tensor:
+def _floats(x: Tensor, weight: Tensor, _scale: Tensor | None, _input: Tensor | None, bias: Tensor | None) -> Tensor:
     return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
 
 
-def _scaled(product: QuantisedLinear) -> Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]:
-    def run(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
+def _scaled(product: QuantisedLinear) -> Definition:
+    def run(x: Tensor, weight: Tensor, scale: Tensor | None, given: Tensor | None, bias: Tensor | None) -> Tensor:
         assert scale is not None
-        return product(x, weight, scale, bias)
+        return product(x, QuantisedWeight(weight, scale, given), bias)
 
     return run
 
 
-DEFINITIONS = {
+DEFINITIONS: dict[str, Definition] = {
     "floats": _floats,
     "int8": _scaled(quantised.weight_only),
     "int8_int8": _scaled(quantised.per_token),
+    "int8_bfloat16": _scaled(quantised.weight_only),
     "int4": _scaled(quantised.grouped),
+    "int4_bfloat16": _scaled(quantised.grouped),
+    "fp8": _scaled(quantised.fp8_per_token),
 }
 
 
@@ -55,18 +65,22 @@ def _register(name: str) -> OpOverload:
     linear = DEFINITIONS[name]
 
     def define(
-        x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None, chosen: Tensor | None
+        x: Tensor, weight: Tensor, scale: Tensor | None, input_scale: Tensor | None, bias: Tensor | None,
+        chosen: Tensor | None,
     ) -> Tensor:  # fmt: skip
         if chosen is None:
-            return linear(x, weight, scale, bias)
+            return linear(x, weight, scale, input_scale, bias)
         y = x.new_empty((*chosen.shape, weight.shape[-2]))
         for expert in range(weight.shape[0]):
             token, slot = torch.where(chosen == expert)
-            y[token, slot] = linear(x[token], weight[expert], None if scale is None else scale[expert], None)
+            y[token, slot] = linear(
+                x[token], weight[expert], None if scale is None else scale[expert], input_scale, None
+            )
         return y
 
     def shape(
-        x: Tensor, weight: Tensor, _scale: Tensor | None, _bias: Tensor | None, chosen: Tensor | None
+        x: Tensor, weight: Tensor, _scale: Tensor | None, _input: Tensor | None, _bias: Tensor | None,
+        chosen: Tensor | None,
     ) -> Tensor:  # fmt: skip
         return x.new_empty((*(x.shape[:1] if chosen is None else chosen.shape), weight.shape[-2]))
 
@@ -85,13 +99,21 @@ def shims() -> dict[OpOverload, list[str]]:
     return {operator: [_SHIM.format(name=name)] for name, operator in OPERATORS.items()}
 
 
-def linear(name: str, x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
+def linear(name: str, x: Tensor, weight: Tensor | QuantisedWeight, bias: Tensor | None) -> Tensor:
     """x [..., in] -> [..., out]."""
-    y: Tensor = OPERATORS[name](x.reshape(-1, x.shape[-1]).contiguous(), weight, scale, bias, None)
-    return y.reshape(*x.shape[:-1], weight.shape[-2])
+    values, scales = _parts(weight)
+    y: Tensor = OPERATORS[name](x.reshape(-1, x.shape[-1]).contiguous(), values, *scales, bias, None)
+    return y.reshape(*x.shape[:-1], values.shape[-2])
 
 
-def experts(name: str, x: Tensor, weight: Tensor, scale: Tensor | None, chosen: Tensor) -> Tensor:
+def experts(name: str, x: Tensor, weight: Tensor | QuantisedWeight, chosen: Tensor) -> Tensor:
     """x [tokens, in], chosen [tokens, k] -> [tokens, k, out]."""
-    y: Tensor = OPERATORS[name](x.contiguous(), weight, scale, None, chosen.contiguous())
+    values, scales = _parts(weight)
+    y: Tensor = OPERATORS[name](x.contiguous(), values, *scales, None, chosen.contiguous())
     return y
+
+
+def _parts(weight: Tensor | QuantisedWeight) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
+    if isinstance(weight, Tensor):
+        return weight, (None, None)
+    return weight.values, (weight.scale, weight.input_scale)

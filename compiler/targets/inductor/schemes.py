@@ -12,15 +12,19 @@ if TYPE_CHECKING:
     from compiler.ir.config import ModelConfig
     from compiler.quant.asked import Quant
     from compiler.quant.scaling import Scaling
-    from compiler.quant.schemes import Scheme
+    from compiler.quant.schemes import Format, Per, Scheme
     from compiler.targets import TargetOptions
-    from compiler.targets.inductor.segments import CacheFormat, Products
+    from compiler.targets.inductor.quantised import Products
+    from compiler.targets.inductor.segments import CacheFormat
 
-RUNS: dict[tuple[str, str, str], Products] = {
+RUNS: dict[tuple[Format, Format, Per], Products] = {
     # weights, activations, scales of the activations
     ("int8", "float", "tensor"): "weight_only",
     ("int8", "int8", "token"): "per_token",
+    ("int8", "int8", "tensor"): "per_tensor",
     ("int4", "float", "tensor"): "grouped",
+    ("fp8", "fp8", "token"): "fp8_per_token",
+    ("fp8", "fp8", "tensor"): "fp8_per_tensor",
 }
 
 
@@ -33,7 +37,7 @@ def quantised(_config: ModelConfig, quant: Quant, options: TargetOptions) -> tup
     if products is None:
         raise RefusedError(
             f"target `inductor` does not run `{scheme.name}`{_flags(scheme)}",
-            hint="it runs `--quant int8-weight`, `int4-weight`, `awq`, and `smoothquant` with `--per-token`",
+            hint="it runs `--quant int8-weight`, `int4-weight`, `awq`, `smoothquant` and `fp8`",
         )
     return quant, replace(options, quant_algo=products)
 
@@ -60,12 +64,12 @@ def kernels(options: TargetOptions) -> Kernels:
     """The products and the cache as they are defined, in plain torch."""
     from compiler.decoder.attention import CACHED
     from compiler.decoder.kernels import PLAIN
-    from compiler.decoder.quantised import experts, grouped, per_token, weight_only
+    from compiler.decoder.quantised import DEFINITIONS, experts
 
     plain = replace(PLAIN, cached=CACHED[options.kv_cache_quant_algo]) if options.kv_cache_quant_algo else PLAIN
     if not options.quant_algo:
         return plain
-    linear = {"weight_only": weight_only, "per_token": per_token, "grouped": grouped}[options.quant_algo]
+    linear = DEFINITIONS[options.quant_algo]
     return replace(plain, quantised=linear, quantised_experts=experts(linear))
 
 

@@ -22,10 +22,9 @@ from compiler.ir.limits import Limits
 from compiler.ir.parallel import head_layout
 from compiler.ir.roles import axis_sizes, shape_of
 from compiler.quant.groups import quantised_roles
-from compiler.quant.int4 import GROUP
 from compiler.targets.inductor.cached import SCALES
 from compiler.targets.inductor.layout import layouts
-from compiler.targets.inductor.quantised import scale_of
+from compiler.targets.inductor.quantised import STORED, Products
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,37 +56,8 @@ def phase_for(batch: int, length: int) -> str:
     return next(phase.name for phase in PHASES if phase.takes(batch, length))
 
 
-Products = Literal["float", "weight_only", "per_token", "grouped"]
-"""How linear layers are computed: see `compiler.decoder.quantised` for all but the first."""
-
-
 CacheFormat = Literal["", "int8", "fp8"]
 """How keys and values are kept: in the dtype of the model, or as `compiler.decoder.attention` says."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A quantised weight [..., out, in] in the rank file: torch's `dtype`, numbers `a_byte`, and how many neighbours in
-    a row share a scale (None: all).
-    """
-
-    dtype: str
-    a_byte: int
-    group: int | None
-
-    def weight(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return (*shape[:-1], shape[-1] // self.a_byte)
-
-    def scale(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return (*shape[:-1], shape[-1] // self.group) if self.group else shape[:-1]
-
-
-STORED = {
-    "weight_only": Stored("int8", 1, None),
-    "per_token": Stored("int8", 1, None),
-    "grouped": Stored("uint8", 2, GROUP),
-}
-"""By products."""
 
 
 def segment_names(kind: LayerKind) -> tuple[str, str]:
@@ -219,8 +189,7 @@ def weight_shapes(spec: SegmentSpec) -> dict[str, tuple[int, ...]]:
             inputs = {tensor: whole(str(tensor), shape_of(tensor, sizes), "F32") for tensor in layout.inputs}
             shapes[name] = layout.to_ranks(inputs)[0].shape
             if layout.inputs[0].part == "weight" and layout.inputs[0].role in quantised:
-                stored, shape = STORED[spec.products], shapes[name]
-                shapes[name], shapes[scale_of(name)] = stored.weight(shape), stored.scale(shape)
+                shapes |= STORED[spec.products].shapes(name, shapes[name])
     return shapes
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from compiler.artifact.isa import features
-from compiler.decoder.quantised import dequantise_groups, finish, quantise_tokens
+from compiler.decoder.quantised import dequantise_groups, finish, fp8_tokens, quantise_tokens
 from compiler.quant.int4 import GROUP
 from compiler.targets.inductor import library
 from compiler.targets.inductor.build import write_wrapper
@@ -24,14 +24,14 @@ from compiler.targets.inductor.toolchain import cxx, on_x86
 INSTRUCTIONS = {"portable": 0}
 if on_x86() and {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"} <= features():
     INSTRUCTIONS["avx512"] = 1
-    if "avx512_bf16" in features():
+    if {"avx512_bf16", "avx512vbmi"} <= features():
         INSTRUCTIONS["avx512_bf16"] = 2
-FORMATS = {"floats": 0, "int8": 1, "int8_int8": 2, "int4": 3}
+FORMATS = {"floats": 0, "int8": 1, "int8_int8": 2, "int4": 3, "fp8": 4, "int8_bfloat16": 5, "int4_bfloat16": 6}
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 ROUNDING = {torch.bfloat16: 1 / 256, torch.float16: 1 / 2048}
 
 Run = Callable[..., Tensor]
-"""instructions, format, x, weight, scale, bias, chosen -> y, as the operators of `ops.py`."""
+"""instructions, format, x, weight, scale, bias, chosen, input_scale -> y, as the operators of `ops.py`."""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def run(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
     def product(
         instructions: str, name: str, x: Tensor, weight: Tensor, scale: Tensor | None = None,
-        bias: Tensor | None = None, chosen: Tensor | None = None,
+        bias: Tensor | None = None, chosen: Tensor | None = None, input_scale: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         choices = 1 if chosen is None else chosen.shape[1]
         shape = (x.shape[0], weight.shape[-2]) if chosen is None else (*chosen.shape, weight.shape[-2])
@@ -62,7 +62,7 @@ def run(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
         count = ctypes.c_int64
         function(
-            INSTRUCTIONS[instructions], FORMATS[name], at(weight), at(scale),
+            INSTRUCTIONS[instructions], FORMATS[name], at(weight), at(scale), at(input_scale),
             count(1 if chosen is None else weight.shape[0]), count(weight.shape[-2]), count(x.shape[1]),
             DTYPES[x.dtype], at(x), at(bias), count(x.shape[0]), at(chosen), count(choices),
             at(y),
@@ -81,9 +81,13 @@ def case(name: str, tokens: int, out: int, inner: int, seed: int, experts: int =
     match name:
         case "floats":
             return x, torch.randn((*lead, out, inner), generator=g), torch.empty(0), bias
-        case "int4":
+        case "int4" | "int4_bfloat16":
             weight = torch.randint(0, 256, (*lead, out, inner // 2), generator=g, dtype=torch.uint8)
             return x, weight, torch.rand((*lead, out, inner // GROUP), generator=g) / 10, bias
+        case "fp8":
+            codes = torch.tensor([code for code in range(256) if code & 127 != 127], dtype=torch.uint8)
+            weight = codes[torch.randint(0, len(codes), (*lead, out, inner), generator=g)].view(torch.float8_e4m3fn)
+            return x, weight, torch.rand((*lead, out), generator=g) / 100, bias
     weight = torch.randint(-127, 128, (*lead, out, inner), generator=g, dtype=torch.int8)
     return x, weight, torch.rand((*lead, out), generator=g) / 100, bias
 
@@ -98,18 +102,63 @@ def narrow(
 
 @pytest.mark.parametrize("instructions", INSTRUCTIONS)
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 11), st.integers(1, 40), st.integers(1, 200), st.booleans(), st.integers(0, 99))
+@given(
+    st.integers(1, 11), st.integers(1, 40), st.integers(1, 200), st.booleans(), st.booleans(), st.integers(0, 99)
+)  # fmt: skip
 def test_8_bit_products_are_exact(
-    instructions: str, run: Run, tokens: int, out: int, inner: int, biased: bool, seed: int
+    instructions: str, run: Run, tokens: int, out: int, inner: int, biased: bool, fixed: bool, seed: int
 ) -> None:
     """Bit for bit the definition, in both dtypes: integers are summed exactly, floats in its order."""
     x, weight, scale, bias = case("int8_int8", tokens, out, inner, seed)
     for dtype in DTYPES:
         inputs = x.to(dtype), weight, scale, bias.to(dtype) if biased else None
-        integers, worth = quantise_tokens(inputs[0])
+        input_scale = torch.tensor([0.02]) if fixed else None  # the outlier is beyond it
+        integers, worth = quantise_tokens(inputs[0], input_scale)
         # Not `_int_mm`, as `per_token` has it: for some small sizes torch 2.13 gives zeros.
         sums = (integers.long() @ weight.long().T).float() * worth
-        assert torch.equal(run(instructions, "int8_int8", *inputs), finish(sums, scale, inputs[3], dtype))
+        found = run(instructions, "int8_int8", *inputs, input_scale=input_scale)
+        assert torch.equal(found, finish(sums, scale, inputs[3], dtype))
+
+
+@pytest.mark.parametrize("instructions", INSTRUCTIONS)
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from([1, 2, 3, 4, 7, 40]), st.integers(1, 40), st.integers(1, 200), st.booleans(), st.booleans(),
+    st.integers(0, 99),
+)  # fmt: skip
+def test_float8_products_are_those_of_the_definition(
+    instructions: str, run: Run, tokens: int, out: int, inner: int, biased: bool, fixed: bool, seed: int
+) -> None:
+    """But for the order of the sum: every product is exact in float32."""
+    x, weight, scale, bias = case("fp8", tokens, out, inner, seed)
+    for dtype in DTYPES:
+        inputs = x.to(dtype), weight, scale, bias.to(dtype) if biased else None
+        input_scale = torch.tensor([0.005]) if fixed else None  # the outlier is beyond it
+        values, worth = fp8_tokens(inputs[0], input_scale)
+        exact = (values.double() @ weight.double().T) * worth * scale + (0 if inputs[3] is None else inputs[3])
+        slack = (values.double().abs() @ weight.double().abs().T) * worth * scale * 2e-6
+        found = run(instructions, "fp8", *inputs, input_scale=input_scale)
+        assert ((found.double() - exact).abs() <= exact.abs() * ROUNDING.get(dtype, 1e-6) + slack + 1e-6).all()
+
+
+@pytest.mark.parametrize("instructions", INSTRUCTIONS)
+def test_every_float8_is_what_it_is_worth(instructions: str, run: Run) -> None:
+    """As a weight and, of all floats near it, as an input; with few tokens and with many."""
+    codes = torch.tensor([code for code in range(256) if code & 127 != 127], dtype=torch.uint8)
+    values, one = codes.view(torch.float8_e4m3fn), torch.ones(1)
+    unit = torch.eye(64)[:1].to(torch.float8_e4m3fn)
+    weight = torch.zeros((len(codes), 64), dtype=torch.float8_e4m3fn)
+    weight[:, 0] = values
+    for tokens in (1, 40):
+        x = torch.zeros((tokens, 64))
+        x[:, 0] = 1
+        found = run(instructions, "fp8", x, weight, torch.ones(len(codes)), input_scale=one)
+        assert torch.equal(found, values.float().expand(tokens, -1))
+    near = values.float()[:, None] * torch.linspace(0.9, 1.1, 401)
+    x = torch.zeros((near.numel(), 64))
+    x[:, 0] = near.flatten()
+    found = run(instructions, "fp8", x, unit, one, input_scale=one)
+    assert torch.equal(found[:, 0], near.flatten().clamp(-448, 448).to(torch.float8_e4m3fn).float())
 
 
 @pytest.mark.parametrize("instructions", INSTRUCTIONS)
@@ -147,12 +196,35 @@ def test_others_round_their_result_and_little_else(
 
 
 @pytest.mark.parametrize("instructions", INSTRUCTIONS)
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(["int8_bfloat16", "int4_bfloat16"]), st.sampled_from([1, 3, 4, 9]), st.integers(1, 40),
+    st.integers(1, 200), st.booleans(), st.integers(0, 99),
+)  # fmt: skip
+def test_weights_that_become_bfloat16_are_rounded_once(
+    instructions: str, run: Run, name: str, tokens: int, out: int, inner: int, biased: bool, seed: int
+) -> None:
+    """int8 is exact; int4 times its scale is what a model in bfloat16 would hold."""
+    inner = inner if name.startswith("int8") else (1 + inner % 5) * GROUP
+    made = case(name, tokens, out, inner, seed)
+    (x, weight, scale), bias = narrow(name, made), made[3].bfloat16()
+    found = run(instructions, name, x, weight, scale, bias if biased else None)
+    if name.startswith("int8"):
+        wide, worth = weight.double(), scale.double()
+    else:
+        wide, worth = dequantise_groups(weight, scale).bfloat16().double(), torch.ones(out, dtype=torch.double)
+    exact = x.double() @ wide.T * worth + (bias.double() if biased else 0)
+    slack = (x.double().abs() @ wide.abs().T) * worth * 2e-6
+    assert ((found.double() - exact).abs() <= exact.abs() / 256 + slack + 1e-6).all()
+
+
+@pytest.mark.parametrize("instructions", INSTRUCTIONS)
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_token_has_its_result_whatever_stands_beside_it(instructions: str, run: Run, name: str) -> None:
     """And however many threads there are: bit for bit."""
-    x, weight, scale = narrow(name, case(name, 13, 300, 384, 5))
+    x, weight, scale = narrow(name, case(name, 45, 300, 384, 5))
     together = run(instructions, name, x, weight, scale)
-    for tokens in (1, 2, 3, 7):
+    for tokens in (1, 2, 3, 7, 33):
         assert torch.equal(run(instructions, name, x[:tokens], weight, scale), together[:tokens])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -179,12 +251,14 @@ def test_every_token_meets_its_experts(instructions: str, run: Run, name: str) -
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_is_no_number_stays_none(run: Run, name: str) -> None:
+    fixed = (None, torch.tensor([0.01])) if name in ("int8_int8", "fp8") else (None,)
     for bad in (float("nan"), float("inf")):
         x, weight, scale = narrow(name, case(name, 2, 8, 128, 7))
         x[1, 3] = bad
-        found = run("portable", name, x, weight, scale)
-        assert found[0].isfinite().all()
-        assert not found[1].isfinite().any()
+        for input_scale in fixed:
+            found = run("portable", name, x, weight, scale, input_scale=input_scale)
+            assert found[0].isfinite().all()
+            assert not found[1].isfinite().any()
 
 
 def test_zeros_are_zeros(run: Run) -> None:

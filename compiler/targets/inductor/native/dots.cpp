@@ -8,7 +8,8 @@ const Dots& best_dots() {
     const bool vectors = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     if (!vectors || !__builtin_cpu_supports("avx512vnni")) return kPortable;
-    return __builtin_cpu_supports("avx512bf16") ? kAvx512Bf16 : kAvx512;
+    const bool newer = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi");
+    return newer ? kAvx512Bf16 : kAvx512;
   }();
   return found;
 #else

@@ -1,7 +1,7 @@
 // Dot products of rows of a weight with token rows: all that depends on the instruction set.
 //
 // A function takes `rows` rows of a weight as they follow each other in memory, and `tokens` rows of x; it gives
-// sums [rows][tokens]. It reads the weight once, from front to back: with few tokens that is the work, and memory is
+// sums [tokens][rows]. It reads the weight once, from front to back: with few tokens that is the work, and memory is
 // fastest that way. Neither the other tokens nor the number of rows change the sum of a row and a token.
 #pragma once
 
@@ -37,12 +37,20 @@ struct Dots {
   using Floats = void (*)(const uint16_t* w, int64_t rows, const uint16_t* const* x, int64_t tokens, int64_t k,
                           float* sums);
   Floats bfloat16, float16;
+  // Weights [count] -> bfloat16. It has all numbers of int8, and of float8 e4m3 all but NaN; of int4, times the scale of
+  // its group, the nearest.
+  void (*widen_int8)(const int8_t* from, int64_t count, uint16_t* to);
+  void (*widen_fp8)(const uint8_t* from, int64_t count, uint16_t* to);
+  void (*widen_int4)(const uint8_t* from, const float* scales, int64_t count, uint16_t* to);
+  // `bfloat16` with w float8, bit for bit the same, and faster with few tokens; null where it is not. Zeros follow x up
+  // to a multiple of kChunk.
+  void (*fp8)(const uint8_t* w, int64_t rows, const uint16_t* const* x, int64_t tokens, int64_t k, float* sums);
 };
 
 extern const Dots kPortable;
 #if defined(__x86_64__)
 extern const Dots kAvx512;      // F, BW, DQ, VL, VNNI
-extern const Dots kAvx512Bf16;  // and BF16
+extern const Dots kAvx512Bf16;  // and BF16, VBMI
 #endif
 
 // The fastest of them that this CPU has.

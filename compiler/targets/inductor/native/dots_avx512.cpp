@@ -1,4 +1,4 @@
-// AVX512 with VNNI, and with BF16 where the CPU has it. Compiled for these whatever the package's march is, and called
+// AVX512 with VNNI, and with BF16 and VBMI where the CPU has them. Compiled for these whatever the package's march is, and called
 // only where the CPU has them. Nothing of the standard library is instantiated here: the linker could take this file's
 // copy for everybody's.
 #include "dots.h"
@@ -43,17 +43,20 @@ inline __m128 sum4(__m512 a, __m512 b, __m512 c, __m512 d) {
 inline void store(int32_t* to, __m128i sums) { _mm_storeu_si128(reinterpret_cast<__m128i*>(to), sums); }
 inline void store(float* to, __m128 sums) { _mm_storeu_ps(to, sums); }
 
-// sum [R][T] -> sums [R][tokens], of which T follow each other.
+// sum [R][T] -> sums [T][rows], of which R follow each other.
 template <int R, int T, class Vector, class Number>
-inline void reduce(const Vector (&sum)[R][T], Number* sums, int64_t tokens) {
-  UNROLLED
-  for (int r = 0; r < R; ++r) {
+inline void reduce(const Vector (&sum)[R][T], Number* sums, int64_t rows) {
+  if constexpr (R == kRows) {
+    UNROLLED
+    for (int t = 0; t < T; ++t) store(sums + t * rows, sum4(sum[0][t], sum[1][t], sum[2][t], sum[3][t]));
+  } else {
+    static_assert(R == 1);
     const Vector zero = {};
     Number found[4];
-    store(found, sum4(sum[r][0], T > 1 ? sum[r][T > 1 ? 1 : 0] : zero, T > 2 ? sum[r][T > 2 ? 2 : 0] : zero,
-                      T > 3 ? sum[r][T > 3 ? 3 : 0] : zero));
+    store(found, sum4(sum[0][0], T > 1 ? sum[0][T > 1 ? 1 : 0] : zero, T > 2 ? sum[0][T > 2 ? 2 : 0] : zero,
+                      T > 3 ? sum[0][T > 3 ? 3 : 0] : zero));
     UNROLLED
-    for (int t = 0; t < T; ++t) sums[r * tokens + t] = found[t];
+    for (int t = 0; t < T; ++t) sums[t * rows] = found[t];
   }
 }
 
@@ -83,7 +86,7 @@ struct Int8 {
   static constexpr int64_t kSequential = 1;
   const int8_t* w;
   const Integers* x;
-  int64_t tokens, k;
+  int64_t rows, k;
   int32_t* sums;
 
   template <int R, int T>
@@ -106,10 +109,10 @@ struct Int8 {
     int64_t at = 0;
     for (; at + kChunk <= k; at += kChunk) chunk(at, ~__mmask64{0});
     if (at < k) chunk(at, (__mmask64{1} << (k - at)) - 1);
-    int32_t* found = sums + row * tokens + token;
-    reduce(sum, found, tokens);
-    for (int r = 0; r < R; ++r)
-      for (int t = 0; t < T; ++t) found[r * tokens + t] -= 128 * x[token + t].sum;
+    int32_t* found = sums + token * rows + row;
+    reduce(sum, found, rows);
+    for (int t = 0; t < T; ++t)
+      for (int r = 0; r < R; ++r) found[t * rows + r] -= 128 * x[token + t].sum;
   }
 };
 
@@ -119,7 +122,7 @@ struct Int4 {
   const uint8_t* w;
   const float* scales;
   const WideIntegers* x;
-  int64_t tokens, k;
+  int64_t rows, k;
   float* sums;
 
   template <int R, int T>
@@ -156,12 +159,14 @@ struct Int4 {
         }
       }
     }
-    reduce(sum, sums + row * tokens + token, tokens);
+    reduce(sum, sums + token * rows + row, rows);
   }
 };
 
 struct Widened {  // bfloat16 is the upper half of float32
   static constexpr int64_t kLanes = 16;
+  static constexpr float kWorth = 1;
+  using Stored = uint16_t;
   using Vector = __m512;
   static Vector load(const uint16_t* from, __mmask32 mask) {
     const __m256i bits = _mm256_maskz_loadu_epi16(static_cast<__mmask16>(mask), from);
@@ -172,6 +177,8 @@ struct Widened {  // bfloat16 is the upper half of float32
 
 struct Halves {  // float16
   static constexpr int64_t kLanes = 16;
+  static constexpr float kWorth = 1;
+  using Stored = uint16_t;
   using Vector = __m512;
   static Vector load(const uint16_t* from, __mmask32 mask) {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(static_cast<__mmask16>(mask), from));
@@ -181,6 +188,8 @@ struct Halves {  // float16
 
 struct Paired {  // bfloat16: two products and their sum at a time; what is below 2^-126 counts as zero
   static constexpr int64_t kLanes = 32;
+  static constexpr float kWorth = 1;
+  using Stored = uint16_t;
   using Vector = __m512bh;
   static Vector load(const uint16_t* from, __mmask32 mask) {
     return reinterpret_cast<Vector>(_mm512_maskz_loadu_epi16(mask, from));
@@ -188,18 +197,31 @@ struct Paired {  // bfloat16: two products and their sum at a time; what is belo
   static __m512 add(__m512 sum, Vector w, Vector x) { return _mm512_dpbf16_ps(sum, w, x); }
 };
 
+// Float8, moved into a float16's place, is 2^8 times too small; x is bfloat16.
+struct Shifted : Widened {
+  static constexpr float kWorth = 0x1p8f;
+  using Stored = uint8_t;
+  using Widened::load;
+  static Vector load(const uint8_t* from, __mmask32 mask) {
+    const __m256i words = _mm256_cvtepi8_epi16(_mm_maskz_loadu_epi8(static_cast<__mmask16>(mask), from));
+    const __m256i kept = _mm256_set1_epi16(static_cast<int16_t>(0xbf80));  // of the sign, which a word has nine times, one
+    return _mm512_cvtph_ps(_mm256_and_si256(_mm256_slli_epi16(words, 7), kept));
+  }
+};
+
+// Form::load reads weights (Stored) and x (bfloat16 or float16); weights are kWorth times too small.
 template <class Form>
 struct Floats {
   static constexpr int64_t kSequential = 2;
-  const uint16_t* w;
+  const typename Form::Stored* w;
   const uint16_t* const* x;
-  int64_t tokens, k;
+  int64_t rows, k;
   float* sums;
 
   template <int R, int T>
   void run(int64_t row, int64_t token) const {
     constexpr int64_t kLanes = Form::kLanes;
-    const uint16_t* weights = w + row * k;
+    const auto* weights = w + row * k;
     __m512 sum[R][T] = {};
     const auto chunk = [&](int64_t at, __mmask32 mask) __attribute__((always_inline)) {
       typename Form::Vector values[T];
@@ -207,7 +229,8 @@ struct Floats {
       for (int t = 0; t < T; ++t) values[t] = Form::load(x[token + t] + at, mask);
       UNROLLED
       for (int r = 0; r < R; ++r) {
-        prefetch<R>(weights, 2 * k, 2 * at, r);
+        constexpr int64_t kBytes = sizeof *weights;
+        prefetch<R>(weights, kBytes * k, kBytes * at, r);
         const auto row_values = Form::load(weights + r * k + at, mask);
         UNROLLED
         for (int t = 0; t < T; ++t) sum[r][t] = Form::add(sum[r][t], row_values, values[t]);
@@ -216,28 +239,164 @@ struct Floats {
     int64_t at = 0;
     for (; at + kLanes <= k; at += kLanes) chunk(at, ~__mmask32{0});
     if (at < k) chunk(at, (__mmask32{1} << (k - at)) - 1);
-    reduce(sum, sums + row * tokens + token, tokens);
+    float* found = sums + token * rows + row;
+    reduce(sum, found, rows);
+    if (Form::kWorth != 1)
+      for (int t = 0; t < T; ++t)
+        for (int r = 0; r < R; ++r) found[t * rows + r] *= Form::kWorth;
   }
 };
 
+// The 128 magnitudes of float8 as bfloat16, in two bytes.
+struct Magnitudes {
+  alignas(64) uint8_t lower[128] = {}, upper[128] = {};
+  alignas(64) uint16_t smallest[32] = {};  // the first of them
+
+  constexpr Magnitudes() {
+    for (int code = 1; code < 128; ++code) {
+      int exponent = code >> 3, fraction = code & 7;
+      if (exponent == 0)  // a multiple of 2^-9
+        for (exponent = 1; fraction < 8; --exponent) fraction *= 2;
+      const int bits = (exponent + 120) << 7 | (fraction & 7) << 4;
+      lower[code] = static_cast<uint8_t>(bits & 255);
+      upper[code] = static_cast<uint8_t>(bits >> 8);
+      if (code < 32) smallest[code] = static_cast<uint16_t>(bits);
+    }
+  }
+};
+constexpr Magnitudes kMagnitudes;
+
+inline __m512i counting() {  // 0 ... 31
+  const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  return _mm512_or_si512(even, _mm512_slli_epi32(_mm512_add_epi32(even, _mm512_set1_epi32(1)), 16));
+}
+
+inline __mmask64 columns(int64_t left) { return left < 64 ? (__mmask64{1} << left) - 1 : ~__mmask64{0}; }
+
+void widen_int8(const int8_t* from, int64_t count, uint16_t* to) {
+  const auto wide = [](__m128i bytes) { return _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))); };
+  const __m512i upper = _mm512_add_epi16(_mm512_slli_epi16(counting(), 1), _mm512_set1_epi16(1));  // halves of floats
+  for (int64_t at = 0; at < count; at += 32) {
+    const __mmask32 mask = static_cast<__mmask32>(columns(count - at));
+    const __m256i bytes = _mm256_maskz_loadu_epi8(mask, from + at);
+    const __m512i first = wide(_mm256_castsi256_si128(bytes)), second = wide(_mm256_extracti128_si256(bytes, 1));
+    _mm512_mask_storeu_epi16(to + at, mask, _mm512_permutex2var_epi16(first, upper, second));
+  }
+}
+
+// A group has 16 different numbers: those of its table, which nibbles look up, two neighbours in 32 bits.
+void widen_int4(const uint8_t* from, const float* scales, int64_t count, uint16_t* to) {
+  const __m512i signed_nibbles = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
+  const __m512 integers = _mm512_cvtepi32_ps(signed_nibbles);
+  for (int64_t group = 0; group < count / kGroup; ++group) {
+    const __m512i bits = _mm512_castps_si512(_mm512_mul_ps(integers, _mm512_set1_ps(scales[group])));
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));  // ties to even
+    const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, odd), _mm512_set1_epi32(0x7fff));
+    const __m512i table = _mm512_castsi256_si512(_mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+    UNROLLED
+    for (int part = 0; part < 4; ++part) {
+      const int64_t at = group * kGroup / 2 + 16 * part;
+      const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + at)));
+      const __m512i both = _mm512_or_si512(bytes, _mm512_slli_epi32(bytes, 12));
+      const __m512i nibbles = _mm512_and_si512(both, _mm512_set1_epi16(15));
+      _mm512_storeu_si512(to + 2 * at, _mm512_permutexvar_epi16(nibbles, table));
+    }
+  }
+}
+
+// Exponents are 120 apart, but for multiples of 2^-9.
+void widen_fp8(const uint8_t* from, int64_t count, uint16_t* to) {
+  const __m512i smallest = _mm512_load_si512(kMagnitudes.smallest);
+  for (int64_t at = 0; at < count; at += 32) {
+    const __mmask32 mask = static_cast<__mmask32>(columns(count - at));
+    const __m512i words = _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(mask, from + at));
+    const __m512i code = _mm512_and_si512(words, _mm512_set1_epi16(0x7f));
+    const __m512i normal = _mm512_add_epi16(_mm512_slli_epi16(code, 4), _mm512_set1_epi16(120 << 7));
+    const __mmask32 small = _mm512_cmplt_epu16_mask(code, _mm512_set1_epi16(8));
+    const __m512i magnitude = _mm512_mask_permutexvar_epi16(normal, small, code, smallest);
+    const __m512i sign = _mm512_slli_epi16(_mm512_and_si512(words, _mm512_set1_epi16(0x80)), 8);
+    _mm512_mask_storeu_epi16(to + at, mask, _mm512_or_si512(magnitude, sign));
+  }
+}
+
+// Newer CPUs look up 64 bytes in 128 at once: fast enough to do it again and again instead of storing what comes out.
+#pragma GCC push_options
+#pragma GCC target("avx512vbmi")
+struct Lookup {
+  __m512i lower[2] = {_mm512_load_si512(kMagnitudes.lower), _mm512_load_si512(kMagnitudes.lower + 64)};
+  __m512i upper[2] = {_mm512_load_si512(kMagnitudes.upper), _mm512_load_si512(kMagnitudes.upper + 64)};
+  __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);  // what unpacking, 16 bytes by 16, then puts in its place
+
+  // 64 columns -> 32 and 32 of bfloat16.
+  void operator()(__m512i bytes, __m512i& first, __m512i& second) const {
+    const __m512i ordered = _mm512_permutexvar_epi64(order, bytes);
+    const __m512i low = _mm512_permutex2var_epi8(lower[0], ordered, lower[1]);
+    const __m512i magnitude = _mm512_permutex2var_epi8(upper[0], ordered, upper[1]);
+    const __m512i sign = _mm512_set1_epi8(-128);
+    const __m512i high = _mm512_ternarylogic_epi64(magnitude, ordered, sign, 0xf8);  // a | (b & c)
+    first = _mm512_unpacklo_epi8(low, high);
+    second = _mm512_unpackhi_epi8(low, high);
+  }
+};
+
+struct Fp8 {
+  static constexpr int64_t kSequential = 1;
+  const uint8_t* w;
+  const uint16_t* const* x;
+  int64_t rows, k;
+  float* sums;
+
+  template <int R, int T>
+  void run(int64_t row, int64_t token) const {
+    const Lookup widen;
+    const uint8_t* weights = w + row * k;
+    __m512 sum[R][T] = {};
+    for (int64_t at = 0; at < k; at += kChunk) {
+      const __mmask64 mask = columns(k - at);
+      UNROLLED
+      for (int r = 0; r < R; ++r) {
+        prefetch<R>(weights, k, at, r);
+        __m512i first, second;
+        widen(_mm512_maskz_loadu_epi8(mask, weights + r * k + at), first, second);
+        UNROLLED
+        for (int t = 0; t < T; ++t) {
+          const uint16_t* values = x[token + t] + at;
+          sum[r][t] = _mm512_dpbf16_ps(sum[r][t], reinterpret_cast<__m512bh>(first), pairs(values));
+          sum[r][t] = _mm512_dpbf16_ps(sum[r][t], reinterpret_cast<__m512bh>(second), pairs(values + 32));
+        }
+      }
+    }
+    reduce(sum, sums + token * rows + row, rows);
+  }
+
+  static __m512bh pairs(const uint16_t* values) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(values)); }
+};
+
+void fp8(const uint8_t* w, int64_t rows, const uint16_t* const* x, int64_t tokens, int64_t k, float* sums) {
+  each(rows, tokens, Fp8{w, x, rows, k, sums});
+}
+#pragma GCC pop_options
+
 void int8(const int8_t* w, int64_t rows, const Integers* x, int64_t tokens, int64_t k, int32_t* sums) {
-  each(rows, tokens, Int8{w, x, tokens, k, sums});
+  each(rows, tokens, Int8{w, x, rows, k, sums});
 }
 
 void int4(const uint8_t* w, const float* scales, int64_t rows, const WideIntegers* x, int64_t tokens, int64_t k,
           float* sums) {
-  each(rows, tokens, Int4{w, scales, x, tokens, k, sums});
+  each(rows, tokens, Int4{w, scales, x, rows, k, sums});
 }
 
 template <class Form>
-void floats(const uint16_t* w, int64_t rows, const uint16_t* const* x, int64_t tokens, int64_t k, float* sums) {
-  each(rows, tokens, Floats<Form>{w, x, tokens, k, sums});
+void floats(const typename Form::Stored* w, int64_t rows, const uint16_t* const* x, int64_t tokens, int64_t k, float* sums) {
+  each(rows, tokens, Floats<Form>{w, x, rows, k, sums});
 }
 
 }  // namespace
 
-const Dots kAvx512 = {int8, int4, floats<Widened>, floats<Halves>};
-const Dots kAvx512Bf16 = {int8, int4, floats<Paired>, floats<Halves>};
+const Dots kAvx512 = {int8,       int4,      floats<Widened>, floats<Halves>,
+                      widen_int8, widen_fp8, widen_int4,      floats<Shifted>};
+const Dots kAvx512Bf16 = {int8,       int4,      floats<Paired>, floats<Halves>,
+                          widen_int8, widen_fp8, widen_int4,     fp8};
 
 }  // namespace products
 #endif

@@ -15,7 +15,7 @@ void int8(const int8_t* w, int64_t rows, const Integers* x, int64_t tokens, int6
       const int8_t* values = x[t].values;
       int32_t sum = 0;
       for (int64_t i = 0; i < k; ++i) sum += static_cast<int16_t>(weights[i]) * static_cast<int16_t>(values[i]);
-      sums[row * tokens + t] = sum;
+      sums[t * rows + row] = sum;
     }
 }
 
@@ -37,7 +37,7 @@ void int4(const uint8_t* w, const float* scales, int64_t rows, const WideInteger
         }
         sum += static_cast<float>(256 * upper + under) * scales[row * (k / kGroup) + group];
       }
-      sums[row * tokens + t] = sum;
+      sums[t * rows + row] = sum;
     }
 }
 
@@ -63,8 +63,9 @@ inline Vector load(const uint16_t* from) {
   return widened(__builtin_convertvector(stored, Bits), Float());
 }
 
+// sums: of each token, `apart` floats from the next.
 template <class Float, int T>
-void row_times(const uint16_t* w, const uint16_t* const* x, int64_t k, float* sums) {
+void row_times(const uint16_t* w, const uint16_t* const* x, int64_t k, float* sums, int64_t apart) {
   Vector sum[T][2] = {};
   int64_t at = 0;
   for (; at + 2 * kLanes <= k; at += 2 * kLanes)
@@ -78,7 +79,7 @@ void row_times(const uint16_t* w, const uint16_t* const* x, int64_t k, float* su
     float whole = 0;
     for (int lane = 0; lane < kLanes; ++lane) whole += both[lane];
     for (int64_t i = at; i < k; ++i) whole += Float::load(w[i]) * Float::load(x[t][i]);
-    sums[t] = whole;
+    sums[t * apart] = whole;
   }
 }
 
@@ -86,13 +87,30 @@ template <class Float>
 void floats(const uint16_t* w, int64_t rows, const uint16_t* const* x, int64_t tokens, int64_t k, float* sums) {
   for (int64_t row = 0; row < rows; ++row) {
     int64_t t = 0;
-    for (; t + 4 <= tokens; t += 4) row_times<Float, 4>(w + row * k, x + t, k, sums + row * tokens + t);
-    for (; t < tokens; ++t) row_times<Float, 1>(w + row * k, x + t, k, sums + row * tokens + t);
+    for (; t + 4 <= tokens; t += 4) row_times<Float, 4>(w + row * k, x + t, k, sums + t * rows + row, rows);
+    for (; t < tokens; ++t) row_times<Float, 1>(w + row * k, x + t, k, sums + t * rows + row, rows);
   }
+}
+
+void widen_int8(const int8_t* from, int64_t count, uint16_t* to) {
+  for (int64_t i = 0; i < count; ++i) to[i] = static_cast<uint16_t>(as_bits(static_cast<float>(from[i])) >> 16);
+}
+
+void widen_int4(const uint8_t* from, const float* scales, int64_t count, uint16_t* to) {
+  for (int64_t i = 0; i < count / 2; ++i) {
+    const float scale = scales[2 * i / kGroup];
+    to[2 * i] = Bfloat16::store(static_cast<float>(((from[i] & 15) ^ 8) - 8) * scale);
+    to[2 * i + 1] = Bfloat16::store(static_cast<float>(((from[i] >> 4) ^ 8) - 8) * scale);
+  }
+}
+
+void widen_fp8(const uint8_t* from, int64_t count, uint16_t* to) {
+  for (int64_t i = 0; i < count; ++i) to[i] = static_cast<uint16_t>(as_bits(Fp8::load(from[i])) >> 16);
 }
 
 }  // namespace
 
-const Dots kPortable = {int8, int4, floats<Bfloat16>, floats<Float16>};
+const Dots kPortable = {int8,       int4,      floats<Bfloat16>, floats<Float16>,
+                        widen_int8, widen_fp8, widen_int4,       nullptr};
 
 }  // namespace products

@@ -1,4 +1,4 @@
-// The dtypes of activations, each as its bits in memory and as a float.
+// The dtypes of activations, and float8, each as its bits in memory and as a float.
 #pragma once
 
 #include <cmath>
@@ -56,6 +56,15 @@ struct Float16 {  // 5 bits of exponent, 10 of mantissa
     if (bits >= as_bits(65520.0f)) return sign | 0x7c00;
     if (bits < as_bits(0x1p-14f)) return sign | static_cast<uint16_t>(std::rint(as_float(bits) * 0x1p24f));
     return sign | static_cast<uint16_t>((bits + 0xfff + (bits >> 13 & 1) - 0x38000000) >> 13);
+  }
+};
+
+struct Fp8 {  // e4m3: 4 bits of exponent, 3 of mantissa; only weights are stored so, and these have no NaN
+  using Stored = uint8_t;
+
+  static float load(uint8_t stored) {
+    const uint32_t sign = static_cast<uint32_t>(stored & 0x80) << 24, rest = stored & 0x7f;
+    return as_float(sign | as_bits(as_float(rest << 20) * 0x1p120f));  // the exponents' zeros are 120 apart
   }
 };
 

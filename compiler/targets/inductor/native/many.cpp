@@ -34,7 +34,7 @@ template <class Float>
 void run(const Weight& w, const Activations& a) {
   const auto* const bias = static_cast<const typename Float::Stored*>(a.bias);
   auto* const y = static_cast<typename Float::Stored*>(a.y);
-  const Tokens x = integers<Float, 1>(static_cast<const typename Float::Stored*>(a.x), a.tokens, w.in);
+  const Tokens x = integers<Float, 1>(static_cast<const typename Float::Stored*>(a.x), a.tokens, w.in, w.input_scale);
   const Buffer<int32_t> sums(a.tokens * w.out);
   const int64_t padded = (w.in + kChunk - 1) / kChunk * kChunk;
   const Tensor left = view(x.values.data, aoti_torch_dtype_int8(), a.tokens, w.in, padded, 1);

@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kBlock = 16;               // rows of a weight between two visits to y
 constexpr int64_t kNear = int64_t{1} << 18;  // bytes of x that are read again and again: they stay in a core's cache
 constexpr int64_t kLeast = 1 << 16;          // numbers in a weight from which on threads are worth their start
+constexpr int64_t kMany = 32;                // tokens from which on rows of a weight are worth to be made wide first
 
 // Rows of y that one expert computes, and the rows of x that they come from, as a Form keeps them.
 template <class Row>
@@ -42,7 +43,8 @@ std::vector<Part<typename Form::Row>> parts_of(const Weight& w, const Activation
 }
 
 // `form` knows one format: append(rows, t) adds token t as the dots read it, dot(...) computes the sums of some rows of
-// the weight with some of these, and value(...) is y before the bias, from the sums of one row and one token.
+// the weight with some of these, and value(...) is y before the bias, from the sums of one row and one token: kRows of
+// them, so many apart.
 template <class Float, class Form>
 void run(const Weight& w, const Activations& a, const Form& form) {
   const auto parts = parts_of(w, a, form);
@@ -61,14 +63,17 @@ void run(const Weight& w, const Activations& a, const Form& form) {
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t first = block * kBlock, count = std::min(kBlock, w.out - first);
       form.dot(part.expert * w.out + first, count, part.x.data(), width, own);
-      for (size_t t = 0; t < part.y.size(); ++t)
-        for (int64_t r = 0; r < count; ++r) {
-          const int64_t row = first + r, y = part.y[t];
-          const auto* const of_both = own + r * width + static_cast<int64_t>(t) * Form::kRows;
-          float value = form.value(part.expert * w.out + row, y / a.choices, of_both);
-          if (bias) value = value + Float::load(bias[row]);
-          out[y * w.out + row] = Float::store(value);
-        }
+      for (size_t t = 0; t < part.y.size(); ++t) {
+        const int64_t y = part.y[t];
+        const auto* const of_token = own + static_cast<int64_t>(t) * Form::kRows * count;
+        auto* const to = out + y * w.out + first;
+        float values[kBlock];
+        for (int64_t r = 0; r < count; ++r)
+          values[r] = form.value(part.expert * w.out + first + r, y / a.choices, of_token + r, count);
+        if (bias)
+          for (int64_t r = 0; r < count; ++r) values[r] = values[r] + Float::load(bias[first + r]);
+        for (int64_t r = 0; r < count; ++r) to[r] = Float::store(values[r]);
+      }
     }
   }
 }
@@ -86,7 +91,7 @@ struct FloatsForm {
   void dot(int64_t row, int64_t rows, const Row* tokens, int64_t count, Sum* sums) const {
     dot_products(static_cast<const uint16_t*>(w.data) + row * w.in, rows, tokens, count, w.in, sums);
   }
-  float value(int64_t, int64_t, const Sum* sums) const { return sums[0]; }
+  float value(int64_t, int64_t, const Sum* sums, int64_t) const { return sums[0]; }
 };
 
 template <int kDigits>
@@ -106,9 +111,67 @@ struct Int8Form {
   void dot(int64_t row, int64_t rows, const Row* tokens, int64_t count, Sum* sums) const {
     dots.int8(static_cast<const int8_t*>(w.data) + row * w.in, rows, tokens, count, w.in, sums);
   }
-  float value(int64_t row, int64_t token, const Sum* sums) const {
-    const int64_t whole = kDigits == 2 ? 256 * int64_t{sums[0]} + sums[kDigits - 1] : sums[0];
-    return static_cast<float>(whole) * x.worth[static_cast<size_t>(token)] * w.scales[row];
+  float value(int64_t row, int64_t token, const Sum* sums, int64_t apart) const {
+    const float whole = kDigits == 2 ? static_cast<float>(256 * int64_t{sums[0]} + sums[apart]) : static_cast<float>(sums[0]);
+    return whole * x.worth[static_cast<size_t>(token)] * w.scales[row];
+  }
+};
+
+// Blocks of rows as bfloat16, one for each thread.
+struct Wide {
+  const Dots& dots;
+  const Weight& w;
+  const Buffer<uint16_t> near{kBlock * w.in * omp_get_max_threads()};
+
+  const uint16_t* rows(int64_t first, int64_t count) const {
+    uint16_t* const to = near.data + omp_get_thread_num() * kBlock * w.in;
+    const int64_t at = first * w.in, numbers = count * w.in;
+    switch (w.format) {
+      case Format::kInt8Bfloat16: dots.widen_int8(static_cast<const int8_t*>(w.data) + at, numbers, to); break;
+      case Format::kFp8: dots.widen_fp8(static_cast<const uint8_t*>(w.data) + at, numbers, to); break;
+      default: dots.widen_int4(static_cast<const uint8_t*>(w.data) + at / 2, w.scales + at / kGroup, numbers, to);
+    }
+    return to;
+  }
+};
+
+struct WideForm {
+  using Row = const uint16_t*;
+  using Sum = float;
+  static constexpr int64_t kRows = 1;
+  const Dots& dots;
+  const Weight& w;
+  const uint16_t* x;
+  const Wide wide{dots, w};
+
+  static int64_t bytes_of_token(int64_t k) { return 2 * k; }
+  void append(std::vector<Row>& rows, int64_t token) const { rows.push_back(x + token * w.in); }
+  void dot(int64_t row, int64_t rows, const Row* tokens, int64_t count, Sum* sums) const {
+    dots.bfloat16(wide.rows(row, rows), rows, tokens, count, w.in, sums);
+  }
+  float value(int64_t row, int64_t, const Sum* sums, int64_t) const {
+    return w.format == Format::kInt4Bfloat16 ? sums[0] : sums[0] * w.scales[row];
+  }
+};
+
+struct Fp8Form {
+  using Row = const uint16_t*;
+  using Sum = float;
+  static constexpr int64_t kRows = 1;
+  const Dots& dots;
+  const Weight& w;
+  const Fp8Tokens& x;
+  const Wide wide{dots, w};
+
+  static int64_t bytes_of_token(int64_t k) { return 2 * k; }
+  void append(std::vector<Row>& rows, int64_t token) const { rows.push_back(x.rows[static_cast<size_t>(token)]); }
+  void dot(int64_t row, int64_t rows, const Row* tokens, int64_t count, Sum* sums) const {
+    const auto* const data = static_cast<const uint8_t*>(w.data) + row * w.in;
+    if (dots.fp8 && count < kMany) return dots.fp8(data, rows, tokens, count, w.in, sums);
+    dots.bfloat16(wide.rows(row, rows), rows, tokens, count, w.in, sums);
+  }
+  float value(int64_t row, int64_t token, const Sum* sums, int64_t) const {
+    return sums[0] * x.worth[static_cast<size_t>(token)] * w.scales[row];
   }
 };
 
@@ -126,37 +189,51 @@ struct Int4Form {
     const auto* data = static_cast<const uint8_t*>(w.data) + row * w.in / 2;
     dots.int4(data, w.scales + row * (w.in / kGroup), rows, tokens, count, w.in, sums);
   }
-  float value(int64_t, int64_t token, const Sum* sums) const { return sums[0] * x.worth[static_cast<size_t>(token)]; }
+  float value(int64_t, int64_t token, const Sum* sums, int64_t) const { return sums[0] * x.worth[static_cast<size_t>(token)]; }
 };
 
 template <class Float>
-void run_integers(const Weight& w, const Activations& a, const Dots& dots) {
+void run_quantised(const Weight& w, const Activations& a, const Dots& dots) {
   const auto* x = static_cast<const typename Float::Stored*>(a.x);
-  if (w.format == Format::kInt4) {
-    const auto rows = grouped_integers<Float>(x, a.tokens, w.in);
-    run<Float>(w, a, Int4Form{dots, w, rows});
-  } else if (w.format == Format::kInt8) {
-    const auto rows = integers<Float, 2>(x, a.tokens, w.in);
-    run<Float>(w, a, Int8Form<2>{dots, w, rows});
-  } else {
-    const auto rows = integers<Float, 1>(x, a.tokens, w.in);
-    run<Float>(w, a, Int8Form<1>{dots, w, rows});
+  switch (w.format) {
+    case Format::kInt4: {
+      const auto rows = grouped_integers<Float>(x, a.tokens, w.in);
+      return run<Float>(w, a, Int4Form{dots, w, rows});
+    }
+    case Format::kInt8: {
+      const auto rows = integers<Float, 2>(x, a.tokens, w.in);
+      return run<Float>(w, a, Int8Form<2>{dots, w, rows});
+    }
+    case Format::kInt8Int8: {
+      const auto rows = integers<Float, 1>(x, a.tokens, w.in, w.input_scale);
+      return run<Float>(w, a, Int8Form<1>{dots, w, rows});
+    }
+    case Format::kFp8: {
+      const auto rows = fp8<Float>(x, a.tokens, w.in, w.input_scale);
+      return run<Float>(w, a, Fp8Form{dots, w, rows});
+    }
+    case Format::kFloats:
+    case Format::kInt8Bfloat16:
+    case Format::kInt4Bfloat16: break;
   }
 }
 
 template <class Float>
 void run_sixteen_bits(const Weight& w, const Activations& a, const Dots& dots, Dots::Floats dot_products) {
-  if (w.format == Format::kFloats)
-    run<Float>(w, a, FloatsForm{dot_products, w, static_cast<const uint16_t*>(a.x)});
-  else
-    run_integers<Float>(w, a, dots);
+  const auto* const x = static_cast<const uint16_t*>(a.x);
+  switch (w.format) {
+    case Format::kFloats: return run<Float>(w, a, FloatsForm{dot_products, w, x});
+    case Format::kInt8Bfloat16:
+    case Format::kInt4Bfloat16: return run<Float>(w, a, WideForm{dots, w, x});
+    default: return run_quantised<Float>(w, a, dots);
+  }
 }
 
 }  // namespace
 
 void run(const Weight& weight, const Activations& activations, const Dots& dots) {
   switch (activations.dtype) {
-    case Dtype::kFloat32: return run_integers<Float32>(weight, activations, dots);
+    case Dtype::kFloat32: return run_quantised<Float32>(weight, activations, dots);
     case Dtype::kBfloat16: return run_sixteen_bits<Bfloat16>(weight, activations, dots, dots.bfloat16);
     case Dtype::kFloat16: return run_sixteen_bits<Float16>(weight, activations, dots, dots.float16);
   }

@@ -8,16 +8,20 @@
 namespace products {
 
 enum class Format {
-  kFloats,    // w [experts, out, in] of the dtype of x, which has 16 bits
-  kInt8,      // w int8 [experts, out, in], scales [experts, out]; x as 16-bit integers
-  kInt8Int8,  // the same; x as 8-bit integers
-  kInt4,      // w nibbles [experts, out, in / 2], scales [experts, out, in / 128]; x as 16-bit integers
+  kFloats,        // w [experts, out, in] of the dtype of x, which has 16 bits
+  kInt8,          // w int8 [experts, out, in], scales [experts, out]; x as 16-bit integers
+  kInt8Int8,      // the same; x as 8-bit integers
+  kInt4,          // w nibbles [experts, out, in / 2], scales [experts, out, in / 128]; x as 16-bit integers
+  kFp8,           // w float8 e4m3 [experts, out, in], scales [experts, out]; x as float8
+  kInt8Bfloat16,  // as kInt8, but w becomes bfloat16, a few rows at a time; x is bfloat16, as it is
+  kInt4Bfloat16,  // as kInt4, the same
 };
 
 struct Weight {
   Format format;
   const void* data;
-  const float* scales;  // null for kFloats
+  const float* scales;       // null for kFloats
+  const float* input_scale;  // of kInt8Int8 and kFp8: what 1 in x is worth; null: every token has its own
   int64_t experts, out, in;
 };
 

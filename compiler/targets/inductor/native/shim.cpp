@@ -58,7 +58,8 @@ Dtype known_dtype(AtenTensorHandle tensor) {
 // x [tokens, in], weight [out, in] -> [tokens, out]; with chosen [tokens, k], weight [experts, out, in] ->
 // [tokens, k, out]. All row-major. Whoever calls owns what `result` points to.
 AOTITorchError product(Format format, AtenTensorHandle x, AtenTensorHandle weight, AtenTensorHandle* scale,
-                       AtenTensorHandle* bias, AtenTensorHandle* chosen, AtenTensorHandle* result) try {
+                       AtenTensorHandle* input_scale, AtenTensorHandle* bias, AtenTensorHandle* chosen,
+                       AtenTensorHandle* result) try {
   const auto of_x = sizes(x), of_weight = sizes(weight);
   const int64_t tokens = of_x[0], in = of_x[1], out = of_weight[of_weight.size() - 2];
   const int64_t choices = chosen ? sizes(*chosen)[1] : 1;
@@ -67,8 +68,8 @@ AOTITorchError product(Format format, AtenTensorHandle x, AtenTensorHandle weigh
   if (chosen) of_y = {tokens, choices, out};
   const AtenTensorHandle y = empty(of_y, dtype(x));
   *result = y;
-  const Weight known{format, data(weight), scale ? static_cast<const float*>(data(*scale)) : nullptr,
-                     chosen ? of_weight[0] : 1, out, in};
+  const auto floats = [](AtenTensorHandle* of) { return of ? static_cast<const float*>(data(*of)) : nullptr; };
+  const Weight known{format, data(weight), floats(scale), floats(input_scale), chosen ? of_weight[0] : 1, out, in};
   const Activations activations{
       known_dtype(x), data(x), bias ? data(*bias) : nullptr, data(y), tokens,
       chosen ? static_cast<const int64_t*>(data(*chosen)) : nullptr, choices};
@@ -85,12 +86,16 @@ AOTITorchError product(Format format, AtenTensorHandle x, AtenTensorHandle weigh
 
 #define PRODUCT(name, format)                                                                                   \
   extern "C" AOTITorchError aoti_torch_cpu_##name(AtenTensorHandle x, AtenTensorHandle weight,                  \
-                                                  AtenTensorHandle* scale, AtenTensorHandle* bias,              \
-                                                  AtenTensorHandle* chosen, AtenTensorHandle* result) {         \
-    return product(format, x, weight, scale, bias, chosen, result);                                             \
+                                                  AtenTensorHandle* scale, AtenTensorHandle* input_scale,       \
+                                                  AtenTensorHandle* bias, AtenTensorHandle* chosen,             \
+                                                  AtenTensorHandle* result) {                                   \
+    return product(format, x, weight, scale, input_scale, bias, chosen, result);                                \
   }
 
 PRODUCT(floats, Format::kFloats)
 PRODUCT(int8, Format::kInt8)
 PRODUCT(int8_int8, Format::kInt8Int8)
 PRODUCT(int4, Format::kInt4)
+PRODUCT(fp8, Format::kFp8)
+PRODUCT(int8_bfloat16, Format::kInt8Bfloat16)
+PRODUCT(int4_bfloat16, Format::kInt4Bfloat16)

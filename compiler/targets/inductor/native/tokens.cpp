@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <new>
 
 #include "floats.h"
@@ -11,6 +12,7 @@ namespace products {
 namespace {
 
 constexpr float kFloor = 1e-8f;  // of the largest magnitude, so that a row of zeros has a scale
+constexpr float kLargestFp8 = 448, kLeastFp8 = 1.0f / (448 * 512);  // magnitude, and what 1 is worth
 
 // As bits, magnitudes have the order of integers, and a NaN is larger than all of them: it is found, and stays one.
 template <class Float>
@@ -23,11 +25,22 @@ float largest(const typename Float::Stored* x, int64_t k) {
   return as_float(most);
 }
 
+// How a row becomes numbers of few bits: x * steps, each of them worth so much.
+struct Steps {
+  float steps, worth;
+};
+
+// Of all rows. What is no number, or infinite, shows in none of these numbers: so it does in their worth.
+Steps fixed(float input_scale, float found) {
+  return {1.0f / input_scale, found <= std::numeric_limits<float>::max() ? input_scale : std::nanf("")};
+}
+
 // Gives what an integer is worth. `low` only with two digits.
 template <class Float, int kDigits>
-float quantise(const typename Float::Stored* x, int64_t k, int8_t* high, int8_t* low) {
+float quantise(const typename Float::Stored* x, int64_t k, const float* input_scale, int8_t* high, int8_t* low) {
   constexpr float kLargest = kDigits == 2 ? 127 * 256 : 127;
-  const float found = largest<Float>(x, k), steps = kLargest / (found < kFloor ? kFloor : found);
+  const float found = largest<Float>(x, k), own = kLargest / (found < kFloor ? kFloor : found);
+  const auto [steps, worth] = input_scale ? fixed(*input_scale, found) : Steps{own, 1.0f / own};
   for (int64_t i = 0; i < k; ++i) {
     float value = std::rint(Float::load(x[i]) * steps);
     value = value > kLargest ? kLargest : value < -kLargest ? -kLargest : value;
@@ -40,7 +53,27 @@ float quantise(const typename Float::Stored* x, int64_t k, int8_t* high, int8_t*
       high[i] = static_cast<int8_t>(integer);
     }
   }
-  return 1.0f / steps;
+  return worth;
+}
+
+// The nearest number of e4m3, ties to even: three bits behind the first, or multiples of 2^-9.
+float nearest_fp8(float value) {
+  const uint32_t bits = as_bits(value);
+  const float rounded = as_float((bits + 0x7ffff + (bits >> 20 & 1)) & 0xfff00000);
+  return (bits & 0x7fffffff) < as_bits(0x1p-6f) ? std::rint(value * 0x1p9f) * 0x1p-9f : rounded;
+}
+
+// Gives what 1 is worth.
+template <class Float>
+float round_to_fp8(const typename Float::Stored* x, int64_t k, const float* input_scale, uint16_t* values) {
+  const float found = largest<Float>(x, k), of_row = found / kLargestFp8, own = of_row < kLeastFp8 ? kLeastFp8 : of_row;
+  const auto [steps, worth] = input_scale ? fixed(*input_scale, found) : Steps{1.0f / own, own};
+  for (int64_t i = 0; i < k; ++i) {
+    float value = Float::load(x[i]) * steps;
+    value = value > kLargestFp8 ? kLargestFp8 : value < -kLargestFp8 ? -kLargestFp8 : value;
+    values[i] = static_cast<uint16_t>(as_bits(nearest_fp8(value)) >> 16);
+  }
+  return worth;
 }
 
 // A row's digit, padded, and the sum of it.
@@ -78,11 +111,12 @@ Buffer<T>::~Buffer() {
 }
 
 template struct Buffer<int8_t>;
+template struct Buffer<uint16_t>;
 template struct Buffer<int32_t>;
 template struct Buffer<float>;
 
 template <class Float, int kDigits>
-Tokens integers(const typename Float::Stored* x, int64_t count, int64_t k) {
+Tokens integers(const typename Float::Stored* x, int64_t count, int64_t k, const float* input_scale) {
   const int64_t width = (k + kChunk - 1) / kChunk * kChunk;
   Tokens made{Buffer<int8_t>(count * kDigits * width), {}, {}};
   made.rows.resize(static_cast<size_t>(count * kDigits));
@@ -90,7 +124,7 @@ Tokens integers(const typename Float::Stored* x, int64_t count, int64_t k) {
 #pragma omp parallel for if (count > 1)
   for (int64_t t = 0; t < count; ++t) {
     int8_t *high = made.values.data + t * kDigits * width, *low = high + (kDigits - 1) * width;
-    made.worth[static_cast<size_t>(t)] = quantise<Float, kDigits>(x + t * k, k, high, low);
+    made.worth[static_cast<size_t>(t)] = quantise<Float, kDigits>(x + t * k, k, input_scale, high, low);
     made.rows[static_cast<size_t>(t * kDigits)] = padded(high, k, width);
     if (kDigits == 2) made.rows[static_cast<size_t>(t * kDigits + 1)] = padded(low, k, width);
   }
@@ -108,7 +142,7 @@ GroupedTokens grouped_integers(const typename Float::Stored* x, int64_t count, i
   for (int64_t t = 0; t < count; ++t) {
     int8_t *high = made.values.data + 2 * t * k, *low = high + k;
     int32_t* eights = made.eights.data + t * lanes;
-    made.worth[static_cast<size_t>(t)] = quantise<Float, 2>(x + t * k, k, high, low);
+    made.worth[static_cast<size_t>(t)] = quantise<Float, 2>(x + t * k, k, nullptr, high, low);
     for (int64_t lane = 0; lane < lanes; ++lane) {
       int32_t sum = 0;
       for (int64_t i = lane * kEach; i < (lane + 1) * kEach; ++i) sum += 256 * high[i] + low[i];
@@ -121,12 +155,31 @@ GroupedTokens grouped_integers(const typename Float::Stored* x, int64_t count, i
   return made;
 }
 
-template Tokens integers<Float32, 1>(const float*, int64_t, int64_t);
-template Tokens integers<Float32, 2>(const float*, int64_t, int64_t);
-template Tokens integers<Bfloat16, 1>(const uint16_t*, int64_t, int64_t);
-template Tokens integers<Bfloat16, 2>(const uint16_t*, int64_t, int64_t);
-template Tokens integers<Float16, 1>(const uint16_t*, int64_t, int64_t);
-template Tokens integers<Float16, 2>(const uint16_t*, int64_t, int64_t);
+template <class Float>
+Fp8Tokens fp8(const typename Float::Stored* x, int64_t count, int64_t k, const float* input_scale) {
+  const int64_t width = (k + kChunk - 1) / kChunk * kChunk;
+  Fp8Tokens made{Buffer<uint16_t>(count * width), {}, {}};
+  made.rows.resize(static_cast<size_t>(count));
+  made.worth.resize(static_cast<size_t>(count));
+#pragma omp parallel for if (count > 1)
+  for (int64_t t = 0; t < count; ++t) {
+    uint16_t* const values = made.values.data + t * width;
+    made.worth[static_cast<size_t>(t)] = round_to_fp8<Float>(x + t * k, k, input_scale, values);
+    std::memset(values + k, 0, static_cast<size_t>(width - k) * sizeof *values);
+    made.rows[static_cast<size_t>(t)] = values;
+  }
+  return made;
+}
+
+template Tokens integers<Float32, 1>(const float*, int64_t, int64_t, const float*);
+template Tokens integers<Float32, 2>(const float*, int64_t, int64_t, const float*);
+template Tokens integers<Bfloat16, 1>(const uint16_t*, int64_t, int64_t, const float*);
+template Tokens integers<Bfloat16, 2>(const uint16_t*, int64_t, int64_t, const float*);
+template Tokens integers<Float16, 1>(const uint16_t*, int64_t, int64_t, const float*);
+template Tokens integers<Float16, 2>(const uint16_t*, int64_t, int64_t, const float*);
+template Fp8Tokens fp8<Float32>(const float*, int64_t, int64_t, const float*);
+template Fp8Tokens fp8<Bfloat16>(const uint16_t*, int64_t, int64_t, const float*);
+template Fp8Tokens fp8<Float16>(const uint16_t*, int64_t, int64_t, const float*);
 template GroupedTokens grouped_integers<Float32>(const float*, int64_t, int64_t);
 template GroupedTokens grouped_integers<Bfloat16>(const uint16_t*, int64_t, int64_t);
 template GroupedTokens grouped_integers<Float16>(const uint16_t*, int64_t, int64_t);

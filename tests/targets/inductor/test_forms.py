@@ -8,48 +8,45 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.numpy import load_file
 from torch import Tensor
 
 from compiler.decoder import quantised
 from compiler.decoder.forward import forward, layer_weights
 from compiler.decoder.kernels import Kernels
-from compiler.decoder.quantised import QuantisedLinear
+from compiler.decoder.quantised import DEFINITIONS, QuantisedWeight
 from compiler.ir.config import ModelConfig
 from compiler.ir.limits import Limits
-from compiler.quant.int4 import GROUP
 from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import SCHEMES
 from compiler.runtime.package import Package
+from compiler.stages.calibrate import RESULT as MAXIMA
 from compiler.stages.scale import RESULT, make_scales
 from compiler.targets.inductor import build, library
-from compiler.targets.inductor.integers import FEW_TOKENS, MANY_TOKENS
-from compiler.targets.inductor.segments import STORED, Products, SegmentSpec, input_names, specs, weight_shapes
+from compiler.targets.inductor.forms import FEW_TOKENS, MANY_TOKENS, int_mm, scaled_mm
+from compiler.targets.inductor.quantised import STORED, Products, scale_of
+from compiler.targets.inductor.schemes import RUNS
+from compiler.targets.inductor.segments import SegmentSpec, input_names, specs, weight_shapes
 from tests.simulated import SimulatedRanks, run_eagerly
 from tests.stages.test_calibrate import opened
-from tests.stages.test_scale import WIDE as SOURCE_WIDE
 from tests.stages.test_scale import converted
+from tests.stages.test_scale_groups import WIDE as SOURCE_WIDE
 from tests.tiny import model_config, write_checkpoint
 
 GENERATOR = torch.Generator().manual_seed(6)
-DEFINITIONS: dict[Products, QuantisedLinear] = {
-    "weight_only": quantised.weight_only,
-    "per_token": quantised.per_token,
-    "grouped": quantised.grouped,
-}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize("products", DEFINITIONS)
-def test_forms_compute_their_definition(products: Products, dtype: torch.dtype, biased: bool) -> None:
-    definition = DEFINITIONS[products]
-    weight, scale = _weight(products, 48, 256)
+@pytest.mark.parametrize("products", STORED)
+def test_forms_compute_their_definition(products: str, dtype: torch.dtype, biased: bool) -> None:
+    definition, weight = DEFINITIONS[products], _weight(products, 48, 256)
     bias = torch.randn(48, generator=GENERATOR).to(dtype) if biased else None
     for rows in ((1, 1), (3, 1), (2, 5)):
         x = torch.randn((*rows, 256), generator=GENERATOR).to(dtype)
-        expected = definition(x, weight, scale, bias)
+        expected = definition(x, weight, bias)
         for linear in (FEW_TOKENS[products][0], MANY_TOKENS[products][0]):
-            found = linear(x, weight, scale, bias)
+            found = linear(x, weight, bias)
             assert found.dtype == dtype
             bfloat16 = dtype == torch.bfloat16
             torch.testing.assert_close(
@@ -57,27 +54,52 @@ def test_forms_compute_their_definition(products: Products, dtype: torch.dtype, 
             )
 
 
-@pytest.mark.parametrize("products", DEFINITIONS)
-def test_experts_of_few_tokens_are_those_of_many(products: Products) -> None:
-    gate_up, gate_up_scale = _weight(products, 4 * 2 * 128, 128)
-    down, down_scale = _weight(products, 4 * 128, 128)
-    a, b, c, d = (t.unflatten(0, (4, -1)) for t in (gate_up, gate_up_scale, down, down_scale))
+@pytest.mark.parametrize("out", [48, 51])
+@pytest.mark.parametrize("inner", [256, 100])
+@pytest.mark.parametrize("products", ["per_token", "per_tensor", "fp8_per_token", "fp8_per_tensor"])
+def test_forms_for_gpus_compute_their_definition(products: str, inner: int, out: int) -> None:
+    """Of any width, and of fewer rows than the functions take there."""
+    form = scaled_mm if products.startswith("fp8") else int_mm
+    weight, bias = _weight(products, out, inner), torch.randn(out, generator=GENERATOR).bfloat16()
+    for rows in ((1, 1), (2, 9), (40,)):
+        x = torch.randn((*rows, inner), generator=GENERATOR).bfloat16()
+        expected = DEFINITIONS[products](x, weight, bias)
+        torch.testing.assert_close(form(x, weight, bias), expected, rtol=1 / 128, atol=1e-2)
+
+
+@pytest.mark.parametrize("products", STORED)
+def test_experts_of_few_tokens_are_those_of_many(products: str) -> None:
+    gate_up, down = (
+        replace(w, values=w.values.unflatten(0, (4, -1)), scale=w.scale.unflatten(0, (4, -1)))
+        for w in (_weight(products, 4 * 2 * 128, 128), _weight(products, 4 * 128, 128))
+    )
     for chosen in ([[3, 1]], [[0, 2], [2, 3], [0, 1]]):
         x = torch.randn((len(chosen), 128), generator=GENERATOR).bfloat16()
         share = torch.rand((len(chosen), 2), generator=GENERATOR)
         found, expected = (
-            experts(x, torch.tensor(chosen), share, a, b, c, d, "silu").float()
+            experts(x, torch.tensor(chosen), share, gate_up, down, "silu").float()
             for experts in (FEW_TOKENS[products][1], quantised.experts(DEFINITIONS[products]))
         )
         assert (found - expected).norm() < 0.02 * expected.norm()
 
 
-def _weight(products: Products, out: int, inner: int) -> tuple[Tensor, Tensor]:
-    if products == "grouped":
-        packed = torch.randint(0, 256, (out, inner // 2), generator=GENERATOR, dtype=torch.uint8)
-        return packed, torch.rand((out, inner // GROUP), generator=GENERATOR) / 100
-    weight = torch.randint(-127, 128, (out, inner), generator=GENERATOR, dtype=torch.int8)
-    return weight, torch.rand(out, generator=GENERATOR) / 1000
+def _weight(products: str, out: int, inner: int) -> QuantisedWeight:
+    stored = STORED[products]
+    shapes = stored.shapes("weight", (out, inner))
+    worth = {"int8": 1e-3, "int4": 1e-2, "fp8": 1e-3}[stored.format]
+    scale = torch.rand(shapes["scale"], generator=GENERATOR) * worth
+    fixed = torch.tensor([5 / 127 if stored.format == "int8" else 5 / 448]) if stored.input_scale else None
+    return QuantisedWeight(_values(stored.torch_dtype, shapes["weight"]), scale, fixed)
+
+
+def _values(dtype: str, shape: tuple[int, ...]) -> Tensor:
+    """All numbers of the dtype that conversion makes."""
+    if dtype == "float8_e4m3fn":
+        return (torch.randn(shape, generator=GENERATOR) * 100).clamp(-448, 448).to(torch.float8_e4m3fn)
+    least = -127 if dtype == "int8" else 0
+    return torch.randint(least, least + (255 if dtype == "int8" else 256), shape, generator=GENERATOR).to(
+        getattr(torch, dtype)
+    )
 
 
 def test_scales_are_inputs_behind_their_weights() -> None:
@@ -88,6 +110,9 @@ def test_scales_are_inputs_behind_their_weights() -> None:
         "mlp.norm.weight", "moe.router.weight", "moe.gate_up.weight", "moe.gate_up.scale",
         "moe.down.weight", "moe.down.scale",
     )  # fmt: skip
+    static = {spec.name: spec for spec in specs(config, 2, "bfloat16", Limits(64, 1), "per_tensor")}
+    assert input_names(static["mlp-moe.decode1"])[-3:] == ("moe.down.weight", "moe.down.scale", "moe.down.input_scale")
+    assert weight_shapes(static["mlp-moe.decode1"])["moe.down.input_scale"] == (1,)
     assert weight_shapes(found["mlp-moe.decode1"])["moe.gate_up.scale"] == (8, 72)
     plain = {spec.name: spec for spec in specs(config, 2, "bfloat16", Limits(64, 1))}
     for name in ("embed.decode1", "head.prefill"):
@@ -95,44 +120,50 @@ def test_scales_are_inputs_behind_their_weights() -> None:
     assert "moe.down.scale" not in input_names(plain["mlp-moe.decode1"])
 
 
-@pytest.mark.parametrize("products", ["weight_only", "per_token"])
-@pytest.mark.parametrize("case", ["llama", "llama/biases", "qwen2_moe", "gpt2", "gptj", "internlm2"])
+@pytest.mark.parametrize("products", ["weight_only", "per_token", "per_tensor", "fp8_per_token", "fp8_per_tensor"])
+@pytest.mark.parametrize("case", ["llama/biases", "qwen2_moe", "gpt2", "gptj", "internlm2"])
 def test_ranks_compute_what_one_rank_computes(
     case: str, products: Products, tiny_checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    _compare_ranks(tiny_checkpoint(case), "int8-weight", products, tmp_path)
+    _compare_ranks(tiny_checkpoint(case), products, tmp_path)
 
 
 @pytest.mark.parametrize("case", ["llama", "mixtral"])
 def test_ranks_of_groups_compute_what_one_rank_computes(case: str, tmp_path: Path) -> None:
     wide = SOURCE_WIDE if case == "llama" else {**SOURCE_WIDE, "intermediate_size": 256}
     folder = write_checkpoint(case, tmp_path / "model", dtype="float32", **wide)
-    _compare_ranks(folder, "int4-weight", "grouped", tmp_path)
+    _compare_ranks(folder, "grouped", tmp_path)
 
 
-def _compare_ranks(folder: Path, scheme: str, products: Products, tmp_path: Path) -> None:
-    model = opened(folder)
-    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=Scaling(SCHEMES[scheme]))
+def _compare_ranks(folder: Path, products: Products, tmp_path: Path) -> None:
+    model, maxima = opened(folder), None
+    parts = next(parts for parts, name in RUNS.items() if name == products)
+    scheme = replace(SCHEMES["int4-weight" if products == "grouped" else "int8-weight"],
+                     weights=parts[0], activations=parts[1], activation_scales=parts[2])  # fmt: skip
+    if scheme.calibrated:
+        model.calibrate(tmp_path / "maxima")
+        maxima = load_file(tmp_path / "maxima" / MAXIMA)
+    make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=Scaling(scheme), maxima=maxima)
     token_ids = torch.randint(0, model.config.vocab, (2, 12), generator=GENERATOR)
-    (whole,) = converted(model, tmp_path / RESULT, tmp_path / "1", 1)
+    (whole,) = converted(model, tmp_path / RESULT, tmp_path / "1", 1, products)
     linear = DEFINITIONS[products]
     expected = forward(
         model.config, whole, token_ids, Kernels(quantised=linear, quantised_experts=quantised.experts(linear))
     )
     for tp in (1, 2):
-        ranks = converted(model, tmp_path / RESULT, tmp_path / f"{tp}-again", tp)
+        ranks = converted(model, tmp_path / RESULT, tmp_path / f"{tp}-again", tp, products)
         found = specs(model.config, tp, "float32", Limits(16, 2), products)
         layer = layer_weights(ranks[-1], 0)
         for spec in (spec for spec in found if spec.part == "attn"):
             assert {n: tuple(layer[n].shape) for n in weight_shapes(spec)} == weight_shapes(spec)
-            assert layer["attn.o.weight"].dtype == getattr(torch, STORED[products].dtype)
+            assert layer["attn.o.weight"].dtype == getattr(torch, STORED[products].torch_dtype)
         simulated = SimulatedRanks(model.config, ranks, batch=2, positions=16, products=products)
         positions = torch.arange(12).expand(2, 12)
         prefill = simulated.step(token_ids[:, :9], positions[:, :9])
         steps = [simulated.step(token_ids[:, i : i + 1], positions[:, i : i + 1]) for i in range(9, 12)]
         logits = torch.cat([prefill, *steps], 1)
         # Tokens are rounded where they are read: sums in another order, or each rank's part by itself, round others.
-        if products == "per_token":
+        if scheme.activations != "float":
             assert torch.cosine_similarity(logits, expected, dim=-1).median() > 0.995
         else:
             torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-3)
@@ -149,8 +180,9 @@ def test_compiled_segments_compute_what_eager_ones_do(tmp_path: Path) -> None:
     asked: tuple[tuple[ModelConfig, Products, str], ...] = (
         (model_config("llama"), "float", "mlp-gated.decode1"),
         (model_config("llama"), "weight_only", "mlp-gated.decode"),
-        (model_config("llama"), "per_token", "mlp-gated.prefill"),
-        (model_config("mixtral"), "per_token", "mlp-moe.decode1"),
+        (model_config("mixtral"), "per_tensor", "mlp-moe.decode1"),
+        (model_config("llama"), "fp8_per_tensor", "mlp-gated.prefill"),
+        (model_config("mixtral"), "fp8_per_token", "mlp-moe.prefill"),
         (WIDE, "grouped", "mlp-moe.decode"),
     )
     wanted = [
@@ -161,7 +193,10 @@ def test_compiled_segments_compute_what_eager_ones_do(tmp_path: Path) -> None:
     sizes = {"decode1": (1, 1), "decode": (3, 1), "prefill": (3, 5)}
     for spec in wanted:
         inputs = _inputs(spec, *sizes[spec.phase])
-        found, expected = Package(tmp_path / f"{spec.name}.pt2").run(inputs)[0].float(), run_eagerly(spec, inputs)
+        found, expected = (
+            Package(tmp_path / f"{spec.name}.pt2").run(inputs)[0].float(),
+            run_eagerly(spec, inputs),
+        )
         # Where a token's rounding falls on the other side, an integer of 127 differs by one.
         assert (found - expected.float()).norm() < 0.05 * expected.float().norm(), spec.name
 
@@ -182,18 +217,19 @@ def test_many_tokens_may_go_through_the_library_of_torch(tmp_path: Path, monkeyp
 
 
 def _inputs(spec: SegmentSpec, batch: int, length: int) -> Sequence[Tensor]:
-    shapes = weight_shapes(spec)
+    shapes, stored = weight_shapes(spec), STORED.get(spec.products)
     made = []
     for name in input_names(spec):
         if name == "x":
             made.append(torch.randn((batch, length, spec.config.hidden), generator=GENERATOR).bfloat16())
         elif name == "first":
             made.append(torch.ones((), dtype=torch.bfloat16))
+        elif name.endswith(".input_scale"):
+            made.append(torch.tensor([0.03]))
         elif name.endswith(".scale"):
             made.append(torch.rand(shapes[name], generator=GENERATOR) / 600)
-        elif name.replace(".weight", ".scale") in shapes and name.endswith(".weight"):
-            bits = torch.randint(0, 256, shapes[name], generator=GENERATOR, dtype=torch.uint8)
-            made.append(bits.view(getattr(torch, STORED[spec.products].dtype)))
+        elif stored and name.endswith(".weight") and scale_of(name) in shapes:
+            made.append(_values(stored.torch_dtype, shapes[name]))
         else:
             made.append(torch.randn(shapes[name], generator=GENERATOR).bfloat16())
     return made
