@@ -29,13 +29,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from compiler.artifact.quantisation import Quantisation
+from compiler.artifact.quantisation import FIGURES, REPORT, Quantisation
 from compiler.artifact.sections import Count, Engines, InnerPath, Segments, Sha256, Size, Strict
 from compiler.errors import ArtifactError, IncompatibleError
 from compiler.store.digest import Descriptor, Digest, canonical_json, digest_bytes
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
+PROVENANCE, SBOM = "provenance.json", "sbom.cdx.json"
 
 
 class Model(Strict):
@@ -191,6 +192,21 @@ class Manifest(Strict):
     @property
     def descriptors(self) -> tuple[Descriptor, ...]:
         return tuple(Descriptor(f.path, f.media_type, f.digest, f.size, f.crc) for f in self.files)
+
+    @property
+    def substance(self) -> Manifest:
+        """Without all that says how good it is (`numerics`, the gate's verdict and report), and without the statements
+        that tell of those: equal where the same was made, whatever was found of it or allowed to it.
+        """
+        says = {REPORT, FIGURES, PROVENANCE, SBOM}
+        quantisation = self.quantisation
+        return self.model_copy(
+            update={
+                "numerics": None,
+                "quantisation": quantisation and quantisation.model_copy(update={"gate": None}),
+                "files": tuple(file for file in self.files if file.path not in says),
+            }
+        )
 
     def to_bytes(self) -> bytes:
         """The bytes of manifest.json: sorted keys, two spaces, one spelling of every number."""

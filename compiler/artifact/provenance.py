@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from compiler.artifact.manifest import Manifest
 
-PROVENANCE = "provenance.json"
 MEDIA_TYPE = "application/vnd.in-toto+json"
 
 BUILD_TYPE = "urn:lmi-compile:build:v1"

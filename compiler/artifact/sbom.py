@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from compiler.artifact.manifest import Manifest
 
-SBOM = "sbom.cdx.json"
 MEDIA_TYPE = "application/vnd.cyclonedx+json"
 
 _ON_PYPI = {"torch", "transformers", "tokenizers", "numpy", "safetensors", "tensorrt", "tensorrt_llm", "neuronx-cc",

@@ -11,7 +11,7 @@ What decides the result of each, and so is its key:
     reference    the source's bytes, the config, the text, the versions of torch and transformers; not tp
     judge        what decides convert, and the reference; where the target has a judge
     compile      per spec of the target: the spec, the toolchain, the device
-    verify       the manifest, which has the digest of every file
+    verify       the manifest, which has the digest of every file, but for what it says of the artifact's quality
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _build(job: Job) -> BuildResult:
         delegate(job, target.elsewhere)
     versions = _versions(job, device)
     report.begin("plan")
-    prepared = prepare(request, "metadata" if request.until == "plan" else "all")
+    prepared = prepare(request, "metadata" if request.until == "plan" else "all", report.progress)
     plan, folder = prepared.plan, prepared.source.folder
     texts = package.tokenizer_parts(folder, request.tokenizer)
     if not package.has_vocabulary(texts):

@@ -39,7 +39,7 @@ def convert_to(request: PlanRequest, output: Path, report: Report | None = None)
         raise UsageError(f"{output} is not empty", hint="`--output` takes a folder that does not exist yet")
     with disk_errors(output):
         report.begin("plan")
-        prepared = prepare(request, "all")
+        prepared = prepare(request, "all", report.progress)
         report.end(plan_note(prepared.plan))
         checkpoint = _with_scales(request, prepared, report)
         report.begin("convert")

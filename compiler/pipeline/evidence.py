@@ -193,7 +193,7 @@ def judged(
 
 
 def verify_inputs(draft: Manifest) -> VerifyInputs:
-    return VerifyInputs(verify.VERSION, draft.digest, asdict(verify.bounds_of(draft)))
+    return VerifyInputs(verify.VERSION, draft.substance.digest, asdict(verify.bounds_of(draft)))
 
 
 def measured(job: Job, draft: Manifest, folder: Path, who: str, logits: Logits) -> Entry:

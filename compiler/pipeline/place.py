@@ -63,17 +63,19 @@ def finish(job: Job, draft: Manifest, parts: Sequence[Part], who: str | None, lo
 
 
 def may_replace(output: Path, manifest: Manifest) -> bool:
-    """Whether the folder at `output` is this artifact, or one that this artifact is the continuation of: it may then
-    be put right without asking. Not where it holds more: engines that its command file has made, for one.
+    """Whether the folder at `output` may be put right without asking: it is this artifact, or the same with another
+    verdict (measured, limited or accepted in another way), or one that this artifact is the continuation of. The last
+    two not where it holds more than its manifest lists: engines that its command file has made, or a signature.
     """
     try:
         found = load_manifest(output)
     except ArtifactError:
         return False
     listed = {MANIFEST, *(file.path.partition("/")[0] for file in found.files)}
-    before = found.engines is not None and not found.engines.files and {p.name for p in output.iterdir()} <= listed
+    alone = {p.name for p in output.iterdir()} <= listed
+    before = found.engines is not None and not found.engines.files
     same = (found.plan_digest, found.model.source_digest) == (manifest.plan_digest, manifest.model.source_digest)
-    return found == manifest or (before and same)
+    return found == manifest or (alone and (found.substance == manifest.substance or (before and same)))
 
 
 def is_at(output: Path, manifest: Manifest, cache: StageCache, report: Report) -> bool:

@@ -19,7 +19,7 @@ from compiler.store.source import resolve
 from compiler.targets import How
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from compiler.ir.config import ModelConfig
     from compiler.ir.recipe import Recipe
@@ -92,8 +92,12 @@ class Prepared:
     plan: Plan
 
 
-def find(request: PlanRequest, files: Files = "metadata") -> Found:
-    """The model of a request; `files` "all" fetches the weights too. Raises LmiCompileError."""
+def find(
+    request: PlanRequest, files: Files = "metadata", progress: Callable[[int, int, str], None] | None = None
+) -> Found:
+    """The model of a request; `files` "all" fetches the weights too, and rewrites those of a quantised checkpoint, of
+    which `progress` is told. Raises LmiCompileError.
+    """
     recipes = request.recipes
     known = [model for name in recipes.available() for model in recipes.load(name).models]
     model = recipes.published(request.model) or request.model
@@ -103,7 +107,11 @@ def find(request: PlanRequest, files: Files = "metadata") -> Found:
     if how is not None:
         # A plan reads headers only.
         unpack = request.cache / "unpacked"
-        checkpoint = rewrite(checkpoint, how, unpack) if files == "all" else will_be(checkpoint, how)
+        checkpoint = (
+            rewrite(checkpoint, how, unpack, request.ask.max_memory, progress)
+            if files == "all"
+            else will_be(checkpoint, how)
+        )
     if request.recipe is None:
         name, recipe = recipes.for_config(checkpoint.config)
     else:
@@ -114,9 +122,11 @@ def find(request: PlanRequest, files: Files = "metadata") -> Found:
     return found
 
 
-def prepare(request: PlanRequest, files: Files = "metadata") -> Prepared:
-    """The plan, and what it was made from; `files` "all" fetches the weights too. Raises LmiCompileError."""
-    found = find(request, files)
+def prepare(
+    request: PlanRequest, files: Files = "metadata", progress: Callable[[int, int, str], None] | None = None
+) -> Prepared:
+    """The plan, and what it was made from; `files` and `progress`: see `find`. Raises LmiCompileError."""
+    found = find(request, files, progress)
     source, target, ask = found.checkpoint, targets.load(request.target), found.ask
     # Which toolchains need a text for a scheme is known later.
     if ask.quant.asked and not ask.quant.text.digest:

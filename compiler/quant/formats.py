@@ -40,7 +40,8 @@ _AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 class Packed:
     """`scheme`: of the table in quant/schemes.py whose numbers these are, "" for none of them. `weight`: suffix of the
     tensor that has the integers, `others` of those beside it. `shape`: of W, from that tensor's. `rows`: some rows of W
-    [n, in], and what a unit of them is worth [n, groups].
+    [n, in], and what a unit of them is worth [n, groups]; raises ValueError for what the format's name denies. `group`:
+    neighbours in a row that share a scale; 0: all of it.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Packed:
     others: tuple[str, ...]
     shape: Callable[[tuple[int, ...]], tuple[int, ...]]
     rows: Callable[[Arrays, slice], tuple[Values, Values]]
+    group: int = 0
 
     @property
     def text(self) -> str:
@@ -86,13 +88,16 @@ def _grouped(q: NDArray[np.int32], z: NDArray[np.int32], s: Values) -> tuple[Val
 
 def _of_gptq(arrays: Arrays, rows: slice) -> tuple[Values, Values]:
     words = slice(rows.start // 8, -(-rows.stop // 8))
+    order, groups = arrays.get("g_idx"), len(arrays["scales"])
+    if order is not None and not np.array_equal(order, np.arange(len(order)) * groups // len(order)):
+        raise ValueError("`g_idx` scatters the groups of a row (act-order), and config.json says no `desc_act`")
     zeros = (_nibbles(arrays["qzeros"][:, words], 1)[:, : rows.stop - rows.start] + 1) & 15
     return _grouped(_nibbles(arrays["qweight"][:, rows], 0), zeros, arrays["scales"][:, rows])
 
 
 def _of_symmetric_gptq(arrays: Arrays, rows: slice) -> tuple[Values, Values]:
-    zeros = _nibbles(arrays["qzeros"], 1)
-    if (zeros != 7).any():
+    words = slice(rows.start // 8, -(-rows.stop // 8))
+    if (_nibbles(arrays["qzeros"][:, words], 1)[:, : rows.stop - rows.start] != 7).any():
         raise ValueError("config.json says `sym`, and there are zero points other than 8")
     return _of_gptq(arrays, rows)
 
@@ -117,6 +122,18 @@ def _of_rows(arrays: Arrays, rows: slice) -> tuple[Values, Values]:
     return values * worth, np.ascontiguousarray(worth)
 
 
+def _group(found: Mapping[str, Any]) -> int:
+    """Of GPTQ and AutoAWQ, where -1 is a whole row. Raises RefusedError."""
+    size = found.get("group_size", found.get("q_group_size"))
+    if size == -1:
+        return 0
+    if type(size) is not int or size < 8 or size % 8:
+        raise RefusedError(
+            f"groups are a multiple of 8 neighbours, or whole rows (-1); found `group_size` {size!r}", hint=UNQUANTISED
+        )
+    return size
+
+
 def _gptq(found: Mapping[str, Any]) -> Packed:
     form = str(found.get("checkpoint_format") or "gptq")
     if found.get("bits") != 4 or form != "gptq":
@@ -128,10 +145,14 @@ def _gptq(found: Mapping[str, Any]) -> Packed:
             "GPTQ with act-order (`desc_act`) scatters the groups of a row: no target here has kernels for it",
             hint=f"take a revision without act-order, or {UNQUANTISED}",
         )
+    if found.get("dynamic"):
+        raise RefusedError("GPTQ with another form a module (`dynamic`) is not read", hint=UNQUANTISED)
     symmetric = bool(found.get("sym"))
     scheme = "int4-weight" if symmetric and found.get("group_size") == 128 else ""
     rows = _of_symmetric_gptq if symmetric else _of_gptq
-    return Packed("GPTQ", scheme, "qweight", ("qzeros", "scales", "g_idx"), lambda s: (s[1], s[0] * 8), rows)
+    return Packed(
+        "GPTQ", scheme, "qweight", ("qzeros", "scales", "g_idx"), lambda s: (s[1], s[0] * 8), rows, _group(found)
+    )
 
 
 def _awq(found: Mapping[str, Any]) -> Packed:
@@ -140,7 +161,7 @@ def _awq(found: Mapping[str, Any]) -> Packed:
     if bits != 4 or version != "gemm":
         raise RefusedError(f"AutoAWQ is read with 4 bits in version gemm; found {bits} in {version}", hint=UNQUANTISED)
     # Its zero points are no part of any scheme here.
-    return Packed("AutoAWQ", "", "qweight", ("qzeros", "scales"), lambda s: (s[1] * 8, s[0]), _of_awq)
+    return Packed("AutoAWQ", "", "qweight", ("qzeros", "scales"), lambda s: (s[1] * 8, s[0]), _of_awq, _group(found))
 
 
 def _compressed(found: Mapping[str, Any]) -> Packed:

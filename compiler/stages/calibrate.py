@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     Values = NDArray[np.float32]
 
-VERSION = 2
+VERSION = 3
 """Of this stage: raised when the same inputs give other maxima."""
 RESULT = "calibration.safetensors"
 

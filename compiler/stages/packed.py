@@ -8,7 +8,7 @@ repacked for a target without being quantised anew.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.errors import CheckpointError, RefusedError
+from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError
 from compiler.ir.lazy import ITEMSIZE, Lazy
 from compiler.quant.asked import Quant
 from compiler.quant.formats import UNQUANTISED, Arrays, Packed, Values
@@ -29,7 +29,9 @@ from compiler.store.header import HeaderError, read_header
 from compiler.store.writer import RankFile
 
 _ROWS = 256
-"""Of W unpacked at a time; a multiple of 8."""
+"""Of W unpacked at a time, at most; a multiple of 8, which a word of integers has."""
+_COPIES = 12
+"""Of them in float32 that unpacking takes: integers taken apart, put in order, multiplied, turned and cast."""
 _DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
 
@@ -39,6 +41,11 @@ def will_be(checkpoint: Checkpoint, how: Packed) -> Checkpoint:
     tensors = dict(checkpoint.tensors)
     for module in _modules(checkpoint, how):
         shape = how.shape(tensors[f"{module}.{how.weight}"].shape)
+        if how.group and shape[-1] % how.group:
+            raise RefusedError(
+                f"`{module}` has {shape[-1]} columns, which groups of {how.group} do not fill",
+                hint=UNQUANTISED,
+            )
         for suffix in (how.weight, *how.others):
             tensors.pop(f"{module}.{suffix}", None)
         name = f"{module}.weight"
@@ -46,10 +53,18 @@ def will_be(checkpoint: Checkpoint, how: Packed) -> Checkpoint:
     return replace(checkpoint, tensors=tensors)
 
 
-def rewrite(checkpoint: Checkpoint, how: Packed, scratch: Path) -> Checkpoint:
+def rewrite(
+    checkpoint: Checkpoint,
+    how: Packed,
+    scratch: Path,
+    max_memory: int = 1 << 30,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Checkpoint:
     """The checkpoint with floating-point weights, written into a folder of `scratch` where they are not there yet.
 
-    Raises CheckpointError (zero points that config.json denies), RefusedError, DiskFullError.
+    `max_memory`: ceiling of what is unpacked at a time, in bytes; the packed tensors of one module are mapped besides.
+    `progress(bytes written, in all, unit)`. Raises CheckpointError (zero points or an order that config.json denies),
+    RefusedError, MemoryCeilingError, DiskFullError.
     """
     facts = [[str(p.absolute()), p.stat().st_size, p.stat().st_mtime_ns, p.stat().st_ino] for p in checkpoint.files]
     folder = scratch / f"unpacked-{digest_json([how.name, facts])[7:39]}"
@@ -58,7 +73,8 @@ def rewrite(checkpoint: Checkpoint, how: Packed, scratch: Path) -> Checkpoint:
     weights = {f"{m}.weight": after.tensors[f"{m}.weight"] for m in modules}
     files = folder / "weights.safetensors", folder / "scales.safetensors"
     if not all(map(_whole, files)):
-        _write(checkpoint, how, modules, [(name, t.dtype, t.shape) for name, t in weights.items()], files)
+        planned = [(name, t.dtype, t.shape) for name, t in weights.items()]
+        _write(checkpoint, how, modules, planned, files, max_memory, progress)
     tensors, own = dict(after.tensors), {}
     for name, entry in read_header(files[0]).items():
         tensors[name] = SourceTensor(name, entry.dtype, entry.shape, files[0], entry.offset, entry.nbytes)
@@ -113,27 +129,44 @@ def _write(
     modules: list[str],
     weights: list[tuple[str, str, tuple[int, ...]]],
     files: tuple[Path, Path],
+    max_memory: int,
+    progress: Callable[[int, int, str], None] | None,
 ) -> None:
-    scales: list[tuple[str, str, tuple[int, ...]]] = []
-    worth: list[Values] = []
-    with RankFile(files[0], weights) as writer:
-        for module, (name, dtype, (rows, _)) in zip(modules, weights, strict=True):
-            arrays, parts = _arrays(checkpoint, how, module), []
-            for begin in range(0, rows, _ROWS):
-                try:
-                    values, own = how.rows(arrays, slice(begin, min(begin + _ROWS, rows)))
-                except ValueError as error:
-                    raise CheckpointError(f"`{module}`: {error}", hint=UNQUANTISED) from None
+    at_once = [_rows_at_once(name, shape[1], max_memory) for name, _, shape in weights]
+    # Few rows tell how many groups there are: both files have their headers before anything is written.
+    few = (_unpacked(how, module, _arrays(checkpoint, how, module), slice(0, 8)) for module in modules)
+    scales = [(name, "F32", (shape[0], own.shape[1])) for (name, _, shape), (_, own) in zip(weights, few, strict=True)]
+    total, done = sum(prod(shape) * ITEMSIZE[dtype] for _, dtype, shape in weights), 0
+    with RankFile(files[0], weights) as writer, RankFile(files[1], scales) as beside:
+        for module, (_, dtype, (rows, _)), step in zip(modules, weights, at_once, strict=True):
+            arrays = _arrays(checkpoint, how, module)
+            for begin in range(0, rows, step):
+                values, own = _unpacked(how, module, arrays, slice(begin, min(begin + step, rows)))
                 bits = np.ascontiguousarray(values, np.float32).view(np.uint32).reshape(-1)
                 out = np.empty(bits.size, f"u{ITEMSIZE[dtype]}")
                 cast_bits(bits, "F32", out, dtype)
                 writer.append(out.data.cast("B"))
-                parts.append(own)
-            worth.append(np.concatenate(parts))
-            scales.append((name, "F32", worth[-1].shape))
-    with RankFile(files[1], scales) as writer:
-        for values in worth:
-            writer.append(np.ascontiguousarray(values, np.float32).data.cast("B"))
+                beside.append(np.ascontiguousarray(own, np.float32).data.cast("B"))
+                done += out.nbytes
+                if progress is not None:
+                    progress(done, total, "bytes")
+
+
+def _rows_at_once(name: str, columns: int, max_memory: int) -> int:
+    row = 4 * _COPIES * columns
+    if 8 * row > max_memory:
+        raise MemoryCeilingError(
+            f"unpacking 8 rows of `{name}` takes {8 * row:,} bytes; the ceiling is {max_memory:,} bytes",
+            hint=f"pass `--max-memory` of at least {8 * row}",
+        )
+    return min(max_memory // row // 8 * 8, _ROWS)
+
+
+def _unpacked(how: Packed, module: str, arrays: Arrays, rows: slice) -> tuple[Values, Values]:
+    try:
+        return how.rows(arrays, rows)
+    except ValueError as error:
+        raise CheckpointError(f"`{module}`: {error}", hint=UNQUANTISED) from None
 
 
 def _modules(checkpoint: Checkpoint, how: Packed) -> list[str]:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from compiler.artifact import provenance, sbom
-from compiler.artifact.manifest import File
+from compiler.artifact.manifest import PROVENANCE, SBOM, File
 from compiler.artifact.parts import written
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ def with_statements(draft: Manifest, parts: Sequence[Part]) -> tuple[Manifest, l
     """
     made, own = list(parts), version("lmi-compile")
     for path, media_type, state in (
-        (sbom.SBOM, sbom.MEDIA_TYPE, sbom.sbom),
-        (provenance.PROVENANCE, provenance.MEDIA_TYPE, provenance.provenance),
+        (SBOM, sbom.MEDIA_TYPE, sbom.sbom),
+        (PROVENANCE, provenance.MEDIA_TYPE, provenance.provenance),
     ):
         part = written(path, state(draft, own, os.environ))
         part = replace(part, descriptor=replace(part.descriptor, media_type=media_type))

@@ -18,8 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from compiler.artifact.check import check_artifact
-from compiler.artifact.manifest import Manifest, load_manifest
-from compiler.artifact.provenance import PROVENANCE
+from compiler.artifact.manifest import PROVENANCE, Manifest, load_manifest
 from compiler.artifact.quantisation import FIGURES, REPORT
 from compiler.errors import (
     CalibrationError,
@@ -28,6 +27,7 @@ from compiler.errors import (
     NumericsError,
     RefusedError,
     TokenizerError,
+    UsageError,
 )
 from compiler.pipeline.build import build
 from compiler.pipeline.convert import convert_to
@@ -40,6 +40,7 @@ from compiler.stages.quantised import quant_of
 from compiler.stages.verify import check_layout
 from compiler.store.digest import sha256_file
 from tests.builds import Heard, leftovers, tree
+from tests.pipeline.test_evidence import Real, exact, wrong
 from tests.stages.test_calibrate import poisoned
 from tests.stand_in import StandIn
 
@@ -255,6 +256,33 @@ def test_a_tighter_limit_is_kept(quantised: Requests) -> None:
         build(quantised(Quant(INT8, max_perplexity_increase=-1.0)), toolchain=StandIn())
 
 
+def test_another_limit_changes_the_verdict_and_nothing_else(quantised: Requests, tmp_path: Path) -> None:
+    """No stage runs again, nothing needs force, and a limit that is not met touches nothing."""
+    allowed = replace(INT8, tolerance=Tolerance(perplexity=10, kl=10, cosine=0.99))
+    first = build(quantised(Quant(allowed, max_perplexity_increase=-1.0, accept=True)), toolchain=Real(), logits=exact)
+    assert first.manifest is not None
+    assert first.manifest.quantisation is not None
+    assert first.manifest.quantisation.gate.accepted
+    inodes = {path: path.stat().st_ino for path in first.output.rglob("*.safetensors")}
+    again = build(quantised(Quant(allowed)), toolchain=Real(), logits=wrong)  # not even asked
+    assert again.made == {"package": 1}
+    found = check_artifact(first.output, by="sha256")
+    assert found.quantisation is not None
+    assert (found.quantisation.gate.accepted, found.quantisation.gate.limits["perplexity"]) == (False, 10)
+    assert found.substance == first.manifest.substance
+    assert {path: path.stat().st_ino for path in first.output.rglob("*.safetensors")} == inodes
+    before = tree(first.output)
+    with pytest.raises(NumericsError, match="expected at most -100"):
+        build(quantised(Quant(allowed, max_perplexity_increase=-1.0)), toolchain=Real(), logits=exact)
+    assert tree(first.output) == before
+    assert build(quantised(Quant(allowed)), toolchain=Real(), logits=wrong).up_to_date
+    # What was signed is not what would stand there.
+    (first.output / "manifest.json.sig").write_text("signed")
+    with pytest.raises(UsageError, match="holds another artifact"):
+        build(quantised(Quant(allowed, max_perplexity_increase=0.5)), toolchain=Real(), logits=exact)
+    assert not any("numerics" in path.name for path in tmp_path.iterdir() if path.is_dir())
+
+
 @pytest.mark.parametrize(
     ("name", "content", "error", "said"),
     [
@@ -294,11 +322,12 @@ def test_text_needs_a_tokenizer_and_ids_do_not(
     assert made.quantisation.calibration.text == "ids.jsonl"
 
 
-def test_nan_in_the_weights_is_found_before_anything_is_rounded(
-    quantised: Requests, tmp_path: Path, tiny_checkpoint: Callable[[str], Path]
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_what_is_not_finite_is_found_before_anything_is_rounded(
+    value: float, quantised: Requests, tmp_path: Path, tiny_checkpoint: Callable[[str], Path]
 ) -> None:
     name = "model.layers.1.mlp.up_proj.weight"
-    folder = poisoned(tiny_checkpoint("llama"), tmp_path / "poisoned", name, float("nan"))
+    folder = poisoned(tiny_checkpoint("llama"), tmp_path / "poisoned", name, value)
     for quant in (Quant(INT8), Quant(SMOOTH, text=SHORT)):
         with pytest.raises(CheckpointError, match=r"NaN or infinite .*layers\.1\.mlp\.up_proj"):
             build(quantised(quant, model=str(folder)), toolchain=StandIn())
@@ -324,6 +353,7 @@ from compiler.pipeline.build import build
 from compiler.pipeline.requests import BuildRequest
 from compiler.stages.convert import convert
 from compiler.stages.plan import Ask
+from tests.pipeline.test_evidence import Real, exact, wrong
 from tests.stages.test_calibrate import poisoned
 from tests.stand_in import StandIn
 from tests.builds import Heard

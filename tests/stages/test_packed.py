@@ -16,7 +16,7 @@ from torch import Tensor
 
 import recipes
 from compiler.artifact.manifest import load_manifest
-from compiler.errors import CheckpointError, RefusedError, ToolchainMissing
+from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError, ToolchainMissing
 from compiler.pipeline.build import build
 from compiler.pipeline.convert import convert_to
 from compiler.pipeline.requests import BuildRequest, PlanRequest, find, prepare
@@ -246,6 +246,10 @@ def test_a_plan_reads_headers_and_rewriting_happens_once(tmp_path: Path) -> None
     [
         ({**GPTQ, "desc_act": True}, "act-order", "revision without act-order"),
         ({**GPTQ, "bits": 3}, "4 bits in format gptq; found 3", "model that it was made from"),
+        ({**GPTQ, "bits": 2}, "4 bits in format gptq; found 2", "model that it was made from"),
+        ({**GPTQ, "group_size": 100}, "multiple of 8 .*found `group_size` 100", "model that it was made from"),
+        ({**AWQ, "group_size": 0}, "multiple of 8 .*found `group_size` 0", "model that it was made from"),
+        ({**GPTQ, "dynamic": {"-:.*down.*": {}}}, "another form a module", "model that it was made from"),
         ({**GPTQ, "checkpoint_format": "marlin"}, "found 4 in marlin", "model that it was made from"),
         ({**AWQ, "version": "gemv"}, "version gemm; found 4 in gemv", "model that it was made from"),
         ({"quant_method": "bitsandbytes"}, "by `bitsandbytes`; expected gptq, awq or", "model that it was made from"),
@@ -283,6 +287,49 @@ def test_zero_points_that_the_configuration_denies(tmp_path: Path) -> None:
     config.write_text(json.dumps(hf))
     found = find(replace(_request(tmp_path / "model", tmp_path / "cache")), "all").checkpoint
     assert found.own == {}
+
+
+def test_groups_that_do_not_fill_a_row_are_refused_by_the_plan(tmp_path: Path) -> None:
+    quantised(tmp_path / "model", "gptq", group_size=96)
+    with pytest.raises(RefusedError, match="has 512 columns, which groups of 96 do not fill"):
+        prepare(_request(tmp_path / "model", tmp_path / "cache"))
+
+
+def test_an_order_that_the_configuration_denies(tmp_path: Path) -> None:
+    quantised(tmp_path / "model", "gptq")
+    file = tmp_path / "model" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.2.mlp.down_proj.g_idx"] = tensors["model.layers.2.mlp.down_proj.g_idx"].flip(0)
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"`model.layers.2.mlp.down_proj`: `g_idx` scatters the groups"):
+        find(_request(tmp_path / "model", tmp_path / "cache"), "all")
+    assert not list((tmp_path / "cache").rglob("*.safetensors*"))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_small_ceiling_unpacks_the_same_and_progress_is_told(way: str, tmp_path: Path) -> None:
+    quantised(tmp_path / "model", way)
+    request, told = _request(tmp_path / "model", tmp_path / "cache"), list[tuple[int, int, str]]()
+    low = replace(request, ask=replace(request.ask, max_memory=8 * 4 * 12 * 512), cache=tmp_path / "low")
+    files = []
+    for one in (request, low):
+        told.clear()
+        name = "model.layers.0.mlp.up_proj.weight"
+        found = find(one, "all", lambda *all_of_it: told.append(all_of_it)).checkpoint
+        file = found.tensors[name].file
+        assert file is not None
+        assert (
+            told[-1][0]
+            == told[-1][1]
+            == file.stat().st_size - min(t.offset for t in found.tensors.values() if t.file == file)
+        )
+        assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+        files.append([path.read_bytes() for path in sorted(file.parent.iterdir())])
+    assert files[0] == files[1]
+    assert len(told) > 100  # eight rows at a time
+    with pytest.raises(MemoryCeilingError, match="unpacking 8 rows") as caught:
+        find(replace(low, ask=replace(low.ask, max_memory=1 << 14), cache=tmp_path / "none"), "all")
+    assert "--max-memory" in caught.value.hint
 
 
 @pytest.mark.parametrize(("way", "scheme"), [("gptq", "int4-weight"), ("int8", "smoothquant"), ("awq", "none")])

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from pathlib import Path
 from compiler.artifact.manifest import Device
 from compiler.errors import CompileError, MemoryCeilingError, ToolchainMissing
 from compiler.targets import How
+from compiler.targets.trtllm import guard
 from compiler.targets.trtllm.command import COMMAND, argv
 from compiler.targets.trtllm.engines import check_engines
 from compiler.targets.trtllm.gpu import gpus
@@ -166,24 +168,28 @@ def help_text(command: str) -> str:
 
 
 def run(line: Sequence[str], log: Path, timeout_s: float = TIMEOUT_S, watch: Callable[[], None] = lambda: None) -> None:
-    """Run the command, its output to `log`. Its whole process group ends with it. `watch` is called now and then.
+    """Run the command, its output to `log`. Its whole process group ends with it, and with this process (guard.py).
+    `watch` is called now and then.
 
     Raises:
         ToolchainMissing: it cannot be started.
         CompileError: it failed, was killed, or ran too long; with the end of the log.
     """
     killed_before = _oom_kills()
+    guarded = [sys.executable, "-I", "-S", guard.__file__, *line]
     with log.open("wb") as sink:
-        try:
-            process = subprocess.Popen(line, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True)
-        except OSError as error:
-            raise ToolchainMissing(f"`{line[0]}` cannot be started: {error}") from error
+        process = subprocess.Popen(
+            guarded, stdin=subprocess.PIPE, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
+        )
         try:
             code = _wait(process, timeout_s, watch)
         finally:
             _end(process)
     if code == 0:
         return
+    if code == 127:
+        said = log.read_text(encoding="utf-8", errors="replace").strip()
+        raise ToolchainMissing(f"`{line[0]}` cannot be started: {said}", hint="Its installation is not whole.")
     end = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL:])
     if code is None:
         what, hint = f"did not finish in {timeout_s:g} s and was ended", "Allow more time, or fewer ranks at a time."
@@ -206,12 +212,12 @@ def _wait(process: subprocess.Popen[bytes], timeout_s: float, watch: Callable[[]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Workers outlive a builder that dies: end the group, which is the builder's own session."""
-    try:
+    """Workers outlive a builder that dies: end the group, which is the guard's own session."""
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
     process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def _oom_kills() -> int:

@@ -29,8 +29,8 @@ from compiler.targets.inductor.schemes import RUNS
 from compiler.targets.inductor.segments import SegmentSpec, input_names, specs, weight_shapes
 from tests.simulated import SimulatedRanks, run_eagerly
 from tests.stages.test_calibrate import opened
-from tests.stages.test_scale import WIDE as SOURCE_WIDE
 from tests.stages.test_scale import converted
+from tests.stages.test_scale_groups import WIDE as SOURCE_WIDE
 from tests.tiny import model_config, write_checkpoint
 
 GENERATOR = torch.Generator().manual_seed(6)

@@ -1,0 +1,137 @@
+"""Trained tiny models with outliers, and the table of what quantisation costs them: one row a case and a way.
+
+Each case (those of `tests.tiny` that transformers knows) is trained and kept in `--work`; then a few channels behind
+every norm become 32 times as large, and the columns that read them 32 times smaller, which no logit notices. (Tiny
+models have no outliers of their own.) Calibrated on what was trained on, measured on what was not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from benchmarks.tinyllama import machine
+from compiler.errors import NumericsError
+from compiler.ir.lazy import whole
+from compiler.ir.roles import TensorId
+from compiler.quant.groups import apply, groups, layer_factors
+from compiler.stages import calibrate, scale
+from compiler.stages.samples import Samples
+from compiler.stages.stored import StoredModel
+from compiler.stages.verdict import judge
+from compiler.store.checkpoint import Checkpoint, SourceTensor
+from compiler.store.header import read_header
+from tests.tiny_text import paragraphs
+from tests.tiny_training import HELD_OUT, ROW, write_trained
+from tests.weights import canonical_weights, model_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from compiler.ir.config import ModelConfig
+    from compiler.ir.lazy import Lazy
+    from compiler.quant.scaling import Scaling
+    from compiler.quant.schemes import Tolerance
+    from compiler.stages.verdict import Verdict
+
+OUTLIERS, TIMES = 4, 32.0
+ROWS = 32
+"""Of ROW tokens, to calibrate with and to measure on."""
+
+
+@dataclass(frozen=True)
+class Planted:
+    """`maxima`: of its calibration; `held_out`: what it is measured on; `out`: a folder for what is made of it."""
+
+    config: ModelConfig
+    tensors: dict[TensorId, Lazy]
+    checkpoint: Checkpoint
+    maxima: dict[str, np.ndarray]
+    held_out: Samples
+    out: Path
+
+    @property
+    def stored(self) -> StoredModel:
+        return StoredModel(self.config, self.tensors, self.checkpoint)
+
+    def scaled(self, scaling: Scaling) -> tuple[Mapping[TensorId, Lazy], Checkpoint]:
+        """Tensors and checkpoint with the scales that rank files are made with."""
+        scale.make_scales(self.config, self.tensors, self.checkpoint, self.out, scaling=scaling, maxima=self.maxima)
+        return scale.beside(self.tensors, self.checkpoint, self.out / scale.RESULT)
+
+
+def said(verdict: Verdict, tolerance: Tolerance) -> str:
+    """What the gate says: the end of a row."""
+    try:
+        judge(verdict, tolerance)
+    except NumericsError:
+        return "refused"
+    return "passes"
+
+
+def table(description: str | None, cases: str, heads: str, cells: Callable[[Planted], Iterator[str]]) -> None:
+    """Print the rows of the cases that the command line names (default: `cases`); `cells`: a row without its case."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--cases", default=cases)
+    parser.add_argument("--steps", type=int, default=300)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    print(machine())
+    print(f"| case | {heads} |\n{'|---' * (heads.count('|') + 2)}|")
+    for case in options.cases.split(","):
+        with _case(case, options.work, options.steps) as model:
+            for row in cells(model):
+                print(f"| {case} | {row} |", flush=True)
+
+
+@contextmanager
+def _case(case: str, work: Path, steps: int) -> Iterator[Planted]:
+    folder = work / f"{case.replace('/', '-')}-{steps}"
+    if not (folder / "tokenizer.json").exists():
+        write_trained(case, folder, steps)
+    texts = list(paragraphs())
+    trained_on = _rows(folder / "tokenizer.json", [t for i, t in enumerate(texts) if i % HELD_OUT][:400])
+    held_out = _rows(folder / "tokenizer.json", texts[::HELD_OUT])
+    with tempfile.TemporaryDirectory(dir=work) as name:
+        out = Path(name)
+        config, tensors, checkpoint = _planted(folder, out)
+        calibrate.calibrate(config, tensors, checkpoint, trained_on, work=out / "work", out=out)
+        yield Planted(config, tensors, checkpoint, load_file(out / calibrate.RESULT), held_out, out)
+
+
+def _planted(folder: Path, out: Path) -> tuple[ModelConfig, dict[TensorId, Lazy], Checkpoint]:
+    """The model in `folder` with outliers: its canonical tensors as a checkpoint of float32 in `out`."""
+    config, tensors = model_config(folder), canonical_weights(folder)
+    rng = np.random.default_rng(0)
+    changed = dict(tensors)
+    for layer, kind in enumerate(config.layer_kinds):
+        behind_norms = [group for group in groups(config, kind) if group.divides.endswith("norm")]
+        scales = {group.name: np.ones(config.hidden, np.float32) for group in behind_norms}
+        for s in scales.values():
+            s[rng.choice(config.hidden, OUTLIERS, replace=False)] = 1 / TIMES
+        factors, _ = layer_factors(config, behind_norms, scales)
+        for tensor, values in tensors.items():
+            if tensor.layer == layer and tensor.role in factors:
+                changed[tensor] = apply(config, tensor.role, tensor.part, values, factors[tensor.role])
+    file = out / "model.safetensors"
+    save_file({str(tensor): np.ascontiguousarray(values) for tensor, values in changed.items()}, file)
+    header = read_header(file)
+    sources = {n: SourceTensor(n, e.dtype, e.shape, file, e.offset, e.nbytes) for n, e in header.items()}
+    lazies = {tensor: whole(str(tensor), values.shape, "F32") for tensor, values in changed.items()}
+    return config, lazies, Checkpoint(folder, {}, sources)
+
+
+def _rows(tokenizer: Path, texts: list[str]) -> Samples:
+    from tokenizers import Tokenizer
+
+    stream = [i for one in Tokenizer.from_file(str(tokenizer)).encode_batch(texts) for i in one.ids]
+    ids = np.array(stream[: len(stream) // ROW * ROW], np.int64).reshape(-1, ROW)[:ROWS]
+    return Samples(tuple(ids), "paragraphs", "sha256:0")
