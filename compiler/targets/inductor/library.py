@@ -5,6 +5,7 @@
     native/many.cpp            8-bit products of many rows, where torch's library has a faster kernel
     native/tokens.cpp          activations as integers
     native/dots_*.cpp          dot products, one file an instruction set; which of them runs is decided when it runs
+    native/widen_avx512.h      weights of 8 and 4 bits made bfloat16, a part of dots_avx512.cpp
     native/attend*.cpp         attention over a cache, in the same way: its handles, blocks over threads, a block
 
 A package takes of it what it calls. The library is made anew for each call of the compiler: eleven files, some

@@ -13,7 +13,8 @@ static const Dots& with(int instructions) {
 
 extern "C" __attribute__((visibility("default"))) void run_product(
     int instructions, int format, const void* weight, const float* scales, const float* input_scale, int64_t experts,
-    int64_t out, int64_t in, int dtype, const void* x, const void* bias, int64_t tokens, const int64_t* chosen, int64_t choices, void* y) {
+    int64_t out, int64_t in, int dtype, const void* x, const void* bias, int64_t tokens, const int64_t* chosen,
+    int64_t choices, void* y) {
   run({static_cast<Format>(format), weight, scales, input_scale, experts, out, in},
       {static_cast<Dtype>(dtype), x, bias, y, tokens, chosen, choices}, with(instructions));
 }

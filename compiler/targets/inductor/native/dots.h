@@ -37,7 +37,7 @@ struct Dots {
   using Floats = void (*)(const uint16_t* w, int64_t rows, const uint16_t* const* x, int64_t tokens, int64_t k,
                           float* sums);
   Floats bfloat16, float16;
-  // Weights [count] -> bfloat16. It has all numbers of int8, and of float8 e4m3 all but NaN; of int4, times the scale of
+  // Weights [count] -> bfloat16, which has all numbers of int8, and all of float8 e4m3 but NaN. int4: times the scale of
   // its group, the nearest.
   void (*widen_int8)(const int8_t* from, int64_t count, uint16_t* to);
   void (*widen_fp8)(const uint8_t* from, int64_t count, uint16_t* to);

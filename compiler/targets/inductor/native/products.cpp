@@ -112,8 +112,8 @@ struct Int8Form {
     dots.int8(static_cast<const int8_t*>(w.data) + row * w.in, rows, tokens, count, w.in, sums);
   }
   float value(int64_t row, int64_t token, const Sum* sums, int64_t apart) const {
-    const float whole = kDigits == 2 ? static_cast<float>(256 * int64_t{sums[0]} + sums[apart]) : static_cast<float>(sums[0]);
-    return whole * x.worth[static_cast<size_t>(token)] * w.scales[row];
+    const int64_t whole = kDigits == 2 ? 256 * int64_t{sums[0]} + sums[apart] : sums[0];
+    return static_cast<float>(whole) * x.worth[static_cast<size_t>(token)] * w.scales[row];
   }
 };
 
@@ -189,7 +189,9 @@ struct Int4Form {
     const auto* data = static_cast<const uint8_t*>(w.data) + row * w.in / 2;
     dots.int4(data, w.scales + row * (w.in / kGroup), rows, tokens, count, w.in, sums);
   }
-  float value(int64_t, int64_t token, const Sum* sums, int64_t) const { return sums[0] * x.worth[static_cast<size_t>(token)]; }
+  float value(int64_t, int64_t token, const Sum* sums, int64_t) const {
+    return sums[0] * x.worth[static_cast<size_t>(token)];
+  }
 };
 
 template <class Float>
