@@ -137,7 +137,9 @@ def build(
     with reporting(as_json=as_json) as report:
         result = run(request, report)
         pushed = push(result.output, store, report) if store and result.manifest else None
-    text = pushed_text(pushed) if pushed else build_text(result.output, result.manifest)
+    text = build_text(result.output, result.manifest)
+    if pushed:
+        text = f"{pushed_text(pushed)}\nhere    {result.output}"
     show(result.to_json() | ({"pushed": pushed.to_json()} if pushed else {}), text, as_json=as_json)
 
 
