@@ -6,8 +6,10 @@
     native/tokens.cpp          activations as integers
     native/dots_*.cpp          dot products, one file an instruction set; which of them runs is decided when it runs
     native/widen_avx512.h      weights of 8 and 4 bits made bfloat16, a part of dots_avx512.cpp
+    native/attend*.cpp         attention over a cache, in the same way: its handles, blocks over threads, a block
 
-A package takes of it what it calls. The library is made anew for each call of the compiler: seven files, two seconds.
+A package takes of it what it calls. The library is made anew for each call of the compiler: eleven files, some
+seconds.
 """
 
 from __future__ import annotations
@@ -41,6 +43,10 @@ _SOURCES = {
     "dots": (),
     "dots_portable": (),
     "dots_avx512": _AVX512 if on_x86() else (),
+    "attend_shim": (),
+    "attend": _EXACT,
+    "attend_portable": (),
+    "attend_avx512": _AVX512 if on_x86() else (),
 }
 """Beyond `FLAGS` and the march of the packages."""
 
