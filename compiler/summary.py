@@ -50,7 +50,12 @@ def plan_text(plan: Plan) -> str:
 def alternatives_text(found: Sequence[Alternative]) -> str:
     """One line a choice."""
     rows = [
-        (one.option, amount(one.weights, "bytes"), f"{one.cache:,} bytes a token", "")
+        (
+            one.option,
+            amount(one.weights, "bytes"),
+            f"{one.cache:,} bytes a token, {one.cache_tokens_in_a_gib:,} tokens in a GiB",
+            "",
+        )
         if one.weights is not None
         else (one.option, "-", "-", one.refused)
         for one in found

@@ -7,14 +7,21 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from compiler.decoder.attention import alibi_slopes
+from compiler.decoder.attention import CACHED, alibi_slopes
 from compiler.decoder.forward import layer_weights
 from compiler.decoder.rotary import tables
 from compiler.ir.config import ModelConfig
 from compiler.ir.limits import Limits
 from compiler.targets.inductor.graph import Segment
 from compiler.targets.inductor.quantised import Products
-from compiler.targets.inductor.segments import SegmentSpec, input_names, phase_for, segment_names, specs
+from compiler.targets.inductor.segments import (
+    CacheFormat,
+    SegmentSpec,
+    input_names,
+    phase_for,
+    segment_names,
+    specs,
+)
 
 Run = Callable[[SegmentSpec, Sequence[Tensor]], Tensor]
 
@@ -37,13 +44,15 @@ class SimulatedRanks:
         positions: int,
         run: Run = run_eagerly,
         products: Products = "float",
+        cache: CacheFormat = "",
     ) -> None:
         self.config, self.run = config, run
         self.dtype = ranks[0]["embed.weight"].dtype
-        found = specs(config, len(ranks), str(self.dtype).removeprefix("torch."), Limits(positions, batch), products)
+        dtype = str(self.dtype).removeprefix("torch.")
+        found = specs(config, len(ranks), dtype, Limits(positions, batch), products, cache)
         self.specs = {spec.name: spec for spec in found}
         kv_heads = max(config.kv_heads // len(ranks), 1)
-        cache = (batch, positions + 1, kv_heads, config.head_dim)
+        shape, cached = (batch, positions + 1, kv_heads, config.head_dim), CACHED.get(cache, self.dtype)
         self.model: list[dict[str, Tensor]] = []
         self.layers: list[list[dict[str, Tensor]]] = []
         for rank, weights in enumerate(ranks):
@@ -63,8 +72,8 @@ class SimulatedRanks:
                 [
                     {
                         **layer_weights(weights, layer),
-                        "cache_k": torch.zeros(cache, dtype=self.dtype),
-                        "cache_v": torch.zeros(cache, dtype=self.dtype),
+                        "cache_k": torch.zeros(shape, dtype=cached),
+                        "cache_v": torch.zeros(shape, dtype=cached),
                     }
                     for layer in range(config.layers)
                 ]

@@ -29,13 +29,15 @@ class Strict(BaseModel):
 class Segments(Strict):
     """Compiled segments that the runtime of this project runs. `weights`: the file of each rank. `layers`: of each
     layer, its attention segment and its mlp segment. `packages`: "<segment>.<phase>" to path. `products`: how linear
-    layers are computed (`compiler.decoder.quantised`).
+    layers are computed (`compiler.decoder.quantised`). `cache`: how keys and values are kept, "" in the dtype of the
+    model (`compiler.decoder.attention`).
     """
 
     weights: tuple[InnerPath, ...]
     layers: tuple[tuple[str, str], ...]
     packages: dict[str, InnerPath]
     products: str = "float"
+    cache: Literal["", "int8", "fp8"] = ""
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -18,12 +18,16 @@ import atexit
 import gc
 import sys
 import traceback
-from typing import Annotated
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from compiler.cli import about, artifact, build, cache, deploy, matrix, prewarm, registry, serve, trust
 from compiler.errors import LmiCompileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 COMMANDS = (
     about.models,
@@ -82,12 +86,9 @@ def options(
 
 def main() -> None:
     """Run the command line; every error of ours ends as message, hint and exit code."""
-    # What imports make stays until the end: looking through it, again and again and once more at the very end, is a
-    # quarter of what a short command takes.
-    gc.set_threshold(50_000)
-    atexit.register(gc.freeze)
     try:
-        app()
+        with _rarely_collected():
+            app()
     except LmiCompileError as error:
         if {"-v", "--verbose"} & set(sys.argv[1:]):
             traceback.print_exc()
@@ -95,3 +96,17 @@ def main() -> None:
         if error.hint:
             print(f"\nhint: {error.hint}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+@contextmanager
+def _rarely_collected() -> Iterator[None]:
+    """What imports make stays until the end: looking through it, again and again and once more at the very end, is a
+    quarter of what a short command takes.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(50_000)
+    atexit.register(gc.freeze)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

@@ -5,19 +5,80 @@ the first L positions of each row, masked to those at or before their own. So ro
 what stands in the cache behind a row's position never matters (it must be finite: zeros at first).
 
     kv head h serves query heads h * group ... (h + 1) * group - 1, with group = heads / kv_heads
+
+A quantised cache holds what k and v are in units of their scales; the keys and the values of every kv head have one:
+
+    int8   round(k / scale), at most 127         fp8   k / scale, at most 448, rounded to float8 e4m3
+
+Queries see what was stored, that of their own step included.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+CACHED = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
+"""The dtype of a quantised cache, by the name of its format."""
+_LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 
-def store(cache: Tensor, positions: Tensor, new: Tensor) -> None:
-    """Write new [B, S, kv_heads, D] into cache [Bmax, T, kv_heads, D] at positions [B, S], in place."""
-    rows = torch.arange(new.shape[0], device=new.device)[:, None]
-    cache.index_put_((rows, positions), new)
+
+@dataclass(frozen=True)
+class Cache:
+    """The keys and values of a layer, each [Bmax, T, kv_heads, D]. With scales float32 [kv_heads], which say what 1 is
+    worth, they are of a dtype of `CACHED`; without (None), of that of the model.
+    """
+
+    k: Tensor
+    v: Tensor
+    k_scale: Tensor | None = None
+    v_scale: Tensor | None = None
+
+
+Attend = Callable[[Tensor, Cache, Tensor, Tensor, int | None, Tensor | None], Tensor]
+"""q [B, S, heads, D], a cache that holds keys and values of all q, positions [B, S], the key positions [L] that may be
+seen, a window, slopes of alibi float32 [heads] -> [B, S, heads, D] of the dtype of q.
+"""
+
+
+def store(cache: Cache, positions: Tensor, k: Tensor, v: Tensor) -> None:
+    """Write k and v [B, S, kv_heads, D] into the cache at positions [B, S], in place."""
+    rows = torch.arange(k.shape[0], device=k.device)[:, None]
+    cache.k.index_put_((rows, positions), quantise(k, cache.k_scale, cache.k.dtype))
+    cache.v.index_put_((rows, positions), quantise(v, cache.v_scale, cache.v.dtype))
+
+
+def quantise(x: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """x [..., kv_heads, D] in units of `scale` [kv_heads] (None: as it is) -> the same shape, of `dtype`."""
+    if scale is None:
+        return x
+    units = (x.float() / scale[:, None]).clamp(-_LARGEST[dtype], _LARGEST[dtype])
+    return (units if dtype.is_floating_point else units.round()).to(dtype)
+
+
+def dequantise(stored: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """What `quantise` was given, as far as its units tell, of `dtype`."""
+    return stored if scale is None else (stored.float() * scale[:, None]).to(dtype)
+
+
+def attend(
+    q: Tensor, cache: Cache, positions: Tensor, keys: Tensor, window: int | None, slopes: Tensor | None
+) -> Tensor:
+    """Softmax attention; see `Attend` for the shapes."""
+    batch, used = q.shape[0], keys.shape[0]
+    k, v = (
+        dequantise(stored.narrow(0, 0, batch).narrow(1, 0, used), scale, q.dtype).transpose(1, 2)
+        for stored, scale in ((cache.k, cache.k_scale), (cache.v, cache.v_scale))
+    )
+    bias = mask(positions, keys, window, q.dtype)
+    if slopes is not None:
+        bias = bias + alibi(slopes, positions, keys, q.dtype)
+    out = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=bias, enable_gqa=True)
+    return out.transpose(1, 2)
 
 
 def mask(positions: Tensor, keys: Tensor, window: int | None, dtype: torch.dtype) -> Tensor:
@@ -52,14 +113,3 @@ def alibi(slopes: Tensor, positions: Tensor, keys: Tensor, dtype: torch.dtype) -
     """
     distance = keys[None, None, None, :] - positions[:, None, :, None]
     return (distance * slopes[:, None, None]).to(dtype)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """Softmax attention: q [B, S, heads, D], k and v [B, L, kv_heads, D], bias [B, 1 or heads, S, L]
-
-    -> [B, S, heads, D].
-    """
-    out = F.scaled_dot_product_attention(
-        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=bias, enable_gqa=True
-    )
-    return out.transpose(1, 2)

@@ -18,9 +18,11 @@ by the names below; those of the weights are the names of the rank file without 
 | vocab_offset   | []                      | int64   | first row of `embed.weight` in the whole vocabulary        |
 | rope.cos, .sin | [R, rotary_dim / 2]     | model   | `rotary.tables`, R above every position                    |
 | alibi.slopes   | [heads]                 | float32 | of this rank's heads: `attention.alibi_slopes`             |
-| cache_k, _v    | [Bmax, T, kv_heads, D]  | model   | written in place; T >= L, T above every position           |
+| cache_k, _v    | [Bmax, T, kv_heads, D]  | model * | written in place; T >= L, T above every position           |
 | x              | [B, S, H]               | model   | the residual stream                                        |
 | last           | [B, K]                  | int64   | the indices (0 ... S - 1) of each row that want logits     |
+
+* one of `attention.CACHED` where the layer has scales for it: attn.k.cache_scale, .v.cache_scale float32 [kv_heads].
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compiler.decoder.attention import alibi, attend, mask, store
+from compiler.decoder.attention import Cache, store
 from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.decoder.mlp import ACTIVATIONS, gated
 from compiler.decoder.moe import route
@@ -61,8 +63,8 @@ def attn(config: ModelConfig, window: int | None, t: Tensors, kernels: Kernels =
     """x -> [B, S, H] to be summed over ranks; the keys and values of x are in the cache afterwards."""
     x, positions = t["x"], t["positions"]
     batch, length, _ = x.shape
-    cache_k, cache_v = t["cache_k"], t["cache_v"]
-    kv_heads, dim = cache_k.shape[2:]
+    cache = Cache(t["cache_k"], t["cache_v"], t.get("attn.k.cache_scale"), t.get("attn.v.cache_scale"))
+    kv_heads, dim = cache.k.shape[2:]
 
     qkv = _linear(kernels, t, "attn.qkv", _norm(config, "attn.norm", t), t.get("attn.qkv.bias"))
     heads = qkv.shape[-1] // dim - 2 * kv_heads
@@ -74,15 +76,9 @@ def attn(config: ModelConfig, window: int | None, t: Tensors, kernels: Kernels =
         cos, sin = t["rope.cos"][positions], t["rope.sin"][positions]
         q, k = rotate(config.rotary, q, cos, sin), rotate(config.rotary, k, cos, sin)
 
-    store(cache_k, positions, k)
-    store(cache_v, positions, v)
-    used = t["key_positions"].shape[0]
-    keys = cache_k.narrow(0, 0, batch).narrow(1, 0, used)
-    values = cache_v.narrow(0, 0, batch).narrow(1, 0, used)
-    bias = mask(positions, t["key_positions"], window, x.dtype)
-    if config.position == "alibi":
-        bias = bias + alibi(t["alibi.slopes"], positions, t["key_positions"], x.dtype)
-    y = attend(q, keys, values, bias)
+    store(cache, positions, k, v)
+    slopes = t["alibi.slopes"] if config.position == "alibi" else None
+    y = kernels.attend(q, cache, positions, t["key_positions"], window, slopes)
     return _linear(kernels, t, "attn.o", y.flatten(2), _once(t, "attn.o.bias"))
 
 

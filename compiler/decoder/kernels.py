@@ -1,13 +1,15 @@
-"""The products that a target may compute in another form than plain torch, because that form is faster there."""
+"""What a target may compute in another form than plain torch, because that form is faster there."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compiler.decoder.attention import Attend, attend
 from compiler.decoder.moe import Experts, loop
 from compiler.decoder.quantised import QuantisedExperts, QuantisedLinear, experts, weight_only
 
@@ -17,12 +19,16 @@ Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 @dataclass(frozen=True)
 class Kernels:
-    """`quantised` computes the layers with quantised weights, by one of the definitions: the scheme's choice."""
+    """`quantised` computes the layers with quantised weights, by one of the definitions: the scheme's choice. `cached`:
+    the dtype of caches of layers that have scales for them.
+    """
 
     linear: Linear = F.linear
     experts: Experts = loop
     quantised: QuantisedLinear = weight_only
     quantised_experts: QuantisedExperts = field(default_factory=lambda: experts(weight_only))
+    attend: Attend = attend
+    cached: torch.dtype = torch.float32
 
 
 PLAIN = Kernels()

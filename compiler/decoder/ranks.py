@@ -26,15 +26,14 @@ def embed_sum(config: ModelConfig, ranks: Sequence[Rank], token_ids: Tensor) -> 
 
 
 def attn_sum(config: ModelConfig, kind: LayerKind, ranks: Sequence[Rank], x: Tensor, kernels: Kernels) -> Tensor:
-    cache = (*x.shape[:2], head_layout(config.heads, config.kv_heads, len(ranks)).kv_heads, config.head_dim)
+    shape = (*x.shape[:2], head_layout(config.heads, config.kv_heads, len(ranks)).kv_heads, config.head_dim)
+
+    def cache(rank: Rank) -> Tensor:
+        return torch.zeros(shape, dtype=kernels.cached if "attn.k.cache_scale" in rank else x.dtype)
+
     return _sum(
         [
-            attn(
-                config,
-                kind.window,
-                {**step, **rank, "x": x, "cache_k": torch.zeros(cache), "cache_v": torch.zeros(cache)},
-                kernels,
-            )
+            attn(config, kind.window, {**step, **rank, "x": x, "cache_k": cache(rank), "cache_v": cache(rank)}, kernels)
             for step, rank in _with_steps(config, ranks, _places(x))
         ]
     )

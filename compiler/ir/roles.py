@@ -86,6 +86,7 @@ class TensorId:
         accumulated,                of every row, or of all: from a product of integers to an integer of the output
         matrix_accumulated          (`int8.Static`)
         cache_scale                 of keys and values in the cache: belongs to `attn.k`
+        cached_scale                of every head of what is cached of `attn.k`, of `attn.v`
 
     Layers that a target joins share the input, so also what belongs to it and to their one matrix.
     """
@@ -115,6 +116,8 @@ class TensorId:
                 return lead + rows + columns[:1]
             case "input_scale" | "input_steps" | "output_scale" | "cache_scale":
                 return ("one",)
+            case "cached_scale":
+                return linear_axes(self.role)[1][:1]
             case _:
                 lead, rows, _ = linear_axes(self.role)
                 return lead + rows

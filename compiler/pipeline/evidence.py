@@ -61,6 +61,7 @@ class QuantisedInputs:
     files: list[str]
     config: dict[str, Any]
     products: str
+    cache: str
     text: str
     positions: int
     versions: dict[str, str]
@@ -123,6 +124,7 @@ def quantised(job: Job, prepared: Prepared, files: Converted, texts: Sequence[Pa
         [by_path[rank.file].descriptor.digest for rank in plan.ranks],
         plan.config.to_json(),
         plan.options.quant_algo,
+        plan.options.kv_cache_quant_algo,
         _digest(texts),
         min(reference.TOKENS, plan.limits.max_positions - 1),
         {name: version(name) for name in ("torch", "tokenizers")},

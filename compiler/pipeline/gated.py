@@ -96,10 +96,13 @@ def gated(
 
 
 def tolerance(quant: Quant) -> Tolerance:
-    """Of the scheme, but for what was asked."""
-    from compiler.quant.schemes import CLOSE
+    """Of the scheme and of the cache, whichever may cost more, but for what was asked."""
+    from compiler.quant.schemes import CACHES, CLOSE, Tolerance
 
-    own = quant.scheme.tolerance if quant.scheme else CLOSE
+    scheme, cache = quant.scheme.tolerance if quant.scheme else CLOSE, CACHES.get(quant.cache, CLOSE)
+    own = Tolerance(
+        max(scheme.perplexity, cache.perplexity), max(scheme.kl, cache.kl), min(scheme.cosine, cache.cosine)
+    )
     increase = quant.max_perplexity_increase
     return own if increase is None else replace(own, perplexity=increase)
 

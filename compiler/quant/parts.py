@@ -118,6 +118,18 @@ def cache_scale(form: str, largest: Sequence[Values]) -> Values:
     return np.full(1, max(scale, np.finfo(np.float32).tiny), np.float32)
 
 
+def head_cache_scales(form: str, largest: Values) -> Values:
+    """What 1 of the cache's format is worth in every head, [kv_heads], from largest magnitudes [kv_heads, head_dim].
+
+    In float8 the largest is put at half of the largest number: that costs no precision, and what is twice as large as
+    anything in the calibration text is still told apart.
+    """
+    top = largest.max(-1)
+    scale = top / int8.LARGEST if form == "int8" else 2 * top / fp8.LARGEST
+    found: Values = np.maximum(scale, np.finfo(np.float32).tiny, dtype=np.float32)
+    return found
+
+
 def rounded_up(values: Values) -> Values:
     """The next numbers with 8 significant bits: exact in bfloat16, and in float16 between its extremes. A scale is
     rounded before what it divides, so that storing it in such a dtype loses nothing; up, so that nothing is clipped.

@@ -7,7 +7,8 @@ Known before any weight is read, so that plans count them. `stages/scale.py` wri
 | {role}.{part}          | every linear layer whose weights are rounded: `quant/parts.py`  |
 | {role}.columns         | linear layers whose input is smoothed, or which ask for it      |
 | {role}.prequant        | every linear layer, where kernels multiply their inputs         |
-| attn.k.cache_scale     | every layer, where the cache is quantised                       |
+| attn.k.cache_scale     | every layer, where the cache has one scale a layer              |
+| attn.{k,v}.cached_scale| every layer, where it has one a kv head                         |
 | weight, bias           | of norms and routers that smoothing changes; biases beside them |
 """
 
@@ -58,8 +59,7 @@ def _of_layer(
         names += ["columns"] if role in into or scaling.divides == "norms" else []
         names += ["prequant"] if scaling.divides == "inputs" else []
         yield from (TensorId(role, part, layer) for part in names)
-    if scaling.cache:
-        yield TensorId("attn.k", "cache_scale", layer)
+    yield from (TensorId(role, part, layer) for role, part in scaling.cache_parts)
     changed = {group.divides for group in found} | {role for group in found for role in group.followers}
     for role in sorted({*changed, *into} - {""}):
         # A quantised weight is divided by way of its scale. Biases of layers that are joined have one dtype.

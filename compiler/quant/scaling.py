@@ -11,6 +11,15 @@ from compiler.quant.groups import Smooth, at_run_time, explicit, folded, groups,
 from compiler.quant.schemes import Scheme
 
 Divides = Literal["all", "norms", "inputs"]
+CacheScales = Literal["layer", "head"]
+
+CACHE_PARTS: Mapping[CacheScales, tuple[tuple[str, str], ...]] = {
+    "layer": (("attn.k", "cache_scale"),),
+    "head": (("attn.k", "cached_scale"), ("attn.v", "cached_scale")),
+}
+"""(role, part) of the scales of a quantised cache, in every layer: one for all, or one for the keys and one for the
+values of each kv head. Not finer: what a channel reaches in a short text says too little of what it will reach.
+"""
 
 _DIVIDES: Mapping[Divides, Callable[[Sequence[Smooth]], tuple[Smooth, ...]]] = {
     "all": folded,
@@ -30,7 +39,8 @@ class Scaling:
         inputs    nothing: every kernel multiplies its input by `prequant`, in the files' dtype
 
     `joined`: layers that are one matrix, by role. `one_scale`: whether a scale for a whole matrix is that of all
-    joined layers; otherwise each has its own. `cache`: format of keys and values in the cache, "" as they are.
+    joined layers; otherwise each has its own. `cache`: format of keys and values in the cache, "" as they are;
+    `cache_scales`: of what there is one.
     """
 
     scheme: Scheme
@@ -38,11 +48,17 @@ class Scaling:
     joined: tuple[tuple[str, ...], ...] = ()
     one_scale: bool = False
     cache: Literal["", "int8", "fp8"] = ""
+    cache_scales: CacheScales = "layer"
 
     @property
     def calibrated(self) -> bool:
         """Whether it needs text."""
         return self.scheme.calibrated or self.cache != ""
+
+    @property
+    def cache_parts(self) -> tuple[tuple[str, str], ...]:
+        """(role, part) of the scales of the cache in every layer."""
+        return CACHE_PARTS[self.cache_scales] if self.cache else ()
 
     def roles(self, config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
         """The linear layers whose weights are rounded."""

@@ -56,6 +56,12 @@ CLOSE = Tolerance(perplexity=0.005, kl=0.005, cosine=0.999)
 _EIGHT_BITS = Tolerance(perplexity=0.02, kl=0.02, cosine=0.99)
 _FOUR_BITS = Tolerance(perplexity=0.08, kl=0.08, cosine=0.97)
 
+CACHES = {"int8": CLOSE, "fp8": _EIGHT_BITS}
+"""What a quantised cache may cost by itself, by its format."""
+
+UNQUANTISED = Scheme("none", "float", "tensor", "float", "tensor", "", CLOSE)
+"""Of a model of which only the cache is quantised."""
+
 SCHEMES = {
     scheme.name: scheme
     for scheme in (

@@ -55,7 +55,8 @@ class Program:
 class Share:
     """What one rank holds of a model: bound segments and caches. `programs(batch, length)`: those for such a step.
 
-    `constants` are the inputs of the rank: first, vocab_offset, alibi.slopes.
+    `constants` are the inputs of the rank: first, vocab_offset, alibi.slopes. `dtype`: of the model, `cached`: of its
+    caches.
     """
 
     def __init__(
@@ -66,11 +67,12 @@ class Share:
         *,
         kv_heads: int,
         dtype: torch.dtype,
+        cached: torch.dtype,
         device: str,
     ) -> None:
         self.group: Group = Alone()
         self._config, self._programs, self._constants = config, programs, dict(constants)
-        self._kv_heads, self._dtype, self._device = kv_heads, dtype, device
+        self._kv_heads, self._dtype, self._cached, self._device = kv_heads, dtype, cached, device
         self._caches: list[tuple[Tensor, Tensor]] = []
         self._key_positions: Tensor | None = None
 
@@ -86,7 +88,7 @@ class Share:
         self._caches.clear()  # the old ones are let go before the new ones are asked for
 
         def zeros() -> Tensor:
-            return torch.zeros(shape, dtype=self._dtype, device=self._device)
+            return torch.zeros(shape, dtype=self._cached, device=self._device)
 
         self._caches = [(zeros(), zeros()) for _ in range(self._config.layers)]
         self._key_positions = torch.arange(room, device=self._device)

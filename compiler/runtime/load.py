@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from compiler.runtime.engine import Call, Program, Share
 from compiler.runtime.ranks import threads_per_rank
 from compiler.runtime.weights import Weights
 from compiler.targets.inductor import options_of
-from compiler.targets.inductor.schemes import products_of
+from compiler.targets.inductor.schemes import cache_of, products_of
 from compiler.targets.inductor.segments import PHASES, SegmentSpec, input_names, phase_for, specs
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from compiler.artifact.manifest import Manifest
     from compiler.runtime.follower import Role
     from compiler.targets.inductor.quantised import Products
+    from compiler.targets.inductor.segments import CacheFormat
 
 
 def share(role: Role) -> Share:
@@ -61,7 +62,7 @@ def share_of(manifest: Manifest, folder: Path, rank: int, weights: Weights) -> S
             )
         torch.cuda.set_device(rank)
 
-    @cache
+    @functools.cache
     def package(name: str) -> Package:
         return Package(folder / made.packages[name])
 
@@ -75,6 +76,7 @@ def share_of(manifest: Manifest, folder: Path, rank: int, weights: Weights) -> S
         tp=tp,
         device=device,
         products=products_of(options_of(manifest)),
+        cache=cache_of(options_of(manifest)),
     )
 
 
@@ -89,16 +91,18 @@ def assemble(
     tp: int,
     device: str,
     products: Products = "float",
+    cache: CacheFormat = "",
 ) -> Share:
     """A share of segments that `run` computes. `layers`: of each layer its attention and its mlp segment."""
     import torch
 
-    from compiler.decoder.attention import alibi_slopes
+    from compiler.decoder.attention import CACHED, alibi_slopes
 
     heads = head_layout(config.heads, config.kv_heads, tp)
     slopes = alibi_slopes(config.heads)[rank * heads.heads : (rank + 1) * heads.heads]
     table = weights["embed.weight"]
-    by_name = {spec.name: spec for spec in specs(config, tp, str(table.dtype).removeprefix("torch."), limits, products)}
+    found = specs(config, tp, str(table.dtype).removeprefix("torch."), limits, products, cache)
+    by_name = {spec.name: spec for spec in found}
     programs = {
         phase.name: bind(by_name, phase.name, layers, weights, run)
         for phase in PHASES
@@ -114,6 +118,7 @@ def assemble(
         },
         kv_heads=heads.kv_heads,
         dtype=table.dtype,
+        cached=CACHED[cache] if cache else table.dtype,
         device=device,
     )
 
@@ -126,12 +131,12 @@ def bind(
     run: Callable[[SegmentSpec, list[Tensor]], Tensor],
 ) -> Program:
     """The segments of a phase with the weights they read, all others of their inputs left open."""
-    names = cache(lambda segment: input_names(by_name[f"{segment}.{phase}"]))
+    names = functools.cache(lambda segment: input_names(by_name[f"{segment}.{phase}"]))
 
     def call(segment: str, prefix: str = "") -> Call:
         inputs = tuple(weights.get(prefix + name) for name in names(segment))
         gaps = tuple((i, name) for i, name in enumerate(names(segment)) if inputs[i] is None)
-        return Call(partial(run, by_name[f"{segment}.{phase}"]), inputs, gaps)
+        return Call(functools.partial(run, by_name[f"{segment}.{phase}"]), inputs, gaps)
 
     return Program(
         embed=call("embed"),

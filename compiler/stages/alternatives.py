@@ -43,7 +43,12 @@ class Alternative:
     refused: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "cache_tokens_in_a_gib": self.cache_tokens_in_a_gib}
+
+    @property
+    def cache_tokens_in_a_gib(self) -> int | None:
+        """What the caches of a rank hold in a GiB of its memory."""
+        return (1 << 30) // self.cache if self.cache else None
 
 
 def alternatives(plan: Plan, target: Target) -> list[Alternative]:

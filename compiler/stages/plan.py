@@ -27,6 +27,7 @@ from compiler.quant.asked import NONE, Quant
 from compiler.quant.formats import Packed, packed
 from compiler.quant.planned import planned
 from compiler.quant.scaling import Scaling
+from compiler.stages.gate import LENGTH, SAMPLES
 from compiler.stages.packed import checked
 from compiler.stages.taken import taken
 from compiler.targets import PLAIN, Need, Target, TargetOptions
@@ -185,6 +186,7 @@ def make_plan(
                 sum(r.nbytes for r in ranks),
                 "one streaming pass; memory is a ceiling",
             ),
+            *_gating(config, quant),
             Need("reference", _reference_bytes(config), 0, "one layer in float32; the whole model where that fits"),
             *target.needs(config, ask.tp, options),
             Need("run", largest + cache, 0, "one rank: weights (mapped) and KV cache at the limits"),
@@ -210,6 +212,24 @@ def _calibrating(config: ModelConfig, quant: Quant, max_memory: int) -> tuple[Ne
     tokens = quant.text.tokens(config.max_positions)
     note = f"{tokens:,} tokens at most, a layer at a time; memory is a ceiling"
     return (Need("calibrate", max_memory, 2 * 4 * tokens * config.hidden, note),)
+
+
+def _gating(config: ModelConfig, quant: Quant) -> tuple[Need, ...]:
+    if not quant.asked:
+        return ()
+    tokens = SAMPLES * min(LENGTH, config.max_positions)
+    layer = _largest_layer(config) * ITEMSIZE[DTYPES.get(config.dtype, "F32")]
+    note = f"a layer of the source, and {tokens:,} tokens on both sides; rank files are mapped, or read in blocks"
+    return (Need("gate", layer + 2 * 4 * tokens * config.hidden, 0, note),)
+
+
+def _largest_layer(config: ModelConfig) -> int:
+    """Its elements."""
+    sizes, layers = axis_sizes(config), Counter[int]()
+    for tensor in model_tensors(config):
+        if tensor.layer is not None:
+            layers[tensor.layer] += prod(shape_of(tensor, sizes))
+    return max(layers.values(), default=0)
 
 
 def _reference_bytes(config: ModelConfig) -> int:

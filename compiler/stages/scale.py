@@ -7,7 +7,8 @@ checkpoint when the ranks are planned:
     {role}.columns          [experts, in]     s of smoothing; absent where there is none
     {role}.prequant         [experts, in]     1 / columns, where kernels multiply their inputs
     {role}.{other parts}                      `quant/parts.py`
-    attn.k.cache_scale                        of keys and values, where the cache is quantised
+    attn.k.cache_scale                        of keys and values, where the cache has one scale a layer
+    attn.{k,v}.cached_scale [kv_heads]        where it has one a head
     weight, bias                              of norms, biases and routers that smoothing changes
 
 Rows must be seen whole before one of them is rounded, and a rank of a row-parallel layer has parts of rows only: so the
@@ -28,6 +29,7 @@ from compiler.quant.parts import (
     Parts,
     activation_parts,
     cache_scale,
+    head_cache_scales,
     inverse,
     one_scale,
     own_parts,
@@ -153,9 +155,12 @@ def _of_layer(
             parts["prequant"] = inverse(columns.get(role, ones))
         for part, values in parts.items():
             yield TensorId(role, part, seen.layer), values
-    if scaling.cache:
-        kept = [seen(role, "cached") for role in ("attn.k", "attn.v")]
-        yield TensorId("attn.k", "cache_scale", seen.layer), cache_scale(scaling.cache, kept)
+    for role, part in scaling.cache_parts:
+        kept = {one: seen(one, "cached") / divisors.get(one, np.float32(1)) for one in ("attn.k", "attn.v")}
+        if part == "cached_scale":
+            yield TensorId(role, part, seen.layer), head_cache_scales(scaling.cache, kept[role])
+        else:
+            yield TensorId(role, part, seen.layer), cache_scale(scaling.cache, list(kept.values()))
 
 
 def _weights(scaling: Scaling, factors: Mapping[str, Factors], largest: Mapping[str, Values]) -> dict[str, Parts]:

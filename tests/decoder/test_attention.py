@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from compiler.decoder.attention import alibi, alibi_slopes, attend, mask, store
+from compiler.decoder.attention import CACHED, Cache, alibi, alibi_slopes, attend, dequantise, mask, quantise, store
+from compiler.quant import fp8
 
 
 @pytest.mark.parametrize("window", [None, 1, 3])
@@ -23,12 +26,13 @@ def test_a_query_sees_itself_and_what_is_before_it(window: int | None) -> None:
 
 
 def test_tokens_are_stored_at_the_position_of_their_row() -> None:
-    cache = torch.zeros(3, 6, 2, 4)
+    cache = Cache(torch.zeros(3, 6, 2, 4), torch.zeros(3, 6, 2, 4))
     new = torch.arange(1.0, 33.0).view(2, 2, 2, 4)
-    store(cache, torch.tensor([[0, 1], [4, 5]]), new)
-    assert torch.equal(cache[0, :2], new[0])
-    assert torch.equal(cache[1, 4:], new[1])
-    assert cache.count_nonzero() == new.numel()
+    store(cache, torch.tensor([[0, 1], [4, 5]]), new, -new)
+    for stored, expected in ((cache.k, new), (cache.v, -new)):
+        assert torch.equal(stored[0, :2], expected[0])
+        assert torch.equal(stored[1, 4:], expected[1])
+        assert stored.count_nonzero() == new.numel()
 
 
 @pytest.mark.parametrize("length", [1, 4])
@@ -37,14 +41,50 @@ def test_kv_heads_serve_consecutive_query_heads(length: int) -> None:
     q = torch.randn(2, length, 6, 8, generator=generator)
     k, v = (torch.randn(2, 9, 2, 8, generator=generator) for _ in range(2))
     positions = torch.tensor([[5], [2]]) + torch.arange(length)
-    bias = mask(positions, torch.arange(9), None, torch.float32)
     expected = np.zeros(q.shape)
     for row, token, head in np.ndindex(2, length, 6):
         seen = int(positions[row, token]) + 1
         keys, values = (t[row, :seen, head // 3].double().numpy() for t in (k, v))
         scores = np.exp(keys @ q[row, token, head].double().numpy() / np.sqrt(8))
         expected[row, token, head] = scores / scores.sum() @ values
-    np.testing.assert_allclose(attend(q, k, v, bias).numpy(), expected, atol=1e-5)
+    found = attend(q, Cache(k, v), positions, torch.arange(9), None, None)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+
+
+@given(st.sampled_from(sorted(CACHED)), st.integers(1, 4), st.integers(1, 9), st.integers(0, 2**16), st.booleans())
+def test_what_is_kept_is_off_by_half_a_unit_at_most(form: str, heads: int, dim: int, seed: int, half: bool) -> None:
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn((3, heads, dim), generator=g) * 10.0 ** torch.randint(-3, 3, (heads, 1), generator=g)
+    largest = x.abs().amax((0, 2))
+    top = 127 if form == "int8" else 448
+    scale = largest / (top * (0.5 if half else 1))
+    kept = quantise(x, scale, CACHED[form])
+    found = dequantise(kept, scale, torch.float32)
+    cut = x.clamp(-scale[:, None] * top, scale[:, None] * top)
+    # Of float8, 3 bits of fraction: half a unit is a sixteenth, and never less than half of the smallest number.
+    unit = scale[:, None] / 2 if form == "int8" else (cut.abs() / 16).maximum(scale[:, None] * 2**-10)
+    assert ((found - cut).abs() <= unit * 1.0001).all()
+    assert torch.equal(quantise(found, scale, CACHED[form]).float(), kept.float())  # what was kept is kept again
+    if form == "fp8":
+        bits = fp8.encode((x / scale[:, None]).numpy())
+        assert np.array_equal(kept.view(torch.uint8).numpy(), bits)
+
+
+@pytest.mark.parametrize("form", CACHED)
+def test_attention_over_a_quantised_cache_is_over_what_it_holds(form: str) -> None:
+    g = torch.Generator().manual_seed(1)
+    k, v, q = (torch.randn((2, 7, heads, 8), generator=g) for heads in (2, 2, 6))
+    k[:, :, 1] *= 50
+    k_scale, v_scale = torch.tensor([0.03, 1.5]), torch.tensor([0.02, 0.03])
+    empty = torch.zeros((3, 9, 2, 8), dtype=CACHED[form])
+    cache = Cache(empty, empty.clone(), k_scale, v_scale)
+    positions, keys = torch.arange(7).expand(2, 7), torch.arange(7)
+    store(cache, positions, k, v)
+    held = Cache(*(dequantise(part[:, :8], s, torch.float32) for part, s in ((cache.k, k_scale), (cache.v, v_scale))))
+    found = attend(q, cache, positions, keys, 4, None)
+    assert torch.equal(found, attend(q, held, positions, keys, 4, None))
+    exact = attend(q, Cache(k, v), positions, keys, 4, None)
+    assert 0 < (found - exact).norm() < 0.15 * exact.norm()
 
 
 def test_slopes_are_the_published_ones() -> None:

@@ -336,10 +336,7 @@ def test_what_is_not_finite_is_found_before_anything_is_rounded(
 
 def test_what_a_target_does_not_run_is_refused_with_what_it_does(quantised: Requests) -> None:
     eight = replace(SCHEMES["int4-weight"], name="int4-int8", activations="int8", activation_scales="token")
-    for quant, said in (
-        (Quant(eight), "does not run `int4-int8` with one activation scale a token"),
-        (Quant(INT8, cache="int8"), "--kv-cache int8"),
-    ):
+    for quant, said in ((Quant(eight), "does not run `int4-int8` with one activation scale a token"),):
         with pytest.raises(RefusedError, match=said) as caught:
             build(quantised(quant), toolchain=StandIn())
         assert caught.value.hint

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from compiler.quant.planned import planned
 from compiler.quant.scaling import Scaling
-from compiler.quant.schemes import SCHEMES
+from compiler.quant.schemes import SCHEMES, UNQUANTISED
 from compiler.stages import calibrate
 from compiler.stages.scale import RESULT, beside, make_scales
 from tests.stages.test_calibrate import opened
@@ -27,7 +27,8 @@ SCALINGS = {
     "norms": Scaling(SMOOTH, "norms"),
     "static": Scaling(COARSE, "norms", joined=(("attn.q", "attn.k", "attn.v"),)),
     "fp8": Scaling(replace(SCHEMES["fp8"], weight_scales="tensor", activation_scales="tensor"), one_scale=True),
-    "cache": Scaling(replace(SCHEMES["int8-weight"], weights="float"), cache="int8"),
+    "cache": Scaling(UNQUANTISED, cache="int8"),
+    "cache by heads": Scaling(SMOOTH, cache="fp8", cache_scales="head"),
 }
 
 

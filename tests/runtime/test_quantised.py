@@ -1,4 +1,4 @@
-"""Really compiled, quantised artifacts: they verify, and answer what their rank files say."""
+"""Really compiled artifacts, layers and caches quantised: they verify, and answer what their rank files say."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from compiler.artifact.manifest import Manifest
 from compiler.ir.config import ModelConfig
 from compiler.pipeline.against import source_logits
 from compiler.pipeline.requests import PlanRequest
-from compiler.quant.asked import Quant, Text, scheme_of
+from compiler.quant.asked import Cache, Quant, Text, scheme_of
 from compiler.quant.schemes import Scheme, Tolerance
 from compiler.stages.numerics import THRESHOLDS
 from compiler.stages.sides import log_probabilities, of_files
@@ -38,10 +38,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _built(
-    checkpoint: Path, scheme: Scheme | None, artifact: Path, cache: Path, dtype: str = "float32", tp: int = 2
+    checkpoint: Path, scheme: Scheme | None, kv: Cache, artifact: Path, cache: Path, dtype: str = "float32", tp: int = 2
 ) -> Manifest:
     assert scheme is not None
-    quant = Quant(replace(scheme, tolerance=LOOSE), text=Text(samples=4, length=32))
+    quant = Quant(replace(scheme, tolerance=LOOSE), cache=kv, text=Text(samples=4, length=32))
     ask = Ask(tp=tp, dtype=dtype, max_positions=128, max_batch=1, quant=quant)
     request = BuildRequest(model=str(checkpoint), recipes=recipes, ask=ask, cache=cache, output=artifact)
     made = build(request).manifest
@@ -49,6 +49,8 @@ def _built(
     assert made.numerics is not None
     assert made.numerics.reference == "the quantised decoder in float32"
     assert made.numerics.kl_median <= THRESHOLDS[dtype].kl_median
+    assert made.segments is not None
+    assert made.segments.cache == kv
     return made
 
 
@@ -68,7 +70,7 @@ def test_a_quantised_artifact_verifies_and_answers(
     tiny_checkpoint: Callable[[str], Path], tmp_path: Path, cache: Path
 ) -> None:
     checkpoint, artifact = tiny_checkpoint("llama"), tmp_path / "artifact"
-    made = _built(checkpoint, scheme_of("smoothquant"), artifact, cache)
+    made = _built(checkpoint, scheme_of("smoothquant"), "int8", artifact, cache)
     expected = source_logits(artifact, PlanRequest(model=str(checkpoint), recipes=recipes))
     found = verify(artifact, expected=expected).numerics
     assert found is not None
@@ -82,7 +84,7 @@ def test_float8_with_fixed_scales_verifies_and_answers(
     tiny_checkpoint: Callable[[str], Path], tmp_path: Path, cache: Path
 ) -> None:
     scheme = scheme_of("fp8", per_token=False, per_channel=False)
-    made = _built(tiny_checkpoint("llama"), scheme, tmp_path / "artifact", cache)
+    made = _built(tiny_checkpoint("llama"), scheme, "fp8", tmp_path / "artifact", cache)
     assert made.segments is not None
     assert made.segments.products == "fp8_per_tensor"
     _answers_what_its_files_say(made, tmp_path / "artifact")
@@ -91,7 +93,7 @@ def test_float8_with_fixed_scales_verifies_and_answers(
 def test_awq_of_experts_verifies_and_answers(tmp_path: Path, cache: Path) -> None:
     """In bfloat16, where products are those of `native/`; the verdict above is theirs too."""
     checkpoint = write_checkpoint("mixtral", tmp_path / "model", dtype="float32", **WIDE)
-    made = _built(checkpoint, scheme_of("awq"), tmp_path / "artifact", cache, "bfloat16", 1)
+    made = _built(checkpoint, scheme_of("awq"), "", tmp_path / "artifact", cache, "bfloat16", 1)
     assert made.quantisation is not None
     assert (made.quantisation.scheme, made.quantisation.search) == ("awq", "awq")
     assert made.segments is not None

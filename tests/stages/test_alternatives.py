@@ -9,7 +9,7 @@ import pytest
 import recipes
 from compiler import targets
 from compiler.errors import RefusedError
-from compiler.quant.asked import Quant, Text, scheme_of
+from compiler.quant.asked import Cache, Quant, Text, scheme_of
 from compiler.quant.schemes import SCHEMES
 from compiler.stages import alternatives as module
 from compiler.stages.alternatives import alternatives, calibration_seconds
@@ -37,6 +37,19 @@ def test_every_choice_has_bytes_or_a_reason(model: str) -> None:
     weights = found["--quant int8-weight"].weights
     assert weights is not None
     assert 0.5 < weights / plan.ranks[0].nbytes < 0.52  # half, and the scales and the embedding
+
+
+@pytest.mark.parametrize("form", ["int8", "fp8"])
+def test_a_quantised_cache_holds_twice_the_tokens(form: Cache) -> None:
+    plan, asked = _plan("llama3-8b", Quant()), _plan("llama3-8b", Quant(cache=form))
+    found = {one.option: one for one in alternatives(plan, INDUCTOR)}
+    one, plain = found[f"--kv-cache {form}"], found["--quant none"]
+    assert (one.weights, one.cache) == (asked.ranks[0].nbytes, asked.kv_bytes_per_token)
+    assert one.cache_tokens_in_a_gib == 2 * (plain.cache_tokens_in_a_gib or 0)
+    runs = {need.stage: need.memory for need in asked.needs}["run"]
+    assert runs == asked.ranks[0].nbytes + asked.kv_bytes_at_limits
+    scales = 2 * 4 * plan.heads.kv_heads * plan.config.layers
+    assert asked.ranks[0].nbytes == plan.ranks[0].nbytes + scales
 
 
 def test_what_is_asked_for_is_planned_and_its_alternatives_do_not_depend_on_it() -> None:

@@ -15,6 +15,8 @@ from compiler import targets
 from compiler.errors import ParallelError, RefusedError
 from compiler.ir.lazy import ITEMSIZE
 from compiler.ir.rope import parse_rope_scaling
+from compiler.quant.asked import Quant
+from compiler.quant.schemes import SCHEMES
 from compiler.stages.plan import DTYPES, Ask, Plan, make_plan
 from tests import published
 
@@ -108,3 +110,11 @@ def test_planning_imports_no_torch() -> None:
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_quantised_plan_says_what_the_gate_takes() -> None:
+    plain = {need.stage for need in _plan("llama2-70b").needs}
+    needs = {need.stage: need for need in _plan("llama2-70b", Ask(tp=8, quant=Quant(SCHEMES["int8-weight"]))).needs}
+    assert needs.keys() == plain | {"gate"}
+    layer = 2 * (2 * 8192 * 8192 + 2 * 1024 * 8192 + 3 * 8192 * 28672 + 2 * 8192)
+    assert needs["gate"].memory == layer + 2 * 8 * 256 * 8192 * 4

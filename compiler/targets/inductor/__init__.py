@@ -14,7 +14,7 @@ from compiler.targets import PLAIN, Contents, Made, Need, Planned, TargetOptions
 from compiler.targets.inductor import segments
 from compiler.targets.inductor.device import device
 from compiler.targets.inductor.layout import layouts, rank_file, rank_plans
-from compiler.targets.inductor.schemes import kernels, products_of, quantised, scaling
+from compiler.targets.inductor.schemes import cache_of, kernels, products_of, quantised, scaling
 from compiler.targets.inductor.segments import SegmentSpec, segment_names
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ elsewhere = None
 
 def check(config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN, _limits: Limits | None = None) -> None:
     """Refuses options of other toolchains, and a tp that does not fit. What `read_config` accepts is computed."""
-    if replace(options, quant_algo="") != PLAIN:
+    if replace(options, quant_algo="", kv_cache_quant_algo="") != PLAIN:
         asked = ", ".join(f.name for f in fields(options) if getattr(options, f.name) != f.default)
         raise RefusedError(f"target `inductor` is split by tp alone; found {asked}", hint="Leave these options out.")
     check_parallel(config, tp)
@@ -91,7 +91,9 @@ def command(_plan: Planned) -> Sequence[str]:
 
 def specs(plan: Planned, _source: str) -> Sequence[SegmentSpec]:
     """One spec a package. Neither weights nor the number of layers decide one."""
-    return segments.specs(plan.config, plan.tp, plan.dtype, plan.limits, products_of(plan.options))
+    return segments.specs(
+        plan.config, plan.tp, plan.dtype, plan.limits, products_of(plan.options), cache_of(plan.options)
+    )
 
 
 def contents(plan: Planned, made: Made) -> Contents:
@@ -111,14 +113,15 @@ def contents(plan: Planned, made: Made) -> Contents:
             layers=tuple(segment_names(kind) for kind in plan.config.layer_kinds),
             packages=packages,
             products=products_of(plan.options),
+            cache=cache_of(plan.options),
         ),
     )
 
 
 def options_of(manifest: Manifest) -> TargetOptions:
-    """The products of its segments."""
-    products = manifest.runnable().products
-    return replace(PLAIN, quant_algo="" if products == "float" else products)
+    """The products and the cache of its segments."""
+    made = manifest.runnable()
+    return replace(PLAIN, quant_algo="" if made.products == "float" else made.products, kv_cache_quant_algo=made.cache)
 
 
 def rank_folder(_manifest: Manifest) -> str:

@@ -9,17 +9,19 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from compiler.decoder.attention import CACHED
 from compiler.decoder.decoder import attn, embed, head, mlp
 from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.ir.parallel import head_layout
+from compiler.targets.inductor.attention import attend
 from compiler.targets.inductor.floats import few_experts, linear
 from compiler.targets.inductor.forms import FEW_TOKENS, MANY_TOKENS
 from compiler.targets.inductor.quantised import STORED, scale_of
 from compiler.targets.inductor.segments import PHASES, SegmentSpec, input_names, weight_shapes
 
-FEW, MANY = (Kernels(linear, few_experts), FEW_TOKENS), (PLAIN, MANY_TOKENS)
+FEW, MANY = (Kernels(linear, few_experts, attend=attend), FEW_TOKENS), (PLAIN, MANY_TOKENS)
 KERNELS = {"decode1": FEW, "decode": FEW, "prefill": MANY}
-"""By phase: floating-point products, and those of quantised layers."""
+"""By phase: floating-point products and attention, and the products of quantised layers."""
 
 EXAMPLES = {"B": 2, "Bmax": 3, "S": 5, "L": 7, "T": 11, "R": 13, "K": 17}
 """Sizes of the free dimensions in the examples. All differ, so that export takes no two of them for one."""
@@ -40,6 +42,7 @@ STEP: dict[str, tuple[str, ...]] = {
 }
 """Shapes of the inputs that are not weights, as in the table of `compiler.decoder.decoder`."""
 _FLOAT32 = {"alibi.slopes"}
+_CACHES = {"cache_k", "cache_v"}
 _INT64 = {"token_ids", "positions", "key_positions", "vocab_offset", "last"}
 
 
@@ -91,6 +94,8 @@ def build_segment(spec: SegmentSpec, device: str) -> tuple[Segment, tuple[Tensor
 def _dtype(name: str, spec: SegmentSpec, *, quantised: bool) -> torch.dtype:
     if name in _FLOAT32 or name.endswith("scale"):
         return torch.float32
+    if name in _CACHES and spec.cache:
+        return CACHED[spec.cache]
     if name in _INT64:
         return torch.int64
     found: torch.dtype = getattr(torch, STORED[spec.products].torch_dtype if quantised else spec.dtype)

@@ -24,6 +24,7 @@ from compiler.ir.lazy import Lazy, RankPlan
 from compiler.ir.parallel import SPLIT_AXES, spread
 from compiler.ir.roles import TensorId, axis_sizes, model_tensors
 from compiler.targets import PLAIN, TargetOptions
+from compiler.targets.inductor.cached import with_cache_scales
 from compiler.targets.inductor.quantised import STORED, quantise
 
 FUSED = {
@@ -69,12 +70,15 @@ def rank_plans(
 ) -> list[RankPlan]:
     """The file of every rank. `dtype` is the one of the files, by its safetensors name (`BF16`).
 
-    Linear layers whose steps are among `tensors` are quantised, as `options.quant_algo` says (`quantised.py`).
+    Linear layers whose steps are among `tensors` are quantised, as `options.quant_algo` says (`quantised.py`), and so
+    is the cache where its scales are among them (`cached.py`).
     """
     found = layouts(config, tp)
     plans = to_rank_plans(found, tensors, dtype, rank_file)
     stored = STORED.get(options.quant_algo)
-    return quantise(plans, found, config, tensors, _rank_sizes(config, tp), stored) if stored else plans
+    if stored:
+        plans = quantise(plans, found, config, tensors, _rank_sizes(config, tp), stored)
+    return with_cache_scales(plans, config, tensors)
 
 
 def rank_file(rank: int) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from compiler.quant.schemes import Format, Per, Scheme
     from compiler.targets import TargetOptions
     from compiler.targets.inductor.quantised import Products
+    from compiler.targets.inductor.segments import CacheFormat
 
 RUNS: dict[tuple[Format, Format, Per], Products] = {
     # weights, activations, scales of the activations
@@ -28,14 +29,10 @@ RUNS: dict[tuple[Format, Format, Per], Products] = {
 
 
 def quantised(_config: ModelConfig, quant: Quant, options: TargetOptions) -> tuple[Quant, TargetOptions]:
-    """`quant_algo` is the name of the products. Raises RefusedError."""
-    if quant.cache:
-        raise RefusedError(
-            f"target `inductor` keeps keys and values in the dtype of the model; found `--kv-cache {quant.cache}`",
-            hint="leave `--kv-cache` out",
-        )
-    scheme = quant.scheme
-    assert scheme is not None  # something is asked for
+    """`quant_algo` names the products, `kv_cache_quant_algo` the format of the cache. Raises RefusedError."""
+    scheme, options = quant.scheme, replace(options, kv_cache_quant_algo=quant.cache)
+    if scheme is None:
+        return quant, options
     products = RUNS.get((scheme.weights, scheme.activations, scheme.activation_scales))
     if products is None:
         raise RefusedError(
@@ -48,9 +45,9 @@ def quantised(_config: ModelConfig, quant: Quant, options: TargetOptions) -> tup
 def scaling(_config: ModelConfig, quant: Quant, _options: TargetOptions) -> Scaling:
     """Kernels see inputs as they are: what nothing in front can take is not smoothed."""
     from compiler.quant.scaling import Scaling
+    from compiler.quant.schemes import UNQUANTISED
 
-    assert quant.scheme is not None
-    return Scaling(quant.scheme)
+    return Scaling(quant.scheme or UNQUANTISED, cache=quant.cache, cache_scales="head")
 
 
 def products_of(options: TargetOptions) -> Products:
@@ -58,15 +55,22 @@ def products_of(options: TargetOptions) -> Products:
     return cast("Products", options.quant_algo or "float")
 
 
+def cache_of(options: TargetOptions) -> CacheFormat:
+    """Of segments with these options."""
+    return cast("CacheFormat", options.kv_cache_quant_algo)
+
+
 def kernels(options: TargetOptions) -> Kernels:
-    """The products as they are defined, in plain torch."""
-    from compiler.decoder.kernels import PLAIN, Kernels
+    """The products and the cache as they are defined, in plain torch."""
+    from compiler.decoder.attention import CACHED
+    from compiler.decoder.kernels import PLAIN
     from compiler.decoder.quantised import DEFINITIONS, experts
 
+    plain = replace(PLAIN, cached=CACHED[options.kv_cache_quant_algo]) if options.kv_cache_quant_algo else PLAIN
     if not options.quant_algo:
-        return PLAIN
+        return plain
     linear = DEFINITIONS[options.quant_algo]
-    return Kernels(quantised=linear, quantised_experts=experts(linear))
+    return replace(plain, quantised=linear, quantised_experts=experts(linear))
 
 
 def _flags(scheme: Scheme) -> str:

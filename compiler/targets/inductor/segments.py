@@ -14,13 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from compiler.ir.config import LayerKind, ModelConfig
 from compiler.ir.lazy import whole
 from compiler.ir.limits import Limits
+from compiler.ir.parallel import head_layout
 from compiler.ir.roles import axis_sizes, shape_of
 from compiler.quant.groups import quantised_roles
+from compiler.targets.inductor.cached import SCALES
 from compiler.targets.inductor.layout import layouts
 from compiler.targets.inductor.quantised import STORED, Products
 
@@ -54,6 +56,10 @@ def phase_for(batch: int, length: int) -> str:
     return next(phase.name for phase in PHASES if phase.takes(batch, length))
 
 
+CacheFormat = Literal["", "int8", "fp8"]
+"""How keys and values are kept: in the dtype of the model, or as `compiler.decoder.attention` says."""
+
+
 def segment_names(kind: LayerKind) -> tuple[str, str]:
     """The attention and the mlp segment of a layer of this kind."""
     return "attn" if kind.window is None else f"attn-window{kind.window}", f"mlp-{kind.mlp}"
@@ -64,7 +70,7 @@ class SegmentSpec:
     """All that a package depends on besides toolchain and device, as plain data: equal specs give equal packages.
 
     `config` has one layer of `kind` (embed and head: none) and no name. `dtype` is torch's name of it ("bfloat16").
-    `products`: how linear layers are computed, those of embed and head always in floating point.
+    `products`: how linear layers are computed, those of embed and head always in floating point. `cache`: of attention.
     """
 
     segment: str
@@ -74,6 +80,7 @@ class SegmentSpec:
     tp: int
     dtype: str
     products: Products = "float"
+    cache: CacheFormat = ""
 
     @property
     def name(self) -> str:
@@ -101,7 +108,7 @@ class SegmentSpec:
 
 
 def specs(
-    config: ModelConfig, tp: int, dtype: str, limits: Limits, products: Products = "float"
+    config: ModelConfig, tp: int, dtype: str, limits: Limits, products: Products = "float", cache: CacheFormat = ""
 ) -> tuple[SegmentSpec, ...]:
     """Every package of the model. Of the limits only the batch counts: what cannot occur is not compiled."""
     bare = replace(config, architecture="", layers=0, layer_kinds=(), dtype=dtype)
@@ -121,6 +128,7 @@ def specs(
             tp,
             dtype,
             products if kind else "float",
+            cache if segment.startswith("attn") else "",
         )
         for segment, kind in kinds.items()
         for phase in PHASES
@@ -162,7 +170,7 @@ def input_names(spec: SegmentSpec) -> tuple[str, ...]:
 def weight_shapes(spec: SegmentSpec) -> dict[str, tuple[int, ...]]:
     """Name in the layer, and shape on one rank, of every weight that the segment reads, in the rank file's order.
 
-    A quantised layer has its scales behind its weight.
+    A quantised layer has its scales behind its weight, a quantised cache its own in front of the output's weight.
     """
     config, reads = spec.config, _WEIGHTS[spec.part]
     if spec.part == "mlp" and config.parallel_residual:
@@ -171,10 +179,13 @@ def weight_shapes(spec: SegmentSpec) -> dict[str, tuple[int, ...]]:
         reads += ("embed.",)
     sizes = axis_sizes(config)
     quantised = quantised_roles(config, config.layer_kinds[0]) if spec.products != "float" else ()
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for layout in layouts(config, spec.tp):
         name = layout.name.removeprefix("layers.0.")
         if name.startswith(reads):
+            if name == "attn.o.weight" and spec.cache:
+                kv_heads = head_layout(config.heads, config.kv_heads, spec.tp).kv_heads
+                shapes |= dict.fromkeys(SCALES, (kv_heads,))
             inputs = {tensor: whole(str(tensor), shape_of(tensor, sizes), "F32") for tensor in layout.inputs}
             shapes[name] = layout.to_ranks(inputs)[0].shape
             if layout.inputs[0].part == "weight" and layout.inputs[0].role in quantised:

@@ -85,10 +85,10 @@ def products() -> dict[str, Any]:
     """What inductor is told beyond that of a segment with products for a CPU: they are called directly, not through
     torch's dispatcher, and are found where `build.py` has put the library.
     """
-    from compiler.targets.inductor import ops
+    from compiler.targets.inductor import attention, ops
 
     return {
-        "aot_inductor.custom_ops_to_c_shims": ops.shims(),
+        "aot_inductor.custom_ops_to_c_shims": ops.shims() | attention.shims(),
         "aot_inductor.custom_op_libs": [library.NAME],
     }
 

@@ -26,14 +26,13 @@ from compiler.errors import RefusedError
 from compiler.ir.config import ModelConfig
 from compiler.quant.asked import Quant
 from compiler.quant.scaling import Scaling
-from compiler.quant.schemes import CLOSE, Scheme
+from compiler.quant.schemes import UNQUANTISED, Scheme
 from compiler.targets import TargetOptions
 from compiler.targets.trtllm.architectures import Row, row_for
 from compiler.targets.trtllm.layout import joined
 from compiler.targets.trtllm.version import version_of
 
 NATIVE = "W8A8_SQ_PER_CHANNEL"
-_NONE = Scheme("none", "float", "tensor", "float", "tensor", "", CLOSE)
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def quantised(config: ModelConfig, quant: Quant, options: TargetOptions) -> tupl
 def scaling(config: ModelConfig, quant: Quant, options: TargetOptions) -> Scaling:
     """What is made of scales for what `quantised` gave."""
     runs = RUNS[options.quant_algo]
-    scheme = replace(quant.scheme or _NONE, **runs.files)
+    scheme = replace(quant.scheme or UNQUANTISED, **runs.files)
     row, _ = row_for(config, version_of(options))
     return Scaling(scheme, joined=joined(row), cache=quant.cache, **runs.scaling)
 

@@ -21,6 +21,7 @@ from compiler.ir.config import LayerKind, ModelConfig
 from compiler.ir.limits import Limits
 from compiler.targets.inductor.segments import (
     PHASES,
+    CacheFormat,
     SegmentSpec,
     build_segment,
     input_names,
@@ -29,7 +30,7 @@ from compiler.targets.inductor.segments import (
     specs,
     weight_shapes,
 )
-from tests.simulated import SimulatedRanks
+from tests.simulated import SimulatedRanks, run_eagerly
 from tests.tiny import TINY
 from tests.weights import model_config, rank_weights
 
@@ -161,6 +162,29 @@ def test_exported_segments_take_any_batch_and_length(case: str, tiny_checkpoint:
         ]
         expected = forward(config, whole, token_ids[:rows, : bounds[-1]])
         torch.testing.assert_close(torch.cat(logits, 1), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("case", "kv"), [("llama/biases", "int8"), ("mistral", "fp8"), ("baichuan/v2-13b", "int8")])
+def test_exported_segments_keep_a_quantised_cache(
+    case: str, kv: CacheFormat, tiny_checkpoint: Callable[[str], Path]
+) -> None:
+    """Every phase sees what the others stored; all ranks together what one has."""
+    folder = tiny_checkpoint(case)
+    config = model_config(folder)
+    token_ids = torch.randint(0, config.vocab, (2, 12), generator=torch.Generator().manual_seed(4))
+    found = []
+    for tp, run, bounds in ((1, run_eagerly, (0, 12)), (2, _run_exported, (0, 9, 10, 11, 12))):
+        ranks = rank_weights(folder, tp)
+        for rank in ranks:
+            for layer in range(config.layers):
+                kv_heads = max(config.kv_heads // tp, 1)
+                rank |= {f"layers.{layer}.attn.{which}.cache_scale": torch.full((kv_heads,), 0.01) for which in "kv"}
+        steps = SimulatedRanks(config, ranks, batch=2, positions=12, run=run, cache=kv)
+        logits = [steps.step(token_ids[:, a:b], torch.arange(a, b).expand(2, b - a)) for a, b in pairwise(bounds)]
+        found.append(torch.cat(logits, 1))
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-3)
+    whole = forward(config, rank_weights(folder, 1)[0], token_ids)
+    assert (found[0] - whole).abs().max() > 1e-3
 
 
 def test_a_cache_without_room_behind_what_is_seen_is_refused() -> None:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compiler.decoder.attention import store
+from compiler.decoder.attention import Cache, store
 from compiler.decoder.forward import forward
 from compiler.decoder.kernels import Kernels
 from compiler.decoder.mlp import gated
@@ -147,9 +147,10 @@ def quantise(config: ModelConfig, tensors: Mapping[TensorId, Array], options: Ta
     weights = _weights(config, {t: a for t, a in widened.items() if t.part in ("weight", "bias")})
     calls = iter(cache)
 
-    def rounded(to: Tensor, positions: Tensor, new: Tensor) -> None:
+    def rounded(to: Cache, positions: Tensor, *new: Tensor) -> None:
         """Keys, then values, layer by layer."""
-        store(to, positions, torch.from_numpy(next(calls)(new.numpy())))
+        k, v = (torch.from_numpy(next(calls)(values.numpy())) for values in new)
+        store(to, positions, k, v)
 
     with patch("compiler.decoder.decoder.store", rounded):
         logits = _logits(config, weights, _Rounding(weights, inputs).kernels)

@@ -1,51 +1,23 @@
 // The operators of compiler/targets/inductor/ops.py as packages call them: C functions over torch's tensor handles.
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-
 #include <exception>
 #include <stdexcept>
 #include <vector>
 
+#include "handles.h"
 #include "many.h"
 #include "products.h"
 
 namespace {
 
+using handles::data;
+using handles::dtype;
+using handles::empty;
+using handles::floats;
+using handles::sizes;
 using products::Activations;
 using products::Dtype;
 using products::Format;
 using products::Weight;
-
-void check(AOTITorchError error) {
-  if (error) throw std::runtime_error("torch refused a tensor of a product");
-}
-
-void* data(AtenTensorHandle tensor) {
-  void* found;
-  check(aoti_torch_get_data_ptr(tensor, &found));
-  return found;
-}
-
-std::vector<int64_t> sizes(AtenTensorHandle tensor) {
-  int64_t count, *found;
-  check(aoti_torch_get_dim(tensor, &count));
-  check(aoti_torch_get_sizes(tensor, &found));
-  return {found, found + count};
-}
-
-int32_t dtype(AtenTensorHandle tensor) {
-  int32_t found;
-  check(aoti_torch_get_dtype(tensor, &found));
-  return found;
-}
-
-AtenTensorHandle empty(const std::vector<int64_t>& sizes, int32_t dtype) {
-  std::vector<int64_t> strides(sizes.size(), 1);
-  for (size_t i = sizes.size() - 1; i > 0; --i) strides[i - 1] = strides[i] * sizes[i];
-  AtenTensorHandle made;
-  check(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(), dtype,
-                                 aoti_torch_device_type_cpu(), 0, &made));
-  return made;
-}
 
 Dtype known_dtype(AtenTensorHandle tensor) {
   const int32_t found = dtype(tensor);
@@ -68,7 +40,6 @@ AOTITorchError product(Format format, AtenTensorHandle x, AtenTensorHandle weigh
   if (chosen) of_y = {tokens, choices, out};
   const AtenTensorHandle y = empty(of_y, dtype(x));
   *result = y;
-  const auto floats = [](AtenTensorHandle* of) { return of ? static_cast<const float*>(data(*of)) : nullptr; };
   const Weight known{format, data(weight), floats(scale), floats(input_scale), chosen ? of_weight[0] : 1, out, in};
   const Activations activations{
       known_dtype(x), data(x), bias ? data(*bias) : nullptr, data(y), tokens,

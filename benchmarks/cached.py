@@ -1,0 +1,56 @@
+"""What a quantised cache costs trained tiny models, with a scale for every kv head or one for the whole layer.
+
+    python -m benchmarks.cached --work DIR [--cases llama,gpt2] [--steps 300]
+
+The models: benchmarks/planted.py. Files of tp 2 in float32, weights not rounded. One scale for the keys and values of a
+layer is what TensorRT-LLM has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.planted import Planted, said, table
+from compiler.quant.asked import Cache, Quant
+from compiler.quant.schemes import CACHES
+from compiler.stages import convert, gate
+from compiler.stages.sides import of_files
+from compiler.targets import PLAIN, inductor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+FORMATS: tuple[Cache, ...] = ("int8", "fp8")
+
+
+def one_a_layer(maxima: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same, as if all heads of a layer, keys and values, had reached what the largest of them has."""
+    found = dict(maxima)
+    for name in [name for name in maxima if name.endswith("attn.k.cached")]:
+        both = name, name.replace("attn.k", "attn.v")
+        largest = max(maxima[one].max() for one in both)
+        found |= {one: np.full_like(maxima[one], largest) for one in both}
+    return found
+
+
+def cells(model: Planted) -> Iterator[str]:
+    for form in FORMATS:
+        quant, options = inductor.quantised(model.config, Quant(cache=form), PLAIN)
+        for scales, of in (("kv head", model), ("layer", replace(model, maxima=one_a_layer(model.maxima)))):
+            merged, sources = of.scaled(inductor.scaling(model.config, quant, options))
+            plans = inductor.rank_plans(model.config, 2, merged, "F32", options)
+            convert.convert(plans, sources, model.out)
+            files = of_files(model.config, [model.out / plan.file for plan in plans], inductor.kernels(options))
+            verdict = gate.measure(model.stored, files, model.held_out)
+            worst = min(verdict.parts, key=lambda part: part.cosine)
+            yield (
+                f"{form} | {scales} | {verdict.perplexity_float:.3f} | {verdict.increase:+.3%} | {verdict.kl:.6f} "
+                f"| {worst.cosine:.6f} {worst.name} | {said(verdict, CACHES[form])}"
+            )
+
+
+if __name__ == "__main__":
+    table(__doc__, "llama,gpt2", "cache | a scale for each | float | increase | KL | least cosine | gate", cells)

@@ -1,0 +1,65 @@
+"""Attention of decode steps as an operator of torch: in plain torch its definition, in a package for a CPU
+`native/attend.h`, which reads of the cache what a row sees, once, as it lies.
+
+With a window, those are its last positions. `python -m benchmarks.attention` compares it with the definition.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+
+from compiler.decoder import attention
+from compiler.decoder.attention import Cache
+from compiler.targets.inductor.ops import NAMESPACE
+
+_LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
+_SCHEMA = (
+    "attend(Tensor q, Tensor k, Tensor v, Tensor? k_scale, Tensor? v_scale, Tensor positions, Tensor? slopes,"
+    " int window) -> Tensor"
+)
+_SHIM = (
+    "AOTITorchError aoti_torch_cpu_attend(AtenTensorHandle, AtenTensorHandle, AtenTensorHandle, AtenTensorHandle*,"
+    " AtenTensorHandle*, AtenTensorHandle, AtenTensorHandle*, int64_t, AtenTensorHandle*)"
+)
+
+
+def _define(
+    q: Tensor, k: Tensor, v: Tensor, k_scale: Tensor | None, v_scale: Tensor | None, positions: Tensor,
+    slopes: Tensor | None, window: int,
+) -> Tensor:  # fmt: skip
+    keys = torch.arange(k.shape[1], device=k.device)
+    return attention.attend(q, Cache(k, v, k_scale, v_scale), positions, keys, window or None, slopes).contiguous()
+
+
+def _shape(q: Tensor, *_others: object) -> Tensor:
+    return torch.empty_like(q, memory_format=torch.contiguous_format)
+
+
+def _register() -> OpOverload:
+    _LIBRARY.define(_SCHEMA)
+    _LIBRARY.impl("attend", _define, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"{NAMESPACE}::attend", _shape, lib=_LIBRARY)
+    operator: OpOverload = getattr(torch.ops, NAMESPACE).attend.default
+    return operator
+
+
+OPERATOR = _register()
+
+
+def shims() -> dict[OpOverload, list[str]]:
+    """As those of `ops.py`; `native/attend_shim.cpp` defines it."""
+    return {OPERATOR: [_SHIM]}
+
+
+def attend(
+    q: Tensor, cache: Cache, positions: Tensor, keys: Tensor, window: int | None, slopes: Tensor | None
+) -> Tensor:
+    """See `compiler.decoder.attention.Attend`. On a CPU, softmax in float32, and `keys` are not asked."""
+    if q.device.type != "cpu":
+        return attention.attend(q, cache, positions, keys, window, slopes)
+    y: Tensor = OPERATOR(
+        q.contiguous(), cache.k, cache.v, cache.k_scale, cache.v_scale, positions.contiguous(), slopes, window or 0
+    )
+    return y
