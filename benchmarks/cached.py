@@ -16,8 +16,9 @@ import numpy as np
 from benchmarks.planted import Planted, said, table
 from compiler.quant.asked import Cache, Quant
 from compiler.quant.schemes import CACHES
-from compiler.stages import convert, gate
-from compiler.stages.sides import of_files
+from compiler.stages import convert
+from compiler.stages.gate import measure as gate
+from compiler.stages.gate.sides import of_files
 from compiler.targets import PLAIN, inductor
 
 if TYPE_CHECKING:

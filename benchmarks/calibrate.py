@@ -34,8 +34,10 @@ def quantise(folder: Path, out: Path, count: int, length: int) -> dict[str, floa
     from compiler.ir.account import account
     from compiler.quant.scaling import Scaling
     from compiler.quant.schemes import SCHEMES
-    from compiler.stages import calibrate, convert, scale
-    from compiler.stages.samples import Samples
+    from compiler.stages import convert
+    from compiler.stages.calibration import calibrate
+    from compiler.stages.calibration.samples import Samples
+    from compiler.stages.scales import scale
     from compiler.store.checkpoint import open_checkpoint
     from compiler.targets import TargetOptions
     from compiler.targets.inductor.layout import rank_plans

@@ -69,7 +69,8 @@ def rounds(what: str, kills: int, parts: int, work: Path, between: Proxy, source
     started = time.monotonic()
     subprocess.run(command(-1), check=True, capture_output=True, cwd=ROOT)
     alone = time.monotonic() - started
-    again, survived, number = [], 0, 0
+    again: list[float] = []
+    survived, number = 0, 0
     while len(again) < kills:
         if what == "pull":
             pull(f"{base}/whole/tiny@old", work / f"out{number}")

@@ -14,8 +14,9 @@ from benchmarks.planted import Planted, said, table
 from compiler.quant.asked import Quant
 from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import SCHEMES, Scheme
-from compiler.stages import convert, gate
-from compiler.stages.sides import of_files
+from compiler.stages import convert
+from compiler.stages.gate import measure as gate
+from compiler.stages.gate.sides import of_files
 from compiler.targets import PLAIN, inductor
 
 if TYPE_CHECKING:

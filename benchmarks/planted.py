@@ -22,10 +22,11 @@ from compiler.errors import NumericsError
 from compiler.ir.lazy import whole
 from compiler.ir.roles import TensorId
 from compiler.quant.groups import apply, groups, layer_factors
-from compiler.stages import calibrate, scale
-from compiler.stages.samples import Samples
+from compiler.stages.calibration import calibrate
+from compiler.stages.calibration.samples import Samples
+from compiler.stages.gate.verdict import judge
+from compiler.stages.scales import scale
 from compiler.stages.stored import StoredModel
-from compiler.stages.verdict import judge
 from compiler.store.checkpoint import Checkpoint, SourceTensor
 from compiler.store.header import read_header
 from tests.tiny_text import paragraphs
@@ -33,13 +34,13 @@ from tests.tiny_training import HELD_OUT, ROW, write_trained
 from tests.weights import canonical_weights, model_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from compiler.ir.config import ModelConfig
     from compiler.ir.lazy import Lazy
     from compiler.quant.scaling import Scaling
     from compiler.quant.schemes import Tolerance
-    from compiler.stages.verdict import Verdict
+    from compiler.stages.gate.verdict import Verdict
 
 OUTLIERS, TIMES = 4, 32.0
 ROWS = 32
@@ -61,7 +62,7 @@ class Planted:
     def stored(self) -> StoredModel:
         return StoredModel(self.config, self.tensors, self.checkpoint)
 
-    def scaled(self, scaling: Scaling) -> tuple[Mapping[TensorId, Lazy], Checkpoint]:
+    def scaled(self, scaling: Scaling) -> tuple[dict[TensorId, Lazy], Checkpoint]:
         """Tensors and checkpoint with the scales that rank files are made with."""
         scale.make_scales(self.config, self.tensors, self.checkpoint, self.out, scaling=scaling, maxima=self.maxima)
         return scale.beside(self.tensors, self.checkpoint, self.out / scale.RESULT)

@@ -14,10 +14,11 @@ from compiler.errors import RefusedError
 from compiler.quant.asked import Quant, scheme_of
 from compiler.quant.planned import planned
 from compiler.quant.schemes import CLOSE
-from compiler.stages import convert, gate
-from compiler.stages.sides import Judged
+from compiler.stages import convert
+from compiler.stages.gate import measure as gate
+from compiler.stages.gate.sides import Judged
 from compiler.stages.taken import taken
-from compiler.targets import PLAIN, trtllm
+from compiler.targets import PLAIN, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +43,7 @@ def cells(model: Planted) -> Iterator[str]:
 
 
 def _measured(model: Planted, asked: Quant) -> str:
-    config, out = model.config, model.out
+    config, out, trtllm = model.config, model.out, load("trtllm")
     try:
         found = taken(trtllm, config, asked, 1, PLAIN, None)
     except RefusedError as error:
@@ -54,7 +55,9 @@ def _measured(model: Planted, asked: Quant) -> str:
     convert.convert(trtllm.rank_plans(config, 1, merged, "BF16", found.options), sources, out, crc=None)
     for file, data in trtllm.files(config, 1, "bfloat16", found.options).items():
         (out / file).write_bytes(data)
-    verdict = gate.measure(model.stored, Judged(trtllm.judge_of(out, config, 1 << 30)), model.held_out)
+    judge_of = trtllm.judge_of
+    assert judge_of is not None
+    verdict = gate.measure(model.stored, Judged(judge_of(out, config, 1 << 30)), model.held_out)
     worst = min(verdict.parts, key=lambda part: part.cosine)
     tolerance = found.quant.scheme.tolerance if found.quant.scheme else CLOSE
     return (

@@ -25,7 +25,7 @@ class Calibration(Strict):
 
 
 class Gate(Strict):
-    """Over `tokens` of the held-out text `text`, against the unquantised model; definitions: stages/verdict.py.
+    """Over `tokens` of the held-out text `text`, against the unquantised model; definitions: stages/gate/verdict.py.
 
     `cosine`: the least of any part of a layer, that of `worst`; without parts 1 and "". `limits`: of perplexity
     (its increase, a share), kl (nats) and cosine. `accepted`: something is beyond its limit, and was accepted.

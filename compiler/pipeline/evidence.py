@@ -16,7 +16,7 @@ from compiler.artifact.manifest import Numerics
 from compiler.artifact.parts import Part
 from compiler.pipeline.cached import parts_of
 from compiler.stages import numerics, package, reference, verify
-from compiler.stages.sides import log_probabilities, of_files
+from compiler.stages.gate.sides import log_probabilities, of_files
 from compiler.summary import figures_text
 
 if TYPE_CHECKING:

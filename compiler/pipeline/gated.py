@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from compiler.artifact.parts import written
 from compiler.artifact.quantisation import FIGURES, REPORT, Gate
 from compiler.errors import NumericsError
-from compiler.stages import gate
-from compiler.stages.gate_report import as_html, as_json, as_text
+from compiler.stages.calibration.samples import HELD_OUT, random_samples, read_samples
+from compiler.stages.gate import measure as gate
+from compiler.stages.gate.report import as_html, as_json, as_text
+from compiler.stages.gate.sides import Judged, of_files
+from compiler.stages.gate.verdict import Verdict, judge
 from compiler.stages.numerics import rounded
 from compiler.stages.quantised import quantisation
-from compiler.stages.samples import HELD_OUT, random_samples, read_samples
-from compiler.stages.sides import Judged, of_files
 from compiler.stages.stored import StoredModel
-from compiler.stages.verdict import Verdict, judge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from compiler.pipeline.scaled import Scaled
     from compiler.quant.asked import Quant
     from compiler.quant.schemes import Tolerance
+    from compiler.stages.calibration.samples import Samples
+    from compiler.stages.gate.sides import Side
     from compiler.stages.plan import Plan
-    from compiler.stages.samples import Samples
-    from compiler.stages.sides import Side
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from compiler import targets
 from compiler.errors import UsageError
 from compiler.ir.parallel import largest_parallel
 from compiler.quant.formats import packed
+from compiler.stages.calibration.samples import looked_at
 from compiler.stages.packed import rewrite, will_be
 from compiler.stages.plan import Ask, Plan, make_plan
-from compiler.stages.samples import looked_at
 from compiler.store.cache import cache_folder
 from compiler.store.source import resolve
 from compiler.targets import How

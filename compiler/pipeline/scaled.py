@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.quant.planned import PREFIX
 from compiler.report import amount
-from compiler.stages import calibrate, scale
-from compiler.stages.outliers import outliers
-from compiler.stages.samples import read_samples
+from compiler.stages.calibration import calibrate
+from compiler.stages.calibration.outliers import outliers
+from compiler.stages.calibration.samples import read_samples
+from compiler.stages.scales import scale
 from compiler.store.cache import key_of
 from compiler.summary import alphas_text
 
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
     from compiler.quant.asked import Quant
     from compiler.quant.scaling import Scaling
     from compiler.report import Report
-    from compiler.stages.outliers import Outliers
+    from compiler.stages.calibration.outliers import Outliers
+    from compiler.stages.calibration.samples import Samples
     from compiler.stages.plan import Plan
-    from compiler.stages.samples import Samples
     from compiler.store.cache import Entry, StageCache
     from compiler.store.checkpoint import Checkpoint
 

@@ -1,6 +1,6 @@
 """The canonical tensors that quantisation adds to a model's, or puts in their place: which, and of what shape.
 
-Known before any weight is read, so that plans count them. `stages/scale.py` writes exactly these, under these names:
+Known before any weight is read, so that plans count them. `stages/scales/scale.py` writes exactly these, so called:
 
 | tensor                 | where                                                           |
 |------------------------|-----------------------------------------------------------------|

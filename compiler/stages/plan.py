@@ -27,7 +27,7 @@ from compiler.quant.asked import NONE, Quant
 from compiler.quant.formats import Packed, packed
 from compiler.quant.planned import planned
 from compiler.quant.scaling import Scaling
-from compiler.stages.gate import LENGTH, SAMPLES
+from compiler.stages.gate.measure import LENGTH, SAMPLES
 from compiler.stages.packed import checked
 from compiler.stages.taken import taken
 from compiler.targets import PLAIN, Need, Target, TargetOptions

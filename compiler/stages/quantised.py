@@ -12,7 +12,7 @@ from compiler.quant.schemes import SCHEMES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from compiler.stages.samples import Samples
+    from compiler.stages.calibration.samples import Samples
 
 _FIELDS = ("weights", "weight_scales", "activations", "activation_scales", "search")
 """Of a scheme, by their names in a manifest."""

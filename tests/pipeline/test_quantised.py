@@ -41,7 +41,7 @@ from compiler.stages.verify import check_layout
 from compiler.store.digest import sha256_file
 from tests.builds import Heard, leftovers, tree
 from tests.pipeline.test_evidence import Real, exact, wrong
-from tests.stages.test_calibrate import poisoned
+from tests.stages.calibration.test_calibrate import poisoned
 from tests.stand_in import StandIn
 
 Requests = Callable[..., BuildRequest]
@@ -351,7 +351,7 @@ from compiler.pipeline.requests import BuildRequest
 from compiler.stages.convert import convert
 from compiler.stages.plan import Ask
 from tests.pipeline.test_evidence import Real, exact, wrong
-from tests.stages.test_calibrate import poisoned
+from tests.stages.calibration.test_calibrate import poisoned
 from tests.stand_in import StandIn
 from tests.builds import Heard
 from tests.pipeline.test_quantised import SHORT, SMOOTH, Quant

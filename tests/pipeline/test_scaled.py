@@ -17,11 +17,12 @@ from compiler.pipeline.scaled import Source, calibrated, scaled
 from compiler.quant.asked import Quant
 from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import SCHEMES
-from compiler.stages import calibrate, scale
-from compiler.stages.samples import Samples
+from compiler.stages.calibration import calibrate
+from compiler.stages.calibration.samples import Samples
+from compiler.stages.scales import scale
 from compiler.store.cache import Entry, StageCache
 from compiler.store.digest import sha256_file
-from tests.stages.test_calibrate import SAMPLES, opened
+from tests.stages.calibration.test_calibrate import SAMPLES, opened
 
 Folders = Callable[[str], Path]
 MEMORY = 1 << 30

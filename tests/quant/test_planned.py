@@ -13,9 +13,9 @@ from safetensors.numpy import load_file
 from compiler.quant.planned import planned
 from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import SCHEMES, UNQUANTISED
-from compiler.stages import calibrate
-from compiler.stages.scale import RESULT, beside, make_scales
-from tests.stages.test_calibrate import opened
+from compiler.stages.calibration import calibrate
+from compiler.stages.scales.scale import RESULT, beside, make_scales
+from tests.stages.calibration.test_calibrate import opened
 from tests.tiny import TINY, write_checkpoint
 
 SMOOTH = SCHEMES["smoothquant"]

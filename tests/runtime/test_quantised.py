@@ -18,8 +18,8 @@ from compiler.pipeline.against import source_logits
 from compiler.pipeline.requests import PlanRequest
 from compiler.quant.asked import Cache, Quant, Text, scheme_of
 from compiler.quant.schemes import Scheme, Tolerance
+from compiler.stages.gate.sides import log_probabilities, of_files
 from compiler.stages.numerics import THRESHOLDS
-from compiler.stages.sides import log_probabilities, of_files
 from compiler.targets import inductor
 from tests.tiny import write_checkpoint
 

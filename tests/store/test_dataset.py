@@ -21,7 +21,7 @@ import json, sys
 from pathlib import Path
 from compiler.errors import LmiCompileError
 from compiler.quant.asked import Text
-from compiler.stages.samples import looked_at
+from compiler.stages.calibration.samples import looked_at
 try:
     text = looked_at(Text(Path(sys.argv[1])))
     answer = {"name": text.name or text.file.name, "digest": text.digest, "size": text.size}

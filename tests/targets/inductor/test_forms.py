@@ -20,17 +20,17 @@ from compiler.ir.limits import Limits
 from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import SCHEMES
 from compiler.runtime.package import Package
-from compiler.stages.calibrate import RESULT as MAXIMA
-from compiler.stages.scale import RESULT, make_scales
+from compiler.stages.calibration.calibrate import RESULT as MAXIMA
+from compiler.stages.scales.scale import RESULT, make_scales
 from compiler.targets.inductor import build, library
 from compiler.targets.inductor.forms import FEW_TOKENS, MANY_TOKENS, int_mm, scaled_mm
 from compiler.targets.inductor.quantised import STORED, Products, scale_of
 from compiler.targets.inductor.schemes import RUNS
 from compiler.targets.inductor.segments import SegmentSpec, input_names, specs, weight_shapes
 from tests.simulated import SimulatedRanks, run_eagerly
-from tests.stages.test_calibrate import opened
-from tests.stages.test_scale import converted
-from tests.stages.test_scale_groups import WIDE as SOURCE_WIDE
+from tests.stages.calibration.test_calibrate import opened
+from tests.stages.scales.test_scale import converted
+from tests.stages.scales.test_scale_groups import WIDE as SOURCE_WIDE
 from tests.tiny import model_config, write_checkpoint
 
 GENERATOR = torch.Generator().manual_seed(6)

@@ -19,12 +19,13 @@ from compiler.errors import RefusedError
 from compiler.ir.config import ModelConfig
 from compiler.quant.asked import Quant, scheme_of
 from compiler.quant.planned import planned
-from compiler.stages import calibrate, scale
+from compiler.stages.calibration import calibrate
 from compiler.stages.convert import convert
 from compiler.stages.numerics import compare
+from compiler.stages.scales import scale
 from compiler.targets import PLAIN, TargetOptions, trtllm
 from tests.published import CONFIGS
-from tests.stages.test_calibrate import SAMPLES, Opened, opened
+from tests.stages.calibration.test_calibrate import SAMPLES, Opened, opened
 from tests.tiny import write_checkpoint
 
 Array = NDArray[np.float32]

@@ -16,14 +16,14 @@ from compiler.decoder.quantised import experts, per_token
 from compiler.errors import NumericsError
 from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import SCHEMES, Tolerance
-from compiler.stages.gate import measure
-from compiler.stages.samples import HELD_OUT, Samples, read_samples
-from compiler.stages.scale import RESULT, make_scales
-from compiler.stages.sides import of_files
+from compiler.stages.calibration.samples import HELD_OUT, Samples, read_samples
+from compiler.stages.gate.measure import measure
+from compiler.stages.gate.sides import of_files
+from compiler.stages.gate.verdict import Verdict, judge
+from compiler.stages.scales.scale import RESULT, make_scales
 from compiler.stages.stored import StoredModel
-from compiler.stages.verdict import Verdict, judge
-from tests.stages.test_calibrate import SAMPLES, Opened, opened
-from tests.stages.test_scale import converted
+from tests.stages.calibration.test_calibrate import SAMPLES, Opened, opened
+from tests.stages.scales.test_scale import converted
 from tests.tiny import TINY, VOCAB
 from tests.weights import rank_weights
 

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compiler.stages.sides import Decoded
-from compiler.stages.verdict import PartError, Verdict
+from compiler.stages.gate.sides import Decoded
+from compiler.stages.gate.verdict import PartError, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compiler.ir.config import ModelConfig
-    from compiler.stages.samples import Samples
-    from compiler.stages.sides import Side
+    from compiler.stages.calibration.samples import Samples
+    from compiler.stages.gate.sides import Side
     from compiler.stages.stored import StoredModel
 
 VERSION = 2

@@ -171,7 +171,7 @@ def _unreadable(file: Path, error: OSError) -> CalibrationError:
 
 
 def _own(name: str) -> bytes:
-    return resources.files("compiler.stages").joinpath(name).read_bytes()
+    return resources.files("compiler.stages.calibration").joinpath(name).read_bytes()
 
 
 def _text(data: bytes, name: str) -> str:

@@ -1,4 +1,4 @@
-"""What the numerics gate has found, and whether that may be: figures that `gate.py` measures, limits of a scheme."""
+"""What the numerics gate has found, and whether that may be: figures that `measure.py` measures, limits of a scheme."""
 
 from __future__ import annotations
 

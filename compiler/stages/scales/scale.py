@@ -37,9 +37,9 @@ from compiler.quant.parts import (
     weight_parts,
 )
 from compiler.quant.planned import PREFIX
-from compiler.stages.matrices import Matrices
 from compiler.stages.packed import own_scales
-from compiler.stages.search import SEARCHES, Seen, alphas, flat, whole_columns
+from compiler.stages.scales.matrices import Matrices
+from compiler.stages.scales.search import SEARCHES, Seen, alphas, flat, whole_columns
 from compiler.store import spill
 from compiler.store.checkpoint import Checkpoint, SourceTensor
 from compiler.store.header import read_header
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from compiler.ir.lazy import Lazy
     from compiler.quant.scaling import Scaling
     from compiler.quant.schemes import Scheme, Search
-    from compiler.stages.matrices import Reader
+    from compiler.stages.scales.matrices import Reader
 
     Values = NDArray[np.float32]
 

@@ -28,8 +28,8 @@ from compiler.ir.config import ModelConfig
 from compiler.ir.lazy import Lazy
 from compiler.ir.roles import TensorId, linear_axes
 from compiler.quant.groups import Maxima, groups, layer_scales, quantised_roles
-from compiler.stages.calibrate import RESULT, calibrate, workspace
-from compiler.stages.samples import Samples
+from compiler.stages.calibration.calibrate import RESULT, calibrate, workspace
+from compiler.stages.calibration.samples import Samples
 from compiler.stages.stored import StoredModel
 from compiler.store.checkpoint import Checkpoint, open_checkpoint
 from compiler.store.digest import sha256_file
@@ -196,7 +196,7 @@ def test_progress_counts_tokens_times_layers(tiny_checkpoint: Folders, tmp_path:
 _KILLED = """
 import sys, time
 from pathlib import Path
-from tests.stages.test_calibrate import opened
+from tests.stages.calibration.test_calibrate import opened
 def progress(done, total):
     if done == int(sys.argv[3]):
         print("reached", flush=True)

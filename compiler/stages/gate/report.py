@@ -6,14 +6,14 @@ from html import escape
 from math import ceil, log10
 from typing import TYPE_CHECKING, Any
 
-from compiler.stages.chart import Bar, Line, bars, legend
+from compiler.stages.gate.chart import Bar, Line, bars, legend
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from compiler.quant.schemes import Tolerance
-    from compiler.stages.outliers import Outliers
-    from compiler.stages.verdict import PartError, Verdict
+    from compiler.stages.calibration.outliers import Outliers
+    from compiler.stages.gate.verdict import PartError, Verdict
 
 _DECADES = (-5, 0)
 """Of the plot of errors: from 0.001 % to 100 %."""

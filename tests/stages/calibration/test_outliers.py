@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compiler.stages.outliers import outliers
+from compiler.stages.calibration.outliers import outliers
 
 
 def test_an_input_is_there_once_with_its_largest_channels_and_its_median() -> None:

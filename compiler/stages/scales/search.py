@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from compiler.ir.config import LayerKind, ModelConfig
     from compiler.quant.scaling import Scaling
     from compiler.quant.schemes import Search
-    from compiler.stages.matrices import Reader
+    from compiler.stages.scales.matrices import Reader
 
     Values = NDArray[np.float32]
 

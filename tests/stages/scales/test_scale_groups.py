@@ -20,11 +20,11 @@ from compiler.quant.planned import planned
 from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import SCHEMES
 from compiler.stages.convert import convert
-from compiler.stages.scale import RESULT, beside, make_scales
+from compiler.stages.scales.scale import RESULT, beside, make_scales
 from compiler.store.digest import sha256_file
 from compiler.targets import TargetOptions, trtllm
-from tests.stages.test_calibrate import Opened, opened
-from tests.stages.test_scale import maxima_of
+from tests.stages.calibration.test_calibrate import Opened, opened
+from tests.stages.scales.test_scale import maxima_of
 from tests.tiny import write_checkpoint
 from tests.weights import canonical_weights
 

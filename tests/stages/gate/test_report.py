@@ -4,9 +4,9 @@ import json
 from html.parser import HTMLParser
 
 from compiler.quant.schemes import Tolerance
-from compiler.stages.gate_report import as_html, as_json, as_text, largest, worst
-from compiler.stages.outliers import Channel, Outliers
-from compiler.stages.verdict import PartError, Verdict
+from compiler.stages.calibration.outliers import Channel, Outliers
+from compiler.stages.gate.report import as_html, as_json, as_text, largest, worst
+from compiler.stages.gate.verdict import PartError, Verdict
 
 PARTS = (
     PartError("layers.0.attn", 0.001, 0.99999, 5),

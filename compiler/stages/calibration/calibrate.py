@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from compiler.decoder.record import Recorder
     from compiler.ir.config import LayerKind, ModelConfig
     from compiler.ir.lazy import Lazy
-    from compiler.stages.samples import Samples
+    from compiler.stages.calibration.samples import Samples
     from compiler.store.checkpoint import Checkpoint
 
     Values = NDArray[np.float32]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from compiler.errors import CalibrationError, TokenizerError
-from compiler.stages.samples import LEAST_TOKENS, read_samples
+from compiler.stages.calibration.samples import LEAST_TOKENS, read_samples
 from compiler.store.digest import sha256_file
 from tests.tiny import VOCAB
 

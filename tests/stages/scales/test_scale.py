@@ -23,14 +23,14 @@ from compiler.ir.roles import TensorId, linear_axes
 from compiler.quant.groups import Maxima, apply, folded, groups, layer_factors, layer_scales, quantised_roles
 from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import SCHEMES, Scheme
-from compiler.stages.calibrate import RESULT as MAXIMA
+from compiler.stages.calibration.calibrate import RESULT as MAXIMA
 from compiler.stages.convert import convert
-from compiler.stages.scale import RESULT, beside, make_scales
+from compiler.stages.scales.scale import RESULT, beside, make_scales
 from compiler.store.digest import sha256_file
 from compiler.targets import TargetOptions
 from compiler.targets.inductor.layout import layouts, rank_plans
 from compiler.targets.inductor.quantised import Products
-from tests.stages.test_calibrate import Opened, opened, poisoned
+from tests.stages.calibration.test_calibrate import Opened, opened, poisoned
 from tests.tiny import TINY
 from tests.weights import canonical_weights, joined
 

@@ -1,0 +1,1 @@
+"""What activations are like: `samples` of a text, `calibrate` runs them through the model, `outliers` are in them."""

@@ -1,0 +1,1 @@
+"""What a scheme multiplies by: `scale` makes it of a calibration, `search` finds it, `matrices` reads the weights."""
