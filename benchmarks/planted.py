@@ -1,6 +1,6 @@
 """Trained tiny models with outliers, and the table of what quantisation costs them: one row a case and a way.
 
-Each case (those of `tests.tiny` that transformers knows) is trained and kept in `--work`; then a few channels behind
+Each case of `tests.tiny` is trained and kept in `--work`; then a few channels behind
 every norm become 32 times as large, and the columns that read them 32 times smaller, which no logit notices. (Tiny
 models have no outliers of their own.) Calibrated on what was trained on, measured on what was not.
 """

@@ -115,8 +115,9 @@ def test_byte_tokens_are_the_bytes() -> None:
     assert bytes(byte_tokenizer().encode(text, add_special_tokens=False).ids) == text.encode()
 
 
-def test_training_lowers_held_out_perplexity(tmp_path: Path) -> None:
-    learnt = write_trained("llama", tmp_path, steps=20)
+@pytest.mark.parametrize("case", ["llama", "internlm2"])  # one of transformers, one of tests.reference
+def test_training_lowers_held_out_perplexity(tmp_path: Path, case: str) -> None:
+    learnt = write_trained(case, tmp_path, steps=20)
     assert learnt.after < learnt.before / 1.5
     assert (tmp_path / "model.safetensors").exists()
 

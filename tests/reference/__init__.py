@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-NAMES = {module.name for module in pkgutil.iter_modules(__path__)} - {"blocks"}
+NAMES = {module.name for module in pkgutil.iter_modules(__path__)} - {"blocks", "module"}
 
 
 def load(recipe: str) -> ModuleType | None:
