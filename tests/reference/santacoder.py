@@ -13,6 +13,7 @@ from tests.reference.blocks import attention, gelu_tanh, layer_norm
 
 def shapes(hf: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     hidden, dim = hf["n_embd"], hf["n_embd"] // hf["n_head"]
+    ffn = hf.get("n_inner") or 4 * hidden
     found: dict[str, tuple[int, ...]] = {
         "transformer.wte.weight": (hf["vocab_size"], hidden),
         "transformer.wpe.weight": (hf["n_positions"], hidden),
@@ -27,8 +28,8 @@ def shapes(hf: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
             ("attn.q_attn", hidden, hidden),
             ("attn.kv_attn", hidden, 2 * dim),
             ("attn.c_proj", hidden, hidden),
-            ("mlp.c_fc", hidden, 4 * hidden),
-            ("mlp.c_proj", 4 * hidden, hidden),
+            ("mlp.c_fc", hidden, ffn),
+            ("mlp.c_proj", ffn, hidden),
         ):
             found |= {f"{layer}{stem}.weight": (rows, columns), f"{layer}{stem}.bias": (columns,)}
     return found
