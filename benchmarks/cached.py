@@ -16,9 +16,6 @@ import numpy as np
 from benchmarks.planted import Planted, said, table
 from compiler.quant.asked import Cache, Quant
 from compiler.quant.schemes import CACHES
-from compiler.stages import convert
-from compiler.stages.gate import measure as gate
-from compiler.stages.gate.sides import of_files
 from compiler.targets import PLAIN, inductor
 
 if TYPE_CHECKING:
@@ -41,15 +38,10 @@ def cells(model: Planted) -> Iterator[str]:
     for form in FORMATS:
         quant, options = inductor.quantised(model.config, Quant(cache=form), PLAIN)
         for scales, of in (("kv head", model), ("layer", replace(model, maxima=one_a_layer(model.maxima)))):
-            merged, sources = of.scaled(inductor.scaling(model.config, quant, options))
-            plans = inductor.rank_plans(model.config, 2, merged, "F32", options)
-            convert.convert(plans, sources, model.out)
-            files = of_files(model.config, [model.out / plan.file for plan in plans], inductor.kernels(options))
-            verdict = gate.measure(model.stored, files, model.held_out)
-            worst = min(verdict.parts, key=lambda part: part.cosine)
+            verdict = of.on_inductor(inductor.scaling(model.config, quant, options), options, "F32")
             yield (
                 f"{form} | {scales} | {verdict.perplexity_float:.3f} | {verdict.increase:+.3%} | {verdict.kl:.6f} "
-                f"| {worst.cosine:.6f} {worst.name} | {said(verdict, CACHES[form])}"
+                f"| {said(verdict, CACHES[form], digits=6)}"
             )
 
 

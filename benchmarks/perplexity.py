@@ -14,9 +14,6 @@ from benchmarks.planted import Planted, said, table
 from compiler.quant.asked import Quant
 from compiler.quant.scaling import Scaling
 from compiler.quant.schemes import SCHEMES, Scheme
-from compiler.stages import convert
-from compiler.stages.gate import measure as gate
-from compiler.stages.gate.sides import of_files
 from compiler.targets import PLAIN, inductor
 
 if TYPE_CHECKING:
@@ -43,15 +40,10 @@ WAYS: tuple[tuple[str, Scheme], ...] = (
 def cells(model: Planted) -> Iterator[str]:
     for way, scheme in WAYS:
         _, options = inductor.quantised(model.config, Quant(scheme), PLAIN)
-        merged, sources = model.scaled(Scaling(scheme))
-        plans = inductor.rank_plans(model.config, 2, merged, "BF16", options)
-        convert.convert(plans, sources, model.out)
-        files = of_files(model.config, [model.out / plan.file for plan in plans], inductor.kernels(options))
-        verdict = gate.measure(model.stored, files, model.held_out)
-        worst = min(verdict.parts, key=lambda part: part.cosine)
+        verdict = model.on_inductor(Scaling(scheme), options, "BF16")
         yield (
             f"{way} | {verdict.perplexity_float:.3f} | {verdict.perplexity:.3f} | {verdict.increase:+.2%} "
-            f"| {verdict.kl:.4f} | {worst.cosine:.5f} {worst.name} | {said(verdict, scheme.tolerance)}"
+            f"| {verdict.kl:.4f} | {said(verdict, scheme.tolerance)}"
         )
 
 

@@ -22,13 +22,17 @@ from compiler.errors import NumericsError
 from compiler.ir.lazy import whole
 from compiler.ir.roles import TensorId
 from compiler.quant.groups import apply, groups, layer_factors
+from compiler.stages import convert
 from compiler.stages.calibration import calibrate
 from compiler.stages.calibration.samples import Samples
+from compiler.stages.gate.measure import measure
+from compiler.stages.gate.sides import of_files
 from compiler.stages.gate.verdict import judge
 from compiler.stages.scales import scale
 from compiler.stages.stored import StoredModel
 from compiler.store.checkpoint import Checkpoint, SourceTensor
 from compiler.store.header import read_header
+from compiler.targets import inductor
 from tests.tiny_text import paragraphs
 from tests.tiny_training import HELD_OUT, ROW, write_trained
 from tests.weights import canonical_weights, model_config
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from compiler.quant.scaling import Scaling
     from compiler.quant.schemes import Tolerance
     from compiler.stages.gate.verdict import Verdict
+    from compiler.targets import TargetOptions
 
 OUTLIERS, TIMES = 4, 32.0
 ROWS = 32
@@ -67,9 +72,23 @@ class Planted:
         scale.make_scales(self.config, self.tensors, self.checkpoint, self.out, scaling=scaling, maxima=self.maxima)
         return scale.beside(self.tensors, self.checkpoint, self.out / scale.RESULT)
 
+    def on_inductor(self, scaling: Scaling, options: TargetOptions, dtype: str) -> Verdict:
+        """The gate's, of that target's rank files of tp 2. `dtype`: by its safetensors name."""
+        merged, sources = self.scaled(scaling)
+        plans = inductor.rank_plans(self.config, 2, merged, dtype, options)
+        convert.convert(plans, sources, self.out)
+        files = of_files(self.config, [self.out / plan.file for plan in plans], inductor.kernels(options))
+        return measure(self.stored, files, self.held_out)
 
-def said(verdict: Verdict, tolerance: Tolerance) -> str:
-    """What the gate says: the end of a row."""
+
+def said(verdict: Verdict, tolerance: Tolerance, digits: int = 5) -> str:
+    """The part that is worst, its cosine with so many digits, and what the gate says: the end of a row."""
+    worst = verdict.worst
+    assert worst is not None
+    return f"{worst.cosine:.{digits}f} {worst.name} | {_judged(verdict, tolerance)}"
+
+
+def _judged(verdict: Verdict, tolerance: Tolerance) -> str:
     try:
         judge(verdict, tolerance)
     except NumericsError:

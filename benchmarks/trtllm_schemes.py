@@ -58,11 +58,10 @@ def _measured(model: Planted, asked: Quant) -> str:
     judge_of = trtllm.judge_of
     assert judge_of is not None
     verdict = gate.measure(model.stored, Judged(judge_of(out, config, 1 << 30)), model.held_out)
-    worst = min(verdict.parts, key=lambda part: part.cosine)
     tolerance = found.quant.scheme.tolerance if found.quant.scheme else CLOSE
     return (
         f"{found.options.quant_algo or found.options.kv_cache_quant_algo} | {verdict.perplexity_float:.3f} "
-        f"| {verdict.perplexity:.3f} | {verdict.increase:+.2%} | {verdict.kl:.4f} | {worst.cosine:.5f} {worst.name} "
+        f"| {verdict.perplexity:.3f} | {verdict.increase:+.2%} | {verdict.kl:.4f} "
         f"| {said(verdict, tolerance)}"
     )
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from compiler.store.digest import sha256_file
@@ -43,3 +46,11 @@ def leftovers(folder: Path) -> list[str]:
 def copied(source: Path, target: Path) -> Path:
     shutil.copytree(source, target)
     return target
+
+
+def kill_when_reached(program: str, *arguments: str) -> None:
+    """Runs a Python program until it has printed `reached`, then ends it with SIGKILL."""
+    with subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "reached\n"
+        running.send_signal(signal.SIGKILL)

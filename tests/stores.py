@@ -11,6 +11,7 @@ import boto3
 import pytest
 
 from tests import servers
+from tests.faults import Proxy, proxy
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +46,16 @@ def rclone_store(rclone_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path
     """URI of an empty store on a server that checks signatures and MD5, and ignores conditions."""
     _use(rclone_endpoint, monkeypatch, tmp_path)
     return f"s3://{servers.BUCKET}/{secrets.token_hex(4)}/"
+
+
+@pytest.fixture
+def between(rclone_endpoint: str, rclone_store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """What stands between clients and `rclone_store`."""
+    del rclone_store  # sets the environment, in which the endpoint is replaced
+    monkeypatch.setattr("time.sleep", lambda _: None)  # of retries
+    with proxy(rclone_endpoint) as running:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", running.url)
+        yield running
 
 
 @pytest.fixture

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from compiler.artifact.check import check_artifact
-from compiler.artifact.manifest import PROVENANCE, Manifest, load_manifest
+from compiler.artifact.manifest import PROVENANCE, Manifest
 from compiler.artifact.quantisation import FIGURES, REPORT
 from compiler.errors import (
-    CalibrationError,
-    CheckpointError,
-    DiskFullError,
     NumericsError,
-    RefusedError,
-    TokenizerError,
     UsageError,
 )
 from compiler.pipeline.build import build
@@ -41,7 +31,6 @@ from compiler.stages.verify import check_layout
 from compiler.store.digest import sha256_file
 from tests.builds import Heard, leftovers, tree
 from tests.pipeline.test_evidence import Real, exact, wrong
-from tests.stages.calibration.test_calibrate import poisoned
 from tests.stand_in import StandIn
 
 Requests = Callable[..., BuildRequest]
@@ -51,13 +40,13 @@ INT8, SMOOTH = (replace(SCHEMES[name], tolerance=LOOSE) for name in ("int8-weigh
 SHORT = Text(samples=4, length=32)
 
 
-def _built(request: BuildRequest, report: Heard | None = None) -> Manifest:
+def built(request: BuildRequest, report: Heard | None = None) -> Manifest:
     return check_artifact(build(request, report, toolchain=StandIn()).output, by="sha256")
 
 
 def test_a_quantised_build_says_what_it_is_and_what_it_has_lost(quantised: Requests, tmp_path: Path) -> None:
     heard, asked = Heard(), Quant(SMOOTH, alpha=0.7, text=SHORT)
-    made = _built(quantised(asked), heard)
+    made = built(quantised(asked), heard)
     assert [stage for stage, _ in heard.stages] == [
         "plan", "digest", "calibrate", "scales", "convert", "gate", "compile", "package", "verify"
     ]  # fmt: skip
@@ -88,7 +77,7 @@ def test_a_quantised_build_says_what_it_is_and_what_it_has_lost(quantised: Reque
 
 def test_an_alpha_of_every_group_is_searched_for_and_told(quantised: Requests) -> None:
     heard, asked = Heard(), Quant(SMOOTH, alpha=None, text=SHORT)
-    found = _built(quantised(asked), heard).quantisation
+    found = built(quantised(asked), heard).quantisation
     assert found is not None
     assert found.alpha is None
     groups = ("attn.o", "attn.q", "mlp.down", "mlp.gate")
@@ -97,29 +86,6 @@ def test_an_alpha_of_every_group_is_searched_for_and_told(quantised: Requests) -
     assert len(set(found.alphas.values())) > 1
     assert quant_of(found).alpha is None
     assert "most often" in dict(heard.stages)["scales"]
-
-
-def test_a_disk_that_is_full_of_activations_ends_the_build_and_room_lets_it_go_on(
-    quantised: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    request, real, fallen = quantised(Quant(SMOOTH, text=SHORT)), os.write, 0
-
-    def full(fd: int, data: Any) -> int:
-        nonlocal fallen
-        if f"{os.sep}x-2" in str(Path(f"/proc/self/fd/{fd}").readlink()):
-            fallen += 1
-            raise OSError(errno.ENOSPC, "no space left on device")
-        return real(fd, data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", full)
-        with pytest.raises(DiskFullError, match="no space for activations") as caught:
-            build(request, toolchain=StandIn())
-    assert fallen
-    assert "LMI_COMPILE_CACHE" in caught.value.hint
-    assert not request.output.exists()
-    assert leftovers(tmp_path) == []
-    assert build(request, toolchain=StandIn()).made["convert"] == 1
 
 
 def test_what_was_made_is_not_made_again_and_another_scheme_is(quantised: Requests, tmp_path: Path) -> None:
@@ -153,7 +119,7 @@ def test_every_rank_count_has_the_same_loss(quantised: Requests, tmp_path: Path)
     asked = Quant(INT8)
     gates = []
     for tp in (1, 4):
-        found = _built(quantised(asked, tp=tp, output=tmp_path / f"tp{tp}")).quantisation
+        found = built(quantised(asked, tp=tp, output=tmp_path / f"tp{tp}")).quantisation
         assert found is not None
         gates.append(found.gate)
     assert gates[0].perplexity == pytest.approx(gates[1].perplexity, rel=1e-3)
@@ -162,7 +128,7 @@ def test_every_rank_count_has_the_same_loss(quantised: Requests, tmp_path: Path)
 
 @pytest.mark.parametrize("case", ["mixtral", "gpt2", "qwen2_moe"])
 def test_other_layers_take_the_same_path(case: str, quantised: Requests, tmp_path: Path) -> None:
-    made = _built(quantised(Quant(SMOOTH, text=SHORT), case))
+    made = built(quantised(Quant(SMOOTH, text=SHORT), case))
     check_layout(made, tmp_path / "artifact")
     assert made.quantisation is not None
     assert made.quantisation.gate.cosine > 0.99
@@ -184,7 +150,7 @@ def test_every_flag_takes_the_same_path(
     scheme = scheme_of(name, **flags)
     assert scheme is not None
     heard = Heard()
-    made = _built(quantised(Quant(replace(scheme, tolerance=LOOSE), text=SHORT), case), heard)
+    made = built(quantised(Quant(replace(scheme, tolerance=LOOSE), text=SHORT), case), heard)
     check_layout(made, tmp_path / "artifact")
     assert made.segments is not None
     assert made.segments.products == products
@@ -244,7 +210,7 @@ def test_a_broken_scale_fails_the_build_and_names_the_layer(
     assert not (tmp_path / "artifact").exists()
     assert leftovers(tmp_path) == []
     heard = Heard()
-    made = _built(quantised(replace(asked, accept=True)), heard)
+    made = built(quantised(replace(asked, accept=True)), heard)
     assert made.quantisation is not None
     assert made.quantisation.gate.accepted
     assert made.quantisation.gate.worst == "layers.1.mlp"
@@ -281,111 +247,3 @@ def test_another_limit_changes_the_verdict_and_nothing_else(quantised: Requests,
     with pytest.raises(UsageError, match="holds another artifact"):
         build(quantised(Quant(allowed, max_perplexity_increase=0.5)), toolchain=Real(), logits=exact)
     assert not any("numerics" in path.name for path in tmp_path.iterdir() if path.is_dir())
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "error", "said"),
-    [
-        ("empty.txt", "", CalibrationError, "gives 0 tokens"),
-        ("short.txt", "A few words.", CalibrationError, "expected 64 at least"),
-        ("ids.jsonl", json.dumps({"input_ids": [1] * 99 + [100_000]}), CalibrationError, "token id 100000"),
-        ("lines.jsonl", "{}", CalibrationError, "expected `text`"),
-    ],
-)
-def test_a_text_that_is_none_ends_the_build_before_any_work(
-    name: str, content: str, error: type[Exception], said: str, quantised: Requests, tmp_path: Path
-) -> None:
-    text = tmp_path / name
-    text.write_text(content)
-    heard = Heard()
-    with pytest.raises(error, match=said):
-        build(quantised(Quant(SMOOTH, text=replace(SHORT, file=text))), heard, toolchain=StandIn())
-    assert [stage for stage, _ in heard.stages] == ["plan"]
-    assert not (tmp_path / "artifact").exists()
-
-
-def test_text_needs_a_tokenizer_and_ids_do_not(
-    quantised: Requests, tmp_path: Path, tiny_checkpoint: Callable[[str], Path]
-) -> None:
-    bare = tmp_path / "bare"
-    bare.mkdir()
-    for file in tiny_checkpoint("llama").iterdir():
-        if "token" not in file.name:
-            (bare / file.name).symlink_to(file)
-    with pytest.raises(TokenizerError, match="tokenizer is needed"):
-        build(quantised(Quant(SMOOTH, text=SHORT), model=str(bare)), toolchain=StandIn())
-    ids = tmp_path / "ids.jsonl"
-    ids.write_text("".join(json.dumps({"input_ids": list(range(i, i + 32))}) + "\n" for i in range(8)))
-    made = _built(quantised(Quant(SMOOTH, text=replace(SHORT, file=ids)), model=str(bare)))
-    assert made.quantisation is not None
-    assert made.quantisation.calibration is not None
-    assert made.quantisation.calibration.text == "ids.jsonl"
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
-def test_what_is_not_finite_is_found_before_anything_is_rounded(
-    value: float, quantised: Requests, tmp_path: Path, tiny_checkpoint: Callable[[str], Path]
-) -> None:
-    name = "model.layers.1.mlp.up_proj.weight"
-    folder = poisoned(tiny_checkpoint("llama"), tmp_path / "poisoned", name, value)
-    for quant in (Quant(INT8), Quant(SMOOTH, text=SHORT)):
-        with pytest.raises(CheckpointError, match=r"NaN or infinite .*layers\.1\.mlp\.up_proj"):
-            build(quantised(quant, model=str(folder)), toolchain=StandIn())
-    assert not (tmp_path / "artifact").exists()
-
-
-def test_what_a_target_does_not_run_is_refused_with_what_it_does(quantised: Requests) -> None:
-    eight = replace(SCHEMES["int4-weight"], name="int4-int8", activations="int8", activation_scales="token")
-    for quant, said in ((Quant(eight), "does not run `int4-int8` with one activation scale a token"),):
-        with pytest.raises(RefusedError, match=said) as caught:
-            build(quantised(quant), toolchain=StandIn())
-        assert caught.value.hint
-
-
-_KILLED = """
-import sys, time
-from pathlib import Path
-import recipes
-from compiler.pipeline.build import build
-from compiler.pipeline.requests import BuildRequest
-from compiler.stages.convert import convert
-from compiler.stages.plan import Ask
-from tests.pipeline.test_evidence import Real, exact, wrong
-from tests.stages.calibration.test_calibrate import poisoned
-from tests.stand_in import StandIn
-from tests.builds import Heard
-from tests.pipeline.test_quantised import SHORT, SMOOTH, Quant
-class Slow(Heard):
-    def progress(self, done, total, unit):
-        if unit == "tokens x layers" and done > total // 2:
-            print("reached", flush=True)
-            time.sleep(60)
-build(BuildRequest(model=sys.argv[1], recipes=recipes, ask=Ask(tp=2, max_batch=2, quant=Quant(SMOOTH, text=SHORT)),
-      output=Path(sys.argv[2]) / "artifact", cache=Path(sys.argv[2]) / "cache"), Slow(), toolchain=StandIn())
-"""
-
-
-def test_a_build_killed_while_it_calibrates_goes_on(quantised: Requests, tmp_path: Path) -> None:
-    request = quantised(Quant(SMOOTH, text=SHORT))
-    killed = subprocess.Popen(
-        [sys.executable, "-c", _KILLED, request.model, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    assert killed.stdout is not None
-    assert killed.stdout.readline() == "reached\n"
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    killed.stdout.close()
-    assert not (tmp_path / "artifact").exists()
-    totals = set()
-
-    class Counting(Heard):
-        def progress(self, *told: Any) -> None:
-            if self._stage == "calibrate":
-                totals.add(told[1])
-
-    build(request, Counting(), toolchain=StandIn())
-    assert max(totals) < 128 * 3  # not from the first layer
-    assert load_manifest(request.output).quantisation is not None
-    whole = replace(request, output=tmp_path / "whole", cache=tmp_path / "cache2")
-    build(whole, toolchain=StandIn())
-    assert tree(request.output) == tree(whole.output)

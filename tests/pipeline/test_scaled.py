@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +19,7 @@ from compiler.stages.calibration.samples import Samples
 from compiler.stages.scales import scale
 from compiler.store.cache import Entry, StageCache
 from compiler.store.digest import sha256_file
+from tests.builds import kill_when_reached
 from tests.stages.calibration.test_calibrate import SAMPLES, opened
 
 Folders = Callable[[str], Path]
@@ -108,13 +106,7 @@ calibrated(_cache(Path(sys.argv[2])), Slow(), _source(Path(sys.argv[1])), SAMPLE
 
 def test_a_killed_calibration_goes_on_where_it_was(tiny_checkpoint: Folders, tmp_path: Path) -> None:
     folder = tiny_checkpoint("llama")
-    arguments = [sys.executable, "-c", _KILLED, str(folder), str(tmp_path)]
-    killed = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
-    assert killed.stdout is not None
-    assert killed.stdout.readline() == "reached\n"
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    killed.stdout.close()
+    kill_when_reached(_KILLED, str(folder), str(tmp_path))
     cache, report = _cache(tmp_path), Recorded()
     cache.sweep()  # as every build does: what can go on stays
     entry = calibrated(cache, report, _source(folder), SAMPLES, MEMORY)

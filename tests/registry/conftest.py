@@ -1,3 +1,21 @@
-from tests.stores import local_store, moto_endpoint, moto_store, own_cache, rclone_endpoint, rclone_store, store
+from tests.stores import (
+    between,
+    local_store,
+    moto_endpoint,
+    moto_store,
+    own_cache,
+    rclone_endpoint,
+    rclone_store,
+    store,
+)
 
-__all__ = ["local_store", "moto_endpoint", "moto_store", "own_cache", "rclone_endpoint", "rclone_store", "store"]
+__all__ = [
+    "between",
+    "local_store",
+    "moto_endpoint",
+    "moto_store",
+    "own_cache",
+    "rclone_endpoint",
+    "rclone_store",
+    "store",
+]

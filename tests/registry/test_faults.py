@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,8 @@ from compiler.registry.pull import pull
 from compiler.registry.push import push
 from compiler.registry.refs import promote
 from compiler.store.objects import s3
-from tests.faults import FAULTS, Proxy, Request, proxy
+from tests.faults import FAULTS, Proxy, Request
 from tests.registry.artifacts import content, write
-
-
-@pytest.fixture
-def between(rclone_endpoint: str, rclone_store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    del rclone_store  # sets the environment, in which the endpoint is replaced
-    monkeypatch.setattr("time.sleep", lambda _: None)  # of retries
-    with proxy(rclone_endpoint) as running:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", running.url)
-        yield running
 
 
 def there_and_back(artifact: Path, uri: str, out: Path) -> None:

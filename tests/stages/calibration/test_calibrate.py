@@ -4,9 +4,6 @@ import errno
 import gc
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +30,7 @@ from compiler.stages.calibration.samples import Samples
 from compiler.stages.stored import StoredModel
 from compiler.store.checkpoint import Checkpoint, open_checkpoint
 from compiler.store.digest import sha256_file
+from tests.builds import kill_when_reached
 from tests.tiny import TINY, VOCAB
 from tests.weights import canonical_weights
 
@@ -209,13 +207,7 @@ opened(Path(sys.argv[1])).calibrate(Path(sys.argv[2]), progress=progress)
 def test_a_kill_loses_one_layer_at_most(tiny_checkpoint: Folders, tmp_path: Path, reached: int, left: int) -> None:
     model = opened(tiny_checkpoint("llama"))
     model.calibrate(tmp_path / "whole")
-    arguments = [sys.executable, "-c", _KILLED, str(model.checkpoint.folder), str(tmp_path / "killed"), str(reached)]
-    killed = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
-    assert killed.stdout is not None
-    assert killed.stdout.readline() == "reached\n"
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    killed.stdout.close()
+    kill_when_reached(_KILLED, str(model.checkpoint.folder), str(tmp_path / "killed"), str(reached))
     assert not (tmp_path / "killed" / RESULT).exists()
     totals: set[int] = set()
     model.calibrate(tmp_path / "killed", progress=lambda _, total: totals.add(total))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,18 +10,9 @@ from compiler.errors import StoreError
 from compiler.store.digest import digest_bytes
 from compiler.store.objects import open_store
 from compiler.store.objects.upload import Outgoing, upload_files
-from tests.faults import Proxy, Request, proxy
+from tests.faults import Proxy, Request
 
 PARTS = [b"a" * 100_000, b"b" * 100_000, b"c" * 7]
-
-
-@pytest.fixture
-def between(rclone_endpoint: str, rclone_store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    del rclone_store  # sets the environment, in which the endpoint is replaced
-    monkeypatch.setattr("time.sleep", lambda _: None)  # of retries
-    with proxy(rclone_endpoint) as running:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", running.url)
-        yield running
 
 
 def parts_sent(between: Proxy, uri: str) -> list[int]:

@@ -16,11 +16,8 @@ from torch import Tensor
 
 from compiler.artifact.isa import features
 from compiler.decoder.attention import CACHED, Cache, alibi_slopes, dequantise, quantise
-from compiler.targets.inductor import library
 from compiler.targets.inductor.attention import attend
-from compiler.targets.inductor.build import write_wrapper
-from compiler.targets.inductor.device import MARCH
-from compiler.targets.inductor.toolchain import cxx, on_x86
+from compiler.targets.inductor.toolchain import on_x86
 
 INSTRUCTIONS = {"portable": 0}
 if on_x86() and {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= features():
@@ -68,19 +65,8 @@ Run = Callable[[str, Case], Tensor]
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the library and its object files."""
-    folder = tmp_path_factory.mktemp("attention")
-    return library.build_library(write_wrapper(folder, MARCH), folder / "library", jobs=2, timeout=600).parent
-
-
-@pytest.fixture(scope="module")
-def run(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder, archive = tmp_path_factory.mktemp("driver"), built / f"lib{library.NAME}.a"
-    shared, driver = folder / "attention.so", Path(__file__).with_name("attend_driver.cpp")
-    argv = [cxx(), "-std=c++17", "-O1", "-fPIC", "-shared", "-fopenmp", f"-I{library.FOLDER}", driver, archive]
-    subprocess.run([*map(str, argv), "-o", str(shared)], check=True)
-    function = ctypes.CDLL(str(shared)).run_attention
+def run(driven: Callable[[str], ctypes.CDLL]) -> Run:
+    function = driven("attend_driver.cpp").run_attention
 
     def attention(instructions: str, case: Case) -> Tensor:
         def at(tensor: Tensor | None) -> ctypes.c_void_p:
@@ -218,8 +204,8 @@ def test_every_number_of_float8_is_read_as_itself(instructions: str, run: Run) -
     assert torch.equal(run(instructions, case).flatten().nan_to_num(7), numbers.float().nan_to_num(7))
 
 
-def test_code_for_newer_cpus_is_shared_with_nobody(built: Path) -> None:
+def test_code_for_newer_cpus_is_shared_with_nobody(native: Path) -> None:
     """As `test_products` has it."""
-    listing = subprocess.run(["nm", built / "attend_avx512.o"], check=True, capture_output=True, text=True).stdout
+    listing = subprocess.run(["nm", native / "attend_avx512.o"], check=True, capture_output=True, text=True).stdout
     kinds = {line.split()[-2] for line in listing.splitlines()}
     assert not kinds & set("WVu"), listing

@@ -17,9 +17,7 @@ from compiler.artifact.isa import features
 from compiler.decoder.quantised import dequantise_groups, finish, fp8_tokens, quantise_tokens
 from compiler.quant.int4 import GROUP
 from compiler.targets.inductor import library
-from compiler.targets.inductor.build import write_wrapper
-from compiler.targets.inductor.device import MARCH
-from compiler.targets.inductor.toolchain import cxx, on_x86
+from compiler.targets.inductor.toolchain import on_x86
 
 INSTRUCTIONS = {"portable": 0}
 if on_x86() and {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"} <= features():
@@ -35,19 +33,8 @@ Run = Callable[..., Tensor]
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the library and its object files."""
-    folder = tmp_path_factory.mktemp("products")
-    return library.build_library(write_wrapper(folder, MARCH), folder / "library", jobs=2, timeout=600).parent
-
-
-@pytest.fixture(scope="module")
-def run(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder, archive = tmp_path_factory.mktemp("driver"), built / f"lib{library.NAME}.a"
-    shared, driver = folder / "products.so", Path(__file__).with_name("driver.cpp")
-    argv = [cxx(), "-std=c++17", "-O1", "-fPIC", "-shared", "-fopenmp", f"-I{library.FOLDER}", driver, archive]
-    subprocess.run([*map(str, argv), "-o", str(shared)], check=True)
-    function = ctypes.CDLL(str(shared)).run_product
+def run(driven: Callable[[str], ctypes.CDLL]) -> Run:
+    function = driven("driver.cpp").run_product
 
     def product(
         instructions: str, name: str, x: Tensor, weight: Tensor, scale: Tensor | None = None,
@@ -267,9 +254,9 @@ def test_zeros_are_zeros(run: Run) -> None:
         assert not run("portable", name, torch.zeros_like(x), weight, scale).any()
 
 
-def test_code_for_newer_cpus_is_shared_with_nobody(built: Path) -> None:
+def test_code_for_newer_cpus_is_shared_with_nobody(native: Path) -> None:
     """Of a function that several files instantiate the linker keeps any: here it could keep one that ends in SIGILL."""
-    listing = subprocess.run(["nm", built / "dots_avx512.o"], check=True, capture_output=True, text=True).stdout
+    listing = subprocess.run(["nm", native / "dots_avx512.o"], check=True, capture_output=True, text=True).stdout
     kinds = {line.split()[-2] for line in listing.splitlines()}
     assert not kinds & set("WVu"), listing
 
