@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.planted import Planted, said, table
-from compiler.quant.asked import Cache, Quant
-from compiler.quant.schemes import CACHES
+from compiler.quantization.request import Cache, Quant
+from compiler.quantization.schemes import CACHES
 from compiler.targets import PLAIN, inductor
 
 if TYPE_CHECKING:

@@ -31,16 +31,15 @@ def quantise(folder: Path, out: Path, count: int, length: int) -> dict[str, floa
     from safetensors.numpy import load_file
 
     import recipes
-    from compiler.ir.account import account
-    from compiler.quant.scaling import Scaling
-    from compiler.quant.schemes import SCHEMES
-    from compiler.stages import convert
-    from compiler.stages.calibration import calibrate
-    from compiler.stages.calibration.samples import Samples
-    from compiler.stages.scales import scale
-    from compiler.store.checkpoint import open_checkpoint
-    from compiler.targets import TargetOptions
-    from compiler.targets.inductor.layout import rank_plans
+    from compiler.build import convert
+    from compiler.calibration import activations as calibrate
+    from compiler.calibration import scales as scale
+    from compiler.calibration.samples import Samples
+    from compiler.decoder.rankfile.layout import rank_plans
+    from compiler.model.account import account
+    from compiler.quantization.scaling import Scaling
+    from compiler.quantization.schemes import SCHEMES
+    from compiler.storage.checkpoints.checkpoint import open_checkpoint
 
     checkpoint = open_checkpoint(folder)
     recipe = recipes.for_config(checkpoint.config)[1].resolve(checkpoint.config)
@@ -56,9 +55,7 @@ def quantise(folder: Path, out: Path, count: int, length: int) -> dict[str, floa
     scale.make_scales(config, tensors, checkpoint, out, scaling=Scaling(SCHEMES["smoothquant"]), maxima=maxima)
     clock.append(time.monotonic())
     merged, sources = scale.beside(tensors, checkpoint, out / scale.RESULT)
-    convert.convert(
-        rank_plans(config, 2, merged, "BF16", TargetOptions(quant_algo="per_token")), sources, out / "ranks"
-    )
+    convert.convert(rank_plans(config, 2, merged, "BF16", "per_token"), sources, out / "ranks")
     clock.append(time.monotonic())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     steps = dict(zip(("calibrate", "scales", "convert"), (b - a for a, b in pairwise(clock)), strict=True))

@@ -19,9 +19,9 @@ from benchmarks.tinyllama import ROOT, machine
 _COMPILE = """
 import json, sys, tempfile
 from pathlib import Path
-from compiler.ir.limits import Limits
+from compiler.model.limits import Limits
 from compiler.targets.inductor.build import compile_segments
-from compiler.targets.inductor.segments import specs
+from compiler.decoder.segments import specs
 from recipes import for_config
 hf = json.loads(sys.argv[1])
 config = for_config(hf)[1].model_config(hf)

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.tinyllama import machine
-from compiler.ir.config import LayerKind, ModelConfig
-from compiler.ir.limits import Limits
+from compiler.decoder.rankfile.quantized import STORED, Products, scale_of
+from compiler.decoder.segments import SegmentSpec, input_names, specs, weight_shapes
+from compiler.model.config import LayerKind, ModelConfig
+from compiler.model.limits import Limits
 from compiler.runtime.package import Package
 from compiler.targets.inductor.build import compile_segments
 from compiler.targets.inductor.device import MARCH
-from compiler.targets.inductor.quantised import STORED, Products, scale_of
-from compiler.targets.inductor.segments import SegmentSpec, input_names, specs, weight_shapes
 
 CONFIG = ModelConfig(
     architecture="", layers=1, hidden=1024, heads=16, kv_heads=16, head_dim=64, ffn=0, vocab=1024, max_positions=64,

@@ -26,7 +26,7 @@ from compiler.registry.listing import listing
 from compiler.registry.pull import pull
 from compiler.registry.push import push
 from compiler.registry.resolve import resolve
-from compiler.store.objects.flow import PART, THREADS
+from compiler.storage.objects.flow import PART, THREADS
 from tests import servers
 from tests.faults import Proxy, Request, proxy
 from tests.registry.artifacts import content, write

@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.tinyllama import FFN, HIDDEN, machine
-from compiler.decoder.quantised import QuantisedWeight, per_token
-from compiler.quant.int4 import GROUP
+from compiler.decoder.quantized import QuantisedWeight, per_token
+from compiler.quantization.formats.int4 import GROUP
 from compiler.runtime.package import Package
 from compiler.targets.inductor import ops
 

@@ -31,9 +31,9 @@ CEILING = "128MiB"
 PLAN = """
 import resource, sys
 import recipes
-from compiler.pipeline.requests import PlanRequest, parse_size, prepare
-from compiler.stages.convert import BUFFERS, _budget
-from compiler.stages.plan import Ask
+from compiler.build.requests import PlanRequest, parse_size, prepare
+from compiler.build.convert import BUFFERS, _budget
+from compiler.build.plan import Ask
 ask = Ask(tp=int(sys.argv[2]), max_memory=parse_size(sys.argv[3]))
 plan = prepare(PlanRequest(model=sys.argv[1], recipes=recipes, target="trtllm", ask=ask)).plan
 threads, block = _budget(plan.ranks, ask.max_memory, 2)
@@ -50,7 +50,7 @@ from pathlib import Path
 import numpy as np
 import recipes
 from compiler import targets
-from compiler.pipeline.requests import PlanRequest, prepare
+from compiler.build.requests import PlanRequest, prepare
 config = prepare(PlanRequest(model=sys.argv[1], recipes=recipes, target="trtllm")).plan.config
 found = targets.load("trtllm").judge_of(Path(sys.argv[2]), config, 1 << 30).logits(np.arange(48))
 assert found.shape == (48, config.vocab) and np.isfinite(found).all()

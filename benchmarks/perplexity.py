@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from benchmarks.planted import Planted, said, table
-from compiler.quant.asked import Quant
-from compiler.quant.scaling import Scaling
-from compiler.quant.schemes import SCHEMES, Scheme
+from compiler.quantization.request import Quant
+from compiler.quantization.scaling import Scaling
+from compiler.quantization.schemes import SCHEMES, Scheme
 from compiler.targets import PLAIN, inductor
 
 if TYPE_CHECKING:

@@ -18,20 +18,20 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.tinyllama import machine
+from compiler.build import convert
+from compiler.calibration import activations as calibrate
+from compiler.calibration import scales as scale
+from compiler.calibration.samples import Samples
+from compiler.decoder.weights import StoredModel
 from compiler.errors import NumericsError
-from compiler.ir.lazy import whole
-from compiler.ir.roles import TensorId
-from compiler.quant.groups import apply, groups, layer_factors
-from compiler.stages import convert
-from compiler.stages.calibration import calibrate
-from compiler.stages.calibration.samples import Samples
-from compiler.stages.gate.measure import measure
-from compiler.stages.gate.sides import of_files
-from compiler.stages.gate.verdict import judge
-from compiler.stages.scales import scale
-from compiler.stages.stored import StoredModel
-from compiler.store.checkpoint import Checkpoint, SourceTensor
-from compiler.store.header import read_header
+from compiler.model.lazy import whole
+from compiler.model.roles import TensorId
+from compiler.numerics.gate.measure import measure
+from compiler.numerics.gate.sides import of_files
+from compiler.numerics.gate.verdict import judge
+from compiler.quantization.groups import apply, groups, layer_factors
+from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
+from compiler.storage.checkpoints.header import read_header
 from compiler.targets import inductor
 from tests.tiny_text import paragraphs
 from tests.tiny_training import HELD_OUT, ROW, write_trained
@@ -40,11 +40,11 @@ from tests.weights import canonical_weights, model_config
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from compiler.ir.config import ModelConfig
-    from compiler.ir.lazy import Lazy
-    from compiler.quant.scaling import Scaling
-    from compiler.quant.schemes import Tolerance
-    from compiler.stages.gate.verdict import Verdict
+    from compiler.model.config import ModelConfig
+    from compiler.model.lazy import Lazy
+    from compiler.numerics.gate.verdict import Verdict
+    from compiler.quantization.scaling import Scaling
+    from compiler.quantization.schemes import Tolerance
     from compiler.targets import TargetOptions
 
 OUTLIERS, TIMES = 4, 32.0

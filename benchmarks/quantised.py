@@ -24,10 +24,10 @@ from benchmarks.tinyllama import FFN, HEADS, HIDDEN, KV_HEADS, LAYERS, ROOT, VOC
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from compiler.ir.config import ModelConfig
+    from compiler.decoder.rankfile.quantized import Products
+    from compiler.decoder.segments import SegmentSpec
+    from compiler.model.config import ModelConfig
     from compiler.runtime.engine import Program, Share
-    from compiler.targets.inductor.quantised import Products
-    from compiler.targets.inductor.segments import SegmentSpec
 
 FORMS: dict[str, tuple[Products, dict[str, str]]] = {
     "plain": ("float", {"decode1": "prefill", "decode": "prefill"}),
@@ -44,7 +44,7 @@ PROMPT, POSITIONS, MOST_ROWS = 128, 256, 16
 
 
 def model_config() -> ModelConfig:
-    from compiler.ir.config import LayerKind, ModelConfig
+    from compiler.model.config import LayerKind, ModelConfig
 
     return ModelConfig(
         architecture="", layers=LAYERS, hidden=HIDDEN, heads=HEADS, kv_heads=KV_HEADS, head_dim=HIDDEN // HEADS,
@@ -55,10 +55,10 @@ def model_config() -> ModelConfig:
 
 def compiled(folder: Path, config: ModelConfig) -> None:
     """Every package, in a folder for each kind of products."""
-    from compiler.ir.limits import Limits
+    from compiler.decoder.segments import specs
+    from compiler.model.limits import Limits
     from compiler.targets.inductor.build import compile_segments
     from compiler.targets.inductor.device import MARCH
-    from compiler.targets.inductor.segments import specs
 
     for products in dict.fromkeys(products for products, _ in FORMS.values()):
         wanted = [
@@ -73,9 +73,9 @@ def weights(config: ModelConfig, products: Products, table: Mapping[str, Tensor]
     """Random tensors of a rank file, but for those that `table` has."""
     import torch
 
-    from compiler.ir.limits import Limits
-    from compiler.targets.inductor.quantised import STORED, scale_of
-    from compiler.targets.inductor.segments import specs, weight_shapes
+    from compiler.decoder.rankfile.quantized import STORED, scale_of
+    from compiler.decoder.segments import specs, weight_shapes
+    from compiler.model.limits import Limits
 
     def made(name: str, shape: tuple[int, ...], quantised: bool) -> Tensor:
         if name.endswith(".input_scale"):
@@ -109,11 +109,11 @@ def share(config: ModelConfig, form: str, folder: Path, tensors: Mapping[str, Te
 
     import torch
 
-    from compiler.ir.limits import Limits
+    from compiler.decoder.segments import PHASES, phase_for, segment_names, specs
+    from compiler.model.limits import Limits
     from compiler.runtime.engine import Share
     from compiler.runtime.load import bind
     from compiler.runtime.package import Package
-    from compiler.targets.inductor.segments import PHASES, phase_for, segment_names, specs
 
     products, instead = FORMS[form]
     by_name = {spec.name: spec for spec in specs(config, 1, "bfloat16", Limits(POSITIONS, MOST_ROWS), products)}
@@ -153,7 +153,7 @@ def measure(folder: Path, rows: list[int], threads: int, rounds: int) -> None:
     """Print the lines of one number of threads."""
     import torch
 
-    from compiler.targets.inductor.quantised import STORED
+    from compiler.decoder.rankfile.quantized import STORED
 
     torch.set_num_threads(threads)
     config = model_config()

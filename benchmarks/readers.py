@@ -21,7 +21,7 @@ from compiler.artifact.manifest import File
 from compiler.registry.pull import pull
 from compiler.registry.push import push
 from compiler.registry.refs import history, promote
-from compiler.store.digest import OCTETS, digest_bytes
+from compiler.storage.files.digest import OCTETS, digest_bytes
 from tests.artifact import made
 
 

@@ -47,7 +47,7 @@ def write_random(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """model.safetensors of bfloat16 tensors in the new folder `folder`, 16 MiB of values in memory at a time."""
     import numpy as np
 
-    from compiler.store.writer import Planned, RankFile
+    from compiler.storage.files.writer import Planned, RankFile
 
     folder.mkdir(parents=True)
     plan: list[Planned] = [(name, "BF16", shape) for name, shape in shapes.items()]

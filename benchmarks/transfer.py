@@ -28,8 +28,8 @@ from pathlib import Path
 
 from benchmarks.tinyllama import ROOT, machine
 from compiler.artifact.manifest import File
-from compiler.store.digest import OCTETS, digest_bytes, sha256_file
-from compiler.store.writer import encode_header
+from compiler.storage.files.digest import OCTETS, digest_bytes, sha256_file
+from compiler.storage.files.writer import encode_header
 from tests import servers
 from tests.artifact import made
 

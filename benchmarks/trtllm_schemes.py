@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks.planted import Planted, said, table
+from compiler.build import convert
+from compiler.build.support import taken
 from compiler.errors import RefusedError
-from compiler.quant.asked import Quant, scheme_of
-from compiler.quant.planned import planned
-from compiler.quant.schemes import CLOSE
-from compiler.stages import convert
-from compiler.stages.gate import measure as gate
-from compiler.stages.gate.sides import Judged
-from compiler.stages.taken import taken
+from compiler.numerics.gate import measure as gate
+from compiler.numerics.gate.sides import Judged
+from compiler.quantization.planned import planned
+from compiler.quantization.request import Quant, scheme_of
+from compiler.quantization.schemes import CLOSE
 from compiler.targets import PLAIN, load
 
 if TYPE_CHECKING:

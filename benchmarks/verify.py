@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.tinyllama import machine
-from compiler.store.crc import PIECE, crc_file
-from compiler.store.digest import sha256_file
+from compiler.storage.files.crc import PIECE, crc_file
+from compiler.storage.files.digest import sha256_file
 
 _READ = 512 << 10
 

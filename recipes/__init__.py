@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from compiler.errors import UnknownArchitecture
-from compiler.ir.recipe import Recipe
+from compiler.model.recipe import Recipe
 
 
 @cache

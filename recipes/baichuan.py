@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from compiler.ir import ConfigMap, Default, Map, Recipe, Traits, Variant
+from compiler.model import ConfigMap, Default, Map, Recipe, Traits, Variant
 
 L = "model.layers.{layer}."
 LARGE = ConfigMap(max_positions="model_max_length")

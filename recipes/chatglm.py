@@ -5,7 +5,7 @@ Where there is a `rope_ratio`, ChatGLM 2 divides positions by it, ChatGLM 3 and 
 
 from dataclasses import replace
 
-from compiler.ir import ConfigMap, Default, Map, Recipe, Traits, Variant
+from compiler.model import ConfigMap, Default, Map, Recipe, Traits, Variant
 
 L = "transformer.encoder.layers.{layer}."
 BASE = Default("rope_theta", value=10000.0)

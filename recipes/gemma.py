@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from compiler.ir import Default, Traits
+from compiler.model import Default, Traits
 from recipes import llama
 
 RECIPE = replace(

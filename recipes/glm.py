@@ -1,6 +1,6 @@
 """GLM-4 (9B) as transformers writes it; its original files are read by `chatglm`."""
 
-from compiler.ir import ConfigMap, Default, Map, Recipe, Traits
+from compiler.model import ConfigMap, Default, Map, Recipe, Traits
 
 L = "model.layers.{layer}."
 RECIPE = Recipe(

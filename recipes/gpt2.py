@@ -1,6 +1,6 @@
 """GPT-2: LayerNorm, learned positions, a plain mlp, every bias; linear layers lie input-major."""
 
-from compiler.ir import ConfigMap, Default, Map, Recipe, Traits
+from compiler.model import ConfigMap, Default, Map, Recipe, Traits
 
 L = "h.{layer}."
 CONFIG = ConfigMap(

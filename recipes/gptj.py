@@ -1,6 +1,6 @@
 """GPT-J: attention and mlp side by side behind one LayerNorm; rotary pairs of neighbours, in part of a head."""
 
-from compiler.ir import ConfigMap, Default, Map, Recipe, Traits
+from compiler.model import ConfigMap, Default, Map, Recipe, Traits
 
 L = "h.{layer}."
 RECIPE = Recipe(

@@ -1,6 +1,6 @@
 """InternLM 2: Llama with q, k, v interleaved per kv head in one matrix."""
 
-from compiler.ir import Map, Recipe, Traits
+from compiler.model import Map, Recipe, Traits
 
 L = "model.layers.{layer}."
 RECIPE = Recipe(

@@ -1,6 +1,6 @@
 """Llama 1, 2, 3: RMS norm, rotary positions, grouped-query attention, SwiGLU."""
 
-from compiler.ir import Map, Recipe, Traits
+from compiler.model import Map, Recipe, Traits
 
 L = "model.layers.{layer}."
 RECIPE = Recipe(

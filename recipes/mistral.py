@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from compiler.ir import Traits
+from compiler.model import Traits
 from recipes import llama
 
 RECIPE = replace(

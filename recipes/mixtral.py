@@ -1,6 +1,6 @@
 """Mixtral: Mistral's attention with top-k SwiGLU experts."""
 
-from compiler.ir import Map, Recipe, Traits
+from compiler.model import Map, Recipe, Traits
 
 L = "model.layers.{layer}."
 RECIPE = Recipe(

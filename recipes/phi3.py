@@ -1,6 +1,6 @@
 """Phi-3: Llama with q, k, v in one matrix and gate, up in another. Long contexts by longrope are refused."""
 
-from compiler.ir import Map, Recipe
+from compiler.model import Map, Recipe
 
 L = "model.layers.{layer}."
 RECIPE = Recipe(

@@ -4,7 +4,7 @@ Beyond `seq_length` Qwen 1 rescales queries (logn) and rotation (dynamic NTK); w
 here, both are the identity.
 """
 
-from compiler.ir import ConfigMap, Default, Half, Map, Recipe, Traits
+from compiler.model import ConfigMap, Default, Half, Map, Recipe, Traits
 
 L = "h.{layer}."
 RECIPE = Recipe(

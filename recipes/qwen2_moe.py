@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from compiler.ir import ConfigMap, Default, Map, Traits
+from compiler.model import ConfigMap, Default, Map, Traits
 from recipes import llama
 
 L = llama.L

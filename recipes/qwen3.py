@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from compiler.ir import Map, Traits
+from compiler.model import Map, Traits
 from recipes import llama
 
 L = llama.L

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from compiler.ir import Default, Map
+from compiler.model import Default, Map
 from recipes import gpt2
 
 L = gpt2.L

@@ -1,6 +1,6 @@
 """StarCoder2: Llama's attention with a sliding window, LayerNorm, a plain mlp, every bias where asked."""
 
-from compiler.ir import ConfigMap, Default, Map, Recipe, Traits
+from compiler.model import ConfigMap, Default, Map, Recipe, Traits
 
 L = "model.layers.{layer}."
 RECIPE = Recipe(

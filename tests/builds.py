@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from compiler.store.digest import sha256_file
+from compiler.storage.files.digest import sha256_file
 
 ROOT = Path(__file__).parents[1]
 

@@ -53,7 +53,7 @@ def tiny_artifact(session_folder: Path, tiny_checkpoint: Callable[[str], Path]) 
 
     def artifact(case: str, tp: int) -> Path:
         import recipes
-        from compiler import Ask, BuildRequest, build
+        from compiler.api import Ask, BuildRequest, build
 
         folder = session_folder / "artifacts" / f"{case.replace('/', '-')}-tp{tp}"
         folder.parent.mkdir(exist_ok=True)

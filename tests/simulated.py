@@ -9,12 +9,9 @@ from torch import Tensor
 
 from compiler.decoder.attention import CACHED, alibi_slopes
 from compiler.decoder.forward import layer_weights
+from compiler.decoder.rankfile.quantized import Products
 from compiler.decoder.rotary import tables
-from compiler.ir.config import ModelConfig
-from compiler.ir.limits import Limits
-from compiler.targets.inductor.graph import Segment
-from compiler.targets.inductor.quantised import Products
-from compiler.targets.inductor.segments import (
+from compiler.decoder.segments import (
     CacheFormat,
     SegmentSpec,
     input_names,
@@ -22,6 +19,9 @@ from compiler.targets.inductor.segments import (
     segment_names,
     specs,
 )
+from compiler.model.config import ModelConfig
+from compiler.model.limits import Limits
+from compiler.targets.inductor.graph import Segment
 
 Run = Callable[[SegmentSpec, Sequence[Tensor]], Tensor]
 

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import recipes
 from compiler import targets
+from compiler.build.convert_only import convert_to
+from compiler.build.plan import Ask
+from compiler.build.requests import PlanRequest
+from compiler.build.support import taken
 from compiler.errors import RefusedError
-from compiler.ir.config import ModelConfig
-from compiler.ir.limits import limits_for
-from compiler.pipeline.convert import convert_to
-from compiler.pipeline.requests import PlanRequest
-from compiler.quant.asked import Quant
-from compiler.quant.schemes import SCHEMES, Scheme
-from compiler.stages.plan import Ask
-from compiler.stages.taken import taken
+from compiler.model.config import ModelConfig
+from compiler.model.limits import limits_for
+from compiler.quantization.request import Quant
+from compiler.quantization.schemes import SCHEMES, Scheme
 from compiler.targets import PLAIN, TargetOptions
 from tests import published
 from tests.tiny import TINY, recipe_of, write_checkpoint

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from compiler.build.requests import default_output, parse_size
 from compiler.cli import app, main
 from compiler.errors import UsageError
-from compiler.pipeline.requests import default_output, parse_size
 from tests.artifact.made import manifest, write
 from tests.stand_in import StandIn
 

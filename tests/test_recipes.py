@@ -12,12 +12,12 @@ import pytest
 import recipes
 from compiler import targets
 from compiler.errors import ParallelError
-from compiler.ir import lazy
-from compiler.ir.account import account
-from compiler.ir.ops import inverse, run
-from compiler.ir.parallel import check_parallel
-from compiler.ir.roles import TensorId
-from compiler.store.checkpoint import Checkpoint, open_checkpoint
+from compiler.model import lazy
+from compiler.model.account import account
+from compiler.model.ops import inverse, run
+from compiler.model.parallel import check_parallel
+from compiler.model.roles import TensorId
+from compiler.storage.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from tests.tiny import TINY, model_config, recipe_of
 
 PURE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.For, ast.While, ast.If, ast.IfExp, ast.ClassDef,
@@ -33,7 +33,7 @@ def test_a_recipe_is_declarative(name: str) -> None:
     tree = ast.parse(path.read_text())
     assert not [type(node).__name__ for node in ast.walk(tree) if isinstance(node, PURE)]
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert modules <= {"compiler.ir", "recipes", "dataclasses"}
+    assert modules <= {"compiler.model", "recipes", "dataclasses"}
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
     assert len(path.read_text().splitlines()) <= 60
 

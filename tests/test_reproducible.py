@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from compiler.store.digest import sha256_file
+from compiler.storage.files.digest import sha256_file
 
 ROOT = Path(__file__).parents[1]
 NOBODY = 65534
@@ -21,9 +21,9 @@ CONVERT = """
 import os, sys
 from pathlib import Path
 import recipes
-from compiler.pipeline.convert import convert_to
-from compiler.pipeline.requests import PlanRequest
-from compiler.stages.plan import Ask
+from compiler.build.convert_only import convert_to
+from compiler.build.requests import PlanRequest
+from compiler.build.plan import Ask
 from compiler.targets import TargetOptions
 model, outputs, user = Path(sys.argv[1]), sys.argv[3:], int(sys.argv[2])
 for output in outputs:

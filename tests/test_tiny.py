@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 
 import recipes
 from compiler.errors import ParallelError
-from compiler.ir.config import ModelConfig
-from compiler.ir.parallel import check_parallel
+from compiler.model.config import ModelConfig
+from compiler.model.parallel import check_parallel
 from tests.tiny import TINY, model_config, recipe_of, write_checkpoint
 from tests.tiny_text import BOS, EOS, PAD, byte_tokenizer, paragraphs, train_tokenizer
 from tests.tiny_training import HELD_OUT, sized, write_trained

@@ -8,8 +8,8 @@ import pytest
 
 import recipes
 from compiler.errors import RefusedError
-from compiler.ir.config import ModelConfig
-from compiler.ir.rope import RopeScaling
+from compiler.model.config import ModelConfig
+from compiler.model.rope import RopeScaling
 from tests.published import CONFIGS
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import recipes
-from compiler.ir.config import ModelConfig
+from compiler.model.config import ModelConfig
 from tests import reference
 from tests.tiny_configs import SPECIAL_IDS, TINY, VOCAB
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import recipes
-from compiler.ir.places import Default, Half, Place
+from compiler.model.places import Default, Half, Place
 from tests import reference
 from tests.tiny import TINY, model_config, recipe_of, write_weights
 from tests.tiny_text import paragraphs, save_tokenizer, train_tokenizer

@@ -13,12 +13,12 @@ from safetensors import safe_open
 from torch import Tensor
 
 import recipes
-from compiler.ir.account import account
-from compiler.ir.config import ModelConfig
-from compiler.ir.lazy import Lazy, read, whole
-from compiler.ir.roles import TensorId
-from compiler.store.checkpoint import open_checkpoint
-from compiler.targets.inductor.layout import rank_plans
+from compiler.decoder.rankfile.layout import rank_plans
+from compiler.model.account import account
+from compiler.model.config import ModelConfig
+from compiler.model.lazy import Lazy, read, whole
+from compiler.model.roles import TensorId
+from compiler.storage.checkpoints.checkpoint import open_checkpoint
 
 _BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
 _DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}

@@ -5,24 +5,23 @@ The loader of compiled packages checks nothing itself: the wrong torch crashes, 
 
 from __future__ import annotations
 
-import importlib.metadata
 import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from compiler.artifact.archive import check_contained
-from compiler.artifact.isa import features, isa, missing_for
 from compiler.artifact.manifest import MANIFEST, load_manifest
 from compiler.errors import ArtifactError, IncompatibleError
-from compiler.store.crc import crc_file
-from compiler.store.digest import sha256_file
+from compiler.machine import cuda_capability, features, installed, isa, missing_for
+from compiler.storage.files.crc import crc_file
+from compiler.storage.files.digest import sha256_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from compiler.artifact.manifest import Device, Manifest
-    from compiler.store.digest import Digest
+    from compiler.storage.files.digest import Digest
 
 Evidence: TypeAlias = Literal["size", "crc", "sha256"]
 """By what a file is recognised."""
@@ -42,11 +41,8 @@ class Machine:
 
 def this_machine(*, cuda: bool = False) -> Machine:
     """Imports torch only where `cuda` asks what the GPU is."""
-    try:
-        version = importlib.metadata.version("torch")
-    except importlib.metadata.PackageNotFoundError:
-        version = None
-    return Machine(version, isa(), features(), _capability() if cuda and version else None)
+    version = installed("torch")
+    return Machine(version, isa(), features(), cuda_capability() if cuda and version else None)
 
 
 def check_machine(manifest: Manifest, machine: Machine | None = None) -> None:
@@ -151,12 +147,3 @@ def _check_capability(manifest: Manifest, found: str | None) -> None:
             f"`{manifest.name}` was compiled for compute capability {wanted}; the GPU here has {found}",
             hint="build it again on a machine with the GPU that will run it",
         )
-
-
-def _capability() -> str | None:
-    import torch
-
-    if not torch.cuda.is_available():
-        return None
-    major, minor = torch.cuda.get_device_capability()
-    return f"{major}.{minor}"

@@ -29,10 +29,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from compiler.artifact.quantisation import FIGURES, REPORT, Quantisation
+from compiler.artifact.quantization import FIGURES, REPORT, Quantisation
 from compiler.artifact.sections import Count, Engines, InnerPath, Segments, Sha256, Size, Strict
 from compiler.errors import ArtifactError, IncompatibleError
-from compiler.store.digest import Descriptor, Digest, canonical_json, digest_bytes
+from compiler.storage.files.digest import Descriptor, Digest, canonical_json, digest_bytes
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -86,7 +86,7 @@ class ArtifactLimits(Strict):
 
 
 class File(Strict):
-    """One file: `size` in bytes, `digest` of its bytes, `crc` of the same (store/crc.py; None: not computed). `codec`:
+    """One file: `size` in bytes, `digest` of its bytes, `crc` of the same (storage/files/crc.py; None: not computed). `codec`:
     how a store keeps them; reserved for compression, as they are for now.
     """
 
@@ -107,7 +107,7 @@ class File(Strict):
 
 class Numerics(Strict):
     """How far the artifact's logits are from the reference's, over `tokens` positions. Definitions:
-    stages/numerics.py. `reference_file` None: the artifact alone cannot repeat it; its checkpoint was measured.
+    numerics/compare.py. `reference_file` None: the artifact alone cannot repeat it; its checkpoint was measured.
     """
 
     reference: str

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from zlib_ng.zlib_ng import crc32
 
-from compiler.store.crc import spelled
-from compiler.store.digest import JSON, OCTETS, SAFETENSORS, Descriptor, describe, digest_bytes
+from compiler.storage.files.crc import spelled
+from compiler.storage.files.digest import JSON, OCTETS, SAFETENSORS, Descriptor, describe, digest_bytes
 
 _MEDIA = {".json": JSON, ".safetensors": SAFETENSORS, ".html": "text/html"}
 

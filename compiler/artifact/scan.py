@@ -85,7 +85,7 @@ SOURCE_FILES = re.compile(
     r"(tokenizer.*|special_tokens_map\.json|added_tokens\.json|vocab\.(json|txt)|merges\.txt|.*\.model|.*\.tiktoken|"
     r"chat_template\.\w+|config\.json|generation_config\.json)"
 )
-"""Names of the files that an artifact has from its model as they were (store/source.py)."""
+"""Names of the files that an artifact has from its model as they were (storage/checkpoints/source.py)."""
 
 
 def own_secrets(environment: Mapping[str, str] | None = None) -> tuple[Rule, ...]:

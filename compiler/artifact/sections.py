@@ -29,7 +29,7 @@ class Strict(BaseModel):
 class Segments(Strict):
     """Compiled segments that the runtime of this project runs. `weights`: the file of each rank. `layers`: of each
     layer, its attention segment and its mlp segment. `packages`: "<segment>.<phase>" to path. `products`: how linear
-    layers are computed (`compiler.decoder.quantised`). `cache`: how keys and values are kept, "" in the dtype of the
+    layers are computed (`compiler.decoder.quantized`). `cache`: how keys and values are kept, "" in the dtype of the
     model (`compiler.decoder.attention`).
     """
 

@@ -12,8 +12,8 @@ def models(as_json: Json = False) -> None:
     """List the recipes, the architectures they read, the names that `--model` knows, and what each target quantises."""
     import recipes
     from compiler import targets
-    from compiler.stages.taken import refusals
-    from compiler.summary import models_text
+    from compiler.build.support import refusals
+    from compiler.cli.text import models_text
 
     loaded = {name: recipes.load(name) for name in recipes.available()}
     rows: list[dict[str, Any]] = [
@@ -32,9 +32,9 @@ def doctor(as_json: Json = False) -> None:
     """Say what can be built and run on this machine, and why not."""
     from dataclasses import asdict
 
-    from compiler.stages.doctor import doctor as look
-    from compiler.store.cache import cache_folder
-    from compiler.summary import diagnosis_text
+    from compiler.cli.text import diagnosis_text
+    from compiler.deploy.doctor import doctor as look
+    from compiler.storage.cache.stages import cache_folder
 
     diagnosis = look(cache_folder())
     show(asdict(diagnosis), diagnosis_text(diagnosis), as_json=as_json)

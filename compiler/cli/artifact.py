@@ -33,7 +33,7 @@ class SamplingOptions:
 def inspect(artifact: ArtifactArgument, as_json: Json = False) -> None:
     """Print what an artifact's manifest says."""
     from compiler.artifact.manifest import load_manifest
-    from compiler.summary import manifest_text
+    from compiler.cli.text import manifest_text
 
     manifest = load_manifest(artifact)
     show(manifest.model_dump(mode="json"), manifest_text(manifest), as_json=as_json)
@@ -63,11 +63,11 @@ def verify(
             )
         _verify_quick(artifact, as_json=as_json)
         return
-    from compiler.pipeline.against import source_logits
-    from compiler.pipeline.requests import PlanRequest
-    from compiler.stages.plan import Ask
-    from compiler.stages.verify import verify as run
-    from compiler.summary import numerics_text
+    from compiler.build.against import source_logits
+    from compiler.build.notes import numerics_text
+    from compiler.build.plan import Ask
+    from compiler.build.requests import PlanRequest
+    from compiler.numerics.verify import verify as run
 
     expected = None
     if model is not None:
@@ -105,8 +105,8 @@ def generate(
 
 
 def _verify_quick(artifact: Path, *, as_json: bool) -> None:
+    from compiler.numerics.intact import intact
     from compiler.report import amount
-    from compiler.stages.intact import intact
 
     with reporting(as_json=as_json) as report:
         report.begin("verify")

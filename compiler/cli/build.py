@@ -61,9 +61,9 @@ def plan(
 ) -> None:
     """Say what a build would do, from config.json and the safetensors headers alone."""
     from compiler import targets
-    from compiler.pipeline.requests import PlanRequest, prepare
-    from compiler.stages.alternatives import alternatives, calibration_seconds
-    from compiler.summary import alternatives_text, calibration_text, plan_text
+    from compiler.build.alternatives import alternatives, calibration_seconds
+    from compiler.build.requests import PlanRequest, prepare
+    from compiler.cli.text import alternatives_text, calibration_text, plan_text
 
     made = prepare(request_of(PlanRequest, model, ask, limits, quant_of(quant, GateOptions(), ask.image))).plan
     choices, text, facts = alternatives(made, targets.load(made.target)), made.quant.text, made.to_json()
@@ -85,9 +85,9 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Write the rank files of a model, and nothing else."""
-    from compiler.pipeline.convert import convert_to
-    from compiler.pipeline.requests import PlanRequest
-    from compiler.summary import plan_text
+    from compiler.build.convert_only import convert_to
+    from compiler.build.requests import PlanRequest
+    from compiler.cli.text import plan_text
 
     request = request_of(PlanRequest, model, ask, LimitOptions(max_batch=1), quant_of(quant, GateOptions(), ask.image))
     with reporting(as_json=as_json) as report:
@@ -109,13 +109,13 @@ def build(
     """Build, verify and put in place an artifact; what an earlier build made is not made again."""
     from dataclasses import asdict
 
-    from compiler.pipeline.build import build as run
-    from compiler.pipeline.build import command_of
-    from compiler.pipeline.requests import BuildRequest, default_output
+    from compiler.build.build import build as run
+    from compiler.build.build import command_of
+    from compiler.build.requests import BuildRequest, default_output
+    from compiler.cli.text import build_text
     from compiler.registry.address import is_store, parse_address
     from compiler.registry.push import push
     from compiler.registry.summary import pushed_text
-    from compiler.summary import build_text
     from compiler.targets import How
 
     given = asdict(options)
@@ -155,8 +155,8 @@ def package(
     as_json: Json = False,
 ) -> None:
     """Make the artifact of a verified checkpoint and the engines that were built from it elsewhere."""
-    from compiler.pipeline.finish import package_engines
-    from compiler.summary import manifest_text
+    from compiler.build.finish import package_engines
+    from compiler.cli.text import manifest_text
 
     with reporting(as_json=as_json) as report:
         place, manifest = package_engines(artifact, engines, output, report, force=force)

@@ -15,8 +15,8 @@ def ls(as_json: Json = False) -> None:
     """List what the stage cache holds."""
     from dataclasses import asdict
 
-    from compiler.store.cache import StageCache, cache_folder
-    from compiler.summary import cache_text
+    from compiler.cli.text import cache_text
+    from compiler.storage.cache.stages import StageCache, cache_folder
 
     entries = StageCache(cache_folder(), warn=warn).stored()
     show([asdict(entry) for entry in entries], cache_text(entries), as_json=as_json)
@@ -26,7 +26,7 @@ def ls(as_json: Json = False) -> None:
 def clear(as_json: Json = False) -> None:
     """Remove everything from the stage cache. Artifacts keep their files."""
     from compiler.report import amount
-    from compiler.store.cache import StageCache, cache_folder
+    from compiler.storage.cache.stages import StageCache, cache_folder
 
     freed = StageCache(cache_folder(), warn=warn).clear()
     show({"bytes": freed}, f"{amount(freed, 'bytes')} removed", as_json=as_json)

@@ -28,9 +28,9 @@ def deploy(
     as_json: Json = False,
 ) -> None:
     """Make a SageMaker endpoint of an artifact, once it is known to fit instance and image."""
+    from compiler.deploy.sagemaker import DeployRequest, prepare, requests_of
+    from compiler.deploy.sagemaker import deploy as run
     from compiler.errors import UsageError
-    from compiler.stages.deploy import DeployRequest, prepare, requests_of
-    from compiler.stages.deploy import deploy as run
 
     pairs = [pair.partition("=") for pair in env or []]
     if wrong := [key for key, equals, _ in pairs if not equals]:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hin
 import typer
 
 if TYPE_CHECKING:
-    from compiler.pipeline.requests import PlanRequest
-    from compiler.quant.asked import Quant, Text
+    from compiler.build.requests import PlanRequest
+    from compiler.quantization.request import Quant, Text
 
 Command = TypeVar("Command", bound=Callable[..., None])
 Request = TypeVar("Request", bound="PlanRequest")
@@ -191,7 +191,7 @@ def model_fields(model: ModelOptions, target: str = "inductor") -> dict[str, Any
 
 def quant_of(options: QuantOptions, gate: GateOptions, image: str) -> Quant:
     """What the options ask for. Raises UsageError where they do not go together."""
-    from compiler.quant.asked import ALPHA, Quant, Text, alpha_of, scheme_of
+    from compiler.quantization.request import ALPHA, Quant, Text, alpha_of, scheme_of
 
     text = Text(options.calibration, options.calibration_samples, options.calibration_length)
     if options.from_properties is not None:
@@ -214,8 +214,8 @@ def quant_of(options: QuantOptions, gate: GateOptions, image: str) -> Quant:
 
 def _from_properties(options: QuantOptions, image: str, text: Text) -> Quant:
     """What the file asks for; said of it on stderr what there is to warn of. Raises UsageError, RefusedError."""
+    from compiler.build.properties import asked_by
     from compiler.errors import UsageError
-    from compiler.pipeline.properties import asked_by
 
     assert options.from_properties is not None
     ours = ("quant", "smoothquant_alpha", "per_token", "per_channel", "kv_cache")
@@ -239,10 +239,10 @@ def request_of(
     **more: Any,
 ) -> Request:
     """The request of type `kind` that the options spell; `more` are its further fields. Raises UsageError."""
-    from compiler.ir.rope import parse_rope_scaling
+    from compiler.build.plan import Ask
+    from compiler.build.requests import devices_here, parse_size, parse_tp
     from compiler.lmi.instances import instance
-    from compiler.pipeline.requests import devices_here, parse_size, parse_tp
-    from compiler.stages.plan import Ask
+    from compiler.model.rope import parse_rope_scaling
     from compiler.targets import TargetOptions
 
     ranks = parse_tp(ask.tp)

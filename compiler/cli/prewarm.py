@@ -27,10 +27,10 @@ def prewarm(
     """Fetch an artifact, verify it, load it and let it answer once; exits with 0 only if it did."""
     import json
 
+    from compiler.deploy.prewarm import REPORT
+    from compiler.deploy.prewarm import prewarm as run
     from compiler.errors import UnprovenError
     from compiler.report import amount, table
-    from compiler.stages.prewarm import REPORT
-    from compiler.stages.prewarm import prewarm as run
 
     file = report_file or folder / REPORT
     unproven = None

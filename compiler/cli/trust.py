@@ -43,10 +43,10 @@ def preflight(
     """Say whether this machine can run an artifact, from its manifest alone; nothing else of it is fetched."""
     from dataclasses import asdict
 
+    from compiler.deploy.preflight import preflight as look
+    from compiler.deploy.preflight import refuse
     from compiler.registry.resolve import manifest_of
     from compiler.report import table
-    from compiler.stages.preflight import preflight as look
-    from compiler.stages.preflight import refuse
 
     manifest = manifest_of(source)
     findings = look(manifest, folder or (Path(source) if Path(source).is_dir() else Path()))

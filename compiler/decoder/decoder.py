@@ -7,7 +7,7 @@
 
 What a segment returns is this rank's summand: the sums are the caller's. All tensors of a segment come in one mapping,
 by the names below; those of the weights are the names of the rank file without `layers.{i}.`. A linear layer with a
-`scale` beside its weight is quantised (`compiler.decoder.quantised`), one with an `input_scale` in fixed steps.
+`scale` beside its weight is quantised (`compiler.decoder.quantized`), one with an `input_scale` in fixed steps.
 
 | name           | shape                   | dtype   | what                                                       |
 |----------------|-------------------------|---------|------------------------------------------------------------|
@@ -38,9 +38,9 @@ from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.decoder.mlp import ACTIVATIONS, gated
 from compiler.decoder.moe import route
 from compiler.decoder.norm import normalize
-from compiler.decoder.quantised import QuantisedWeight
+from compiler.decoder.quantized import QuantisedWeight
 from compiler.decoder.rotary import rotate
-from compiler.ir.config import LayerKind, ModelConfig
+from compiler.model.config import LayerKind, ModelConfig
 
 Tensors = Mapping[str, Tensor]
 

@@ -15,7 +15,7 @@ from compiler.decoder.attention import alibi_slopes
 from compiler.decoder.decoder import attn, embed, head, mlp
 from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.decoder.rotary import tables
-from compiler.ir.config import LayerKind, ModelConfig
+from compiler.model.config import LayerKind, ModelConfig
 
 
 def forward(config: ModelConfig, weights: Mapping[str, Tensor], token_ids: Tensor, kernels: Kernels = PLAIN) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from compiler.decoder.attention import Attend, attend
 from compiler.decoder.moe import Experts, loop
-from compiler.decoder.quantised import QuantisedExperts, QuantisedLinear, experts, weight_only
+from compiler.decoder.quantized import QuantisedExperts, QuantisedLinear, experts, weight_only
 
 Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """x [..., in], weight [out, in], bias [out] or None -> [..., out] of the dtype of x."""

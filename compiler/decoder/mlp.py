@@ -12,7 +12,7 @@ from functools import partial
 from torch import Tensor
 from torch.nn import functional as F
 
-from compiler.ir.config import Activation
+from compiler.model.config import Activation
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compiler.decoder.mlp import ACTIVATIONS
-from compiler.ir.config import Activation
+from compiler.model.config import Activation
 
 Experts = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Activation], Tensor]
 """x [N, H], chosen [N, k] int64, share [N, k] float32, gate_up [E, 2 F, H], down [E, H, F], activation -> [N, H]."""

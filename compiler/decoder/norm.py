@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compiler.ir.config import Norm
+from compiler.model.config import Norm
 
 
 def normalize(kind: Norm, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:

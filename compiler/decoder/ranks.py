@@ -14,8 +14,8 @@ from torch import Tensor
 from compiler.decoder.decoder import attn, embed, head, mlp
 from compiler.decoder.forward import step_tensors
 from compiler.decoder.kernels import Kernels
-from compiler.ir.config import LayerKind, ModelConfig
-from compiler.ir.parallel import head_layout
+from compiler.model.config import LayerKind, ModelConfig
+from compiler.model.parallel import head_layout
 
 Rank = Mapping[str, Tensor]
 

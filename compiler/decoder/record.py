@@ -14,7 +14,7 @@ from compiler.decoder.kernels import Kernels
 from compiler.decoder.mlp import gated
 from compiler.decoder.moe import loop_over
 from compiler.decoder.wide import product
-from compiler.ir.config import Activation
+from compiler.model.config import Activation
 
 
 class Recorder:

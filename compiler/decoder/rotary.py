@@ -16,8 +16,8 @@ from math import pi
 import torch
 from torch import Tensor
 
-from compiler.ir.config import ModelConfig, Rotary
-from compiler.ir.rope import RopeScaling
+from compiler.model.config import ModelConfig, Rotary
+from compiler.model.rope import RopeScaling
 
 
 def frequencies(config: ModelConfig) -> Tensor:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from compiler.errors import UsageError
-from compiler.store.digest import Digest, digest_json
+from compiler.storage.files.digest import Digest, digest_json
 
 SECONDS = (60, 3600)
 """Least and most of both time-outs."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from compiler.matrix.file import Entry
     from compiler.report import Report
-    from compiler.store.digest import Digest
+    from compiler.storage.files.digest import Digest
 
 _COMMAND = (sys.executable, "-m", "compiler")
 

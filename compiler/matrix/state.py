@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from compiler.artifact.manifest import load_manifest
 from compiler.errors import ArtifactError, NotFoundError
-from compiler.store.digest import Digest, digest_json
+from compiler.storage.files.digest import Digest, digest_json
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,13 +21,13 @@ from compiler.registry.lease import SETTLE, SHORTEST_GRACE, leased_keys
 from compiler.registry.record import read_ref
 from compiler.registry.resolve import read_artifact
 from compiler.report import Report, Silent, amount
-from compiler.store.objects import open_store
+from compiler.storage.objects import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from compiler.store.digest import Digest
-    from compiler.store.objects.types import Object, ObjectStore, Unfinished
+    from compiler.storage.files.digest import Digest
+    from compiler.storage.objects.types import Object, ObjectStore, Unfinished
 
 DAY = 86400.0
 _BATCH = 200

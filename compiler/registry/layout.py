@@ -23,7 +23,7 @@ from compiler.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from compiler.store.digest import Digest
+    from compiler.storage.files.digest import Digest
 
 Layout = Literal["plain", "cas"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Self
 
 from compiler.errors import NotFoundError
 from compiler.registry.layout import LEASES
-from compiler.store.digest import canonical_json
+from compiler.storage.files.digest import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import TracebackType
 
-    from compiler.store.objects.types import Object, ObjectStore
+    from compiler.storage.objects.types import Object, ObjectStore
 
 SETTLE = 10.0
 SHORTEST_GRACE = 3600.0

@@ -11,13 +11,13 @@ from compiler.registry.address import is_digest, parse_address
 from compiler.registry.layout import Layout
 from compiler.registry.record import read_ref, tags
 from compiler.registry.resolve import Resolved, read_artifact
-from compiler.store.objects import open_store
+from compiler.storage.objects import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from compiler.store.digest import Digest
-    from compiler.store.objects.types import ObjectStore
+    from compiler.storage.files.digest import Digest
+    from compiler.storage.objects.types import ObjectStore
 
 
 @dataclass(frozen=True)

@@ -21,18 +21,18 @@ from compiler.registry.progress import Counter
 from compiler.registry.ranks import files_for
 from compiler.registry.resolve import Resolved, resolve
 from compiler.report import Report, Silent, amount
-from compiler.store.cache import cache_folder
-from compiler.store.digest import DigestMemo
-from compiler.store.disk import disk_full
-from compiler.store.folder import kept_folder, place
-from compiler.store.objects.download import Incoming, download_files
-from compiler.store.objects.flow import THREADS
+from compiler.storage.cache.stages import cache_folder
+from compiler.storage.files.digest import DigestMemo
+from compiler.storage.files.disk import disk_full
+from compiler.storage.files.folder import kept_folder, place
+from compiler.storage.objects.download import Incoming, download_files
+from compiler.storage.objects.flow import THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from compiler.artifact.manifest import File
-    from compiler.store.digest import Digest
+    from compiler.storage.files.digest import Digest
 
 
 @dataclass(frozen=True)

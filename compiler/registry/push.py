@@ -20,21 +20,21 @@ from compiler.registry.record import is_marked
 from compiler.registry.refs import CURRENT, LATEST, check_fixed, fix, move
 from compiler.registry.resolve import read_artifact
 from compiler.report import Report, Silent, amount
-from compiler.store.cache import cache_folder
-from compiler.store.digest import digest_bytes, digest_json
-from compiler.store.folder import remove_folder
-from compiler.store.objects import open_store
-from compiler.store.objects.conditions import Conditions, probe
-from compiler.store.objects.flow import PART, THREADS, pieces
-from compiler.store.objects.types import NOTHING
-from compiler.store.objects.upload import Outgoing, journal_lock, upload_files
+from compiler.storage.cache.stages import cache_folder
+from compiler.storage.files.digest import digest_bytes, digest_json
+from compiler.storage.files.folder import remove_folder
+from compiler.storage.objects import open_store
+from compiler.storage.objects.conditions import Conditions, probe
+from compiler.storage.objects.flow import PART, THREADS, pieces
+from compiler.storage.objects.types import NOTHING
+from compiler.storage.objects.upload import Outgoing, journal_lock, upload_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from compiler.store.digest import Digest
-    from compiler.store.objects.types import ObjectStore
+    from compiler.storage.files.digest import Digest
+    from compiler.storage.objects.types import ObjectStore
 
 _LOOKS = 3
 """Rounds of looking what is missing and sending it."""

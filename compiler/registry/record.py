@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from compiler.errors import ArtifactError, NotFoundError
 from compiler.registry.layout import LAYOUTS, Layout, ref_key
-from compiler.store.digest import canonical_json, digest_json
+from compiler.storage.files.digest import canonical_json, digest_json
 
 if TYPE_CHECKING:
-    from compiler.store.digest import Digest
-    from compiler.store.objects.types import ObjectStore
+    from compiler.storage.files.digest import Digest
+    from compiler.storage.objects.types import ObjectStore
 
 LOG_LENGTH = 1000
 """Entries that are kept: some 200 kB."""

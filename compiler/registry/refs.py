@@ -15,14 +15,14 @@ from compiler.registry.lease import Lease
 from compiler.registry.record import Entry, Ref, is_marked, read_ref, ref_bytes, tags
 from compiler.registry.resolve import Resolved, read_artifact, resolve
 from compiler.report import Report, Silent
-from compiler.store.objects import open_store
-from compiler.store.objects.conditions import probe, put_if
-from compiler.store.objects.types import NOTHING
+from compiler.storage.objects import open_store
+from compiler.storage.objects.conditions import probe, put_if
+from compiler.storage.objects.types import NOTHING
 
 if TYPE_CHECKING:
-    from compiler.store.digest import Digest
-    from compiler.store.objects.conditions import Conditions
-    from compiler.store.objects.types import ObjectStore
+    from compiler.storage.files.digest import Digest
+    from compiler.storage.objects.conditions import Conditions
+    from compiler.storage.objects.types import ObjectStore
 
 CURRENT = "current"
 LATEST = "latest"

@@ -12,13 +12,13 @@ from compiler.errors import ArtifactError, NotFoundError, UsageError
 from compiler.registry.address import Address, is_digest, parse_address
 from compiler.registry.layout import LAYOUTS, Layout, file_key, manifest_key, ref_key
 from compiler.registry.record import read_ref
-from compiler.store.digest import digest_bytes
-from compiler.store.objects import open_store
+from compiler.storage.files.digest import digest_bytes
+from compiler.storage.objects import open_store
 
 if TYPE_CHECKING:
     from compiler.artifact.manifest import File, Manifest
-    from compiler.store.digest import Digest
-    from compiler.store.objects.types import ObjectStore
+    from compiler.storage.files.digest import Digest
+    from compiler.storage.objects.types import ObjectStore
 
 _TRIES = 3
 

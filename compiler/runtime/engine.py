@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from compiler.ir.config import ModelConfig
+    from compiler.model.config import ModelConfig
     from compiler.runtime.ranks import Ranks
 
 Logits = npt.NDArray[np.float32]

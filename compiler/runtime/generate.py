@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compiler.errors import RefusedError, TokenizerError, UsageError
-from compiler.ir.limits import Limits
+from compiler.model.limits import Limits
 from compiler.runtime.batch import Row, all_logits, run
 from compiler.runtime.engine import Engine, Logits
 from compiler.runtime.params import Completion, GenerationParams, Piece

@@ -5,26 +5,24 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from compiler.decoder.segments import PHASES, SegmentSpec, input_names, phase_for, specs
 from compiler.errors import IncompatibleError
-from compiler.ir.config import ModelConfig
-from compiler.ir.limits import Limits
-from compiler.ir.parallel import head_layout
+from compiler.model.config import ModelConfig
+from compiler.model.limits import Limits
+from compiler.model.parallel import head_layout
 from compiler.runtime.engine import Call, Program, Share
 from compiler.runtime.ranks import threads_per_rank
 from compiler.runtime.weights import Weights
-from compiler.targets.inductor import options_of
-from compiler.targets.inductor.schemes import cache_of, products_of
-from compiler.targets.inductor.segments import PHASES, SegmentSpec, input_names, phase_for, specs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from compiler.artifact.manifest import Manifest
+    from compiler.decoder.rankfile.quantized import Products
+    from compiler.decoder.segments import CacheFormat
     from compiler.runtime.follower import Role
-    from compiler.targets.inductor.quantised import Products
-    from compiler.targets.inductor.segments import CacheFormat
 
 
 def share(role: Role) -> Share:
@@ -75,8 +73,8 @@ def share_of(manifest: Manifest, folder: Path, rank: int, weights: Weights) -> S
         rank=rank,
         tp=tp,
         device=device,
-        products=products_of(options_of(manifest)),
-        cache=cache_of(options_of(manifest)),
+        products=cast("Products", made.products),
+        cache=made.cache,
     )
 
 

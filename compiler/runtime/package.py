@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler.errors import ArtifactError, IncompatibleError
-from compiler.store.folder import locked_folder, remove_folder, try_locked_folder
+from compiler.storage.files.folder import locked_folder, remove_folder, try_locked_folder
 
 if TYPE_CHECKING:
     from torch import Tensor

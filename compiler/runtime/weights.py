@@ -13,7 +13,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from compiler.errors import ArtifactError
-from compiler.store.header import HeaderError, read_header
+from compiler.model.dtypes import TORCH
+from compiler.storage.checkpoints.header import HeaderError, read_header
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,13 +23,6 @@ if TYPE_CHECKING:
 
 _POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14; mmap does not name it, older kernels refuse it
 _STEP = 64 << 20  # bytes a call: the thread ends soon after the mapping is not wanted any more
-
-_DTYPES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8",
-    "BOOL": "bool",
-}  # fmt: skip
-"""torch's name of each dtype of safetensors."""
 
 
 class Weights:
@@ -63,7 +57,7 @@ class Weights:
 
         found = {}
         for name, entry in self._entries.items():
-            dtype: torch.dtype = getattr(torch, _DTYPES[entry.dtype])
+            dtype: torch.dtype = getattr(torch, TORCH[entry.dtype])
             flat = (
                 torch.frombuffer(self._map, dtype=dtype, count=entry.nbytes // dtype.itemsize, offset=entry.offset)
                 if entry.nbytes

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from compiler.errors import UsageError
-from compiler.ir.config import ModelConfig
-from compiler.ir.layout import Layout
-from compiler.ir.lazy import Lazy, RankPlan
-from compiler.ir.limits import Limits
-from compiler.ir.roles import TensorId
+from compiler.model.config import ModelConfig
+from compiler.model.layout import Layout
+from compiler.model.lazy import Lazy, RankPlan
+from compiler.model.limits import Limits
+from compiler.model.roles import TensorId
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from compiler.artifact.parts import Part
     from compiler.artifact.sections import Engines, Segments
     from compiler.decoder.kernels import Kernels
-    from compiler.quant.asked import Quant
-    from compiler.quant.scaling import Scaling
+    from compiler.quantization.request import Quant
+    from compiler.quantization.scaling import Scaling
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ class Target(Protocol):
         dtype: str,
         options: TargetOptions = PLAIN,
     ) -> Sequence[RankPlan]:
-        """The files of the ranks, tp x pp of them. Of a quantised model, `tensors` has what `quant/planned.py` adds."""
+        """The files of the ranks, tp x pp of them. Of a quantised model, `tensors` has what `quantization/planned.py` adds."""
 
     def files(self, config: ModelConfig, tp: int, dtype: str, options: TargetOptions = PLAIN) -> Mapping[str, bytes]:
         """Small files that the toolchain wants beside those of the ranks; `dtype` by torch's name."""

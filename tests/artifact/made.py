@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.artifact.manifest import ArtifactLimits, Device, File, Manifest, Model, Parallel
 from compiler.artifact.sections import Segments
-from compiler.store.digest import OCTETS, digest_bytes
+from compiler.storage.files.digest import OCTETS, digest_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path

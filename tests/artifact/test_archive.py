@@ -13,7 +13,7 @@ from compiler.artifact.archive import check_contained
 from compiler.artifact.check import check_files
 from compiler.artifact.manifest import File
 from compiler.errors import ArtifactError
-from compiler.store.digest import OCTETS, digest_bytes
+from compiler.storage.files.digest import OCTETS, digest_bytes
 from tests.artifact.made import CONTENT, manifest, write
 
 if TYPE_CHECKING:

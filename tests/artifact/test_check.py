@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from compiler.artifact.check import Machine, check_artifact, check_files, check_machine, this_machine
-from compiler.artifact.isa import LEVELS
 from compiler.artifact.manifest import Device
 from compiler.errors import ArtifactError, IncompatibleError
-from compiler.store.crc import spelled
-from compiler.store.digest import sha256_file
+from compiler.machine import LEVELS
+from compiler.storage.files.crc import spelled
+from compiler.storage.files.digest import sha256_file
 from tests.artifact.made import CONTENT, manifest, write
 
 if TYPE_CHECKING:

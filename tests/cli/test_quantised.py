@@ -13,7 +13,7 @@ import pytest
 from compiler.cli import main
 from compiler.cli.options import GateOptions, QuantOptions, quant_of
 from compiler.errors import RefusedError, UsageError
-from compiler.quant.asked import Quant
+from compiler.quantization.request import Quant
 from tests.stand_in import StandIn
 
 Run = Callable[..., tuple[int, str, str]]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compiler.decoder.attention import CACHED, Cache, alibi, alibi_slopes, attend, dequantise, mask, quantise, store
-from compiler.quant import fp8
+from compiler.quantization.formats import fp8
 
 
 @pytest.mark.parametrize("window", [None, 1, 3])

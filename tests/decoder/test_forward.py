@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from compiler.decoder.forward import forward, layer_weights, stream_logits
-from compiler.ir.config import LayerKind, ModelConfig
+from compiler.model.config import LayerKind, ModelConfig
 from tests import reference
 from tests.tiny import TINY
 from tests.weights import model_config, rank_weights

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from compiler.decoder.rotary import rotate, scaled, tables
-from compiler.ir.config import ModelConfig, Rotary
-from compiler.ir.rope import RopeScaling
+from compiler.model.config import ModelConfig, Rotary
+from compiler.model.rope import RopeScaling
 
 
 def _config(rotary_dim: int = 16, theta: float = 10000.0, scaling: RopeScaling | None = None) -> ModelConfig:

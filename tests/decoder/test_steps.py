@@ -11,7 +11,7 @@ from torch import Tensor
 
 from compiler.decoder.forward import forward
 from compiler.errors import ParallelError
-from compiler.ir.parallel import check_parallel
+from compiler.model.parallel import check_parallel
 from tests.simulated import SimulatedRanks
 from tests.tiny import TINY
 from tests.weights import model_config, rank_weights

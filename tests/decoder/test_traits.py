@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from compiler.decoder.forward import forward
-from compiler.ir.config import LayerKind, ModelConfig
+from compiler.model.config import LayerKind, ModelConfig
 from tests.simulated import SimulatedRanks
 from tests.tiny import fill
 

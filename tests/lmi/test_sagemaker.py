@@ -16,7 +16,7 @@ from compiler.errors import UsageError
 from compiler.lmi.images import TRTLLM, image_uri
 from compiler.lmi.instances import INSTANCES
 from compiler.lmi.sagemaker import Deployment, create_endpoint, create_endpoint_config, create_model, endpoint_name
-from compiler.store.digest import digest_bytes
+from compiler.storage.files.digest import digest_bytes
 
 MODEL = botocore.session.get_session().get_service_model("sagemaker")
 DEPLOYMENT = Deployment(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from compiler.artifact.manifest import File
-from compiler.store.digest import OCTETS, digest_bytes
+from compiler.storage.files.digest import OCTETS, digest_bytes
 from tests.artifact import made
 
 

@@ -11,7 +11,7 @@ from compiler.errors import LmiCompileError
 from compiler.registry.pull import pull
 from compiler.registry.push import push
 from compiler.registry.refs import promote
-from compiler.store.objects import s3
+from compiler.storage.objects import s3
 from tests.faults import FAULTS, Proxy, Request
 from tests.registry.artifacts import content, write
 

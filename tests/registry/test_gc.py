@@ -16,8 +16,8 @@ from compiler.registry.pull import pull
 from compiler.registry.push import push
 from compiler.registry.refs import promote, rollback
 from compiler.registry.resolve import resolve
-from compiler.store.objects import open_store
-from compiler.store.objects.local import LocalStore
+from compiler.storage.objects import open_store
+from compiler.storage.objects.local import LocalStore
 from tests.registry.artifacts import content, write
 
 WEEK = 7 * 86400.0

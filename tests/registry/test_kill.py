@@ -14,8 +14,8 @@ import pytest
 from compiler.registry.pull import pull
 from compiler.registry.push import push
 from compiler.registry.resolve import resolve
-from compiler.store.objects import open_store
-from compiler.store.objects.flow import PART
+from compiler.storage.objects import open_store
+from compiler.storage.objects.flow import PART
 from tests.faults import Proxy, Request, proxy
 from tests.registry.artifacts import content, write
 

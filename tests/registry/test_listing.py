@@ -11,7 +11,7 @@ from compiler.registry.listing import listing
 from compiler.registry.push import push
 from compiler.registry.refs import promote
 from compiler.registry.summary import difference_text, listing_text
-from compiler.store.objects import open_store
+from compiler.storage.objects import open_store
 from tests.artifact import made
 from tests.registry.artifacts import write
 

@@ -11,8 +11,8 @@ from compiler.registry.pull import pull
 from compiler.registry.push import push
 from compiler.registry.refs import promote
 from compiler.registry.resolve import resolve
-from compiler.store.digest import digest_bytes
-from compiler.store.objects import open_store
+from compiler.storage.files.digest import digest_bytes
+from compiler.storage.objects import open_store
 from tests.artifact import made
 from tests.registry.artifacts import content, write
 

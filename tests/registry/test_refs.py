@@ -10,9 +10,9 @@ from compiler.registry.push import push
 from compiler.registry.record import Entry, Ref, read_ref
 from compiler.registry.refs import history, promote, rollback
 from compiler.registry.resolve import resolve
-from compiler.store.objects import open_store
-from compiler.store.objects.local import LocalStore
-from compiler.store.objects.types import ANYTHING, Object
+from compiler.storage.objects import open_store
+from compiler.storage.objects.local import LocalStore
+from compiler.storage.objects.types import ANYTHING, Object
 from tests.registry.artifacts import write
 
 
@@ -100,7 +100,7 @@ def test_a_tag_that_somebody_else_moved_is_not_rolled_back(
         monkeypatch.undo()
         monkeypatch.setenv("LMI_COMPILE_USER", "somebody else")
         promote(f"{local_store}tiny@3")
-        from compiler.store.objects.conditions import Conditions
+        from compiler.storage.objects.conditions import Conditions
 
         return Conditions(absent=True, match=True)
 

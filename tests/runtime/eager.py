@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compiler.ir.limits import Limits
+from compiler.decoder.segments import segment_names
+from compiler.model.limits import Limits
 from compiler.runtime.commands import Step
 from compiler.runtime.engine import Engine, Logits, Share
 from compiler.runtime.follower import Role
 from compiler.runtime.load import assemble
 from compiler.runtime.ranks import Ranks
-from compiler.targets.inductor.segments import segment_names
 from tests.simulated import run_eagerly
 from tests.weights import model_config, rank_weights
 

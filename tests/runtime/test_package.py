@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch._C import _aoti
 
+from compiler.decoder.segments import specs
 from compiler.errors import ArtifactError, IncompatibleError
-from compiler.ir.limits import Limits
+from compiler.model.limits import Limits
 from compiler.runtime.package import Package
-from compiler.store.folder import try_locked_folder
+from compiler.storage.files.folder import try_locked_folder
 from compiler.targets.inductor import build
-from compiler.targets.inductor.segments import specs
-from tests.ir.configs import config
+from tests.model.configs import config
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 import recipes
-from compiler import Ask, BuildRequest, GenerationParams, build, load, verify
+from compiler.api import Ask, BuildRequest, GenerationParams, build, load, verify
 from compiler.artifact.manifest import Manifest
-from compiler.ir.config import ModelConfig
-from compiler.pipeline.against import source_logits
-from compiler.pipeline.requests import PlanRequest
-from compiler.quant.asked import Cache, Quant, Text, scheme_of
-from compiler.quant.schemes import Scheme, Tolerance
-from compiler.stages.gate.sides import log_probabilities, of_files
-from compiler.stages.numerics import THRESHOLDS
+from compiler.build.against import source_logits
+from compiler.build.requests import PlanRequest
+from compiler.model.config import ModelConfig
+from compiler.numerics.compare import THRESHOLDS
+from compiler.numerics.gate.sides import log_probabilities, of_files
+from compiler.quantization.request import Cache, Quant, Text, scheme_of
+from compiler.quantization.schemes import Scheme, Tolerance
 from compiler.targets import inductor
 from tests.tiny import write_checkpoint
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from compiler.errors import ArtifactError
 from compiler.runtime.weights import Weights
-from compiler.store.header import read_header
+from compiler.storage.checkpoints.header import read_header
 
 
 @pytest.fixture

@@ -6,21 +6,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
+from compiler.decoder import segments
+from compiler.decoder.rankfile import layout
+from compiler.decoder.rankfile.layout import rank_file
+from compiler.decoder.segments import SegmentSpec, segment_names
 from compiler.errors import RefusedError
-from compiler.ir.config import ModelConfig
-from compiler.ir.limits import Limits
-from compiler.ir.parallel import check_parallel
+from compiler.model.config import ModelConfig
+from compiler.model.limits import Limits
+from compiler.model.parallel import check_parallel
 from compiler.targets import PLAIN, Contents, Made, Need, Planned, TargetOptions
-from compiler.targets.inductor import segments
 from compiler.targets.inductor.device import device
-from compiler.targets.inductor.layout import layouts, rank_file, rank_plans
 from compiler.targets.inductor.schemes import cache_of, kernels, products_of, quantised, scaling
-from compiler.targets.inductor.segments import SegmentSpec, segment_names
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.artifact.manifest import Manifest
+    from compiler.model.layout import Layout
+    from compiler.model.lazy import Lazy, RankPlan
+    from compiler.model.roles import TensorId
 
 __all__ = [
     "check",
@@ -59,6 +63,18 @@ def check(config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN, _lim
         asked = ", ".join(f.name for f in fields(options) if getattr(options, f.name) != f.default)
         raise RefusedError(f"target `inductor` is split by tp alone; found {asked}", hint="Leave these options out.")
     check_parallel(config, tp)
+
+
+def layouts(config: ModelConfig, tp: int, _options: TargetOptions = PLAIN) -> Sequence[Layout]:
+    """Those of the decoder's rank file."""
+    return layout.layouts(config, tp)
+
+
+def rank_plans(
+    config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str, options: TargetOptions = PLAIN
+) -> Sequence[RankPlan]:
+    """The decoder's rank files, with the products of `options`."""
+    return layout.rank_plans(config, tp, tensors, dtype, products_of(options))
 
 
 def files(_config: ModelConfig, _tp: int, _dtype: str, _options: TargetOptions = PLAIN) -> Mapping[str, bytes]:

@@ -25,13 +25,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from compiler.artifact.isa import LEVELS
 from compiler.artifact.manifest import Device
+from compiler.decoder.segments import SegmentSpec
 from compiler.errors import CompileError
+from compiler.machine import LEVELS
 from compiler.targets import How
 from compiler.targets.inductor import library
 from compiler.targets.inductor.device import MARCH
-from compiler.targets.inductor.segments import SegmentSpec
 from compiler.targets.inductor.toolchain import check_march, cxx, on_x86
 from compiler.targets.inductor.toolchain import versions as toolchain_versions
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compiler.artifact.isa import LEVELS, beyond, features, isa
 from compiler.errors import UsageError
+from compiler.machine import LEVELS, beyond, features, isa
 
 if TYPE_CHECKING:
     from compiler.artifact.manifest import Device

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from compiler.decoder.mlp import gated
 from compiler.decoder.moe import gather
-from compiler.ir.config import Activation
+from compiler.model.config import Activation
 from compiler.targets.inductor import ops
 
 SIXTEEN_BITS = (torch.bfloat16, torch.float16)

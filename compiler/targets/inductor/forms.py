@@ -1,4 +1,4 @@
-"""The products of `compiler.decoder.quantised` in the forms that are fast here.
+"""The products of `compiler.decoder.quantized` in the forms that are fast here.
 
 | products                      | few tokens, on a CPU | many tokens              | on CUDA                            |
 |-------------------------------|----------------------|--------------------------|------------------------------------|
@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compiler.decoder.mlp import gated
-from compiler.decoder.quantised import (
+from compiler.decoder.quantized import (
     QuantisedExperts,
     QuantisedLinear,
     QuantisedWeight,
@@ -37,8 +37,8 @@ from compiler.decoder.quantised import (
     fp8_tokens,
     quantise_tokens,
 )
-from compiler.ir.config import Activation
-from compiler.quant.int4 import GROUP
+from compiler.model.config import Activation
+from compiler.quantization.formats.int4 import GROUP
 from compiler.targets.inductor import ops
 from compiler.targets.inductor.floats import SIXTEEN_BITS, mixed
 

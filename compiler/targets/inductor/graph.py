@@ -12,12 +12,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from compiler.decoder.attention import CACHED
 from compiler.decoder.decoder import attn, embed, head, mlp
 from compiler.decoder.kernels import PLAIN, Kernels
-from compiler.ir.parallel import head_layout
+from compiler.decoder.rankfile.quantized import STORED, scale_of
+from compiler.decoder.segments import PHASES, SegmentSpec, input_names, weight_shapes
+from compiler.model.parallel import head_layout
 from compiler.targets.inductor.attention import attend
 from compiler.targets.inductor.floats import few_experts, linear
 from compiler.targets.inductor.forms import FEW_TOKENS, MANY_TOKENS
-from compiler.targets.inductor.quantised import STORED, scale_of
-from compiler.targets.inductor.segments import PHASES, SegmentSpec, input_names, weight_shapes
 
 FEW, MANY = (Kernels(linear, few_experts, attend=attend), FEW_TOKENS), (PLAIN, MANY_TOKENS)
 KERNELS = {"decode1": FEW, "decode": FEW, "prefill": MANY}

@@ -10,7 +10,7 @@
 | int4_bfloat16 | the same, read as bfloat16     | the same                | as it is, sums float32 | `grouped`       |
 | fp8           | float8 e4m3 [out, in]          | float32 [out]           | float8, sums float32   | `fp8_per_token` |
 
-Definitions are those of `compiler.decoder.quantised`. x [tokens, in] is bfloat16, float16 (not of *_bfloat16) or
+Definitions are those of `compiler.decoder.quantized`. x [tokens, in] is bfloat16, float16 (not of *_bfloat16) or
 float32 (nor of `floats`); the result has its dtype, and is [tokens, out]. `input_scale` float32 [1] is of int8_int8 and
 fp8: then not every token has its own. With `chosen` int64 [tokens, k] weight and scale have an axis of experts in
 front, and the result is [tokens, k, out]: row j of a token is its product with expert chosen[j]. Experts that nobody
@@ -26,8 +26,8 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.nn import functional as F
 
-from compiler.decoder import quantised
-from compiler.decoder.quantised import QuantisedLinear, QuantisedWeight
+from compiler.decoder import quantized as quantised
+from compiler.decoder.quantized import QuantisedLinear, QuantisedWeight
 
 NAMESPACE = "lmi_compile"
 _LIBRARY = torch.library.Library(NAMESPACE, "DEF")

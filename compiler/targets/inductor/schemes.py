@@ -1,4 +1,4 @@
-"""Which quantisations run here, and as what products of `compiler.decoder.quantised`."""
+"""Which quantisations run here, and as what products of `compiler.decoder.quantized`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from compiler.errors import RefusedError
 
 if TYPE_CHECKING:
     from compiler.decoder.kernels import Kernels
-    from compiler.ir.config import ModelConfig
-    from compiler.quant.asked import Quant
-    from compiler.quant.scaling import Scaling
-    from compiler.quant.schemes import Format, Per, Scheme
+    from compiler.decoder.rankfile.quantized import Products
+    from compiler.decoder.segments import CacheFormat
+    from compiler.model.config import ModelConfig
+    from compiler.quantization.request import Quant
+    from compiler.quantization.scaling import Scaling
+    from compiler.quantization.schemes import Format, Per, Scheme
     from compiler.targets import TargetOptions
-    from compiler.targets.inductor.quantised import Products
-    from compiler.targets.inductor.segments import CacheFormat
 
 RUNS: dict[tuple[Format, Format, Per], Products] = {
     # weights, activations, scales of the activations
@@ -44,8 +44,8 @@ def quantised(_config: ModelConfig, quant: Quant, options: TargetOptions) -> tup
 
 def scaling(_config: ModelConfig, quant: Quant, _options: TargetOptions) -> Scaling:
     """Kernels see inputs as they are: what nothing in front can take is not smoothed."""
-    from compiler.quant.scaling import Scaling
-    from compiler.quant.schemes import UNQUANTISED
+    from compiler.quantization.scaling import Scaling
+    from compiler.quantization.schemes import UNQUANTISED
 
     return Scaling(quant.scheme or UNQUANTISED, cache=quant.cache, cache_scales="head")
 
@@ -64,7 +64,7 @@ def kernels(options: TargetOptions) -> Kernels:
     """The products and the cache as they are defined, in plain torch."""
     from compiler.decoder.attention import CACHED
     from compiler.decoder.kernels import PLAIN
-    from compiler.decoder.quantised import DEFINITIONS, experts
+    from compiler.decoder.quantized import DEFINITIONS, experts
 
     plain = replace(PLAIN, cached=CACHED[options.kv_cache_quant_algo]) if options.kv_cache_quant_algo else PLAIN
     if not options.quant_algo:

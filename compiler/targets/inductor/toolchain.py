@@ -9,8 +9,8 @@ import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 
-from compiler.artifact.isa import LEVELS, isa, missing_for
 from compiler.errors import CompileError, ToolchainMissing
+from compiler.machine import LEVELS, isa, missing_for
 
 
 def versions(device: str) -> dict[str, str]:

@@ -18,8 +18,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from compiler.decoder.segments import SegmentSpec
 from compiler.targets.inductor import library
-from compiler.targets.inductor.segments import SegmentSpec, build_segment
 
 VECTOR_BITS = {"x86-64": 1, "x86-64-v2": 1, "x86-64-v3": 256, "x86-64-v4": 512}
 """Width for inductor's explicit vectors by march; 1 switches them off. Others: what the compiling CPU has."""
@@ -43,6 +43,8 @@ def main(argv: list[str]) -> None:
 def compile_segment(spec: SegmentSpec, out: Path, *, device: str, march: str) -> Path:
     """Compile one segment to `<out>/<name>.pt2`, which appears complete or not at all. Works in the current folder."""
     import torch
+
+    from compiler.targets.inductor.graph import build_segment
 
     module, examples, dynamic_shapes = build_segment(spec, device)
     chosen = options(device, march) | (products() if device == "cpu" and spec.part in library.PARTS else {})

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from compiler.artifact.manifest import Device
 from compiler.errors import UsageError
-from compiler.ir.config import ModelConfig
-from compiler.ir.roles import axis_sizes, model_tensors, shape_of
+from compiler.machine import gpus
+from compiler.model.config import ModelConfig
+from compiler.model.roles import axis_sizes, model_tensors, shape_of
 from compiler.targets import PLAIN, How, Need, Planned, PlannedRanks, TargetOptions
 from compiler.targets.trtllm import elsewhere
 from compiler.targets.trtllm.artifact import check_tokenizer, contents, options_of, problems, rank_folder
@@ -18,7 +19,6 @@ from compiler.targets.trtllm.build import HOST_COPIES
 from compiler.targets.trtllm.check import check
 from compiler.targets.trtllm.command import command_line, flags_of
 from compiler.targets.trtllm.config import checkpoint_config, config_bytes
-from compiler.targets.trtllm.gpu import gpus
 from compiler.targets.trtllm.layout import layouts, rank_plans
 from compiler.targets.trtllm.limits import build_limits
 from compiler.targets.trtllm.schemes import quantised, scaling
@@ -101,7 +101,7 @@ def device(how: How) -> Device:
             "target `trtllm` builds for the GPU of the machine that builds",
             hint="leave out `--march` and `--device cpu`",
         )
-    found = gpus()
+    found, _ = gpus()
     return Device(kind="cuda", capability=found[0].capability if found else None)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from compiler.errors import RefusedError
-from compiler.ir.config import ModelConfig, Norm, Position
+from compiler.model.config import ModelConfig, Norm, Position
 from compiler.targets.trtllm.version import Version, show
 
 Biases = tuple[bool, bool, bool]

@@ -14,10 +14,10 @@ from compiler.artifact.manifest import Manifest
 from compiler.artifact.parts import Part, written
 from compiler.artifact.sections import Engines
 from compiler.errors import ArtifactError
-from compiler.ir.config import ModelConfig
 from compiler.lmi.check import check as check_container
 from compiler.lmi.images import TrtllmImage, image_uri
 from compiler.lmi.package import EngineFacts, container_files, engine_folder, tokenizer_paths
+from compiler.model.config import ModelConfig
 from compiler.targets import Contents, Made, Planned, TargetOptions
 from compiler.targets.trtllm.command import CHECKPOINT, ENGINES, command_line, flags_of
 from compiler.targets.trtllm.config import checkpoint_config, config_bytes

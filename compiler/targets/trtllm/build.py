@@ -20,11 +20,11 @@ from pathlib import Path
 
 from compiler.artifact.manifest import Device
 from compiler.errors import CompileError, MemoryCeilingError, ToolchainMissing
+from compiler.machine import available_memory, gpus
 from compiler.targets import How
 from compiler.targets.trtllm import guard
 from compiler.targets.trtllm.command import COMMAND, argv
 from compiler.targets.trtllm.engines import check_engines
-from compiler.targets.trtllm.gpu import gpus
 from compiler.targets.trtllm.host import PACKAGES
 from compiler.targets.trtllm.spec import EnginesSpec
 from compiler.targets.trtllm.version import parse_version, show
@@ -49,8 +49,9 @@ def versions(_device: str) -> dict[str, str]:
     """
     command = Path(find_command())
     found = {name: number for name in PACKAGES if (number := _installed(command, name))}
-    if here := gpus():
-        found["driver"] = here[0].driver
+    _, driver = gpus()
+    if driver is not None:
+        found["driver"] = driver
     return found
 
 
@@ -79,7 +80,7 @@ def compile(  # noqa: A001  # the stage's name, see `compiler.targets.Toolchain`
         def watch(folder: Path = folder, ranks: int = spec.ranks) -> None:
             progress(len(list(folder.glob("rank*.engine"))), ranks)
 
-        workers = how.jobs or workers_for(spec.ranks, spec.rank_bytes, max(len(gpus()), 1), available_memory())
+        workers = how.jobs or workers_for(spec.ranks, spec.rank_bytes, max(len(gpus()[0]), 1), available_memory())
         line = argv(str(checkpoint), str(folder), spec.flags, help_text(command))
         with tempfile.NamedTemporaryFile(prefix=f"{COMMAND}-", suffix=".log", delete=False) as log:
             run(
@@ -132,16 +133,6 @@ def workers_for(ranks: int, rank_bytes: int, devices: int, host_memory: int) -> 
             hint="Split the model over more ranks, or build on a larger host.",
         )
     return max(1, min(ranks, devices, host_memory // max(need, 1)))
-
-
-def available_memory() -> int:
-    """Bytes that processes can still have: what the kernel says, at most what the control group leaves."""
-    text = Path("/proc/meminfo").read_text(encoding="ascii")
-    free = next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("MemAvailable:"))
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and (most := limit.read_text(encoding="ascii").strip()) != "max":
-        free = min(free, int(most) - int(used.read_text(encoding="ascii")))
-    return max(free, 0)
 
 
 def find_command() -> str:

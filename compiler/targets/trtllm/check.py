@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from compiler.errors import RefusedError
-from compiler.ir.config import ModelConfig
-from compiler.ir.limits import Limits
+from compiler.model.config import ModelConfig
+from compiler.model.limits import Limits
 from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm.architectures import Row, row_for
 from compiler.targets.trtllm.layout import check_split
@@ -100,7 +100,7 @@ def _biases(biases: tuple[bool, bool, bool]) -> str:
 
 
 def _rotary(config: ModelConfig, row: Row, version: Version, _: TargetOptions) -> Iterator[Finding]:
-    """yarn, dynamic and longrope never come here: `ir/config.py` reads only linear and llama3."""
+    """yarn, dynamic and longrope never come here: `model/config.py` reads only linear and llama3."""
     if config.position != "rope":
         return
     if config.rotary_dim != config.head_dim and not row.partial_rotary:

@@ -15,9 +15,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from compiler.ir.config import ModelConfig
-from compiler.ir.rope import RopeScaling
-from compiler.quant.int4 import GROUP
+from compiler.model.config import ModelConfig
+from compiler.model.rope import RopeScaling
+from compiler.quantization.formats.int4 import GROUP
 from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm.architectures import row_for, value_of
 from compiler.targets.trtllm.check import SMOOTH_QUANT

@@ -15,11 +15,11 @@ from compiler.artifact.manifest import Manifest
 from compiler.artifact.parts import Part, existing, written
 from compiler.artifact.sections import Engines
 from compiler.errors import ArtifactError
-from compiler.ir.config import ModelConfig
-from compiler.ir.limits import Limits
 from compiler.lmi.images import TrtllmImage
 from compiler.lmi.partition import Partition, pack_partition, partition_argv, partition_script
 from compiler.lmi.triton import MODEL
+from compiler.model.config import ModelConfig
+from compiler.model.limits import Limits
 from compiler.targets import Contents, Made, Planned, TargetOptions
 from compiler.targets.trtllm.artifact import contents, section_of
 from compiler.targets.trtllm.command import ENGINES

@@ -1,14 +1,14 @@
 """What built engines elsewhere: `host.txt` beside them, written by `build-engines.sh`.
 
-NVIDIA L4, 550.54, 8.9      a line a GPU, as nvidia-smi lists them
-tensorrt 10.3.0             a line a package: what `versions` in build.py records
+NVIDIA L4, 8.9, 23034, 550.54    a line a GPU, as nvidia-smi lists them
+tensorrt 10.3.0                  a line a package: what `versions` in build.py records
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from compiler.targets.trtllm.gpu import QUERY, parse
+from compiler.machine import GPU_QUERY, parse_gpus
 
 HOST = "host.txt"
 PACKAGES = ("tensorrt_llm", "tensorrt")
@@ -17,16 +17,16 @@ PACKAGES = ("tensorrt_llm", "tensorrt")
 _ASK = "import importlib.metadata as m; [print(d.name, d.version) for d in m.distributions() if d.name in {names!r}]"
 WRITE = f"""\
 python=$(sed -n '1s/^#!//p' "$(command -v trtllm-build)")
-    {{ {QUERY} || true; $python -c "{_ASK.format(names=PACKAGES)}" || true; }} 2>/dev/null"""
+    {{ {GPU_QUERY} || true; $python -c "{_ASK.format(names=PACKAGES)}" || true; }} 2>/dev/null"""
 """Shell commands that print it."""
 
 
 def read_host(path: Path) -> tuple[str | None, dict[str, str]]:
     """Compute capability of the GPU (None: unknown), and versions. Of a missing file nothing is known."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    found = parse(text)
+    found, driver = parse_gpus(text)
     words = [line.split() for line in text.splitlines()]
     versions = {line[0]: line[1] for line in words if len(line) == 2 and line[0] in PACKAGES}
-    if found:
-        versions["driver"] = found[0].driver
+    if driver is not None:
+        versions["driver"] = driver
     return (found[0].capability if found else None), versions

@@ -22,12 +22,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from compiler.errors import ParallelError
-from compiler.ir.config import ModelConfig
-from compiler.ir.layout import Layout, Rounds, join_rows, join_scales, to_rank_plans
-from compiler.ir.lazy import Fold, Lazy, RankPlan
-from compiler.ir.ops import OnFirst, Op, Pad, Program, Repeat, Replicate, Shard, Stack
-from compiler.ir.parallel import check_parallel, head_layout, padded
-from compiler.ir.roles import TensorId, axis_sizes, model_tensors
+from compiler.model.config import ModelConfig
+from compiler.model.layout import Layout, Rounds, join_rows, join_scales, to_rank_plans
+from compiler.model.lazy import Fold, Lazy, RankPlan
+from compiler.model.ops import OnFirst, Op, Pad, Program, Repeat, Replicate, Shard, Stack
+from compiler.model.parallel import check_parallel, head_layout, padded
+from compiler.model.roles import TensorId, axis_sizes, model_tensors
 from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm.architectures import Row, row_for
 from compiler.targets.trtllm.quantised import Beside, beside, stored_as

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from compiler.artifact.sections import BuildLimits
 from compiler.errors import RefusedError
-from compiler.ir.limits import Limits
+from compiler.model.limits import Limits
 from compiler.targets import TargetOptions
 
 ANSWER = 512

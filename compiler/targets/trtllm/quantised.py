@@ -16,7 +16,7 @@
 |                             |                          | attention (for dense) and of mlp (for proj)                 |
 | any, with a quantised cache |                          | attention.kv_cache_scaling_factor [1]                       |
 
-Values are those of the canonical tensors (`quant/parts.py`), split and joined as the rows and columns that they belong
+Values are those of the canonical tensors (`quantization/parts.py`), split and joined as the rows and columns that they belong
 to; weights are rounded on their way by their steps, unless they come quantised. What belongs to a whole matrix comes
 from the whole model's, so that it is the same on all ranks. Routers, embedding and lm_head stay in floating point.
 """
@@ -26,8 +26,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from compiler.ir.lazy import Format, Packing
-from compiler.ir.roles import TensorId
+from compiler.model.lazy import Format, Packing
+from compiler.model.roles import TensorId
 from compiler.targets import TargetOptions
 
 FC = ("mlp.gate", "mlp.plain", "mlp.up_gate")

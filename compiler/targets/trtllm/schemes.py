@@ -23,10 +23,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from compiler.errors import RefusedError
-from compiler.ir.config import ModelConfig
-from compiler.quant.asked import Quant
-from compiler.quant.scaling import Scaling
-from compiler.quant.schemes import UNQUANTISED, Scheme
+from compiler.model.config import ModelConfig
+from compiler.quantization.request import Quant
+from compiler.quantization.scaling import Scaling
+from compiler.quantization.schemes import UNQUANTISED, Scheme
 from compiler.targets import TargetOptions
 from compiler.targets.trtllm.architectures import Row, row_for
 from compiler.targets.trtllm.layout import joined

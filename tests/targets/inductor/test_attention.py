@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from compiler.artifact.isa import features
 from compiler.decoder.attention import CACHED, Cache, alibi_slopes, dequantise, quantise
+from compiler.machine import features
 from compiler.targets.inductor.attention import attend
 from compiler.targets.inductor.toolchain import on_x86
 

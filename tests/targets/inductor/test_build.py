@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from compiler.decoder.segments import SegmentSpec, specs
 from compiler.errors import CompileError, ToolchainMissing
-from compiler.ir.limits import Limits
+from compiler.model.limits import Limits
 from compiler.targets.inductor import build, toolchain
-from compiler.targets.inductor.segments import SegmentSpec, specs
 from compiler.targets.inductor.worker import repack
-from tests.ir.configs import config
+from tests.model.configs import config
 
 
 def spec(name: str = "embed.decode1") -> SegmentSpec:

@@ -11,26 +11,26 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from compiler.decoder import quantised
+from compiler.calibration.activations import RESULT as MAXIMA
+from compiler.calibration.scales import RESULT, make_scales
+from compiler.decoder import quantized as quantised
 from compiler.decoder.forward import forward, layer_weights
 from compiler.decoder.kernels import Kernels
-from compiler.decoder.quantised import DEFINITIONS, QuantisedWeight
-from compiler.ir.config import ModelConfig
-from compiler.ir.limits import Limits
-from compiler.quant.scaling import Scaling
-from compiler.quant.schemes import SCHEMES
+from compiler.decoder.quantized import DEFINITIONS, QuantisedWeight
+from compiler.decoder.rankfile.quantized import STORED, Products, scale_of
+from compiler.decoder.segments import SegmentSpec, input_names, specs, weight_shapes
+from compiler.model.config import ModelConfig
+from compiler.model.limits import Limits
+from compiler.quantization.scaling import Scaling
+from compiler.quantization.schemes import SCHEMES
 from compiler.runtime.package import Package
-from compiler.stages.calibration.calibrate import RESULT as MAXIMA
-from compiler.stages.scales.scale import RESULT, make_scales
 from compiler.targets.inductor import build, library
 from compiler.targets.inductor.forms import FEW_TOKENS, MANY_TOKENS, int_mm, scaled_mm
-from compiler.targets.inductor.quantised import STORED, Products, scale_of
 from compiler.targets.inductor.schemes import RUNS
-from compiler.targets.inductor.segments import SegmentSpec, input_names, specs, weight_shapes
+from tests.calibration.test_activations import opened
+from tests.calibration.test_scale_groups import WIDE as SOURCE_WIDE
+from tests.calibration.test_scales import converted
 from tests.simulated import SimulatedRanks, run_eagerly
-from tests.stages.calibration.test_calibrate import opened
-from tests.stages.scales.test_scale import converted
-from tests.stages.scales.test_scale_groups import WIDE as SOURCE_WIDE
 from tests.tiny import model_config, write_checkpoint
 
 GENERATOR = torch.Generator().manual_seed(6)

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from compiler.artifact.isa import features
-from compiler.decoder.quantised import dequantise_groups, finish, fp8_tokens, quantise_tokens
-from compiler.quant.int4 import GROUP
+from compiler.decoder.quantized import dequantise_groups, finish, fp8_tokens, quantise_tokens
+from compiler.machine import features
+from compiler.quantization.formats.int4 import GROUP
 from compiler.targets.inductor import library
 from compiler.targets.inductor.toolchain import on_x86
 

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compiler.ir.config import LayerKind, ModelConfig
-from compiler.ir.roles import TensorId, axis_sizes, model_tensors, shape_of
-from compiler.ir.rope import RopeScaling
+from compiler.model.config import LayerKind, ModelConfig
+from compiler.model.roles import TensorId, axis_sizes, model_tensors, shape_of
+from compiler.model.rope import RopeScaling
 
 TOKENS = np.array([3, 17, 0, 36, 8, 8, 21, 5, 30, 2, 11, 19])
 HEADS, DIM, VOCAB, LAYERS, POSITIONS = 8, 8, 37, 2, 32

@@ -21,15 +21,24 @@ from compiler.decoder.forward import forward
 from compiler.decoder.kernels import Kernels
 from compiler.decoder.mlp import gated
 from compiler.decoder.moe import loop_over
+from compiler.decoder.rankfile.layout import FUSED, rank_plans
 from compiler.decoder.record import Recorder
-from compiler.ir.config import Activation, ModelConfig
-from compiler.ir.lazy import read, whole
-from compiler.ir.roles import TensorId, linear_axes
-from compiler.quant import fp8, int4, int8
-from compiler.quant.groups import Factors, Maxima, apply, explicit, groups, layer_factors, layer_scales, quantised_roles
-from compiler.quant.rounding import pack
+from compiler.model.config import Activation, ModelConfig
+from compiler.model.lazy import read, whole
+from compiler.model.roles import TensorId, linear_axes
+from compiler.quantization.formats import fp8, int4, int8
+from compiler.quantization.groups import (
+    Factors,
+    Maxima,
+    apply,
+    explicit,
+    groups,
+    layer_factors,
+    layer_scales,
+    quantised_roles,
+)
+from compiler.quantization.rounding import pack
 from compiler.targets import TargetOptions
-from compiler.targets.inductor.layout import FUSED, rank_plans
 from compiler.targets.trtllm.layout import rank_plans as trtllm_plans
 from tests.targets.trtllm.models import TOKENS
 

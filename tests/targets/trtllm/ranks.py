@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.ir.config import ModelConfig
-from compiler.ir.lazy import read, whole
-from compiler.ir.roles import TensorId
-from compiler.quant.fold import fold
+from compiler.model.config import ModelConfig
+from compiler.model.fold import fold
+from compiler.model.lazy import read, whole
+from compiler.model.roles import TensorId
 from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm import check, rank_plans
 from compiler.targets.trtllm.config import checkpoint_config

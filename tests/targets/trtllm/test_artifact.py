@@ -17,6 +17,10 @@ from safetensors.torch import load_file, save_file
 
 import recipes
 from compiler.artifact.manifest import Manifest, load_manifest
+from compiler.build.build import build, command_of
+from compiler.build.finish import package_engines
+from compiler.build.plan import Ask
+from compiler.build.requests import BuildRequest
 from compiler.errors import (
     ArtifactError,
     CompileError,
@@ -27,14 +31,10 @@ from compiler.errors import (
     ToolchainMissing,
     UsageError,
 )
-from compiler.pipeline.build import build, command_of
-from compiler.pipeline.finish import package_engines
-from compiler.pipeline.requests import BuildRequest
+from compiler.numerics.verify import verify
 from compiler.report import Silent
 from compiler.runtime.generate import load
-from compiler.stages.plan import Ask
-from compiler.stages.verify import verify
-from compiler.store.digest import sha256_file
+from compiler.storage.files.digest import sha256_file
 from compiler.targets import How, TargetOptions
 from compiler.targets.trtllm import layout
 from tests.targets.trtllm.stand_in import write_stand_in
@@ -65,7 +65,7 @@ def toolchain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     write_stand_in(folder)
     driver = folder / "nvidia-smi"
-    driver.write_text("#!/bin/sh\necho NVIDIA L4, 550.54.15, 8.9\n")
+    driver.write_text("#!/bin/sh\necho NVIDIA L4, 8.9, 23034, 550.54.15\n")
     driver.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     return folder

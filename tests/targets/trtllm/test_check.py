@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from compiler.errors import ParallelError, RefusedError, UsageError
-from compiler.ir.config import LayerKind
-from compiler.ir.rope import RopeScaling
+from compiler.model.config import LayerKind
+from compiler.model.rope import RopeScaling
 from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm import check
 from compiler.targets.trtllm.version import parse_version

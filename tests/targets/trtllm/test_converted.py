@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import recipes
+from compiler.build.convert_only import convert_to
+from compiler.build.plan import Ask
+from compiler.build.requests import PlanRequest
 from compiler.errors import RefusedError
-from compiler.ir.config import ModelConfig
-from compiler.pipeline.convert import convert_to
-from compiler.pipeline.requests import PlanRequest
-from compiler.stages.plan import Ask
+from compiler.model.config import ModelConfig
 from compiler.targets import TargetOptions
 from compiler.targets.trtllm.read import RankTensors
 from tests import reference

@@ -13,13 +13,13 @@ import pytest
 
 import recipes
 from compiler.artifact.manifest import load_manifest
+from compiler.build.build import build
+from compiler.build.finish import package_engines
+from compiler.build.plan import Ask
+from compiler.build.requests import BuildRequest, PlanRequest, prepare
 from compiler.errors import ArtifactError, CompileError, ParallelError, RefusedError, ToolchainMissing
-from compiler.pipeline.build import build
-from compiler.pipeline.finish import package_engines
-from compiler.pipeline.requests import BuildRequest, PlanRequest, prepare
+from compiler.numerics.verify import verify
 from compiler.report import Silent
-from compiler.stages.plan import Ask
-from compiler.stages.verify import verify
 from compiler.targets import TargetOptions
 
 IMAGE = "0.26.0-tensorrtllm0.7.1-cu122"

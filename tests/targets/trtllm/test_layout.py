@@ -7,9 +7,9 @@ import pytest
 
 import recipes
 from compiler.errors import ParallelError
-from compiler.ir.account import account
-from compiler.ir.lazy import RankPlan, read, whole
-from compiler.ir.roles import TensorId
+from compiler.model.account import account
+from compiler.model.lazy import RankPlan, read, whole
+from compiler.model.roles import TensorId
 from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm import layouts, rank_plans
 from tests import published

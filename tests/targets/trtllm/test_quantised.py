@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from compiler.errors import ArtifactError
-from compiler.ir.config import ModelConfig
-from compiler.ir.lazy import read, whole
-from compiler.ir.roles import TensorId, axis_sizes, model_tensors, shape_of
-from compiler.quant import fp8
+from compiler.model.config import ModelConfig
+from compiler.model.lazy import read, whole
+from compiler.model.roles import TensorId, axis_sizes, model_tensors, shape_of
+from compiler.quantization.formats import fp8
 from compiler.targets import TargetOptions
 from compiler.targets.trtllm.config import checkpoint_config
 from compiler.targets.trtllm.judge_math import as_e4m3, e4m3_values

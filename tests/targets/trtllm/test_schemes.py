@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 import recipes
+from compiler.build.convert import convert
+from compiler.calibration import activations as calibrate
+from compiler.calibration import scales as scale
 from compiler.errors import RefusedError
-from compiler.ir.config import ModelConfig
-from compiler.quant.asked import Quant, scheme_of
-from compiler.quant.planned import planned
-from compiler.stages.calibration import calibrate
-from compiler.stages.convert import convert
-from compiler.stages.numerics import compare
-from compiler.stages.scales import scale
+from compiler.model.config import ModelConfig
+from compiler.numerics.compare import compare
+from compiler.quantization.planned import planned
+from compiler.quantization.request import Quant, scheme_of
 from compiler.targets import PLAIN, TargetOptions, trtllm
+from tests.calibration.test_activations import SAMPLES, Opened, opened
 from tests.published import CONFIGS
-from tests.stages.calibration.test_calibrate import SAMPLES, Opened, opened
 from tests.tiny import write_checkpoint
 
 Array = NDArray[np.float32]

@@ -1,6 +1,6 @@
 // Token rows as integers or float8, which is how products with quantised weights read them.
 //
-//   8 bits     integer = round(x * 127 / largest |x| of the row)            as compiler/decoder/quantised.py defines it
+//   8 bits     integer = round(x * 127 / largest |x| of the row)            as compiler/decoder/quantized.py defines it
 //   16 bits    integer = round(x * 32512 / largest |x| of the row)          32512 = 127 * 256, so that two 8-bit digits
 //                                                                          hold it: 256 * high + low
 //   float8     e4m3 = round(x * 448 / largest |x| of the row)               defined there too; kept as bfloat16, which

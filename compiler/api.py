@@ -1,0 +1,67 @@
+"""The public names of lmi-compile, in Python:
+
+    import recipes
+    from compiler import api
+
+    api.build(api.BuildRequest(model="llama3.2-1b", recipes=recipes, ask=api.Ask(tp=2), output=Path("artifact")))
+    with api.load("artifact") as model:
+        print(model.generate(["Once upon a time"], api.GenerationParams(max_new_tokens=40))[0].text)
+
+Each is imported when it is first used: importing this module alone loads nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from compiler.artifact.manifest import Manifest, load_manifest
+    from compiler.build.build import BuildResult, build
+    from compiler.build.plan import Ask, Plan
+    from compiler.build.requests import BuildRequest, PlanRequest, prepare
+    from compiler.errors import LmiCompileError
+    from compiler.numerics.verify import verify
+    from compiler.runtime.generate import load
+    from compiler.runtime.params import Completion, GenerationParams
+
+_HOME = {
+    "Ask": "compiler.build.plan",
+    "BuildRequest": "compiler.build.requests",
+    "BuildResult": "compiler.build.build",
+    "Completion": "compiler.runtime.params",
+    "GenerationParams": "compiler.runtime.params",
+    "LmiCompileError": "compiler.errors",
+    "Manifest": "compiler.artifact.manifest",
+    "Plan": "compiler.build.plan",
+    "PlanRequest": "compiler.build.requests",
+    "build": "compiler.build.build",
+    "load": "compiler.runtime.generate",
+    "load_manifest": "compiler.artifact.manifest",
+    "prepare": "compiler.build.requests",
+    "verify": "compiler.numerics.verify",
+}
+
+__all__ = [
+    "Ask",
+    "BuildRequest",
+    "BuildResult",
+    "Completion",
+    "GenerationParams",
+    "LmiCompileError",
+    "Manifest",
+    "Plan",
+    "PlanRequest",
+    "build",
+    "load",
+    "load_manifest",
+    "prepare",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module `compiler.api` has no attribute `{name}`")
+    import importlib
+
+    return getattr(importlib.import_module(_HOME[name]), name)

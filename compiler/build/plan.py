@@ -1,0 +1,253 @@
+"""The plan: everything that can be known from config.json and the safetensors headers alone. Reads no weight.
+
+config.json --recipe--> ModelConfig --+
+headers     --recipe--> roles --------+--> what each rank holds, what each stage needs, or a refusal with the remedy
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from compiler.errors import RefusedError
+from compiler.model.account import Account, Header, account
+from compiler.model.dtypes import DTYPES
+from compiler.model.config import ModelConfig
+from compiler.model.layout import Layout
+from compiler.model.lazy import ITEMSIZE, RankPlan
+from compiler.model.limits import Limits, limits_for
+from compiler.model.parallel import HeadLayout, head_layout
+from compiler.model.recipe import Recipe
+from compiler.model.roles import axis_sizes, model_tensors, shape_of
+from compiler.model.rope import RopeScaling
+from compiler.quantization.request import NONE, Quant
+from compiler.quantization.prequantized.formats import Packed, packed
+from compiler.quantization.planned import planned
+from compiler.quantization.scaling import Scaling
+from compiler.numerics.gate.measure import LENGTH, SAMPLES
+from compiler.quantization.prequantized.checkpoint import checked
+from compiler.build.support import taken
+from compiler.targets import PLAIN, Need, Target, TargetOptions
+
+@dataclass(frozen=True)
+class Ask:
+    """What the user wants of a model. `dtype` None: the checkpoint's own."""
+
+    tp: int = 1
+    dtype: str | None = None
+    max_positions: int | None = None
+    max_batch: int = 8
+    rope_scaling: RopeScaling | None = None
+    variant: str | None = None
+    options: TargetOptions = PLAIN
+    quant: Quant = NONE
+    max_memory: int = 1 << 30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be built. `digest` covers everything that decides the bytes of the rank files and `files`.
+
+    `options` name the quantisation as the toolchain does, `quant` has the flags that it runs; `scaling` None: there is
+    none. `ranks` of a quantised model read tensors that the checkpoint
+    lacks (`quantization/planned.py`): of what calibration and scales will make.
+    """
+
+    recipe: str
+    target: str
+    config: ModelConfig
+    tp: int
+    dtype: str
+    limits: Limits
+    options: TargetOptions
+    quant: Quant
+    scaling: Scaling | None
+    packed: Packed | None  # how the source is quantised already
+    account: Account
+    layouts: tuple[Layout, ...]
+    ranks: tuple[RankPlan, ...]
+    heads: HeadLayout
+    kv_bytes_per_token: int  # of one rank
+    source_bytes: int
+    needs: tuple[Need, ...]
+    files: Mapping[str, bytes]  # small files beside those of the ranks, by name
+    digest: str
+
+    def to_json(self) -> dict[str, Any]:
+        """For scripts: sizes in bytes, one entry a rank, every tensor of rank 0 (all ranks have the same shapes)."""
+        return {
+            "recipe": self.recipe,
+            "architecture": self.config.architecture,
+            "target": self.target,
+            "config": self.config.to_json(),
+            "tp": self.tp,
+            "dtype": self.dtype,
+            "quantisation": self.quant.decides if self.quant.asked else None,
+            "limits": {
+                "max_positions": self.limits.max_positions,
+                "max_batch": self.limits.max_batch,
+                "prefill_chunk": self.limits.prefill_chunk,
+            },
+            "ranks": [
+                {
+                    "file": rank.file,
+                    "tensors": len(rank.tensors),
+                    "bytes": rank.nbytes,
+                    "heads": self.heads.heads,
+                    "kv_heads": self.heads.kv_heads,
+                    "kv_copies": self.heads.kv_copies,
+                }
+                for rank in self.ranks
+            ],
+            "tensors": [
+                {"name": name, "shape": list(tensor.stored_shape), "dtype": tensor.dtype}
+                for name, tensor in self.ranks[0].tensors
+            ],
+            "kv_cache_bytes_per_token_and_rank": self.kv_bytes_per_token,
+            "kv_cache_bytes_per_rank_at_limits": self.kv_bytes_at_limits,
+            "source_bytes": self.source_bytes,
+            "stages": [{"stage": n.stage, "memory": n.memory, "disk": n.disk, "note": n.note} for n in self.needs],
+            "redundant": list(self.account.redundant),
+            "ignored": list(self.account.ignored),
+            "digest": self.digest,
+        }
+
+    @property
+    def kv_bytes_at_limits(self) -> int:
+        return self.kv_bytes_per_token * self.limits.max_positions * self.limits.max_batch
+
+
+def make_plan(
+    recipe_name: str,
+    recipe: Recipe,
+    target: Target,
+    hf: Mapping[str, Any],
+    headers: Mapping[str, Header],
+    ask: Ask,
+) -> Plan:
+    """Plan `ask` for the checkpoint with config.json `hf` and the tensors `headers`.
+
+    Raises:
+        SourceError, RefusedError: with the reason and what can be done instead.
+    """
+    recipe = recipe.resolve(hf, ask.variant)
+    config = recipe.model_config(hf, ask.rope_scaling)
+    dtype = ask.dtype or config.dtype
+    if dtype not in DTYPES:
+        raise RefusedError(
+            f"`--dtype` is one of {', '.join(DTYPES)}; found `{dtype}`",
+            hint="" if ask.dtype else "The checkpoint is in this dtype: name the one that the artifact shall have.",
+        )
+    limits = limits_for(config, ask.max_positions, ask.max_batch)
+    how = packed(hf)
+    found = taken(target, config, checked(ask.quant, how), ask.tp, ask.options, limits)
+    # As it runs there, too: with a coarser scale the numbers of a quantised checkpoint would be rounded again.
+    quant, options, scaling = checked(found.quant, how), found.options, found.scaling
+    filled = account(recipe, config, headers)
+    tensors = {**filled.tensors, **planned(config, filled.tensors, scaling)}
+    layouts = tuple(target.layouts(config, ask.tp, options))
+    ranks = tuple(target.rank_plans(config, ask.tp, tensors, DTYPES[dtype], options))
+    heads = head_layout(config.heads, config.kv_heads, ask.tp)
+    cache_item = 1 if quant.cache else ITEMSIZE[DTYPES[dtype]]
+    kv_bytes = 2 * -(-config.layers // options.pp) * heads.kv_heads * config.head_dim * cache_item
+    source_bytes = sum(_nbytes(h) for h in headers.values())
+    files = target.files(config, ask.tp, dtype, options)
+    largest = max(rank.nbytes for rank in ranks)
+    cache = kv_bytes * limits.max_positions * limits.max_batch
+    return Plan(
+        recipe=recipe_name,
+        target=target.name,
+        config=config,
+        tp=ask.tp,
+        dtype=dtype,
+        limits=limits,
+        options=options,
+        quant=quant,
+        scaling=scaling,
+        packed=how,
+        account=filled,
+        layouts=layouts,
+        ranks=ranks,
+        heads=heads,
+        kv_bytes_per_token=kv_bytes,
+        source_bytes=source_bytes,
+        needs=(
+            *_calibrating(config, quant, ask.max_memory),
+            Need(
+                "convert",
+                ask.max_memory,
+                sum(r.nbytes for r in ranks),
+                "one streaming pass; memory is a ceiling",
+            ),
+            *_gating(config, quant),
+            Need("reference", _reference_bytes(config), 0, "one layer in float32; the whole model where that fits"),
+            *target.needs(config, ask.tp, options),
+            Need("run", largest + cache, 0, "one rank: weights (mapped) and KV cache at the limits"),
+        ),
+        files=files,
+        digest=_digest(
+            recipe_name,
+            target.name,
+            config,
+            ask.tp,
+            dtype,
+            filled.uses,
+            layouts,
+            sorted(files.items()),
+            sorted(quant.decides.items()),
+        ),
+    )
+
+
+def _calibrating(config: ModelConfig, quant: Quant, max_memory: int) -> tuple[Need, ...]:
+    if not quant.calibrated:
+        return ()
+    tokens = quant.text.tokens(config.max_positions)
+    note = f"{tokens:,} tokens at most, a layer at a time; memory is a ceiling"
+    return (Need("calibrate", max_memory, 2 * 4 * tokens * config.hidden, note),)
+
+
+def _gating(config: ModelConfig, quant: Quant) -> tuple[Need, ...]:
+    if not quant.asked:
+        return ()
+    tokens = SAMPLES * min(LENGTH, config.max_positions)
+    layer = _largest_layer(config) * ITEMSIZE[DTYPES.get(config.dtype, "F32")]
+    note = f"a layer of the source, and {tokens:,} tokens on both sides; rank files are mapped, or read in blocks"
+    return (Need("gate", layer + 2 * 4 * tokens * config.hidden, 0, note),)
+
+
+def _largest_layer(config: ModelConfig) -> int:
+    """Its elements."""
+    sizes, layers = axis_sizes(config), Counter[int]()
+    for tensor in model_tensors(config):
+        if tensor.layer is not None:
+            layers[tensor.layer] += prod(shape_of(tensor, sizes))
+    return max(layers.values(), default=0)
+
+
+def _reference_bytes(config: ModelConfig) -> int:
+    """What the source's own logits take at least (numerics/reference.py): a layer, or what lies outside of layers."""
+    sizes, parts = axis_sizes(config), Counter[int | None]()
+    for tensor in model_tensors(config):
+        parts[tensor.layer] += 4 * prod(shape_of(tensor, sizes))
+    outside = parts.pop(None, 0)
+    return outside + max(parts.values(), default=0)
+
+
+def _nbytes(header: Header) -> int:
+    return ITEMSIZE[header.dtype] * prod(header.shape)
+
+
+def _digest(*parts: object) -> str:
+    """sha256 over the sizes, over every program from source tensor to rank file, and over the small files beside them,
+    as they print.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(repr(part).encode())
+        digest.update(b"\n")
+    return f"sha256:{digest.hexdigest()}"

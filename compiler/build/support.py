@@ -1,0 +1,114 @@
+"""Whether a target takes a model quantised as asked: one order of questions for plans, tables and lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING
+
+from compiler.errors import RefusedError
+from compiler.model.config import ACTIVATIONS, LayerKind, ModelConfig
+from compiler.model.places import Default
+from compiler.quantization.request import Quant
+from compiler.quantization.schemes import SCHEMES, check_scheme
+from compiler.targets import PLAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from compiler.model.limits import Limits
+    from compiler.model.recipe import Recipe
+    from compiler.quantization.scaling import Scaling
+    from compiler.targets import Target, TargetOptions
+
+OPTIONS: Mapping[str, Quant] = {
+    "--quant none": Quant(),
+    **{f"--quant {name}": Quant(scheme) for name, scheme in SCHEMES.items()},
+    "--kv-cache int8": Quant(cache="int8"),
+    "--kv-cache fp8": Quant(cache="fp8"),
+}
+"""Every scheme and every quantised cache by itself, the unquantised model first; as the command line has them."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """`quant` has the flags that run, `options` name it as the toolchain does; `scaling` None: nothing is scaled."""
+
+    quant: Quant
+    options: TargetOptions
+    scaling: Scaling | None
+
+
+def taken(
+    target: Target, config: ModelConfig, quant: Quant, tp: int, options: TargetOptions, limits: Limits | None
+) -> Taken:
+    """Raises RefusedError, with the reason and what to do instead."""
+    scaling = None
+    if quant.asked:
+        quant, options = target.quantised(config, quant, options)
+        scaling = target.scaling(config, quant, options)
+        check_scheme(scaling.scheme, config, tp)
+    target.check(config, tp, options, limits)
+    return Taken(quant, options, scaling)
+
+
+def refusals(recipe: Recipe, target: Target) -> dict[str, str]:
+    """By the names of OPTIONS: "" where some model of the recipe is taken so at tp 1, else the reason why none is."""
+    models = list(_models(recipe))
+    return {option: _refusal(models, target, quant) for option, quant in OPTIONS.items()}
+
+
+def _refusal(models: list[ModelConfig], target: Target, quant: Quant) -> str:
+    reason = ""
+    for config in models:
+        try:
+            taken(target, config, quant, 1, PLAIN, None)
+        except RefusedError as error:
+            reason = reason or error.message
+        else:
+            return ""
+    return reason
+
+
+def _models(recipe: Recipe) -> Iterator[ModelConfig]:
+    """As the recipe describes them, in sizes that any toolchain splits: what config.json may say or not, both ways."""
+    hidden, heads, traits = 4096, 32, recipe.traits
+    sparse = traits.mlp == "moe"
+    named = traits.activation in ACTIVATIONS
+    answers = []
+    for name in ("qkv_bias", "out_bias", "mlp_bias"):
+        answer = getattr(traits, name)
+        usual = answer.value if isinstance(answer, Default) else answer
+        answers.append([usual] if isinstance(usual, bool) else [False, True])
+    for qkv_bias, out_bias, mlp_bias in product(*answers):
+        yield ModelConfig(
+            architecture=recipe.hf_architectures[0],
+            layers=2,
+            hidden=hidden,
+            heads=heads,
+            kv_heads=heads,
+            head_dim=hidden // heads,
+            ffn=4 * hidden,
+            vocab=32000,
+            norm_eps=1e-5,
+            max_positions=2048,
+            dtype="bfloat16",
+            norm=traits.norm,
+            activation=ACTIVATIONS[traits.activation] if named else "gelu_tanh" if traits.mlp == "plain" else "silu",
+            position=traits.position,
+            rotary=traits.rotary,
+            rotary_dim=hidden // heads if traits.position == "rope" else 0,
+            parallel_residual=traits.parallel_residual,
+            qk_norm=traits.qk_norm,
+            qkv_bias=qkv_bias,
+            out_bias=out_bias,
+            mlp_bias=mlp_bias,
+            head=traits.head,
+            head_bias=traits.head_bias,
+            experts=8 if sparse else 0,
+            experts_per_token=2 if sparse else 0,
+            moe_ffn=hidden if sparse else 0,
+            shared_ffn=hidden if traits.shared_expert_gate else 0,
+            shared_expert_gate=traits.shared_expert_gate,
+            layer_kinds=(LayerKind(traits.mlp),) * 2,
+        )

@@ -1,0 +1,116 @@
+"""Weights of a checkpoint as float32 matrices, a block of whole rows in memory at a time."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compiler.errors import CheckpointError, MemoryCeilingError
+from compiler.model.layout import join_rows
+from compiler.model.lazy import ITEMSIZE, flatten, take, unflatten
+from compiler.model.ops import run
+from compiler.model.roles import TensorId, axis_sizes
+from compiler.storage.checkpoints.gather import Cut, Gather
+from compiler.storage.files.cast import cast_bits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from compiler.model.config import ModelConfig
+    from compiler.model.lazy import Lazy
+    from compiler.storage.checkpoints.checkpoint import Checkpoint
+    from compiler.storage.checkpoints.gather import Block
+
+    Values = NDArray[np.float32]
+    Place = tuple[slice, ...]
+
+BLOCK = 4 << 20
+
+
+class Matrices:
+    """Reads the linear layers `wanted`. `buffers`: blocks of memory that the work on one of them takes, as large as its
+    bits in the checkpoint; `max_memory` is the ceiling of all. Raises MemoryCeilingError.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        tensors: Mapping[TensorId, Lazy],
+        wanted: list[TensorId],
+        max_memory: int,
+        buffers: int,
+    ) -> None:
+        sizes = axis_sizes(config)
+        self.lazies = {t: run(join_rows((t,), sizes), [tensors[t]])[0] for t in wanted}
+        self.limit = min(BLOCK, max_memory // buffers)
+        widest = max(ITEMSIZE[m.source_dtype] * m.shape[-1] for m in self.lazies.values()) if wanted else 0
+        if widest > self.limit:
+            raise MemoryCeilingError(
+                f"one row takes {widest:,} bytes, and {buffers} of them more than the ceiling of {max_memory:,} bytes",
+                hint=f"pass `--max-memory` of at least {buffers * widest}",
+            )
+
+    def nbytes(self, tensor: TensorId) -> int:
+        """Of its bits in the checkpoint."""
+        return prod(self.lazies[tensor].shape) * ITEMSIZE[self.lazies[tensor].source_dtype]
+
+    def shape(self, tensor: TensorId) -> tuple[int, ...]:
+        """[experts, out, in]"""
+        return self.lazies[tensor].shape
+
+    def opened(self, checkpoint: Checkpoint, files: Mapping[str, int]) -> Reader:
+        """`files`: as `checkpoint.opened` gives them."""
+        return Reader(self, Gather(checkpoint.tensors, files, self.limit))
+
+
+class Reader:
+    """The matrices with the checkpoint's files open."""
+
+    def __init__(self, matrices: Matrices, gather: Gather) -> None:
+        self._matrices, self._gather = matrices, gather
+
+    def blocks(self, tensor: TensorId) -> Iterator[tuple[Place, Values]]:
+        """Where a block lies in [experts, out, in], and its values. Raises CheckpointError (NaN or infinite)."""
+        return self._blocks(self._matrices.lazies[tensor])
+
+    def sampled(self, tensor: TensorId, rows: int) -> Iterator[tuple[Place, Values]]:
+        """`blocks` of about `rows` rows of every matrix, evenly spaced; places are among those."""
+        lazy = self._matrices.lazies[tensor]
+        axis = len(lazy.shape) - 2
+        every = max(lazy.shape[axis] // rows, 1)
+        cut = take(lazy, axis, 0, lazy.shape[axis] // every * every)
+        return self._blocks(flatten(take(unflatten(cut, axis, every), axis + 1, 0, 1), axis))
+
+    def whole(self, lazy: Lazy) -> Values:
+        """A small tensor."""
+        values = np.empty(lazy.shape, np.float32)
+        for place, block in self._blocks(lazy):
+            values[place] = block
+        return values
+
+    def _blocks(self, lazy: Lazy) -> Iterator[tuple[Place, Values]]:
+        cut = Cut(lazy, self._matrices.limit)
+        for block in cut.blocks():
+            values = self._float32(cut, block)
+            if not np.isfinite(values.sum()):
+                self._check(lazy, values)
+            yield tuple(slice(b, b + n) for b, n in zip(block.begin, block.shape, strict=True)), values
+
+    def _check(self, lazy: Lazy, values: Values) -> None:
+        if not np.isfinite(values).all():
+            raise CheckpointError(
+                f"NaN or infinite values in {', '.join(sorted({p.source for p in lazy.pieces}))} of the checkpoint",
+                hint="download it again; if its digests are right, it is damaged at its source",
+            )
+
+    def _float32(self, cut: Cut, block: Block) -> Values:
+        dtype = cut.tensor.source_dtype
+        bits = np.empty(block.shape, f"u{ITEMSIZE[dtype]}")
+        self._gather.fill(cut, block, bits)
+        out = np.empty(bits.size, np.uint32)
+        cast_bits(bits.reshape(-1), dtype, out, "F32")
+        return out.view(np.float32).reshape(block.shape)

@@ -1,0 +1,77 @@
+"""Inputs of linear layers that a few channels dominate: what makes activations hard to round, from a calibration.
+
+A scale that serves all channels of an input must reach the largest of them: where that is 100 times the median channel,
+the median one has 1.27 of int8's 127 steps. SmoothQuant and AWQ divide such channels before they round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compiler.model.roles import ROLES, linear_axes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+KEPT = 5
+"""Channels of an input that are named."""
+
+
+@dataclass(frozen=True)
+class Channel:
+    """`index` among the input's; `largest`: |x| over the calibration text."""
+
+    index: int
+    largest: float
+
+
+@dataclass(frozen=True)
+class Outliers:
+    """Of the input `name`, by the first role that reads it (`layers.3.mlp.down`; experts: the largest of all): its
+    largest channels, the largest first, and the `median` of all channels, each by its largest |x|.
+    """
+
+    name: str
+    median: float
+    channels: tuple[Channel, ...]
+
+    @property
+    def ratio(self) -> float:
+        """Of the largest channel to the median one."""
+        return self.channels[0].largest / max(self.median, float(np.finfo(np.float32).tiny))
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "ratio": self.ratio}
+
+
+def outliers(maxima: Mapping[str, NDArray[np.float32]]) -> tuple[Outliers, ...]:
+    """Of every input in the result of `calibrate`, layer by layer; an input that several layers read is there once.
+    Channels that are always zero are left out, and inputs of nothing else.
+    """
+    found: list[Outliers] = []
+    inputs = {name.removesuffix(".inputs"): values for name, values in maxima.items() if name.endswith(".inputs")}
+    seen: set[tuple[int, bytes]] = set()
+    order = {role: i for i, role in enumerate(ROLES)}
+    for layer, role in sorted(map(_place, inputs), key=lambda place: (place[0], order[place[1]])):
+        name = f"layers.{layer}.{role}"
+        values = inputs[name]
+        if (layer, values.tobytes()) in seen:
+            continue
+        seen.add((layer, values.tobytes()))
+        lead, _, _ = linear_axes(role)
+        channels = values.max(tuple(range(len(lead)))).reshape(-1)
+        if channels.any():
+            largest = np.argsort(-channels, kind="stable")[:KEPT]
+            kept = tuple(Channel(int(i), float(channels[i])) for i in largest)
+            found.append(Outliers(name, float(np.median(channels[channels > 0])), kept))
+    return tuple(found)
+
+
+def _place(name: str) -> tuple[int, str]:
+    _, layer, role = name.split(".", 2)
+    return int(layer), role

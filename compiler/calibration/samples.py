@@ -1,0 +1,201 @@
+"""Token ids to calibrate with: from a text, from rows of a table, or from the text that comes with this project.
+
+.jsonl .json .csv .parquet ...   rows with `text` or `input_ids` (storage/datasets/rows.py): a sample each, cut to the length
+any other                        one text in UTF-8, tokenised as a whole and cut into samples of the length
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compiler.errors import CalibrationError, TokenizerError
+from compiler.storage.datasets.dataset import dataset_file, is_dataset
+from compiler.storage.datasets.rows import is_compressed, is_table, rows
+from compiler.storage.files.digest import Digest, digest_bytes, sha256_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from tokenizers import Tokenizer
+
+    from compiler.quantization.request import Text
+
+    Ids = NDArray[np.int64]
+
+CALIBRATION, HELD_OUT = "calibration.txt", "held_out.txt"
+"""Texts written for this project; the second is what quantised models are judged by."""
+SAMPLES, LENGTH = 512, 512
+LEAST_TOKENS = 64
+"""In all samples together. So few say little, but something; fewer are a mistake."""
+_SHORTEST = 8
+"""Tokens of a sample: what is shorter is passed over."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """`ids`: one array int64 [tokens] a sample. `text`: digest of the file they come from; `name`: its name."""
+
+    ids: tuple[Ids, ...]
+    name: str
+    text: Digest
+
+    @property
+    def tokens(self) -> int:
+        return sum(one.size for one in self.ids)
+
+    @property
+    def digest(self) -> Digest:
+        """Of the token ids: what a calibration depends on."""
+        return digest_bytes(b"".join(one.size.to_bytes(8, "little") + one.tobytes() for one in self.ids))
+
+
+def read_samples(
+    file: Path | None,
+    tokenizer: Path | None,
+    *,
+    vocab: int,
+    count: int = SAMPLES,
+    length: int = LENGTH,
+    own: str = CALIBRATION,
+    name: str = "",
+) -> Samples:
+    """At most `count` samples of at most `length` tokens. `file` None: the text `own` of this project.
+
+    `tokenizer`: a tokenizer.json, not needed for `input_ids`. `vocab`: rows of the model's embedding; `length`: no more
+    than its positions. `name`: what the file is called ("" = as it is).
+    Raises CalibrationError (missing, empty, too short, not JSON, ids that the model does not have), TokenizerError.
+    """
+    name = name or (file.name if file else f"built-in {own}")
+    ids: list[Ids] = []
+    if file and is_table(file):
+        digest = _digest(file)
+        for where, one in _rows(file, name, tokenizer):
+            _check_ids(one, vocab, where)
+            if one.size >= _SHORTEST:
+                ids.append(one[:length])
+            if len(ids) == count:
+                break
+    else:
+        data = _bytes(file) if file else _own(own)
+        digest = digest_bytes(data)
+        whole = _encode(_tokenizer(tokenizer), _text(data, name))
+        _check_ids(whole, vocab, name)
+        pieces = [whole[i : i + length] for i in range(0, min(whole.size, count * length), length)]
+        ids += [piece for piece in pieces if piece.size >= _SHORTEST]
+    samples = Samples(tuple(ids), name, digest)
+    if samples.tokens < LEAST_TOKENS:
+        raise CalibrationError(
+            f"the calibration text `{name}` gives {samples.tokens} tokens in samples of {_SHORTEST} or more; expected "
+            f"{LEAST_TOKENS} at least",
+            hint="take a text like those that the model will serve, some thousand tokens long, or leave "
+            "`--calibration` out for the text that comes with lmi-compile",
+        )
+    return samples
+
+
+def looked_at(text: Text) -> Text:
+    """With the name, digest and size of what `read_samples` reads; a data set is fetched. Raises CalibrationError."""
+    file, name = text.file, ""
+    if file is None:
+        data = _own(CALIBRATION)
+        return replace(text, digest=digest_bytes(data), size=len(data))
+    if not file.exists() and is_dataset(str(file)):
+        name, file = dataset_file(str(file))
+    digest = _digest(file)
+    size = None if is_table(file) and is_compressed(file) else file.stat().st_size
+    return replace(text, file=file, name=name, digest=digest, size=size)
+
+
+def random_samples(vocab: int, count: int, length: int) -> Samples:
+    """The same token ids every time: for models without a tokenizer."""
+    ids = np.random.default_rng(0).integers(0, vocab, (count, length), np.int64)
+    return Samples(tuple(ids), "random token ids", digest_bytes(ids.tobytes()))
+
+
+def _rows(file: Path, name: str, tokenizer: Path | None) -> Iterator[tuple[str, Ids]]:
+    """Where a row stands, and its ids. A row without a text (null) has none."""
+    opened: Tokenizer | None = None
+    for where, row in rows(file, name, ("text", "input_ids")):
+        known = row if isinstance(row, dict) else {}
+        if isinstance(known.get("text"), str):
+            opened = opened or _tokenizer(tokenizer)
+            yield where, _encode(opened, known["text"])
+        elif _are_integers(known.get("input_ids")):
+            yield where, np.array([min(max(i, -1), 1 << 62) for i in known["input_ids"]], np.int64)
+        elif not ({"text", "input_ids"} & known.keys()) or any(known.get(one) for one in ("text", "input_ids")):
+            found = f"columns {', '.join(map(str, known))}" if known else repr(row)[:60]
+            raise CalibrationError(
+                f"{where}: expected `text` (a string) or `input_ids` (integers), found {found}",
+                hint="save what it has as a .jsonl file, one object a line: "
+                '{"text": "..."} or {"input_ids": [1, 2, 3]}',
+            )
+
+
+def _are_integers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(i) is int for i in value)
+
+
+def _check_ids(ids: Ids, vocab: int, where: str) -> None:
+    wrong = ids[(ids < 0) | (ids >= vocab)]
+    if wrong.size:
+        raise CalibrationError(
+            f"{where} has the token id {wrong[0]}; the model has ids 0 to {vocab - 1}",
+            hint="the tokenizer (or the ids) must be those of this model",
+        )
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise _unreadable(file, error) from None
+
+
+def _digest(file: Path) -> Digest:
+    try:
+        return sha256_file(file)
+    except OSError as error:
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: OSError) -> CalibrationError:
+    return CalibrationError(
+        f"`--calibration {file}` cannot be read: {error.strerror}", hint="pass a text, a table or the id of a data set"
+    )
+
+
+def _own(name: str) -> bytes:
+    return resources.files("compiler.calibration").joinpath(name).read_bytes()
+
+
+def _text(data: bytes, name: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise CalibrationError(f"`{name}` is not text in UTF-8: {error}", hint="convert it, or pass another") from None
+
+
+def _tokenizer(file: Path | None) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    if file is None:
+        raise TokenizerError(
+            "to calibrate with text, the model's tokenizer is needed, and there is none",
+            hint="pass `--tokenizer DIR`, or calibrate with a .jsonl file of `input_ids`",
+        )
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # noqa: BLE001  # the Rust side raises plain Exception
+        raise TokenizerError(
+            f"{file} cannot be read: {error}", hint="pass a whole tokenizer with `--tokenizer DIR`"
+        ) from None
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> Ids:
+    return np.array(tokenizer.encode(text).ids, np.int64)

@@ -1,0 +1,244 @@
+"""From maxima to scales: what rows and columns are multiplied by on their way to few bits, before any is converted.
+
+The result is a safetensors file of canonical tensors (`layers.3.attn.q.scale`, ...), which depends on the scheme, on
+alpha and on what the target's kernels want (`quantization/scaling.py`), but not on tp, and stands beside those of the
+checkpoint when the ranks are planned:
+
+    {role}.columns          [experts, in]     s of smoothing; absent where there is none
+    {role}.prequant         [experts, in]     1 / columns, where kernels multiply their inputs
+    {role}.{other parts}                      `quantization/parts.py`
+    attn.k.cache_scale                        of keys and values, where the cache has one scale a layer
+    attn.{k,v}.cached_scale [kv_heads]        where it has one a head
+    weight, bias                              of norms, biases and routers that smoothing changes
+
+Rows must be seen whole before one of them is rounded, and a rank of a row-parallel layer has parts of rows only: so the
+weights are read once here, under the ceiling of memory, and a second time when they are converted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compiler.calibration.matrices import Matrices
+from compiler.calibration.search import SEARCHES, Seen, alphas, flat, whole_columns
+from compiler.model.lazy import whole
+from compiler.model.roles import TensorId, axis_sizes, linear_axes
+from compiler.quantization import awq
+from compiler.quantization.formats import int4
+from compiler.quantization.groups import Factors, apply, quantised_roles
+from compiler.quantization.parts import (
+    Parts,
+    activation_parts,
+    cache_scale,
+    head_cache_scales,
+    inverse,
+    one_scale,
+    own_parts,
+    rounded_up,
+    weight_parts,
+)
+from compiler.quantization.planned import PREFIX
+from compiler.quantization.prequantized.checkpoint import own_scales
+from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
+from compiler.storage.checkpoints.header import read_header
+from compiler.storage.files import spill
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from compiler.calibration.matrices import Reader
+    from compiler.model.config import ModelConfig
+    from compiler.model.lazy import Lazy
+    from compiler.quantization.scaling import Scaling
+    from compiler.quantization.schemes import Scheme, Search
+
+    Values = NDArray[np.float32]
+
+VERSION = 2
+RESULT = "scales.safetensors"
+_BUFFERS: Mapping[Search, int] = {"": 10, "smooth": 10, "awq": 24}
+"""Blocks of memory that one of bfloat16 takes: its bits, the window, and as float32 values, product, magnitude; while
+searching also what it is rounded to, what that is worth, how far off it is.
+"""
+
+
+def make_scales(
+    config: ModelConfig,
+    tensors: Mapping[TensorId, Lazy],
+    checkpoint: Checkpoint,
+    out: Path,
+    *,
+    scaling: Scaling,
+    alpha: float | None = 0.5,
+    maxima: Mapping[str, Values] | None = None,
+    max_memory: int = 1 << 30,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, float]:
+    """Write RESULT, the tensors of `quantization/planned.py`, into the folder `out`; the alpha of every smoothed group.
+
+    `tensors`: the canonical tensors in `checkpoint`. `maxima`: what `calibrate` found, where the scheme or the cache
+    needs it; a quantised checkpoint brings its own scales, which are taken as they are. `alpha` None: searched for,
+    group by group. `progress(bytes of weights read, in all)`. Beside `max_memory`, the scales of one layer are in
+    memory.
+    Raises MemoryCeilingError, CheckpointError (NaN or infinite weights), UsageError (alpha), DiskFullError.
+    """
+    scheme = scaling.scheme
+    wanted = [
+        TensorId(role, "weight", layer)
+        for layer, kind in enumerate(config.layer_kinds)
+        for role in scaling.roles(config, kind)
+    ]
+    buffers = _BUFFERS["awq" if alpha is None else scheme.search]
+    matrices = Matrices(config, tensors, wanted, max_memory, buffers)
+    total, done = sum(map(matrices.nbytes, wanted)), 0
+    chosen: dict[str, float] = {}
+    with checkpoint.opened() as files, spill.tensors(out / RESULT) as add:
+        reader = matrices.opened(checkpoint, files)
+        for layer, kind in enumerate(config.layer_kinds):
+            seen = Seen(config, layer, maxima or {})
+            own = alphas(seen, kind, scaling, alpha, reader)
+            factors = SEARCHES[scheme.search](seen, kind, scaling, own, reader)
+            chosen |= {f"layers.{layer}.{group}": of for group, of in own.items()}
+            columns = {role: s for role, of in factors.items() if (s := whole_columns(config, role, of)) is not None}
+            if scaling.divides == "inputs":
+                # Kernels see 1 / s in the files' dtype: s is what that stands for.
+                columns = {role: inverse(rounded_up(inverse(s))) for role, s in columns.items()}
+            found = {}
+            for tensor in [t for t in wanted if t.layer == layer]:
+                lazy = matrices.lazies[tensor]
+                if checkpoint.own:
+                    found[tensor.role] = _shaped(config, tensor, own_scales(checkpoint, lazy))
+                else:
+                    found[tensor.role] = _largest(reader, scheme, seen, tensor, lazy.shape, columns.get(tensor.role))
+                done += matrices.nbytes(tensor)
+                if progress is not None:
+                    progress(done, total)
+            if checkpoint.own:
+                weights = {role: own_parts(scheme, worth) for role, worth in found.items()}
+            else:
+                weights = _weights(scaling, factors, found)
+            for tensor, values in _of_layer(seen, scaling, factors, columns, weights):
+                add(str(tensor), values)
+            for name, values in _changed(config, layer, factors, tensors, reader).items():
+                add(name, values)
+    return chosen
+
+
+def _of_layer(
+    seen: Seen,
+    scaling: Scaling,
+    factors: Mapping[str, Factors],
+    columns: Mapping[str, Values],
+    weights: Mapping[str, Parts],
+) -> Iterator[tuple[TensorId, Values]]:
+    """All parts of the quantised layers."""
+    scheme = scaling.scheme
+    divisors = {role: of.divisor for role, of in factors.items() if of.divisor is not None}
+    static = scheme.activations != "float" and scheme.activation_scales == "tensor"
+    for role, of_weight in weights.items():
+        lead, _, inner = linear_axes(role)
+        together = scaling.with_role(role, tuple(weights))
+        reads = gives = 0.0
+        if static:
+            reads = max(float((seen(one, "inputs") / columns.get(one, np.float32(1))).max()) for one in together)
+            gives = max(float((seen(one, "outputs") / divisors.get(one, np.float32(1))).max()) for one in together)
+        parts = {**of_weight, **activation_parts(scheme, reads, gives, of_weight, len(lead))}
+        sizes = axis_sizes(seen.config)
+        ones = np.ones([sizes[axis] for axis in (*lead, *inner)], np.float32)
+        if role in columns or scaling.divides == "norms":
+            parts["columns"] = columns.get(role, ones)
+        if scaling.divides == "inputs":
+            parts["prequant"] = inverse(columns.get(role, ones))
+        for part, values in parts.items():
+            yield TensorId(role, part, seen.layer), values
+    for role, part in scaling.cache_parts:
+        kept = {one: seen(one, "cached") / divisors.get(one, np.float32(1)) for one in ("attn.k", "attn.v")}
+        if part == "cached_scale":
+            yield TensorId(role, part, seen.layer), head_cache_scales(scaling.cache, kept[role])
+        else:
+            yield TensorId(role, part, seen.layer), cache_scale(scaling.cache, list(kept.values()))
+
+
+def _weights(scaling: Scaling, factors: Mapping[str, Factors], largest: Mapping[str, Values]) -> dict[str, Parts]:
+    """Parts of the weights, from `_largest` of each role."""
+    scheme, found = scaling.scheme, {}
+    divisors = {role: of.divisor for role, of in factors.items() if of.divisor is not None}
+    for role, rows in largest.items():
+        lead = len(linear_axes(role)[0])
+        if scheme.weight_scales == "tensor":
+            sharing = scaling.with_role(role, tuple(largest)) if scaling.one_scale else (role,)
+            rows = one_scale({one: largest[one] for one in sharing}, divisors, lead)[role]
+        found[role] = weight_parts(scheme, rows, divisors.get(role), lead)
+    return found
+
+
+def beside(
+    tensors: Mapping[TensorId, Lazy], checkpoint: Checkpoint, file: Path
+) -> tuple[dict[TensorId, Lazy], Checkpoint]:
+    """The canonical tensors and the checkpoint, with those of `file` (RESULT) among them or in their place."""
+    merged, sources = dict(tensors), dict(checkpoint.tensors)
+    for name, entry in read_header(file).items():
+        source = f"{PREFIX}{name}"
+        _, layer, rest = name.split(".", 2)
+        role, part = rest.rsplit(".", 1)
+        sources[source] = SourceTensor(source, entry.dtype, entry.shape, file, entry.offset, entry.nbytes)
+        merged[TensorId(role, part, int(layer))] = whole(source, entry.shape, entry.dtype)
+    return merged, Checkpoint(checkpoint.folder, checkpoint.config, sources)
+
+
+def _largest(
+    reader: Reader, scheme: Scheme, seen: Seen, tensor: TensorId, shape: Sequence[int], columns: Values | None
+) -> Values:
+    """Largest |W * columns| of every row, [experts ..., out ...], or of every group, [experts ..., out ..., groups], as
+    far as a clip leaves it. `shape`: of the matrix.
+    """
+    lead = linear_axes(tensor.role)[0]
+    groups = shape[-1] // int4.GROUP if scheme.weight_scales == "group" else 1
+    largest = np.empty((*shape[:-1], groups), np.float32)
+    of = None if columns is None else flat(columns, len(lead))
+    squares = None
+    if scheme.search == "awq" and tensor.role not in awq.NOT_CLIPPED:
+        squares = flat(seen(tensor.role, "squares"), len(lead))
+        squares = squares if of is None else np.asarray(squares / np.square(of), np.float32)
+    for place, values in reader.blocks(tensor):
+        *experts, _, _ = place
+        if of is not None:
+            values = values * of[tuple(experts)][..., None, :]
+        if squares is None:
+            largest[place[:-1]] = int4.group_maxima(values, shape[-1] // groups)
+        else:
+            largest[place[:-1]] = awq.clip(values, squares[tuple(experts)])
+    shaped = _shaped(seen.config, tensor, largest)
+    return shaped if scheme.weight_scales == "group" else shaped[..., 0]
+
+
+def _shaped(config: ModelConfig, tensor: TensorId, values: Values) -> Values:
+    """[experts, out, groups] -> [experts ..., out ..., groups]"""
+    lead, rows, _ = linear_axes(tensor.role)
+    sizes = axis_sizes(config)
+    return values.reshape([*(sizes[axis] for axis in (*lead, *rows)), values.shape[-1]])
+
+
+def _changed(
+    config: ModelConfig,
+    layer: int,
+    factors: Mapping[str, Factors],
+    tensors: Mapping[TensorId, Lazy],
+    reader: Reader,
+) -> dict[str, Values]:
+    """The small tensors of a layer that smoothing changes, as they are afterwards."""
+    quantised = set(quantised_roles(config, config.layer_kinds[layer]))
+    found = {}
+    for role, factor in factors.items():
+        for part in ("weight", "bias"):
+            tensor = TensorId(role, part, layer)
+            # Biases that nothing divides too: those that are joined are of one dtype.
+            if tensor not in tensors or (part == "weight" and role in quantised):
+                continue
+            found[str(tensor)] = apply(config, role, part, reader.whole(tensors[tensor]), factor)
+    return found

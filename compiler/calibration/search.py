@@ -1,0 +1,150 @@
+"""What columns are multiplied by before they are rounded: a search for each that a scheme can name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compiler.model.roles import TensorId, axis_sizes, linear_axes
+from compiler.quantization import awq, smooth
+from compiler.quantization.groups import (
+    Factors,
+    Maxima,
+    Smooth,
+    layer_factors,
+    layer_means,
+    layer_scales,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from compiler.calibration.matrices import Reader
+    from compiler.model.config import LayerKind, ModelConfig
+    from compiler.quantization.scaling import Scaling
+    from compiler.quantization.schemes import Search
+
+    Values = NDArray[np.float32]
+
+SAMPLED = 1024
+"""Rows of a matrix that a search for the scales of its columns looks at: their errors add up over rows."""
+
+
+class Seen:
+    """What the calibration text did in one layer, by role."""
+
+    def __init__(self, config: ModelConfig, layer: int, maxima: Mapping[str, Values]) -> None:
+        self.config, self.layer, self._maxima = config, layer, maxima
+
+    def __call__(self, role: str, what: str) -> Values:
+        return self._maxima[f"layers.{self.layer}.{role}.{what}"]
+
+
+Alphas = dict[str, float]
+"""By the name of a group of layers that are smoothed together."""
+
+
+def alphas(seen: Seen, kind: LayerKind, scaling: Scaling, alpha: float | None, reader: Reader) -> Alphas:
+    """Of the groups of one layer, where the scheme smooths: `alpha`, or of each the candidate with the least error."""
+    if scaling.scheme.search != "smooth":
+        return {}
+    found = scaling.groups(seen.config, kind)
+    return {group.name: _least(seen, scaling, group, reader) if alpha is None else alpha for group in found}
+
+
+def _unsearched(
+    _seen: Seen, _kind: LayerKind, _scaling: Scaling, _alphas: Alphas, _reader: Reader
+) -> dict[str, Factors]:
+    return {}
+
+
+def _smoothed(seen: Seen, kind: LayerKind, scaling: Scaling, alphas: Alphas, _reader: Reader) -> dict[str, Factors]:
+    """Factors of SmoothQuant, by the tensor's role."""
+    config, found = seen.config, scaling.groups(seen.config, kind)
+    scales: dict[str, Values] = {}
+    for group in found:
+        scales |= layer_scales(config, [group], _maxima(seen, group), alphas[group.name])
+    return layer_factors(config, found, scales)[0]
+
+
+def _least(seen: Seen, scaling: Scaling, group: Smooth, reader: Reader) -> float:
+    """The alpha with which all layers of the group together are nearest to what they should give."""
+    config, largest_of = seen.config, _LARGEST[scaling.scheme.activation_scales]
+    errors, columns, largest = np.zeros(len(smooth.CANDIDATES)), [], []
+    for alpha in smooth.CANDIDATES:
+        factors = layer_factors(config, [group], layer_scales(config, [group], _maxima(seen, group), alpha))[0]
+        columns.append({role: _flat(role, whole_columns(config, role, factors[role])) for role in group.into})
+        read = [(_flat(role, seen(role, "inputs")), _flat(role, seen(role, "squares"))) for role in group.into]
+        each = zip(read, columns[-1].values(), strict=True)
+        largest.append(max(largest_of(x, squares, s) for (x, squares), s in each))
+    for role in group.into:
+        lead = len(linear_axes(role)[0])
+        squares = _flat(role, seen(role, "squares"))
+        for place, values in reader.sampled(TensorId(role, "weight", seen.layer), SAMPLED):
+            for i, of_role in enumerate(columns):
+                s = of_role[role][place[:lead]]
+                errors[i] += smooth.output_error(values, s, squares[place[:lead]], largest[i])
+    return smooth.CANDIDATES[int(errors.argmin())]
+
+
+_LARGEST = {"token": smooth.largest_of_token, "tensor": smooth.largest_of_text}
+"""By the scales of activations."""
+
+
+def _maxima(seen: Seen, group: Smooth) -> dict[str, Maxima]:
+    return {role: Maxima(seen(role, "inputs"), seen(role, "columns")) for role in group.into}
+
+
+def _searched(seen: Seen, kind: LayerKind, scaling: Scaling, _alphas: Alphas, reader: Reader) -> dict[str, Factors]:
+    """Factors of AWQ, by the tensor's role."""
+    config, found = seen.config, scaling.groups(seen.config, kind)
+    means = layer_means(config, found, {role: seen(role, "means") for group in found for role in group.into})
+    scales = {group.name: _best(seen, group, means[group.name], reader) for group in found}
+    return layer_factors(config, found, scales)[0]
+
+
+SEARCHES: Mapping[Search, Callable[[Seen, LayerKind, Scaling, Alphas, Reader], dict[str, Factors]]] = {
+    "": _unsearched,
+    "smooth": _smoothed,
+    "awq": _searched,
+}
+
+
+def _best(seen: Seen, group: Smooth, means: Values, reader: Reader) -> Values:
+    """The candidate with which all layers of the group together are nearest to what they should give."""
+    tried = awq.candidates(means)
+    errors = np.zeros(len(tried))
+    columns = []
+    for scales in tried:
+        factors = layer_factors(seen.config, [group], {group.name: scales})[0]
+        columns.append({role: whole_columns(seen.config, role, factors[role]) for role in group.into})
+    for role in group.into:
+        lead = len(linear_axes(role)[0])
+        squares = flat(seen(role, "squares"), lead)
+        for place, values in reader.sampled(TensorId(role, "weight", seen.layer), SAMPLED):
+            for i, of in enumerate(columns):
+                errors[i] += awq.scale_error(values, flat(of[role], lead)[place[:lead]], squares[place[:lead]])
+    return np.asarray(tried[int(errors.argmin())])
+
+
+def flat(values: Values | None, lead: int) -> Values:
+    """[lead ..., in ...] -> [lead ..., in]"""
+    assert values is not None
+    return values.reshape(*values.shape[:lead], -1)
+
+
+def _flat(role: str, values: Values | None) -> Values:
+    return flat(values, len(linear_axes(role)[0]))
+
+
+def whole_columns(config: ModelConfig, role: str, factors: Factors) -> Values | None:
+    """[experts ..., in ...] also where one s serves all experts."""
+    if factors.columns is None:
+        return None
+    lead, _, inner = linear_axes(role)
+    sizes = axis_sizes(config)
+    return np.ascontiguousarray(np.broadcast_to(factors.columns, [sizes[axis] for axis in (*lead, *inner)]))

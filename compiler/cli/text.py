@@ -1,0 +1,206 @@
+"""What commands print on stdout for people to read; `--json` prints the same facts for scripts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from compiler.build.notes import alphas_text, numerics_text
+from compiler.report import amount, seconds, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from compiler.artifact.manifest import Manifest
+    from compiler.artifact.quantization import Quantisation
+    from compiler.artifact.sections import Engines, Segments
+    from compiler.build.alternatives import Alternative
+    from compiler.build.plan import Plan
+    from compiler.deploy.doctor import Diagnosis
+    from compiler.quantization.request import Quant
+    from compiler.storage.cache.stages import Stored
+
+
+def plan_text(plan: Plan) -> str:
+    """Model, what each rank holds, what each stage needs."""
+    c, heads = plan.config, plan.heads
+    copies = f", each on {heads.kv_copies} ranks" if heads.kv_copies > 1 else ""
+    cache = f", {amount(plan.kv_bytes_at_limits, 'bytes')} of KV cache a rank"
+    kinds = sorted({kind.name for kind in c.layer_kinds})
+    facts = [
+        ("model", f"{c.architecture} (recipe {plan.recipe}), {c.layers} layers: {', '.join(kinds)}"),
+        ("source", f"{len(plan.account.tensors)} tensors, {amount(plan.source_bytes, 'bytes')}"),
+        *([("", plan.packed.text)] if plan.packed else []),
+        ("target", f"{plan.target}, {parallel_text(plan.tp, plan.options.pp, plan.options.moe_ep)}, {plan.dtype}"),
+        ("heads", f"{heads.heads} query and {heads.kv_heads} kv heads a rank{copies}"),
+        *([("quantised", quant_text(plan.quant))] if plan.quant.asked else []),
+        ("KV cache", f"{plan.kv_bytes_per_token:,} bytes a token and rank"),
+        ("limits", f"{plan.limits.max_positions} positions, {plan.limits.max_batch} rows{cache}"),
+    ]
+    ranks = [(rank.file, str(len(rank.tensors)), amount(rank.nbytes, "bytes")) for rank in plan.ranks]
+    needs = [(n.stage, amount(n.memory, "bytes"), amount(n.disk, "bytes"), n.note) for n in plan.needs]
+    return "\n\n".join(
+        [
+            table(facts),
+            table(ranks, ("rank file", "tensors", "bytes")),
+            table(needs, ("stage", "memory", "disk", "")),
+        ]
+    )
+
+
+def alternatives_text(found: Sequence[Alternative]) -> str:
+    """One line a choice."""
+    rows = [
+        (
+            one.option,
+            amount(one.weights, "bytes"),
+            f"{one.cache:,} bytes a token, {one.cache_tokens_in_a_gib:,} tokens in a GiB",
+            "",
+        )
+        if one.weights is not None
+        else (one.option, "-", "-", one.refused)
+        for one in found
+    ]
+    return table(rows, ("quantisation", "a rank", "KV cache", ""))
+
+
+def calibration_text(tokens: int, took: float) -> str:
+    return (
+        f"calibrating on at most {tokens:,} tokens takes about {seconds(took)} here: products in float32, at half of "
+        "the rate of one that was measured just now"
+    )
+
+
+def quant_text(quant: Quant) -> str:
+    """`smoothquant: weights int8 per channel, activations int8 per token, alpha 0.5`."""
+    words, scheme = [], quant.scheme
+    if scheme is not None:
+        words.append(_rounded_text(scheme.weights, scheme.weight_scales, scheme.activations, scheme.activation_scales))
+    if quant.smooths:
+        words.append("alpha searched for" if quant.alpha is None else f"alpha {quant.alpha:g}")
+    words += [f"KV cache {quant.cache}"] if quant.cache else []
+    return (f"{scheme.name}: " if scheme else "") + ", ".join(words)
+
+
+def _rounded_text(weights: str, weight_scales: str, activations: str, activation_scales: str) -> str:
+    of_activations = f"{activations} per {activation_scales}" if activations != "float" else "not quantised"
+    return f"weights {weights} per {weight_scales}, activations {of_activations}"
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """What an artifact is and what it runs on."""
+    m, found, p = manifest.model, manifest.numerics, manifest.parallel
+    source = f"{m.repo_id} at {m.revision}" if m.repo_id else m.source
+    toolchain = ", ".join(f"{name} {value}" for name, value in sorted(manifest.toolchain.items()))
+    facts = [
+        ("name", manifest.name + (" (made by a stand-in toolchain)" if manifest.stand_in else "")),
+        ("digest", manifest.digest),
+        ("model", f"{m.architecture} (recipe {m.recipe}), {source}"),
+        ("target", f"{manifest.target}, {parallel_text(p.tp, p.pp, p.moe_ep)}, {manifest.dtype}"),
+        ("runs on", _device_text(manifest)),
+        ("toolchain", toolchain or "not compiled yet"),
+        ("limits", f"{manifest.limits.max_positions} positions, {manifest.limits.max_batch} rows"),
+        *(_quantisation_facts(manifest.quantisation) if manifest.quantisation else []),
+        *(_segments_facts(manifest.segments) if manifest.segments else []),
+        *(_engines_facts(manifest.engines) if manifest.engines else []),
+        ("files", f"{len(manifest.files)}, {amount(sum(f.size for f in manifest.files), 'bytes')}"),
+        ("numerics", numerics_text(manifest) if found else "not measured"),
+    ]
+    return table(facts)
+
+
+def parallel_text(tp: int, pp: int, moe_ep: int) -> str:
+    """How a model is split, what is not split left out."""
+    return ", ".join([f"tp {tp}", *([f"pp {pp}"] if pp > 1 else []), *([f"moe_ep {moe_ep}"] if moe_ep > 1 else [])])
+
+
+def _device_text(manifest: Manifest) -> str:
+    device = manifest.device
+    if device.kind == "cuda":
+        return f"cuda, compute capability {device.capability}" if device.capability else "cuda"
+    return f"cpu, {device.isa}" + (f" with {', '.join(device.features)}" if device.features else "")
+
+
+def _quantisation_facts(found: Quantisation) -> list[tuple[str, str]]:
+    from compiler.artifact.quantization import quant_of
+
+    gate, text = found.gate, found.calibration
+    limits = ", ".join(f"{name} {value:g}" for name, value in gate.limits.items())
+    perplexity = f"perplexity {gate.perplexity_float:g} -> {gate.perplexity:g} ({gate.perplexity_increase:+.2%})"
+    return [
+        ("quantised", quant_text(quant_of(found))),
+        *([("", alphas_text(found.alphas))] if found.alphas else []),
+        *([("calibrated on", f"{amount(text.tokens, 'tokens')} of {text.text}, {text.digest}")] if text else []),
+        ("gate", f"{perplexity}, KL {gate.kl:g}, over {gate.tokens} tokens"),
+        ("", f"least cosine {gate.cosine:g} ({gate.worst or 'layers not measured'})"),
+        ("limits of the gate", f"{limits}{'; ACCEPTED BEYOND THEM, as was asked' if gate.accepted else ''}"),
+    ]
+
+
+def _segments_facts(segments: Segments) -> list[tuple[str, str]]:
+    kinds = sorted({" + ".join(pair) for pair in segments.layers})
+    return [("layers", f"{len(segments.layers)}: {', '.join(kinds)}")]
+
+
+def _engines_facts(engines: Engines) -> list[tuple[str, str]]:
+    built = f"{len(engines.files)} engine(s)" if engines.files else "checkpoint; its engines are not built yet"
+    image = f", for image {engines.image}" if engines.image else ""
+    limits = ", ".join(f"{name} {value}" for name, value in engines.limits.model_dump().items())
+    return [("TensorRT-LLM", f"{engines.version}{image}"), ("holds", built), ("engines", limits)]
+
+
+def build_text(output: Path, manifest: Manifest | None) -> str:
+    """The artifact's folder; or how far the build was asked to go."""
+    if manifest is None:
+        return "no artifact was asked for; what was made is kept in the cache"
+    return str(output)
+
+
+def models_text(rows: Sequence[dict[str, Any]]) -> str:
+    """Recipes, the architectures they read and the names that `--model` knows; then what each target quantises."""
+    known = [(row["recipe"], ", ".join(row["architectures"]), ", ".join(row["models"])) for row in rows]
+    targets = sorted({target for row in rows for target in row["targets"]})
+    taken = [(row["recipe"], *(_taken_text(row["targets"][target]) for target in targets)) for row in rows]
+    return "\n\n".join(
+        [
+            table(known, ("recipe", "architectures", "names for `--model`")),
+            table(taken, ("recipe", *(f"target `{target}`: `--quant`; `--kv-cache`" for target in targets))),
+            "`plan` says the same of a checkpoint at some tp, with the reasons.",
+        ]
+    )
+
+
+def _taken_text(refused: dict[str, str]) -> str:
+    """`refused`: by option, the reason or ""."""
+    if refused["--quant none"]:
+        return f"none: {refused['--quant none']}"
+    found = [option.split() for option, reason in refused.items() if not reason and option != "--quant none"]
+    schemes, caches = ([name for one, name in found if one == kind] for kind in ("--quant", "--kv-cache"))
+    return f"{' '.join(schemes) or 'none'}; {' '.join(caches) or 'none'}"
+
+
+def diagnosis_text(diagnosis: Diagnosis) -> str:
+    """One line a finding, then what can be built and run."""
+    findings = [(f.subject, f.state, f.text + (f" -> {f.remedy}" if f.remedy else "")) for f in diagnosis.findings]
+    abilities = [
+        (a.target, "yes" if a.compiles else "no", "yes" if a.runs else "no", a.why) for a in diagnosis.abilities
+    ]
+    return table(findings) + "\n\n" + table(abilities, ("target", "builds here", "runs here", ""))
+
+
+def cache_text(entries: Sequence[Stored]) -> str:
+    """One line an entry, the most recently used first, then the sum."""
+    import datetime
+
+    rows = [
+        (
+            entry.stage,
+            entry.key[:12],
+            str(entry.files),
+            amount(entry.nbytes, "bytes"),
+            datetime.datetime.fromtimestamp(entry.used, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        )
+        for entry in entries
+    ]
+    total = f"{len(entries)} entries, {amount(sum(entry.nbytes for entry in entries), 'bytes')}"
+    return (table(rows, ("stage", "key", "files", "size", "last used")) + "\n\n" if rows else "") + total

@@ -1,0 +1,40 @@
+"""Scales of a quantised cache in the rank files: what 1 is worth in every head.
+
+| file tensor                 | dtype   | shape on a rank | from                   |
+|-----------------------------|---------|-----------------|------------------------|
+| layers.i.attn.k.cache_scale | float32 | [kv_heads]      | cached_scale of attn.k |
+| layers.i.attn.v.cache_scale | float32 | [kv_heads]      | cached_scale of attn.v |
+
+in front of `attn.o`. They are split and copied as the kv heads themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from compiler.model.config import ModelConfig
+from compiler.model.lazy import Lazy, RankPlan
+from compiler.model.ops import run
+from compiler.model.parallel import spread
+from compiler.model.roles import TensorId
+
+SCALES = {"attn.k.cache_scale": "attn.k", "attn.v.cache_scale": "attn.v"}
+"""Name in a layer, and the role whose heads it belongs to."""
+
+
+def with_cache_scales(
+    plans: Sequence[RankPlan], config: ModelConfig, tensors: Mapping[TensorId, Lazy]
+) -> list[RankPlan]:
+    """`plans` with the scales that `tensors` has."""
+    found: list[list[tuple[str, Lazy]]] = [[] for _ in plans]
+    for of_ranks in zip(*(plan.tensors for plan in plans), strict=True):
+        prefix, at, _ = of_ranks[0][0].partition("attn.o.weight")
+        for name, role in SCALES.items() if at else ():
+            scale = TensorId(role, "cached_scale", int(prefix.split(".")[1]))
+            if scale in tensors:
+                shards = run(spread(scale.axes, config, len(plans)), [tensors[scale]])
+                for rank, shard in zip(found, shards, strict=True):
+                    rank.append((f"{prefix}{name}", shard))
+        for rank, tensor in zip(found, of_ranks, strict=True):
+            rank.append(tensor)
+    return [RankPlan(plan.file, tuple(names)) for plan, names in zip(plans, found, strict=True)]

@@ -1,0 +1,84 @@
+"""From canonical tensors to the rank files of the `inductor` target.
+
+| file tensor                        | rows on rank r                    | from                     |
+|------------------------------------|-----------------------------------|--------------------------|
+| embed.weight                       | vocab / tp (zeros behind)         | embed                    |
+| layers.i.attn.qkv.weight / .bias   | [q_r ; k_r ; v_r]                 | attn.q, attn.k, attn.v   |
+| layers.i.attn.o.weight             | hidden x (heads / tp x head_dim)  | attn.o                   |
+| layers.i.mlp.gate_up.weight        | [gate_r ; up_r]                   | mlp.gate, mlp.up         |
+| layers.i.moe.gate_up.weight        | experts x [gate_r ; up_r]         | moe.gate, moe.up         |
+| head.weight                        | vocab / tp                        | head; absent where tied  |
+| everything else                    | whole, or its one split axis / tp | the role of that name    |
+
+Fusing q k v and gate up makes one matrix product of several. Biases of row-parallel products stay whole on every
+rank; the compiled segment adds them on the first rank only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from compiler.decoder.rankfile.cache_scales import with_cache_scales
+from compiler.decoder.rankfile.quantized import STORED, Products, quantise
+from compiler.model.config import ModelConfig
+from compiler.model.layout import Layout, join_rows, to_rank_plans
+from compiler.model.lazy import Lazy, RankPlan
+from compiler.model.parallel import SPLIT_AXES, spread
+from compiler.model.roles import TensorId, axis_sizes, model_tensors
+
+FUSED = {
+    "attn.qkv": ("attn.q", "attn.k", "attn.v"),
+    "mlp.gate_up": ("mlp.gate", "mlp.up"),
+    "moe.gate_up": ("moe.gate", "moe.up"),
+    "shared.gate_up": ("shared.gate", "shared.up"),
+}
+"""File tensor -> the roles whose rows it joins."""
+_PART_OF = {role: name for name, roles in FUSED.items() for role in roles}
+
+
+def layouts(config: ModelConfig, tp: int) -> list[Layout]:
+    """Every file tensor of a rank, in the order of computation (which is the order in the file)."""
+    done: dict[str, Layout] = {}
+    sizes = _rank_sizes(config, tp)
+    for tensor in model_tensors(config):
+        roles = FUSED.get(_PART_OF.get(tensor.role, ""), (tensor.role,))
+        if tensor.role == "mlp.up" and config.layer_kinds[tensor.layer or 0].mlp != "gated":
+            roles = ("mlp.up",)
+        name = _PART_OF[tensor.role] if len(roles) > 1 else tensor.role
+        inputs = tuple(TensorId(role, tensor.part, tensor.layer) for role in roles)
+        full = str(TensorId(name, tensor.part, tensor.layer))
+        if full not in done:
+            programs = tuple(spread(t.axes, config, tp) for t in inputs)
+            done[full] = Layout(full, inputs, programs, join_rows(inputs, sizes))
+    return list(done.values())
+
+
+def _rank_sizes(config: ModelConfig, tp: int) -> dict[str, int]:
+    """Elements of every axis on one rank."""
+    return axis_sizes(config) | {axis: shard_size(axis, config, tp) for axis in SPLIT_AXES}
+
+
+def shard_size(axis: str, config: ModelConfig, tp: int) -> int:
+    """Elements of a split axis on one rank."""
+    size = axis_sizes(config)[axis]
+    return max(size // tp, 1) if axis == "kv_heads" else -(-size // tp)
+
+
+def rank_plans(
+    config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str, products: Products = "float"
+) -> list[RankPlan]:
+    """The file of every rank. `dtype` is the one of the files, by its safetensors name (`BF16`).
+
+    Linear layers whose steps are among `tensors` are quantised, as `products` says (`quantised.py`), and so
+    is the cache where its scales are among them (`cached.py`).
+    """
+    found = layouts(config, tp)
+    plans = to_rank_plans(found, tensors, dtype, rank_file)
+    stored = STORED.get(products)
+    if stored:
+        plans = quantise(plans, found, config, tensors, _rank_sizes(config, tp), stored)
+    return with_cache_scales(plans, config, tensors)
+
+
+def rank_file(rank: int) -> str:
+    return f"weights/rank{rank}.safetensors"

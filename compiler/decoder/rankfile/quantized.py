@@ -1,0 +1,131 @@
+"""Quantised linear layers in the rank files: 8 or 4 bits, and beside them what 1 in each row or group is worth.
+
+| file tensor                   | dtype   | shape on a rank                 | from                                     |
+|-------------------------------|---------|---------------------------------|------------------------------------------|
+| layers.i.attn.qkv.weight      | int8    | [out, in], as in floating point | weight, columns, steps of attn.q .k .v   |
+| layers.i.attn.qkv.weight      | e4m3    | the same, of fp8                | the same                                 |
+| layers.i.attn.qkv.scale       | float32 | [out]                           | scale of attn.q .k .v                    |
+| layers.i.attn.qkv.input_scale | float32 | [1], where it is fixed          | input_scale of attn.q: that of all three |
+| layers.i.attn.qkv.weight      | uint8   | [out, in / 2], of int4          | weight, columns, group_steps of attn.q   |
+| layers.i.attn.qkv.scale       | float32 | [out, in / 128]                 | group_scale of attn.q .k .v              |
+
+and so for every other linear layer whose canonical tensors have `steps` or `group_steps`; all others are as `layout.py`
+has them. A byte holds column 2 j in its lower half, column 2 j + 1 in its upper: products read the file as it lies.
+What belongs to rows, columns and groups is split, copied and joined as these themselves: a row-parallel layer has the
+scales of whole rows on every rank, so that sharding and quantising commute. An input has one scale on all ranks, and
+for all experts of a layer; that of what goes into their `down` is from the largest among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from compiler.model.config import ModelConfig
+from compiler.model.layout import Layout, join_scales
+from compiler.model.lazy import Format, Lazy, Packing, Quantise, RankPlan
+from compiler.model.parallel import spread
+from compiler.model.roles import TensorId
+from compiler.quantization.formats.int4 import GROUP
+
+Products = Literal[
+    "float", "weight_only", "per_token", "per_tensor", "grouped", "fp8_per_token", "fp8_per_tensor"
+]  # fmt: skip
+"""How linear layers are computed: see `compiler.decoder.quantized` for all but the first."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A quantised weight [..., out, in] in the rank file.
+
+    `dtype`, `torch_dtype`: its names in safetensors and in torch. `steps`, `scale`: the canonical parts that it is
+    rounded by, and that stand beside it. `group`: how many neighbours in a row share a scale (None: all).
+    `input_scale`: whether that stands beside it too.
+    """
+
+    format: Format
+    dtype: str
+    torch_dtype: str
+    steps: str = "steps"
+    scale: str = "scale"
+    group: int | None = None
+    packing: Packing | None = None
+    input_scale: bool = False
+
+    def shapes(self, name: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """Of the file tensor `name`, in floating point `shape`, and of those beside it; in the order of the file."""
+        groups = (shape[-1] // self.group,) if self.group else ()
+        found = {name: self.packing.shape(shape) if self.packing else shape, scale_of(name): (*shape[:-1], *groups)}
+        return found | ({input_scale_of(name): (1,)} if self.input_scale else {})
+
+
+_INT8, _FP8 = Stored("int8", "I8", "int8"), Stored("fp8", "F8_E4M3", "float8_e4m3fn")
+
+STORED: Mapping[str, Stored] = {
+    "weight_only": _INT8,
+    "per_token": _INT8,
+    "per_tensor": replace(_INT8, input_scale=True),
+    "grouped": Stored("int4", "U8", "uint8", "group_steps", "group_scale", GROUP, Packing(-1, 1)),
+    "fp8_per_token": _FP8,
+    "fp8_per_tensor": replace(_FP8, input_scale=True),
+}
+"""By products."""
+
+
+def quantise(
+    plans: Sequence[RankPlan],
+    layouts: Sequence[Layout],
+    config: ModelConfig,
+    tensors: Mapping[TensorId, Lazy],
+    sizes: Mapping[str, int],
+    stored: Stored,
+) -> list[RankPlan]:
+    """`plans` with the layers quantised that `tensors` has steps of; `sizes`: of every axis on one rank."""
+    by_name = {layout.name: layout for layout in layouts}
+    tp = len(plans)
+    found: list[list[tuple[str, Lazy]]] = [[] for _ in plans]
+    for of_ranks in zip(*(plan.tensors for plan in plans), strict=True):
+        name, ranks = of_ranks[0][0], [tensor for _, tensor in of_ranks]
+        inputs = by_name[name].inputs
+        if inputs[0].part != "weight" or replace(inputs[0], part=stored.steps) not in tensors:
+            for r, rank in enumerate(ranks):
+                found[r].append((name, rank))
+            continue
+        steps, scales = (_vectors(inputs, of, config, tp, sizes, tensors) for of in (stored.steps, stored.scale))
+        # Layers that are joined read the same input: so they have the same columns, and the same scale of it.
+        columns: Sequence[Lazy | None] = [None] * tp
+        if replace(inputs[0], part="columns") in tensors:
+            columns = _vectors(inputs[:1], "columns", config, tp, sizes, tensors)
+        for r, rank in enumerate(ranks):
+            how = Quantise(steps[r], columns[r], stored.format)
+            found[r].append((name, replace(rank, dtype=stored.dtype, quantise=how, packing=stored.packing)))
+            found[r].append((scale_of(name), scales[r]))
+        if stored.input_scale:
+            for r, scale in enumerate(_vectors(inputs[:1], "input_scale", config, tp, sizes, tensors)):
+                found[r].append((input_scale_of(name), scale))
+    return [RankPlan(plan.file, tuple(names)) for plan, names in zip(plans, found, strict=True)]
+
+
+def scale_of(weight: str) -> str:
+    """The file tensor with the scales of the file tensor `weight`."""
+    return f"{weight.removesuffix('weight')}scale"
+
+
+def input_scale_of(weight: str) -> str:
+    """The file tensor with the scale of the input of the file tensor `weight`."""
+    return f"{weight.removesuffix('weight')}input_scale"
+
+
+def _vectors(
+    inputs: Sequence[TensorId],
+    part: str,
+    config: ModelConfig,
+    tp: int,
+    sizes: Mapping[str, int],
+    tensors: Mapping[TensorId, Lazy],
+) -> list[Lazy]:
+    """Of every rank: what belongs to the rows, groups, columns or input of one file tensor, float32."""
+    own = tuple(replace(tensor, part=part) for tensor in inputs)
+    programs = tuple(spread(tensor.axes, config, tp) for tensor in own)
+    return Layout("", own, programs, join_scales(own, sizes)).to_ranks(tensors)

@@ -1,0 +1,189 @@
+"""The compiled units of a model: what they are called, what goes into each, and how torch gets to see them.
+
+    embed   token ids -> x                         once a model
+    attn    x -> attention's summand               once a window (`attn`, `attn-window4096`)
+    mlp     x -> the mlp's summand                 once a kind of mlp (`mlp-gated`, `mlp-moe`)
+    head    x -> logits                            once a model
+
+Each for every phase of `PHASES`. Weights are inputs: a segment serves all layers of its kind and all ranks, so the
+number of packages and the time to compile them do not depend on depth. `input_names` is the order of the inputs; what
+each name means, and its shape, stands in `compiler.decoder.decoder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from compiler.decoder.rankfile.cache_scales import SCALES
+from compiler.decoder.rankfile.layout import layouts
+from compiler.decoder.rankfile.quantized import STORED, Products
+from compiler.model.config import LayerKind, ModelConfig
+from compiler.model.lazy import whole
+from compiler.model.limits import Limits
+from compiler.model.parallel import head_layout
+from compiler.model.roles import axis_sizes, shape_of
+from compiler.quantization.groups import quantised_roles
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps of one shape. `batch` (rows) and `length` (tokens a row) are fixed where numbers, free where None."""
+
+    name: str
+    batch: int | None
+    length: int | None
+
+    def takes(self, batch: int, length: int) -> bool:
+        return self.batch in (None, batch) and self.length in (None, length)
+
+
+PHASES = (
+    Phase("decode1", batch=1, length=1),
+    Phase("decode", batch=None, length=1),
+    Phase("prefill", batch=None, length=None),
+)
+"""The narrowest first: a step runs in the first phase that takes it."""
+
+
+def phase_for(batch: int, length: int) -> str:
+    """The phase of a step of `length` tokens in each of `batch` rows."""
+    return next(phase.name for phase in PHASES if phase.takes(batch, length))
+
+
+CacheFormat = Literal["", "int8", "fp8"]
+"""How keys and values are kept: in the dtype of the model, or as `compiler.decoder.attention` says."""
+
+
+def segment_names(kind: LayerKind) -> tuple[str, str]:
+    """The attention and the mlp segment of a layer of this kind."""
+    return "attn" if kind.window is None else f"attn-window{kind.window}", f"mlp-{kind.mlp}"
+
+
+@dataclass(frozen=True)
+class SegmentSpec:
+    """All that a package depends on besides toolchain and device, as plain data: equal specs give equal packages.
+
+    `config` has one layer of `kind` (embed and head: none) and no name. `dtype` is torch's name of it ("bfloat16").
+    `products`: how linear layers are computed, those of embed and head always in floating point. `cache`: of attention.
+    """
+
+    segment: str
+    phase: str
+    config: ModelConfig
+    kind: LayerKind | None
+    tp: int
+    dtype: str
+    products: Products = "float"
+    cache: CacheFormat = ""
+
+    @property
+    def name(self) -> str:
+        """`segment.phase`: the package's file name without `.pt2`, and its key in the manifest."""
+        return f"{self.segment}.{self.phase}"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The package."""
+        return (f"{self.name}.pt2",)
+
+    @property
+    def part(self) -> str:
+        """Which of embed, attn, mlp, head."""
+        return self.segment.partition("-")[0]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SegmentSpec:
+        kind = data["kind"]
+        changed = {"config": ModelConfig.from_json(data["config"]), "kind": LayerKind(**kind) if kind else None}
+        return cls(**{**data, **changed})
+
+
+def specs(
+    config: ModelConfig, tp: int, dtype: str, limits: Limits, products: Products = "float", cache: CacheFormat = ""
+) -> tuple[SegmentSpec, ...]:
+    """Every package of the model. Of the limits only the batch counts: what cannot occur is not compiled."""
+    bare = replace(config, architecture="", layers=0, layer_kinds=(), dtype=dtype)
+    kinds: dict[str, LayerKind | None] = {"embed": None}
+    for kind in config.layer_kinds:
+        attn, mlp = segment_names(kind)
+        # Layers of equal window share `attn` whatever their mlp, and the other way round.
+        kinds[attn], kinds[mlp] = LayerKind("gated", kind.window), LayerKind(kind.mlp)
+    kinds["head"] = None
+    used = {phase_for(batch, length) for batch in range(1, limits.max_batch + 1) for length in (1, 2)}
+    return tuple(
+        SegmentSpec(
+            segment,
+            phase.name,
+            replace(bare, layers=1, layer_kinds=(kind,)) if kind else bare,
+            kind,
+            tp,
+            dtype,
+            products if kind else "float",
+            cache if segment.startswith("attn") else "",
+        )
+        for segment, kind in kinds.items()
+        for phase in PHASES
+        if phase.name in used
+    )
+
+
+_STEP = {
+    "embed": ("token_ids", "vocab_offset"),
+    "attn": ("x", "positions", "key_positions", "cache_k", "cache_v"),
+    "mlp": ("x",),
+    "head": ("x", "last"),
+}
+"""What belongs to the step, the rank or the run rather than to the checkpoint."""
+_WEIGHTS = {
+    "embed": ("embed.", "position."),
+    "attn": ("attn.",),
+    "mlp": ("mlp.", "moe.", "shared."),
+    "head": ("final.", "head."),
+}
+_ADDED_ONCE = {"attn.o.bias", "mlp.down.bias", "position.weight"}
+
+
+def input_names(spec: SegmentSpec) -> tuple[str, ...]:
+    """The inputs of the segment's package, in order: those of the step, then weights by their names in a layer."""
+    weights = weight_shapes(spec)
+    names = _STEP[spec.part]
+    if spec.part == "attn" and spec.config.position == "rope":
+        names += ("rope.cos", "rope.sin")
+    if spec.part == "attn" and spec.config.position == "alibi":
+        names += ("alibi.slopes",)
+    if "position.weight" in weights:
+        names += ("positions",)
+    if _ADDED_ONCE & set(weights):
+        names += ("first",)
+    return (*names, *weights)
+
+
+def weight_shapes(spec: SegmentSpec) -> dict[str, tuple[int, ...]]:
+    """Name in the layer, and shape on one rank, of every weight that the segment reads, in the rank file's order.
+
+    A quantised layer has its scales behind its weight, a quantised cache its own in front of the output's weight.
+    """
+    config, reads = spec.config, _WEIGHTS[spec.part]
+    if spec.part == "mlp" and config.parallel_residual:
+        reads += ("attn.norm.",)
+    if spec.part == "head" and config.tied:
+        reads += ("embed.",)
+    sizes = axis_sizes(config)
+    quantised = quantised_roles(config, config.layer_kinds[0]) if spec.products != "float" else ()
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layout in layouts(config, spec.tp):
+        name = layout.name.removeprefix("layers.0.")
+        if name.startswith(reads):
+            if name == "attn.o.weight" and spec.cache:
+                kv_heads = head_layout(config.heads, config.kv_heads, spec.tp).kv_heads
+                shapes |= dict.fromkeys(SCALES, (kv_heads,))
+            inputs = {tensor: whole(str(tensor), shape_of(tensor, sizes), "F32") for tensor in layout.inputs}
+            shapes[name] = layout.to_ranks(inputs)[0].shape
+            if layout.inputs[0].part == "weight" and layout.inputs[0].role in quantised:
+                shapes |= STORED[spec.products].shapes(name, shapes[name])
+    return shapes

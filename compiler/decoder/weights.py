@@ -1,0 +1,151 @@
+"""Weights by the names that the decoder reads them by, on demand: of a checkpoint, and of a rank file.
+
+Matrices come in the dtype that they are stored in (`compiler.decoder.wide` computes with them), all else in float32.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compiler.decoder.rankfile.layout import rank_plans
+from compiler.errors import RefusedError
+from compiler.model.lazy import ITEMSIZE, read, take
+from compiler.storage.files.cast import CASTABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from compiler.model.config import ModelConfig
+    from compiler.model.lazy import Lazy
+    from compiler.model.roles import TensorId
+    from compiler.storage.checkpoints.checkpoint import Checkpoint
+
+
+class StoredModel:
+    """The weights of a checkpoint as the decoder names them, read when they are asked for."""
+
+    def __init__(self, config: ModelConfig, tensors: Mapping[TensorId, Lazy], checkpoint: Checkpoint) -> None:
+        self.config, self._canonical, self._checkpoint = config, tensors, checkpoint
+        (plan,) = rank_plans(config, 1, tensors, "F32")
+        self._tensors = dict(plan.tensors)
+        wrong = {t.source_dtype for t in tensors.values()} - set(CASTABLE)
+        if wrong:
+            raise RefusedError(
+                f"weights in {', '.join(sorted(wrong))} cannot be calibrated with",
+                hint=f"calibrate with a checkpoint in {', '.join(CASTABLE)}",
+            )
+
+    @property
+    def largest_layer(self) -> int:
+        """Bytes of the weights of the largest layer, as they are stored."""
+        return max(sum(map(_stored, layer)) for layer in self._layers())
+
+    @property
+    def largest_layer_in_float32(self) -> int:
+        """Bytes of them in float32, and of the largest one as it is stored, from which it is made."""
+        return max(4 * sum(prod(t.shape) for t in layer) + max(map(_stored, layer)) for layer in self._layers())
+
+    def layer(self, layer: int) -> dict[str, Tensor]:
+        """The tensors of one layer, by their names in it."""
+        prefix = f"layers.{layer}."
+        return {name: _wide(self._read(lazy, self._source)) for name, lazy in self._of(prefix).items()}
+
+    def layer_in_float32(self, layer: int) -> dict[str, Tensor]:
+        """`layer`, all of it in float32."""
+        prefix = f"layers.{layer}."
+        return {name: self._read(lazy, self._source).float() for name, lazy in self._of(prefix).items()}
+
+    def head(self) -> dict[str, Tensor]:
+        """What the last segment reads."""
+        names = [name for name in self._tensors if _of_head(name, tied=self.config.tied)]
+        return {name: _wide(self._read(self._tensors[name], self._source)) for name in names}
+
+    def embedding(self, used: NDArray[np.int64]) -> dict[str, Tensor]:
+        """The rows `used` of the embedding, in this order, and the positions where there are any; float32."""
+        import torch
+
+        table, source = self._tensors["embed.weight"], cache(self._source)
+        found = {
+            "embed.weight": torch.cat([self._read(take(table, 0, i, i + 1), source) for i in used.tolist()]).float()
+        }
+        if "position.weight" in self._tensors:
+            found["position.weight"] = self._read(self._tensors["position.weight"], source).float()
+        return found
+
+    def sources(self, wanted: Iterable[TensorId]) -> list[str]:
+        """The tensors of the checkpoint that canonical ones come from; those that a model has not count as none."""
+        return sorted({p.source for t in wanted if t in self._canonical for p in self._canonical[t].pieces})
+
+    def _layers(self) -> Iterator[list[Lazy]]:
+        return (list(self._of(f"layers.{i}.").values()) for i in range(self.config.layers))
+
+    def _of(self, prefix: str) -> dict[str, Lazy]:
+        return {name.removeprefix(prefix): t for name, t in self._tensors.items() if name.startswith(prefix)}
+
+    def _source(self, name: str) -> NDArray[Any]:
+        found = self._checkpoint.tensors[name]
+        assert found.file is not None
+        return np.memmap(found.file, f"u{ITEMSIZE[found.dtype]}", "r", found.offset, (prod(found.shape),))
+
+    def _read(self, lazy: Lazy, source: Callable[[str], NDArray[Any]]) -> Tensor:
+        import torch
+
+        kinds = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+        bits = read(lazy, source)
+        return torch.from_numpy(bits.view(f"i{bits.itemsize}")).view(kinds[lazy.source_dtype])
+
+
+class RankFile:
+    """The tensors of a rank file, mapped while they are used. `rank`: which one it is."""
+
+    def __init__(self, path: Path, rank: int, config: ModelConfig) -> None:
+        self._path, self._rank, self._config = path, rank, config
+
+    def layer(self, layer: int) -> dict[str, Tensor]:
+        """The tensors of one layer, by their names in it."""
+        prefix = f"layers.{layer}."
+        return {name.removeprefix(prefix): t for name, t in self._tensors(lambda n: n.startswith(prefix)).items()}
+
+    def head(self) -> dict[str, Tensor]:
+        """What the last segment reads of this rank's part of the vocabulary."""
+        return self._tensors(lambda name: _of_head(name, tied=self._config.tied))
+
+    def embedding(self, used: NDArray[np.int64]) -> dict[str, Tensor]:
+        """The rows `used` of the embedding, in this order, zeros where another rank has them; and the positions."""
+        import torch
+
+        found = self._tensors(lambda name: name.startswith(("embed.", "position.")))
+        table = found["embed.weight"]
+        local = torch.from_numpy(used) - self._rank * table.shape[0]
+        mine = (local >= 0) & (local < table.shape[0])
+        rows = torch.zeros(len(used), table.shape[1])
+        rows[mine] = table[local[mine]].float()
+        return {name: tensor.float() for name, tensor in found.items() if name != "embed.weight"} | {
+            "embed.weight": rows
+        }
+
+    def _tensors(self, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+        from safetensors import safe_open
+
+        with safe_open(self._path, framework="pt") as file:
+            return {name: _wide(file.get_tensor(name)) for name in filter(wanted, file.keys())}
+
+
+def _stored(lazy: Lazy) -> int:
+    return prod(lazy.shape) * ITEMSIZE[lazy.source_dtype]
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor if tensor.ndim > 1 else tensor.float()
+
+
+def _of_head(name: str, *, tied: bool) -> bool:
+    return name.startswith(("final.", "head.", "embed.") if tied else ("final.", "head."))

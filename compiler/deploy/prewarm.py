@@ -1,0 +1,256 @@
+"""What a machine does before it gets traffic: the artifact is here, whole, suits the machine, and has answered once.
+
+    preflight    by the manifest alone, before any of its weights are fetched: signature, machine, room
+    fetch        from a store (registry/pull.py), or a copy of a folder; nothing where it is here already
+    verify       every byte read, by several threads: sizes, CRCs (sha256 where a signature is required), layout.
+                 What was read is in the page cache, from which weights are mapped at start.
+    answer       a new process loads it and answers a prompt, with no compiler on its PATH and empty caches, which
+                 must still be empty afterwards: nothing is compiled at start
+
+All of it can be run again, and by two processes at once on one folder: the second waits, and finds it done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compiler.artifact.assemble import assemble, check_output
+from compiler.artifact.manifest import MANIFEST, load_manifest
+from compiler.artifact.parts import Part
+from compiler.artifact.sign import SIGNATURE, check_signed
+from compiler.deploy.preflight import preflight, refuse
+from compiler.errors import ArtifactError, RankError, UnprovenError, UsageError
+from compiler.numerics.intact import intact
+from compiler.registry.pull import pull
+from compiler.registry.signed import resolve_signed
+from compiler.report import Report, Silent, amount
+from compiler.storage.cache.stages import cache_folder
+from compiler.storage.files.digest import DigestMemo
+from compiler.storage.files.folder import locked_folder, place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from compiler.artifact.manifest import Manifest
+
+REPORT = "prewarm.json"
+PROMPT = "Hello"
+_NEW_TOKENS = 8
+_TIMEOUT = 3600.0
+"""Seconds for loading and one answer: SageMaker gives a container no more."""
+
+_COMPILED_HERE = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "CUDA_CACHE_PATH")
+"""Where torch, Triton and CUDA's driver put what they compile at run time."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """`nbytes`: fetched, or read."""
+
+    name: str
+    seconds: float
+    nbytes: int = 0
+
+
+@dataclass(frozen=True)
+class Prewarmed:
+    """`answer`: see runtime/once.py; None where nothing here runs the artifact: `unproven` says what that leaves."""
+
+    name: str
+    digest: str
+    source: str
+    folder: Path
+    phases: tuple[Phase, ...]
+    answer: dict[str, Any] | None
+    unproven: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"folder": str(self.folder)}
+
+
+def prewarm(
+    source: str,
+    folder: Path,
+    report: Report | None = None,
+    *,
+    key: Path | None = None,
+    prompt: str = PROMPT,
+    file: Path | None = None,
+) -> Prewarmed:
+    """Make `folder` the artifact that `source` (a folder, or STORE/NAME@TAG) means, and this machine ready for it.
+
+    `key`: PEM file with the public keys one of which must have signed it. `file`: where the report goes [default:
+    prewarm.json in `folder`]; it is there when this returns or raises UnprovenError.
+
+    Raises UnprovenError (all is right, but nothing here can run it), IncompatibleError, SignatureError, ArtifactError,
+    RankError (it does not answer), ResourceError, StoreError, UsageError.
+    """
+    report = report or Silent()
+    output = Path(os.path.abspath(folder))  # noqa: PTH100  # Path.resolve would follow a link
+    # A lock of its own: what is verified here is not replaced meanwhile.
+    with locked_folder(
+        _writable_beside(output) / f".{output.name}.prewarm",
+        lambda: report.warn(f"another process is prewarming {output}; waiting"),
+    ):
+        done = _prewarm(source, output, report, key, prompt)
+    _write(file or output / REPORT, done)
+    if done.unproven is not None:
+        raise UnprovenError(
+            f"`{done.name}` is here and whole and suits this machine, but it was not run: {done.unproven}",
+            hint="the first request to the serving container is its proof; `--allow-unproven` accepts that",
+        )
+    return done
+
+
+def _prewarm(source: str, output: Path, report: Report, key: Path | None, prompt: str) -> Prewarmed:
+    phases: list[Phase] = []
+    began = time.monotonic()
+    report.begin("preflight")
+    manifest, fetch = _found(source, output, report, key)
+    refuse(manifest.name, preflight(manifest, output))
+    phases.append(Phase("preflight", time.monotonic() - began))
+    report.end(f"{manifest.name} suits this machine")
+
+    began = time.monotonic()
+    fetched = fetch()
+    phases.append(Phase("fetch", time.monotonic() - began, fetched))
+
+    began = time.monotonic()
+    report.begin("verify")
+    intact(
+        output,
+        by="crc" if key is None else "sha256",
+        progress=lambda done, total: report.progress(done, total, "bytes"),
+    )
+    size = sum(each.size for each in manifest.files)
+    phases.append(Phase("verify", time.monotonic() - began, size))
+    report.end(f"{len(manifest.files)} files, {amount(size, 'bytes')}, now in memory")
+
+    unproven = _unproven(manifest)
+    answer = None
+    if unproven is None:
+        began = time.monotonic()
+        report.begin("answer")
+        has_text = (output / "tokenizer/tokenizer.json").is_file()
+        answer = answer_without_compiler(output, prompt if has_text else "")
+        phases.append(Phase("answer", time.monotonic() - began))
+        report.end(f"loaded in {answer['seconds_to_load']:.2f} s, first token after "
+                   f"{answer['seconds_to_first_token']:.3f} s, finish_reason {answer['finish_reason']}")  # fmt: skip
+    rounded = tuple(Phase(phase.name, round(phase.seconds, 4), phase.nbytes) for phase in phases)
+    return Prewarmed(manifest.name, manifest.digest, source, output, rounded, answer, unproven)
+
+
+def _found(source: str, output: Path, report: Report, key: Path | None) -> tuple[Manifest, Callable[[], int]]:
+    """The manifest, signed as asked, and what fetches the rest: it returns the bytes that it fetched."""
+    if (Path(source) / MANIFEST).is_file():
+        if key is not None:
+            check_signed(Path(source), key)
+        return load_manifest(Path(source)), partial(_copy, Path(source), output, report)
+    found = resolve_signed(source, key)
+    return found.manifest, lambda: pull(found, output, report).fetched
+
+
+def answer_without_compiler(artifact: Path, prompt: str) -> dict[str, Any]:
+    """What runtime/once.py tells, run where nothing can be compiled.
+
+    Raises RankError (it does not answer), ArtifactError (something was compiled all the same).
+    """
+    with tempfile.TemporaryDirectory(prefix="lmi-prewarm-") as scratch:
+        caches = {name: str(Path(scratch) / name.lower()) for name in _COMPILED_HERE}
+        no_programs = Path(scratch) / "no-programs"
+        no_programs.mkdir()
+        environment = {**os.environ, **caches, "PATH": str(no_programs), "CXX": "", "CC": ""}
+        words = [sys.executable, "-m", "compiler.runtime.once", str(artifact), prompt, str(_NEW_TOKENS)]
+        try:
+            ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
+        except subprocess.TimeoutExpired:
+            raise RankError(f"{artifact} did not answer within {_TIMEOUT:.0f} s") from None
+        if ran.returncode != 0:
+            said = ran.stderr.strip().splitlines()
+            raise RankError(
+                f"{artifact} does not answer: {said[-1] if said else f'exit code {ran.returncode}'}",
+                hint="`lmi-compile generate -v` shows all of it; `lmi-compile verify` checks its numbers",
+            )
+        compiled = [path for name in caches.values() for path in Path(name).rglob("*") if path.is_file()]
+    if compiled:
+        raise ArtifactError(
+            f"{artifact} compiled {len(compiled)} file(s) at its start, such as {compiled[0].name}",
+            hint="it is no ahead-of-time artifact for this machine: build it again with the torch that is here",
+        )
+    found: dict[str, Any] = json.loads(ran.stdout)
+    return found
+
+
+def _unproven(manifest: Manifest) -> str | None:
+    """Why this machine cannot run it, though it suits; None where it can."""
+    if manifest.stand_in:
+        return "a stand-in toolchain made it, so there is nothing to run"
+    if manifest.segments is None:
+        return "its engines are run by the serving container, not by this runtime"
+    return None
+
+
+def _copy(source: Path, output: Path, report: Report) -> int:
+    """A folder to another, in place in one step; bytes that were copied. Raises UsageError, DiskFullError, OSError."""
+    if source.resolve() == output.resolve():
+        return 0
+    manifest = load_manifest(source)
+    beside = [path for path in (MANIFEST, SIGNATURE) if (source / path).is_file()]
+    if all(_same(source / path, output / path) for path in beside) and all(
+        _has_size(output / file.path, file.size) for file in manifest.files
+    ):
+        return 0
+    check_output(output, force=True)
+    parts = [
+        Part(descriptor, source / descriptor.path, _is_executable(source / descriptor.path))
+        for descriptor in manifest.descriptors
+    ]
+    part = output.with_name(f".{output.name}.part")
+    with locked_folder(part):
+        report.begin("copy")
+        memo = DigestMemo(cache_folder() / "digests.jsonl")
+        assemble(part, parts, memo, lambda done, total: report.progress(done, total, "bytes"))
+        for path in beside:
+            (part / path).write_bytes((source / path).read_bytes())
+        place(part, output)
+        size = sum(file.size for file in manifest.files)
+        report.end(f"{len(parts)} files, {amount(size, 'bytes')}")
+    return size
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.is_file() and one.read_bytes() == other.read_bytes()
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _is_executable(path: Path) -> bool:
+    return os.access(path, os.X_OK)
+
+
+def _writable_beside(output: Path) -> Path:
+    """Where the lock can be: beside the folder, or, of one on a read-only file system, in the temporary folder."""
+    existing = next(place for place in output.parents if place.exists())
+    return output.parent if os.access(existing, os.W_OK) else Path(tempfile.gettempdir())
+
+
+def _write(file: Path, done: Prewarmed) -> None:
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        part.write_text(json.dumps(done.to_json(), indent=2, sort_keys=True) + "\n")
+        part.replace(file)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write the report {file}: {error.strerror}", hint="name a writable file with `--report`"
+        ) from None

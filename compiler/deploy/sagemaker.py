@@ -1,0 +1,274 @@
+"""An endpoint on SageMaker from an artifact in S3: below a plain prefix, or in a store by its name.
+
+What the manifest says is compared with instance type and image first; then model, configuration and endpoint are made,
+each only once. What a failed run has made it takes away again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from compiler.artifact.manifest import MANIFEST, Manifest, parse_manifest
+from compiler.deploy.preflight import rank_bytes, ranks
+from compiler.errors import ArtifactError, DeployError, IncompatibleError, NotFoundError, UsageError
+from compiler.lmi.fit import Needs, check_fit
+from compiler.lmi.images import image_uri
+from compiler.lmi.sagemaker import Deployment, create_endpoint, create_endpoint_config, create_model, endpoint_name
+from compiler.registry.resolve import resolve
+from compiler.report import Report
+from compiler.storage.files.digest import digest_bytes
+from compiler.storage.objects import open_store
+from compiler.storage.objects.types import ObjectStore
+
+POLL_SECONDS = 15.0
+_SLACK = 900
+"""Seconds that an instance may take to start, beside download and start-up of the container."""
+
+
+@dataclass(frozen=True)
+class DeployRequest:
+    """`artifact`: a prefix `s3://bucket/prefix/`, or an address in a store, `s3://bucket/store/NAME@TAG`. What it means
+    now is deployed: a tag that moves later changes nothing.
+
+    `image`: "" is the one that the artifact is packed for. `name`: "" is the artifact's. `region`: "" is the session's.
+    The others as in `lmi.sagemaker.Deployment`.
+    """
+
+    artifact: str
+    instance_type: str
+    role: str
+    image: str = ""
+    name: str = ""
+    region: str = ""
+    count: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
+    startup_seconds: int = 1800
+    download_seconds: int = 3600
+    ami: str = ""
+    isolated: bool = True
+
+
+def prepare(request: DeployRequest) -> Deployment:
+    """The deployment that `request` asks for, once its artifact is known to be whole and to fit.
+
+    Reads the manifest and the names and sizes beside it; asks nothing of SageMaker.
+
+    Raises:
+        ArtifactError: no manifest, a file that is missing or of another size.
+        IncompatibleError: instance type or image cannot serve it.
+        StoreError: it cannot be read. UsageError: what SageMaker would not take.
+    """
+    found = _find(request.artifact)
+    manifest = parse_manifest(found.data, found.store.uri + found.folder + MANIFEST)
+    _check_objects(manifest, found)
+    needs = needs_of(manifest)
+    image = request.image or needs.image
+    if not image:
+        raise UsageError(
+            f"`{manifest.name}` is packed for no image", hint="Pass `--image` with the name of one that serves it."
+        )
+    check_fit(needs, request.instance_type, image)
+    kind = request.instance_type if request.instance_type.startswith("ml.") else f"ml.{request.instance_type}"
+    return Deployment(
+        name=request.name or endpoint_name(manifest.name),
+        content=digest_bytes(found.data),
+        prefix=found.store.uri + found.folder,
+        image=image_uri(image, str(_session(request.region).region_name)),
+        role=request.role,
+        instance_type=kind,
+        count=request.count,
+        environment=request.environment,
+        startup_seconds=request.startup_seconds,
+        download_seconds=request.download_seconds,
+        ami=request.ami,
+        isolated=request.isolated,
+    )
+
+
+def requests_of(deployment: Deployment) -> dict[str, Any]:
+    """The three requests by name, in their order: what `--dry-run` prints."""
+    return {
+        "CreateModel": create_model(deployment),
+        "CreateEndpointConfig": create_endpoint_config(deployment),
+        "CreateEndpoint": create_endpoint(deployment),
+    }
+
+
+def deploy(
+    deployment: Deployment,
+    report: Report,
+    *,
+    region: str = "",
+    wait: bool = True,
+    poll_seconds: float = POLL_SECONDS,
+) -> str:
+    """Make the endpoint and, with `wait`, see it start. Returns its name.
+
+    Raises:
+        DeployError: a request was refused (what was made before is gone again), or the endpoint failed or took too long
+            (it stays, with its logs).
+    """
+    client = _session(region).client("sagemaker")
+    report.begin("deploy")
+    model, name = deployment.model_name, deployment.name
+    undo: list[Callable[[], object]] = []
+    try:
+        if _once("CreateModel", client.create_model, create_model(deployment)):
+            undo.append(lambda: client.delete_model(ModelName=model))
+        if _once("CreateEndpointConfig", client.create_endpoint_config, create_endpoint_config(deployment)):
+            undo.append(lambda: client.delete_endpoint_config(EndpointConfigName=model))
+        with _calling("CreateEndpoint"):
+            client.create_endpoint(**create_endpoint(deployment))
+    except BaseException:
+        for step in reversed(undo):
+            try:
+                with _calling("to delete what was made"):
+                    step()
+            except DeployError as left:
+                report.warn(f"{left.message}; `{model}` is left there")
+        raise
+    if not wait:
+        report.end(f"{name} is starting")
+        return name
+    seconds = _wait(client, deployment, report, poll_seconds)
+    report.end(f"{name} is in service after {seconds:.0f} s")
+    return name
+
+
+def needs_of(manifest: Manifest) -> Needs:
+    """What the manifest says that its artifact needs."""
+    engines = manifest.engines
+    return Needs(
+        name=manifest.name,
+        kind=manifest.device.kind,
+        ranks=ranks(manifest),
+        rank_bytes=rank_bytes(manifest),
+        capability=manifest.device.capability,
+        trtllm=engines.version if engines else "",
+        image=(engines.image or "") if engines else "",
+        stand_in=manifest.stand_in,
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An artifact in S3. `folder`: where its files are in the store, ends with `/`; `data`: of its manifest."""
+
+    store: ObjectStore
+    folder: str
+    data: bytes
+
+
+def _find(artifact: str) -> _Found:
+    if not artifact.startswith("s3://"):
+        raise UsageError(
+            f"an artifact that is deployed is in S3; found `{artifact}`",
+            hint="`lmi-compile push` puts it there. Then: s3://bucket/store/NAME@TAG, or s3://bucket/prefix/.",
+        )
+    if artifact.endswith("/"):
+        store = open_store(artifact)
+        try:
+            return _Found(store, "", store.read(MANIFEST)[0])
+        except NotFoundError:
+            raise ArtifactError(
+                f"{artifact}{MANIFEST} does not exist: expected an artifact below that prefix",
+                hint="A prefix ends where the artifact's folder was uploaded; in a store the artifact has a name: "
+                f"{artifact}NAME@TAG",
+            ) from None
+    found = resolve(artifact)
+    if found.layout != "plain":
+        raise IncompatibleError(
+            f"{found.address} shares its files with others (layout `{found.layout}`): there is no prefix to mount",
+            hint="Push it with `--layout plain`.",
+        )
+    return _Found(found.store, found.manifest_key.removesuffix(MANIFEST), found.data)
+
+
+def _check_objects(manifest: Manifest, found: _Found) -> None:
+    sizes = {item.key.removeprefix(found.folder): item.size for item in found.store.walk(found.folder)}
+    lost = [
+        f"{file.path}: {'missing' if (size := sizes.get(file.path)) is None else f'{size} bytes'}, expected {file.size}"
+        for file in manifest.files
+        if sizes.get(file.path) != file.size
+    ]
+    if lost:
+        where = found.store.uri + found.folder
+        raise ArtifactError(
+            "\n".join(
+                [f"{len(lost)} file(s) below {where} are not what the manifest says:", *(f"  {p}" for p in lost)]
+            ),
+            hint="upload the artifact again",
+        )
+
+
+def _once(name: str, call: Callable[..., Any], arguments: Mapping[str, Any]) -> bool:
+    """Whether this call made it. Of one name there is one content, so what is there already is as good."""
+    try:
+        with _calling(name):
+            call(**arguments)
+    except DeployError as error:
+        if "already exist" in error.message:
+            return False
+        raise
+    return True
+
+
+def _wait(client: Any, deployment: Deployment, report: Report, poll_seconds: float) -> float:
+    began = time.monotonic()
+    most = deployment.download_seconds + deployment.startup_seconds + _SLACK
+    while True:
+        with _calling("DescribeEndpoint"):
+            found = client.describe_endpoint(EndpointName=deployment.name)
+        status, seconds = found["EndpointStatus"], time.monotonic() - began
+        if status == "InService":
+            return seconds
+        logs = f"/aws/sagemaker/Endpoints/{deployment.name}"
+        if status not in ("Creating", "Updating", "SystemUpdating"):
+            reason = found.get("FailureReason", "no reason given")
+            raise DeployError(f"endpoint {deployment.name} is {status}: {reason}", hint=f"CloudWatch logs: {logs}")
+        if seconds > most:
+            raise DeployError(
+                f"endpoint {deployment.name} is still {status} after {seconds:.0f} s",
+                hint=f"It goes on starting. CloudWatch logs: {logs}",
+            )
+        report.progress(int(seconds), most, "s")
+        time.sleep(poll_seconds)
+
+
+def _session(region: str) -> Any:
+    import boto3
+
+    session = boto3.Session(region_name=region or None)
+    if not session.region_name:
+        raise UsageError("no AWS region is set", hint="Pass `--region`, or set AWS_REGION.")
+    return session
+
+
+@contextmanager
+def _calling(name: str) -> Iterator[None]:
+    import botocore.exceptions
+
+    try:
+        yield
+    except botocore.exceptions.ClientError as error:
+        raise _refused(name, error) from error
+    except botocore.exceptions.BotoCoreError as error:
+        raise DeployError(f"{name}: {error}", hint="check the credentials, the region and the network") from error
+
+
+_HINTS = {
+    "AccessDeniedException": "the credentials in use need sagemaker:Create*, and iam:PassRole for the role",
+    "ResourceLimitExceeded": "ask for a higher quota of this instance type for endpoints, or take another one",
+    "ValidationException": "an endpoint of this name may be there already: pass `--name`",
+    "ExpiredTokenException": "log in again",
+}
+
+
+def _refused(name: str, error: Any) -> DeployError:
+    told = error.response.get("Error", {})
+    code, message = told.get("Code", ""), told.get("Message", str(error))
+    return DeployError(f"SageMaker refuses {name}: {code}: {message}", hint=_HINTS.get(code, "check the request"))

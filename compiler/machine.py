@@ -1,0 +1,224 @@
+"""This machine: instruction set, GPUs, Neuron devices, memory, disk, installed toolchains.
+
+The one module that asks the machine. Takes milliseconds; needs no torch (`cuda_capability` imports it) and no network.
+
+CPU levels are those of the x86-64 psABI (System V ABI, AMD64 supplement, "Micro-Architecture Levels"); features are
+spelled as Linux spells them in /proc/cpuinfo.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LEVELS: dict[str, frozenset[str]] = {
+    "x86-64": frozenset({"cmov", "cx8", "fpu", "fxsr", "mmx", "sse", "sse2"}),
+    "x86-64-v2": frozenset({"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"}),
+    "x86-64-v3": frozenset({"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"}),
+    "x86-64-v4": frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
+}
+"""What each level adds to the one before it."""
+
+
+@cache
+def features() -> frozenset[str]:
+    """The feature flags of this CPU, in Linux's spelling; empty where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def isa() -> str:
+    """The highest level that this CPU reaches ("x86-64-v3"); elsewhere the machine's name ("aarch64")."""
+    machine = platform.machine()
+    return level_of(features()) if machine in ("x86_64", "AMD64") else machine
+
+
+def level_of(flags: frozenset[str]) -> str:
+    """The highest level whose features, and those of the levels below it, are all in `flags`."""
+    reached = "x86-64"
+    for level, needed in LEVELS.items():
+        if not needed <= flags:
+            break
+        reached = level
+    return reached
+
+
+_INSTRUCTION_SETS = (
+    "adx aes amx avx bmi clflushopt clwb f16c fma gfni movbe movdir pclmul popcnt rdseed sha_ni sse ssse vaes vpclmul"
+)
+"""How the flags of /proc/cpuinfo begin that are instruction sets; the others are features of the system."""
+
+
+def beyond(level: str, flags: frozenset[str]) -> tuple[str, ...]:
+    """The instruction sets among `flags` beyond `level`, sorted: what `-march=native` may use."""
+    promised = _all_of(level)
+    return tuple(sorted(f for f in flags - promised if f.startswith(tuple(_INSTRUCTION_SETS.split()))))
+
+
+def missing_for(wanted: str, flags: frozenset[str] | None = None) -> tuple[str, ...] | None:
+    """Features that code for `wanted` needs and this CPU lacks, sorted; None where `wanted` is no known
+    level.
+
+    `flags` stands in for this CPU's in tests.
+    """
+    if wanted == platform.machine():
+        return ()
+    if wanted not in LEVELS:
+        return None
+    return tuple(sorted(_all_of(wanted) - (features() if flags is None else flags)))
+
+
+def _all_of(level: str) -> frozenset[str]:
+    levels = list(LEVELS)
+    return frozenset[str]().union(*(LEVELS[name] for name in levels[: levels.index(level) + 1]))
+
+
+DISTRIBUTIONS = ("torch", "tensorrt_llm", "tensorrt", "neuronx-cc", "transformers-neuronx", "vllm", "transformers")
+"""Toolchains and runtimes by the names that manifests and package indexes give them."""
+
+_QUERY = ["nvidia-smi", "--query-gpu=name,compute_cap,memory.total,driver_version", "--format=csv,noheader,nounits"]
+GPU_QUERY = " ".join(_QUERY)
+"""Shell command that lists the GPUs; `parse_gpus` reads its output."""
+_TIMEOUT = 20.0
+"""Seconds: a driver that has to start first takes some on a machine with eight GPUs."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """`capability`: "9.0"; `memory` in bytes."""
+
+    name: str
+    capability: str
+    memory: int
+
+
+@dataclass(frozen=True)
+class Host:
+    """`packages`: installed versions of DISTRIBUTIONS. `driver`: NVIDIA's; None where none answers. `memory` that a
+    process can have, and `disk` that is free where the artifact goes, in bytes. `neuron`: Neuron devices (chips).
+    """
+
+    isa: str
+    features: frozenset[str]
+    packages: Mapping[str, str]
+    gpus: tuple[Gpu, ...]
+    driver: str | None
+    neuron: int
+    memory: int
+    disk: int
+
+
+def this_host(folder: Path) -> Host:
+    """`folder`: where the artifact is, or will be; it need not exist yet. Raises nothing."""
+    found, driver = gpus()
+    return Host(
+        isa(),
+        features(),
+        {name: version for name in DISTRIBUTIONS if (version := installed(name)) is not None},
+        _visible(found, os.environ.get("CUDA_VISIBLE_DEVICES")),
+        driver,
+        neuron_devices(),
+        available_memory(),
+        free_disk(folder),
+    )
+
+
+def neuron_devices() -> int:
+    """Number of Neuron devices (chips), by the driver's device files."""
+    return len([device for device in Path("/dev").glob("neuron*") if re.fullmatch(r"neuron\d+", device.name)])
+
+
+def cuda_capability() -> str | None:
+    """Compute capability of torch's current CUDA device ("9.0"); None where torch sees none. Imports torch."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    major, minor = torch.cuda.get_device_capability()
+    return f"{major}.{minor}"
+
+
+def available_memory() -> int:
+    """Bytes: what the system has for a new process, or what is left of the control group's limit where that is less."""
+    known = [int(line.split()[1]) * 1024 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable:")]
+    limit, used = _lines("/sys/fs/cgroup/memory.max"), _lines("/sys/fs/cgroup/memory.current")
+    if limit and used and limit[0].isdecimal():
+        cached = sum(int(line.split()[1]) for line in _lines("/sys/fs/cgroup/memory.stat") if line.startswith("file "))
+        known.append(max(int(limit[0]) - int(used[0]) + cached, 0))
+    return min(known, default=0)
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes free on the disk that `folder` is, or will be, on."""
+    absolute = folder.absolute()
+    return shutil.disk_usage(next(place for place in (absolute, *absolute.parents) if place.exists())).free
+
+
+def parse_gpus(text: str) -> tuple[tuple[Gpu, ...], str | None]:
+    """GPUs and the driver's version, of lines `name, capability, MiB, driver`; other lines are passed over."""
+    found, driver = [], None
+    for line in text.splitlines():
+        fields = [field.strip() for field in line.split(",")]
+        if len(fields) == 4 and re.fullmatch(r"\d+\.\d+", fields[1]):
+            memory = int(fields[2]) << 20 if fields[2].isdecimal() else 0
+            found.append(Gpu(fields[0], fields[1], memory))
+            driver = fields[3]
+    return tuple(found), driver
+
+
+def gpus() -> tuple[tuple[Gpu, ...], str | None]:
+    """All GPUs and the version of NVIDIA's driver; none and None where no driver answers."""
+    try:
+        asked = subprocess.run(_QUERY, capture_output=True, text=True, timeout=_TIMEOUT, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return (), None
+    return parse_gpus(asked.stdout)
+
+
+def _visible(gpus: tuple[Gpu, ...], wanted: str | None) -> tuple[Gpu, ...]:
+    """Those that CUDA_VISIBLE_DEVICES leaves: indices end at the first that does not exist; names (UUIDs) are only
+    counted.
+    """
+    if wanted is None:
+        return gpus
+    names = [name.strip() for name in wanted.split(",") if name.strip()]
+    if not all(name.lstrip("-").isdecimal() for name in names):
+        return gpus[: len(names)]
+    left = []
+    for name in names:
+        if not name.isdecimal() or int(name) >= len(gpus):
+            break
+        left.append(gpus[int(name)])
+    return tuple(left)
+
+
+def installed(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

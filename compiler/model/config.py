@@ -1,0 +1,147 @@
+"""What the mathematics of a model needs to know, under one set of names.
+
+    config.json  --ConfigMap-->  numbers --+
+    recipe       --Traits----->  kinds ----+--> ModelConfig --> plan, decoder, targets, manifest      (model/read.py)
+
+A `ConfigMap` is data: for each field the place in config.json where the number stands (`compiler.model.places`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from compiler.model.places import Default, Place
+from compiler.model.rope import RopeScaling
+
+Norm = Literal["rms", "rms_plus_one", "layer"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
+Mlp = Literal["gated", "plain", "moe"]
+Position = Literal["rope", "learned", "alibi"]
+Rotary = Literal["half", "interleaved"]
+Head = Literal["plain", "l2_rows"]
+Answer = bool | str | Default
+"""Yes, no, or the place of config.json that says so; a place where nothing stands says no."""
+
+ACTIVATIONS: dict[str, Activation] = {
+    "silu": "silu", "swish": "silu", "swiglu": "silu", "gelu": "gelu", "relu": "relu",
+    "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "openai-gelu": "gelu_tanh",
+}  # fmt: skip
+"""Hugging Face's names. The four tanh approximations are one formula."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What kind of mathematics an architecture does. A recipe states it; numbers come from config.json."""
+
+    norm: Norm = "rms"
+    mlp: Mlp = "gated"
+    activation: str = "hidden_act"  # a key of ACTIVATIONS, or the path that holds one
+    position: Position = "rope"
+    rotary: Rotary = "half"
+    parallel_residual: bool = False  # attention and mlp read the same normalised input
+    qk_norm: bool = False  # RMS norm over head_dim on q and k, before the rotation
+    qkv_bias: Answer = False
+    out_bias: Answer = False
+    mlp_bias: Answer = False
+    head: Head = "plain"  # l2_rows: every row of the head counts with length 1
+    head_bias: bool = False
+    tied: Answer = "tie_word_embeddings"
+    embedding_scale: Literal["none", "sqrt_hidden"] = "none"
+    renormalize_experts: Answer = True  # weights of the chosen experts sum to 1
+    shared_expert_gate: bool = False
+
+
+@dataclass(frozen=True)
+class ConfigMap:
+    """Where each number stands in config.json. The defaults are the spelling that Llama made common."""
+
+    layers: Place = "num_hidden_layers"
+    hidden: Place = "hidden_size"
+    heads: Place = "num_attention_heads"
+    kv_heads: Place = Default("num_key_value_heads", times=(1, "num_attention_heads"))
+    head_dim: Place = "head_dim"  # absent: hidden // heads
+    ffn: Place = "intermediate_size"
+    vocab: Place = "vocab_size"
+    norm_eps: Place = "rms_norm_eps"
+    max_positions: Place = "max_position_embeddings"
+    rope_theta: Place = ("rope_theta", "rope_parameters.rope_theta")
+    rope_linear: Place = ()  # a factor of linear scaling that stands outside rope_scaling
+    rotary_fraction: Place = (
+        "partial_rotary_factor", "rope_parameters.partial_rotary_factor", Default("rotary_pct", value=1.0)
+    )  # fmt: skip
+    rotary_dim: Place = ()  # where config.json counts elements; else head_dim x rotary_fraction
+    sliding_window: Place = Default("sliding_window")
+    experts: Place = Default("num_local_experts", value=0)
+    experts_per_token: Place = Default("num_experts_per_tok", value=0)
+    moe_ffn: Place = Default("moe_intermediate_size", value=0)
+    shared_ffn: Place = Default("shared_expert_intermediate_size", value=0)
+
+
+@dataclass(frozen=True)
+class LayerKind:
+    """What may differ between the layers of one model. Layers of equal kind share compiled packages."""
+
+    mlp: Mlp
+    window: int | None = None  # positions a query sees, itself included; None: all before it
+
+    @property
+    def name(self) -> str:
+        return self.mlp if self.window is None else f"{self.mlp}-window{self.window}"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One model: sizes (global, never per rank), kinds, and the dtype its checkpoint is in ("bfloat16", ...)."""
+
+    architecture: str
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    vocab: int
+    norm_eps: float
+    max_positions: int
+    dtype: str
+    norm: Norm = "rms"
+    activation: Activation = "silu"
+    position: Position = "rope"
+    rotary: Rotary = "half"
+    rotary_dim: int = 0
+    rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
+    parallel_residual: bool = False
+    qk_norm: bool = False
+    qkv_bias: bool = False
+    out_bias: bool = False
+    mlp_bias: bool = False
+    head: Head = "plain"
+    head_bias: bool = False
+    tied: bool = False
+    embedding_scale: float = 1.0
+    experts: int = 0
+    experts_per_token: int = 0
+    moe_ffn: int = 0
+    shared_ffn: int = 0
+    renormalize_experts: bool = True
+    shared_expert_gate: bool = False
+    layer_kinds: tuple[LayerKind, ...] = field(default_factory=tuple)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ModelConfig:
+        """The inverse of `to_json`: what a manifest stores is enough to run the artifact."""
+        known = {f.name for f in fields(cls)}
+        values = {key: value for key, value in data.items() if key in known}
+        if values.get("rope_scaling"):
+            values["rope_scaling"] = RopeScaling(**values["rope_scaling"])
+        values["layer_kinds"] = tuple(LayerKind(**kind) for kind in values["layer_kinds"])
+        return cls(**values)
+
+
+assert set(ACTIVATIONS.values()) == set(get_args(Activation))

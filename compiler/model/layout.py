@@ -1,0 +1,129 @@
+"""From canonical tensors to the files of the ranks, and back: the part that every target shares."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+from compiler.model.lazy import Fold, Format, Lazy, Packing, Quantise, RankPlan, cast
+from compiler.model.ops import Concat, Each, Op, Program, Rearrange, inverse, run
+from compiler.model.recipe import stored_axes
+from compiler.model.roles import TensorId, linear_axes
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How the weights of a file tensor become units of `format`: `steps` of its rows or groups, `columns` of its
+    columns, each from parts of the layers that it joins.
+    """
+
+    steps: Layout
+    columns: Layout
+    format: Format
+
+    def of_ranks(self, tensors: Mapping[TensorId, Lazy], ranks: int) -> list[Quantise | None]:
+        """None where the weights are units already: nothing in `tensors` says how to round them."""
+        if not set(self.steps.inputs) <= tensors.keys():
+            return [None] * ranks
+        columns: Sequence[Lazy | None] = [None] * ranks
+        if set(self.columns.inputs) <= tensors.keys():
+            columns = self.columns.to_ranks(tensors)
+        steps = self.steps.to_ranks(tensors)
+        return [Quantise(rows, of, self.format) for rows, of in zip(steps, columns, strict=True)]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one file tensor comes from canonical tensors.
+
+    `spread[i]` takes the i-th input to one shard a rank; `join` takes the shards of one rank to the file tensor:
+
+        attn.q --spread--> q_0 q_1        rank 0: q_0 k_0 v_0 --join--> attn.qkv
+        attn.k --spread--> k_0 k_1        rank 1: q_1 k_1 v_1 --join--> attn.qkv
+        attn.v --spread--> v_0 v_1
+    """
+
+    name: str
+    inputs: tuple[TensorId, ...]
+    spread: tuple[Program, ...]
+    join: Program
+    dtype: str | None = None  # by its safetensors name; None: that of the files
+    fold: Fold = ""  # after the join, before the cast
+    stage: int = 0  # of the pipeline; names are unique within one
+    rounds: Rounds | None = None  # after the join
+    packing: Packing | None = None  # after that; not undone by `from_ranks`
+
+    def to_ranks(self, tensors: Mapping[TensorId, Lazy]) -> list[Lazy]:
+        """The file tensor of every rank."""
+        shards = [run(p, [tensors[t]]) for p, t in zip(self.spread, self.inputs, strict=True)]
+        return [run(self.join, rank)[0] for rank in zip(*shards, strict=True)]
+
+    def from_ranks(self, ranks: Sequence[Lazy]) -> dict[TensorId, Lazy]:
+        """The canonical tensors again, from the file tensor of every rank."""
+        parts = [run(inverse(self.join), [tensor]) for tensor in ranks]
+        return {
+            t: run(inverse(p), list(shards))[0]
+            for t, p, shards in zip(self.inputs, self.spread, zip(*parts, strict=True), strict=True)
+        }
+
+
+def to_rank_plans(
+    layouts: Sequence[Layout], tensors: Mapping[TensorId, Lazy], dtype: str, file: Callable[[int], str]
+) -> list[RankPlan]:
+    """The file of every rank, tensors in the order of `layouts`; `dtype` by its safetensors name.
+
+    Shard r of a layout goes to rank `stage x shards + r`.
+    """
+    ranks: dict[int, list[tuple[str, Lazy]]] = defaultdict(list)
+    for layout in layouts:
+        shards = layout.to_ranks(tensors)
+        rounds = layout.rounds.of_ranks(tensors, len(shards)) if layout.rounds else [None] * len(shards)
+        for r, (shard, quantise) in enumerate(zip(shards, rounds, strict=True)):
+            tensor = replace(
+                cast(shard, layout.dtype or dtype), fold=layout.fold, quantise=quantise, packing=layout.packing
+            )
+            ranks[layout.stage * len(shards) + r].append((layout.name, tensor))
+    return [RankPlan(file(r), tuple(ranks[r])) for r in sorted(ranks)]
+
+
+def join_rows(inputs: Sequence[TensorId], sizes: Mapping[str, int]) -> Program:
+    """The program from one rank's shards to one file tensor: each made a matrix, the matrices one below the other.
+
+    `sizes`: of every axis on one rank. Experts stay a leading axis: their matrices are joined one by one.
+    """
+    flat: list[Program] = []
+    rows: list[int] = []
+    axis = 0
+    for tensor in inputs:
+        groups = stored_axes(tensor.role, tensor.part)
+        axis = 1 if groups[0] == ("experts",) and len(groups) == 3 else 0
+        before = " ".join(name for g in groups for name in g)
+        after = " ".join(f"({' '.join(g)})" if len(g) > 1 else g[0] for g in groups)
+        flat.append((Rearrange(f"{before} -> {after}", tuple((name, sizes[name]) for g in groups for name in g)),))
+        rows.append(prod(sizes[name] for name in groups[axis]))
+    each: Op = Each(tuple(flat))
+    return (each, Concat(axis, tuple(rows))) if len(inputs) > 1 else (each,)
+
+
+def join_scales(inputs: Sequence[TensorId], sizes: Mapping[str, int]) -> Program:
+    """`join_rows` for what belongs to the rows, columns or groups of linear layers: rows are one axis, columns or
+    groups another, each there where the part has it; experts stay leading axes. `sizes`: not asked for groups, whose
+    number is that of their shard.
+    """
+    flat: list[Program] = []
+    lengths: list[int] = []
+    axis = 0
+    for tensor in inputs:
+        lead, rows, _ = linear_axes(tensor.role)
+        axis = len(lead) if lead and tensor.axes[: len(lead)] == lead else 0
+        rest = tensor.axes[axis:]
+        groups = [rest[: len(rows)], rest[len(rows) :]] if rest[: len(rows)] == rows else [rest]
+        after = [f"({' '.join(group)})" if len(group) > 1 else group[0] for group in groups if group]
+        pattern = f"{' '.join(tensor.axes)} -> {' '.join((*tensor.axes[:axis], *after))}"
+        joined = [name for group in groups if len(group) > 1 for name in group]
+        flat.append((Rearrange(pattern, tuple((name, sizes[name]) for name in joined)),))
+        lengths.append(prod(sizes[name] for name in groups[0]))
+    each: Op = Each(tuple(flat))
+    return (each, Concat(axis, tuple(lengths))) if len(inputs) > 1 else (each,)

@@ -1,0 +1,277 @@
+"""A tensor that has not been read yet: where each of its elements lies in the source tensors.
+
+A `Lazy` of shape (4, 6) that joins two source tensors `a` (2, 6) and `b` (2, 6), the second transposed in its file:
+
+    Piece(source="a", start=0, at=(0, 0), shape=(2, 6), strides=(6, 1))
+    Piece(source="b", start=0, at=(2, 0), shape=(2, 6), strides=(1, 2))
+
+Element `i` of a piece is element `start + sum(i * strides)` of its source, and element `at + i` of the Lazy. Elements
+that no piece covers are zero. A stride of 0 repeats. Everything here is arithmetic on these tuples: nothing is read, so
+the plan of a 70B model takes as long as that of a tiny one, and `build/convert.py` copies by the same tuples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import prod
+from typing import Literal
+
+import numpy as np
+
+ITEMSIZE = {
+    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
+    "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+"""Bytes an element, by the dtype names of the safetensors format."""
+
+
+Fold = Literal["", "plus_one", "l2_rows"]
+"""Steps that change values and so have no inverse: w + 1 (Gemma's norms), w / |w| of every row (Baichuan 2's head)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A strided block of one source tensor. `start` and `strides` count source elements."""
+
+    source: str
+    start: int
+    at: tuple[int, ...]
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+Format = Literal["int8", "int4", "fp8"]
+"""What a number is rounded to (`quantization/formats/int8.py`, `quantization/formats/int4.py`, `quantization/formats/fp8.py`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantise:
+    """W * columns * steps rounded to `format`, of a tensor [..., out, in].
+
+    `steps`: units of the format in 1.0, [..., out] of every row, or [..., out, groups] of every group of neighbours in
+    a row. `columns` [..., in]: what smoothing multiplies columns by; None: 1. Both float32.
+    """
+
+    steps: Lazy
+    columns: Lazy | None
+    format: Format = "int8"
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Two four-bit integers a byte, the last step of a layout: of every run of 2 * `distance` neighbours along `axis`
+    (-1: of a row, -2: of a column)
+
+        byte j    bits 0-3  neighbour j        bits 4-7  neighbour j + distance
+    """
+
+    axis: Literal[-1, -2]
+    distance: int
+
+    @property
+    def rows(self) -> int:
+        """Rows that cannot be packed without each other."""
+        return 2 * self.distance if self.axis == -2 else 1
+
+    def shape(self, unpacked: tuple[int, ...]) -> tuple[int, ...]:
+        """Raises ValueError where the axis does not divide into runs."""
+        axis = len(unpacked) + self.axis
+        if unpacked[axis] % (2 * self.distance):
+            raise ValueError(f"axis {axis} of {unpacked} does not divide into runs of {2 * self.distance}")
+        return _with(unpacked, axis, unpacked[axis] // 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Lazy:
+    """`shape` and `dtype` of a tensor to come, and the pieces that fill it (they never overlap).
+
+    Raw bits move where `dtype == source_dtype` and `fold` is empty; otherwise the values change on the way: `fold`
+    names a step of `model/fold.py` that is applied to them, and then they are cast; or they are quantised. What is
+    packed has fewer elements in its file than here: `stored_shape`.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    source_dtype: str
+    pieces: tuple[Piece, ...]
+    fold: Fold = ""
+    quantise: Quantise | None = None
+    packing: Packing | None = None
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Of the tensor in its file."""
+        return self.packing.shape(self.shape) if self.packing else self.shape
+
+    @property
+    def nbytes(self) -> int:
+        """In its file."""
+        return prod(self.stored_shape) * ITEMSIZE[self.dtype]
+
+
+@dataclass(frozen=True)
+class RankPlan:
+    """One file to write: its name, and its tensors in file order."""
+
+    file: str
+    tensors: tuple[tuple[str, Lazy], ...]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for _, tensor in self.tensors)
+
+
+def whole(source: str, shape: tuple[int, ...], dtype: str) -> Lazy:
+    """The source tensor itself, in row-major order."""
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    piece = Piece(source, 0, (0,) * len(shape), shape, tuple(reversed(strides)))
+    return Lazy(shape, dtype, dtype, (piece,))
+
+
+def cast(tensor: Lazy, dtype: str) -> Lazy:
+    return replace(tensor, dtype=dtype)
+
+
+def _with(values: tuple[int, ...], axis: int, value: int) -> tuple[int, ...]:
+    return (*values[:axis], value, *values[axis + 1 :])
+
+
+def take(tensor: Lazy, axis: int, start: int, stop: int) -> Lazy:
+    """Elements `start` to `stop` of one axis."""
+    pieces = []
+    for piece in tensor.pieces:
+        low = max(start, piece.at[axis])
+        high = min(stop, piece.at[axis] + piece.shape[axis])
+        if low < high:
+            skip = (low - piece.at[axis]) * piece.strides[axis]
+            pieces.append(
+                Piece(
+                    piece.source,
+                    piece.start + skip,
+                    _with(piece.at, axis, low - start),
+                    _with(piece.shape, axis, high - low),
+                    piece.strides,
+                )
+            )
+    return replace(tensor, shape=_with(tensor.shape, axis, stop - start), pieces=tuple(pieces))
+
+
+def concat(tensors: list[Lazy], axis: int) -> Lazy:
+    """The tensors one behind the other along `axis`; all other sizes and the dtypes must agree."""
+    first, pieces, offset = tensors[0], [], 0
+    for tensor in tensors:
+        if _with(tensor.shape, axis, 0) != _with(first.shape, axis, 0) or tensor.dtype != first.dtype:
+            raise ValueError(f"cannot join {tensor.shape} {tensor.dtype} to {first.shape} {first.dtype} on axis {axis}")
+        if tensor.fold or first.fold:
+            raise ValueError(f"cannot join folded tensors ({tensor.fold or first.fold}): a fold is the last step")
+        if tensor.source_dtype != first.source_dtype:
+            raise ValueError(f"cannot join sources of {tensor.source_dtype} and {first.source_dtype}")
+        pieces += [replace(p, at=_with(p.at, axis, p.at[axis] + offset)) for p in tensor.pieces]
+        offset += tensor.shape[axis]
+    return replace(first, shape=_with(first.shape, axis, offset), pieces=tuple(pieces))
+
+
+def pad(tensor: Lazy, axis: int, size: int) -> Lazy:
+    """Zeros behind the last element of `axis`, up to `size`."""
+    return replace(tensor, shape=_with(tensor.shape, axis, size))
+
+
+def permute(tensor: Lazy, order: tuple[int, ...]) -> Lazy:
+    def pick(values: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(values[i] for i in order)
+
+    pieces = tuple(Piece(p.source, p.start, pick(p.at), pick(p.shape), pick(p.strides)) for p in tensor.pieces)
+    return replace(tensor, shape=pick(tensor.shape), pieces=pieces)
+
+
+def unflatten(tensor: Lazy, axis: int, inner: int) -> Lazy:
+    """Axis of size n becomes two axes (n // inner, inner)."""
+    size = tensor.shape[axis]
+    if size % inner:
+        raise ValueError(f"axis {axis} of {tensor.shape} does not divide by {inner}")
+    pieces: list[Piece] = []
+    for piece in tensor.pieces:
+        low, high = piece.at[axis], piece.at[axis] + piece.shape[axis]
+        # Whole rows of the new matrix in one piece; what begins or ends inside a row in pieces of its own.
+        first_whole, last_whole = -(-low // inner) * inner, high // inner * inner
+        inside_one_row = first_whole > last_whole
+        bounds = [low, high] if inside_one_row else sorted({low, first_whole, last_whole, high})
+        for begin, end in pairwise(bounds):
+            rows = max((end - begin) // inner, 1)
+            columns = (end - begin) // rows
+            step = piece.strides[axis]
+            pieces.append(
+                Piece(
+                    piece.source,
+                    piece.start + (begin - low) * step,
+                    (*piece.at[:axis], begin // inner, begin % inner, *piece.at[axis + 1 :]),
+                    (*piece.shape[:axis], rows, columns, *piece.shape[axis + 1 :]),
+                    (*piece.strides[:axis], step * inner, step, *piece.strides[axis + 1 :]),
+                )
+            )
+    shape = (*tensor.shape[:axis], size // inner, inner, *tensor.shape[axis + 1 :])
+    return replace(tensor, shape=shape, pieces=tuple(pieces))
+
+
+def flatten(tensor: Lazy, axis: int) -> Lazy:
+    """Axes `axis` and `axis + 1`, of sizes (a, b), become one axis of size a * b."""
+    inner = tensor.shape[axis + 1]
+    pieces: list[Piece] = []
+    for piece in tensor.pieces:
+        rows, columns = piece.shape[axis : axis + 2]
+        outer_step, step = piece.strides[axis : axis + 2]
+        one_run = rows == 1 or (columns == inner and (outer_step == step * inner or columns == 1))
+        if columns == 1 and inner == 1:
+            step = outer_step
+        for row in range(1) if one_run else range(rows):
+            at = (piece.at[axis] + row) * inner + piece.at[axis + 1]
+            pieces.append(
+                Piece(
+                    piece.source,
+                    piece.start + row * outer_step,
+                    (*piece.at[:axis], at, *piece.at[axis + 2 :]),
+                    (*piece.shape[:axis], rows * columns if one_run else columns, *piece.shape[axis + 2 :]),
+                    (*piece.strides[:axis], step, *piece.strides[axis + 2 :]),
+                )
+            )
+    shape = (*tensor.shape[:axis], tensor.shape[axis] * inner, *tensor.shape[axis + 2 :])
+    return replace(tensor, shape=shape, pieces=tuple(pieces))
+
+
+def insert_axis(tensor: Lazy, axis: int, times: int) -> Lazy:
+    """A new axis of size `times` along which the tensor repeats (stride 0)."""
+    pieces = tuple(
+        Piece(
+            p.source,
+            p.start,
+            (*p.at[:axis], 0, *p.at[axis:]),
+            (*p.shape[:axis], times, *p.shape[axis:]),
+            (*p.strides[:axis], 0, *p.strides[axis:]),
+        )
+        for p in tensor.pieces
+    )
+    return replace(tensor, shape=(*tensor.shape[:axis], times, *tensor.shape[axis:]), pieces=pieces)
+
+
+def read(tensor: Lazy, source: Callable[[str], np.ndarray]) -> np.ndarray:
+    """The whole tensor as raw bits (unsigned integers of the source dtype's width); casts and folds are not applied.
+
+    `source(name)` gives a source tensor as a flat array of such integers. For tests and small tensors;
+    `build/convert.py` copies the same pieces block by block under a memory ceiling.
+    """
+    out = np.zeros(tensor.shape, dtype=f"u{ITEMSIZE[tensor.source_dtype]}")
+    for piece in tensor.pieces:
+        flat = source(piece.source)
+        block = np.lib.stride_tricks.as_strided(
+            flat[piece.start :],
+            piece.shape,
+            [step * flat.itemsize for step in piece.strides],
+            writeable=False,
+        )
+        out[tuple(slice(a, a + n) for a, n in zip(piece.at, piece.shape, strict=True))] = block
+    return out

@@ -1,0 +1,44 @@
+"""What an artifact can hold at once. Fixed when it is built, because caches are static and shapes are checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from compiler.errors import RefusedError
+from compiler.model.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`max_positions`: tokens of one row, prompt and answer; `max_batch`: rows; `prefill_chunk`: tokens of a step."""
+
+    max_positions: int
+    max_batch: int = 8
+    prefill_chunk: int = 512
+
+
+def positions_of(config: ModelConfig) -> int:
+    """How many positions the model reaches: those it was trained on, times a linear rope factor.
+
+    llama3 scaling is part of how such a checkpoint was trained; its max_position_embeddings counts it already.
+    """
+    scaling = config.rope_scaling
+    return int(config.max_positions * (scaling.factor if scaling and scaling.kind == "linear" else 1))
+
+
+def limits_for(config: ModelConfig, max_positions: int | None, max_batch: int) -> Limits:
+    """Limits of an artifact; `max_positions` None means all that the model reaches.
+
+    Raises:
+        RefusedError: more positions than the model has, or a batch below 1.
+    """
+    most = positions_of(config)
+    wanted = most if max_positions is None else max_positions
+    if not 2 <= wanted <= most:
+        raise RefusedError(
+            f"`--max-positions` is 2 to {most} for this model; found {wanted}",
+            hint="`--rope-scaling linear:FACTOR` stretches the positions of a model that was trained on fewer.",
+        )
+    if max_batch < 1:
+        raise RefusedError(f"`--max-batch` is at least 1; found {max_batch}")
+    return Limits(wanted, max_batch, min(512, wanted))

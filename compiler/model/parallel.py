@@ -1,0 +1,101 @@
+"""Who holds which attention head, and how a named axis is spread over ranks.
+
+Query heads split evenly. With `kv_heads >= tp` so do the kv heads; with fewer, each kv head stands on tp / kv_heads
+consecutive ranks, so that rank r holds kv head floor(r * kv_heads / tp), the one that its query heads read:
+
+    heads 8, kv_heads 2      rank 0     1     2     3     4     5     6     7
+    tp 2     q               0-3   4-7
+             kv              0     1
+    tp 4     q               0-1   2-3   4-5   6-7
+             kv              0     0     1     1
+    tp 8     q               0     1     2     3     4     5     6     7
+             kv              0     0     0     0     1     1     1     1
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from compiler.errors import ParallelError
+from compiler.model.config import ModelConfig
+from compiler.model.ops import Pad, Program, Repeat, Replicate, Shard
+
+
+@dataclass(frozen=True)
+class HeadLayout:
+    """Query and kv heads of one rank, and how many ranks hold a copy of each kv head."""
+
+    heads: int
+    kv_heads: int
+    kv_copies: int
+
+
+def head_layout(heads: int, kv_heads: int, tp: int) -> HeadLayout:
+    """Split `heads` query heads and `kv_heads` kv heads over `tp` ranks.
+
+    Raises:
+        ParallelError: the heads do not divide; the message names the tp values that work.
+    """
+    if not _heads_split(heads, kv_heads, tp):
+        works = [n for n in range(1, heads + 1) if _heads_split(heads, kv_heads, n)]
+        raise ParallelError(
+            f"tp {tp} cannot split {heads} query heads and {kv_heads} kv heads",
+            hint=f"`--tp` is one of {', '.join(map(str, works))} for this model.",
+        )
+    return HeadLayout(heads // tp, max(kv_heads // tp, 1), max(tp // kv_heads, 1))
+
+
+def _heads_split(heads: int, kv_heads: int, tp: int) -> bool:
+    return tp >= 1 and heads % tp == 0 and (kv_heads % tp == 0 or tp % kv_heads == 0)
+
+
+def padded(size: int, parts: int) -> int:
+    """The least multiple of `parts` that is not below `size`."""
+    return -(-size // parts) * parts
+
+
+SPLIT_AXES = ("heads", "kv_heads", "ffn", "moe_ffn", "shared_ffn", "vocab")
+"""The axes that tensor parallelism splits; a role has at most one of them."""
+
+
+def spread(axes: tuple[str, ...], config: ModelConfig, tp: int) -> Program:
+    """The program that takes a whole canonical tensor to its `tp` shards: of the one axis that is split, or copies."""
+    for position, axis in enumerate(axes):
+        if axis == "vocab":
+            return (Pad(position, config.vocab, padded(config.vocab, tp)), Shard(position, tp))
+        if axis == "kv_heads":
+            copies = head_layout(config.heads, config.kv_heads, tp).kv_copies
+            return (Repeat(position, copies), Shard(position, tp))
+        if axis in SPLIT_AXES:
+            return (Shard(position, tp),)
+    return (Replicate(tp),)
+
+
+def check_parallel(config: ModelConfig, tp: int) -> None:
+    """Raises ParallelError where `tp` does not fit, naming the values that do."""
+    works = [n for n in range(1, config.heads + 1) if not _problems(config, n)]
+    problems = _problems(config, tp)
+    if problems:
+        raise ParallelError(
+            f"tp {tp} cannot split this model: {'; '.join(problems)}",
+            hint=f"`--tp` is one of {', '.join(map(str, works))} for this model.",
+        )
+
+
+def largest_parallel(config: ModelConfig, devices: int) -> int:
+    """The largest tp up to `devices` that fits the model (`--tp max`)."""
+    return max(n for n in range(1, max(devices, 1) + 1) if not _problems(config, n))
+
+
+def _problems(config: ModelConfig, tp: int) -> list[str]:
+    problems = []
+    if not _heads_split(config.heads, config.kv_heads, tp):
+        problems.append(f"{config.heads} query heads and {config.kv_heads} kv heads")
+    kinds = {kind.mlp for kind in config.layer_kinds}
+    widths = {
+        "mlp width": config.ffn if kinds & {"gated", "plain"} else 0,
+        "expert width": config.moe_ffn if "moe" in kinds else 0,
+        "shared expert width": config.shared_ffn,
+    }
+    problems += [f"{name} {width}" for name, width in widths.items() if tp < 1 or width % tp]
+    return problems

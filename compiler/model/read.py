@@ -1,0 +1,141 @@
+"""config.json -> ModelConfig: numbers from the places of a ConfigMap, kinds from the traits of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from compiler.errors import RefusedError, SourceError
+from compiler.model.config import ACTIVATIONS, Activation, Answer, ConfigMap, LayerKind, ModelConfig, Traits
+from compiler.model.places import lookup
+from compiler.model.rope import RopeScaling, read_rope_scaling
+
+
+def read_config(
+    hf: Mapping[str, Any], places: ConfigMap, traits: Traits, rope_scaling: RopeScaling | None = None
+) -> ModelConfig:
+    """Numbers of config.json at `places`, kinds of `traits`.
+
+    `rope_scaling` is the user's wish; it must not contradict one that the checkpoint brings.
+
+    Raises:
+        SourceError: a number is absent or not a number.
+        RefusedError: the config asks for mathematics that the decoder does not do.
+    """
+    missing: list[str] = []
+
+    def number(name: str, kind: type = int) -> Any:
+        value = lookup(hf, getattr(places, name))
+        if value is None:
+            missing.append(f"{name} (at {getattr(places, name)!r})")
+            return kind(1)
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            missing.append(f"{name}: expected a number, found {value!r}")
+            return kind(1)
+        return kind(value)
+
+    heads, hidden = number("heads"), number("hidden")
+    head_dim = lookup(hf, places.head_dim) or (hidden // heads if heads and hidden % heads == 0 else None)
+    if head_dim is None:
+        missing.append(f"head_dim: absent, and hidden {hidden} does not divide by {heads} heads")
+        head_dim = 1
+    sizes = {
+        name: number(name)
+        for name in ("layers", "kv_heads", "ffn", "vocab", "max_positions", "experts", "experts_per_token",
+                     "moe_ffn", "shared_ffn")
+    }  # fmt: skip
+    norm_eps = number("norm_eps", float)
+    theta = number("rope_theta", float) if traits.position == "rope" else 10000.0
+    rotary_dim = lookup(hf, places.rotary_dim) or int(head_dim * number("rotary_fraction", float))
+    if missing:
+        raise SourceError(
+            "config.json does not say what this recipe reads from it:\n" + "\n".join(f"  {m}" for m in missing),
+            hint="Is this the config.json of the architecture that it names?",
+        )
+    if sizes["experts"] and not sizes["moe_ffn"]:
+        sizes["moe_ffn"] = sizes["ffn"]  # Mixtral spells the width of an expert as that of an mlp
+    return ModelConfig(
+        architecture=(hf.get("architectures") or ["?"])[0],
+        hidden=hidden,
+        heads=heads,
+        head_dim=int(head_dim),
+        norm_eps=norm_eps,
+        dtype=checkpoint_dtype(hf),
+        norm=traits.norm,
+        activation=_activation(hf, traits),
+        position=traits.position,
+        rotary=traits.rotary,
+        rotary_dim=rotary_dim if traits.position == "rope" else 0,
+        rope_theta=theta,
+        rope_scaling=_rope_scaling(hf, places, traits, rope_scaling),
+        parallel_residual=traits.parallel_residual,
+        qk_norm=traits.qk_norm,
+        head=traits.head,
+        head_bias=traits.head_bias,
+        embedding_scale=hidden**0.5 if traits.embedding_scale == "sqrt_hidden" else 1.0,
+        shared_expert_gate=traits.shared_expert_gate,
+        layer_kinds=_layer_kinds(hf, places, traits, sizes["layers"]),
+        **{
+            name: _flag(hf, getattr(traits, name))
+            for name in ("qkv_bias", "out_bias", "mlp_bias", "tied", "renormalize_experts")
+        },
+        **sizes,
+    )
+
+
+def checkpoint_dtype(hf: Mapping[str, Any]) -> str:
+    """`dtype` or its older spelling `torch_dtype`; a config that names none is float32 by Hugging Face's rule."""
+    return str(hf.get("dtype") or hf.get("torch_dtype") or "float32").removeprefix("torch.")
+
+
+def _flag(hf: Mapping[str, Any], answer: Answer) -> bool:
+    return answer if isinstance(answer, bool) else bool(lookup(hf, answer))
+
+
+def _activation(hf: Mapping[str, Any], traits: Traits) -> Activation:
+    name = traits.activation if traits.activation in ACTIVATIONS else lookup(hf, traits.activation)
+    if name not in ACTIVATIONS:
+        raise RefusedError(
+            f"the activation function is one of {', '.join(ACTIVATIONS)}; config.json says {name!r}",
+            hint="An activation is added in `compiler/model/config.py` and `compiler/decoder/mlp.py`.",
+        )
+    return ACTIVATIONS[name]
+
+
+def _rope_scaling(
+    hf: Mapping[str, Any], places: ConfigMap, traits: Traits, wish: RopeScaling | None
+) -> RopeScaling | None:
+    if traits.position == "rope":
+        return read_rope_scaling(hf, places.rope_linear, wish)
+    if wish is not None:
+        raise RefusedError(
+            f"`--rope-scaling` stretches rotary positions; this model has {traits.position} positions",
+            hint="Leave `--rope-scaling` out.",
+        )
+    return None
+
+
+def _layer_kinds(hf: Mapping[str, Any], places: ConfigMap, traits: Traits, layers: int) -> tuple[LayerKind, ...]:
+    """One kind per layer, from the lists and thresholds by which configs tell layers apart.
+
+    `layer_types` (transformers 5) names each layer; older Qwen configs say `use_sliding_window` and from which layer on
+    (`max_window_layers`). Qwen2-MoE names dense layers in `mlp_only_layers` and by `decoder_sparse_step`.
+    """
+    window = lookup(hf, places.sliding_window)
+    types = hf.get("layer_types")
+    if hf.get("use_sliding_window", True) is False:
+        window = None
+    first_windowed = hf.get("max_window_layers", 0) if "use_sliding_window" in hf else 0
+    dense = set(hf.get("mlp_only_layers") or ())
+    step = hf.get("decoder_sparse_step") or 1
+    kinds = []
+    for layer in range(layers):
+        windowed = types[layer] == "sliding_attention" if types else layer >= first_windowed
+        sparse = traits.mlp == "moe" and layer not in dense and (layer + 1) % step == 0
+        kinds.append(
+            LayerKind(
+                mlp=traits.mlp if sparse or traits.mlp != "moe" else "gated",
+                window=window if windowed else None,
+            )
+        )
+    return tuple(kinds)

@@ -1,0 +1,196 @@
+"""A recipe: where an architecture's tensors are in a Hugging Face checkpoint, and what its mathematics is. Data only.
+
+    QKV = ("attn.q", "attn.k", "attn.v")
+    Map("model.embed_tokens", "embed")                  a stem: .weight, and .bias where the traits have one
+    Map(L + "self_attn.W_pack", QKV)                    fused: rows of q, then k, then v
+    Map(L + "attention.wqkv", QKV, fused="per_kv_head") q q q q k v, q q q q k v, ...
+    Map(L + "attn.c_attn", QKV, layout="in out")        Conv1D: the matrix lies transposed
+    Map(L + "experts.{expert}.w1", "moe.gate")          experts one by one
+
+`{layer}` and `{expert}` are the only wildcards; a pattern matches a whole name. Sizes never stand in a recipe: they
+follow from the axes of the roles.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from compiler.errors import RefusedError
+from compiler.model.config import ConfigMap, ModelConfig, Traits
+from compiler.model.ops import Each, Op, Program, Rearrange, Split, Stack
+from compiler.model.places import lookup
+from compiler.model.read import read_config
+from compiler.model.roles import ROLES, TensorId, axis_sizes
+from compiler.model.rope import RopeScaling
+
+
+@dataclass(frozen=True)
+class Map:
+    """Tensors of one stem, and the role or roles they hold."""
+
+    source: str
+    roles: str | tuple[str, ...]
+    fused: Literal["rows", "per_kv_head"] = "rows"
+    layout: Literal["out in", "in out"] = "out in"
+
+    @property
+    def role_names(self) -> tuple[str, ...]:
+        return (self.roles,) if isinstance(self.roles, str) else self.roles
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Another model under the same architecture string: what replaces the recipe's fields when `when` holds.
+
+    `when` maps paths of config.json to the value they must have (None: absent) or to a tuple of such values; empty, it
+    never holds by itself. `name` is what `--variant` takes where the config cannot tell. Several variants of one name
+    are several ways to tell.
+    """
+
+    name: str
+    when: Mapping[str, Any]
+    traits: Traits | None = None
+    config: ConfigMap | None = None
+    weights: tuple[Map, ...] | None = None
+    assumes: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One architecture. `models` are the names that `--model` takes for published checkpoints.
+
+    `assumes` maps paths of config.json to the one value that the traits stand for (or a tuple of such values): a
+    checkpoint that says another is refused. What is absent is as assumed.
+    """
+
+    hf_architectures: tuple[str, ...]
+    models: Mapping[str, str]
+    weights: tuple[Map, ...]
+    traits: Traits = field(default_factory=Traits)
+    config: ConfigMap = field(default_factory=ConfigMap)
+    ignore: tuple[str, ...] = ()
+    assumes: Mapping[str, Any] = field(default_factory=dict)
+    optional_prefix: str = ""
+    variants: tuple[Variant, ...] = ()
+
+    def resolve(self, hf: Mapping[str, Any], variant: str | None = None) -> Recipe:
+        """This recipe with the fields of the variant that `hf` (config.json) or `variant` selects.
+
+        Raises:
+            RefusedError: no variant is called `variant`.
+        """
+        names = {v.name for v in self.variants}
+        if variant is not None and variant not in names:
+            raise RefusedError(
+                f"`--variant` is one of {', '.join(sorted(names)) or 'none'} for this architecture; found `{variant}`",
+                hint="Leave `--variant` out: config.json says which model it is.",
+            )
+        for v in self.variants:
+            if v.name == variant or (variant is None and v.when and all(_says(hf, *item) for item in v.when.items())):
+                return replace(
+                    self,
+                    weights=v.weights or self.weights,
+                    traits=v.traits or self.traits,
+                    config=v.config or self.config,
+                    assumes=self.assumes if v.assumes is None else v.assumes,
+                    variants=(),
+                )
+        return self
+
+    def model_config(self, hf: Mapping[str, Any], rope_scaling: RopeScaling | None = None) -> ModelConfig:
+        """The numbers of `hf` (config.json) and the kinds of this recipe. Raises what `read_config` raises."""
+        others = [
+            f"{path} {value!r}, found {lookup(hf, path)!r}"
+            for path, value in self.assumes.items()
+            if lookup(hf, path) is not None and not _says(hf, path, value)
+        ]
+        if others:
+            variants = ", ".join(sorted({v.name for v in self.variants}))
+            raise RefusedError(
+                f"config.json describes another model than this recipe: expected {'; expected '.join(others)}",
+                hint=f"If it is one of {variants}, say so with `--variant`." if variants else "",
+            )
+        return read_config(hf, self.config, self.traits, rope_scaling)
+
+    @cached_property
+    def patterns(self) -> tuple[tuple[re.Pattern[str], Map], ...]:
+        prefix = f"(?:{re.escape(self.optional_prefix)})?" if self.optional_prefix else ""
+        return tuple((re.compile(prefix + _regex(m.source) + r"\.(?P<part>weight|bias)"), m) for m in self.weights)
+
+    @cached_property
+    def ignored(self) -> tuple[re.Pattern[str], ...]:
+        return tuple(re.compile(re.escape(pattern).replace(r"\*", ".*")) for pattern in self.ignore)
+
+
+def _says(hf: Mapping[str, Any], path: str, expected: Any) -> bool:
+    found = lookup(hf, path)
+    return found in expected if isinstance(expected, tuple) else bool(found == expected)
+
+
+def _regex(source: str) -> str:
+    text = re.escape(source)
+    for wildcard in ("layer", "expert"):
+        text = text.replace(rf"\{{{wildcard}\}}", rf"(?P<{wildcard}>\d+)")
+    return text
+
+
+def stored_axes(role: str, part: str) -> tuple[tuple[str, ...], ...]:
+    """How a checkpoint groups the axes of a role: ((out axes), (in axes)) for a linear layer's weight."""
+    axes = TensorId(role, part).axes
+    out = ROLES[role].bias_axes
+    if part == "weight" and out and axes[: len(out)] == out:
+        return tuple(group for group in (out, axes[len(out) :]) if group)
+    if part == "bias":
+        return (axes,)
+    return tuple((axis,) for axis in axes)
+
+
+def to_roles(mapping: Map, part: str, experts: bool, config: ModelConfig) -> Program:
+    """The program from the stored tensor (or one tensor an expert) of `mapping` to one canonical tensor a role.
+
+    Shapes: stored [out, in] ("in out": [in, out]); a canonical tensor has one dimension per axis of its role.
+    """
+    sizes = axis_sizes(config)
+    roles = mapping.role_names
+    ops: list[Op] = [Stack(sizes["experts"])] if experts else []
+    lead = "experts " if experts else ""
+    if mapping.layout == "in out" and part == "weight":
+        ops.append(Rearrange(f"{lead}in out -> {lead}out in", ()))
+    groups = [stored_axes(role, part)[1 if experts else 0 :] for role in roles]
+    rows = [_product(group[0], sizes) for group in groups]
+    rest = " in" if len(groups[0]) > 1 else ""
+    if len(roles) > 1 and mapping.fused == "per_kv_head":
+        group = sizes["heads"] // sizes["kv_heads"]
+        slots = (group, 1, 1)
+
+        def named(slot: int) -> tuple[tuple[str, int], ...]:
+            return (("kv", sizes["kv_heads"]), ("slot", slot), ("d", sizes["head_dim"]))
+
+        ops.append(Rearrange(f"(kv slot d){rest} -> kv slot d{rest}", named(sum(slots))))
+        ops.append(Split(1, slots))
+        flat = f"kv slot d{rest} -> (kv slot d){rest}"
+        ops.append(Each(tuple((Rearrange(flat, named(slot)),) for slot in slots)))
+    elif len(roles) > 1:
+        ops.append(Split(1 if experts else 0, tuple(rows)))
+    ops.append(Each(tuple((_ungroup(group, lead, sizes),) for group in groups)))
+    return tuple(ops)
+
+
+def _ungroup(groups: tuple[tuple[str, ...], ...], lead: str, sizes: dict[str, int]) -> Rearrange:
+    before = " ".join(f"({' '.join(g)})" if len(g) > 1 else g[0] for g in groups)
+    after = " ".join(axis for g in groups for axis in g)
+    named = tuple((axis, sizes[axis]) for g in groups for axis in g)
+    if lead:
+        named = (("experts", sizes["experts"]), *named)
+    return Rearrange(f"{lead}{before} -> {lead}{after}", named)
+
+
+def _product(axes: tuple[str, ...], sizes: dict[str, int]) -> int:
+    total = 1
+    for axis in axes:
+        total *= sizes[axis]
+    return total

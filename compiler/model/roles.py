@@ -1,0 +1,188 @@
+"""The canonical tensors of a decoder, and what each of their axes is.
+
+A role names its axes; a target says over which ranks an axis is split. So a transpose, a fused matrix or a bias needs
+no sharding code of its own: a bias has the output axes of its weight, and is split where they are.
+
+    role             weight                          bias
+    attn.q           heads head_dim hidden           heads head_dim
+    attn.o           hidden heads head_dim           hidden           row-parallel: the bias is added once
+    mlp.down         hidden ffn                      hidden
+    moe.gate         experts moe_ffn hidden
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from compiler.model.config import LayerKind, ModelConfig
+
+
+@dataclass(frozen=True)
+class Role:
+    """Axes of the weight, outermost first; axes of the bias; whether the tensor exists once a layer."""
+
+    axes: tuple[str, ...]
+    bias_axes: tuple[str, ...] = ()
+    per_layer: bool = True
+
+
+def _linear(text: str, bias: str = "") -> Role:
+    return Role(tuple(text.split()), tuple(bias.split()))
+
+
+def _model(text: str, bias: str = "") -> Role:
+    return Role(tuple(text.split()), tuple(bias.split()), per_layer=False)
+
+
+ROLES: dict[str, Role] = {
+    "embed": _model("vocab hidden"),
+    "position": _model("positions hidden"),
+    "attn.norm": _linear("hidden", "hidden"),
+    "attn.q": _linear("heads head_dim hidden", "heads head_dim"),
+    "attn.k": _linear("kv_heads head_dim hidden", "kv_heads head_dim"),
+    "attn.v": _linear("kv_heads head_dim hidden", "kv_heads head_dim"),
+    "attn.q_norm": _linear("head_dim"),
+    "attn.k_norm": _linear("head_dim"),
+    "attn.o": _linear("hidden heads head_dim", "hidden"),
+    "mlp.norm": _linear("hidden", "hidden"),
+    "mlp.gate": _linear("ffn hidden", "ffn"),
+    "mlp.up": _linear("ffn hidden", "ffn"),
+    "mlp.down": _linear("hidden ffn", "hidden"),
+    "moe.router": _linear("experts hidden"),
+    "moe.gate": _linear("experts moe_ffn hidden"),
+    "moe.up": _linear("experts moe_ffn hidden"),
+    "moe.down": _linear("experts hidden moe_ffn"),
+    "shared.gate": _linear("shared_ffn hidden"),
+    "shared.up": _linear("shared_ffn hidden"),
+    "shared.down": _linear("hidden shared_ffn"),
+    "shared.router": _linear("one hidden"),
+    "final.norm": _model("hidden", "hidden"),
+    "head": _model("vocab hidden", "vocab"),
+}
+
+
+def linear_axes(role: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Axes of a linear layer's weight: (experts or nothing, output, input)."""
+    axes, out = ROLES[role].axes, ROLES[role].bias_axes
+    if out and axes[: len(out)] == out:
+        return (), out, axes[len(out) :]
+    *lead, rows, columns = axes
+    return tuple(lead), (rows,), (columns,)
+
+
+@dataclass(frozen=True, order=True)
+class TensorId:
+    """One canonical tensor: `layers.3.attn.q.weight` is TensorId("attn.q", "weight", 3).
+
+    Besides weight and bias, the parts of a quantised linear layer. A scale is what an integer is worth, steps are
+    integers a unit:
+
+        steps, scale                of every row (see `lazy.Quantise`)
+        columns, prequant           of every column: what smoothing multiplies it by; and 1 / columns, for toolchains
+                                    that multiply the input
+        matrix_scale                of all rows; of an expert, where there are experts
+        group_steps, group_scale    of every group of neighbours in a row: the first axis of the columns counts groups
+        input_scale, input_steps    of the input, output_scale of the output (`quantization/formats/int8.py`, `quantization/formats/fp8.py`)
+        accumulated,                of every row, or of all: from a product of integers to an integer of the output
+        matrix_accumulated          (`int8.Static`)
+        cache_scale                 of keys and values in the cache: belongs to `attn.k`
+        cached_scale                of every head of what is cached of `attn.k`, of `attn.v`
+
+    Layers that a target joins share the input, so also what belongs to it and to their one matrix.
+    """
+
+    role: str
+    part: str = "weight"
+    layer: int | None = None
+
+    def __str__(self) -> str:
+        place = "" if self.layer is None else f"layers.{self.layer}."
+        return f"{place}{self.role}.{self.part}"
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        match self.part:
+            case "weight":
+                return ROLES[self.role].axes
+            case "bias":
+                return ROLES[self.role].bias_axes
+            case "columns" | "prequant":
+                lead, _, columns = linear_axes(self.role)
+                return lead + columns
+            case "matrix_scale" | "matrix_accumulated":
+                return (*linear_axes(self.role)[0], "one")
+            case "group_scale" | "group_steps":
+                lead, rows, columns = linear_axes(self.role)
+                return lead + rows + columns[:1]
+            case "input_scale" | "input_steps" | "output_scale" | "cache_scale":
+                return ("one",)
+            case "cached_scale":
+                return linear_axes(self.role)[1][:1]
+            case _:
+                lead, rows, _ = linear_axes(self.role)
+                return lead + rows
+
+
+def axis_sizes(config: ModelConfig) -> dict[str, int]:
+    """Global size of every named axis."""
+    return {
+        "vocab": config.vocab,
+        "hidden": config.hidden,
+        "positions": config.max_positions,
+        "heads": config.heads,
+        "kv_heads": config.kv_heads,
+        "head_dim": config.head_dim,
+        "ffn": config.ffn,
+        "experts": config.experts,
+        "moe_ffn": config.moe_ffn,
+        "shared_ffn": config.shared_ffn,
+        "one": 1,
+    }
+
+
+def layer_roles(config: ModelConfig, kind: LayerKind) -> list[tuple[str, str]]:
+    """(role, part) of every tensor that a layer of this kind has, in the order of computation."""
+    norm = ("weight", "bias") if config.norm == "layer" else ("weight",)
+    qkv = ("weight", "bias") if config.qkv_bias else ("weight",)
+    out = ("weight", "bias") if config.out_bias else ("weight",)
+    mlp = ("weight", "bias") if config.mlp_bias else ("weight",)
+    parts: list[tuple[str, tuple[str, ...]]] = [("attn.norm", norm)]
+    parts += [("attn.q", qkv), ("attn.k", qkv), ("attn.v", qkv)]
+    if config.qk_norm:
+        parts += [("attn.q_norm", ("weight",)), ("attn.k_norm", ("weight",))]
+    parts += [("attn.o", out)]
+    if not config.parallel_residual:
+        parts += [("mlp.norm", norm)]
+    match kind.mlp:
+        case "gated":
+            parts += [("mlp.gate", mlp), ("mlp.up", mlp), ("mlp.down", mlp)]
+        case "plain":
+            parts += [("mlp.up", mlp), ("mlp.down", mlp)]
+        case "moe":
+            parts += [(role, ("weight",)) for role in ("moe.router", "moe.gate", "moe.up", "moe.down")]
+            if config.shared_ffn:
+                parts += [(role, ("weight",)) for role in ("shared.gate", "shared.up", "shared.down")]
+            if config.shared_expert_gate:
+                parts += [("shared.router", ("weight",))]
+    return [(role, part) for role, names in parts for part in names]
+
+
+def model_tensors(config: ModelConfig) -> list[TensorId]:
+    """Every canonical tensor of the model, in the order of computation. A tied head is not one: it is the embedding."""
+    tensors = [TensorId("embed")]
+    if config.position == "learned":
+        tensors.append(TensorId("position"))
+    for layer, kind in enumerate(config.layer_kinds):
+        tensors += [TensorId(role, part, layer) for role, part in layer_roles(config, kind)]
+    tensors.append(TensorId("final.norm"))
+    if config.norm == "layer":
+        tensors.append(TensorId("final.norm", "bias"))
+    if not config.tied:
+        tensors.append(TensorId("head"))
+    if config.head_bias:
+        tensors.append(TensorId("head", "bias"))
+    return tensors
+
+
+def shape_of(tensor: TensorId, sizes: dict[str, int]) -> tuple[int, ...]:
+    return tuple(sizes[axis] for axis in tensor.axes)

@@ -1,0 +1,1 @@
+"""Logits of an artifact against those of its source: reference, comparison, verification, and the gate of quantised models."""

@@ -1,0 +1,153 @@
+"""A verdict of the gate for people: a few lines of text, or one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+from html import escape
+from math import ceil, log10
+from typing import TYPE_CHECKING, Any
+
+from compiler.numerics.gate.chart import Bar, Line, bars, legend
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from compiler.calibration.outliers import Outliers
+    from compiler.numerics.gate.verdict import PartError, Verdict
+    from compiler.quantization.schemes import Tolerance
+
+_DECADES = (-5, 0)
+"""Of the plot of errors: from 0.001 % to 100 %."""
+_KINDS = {"attn": "attention", "mlp": "mlp or experts"}
+
+_STYLE = """
+:root { color-scheme: light dark; --text: #1d2733; --quiet: #62707f; --grid: #dfe4ea; --attn: #3b76af; --mlp: #8fb3d9;
+  --over: #c8372d; --page: #fff; }
+@media (prefers-color-scheme: dark) { :root { --text: #e4e8ed; --quiet: #9aa7b4; --grid: #36404b; --attn: #6aa5dd;
+  --mlp: #3f6a94; --over: #ff7a6e; --page: #171c22; } }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2.5rem auto; padding: 0 1.25rem;
+  color: var(--text); background: var(--page); }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2.25rem; } p { color: var(--quiet); max-width: 46rem; }
+code { overflow-wrap: anywhere; font-size: .85em; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+td, th { padding: .2rem 1.4rem .2rem 0; text-align: right; border-bottom: 1px solid var(--grid); }
+th { color: var(--quiet); font-weight: 500; } td:first-child, th:first-child { text-align: left; }
+tr.over td { font-weight: 600; color: var(--over); }
+svg { width: 100%; height: auto; } svg text { font-size: 11px; fill: var(--quiet); } .scale, text.limit {
+  text-anchor: end; } .grid { stroke: var(--grid); } line.limit { stroke: var(--over); stroke-dasharray: 5 4; }
+svg text.limit { fill: var(--over); }
+rect.attn { fill: var(--attn); } rect.mlp { fill: var(--mlp); } rect.over { fill: var(--over); }
+.legend span { display: inline-block; width: .8em; height: .8em; margin: 0 .4em 0 1.2em; }
+.legend .attn { background: var(--attn); margin-left: 0; } .legend .mlp { background: var(--mlp); }
+.legend .over { background: var(--over); }
+"""
+
+
+def worst(verdict: Verdict, count: int) -> list[PartError]:
+    """The parts that are furthest off, the worst first."""
+    return sorted(verdict.parts, key=lambda part: -part.relative)[:count]
+
+
+def largest(outliers: Sequence[Outliers], count: int) -> list[Outliers]:
+    """The inputs that a channel dominates most, the worst first."""
+    return sorted(outliers, key=lambda one: -one.ratio)[:count]
+
+
+def as_text(verdict: Verdict) -> str:
+    """What a build says: one line of the whole, one of each of the three worst parts."""
+    whole = (
+        f"perplexity {verdict.perplexity_float:.4g} -> {verdict.perplexity:.4g} ({verdict.increase:+.2%}), "
+        f"KL {verdict.kl:.2g}, same first choice {verdict.top1_agreement:.1%}, over {verdict.tokens} tokens"
+    )
+    parts = [f"{part.name}: off by {part.relative:.2%}, output {part.channel} most" for part in worst(verdict, 3)]
+    return "\n".join([whole, *parts])
+
+
+def as_json(verdict: Verdict, tolerance: Tolerance, outliers: Sequence[Outliers]) -> dict[str, Any]:
+    """All that the page shows, and of every part and input."""
+    limits = {"perplexity_increase": tolerance.perplexity, "kl": tolerance.kl, "cosine": tolerance.cosine}
+    return {**verdict.to_json(), "limits": limits, "outliers": [one.to_json() for one in outliers]}
+
+
+def as_html(verdict: Verdict, tolerance: Tolerance, outliers: Sequence[Outliers], title: str) -> str:
+    """The page: figures beside their tolerance, the error of every part, and the inputs that few channels dominate
+    (none where nothing was calibrated), as plots, and of the worst as tables.
+    """
+    lost = not verdict.increase <= tolerance.perplexity
+    figures = [
+        ("perplexity, float", f"{verdict.perplexity_float:.5g}", "", False),
+        ("perplexity, quantised", f"{verdict.perplexity:.5g}", "", False),
+        ("increase", f"{verdict.increase:+.2%}", f"{tolerance.perplexity:+.2%}", lost),
+        ("KL divergence, nats", f"{verdict.kl:.3g}", f"{tolerance.kl:g}", not verdict.kl <= tolerance.kl),
+        ("same first choice", f"{verdict.top1_agreement:.1%}", "", False),
+        ("tokens", f"{verdict.tokens:,}", "", False),
+    ]
+    parts = [
+        (one.name, f"{one.relative:.3%}", f"{one.cosine:.6f}", str(one.channel), not one.cosine >= tolerance.cosine)
+        for one in worst(verdict, 20)
+    ]
+    # Of an error at right angles to what is right.
+    limit = Line((tolerance.cosine**-2 - 1) ** 0.5, f"cosine {tolerance.cosine:g}") if tolerance.cosine > 0 else None
+    name = escape(title)
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{name}</title><style>{_STYLE}</style></head><body>
+<h1>{name}</h1>
+<p>Measured on the rank files, against the unquantised model. Held-out text <code>{escape(verdict.text)}</code>.
+What is beyond its limit is red.</p>
+{_table(("", "found", "at most"), figures)}
+<h2>Error of every part of every layer</h2>
+<p>|quantised - float| / |float| of what the part adds, given the float model's own input; by layer.</p>
+{bars([_error(part, tolerance) for part in verdict.parts], *_DECADES, "%", limit)}
+{legend({**_KINDS, "over": f"cosine below {tolerance.cosine:g}"})}
+<h2>The furthest off</h2>
+{_table(("part", "relative error", "cosine", "output channel most off"), parts)}
+{_of_inputs(outliers)}</body></html>
+"""
+
+
+def _error(part: PartError, tolerance: Tolerance) -> Bar:
+    _, layer, kind = part.name.split(".", 2)
+    kind = kind if part.cosine >= tolerance.cosine else "over"
+    return Bar(int(layer), kind, part.relative, f"{part.name}: {part.relative:.3%}")
+
+
+def _of_inputs(outliers: Sequence[Outliers]) -> str:
+    if not outliers:
+        return ""
+    found = [
+        Bar(
+            int(one.name.split(".")[1]),
+            "attn" if one.name.split(".")[2] == "attn" else "mlp",
+            one.ratio,
+            f"{one.name}: channel {one.channels[0].index}, {one.ratio:.3g} x the median",
+        )
+        for one in outliers
+    ]
+    rows = [
+        (
+            one.name,
+            f"{one.ratio:.1f}",
+            f"{one.median:.3g}",
+            ", ".join(f"{channel.index} ({channel.largest:.3g})" for channel in one.channels),
+            False,
+        )
+        for one in largest(outliers, 20)
+    ]
+    high = max(ceil(log10(max(one.ratio for one in outliers))), 1)
+    return f"""<h2>Outliers of the inputs</h2>
+<p>The largest channel of every input over the median one, each by its largest |x| over the calibration text, before
+anything is smoothed; by layer.</p>
+{bars(found, 0, high, " x")}
+{legend(_KINDS)}
+<h2>The most uneven inputs</h2>
+{_table(("input", "largest / median", "median |x|", "largest channels (|x|)"), rows)}
+"""
+
+
+def _table(heads: Sequence[str], rows: Sequence[tuple[str | bool, ...]]) -> str:
+    """The last of each row: whether it is beyond its limit."""
+    lines = [f"<tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>"]
+    for *cells, over in rows:
+        kind = ' class="over"' if over else ""
+        lines.append(f"<tr{kind}>{''.join(f'<td>{escape(str(cell))}</td>' for cell in cells)}</tr>")
+    return f"<table>{''.join(lines)}</table>"

@@ -1,0 +1,89 @@
+"""What the numerics gate has found, and whether that may be: figures that `measure.py` measures, limits of a scheme."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from compiler.errors import NumericsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from compiler.quantization.schemes import Tolerance
+
+BEYOND = 1e30
+"""In the place of what is infinite, where figures are written down."""
+
+
+@dataclass(frozen=True)
+class PartError:
+    """Of `layers.{i}.attn` or `.mlp`: |files - float| / |float| and the cosine, over all tokens; `channel`: the output
+    that is furthest off.
+    """
+
+    name: str
+    relative: float
+    cosine: float
+    channel: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`kl`: mean over positions of KL(float || files), in nats. Perplexities are of the next token of `text`."""
+
+    parts: tuple[PartError, ...]
+    tokens: int
+    text: str
+    kl: float
+    top1_agreement: float
+    perplexity_float: float
+    perplexity: float
+
+    @property
+    def increase(self) -> float:
+        """Of the perplexity, as a share."""
+        return self.perplexity / self.perplexity_float - 1
+
+    def to_json(self) -> dict[str, Any]:
+        found = {**asdict(self), "perplexity_increase": self.increase}
+        found["parts"] = [{**asdict(part), "relative": min(part.relative, BEYOND)} for part in self.parts]
+        return {name: min(value, BEYOND) if isinstance(value, float) else value for name, value in found.items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Verdict:
+        known = {name: value for name, value in data.items() if name != "perplexity_increase"}
+        return cls(**{**known, "parts": tuple(PartError(**part) for part in data["parts"])})
+
+    @property
+    def worst(self) -> PartError | None:
+        """The part whose direction has changed most; None where parts were not measured."""
+        return min(self.parts, key=lambda part: part.cosine, default=None)
+
+
+def judge(verdict: Verdict, tolerance: Tolerance) -> None:
+    """Raises NumericsError that names every figure beyond its limit, and every part of a layer that is."""
+    problems = []
+    if not verdict.increase <= tolerance.perplexity:
+        problems.append(
+            f"perplexity {verdict.perplexity_float:.4g} becomes {verdict.perplexity:.4g} ({verdict.increase:+.2%}), "
+            f"expected at most {tolerance.perplexity:+.2%}"
+        )
+    if not verdict.kl <= tolerance.kl:
+        problems.append(f"KL divergence {verdict.kl:.3g}, expected at most {tolerance.kl:g}")
+    wrong = sorted(
+        (part for part in verdict.parts if not part.cosine >= tolerance.cosine), key=lambda part: part.cosine
+    )
+    problems += [
+        f"`{part.name}`: cosine {part.cosine:.5f}, expected at least {tolerance.cosine:g} (off by {part.relative:.1%}, "
+        f"output {part.channel} most)"
+        for part in wrong[:10]
+    ]
+    if len(wrong) > 10:
+        problems.append(f"... and {len(wrong) - 10} more parts of layers")
+    if problems:
+        raise NumericsError(
+            "\n".join(["the quantised model has lost too much:", *(f"  {problem}" for problem in problems)]),
+            hint="take finer scales (per channel, per token) or more bits; one bad layer among good ones is a damaged "
+            "or wrongly converted file",
+        )

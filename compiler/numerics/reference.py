@@ -1,0 +1,171 @@
+"""What the source model itself says: logits in float32, for the token ids that an artifact is verified on.
+
+Computed by `transformers`, which this project did not write; where it does not know the architecture, or the
+model in float32 does not fit into memory, by the decoder in float32, one layer at a time. Kept in the
+artifact as reference.safetensors (`token_ids` int64 [tokens], `logits` float32 [tokens, vocab]), so that an
+artifact can be verified wherever it is, without its source.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compiler.errors import ArtifactError, TokenizerError
+from compiler.machine import available_memory
+from compiler.model.lazy import ITEMSIZE, Lazy, read
+from compiler.storage.files.cast import cast_bits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from compiler.model.config import ModelConfig
+    from compiler.model.roles import TensorId
+    from compiler.storage.checkpoints.checkpoint import Checkpoint
+
+REFERENCE = "reference.safetensors"
+TOKENS = 48
+"""Positions that are compared."""
+TEXT = (
+    "The harbour was quiet when the ferry came in. Maria counted 17 crates on the pier, signed the paper, "
+    "and asked whether the letter from Zürich had arrived. Nobody knew; the clerk shrugged and said: come "
+    "back at half past ten."
+)
+"""Ours; letters, digits, punctuation and one character outside ASCII."""
+
+
+def token_ids(tokenizer: Path | None, config_vocab: int, positions: int) -> NDArray[np.int64]:
+    """int64 [tokens]: TEXT by the tokenizer.json of the folder `tokenizer`, else seeded random ids below
+    `config_vocab`.
+
+    At most TOKENS, and one less than `positions`. Raises TokenizerError where tokenizer.json cannot be read.
+    """
+    count = min(TOKENS, positions - 1)
+    if tokenizer is not None:
+        from tokenizers import Tokenizer
+
+        try:
+            ids = Tokenizer.from_file(str(tokenizer)).encode(TEXT).ids
+        except Exception as error:  # noqa: BLE001  # the Rust side raises plain Exception
+            raise TokenizerError(
+                f"{tokenizer} cannot be read: {error}", hint="pass a whole tokenizer with `--tokenizer DIR`"
+            ) from None
+        if len(ids) >= count and max(ids) < config_vocab:
+            return np.array(ids[:count], np.int64)
+    return np.random.default_rng(0).integers(0, config_vocab, count, np.int64)
+
+
+def reference_logits(
+    config: ModelConfig, tensors: Mapping[TensorId, Lazy], checkpoint: Checkpoint, ids: NDArray[np.int64]
+) -> tuple[str, NDArray[np.float32]]:
+    """Who computed, and logits float32 [tokens, vocab] of the source model for `ids` int64 [tokens]."""
+    needed = 4 * sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())
+    if _known_to_transformers(checkpoint.config) and needed * 1.2 < available_memory():
+        return "transformers", _by_transformers(config, checkpoint, ids)
+    return "decoder", _by_decoder(config, tensors, checkpoint, ids)
+
+
+def write_reference(path: Path, ids: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
+    """`path`: a safetensors file of `token_ids` int64 [tokens] and `logits` float32 [tokens, vocab]."""
+    from safetensors.numpy import save_file
+
+    save_file({"token_ids": ids, "logits": np.ascontiguousarray(logits, np.float32)}, path)
+
+
+def read_reference(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The inverse of `write_reference`. Raises ArtifactError."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        tensors = load_file(path)
+        return tensors["token_ids"], tensors["logits"]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise ArtifactError(
+            f"{path} has no reference logits: {error}", hint="copy the artifact again, or build it again"
+        ) from None
+
+
+def _known_to_transformers(hf: Mapping[str, Any]) -> bool:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if "quantization_config" in hf:  # which would want the package that it was quantised by
+        return False
+    # A model with remote code may borrow the type of another: the class has to agree.
+    return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(str(hf.get("model_type"))) in (hf.get("architectures") or [])
+
+
+def _by_transformers(model_config: ModelConfig, checkpoint: Checkpoint, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    # Remote code is never run; config.json is the source's own, but for the rope scaling that the user asked
+    # for.
+    config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
+    scaling = model_config.rope_scaling
+    found = getattr(config, "rope_parameters", None)
+    if scaling is not None and isinstance(found, dict) and found.get("rope_type", "default") == "default":
+        config.rope_parameters = {**found, "rope_type": scaling.kind, "factor": scaling.factor}
+        if scaling.kind == "llama3":
+            config.rope_parameters |= {
+                "low_freq_factor": scaling.low_freq_factor,
+                "high_freq_factor": scaling.high_freq_factor,
+                "original_max_position_embeddings": scaling.original_max_positions,
+            }
+    model = AutoModelForCausalLM.from_pretrained(
+        checkpoint.folder,
+        config=config,
+        dtype=torch.float32,
+        attn_implementation="eager",
+        trust_remote_code=False,
+        local_files_only=True,
+    ).eval()
+    with torch.no_grad():
+        logits: NDArray[np.float32] = model(torch.from_numpy(ids)[None]).logits[0].float().numpy()
+    return logits[:, : model_config.vocab]
+
+
+def _by_decoder(
+    config: ModelConfig, canonical: Mapping[TensorId, Lazy], checkpoint: Checkpoint, ids: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    import torch
+
+    from compiler.decoder.forward import stream_logits
+    from compiler.decoder.rankfile.layout import rank_plans
+
+    whole = rank_plans(config, 1, canonical, "F32")[0]
+
+    def tensors(prefix: str) -> dict[str, torch.Tensor]:
+        return {
+            name.removeprefix(prefix): torch.from_numpy(_float32(tensor, checkpoint))
+            for name, tensor in whole.tensors
+            if name.startswith(prefix) and (prefix or not name.startswith("layers."))
+        }
+
+    logits: NDArray[np.float32] = stream_logits(
+        config, lambda layer: tensors(f"layers.{layer}."), tensors(""), torch.from_numpy(ids)[None]
+    )[0].numpy()
+    return logits
+
+
+def _float32(tensor: Lazy, checkpoint: Checkpoint) -> NDArray[np.float32]:
+    def source(name: str) -> NDArray[Any]:
+        found = checkpoint.tensors[name]
+        assert found.file is not None
+        kind = f"u{ITEMSIZE[found.dtype]}"
+        return np.memmap(found.file, kind, "r", found.offset, (prod(found.shape),))
+
+    bits = read(tensor, source).reshape(-1)
+    out = bits
+    if tensor.source_dtype != "F32":
+        out = np.empty(bits.shape, np.uint32)
+        cast_bits(bits, tensor.source_dtype, out, "F32")
+    return out.view(np.float32).reshape(tensor.shape)

@@ -1,0 +1,77 @@
+"""AWQ (Lin et al. 2023): which columns a weight's rounding may hurt is read off the activations.
+
+    scale search   s = m^r, normalised to s / sqrt(max s * min s); m_j the mean |x| of channel j; r from 0 to 0.95
+                   y = (x / s) round(W s)^T, and the r is taken whose y is nearest
+    clip search    every group of a row may give up its largest magnitudes, so that the others are rounded more finely;
+                   the clip is taken whose part of y is nearest
+
+Equations 4 and 5 and section 3.2 of the paper; both are searches on a grid. Scales are folded where SmoothQuant's are
+(`groups.py`). How near y is, is told without inputs: where W is off by D, y is off by x D^T, and since rounding errors
+of different columns have nothing to do with each other, its mean square is that of each column by itself:
+
+    E |x D^T|^2 = sum over o, j of D_oj^2 E[x_j^2]
+
+so that mean |x| and mean x^2 of every channel are all that has to be kept of a calibration text.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compiler.quantization.formats import int4
+
+Values = NDArray[np.float32]
+
+POINTS = 20
+CLIPS = 10
+LEAST_CLIP = 0.5
+"""Of a group's largest magnitude: what the paper's code still tries."""
+NOT_CLIPPED = ("attn.q", "attn.k")
+"""By role. Products of two clipped layers are not what the search for one of them looks at."""
+
+
+def candidates(means: Values) -> Values:
+    """Scales to try, [POINTS, ...], from mean |x| [...]; the first are 1. A channel without inputs keeps 1."""
+    live = means > 0
+    floor = np.maximum(means, np.float32(1e-4))
+    tried = [np.where(live, _normal(floor ** np.float32(point / POINTS), live), 1) for point in range(POINTS)]
+    return np.stack(tried).astype(np.float32)
+
+
+def scale_error(weight: Values, scales: Values, squares: Values, group: int = int4.GROUP) -> float:
+    """Of y, summed over tokens' mean: weight [..., out, in], scales [..., in], squares [..., in]: mean x^2."""
+    scaled = weight * scales[..., None, :]
+    worth = int4.scales(int4.group_maxima(scaled, group))
+    off = int4.dequantize(int4.quantize(scaled, worth), worth)
+    off -= scaled
+    return float(_error(off, np.asarray(squares / np.square(scales), np.float32)).sum())
+
+
+def clip(weight: Values, squares: Values, group: int = int4.GROUP) -> Values:
+    """The largest magnitude that every group keeps: [..., out, in / group], for `int4.scales`.
+
+    weight [..., out, in], squares [..., in]. Rows are searched for one by one, so blocks of rows give the same.
+    """
+    full = int4.group_maxima(weight, group)
+    best, least = full.copy(), np.full(full.shape, np.inf)
+    for point in range(CLIPS):
+        maxima = full * np.float32(1 - point * (1 - LEAST_CLIP) / CLIPS)
+        worth = int4.scales(maxima)
+        off = int4.dequantize(int4.quantize(weight, worth), worth)
+        off -= weight
+        error = _error(off, squares).reshape(*full.shape, group).sum(-1)
+        better = error < least
+        best, least = np.where(better, maxima, best), np.where(better, error, least)
+    return best
+
+
+def _error(off: Values, squares: Values) -> NDArray[np.float64]:
+    return np.square(off) * squares[..., None, :].astype(np.float64)
+
+
+def _normal(scales: Values, live: NDArray[np.bool_]) -> Values:
+    if not live.any():
+        return np.ones_like(scales)
+    found: Values = scales / np.sqrt(scales[live].max() * scales[live].min())
+    return found

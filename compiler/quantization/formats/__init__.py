@@ -1,0 +1,1 @@
+"""Number formats that weights, activations and caches are rounded to; one file each."""

@@ -1,0 +1,194 @@
+"""Which linear layers share an input, and so a smoothing scale; and what is divided by it instead of the input.
+
+Derived from the traits, so that no recipe has to say it:
+
+| layer             | columns multiplied                | followers     | divided       | axes of s       |
+|-------------------|-----------------------------------|---------------|---------------|-----------------|
+| all               | attn.q attn.k attn.v              |               | attn.norm     | hidden          |
+| gated, plain mlp  | mlp.gate mlp.up                   |               | mlp.norm      | hidden          |
+| parallel residual | all of the two above, one group   |               | attn.norm     | hidden          |
+| moe               | moe.gate moe.up                   | moe.router    | mlp.norm      | hidden          |
+|                   | shared.gate shared.up             | shared.router |               |                 |
+| all               | attn.o                            |               | attn.v        | kv_heads dim    |
+| gated; relu       | mlp.down                          |               | mlp.up        | ffn             |
+| plain, not relu   | mlp.down                          |               | (at run time) | ffn             |
+| moe               | moe.down                          |               | moe.up        | experts moe_ffn |
+| shared expert     | shared.down                       |               | shared.up     | shared_ffn      |
+
+attn.o reads sums of values, so dividing the rows of attn.v divides its input; the query heads of one kv head then have
+one s. A gated mlp multiplies by `up`, so dividing its rows divides what `down` reads; relu passes a positive factor
+through, gelu does not, and its `down` is divided when it runs.
+
+Experts share one norm. A scale an expert could not be folded into it: so one s serves all experts of a layer, from
+the largest column among all of them, and the router, which is not quantised and does not decide s, follows in float:
+what it sees is what it saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compiler.model.config import LayerKind, ModelConfig
+from compiler.model.roles import layer_roles, linear_axes
+from compiler.quantization.smooth import divide_norm, smoothing_scales
+
+Values = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """One s: `into` decide it and are multiplied by it, `followers` are multiplied only, `divides` is divided.
+
+    `divides` empty: nothing in front takes it, the input is divided while the model runs.
+    """
+
+    into: tuple[str, ...]
+    divides: str
+    followers: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The first of `into`: a role is in at most one group."""
+        return self.into[0]
+
+
+@dataclass(frozen=True)
+class Maxima:
+    """Of one linear layer: `inputs` over the calibration text, `columns` of its weight, both float32 [lead, in].
+
+    The axes are those of `linear_axes`, one dimension each.
+    """
+
+    inputs: Values
+    columns: Values
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What smoothing does to a tensor: W / divisor * columns. `divisor` [lead, out], `columns` [lead, in]; None: 1.
+
+    One dimension an axis. `columns` lacks the experts' axis where one s serves all of them. A bias has the divisor of
+    its weight.
+    """
+
+    divisor: Values | None = None
+    columns: Values | None = None
+
+
+def quantised_roles(config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
+    """The linear layers that a scheme quantises: all but routers, which choose by small differences."""
+    roles = dict.fromkeys(role for role, _ in layer_roles(config, kind))
+    return tuple(role for role in roles if not role.endswith(("router", "norm")))
+
+
+def groups(config: ModelConfig, kind: LayerKind) -> tuple[Smooth, ...]:
+    """The groups of one layer, in the order of computation."""
+    present = dict.fromkeys(role for role, _ in layer_roles(config, kind))
+
+    def those(*roles: str) -> tuple[str, ...]:
+        return tuple(role for role in roles if role in present)
+
+    attention = ("attn.q", "attn.k", "attn.v")
+    mlp = those("mlp.gate", "mlp.up", "moe.gate", "moe.up", "shared.gate", "shared.up")
+    routers = those("moe.router", "shared.router")
+    if config.parallel_residual:
+        found = [Smooth((*attention, *mlp), "attn.norm", routers)]
+    else:
+        found = [Smooth(attention, "attn.norm"), Smooth(mlp, "mlp.norm", routers)]
+    found.append(Smooth(("attn.o",), "attn.v"))
+    linear_in_up = kind.mlp != "plain" or config.activation == "relu"
+    for down, up in (("mlp.down", "mlp.up"), ("moe.down", "moe.up"), ("shared.down", "shared.up")):
+        if down in present:
+            found.append(Smooth((down,), up if linear_in_up or down != "mlp.down" else ""))
+    return tuple(found)
+
+
+def folded(found: Sequence[Smooth]) -> tuple[Smooth, ...]:
+    """Those that cost nothing when the model runs: something in front of the layers is divided."""
+    return tuple(group for group in found if group.divides)
+
+
+def explicit(found: Sequence[Smooth]) -> tuple[Smooth, ...]:
+    """All, with only norms divided: for toolchains whose kernels divide the inputs of `o` and `down` themselves."""
+    return tuple(group if group.divides.endswith("norm") else replace(group, divides="") for group in found)
+
+
+def at_run_time(found: Sequence[Smooth]) -> tuple[Smooth, ...]:
+    """All, with nothing divided: for toolchains whose kernels multiply every input. Experts' routers see what they
+    saw.
+    """
+    return tuple(replace(group, divides="", followers=()) for group in found)
+
+
+def layer_scales(
+    config: ModelConfig, found: Sequence[Smooth], maxima: Mapping[str, Maxima], alpha: float
+) -> dict[str, Values]:
+    """s of the groups of one layer, by the group's name; `maxima` by role. Axes: the table above; those of the whole
+    input where the input itself is divided.
+
+    Raises UsageError (alpha).
+    """
+    scales = {}
+    for group in found:
+        inputs = np.maximum.reduce([_shared(group, maxima[role].inputs, config) for role in group.into])
+        columns = np.maximum.reduce([_shared(group, maxima[role].columns, config) for role in group.into])
+        scales[group.name] = smoothing_scales(inputs, columns, alpha)
+    return scales
+
+
+def layer_means(config: ModelConfig, found: Sequence[Smooth], means: Mapping[str, Values]) -> dict[str, Values]:
+    """Mean |x| on the axes of each group's s, by its name; `means` [lead, in] by role, over all tokens of the text.
+
+    Up to a factor, which is the same for all channels.
+    """
+    return {
+        group.name: np.maximum.reduce([_shared(group, means[role], config, np.add) for role in group.into])
+        for group in found
+    }
+
+
+def layer_factors(
+    config: ModelConfig, found: Sequence[Smooth], scales: Mapping[str, Values]
+) -> tuple[dict[str, Factors], dict[str, Values]]:
+    """Of one layer: the factors of every tensor that smoothing changes, by role; and what divides inputs at run time,
+    by the role that reads them.
+    """
+    divisors: dict[str, Values] = {}
+    columns: dict[str, Values] = {}
+    smoothers: dict[str, Values] = {}
+    for group in found:
+        s = scales[group.name]
+        for role in (*group.into, *group.followers):
+            columns[role] = np.repeat(s, config.heads // config.kv_heads, 0) if group.divides == "attn.v" else s
+        (divisors if group.divides else smoothers)[group.divides or group.name] = s
+    return {role: Factors(divisors.get(role), columns.get(role)) for role in divisors | columns}, smoothers
+
+
+def apply(config: ModelConfig, role: str, part: str, values: Values, factors: Factors) -> Values:
+    """A whole canonical tensor, one dimension an axis of its role, smoothed."""
+    if part == "bias":
+        return values if factors.divisor is None else values / factors.divisor
+    if role.endswith("norm"):
+        assert factors.divisor is not None
+        return divide_norm(config.norm, values, factors.divisor)
+    lead, out, inner = (len(axes) for axes in linear_axes(role))
+    if factors.divisor is not None:
+        values = values / factors.divisor.reshape(*factors.divisor.shape, *[1] * inner)
+    if factors.columns is not None:
+        experts = factors.columns.shape[: factors.columns.ndim - inner]
+        between = [1] * (out if experts else lead + out)
+        values = values * factors.columns.reshape(*experts, *between, *factors.columns.shape[len(experts) :])
+    return values
+
+
+def _shared(group: Smooth, values: Values, config: ModelConfig, over: np.ufunc = np.maximum) -> Values:
+    """What one of the group's layers has [lead, in], reduced to the axes of its s."""
+    if group.divides == "attn.v":
+        return np.asarray(over.reduce(values.reshape(config.kv_heads, -1, config.head_dim), 1))
+    if group.divides.endswith("norm"):
+        return np.asarray(over.reduce(values.reshape(-1, values.shape[-1]), 0))
+    return values

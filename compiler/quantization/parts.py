@@ -1,0 +1,148 @@
+"""The scales of a linear layer as canonical parts (`model/roles.py`, TensorId), from maxima.
+
+| part                     | of a scheme with           | value                                                 |
+|--------------------------|----------------------------|-------------------------------------------------------|
+| steps, scale             | a scale a row or a matrix  | of every row; what a unit of the divided row is worth |
+| matrix_scale             | a scale a matrix           | the same, once                                        |
+| group_steps, group_scale | a scale a group            | of every group of every row                           |
+| input_steps              | a scale a token            | 1: kernels find their own                             |
+| input_steps, input_scale | static activations         | of the smoothed input                                 |
+| output_scale             | static int8 activations    | of the output                                         |
+| accumulated              | static int8 activations    | of every row (`int8.Static`)                          |
+| matrix_accumulated       | the same, a scale a matrix | the same, once                                        |
+
+A row that smoothing divides keeps its units: only what one is worth is divided. Maxima are those of W * columns, not
+divided yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compiler.quantization.formats import fp8, int4, int8
+from compiler.quantization.schemes import Scheme
+
+Values = NDArray[np.float32]
+Parts = dict[str, Values]
+
+
+def one_scale(maxima: Mapping[str, Values], divisors: Mapping[str, Values], lead: int) -> dict[str, Values]:
+    """The maxima [lead ..., rows ...] of layers by role -> of the same shapes, such that the divided rows of all of
+    them have one scale: one for each of the `lead` axes' entries.
+    """
+    whole = {role: largest / divisors.get(role, np.float32(1)) for role, largest in maxima.items()}
+    shared = np.maximum.reduce([rows.reshape(*rows.shape[:lead], -1).max(-1) for rows in whole.values()])
+    return {
+        role: np.ascontiguousarray(
+            np.broadcast_to(shared.reshape(shared.shape + (1,) * (rows.ndim - lead)), rows.shape)
+            * divisors.get(role, np.float32(1))
+        )
+        for role, rows in whole.items()
+    }
+
+
+def weight_parts(scheme: Scheme, maxima: Values, divisor: Values | None, lead: int) -> Parts:
+    """maxima [lead ..., rows ...], of groups [lead ..., rows ..., groups]; divisor [lead ..., rows ...] or None: 1."""
+    below = np.float32(1) if divisor is None else divisor
+    if scheme.weight_scales == "group":
+        below = below if divisor is None else divisor[..., None]
+        worth = rounded_up(int4.scales(maxima) / below)
+        return {"group_steps": inverse(worth * below), "group_scale": worth}
+    if scheme.weights == "fp8":
+        largest = fp8.channel_scales(maxima)
+        parts = {"steps": inverse(largest), "scale": largest / below}
+    else:
+        parts = {"steps": int8.steps(maxima), "scale": int8.scales(maxima) / below}
+    if scheme.weight_scales == "tensor":
+        parts["matrix_scale"] = _first(parts["scale"], lead)
+    return parts
+
+
+def own_parts(scheme: Scheme, worth: Values) -> Parts:
+    """`weight_parts` where a quantised checkpoint says what its units are worth: [lead ..., rows ..., groups]."""
+    if scheme.weight_scales == "group":
+        return {"group_steps": inverse(worth), "group_scale": worth}
+    rows = np.ascontiguousarray(worth[..., 0])
+    return {"steps": inverse(rows), "scale": rows}
+
+
+def weight_part_names(scheme: Scheme) -> tuple[str, ...]:
+    """Of `weight_parts`."""
+    if scheme.weight_scales == "group":
+        return ("group_steps", "group_scale")
+    return ("steps", "scale", *(("matrix_scale",) if scheme.weight_scales == "tensor" else ()))
+
+
+def activation_parts(scheme: Scheme, largest_input: float, largest_output: float, weight: Parts, lead: int) -> Parts:
+    """`largest_*`: over the calibration text, of the smoothed layer; `weight`: its `weight_parts`."""
+    if scheme.activations == "float":
+        return {}
+    if scheme.activation_scales == "token":
+        return {"input_steps": np.ones(1, np.float32)}
+    if scheme.activations == "fp8":
+        scale = fp8.tensor_scale(largest_input)
+        return {"input_scale": np.full(1, scale, np.float32), "input_steps": np.full(1, 1 / scale, np.float32)}
+    static = int8.static(largest_input, largest_output, inverse(weight["scale"]))
+    parts = {
+        "input_scale": np.full(1, 1 / static.input, np.float32),
+        "input_steps": np.full(1, static.input, np.float32),
+        "output_scale": np.full(1, static.output, np.float32),
+        "accumulated": static.accumulated,
+    }
+    if scheme.weight_scales == "tensor":
+        parts["matrix_accumulated"] = _first(static.accumulated, lead)
+    return parts
+
+
+def activation_part_names(scheme: Scheme) -> tuple[str, ...]:
+    """Of `activation_parts`."""
+    if scheme.activations == "float":
+        return ()
+    if scheme.activation_scales == "token":
+        return ("input_steps",)
+    if scheme.activations == "fp8":
+        return ("input_scale", "input_steps")
+    whole = ("matrix_accumulated",) if scheme.weight_scales == "tensor" else ()
+    return ("input_scale", "input_steps", "output_scale", "accumulated", *whole)
+
+
+def cache_scale(form: str, largest: Sequence[Values]) -> Values:
+    """What 1 of the cache's format is worth, [1], from the largest magnitudes of what is stored in it. Float8 keeps
+    its precision at small values, so its scale is never below 1, as toolchains that fix it at 1 expect.
+    """
+    top = max(float(values.max()) for values in largest)
+    scale = np.float32(top) / int8.LARGEST if form == "int8" else max(fp8.tensor_scale(top), np.float32(1))
+    return np.full(1, max(scale, np.finfo(np.float32).tiny), np.float32)
+
+
+def head_cache_scales(form: str, largest: Values) -> Values:
+    """What 1 of the cache's format is worth in every head, [kv_heads], from largest magnitudes [kv_heads, head_dim].
+
+    In float8 the largest is put at half of the largest number: that costs no precision, and what is twice as large as
+    anything in the calibration text is still told apart.
+    """
+    top = largest.max(-1)
+    scale = top / int8.LARGEST if form == "int8" else 2 * top / fp8.LARGEST
+    found: Values = np.maximum(scale, np.finfo(np.float32).tiny, dtype=np.float32)
+    return found
+
+
+def rounded_up(values: Values) -> Values:
+    """The next numbers with 8 significant bits: exact in bfloat16, and in float16 between its extremes. A scale is
+    rounded before what it divides, so that storing it in such a dtype loses nothing; up, so that nothing is clipped.
+    """
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def inverse(values: Values) -> Values:
+    """1 / values, float32."""
+    return np.divide(np.float32(1), values, dtype=np.float32)
+
+
+def _first(rows: Values, lead: int) -> Values:
+    """[lead ..., rows ...] -> [lead ..., 1], where all rows have the same."""
+    return np.ascontiguousarray(rows.reshape(*rows.shape[:lead], -1)[..., :1])

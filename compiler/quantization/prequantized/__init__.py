@@ -1,0 +1,1 @@
+"""Checkpoints that come quantised: their formats, and how they are read."""

@@ -1,0 +1,212 @@
+"""Checkpoints whose linear layers are quantised already, read as the floating-point weights that they stand for.
+
+The formats are in `quantization/prequantized/formats.py`. The weights are rewritten once, in the dtype that config.json names, as pickles
+are (`storage/checkpoints/unpickle.py`). Rounding them to that dtype moves them by less than half of what an integer is worth: by the
+checkpoint's own scales (`Checkpoint.own`) they become the same integers again, which is how a quantised checkpoint is
+repacked for a target without being quantised anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError
+from compiler.model.dtypes import DTYPES
+from compiler.model.lazy import ITEMSIZE, Lazy
+from compiler.quantization.prequantized.formats import UNQUANTISED, Arrays, Packed, Values
+from compiler.quantization.request import Quant
+from compiler.quantization.schemes import SCHEMES
+from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
+from compiler.storage.checkpoints.header import HeaderError, read_header
+from compiler.storage.files.cast import cast_bits
+from compiler.storage.files.digest import digest_json
+from compiler.storage.files.writer import RankFile
+
+_ROWS = 256
+"""Of W unpacked at a time, at most; a multiple of 8, which a word of integers has."""
+_COPIES = 12
+"""Of them in float32 that unpacking takes: integers taken apart, put in order, multiplied, turned and cast."""
+
+
+def will_be(checkpoint: Checkpoint, how: Packed) -> Checkpoint:
+    """The checkpoint as it will be once its weights are rewritten: their data are not there yet."""
+    dtype = _dtype(checkpoint.config)
+    tensors = dict(checkpoint.tensors)
+    for module in _modules(checkpoint, how):
+        shape = how.shape(tensors[f"{module}.{how.weight}"].shape)
+        if how.group and shape[-1] % how.group:
+            raise RefusedError(
+                f"`{module}` has {shape[-1]} columns, which groups of {how.group} do not fill",
+                hint=UNQUANTISED,
+            )
+        for suffix in (how.weight, *how.others):
+            tensors.pop(f"{module}.{suffix}", None)
+        name = f"{module}.weight"
+        tensors[name] = SourceTensor(name, dtype, shape, None, 0, prod(shape) * ITEMSIZE[dtype])
+    return replace(checkpoint, tensors=tensors)
+
+
+def rewrite(
+    checkpoint: Checkpoint,
+    how: Packed,
+    scratch: Path,
+    max_memory: int = 1 << 30,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Checkpoint:
+    """The checkpoint with floating-point weights, written into a folder of `scratch` where they are not there yet.
+
+    `max_memory`: ceiling of what is unpacked at a time, in bytes; the packed tensors of one module are mapped besides.
+    `progress(bytes written, in all, unit)`. Raises CheckpointError (zero points or an order that config.json denies),
+    RefusedError, MemoryCeilingError, DiskFullError.
+    """
+    facts = [[str(p.absolute()), p.stat().st_size, p.stat().st_mtime_ns, p.stat().st_ino] for p in checkpoint.files]
+    folder = scratch / f"unpacked-{digest_json([how.name, facts])[7:39]}"
+    after = will_be(checkpoint, how)
+    modules = _modules(checkpoint, how)
+    weights = {f"{m}.weight": after.tensors[f"{m}.weight"] for m in modules}
+    files = folder / "weights.safetensors", folder / "scales.safetensors"
+    if not all(map(_whole, files)):
+        planned = [(name, t.dtype, t.shape) for name, t in weights.items()]
+        _write(checkpoint, how, modules, planned, files, max_memory, progress)
+    tensors, own = dict(after.tensors), {}
+    for name, entry in read_header(files[0]).items():
+        tensors[name] = SourceTensor(name, entry.dtype, entry.shape, files[0], entry.offset, entry.nbytes)
+    for name, entry in read_header(files[1]).items():
+        own[name] = SourceTensor(name, entry.dtype, entry.shape, files[1], entry.offset, entry.nbytes)
+    return replace(after, tensors=tensors, own=own if how.scheme else {})
+
+
+def checked(quant: Quant, how: Packed | None) -> Quant:
+    """What is asked of a checkpoint that is quantised as `how` says: its own scheme keeps its numbers, none takes its
+    weights as floating point. Raises RefusedError for others: rounding twice loses twice.
+    """
+    if how is None or quant.scheme is None:
+        return quant
+    own = SCHEMES.get(how.scheme)
+    if own is None or quant.scheme.name != own.name or quant.scheme.weight_scales != own.weight_scales:
+        keeps = f"`--quant {own.name}` with a scale a {own.weight_scales} keeps its numbers, " if own else ""
+        raise RefusedError(
+            f"the checkpoint is quantised already, by {how.name}; `{quant.scheme.name}` with a scale a "
+            f"{quant.scheme.weight_scales} would round it a second time",
+            hint=f"{keeps}no `--quant` takes its weights as floating point; or {UNQUANTISED}",
+        )
+    return replace(quant, scheme=replace(quant.scheme, search=""))
+
+
+def own_scales(checkpoint: Checkpoint, matrix: Lazy) -> Values:
+    """What a unit of `matrix` [..., out, in] is worth: [..., out, groups]. Raises RefusedError."""
+    found: Values | None = None
+    for piece in matrix.pieces:
+        width = checkpoint.tensors[piece.source].shape[-1]
+        if piece.source not in checkpoint.own or piece.strides[-1] != 1 or piece.shape[-1] != width:
+            raise RefusedError(
+                f"`{piece.source}` has no integers of its own that could be kept row by row",
+                hint=f"leave `--quant` out; or {UNQUANTISED}",
+            )
+        own = checkpoint.own[piece.source]
+        assert own.file is not None
+        index = np.full(piece.shape[:-1], piece.start)
+        for axis, (size, stride) in enumerate(zip(piece.shape[:-1], piece.strides[:-1], strict=True)):
+            index += (np.arange(size) * stride).reshape([-1 if i == axis else 1 for i in range(index.ndim)])
+        scales = np.memmap(own.file, "<f4", "r", own.offset, own.shape)[index // width]
+        if found is None:
+            found = np.zeros((*matrix.shape[:-1], scales.shape[-1]), np.float32)
+        found[tuple(slice(a, a + n) for a, n in zip(piece.at[:-1], piece.shape[:-1], strict=True))] = scales
+    assert found is not None
+    return found
+
+
+def _write(
+    checkpoint: Checkpoint,
+    how: Packed,
+    modules: list[str],
+    weights: list[tuple[str, str, tuple[int, ...]]],
+    files: tuple[Path, Path],
+    max_memory: int,
+    progress: Callable[[int, int, str], None] | None,
+) -> None:
+    at_once = [_rows_at_once(name, shape[1], max_memory) for name, _, shape in weights]
+    # Few rows tell how many groups there are: both files have their headers before anything is written.
+    few = (_unpacked(how, module, _arrays(checkpoint, how, module), slice(0, 8)) for module in modules)
+    scales = [(name, "F32", (shape[0], own.shape[1])) for (name, _, shape), (_, own) in zip(weights, few, strict=True)]
+    total, done = sum(prod(shape) * ITEMSIZE[dtype] for _, dtype, shape in weights), 0
+    with RankFile(files[0], weights) as writer, RankFile(files[1], scales) as beside:
+        for module, (_, dtype, (rows, _)), step in zip(modules, weights, at_once, strict=True):
+            arrays = _arrays(checkpoint, how, module)
+            for begin in range(0, rows, step):
+                values, own = _unpacked(how, module, arrays, slice(begin, min(begin + step, rows)))
+                bits = np.ascontiguousarray(values, np.float32).view(np.uint32).reshape(-1)
+                out = np.empty(bits.size, f"u{ITEMSIZE[dtype]}")
+                cast_bits(bits, "F32", out, dtype)
+                writer.append(out.data.cast("B"))
+                beside.append(np.ascontiguousarray(own, np.float32).data.cast("B"))
+                done += out.nbytes
+                if progress is not None:
+                    progress(done, total, "bytes")
+
+
+def _rows_at_once(name: str, columns: int, max_memory: int) -> int:
+    row = 4 * _COPIES * columns
+    if 8 * row > max_memory:
+        raise MemoryCeilingError(
+            f"unpacking 8 rows of `{name}` takes {8 * row:,} bytes; the ceiling is {max_memory:,} bytes",
+            hint=f"pass `--max-memory` of at least {8 * row}",
+        )
+    return min(max_memory // row // 8 * 8, _ROWS)
+
+
+def _unpacked(how: Packed, module: str, arrays: Arrays, rows: slice) -> tuple[Values, Values]:
+    try:
+        return how.rows(arrays, rows)
+    except ValueError as error:
+        raise CheckpointError(f"`{module}`: {error}", hint=UNQUANTISED) from None
+
+
+def _modules(checkpoint: Checkpoint, how: Packed) -> list[str]:
+    """In the order of the checkpoint's names. A module is quantised where it has all of its tensors."""
+    suffix = f".{how.weight}"
+    found = [name.removesuffix(suffix) for name in checkpoint.tensors if name.endswith(suffix)]
+    return [m for m in found if f"{m}.{how.others[0]}" in checkpoint.tensors]
+
+
+def _arrays(checkpoint: Checkpoint, how: Packed, module: str) -> Arrays:
+    found = {}
+    for suffix in (how.weight, *how.others):
+        tensor = checkpoint.tensors.get(f"{module}.{suffix}")
+        if tensor is None:
+            continue
+        if tensor.file is None:
+            raise CheckpointError(
+                f"only the header of `{tensor.name}` is here", hint="fetch the model with its weights"
+            )
+        kinds = {"I32": "<i4", "I8": "i1", "F8_E4M3": "u1"}
+        kind = kinds.get(tensor.dtype, f"u{ITEMSIZE[tensor.dtype]}")
+        bits = np.memmap(tensor.file, kind, "r", tensor.offset, tensor.shape or (1,))
+        found[suffix] = bits if tensor.dtype in kinds else _float32(bits, tensor.dtype)
+    return found
+
+
+def _float32(bits: NDArray[Any], dtype: str) -> Values:
+    out = np.empty(bits.size, np.uint32)
+    cast_bits(np.ascontiguousarray(bits).reshape(-1), dtype, out, "F32")
+    return out.view(np.float32).reshape(bits.shape)
+
+
+def _dtype(hf: Mapping[str, Any]) -> str:
+    name = str(hf.get("dtype") or hf.get("torch_dtype") or "float16").removeprefix("torch.")
+    return DTYPES.get(name, "F16")
+
+
+def _whole(path: Path) -> bool:
+    try:
+        return path.exists() and read_header(path) is not None
+    except HeaderError:
+        path.unlink()
+        return False

@@ -1,0 +1,187 @@
+"""Formats that others store quantised linear layers in: how to tell, and what their numbers stand for.
+
+| quantization_config of config.json  | of a module                          | W [out, in]                         |
+|-------------------------------------|--------------------------------------|-------------------------------------|
+| gptq, 4 bits, no act-order          | qweight I32 [in / 8, out]            | (q - z - 1) s; eight rows a word    |
+|                                     | qzeros I32 [groups, out / 8]         | z: eight columns a word             |
+|                                     | scales [groups, out], g_idx I32 [in] |                                     |
+| awq, 4 bits, version gemm           | qweight I32 [in, out / 8]            | (q - z) s; eight columns a word, in |
+|                                     | qzeros I32 [groups, out / 8]         | the order 0 2 4 6 1 3 5 7           |
+|                                     | scales [groups, out]                 |                                     |
+| compressed-tensors, int-quantized   | weight I8                            | q s                                 |
+|                                     | weight_scale [out, 1]                |                                     |
+| compressed-tensors, float-quantized | weight F8_E4M3                       | q s                                 |
+|                                     | weight_scale [out, 1] or [1]         |                                     |
+
+The formats are those of AutoGPTQ, AutoAWQ and compressed-tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compiler.errors import RefusedError
+from compiler.quantization.formats import fp8
+
+Values = NDArray[np.float32]
+Arrays = Mapping[str, NDArray[Any]]
+"""Of a module by suffix; scales as float32."""
+
+UNQUANTISED = "name the model that it was made from, and quantise that"
+_AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """`scheme`: of the table in quantization/schemes.py whose numbers these are, "" for none of them. `weight`: suffix of the
+    tensor that has the integers, `others` of those beside it. `shape`: of W, from that tensor's. `rows`: some rows of W
+    [n, in], and what a unit of them is worth [n, groups]; raises ValueError for what the format's name denies. `group`:
+    neighbours in a row that share a scale; 0: all of it.
+    """
+
+    name: str
+    scheme: str
+    weight: str
+    others: tuple[str, ...]
+    shape: Callable[[tuple[int, ...]], tuple[int, ...]]
+    rows: Callable[[Arrays, slice], tuple[Values, Values]]
+    group: int = 0
+
+    @property
+    def text(self) -> str:
+        """What a plan says of it."""
+        keeps = f"; `--quant {self.scheme}` keeps its numbers" if self.scheme else ""
+        return f"quantised by {self.name}, read as floating point{keeps}"
+
+
+def packed(hf: Mapping[str, Any]) -> Packed | None:
+    """How a checkpoint with this config.json is quantised; None: it is not. Raises RefusedError."""
+    found = hf.get("quantization_config")
+    if not isinstance(found, Mapping):
+        return None
+    read = {"gptq": _gptq, "awq": _awq, "compressed-tensors": _compressed}.get(str(found.get("quant_method")))
+    if read is None:
+        raise RefusedError(
+            f"the checkpoint is quantised by `{found.get('quant_method')}`; expected gptq, awq or compressed-tensors",
+            hint=UNQUANTISED,
+        )
+    return read(found)
+
+
+def _nibbles(words: NDArray[Any], axis: int) -> NDArray[np.int32]:
+    """Eight integers of four bits for every one of `words` [a, b], the lowest bits first, along `axis`."""
+    each = np.stack([np.asarray(words, np.int32) >> shift & 15 for shift in range(0, 32, 4)], axis + 1)
+    return each.reshape([size * (8 if i == axis else 1) for i, size in enumerate(words.shape)])
+
+
+def _grouped(q: NDArray[np.int32], z: NDArray[np.int32], s: Values) -> tuple[Values, Values]:
+    """q [in, n], z and s [groups, n] -> W [n, in], s [n, groups]."""
+    size = len(q) // len(s)
+    values = (q.reshape(len(s), size, -1) - z[:, None]) * s[:, None]
+    return np.ascontiguousarray(values.reshape(len(q), -1).T, np.float32), np.ascontiguousarray(s.T)
+
+
+def _of_gptq(arrays: Arrays, rows: slice) -> tuple[Values, Values]:
+    words = slice(rows.start // 8, -(-rows.stop // 8))
+    order, groups = arrays.get("g_idx"), len(arrays["scales"])
+    if order is not None and not np.array_equal(order, np.arange(len(order)) * groups // len(order)):
+        raise ValueError("`g_idx` scatters the groups of a row (act-order), and config.json says no `desc_act`")
+    zeros = (_nibbles(arrays["qzeros"][:, words], 1)[:, : rows.stop - rows.start] + 1) & 15
+    return _grouped(_nibbles(arrays["qweight"][:, rows], 0), zeros, arrays["scales"][:, rows])
+
+
+def _of_symmetric_gptq(arrays: Arrays, rows: slice) -> tuple[Values, Values]:
+    words = slice(rows.start // 8, -(-rows.stop // 8))
+    if (_nibbles(arrays["qzeros"][:, words], 1)[:, : rows.stop - rows.start] != 7).any():
+        raise ValueError("config.json says `sym`, and there are zero points other than 8")
+    return _of_gptq(arrays, rows)
+
+
+def _of_awq(arrays: Arrays, rows: slice) -> tuple[Values, Values]:
+    words = slice(rows.start // 8, -(-rows.stop // 8))
+
+    def columns(name: str) -> NDArray[np.int32]:
+        found = _nibbles(arrays[name][:, words], 1)
+        runs = found.reshape(len(found), -1, 8)
+        ordered = np.empty_like(runs)
+        ordered[..., list(_AWQ_ORDER)] = runs
+        return ordered.reshape(found.shape)[:, : rows.stop - rows.start]
+
+    return _grouped(columns("qweight"), columns("qzeros"), arrays["scales"][:, rows])
+
+
+def _of_rows(arrays: Arrays, rows: slice) -> tuple[Values, Values]:
+    weight, scale = np.asarray(arrays["weight"][rows]), arrays["weight_scale"].reshape(-1, 1)
+    worth = scale[rows] if len(scale) > 1 else np.broadcast_to(scale, (len(weight), 1))
+    values = fp8.decode(weight) if weight.dtype == np.uint8 else weight.astype(np.float32)
+    return values * worth, np.ascontiguousarray(worth)
+
+
+def _group(found: Mapping[str, Any]) -> int:
+    """Of GPTQ and AutoAWQ, where -1 is a whole row. Raises RefusedError."""
+    size = found.get("group_size", found.get("q_group_size"))
+    if size == -1:
+        return 0
+    if type(size) is not int or size < 8 or size % 8:
+        raise RefusedError(
+            f"groups are a multiple of 8 neighbours, or whole rows (-1); found `group_size` {size!r}", hint=UNQUANTISED
+        )
+    return size
+
+
+def _gptq(found: Mapping[str, Any]) -> Packed:
+    form = str(found.get("checkpoint_format") or "gptq")
+    if found.get("bits") != 4 or form != "gptq":
+        raise RefusedError(
+            f"GPTQ is read with 4 bits in format gptq; found {found.get('bits')} in {form}", hint=UNQUANTISED
+        )
+    if found.get("desc_act"):
+        raise RefusedError(
+            "GPTQ with act-order (`desc_act`) scatters the groups of a row: no target here has kernels for it",
+            hint=f"take a revision without act-order, or {UNQUANTISED}",
+        )
+    if found.get("dynamic"):
+        raise RefusedError("GPTQ with another form a module (`dynamic`) is not read", hint=UNQUANTISED)
+    symmetric = bool(found.get("sym"))
+    scheme = "int4-weight" if symmetric and found.get("group_size") == 128 else ""
+    rows = _of_symmetric_gptq if symmetric else _of_gptq
+    return Packed(
+        "GPTQ", scheme, "qweight", ("qzeros", "scales", "g_idx"), lambda s: (s[1], s[0] * 8), rows, _group(found)
+    )
+
+
+def _awq(found: Mapping[str, Any]) -> Packed:
+    version = str(found.get("version") or "gemm").lower()
+    bits = found.get("bits") or found.get("w_bit")
+    if bits != 4 or version != "gemm":
+        raise RefusedError(f"AutoAWQ is read with 4 bits in version gemm; found {bits} in {version}", hint=UNQUANTISED)
+    # Its zero points are no part of any scheme here.
+    return Packed("AutoAWQ", "", "qweight", ("qzeros", "scales"), lambda s: (s[1] * 8, s[0]), _of_awq, _group(found))
+
+
+def _compressed(found: Mapping[str, Any]) -> Packed:
+    groups = list((found.get("config_groups") or {}).values())
+    form = str(found.get("format"))
+    weights = groups[0].get("weights") or {} if len(groups) == 1 else {}
+    inputs = groups[0].get("input_activations") or {} if len(groups) == 1 else {}
+    known = {"int-quantized": ("int", ("channel",)), "float-quantized": ("float", ("channel", "tensor"))}
+    kind, strategies = known.get(form, ("", ()))
+    said = weights.get("type"), weights.get("num_bits"), weights.get("symmetric")
+    if said != (kind, 8, True) or weights.get("strategy") not in strategies:
+        raise RefusedError(
+            "compressed-tensors are read with one group of 8-bit weights, symmetric, int-quantized with a scale "
+            f"a channel or float-quantized; found {form}, {len(groups)} group(s), {weights or 'no weights'}",
+            hint=UNQUANTISED,
+        )
+    dynamic = inputs.get("dynamic") is True and inputs.get("strategy") == "token"
+    if kind == "float":
+        scheme = "fp8" if inputs else ""
+    else:
+        scheme = "int8-weight" if not inputs else "smoothquant" if dynamic else ""
+    others = ("weight_scale", "weight_zero_point", "input_scale", "input_zero_point")
+    return Packed(f"compressed-tensors {form}", scheme, "weight", others, lambda s: s, _of_rows)

@@ -1,0 +1,118 @@
+"""What is asked of quantisation: a scheme of the table with its flags, the KV cache, a text, and what may be lost."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from compiler.errors import UsageError
+from compiler.quantization.schemes import SCHEMES, Scheme
+from compiler.quantization.smooth import check_alpha
+from compiler.storage.files.digest import Digest
+
+Cache = Literal["", "int8", "fp8"]
+ALPHA = 0.5
+
+
+@dataclass(frozen=True)
+class Text:
+    """What activations are watched on: `file` (or id of a data set, until it has been looked at; None: the text of
+    this project), `samples` of `length` tokens at most.
+
+    `name` ("" = that of the file), `digest` of the file's bytes, and `size`: its characters at most, None where that
+    is not known; once it has been looked at.
+    """
+
+    file: Path | None = None
+    samples: int = 512
+    length: int = 512
+    name: str = ""
+    digest: Digest = ""
+    size: int | None = 0
+
+    def tokens(self, positions: int) -> int:
+        """At most, of a model with so many positions. A token takes a byte at least."""
+        asked = self.samples * min(self.length, positions)
+        return asked if self.size is None else min(asked, self.size)
+
+
+@dataclass(frozen=True)
+class Quant:
+    """`scheme` None: weights and activations stay as they are. `alpha` None: searched for, group by group.
+
+    `max_perplexity_increase`: a share, in place of the scheme's tolerance. `accept`: what the gate finds is recorded,
+    and stops nothing.
+    """
+
+    scheme: Scheme | None = None
+    alpha: float | None = ALPHA
+    cache: Cache = ""
+    text: Text = field(default_factory=Text)
+    max_perplexity_increase: float | None = None
+    accept: bool = False
+
+    @property
+    def asked(self) -> bool:
+        return self.scheme is not None or self.cache != ""
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it needs a text."""
+        return (self.scheme is not None and self.scheme.calibrated) or self.cache != ""
+
+    @property
+    def smooths(self) -> bool:
+        return self.scheme is not None and self.scheme.search == "smooth"
+
+    @property
+    def decides(self) -> dict[str, Any]:
+        """What of it decides the bytes of rank files."""
+        found: dict[str, Any] = {"cache": self.cache}
+        if self.scheme is not None:
+            found |= {name: value for name, value in asdict(self.scheme).items() if name != "tolerance"}
+        if self.smooths:
+            found["alpha"] = "auto" if self.alpha is None else self.alpha
+        if self.calibrated:
+            found["text"] = [self.text.digest, self.text.samples, self.text.length]
+        return found
+
+
+NONE = Quant()
+
+
+def scheme_of(name: str, *, per_token: bool | None = None, per_channel: bool | None = None) -> Scheme | None:
+    """The scheme `name` ("none": None) with its flags; None: as the table has it. Raises UsageError."""
+    if name != "none" and name not in SCHEMES:
+        raise UsageError(f"`--quant {name}`: expected none, {', '.join(SCHEMES)}")
+    scheme = SCHEMES.get(name)
+    if scheme is None or scheme.activations == "float":
+        if per_token is not None or per_channel is not None:
+            with_flags = [row.name for row in SCHEMES.values() if row.activations != "float"]
+            raise UsageError(
+                f"`--per-token` and `--per-channel` are of schemes that quantise activations, not of `{name}`",
+                hint=f"leave them out, or choose one of {', '.join(with_flags)}",
+            )
+        return scheme
+    if per_token is not None:
+        scheme = replace(scheme, activation_scales="token" if per_token else "tensor")
+    if per_channel is not None:
+        scheme = replace(scheme, weight_scales="channel" if per_channel else "tensor")
+    return scheme
+
+
+def alpha_of(text: str, scheme: Scheme | None) -> float | None:
+    """`auto` is None. Raises UsageError where it is not in [0, 1], or `scheme` does not smooth."""
+    if scheme is None or scheme.search != "smooth":
+        raise UsageError(
+            "`--smoothquant-alpha` is of SmoothQuant, which is not asked for",
+            hint="add `--quant smoothquant`, or leave it out",
+        )
+    if text == "auto":
+        return None
+    try:
+        alpha = float(text)
+    except ValueError:
+        alpha = float("nan")
+    check_alpha(alpha)
+    return alpha

@@ -1,0 +1,90 @@
+"""SmoothQuant (Xiao et al. 2022): outliers of activations moved into the weights that take them.
+
+    y = x W^T = (x / s) (W s)^T        s > 0, one value an input channel j, for all linear layers that share x
+
+    s_j = max(x_j^alpha / max(w_j, 1e-5)^(1 - alpha), 1e-5)
+
+x_j is the largest |x| of channel j over the calibration text, w_j the largest |W| of column j over all those layers.
+The formula is equation 4 of the paper; the two floors, and the computation in float64, are those of TensorRT-LLM's
+converters, whose results this gives.
+
+How far alpha goes may be searched for (`output_error`): each candidate is judged by what rounding then does to y, where
+nothing but the maxima and the mean squares of every channel is known of the text. With W s off by D and x / s by e,
+
+    E |off|^2 = sum over o, j of D_oj^2 E[x_j^2] / s_j^2  +  sum over j of E[e_j^2] sum over o of (W s)_oj^2
+
+    E[e_j^2] = min(step^2 / 12, E[x_j^2] / s_j^2)         a rounding error, or all of what rounds to zero
+    step     = M / 127,  M the largest |x / s|            of the text, where activations have one scale; of a token
+                                                          else, from tokens that are drawn with these mean squares
+
+One departure: a channel that the calibration text never used (x_j = 0) gets s_j = 1. The formula would give it the
+floor, and the norm in front, divided by it, would pass the largest float16.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compiler.errors import UsageError
+from compiler.model.config import Norm
+from compiler.quantization.formats import int8
+
+Values = NDArray[np.float32]
+
+FLOOR = 1e-5
+CANDIDATES = tuple(point / 20 for point in range(4, 20))
+"""Alphas to try: 0.2 to 0.95."""
+_DRAWN = 256
+"""Tokens."""
+
+
+def check_alpha(alpha: float) -> None:
+    """Raises UsageError where `alpha` is not in [0, 1]."""
+    if not 0 <= alpha <= 1:
+        raise UsageError(
+            f"`--smoothquant-alpha {alpha:g}`: expected a number from 0 to 1",
+            hint="0.5 suits most models; larger values move more of the outliers into the weights",
+        )
+
+
+def smoothing_scales(inputs: Values, columns: Values, alpha: float) -> Values:
+    """s of the formula above, from x `inputs` and w `columns`, all float32 [...] of one shape. Raises UsageError."""
+    check_alpha(alpha)
+    x, w = inputs.astype(np.float64), np.maximum(columns.astype(np.float64), FLOOR)
+    scales = np.maximum(x**alpha / w ** (1 - alpha), FLOOR)
+    return np.where(x > 0, scales, 1.0).astype(np.float32)
+
+
+def largest_of_text(inputs: Values, _squares: Values, scales: Values) -> float:
+    """M of the formula above, from the largest |x|, the mean x^2 and s of every channel [..., in]."""
+    return float((inputs / scales).max())
+
+
+def largest_of_token(_inputs: Values, squares: Values, scales: Values) -> float:
+    """The same of a token: root mean square over drawn ones, whose channels are normal and independent."""
+    spread = (np.sqrt(squares) / scales).reshape(-1, scales.shape[-1])
+    drawn = np.random.default_rng(0).standard_normal((_DRAWN, scales.shape[-1]), np.float32)
+    return max(float(np.sqrt(np.square(drawn * of).max(-1).mean())) for of in spread)
+
+
+def output_error(weight: Values, scales: Values, squares: Values, largest: float) -> float:
+    """E |off|^2 of the formula above, for the rows `weight` [..., n, in]; s and mean x^2 [..., in], M `largest`."""
+    scaled = weight * scales[..., None, :]
+    worth = int8.row_maxima(scaled)[..., None]
+    off = int8.dequantize(int8.quantize(scaled, int8.steps(worth)), int8.scales(worth)) - scaled
+    seen = (squares / np.square(scales)).astype(np.float64)[..., None, :]
+    rounded = np.minimum((largest / float(int8.LARGEST)) ** 2 / 12, seen)
+    return float((np.square(off) * seen + np.square(scaled) * rounded).sum())
+
+
+def divide_norm(kind: Norm, weight: Values, scales: Values) -> Values:
+    """The weight [H] of a norm whose output is to be divided by `scales` [H]. A bias is divided as it is.
+
+    `rms_plus_one` multiplies by 1 + weight, so (1 + weight) / s - 1.
+    """
+    match kind:
+        case "rms" | "layer":
+            return weight / scales
+        case "rms_plus_one":
+            return (weight + np.float32(1)) / scales - np.float32(1)

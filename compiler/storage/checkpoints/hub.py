@@ -1,0 +1,172 @@
+"""Models of the Hugging Face hub, through huggingface_hub and its cache."""
+
+from __future__ import annotations
+
+import errno
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, cast
+
+from compiler.errors import CheckpointError, DiskFullError, SourceError
+from compiler.storage.checkpoints.checkpoint import INDEX, SINGLE, read_weight_map
+from compiler.storage.checkpoints.source import Files, ResolvedSource, is_weights, needed
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_CONNECTIONS = 8
+
+
+def fetch(repo_id: str, revision: str | None, files: Files) -> ResolvedSource:
+    """See `source.resolve`. The revision is resolved to a commit first, and everything is read at that
+    commit."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    api = huggingface_hub.HfApi()
+    try:
+        info = api.model_info(repo_id, revision=revision)
+    except errors.GatedRepoError:
+        raise SourceError(
+            f"`{repo_id}` is gated: its owner has to grant access, and the token in use has none",
+            hint=f"ask for access on the model's page ({api.endpoint}/{repo_id}), then set HF_TOKEN "
+            "or run `hf auth login`",
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise SourceError(
+            f"`{repo_id}` has no revision `{revision}`",
+            hint="`--revision` takes a branch, a tag or a commit hash",
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise SourceError(
+            f"`{repo_id}` does not exist on {api.endpoint}, or is private and the token in use cannot see it",
+            hint="check the spelling; for a private model set HF_TOKEN or run `hf auth login`",
+        ) from None
+    except errors.HFValidationError as error:
+        raise SourceError(f"`{repo_id}` is not a Hugging Face id: {error}", hint="expected `owner/name`") from None
+    except _failures() as error:
+        return _cached(repo_id, revision, error)
+    if info.sha is None:
+        raise SourceError(f"{api.endpoint} gave no commit for `{repo_id}`", hint="check HF_ENDPOINT")
+    names = needed(sibling.rfilename for sibling in info.siblings or [])
+    here = _snapshot(repo_id, info.sha)
+    if here is not None and all((here / name).is_file() for name in names):
+        _remember(here, revision or "main", info.sha)
+        return ResolvedSource(here, repo_id, info.sha, names=names)
+    wanted = [name for name in names if files == "all" or not is_weights(name)]
+    if "config.json" not in wanted:
+        raise CheckpointError(
+            f"`{repo_id}` at {info.sha} has no config.json",
+            hint="use a repository in the format of transformers",
+        )
+    try:
+        folder = Path(huggingface_hub.snapshot_download(repo_id, revision=info.sha, allow_patterns=wanted))
+    except _failures() as error:
+        _unreachable(repo_id, error)
+    _remember(folder, revision or "main", info.sha)
+    missing = [name for name in wanted if not (folder / name).is_file()]
+    if missing:
+        raise SourceError(f"`{repo_id}`: {', '.join(missing)} did not arrive", hint="run the same command again")
+    headers = _headers(api, repo_id, info.sha, folder, names) if files == "metadata" else None
+    return ResolvedSource(folder, repo_id, info.sha, names=names, headers=headers)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What a request raises: the roots of HfHubHTTPError are OSError and that of the HTTP library in use."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)
+
+
+def _headers(
+    api: HfApi, repo_id: str, commit: str, folder: Path, names: tuple[str, ...]
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Names, dtypes and shapes from the first bytes of each safetensors file."""
+    from huggingface_hub.errors import SafetensorsParsingError
+
+    if SINGLE in names:
+        shards = [SINGLE]
+    elif INDEX in names:
+        shards = sorted(set(read_weight_map(folder / INDEX).values()))
+    else:
+        raise CheckpointError(
+            f"`{repo_id}` has no safetensors files, so its tensors are known only when all is downloaded",
+            hint="`convert` and `build` download and convert it; or choose a revision with safetensors files",
+        )
+    missing = [name for name in shards if name not in names]
+    if missing:
+        raise CheckpointError(
+            f"`{repo_id}` at {commit} lacks {', '.join(missing)}, which its index names",
+            hint="choose another revision",
+        )
+
+    def read(shard: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+        header = api.parse_safetensors_file_metadata(repo_id, shard, revision=commit)
+        return {name: (str(info.dtype), tuple(info.shape)) for name, info in header.tensors.items()}
+
+    merged: dict[str, tuple[str, tuple[int, ...]]] = {}
+    try:
+        with ThreadPoolExecutor(_CONNECTIONS) as pool:
+            for header in pool.map(read, shards):
+                merged |= header
+    except SafetensorsParsingError as error:
+        raise CheckpointError(f"`{repo_id}`: {error}", hint="choose another revision") from None
+    except _failures() as error:
+        _unreachable(repo_id, error)
+    return merged
+
+
+def _snapshot(repo_id: str, revision: str) -> Path | None:
+    """The cached snapshot, whole or not, without asking the hub."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    cache = constants.HF_HUB_CACHE
+    config = try_to_load_from_cache(repo_id, "config.json", revision=revision, cache_dir=cache)
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def _cached(repo_id: str, revision: str | None, error: Exception) -> ResolvedSource:
+    """What the cache has, where the hub cannot be asked. Its weights may still be incomplete: opening them
+    tells."""
+    folder = _snapshot(repo_id, revision or "main")
+    if folder is None:
+        _unreachable(repo_id, error)
+    names = needed(path.name for path in folder.iterdir())
+    if not any(is_weights(name) for name in names):
+        _unreachable(repo_id, error)
+    return ResolvedSource(folder, repo_id, folder.name, names=names)
+
+
+def _unreachable(repo_id: str, error: Exception) -> NoReturn:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        raise DiskFullError(
+            f"no space for `{repo_id}` in {constants.HF_HUB_CACHE}: {error}",
+            hint="free space there, or set HF_HOME to a folder on another disk",
+        ) from error
+    if constants.HF_HUB_OFFLINE or isinstance(error, OfflineModeIsEnabled):
+        raise SourceError(
+            f"`{repo_id}` is not in the cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE is set",
+            hint="unset HF_HUB_OFFLINE, or pass a local folder as `--model`",
+        ) from error
+    raise SourceError(
+        f"`{repo_id}` could not be fetched from {constants.ENDPOINT}: {type(error).__name__}: {error}",
+        hint="check the network, HF_ENDPOINT and HF_TOKEN, and run the same command again: what has arrived is kept",
+    ) from error
+
+
+def _remember(folder: Path, revision: str, commit: str) -> None:
+    """Note the commit of a branch or tag where the cache of huggingface_hub keeps it, for work without
+    network.
+
+    Layout: REPO/refs/REVISION holds the commit, REPO/snapshots/COMMIT the files (huggingface_hub's cache
+    guide).
+    """
+    if revision == commit:
+        return
+    reference = folder.parent.parent / "refs" / revision
+    if not reference.exists() or reference.read_text() != commit:
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        reference.write_text(commit)

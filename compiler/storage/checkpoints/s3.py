@@ -1,0 +1,103 @@
+"""Models below an `s3://bucket/prefix`.
+
+Files go into a folder that is named after their ETags and sizes, so that changed objects are fetched anew and
+unchanged ones never again. A file has the name NAME.part until it is whole (objects/download.py).
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from compiler.errors import CheckpointError, SourceError, StoreError
+from compiler.storage.checkpoints.checkpoint import INDEX, SINGLE, merge_headers, read_weight_map
+from compiler.storage.checkpoints.header import Entry, HeaderError, header_length, parse_header
+from compiler.storage.checkpoints.source import Files, ResolvedSource, is_weights, needed
+from compiler.storage.files.digest import digest_json
+from compiler.storage.files.disk import disk_full
+from compiler.storage.files.folder import kept_folder
+from compiler.storage.objects.download import Incoming, download_files
+from compiler.storage.objects.flow import THREADS
+from compiler.storage.objects.s3 import S3Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from compiler.storage.objects.types import Object
+
+
+def fetch(uri: str, cache: Path, files: Files) -> ResolvedSource:
+    """See `source.resolve`."""
+    store = S3Store(uri)
+    try:
+        return _fetch(store, uri, cache, files)
+    except StoreError as error:
+        raise SourceError(error.message, hint=error.hint) from error
+
+
+def _fetch(store: S3Store, uri: str, cache: Path, files: Files) -> ResolvedSource:
+    _, found = store.children("")
+    objects = {item.key: item for item in found}
+    names = needed(objects)
+    if "config.json" not in names:
+        raise CheckpointError(
+            f"no config.json below {uri}, found {', '.join(sorted(objects)[:20]) or 'nothing'}",
+            hint="the prefix has to be the folder of the checkpoint",
+        )
+    facts = [[name, objects[name].size, objects[name].etag] for name in names]
+    folder = cache / "s3" / digest_json([store.uri, facts])[7:39]
+    with kept_folder(folder):  # two processes that want the same model fetch it once
+        wanted = [name for name in names if files == "all" or not is_weights(name)]
+        wanted = [name for name in wanted if not (folder / name).exists()]
+        size, free = sum(objects[name].size for name in wanted), shutil.disk_usage(folder).free
+        if size > free:
+            raise disk_full(folder, size, free)
+        incoming = [Incoming(name, folder / name, None, objects[name].size) for name in wanted]
+        download_files(store, incoming, threads=THREADS)
+    headers = None
+    if files == "metadata" and not all((folder / name).exists() for name in names):
+        headers = _headers(store, objects, folder, uri)
+    return ResolvedSource(folder, uri=uri, listing=digest_json(facts), names=names, headers=headers)
+
+
+def _headers(
+    store: S3Store, objects: dict[str, Object], folder: Path, uri: str
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Names, dtypes and shapes from the first bytes of each safetensors file."""
+    weight_map = None
+    if SINGLE in objects:
+        shards = [SINGLE]
+    elif INDEX in objects:
+        weight_map = read_weight_map(folder / INDEX)
+        shards = sorted(set(weight_map.values()))
+    else:
+        raise CheckpointError(
+            f"no safetensors files below {uri}, so its tensors are known only when all is downloaded",
+            hint="`convert` and `build` download and convert pytorch_model.bin",
+        )
+    problems: list[str] = []
+    headers: dict[str, dict[str, Entry]] = {}
+    for shard in shards:
+        if shard not in objects:
+            problems.append(f"{shard}: missing, the index expects it")
+            continue
+        item = objects[shard]
+        try:
+            length = header_length(_range(store, item.key, 0, min(8, item.size)), item.size)
+            headers[shard] = parse_header(_range(store, item.key, 8, length), item.size)
+        except HeaderError as error:
+            problems += [f"{shard}: {problem}" for problem in error.problems]
+    merged = merge_headers(headers, weight_map, problems)
+    if problems:
+        raise CheckpointError(
+            "\n".join([f"{len(problems)} problems below {uri}:", *(f"  {line}" for line in problems)]),
+            hint="upload the files named above again",
+        )
+    return {name: (entry.dtype, entry.shape) for name, (_, entry) in merged.items()}
+
+
+def _range(store: S3Store, key: str, start: int, count: int) -> bytes:
+    data = bytearray(count)
+    if count:
+        store.read_into(key, start, memoryview(data))
+    return bytes(data)

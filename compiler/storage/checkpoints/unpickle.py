@@ -1,0 +1,113 @@
+"""Weights that exist only as pytorch_model*.bin, rewritten once as safetensors.
+
+The files are pickles. They are loaded with `weights_only=True`, which builds tensors and plain containers and
+nothing else, and memory-mapped, so that a file larger than memory can be rewritten. Needs torch.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING
+
+from compiler.errors import CheckpointError
+from compiler.storage.checkpoints.header import HeaderError, read_header
+from compiler.storage.files.digest import digest_json
+from compiler.storage.files.writer import RankFile, file_order
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+_DAMAGED = (RuntimeError, EOFError, ValueError, OSError, LookupError, AttributeError, TypeError, AssertionError)
+"""What torch.load raises for a damaged file, besides UnpicklingError."""
+
+_CHUNK = 4 << 20
+"""Elements written at a time."""
+
+
+def rewrite(files: Sequence[Path], scratch: Path) -> list[Path]:
+    """The safetensors files, one for each of `files`; written where `scratch` does not have them yet.
+
+    Their folder's name is made from path, size, modification time and inode of the originals.
+    Raises CheckpointError: a file is missing, not a state dict of tensors, or needs more than `weights_only`
+    builds.
+    """
+    missing = [path.name for path in files if not path.is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{files[0].parent} lacks {', '.join(missing)}", hint="download the files named above again"
+        )
+    facts = []
+    for path in files:
+        stat = path.stat()
+        facts.append([str(path.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ino])
+    folder = scratch / f"unpickled-{digest_json(facts)[7:39]}"
+    return [_rewrite(path, folder / f"{path.stem}.safetensors") for path in files]
+
+
+def _rewrite(source: Path, target: Path) -> Path:
+    if target.exists():
+        try:
+            read_header(target)
+        except HeaderError:
+            target.unlink()
+        else:
+            return target
+    tensors = file_order(list(_load(source).items()), lambda item: item[1].nbytes)
+    planned = [(name, _spelling(tensor, source), tuple(tensor.shape)) for name, tensor in tensors]
+    with RankFile(target, planned) as writer:
+        for _, tensor in tensors:
+            flat = tensor.detach().contiguous().reshape(-1)
+            for begin in range(0, flat.numel(), _CHUNK):
+                writer.append(_bytes(flat[begin : begin + _CHUNK]))
+    return target
+
+
+def _load(source: Path) -> dict[str, Tensor]:
+    import torch
+
+    try:
+        try:
+            state = torch.load(source, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap can only be used" not in str(error):
+                raise
+            # Files of torch before 1.6 are not zip archives and cannot be mapped.
+            state = torch.load(source, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{source} holds more than tensors, so it is not loaded: {str(error).splitlines()[0]}",
+            hint="use a revision of the model with safetensors files",
+        ) from None
+    except _DAMAGED as error:
+        raise CheckpointError(
+            f"{source} cannot be read as a torch file: {type(error).__name__}: {error}",
+            hint="download the file again, or use a revision of the model with safetensors files",
+        ) from None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise CheckpointError(
+            f"{source}: expected a map from names to tensors, found {type(state).__name__}",
+            hint="use the file that `save_pretrained` wrote, without the optimiser's state",
+        )
+    return state
+
+
+def _spelling(tensor: Tensor, source: Path) -> str:
+    import torch
+
+    names = {
+        torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+        torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.bool: "BOOL", torch.uint8: "U8",
+        torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
+    }  # fmt: skip
+    if tensor.dtype not in names:
+        raise CheckpointError(f"{source}: a tensor of {tensor.dtype}, which safetensors cannot hold")
+    return names[tensor.dtype]
+
+
+def _bytes(flat: Tensor) -> memoryview:
+    import torch
+
+    return flat.view(torch.uint8).numpy().data

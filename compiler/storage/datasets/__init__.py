@@ -1,0 +1,1 @@
+"""Rows of calibration data sets."""

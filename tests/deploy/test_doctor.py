@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compiler.cli.text import diagnosis_text
+from compiler.deploy.doctor import Diagnosis, doctor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def states(diagnosis: Diagnosis) -> dict[str, str]:
+    return {finding.subject: finding.state for finding in diagnosis.findings}
+
+
+def test_this_machine_builds_for_its_cpu(tmp_path: Path) -> None:
+    diagnosis = doctor(tmp_path)
+    assert states(diagnosis).items() >= {"python": "ok", "torch": "ok", "g++": "ok", "cpu": "ok"}.items()
+    ability = diagnosis.abilities[0]
+    assert (ability.target, ability.compiles, ability.runs, ability.why) == ("inductor (cpu)", True, True, "")
+
+
+def test_a_missing_compiler_stops_building_and_not_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    diagnosis = doctor(tmp_path)
+    found = next(finding for finding in diagnosis.findings if finding.subject == "g++")
+    assert found.state == "missing"
+    assert "apt-get install g++" in found.remedy
+    ability = diagnosis.abilities[0]
+    assert (ability.compiles, ability.runs, ability.why) == (False, True, "needs g++")
+
+
+def test_an_old_compiler_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "c++"
+    old.write_text('#!/bin/sh\n[ "$1" = -dumpversion ] && echo 10 || echo "c++ (Some) 10.2.1"\n')
+    old.chmod(0o755)
+    monkeypatch.setenv("CXX", str(old))
+    found = next(finding for finding in doctor(tmp_path).findings if finding.subject == "g++")
+    assert (found.state, found.text) == ("missing", "c++ (Some) 10.2.1, expected 11 or newer")
+
+
+def test_every_missing_thing_comes_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    for finding in doctor(tmp_path).findings:
+        assert finding.state == "ok" or finding.remedy, finding
+
+
+def test_credentials_are_seen_and_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("HF_TOKEN", "HF_HOME", "HF_TOKEN_PATH", "AWS_PROFILE", "AWS_ACCESS_KEY_ID"):
+        monkeypatch.delenv(name, raising=False)
+    bare = states(doctor(tmp_path))
+    assert (bare["Hugging Face token"], bare["AWS credentials"]) == ("note", "note")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIASECRET")
+    diagnosis = doctor(tmp_path)
+    assert (states(diagnosis)["Hugging Face token"], states(diagnosis)["AWS credentials"]) == ("ok", "ok")
+    assert "secret" not in (diagnosis_text(diagnosis) + repr(diagnosis)).lower()
+
+
+def test_the_size_of_the_cache_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 2_500_000)
+    found = next(finding for finding in doctor(tmp_path).findings if finding.subject == "cache")
+    assert "2.5 MB used" in found.text

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+import recipes
+from compiler.errors import RefusedError, SourceError
+from compiler.model.config import ConfigMap, ModelConfig, Position, Traits
+from compiler.model.read import read_config
+from compiler.model.rope import RopeScaling, parse_rope_scaling
+from tests import published
+
+
+def _read(
+    model: str = "tinyllama", traits: Traits | None = None, places: ConfigMap | None = None, **changes: Any
+) -> ModelConfig:
+    hf = {k: v for k, v in (published.CONFIGS[model] | changes).items() if v != "absent"}
+    return read_config(hf, places or ConfigMap(), traits or Traits())
+
+
+def test_numbers_that_are_absent_or_wrong_are_listed_together() -> None:
+    with pytest.raises(SourceError) as caught:
+        _read(hidden_size="absent", vocab_size="many", num_hidden_layers=True)
+    for name in ("hidden", "vocab", "layers"):
+        assert f"  {name}" in caught.value.message
+
+
+def test_head_dim_is_hidden_by_heads_unless_stated() -> None:
+    assert _read().head_dim == 64
+    assert _read(head_dim=128).head_dim == 128
+    with pytest.raises(SourceError, match="head_dim"):
+        _read(num_attention_heads=7)
+
+
+def test_kv_heads_default_to_heads() -> None:
+    assert _read(num_key_value_heads="absent").kv_heads == 32
+
+
+def test_rope_theta_in_either_spelling() -> None:
+    nested = {"rope_type": "default", "rope_theta": 5e5}
+    assert _read(rope_theta="absent", rope_parameters=nested).rope_theta == 5e5
+    assert _read().rope_theta == 1e4
+
+
+def test_rope_scaling_of_the_checkpoint() -> None:
+    llama3 = _read("llama3.1-70b").rope_scaling
+    assert llama3 == RopeScaling("llama3", 8.0, 1.0, 4.0, 8192)
+    assert _read(rope_scaling={"type": "linear", "factor": 4.0}).rope_scaling == RopeScaling("linear", 4.0)
+    with pytest.raises(RefusedError, match="yarn"):
+        _read(rope_scaling={"rope_type": "yarn", "factor": 4.0})
+    with pytest.raises(SourceError, match="incomplete"):
+        _read(rope_scaling={"rope_type": "linear"})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("linear:2", RopeScaling("linear", 2.0)),
+        ("llama3:8", RopeScaling("llama3", 8.0)),
+        ("llama3:8:1:4:4096", RopeScaling("llama3", 8.0, 1.0, 4.0, 4096)),
+    ],
+)
+def test_rope_scaling_of_the_command_line(text: str, expected: RopeScaling) -> None:
+    assert parse_rope_scaling(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "linear", "linear:", "linear:0.5", "linear:2:3", "yarn:4", "llama3:x", "llama3:8:1:4:1:1"]
+)
+def test_rope_scaling_that_cannot_be_read(text: str) -> None:
+    with pytest.raises(RefusedError, match="linear:FACTOR"):
+        parse_rope_scaling(text)
+
+
+def test_windows_by_config() -> None:
+    def windows(**changes: Any) -> list[int | None]:
+        return [kind.window for kind in _read(num_hidden_layers=4, **changes).layer_kinds]
+
+    assert windows() == [None] * 4
+    assert windows(sliding_window=8) == [8] * 4
+    assert windows(sliding_window=8, use_sliding_window=False) == [None] * 4
+    assert windows(sliding_window=8, use_sliding_window=True, max_window_layers=3) == [None, None, None, 8]
+    types = ["sliding_attention", "full_attention"] * 2
+    assert windows(sliding_window=8, layer_types=types) == [8, None, 8, None]
+
+
+def test_dense_layers_among_experts() -> None:
+    def kinds(**changes: Any) -> list[str]:
+        config = _read("mixtral-8x7b", Traits(mlp="moe"), num_hidden_layers=4, **changes)
+        return [kind.mlp for kind in config.layer_kinds]
+
+    assert kinds() == ["moe"] * 4
+    assert kinds(mlp_only_layers=[1]) == ["moe", "gated", "moe", "moe"]
+    assert kinds(decoder_sparse_step=2) == ["gated", "moe", "gated", "moe"]
+
+
+def test_an_unknown_activation_is_refused_and_an_alias_is_not() -> None:
+    with pytest.raises(RefusedError, match="mish"):
+        _read(hidden_act="mish")
+    assert _read(hidden_act="gelu_new").activation == "gelu_tanh"
+
+
+def test_a_part_of_a_head_turns_counted_as_a_fraction_or_in_elements() -> None:
+    assert _read().rotary_dim == 64
+    assert _read(partial_rotary_factor=0.25).rotary_dim == 16
+    assert _read(rope_parameters={"partial_rotary_factor": 0.5}).rotary_dim == 32
+    assert _read(places=ConfigMap(rotary_dim="turning"), turning=24).rotary_dim == 24
+    assert _read(traits=Traits(position="alibi")).rotary_dim == 0
+
+
+def test_dynamic_scaling_is_none_within_the_trained_length_and_longrope_is_refused() -> None:
+    assert _read(rope_scaling={"type": "dynamic", "factor": 2.0}).rope_scaling is None
+    with pytest.raises(RefusedError, match="longrope") as caught:
+        _read(rope_scaling={"type": "longrope", "short_factor": [1.0], "long_factor": [2.0]})
+    assert "base context" in caught.value.hint
+
+
+def test_a_factor_of_linear_scaling_may_have_a_place_of_its_own() -> None:
+    places = ConfigMap(rope_linear="ratio")
+    assert _read(places=places, ratio=4).rope_scaling == RopeScaling("linear", 4.0)
+    assert _read(places=places, ratio=1).rope_scaling is None
+    assert _read(places=places).rope_scaling is None
+
+
+@pytest.mark.parametrize("position", ["alibi", "learned"])
+def test_scaling_of_what_does_not_turn_is_refused(position: Position) -> None:
+    hf = published.CONFIGS["tinyllama"]
+    with pytest.raises(RefusedError, match=f"this model has {position} positions"):
+        read_config(hf, ConfigMap(), Traits(position=position), RopeScaling("linear", 2.0))
+
+
+def test_flags_come_from_the_config_where_the_trait_says_so() -> None:
+    traits = Traits(qkv_bias="attention_bias")
+    assert _read(traits=traits, attention_bias=True).qkv_bias
+    assert not _read(traits=traits).qkv_bias
+
+
+@pytest.mark.parametrize("model", published.CONFIGS)
+def test_json_and_back(model: str) -> None:
+    hf = published.CONFIGS[model]
+    config = recipes.for_config(hf)[1].resolve(hf).model_config(hf)
+    assert ModelConfig.from_json(json.loads(json.dumps(config.to_json()))) == config

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from compiler.errors import RefusedError
+from compiler.quantization.schemes import SCHEMES, check_scheme
+from tests.tiny import model_config
+
+
+def test_names_are_their_keys() -> None:
+    assert all(name == scheme.name for name, scheme in SCHEMES.items())
+
+
+def test_what_needs_text() -> None:
+    assert {name for name, scheme in SCHEMES.items() if scheme.calibrated} == {"smoothquant", "awq"}
+    assert replace(SCHEMES["fp8"], activation_scales="tensor").calibrated
+
+
+def test_fewer_bits_may_cost_more() -> None:
+    by_bits = sorted(SCHEMES.values(), key=lambda scheme: (-scheme.weight_bits, scheme.activations != "float"))
+    costs = [scheme.tolerance.perplexity for scheme in by_bits]
+    assert costs == sorted(costs)
+
+
+def test_groups_must_divide_on_a_rank() -> None:
+    config = replace(model_config("llama"), hidden=256, heads=8, head_dim=32, ffn=1024)
+    check_scheme(SCHEMES["int4-weight"], config, tp=2)
+    check_scheme(SCHEMES["int8-weight"], config, tp=8)
+    with pytest.raises(RefusedError, match="attention width of a rank 32") as caught:
+        check_scheme(SCHEMES["int4-weight"], config, tp=8)
+    assert "int8-weight" in caught.value.hint

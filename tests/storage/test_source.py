@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from compiler.errors import SourceError, UsageError
+from compiler.storage.checkpoints.source import is_weights, needed, resolve
+from tests.storage import written
+
+TENSORS: written.Tensors = {"w": ("BF16", (2, 2))}
+
+
+def test_a_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written.checkpoint(tmp_path / "m", TENSORS)
+    (tmp_path / "m" / "code.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for spelling in (str(tmp_path / "m"), "m", "./m", "~/m"):
+        found = resolve(spelling, cache=tmp_path / "cache")
+        assert (found.folder, found.repo_id, found.commit) == (tmp_path / "m", None, None)
+        assert found.names == ("config.json", "model.safetensors")
+        assert set(found.checkpoint().tensors) == {"w"}
+
+
+def test_a_folder_that_looks_like_a_hub_id_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written.checkpoint(tmp_path / "org" / "model", TENSORS)
+    monkeypatch.chdir(tmp_path)
+    assert resolve("org/model", cache=tmp_path).folder == tmp_path / "org" / "model"
+
+
+@pytest.mark.parametrize("model", ["./nowhere", "/no/where", "../x", "~/nowhere", "org/model/"])
+def test_a_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError, match="no such folder") as caught:
+        resolve(model, cache=tmp_path)
+    assert "s3://" in caught.value.hint
+
+
+def test_a_file_is_not_a_model(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(UsageError, match="is a file") as caught:
+        resolve(str(tmp_path / "model.safetensors"), cache=tmp_path)
+    assert str(tmp_path) in caught.value.hint
+
+
+def test_an_unknown_name(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="neither a folder nor a known model") as caught:
+        resolve("mixtrall", cache=tmp_path, known=["mixtral", "llama2-70b"])
+    assert "did you mean `mixtral`?" in caught.value.hint
+    assert "owner/name" in caught.value.hint
+    with pytest.raises(UsageError) as caught:
+        resolve("zzz", cache=tmp_path, known=["mixtral"])
+    assert "did you mean" not in caught.value.hint
+
+
+@pytest.mark.parametrize("model", [".", "s3://bucket/prefix"])
+def test_a_revision_of_what_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="has no revisions"):
+        resolve(model, "main", cache=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("weights", "taken"),
+    [
+        (["model.safetensors", "pytorch_model.bin"], ["model.safetensors"]),
+        (
+            ["model.safetensors.index.json", "model-00001-of-00002.safetensors", "pytorch_model.bin", "adapter.bin"],
+            ["model-00001-of-00002.safetensors", "model.safetensors.index.json"],
+        ),
+        (["pytorch_model.bin", "training_args.bin", "model.gguf"], ["pytorch_model.bin"]),
+        (
+            ["pytorch_model.bin.index.json", "pytorch_model-00001-of-00002.bin", "rng_state.pth"],
+            ["pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"],
+        ),
+    ],
+)
+def test_one_form_of_the_weights(weights: list[str], taken: list[str]) -> None:
+    others = ["config.json", "qwen.tiktoken", "modeling.py", "sub/model.safetensors", "tf_model.h5"]
+    assert needed([*weights, *others]) == tuple(sorted(["config.json", "qwen.tiktoken", *taken]))
+    assert {name for name in taken if is_weights(name)} == {n for n in taken if not n.endswith(".json")}
