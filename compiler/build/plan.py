@@ -6,10 +6,9 @@ headers     --recipe--> roles --------+--> what each rank holds, what each stage
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
@@ -17,6 +16,7 @@ from compiler.errors import RefusedError
 from compiler.model.account import Account, Header, account
 from compiler.model.dtypes import DTYPES
 from compiler.model.config import ModelConfig
+from compiler.model.identity import identity
 from compiler.model.layout import Layout
 from compiler.model.lazy import ITEMSIZE, RankPlan
 from compiler.model.limits import Limits, limits_for
@@ -31,6 +31,7 @@ from compiler.quantization.scaling import Scaling
 from compiler.numerics.gate.measure import LENGTH, SAMPLES
 from compiler.quantization.prequantized.checkpoint import checked
 from compiler.build.support import taken
+from compiler.storage.files.digest import digest_bytes
 from compiler.targets import PLAIN, Need, Target, TargetOptions
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Plan:
             "recipe": self.recipe,
             "architecture": self.config.architecture,
             "target": self.target,
-            "config": self.config.to_json(),
+            "config": asdict(self.config),
             "tp": self.tp,
             "dtype": self.dtype,
             "quantisation": self.quant.decides if self.quant.asked else None,
@@ -189,17 +190,7 @@ def make_plan(
             Need("run", largest + cache, 0, "one rank: weights (mapped) and KV cache at the limits"),
         ),
         files=files,
-        digest=_digest(
-            recipe_name,
-            target.name,
-            config,
-            ask.tp,
-            dtype,
-            filled.uses,
-            layouts,
-            sorted(files.items()),
-            sorted(quant.decides.items()),
-        ),
+        digest=_digest(recipe_name, target.name, config, ask.tp, dtype, filled.uses, layouts, files, quant.decides),
     )
 
 
@@ -243,11 +234,5 @@ def _nbytes(header: Header) -> int:
 
 
 def _digest(*parts: object) -> str:
-    """sha256 over the sizes, over every program from source tensor to rank file, and over the small files beside them,
-    as they print.
-    """
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(repr(part).encode())
-        digest.update(b"\n")
-    return f"sha256:{digest.hexdigest()}"
+    """sha256 over the sizes, over every program from source tensor to rank file, and over the small files beside them."""
+    return digest_bytes(identity(parts).encode())

@@ -94,7 +94,7 @@ class SegmentSpec:
         return self.segment.partition("-")[0]
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "config": self.config.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SegmentSpec:
