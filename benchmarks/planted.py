@@ -18,7 +18,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.tinyllama import machine
-from compiler.build import convert
+from compiler.build import rank_files as convert
 from compiler.calibration import activations as calibrate
 from compiler.calibration import scales as scale
 from compiler.calibration.samples import Samples

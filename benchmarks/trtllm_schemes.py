@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks.planted import Planted, said, table
-from compiler.build import convert
+from compiler.build import rank_files as convert
 from compiler.build.support import taken
 from compiler.errors import RefusedError
 from compiler.numerics.gate import measure as gate

@@ -7,15 +7,17 @@ headers     --recipe--> roles --------+--> what each rank holds, what each stage
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
+from compiler.build.request import Ask
+from compiler.build.support import taken
 from compiler.errors import RefusedError
 from compiler.model.account import Account, Header, account
-from compiler.model.dtypes import DTYPES
 from compiler.model.config import ModelConfig
+from compiler.model.dtypes import DTYPES
 from compiler.model.identity import identity
 from compiler.model.layout import Layout
 from compiler.model.lazy import ITEMSIZE, RankPlan
@@ -23,30 +25,14 @@ from compiler.model.limits import Limits, limits_for
 from compiler.model.parallel import HeadLayout, head_layout
 from compiler.model.recipe import Recipe
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
-from compiler.model.rope import RopeScaling
-from compiler.quantization.request import NONE, Quant
-from compiler.quantization.prequantized.formats import Packed, packed
-from compiler.quantization.planned import planned
-from compiler.quantization.scaling import Scaling
 from compiler.numerics.gate.measure import LENGTH, SAMPLES
+from compiler.quantization.planned import planned
 from compiler.quantization.prequantized.checkpoint import checked
-from compiler.build.support import taken
+from compiler.quantization.prequantized.formats import Packed, packed
+from compiler.quantization.request import Quant
+from compiler.quantization.scaling import Scaling
 from compiler.storage.files.digest import digest_bytes
-from compiler.targets import PLAIN, Need, Target, TargetOptions
-
-@dataclass(frozen=True)
-class Ask:
-    """What the user wants of a model. `dtype` None: the checkpoint's own."""
-
-    tp: int = 1
-    dtype: str | None = None
-    max_positions: int | None = None
-    max_batch: int = 8
-    rope_scaling: RopeScaling | None = None
-    variant: str | None = None
-    options: TargetOptions = PLAIN
-    quant: Quant = NONE
-    max_memory: int = 1 << 30
+from compiler.targets import Need, Target, TargetOptions
 
 
 @dataclass(frozen=True)
@@ -129,20 +115,16 @@ def make_plan(
     hf: Mapping[str, Any],
     headers: Mapping[str, Header],
     ask: Ask,
+    max_memory: int = 1 << 30,
 ) -> Plan:
-    """Plan `ask` for the checkpoint with config.json `hf` and the tensors `headers`.
+    """Plan `ask` for the checkpoint with config.json `hf` and the tensors `headers`. `max_memory`: see Resources.
 
     Raises:
         SourceError, RefusedError: with the reason and what can be done instead.
     """
     recipe = recipe.resolve(hf, ask.variant)
     config = recipe.model_config(hf, ask.rope_scaling)
-    dtype = ask.dtype or config.dtype
-    if dtype not in DTYPES:
-        raise RefusedError(
-            f"`--dtype` is one of {', '.join(DTYPES)}; found `{dtype}`",
-            hint="" if ask.dtype else "The checkpoint is in this dtype: name the one that the artifact shall have.",
-        )
+    dtype = _dtype(config, ask)
     limits = limits_for(config, ask.max_positions, ask.max_batch)
     how = packed(hf)
     found = taken(target, config, checked(ask.quant, how), ask.tp, ask.options, limits)
@@ -155,9 +137,7 @@ def make_plan(
     heads = head_layout(config.heads, config.kv_heads, ask.tp)
     cache_item = 1 if quant.cache else ITEMSIZE[DTYPES[dtype]]
     kv_bytes = 2 * -(-config.layers // options.pp) * heads.kv_heads * config.head_dim * cache_item
-    source_bytes = sum(_nbytes(h) for h in headers.values())
     files = target.files(config, ask.tp, dtype, options)
-    largest = max(rank.nbytes for rank in ranks)
     cache = kv_bytes * limits.max_positions * limits.max_batch
     return Plan(
         recipe=recipe_name,
@@ -175,22 +155,41 @@ def make_plan(
         ranks=ranks,
         heads=heads,
         kv_bytes_per_token=kv_bytes,
-        source_bytes=source_bytes,
-        needs=(
-            *_calibrating(config, quant, ask.max_memory),
-            Need(
-                "convert",
-                ask.max_memory,
-                sum(r.nbytes for r in ranks),
-                "one streaming pass; memory is a ceiling",
-            ),
-            *_gating(config, quant),
-            Need("reference", _reference_bytes(config), 0, "one layer in float32; the whole model where that fits"),
-            *target.needs(config, ask.tp, options),
-            Need("run", largest + cache, 0, "one rank: weights (mapped) and KV cache at the limits"),
-        ),
+        source_bytes=sum(_nbytes(h) for h in headers.values()),
+        needs=_needs(config, quant, max_memory, ranks, cache, target.needs(config, ask.tp, options)),
         files=files,
         digest=_digest(recipe_name, target.name, config, ask.tp, dtype, filled.uses, layouts, files, quant.decides),
+    )
+
+
+def _dtype(config: ModelConfig, ask: Ask) -> str:
+    """By torch's name. Raises RefusedError."""
+    dtype = ask.dtype or config.dtype
+    if dtype not in DTYPES:
+        raise RefusedError(
+            f"`--dtype` is one of {', '.join(DTYPES)}; found `{dtype}`",
+            hint="" if ask.dtype else "The checkpoint is in this dtype: name the one that the artifact shall have.",
+        )
+    return dtype
+
+
+def _needs(
+    config: ModelConfig,
+    quant: Quant,
+    max_memory: int,
+    ranks: Sequence[RankPlan],
+    cache: int,
+    of_target: Sequence[Need],
+) -> tuple[Need, ...]:
+    """Memory and disk of every step, in order. `cache`: bytes of a rank's KV cache at the limits."""
+    disk, largest = sum(rank.nbytes for rank in ranks), max(rank.nbytes for rank in ranks)
+    return (
+        *_calibrating(config, quant, max_memory),
+        Need("convert", max_memory, disk, "one streaming pass; memory is a ceiling"),
+        *_gating(config, quant),
+        Need("reference", _reference_bytes(config), 0, "one layer in float32; the whole model where that fits"),
+        *of_target,
+        Need("run", largest + cache, 0, "one rank: weights (mapped) and KV cache at the limits"),
     )
 
 
@@ -234,5 +233,5 @@ def _nbytes(header: Header) -> int:
 
 
 def _digest(*parts: object) -> str:
-    """sha256 over the sizes, over every program from source tensor to rank file, and over the small files beside them."""
+    """sha256 over the sizes, every program from source tensor to rank file, and the small files beside them."""
     return digest_bytes(identity(parts).encode())

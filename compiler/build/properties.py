@@ -8,8 +8,8 @@ from compiler.errors import RefusedError, UsageError
 from compiler.lmi.images import trtllm_image
 from compiler.lmi.properties import parse
 from compiler.lmi.quantize import quantisation
-from compiler.quantization.request import ALPHA, Cache, Quant, Text, scheme_of
 from compiler.quantization.formats.int4 import GROUP
+from compiler.quantization.request import ALPHA, Cache, Quant, Text, scheme_of
 
 if TYPE_CHECKING:
     from pathlib import Path

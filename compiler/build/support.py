@@ -1,33 +1,32 @@
-"""Whether a target takes a model quantised as asked: one order of questions for plans, tables and lists."""
+"""Support of quantizations by a target: one order of questions for plans, tables and lists."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from compiler.errors import RefusedError
 from compiler.model.config import ACTIVATIONS, LayerKind, ModelConfig
 from compiler.model.places import Default
-from compiler.quantization.request import Quant
+from compiler.quantization.request import Cache, Quant
 from compiler.quantization.schemes import SCHEMES, check_scheme
 from compiler.targets import PLAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from compiler.model.limits import Limits
     from compiler.model.recipe import Recipe
     from compiler.quantization.scaling import Scaling
     from compiler.targets import Target, TargetOptions
 
-OPTIONS: Mapping[str, Quant] = {
-    "--quant none": Quant(),
-    **{f"--quant {name}": Quant(scheme) for name, scheme in SCHEMES.items()},
-    "--kv-cache int8": Quant(cache="int8"),
-    "--kv-cache fp8": Quant(cache="fp8"),
-}
-"""Every scheme and every quantised cache by itself, the unquantised model first; as the command line has them."""
+CHOICES = (
+    Quant(),
+    *(Quant(scheme) for scheme in SCHEMES.values()),
+    *(Quant(cache=cache) for cache in get_args(Cache) if cache),
+)
+"""The unquantized model, every scheme by itself, every quantized KV cache by itself."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,10 @@ def taken(
     return Taken(quant, options, scaling)
 
 
-def refusals(recipe: Recipe, target: Target) -> dict[str, str]:
-    """By the names of OPTIONS: "" where some model of the recipe is taken so at tp 1, else the reason why none is."""
+def refusals(recipe: Recipe, target: Target) -> dict[Quant, str]:
+    """By CHOICES: "" where some model of the recipe is taken so at tp 1, else the reason why none is."""
     models = list(_models(recipe))
-    return {option: _refusal(models, target, quant) for option, quant in OPTIONS.items()}
+    return {quant: _refusal(models, target, quant) for quant in CHOICES}
 
 
 def _refusal(models: list[ModelConfig], target: Target, quant: Quant) -> str:

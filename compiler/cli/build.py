@@ -62,17 +62,17 @@ def plan(
     """Say what a build would do, from config.json and the safetensors headers alone."""
     from compiler import targets
     from compiler.build.alternatives import alternatives, calibration_seconds
-    from compiler.build.requests import PlanRequest, prepare
-    from compiler.cli.text import alternatives_text, calibration_text, plan_text
+    from compiler.build.resolve import plan_of
+    from compiler.cli.text import alternative_json, alternatives_text, calibration_text, plan_text
 
-    made = prepare(request_of(PlanRequest, model, ask, limits, quant_of(quant, GateOptions(), ask.image))).plan
+    made = plan_of(request_of(model, ask, limits, quant_of(quant, GateOptions(), ask.image)))
     choices, text, facts = alternatives(made, targets.load(made.target)), made.quant.text, made.to_json()
     parts = [plan_text(made), alternatives_text(choices)]
     if made.quant.calibrated:
         tokens = text.tokens(made.config.max_positions)
         facts["calibration_seconds"] = calibration_seconds(made.config, tokens, text.length)
         parts.append(calibration_text(tokens, facts["calibration_seconds"]))
-    facts["quantisations"] = [choice.to_json() for choice in choices]
+    facts["quantisations"] = [alternative_json(choice) for choice in choices]
     show(facts, "\n\n".join(parts), as_json=as_json)
 
 
@@ -86,10 +86,9 @@ def convert(
 ) -> None:
     """Write the rank files of a model, and nothing else."""
     from compiler.build.convert_only import convert_to
-    from compiler.build.requests import PlanRequest
     from compiler.cli.text import plan_text
 
-    request = request_of(PlanRequest, model, ask, LimitOptions(max_batch=1), quant_of(quant, GateOptions(), ask.image))
+    request = request_of(model, ask, LimitOptions(max_batch=1), quant_of(quant, GateOptions(), ask.image))
     with reporting(as_json=as_json) as report:
         made = convert_to(request, output, report)
     show(made.to_json(), plan_text(made), as_json=as_json)
@@ -107,29 +106,34 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build, verify and put in place an artifact; what an earlier build made is not made again."""
-    from dataclasses import asdict
-
     from compiler.build.build import build as run
     from compiler.build.build import command_of
-    from compiler.build.requests import BuildRequest, default_output
+    from compiler.build.request import BuildRequest, Resources
+    from compiler.cli.parse import default_output
     from compiler.cli.text import build_text
     from compiler.registry.address import is_store, parse_address
     from compiler.registry.push import push
     from compiler.registry.summary import pushed_text
-    from compiler.targets import How
 
-    given = asdict(options)
-    given["how"] = How(**{name: given.pop(name) for name in ("device", "march", "jobs", "timeout")})
-    given["shared_cache"] = given.pop("cache")
-    store = options.output if is_store(options.output) else None
-    folder = Path(options.output) if options.output and not store else None
     asked = quant_of(quant, gate, ask.image)
-    given["output"] = folder or default_output(
-        model.model, ask.target, ask.tp, ask.dtype, asked.scheme.name if asked.scheme else ""
-    )
+    store = options.output if is_store(options.output) else None
     if store:
         parse_address(store)  # refused now rather than after the build
-    request = request_of(BuildRequest, model, ask, limits, asked, **given)
+    resources = Resources(jobs=options.jobs, timeout=options.timeout, shared_cache=options.cache)
+    plain, scheme = request_of(model, ask, limits, asked, resources), asked.scheme.name if asked.scheme else ""
+    request = BuildRequest(
+        **vars(plain),
+        output=Path(options.output)
+        if options.output and not store
+        else default_output(model.model, plain.target, plain.ask.tp, ask.dtype, scheme),
+        name=options.name,
+        tokenizer=options.tokenizer,
+        device=options.device,
+        march=options.march,
+        until=options.until,
+        force=options.force,
+        rehash=options.rehash,
+    )
     if dry_run:
         line = command_of(request)
         show(line, shlex.join(line), as_json=as_json)
@@ -155,7 +159,7 @@ def package(
     as_json: Json = False,
 ) -> None:
     """Make the artifact of a verified checkpoint and the engines that were built from it elsewhere."""
-    from compiler.build.finish import package_engines
+    from compiler.build.elsewhere import package_engines
     from compiler.cli.text import manifest_text
 
     with reporting(as_json=as_json) as report:

@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hin
 import typer
 
 if TYPE_CHECKING:
-    from compiler.build.requests import PlanRequest
+    from compiler.build.request import PlanRequest, Resources
     from compiler.quantization.request import Quant, Text
 
 Command = TypeVar("Command", bound=Callable[..., None])
-Request = TypeVar("Request", bound="PlanRequest")
 
 Json = Annotated[bool, typer.Option("--json", help="For scripts.")]
 RequireSignature = Annotated[
@@ -231,45 +230,33 @@ def _from_properties(options: QuantOptions, image: str, text: Text) -> Quant:
 
 
 def request_of(
-    kind: type[Request],
-    model: ModelOptions,
-    ask: AskOptions,
-    limits: LimitOptions,
-    quant: Quant,
-    **more: Any,
-) -> Request:
-    """The request of type `kind` that the options spell; `more` are its further fields. Raises UsageError."""
-    from compiler.build.plan import Ask
-    from compiler.build.requests import devices_here, parse_size, parse_tp
-    from compiler.lmi.instances import instance
+    model: ModelOptions, ask: AskOptions, limits: LimitOptions, quant: Quant, resources: Resources | None = None
+) -> PlanRequest:
+    """The request that the options spell. For `--tp max` the model's metadata are read. Raises UsageError."""
+    from compiler.build.request import Ask, PlanRequest, Resources
+    from compiler.build.resolve import largest_tp
+    from compiler.cli.parse import count_devices, parse_size, parse_tp
     from compiler.model.rope import parse_rope_scaling
     from compiler.targets import TargetOptions
 
-    ranks = parse_tp(ask.tp)
-    devices = None
-    if ranks is None:
-        devices = instance(ask.instance_type).devices if ask.instance_type else devices_here()
-    return kind(
-        **model_fields(model, ask.target),
-        ask=Ask(
-            tp=ranks or 1,
-            dtype=ask.dtype,
-            max_positions=limits.max_positions,
-            max_batch=limits.max_batch,
-            rope_scaling=parse_rope_scaling(ask.rope_scaling) if ask.rope_scaling else None,
-            variant=model.variant,
-            options=TargetOptions(
-                version=ask.trtllm_version,
-                image=ask.image,
-                pp=ask.pp,
-                moe_ep=ask.moe_ep,
-                parallel_embedding=ask.parallel_embedding,
-                max_input_len=limits.max_input_len,
-                max_num_tokens=limits.max_num_tokens,
-            ),
-            quant=quant,
-            max_memory=parse_size(ask.max_memory),
+    fields = model_fields(model, ask.target)
+    asked = Ask(
+        dtype=ask.dtype,
+        max_positions=limits.max_positions,
+        max_batch=limits.max_batch,
+        rope_scaling=parse_rope_scaling(ask.rope_scaling) if ask.rope_scaling else None,
+        variant=model.variant,
+        options=TargetOptions(
+            version=ask.trtllm_version,
+            image=ask.image,
+            pp=ask.pp,
+            moe_ep=ask.moe_ep,
+            parallel_embedding=ask.parallel_embedding,
+            max_input_len=limits.max_input_len,
+            max_num_tokens=limits.max_num_tokens,
         ),
-        devices=devices,
-        **more,
+        quant=quant,
     )
+    tp = parse_tp(ask.tp) or largest_tp(PlanRequest(**fields, ask=asked), count_devices(ask.instance_type))
+    resources = replace(resources or Resources(), max_memory=parse_size(ask.max_memory))
+    return PlanRequest(**fields, ask=replace(asked, tp=tp), resources=resources)

@@ -4,8 +4,8 @@
     LayerKind("gated", window=None)    {"mlp":"gated","type":"LayerKind"}       None is the default of `window`
     b"..."                             {"sha256":"<64 hexadecimal digits>"}
 
-A field that has its default is left out: a class that gains a field with a default keeps the JSON, and so the digest, of
-every value that does not use it.
+A field that has its default is left out: a class that gains a field with a default keeps the JSON, and so the digest,
+of every value that does not use it.
 """
 
 from __future__ import annotations
@@ -31,42 +31,44 @@ def identity(value: object) -> str:
     return _json(value, {})
 
 
-def changed_fields(value: Any) -> dict[str, Any]:
+def changed_fields(value: object) -> dict[str, Any]:
     """The fields of a dataclass instance that differ from their default, and those that have none."""
-    found = ((name, getattr(value, name), default) for name, _, default in _fields(type(value)) if name)
+    kind: Any = type(value)
+    found = ((name, getattr(value, name), default) for name, _, default in _fields(kind) if name)
     return {name: item for name, item, default in found if item != default}
 
 
 def _json(value: object, known: dict[int, str]) -> str:
     """`known`: JSON of the tuples and dataclasses met so far, by id: a plan repeats few programs many times."""
-    kind = type(value)
-    if kind is str:
+    if isinstance(value, str):
         return quoted(value)
-    if kind is int:
+    if type(value) is int:
         return str(value)
     found = known.get(id(value))
     if found is None:
-        found = known[id(value)] = _compound(value, kind, known)
+        found = known[id(value)] = _compound(value, known)
     return found
 
 
-def _compound(value: Any, kind: type[Any], known: dict[int, str]) -> str:
-    if kind is tuple or kind is list:
+def _compound(value: object, known: dict[int, str]) -> str:
+    if isinstance(value, tuple | list):
         return f"[{','.join([_json(item, known) for item in value])}]"
-    if is_dataclass(kind):
-        return _instance(value, kind, known)
+    if is_dataclass(value):
+        return _instance(value, known)
     if isinstance(value, Mapping):
         return "{" + ",".join([f"{quoted(key)}:{_json(value[key], known)}" for key in sorted(value)]) + "}"
-    if value is None or kind is bool:
+    if value is None or isinstance(value, bool):
         return _NAMES[value]
-    if kind is float and isfinite(value):
+    if isinstance(value, float) and isfinite(value):
         return repr(value)
-    if kind is bytes:
+    if isinstance(value, bytes):
         return f'{{"sha256":"{hashlib.sha256(value).hexdigest()}"}}'
-    raise (ValueError if kind is float else TypeError)(f"no canonical JSON for {kind.__name__} {value!r}")
+    error = ValueError if isinstance(value, float) else TypeError
+    raise error(f"no canonical JSON for {type(value).__name__} {value!r}")
 
 
-def _instance(value: object, kind: type[Any], known: dict[int, str]) -> str:
+def _instance(value: object, known: dict[int, str]) -> str:
+    kind: Any = type(value)
     texts = []
     for name, key, default in _fields(kind):
         item = kind.__name__ if name == "" else getattr(value, name)
@@ -76,7 +78,7 @@ def _instance(value: object, kind: type[Any], known: dict[int, str]) -> str:
 
 
 @cache
-def _fields(kind: type[Any]) -> tuple[tuple[str, str, object], ...]:
+def _fields(kind: Any) -> tuple[tuple[str, str, object], ...]:
     """Name, key in the JSON and default of every field of a dataclass, sorted by name; "type" has no name."""
     found: list[tuple[str, str, object]] = [("", '"type":', _NO_DEFAULT)]
     for field in fields(kind):

@@ -7,7 +7,7 @@ A `Lazy` of shape (4, 6) that joins two source tensors `a` (2, 6) and `b` (2, 6)
 
 Element `i` of a piece is element `start + sum(i * strides)` of its source, and element `at + i` of the Lazy. Elements
 that no piece covers are zero. A stride of 0 repeats. Everything here is arithmetic on these tuples: nothing is read, so
-the plan of a 70B model takes as long as that of a tiny one, and `build/convert.py` copies by the same tuples.
+the plan of a 70B model takes as long as that of a tiny one, and `build/rank_files.py` copies by the same tuples.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ def read(tensor: Lazy, source: Callable[[str], np.ndarray]) -> np.ndarray:
     """The whole tensor as raw bits (unsigned integers of the source dtype's width); casts and folds are not applied.
 
     `source(name)` gives a source tensor as a flat array of such integers. For tests and small tensors;
-    `build/convert.py` copies the same pieces block by block under a memory ceiling.
+    `build/rank_files.py` copies the same pieces block by block under a memory ceiling.
     """
     out = np.zeros(tensor.shape, dtype=f"u{ITEMSIZE[tensor.source_dtype]}")
     for piece in tensor.pieces:

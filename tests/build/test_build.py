@@ -14,10 +14,10 @@ import pytest
 
 import recipes
 from compiler.artifact.check import check_artifact
-from compiler.errors import ArtifactError, ToolchainMissing, UsageError
 from compiler.build.build import build
 from compiler.build.convert_only import convert_to
-from compiler.build.requests import BuildRequest, PlanRequest
+from compiler.build.request import BuildRequest, PlanRequest
+from compiler.errors import ArtifactError, ToolchainMissing, UsageError
 from compiler.numerics.intact import intact
 from compiler.numerics.verify import verify
 from compiler.runtime.generate import load

@@ -110,6 +110,12 @@ class StageCache:
     def folder_of(self, stage: str, key: str) -> Path:
         return self.root / "stages" / stage / key
 
+    def partial_folder(self, stage: str, inputs: DataclassInstance) -> Path:
+        """Where a stage that can go on after a kill may leave what it has done; the claim on `inputs` guards it. It is
+        outside of the claim's own folder, which is emptied whenever it is claimed.
+        """
+        return self.partial / f"{stage}-{key_of(stage, inputs)}"
+
     def digest(self, path: Path) -> Digest:
         """Digest of any file, from the memo where it knows this very file and `rehash` was not asked for."""
         return self.memo.sha256(path, rehash=self._rehash)
