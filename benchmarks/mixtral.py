@@ -50,11 +50,11 @@ import sys
 from pathlib import Path
 import numpy as np
 import recipes
-from compiler import targets
 from compiler.build.request import PlanRequest
 from compiler.build.resolve import plan_of
+from compiler.targets.trtllm.runtime import judge_of
 config = plan_of(PlanRequest(model=sys.argv[1], recipes=recipes, target="trtllm")).config
-found = targets.load("trtllm").judge_of(Path(sys.argv[2]), config, 1 << 30).logits(np.arange(48))
+found = judge_of(Path(sys.argv[2]), config, 1 << 30).logits(np.arange(48))
 assert found.shape == (48, config.vocab) and np.isfinite(found).all()
 """
 """The judge over the ranks of a conversion, 48 tokens. (What the source says is computed by others.)"""

@@ -18,12 +18,13 @@ from compiler.model.ops import inverse, run
 from compiler.model.parallel import check_parallel
 from compiler.model.roles import TensorId
 from compiler.storage.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from compiler.targets.trtllm.options import TrtllmOptions
 from tests.tiny import TINY, model_config, recipe_of
 
 PURE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.For, ast.While, ast.If, ast.IfExp, ast.ClassDef,
         ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp, ast.Try, ast.With)  # fmt: skip
 
-OPTIONS = {"trtllm": targets.TargetOptions(version="0.21.0")}
+OPTIONS = {"trtllm": TrtllmOptions(version="0.21.0")}
 """The default version of a toolchain may lack an architecture."""
 
 
@@ -68,13 +69,15 @@ def test_every_bit_comes_back_from_the_rank_files(
         return
     source = _Bits(checkpoint)
     filled = account(recipe, config, checkpoint.tensors)
-    chosen, options = targets.load(target), OPTIONS.get(target, targets.PLAIN)
+    chosen = targets.load(target)
+    assert chosen.layout is not None
+    options = OPTIONS.get(target, chosen.options())
     files: dict[str, np.ndarray] = {}
-    plans = chosen.rank_plans(config, tp, filled.tensors, next(iter(checkpoint.tensors.values())).dtype, options)
+    plans = chosen.layout.rank_plans(config, tp, filled.tensors, next(iter(checkpoint.tensors.values())).dtype, options)
     for plan in plans:
         files |= {f"{plan.file}:{name}": lazy.read(tensor, source) for name, tensor in plan.tensors}
     roles: dict[TensorId, lazy.Lazy] = {}
-    for layout in chosen.layouts(config, tp, options):
+    for layout in chosen.layout.layouts(config, tp, options):
         names = [f"{plan.file}:{layout.name}" for plan in plans]
         roles |= layout.from_ranks([lazy.whole(n, files[n].shape, "BF16") for n in names])
     seen = set()
@@ -85,7 +88,7 @@ def test_every_bit_comes_back_from_the_rank_files(
             np.testing.assert_array_equal(bits.ravel(), source(name), err_msg=name)
             seen.add(name)
     assert seen | set(filled.redundant) | set(filled.ignored) == set(checkpoint.tensors)
-    for layout in chosen.layouts(config, tp, options):
+    for layout in chosen.layout.layouts(config, tp, options):
         again = layout.to_ranks(roles)
         for plan, tensor in zip(plans, again, strict=True):
             key = f"{plan.file}:{layout.name}"

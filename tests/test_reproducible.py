@@ -23,10 +23,10 @@ from pathlib import Path
 import recipes
 from compiler.build.convert_only import convert_to
 from compiler.build.request import Ask, PlanRequest, Resources
-from compiler.targets import TargetOptions
+from compiler.targets.trtllm.options import TrtllmOptions
 model, outputs, user = Path(sys.argv[1]), sys.argv[3:], int(sys.argv[2])
 for output in outputs:
-    ask = Ask(tp=4, options=TargetOptions(version="0.21.0", moe_ep=2))
+    ask = Ask(tp=4, options=TrtllmOptions(version="0.21.0", moe_ep=2))
     memory = Resources(max_memory=int(os.environ["CEILING"]))
     request = PlanRequest(
         model=str(model), recipes=recipes, target="trtllm", ask=ask, resources=memory, cache=model / "cache"

@@ -18,7 +18,7 @@ from compiler.build.elsewhere import leave_command
 from compiler.build.install import Measured, install
 from compiler.build.notes import plan_note
 from compiler.build.resolve import locate, plan_model, plan_of
-from compiler.build.runner import Runner
+from compiler.build.runner import CachedRunner
 from compiler.build.steps.calibrate import calibration_samples
 from compiler.build.steps.compile import compile_specs
 from compiler.build.steps.convert import convert
@@ -29,11 +29,12 @@ from compiler.build.steps.judge import judge
 from compiler.build.steps.reference import quantized_reference, source_reference
 from compiler.build.steps.scales import with_scales
 from compiler.errors import ArtifactError, ToolchainMissing, UsageError
-from compiler.numerics.verify import logits_of
 from compiler.report import Silent
 from compiler.storage.cache.stages import open_cache
 from compiler.storage.files.folder import disk_errors, normal
-from compiler.targets import Made
+from compiler.targets.protocols import stages_of
+from compiler.targets.runners import runner_of
+from compiler.targets.values import Made, Sources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,13 +47,12 @@ if TYPE_CHECKING:
     from compiler.build.resolve import LocatedModel
     from compiler.build.steps.gate import Passed
     from compiler.build.steps.reference import Reference
-    from compiler.build.steps.scales import Scaled
     from compiler.calibration.samples import Samples
-    from compiler.numerics.gate.sides import Side
     from compiler.numerics.verify import Logits
     from compiler.report import Report
     from compiler.storage.cache.stages import Entry
-    from compiler.targets import Target, Toolchain
+    from compiler.targets.protocols import RankLayout, Target
+    from compiler.targets.values import Toolchain
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ class _Job:
     """`logits` stands in for the target's runtime; None: see numerics/verify.py."""
 
     request: BuildRequest
-    runner: Runner
-    target: Target
+    runner: CachedRunner
+    target: Target[Any]
     toolchain: Toolchain
     logits: Logits | None
 
@@ -130,7 +130,7 @@ class _Quality:
 def command_of(request: PlanRequest) -> list[str]:
     """The command line that compiles what is asked for, from the headers alone. Raises LmiCompileError."""
     target = targets.load(request.target)
-    line = list(target.command(plan_of(request)))
+    line = list(target.compiler.command(plan_of(request)))
     if not line:
         raise UsageError(
             f"target `{target.name}` compiles without a command line", hint="`lmi-compile plan` shows what"
@@ -151,24 +151,24 @@ def build(
     `toolchain` and `logits` stand in for the target's compiler and runtime in tests. Raises LmiCompileError.
     """
     target = targets.load(request.target)
-    if request.until not in target.stages:
+    if request.until not in stages_of(target):
         raise UsageError(
-            f"`--until` is one of {', '.join(target.stages)} for target `{target.name}`; found `{request.until}`"
+            f"`--until` is one of {', '.join(stages_of(target))} for target `{target.name}`; found `{request.until}`"
         )
     report = report or Silent()
     cache = open_cache(request.cache, request.resources.shared_cache, warn=report.warn, rehash=request.rehash)
     request = replace(request, output=normal(request.output))
-    toolchain = toolchain or targets.toolchain_of(request.target)
+    toolchain = toolchain or target.compiler.toolchain()
     with disk_errors(request.output):
-        return _build(_Job(request, Runner(cache, report), target, toolchain, logits))
+        return _build(_Job(request, CachedRunner(cache, report), target, toolchain, logits))
 
 
 def _build(job: _Job) -> BuildResult:
     request, runner, target = job.request, job.runner, job.target
     assemble.check_output(request.output, force=True)
-    device = target.device(request.how)
-    if target.elsewhere is not None and target.elsewhere.delegates(request.ask.options):
-        leave_command(runner, request, target.elsewhere)
+    device, elsewhere = target.compiler.device(request.how), target.packager.elsewhere
+    if elsewhere is not None and elsewhere.delegates(request.ask.options or target.options()):
+        leave_command(runner, request, elsewhere)
     reach = _reach(job, device.kind)
     prepared = _prepare(job)
     model, plan, texts = prepared.model, prepared.plan, prepared.texts
@@ -183,33 +183,30 @@ def _build(job: _Job) -> BuildResult:
     digest = source_digest(runner.cache, runner.report, model.source, model.checkpoint)
     _refuse_other(request, plan, digest)
     source = Source(plan.config, plan.account.tensors, model.checkpoint, digest)
-    scaled = with_scales(runner, source, plan, samples, request.resources.max_memory)
-    files = convert(runner, plan, digest, scaled, request.resources.max_memory)
+    checkpoint, made, quality = model.source.folder, Made((), tokenizer=texts), _Quality()
+    if target.layout is not None:
+        files, quality = _rank_files(job, target.layout, prepared, source, samples, held_out)
+        checkpoint, made = files.folder, replace(made, weights=package.parts_of(files))
     if request.until == "convert":
         return unfinished
-    quality = _Quality()
-    if held_out is not None:
-        quality = _Quality(_gate(job, plan, source, scaled, files, held_out, samples))
-    if reach.last == "convert":
+    if reach.last != "judge":
         reach.check(f"What comes before compile is done and kept in {request.cache}")
-    if target.judge_of is not None:
-        quality = _judge(job, plan, source, files, texts, quality)
-    made = Made(package.parts_of(files), tokenizer=texts)
-    if reach.last == "judge":
+    else:
         result = _package(job, prepared, digest, made, quality, device.model_copy(update={"capability": None}), {})
         reach.check(f"The verified checkpoint is in {request.output}, with what finishes the work")
         return result
-    specs = target.specs(plan, digest)
-    compiled = compile_specs(runner, specs, files.folder, job.toolchain, reach.versions, device, request.how)
+    specs, sources = target.compiler.specs(plan, digest), Sources(checkpoint, texts)
+    compiled = compile_specs(runner, specs, sources, job.toolchain, reach.versions, device, request.how)
     if request.until == "compile":
         return unfinished
+    made = replace(made, compiled=compiled)
     if quality.reference is None and not job.toolchain.stand_in:
-        quality = replace(quality, reference=_reference(job, plan, source, files, texts))
-    return _package(job, prepared, digest, replace(made, compiled=compiled), quality, device, reach.versions)
+        quality = replace(quality, reference=_reference(job, prepared, source, made))
+    return _package(job, prepared, digest, made, quality, device, reach.versions)
 
 
 def _reach(job: _Job, device: str) -> _Reach:
-    stages, until = job.target.stages, job.request.until
+    stages, until = stages_of(job.target), job.request.until
     before = stages[: stages.index("compile")]
     try:
         return _Reach(until, job.toolchain.versions(device))
@@ -229,52 +226,51 @@ def _prepare(job: _Job) -> _Prepared:
     texts = package.tokenizer_parts(model.source.folder, request.tokenizer)
     if not package.has_vocabulary(texts):
         report.warn(f"{model.source.folder} has no tokenizer: the artifact takes token ids; `--tokenizer DIR` adds one")
-    job.target.check_tokenizer(made, [part.name for part in texts])
+    job.target.packager.check_tokenizer(made, [part.name for part in texts])
     report.end(plan_note(made))
     return _Prepared(model, made, texts)
 
 
-def _gate(
+def _rank_files(
     job: _Job,
-    plan: Plan,
+    layout: RankLayout[Any],
+    prepared: _Prepared,
     source: Source,
-    scaled: Scaled,
-    files: Entry,
-    held_out: Samples,
-    calibrated_on: Samples | None,
-) -> Passed:
-    """Raises NumericsError where quantization costs more than it may."""
-
-    def side() -> Side:
-        return side_of(job.target, plan, files.folder, job.request.resources.max_memory)
-
-    verdict = measure_loss(job.runner, plan, source, scaled.digest, side, held_out)
-    return pass_gate(job.runner.report, plan, verdict, scaled, calibrated_on, job.request.output)
-
-
-def _judge(job: _Job, plan: Plan, source: Source, files: Entry, texts: Sequence[Part], quality: _Quality) -> _Quality:
-    """`quality` with the figures of the rank files. Raises NumericsError, ArtifactError."""
-    judge_of, passed = job.target.judge_of, quality.passed
-    assert judge_of is not None
-    reference = source_reference(job.runner, plan, source, texts)
+    samples: Samples | None,
+    held_out: Samples | None,
+) -> tuple[Entry, _Quality]:
+    """The rank files, judged as far as `until` asks for it. `samples`, `held_out`: to calibrate and to judge
+    quantization on. Raises NumericsError where it costs more than it may.
+    """
+    runner, plan, max_memory = job.runner, prepared.plan, job.request.resources.max_memory
+    scaled = with_scales(runner, source, plan, samples, max_memory)
+    files = convert(runner, plan, source.digest, scaled, max_memory)
+    passed, opened = None, layout.judge
+    if job.request.until == "convert":
+        return files, _Quality()
+    if held_out is not None:
+        verdict = measure_loss(
+            runner, plan, source, scaled.digest, lambda: side_of(layout, plan, files.folder, max_memory), held_out
+        )
+        passed = pass_gate(runner.report, plan, verdict, scaled, samples, job.request.output)
+    if opened is None:
+        return files, _Quality(passed)
+    reference = source_reference(runner, plan, source, prepared.texts)
+    bounds = passed.quantisation.gate.bounds if passed else None
     numerics = judge(
-        job.runner,
-        plan,
-        source.digest,
-        files,
-        lambda: judge_of(files.folder, plan.config, job.request.resources.max_memory),
-        reference,
-        passed.quantisation.gate.bounds if passed else None,
+        runner, plan, source.digest, files, lambda: opened(files.folder, plan.config, max_memory), reference, bounds
     )
-    return _Quality(passed, reference, numerics)
+    return files, _Quality(passed, reference, numerics)
 
 
-def _reference(job: _Job, plan: Plan, source: Source, files: Entry, texts: Sequence[Part]) -> Reference:
-    """Logits for what was compiled: of its own rank files where these are quantized, else of the source."""
+def _reference(job: _Job, prepared: _Prepared, source: Source, made: Made) -> Reference:
+    """Logits that compiled files must have: of their own rank files where these are quantized, else of the source."""
+    plan, layout = prepared.plan, job.target.layout
     if not plan.quant.asked:
-        return source_reference(job.runner, plan, source, texts)
-    assert job.target.kernels is not None
-    return quantized_reference(job.runner, plan, files, job.target.kernels(plan.options), texts)
+        return source_reference(job.runner, plan, source, prepared.texts)
+    assert layout is not None
+    assert layout.kernels is not None
+    return quantized_reference(job.runner, plan, made.weights, layout.kernels(plan.options), prepared.texts)
 
 
 def _package(
@@ -288,7 +284,7 @@ def _package(
 ) -> BuildResult:
     """The artifact in its place. `digest`: of the source."""
     request, plan, model = job.request, prepared.plan, prepared.model
-    contents, passed, reference = job.target.contents(plan, made), quality.passed, quality.reference
+    contents, passed, reference = job.target.packager.contents(plan, made), quality.passed, quality.reference
     parts: Sequence[Part] = [
         *contents.parts,
         *([reference.part] if reference is not None and contents.repeatable else []),
@@ -308,13 +304,14 @@ def _package(
         quantisation=passed.quantisation if passed else None,
     )
     draft, parts = with_statements(draft, parts)
-    verified = request.until == job.target.stages[-1]
+    verified = request.until == stages_of(job.target)[-1]
     measured = None
     if quality.numerics is not None:
         update = {} if contents.repeatable else {"reference_file": None}
         draft = draft.model_copy(update={"numerics": quality.numerics.model_copy(update=update)})
     elif verified and reference is not None:
-        logits = job.logits or logits_of(draft, request.resources.max_memory)
+        run = runner_of(draft, request.resources.max_memory)
+        logits = job.logits or (run.logits if run else None)
         measured = Measured(reference.who, logits) if logits else None
     manifest = install(
         job.runner, draft, parts, request.output, verified=verified, measured=measured, force=request.force

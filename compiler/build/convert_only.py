@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from compiler.build.notes import plan_note, ranks_text
 from compiler.build.resolve import plan_model
-from compiler.build.runner import Runner
+from compiler.build.runner import CachedRunner
 from compiler.build.steps.calibrate import calibration_samples
 from compiler.build.steps.convert import write_files
 from compiler.build.steps.digest import Source, source_digest
@@ -58,7 +58,7 @@ def _with_scales(request: PlanRequest, model: LocatedModel, plan: Plan, report: 
     """The checkpoint of a quantized model, with scales among its tensors."""
     tokenizer = model.source.folder / "tokenizer.json"
     samples = calibration_samples(plan, tokenizer if tokenizer.is_file() else None)
-    runner = Runner(open_cache(request.cache, None, warn=report.warn), report)
+    runner = CachedRunner(open_cache(request.cache, None, warn=report.warn), report)
     digest = source_digest(runner.cache, report, model.source, model.checkpoint)
     source = Source(plan.config, plan.account.tensors, model.checkpoint, digest)
     return with_scales(runner, source, plan, samples, request.resources.max_memory).checkpoint

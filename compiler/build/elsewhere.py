@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from compiler.artifact import assemble
 from compiler.artifact.check import check_files
-from compiler.artifact.manifest import Device, Manifest, load_manifest
+from compiler.artifact.manifest import Manifest, load_manifest
 from compiler.artifact.parts import Part
 from compiler.artifact.quantization import FIGURES, REPORT
 from compiler.artifact.statements import with_statements
@@ -30,18 +30,20 @@ from compiler.report import amount, progress_in
 from compiler.storage.cache.stages import StageCache, cache_folder
 from compiler.storage.files.digest import Descriptor, digest_bytes
 from compiler.storage.files.folder import disk_errors, locked_folder, normal, place
-from compiler.targets import TargetOptions, load
+from compiler.targets import load
+from compiler.targets.protocols import stages_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.build.request import BuildRequest
-    from compiler.build.runner import Runner
+    from compiler.build.runner import CachedRunner
     from compiler.report import Report
-    from compiler.targets import Elsewhere
+    from compiler.targets.options import TargetOptions
+    from compiler.targets.values import Elsewhere
 
 
-def leave_command(runner: Runner, request: BuildRequest, elsewhere: Elsewhere) -> NoReturn:
+def leave_command(runner: CachedRunner, request: BuildRequest, elsewhere: Elsewhere) -> NoReturn:
     """Leave at the request's output the command of the image that alone compiles what is asked for.
 
     Always raises ToolchainMissing, once the command is there.
@@ -55,25 +57,26 @@ def leave_command(runner: Runner, request: BuildRequest, elsewhere: Elsewhere) -
     dtype = ask.dtype or config.dtype
     local = "./model"  # beside the script, or named by MODEL=...: a path of this machine means nothing elsewhere
     name = source.repo_id or source.uri or local
-    contents = elsewhere.delegated(config, ask.tp, dtype, limits, ask.options, name)
+    options = ask.options or target.options()
+    contents = elsewhere.delegated(config, ask.tp, dtype, limits, options, name)
     texts = package.tokenizer_parts(source.folder, request.tokenizer)
     runner.report.end(f"{config.architecture}, tp {ask.tp}, {dtype}; the image compiles it")
     digest = source_digest(runner.cache, runner.report, source, model.checkpoint)
-    facts = identity([model.recipe_name, config, ask.tp, dtype, request.target, ask.options])
+    facts = identity([model.recipe_name, config, ask.tp, dtype, request.target, options])
     parts = [*contents.parts, *texts]
     draft = package.draft_manifest(
-        Replanned(config, ask.tp, dtype, limits, ask.options, digest_bytes(facts.encode())),
+        Replanned(config, ask.tp, dtype, limits, options, digest_bytes(facts.encode())),
         contents,
         name=request.name or package.default_name(source, model.recipe_name, target.name, ask.tp, dtype),
         target=target.name,
         model=package.model_of(source, model.recipe_name, config, digest),
-        device=target.device(request.how).model_copy(update={"capability": None}),
+        device=target.compiler.device(request.how).model_copy(update={"capability": None}),
         toolchain={},
         parts=parts,
         stand_in=False,
     )
     draft, parts = with_statements(draft, parts)
-    verified = request.until == target.stages[-1]
+    verified = request.until == stages_of(target)[-1]
     install(runner, draft, parts, request.output, verified=verified, measured=None, force=request.force)
     raise ToolchainMissing(
         f"only the image compiles for this version. Its command is in {request.output}",
@@ -96,11 +99,11 @@ class Replanned:
 def replanned(manifest: Manifest) -> Replanned:
     """From the manifest of what was made by that plan."""
     return Replanned(
-        ModelConfig.from_json(manifest.model.config),
+        ModelConfig.from_json(manifest.model.config, manifest.writer),
         manifest.parallel.tp,
         manifest.dtype,
         Limits(**manifest.limits.model_dump()),
-        load(manifest.target).options_of(manifest),
+        load(manifest.target).packager.options_of(manifest),
         manifest.plan_digest,
     )
 
@@ -121,10 +124,10 @@ def package_engines(
     engines = normal(engines) if engines else None
     output = normal(output) if output else checkpoint.with_name(f"{checkpoint.name}-engines")
     before = load_manifest(checkpoint)
-    if before.engines is None or before.engines.files:
+    if not before.section.unfinished:
         raise UsageError(
             f"`{before.name}` is not a checkpoint that waits for its engines",
-            hint="pass the folder that `lmi-compile build --target trtllm` left without the toolchain",
+            hint="pass the folder that `lmi-compile build` left where the target's toolchain was missing",
         )
     cache = StageCache(cache_folder(), warn=report.warn)
     with disk_errors(output):
@@ -148,8 +151,8 @@ def package_engines(
 def _manifest(before: Manifest, checkpoint: Path, engines: Path | None) -> tuple[Manifest, list[Part]]:
     plan = replanned(before)
     files = [Part(Descriptor(**file.model_dump(exclude={"codec"})), checkpoint / file.path) for file in before.files]
-    elsewhere = load(before.target).elsewhere
-    assert elsewhere is not None  # a target whose manifests have engines
+    elsewhere = load(before.target).packager.elsewhere
+    assert elsewhere is not None  # a target whose manifests are unfinished
     contents = elsewhere.finished(before, plan, files, checkpoint, engines)
     # Engines have lost what their checkpoint has lost: its verdict goes along.
     parts = [*contents.parts, *(part for part in files if part.path in (REPORT, FIGURES))]
@@ -160,7 +163,7 @@ def _manifest(before: Manifest, checkpoint: Path, engines: Path | None) -> tuple
         name=before.name,
         target=before.target,
         model=before.model,
-        device=Device(kind="cuda", capability=contents.capability),
+        device=before.device.model_copy(update={"capability": contents.capability}),
         toolchain=contents.toolchain,
         parts=parts,
         stand_in=contents.stand_in,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from compiler.artifact.manifest import Numerics
     from compiler.artifact.parts import Part
-    from compiler.build.runner import Runner
+    from compiler.build.runner import CachedRunner
     from compiler.numerics.verify import Logits
     from compiler.report import Report
     from compiler.storage.cache.stages import StageCache
@@ -36,7 +36,7 @@ class Measured:
 
 
 def install(
-    runner: Runner,
+    runner: CachedRunner,
     draft: Manifest,
     parts: Sequence[Part],
     output: Path,
@@ -93,7 +93,7 @@ def may_replace(output: Path, manifest: Manifest) -> bool:
         return False
     listed = {MANIFEST, *(file.path.partition("/")[0] for file in found.files)}
     alone = {p.name for p in output.iterdir()} <= listed
-    before = found.engines is not None and not found.engines.files
+    before = bool(found.section.unfinished)
     same = (found.plan_digest, found.model.source_digest) == (manifest.plan_digest, manifest.model.source_digest)
     return found == manifest or (alone and (found.substance == manifest.substance or (before and same)))
 

@@ -22,7 +22,7 @@ from compiler.model.identity import identity
 from compiler.model.layout import Layout
 from compiler.model.lazy import ITEMSIZE, RankPlan
 from compiler.model.limits import Limits, limits_for
-from compiler.model.parallel import HeadLayout, head_layout
+from compiler.model.parallel import HeadLayout
 from compiler.model.recipe import Recipe
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
 from compiler.numerics.gate.measure import LENGTH, SAMPLES
@@ -32,7 +32,9 @@ from compiler.quantization.prequantized.formats import Packed, packed
 from compiler.quantization.request import Quant
 from compiler.quantization.scaling import Scaling
 from compiler.storage.files.digest import digest_bytes
-from compiler.targets import Need, Target, TargetOptions
+from compiler.targets.options import TargetOptions
+from compiler.targets.protocols import RankLayout, Target
+from compiler.targets.values import Need
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ class Plan:
             ],
             "tensors": [
                 {"name": name, "shape": list(tensor.stored_shape), "dtype": tensor.dtype}
-                for name, tensor in self.ranks[0].tensors
+                for rank in self.ranks[:1]
+                for name, tensor in rank.tensors
             ],
             "kv_cache_bytes_per_token_and_rank": self.kv_bytes_per_token,
             "kv_cache_bytes_per_rank_at_limits": self.kv_bytes_at_limits,
@@ -111,7 +114,7 @@ class Plan:
 def make_plan(
     recipe_name: str,
     recipe: Recipe,
-    target: Target,
+    target: Target[Any],
     hf: Mapping[str, Any],
     headers: Mapping[str, Header],
     ask: Ask,
@@ -127,18 +130,21 @@ def make_plan(
     dtype = _dtype(config, ask)
     limits = limits_for(config, ask.max_positions, ask.max_batch)
     how = packed(hf)
-    found = taken(target, config, checked(ask.quant, how), ask.tp, ask.options, limits)
+    found = taken(target, config, checked(ask.quant, how), ask.tp, ask.options or target.options(), limits)
     # As it runs there, too: with a coarser scale the numbers of a quantised checkpoint would be rounded again.
     quant, options, scaling = checked(found.quant, how), found.options, found.scaling
     filled = account(recipe, config, headers)
     tensors = {**filled.tensors, **planned(config, filled.tensors, scaling)}
-    layouts = tuple(target.layouts(config, ask.tp, options))
-    ranks = tuple(target.rank_plans(config, ask.tp, tensors, DTYPES[dtype], options))
-    heads = head_layout(config.heads, config.kv_heads, ask.tp)
+    layout = target.layout or RankLayout[TargetOptions]()
+    layouts = tuple(layout.layouts(config, ask.tp, options))
+    ranks = tuple(layout.rank_plans(config, ask.tp, tensors, DTYPES[dtype], options))
+    heads, stages = layout.heads(config, ask.tp), max(len(ranks) // ask.tp, 1)
     cache_item = 1 if quant.cache else ITEMSIZE[DTYPES[dtype]]
-    kv_bytes = 2 * -(-config.layers // options.pp) * heads.kv_heads * config.head_dim * cache_item
-    files = target.files(config, ask.tp, dtype, options)
-    cache = kv_bytes * limits.max_positions * limits.max_batch
+    kv_bytes = 2 * -(-config.layers // stages) * heads.kv_heads * config.head_dim * cache_item
+    files = layout.files(config, ask.tp, dtype, options)
+    source_bytes = sum(_nbytes(h) for h in headers.values())
+    largest = max((rank.nbytes for rank in ranks), default=source_bytes // ask.tp)
+    run = largest + kv_bytes * limits.max_positions * limits.max_batch
     return Plan(
         recipe=recipe_name,
         target=target.name,
@@ -155,8 +161,8 @@ def make_plan(
         ranks=ranks,
         heads=heads,
         kv_bytes_per_token=kv_bytes,
-        source_bytes=sum(_nbytes(h) for h in headers.values()),
-        needs=_needs(config, quant, max_memory, ranks, cache, target.needs(config, ask.tp, options)),
+        source_bytes=source_bytes,
+        needs=_needs(config, quant, max_memory, ranks, run, target.compiler.needs(config, ask.tp, options)),
         files=files,
         digest=_digest(recipe_name, target.name, config, ask.tp, dtype, filled.uses, layouts, files, quant.decides),
     )
@@ -178,18 +184,18 @@ def _needs(
     quant: Quant,
     max_memory: int,
     ranks: Sequence[RankPlan],
-    cache: int,
+    run: int,
     of_target: Sequence[Need],
 ) -> tuple[Need, ...]:
-    """Memory and disk of every step, in order. `cache`: bytes of a rank's KV cache at the limits."""
-    disk, largest = sum(rank.nbytes for rank in ranks), max(rank.nbytes for rank in ranks)
+    """Memory and disk of every step, in order. `run`: bytes of a rank's weights, and of its KV cache at the limits."""
+    disk = sum(rank.nbytes for rank in ranks)
     return (
         *_calibrating(config, quant, max_memory),
-        Need("convert", max_memory, disk, "one streaming pass; memory is a ceiling"),
+        *([Need("convert", max_memory, disk, "one streaming pass; memory is a ceiling")] if ranks else []),
         *_gating(config, quant),
         Need("reference", _reference_bytes(config), 0, "one layer in float32; the whole model where that fits"),
         *of_target,
-        Need("run", largest + cache, 0, "one rank: weights (mapped) and KV cache at the limits"),
+        Need("run", run, 0, "one rank: weights (mapped) and KV cache at the limits"),
     )
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from compiler.quantization.request import NONE, Quant
 from compiler.storage.cache.stages import cache_folder
-from compiler.targets import PLAIN, How, TargetOptions
+from compiler.targets import DEFAULT
+from compiler.targets.values import How
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from compiler.model.recipe import Recipe
     from compiler.model.rope import RopeScaling
+    from compiler.targets.options import TargetOptions
 
 
 class Recipes(Protocol):
@@ -28,7 +30,9 @@ class Recipes(Protocol):
 
 @dataclass(frozen=True)
 class Ask:
-    """Everything that decides the bytes of an artifact, beside the model. `dtype` None: the checkpoint's own."""
+    """Everything that decides the bytes of an artifact, beside the model. `dtype` None: the checkpoint's own;
+    `options` None: the target's defaults.
+    """
 
     tp: int = 1
     dtype: str | None = None
@@ -36,7 +40,7 @@ class Ask:
     max_batch: int = 8
     rope_scaling: RopeScaling | None = None
     variant: str | None = None
-    options: TargetOptions = PLAIN
+    options: TargetOptions | None = None
     quant: Quant = NONE
 
 
@@ -65,7 +69,7 @@ class PlanRequest:
     resources: Resources = field(default_factory=Resources)
     revision: str | None = None
     recipe: str | None = None
-    target: str = "inductor"
+    target: str = DEFAULT
     cache: Path = field(default_factory=cache_folder)
 
 
@@ -78,7 +82,7 @@ class BuildRequest(PlanRequest):
     output: Path
     name: str | None = None
     tokenizer: Path | None = None
-    device: Literal["cpu", "cuda"] | None = None
+    device: str | None = None
     march: str | None = None
     until: str = "verify"
     force: bool = False

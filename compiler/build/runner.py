@@ -49,19 +49,19 @@ Keep = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Batch:
-    """A step with several results, each cached by its own inputs. By the name of the result: `inputs`, and `outputs`,
-    the names of its files. `run` makes the named results in a folder; it calls `keep` as they get done, so that a build
-    that is killed loses no other.
+    """A step with several results, each cached by its own inputs. `run` makes the named results in a folder and
+    calls `keep` as they get done, so that a build that is killed loses no other. `outputs(name, folder, ended)`: files
+    and folders of a result, none where it is not whole yet; `ended`: `run` has returned.
     """
 
     name: str
     inputs: Mapping[str, DataclassInstance]
-    outputs: Mapping[str, Sequence[str]]
+    outputs: Callable[[str, Path, bool], Sequence[Path]]
     run: Callable[[Sequence[str], Path, Keep], None]
 
 
 @dataclass(frozen=True)
-class Runner:
+class CachedRunner:
     """Runs steps behind a cache. `made`: by step, the number of results that were not in the cache."""
 
     cache: StageCache
@@ -93,9 +93,15 @@ class Runner:
             if missing:
                 self.made[batch.name] = len(missing)
                 with self.cache.scratch(batch.name) as out:
-                    keep = _keeper(missing, batch.outputs, out, progress_in(self.report, "results"))
+                    progress = progress_in(self.report, "results")
+
+                    def keep(done: int, total: int) -> None:
+                        _keep(missing, batch, out, ended=False)
+                        progress(done, total)
+
                     batch.run(list(missing), out, keep)
-                    keep(len(missing), len(missing))
+                    _keep(missing, batch, out, ended=True)
+                    progress(len(missing), len(missing))
             entries = {name: claim.entry for name, claim in sorted(claims.items()) if claim.entry is not None}
         self.report.end(f"{len(entries)} results, {len(entries) - len(missing)} of them cached")
         return entries
@@ -108,14 +114,10 @@ class Runner:
             yield {name: stack.enter_context(self.cache.claim(stage, one)) for name, one in ordered}
 
 
-def _keeper(claims: Mapping[str, Claim], outputs: Mapping[str, Sequence[str]], out: Path, progress: Keep) -> Keep:
-    def keep(done: int, total: int) -> None:
-        for name, claim in claims.items():
-            files = [out / output for output in outputs[name]]
-            if claim.entry is None and all(file.exists() for file in files):
-                for file in files:
-                    file.rename(claim.folder / file.name)
-                claim.commit()
-        progress(done, total)
-
-    return keep
+def _keep(claims: Mapping[str, Claim], batch: Batch, out: Path, *, ended: bool) -> None:
+    """Commit every result that is whole."""
+    for name, claim in claims.items():
+        if claim.entry is None and (found := batch.outputs(name, out, ended)):
+            for path in found:
+                path.rename(claim.folder / path.name)
+            claim.commit()

@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from compiler.build.request import PlanRequest
     from compiler.build.resolve import LocatedModel
 
-_REPR_DIGESTS = 1
-"""Manifests up to this schema version have plan digests that no later version computes."""
-
 
 def source_logits(artifact: Path, request: PlanRequest) -> NDArray[np.float32]:
     """Logits float32 [tokens, vocab] of the model of `request` for the tokens that the artifact is verified on.
@@ -46,20 +43,21 @@ def source_logits(artifact: Path, request: PlanRequest) -> NDArray[np.float32]:
             f"`{manifest.name}` holds engines, which do not run here: there are no logits to compare",
             hint="pass the checkpoint that they were built from",
         )
+    config = ModelConfig.from_json(manifest.model.config, manifest.writer)
     ask = Ask(
         tp=manifest.parallel.tp,
         dtype=manifest.dtype,
         max_positions=manifest.limits.max_positions,
         max_batch=manifest.limits.max_batch,
-        rope_scaling=ModelConfig.from_json(manifest.model.config).rope_scaling,
+        rope_scaling=config.rope_scaling,
         variant=request.ask.variant,
-        options=targets.load(manifest.target).options_of(manifest),
+        options=targets.load(manifest.target).packager.options_of(manifest),
         quant=quant_of(manifest.quantisation),
     )
     request = replace(request, ask=ask, recipe=manifest.model.recipe, target=manifest.target)
     model = fetch(request)
     plan = plan_model(model, manifest.target, ask, request.resources.max_memory)
-    differing = _differing(manifest, plan, model, request)
+    differing = _differing(manifest, config, plan, model, request)
     if differing:
         raise SourceError(
             f"`{manifest.name}` was not made of {request.model}: {', '.join(differing)}",
@@ -69,14 +67,16 @@ def source_logits(artifact: Path, request: PlanRequest) -> NDArray[np.float32]:
     return reference_logits(plan.config, plan.account.tensors, model.checkpoint, ids)[1]
 
 
-def _differing(manifest: Manifest, plan: Plan, model: LocatedModel, request: PlanRequest) -> list[str]:
+def _differing(
+    manifest: Manifest, config: ModelConfig, plan: Plan, model: LocatedModel, request: PlanRequest
+) -> list[str]:
     """Facts of the plan that the artifact denies, in words."""
     if plan.digest == manifest.plan_digest:
         return []
-    if manifest.schema_version > _REPR_DIGESTS:
+    if manifest.writer:  # manifests without one, of schema 1, have plan digests that no later version computes
         return [f"their plans differ ({manifest.plan_digest}, {plan.digest})"]
     facts: dict[str, tuple[object, object]] = {
-        "config": (ModelConfig.from_json(manifest.model.config), plan.config),
+        "config": (config, plan.config),
         "tp": (manifest.parallel.tp, plan.tp),
         "dtype": (manifest.dtype, plan.dtype),
     }

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 import recipes
-from compiler.artifact.check import check_artifact
 from compiler.build.build import build
 from compiler.build.convert_only import convert_to
 from compiler.build.request import BuildRequest, PlanRequest
@@ -21,6 +20,7 @@ from compiler.errors import ArtifactError, ToolchainMissing, UsageError
 from compiler.numerics.intact import intact
 from compiler.numerics.verify import verify
 from compiler.runtime.generate import load
+from compiler.runtime.section import Segments, check_artifact
 from tests.builds import Heard, copied, leftovers, tree
 from tests.stand_in import StandIn
 
@@ -39,8 +39,8 @@ def test_a_build_makes_a_whole_artifact(request_for: Callable[..., BuildRequest]
         file.path for file in manifest.files
     )
     assert {"tokenizer/tokenizer.json", "tokenizer/config.json"} <= tree(result.output).keys()
-    assert manifest.segments is not None
-    assert manifest.segments.layers == (("attn", "mlp-gated"),) * 3
+    assert isinstance(manifest.section, Segments)
+    assert manifest.section.layers == (("attn", "mlp-gated"),) * 3
     assert [stage for stage, _ in heard.stages] == ["plan", "digest", "convert", "compile", "package", "verify"]
     assert heard.warnings == []
     assert leftovers(tmp_path) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from compiler.build.runner import Batch, Keep, Output, Runner, Step
+from compiler.build.runner import Batch, CachedRunner, Keep, Output, Step
 from compiler.storage.cache.stages import StageCache
 from tests.builds import ROOT, Heard
 
@@ -19,9 +19,9 @@ class Inputs:
     value: int
 
 
-def _runner(folder: Path) -> tuple[Runner, Heard]:
+def _runner(folder: Path) -> tuple[CachedRunner, Heard]:
     heard = Heard()
-    return Runner(StageCache(folder, warn=heard.warn), heard), heard
+    return CachedRunner(StageCache(folder, warn=heard.warn), heard), heard
 
 
 def _step(value: int, ran: list[int]) -> Step:
@@ -69,7 +69,11 @@ def _batch(ran: list[str], *, fails_after: int | None = None) -> Batch:
             keep(done, len(missing))
 
     inputs = {name: Inputs(ord(name)) for name in names}
-    return Batch("compile", inputs, {name: (f"{name}.txt",) for name in names}, run)
+
+    def outputs(name: str, out: Path, _ended: bool) -> list[Path]:
+        return [path] if (path := out / f"{name}.txt").exists() else []
+
+    return Batch("compile", inputs, outputs, run)
 
 
 def test_results_of_a_batch_are_kept_as_they_get_done(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from compiler.build.runner import Runner
+from compiler.build.runner import CachedRunner
 from compiler.build.steps.calibrate import calibrate
 from compiler.build.steps.digest import Source
 from compiler.build.steps.scales import make_scales
@@ -61,24 +61,24 @@ def _cache(folder: Path) -> StageCache:
 
 def test_what_was_calibrated_is_found_again(tiny_checkpoint: Folders, tmp_path: Path) -> None:
     source, report = _source(tiny_checkpoint("llama")), Recorded()
-    first = calibrate(Runner(_cache(tmp_path), report), source, SAMPLES, MEMORY)
-    again = calibrate(Runner(_cache(tmp_path), report), source, SAMPLES, MEMORY)
+    first = calibrate(CachedRunner(_cache(tmp_path), report), source, SAMPLES, MEMORY)
+    again = calibrate(CachedRunner(_cache(tmp_path), report), source, SAMPLES, MEMORY)
     assert (first.fresh, again.fresh) == (True, False)
     assert first.files == again.files
     assert report.notes == ["104 tokens of made", "cached"]
     assert not list(_cache(tmp_path).partial.iterdir())
     other = Samples(SAMPLES.ids[:2], "made", "sha256:0")
-    assert calibrate(Runner(_cache(tmp_path), report), source, other, MEMORY).fresh
-    assert calibrate(Runner(_cache(tmp_path), report), replace(source, digest="sha256:2"), SAMPLES, MEMORY).fresh
+    assert calibrate(CachedRunner(_cache(tmp_path), report), source, other, MEMORY).fresh
+    assert calibrate(CachedRunner(_cache(tmp_path), report), replace(source, digest="sha256:2"), SAMPLES, MEMORY).fresh
 
 
 def test_scales_depend_on_scheme_and_alpha(tiny_checkpoint: Folders, tmp_path: Path) -> None:
     source, report, cache = _source(tiny_checkpoint("llama")), Recorded(), _cache(tmp_path)
-    maxima = calibrate(Runner(cache, report), source, SAMPLES, MEMORY)
+    maxima = calibrate(CachedRunner(cache, report), source, SAMPLES, MEMORY)
 
     def made(scheme: str, alpha: float, calibration: Entry | None = maxima) -> tuple[bool, str]:
         asked, scaling = Quant(SCHEMES[scheme], alpha), Scaling(SCHEMES[scheme])
-        entry = make_scales(Runner(cache, report), source, asked, scaling, calibration, MEMORY)
+        entry = make_scales(CachedRunner(cache, report), source, asked, scaling, calibration, MEMORY)
         return entry.fresh, sha256_file(entry.folder / scale.RESULT)
 
     fresh, half = made("smoothquant", 0.5)
@@ -96,7 +96,7 @@ def test_scales_depend_on_scheme_and_alpha(tiny_checkpoint: Folders, tmp_path: P
 _KILLED = """
 import sys, time
 from pathlib import Path
-from compiler.build.runner import Runner
+from compiler.build.runner import CachedRunner
 from compiler.build.steps.calibrate import calibrate
 from tests.build.test_scales import MEMORY, SAMPLES, Recorded, _cache, _source
 class Slow(Recorded):
@@ -104,7 +104,7 @@ class Slow(Recorded):
         if done == 144:
             print("reached", flush=True)
             time.sleep(60)
-calibrate(Runner(_cache(Path(sys.argv[2])), Slow()), _source(Path(sys.argv[1])), SAMPLES, MEMORY)
+calibrate(CachedRunner(_cache(Path(sys.argv[2])), Slow()), _source(Path(sys.argv[1])), SAMPLES, MEMORY)
 """
 
 
@@ -113,7 +113,7 @@ def test_a_killed_calibration_goes_on_where_it_was(tiny_checkpoint: Folders, tmp
     kill_when_reached(_KILLED, str(folder), str(tmp_path))
     cache, report = _cache(tmp_path), Recorded()
     cache.sweep()  # as every build does: what can go on stays
-    entry = calibrate(Runner(cache, report), _source(folder), SAMPLES, MEMORY)
+    entry = calibrate(CachedRunner(cache, report), _source(folder), SAMPLES, MEMORY)
     assert report.totals == {208}
     (tmp_path / "whole").mkdir()
     opened(folder).calibrate(tmp_path / "whole")

@@ -26,11 +26,11 @@ def artifact(request_for: Callable[..., BuildRequest]) -> Path:
 
 
 def _changed(artifact: Path, **changes: Any) -> Path:
-    """With a plan digest as earlier versions computed it, and `changes` to the rest of the manifest."""
+    """As schema 1 was upgraded: without a writer, with a plan digest that earlier versions computed; and `changes`."""
     file = artifact / "manifest.json"
     data = json.loads(file.read_text())
     file.unlink()
-    file.write_text(json.dumps({**data, "schema_version": 1, "plan_digest": "sha256:" + 64 * "0", **changes}))
+    file.write_text(json.dumps({**data, "writer": "", "plan_digest": "sha256:" + 64 * "0", **changes}))
     return artifact
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.build.plan import Plan
-    from compiler.build.runner import Runner
+    from compiler.build.runner import CachedRunner
     from compiler.build.steps.digest import Source
     from compiler.calibration.samples import Samples
     from compiler.storage.cache.stages import Entry
@@ -44,7 +44,7 @@ def calibration_samples(plan: Plan, tokenizer: Path | None) -> Samples | None:
     )
 
 
-def calibrate(runner: Runner, source: Source, samples: Samples, max_memory: int) -> Entry:
+def calibrate(runner: CachedRunner, source: Source, samples: Samples, max_memory: int) -> Entry:
     """The entry with `activations.RESULT`. Raises the errors of `activations.calibrate`."""
     inputs = CalibrateInputs(activations.VERSION, source.digest, source.config.to_json(), samples.digest)
     partial = runner.cache.partial_folder("calibrate", inputs)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.build.plan import Plan
-    from compiler.build.runner import Runner
+    from compiler.build.runner import CachedRunner
     from compiler.build.steps.scales import Scaled
     from compiler.report import Report
     from compiler.storage.cache.stages import Entry
@@ -37,7 +37,7 @@ class ConvertInputs:
     scales: str
 
 
-def convert(runner: Runner, plan: Plan, source_digest: str, scaled: Scaled, max_memory: int) -> Entry:
+def convert(runner: CachedRunner, plan: Plan, source_digest: str, scaled: Scaled, max_memory: int) -> Entry:
     """The entry with the rank files. Raises the errors of `rank_files.convert`."""
 
     def run(folder: Path) -> Output:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compiler.artifact.parts import written
 from compiler.artifact.quantization import FIGURES, REPORT, Calibration, Gate, quantisation
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from compiler.artifact.parts import Part
     from compiler.artifact.quantization import Quantisation
     from compiler.build.plan import Plan
-    from compiler.build.runner import Runner
+    from compiler.build.runner import CachedRunner
     from compiler.build.steps.digest import Source
     from compiler.build.steps.scales import Scaled
     from compiler.calibration.samples import Samples
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from compiler.quantization.schemes import Tolerance
     from compiler.report import Report
     from compiler.storage.cache.stages import Entry
-    from compiler.targets import Target
+    from compiler.targets.protocols import RankLayout
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def held_out_samples(plan: Plan, tokenizer: Path | None) -> Samples:
 
 
 def measure_loss(
-    runner: Runner, plan: Plan, source: Source, scales: str, side: Callable[[], Side], samples: Samples
+    runner: CachedRunner, plan: Plan, source: Source, scales: str, side: Callable[[], Side], samples: Samples
 ) -> Verdict:
     """Figures of `side`, which opens the rank files, against the source over `samples`. `scales`: their digest."""
 
@@ -84,12 +84,12 @@ def measure_loss(
     return Verdict.from_json(runner.run(Step("gate", inputs, run, note)).facts)
 
 
-def side_of(target: Target, plan: Plan, folder: Path, max_memory: int) -> Side:
+def side_of(layout: RankLayout[Any], plan: Plan, folder: Path, max_memory: int) -> Side:
     """Computes the rank files in `folder`, by the target's judge where it has one."""
-    if target.judge_of is not None:
-        return Judged(target.judge_of(folder, plan.config, max_memory))
-    assert target.kernels is not None  # a target has kernels or a judge
-    return of_files(plan.config, [folder / rank.file for rank in plan.ranks], target.kernels(plan.options))
+    if layout.judge is not None:
+        return Judged(layout.judge(folder, plan.config, max_memory))
+    assert layout.kernels is not None  # rank files have kernels or a judge
+    return of_files(plan.config, [folder / rank.file for rank in plan.ranks], layout.kernels(plan.options))
 
 
 def pass_gate(

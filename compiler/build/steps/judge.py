@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.build.plan import Plan
-    from compiler.build.runner import Runner
+    from compiler.build.runner import CachedRunner
     from compiler.build.steps.reference import Reference
     from compiler.storage.cache.stages import Entry
-    from compiler.targets import Judge
+    from compiler.targets.values import Judge
 
 _VERSION = 1
 
@@ -38,7 +38,7 @@ class JudgeInputs:
 
 
 def judge(
-    runner: Runner,
+    runner: CachedRunner,
     plan: Plan,
     source_digest: str,
     files: Entry,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler.artifact.parts import Part
@@ -14,13 +15,12 @@ from compiler.numerics.gate.sides import log_probabilities, of_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
     from compiler.build.plan import Plan
-    from compiler.build.runner import Runner
+    from compiler.build.runner import CachedRunner
     from compiler.build.steps.digest import Source
     from compiler.decoder.kernels import Kernels
     from compiler.storage.cache.stages import Entry
@@ -50,8 +50,7 @@ class QuantisedInputs:
     version: int
     files: list[str]
     config: dict[str, Any]
-    products: str
-    cache: str
+    options: dict[str, Any]
     text: str
     positions: int
     versions: dict[str, str]
@@ -65,7 +64,7 @@ class Reference:
     part: Part
 
 
-def source_reference(runner: Runner, plan: Plan, source: Source, texts: Sequence[Part]) -> Reference:
+def source_reference(runner: CachedRunner, plan: Plan, source: Source, texts: Sequence[Part]) -> Reference:
     """Logits of the source model. `texts`: parts of the tokenizer."""
     inputs = ReferenceInputs(
         _VERSION,
@@ -83,31 +82,34 @@ def source_reference(runner: Runner, plan: Plan, source: Source, texts: Sequence
     return _run(runner, plan, inputs, texts, logits)
 
 
-def quantized_reference(runner: Runner, plan: Plan, files: Entry, kernels: Kernels, texts: Sequence[Part]) -> Reference:
-    """Logits of the rank files of a quantized model. The gate has compared these with the source, within the tolerance
-    of the scheme: packages that compute the same in float32 can be held to the bounds of their dtype.
+def quantized_reference(
+    runner: CachedRunner, plan: Plan, weights: Sequence[Part], kernels: Kernels, texts: Sequence[Part]
+) -> Reference:
+    """Logits of the rank files, `weights`, of a quantized model. The gate has compared these with the source, within
+    the tolerance of the scheme: packages that compute the same in float32 can be held to the bounds of their dtype.
     """
-    digests = {file.path: file.digest for file in files.files}
+    by_path = {part.path: part for part in weights}
+    files = [by_path[rank.file] for rank in plan.ranks]
     inputs = QuantisedInputs(
         _QUANTISED_VERSION,
-        [digests[rank.file] for rank in plan.ranks],
+        [part.descriptor.digest for part in files],
         plan.config.to_json(),
-        plan.options.quant_algo,
-        plan.options.kv_cache_quant_algo,
+        plan.options.derived,
         _digest(texts),
         _positions(plan),
         {name: version(name) for name in ("torch", "tokenizers")},
     )
 
     def logits(ids: NDArray[np.int64]) -> tuple[str, NDArray[np.float32]]:
-        side = of_files(plan.config, [files.folder / rank.file for rank in plan.ranks], kernels)
+        paths = [part.content for part in files if isinstance(part.content, Path)]
+        side = of_files(plan.config, paths, kernels)
         return QUANTISED, log_probabilities(side, plan.config, ids)
 
     return _run(runner, plan, inputs, texts, logits)
 
 
 def _run(
-    runner: Runner,
+    runner: CachedRunner,
     plan: Plan,
     inputs: ReferenceInputs | QuantisedInputs,
     texts: Sequence[Part],

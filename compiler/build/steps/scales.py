@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.build.plan import Plan
-    from compiler.build.runner import Runner
+    from compiler.build.runner import CachedRunner
     from compiler.build.steps.digest import Source
     from compiler.calibration.outliers import Outliers
     from compiler.calibration.samples import Samples
@@ -53,7 +53,7 @@ class Scaled:
     outliers: Sequence[Outliers] = ()
 
 
-def with_scales(runner: Runner, source: Source, plan: Plan, samples: Samples | None, max_memory: int) -> Scaled:
+def with_scales(runner: CachedRunner, source: Source, plan: Plan, samples: Samples | None, max_memory: int) -> Scaled:
     """The input of convert. `samples`: `calibration_samples` of the plan."""
     if plan.scaling is None or not any(_needs_scales(tensor) for rank in plan.ranks for _, tensor in rank.tensors):
         return Scaled(source.checkpoint)
@@ -65,7 +65,7 @@ def with_scales(runner: Runner, source: Source, plan: Plan, samples: Samples | N
 
 
 def make_scales(
-    runner: Runner, source: Source, quant: Quant, scaling: Scaling, calibration: Entry | None, max_memory: int
+    runner: CachedRunner, source: Source, quant: Quant, scaling: Scaling, calibration: Entry | None, max_memory: int
 ) -> Entry:
     """The entry with `scales.RESULT`. `calibration`: where `quant` needs one.
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.artifact.manifest import Manifest
-    from compiler.build.runner import Runner
+    from compiler.build.runner import CachedRunner
     from compiler.numerics.verify import Logits
     from compiler.storage.cache.stages import StageCache
 
@@ -33,7 +33,7 @@ def measured_before(cache: StageCache, draft: Manifest) -> Numerics | None:
     return Numerics(**found.facts["numerics"]) if found else None
 
 
-def measure(runner: Runner, draft: Manifest, folder: Path, who: str, logits: Logits) -> Numerics:
+def measure(runner: CachedRunner, draft: Manifest, folder: Path, who: str, logits: Logits) -> Numerics:
     """The figures of the artifact in `folder` against the reference that `who` computed. Raises NumericsError."""
 
     def run(_folder: Path) -> Output:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from compiler.decoder.kernels import Kernels
     from compiler.decoder.weights import StoredModel
     from compiler.model.config import Activation, ModelConfig
-    from compiler.targets import Judge
+    from compiler.targets.values import Judge
 
     Ids = NDArray[np.int64]
 

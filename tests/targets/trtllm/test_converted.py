@@ -15,7 +15,7 @@ from compiler.build.convert_only import convert_to
 from compiler.build.request import Ask, PlanRequest
 from compiler.errors import RefusedError
 from compiler.model.config import ModelConfig
-from compiler.targets import TargetOptions
+from compiler.targets.trtllm.options import TrtllmOptions
 from compiler.targets.trtllm.read import RankTensors
 from tests import reference
 from tests.targets.trtllm.ranks import logits
@@ -32,7 +32,7 @@ REFUSED = {
 
 
 def _convert(checkpoint: Path, folder: Path, tp: int, version: str = "0.21.0") -> ModelConfig:
-    ask = Ask(tp=tp, dtype="float32", options=TargetOptions(version=version))
+    ask = Ask(tp=tp, dtype="float32", options=TrtllmOptions(version=version))
     request = PlanRequest(model=str(checkpoint), recipes=recipes, target="trtllm", ask=ask)
     return convert_to(request, folder).config
 
