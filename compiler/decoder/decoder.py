@@ -83,7 +83,7 @@ def mean_squares(config: ModelConfig, projected: Tensor, ranks: int) -> Tensor:
 
 
 def attn(config: ModelConfig, window: int | None, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
-    """x, or `qkv` and `mean_squares` -> [B, S, H] to be summed over ranks; keys and values are in the cache afterwards."""
+    """x, or `qkv` and `mean_squares` -> [B, S, H] to be summed over ranks; writes keys and values into the cache."""
     positions = t["positions"]
     cache = Cache(t["cache_k"], t["cache_v"], t.get("attn.k.cache_scale"), t.get("attn.v.cache_scale"))
     kv_heads, dim = cache.k.shape[2:]

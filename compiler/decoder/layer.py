@@ -1,4 +1,4 @@
-"""The wiring of a layer, read from top to bottom: what every way to run the decoder goes through.
+"""Wiring of a layer, from top to bottom: the one function that every way to run the decoder calls.
 
 A block (attention, mlp) gives this rank's summand of what it adds to the residual stream x. The norm in front of a block
 is part of it, a norm behind it is applied to the sum over ranks.

@@ -1,4 +1,4 @@
-"""All ranks of a model in one process: summands are added up, columns laid side by side, as the ranks themselves do.
+"""Ranks of a model, all in one process: summands are added up, columns laid side by side, as ranks themselves do.
 
 Each rank is a mapping of the tensors of its file, by their names inside the layer or outside all layers. x is the whole
 residual stream of whole sequences [B, S, H]; a summand has an axis of ranks in front, [ranks, B, S, H].

@@ -72,7 +72,7 @@ def part_of(segment: str) -> str:
 
 @dataclass(frozen=True)
 class SegmentSpec:
-    """All that a package depends on besides toolchain and device, as plain data: equal specs give equal packages.
+    """Inputs of a package besides toolchain and device, as plain data: equal specs give equal packages.
 
     `config` has one layer of `kind` (embed and head: none) and no name. `dtype` is torch's name of it ("bfloat16").
     `products`: how linear layers are computed, those of embed and head always in floating point. `cache`: of attention.
@@ -149,7 +149,7 @@ _STEP: dict[str, tuple[str, ...]] = {
     "mlp": ("x",),
     "head": ("x", "last"),
 }
-"""What belongs to the step, the rank or the run rather than to the checkpoint."""
+"""Inputs of the step, the rank or the run rather than of the checkpoint."""
 _ADDED_ONCE = {"attn.o.bias", "mlp.down.bias", "position.weight"}
 
 

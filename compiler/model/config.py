@@ -1,4 +1,4 @@
-"""What the mathematics of a model needs to know, under one set of names.
+"""Configuration of a model under one set of names: sizes, and the kinds of its mathematics.
 
     config.json  --ConfigMap-->  numbers --+
     recipe       --Traits----->  kinds ----+--> ModelConfig --> plan, decoder, targets, manifest      (model/read.py)
@@ -24,7 +24,7 @@ Position = Literal["rope", "learned", "alibi"]
 Rotary = Literal["half", "interleaved"]
 Head = Literal["plain", "l2_rows"]
 Answer = bool | str | Default
-"""Yes, no, or the place of config.json that says so; a place where nothing stands says no."""
+"""Yes, no, or the place of config.json with the answer; an absent answer is no."""
 
 ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu", "swish": "silu", "swiglu": "silu", "gelu": "gelu", "relu": "relu",
@@ -35,7 +35,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 @dataclass(frozen=True)
 class Traits:
-    """What kind of mathematics an architecture does. A recipe states it; numbers come from config.json."""
+    """Kinds of mathematics of an architecture. A recipe states them; numbers come from config.json."""
 
     norm: Norm = "rms"
     mlp: Mlp = "gated"
@@ -61,7 +61,7 @@ class Traits:
 
 @dataclass(frozen=True)
 class ConfigMap:
-    """Where each number stands in config.json. The defaults are the spelling that Llama made common."""
+    """Place of each number in config.json. The defaults are Llama's spelling."""
 
     layers: Place = "num_hidden_layers"
     hidden: Place = "hidden_size"
@@ -88,7 +88,7 @@ class ConfigMap:
 
 @dataclass(frozen=True)
 class LayerKind:
-    """What may differ between the layers of one model. Layers of equal kind share compiled packages."""
+    """Differences between the layers of one model. Layers of equal kind share compiled packages."""
 
     mlp: Mlp
     window: int | None = None  # positions a query sees, itself included; None: all before it

@@ -1,7 +1,7 @@
-"""The canonical tensors of a decoder, and what each of their axes is.
+"""Canonical tensors of a decoder, with named axes.
 
-A role names its axes; a target says over which ranks an axis is split. So a transpose, a fused matrix or a bias needs
-no sharding code of its own: a bias has the output axes of its weight, and is split where they are.
+A role names its axes; a target states over which ranks an axis is split. A transpose, a fused matrix or a bias then
+needs no sharding code: a bias has the output axes of its weight and is split with them.
 
     role             weight                          bias
     attn.q           heads head_dim hidden           heads head_dim
@@ -79,12 +79,12 @@ def linear_axes(role: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str,
 class TensorId:
     """One canonical tensor: `layers.3.attn.q.weight` is TensorId("attn.q", "weight", 3).
 
-    Besides weight and bias, the parts of a quantised linear layer. A scale is what an integer is worth, steps are
-    integers a unit:
+    Besides weight and bias, the parts of a quantized linear layer. A scale is the value of one unit of the number format,
+    a step its inverse:
 
         steps, scale                of every row (see `lazy.Quantise`)
-        columns, prequant           of every column: what smoothing multiplies it by; and 1 / columns, for toolchains
-                                    that multiply the input
+        columns, prequant           of every column: its smoothing factor; and 1 / columns, for toolchains that
+                                    multiply the input
         matrix_scale                of all rows; of an expert, where there are experts
         group_steps, group_scale    of every group of neighbours in a row: the first axis of the columns counts groups
         input_scale, input_steps    of the input, output_scale of the output (`quantization/formats/int8.py`, `quantization/formats/fp8.py`)

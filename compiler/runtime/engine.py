@@ -103,7 +103,7 @@ class _Layer:
 
 
 class Share:
-    """What one rank holds of a model: bound segments and caches. `programs(batch, length)`: those for such a step.
+    """Share of one rank in a model: bound segments and caches. `programs(batch, length)`: the segments for such a step.
 
     `constants` are the inputs of the rank: first, vocab_offset, alibi.slopes. `dtype`: of the model, `cached`: of its
     caches.
@@ -189,7 +189,7 @@ class Share:
 
 
 class Engine:
-    """All ranks as one. After an error the ranks are no longer in step: the engine is closed and says so."""
+    """Ranks of a model as one. After an error they are out of step: the engine closes, and later calls say why."""
 
     def __init__(self, share: Share, ranks: Ranks | None) -> None:
         self._share, self._ranks = share, ranks

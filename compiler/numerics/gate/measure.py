@@ -1,4 +1,4 @@
-"""What quantisation has done to a model, measured on its rank files, as they will be run.
+"""Measure the cost of quantization on rank files, as they will be run.
 
     float     x ──attn──mlp──> x ──attn──mlp──> ... ──head──> p     the checkpoint, one layer at a time
                 │    │         │    │
@@ -6,11 +6,11 @@
     files     y ──attn──mlp──> y ──attn──mlp──> ... ──head──> q     and on its own: what all of it adds up to
 
 Every rank computes from its own file, by the names and with the scales that stand there; summands are added up and
-columns laid side by side as the ranks will do (`sides.py`). Nothing of the layout is asked: what was packed, split or
-scaled wrongly stays wrong, and since each part is given the float model's own input, the part that is wrong is the one
-that shows.
+columns laid side by side as the ranks will do (`sides.py`). The layout is not consulted: a tensor that was packed, split or
+scaled wrongly stays wrong. Each block is given the float model's own input, so that the error shows in the block that
+has it.
 
-Both sides compute in float32: what is measured is quantisation, not the rounding of the dtype.
+Both sides compute in float32, so that the rounding of the dtype is not part of the figures.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _layer(
 
 
 class _Found:
-    """What next tokens are given, added up over samples."""
+    """Figures of next-token predictions, added up over samples."""
 
     def __init__(self) -> None:
         self._kl, self._agree, self._losses = 0.0, 0, np.zeros(2)

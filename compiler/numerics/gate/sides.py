@@ -1,4 +1,4 @@
-"""What the gate compares: a model as somebody computes it, a part of a layer at a time, in float32.
+"""Sides that the gate compares: a model computed block by block in float32.
 
 Decoded    a checkpoint, or the files of all ranks, by the names of the decoder and with its mathematics
 Judged     the files of all ranks, by the judge of their toolchain
@@ -140,7 +140,7 @@ def log_probabilities(side: Side, config: ModelConfig, ids: Ids) -> NDArray[np.f
 
 
 def wide(kernels: Kernels) -> Kernels:
-    """The same with the products of `compiler.decoder.wide` where weights are floating-point."""
+    """Kernels with the products of `compiler.decoder.wide` for floating-point weights."""
     from compiler.decoder.mlp import gated
     from compiler.decoder.moe import loop_over
     from compiler.decoder.wide import product

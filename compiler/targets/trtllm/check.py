@@ -85,7 +85,10 @@ def _mathematics(config: ModelConfig, row: Row, version: Version, _: TargetOptio
     if config.parallel_residual != row.parallel_residual:
         yield "attention and mlp are computed one after the other in its model class, or the reverse", ""
     if config.norms != "before" or config.parallel_mlp_norm or not config.norm_bias:
-        yield "its model class has one norm in front of each block (in parallel one for both), layer norms with a bias", ""
+        yield (
+            "its model class has one norm in front of each block (in parallel one for both), layer norms with a bias",
+            "",
+        )
     if config.qk_norm and config.qk_norm_over != "head_dim":
         yield "norms on q and k have one weight for all heads", ""
     if config.logit_scale != 1.0:
