@@ -14,7 +14,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import typer
 import yaml
@@ -86,6 +85,8 @@ def named(paths: list[Path]) -> pytest.MarkDecorator:
 
 @named(WORKFLOWS)
 def test_workflows_are_valid_by_the_schema_of_the_format(path: Path) -> None:
+    import jsonschema
+
     schema = json.loads(
         files("check_jsonschema").joinpath("builtin_schemas/vendor/github-workflows.json").read_text("utf-8")
     )
@@ -99,6 +100,8 @@ def test_workflows_are_valid_by_the_schema_of_the_format(path: Path) -> None:
 
 @named(BUILDSPECS)
 def test_buildspecs_have_the_documented_keys(path: Path) -> None:
+    import jsonschema
+
     jsonschema.validate(load(path), BUILDSPEC)
 
 
