@@ -83,6 +83,21 @@ CONFIGS: dict[str, dict[str, Any]] = {
         max_position_embeddings=40960, torch_dtype="bfloat16", rope_theta=1000000, rope_scaling=None,
         sliding_window=None, use_sliding_window=False, max_window_layers=36, attention_bias=False,
     ),
+    # Qwen/Qwen3-30B-A3B and Qwen/Qwen3-235B-A22B as published in April 2025.
+    "qwen3-30b-a3b": _config(
+        "Qwen3MoeForCausalLM", **_sizes(2048, 6144, 32, 4, 48, 151936), rms_norm_eps=1e-6, head_dim=128,
+        max_position_embeddings=40960, torch_dtype="bfloat16", rope_theta=1000000.0, rope_scaling=None,
+        sliding_window=None, use_sliding_window=False, max_window_layers=48, attention_bias=False,
+        num_experts=128, num_experts_per_tok=8, moe_intermediate_size=768, norm_topk_prob=True,
+        decoder_sparse_step=1, mlp_only_layers=[],
+    ),
+    "qwen3-235b-a22b": _config(
+        "Qwen3MoeForCausalLM", **_sizes(4096, 12288, 64, 4, 94, 151936), rms_norm_eps=1e-6, head_dim=128,
+        max_position_embeddings=40960, torch_dtype="bfloat16", rope_theta=1000000.0, rope_scaling=None,
+        sliding_window=None, use_sliding_window=False, max_window_layers=94, attention_bias=False,
+        num_experts=128, num_experts_per_tok=8, moe_intermediate_size=1536, norm_topk_prob=True,
+        decoder_sparse_step=1, mlp_only_layers=[],
+    ),
     "gemma-7b": _config(
         "GemmaForCausalLM", **_sizes(3072, 24576, 16, 16, 28, 256000), rms_norm_eps=1e-6, head_dim=256,
         max_position_embeddings=8192, torch_dtype="bfloat16", rope_theta=10000.0, attention_bias=False,
@@ -168,6 +183,8 @@ PARAMETERS = {
     "qwen2-0.5b": 494_032_768,
     "qwen1.5-moe-a2.7b": 14_315_784_192,
     "qwen3-8b": 8_190_735_360,
+    "qwen3-30b-a3b": 30_532_122_624,
+    "qwen3-235b-a22b": 235_093_634_560,
     "gemma-7b": 8_537_680_896,
     "phi3-mini": 3_821_079_552,
     "glm-4-9b-hf": 9_399_951_360,

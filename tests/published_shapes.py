@@ -62,18 +62,25 @@ def _qwen2(hf: Config) -> Shapes:
     return _around(hf, lambda layer: _attention(hf, layer, qkv_bias=True) | _swiglu(layer + "mlp", *mlp))
 
 
+def _head_norms(hf: Config, layer: str) -> Shapes:
+    return _norm(layer + "self_attn.q_norm", hf["head_dim"]) | _norm(layer + "self_attn.k_norm", hf["head_dim"])
+
+
 def _qwen3(hf: Config) -> Shapes:
-    dim = hf["head_dim"]
     mlp = (hf["hidden_size"], hf["intermediate_size"])
-    return _around(
-        hf,
-        lambda layer: (
-            _attention(hf, layer)
-            | _norm(layer + "self_attn.q_norm", dim)
-            | _norm(layer + "self_attn.k_norm", dim)
-            | _swiglu(layer + "mlp", *mlp)
-        ),
-    )
+    return _around(hf, lambda layer: _attention(hf, layer) | _head_norms(hf, layer) | _swiglu(layer + "mlp", *mlp))
+
+
+def _qwen3_moe(hf: Config) -> Shapes:
+    hidden, experts = hf["hidden_size"], hf["num_experts"]
+
+    def layers(layer: str) -> Shapes:
+        found = _attention(hf, layer) | _head_norms(hf, layer) | _linear(layer + "mlp.gate", experts, hidden)
+        for e in range(experts):
+            found |= _swiglu(f"{layer}mlp.experts.{e}", hidden, hf["moe_intermediate_size"])
+        return found
+
+    return _around(hf, layers)
 
 
 def _mixtral(hf: Config) -> Shapes:
@@ -207,6 +214,7 @@ SHAPES: dict[str, Callable[[Config], Shapes]] = {
     "Qwen2ForCausalLM": _qwen2,
     "Qwen2MoeForCausalLM": _qwen2_moe,
     "Qwen3ForCausalLM": _qwen3,
+    "Qwen3MoeForCausalLM": _qwen3_moe,
     "GemmaForCausalLM": _llama,
     "Phi3ForCausalLM": _phi3,
     "GlmForCausalLM": _glm,

@@ -29,6 +29,7 @@ from tests.tiny import TINY, recipe_of, write_checkpoint
 
 TPS = (1, 2, 4, 8)
 BEGIN, END = "<!-- python -m tests.support_table -->", "<!-- end of the table -->"
+REFUSED = "refused"
 VERSIONS = {"trtllm": ("0.12.0", "0.21.0")}
 """By target, the versions that are tried in this order; elsewhere there is one."""
 
@@ -132,7 +133,7 @@ def judged(recipe: str, folder: Path) -> str:
             found = judge_of(out, plan.config, 1 << 30).logits(tokens)
             error = np.abs(found - expected).max() / np.abs(expected).max()
             worst, ranks = max(worst, float(error)), ranks | {tp}
-    return f"{worst:.0e} (tp {' '.join(map(str, sorted(ranks)))})" if ranks else "refused"
+    return f"{worst:.0e} (tp {' '.join(map(str, sorted(ranks)))})" if ranks else REFUSED
 
 
 def table(errors: dict[str, str]) -> str:

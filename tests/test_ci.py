@@ -158,7 +158,9 @@ def test_every_command_line_parses(path: Path) -> None:
 def test_a_command_line_that_does_not_exist_is_noticed(line: str) -> None:
     (words,) = commands(f"- run: lmi-compile {line} >out.json && echo done")
     assert words == line.split()
-    with pytest.raises((LookupError, typer.TyperException), match=r"No such|Missing|not a valid|is not one of|Input should be"):
+    with pytest.raises(
+        (LookupError, typer.TyperException), match=r"No such|Missing|not a valid|is not one of|Input should be"
+    ):
         parse(words)
 
 

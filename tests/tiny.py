@@ -63,6 +63,9 @@ def write_weights(case: str, settings: dict[str, Any], folder: Path, seed: int, 
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         fill(model, seed)
         model.to(getattr(torch, dtype)).save_pretrained(folder)
+        if "architectures" in settings:  # transformers writes the name of its own class
+            written = json.loads((folder / "config.json").read_text()) | {"architectures": settings["architectures"]}
+            (folder / "config.json").write_text(json.dumps(written, indent=2) + "\n")
         return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({**settings, "torch_dtype": dtype}, indent=2) + "\n")

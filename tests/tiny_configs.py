@@ -80,6 +80,17 @@ _QWEN2_MOE: dict[str, Any] = {
     "norm_topk_prob": False,
     "mlp_only_layers": [1],
 }
+_QWEN3_MOE: dict[str, Any] = {
+    **_LLAMA,
+    "model_type": "qwen3_moe",
+    "rms_norm_eps": 1e-6,
+    "num_experts": 6,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 24,
+    "norm_topk_prob": True,
+    "mlp_only_layers": [1],
+    "use_sliding_window": False,
+}
 _GPT2: dict[str, Any] = {
     "model_type": "gpt2",
     "n_embd": 64,
@@ -228,6 +239,7 @@ TINY: dict[str, dict[str, Any]] = {
     "qwen2_moe/all-sparse": {**_QWEN2_MOE, "mlp_only_layers": [], "norm_topk_prob": True},
     "qwen3": {**_LLAMA, "model_type": "qwen3", "rms_norm_eps": 1e-6},
     "qwen3/tied": {**_LLAMA, "model_type": "qwen3", "attention_bias": True, "tie_word_embeddings": True},
+    "qwen3_moe": _QWEN3_MOE,
     "gemma": {**_LLAMA, "model_type": "gemma", "hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": True},
     "gemma/one-kv-head": {
         **_LLAMA, "model_type": "gemma", "hidden_act": "gelu", "num_key_value_heads": 1, "tie_word_embeddings": True,
