@@ -213,6 +213,25 @@ _SANTACODER: dict[str, Any] = {
     "activation_function": "gelu_fast",
 }
 
+_OLMO2: dict[str, Any] = {
+    **{key: value for key, value in _LLAMA.items() if key != "head_dim"},
+    "model_type": "olmo2",
+    "hidden_size": 128,
+    "rms_norm_eps": 1e-6,
+    "attention_bias": False,
+}
+_COHERE: dict[str, Any] = {
+    **{key: value for key, value in _LLAMA.items() if key not in ("head_dim", "rms_norm_eps")},
+    "model_type": "cohere",
+    "hidden_size": 128,
+    "num_key_value_heads": 8,
+    "layer_norm_eps": 1e-5,
+    "logit_scale": 0.25,
+    "use_qk_norm": False,
+    "attention_bias": False,
+    "tie_word_embeddings": True,
+}
+
 TINY: dict[str, dict[str, Any]] = {
     "llama": _LLAMA,
     "llama/equal-heads": {**_LLAMA, "num_key_value_heads": 8},
@@ -240,6 +259,10 @@ TINY: dict[str, dict[str, Any]] = {
     "qwen3": {**_LLAMA, "model_type": "qwen3", "rms_norm_eps": 1e-6},
     "qwen3/tied": {**_LLAMA, "model_type": "qwen3", "attention_bias": True, "tie_word_embeddings": True},
     "qwen3_moe": _QWEN3_MOE,
+    "olmo2": _OLMO2,
+    "olmo2/one-kv-head": {**_OLMO2, "num_key_value_heads": 1},
+    "cohere": _COHERE,
+    "cohere/qk-norm": {**_COHERE, "use_qk_norm": True, "num_key_value_heads": 2},
     "gemma": {**_LLAMA, "model_type": "gemma", "hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": True},
     "gemma/one-kv-head": {
         **_LLAMA, "model_type": "gemma", "hidden_act": "gelu", "num_key_value_heads": 1, "tie_word_embeddings": True,

@@ -68,19 +68,24 @@ def read_config(
         rotary_dim=rotary_dim if traits.position == "rope" else 0,
         rope_theta=theta,
         rope_scaling=_rope_scaling(hf, places, traits, rope_scaling),
-        parallel_residual=traits.parallel_residual,
-        qk_norm=traits.qk_norm,
+        norms=traits.norms,
+        parallel_mlp_norm=traits.parallel_mlp_norm,
+        qk_norm_over=traits.qk_norm_over,
+        logit_scale=float(lookup(hf, places.logit_scale) or 1.0),
         head=traits.head,
         head_bias=traits.head_bias,
         embedding_scale=hidden**0.5 if traits.embedding_scale == "sqrt_hidden" else 1.0,
         shared_expert_gate=traits.shared_expert_gate,
         layer_kinds=_layer_kinds(hf, places, traits, sizes["layers"]),
-        **{
-            name: _flag(hf, getattr(traits, name))
-            for name in ("qkv_bias", "out_bias", "mlp_bias", "tied", "renormalize_experts")
-        },
+        **{name: _flag(hf, getattr(traits, name)) for name in _FLAGS},
         **sizes,
     )
+
+
+_FLAGS = (
+    "parallel_residual", "qk_norm", "norm_bias", "qkv_bias", "out_bias", "mlp_bias", "tied", "renormalize_experts",
+)  # fmt: skip
+"""Traits that config.json may answer."""
 
 
 def checkpoint_dtype(hf: Mapping[str, Any]) -> str:

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compiler.decoder.layer import attention
+from compiler.decoder.layer import layer as run_layer
 from compiler.numerics.gate.sides import Decoded
 from compiler.numerics.gate.verdict import PartError, Verdict
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from compiler.calibration.samples import Samples
     from compiler.decoder.weights import StoredModel
     from compiler.model.config import ModelConfig
+    from compiler.model.roles import Block
     from compiler.numerics.gate.sides import Side
 
 VERSION = 2
@@ -113,19 +116,19 @@ def _layer(
     xs: list[Tensor],
     ys: list[Tensor],
     advance: Callable[[int], None],
-) -> tuple[PartError, PartError]:
+) -> tuple[PartError, ...]:
     """The errors of one layer's parts; `xs` and `ys` are behind the layer afterwards."""
     true, found = whole.layer(layer), files.layer(layer)
-    attn, mlp = _Sums(config.hidden), _Sums(config.hidden)
+    errors = {"attn": _Sums(config.hidden), "mlp": _Sums(config.hidden)}
+
+    def compare(block: Block, x: Tensor, summand: Tensor) -> None:
+        own = attention(config, found, x) if block == "attn" else found.mlp(x)
+        errors[block].add(true.sum(summand), found.sum(own))
+
     for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
-        a, b = true.attn(x), found.attn(y)
-        attn.add(a, found.attn(x))
-        x_mlp, y_mlp = (x, y) if config.parallel_residual else (x + a, y + b)
-        c, d = true.mlp(x_mlp), found.mlp(y_mlp)
-        mlp.add(c, found.mlp(x_mlp))
-        xs[i], ys[i] = x + a + c, y + b + d
+        xs[i], ys[i] = run_layer(config, true, x, compare), run_layer(config, found, y)
         advance(x.shape[1])
-    return attn.error(f"layers.{layer}.attn"), mlp.error(f"layers.{layer}.mlp")
+    return tuple(sums.error(f"layers.{layer}.{block}") for block, sums in errors.items())
 
 
 class _Found:
