@@ -127,6 +127,19 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "n_embd": 4096, "n_head": 16, "n_inner": None, "n_layer": 28, "n_positions": 2048, "rotary": True,
         "rotary_dim": 64, "scale_attn_weights": True, "tie_word_embeddings": False, "vocab_size": 50400,
     },
+    # EleutherAI/gpt-neox-20b (2022) and EleutherAI/pythia-6.9b (2023) as published.
+    "gpt-neox-20b": {
+        "architectures": ["GPTNeoXForCausalLM"], "hidden_act": "gelu_fast", "hidden_size": 6144,
+        "intermediate_size": 24576, "layer_norm_eps": 1e-5, "max_position_embeddings": 2048,
+        "num_attention_heads": 64, "num_hidden_layers": 44, "rotary_emb_base": 10000, "rotary_pct": 0.25,
+        "tie_word_embeddings": False, "torch_dtype": "float16", "vocab_size": 50432,
+    },
+    "pythia-6.9b": {
+        "architectures": ["GPTNeoXForCausalLM"], "hidden_act": "gelu", "hidden_size": 4096,
+        "intermediate_size": 16384, "layer_norm_eps": 1e-5, "max_position_embeddings": 2048,
+        "num_attention_heads": 32, "num_hidden_layers": 32, "rotary_emb_base": 10000, "rotary_pct": 0.25,
+        "tie_word_embeddings": False, "torch_dtype": "float16", "use_parallel_residual": True, "vocab_size": 50432,
+    },
     "starcoder": {
         "architectures": ["GPTBigCodeForCausalLM"], "activation_function": "gelu", "layer_norm_epsilon": 1e-5,
         "n_embd": 6144, "n_head": 48, "n_inner": 24576, "n_layer": 40, "n_positions": 8192, "multi_query": True,
@@ -191,6 +204,8 @@ PARAMETERS = {
     "starcoder2-7b": 7_173_923_840,
     "gpt2": 124_439_808,
     "gptj-6b": 6_050_882_784,
+    "gpt-neox-20b": 20_554_567_680,
+    "pythia-6.9b": 6_857_302_016,
     "starcoder": 15_517_456_384,
     "santacoder": 1_124_886_528,
     "qwen-7b": 7_721_324_544,

@@ -197,6 +197,27 @@ def _gptj(hf: Config) -> Shapes:
     return found
 
 
+def _gpt_neox(hf: Config) -> Shapes:
+    """As the hub has it: the causal mask and the frequencies among the tensors."""
+    hidden, ffn, vocab, positions = (
+        hf[key] for key in ("hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings")
+    )
+    rotated = int(hidden // hf["num_attention_heads"] * hf["rotary_pct"])
+    found = _linear("gpt_neox.embed_in", vocab, hidden) | _linear("embed_out", vocab, hidden)
+    found |= _norm("gpt_neox.final_layer_norm", hidden, bias=True)
+    for i in range(hf["num_hidden_layers"]):
+        layer = f"gpt_neox.layers.{i}."
+        found |= _norm(layer + "input_layernorm", hidden, bias=True)
+        found |= _norm(layer + "post_attention_layernorm", hidden, bias=True)
+        found |= _linear(layer + "attention.query_key_value", 3 * hidden, hidden, bias=True)
+        found |= _linear(layer + "attention.dense", hidden, hidden, bias=True)
+        found |= {layer + "attention.bias": (1, 1, positions, positions), layer + "attention.masked_bias": ()}
+        found |= {layer + "attention.rotary_emb.inv_freq": (rotated // 2,)}
+        found |= _linear(layer + "mlp.dense_h_to_4h", ffn, hidden, bias=True)
+        found |= _linear(layer + "mlp.dense_4h_to_h", hidden, ffn, bias=True)
+    return found
+
+
 def _remote(name: str) -> Callable[[Config], Shapes]:
     """Of an architecture that transformers lacks: the names that its reference reads. (References import torch.)"""
 
@@ -221,6 +242,7 @@ SHAPES: dict[str, Callable[[Config], Shapes]] = {
     "Starcoder2ForCausalLM": _starcoder2,
     "GPT2LMHeadModel": _gpt2,
     "GPTJForCausalLM": _gptj,
+    "GPTNeoXForCausalLM": _gpt_neox,
     "GPTBigCodeForCausalLM": _starcoder,
     "GPT2LMHeadCustomModel": _remote("santacoder"),
     "QWenLMHeadModel": _remote("qwen"),
@@ -231,5 +253,5 @@ SHAPES: dict[str, Callable[[Config], Shapes]] = {
     "InternLM2ForCausalLM": _remote("internlm2"),
 }
 
-BUFFERS = (".attn.bias", ".attn.masked_bias", ".inv_freq")
+BUFFERS = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".inv_freq")
 """How names of tensors end that are no parameters."""

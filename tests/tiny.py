@@ -97,14 +97,26 @@ def random(name: str, shape: Sequence[int], generator: Generator, *, tied: bool)
         return noise * 0.3
     if len(shape) == 1:
         return 1 + noise * 0.2
-    if any(part in name for part in ("embed", "wte", "wpe")):
+    if any(part in name for part in ("embed", "wte", "wpe")) and "embed_out" not in name:
         # A tied embedding is also the head: its scale is the logits' scale.
         return noise * (0.2 if tied else 0.5)
     return noise * (_gain(name) * math.sqrt(1 / shape[-1]))
 
 
 def _gain(name: str) -> float:
-    sharp = ("lm_head", "output", "q_proj", "k_proj", "gate.weight", "c_attn", "q_attn", "qkv", "query_key", "W_pack")
+    sharp = (
+        "lm_head",
+        "output",
+        "q_proj",
+        "k_proj",
+        "gate.weight",
+        "c_attn",
+        "q_attn",
+        "qkv",
+        "query_key",
+        "embed_out",
+        "W_pack",
+    )
     return 2.0 if any(part in name for part in sharp) else 1.0
 
 

@@ -110,6 +110,22 @@ _GPTJ: dict[str, Any] = {
     "rotary_dim": 8,
     "tie_word_embeddings": False,
 }
+_GPT_NEOX: dict[str, Any] = {
+    "model_type": "gpt_neox",
+    "hidden_act": "gelu",
+    "hidden_size": 128,
+    "intermediate_size": 144,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "vocab_size": VOCAB,
+    "max_position_embeddings": 256,
+    "layer_norm_eps": 1e-5,
+    "rotary_pct": 0.25,
+    "rotary_emb_base": 10000,
+    "use_parallel_residual": True,
+    "tie_word_embeddings": False,
+    **SPECIAL_IDS,
+}
 _STARCODER2: dict[str, Any] = {
     **{key: value for key, value in _QWEN2.items() if key not in ("rms_norm_eps", "max_window_layers")},
     "model_type": "starcoder2",
@@ -276,6 +292,8 @@ TINY: dict[str, dict[str, Any]] = {
     "gpt2": _GPT2,
     "gpt2/narrow-mlp": {**_GPT2, "n_inner": 72},
     "gptj": _GPTJ,
+    "gpt_neox": _GPT_NEOX,
+    "gpt_neox/sequential": {**_GPT_NEOX, "use_parallel_residual": False, "hidden_act": "gelu_fast"},
     "starcoder": {**_GPT2, "model_type": "gpt_bigcode", "activation_function": "gelu_pytorch_tanh",
                   "multi_query": True},
     "starcoder/all-kv-heads": {**_GPT2, "model_type": "gpt_bigcode", "activation_function": "gelu",
