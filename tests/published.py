@@ -98,6 +98,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
         num_experts=128, num_experts_per_tok=8, moe_intermediate_size=1536, norm_topk_prob=True,
         decoder_sparse_step=1, mlp_only_layers=[],
     ),
+    # allenai/OLMo-2-1124-7B as published in November 2024.
+    "olmo2-7b": _config(
+        "Olmo2ForCausalLM", **_sizes(4096, 11008, 32, 32, 32, 100352), rms_norm_eps=1e-6, attention_bias=False,
+        max_position_embeddings=4096, torch_dtype="float32", rope_theta=500000, rope_scaling=None,
+    ),
+    # CohereForAI/c4ai-command-r-v01 as published in March 2024; that it is tied is the default of its class.
+    "command-r": {
+        "architectures": ["CohereForCausalLM"], "hidden_act": "silu", "layer_norm_eps": 1e-5, "logit_scale": 0.0625,
+        **_sizes(8192, 22528, 64, 64, 40, 256000), "max_position_embeddings": 8192, "model_max_length": 131072,
+        "rope_theta": 8000000.0, "attention_bias": False, "use_qk_norm": False, "torch_dtype": "float16",
+    },
     "gemma-7b": _config(
         "GemmaForCausalLM", **_sizes(3072, 24576, 16, 16, 28, 256000), rms_norm_eps=1e-6, head_dim=256,
         max_position_embeddings=8192, torch_dtype="bfloat16", rope_theta=10000.0, attention_bias=False,
@@ -198,6 +209,8 @@ PARAMETERS = {
     "qwen3-8b": 8_190_735_360,
     "qwen3-30b-a3b": 30_532_122_624,
     "qwen3-235b-a22b": 235_093_634_560,
+    "olmo2-7b": 7_298_617_344,
+    "command-r": 34_980_831_232,
     "gemma-7b": 8_537_680_896,
     "phi3-mini": 3_821_079_552,
     "glm-4-9b-hf": 9_399_951_360,

@@ -110,6 +110,32 @@ def _qwen2_moe(hf: Config) -> Shapes:
     return _around(hf, layers)
 
 
+def _olmo2(hf: Config) -> Shapes:
+    """Norms behind the blocks, and of q and k over all heads."""
+    hidden, vocab = hf["hidden_size"], hf["vocab_size"]
+    q, kv, _ = _heads(hf)
+    found = _linear("model.embed_tokens", vocab, hidden) | _norm("model.norm", hidden)
+    found |= _linear("lm_head", vocab, hidden)
+    for i in range(hf["num_hidden_layers"]):
+        layer = f"model.layers.{i}."
+        found |= _attention(hf, layer) | _swiglu(layer + "mlp", hidden, hf["intermediate_size"])
+        found |= _norm(layer + "self_attn.q_norm", q) | _norm(layer + "self_attn.k_norm", kv)
+        found |= _norm(layer + "post_attention_layernorm", hidden)
+        found |= _norm(layer + "post_feedforward_layernorm", hidden)
+    return found
+
+
+def _cohere(hf: Config) -> Shapes:
+    """One norm a layer; the head is the embedding."""
+    hidden = hf["hidden_size"]
+    found = _linear("model.embed_tokens", hf["vocab_size"], hidden) | _norm("model.norm", hidden)
+    for i in range(hf["num_hidden_layers"]):
+        layer = f"model.layers.{i}."
+        found |= _norm(layer + "input_layernorm", hidden) | _attention(hf, layer)
+        found |= _swiglu(layer + "mlp", hidden, hf["intermediate_size"])
+    return found
+
+
 def _starcoder2(hf: Config) -> Shapes:
     hidden, ffn = hf["hidden_size"], hf["intermediate_size"]
     return _around(
@@ -236,6 +262,8 @@ SHAPES: dict[str, Callable[[Config], Shapes]] = {
     "Qwen2MoeForCausalLM": _qwen2_moe,
     "Qwen3ForCausalLM": _qwen3,
     "Qwen3MoeForCausalLM": _qwen3_moe,
+    "Olmo2ForCausalLM": _olmo2,
+    "CohereForCausalLM": _cohere,
     "GemmaForCausalLM": _llama,
     "Phi3ForCausalLM": _phi3,
     "GlmForCausalLM": _glm,

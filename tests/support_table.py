@@ -95,14 +95,16 @@ def rows() -> Iterator[tuple[str, ...]]:
 
 
 def refusals() -> list[str]:
-    """Every refusal in a line: model, tp, targets, reason."""
+    """Every refusal in a line: model, tps, targets, reason."""
     lines = []
     for model in sorted(published.CONFIGS):
+        found: dict[tuple[str, str], list[int]] = {}
         for tp in TPS:
-            said = {target: outcome(model, target, tp).reason for target in targets.available()}
-            for reason in sorted(set(said.values()) - {""}):
-                by = ", ".join(target for target, found in said.items() if found == reason)
-                lines.append(f"- {model} at tp {tp} ({by}): {reason}")
+            reasons = {target: outcome(model, target, tp).reason for target in targets.available()}
+            for reason in sorted(set(reasons.values()) - {""}):
+                by = ", ".join(target for target, other in reasons.items() if other == reason)
+                found.setdefault((by, reason), []).append(tp)
+        lines += [f"- {model} at tp {' '.join(map(str, tps))} ({by}): {reason}" for (by, reason), tps in found.items()]
     return lines
 
 
