@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Segments(Section, extra="forbid"):
-    """Compiled segments. `weights`: the file of each rank. `layers`: attention segment and mlp segment of each layer.
-    `packages`: "<segment>.<phase>" to path. `products`: how linear layers are computed
+    """Compiled segments. `weights`: the file of each rank. `layers`: the segments of each layer, in the order of
+    computation. `packages`: "<segment>.<phase>" to path. `products`: how linear layers are computed
     (`compiler.decoder.quantized`). `cache`: format of keys and values, "" for the dtype of the model
     (`compiler.decoder.attention`).
     """
 
     weights: tuple[InnerPath, ...]
-    layers: tuple[tuple[str, str], ...]
+    layers: tuple[tuple[str, ...], ...]
     packages: dict[str, InnerPath]
     products: str = "float"
     cache: Literal["", "int8", "fp8"] = ""

@@ -80,8 +80,10 @@ class SegmentCompiler(Compiler[InductorOptions]):
 
     def needs(self, config: ModelConfig, tp: int, options: InductorOptions) -> Sequence[Need]:
         """A compile process holds torch, the graph of one segment and a C++ compiler; packages hold no weights."""
+        from compiler.decoder.segments import segment_names
+
         kinds = set(config.layer_kinds)
-        count = 2 + len({kind.window for kind in kinds}) + len({kind.mlp for kind in kinds})
+        count = 2 + len({name for kind in kinds for name in segment_names(config, kind)})
         note = f"{count} segments, prefill and decode; no weights"
         return (Need("compile", 2 << 30, count * 2 * (2 << 20), note),)
 
@@ -108,7 +110,7 @@ class SegmentPackager(Packager[InductorOptions]):
             [*made.weights, *compiled, *made.tokenizer],
             Segments(
                 weights=tuple(rank_file(rank) for rank in range(plan.tp)),
-                layers=tuple(segment_names(kind) for kind in plan.config.layer_kinds),
+                layers=tuple(segment_names(plan.config, kind) for kind in plan.config.layer_kinds),
                 packages=packages,
                 products=products_of(plan.options),
                 cache=cache_of(plan.options),
