@@ -67,14 +67,15 @@ def check_files(
     *,
     by: Evidence = "size",
     digest: Callable[[Path], Digest] = sha256_file,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Raises ArtifactError that lists every file that is missing, leads elsewhere, has another size or other bytes.
 
     `by`: "size" reads nothing but the insides of archives; "crc" finds damage; "sha256" finds tampering too, where the
-    manifest itself is believed. `digest` computes the sha256 of a file; `progress(bytes)` is told after each one.
+    manifest itself is believed. `digest` computes the sha256 of a file; `progress(bytes, bytes in all)` is
+    called after each one.
     """
-    problems = []
+    problems, done, total = [], 0, sum(file.size for file in manifest.files)
     for file in manifest.files:
         path = folder / file.path
         try:
@@ -92,8 +93,9 @@ def check_files(
             actual = crc_file(path) if expected == file.crc else digest(path)
             if actual != expected:
                 problems.append(f"{file.path}: expected {expected}, found {actual}")
+            done += file.size
             if progress is not None:
-                progress(file.size)
+                progress(done, total)
     if problems:
         raise ArtifactError(
             "\n".join([f"{len(problems)} damaged file(s) in {folder}:", *(f"  {p}" for p in problems)]),

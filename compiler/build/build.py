@@ -6,7 +6,7 @@ fetch -> plan -> [calibrate -> scales] -> convert -> [gate] -> [judge] -> compil
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from compiler import targets
@@ -17,6 +17,7 @@ from compiler.build import package
 from compiler.build.elsewhere import leave_command
 from compiler.build.install import Measured, install
 from compiler.build.notes import plan_note
+from compiler.build.reach import reach_of
 from compiler.build.resolve import locate, plan_model, plan_of
 from compiler.build.runner import CachedRunner
 from compiler.build.steps.calibrate import calibration_samples
@@ -28,7 +29,7 @@ from compiler.build.steps.gate import held_out_samples, measure_loss, pass_gate,
 from compiler.build.steps.judge import judge
 from compiler.build.steps.reference import quantized_reference, source_reference
 from compiler.build.steps.scales import with_scales
-from compiler.errors import ArtifactError, ToolchainMissing, UsageError
+from compiler.errors import ArtifactError, UsageError
 from compiler.report import Silent
 from compiler.storage.cache.stages import open_cache
 from compiler.storage.files.folder import disk_errors, normal
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from compiler.calibration.samples import Samples
     from compiler.numerics.verify import Logits
     from compiler.report import Report
-    from compiler.storage.cache.stages import Entry
+    from compiler.storage.cache.stages import CacheEntry
     from compiler.targets.protocols import RankLayout, Target
     from compiler.targets.values import Toolchain
 
@@ -93,20 +94,6 @@ class _Job:
     target: Target[Any]
     toolchain: Toolchain
     logits: Logits | None
-
-
-@dataclass(frozen=True)
-class _Reach:
-    """The last stage that this build runs here. `versions`: of the toolchain; `missing`: why no later stage runs."""
-
-    last: str
-    versions: Mapping[str, str] = field(default_factory=dict)
-    missing: ToolchainMissing | None = None
-
-    def check(self, left: str) -> None:
-        """Raises ToolchainMissing where the build has to end here. `left`: where its results are."""
-        if self.missing is not None:
-            raise ToolchainMissing(f"{self.missing.message}. {left}", hint=self.missing.hint)
 
 
 @dataclass(frozen=True)
@@ -169,7 +156,7 @@ def _build(job: _Job) -> BuildResult:
     device, elsewhere = target.compiler.device(request.how), target.packager.elsewhere
     if elsewhere is not None and elsewhere.delegates(request.ask.options or target.options()):
         leave_command(runner, request, elsewhere)
-    reach = _reach(job, device.kind)
+    reach = reach_of(job.toolchain, stages_of(target), request.until, device.kind, runner.report)
     prepared = _prepare(job)
     model, plan, texts = prepared.model, prepared.plan, prepared.texts
     unfinished = BuildResult(request.output, plan, None, runner.made)
@@ -189,12 +176,11 @@ def _build(job: _Job) -> BuildResult:
         checkpoint, made = files.folder, replace(made, weights=package.parts_of(files))
     if request.until == "convert":
         return unfinished
-    if reach.last != "judge":
-        reach.check(f"What comes before compile is done and kept in {request.cache}")
-    else:
+    if reach.last == "judge":
         result = _package(job, prepared, digest, made, quality, device.model_copy(update={"capability": None}), {})
         reach.check(f"The verified checkpoint is in {request.output}, with what finishes the work")
         return result
+    reach.check(f"What comes before compile is done and kept in {request.cache}")
     specs, sources = target.compiler.specs(plan, digest), Sources(checkpoint, texts)
     compiled = compile_specs(runner, specs, sources, job.toolchain, reach.versions, device, request.how)
     if request.until == "compile":
@@ -203,18 +189,6 @@ def _build(job: _Job) -> BuildResult:
     if quality.reference is None and not job.toolchain.stand_in:
         quality = replace(quality, reference=_reference(job, prepared, source, made))
     return _package(job, prepared, digest, made, quality, device, reach.versions)
-
-
-def _reach(job: _Job, device: str) -> _Reach:
-    stages, until = stages_of(job.target), job.request.until
-    before = stages[: stages.index("compile")]
-    try:
-        return _Reach(until, job.toolchain.versions(device))
-    except ToolchainMissing as error:
-        if until in before:
-            return _Reach(until)
-        job.runner.report.warn(f"{error.message}; this build will end after {before[-1]}")
-        return _Reach(before[-1], missing=error)
 
 
 def _prepare(job: _Job) -> _Prepared:
@@ -238,7 +212,7 @@ def _rank_files(
     source: Source,
     samples: Samples | None,
     held_out: Samples | None,
-) -> tuple[Entry, _Quality]:
+) -> tuple[CacheEntry, _Quality]:
     """The rank files, judged as far as `until` asks for it. `samples`, `held_out`: to calibrate and to judge
     quantization on. Raises NumericsError where it costs more than it may.
     """

@@ -99,7 +99,7 @@ class Replanned:
 def replanned(manifest: Manifest) -> Replanned:
     """From the manifest of what was made by that plan."""
     return Replanned(
-        ModelConfig.from_json(manifest.model.config, manifest.writer),
+        manifest.config,
         manifest.parallel.tp,
         manifest.dtype,
         Limits(**manifest.limits.model_dump()),

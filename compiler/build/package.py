@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from compiler.artifact.manifest import Device
     from compiler.artifact.quantization import Quantisation
     from compiler.model.config import ModelConfig
-    from compiler.storage.cache.stages import Entry
+    from compiler.storage.cache.stages import CacheEntry
     from compiler.storage.checkpoints.source import ResolvedSource
     from compiler.targets.options import TargetOptions
     from compiler.targets.values import Contents, Planned
@@ -58,7 +58,7 @@ def has_vocabulary(parts: Sequence[Part]) -> bool:
     return any(part.name in _VOCABULARIES for part in parts)
 
 
-def parts_of(entry: Entry) -> list[Part]:
+def parts_of(entry: CacheEntry) -> list[Part]:
     """Every file of a cache entry, under its name there."""
     return [Part(replace(file, media_type=media_type(file.path)), entry.folder / file.path) for file in entry.files]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from compiler.report import Report
-    from compiler.storage.cache.stages import Claim, Entry, StageCache
+    from compiler.storage.cache.stages import CacheEntry, Claim, StageCache
     from compiler.storage.files.digest import Descriptor
 
 
@@ -40,7 +40,7 @@ class Step:
     name: str
     inputs: DataclassInstance
     run: Callable[[Path], Output]
-    note: Callable[[Entry], str] = lambda entry: f"{len(entry.files)} files"
+    note: Callable[[CacheEntry], str] = lambda entry: f"{len(entry.files)} files"
 
 
 Keep = Callable[[int, int], None]
@@ -68,14 +68,14 @@ class CachedRunner:
     report: Report
     made: dict[str, int] = field(default_factory=dict)
 
-    def run(self, step: Step) -> Entry:
+    def run(self, step: Step) -> CacheEntry:
         """The result of a step. Raises what `step.run` raises; nothing is kept then."""
         self.report.begin(step.name)
         entry = self.entry(step)
         self.report.end(step.note(entry) if entry.fresh else "cached")
         return entry
 
-    def entry(self, step: Step) -> Entry:
+    def entry(self, step: Step) -> CacheEntry:
         """`run` inside a step of the progress report that has begun."""
         with self._claims(step.name, {step.name: step.inputs}) as claims:
             claim = claims[step.name]
@@ -85,7 +85,7 @@ class CachedRunner:
             output = step.run(claim.folder)
             return claim.commit(output.facts, output.files)
 
-    def run_batch(self, batch: Batch) -> dict[str, Entry]:
+    def run_batch(self, batch: Batch) -> dict[str, CacheEntry]:
         """The results by name; those that are not in the cache are made in one run."""
         self.report.begin(batch.name)
         with self._claims(batch.name, batch.inputs) as claims:

@@ -43,7 +43,7 @@ def source_logits(artifact: Path, request: PlanRequest) -> NDArray[np.float32]:
             f"`{manifest.name}` holds engines, which do not run here: there are no logits to compare",
             hint="pass the checkpoint that they were built from",
         )
-    config = ModelConfig.from_json(manifest.model.config, manifest.writer)
+    config = manifest.config
     ask = Ask(
         tp=manifest.parallel.tp,
         dtype=manifest.dtype,

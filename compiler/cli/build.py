@@ -15,6 +15,7 @@ from compiler.cli.options import (
     GateOptions,
     Json,
     LimitOptions,
+    MemoryOptions,
     ModelOptions,
     OwnOptions,
     QuantOptions,
@@ -72,15 +73,19 @@ def plan(
     own: OwnOptions,
     quant: QuantOptions,
     limits: LimitOptions,
+    memory: MemoryOptions,
     as_json: Json = False,
 ) -> None:
     """Say what a build would do, from config.json and the safetensors headers alone."""
     from compiler import targets
     from compiler.build.alternatives import alternatives, calibration_seconds
+    from compiler.build.request import Resources
     from compiler.build.resolve import plan_of
+    from compiler.cli.parse import parse_size
     from compiler.cli.text import alternative_json, alternatives_text, calibration_text, plan_text
 
-    made = plan_of(request_of(model, ask, own, limits, quant_of(quant, GateOptions(), image_of(own))))
+    asked, resources = quant_of(quant, GateOptions(), image_of(own)), Resources(parse_size(memory.max_memory))
+    made = plan_of(request_of(model, ask, own, limits, asked, resources))
     choices, text, facts = alternatives(made, targets.load(made.target)), made.quant.text, made.to_json()
     parts = [plan_text(made), alternatives_text(choices)]
     if made.quant.calibrated:
@@ -98,14 +103,18 @@ def convert(
     ask: AskOptions,
     own: OwnOptions,
     quant: QuantOptions,
+    memory: MemoryOptions,
     as_json: Json = False,
 ) -> None:
     """Write the rank files of a model, and nothing else."""
     from compiler.build.convert_only import convert_to
+    from compiler.build.request import Resources
+    from compiler.cli.parse import parse_size
     from compiler.cli.text import plan_text
 
     asked = quant_of(quant, GateOptions(), image_of(own))
-    request = request_of(model, ask, own, LimitOptions(max_batch=1), asked)
+    resources = Resources(parse_size(memory.max_memory))
+    request = request_of(model, ask, own, LimitOptions(max_batch=1), asked, resources)
     with reporting(as_json=as_json) as report:
         made = convert_to(request, output, report)
     show(made.to_json(), plan_text(made), as_json=as_json)
@@ -119,6 +128,7 @@ def build(
     quant: QuantOptions,
     gate: GateOptions,
     limits: LimitOptions,
+    memory: MemoryOptions,
     options: BuildOptions,
     how: CompileOptions,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the target's compile command and end.")] = False,
@@ -128,7 +138,7 @@ def build(
     from compiler.build.build import build as run
     from compiler.build.build import command_of
     from compiler.build.request import BuildRequest, Resources
-    from compiler.cli.parse import default_output
+    from compiler.cli.parse import default_output, parse_size
     from compiler.cli.text import build_text
     from compiler.registry.address import is_store, parse_address
     from compiler.registry.push import push
@@ -138,7 +148,7 @@ def build(
     store = options.output if is_store(options.output) else None
     if store:
         parse_address(store)  # refused now rather than after the build
-    resources = Resources(jobs=how.jobs, timeout=how.timeout, shared_cache=options.cache)
+    resources = Resources(parse_size(memory.max_memory), how.jobs, how.timeout, options.cache)
     plain, scheme = request_of(model, ask, own, limits, asked, resources), asked.scheme.name if asked.scheme else ""
     request = BuildRequest(
         **vars(plain),

@@ -52,7 +52,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class AskOptions:
-    """What is made of a model, and within which memory."""
+    """Everything that decides the bytes of an artifact, beside the model and its quantization."""
 
     panel: ClassVar[str] = "Model"
 
@@ -65,10 +65,17 @@ class AskOptions:
     target: Annotated[str, typer.Option("--target", help="Toolchain.")] = targets.DEFAULT
     dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 [default: the checkpoint's]")] = None
     rope_scaling: Annotated[str | None, typer.Option(help="Longer contexts: linear:2, llama3:8.")] = None
-    max_memory: Annotated[
-        str,
-        typer.Option(help="Ceiling of the buffers of convert and judge.", metavar="SIZE", rich_help_panel="Limits"),
-    ] = "1GiB"
+
+
+@dataclass(frozen=True)
+class MemoryOptions:
+    """Memory that a command may use; decides no byte."""
+
+    panel: ClassVar[str] = "Limits"
+
+    max_memory: Annotated[str, typer.Option(help="Ceiling of the buffers of convert and judge.", metavar="SIZE")] = (
+        "1GiB"
+    )
 
 
 @dataclass(frozen=True)
@@ -307,12 +314,12 @@ def request_of(
     own: OwnOptions,
     limits: LimitOptions,
     quant: Quant,
-    resources: Resources | None = None,
+    resources: Resources,
 ) -> PlanRequest:
     """The request that the options spell. For `--tp max` the model's metadata are read. Raises UsageError."""
-    from compiler.build.request import Ask, PlanRequest, Resources
+    from compiler.build.request import Ask, PlanRequest
     from compiler.build.resolve import largest_tp
-    from compiler.cli.parse import count_devices, parse_size, parse_tp
+    from compiler.cli.parse import count_devices, parse_tp
     from compiler.model.rope import parse_rope_scaling
 
     fields = model_fields(model, ask.target)
@@ -326,5 +333,4 @@ def request_of(
         quant=quant,
     )
     tp = parse_tp(ask.tp) or largest_tp(PlanRequest(**fields, ask=asked), count_devices(ask.instance_type))
-    resources = replace(resources or Resources(), max_memory=parse_size(ask.max_memory))
     return PlanRequest(**fields, ask=replace(asked, tp=tp), resources=resources)

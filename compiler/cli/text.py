@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from compiler.deploy.doctor import Diagnosis
     from compiler.model.recipe import Recipe
     from compiler.quantization.request import Quant
-    from compiler.storage.cache.stages import Stored
+    from compiler.storage.cache.stages import CacheLine
 
 
 def plan_text(plan: Plan) -> str:
@@ -197,7 +197,7 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
     return table(findings) + "\n\n" + table(abilities, ("target", "builds here", "runs here", ""))
 
 
-def cache_text(entries: Sequence[Stored]) -> str:
+def cache_text(entries: Sequence[CacheLine]) -> str:
     """One line an entry, the most recently used first, then the sum."""
     import datetime
 

@@ -125,9 +125,11 @@ def test_all_damaged_files_are_named(tmp_path: Path) -> None:
 
 
 def test_progress_counts_every_byte(tmp_path: Path) -> None:
-    told: list[int] = []
-    check_files(manifest(), write(tmp_path), by="sha256", progress=told.append)
-    assert sum(told) == sum(len(data) for data in CONTENT.values())
+    told: list[tuple[int, int]] = []
+    check_files(manifest(), write(tmp_path), by="sha256", progress=lambda *call: told.append(call))
+    total = sum(len(data) for data in CONTENT.values())
+    assert told[-1] == (total, total)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
 def test_check_artifact_asks_the_machine_before_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,8 +187,8 @@ def test_an_artifact_of_a_newer_version_is_not_read_as_another_model(
 ) -> None:
     output = build(request_for(), toolchain=StandIn()).output
     data = json.loads((output / "manifest.json").read_text())
-    data["model"]["config"]["logit_scale"] = 0.5
+    data["model"]["config"]["future_scale"] = 0.5
     (output / "manifest.json").unlink()
     (output / "manifest.json").write_text(json.dumps(data))
-    with pytest.raises(ArtifactError, match="logit_scale"):
+    with pytest.raises(ArtifactError, match="future_scale"):
         read(output)

@@ -140,11 +140,11 @@ def test_the_digest_of_a_plan_is_the_same_in_every_version(model: str, target: s
 def test_a_new_field_of_the_config_changes_no_digest(
     model: str, target: str, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    field: list[Any] = [("logit_scale", float, 1.0)]
+    field: list[Any] = [("future_scale", float, 1.0)]
     grown = make_dataclass("ModelConfig", field, bases=(ModelConfig,), frozen=True)
     monkeypatch.setattr("compiler.model.read.ModelConfig", grown)
     assert _golden(model, target, scheme) == GOLDEN[model, target, scheme]
-    monkeypatch.setattr("compiler.model.read.ModelConfig", partial(grown, logit_scale=0.5))
+    monkeypatch.setattr("compiler.model.read.ModelConfig", partial(grown, future_scale=0.5))
     assert _golden(model, target, scheme) != GOLDEN[model, target, scheme]
 
 

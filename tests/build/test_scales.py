@@ -20,7 +20,7 @@ from compiler.errors import UsageError
 from compiler.quantization.request import Quant
 from compiler.quantization.scaling import Scaling
 from compiler.quantization.schemes import SCHEMES
-from compiler.storage.cache.stages import Entry, StageCache
+from compiler.storage.cache.stages import CacheEntry, StageCache
 from compiler.storage.files.digest import sha256_file
 from tests.builds import kill_when_reached
 from tests.calibration.test_activations import SAMPLES, opened
@@ -76,7 +76,7 @@ def test_scales_depend_on_scheme_and_alpha(tiny_checkpoint: Folders, tmp_path: P
     source, report, cache = _source(tiny_checkpoint("llama")), Recorded(), _cache(tmp_path)
     maxima = calibrate(CachedRunner(cache, report), source, SAMPLES, MEMORY)
 
-    def made(scheme: str, alpha: float, calibration: Entry | None = maxima) -> tuple[bool, str]:
+    def made(scheme: str, alpha: float, calibration: CacheEntry | None = maxima) -> tuple[bool, str]:
         asked, scaling = Quant(SCHEMES[scheme], alpha), Scaling(SCHEMES[scheme])
         entry = make_scales(CachedRunner(cache, report), source, asked, scaling, calibration, MEMORY)
         return entry.fresh, sha256_file(entry.folder / scale.RESULT)

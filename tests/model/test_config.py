@@ -148,7 +148,7 @@ def test_json_and_back(model: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"logit_scale": 0.5, "post_norm": True}, "ModelConfig .* logit_scale, post_norm"),
+        ({"future_scale": 0.5, "future_norm": True}, "ModelConfig .* future_norm, future_scale"),
         ({"rope_scaling": {"kind": "linear", "factor": 2.0, "ramp": 1}}, "RopeScaling .* ramp"),
         ({"layer_kinds": [{"mlp": "gated", "norm": "after"}]}, "LayerKind .* norm"),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from compiler.storage.cache.stages import Entry, StageCache, key_of, open_cache
+from compiler.storage.cache.stages import CacheEntry, StageCache, key_of, open_cache
 from compiler.storage.objects import open_store
 from tests.stores import moto_endpoint, moto_store, rclone_endpoint, rclone_store
 
@@ -39,7 +39,7 @@ class Machine:
         self.made = 0
         self.cache: StageCache = open_cache(root, shared, warn=self.warnings.append)
 
-    def make(self, inputs: Inputs = Inputs(1), content: bytes = CONTENT) -> Entry:
+    def make(self, inputs: Inputs = Inputs(1), content: bytes = CONTENT) -> CacheEntry:
         with self.cache.claim("convert", inputs) as claim:
             if claim.entry is not None:
                 return claim.entry

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from compiler.build.runner import CachedRunner
     from compiler.build.steps.digest import Source
     from compiler.calibration.samples import Samples
-    from compiler.storage.cache.stages import Entry
+    from compiler.storage.cache.stages import CacheEntry
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def calibration_samples(plan: Plan, tokenizer: Path | None) -> Samples | None:
     )
 
 
-def calibrate(runner: CachedRunner, source: Source, samples: Samples, max_memory: int) -> Entry:
+def calibrate(runner: CachedRunner, source: Source, samples: Samples, max_memory: int) -> CacheEntry:
     """The entry with `activations.RESULT`. Raises the errors of `activations.calibrate`."""
     inputs = CalibrateInputs(activations.VERSION, source.digest, source.config.to_json(), samples.digest)
     partial = runner.cache.partial_folder("calibrate", inputs)
@@ -63,7 +63,7 @@ def calibrate(runner: CachedRunner, source: Source, samples: Samples, max_memory
         partial.rmdir()
         return Output(facts)
 
-    def note(entry: Entry) -> str:
+    def note(entry: CacheEntry) -> str:
         return f"{amount(entry.facts['tokens'], 'tokens')} of {samples.name}"
 
     entry = runner.run(Step("calibrate", inputs, run, note))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from compiler.build.runner import CachedRunner
     from compiler.build.steps.scales import Scaled
     from compiler.report import Report
-    from compiler.storage.cache.stages import Entry
+    from compiler.storage.cache.stages import CacheEntry
     from compiler.storage.checkpoints.checkpoint import Checkpoint
     from compiler.storage.files.digest import Descriptor
     from compiler.storage.files.writer import Crc32
@@ -37,7 +37,7 @@ class ConvertInputs:
     scales: str
 
 
-def convert(runner: CachedRunner, plan: Plan, source_digest: str, scaled: Scaled, max_memory: int) -> Entry:
+def convert(runner: CachedRunner, plan: Plan, source_digest: str, scaled: Scaled, max_memory: int) -> CacheEntry:
     """The entry with the rank files. Raises the errors of `rank_files.convert`."""
 
     def run(folder: Path) -> Output:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from compiler.quantization.request import Quant, Text
     from compiler.quantization.schemes import Tolerance
     from compiler.report import Report
-    from compiler.storage.cache.stages import Entry
+    from compiler.storage.cache.stages import CacheEntry
     from compiler.targets.protocols import RankLayout
 
 
@@ -77,7 +77,7 @@ def measure_loss(
         model = StoredModel(source.config, source.tensors, source.checkpoint)
         return Output(measure.measure(model, side(), samples, progress_in(runner.report, "tokens x layers")).to_json())
 
-    def note(entry: Entry) -> str:
+    def note(entry: CacheEntry) -> str:
         return as_text(Verdict.from_json(entry.facts)).replace("\n", "; ")
 
     inputs = GateInputs(measure.VERSION, source.digest, plan.digest, scales, samples.digest)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from compiler.build.plan import Plan
     from compiler.build.runner import CachedRunner
     from compiler.build.steps.reference import Reference
-    from compiler.storage.cache.stages import Entry
+    from compiler.storage.cache.stages import CacheEntry
     from compiler.targets.values import Judge
 
 _VERSION = 1
@@ -41,7 +41,7 @@ def judge(
     runner: CachedRunner,
     plan: Plan,
     source_digest: str,
-    files: Entry,
+    files: CacheEntry,
     open_judge: Callable[[], Judge],
     by: Reference,
     gate_bounds: Mapping[str, float] | None,
@@ -60,7 +60,7 @@ def judge(
         figures = verify.numerics(expected, open_judge().logits(ids), bounds, by.who)
         return Output({"numerics": figures.model_dump(mode="json")})
 
-    def note(entry: Entry) -> str:
+    def note(entry: CacheEntry) -> str:
         return figures_text(Numerics(**entry.facts["numerics"]))
 
     return Numerics(**runner.run(Step("judge", inputs, run, note)).facts["numerics"])

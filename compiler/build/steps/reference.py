@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from compiler.build.runner import CachedRunner
     from compiler.build.steps.digest import Source
     from compiler.decoder.kernels import Kernels
-    from compiler.storage.cache.stages import Entry
+    from compiler.storage.cache.stages import CacheEntry
 
 QUANTISED = "the quantised decoder in float32"
 
@@ -123,7 +123,7 @@ def _run(
         reference.write_reference(folder / reference.REFERENCE, ids, found)
         return Output({"reference": who})
 
-    def note(entry: Entry) -> str:
+    def note(entry: CacheEntry) -> str:
         return f"logits of {inputs.positions} tokens by {entry.facts['reference']}"
 
     entry = runner.run(Step("reference", inputs, run, note))

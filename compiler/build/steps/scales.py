@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from compiler.model.lazy import Lazy
     from compiler.quantization.request import Quant
     from compiler.quantization.scaling import Scaling
-    from compiler.storage.cache.stages import Entry
+    from compiler.storage.cache.stages import CacheEntry
     from compiler.storage.checkpoints.checkpoint import Checkpoint
 
 
@@ -65,8 +65,13 @@ def with_scales(runner: CachedRunner, source: Source, plan: Plan, samples: Sampl
 
 
 def make_scales(
-    runner: CachedRunner, source: Source, quant: Quant, scaling: Scaling, calibration: Entry | None, max_memory: int
-) -> Entry:
+    runner: CachedRunner,
+    source: Source,
+    quant: Quant,
+    scaling: Scaling,
+    calibration: CacheEntry | None,
+    max_memory: int,
+) -> CacheEntry:
     """The entry with `scales.RESULT`. `calibration`: where `quant` needs one.
 
     Raises the errors of `scales.make_scales`.
@@ -94,7 +99,7 @@ def make_scales(
         )
         return Output({"alphas": alphas if quant.alpha is None else {}})
 
-    def note(entry: Entry) -> str:
+    def note(entry: CacheEntry) -> str:
         words = [scaling.scheme.name, amount(entry.files[0].size, "bytes"), alphas_text(entry.facts["alphas"])]
         return ", ".join(filter(None, words))
 
@@ -105,7 +110,7 @@ def _needs_scales(tensor: Lazy) -> bool:
     return tensor.quantise is not None or any(piece.source.startswith(PREFIX) for piece in tensor.pieces)
 
 
-def _maxima(calibration: Entry) -> dict[str, Any]:
+def _maxima(calibration: CacheEntry) -> dict[str, Any]:
     from safetensors.numpy import load_file
 
     return load_file(calibration.folder / activations.RESULT)
