@@ -91,7 +91,7 @@ class TrtllmRuntime(Runtime):
                 found.append(Finding(name, "mismatch", text, f"run it in {_image(manifest, name, built)}"))
         return found
 
-    def image_problems(self, manifest: Manifest, image: str) -> Sequence[str]:
+    def endpoint_problems(self, manifest: Manifest, image: str, instance_type: str) -> Sequence[str]:
         """Engines that are missing, of another version, or in another tree than the image loads."""
         section = section_of(manifest)
         try:

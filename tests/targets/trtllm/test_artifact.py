@@ -139,7 +139,7 @@ def test_verify_computes_and_does_not_believe_digests(request_for: Requests) -> 
             path.unlink()  # the cache has the same file
             save_file({**tensors, **gates, **ups}, path)
             file.update(size=path.stat().st_size, digest=sha256_file(path))
-            manifest["engines"]["checkpoint"][path.name] = file["digest"]
+            manifest["section"]["checkpoint"][path.name] = file["digest"]
     (output / "manifest.json").unlink()
     (output / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(NumericsError, match="kl_median"):
@@ -329,4 +329,4 @@ def test_the_command_line_is_known_from_the_headers_alone(request_for: Requests)
     assert (given["--max_batch_size"], given["--max_input_len"], given["--max_seq_len"]) == ("2", "20", "32")
     assert (given["--max_num_tokens"], given["--checkpoint_dir"]) == ("99", "checkpoint")
     with pytest.raises(UsageError, match="without a command line"):
-        command_of(request_for(target="inductor"))
+        command_of(replace(request_for(target="inductor"), ask=Ask(tp=2)))

@@ -113,4 +113,4 @@ def test_the_properties_say_what_was_asked_for(request_for: Callable[..., BuildR
     manifest = json.loads((request_for().output / "manifest.json").read_text())
     assert "option.max_rolling_batch_size=2\n" in script
     assert "option.dtype=fp16\n" in script
-    assert manifest["engines"]["argv"][1].endswith("trt_llm_partition.py")
+    assert manifest["section"]["argv"][1].endswith("trt_llm_partition.py")
