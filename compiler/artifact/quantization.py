@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from compiler.artifact.sections import InnerPath, Sha256, Size, Strict
+from compiler.artifact.sections import CacheFormat, InnerPath, Sha256, Size, Strict
 from compiler.quantization.request import NONE, Quant, Text
-from compiler.quantization.schemes import SCHEMES
+from compiler.quantization.schemes import SCHEMES, SMOOTH, UNQUANTIZED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,7 +69,7 @@ class Quantisation(Strict):
     search: str
     alpha: float | None
     alphas: dict[str, float]
-    kv_cache: Literal["", "int8", "fp8"]
+    kv_cache: CacheFormat
     calibration: Calibration | None
     gate: Gate
 
@@ -84,12 +84,11 @@ def quantisation(
     """The section of the manifest for what was asked. `calibration` None: no text was needed. `alphas`: of every group
     of layers, where they were searched for.
     """
-    unquantised: dict[str, Any] = {"scheme": "", "weights": "float", "weight_scales": "tensor", "search": ""}
-    unquantised |= {"activations": "float", "activation_scales": "tensor"}
-    scheme = quant.scheme
-    of_scheme = {"scheme": scheme.name} | {name: getattr(scheme, name) for name in _FIELDS} if scheme else unquantised
+    scheme = quant.scheme or UNQUANTIZED
+    fields: dict[str, Any] = {name: getattr(scheme, name) for name in _FIELDS}
     return Quantisation(
-        **of_scheme,
+        scheme=quant.scheme.name if quant.scheme else "",
+        **fields,
         alpha=quant.alpha if quant.smooths else None,
         alphas=dict(alphas),
         kv_cache=quant.cache,
@@ -109,5 +108,5 @@ def quant_of(found: Quantisation | None) -> Quant:
     if found.calibration is not None:
         of = found.calibration
         text = Text(samples=of.samples, length=of.length, digest=of.digest)
-    smooths = scheme is not None and scheme.search == "smooth"
+    smooths = scheme is not None and scheme.search == SMOOTH
     return Quant(scheme, found.alpha if smooths else Quant().alpha, found.kv_cache, text)

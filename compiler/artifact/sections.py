@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function
 
 
 def _inside(path: str) -> str:
@@ -20,6 +21,31 @@ InnerPath = Annotated[str, Field(min_length=1), AfterValidator(_inside)]
 Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
+
+
+class _CacheFormats:
+    """The formats of `compiler.quantization.formats` that a KV cache can have, looked up when they are needed."""
+
+    @staticmethod
+    def names() -> tuple[str, ...]:
+        from compiler.quantization.formats import caches
+
+        return ("", *caches())
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_after_validator_function(self._known, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "enum": list(self.names())}
+
+    def _known(self, name: str) -> str:
+        if name not in self.names():
+            raise ValueError(f'expected one of {", ".join(self.names()[1:])}, or ""; found {name!r}')
+        return name
+
+
+CacheFormat = Annotated[str, _CacheFormats()]
+"""Number format of a KV cache; "": the dtype of the model."""
 
 
 class Strict(BaseModel):
@@ -37,7 +63,7 @@ class Segments(Strict):
     layers: tuple[tuple[str, str], ...]
     packages: dict[str, InnerPath]
     products: str = "float"
-    cache: Literal["", "int8", "fp8"] = ""
+    cache: CacheFormat = ""
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from zlib_ng.zlib_ng import crc32
 from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError
 from compiler.model.lazy import ITEMSIZE
 from compiler.model.fold import fold
-from compiler.quantization.rounding import pack, quantise
+from compiler.quantization.rounding import pack, quantize
 from compiler.storage.files.cast import CASTABLE, cast_bits
 from compiler.storage.files.direct import COUNT, PADDING, Ring
 from compiler.storage.checkpoints.gather import Block, Cut, Gather
@@ -205,7 +205,7 @@ def _quantised(tensor: Lazy, source: np.ndarray, scales: Scales, block: Block) -
     cast_bits(source, tensor.source_dtype, values, "F32")
     steps = scales.read(step.steps, block.begin[:-1], block.shape[:-1])
     columns = None if step.columns is None else scales.read(step.columns, block.begin[:-2], block.shape[:-2])
-    return quantise(values.view(np.float32).reshape(block.shape), steps, columns, step.format).view(np.int8)
+    return quantize(values.view(np.float32).reshape(block.shape), steps, columns, step.format).view(np.int8)
 
 
 def _packed(tensor: Lazy, integers: NDArray[np.int8]) -> np.ndarray:

@@ -26,20 +26,21 @@ from compiler.calibration.search import SEARCHES, Seen, alphas, flat, whole_colu
 from compiler.model.lazy import whole
 from compiler.model.roles import TensorId, axis_sizes, linear_axes
 from compiler.quantization import awq
-from compiler.quantization.formats import int4
+from compiler.quantization.format import group_maxima, inverse
+from compiler.quantization.formats import load
 from compiler.quantization.groups import Factors, apply, quantised_roles
 from compiler.quantization.parts import (
     Parts,
     activation_parts,
     cache_scale,
     head_cache_scales,
-    inverse,
     one_scale,
     own_parts,
     rounded_up,
     weight_parts,
 )
 from compiler.quantization.planned import PREFIX
+from compiler.quantization.schemes import ACTIVATION_AWARE, FLOAT, SMOOTH, UNSEARCHED
 from compiler.quantization.prequantized.checkpoint import own_scales
 from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
 from compiler.storage.checkpoints.header import read_header
@@ -55,13 +56,13 @@ if TYPE_CHECKING:
     from compiler.model.config import ModelConfig
     from compiler.model.lazy import Lazy
     from compiler.quantization.scaling import Scaling
-    from compiler.quantization.schemes import Scheme, Search
+    from compiler.quantization.schemes import Scheme
 
     Values = NDArray[np.float32]
 
 VERSION = 2
 RESULT = "scales.safetensors"
-_BUFFERS: Mapping[Search, int] = {"": 10, "smooth": 10, "awq": 24}
+_BUFFERS = {UNSEARCHED: 10, SMOOTH: 10, ACTIVATION_AWARE: 24}
 """Blocks of memory that one of bfloat16 takes: its bits, the window, and as float32 values, product, magnitude; while
 searching also what it is rounded to, what that is worth, how far off it is.
 """
@@ -93,7 +94,7 @@ def make_scales(
         for layer, kind in enumerate(config.layer_kinds)
         for role in scaling.roles(config, kind)
     ]
-    buffers = _BUFFERS["awq" if alpha is None else scheme.search]
+    buffers = _BUFFERS[ACTIVATION_AWARE if alpha is None else scheme.search]
     matrices = Matrices(config, tensors, wanted, max_memory, buffers)
     total, done = sum(map(matrices.nbytes, wanted)), 0
     chosen: dict[str, float] = {}
@@ -139,7 +140,7 @@ def _of_layer(
     """All parts of the quantised layers."""
     scheme = scaling.scheme
     divisors = {role: of.divisor for role, of in factors.items() if of.divisor is not None}
-    static = scheme.activations != "float" and scheme.activation_scales == "tensor"
+    static = scheme.activations != FLOAT and scheme.activation_scales == "tensor"
     for role, of_weight in weights.items():
         lead, _, inner = linear_axes(role)
         together = scaling.with_role(role, tuple(weights))
@@ -156,12 +157,14 @@ def _of_layer(
             parts["prequant"] = inverse(columns.get(role, ones))
         for part, values in parts.items():
             yield TensorId(role, part, seen.layer), values
+    use = load(scaling.cache).cache if scaling.cache else None
     for role, part in scaling.cache_parts:
+        assert use is not None, scaling.cache
         kept = {one: seen(one, "cached") / divisors.get(one, np.float32(1)) for one in ("attn.k", "attn.v")}
         if part == "cached_scale":
-            yield TensorId(role, part, seen.layer), head_cache_scales(scaling.cache, kept[role])
+            yield TensorId(role, part, seen.layer), head_cache_scales(use, kept[role])
         else:
-            yield TensorId(role, part, seen.layer), cache_scale(scaling.cache, list(kept.values()))
+            yield TensorId(role, part, seen.layer), cache_scale(use, list(kept.values()))
 
 
 def _weights(scaling: Scaling, factors: Mapping[str, Factors], largest: Mapping[str, Values]) -> dict[str, Parts]:
@@ -198,11 +201,11 @@ def _largest(
     far as a clip leaves it. `shape`: of the matrix.
     """
     lead = linear_axes(tensor.role)[0]
-    groups = shape[-1] // int4.GROUP if scheme.weight_scales == "group" else 1
-    largest = np.empty((*shape[:-1], groups), np.float32)
+    group = scheme.group or shape[-1]
+    largest = np.empty((*shape[:-1], shape[-1] // group), np.float32)
     of = None if columns is None else flat(columns, len(lead))
     squares = None
-    if scheme.search == "awq" and tensor.role not in awq.NOT_CLIPPED:
+    if scheme.search == ACTIVATION_AWARE and tensor.role not in awq.NOT_CLIPPED:
         squares = flat(seen(tensor.role, "squares"), len(lead))
         squares = squares if of is None else np.asarray(squares / np.square(of), np.float32)
     for place, values in reader.blocks(tensor):
@@ -210,11 +213,11 @@ def _largest(
         if of is not None:
             values = values * of[tuple(experts)][..., None, :]
         if squares is None:
-            largest[place[:-1]] = int4.group_maxima(values, shape[-1] // groups)
+            largest[place[:-1]] = group_maxima(values, group)
         else:
-            largest[place[:-1]] = awq.clip(values, squares[tuple(experts)])
+            largest[place[:-1]] = awq.clip(values, squares[tuple(experts)], load(scheme.weights), group)
     shaped = _shaped(seen.config, tensor, largest)
-    return shaped if scheme.weight_scales == "group" else shaped[..., 0]
+    return shaped if scheme.group else shaped[..., 0]
 
 
 def _shaped(config: ModelConfig, tensor: TensorId, values: Values) -> Values:

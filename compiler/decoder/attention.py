@@ -8,7 +8,7 @@ what stands in the cache behind a row's position never matters (it must be finit
 
 A quantised cache holds what k and v are in units of their scales; the keys and the values of every kv head have one:
 
-    int8   round(k / scale), at most 127         fp8   k / scale, at most 448, rounded to float8 e4m3
+    unit   k / scale, at most the largest of the format, rounded
 
 Queries see what was stored, that of their own step included.
 """
@@ -22,15 +22,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CACHED = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
-"""The dtype of a quantised cache, by the name of its format."""
-_LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+from compiler.quantization.formats import load
+
+
+def cache_dtype(form: str) -> torch.dtype:
+    """The dtype of a cache in the number format called `form`."""
+    found: torch.dtype = getattr(torch, load(form).torch_dtype)
+    return found
 
 
 @dataclass(frozen=True)
 class Cache:
     """The keys and values of a layer, each [Bmax, T, kv_heads, D]. With scales float32 [kv_heads], which say what 1 is
-    worth, they are of a dtype of `CACHED`; without (None), of that of the model.
+    worth, they are of a `cache_dtype`; without (None), of that of the model.
     """
 
     k: Tensor
@@ -56,7 +60,8 @@ def quantise(x: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
     """x [..., kv_heads, D] in units of `scale` [kv_heads] (None: as it is) -> the same shape, of `dtype`."""
     if scale is None:
         return x
-    units = (x.float() / scale[:, None]).clamp(-_LARGEST[dtype], _LARGEST[dtype])
+    largest = (torch.finfo if dtype.is_floating_point else torch.iinfo)(dtype).max
+    units = (x.float() / scale[:, None]).clamp(-largest, largest)
     return (units if dtype.is_floating_point else units.round()).to(dtype)
 
 

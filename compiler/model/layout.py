@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from compiler.model.lazy import Fold, Format, Lazy, Packing, Quantise, RankPlan, cast
+from compiler.model.lazy import Fold, Lazy, Packing, Quantise, RankPlan, cast
 from compiler.model.ops import Concat, Each, Op, Program, Rearrange, inverse, run
 from compiler.model.recipe import stored_axes
 from compiler.model.roles import TensorId, linear_axes
@@ -21,7 +21,7 @@ class Rounds:
 
     steps: Layout
     columns: Layout
-    format: Format
+    format: str
 
     def of_ranks(self, tensors: Mapping[TensorId, Lazy], ranks: int) -> list[Quantise | None]:
         """None where the weights are units already: nothing in `tensors` says how to round them."""

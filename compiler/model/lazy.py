@@ -42,21 +42,18 @@ class Piece:
     strides: tuple[int, ...]
 
 
-Format = Literal["int8", "int4", "fp8"]
-"""What a number is rounded to (`quantization/formats/int8.py`, `quantization/formats/int4.py`, `quantization/formats/fp8.py`)."""
-
-
 @dataclass(frozen=True, slots=True)
 class Quantise:
-    """W * columns * steps rounded to `format`, of a tensor [..., out, in].
+    """W * columns * steps rounded to the number format `format`, of a tensor [..., out, in].
 
-    `steps`: units of the format in 1.0, [..., out] of every row, or [..., out, groups] of every group of neighbours in
-    a row. `columns` [..., in]: what smoothing multiplies columns by; None: 1. Both float32.
+    `format`: by its name in `compiler.quantization.formats`. `steps`: units of the format in 1.0, [..., out] of every
+    row, or [..., out, groups] of every group of neighbors in a row. `columns` [..., in]: factors of columns, from
+    smoothing; None: 1. Both float32.
     """
 
     steps: Lazy
     columns: Lazy | None
-    format: Format = "int8"
+    format: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.quantization.formats import int4
+from compiler.quantization.format import Format, group_maxima, grouped
 
 Values = NDArray[np.float32]
 
@@ -39,31 +39,35 @@ def candidates(means: Values) -> Values:
     return np.stack(tried).astype(np.float32)
 
 
-def scale_error(weight: Values, scales: Values, squares: Values, group: int = int4.GROUP) -> float:
-    """Of y, summed over tokens' mean: weight [..., out, in], scales [..., in], squares [..., in]: mean x^2."""
+def scale_error(weight: Values, scales: Values, squares: Values, form: Format, group: int) -> float:
+    """Error of y, summed over tokens' mean: weight [..., out, in], scales [..., in], squares [..., in]: mean x^2."""
     scaled = weight * scales[..., None, :]
-    worth = int4.scales(int4.group_maxima(scaled, group))
-    off = int4.dequantize(int4.quantize(scaled, worth), worth)
+    off = _restored(scaled, form.scales(group_maxima(scaled, group)), form, group)
     off -= scaled
     return float(_error(off, np.asarray(squares / np.square(scales), np.float32)).sum())
 
 
-def clip(weight: Values, squares: Values, group: int = int4.GROUP) -> Values:
-    """The largest magnitude that every group keeps: [..., out, in / group], for `int4.scales`.
+def clip(weight: Values, squares: Values, form: Format, group: int) -> Values:
+    """The largest magnitude that every group keeps: [..., out, in / group], for `form.scales`.
 
     weight [..., out, in], squares [..., in]. Rows are searched for one by one, so blocks of rows give the same.
     """
-    full = int4.group_maxima(weight, group)
+    full = group_maxima(weight, group)
     best, least = full.copy(), np.full(full.shape, np.inf)
     for point in range(CLIPS):
         maxima = full * np.float32(1 - point * (1 - LEAST_CLIP) / CLIPS)
-        worth = int4.scales(maxima)
-        off = int4.dequantize(int4.quantize(weight, worth), worth)
+        off = _restored(weight, form.scales(maxima), form, group)
         off -= weight
         error = _error(off, squares).reshape(*full.shape, group).sum(-1)
         better = error < least
         best, least = np.where(better, maxima, best), np.where(better, error, least)
     return best
+
+
+def _restored(weight: Values, scales: Values, form: Format, group: int) -> Values:
+    """The weight [..., in] as rounding by scales [..., in / group] leaves it."""
+    units = form.round(grouped(weight, group) / scales[..., None])
+    return (form.decode(units) * scales[..., None]).reshape(weight.shape)
 
 
 def _error(off: Values, squares: Values) -> NDArray[np.float64]:

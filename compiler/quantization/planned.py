@@ -20,7 +20,6 @@ from math import prod
 from compiler.model.config import LayerKind, ModelConfig
 from compiler.model.lazy import Lazy, whole
 from compiler.model.roles import TensorId, axis_sizes, linear_axes, shape_of
-from compiler.quantization.formats.int4 import GROUP
 from compiler.quantization.parts import activation_part_names, weight_part_names
 from compiler.quantization.scaling import Scaling
 
@@ -33,19 +32,19 @@ def planned(config: ModelConfig, tensors: Mapping[TensorId, Lazy], scaling: Scal
     if scaling is None:
         return {}
     return {
-        tensor: whole(f"{PREFIX}{tensor}", part_shape(tensor, config), "F32")
+        tensor: whole(f"{PREFIX}{tensor}", _shape(tensor, config, scaling.scheme.group), "F32")
         for layer, kind in enumerate(config.layer_kinds)
         for tensor in _of_layer(config, kind, layer, tensors, scaling)
     }
 
 
-def part_shape(tensor: TensorId, config: ModelConfig) -> tuple[int, ...]:
-    """Of a canonical tensor, where groups have the size that this project gives them."""
+def _shape(tensor: TensorId, config: ModelConfig, group: int | None) -> tuple[int, ...]:
+    """Of a canonical tensor, with groups of `group` neighbors."""
     sizes = axis_sizes(config)
-    if not tensor.part.startswith("group_"):
+    if group is None or not tensor.part.startswith("group_"):
         return shape_of(tensor, sizes)
     lead, rows, columns = linear_axes(tensor.role)
-    return (*(sizes[axis] for axis in lead + rows), prod(sizes[axis] for axis in columns) // GROUP)
+    return (*(sizes[axis] for axis in lead + rows), prod(sizes[axis] for axis in columns) // group)
 
 
 def _of_layer(

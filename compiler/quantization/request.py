@@ -1,17 +1,16 @@
-"""What is asked of quantisation: a scheme of the table with its flags, the KV cache, a text, and what may be lost."""
+"""The quantization that a user asks for: a scheme with its flags, the KV cache, a calibration text, the tolerance."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from compiler.errors import UsageError
-from compiler.quantization.schemes import SCHEMES, Scheme
+from compiler.quantization.schemes import ALPHA_OPTION, FLOAT, SCHEMES, SMOOTH, Scheme
 from compiler.quantization.smooth import check_alpha
 from compiler.storage.files.digest import Digest
 
-Cache = Literal["", "int8", "fp8"]
 ALPHA = 0.5
 
 
@@ -39,7 +38,8 @@ class Text:
 
 @dataclass(frozen=True)
 class Quant:
-    """`scheme` None: weights and activations stay as they are. `alpha` None: searched for, group by group.
+    """A quantization as asked for. `scheme` None: weights and activations stay as they are. `alpha` None: searched for,
+    group by group. `cache`: format of keys and values, "" for that of the model.
 
     `max_perplexity_increase`: a share, in place of the scheme's tolerance. `accept`: what the gate finds is recorded,
     and stops nothing.
@@ -47,7 +47,7 @@ class Quant:
 
     scheme: Scheme | None = None
     alpha: float | None = ALPHA
-    cache: Cache = ""
+    cache: str = ""
     text: Text = field(default_factory=Text)
     max_perplexity_increase: float | None = None
     accept: bool = False
@@ -63,7 +63,7 @@ class Quant:
 
     @property
     def smooths(self) -> bool:
-        return self.scheme is not None and self.scheme.search == "smooth"
+        return self.scheme is not None and self.scheme.search == SMOOTH
 
     @property
     def decides(self) -> dict[str, Any]:
@@ -86,11 +86,11 @@ def scheme_of(name: str, *, per_token: bool | None = None, per_channel: bool | N
     if name != "none" and name not in SCHEMES:
         raise UsageError(f"`--quant {name}`: expected none, {', '.join(SCHEMES)}")
     scheme = SCHEMES.get(name)
-    if scheme is None or scheme.activations == "float":
+    if scheme is None or scheme.activations == FLOAT:
         if per_token is not None or per_channel is not None:
-            with_flags = [row.name for row in SCHEMES.values() if row.activations != "float"]
+            with_flags = [row.name for row in SCHEMES.values() if row.activations != FLOAT]
             raise UsageError(
-                f"`--per-token` and `--per-channel` are of schemes that quantise activations, not of `{name}`",
+                f"`--per-token` and `--per-channel` are of schemes that quantize activations, not of `{name}`",
                 hint=f"leave them out, or choose one of {', '.join(with_flags)}",
             )
         return scheme
@@ -103,10 +103,10 @@ def scheme_of(name: str, *, per_token: bool | None = None, per_channel: bool | N
 
 def alpha_of(text: str, scheme: Scheme | None) -> float | None:
     """`auto` is None. Raises UsageError where it is not in [0, 1], or `scheme` does not smooth."""
-    if scheme is None or scheme.search != "smooth":
+    if scheme is None or scheme.search != SMOOTH:
+        smooth = " or ".join(f"`--quant {row.name}`" for row in SCHEMES.values() if row.search == SMOOTH)
         raise UsageError(
-            "`--smoothquant-alpha` is of SmoothQuant, which is not asked for",
-            hint="add `--quant smoothquant`, or leave it out",
+            f"`{ALPHA_OPTION}` is of SmoothQuant, which is not asked for", hint=f"add {smooth}, or leave it out"
         )
     if text == "auto":
         return None

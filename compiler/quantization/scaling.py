@@ -8,7 +8,7 @@ from typing import Literal
 
 from compiler.model.config import LayerKind, ModelConfig
 from compiler.quantization.groups import Smooth, at_run_time, explicit, folded, groups, quantised_roles
-from compiler.quantization.schemes import Scheme
+from compiler.quantization.schemes import FLOAT, Scheme
 
 Divides = Literal["all", "norms", "inputs"]
 CacheScales = Literal["layer", "head"]
@@ -30,7 +30,7 @@ _DIVIDES: Mapping[Divides, Callable[[Sequence[Smooth]], tuple[Smooth, ...]]] = {
 
 @dataclass(frozen=True)
 class Scaling:
-    """`scheme`: as the toolchain runs it; with weights in "float", those in its files are not rounded.
+    """`scheme`: as the toolchain runs it; with weights in FLOAT, those in its files are not rounded.
 
     `divides`: what s divides, so that W * s sees x / s.
 
@@ -47,7 +47,7 @@ class Scaling:
     divides: Divides = "all"
     joined: tuple[tuple[str, ...], ...] = ()
     one_scale: bool = False
-    cache: Literal["", "int8", "fp8"] = ""
+    cache: str = ""
     cache_scales: CacheScales = "layer"
 
     @property
@@ -62,7 +62,7 @@ class Scaling:
 
     def roles(self, config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
         """The linear layers whose weights are rounded."""
-        return () if self.scheme.weights == "float" else quantised_roles(config, kind)
+        return () if self.scheme.weights == FLOAT else quantised_roles(config, kind)
 
     def groups(self, config: ModelConfig, kind: LayerKind) -> tuple[Smooth, ...]:
         """The groups of one layer, and what each of them divides."""

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compiler.artifact.manifest import Manifest
-    from compiler.decoder.rankfile.quantized import Products
-    from compiler.decoder.segments import CacheFormat
     from compiler.runtime.follower import Role
 
 
@@ -73,7 +71,7 @@ def share_of(manifest: Manifest, folder: Path, rank: int, weights: Weights) -> S
         rank=rank,
         tp=tp,
         device=device,
-        products=cast("Products", made.products),
+        products=made.products,
         cache=made.cache,
     )
 
@@ -88,13 +86,13 @@ def assemble(
     rank: int,
     tp: int,
     device: str,
-    products: Products = "float",
-    cache: CacheFormat = "",
+    products: str = "float",
+    cache: str = "",
 ) -> Share:
     """A share of segments that `run` computes. `layers`: of each layer its attention and its mlp segment."""
     import torch
 
-    from compiler.decoder.attention import CACHED, alibi_slopes
+    from compiler.decoder.attention import alibi_slopes, cache_dtype
 
     heads = head_layout(config.heads, config.kv_heads, tp)
     slopes = alibi_slopes(config.heads)[rank * heads.heads : (rank + 1) * heads.heads]
@@ -116,7 +114,7 @@ def assemble(
         },
         kv_heads=heads.kv_heads,
         dtype=table.dtype,
-        cached=CACHED[cache] if cache else table.dtype,
+        cached=cache_dtype(cache) if cache else table.dtype,
         device=device,
     )
 

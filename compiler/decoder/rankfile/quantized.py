@@ -20,38 +20,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from compiler.model.config import ModelConfig
 from compiler.model.layout import Layout, join_scales
-from compiler.model.lazy import Format, Lazy, Packing, Quantise, RankPlan
+from compiler.model.lazy import Lazy, Packing, Quantise, RankPlan
 from compiler.model.parallel import spread
 from compiler.model.roles import TensorId
-from compiler.quantization.formats.int4 import GROUP
+from compiler.quantization.formats import products
 
-Products = Literal[
-    "float", "weight_only", "per_token", "per_tensor", "grouped", "fp8_per_token", "fp8_per_tensor"
-]  # fmt: skip
-"""How linear layers are computed: see `compiler.decoder.quantized` for all but the first."""
+FLOAT = "float"
+"""In the place of a product's name: linear layers are not quantized."""
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A quantised weight [..., out, in] in the rank file.
+class StoredWeight:
+    """A quantized weight [..., out, in] in the rank file.
 
-    `dtype`, `torch_dtype`: its names in safetensors and in torch. `steps`, `scale`: the canonical parts that it is
-    rounded by, and that stand beside it. `group`: how many neighbours in a row share a scale (None: all).
-    `input_scale`: whether that stands beside it too.
+    `format`: name of its number format; `dtype`, `torch_dtype`: those of the tensor in safetensors and in torch.
+    `steps`, `scale`: the canonical parts that it is rounded by, and that stand beside it. `group`: neighbors in a row
+    that share a scale (None: all). `input_scale`: whether that stands beside it too.
     """
 
-    format: Format
+    format: str
     dtype: str
     torch_dtype: str
-    steps: str = "steps"
-    scale: str = "scale"
-    group: int | None = None
-    packing: Packing | None = None
-    input_scale: bool = False
+    steps: str
+    scale: str
+    group: int | None
+    packing: Packing | None
+    input_scale: bool
 
     def shapes(self, name: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """Of the file tensor `name`, in floating point `shape`, and of those beside it; in the order of the file."""
@@ -60,17 +57,20 @@ class Stored:
         return found | ({input_scale_of(name): (1,)} if self.input_scale else {})
 
 
-_INT8, _FP8 = Stored("int8", "I8", "int8"), Stored("fp8", "F8_E4M3", "float8_e4m3fn")
-
-STORED: Mapping[str, Stored] = {
-    "weight_only": _INT8,
-    "per_token": _INT8,
-    "per_tensor": replace(_INT8, input_scale=True),
-    "grouped": Stored("int4", "U8", "uint8", "group_steps", "group_scale", GROUP, Packing(-1, 1)),
-    "fp8_per_token": _FP8,
-    "fp8_per_tensor": replace(_FP8, input_scale=True),
-}
-"""By products."""
+def stored_weight(name: str) -> StoredWeight:
+    """The weights of linear layers that are computed as the `Product` of that name."""
+    form, product = products()[name]
+    part = "" if form.group is None else "group_"
+    return StoredWeight(
+        form.name,
+        "U8" if form.packing else form.dtype,
+        "uint8" if form.packing else form.torch_dtype,
+        f"{part}steps",
+        f"{part}scale",
+        form.group,
+        form.packing,
+        product.activations == "tensor",
+    )
 
 
 def quantise(
@@ -79,7 +79,7 @@ def quantise(
     config: ModelConfig,
     tensors: Mapping[TensorId, Lazy],
     sizes: Mapping[str, int],
-    stored: Stored,
+    stored: StoredWeight,
 ) -> list[RankPlan]:
     """`plans` with the layers quantised that `tensors` has steps of; `sizes`: of every axis on one rank."""
     by_name = {layout.name: layout for layout in layouts}

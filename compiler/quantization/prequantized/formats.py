@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from compiler.errors import RefusedError
 from compiler.quantization.formats import fp8
+from compiler.quantization.schemes import SCHEMES
 
 Values = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]
@@ -148,7 +149,7 @@ def _gptq(found: Mapping[str, Any]) -> Packed:
     if found.get("dynamic"):
         raise RefusedError("GPTQ with another form a module (`dynamic`) is not read", hint=UNQUANTISED)
     symmetric = bool(found.get("sym"))
-    scheme = "int4-weight" if symmetric and found.get("group_size") == 128 else ""
+    scheme = "int4-weight" if symmetric and found.get("group_size") == SCHEMES["int4-weight"].group else ""
     rows = _of_symmetric_gptq if symmetric else _of_gptq
     return Packed(
         "GPTQ", scheme, "qweight", ("qzeros", "scales", "g_idx"), lambda s: (s[1], s[0] * 8), rows, _group(found)

@@ -30,15 +30,13 @@ from compiler.decoder.quantized import (
     QuantisedExperts,
     QuantisedLinear,
     QuantisedWeight,
+    definition,
     dequantise_groups,
     experts,
     finish,
-    fp8_per_token,
-    fp8_tokens,
-    quantise_tokens,
 )
 from compiler.model.config import Activation
-from compiler.quantization.formats.int4 import GROUP
+from compiler.quantization.formats import fp8, int4, int8
 from compiler.targets.inductor import ops
 from compiler.targets.inductor.floats import SIXTEEN_BITS, mixed
 
@@ -59,7 +57,7 @@ def int_mm(x: Tensor, weight: QuantisedWeight, bias: Tensor | None) -> Tensor:
     """`per_token` and `per_tensor` by `torch._int_mm`, which on CUDA takes more than 16 rows, and widths that divide by
     8 (aten/src/ATen/native/cuda/Blas.cpp): zeros stand behind what has less.
     """
-    integers, worth = quantise_tokens(x.reshape(-1, x.shape[-1]), weight.input_scale)
+    integers, worth = int8.tokens(x.reshape(-1, x.shape[-1]), weight.input_scale)
     values, (out, inner) = weight.values, weight.values.shape
     columns, rows = -inner % _INT8_WIDTH, -out % _INT8_WIDTH
     if columns or rows:
@@ -75,8 +73,8 @@ def scaled_mm(x: Tensor, weight: QuantisedWeight, bias: Tensor | None) -> Tensor
     """
     out, inner = weight.values.shape
     if out % _FP8_WIDTH or inner % _FP8_WIDTH:
-        return fp8_per_token(x, weight, bias)
-    values, worth = fp8_tokens(x.reshape(-1, inner), weight.input_scale)
+        return definition("fp8_per_token")(x, weight, bias)
+    values, worth = fp8.tokens(x.reshape(-1, inner), weight.input_scale)
     one = torch.ones((), device=x.device)
     sums = torch._scaled_mm(values, weight.values.t(), scale_a=one, scale_b=one, out_dtype=torch.float32)
     return finish(sums * worth, weight.scale, bias, x.dtype).reshape(*x.shape[:-1], out)
@@ -84,16 +82,19 @@ def scaled_mm(x: Tensor, weight: QuantisedWeight, bias: Tensor | None) -> Tensor
 
 @dataclass(frozen=True)
 class Form:
-    """`operator` in `ops.py` for x of one of `dtypes` on a CPU, `otherwise` in plain torch."""
+    """`operator` in `ops.py` for x of one of `dtypes` on a CPU, `otherwise` in plain torch. `group`: neighbors in a row
+    that share a scale in the operator; None: a whole row.
+    """
 
     operator: str
     dtypes: tuple[torch.dtype, ...]
     otherwise: QuantisedLinear
+    group: int | None = None
 
     def takes(self, x: Tensor, weight: QuantisedWeight) -> bool:
         if x.device.type != "cpu" or x.dtype not in self.dtypes:
             return False
-        return "int4" not in self.operator or x.shape[-1] == weight.scale.shape[-1] * GROUP
+        return self.group is None or x.shape[-1] == weight.scale.shape[-1] * self.group
 
     def linear(self, x: Tensor, weight: QuantisedWeight, bias: Tensor | None) -> Tensor:
         """See `QuantisedLinear` for the shapes."""
@@ -113,12 +114,13 @@ class Form:
 
 
 _ALL = (*SIXTEEN_BITS, torch.float32)
-_WEIGHT_ONLY = Form("int8", SIXTEEN_BITS, weight_only)
-_WEIGHT_ONLY_MANY = Form("int8_bfloat16", (torch.bfloat16,), weight_only)
-_INT8 = Form("int8_int8", _ALL, int_mm)
-_GROUPED = Form("int4", SIXTEEN_BITS, grouped)
-_GROUPED_MANY = Form("int4_bfloat16", (torch.bfloat16,), _GROUPED.linear)
-_FP8 = Form("fp8", _ALL, scaled_mm)
+_GROUP = int4.FORMAT.group
+_WEIGHT_ONLY = Form(ops.FEW["weight_only"], SIXTEEN_BITS, weight_only)
+_WEIGHT_ONLY_MANY = Form(ops.MANY["weight_only"], (torch.bfloat16,), weight_only)
+_INT8 = Form(ops.FEW["per_token"], _ALL, int_mm)
+_GROUPED = Form(ops.FEW["grouped"], SIXTEEN_BITS, grouped, _GROUP)
+_GROUPED_MANY = Form(ops.MANY["grouped"], (torch.bfloat16,), _GROUPED.linear, _GROUP)
+_FP8 = Form(ops.FEW["fp8_per_token"], _ALL, scaled_mm)
 
 Pair = tuple[QuantisedLinear, QuantisedExperts]
 FEW_TOKENS: dict[str, Pair] = {
@@ -129,7 +131,7 @@ FEW_TOKENS: dict[str, Pair] = {
     "fp8_per_token": (_FP8.linear, _FP8.experts),
     "fp8_per_tensor": (_FP8.linear, _FP8.experts),
 }
-"""By what is asked of products: those of decoding."""
+"""Forms of decoding, by the name of a `Product` of a number format."""
 MANY_TOKENS: dict[str, Pair] = {
     **FEW_TOKENS,
     "weight_only": (_WEIGHT_ONLY_MANY.linear, _WEIGHT_ONLY_MANY.experts),
@@ -137,4 +139,10 @@ MANY_TOKENS: dict[str, Pair] = {
     "per_token": (_INT8.linear, experts(_INT8.linear)),
     "per_tensor": (_INT8.linear, experts(_INT8.linear)),
 }
-"""Those of prefill."""
+"""Forms of prefill."""
+
+
+def form(table: dict[str, Pair], product: str) -> Pair:
+    """The form of a `Product` in FEW_TOKENS or MANY_TOKENS; its definition where it has no faster one."""
+    plain = definition(product)
+    return table.get(product) or (plain, experts(plain))

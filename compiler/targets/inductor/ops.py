@@ -10,7 +10,7 @@
 | int4_bfloat16 | the same, read as bfloat16     | the same                | as it is, sums float32 | `grouped`       |
 | fp8           | float8 e4m3 [out, in]          | float32 [out]           | float8, sums float32   | `fp8_per_token` |
 
-Definitions are those of `compiler.decoder.quantized`. x [tokens, in] is bfloat16, float16 (not of *_bfloat16) or
+The definition of an operator is that of the products in FEW and MANY that run it (`compiler.decoder.quantized`). x [tokens, in] is bfloat16, float16 (not of *_bfloat16) or
 float32 (nor of `floats`); the result has its dtype, and is [tokens, out]. `input_scale` float32 [1] is of int8_int8 and
 fp8: then not every token has its own. With `chosen` int64 [tokens, k] weight and scale have an axis of experts in
 front, and the result is [tokens, k, out]: row j of a token is its product with expert chosen[j]. Experts that nobody
@@ -26,10 +26,20 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.nn import functional as F
 
-from compiler.decoder import quantized as quantised
-from compiler.decoder.quantized import QuantisedLinear, QuantisedWeight
+from compiler.decoder.quantized import QuantisedLinear, QuantisedWeight, definition
 
 NAMESPACE = "lmi_compile"
+FEW = {
+    "weight_only": "int8",
+    "per_token": "int8_int8",
+    "per_tensor": "int8_int8",
+    "grouped": "int4",
+    "fp8_per_token": "fp8",
+    "fp8_per_tensor": "fp8",
+}
+"""By the name of a `Product` of a number format: the operator for few tokens."""
+MANY = {"weight_only": "int8_bfloat16", "grouped": "int4_bfloat16"}
+"""The operator for many tokens, where it is another."""
 _LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 _SCHEMA = "(Tensor x, Tensor weight, Tensor? scale, Tensor? input_scale, Tensor? bias, Tensor? chosen) -> Tensor"
 _SHIM = "AOTITorchError aoti_torch_cpu_{name}(" + ", ".join(["AtenTensorHandle"] * 2 + ["AtenTensorHandle*"] * 5) + ")"
@@ -52,13 +62,9 @@ def _scaled(product: QuantisedLinear) -> Definition:
 
 DEFINITIONS: dict[str, Definition] = {
     "floats": _floats,
-    "int8": _scaled(quantised.weight_only),
-    "int8_int8": _scaled(quantised.per_token),
-    "int8_bfloat16": _scaled(quantised.weight_only),
-    "int4": _scaled(quantised.grouped),
-    "int4_bfloat16": _scaled(quantised.grouped),
-    "fp8": _scaled(quantised.fp8_per_token),
+    **{operator: _scaled(definition(product)) for of in (FEW, MANY) for product, operator in of.items()},
 }
+"""By operator."""
 
 
 def _register(name: str) -> OpOverload:

@@ -1,79 +1,87 @@
-"""Which quantisations run here, and as what products of `compiler.decoder.quantized`."""
+"""The quantizations that run here, each by a `Product` of its number format."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from compiler.errors import RefusedError
 
 if TYPE_CHECKING:
     from compiler.decoder.kernels import Kernels
-    from compiler.decoder.rankfile.quantized import Products
-    from compiler.decoder.segments import CacheFormat
     from compiler.model.config import ModelConfig
+    from compiler.quantization.format import Product
     from compiler.quantization.request import Quant
     from compiler.quantization.scaling import Scaling
-    from compiler.quantization.schemes import Format, Per, Scheme
+    from compiler.quantization.schemes import Scheme
     from compiler.targets import TargetOptions
 
-RUNS: dict[tuple[Format, Format, Per], Products] = {
-    # weights, activations, scales of the activations
-    ("int8", "float", "tensor"): "weight_only",
-    ("int8", "int8", "token"): "per_token",
-    ("int8", "int8", "tensor"): "per_tensor",
-    ("int4", "float", "tensor"): "grouped",
-    ("fp8", "fp8", "token"): "fp8_per_token",
-    ("fp8", "fp8", "tensor"): "fp8_per_tensor",
-}
+
+def product_of(scheme: Scheme) -> Product | None:
+    """The way to compute linear layers of `scheme`; None where its format has none."""
+    from compiler.quantization.formats import load
+    from compiler.quantization.schemes import FLOAT
+
+    if scheme.weights == FLOAT or scheme.activations not in (FLOAT, scheme.weights):
+        return None
+    form = load(scheme.weights)
+    if scheme.group != form.group:
+        return None
+    return form.product(FLOAT if scheme.activations == FLOAT else scheme.activation_scales)
 
 
 def quantised(_config: ModelConfig, quant: Quant, options: TargetOptions) -> tuple[Quant, TargetOptions]:
     """`quant_algo` names the products, `kv_cache_quant_algo` the format of the cache. Raises RefusedError."""
+    from compiler.quantization.schemes import SCHEMES
+
     scheme, options = quant.scheme, replace(options, kv_cache_quant_algo=quant.cache)
     if scheme is None:
         return quant, options
-    products = RUNS.get((scheme.weights, scheme.activations, scheme.activation_scales))
-    if products is None:
+    product = product_of(scheme)
+    if product is None:
+        run = [f"`--quant {other.name}`" for other in SCHEMES.values() if product_of(other)]
         raise RefusedError(
             f"target `inductor` does not run `{scheme.name}`{_flags(scheme)}",
-            hint="it runs `--quant int8-weight`, `int4-weight`, `awq`, `smoothquant` and `fp8`",
+            hint=f"it runs {', '.join(run)}",
         )
-    return quant, replace(options, quant_algo=products)
+    return quant, replace(options, quant_algo=product.name)
 
 
 def scaling(_config: ModelConfig, quant: Quant, _options: TargetOptions) -> Scaling:
-    """Kernels see inputs as they are: what nothing in front can take is not smoothed."""
+    """Kernels see inputs as they are: inputs that nothing in front can divide are not smoothed."""
     from compiler.quantization.scaling import Scaling
-    from compiler.quantization.schemes import UNQUANTISED
+    from compiler.quantization.schemes import UNQUANTIZED
 
-    return Scaling(quant.scheme or UNQUANTISED, cache=quant.cache, cache_scales="head")
-
-
-def products_of(options: TargetOptions) -> Products:
-    """Of segments with these options."""
-    return cast("Products", options.quant_algo or "float")
+    return Scaling(quant.scheme or UNQUANTIZED, cache=quant.cache, cache_scales="head")
 
 
-def cache_of(options: TargetOptions) -> CacheFormat:
-    """Of segments with these options."""
-    return cast("CacheFormat", options.kv_cache_quant_algo)
+def products_of(options: TargetOptions) -> str:
+    """Name of the `Product` of segments with these options; "float" where weights are not quantized."""
+    return options.quant_algo or "float"
+
+
+def cache_of(options: TargetOptions) -> str:
+    """Format of the cache of segments with these options, "" for none."""
+    return options.kv_cache_quant_algo
 
 
 def kernels(options: TargetOptions) -> Kernels:
     """The products and the cache as they are defined, in plain torch."""
-    from compiler.decoder.attention import CACHED
+    from compiler.decoder.attention import cache_dtype
     from compiler.decoder.kernels import PLAIN
-    from compiler.decoder.quantized import DEFINITIONS, experts
+    from compiler.decoder.quantized import definition, experts
 
-    plain = replace(PLAIN, cached=CACHED[options.kv_cache_quant_algo]) if options.kv_cache_quant_algo else PLAIN
+    form = cache_of(options)
+    plain = replace(PLAIN, cached=cache_dtype(form)) if form else PLAIN
     if not options.quant_algo:
         return plain
-    linear = DEFINITIONS[options.quant_algo]
+    linear = definition(options.quant_algo)
     return replace(plain, quantised=linear, quantised_experts=experts(linear))
 
 
 def _flags(scheme: Scheme) -> str:
-    if scheme.activations == "float":
+    from compiler.quantization.schemes import FLOAT
+
+    if scheme.activations == FLOAT:
         return ""
     return f" with one activation scale a {scheme.activation_scales}"

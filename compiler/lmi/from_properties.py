@@ -1,4 +1,4 @@
-"""Quantisation as a serving.properties of LMI asks for it, in the words of this project."""
+"""The quantization that a serving.properties of LMI asks for, as a request of this project."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from compiler.errors import RefusedError, UsageError
 from compiler.lmi.images import trtllm_image
 from compiler.lmi.properties import parse
 from compiler.lmi.quantize import quantisation
-from compiler.quantization.request import ALPHA, Cache, Quant, Text, scheme_of
-from compiler.quantization.formats.int4 import GROUP
+from compiler.quantization.request import ALPHA, Quant, Text, scheme_of
+from compiler.quantization.schemes import FLOAT, SCHEMES
+from compiler.quantization.vendors import VENDOR_CACHES, VENDOR_SCHEMES, W4A16_AWQ
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,23 +18,7 @@ if TYPE_CHECKING:
     from compiler.lmi.images import Release
 
 RELEASE: Release = (0, 29)
-"""Whose words a file is read in where no image is named: they hold from 0.28 to 0.32."""
-
-_SCHEMES: dict[str, tuple[str, bool | None, bool | None]] = {
-    # by TensorRT-LLM's name: scheme, per token, per channel
-    "": ("none", None, None),
-    "W8A16": ("int8-weight", None, None),
-    "W4A16": ("int4-weight", None, None),
-    "W4A16_AWQ": ("awq", None, None),
-    "FP8": ("fp8", False, False),
-    "FP8_PER_CHANNEL_PER_TOKEN": ("fp8", True, True),
-    "W8A8_SQ_PER_CHANNEL": ("smoothquant", False, True),
-    "W8A8_SQ_PER_TENSOR_PLUGIN": ("smoothquant", False, False),
-    "W8A8_SQ_PER_TENSOR_PER_TOKEN_PLUGIN": ("smoothquant", True, False),
-    "W8A8_SQ_PER_CHANNEL_PER_TENSOR_PLUGIN": ("smoothquant", False, True),
-    "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN": ("smoothquant", True, True),
-}
-_CACHES: dict[str, Cache] = {"": "", "INT8": "int8", "FP8": "fp8"}
+"""The release that a file is read for where no image is named: its names hold from 0.28 to 0.32."""
 
 PER_TENSOR = (
     "this configuration leaves out `option.smoothquant_per_token` and `option.smoothquant_per_channel`, which asks for "
@@ -55,18 +40,28 @@ def asked_by(file: Path, image: str, text: Text) -> tuple[Quant, list[str]]:
             f"`--from-properties {file}` cannot be read: {error.strerror}", hint="it takes a serving.properties"
         ) from None
     found = quantisation(parse(data, trtllm_image(image).release if image else RELEASE))
-    if found.quant_algo not in _SCHEMES or found.kv_cache_quant_algo not in _CACHES:
+    named = {name: row for name, row in VENDOR_SCHEMES.items() if row.scheme}
+    caches = {"": "", **VENDOR_CACHES}
+    if found.quant_algo not in ("", *named) or found.kv_cache_quant_algo not in caches:
         raise RefusedError(
             f"{file} asks for {found.quant_algo} {found.kv_cache_quant_algo}".rstrip(),
-            hint=f"these are understood: {', '.join(filter(None, [*_SCHEMES, *_CACHES]))}",
+            hint=f"these are understood: {', '.join([*named, *VENDOR_CACHES])}",
         )
-    if found.group_size not in (None, GROUP):
+    row = named.get(found.quant_algo)
+    group = VENDOR_SCHEMES[W4A16_AWQ].group
+    if found.group_size not in (None, group):
         raise RefusedError(
-            f"{file} asks for groups of {found.group_size} weights; expected {GROUP}", hint="leave the size out"
+            f"{file} asks for groups of {found.group_size} weights; expected {group}", hint="leave the size out"
         )
-    name, per_token, per_channel = _SCHEMES[found.quant_algo]
+    scheme = None
+    if row is not None:
+        flags = SCHEMES[row.scheme].activations != FLOAT
+        scheme = scheme_of(
+            row.scheme,
+            per_token=row.per_token if flags else None,
+            per_channel=row.per_channel if flags else None,
+        )
     text = Text(text.file, found.calibration_size or text.samples, text.length)
-    scheme = scheme_of(name, per_token=per_token, per_channel=per_channel)
     alpha = ALPHA if found.alpha is None else found.alpha
-    warnings = [PER_TENSOR] if found.quant_algo == "W8A8_SQ_PER_TENSOR_PLUGIN" else []
-    return Quant(scheme, alpha, _CACHES[found.kv_cache_quant_algo], text), warnings
+    coarse = row is not None and row.plugin and not (row.per_channel or row.per_token)
+    return Quant(scheme, alpha, caches[found.kv_cache_quant_algo], text), [PER_TENSOR] if coarse else []
