@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+
+from compiler.quantization.schemes import CACHES
 
 
 def _inside(path: str) -> str:
@@ -23,28 +24,13 @@ Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
 
 
-class _CacheFormats:
-    """The formats of `compiler.quantization.formats` that a KV cache can have, looked up when they are needed."""
-
-    @staticmethod
-    def names() -> tuple[str, ...]:
-        from compiler.quantization.formats import caches
-
-        return ("", *caches())
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return no_info_after_validator_function(self._known, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {**handler(schema), "enum": list(self.names())}
-
-    def _known(self, name: str) -> str:
-        if name not in self.names():
-            raise ValueError(f'expected one of {", ".join(self.names()[1:])}, or ""; found {name!r}')
-        return name
+def _cache_format(name: str) -> str:
+    if name and name not in CACHES:
+        raise ValueError(f"expected a format of KV caches ({', '.join(CACHES)}) or nothing, found {name!r}")
+    return name
 
 
-CacheFormat = Annotated[str, _CacheFormats()]
+CacheFormat = Annotated[str, AfterValidator(_cache_format), WithJsonSchema({"enum": ["", *CACHES], "type": "string"})]
 """Number format of a KV cache; "": the dtype of the model."""
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from compiler.build.requests import Prepared
     from compiler.build.scaled import Scaled
     from compiler.quantization.request import Quant, Text
-    from compiler.quantization.tolerance import Tolerance
+    from compiler.quantization.schemes import Tolerance
     from compiler.calibration.samples import Samples
     from compiler.numerics.gate.sides import Side
     from compiler.build.plan import Plan
@@ -97,11 +97,9 @@ def gated(
 
 def tolerance(quant: Quant) -> Tolerance:
     """Of the scheme and of the cache, whichever may cost more, but for what was asked."""
-    from compiler.quantization.formats import load
-    from compiler.quantization.tolerance import CLOSE, Tolerance
+    from compiler.quantization.schemes import CACHES, CLOSE, Tolerance
 
-    scheme, use = quant.scheme.tolerance if quant.scheme else CLOSE, load(quant.cache).cache if quant.cache else None
-    cache = use.tolerance if use else CLOSE
+    scheme, cache = quant.scheme.tolerance if quant.scheme else CLOSE, CACHES.get(quant.cache, CLOSE)
     own = Tolerance(
         max(scheme.perplexity, cache.perplexity), max(scheme.kl, cache.kl), min(scheme.cosine, cache.cosine)
     )

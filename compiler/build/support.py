@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from compiler.errors import RefusedError
 from compiler.model.config import ACTIVATIONS, LayerKind, ModelConfig
 from compiler.model.places import Default
-from compiler.quantization.formats import caches
 from compiler.quantization.request import Quant
-from compiler.quantization.schemes import SCHEMES, check_scheme
+from compiler.quantization.schemes import CACHES, SCHEMES, check_scheme
 from compiler.targets import PLAIN
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 OPTIONS: Mapping[str, Quant] = {
     "--quant none": Quant(),
     **{f"--quant {name}": Quant(scheme) for name, scheme in SCHEMES.items()},
-    **{f"--kv-cache {name}": Quant(cache=name) for name in caches()},
+    **{f"--kv-cache {name}": Quant(cache=name) for name in CACHES},
 }
 """Every scheme and every quantised cache by itself, the unquantised model first; as the command line has them."""
 

@@ -40,8 +40,8 @@ from compiler.quantization.parts import (
     weight_parts,
 )
 from compiler.quantization.planned import PREFIX
-from compiler.quantization.schemes import ACTIVATION_AWARE, FLOAT, SMOOTH, UNSEARCHED
 from compiler.quantization.prequantized.checkpoint import own_scales
+from compiler.quantization.schemes import ACTIVATION_AWARE, FLOAT, SMOOTH, UNSEARCHED
 from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
 from compiler.storage.checkpoints.header import read_header
 from compiler.storage.files import spill

@@ -82,7 +82,7 @@ class TensorId:
                                     that multiply the input
         matrix_scale                of all rows; of an expert, where there are experts
         group_steps, group_scale    of every group of neighbours in a row: the first axis of the columns counts groups
-        input_scale, input_steps    of the input, output_scale of the output (`quantization/formats/int8.py`, `quantization/formats/fp8.py`)
+        input_scale, input_steps    of the input, output_scale of the output (`quantization/parts.py`)
         accumulated,                of every row, or of all: from a product of integers to an integer of the output
         matrix_accumulated          (`int8.Static`)
         cache_scale                 of keys and values in the cache: belongs to `attn.k`

@@ -1,7 +1,7 @@
 """Quantization: number formats, schemes, and the arithmetic on weights between them.
 
 formats        one file a number format; `format` says what such a file defines
-schemes        which formats weights and activations take, and what a scheme may cost (`tolerance`)
+schemes        formats of weights, activations and caches, and what each may cost
 vendors        TensorRT-LLM's names of the schemes
 request        a quantization as the user asks for it
 smooth, awq    searches for scales of columns; `groups` says which layers share them

@@ -66,8 +66,9 @@ def clip(weight: Values, squares: Values, form: Format, group: int) -> Values:
 
 def _restored(weight: Values, scales: Values, form: Format, group: int) -> Values:
     """The weight [..., in] as rounding by scales [..., in / group] leaves it."""
-    units = form.round(grouped(weight, group) / scales[..., None])
-    return (form.decode(units) * scales[..., None]).reshape(weight.shape)
+    rows: Values = grouped(weight, group)
+    values: Values = form.decode(form.round(rows / scales[..., None])) * scales[..., None]
+    return values.reshape(weight.shape)
 
 
 def _error(off: Values, squares: Values) -> NDArray[np.float64]:

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compiler.model.lazy import Packing
-from compiler.quantization.tolerance import Tolerance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,8 +43,8 @@ class ActivationUse:
     """Activations in a format.
 
     `tokens`: torch; x [..., in], fixed scale float32 [1] or None -> units [..., in], worth of a unit of each token
-    float32 [..., 1]. `static`: canonical parts (`quantization/parts.py`) of a layer with a fixed scale, from the largest
-    |input|, the largest |output| and the steps of the weight's rows; `static_parts`: their names.
+    float32 [..., 1]. `static`: canonical parts (`quantization/parts.py`) of a layer with a fixed scale, from the
+    largest |input|, the largest |output| and the steps of the weight's rows; `static_parts`: their names.
     """
 
     tokens: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
@@ -56,12 +55,11 @@ class ActivationUse:
 @dataclass(frozen=True)
 class CacheUse:
     """Keys and values in a format. `layer_scale`: worth of a unit, from the largest magnitude in a layer;
-    `head_scales`: of every head, [kv_heads] to [kv_heads]. `tolerance`: cost of the cache by itself.
+    `head_scales`: of every head, [kv_heads] to [kv_heads].
     """
 
     layer_scale: Callable[[float], np.float32]
     head_scales: Callable[[Values], Values]
-    tolerance: Tolerance
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def inverse(values: Values) -> Values:
     return np.divide(np.float32(1), values, dtype=np.float32)
 
 
-def grouped(values: NDArray[Any], size: int) -> NDArray[Any]:
+def grouped(values: Values, size: int) -> Values:
     """[..., in] -> [..., in / size, size]. Raises ValueError where rows do not divide."""
     if values.shape[-1] % size:
         raise ValueError(f"rows of {values.shape[-1]} do not divide into groups of {size}")

@@ -1,18 +1,20 @@
 """The quantization schemes: the formats of weights and activations, their scales, and what a scheme may cost.
 
 Data only: a scheme names formats of `compiler.quantization.formats`, a target says in its own table which schemes it
-runs. A scheme is added by a value in SCHEMES; the choices of the command line are derived from it.
+runs. A scheme is added by a value in SCHEMES or CACHES; the choices of the command line are derived from them, so that
+importing this file imports nothing heavy.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from compiler.errors import RefusedError
-from compiler.model.config import ModelConfig
 from compiler.quantization.formats import load
-from compiler.quantization.tolerance import CLOSE, EIGHT_BITS, FOUR_BITS, Tolerance
+
+if TYPE_CHECKING:
+    from compiler.model.config import ModelConfig
 
 FLOAT = "float"
 """In the place of a format: not rounded."""
@@ -22,6 +24,24 @@ UNSEARCHED, SMOOTH, ACTIVATION_AWARE = "", "smooth", "awq"
 """Searches for scales of columns before rounding: none, SmoothQuant's (`smooth.py`), AWQ's (`awq.py`)."""
 ALPHA_OPTION = "--smoothquant-alpha"
 """The option that sets SmoothQuant's alpha."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Limits of the numerics gate, against the unquantized model.
+
+    `perplexity`: increase on held-out text, as a share; `kl`: mean divergence of the next token, in nats; `cosine`: of
+    every layer's output, at least.
+    """
+
+    perplexity: float
+    kl: float
+    cosine: float
+
+
+CLOSE = Tolerance(perplexity=0.005, kl=0.005, cosine=0.999)
+_EIGHT_BITS = Tolerance(perplexity=0.02, kl=0.02, cosine=0.99)
+_FOUR_BITS = Tolerance(perplexity=0.08, kl=0.08, cosine=0.97)
 
 
 @dataclass(frozen=True)
@@ -54,13 +74,16 @@ SCHEMES = {
     scheme.name: scheme
     for scheme in (
         Scheme("int8-weight", "int8", "channel", FLOAT, "tensor", UNSEARCHED, CLOSE),
-        Scheme("int4-weight", "int4", "group", FLOAT, "tensor", UNSEARCHED, FOUR_BITS),
-        Scheme("awq", "int4", "group", FLOAT, "tensor", ACTIVATION_AWARE, FOUR_BITS),
-        Scheme("smoothquant", "int8", "channel", "int8", "token", SMOOTH, EIGHT_BITS),
-        Scheme("fp8", "fp8", "channel", "fp8", "token", UNSEARCHED, EIGHT_BITS),
+        Scheme("int4-weight", "int4", "group", FLOAT, "tensor", UNSEARCHED, _FOUR_BITS),
+        Scheme("awq", "int4", "group", FLOAT, "tensor", ACTIVATION_AWARE, _FOUR_BITS),
+        Scheme("smoothquant", "int8", "channel", "int8", "token", SMOOTH, _EIGHT_BITS),
+        Scheme("fp8", "fp8", "channel", "fp8", "token", UNSEARCHED, _EIGHT_BITS),
     )
 }
 """By name. Tolerances are those of the finest mode: a coarser one does not get wider ones."""
+
+CACHES = {"int8": CLOSE, "fp8": _EIGHT_BITS}
+"""Formats of quantized KV caches, and what each may cost by itself."""
 
 
 def check_scheme(scheme: Scheme, config: ModelConfig, tp: int) -> None:

@@ -14,7 +14,7 @@ nothing but the maxima and the mean squares of every channel is known of the tex
     E |off|^2 = sum over o, j of D_oj^2 E[x_j^2] / s_j^2  +  sum over j of E[e_j^2] sum over o of (W s)_oj^2
 
     E[e_j^2] = min(step^2 / 12, E[x_j^2] / s_j^2)         a rounding error, or all of what rounds to zero
-    step     = M / 127,  M the largest |x / s|            of the text (127: of int8), where activations have one scale; of a token
+    step     = M / 127,  M the largest |x / s|            of the text, where activations have one scale; of a token
                                                           else, from tokens that are drawn with these mean squares
 
 One departure: a channel that the calibration text never used (x_j = 0) gets s_j = 1. The formula would give it the

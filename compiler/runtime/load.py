@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from compiler.decoder.segments import PHASES, SegmentSpec, input_names, phase_for, specs
 from compiler.errors import IncompatibleError

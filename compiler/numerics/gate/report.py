@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from compiler.calibration.outliers import Outliers
     from compiler.numerics.gate.verdict import PartError, Verdict
-    from compiler.quantization.tolerance import Tolerance
+    from compiler.quantization.schemes import Tolerance
 
 _DECADES = (-5, 0)
 """Of the plot of errors: from 0.001 % to 100 %."""

@@ -10,7 +10,7 @@ from compiler.errors import NumericsError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from compiler.quantization.tolerance import Tolerance
+    from compiler.quantization.schemes import Tolerance
 
 BEYOND = 1e30
 """In the place of what is infinite, where figures are written down."""

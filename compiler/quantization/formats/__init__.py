@@ -28,12 +28,6 @@ def load(name: str) -> Format:
     return found
 
 
-def caches() -> tuple[str, ...]:
-    """Formats that a KV cache can be kept in, the least costly first."""
-    costs = {name: form.cache.tolerance.perplexity for name in available() if (form := load(name)).cache}
-    return tuple(sorted(costs, key=lambda name: costs[name]))
-
-
 def products() -> dict[str, tuple[Format, Product]]:
     """Every way to compute linear layers with quantized weights, by name, and the format of the weights."""
     return {product.name: (form, product) for form in map(load, available()) for product in form.products}

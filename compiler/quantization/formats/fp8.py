@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compiler.quantization.format import ActivationUse, CacheUse, Format, Product, Values, inverse
-from compiler.quantization.tolerance import EIGHT_BITS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,5 +124,5 @@ FORMAT = Format(
     decode=decode,
     products=(Product("fp8_per_token", "token"), Product("fp8_per_tensor", "tensor")),
     activations=ActivationUse(tokens, _static_parts, ("input_scale", "input_steps")),
-    cache=CacheUse(_layer_scale, _head_scales, EIGHT_BITS),
+    cache=CacheUse(_layer_scale, _head_scales),
 )

@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compiler.quantization.format import ActivationUse, CacheUse, Format, Product, Values, as_float32
-from compiler.quantization.tolerance import CLOSE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,5 +111,5 @@ FORMAT = Format(
     decode=as_float32,
     products=(Product("weight_only", "float"), Product("per_token", "token"), Product("per_tensor", "tensor")),
     activations=ActivationUse(tokens, _static_parts, ("input_scale", "input_steps", "output_scale", "accumulated")),
-    cache=CacheUse(lambda top: np.float32(top) / LARGEST, lambda top: top / LARGEST, CLOSE),
+    cache=CacheUse(lambda top: np.float32(top) / LARGEST, lambda top: top / LARGEST),
 )

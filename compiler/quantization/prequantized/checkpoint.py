@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError
 from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import ITEMSIZE, Lazy
+from compiler.quantization.formats import fp8
 from compiler.quantization.prequantized.formats import UNQUANTISED, Arrays, Packed, Values
 from compiler.quantization.request import Quant
 from compiler.quantization.schemes import SCHEMES
 from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
 from compiler.storage.checkpoints.header import HeaderError, read_header
-from compiler.storage.files.cast import CASTABLE, cast_bits
+from compiler.storage.files.cast import cast_bits
 from compiler.storage.files.digest import digest_json
 from compiler.storage.files.writer import RankFile
 
@@ -186,10 +187,10 @@ def _arrays(checkpoint: Checkpoint, how: Packed, module: str) -> Arrays:
             raise CheckpointError(
                 f"only the header of `{tensor.name}` is here", hint="fetch the model with its weights"
             )
-        size = ITEMSIZE[tensor.dtype]
-        kind = f"<i{size}" if tensor.dtype in ("I32", "I8") else f"<u{size}"
+        kinds = {"I32": "<i4", "I8": "i1", fp8.FORMAT.dtype: "u1"}
+        kind = kinds.get(tensor.dtype, f"u{ITEMSIZE[tensor.dtype]}")
         bits = np.memmap(tensor.file, kind, "r", tensor.offset, tensor.shape or (1,))
-        found[suffix] = _float32(bits, tensor.dtype) if tensor.dtype in CASTABLE else bits
+        found[suffix] = bits if tensor.dtype in kinds else _float32(bits, tensor.dtype)
     return found
 
 

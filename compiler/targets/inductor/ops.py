@@ -10,7 +10,9 @@
 | int4_bfloat16 | the same, read as bfloat16     | the same                | as it is, sums float32 | `grouped`       |
 | fp8           | float8 e4m3 [out, in]          | float32 [out]           | float8, sums float32   | `fp8_per_token` |
 
-The definition of an operator is that of the products in FEW and MANY that run it (`compiler.decoder.quantized`). x [tokens, in] is bfloat16, float16 (not of *_bfloat16) or
+The definition of an operator is that of the products in FEW and MANY that run it (`compiler.decoder.quantized`).
+
+x [tokens, in] is bfloat16, float16 (not of *_bfloat16) or
 float32 (nor of `floats`); the result has its dtype, and is [tokens, out]. `input_scale` float32 [1] is of int8_int8 and
 fp8: then not every token has its own. With `chosen` int64 [tokens, k] weight and scale have an axis of experts in
 front, and the result is [tokens, k, out]: row j of a token is its product with expert chosen[j]. Experts that nobody

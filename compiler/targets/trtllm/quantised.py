@@ -16,9 +16,9 @@
 |                             |                          | attention (for dense) and of mlp (for proj)                 |
 | any, with a quantised cache |                          | attention.kv_cache_scaling_factor [1]                       |
 
-Values are those of the canonical tensors (`quantization/parts.py`), split and joined as the rows and columns that they belong
-to; weights are rounded on their way by their steps, unless they come quantised. What belongs to a whole matrix comes
-from the whole model's, so that it is the same on all ranks. Routers, embedding and lm_head stay in floating point.
+Values are those of the canonical tensors (`quantization/parts.py`), split and joined as the rows and columns that they
+belong to; weights are rounded on their way by their steps, unless they come quantized. Scales of a whole matrix are
+those of the whole model's, the same on all ranks. Routers, embedding and lm_head stay in floating point.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ _OF_ROWS = ("scale", "accumulated", "group_scale", "steps", "group_steps")
 
 @dataclass(frozen=True)
 class ModuleTensors:
-    """The tensors of a quantized linear module. `format`: number format of the weights; `dtype`: of theirs in the files,
-    by its safetensors name; `packing` of those with four bits. `beside`: the tensors beside them. `grouped`: whether a
-    scale is that of a group.
+    """The tensors of a quantized linear module. `format`: number format of the weights; `dtype`: safetensors name of
+    their dtype in the files; `packing` of those with four bits. `beside`: the tensors beside them. `grouped`: whether
+    a scale is that of a group.
     """
 
     format: str
