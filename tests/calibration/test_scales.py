@@ -19,9 +19,8 @@ from compiler.calibration.activations import RESULT as MAXIMA
 from compiler.calibration.scales import RESULT, beside, make_scales
 from compiler.decoder.forward import forward
 from compiler.decoder.kernels import Kernels
-from compiler.decoder.quantized import QuantisedLinear, experts, per_token, weight_only
+from compiler.decoder.quantized import QuantisedLinear, definition, experts, weight_only
 from compiler.decoder.rankfile.layout import layouts, rank_plans
-from compiler.decoder.rankfile.quantized import Products
 from compiler.errors import CheckpointError, MemoryCeilingError
 from compiler.model.lazy import Lazy, read, whole
 from compiler.model.roles import TensorId, linear_axes
@@ -44,7 +43,7 @@ def maxima_of(model: Opened, folder: Path) -> dict[str, Values]:
 
 
 def converted(
-    model: Opened, scales: Path, out: Path, tp: int, products: Products = "weight_only", **options: Any
+    model: Opened, scales: Path, out: Path, tp: int, products: str = "weight_only", **options: Any
 ) -> list[dict[str, Tensor]]:
     """The rank files of a quantised model, written into `out`, and read."""
     tensors, checkpoint = beside(model.tensors, model.checkpoint, scales)
@@ -128,7 +127,7 @@ def test_integers_are_the_smoothed_weights(case: str, scheme: Scheme, tiny_check
     assert cosine.median() > 0.995
 
 
-@pytest.mark.parametrize("linear", [weight_only, per_token])
+@pytest.mark.parametrize("linear", [weight_only, definition("per_token")], ids=["weight_only", "per_token"])
 @pytest.mark.parametrize("case", ["llama/biases", "qwen2_moe", "gpt2", "gptj"])
 def test_the_decoder_reads_what_was_converted(
     case: str, linear: QuantisedLinear, tiny_checkpoint: Folders, tmp_path: Path

@@ -14,7 +14,7 @@ from compiler.calibration import activations as calibrate
 from compiler.calibration.scales import RESULT, beside, make_scales
 from compiler.quantization.planned import planned
 from compiler.quantization.scaling import Scaling
-from compiler.quantization.schemes import SCHEMES, UNQUANTISED
+from compiler.quantization.schemes import SCHEMES, UNQUANTIZED
 from tests.calibration.test_activations import opened
 from tests.tiny import TINY, write_checkpoint
 
@@ -27,7 +27,7 @@ SCALINGS = {
     "norms": Scaling(SMOOTH, "norms"),
     "static": Scaling(COARSE, "norms", joined=(("attn.q", "attn.k", "attn.v"),)),
     "fp8": Scaling(replace(SCHEMES["fp8"], weight_scales="tensor", activation_scales="tensor"), one_scale=True),
-    "cache": Scaling(UNQUANTISED, cache="int8"),
+    "cache": Scaling(UNQUANTIZED, cache="int8"),
     "cache by heads": Scaling(SMOOTH, cache="fp8", cache_scales="head"),
 }
 

@@ -23,11 +23,11 @@ from compiler.build.plan import Ask
 from compiler.build.requests import BuildRequest, PlanRequest, find, prepare
 from compiler.cli.text import plan_text
 from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError, ToolchainMissing
-from compiler.quantization.formats import int4
 from compiler.quantization.prequantized.formats import packed
 from compiler.quantization.request import Quant, scheme_of
 from compiler.quantization.schemes import SCHEMES, Tolerance
 from compiler.targets import load
+from tests.quantization import numpy_int4
 from tests.stand_in import StandIn
 from tests.tiny import write_checkpoint
 
@@ -163,7 +163,7 @@ def test_integers_of_gptq_are_those_of_the_packed_ranks(target: str, tmp_path: P
         request = _request(tmp_path / "model", tmp_path / "cache", "int4-weight", tp=tp, target=target)
         convert_to(request, tmp_path / f"{tp}")
         ranks = [load_file(tmp_path / f"{tp}" / folder / f"rank{rank}.safetensors") for rank in range(tp)]
-        integers = np.concatenate([int4.unpack(rank[weight].numpy().view(np.uint8), axis) for rank in ranks], 1)
+        integers = np.concatenate([numpy_int4.unpack(rank[weight].numpy().view(np.uint8), axis) for rank in ranks], 1)
         scales = torch.cat([rank[weight.replace("weight", scale)] for rank in ranks], 1)
         words = source[f"{module}.qweight"].numpy()
         stored = np.stack([words >> shift & 15 for shift in range(0, 32, 4)], 1).reshape(-1, words.shape[1]).T - 8

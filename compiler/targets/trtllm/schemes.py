@@ -21,6 +21,7 @@ from dataclasses import replace
 
 from compiler.errors import RefusedError
 from compiler.model.config import ModelConfig
+from compiler.quantization.formats import load
 from compiler.quantization.request import Quant
 from compiler.quantization.scaling import Scaling
 from compiler.quantization.schemes import FLOAT, SCHEMES, UNQUANTIZED, UNSEARCHED, Scheme
@@ -74,8 +75,9 @@ def _vendor_scheme(config: ModelConfig, row: Row, scheme: Scheme) -> VendorSchem
 def _refused(config: ModelConfig, scheme: Scheme) -> RefusedError:
     runs = [
         f"`--quant {other.name}`"
-        for other in SCHEMES.values()
-        if any(found.runs(other, experts=config.experts > 0) for found in VENDOR_SCHEMES.values())
+        for other in reversed(SCHEMES.values())
+        if load(other.weights).bits == 8
+        and any(found.runs(other, experts=config.experts > 0) for found in VENDOR_SCHEMES.values())
     ]
     name = f"`{scheme.name}`" if scheme.activations == FLOAT else "SmoothQuant"
     layers = f"the experts of {config.architecture}" if config.experts else config.architecture
