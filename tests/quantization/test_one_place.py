@@ -45,4 +45,8 @@ def test_a_format_is_named_in_few_files() -> None:
 def test_a_name_in_a_string_is_seen(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
     path.write_text('"""fp8"""\n\nX = f"--quant fp8 {1}"\nY = "FP8"\nZ = "fp8_per_token"\n"""int8"""\n')
-    assert [bool(NAMED.search(string)) for string in _strings(path)] == [True, True, False]
+    assert {string: bool(NAMED.search(string)) for string in _strings(path)} == {
+        "--quant fp8 ": True,
+        "FP8": True,
+        "fp8_per_token": False,
+    }

@@ -116,7 +116,7 @@ def _quantisation(config: ModelConfig, row: Row, version: Version, options: Targ
     if algo == FP8 and config.experts and version < (0, 10, 0):
         yield "where 0.8 and 0.9 keep the scales of experts is not verified", "Name 0.10.0 or later."
     if algo == W4A16_AWQ and config.experts:
-        yield "how experts are stored under AWQ is not verified", f"Use {FP8} or {W8A16}."
+        yield f"how experts are stored under {algo} is not verified", f"Use {FP8} or {W8A16}."
     if found.plugin and config.parallel_residual:
         yield "what one norm in front of attention and mlp stores for both is not verified", f"Use {W8A16}."
     if found.plugin and config.qk_norm:
