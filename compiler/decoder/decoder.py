@@ -23,7 +23,7 @@ by the names below; those of the weights are the names of the rank file without 
 | mean_squares   | [B, S, 2]               | float32 | of q and of k over all heads of all ranks, there           |
 | last           | [B, K]                  | int64   | the indices (0 ... S - 1) of each row that want logits     |
 
-* one of `attention.CACHED` where the layer has scales for it: attn.k.cache_scale, .v.cache_scale float32 [kv_heads].
+* an `attention.cache_dtype` where the layer has scales for it: attn.k.cache_scale, .v.cache_scale float32 [kv_heads].
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from compiler.quantization.request import Quant
     from compiler.quantization.scaling import Scaling
     from compiler.quantization.schemes import Scheme
-    from compiler.targets import TargetOptions
+    from compiler.targets.inductor.options import InductorOptions
 
 
 def product_of(scheme: Scheme) -> Product | None:
@@ -30,11 +30,11 @@ def product_of(scheme: Scheme) -> Product | None:
     return form.product(FLOAT if scheme.activations == FLOAT else scheme.activation_scales)
 
 
-def quantised(_config: ModelConfig, quant: Quant, options: TargetOptions) -> tuple[Quant, TargetOptions]:
-    """`quant_algo` names the products, `kv_cache_quant_algo` the format of the cache. Raises RefusedError."""
+def quantised(_config: ModelConfig, quant: Quant, options: InductorOptions) -> tuple[Quant, InductorOptions]:
+    """`products` and `cache` of the options from scheme and cache of `quant`. Raises RefusedError."""
     from compiler.quantization.schemes import SCHEMES
 
-    scheme, options = quant.scheme, replace(options, kv_cache_quant_algo=quant.cache)
+    scheme, options = quant.scheme, replace(options, cache=quant.cache)
     if scheme is None:
         return quant, options
     product = product_of(scheme)
@@ -44,10 +44,10 @@ def quantised(_config: ModelConfig, quant: Quant, options: TargetOptions) -> tup
             f"target `inductor` does not run `{scheme.name}`{_flags(scheme)}",
             hint=f"it runs {', '.join(run)}",
         )
-    return quant, replace(options, quant_algo=product.name)
+    return quant, replace(options, products=product.name)
 
 
-def scaling(_config: ModelConfig, quant: Quant, _options: TargetOptions) -> Scaling:
+def scaling(_config: ModelConfig, quant: Quant, _options: InductorOptions) -> Scaling:
     """Kernels see inputs as they are: inputs that nothing in front can divide are not smoothed."""
     from compiler.quantization.scaling import Scaling
     from compiler.quantization.schemes import UNQUANTIZED
@@ -55,27 +55,17 @@ def scaling(_config: ModelConfig, quant: Quant, _options: TargetOptions) -> Scal
     return Scaling(quant.scheme or UNQUANTIZED, cache=quant.cache, cache_scales="head")
 
 
-def products_of(options: TargetOptions) -> str:
-    """Name of the `Product` of segments with these options; "float" where weights are not quantized."""
-    return options.quant_algo or "float"
-
-
-def cache_of(options: TargetOptions) -> str:
-    """Format of the cache of segments with these options, "" for none."""
-    return options.kv_cache_quant_algo
-
-
-def kernels(options: TargetOptions) -> Kernels:
+def kernels(options: InductorOptions) -> Kernels:
     """The products and the cache as they are defined, in plain torch."""
     from compiler.decoder.attention import cache_dtype
     from compiler.decoder.kernels import PLAIN
     from compiler.decoder.quantized import definition, experts
+    from compiler.decoder.rankfile.quantized import FLOAT
 
-    form = cache_of(options)
-    plain = replace(PLAIN, cached=cache_dtype(form)) if form else PLAIN
-    if not options.quant_algo:
+    plain = replace(PLAIN, cached=cache_dtype(options.cache)) if options.cache else PLAIN
+    if options.products == FLOAT:
         return plain
-    linear = definition(options.quant_algo)
+    linear = definition(options.products)
     return replace(plain, quantised=linear, quantised_experts=experts(linear))
 
 

@@ -31,7 +31,7 @@ from compiler.model.roles import TensorId
 from compiler.quantization.formats import load
 from compiler.quantization.schemes import SCHEMES
 from compiler.quantization.vendors import FP8, NATIVE, VENDOR_SCHEMES, W4A16_AWQ, VendorScheme
-from compiler.targets import TargetOptions
+from compiler.targets.trtllm.options import TrtllmOptions
 
 FC = ("mlp.gate", "mlp.plain", "mlp.up_gate")
 """The file roles that are written as `mlp.fc`."""
@@ -142,12 +142,12 @@ STORED: Mapping[str, ModuleTensors] = {
 _CACHE = Beside("{layer}.attention.kv_cache_scaling_factor", "cache_scale", ("attn.qkv",), of=1)
 
 
-def stored_as(file_role: str, part: str, options: TargetOptions) -> ModuleTensors | None:
+def stored_as(file_role: str, part: str, options: TrtllmOptions) -> ModuleTensors | None:
     """The tensors that a file tensor's weight becomes; None: it stays as it is."""
     return STORED.get(options.quant_algo) if part == "weight" and file_role in LINEAR else None
 
 
-def beside(file_role: str, part: str, options: TargetOptions) -> tuple[Beside, ...]:
+def beside(file_role: str, part: str, options: TrtllmOptions) -> tuple[Beside, ...]:
     """The tensors that a file tensor has beside it."""
     stored = stored_as(file_role, part, options)
     found = stored.beside if stored else ()

@@ -26,13 +26,13 @@ from compiler.quantization.request import Quant
 from compiler.quantization.scaling import Scaling
 from compiler.quantization.schemes import FLOAT, SCHEMES, UNQUANTIZED, UNSEARCHED, Scheme
 from compiler.quantization.vendors import NATIVE, VENDOR_SCHEMES, VendorScheme
-from compiler.targets import TargetOptions
 from compiler.targets.trtllm.architectures import Row, row_for
 from compiler.targets.trtllm.layout import joined
+from compiler.targets.trtllm.options import TrtllmOptions
 from compiler.targets.trtllm.version import version_of
 
 
-def quantised(config: ModelConfig, quant: Quant, options: TargetOptions) -> tuple[Quant, TargetOptions]:
+def quantised(config: ModelConfig, quant: Quant, options: TrtllmOptions) -> tuple[Quant, TrtllmOptions]:
     """`quant` as it runs, and `options` by the toolchain's names. Raises RefusedError."""
     options = replace(options, quant_algo="", kv_cache_quant_algo=quant.cache.upper())
     if quant.scheme is None:
@@ -42,7 +42,7 @@ def quantised(config: ModelConfig, quant: Quant, options: TargetOptions) -> tupl
     return replace(quant, scheme=replace(quant.scheme, **found.flags)), replace(options, quant_algo=found.name)
 
 
-def scaling(config: ModelConfig, quant: Quant, options: TargetOptions) -> Scaling:
+def scaling(config: ModelConfig, quant: Quant, options: TrtllmOptions) -> Scaling:
     """The scales to make for what `quantised` gave."""
     row, _ = row_for(config, version_of(options))
     scheme, found = quant.scheme, VENDOR_SCHEMES.get(options.quant_algo)
