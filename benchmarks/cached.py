@@ -37,7 +37,7 @@ def one_a_layer(maxima: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def cells(model: Planted) -> Iterator[str]:
     for form in FORMATS:
-        quant, options = schemes.quantised(model.config, Quant(cache=form), PLAIN)
+        quant, options = schemes.quantized(model.config, Quant(cache=form), PLAIN)
         for scales, of in (("kv head", model), ("layer", replace(model, maxima=one_a_layer(model.maxima)))):
             verdict = of.on_inductor(schemes.scaling(model.config, quant, options), options, "F32")
             yield (

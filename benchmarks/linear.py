@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.tinyllama import FFN, HIDDEN, machine
-from compiler.decoder.quantized import QuantisedWeight, definition
+from compiler.decoder.quantized import QuantizedWeight, definition
 from compiler.quantization.formats import int4
 from compiler.runtime.package import Package
 from compiler.targets.inductor import ops
@@ -38,7 +38,7 @@ class Product(torch.nn.Module):
         self.name = name
 
     def forward(self, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-        return ops.linear(self.name, x, weight if self.name == "floats" else QuantisedWeight(weight, scale), None)
+        return ops.linear(self.name, x, weight if self.name == "floats" else QuantizedWeight(weight, scale), None)
 
 
 def weights(name: str) -> tuple[list[Tensor], Tensor]:
@@ -99,7 +99,7 @@ def main() -> None:
         made = {name: weights(name) for name in ops.OPERATORS}
         forms["F.linear"] = F.linear, made["floats"][0]
         forms["_int_mm"] = (
-            lambda x, w: definition("per_token")(x, QuantisedWeight(w, made["int8"][1]), None),
+            lambda x, w: definition("per_token")(x, QuantizedWeight(w, made["int8"][1]), None),
             made["int8"][0],
         )
         for name, path in packages(Path(folder)).items():

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from compiler.quantization.planned import PREFIX
+from compiler.quantization.scale_tensors import PREFIX
 from compiler.report import amount
 from compiler.calibration import activations as calibrate
 from compiler.calibration.outliers import outliers
@@ -182,7 +182,7 @@ def scaled(
 
 
 def _scales(tensor: Lazy) -> bool:
-    return tensor.quantise is not None or any(piece.source.startswith(PREFIX) for piece in tensor.pieces)
+    return tensor.quantize is not None or any(piece.source.startswith(PREFIX) for piece in tensor.pieces)
 
 
 def _maxima(calibration: Entry) -> dict[str, Any]:

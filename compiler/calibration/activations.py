@@ -33,7 +33,7 @@ from compiler.decoder.rankfile.layout import FUSED
 from compiler.decoder.weights import StoredModel
 from compiler.errors import CheckpointError, MemoryCeilingError, NumericsError
 from compiler.model.roles import TensorId, axis_sizes, linear_axes
-from compiler.quantization.groups import quantised_roles
+from compiler.quantization.groups import quantized_roles
 from compiler.storage.files import spill
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def _of_activations(config: ModelConfig, layer: int, recorder: Recorder, tokens:
 
 def _roles(config: ModelConfig, kind: LayerKind) -> Iterator[tuple[str, str, slice]]:
     """Of every linear layer: the decoder's tensor that holds it, its role, its rows in there."""
-    sizes, roles = axis_sizes(config), quantised_roles(config, kind)
+    sizes, roles = axis_sizes(config), quantized_roles(config, kind)
     fused = {name: parts for name, parts in FUSED.items() if set(parts) <= set(roles)}
     alone = {role: (role,) for role in roles if not any(role in parts for parts in fused.values())}
     for name, parts in (fused | alone).items():

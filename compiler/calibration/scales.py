@@ -28,7 +28,7 @@ from compiler.model.roles import TensorId, axis_sizes, linear_axes
 from compiler.quantization import awq
 from compiler.quantization.format import group_maxima, inverse
 from compiler.quantization.formats import load
-from compiler.quantization.groups import Factors, apply, quantised_roles
+from compiler.quantization.groups import Factors, apply, quantized_roles
 from compiler.quantization.parts import (
     Parts,
     activation_parts,
@@ -39,8 +39,8 @@ from compiler.quantization.parts import (
     rounded_up,
     weight_parts,
 )
-from compiler.quantization.planned import PREFIX
 from compiler.quantization.prequantized.checkpoint import own_scales
+from compiler.quantization.scale_tensors import PREFIX
 from compiler.quantization.schemes import ACTIVATION_AWARE, FLOAT, SMOOTH, UNSEARCHED
 from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
 from compiler.storage.checkpoints.header import read_header
@@ -80,7 +80,7 @@ def make_scales(
     max_memory: int = 1 << 30,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
-    """Write RESULT, the tensors of `quantization/planned.py`, into the folder `out`; the alpha of every smoothed group.
+    """Write RESULT, the tensors of `quantization/scale_tensors.py`, into the folder `out`; the alpha of every smoothed group.
 
     `tensors`: the canonical tensors in `checkpoint`. `maxima`: what `calibrate` found, where the scheme or the cache
     needs it; a quantised checkpoint brings its own scales, which are taken as they are. `alpha` None: searched for,
@@ -235,7 +235,7 @@ def _changed(
     reader: Reader,
 ) -> dict[str, Values]:
     """The small tensors of a layer that smoothing changes, as they are afterwards."""
-    quantised = set(quantised_roles(config, config.layer_kinds[layer]))
+    quantised = set(quantized_roles(config, config.layer_kinds[layer]))
     found = {}
     for role, factor in factors.items():
         for part in ("weight", "bias"):

@@ -52,11 +52,11 @@ seen, a window, slopes of alibi float32 [heads] -> [B, S, heads, D] of the dtype
 def store(cache: Cache, positions: Tensor, k: Tensor, v: Tensor) -> None:
     """Write k and v [B, S, kv_heads, D] into the cache at positions [B, S], in place."""
     rows = torch.arange(k.shape[0], device=k.device)[:, None]
-    cache.k.index_put_((rows, positions), quantise(k, cache.k_scale, cache.k.dtype))
-    cache.v.index_put_((rows, positions), quantise(v, cache.v_scale, cache.v.dtype))
+    cache.k.index_put_((rows, positions), quantize(k, cache.k_scale, cache.k.dtype))
+    cache.v.index_put_((rows, positions), quantize(v, cache.v_scale, cache.v.dtype))
 
 
-def quantise(x: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+def quantize(x: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
     """x [..., kv_heads, D] in units of `scale` [kv_heads] (None: as it is) -> the same shape, of `dtype`."""
     if scale is None:
         return x
@@ -65,8 +65,8 @@ def quantise(x: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
     return (units if dtype.is_floating_point else units.round()).to(dtype)
 
 
-def dequantise(stored: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """What `quantise` was given, as far as its units tell, of `dtype`."""
+def dequantize(stored: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """What `quantize` was given, as far as its units tell, of `dtype`."""
     return stored if scale is None else (stored.float() * scale[:, None]).to(dtype)
 
 
@@ -76,7 +76,7 @@ def attend(
     """Softmax attention; see `Attend` for the shapes."""
     batch, used = q.shape[0], keys.shape[0]
     k, v = (
-        dequantise(stored.narrow(0, 0, batch).narrow(1, 0, used), scale, q.dtype).transpose(1, 2)
+        dequantize(stored.narrow(0, 0, batch).narrow(1, 0, used), scale, q.dtype).transpose(1, 2)
         for stored, scale in ((cache.k, cache.k_scale), (cache.v, cache.v_scale))
     )
     bias = mask(positions, keys, window, q.dtype)

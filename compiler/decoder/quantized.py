@@ -29,7 +29,7 @@ from compiler.quantization.formats import products
 
 
 @dataclass(frozen=True)
-class QuantisedWeight:
+class QuantizedWeight:
     """A weight as rank files have it. Experts are an axis in front of `values` and `scale`; they share `input_scale`.
 
     `values` [out, in] int8 or float8, or uint8 [out, in / 2] of two four-bit integers each. `scale` float32 [out], of
@@ -40,25 +40,25 @@ class QuantisedWeight:
     scale: Tensor
     input_scale: Tensor | None = None
 
-    def expert(self, index: int) -> QuantisedWeight:
+    def expert(self, index: int) -> QuantizedWeight:
         """That of one expert."""
-        return QuantisedWeight(self.values[index], self.scale[index], self.input_scale)
+        return QuantizedWeight(self.values[index], self.scale[index], self.input_scale)
 
 
-QuantisedLinear = Callable[[Tensor, QuantisedWeight, Tensor | None], Tensor]
+QuantizedLinear = Callable[[Tensor, QuantizedWeight, Tensor | None], Tensor]
 """x [..., in], weight, bias [out] or None -> [..., out] of the dtype of x."""
 
-QuantisedExperts = Callable[[Tensor, Tensor, Tensor, QuantisedWeight, QuantisedWeight, Activation], Tensor]
+QuantizedExperts = Callable[[Tensor, Tensor, Tensor, QuantizedWeight, QuantizedWeight, Activation], Tensor]
 """As `moe.Experts`."""
 
 
-def weight_only(x: Tensor, weight: QuantisedWeight, bias: Tensor | None) -> Tensor:
-    """See the head of this file, and `QuantisedLinear` for the shapes."""
+def weight_only(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
+    """See the head of this file, and `QuantizedLinear` for the shapes."""
     return finish(product(x.float(), weight.values, None), weight.scale, bias, x.dtype)
 
 
-def rounded_inputs(use: ActivationUse, x: Tensor, weight: QuantisedWeight, bias: Tensor | None) -> Tensor:
-    """See the head of this file, and `QuantisedLinear` for the shapes. With an `input_scale` it is per tensor."""
+def rounded_inputs(use: ActivationUse, x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
+    """See the head of this file, and `QuantizedLinear` for the shapes. With an `input_scale` it is per tensor."""
     units, worth = use.tokens(x.reshape(-1, x.shape[-1]), weight.input_scale)
     if units.dtype.is_floating_point:
         y = product(units.float(), weight.values, None)
@@ -67,13 +67,13 @@ def rounded_inputs(use: ActivationUse, x: Tensor, weight: QuantisedWeight, bias:
     return finish(y * worth, weight.scale, bias, x.dtype).reshape(*x.shape[:-1], weight.values.shape[0])
 
 
-def grouped(x: Tensor, weight: QuantisedWeight, bias: Tensor | None) -> Tensor:
-    """See the head of this file, and `QuantisedLinear` for the shapes."""
-    y = product(x.float(), dequantise_groups(weight.values, weight.scale), None)
+def grouped(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
+    """See the head of this file, and `QuantizedLinear` for the shapes."""
+    y = product(x.float(), dequantize_groups(weight.values, weight.scale), None)
     return (y if bias is None else y + bias.float()).to(x.dtype)
 
 
-def definition(name: str) -> QuantisedLinear:
+def definition(name: str) -> QuantizedLinear:
     """The linear layer that the `Product` of that name stands for."""
     form, product = products()[name]
     if product.activations == "float":
@@ -82,7 +82,7 @@ def definition(name: str) -> QuantisedLinear:
     return partial(rounded_inputs, form.activations)
 
 
-def dequantise_groups(weight: Tensor, scale: Tensor) -> Tensor:
+def dequantize_groups(weight: Tensor, scale: Tensor) -> Tensor:
     """int8 [..., in], or uint8 [..., in / 2] of two four-bit integers each, neighbors in a row with the first in the
     lower half; scale [..., in / group] -> float32 [..., in].
     """
@@ -99,11 +99,11 @@ def finish(y: Tensor, scale: Tensor, bias: Tensor | None, dtype: torch.dtype) ->
     return (y if bias is None else y + bias.float()).to(dtype)
 
 
-def experts(linear: QuantisedLinear) -> QuantisedExperts:
+def experts(linear: QuantizedLinear) -> QuantizedExperts:
     """The loop over experts whose products are `linear`."""
 
     def run(
-        x: Tensor, chosen: Tensor, share: Tensor, gate_up: QuantisedWeight, down: QuantisedWeight, kind: Activation
+        x: Tensor, chosen: Tensor, share: Tensor, gate_up: QuantizedWeight, down: QuantizedWeight, kind: Activation
     ) -> Tensor:  # fmt: skip
         def one(tokens: Tensor, e: int) -> Tensor:
             return linear(gated(linear(tokens, gate_up.expert(e), None), kind), down.expert(e), None)

@@ -27,7 +27,7 @@ from compiler.model.lazy import whole
 from compiler.model.limits import Limits
 from compiler.model.parallel import head_layout
 from compiler.model.roles import axis_sizes, norm_before, shape_of
-from compiler.quantization.groups import quantised_roles
+from compiler.quantization.groups import quantized_roles
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def weight_shapes(spec: SegmentSpec) -> dict[str, tuple[int, ...]]:
     """
     config = spec.config
     sizes = axis_sizes(config)
-    quantised = quantised_roles(config, config.layer_kinds[0]) if spec.products != FLOAT else ()
+    quantised = quantized_roles(config, config.layer_kinds[0]) if spec.products != FLOAT else ()
     shapes: dict[str, tuple[int, ...]] = {}
     for layout in layouts(config, spec.tp):
         name = layout.name.removeprefix("layers.0.")

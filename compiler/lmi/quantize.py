@@ -27,7 +27,7 @@ _OWN_NAMES_SINCE: Release = (0, 33)
 
 
 @dataclass(frozen=True)
-class Quantisation:
+class LmiQuantization:
     """`quant_algo`: TensorRT-LLM's name of the scheme, "" for none; `kv_cache_quant_algo`: of the KV cache.
 
     `alpha`: how far SmoothQuant moves outliers from activations to weights, 0 to 1. `group_size`: weights that share an
@@ -43,10 +43,10 @@ class Quantisation:
     multi_query: bool = False
 
 
-NONE = Quantisation()
+NONE = LmiQuantization()
 
 
-def quantisation(properties: Properties) -> Quantisation:
+def quantisation(properties: Properties) -> LmiQuantization:
     """What a serving.properties asks for.
 
     Raises:
@@ -56,7 +56,7 @@ def quantisation(properties: Properties) -> Quantisation:
     return (_from_algo if properties.release >= _OWN_NAMES_SINCE else _from_quantize)(entries)
 
 
-def quant_properties(release: Release, asked: Quantisation) -> dict[str, Value]:
+def quant_properties(release: Release, asked: LmiQuantization) -> dict[str, Value]:
     """The properties that record `asked` under a release, by whole name; none where nothing is quantised.
 
     Raises:
@@ -69,7 +69,7 @@ def quant_properties(release: Release, asked: Quantisation) -> dict[str, Value]:
     return dict(Properties(release, found).entries)
 
 
-def _from_quantize(entries: Mapping[str, Value]) -> Quantisation:
+def _from_quantize(entries: Mapping[str, Value]) -> LmiQuantization:
     rows = [row for row in VENDOR_SCHEMES.values() if row.quantize and row.quantize == entries.get("quantize")]
     smooths = any(row.smooths for row in rows)
     companions = sorted(name for name in entries if name.startswith("smoothquant_") or name == "multi_query_mode")
@@ -89,20 +89,20 @@ def _from_quantize(entries: Mapping[str, Value]) -> Quantisation:
         split = (bool(entries.get("smoothquant_per_channel", False)), bool(entries.get("smoothquant_per_token", False)))
         row = next(row for row in rows if (row.per_channel, row.per_token) == split)
         multi_query = bool(entries.get("multi_query_mode", False))
-        return Quantisation(row.name, alpha=alpha, calibration_size=calibration, multi_query=multi_query)
+        return LmiQuantization(row.name, alpha=alpha, calibration_size=calibration, multi_query=multi_query)
     if not rows[0].q_format:
-        return Quantisation(rows[0].name, calibration_size=calibration)
+        return LmiQuantization(rows[0].name, calibration_size=calibration)
     spelled = str(entries.get("q_format", entries.get("awq_format", rows[0].q_format)))
     by_format = {row.q_format: row for row in rows}
     if spelled not in by_format:
         raise UsageError(f"`option.q_format` is one of {', '.join(by_format)}; found `{spelled}`")
     group = _whole(entries.get("awq_block_size")) or 128
-    return Quantisation(by_format[spelled].name, group_size=group, calibration_size=calibration)
+    return LmiQuantization(by_format[spelled].name, group_size=group, calibration_size=calibration)
 
 
-def _from_algo(entries: Mapping[str, Value]) -> Quantisation:
+def _from_algo(entries: Mapping[str, Value]) -> LmiQuantization:
     alpha = entries.get("smoothquant_val")
-    return Quantisation(
+    return LmiQuantization(
         str(entries.get("quant_algo", "")).upper(),
         str(entries.get("kv_cache_quant_algo", "")).upper(),
         None if alpha is None else float(alpha),
@@ -111,7 +111,7 @@ def _from_algo(entries: Mapping[str, Value]) -> Quantisation:
     )
 
 
-def _to_quantize(release: Release, asked: Quantisation) -> dict[str, Value | None]:
+def _to_quantize(release: Release, asked: LmiQuantization) -> dict[str, Value | None]:
     row = VENDOR_SCHEMES.get(asked.quant_algo)
     sized = {"calib_size" if release >= (0, 27) else "awq_calib_size": asked.calibration_size}
     if row is not None and row.quantize and row.smooths:
@@ -134,7 +134,7 @@ def _to_quantize(release: Release, asked: Quantisation) -> dict[str, Value | Non
     )
 
 
-def _to_algo(release: Release, asked: Quantisation) -> dict[str, Value | None]:
+def _to_algo(release: Release, asked: LmiQuantization) -> dict[str, Value | None]:
     del release
     return {
         "quant_algo": asked.quant_algo or None,

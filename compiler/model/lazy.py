@@ -43,7 +43,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Quantise:
+class Quantize:
     """W * columns * steps rounded to the number format `format`, of a tensor [..., out, in].
 
     `format`: by its name in `compiler.quantization.formats`. `steps`: units of the format in 1.0, [..., out] of every
@@ -94,7 +94,7 @@ class Lazy:
     source_dtype: str
     pieces: tuple[Piece, ...]
     fold: Fold = ""
-    quantise: Quantise | None = None
+    quantize: Quantize | None = None
     packing: Packing | None = None
 
     @property

@@ -82,7 +82,7 @@ class TensorId:
     Besides weight and bias, the parts of a quantized linear layer. A scale is the value of one unit of the number format,
     a step its inverse:
 
-        steps, scale                of every row (see `lazy.Quantise`)
+        steps, scale                of every row (see `lazy.Quantize`)
         columns, prequant           of every column: its smoothing factor; and 1 / columns, for toolchains that
                                     multiply the input
         matrix_scale                of all rows; of an expert, where there are experts

@@ -80,7 +80,7 @@ class Factors:
     columns: Values | None = None
 
 
-def quantised_roles(config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
+def quantized_roles(config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
     """The linear layers that a scheme quantises: all but routers, which choose by small differences."""
     roles = dict.fromkeys(role for role, _ in layer_roles(config, kind))
     return tuple(role for role in roles if not role.endswith(("router", "norm")))

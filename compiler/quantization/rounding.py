@@ -1,4 +1,4 @@
-"""Round a linear layer's weight and pack its units, block by block (`compiler.model.lazy.Quantise`, `Packing`)."""
+"""Round a linear layer's weight and pack its units, block by block (`compiler.model.lazy.Quantize`, `Packing`)."""
 
 from __future__ import annotations
 

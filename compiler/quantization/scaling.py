@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from compiler.model.config import LayerKind, ModelConfig
-from compiler.quantization.groups import Smooth, at_run_time, explicit, folded, groups, quantised_roles
+from compiler.quantization.groups import Smooth, at_run_time, explicit, folded, groups, quantized_roles
 from compiler.quantization.schemes import FLOAT, Scheme
 
 Divides = Literal["all", "norms", "inputs"]
@@ -62,7 +62,7 @@ class Scaling:
 
     def roles(self, config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
         """The linear layers whose weights are rounded."""
-        return () if self.scheme.weights == FLOAT else quantised_roles(config, kind)
+        return () if self.scheme.weights == FLOAT else quantized_roles(config, kind)
 
     def groups(self, config: ModelConfig, kind: LayerKind) -> tuple[Smooth, ...]:
         """The groups of one layer, and what each of them divides."""

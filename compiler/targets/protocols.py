@@ -90,7 +90,7 @@ class RankLayout(Generic[O]):
     ) -> Sequence[RankPlan]:
         """The files of the ranks, tp for each pipeline stage; `dtype` by its safetensors name.
 
-        `tensors` of a quantized model has the tensors that `quantization/planned.py` adds.
+        `tensors` of a quantized model has the tensors that `quantization/scale_tensors.py` adds.
         """
         return ()
 

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from tests.quantization import numpy_int4
 from compiler.errors import MemoryCeilingError
-from compiler.model.lazy import Lazy, Packing, Quantise, RankPlan, take, whole
+from compiler.model.lazy import Lazy, Packing, Quantize, RankPlan, take, whole
 from compiler.quantization.formats import fp8
 from compiler.quantization.formats import int4
 from compiler.quantization.rounding import quantize
@@ -86,8 +86,8 @@ def test_sharding_rounding_and_packing_commute(
     plans = []
     for rank in range(tp):
         of = _rank(tensors, axis, rank, tp)
-        step = Quantise(of["steps"], of["columns"], form)
-        tensor = replace(of["w"], dtype=DTYPES[form], quantise=step, packing=packing)
+        step = Quantize(of["steps"], of["columns"], form)
+        tensor = replace(of["w"], dtype=DTYPES[form], quantize=step, packing=packing)
         plans.append(RankPlan(f"rank{rank}.safetensors", (("w", tensor),)))
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -116,7 +116,7 @@ def test_rows_that_are_packed_together_stay_together(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     save_file(tensors, tmp_path / "model.safetensors")
     of = _rank(tensors, -2, 0, 1)
-    tensor = replace(of["w"], dtype="I8", quantise=Quantise(of["steps"], None, "int4"), packing=Packing(-2, 1))
+    tensor = replace(of["w"], dtype="I8", quantize=Quantize(of["steps"], None, "int4"), packing=Packing(-2, 1))
     plans = [RankPlan("rank0.safetensors", (("w", tensor),))]
     with pytest.raises(MemoryCeilingError, match="one row of `w` takes 262,144 bytes") as caught:
         convert(plans, open_checkpoint(tmp_path), tmp_path / "out", max_memory=1 << 18)

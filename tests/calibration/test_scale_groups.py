@@ -19,7 +19,7 @@ from compiler.calibration.scales import RESULT, beside, make_scales
 from compiler.model.roles import TensorId, linear_axes
 from compiler.quantization.format import group_maxima
 from compiler.quantization.formats import int4
-from compiler.quantization.planned import planned
+from compiler.quantization.scale_tensors import scale_tensors
 from compiler.quantization.scaling import Scaling
 from compiler.quantization.schemes import SCHEMES
 from compiler.storage.files.digest import sha256_file
@@ -63,7 +63,7 @@ def test_groups_of_a_row_are_sharded_with_it(tmp_path: Path) -> None:
     make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=scaling)
     tensors, checkpoint = beside(model.tensors, model.checkpoint, tmp_path / RESULT)
     weights = canonical_weights(model.checkpoint.folder)
-    options, coming = TrtllmOptions(quant_algo="W4A16_AWQ"), planned(model.config, model.tensors, scaling)
+    options, coming = TrtllmOptions(quant_algo="W4A16_AWQ"), scale_tensors(model.config, model.tensors, scaling)
     found = []
     for tp in (1, 2, 4):
         plans = rank_plans(model.config, tp, tensors, "F32", options)

@@ -14,9 +14,9 @@ from compiler.decoder.attention import (
     alibi_slopes,
     attend,
     cache_dtype,
-    dequantise,
+    dequantize,
     mask,
-    quantise,
+    quantize,
     store,
 )
 from compiler.quantization.formats import fp8
@@ -69,13 +69,13 @@ def test_what_is_kept_is_off_by_half_a_unit_at_most(form: str, heads: int, dim: 
     largest = x.abs().amax((0, 2))
     top = 127 if form == "int8" else 448
     scale = largest / (top * (0.5 if half else 1))
-    kept = quantise(x, scale, cache_dtype(form))
-    found = dequantise(kept, scale, torch.float32)
+    kept = quantize(x, scale, cache_dtype(form))
+    found = dequantize(kept, scale, torch.float32)
     cut = x.clamp(-scale[:, None] * top, scale[:, None] * top)
     # Of float8, 3 bits of fraction: half a unit is a sixteenth, and never less than half of the smallest number.
     unit = scale[:, None] / 2 if form == "int8" else (cut.abs() / 16).maximum(scale[:, None] * 2**-10)
     assert ((found - cut).abs() <= unit * 1.0001).all()
-    assert torch.equal(quantise(found, scale, cache_dtype(form)).float(), kept.float())  # what was kept is kept again
+    assert torch.equal(quantize(found, scale, cache_dtype(form)).float(), kept.float())  # what was kept is kept again
     if form == "fp8":
         bits = fp8.encode((x / scale[:, None]).numpy())
         assert np.array_equal(kept.view(torch.uint8).numpy(), bits)
@@ -91,7 +91,7 @@ def test_attention_over_a_quantised_cache_is_over_what_it_holds(form: str) -> No
     cache = Cache(empty, empty.clone(), k_scale, v_scale)
     positions, keys = torch.arange(7).expand(2, 7), torch.arange(7)
     store(cache, positions, k, v)
-    held = Cache(*(dequantise(part[:, :8], s, torch.float32) for part, s in ((cache.k, k_scale), (cache.v, v_scale))))
+    held = Cache(*(dequantize(part[:, :8], s, torch.float32) for part, s in ((cache.k, k_scale), (cache.v, v_scale))))
     found = attend(q, cache, positions, keys, 4, None)
     assert torch.equal(found, attend(q, held, positions, keys, 4, None))
     exact = attend(q, Cache(k, v), positions, keys, 4, None)

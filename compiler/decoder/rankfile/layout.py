@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from compiler.decoder.rankfile.cache_scales import with_cache_scales
-from compiler.decoder.rankfile.quantized import FLOAT, quantise, stored_weight
+from compiler.decoder.rankfile.quantized import FLOAT, quantize_layers, stored_weight
 from compiler.model.config import ModelConfig
 from compiler.model.layout import Layout, join_rows, to_rank_plans
 from compiler.model.lazy import Lazy, RankPlan
@@ -75,7 +75,7 @@ def rank_plans(
     found = layouts(config, tp)
     plans = to_rank_plans(found, tensors, dtype, rank_file)
     if products != FLOAT:
-        plans = quantise(plans, found, config, tensors, _rank_sizes(config, tp), stored_weight(products))
+        plans = quantize_layers(plans, found, config, tensors, _rank_sizes(config, tp), stored_weight(products))
     return with_cache_scales(plans, config, tensors)
 
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 
 from compiler.model.config import ModelConfig
 from compiler.model.layout import Layout, join_scales
-from compiler.model.lazy import Lazy, Packing, Quantise, RankPlan
+from compiler.model.lazy import Lazy, Packing, Quantize, RankPlan
 from compiler.model.parallel import spread
 from compiler.model.roles import TensorId
 from compiler.quantization.formats import products
@@ -73,7 +73,7 @@ def stored_weight(name: str) -> StoredWeight:
     )
 
 
-def quantise(
+def quantize_layers(
     plans: Sequence[RankPlan],
     layouts: Sequence[Layout],
     config: ModelConfig,
@@ -98,8 +98,8 @@ def quantise(
         if replace(inputs[0], part="columns") in tensors:
             columns = _vectors(inputs[:1], "columns", config, tp, sizes, tensors)
         for r, rank in enumerate(ranks):
-            how = Quantise(steps[r], columns[r], stored.format)
-            found[r].append((name, replace(rank, dtype=stored.dtype, quantise=how, packing=stored.packing)))
+            how = Quantize(steps[r], columns[r], stored.format)
+            found[r].append((name, replace(rank, dtype=stored.dtype, quantize=how, packing=stored.packing)))
             found[r].append((scale_of(name), scales[r]))
         if stored.input_scale:
             for r, scale in enumerate(_vectors(inputs[:1], "input_scale", config, tp, sizes, tensors)):

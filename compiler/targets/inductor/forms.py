@@ -27,11 +27,11 @@ from torch.nn import functional as F
 
 from compiler.decoder.mlp import gated
 from compiler.decoder.quantized import (
-    QuantisedExperts,
-    QuantisedLinear,
-    QuantisedWeight,
+    QuantizedExperts,
+    QuantizedLinear,
+    QuantizedWeight,
     definition,
-    dequantise_groups,
+    dequantize_groups,
     experts,
     finish,
 )
@@ -43,17 +43,17 @@ from compiler.targets.inductor.floats import SIXTEEN_BITS, mixed
 _INT8_ROWS, _INT8_WIDTH, _FP8_WIDTH = 16, 8, 16
 
 
-def weight_only(x: Tensor, weight: QuantisedWeight, bias: Tensor | None) -> Tensor:
-    """See `QuantisedLinear` for the shapes. An int8 is exact in every floating dtype."""
+def weight_only(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
+    """See `QuantizedLinear` for the shapes. An int8 is exact in every floating dtype."""
     return finish(F.linear(x, weight.values.to(x.dtype)).float(), weight.scale, bias, x.dtype)
 
 
-def grouped(x: Tensor, weight: QuantisedWeight, bias: Tensor | None) -> Tensor:
-    """See `QuantisedLinear` for the shapes. Weights are rounded to the dtype of x."""
-    return F.linear(x, dequantise_groups(weight.values, weight.scale).to(x.dtype), bias)
+def grouped(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
+    """See `QuantizedLinear` for the shapes. Weights are rounded to the dtype of x."""
+    return F.linear(x, dequantize_groups(weight.values, weight.scale).to(x.dtype), bias)
 
 
-def int_mm(x: Tensor, weight: QuantisedWeight, bias: Tensor | None) -> Tensor:
+def int_mm(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
     """`per_token` and `per_tensor` by `torch._int_mm`, which on CUDA takes more than 16 rows, and widths that divide by
     8 (aten/src/ATen/native/cuda/Blas.cpp): zeros stand behind what has less.
     """
@@ -66,7 +66,7 @@ def int_mm(x: Tensor, weight: QuantisedWeight, bias: Tensor | None) -> Tensor:
     return finish(sums.float() * worth, weight.scale, bias, x.dtype).reshape(*x.shape[:-1], out)
 
 
-def scaled_mm(x: Tensor, weight: QuantisedWeight, bias: Tensor | None) -> Tensor:
+def scaled_mm(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
     """`fp8_per_token` and `fp8_per_tensor` by `torch._scaled_mm` with float32 sums; scales are applied behind it, since
     with scales of rows it rounds its result to bfloat16. Widths that do not divide by 16, which it does not take on
     CUDA (aten/src/ATen/native/cuda/Blas.cpp), have the ordinary product.
@@ -88,25 +88,25 @@ class Form:
 
     operator: str
     dtypes: tuple[torch.dtype, ...]
-    otherwise: QuantisedLinear
+    otherwise: QuantizedLinear
     group: int | None = None
 
-    def takes(self, x: Tensor, weight: QuantisedWeight) -> bool:
+    def takes(self, x: Tensor, weight: QuantizedWeight) -> bool:
         if x.device.type != "cpu" or x.dtype not in self.dtypes:
             return False
         return self.group is None or x.shape[-1] == weight.scale.shape[-1] * self.group
 
-    def linear(self, x: Tensor, weight: QuantisedWeight, bias: Tensor | None) -> Tensor:
-        """See `QuantisedLinear` for the shapes."""
+    def linear(self, x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
+        """See `QuantizedLinear` for the shapes."""
         if not self.takes(x, weight):
             return self.otherwise(x, weight, bias)
         return ops.linear(self.operator, x, weight, bias)
 
     def experts(
-        self, x: Tensor, chosen: Tensor, share: Tensor, gate_up: QuantisedWeight, down: QuantisedWeight,
+        self, x: Tensor, chosen: Tensor, share: Tensor, gate_up: QuantizedWeight, down: QuantizedWeight,
         kind: Activation,
     ) -> Tensor:  # fmt: skip
-        """See `QuantisedExperts` for the shapes. The operator reads what was chosen, and that once."""
+        """See `QuantizedExperts` for the shapes. The operator reads what was chosen, and that once."""
         if not self.takes(x, gate_up):
             return experts(self.otherwise)(x, chosen, share, gate_up, down, kind)
         inner = gated(ops.experts(self.operator, x, gate_up, chosen), kind)
@@ -122,7 +122,7 @@ _GROUPED = Form(ops.FEW["grouped"], SIXTEEN_BITS, grouped, _GROUP)
 _GROUPED_MANY = Form(ops.MANY["grouped"], (torch.bfloat16,), _GROUPED.linear, _GROUP)
 _FP8 = Form(ops.FEW["fp8_per_token"], _ALL, scaled_mm)
 
-Pair = tuple[QuantisedLinear, QuantisedExperts]
+Pair = tuple[QuantizedLinear, QuantizedExperts]
 FEW_TOKENS: dict[str, Pair] = {
     "weight_only": (_WEIGHT_ONLY.linear, _WEIGHT_ONLY.experts),
     "per_token": (_INT8.linear, _INT8.experts),

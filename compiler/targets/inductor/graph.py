@@ -61,7 +61,7 @@ class Segment(torch.nn.Module):
         kernels, quantised = KERNELS[spec.phase]
         if spec.products != FLOAT:
             product, of_experts = form(quantised, spec.products)
-            kernels = replace(kernels, quantised=product, quantised_experts=of_experts)
+            kernels = replace(kernels, quantized=product, quantized_experts=of_experts)
         match spec.part, spec.kind:
             case "embed", None:
                 return embed(spec.config, t)

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.nn import functional as F
 
-from compiler.decoder.quantized import QuantisedLinear, QuantisedWeight, definition
+from compiler.decoder.quantized import QuantizedLinear, QuantizedWeight, definition
 
 NAMESPACE = "lmi_compile"
 FEW = {
@@ -54,10 +54,10 @@ def _floats(x: Tensor, weight: Tensor, _scale: Tensor | None, _input: Tensor | N
     return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
 
 
-def _scaled(product: QuantisedLinear) -> Definition:
+def _scaled(product: QuantizedLinear) -> Definition:
     def run(x: Tensor, weight: Tensor, scale: Tensor | None, given: Tensor | None, bias: Tensor | None) -> Tensor:
         assert scale is not None
-        return product(x, QuantisedWeight(weight, scale, given), bias)
+        return product(x, QuantizedWeight(weight, scale, given), bias)
 
     return run
 
@@ -107,21 +107,21 @@ def shims() -> dict[OpOverload, list[str]]:
     return {operator: [_SHIM.format(name=name)] for name, operator in OPERATORS.items()}
 
 
-def linear(name: str, x: Tensor, weight: Tensor | QuantisedWeight, bias: Tensor | None) -> Tensor:
+def linear(name: str, x: Tensor, weight: Tensor | QuantizedWeight, bias: Tensor | None) -> Tensor:
     """x [..., in] -> [..., out]."""
     values, scales = _parts(weight)
     y: Tensor = OPERATORS[name](x.reshape(-1, x.shape[-1]).contiguous(), values, *scales, bias, None)
     return y.reshape(*x.shape[:-1], values.shape[-2])
 
 
-def experts(name: str, x: Tensor, weight: Tensor | QuantisedWeight, chosen: Tensor) -> Tensor:
+def experts(name: str, x: Tensor, weight: Tensor | QuantizedWeight, chosen: Tensor) -> Tensor:
     """x [tokens, in], chosen [tokens, k] -> [tokens, k, out]."""
     values, scales = _parts(weight)
     y: Tensor = OPERATORS[name](x.contiguous(), values, *scales, None, chosen.contiguous())
     return y
 
 
-def _parts(weight: Tensor | QuantisedWeight) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
+def _parts(weight: Tensor | QuantizedWeight) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
     if isinstance(weight, Tensor):
         return weight, (None, None)
     return weight.values, (weight.scale, weight.input_scale)

@@ -30,7 +30,7 @@ def product_of(scheme: Scheme) -> Product | None:
     return form.product(FLOAT if scheme.activations == FLOAT else scheme.activation_scales)
 
 
-def quantised(_config: ModelConfig, quant: Quant, options: InductorOptions) -> tuple[Quant, InductorOptions]:
+def quantized(_config: ModelConfig, quant: Quant, options: InductorOptions) -> tuple[Quant, InductorOptions]:
     """`products` and `cache` of the options from scheme and cache of `quant`. Raises RefusedError."""
     from compiler.quantization.schemes import SCHEMES
 
@@ -66,7 +66,7 @@ def kernels(options: InductorOptions) -> Kernels:
     if options.products == FLOAT:
         return plain
     linear = definition(options.products)
-    return replace(plain, quantised=linear, quantised_experts=experts(linear))
+    return replace(plain, quantized=linear, quantized_experts=experts(linear))
 
 
 def _flags(scheme: Scheme) -> str:

@@ -35,7 +35,7 @@ class SegmentSupport(Support[InductorOptions]):
 
     def quantized(self, config: ModelConfig, quant: Quant, options: InductorOptions) -> tuple[Quant, InductorOptions]:
         """See schemes.py."""
-        return schemes.quantised(config, quant, options)
+        return schemes.quantized(config, quant, options)
 
     def scaling(self, config: ModelConfig, quant: Quant, options: InductorOptions) -> Scaling:
         """See schemes.py."""

@@ -11,8 +11,8 @@ from compiler.quantization.vendors import FP8, NATIVE, VENDOR_CACHES, VENDOR_SCH
 from compiler.targets.trtllm.architectures import Row, row_for
 from compiler.targets.trtllm.layout import check_split
 from compiler.targets.trtllm.limits import build_limits
+from compiler.targets.trtllm.linear import STORED
 from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
-from compiler.targets.trtllm.quantised import STORED
 from compiler.targets.trtllm.version import Version, show, version_of
 
 Finding = tuple[str, str]  # what was expected and found; what to do, "" for _OTHERWISE

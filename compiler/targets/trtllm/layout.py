@@ -29,8 +29,8 @@ from compiler.model.ops import OnFirst, Op, Pad, Program, Repeat, Replicate, Sha
 from compiler.model.parallel import check_parallel, head_layout, padded
 from compiler.model.roles import TensorId, axis_sizes, model_tensors
 from compiler.targets.trtllm.architectures import Row, row_for
+from compiler.targets.trtllm.linear import Beside, beside, stored_as
 from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
-from compiler.targets.trtllm.quantised import Beside, beside, stored_as
 from compiler.targets.trtllm.version import Version, version_of
 
 NAMES: Mapping[str, str] = {

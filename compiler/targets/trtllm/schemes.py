@@ -32,7 +32,7 @@ from compiler.targets.trtllm.options import TrtllmOptions
 from compiler.targets.trtllm.version import version_of
 
 
-def quantised(config: ModelConfig, quant: Quant, options: TrtllmOptions) -> tuple[Quant, TrtllmOptions]:
+def quantized(config: ModelConfig, quant: Quant, options: TrtllmOptions) -> tuple[Quant, TrtllmOptions]:
     """`quant` as it runs, and `options` by the toolchain's names. Raises RefusedError."""
     options = replace(options, quant_algo="", kv_cache_quant_algo=quant.cache.upper())
     if quant.scheme is None:
@@ -43,7 +43,7 @@ def quantised(config: ModelConfig, quant: Quant, options: TrtllmOptions) -> tupl
 
 
 def scaling(config: ModelConfig, quant: Quant, options: TrtllmOptions) -> Scaling:
-    """The scales to make for what `quantised` gave."""
+    """The scales to make for what `quantized` gave."""
     row, _ = row_for(config, version_of(options))
     scheme, found = quant.scheme, VENDOR_SCHEMES.get(options.quant_algo)
     if scheme is None or found is None:

@@ -128,7 +128,7 @@ def test_tokens_in_int8_are_measured_too(tiny_checkpoint: Folders, tmp_path: Pat
     model = opened(tiny_checkpoint("qwen2_moe"))
     files = _quantised(model, tmp_path, 2)
     per_token = definition("per_token")
-    kernels = Kernels(quantised=per_token, quantised_experts=experts(per_token))
+    kernels = Kernels(quantized=per_token, quantized_experts=experts(per_token))
     weights, both = _measured(model, files), _measured(model, files, kernels)
     assert np.mean([part.relative for part in both.parts]) > np.mean([part.relative for part in weights.parts])
     judge(both, LOOSE)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from compiler.decoder.attention import Cache, alibi_slopes, cache_dtype, dequantise, quantise
+from compiler.decoder.attention import Cache, alibi_slopes, cache_dtype, dequantize, quantize
 from compiler.machine import features
 from compiler.quantization.schemes import CACHES
 from compiler.targets.inductor.attention import attend
@@ -44,7 +44,7 @@ class Case:
     def expected(self) -> Tensor:
         """float64, row by row and head by head, and of the cache nothing but what a query sees."""
         k, v = (
-            dequantise(stored, scale, torch.float64).double()
+            dequantize(stored, scale, torch.float64).double()
             for stored, scale in ((self.cache.k, self.cache.k_scale), (self.cache.v, self.cache.v_scale))
         )
         out = torch.empty(self.q.shape, dtype=torch.float64)
@@ -101,7 +101,7 @@ def made(
         top = 127 if stored == torch.int8 else 448
         scales = [part.abs().amax((0, 1, 3)) / top for part in (k, v)]
     stores = [
-        quantise(part, s, stored) if s is not None else part.to(stored) for part, s in zip((k, v), scales, strict=True)
+        quantize(part, s, stored) if s is not None else part.to(stored) for part, s in zip((k, v), scales, strict=True)
     ]
     positions = torch.randint(0, length, (rows, tokens), generator=g)
     slopes = torch.tensor(alibi_slopes(kv_heads * group)) if sloped else None

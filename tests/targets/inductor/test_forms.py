@@ -16,7 +16,7 @@ from compiler.calibration.scales import RESULT, make_scales
 from compiler.decoder import quantized as quantised
 from compiler.decoder.forward import forward, layer_weights
 from compiler.decoder.kernels import Kernels
-from compiler.decoder.quantized import QuantisedWeight, definition
+from compiler.decoder.quantized import QuantizedWeight, definition
 from compiler.decoder.rankfile.quantized import FLOAT, scale_of, stored_weight
 from compiler.decoder.segments import SegmentSpec, input_names, specs, weight_shapes
 from compiler.model.config import ModelConfig
@@ -84,13 +84,13 @@ def test_experts_of_few_tokens_are_those_of_many(products: str) -> None:
         assert (found - expected).norm() < 0.02 * expected.norm()
 
 
-def _weight(products: str, out: int, inner: int) -> QuantisedWeight:
+def _weight(products: str, out: int, inner: int) -> QuantizedWeight:
     stored = stored_weight(products)
     shapes = stored.shapes("weight", (out, inner))
     worth = {"int8": 1e-3, "int4": 1e-2, "fp8": 1e-3}[stored.format]
     scale = torch.rand(shapes["scale"], generator=GENERATOR) * worth
     fixed = torch.tensor([5 / 127 if stored.format == "int8" else 5 / 448]) if stored.input_scale else None
-    return QuantisedWeight(_values(stored.torch_dtype, shapes["weight"]), scale, fixed)
+    return QuantizedWeight(_values(stored.torch_dtype, shapes["weight"]), scale, fixed)
 
 
 def _values(dtype: str, shape: tuple[int, ...]) -> Tensor:
@@ -154,7 +154,7 @@ def _compare_ranks(folder: Path, products: str, tmp_path: Path) -> None:
     (whole,) = converted(model, tmp_path / RESULT, tmp_path / "1", 1, products)
     linear = definition(products)
     expected = forward(
-        model.config, whole, token_ids, Kernels(quantised=linear, quantised_experts=quantised.experts(linear))
+        model.config, whole, token_ids, Kernels(quantized=linear, quantized_experts=quantised.experts(linear))
     )
     for tp in (1, 2):
         ranks = converted(model, tmp_path / RESULT, tmp_path / f"{tp}-again", tp, products)

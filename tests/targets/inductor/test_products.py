@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from compiler.decoder.quantized import dequantise_groups, finish
+from compiler.decoder.quantized import dequantize_groups, finish
 from compiler.machine import features
 from compiler.quantization.formats import fp8, int4, int8
 from compiler.targets.inductor import library
@@ -176,7 +176,7 @@ def test_others_round_their_result_and_little_else(
     x, weight, scale, bias = case(name, tokens, out, inner, seed)
     (x, weight, _), bias = narrow(name, (x, weight, scale, bias), dtype), bias.to(dtype)
     found = run(instructions, name, x, weight, scale, bias if biased else None)
-    wide = weight.double() if name != "int4" else dequantise_groups(weight, scale).double()
+    wide = weight.double() if name != "int4" else dequantize_groups(weight, scale).double()
     exact = x.double() @ wide.T * (scale.double() if name == "int8" else 1) + (bias.double() if biased else 0)
     sixteen_bits = x.abs().amax(-1, keepdim=True).double() / 65024 * wide.abs().sum(-1)
     slack = sixteen_bits * (scale if name == "int8" else 1) if name != "floats" else 1e-5 * wide.abs().sum(-1)
@@ -200,7 +200,7 @@ def test_weights_that_become_bfloat16_are_rounded_once(
     if name.startswith("int8"):
         wide, worth = weight.double(), scale.double()
     else:
-        wide, worth = dequantise_groups(weight, scale).bfloat16().double(), torch.ones(out, dtype=torch.double)
+        wide, worth = dequantize_groups(weight, scale).bfloat16().double(), torch.ones(out, dtype=torch.double)
     exact = x.double() @ wide.T * worth + (bias.double() if biased else 0)
     slack = (x.double().abs() @ wide.abs().T) * worth * 2e-6
     assert ((found.double() - exact).abs() <= exact.abs() / 256 + slack + 1e-6).all()

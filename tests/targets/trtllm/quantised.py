@@ -36,7 +36,7 @@ from compiler.quantization.groups import (
     groups,
     layer_factors,
     layer_scales,
-    quantised_roles,
+    quantized_roles,
 )
 from compiler.quantization.rounding import pack
 from compiler.targets.trtllm.layout import rank_plans as trtllm_plans
@@ -131,7 +131,7 @@ def quantise(config: ModelConfig, tensors: Mapping[TensorId, Array], options: Tr
     inputs: dict[str, Round] = {}
     cache: list[Round] = []
     for layer, kind in enumerate(config.layer_kinds):
-        roles = quantised_roles(config, kind)
+        roles = quantized_roles(config, kind)
         at = {role: f"layers.{layer}.{_decoder_name(role, roles)}.weight" for role in roles}
         seen = {role: record.inputs[at[role]].numpy() for role in roles}
         columns: dict[str, Array] = {}

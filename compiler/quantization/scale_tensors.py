@@ -27,7 +27,9 @@ PREFIX = "scales/"
 """Of the source that such a tensor comes from."""
 
 
-def planned(config: ModelConfig, tensors: Mapping[TensorId, Lazy], scaling: Scaling | None) -> dict[TensorId, Lazy]:
+def scale_tensors(
+    config: ModelConfig, tensors: Mapping[TensorId, Lazy], scaling: Scaling | None
+) -> dict[TensorId, Lazy]:
     """What will stand beside (or in the place of) the canonical `tensors` of a checkpoint; float32."""
     if scaling is None:
         return {}

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from compiler.calibration import activations as calibrate
 from compiler.calibration.scales import RESULT, beside, make_scales
-from compiler.quantization.planned import planned
+from compiler.quantization.scale_tensors import scale_tensors
 from compiler.quantization.scaling import Scaling
 from compiler.quantization.schemes import SCHEMES, UNQUANTIZED
 from tests.calibration.test_activations import opened
@@ -51,9 +51,9 @@ def _check(folder: Path, scalings: dict[str, Scaling], tmp_path: Path) -> None:
         make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=scaling, maxima=maxima)
         merged, _ = beside(model.tensors, model.checkpoint, tmp_path / RESULT)
         expected = {tensor: lazy for tensor, lazy in merged.items() if lazy != model.tensors.get(tensor)}
-        assert planned(model.config, model.tensors, scaling) == expected, name
+        assert scale_tensors(model.config, model.tensors, scaling) == expected, name
 
 
 def test_nothing_is_planned_where_nothing_is_asked(tiny_checkpoint: Callable[[str], Path]) -> None:
     model = opened(tiny_checkpoint("llama"))
-    assert planned(model.config, model.tensors, None) == {}
+    assert scale_tensors(model.config, model.tensors, None) == {}
