@@ -54,7 +54,7 @@ else:
         path = folder / item["Key"][len(prefix):]
         path.parent.mkdir(parents=True, exist_ok=True)
         client.download_file(bucket, item["Key"], str(path), Config=options)
-"""  # a program in one piece
+"""  # noqa: E501  # a program in one piece
 
 
 def write_artifact(folder: Path) -> Path:

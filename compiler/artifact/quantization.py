@@ -1,4 +1,4 @@
-"""The section of manifest.json that says how a model was quantised, from what text, and what it has lost by it."""
+"""The section of manifest.json on quantization: scheme, calibration text, and the findings of the gate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 REPORT = "numerics.html"
 """The gate's page, in the artifact."""
 FIGURES = "numerics.json"
-"""The same for scripts: of every part of every layer, and of every input."""
+"""The gate's figures as JSON: every part of every layer, and every input."""
 
 
 class Calibration(Strict):
@@ -31,7 +31,7 @@ class Calibration(Strict):
 
 
 class Gate(Strict):
-    """Over `tokens` of the held-out text `text`, against the unquantised model; definitions: numerics/gate/verdict.py.
+    """Over `tokens` of the held-out text `text`, against the unquantized model; definitions: numerics/gate/verdict.py.
 
     `cosine`: the least of any part of a layer, that of `worst`; without parts 1 and "". `limits`: of perplexity
     (its increase, a share), kl (nats) and cosine. `accepted`: something is beyond its limit, and was accepted.
@@ -57,8 +57,8 @@ class Gate(Strict):
 
 
 class Quantisation(Strict):
-    """`scheme` and what it means: see quantization/schemes.py; "" where only the cache is quantised. `alpha`: of SmoothQuant;
-    None where nothing is smoothed, or where `alphas` has one for every group, by layer and group.
+    """`scheme` and its fields: see quantization/schemes.py; "" where only the cache is quantized. `alpha`: of
+    SmoothQuant; None where nothing is smoothed, or where `alphas` has one for every group, by layer and group.
     """
 
     scheme: str
@@ -75,7 +75,7 @@ class Quantisation(Strict):
 
 
 _FIELDS = ("weights", "weight_scales", "activations", "activation_scales", "search")
-"""Of a scheme, by their names in a manifest."""
+"""Fields of a scheme, by their names in a manifest."""
 
 
 def quantisation(
@@ -98,7 +98,7 @@ def quantisation(
 
 
 def quant_of(found: Quantisation | None) -> Quant:
-    """What was asked for, of an artifact with this section; what decides its rank files is the same."""
+    """The request for an artifact with this section: equal in everything that decides its rank files."""
     if found is None:
         return NONE
     scheme = None

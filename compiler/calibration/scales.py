@@ -80,10 +80,11 @@ def make_scales(
     max_memory: int = 1 << 30,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
-    """Write RESULT, the tensors of `quantization/scale_tensors.py`, into the folder `out`; the alpha of every smoothed group.
+    """Write RESULT, the tensors of `quantization/scale_tensors.py`, into the folder `out`; return the alpha of every
+    smoothed group.
 
     `tensors`: the canonical tensors in `checkpoint`. `maxima`: what `calibrate` found, where the scheme or the cache
-    needs it; a quantised checkpoint brings its own scales, which are taken as they are. `alpha` None: searched for,
+    needs it; a quantized checkpoint brings its own scales, which are taken as they are. `alpha` None: searched for,
     group by group. `progress(bytes of weights read, in all)`. Beside `max_memory`, the scales of one layer are in
     memory.
     Raises MemoryCeilingError, CheckpointError (NaN or infinite weights), UsageError (alpha), DiskFullError.
@@ -137,7 +138,7 @@ def _of_layer(
     columns: Mapping[str, Values],
     weights: Mapping[str, Parts],
 ) -> Iterator[tuple[TensorId, Values]]:
-    """All parts of the quantised layers."""
+    """All parts of the quantized layers."""
     scheme = scaling.scheme
     divisors = {role: of.divisor for role, of in factors.items() if of.divisor is not None}
     static = scheme.activations != FLOAT and scheme.activation_scales == "tensor"
@@ -235,13 +236,13 @@ def _changed(
     reader: Reader,
 ) -> dict[str, Values]:
     """The small tensors of a layer that smoothing changes, as they are afterwards."""
-    quantised = set(quantized_roles(config, config.layer_kinds[layer]))
+    quantized = set(quantized_roles(config, config.layer_kinds[layer]))
     found = {}
     for role, factor in factors.items():
         for part in ("weight", "bias"):
             tensor = TensorId(role, part, layer)
             # Biases that nothing divides too: those that are joined are of one dtype.
-            if tensor not in tensors or (part == "weight" and role in quantised):
+            if tensor not in tensors or (part == "weight" and role in quantized):
                 continue
             found[str(tensor)] = apply(config, role, part, reader.whole(tensors[tensor]), factor)
     return found

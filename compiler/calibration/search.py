@@ -1,4 +1,4 @@
-"""What columns are multiplied by before they are rounded: a search for each that a scheme can name."""
+"""Searches for the scales of columns before rounding: one for each name in `Scheme.search`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SAMPLED = 1024
 
 
 class Seen:
-    """What the calibration text did in one layer, by role."""
+    """Statistics of one layer on the calibration text, by role."""
 
     def __init__(self, config: ModelConfig, layer: int, maxima: Mapping[str, Values]) -> None:
         self.config, self.layer, self._maxima = config, layer, maxima
@@ -50,7 +50,7 @@ Alphas = dict[str, float]
 
 
 def alphas(seen: Seen, kind: LayerKind, scaling: Scaling, alpha: float | None, reader: Reader) -> Alphas:
-    """Of the groups of one layer, where the scheme smooths: `alpha`, or of each the candidate with the least error."""
+    """Alpha of every group of a layer that the scheme smooths: `alpha`, or the candidate with the least error."""
     if scaling.scheme.search != SMOOTH:
         return {}
     found = scaling.groups(seen.config, kind)
@@ -94,7 +94,7 @@ def _least(seen: Seen, scaling: Scaling, group: Smooth, reader: Reader) -> float
 
 
 _LARGEST = {"token": smooth.largest_of_token, "tensor": smooth.largest_of_text}
-"""By the scales of activations."""
+"""Largest magnitude to expect, by the scales of activations."""
 
 
 def _maxima(seen: Seen, group: Smooth) -> dict[str, Maxima]:

@@ -6,7 +6,7 @@ what stands in the cache behind a row's position never matters (it must be finit
 
     kv head h serves query heads h * group ... (h + 1) * group - 1, with group = heads / kv_heads
 
-A quantised cache holds what k and v are in units of their scales; the keys and the values of every kv head have one:
+A quantized cache holds what k and v are in units of their scales; the keys and the values of every kv head have one:
 
     unit   k / scale, at most the largest of the format, rounded
 
@@ -66,7 +66,7 @@ def quantize(x: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
 
 
 def dequantize(stored: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """What `quantize` was given, as far as its units tell, of `dtype`."""
+    """The inverse of `quantize`, up to rounding, in `dtype`."""
     return stored if scale is None else (stored.float() * scale[:, None]).to(dtype)
 
 
@@ -87,7 +87,7 @@ def attend(
 
 
 def mask(positions: Tensor, keys: Tensor, window: int | None, dtype: torch.dtype) -> Tensor:
-    """What is added to the scores: 0 where a query at positions [B, S] sees a key at keys [L], -inf elsewhere.
+    """The mask to add to scores: 0 where a query at positions [B, S] sees a key at keys [L], -inf elsewhere.
 
     A query sees the keys at and before its position; with a window, the last `window` of them. -> [B, 1, S, L]
     """

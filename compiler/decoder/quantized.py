@@ -41,7 +41,7 @@ class QuantizedWeight:
     input_scale: Tensor | None = None
 
     def expert(self, index: int) -> QuantizedWeight:
-        """That of one expert."""
+        """The weight of one expert."""
         return QuantizedWeight(self.values[index], self.scale[index], self.input_scale)
 
 

@@ -28,8 +28,8 @@ PER_TENSOR = (
 
 
 def asked_by(file: Path, image: str, text: Text) -> tuple[Quant, list[str]]:
-    """What the serving.properties `file` asks for, and what to warn of. `image`: of LMI, that it is for; "" where it
-    is not said. `text`: what to calibrate on, but for the number of samples where the file names one.
+    """The quantization that the serving.properties `file` asks for, and warnings. `image`: the LMI image it is for, ""
+    for RELEASE. `text`: the calibration text; the file may name another number of samples.
 
     Raises UsageError (no such file, a property that does not exist or fit), RefusedError (nothing of ours is the same).
     """

@@ -1,4 +1,4 @@
-"""How LMI spells quantisation, and what that is in TensorRT-LLM's words.
+"""Quantization as LMI spells it, by TensorRT-LLM's names.
 
 LMI 0.25 to 0.32 (serving/docs/lmi/user_guides/trt_llm_user_guide.md at v0.29.0):
     option.quantize=smoothquant   option.smoothquant_alpha (0.8), .smoothquant_per_token (false),
@@ -47,7 +47,7 @@ NONE = LmiQuantization()
 
 
 def quantisation(properties: Properties) -> LmiQuantization:
-    """What a serving.properties asks for.
+    """The quantization that a serving.properties asks for.
 
     Raises:
         UsageError: companions of a scheme that is not asked for, or values outside their range.
@@ -57,7 +57,7 @@ def quantisation(properties: Properties) -> LmiQuantization:
 
 
 def quant_properties(release: Release, asked: LmiQuantization) -> dict[str, Value]:
-    """The properties that record `asked` under a release, by whole name; none where nothing is quantised.
+    """The properties that record `asked` under a release, by whole name; none where nothing is quantized.
 
     Raises:
         RefusedError: a scheme that the release's properties cannot say.

@@ -58,10 +58,10 @@ class Quantize:
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Two four-bit integers a byte, the last step of a layout: of every run of 2 * `distance` neighbours along `axis`
+    """Two four-bit integers a byte, the last step of a layout: of every run of 2 * `distance` neighbors along `axis`
     (-1: of a row, -2: of a column)
 
-        byte j    bits 0-3  neighbour j        bits 4-7  neighbour j + distance
+        byte j    bits 0-3  neighbor j        bits 4-7  neighbor j + distance
     """
 
     axis: Literal[-1, -2]
@@ -85,7 +85,7 @@ class Lazy:
     """`shape` and `dtype` of a tensor to come, and the pieces that fill it (they never overlap).
 
     Raw bits move where `dtype == source_dtype` and `fold` is empty; otherwise the values change on the way: `fold`
-    names a step of `model/fold.py` that is applied to them, and then they are cast; or they are quantised. What is
+    names a step of `model/fold.py` that is applied to them, and then they are cast; or they are quantized. What is
     packed has fewer elements in its file than here: `stored_shape`.
     """
 
@@ -99,7 +99,7 @@ class Lazy:
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
-        """Of the tensor in its file."""
+        """Shape of the tensor in its file."""
         return self.packing.shape(self.shape) if self.packing else self.shape
 
     @property

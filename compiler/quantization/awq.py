@@ -1,17 +1,17 @@
-"""AWQ (Lin et al. 2023): which columns a weight's rounding may hurt is read off the activations.
+"""AWQ (Lin et al. 2023): columns that activations use most are rounded most finely.
 
-    scale search   s = m^r, normalised to s / sqrt(max s * min s); m_j the mean |x| of channel j; r from 0 to 0.95
+    scale search   s = m^r, normalized to s / sqrt(max s * min s); m_j the mean |x| of channel j; r from 0 to 0.95
                    y = (x / s) round(W s)^T, and the r is taken whose y is nearest
     clip search    every group of a row may give up its largest magnitudes, so that the others are rounded more finely;
                    the clip is taken whose part of y is nearest
 
 Equations 4 and 5 and section 3.2 of the paper; both are searches on a grid. Scales are folded where SmoothQuant's are
-(`groups.py`). How near y is, is told without inputs: where W is off by D, y is off by x D^T, and since rounding errors
-of different columns have nothing to do with each other, its mean square is that of each column by itself:
+(`groups.py`). The distance of y is estimated without inputs: where W is off by D, y is off by x D^T, and since rounding
+errors of different columns are independent, its mean square is the sum over columns:
 
     E |x D^T|^2 = sum over o, j of D_oj^2 E[x_j^2]
 
-so that mean |x| and mean x^2 of every channel are all that has to be kept of a calibration text.
+so mean |x| and mean x^2 of every channel are the only statistics of a calibration text that are needed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Values = NDArray[np.float32]
 POINTS = 20
 CLIPS = 10
 LEAST_CLIP = 0.5
-"""Of a group's largest magnitude: what the paper's code still tries."""
+"""Smallest clip to try, as a share of a group's largest magnitude, as in the paper's code."""
 NOT_CLIPPED = ("attn.q", "attn.k")
-"""By role. Products of two clipped layers are not what the search for one of them looks at."""
+"""Roles that are not clipped: scores multiply two layers, and the search looks at one."""
 
 
 def candidates(means: Values) -> Values:

@@ -68,7 +68,7 @@ def own_parts(scheme: Scheme, worth: Values) -> Parts:
 
 
 def weight_part_names(scheme: Scheme) -> tuple[str, ...]:
-    """Of `weight_parts`."""
+    """Names of the parts that `weight_parts` gives."""
     if scheme.weight_scales == "group":
         return ("group_steps", "group_scale")
     return ("steps", "scale", *(("matrix_scale",) if scheme.weight_scales == "tensor" else ()))
@@ -89,7 +89,7 @@ def activation_parts(scheme: Scheme, largest_input: float, largest_output: float
 
 
 def activation_part_names(scheme: Scheme) -> tuple[str, ...]:
-    """Of `activation_parts`."""
+    """Names of the parts that `activation_parts` gives."""
     if scheme.activations == "float":
         return ()
     if scheme.activation_scales == "token":

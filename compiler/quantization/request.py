@@ -16,11 +16,11 @@ ALPHA = 0.5
 
 @dataclass(frozen=True)
 class Text:
-    """What activations are watched on: `file` (or id of a data set, until it has been looked at; None: the text of
-    this project), `samples` of `length` tokens at most.
+    """A calibration text: `file` (or id of a data set, until it is resolved; None: the text of this project), at most
+    `samples` samples of at most `length` tokens.
 
-    `name` ("" = that of the file), `digest` of the file's bytes, and `size`: its characters at most, None where that
-    is not known; once it has been looked at.
+    Known once it is resolved: `name` ("" = that of the file), `digest` of the file's bytes, and `size`, an upper bound
+    of its characters (None: unknown).
     """
 
     file: Path | None = None
@@ -31,7 +31,7 @@ class Text:
     size: int | None = 0
 
     def tokens(self, positions: int) -> int:
-        """At most, of a model with so many positions. A token takes a byte at least."""
+        """Upper bound of the tokens for a model with so many positions. A token takes a byte at least."""
         asked = self.samples * min(self.length, positions)
         return asked if self.size is None else min(asked, self.size)
 
@@ -41,8 +41,8 @@ class Quant:
     """A quantization as asked for. `scheme` None: weights and activations stay as they are. `alpha` None: searched for,
     group by group. `cache`: format of keys and values, "" for that of the model.
 
-    `max_perplexity_increase`: a share, in place of the scheme's tolerance. `accept`: what the gate finds is recorded,
-    and stops nothing.
+    `max_perplexity_increase`: a share, in place of the scheme's tolerance. `accept`: the gate records its findings and
+    refuses nothing.
     """
 
     scheme: Scheme | None = None
@@ -67,7 +67,7 @@ class Quant:
 
     @property
     def decides(self) -> dict[str, Any]:
-        """What of it decides the bytes of rank files."""
+        """The facts that decide the bytes of rank files: part of cache keys."""
         found: dict[str, Any] = {"cache": self.cache}
         if self.scheme is not None:
             found |= {name: value for name, value in asdict(self.scheme).items() if name != "tolerance"}

@@ -1,4 +1,4 @@
-"""The canonical tensors that quantisation adds to a model's, or puts in their place: which, and of what shape.
+"""Names and shapes of the canonical tensors that quantization adds to a model's, or puts in their place.
 
 Known before any weight is read, so that plans count them. `calibration/scales.py` writes exactly these, so called:
 
@@ -24,13 +24,13 @@ from compiler.quantization.parts import activation_part_names, weight_part_names
 from compiler.quantization.scaling import Scaling
 
 PREFIX = "scales/"
-"""Of the source that such a tensor comes from."""
+"""Prefix of the source of such a tensor."""
 
 
 def scale_tensors(
     config: ModelConfig, tensors: Mapping[TensorId, Lazy], scaling: Scaling | None
 ) -> dict[TensorId, Lazy]:
-    """What will stand beside (or in the place of) the canonical `tensors` of a checkpoint; float32."""
+    """Tensors beside (or in the place of) the canonical `tensors` of a checkpoint; float32."""
     if scaling is None:
         return {}
     return {
@@ -41,7 +41,7 @@ def scale_tensors(
 
 
 def _shape(tensor: TensorId, config: ModelConfig, group: int | None) -> tuple[int, ...]:
-    """Of a canonical tensor, with groups of `group` neighbors."""
+    """Shape of a canonical tensor, with groups of `group` neighbors."""
     sizes = axis_sizes(config)
     if group is None or not tensor.part.startswith("group_"):
         return shape_of(tensor, sizes)
@@ -63,7 +63,7 @@ def _of_layer(
     yield from (TensorId(role, part, layer) for role, part in scaling.cache_parts)
     changed = {group.divides for group in found} | {role for group in found for role in group.followers}
     for role in sorted({*changed, *into} - {""}):
-        # A quantised weight is divided by way of its scale. Biases of layers that are joined have one dtype.
+        # A quantized weight is divided by way of its scale. Biases of layers that are joined have one dtype.
         for part in ("bias",) if role in roles else ("weight", "bias"):
             if TensorId(role, part, layer) in tensors:
                 yield TensorId(role, part, layer)

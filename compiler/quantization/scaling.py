@@ -17,7 +17,7 @@ CACHE_PARTS: Mapping[CacheScales, tuple[tuple[str, str], ...]] = {
     "layer": (("attn.k", "cache_scale"),),
     "head": (("attn.k", "cached_scale"), ("attn.v", "cached_scale")),
 }
-"""(role, part) of the scales of a quantised cache, in every layer: one for all, or one for the keys and one for the
+"""(role, part) of the scales of a quantized cache, in every layer: one for all, or one for the keys and one for the
 values of each kv head. Not finer: what a channel reaches in a short text says too little of what it will reach.
 """
 
@@ -32,7 +32,7 @@ _DIVIDES: Mapping[Divides, Callable[[Sequence[Smooth]], tuple[Smooth, ...]]] = {
 class Scaling:
     """`scheme`: as the toolchain runs it; with weights in FLOAT, those in its files are not rounded.
 
-    `divides`: what s divides, so that W * s sees x / s.
+    `divides`: the layers that s divides, so that W * s sees x / s.
 
         all       whatever stands in front and takes it; layers with nothing there are not smoothed
         norms     norms; kernels of other layers divide their inputs by `columns` while the model runs
@@ -69,6 +69,6 @@ class Scaling:
         return _DIVIDES[self.divides](groups(config, kind))
 
     def with_role(self, role: str, roles: Sequence[str]) -> tuple[str, ...]:
-        """Those of a layer's `roles` that are one matrix with `role`, itself included."""
+        """The roles among a layer's `roles` that are one matrix with `role`, itself included."""
         found = next((joined for joined in self.joined if role in joined), (role,))
         return tuple(one for one in found if one in roles)

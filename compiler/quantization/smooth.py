@@ -8,8 +8,8 @@ x_j is the largest |x| of channel j over the calibration text, w_j the largest |
 The formula is equation 4 of the paper; the two floors, and the computation in float64, are those of TensorRT-LLM's
 converters, whose results this gives.
 
-How far alpha goes may be searched for (`output_error`): each candidate is judged by what rounding then does to y, where
-nothing but the maxima and the mean squares of every channel is known of the text. With W s off by D and x / s by e,
+Alpha may be searched for (`output_error`): each candidate is judged by the error of y after rounding, estimated from
+the maxima and the mean squares of every channel alone. With W s off by D and x / s by e,
 
     E |off|^2 = sum over o, j of D_oj^2 E[x_j^2] / s_j^2  +  sum over j of E[e_j^2] sum over o of (W s)_oj^2
 
@@ -63,7 +63,7 @@ def largest_of_text(inputs: Values, _squares: Values, scales: Values) -> float:
 
 
 def largest_of_token(_inputs: Values, squares: Values, scales: Values) -> float:
-    """The same of a token: root mean square over drawn ones, whose channels are normal and independent."""
+    """M of a token: root mean square over drawn tokens, whose channels are normal and independent."""
     spread = (np.sqrt(squares) / scales).reshape(-1, scales.shape[-1])
     drawn = np.random.default_rng(0).standard_normal((_DRAWN, scales.shape[-1]), np.float32)
     return max(float(np.sqrt(np.square(drawn * of).max(-1).mean())) for of in spread)

@@ -219,7 +219,7 @@ def test_float8_of_compressed_tensors_stays_and_runs(tmp_path: Path) -> None:
 def test_a_plan_says_what_the_source_is_and_what_may_be_made_of_it(tmp_path: Path) -> None:
     quantised(tmp_path / "model", "gptq")
     plan = prepare(_request(tmp_path / "model", tmp_path / "cache", target="trtllm")).plan
-    assert "quantised by GPTQ, read as floating point; `--quant int4-weight` keeps its numbers" in plan_text(plan)
+    assert "quantized by GPTQ, read as floating point; `--quant int4-weight` keeps its numbers" in plan_text(plan)
     refused = {one.option for one in alternatives(plan, load("trtllm")) if "a second time" in one.refused}
     assert refused == {f"--quant {name}" for name in ("int8-weight", "awq", "smoothquant", "fp8")}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,10 +24,9 @@ LOOSE = Tolerance(perplexity=10, kl=10, cosine=0.99)
 
 
 @pytest.fixture(autouse=True)
-def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(Path(__file__).parent / "more_formats")])
     monkeypatch.setitem(SCHEMES, "int6", Scheme("int6", "int6", "channel", "float", "tensor", "", LOOSE))
-    yield
 
 
 def test_it_is_among_the_formats() -> None:

@@ -69,7 +69,7 @@ def rank_plans(
 ) -> list[RankPlan]:
     """The file of every rank. `dtype` is the one of the files, by its safetensors name (`BF16`).
 
-    Linear layers whose steps are among `tensors` are quantised, as `products` says (`quantised.py`), and so
+    Linear layers whose steps are among `tensors` are quantized, as `products` says (`quantized.py`), and so
     is the cache where its scales are among them (`cached.py`).
     """
     found = layouts(config, tp)

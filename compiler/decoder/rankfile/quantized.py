@@ -1,4 +1,4 @@
-"""Quantised linear layers in the rank files: 8 or 4 bits, and beside them what 1 in each row or group is worth.
+"""Quantized linear layers in the rank files: units of few bits, and beside them the worth of 1 in each row or group.
 
 | file tensor                   | dtype   | shape on a rank                 | from                                     |
 |-------------------------------|---------|---------------------------------|------------------------------------------|
@@ -12,7 +12,7 @@
 and so for every other linear layer whose canonical tensors have `steps` or `group_steps`; all others are as `layout.py`
 has them. A byte holds column 2 j in its lower half, column 2 j + 1 in its upper: products read the file as it lies.
 What belongs to rows, columns and groups is split, copied and joined as these themselves: a row-parallel layer has the
-scales of whole rows on every rank, so that sharding and quantising commute. An input has one scale on all ranks, and
+scales of whole rows on every rank, so that sharding and quantizing commute. An input has one scale on all ranks, and
 for all experts of a layer; that of what goes into their `down` is from the largest among them.
 """
 
@@ -51,7 +51,7 @@ class StoredWeight:
     input_scale: bool
 
     def shapes(self, name: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        """Of the file tensor `name`, in floating point `shape`, and of those beside it; in the order of the file."""
+        """Shapes of the file tensor `name`, in floating point `shape`, and of those beside it, in file order."""
         groups = (shape[-1] // self.group,) if self.group else ()
         found = {name: self.packing.shape(shape) if self.packing else shape, scale_of(name): (*shape[:-1], *groups)}
         return found | ({input_scale_of(name): (1,)} if self.input_scale else {})
@@ -81,7 +81,7 @@ def quantize_layers(
     sizes: Mapping[str, int],
     stored: StoredWeight,
 ) -> list[RankPlan]:
-    """`plans` with the layers quantised that `tensors` has steps of; `sizes`: of every axis on one rank."""
+    """`plans` with the layers quantized that `tensors` has steps of; `sizes`: of every axis on one rank."""
     by_name = {layout.name: layout for layout in layouts}
     tp = len(plans)
     found: list[list[tuple[str, Lazy]]] = [[] for _ in plans]
@@ -125,7 +125,7 @@ def _vectors(
     sizes: Mapping[str, int],
     tensors: Mapping[TensorId, Lazy],
 ) -> list[Lazy]:
-    """Of every rank: what belongs to the rows, groups, columns or input of one file tensor, float32."""
+    """Float32 vectors of every rank that belong to the rows, groups, columns or input of one file tensor."""
     own = tuple(replace(tensor, part=part) for tensor in inputs)
     programs = tuple(spread(tensor.axes, config, tp) for tensor in own)
     return Layout("", own, programs, join_scales(own, sizes)).to_ranks(tensors)

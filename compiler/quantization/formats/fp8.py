@@ -25,7 +25,7 @@ Bits = NDArray[np.uint8]
 
 LARGEST = np.float32(448)
 LEAST_SCALE = np.float32(1 / (448 * 512))
-"""Of a row: below it the units of the format would be worth less than activations can be told apart by."""
+"""Least scale of a row: with a smaller one the units would be finer than activations can tell."""
 _NAN = np.uint8(0x7F)
 
 

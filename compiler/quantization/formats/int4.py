@@ -19,7 +19,7 @@ from compiler.quantization.format import Format, Product, Values, as_float32, in
 
 LEAST, LARGEST = np.float32(-8), np.float32(7)
 FLOOR = np.float32(1e-8)
-"""Of a maximum, as that of int8."""
+"""Least maximum: a dead group gets a small but finite scale."""
 
 
 def scales(maxima: Values) -> Values:

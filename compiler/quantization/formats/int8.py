@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 LARGEST = np.float32(127)
 FLOOR = np.float32(1e-8)
-"""Of a maximum: a dead channel gets a large but finite number of steps."""
+"""Least maximum: a dead channel gets a large but finite number of steps."""
 
 
 def steps(maxima: Values) -> Values:

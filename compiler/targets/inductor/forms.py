@@ -7,7 +7,7 @@
 | per_token, per_tensor         | operator `int8_int8` | the same                 | `_int_mm`                          |
 | fp8_per_token, fp8_per_tensor | operator `fp8`       | the same                 | `_scaled_mm`                       |
 
-Operators are those of `ops.py`. Where only weights are quantised, those of few tokens read activations as integers of
+Operators are those of `ops.py`. Where only weights are quantized, those of few tokens read activations as integers of
 16 bits: fine enough for bfloat16 and float16 (`native/tokens.h` says why), and bound by memory as they are. With many
 tokens arithmetic is the bound, and products of bfloat16 are half as many; models in float16 keep what few tokens have,
 or the form for CUDA, as those in float32 do. Experts of many tokens whose activations are int8 are gone over one by

@@ -103,7 +103,7 @@ OPERATORS = {name: _register(name) for name in DEFINITIONS}
 
 
 def shims() -> dict[OpOverload, list[str]]:
-    """What inductor wants to know of them: the C declaration of each, which `native/shim.cpp` defines."""
+    """C declaration of each operator, for inductor; `native/shim.cpp` defines them."""
     return {operator: [_SHIM.format(name=name)] for name, operator in OPERATORS.items()}
 
 

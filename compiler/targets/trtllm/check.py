@@ -1,4 +1,4 @@
-"""What TensorRT-LLM cannot do, said before anything is read: each refusal with its reason and what to do instead."""
+"""Refusals of models that TensorRT-LLM cannot build, before anything is read: each with its reason and a remedy."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check(config: ModelConfig, tp: int = 1, options: TrtllmOptions = PLAIN, limi
             if width % (64 * tp):
                 raise RefusedError(
                     f"{options.quant_algo} wants multiples of 64 x tp = {64 * tp}; the {what} is {width} wide",
-                    hint="Use a smaller tp, or another quantisation.",
+                    hint="Use a smaller tp, or another quantization.",
                 )
     check_split(config, tp, options)
 

@@ -1,4 +1,4 @@
-"""Quantised linear modules in the rank files: what `quant_algo` makes of a weight, and the tensors beside it.
+"""Quantized linear modules in the rank files: the weight under each `quant_algo`, and the tensors beside it.
 
 | quant_algo                  | weight                   | beside it; float32 unless the dtype is named                |
 |-----------------------------|--------------------------|-------------------------------------------------------------|
@@ -14,7 +14,7 @@
 |   c = TENSOR, all but qkv   |                          | per_channel_scale [1, 1]                                    |
 |   t = TENSOR                |                          | act_scale [1, 1]; quantization_scaling_factor [1] of        |
 |                             |                          | attention (for dense) and of mlp (for proj)                 |
-| any, with a quantised cache |                          | attention.kv_cache_scaling_factor [1]                       |
+| any, with a quantized cache |                          | attention.kv_cache_scaling_factor [1]                       |
 
 Values are those of the canonical tensors (`quantization/parts.py`), split and joined as the rows and columns that they
 belong to; weights are rounded on their way by their steps, unless they come quantized. Scales of a whole matrix are
@@ -37,7 +37,7 @@ FC = ("mlp.gate", "mlp.plain", "mlp.up_gate")
 """The file roles that are written as `mlp.fc`."""
 LINEAR = (*FC, "attn.qkv", "attn.o", "mlp.up", "mlp.down",
           "moe.up_gate", "moe.down", "shared.up_gate", "shared.down")  # fmt: skip
-"""The file roles that are quantised."""
+"""The file roles that are quantized."""
 
 
 @dataclass(frozen=True)

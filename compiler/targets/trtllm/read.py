@@ -31,7 +31,7 @@ class StoredTensor:
     shape: tuple[int, ...]
 
     def __getitem__(self, rows: int | slice) -> Any:
-        """float32: a part of the tensor for a slice; for a number one entry, itself a `StoredTensor` where it is a matrix."""
+        """float32: a part of the tensor for a slice; one entry for a number, a `StoredTensor` where it is a matrix."""
         width = prod(self.shape[1:]) * np.dtype(_STORED[self.dtype]).itemsize
         if isinstance(rows, int):
             inner = StoredTensor(self.path, self.offset + rows * width, self.dtype, self.shape[1:])
