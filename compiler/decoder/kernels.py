@@ -19,7 +19,7 @@ Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 @dataclass(frozen=True)
 class Kernels:
-    """`quantised` computes the layers with quantised weights, by one of the definitions: the scheme's choice. `cached`:
+    """`quantized` computes the layers with quantized weights, by one of the definitions: the scheme's choice. `cached`:
     the dtype of caches of layers that have scales for them.
     """
 

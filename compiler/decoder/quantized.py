@@ -59,12 +59,13 @@ def weight_only(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tens
 
 def rounded_inputs(use: ActivationUse, x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
     """See the head of this file, and `QuantizedLinear` for the shapes. With an `input_scale` it is per tensor."""
-    units, worth = use.tokens(x.reshape(-1, x.shape[-1]), weight.input_scale)
+    units, worth = use.tokens(x, weight.input_scale)
     if units.dtype.is_floating_point:
         y = product(units.float(), weight.values, None)
     else:
-        y = torch._int_mm(units, weight.values.t()).float()
-    return finish(y * worth, weight.scale, bias, x.dtype).reshape(*x.shape[:-1], weight.values.shape[0])
+        sums = torch._int_mm(units.reshape(-1, x.shape[-1]), weight.values.t())
+        y = sums.float().reshape(*x.shape[:-1], weight.values.shape[0])
+    return finish(y * worth, weight.scale, bias, x.dtype)
 
 
 def grouped(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:

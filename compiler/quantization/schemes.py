@@ -64,7 +64,7 @@ class Scheme:
     @property
     def group(self) -> int | None:
         """Neighbors in a row of a weight that share a scale; None: a whole row."""
-        return load(self.weights).group if self.weight_scales == "group" else None
+        return load(self.weights).group if self.weight_scales == "group" and self.weights != FLOAT else None
 
 
 UNQUANTIZED = Scheme("none", FLOAT, "tensor", FLOAT, "tensor", UNSEARCHED, CLOSE)

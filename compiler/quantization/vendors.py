@@ -1,7 +1,6 @@
-"""TensorRT-LLM's names of quantizations (`QuantAlgo`), which serving.properties of LMI uses too: one row a name.
+"""TensorRT-LLM's names of quantizations (its `QuantAlgo`), which serving.properties of LMI uses too: one row a name.
 
-The names and the versions are those of tensorrt_llm/quantization/mode.py; W8A8_SQ_<weights>_<activations>_PLUGIN says
-first what weights have one scale for, then what activations have.
+W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN names the scales of weights first, then those of activations.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ class VendorScheme:
     """A quantization by its vendor's name.
 
     `scheme`: of `schemes.SCHEMES` that the name asks for, "" for none here. `dense`, `experts`: the schemes that it
-    runs in models without and with experts. `weight_scales`, `activation_scales`: what they have one scale for, in
-    place of what was asked; None: as asked. `since`: first version of TensorRT-LLM for which it is written.
+    runs in models without and with experts. `weight_scales`, `activation_scales`: in place of those of the request;
+    None: as requested. `since`: first version of TensorRT-LLM for which it is written.
     `rounded_at_load`: files hold plain weights, which the loader rounds. `divides`, `one_scale`: see `Scaling`.
     `plugin`: runs in the plugin's model classes. `quantize`, `q_format`: the options of LMI 0.25 to 0.32 that ask for
     it, "" where they cannot. `unverified`: why no build takes it, "" where builds do.
@@ -61,7 +60,7 @@ class VendorScheme:
 
     @property
     def flags(self) -> Mapping[str, Any]:
-        """Fields of a `Scheme` that this has, whatever was asked."""
+        """Fields of a `Scheme` that it sets, in place of those of the request."""
         found = {"weight_scales": self.weight_scales, "activation_scales": self.activation_scales}
         return {name: value for name, value in found.items() if value is not None}
 

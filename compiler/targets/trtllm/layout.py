@@ -13,8 +13,8 @@
 | biases of dense and proj                            | whole (GPT-J: zeros for r > 0) |                         |
 
 `mlp.fc` is what the activation is applied to, so it holds Hugging Face's gate; a fused `mlp.fc` holds it in its second
-half. Ranks are numbered `stage * tp + r`, and the layers of each pipeline stage begin with 0 again. What quantisation
-puts in place of weights and beside them is in `quantised.py`.
+half. Ranks are numbered `stage * tp + r`, and the layers of each pipeline stage begin with 0 again. The tensors
+of quantized modules are in `linear.py`.
 """
 
 from __future__ import annotations
