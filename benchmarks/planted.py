@@ -33,7 +33,7 @@ from compiler.numerics.gate.verdict import judge
 from compiler.quantization.groups import apply, groups, layer_factors
 from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
 from compiler.storage.checkpoints.header import read_header
-from compiler.targets.inductor.schemes import kernels, products_of
+from compiler.targets.inductor.schemes import kernels
 from tests.tiny_text import paragraphs
 from tests.tiny_training import HELD_OUT, ROW, write_trained
 from tests.weights import canonical_weights, model_config
@@ -76,7 +76,7 @@ class Planted:
     def on_inductor(self, scaling: Scaling, options: InductorOptions, dtype: str) -> Verdict:
         """The gate's, of that target's rank files of tp 2. `dtype`: by its safetensors name."""
         merged, sources = self.scaled(scaling)
-        plans = layout.rank_plans(self.config, 2, merged, dtype, products_of(options))
+        plans = layout.rank_plans(self.config, 2, merged, dtype, options.products)
         convert.convert(plans, sources, self.out)
         files = of_files(self.config, [self.out / plan.file for plan in plans], kernels(options))
         return measure(self.stored, files, self.held_out)

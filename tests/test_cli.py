@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from compiler.cli.parse import default_output, parse_size
 from compiler.cli import app, main
+from compiler.cli.parse import default_output, parse_size
 from compiler.errors import UsageError
 from compiler.targets.inductor.target import SegmentCompiler
 from tests.artifact.made import manifest, write
