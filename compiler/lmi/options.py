@@ -38,7 +38,7 @@ class Option:
     instead: str = ""
 
 
-V25, V26, V27, V28, V29, V30, V33 = ((0, minor) for minor in (25, 26, 27, 28, 29, 30, 33))
+V26, V27, V28, V29, V30, V33 = ((0, minor) for minor in (26, 27, 28, 29, 30, 33))
 
 _FROM_33 = "`option.quant_algo` and its companions: 0.33 ignores this one, and the engine would not be quantised"
 _TOOLKIT = "nothing: 0.33 has no toolkit that reads it"
