@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from compiler.decoder.layer import Blocks
     from compiler.decoder.weights import StoredModel
     from compiler.model.config import Activation, ModelConfig
-    from compiler.targets import Judge
+    from compiler.targets.values import Judge
 
     Ids = NDArray[np.int64]
 
