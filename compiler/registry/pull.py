@@ -71,7 +71,7 @@ def pull(
     """
     report, began = report or Silent(), time.monotonic()
     found = resolve(source) if isinstance(source, str) else source
-    output = Path(os.path.abspath(folder))  # Path.resolve would follow a link
+    output = Path(os.path.abspath(folder))  # noqa: PTH100  # Path.resolve would follow a link
     _check_folder(output)
     wanted = files_for(found.manifest, rank)
     memo = DigestMemo(cache_folder() / "digests.jsonl")

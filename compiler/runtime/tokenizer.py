@@ -68,7 +68,7 @@ def _read(path: Path) -> tokenizers.Tokenizer:
 
     try:
         return tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the Rust side raises plain Exception
         raise TokenizerError(
             f"{path} cannot be read by tokenizers {tokenizers.__version__}: {error}",
             hint="A newer file needs a newer `tokenizers`; another tokenizer is built in with `--tokenizer DIR`.",

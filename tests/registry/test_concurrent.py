@@ -36,7 +36,7 @@ def test_readers_see_one_artifact_whole(tmp_path: Path, local_store: str, layout
     def guarded(work: object, number: int) -> None:
         try:
             work(number)  # type: ignore[operator]  # one of the two above
-        except BaseException as error:  # told by the main thread
+        except BaseException as error:  # noqa: BLE001  # told by the main thread
             problems.append(error)
 
     writing = [threading.Thread(target=guarded, args=(publish, w)) for w in range(writers)]

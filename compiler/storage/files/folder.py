@@ -147,7 +147,7 @@ def place(part: Path, output: Path) -> None:
 
 def normal(output: Path) -> Path:
     """Absolute and without `..`: the folder is made beside itself first, so its name must be its own."""
-    return Path(os.path.abspath(output))  # Path.resolve would follow a link at the output
+    return Path(os.path.abspath(output))  # noqa: PTH100  # Path.resolve would follow a link at the output
 
 
 @contextmanager

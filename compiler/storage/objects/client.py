@@ -91,7 +91,7 @@ class Client:
 
 def wait(attempt: int) -> None:
     """Before the next attempt; `attempt` from 0."""
-    time.sleep(min(0.05 * 2**attempt, 5.0) * random.uniform(0.5, 1.0))  # spreads retries, hides nothing
+    time.sleep(min(0.05 * 2**attempt, 5.0) * random.uniform(0.5, 1.0))  # noqa: S311  # spreads retries, hides nothing
 
 
 _making = threading.Lock()
