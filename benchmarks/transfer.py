@@ -9,7 +9,7 @@ s5cmd pulls a second time, with `openssl dgst -sha256` of both files at once beh
 8 threads, 1 MiB reads. `local`: `pull` from a store that is a folder against `cp -r`.
 Every command is a fresh process; they take turns; the first turn is not counted. Prints medians, the best other, and
 the ratio (above 1: ours is faster).
-"""  # noqa: E501  # a program in one piece
+"""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ else:
         path = folder / item["Key"][len(prefix):]
         path.parent.mkdir(parents=True, exist_ok=True)
         client.download_file(bucket, item["Key"], str(path), Config=options)
-"""  # a program in one piece
+"""  # noqa: E501  # a program in one piece
 
 
 def write_artifact(folder: Path) -> Path:
