@@ -14,7 +14,7 @@ from compiler.build.requests import default_output, parse_size
 from compiler.cli import app, main
 from compiler.errors import UsageError
 from compiler.targets.inductor.target import SegmentCompiler
-from tests.artifact.made import manifest, write
+from testbed.artifacts import manifest, write
 from tests.stand_in import StandIn
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import recipes
 from compiler.errors import ParallelError
 from compiler.model.config import ModelConfig
 from compiler.model.parallel import check_parallel
+from testbed.text import BOS, EOS, HELD_OUT, PAD, byte_tokenizer, paragraphs, train_tokenizer
 from tests.tiny import TINY, model_config, recipe_of, write_checkpoint
-from tests.tiny_text import BOS, EOS, PAD, byte_tokenizer, paragraphs, train_tokenizer
-from tests.tiny_training import HELD_OUT, sized, write_trained
+from tests.tiny_training import sized, write_trained
 
 Checkpoint = Callable[[str], Path]
 

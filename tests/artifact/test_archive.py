@@ -14,7 +14,7 @@ from compiler.artifact.check import check_files
 from compiler.artifact.manifest import File
 from compiler.errors import ArtifactError
 from compiler.storage.files.digest import OCTETS, digest_bytes
-from tests.artifact.made import CONTENT, manifest, write
+from testbed.artifacts import CONTENT, manifest, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from compiler.machine import LEVELS
 from compiler.runtime.section import check_artifact
 from compiler.storage.files.crc import spelled
 from compiler.storage.files.digest import sha256_file
-from tests.artifact.made import CONTENT, manifest, write
+from testbed.artifacts import CONTENT, manifest, write
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from compiler.errors import ArtifactError, IncompatibleError
 from compiler.runtime.section import runnable
 from compiler.storage.files.digest import digest_bytes
 from compiler.targets.trtllm.section import Engines
-from tests.artifact.made import manifest
+from testbed.artifacts import manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from compiler.artifact.sign import SIGNATURE, check_signed, sign
 from compiler.errors import ArtifactError, SignatureError, UsageError
-from tests.artifact.made import manifest, write
+from testbed.artifacts import manifest, write
 
 Pair = tuple[Path, Path]
 

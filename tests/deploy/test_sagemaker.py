@@ -20,7 +20,7 @@ from compiler.errors import ArtifactError, DeployError, IncompatibleError, Store
 from compiler.report import Silent
 from compiler.storage.files.digest import digest_bytes
 from compiler.targets.trtllm.section import BuildLimits, Engines
-from tests.artifact.made import CONTENT, manifest, write
+from testbed.artifacts import CONTENT, manifest, write
 
 PREFIX = "s3://models/tiny/v1/"
 ROLE = "arn:aws:iam::123456789012:role/endpoints"

@@ -8,7 +8,7 @@ import pytest
 
 from compiler.errors import ArtifactError, TokenizerError
 from compiler.runtime.tokenizer import end_ids, load_tokenizer
-from tests.tiny_text import byte_tokenizer
+from testbed.text import byte_tokenizer
 
 TEXT = "Zürich, 日本 and 👩‍👩‍👧"
 

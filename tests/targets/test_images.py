@@ -10,7 +10,7 @@ from compiler import targets
 from compiler.artifact.manifest import Device
 from compiler.lmi.images import TRTLLM
 from compiler.targets.trtllm.section import BuildLimits, Engines
-from tests.artifact.made import manifest
+from testbed.artifacts import manifest
 
 IMAGE = TRTLLM[0, 30].tag
 

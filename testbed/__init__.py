@@ -1,0 +1,1 @@
+"""What tests and benchmarks both run against: S3 servers, a faulty proxy, small artifacts, text and tokenizers."""
