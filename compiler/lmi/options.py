@@ -39,7 +39,7 @@ class Option:
     instead: str = ""
 
 
-V25, V26, V27, V28, V29, V30, V33 = ((0, minor) for minor in (25, 26, 27, 28, 29, 30, 33))
+V26, V27, V28, V29, V30, V33 = ((0, minor) for minor in (26, 27, 28, 29, 30, 33))
 
 _QUANTIZE = tuple(dict.fromkeys(row.quantize for row in VENDOR_SCHEMES.values() if row.quantize))
 _FROM_33 = "`option.quant_algo` and its companions: 0.33 ignores this one, and the engine would not be quantised"
