@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.testbed.artifacts import manifest, write
 from compiler.cli import app, main
 from compiler.cli.parse import default_output, parse_size
 from compiler.errors import UsageError
 from compiler.targets.inductor.target import SegmentCompiler
-from tests.artifact.made import manifest, write
 from tests.stand_in import StandIn
 
 if TYPE_CHECKING:

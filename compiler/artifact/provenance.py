@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from compiler.errors import UsageError
+from compiler.quantization.schemes import ALPHA_OPTION, FLOAT, SMOOTH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,11 +127,11 @@ def _quantised(manifest: Manifest) -> list[str]:
     if found is None:
         return []
     words = ["--quant", found.scheme] if found.scheme else []
-    if found.activations != "float":
+    if found.activations != FLOAT:
         words.append("--per-token" if found.activation_scales == "token" else "--no-per-token")
         words.append("--per-channel" if found.weight_scales == "channel" else "--no-per-channel")
-    if found.search == "smooth":
-        words += ["--smoothquant-alpha", "auto" if found.alpha is None else f"{found.alpha:g}"]
+    if found.search == SMOOTH:
+        words += [ALPHA_OPTION, "auto" if found.alpha is None else f"{found.alpha:g}"]
     words += ["--kv-cache", found.kv_cache] if found.kv_cache else []
     if (text := found.calibration) is not None:
         words += [] if text.text.startswith("built-in ") else ["--calibration", "TEXT"]

@@ -14,8 +14,8 @@ from compiler.errors import RefusedError
 from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import ITEMSIZE
 from compiler.model.roles import axis_sizes, linear_axes
-from compiler.quantization.groups import quantised_roles
-from compiler.quantization.planned import planned
+from compiler.quantization.groups import quantized_roles
+from compiler.quantization.scale_tensors import scale_tensors
 from compiler.quantization.prequantized.checkpoint import checked
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _planned(
     """Bytes of the rank files of the first `layers` layers with all that is outside of layers."""
     config = replace(plan.config, layers=layers, layer_kinds=plan.config.layer_kinds[:layers])
     tensors = {t: found for t, found in plan.account.tensors.items() if t.layer is None or t.layer < layers}
-    tensors = {**tensors, **planned(config, tensors, scaling)}
+    tensors = {**tensors, **scale_tensors(config, tensors, scaling)}
     if target.layout is None:
         return [plan.source_bytes // plan.tp]
     ranks = target.layout.rank_plans(config, plan.tp, tensors, DTYPES[plan.dtype], options)
@@ -96,7 +96,7 @@ def calibration_seconds(config: ModelConfig, tokens: int, length: int) -> float:
     """
     sizes, products = axis_sizes(config), 0.0
     for kind in config.layer_kinds:
-        for role in quantised_roles(config, kind):
+        for role in quantized_roles(config, kind):
             lead, rows, columns = linear_axes(role)
             share = config.experts_per_token if lead else 1
             products += share * prod(sizes[axis] for axis in (*rows, *columns))

@@ -26,7 +26,7 @@ from compiler.model.parallel import HeadLayout
 from compiler.model.recipe import Recipe
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
 from compiler.numerics.gate.measure import LENGTH, SAMPLES
-from compiler.quantization.planned import planned
+from compiler.quantization.scale_tensors import scale_tensors
 from compiler.quantization.prequantized.checkpoint import checked
 from compiler.quantization.prequantized.formats import Packed, packed
 from compiler.quantization.request import Quant
@@ -43,7 +43,7 @@ class Plan:
 
     `options` name the quantisation as the toolchain does, `quant` has the flags that it runs; `scaling` None: there is
     none. `ranks` of a quantised model read tensors that the checkpoint
-    lacks (`quantization/planned.py`): of what calibration and scales will make.
+    lacks (`quantization/scale_tensors.py`): of what calibration and scales will make.
     """
 
     recipe: str
@@ -134,7 +134,7 @@ def make_plan(
     # As it runs there, too: with a coarser scale the numbers of a quantised checkpoint would be rounded again.
     quant, options, scaling = checked(found.quant, how), found.options, found.scaling
     filled = account(recipe, config, headers)
-    tensors = {**filled.tensors, **planned(config, filled.tensors, scaling)}
+    tensors = {**filled.tensors, **scale_tensors(config, filled.tensors, scaling)}
     layout = target.layout or RankLayout[TargetOptions]()
     layouts = tuple(layout.layouts(config, ask.tp, options))
     ranks = tuple(layout.rank_plans(config, ask.tp, tensors, DTYPES[dtype], options))

@@ -23,7 +23,7 @@ from zlib_ng.zlib_ng import crc32
 from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError
 from compiler.model.fold import fold
 from compiler.model.lazy import ITEMSIZE
-from compiler.quantization.rounding import pack, quantise
+from compiler.quantization.rounding import pack, quantize
 from compiler.storage.checkpoints.gather import Block, Cut, Gather
 from compiler.storage.files.cast import CASTABLE, cast_bits
 from compiler.storage.files.direct import COUNT, PADDING, Ring
@@ -160,7 +160,7 @@ def _blocks(plan: Sequence[tuple[str, Lazy]], limit: int) -> Iterator[tuple[Cut,
 
 def _width(tensor: Lazy) -> int:
     """Bytes of buffers that an element takes at the widest. A fold computes in float32, with float64 squares."""
-    changes = tensor.fold or tensor.quantise
+    changes = tensor.fold or tensor.quantize
     return _CHANGE_WIDTH if changes else max(ITEMSIZE[tensor.dtype], ITEMSIZE[tensor.source_dtype])
 
 
@@ -172,7 +172,7 @@ def _moves(tensor: Lazy) -> bool:
 def _change(cut: Cut, block: Block, source: np.ndarray, scales: Scales, target: np.ndarray) -> None:
     """The bits of one block of the file into `target`, from those of the source."""
     tensor = cut.tensor
-    if tensor.quantise:
+    if tensor.quantize:
         target[:] = _packed(tensor, _quantised(tensor, source, scales, block))
     elif tensor.packing:
         target[:] = _packed(tensor, source.view(np.int8).reshape(block.shape))
@@ -199,13 +199,13 @@ def _folded(tensor: Lazy, source: np.ndarray) -> np.ndarray:
 
 
 def _quantised(tensor: Lazy, source: np.ndarray, scales: Scales, block: Block) -> NDArray[np.int8]:
-    step = tensor.quantise
+    step = tensor.quantize
     assert step is not None
     values = np.empty(source.size, np.uint32)
     cast_bits(source, tensor.source_dtype, values, "F32")
     steps = scales.read(step.steps, block.begin[:-1], block.shape[:-1])
     columns = None if step.columns is None else scales.read(step.columns, block.begin[:-2], block.shape[:-2])
-    return quantise(values.view(np.float32).reshape(block.shape), steps, columns, step.format).view(np.int8)
+    return quantize(values.view(np.float32).reshape(block.shape), steps, columns, step.format).view(np.int8)
 
 
 def _packed(tensor: Lazy, integers: NDArray[np.int8]) -> np.ndarray:
@@ -265,7 +265,7 @@ def _check(plans: Sequence[RankPlan], checkpoint: Checkpoint) -> None:
     for plan in plans:
         for name, tensor in plan.tensors:
             changes = tensor.fold or tensor.dtype != tensor.source_dtype
-            dtypes = {tensor.source_dtype} if tensor.quantise else {tensor.dtype, tensor.source_dtype}
+            dtypes = {tensor.source_dtype} if tensor.quantize else {tensor.dtype, tensor.source_dtype}
             if changes and not dtypes <= set(CASTABLE):
                 raise RefusedError(
                     f"`{name}`: no cast from {tensor.source_dtype} to {tensor.dtype}",

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, get_args
 from compiler.errors import RefusedError, UsageError
 from compiler.model.config import ACTIVATIONS, LayerKind, ModelConfig
 from compiler.model.places import Default
-from compiler.quantization.request import Cache, Quant
-from compiler.quantization.schemes import SCHEMES, check_scheme
+from compiler.quantization.request import Quant
+from compiler.quantization.schemes import CACHES, SCHEMES, check_scheme
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CHOICES = (
     Quant(),
     *(Quant(scheme) for scheme in SCHEMES.values()),
-    *(Quant(cache=cache) for cache in get_args(Cache) if cache),
+    *(Quant(cache=name) for name in CACHES),
 )
 """The unquantized model, every scheme by itself, every quantized KV cache by itself."""
 

@@ -15,16 +15,22 @@ import sys
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, get_type_hints
 
 import typer
 
 from compiler import targets
+from compiler.quantization.schemes import CACHES, SCHEMES
 
 if TYPE_CHECKING:
     from compiler.build.request import PlanRequest, Resources
     from compiler.quantization.request import Quant, Text
     from compiler.targets.options import TargetOptions
+
+    SchemeName: TypeAlias = str
+    CacheName: TypeAlias = str
+else:
+    SchemeName, CacheName = Literal[("none", *SCHEMES)], Literal[tuple(CACHES)]
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -84,10 +90,7 @@ class QuantOptions:
 
     panel: ClassVar[str] = "Quantization"
 
-    quant: Annotated[
-        Literal["none", "int8-weight", "int4-weight", "fp8", "awq", "smoothquant"],
-        typer.Option("--quant", help="Quantisation."),
-    ] = "none"
+    quant: Annotated[SchemeName, typer.Option("--quant", help="Quantization.")] = "none"
     smoothquant_alpha: Annotated[
         str | None, typer.Option(help="How far outliers move into the weights [default: 0.5]", metavar="0..1|auto")
     ] = None
@@ -97,7 +100,7 @@ class QuantOptions:
     per_channel: Annotated[
         bool | None, typer.Option("--per-channel/--no-per-channel", help="A weight scale a row [default: yes]")
     ] = None
-    kv_cache: Annotated[Literal["int8", "fp8"] | None, typer.Option(help="Keys and values in 8 bits.")] = None
+    kv_cache: Annotated[CacheName | None, typer.Option(help="Keys and values in 8 bits.")] = None
     calibration: Annotated[
         Path | None,
         typer.Option(
@@ -292,15 +295,15 @@ def quant_of(options: QuantOptions, gate: GateOptions, image: str) -> Quant:
 
 def _from_properties(options: QuantOptions, image: str, text: Text) -> Quant:
     """What the file asks for; said of it on stderr what there is to warn of. Raises UsageError, RefusedError."""
-    from compiler.build.properties import asked_by
     from compiler.errors import UsageError
+    from compiler.lmi.from_properties import asked_by
 
     assert options.from_properties is not None
     ours = ("quant", "smoothquant_alpha", "per_token", "per_channel", "kv_cache")
     given = [name for name in ours if getattr(options, name) != getattr(QuantOptions(), name)]
     if given:
         raise UsageError(
-            f"`--from-properties` says how to quantise, and so do {', '.join(given)}", hint="leave one of them out"
+            f"`--from-properties` says how to quantize, and so do {', '.join(given)}", hint="leave one of them out"
         )
     quant, warnings = asked_by(options.from_properties, image, text)
     for warning in warnings:

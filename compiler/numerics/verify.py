@@ -21,7 +21,7 @@ from compiler.model.lazy import whole
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
 from compiler.numerics.compare import compare, judge, thresholds
 from compiler.numerics.reference import REFERENCE, read_reference
-from compiler.quantization.planned import planned
+from compiler.quantization.scale_tensors import scale_tensors
 from compiler.storage.checkpoints.header import HeaderError, read_header
 from compiler.storage.files.digest import sha256_file
 from compiler.targets import load
@@ -152,7 +152,7 @@ def _rank_problems(manifest: Manifest, target: Target[Any], folder: Path) -> lis
     dtype = DTYPES[manifest.dtype]
     sources = {t: whole(str(t), shape_of(t, sizes), dtype) for t in model_tensors(config)}
     quant, options = quant_of(manifest.quantisation), target.packager.options_of(manifest)
-    sources |= planned(config, sources, target.support.scaling(config, quant, options) if quant.asked else None)
+    sources |= scale_tensors(config, sources, target.support.scaling(config, quant, options) if quant.asked else None)
     plans = target.layout.rank_plans(config, manifest.parallel.tp, sources, dtype, options) if target.layout else ()
     problems = []
     for plan in plans:

@@ -14,7 +14,7 @@ from compiler.build.plan import Plan, make_plan
 from compiler.build.request import Ask
 from compiler.cli.text import option_text
 from compiler.errors import RefusedError
-from compiler.quantization.request import Cache, Quant, Text, scheme_of
+from compiler.quantization.request import Quant, Text, scheme_of
 from compiler.quantization.schemes import SCHEMES
 from compiler.targets.trtllm.options import TrtllmOptions
 from tests import published
@@ -42,7 +42,7 @@ def test_every_choice_has_bytes_or_a_reason(model: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["int8", "fp8"])
-def test_a_quantised_cache_holds_twice_the_tokens(form: Cache) -> None:
+def test_a_quantised_cache_holds_twice_the_tokens(form: str) -> None:
     plan, asked = _plan("llama3-8b", Quant()), _plan("llama3-8b", Quant(cache=form))
     found = {option_text(one.quant): one for one in alternatives(plan, INDUCTOR)}
     one, plain = found[f"--kv-cache {form}"], found["--quant none"]

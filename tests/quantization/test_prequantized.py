@@ -24,12 +24,12 @@ from compiler.build.resolve import locate, plan_of
 from compiler.build.steps.fetch import fetch
 from compiler.cli.text import option_text, plan_text
 from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError, ToolchainMissing
-from compiler.quantization.formats import int4
 from compiler.quantization.prequantized.formats import packed
 from compiler.quantization.request import Quant, scheme_of
 from compiler.quantization.schemes import SCHEMES, Tolerance
 from compiler.runtime.section import Segments
 from compiler.targets import load
+from tests.quantization import numpy_int4
 from tests.stand_in import StandIn
 from tests.tiny import write_checkpoint
 
@@ -165,7 +165,7 @@ def test_integers_of_gptq_are_those_of_the_packed_ranks(target: str, tmp_path: P
         request = _request(tmp_path / "model", tmp_path / "cache", "int4-weight", tp=tp, target=target)
         convert_to(request, tmp_path / f"{tp}")
         ranks = [load_file(tmp_path / f"{tp}" / folder / f"rank{rank}.safetensors") for rank in range(tp)]
-        integers = np.concatenate([int4.unpack(rank[weight].numpy().view(np.uint8), axis) for rank in ranks], 1)
+        integers = np.concatenate([numpy_int4.unpack(rank[weight].numpy().view(np.uint8), axis) for rank in ranks], 1)
         scales = torch.cat([rank[weight.replace("weight", scale)] for rank in ranks], 1)
         words = source[f"{module}.qweight"].numpy()
         stored = np.stack([words >> shift & 15 for shift in range(0, 32, 4)], 1).reshape(-1, words.shape[1]).T - 8
@@ -220,7 +220,7 @@ def test_float8_of_compressed_tensors_stays_and_runs(tmp_path: Path) -> None:
 def test_a_plan_says_what_the_source_is_and_what_may_be_made_of_it(tmp_path: Path) -> None:
     quantised(tmp_path / "model", "gptq")
     plan = plan_of(_request(tmp_path / "model", tmp_path / "cache", target="trtllm"))
-    assert "quantised by GPTQ, read as floating point; `--quant int4-weight` keeps its numbers" in plan_text(plan)
+    assert "quantized by GPTQ, read as floating point; `--quant int4-weight` keeps its numbers" in plan_text(plan)
     refused = {option_text(one.quant) for one in alternatives(plan, load("trtllm")) if "a second time" in one.refused}
     assert refused == {f"--quant {name}" for name in ("int8-weight", "awq", "smoothquant", "fp8")}
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.testbed.artifacts import write_random
 from compiler.errors import ConflictError, NotFoundError, RefusedError, StoreError, UsageError
 from compiler.registry.push import push
 from compiler.registry.record import Entry, Ref, read_ref
@@ -13,13 +14,12 @@ from compiler.registry.resolve import resolve
 from compiler.storage.objects import open_store
 from compiler.storage.objects.local import LocalStore
 from compiler.storage.objects.types import ANYTHING, Object
-from tests.registry.artifacts import write
 
 
 @pytest.fixture
 def digests(tmp_path: Path, store: str) -> list[str]:
     """Of three artifacts, tags 1, 2, 3."""
-    return [push(write(tmp_path / str(n), n), f"{store}tiny@{n}").digest for n in (1, 2, 3)]
+    return [push(write_random(tmp_path / str(n), n), f"{store}tiny@{n}").digest for n in (1, 2, 3)]
 
 
 def test_promote_and_roll_back(store: str, digests: list[str]) -> None:
@@ -61,7 +61,7 @@ def test_what_cannot_be_promoted(store: str, digests: list[str]) -> None:
 
 
 def test_moves_at_the_same_moment_are_all_in_the_log(tmp_path: Path, local_store: str) -> None:
-    uris = [push(write(tmp_path / str(n), n), f"{local_store}tiny@{n}").address for n in range(4)]
+    uris = [push(write_random(tmp_path / str(n), n), f"{local_store}tiny@{n}").address for n in range(4)]
     threads = [threading.Thread(target=promote, args=(uri,)) for uri in uris]
     for thread in threads:
         thread.start()
@@ -76,7 +76,7 @@ def test_an_answer_that_was_lost_is_no_conflict(
     tmp_path: Path, local_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The write that is repeated meets what it wrote itself."""
-    push(write(tmp_path / "a"), f"{local_store}tiny@1")
+    push(write_random(tmp_path / "a"), f"{local_store}tiny@1")
     real = LocalStore.put
 
     def put(self: LocalStore, key: str, data: bytes, over: str = ANYTHING) -> Object:
@@ -92,7 +92,7 @@ def test_a_tag_that_somebody_else_moved_is_not_rolled_back(
     tmp_path: Path, local_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for n in (1, 2, 3):
-        push(write(tmp_path / str(n), n), f"{local_store}tiny@{n}")
+        push(write_random(tmp_path / str(n), n), f"{local_store}tiny@{n}")
     promote(f"{local_store}tiny@1")
     promote(f"{local_store}tiny@2")
 
@@ -127,4 +127,4 @@ def test_past() -> None:
 def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file")
     with pytest.raises(StoreError):
-        push(write(tmp_path / "a"), f"{tmp_path}/store/")
+        push(write_random(tmp_path / "a"), f"{tmp_path}/store/")

@@ -11,13 +11,13 @@ from typing import Any
 import boto3
 import pytest
 
+from benchmarks.testbed import servers
 from compiler.errors import CheckpointError, DiskFullError, SourceError, UsageError
 from compiler.storage.checkpoints import s3
 from compiler.storage.checkpoints.source import ResolvedSource, resolve
 from compiler.storage.objects.download import Incoming, download_files
 from compiler.storage.objects.s3 import S3Store
 from compiler.storage.objects.types import Object
-from tests import servers
 from tests.storage import written
 
 TENSORS: written.Tensors = {"embed": ("BF16", (8, 4)), "norm": ("F32", (4,))}

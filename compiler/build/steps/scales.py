@@ -10,7 +10,7 @@ from compiler.build.runner import Output, Step
 from compiler.build.steps.calibrate import calibrate
 from compiler.calibration import activations, scales
 from compiler.calibration.outliers import outliers
-from compiler.quantization.planned import PREFIX
+from compiler.quantization.scale_tensors import PREFIX
 from compiler.report import amount, progress_in
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def make_scales(
 
 
 def _needs_scales(tensor: Lazy) -> bool:
-    return tensor.quantise is not None or any(piece.source.startswith(PREFIX) for piece in tensor.pieces)
+    return tensor.quantize is not None or any(piece.source.startswith(PREFIX) for piece in tensor.pieces)
 
 
 def _maxima(calibration: CacheEntry) -> dict[str, Any]:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.testbed.faults import Proxy, Request
 from compiler.errors import StoreError
 from compiler.storage.files.digest import digest_bytes
 from compiler.storage.objects import open_store
 from compiler.storage.objects.upload import Outgoing, upload_files
-from tests.faults import Proxy, Request
 
 PARTS = [b"a" * 100_000, b"b" * 100_000, b"c" * 7]
 

@@ -12,9 +12,9 @@ from safetensors.numpy import load_file
 
 from compiler.calibration import activations as calibrate
 from compiler.calibration.scales import RESULT, beside, make_scales
-from compiler.quantization.planned import planned
+from compiler.quantization.scale_tensors import scale_tensors
 from compiler.quantization.scaling import Scaling
-from compiler.quantization.schemes import SCHEMES, UNQUANTISED
+from compiler.quantization.schemes import SCHEMES, UNQUANTIZED
 from tests.calibration.test_activations import opened
 from tests.tiny import TINY, write_checkpoint
 
@@ -27,7 +27,7 @@ SCALINGS = {
     "norms": Scaling(SMOOTH, "norms"),
     "static": Scaling(COARSE, "norms", joined=(("attn.q", "attn.k", "attn.v"),)),
     "fp8": Scaling(replace(SCHEMES["fp8"], weight_scales="tensor", activation_scales="tensor"), one_scale=True),
-    "cache": Scaling(UNQUANTISED, cache="int8"),
+    "cache": Scaling(UNQUANTIZED, cache="int8"),
     "cache by heads": Scaling(SMOOTH, cache="fp8", cache_scales="head"),
 }
 
@@ -51,9 +51,9 @@ def _check(folder: Path, scalings: dict[str, Scaling], tmp_path: Path) -> None:
         make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=scaling, maxima=maxima)
         merged, _ = beside(model.tensors, model.checkpoint, tmp_path / RESULT)
         expected = {tensor: lazy for tensor, lazy in merged.items() if lazy != model.tensors.get(tensor)}
-        assert planned(model.config, model.tensors, scaling) == expected, name
+        assert scale_tensors(model.config, model.tensors, scaling) == expected, name
 
 
 def test_nothing_is_planned_where_nothing_is_asked(tiny_checkpoint: Callable[[str], Path]) -> None:
     model = opened(tiny_checkpoint("llama"))
-    assert planned(model.config, model.tensors, None) == {}
+    assert scale_tensors(model.config, model.tensors, None) == {}

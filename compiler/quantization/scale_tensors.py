@@ -1,4 +1,4 @@
-"""The canonical tensors that quantisation adds to a model's, or puts in their place: which, and of what shape.
+"""Names and shapes of the canonical tensors that quantization adds to a model's, or puts in their place.
 
 Known before any weight is read, so that plans count them. `calibration/scales.py` writes exactly these, so called:
 
@@ -20,32 +20,33 @@ from math import prod
 from compiler.model.config import LayerKind, ModelConfig
 from compiler.model.lazy import Lazy, whole
 from compiler.model.roles import TensorId, axis_sizes, linear_axes, shape_of
-from compiler.quantization.formats.int4 import GROUP
 from compiler.quantization.parts import activation_part_names, weight_part_names
 from compiler.quantization.scaling import Scaling
 
 PREFIX = "scales/"
-"""Of the source that such a tensor comes from."""
+"""Prefix of the source of such a tensor."""
 
 
-def planned(config: ModelConfig, tensors: Mapping[TensorId, Lazy], scaling: Scaling | None) -> dict[TensorId, Lazy]:
-    """What will stand beside (or in the place of) the canonical `tensors` of a checkpoint; float32."""
+def scale_tensors(
+    config: ModelConfig, tensors: Mapping[TensorId, Lazy], scaling: Scaling | None
+) -> dict[TensorId, Lazy]:
+    """Tensors beside (or in the place of) the canonical `tensors` of a checkpoint; float32."""
     if scaling is None:
         return {}
     return {
-        tensor: whole(f"{PREFIX}{tensor}", part_shape(tensor, config), "F32")
+        tensor: whole(f"{PREFIX}{tensor}", _shape(tensor, config, scaling.scheme.group), "F32")
         for layer, kind in enumerate(config.layer_kinds)
         for tensor in _of_layer(config, kind, layer, tensors, scaling)
     }
 
 
-def part_shape(tensor: TensorId, config: ModelConfig) -> tuple[int, ...]:
-    """Of a canonical tensor, where groups have the size that this project gives them."""
+def _shape(tensor: TensorId, config: ModelConfig, group: int | None) -> tuple[int, ...]:
+    """Shape of a canonical tensor, with groups of `group` neighbors."""
     sizes = axis_sizes(config)
-    if not tensor.part.startswith("group_"):
+    if group is None or not tensor.part.startswith("group_"):
         return shape_of(tensor, sizes)
     lead, rows, columns = linear_axes(tensor.role)
-    return (*(sizes[axis] for axis in lead + rows), prod(sizes[axis] for axis in columns) // GROUP)
+    return (*(sizes[axis] for axis in lead + rows), prod(sizes[axis] for axis in columns) // group)
 
 
 def _of_layer(
@@ -62,7 +63,7 @@ def _of_layer(
     yield from (TensorId(role, part, layer) for role, part in scaling.cache_parts)
     changed = {group.divides for group in found} | {role for group in found for role in group.followers}
     for role in sorted({*changed, *into} - {""}):
-        # A quantised weight is divided by way of its scale. Biases of layers that are joined have one dtype.
+        # A quantized weight is divided by way of its scale. Biases of layers that are joined have one dtype.
         for part in ("bias",) if role in roles else ("weight", "bias"):
             if TensorId(role, part, layer) in tensors:
                 yield TensorId(role, part, layer)

@@ -1,4 +1,4 @@
-"""Quantised linear modules in the rank files: what `quant_algo` makes of a weight, and the tensors beside it.
+"""Quantized linear modules in the rank files: the weight under each `quant_algo`, and the tensors beside it.
 
 | quant_algo                  | weight                   | beside it; float32 unless the dtype is named                |
 |-----------------------------|--------------------------|-------------------------------------------------------------|
@@ -14,11 +14,11 @@
 |   c = TENSOR, all but qkv   |                          | per_channel_scale [1, 1]                                    |
 |   t = TENSOR                |                          | act_scale [1, 1]; quantization_scaling_factor [1] of        |
 |                             |                          | attention (for dense) and of mlp (for proj)                 |
-| any, with a quantised cache |                          | attention.kv_cache_scaling_factor [1]                       |
+| any, with a quantized cache |                          | attention.kv_cache_scaling_factor [1]                       |
 
-Values are those of the canonical tensors (`quantization/parts.py`), split and joined as the rows and columns that they belong
-to; weights are rounded on their way by their steps, unless they come quantised. What belongs to a whole matrix comes
-from the whole model's, so that it is the same on all ranks. Routers, embedding and lm_head stay in floating point.
+Values are those of the canonical tensors (`quantization/parts.py`), split and joined as the rows and columns that they
+belong to; weights are rounded on their way by their steps, unless they come quantized. Scales of a whole matrix are
+those of the whole model's, the same on all ranks. Routers, embedding and lm_head stay in floating point.
 """
 
 from __future__ import annotations
@@ -26,15 +26,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from compiler.model.lazy import Format, Packing
+from compiler.model.lazy import Packing
 from compiler.model.roles import TensorId
+from compiler.quantization.formats import load
+from compiler.quantization.schemes import SCHEMES
+from compiler.quantization.vendors import FP8, NATIVE, VENDOR_SCHEMES, W4A16_AWQ, VendorScheme
 from compiler.targets.trtllm.options import TrtllmOptions
 
 FC = ("mlp.gate", "mlp.plain", "mlp.up_gate")
 """The file roles that are written as `mlp.fc`."""
 LINEAR = (*FC, "attn.qkv", "attn.o", "mlp.up", "mlp.down",
           "moe.up_gate", "moe.down", "shared.up_gate", "shared.down")  # fmt: skip
-"""The file roles that are quantised."""
+"""The file roles that are quantized."""
 
 
 @dataclass(frozen=True)
@@ -62,30 +65,27 @@ class Beside:
 _OF_ROWS = ("scale", "accumulated", "group_scale", "steps", "group_steps")
 
 
-_DTYPES: Mapping[Format, str] = {"int8": "I8", "int4": "I8", "fp8": "F8_E4M3"}
-
-
 @dataclass(frozen=True)
-class Stored:
-    """`format` of the weights of linear modules, `packing` of those with four bits."""
+class ModuleTensors:
+    """The tensors of a quantized linear module. `format`: number format of the weights; `dtype`: safetensors name of
+    their dtype in the files; `packing` of those with four bits. `beside`: the tensors beside them. `grouped`: whether
+    a scale is that of a group.
+    """
 
-    format: Format
+    format: str
+    dtype: str
+    packing: Packing | None
     beside: tuple[Beside, ...]
-    packing: Packing | None = None
-
-    @property
-    def dtype(self) -> str:
-        """Of the weights, by its safetensors name."""
-        return _DTYPES[self.format]
+    grouped: bool
 
     @property
     def steps(self) -> Beside:
-        """What weights are rounded by; in no file."""
-        return Beside("", "group_steps" if self.format == "int4" else "steps")
+        """The steps that weights are rounded by; in no file."""
+        return Beside("", "group_steps" if self.grouped else "steps")
 
     @property
     def columns(self) -> Beside:
-        """What their columns are multiplied by before; in no file."""
+        """The factors that columns are multiplied by before; in no file."""
         return Beside("", "columns")
 
 
@@ -113,30 +113,37 @@ _STATIC = (
 _ACTIVATION = Beside("{module}.activation_scaling_factor", "input_scale")
 _PREQUANT = Beside("{module}.prequant_scaling_factor", "prequant", dtype=None)
 
-STORED: Mapping[str, Stored] = {
-    "FP8": Stored("fp8", (Beside("{module}.weights_scaling_factor", "matrix_scale"), _ACTIVATION)),
-    "W4A16_AWQ": Stored(
-        "int4", (Beside("{module}.weights_scaling_factor", "group_scale", dtype=None), _PREQUANT), Packing(-2, 1)
-    ),
-    "W8A8_SQ_PER_CHANNEL": Stored(
-        "int8", (Beside("{module}.weights_scaling_factor", "scale"), _ACTIVATION, _PREQUANT)
-    ),
-    "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN": Stored(
-        "int8", (Beside("{module}.per_channel_scale", "scale", matrix=True), *_PER_TOKEN)
-    ),
-    "W8A8_SQ_PER_TENSOR_PER_TOKEN_PLUGIN": Stored("int8", (*_per_row("scale", "matrix_scale"), *_PER_TOKEN)),
-    "W8A8_SQ_PER_CHANNEL_PER_TENSOR_PLUGIN": Stored(
-        "int8", (Beside("{module}.per_channel_scale", "accumulated", matrix=True), *_STATIC)
-    ),
-    "W8A8_SQ_PER_TENSOR_PLUGIN": Stored("int8", (*_per_row("accumulated", "matrix_accumulated"), *_STATIC)),
-}  # fmt: skip
+_PLUGIN: Mapping[tuple[bool, bool], tuple[Beside, ...]] = {
+    (True, True): (Beside("{module}.per_channel_scale", "scale", matrix=True), *_PER_TOKEN),
+    (False, True): (*_per_row("scale", "matrix_scale"), *_PER_TOKEN),
+    (True, False): (Beside("{module}.per_channel_scale", "accumulated", matrix=True), *_STATIC),
+    (False, False): (*_per_row("accumulated", "matrix_accumulated"), *_STATIC),
+}
+"""By whether it is per channel, and per token."""
+_SCALES: Mapping[str, tuple[Beside, ...]] = {
+    FP8: (Beside("{module}.weights_scaling_factor", "matrix_scale"), _ACTIVATION),
+    W4A16_AWQ: (Beside("{module}.weights_scaling_factor", "group_scale", dtype=None), _PREQUANT),
+    NATIVE: (Beside("{module}.weights_scaling_factor", "scale"), _ACTIVATION, _PREQUANT),
+}
+_ROW_PAIRS = Packing(-2, 1)
+
+
+def _tensors(row: VendorScheme) -> ModuleTensors:
+    form = load(SCHEMES[row.scheme].weights)
+    beside = _PLUGIN[row.per_channel, row.per_token] if row.plugin else _SCALES[row.name]
+    return ModuleTensors(form.name, form.dtype, _ROW_PAIRS if form.packing else None, beside, row.group is not None)
+
+
+STORED: Mapping[str, ModuleTensors] = {
+    row.name: _tensors(row) for row in VENDOR_SCHEMES.values() if row.dense and not row.rounded_at_load
+}
 """By quant_algo: the schemes whose checkpoints hold scales, and are laid out here."""
 
 _CACHE = Beside("{layer}.attention.kv_cache_scaling_factor", "cache_scale", ("attn.qkv",), of=1)
 
 
-def stored_as(file_role: str, part: str, options: TrtllmOptions) -> Stored | None:
-    """What a file tensor's weight becomes; None: it stays as it is."""
+def stored_as(file_role: str, part: str, options: TrtllmOptions) -> ModuleTensors | None:
+    """The tensors that a file tensor's weight becomes; None: it stays as it is."""
     return STORED.get(options.quant_algo) if part == "weight" and file_role in LINEAR else None
 
 
