@@ -16,7 +16,7 @@ from compiler.calibration.samples import looked_at
 from compiler.quantization.prequantized.checkpoint import rewrite, will_be
 from compiler.build.plan import Ask, Plan, make_plan
 from compiler.storage.cache.stages import cache_folder
-from compiler.storage.checkpoints.source import resolve
+from compiler.storage.checkpoints.resolve import resolve
 from compiler.targets import How
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Recipes(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
-    """Which model, and what of it. `model`: see storage/checkpoints/source.py. `devices`: tp becomes the most that fits on
+    """Which model, and what of it. `model`: see storage/checkpoints/resolve.py. `devices`: tp becomes the most that fits on
     so many.
     """
 

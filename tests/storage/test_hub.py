@@ -20,7 +20,7 @@ ASK = """
 import json, sys
 from pathlib import Path
 from compiler.errors import LmiCompileError
-from compiler.storage.checkpoints.source import resolve
+from compiler.storage.checkpoints.resolve import resolve
 model, revision, files, cache = sys.argv[1:]
 try:
     found = resolve(model, revision or None, cache=Path(cache), files=files)

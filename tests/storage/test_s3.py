@@ -13,7 +13,8 @@ import pytest
 
 from compiler.errors import CheckpointError, DiskFullError, SourceError, UsageError
 from compiler.storage.checkpoints import s3
-from compiler.storage.checkpoints.source import ResolvedSource, resolve
+from compiler.storage.checkpoints.resolve import resolve
+from compiler.storage.checkpoints.source import ResolvedSource
 from compiler.storage.objects.download import Incoming, download_files
 from compiler.storage.objects.s3 import S3Store
 from compiler.storage.objects.types import Object
@@ -146,7 +147,7 @@ def test_problems_of_the_headers_are_listed(tmp_path: Path, bucket: Any) -> None
 
 
 def test_what_is_not_there(tmp_path: Path, bucket: Any) -> None:
-    with pytest.raises(CheckpointError, match=r"no config.json below s3://models/none, found nothing"):
+    with pytest.raises(CheckpointError, match=r"expected config.json below s3://models/none, found nothing"):
         resolve("s3://models/none", cache=tmp_path)
     with pytest.raises(SourceError, match="NoSuchBucket") as caught:
         resolve("s3://no-such-bucket/m", cache=tmp_path)

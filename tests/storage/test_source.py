@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from compiler.errors import SourceError, UsageError
-from compiler.storage.checkpoints.source import is_weights, needed, resolve
+from compiler.storage.checkpoints.resolve import resolve
+from compiler.storage.checkpoints.source import is_weights, needed
 from tests.storage import written
 
 TENSORS: written.Tensors = {"w": ("BF16", (2, 2))}

@@ -1,7 +1,7 @@
 """Models below an `s3://bucket/prefix`.
 
-Files go into a folder that is named after their ETags and sizes, so that changed objects are fetched anew and
-unchanged ones never again. A file has the name NAME.part until it is whole (objects/download.py).
+Files go into a folder named by a digest of their names, sizes and ETags: changed objects are fetched anew, unchanged
+ones never again. An incomplete file has the name NAME.part (objects/download.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def fetch(uri: str, cache: Path, files: Files) -> ResolvedSource:
-    """See `source.resolve`."""
+    """Fetch a model of S3 into the folder `cache` (see `resolve.resolve`)."""
     store = S3Store(uri)
     try:
         return _fetch(store, uri, cache, files)
@@ -41,8 +41,8 @@ def _fetch(store: S3Store, uri: str, cache: Path, files: Files) -> ResolvedSourc
     names = needed(objects)
     if "config.json" not in names:
         raise CheckpointError(
-            f"no config.json below {uri}, found {', '.join(sorted(objects)[:20]) or 'nothing'}",
-            hint="the prefix has to be the folder of the checkpoint",
+            f"expected config.json below {uri}, found {', '.join(sorted(objects)[:20]) or 'nothing'}",
+            hint="pass the prefix that is the folder of the checkpoint",
         )
     facts = [[name, objects[name].size, objects[name].etag] for name in names]
     folder = cache / "s3" / digest_json([store.uri, facts])[7:39]
@@ -63,7 +63,7 @@ def _fetch(store: S3Store, uri: str, cache: Path, files: Files) -> ResolvedSourc
 def _headers(
     store: S3Store, objects: dict[str, Object], folder: Path, uri: str
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Names, dtypes and shapes from the first bytes of each safetensors file."""
+    """Dtype and shape of each tensor, from the first bytes of each safetensors file."""
     weight_map = None
     if SINGLE in objects:
         shards = [SINGLE]
@@ -72,8 +72,8 @@ def _headers(
         shards = sorted(set(weight_map.values()))
     else:
         raise CheckpointError(
-            f"no safetensors files below {uri}, so its tensors are known only when all is downloaded",
-            hint="`convert` and `build` download and convert pytorch_model.bin",
+            f"no safetensors files below {uri}, so its tensors are known only after a download of all files",
+            hint="run `convert` or `build`, which download and convert pytorch_model.bin",
         )
     problems: list[str] = []
     headers: dict[str, dict[str, Entry]] = {}
