@@ -1,4 +1,4 @@
-"""Put an artifact together out of files that exist already, and put it in place in one step."""
+"""Assemble an artifact from existing files."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 def check_output(output: Path, *, force: bool) -> None:
-    """Refuse an output that something else would be lost in. Raises UsageError."""
+    """Check that a build may write to `output` without loss of other files. Raises UsageError."""
     if not output.exists():
         return
     if not output.is_dir():
-        raise UsageError(f"{output} is a file", hint="`--output` takes a folder that does not exist yet")
+        raise UsageError(f"{output} is a file", hint="pass a folder that does not exist yet as `--output`")
     if not any(output.iterdir()):
         return
     if not (output / MANIFEST).is_file():
@@ -39,9 +39,9 @@ def check_output(output: Path, *, force: bool) -> None:
 
 
 def assemble(folder: Path, parts: Sequence[Part], memo: DigestMemo, progress: Callable[[int, int], None]) -> None:
-    """Link (same file system) or copy every part into `folder`. Raises DiskFullError, OSError.
+    """Link (on one file system) or copy every part into `folder`. Raises DiskFullError, OSError.
 
-    Of a linked file the `memo` then knows the digest: it is the file that was checked.
+    Adds the digest of each linked file to `memo`: it is the file that was checked.
     """
     total, done = sum(part.descriptor.size for part in parts), 0
     for part in parts:
@@ -59,7 +59,7 @@ def assemble(folder: Path, parts: Sequence[Part], memo: DigestMemo, progress: Ca
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write, or replace, manifest.json. Raises OSError."""
+    """Write or replace manifest.json. Raises OSError."""
     part = folder / f"{MANIFEST}.part"
     part.write_bytes(manifest.to_bytes())
     part.chmod(0o444)
@@ -67,7 +67,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def _link(source: Path, target: Path) -> bool:
-    """Only files that nobody may write are shared: what is changed in one place would change in the other."""
+    """Link a file if it is read-only, and say whether; a later write to one name would change the other too."""
     if source.stat().st_mode & 0o222 or source.is_symlink():
         return False
     try:
@@ -80,9 +80,7 @@ def _link(source: Path, target: Path) -> bool:
 
 
 def _copy(source: Path, target: Path, needed: int) -> None:
-    """Copy inside the kernel, which shares the blocks where the file system can. `needed`: bytes still to
-    come.
-    """
+    """Copy in the kernel, which shares blocks if the file system can. `needed`: bytes still to be written."""
     with source.open("rb") as read, target.open("xb") as write:
         left = os.fstat(read.fileno()).st_size
         try:

@@ -1,4 +1,4 @@
-"""An artifact in a store that somebody vouches for: asked before anything but its manifest is fetched."""
+"""Resolve an address and check the signature, before any file but the manifest is fetched."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def resolve_signed(uri: str, key: Path | None) -> Resolved:
-    """resolve(uri); with `key`, only if one of the public keys in that PEM file signed it.
+    """Resolve an address; with `key`, require a signature by one of the public keys in that PEM file.
 
-    Raises what `resolve` raises; SignatureError, UsageError (no such key).
+    Raises as `resolve`; SignatureError, UsageError (no such key).
     """
     found = resolve(uri)
     if key is not None:

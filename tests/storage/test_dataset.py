@@ -99,7 +99,7 @@ def test_of_a_table_in_shards_the_first_is_taken(server: hub.Hub, ask: Ask, tmp_
 def test_what_cannot_be_read_is_taken_as_the_hub_has_converted_it(server: hub.Hub, ask: Ask, tmp_path: Path) -> None:
     _served(server, tmp_path / "main", "news.py", "archive.zip")
     assert "it has no .jsonl, .ndjson" in ask("owner/news")["message"]
-    assert "save what it has" in ask("owner/news")["hint"]
+    assert "save its text" in ask("owner/news")["hint"]
     folder = tmp_path / "converted"
     for split in ("train", "test"):
         (folder / "default" / split).mkdir(parents=True)

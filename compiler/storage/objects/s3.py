@@ -1,9 +1,9 @@
-"""S3, and any server that speaks its protocol, as an object store.
+"""S3 and compatible servers as an object store.
 
-What goes up has its CRC-32 beside it, which AWS checks before it keeps anything. Other servers may check only an MD5,
-or nothing: an object that is written at once has its MD5 too; of a part the MD5 is compared with its ETag, which is
-what most servers take for one, and saves the server from hashing it twice. Where that differs, the part is sent again
-with its MD5 for the server to check.
+Every upload carries its CRC-32, which AWS checks before it stores anything. Other servers may check only an MD5, or
+nothing. So an object written in one request carries its MD5 too, and the MD5 of a part is compared with its ETag, which
+most servers make of it; that saves the server from hashing it twice. If they differ, the part is sent again with its
+MD5 for the server to check.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _BODY_TRIES = 8
-"""Of one range, each from the byte where the one before it broke off."""
+"""Attempts to read one range, each from the byte at which the one before it broke off."""
 _SLICE = 1 << 20
 _DELETE_AT_ONCE = 1000
 
 
 class S3Store:
-    """See types.ObjectStore. `uri`: `s3://bucket[/prefix]`."""
+    """Object store at `s3://bucket[/prefix]` (see types.ObjectStore)."""
 
     def __init__(self, uri: str) -> None:
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         if not bucket:
-            raise UsageError(f"`{uri}` names no bucket", hint="expected `s3://bucket/prefix`")
+            raise UsageError(f"`{uri}` names no bucket", hint="pass `s3://bucket/prefix`")
         prefix = prefix.rstrip("/")
         self._bucket, self._prefix = bucket, f"{prefix}/" if prefix else ""
         self.uri = f"s3://{bucket}/{self._prefix}"
@@ -79,7 +79,7 @@ class S3Store:
                     raise StoreError(
                         f"{self.uri}{key}: expected bytes {start + got} to {last}, "
                         f"the server offers {answer['ContentLength']} bytes",
-                        hint="the object is not what was published, or the server knows no ranges",
+                        hint="push the artifact again with `--repair`, or use a server that supports ranged reads",
                     )
                 with suppress(*_broken_body()):
                     for count in _fill(answer["Body"], buffer[got:]):
@@ -108,7 +108,8 @@ class S3Store:
             except botocore.exceptions.ClientError as error:
                 if conditions and code_of(error) in NOT_MET | MISSING:
                     raise ConflictError(
-                        f"{self.uri}{key} is not what it was expected to be", hint="look again, then decide again"
+                        f"{self.uri}{key} was changed by another process",
+                        hint="check its new content, then run the command again",
                     ) from error
                 raise
             self._compare(key, crc, answer)
@@ -143,7 +144,7 @@ class S3Store:
             for problem in answer.get("Errors", []):
                 raise StoreError(
                     f"s3://{self._bucket}/{problem['Key']} could not be deleted: {problem['Message']}",
-                    hint="the credentials in use need s3:DeleteObject there",
+                    hint="grant the credentials in use s3:DeleteObject there",
                 )
 
     def begin(self, key: str, part_size: int) -> Upload:
@@ -172,11 +173,11 @@ class S3Store:
             answer = self._client.ask("upload_part", **part, Body=data)
             if _etag_is(answer, md5):
                 return answer
-        # Other bytes have arrived, or its ETags are something else.
+        # Other bytes have arrived, or its ETags are no MD5s.
         try:
             answer = self._client.ask("upload_part", **part, Body=data, ContentMD5=_base64(md5))
         except botocore.exceptions.ClientError:
-            self.abort(upload)  # there are servers that cannot replace a part: the next run begins anew
+            self.abort(upload)  # some servers cannot replace a part: the next run begins anew
             raise
         self._etag_is_md5 = _etag_is(answer, md5)
         return answer
@@ -229,7 +230,7 @@ class S3Store:
                         key = item["Key"].removeprefix(self._prefix)
                         yield Unfinished(key, item["UploadId"], item["Initiated"].timestamp())
             except botocore.exceptions.ClientError as error:
-                if code_of(error) != "NoSuchUpload":  # what rclone says of a bucket without uploads
+                if code_of(error) != "NoSuchUpload":  # rclone's answer for a bucket without uploads
                     raise
 
     def _at(self, key: str) -> dict[str, str]:
@@ -254,11 +255,11 @@ class S3Store:
             raise StoreError(f"{self.uri}{key}: the server received other bytes than were sent", hint=_AGAIN)
 
 
-_AGAIN = "run the same command again: it goes on where it stopped"
+_AGAIN = "run the same command again: it resumes"
 
 
 def _fill(body: Any, buffer: memoryview) -> Iterator[int]:
-    """Read a response into `buffer`; yields the bytes of each piece as it is there."""
+    """Read a response into `buffer`; yields the number of bytes of each piece as it arrives."""
     done = 0
     while done < len(buffer):
         piece = body.read(min(_SLICE, len(buffer) - done))
@@ -270,7 +271,7 @@ def _fill(body: Any, buffer: memoryview) -> Iterator[int]:
 
 
 def _broken_body() -> tuple[type[Exception], ...]:
-    """What reading a response raises when the connection ends too early."""
+    """Exceptions from reading a response whose connection ends too early."""
     import botocore.exceptions
     import urllib3.exceptions
 
