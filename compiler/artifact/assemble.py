@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from compiler.artifact.manifest import MANIFEST, Manifest
 from compiler.errors import UsageError
-from compiler.storage.files.disk import disk_full
+from compiler.storage.files.disk import disk_full, link_read_only
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,7 +50,7 @@ def assemble(folder: Path, parts: Sequence[Part], memo: DigestMemo, progress: Ca
         if isinstance(part.content, bytes):
             target.write_bytes(part.content)
             target.chmod(0o555 if part.executable else 0o444)
-        elif _link(part.content, target):
+        elif link_read_only(part.content, target):
             memo.remember(target, part.descriptor.digest)
         else:
             _copy(part.content, target, total - done)
@@ -64,19 +64,6 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     part.write_bytes(manifest.to_bytes())
     part.chmod(0o444)
     part.replace(folder / MANIFEST)
-
-
-def _link(source: Path, target: Path) -> bool:
-    """Link a file if it is read-only, and say whether; a later write to one name would change the other too."""
-    if source.stat().st_mode & 0o222 or source.is_symlink():
-        return False
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
-            return False
-        raise
-    return True
 
 
 def _copy(source: Path, target: Path, needed: int) -> None:

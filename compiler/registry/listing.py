@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.errors import NotFoundError
 from compiler.registry.address import is_digest, parse_address
-from compiler.registry.layout import Layout
+from compiler.registry.layout import Layout, manifest_key
 from compiler.registry.record import read_ref, tags
 from compiler.registry.resolve import Resolved, read_artifact
 from compiler.storage.objects import open_store
@@ -62,7 +62,7 @@ def artifacts(store: ObjectStore, name: str) -> Iterator[tuple[Resolved, float]]
     for folder in folders:
         digest = f"sha256:{folder}"
         if is_digest(digest):
-            there = store.head(f"{name}/{folder}/manifest.json")
+            there = store.head(manifest_key(name, digest, "plain"))
             if there is not None:  # else its push is still running, or was abandoned
                 yield read_artifact(store, name, digest, "plain"), there.modified
     _, objects = store.children(f"{name}/manifests/")

@@ -23,8 +23,8 @@ from compiler.registry.resolve import Resolved, resolve
 from compiler.report import Report, Silent, amount
 from compiler.storage.cache.stages import cache_folder
 from compiler.storage.files.digest import DigestMemo
-from compiler.storage.files.disk import disk_full
-from compiler.storage.files.folder import kept_folder, place
+from compiler.storage.files.disk import disk_full, link_read_only
+from compiler.storage.files.folder import kept_folder, place, remove_folder
 from compiler.storage.objects.download import Incoming, download_files
 from compiler.storage.objects.flow import THREADS
 
@@ -83,10 +83,18 @@ def pull(
         nbytes = sum(file.size for file in wanted)
         notes = _notes(found)
         if _is_at(output, found, wanted, notes, memo):
-            remove_leftovers(part)
+            remove_folder(part)
             report.end(f"{output} is up to date")
             return Pulled(
-                output, found.address, found.digest, len(wanted), nbytes, 0, nbytes, _since(began), up_to_date=True
+                output,
+                found.address,
+                found.digest,
+                len(wanted),
+                nbytes,
+                0,
+                nbytes,
+                time.monotonic() - began,
+                up_to_date=True,
             )
         reused = _reuse(part, wanted, here, memo)
         missing = [file for file in wanted if file.path not in reused]
@@ -104,16 +112,7 @@ def pull(
             memo.remember(output / file.path, file.digest)
     old = sum(file.size for file in wanted if file.path in reused)
     report.end(f"{len(wanted)} files, {amount(nbytes, 'bytes')}, {amount(fetched, 'bytes')} of it fetched")
-    return Pulled(output, found.address, found.digest, len(wanted), nbytes, fetched, old, _since(began))
-
-
-def remove_leftovers(part: Path) -> None:
-    """Remove the temporary folder of a pull that has nothing to do. The caller holds its lock."""
-    shutil.rmtree(part, ignore_errors=True)
-
-
-def _since(began: float) -> float:
-    return time.monotonic() - began
+    return Pulled(output, found.address, found.digest, len(wanted), nbytes, fetched, old, time.monotonic() - began)
 
 
 def _check_folder(output: Path) -> None:
@@ -181,18 +180,10 @@ def _reuse(part: Path, wanted: Sequence[File], here: dict[Digest, Path], memo: D
         if file.path not in whole and source is not None and _is(source, file, memo):
             target = part / file.path
             target.parent.mkdir(parents=True, exist_ok=True)
-            if _link(source, target):
+            if link_read_only(source, target):
                 memo.remember(target, file.digest)
                 whole.add(file.path)
     return frozenset(whole)
-
-
-def _link(source: Path, target: Path) -> bool:
-    """Link a file if it is read-only, and say whether; a later write to one name would change the other too."""
-    if source.stat().st_mode & 0o222:
-        return False
-    os.link(source, target)
-    return True
 
 
 def _check_space(part: Path, missing: Sequence[File]) -> None:

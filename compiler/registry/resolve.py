@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from compiler.artifact.manifest import MANIFEST, load_manifest, parse_manifest
 from compiler.errors import ArtifactError, NotFoundError, UsageError
 from compiler.registry.address import Address, is_digest, parse_address
-from compiler.registry.layout import LAYOUTS, Layout, file_key, manifest_key, ref_key
-from compiler.registry.record import read_ref
+from compiler.registry.layout import LAYOUTS, Layout, file_key, manifest_key
+from compiler.registry.record import read_ref, tags
 from compiler.storage.files.digest import digest_bytes
 from compiler.storage.objects import open_store
 
@@ -115,15 +115,14 @@ def read_artifact(store: ObjectStore, name: str, digest: Digest, layout: Layout,
 
 
 def _no_ref(store: ObjectStore, address: Address, tag: str) -> NotFoundError:
-    _, objects = store.children(ref_key(address.name or "", "").removesuffix(".json"))
-    tags = [item.key.rpartition("/")[2].removesuffix(".json") for item in objects]
-    if not tags:
+    found = tags(store, address.name or "")
+    if not found:
         return NotFoundError(
             f"{store.uri} has no tags of `{address.name}`",
             hint=f"list its artifacts with `lmi-compile ls {store.uri}`, or publish one with `lmi-compile push`",
         )
-    from_one = f"{store.uri}{address.name}@{sorted(tags)[0]}"
-    named = ", ".join(f"`@{one}`" for one in sorted(tags)[:10])
+    from_one = f"{store.uri}{address.name}@{found[0]}"
+    named = ", ".join(f"`@{one}`" for one in found[:10])
     return NotFoundError(
         f"{store.uri}{address.name} has no tag `{tag}`; it has {named}",
         hint=f"pass one of them, or make the tag: `lmi-compile promote {from_one} --to {tag}`",

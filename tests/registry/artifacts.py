@@ -1,4 +1,4 @@
-"""Artifacts without meaning, of any size, that are whole by their manifests."""
+"""Artifacts of random bytes, of any size, with correct manifests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.artifact import made
 
 
 def write(folder: Path, seed: int = 0, *, size: int = 400, ranks: int = 2, **changes: Any) -> Path:
-    """An artifact `tiny` in `folder`: `ranks` files of `size` random bytes, which `seed` decides, and small ones."""
+    """Write an artifact `tiny`: `ranks` files of `size` random bytes by `seed`, and small files."""
     source = random.Random(seed)
     content = dict(made.CONTENT) | {f"weights/rank{r}.safetensors": source.randbytes(size) for r in range(ranks)}
     for path, data in content.items():
@@ -27,5 +27,5 @@ def write(folder: Path, seed: int = 0, *, size: int = 400, ranks: int = 2, **cha
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file below `folder` by its path."""
+    """Content of every file below `folder`, by path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -16,7 +16,7 @@ from tests.artifact import made
 from tests.registry.artifacts import write
 
 
-def test_what_is_in_a_store(tmp_path: Path, store: str) -> None:
+def test_listing_of_a_store(tmp_path: Path, store: str) -> None:
     one, two = write(tmp_path / "a", 1), write(tmp_path / "b", 2)
     first = push(one, f"{store}tiny@v1", layout="plain")
     second = push(two, f"{store}tiny@v2", layout="cas")

@@ -23,7 +23,7 @@ def layout(request: pytest.FixtureRequest) -> Layout:
     return found
 
 
-def test_what_is_pulled_is_what_was_pushed(tmp_path: Path, store: str, layout: Layout) -> None:
+def test_pulled_bytes_are_the_pushed_ones(tmp_path: Path, store: str, layout: Layout) -> None:
     artifact = write(tmp_path / "a", size=20_000_000)  # two parts each
     (artifact / "manifest.json.sig").write_bytes(b"signature")
     (artifact / "not-listed").write_bytes(b"stays here")
@@ -66,7 +66,7 @@ def test_only_what_is_new_is_sent_and_fetched(tmp_path: Path, local_store: str) 
     assert content(tmp_path / "out") == content(two)
 
 
-def test_what_was_changed_here_is_put_right(tmp_path: Path, local_store: str) -> None:
+def test_local_changes_are_repaired(tmp_path: Path, local_store: str) -> None:
     artifact = write(tmp_path / "a")
     push(artifact, f"{local_store}tiny@1")
     pull(f"{local_store}tiny@1", tmp_path / "out")
@@ -188,7 +188,7 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path, local_store: s
     assert content(tmp_path / "mine") == {"thesis": b"years of work"}
 
 
-def test_what_is_not_there(tmp_path: Path, store: str) -> None:
+def test_missing_names_tags_and_digests(tmp_path: Path, store: str) -> None:
     with pytest.raises(NotFoundError, match="no tags of `tiny`"):
         resolve(f"{store}tiny")
     pushed = push(write(tmp_path / "a"), store)

@@ -18,7 +18,7 @@ from tests.registry.artifacts import write
 
 @pytest.fixture
 def digests(tmp_path: Path, store: str) -> list[str]:
-    """Of three artifacts, tags 1, 2, 3."""
+    """Digests of three artifacts with tags 1, 2, 3."""
     return [push(write(tmp_path / str(n), n), f"{store}tiny@{n}").digest for n in (1, 2, 3)]
 
 
@@ -44,7 +44,7 @@ def test_promote_and_roll_back(store: str, digests: list[str]) -> None:
     assert len(history(f"{store}tiny")) == len(lines) + 3
 
 
-def test_what_cannot_be_promoted(store: str, digests: list[str]) -> None:
+def test_promotions_that_are_refused(store: str, digests: list[str]) -> None:
     for uri in (f"{store}tiny", f"{store}tiny@current"):
         with pytest.raises(UsageError):
             promote(uri)
@@ -75,7 +75,7 @@ def test_moves_at_the_same_moment_are_all_in_the_log(tmp_path: Path, local_store
 def test_an_answer_that_was_lost_is_no_conflict(
     tmp_path: Path, local_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The write that is repeated meets what it wrote itself."""
+    """The repeated write meets its own first one."""
     push(write(tmp_path / "a"), f"{local_store}tiny@1")
     real = LocalStore.put
 

@@ -20,7 +20,7 @@ from tests.storage.lazies import Shapes, plans
 
 
 def gathered(folder: Path, tensor: Lazy, limit: int, window: int) -> np.ndarray:
-    """The whole tensor, block by block, and checked to come in file order."""
+    """Read the whole tensor block by block, and check that blocks come in file order."""
     opened = open_checkpoint(folder)
     file = os.open(opened.files[0], os.O_RDONLY)
     try:

@@ -1,11 +1,8 @@
-"""Models of a hub, through the real huggingface_hub, each question in a process of its own."""
+"""Models of a hub, through the real huggingface_hub, each call in a process of its own."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import pytest
 from compiler.storage.checkpoints.checkpoint import open_checkpoint
 from tests import hub
 from tests.storage import written
+from tests.storage.asking import answer
 
 ASK = """
 import json, sys
@@ -52,22 +50,14 @@ def ask(server: hub.Hub, tmp_path: Path) -> Ask:
     """`resolve` in a fresh process; what it found, or the error."""
 
     def question(model: str, revision: str = "", files: str = "all", **environment: str) -> dict[str, Any]:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        answer = subprocess.run(
-            [sys.executable, "-c", ASK, model, revision, files, str(tmp_path / "cache")],
-            env={**clean, **server.environment(tmp_path / "home"), **environment},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        found: dict[str, Any] = json.loads(answer.stdout)
-        return found
+        arguments = (model, revision, files, str(tmp_path / "cache"))
+        return answer(server, tmp_path / "home", ASK, *arguments, **environment)
 
     return question
 
 
 def model(folder: Path, shards: int = 1) -> Path:
-    """A checkpoint with a tokenizer and with what must not be fetched."""
+    """Write a checkpoint with a tokenizer and with files that must not be fetched."""
     written.checkpoint(folder, TENSORS, shards)
     (folder / "original").mkdir()
     for name in [*TOKENIZER, *EXTRA]:
@@ -186,7 +176,7 @@ def test_private_and_gated_models(server: hub.Hub, ask: Ask, tmp_path: Path) -> 
         assert ask(name, HF_TOKEN=hub.TOKEN)["tensors"] == AS_JSON
 
 
-def test_what_does_not_exist(server: hub.Hub, ask: Ask, tmp_path: Path) -> None:
+def test_missing_models_and_revisions(server: hub.Hub, ask: Ask, tmp_path: Path) -> None:
     server.add("org/model", model(tmp_path / "m"))
     unknown = ask("org/modle", HF_TOKEN=hub.TOKEN)
     assert "`org/modle` does not exist" in unknown["message"]

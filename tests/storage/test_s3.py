@@ -146,7 +146,7 @@ def test_problems_of_the_headers_are_listed(tmp_path: Path, bucket: Any) -> None
     assert "model-00002-of-00002.safetensors: truncated" in caught.value.message
 
 
-def test_what_is_not_there(tmp_path: Path, bucket: Any) -> None:
+def test_missing_buckets_and_prefixes(tmp_path: Path, bucket: Any) -> None:
     with pytest.raises(CheckpointError, match=r"expected config.json below s3://models/none, found nothing"):
         resolve("s3://models/none", cache=tmp_path)
     with pytest.raises(SourceError, match="NoSuchBucket") as caught:

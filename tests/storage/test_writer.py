@@ -126,7 +126,7 @@ def test_disk_full_at_any_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.fixture
 def disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A disk that takes direct writes, or one that does not: the sizes of those that it took are listed."""
+    """A disk with or without direct writes; sizes of the direct writes that it accepted."""
     taken: list[int] = []
     open_, pwrite, direct = os.open, os.pwrite, set[int]()  # descriptors
 
@@ -225,7 +225,7 @@ def test_two_writers_of_one_file(tmp_path: Path) -> None:
     assert load_file(tmp_path / "f")["b"].tobytes() == b"xyz"
 
 
-def test_what_a_killed_writer_left_is_taken_over(tmp_path: Path) -> None:
+def test_the_file_of_a_killed_writer_is_taken_over(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; from compiler.storage.files.writer import RankFile\n"
         "with RankFile(Path(sys.argv[1]), [('w', 'U8', (1 << 20,))]) as file:\n"

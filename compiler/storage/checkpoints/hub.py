@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from compiler.errors import CheckpointError, DiskFullError, SourceError
-from compiler.storage.checkpoints.checkpoint import INDEX, SINGLE, read_weight_map
-from compiler.storage.checkpoints.source import Files, ResolvedSource, is_weights, needed
+from compiler.storage.checkpoints.source import Files, ResolvedSource, is_weights, needed, shards
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -87,16 +86,8 @@ def _headers(
     """Dtype and shape of each tensor, from the first bytes of each safetensors file."""
     from huggingface_hub.errors import SafetensorsParsingError
 
-    if SINGLE in names:
-        shards = [SINGLE]
-    elif INDEX in names:
-        shards = sorted(set(read_weight_map(folder / INDEX).values()))
-    else:
-        raise CheckpointError(
-            f"`{repo_id}` has no safetensors files, so its tensors are known only after a download of all files",
-            hint="run `convert` or `build`, which download it; or choose a revision with safetensors files",
-        )
-    missing = [name for name in shards if name not in names]
+    files, _ = shards(folder, names, f"`{repo_id}`")
+    missing = [name for name in files if name not in names]
     if missing:
         raise CheckpointError(
             f"`{repo_id}` at {commit} lacks {', '.join(missing)}, which its index names",
@@ -110,7 +101,7 @@ def _headers(
     merged: dict[str, tuple[str, tuple[int, ...]]] = {}
     try:
         with ThreadPoolExecutor(_CONNECTIONS) as pool:
-            for header in pool.map(read, shards):
+            for header in pool.map(read, files):
                 merged |= header
     except SafetensorsParsingError as error:
         raise CheckpointError(f"`{repo_id}`: {error}", hint="choose another revision") from None

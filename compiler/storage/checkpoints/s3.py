@@ -10,9 +10,9 @@ import shutil
 from typing import TYPE_CHECKING
 
 from compiler.errors import CheckpointError, SourceError, StoreError
-from compiler.storage.checkpoints.checkpoint import INDEX, SINGLE, merge_headers, read_weight_map
+from compiler.storage.checkpoints.checkpoint import merge_headers
 from compiler.storage.checkpoints.header import Entry, HeaderError, header_length, parse_header
-from compiler.storage.checkpoints.source import Files, ResolvedSource, is_weights, needed
+from compiler.storage.checkpoints.source import Files, ResolvedSource, is_weights, needed, shards
 from compiler.storage.files.digest import digest_json
 from compiler.storage.files.disk import disk_full
 from compiler.storage.files.folder import kept_folder
@@ -64,20 +64,10 @@ def _headers(
     store: S3Store, objects: dict[str, Object], folder: Path, uri: str
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Dtype and shape of each tensor, from the first bytes of each safetensors file."""
-    weight_map = None
-    if SINGLE in objects:
-        shards = [SINGLE]
-    elif INDEX in objects:
-        weight_map = read_weight_map(folder / INDEX)
-        shards = sorted(set(weight_map.values()))
-    else:
-        raise CheckpointError(
-            f"no safetensors files below {uri}, so its tensors are known only after a download of all files",
-            hint="run `convert` or `build`, which download and convert pytorch_model.bin",
-        )
+    files, weight_map = shards(folder, objects, uri)
     problems: list[str] = []
     headers: dict[str, dict[str, Entry]] = {}
-    for shard in shards:
+    for shard in files:
         if shard not in objects:
             problems.append(f"{shard}: missing, the index expects it")
             continue

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
+from compiler.errors import CheckpointError
 from compiler.storage.checkpoints.checkpoint import (
     INDEX,
     PICKLED,
@@ -18,10 +19,11 @@ from compiler.storage.checkpoints.checkpoint import (
     from_headers,
     open_checkpoint,
     read_config,
+    read_weight_map,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
     from pathlib import Path
 
     from compiler.storage.files.digest import Digest
@@ -79,6 +81,22 @@ def needed(names: Iterable[str]) -> tuple[str, ...]:
     else:
         patterns += [PICKLED_INDEX, "pytorch_model-*.bin"]
     return tuple(sorted(name for name in present if any(fnmatchcase(name, pattern) for pattern in patterns)))
+
+
+def shards(folder: Path, names: Container[str], where: str) -> tuple[list[str], dict[str, str] | None]:
+    """Safetensors files of a remote model with the files `names`, and the weight map of its index, if it has one.
+
+    `folder` has the index. Raises CheckpointError about `where` if the model has no safetensors files.
+    """
+    if SINGLE in names:
+        return [SINGLE], None
+    if INDEX in names:
+        weight_map = read_weight_map(folder / INDEX)
+        return sorted(set(weight_map.values())), weight_map
+    raise CheckpointError(
+        f"no safetensors files in {where}, so its tensors are known only after a download of all files",
+        hint="run `convert` or `build`, which download and convert it; or choose another revision",
+    )
 
 
 def is_weights(name: str) -> bool:

@@ -56,6 +56,22 @@ def write_all(file: int, view: memoryview, offset: int) -> None:
         view, offset = view[count:], offset + count
 
 
+def link_read_only(source: Path, target: Path) -> bool:
+    """Hard-link a read-only file, and say whether; False too if the file system cannot. Raises OSError.
+
+    A file that may be written is not linked: a write to one name would change the other too.
+    """
+    if source.stat().st_mode & 0o222 or source.is_symlink():
+        return False
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
+            return False
+        raise
+    return True
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename inside `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)

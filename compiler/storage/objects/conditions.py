@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compiler.errors import ConflictError, StoreError
-from compiler.storage.objects.types import ANYTHING, NOTHING
+from compiler.storage.objects.types import ANYTHING, NOTHING, conflict
 
 if TYPE_CHECKING:
     from compiler.storage.objects.types import Object, ObjectStore
@@ -71,7 +71,5 @@ def put_if(store: ObjectStore, conditions: Conditions, key: str, data: bytes, ov
         return store.put(key, data, over)
     there = store.head(key)
     if (there.etag if there else NOTHING) != over:
-        raise ConflictError(
-            f"{store.uri}{key} was changed by another process", hint="check its new content, then run the command again"
-        )
+        raise conflict(store.uri + key)
     return store.put(key, data, ANYTHING)

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from zlib_ng.zlib_ng import crc32
 
-from compiler.errors import ConflictError, NotFoundError, StoreError
+from compiler.errors import NotFoundError, StoreError
 from compiler.storage.files.disk import disk_full, sync_folder
-from compiler.storage.objects.types import ANYTHING, NOTHING, Object, Part, Unfinished, Upload
+from compiler.storage.objects.types import ANYTHING, NOTHING, Object, Part, Unfinished, Upload, conflict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -75,12 +75,12 @@ class LocalStore:
                 try:
                     _put_in(target, lambda: os.link(part, target))
                 except FileExistsError:
-                    raise _conflict(self.uri + key) from None
+                    raise conflict(self.uri + key) from None
             else:
                 with self._locked():
                     there = self.head(key)
                     if there is None or there.etag != over:
-                        raise _conflict(self.uri + key)
+                        raise conflict(self.uri + key)
                     part.replace(target)
             with suppress(FileNotFoundError):  # deleted already
                 sync_folder(target.parent)
@@ -250,12 +250,6 @@ def _append(path: Path, line: object) -> None:
 
 def _object(key: str, found: os.stat_result) -> Object:
     return Object(key, found.st_size, f'"{found.st_ino:x}-{found.st_mtime_ns:x}"', found.st_mtime)
-
-
-def _conflict(uri: str) -> ConflictError:
-    return ConflictError(
-        f"{uri} was changed by another process", hint="check its new content, then run the command again"
-    )
 
 
 def _store_error(uri: str, error: OSError) -> StoreError:

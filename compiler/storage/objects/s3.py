@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from zlib_ng.zlib_ng import crc32
 
-from compiler.errors import ConflictError, NotFoundError, StoreError, UsageError
+from compiler.errors import NotFoundError, StoreError, UsageError
 from compiler.storage.objects.client import (
     MISSING,
     NOT_MET,
@@ -27,7 +27,7 @@ from compiler.storage.objects.client import (
     wait,
     write_options,
 )
-from compiler.storage.objects.types import ANYTHING, NOTHING, Object, Part, Unfinished, Upload
+from compiler.storage.objects.types import ANYTHING, NOTHING, Object, Part, Unfinished, Upload, conflict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -107,10 +107,7 @@ class S3Store:
                 )
             except botocore.exceptions.ClientError as error:
                 if conditions and code_of(error) in NOT_MET | MISSING:
-                    raise ConflictError(
-                        f"{self.uri}{key} was changed by another process",
-                        hint="check its new content, then run the command again",
-                    ) from error
+                    raise conflict(self.uri + key) from error
                 raise
             self._compare(key, crc, answer)
         return Object(key, len(data), answer["ETag"], time.time())

@@ -9,12 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from compiler.errors import ConflictError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 ANYTHING: Final = "anything"
 NOTHING: Final = "nothing"
 """Objects that a `put` may replace: any, none, or the one whose ETag is given instead."""
+
+
+def conflict(uri: str) -> ConflictError:
+    """The error of a conditional write to `uri` whose condition was not met."""
+    return ConflictError(
+        f"{uri} was changed by another process", hint="check its new content, then run the command again"
+    )
 
 
 @dataclass(frozen=True, slots=True)
