@@ -95,7 +95,7 @@ def prewarm(
     RankError (it does not answer), ResourceError, StoreError, UsageError.
     """
     report = report or Silent()
-    output = Path(os.path.abspath(folder))  # noqa: PTH100  # Path.resolve would follow a link
+    output = Path(os.path.abspath(folder))  # Path.resolve would follow a link
     # A lock of its own: what is verified here is not replaced meanwhile.
     with locked_folder(
         _writable_beside(output) / f".{output.name}.prewarm",

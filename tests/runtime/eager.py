@@ -37,7 +37,7 @@ def share(role: Role) -> Share:
     torch.set_num_threads(1)
     config = model_config(role.artifact)
     weights: dict[str, Tensor] = rank_weights(role.artifact, role.tp)[role.rank]
-    layers = [segment_names(kind) for kind in config.layer_kinds]
+    layers = [segment_names(config, kind) for kind in config.layer_kinds]
     made = assemble(config, LIMITS, layers, weights, run_eagerly, rank=role.rank, tp=role.tp, device=role.device)
     fault = role.artifact / "fault"
     if fault.exists():
@@ -47,7 +47,7 @@ def share(role: Role) -> Share:
                 raise MemoryError("no room for the weights")
             if how == "exit-while-joining":
                 # The follower is the program that runs, so it is not the module of its name.
-                setattr(sys.modules["__main__"], "_join", lambda *_: os._exit(3))  # noqa: B010
+                setattr(sys.modules["__main__"], "_join", lambda *_: os._exit(3))
             _fail_at(made, int(step), how)
     return made
 
@@ -78,4 +78,4 @@ def _fail_at(made: Share, step: int, how: str) -> None:
                     os.kill(os.getpid(), signal.SIGSTOP)
         return real(command)
 
-    setattr(made, "step", failing)  # noqa: B010 - the seam for faults, in tests only
+    setattr(made, "step", failing)

@@ -59,7 +59,7 @@ def versions(device: str) -> dict[str, str]:
     return {**toolchain_versions(device), "products": library.digest()}
 
 
-def compile(  # noqa: A001  # the stage's name, see `compiler.targets.Toolchain`
+def compile(  # the stage's name, see `compiler.targets.Toolchain`
     specs: Sequence[SegmentSpec],
     out: Path,
     how: How,
@@ -260,7 +260,7 @@ def write_wrapper(workspace: Path, march: str) -> Path:
 
 def _cost(spec: SegmentSpec) -> int:
     """The longest first, so that no process is left alone with it at the end."""
-    order = ["embed", "head", "mlp", "attn"]
+    order = ["embed", "head", "qkv", "mlp", "attn"]
     return 10 * order.index(spec.part) + (spec.phase == "prefill")
 
 

@@ -27,7 +27,7 @@ from compiler.targets.inductor.toolchain import archiver, on_x86
 NAME = "products"
 """The linker's name: `-lproducts`."""
 
-PARTS = ("attn", "mlp", "head")
+PARTS = ("qkv", "attn", "mlp", "head")
 """The segments that have products."""
 
 FOLDER = Path(__file__).parent / "native"

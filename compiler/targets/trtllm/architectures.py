@@ -231,6 +231,7 @@ ALIASES = {
 
 WITHOUT: Mapping[str, str] = {
     "Qwen3MoeForCausalLM": "how its router normalises in TensorRT-LLM is not verified",
+    "GPTNeoXForCausalLM": "the layout of its checkpoint is not verified",
     "Gemma2ForCausalLM": "its soft caps and additional norms have no roles here",
 }
 """Known to TensorRT-LLM and left out, with the reason."""

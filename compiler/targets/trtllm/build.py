@@ -55,7 +55,7 @@ def versions(_device: str) -> dict[str, str]:
     return found
 
 
-def compile(  # noqa: A001  # the stage's name, see `compiler.targets.Toolchain`
+def compile(  # the stage's name, see `compiler.targets.Toolchain`
     specs: Sequence[EnginesSpec],
     out: Path,
     how: How,
