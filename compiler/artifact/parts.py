@@ -7,7 +7,7 @@ from pathlib import Path
 
 from zlib_ng.zlib_ng import crc32
 
-from compiler.storage.files.crc import spelled
+from compiler.storage.files.crc import crc_text
 from compiler.storage.files.digest import JSON, OCTETS, SAFETENSORS, Descriptor, describe, digest_bytes
 
 _MEDIA = {".json": JSON, ".safetensors": SAFETENSORS, ".html": "text/html"}
@@ -51,7 +51,7 @@ def media_type(path: str) -> str:
 
 def written(path: str, data: bytes, *, executable: bool = False) -> Part:
     """Make a part of bytes, written with the artifact."""
-    crc = spelled(crc32(data))
+    crc = crc_text(crc32(data))
     return Part(Descriptor(path, media_type(path), digest_bytes(data), len(data), crc), data, executable)
 
 

@@ -51,7 +51,7 @@ def pull(
 ) -> None:
     """Fetch and verify missing or changed files; resumes after an interruption."""
     from compiler.registry.pull import pull as run
-    from compiler.registry.signed import resolve_signed
+    from compiler.registry.resolve import resolve_signed
     from compiler.registry.summary import pulled_text
 
     with reporting(as_json=as_json) as report:

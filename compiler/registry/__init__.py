@@ -5,6 +5,6 @@ layout.py     keys in a store                   pull.py       store -> folder of
 record.py     a tag and its log                 ranks.py      files of an artifact that one rank needs
 refs.py       promote, rollback, history        lease.py      objects that a running push protects from gc
 resolve.py    tag or digest -> artifact         gc.py         removal of unreferenced objects
-signed.py     the same, signature required      difference.py differences of two artifacts
-listing.py    artifacts and tags in a store     summary.py    text of the commands on stores
+listing.py    artifacts and tags in a store     difference.py differences of two artifacts
+summary.py    text of the commands on stores    progress.py   progress of transfers
 """

@@ -8,7 +8,6 @@ Files of the previous artifact that the new one has too (by digest, at any path)
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from compiler.report import Report, Silent, amount
 from compiler.storage.cache.stages import cache_folder
 from compiler.storage.files.digest import DigestMemo
 from compiler.storage.files.disk import disk_full, link_read_only
-from compiler.storage.files.folder import kept_folder, place, remove_folder
+from compiler.storage.files.folder import kept_folder, normal, place, remove_folder
 from compiler.storage.objects.download import Incoming, download_files
 from compiler.storage.objects.flow import THREADS
 
@@ -71,7 +70,7 @@ def pull(
     """
     report, began = report or Silent(), time.monotonic()
     found = resolve(source) if isinstance(source, str) else source
-    output = Path(os.path.abspath(folder))  # noqa: PTH100  # Path.resolve would follow a link
+    output = normal(folder)
     _check_folder(output)
     wanted = files_for(found.manifest, rank)
     memo = DigestMemo(cache_folder() / "digests.jsonl")

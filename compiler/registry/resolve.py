@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compiler.artifact.manifest import MANIFEST, load_manifest, parse_manifest
+from compiler.artifact.sign import SIGNATURE, check_signature
 from compiler.errors import ArtifactError, NotFoundError, UsageError
 from compiler.registry.address import Address, is_digest, parse_address
 from compiler.registry.layout import LAYOUTS, Layout, file_key, manifest_key
@@ -86,6 +87,20 @@ def resolve(uri: str) -> Resolved:
     if ref is None:
         raise _no_ref(store, address, tag)
     return read_artifact(store, address.name, ref.now.digest, ref.now.layout, tag)
+
+
+def resolve_signed(uri: str, key: Path | None) -> Resolved:
+    """Find an artifact and, with `key`, require a signature by one of the public keys in that PEM file, before any file
+    but the manifest is fetched.
+
+    Raises as `resolve`; SignatureError, UsageError (no such key).
+    """
+    found = resolve(uri)
+    if key is not None:
+        file = found.manifest_key + SIGNATURE.removeprefix(MANIFEST)
+        signatures = found.store.read(file)[0] if found.store.head(file) is not None else None
+        check_signature(found.data, signatures, key, found.address)
+    return found
 
 
 def find_artifact(store: ObjectStore, name: str, digest: Digest) -> Resolved:

@@ -10,7 +10,7 @@ from compiler.artifact.check import Machine, check_artifact, check_files, check_
 from compiler.artifact.manifest import Device
 from compiler.errors import ArtifactError, IncompatibleError
 from compiler.machine import LEVELS
-from compiler.storage.files.crc import spelled
+from compiler.storage.files.crc import crc_text
 from compiler.storage.files.digest import sha256_file
 from tests.artifact.made import CONTENT, manifest, write
 
@@ -82,7 +82,7 @@ def test_one_flipped_bit_is_found_by_the_full_check(tmp_path: Path) -> None:
 
 def with_crcs() -> Manifest:
     return manifest(
-        files=tuple(f.model_copy(update={"crc": spelled(zlib.crc32(CONTENT[f.path]))}) for f in manifest().files)
+        files=tuple(f.model_copy(update={"crc": crc_text(zlib.crc32(CONTENT[f.path]))}) for f in manifest().files)
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from compiler.storage.datasets.dataset import is_dataset
 from tests import hub
-from tests.storage.asking import answer
+from tests.storage.hub_process import answer
 
 LINE = json.dumps({"text": "words"}) + "\n"
 ASK = """

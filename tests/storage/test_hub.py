@@ -11,8 +11,8 @@ import pytest
 
 from compiler.storage.checkpoints.checkpoint import open_checkpoint
 from tests import hub
-from tests.storage import written
-from tests.storage.asking import answer
+from tests.storage import samples
+from tests.storage.hub_process import answer
 
 ASK = """
 import json, sys
@@ -30,7 +30,7 @@ except LmiCompileError as error:
 print(json.dumps(answer))
 """
 
-TENSORS: written.Tensors = {"embed": ("BF16", (8, 4)), "norm": ("F32", (4,)), "head": ("BF16", (8, 4))}
+TENSORS: samples.Tensors = {"embed": ("BF16", (8, 4)), "norm": ("F32", (4,)), "head": ("BF16", (8, 4))}
 AS_JSON = {name: [dtype, list(shape)] for name, (dtype, shape) in TENSORS.items()}
 TOKENIZER = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
 EXTRA = ["README.md", "modeling_evil.py", "consolidated.00.pth", "consolidated.safetensors", "flax_model.msgpack",
@@ -58,7 +58,7 @@ def ask(server: hub.Hub, tmp_path: Path) -> Ask:
 
 def model(folder: Path, shards: int = 1) -> Path:
     """Write a checkpoint with a tokenizer and with files that must not be fetched."""
-    written.checkpoint(folder, TENSORS, shards)
+    samples.checkpoint(folder, TENSORS, shards)
     (folder / "original").mkdir()
     for name in [*TOKENIZER, *EXTRA]:
         (folder / name).write_text(json.dumps({"name": name}))
@@ -116,7 +116,7 @@ def test_pickled_weights_where_there_is_nothing_else(server: hub.Hub, ask: Ask, 
 
 def test_a_branch_that_moves_and_a_commit_that_does_not(server: hub.Hub, ask: Ask, tmp_path: Path) -> None:
     old = server.add("org/model", model(tmp_path / "old"))
-    written.checkpoint(tmp_path / "new", {"other": ("F32", (2,))})
+    samples.checkpoint(tmp_path / "new", {"other": ("F32", (2,))})
     assert ask("org/model")["commit"] == old
     new = server.add("org/model", tmp_path / "new")
     found = ask("org/model")

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 from compiler.errors import DiskFullError, ResourceError
 from compiler.model.lazy import ITEMSIZE
 from compiler.storage.checkpoints.header import parse_header
-from compiler.storage.files.crc import spelled
+from compiler.storage.files.crc import crc_text
 from compiler.storage.files.digest import SAFETENSORS, Descriptor
 from compiler.storage.files.direct import Ring
 from compiler.storage.files.disk import PAGE
@@ -41,7 +41,7 @@ def test_the_reference_implementation_reads_it(tmp_path: Path) -> None:
             file.append(DATA[begin : begin + 10])
     content = (tmp_path / "f").read_bytes()
     assert file.descriptor == Descriptor(
-        "f", SAFETENSORS, "sha256:" + hashlib.sha256(content).hexdigest(), len(content), spelled(zlib.crc32(content))
+        "f", SAFETENSORS, "sha256:" + hashlib.sha256(content).hexdigest(), len(content), crc_text(zlib.crc32(content))
     )
     arrays = load_file(tmp_path / "f")
     assert {name: (array.shape, array.tobytes()) for name, array in arrays.items()} == {

@@ -25,7 +25,7 @@ _READ = 512 << 10
 """Bytes per read: still in the core's cache when the CRC is computed."""
 
 
-def spelled(crc: int) -> Crc:
+def crc_text(crc: int) -> Crc:
     """A CRC as text."""
     return f"crc32:{crc:08x}"
 
@@ -37,7 +37,7 @@ def crc_file(path: Path, threads: int | None = None) -> Crc:
         size = os.fstat(file).st_size
         begins = range(0, size, PIECE)
         if len(begins) < 2:
-            return spelled(_crc_of(file, 0, size))
+            return crc_text(_crc_of(file, 0, size))
         with ThreadPoolExecutor(min(threads or len(os.sched_getaffinity(0)), len(begins)), "crc") as pool:
             ends = [min(begin + PIECE, size) for begin in begins]
             total = 0
@@ -45,7 +45,7 @@ def crc_file(path: Path, threads: int | None = None) -> Crc:
                 begins, ends, pool.map(lambda b, e: _crc_of(file, b, e), begins, ends), strict=True
             ):
                 total = crc32_combine(total, crc, end - begin)
-        return spelled(total)
+        return crc_text(total)
     finally:
         os.close(file)
 

@@ -31,7 +31,7 @@ from zlib_ng.zlib_ng import crc32
 
 from compiler.errors import ResourceError
 from compiler.model.lazy import ITEMSIZE
-from compiler.storage.files.crc import spelled
+from compiler.storage.files.crc import crc_text
 from compiler.storage.files.digest import SAFETENSORS, Descriptor
 from compiler.storage.files.disk import PAGE, disk_full, open_direct, sync_folder, write_all, write_direct
 
@@ -183,7 +183,7 @@ class RankFile:
             raise
         self._close()
         digest = "sha256:" + self._hash.hexdigest()
-        crc = None if self._crc_of is None else spelled(self._crc)
+        crc = None if self._crc_of is None else crc_text(self._crc)
         self.descriptor = Descriptor(self.path.name, SAFETENSORS, digest, self.size, crc)
 
     def sync(self) -> None:
