@@ -61,7 +61,7 @@ class Client:
         """Whether the server is AWS, which checks the CRC of a request; other servers may not."""
         return str(self._made.meta.endpoint_url).split("/")[2].endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
-    def ask(self, operation: str, **parameters: Any) -> Any:
+    def call(self, operation: str, **parameters: Any) -> Any:
         """Make one request; repeat it after a broken answer or a wrong checksum, which boto3 does not do."""
         import botocore.exceptions
         import botocore.parsers
@@ -82,7 +82,7 @@ class Client:
     def pages(self, operation: str, **parameters: Any) -> Iterator[Any]:
         """All pages of a listing."""
         while True:
-            page = self.ask(operation, **parameters)
+            page = self.call(operation, **parameters)
             yield page
             if not page.get("IsTruncated"):
                 return

@@ -55,27 +55,23 @@ def download_files(
 
     Raises ArtifactError (the stored bytes do not have the expected digest), NotFoundError, StoreError, DiskFullError.
     """
-    lock, total, local = threading.Lock(), [0], threading.local()
-
-    def count(nbytes: int) -> None:
-        with lock:
-            total[0] += nbytes
-
+    local, transferred = threading.local(), 0
     wrong: list[tuple[_Fetch, Digest]] = []
     left: Sequence[Incoming] = files
     for _ in range(_ROUNDS):
         flow = Flow(progress)
-        fetches = [_Fetch(store, file, flow, count) for file in left]
+        fetches = [_Fetch(store, file, flow) for file in left]
         try:
             flow.run(in_turn(fetch.jobs(local) for fetch in fetches), threads)
         finally:
             for fetch in fetches:
                 fetch.close()
+        transferred += flow.transferred
         wrong = [(fetch, fetch.found) for fetch in fetches if fetch.found is not None]
         left = [fetch.file for fetch, _ in wrong]
         progress(-sum(file.size for file in left))
         if not left:
-            return total[0]
+            return transferred
     problems = [f"  {store.uri}{f.file.key}: expected {f.file.digest}, found {found}" for f, found in wrong]
     raise ArtifactError(
         "\n".join([f"{len(problems)} damaged file(s) in the store, each fetched {_ROUNDS} times:", *problems]),
@@ -86,8 +82,8 @@ def download_files(
 class _Fetch:
     """Download of one file. `found`: its digest, if that is wrong."""
 
-    def __init__(self, store: ObjectStore, file: Incoming, flow: Flow, count: Callable[[int], None]) -> None:
-        self._store, self.file, self._flow, self._count = store, file, flow, count
+    def __init__(self, store: ObjectStore, file: Incoming, flow: Flow) -> None:
+        self._store, self.file, self._flow = store, file, flow
         self.found: Digest | None = None
         self._pieces = pieces(file.size, PART)
         self._hasher = flow.hasher()
@@ -117,7 +113,7 @@ class _Fetch:
             if length:
                 self._store.read_into(self.file.key, offset, view)
             self._write(number, offset, view)
-            self._count(length)
+            self._flow.count(length)
         else:
             self._read(offset, view)
         if self.file.digest is not None:

@@ -38,17 +38,23 @@ class Stopped(Exception):
 
 
 class Flow:
-    """State shared by the parts of one run: progress, order of hashing, stop after an error."""
+    """State shared by the parts of one run: progress, bytes transferred, order of hashing, stop after an error."""
 
     def __init__(self, progress: Callable[[int], None] = lambda _: None) -> None:
         self._progress = progress
         self._turn = threading.Condition()
         self._stopped = False
+        self.transferred = 0
 
     def check(self) -> None:
         """Stop this job if another one has failed. Raises Stopped."""
         if self._stopped:
             raise Stopped
+
+    def count(self, nbytes: int) -> None:
+        """Add to the bytes transferred."""
+        with self._turn:
+            self.transferred += nbytes
 
     def passed(self, nbytes: int) -> None:
         """Report bytes that have reached their destination."""

@@ -54,7 +54,7 @@ class S3Store:
     def head(self, key: str) -> Object | None:
         try:
             with s3_errors(self.uri + key):
-                found = self._client.ask("head_object", **self._at(key))
+                found = self._client.call("head_object", **self._at(key))
         except NotFoundError:
             return None
         return Object(key, int(found["ContentLength"]), found["ETag"], found["LastModified"].timestamp())
@@ -62,7 +62,7 @@ class S3Store:
     def read(self, key: str) -> tuple[bytes, str]:
         with s3_errors(self.uri + key):
             for attempt in range(_BODY_TRIES):
-                answer = self._client.ask("get_object", **self._at(key))
+                answer = self._client.call("get_object", **self._at(key))
                 with suppress(*_broken_body()):
                     data: bytes = answer["Body"].read()
                     if len(data) == int(answer["ContentLength"]):
@@ -74,7 +74,7 @@ class S3Store:
         got, last = 0, start + len(buffer) - 1
         with s3_errors(self.uri + key):
             for attempt in range(_BODY_TRIES):
-                answer = self._client.ask("get_object", **self._at(key), Range=f"bytes={start + got}-{last}")
+                answer = self._client.call("get_object", **self._at(key), Range=f"bytes={start + got}-{last}")
                 if int(answer["ContentLength"]) != len(buffer) - got:
                     raise StoreError(
                         f"{self.uri}{key}: expected bytes {start + got} to {last}, "
@@ -97,7 +97,7 @@ class S3Store:
         conditions = {ANYTHING: {}, NOTHING: {"IfNoneMatch": "*"}}.get(over, {"IfMatch": over})
         with s3_errors(self.uri + key):
             try:
-                answer = self._client.ask(
+                answer = self._client.call(
                     "put_object",
                     **self._at(key),
                     **write_options(),
@@ -132,7 +132,7 @@ class S3Store:
         for first in range(0, len(names), _DELETE_AT_ONCE):
             wanted = [{"Key": name} for name in names[first : first + _DELETE_AT_ONCE]]
             with s3_errors(self.uri):
-                answer = self._client.ask(
+                answer = self._client.call(
                     "delete_objects",
                     Bucket=self._bucket,
                     Delete={"Objects": wanted, "Quiet": True},
@@ -146,7 +146,7 @@ class S3Store:
 
     def begin(self, key: str, part_size: int) -> Upload:
         with s3_errors(self.uri + key):
-            answer = self._client.ask(
+            answer = self._client.call(
                 "create_multipart_upload", **self._at(key), **write_options(), ChecksumAlgorithm="CRC32"
             )
         return Upload(key, answer["UploadId"], part_size)
@@ -156,7 +156,7 @@ class S3Store:
         part = {**self._at(upload.key), "UploadId": upload.id, "PartNumber": number, "ChecksumCRC32": _base64(crc)}
         with s3_errors(self.uri + upload.key):
             if self._client.checks_crc:
-                answer = self._client.ask("upload_part", **part, Body=data)
+                answer = self._client.call("upload_part", **part, Body=data)
             else:
                 answer = self._send_compared(upload, part, data)
             self._compare(upload.key, crc, answer)
@@ -167,12 +167,12 @@ class S3Store:
 
         md5 = _md5(data)
         if self._etag_is_md5:
-            answer = self._client.ask("upload_part", **part, Body=data)
+            answer = self._client.call("upload_part", **part, Body=data)
             if _etag_is(answer, md5):
                 return answer
         # Other bytes have arrived, or its ETags are no MD5s.
         try:
-            answer = self._client.ask("upload_part", **part, Body=data, ContentMD5=_base64(md5))
+            answer = self._client.call("upload_part", **part, Body=data, ContentMD5=_base64(md5))
         except botocore.exceptions.ClientError:
             self.abort(upload)  # some servers cannot replace a part: the next run begins anew
             raise
@@ -200,7 +200,7 @@ class S3Store:
             for part in sorted(parts, key=lambda part: part.number)
         ]
         with s3_errors(self.uri + upload.key):
-            self._client.ask(
+            self._client.call(
                 "complete_multipart_upload",
                 **self._at(upload.key),
                 UploadId=upload.id,
@@ -212,7 +212,7 @@ class S3Store:
 
         with s3_errors(self.uri + upload.key):
             try:
-                self._client.ask("abort_multipart_upload", **self._at(upload.key), UploadId=upload.id)
+                self._client.call("abort_multipart_upload", **self._at(upload.key), UploadId=upload.id)
             except botocore.exceptions.ClientError as error:
                 if code_of(error) not in MISSING | {"NoSuchUpload"}:
                     raise

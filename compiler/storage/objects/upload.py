@@ -56,30 +56,26 @@ def upload_files(
 
     Raises ArtifactError (a file does not have the expected digest; nothing of it is published), StoreError, OSError.
     """
-    flow, lock, total = Flow(progress), threading.Lock(), [0]
-
-    def count(nbytes: int) -> None:
-        with lock:
-            total[0] += nbytes
+    flow = Flow(progress)
 
     def jobs(file: Outgoing) -> Iterator[Job]:
         part_size = part_size_of(file.size)
         if file.size <= part_size:
-            yield partial(_small, store, file, flow, count)
+            yield partial(_small, store, file, flow)
         else:
-            upload = _Multipart(store, file, journal, part_size, flow, count)
+            upload = _Multipart(store, file, journal, part_size, flow)
             for number in range(len(upload.pieces)):
                 yield partial(upload.part, number)
 
     flow.run(in_turn(jobs(file) for file in files), threads)
-    return total[0]
+    return flow.transferred
 
 
-def _small(store: ObjectStore, file: Outgoing, flow: Flow, count: Callable[[int], None]) -> None:
+def _small(store: ObjectStore, file: Outgoing, flow: Flow) -> None:
     data = file.path.read_bytes()
     _check(file, digest_bytes(data), len(data))
     store.put(file.key, data)
-    count(len(data))
+    flow.count(len(data))
     flow.passed(len(data))
 
 
@@ -101,9 +97,8 @@ class _Multipart:
         journal: Path,
         part_size: int,
         flow: Flow,
-        count: Callable[[int], None],
     ) -> None:
-        self._store, self._file, self._flow, self._count = store, file, flow, count
+        self._store, self._file, self._flow = store, file, flow
         self._journal = journal / f"{digest_json([store.uri, file.key])[7:39]}.jsonl"
         self._part_size = part_size
         self.pieces = pieces(file.size, part_size)
@@ -123,7 +118,7 @@ class _Multipart:
         sent = self._there.get(number + 1)
         if sent is None or not _is(sent, data):
             sent = self._store.send(upload, number + 1, data)
-            self._count(length)
+            self._flow.count(length)
         self._hasher.update(number, data)
         self._flow.passed(length)
         with self._lock:
