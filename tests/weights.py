@@ -71,7 +71,7 @@ class _Bits:
         self._tensors: dict[str, Tensor] = {}
         for file in files:
             with safe_open(file, framework="pt") as opened:
-                self._tensors.update({name: opened.get_tensor(name) for name in opened.keys()})
+                self._tensors.update({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118 - no mapping
 
     def __call__(self, name: str) -> np.ndarray:
         tensor = self._tensors[name].flatten()

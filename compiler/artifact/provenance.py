@@ -32,7 +32,7 @@ BUILD_TYPE = "urn:lmi-compile:build:v1"
 """Build type, under which `externalParameters` are the manifest's fields of the same names."""
 NOBODY = "urn:lmi-compile:builder:unnamed"
 
-_NOT_ASKED = {"files", "numerics", "layers", "packages", "segments", "engines", "schema_version", "stand_in"}
+_NOT_ASKED = {"files", "numerics", "section", "schema_version", "stand_in", "writer"}
 """Fields of the manifest that are results of the build, not parameters."""
 _ELSEWHERE = {"model", "toolchain", "plan_digest"}
 """Fields that are in other places of the statement."""

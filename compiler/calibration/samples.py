@@ -191,7 +191,7 @@ def _tokenizer(file: Path | None) -> Tokenizer:
         )
     try:
         return Tokenizer.from_file(str(file))
-    except Exception as error:  # the Rust side raises plain Exception
+    except Exception as error:  # noqa: BLE001  # the Rust side raises plain Exception
         raise TokenizerError(
             f"{file} cannot be read: {error}", hint="pass a whole tokenizer with `--tokenizer DIR`"
         ) from None

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import typer
 
+from compiler.cli.help import GroupedCommands
 from compiler.cli.options import Json
 from compiler.cli.output import show, warn
 
-app = typer.Typer(name="cache", help="List or clear the stage cache.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    name="cache",
+    help="List or clear the stage cache.",
+    cls=GroupedCommands,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 @app.command()

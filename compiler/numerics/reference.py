@@ -51,7 +51,7 @@ def token_ids(tokenizer: Path | None, config_vocab: int, positions: int) -> NDAr
 
         try:
             ids = Tokenizer.from_file(str(tokenizer)).encode(TEXT).ids
-        except Exception as error:  # the Rust side raises plain Exception
+        except Exception as error:  # noqa: BLE001  # the Rust side raises plain Exception
             raise TokenizerError(
                 f"{tokenizer} cannot be read: {error}", hint="pass a whole tokenizer with `--tokenizer DIR`"
             ) from None

@@ -206,7 +206,7 @@ def load(
         ArtifactError, IncompatibleError: it is damaged, or made for another machine.
         RankError: a rank ended or hung while loading.
     """
-    from compiler.artifact.check import check_artifact
+    from compiler.runtime.section import check_artifact
 
     folder = Path(artifact).absolute()
     manifest = check_artifact(folder, by="sha256" if full_check else "size")

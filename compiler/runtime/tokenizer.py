@@ -67,7 +67,7 @@ def _read(path: Path) -> tokenizers.Tokenizer:
 
     try:
         return tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # noqa: BLE001  # the Rust side raises plain Exception
+    except Exception as error:  # noqa: BLE001 - the Rust side raises plain Exception
         raise TokenizerError(
             f"{path} cannot be read by tokenizers {tokenizers.__version__}: {error}",
             hint="upgrade `tokenizers`, or build the artifact with another tokenizer, `--tokenizer DIR`",

@@ -260,7 +260,7 @@ class _Handler(BaseHTTPRequestHandler):
         if code != HTTPStatus.OK or not self.requestline.startswith("GET /ping"):  # a platform asks every few seconds
             super().log_request(code, size)
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server names it
         print(f"{self.address_string()} {format % args}", file=sys.stderr, flush=True)
 
 

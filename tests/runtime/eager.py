@@ -47,7 +47,7 @@ def share(role: Role) -> Share:
                 raise MemoryError("no room for the weights")
             if how == "exit-while-joining":
                 # The follower is the program that runs, so it is not the module of its name.
-                setattr(sys.modules["__main__"], "_join", lambda *_: os._exit(3))
+                setattr(sys.modules["__main__"], "_join", lambda *_: os._exit(3))  # noqa: B010
             _fail_at(made, int(step), how)
     return made
 
@@ -78,4 +78,4 @@ def _fail_at(made: Share, step: int, how: str) -> None:
                     os.kill(os.getpid(), signal.SIGSTOP)
         return real(command)
 
-    setattr(made, "step", failing)
+    setattr(made, "step", failing)  # noqa: B010 - the seam for faults, in tests only
