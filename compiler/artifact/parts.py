@@ -32,11 +32,11 @@ class Part:
         return self.path.rpartition("/")[2]
 
     def at(self, path: str) -> Part:
-        """The same file at another path of the artifact."""
+        """This file at another path of the artifact."""
         return replace(self, descriptor=replace(self.descriptor, path=path))
 
     def inside(self, folder: str) -> Part:
-        """The same file, directly in a folder of the artifact ("" = its root)."""
+        """This file, directly in a folder of the artifact ("" = its root)."""
         return self.at(f"{folder}/{self.name}" if folder else self.name)
 
     def read(self) -> bytes:

@@ -24,7 +24,7 @@ def prewarm(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch, verify and load an artifact and let it answer once; exit 0 if it does."""
+    """Fetch, verify and load an artifact and let it answer once. Exits with 0 only if it does."""
     import json
 
     from compiler.deploy.prewarm import REPORT

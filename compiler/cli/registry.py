@@ -32,7 +32,7 @@ def push(
     threads: Threads = 8,
     as_json: Json = False,
 ) -> None:
-    """Publish an artifact that passes `scan`; resumes after an interruption."""
+    """Publish an artifact that passes `scan`. Resumes after an interruption."""
     from compiler.registry.push import push as run
     from compiler.registry.summary import pushed_text
 
@@ -49,7 +49,7 @@ def pull(
     threads: Threads = 8,
     as_json: Json = False,
 ) -> None:
-    """Fetch and verify missing or changed files; resumes after an interruption."""
+    """Fetch an artifact: missing and changed files, verified. Resumes after an interruption."""
     from compiler.registry.pull import pull as run
     from compiler.registry.resolve import resolve_signed
     from compiler.registry.summary import pulled_text

@@ -16,7 +16,7 @@ def sign(
     key: Annotated[str, typer.Option(help="PEM file with an ed25519 private key; `-` reads it from stdin.")],
     as_json: Json = False,
 ) -> None:
-    """Sign an artifact's manifest, which covers every file by its digest."""
+    """Sign an artifact's manifest. It covers every file by its digest."""
     from compiler.artifact.sign import sign as run
 
     file = run(artifact, key)
@@ -24,7 +24,7 @@ def sign(
 
 
 def scan(artifact: ArtifactArgument, as_json: Json = False) -> None:
-    """Search an artifact for credentials and paths of the build machine."""
+    """Search an artifact for credentials and build-machine paths."""
     from compiler.artifact.manifest import load_manifest
     from compiler.artifact.scan import check_publishable
 
@@ -40,7 +40,7 @@ def preflight(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check from its manifest alone whether this machine can run an artifact."""
+    """Check whether this machine can run an artifact. Reads only its manifest."""
     from dataclasses import asdict
 
     from compiler.deploy.preflight import preflight as look

@@ -63,7 +63,7 @@ def pull(
     """Fetch the artifact that `source` (address.py) points to now into `folder`.
 
     `rank`: only that rank's files and the shared ones; files of other ranks that are in `folder` stay. A pull after an
-    interruption resumes. Of two concurrent pulls the second waits for the first.
+    interruption resumes. The second of two concurrent pulls waits for the first.
 
     Raises UsageError (`folder` holds something else, or there is no such rank), NotFoundError, StoreError,
     ArtifactError (damaged in the store), DiskFullError.

@@ -1,6 +1,6 @@
 """Resolve `--model`: a folder, a Hugging Face id or an `s3://` prefix becomes a folder on this machine.
 
-Of a remote model only the files that a conversion needs are fetched (source.py); for a plan no weights at all: the
+Only the files of a remote model that a conversion needs are fetched (source.py), and for a plan no weights at all: the
 headers of the safetensors files are read by ranged requests.
 """
 
