@@ -1,4 +1,4 @@
-"""What commands print on stdout for people to read; `--json` prints the same facts for scripts."""
+"""Text that commands print on stdout for people; `--json` prints the same facts for scripts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def plan_text(plan: Plan) -> str:
-    """Model, what each rank holds, what each stage needs."""
+    """Text of a plan: the model, the file of each rank, memory and disk of each stage."""
     c, heads = plan.config, plan.heads
     copies = f", each on {heads.kv_copies} ranks" if heads.kv_copies > 1 else ""
     cache = f", {amount(plan.kv_bytes_at_limits, 'bytes')} of KV cache a rank"
@@ -49,7 +49,7 @@ def plan_text(plan: Plan) -> str:
 
 
 def alternatives_text(found: Sequence[Alternative]) -> str:
-    """One line a choice."""
+    """Table of quantization choices: bytes of a rank and of the KV cache, or the reason of the refusal."""
     rows = [
         (
             one.option,
@@ -65,14 +65,15 @@ def alternatives_text(found: Sequence[Alternative]) -> str:
 
 
 def calibration_text(tokens: int, took: float) -> str:
+    """Text of the estimate of the calibration's duration. `took`: seconds."""
     return (
-        f"calibrating on at most {tokens:,} tokens takes about {seconds(took)} here: products in float32, at half of "
-        "the rate of one that was measured just now"
+        f"calibrating on at most {tokens:,} tokens takes about {seconds(took)} here: float32 products, at half of the "
+        "rate of one that was measured just now"
     )
 
 
 def quant_text(quant: Quant) -> str:
-    """`smoothquant: weights int8 per channel, activations int8 per token, alpha 0.5`."""
+    """Text of a quantization: `smoothquant: weights int8 per channel, activations int8 per token, alpha 0.5`."""
     words, scheme = [], quant.scheme
     if scheme is not None:
         words.append(_rounded_text(scheme.weights, scheme.weight_scales, scheme.activations, scheme.activation_scales))
@@ -83,12 +84,12 @@ def quant_text(quant: Quant) -> str:
 
 
 def _rounded_text(weights: str, weight_scales: str, activations: str, activation_scales: str) -> str:
-    of_activations = f"{activations} per {activation_scales}" if activations != "float" else "not quantised"
-    return f"weights {weights} per {weight_scales}, activations {of_activations}"
+    rounded = f"{activations} per {activation_scales}" if activations != "float" else "not quantized"
+    return f"weights {weights} per {weight_scales}, activations {rounded}"
 
 
 def manifest_text(manifest: Manifest) -> str:
-    """What an artifact is and what it runs on."""
+    """Text of a manifest: the artifact, its source, the devices that it runs on."""
     m, found, p = manifest.model, manifest.numerics, manifest.parallel
     source = f"{m.repo_id} at {m.revision}" if m.repo_id else m.source
     toolchain = ", ".join(f"{name} {value}" for name, value in sorted(manifest.toolchain.items()))
@@ -110,7 +111,7 @@ def manifest_text(manifest: Manifest) -> str:
 
 
 def parallel_text(tp: int, pp: int, moe_ep: int) -> str:
-    """How a model is split, what is not split left out."""
+    """Text of the parallel degrees; pp and moe_ep are omitted where they are 1."""
     return ", ".join([f"tp {tp}", *([f"pp {pp}"] if pp > 1 else []), *([f"moe_ep {moe_ep}"] if moe_ep > 1 else [])])
 
 
@@ -150,14 +151,14 @@ def _engines_facts(engines: Engines) -> list[tuple[str, str]]:
 
 
 def build_text(output: Path, manifest: Manifest | None) -> str:
-    """The artifact's folder; or how far the build was asked to go."""
+    """Text of a build's result: the artifact's folder, or a note where `--until` ended the build before."""
     if manifest is None:
-        return "no artifact was asked for; what was made is kept in the cache"
+        return "`--until` ended the build before there was an artifact; the results are in the cache"
     return str(output)
 
 
 def models_text(rows: Sequence[dict[str, Any]]) -> str:
-    """Recipes, the architectures they read and the names that `--model` knows; then what each target quantises."""
+    """Tables of recipes: architectures and model names; then the schemes that each target quantizes."""
     known = [(row["recipe"], ", ".join(row["architectures"]), ", ".join(row["models"])) for row in rows]
     targets = sorted({target for row in rows for target in row["targets"]})
     taken = [(row["recipe"], *(_taken_text(row["targets"][target]) for target in targets)) for row in rows]
@@ -165,13 +166,13 @@ def models_text(rows: Sequence[dict[str, Any]]) -> str:
         [
             table(known, ("recipe", "architectures", "names for `--model`")),
             table(taken, ("recipe", *(f"target `{target}`: `--quant`; `--kv-cache`" for target in targets))),
-            "`plan` says the same of a checkpoint at some tp, with the reasons.",
+            "`lmi-compile plan` lists the choices of one checkpoint at one tp, with reasons.",
         ]
     )
 
 
 def _taken_text(refused: dict[str, str]) -> str:
-    """`refused`: by option, the reason or ""."""
+    """Accepted schemes and caches. `refused`: reason by option, "" where it is accepted."""
     if refused["--quant none"]:
         return f"none: {refused['--quant none']}"
     found = [option.split() for option, reason in refused.items() if not reason and option != "--quant none"]
@@ -180,7 +181,7 @@ def _taken_text(refused: dict[str, str]) -> str:
 
 
 def diagnosis_text(diagnosis: Diagnosis) -> str:
-    """One line a finding, then what can be built and run."""
+    """Table of findings, then of the targets that can be built and run."""
     findings = [(f.subject, f.state, f.text + (f" -> {f.remedy}" if f.remedy else "")) for f in diagnosis.findings]
     abilities = [
         (a.target, "yes" if a.compiles else "no", "yes" if a.runs else "no", a.why) for a in diagnosis.abilities
@@ -189,7 +190,7 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
 
 
 def cache_text(entries: Sequence[Stored]) -> str:
-    """One line an entry, the most recently used first, then the sum."""
+    """Table of cache entries, the most recently used first, then the sum."""
     import datetime
 
     rows = [

@@ -1,6 +1,6 @@
-"""Requests to one model: they wait in a queue, and when the model is free all that wait run as one batch.
+"""Queue of requests to one model: whenever the model is free, the queued requests run as one batch.
 
-A batch ends when its longest row ends; who comes meanwhile waits for the next one. Rows do not join a running batch.
+A batch ends when its longest row ends. Later requests wait for the next batch: rows do not join a running one.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Busy(Exception):
 
 
 class Stopped(Exception):
-    """No request is taken any more, or this one was cut short: the server is stopping, or its model has failed."""
+    """The request was rejected or cut short: the server is stopping, or its model has failed."""
 
 
 class Model(Protocol):
-    """What is used of `runtime.generate.Model`."""
+    """Subset of `runtime.generate.Model` that the queue calls."""
 
     def check(self, prompt: str, params: GenerationParams) -> list[int]: ...
     def stream_batch(
@@ -38,7 +38,7 @@ Event = Piece | LmiCompileError | Stopped
 
 @dataclass
 class _Waiting:
-    """`gone`: nobody reads the answer any more."""
+    """A request in flight. `gone`: its client stopped reading; `over`: its last event was sent."""
 
     prompt: str
     params: GenerationParams
@@ -53,7 +53,7 @@ class _Waiting:
 
 
 class Batches:
-    """One thread that runs the model. `most`: rows of a batch; `limit`: requests that wait at most."""
+    """Thread that runs the model on queued requests. `most`: rows of a batch; `limit`: queued requests."""
 
     def __init__(self, model: Model, most: int, limit: int) -> None:
         self._model, self._most = model, most
@@ -72,12 +72,12 @@ class Batches:
         return self._failure is None and self._thread.is_alive()
 
     def answer(self, prompt: str, params: GenerationParams) -> Generator[Piece, None, None]:
-        """The answer, token by token, as it comes. Closing it early gives it up.
+        """Stream of the answer, token by token. Closing the generator abandons the request.
 
-        Raises, when the first piece is asked for or later:
+        Raises, at the first piece or later:
             UsageError, TokenizerError, RefusedError: as `Model.stream`.
             RankError: the model has failed, now or before.
-            Busy, Stopped: it was not taken, or cut short.
+            Busy, Stopped: the request was rejected, or cut short.
         """
         mine = _Waiting(prompt, params)
         with self._lock:
@@ -100,11 +100,11 @@ class Batches:
             mine.gone = True
 
     def abort(self) -> None:
-        """Cut short what runs and what waits, between two tokens."""
+        """Cut short all requests in flight, between two tokens."""
         self._abort.set()
 
     def close(self) -> None:
-        """Answer what was taken, and end the thread."""
+        """Drain the queue, and end the thread."""
         with self._lock:
             self._closed = True
             self._waiting.put(None)
@@ -115,7 +115,7 @@ class Batches:
             while self._failure is None and (batch := self._next_batch()) is not None:
                 self._run(batch)
         finally:
-            # Also if something unforeseen ends the thread: nobody waits for ever.
+            # An unforeseen exception must not leave clients waiting for ever.
             with self._lock:
                 self._closed = True
                 while not self._waiting.empty():
@@ -124,7 +124,7 @@ class Batches:
                         left.tell(self._failure or Stopped())
 
     def _next_batch(self) -> list[_Waiting] | None:
-        """All that wait, at most as many as run at once; None when there is no more to come."""
+        """Queued requests, at most a batch of them; None once the queue is closed."""
         first = self._waiting.get()
         if first is None:
             return None
@@ -141,7 +141,7 @@ class Batches:
         return batch
 
     def _run(self, batch: Sequence[_Waiting]) -> None:
-        """Run a batch. Whatever happens, every request of it is told how it ends."""
+        """Run a batch. Every request gets a last event, whatever happens."""
         end: LmiCompileError | Stopped = Stopped()
         try:
             rows = [(ids, row) for row in batch if (ids := self._checked(row)) is not None]
@@ -156,7 +156,7 @@ class Batches:
                 row.tell(end)
 
     def _checked(self, row: _Waiting) -> list[int] | None:
-        """The token ids of a request that can run; another one is told why not."""
+        """Token ids of a request; None for one that cannot run, which gets the error as its last event."""
         if self._abort.is_set():
             return None
         try:
