@@ -1,17 +1,17 @@
-"""The partition command of an LMI image: engines made by the container's own code, for releases that need it.
+"""Partition command of an LMI image: engines made by the container's own code, for releases that need it.
 
-LMI 0.25 and 0.26 carry a TensorRT-LLM without a checkpoint format of its own, so nothing but their image can turn a
-model into engines; for later releases the command is a fallback. It runs on a GPU host, as text that is left there.
+LMI 0.25 and 0.26 have a TensorRT-LLM without a checkpoint format, so only their image can turn a model into engines;
+for later releases the command is a fallback. It runs on a GPU host, from a shell script.
 
     script (serving/docker/partition/trt_llm_partition.py)      differences
     v0.25.0 - v0.28.0      --properties_dir --trt_llm_model_repo --tensor_parallel_degree [--model_path]
-    v0.29.0 - 0.32.0-dlc   and --pipeline_parallel_degree, which is required although the tutorial leaves it out
-    0.33.0-dlc             the same arguments; --model_path has no fallback, serving.properties has to be there, and the
-                           result is a flat engine folder with that file copied in
+    v0.29.0 - 0.32.0-dlc   and --pipeline_parallel_degree, which is required although the tutorial omits it
+    0.33.0-dlc             the same arguments; --model_path has no fallback, serving.properties is required, and the
+                           result is a flat engine folder with a copy of that file
 
-`--model_path` names the model in all of them; properties win over OPTION_* of the environment. What the toolkit of 0.25
-to 0.32 does inside is not public: that it leaves a Triton repository is documented
-(serving/docs/lmi/tutorials/trtllm_aot_tutorial.md at v0.26.0), how it names its files is not.
+`--model_path` names the model in all of them; properties override OPTION_* of the environment. The toolkit of 0.25 to
+0.32 is not public: its result is documented as a Triton repository
+(serving/docs/lmi/tutorials/trtllm_aot_tutorial.md at v0.26.0), the names of its files are not.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _PROPERTIES = "/opt/properties"
 
 @dataclass(frozen=True)
 class Partition:
-    """What the command shall make.
+    """Inputs of the partition command.
 
     `model`: a Hugging Face id, an `s3://` prefix (not 0.33), or a folder on the GPU host: absolute, or with a leading
-    `.`. Limits and `dtype` as in `EngineFacts`. `options`: further properties by whole name, which replace ours.
+    `.`. Limits and `dtype` as in `EngineFacts`. `options`: further properties by full name, which override the others.
 
     Raises:
-        RefusedError: what this release's command cannot do.
+        RefusedError: the release's command does not support the model or pp.
     """
 
     model: str
@@ -62,11 +62,14 @@ class Partition:
 
     def __post_init__(self) -> None:
         if self.pp > 1 and self.release < _PIPELINE_SINCE:
-            raise RefusedError(f"the command of LMI {self.image.lmi} makes one pipeline stage; found pp {self.pp}")
+            raise RefusedError(
+                f"the command of LMI {self.image.lmi} makes one pipeline stage; found pp {self.pp}",
+                hint="LMI 0.29 and later make several.",
+            )
         if self.model.startswith("s3://") and self.release >= _FLAT_SINCE:
             raise RefusedError(
-                f"the command of LMI {self.image.lmi} reads no `s3://`; found `{self.model}`",
-                hint="Copy the model to the GPU host and name that folder.",
+                f"the command of LMI {self.image.lmi} does not read `s3://`; found `{self.model}`",
+                hint="Copy the model to the GPU host and pass that folder.",
             )
 
     @property
@@ -79,7 +82,7 @@ class Partition:
 
 
 def partition_properties(asked: Partition) -> Properties:
-    """The serving.properties that the command reads. Raises UsageError or RefusedError as `Properties`."""
+    """serving.properties for the command. Raises UsageError or RefusedError as `Properties`."""
     answer = asked.max_seq_len - asked.max_input_len
     limits: dict[str, Value]
     if asked.release >= _FLAT_SINCE:
@@ -102,9 +105,9 @@ def partition_properties(asked: Partition) -> Properties:
 
 
 def partition_argv(asked: Partition) -> list[str]:
-    """The command inside the container, with paths as `partition_script` mounts them.
+    """Command line inside the container, with the paths that `partition_script` mounts.
 
-    The result is made where it will be mounted when it serves, so that paths that the toolkit writes down hold.
+    The output path is SageMaker's mount point of the artifact, so that paths in the toolkit's files are valid there.
     """
     pipeline = ["--pipeline_parallel_degree", str(asked.pp)] if asked.release >= _PIPELINE_SINCE else []
     return [
@@ -123,8 +126,8 @@ def partition_argv(asked: Partition) -> list[str]:
 
 
 def partition_script(asked: Partition, region: str = "us-east-1") -> str:
-    """An executable shell script that makes the engines on a GPU host with docker; its first argument is the folder to
-    make, $IMAGE replaces the image and $MODEL a local model. It leaves the whole folder or nothing.
+    """Shell script that makes the engines on a GPU host with docker. Its first argument is the output folder, $IMAGE
+    overrides the image and $MODEL a local model. It leaves the whole folder or nothing.
     """
     image, ranks = image_uri(asked.image.tag, region), asked.tp * asked.pp
     source = (
@@ -165,13 +168,13 @@ def partition_script(asked: Partition, region: str = "us-east-1") -> str:
 
 
 def pack_partition(folder: Path, asked: Partition, tokenizer_files: tuple[str, ...] = ()) -> dict[str, bytes]:
-    """What to write into the folder that the command made, so that a container serves it mounted: path -> bytes.
+    """Files to add to the command's output folder, so that a container serves it mounted: path -> bytes.
 
-    serving.properties of the run, and under 0.25 to 0.32 the toolkit's config.pbtxt with the path that holds there.
+    serving.properties for serving, and under 0.25 to 0.32 the toolkit's config.pbtxt with the mounted path.
 
     Raises:
-        CompileError: the folder is not what the command makes; lists what is missing.
-        TokenizerError: the toolkit left no tokenizer, and there is none among `tokenizer_files`.
+        CompileError: the folder is no complete output of the command; the message lists the missing files.
+        TokenizerError: neither the toolkit's output nor `tokenizer_files` has a tokenizer.
     """
     flat = asked.release >= _FLAT_SINCE
     model, engines = (folder, folder) if flat else (folder / MODEL, folder / MODEL / "1")
@@ -180,8 +183,8 @@ def pack_partition(folder: Path, asked: Partition, tokenizer_files: tuple[str, .
     problems += [problem.text for problem in rank_problems(names, asked.tp * asked.pp)]
     if problems:
         raise CompileError(
-            f"{folder} is not what the partition command of LMI {asked.image.lmi} makes: {'; '.join(problems)}",
-            hint="Its log says more: run the script again into an empty folder.",
+            f"{folder} is no output of the partition command of LMI {asked.image.lmi}: {'; '.join(problems)}",
+            hint="Run the script again with an empty folder, and read its log.",
         )
     facts = EngineFacts(
         model=asked.model,
@@ -205,7 +208,7 @@ def pack_partition(folder: Path, asked: Partition, tokenizer_files: tuple[str, .
 
 
 def _mounted(pbtxt: str) -> str:
-    """config.pbtxt with `gpt_model_path` where SageMaker mounts the artifact."""
+    """config.pbtxt with SageMaker's mount point in `gpt_model_path`."""
     path = re.compile(r'(key\s*:\s*"gpt_model_path"\s*value\s*:?\s*\{\s*string_value\s*:\s*)"[^"]*"')
     return path.sub(rf'\g<1>"{MOUNTED}/{MODEL}/1"', pbtxt)
 
@@ -215,5 +218,5 @@ def _names(folder: Path) -> list[str]:
 
 
 def _comment(text: str) -> str:
-    """Text that cannot leave its comment line."""
+    """Text without line breaks and control characters, for a comment line."""
     return re.sub(r"[^\x20-\x7e]", "?", text)

@@ -1,15 +1,15 @@
-"""What LMI's endpoints are asked and answer: JSON, and JSON lines where the answer is streamed.
+"""Requests and answers of LMI's endpoints: JSON, and JSON lines for a stream.
 
     {"inputs": "text", "parameters": {...}, "stream": false}
 
     {"generated_text": "...", "details": {"finish_reason": "length", "generated_tokens": 8, "inputs": "text",
-     "tokens": [{"id": 304, "text": " a", "log_prob": -0.05}, ...]}}                     details: where asked for
+     "tokens": [{"id": 304, "text": " a", "log_prob": -0.05}, ...]}}                     details: on request
 
-    {"token": {"id": 304, "text": " a", "log_prob": -0.05}}                              stream: one line a token
+    {"token": {"id": 304, "text": " a", "log_prob": -0.05}}                              stream: one line per token
     {"token": {...}, "generated_text": "...", "details": {...}}                          its last line; no tokens
 
-Written here as LMI 0.28 to 0.32 do; read as any release writes it: 0.26 leaves out falsy fields, 0.27 makes `id` a
-list, 0.33 says `logprob` and may leave `id` null. Texts of tokens join to `generated_text`.
+Written as LMI 0.28 to 0.32 write it; read from any release: 0.26 leaves out falsy fields, 0.27 makes `id` a list, 0.33
+writes `logprob` and may leave `id` null. Texts of tokens join to `generated_text`.
 
 Sources: engines/python/setup/djl_python/{output_formatter,request_io}.py at v0.29.0;
 serving/docs/lmi/user_guides/lmi_input_output_schema.md at v0.29.0 for the parameters and their defaults; for other
@@ -28,12 +28,14 @@ from compiler.errors import UsageError
 JSON = "application/json"
 JSON_LINES = "application/jsonlines"
 
+_EXAMPLE = 'A request is such as {"inputs": "text", "parameters": {"max_new_tokens": 40}, "stream": true}.'
+
 
 @dataclass(frozen=True)
 class Parameters:
-    """How an answer is chosen and told. Without `do_sample` it is greedy, whatever the other fields say.
+    """Sampling and form of an answer. Without `do_sample` it is greedy, whatever the other fields are.
 
-    `details`: finish_reason, counts and tokens come along. `return_full_text`: the prompt stands before the answer.
+    `details`: add finish_reason, counts and tokens. `return_full_text`: put the prompt before the answer.
     """
 
     do_sample: bool = False
@@ -57,7 +59,7 @@ class Request:
     stream: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """The body, without what is at its default."""
+        """Body of the request, without parameters at their defaults."""
         given = {
             f.name: list(value) if isinstance(value, tuple) else value
             for f in fields(Parameters)
@@ -68,7 +70,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Token:
-    """`id` None: the release does not tell it. `log_prob`: natural; 0.0 where 0.26 left it out, None where not told."""
+    """Generated token. `id`: None where the release omits it. `log_prob`: natural logarithm; 0.0 where 0.26 omits it,
+    None where another release does.
+    """
 
     id: int | None
     text: str
@@ -82,7 +86,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Details:
-    """`tokens`: None in the last line of a stream, which had them."""
+    """Details of an answer. `tokens`: None in the last line of a stream, whose other lines have them."""
 
     finish_reason: str
     generated_tokens: int | None = None
@@ -97,7 +101,7 @@ class Details:
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer; `details` where they were asked for."""
+    """Complete answer; with `details` on request."""
 
     generated_text: str
     details: Details | None = None
@@ -109,7 +113,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a stream; the last one carries the answer. `error`: what ended it early."""
+    """One line of a stream; the last one has the answer. `error`: message of the error that ended it early."""
 
     token: Token
     answer: Answer | None = None
@@ -123,40 +127,40 @@ class Line:
 def dump(value: Answer | Line) -> bytes:
     """UTF-8 JSON; a Line with the newline that ends it."""
     text = json.dumps(value.to_json(), ensure_ascii=False)
-    # A lone half of a surrogate pair is text to Python and to nobody else.
+    # Python allows a lone half of a surrogate pair in text; UTF-8 does not.
     return (text + ("\n" if isinstance(value, Line) else "")).encode("utf-8", "replace")
 
 
 def failed_line(message: str, text: str) -> Line:
-    """The line that ends a stream which an error ended; `text` came before it."""
+    """Last line of a stream that an error ended. `text`: the answer so far."""
     return Line(Token(-1, "", -1.0, special=True), Answer(text, Details("error")), message)
 
 
 def parse_request(body: bytes) -> Request:
-    """A request from its body.
+    """Parse the body of a request.
 
     Raises:
-        UsageError: lists everything that is not of the schema. Unknown parameters are among it: an answer that ignores
-            them is not the answer that was asked for.
+        UsageError: a list of all violations of the schema. Unknown parameters are violations: ignoring them would give
+            another answer than the requested one.
     """
     try:
         told = json.loads(body)
     except ValueError as error:
-        raise UsageError(f"the request is not JSON: {error}") from None
+        raise UsageError(f"the request is not JSON: {error}", hint=_EXAMPLE) from None
     if not isinstance(told, dict):
-        raise UsageError('a request is a JSON object such as {"inputs": "text"}')
+        raise UsageError(f"expected a JSON object, found {type(told).__name__}", hint=_EXAMPLE)
     problems = [] if isinstance(told.get("inputs"), str) else ["`inputs` is one text"]
     stream, parameters = told.get("stream", False), told.get("parameters") or {}
     if not isinstance(stream, bool):
         problems.append("`stream` is true or false")
     if not isinstance(parameters, dict):
-        raise UsageError("`parameters` is a JSON object")
+        raise UsageError(f"`parameters` takes a JSON object, found {type(parameters).__name__}", hint=_EXAMPLE)
     problems += [f"`{name}` is no field" for name in told if name not in ("inputs", "parameters", "stream")]
     known = {f.name: f for f in fields(Parameters)}
     values: dict[str, Any] = {}
     for name, value in parameters.items():
         if name not in known:
-            problems.append(f"`{name}` is no parameter; these are: {', '.join(known)}")
+            problems.append(f"`{name}` is no parameter; expected one of {', '.join(known)}")
             continue
         fits, wanted = _CHECKS[known[name].type](value)
         if fits:
@@ -164,7 +168,7 @@ def parse_request(body: bytes) -> Request:
         else:
             problems.append(f"`{name}` is {wanted}; found {json.dumps(value)}")
     if problems:
-        raise UsageError("; ".join(problems))
+        raise UsageError("; ".join(problems), hint=_EXAMPLE)
     return Request(told["inputs"], Parameters(**values), stream)
 
 
@@ -185,12 +189,12 @@ _CHECKS: Mapping[Any, Any] = {
 
 
 def parse_answer(body: bytes) -> Answer:
-    """An answer that was not streamed, of any release. Raises UsageError with the error that the body tells."""
+    """Parse an answer of any release that was not streamed. Raises UsageError with the error in the body."""
     return _answer(_object(body))
 
 
 def parse_lines(chunks: Iterable[bytes]) -> Iterable[Line]:
-    """The lines of a stream whose chunks may end anywhere, as SageMaker's do; blank lines are skipped."""
+    """Parse the lines of a stream whose chunks end anywhere, as SageMaker's do; blank lines are skipped."""
     pending = b""
     for chunk in chunks:
         *whole, pending = (pending + chunk).split(b"\n")

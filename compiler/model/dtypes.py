@@ -1,4 +1,4 @@
-"""Names of dtypes: of safetensors, of torch."""
+"""Names of dtypes in safetensors and in torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ TORCH = {
     "F8_E5M2": "float8_e5m2", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8",
     "BOOL": "bool",
 }  # fmt: skip
-"""torch's name of each dtype of safetensors."""
+"""torch's name of each safetensors dtype."""
 
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-"""Dtypes that an artifact may be in: torch's name to that of safetensors."""
+"""Dtypes of artifacts: torch's name -> safetensors' name."""

@@ -148,7 +148,7 @@ TRITON_MUTATIONS: dict[str, tuple[Mutation, str, str]] = {
     "without MPI": (_edit("serving.properties", ("option.mpi_mode=true\n", "")), "no-mpi", "MPI"),
     "rolling batch off": (_edit("serving.properties", ("=trtllm", "=disable")), "property", "found disable"),
     "a misspelt name": (_append("option.max_rolling_batchsize=4"), "properties", "max_rolling_batchsize"),
-    "a line of no property": (_append("option.dtype"), "properties", "dies on a line"),
+    "a line of no property": (_append("option.dtype"), "properties", "fails at a line"),
     "an escape": (_append("option.revision=a\\tb"), "properties", "means something else to Java"),
     "of another release": (_append("option.quant_algo=FP8"), "properties", "begins with LMI 0.33"),
 }

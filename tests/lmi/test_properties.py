@@ -57,7 +57,7 @@ def test_names_are_unique_and_rows_make_sense() -> None:
     ],
 )
 def test_a_misspelt_name_gets_its_nearest(name: str, nearest: str) -> None:
-    with pytest.raises(UsageError, match="ignored without a word") as caught:
+    with pytest.raises(UsageError, match="silently ignored") as caught:
         Properties(TRITON, {name: 1})
     assert nearest in caught.value.hint
 
