@@ -1,6 +1,6 @@
 """Progress of long commands on stderr: bars on a terminal, plain lines elsewhere, one JSON object per line for scripts.
 
-A stage begins, may report progress in some unit, and ends with a note. Colour never carries meaning.
+A stage begins, may report progress in some unit, and ends with a note. Color never carries meaning.
 """
 
 from __future__ import annotations

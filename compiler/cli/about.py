@@ -9,9 +9,9 @@ from compiler.cli.output import show
 
 
 def models(as_json: Json = False) -> None:
-    """List recipes, architectures, model names and quantization support.
+    """List recipes, architectures, models and quantization schemes.
 
-    Names are those that `--model` knows; the second table has the schemes that each target quantizes.
+    The names of models are those that `--model` takes; the second table has the schemes of each target.
     """
     import recipes
     from compiler import targets

@@ -55,7 +55,10 @@ def build(
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Build, scan, sign and publish changed builds; failures do not stop others."""
+    """Build, scan, sign and publish new and changed artifacts.
+
+    A failure does not stop the other builds.
+    """
     from compiler import __version__
     from compiler.matrix import summary
     from compiler.matrix.run import Place
