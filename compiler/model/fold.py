@@ -22,8 +22,8 @@ def fold(step: Fold, values: Values, rounded: Callable[[Values], Values]) -> Val
     """Fold values [..., n] float32 -> the same shape. `rounded` rounds to the checkpoint's own dtype.
 
     l2_rows computes in that dtype, as the model does: length and quotient are each rounded to it (in bfloat16 this
-    changes more than a quarter of the values). Rows of zeros, the padding of a vocabulary, stay zero. Squares are summed
-    in float64, so that the bits do not depend on the order of the sum.
+    changes more than a quarter of the values). Rows of zeros, the padding of a vocabulary, stay zero. Squares are
+    summed in float64, so that the bits do not depend on the order of the sum.
     """
     match step:
         case "":

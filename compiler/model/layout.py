@@ -89,7 +89,7 @@ def to_rank_plans(
 
 
 def join_rows(inputs: Sequence[TensorId], sizes: Mapping[str, int]) -> Program:
-    """Program that joins one rank's shards to one file tensor: each becomes a matrix, and the matrices' rows are joined.
+    """Program that joins one rank's shards to one file tensor: each becomes a matrix, whose rows are concatenated.
 
     `sizes`: size of every axis on one rank. Experts stay a leading axis: their matrices are joined one by one.
     """
@@ -110,8 +110,8 @@ def join_rows(inputs: Sequence[TensorId], sizes: Mapping[str, int]) -> Program:
 def join_scales(inputs: Sequence[TensorId], sizes: Mapping[str, int]) -> Program:
     """Program like `join_rows` for scales of the rows, columns or groups of linear layers.
 
-    Rows are one axis, columns or groups another, each where the part has it; experts stay leading axes. `sizes` needs no
-    groups: their number is their shard's.
+    Rows are one axis, columns or groups another, each where the part has it; experts stay leading axes. `sizes` needs
+    no groups: their number is their shard's.
     """
     flat: list[Program] = []
     lengths: list[int] = []

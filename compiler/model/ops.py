@@ -180,7 +180,7 @@ def _inverse(op: Op) -> Op:
 
 
 def run(program: Program, tensors: Sequence[Lazy]) -> list[Lazy]:
-    """Evaluate `program`. Raises ValueError where a size does not fit: a bug of the caller, not an error of the user."""
+    """Evaluate `program`. Raises ValueError where a size does not fit: a bug of the caller, not of the user."""
     current = list(tensors)
     for op in program:
         current = _apply(op, current)

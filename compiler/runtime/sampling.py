@@ -43,7 +43,7 @@ def keep_top_k(scores: Row, k: int) -> Row:
 
 
 def keep_top_p(scores: Row, p: float) -> Row:
-    """Scores with only the smallest set of likeliest tokens kept whose probabilities reach `p`, and ties of the last."""
+    """Scores with only the smallest set of likeliest tokens kept whose probabilities reach `p`, and ties of its end."""
     if p >= 1.0:
         return scores
     shares = np.exp(scores - np.float32(scores.max())).astype(np.float64)

@@ -1,8 +1,8 @@
-"""Work that is finished on another machine: what is left for it, and what is made of its result.
+"""Builds that another machine finishes: the script for it, and the artifact from its output.
 
-TensorRT-LLM 0.8 and later    a checkpoint and `build-engines.sh`, which leaves engines/
-LMI 0.25 and 0.26             there is no checkpoint format: `partition.sh` runs the image's own command on the source
-                              and leaves compiled/, a Triton repository with engines in it
+TensorRT-LLM 0.8 and later    a checkpoint and `build-engines.sh`, whose output is engines/
+LMI 0.25 and 0.26             no checkpoint format: `partition.sh` runs the image's own command on the source; its
+                              output is compiled/, a Triton repository with engines
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from compiler.targets.trtllm.version import FIRST, image_of, release_of
 
 PARTITION = "partition.sh"
 COMPILED = "compiled"
-"""What `partition.sh` makes."""
+"""Output folder of `partition.sh`."""
 
 
 def delegates(options: TargetOptions) -> bool:
-    """Whether the image that is asked for is older than checkpoints."""
+    """Whether the requested image is older than the checkpoint format."""
     return _only_its_image(options) is not None
 
 
 def delegated(
     _config: ModelConfig, tp: int, dtype: str, limits: Limits, options: TargetOptions, model: str
 ) -> Contents:
-    """The command file for the image.
+    """Contents of an artifact with the script that runs the image's command.
 
     `model`: a Hugging Face id, an `s3://` prefix, or a folder.
 
     Raises:
-        RefusedError: what the image's command cannot do.
+        RefusedError: the image's command does not support the model or pp.
     """
     image = _only_its_image(options)
     assert image is not None
@@ -57,11 +57,11 @@ def delegated(
 
 
 def finished(manifest: Manifest, plan: Planned, files: Sequence[Part], folder: Path, made: Path | None) -> Contents:
-    """The artifact of `manifest` (its `files`, in `folder`) with what was made of it in the folder `made`.
+    """Contents of the artifact of `manifest` (`files` in `folder`) with the engines in the folder `made`.
 
     Raises:
         ArtifactError: a file is missing.
-        CompileError: the image's command left something else.
+        CompileError: `made` is no output of the image's command.
     """
     image = _only_its_image(plan.options)
     if image is not None:
@@ -93,7 +93,7 @@ def _built(file: Path) -> Part:
     if not file.is_file():
         raise ArtifactError(
             f"{file} is missing",
-            hint="run `build-engines.sh` first, or name the folder of the engines with `--engines`",
+            hint="run `build-engines.sh` first, or pass the folder of the engines with `--engines`",
         )
     return existing(file, file.name)
 
@@ -101,7 +101,7 @@ def _built(file: Path) -> Part:
 def _repository(manifest: Manifest, plan: Planned, image: TrtllmImage, files: Sequence[Part], made: Path) -> Contents:
     if not made.is_dir():
         raise ArtifactError(
-            f"{made} is missing", hint=f"run `{PARTITION}` first, or name the folder that it made with `--engines`"
+            f"{made} is missing", hint=f"run `{PARTITION}` first, or pass its output folder with `--engines`"
         )
     options, repo_id = plan.options, manifest.model.repo_id
     asked = _partition(image, repo_id or "./model", plan.tp, plan.dtype, plan.limits, options)
@@ -123,7 +123,7 @@ def _repository(manifest: Manifest, plan: Planned, image: TrtllmImage, files: Se
 
 
 def _only_its_image(options: TargetOptions) -> TrtllmImage | None:
-    """The image that is asked for, where its TensorRT-LLM is older than checkpoints."""
+    """Requested image, if its TensorRT-LLM is older than the checkpoint format; else None."""
     image = image_of(options)
     return image if image is not None and release_of(image.trtllm) < FIRST else None
 
