@@ -104,7 +104,7 @@ def frequencies(dim: int, base: float, scaling: Mapping[str, Any] | None) -> Arr
 
 
 def rotate(x: Array, inverse: Array, *, interleaved: bool) -> Array:
-    """Rotate x [S, heads, d] at positions 0 ... S - 1. Pairs are neighbors (GPT-J) or half of `dim` apart (GPT-NeoX)."""
+    """Rotate x [S, heads, d] at positions 0 to S - 1. Pairs are neighbors (GPT-J) or half of dim apart (GPT-NeoX)."""
     angle = np.arange(len(x), dtype=np.float32)[:, None, None] * inverse
     cos, sin = np.cos(angle), np.sin(angle)
     dim = 2 * len(inverse)

@@ -290,13 +290,13 @@ def test_engines_are_not_run_here(request_for: Requests, toolchain: Path) -> Non
     [
         ({"how": How(march="native")}, UsageError, "for the GPU of the machine"),
         ({"how": How(device="cpu")}, UsageError, "for the GPU of the machine"),
-        ({"options": TargetOptions(max_input_len=512)}, RefusedError, "`--max-input-len` is 1 to"),
+        ({"options": TargetOptions(max_input_len=512)}, RefusedError, "`--max-input-len` takes 1 to"),
         ({"options": TargetOptions(max_num_tokens=1)}, RefusedError, "`--max-num-tokens` is at least"),
         ({"options": TargetOptions(image="0.34.0-tensorrtllm0.12.0-cu125")}, RefusedError, r"0\.34"),
         (
             {"options": TargetOptions(image="0.30.0-tensorrtllm0.12.0-cu125", version="0.9.0")},
             UsageError,
-            r"carries TensorRT-LLM 0\.12\.0",
+            r"has TensorRT-LLM 0\.12\.0",
         ),
         ({"options": TargetOptions(pp=2), "target": "inductor"}, RefusedError, "found pp"),
         ({"options": TargetOptions(max_num_tokens=9), "target": "inductor"}, RefusedError, "found max_num_tokens"),
