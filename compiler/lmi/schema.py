@@ -28,6 +28,7 @@ from compiler.errors import UsageError
 JSON = "application/json"
 JSON_LINES = "application/jsonlines"
 
+_ENDPOINT = "See the log of the endpoint's container."
 _EXAMPLE = 'A request is such as {"inputs": "text", "parameters": {"max_new_tokens": 40}, "stream": true}.'
 
 
@@ -214,14 +215,14 @@ def _object(body: bytes) -> dict[str, Any]:
     try:
         told = json.loads(body)
     except ValueError as error:
-        raise UsageError(f"an answer is JSON; found {body[:80]!r}: {error}") from None
+        raise UsageError(f"expected an answer in JSON; found {body[:80]!r}: {error}", hint=_ENDPOINT) from None
     if isinstance(told, list) and len(told) == 1:
         told = told[0]  # with option.tgi_compat
     if not isinstance(told, dict):
-        raise UsageError(f"an answer is a JSON object; found {body[:80]!r}")
+        raise UsageError(f"expected a JSON object; found {body[:80]!r}", hint=_ENDPOINT)
     trouble = told.get("error") or told.get("message")
     if trouble and told.get("generated_text") is None and "token" not in told:
-        raise UsageError(f"the endpoint answers {told.get('code', 'an error')}: {trouble}")
+        raise UsageError(f"the endpoint answers {told.get('code', 'an error')}: {trouble}", hint=_ENDPOINT)
     return told
 
 

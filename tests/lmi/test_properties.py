@@ -91,7 +91,7 @@ def test_names_of_other_releases_are_refused(release: Release, name: str, value:
     ],
 )
 def test_values_of_another_type_or_set(name: str, value: Any) -> None:
-    with pytest.raises(UsageError, match=f"`{name}` is"):
+    with pytest.raises(UsageError, match=f"`{name}` takes"):
         Properties(TRITON, {name: value})
 
 

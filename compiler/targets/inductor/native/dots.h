@@ -37,7 +37,7 @@ struct Dots {
   using Floats = void (*)(const uint16_t* w, int64_t rows, const uint16_t* const* x, int64_t tokens, int64_t k,
                           float* sums);
   Floats bfloat16, float16;
-  // Weights [count] -> bfloat16, which represents int8 exactly, and float8 e4m3 except NaN. int4: times its group's scale,
+  // Weights [count] -> bfloat16, exact for int8 and for float8 e4m3 except NaN. int4: times the scale of its group,
   // rounded to nearest.
   void (*widen_int8)(const int8_t* from, int64_t count, uint16_t* to);
   void (*widen_fp8)(const uint8_t* from, int64_t count, uint16_t* to);
