@@ -104,7 +104,7 @@ def test_a_list_of_one_answer() -> None:
         (b'{"code": 424, "error": "Input Parsing failed."}', "answers 424: Input Parsing failed"),
         (b'{"generated_text": null, "error": "no room", "code": 400, "details": {}}', "answers 400: no room"),
         (b'{"code": 503, "type": "ServiceUnavailableException", "message": "busy"}', "answers 503: busy"),
-        (b"<html>", "an answer is JSON"),
+        (b"<html>", "expected an answer in JSON"),
         (b"3", "a JSON object"),
     ],
 )
