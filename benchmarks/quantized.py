@@ -117,7 +117,7 @@ def share(config: ModelConfig, form: str, folder: Path, tensors: Mapping[str, Te
 
     products, instead = FORMS[form]
     by_name = {spec.name: spec for spec in specs(config, 1, "bfloat16", Limits(POSITIONS, MOST_ROWS), products)}
-    layers = [segment_names(kind) for kind in config.layer_kinds]
+    layers = [segment_names(config, kind) for kind in config.layer_kinds]
 
     @cache
     def package(spec: SegmentSpec) -> Package:

@@ -83,6 +83,32 @@ CONFIGS: dict[str, dict[str, Any]] = {
         max_position_embeddings=40960, torch_dtype="bfloat16", rope_theta=1000000, rope_scaling=None,
         sliding_window=None, use_sliding_window=False, max_window_layers=36, attention_bias=False,
     ),
+    # Qwen/Qwen3-30B-A3B and Qwen/Qwen3-235B-A22B as published in April 2025.
+    "qwen3-30b-a3b": _config(
+        "Qwen3MoeForCausalLM", **_sizes(2048, 6144, 32, 4, 48, 151936), rms_norm_eps=1e-6, head_dim=128,
+        max_position_embeddings=40960, torch_dtype="bfloat16", rope_theta=1000000.0, rope_scaling=None,
+        sliding_window=None, use_sliding_window=False, max_window_layers=48, attention_bias=False,
+        num_experts=128, num_experts_per_tok=8, moe_intermediate_size=768, norm_topk_prob=True,
+        decoder_sparse_step=1, mlp_only_layers=[],
+    ),
+    "qwen3-235b-a22b": _config(
+        "Qwen3MoeForCausalLM", **_sizes(4096, 12288, 64, 4, 94, 151936), rms_norm_eps=1e-6, head_dim=128,
+        max_position_embeddings=40960, torch_dtype="bfloat16", rope_theta=1000000.0, rope_scaling=None,
+        sliding_window=None, use_sliding_window=False, max_window_layers=94, attention_bias=False,
+        num_experts=128, num_experts_per_tok=8, moe_intermediate_size=1536, norm_topk_prob=True,
+        decoder_sparse_step=1, mlp_only_layers=[],
+    ),
+    # allenai/OLMo-2-1124-7B as published in November 2024.
+    "olmo2-7b": _config(
+        "Olmo2ForCausalLM", **_sizes(4096, 11008, 32, 32, 32, 100352), rms_norm_eps=1e-6, attention_bias=False,
+        max_position_embeddings=4096, torch_dtype="float32", rope_theta=500000, rope_scaling=None,
+    ),
+    # CohereForAI/c4ai-command-r-v01 as published in March 2024; that it is tied is the default of its class.
+    "command-r": {
+        "architectures": ["CohereForCausalLM"], "hidden_act": "silu", "layer_norm_eps": 1e-5, "logit_scale": 0.0625,
+        **_sizes(8192, 22528, 64, 64, 40, 256000), "max_position_embeddings": 8192, "model_max_length": 131072,
+        "rope_theta": 8000000.0, "attention_bias": False, "use_qk_norm": False, "torch_dtype": "float16",
+    },
     "gemma-7b": _config(
         "GemmaForCausalLM", **_sizes(3072, 24576, 16, 16, 28, 256000), rms_norm_eps=1e-6, head_dim=256,
         max_position_embeddings=8192, torch_dtype="bfloat16", rope_theta=10000.0, attention_bias=False,
@@ -111,6 +137,19 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "architectures": ["GPTJForCausalLM"], "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
         "n_embd": 4096, "n_head": 16, "n_inner": None, "n_layer": 28, "n_positions": 2048, "rotary": True,
         "rotary_dim": 64, "scale_attn_weights": True, "tie_word_embeddings": False, "vocab_size": 50400,
+    },
+    # EleutherAI/gpt-neox-20b (2022) and EleutherAI/pythia-6.9b (2023) as published.
+    "gpt-neox-20b": {
+        "architectures": ["GPTNeoXForCausalLM"], "hidden_act": "gelu_fast", "hidden_size": 6144,
+        "intermediate_size": 24576, "layer_norm_eps": 1e-5, "max_position_embeddings": 2048,
+        "num_attention_heads": 64, "num_hidden_layers": 44, "rotary_emb_base": 10000, "rotary_pct": 0.25,
+        "tie_word_embeddings": False, "torch_dtype": "float16", "vocab_size": 50432,
+    },
+    "pythia-6.9b": {
+        "architectures": ["GPTNeoXForCausalLM"], "hidden_act": "gelu", "hidden_size": 4096,
+        "intermediate_size": 16384, "layer_norm_eps": 1e-5, "max_position_embeddings": 2048,
+        "num_attention_heads": 32, "num_hidden_layers": 32, "rotary_emb_base": 10000, "rotary_pct": 0.25,
+        "tie_word_embeddings": False, "torch_dtype": "float16", "use_parallel_residual": True, "vocab_size": 50432,
     },
     "starcoder": {
         "architectures": ["GPTBigCodeForCausalLM"], "activation_function": "gelu", "layer_norm_epsilon": 1e-5,
@@ -168,12 +207,18 @@ PARAMETERS = {
     "qwen2-0.5b": 494_032_768,
     "qwen1.5-moe-a2.7b": 14_315_784_192,
     "qwen3-8b": 8_190_735_360,
+    "qwen3-30b-a3b": 30_532_122_624,
+    "qwen3-235b-a22b": 235_093_634_560,
+    "olmo2-7b": 7_298_617_344,
+    "command-r": 34_980_831_232,
     "gemma-7b": 8_537_680_896,
     "phi3-mini": 3_821_079_552,
     "glm-4-9b-hf": 9_399_951_360,
     "starcoder2-7b": 7_173_923_840,
     "gpt2": 124_439_808,
     "gptj-6b": 6_050_882_784,
+    "gpt-neox-20b": 20_554_567_680,
+    "pythia-6.9b": 6_857_302_016,
     "starcoder": 15_517_456_384,
     "santacoder": 1_124_886_528,
     "qwen-7b": 7_721_324_544,

@@ -62,18 +62,25 @@ def _qwen2(hf: Config) -> Shapes:
     return _around(hf, lambda layer: _attention(hf, layer, qkv_bias=True) | _swiglu(layer + "mlp", *mlp))
 
 
+def _head_norms(hf: Config, layer: str) -> Shapes:
+    return _norm(layer + "self_attn.q_norm", hf["head_dim"]) | _norm(layer + "self_attn.k_norm", hf["head_dim"])
+
+
 def _qwen3(hf: Config) -> Shapes:
-    dim = hf["head_dim"]
     mlp = (hf["hidden_size"], hf["intermediate_size"])
-    return _around(
-        hf,
-        lambda layer: (
-            _attention(hf, layer)
-            | _norm(layer + "self_attn.q_norm", dim)
-            | _norm(layer + "self_attn.k_norm", dim)
-            | _swiglu(layer + "mlp", *mlp)
-        ),
-    )
+    return _around(hf, lambda layer: _attention(hf, layer) | _head_norms(hf, layer) | _swiglu(layer + "mlp", *mlp))
+
+
+def _qwen3_moe(hf: Config) -> Shapes:
+    hidden, experts = hf["hidden_size"], hf["num_experts"]
+
+    def layers(layer: str) -> Shapes:
+        found = _attention(hf, layer) | _head_norms(hf, layer) | _linear(layer + "mlp.gate", experts, hidden)
+        for e in range(experts):
+            found |= _swiglu(f"{layer}mlp.experts.{e}", hidden, hf["moe_intermediate_size"])
+        return found
+
+    return _around(hf, layers)
 
 
 def _mixtral(hf: Config) -> Shapes:
@@ -101,6 +108,32 @@ def _qwen2_moe(hf: Config) -> Shapes:
         return found | _linear(layer + "mlp.shared_expert_gate", 1, hidden)
 
     return _around(hf, layers)
+
+
+def _olmo2(hf: Config) -> Shapes:
+    """Norms behind the blocks, and of q and k over all heads."""
+    hidden, vocab = hf["hidden_size"], hf["vocab_size"]
+    q, kv, _ = _heads(hf)
+    found = _linear("model.embed_tokens", vocab, hidden) | _norm("model.norm", hidden)
+    found |= _linear("lm_head", vocab, hidden)
+    for i in range(hf["num_hidden_layers"]):
+        layer = f"model.layers.{i}."
+        found |= _attention(hf, layer) | _swiglu(layer + "mlp", hidden, hf["intermediate_size"])
+        found |= _norm(layer + "self_attn.q_norm", q) | _norm(layer + "self_attn.k_norm", kv)
+        found |= _norm(layer + "post_attention_layernorm", hidden)
+        found |= _norm(layer + "post_feedforward_layernorm", hidden)
+    return found
+
+
+def _cohere(hf: Config) -> Shapes:
+    """One norm a layer; the head is the embedding."""
+    hidden = hf["hidden_size"]
+    found = _linear("model.embed_tokens", hf["vocab_size"], hidden) | _norm("model.norm", hidden)
+    for i in range(hf["num_hidden_layers"]):
+        layer = f"model.layers.{i}."
+        found |= _norm(layer + "input_layernorm", hidden) | _attention(hf, layer)
+        found |= _swiglu(layer + "mlp", hidden, hf["intermediate_size"])
+    return found
 
 
 def _starcoder2(hf: Config) -> Shapes:
@@ -190,6 +223,27 @@ def _gptj(hf: Config) -> Shapes:
     return found
 
 
+def _gpt_neox(hf: Config) -> Shapes:
+    """As the hub has it: the causal mask and the frequencies among the tensors."""
+    hidden, ffn, vocab, positions = (
+        hf[key] for key in ("hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings")
+    )
+    rotated = int(hidden // hf["num_attention_heads"] * hf["rotary_pct"])
+    found = _linear("gpt_neox.embed_in", vocab, hidden) | _linear("embed_out", vocab, hidden)
+    found |= _norm("gpt_neox.final_layer_norm", hidden, bias=True)
+    for i in range(hf["num_hidden_layers"]):
+        layer = f"gpt_neox.layers.{i}."
+        found |= _norm(layer + "input_layernorm", hidden, bias=True)
+        found |= _norm(layer + "post_attention_layernorm", hidden, bias=True)
+        found |= _linear(layer + "attention.query_key_value", 3 * hidden, hidden, bias=True)
+        found |= _linear(layer + "attention.dense", hidden, hidden, bias=True)
+        found |= {layer + "attention.bias": (1, 1, positions, positions), layer + "attention.masked_bias": ()}
+        found |= {layer + "attention.rotary_emb.inv_freq": (rotated // 2,)}
+        found |= _linear(layer + "mlp.dense_h_to_4h", ffn, hidden, bias=True)
+        found |= _linear(layer + "mlp.dense_4h_to_h", hidden, ffn, bias=True)
+    return found
+
+
 def _remote(name: str) -> Callable[[Config], Shapes]:
     """Of an architecture that transformers lacks: the names that its reference reads. (References import torch.)"""
 
@@ -207,12 +261,16 @@ SHAPES: dict[str, Callable[[Config], Shapes]] = {
     "Qwen2ForCausalLM": _qwen2,
     "Qwen2MoeForCausalLM": _qwen2_moe,
     "Qwen3ForCausalLM": _qwen3,
+    "Qwen3MoeForCausalLM": _qwen3_moe,
+    "Olmo2ForCausalLM": _olmo2,
+    "CohereForCausalLM": _cohere,
     "GemmaForCausalLM": _llama,
     "Phi3ForCausalLM": _phi3,
     "GlmForCausalLM": _glm,
     "Starcoder2ForCausalLM": _starcoder2,
     "GPT2LMHeadModel": _gpt2,
     "GPTJForCausalLM": _gptj,
+    "GPTNeoXForCausalLM": _gpt_neox,
     "GPTBigCodeForCausalLM": _starcoder,
     "GPT2LMHeadCustomModel": _remote("santacoder"),
     "QWenLMHeadModel": _remote("qwen"),
@@ -223,5 +281,5 @@ SHAPES: dict[str, Callable[[Config], Shapes]] = {
     "InternLM2ForCausalLM": _remote("internlm2"),
 }
 
-BUFFERS = (".attn.bias", ".attn.masked_bias", ".inv_freq")
+BUFFERS = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".inv_freq")
 """How names of tensors end that are no parameters."""

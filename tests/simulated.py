@@ -8,13 +8,16 @@ import torch
 from torch import Tensor
 
 from compiler.decoder.attention import CACHED, alibi_slopes
+from compiler.decoder.decoder import mean_squares, norm
 from compiler.decoder.forward import layer_weights
+from compiler.decoder.layer import layer as run_layer
 from compiler.decoder.rankfile.quantized import Products
 from compiler.decoder.rotary import tables
 from compiler.decoder.segments import (
     CacheFormat,
     SegmentSpec,
     input_names,
+    part_of,
     phase_for,
     segment_names,
     specs,
@@ -93,24 +96,56 @@ class SimulatedRanks:
         }
         x = self._sum("embed", phase, step, None)
         for layer, kind in enumerate(self.config.layer_kinds):
-            attn, mlp = segment_names(kind)
-            partial = self._sum(attn, phase, {**step, "x": x}, layer)
-            if self.config.parallel_residual:
-                x = x + (partial + self._sum(mlp, phase, {**step, "x": x}, layer))
-            else:
-                x = x + partial
-                x = x + self._sum(mlp, phase, {**step, "x": x}, layer)
+            x = run_layer(self.config, _Layer(self, phase, step, layer, segment_names(self.config, kind)), x)
         logits = self._each("head", phase, {**step, "x": x}, None)
         return torch.cat(logits, -1)[..., : self.config.vocab]
 
-    def _each(self, segment: str, phase: str, step: dict[str, Tensor], layer: int | None) -> list[Tensor]:
+    def _each(
+        self, segment: str, phase: str, step: dict[str, Tensor], layer: int | None, of_ranks: Sequence[Tensor] = ()
+    ) -> list[Tensor]:
+        """`of_ranks`: the projections of each rank, where the segment begins with them."""
         spec = self.specs[f"{segment}.{phase}"]
         results = []
         for rank, model in enumerate(self.model):
-            named = {**step, **model, **(self.layers[rank][layer] if layer is not None else {})}
+            own = {"qkv": of_ranks[rank]} if len(of_ranks) else {}
+            named = {**step, **model, **(self.layers[rank][layer] if layer is not None else {}), **own}
             # A compiled segment takes the strides of its inputs for granted.
             results.append(self.run(spec, [named[name].contiguous() for name in input_names(spec)]))
         return results
 
     def _sum(self, segment: str, phase: str, step: dict[str, Tensor], layer: int | None) -> Tensor:
         return torch.stack(self._each(segment, phase, step, layer)).sum(0)
+
+
+class _Layer:
+    """One layer of the simulated ranks; summands [ranks, B, S, H]."""
+
+    def __init__(
+        self, ranks: SimulatedRanks, phase: str, step: dict[str, Tensor], index: int, segments: tuple[str, ...]
+    ) -> None:
+        self._ranks, self._phase, self._step, self._index = ranks, phase, step, index
+        self._segments = {part_of(segment): segment for segment in segments}
+
+    def qkv(self, x: Tensor, /) -> Tensor:
+        return self._run("qkv", {"x": x})
+
+    def mean_squares(self, qkv: Tensor, /) -> Tensor:
+        return mean_squares(self._ranks.config, qkv, len(self._ranks.model))
+
+    def attn(self, x: Tensor, squares: Tensor | None = None, /) -> Tensor:
+        if squares is None:
+            return self._run("attn", {"x": x})
+        return self._run("attn", {"mean_squares": squares}, list(x))
+
+    def mlp(self, x: Tensor, /) -> Tensor:
+        return self._run("mlp", {"x": x})
+
+    def sum(self, summand: Tensor, /) -> Tensor:
+        return summand.sum(0)
+
+    def norm(self, role: str, y: Tensor, /) -> Tensor:
+        return norm(self._ranks.config, role, y, self._ranks.layers[0][self._index])
+
+    def _run(self, part: str, values: dict[str, Tensor], of_ranks: Sequence[Tensor] = ()) -> Tensor:
+        step = {**self._step, **values}
+        return torch.stack(self._ranks._each(self._segments[part], self._phase, step, self._index, of_ranks))

@@ -29,6 +29,7 @@ from tests.tiny import TINY, recipe_of, write_checkpoint
 
 TPS = (1, 2, 4, 8)
 BEGIN, END = "<!-- python -m tests.support_table -->", "<!-- end of the table -->"
+REFUSED = "refused"
 VERSIONS = {"trtllm": ("0.12.0", "0.21.0")}
 """By target, the versions that are tried in this order; elsewhere there is one."""
 
@@ -94,14 +95,16 @@ def rows() -> Iterator[tuple[str, ...]]:
 
 
 def refusals() -> list[str]:
-    """Every refusal in a line: model, tp, targets, reason."""
+    """Every refusal in a line: model, tps, targets, reason."""
     lines = []
     for model in sorted(published.CONFIGS):
+        found: dict[tuple[str, str], list[int]] = {}
         for tp in TPS:
-            said = {target: outcome(model, target, tp).reason for target in targets.available()}
-            for reason in sorted(set(said.values()) - {""}):
-                by = ", ".join(target for target, found in said.items() if found == reason)
-                lines.append(f"- {model} at tp {tp} ({by}): {reason}")
+            reasons = {target: outcome(model, target, tp).reason for target in targets.available()}
+            for reason in sorted(set(reasons.values()) - {""}):
+                by = ", ".join(target for target, other in reasons.items() if other == reason)
+                found.setdefault((by, reason), []).append(tp)
+        lines += [f"- {model} at tp {' '.join(map(str, tps))} ({by}): {reason}" for (by, reason), tps in found.items()]
     return lines
 
 
@@ -132,7 +135,7 @@ def judged(recipe: str, folder: Path) -> str:
             found = judge_of(out, plan.config, 1 << 30).logits(tokens)
             error = np.abs(found - expected).max() / np.abs(expected).max()
             worst, ranks = max(worst, float(error)), ranks | {tp}
-    return f"{worst:.0e} (tp {' '.join(map(str, sorted(ranks)))})" if ranks else "refused"
+    return f"{worst:.0e} (tp {' '.join(map(str, sorted(ranks)))})" if ranks else REFUSED
 
 
 def table(errors: dict[str, str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,13 @@ from compiler import targets
 from compiler.errors import ParallelError
 from compiler.model import lazy
 from compiler.model.account import account
+from compiler.model.config import ModelConfig
 from compiler.model.ops import inverse, run
 from compiler.model.parallel import check_parallel
+from compiler.model.recipe import Recipe
 from compiler.model.roles import TensorId
 from compiler.storage.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from tests.rows import refused, without_row
 from tests.tiny import TINY, model_config, recipe_of
 
 PURE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.For, ast.While, ast.If, ast.IfExp, ast.ClassDef,
@@ -25,6 +29,9 @@ PURE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.For, ast.While, a
 
 OPTIONS = {"trtllm": targets.TargetOptions(version="0.21.0")}
 """The default version of a toolchain may lack an architecture."""
+
+ROWS = {"trtllm"}
+"""Targets that take the architectures which they have rows for; the others take all that roles can say."""
 
 
 @pytest.mark.parametrize("name", recipes.available())
@@ -61,7 +68,23 @@ def test_every_bit_comes_back_from_the_rank_files(
     checkpoint = open_checkpoint(tiny_checkpoint(case))
     _, recipe = recipes.for_config(checkpoint.config)
     recipe = recipe.resolve(checkpoint.config)
-    config = recipe.model_config(checkpoint.config)
+    _round_trip(checkpoint, recipe, recipe.model_config(checkpoint.config), target, tp)
+
+
+@pytest.mark.parametrize("target", targets.available())
+def test_an_architecture_without_a_row_is_taken_or_refused_by_its_name(
+    target: str, tiny_checkpoint: Callable[[str], Path]
+) -> None:
+    """A recipe stands without a row in a target: the runner above asks for the refusal, and no more."""
+    checkpoint = open_checkpoint(tiny_checkpoint("llama"))
+    recipe = replace(recipes.load("llama"), hf_architectures=("UnheardOfForCausalLM",))
+    config = replace(recipe.model_config(checkpoint.config), architecture="UnheardOfForCausalLM")
+    assert without_row(targets.load(target), replace(config, architecture="LlamaForCausalLM")) == ""
+    assert without_row(targets.load(target), config) == ("this target has no row for it" if target in ROWS else "")
+    _round_trip(checkpoint, recipe, config, target, 2)
+
+
+def _round_trip(checkpoint: Checkpoint, recipe: Recipe, config: ModelConfig, target: str, tp: int) -> None:
     if config.heads % tp or (config.kv_heads % tp and tp % config.kv_heads):  # a case that is there for its refusal
         with pytest.raises(ParallelError):
             check_parallel(config, tp)
@@ -69,8 +92,14 @@ def test_every_bit_comes_back_from_the_rank_files(
     source = _Bits(checkpoint)
     filled = account(recipe, config, checkpoint.tensors)
     chosen, options = targets.load(target), OPTIONS.get(target, targets.PLAIN)
+    dtype = next(iter(checkpoint.tensors.values())).dtype
+    reason = without_row(chosen, config, options)
+    if reason:
+        with refused(config, reason):
+            chosen.rank_plans(config, tp, filled.tensors, dtype, options)
+        return
     files: dict[str, np.ndarray] = {}
-    plans = chosen.rank_plans(config, tp, filled.tensors, next(iter(checkpoint.tensors.values())).dtype, options)
+    plans = chosen.rank_plans(config, tp, filled.tensors, dtype, options)
     for plan in plans:
         files |= {f"{plan.file}:{name}": lazy.read(tensor, source) for name, tensor in plan.tensors}
     roles: dict[TensorId, lazy.Lazy] = {}

@@ -20,7 +20,11 @@ from tests.tiny_text import BOS, EOS, PAD, byte_tokenizer, paragraphs, train_tok
 from tests.tiny_training import HELD_OUT, sized, write_trained
 
 Checkpoint = Callable[[str], Path]
-TOKENIZERS = {"bytes": byte_tokenizer(), "learnt": train_tokenizer(paragraphs()[:500], 700)}
+
+
+@pytest.fixture(scope="module", params=["bytes", "learnt"])
+def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    return byte_tokenizer() if request.param == "bytes" else train_tokenizer(paragraphs()[:500], 700)
 
 
 def _tp_values(config: ModelConfig) -> set[int]:
@@ -85,26 +89,20 @@ def test_shards_hold_each_tensor_of_the_single_file_once(tmp_path: Path, tiny_ch
     assert all(tensor.equal(whole[name]) for name, tensor in dealt)
 
 
-@pytest.mark.parametrize("kind", TOKENIZERS)
 @settings(deadline=None)
 @given(text=st.text(alphabet=st.characters(exclude_categories=["Cs"])))
-def test_tokenizers_give_back_every_text(kind: str, text: str) -> None:
-    tokenizer = TOKENIZERS[kind]
+def test_tokenizers_give_back_every_text(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     assert tokenizer.decode(ids, skip_special_tokens=False) == text
 
 
-@pytest.mark.parametrize("kind", TOKENIZERS)
-def test_a_character_can_span_tokens_and_its_parts_decode_to_a_replacement(kind: str) -> None:
-    tokenizer = TOKENIZERS[kind]
+def test_a_character_can_span_tokens_and_its_parts_decode_to_a_replacement(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("🤖", add_special_tokens=False).ids
     assert len(ids) == 4
     assert [tokenizer.decode(ids[:n]) for n in (1, 2, 3, 4)] == ["\N{REPLACEMENT CHARACTER}"] * 3 + ["🤖"]
 
 
-@pytest.mark.parametrize("kind", TOKENIZERS)
-def test_special_tokens_come_last_and_encoding_begins_with_bos(kind: str) -> None:
-    tokenizer: Tokenizer = TOKENIZERS[kind]
+def test_special_tokens_come_last_and_encoding_begins_with_bos(tokenizer: Tokenizer) -> None:
     last = tokenizer.get_vocab_size() - 1
     assert [tokenizer.token_to_id(token) for token in (BOS, EOS, PAD)] == [last - 2, last - 1, last]
     assert tokenizer.encode("a").ids[0] == last - 2

@@ -63,6 +63,9 @@ def write_weights(case: str, settings: dict[str, Any], folder: Path, seed: int, 
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         fill(model, seed)
         model.to(getattr(torch, dtype)).save_pretrained(folder)
+        if "architectures" in settings:  # transformers writes the name of its own class
+            written = json.loads((folder / "config.json").read_text()) | {"architectures": settings["architectures"]}
+            (folder / "config.json").write_text(json.dumps(written, indent=2) + "\n")
         return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({**settings, "torch_dtype": dtype}, indent=2) + "\n")
@@ -94,14 +97,26 @@ def random(name: str, shape: Sequence[int], generator: Generator, *, tied: bool)
         return noise * 0.3
     if len(shape) == 1:
         return 1 + noise * 0.2
-    if any(part in name for part in ("embed", "wte", "wpe")):
+    if any(part in name for part in ("embed", "wte", "wpe")) and "embed_out" not in name:
         # A tied embedding is also the head: its scale is the logits' scale.
         return noise * (0.2 if tied else 0.5)
     return noise * (_gain(name) * math.sqrt(1 / shape[-1]))
 
 
 def _gain(name: str) -> float:
-    sharp = ("lm_head", "output", "q_proj", "k_proj", "gate.weight", "c_attn", "q_attn", "qkv", "query_key", "W_pack")
+    sharp = (
+        "lm_head",
+        "output",
+        "q_proj",
+        "k_proj",
+        "gate.weight",
+        "c_attn",
+        "q_attn",
+        "qkv",
+        "query_key",
+        "embed_out",
+        "W_pack",
+    )
     return 2.0 if any(part in name for part in sharp) else 1.0
 
 

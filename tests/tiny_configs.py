@@ -80,6 +80,17 @@ _QWEN2_MOE: dict[str, Any] = {
     "norm_topk_prob": False,
     "mlp_only_layers": [1],
 }
+_QWEN3_MOE: dict[str, Any] = {
+    **_LLAMA,
+    "model_type": "qwen3_moe",
+    "rms_norm_eps": 1e-6,
+    "num_experts": 6,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 24,
+    "norm_topk_prob": True,
+    "mlp_only_layers": [1],
+    "use_sliding_window": False,
+}
 _GPT2: dict[str, Any] = {
     "model_type": "gpt2",
     "n_embd": 64,
@@ -98,6 +109,22 @@ _GPTJ: dict[str, Any] = {
     "n_embd": 96,
     "rotary_dim": 8,
     "tie_word_embeddings": False,
+}
+_GPT_NEOX: dict[str, Any] = {
+    "model_type": "gpt_neox",
+    "hidden_act": "gelu",
+    "hidden_size": 128,
+    "intermediate_size": 144,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "vocab_size": VOCAB,
+    "max_position_embeddings": 256,
+    "layer_norm_eps": 1e-5,
+    "rotary_pct": 0.25,
+    "rotary_emb_base": 10000,
+    "use_parallel_residual": True,
+    "tie_word_embeddings": False,
+    **SPECIAL_IDS,
 }
 _STARCODER2: dict[str, Any] = {
     **{key: value for key, value in _QWEN2.items() if key not in ("rms_norm_eps", "max_window_layers")},
@@ -202,6 +229,25 @@ _SANTACODER: dict[str, Any] = {
     "activation_function": "gelu_fast",
 }
 
+_OLMO2: dict[str, Any] = {
+    **{key: value for key, value in _LLAMA.items() if key != "head_dim"},
+    "model_type": "olmo2",
+    "hidden_size": 128,
+    "rms_norm_eps": 1e-6,
+    "attention_bias": False,
+}
+_COHERE: dict[str, Any] = {
+    **{key: value for key, value in _LLAMA.items() if key not in ("head_dim", "rms_norm_eps")},
+    "model_type": "cohere",
+    "hidden_size": 128,
+    "num_key_value_heads": 8,
+    "layer_norm_eps": 1e-5,
+    "logit_scale": 0.25,
+    "use_qk_norm": False,
+    "attention_bias": False,
+    "tie_word_embeddings": True,
+}
+
 TINY: dict[str, dict[str, Any]] = {
     "llama": _LLAMA,
     "llama/equal-heads": {**_LLAMA, "num_key_value_heads": 8},
@@ -228,6 +274,11 @@ TINY: dict[str, dict[str, Any]] = {
     "qwen2_moe/all-sparse": {**_QWEN2_MOE, "mlp_only_layers": [], "norm_topk_prob": True},
     "qwen3": {**_LLAMA, "model_type": "qwen3", "rms_norm_eps": 1e-6},
     "qwen3/tied": {**_LLAMA, "model_type": "qwen3", "attention_bias": True, "tie_word_embeddings": True},
+    "qwen3_moe": _QWEN3_MOE,
+    "olmo2": _OLMO2,
+    "olmo2/one-kv-head": {**_OLMO2, "num_key_value_heads": 1},
+    "cohere": _COHERE,
+    "cohere/qk-norm": {**_COHERE, "use_qk_norm": True, "num_key_value_heads": 2},
     "gemma": {**_LLAMA, "model_type": "gemma", "hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": True},
     "gemma/one-kv-head": {
         **_LLAMA, "model_type": "gemma", "hidden_act": "gelu", "num_key_value_heads": 1, "tie_word_embeddings": True,
@@ -241,6 +292,8 @@ TINY: dict[str, dict[str, Any]] = {
     "gpt2": _GPT2,
     "gpt2/narrow-mlp": {**_GPT2, "n_inner": 72},
     "gptj": _GPTJ,
+    "gpt_neox": _GPT_NEOX,
+    "gpt_neox/sequential": {**_GPT_NEOX, "use_parallel_residual": False, "hidden_act": "gelu_fast"},
     "starcoder": {**_GPT2, "model_type": "gpt_bigcode", "activation_function": "gelu_pytorch_tanh",
                   "multi_query": True},
     "starcoder/all-kv-heads": {**_GPT2, "model_type": "gpt_bigcode", "activation_function": "gelu",

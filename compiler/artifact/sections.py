@@ -27,14 +27,14 @@ class Strict(BaseModel):
 
 
 class Segments(Strict):
-    """Compiled segments that the runtime of this project runs. `weights`: the file of each rank. `layers`: of each
-    layer, its attention segment and its mlp segment. `packages`: "<segment>.<phase>" to path. `products`: how linear
+    """Compiled segments that the runtime of this project runs. `weights`: the file of each rank. `layers`: the
+    segments of each layer, in the order of computation. `packages`: "<segment>.<phase>" to path. `products`: how linear
     layers are computed (`compiler.decoder.quantized`). `cache`: how keys and values are kept, "" in the dtype of the
     model (`compiler.decoder.attention`).
     """
 
     weights: tuple[InnerPath, ...]
-    layers: tuple[tuple[str, str], ...]
+    layers: tuple[tuple[str, ...], ...]
     packages: dict[str, InnerPath]
     products: str = "float"
     cache: Literal["", "int8", "fp8"] = ""

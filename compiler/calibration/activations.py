@@ -146,8 +146,7 @@ def _layer(
 def _embed(model: StoredModel, samples: Samples, path: Path) -> None:
     import torch
 
-    from compiler.decoder.decoder import embed
-    from compiler.decoder.forward import step_tensors
+    from compiler.decoder.ranks import embed_sum
 
     used, places = np.unique(np.concatenate(samples.ids), return_inverse=True)
     table, begin = model.embedding(used), 0
@@ -155,7 +154,7 @@ def _embed(model: StoredModel, samples: Samples, path: Path) -> None:
         for ids in samples.ids:
             # The table has only the rows in use: a token is named by its place among them.
             tokens = torch.from_numpy(places[begin : begin + ids.size])[None]
-            append(embed(model.config, step_tensors(model.config, tokens, torch.float32) | table)[0].numpy().data)
+            append(embed_sum(model.config, [table], tokens)[0].numpy().data)
             begin += ids.size
 
 
@@ -165,18 +164,18 @@ def _run(
     """x float32 [tokens, hidden] of every sample after `layer`, and the largest of its keys and values by role."""
     import torch
 
-    from compiler.decoder.forward import run_layer, step_tensors
+    from compiler.decoder.layer import layer as run_layer
+    from compiler.decoder.ranks import RanksInProcess
 
     begin = 0
     for ids in samples.ids:
         x = torch.from_numpy(spill.rows(before, begin, ids.size, config.hidden))[None]
         begin += ids.size
+        blocks = RanksInProcess(config, config.layer_kinds[layer], [weights], recorder.kernels)
         with torch.no_grad():
-            step = step_tensors(config, torch.from_numpy(ids)[None], torch.float32)
-            t = {**step, **weights, "x": x}
-            after = run_layer(config, config.layer_kinds[layer], t, recorder.kernels)
-        caches = {"attn.k": t["cache_k"], "attn.v": t["cache_v"]}
-        yield after[0].numpy(), {role: cache.abs().amax((0, 1)).numpy() for role, cache in caches.items()}
+            after = run_layer(config, blocks, x)
+        caches = zip(("attn.k", "attn.v"), blocks.caches[0], strict=True)
+        yield after[0].numpy(), {role: cache.abs().amax((0, 1)).numpy() for role, cache in caches}
 
 
 def _of_weights(config: ModelConfig, layer: int, weights: Mapping[str, Tensor]) -> dict[str, Values]:

@@ -1,8 +1,7 @@
-"""The four segments of a decoder, on one rank. A model is
+"""The segments of a decoder, on one rank. A model is
 
     x = sum over ranks of embed(tokens)
-    for each layer:    x = x + sum over ranks of attn(x)
-                       x = x + sum over ranks of mlp(x)          (parallel_residual: both from the same x, one sum)
+    for each layer:    `compiler.decoder.layer` says how attn and mlp are wired
     logits = head(x), the ranks' columns side by side
 
 What a segment returns is this rank's summand: the sums are the caller's. All tensors of a segment come in one mapping,
@@ -20,6 +19,8 @@ by the names below; those of the weights are the names of the rank file without 
 | alibi.slopes   | [heads]                 | float32 | of this rank's heads: `attention.alibi_slopes`             |
 | cache_k, _v    | [Bmax, T, kv_heads, D]  | model * | written in place; T >= L, T above every position           |
 | x              | [B, S, H]               | model   | the residual stream                                        |
+| qkv            | [B, S, (h + 2 kv) D]    | model   | projections of this rank's heads, where attention is split |
+| mean_squares   | [B, S, 2]               | float32 | of q and of k over all heads of all ranks, there           |
 | last           | [B, K]                  | int64   | the indices (0 ... S - 1) of each row that want logits     |
 
 * one of `attention.CACHED` where the layer has scales for it: attn.k.cache_scale, .v.cache_scale float32 [kv_heads].
@@ -28,6 +29,7 @@ by the names below; those of the weights are the names of the rank file without 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -37,10 +39,15 @@ from compiler.decoder.attention import Cache, store
 from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.decoder.mlp import ACTIVATIONS, gated
 from compiler.decoder.moe import route
-from compiler.decoder.norm import normalize
+from compiler.decoder.norm import normalize, normalize_by, normalize_heads
 from compiler.decoder.quantized import QuantisedWeight
 from compiler.decoder.rotary import rotate
 from compiler.model.config import LayerKind, ModelConfig
+from compiler.model.parallel import head_layout
+from compiler.model.roles import norm_before, qk_norms
+
+if TYPE_CHECKING:
+    from compiler.model.roles import Block
 
 Tensors = Mapping[str, Tensor]
 
@@ -59,19 +66,36 @@ def embed(config: ModelConfig, t: Tensors) -> Tensor:
     return x
 
 
+def qkv(config: ModelConfig, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
+    """x -> [B, S, (heads + 2 kv_heads) * D]: q, k and v of this rank's heads, one behind the other."""
+    return _linear(kernels, t, "attn.qkv", _before(config, "attn", t), t.get("attn.qkv.bias"))
+
+
+def mean_squares(config: ModelConfig, projected: Tensor, ranks: int) -> Tensor:
+    """This rank's summand of the mean squares of q and of k over all heads: `qkv` [..., width] -> float32 [..., 2].
+
+    Every rank has as many heads as the others, so a mean over all is the mean of the ranks' own, copies of kv heads
+    included.
+    """
+    heads = head_layout(config.heads, config.kv_heads, ranks)
+    q, k, _ = projected.float().split([n * config.head_dim for n in (heads.heads, heads.kv_heads, heads.kv_heads)], -1)
+    return torch.stack((q.square().mean(-1), k.square().mean(-1)), -1) / ranks
+
+
 def attn(config: ModelConfig, window: int | None, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
-    """x -> [B, S, H] to be summed over ranks; the keys and values of x are in the cache afterwards."""
-    x, positions = t["x"], t["positions"]
-    batch, length, _ = x.shape
+    """x, or `qkv` and `mean_squares` -> [B, S, H] to be summed over ranks; writes keys and values into the cache."""
+    positions = t["positions"]
     cache = Cache(t["cache_k"], t["cache_v"], t.get("attn.k.cache_scale"), t.get("attn.v.cache_scale"))
     kv_heads, dim = cache.k.shape[2:]
 
-    qkv = _linear(kernels, t, "attn.qkv", _norm(config, "attn.norm", t), t.get("attn.qkv.bias"))
-    heads = qkv.shape[-1] // dim - 2 * kv_heads
-    q, k, v = qkv.view(batch, length, -1, dim).split((heads, kv_heads, kv_heads), dim=2)
+    projected = t["qkv"] if "qkv" in t else qkv(config, t, kernels)
+    heads = projected.shape[-1] // dim - 2 * kv_heads
+    q, k, v = projected.view(*projected.shape[:2], -1, dim).split((heads, kv_heads, kv_heads), dim=2)
     if config.qk_norm:
-        q = normalize("rms", q, t["attn.q_norm.weight"], None, config.norm_eps)
-        k = normalize("rms", k, t["attn.k_norm.weight"], None, config.norm_eps)
+        q, k = (
+            _qk_norm(config, i, role, one, t)
+            for i, (role, one) in enumerate(zip(qk_norms(config), (q, k), strict=True))
+        )
     if config.position == "rope":
         cos, sin = t["rope.cos"][positions], t["rope.sin"][positions]
         q, k = rotate(config.rotary, q, cos, sin), rotate(config.rotary, k, cos, sin)
@@ -84,7 +108,7 @@ def attn(config: ModelConfig, window: int | None, t: Tensors, kernels: Kernels =
 
 def mlp(config: ModelConfig, kind: LayerKind, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
     """x -> [B, S, H] to be summed over ranks."""
-    y = _norm(config, "attn.norm" if config.parallel_residual else "mlp.norm", t)
+    y = _before(config, "mlp", t)
     match kind.mlp:
         case "gated":
             return _gated_mlp(config, "mlp", y, t, kernels)
@@ -101,17 +125,34 @@ def mlp(config: ModelConfig, kind: LayerKind, t: Tensors, kernels: Kernels = PLA
 def head(config: ModelConfig, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
     """x, last -> float32 logits [B, K, rows of the vocabulary on this rank]. The vocabulary's padding is included."""
     wanted = t["last"][..., None].expand(-1, -1, t["x"].shape[-1])
-    x = _norm(config, "final.norm", {**t, "x": t["x"].gather(1, wanted)})
+    x = norm(config, "final.norm", t["x"].gather(1, wanted), t)
     weight = t["embed.weight" if config.tied else "head.weight"]
     logits = kernels.linear(x, weight, t.get("head.bias")).float()
     if config.head == "l2_rows":
         # The product is scaled instead of the rows: no second head in memory. Padding has no length.
         logits = logits * weight.float().square().sum(-1).clamp_min(1e-24).rsqrt()
-    return logits
+    return logits if config.logit_scale == 1.0 else logits * config.logit_scale
 
 
-def _norm(config: ModelConfig, role: str, t: Tensors) -> Tensor:
-    return normalize(config.norm, t["x"], t[f"{role}.weight"], t.get(f"{role}.bias"), config.norm_eps)
+def norm(config: ModelConfig, role: str, y: Tensor, t: Tensors) -> Tensor:
+    """The norm `role` of y [..., H]."""
+    return normalize(config.norm, y, t[f"{role}.weight"], t.get(f"{role}.bias"), config.norm_eps)
+
+
+def _before(config: ModelConfig, block: Block, t: Tensors) -> Tensor:
+    """The input of a block: x, normalized where the model has a norm there."""
+    role = norm_before(config, block)
+    return norm(config, role, t["x"], t) if role else t["x"]
+
+
+def _qk_norm(config: ModelConfig, index: int, role: str, x: Tensor, t: Tensors) -> Tensor:
+    """q (index 0) or k (1) [B, S, heads, D] behind its norm."""
+    weight = t[f"{role}.weight"]
+    if config.qk_norm_over == "all_heads":
+        by_head = weight.view(-1, x.shape[-1])
+        return normalize_by(config.norm, x, by_head, t["mean_squares"][..., index], config.norm_eps)
+    by_head = weight.view(-1, x.shape[-1]) if config.qk_norm_over == "per_head" else weight
+    return normalize_heads(config.norm, x, by_head, config.norm_eps)
 
 
 def _linear(kernels: Kernels, t: Tensors, name: str, x: Tensor, bias: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a target may compute in another form than plain torch, because that form is faster there."""
+"""Operations that a target may replace by a form that is faster there than plain torch."""
 
 from __future__ import annotations
 

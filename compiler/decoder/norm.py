@@ -1,8 +1,9 @@
 """Normalisation over the last dimension, with the rounding points of transformers.
 
     rms            weight * round(x / sqrt(mean(x^2) + eps))             Llama, Mistral, Qwen
+    rms_float32    round(x / sqrt(mean(x^2) + eps) * weight)             OLMo-2
     rms_plus_one   round(x / sqrt(mean(x^2) + eps) * (1 + weight))       Gemma
-    layer          round((x - mean) / sqrt(var + eps) * weight + bias)   GPT-2, Falcon, StarCoder
+    layer          round((x - mean) / sqrt(var + eps) * weight + bias)   GPT-2, Falcon, StarCoder; Cohere without bias
 
 Everything inside `round` is float32; `round` goes back to the dtype of x.
 """
@@ -21,10 +22,31 @@ def normalize(kind: Norm, x: Tensor, weight: Tensor, bias: Tensor | None, eps: f
     match kind:
         case "rms":
             return weight * _unit(x, eps).to(x.dtype)
+        case "rms_float32":
+            return (_unit(x, eps) * weight.float()).to(x.dtype)
         case "rms_plus_one":
             return (_unit(x, eps) * (1.0 + weight.float())).to(x.dtype)
         case "layer":
             return F.layer_norm(x, (x.shape[-1],), weight, bias, eps)
+
+
+def normalize_heads(kind: Norm, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x [..., heads, D] -> the same shape, each head by itself; weight [D], or one a head, [heads, D]."""
+    if weight.ndim == 1:
+        return normalize(kind, x, weight, None, eps)
+    unweighted = torch.ones_like(weight[0]) if kind != "rms_plus_one" else torch.zeros_like(weight[0])
+    unit = normalize(kind, x.float(), unweighted.float(), None, eps)
+    return (unit * _factor(kind, weight)).to(x.dtype)
+
+
+def normalize_by(kind: Norm, x: Tensor, weight: Tensor, mean_square: Tensor, eps: float) -> Tensor:
+    """RMS norm with a mean square that is known: x [B, S, heads, D], weight [heads, D], mean_square float32 [B, S]."""
+    unit = x.float() * torch.rsqrt(mean_square + eps)[..., None, None]
+    return (unit * _factor(kind, weight)).to(x.dtype)
+
+
+def _factor(kind: Norm, weight: Tensor) -> Tensor:
+    return 1.0 + weight.float() if kind == "rms_plus_one" else weight.float()
 
 
 def _unit(x: Tensor, eps: float) -> Tensor:

@@ -1,7 +1,7 @@
-"""All ranks of a model in one process: summands are added up, columns laid side by side, as the ranks themselves do.
+"""Ranks of a model, all in one process: summands are added up, columns laid side by side, as ranks themselves do.
 
 Each rank is a mapping of the tensors of its file, by their names inside the layer or outside all layers. x is the whole
-residual stream of whole sequences [1, S, H], float32.
+residual stream of whole sequences [B, S, H]; a summand has an axis of ranks in front, [ranks, B, S, H].
 """
 
 from __future__ import annotations
@@ -11,60 +11,95 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from compiler.decoder.decoder import attn, embed, head, mlp
-from compiler.decoder.forward import step_tensors
-from compiler.decoder.kernels import Kernels
+from compiler.decoder.attention import alibi_slopes
+from compiler.decoder.decoder import attn, embed, head, mean_squares, mlp, norm, qkv
+from compiler.decoder.kernels import PLAIN, Kernels
+from compiler.decoder.rotary import tables
 from compiler.model.config import LayerKind, ModelConfig
 from compiler.model.parallel import head_layout
 
 Rank = Mapping[str, Tensor]
 
 
-def embed_sum(config: ModelConfig, ranks: Sequence[Rank], token_ids: Tensor) -> Tensor:
-    """token_ids [1, S]; each rank's table begins at row 0 and has zeros where another holds the row."""
-    return _sum([embed(config, {**step, **rank}) for step, rank in _with_steps(config, ranks, token_ids)])
+class RanksInProcess:
+    """One layer on all ranks (`compiler.decoder.layer.Blocks`), which attends to nothing but the sequences themselves.
 
+    `caches`: keys and values of each rank after attention, [B, S, kv_heads, D] each.
+    """
 
-def attn_sum(config: ModelConfig, kind: LayerKind, ranks: Sequence[Rank], x: Tensor, kernels: Kernels) -> Tensor:
-    shape = (*x.shape[:2], head_layout(config.heads, config.kv_heads, len(ranks)).kv_heads, config.head_dim)
+    def __init__(self, config: ModelConfig, kind: LayerKind, ranks: Sequence[Rank], kernels: Kernels = PLAIN) -> None:
+        self._config, self._kind, self._ranks, self._kernels = config, kind, ranks, kernels
+        self.caches: list[tuple[Tensor, Tensor]] = []
 
-    def cache(rank: Rank) -> Tensor:
-        return torch.zeros(shape, dtype=kernels.cached if "attn.k.cache_scale" in rank else x.dtype)
+    def qkv(self, x: Tensor, /) -> Tensor:
+        return torch.stack([qkv(self._config, {**rank, "x": x}, self._kernels) for rank in self._ranks])
 
-    return _sum(
-        [
-            attn(config, kind.window, {**step, **rank, "x": x, "cache_k": cache(rank), "cache_v": cache(rank)}, kernels)
-            for step, rank in _with_steps(config, ranks, _places(x))
+    def mean_squares(self, projected: Tensor, /) -> Tensor:
+        return mean_squares(self._config, projected, len(self._ranks))
+
+    def attn(self, x: Tensor, squares: Tensor | None = None, /) -> Tensor:
+        batch, length = x.shape[-3:-1]
+        kv_heads = head_layout(self._config.heads, self._config.kv_heads, len(self._ranks)).kv_heads
+        self.caches, summands = [], []
+        for r, rank in enumerate(self._ranks):
+            shape = (batch, length, kv_heads, self._config.head_dim)
+            dtype = self._kernels.cached if "attn.k.cache_scale" in rank else x.dtype
+            caches = torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)
+            self.caches.append(caches)
+            own = {"x": x} if squares is None else {"qkv": x[r], "mean_squares": squares}
+            step = step_tensors(self._config, batch, length, x.dtype, r, len(self._ranks))
+            t = {**step, **rank, **own, "cache_k": caches[0], "cache_v": caches[1]}
+            summands.append(attn(self._config, self._kind.window, t, self._kernels))
+        return torch.stack(summands)
+
+    def mlp(self, x: Tensor, /) -> Tensor:
+        summands = [
+            mlp(self._config, self._kind, {**rank, "x": x, "first": _first(r, x.dtype)}, self._kernels)
+            for r, rank in enumerate(self._ranks)
         ]
-    )
+        return torch.stack(summands)
+
+    def sum(self, summand: Tensor, /) -> Tensor:
+        return summand.sum(0)
+
+    def norm(self, role: str, y: Tensor, /) -> Tensor:
+        return norm(self._config, role, y, self._ranks[0])
 
 
-def mlp_sum(config: ModelConfig, kind: LayerKind, ranks: Sequence[Rank], x: Tensor, kernels: Kernels) -> Tensor:
-    steps = _with_steps(config, ranks, _places(x))
-    return _sum([mlp(config, kind, {**step, **rank, "x": x}, kernels) for step, rank in steps])
+def embed_sum(config: ModelConfig, ranks: Sequence[Rank], token_ids: Tensor) -> Tensor:
+    """token_ids [B, S] -> [B, S, H]; each rank's table begins at row 0 and has zeros where another holds the row."""
+    batch, length = token_ids.shape
+    dtype = ranks[0]["embed.weight"].dtype
+    steps = [step_tensors(config, batch, length, dtype, r, len(ranks)) for r in range(len(ranks))]
+    summands = [
+        embed(config, {**step, **rank, "token_ids": token_ids}) for step, rank in zip(steps, ranks, strict=True)
+    ]
+    return torch.stack(summands).sum(0)
 
 
-def log_probabilities(config: ModelConfig, ranks: Sequence[Rank], x: Tensor, kernels: Kernels) -> Tensor:
-    """float32 [S, vocab]: of the token behind each."""
-    columns = [head(config, {**rank, "x": x, "last": _places(x)}, kernels) for rank in ranks]
-    return torch.cat(columns, -1)[0, :, : config.vocab].log_softmax(-1)
+def logits(config: ModelConfig, ranks: Sequence[Rank], x: Tensor, kernels: Kernels = PLAIN) -> Tensor:
+    """x [B, S, H] behind the last layer -> float32 [B, S, vocab]."""
+    last = torch.arange(x.shape[1]).expand(x.shape[:2])
+    columns = [head(config, {**rank, "x": x, "last": last}, kernels) for rank in ranks]
+    return torch.cat(columns, -1)[..., : config.vocab]
 
 
-def _with_steps(config: ModelConfig, ranks: Sequence[Rank], token_ids: Tensor) -> list[tuple[dict[str, Tensor], Rank]]:
-    """Each rank with what it reads besides weights and x."""
-    found = []
-    for r, rank in enumerate(ranks):
-        step = step_tensors(config, token_ids, torch.float32)
-        step["first"] = torch.tensor(float(r == 0))
-        if config.position == "alibi":
-            step["alibi.slopes"] = step["alibi.slopes"].chunk(len(ranks))[r]
-        found.append((step, rank))
-    return found
+def step_tensors(
+    config: ModelConfig, batch: int, length: int, dtype: torch.dtype, rank: int = 0, ranks: int = 1
+) -> dict[str, Tensor]:
+    """Inputs of the segments besides weights, x and token ids, for whole sequences [batch, length] from position 0."""
+    step = {
+        "positions": torch.arange(length).expand(batch, length),
+        "key_positions": torch.arange(length),
+        "first": _first(rank, dtype),
+        "vocab_offset": torch.zeros((), dtype=torch.int64),
+    }
+    if config.position == "rope":
+        step["rope.cos"], step["rope.sin"] = tables(config, length, dtype)
+    if config.position == "alibi":
+        step["alibi.slopes"] = torch.tensor(alibi_slopes(config.heads)).chunk(ranks)[rank]
+    return step
 
 
-def _places(x: Tensor) -> Tensor:
-    return torch.arange(x.shape[1])[None]
-
-
-def _sum(summands: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(summands)).sum(0)
+def _first(rank: int, dtype: torch.dtype) -> Tensor:
+    return torch.tensor(float(rank == 0), dtype=dtype)

@@ -1,8 +1,10 @@
-"""The compiled units of a model: what they are called, what goes into each, and how torch gets to see them.
+"""The compiled units of a model: their names, and the inputs of each.
 
     embed   token ids -> x                         once a model
     attn    x -> attention's summand               once a window (`attn`, `attn-window4096`)
     mlp     x -> the mlp's summand                 once a kind of mlp (`mlp-gated`, `mlp-moe`)
+    qkv     x -> projections of q, k and v         once a model, where attention is split (`layer.sums_statistics`):
+                                                   `attn` then begins behind it
     head    x -> logits                            once a model
 
 Each for every phase of `PHASES`. Weights are inputs: a segment serves all layers of its kind and all ranks, so the
@@ -16,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from compiler.decoder.layer import sums_statistics
 from compiler.decoder.rankfile.cache_scales import SCALES
 from compiler.decoder.rankfile.layout import layouts
 from compiler.decoder.rankfile.quantized import STORED, Products
@@ -23,7 +26,7 @@ from compiler.model.config import LayerKind, ModelConfig
 from compiler.model.lazy import whole
 from compiler.model.limits import Limits
 from compiler.model.parallel import head_layout
-from compiler.model.roles import axis_sizes, shape_of
+from compiler.model.roles import axis_sizes, norm_before, shape_of
 from compiler.quantization.groups import quantised_roles
 
 
@@ -56,14 +59,20 @@ CacheFormat = Literal["", "int8", "fp8"]
 """How keys and values are kept: in the dtype of the model, or as `compiler.decoder.attention` says."""
 
 
-def segment_names(kind: LayerKind) -> tuple[str, str]:
-    """The attention and the mlp segment of a layer of this kind."""
-    return "attn" if kind.window is None else f"attn-window{kind.window}", f"mlp-{kind.mlp}"
+def segment_names(config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
+    """The segments of a layer of this kind, in the order of computation."""
+    attn = "attn" if kind.window is None else f"attn-window{kind.window}"
+    return (*(("qkv",) if sums_statistics(config) else ()), attn, f"mlp-{kind.mlp}")
+
+
+def part_of(segment: str) -> str:
+    """Which of embed, qkv, attn, mlp, head a segment is."""
+    return segment.partition("-")[0]
 
 
 @dataclass(frozen=True)
 class SegmentSpec:
-    """All that a package depends on besides toolchain and device, as plain data: equal specs give equal packages.
+    """Inputs of a package besides toolchain and device, as plain data: equal specs give equal packages.
 
     `config` has one layer of `kind` (embed and head: none) and no name. `dtype` is torch's name of it ("bfloat16").
     `products`: how linear layers are computed, those of embed and head always in floating point. `cache`: of attention.
@@ -90,8 +99,8 @@ class SegmentSpec:
 
     @property
     def part(self) -> str:
-        """Which of embed, attn, mlp, head."""
-        return self.segment.partition("-")[0]
+        """Which of embed, qkv, attn, mlp, head."""
+        return part_of(self.segment)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -110,9 +119,10 @@ def specs(
     bare = replace(config, architecture="", layers=0, layer_kinds=(), dtype=dtype)
     kinds: dict[str, LayerKind | None] = {"embed": None}
     for kind in config.layer_kinds:
-        attn, mlp = segment_names(kind)
-        # Layers of equal window share `attn` whatever their mlp, and the other way round.
-        kinds[attn], kinds[mlp] = LayerKind("gated", kind.window), LayerKind(kind.mlp)
+        for name in segment_names(config, kind):
+            # Layers of equal window share `attn` whatever their mlp, and the other way round.
+            own = {"qkv": LayerKind("gated"), "attn": LayerKind("gated", kind.window), "mlp": LayerKind(kind.mlp)}
+            kinds[name] = own[part_of(name)]
     kinds["head"] = None
     used = {phase_for(batch, length) for batch in range(1, limits.max_batch + 1) for length in (1, 2)}
     return tuple(
@@ -132,19 +142,14 @@ def specs(
     )
 
 
-_STEP = {
+_STEP: dict[str, tuple[str, ...]] = {
     "embed": ("token_ids", "vocab_offset"),
-    "attn": ("x", "positions", "key_positions", "cache_k", "cache_v"),
+    "qkv": ("x",),
+    "attn": ("positions", "key_positions", "cache_k", "cache_v"),
     "mlp": ("x",),
     "head": ("x", "last"),
 }
-"""What belongs to the step, the rank or the run rather than to the checkpoint."""
-_WEIGHTS = {
-    "embed": ("embed.", "position."),
-    "attn": ("attn.",),
-    "mlp": ("mlp.", "moe.", "shared."),
-    "head": ("final.", "head."),
-}
+"""Inputs of the step, the rank or the run rather than of the checkpoint."""
 _ADDED_ONCE = {"attn.o.bias", "mlp.down.bias", "position.weight"}
 
 
@@ -152,6 +157,8 @@ def input_names(spec: SegmentSpec) -> tuple[str, ...]:
     """The inputs of the segment's package, in order: those of the step, then weights by their names in a layer."""
     weights = weight_shapes(spec)
     names = _STEP[spec.part]
+    if spec.part == "attn":
+        names = (*(("qkv", "mean_squares") if sums_statistics(spec.config) else ("x",)), *names)
     if spec.part == "attn" and spec.config.position == "rope":
         names += ("rope.cos", "rope.sin")
     if spec.part == "attn" and spec.config.position == "alibi":
@@ -168,17 +175,13 @@ def weight_shapes(spec: SegmentSpec) -> dict[str, tuple[int, ...]]:
 
     A quantised layer has its scales behind its weight, a quantised cache its own in front of the output's weight.
     """
-    config, reads = spec.config, _WEIGHTS[spec.part]
-    if spec.part == "mlp" and config.parallel_residual:
-        reads += ("attn.norm.",)
-    if spec.part == "head" and config.tied:
-        reads += ("embed.",)
+    config = spec.config
     sizes = axis_sizes(config)
     quantised = quantised_roles(config, config.layer_kinds[0]) if spec.products != "float" else ()
     shapes: dict[str, tuple[int, ...]] = {}
     for layout in layouts(config, spec.tp):
         name = layout.name.removeprefix("layers.0.")
-        if name.startswith(reads):
+        if _reads(spec, name.rpartition(".")[0]):
             if name == "attn.o.weight" and spec.cache:
                 kv_heads = head_layout(config.heads, config.kv_heads, spec.tp).kv_heads
                 shapes |= dict.fromkeys(SCALES, (kv_heads,))
@@ -187,3 +190,24 @@ def weight_shapes(spec: SegmentSpec) -> dict[str, tuple[int, ...]]:
             if layout.inputs[0].part == "weight" and layout.inputs[0].role in quantised:
                 shapes |= STORED[spec.products].shapes(name, shapes[name])
     return shapes
+
+
+_PROJECTED = ("attn.norm", "attn.qkv")
+"""Weights of the projections of attention."""
+
+
+def _reads(spec: SegmentSpec, role: str) -> bool:
+    """Whether the segment reads a weight of this name. Norms of sums over ranks belong to no segment."""
+    if role.endswith("post_norm"):
+        return False
+    match spec.part:
+        case "embed":
+            return role in ("embed", "position")
+        case "qkv":
+            return role in _PROJECTED
+        case "attn":
+            return role.startswith("attn.") and not (sums_statistics(spec.config) and role in _PROJECTED)
+        case "mlp":
+            return role == norm_before(spec.config, "mlp") or role.startswith(("mlp.", "moe.", "shared."))
+        case _:
+            return role in ("final.norm", "head") or (spec.config.tied and role == "embed")

@@ -1,4 +1,4 @@
-"""Weights by the names that the decoder reads them by, on demand: of a checkpoint, and of a rank file.
+"""Weights under the decoder's names, read on demand from a checkpoint or from a rank file.
 
 Matrices come in the dtype that they are stored in (`compiler.decoder.wide` computes with them), all else in float32.
 """
@@ -64,7 +64,7 @@ class StoredModel:
         return {name: self._read(lazy, self._source).float() for name, lazy in self._of(prefix).items()}
 
     def head(self) -> dict[str, Tensor]:
-        """What the last segment reads."""
+        """Weights of the head segment."""
         names = [name for name in self._tensors if _of_head(name, tied=self.config.tied)]
         return {name: _wide(self._read(self._tensors[name], self._source)) for name in names}
 
@@ -115,7 +115,7 @@ class RankFile:
         return {name.removeprefix(prefix): t for name, t in self._tensors(lambda n: n.startswith(prefix)).items()}
 
     def head(self) -> dict[str, Tensor]:
-        """What the last segment reads of this rank's part of the vocabulary."""
+        """Weights of the head segment: this rank's part of the vocabulary."""
         return self._tensors(lambda name: _of_head(name, tied=self._config.tied))
 
     def embedding(self, used: NDArray[np.int64]) -> dict[str, Tensor]:

@@ -55,34 +55,14 @@ def account(recipe: Recipe, config: ModelConfig, headers: Mapping[str, Header]) 
     Raises:
         AccountingError: a list of all tensors that no rule reads, roles without a tensor, and wrong shapes.
     """
-    problems: list[str] = []
-    ignored: list[str] = []
-    found: dict[_Key, dict[int, str]] = defaultdict(dict)
-    for name in sorted(headers):
-        hits = [(i, m) for i, (pattern, _) in enumerate(recipe.patterns) if (m := pattern.fullmatch(name))]
-        if any(pattern.fullmatch(name) for pattern in recipe.ignored):
-            ignored.append(name)
-        elif len(hits) > 1:
-            problems.append(f"{len(hits)} rules of the recipe match `{name}`")
-        elif not hits:
-            problems.append(f"no rule matches `{name}` {headers[name].dtype} {list(headers[name].shape)}")
-        else:
-            index, match = hits[0]
-            groups = match.groupdict()
-            layer = int(groups["layer"]) if groups.get("layer") else None
-            expert = int(groups.get("expert") or 0)
-            names = found[(index, layer, groups["part"])]
-            if expert in names:
-                problems.append(f"`{name}` and `{names[expert]}` are the same tensor with and without the prefix")
-            names[expert] = name
-
-    wanted = set(model_tensors(config))
-    sizes = axis_sizes(config)
+    matched = _matched(recipe, headers)
+    problems = list(matched.problems)
+    wanted, sizes = set(model_tensors(config)), axis_sizes(config)
     tensors: dict[TensorId, Lazy] = {}
     uses: list[Use] = []
     redundant: list[str] = []
     programs: dict[tuple[int, str], Program] = {}
-    for (index, layer, part), names in found.items():
+    for (index, layer, part), names in matched.sources.items():
         mapping = recipe.patterns[index][1]
         outputs = tuple(TensorId(role, part, layer) for role in mapping.role_names)
         sources = tuple(names[i] for i in sorted(names))
@@ -104,17 +84,55 @@ def account(recipe: Recipe, config: ModelConfig, headers: Mapping[str, Header]) 
             tensors[output] = tensor
             assert tensor.shape == shape_of(output, sizes), (output, tensor.shape)
         uses.append(Use(sources, program, outputs))
-    accounted = {o for (i, layer, part) in found for o in
-                 (TensorId(role, part, layer) for role in recipe.patterns[i][1].role_names)}  # fmt: skip
+    accounted = {TensorId(role, part, layer) for index, layer, part in matched.sources
+                 for role in recipe.patterns[index][1].role_names}  # fmt: skip
     problems += [f"nothing in the checkpoint fills {t}" for t in model_tensors(config) if t not in accounted]
-    if problems:
-        shown = "\n".join(f"  {p}" for p in problems[:40])
-        more = f"\n  ... and {len(problems) - 40} more" if len(problems) > 40 else ""
-        raise AccountingError(
-            f"the checkpoint does not match its recipe in {len(problems)} place(s):\n{shown}{more}",
-            hint="The download is incomplete, or this is another architecture than config.json says.",
-        )
-    return Account(tensors, tuple(uses), tuple(redundant), tuple(ignored))
+    _refuse(problems)
+    return Account(tensors, tuple(uses), tuple(redundant), matched.ignored)
+
+
+@dataclass(frozen=True)
+class _Matched:
+    """Names of a checkpoint's tensors, by rule and by expert (0 without experts)."""
+
+    sources: Mapping[_Key, Mapping[int, str]]
+    ignored: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def _matched(recipe: Recipe, headers: Mapping[str, Header]) -> _Matched:
+    problems: list[str] = []
+    ignored: list[str] = []
+    found: dict[_Key, dict[int, str]] = defaultdict(dict)
+    for name in sorted(headers):
+        hits = [(i, m) for i, (pattern, _) in enumerate(recipe.patterns) if (m := pattern.fullmatch(name))]
+        if any(pattern.fullmatch(name) for pattern in recipe.ignored):
+            ignored.append(name)
+        elif len(hits) > 1:
+            problems.append(f"{len(hits)} rules of the recipe match `{name}`")
+        elif not hits:
+            problems.append(f"no rule matches `{name}` {headers[name].dtype} {list(headers[name].shape)}")
+        else:
+            index, match = hits[0]
+            groups = match.groupdict()
+            layer = int(groups["layer"]) if groups.get("layer") else None
+            expert = int(groups.get("expert") or 0)
+            names = found[(index, layer, groups["part"])]
+            if expert in names:
+                problems.append(f"`{name}` and `{names[expert]}` are the same tensor with and without the prefix")
+            names[expert] = name
+    return _Matched(found, tuple(ignored), tuple(problems))
+
+
+def _refuse(problems: list[str]) -> None:
+    if not problems:
+        return
+    shown = "\n".join(f"  {p}" for p in problems[:40])
+    more = f"\n  ... and {len(problems) - 40} more" if len(problems) > 40 else ""
+    raise AccountingError(
+        f"the checkpoint does not match its recipe in {len(problems)} place(s):\n{shown}{more}",
+        hint="the download is incomplete, or this is another architecture than config.json says",
+    )
 
 
 def _program(mapping: Map, part: str, config: ModelConfig) -> Program:

@@ -1,4 +1,4 @@
-"""What the mathematics of a model needs to know, under one set of names.
+"""Configuration of a model under one set of names: sizes, and the kinds of its mathematics.
 
     config.json  --ConfigMap-->  numbers --+
     recipe       --Traits----->  kinds ----+--> ModelConfig --> plan, decoder, targets, manifest      (model/read.py)
@@ -15,14 +15,16 @@ from typing import Any, Literal, get_args
 from compiler.model.places import Default, Place
 from compiler.model.rope import RopeScaling
 
-Norm = Literal["rms", "rms_plus_one", "layer"]
+Norm = Literal["rms", "rms_float32", "rms_plus_one", "layer"]
+Norms = Literal["before", "after", "both"]
+QkNorm = Literal["head_dim", "per_head", "all_heads"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
 Mlp = Literal["gated", "plain", "moe"]
 Position = Literal["rope", "learned", "alibi"]
 Rotary = Literal["half", "interleaved"]
 Head = Literal["plain", "l2_rows"]
 Answer = bool | str | Default
-"""Yes, no, or the place of config.json that says so; a place where nothing stands says no."""
+"""Yes, no, or the place of config.json with the answer; an absent answer is no."""
 
 ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu", "swish": "silu", "swiglu": "silu", "gelu": "gelu", "relu": "relu",
@@ -33,15 +35,19 @@ ACTIVATIONS: dict[str, Activation] = {
 
 @dataclass(frozen=True)
 class Traits:
-    """What kind of mathematics an architecture does. A recipe states it; numbers come from config.json."""
+    """Kinds of mathematics of an architecture. A recipe states them; numbers come from config.json."""
 
     norm: Norm = "rms"
     mlp: Mlp = "gated"
     activation: str = "hidden_act"  # a key of ACTIVATIONS, or the path that holds one
     position: Position = "rope"
     rotary: Rotary = "half"
-    parallel_residual: bool = False  # attention and mlp read the same normalised input
-    qk_norm: bool = False  # RMS norm over head_dim on q and k, before the rotation
+    norm_bias: Answer = True  # layer norms have one
+    norms: Norms = "before"  # a block, after its sum over ranks (OLMo-2), or both (Gemma-2)
+    parallel_residual: Answer = False  # attention and mlp read the same x
+    parallel_mlp_norm: bool = False  # there, the mlp has a norm of its own (GPT-NeoX)
+    qk_norm: Answer = False  # a norm on q and k, before the rotation
+    qk_norm_over: QkNorm = "head_dim"  # see ModelConfig.qk_norm_over
     qkv_bias: Answer = False
     out_bias: Answer = False
     mlp_bias: Answer = False
@@ -55,7 +61,7 @@ class Traits:
 
 @dataclass(frozen=True)
 class ConfigMap:
-    """Where each number stands in config.json. The defaults are the spelling that Llama made common."""
+    """Place of each number in config.json. The defaults are Llama's spelling."""
 
     layers: Place = "num_hidden_layers"
     hidden: Place = "hidden_size"
@@ -71,6 +77,7 @@ class ConfigMap:
     rotary_fraction: Place = (
         "partial_rotary_factor", "rope_parameters.partial_rotary_factor", Default("rotary_pct", value=1.0)
     )  # fmt: skip
+    logit_scale: Place = ()  # a factor on the logits
     rotary_dim: Place = ()  # where config.json counts elements; else head_dim x rotary_fraction
     sliding_window: Place = Default("sliding_window")
     experts: Place = Default("num_local_experts", value=0)
@@ -81,7 +88,7 @@ class ConfigMap:
 
 @dataclass(frozen=True)
 class LayerKind:
-    """What may differ between the layers of one model. Layers of equal kind share compiled packages."""
+    """Differences between the layers of one model. Layers of equal kind share compiled packages."""
 
     mlp: Mlp
     window: int | None = None  # positions a query sees, itself included; None: all before it
@@ -93,7 +100,14 @@ class LayerKind:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One model: sizes (global, never per rank), kinds, and the dtype its checkpoint is in ("bfloat16", ...)."""
+    """One model: sizes (global, never per rank), kinds, and the dtype its checkpoint is in ("bfloat16", ...).
+
+    `qk_norm_over`, where `qk_norm` holds: the elements of q (and of k) that one norm covers, and its weight.
+
+        head_dim     each head by itself, one weight [head_dim] for all heads       Qwen3
+        per_head     each head by itself, a weight [heads, head_dim]                Command R+
+        all_heads    all heads together, a weight [heads, head_dim]                 OLMo-2
+    """
 
     architecture: str
     layers: int
@@ -129,6 +143,11 @@ class ModelConfig:
     renormalize_experts: bool = True
     shared_expert_gate: bool = False
     layer_kinds: tuple[LayerKind, ...] = field(default_factory=tuple)
+    norm_bias: bool = True
+    norms: Norms = "before"
+    parallel_mlp_norm: bool = False
+    qk_norm_over: QkNorm = "head_dim"
+    logit_scale: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

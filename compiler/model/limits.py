@@ -1,4 +1,4 @@
-"""What an artifact can hold at once. Fixed when it is built, because caches are static and shapes are checked."""
+"""Limits of an artifact: positions, rows, tokens of a step. Fixed at build time, since caches are static."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Limits:
 
 
 def positions_of(config: ModelConfig) -> int:
-    """How many positions the model reaches: those it was trained on, times a linear rope factor.
+    """Number of positions that the model reaches: those of its training times a linear rope factor.
 
     llama3 scaling is part of how such a checkpoint was trained; its max_position_embeddings counts it already.
     """

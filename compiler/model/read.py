@@ -22,6 +22,31 @@ def read_config(
         SourceError: a number is absent or not a number.
         RefusedError: the config asks for mathematics that the decoder does not do.
     """
+    sizes = _sizes(hf, places, traits)
+    return ModelConfig(
+        architecture=(hf.get("architectures") or ["?"])[0],
+        dtype=checkpoint_dtype(hf),
+        norm=traits.norm,
+        activation=_activation(hf, traits),
+        position=traits.position,
+        rotary=traits.rotary,
+        rope_scaling=_rope_scaling(hf, places, traits, rope_scaling),
+        norms=traits.norms,
+        parallel_mlp_norm=traits.parallel_mlp_norm,
+        qk_norm_over=traits.qk_norm_over,
+        logit_scale=float(lookup(hf, places.logit_scale) or 1.0),
+        head=traits.head,
+        head_bias=traits.head_bias,
+        embedding_scale=sizes["hidden"] ** 0.5 if traits.embedding_scale == "sqrt_hidden" else 1.0,
+        shared_expert_gate=traits.shared_expert_gate,
+        layer_kinds=_layer_kinds(hf, places, traits, sizes["layers"]),
+        **{name: _flag(hf, getattr(traits, name)) for name in _FLAGS},
+        **sizes,
+    )
+
+
+def _sizes(hf: Mapping[str, Any], places: ConfigMap, traits: Traits) -> dict[str, Any]:
+    """Every number of ModelConfig that config.json states. Raises SourceError that lists what it does not."""
     missing: list[str] = []
 
     def number(name: str, kind: type = int) -> Any:
@@ -34,53 +59,36 @@ def read_config(
             return kind(1)
         return kind(value)
 
-    heads, hidden = number("heads"), number("hidden")
+    sizes = {name: number(name) for name in _COUNTS}
+    heads, hidden = sizes["heads"], sizes["hidden"]
     head_dim = lookup(hf, places.head_dim) or (hidden // heads if heads and hidden % heads == 0 else None)
     if head_dim is None:
         missing.append(f"head_dim: absent, and hidden {hidden} does not divide by {heads} heads")
         head_dim = 1
-    sizes = {
-        name: number(name)
-        for name in ("layers", "kv_heads", "ffn", "vocab", "max_positions", "experts", "experts_per_token",
-                     "moe_ffn", "shared_ffn")
-    }  # fmt: skip
-    norm_eps = number("norm_eps", float)
-    theta = number("rope_theta", float) if traits.position == "rope" else 10000.0
+    rotary = traits.position == "rope"
     rotary_dim = lookup(hf, places.rotary_dim) or int(head_dim * number("rotary_fraction", float))
+    sizes |= {
+        "head_dim": int(head_dim),
+        "norm_eps": number("norm_eps", float),
+        "rope_theta": number("rope_theta", float) if rotary else 10000.0,
+        "rotary_dim": rotary_dim if rotary else 0,
+    }
     if missing:
         raise SourceError(
             "config.json does not say what this recipe reads from it:\n" + "\n".join(f"  {m}" for m in missing),
-            hint="Is this the config.json of the architecture that it names?",
+            hint="is this the config.json of the architecture that it names?",
         )
     if sizes["experts"] and not sizes["moe_ffn"]:
         sizes["moe_ffn"] = sizes["ffn"]  # Mixtral spells the width of an expert as that of an mlp
-    return ModelConfig(
-        architecture=(hf.get("architectures") or ["?"])[0],
-        hidden=hidden,
-        heads=heads,
-        head_dim=int(head_dim),
-        norm_eps=norm_eps,
-        dtype=checkpoint_dtype(hf),
-        norm=traits.norm,
-        activation=_activation(hf, traits),
-        position=traits.position,
-        rotary=traits.rotary,
-        rotary_dim=rotary_dim if traits.position == "rope" else 0,
-        rope_theta=theta,
-        rope_scaling=_rope_scaling(hf, places, traits, rope_scaling),
-        parallel_residual=traits.parallel_residual,
-        qk_norm=traits.qk_norm,
-        head=traits.head,
-        head_bias=traits.head_bias,
-        embedding_scale=hidden**0.5 if traits.embedding_scale == "sqrt_hidden" else 1.0,
-        shared_expert_gate=traits.shared_expert_gate,
-        layer_kinds=_layer_kinds(hf, places, traits, sizes["layers"]),
-        **{
-            name: _flag(hf, getattr(traits, name))
-            for name in ("qkv_bias", "out_bias", "mlp_bias", "tied", "renormalize_experts")
-        },
-        **sizes,
-    )
+    return sizes
+
+
+_COUNTS = ("layers", "hidden", "heads", "kv_heads", "ffn", "vocab", "max_positions", "experts", "experts_per_token",
+           "moe_ffn", "shared_ffn")  # fmt: skip
+_FLAGS = (
+    "parallel_residual", "qk_norm", "norm_bias", "qkv_bias", "out_bias", "mlp_bias", "tied", "renormalize_experts",
+)  # fmt: skip
+"""Traits that config.json may answer."""
 
 
 def checkpoint_dtype(hf: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@
     Map(L + "attention.wqkv", QKV, fused="per_kv_head") q q q q k v, q q q q k v, ...
     Map(L + "attn.c_attn", QKV, layout="in out")        Conv1D: the matrix is stored transposed
     Map(L + "experts.{expert}.w1", "moe.gate")          experts one by one
+    Map(L + "q_norm", "attn.q_heads_norm", layout="axes")    a dimension an axis: [heads, head_dim], not one vector
 
 `{layer}` and `{expert}` are the only wildcards; a pattern matches a whole name. A recipe has no sizes: they follow from
 the axes of the roles.
@@ -35,7 +36,7 @@ class Map:
     source: str
     roles: str | tuple[str, ...]
     fused: Literal["rows", "per_kv_head"] = "rows"
-    layout: Literal["out in", "in out"] = "out in"
+    layout: Literal["out in", "in out", "axes"] = "out in"
 
     @property
     def role_names(self) -> tuple[str, ...]:
@@ -161,6 +162,8 @@ def to_roles(mapping: Map, part: str, experts: bool, config: ModelConfig) -> Pro
     if mapping.layout == "in out" and part == "weight":
         ops.append(Rearrange(f"{lead}in out -> {lead}out in", ()))
     groups = [stored_axes(role, part)[1 if experts else 0 :] for role in roles]
+    if mapping.layout == "axes":
+        groups = [tuple((axis,) for group in of_role for axis in group) for of_role in groups]
     rows = [_product(group[0], sizes) for group in groups]
     rest = " in" if len(groups[0]) > 1 else ""
     if len(roles) > 1 and mapping.fused == "per_kv_head":

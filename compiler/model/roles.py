@@ -1,7 +1,7 @@
-"""The canonical tensors of a decoder, and what each of their axes is.
+"""Canonical tensors of a decoder, with named axes.
 
-A role names its axes; a target says over which ranks an axis is split. So a transpose, a fused matrix or a bias needs
-no sharding code of its own: a bias has the output axes of its weight, and is split where they are.
+A role names its axes; a target states over which ranks an axis is split. A transpose, a fused matrix or a bias then
+needs no sharding code: a bias has the output axes of its weight and is split with them.
 
     role             weight                          bias
     attn.q           heads head_dim hidden           heads head_dim
@@ -13,6 +13,7 @@ no sharding code of its own: a bias has the output axes of its weight, and is sp
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from compiler.model.config import LayerKind, ModelConfig
 
@@ -43,11 +44,15 @@ ROLES: dict[str, Role] = {
     "attn.v": _linear("kv_heads head_dim hidden", "kv_heads head_dim"),
     "attn.q_norm": _linear("head_dim"),
     "attn.k_norm": _linear("head_dim"),
+    "attn.q_heads_norm": _linear("heads head_dim", "heads head_dim"),
+    "attn.k_heads_norm": _linear("kv_heads head_dim", "kv_heads head_dim"),
     "attn.o": _linear("hidden heads head_dim", "hidden"),
+    "attn.post_norm": _linear("hidden", "hidden"),
     "mlp.norm": _linear("hidden", "hidden"),
     "mlp.gate": _linear("ffn hidden", "ffn"),
     "mlp.up": _linear("ffn hidden", "ffn"),
     "mlp.down": _linear("hidden ffn", "hidden"),
+    "mlp.post_norm": _linear("hidden", "hidden"),
     "moe.router": _linear("experts hidden"),
     "moe.gate": _linear("experts moe_ffn hidden"),
     "moe.up": _linear("experts moe_ffn hidden"),
@@ -74,12 +79,12 @@ def linear_axes(role: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str,
 class TensorId:
     """One canonical tensor: `layers.3.attn.q.weight` is TensorId("attn.q", "weight", 3).
 
-    Besides weight and bias, the parts of a quantised linear layer. A scale is what an integer is worth, steps are
-    integers a unit:
+    Besides weight and bias, the parts of a quantized linear layer. A scale is the value of one unit of the number format,
+    a step its inverse:
 
         steps, scale                of every row (see `lazy.Quantise`)
-        columns, prequant           of every column: what smoothing multiplies it by; and 1 / columns, for toolchains
-                                    that multiply the input
+        columns, prequant           of every column: its smoothing factor; and 1 / columns, for toolchains that
+                                    multiply the input
         matrix_scale                of all rows; of an expert, where there are experts
         group_steps, group_scale    of every group of neighbours in a row: the first axis of the columns counts groups
         input_scale, input_steps    of the input, output_scale of the output (`quantization/formats/int8.py`, `quantization/formats/fp8.py`)
@@ -140,31 +145,53 @@ def axis_sizes(config: ModelConfig) -> dict[str, int]:
     }
 
 
+Block = Literal["attn", "mlp"]
+
+
+def norm_before(config: ModelConfig, block: Block) -> str:
+    """Role of the norm whose output a block reads; "" where it reads the residual stream itself."""
+    if config.norms == "after":
+        return ""
+    shared = config.parallel_residual and not config.parallel_mlp_norm
+    return "attn.norm" if shared else f"{block}.norm"
+
+
+def norm_after(config: ModelConfig, block: Block) -> str:
+    """Role of the norm of a block's sum over ranks; "" where there is none."""
+    return "" if config.norms == "before" else f"{block}.post_norm"
+
+
+def qk_norms(config: ModelConfig) -> tuple[str, str]:
+    """Roles of the norms of q and k, where the model has them."""
+    if config.qk_norm_over == "head_dim":
+        return "attn.q_norm", "attn.k_norm"
+    return "attn.q_heads_norm", "attn.k_heads_norm"
+
+
 def layer_roles(config: ModelConfig, kind: LayerKind) -> list[tuple[str, str]]:
     """(role, part) of every tensor that a layer of this kind has, in the order of computation."""
-    norm = ("weight", "bias") if config.norm == "layer" else ("weight",)
-    qkv = ("weight", "bias") if config.qkv_bias else ("weight",)
-    out = ("weight", "bias") if config.out_bias else ("weight",)
-    mlp = ("weight", "bias") if config.mlp_bias else ("weight",)
-    parts: list[tuple[str, tuple[str, ...]]] = [("attn.norm", norm)]
+    weight, norm = ("weight",), ("weight", "bias") if config.norm == "layer" and config.norm_bias else ("weight",)
+    qkv = ("weight", "bias") if config.qkv_bias else weight
+    out = ("weight", "bias") if config.out_bias else weight
+    mlp = ("weight", "bias") if config.mlp_bias else weight
+    parts: list[tuple[str, tuple[str, ...]]] = [(norm_before(config, "attn"), norm)]
     parts += [("attn.q", qkv), ("attn.k", qkv), ("attn.v", qkv)]
     if config.qk_norm:
-        parts += [("attn.q_norm", ("weight",)), ("attn.k_norm", ("weight",))]
-    parts += [("attn.o", out)]
-    if not config.parallel_residual:
-        parts += [("mlp.norm", norm)]
+        parts += [(role, weight) for role in qk_norms(config)]
+    parts += [("attn.o", out), (norm_after(config, "attn"), norm), (norm_before(config, "mlp"), norm)]
     match kind.mlp:
         case "gated":
             parts += [("mlp.gate", mlp), ("mlp.up", mlp), ("mlp.down", mlp)]
         case "plain":
             parts += [("mlp.up", mlp), ("mlp.down", mlp)]
         case "moe":
-            parts += [(role, ("weight",)) for role in ("moe.router", "moe.gate", "moe.up", "moe.down")]
+            parts += [(role, weight) for role in ("moe.router", "moe.gate", "moe.up", "moe.down")]
             if config.shared_ffn:
-                parts += [(role, ("weight",)) for role in ("shared.gate", "shared.up", "shared.down")]
+                parts += [(role, weight) for role in ("shared.gate", "shared.up", "shared.down")]
             if config.shared_expert_gate:
-                parts += [("shared.router", ("weight",))]
-    return [(role, part) for role, names in parts for part in names]
+                parts += [("shared.router", weight)]
+    parts += [(norm_after(config, "mlp"), norm)]
+    return list(dict.fromkeys((role, part) for role, names in parts if role for part in names))
 
 
 def model_tensors(config: ModelConfig) -> list[TensorId]:
@@ -175,7 +202,7 @@ def model_tensors(config: ModelConfig) -> list[TensorId]:
     for layer, kind in enumerate(config.layer_kinds):
         tensors += [TensorId(role, part, layer) for role, part in layer_roles(config, kind)]
     tensors.append(TensorId("final.norm"))
-    if config.norm == "layer":
+    if config.norm == "layer" and config.norm_bias:
         tensors.append(TensorId("final.norm", "bias"))
     if not config.tied:
         tensors.append(TensorId("head"))

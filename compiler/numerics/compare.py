@@ -1,4 +1,4 @@
-"""How far two sets of logits are apart, and how far they may be. numpy only.
+"""Distance between two sets of logits, and its thresholds. numpy only.
 
 For reference logits R and found logits A, float32 [tokens, vocab], both centred per position (softmax does
 not see a constant):
@@ -91,9 +91,9 @@ def compare(reference: NDArray[np.float32], found: NDArray[np.float32]) -> Figur
 
 
 def thresholds(dtype: str, gate: Mapping[str, float] | None = None) -> Thresholds:
-    """Of an artifact in `dtype`. `gate`: the limits of the numerics gate, where the logits are those of a quantised
-    model and the reference is that of its source; over so few tokens figures scatter, so KL may be a multiple of what
-    the gate allows on its longer text.
+    """Thresholds for an artifact in `dtype`. `gate`: limits of the numerics gate, where logits of a quantized model are
+    compared with its source. Over so few tokens figures scatter: KL may be a multiple of the gate's limit on a longer
+    text.
     """
     own = THRESHOLDS[dtype]
     if gate is None:

@@ -1,4 +1,4 @@
-"""What the source model itself says: logits in float32, for the token ids that an artifact is verified on.
+"""Reference logits of the source model in float32, for the token ids that an artifact is verified on.
 
 Computed by `transformers`, which this project did not write; where it does not know the architecture, or the
 model in float32 does not fit into memory, by the decoder in float32, one layer at a time. Kept in the
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 REFERENCE = "reference.safetensors"
 TOKENS = 48
-"""Positions that are compared."""
+"""Number of positions compared."""
 TEXT = (
     "The harbour was quiet when the ferry came in. Maria counted 17 crates on the pier, signed the paper, "
     "and asked whether the letter from Zürich had arrived. Nobody knew; the clerk shrugged and said: come "
@@ -63,7 +63,7 @@ def token_ids(tokenizer: Path | None, config_vocab: int, positions: int) -> NDAr
 def reference_logits(
     config: ModelConfig, tensors: Mapping[TensorId, Lazy], checkpoint: Checkpoint, ids: NDArray[np.int64]
 ) -> tuple[str, NDArray[np.float32]]:
-    """Who computed, and logits float32 [tokens, vocab] of the source model for `ids` int64 [tokens]."""
+    """Logits float32 [tokens, vocab] of the source model for `ids` int64 [tokens], behind the name of their program."""
     needed = 4 * sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())
     if _known_to_transformers(checkpoint.config) and needed * 1.2 < available_memory():
         return "transformers", _by_transformers(config, checkpoint, ids)

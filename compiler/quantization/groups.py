@@ -9,6 +9,7 @@ Derived from the traits, so that no recipe has to say it:
 | parallel residual | all of the two above, one group   |               | attn.norm     | hidden          |
 | moe               | moe.gate moe.up                   | moe.router    | mlp.norm      | hidden          |
 |                   | shared.gate shared.up             | shared.router |               |                 |
+| norms after       | the same, two groups              |               | (at run time) | hidden          |
 | all               | attn.o                            |               | attn.v        | kv_heads dim    |
 | gated; relu       | mlp.down                          |               | mlp.up        | ffn             |
 | plain, not relu   | mlp.down                          |               | (at run time) | ffn             |
@@ -33,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compiler.model.config import LayerKind, ModelConfig
-from compiler.model.roles import layer_roles, linear_axes
+from compiler.model.roles import layer_roles, linear_axes, norm_before
 from compiler.quantization.smooth import divide_norm, smoothing_scales
 
 Values = NDArray[np.float32]
@@ -95,10 +96,11 @@ def groups(config: ModelConfig, kind: LayerKind) -> tuple[Smooth, ...]:
     attention = ("attn.q", "attn.k", "attn.v")
     mlp = those("mlp.gate", "mlp.up", "moe.gate", "moe.up", "shared.gate", "shared.up")
     routers = those("moe.router", "shared.router")
-    if config.parallel_residual:
-        found = [Smooth((*attention, *mlp), "attn.norm", routers)]
+    before, behind = norm_before(config, "attn"), norm_before(config, "mlp")
+    if before and before == behind:
+        found = [Smooth((*attention, *mlp), before, routers)]
     else:
-        found = [Smooth(attention, "attn.norm"), Smooth(mlp, "mlp.norm", routers)]
+        found = [Smooth(attention, before), Smooth(mlp, behind, routers if behind else ())]
     found.append(Smooth(("attn.o",), "attn.v"))
     linear_in_up = kind.mlp != "plain" or config.activation == "relu"
     for down, up in (("mlp.down", "mlp.up"), ("moe.down", "moe.up"), ("shared.down", "shared.up")):

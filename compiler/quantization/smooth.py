@@ -84,7 +84,7 @@ def divide_norm(kind: Norm, weight: Values, scales: Values) -> Values:
     `rms_plus_one` multiplies by 1 + weight, so (1 + weight) / s - 1.
     """
     match kind:
-        case "rms" | "layer":
+        case "rms" | "rms_float32" | "layer":
             return weight / scales
         case "rms_plus_one":
             return (weight + np.float32(1)) / scales - np.float32(1)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from compiler.decoder.layer import layer
 from compiler.errors import RankError
 from compiler.runtime.commands import Allocate, Command, Move, Step
 from compiler.runtime.group import Alone, CollectiveError, Group
@@ -44,16 +45,65 @@ class Call:
 
 
 @dataclass(frozen=True)
+class LayerCalls:
+    """The segments of one layer by part (qkv where attention is split, attn, mlp), and its norms of sums over ranks."""
+
+    calls: Mapping[str, Call]
+    norms: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
 class Program:
     """The segments of one phase in the order of computation, bound to the weights of this rank."""
 
     embed: Call
-    layers: tuple[tuple[Call, Call], ...]  # attention, mlp
+    layers: tuple[LayerCalls, ...]
     head: Call
 
 
+def _summed(group: Group, summand: Tensor) -> Tensor:
+    """The sum over ranks, in place."""
+    group.all_reduce(summand)
+    return summand
+
+
+class _Layer:
+    """One layer on this rank, by compiled segments (`compiler.decoder.layer.Blocks`)."""
+
+    def __init__(self, config: ModelConfig, layer: LayerCalls, values: dict[str, Tensor], group: Group) -> None:
+        self._config, self._layer, self._values, self._group = config, layer, values, group
+
+    def qkv(self, x: Tensor, /) -> Tensor:
+        return self._run("qkv", x=x)
+
+    def mean_squares(self, qkv: Tensor, /) -> Tensor:
+        from compiler.decoder.decoder import mean_squares
+
+        return mean_squares(self._config, qkv, self._group.size)
+
+    def attn(self, x: Tensor, mean_squares: Tensor | None = None, /) -> Tensor:
+        if mean_squares is None:
+            return self._run("attn", x=x)
+        return self._run("attn", qkv=x, mean_squares=mean_squares)
+
+    def mlp(self, x: Tensor, /) -> Tensor:
+        return self._run("mlp", x=x)
+
+    def sum(self, summand: Tensor, /) -> Tensor:
+        return _summed(self._group, summand)
+
+    def norm(self, role: str, y: Tensor, /) -> Tensor:
+        from compiler.decoder.decoder import norm
+
+        return norm(self._config, role, y, self._layer.norms)
+
+    def _run(self, part: str, **values: Tensor) -> Tensor:
+        self._values |= values
+        return self._layer.calls[part](self._values)
+
+
 class Share:
-    """What one rank holds of a model: bound segments and caches. `programs(batch, length)`: those for such a step.
+    """Share of one rank in a model: bound segments and caches. `programs(batch, length)`: the segments for such a step.
 
     `constants` are the inputs of the rank: first, vocab_offset, alibi.slopes. `dtype`: of the model, `cached`: of its
     caches.
@@ -109,23 +159,17 @@ class Share:
         assert self._key_positions is not None, "a step needs caches"
         batch, length = step.token_ids.shape
         program = self._programs(batch, length)
-        values = {
+        values: dict[str, Tensor] = {
             **self._constants,
             "token_ids": self._tensor(step.token_ids),
             "positions": self._tensor(step.positions),
             "key_positions": self._key_positions[: step.used],
         }
         with torch.no_grad():
-            x = self._sum(program.embed(values))
-            for (attn, mlp), (keys, rows) in zip(program.layers, self._caches, strict=True):
-                values["x"], values["cache_k"], values["cache_v"] = x, keys, rows
-                partial = attn(values)
-                if self._config.parallel_residual:
-                    x = x.add_(self._sum(partial.add_(mlp(values))))
-                    continue
-                x = x.add_(self._sum(partial))
-                values["x"] = x
-                x = x.add_(self._sum(mlp(values)))
+            x = _summed(self.group, program.embed(values))
+            for calls, caches in zip(program.layers, self._caches, strict=True):
+                values["cache_k"], values["cache_v"] = caches
+                x = layer(self._config, _Layer(self._config, calls, values, self.group), x)
             if not step.last.shape[1]:
                 self.group.finish(x)
                 return None
@@ -137,10 +181,6 @@ class Share:
             logits: Logits = self.group.finish(whole)[..., : self._config.vocab].numpy()
             return logits
 
-    def _sum(self, partial: Tensor) -> Tensor:
-        self.group.all_reduce(partial)
-        return partial
-
     def _tensor(self, ids: npt.NDArray[np.int64]) -> Tensor:
         import torch
 
@@ -149,7 +189,7 @@ class Share:
 
 
 class Engine:
-    """All ranks as one. After an error the ranks are no longer in step: the engine is closed and says so."""
+    """Ranks of a model as one. After an error they are out of step: the engine closes, and later calls say why."""
 
     def __init__(self, share: Share, ranks: Ranks | None) -> None:
         self._share, self._ranks = share, ranks

@@ -123,7 +123,7 @@ def _die_with(parent: int) -> None:
 if __name__ == "__main__":
     try:
         code = main(sys.argv[1:])
-    except BaseException:  # noqa: BLE001 - rank 0 reads any exception from standard error
+    except BaseException:  # noqa: BLE001  # rank 0 reads any exception from standard error
         traceback.print_exc()
         code = 1
     sys.stderr.flush()

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from compiler.decoder.segments import PHASES, SegmentSpec, input_names, phase_for, specs
+from compiler.decoder.segments import PHASES, SegmentSpec, input_names, part_of, phase_for, specs
 from compiler.errors import IncompatibleError
 from compiler.model.config import ModelConfig
 from compiler.model.limits import Limits
 from compiler.model.parallel import head_layout
-from compiler.runtime.engine import Call, Program, Share
+from compiler.runtime.engine import Call, LayerCalls, Program, Share
 from compiler.runtime.ranks import threads_per_rank
 from compiler.runtime.weights import Weights
 
@@ -81,7 +81,7 @@ def share_of(manifest: Manifest, folder: Path, rank: int, weights: Weights) -> S
 def assemble(
     config: ModelConfig,
     limits: Limits,
-    layers: Sequence[tuple[str, str]],
+    layers: Sequence[tuple[str, ...]],
     weights: Mapping[str, Tensor],
     run: Callable[[SegmentSpec, list[Tensor]], Tensor],
     *,
@@ -91,7 +91,7 @@ def assemble(
     products: Products = "float",
     cache: CacheFormat = "",
 ) -> Share:
-    """A share of segments that `run` computes. `layers`: of each layer its attention and its mlp segment."""
+    """A share of segments that `run` computes. `layers`: of each layer its segments."""
     import torch
 
     from compiler.decoder.attention import CACHED, alibi_slopes
@@ -124,7 +124,7 @@ def assemble(
 def bind(
     by_name: Mapping[str, SegmentSpec],
     phase: str,
-    layers: Sequence[tuple[str, str]],
+    layers: Sequence[tuple[str, ...]],
     weights: Mapping[str, Tensor],
     run: Callable[[SegmentSpec, list[Tensor]], Tensor],
 ) -> Program:
@@ -136,8 +136,13 @@ def bind(
         gaps = tuple((i, name) for i, name in enumerate(names(segment)) if inputs[i] is None)
         return Call(functools.partial(run, by_name[f"{segment}.{phase}"]), inputs, gaps)
 
-    return Program(
-        embed=call("embed"),
-        layers=tuple((call(attn, f"layers.{i}."), call(mlp, f"layers.{i}.")) for i, (attn, mlp) in enumerate(layers)),
-        head=call("head"),
-    )
+    def one_layer(index: int, segments: Sequence[str]) -> LayerCalls:
+        prefix = f"layers.{index}."
+        calls = {part_of(segment): call(segment, prefix) for segment in segments}
+        return LayerCalls(calls, {name: w for name in _NORMS if (w := weights.get(prefix + name)) is not None})
+
+    return Program(call("embed"), tuple(one_layer(i, segments) for i, segments in enumerate(layers)), call("head"))
+
+
+_NORMS = tuple(f"{block}.post_norm.{part}" for block in ("attn", "mlp") for part in ("weight", "bias"))
+"""Weights in a layer that no segment reads: norms of sums over ranks."""

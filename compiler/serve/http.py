@@ -260,7 +260,7 @@ class _Handler(BaseHTTPRequestHandler):
         if code != HTTPStatus.OK or not self.requestline.startswith("GET /ping"):  # polled every few seconds
             super().log_request(code, size)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server names it
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name in http.server
         print(f"{self.address_string()} {format % args}", file=sys.stderr, flush=True)
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 import recipes
 from compiler.calibration.activations import RESULT, calibrate, workspace
 from compiler.calibration.samples import Samples
-from compiler.decoder.forward import run_layer
+from compiler.decoder.layer import layer as run_layer
 from compiler.decoder.weights import StoredModel
 from compiler.errors import CheckpointError, DiskFullError, MemoryCeilingError, NumericsError, RefusedError
 from compiler.model.account import account
@@ -302,7 +302,7 @@ def test_activations_that_overflow_are_named(
     def overflowing(*args: Any) -> torch.Tensor:
         return run_layer(*args) * 1e38
 
-    monkeypatch.setattr("compiler.decoder.forward.run_layer", overflowing)
+    monkeypatch.setattr("compiler.decoder.layer.layer", overflowing)
     with pytest.raises(NumericsError, match="activations of layer 1 are not finite"):
         opened(tiny_checkpoint("llama")).calibrate(tmp_path)
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from compiler.decoder.rotary import rotate, scaled, tables
 from compiler.model.config import ModelConfig, Rotary
@@ -87,6 +86,8 @@ def test_partial_rotation_leaves_the_rest_alone(kind: Rotary) -> None:
 
 
 def test_rounds_where_transformers_rounds() -> None:
+    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
     generator = torch.Generator().manual_seed(0)
     q, k = (torch.randn(1, 9, 4, 16, generator=generator).bfloat16() for _ in range(2))
     cos, sin = (table[None] for table in tables(_config(), 9, torch.bfloat16))

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from compiler.decoder.forward import forward
 from compiler.model.config import LayerKind, ModelConfig
@@ -90,6 +89,8 @@ def _weights(case: Case, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_logits_are_those_of_transformers(name: str) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
     case = CASES[name]
     model = AutoModelForCausalLM.from_config(
         AutoConfig.for_model(**case.hf), dtype=torch.float32, attn_implementation="eager"

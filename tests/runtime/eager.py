@@ -37,7 +37,7 @@ def share(role: Role) -> Share:
     torch.set_num_threads(1)
     config = model_config(role.artifact)
     weights: dict[str, Tensor] = rank_weights(role.artifact, role.tp)[role.rank]
-    layers = [segment_names(kind) for kind in config.layer_kinds]
+    layers = [segment_names(config, kind) for kind in config.layer_kinds]
     made = assemble(config, LIMITS, layers, weights, run_eagerly, rank=role.rank, tp=role.tp, device=role.device)
     fault = role.artifact / "fault"
     if fault.exists():

@@ -1,1 +1,5 @@
-"""What quantisation has cost: `sides` are compared by `measure`, the `verdict` is written down by `report`, `chart`."""
+"""Numerics gate: the cost of quantization, measured on rank files.
+
+measure   runs both sides, block by block     sides    the source, rank files, a judge
+verdict   figures against limits              report   text, JSON and HTML; chart: its SVG
+"""

@@ -1,4 +1,4 @@
-"""What quantisation has done to a model, measured on its rank files, as they will be run.
+"""Measure the cost of quantization on rank files, as they will be run.
 
     float     x ──attn──mlp──> x ──attn──mlp──> ... ──head──> p     the checkpoint, one layer at a time
                 │    │         │    │
@@ -6,11 +6,11 @@
     files     y ──attn──mlp──> y ──attn──mlp──> ... ──head──> q     and on its own: what all of it adds up to
 
 Every rank computes from its own file, by the names and with the scales that stand there; summands are added up and
-columns laid side by side as the ranks will do (`sides.py`). Nothing of the layout is asked: what was packed, split or
-scaled wrongly stays wrong, and since each part is given the float model's own input, the part that is wrong is the one
-that shows.
+columns laid side by side as the ranks will do (`sides.py`). The layout is not consulted: a tensor that was packed, split or
+scaled wrongly stays wrong. Each block is given the float model's own input, so that the error shows in the block that
+has it.
 
-Both sides compute in float32: what is measured is quantisation, not the rounding of the dtype.
+Both sides compute in float32, so that the rounding of the dtype is not part of the figures.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compiler.decoder.layer import attention
+from compiler.decoder.layer import layer as run_layer
 from compiler.numerics.gate.sides import Decoded
 from compiler.numerics.gate.verdict import PartError, Verdict
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from compiler.calibration.samples import Samples
     from compiler.decoder.weights import StoredModel
     from compiler.model.config import ModelConfig
+    from compiler.model.roles import Block
     from compiler.numerics.gate.sides import Side
 
 VERSION = 2
@@ -113,23 +116,23 @@ def _layer(
     xs: list[Tensor],
     ys: list[Tensor],
     advance: Callable[[int], None],
-) -> tuple[PartError, PartError]:
+) -> tuple[PartError, ...]:
     """The errors of one layer's parts; `xs` and `ys` are behind the layer afterwards."""
     true, found = whole.layer(layer), files.layer(layer)
-    attn, mlp = _Sums(config.hidden), _Sums(config.hidden)
+    errors = {"attn": _Sums(config.hidden), "mlp": _Sums(config.hidden)}
+
+    def compare(block: Block, x: Tensor, summand: Tensor) -> None:
+        own = attention(config, found, x) if block == "attn" else found.mlp(x)
+        errors[block].add(true.sum(summand), found.sum(own))
+
     for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
-        a, b = true.attn(x), found.attn(y)
-        attn.add(a, found.attn(x))
-        x_mlp, y_mlp = (x, y) if config.parallel_residual else (x + a, y + b)
-        c, d = true.mlp(x_mlp), found.mlp(y_mlp)
-        mlp.add(c, found.mlp(x_mlp))
-        xs[i], ys[i] = x + a + c, y + b + d
+        xs[i], ys[i] = run_layer(config, true, x, compare), run_layer(config, found, y)
         advance(x.shape[1])
-    return attn.error(f"layers.{layer}.attn"), mlp.error(f"layers.{layer}.mlp")
+    return tuple(sums.error(f"layers.{layer}.{block}") for block, sums in errors.items())
 
 
 class _Found:
-    """What next tokens are given, added up over samples."""
+    """Figures of next-token predictions, added up over samples."""
 
     def __init__(self) -> None:
         self._kl, self._agree, self._losses = 0.0, 0, np.zeros(2)

@@ -1,4 +1,4 @@
-"""A verdict of the gate for people: a few lines of text, or one HTML page that needs nothing but itself."""
+"""Report of the gate: a few lines of text, JSON, or one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def largest(outliers: Sequence[Outliers], count: int) -> list[Outliers]:
 
 
 def as_text(verdict: Verdict) -> str:
-    """What a build says: one line of the whole, one of each of the three worst parts."""
+    """Text for the build's report: a line on the whole, a line on each of the three worst parts."""
     whole = (
         f"perplexity {verdict.perplexity_float:.4g} -> {verdict.perplexity:.4g} ({verdict.increase:+.2%}), "
         f"KL {verdict.kl:.2g}, same first choice {verdict.top1_agreement:.1%}, over {verdict.tokens} tokens"
@@ -63,7 +63,7 @@ def as_text(verdict: Verdict) -> str:
 
 
 def as_json(verdict: Verdict, tolerance: Tolerance, outliers: Sequence[Outliers]) -> dict[str, Any]:
-    """All that the page shows, and of every part and input."""
+    """Figures of the page, for every part and every input."""
     limits = {"perplexity_increase": tolerance.perplexity, "kl": tolerance.kl, "cosine": tolerance.cosine}
     return {**verdict.to_json(), "limits": limits, "outliers": [one.to_json() for one in outliers]}
 

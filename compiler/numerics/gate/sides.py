@@ -1,4 +1,4 @@
-"""What the gate compares: a model as somebody computes it, a part of a layer at a time, in float32.
+"""Sides that the gate compares: a model computed block by block in float32.
 
 Decoded    a checkpoint, or the files of all ranks, by the names of the decoder and with its mathematics
 Judged     the files of all ranks, by the judge of their toolchain
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from compiler.decoder.layer import layer as run_layer
 from compiler.decoder.weights import RankFile
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compiler.decoder.kernels import Kernels
+    from compiler.decoder.layer import Blocks
     from compiler.decoder.weights import StoredModel
     from compiler.model.config import Activation, ModelConfig
     from compiler.targets import Judge
@@ -30,20 +32,12 @@ if TYPE_CHECKING:
     Ids = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Parts:
-    """Of one layer: what each adds to the states that it is given. In parallel both are given those of the layer."""
-
-    attn: Callable[[Tensor], Tensor]
-    mlp: Callable[[Tensor], Tensor]
-
-
 class Side(Protocol):
     def embed(self, samples: Sequence[Ids]) -> list[Tensor]:
         """The states of each sample [tokens] before the first layer."""
 
-    def layer(self, layer: int) -> Parts:
-        """In memory, where it is held at all, as long as the result."""
+    def layer(self, layer: int) -> Blocks:
+        """One layer, in memory as long as the result."""
 
     def head(self) -> Callable[[Tensor], Tensor]:
         """From states behind the last layer to log probabilities [tokens, vocab] of what follows each."""
@@ -67,20 +61,17 @@ class Decoded:
         tables = [one.embedding(used) for one in self.weights]
         return [embed_sum(self.config, tables, torch.from_numpy(np.searchsorted(used, ids))[None]) for ids in samples]
 
-    def layer(self, layer: int) -> Parts:
-        from compiler.decoder.ranks import attn_sum, mlp_sum
+    def layer(self, layer: int) -> Blocks:
+        from compiler.decoder.ranks import RanksInProcess
 
-        config, kind, kernels = self.config, self.config.layer_kinds[layer], wide(self.kernels)
         ranks = [one.layer(layer) for one in self.weights]
-        return Parts(
-            lambda x: attn_sum(config, kind, ranks, x, kernels), lambda x: mlp_sum(config, kind, ranks, x, kernels)
-        )
+        return RanksInProcess(self.config, self.config.layer_kinds[layer], ranks, wide(self.kernels))
 
     def head(self) -> Callable[[Tensor], Tensor]:
-        from compiler.decoder.ranks import log_probabilities
+        from compiler.decoder.ranks import logits
 
         ranks, kernels = [one.head() for one in self.weights], wide(self.kernels)
-        return lambda x: log_probabilities(self.config, ranks, x, kernels)
+        return lambda x: logits(self.config, ranks, x, kernels)[0].log_softmax(-1)
 
 
 def of_files(config: ModelConfig, ranks: Sequence[Path], kernels: Kernels) -> Decoded:
@@ -93,23 +84,47 @@ class Judged:
     judge: Judge
 
     def embed(self, samples: Sequence[Ids]) -> list[Tensor]:
-        import torch
+        return [_stacked(self.judge.embed(ids)) for ids in samples]
 
-        return [torch.from_numpy(np.stack(self.judge.embed(ids))) for ids in samples]
-
-    def layer(self, layer: int) -> Parts:
-        import torch
-
-        judge = self.judge
-        return Parts(
-            lambda x: torch.from_numpy(np.stack(judge.attn(layer, list(x.numpy())))),
-            lambda x: torch.from_numpy(np.stack(judge.mlp(layer, list(x.numpy())))),
-        )
+    def layer(self, layer: int) -> Blocks:
+        return _JudgedLayer(self.judge, layer)
 
     def head(self) -> Callable[[Tensor], Tensor]:
         import torch
 
         return lambda x: torch.from_numpy(self.judge.head(list(x.numpy()))).log_softmax(-1)
+
+
+@dataclass(frozen=True)
+class _JudgedLayer:
+    """The judge sums over ranks itself, and its toolchain has pre-norm layers only."""
+
+    judge: Judge
+    layer: int
+
+    def qkv(self, x: Tensor, /) -> Tensor:
+        raise AssertionError("no toolchain with a judge computes attention in parts")
+
+    def mean_squares(self, qkv: Tensor, /) -> Tensor:
+        raise AssertionError("no toolchain with a judge computes attention in parts")
+
+    def attn(self, x: Tensor, mean_squares: Tensor | None = None, /) -> Tensor:
+        return _stacked(self.judge.attn(self.layer, list(x.numpy())))
+
+    def mlp(self, x: Tensor, /) -> Tensor:
+        return _stacked(self.judge.mlp(self.layer, list(x.numpy())))
+
+    def sum(self, summand: Tensor, /) -> Tensor:
+        return summand
+
+    def norm(self, role: str, y: Tensor, /) -> Tensor:
+        raise AssertionError(f"no toolchain with a judge has `{role}`")
+
+
+def _stacked(states: Sequence[NDArray[np.float32]]) -> Tensor:
+    import torch
+
+    return torch.from_numpy(np.stack(states))
 
 
 def log_probabilities(side: Side, config: ModelConfig, ids: Ids) -> NDArray[np.float32]:
@@ -119,15 +134,13 @@ def log_probabilities(side: Side, config: ModelConfig, ids: Ids) -> NDArray[np.f
     with torch.no_grad():
         (x,) = side.embed([ids])
         for layer in range(config.layers):
-            parts = side.layer(layer)
-            a = parts.attn(x)
-            x = x + a + parts.mlp(x if config.parallel_residual else x + a)
+            x = run_layer(config, side.layer(layer), x)
         found: NDArray[np.float32] = side.head()(x).numpy()
     return found
 
 
 def wide(kernels: Kernels) -> Kernels:
-    """The same with the products of `compiler.decoder.wide` where weights are floating-point."""
+    """Kernels with the products of `compiler.decoder.wide` for floating-point weights."""
     from compiler.decoder.mlp import gated
     from compiler.decoder.moe import loop_over
     from compiler.decoder.wide import product

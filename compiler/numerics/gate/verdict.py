@@ -1,4 +1,4 @@
-"""What the numerics gate has found, and whether that may be: figures that `measure.py` measures, limits of a scheme."""
+"""Verdict of the numerics gate: figures from `measure.py` against the limits of a scheme."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from compiler.quantization.schemes import Tolerance
 
 BEYOND = 1e30
-"""In the place of what is infinite, where figures are written down."""
+"""Stands for infinity in JSON."""
 
 
 @dataclass(frozen=True)
 class PartError:
-    """Of `layers.{i}.attn` or `.mlp`: |files - float| / |float| and the cosine, over all tokens; `channel`: the output
-    that is furthest off.
+    """Error of a block (`layers.{i}.attn`, `.mlp`): |files - float| / |float| and the cosine, over all tokens;
+    `channel`: the output that is furthest off.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Verdict:
 
     @property
     def increase(self) -> float:
-        """Of the perplexity, as a share."""
+        """Increase of the perplexity, as a share."""
         return self.perplexity / self.perplexity_float - 1
 
     def to_json(self) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def files(_config: ModelConfig, _tp: int, _dtype: str, _options: TargetOptions =
 def needs(config: ModelConfig, _tp: int = 1, _options: TargetOptions = PLAIN) -> Sequence[Need]:
     """A compile process holds torch, the graph of one segment and a C++ compiler; packages hold no weights."""
     kinds = set(config.layer_kinds)
-    count = 2 + len({kind.window for kind in kinds}) + len({kind.mlp for kind in kinds})
+    count = 2 + len({name for kind in kinds for name in segment_names(config, kind)})
     return (
         Need(
             "compile",
@@ -126,7 +126,7 @@ def contents(plan: Planned, made: Made) -> Contents:
         "segments",
         Segments(
             weights=tuple(rank_file(rank) for rank in range(plan.tp)),
-            layers=tuple(segment_names(kind) for kind in plan.config.layer_kinds),
+            layers=tuple(segment_names(plan.config, kind) for kind in plan.config.layer_kinds),
             packages=packages,
             products=products_of(plan.options),
             cache=cache_of(plan.options),

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from compiler.decoder.attention import CACHED
-from compiler.decoder.decoder import attn, embed, head, mlp
+from compiler.decoder.decoder import attn, embed, head, mlp, qkv
 from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.decoder.rankfile.quantized import STORED, scale_of
 from compiler.decoder.segments import PHASES, SegmentSpec, input_names, weight_shapes
@@ -38,10 +38,12 @@ STEP: dict[str, tuple[str, ...]] = {
     "cache_k": ("Bmax", "T", "kv_heads", "head_dim"),
     "cache_v": ("Bmax", "T", "kv_heads", "head_dim"),
     "x": ("B", "S", "hidden"),
+    "qkv": ("B", "S", "qkv"),
+    "mean_squares": ("B", "S", "two"),
     "last": ("B", "K"),
 }
 """Shapes of the inputs that are not weights, as in the table of `compiler.decoder.decoder`."""
-_FLOAT32 = {"alibi.slopes"}
+_FLOAT32 = {"alibi.slopes", "mean_squares"}
 _CACHES = {"cache_k", "cache_v"}
 _INT64 = {"token_ids", "positions", "key_positions", "vocab_offset", "last"}
 
@@ -63,6 +65,8 @@ class Segment(torch.nn.Module):
         match spec.part, spec.kind:
             case "embed", None:
                 return embed(spec.config, t)
+            case "qkv", _:
+                return qkv(spec.config, t, kernels)
             case "attn", kind if kind:
                 return attn(spec.config, kind.window, t, kernels)
             case "mlp", kind if kind:
@@ -112,6 +116,8 @@ def _fixed_sizes(spec: SegmentSpec) -> dict[str, int]:
         "heads": heads.heads,
         "kv_heads": heads.kv_heads,
         "head_dim": config.head_dim,
+        "qkv": (heads.heads + 2 * heads.kv_heads) * config.head_dim,
+        "two": 2,
     }
     if phase.batch:
         sizes["B"] = phase.batch

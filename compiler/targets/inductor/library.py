@@ -26,7 +26,7 @@ from compiler.targets.inductor.toolchain import archiver, on_x86
 NAME = "products"
 """Name of the library for the linker: `-lproducts`."""
 
-PARTS = ("attn", "mlp", "head")
+PARTS = ("qkv", "attn", "mlp", "head")
 """Segments with products."""
 
 FOLDER = Path(__file__).parent / "native"

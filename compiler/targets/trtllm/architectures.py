@@ -232,6 +232,7 @@ ALIASES = {
 
 WITHOUT: Mapping[str, str] = {
     "Qwen3MoeForCausalLM": "the normalization of its router in TensorRT-LLM is not verified",
+    "GPTNeoXForCausalLM": "the layout of its checkpoint is not verified",
     "Gemma2ForCausalLM": "its soft caps and additional norms have no roles here",
 }
 """Architectures that TensorRT-LLM supports and this target does not, with the reason."""

@@ -84,6 +84,15 @@ def _mathematics(config: ModelConfig, row: Row, version: Version, _: TargetOptio
         yield f"biases are on {allowed}; found them on {_biases(found)}", ""
     if config.parallel_residual != row.parallel_residual:
         yield "attention and mlp are computed one after the other in its model class, or the reverse", ""
+    if config.norms != "before" or config.parallel_mlp_norm or not config.norm_bias:
+        yield (
+            "its model class has one norm in front of each block (in parallel one for both), layer norms with a bias",
+            "",
+        )
+    if config.qk_norm and config.qk_norm_over != "head_dim":
+        yield "norms on q and k have one weight for all heads", ""
+    if config.logit_scale != 1.0:
+        yield f"logits are not scaled; found {config.logit_scale:g}", ""
     if row.ffn_times_hidden and config.ffn != row.ffn_times_hidden * config.hidden:
         yield f"its mlp is {row.ffn_times_hidden * config.hidden} wide; found {config.ffn}", ""
     if "moe" in dense and len(dense) > 1:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import recipes
+from compiler import targets
 from compiler.build.convert_only import convert_to
 from compiler.build.plan import Ask
 from compiler.build.requests import PlanRequest
@@ -19,8 +20,10 @@ from compiler.model.config import ModelConfig
 from compiler.targets import TargetOptions
 from compiler.targets.trtllm.read import RankTensors
 from tests import reference
+from tests.rows import refused, without_row
 from tests.targets.trtllm.ranks import logits
-from tests.tiny import TINY, model_config
+from tests.tiny import TINY
+from tests.weights import model_config
 
 TOKENS = np.random.default_rng(1).integers(0, 250, 24)
 
@@ -44,9 +47,15 @@ def test_converted_ranks_give_the_logits_of_the_source(
     case: str, tp: int, tiny_checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     checkpoint, out = tiny_checkpoint(case), tmp_path / "out"
-    source = model_config(case)
+    source = model_config(checkpoint)
     if source.heads % tp or (source.kv_heads % tp and tp % source.kv_heads):
         with pytest.raises(RefusedError):
+            _convert(checkpoint, out, tp)
+        assert not out.exists()
+        return
+    reason = without_row(targets.load("trtllm"), source)
+    if reason:
+        with refused(source, reason):
             _convert(checkpoint, out, tp)
         assert not out.exists()
         return

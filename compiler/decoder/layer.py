@@ -1,0 +1,91 @@
+"""Wiring of a layer, from top to bottom: the one function that every way to run the decoder calls.
+
+A block (attention, mlp) gives this rank's summand of what it adds to the residual stream x. The norm in front of a block
+is part of it, a norm behind it is applied to the sum over ranks.
+
+    norms before (Llama)      x = x + sum(attn(x))            x = x + sum(mlp(x))
+    norms after (OLMo-2)      x = x + norm(sum(attn(x)))      x = x + norm(sum(mlp(x)))
+    both (Gemma-2)            the same; the blocks have their norms in front, too
+    parallel (GPT-J)          x = x + sum(attn(x) + mlp(x))
+
+`Blocks` is one layer as somebody computes it:
+
+    ranks.py               all ranks in one process, in plain torch; of one rank, the whole model (forward.py)
+    runtime/engine.py      one rank of several processes, by compiled segments
+    numerics/gate          a judge of rank files
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from compiler.model.roles import norm_after
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from compiler.model.config import ModelConfig
+    from compiler.model.roles import Block
+
+Seen = Callable[["Block", "Tensor", "Tensor"], None]
+"""Called behind each block with its input x and its summand."""
+
+
+class Blocks(Protocol):
+    """One layer. x [B, S, H] is the residual stream; a summand may have an axis of ranks in front."""
+
+    def qkv(self, x: Tensor, /) -> Tensor:
+        """Projections of attention, where its statistics are summed over ranks before the rest of it."""
+
+    def mean_squares(self, qkv: Tensor, /) -> Tensor:
+        """This rank's summand of the mean squares of q and of k over all heads, float32 [B, S, 2]."""
+
+    def attn(self, x: Tensor, mean_squares: Tensor | None = None, /) -> Tensor:
+        """Summand of attention, from x, or from the projections `qkv(x)` and the mean squares."""
+
+    def mlp(self, x: Tensor, /) -> Tensor:
+        """Summand of the mlp."""
+
+    def sum(self, summand: Tensor, /) -> Tensor:
+        """Sum over ranks. May overwrite `summand`."""
+
+    def norm(self, role: str, y: Tensor, /) -> Tensor:
+        """Norm `role` of this layer, applied to y [B, S, H]."""
+
+
+def _unseen(_block: Block, _x: Tensor, _summand: Tensor) -> None:
+    """Nobody watches."""
+
+
+def layer(config: ModelConfig, blocks: Blocks, x: Tensor, seen: Seen = _unseen) -> Tensor:
+    """x behind the layer."""
+    if config.parallel_residual:
+        attn, mlp = attention(config, blocks, x), blocks.mlp(x)
+        seen("attn", x, attn)
+        seen("mlp", x, mlp)
+        return x + blocks.sum(attn + mlp)
+    attn = attention(config, blocks, x)
+    seen("attn", x, attn)
+    x = x + _after(config, blocks, "attn", blocks.sum(attn))
+    mlp = blocks.mlp(x)
+    seen("mlp", x, mlp)
+    return x + _after(config, blocks, "mlp", blocks.sum(mlp))
+
+
+def attention(config: ModelConfig, blocks: Blocks, x: Tensor) -> Tensor:
+    """Summand of attention. One norm over the q of all heads needs its statistics from all ranks."""
+    if not sums_statistics(config):
+        return blocks.attn(x)
+    qkv = blocks.qkv(x)
+    return blocks.attn(qkv, blocks.sum(blocks.mean_squares(qkv)))
+
+
+def sums_statistics(config: ModelConfig) -> bool:
+    """Whether ranks exchange statistics inside attention, so that it is computed in two parts."""
+    return config.qk_norm and config.qk_norm_over == "all_heads"
+
+
+def _after(config: ModelConfig, blocks: Blocks, block: Block, y: Tensor) -> Tensor:
+    role = norm_after(config, block)
+    return blocks.norm(role, y) if role else y

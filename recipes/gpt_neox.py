@@ -1,0 +1,45 @@
+"""GPT-NeoX and Pythia: parallel attention and mlp, a LayerNorm for each; rotation of a part of each head."""
+
+from compiler.model import ConfigMap, Default, Map, Recipe, Traits
+
+L = "gpt_neox.layers.{layer}."
+RECIPE = Recipe(
+    hf_architectures=("GPTNeoXForCausalLM",),
+    models={
+        "gpt-neox-20b": "EleutherAI/gpt-neox-20b",
+        "pythia-70m": "EleutherAI/pythia-70m",
+        "pythia-160m": "EleutherAI/pythia-160m",
+        "pythia-410m": "EleutherAI/pythia-410m",
+        "pythia-1b": "EleutherAI/pythia-1b",
+        "pythia-1.4b": "EleutherAI/pythia-1.4b",
+        "pythia-2.8b": "EleutherAI/pythia-2.8b",
+        "pythia-6.9b": "EleutherAI/pythia-6.9b",
+        "pythia-12b": "EleutherAI/pythia-12b",
+    },
+    config=ConfigMap(
+        norm_eps=Default("layer_norm_eps", value=1e-5),
+        rope_theta=("rotary_emb_base", "rope_parameters.rope_theta", Default("rope_theta", value=10000.0)),
+        rotary_fraction=("rotary_pct", Default("rope_parameters.partial_rotary_factor", value=0.25)),
+    ),
+    traits=Traits(
+        norm="layer",
+        mlp="plain",
+        parallel_residual=Default("use_parallel_residual", value=True),
+        parallel_mlp_norm=True,
+        qkv_bias=Default("attention_bias", value=True),
+        out_bias=Default("attention_bias", value=True),
+        mlp_bias=True,
+    ),
+    weights=(
+        Map("gpt_neox.embed_in", "embed"),
+        Map(L + "input_layernorm", "attn.norm"),
+        Map(L + "attention.query_key_value", ("attn.q", "attn.k", "attn.v"), fused="per_kv_head"),
+        Map(L + "attention.dense", "attn.o"),
+        Map(L + "post_attention_layernorm", "mlp.norm"),
+        Map(L + "mlp.dense_h_to_4h", "mlp.up"),
+        Map(L + "mlp.dense_4h_to_h", "mlp.down"),
+        Map("gpt_neox.final_layer_norm", "final.norm"),
+        Map("embed_out", "head"),
+    ),
+    ignore=("*.attention.bias", "*.attention.masked_bias", "*.attention.rotary_emb.inv_freq"),
+)
