@@ -45,17 +45,17 @@ class Lines:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._stage, self._began, self._said = "", 0.0, 0.0
+        self._stage, self._began, self._last = "", 0.0, 0.0
 
     def begin(self, stage: str) -> None:
         self._stage, self._began = stage, time.monotonic()
-        self._said = self._began
+        self._last = self._began
 
     def progress(self, done: int, total: int, unit: str) -> None:
         now = time.monotonic()
-        if now - self._said < PLAIN_EVERY or done >= total:
+        if now - self._last < PLAIN_EVERY or done >= total:
             return
-        self._said = now
+        self._last = now
         rate = done / (now - self._began)
         left = f", {seconds((total - done) / rate)} left" if rate else ""
         self._say(f"{self._stage}: {_part(done, total, unit)}, {amount(rate, unit)}/s{left}")
@@ -86,9 +86,9 @@ class Events(Lines):
 
     def progress(self, done: int, total: int, unit: str) -> None:
         now = time.monotonic()
-        if now - self._said < EVENTS_EVERY and done < total:
+        if now - self._last < EVENTS_EVERY and done < total:
             return
-        self._said = now
+        self._last = now
         self._tell("progress", done=done, total=total, unit=unit, seconds=round(now - self._began, 3))
 
     def end(self, note: str) -> None:

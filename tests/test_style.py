@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[1]
 TREES = ("compiler", "recipes", "benchmarks")
 DONE = (
     "benchmarks/",
+    "compiler/__init__.py",
+    "compiler/__main__.py",
     "compiler/cli/__init__.py",
     "compiler/cli/about.py",
     "compiler/cli/answer.py",
@@ -30,6 +32,7 @@ DONE = (
     "compiler/cli/matrix.py",
     "compiler/cli/output.py",
     "compiler/cli/serve.py",
+    "compiler/cli/text.py",
     "compiler/errors.py",
     "compiler/lmi/__init__.py",
     "compiler/lmi/check.py",

@@ -19,7 +19,7 @@ import gc
 import sys
 import traceback
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -57,7 +57,9 @@ COMMANDS = (
 )
 """Commands in the order of `--help`."""
 GROUPS = (matrix.app, cache.app)
-CLICK_ERROR = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+CLICK_ERROR = cast(
+    "type[typer.BadParameter]", next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+)
 """Base class of usage errors; newer releases of typer carry a click of their own."""
 
 app = typer.Typer(
@@ -91,7 +93,7 @@ def main() -> None:
     """Run the command line. Errors end as message, hint and exit code; with `--json` as one JSON object on stderr."""
     as_json = "--json" in sys.argv[1:]
     try:
-        with _rarely_collected():
+        with _rare_garbage_collection():
             # Without standalone mode usage errors are raised here and not printed, and `typer.Exit` returns its code.
             sys.exit(app(standalone_mode=not as_json))
     except LmiCompileError as error:
@@ -106,7 +108,7 @@ def main() -> None:
 
 
 @contextmanager
-def _rarely_collected() -> Iterator[None]:
+def _rare_garbage_collection() -> Iterator[None]:
     """Collect garbage rarely, and not at exit: objects made by imports live until the end, and scanning them takes a
     quarter of a short command's time.
     """

@@ -33,7 +33,7 @@ def plan_text(plan: Plan) -> str:
         *([("", plan.packed.text)] if plan.packed else []),
         ("target", f"{plan.target}, {parallel_text(plan.tp, plan.options.pp, plan.options.moe_ep)}, {plan.dtype}"),
         ("heads", f"{heads.heads} query and {heads.kv_heads} kv heads a rank{copies}"),
-        *([("quantised", quant_text(plan.quant))] if plan.quant.asked else []),
+        *([("quantized", quant_text(plan.quant))] if plan.quant.asked else []),
         ("KV cache", f"{plan.kv_bytes_per_token:,} bytes a token and rank"),
         ("limits", f"{plan.limits.max_positions} positions, {plan.limits.max_batch} rows{cache}"),
     ]
@@ -61,7 +61,7 @@ def alternatives_text(found: Sequence[Alternative]) -> str:
         else (one.option, "-", "-", one.refused)
         for one in found
     ]
-    return table(rows, ("quantisation", "a rank", "KV cache", ""))
+    return table(rows, ("quantization", "a rank", "KV cache", ""))
 
 
 def calibration_text(tokens: int, took: float) -> str:
@@ -101,7 +101,7 @@ def manifest_text(manifest: Manifest) -> str:
         ("runs on", _device_text(manifest)),
         ("toolchain", toolchain or "not compiled yet"),
         ("limits", f"{manifest.limits.max_positions} positions, {manifest.limits.max_batch} rows"),
-        *(_quantisation_facts(manifest.quantisation) if manifest.quantisation else []),
+        *(_quantization_facts(manifest.quantisation) if manifest.quantisation else []),
         *(_segments_facts(manifest.segments) if manifest.segments else []),
         *(_engines_facts(manifest.engines) if manifest.engines else []),
         ("files", f"{len(manifest.files)}, {amount(sum(f.size for f in manifest.files), 'bytes')}"),
@@ -122,19 +122,19 @@ def _device_text(manifest: Manifest) -> str:
     return f"cpu, {device.isa}" + (f" with {', '.join(device.features)}" if device.features else "")
 
 
-def _quantisation_facts(found: Quantisation) -> list[tuple[str, str]]:
+def _quantization_facts(found: Quantisation) -> list[tuple[str, str]]:
     from compiler.artifact.quantization import quant_of
 
     gate, text = found.gate, found.calibration
     limits = ", ".join(f"{name} {value:g}" for name, value in gate.limits.items())
     perplexity = f"perplexity {gate.perplexity_float:g} -> {gate.perplexity:g} ({gate.perplexity_increase:+.2%})"
     return [
-        ("quantised", quant_text(quant_of(found))),
+        ("quantized", quant_text(quant_of(found))),
         *([("", alphas_text(found.alphas))] if found.alphas else []),
         *([("calibrated on", f"{amount(text.tokens, 'tokens')} of {text.text}, {text.digest}")] if text else []),
         ("gate", f"{perplexity}, KL {gate.kl:g}, over {gate.tokens} tokens"),
         ("", f"least cosine {gate.cosine:g} ({gate.worst or 'layers not measured'})"),
-        ("limits of the gate", f"{limits}{'; ACCEPTED BEYOND THEM, as was asked' if gate.accepted else ''}"),
+        ("limits of the gate", f"{limits}{'; ACCEPTED BEYOND THEM by --accept-numerics' if gate.accepted else ''}"),
     ]
 
 

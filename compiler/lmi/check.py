@@ -14,7 +14,7 @@ from compiler.errors import ArtifactError, LmiCompileError
 from compiler.lmi import java_properties
 from compiler.lmi.files import Problem, rank_problems, tokenizer_problems, weights_among
 from compiler.lmi.images import TRTLLM, Release, trtllm_image
-from compiler.lmi.predicates import read_json, read_properties, taken_for_store, verdict
+from compiler.lmi.predicates import loaded_as_store, read_json, read_properties, verdict
 from compiler.lmi.properties import SERVING_PROPERTIES, Properties, Value, parse
 from compiler.lmi.triton import MOUNTED
 
@@ -32,9 +32,9 @@ def check(folder: Path, release: Release) -> list[Problem]:
     properties, problems = _properties(folder, release)
     entries = properties.entries if properties else {}
     problems += {"triton": _check_triton, "engine": _check_engine}[image.family](folder, release, entries)
-    said = verdict(folder, release)
-    if said in _VERDICTS:
-        problems.append(Problem(said, f"LMI {image.lmi} {_VERDICTS[said]}"))
+    found = verdict(folder, release)
+    if found in _VERDICTS:
+        problems.append(Problem(found, f"LMI {image.lmi} {_VERDICTS[found]}"))
     return problems
 
 
@@ -65,7 +65,7 @@ _NEEDED: dict[str, Mapping[str, tuple[Value, ...]]] = {
 def _properties(folder: Path, release: Release) -> tuple[Properties | None, list[Problem]]:
     path = folder / SERVING_PROPERTIES
     if not path.is_file():
-        store = "; a root that holds only folders is loaded as a store of models" if taken_for_store(folder) else ""
+        store = "; a root that holds only folders is loaded as a store of models" if loaded_as_store(folder) else ""
         text = "serving.properties is missing at the root: tp, batch size and engine would be guessed" + store
         return None, [Problem("no-properties", text)]
     data = path.read_bytes()
@@ -184,13 +184,13 @@ def _check_config(config: Mapping[str, Any], entries: Mapping[str, Value]) -> It
         return
     mapping = _mapping(config)
     for option, kind in (("tensor_parallel_degree", "tp_size"), ("pipeline_parallel_degree", "pp_size")):
-        asked, built = _count(entries, f"option.{option}"), mapping.get(kind, 1)
-        if asked is not None and asked != built:
-            yield Problem("parallel", f"the engine has {kind} {built}; `option.{option}` asks for {asked}")
+        requested, built = _count(entries, f"option.{option}"), mapping.get(kind, 1)
+        if requested is not None and requested != built:
+            yield Problem("parallel", f"the engine has {kind} {built}; `option.{option}` requests {requested}")
     for option, limit in (("max_rolling_batch_size", "max_batch_size"), ("max_input_len", "max_input_len")):
-        asked, built = _count(entries, f"option.{option}"), config["build_config"].get(limit)
-        if asked is not None and isinstance(built, int) and asked > built:
-            yield Problem("limits", f"`option.{option}` is {asked}; the engine was built for {built}")
+        requested, built = _count(entries, f"option.{option}"), config["build_config"].get(limit)
+        if requested is not None and isinstance(built, int) and requested > built:
+            yield Problem("limits", f"`option.{option}` is {requested}; the engine was built for {built}")
 
 
 def _mapping(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -141,14 +141,14 @@ def trtllm_image(image: str) -> TrtllmImage:
         RefusedError: a release without engines.
     """
     if _RELEASE.fullmatch(image):
-        return _of_release(_release(image))
+        return _image_of(_release(image))
     tag = parse_tag(image)
     if tag.kind != "tensorrtllm":
         raise UsageError(
             f"engines need an LMI image with TensorRT-LLM; `{image}` is of kind `{tag.kind}`",
             hint=f"For example `{TRTLLM[0, 30].tag}`.",
         )
-    facts = _of_release(tag.release)
+    facts = _image_of(tag.release)
     found = {"TensorRT-LLM": (tag.version, facts.trtllm), "CUDA": (tag.cuda, facts.cuda)}
     wrong = [f"{name} {has}, the tag says {says}" for name, (says, has) in found.items() if says and says != has]
     if wrong:
@@ -169,7 +169,7 @@ def _release(text: str) -> Release:
     return int(match[1]), int(match[2])
 
 
-def _of_release(release: Release) -> TrtllmImage:
+def _image_of(release: Release) -> TrtllmImage:
     if release in TRTLLM:
         return TRTLLM[release]
     first, last = TRTLLM[min(TRTLLM)], TRTLLM[max(TRTLLM)]

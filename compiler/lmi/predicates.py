@@ -32,14 +32,14 @@ Verdict = Literal["ready", "compiles", "fails", "elsewhere"]
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.z", ".mar")
 
 
-def taken_for_compiled(folder: Path, release: Release) -> bool:
+def recognized_as_compiled(folder: Path, release: Release) -> bool:
     """Whether the front end recognizes the folder as compiled.
 
     Raises:
         ValueError: config.json is not a JSON object, at which the front end fails (engine).
         RefusedError: a release without engines.
     """
-    return _TAKEN[_family(release)](folder)
+    return _COMPILED[_family(release)](folder)
 
 
 def verdict(folder: Path, release: Release) -> Verdict:
@@ -52,13 +52,13 @@ def verdict(folder: Path, release: Release) -> Verdict:
         properties = read_properties(folder)
     except LmiCompileError:
         return "fails"
-    if taken_for_store(folder):
-        verdicts = {_asked(path, release, {}) for path in sorted(folder.iterdir()) if path.is_dir()}
+    if loaded_as_store(folder):
+        verdicts = {_treatment(path, release, {}) for path in sorted(folder.iterdir()) if path.is_dir()}
         return verdicts.pop() if len(verdicts) == 1 else "fails"
-    return _asked(folder, release, properties or {})
+    return _treatment(folder, release, properties or {})
 
 
-def taken_for_store(folder: Path) -> bool:
+def loaded_as_store(folder: Path) -> bool:
     """Whether the server loads each sub-folder as a model of its own: the folder holds only folders and archives.
 
     Hidden files are ignored. Source: serving/src/main/java/ai/djl/serving/util/ModelStore.java at v0.29.0 (not run).
@@ -85,14 +85,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _asked(folder: Path, release: Release, properties: dict[str, str]) -> Verdict:
+def _treatment(folder: Path, release: Release, properties: dict[str, str]) -> Verdict:
     model_id = properties.get("option.model_id")
     if model_id is not None:
         return "elsewhere"
-    if not _CONCERNED[_family(release)](properties):
+    if not _FOR_TENSORRT_LLM[_family(release)](properties):
         return "fails"
     try:
-        return "ready" if taken_for_compiled(folder, release) else "compiles"
+        return "ready" if recognized_as_compiled(folder, release) else "compiles"
     except ValueError:
         return "fails"
 
@@ -110,8 +110,8 @@ def _engine_folder(folder: Path) -> bool:
     return path.is_file() and "build_config" in read_json(path)
 
 
-_TAKEN: dict[Family, Callable[[Path], bool]] = {"triton": _triton_repository, "engine": _engine_folder}
-_CONCERNED: dict[Family, Callable[[dict[str, str]], bool]] = {
+_COMPILED: dict[Family, Callable[[Path], bool]] = {"triton": _triton_repository, "engine": _engine_folder}
+_FOR_TENSORRT_LLM: dict[Family, Callable[[dict[str, str]], bool]] = {
     "triton": lambda properties: properties.get("option.rolling_batch", "auto") in ("auto", "trtllm"),
     "engine": lambda properties: properties.get("option.backend") != "pytorch",
 }

@@ -96,8 +96,8 @@ class Details:
 
     def to_json(self) -> dict[str, Any]:
         tokens = {} if self.tokens is None else {"tokens": [token.to_json() for token in self.tokens]}
-        told = {"generated_tokens": self.generated_tokens, "inputs": self.inputs}
-        return {"finish_reason": self.finish_reason, **{k: v for k, v in told.items() if v is not None}, **tokens}
+        content = {"generated_tokens": self.generated_tokens, "inputs": self.inputs}
+        return {"finish_reason": self.finish_reason, **{k: v for k, v in content.items() if v is not None}, **tokens}
 
 
 @dataclass(frozen=True)
@@ -145,18 +145,18 @@ def parse_request(body: bytes) -> Request:
             another answer than the requested one.
     """
     try:
-        told = json.loads(body)
+        content = json.loads(body)
     except ValueError as error:
         raise UsageError(f"the request is not JSON: {error}", hint=_EXAMPLE) from None
-    if not isinstance(told, dict):
-        raise UsageError(f"expected a JSON object, found {type(told).__name__}", hint=_EXAMPLE)
-    problems = [] if isinstance(told.get("inputs"), str) else ["`inputs` is one text"]
-    stream, parameters = told.get("stream", False), told.get("parameters") or {}
+    if not isinstance(content, dict):
+        raise UsageError(f"expected a JSON object, found {type(content).__name__}", hint=_EXAMPLE)
+    problems = [] if isinstance(content.get("inputs"), str) else ["`inputs` is one text"]
+    stream, parameters = content.get("stream", False), content.get("parameters") or {}
     if not isinstance(stream, bool):
         problems.append("`stream` is true or false")
     if not isinstance(parameters, dict):
         raise UsageError(f"`parameters` takes a JSON object, found {type(parameters).__name__}", hint=_EXAMPLE)
-    problems += [f"`{name}` is no field" for name in told if name not in ("inputs", "parameters", "stream")]
+    problems += [f"`{name}` is no field" for name in content if name not in ("inputs", "parameters", "stream")]
     known = {f.name: f for f in fields(Parameters)}
     values: dict[str, Any] = {}
     for name, value in parameters.items():
@@ -170,7 +170,7 @@ def parse_request(body: bytes) -> Request:
             problems.append(f"`{name}` is {wanted}; found {json.dumps(value)}")
     if problems:
         raise UsageError("; ".join(problems), hint=_EXAMPLE)
-    return Request(told["inputs"], Parameters(**values), stream)
+    return Request(content["inputs"], Parameters(**values), stream)
 
 
 def _whole(value: Any) -> bool:
@@ -205,34 +205,34 @@ def parse_lines(chunks: Iterable[bytes]) -> Iterable[Line]:
 
 
 def _line(line: bytes) -> Line:
-    told = _object(line)
-    token = told.get("token") or {}
-    whole = _answer(told) if told.get("generated_text") is not None else None
+    content = _object(line)
+    token = content.get("token") or {}
+    whole = _answer(content) if content.get("generated_text") is not None else None
     return Line(_token(token), whole, token.get("error_msg", ""))
 
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        told = json.loads(body)
+        content = json.loads(body)
     except ValueError as error:
         raise UsageError(f"expected an answer in JSON; found {body[:80]!r}: {error}", hint=_ENDPOINT) from None
-    if isinstance(told, list) and len(told) == 1:
-        told = told[0]  # with option.tgi_compat
-    if not isinstance(told, dict):
+    if isinstance(content, list) and len(content) == 1:
+        content = content[0]  # with option.tgi_compat
+    if not isinstance(content, dict):
         raise UsageError(f"expected a JSON object; found {body[:80]!r}", hint=_ENDPOINT)
-    trouble = told.get("error") or told.get("message")
-    if trouble and told.get("generated_text") is None and "token" not in told:
-        raise UsageError(f"the endpoint answers {told.get('code', 'an error')}: {trouble}", hint=_ENDPOINT)
-    return told
+    trouble = content.get("error") or content.get("message")
+    if trouble and content.get("generated_text") is None and "token" not in content:
+        raise UsageError(f"the endpoint answers {content.get('code', 'an error')}: {trouble}", hint=_ENDPOINT)
+    return content
 
 
-def _answer(told: Mapping[str, Any]) -> Answer:
-    details = told.get("details")
+def _answer(content: Mapping[str, Any]) -> Answer:
+    details = content.get("details")
     if not details:
-        return Answer(told.get("generated_text") or "")
+        return Answer(content.get("generated_text") or "")
     tokens = details.get("tokens")
     return Answer(
-        told.get("generated_text") or "",
+        content.get("generated_text") or "",
         Details(
             details.get("finish_reason", ""),
             details.get("generated_tokens"),
@@ -242,9 +242,11 @@ def _answer(told: Mapping[str, Any]) -> Answer:
     )
 
 
-def _token(told: Mapping[str, Any]) -> Token:
-    number = told.get("id", 0)
+def _token(content: Mapping[str, Any]) -> Token:
+    number = content.get("id", 0)
     if isinstance(number, list):
         number = number[0] if number else None
-    log_prob = told["logprob"] if "logprob" in told else told.get("log_prob", 0.0)
-    return Token(number, told.get("text") or "", log_prob, bool(told.get("special_token", told.get("special", False))))
+    log_prob = content["logprob"] if "logprob" in content else content.get("log_prob", 0.0)
+    return Token(
+        number, content.get("text") or "", log_prob, bool(content.get("special_token", content.get("special", False)))
+    )

@@ -38,7 +38,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandResult:
     """Result of a command: exit code, stdout, and the error message at the end of its stderr."""
 
     code: int
@@ -96,7 +96,7 @@ def _planned(entry: Entry, place: Place, version: str) -> Row:
     return look(entry, _key(entry, ended, version), place.output, place.store)
 
 
-def _key(entry: Entry, ended: Ended, version: str) -> Digest:
+def _key(entry: Entry, ended: CommandResult, version: str) -> Digest:
     """Cache key of an entry, from the JSON that a build printed."""
     facts = json.loads(ended.out)
     return key_of(entry, facts["plan_digest"], facts["source"], version)
@@ -131,7 +131,7 @@ def _after(artifact: str, entry: Entry, row: Row, place: Place) -> Iterator[list
         yield ["push", artifact, address_of(place.store, entry.name, row.key)]
 
 
-def _run(words: Sequence[str], log: Path, mode: str) -> Ended:
+def _run(words: Sequence[str], log: Path, mode: str) -> CommandResult:
     """Run this command line with stderr in `log`. `mode`: "w" truncates the log, "a" appends to it."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open(mode) as file:
@@ -139,8 +139,8 @@ def _run(words: Sequence[str], log: Path, mode: str) -> Ended:
         file.flush()
         begin = file.tell()
         ran = subprocess.run([*_COMMAND, *words], stdout=subprocess.PIPE, stderr=file, text=True, check=False)
-    said = log.read_bytes()[begin:].decode(errors="replace")
-    return Ended(_exit_code(ran.returncode), ran.stdout, _message(said, ran.returncode))
+    output = log.read_bytes()[begin:].decode(errors="replace")
+    return CommandResult(_exit_code(ran.returncode), ran.stdout, _message(output, ran.returncode))
 
 
 def _exit_code(code: int) -> int:
@@ -148,15 +148,15 @@ def _exit_code(code: int) -> int:
     return 128 - code if code < 0 else code
 
 
-def _message(said: str, code: int) -> str:
+def _message(output: str, code: int) -> str:
     """Error message in the stderr of a command: of the JSON error, or after the last `error: ` without the hint; else
     the signal that ended the process, or its last line.
     """
-    lines = [line for line in said.splitlines() if line.strip()]
+    lines = [line for line in output.splitlines() if line.strip()]
     last = lines[-1] if lines else ""
     if last.startswith('{"error": '):
         return str(json.loads(last)["error"]["message"])
-    _, found, rest = ("\n" + said).rpartition("\nerror: ")
+    _, found, rest = ("\n" + output).rpartition("\nerror: ")
     if found:
         return rest.partition("\n\nhint: ")[0].strip()
     killed = f"ended by signal {-code}" if code < 0 else ""

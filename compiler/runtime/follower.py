@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
     artifact, share, rank, tp, device, timeout, board_fd, parent = argv
     role = Role(Path(artifact), share, int(rank), int(tp), device, float(timeout))
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # rank 0 requests the stack of a rank that hangs
-    _die_with(int(parent))
+    _exit_with(int(parent))
     board = Board(int(board_fd), role.tp)
     return _serve(role, board)
 
@@ -105,7 +105,7 @@ def _join(role: Role, port: int, board: Board) -> Processes:
         raise CollectiveError(str(error)) from error
 
 
-def _die_with(parent: int) -> None:
+def _exit_with(parent: int) -> None:
     """End this process when the process `parent` has ended."""
     watched = os.pidfd_open(parent)
     if os.getppid() != parent:  # it ended before the watch began

@@ -34,7 +34,7 @@ def import_torch() -> None:
     if skip:
         sys.modules[_TRACING_ONLY] = ModuleType(_TRACING_ONLY)
     try:
-        with _uncollected():
+        with _no_garbage_collection():
             import torch
     finally:
         if skip:
@@ -44,7 +44,7 @@ def import_torch() -> None:
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def _no_garbage_collection() -> Iterator[None]:
     """Suspend garbage collection, and exclude the objects that exist at the end from later collections."""
     was_on = gc.isenabled()
     gc.disable()

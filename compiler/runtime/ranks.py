@@ -47,8 +47,8 @@ DEFAULT_TIMEOUT = 60.0
 LOADING_TIMEOUT = 600.0
 """Seconds for a rank to load: its weights may be on a slow disk."""
 _TAIL = 4000  # bytes of standard error that an error quotes
-_SETTLE = 2.0  # seconds for a death to become visible after a collective failed because of it
-_GOODBYE = 5.0  # seconds for followers to end by themselves
+_DEATH_DELAY = 2.0  # seconds for a death to become visible after a collective failed because of it
+_CLOSE_TIMEOUT = 5.0  # seconds for followers to end by themselves
 
 
 @dataclass
@@ -125,21 +125,21 @@ class Ranks:
 
     def explain(self, symptom: str) -> RankError:
         """Error that names the rank at fault for a failed collective. Kills all followers."""
-        deadline = time.monotonic() + _SETTLE
+        deadline = time.monotonic() + _DEATH_DELAY
         ended = self._ended_by_itself()
         while ended is None and time.monotonic() < deadline:
             time.sleep(0.02)
             ended = self._ended_by_itself()
         try:
-            return self._obituary(ended) if ended else self._hang(symptom)
+            return self._death(ended) if ended else self._hang(symptom)
         finally:
             self.kill()
 
     def close(self) -> None:
-        """End the followers: close their input, and kill those that do not end in _GOODBYE seconds."""
+        """End the followers: close their input, and kill those that do not end in _CLOSE_TIMEOUT seconds."""
         for follower in self._followers:
             _close_quietly(follower)
-        deadline = time.monotonic() + _GOODBYE
+        deadline = time.monotonic() + _CLOSE_TIMEOUT
         for follower in self._followers:
             try:
                 follower.process.wait(max(deadline - time.monotonic(), 0.0))
@@ -236,7 +236,7 @@ class Ranks:
         ended = [f for f in self._followers if f.process.poll() not in (None, PEER_LOST)]
         return ended[0] if ended else None
 
-    def _obituary(self, follower: _Follower) -> RankError:
+    def _death(self, follower: _Follower) -> RankError:
         code = follower.process.returncode
         how, hint = ending(code, kills_for_memory() > self._killed_before)
         place = self._board.at(follower.rank)

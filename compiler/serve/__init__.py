@@ -49,11 +49,11 @@ def serve(
         with server:
             ready(server.url)
             stop.wait()
-            impatient = threading.Timer(drain_seconds, batches.abort)
-            impatient.daemon = True
-            impatient.start()
+            deadline = threading.Timer(drain_seconds, batches.abort)
+            deadline.daemon = True
+            deadline.start()
             server.drain()
-        impatient.cancel()
+        deadline.cancel()
         batches.close()
 
 

@@ -37,7 +37,7 @@ Event = Piece | LmiCompileError | Stopped
 
 
 @dataclass
-class _Waiting:
+class _Request:
     """A request in flight. `gone`: its client stopped reading; `over`: its last event was sent."""
 
     prompt: str
@@ -57,7 +57,7 @@ class Batches:
 
     def __init__(self, model: Model, most: int, limit: int) -> None:
         self._model, self._most = model, most
-        self._waiting: queue.Queue[_Waiting | None] = queue.Queue()
+        self._waiting: queue.Queue[_Request | None] = queue.Queue()
         self._limit = limit
         self._lock = threading.Lock()
         self._closed = False
@@ -79,7 +79,7 @@ class Batches:
             RankError: the model has failed, now or before.
             Busy, Stopped: the request was rejected, or cut short.
         """
-        mine = _Waiting(prompt, params)
+        mine = _Request(prompt, params)
         with self._lock:
             if self._failure is not None:
                 raise self._failure
@@ -123,7 +123,7 @@ class Batches:
                     if left is not None:
                         left.tell(self._failure or Stopped())
 
-    def _next_batch(self) -> list[_Waiting] | None:
+    def _next_batch(self) -> list[_Request] | None:
         """Queued requests, at most a batch of them; None once the queue is closed."""
         first = self._waiting.get()
         if first is None:
@@ -140,7 +140,7 @@ class Batches:
             batch.append(following)
         return batch
 
-    def _run(self, batch: Sequence[_Waiting]) -> None:
+    def _run(self, batch: Sequence[_Request]) -> None:
         """Run a batch. Every request gets a last event, whatever happens."""
         end: LmiCompileError | Stopped = Stopped()
         try:
@@ -155,7 +155,7 @@ class Batches:
             for row in batch:
                 row.tell(end)
 
-    def _checked(self, row: _Waiting) -> list[int] | None:
+    def _checked(self, row: _Request) -> list[int] | None:
         """Token ids of a request; None for one that cannot run, which gets the error as its last event."""
         if self._abort.is_set():
             return None
@@ -165,7 +165,7 @@ class Batches:
             row.tell(error)
             return None
 
-    def _compute(self, prompts: Sequence[Sequence[int]], rows: Sequence[_Waiting]) -> None:
+    def _compute(self, prompts: Sequence[Sequence[int]], rows: Sequence[_Request]) -> None:
         with closing(self._model.stream_batch(prompts, [row.params for row in rows])) as pieces:
             for index, piece in pieces:
                 rows[index].tell(piece)

@@ -173,9 +173,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             request = parse_request(body)
             pieces = self.server.batches.answer(request.inputs, generation_params(request.parameters))
-            with closing(pieces) as told:
-                first = next(told)
-                (self._stream if request.stream else self._whole)(request, chain([first], told))
+            with closing(pieces) as stream:
+                first = next(stream)
+                (self._stream if request.stream else self._whole)(request, chain([first], stream))
         except LmiCompileError as error:
             self._error(_status(error), " ".join(filter(None, (error.message, error.hint))))
         except Busy:
@@ -198,9 +198,9 @@ class _Handler(BaseHTTPRequestHandler):
         return path in routes
 
     def _whole(self, request: Request, pieces: Iterator[Piece]) -> None:
-        told = list(pieces)
-        tokens = tuple(_token(piece) for piece in told)
-        self._send(HTTPStatus.OK, dump(_answer(request, told[-1].completion, tokens)))
+        all_pieces = list(pieces)
+        tokens = tuple(_token(piece) for piece in all_pieces)
+        self._send(HTTPStatus.OK, dump(_answer(request, all_pieces[-1].completion, tokens)))
 
     def _stream(self, request: Request, pieces: Iterator[Piece]) -> None:
         """Send the answer as lines, one per chunk. After the status is sent, an error is a line too."""
@@ -264,16 +264,16 @@ class _Handler(BaseHTTPRequestHandler):
         print(f"{self.address_string()} {format % args}", file=sys.stderr, flush=True)
 
 
-def generation_params(asked: Parameters) -> GenerationParams:
+def generation_params(parameters: Parameters) -> GenerationParams:
     """Sampling parameters of a request. Raises UsageError for values outside their range."""
     return GenerationParams(
-        max_new_tokens=asked.max_new_tokens,
-        temperature=asked.temperature if asked.do_sample else 0.0,
-        top_k=asked.top_k,
-        top_p=asked.top_p,
-        repetition_penalty=asked.repetition_penalty,
-        seed=asked.seed,
-        stop=asked.stop_sequences,
+        max_new_tokens=parameters.max_new_tokens,
+        temperature=parameters.temperature if parameters.do_sample else 0.0,
+        top_k=parameters.top_k,
+        top_p=parameters.top_p,
+        repetition_penalty=parameters.repetition_penalty,
+        seed=parameters.seed,
+        stop=parameters.stop_sequences,
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from compiler.errors import ArtifactError, RefusedError
 from compiler.lmi.check import check
 from compiler.lmi.images import Release
-from compiler.lmi.predicates import taken_for_compiled, verdict
+from compiler.lmi.predicates import recognized_as_compiled, verdict
 from tests.lmi.artifacts import FLAT, PACKED, TRITON, engine_config, facts, write_artifact
 
 Mutation = Callable[[Path], object]
@@ -88,7 +88,7 @@ def test_what_we_pack_is_served_as_it_is(tmp_path: Path, release: Release) -> No
 @pytest.mark.parametrize(("built", "served", "expected"), [(TRITON, FLAT, "compiles"), (FLAT, TRITON, "fails")])
 def test_the_families_are_blind_to_each_other(tmp_path: Path, built: Release, served: Release, expected: str) -> None:
     folder = write_artifact(tmp_path / "artifact", facts(built))
-    assert not taken_for_compiled(folder, served)
+    assert not recognized_as_compiled(folder, served)
     assert verdict(folder, served) == expected
     assert expected in [problem.what for problem in check(folder, served)]
 
@@ -133,7 +133,7 @@ TRITON_MUTATIONS: dict[str, tuple[Mutation, str, str]] = {
     "another tp": (
         _edit("serving.properties", ("tensor_parallel_degree=2", "tensor_parallel_degree=4")),
         "parallel",
-        "the engine has tp_size 2; `option.tensor_parallel_degree` asks for 4",
+        "the engine has tp_size 2; `option.tensor_parallel_degree` requests 4",
     ),
     "tp max": (
         _edit("serving.properties", ("tensor_parallel_degree=2", "tensor_parallel_degree=max")),

@@ -36,7 +36,7 @@ COMPILED = "compiled"
 
 def delegates(options: TargetOptions) -> bool:
     """Whether the requested image is older than the checkpoint format."""
-    return _only_its_image(options) is not None
+    return _image_without_checkpoints(options) is not None
 
 
 def delegated(
@@ -49,11 +49,11 @@ def delegated(
     Raises:
         RefusedError: the image's command does not support the model or pp.
     """
-    image = _only_its_image(options)
+    image = _image_without_checkpoints(options)
     assert image is not None
-    asked = _partition(image, model, tp, dtype, limits, options)
-    script = written(PARTITION, partition_script(asked).encode(), executable=True)
-    return Contents([script], "engines", _section(image, asked, limits, options), repeatable=False)
+    partition = _partition(image, model, tp, dtype, limits, options)
+    script = written(PARTITION, partition_script(partition).encode(), executable=True)
+    return Contents([script], "engines", _section(image, partition, limits, options), repeatable=False)
 
 
 def finished(manifest: Manifest, plan: Planned, files: Sequence[Part], folder: Path, made: Path | None) -> Contents:
@@ -63,7 +63,7 @@ def finished(manifest: Manifest, plan: Planned, files: Sequence[Part], folder: P
         ArtifactError: a file is missing.
         CompileError: `made` is no output of the image's command.
     """
-    image = _only_its_image(plan.options)
+    image = _image_without_checkpoints(plan.options)
     if image is not None:
         return _repository(manifest, plan, image, files, made or folder / COMPILED)
     made = made or folder / ENGINES
@@ -104,9 +104,9 @@ def _repository(manifest: Manifest, plan: Planned, image: TrtllmImage, files: Se
             f"{made} is missing", hint=f"run `{PARTITION}` first, or pass its output folder with `--engines`"
         )
     options, repo_id = plan.options, manifest.model.repo_id
-    asked = _partition(image, repo_id or "./model", plan.tp, plan.dtype, plan.limits, options)
+    partition = _partition(image, repo_id or "./model", plan.tp, plan.dtype, plan.limits, options)
     tokenizer = [part for part in files if part.path.startswith("tokenizer/")]
-    packed = pack_partition(made, asked, tuple(part.name for part in tokenizer))
+    packed = pack_partition(made, partition, tuple(part.name for part in tokenizer))
     here = {str(path.relative_to(made)): path for path in sorted(made.rglob("*")) if path.is_file()}
     left = [existing(path, name) for name, path in here.items() if name not in packed]
     more = [part.inside(MODEL) for part in tokenizer if f"{MODEL}/{part.name}" not in here]
@@ -115,14 +115,14 @@ def _repository(manifest: Manifest, plan: Planned, image: TrtllmImage, files: Se
     return Contents(
         [*left, *more, *(written(name, data) for name, data in packed.items())],
         "engines",
-        _section(image, asked, plan.limits, options, engines),
+        _section(image, partition, plan.limits, options, engines),
         repeatable=False,
         toolchain={"tensorrt_llm": image.trtllm, "tensorrt": image.tensorrt},
         stand_in=str(config.get("version", "")).endswith(STAND_IN),
     )
 
 
-def _only_its_image(options: TargetOptions) -> TrtllmImage | None:
+def _image_without_checkpoints(options: TargetOptions) -> TrtllmImage | None:
     """Requested image, if its TensorRT-LLM is older than the checkpoint format; else None."""
     image = image_of(options)
     return image if image is not None and release_of(image.trtllm) < FIRST else None
@@ -146,7 +146,7 @@ def _partition(
 
 
 def _section(
-    image: TrtllmImage, asked: Partition, limits: Limits, options: TargetOptions, files: tuple[str, ...] = ()
+    image: TrtllmImage, partition: Partition, limits: Limits, options: TargetOptions, files: tuple[str, ...] = ()
 ) -> Engines:
     return Engines(
         version=image.trtllm,
@@ -157,5 +157,5 @@ def _section(
         checkpoint_files=(),
         files=files,
         limits=build_limits(limits, options),
-        argv=tuple(partition_argv(asked)),
+        argv=tuple(partition_argv(partition)),
     )
