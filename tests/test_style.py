@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import tokenize
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,18 @@ def docstrings(file: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value.value
 
 
+def comments(file: str) -> Iterator[tuple[int, str]]:
+    """Line and text of all comments, without directives such as `noqa`."""
+    with (ROOT / file).open() as source:
+        for token in tokenize.generate_tokens(source.readline):
+            if token.type == tokenize.COMMENT:
+                yield token.start[0], token.string.lstrip("# ")
+
+
+def sentences(text: str) -> list[str]:
+    return re.split(r"(?<=[.!?:])\s+(?=[A-Z])", text.strip())
+
+
 def identifiers(file: str) -> Iterator[tuple[int, str]]:
     """Line and name of everything that the file defines."""
     for node in ast.walk(syntax(file)):
@@ -163,6 +176,12 @@ def test_the_first_line_of_a_docstring_names_the_thing(file: str) -> None:
 
 
 @pytest.mark.parametrize("file", CHECKED)
+def test_no_sentence_is_headless(file: str) -> None:
+    texts = [*docstrings(file), *comments(file)]
+    assert [f"{file}:{line}: {one}" for line, text in texts for one in sentences(text) if headless(one)] == []
+
+
+@pytest.mark.parametrize("file", CHECKED)
 def test_the_first_line_of_a_docstring_is_one_line(file: str) -> None:
     firsts = [(line, text.lstrip("\\\n").splitlines()[0]) for line, text in docstrings(file)]
     assert [f"{file}:{line}" for line, first in firsts if not first.strip() or len(first) > 120] == []
@@ -170,7 +189,8 @@ def test_the_first_line_of_a_docstring_is_one_line(file: str) -> None:
 
 @pytest.mark.parametrize("file", CHECKED)
 def test_the_spelling_is_american(file: str) -> None:
-    found = [f"{file}:{line}: {word}" for line, text in docstrings(file) for word in british(text)]
+    texts = [*docstrings(file), *comments(file)]
+    found = [f"{file}:{line}: {word}" for line, text in texts for word in british(text)]
     found += [f"{file}:{line}: {name}" for line, name in identifiers(file) if british(name.replace("_", " "))]
     assert found == []
 
@@ -218,6 +238,10 @@ def test_the_rules_find_their_faults() -> None:
     assert [headless(text) for text in ("Of a row.", "What it is.", "The same again.", "Offset.", "Those.")] == [
         True, True, True, False, True,
     ]  # fmt: skip
+    assert [one for one in sentences("A row. Of its file: What it has.") if headless(one)] == [
+        "Of its file:",
+        "What it has.",
+    ]
     assert british("quantised tokenising colours, a raise, wise, Quantizer; normalisation") == [
         "quantised", "tokenising", "colours", "normalisation",
     ]  # fmt: skip
