@@ -206,6 +206,20 @@ def test_every_error_says_what_it_is(kind: type) -> None:
     assert re.match(r"[A-Z].{15,}\.", text), f"{kind.__name__}: {text!r}"
 
 
+def unhinted(file: str) -> Iterator[tuple[int, str]]:
+    """Line and class of every error that is made without a hint."""
+    names = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
+    for node in ast.walk(syntax(file)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+            if not any(keyword.arg == "hint" for keyword in node.keywords):
+                yield node.lineno, node.func.id
+
+
+@pytest.mark.parametrize("file", CHECKED)
+def test_every_error_has_a_hint(file: str) -> None:
+    assert [f"{file}:{line}: {kind}" for line, kind in unhinted(file)] == []
+
+
 def commands(group: Any) -> Iterator[tuple[Any, Any]]:
     """Every command of a group and of its groups, with the group."""
     for command in group.commands.values():
