@@ -210,9 +210,10 @@ def unhinted(file: str) -> Iterator[tuple[int, str]]:
     """Line and class of every error that is made without a hint."""
     names = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
     for node in ast.walk(syntax(file)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
-            if not any(keyword.arg == "hint" for keyword in node.keywords):
-                yield node.lineno, node.func.id
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id not in names:
+            continue
+        if not any(keyword.arg == "hint" for keyword in node.keywords):
+            yield node.lineno, node.func.id
 
 
 @pytest.mark.parametrize("file", CHECKED)
