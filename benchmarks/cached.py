@@ -16,7 +16,8 @@ import numpy as np
 from benchmarks.planted import Planted, said, table
 from compiler.quantization.request import Cache, Quant
 from compiler.quantization.schemes import CACHES
-from compiler.targets import PLAIN, inductor
+from compiler.targets.inductor import schemes
+from compiler.targets.inductor.options import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,9 +37,9 @@ def one_a_layer(maxima: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def cells(model: Planted) -> Iterator[str]:
     for form in FORMATS:
-        quant, options = inductor.quantised(model.config, Quant(cache=form), PLAIN)
+        quant, options = schemes.quantised(model.config, Quant(cache=form), PLAIN)
         for scales, of in (("kv head", model), ("layer", replace(model, maxima=one_a_layer(model.maxima)))):
-            verdict = of.on_inductor(inductor.scaling(model.config, quant, options), options, "F32")
+            verdict = of.on_inductor(schemes.scaling(model.config, quant, options), options, "F32")
             yield (
                 f"{form} | {scales} | {verdict.perplexity_float:.3f} | {verdict.increase:+.3%} | {verdict.kl:.6f} "
                 f"| {said(verdict, CACHES[form], digits=6)}"

@@ -49,10 +49,10 @@ import sys
 from pathlib import Path
 import numpy as np
 import recipes
-from compiler import targets
+from compiler.targets.trtllm.runtime import judge_of
 from compiler.build.requests import PlanRequest, prepare
 config = prepare(PlanRequest(model=sys.argv[1], recipes=recipes, target="trtllm")).plan.config
-found = targets.load("trtllm").judge_of(Path(sys.argv[2]), config, 1 << 30).logits(np.arange(48))
+found = judge_of(Path(sys.argv[2]), config, 1 << 30).logits(np.arange(48))
 assert found.shape == (48, config.vocab) and np.isfinite(found).all()
 """
 """Program that runs the judge over the ranks of a conversion, 48 tokens."""

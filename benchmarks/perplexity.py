@@ -14,7 +14,8 @@ from benchmarks.planted import Planted, said, table
 from compiler.quantization.request import Quant
 from compiler.quantization.scaling import Scaling
 from compiler.quantization.schemes import SCHEMES, Scheme
-from compiler.targets import PLAIN, inductor
+from compiler.targets.inductor import schemes
+from compiler.targets.inductor.options import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,7 @@ WAYS: tuple[tuple[str, Scheme], ...] = (
 
 def cells(model: Planted) -> Iterator[str]:
     for way, scheme in WAYS:
-        _, options = inductor.quantised(model.config, Quant(scheme), PLAIN)
+        _, options = schemes.quantised(model.config, Quant(scheme), PLAIN)
         verdict = model.on_inductor(Scaling(scheme), options, "BF16")
         yield (
             f"{way} | {verdict.perplexity_float:.3f} | {verdict.perplexity:.3f} | {verdict.increase:+.2%} "

@@ -22,6 +22,7 @@ from compiler.build import convert
 from compiler.calibration import activations as calibrate
 from compiler.calibration import scales as scale
 from compiler.calibration.samples import Samples
+from compiler.decoder.rankfile import layout
 from compiler.decoder.weights import StoredModel
 from compiler.errors import NumericsError
 from compiler.model.lazy import whole
@@ -32,7 +33,7 @@ from compiler.numerics.gate.verdict import judge
 from compiler.quantization.groups import apply, groups, layer_factors
 from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
 from compiler.storage.checkpoints.header import read_header
-from compiler.targets import inductor
+from compiler.targets.inductor.schemes import kernels, products_of
 from tests.tiny_text import paragraphs
 from tests.tiny_training import HELD_OUT, ROW, write_trained
 from tests.weights import canonical_weights, model_config
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from compiler.numerics.gate.verdict import Verdict
     from compiler.quantization.scaling import Scaling
     from compiler.quantization.schemes import Tolerance
-    from compiler.targets import TargetOptions
+    from compiler.targets.inductor.options import InductorOptions
 
 OUTLIERS, TIMES = 4, 32.0
 ROWS = 32
@@ -72,12 +73,12 @@ class Planted:
         scale.make_scales(self.config, self.tensors, self.checkpoint, self.out, scaling=scaling, maxima=self.maxima)
         return scale.beside(self.tensors, self.checkpoint, self.out / scale.RESULT)
 
-    def on_inductor(self, scaling: Scaling, options: TargetOptions, dtype: str) -> Verdict:
+    def on_inductor(self, scaling: Scaling, options: InductorOptions, dtype: str) -> Verdict:
         """Report of the gate on that target's rank files of tp 2. `dtype`: safetensors' name."""
         merged, sources = self.scaled(scaling)
-        plans = inductor.rank_plans(self.config, 2, merged, dtype, options)
+        plans = layout.rank_plans(self.config, 2, merged, dtype, products_of(options))
         convert.convert(plans, sources, self.out)
-        files = of_files(self.config, [self.out / plan.file for plan in plans], inductor.kernels(options))
+        files = of_files(self.config, [self.out / plan.file for plan in plans], kernels(options))
         return measure(self.stored, files, self.held_out)
 
 

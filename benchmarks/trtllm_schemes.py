@@ -18,7 +18,9 @@ from compiler.numerics.gate.sides import Judged
 from compiler.quantization.planned import planned
 from compiler.quantization.request import Quant, scheme_of
 from compiler.quantization.schemes import CLOSE
-from compiler.targets import PLAIN, load
+from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
+from compiler.targets.trtllm.runtime import judge_of
+from compiler.targets.trtllm.target import TARGET, CheckpointLayout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,20 +45,19 @@ def cells(model: Planted) -> Iterator[str]:
 
 
 def _measured(model: Planted, asked: Quant) -> str:
-    config, out, trtllm = model.config, model.out, load("trtllm")
+    config, out, layout = model.config, model.out, CheckpointLayout()
     try:
-        found = taken(trtllm, config, asked, 1, PLAIN, None)
+        found = taken(TARGET, config, asked, 1, PLAIN, None)
     except RefusedError as error:
         return f"refused: {error.message} | | | | | | "
     assert found.scaling is not None
+    assert isinstance(found.options, TrtllmOptions)
     merged, sources = model.tensors, model.checkpoint
     if planned(config, model.tensors, found.scaling):
         merged, sources = model.scaled(found.scaling)
-    convert.convert(trtllm.rank_plans(config, 1, merged, "BF16", found.options), sources, out, crc=None)
-    for file, data in trtllm.files(config, 1, "bfloat16", found.options).items():
+    convert.convert(layout.rank_plans(config, 1, merged, "BF16", found.options), sources, out, crc=None)
+    for file, data in layout.files(config, 1, "bfloat16", found.options).items():
         (out / file).write_bytes(data)
-    judge_of = trtllm.judge_of
-    assert judge_of is not None
     verdict = gate.measure(model.stored, Judged(judge_of(out, config, 1 << 30)), model.held_out)
     tolerance = found.quant.scheme.tolerance if found.quant.scheme else CLOSE
     return (

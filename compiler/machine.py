@@ -209,6 +209,15 @@ def _visible(gpus: tuple[Gpu, ...], wanted: str | None) -> tuple[Gpu, ...]:
     return tuple(left)
 
 
+def first_line(argv: list[str]) -> str | None:
+    """The first line that a command prints; None where it fails, prints nothing or is not there."""
+    try:
+        run = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return run.stdout.splitlines()[0].strip() if run.stdout.strip() else None
+
+
 def installed(name: str) -> str | None:
     """Installed version of a distribution, None without one."""
     try:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from compiler.errors import RefusedError
-from compiler.targets import PLAIN
 
 if TYPE_CHECKING:
     from compiler.model.config import ModelConfig
-    from compiler.targets import Target, TargetOptions
+    from compiler.targets.options import TargetOptions
+    from compiler.targets.protocols import Target
 
 
-def without_row(target: Target, config: ModelConfig, options: TargetOptions = PLAIN) -> str:
+def without_row(target: Target[Any], config: ModelConfig, options: TargetOptions | None = None) -> str:
     """The reason why `target` takes no model of this architecture; "" where it has a row for it.
 
     What it refuses by a model's sizes and kinds, or by its version, is another matter and not looked at.
     """
     try:
-        target.check(config, 1, options)
+        target.support.check(config, 1, options or target.options())
     except RefusedError as error:
         found = re.search(rf"does not support {re.escape(config.architecture)}: (.+)", error.message)
         return found[1] if found else ""

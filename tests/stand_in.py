@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.artifact.manifest import Device
-    from compiler.targets import How
+    from compiler.targets.values import How, Sources
 
 
 class StandIn:
@@ -38,10 +38,10 @@ class StandIn:
         how: How,
         *,
         device: Device,
-        checkpoint: Path,
+        sources: Sources,
         progress: Callable[[int, int], None],
     ) -> None:
-        assert checkpoint.is_dir()
+        assert sources.checkpoint.is_dir()
         files = []
         for spec in specs:
             text = json.dumps([spec.to_json(), device.kind, how.march, self.version], sort_keys=True)

@@ -23,7 +23,8 @@ from compiler.model.config import ModelConfig
 from compiler.model.limits import limits_for
 from compiler.quantization.request import Quant
 from compiler.quantization.schemes import SCHEMES, Scheme
-from compiler.targets import PLAIN, TargetOptions
+from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
+from compiler.targets.trtllm.runtime import judge_of
 from tests import published
 from tests.tiny import TINY, recipe_of, write_checkpoint
 
@@ -49,7 +50,9 @@ def outcome(model: str, target: str, tp: int) -> Outcome:
     reason = ""
     for version in VERSIONS.get(target, ("",)):
         try:
-            targets.load(target).check(config, tp, replace(PLAIN, version=version), limits_for(config, None, 8))
+            chosen = targets.load(target)
+            options = replace(PLAIN, version=version) if target in VERSIONS else chosen.options()
+            chosen.support.check(config, tp, options, limits_for(config, None, 8))
         except RefusedError as error:
             reason = error.message
         else:
@@ -65,9 +68,11 @@ def schemes(model: str, target: str) -> str:
 
 
 def _runs(model: str, target: str, scheme: Scheme, tp: int) -> bool:
-    config, options = _config(model), replace(PLAIN, version=outcome(model, target, tp).version)
+    config, chosen = _config(model), targets.load(target)
+    version = outcome(model, target, tp).version
+    options = replace(PLAIN, version=version) if target in VERSIONS else chosen.options()
     try:
-        taken(targets.load(target), config, Quant(scheme), tp, options, limits_for(config, None, 8))
+        taken(chosen, config, Quant(scheme), tp, options, limits_for(config, None, 8))
     except RefusedError:
         return False
     return True
@@ -123,15 +128,13 @@ def judged(recipe: str, folder: Path) -> str:
         expected = reference.logits(checkpoint, torch.from_numpy(tokens)[None], torch.float32)[0].numpy()
         for tp in TPS:
             out = folder / f"{checkpoint.name}-tp{tp}"
-            ask = Ask(tp=tp, dtype="float32", options=TargetOptions(version="0.21.0"))
+            ask = Ask(tp=tp, dtype="float32", options=TrtllmOptions(version="0.21.0"))
             try:
                 plan = convert_to(
                     PlanRequest(model=str(checkpoint), recipes=recipes, target="trtllm", ask=ask, cache=folder), out
                 )
             except RefusedError:
                 continue
-            judge_of = targets.load("trtllm").judge_of
-            assert judge_of is not None
             found = judge_of(out, plan.config, 1 << 30).logits(tokens)
             error = np.abs(found - expected).max() / np.abs(expected).max()
             worst, ranks = max(worst, float(error)), ranks | {tp}

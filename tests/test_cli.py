@@ -13,6 +13,7 @@ import pytest
 from compiler.build.requests import default_output, parse_size
 from compiler.cli import app, main
 from compiler.errors import UsageError
+from compiler.targets.inductor.target import SegmentCompiler
 from tests.artifact.made import manifest, write
 from tests.stand_in import StandIn
 
@@ -37,7 +38,7 @@ class Ran:
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Ran]:
     """The command line in this process, with a cache of its own and a toolchain that compiles nothing."""
     monkeypatch.setenv("LMI_COMPILE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("compiler.targets.toolchain_of", lambda target: StandIn(target))
+    monkeypatch.setattr(SegmentCompiler, "toolchain", lambda _self: StandIn("inductor"))
 
     def call(*arguments: str | Path) -> Ran:
         capsys.readouterr()  # what fixtures printed

@@ -21,13 +21,14 @@ from compiler.model.parallel import check_parallel
 from compiler.model.recipe import Recipe
 from compiler.model.roles import TensorId
 from compiler.storage.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from compiler.targets.trtllm.options import TrtllmOptions
 from tests.rows import refused, without_row
 from tests.tiny import TINY, model_config, recipe_of
 
 PURE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.For, ast.While, ast.If, ast.IfExp, ast.ClassDef,
         ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp, ast.Try, ast.With)  # fmt: skip
 
-OPTIONS = {"trtllm": targets.TargetOptions(version="0.21.0")}
+OPTIONS = {"trtllm": TrtllmOptions(version="0.21.0")}
 """The default version of a toolchain may lack an architecture."""
 
 ROWS = {"trtllm"}
@@ -91,19 +92,21 @@ def _round_trip(checkpoint: Checkpoint, recipe: Recipe, config: ModelConfig, tar
         return
     source = _Bits(checkpoint)
     filled = account(recipe, config, checkpoint.tensors)
-    chosen, options = targets.load(target), OPTIONS.get(target, targets.PLAIN)
+    chosen = targets.load(target)
+    assert chosen.layout is not None
+    options = OPTIONS.get(target, chosen.options())
     dtype = next(iter(checkpoint.tensors.values())).dtype
     reason = without_row(chosen, config, options)
     if reason:
         with refused(config, reason):
-            chosen.rank_plans(config, tp, filled.tensors, dtype, options)
+            chosen.layout.rank_plans(config, tp, filled.tensors, dtype, options)
         return
     files: dict[str, np.ndarray] = {}
-    plans = chosen.rank_plans(config, tp, filled.tensors, dtype, options)
+    plans = chosen.layout.rank_plans(config, tp, filled.tensors, dtype, options)
     for plan in plans:
         files |= {f"{plan.file}:{name}": lazy.read(tensor, source) for name, tensor in plan.tensors}
     roles: dict[TensorId, lazy.Lazy] = {}
-    for layout in chosen.layouts(config, tp, options):
+    for layout in chosen.layout.layouts(config, tp, options):
         names = [f"{plan.file}:{layout.name}" for plan in plans]
         roles |= layout.from_ranks([lazy.whole(n, files[n].shape, "BF16") for n in names])
     seen = set()
@@ -114,7 +117,7 @@ def _round_trip(checkpoint: Checkpoint, recipe: Recipe, config: ModelConfig, tar
             np.testing.assert_array_equal(bits.ravel(), source(name), err_msg=name)
             seen.add(name)
     assert seen | set(filled.redundant) | set(filled.ignored) == set(checkpoint.tensors)
-    for layout in chosen.layouts(config, tp, options):
+    for layout in chosen.layout.layouts(config, tp, options):
         again = layout.to_ranks(roles)
         for plan, tensor in zip(plans, again, strict=True):
             key = f"{plan.file}:{layout.name}"

@@ -24,10 +24,10 @@ import recipes
 from compiler.build.convert_only import convert_to
 from compiler.build.requests import PlanRequest
 from compiler.build.plan import Ask
-from compiler.targets import TargetOptions
+from compiler.targets.trtllm.options import TrtllmOptions
 model, outputs, user = Path(sys.argv[1]), sys.argv[3:], int(sys.argv[2])
 for output in outputs:
-    ask = Ask(tp=4, max_memory=int(os.environ["CEILING"]), options=TargetOptions(version="0.21.0", moe_ep=2))
+    ask = Ask(tp=4, max_memory=int(os.environ["CEILING"]), options=TrtllmOptions(version="0.21.0", moe_ep=2))
     request = PlanRequest(model=str(model), recipes=recipes, target="trtllm", ask=ask, cache=model / "cache")
     convert_to(request, Path(output))
     if os.getuid() == 0:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from compiler.artifact.archive import check_contained
-from compiler.artifact.manifest import MANIFEST, load_manifest
+from compiler.artifact.manifest import MANIFEST
 from compiler.errors import ArtifactError, IncompatibleError
 from compiler.machine import cuda_capability, features, installed, isa, missing_for
 from compiler.storage.files.crc import crc_file
@@ -100,18 +100,6 @@ def check_files(
             hint="copy the artifact again from where it was built, or build it again",
         )
     check_contained(folder, [MANIFEST, *(file.path for file in manifest.files)])
-
-
-def check_artifact(folder: Path, *, by: Evidence = "size") -> Manifest:
-    """The manifest of an artifact that this machine can run and whose files are all there (see check_files).
-
-    Raises ArtifactError, IncompatibleError.
-    """
-    manifest = load_manifest(folder)
-    manifest.runnable()
-    check_machine(manifest)
-    check_files(manifest, folder, by=by)
-    return manifest
 
 
 def _minor(version: str) -> str:

@@ -1,6 +1,6 @@
 """manifest.json: what an artifact is, what it was made of and by, where it runs, and every one of its files.
 
-A part that all artifacts have, and the section of what the target made (sections.py): `segments` or `engines`.
+A part that all artifacts have, and the `section` of their target (sections.py): each target has a class of its own.
 
     ARTIFACT/manifest.json
              tokenizer/                        tokenizer, generation config and config.json of the source
@@ -9,10 +9,10 @@ A part that all artifacts have, and the section of what the target made (section
              provenance.json, sbom.cdx.json    how it was made, and of what (provenance.py, sbom.py)
              manifest.json.sig                 signatures of the manifest, where it was signed (sign.py); not in it
 
-    segments weights/rank{r}.safetensors       one file a rank
+    inductor weights/rank{r}.safetensors       one file a rank
              packages/<segment>.<phase>.pt2    compiled segments, shared by all ranks and by layers of one kind
 
-    engines  checkpoint/                       before the engines are built: config.json and rank{r}.safetensors
+    trtllm   checkpoint/                       before the engines are built: config.json and rank{r}.safetensors
              build-engines.sh                  builds them
              ...                               afterwards: the tree that the container wants (compiler/lmi)
 
@@ -24,18 +24,28 @@ digest of an artifact is the sha256 of the bytes of its manifest as they stand i
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from compiler.artifact.quantization import FIGURES, REPORT, Quantisation
-from compiler.artifact.sections import Count, Engines, InnerPath, Segments, Sha256, Size, Strict
-from compiler.errors import ArtifactError, IncompatibleError
+from compiler.artifact.schema1 import upgraded
+from compiler.artifact.sections import Count, InnerPath, Section, Sha256, Size, Strict, section_of
+from compiler.errors import ArtifactError
 from compiler.storage.files.digest import Descriptor, Digest, canonical_json, digest_bytes
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PROVENANCE, SBOM = "provenance.json", "sbom.cdx.json"
 
 
@@ -54,11 +64,12 @@ class Model(Strict):
 
 
 class Device(Strict):
-    """What it runs on. `isa`: the level that packages were compiled for (CPU), and `features` beyond it, in Linux's
-    spelling (`--march native`). `capability`: CUDA's compute capability ("9.0"); None where nothing was compiled yet.
+    """The device that it runs on. `kind`: "cpu", "cuda", or a kind of the target's own. `isa`: the level that packages
+    were compiled for (CPU), and `features` beyond it, in Linux's spelling (`--march native`). `capability`: CUDA's
+    compute capability ("9.0"); None where nothing was compiled yet.
     """
 
-    kind: Literal["cpu", "cuda"]
+    kind: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
     isa: str | None = None
     features: tuple[str, ...] = ()
     capability: str | None = None
@@ -123,11 +134,12 @@ class Numerics(Strict):
 
 
 class Manifest(Strict):
-    """`segments`, `engines`: exactly one of them, the section of what the target makes. `quantisation` None: nothing is
-    quantised.
+    """An artifact. `section`: of the class that its target registers. `writer`: version of lmi-compile that wrote the
+    manifest, "" for those of schema version 1. `quantisation` None: nothing is quantized.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
+    writer: str = ""
     name: Annotated[str, Field(min_length=1)]
     model: Model
     target: str
@@ -137,16 +149,23 @@ class Manifest(Strict):
     dtype: Literal["bfloat16", "float16", "float32"]
     limits: ArtifactLimits
     quantisation: Quantisation | None = None
-    segments: Segments | None = None
-    engines: Engines | None = None
+    section: SerializeAsAny[Section]
     files: tuple[File, ...]
     plan_digest: Sha256
     numerics: Numerics | None = None
     stand_in: bool = False
     """Made by a stand-in toolchain of the tests: proves nothing about a real one."""
 
+    _loaded: bytes | None = PrivateAttr(None)
+    """Bytes of the file that it was loaded from, where this version would write others."""
+
+    @field_validator("section", mode="before")
+    @classmethod
+    def _of_the_target(cls, section: object, info: ValidationInfo) -> object:
+        return section_of(info.data.get("target", ""), section) if isinstance(section, dict) else section
+
     @model_validator(mode="after")
-    def _one_whole(self) -> Manifest:
+    def _one_whole(self) -> Self:
         paths = [file.path for file in self.files]
         if len(set(paths)) != len(paths):
             raise ValueError("two files of one path")
@@ -159,35 +178,15 @@ class Manifest(Strict):
             needed.add(self.quantisation.gate.report)
         if lost := sorted(needed - set(paths)):
             raise ValueError(f"not among `files`: {', '.join(lost)}")
-        if self.segments is not None:
-            self._check_segments(self.segments)
+        self.section.check(self.parallel.tp)
         return self
 
-    def _check_segments(self, segments: Segments) -> None:
-        if len(segments.weights) != self.parallel.tp:
-            raise ValueError(f"tp {self.parallel.tp}, and weights for {len(segments.weights)} ranks")
-        used = {segment for layer in segments.layers for segment in layer}
-        built = {name.rpartition(".")[0] for name in segments.packages}
-        if not used <= built:
-            raise ValueError(f"layers use segments without a package: {', '.join(sorted(used - built))}")
-
-    @property
-    def section(self) -> Segments | Engines:
-        """What the target made."""
-        found = [section for section in (self.segments, self.engines) if section is not None]
-        if len(found) != 1:
-            raise ValueError("expected one of `segments` and `engines`")
-        return found[0]
-
-    def runnable(self) -> Segments:
-        """The segments, for the runtime. Raises IncompatibleError where another program serves the artifact."""
-        if self.segments is None:
-            raise IncompatibleError(
-                f"`{self.name}` is for a serving container: the runtime here runs compiled segments",
-                hint="deploy it with the LMI image that `lmi-compile inspect` names; to run the model on this machine, "
-                "build it with `--target inductor`",
-            )
-        return self.segments
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's; a copy that differs has bytes of its own."""
+        copy = super().model_copy(update=update, deep=deep)
+        if update:
+            copy._loaded = None
+        return copy
 
     @property
     def descriptors(self) -> tuple[Descriptor, ...]:
@@ -202,6 +201,7 @@ class Manifest(Strict):
         quantisation = self.quantisation
         return self.model_copy(
             update={
+                "writer": "",
                 "numerics": None,
                 "quantisation": quantisation and quantisation.model_copy(update={"gate": None}),
                 "files": tuple(file for file in self.files if file.path not in says),
@@ -209,8 +209,12 @@ class Manifest(Strict):
         )
 
     def to_bytes(self) -> bytes:
-        """The bytes of manifest.json: sorted keys, two spaces, one spelling of every number."""
+        """The bytes of manifest.json: sorted keys, two spaces, one spelling of every number.
 
+        Of a manifest of an earlier schema version: the bytes that it was loaded from.
+        """
+        if self._loaded is not None:
+            return self._loaded
         data = json.loads(canonical_json(self.model_dump(mode="json")))
         return (json.dumps(data, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n").encode()
 
@@ -245,7 +249,10 @@ def parse_manifest(data: bytes, name: str = MANIFEST) -> Manifest:
             hint="upgrade lmi-compile, or build the artifact again with this version",
         )
     try:
-        return Manifest.model_validate_json(data)
+        if version != 1:
+            return Manifest.model_validate_json(data)
+        found = Manifest.model_validate_json(upgraded(data))
+        found._loaded = data
     except ValidationError as error:
         lines = [
             f"  {'.'.join(str(part) for part in problem['loc']) or 'manifest'}: {problem['msg']}"
@@ -255,6 +262,7 @@ def parse_manifest(data: bytes, name: str = MANIFEST) -> Manifest:
             "\n".join([f"{name} is not a manifest of an artifact:", *lines[:20]]),
             hint="copy the artifact again from where it was built, or build it again",
         ) from None
+    return found
 
 
 def json_schema() -> bytes:

@@ -33,7 +33,7 @@ BUILD_TYPE = "urn:lmi-compile:build:v1"
 """What `externalParameters` mean: the manifest's fields of the same names."""
 NOBODY = "urn:lmi-compile:builder:unnamed"
 
-_NOT_ASKED = {"files", "numerics", "layers", "packages", "segments", "engines", "schema_version", "stand_in"}
+_NOT_ASKED = {"files", "numerics", "section", "schema_version", "stand_in", "writer"}
 """Fields of the manifest that are results of the build."""
 _ELSEWHERE = {"model", "toolchain", "plan_digest"}
 """Fields that stand in other places of the statement."""

@@ -1,11 +1,22 @@
-"""The section of manifest.json that says what a toolchain made: one kind of section for each kind of result."""
+"""The target's section of manifest.json: the base class, and the class of each target.
+
+A target's class is `SECTION` of `compiler.targets.<target>.section`, found by its name: this package lies below the
+targets and imports none of them.
+"""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import json
+from functools import cache
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def _inside(path: str) -> str:
@@ -26,55 +37,55 @@ class Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-class Segments(Strict):
-    """Compiled segments that the runtime of this project runs. `weights`: the file of each rank. `layers`: the
-    segments of each layer, in the order of computation. `packages`: "<segment>.<phase>" to path. `products`: how linear
-    layers are computed (`compiler.decoder.quantized`). `cache`: how keys and values are kept, "" in the dtype of the
-    model (`compiler.decoder.attention`).
+class Section(BaseModel):
+    """The section of a target that this installation lacks: its fields are kept as they are.
+
+    A target's own class forbids other fields and overrides what it knows of them.
     """
 
-    weights: tuple[InnerPath, ...]
-    layers: tuple[tuple[str, ...], ...]
-    packages: dict[str, InnerPath]
-    products: str = "float"
-    cache: Literal["", "int8", "fp8"] = ""
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
     @property
     def paths(self) -> tuple[str, ...]:
         """Files that have to be in the artifact."""
-        return (*self.weights, *self.packages.values())
-
-
-class BuildLimits(Strict):
-    """What engines are built for, in TensorRT-LLM's words; lengths in tokens."""
-
-    max_batch_size: Size
-    max_input_len: Size
-    max_seq_len: Size
-    max_num_tokens: Size
-
-
-class Engines(Strict):
-    """A TensorRT-LLM checkpoint, or the engines that were built from it.
-
-    `version`: of TensorRT-LLM. `image`: tag of the LMI image that it is for; `container`: how that image wants its
-    files (None: no image, plain engines). `quant_algo`: TensorRT-LLM's name of the scheme, "" for none. `checkpoint`:
-    digests of the files that the engines are built from, by name; `checkpoint_files`: where these are in the artifact,
-    none once there are engines. `files`: the engine of each rank; none before they are built. `argv`: the command line
-    that builds them, run in the artifact's folder.
-    """
-
-    version: Annotated[str, Field(min_length=1)]
-    image: str | None
-    container: Literal["triton", "engine"] | None
-    quant_algo: str
-    checkpoint: dict[str, Sha256]
-    checkpoint_files: tuple[InnerPath, ...]
-    files: tuple[InnerPath, ...]
-    limits: BuildLimits
-    argv: tuple[str, ...]
+        return self.rank_files
 
     @property
-    def paths(self) -> tuple[str, ...]:
-        """Files that have to be in the artifact."""
-        return (*self.checkpoint_files, *self.files)
+    def rank_files(self) -> tuple[str, ...]:
+        """The file of each rank, in rank order; () where there are none."""
+        return ()
+
+    @property
+    def image_tag(self) -> str | None:
+        """Tag of the serving container that the artifact is packed for."""
+        return None
+
+    @property
+    def unfinished(self) -> str:
+        """Remedy that finishes the artifact; "" where it is finished."""
+        return ""
+
+    def facts(self) -> Sequence[tuple[str, str]]:
+        """Lines of `inspect`: subject and text."""
+        return ()
+
+    def check(self, tp: int) -> None:
+        """Raises ValueError where the section contradicts itself or the number of tensor-parallel ranks."""
+
+
+@cache
+def section_class(target: str) -> type[Section]:
+    """The class of a target's section; `Section` for a target that is not installed."""
+    if not target.isidentifier():  # it comes from a file: nothing but a target's own folder is imported for it
+        return Section
+    module = f"compiler.targets.{target}.section"
+    try:
+        missing = importlib.util.find_spec(module) is None
+    except ModuleNotFoundError:
+        missing = True
+    return Section if missing else cast("type[Section]", importlib.import_module(module).SECTION)
+
+
+def section_of(target: str, fields: dict[str, Any]) -> Section:
+    """The section with these fields of JSON. Raises pydantic.ValidationError."""
+    return section_class(target).model_validate_json(json.dumps(fields))

@@ -43,7 +43,7 @@ def source_logits(artifact: Path, request: PlanRequest) -> NDArray[np.float32]:
         max_batch=manifest.limits.max_batch,
         rope_scaling=ModelConfig.from_json(manifest.model.config).rope_scaling,
         variant=request.ask.variant,
-        options=targets.load(manifest.target).options_of(manifest),
+        options=targets.load(manifest.target).packager.options_of(manifest),
         quant=quant_of(manifest.quantisation),
     )
     prepared = prepare(replace(request, ask=ask, recipe=manifest.model.recipe, target=manifest.target), "all")

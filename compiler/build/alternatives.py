@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from compiler.quantization.request import Quant
     from compiler.quantization.scaling import Scaling
     from compiler.build.plan import Plan
-    from compiler.targets import Target, TargetOptions
+    from compiler.targets.options import TargetOptions
+    from compiler.targets.protocols import Target
 
 _SIDE, _REPEATS = 768, 3
 """Of the product that this machine is measured by."""
@@ -51,15 +52,14 @@ class Alternative:
         return (1 << 30) // self.cache if self.cache else None
 
 
-def alternatives(plan: Plan, target: Target) -> list[Alternative]:
+def alternatives(plan: Plan, target: Target[Any]) -> list[Alternative]:
     """Every scheme and every quantised cache by itself, the unquantised model first."""
     return [_alternative(option, quant, plan, target) for option, quant in OPTIONS.items()]
 
 
-def _alternative(option: str, quant: Quant, plan: Plan, target: Target) -> Alternative:
-    options = replace(plan.options, quant_algo="", kv_cache_quant_algo="")
+def _alternative(option: str, quant: Quant, plan: Plan, target: Target[Any]) -> Alternative:
     try:
-        found = taken(target, plan.config, checked(quant, plan.packed), plan.tp, options, plan.limits)
+        found = taken(target, plan.config, checked(quant, plan.packed), plan.tp, plan.options.asked(), plan.limits)
         checked(found.quant, plan.packed)
     except RefusedError as error:
         return Alternative(option, None, None, error.message)
@@ -68,23 +68,26 @@ def _alternative(option: str, quant: Quant, plan: Plan, target: Target) -> Alter
     return Alternative(option, max(_weights(plan, target, found.scaling, found.options)), cache)
 
 
-def _weights(plan: Plan, target: Target, scaling: Scaling | None, options: TargetOptions) -> list[int]:
+def _weights(plan: Plan, target: Target[Any], scaling: Scaling | None, options: TargetOptions) -> list[int]:
     """Bytes of every rank file. Where all layers are alike, two plans of few layers tell what more of them add: a plan
     of eighty takes a fifth of a second, and here are many.
     """
-    layers, stages = plan.config.layers, options.pp
+    layers, stages = plan.config.layers, max(len(plan.ranks) // plan.tp, 1)
     if len({kind.mlp for kind in plan.config.layer_kinds}) > 1 or layers % stages or layers <= 2 * stages:
         return _planned(plan, target, scaling, options, layers)
     once, twice = (_planned(plan, target, scaling, options, count * stages) for count in (1, 2))
     return [one + (two - one) * (layers // stages - 1) for one, two in zip(once, twice, strict=True)]
 
 
-def _planned(plan: Plan, target: Target, scaling: Scaling | None, options: TargetOptions, layers: int) -> list[int]:
+def _planned(plan: Plan, target: Target[Any], scaling: Scaling | None, options: TargetOptions, layers: int) -> list[int]:
     """Bytes of the rank files of the first `layers` layers with all that is outside of layers."""
     config = replace(plan.config, layers=layers, layer_kinds=plan.config.layer_kinds[:layers])
     tensors = {t: found for t, found in plan.account.tensors.items() if t.layer is None or t.layer < layers}
     tensors = {**tensors, **planned(config, tensors, scaling)}
-    return [rank.nbytes for rank in target.rank_plans(config, plan.tp, tensors, DTYPES[plan.dtype], options)]
+    if target.layout is None:
+        return [plan.source_bytes // plan.tp]
+    ranks = target.layout.rank_plans(config, plan.tp, tensors, DTYPES[plan.dtype], options)
+    return [rank.nbytes for rank in ranks]
 
 
 def calibration_seconds(config: ModelConfig, tokens: int, length: int) -> float:

@@ -23,7 +23,7 @@ from compiler import targets
 from compiler.artifact import assemble
 from compiler.artifact.manifest import MANIFEST, load_manifest
 from compiler.errors import ArtifactError, ToolchainMissing, UsageError
-from compiler.build.cached import Job, compiled, converted
+from compiler.build.cached import Converted, Job, compiled, converted
 from compiler.build.delegate import delegate
 from compiler.build.evidence import judged, quantised, referenced
 from compiler.build.gated import gated, held_out
@@ -39,7 +39,9 @@ from compiler.artifact.statements import with_statements
 from compiler.storage.cache.stages import open_cache
 from compiler.storage.files.folder import disk_errors, normal
 from compiler.build.notes import plan_note
-from compiler.targets import Made
+from compiler.targets.protocols import stages_of
+from compiler.targets.runners import runner_of
+from compiler.targets.values import Made, Sources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     from compiler.report import Report
     from compiler.build.plan import Plan
     from compiler.numerics.verify import Logits
-    from compiler.targets import Toolchain
+    from compiler.targets.values import Toolchain
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class BuildResult:
 def command_of(request: PlanRequest) -> list[str]:
     """The command line that compiles what is asked for, from the headers alone. Raises LmiCompileError."""
     target = targets.load(request.target)
-    line = list(target.command(prepare(request).plan))
+    line = list(target.compiler.command(prepare(request).plan))
     if not line:
         raise UsageError(
             f"target `{target.name}` compiles without a command line", hint="`lmi-compile plan` shows what"
@@ -110,9 +112,9 @@ def build(
     `toolchain` and `logits` stand in for the target's compiler and runtime in tests. Raises LmiCompileError.
     """
     target = targets.load(request.target)
-    if request.until not in target.stages:
+    if request.until not in stages_of(target):
         raise UsageError(
-            f"`--until` is one of {', '.join(target.stages)} for target `{target.name}`; found `{request.until}`"
+            f"`--until` is one of {', '.join(stages_of(target))} for target `{target.name}`; found `{request.until}`"
         )
     report = report or Silent()
     request = replace(request, output=normal(request.output))
@@ -121,7 +123,7 @@ def build(
         report,
         open_cache(request.cache, request.shared_cache, warn=report.warn, rehash=request.rehash),
         target,
-        toolchain or targets.toolchain_of(request.target),
+        toolchain or target.compiler.toolchain(),
         logits,
         {},
     )
@@ -132,9 +134,10 @@ def build(
 def _build(job: Job) -> BuildResult:
     request, report, target = job.request, job.report, job.target
     assemble.check_output(request.output, force=True)
-    device = target.device(request.how)
-    if target.elsewhere is not None and target.elsewhere.delegates(request.ask.options):
-        delegate(job, target.elsewhere)
+    device = target.compiler.device(request.how)
+    elsewhere, asked = target.packager.elsewhere, request.ask.options or target.options()
+    if elsewhere is not None and elsewhere.delegates(asked):
+        delegate(job, elsewhere)
     versions = _versions(job, device)
     report.begin("plan")
     prepared = prepare(request, "metadata" if request.until == "plan" else "all", report.progress)
@@ -142,7 +145,7 @@ def _build(job: Job) -> BuildResult:
     texts = package.tokenizer_parts(folder, request.tokenizer)
     if not package.has_vocabulary(texts):
         report.warn(f"{folder} has no tokenizer: the artifact takes token ids; `--tokenizer DIR` adds one")
-    target.check_tokenizer(plan, [part.name for part in texts])
+    target.packager.check_tokenizer(plan, [part.name for part in texts])
     report.end(plan_note(plan))
     unfinished = BuildResult(request.output, plan, None, job.made)
     if request.until == "plan":
@@ -155,17 +158,20 @@ def _build(job: Job) -> BuildResult:
     source = source_digest(job.cache, report, prepared.source, prepared.checkpoint)
     _refuse_other(request, plan, source)
     scaled = with_scales(job.cache, report, prepared, source, samples, request.ask.max_memory)
-    weights = converted(job, plan, scaled.checkpoint, source, scaled.digest)
+    weights = Converted(folder, ())
+    if target.layout is not None:
+        weights = converted(job, plan, scaled.checkpoint, source, scaled.digest)
     if request.until == "convert":
         return unfinished
     verdict = None
     if judged_by is not None:
         verdict = gated(job, prepared, source, scaled, weights, judged_by, samples)
     reference, numerics = None, None
-    if target.judge_of is not None:
+    judge = target.layout.judge if target.layout is not None else None
+    if judge is not None:
         reference = referenced(job, prepared, source, texts)
         quantisation = verdict.quantisation if verdict else None
-        numerics = judged(job, prepared, source, weights, target.judge_of, reference, quantisation)
+        numerics = judged(job, prepared, source, weights, judge, reference, quantisation)
     elif isinstance(versions, ToolchainMissing):
         raise ToolchainMissing(
             f"{versions.message}. What comes before compile is done and kept in {request.cache}", hint=versions.hint
@@ -180,7 +186,7 @@ def _build(job: Job) -> BuildResult:
                 hint=versions.hint,
             )
         return result
-    made = replace(made, compiled=compiled(job, plan, weights, source, device, versions))
+    made = replace(made, compiled=compiled(job, plan, Sources(weights.folder, texts), source, device, versions))
     if request.until == "compile":
         return unfinished
     if reference is None and not job.toolchain.stand_in:
@@ -201,7 +207,7 @@ def _packaged(
 ) -> BuildResult:
     """`verdict`: of the gate, where the model is quantised. `numerics`: of what is packaged, where known already."""
     request, plan = job.request, prepared.plan
-    contents = job.target.contents(plan, made)
+    contents = job.target.packager.contents(plan, made)
     parts: Sequence[Part] = contents.parts
     if reference is not None and contents.repeatable:
         parts = [*parts, reference.part]
@@ -224,7 +230,8 @@ def _packaged(
         kept = numerics if contents.repeatable else numerics.model_copy(update={"reference_file": None})
         draft, logits = draft.model_copy(update={"numerics": kept}), None
     else:
-        logits = job.logits or verify.logits_of(draft, request.ask.max_memory)
+        runner = runner_of(draft, request.ask.max_memory)
+        logits = job.logits or (runner.logits if runner is not None else None)
     manifest = finish(job, draft, parts, reference.who if reference else None, logits)
     if manifest is None:
         return BuildResult(request.output, plan, load_manifest(request.output), job.made, up_to_date=True)
@@ -240,7 +247,7 @@ def _versions(job: Job, device: Device) -> dict[str, str] | ToolchainMissing:
     """Of the toolchain; where there is none, what the build will end with after the last stage that needs
     none.
     """
-    stages, until = job.target.stages, job.request.until
+    stages, until = stages_of(job.target), job.request.until
     before = stages[: stages.index("compile")]
     try:
         return job.toolchain.versions(device.kind)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compiler.artifact.parts import Part, media_type
 from compiler.build.convert_only import run_convert, written
 from compiler.build.compile import inputs_of
 from compiler.storage.cache.stages import StageCache, key_of
+from compiler.targets.values import TREE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from compiler.numerics.verify import Logits
     from compiler.storage.cache.stages import Entry
     from compiler.storage.checkpoints.checkpoint import Checkpoint
-    from compiler.targets import Target, Toolchain
+    from compiler.targets.protocols import Target
+    from compiler.targets.values import Sources, Spec, Toolchain
 
 _CONVERT_VERSION = 2
 
@@ -46,7 +48,7 @@ class Job:
     request: BuildRequest
     report: Report
     cache: StageCache
-    target: Target
+    target: Target[Any]
     toolchain: Toolchain
     logits: Logits | None
     made: dict[str, int]
@@ -74,13 +76,13 @@ def converted(job: Job, plan: Plan, checkpoint: Checkpoint, source: str, scales:
 
 
 def compiled(
-    job: Job, plan: Plan, checkpoint: Converted, source: str, device: Device, versions: dict[str, str]
+    job: Job, plan: Plan, sources: Sources, source: str, device: Device, versions: dict[str, str]
 ) -> dict[str, Sequence[Part]]:
     """The outputs of every spec, by its name; what is not in the cache is compiled in one call."""
     how, report = job.request.how, job.report
     report.begin("compile")
     keyed = {}
-    for spec in job.target.specs(plan, source):
+    for spec in job.target.compiler.specs(plan, source):
         inputs = inputs_of(spec, versions, device, how, stand_in=job.toolchain.stand_in)
         keyed[key_of("compile", inputs)] = (spec, inputs)
     entries: dict[str, Entry] = {}
@@ -96,21 +98,31 @@ def compiled(
             job.made["compile"] = len(missing)
             out = stack.enter_context(job.cache.scratch("compile"))
 
-            def keep(done: int, total: int) -> None:
+            def keep(done: int, total: int, *, whole: bool = False) -> None:
                 """Each result is kept as it is finished: a build that is killed has lost no other."""
                 for name, (spec, claim) in missing.items():
-                    files = [out / output for output in spec.outputs]
-                    if claim.entry is None and all(file.exists() for file in files):
+                    if claim.entry is None and (files := _outputs(spec, out, whole=whole)):
                         for file in files:
                             file.rename(claim.folder / file.name)
                         entries[name] = claim.commit()
                 report.progress(done, total, "results")
 
             specs = [spec for spec, _ in missing.values()]
-            job.toolchain.compile(specs, out, how, device=device, checkpoint=checkpoint.folder, progress=keep)
-            keep(len(missing), len(missing))
+            job.toolchain.compile(specs, out, how, device=device, sources=sources, progress=keep)
+            keep(len(missing), len(missing), whole=True)
     report.end(f"{len(keyed)} results, {len(keyed) - len(missing)} of them cached")
     return {name: parts_of(entry) for name, entry in sorted(entries.items())}
+
+
+def _outputs(spec: Spec, out: Path, *, whole: bool) -> list[Path]:
+    """The outputs of a spec that is finished, files and folders; none yet where it is not.
+
+    A tree has no name to look for, so it is finished when the toolchain is (`whole`).
+    """
+    if spec.outputs == TREE:
+        return sorted((out / spec.name).iterdir()) if whole and (out / spec.name).is_dir() else []
+    files = [out / output for output in spec.outputs]
+    return files if all(file.exists() for file in files) else []
 
 
 def parts_of(entry: Entry) -> list[Part]:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from compiler.artifact.manifest import Device
-    from compiler.targets import How, Spec
+    from compiler.targets.values import How, Spec
 
 VERSION = 1
 """Of this stage: raised when the same spec gives other outputs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, NoReturn
 
 from compiler.errors import ToolchainMissing
@@ -18,7 +19,7 @@ from compiler.storage.files.digest import digest_json
 
 if TYPE_CHECKING:
     from compiler.build.cached import Job
-    from compiler.targets import Elsewhere
+    from compiler.targets.values import Elsewhere
 
 
 def delegate(job: Job, elsewhere: Elsewhere) -> NoReturn:
@@ -32,19 +33,20 @@ def delegate(job: Job, elsewhere: Elsewhere) -> NoReturn:
     dtype = found.ask.dtype or config.dtype
     local = "./model"  # beside the script, or named by MODEL=...: a path of this machine means nothing elsewhere
     model = found.source.repo_id or found.source.uri or local
-    contents = elsewhere.delegated(config, found.ask.tp, dtype, limits, found.ask.options, model)
+    options = found.ask.options or target.options()
+    contents = elsewhere.delegated(config, found.ask.tp, dtype, limits, options, model)
     texts = package.tokenizer_parts(found.source.folder, request.tokenizer)
     job.report.end(f"{config.architecture}, tp {found.ask.tp}, {dtype}; the image compiles it")
     source = source_digest(job.cache, job.report, found.source, found.checkpoint)
-    facts = [found.name, config.to_json(), found.ask.tp, dtype, request.target, repr(found.ask.options)]
+    facts = [found.name, config.to_json(), found.ask.tp, dtype, request.target, asdict(options)]
     parts = [*contents.parts, *texts]
     draft = package.draft_manifest(
-        Replanned(config, found.ask.tp, dtype, limits, found.ask.options, digest_json(facts)),
+        Replanned(config, found.ask.tp, dtype, limits, options, digest_json(facts)),
         contents,
         name=request.name or default_name(found.source, found.name, target.name, found.ask.tp, dtype),
         target=target.name,
         model=model_of(found.source, found.name, config, source),
-        device=target.device(request.how).model_copy(update={"capability": None}),
+        device=target.compiler.device(request.how).model_copy(update={"capability": None}),
         toolchain={},
         parts=parts,
         stand_in=False,

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from compiler.build.plan import Plan
     from compiler.numerics.verify import Logits
     from compiler.storage.cache.stages import Entry
-    from compiler.targets import Judge
+    from compiler.targets.values import Judge
 
 QUANTISED = "the quantised decoder in float32"
 
@@ -63,8 +63,7 @@ class QuantisedInputs:
     version: int
     files: list[str]
     config: dict[str, Any]
-    products: str
-    cache: str
+    options: dict[str, Any]
     text: str
     positions: int
     versions: dict[str, str]
@@ -119,15 +118,16 @@ def quantised(job: Job, prepared: Prepared, files: Converted, texts: Sequence[Pa
     """`referenced` for a quantised model. The gate has compared its rank files with the source, within what its scheme
     may cost; packages that compute what these files say in float32 can so be held to the bounds of their dtype.
     """
-    plan, kernels = prepared.plan, job.target.kernels
-    assert kernels is not None
+    plan, layout = prepared.plan, job.target.layout
+    assert layout is not None
+    assert layout.kernels is not None
+    kernels = layout.kernels
     by_path = {part.path: part for part in files.parts}
     inputs = QuantisedInputs(
         _QUANTISED_VERSION,
         [by_path[rank.file].descriptor.digest for rank in plan.ranks],
         plan.config.to_json(),
-        plan.options.quant_algo,
-        plan.options.kv_cache_quant_algo,
+        plan.options.derived,
         _digest(texts),
         min(reference.TOKENS, plan.limits.max_positions - 1),
         {name: version(name) for name in ("torch", "tokenizers")},

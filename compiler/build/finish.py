@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from compiler.artifact import assemble
 from compiler.artifact.check import check_files
-from compiler.artifact.manifest import Device, Manifest, load_manifest
+from compiler.artifact.manifest import Manifest, load_manifest
 from compiler.artifact.parts import Part
 from compiler.artifact.quantization import FIGURES, REPORT
 from compiler.errors import UsageError
@@ -23,12 +23,13 @@ from compiler.artifact.statements import with_statements
 from compiler.storage.cache.stages import StageCache, cache_folder
 from compiler.storage.files.digest import Descriptor
 from compiler.storage.files.folder import disk_errors, locked_folder, normal, place
-from compiler.targets import TargetOptions, load
+from compiler.targets import load
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.report import Report
+    from compiler.targets.options import TargetOptions
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def replanned(manifest: Manifest) -> Replanned:
         manifest.parallel.tp,
         manifest.dtype,
         Limits(**manifest.limits.model_dump()),
-        load(manifest.target).options_of(manifest),
+        load(manifest.target).packager.options_of(manifest),
         manifest.plan_digest,
     )
 
@@ -71,10 +72,10 @@ def package_engines(
     engines = normal(engines) if engines else None
     output = normal(output) if output else checkpoint.with_name(f"{checkpoint.name}-engines")
     before = load_manifest(checkpoint)
-    if before.engines is None or before.engines.files:
+    if not before.section.unfinished:
         raise UsageError(
             f"`{before.name}` is not a checkpoint that waits for its engines",
-            hint="pass the folder that `lmi-compile build --target trtllm` left without the toolchain",
+            hint="pass the folder that `lmi-compile build` left where the target's toolchain was missing",
         )
     cache = StageCache(cache_folder(), warn=report.warn)
     with disk_errors(output):
@@ -98,8 +99,8 @@ def package_engines(
 def _manifest(before: Manifest, checkpoint: Path, engines: Path | None) -> tuple[Manifest, list[Part]]:
     plan = replanned(before)
     files = [Part(Descriptor(**file.model_dump(exclude={"codec"})), checkpoint / file.path) for file in before.files]
-    elsewhere = load(before.target).elsewhere
-    assert elsewhere is not None  # a target whose manifests have engines
+    elsewhere = load(before.target).packager.elsewhere
+    assert elsewhere is not None  # a target whose manifests are unfinished
     contents = elsewhere.finished(before, plan, files, checkpoint, engines)
     # Engines have lost what their checkpoint has lost: its verdict goes along.
     parts = [*contents.parts, *(part for part in files if part.path in (REPORT, FIGURES))]
@@ -110,7 +111,7 @@ def _manifest(before: Manifest, checkpoint: Path, engines: Path | None) -> tuple
         name=before.name,
         target=before.target,
         model=before.model,
-        device=Device(kind="cuda", capability=contents.capability),
+        device=before.device.model_copy(update={"capability": contents.capability}),
         toolchain=contents.toolchain,
         parts=parts,
         stand_in=contents.stand_in,

@@ -129,11 +129,12 @@ def _measured(job: Job, prepared: Prepared, source: str, scales: str, files: Con
 
 def _side(job: Job, plan: Plan, files: Converted) -> Side:
     """The rank files, by the target's judge where it has one."""
-    target = job.target
-    if target.judge_of is not None:
-        return Judged(target.judge_of(files.folder, plan.config, job.request.ask.max_memory))
-    assert target.kernels is not None  # a target has kernels or a judge
-    return of_files(plan.config, [files.folder / rank.file for rank in plan.ranks], target.kernels(plan.options))
+    layout = job.target.layout
+    assert layout is not None  # what a target without rank files takes is quantized already
+    if layout.judge is not None:
+        return Judged(layout.judge(files.folder, plan.config, job.request.ask.max_memory))
+    assert layout.kernels is not None  # rank files have kernels or a judge
+    return of_files(plan.config, [files.folder / rank.file for rank in plan.ranks], layout.kernels(plan.options))
 
 
 def _refused(output: Path, report: Sequence[Part], error: NumericsError) -> NumericsError:

@@ -23,7 +23,8 @@ def alphas_text(alphas: Mapping[str, float]) -> str:
 
 def plan_note(plan: Plan) -> str:
     """The plan in a line."""
-    return f"{plan.config.architecture}, tp {plan.tp}, {plan.dtype}, {amount(plan.ranks[0].nbytes, 'bytes')} a rank"
+    size = f"{amount(plan.ranks[0].nbytes, 'bytes')} a rank" if plan.ranks else "the checkpoint as it is"
+    return f"{plan.config.architecture}, tp {plan.tp}, {plan.dtype}, {size}"
 
 
 def numerics_text(manifest: Manifest) -> str:

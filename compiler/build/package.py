@@ -7,8 +7,9 @@ import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
+from compiler import __version__
 from compiler.artifact.manifest import MANIFEST, ArtifactLimits, File, Manifest, Parallel
 from compiler.artifact.parts import existing
 from compiler.errors import TokenizerError, UsageError
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from compiler.artifact.parts import Part
     from compiler.artifact.quantization import Quantisation
     from compiler.storage.files.digest import DigestMemo
-    from compiler.targets import Contents, Planned
+    from compiler.targets.options import TargetOptions
+    from compiler.targets.values import Contents, Planned
 
 _VOCABULARIES = {"tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model"}
 """Files without which the other files of a tokenizer are of no use."""
@@ -58,7 +60,7 @@ def has_vocabulary(parts: Sequence[Part]) -> bool:
 
 
 def draft_manifest(
-    plan: Planned,
+    plan: Planned[TargetOptions],
     contents: Contents,
     *,
     name: str,
@@ -71,22 +73,19 @@ def draft_manifest(
     quantisation: Quantisation | None = None,
 ) -> Manifest:
     """The manifest of an artifact of these parts, before its numerics are known."""
-    options = plan.options
-    section: dict[str, Any] = {contents.name: contents.section}
     return Manifest(
+        writer=__version__,
         name=name,
         model=model,
         target=target,
         toolchain=dict(toolchain),
         device=device,
-        parallel=Parallel(
-            tp=plan.tp, pp=options.pp, moe_ep=options.moe_ep, parallel_embedding=options.parallel_embedding
-        ),
+        parallel=Parallel(tp=plan.tp, **plan.options.split),
         dtype=cast("Literal['bfloat16', 'float16', 'float32']", plan.dtype),  # make_plan refused others
         limits=ArtifactLimits(**asdict(plan.limits)),
         files=tuple(File(**asdict(part.descriptor)) for part in sorted(parts, key=lambda part: part.path)),
         plan_digest=plan.digest,
         stand_in=stand_in,
         quantisation=quantisation,
-        **section,
+        section=contents.section,
     )

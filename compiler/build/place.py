@@ -12,6 +12,7 @@ from compiler.build.evidence import measured, verify_inputs, with_numerics
 from compiler.report import amount
 from compiler.build import package
 from compiler.numerics import verify
+from compiler.targets.protocols import stages_of
 from compiler.storage.files.folder import locked_folder, place
 from compiler.build.notes import numerics_text
 
@@ -32,7 +33,7 @@ def finish(job: Job, draft: Manifest, parts: Sequence[Part], who: str | None, lo
     Its logits are measured where `logits` computes them and `who` has computed those of the reference.
     """
     request, report, output = job.request, job.report, job.request.output
-    runs = logits if who is not None and request.until == job.target.stages[-1] else None
+    runs = logits if who is not None and request.until == stages_of(job.target)[-1] else None
     known = job.cache.find("verify", verify_inputs(draft)) if runs else None
     final = with_numerics(draft, known) if known else draft
     if (known or not runs) and is_at(output, final, job.cache, report):
@@ -46,7 +47,7 @@ def finish(job: Job, draft: Manifest, parts: Sequence[Part], who: str | None, lo
         assemble.assemble(part, parts, job.cache.memo, lambda done, total: report.progress(done, total, "bytes"))
         assemble.write_manifest(part, draft)
         report.end(f"{len(draft.files)} files, {amount(sum(f.size for f in draft.files), 'bytes')}")
-        if request.until == job.target.stages[-1]:
+        if request.until == stages_of(job.target)[-1]:
             report.begin("verify")
             check_files(draft, part, by="sha256", digest=job.cache.digest)
             verify.check_layout(draft, part)
@@ -75,7 +76,7 @@ def may_replace(output: Path, manifest: Manifest) -> bool:
         return False
     listed = {MANIFEST, *(file.path.partition("/")[0] for file in found.files)}
     alone = {p.name for p in output.iterdir()} <= listed
-    before = found.engines is not None and not found.engines.files
+    before = bool(found.section.unfinished)
     same = (found.plan_digest, found.model.source_digest) == (manifest.plan_digest, manifest.model.source_digest)
     return found == manifest or (alone and (found.substance == manifest.substance or (before and same)))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -20,7 +20,7 @@ from compiler.model.config import ModelConfig
 from compiler.model.layout import Layout
 from compiler.model.lazy import ITEMSIZE, RankPlan
 from compiler.model.limits import Limits, limits_for
-from compiler.model.parallel import HeadLayout, head_layout
+from compiler.model.parallel import HeadLayout
 from compiler.model.recipe import Recipe
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
 from compiler.model.rope import RopeScaling
@@ -31,11 +31,13 @@ from compiler.quantization.scaling import Scaling
 from compiler.numerics.gate.measure import LENGTH, SAMPLES
 from compiler.quantization.prequantized.checkpoint import checked
 from compiler.build.support import taken
-from compiler.targets import PLAIN, Need, Target, TargetOptions
+from compiler.targets.options import TargetOptions
+from compiler.targets.protocols import RankLayout, Target
+from compiler.targets.values import Need
 
 @dataclass(frozen=True)
 class Ask:
-    """What the user wants of a model. `dtype` None: the checkpoint's own."""
+    """Wishes of the user for a model. `dtype` None: the checkpoint's own. `options` None: the target's defaults."""
 
     tp: int = 1
     dtype: str | None = None
@@ -43,7 +45,7 @@ class Ask:
     max_batch: int = 8
     rope_scaling: RopeScaling | None = None
     variant: str | None = None
-    options: TargetOptions = PLAIN
+    options: TargetOptions | None = None
     quant: Quant = NONE
     max_memory: int = 1 << 30
 
@@ -105,7 +107,8 @@ class Plan:
             ],
             "tensors": [
                 {"name": name, "shape": list(tensor.stored_shape), "dtype": tensor.dtype}
-                for name, tensor in self.ranks[0].tensors
+                for rank in self.ranks[:1]
+                for name, tensor in rank.tensors
             ],
             "kv_cache_bytes_per_token_and_rank": self.kv_bytes_per_token,
             "kv_cache_bytes_per_rank_at_limits": self.kv_bytes_at_limits,
@@ -124,7 +127,7 @@ class Plan:
 def make_plan(
     recipe_name: str,
     recipe: Recipe,
-    target: Target,
+    target: Target[Any],
     hf: Mapping[str, Any],
     headers: Mapping[str, Header],
     ask: Ask,
@@ -144,19 +147,20 @@ def make_plan(
         )
     limits = limits_for(config, ask.max_positions, ask.max_batch)
     how = packed(hf)
-    found = taken(target, config, checked(ask.quant, how), ask.tp, ask.options, limits)
+    found = taken(target, config, checked(ask.quant, how), ask.tp, ask.options or target.options(), limits)
     # As it runs there, too: with a coarser scale the numbers of a quantised checkpoint would be rounded again.
     quant, options, scaling = checked(found.quant, how), found.options, found.scaling
     filled = account(recipe, config, headers)
     tensors = {**filled.tensors, **planned(config, filled.tensors, scaling)}
-    layouts = tuple(target.layouts(config, ask.tp, options))
-    ranks = tuple(target.rank_plans(config, ask.tp, tensors, DTYPES[dtype], options))
-    heads = head_layout(config.heads, config.kv_heads, ask.tp)
+    layout = target.layout or RankLayout[TargetOptions]()
+    layouts = tuple(layout.layouts(config, ask.tp, options))
+    ranks = tuple(layout.rank_plans(config, ask.tp, tensors, DTYPES[dtype], options))
+    heads, stages = layout.heads(config, ask.tp), max(len(ranks) // ask.tp, 1)
     cache_item = 1 if quant.cache else ITEMSIZE[DTYPES[dtype]]
-    kv_bytes = 2 * -(-config.layers // options.pp) * heads.kv_heads * config.head_dim * cache_item
+    kv_bytes = 2 * -(-config.layers // stages) * heads.kv_heads * config.head_dim * cache_item
     source_bytes = sum(_nbytes(h) for h in headers.values())
-    files = target.files(config, ask.tp, dtype, options)
-    largest = max(rank.nbytes for rank in ranks)
+    files = layout.files(config, ask.tp, dtype, options)
+    largest = max((rank.nbytes for rank in ranks), default=source_bytes // ask.tp)
     cache = kv_bytes * limits.max_positions * limits.max_batch
     return Plan(
         recipe=recipe_name,
@@ -177,15 +181,10 @@ def make_plan(
         source_bytes=source_bytes,
         needs=(
             *_calibrating(config, quant, ask.max_memory),
-            Need(
-                "convert",
-                ask.max_memory,
-                sum(r.nbytes for r in ranks),
-                "one streaming pass; memory is a ceiling",
-            ),
+            *_converting(ranks, ask.max_memory),
             *_gating(config, quant),
             Need("reference", _reference_bytes(config), 0, "one layer in float32; the whole model where that fits"),
-            *target.needs(config, ask.tp, options),
+            *target.compiler.needs(config, ask.tp, options),
             Need("run", largest + cache, 0, "one rank: weights (mapped) and KV cache at the limits"),
         ),
         files=files,
@@ -209,6 +208,12 @@ def _calibrating(config: ModelConfig, quant: Quant, max_memory: int) -> tuple[Ne
     tokens = quant.text.tokens(config.max_positions)
     note = f"{tokens:,} tokens at most, a layer at a time; memory is a ceiling"
     return (Need("calibrate", max_memory, 2 * 4 * tokens * config.hidden, note),)
+
+
+def _converting(ranks: Sequence[RankPlan], max_memory: int) -> tuple[Need, ...]:
+    if not ranks:
+        return ()
+    return (Need("convert", max_memory, sum(r.nbytes for r in ranks), "one streaming pass; memory is a ceiling"),)
 
 
 def _gating(config: ModelConfig, quant: Quant) -> tuple[Need, ...]:

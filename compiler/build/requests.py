@@ -17,7 +17,7 @@ from compiler.quantization.prequantized.checkpoint import rewrite, will_be
 from compiler.build.plan import Ask, Plan, make_plan
 from compiler.storage.cache.stages import cache_folder
 from compiler.storage.checkpoints.source import resolve
-from compiler.targets import How
+from compiler.targets.values import How
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,7 +48,7 @@ class PlanRequest:
     ask: Ask = field(default_factory=Ask)
     revision: str | None = None
     recipe: str | None = None
-    target: str = "inductor"
+    target: str = targets.DEFAULT
     devices: int | None = None
     cache: Path = field(default_factory=cache_folder)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from compiler.errors import RefusedError
+from compiler.errors import RefusedError, UsageError
 from compiler.model.config import ACTIVATIONS, LayerKind, ModelConfig
 from compiler.model.places import Default
 from compiler.quantization.request import Quant
 from compiler.quantization.schemes import SCHEMES, check_scheme
-from compiler.targets import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
     from compiler.model.limits import Limits
     from compiler.model.recipe import Recipe
     from compiler.quantization.scaling import Scaling
-    from compiler.targets import Target, TargetOptions
+    from compiler.targets.options import TargetOptions
+    from compiler.targets.protocols import Target
 
 OPTIONS: Mapping[str, Quant] = {
     "--quant none": Quant(),
@@ -40,29 +40,31 @@ class Taken:
 
 
 def taken(
-    target: Target, config: ModelConfig, quant: Quant, tp: int, options: TargetOptions, limits: Limits | None
+    target: Target[Any], config: ModelConfig, quant: Quant, tp: int, options: TargetOptions, limits: Limits | None
 ) -> Taken:
     """Raises RefusedError, with the reason and what to do instead."""
+    if not isinstance(options, target.options):
+        raise UsageError(f"options of target `{target.name}` are {target.options.__name__}; found {options!r}")
     scaling = None
     if quant.asked:
-        quant, options = target.quantised(config, quant, options)
-        scaling = target.scaling(config, quant, options)
+        quant, options = target.support.quantized(config, quant, options)
+        scaling = target.support.scaling(config, quant, options)
         check_scheme(scaling.scheme, config, tp)
-    target.check(config, tp, options, limits)
+    target.support.check(config, tp, options, limits)
     return Taken(quant, options, scaling)
 
 
-def refusals(recipe: Recipe, target: Target) -> dict[str, str]:
+def refusals(recipe: Recipe, target: Target[Any]) -> dict[str, str]:
     """By the names of OPTIONS: "" where some model of the recipe is taken so at tp 1, else the reason why none is."""
     models = list(_models(recipe))
     return {option: _refusal(models, target, quant) for option, quant in OPTIONS.items()}
 
 
-def _refusal(models: list[ModelConfig], target: Target, quant: Quant) -> str:
+def _refusal(models: list[ModelConfig], target: Target[Any], quant: Quant) -> str:
     reason = ""
     for config in models:
         try:
-            taken(target, config, quant, 1, PLAIN, None)
+            taken(target, config, quant, 1, target.options(), None)
         except RefusedError as error:
             reason = reason or error.message
         else:

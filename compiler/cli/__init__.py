@@ -24,39 +24,32 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from compiler.cli import about, artifact, build, cache, deploy, matrix, prewarm, registry, serve, trust
+from compiler.cli.help import GroupedCommand, GroupedCommands
 from compiler.cli.output import show_error
 from compiler.errors import LmiCompileError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-COMMANDS = (
-    about.models,
-    build.plan,
-    build.convert,
-    build.build,
-    build.package,
-    artifact.inspect,
-    artifact.verify,
-    artifact.generate,
-    registry.push,
-    registry.pull,
-    registry.ls,
-    registry.promote,
-    registry.rollback,
-    registry.history,
-    registry.diff,
-    registry.gc,
-    trust.sign,
-    trust.scan,
-    trust.preflight,
-    prewarm.prewarm,
-    serve.serve,
-    deploy.deploy,
-    about.doctor,
-)
-"""Commands in the order of `--help`."""
-GROUPS = (matrix.app, cache.app)
+COMMANDS: Mapping[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
+    "Build": (build.plan, build.convert, build.build, build.package, matrix.app, cache.app),
+    "Inspect": (about.models, artifact.inspect, artifact.verify, about.doctor),
+    "Run": (artifact.generate, serve.serve),
+    "Publish": (
+        registry.push,
+        registry.pull,
+        registry.ls,
+        registry.promote,
+        registry.rollback,
+        registry.history,
+        registry.diff,
+        registry.gc,
+        trust.sign,
+        trust.scan,
+    ),
+    "Deploy": (trust.preflight, prewarm.prewarm, deploy.deploy),
+}
+"""Commands by heading, in the order of `--help`."""
 CLICK_ERROR = cast(
     "type[typer.BadParameter]", next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 )
@@ -64,16 +57,19 @@ CLICK_ERROR = cast(
 
 app = typer.Typer(
     name="lmi-compile",
+    cls=GroupedCommands,
     help="Compile Hugging Face models ahead of time into sharded, verified artifacts.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in COMMANDS:
-    app.command()(command)
-for group in GROUPS:
-    app.add_typer(group)
+for heading, commands in COMMANDS.items():
+    for command in commands:
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, rich_help_panel=heading)
+        else:
+            app.command(cls=GroupedCommand, rich_help_panel=heading)(command)
 
 
 @app.callback(invoke_without_command=True)

@@ -8,8 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 from compiler.errors import UsageError
-from compiler.runtime.generate import load
-from compiler.runtime.lean import import_torch
+from compiler.targets.runners import model_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,10 +30,10 @@ def answer(
 ) -> None:
     """Write the answers to `out`. A single prompt is streamed with `stream`; a prompt `-` is one per line of stdin.
 
-    Raises what `runtime.generate.load` and `Model.generate` raise.
+    Raises what `targets.runners.model_of` and `Model.generate` raise.
     """
     texts = [text for prompt in prompts for text in (_lines() if prompt == "-" else [prompt])]
-    with load(artifact, import_torch=import_torch) as model:
+    with model_of(artifact) as model:
         if len(texts) == 1 and stream and not as_json:
             done = [_streamed(model, texts[0], params, out)]
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar
 
 import typer
 
@@ -16,8 +16,10 @@ from compiler.cli.options import (
     Json,
     LimitOptions,
     ModelOptions,
+    OwnOptions,
     QuantOptions,
     grouped,
+    image_of,
     quant_of,
     request_of,
 )
@@ -26,7 +28,9 @@ from compiler.cli.output import reporting, show
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What only a build is asked."""
+    """Options of a build alone."""
+
+    panel: ClassVar[str] = "Output"
 
     output: Annotated[
         str | None,
@@ -38,26 +42,37 @@ class BuildOptions:
         str | None, typer.Option(help="Store with a stage cache that a team shares, s3://bucket/prefix.")
     ] = None
     tokenizer: Annotated[Path | None, typer.Option(help="Folder with the tokenizer to pack.")] = None
-    device: Annotated[
-        Literal["cpu", "cuda"] | None, typer.Option(help="What it will run on [default: cpu; trtllm: cuda]")
-    ] = None
+    name: Annotated[str | None, typer.Option(help="Name in the manifest.")] = None
+    until: Annotated[str, typer.Option(help="Last stage: plan, convert, judge, compile, package or verify.")] = "verify"
+    force: Annotated[bool, typer.Option("--force", help="Replace another artifact at OUTPUT.")] = False
+    rehash: Annotated[bool, typer.Option("--rehash", help="Trust no digest computed before.")] = False
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """How to compile; the fields of `How`."""
+
+    panel: ClassVar[str] = "Compile"
+
+    device: Annotated[str | None, typer.Option(help="Kind it will run on: cpu, cuda ... [default: the target's]")] = (
+        None
+    )
     march: Annotated[str | None, typer.Option(help="CPU level, or `native` [default: x86-64-v3]")] = None
     jobs: Annotated[
         int | None,
         typer.Option("--jobs", "--workers", help="Compile processes [default: as cores or host memory allow]", min=1),
     ] = None
     timeout: Annotated[float | None, typer.Option(help="Seconds for one compile process.", min=1)] = None
-    name: Annotated[str | None, typer.Option(help="Name in the manifest.")] = None
-    until: Annotated[str, typer.Option(help="Last stage: plan, convert, judge (trtllm), compile, package, verify.")] = (
-        "verify"
-    )
-    force: Annotated[bool, typer.Option("--force", help="Replace another artifact at OUTPUT.")] = False
-    rehash: Annotated[bool, typer.Option("--rehash", help="Trust no digest computed before.")] = False
 
 
 @grouped
 def plan(
-    model: ModelOptions, ask: AskOptions, quant: QuantOptions, limits: LimitOptions, as_json: Json = False
+    model: ModelOptions,
+    ask: AskOptions,
+    own: OwnOptions,
+    quant: QuantOptions,
+    limits: LimitOptions,
+    as_json: Json = False,
 ) -> None:
     """Say what a build would do, from config.json and the safetensors headers alone."""
     from compiler import targets
@@ -65,7 +80,7 @@ def plan(
     from compiler.build.requests import PlanRequest, prepare
     from compiler.cli.text import alternatives_text, calibration_text, plan_text
 
-    made = prepare(request_of(PlanRequest, model, ask, limits, quant_of(quant, GateOptions(), ask.image))).plan
+    made = prepare(request_of(PlanRequest, model, ask, own, limits, quant_of(quant, GateOptions(), image_of(own)))).plan
     choices, text, facts = alternatives(made, targets.load(made.target)), made.quant.text, made.to_json()
     parts = [plan_text(made), alternatives_text(choices)]
     if made.quant.calibrated:
@@ -81,6 +96,7 @@ def convert(
     model: ModelOptions,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
     ask: AskOptions,
+    own: OwnOptions,
     quant: QuantOptions,
     as_json: Json = False,
 ) -> None:
@@ -89,7 +105,8 @@ def convert(
     from compiler.build.requests import PlanRequest
     from compiler.cli.text import plan_text
 
-    request = request_of(PlanRequest, model, ask, LimitOptions(max_batch=1), quant_of(quant, GateOptions(), ask.image))
+    asked = quant_of(quant, GateOptions(), image_of(own))
+    request = request_of(PlanRequest, model, ask, own, LimitOptions(max_batch=1), asked)
     with reporting(as_json=as_json) as report:
         made = convert_to(request, output, report)
     show(made.to_json(), plan_text(made), as_json=as_json)
@@ -99,11 +116,13 @@ def convert(
 def build(
     model: ModelOptions,
     ask: AskOptions,
+    own: OwnOptions,
     quant: QuantOptions,
     gate: GateOptions,
     limits: LimitOptions,
     options: BuildOptions,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the compile command (trtllm) and end.")] = False,
+    how: CompileOptions,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the target's compile command and end.")] = False,
     as_json: Json = False,
 ) -> None:
     """Build, verify and put in place an artifact; what an earlier build made is not made again."""
@@ -116,20 +135,19 @@ def build(
     from compiler.registry.address import is_store, parse_address
     from compiler.registry.push import push
     from compiler.registry.summary import pushed_text
-    from compiler.targets import How
+    from compiler.targets.values import How
 
-    given = asdict(options)
-    given["how"] = How(**{name: given.pop(name) for name in ("device", "march", "jobs", "timeout")})
+    given: dict[str, Any] = asdict(options) | {"how": How(**asdict(how))}
     given["shared_cache"] = given.pop("cache")
     store = options.output if is_store(options.output) else None
     folder = Path(options.output) if options.output and not store else None
-    asked = quant_of(quant, gate, ask.image)
+    asked = quant_of(quant, gate, image_of(own))
     given["output"] = folder or default_output(
         model.model, ask.target, ask.tp, ask.dtype, asked.scheme.name if asked.scheme else ""
     )
     if store:
         parse_address(store)  # refused now rather than after the build
-    request = request_of(BuildRequest, model, ask, limits, asked, **given)
+    request = request_of(BuildRequest, model, ask, own, limits, asked, **given)
     if dry_run:
         line = command_of(request)
         show(line, shlex.join(line), as_json=as_json)

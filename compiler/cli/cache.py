@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import typer
 
+from compiler.cli.help import GroupedCommands
 from compiler.cli.options import Json
 from compiler.cli.output import show, warn
 
-app = typer.Typer(name="cache", help="The stage cache.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    name="cache", help="The stage cache.", cls=GroupedCommands, no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compiler.cli.help import GroupedCommands
 from compiler.cli.options import Json, grouped
 from compiler.cli.output import reporting, show
 
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
     from compiler.matrix.state import Row
 
 app = typer.Typer(
-    name="matrix", help="Build the artifacts that a builds.toml lists.", no_args_is_help=True, rich_markup_mode=None
+    name="matrix",
+    help="Build the artifacts that a builds.toml lists.",
+    cls=GroupedCommands,
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 

@@ -13,15 +13,18 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
 
 import typer
+
+from compiler import targets
 
 if TYPE_CHECKING:
     from compiler.build.requests import PlanRequest
     from compiler.quantization.request import Quant, Text
+    from compiler.targets.options import TargetOptions
 
 Command = TypeVar("Command", bound=Callable[..., None])
 Request = TypeVar("Request", bound="PlanRequest")
@@ -40,6 +43,8 @@ ArtifactArgument = Annotated[Path, typer.Argument(help="Folder of an artifact.",
 class ModelOptions:
     """Which model, and how it is read."""
 
+    panel: ClassVar[str] = "Model"
+
     model: Annotated[str, typer.Option("--model", help="Recipe name, Hugging Face id, folder or s3:// prefix.")]
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")] = None
     recipe: Annotated[str | None, typer.Option("--recipe", help="Read it with this recipe.")] = None
@@ -48,28 +53,30 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class AskOptions:
-    """What is made of a model: everything that decides the bytes of its rank files."""
+    """What is made of a model, and within which memory."""
 
-    tp: Annotated[str, typer.Option(help="Ranks: a number, or `max`.", metavar="N|max")] = "1"
-    instance_type: Annotated[str | None, typer.Option(help="Whose devices `--tp max` counts.")] = None
-    target: Annotated[str, typer.Option("--target", help="Toolchain.")] = "inductor"
+    panel: ClassVar[str] = "Model"
+
+    tp: Annotated[
+        str, typer.Option(help="Ranks: a number, or `max`.", metavar="N|max", rich_help_panel="Parallelism")
+    ] = "1"
+    instance_type: Annotated[
+        str | None, typer.Option(help="Whose devices `--tp max` counts.", rich_help_panel="Parallelism")
+    ] = None
+    target: Annotated[str, typer.Option("--target", help="Toolchain.")] = targets.DEFAULT
     dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 [default: the checkpoint's]")] = None
     rope_scaling: Annotated[str | None, typer.Option(help="Longer contexts: linear:2, llama3:8.")] = None
-    trtllm_version: Annotated[str, typer.Option(help="TensorRT-LLM of target trtllm [default: 0.12.0]")] = ""
-    image: Annotated[str, typer.Option(help="LMI image that will serve it; names the version too.")] = ""
-    pp: Annotated[int, typer.Option(help="Pipeline stages, each of `--tp` ranks (trtllm).")] = 1
-    moe_ep: Annotated[int, typer.Option(help="Groups of ranks that share out whole experts (trtllm).")] = 1
-    parallel_embedding: Annotated[
-        bool, typer.Option("--parallel-embedding", help="Split the embedding over the vocabulary (trtllm).")
-    ] = False
-    max_memory: Annotated[str, typer.Option(help="Ceiling of the buffers of convert and judge.", metavar="SIZE")] = (
-        "1GiB"
-    )
+    max_memory: Annotated[
+        str,
+        typer.Option(help="Ceiling of the buffers of convert and judge.", metavar="SIZE", rich_help_panel="Limits"),
+    ] = "1GiB"
 
 
 @dataclass(frozen=True)
 class QuantOptions:
     """How weights, activations and the KV cache are rounded."""
+
+    panel: ClassVar[str] = "Quantization"
 
     quant: Annotated[
         Literal["none", "int8-weight", "int4-weight", "fp8", "awq", "smoothquant"],
@@ -101,7 +108,9 @@ class QuantOptions:
 
 @dataclass(frozen=True)
 class GateOptions:
-    """What quantisation may cost."""
+    """What quantization may cost."""
+
+    panel: ClassVar[str] = "Quantization"
 
     max_perplexity_increase: Annotated[
         float | None, typer.Option(help="A share, such as 0.01 [default: the scheme's]", min=0)
@@ -115,15 +124,75 @@ class GateOptions:
 class LimitOptions:
     """What an artifact is compiled for."""
 
+    panel: ClassVar[str] = "Limits"
+
     max_positions: Annotated[
         int | None,
         typer.Option("--max-positions", "--max-seq-len", help="Tokens of one row [default: all of the model's]"),
     ] = None
     max_batch: Annotated[int, typer.Option("--max-batch", "--max-batch-size", help="Rows at once.")] = 8
-    max_input_len: Annotated[
-        int | None, typer.Option(help="Tokens of a prompt (trtllm) [default: 512 less than of a row]")
-    ] = None
-    max_num_tokens: Annotated[int | None, typer.Option(help="Tokens of all rows in one step (trtllm).")] = None
+
+
+def _own_options() -> dict[str, tuple[Any, Any]]:
+    """Type and default of each option of a target by its name, the same for targets that share it. The default is
+    None: whether it was given decides whether it is refused.
+    """
+    found: dict[str, tuple[Any, Any]] = {}
+    for target in targets.available():
+        kind = targets.options_of(target)
+        hints = get_type_hints(kind)
+        for field in fields(kind):
+            name = option_name(field)
+            if name is None or name in found:
+                continue
+            info = typer.Option(
+                *field.metadata["flags"],
+                help=field.metadata["help"],
+                metavar=field.metadata["metavar"],
+                rich_help_panel=f"Target {target}",
+            )
+            found[name] = (Annotated[hints[field.name] | None, info], None)
+    return found
+
+
+def option_name(field: Field[Any]) -> str | None:
+    """The parameter of a field of a target's options; None for a derived one."""
+    if "help" not in field.metadata:
+        return None
+    flags = field.metadata["flags"]
+    return str(flags[0]).lstrip("-").replace("-", "_") if flags else field.name
+
+
+if TYPE_CHECKING:
+
+    @dataclass(frozen=True)
+    class OwnOptions:
+        """Options of the targets, gathered from their `TargetOptions`; those that were not given are None."""
+else:
+    OwnOptions = make_dataclass(
+        "OwnOptions", [(name, kind, default) for name, (kind, default) in _own_options().items()], frozen=True
+    )
+
+
+def options_of(target: str, own: OwnOptions) -> TargetOptions:
+    """The options of `target` that were given. Raises UsageError for an option that only another target has."""
+    from compiler.errors import UsageError
+
+    given = {field.name: value for field in fields(own) if (value := getattr(own, field.name)) is not None}
+    kind = targets.options_of(target)
+    names = {name: field.name for field in fields(kind) if (name := option_name(field)) is not None}
+    for name in given.keys() - names.keys():
+        owners = [each for each in targets.available() if name in map(option_name, fields(targets.options_of(each)))]
+        raise UsageError(
+            f"`--{name.replace('_', '-')}` is an option of target `{owners[0]}`; found `--target {target}`",
+            hint=f"leave it out, or build with `--target {owners[0]}`",
+        )
+    return kind(**{names[name]: value for name, value in given.items()})
+
+
+def image_of(own: OwnOptions) -> str:
+    """The container image that was named, "" where none was or no target has one."""
+    return getattr(own, "image", None) or ""
 
 
 def grouped(command: Command) -> Command:
@@ -163,8 +232,11 @@ def grouped(command: Command) -> Command:
 
 @functools.cache
 def _parameters(kind: type[Any]) -> list[inspect.Parameter]:
-    """Of the options of a group."""
+    """One parameter for each option of a group, which is shown under the group's `panel` unless it names another."""
     hints = get_type_hints(kind, include_extras=True)
+    for field in fields(kind):
+        (info,) = hints[field.name].__metadata__
+        info.rich_help_panel = info.rich_help_panel or getattr(kind, "panel", None)
     return [
         inspect.Parameter(
             field.name,
@@ -176,7 +248,7 @@ def _parameters(kind: type[Any]) -> list[inspect.Parameter]:
     ]
 
 
-def model_fields(model: ModelOptions, target: str = "inductor") -> dict[str, Any]:
+def model_fields(model: ModelOptions, target: str = targets.DEFAULT) -> dict[str, Any]:
     """The fields of a PlanRequest that say which model."""
     import recipes
 
@@ -234,6 +306,7 @@ def request_of(
     kind: type[Request],
     model: ModelOptions,
     ask: AskOptions,
+    own: OwnOptions,
     limits: LimitOptions,
     quant: Quant,
     **more: Any,
@@ -243,7 +316,6 @@ def request_of(
     from compiler.build.requests import devices_here, parse_size, parse_tp
     from compiler.lmi.instances import instance
     from compiler.model.rope import parse_rope_scaling
-    from compiler.targets import TargetOptions
 
     ranks = parse_tp(ask.tp)
     devices = None
@@ -258,15 +330,7 @@ def request_of(
             max_batch=limits.max_batch,
             rope_scaling=parse_rope_scaling(ask.rope_scaling) if ask.rope_scaling else None,
             variant=model.variant,
-            options=TargetOptions(
-                version=ask.trtllm_version,
-                image=ask.image,
-                pp=ask.pp,
-                moe_ep=ask.moe_ep,
-                parallel_embedding=ask.parallel_embedding,
-                max_input_len=limits.max_input_len,
-                max_num_tokens=limits.max_num_tokens,
-            ),
+            options=options_of(ask.target, own),
             quant=quant,
             max_memory=parse_size(ask.max_memory),
         ),

@@ -8,12 +8,11 @@ from compiler.build.notes import alphas_text, numerics_text
 from compiler.report import amount, seconds, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from compiler.artifact.manifest import Manifest
     from compiler.artifact.quantization import Quantisation
-    from compiler.artifact.sections import Engines, Segments
     from compiler.build.alternatives import Alternative
     from compiler.build.plan import Plan
     from compiler.deploy.doctor import Diagnosis
@@ -31,7 +30,7 @@ def plan_text(plan: Plan) -> str:
         ("model", f"{c.architecture} (recipe {plan.recipe}), {c.layers} layers: {', '.join(kinds)}"),
         ("source", f"{len(plan.account.tensors)} tensors, {amount(plan.source_bytes, 'bytes')}"),
         *([("", plan.packed.text)] if plan.packed else []),
-        ("target", f"{plan.target}, {parallel_text(plan.tp, plan.options.pp, plan.options.moe_ep)}, {plan.dtype}"),
+        ("target", f"{plan.target}, {parallel_text(plan.tp, plan.options.split)}, {plan.dtype}"),
         ("heads", f"{heads.heads} query and {heads.kv_heads} kv heads a rank{copies}"),
         *([("quantized", quant_text(plan.quant))] if plan.quant.asked else []),
         ("KV cache", f"{plan.kv_bytes_per_token:,} bytes a token and rank"),
@@ -97,29 +96,29 @@ def manifest_text(manifest: Manifest) -> str:
         ("name", manifest.name + (" (made by a stand-in toolchain)" if manifest.stand_in else "")),
         ("digest", manifest.digest),
         ("model", f"{m.architecture} (recipe {m.recipe}), {source}"),
-        ("target", f"{manifest.target}, {parallel_text(p.tp, p.pp, p.moe_ep)}, {manifest.dtype}"),
+        ("target", f"{manifest.target}, {parallel_text(p.tp, p.model_dump(exclude={'tp'}))}, {manifest.dtype}"),
         ("runs on", _device_text(manifest)),
         ("toolchain", toolchain or "not compiled yet"),
         ("limits", f"{manifest.limits.max_positions} positions, {manifest.limits.max_batch} rows"),
         *(_quantization_facts(manifest.quantisation) if manifest.quantisation else []),
-        *(_segments_facts(manifest.segments) if manifest.segments else []),
-        *(_engines_facts(manifest.engines) if manifest.engines else []),
+        *manifest.section.facts(),
         ("files", f"{len(manifest.files)}, {amount(sum(f.size for f in manifest.files), 'bytes')}"),
         ("numerics", numerics_text(manifest) if found else "not measured"),
     ]
     return table(facts)
 
 
-def parallel_text(tp: int, pp: int, moe_ep: int) -> str:
-    """Text of the parallel degrees; pp and moe_ep are omitted where they are 1."""
-    return ", ".join([f"tp {tp}", *([f"pp {pp}"] if pp > 1 else []), *([f"moe_ep {moe_ep}"] if moe_ep > 1 else [])])
+def parallel_text(tp: int, split: Mapping[str, int]) -> str:
+    """Text of the parallel degrees, `tp 8, pp 2`; degrees of 1 except tp are omitted."""
+    return ", ".join([f"tp {tp}", *(f"{name} {count}" for name, count in split.items() if count > 1)])
 
 
 def _device_text(manifest: Manifest) -> str:
     device = manifest.device
     if device.kind == "cuda":
         return f"cuda, compute capability {device.capability}" if device.capability else "cuda"
-    return f"cpu, {device.isa}" + (f" with {', '.join(device.features)}" if device.features else "")
+    isa = f", {device.isa}" if device.isa else ""
+    return f"{device.kind}{isa}" + (f" with {', '.join(device.features)}" if device.features else "")
 
 
 def _quantization_facts(found: Quantisation) -> list[tuple[str, str]]:
@@ -136,18 +135,6 @@ def _quantization_facts(found: Quantisation) -> list[tuple[str, str]]:
         ("", f"least cosine {gate.cosine:g} ({gate.worst or 'layers not measured'})"),
         ("limits of the gate", f"{limits}{'; ACCEPTED BEYOND THEM by --accept-numerics' if gate.accepted else ''}"),
     ]
-
-
-def _segments_facts(segments: Segments) -> list[tuple[str, str]]:
-    kinds = sorted({" + ".join(pair) for pair in segments.layers})
-    return [("layers", f"{len(segments.layers)}: {', '.join(kinds)}")]
-
-
-def _engines_facts(engines: Engines) -> list[tuple[str, str]]:
-    built = f"{len(engines.files)} engine(s)" if engines.files else "checkpoint; its engines are not built yet"
-    image = f", for image {engines.image}" if engines.image else ""
-    limits = ", ".join(f"{name} {value}" for name, value in engines.limits.model_dump().items())
-    return [("TensorRT-LLM", f"{engines.version}{image}"), ("holds", built), ("engines", limits)]
 
 
 def build_text(output: Path, manifest: Manifest | None) -> str:

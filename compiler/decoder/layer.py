@@ -1,4 +1,4 @@
-"""Wiring of a layer, from top to bottom: the one function that every way to run the decoder calls.
+"""Wiring of a layer, top to bottom: the one function that every way to run the decoder calls.
 
 A block (attention, mlp) gives this rank's summand of what it adds to the residual stream x. The norm in front of a block
 is part of it, a norm behind it is applied to the sum over ranks.
@@ -33,13 +33,18 @@ Seen = Callable[["Block", "Tensor", "Tensor"], None]
 
 
 class Blocks(Protocol):
-    """One layer. x [B, S, H] is the residual stream; a summand may have an axis of ranks in front."""
+    """One layer. x [B, S, H] is the residual stream; a summand may have an axis of ranks in front.
+
+    The methods with a body are for layers that need them: norms behind sums, statistics of all heads.
+    """
 
     def qkv(self, x: Tensor, /) -> Tensor:
         """Projections of attention, where its statistics are summed over ranks before the rest of it."""
+        raise AssertionError(f"attention is not computed in parts here: {x.shape}")
 
     def mean_squares(self, qkv: Tensor, /) -> Tensor:
         """This rank's summand of the mean squares of q and of k over all heads, float32 [B, S, 2]."""
+        raise AssertionError(f"attention is not computed in parts here: {qkv.shape}")
 
     def attn(self, x: Tensor, mean_squares: Tensor | None = None, /) -> Tensor:
         """Summand of attention, from x, or from the projections `qkv(x)` and the mean squares."""
@@ -52,6 +57,7 @@ class Blocks(Protocol):
 
     def norm(self, role: str, y: Tensor, /) -> Tensor:
         """Norm `role` of this layer, applied to y [B, S, H]."""
+        raise AssertionError(f"this layer has no `{role}` for {y.shape}")
 
 
 def _unseen(_block: Block, _x: Tensor, _summand: Tensor) -> None:

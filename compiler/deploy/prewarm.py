@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -36,20 +35,20 @@ from compiler.report import Report, Silent, amount
 from compiler.storage.cache.stages import cache_folder
 from compiler.storage.files.digest import DigestMemo
 from compiler.storage.files.folder import locked_folder, place
+from compiler.targets import load
+from compiler.targets.runners import runner_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from compiler.artifact.manifest import Manifest
+    from compiler.targets.runners import Runner
 
 REPORT = "prewarm.json"
 PROMPT = "Hello"
 _NEW_TOKENS = 8
 _TIMEOUT = 3600.0
 """Seconds for loading and one answer: SageMaker gives a container no more."""
-
-_COMPILED_HERE = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "CUDA_CACHE_PATH")
-"""Where torch, Triton and CUDA's driver put what they compile at run time."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Prewarmed:
-    """`answer`: see runtime/once.py; None where nothing here runs the artifact: `unproven` says what that leaves."""
+    """`answer`: JSON of the runner's `once`; None where nothing here runs the artifact, for the reason `unproven`."""
 
     name: str
     digest: str
@@ -135,13 +134,14 @@ def _prewarm(source: str, output: Path, report: Report, key: Path | None, prompt
     phases.append(Phase("verify", time.monotonic() - began, size))
     report.end(f"{len(manifest.files)} files, {amount(size, 'bytes')}, now in memory")
 
+    runner = runner_of(manifest)
     unproven = _unproven(manifest)
     answer = None
-    if unproven is None:
+    if unproven is None and runner is not None:
         began = time.monotonic()
         report.begin("answer")
         has_text = (output / "tokenizer/tokenizer.json").is_file()
-        answer = answer_without_compiler(output, prompt if has_text else "")
+        answer = answer_without_compiler(output, prompt if has_text else "", runner)
         phases.append(Phase("answer", time.monotonic() - began))
         report.end(f"loaded in {answer['seconds_to_load']:.2f} s, first token after "
                    f"{answer['seconds_to_first_token']:.3f} s, finish_reason {answer['finish_reason']}")  # fmt: skip
@@ -159,17 +159,17 @@ def _found(source: str, output: Path, report: Report, key: Path | None) -> tuple
     return found.manifest, lambda: pull(found, output, report).fetched
 
 
-def answer_without_compiler(artifact: Path, prompt: str) -> dict[str, Any]:
-    """What runtime/once.py tells, run where nothing can be compiled.
+def answer_without_compiler(artifact: Path, prompt: str, runner: Runner) -> dict[str, Any]:
+    """The JSON of the runner's `once`, run where nothing can be compiled.
 
     Raises RankError (it does not answer), ArtifactError (something was compiled all the same).
     """
     with tempfile.TemporaryDirectory(prefix="lmi-prewarm-") as scratch:
-        caches = {name: str(Path(scratch) / name.lower()) for name in _COMPILED_HERE}
+        caches = {name: str(Path(scratch) / name.lower()) for name in runner.caches}
         no_programs = Path(scratch) / "no-programs"
         no_programs.mkdir()
         environment = {**os.environ, **caches, "PATH": str(no_programs), "CXX": "", "CC": ""}
-        words = [sys.executable, "-m", "compiler.runtime.once", str(artifact), prompt, str(_NEW_TOKENS)]
+        words = runner.once(artifact, prompt, _NEW_TOKENS)
         try:
             ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
         except subprocess.TimeoutExpired:
@@ -194,9 +194,7 @@ def _unproven(manifest: Manifest) -> str | None:
     """Why this machine cannot run it, though it suits; None where it can."""
     if manifest.stand_in:
         return "a stand-in toolchain made it, so there is nothing to run"
-    if manifest.segments is None:
-        return "its engines are run by the serving container, not by this runtime"
-    return None
+    return load(manifest.target).runtime.unproven(manifest) or None
 
 
 def _copy(source: Path, output: Path, report: Report) -> int:

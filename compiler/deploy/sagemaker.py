@@ -23,6 +23,7 @@ from compiler.report import Report
 from compiler.storage.files.digest import digest_bytes
 from compiler.storage.objects import open_store
 from compiler.storage.objects.types import ObjectStore
+from compiler.targets import load
 
 POLL_SECONDS = 15.0
 _SLACK = 900
@@ -71,7 +72,8 @@ def prepare(request: DeployRequest) -> Deployment:
         raise UsageError(
             f"`{manifest.name}` is packed for no image", hint="Pass `--image` with the name of one that serves it."
         )
-    check_fit(needs, request.instance_type, image)
+    problems = load(manifest.target).runtime.image_problems(manifest, image)
+    check_fit(needs, request.instance_type, image, problems)
     kind = request.instance_type if request.instance_type.startswith("ml.") else f"ml.{request.instance_type}"
     return Deployment(
         name=request.name or endpoint_name(manifest.name),
@@ -141,15 +143,13 @@ def deploy(
 
 def needs_of(manifest: Manifest) -> Needs:
     """What the manifest says that its artifact needs."""
-    engines = manifest.engines
     return Needs(
         name=manifest.name,
         kind=manifest.device.kind,
         ranks=ranks(manifest),
         rank_bytes=rank_bytes(manifest),
         capability=manifest.device.capability,
-        trtllm=engines.version if engines else "",
-        image=(engines.image or "") if engines else "",
+        image=manifest.section.image_tag or "",
         stand_in=manifest.stand_in,
     )
 

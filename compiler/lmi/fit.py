@@ -7,10 +7,10 @@ please rebuild." (TensorRT).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compiler.errors import IncompatibleError, LmiCompileError
-from compiler.lmi.images import trtllm_image
+from compiler.errors import IncompatibleError
 from compiler.lmi.instances import CAPABILITIES, fitting, instance
 
 _GIB = 1 << 30
@@ -21,8 +21,8 @@ class Needs:
     """What an artifact says it needs, from its manifest.
 
     `ranks`: tp x pp devices. `kind`: `cuda` or `cpu`. `capability`: compute capability that it was compiled for, None
-    where nothing is compiled yet. `rank_bytes`: of the largest rank's file. `trtllm`: version of TensorRT-LLM; `image`:
-    tag of the LMI image that it is packed for; "" where there is none. `stand_in`: made by a stand-in of the tests.
+    where nothing is compiled yet. `rank_bytes`: of the largest rank's file. `image`: tag of the LMI image that it is
+    packed for; "" where there is none. `stand_in`: made by a stand-in of the tests.
     """
 
     name: str
@@ -30,17 +30,18 @@ class Needs:
     ranks: int
     rank_bytes: int
     capability: str | None = None
-    trtllm: str = ""
     image: str = ""
     stand_in: bool = False
 
 
-def check_fit(needs: Needs, instance_type: str, image: str) -> None:
+def check_fit(needs: Needs, instance_type: str, image: str, image_problems: Sequence[str] = ()) -> None:
     """Raises IncompatibleError with all that does not fit; UsageError for an unknown type of GPU instance.
 
-    `image`: the whole name or tag of the image that shall serve it.
+    `image`: the whole name or tag of the image that shall serve it; `image_problems`: why it cannot, as the target of
+    the artifact says.
     """
-    problems = [*_image_problems(needs, image), *_machine_problems(needs, instance_type)]
+    stand_in = ["it was made by a stand-in toolchain of the tests"] if needs.stand_in else []
+    problems = [*stand_in, *image_problems, *_machine_problems(needs, instance_type)]
     if problems:
         raise IncompatibleError(
             "\n".join(
@@ -70,24 +71,6 @@ def _machine_problems(needs: Needs, instance_type: str) -> list[str]:
             f"{needs.rank_bytes / _GIB:.0f} GiB a rank do not fit in the {machine.memory} GiB of one "
             f"{machine.accelerator}"
         )
-    return problems
-
-
-def _image_problems(needs: Needs, image: str) -> list[str]:
-    problems = ["it was made by a stand-in toolchain of the tests"] if needs.stand_in else []
-    try:
-        facts = trtllm_image(image)
-    except LmiCompileError as error:
-        # An image that is none of LMI's serves what its owner says it serves.
-        return [*problems, error.message] if needs.trtllm else problems
-    if not needs.trtllm:
-        return [*problems, f"LMI {facts.lmi} serves TensorRT-LLM engines; this is another kind of artifact"]
-    if needs.capability is None:
-        problems.append("its engines are not built yet")
-    if needs.trtllm.partition("rc")[0] != facts.trtllm:
-        problems.append(f"its engines are of TensorRT-LLM {needs.trtllm}; the image carries {facts.trtllm}")
-    elif needs.image and trtllm_image(needs.image).family != facts.family:
-        problems.append(f"its files are laid out for {needs.image}; LMI {facts.lmi} wants another tree")
     return problems
 
 

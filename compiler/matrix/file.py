@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compiler import targets
 from compiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _name(options: Mapping[str, str | bool], varying: list[str]) -> str:
         words["tp"] = f"tp{words['tp']}"
     if "name" in options:
         return "-".join([str(options["name"]), *words.values()])
-    model, target = Path(str(options["model"]).rstrip("/")).name, str(options.get("target", "inductor"))
+    model, target = Path(str(options["model"]).rstrip("/")).name, str(options.get("target", targets.DEFAULT))
     named = [model, target, f"tp{options.get('tp', 1)}"]
     return "-".join([*named, *(word for key, word in words.items() if key not in ("model", "target", "tp"))])
 

@@ -3,16 +3,16 @@
 digests     every file has the size and the sha256 that the manifest states
 layout      every rank file has the tensors, shapes and dtype that follow from the manifest's config, and no others;
             what else the target can say of its files
-numerics    logits of the artifact against those of the source model: by the prefill and the decode packages, or by the
-            target's judge over its rank files; not again where an artifact has neither
+numerics    logits of the artifact, by its target's runner, against those of the source model or of its own rank files;
+            not again where nothing on this machine runs it
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from compiler.artifact.check import check_files, check_machine
+from compiler.artifact.check import check_files
 from compiler.artifact.manifest import Numerics, load_manifest
 from compiler.artifact.quantization import quant_of
 from compiler.errors import ArtifactError
@@ -26,6 +26,7 @@ from compiler.quantization.planned import planned
 from compiler.storage.checkpoints.header import HeaderError, read_header
 from compiler.storage.files.digest import sha256_file
 from compiler.targets import load
+from compiler.targets.runners import runner_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from compiler.artifact.manifest import Manifest
     from compiler.numerics.compare import Thresholds
     from compiler.storage.files.digest import Digest
-    from compiler.targets import Target
+    from compiler.targets.protocols import Target
 
 VERSION = 2
 """Of this stage: raised when the same artifact and reference give other figures."""
@@ -58,7 +59,7 @@ def verify(
     digest: Callable[[Path], Digest] = sha256_file,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
-    """The manifest of `folder`, its `numerics` measured now by `logits` (default: see `logits_of`).
+    """The manifest of `folder`, its `numerics` measured now by `logits` (default: by its target's runner).
 
     `expected`: logits of the source for the reference's tokens, where those in the artifact shall not be
     believed. `max_memory`: bytes that a judge may use. `digest` computes the sha256 of a file;
@@ -66,8 +67,9 @@ def verify(
     Raises ArtifactError, IncompatibleError, NumericsError, RankError.
     """
     manifest = load_manifest(folder)
-    if manifest.segments is not None:
-        check_machine(manifest)
+    runner = runner_of(manifest, max_memory)
+    if runner is not None:
+        runner.check(manifest)
     done, total = 0, sum(file.size for file in manifest.files)
 
     def advance(count: int) -> None:
@@ -78,25 +80,13 @@ def verify(
 
     check_files(manifest, folder, by="sha256", digest=digest, progress=advance)
     check_layout(manifest, folder)
-    runs = logits or logits_of(manifest, max_memory)
+    runs = logits or (runner.logits if runner is not None else None)
     if manifest.stand_in or runs is None:
         return manifest
     stored = expected is None or manifest.quantisation is None
     who = manifest.numerics.reference if manifest.numerics and stored else "its source"
     measured = measure(manifest, folder, who, runs, expected)
     return manifest.model_copy(update={"numerics": measured})
-
-
-def logits_of(manifest: Manifest, max_memory: int) -> Logits | None:
-    """What computes the logits of an artifact on this machine; None: nothing does."""
-    if manifest.segments is not None:
-        return run_logits
-    target = load(manifest.target)
-    judge_of, inside = target.judge_of, target.rank_folder(manifest)
-    if judge_of is None or inside is None:
-        return None
-    config = ModelConfig.from_json(manifest.model.config)
-    return lambda folder, ids: judge_of(folder / inside, config, max_memory).logits(ids)
 
 
 def measure(
@@ -136,10 +126,12 @@ def numerics(
 
 
 def bounds_of(manifest: Manifest) -> Thresholds:
-    """What its logits may be off from its reference. That of segments is what their own rank files say, quantised or
-    not; that of what a judge reads is the source, from which quantisation has moved it.
+    """How far its logits may be off from its reference: from its own rank files, quantized or not, where the runner is
+    held to them; else from the source, from which quantization has moved them.
     """
-    return source_bounds(manifest) if manifest.segments is None else thresholds(manifest.dtype)
+    runner = runner_of(manifest)
+    own = runner is not None and runner.reference == "rank files"
+    return thresholds(manifest.dtype) if own else source_bounds(manifest)
 
 
 def source_bounds(manifest: Manifest) -> Thresholds:
@@ -148,32 +140,14 @@ def source_bounds(manifest: Manifest) -> Thresholds:
     return thresholds(manifest.dtype, found.gate.bounds if found else None)
 
 
-def run_logits(artifact: Path, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Logits by the runtime, so that every package has its part in them.
-
-    The first half of the tokens goes through prefill; the others through decode steps of one row, of two and
-    of as many as the artifact takes, which give the logits in turn.
-    """
-    from compiler.runtime.generate import load as load_model
-
-    begin = (len(token_ids) + 1) // 2
-    with load_model(artifact) as model:
-        batches = sorted({1, min(2, model.max_batch), model.max_batch})
-        runs = [model.logits(token_ids.tolist(), decode_from=begin, rows=rows) for rows in batches]
-    logits = runs[0].copy()
-    for turn, run in enumerate(runs):
-        logits[begin + turn :: len(runs)] = run[begin + turn :: len(runs)]
-    return logits
-
-
 def check_layout(manifest: Manifest, folder: Path) -> None:
     """Raises ArtifactError that lists every tensor that is missing, unexpected, or of another shape or dtype, and what
     else the target finds wrong.
     """
     target = load(manifest.target)
-    inside = target.rank_folder(manifest)
+    inside = target.packager.rank_folder(manifest)
     problems = [] if inside is None else _rank_problems(manifest, target, folder / inside)
-    problems += target.problems(manifest, folder)
+    problems += target.packager.problems(manifest, folder)
     if problems:
         raise ArtifactError(
             "\n".join(["the files do not fit the manifest:", *(f"  {p}" for p in problems[:40])]),
@@ -181,14 +155,14 @@ def check_layout(manifest: Manifest, folder: Path) -> None:
         )
 
 
-def _rank_problems(manifest: Manifest, target: Target, folder: Path) -> list[str]:
+def _rank_problems(manifest: Manifest, target: Target[Any], folder: Path) -> list[str]:
     config = ModelConfig.from_json(manifest.model.config)
     sizes = axis_sizes(config)
     dtype = DTYPES[manifest.dtype]
     sources = {t: whole(str(t), shape_of(t, sizes), dtype) for t in model_tensors(config)}
-    quant, options = quant_of(manifest.quantisation), target.options_of(manifest)
-    sources |= planned(config, sources, target.scaling(config, quant, options) if quant.asked else None)
-    plans = target.rank_plans(config, manifest.parallel.tp, sources, dtype, options)
+    quant, options = quant_of(manifest.quantisation), target.packager.options_of(manifest)
+    sources |= planned(config, sources, target.support.scaling(config, quant, options) if quant.asked else None)
+    plans = target.layout.rank_plans(config, manifest.parallel.tp, sources, dtype, options) if target.layout else ()
     problems = []
     for plan in plans:
         try:

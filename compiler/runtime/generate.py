@@ -212,7 +212,7 @@ def load(
         ArtifactError, IncompatibleError: the artifact is damaged, or was built for another machine.
         RankError: a rank ended or hung while loading.
     """
-    from compiler.artifact.check import check_artifact
+    from compiler.runtime.section import check_artifact
 
     folder = Path(artifact).absolute()
     manifest = check_artifact(folder, by="sha256" if full_check else "size")

@@ -38,7 +38,9 @@ def share(role: Role) -> Share:
 
 def map_weights(manifest: Manifest, folder: Path, rank: int) -> Weights:
     """The weights of `rank`, being read ahead. Needs no torch, so it comes before it is imported."""
-    weights = Weights(folder / manifest.runnable().weights[rank])
+    from compiler.runtime.section import runnable
+
+    weights = Weights(folder / runnable(manifest).weights[rank])
     weights.read_ahead()
     return weights
 
@@ -48,8 +50,9 @@ def share_of(manifest: Manifest, folder: Path, rank: int, weights: Weights) -> S
     import torch
 
     from compiler.runtime.package import Package
+    from compiler.runtime.section import runnable
 
-    tp, device, made = manifest.parallel.tp, manifest.device.kind, manifest.runnable()
+    tp, device, made = manifest.parallel.tp, manifest.device.kind, runnable(manifest)
     if tp > 1:
         torch.set_num_threads(threads_per_rank(tp))
     if device == "cuda":

@@ -14,8 +14,6 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from compiler.runtime.generate import load
-from compiler.runtime.lean import import_torch
 from compiler.serve.batches import Batches
 from compiler.serve.http import Server
 
@@ -38,12 +36,12 @@ def serve(
     The port opens when the model is loaded; `ready(url)` is called then. `port`: 0 takes a free one. `queue`: maximum
     number of queued requests. Requests still in flight `drain_seconds` after the signal end with an error.
 
-    Raises what `runtime.generate.load` raises, and UsageError for an address that cannot be taken.
+    Raises what `targets.runners.model_of` raises, and UsageError for an address that cannot be taken.
     """
-    import_torch()
     from compiler.artifact.manifest import load_manifest
+    from compiler.targets.runners import model_of
 
-    with _stopping() as stop, load(artifact) as model:
+    with _stopping() as stop, model_of(artifact) as model:
         batches = Batches(model, model.max_batch, queue)
         server = Server(host, port, load_manifest(artifact).name, batches)
         with server:

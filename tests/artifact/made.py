@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from compiler.artifact.manifest import ArtifactLimits, Device, File, Manifest, Model, Parallel
-from compiler.artifact.sections import Segments
+from compiler.runtime.section import Segments
 from compiler.storage.files.digest import OCTETS, digest_bytes
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def manifest(**changes: Any) -> Manifest:
         "parallel": Parallel(tp=2),
         "dtype": "bfloat16",
         "limits": ArtifactLimits(max_positions=64, max_batch=2, prefill_chunk=64),
-        "segments": Segments(
+        "section": Segments(
             weights=("weights/rank0.safetensors", "weights/rank1.safetensors"),
             layers=(("attn", "mlp-gated"),),
             packages={

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from compiler.artifact.check import Machine, check_artifact, check_files, check_machine, this_machine
+from compiler.artifact.check import Machine, check_files, check_machine, this_machine
 from compiler.artifact.manifest import Device
 from compiler.errors import ArtifactError, IncompatibleError
 from compiler.machine import LEVELS
+from compiler.runtime.section import check_artifact
 from compiler.storage.files.crc import spelled
 from compiler.storage.files.digest import sha256_file
 from tests.artifact.made import CONTENT, manifest, write

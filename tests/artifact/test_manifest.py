@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from compiler.artifact.manifest import json_schema, load_manifest, parse_manifest
+from compiler.artifact.sections import Section
 from compiler.errors import ArtifactError, IncompatibleError
+from compiler.runtime.section import runnable
+from compiler.storage.files.digest import digest_bytes
+from compiler.targets.trtllm.section import Engines
 from tests.artifact.made import manifest
 
 if TYPE_CHECKING:
@@ -79,12 +83,11 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "negative size": lambda data: data["files"][0].update(size=-1),
     "no ranks": lambda data: data["parallel"].update(tp=0),
     "a rank that no file holds": lambda data: data["parallel"].update(tp=3),
-    "a package that is no file": lambda data: data["segments"]["packages"].update(
-        {"head.prefill": "packages/none.pt2"}
-    ),
-    "a layer without a package": lambda data: data["segments"]["layers"].append(["attn-window8", "mlp-gated"]),
-    "no section": lambda data: data.update(segments=None),
-    "two sections": lambda data: data.update(engines=ENGINES),
+    "a package that is no file": lambda data: data["section"]["packages"].update({"head.prefill": "packages/none.pt2"}),
+    "a layer without a package": lambda data: data["section"]["layers"].append(["attn-window8", "mlp-gated"]),
+    "no section": lambda data: data.pop("section"),
+    "the section of another target": lambda data: data.update(section=ENGINES),
+    "a section of an earlier schema": lambda data: data.update(engines=ENGINES),
     "one path twice": lambda data: data["files"].append(data["files"][0]),
     "itself": lambda data: data["files"].append({**data["files"][0], "path": "manifest.json"}),
     "other schema": lambda data: data.update(schema_version=0),
@@ -106,8 +109,8 @@ def test_all_problems_are_listed() -> None:
 
 
 def test_a_newer_schema_says_upgrade() -> None:
-    with pytest.raises(ArtifactError, match="schema version 2") as caught:
-        parse_manifest(edit(lambda data: data.update(schema_version=2)))
+    with pytest.raises(ArtifactError, match="schema version 3") as caught:
+        parse_manifest(edit(lambda data: data.update(schema_version=3)))
     assert "upgrade" in caught.value.hint
 
 
@@ -123,20 +126,60 @@ def test_a_folder_without_manifest_is_no_artifact(tmp_path: Path) -> None:
 
 
 def with_engines(**changes: Any) -> bytes:
-    return edit(lambda data: data.update(segments=None, engines={**ENGINES, **changes}))
+    return edit(lambda data: data.update(target="trtllm", section={**ENGINES, **changes}))
 
 
 def test_engines_are_a_section_of_their_own() -> None:
     found = parse_manifest(with_engines(files=["weights/rank0.safetensors"]))
-    assert found.engines is not None
-    assert found.segments is None
+    assert isinstance(found.section, Engines)
+    assert found.section.rank_files == ("weights/rank0.safetensors",)
     assert (found.parallel.pp, found.parallel.moe_ep) == (1, 1)
     with pytest.raises(ArtifactError, match="not among `files`: rank1"):
         parse_manifest(with_engines(files=["rank1.engine"]))
 
 
 def test_what_a_container_serves_does_not_run_here() -> None:
-    manifest().runnable()
+    runnable(manifest())
     with pytest.raises(IncompatibleError, match="for a serving container") as caught:
-        parse_manifest(with_engines()).runnable()
+        runnable(parse_manifest(with_engines()))
     assert "--target inductor" in caught.value.hint
+
+
+SCHEMA_1 = Path(__file__).parent / "schema1"
+"""Manifests as lmi-compile 0.1.0 wrote them, of the files of `made.CONTENT`."""
+
+
+@pytest.mark.parametrize("name", ["segments", "engines"])
+def test_a_manifest_of_schema_1_is_read_and_keeps_its_bytes(name: str) -> None:
+    data = (SCHEMA_1 / f"{name}.json").read_bytes()
+    found = parse_manifest(data)
+    assert (found.schema_version, found.writer) == (2, "")
+    assert found.section.rank_files == ("weights/rank0.safetensors", "weights/rank1.safetensors")
+    assert (found.to_bytes(), found.digest) == (data, digest_bytes(data))
+    changed = found.model_copy(update={"name": "other"})
+    assert parse_manifest(changed.to_bytes()) == changed
+    assert b'"section"' in changed.to_bytes()
+
+
+def test_a_manifest_of_schema_1_is_the_same_artifact_as_now() -> None:
+    found = parse_manifest((SCHEMA_1 / "segments.json").read_bytes())
+    assert found.substance == manifest().substance
+    assert found.substance == manifest(writer="0.2.0").substance
+
+
+@pytest.mark.parametrize("change", [{"segments": None}, {"engines": ENGINES}, {"section": {}}])
+def test_a_manifest_of_schema_1_without_one_section_is_refused(change: dict[str, Any]) -> None:
+    data = json.loads((SCHEMA_1 / "segments.json").read_bytes())
+    with pytest.raises(ArtifactError, match="is not a manifest of an artifact"):
+        parse_manifest(json.dumps({**data, **change}).encode())
+
+
+def test_the_section_of_a_target_that_is_not_installed_is_kept() -> None:
+    data = edit(lambda data: data.update(target="elsewhere", section={"graphs": ["a", {"b": 1}]}))
+    found = parse_manifest(data)
+    assert type(found.section) is Section
+    assert json.loads(found.to_bytes()) == json.loads(data)
+    assert (found.section.paths, found.section.image_tag, found.section.unfinished) == ((), None, "")
+    for target in ("../../etc", "a.b", "protocols"):
+        changed = json.loads(data) | {"target": target}
+        assert type(parse_manifest(json.dumps(changed).encode()).section) is Section

@@ -14,7 +14,7 @@ from compiler.quantization.schemes import SCHEMES
 from compiler.build import alternatives as module
 from compiler.build.alternatives import alternatives, calibration_seconds
 from compiler.build.plan import Ask, Plan, make_plan
-from compiler.targets import TargetOptions
+from compiler.targets.trtllm.options import TrtllmOptions
 from tests import published
 
 INDUCTOR = targets.load("inductor")
@@ -62,7 +62,7 @@ def test_what_is_asked_for_is_planned_and_its_alternatives_do_not_depend_on_it()
 @pytest.mark.parametrize(("scheme", "pp"), [("none", 4), ("smoothquant", 1), ("fp8", 2), ("awq", 4)])
 def test_pipeline_stages_are_told_from_few_layers_too(scheme: str, pp: int) -> None:
     hf, trtllm = published.CONFIGS["llama3-8b"], targets.load("trtllm")
-    ask = Ask(tp=2, quant=Quant(SCHEMES.get(scheme)), options=TargetOptions(pp=pp))
+    ask = Ask(tp=2, quant=Quant(SCHEMES.get(scheme)), options=TrtllmOptions(pp=pp))
     plan = make_plan(*recipes.for_config(hf), trtllm, hf, published.headers("llama3-8b"), ask)
     found = {one.option: one.weights for one in alternatives(plan, trtllm)}
     assert found[f"--quant {scheme}"] == max(rank.nbytes for rank in plan.ranks)

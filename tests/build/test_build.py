@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from compiler.runtime.section import Segments
 
 import recipes
-from compiler.artifact.check import check_artifact
+from compiler.runtime.section import check_artifact
 from compiler.errors import ToolchainMissing, UsageError
 from compiler.build.build import build
 from compiler.build.convert_only import convert_to
@@ -35,8 +36,8 @@ def test_a_build_makes_a_whole_artifact(request_for: Callable[..., BuildRequest]
         file.path for file in manifest.files
     )
     assert {"tokenizer/tokenizer.json", "tokenizer/config.json"} <= tree(result.output).keys()
-    assert manifest.segments is not None
-    assert manifest.segments.layers == (("attn", "mlp-gated"),) * 3
+    assert isinstance(manifest.section, Segments)
+    assert manifest.section.layers == (("attn", "mlp-gated"),) * 3
     assert [stage for stage, _ in heard.stages] == ["plan", "digest", "convert", "compile", "package", "verify"]
     assert heard.warnings == []
     assert leftovers(tmp_path) == []

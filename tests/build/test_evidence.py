@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from compiler.artifact.check import check_artifact
+from compiler.runtime.section import check_artifact
 from compiler.errors import NumericsError
 from compiler.build.build import build
 from compiler.build.requests import BuildRequest

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from compiler.artifact.check import check_artifact
+from compiler.runtime.section import check_artifact
 from compiler.errors import UsageError
 from compiler.build.build import build
 from compiler.build.requests import BuildRequest

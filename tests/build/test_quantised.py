@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from compiler.runtime.section import Segments
 import torch
 from safetensors.torch import load_file, save_file
 
-from compiler.artifact.check import check_artifact
+from compiler.runtime.section import check_artifact
 from compiler.artifact.manifest import PROVENANCE, Manifest
 from compiler.artifact.quantization import FIGURES, REPORT
 from compiler.errors import (
@@ -62,8 +63,8 @@ def test_a_quantised_build_says_what_it_is_and_what_it_has_lost(quantised: Reque
     figures = json.loads((tmp_path / "artifact" / FIGURES).read_text())
     assert {one["name"].split(".", 2)[2] for one in figures["outliers"]} == {"attn.o", "attn.q", "mlp.down", "mlp.gate"}
     assert len(figures["parts"]) == 6
-    assert made.segments is not None
-    assert made.segments.products == "per_token"
+    assert isinstance(made.section, Segments)
+    assert made.section.products == "per_token"
     assert quant_of(found).decides == replace(asked, text=replace(SHORT, digest=found.calibration.digest)).decides
     check_layout(made, tmp_path / "artifact")
     assert leftovers(tmp_path) == []
@@ -152,12 +153,12 @@ def test_every_flag_takes_the_same_path(
     heard = Heard()
     made = built(quantised(Quant(replace(scheme, tolerance=LOOSE), text=SHORT), case), heard)
     check_layout(made, tmp_path / "artifact")
-    assert made.segments is not None
-    assert made.segments.products == products
+    assert isinstance(made.section, Segments)
+    assert made.section.products == products
     assert made.quantisation is not None
     assert made.quantisation.gate.cosine > 0.98
     assert ("calibrate" in dict(heard.stages)) == scheme.calibrated
-    ranks = [load_file(tmp_path / "artifact" / file) for file in made.segments.weights]
+    ranks = [load_file(tmp_path / "artifact" / file) for file in made.section.weights]
     fixed = {tensor for tensor in ranks[0] if tensor.endswith(".input_scale")}
     assert bool(fixed) == products.endswith("tensor")
     assert all(torch.equal(ranks[0][tensor], ranks[1][tensor]) for tensor in fixed)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from compiler.runtime.section import Segments
 import torch
 from safetensors.torch import load_file
 
-from compiler.artifact.check import check_artifact
+from compiler.runtime.section import check_artifact
 from compiler.errors import NumericsError
 from compiler.build.build import build
 from compiler.quantization.request import Quant
@@ -28,14 +29,14 @@ def test_a_quantised_cache_is_planned_stored_and_told(
     result = build(quantised(asked, case, tp=tp), toolchain=StandIn())
     made = check_artifact(result.output, by="sha256")
     check_layout(made, tmp_path / "artifact")
-    assert made.segments is not None
-    assert (made.segments.products, made.segments.cache) == ("per_token", kv)
+    assert isinstance(made.section, Segments)
+    assert (made.section.products, made.section.cache) == ("per_token", kv)
     assert made.quantisation is not None
     assert made.quantisation.kv_cache == kv
     config, heads = result.plan.config, result.plan.heads
     assert result.plan.kv_bytes_per_token == 2 * config.layers * heads.kv_heads * config.head_dim
     assert quant_of(made.quantisation).decides == replace(asked, text=quant_of(made.quantisation).text).decides
-    for rank in made.segments.weights:
+    for rank in made.section.weights:
         tensors = load_file(tmp_path / "artifact" / rank)
         for layer in range(config.layers):
             for which in "kv":
@@ -48,8 +49,8 @@ def test_a_cache_alone_can_be_quantised(quantised: Requests) -> None:
     found = check_artifact(
         build(quantised(Quant(cache="int8", text=SHORT, accept=True)), toolchain=StandIn()).output, by="sha256"
     )
-    assert found.segments is not None
-    assert (found.segments.products, found.segments.cache) == ("float", "int8")
+    assert isinstance(found.section, Segments)
+    assert (found.section.products, found.section.cache) == ("float", "int8")
     assert found.quantisation is not None
     assert (found.quantisation.scheme, found.quantisation.kv_cache) == ("", "int8")
     assert 0 < found.quantisation.gate.kl < 0.1

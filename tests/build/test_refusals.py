@@ -18,7 +18,7 @@ from compiler.errors import (
 )
 from compiler.build.build import build
 from compiler.build.requests import BuildRequest
-from compiler.targets import How
+from compiler.targets.values import How
 from tests.builds import copied, leftovers
 from tests.stand_in import StandIn
 

@@ -8,7 +8,6 @@ from compiler.errors import RefusedError
 from compiler.model.config import ModelConfig
 from compiler.quantization.request import Quant
 from compiler.build.support import OPTIONS, refusals, taken
-from compiler.targets import PLAIN
 from tests import published
 
 
@@ -20,7 +19,8 @@ def _config(model: str) -> tuple[str, ModelConfig]:
 
 def _takes(target: str, config: ModelConfig, quant: Quant) -> bool:
     try:
-        taken(targets.load(target), config, quant, 1, PLAIN, None)
+        chosen = targets.load(target)
+        taken(chosen, config, quant, 1, chosen.options(), None)
     except RefusedError:
         return False
     return True

@@ -22,7 +22,8 @@ from compiler.quantization.planned import planned
 from compiler.quantization.scaling import Scaling
 from compiler.quantization.schemes import SCHEMES
 from compiler.storage.files.digest import sha256_file
-from compiler.targets import TargetOptions, trtllm
+from compiler.targets.trtllm.layout import rank_plans
+from compiler.targets.trtllm.options import TrtllmOptions
 from tests.calibration.test_activations import Opened, opened
 from tests.calibration.test_scales import maxima_of
 from tests.tiny import write_checkpoint
@@ -60,12 +61,12 @@ def test_groups_of_a_row_are_sharded_with_it(tmp_path: Path) -> None:
     make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=scaling)
     tensors, checkpoint = beside(model.tensors, model.checkpoint, tmp_path / RESULT)
     weights = canonical_weights(model.checkpoint.folder)
-    options, coming = TargetOptions(quant_algo="W4A16_AWQ"), planned(model.config, model.tensors, scaling)
+    options, coming = TrtllmOptions(quant_algo="W4A16_AWQ"), planned(model.config, model.tensors, scaling)
     found = []
     for tp in (1, 2, 4):
-        plans = trtllm.rank_plans(model.config, tp, tensors, "F32", options)
+        plans = rank_plans(model.config, tp, tensors, "F32", options)
         # What is planned before there are scales is what is written with them.
-        early = trtllm.rank_plans(model.config, tp, {**model.tensors, **coming}, "F32", options)
+        early = rank_plans(model.config, tp, {**model.tensors, **coming}, "F32", options)
         assert [[(n, t.dtype, t.stored_shape) for n, t in p.tensors] for p in plans] == [
             [(n, t.dtype, t.stored_shape) for n, t in p.tensors] for p in early
         ]

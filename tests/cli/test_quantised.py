@@ -14,6 +14,7 @@ from compiler.cli import main
 from compiler.cli.options import GateOptions, QuantOptions, quant_of
 from compiler.errors import RefusedError, UsageError
 from compiler.quantization.request import Quant
+from compiler.targets.inductor.target import SegmentCompiler
 from tests.stand_in import StandIn
 
 Run = Callable[..., tuple[int, str, str]]
@@ -22,7 +23,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     monkeypatch.setenv("LMI_COMPILE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("compiler.targets.toolchain_of", lambda target: StandIn(target))
+    monkeypatch.setattr(SegmentCompiler, "toolchain", lambda _self: StandIn("inductor"))
 
     def call(*arguments: str | Path) -> tuple[int, str, str]:
         capsys.readouterr()

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from compiler.artifact.manifest import Device, Manifest
-from compiler.artifact.sections import BuildLimits, Engines
 from compiler.deploy.preflight import preflight, refuse
 from compiler.errors import IncompatibleError, LmiCompileError, ResourceError
 from compiler.machine import LEVELS, Gpu, Host, _visible, parse_gpus, this_host
 from compiler.storage.files.digest import SAFETENSORS
+from compiler.targets.trtllm.section import BuildLimits, Engines
 from tests.artifact.made import manifest, write
 
 V3 = frozenset[str]().union(*(LEVELS[level] for level in ("x86-64", "x86-64-v2", "x86-64-v3")))
@@ -23,8 +23,8 @@ GPUS = replace(CPU, packages={"tensorrt_llm": "0.12.0", "tensorrt": "10.3.0"}, g
 
 def engines(**changes: Any) -> Manifest:
     fields: dict[str, Any] = {
-        "segments": None,
-        "engines": Engines(
+        "target": "trtllm",
+        "section": Engines(
             version="0.12.0",
             image=None,
             container="triton",
@@ -87,9 +87,7 @@ def test_a_mismatch_is_named_with_what_fits(
 
 
 def test_a_checkpoint_without_engines_cannot_run(tmp_path: Path) -> None:
-    built = engines().engines
-    assert built is not None
-    waiting = engines(engines=built.model_copy(update={"files": ()}))
+    waiting = engines(section=engines().section.model_copy(update={"files": ()}))
     error = refused(waiting, tmp_path, GPUS)
     assert "engines were not built yet" in error.message
     assert "build-engines.sh" in error.hint

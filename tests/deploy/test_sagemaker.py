@@ -13,13 +13,13 @@ from botocore.stub import ANY, Stubber
 from moto.server import ThreadedMotoServer
 
 from compiler.artifact.manifest import Device, Manifest, Parallel
-from compiler.artifact.sections import BuildLimits, Engines
 from compiler.cli import main
 from compiler.deploy import sagemaker as stage
 from compiler.deploy.sagemaker import DeployRequest, deploy, prepare
 from compiler.errors import ArtifactError, DeployError, IncompatibleError, StoreError, UsageError
 from compiler.report import Silent
 from compiler.storage.files.digest import digest_bytes
+from compiler.targets.trtllm.section import BuildLimits, Engines
 from tests.artifact.made import CONTENT, manifest, write
 
 PREFIX = "s3://models/tiny/v1/"
@@ -194,10 +194,9 @@ def _engines() -> Manifest:
     """The same files as the engines of two A10G, for LMI 0.30."""
     return manifest(
         target="trtllm",
-        segments=None,
         device=Device(kind="cuda", capability="8.6"),
         parallel=Parallel(tp=2),
-        engines=Engines(
+        section=Engines(
             version="0.12.0",
             image="0.30.0-tensorrtllm0.12.0-cu125",
             container="triton",

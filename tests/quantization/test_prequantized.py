@@ -27,6 +27,7 @@ from compiler.quantization.formats import int4
 from compiler.quantization.prequantized.formats import packed
 from compiler.quantization.request import Quant, scheme_of
 from compiler.quantization.schemes import SCHEMES, Tolerance
+from compiler.runtime.section import Segments
 from compiler.targets import load
 from tests.stand_in import StandIn
 from tests.tiny import write_checkpoint
@@ -201,9 +202,9 @@ def test_float8_of_compressed_tensors_stays_and_runs(tmp_path: Path) -> None:
                            cache=tmp_path / "cache")  # fmt: skip
     build(request, toolchain=StandIn())
     manifest = load_manifest(tmp_path / "out")
-    assert manifest.segments is not None
-    assert manifest.segments.products == "fp8_per_token"
-    ranks = [load_file(tmp_path / "out" / file) for file in manifest.segments.weights]
+    assert isinstance(manifest.section, Segments)
+    assert manifest.section.products == "fp8_per_token"
+    ranks = [load_file(tmp_path / "out" / file) for file in manifest.section.weights]
     values = torch.cat([rank["layers.1.mlp.down.weight"] for rank in ranks], 1)
     name = "model.layers.1.mlp.down_proj"
     assert values.dtype == torch.float8_e4m3fn

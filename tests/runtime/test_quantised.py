@@ -20,7 +20,9 @@ from compiler.numerics.compare import THRESHOLDS
 from compiler.numerics.gate.sides import log_probabilities, of_files
 from compiler.quantization.request import Cache, Quant, Text, scheme_of
 from compiler.quantization.schemes import Scheme, Tolerance
-from compiler.targets import inductor
+from compiler.runtime.section import Segments
+from compiler.targets.inductor.schemes import kernels as kernels_of
+from compiler.targets.inductor.target import TARGET
 from tests.tiny import write_checkpoint
 
 LOOSE = Tolerance(perplexity=10, kl=10, cosine=0.9)
@@ -49,8 +51,8 @@ def _built(
     assert made.numerics is not None
     assert made.numerics.reference == "the quantised decoder in float32"
     assert made.numerics.kl_median <= THRESHOLDS[dtype].kl_median
-    assert made.segments is not None
-    assert made.segments.cache == kv
+    assert isinstance(made.section, Segments)
+    assert made.section.cache == kv
     return made
 
 
@@ -59,9 +61,9 @@ def _answers_what_its_files_say(made: Manifest, artifact: Path) -> None:
         (answer,) = model.generate(["The file is"], GenerationParams(max_new_tokens=8))
         prompt = model.encode("The file is")
     ids = np.array(prompt + [token.id for token in answer.tokens], np.int64)
-    config, kernels = ModelConfig.from_json(made.model.config), inductor.kernels(inductor.options_of(made))
-    assert made.segments is not None
-    side = of_files(config, [artifact / name for name in made.segments.weights], kernels)
+    config, kernels = ModelConfig.from_json(made.model.config), kernels_of(TARGET.packager.options_of(made))
+    assert isinstance(made.section, Segments)
+    side = of_files(config, [artifact / name for name in made.section.weights], kernels)
     logits = log_probabilities(side, config, ids)
     assert logits[len(prompt) - 1 : -1].argmax(-1).tolist() == [token.id for token in answer.tokens]
 
@@ -85,8 +87,8 @@ def test_float8_with_fixed_scales_verifies_and_answers(
 ) -> None:
     scheme = scheme_of("fp8", per_token=False, per_channel=False)
     made = _built(tiny_checkpoint("llama"), scheme, "fp8", tmp_path / "artifact", cache)
-    assert made.segments is not None
-    assert made.segments.products == "fp8_per_tensor"
+    assert isinstance(made.section, Segments)
+    assert made.section.products == "fp8_per_tensor"
     _answers_what_its_files_say(made, tmp_path / "artifact")
 
 
@@ -96,8 +98,8 @@ def test_awq_of_experts_verifies_and_answers(tmp_path: Path, cache: Path) -> Non
     made = _built(checkpoint, scheme_of("awq"), "", tmp_path / "artifact", cache, "bfloat16", 1)
     assert made.quantisation is not None
     assert (made.quantisation.scheme, made.quantisation.search) == ("awq", "awq")
-    assert made.segments is not None
-    assert made.segments.products == "grouped"
+    assert isinstance(made.section, Segments)
+    assert made.section.products == "grouped"
     with load(tmp_path / "artifact") as model:
         (answer,) = model.generate(["The file is"], GenerationParams(max_new_tokens=8))
     assert len(answer.tokens) == 8

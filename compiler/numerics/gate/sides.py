@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from compiler.decoder.layer import Blocks
 from compiler.decoder.layer import layer as run_layer
 from compiler.decoder.weights import RankFile
 
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compiler.decoder.kernels import Kernels
-    from compiler.decoder.layer import Blocks
     from compiler.decoder.weights import StoredModel
     from compiler.model.config import Activation, ModelConfig
-    from compiler.targets import Judge
+    from compiler.targets.values import Judge
 
     Ids = NDArray[np.int64]
 
@@ -96,19 +96,13 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class _JudgedLayer:
+class _JudgedLayer(Blocks):
     """The judge sums over ranks itself, and its toolchain has pre-norm layers only."""
 
     judge: Judge
     layer: int
 
-    def qkv(self, x: Tensor, /) -> Tensor:
-        raise AssertionError("no toolchain with a judge computes attention in parts")
-
-    def mean_squares(self, qkv: Tensor, /) -> Tensor:
-        raise AssertionError("no toolchain with a judge computes attention in parts")
-
-    def attn(self, x: Tensor, mean_squares: Tensor | None = None, /) -> Tensor:
+    def attn(self, x: Tensor, _mean_squares: Tensor | None = None, /) -> Tensor:
         return _stacked(self.judge.attn(self.layer, list(x.numpy())))
 
     def mlp(self, x: Tensor, /) -> Tensor:
@@ -116,9 +110,6 @@ class _JudgedLayer:
 
     def sum(self, summand: Tensor, /) -> Tensor:
         return summand
-
-    def norm(self, role: str, y: Tensor, /) -> Tensor:
-        raise AssertionError(f"no toolchain with a judge has `{role}`")
 
 
 def _stacked(states: Sequence[NDArray[np.float32]]) -> Tensor:

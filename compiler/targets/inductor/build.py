@@ -29,16 +29,16 @@ from compiler.artifact.manifest import Device
 from compiler.decoder.segments import SegmentSpec
 from compiler.errors import CompileError
 from compiler.machine import LEVELS
-from compiler.targets import How
 from compiler.targets.inductor import library
 from compiler.targets.inductor.device import MARCH
 from compiler.targets.inductor.toolchain import check_march, cxx, on_x86
 from compiler.targets.inductor.toolchain import versions as toolchain_versions
+from compiler.targets.values import How, Sources
 
 __all__ = ["compile", "compile_segments", "stand_in", "versions"]
 
 stand_in = False
-"""False: this is the real toolchain; see `compiler.targets.Toolchain`."""
+"""False: this is the real toolchain; see `compiler.targets.values.Toolchain`."""
 
 TIMEOUT = 1800.0
 """Seconds for one segment. The slowest one measured takes a minute on two busy cores."""
@@ -59,17 +59,17 @@ def versions(device: str) -> dict[str, str]:
     return {**toolchain_versions(device), "products": library.digest()}
 
 
-def compile(  # noqa: A001  # the stage's name, see `compiler.targets.Toolchain`
+def compile(  # noqa: A001  # the stage's name, see `compiler.targets.values.Toolchain`
     specs: Sequence[SegmentSpec],
     out: Path,
     how: How,
     *,
     device: Device,
-    checkpoint: Path,
+    sources: Sources,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Compile segments for the pipeline. `checkpoint` is unused: packages do not depend on it."""
-    del checkpoint
+    """Compile the packages of `specs`, which depend on no source file."""
+    del sources
     march, timeout = how.march or MARCH, how.timeout or TIMEOUT
     compile_segments(specs, out, device=device.kind, march=march, jobs=how.jobs, progress=progress, timeout=timeout)
 

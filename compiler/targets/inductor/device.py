@@ -9,7 +9,7 @@ from compiler.machine import LEVELS, beyond, features, isa
 
 if TYPE_CHECKING:
     from compiler.artifact.manifest import Device
-    from compiler.targets import How
+    from compiler.targets.values import How
 
 MARCH = "x86-64-v3"
 """Default march: any server CPU since 2013."""
@@ -25,6 +25,10 @@ def device(how: How) -> Device:
     from compiler.artifact.manifest import Device
 
     march = how.march or MARCH
+    if how.device not in (None, "cpu", "cuda"):
+        raise UsageError(
+            f"`--device` takes cpu or cuda for target `inductor`; found `{how.device}`", hint="omit it for the CPU"
+        )
     if how.device == "cuda":
         if how.march is not None:
             raise UsageError(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from compiler.quantization.request import Quant
     from compiler.quantization.scaling import Scaling
     from compiler.quantization.schemes import Format, Per, Scheme
-    from compiler.targets import TargetOptions
+    from compiler.targets.inductor.options import InductorOptions
 
 RUNS: dict[tuple[Format, Format, Per], Products] = {
     # weights, activations, scales of the activations
@@ -28,9 +28,9 @@ RUNS: dict[tuple[Format, Format, Per], Products] = {
 }
 
 
-def quantised(_config: ModelConfig, quant: Quant, options: TargetOptions) -> tuple[Quant, TargetOptions]:
-    """`quant_algo` names the products, `kv_cache_quant_algo` the format of the cache. Raises RefusedError."""
-    scheme, options = quant.scheme, replace(options, kv_cache_quant_algo=quant.cache)
+def quantised(_config: ModelConfig, quant: Quant, options: InductorOptions) -> tuple[Quant, InductorOptions]:
+    """`products` and `cache` of the options from scheme and cache of `quant`. Raises RefusedError."""
+    scheme, options = quant.scheme, replace(options, cache=quant.cache)
     if scheme is None:
         return quant, options
     products = RUNS.get((scheme.weights, scheme.activations, scheme.activation_scales))
@@ -39,10 +39,10 @@ def quantised(_config: ModelConfig, quant: Quant, options: TargetOptions) -> tup
             f"target `inductor` does not run `{scheme.name}`{_flags(scheme)}",
             hint="it runs `--quant int8-weight`, `int4-weight`, `awq`, `smoothquant` and `fp8`",
         )
-    return quant, replace(options, quant_algo=products)
+    return quant, replace(options, products=products)
 
 
-def scaling(_config: ModelConfig, quant: Quant, _options: TargetOptions) -> Scaling:
+def scaling(_config: ModelConfig, quant: Quant, _options: InductorOptions) -> Scaling:
     """Kernels see inputs as they are: what nothing in front can take is not smoothed."""
     from compiler.quantization.scaling import Scaling
     from compiler.quantization.schemes import UNQUANTISED
@@ -50,26 +50,26 @@ def scaling(_config: ModelConfig, quant: Quant, _options: TargetOptions) -> Scal
     return Scaling(quant.scheme or UNQUANTISED, cache=quant.cache, cache_scales="head")
 
 
-def products_of(options: TargetOptions) -> Products:
+def products_of(options: InductorOptions) -> Products:
     """Of segments with these options."""
-    return cast("Products", options.quant_algo or "float")
+    return cast("Products", options.products)
 
 
-def cache_of(options: TargetOptions) -> CacheFormat:
+def cache_of(options: InductorOptions) -> CacheFormat:
     """Of segments with these options."""
-    return cast("CacheFormat", options.kv_cache_quant_algo)
+    return cast("CacheFormat", options.cache)
 
 
-def kernels(options: TargetOptions) -> Kernels:
+def kernels(options: InductorOptions) -> Kernels:
     """The products and the cache as they are defined, in plain torch."""
     from compiler.decoder.attention import CACHED
     from compiler.decoder.kernels import PLAIN
     from compiler.decoder.quantized import DEFINITIONS, experts
 
-    plain = replace(PLAIN, cached=CACHED[options.kv_cache_quant_algo]) if options.kv_cache_quant_algo else PLAIN
-    if not options.quant_algo:
+    plain = replace(PLAIN, cached=CACHED[options.cache]) if options.cache else PLAIN
+    if options.products == "float":
         return plain
-    linear = DEFINITIONS[options.quant_algo]
+    linear = DEFINITIONS[options.products]
     return replace(plain, quantised=linear, quantised_experts=experts(linear))
 
 

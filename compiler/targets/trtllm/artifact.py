@@ -12,42 +12,43 @@ from pathlib import Path
 
 from compiler.artifact.manifest import Manifest
 from compiler.artifact.parts import Part, written
-from compiler.artifact.sections import Engines
 from compiler.errors import ArtifactError
 from compiler.lmi.check import check as check_container
 from compiler.lmi.images import TrtllmImage, image_uri
 from compiler.lmi.package import EngineFacts, container_files, engine_folder, tokenizer_paths
 from compiler.model.config import ModelConfig
-from compiler.targets import Contents, Made, Planned, TargetOptions
 from compiler.targets.trtllm.command import CHECKPOINT, ENGINES, command_line, flags_of
 from compiler.targets.trtllm.config import checkpoint_config, config_bytes
 from compiler.targets.trtllm.engines import built_by, engine_problems
 from compiler.targets.trtllm.limits import build_limits
+from compiler.targets.trtllm.options import TrtllmOptions
 from compiler.targets.trtllm.script import SCRIPT, script
+from compiler.targets.trtllm.section import Engines
 from compiler.targets.trtllm.spec import engine_files
 from compiler.targets.trtllm.version import image_of, show, version_of
+from compiler.targets.values import Contents, Made, Planned
 
 _REGION = "us-east-1"
 """Whose registry the command file names; every region has the same images."""
 
 
-def contents(plan: Planned, made: Made) -> Contents:
+def contents(plan: Planned[TrtllmOptions], made: Made) -> Contents:
     """Of the checkpoint where nothing is compiled yet, else of the engines."""
     engines = made.compiled.get(ENGINES, ())
     return _engines(plan, made, engines) if engines else _checkpoint(plan, made)
 
 
-def _checkpoint(plan: Planned, made: Made) -> Contents:
+def _checkpoint(plan: Planned[TrtllmOptions], made: Made) -> Contents:
     image = image_of(plan.options)
     files = [part.inside(CHECKPOINT) for part in made.weights]
     whole = plan.options.image if "/" in plan.options.image else ""  # in a registry of the user's choice
     place = whole or (image_uri(image.tag, _REGION) if image else None)
     finish = written(SCRIPT, script(flags_of(plan), place), executable=True)
     section = _section(plan, made, image, checkpoint_files=tuple(sorted(part.path for part in files)))
-    return Contents([*files, finish, *made.tokenizer], "engines", section)
+    return Contents([*files, finish, *made.tokenizer], section)
 
 
-def _engines(plan: Planned, made: Made, engines: Sequence[Part]) -> Contents:
+def _engines(plan: Planned[TrtllmOptions], made: Made, engines: Sequence[Part]) -> Contents:
     image = image_of(plan.options)
     config = next(part for part in engines if part.name == "config.json")
     version, stand_in = built_by(config.read())
@@ -62,7 +63,6 @@ def _engines(plan: Planned, made: Made, engines: Sequence[Part]) -> Contents:
     files = tuple(f"{folder}/{name}" if folder else name for name in names)
     return Contents(
         [*placed, *tokenizer, *more],
-        "engines",
         _section(plan, made, image, files=files),
         repeatable=False,
         toolchain={"tensorrt_llm": version},
@@ -70,14 +70,16 @@ def _engines(plan: Planned, made: Made, engines: Sequence[Part]) -> Contents:
     )
 
 
-def check_tokenizer(plan: Planned, names: Sequence[str]) -> None:
+def check_tokenizer(plan: Planned[TrtllmOptions], names: Sequence[str]) -> None:
     """Raises TokenizerError where the image's front end would not take these files for a tokenizer."""
     image = image_of(plan.options)
     if image is not None:
         tokenizer_paths(_facts(plan, image, names, [*engine_files(plan.tp * plan.options.pp), "config.json"]))
 
 
-def _facts(plan: Planned, image: TrtllmImage, tokenizer: Sequence[str], engines: Sequence[str]) -> EngineFacts:
+def _facts(
+    plan: Planned[TrtllmOptions], image: TrtllmImage, tokenizer: Sequence[str], engines: Sequence[str]
+) -> EngineFacts:
     limits = build_limits(plan.limits, plan.options)
     return EngineFacts(
         model=plan.config.architecture,
@@ -95,7 +97,7 @@ def _facts(plan: Planned, image: TrtllmImage, tokenizer: Sequence[str], engines:
 
 
 def _section(
-    plan: Planned,
+    plan: Planned[TrtllmOptions],
     made: Made,
     image: TrtllmImage | None,
     checkpoint_files: tuple[str, ...] = (),
@@ -114,10 +116,10 @@ def _section(
     )
 
 
-def options_of(manifest: Manifest) -> TargetOptions:
+def options_of(manifest: Manifest) -> TrtllmOptions:
     """The options that an artifact was made with."""
     engines, parallel = section_of(manifest), manifest.parallel
-    return TargetOptions(
+    return TrtllmOptions(
         version=engines.version,
         image=engines.image or "",
         pp=parallel.pp,
@@ -132,9 +134,9 @@ def options_of(manifest: Manifest) -> TargetOptions:
 
 def section_of(manifest: Manifest) -> Engines:
     """Raises ArtifactError where the manifest has another section."""
-    if manifest.engines is None:
-        raise ArtifactError(f"`{manifest.name}`: a manifest of target `trtllm` has the section `engines`")
-    return manifest.engines
+    if isinstance(manifest.section, Engines):
+        return manifest.section
+    raise ArtifactError(f"`{manifest.name}`: expected the section of target `trtllm` in its manifest")
 
 
 def rank_folder(manifest: Manifest) -> str | None:

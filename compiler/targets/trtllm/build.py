@@ -21,13 +21,13 @@ from pathlib import Path
 from compiler.artifact.manifest import Device
 from compiler.errors import CompileError, MemoryCeilingError, ToolchainMissing
 from compiler.machine import available_memory, gpus
-from compiler.targets import How
 from compiler.targets.trtllm import guard
 from compiler.targets.trtllm.command import COMMAND, argv
 from compiler.targets.trtllm.engines import check_engines
 from compiler.targets.trtllm.host import PACKAGES
 from compiler.targets.trtllm.spec import EnginesSpec
 from compiler.targets.trtllm.version import parse_version, show
+from compiler.targets.values import How, Sources
 
 stand_in = False
 """Whether this toolchain is one of the tests; what an engine says of itself is looked at besides."""
@@ -55,16 +55,16 @@ def versions(_device: str) -> dict[str, str]:
     return found
 
 
-def compile(  # noqa: A001  # the stage's name, see `compiler.targets.Toolchain`
+def compile(  # noqa: A001  # the stage's name, see `compiler.targets.values.Toolchain`
     specs: Sequence[EnginesSpec],
     out: Path,
     how: How,
     *,
     device: Device,
-    checkpoint: Path,
+    sources: Sources,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Build the engines of `checkpoint` and leave them in `out`.
+    """Build the engines of the checkpoint and leave them in `out`.
 
     Raises:
         ToolchainMissing: there is no `trtllm-build`, or one of another version.
@@ -72,7 +72,7 @@ def compile(  # noqa: A001  # the stage's name, see `compiler.targets.Toolchain`
         CompileError: it failed, or what it left does not fit the checkpoint.
     """
     del device  # the one that the driver gives the command
-    command = find_command()
+    command, checkpoint = find_command(), sources.checkpoint
     for spec in specs:
         _check_version(command, spec)
         folder = out / spec.name

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from compiler.errors import RefusedError
 from compiler.model.config import ModelConfig
 from compiler.model.limits import Limits
-from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm.architectures import Row, row_for
 from compiler.targets.trtllm.layout import check_split
 from compiler.targets.trtllm.limits import build_limits
+from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
 from compiler.targets.trtllm.quantised import STORED
 from compiler.targets.trtllm.version import Version, show, version_of
 
@@ -45,7 +45,7 @@ Finding = tuple[str, str]  # what was expected and found; what to do, "" for _OT
 _OTHERWISE = "Target `inductor` computes what a recipe describes: build it with `--target inductor`."
 
 
-def check(config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN, limits: Limits | None = None) -> None:
+def check(config: ModelConfig, tp: int = 1, options: TrtllmOptions = PLAIN, limits: Limits | None = None) -> None:
     """Raises RefusedError (ParallelError for tp, pp, moe_ep) for what the version cannot do with this model."""
     if limits is not None:
         build_limits(limits, options)
@@ -72,7 +72,7 @@ def check(config: ModelConfig, tp: int = 1, options: TargetOptions = PLAIN, limi
     check_split(config, tp, options)
 
 
-def _mathematics(config: ModelConfig, row: Row, version: Version, _: TargetOptions) -> Iterator[Finding]:
+def _mathematics(config: ModelConfig, row: Row, version: Version, _: TrtllmOptions) -> Iterator[Finding]:
     found = (config.qkv_bias, config.out_bias, config.mlp_bias)
     dense = {kind.mlp for kind in config.layer_kinds}
     if config.norm != row.norm:
@@ -108,7 +108,7 @@ def _biases(biases: tuple[bool, bool, bool]) -> str:
     return ", ".join(name for name, there in zip(names, biases, strict=True) if there) or "nothing"
 
 
-def _rotary(config: ModelConfig, row: Row, version: Version, _: TargetOptions) -> Iterator[Finding]:
+def _rotary(config: ModelConfig, row: Row, version: Version, _: TrtllmOptions) -> Iterator[Finding]:
     """yarn, dynamic and longrope never come here: `model/config.py` reads only linear and llama3."""
     if config.position != "rope":
         return
@@ -125,14 +125,14 @@ def _rotary(config: ModelConfig, row: Row, version: Version, _: TargetOptions) -
         yield f"a rope factor is above 1; found {scaling.factor:g}", "Leave the scaling out."
 
 
-def _parallel(config: ModelConfig, row: Row, _: Version, options: TargetOptions) -> Iterator[Finding]:
+def _parallel(config: ModelConfig, row: Row, _: Version, options: TrtllmOptions) -> Iterator[Finding]:
     if options.pp > 1 and not row.pp:
         yield f"its model class has no pipeline stages; found pp {options.pp}", "Use tp alone."
     if options.moe_ep > 1 and not config.experts:
         yield f"moe_ep {options.moe_ep} asks to deal out experts, and it has none", "Leave `moe_ep` out."
 
 
-def _quantisation(config: ModelConfig, row: Row, version: Version, options: TargetOptions) -> Iterator[Finding]:
+def _quantisation(config: ModelConfig, row: Row, version: Version, options: TrtllmOptions) -> Iterator[Finding]:
     algo, kv = options.quant_algo, options.kv_cache_quant_algo
     if algo and algo not in QUANT_ALGOS:
         yield f"quantisations are {', '.join(QUANT_ALGOS)}; found {algo}", f"Use {WEIGHT_ONLY[0]}, or none."

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compiler.artifact.sections import BuildLimits
-from compiler.targets import Planned
 from compiler.targets.trtllm.limits import build_limits
+from compiler.targets.trtllm.options import TrtllmOptions
+from compiler.targets.trtllm.section import BuildLimits
 from compiler.targets.trtllm.version import Version, version_of
+from compiler.targets.values import Planned
 
 COMMAND = "trtllm-build"
 CHECKPOINT, ENGINES = "checkpoint", "engines"
@@ -49,13 +50,13 @@ def flags(version: Version, dtype: str, limits: BuildLimits, *, experts: bool) -
     return [flag for flag in table if flag.first <= version < flag.end]
 
 
-def flags_of(plan: Planned) -> list[Flag]:
+def flags_of(plan: Planned[TrtllmOptions]) -> list[Flag]:
     """Flags for the checkpoint of a plan."""
     limits = build_limits(plan.limits, plan.options)
     return flags(version_of(plan.options), plan.dtype, limits, experts=plan.config.experts > 0)
 
 
-def command_line(plan: Planned) -> list[str]:
+def command_line(plan: Planned[TrtllmOptions]) -> list[str]:
     """Command line that builds the engines in the artifact's folder, with all flags."""
     return argv(CHECKPOINT, ENGINES, flags_of(plan))
 

@@ -18,9 +18,9 @@ from typing import Any
 from compiler.model.config import ModelConfig
 from compiler.model.rope import RopeScaling
 from compiler.quantization.formats.int4 import GROUP
-from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm.architectures import row_for, value_of
 from compiler.targets.trtllm.check import SMOOTH_QUANT
+from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
 from compiler.targets.trtllm.version import Version, version_of
 
 POSITIONS = {
@@ -38,7 +38,7 @@ _NONE, _RENORMALIZE = 0, 1  # normalization of the chosen experts' weights
 _EXPERTS, _TENSORS = 1, 2  # split of the experts over ranks in 0.8 to 0.10: whole experts, or columns of all
 
 
-def checkpoint_config(config: ModelConfig, tp: int, dtype: str, options: TargetOptions = PLAIN) -> dict[str, Any]:
+def checkpoint_config(config: ModelConfig, tp: int, dtype: str, options: TrtllmOptions = PLAIN) -> dict[str, Any]:
     """Content of config.json. `dtype`: torch's name ("bfloat16").
 
     Raises:
@@ -87,14 +87,14 @@ def config_bytes(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=True) + "\n").encode()
 
 
-def _mapping(config: ModelConfig, tp: int, options: TargetOptions, version: Version) -> dict[str, int]:
+def _mapping(config: ModelConfig, tp: int, options: TrtllmOptions, version: Version) -> dict[str, int]:
     mapping = {"world_size": tp * options.pp, "tp_size": tp, "pp_size": options.pp}
     if version >= (0, 11, 0) and config.experts:
         mapping |= {"moe_tp_size": tp // options.moe_ep, "moe_ep_size": options.moe_ep}
     return mapping
 
 
-def _moe(config: ModelConfig, options: TargetOptions, version: Version) -> dict[str, Any]:
+def _moe(config: ModelConfig, options: TrtllmOptions, version: Version) -> dict[str, Any]:
     norm = _RENORMALIZE if config.renormalize_experts else _NONE
     if version >= (0, 11, 0):
         return {"moe": {"num_experts": config.experts, "top_k": config.experts_per_token, "normalization_mode": norm}}
@@ -106,7 +106,7 @@ def _moe(config: ModelConfig, options: TargetOptions, version: Version) -> dict[
     }
 
 
-def _quantization(options: TargetOptions, version: Version) -> dict[str, Any]:
+def _quantization(options: TrtllmOptions, version: Version) -> dict[str, Any]:
     quantization: dict[str, Any] = {
         "quant_algo": options.quant_algo or None,
         "kv_cache_quant_algo": options.kv_cache_quant_algo or None,

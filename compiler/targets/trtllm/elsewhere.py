@@ -13,80 +13,86 @@ from pathlib import Path
 
 from compiler.artifact.manifest import Manifest
 from compiler.artifact.parts import Part, existing, written
-from compiler.artifact.sections import Engines
 from compiler.errors import ArtifactError
 from compiler.lmi.images import TrtllmImage
 from compiler.lmi.partition import Partition, pack_partition, partition_argv, partition_script
 from compiler.lmi.triton import MODEL
 from compiler.model.config import ModelConfig
 from compiler.model.limits import Limits
-from compiler.targets import Contents, Made, Planned, TargetOptions
 from compiler.targets.trtllm.artifact import contents, section_of
 from compiler.targets.trtllm.command import ENGINES
 from compiler.targets.trtllm.engines import STAND_IN
 from compiler.targets.trtllm.host import HOST, read_host
 from compiler.targets.trtllm.limits import build_limits
+from compiler.targets.trtllm.options import TrtllmOptions
+from compiler.targets.trtllm.section import Engines
 from compiler.targets.trtllm.spec import engine_files
 from compiler.targets.trtllm.version import FIRST, image_of, release_of
+from compiler.targets.values import Contents, Made, Planned
 
 PARTITION = "partition.sh"
 COMPILED = "compiled"
 """Output folder of `partition.sh`."""
 
 
-def delegates(options: TargetOptions) -> bool:
-    """Whether the requested image is older than the checkpoint format."""
-    return _image_without_checkpoints(options) is not None
+class EnginesElsewhere:
+    """Builds of engines that another machine finishes."""
+
+    def delegates(self, options: TrtllmOptions) -> bool:
+        """Whether the requested image is older than the checkpoint format."""
+        return _image_without_checkpoints(options) is not None
+
+    def delegated(
+        self, config: ModelConfig, tp: int, dtype: str, limits: Limits, options: TrtllmOptions, model: str
+    ) -> Contents:
+        """Contents of an artifact with the script that runs the image's command.
+
+        `model`: a Hugging Face id, an `s3://` prefix, or a folder.
+
+        Raises:
+            RefusedError: the image's command does not support the model or pp.
+        """
+        image = _image_without_checkpoints(options)
+        assert image is not None
+        partition = _partition(image, model, tp, dtype, limits, options)
+        script = written(PARTITION, partition_script(partition).encode(), executable=True)
+        return Contents([script], _section(image, partition, limits, options), repeatable=False)
+
+    def finished(
+        self, manifest: Manifest, plan: Planned[TrtllmOptions], files: Sequence[Part], folder: Path, made: Path | None
+    ) -> Contents:
+        """Contents of the artifact of `manifest` (`files` in `folder`) with the engines in the folder `made`.
+
+        Raises:
+            ArtifactError: a file is missing.
+            CompileError: `made` is no output of the image's command.
+        """
+        image = _image_without_checkpoints(plan.options)
+        if image is not None:
+            return _repository(manifest, plan, image, files, made or folder / COMPILED)
+        made = made or folder / ENGINES
+        section = section_of(manifest)
+        outputs = [*engine_files(plan.tp * plan.options.pp), "config.json"]
+        found = contents(
+            plan,
+            Made(
+                [part for part in files if part.path in section.checkpoint_files],
+                {ENGINES: [_built(made / name) for name in outputs]},
+                [part for part in files if part.path.startswith("tokenizer/")],
+            ),
+        )
+        capability, versions = read_host(made / HOST)
+        return Contents(
+            found.parts,
+            found.section,
+            repeatable=False,
+            toolchain={**found.toolchain, **versions},
+            capability=capability,
+            stand_in=found.stand_in,
+        )
 
 
-def delegated(
-    _config: ModelConfig, tp: int, dtype: str, limits: Limits, options: TargetOptions, model: str
-) -> Contents:
-    """Contents of an artifact with the script that runs the image's command.
-
-    `model`: a Hugging Face id, an `s3://` prefix, or a folder.
-
-    Raises:
-        RefusedError: the image's command does not support the model or pp.
-    """
-    image = _image_without_checkpoints(options)
-    assert image is not None
-    partition = _partition(image, model, tp, dtype, limits, options)
-    script = written(PARTITION, partition_script(partition).encode(), executable=True)
-    return Contents([script], "engines", _section(image, partition, limits, options), repeatable=False)
-
-
-def finished(manifest: Manifest, plan: Planned, files: Sequence[Part], folder: Path, made: Path | None) -> Contents:
-    """Contents of the artifact of `manifest` (`files` in `folder`) with the engines in the folder `made`.
-
-    Raises:
-        ArtifactError: a file is missing.
-        CompileError: `made` is no output of the image's command.
-    """
-    image = _image_without_checkpoints(plan.options)
-    if image is not None:
-        return _repository(manifest, plan, image, files, made or folder / COMPILED)
-    made = made or folder / ENGINES
-    section = section_of(manifest)
-    outputs = [*engine_files(plan.tp * plan.options.pp), "config.json"]
-    found = contents(
-        plan,
-        Made(
-            [part for part in files if part.path in section.checkpoint_files],
-            {ENGINES: [_built(made / name) for name in outputs]},
-            [part for part in files if part.path.startswith("tokenizer/")],
-        ),
-    )
-    capability, versions = read_host(made / HOST)
-    return Contents(
-        found.parts,
-        found.name,
-        found.section,
-        repeatable=False,
-        toolchain={**found.toolchain, **versions},
-        capability=capability,
-        stand_in=found.stand_in,
-    )
+ENGINES_ELSEWHERE = EnginesElsewhere()
 
 
 def _built(file: Path) -> Part:
@@ -98,7 +104,9 @@ def _built(file: Path) -> Part:
     return existing(file, file.name)
 
 
-def _repository(manifest: Manifest, plan: Planned, image: TrtllmImage, files: Sequence[Part], made: Path) -> Contents:
+def _repository(
+    manifest: Manifest, plan: Planned[TrtllmOptions], image: TrtllmImage, files: Sequence[Part], made: Path
+) -> Contents:
     if not made.is_dir():
         raise ArtifactError(
             f"{made} is missing", hint=f"run `{PARTITION}` first, or pass its output folder with `--engines`"
@@ -114,7 +122,6 @@ def _repository(manifest: Manifest, plan: Planned, image: TrtllmImage, files: Se
     config = json.loads((made / MODEL / "1" / "config.json").read_bytes())
     return Contents(
         [*left, *more, *(written(name, data) for name, data in packed.items())],
-        "engines",
         _section(image, partition, plan.limits, options, engines),
         repeatable=False,
         toolchain={"tensorrt_llm": image.trtllm, "tensorrt": image.tensorrt},
@@ -122,14 +129,14 @@ def _repository(manifest: Manifest, plan: Planned, image: TrtllmImage, files: Se
     )
 
 
-def _image_without_checkpoints(options: TargetOptions) -> TrtllmImage | None:
+def _image_without_checkpoints(options: TrtllmOptions) -> TrtllmImage | None:
     """Requested image, if its TensorRT-LLM is older than the checkpoint format; else None."""
     image = image_of(options)
     return image if image is not None and release_of(image.trtllm) < FIRST else None
 
 
 def _partition(
-    image: TrtllmImage, model: str, tp: int, dtype: str, limits: Limits, options: TargetOptions
+    image: TrtllmImage, model: str, tp: int, dtype: str, limits: Limits, options: TrtllmOptions
 ) -> Partition:
     wanted = build_limits(limits, options)
     return Partition(
@@ -146,7 +153,7 @@ def _partition(
 
 
 def _section(
-    image: TrtllmImage, partition: Partition, limits: Limits, options: TargetOptions, files: tuple[str, ...] = ()
+    image: TrtllmImage, partition: Partition, limits: Limits, options: TrtllmOptions, files: tuple[str, ...] = ()
 ) -> Engines:
     return Engines(
         version=image.trtllm,

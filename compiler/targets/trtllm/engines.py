@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compiler.artifact.sections import BuildLimits
 from compiler.errors import CompileError
+from compiler.targets.trtllm.section import BuildLimits
 from compiler.targets.trtllm.version import Version, show
 
 STAND_IN = "+stand-in"

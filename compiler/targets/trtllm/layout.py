@@ -28,8 +28,8 @@ from compiler.model.lazy import Fold, Lazy, RankPlan
 from compiler.model.ops import OnFirst, Op, Pad, Program, Repeat, Replicate, Shard, Stack
 from compiler.model.parallel import check_parallel, head_layout, padded
 from compiler.model.roles import TensorId, axis_sizes, model_tensors
-from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm.architectures import Row, row_for
+from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
 from compiler.targets.trtllm.quantised import Beside, beside, stored_as
 from compiler.targets.trtllm.version import Version, version_of
 
@@ -78,7 +78,7 @@ _FOLDS: Mapping[str, Mapping[str, Fold]] = {
 """What the toolchain expects done to the weights, by the trait that says the model does it on the way."""
 
 
-def layouts(config: ModelConfig, tp: int, options: TargetOptions = PLAIN) -> list[Layout]:
+def layouts(config: ModelConfig, tp: int, options: TrtllmOptions = PLAIN) -> list[Layout]:
     """Every file tensor, stage by stage, in the order of computation.
 
     Raises:
@@ -136,7 +136,7 @@ def rank_plans(
     tp: int,
     tensors: Mapping[TensorId, Lazy],
     dtype: str,
-    options: TargetOptions = PLAIN,
+    options: TrtllmOptions = PLAIN,
 ) -> list[RankPlan]:
     """The files of the tp x pp ranks. `dtype` is that of the files, by its safetensors name (`BF16`)."""
     return to_rank_plans(layouts(config, tp, options), tensors, dtype, rank_file)
@@ -151,7 +151,7 @@ def joined(row: Row) -> tuple[tuple[str, ...], ...]:
     return tuple((_FUSED | (_FUSED_MLP if row.fused_mlp else {})).values())
 
 
-def check_split(config: ModelConfig, tp: int, options: TargetOptions) -> None:
+def check_split(config: ModelConfig, tp: int, options: TrtllmOptions) -> None:
     """Raises ParallelError where the ranks cannot share the model, naming what would divide."""
     check_parallel(config, 1 if options.moe_ep > 1 else tp)
     head_layout(config.heads, config.kv_heads, tp)
@@ -163,7 +163,7 @@ def check_split(config: ModelConfig, tp: int, options: TargetOptions) -> None:
         )
 
 
-def _split_problems(config: ModelConfig, tp: int, options: TargetOptions) -> Iterator[str]:
+def _split_problems(config: ModelConfig, tp: int, options: TrtllmOptions) -> Iterator[str]:
     pp, ep = options.pp, options.moe_ep
     if pp < 1 or config.layers % pp:
         yield f"{config.layers} layers do not divide by pp {pp}"
@@ -177,7 +177,7 @@ def _split_problems(config: ModelConfig, tp: int, options: TargetOptions) -> Ite
         yield f"shared expert width {config.shared_ffn} does not divide by tp {tp}"
 
 
-def _rank_sizes(config: ModelConfig, tp: int, options: TargetOptions) -> dict[str, int]:
+def _rank_sizes(config: ModelConfig, tp: int, options: TrtllmOptions) -> dict[str, int]:
     """Elements of every axis on one rank."""
     sizes = axis_sizes(config)
     rows = (
@@ -221,7 +221,7 @@ def _name(file_role: str, part: str, layer: int | None, version: Version) -> str
     return f"{before}{names[file_role]}.{part}"
 
 
-def _spread(tensor: TensorId, row: Row, config: ModelConfig, tp: int, options: TargetOptions) -> Program:
+def _spread(tensor: TensorId, row: Row, config: ModelConfig, tp: int, options: TrtllmOptions) -> Program:
     """One shard for each of the tp ranks of a stage."""
     axes = tensor.axes
     if tensor.role in ("embed", "position") and not options.parallel_embedding:

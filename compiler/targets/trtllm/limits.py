@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from compiler.artifact.sections import BuildLimits
 from compiler.errors import RefusedError
 from compiler.model.limits import Limits
-from compiler.targets import TargetOptions
+from compiler.targets.trtllm.options import TrtllmOptions
+from compiler.targets.trtllm.section import BuildLimits
 
 ANSWER = 512
 """Default number of tokens that a prompt leaves for the answer: LMI's own default of `max_output_len`."""
 
 
-def build_limits(limits: Limits, options: TargetOptions) -> BuildLimits:
+def build_limits(limits: Limits, options: TrtllmOptions) -> BuildLimits:
     """Build limits of an artifact's engines. Raises RefusedError for lengths that contradict each other."""
     most = limits.max_positions
     prompt = options.max_input_len if options.max_input_len is not None else most - min(ANSWER, most // 2)

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 from compiler.model.lazy import Format, Packing
 from compiler.model.roles import TensorId
-from compiler.targets import TargetOptions
+from compiler.targets.trtllm.options import TrtllmOptions
 
 FC = ("mlp.gate", "mlp.plain", "mlp.up_gate")
 """The file roles that are written as `mlp.fc`."""
@@ -135,12 +135,12 @@ STORED: Mapping[str, Stored] = {
 _CACHE = Beside("{layer}.attention.kv_cache_scaling_factor", "cache_scale", ("attn.qkv",), of=1)
 
 
-def stored_as(file_role: str, part: str, options: TargetOptions) -> Stored | None:
+def stored_as(file_role: str, part: str, options: TrtllmOptions) -> Stored | None:
     """What a file tensor's weight becomes; None: it stays as it is."""
     return STORED.get(options.quant_algo) if part == "weight" and file_role in LINEAR else None
 
 
-def beside(file_role: str, part: str, options: TargetOptions) -> tuple[Beside, ...]:
+def beside(file_role: str, part: str, options: TrtllmOptions) -> tuple[Beside, ...]:
     """The tensors that a file tensor has beside it."""
     stored = stored_as(file_role, part, options)
     found = stored.beside if stored else ()

@@ -27,9 +27,9 @@ from compiler.model.config import ModelConfig
 from compiler.quantization.request import Quant
 from compiler.quantization.scaling import Scaling
 from compiler.quantization.schemes import UNQUANTISED, Scheme
-from compiler.targets import TargetOptions
 from compiler.targets.trtllm.architectures import Row, row_for
 from compiler.targets.trtllm.layout import joined
+from compiler.targets.trtllm.options import TrtllmOptions
 from compiler.targets.trtllm.version import version_of
 
 NATIVE = "W8A8_SQ_PER_CHANNEL"
@@ -74,7 +74,7 @@ _SMOOTH = {
 """By what weights and activations have a scale for."""
 
 
-def quantised(config: ModelConfig, quant: Quant, options: TargetOptions) -> tuple[Quant, TargetOptions]:
+def quantised(config: ModelConfig, quant: Quant, options: TrtllmOptions) -> tuple[Quant, TrtllmOptions]:
     """`quant` as it runs, and `options` by the toolchain's names. Raises RefusedError."""
     row, _ = row_for(config, version_of(options))
     algo = "" if quant.scheme is None else _algo(config, row, quant.scheme)
@@ -82,7 +82,7 @@ def quantised(config: ModelConfig, quant: Quant, options: TargetOptions) -> tupl
     return replace(quant, scheme=scheme), replace(options, quant_algo=algo, kv_cache_quant_algo=quant.cache.upper())
 
 
-def scaling(config: ModelConfig, quant: Quant, options: TargetOptions) -> Scaling:
+def scaling(config: ModelConfig, quant: Quant, options: TrtllmOptions) -> Scaling:
     """What is made of scales for what `quantised` gave."""
     runs = RUNS[options.quant_algo]
     scheme = replace(quant.scheme or UNQUANTISED, **runs.files)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from compiler.artifact.sections import BuildLimits
 from compiler.targets.trtllm.command import ENGINES, Flag
+from compiler.targets.trtllm.section import BuildLimits
 from compiler.targets.trtllm.version import Version
 
 

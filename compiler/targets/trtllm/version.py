@@ -10,7 +10,7 @@ import re
 
 from compiler.errors import RefusedError, UsageError
 from compiler.lmi.images import TrtllmImage, image_for_trtllm, trtllm_image
-from compiler.targets import TargetOptions
+from compiler.targets.trtllm.options import TrtllmOptions
 
 Version = tuple[int, int, int]
 
@@ -57,7 +57,7 @@ def show(version: Version) -> str:
     return ".".join(map(str, version))
 
 
-def image_of(options: TargetOptions) -> TrtllmImage | None:
+def image_of(options: TrtllmOptions) -> TrtllmImage | None:
     """Requested LMI image, else the newest one with the version, None without one.
 
     Raises:
@@ -75,7 +75,7 @@ def image_of(options: TargetOptions) -> TrtllmImage | None:
     return image
 
 
-def version_of(options: TargetOptions) -> Version:
+def version_of(options: TrtllmOptions) -> Version:
     """Version of the checkpoint: the image's, the requested one, or the default. Raises as `image_of` does."""
     image = image_of(options) if options.image else None
     return parse_version(image.trtllm if image else options.version)

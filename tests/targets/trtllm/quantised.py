@@ -38,8 +38,8 @@ from compiler.quantization.groups import (
     quantised_roles,
 )
 from compiler.quantization.rounding import pack
-from compiler.targets import TargetOptions
 from compiler.targets.trtllm.layout import rank_plans as trtllm_plans
+from compiler.targets.trtllm.options import TrtllmOptions
 from tests.targets.trtllm.models import TOKENS
 
 Array = NDArray[Any]
@@ -55,7 +55,7 @@ class Quantised:
     logits: NDArray[np.float32]
 
 
-def ranks_of(config: ModelConfig, tensors: Canonical, tp: int, options: TargetOptions) -> list[dict[str, Array]]:
+def ranks_of(config: ModelConfig, tensors: Canonical, tp: int, options: TrtllmOptions) -> list[dict[str, Array]]:
     """Rank files as the judge reads them, in float32."""
     return [
         {name: fp8.decode(bits) if bits.dtype == np.uint8 else bits.astype(np.float32) for name, bits in rank.items()}
@@ -63,7 +63,7 @@ def ranks_of(config: ModelConfig, tensors: Canonical, tp: int, options: TargetOp
     ]
 
 
-def stored_ranks_of(config: ModelConfig, tensors: Canonical, tp: int, options: TargetOptions) -> list[dict[str, Array]]:
+def stored_ranks_of(config: ModelConfig, tensors: Canonical, tp: int, options: TrtllmOptions) -> list[dict[str, Array]]:
     """Rank files as they are stored; bytes of float8 as uint8."""
     lazies = {t: whole(str(t), array.shape, DTYPES[array.dtype.name]) for t, array in tensors.items()}
     flat = {str(t): array.ravel().view(f"u{array.itemsize}") for t, array in tensors.items()}
@@ -116,7 +116,7 @@ class _Rounding:
         )
 
 
-def quantise(config: ModelConfig, tensors: Mapping[TensorId, Array], options: TargetOptions, tp: int = 1) -> Quantised:
+def quantise(config: ModelConfig, tensors: Mapping[TensorId, Array], options: TrtllmOptions, tp: int = 1) -> Quantised:
     """Calibrated on the tokens that the judge is given. `tp`: a rank of a row-parallel layer sees its part of a token,
     and where each token has its own scale it takes it from that part.
     """

@@ -12,17 +12,18 @@ from compiler.model.config import ModelConfig
 from compiler.model.fold import fold
 from compiler.model.lazy import read, whole
 from compiler.model.roles import TensorId
-from compiler.targets import PLAIN, TargetOptions
-from compiler.targets.trtllm import check, rank_plans
+from compiler.targets.trtllm.check import check
 from compiler.targets.trtllm.config import checkpoint_config
 from compiler.targets.trtllm.judge import Judge
 from compiler.targets.trtllm.judge_model import BLOCK, Tensors
+from compiler.targets.trtllm.layout import rank_plans
+from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
 
 Array = NDArray[np.float32]
 
 
 def ranks_of(
-    config: ModelConfig, tensors: Mapping[TensorId, Array], tp: int, options: TargetOptions = PLAIN
+    config: ModelConfig, tensors: Mapping[TensorId, Array], tp: int, options: TrtllmOptions = PLAIN
 ) -> list[dict[str, Array]]:
     """The tensors of every rank file, in float32."""
     check(config, tp, options)
@@ -36,7 +37,7 @@ def ranks_of(
     ]
 
 
-def config_of(config: ModelConfig, tp: int, options: TargetOptions = PLAIN) -> dict[str, Any]:
+def config_of(config: ModelConfig, tp: int, options: TrtllmOptions = PLAIN) -> dict[str, Any]:
     return checkpoint_config(config, tp, "float32", options)
 
 

@@ -35,8 +35,10 @@ from compiler.numerics.verify import verify
 from compiler.report import Silent
 from compiler.runtime.generate import load
 from compiler.storage.files.digest import sha256_file
-from compiler.targets import How, TargetOptions
 from compiler.targets.trtllm import layout
+from compiler.targets.trtllm.options import TrtllmOptions
+from compiler.targets.trtllm.section import Engines
+from compiler.targets.values import How
 from tests.targets.trtllm.stand_in import write_stand_in
 
 Requests = Callable[..., BuildRequest]
@@ -44,12 +46,12 @@ Requests = Callable[..., BuildRequest]
 
 @pytest.fixture
 def request_for(tmp_path: Path, tiny_checkpoint: Callable[[str], Path]) -> Requests:
-    def make(case: str = "mixtral", tp: int = 2, options: TargetOptions | None = None, **changes: Any) -> BuildRequest:
+    def make(case: str = "mixtral", tp: int = 2, options: TrtllmOptions | None = None, **changes: Any) -> BuildRequest:
         fields: dict[str, Any] = {
             "model": str(tiny_checkpoint(case)),
             "recipes": recipes,
             "target": "trtllm",
-            "ask": Ask(tp=tp, max_batch=2, options=options or TargetOptions()),
+            "ask": Ask(tp=tp, max_batch=2, options=options or TrtllmOptions()),
             "output": tmp_path / "artifact",
             "cache": tmp_path / "cache",
         }
@@ -88,8 +90,8 @@ def left_by(request: BuildRequest) -> Manifest:
 def test_without_the_toolchain_a_verified_checkpoint_is_left(request_for: Requests) -> None:
     manifest = left_by(request_for())
     output = request_for().output
-    assert manifest.engines is not None
-    assert (manifest.engines.files, manifest.engines.container) == ((), "triton")
+    assert isinstance(manifest.section, Engines)
+    assert (manifest.section.files, manifest.section.container) == ((), "triton")
     assert manifest.numerics is not None
     assert manifest.numerics.reference.startswith("transformers ")
     assert manifest.device.capability is None
@@ -169,13 +171,13 @@ def test_engines_lie_where_their_container_looks(
     more: set[str],
 ) -> None:
     monkeypatch.setenv("VERSION", version)
-    options = TargetOptions(image=image) if image else TargetOptions(version=version)
+    options = TrtllmOptions(image=image) if image else TrtllmOptions(version=version)
     result = build(request_for(options=options))
     manifest = result.manifest
     assert manifest is not None
-    assert manifest.engines is not None
-    assert manifest.engines.files == (f"{folder}rank0.engine", f"{folder}rank1.engine")
-    assert (manifest.engines.image or "", manifest.engines.version) == (image, version)
+    assert isinstance(manifest.section, Engines)
+    assert manifest.section.files == (f"{folder}rank0.engine", f"{folder}rank1.engine")
+    assert (manifest.section.image or "", manifest.section.version) == (image, version)
     assert manifest.stand_in
     assert manifest.toolchain == {"tensorrt_llm": version, "driver": "550.54.15"}
     assert manifest.device.capability == "8.9"
@@ -224,7 +226,7 @@ def test_in_an_image_the_command_file_runs_itself(
     (toolchain / "trtllm-build").unlink()
     (toolchain / "docker").write_text('#!/bin/sh\nprintf "%s\\n" "$@" >"$0.log"\n')
     (toolchain / "docker").chmod(0o755)
-    left_by(request_for(options=TargetOptions(image=image)))
+    left_by(request_for(options=TrtllmOptions(image=image)))
     subprocess.run([request_for().output / "build-engines.sh", "--docker", "--workers", "4"], check=True)
     line = (toolchain / "docker.log").read_text().splitlines()
     assert line[-4:] == [
@@ -241,7 +243,7 @@ def test_engines_of_another_version_are_built_again(
 ) -> None:
     build(request_for())
     with pytest.raises(CompileError, match=r"built by TensorRT-LLM 0\.12\.0, expected 0\.21\.0"):
-        build(request_for(options=TargetOptions(version="0.21.0"), force=True))
+        build(request_for(options=TrtllmOptions(version="0.21.0"), force=True))
 
 
 def test_a_build_that_fails_leaves_nothing(
@@ -290,16 +292,15 @@ def test_engines_are_not_run_here(request_for: Requests, toolchain: Path) -> Non
     [
         ({"how": How(march="native")}, UsageError, "for the GPU of the machine"),
         ({"how": How(device="cpu")}, UsageError, "for the GPU of the machine"),
-        ({"options": TargetOptions(max_input_len=512)}, RefusedError, "`--max-input-len` takes 1 to"),
-        ({"options": TargetOptions(max_num_tokens=1)}, RefusedError, "`--max-num-tokens` is at least"),
-        ({"options": TargetOptions(image="0.34.0-tensorrtllm0.12.0-cu125")}, RefusedError, r"0\.34"),
+        ({"options": TrtllmOptions(max_input_len=512)}, RefusedError, "`--max-input-len` takes 1 to"),
+        ({"options": TrtllmOptions(max_num_tokens=1)}, RefusedError, "`--max-num-tokens` takes at least"),
+        ({"options": TrtllmOptions(image="0.34.0-tensorrtllm0.12.0-cu125")}, RefusedError, r"0\.34"),
         (
-            {"options": TargetOptions(image="0.30.0-tensorrtllm0.12.0-cu125", version="0.9.0")},
+            {"options": TrtllmOptions(image="0.30.0-tensorrtllm0.12.0-cu125", version="0.9.0")},
             UsageError,
             r"has TensorRT-LLM 0\.12\.0",
         ),
-        ({"options": TargetOptions(pp=2), "target": "inductor"}, RefusedError, "found pp"),
-        ({"options": TargetOptions(max_num_tokens=9), "target": "inductor"}, RefusedError, "found max_num_tokens"),
+        ({"options": TrtllmOptions(pp=2), "target": "inductor"}, UsageError, "options of target `inductor`"),
     ],
 )
 def test_what_means_nothing_is_refused_at_plan_time(
@@ -323,7 +324,7 @@ def test_a_container_needs_a_tokenizer_from_the_start(request_for: Requests, tmp
 
 
 def test_the_command_line_is_known_from_the_headers_alone(request_for: Requests) -> None:
-    request = request_for(options=TargetOptions(max_input_len=20, max_num_tokens=99))
+    request = request_for(options=TrtllmOptions(max_input_len=20, max_num_tokens=99))
     line = command_of(replace(request, ask=replace(request.ask, max_positions=32)))
     given = dict(zip(line[1::2], line[2::2], strict=True))
     assert line[0] == "trtllm-build"

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from safetensors.numpy import save_file
 
-from compiler.artifact.sections import BuildLimits
 from compiler.errors import CompileError, MemoryCeilingError
 from compiler.targets.trtllm import build, engines
 from compiler.targets.trtllm.command import argv, flags
 from compiler.targets.trtllm.config import config_bytes
+from compiler.targets.trtllm.section import BuildLimits
 from tests.targets.trtllm.models import CASES, tensors_of
 from tests.targets.trtllm.ranks import config_of, ranks_of
 from tests.targets.trtllm.stand_in import write_stand_in

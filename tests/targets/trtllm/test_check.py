@@ -10,8 +10,8 @@ import pytest
 from compiler.errors import ParallelError, RefusedError, UsageError
 from compiler.model.config import LayerKind
 from compiler.model.rope import RopeScaling
-from compiler.targets import PLAIN, TargetOptions
-from compiler.targets.trtllm import check
+from compiler.targets.trtllm.check import check
+from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
 from compiler.targets.trtllm.version import parse_version
 from tests.targets.trtllm.models import CASES
 
@@ -50,7 +50,7 @@ SQ = "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN"
 )
 def test_what_a_version_cannot_do_is_refused(name: str, tp: int, options: dict[str, Any], words: str) -> None:
     with pytest.raises(RefusedError, match=words) as caught:
-        check(CASES[name].config, tp, TargetOptions(**options))
+        check(CASES[name].config, tp, TrtllmOptions(**options))
     assert caught.value.hint
 
 
@@ -86,7 +86,7 @@ def test_a_tp_that_does_not_divide_names_those_that_do() -> None:
 def test_every_architecture_is_taken_by_the_two_first_class_versions_or_is_too_new(name: str) -> None:
     for version in ("0.12.0", "0.21.0"):
         if (name, version) != ("qwen3", "0.12.0"):
-            check(CASES[name].config, 2, TargetOptions(version=version))
+            check(CASES[name].config, 2, TrtllmOptions(version=version))
 
 
 def test_versions() -> None:
@@ -99,4 +99,4 @@ def test_versions() -> None:
 
 
 def test_no_options_are_the_plain_ones() -> None:
-    assert TargetOptions() == PLAIN
+    assert TrtllmOptions() == PLAIN

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm.config import checkpoint_config, config_bytes
+from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
 from tests.targets.trtllm.models import CASES
 
 
 def _content(name: str, tp: int = 2, **options: Any) -> dict[str, Any]:
-    return checkpoint_config(CASES[name].config, tp, "bfloat16", TargetOptions(**options))
+    return checkpoint_config(CASES[name].config, tp, "bfloat16", TrtllmOptions(**options))
 
 
 def test_llama_for_the_default_version() -> None:

@@ -17,7 +17,7 @@ from compiler.build.plan import Ask
 from compiler.build.requests import PlanRequest
 from compiler.errors import RefusedError
 from compiler.model.config import ModelConfig
-from compiler.targets import TargetOptions
+from compiler.targets.trtllm.options import TrtllmOptions
 from compiler.targets.trtllm.read import RankTensors
 from tests import reference
 from tests.rows import refused, without_row
@@ -36,7 +36,7 @@ REFUSED = {
 
 
 def _convert(checkpoint: Path, folder: Path, tp: int, version: str = "0.21.0") -> ModelConfig:
-    ask = Ask(tp=tp, dtype="float32", options=TargetOptions(version=version))
+    ask = Ask(tp=tp, dtype="float32", options=TrtllmOptions(version=version))
     request = PlanRequest(model=str(checkpoint), recipes=recipes, target="trtllm", ask=ask)
     return convert_to(request, folder).config
 

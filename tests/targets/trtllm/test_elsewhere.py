@@ -20,7 +20,8 @@ from compiler.build.requests import BuildRequest, PlanRequest, prepare
 from compiler.errors import ArtifactError, CompileError, ParallelError, RefusedError, ToolchainMissing
 from compiler.numerics.verify import verify
 from compiler.report import Silent
-from compiler.targets import TargetOptions
+from compiler.targets.trtllm.options import TrtllmOptions
+from compiler.targets.trtllm.section import Engines
 
 IMAGE = "0.26.0-tensorrtllm0.7.1-cu122"
 
@@ -48,7 +49,7 @@ def request_for(tmp_path: Path, tiny_checkpoint: Callable[[str], Path]) -> Calla
             model=str(tiny_checkpoint("mixtral")),
             recipes=recipes,
             target="trtllm",
-            ask=Ask(tp=tp, dtype="float16", max_batch=2, options=TargetOptions(image=image)),
+            ask=Ask(tp=tp, dtype="float16", max_batch=2, options=TrtllmOptions(image=image)),
             output=tmp_path / "artifact",
             cache=tmp_path / "cache",
         )
@@ -64,8 +65,8 @@ def test_the_command_of_the_image_is_left_and_its_result_packed(
     assert "partition.sh" in caught.value.hint
     output = request_for().output
     left = load_manifest(output)
-    assert left.engines is not None
-    assert (left.engines.version, left.engines.image, left.engines.files) == ("0.7.1", IMAGE, ())
+    assert isinstance(left.section, Engines)
+    assert (left.section.version, left.section.image, left.section.files) == ("0.7.1", IMAGE, ())
     assert os.access(output / "partition.sh", os.X_OK)
     assert verify(output) == left
     with pytest.raises(ToolchainMissing):
@@ -81,8 +82,8 @@ def test_the_command_of_the_image_is_left_and_its_result_packed(
     monkeypatch.setenv("MODEL", request_for().model)
     subprocess.run(["./partition.sh"], cwd=output, check=True, capture_output=True)
     place, manifest = package_engines(output, None, None, Silent())
-    assert manifest.engines is not None
-    assert manifest.engines.files == tuple(f"tensorrt_llm/1/m_float16_tp2_rank{rank}.engine" for rank in range(2))
+    assert isinstance(manifest.section, Engines)
+    assert manifest.section.files == tuple(f"tensorrt_llm/1/m_float16_tp2_rank{rank}.engine" for rank in range(2))
     assert (manifest.stand_in, manifest.numerics) == (True, None)
     assert manifest.toolchain["tensorrt_llm"] == "0.7.1"
     assert "option.tensor_parallel_degree=2" in (place / "serving.properties").read_text()

@@ -10,8 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from compiler.errors import ArtifactError
-from compiler.targets import PLAIN, TargetOptions
 from compiler.targets.trtllm.judge_math import Array
+from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
 from compiler.targets.trtllm.read import RankTensors
 from tests.targets.trtllm.models import CASES, TOKENS, tensors_of
 from tests.targets.trtllm.ranks import config_of, logits, ranks_of
@@ -36,22 +36,22 @@ def test_simulated_ranks_give_the_logits_of_transformers(name: str, tp: int) -> 
 @pytest.mark.parametrize(
     ("name", "tp", "options"),
     [
-        ("llama", 2, TargetOptions(pp=2)),
-        ("llama-tied", 4, TargetOptions(pp=2, parallel_embedding=True)),
-        ("gpt2", 2, TargetOptions(pp=2)),
-        ("gpt2", 4, TargetOptions(parallel_embedding=True)),
-        ("mixtral", 2, TargetOptions(pp=2, moe_ep=2)),
-        ("mixtral", 4, TargetOptions(moe_ep=2)),
-        ("mixtral", 4, TargetOptions(moe_ep=4)),
-        ("mixtral", 4, TargetOptions(moe_ep=4, version="0.9.0")),
-        ("mixtral", 2, TargetOptions(version="0.8.0")),
-        ("mixtral", 2, TargetOptions(version="0.10.0")),
-        ("qwen2-moe", 4, TargetOptions(moe_ep=2, version="0.21.0")),
-        ("qwen2-moe", 2, TargetOptions(version="0.10.0")),
-        ("starcoder", 2, TargetOptions(version="0.9.0")),
+        ("llama", 2, TrtllmOptions(pp=2)),
+        ("llama-tied", 4, TrtllmOptions(pp=2, parallel_embedding=True)),
+        ("gpt2", 2, TrtllmOptions(pp=2)),
+        ("gpt2", 4, TrtllmOptions(parallel_embedding=True)),
+        ("mixtral", 2, TrtllmOptions(pp=2, moe_ep=2)),
+        ("mixtral", 4, TrtllmOptions(moe_ep=2)),
+        ("mixtral", 4, TrtllmOptions(moe_ep=4)),
+        ("mixtral", 4, TrtllmOptions(moe_ep=4, version="0.9.0")),
+        ("mixtral", 2, TrtllmOptions(version="0.8.0")),
+        ("mixtral", 2, TrtllmOptions(version="0.10.0")),
+        ("qwen2-moe", 4, TrtllmOptions(moe_ep=2, version="0.21.0")),
+        ("qwen2-moe", 2, TrtllmOptions(version="0.10.0")),
+        ("starcoder", 2, TrtllmOptions(version="0.9.0")),
     ],
 )
-def test_other_ways_to_split_and_older_names_give_the_same_logits(name: str, tp: int, options: TargetOptions) -> None:
+def test_other_ways_to_split_and_older_names_give_the_same_logits(name: str, tp: int, options: TrtllmOptions) -> None:
     config = CASES[name].config
     tensors, expected = tensors_of(name)
     found = logits(config_of(config, tp, options), ranks_of(config, tensors, tp, options), TOKENS)

@@ -10,14 +10,14 @@ from compiler.errors import ParallelError
 from compiler.model.account import account
 from compiler.model.lazy import RankPlan, read, whole
 from compiler.model.roles import TensorId
-from compiler.targets import PLAIN, TargetOptions
-from compiler.targets.trtllm import layouts, rank_plans
+from compiler.targets.trtllm.layout import layouts, rank_plans
+from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
 from tests import published
 from tests.targets.trtllm.models import CASES, tensors_of
 from tests.targets.trtllm.ranks import config_of, ranks_of
 
 
-def _published(name: str, tp: int, options: TargetOptions = PLAIN) -> list[RankPlan]:
+def _published(name: str, tp: int, options: TrtllmOptions = PLAIN) -> list[RankPlan]:
     hf = published.CONFIGS[name]
     _, recipe = recipes.for_config(hf)
     config = recipe.model_config(hf)
@@ -48,7 +48,7 @@ def test_mixtral_at_tp_8() -> None:
 
 
 def test_mixtral_with_its_experts_dealt_out() -> None:
-    plans = _published("mixtral-8x7b", 8, TargetOptions(moe_ep=4))
+    plans = _published("mixtral-8x7b", 8, TrtllmOptions(moe_ep=4))
     found = _shapes(plans[5])
     assert found["transformer.layers.0.mlp.fc.weight"] == ("BF16", (2, 2 * 7168, 4096))
     fc = dict(plans[5].tensors)["transformer.layers.0.mlp.fc.weight"]
@@ -59,7 +59,7 @@ def test_mixtral_with_its_experts_dealt_out() -> None:
 
 
 def test_stages_of_a_pipeline_count_their_layers_from_zero() -> None:
-    plans = _published("llama2-70b", 4, TargetOptions(pp=2))
+    plans = _published("llama2-70b", 4, TrtllmOptions(pp=2))
     first, last = _shapes(plans[3]), _shapes(plans[4])
     assert "transformer.vocab_embedding.weight" in first
     assert "lm_head.weight" not in first
@@ -80,13 +80,13 @@ def test_a_tied_head_is_written_out_and_padded() -> None:
 
 
 def test_old_versions_have_their_own_names() -> None:
-    old = _shapes(_published("mixtral-8x7b", 8, TargetOptions(version="0.9.0"))[0])
+    old = _shapes(_published("mixtral-8x7b", 8, TrtllmOptions(version="0.9.0"))[0])
     assert old["transformer.layers.0.mlp.experts_weight_1"] == ("BF16", (8, 3584, 4096))
     assert old["transformer.layers.0.mlp.experts_weight_2"] == ("BF16", (8, 4096, 1792))
     assert "transformer.layers.0.mlp.fc.weight" not in old
     config, tensors = CASES["qwen2-moe"].config, tensors_of("qwen2-moe")[0]
     for version, place in (("0.12.0", "shared_expert"), ("0.13.0", "mlp.shared_expert")):
-        (names,) = ranks_of(config, tensors, 1, TargetOptions(version=version))
+        (names,) = ranks_of(config, tensors, 1, TrtllmOptions(version=version))
         assert {n.partition("layers.0.")[2] for n in names if "layers.0." in n and "shared" in n} == {
             f"{place}.fc.weight", f"{place}.proj.weight", f"{place}_gate.weight",
         }  # fmt: skip
@@ -106,7 +106,7 @@ def test_biases_of_row_parallel_products() -> None:
 def test_every_bit_comes_back_from_the_ranks(name: str, tp: int) -> None:
     """Canonical -> ranks -> canonical through the inverses: folds are values, not layout, and stay out of it."""
     config, tensors = CASES[name].config, tensors_of(name)[0]
-    options = TargetOptions(version="0.21.0")
+    options = TrtllmOptions(version="0.21.0")
     source = {str(t): array.ravel().view("u4") for t, array in tensors.items()}
     lazies = {t: whole(str(t), array.shape, "F32") for t, array in tensors.items()}
     found: dict[TensorId, np.ndarray] = {}
@@ -124,11 +124,11 @@ def test_every_bit_comes_back_from_the_ranks(name: str, tp: int) -> None:
     ("name", "tp", "options", "words"),
     [
         ("llama", 3, PLAIN, "8 query heads"),
-        ("llama", 2, TargetOptions(pp=3), "2 layers do not divide by pp 3"),
-        ("mixtral", 4, TargetOptions(moe_ep=3), "moe_ep 3 does not divide tp 4"),
+        ("llama", 2, TrtllmOptions(pp=3), "2 layers do not divide by pp 3"),
+        ("mixtral", 4, TrtllmOptions(moe_ep=3), "moe_ep 3 does not divide tp 4"),
     ],
 )
-def test_ranks_that_cannot_share_the_model_are_refused(name: str, tp: int, options: TargetOptions, words: str) -> None:
+def test_ranks_that_cannot_share_the_model_are_refused(name: str, tp: int, options: TrtllmOptions, words: str) -> None:
     with pytest.raises(ParallelError, match=words):
         layouts(CASES[name].config, tp, options)
 

@@ -21,12 +21,12 @@ from compiler.model.config import ModelConfig
 from compiler.model.lazy import read, whole
 from compiler.model.roles import TensorId, axis_sizes, model_tensors, shape_of
 from compiler.quantization.formats import fp8
-from compiler.targets import TargetOptions
 from compiler.targets.trtllm.config import checkpoint_config
 from compiler.targets.trtllm.judge_math import as_e4m3, e4m3_values
 from compiler.targets.trtllm.judge_model import File
 from compiler.targets.trtllm.judge_quant import experts
 from compiler.targets.trtllm.layout import layouts
+from compiler.targets.trtllm.options import TrtllmOptions
 from compiler.targets.trtllm.quantised import STORED
 from compiler.targets.trtllm.read import RankTensors
 from tests.targets.trtllm.models import CASES, DIM, HEADS, TOKENS, tensors_of
@@ -57,11 +57,11 @@ def _model(name: str) -> tuple[ModelConfig, Mapping[TensorId, Array]]:
 
 
 @cache
-def _quantised(name: str, tp: int, options: TargetOptions) -> Quantised:
+def _quantised(name: str, tp: int, options: TrtllmOptions) -> Quantised:
     return quantise(*_model(name), options, tp)
 
 
-def _judged(name: str, ranks: list[dict[str, Array]], tp: int, options: TargetOptions) -> Array:
+def _judged(name: str, ranks: list[dict[str, Array]], tp: int, options: TrtllmOptions) -> Array:
     config = _model(name)[0]
     content = checkpoint_config(config, tp, "float32", options)
     return logits(content, ranks, TOKENS, [kind.window for kind in config.layer_kinds])
@@ -92,7 +92,7 @@ def _differs(found: Array, expected: Array) -> bool:
     ],
 )
 def test_quantised_ranks_give_the_logits_of_rounded_weights_and_inputs(name: str, algo: str, kv: str, tp: int) -> None:
-    options = TargetOptions(quant_algo=algo, kv_cache_quant_algo=kv)
+    options = TrtllmOptions(quant_algo=algo, kv_cache_quant_algo=kv)
     made = _quantised(name, tp, options)
     assert not _differs(_judged(name, ranks_of(_model(name)[0], made.tensors, tp, options), tp, options), made.logits)
 
@@ -107,7 +107,7 @@ def test_quantised_ranks_give_the_logits_of_rounded_weights_and_inputs(name: str
     ],
 )
 def test_experts_dealt_out_and_other_versions(name: str, tp: int, split: dict[str, Any]) -> None:
-    options = TargetOptions(quant_algo="FP8", **split)
+    options = TrtllmOptions(quant_algo="FP8", **split)
     made = _quantised(name, tp, options)
     assert not _differs(_judged(name, ranks_of(_model(name)[0], made.tensors, tp, options), tp, options), made.logits)
 
@@ -147,7 +147,7 @@ _ACTIVATION = {f"{m}.activation_scaling_factor": (1,) for m in MODULES}
     ],
 )
 def test_names_shapes_and_dtypes(algo: str, scales: dict[str, tuple[int, ...]]) -> None:
-    options = TargetOptions(quant_algo=algo, kv_cache_quant_algo="INT8")
+    options = TrtllmOptions(quant_algo=algo, kv_cache_quant_algo="INT8")
     made = _quantised("llama", 2, options)
     rank = stored_ranks_of(_model("llama")[0], made.tensors, 2, options)[1]
     before = "transformer.layers.1."
@@ -164,7 +164,7 @@ def test_names_shapes_and_dtypes(algo: str, scales: dict[str, tuple[int, ...]]) 
 
 
 def test_awq_packs_rows_and_scales_groups_of_columns() -> None:
-    options = TargetOptions(quant_algo="W4A16_AWQ")
+    options = TrtllmOptions(quant_algo="W4A16_AWQ")
     rank = stored_ranks_of(WIDE, _quantised("wide", 2, options).tensors, 2, options)[1]
     shapes = {n.removeprefix("transformer.layers.0."): t.shape for n, t in rank.items() if ".layers.0." in n}
     rows = (4 + 2) * 64  # 4 query heads; 1 kv head, of keys and of values
@@ -192,7 +192,7 @@ def test_awq_packs_rows_and_scales_groups_of_columns() -> None:
 
 
 def test_scales_of_experts_go_where_the_experts_go() -> None:
-    options = TargetOptions(quant_algo="FP8", moe_ep=2)
+    options = TrtllmOptions(quant_algo="FP8", moe_ep=2)
     ranks = stored_ranks_of(_model("mixtral")[0], _quantised("mixtral", 4, options).tensors, 4, options)
     name = "transformer.layers.0.mlp.fc.weights_scaling_factor"
     assert [rank[name].shape for rank in ranks] == [(2, 1)] * 4
@@ -205,7 +205,7 @@ def test_scales_of_experts_go_where_the_experts_go() -> None:
     [(name, "FP8") for name in ("mixtral", "phi3")] + [("llama", algo) for algo in (NATIVE, FINE, COARSE)],
 )
 def test_every_bit_comes_back_from_the_ranks(name: str, algo: str) -> None:
-    options = TargetOptions(quant_algo=algo, kv_cache_quant_algo="FP8")
+    options = TrtllmOptions(quant_algo=algo, kv_cache_quant_algo="FP8")
     config, made = _model(name)[0], _quantised(name, 4, options)
     lazies = {t: whole(str(t), array.shape, DTYPES[array.dtype.name]) for t, array in made.tensors.items()}
     source = {str(t): array.ravel().view(f"u{array.itemsize}") for t, array in made.tensors.items()}
@@ -289,7 +289,7 @@ MUTATIONS: Mapping[str, tuple[str, str, str, Mutate]] = {
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_a_mistake_in_the_scales_changes_the_logits(mutation: str) -> None:
     name, algo, kv, mutate = MUTATIONS[mutation]
-    options = TargetOptions(quant_algo=algo, kv_cache_quant_algo=kv)
+    options = TrtllmOptions(quant_algo=algo, kv_cache_quant_algo=kv)
     made = _quantised(name, 2, options)
     ranks = ranks_of(_model(name)[0], made.tensors, 2, options)
     assert not _differs(_judged(name, ranks, 2, options), made.logits)
@@ -298,7 +298,7 @@ def test_a_mistake_in_the_scales_changes_the_logits(mutation: str) -> None:
 
 
 def test_a_missing_and_a_superfluous_scale_are_named() -> None:
-    options = TargetOptions(quant_algo=FINE)
+    options = TrtllmOptions(quant_algo=FINE)
     ranks = ranks_of(_model("llama")[0], _quantised("llama", 1, options).tensors, 1, options)
     name = LAYER + "mlp.gate.per_channel_scale"
     with pytest.raises(ArtifactError, match=f"no tensor `{name}`"):
@@ -315,7 +315,7 @@ def test_a_missing_and_a_superfluous_scale_are_named() -> None:
 @pytest.mark.parametrize(("name", "algo"), [("mixtral", "FP8"), ("wide", "W4A16_AWQ")])
 def test_files_are_read_as_they_are_stored(name: str, algo: str, tmp_path: Path) -> None:
     """In blocks of a few rows."""
-    options = TargetOptions(quant_algo=algo)
+    options = TrtllmOptions(quant_algo=algo)
     config, made = _model(name)[0], _quantised(name, 2, options)
     files = []
     for r, rank in enumerate(stored_ranks_of(config, made.tensors, 2, options)):

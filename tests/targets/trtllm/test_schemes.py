@@ -23,10 +23,16 @@ from compiler.model.config import ModelConfig
 from compiler.numerics.compare import compare
 from compiler.quantization.planned import planned
 from compiler.quantization.request import Quant, scheme_of
-from compiler.targets import PLAIN, TargetOptions, trtllm
+from compiler.targets.trtllm import schemes
+from compiler.targets.trtllm.check import check
+from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
+from compiler.targets.trtllm.runtime import judge_of
+from compiler.targets.trtllm.target import CheckpointLayout
 from tests.calibration.test_activations import SAMPLES, Opened, opened
 from tests.published import CONFIGS
 from tests.tiny import write_checkpoint
+
+LAYOUT = CheckpointLayout()
 
 Array = NDArray[np.float32]
 FLAGS: dict[str, dict[str, bool]] = {
@@ -66,10 +72,10 @@ def _published(model: str) -> ModelConfig:
 @pytest.mark.parametrize(("case", "name", "flags"), ALGOS)
 def test_the_algo_that_runs_a_scheme(case: str, name: str, flags: str) -> None:
     config = _published(case)
-    quant, options = trtllm.quantised(config, _quant(name, flags, "fp8"), replace(PLAIN, version="0.21.0"))
-    assert options == TargetOptions(version="0.21.0", quant_algo=ALGOS[case, name, flags], kv_cache_quant_algo="FP8")
+    quant, options = schemes.quantised(config, _quant(name, flags, "fp8"), replace(PLAIN, version="0.21.0"))
+    assert options == TrtllmOptions(version="0.21.0", quant_algo=ALGOS[case, name, flags], kv_cache_quant_algo="FP8")
     # What an artifact says of itself leads to the same again.
-    assert trtllm.quantised(config, quant, options) == (quant, options)
+    assert schemes.quantised(config, quant, options) == (quant, options)
     static = options.quant_algo in ("FP8", "W8A8_SQ_PER_CHANNEL")
     assert quant.scheme is not None
     assert not static or (quant.scheme.activation_scales == "tensor" and quant.calibrated)
@@ -93,7 +99,7 @@ def test_what_it_does_not_run_is_refused_with_what_it_does(
     case: str, name: str, flags: str, words: str, remedy: str
 ) -> None:
     with pytest.raises(RefusedError, match=words) as caught:
-        trtllm.quantised(_published(case), _quant(name, flags), PLAIN)
+        schemes.quantised(_published(case), _quant(name, flags), PLAIN)
     assert re.search(remedy, caught.value.hint)
 
 
@@ -129,21 +135,21 @@ def _written(model: Opened, maxima: dict[str, Array] | None, asked: Quant, tp: i
     """A TensorRT-LLM checkpoint, as a build leaves it."""
     config, tensors, checkpoint, options = model.config, model.tensors, model.checkpoint, PLAIN
     if asked.asked:
-        quant, options = trtllm.quantised(config, asked, options)
-        scaling = trtllm.scaling(config, quant, options)
+        quant, options = schemes.quantised(config, asked, options)
+        scaling = schemes.scaling(config, quant, options)
         if planned(config, tensors, scaling):
             out.mkdir(parents=True)
             scale.make_scales(config, tensors, checkpoint, out, scaling=scaling, maxima=maxima)
             tensors, checkpoint = scale.beside(tensors, checkpoint, out / scale.RESULT)
-    trtllm.check(config, tp, options)
-    convert(trtllm.rank_plans(config, tp, tensors, "F32", options), checkpoint, out, crc=None)
-    for name, data in trtllm.files(config, tp, "float32", options).items():
+    check(config, tp, options)
+    convert(LAYOUT.rank_plans(config, tp, tensors, "F32", options), checkpoint, out, crc=None)
+    for name, data in LAYOUT.files(config, tp, "float32", options).items():
         (out / name).write_bytes(data)
     return out
 
 
 def _judged(model: Opened, folder: Path) -> Array:
-    return trtllm.judge_of(folder, model.config, 1 << 30).logits(SAMPLES.ids[0])
+    return judge_of(folder, model.config, 1 << 30).logits(SAMPLES.ids[0])
 
 
 @pytest.fixture(scope="module")
@@ -189,10 +195,10 @@ def test_a_doubled_scale_is_seen(part: str, folders: Path, tmp_path: Path) -> No
     """Through the files: the canonical scale is doubled behind the rounding's back."""
     made = _calibrated("llama", folders / "llama")
     config, quant = made.model.config, _quant("smoothquant", "coarse static")
-    quant, options = trtllm.quantised(config, quant, PLAIN)
+    quant, options = schemes.quantised(config, quant, PLAIN)
     scale.make_scales(
         config, made.model.tensors, made.model.checkpoint, tmp_path,
-        scaling=trtllm.scaling(config, quant, options), maxima=made.maxima,
+        scaling=schemes.scaling(config, quant, options), maxima=made.maxima,
     )  # fmt: skip
     tensors, checkpoint = scale.beside(made.model.tensors, made.model.checkpoint, tmp_path / scale.RESULT)
     source = checkpoint.tensors[f"scales/layers.1.{part}"]
@@ -200,8 +206,8 @@ def test_a_doubled_scale_is_seen(part: str, folders: Path, tmp_path: Path) -> No
     value = np.frombuffer(content, np.float32, 1, source.offset) * np.float32(2)
     content[source.offset : source.offset + 4] = value.tobytes()
     (tmp_path / scale.RESULT).write_bytes(content)
-    convert(trtllm.rank_plans(config, 2, tensors, "F32", options), checkpoint, tmp_path, crc=None)
-    for name, data in trtllm.files(config, 2, "float32", options).items():
+    convert(LAYOUT.rank_plans(config, 2, tensors, "F32", options), checkpoint, tmp_path, crc=None)
+    for name, data in LAYOUT.files(config, 2, "float32", options).items():
         (tmp_path / name).write_bytes(data)
     assert compare(made.expected, _judged(made.model, tmp_path)).kl_median > 2 * BOUNDS["smoothquant"]
 

@@ -1,0 +1,82 @@
+"""The section of a manifest that the runtime runs: compiled segments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from compiler.artifact.check import check_files, check_machine
+from compiler.artifact.manifest import load_manifest
+from compiler.artifact.sections import InnerPath, Section
+from compiler.errors import IncompatibleError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from compiler.artifact.check import Evidence
+    from compiler.artifact.manifest import Manifest
+
+
+class Segments(Section, extra="forbid"):
+    """Compiled segments. `weights`: the file of each rank. `layers`: the segments of each layer, in the order of
+    computation. `packages`: "<segment>.<phase>" to path. `products`: how linear layers are computed
+    (`compiler.decoder.quantized`). `cache`: format of keys and values, "" for the dtype of the model
+    (`compiler.decoder.attention`).
+    """
+
+    weights: tuple[InnerPath, ...]
+    layers: tuple[tuple[str, ...], ...]
+    packages: dict[str, InnerPath]
+    products: str = "float"
+    cache: Literal["", "int8", "fp8"] = ""
+
+    @property
+    def rank_files(self) -> tuple[str, ...]:
+        """The weights."""
+        return self.weights
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Weights and packages."""
+        return (*self.weights, *self.packages.values())
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Kinds of layers."""
+        kinds = sorted({" + ".join(pair) for pair in self.layers})
+        return [("layers", f"{len(self.layers)}: {', '.join(kinds)}")]
+
+    def check(self, tp: int) -> None:
+        """Raises ValueError where a rank has no weights, or a layer uses a segment without a package."""
+        if len(self.weights) != tp:
+            raise ValueError(f"tp {tp}, and weights for {len(self.weights)} ranks")
+        used = {segment for layer in self.layers for segment in layer}
+        built = {name.rpartition(".")[0] for name in self.packages}
+        if not used <= built:
+            raise ValueError(f"layers use segments without a package: {', '.join(sorted(used - built))}")
+
+
+def runnable(manifest: Manifest) -> Segments:
+    """The segments of an artifact. Raises IncompatibleError where another program serves it."""
+    if isinstance(manifest.section, Segments):
+        return manifest.section
+    raise served_elsewhere(manifest.name)
+
+
+def served_elsewhere(name: str) -> IncompatibleError:
+    """The error for an artifact that nothing on this machine runs."""
+    return IncompatibleError(
+        f"`{name}` is for a serving container: the runtime here runs compiled segments",
+        hint="deploy it with the LMI image that `lmi-compile inspect` names; to run the model on this machine, "
+        "build it with `--target inductor`",
+    )
+
+
+def check_artifact(folder: Path, *, by: Evidence = "size") -> Manifest:
+    """The manifest of an artifact that this machine can run and whose files are all there (see check_files).
+
+    Raises ArtifactError, IncompatibleError.
+    """
+    manifest = load_manifest(folder)
+    runnable(manifest)
+    check_machine(manifest)
+    check_files(manifest, folder, by=by)
+    return manifest

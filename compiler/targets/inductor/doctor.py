@@ -1,0 +1,73 @@
+"""Toolchain of target `inductor` on this machine: torch, a C++ compiler, a GPU that torch can use."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from compiler.machine import first_line, installed
+from compiler.targets.values import Ability, Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LEAST_TORCH = (2, 11)
+LEAST_CXX = 11
+"""Of g++: the first that knows all the instruction sets that the native kernels ask the CPU for."""
+
+
+def doctor() -> tuple[Sequence[Finding], Sequence[Ability]]:
+    """Findings, and what can be built and run for CPU and GPU."""
+    found = torch, compiler, gpu = _torch(), _compiler(), _gpu()
+    lacking = [f.subject for f in (torch, compiler) if f.state != "ok"]
+    runs, cuda = torch.state == "ok", gpu.state == "ok"
+    return found, (
+        Ability("inductor (cpu)", not lacking, runs, _needs(lacking)),
+        Ability("inductor (cuda)", not lacking and cuda, runs and cuda, _needs(lacking + ([] if cuda else ["cuda"]))),
+    )
+
+
+def _needs(subjects: list[str]) -> str:
+    return f"needs {', '.join(subjects)}" if subjects else ""
+
+
+def _torch() -> Finding:
+    found = installed("torch")
+    remedy = "`pip install 'torch>=2.13,<2.14'`"
+    if found is None:
+        return Finding("torch", "missing", "not installed", remedy)
+    numbers = tuple(int(part) for part in found.split("+")[0].split(".")[:2])
+    if numbers < LEAST_TORCH:
+        return Finding("torch", "missing", f"{found}, expected 2.11 or newer", remedy)
+    return Finding("torch", "ok", found)
+
+
+def _compiler() -> Finding:
+    wanted = os.environ.get("CXX", "g++")
+    path = shutil.which(wanted)
+    line = first_line([path, "--version"]) if path else None
+    remedy = "`apt-get install g++` or `dnf install gcc-c++`, or set CXX; running an artifact does not need it"
+    if path is None or line is None:
+        return Finding("g++", "missing", f"`{wanted}` is not on PATH or does not run", remedy)
+    number = (first_line([path, "-dumpversion"]) or "").partition(".")[0]
+    if number.isdecimal() and int(number) < LEAST_CXX:
+        return Finding("g++", "missing", f"{line}, expected {LEAST_CXX} or newer", remedy)
+    return Finding("g++", "ok", line)
+
+
+def _gpu() -> Finding:
+    """Asks the driver first: torch, which takes a second to import, only where there is a GPU."""
+    driver = first_line(["nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"])
+    if driver is None:
+        return Finding(
+            "cuda", "missing", "no NVIDIA driver answers", "a machine with an NVIDIA GPU, for `--device cuda`"
+        )
+    try:
+        import torch
+    except ImportError:
+        return Finding("cuda", "missing", f"{driver}; torch is not installed", "install a CUDA build of torch")
+    if not torch.cuda.is_available():
+        remedy = "`pip install torch --index-url https://download.pytorch.org/whl/cu128`"
+        return Finding("cuda", "missing", f"{driver}; torch {torch.__version__} cannot use it", remedy)
+    return Finding("cuda", "ok", f"{torch.cuda.device_count()} x {driver}")

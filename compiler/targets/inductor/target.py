@@ -1,0 +1,136 @@
+"""Target `inductor`: its parts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compiler.model.parallel import check_parallel
+from compiler.targets.inductor import schemes
+from compiler.targets.inductor.options import InductorOptions
+from compiler.targets.inductor.runtime import SegmentRuntime
+from compiler.targets.inductor.schemes import cache_of, products_of
+from compiler.targets.protocols import Compiler, Packager, RankLayout, Support, Target
+from compiler.targets.values import Contents, Need
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from compiler.artifact.manifest import Device, Manifest
+    from compiler.decoder.segments import SegmentSpec
+    from compiler.model.config import ModelConfig
+    from compiler.model.layout import Layout
+    from compiler.model.lazy import Lazy, RankPlan
+    from compiler.model.limits import Limits
+    from compiler.model.roles import TensorId
+    from compiler.quantization.request import Quant
+    from compiler.quantization.scaling import Scaling
+    from compiler.targets.values import How, Made, Planned, Toolchain
+
+
+class SegmentSupport(Support[InductorOptions]):
+    """Every model that a recipe describes."""
+
+    def check(self, config: ModelConfig, tp: int, options: InductorOptions, limits: Limits | None = None) -> None:
+        """Raises ParallelError for a tp that does not fit."""
+        check_parallel(config, tp)
+
+    def quantized(self, config: ModelConfig, quant: Quant, options: InductorOptions) -> tuple[Quant, InductorOptions]:
+        """See schemes.py."""
+        return schemes.quantised(config, quant, options)
+
+    def scaling(self, config: ModelConfig, quant: Quant, options: InductorOptions) -> Scaling:
+        """See schemes.py."""
+        return schemes.scaling(config, quant, options)
+
+
+class SegmentLayout(RankLayout[InductorOptions]):
+    """The decoder's own rank files; the runtime runs what is compiled, so there is no judge."""
+
+    kernels = staticmethod(schemes.kernels)
+
+    def layouts(self, config: ModelConfig, tp: int, options: InductorOptions) -> Sequence[Layout]:
+        """The layouts of the decoder's rank file."""
+        from compiler.decoder.rankfile import layout
+
+        return layout.layouts(config, tp)
+
+    def rank_plans(
+        self, config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str, options: InductorOptions
+    ) -> Sequence[RankPlan]:
+        """The decoder's rank files, with the products of `options`."""
+        from compiler.decoder.rankfile import layout
+
+        return layout.rank_plans(config, tp, tensors, dtype, products_of(options))
+
+
+class SegmentCompiler(Compiler[InductorOptions]):
+    """Packages, compiled by processes of this project: see build.py."""
+
+    def toolchain(self) -> Toolchain:
+        """build.py."""
+        from compiler.targets.inductor import build
+
+        return build
+
+    def device(self, how: How) -> Device:
+        """See device.py."""
+        from compiler.targets.inductor.device import device
+
+        return device(how)
+
+    def needs(self, config: ModelConfig, tp: int, options: InductorOptions) -> Sequence[Need]:
+        """A compile process holds torch, the graph of one segment and a C++ compiler; packages hold no weights."""
+        from compiler.decoder.segments import segment_names
+
+        kinds = set(config.layer_kinds)
+        count = 2 + len({name for kind in kinds for name in segment_names(config, kind)})
+        note = f"{count} segments, prefill and decode; no weights"
+        return (Need("compile", 2 << 30, count * 2 * (2 << 20), note),)
+
+    def specs(self, plan: Planned[InductorOptions], source: str) -> Sequence[SegmentSpec]:
+        """One spec per package. Neither weights nor the number of layers decide one."""
+        from compiler.decoder import segments
+
+        products, cache = products_of(plan.options), cache_of(plan.options)
+        return segments.specs(plan.config, plan.tp, plan.dtype, plan.limits, products, cache)
+
+
+class SegmentPackager(Packager[InductorOptions]):
+    """Rank files and packages as they are; plans name the rank files with their folder."""
+
+    def contents(self, plan: Planned[InductorOptions], made: Made) -> Contents:
+        """Rank files, packages, tokenizer."""
+        from compiler.decoder.rankfile.layout import rank_file
+        from compiler.decoder.segments import segment_names
+        from compiler.runtime.section import Segments
+
+        packages = {name: f"packages/{part.name}" for name, (part,) in made.compiled.items()}
+        compiled = [part.at(packages[name]) for name, (part,) in made.compiled.items()]
+        return Contents(
+            [*made.weights, *compiled, *made.tokenizer],
+            Segments(
+                weights=tuple(rank_file(rank) for rank in range(plan.tp)),
+                layers=tuple(segment_names(plan.config, kind) for kind in plan.config.layer_kinds),
+                packages=packages,
+                products=products_of(plan.options),
+                cache=cache_of(plan.options),
+            ),
+        )
+
+    def options_of(self, manifest: Manifest) -> InductorOptions:
+        """The products and the cache of its segments."""
+        from compiler.runtime.section import runnable
+
+        made = runnable(manifest)
+        return InductorOptions(products=made.products, cache=made.cache)
+
+
+TARGET = Target(
+    name="inductor",
+    options=InductorOptions,
+    support=SegmentSupport(),
+    layout=SegmentLayout(),
+    compiler=SegmentCompiler(),
+    packager=SegmentPackager(),
+    runtime=SegmentRuntime(),
+)

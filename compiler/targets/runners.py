@@ -1,0 +1,63 @@
+"""Running an artifact on this machine, by the runner of its target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from compiler.errors import IncompatibleError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from compiler.artifact.manifest import Manifest
+    from compiler.runtime.generate import Model
+
+
+class Runner:
+    """Runs an artifact on this machine. `logits` is all that `verify` needs."""
+
+    reference: Literal["source", "rank files"] = "source"
+    """Whose logits it must agree with: of the source model, or of the artifact's own rank files in float32."""
+    caches: tuple[str, ...] = ()
+    """Environment variables of caches that must still be empty after `once`: nothing is compiled at start."""
+
+    def check(self, manifest: Manifest) -> None:
+        """Raises IncompatibleError where this machine cannot run the artifact."""
+
+    def logits(self, folder: Path, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Token ids int64 [tokens] to logits float32 [tokens, vocab], by every compiled file of the artifact."""
+        raise IncompatibleError(f"{folder}: its logits cannot be computed here", hint="verify it where it is served")
+
+    def load(self, folder: Path) -> Model:
+        """The model, ready to generate. Raises ArtifactError, IncompatibleError, RankError."""
+        raise IncompatibleError(f"{folder} cannot be loaded here", hint="deploy it with the image that serves it")
+
+    def once(self, folder: Path, prompt: str, max_new_tokens: int) -> Sequence[str]:
+        """Command line of a fresh process that loads the artifact, answers once and prints one JSON object:
+        `seconds_to_load`, `seconds_to_first_token`, `finish_reason` and more. `prompt` "": token ids of its choice.
+        """
+        raise IncompatibleError(f"{folder} cannot answer here", hint="deploy it with the image that serves it")
+
+
+def runner_of(manifest: Manifest, max_memory: int = 1 << 30) -> Runner | None:
+    """The runner of an artifact on this machine. Raises UsageError where its target is not installed."""
+    from compiler.targets import load
+
+    return load(manifest.target).runtime.runner(manifest, max_memory)
+
+
+def model_of(folder: Path) -> Model:
+    """The artifact in `folder`, loaded by its target's runner. Raises IncompatibleError where it has none."""
+    from compiler.artifact.manifest import load_manifest
+
+    manifest = load_manifest(folder)
+    runner = runner_of(manifest)
+    if runner is None:
+        from compiler.runtime.section import served_elsewhere
+
+        raise served_elsewhere(manifest.name)
+    return runner.load(folder)

@@ -1,0 +1,129 @@
+"""Running artifacts of target `trtllm`: a judge reads checkpoints here; engines run in an LMI container only."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from compiler.errors import LmiCompileError
+from compiler.lmi.images import image_for_trtllm, trtllm_image
+from compiler.machine import installed
+from compiler.targets.protocols import Runtime
+from compiler.targets.runners import Runner
+from compiler.targets.trtllm.artifact import section_of
+from compiler.targets.trtllm.command import CHECKPOINT, COMMAND
+from compiler.targets.trtllm.host import PACKAGES
+from compiler.targets.values import Ability, Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from compiler.artifact.manifest import Manifest
+    from compiler.machine import Host
+    from compiler.model.config import ModelConfig
+    from compiler.targets.trtllm.judge import Judge
+
+JUDGE_BUFFERS = 4
+"""Blocks of rows that the judge holds: read, widened, converted, and their product."""
+_INSTALL = (
+    "in the vendor's image, or `pip install tensorrt_llm --extra-index-url https://pypi.nvidia.com` on a GPU machine"
+)
+_CONTAINER = "served by an LMI container"
+
+
+def judge_of(folder: Path, config: ModelConfig, max_memory: int) -> Judge:
+    """TensorRT-LLM's computation of the checkpoint in `folder`: see judge.py. `max_memory` in bytes."""
+    from compiler.targets.trtllm.judge import Judge
+    from compiler.targets.trtllm.judge_model import BLOCK
+    from compiler.targets.trtllm.read import RankTensors
+
+    content = json.loads((folder / "config.json").read_bytes())
+    ranks = [RankTensors(folder / f"rank{rank}.safetensors") for rank in range(content["mapping"]["world_size"])]
+    windows = [kind.window for kind in config.layer_kinds]
+    return Judge(content, ranks, windows, min(BLOCK, max_memory // JUDGE_BUFFERS))
+
+
+@dataclass(frozen=True)
+class CheckpointRunner(Runner):
+    """The judge over the checkpoint of an artifact."""
+
+    config: ModelConfig
+    max_memory: int
+
+    def logits(self, folder: Path, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Logits by the judge. Raises ArtifactError."""
+        return judge_of(folder / CHECKPOINT, self.config, self.max_memory).logits(token_ids)
+
+
+class TrtllmRuntime(Runtime):
+    """Engines need TensorRT-LLM of their own version."""
+
+    def runner(self, manifest: Manifest, max_memory: int) -> Runner | None:
+        """The judge, where the artifact has a checkpoint."""
+        from compiler.model.config import ModelConfig
+
+        if not section_of(manifest).checkpoint_files:
+            return None
+        return CheckpointRunner(ModelConfig.from_json(manifest.model.config), max_memory)
+
+    def unproven(self, manifest: Manifest) -> str:
+        """The container proves it."""
+        return "its engines are run by the serving container, not by this runtime"
+
+    def findings(self, manifest: Manifest, host: Host) -> Sequence[Finding]:
+        """Whether there are engines, and TensorRT-LLM and TensorRT in exactly the versions that built them."""
+        found, remedy = [], manifest.section.unfinished
+        if remedy:
+            found.append(Finding("engines", "mismatch", "it is a checkpoint whose engines were not built yet", remedy))
+        for name, built in sorted(manifest.toolchain.items()):
+            here = host.packages.get(name)
+            if name not in PACKAGES:
+                continue
+            if here is not None and _release(here) == _release(built):
+                found.append(Finding(name, "ok", here))
+            else:
+                text = f"built with {built}; {here or 'not installed'} here"
+                found.append(Finding(name, "mismatch", text, f"run it in {_image(manifest, name, built)}"))
+        return found
+
+    def image_problems(self, manifest: Manifest, image: str) -> Sequence[str]:
+        """Engines that are missing, of another version, or in another tree than the image loads."""
+        section = section_of(manifest)
+        try:
+            facts = trtllm_image(image)
+        except LmiCompileError as error:
+            return [error.message]
+        problems = ["its engines are not built yet"] if manifest.device.capability is None else []
+        if section.version.partition("rc")[0] != facts.trtllm:
+            problems.append(f"its engines are of TensorRT-LLM {section.version}; the image carries {facts.trtllm}")
+        elif section.image and trtllm_image(section.image).family != facts.family:
+            problems.append(f"its files are laid out for {section.image}; LMI {facts.lmi} wants another tree")
+        return problems
+
+    def doctor(self) -> tuple[Sequence[Finding], Sequence[Ability]]:
+        """TensorRT-LLM; checkpoints need torch, engines the command `trtllm-build`, wherever it comes from."""
+        version, here = installed("tensorrt_llm"), shutil.which(COMMAND) is not None
+        package = Finding("tensorrt_llm", "ok", version) if version else None
+        return (package or Finding("tensorrt_llm", "missing", "not installed", _INSTALL),), (
+            Ability("trtllm (checkpoint)", compiles=installed("torch") is not None, runs=False, why=_CONTAINER),
+            Ability("trtllm (engines)", compiles=here, runs=False, why=_CONTAINER if here else f"needs {COMMAND}"),
+        )
+
+
+def _image(manifest: Manifest, name: str, built: str) -> str:
+    """The image that has this version of `name`."""
+    tag = manifest.section.image_tag
+    if tag is None and name == PACKAGES[0] and (image := image_for_trtllm(built)) is not None:
+        tag = image.tag
+    return f"the LMI image {tag}" if tag else f"an image that has {name} {built}"
+
+
+def _release(version: str) -> list[str]:
+    """The numbers of a version, of which all three have to be those of the build."""
+    return version.split("+")[0].split(".")[:3]

@@ -1,0 +1,1 @@
+"""A folder on `compiler.targets.__path__`: one target."""
