@@ -1,8 +1,8 @@
 """Trained tiny models with planted outliers, and the table of their losses: one row per case and scheme.
 
-Each case is trained by `scripts/tiny_checkpoint` and kept in `--work`. Then a few channels behind every norm are multiplied by 32,
-and the columns that read them divided by 32, which leaves the logits unchanged: tiny models have no outliers of their
-own. Calibrated on the training text, measured on held-out text.
+Each case is trained by `scripts/tiny_checkpoint` and kept in `--work`. Then a few channels behind every norm
+are multiplied by 32, and the columns that read them divided by 32, which leaves the logits unchanged: tiny models have
+no outliers of their own. Calibrated on the training text, measured on held-out text.
 """
 
 from __future__ import annotations

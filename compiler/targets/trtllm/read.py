@@ -31,7 +31,7 @@ class StoredTensor:
     shape: tuple[int, ...]
 
     def __getitem__(self, rows: int | slice) -> Any:
-        """Part of the tensor as float32 for a slice; for an index one entry, which is a `StoredTensor` if it is a matrix."""
+        """Part of the tensor as float32 for a slice; for an index one entry, a `StoredTensor` if it is a matrix."""
         width = prod(self.shape[1:]) * np.dtype(_STORED[self.dtype]).itemsize
         if isinstance(rows, int):
             inner = StoredTensor(self.path, self.offset + rows * width, self.dtype, self.shape[1:])
