@@ -11,7 +11,7 @@ from compiler.calibration.samples import looked_at
 from compiler.model.parallel import largest_parallel
 from compiler.quantization.prequantized.checkpoint import will_be
 from compiler.quantization.prequantized.formats import packed
-from compiler.storage.checkpoints.source import resolve
+from compiler.storage.checkpoints.resolve import resolve
 
 if TYPE_CHECKING:
     from compiler.build.request import Ask, PlanRequest

@@ -30,7 +30,7 @@ from compiler.deploy.preflight import preflight, refuse
 from compiler.errors import ArtifactError, RankError, UnprovenError, UsageError
 from compiler.numerics.intact import intact
 from compiler.registry.pull import pull
-from compiler.registry.signed import resolve_signed
+from compiler.registry.resolve import resolve_signed
 from compiler.report import Report, Silent, amount, progress_in
 from compiler.storage.cache.stages import cache_folder
 from compiler.storage.files.digest import DigestMemo

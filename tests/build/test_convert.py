@@ -24,10 +24,10 @@ from compiler.storage.checkpoints.checkpoint import Checkpoint, from_headers, op
 from compiler.storage.checkpoints.header import read_header
 from compiler.storage.files.digest import sha256_file
 from compiler.storage.files.direct import PADDING
-from tests.storage import written
+from tests.storage import samples
 from tests.storage.lazies import Shapes, plans
 
-TENSORS: written.Tensors = {
+TENSORS: samples.Tensors = {
     "embed": ("BF16", (96, 64)),
     "up": ("BF16", (128, 64)),
     "down": ("BF16", (64, 128)),
@@ -54,7 +54,7 @@ def split(tp: int, dtype: str = "BF16") -> list[RankPlan]:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Checkpoint:
-    written.checkpoint(tmp_path / "source", TENSORS, shards=2)
+    samples.checkpoint(tmp_path / "source", TENSORS, shards=2)
     return open_checkpoint(tmp_path / "source")
 
 
@@ -98,7 +98,7 @@ def test_any_layout_under_any_ceiling(plan: tuple[Shapes, Lazy], memory: int, ra
         with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
             patch.setattr(gather, "RUN", run)
             folder = Path(name)
-            data = written.checkpoint(folder, {key: ("BF16", shape) for key, shape in shapes.items()})
+            data = samples.checkpoint(folder, {key: ("BF16", shape) for key, shape in shapes.items()})
             expected = lazy.read(tensor, lambda key: np.frombuffer(data[key], np.uint16))
             plan_of = [RankPlan(f"{rank}", (("t", tensor),)) for rank in range(ranks)]
             convert(plan_of, open_checkpoint(folder), folder / "out", max_memory=PADDING + memory)

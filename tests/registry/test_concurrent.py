@@ -1,4 +1,4 @@
-"""Readers while writers publish: each sees one artifact, whole. A smaller one of benchmarks/readers.py."""
+"""Readers during publishing: each sees one complete artifact. A small version of benchmarks/readers.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong between a client and a server, at random: right bytes or an error of ours, nothing else."""
+"""Random faults between client and server: right bytes or an LmiCompileError, nothing else."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_one_fault_now_and_then_is_survived(between: Proxy, rclone_store: str, t
     assert between.broken[fault] > 2
 
 
-def test_what_is_always_wrong_is_an_error_and_nothing_is_lost(
+def test_a_permanent_fault_is_an_error_and_nothing_is_lost(
     between: Proxy, rclone_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3, "_BODY_TRIES", 2)
@@ -49,7 +49,7 @@ def test_what_is_always_wrong_is_an_error_and_nothing_is_lost(
 
 
 def test_many_faults(between: Proxy, rclone_store: str, tmp_path: Path) -> None:
-    """A smaller one of benchmarks/faults.py."""
+    """A small version of benchmarks/faults.py."""
     source = random.Random(5)
 
     def faults(request: Request) -> str | None:

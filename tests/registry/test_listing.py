@@ -16,7 +16,7 @@ from compiler.registry.summary import difference_text, listing_text
 from compiler.storage.objects import open_store
 
 
-def test_what_is_in_a_store(tmp_path: Path, store: str) -> None:
+def test_listing_of_a_store(tmp_path: Path, store: str) -> None:
     one, two = write_random(tmp_path / "a", 1), write_random(tmp_path / "b", 2)
     first = push(one, f"{store}tiny@v1", layout="plain")
     second = push(two, f"{store}tiny@v2", layout="cas")

@@ -1,4 +1,4 @@
-"""A stage cache in a store that others use too."""
+"""A stage cache shared through a store."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 class Machine:
-    """Somebody's own cache in front of the shared one. `warnings` that it gave; `made`: entries made here."""
+    """A machine with its own cache in front of the shared one. `warnings`: those it gave; `made`: entries it made."""
 
     def __init__(self, root: Path, shared: str) -> None:
         self.warnings: list[str] = []
@@ -50,7 +50,7 @@ class Machine:
             return claim.commit({"ranks": 1})
 
 
-def test_what_one_machine_made_the_other_finds(tmp_path: Path, shared: str) -> None:
+def test_an_entry_of_one_machine_is_found_by_the_other(tmp_path: Path, shared: str) -> None:
     one, two = Machine(tmp_path / "1", shared), Machine(tmp_path / "2", shared)
     first, second = one.make(), two.make()
     assert (one.made, two.made) == (1, 0)
