@@ -15,8 +15,8 @@ from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import ITEMSIZE
 from compiler.model.roles import axis_sizes, linear_axes
 from compiler.quantization.groups import quantized_roles
-from compiler.quantization.scale_tensors import scale_tensors
 from compiler.quantization.prequantized.checkpoint import checked
+from compiler.quantization.scale_tensors import scale_tensors
 
 if TYPE_CHECKING:
     from compiler.build.plan import Plan
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from compiler.targets.protocols import Target
 
 _SIDE, _REPEATS = 768, 3
-"""Of the product that this machine is measured by."""
+"""Size, and number, of the products of square matrices that this machine is measured by."""
 _SHARE = 0.5
-"""Of that product's rate which calibration reaches: it runs sample by sample, and looks for maxima besides."""
+"""Share of that rate which calibration reaches: it runs sample by sample, and looks for maxima besides."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Alternative:
 
     @property
     def cache_tokens_in_a_gib(self) -> int | None:
-        """What the caches of a rank hold in a GiB of its memory."""
+        """Tokens that the KV caches of a rank hold in a GiB of its memory."""
         return (1 << 30) // self.cache if self.cache else None
 
 
 def alternatives(plan: Plan, target: Target[Any]) -> list[Alternative]:
-    """Every scheme and every quantised cache by itself, the unquantised model first."""
+    """Every scheme and every quantized cache by itself, the unquantized model first."""
     return [_alternative(quant, plan, target) for quant in CHOICES]
 
 
@@ -91,7 +91,7 @@ def _planned(
 
 
 def calibration_seconds(config: ModelConfig, tokens: int, length: int) -> float:
-    """What calibrating on `tokens` in samples of `length` takes on this machine, roughly: its products in float32, by
+    """Time to calibrate on `tokens` in samples of `length` on this machine, roughly: its products in float32, by
     the rate of one that is measured now (a tenth of a second).
     """
     sizes, products = axis_sizes(config), 0.0

@@ -107,7 +107,7 @@ class _Prepared:
 
 @dataclass(frozen=True)
 class _Quality:
-    """What the steps have found of the artifact, as far as they ran."""
+    """Findings of the steps on the artifact, as far as they ran."""
 
     passed: Passed | None = None
     reference: Reference | None = None
@@ -140,7 +140,8 @@ def build(
     target = targets.load(request.target)
     if request.until not in stages_of(target):
         raise UsageError(
-            f"`--until` is one of {', '.join(stages_of(target))} for target `{target.name}`; found `{request.until}`"
+            f"`--until` is one of {', '.join(stages_of(target))} for target `{target.name}`; found `{request.until}`",
+            hint="leave `--until` out for all of them",
         )
     report = report or Silent()
     cache = open_cache(request.cache, request.resources.shared_cache, warn=report.warn, rehash=request.rehash)

@@ -26,10 +26,10 @@ from compiler.model.parallel import HeadLayout
 from compiler.model.recipe import Recipe
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
 from compiler.numerics.gate.measure import LENGTH, SAMPLES
-from compiler.quantization.scale_tensors import scale_tensors
 from compiler.quantization.prequantized.checkpoint import checked
 from compiler.quantization.prequantized.formats import Packed, packed
 from compiler.quantization.request import Quant
+from compiler.quantization.scale_tensors import scale_tensors
 from compiler.quantization.scaling import Scaling
 from compiler.storage.files.digest import digest_bytes
 from compiler.targets.options import TargetOptions
@@ -39,11 +39,11 @@ from compiler.targets.values import Need
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be built. `digest` covers everything that decides the bytes of the rank files and `files`.
+    """Everything that a build will make. `digest` covers all that decides the bytes of the rank files and `files`.
 
-    `options` name the quantisation as the toolchain does, `quant` has the flags that it runs; `scaling` None: there is
-    none. `ranks` of a quantised model read tensors that the checkpoint
-    lacks (`quantization/scale_tensors.py`): of what calibration and scales will make.
+    `options` name the quantization as the toolchain does, `quant` has the flags that it runs; `scaling` None: there is
+    none. `ranks` of a quantized model read tensors that the checkpoint lacks: calibration and scales will make them
+    (`quantization/scale_tensors.py`).
     """
 
     recipe: str
@@ -55,7 +55,7 @@ class Plan:
     options: TargetOptions
     quant: Quant
     scaling: Scaling | None
-    packed: Packed | None  # how the source is quantised already
+    packed: Packed | None  # how the source is quantized already
     account: Account
     layouts: tuple[Layout, ...]
     ranks: tuple[RankPlan, ...]
@@ -131,7 +131,7 @@ def make_plan(
     limits = limits_for(config, ask.max_positions, ask.max_batch)
     how = packed(hf)
     found = taken(target, config, checked(ask.quant, how), ask.tp, ask.options or target.options(), limits)
-    # As it runs there, too: with a coarser scale the numbers of a quantised checkpoint would be rounded again.
+    # As it runs there, too: with a coarser scale the numbers of a quantized checkpoint would be rounded again.
     quant, options, scaling = checked(found.quant, how), found.options, found.scaling
     filled = account(recipe, config, headers)
     tensors = {**filled.tensors, **scale_tensors(config, filled.tensors, scaling)}
@@ -226,7 +226,7 @@ def _largest_layer(config: ModelConfig) -> int:
 
 
 def _reference_bytes(config: ModelConfig) -> int:
-    """What the source's own logits take at least (numerics/reference.py): a layer, or what lies outside of layers."""
+    """Least memory for the source's own logits (numerics/reference.py): a layer, and the tensors outside of layers."""
     sizes, parts = axis_sizes(config), Counter[int | None]()
     for tensor in model_tensors(config):
         parts[tensor.layer] += 4 * prod(shape_of(tensor, sizes))

@@ -173,7 +173,7 @@ def _change(cut: Cut, block: Block, source: np.ndarray, scales: Scales, target: 
     """The bits of one block of the file into `target`, from those of the source."""
     tensor = cut.tensor
     if tensor.quantize:
-        target[:] = _packed(tensor, _quantised(tensor, source, scales, block))
+        target[:] = _packed(tensor, _quantized(tensor, source, scales, block))
     elif tensor.packing:
         target[:] = _packed(tensor, source.view(np.int8).reshape(block.shape))
     elif tensor.fold:
@@ -198,7 +198,7 @@ def _folded(tensor: Lazy, source: np.ndarray) -> np.ndarray:
     return cast(fold(tensor.fold, values, rounded).view(np.uint32), "F32", tensor.dtype)
 
 
-def _quantised(tensor: Lazy, source: np.ndarray, scales: Scales, block: Block) -> NDArray[np.int8]:
+def _quantized(tensor: Lazy, source: np.ndarray, scales: Scales, block: Block) -> NDArray[np.int8]:
     step = tensor.quantize
     assert step is not None
     values = np.empty(source.size, np.uint32)

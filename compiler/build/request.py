@@ -46,7 +46,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a build may use; decides no byte. `max_memory`: ceiling of the buffers of a step, in bytes. `jobs`: compile
+    """Limits of a build; they decide no byte. `max_memory`: ceiling of the buffers of a step, in bytes. `jobs`: compile
     processes at a time, `timeout`: seconds for one of them; None: the target's default. `shared_cache`: URI of a store
     with a stage cache behind the one on this machine.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from compiler.errors import RefusedError, UsageError
 from compiler.model.config import ACTIVATIONS, LayerKind, ModelConfig
@@ -43,7 +43,10 @@ def taken(
 ) -> Taken:
     """Raises RefusedError, with the reason and what to do instead."""
     if not isinstance(options, target.options):
-        raise UsageError(f"options of target `{target.name}` are {target.options.__name__}; found {options!r}")
+        raise UsageError(
+            f"options of target `{target.name}` are {target.options.__name__}; found {options!r}",
+            hint="leave them out, or choose their target",
+        )
     scaling = None
     if quant.asked:
         quant, options = target.support.quantized(config, quant, options)

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from compiler.decoder.kernels import Kernels
     from compiler.storage.cache.stages import CacheEntry
 
-QUANTISED = "the quantised decoder in float32"
+QUANTIZED = "the quantised decoder in float32"
 
 _VERSION = 1
-_QUANTISED_VERSION = 2
+_QUANTIZED_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ReferenceInputs:
 
 
 @dataclass(frozen=True)
-class QuantisedInputs:
+class QuantizedInputs:
     """Cache key. `files`: digests of the rank files."""
 
     version: int
@@ -90,8 +90,8 @@ def quantized_reference(
     """
     by_path = {part.path: part for part in weights}
     files = [by_path[rank.file] for rank in plan.ranks]
-    inputs = QuantisedInputs(
-        _QUANTISED_VERSION,
+    inputs = QuantizedInputs(
+        _QUANTIZED_VERSION,
         [part.descriptor.digest for part in files],
         plan.config.to_json(),
         plan.options.derived,
@@ -103,7 +103,7 @@ def quantized_reference(
     def logits(ids: NDArray[np.int64]) -> tuple[str, NDArray[np.float32]]:
         paths = [part.content for part in files if isinstance(part.content, Path)]
         side = of_files(plan.config, paths, kernels)
-        return QUANTISED, log_probabilities(side, plan.config, ids)
+        return QUANTIZED, log_probabilities(side, plan.config, ids)
 
     return _run(runner, plan, inputs, texts, logits)
 
@@ -111,7 +111,7 @@ def quantized_reference(
 def _run(
     runner: CachedRunner,
     plan: Plan,
-    inputs: ReferenceInputs | QuantisedInputs,
+    inputs: ReferenceInputs | QuantizedInputs,
     texts: Sequence[Part],
     logits: Callable[[NDArray[np.int64]], tuple[str, NDArray[np.float32]]],
 ) -> Reference:
