@@ -17,7 +17,7 @@ KEY, SECRET = "id-of-the-tests", "secret-of-the-tests"
 
 
 def environment(endpoint: str, folder: Path) -> dict[str, str]:
-    """What a client needs to find the server, and nothing of the machine's user."""
+    """Environment of a client of the server, without settings of the machine's user."""
     return {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": KEY,
