@@ -113,7 +113,7 @@ class Gpu:
 @dataclass(frozen=True)
 class Host:
     """`packages`: installed versions of DISTRIBUTIONS. `driver`: NVIDIA's; None where none answers. `memory` that a
-    process can have, and `disk` that is free where the artifact goes, in bytes. `neuron`: Neuron devices (chips).
+    process can have, and `disk` that is free where the artifact goes, in bytes.
     """
 
     isa: str
@@ -121,7 +121,6 @@ class Host:
     packages: Mapping[str, str]
     gpus: tuple[Gpu, ...]
     driver: str | None
-    neuron: int
     memory: int
     disk: int
 
@@ -135,15 +134,9 @@ def this_host(folder: Path) -> Host:
         {name: version for name in DISTRIBUTIONS if (version := installed(name)) is not None},
         _visible(found, os.environ.get("CUDA_VISIBLE_DEVICES")),
         driver,
-        neuron_devices(),
         available_memory(),
         free_disk(folder),
     )
-
-
-def neuron_devices() -> int:
-    """Number of Neuron devices (chips), by the driver's device files."""
-    return len([device for device in Path("/dev").glob("neuron*") if re.fullmatch(r"neuron\d+", device.name)])
 
 
 def cuda_capability() -> str | None:

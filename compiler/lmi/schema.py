@@ -8,18 +8,16 @@
     {"token": {"id": 304, "text": " a", "log_prob": -0.05}}                              stream: one line a token
     {"token": {...}, "generated_text": "...", "details": {...}}                          its last line; no tokens
 
-Written here as LMI 0.28 to 0.32 do; read as any release writes it: 0.26 leaves out falsy fields, 0.27 makes `id` a
-list, 0.33 says `logprob` and may leave `id` null. Texts of tokens join to `generated_text`.
+Written as LMI 0.28 to 0.32 do. Texts of tokens join to `generated_text`.
 
 Sources: engines/python/setup/djl_python/{output_formatter,request_io}.py at v0.29.0;
-serving/docs/lmi/user_guides/lmi_input_output_schema.md at v0.29.0 for the parameters and their defaults; for other
-releases the formatters at v0.26.0, v0.27.0 and on 0.33.0-dlc.
+serving/docs/lmi/user_guides/lmi_input_output_schema.md at v0.29.0 for the parameters and their defaults.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -68,11 +66,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Token:
-    """`id` None: the release does not tell it. `log_prob`: natural; 0.0 where 0.26 left it out, None where not told."""
+    """A token of an answer; `log_prob`: natural logarithm of its probability."""
 
-    id: int | None
+    id: int
     text: str
-    log_prob: float | None
+    log_prob: float
     special: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -182,64 +180,3 @@ _CHECKS: Mapping[Any, Any] = {
         "a list of texts",
     ),
 }
-
-
-def parse_answer(body: bytes) -> Answer:
-    """An answer that was not streamed, of any release. Raises UsageError with the error that the body tells."""
-    return _answer(_object(body))
-
-
-def parse_lines(chunks: Iterable[bytes]) -> Iterable[Line]:
-    """The lines of a stream whose chunks may end anywhere, as SageMaker's do; blank lines are skipped."""
-    pending = b""
-    for chunk in chunks:
-        *whole, pending = (pending + chunk).split(b"\n")
-        yield from (_line(line) for line in whole if line.strip())
-    if pending.strip():
-        yield _line(pending)
-
-
-def _line(line: bytes) -> Line:
-    told = _object(line)
-    token = told.get("token") or {}
-    whole = _answer(told) if told.get("generated_text") is not None else None
-    return Line(_token(token), whole, token.get("error_msg", ""))
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        told = json.loads(body)
-    except ValueError as error:
-        raise UsageError(f"an answer is JSON; found {body[:80]!r}: {error}") from None
-    if isinstance(told, list) and len(told) == 1:
-        told = told[0]  # with option.tgi_compat
-    if not isinstance(told, dict):
-        raise UsageError(f"an answer is a JSON object; found {body[:80]!r}")
-    trouble = told.get("error") or told.get("message")
-    if trouble and told.get("generated_text") is None and "token" not in told:
-        raise UsageError(f"the endpoint answers {told.get('code', 'an error')}: {trouble}")
-    return told
-
-
-def _answer(told: Mapping[str, Any]) -> Answer:
-    details = told.get("details")
-    if not details:
-        return Answer(told.get("generated_text") or "")
-    tokens = details.get("tokens")
-    return Answer(
-        told.get("generated_text") or "",
-        Details(
-            details.get("finish_reason", ""),
-            details.get("generated_tokens"),
-            details.get("inputs"),
-            None if tokens is None else tuple(_token(token) for token in tokens),
-        ),
-    )
-
-
-def _token(told: Mapping[str, Any]) -> Token:
-    number = told.get("id", 0)
-    if isinstance(number, list):
-        number = number[0] if number else None
-    log_prob = told["logprob"] if "logprob" in told else told.get("log_prob", 0.0)
-    return Token(number, told.get("text") or "", log_prob, bool(told.get("special_token", told.get("special", False))))

@@ -7,7 +7,7 @@ A `Lazy` of shape (4, 6) that joins two source tensors `a` (2, 6) and `b` (2, 6)
 
 Element `i` of a piece is element `start + sum(i * strides)` of its source, and element `at + i` of the Lazy. Elements
 that no piece covers are zero. A stride of 0 repeats. Everything here is arithmetic on these tuples: nothing is read, so
-the plan of a 70B model takes as long as that of a tiny one, and `build/convert.py` copies by the same tuples.
+the plan of a 70B model takes as long as that of a tiny one, and `build/rank_files.py` copies by the same tuples.
 """
 
 from __future__ import annotations
@@ -42,29 +42,26 @@ class Piece:
     strides: tuple[int, ...]
 
 
-Format = Literal["int8", "int4", "fp8"]
-"""What a number is rounded to (`quantization/formats/int8.py`, `quantization/formats/int4.py`, `quantization/formats/fp8.py`)."""
-
-
 @dataclass(frozen=True, slots=True)
-class Quantise:
-    """W * columns * steps rounded to `format`, of a tensor [..., out, in].
+class Quantize:
+    """W * columns * steps rounded to the number format `format`, of a tensor [..., out, in].
 
-    `steps`: units of the format in 1.0, [..., out] of every row, or [..., out, groups] of every group of neighbours in
-    a row. `columns` [..., in]: what smoothing multiplies columns by; None: 1. Both float32.
+    `format`: by its name in `compiler.quantization.formats`. `steps`: units of the format in 1.0, [..., out] of every
+    row, or [..., out, groups] of every group of neighbors in a row. `columns` [..., in]: factors of columns, from
+    smoothing; None: 1. Both float32.
     """
 
     steps: Lazy
     columns: Lazy | None
-    format: Format = "int8"
+    format: str
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Two four-bit integers a byte, the last step of a layout: of every run of 2 * `distance` neighbours along `axis`
+    """Two four-bit integers a byte, the last step of a layout: of every run of 2 * `distance` neighbors along `axis`
     (-1: of a row, -2: of a column)
 
-        byte j    bits 0-3  neighbour j        bits 4-7  neighbour j + distance
+        byte j    bits 0-3  neighbor j        bits 4-7  neighbor j + distance
     """
 
     axis: Literal[-1, -2]
@@ -88,7 +85,7 @@ class Lazy:
     """`shape` and `dtype` of a tensor to come, and the pieces that fill it (they never overlap).
 
     Raw bits move where `dtype == source_dtype` and `fold` is empty; otherwise the values change on the way: `fold`
-    names a step of `model/fold.py` that is applied to them, and then they are cast; or they are quantised. What is
+    names a step of `model/fold.py` that is applied to them, and then they are cast; or they are quantized. What is
     packed has fewer elements in its file than here: `stored_shape`.
     """
 
@@ -97,12 +94,12 @@ class Lazy:
     source_dtype: str
     pieces: tuple[Piece, ...]
     fold: Fold = ""
-    quantise: Quantise | None = None
+    quantize: Quantize | None = None
     packing: Packing | None = None
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
-        """Of the tensor in its file."""
+        """Shape of the tensor in its file."""
         return self.packing.shape(self.shape) if self.packing else self.shape
 
     @property
@@ -262,7 +259,7 @@ def read(tensor: Lazy, source: Callable[[str], np.ndarray]) -> np.ndarray:
     """The whole tensor as raw bits (unsigned integers of the source dtype's width); casts and folds are not applied.
 
     `source(name)` gives a source tensor as a flat array of such integers. For tests and small tensors;
-    `build/convert.py` copies the same pieces block by block under a memory ceiling.
+    `build/rank_files.py` copies the same pieces block by block under a memory ceiling.
     """
     out = np.zeros(tensor.shape, dtype=f"u{ITEMSIZE[tensor.source_dtype]}")
     for piece in tensor.pieces:

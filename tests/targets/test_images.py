@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from benchmarks.testbed.artifacts import manifest
 from compiler import targets
 from compiler.artifact.manifest import Device
 from compiler.lmi.images import TRTLLM
 from compiler.targets.trtllm.section import BuildLimits, Engines
-from tests.artifact.made import manifest
 
 IMAGE = TRTLLM[0, 30].tag
 OWN = "111122223333.dkr.ecr.us-east-1.amazonaws.com/mine:1"

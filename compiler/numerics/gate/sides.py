@@ -111,6 +111,7 @@ class _JudgedLayer(Blocks):
     def sum(self, summand: Tensor, /) -> Tensor:
         return summand
 
+
 def _stacked(states: Sequence[NDArray[np.float32]]) -> Tensor:
     import torch
 

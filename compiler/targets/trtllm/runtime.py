@@ -66,11 +66,10 @@ class TrtllmRuntime(Runtime):
 
     def runner(self, manifest: Manifest, max_memory: int) -> Runner | None:
         """The judge, where the artifact has a checkpoint."""
-        from compiler.model.config import ModelConfig
 
         if not section_of(manifest).checkpoint_files:
             return None
-        return CheckpointRunner(ModelConfig.from_json(manifest.model.config), max_memory)
+        return CheckpointRunner(manifest.config, max_memory)
 
     def unproven(self, manifest: Manifest) -> str:
         """The container proves it."""

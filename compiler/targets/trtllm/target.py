@@ -32,7 +32,7 @@ class TrtllmSupport(Support[TrtllmOptions]):
     """Models that a version of TensorRT-LLM has a class for."""
 
     check = staticmethod(check.check)
-    quantized = staticmethod(schemes.quantised)
+    quantized = staticmethod(schemes.quantized)
     scaling = staticmethod(schemes.scaling)
 
 

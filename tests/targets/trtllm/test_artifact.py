@@ -18,9 +18,8 @@ from safetensors.torch import load_file, save_file
 import recipes
 from compiler.artifact.manifest import Manifest, load_manifest
 from compiler.build.build import build, command_of
-from compiler.build.finish import package_engines
-from compiler.build.plan import Ask
-from compiler.build.requests import BuildRequest
+from compiler.build.elsewhere import package_engines
+from compiler.build.request import Ask, BuildRequest, Resources
 from compiler.errors import (
     ArtifactError,
     CompileError,
@@ -38,7 +37,6 @@ from compiler.storage.files.digest import sha256_file
 from compiler.targets.trtllm import layout
 from compiler.targets.trtllm.options import TrtllmOptions
 from compiler.targets.trtllm.section import Engines
-from compiler.targets.values import How
 from tests.targets.trtllm.stand_in import write_stand_in
 
 Requests = Callable[..., BuildRequest]
@@ -251,7 +249,7 @@ def test_a_build_that_fails_leaves_nothing(
 ) -> None:
     monkeypatch.setenv("MODE", "hang")
     with pytest.raises(CompileError, match="did not finish in 1 s"):
-        build(request_for(how=How(timeout=1)))
+        build(request_for(resources=Resources(timeout=1)))
     assert not request_for().output.exists()
     monkeypatch.setenv("MODE", "")
     assert build(request_for()).made == {"compile": 1, "package": 1}
@@ -290,8 +288,8 @@ def test_engines_are_not_run_here(request_for: Requests, toolchain: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "kind", "words"),
     [
-        ({"how": How(march="native")}, UsageError, "for the GPU of the machine"),
-        ({"how": How(device="cpu")}, UsageError, "for the GPU of the machine"),
+        ({"march": "native"}, UsageError, "for the GPU of the machine"),
+        ({"device": "cpu"}, UsageError, "for the GPU of the machine"),
         ({"options": TrtllmOptions(max_input_len=512)}, RefusedError, "`--max-input-len` is 1 to"),
         ({"options": TrtllmOptions(max_num_tokens=1)}, RefusedError, "`--max-num-tokens` is at least"),
         ({"options": TrtllmOptions(image="0.34.0-tensorrtllm0.12.0-cu125")}, RefusedError, r"0\.34"),
