@@ -101,7 +101,7 @@ class SegmentSpec:
         return part_of(self.segment)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "config": self.config.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SegmentSpec:

@@ -1,25 +1,23 @@
-"""What LMI's endpoints are asked and answer: JSON, and JSON lines where the answer is streamed.
+"""Requests and answers of LMI's endpoints: JSON, and JSON lines for a stream.
 
     {"inputs": "text", "parameters": {...}, "stream": false}
 
     {"generated_text": "...", "details": {"finish_reason": "length", "generated_tokens": 8, "inputs": "text",
-     "tokens": [{"id": 304, "text": " a", "log_prob": -0.05}, ...]}}                     details: where asked for
+     "tokens": [{"id": 304, "text": " a", "log_prob": -0.05}, ...]}}                     details: on request
 
-    {"token": {"id": 304, "text": " a", "log_prob": -0.05}}                              stream: one line a token
+    {"token": {"id": 304, "text": " a", "log_prob": -0.05}}                              stream: one line per token
     {"token": {...}, "generated_text": "...", "details": {...}}                          its last line; no tokens
 
-Written here as LMI 0.28 to 0.32 do; read as any release writes it: 0.26 leaves out falsy fields, 0.27 makes `id` a
-list, 0.33 says `logprob` and may leave `id` null. Texts of tokens join to `generated_text`.
+Written as LMI 0.28 to 0.32 write it. Texts of tokens join to `generated_text`.
 
 Sources: engines/python/setup/djl_python/{output_formatter,request_io}.py at v0.29.0;
-serving/docs/lmi/user_guides/lmi_input_output_schema.md at v0.29.0 for the parameters and their defaults; for other
-releases the formatters at v0.26.0, v0.27.0 and on 0.33.0-dlc.
+serving/docs/lmi/user_guides/lmi_input_output_schema.md at v0.29.0 for the parameters and their defaults.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -28,12 +26,15 @@ from compiler.errors import UsageError
 JSON = "application/json"
 JSON_LINES = "application/jsonlines"
 
+_ENDPOINT = "See the log of the endpoint's container."
+_EXAMPLE = 'A request is such as {"inputs": "text", "parameters": {"max_new_tokens": 40}, "stream": true}.'
+
 
 @dataclass(frozen=True)
 class Parameters:
-    """How an answer is chosen and told. Without `do_sample` it is greedy, whatever the other fields say.
+    """Sampling and form of an answer. Without `do_sample` it is greedy, whatever the other fields are.
 
-    `details`: finish_reason, counts and tokens come along. `return_full_text`: the prompt stands before the answer.
+    `details`: add finish_reason, counts and tokens. `return_full_text`: put the prompt before the answer.
     """
 
     do_sample: bool = False
@@ -57,7 +58,7 @@ class Request:
     stream: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """The body, without what is at its default."""
+        """Body of the request, without parameters at their defaults."""
         given = {
             f.name: list(value) if isinstance(value, tuple) else value
             for f in fields(Parameters)
@@ -68,11 +69,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Token:
-    """`id` None: the release does not tell it. `log_prob`: natural; 0.0 where 0.26 left it out, None where not told."""
+    """Generated token. `log_prob`: natural logarithm of its probability."""
 
-    id: int | None
+    id: int
     text: str
-    log_prob: float | None
+    log_prob: float
     special: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -82,7 +83,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Details:
-    """`tokens`: None in the last line of a stream, which had them."""
+    """Details of an answer. `tokens`: None in the last line of a stream, whose other lines have them."""
 
     finish_reason: str
     generated_tokens: int | None = None
@@ -91,13 +92,13 @@ class Details:
 
     def to_json(self) -> dict[str, Any]:
         tokens = {} if self.tokens is None else {"tokens": [token.to_json() for token in self.tokens]}
-        told = {"generated_tokens": self.generated_tokens, "inputs": self.inputs}
-        return {"finish_reason": self.finish_reason, **{k: v for k, v in told.items() if v is not None}, **tokens}
+        content = {"generated_tokens": self.generated_tokens, "inputs": self.inputs}
+        return {"finish_reason": self.finish_reason, **{k: v for k, v in content.items() if v is not None}, **tokens}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer; `details` where they were asked for."""
+    """Complete answer; with `details` on request."""
 
     generated_text: str
     details: Details | None = None
@@ -109,7 +110,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a stream; the last one carries the answer. `error`: what ended it early."""
+    """One line of a stream; the last one has the answer. `error`: message of the error that ended it early."""
 
     token: Token
     answer: Answer | None = None
@@ -123,40 +124,40 @@ class Line:
 def dump(value: Answer | Line) -> bytes:
     """UTF-8 JSON; a Line with the newline that ends it."""
     text = json.dumps(value.to_json(), ensure_ascii=False)
-    # A lone half of a surrogate pair is text to Python and to nobody else.
+    # Python allows a lone half of a surrogate pair in text; UTF-8 does not.
     return (text + ("\n" if isinstance(value, Line) else "")).encode("utf-8", "replace")
 
 
 def failed_line(message: str, text: str) -> Line:
-    """The line that ends a stream which an error ended; `text` came before it."""
+    """Last line of a stream that an error ended. `text`: the answer so far."""
     return Line(Token(-1, "", -1.0, special=True), Answer(text, Details("error")), message)
 
 
 def parse_request(body: bytes) -> Request:
-    """A request from its body.
+    """Parse the body of a request.
 
     Raises:
-        UsageError: lists everything that is not of the schema. Unknown parameters are among it: an answer that ignores
-            them is not the answer that was asked for.
+        UsageError: a list of all violations of the schema. Unknown parameters are violations: ignoring them would give
+            another answer than the requested one.
     """
     try:
-        told = json.loads(body)
+        content = json.loads(body)
     except ValueError as error:
-        raise UsageError(f"the request is not JSON: {error}") from None
-    if not isinstance(told, dict):
-        raise UsageError('a request is a JSON object such as {"inputs": "text"}')
-    problems = [] if isinstance(told.get("inputs"), str) else ["`inputs` is one text"]
-    stream, parameters = told.get("stream", False), told.get("parameters") or {}
+        raise UsageError(f"the request is not JSON: {error}", hint=_EXAMPLE) from None
+    if not isinstance(content, dict):
+        raise UsageError(f"expected a JSON object, found {type(content).__name__}", hint=_EXAMPLE)
+    problems = [] if isinstance(content.get("inputs"), str) else ["`inputs` is one text"]
+    stream, parameters = content.get("stream", False), content.get("parameters") or {}
     if not isinstance(stream, bool):
         problems.append("`stream` is true or false")
     if not isinstance(parameters, dict):
-        raise UsageError("`parameters` is a JSON object")
-    problems += [f"`{name}` is no field" for name in told if name not in ("inputs", "parameters", "stream")]
+        raise UsageError(f"`parameters` takes a JSON object, found {type(parameters).__name__}", hint=_EXAMPLE)
+    problems += [f"`{name}` is no field" for name in content if name not in ("inputs", "parameters", "stream")]
     known = {f.name: f for f in fields(Parameters)}
     values: dict[str, Any] = {}
     for name, value in parameters.items():
         if name not in known:
-            problems.append(f"`{name}` is no parameter; these are: {', '.join(known)}")
+            problems.append(f"`{name}` is no parameter; expected one of {', '.join(known)}")
             continue
         fits, wanted = _CHECKS[known[name].type](value)
         if fits:
@@ -164,8 +165,8 @@ def parse_request(body: bytes) -> Request:
         else:
             problems.append(f"`{name}` is {wanted}; found {json.dumps(value)}")
     if problems:
-        raise UsageError("; ".join(problems))
-    return Request(told["inputs"], Parameters(**values), stream)
+        raise UsageError("; ".join(problems), hint=_EXAMPLE)
+    return Request(content["inputs"], Parameters(**values), stream)
 
 
 def _whole(value: Any) -> bool:
@@ -182,64 +183,3 @@ _CHECKS: Mapping[Any, Any] = {
         "a list of texts",
     ),
 }
-
-
-def parse_answer(body: bytes) -> Answer:
-    """An answer that was not streamed, of any release. Raises UsageError with the error that the body tells."""
-    return _answer(_object(body))
-
-
-def parse_lines(chunks: Iterable[bytes]) -> Iterable[Line]:
-    """The lines of a stream whose chunks may end anywhere, as SageMaker's do; blank lines are skipped."""
-    pending = b""
-    for chunk in chunks:
-        *whole, pending = (pending + chunk).split(b"\n")
-        yield from (_line(line) for line in whole if line.strip())
-    if pending.strip():
-        yield _line(pending)
-
-
-def _line(line: bytes) -> Line:
-    told = _object(line)
-    token = told.get("token") or {}
-    whole = _answer(told) if told.get("generated_text") is not None else None
-    return Line(_token(token), whole, token.get("error_msg", ""))
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        told = json.loads(body)
-    except ValueError as error:
-        raise UsageError(f"an answer is JSON; found {body[:80]!r}: {error}") from None
-    if isinstance(told, list) and len(told) == 1:
-        told = told[0]  # with option.tgi_compat
-    if not isinstance(told, dict):
-        raise UsageError(f"an answer is a JSON object; found {body[:80]!r}")
-    trouble = told.get("error") or told.get("message")
-    if trouble and told.get("generated_text") is None and "token" not in told:
-        raise UsageError(f"the endpoint answers {told.get('code', 'an error')}: {trouble}")
-    return told
-
-
-def _answer(told: Mapping[str, Any]) -> Answer:
-    details = told.get("details")
-    if not details:
-        return Answer(told.get("generated_text") or "")
-    tokens = details.get("tokens")
-    return Answer(
-        told.get("generated_text") or "",
-        Details(
-            details.get("finish_reason", ""),
-            details.get("generated_tokens"),
-            details.get("inputs"),
-            None if tokens is None else tuple(_token(token) for token in tokens),
-        ),
-    )
-
-
-def _token(told: Mapping[str, Any]) -> Token:
-    number = told.get("id", 0)
-    if isinstance(number, list):
-        number = number[0] if number else None
-    log_prob = told["logprob"] if "logprob" in told else told.get("log_prob", 0.0)
-    return Token(number, told.get("text") or "", log_prob, bool(told.get("special_token", told.get("special", False))))

@@ -16,7 +16,6 @@ from compiler.artifact.check import check_files
 from compiler.artifact.manifest import Numerics, load_manifest
 from compiler.artifact.quantization import quant_of
 from compiler.errors import ArtifactError
-from compiler.model.config import ModelConfig
 from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import whole
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
@@ -70,15 +69,7 @@ def verify(
     runner = runner_of(manifest, max_memory)
     if runner is not None:
         runner.check(manifest)
-    done, total = 0, sum(file.size for file in manifest.files)
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress is not None:
-            progress(done, total)
-
-    check_files(manifest, folder, by="sha256", digest=digest, progress=advance)
+    check_files(manifest, folder, by="sha256", digest=digest, progress=progress)
     check_layout(manifest, folder)
     runs = logits or (runner.logits if runner is not None else None)
     if manifest.stand_in or runs is None:
@@ -156,7 +147,7 @@ def check_layout(manifest: Manifest, folder: Path) -> None:
 
 
 def _rank_problems(manifest: Manifest, target: Target[Any], folder: Path) -> list[str]:
-    config = ModelConfig.from_json(manifest.model.config)
+    config = manifest.config
     sizes = axis_sizes(config)
     dtype = DTYPES[manifest.dtype]
     sources = {t: whole(str(t), shape_of(t, sizes), dtype) for t in model_tensors(config)}

@@ -66,7 +66,7 @@ def share_of(manifest: Manifest, folder: Path, rank: int, weights: Weights) -> S
         return Package(folder / made.packages[name])
 
     return assemble(
-        ModelConfig.from_json(manifest.model.config),
+        manifest.config,
         Limits(**manifest.limits.model_dump()),
         made.layers,
         weights.tensors(device),

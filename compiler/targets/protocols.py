@@ -171,8 +171,10 @@ class Runtime:
         """Comparison of the artifact with a machine beyond GPUs, memory and disk."""
         return ()
 
-    def image_problems(self, manifest: Manifest, image: str) -> Sequence[str]:
-        """Why the container `image` (tag or whole name) cannot serve the artifact."""
+    def endpoint_problems(self, manifest: Manifest, image: str, instance_type: str) -> Sequence[str]:
+        """Why the container `image` (tag or whole name) cannot serve the artifact, and the instance type not a kind of
+        device that only the target knows.
+        """
         return ()
 
     def doctor(self) -> tuple[Sequence[Finding], Sequence[Ability]]:

@@ -12,13 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from tests.quantization import numpy_int4
+from compiler.build.rank_files import convert
 from compiler.errors import MemoryCeilingError
 from compiler.model.lazy import Lazy, Packing, Quantize, RankPlan, take, whole
-from compiler.quantization.formats import fp8
-from compiler.quantization.formats import int4
+from compiler.quantization.formats import fp8, int4
 from compiler.quantization.rounding import quantize
-from compiler.build.convert import convert
+from tests.quantization import numpy_int4
 from compiler.storage.checkpoints.checkpoint import open_checkpoint
 from tests.build.test_convert import bits
 

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 from torch import Tensor
 
-from compiler.build.convert import convert
+from compiler.build.rank_files import convert
 from compiler.calibration.scales import RESULT, beside, make_scales
 from compiler.model.roles import TensorId, linear_axes
 from compiler.quantization.format import group_maxima

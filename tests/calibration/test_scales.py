@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 from torch import Tensor
 
-from compiler.build.convert import convert
+from compiler.build.rank_files import convert
 from compiler.calibration.activations import RESULT as MAXIMA
 from compiler.calibration.scales import RESULT, beside, make_scales
 from compiler.decoder.forward import forward

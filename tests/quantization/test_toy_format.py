@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from compiler.build.build import build
-from compiler.build.requests import BuildRequest
+from compiler.build.request import BuildRequest
 from compiler.quantization import formats
 from compiler.quantization.request import Quant, scheme_of
 from compiler.quantization.schemes import SCHEMES, Scheme, Tolerance

@@ -13,8 +13,8 @@ import pytest
 import recipes
 from compiler.api import Ask, BuildRequest, GenerationParams, build, load, verify
 from compiler.artifact.manifest import Manifest
-from compiler.build.against import source_logits
-from compiler.build.requests import PlanRequest
+from compiler.build.request import PlanRequest
+from compiler.build.verify_source import source_logits
 from compiler.model.config import ModelConfig
 from compiler.numerics.compare import THRESHOLDS
 from compiler.numerics.gate.sides import log_probabilities, of_files

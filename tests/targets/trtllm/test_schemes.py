@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 import recipes
-from compiler.build.convert import convert
+from compiler.build.rank_files import convert
 from compiler.calibration import activations as calibrate
 from compiler.calibration import scales as scale
 from compiler.errors import RefusedError

@@ -1,67 +1,84 @@
-"""The end of a build: package, verify, put in place. Whole, or not at all; nothing where it is there already."""
+"""Put an artifact in place: assembled, verified and renamed to its output; whole, or not at all."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compiler.artifact import assemble
 from compiler.artifact.check import check_files
 from compiler.artifact.manifest import MANIFEST, Manifest, load_manifest
-from compiler.errors import ArtifactError
-from compiler.build.evidence import measured, verify_inputs, with_numerics
-from compiler.report import amount
-from compiler.build import package
-from compiler.numerics import verify
-from compiler.targets.protocols import stages_of
-from compiler.storage.files.folder import locked_folder, place
 from compiler.build.notes import numerics_text
+from compiler.build.steps.verify import measure, measured_before
+from compiler.errors import ArtifactError
+from compiler.numerics.verify import check_layout
+from compiler.report import amount, progress_in
+from compiler.storage.files.folder import locked_folder, place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from compiler.artifact.manifest import Numerics
     from compiler.artifact.parts import Part
-    from compiler.build.cached import Job
-    from compiler.report import Report
+    from compiler.build.runner import CachedRunner
     from compiler.numerics.verify import Logits
+    from compiler.report import Report
     from compiler.storage.cache.stages import StageCache
 
 
-def finish(job: Job, draft: Manifest, parts: Sequence[Part], who: str | None, logits: Logits | None) -> Manifest | None:
-    """Put the artifact of `parts` at the request's output; its manifest, or None where it was there already.
+@dataclass(frozen=True)
+class Measured:
+    """How the logits of an artifact are verified: computed by `logits`, against the reference that `who` computed."""
 
-    Its logits are measured where `logits` computes them and `who` has computed those of the reference.
+    who: str
+    logits: Logits
+
+
+def install(
+    runner: CachedRunner,
+    draft: Manifest,
+    parts: Sequence[Part],
+    output: Path,
+    *,
+    verified: bool,
+    measured: Measured | None,
+    force: bool,
+) -> Manifest | None:
+    """Put the artifact of `parts` at `output`; its manifest, or None where it was there already.
+
+    `verified`: check digests and layout. `measured`: and then the logits. `force`: replace another artifact.
+    Raises UsageError, ArtifactError, NumericsError, DiskFullError.
     """
-    request, report, output = job.request, job.report, job.request.output
-    runs = logits if who is not None and request.until == stages_of(job.target)[-1] else None
-    known = job.cache.find("verify", verify_inputs(draft)) if runs else None
-    final = with_numerics(draft, known) if known else draft
-    if (known or not runs) and is_at(output, final, job.cache, report):
+    cache, report = runner.cache, runner.report
+    known = measured_before(cache, draft) if measured else None
+    final = _with_numerics(draft, known)
+    if (known or not measured) and is_at(output, final, cache, report):
         report.begin("package")
         report.end(f"{output} is up to date")
         return None
-    assemble.check_output(output, force=request.force or may_replace(output, final))
+    assemble.check_output(output, force=force or may_replace(output, final))
     part = output.with_name(f".{output.name}.part")
     with locked_folder(part, lambda: report.warn(f"another build is putting {output} in place; waiting")):
         report.begin("package")
-        assemble.assemble(part, parts, job.cache.memo, lambda done, total: report.progress(done, total, "bytes"))
+        assemble.assemble(part, parts, cache.memo, progress_in(report, "bytes"))
         assemble.write_manifest(part, draft)
         report.end(f"{len(draft.files)} files, {amount(sum(f.size for f in draft.files), 'bytes')}")
-        if request.until == stages_of(job.target)[-1]:
+        if verified:
             report.begin("verify")
-            check_files(draft, part, by="sha256", digest=job.cache.digest)
-            verify.check_layout(draft, part)
-            if runs is not None and who is not None:
-                final = with_numerics(draft, measured(job, draft, part, who, runs))
+            check_files(draft, part, by="sha256", digest=cache.digest)
+            check_layout(draft, part)
+            if measured:
+                final = _with_numerics(draft, measure(runner, draft, part, measured.who, measured.logits))
             assemble.write_manifest(part, final)
             report.end(numerics_text(final))
         # Someone else may have built the same meanwhile: the check is repeated under the lock.
-        if not is_at(output, final, job.cache, report):
-            assemble.check_output(output, force=request.force or may_replace(output, final))
+        if not is_at(output, final, cache, report):
+            assemble.check_output(output, force=force or may_replace(output, final))
             place(part, output)
         for file in final.files:
-            job.cache.memo.remember(output / file.path, file.digest)
-    job.made["package"] = 1
+            cache.memo.remember(output / file.path, file.digest)
+    runner.made["package"] = 1
     return final
 
 
@@ -92,3 +109,7 @@ def is_at(output: Path, manifest: Manifest, cache: StageCache, report: Report) -
         report.warn(f"{error.message}\nit is put in place again")
         return False
     return True
+
+
+def _with_numerics(draft: Manifest, numerics: Numerics | None) -> Manifest:
+    return draft.model_copy(update={"numerics": numerics}) if numerics else draft

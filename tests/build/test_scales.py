@@ -9,15 +9,18 @@ from typing import Any
 
 import pytest
 
+from compiler.build.runner import CachedRunner
+from compiler.build.steps.calibrate import calibrate
+from compiler.build.steps.digest import Source
+from compiler.build.steps.scales import make_scales
+from compiler.calibration import activations
+from compiler.calibration import scales as scale
+from compiler.calibration.samples import Samples
 from compiler.errors import UsageError
-from compiler.build.scaled import Source, calibrated, scaled
 from compiler.quantization.request import Quant
 from compiler.quantization.scaling import Scaling
 from compiler.quantization.schemes import SCHEMES
-from compiler.calibration import activations as calibrate
-from compiler.calibration.samples import Samples
-from compiler.calibration import scales as scale
-from compiler.storage.cache.stages import Entry, StageCache
+from compiler.storage.cache.stages import CacheEntry, StageCache
 from compiler.storage.files.digest import sha256_file
 from tests.builds import kill_when_reached
 from tests.calibration.test_activations import SAMPLES, opened
@@ -58,24 +61,24 @@ def _cache(folder: Path) -> StageCache:
 
 def test_what_was_calibrated_is_found_again(tiny_checkpoint: Folders, tmp_path: Path) -> None:
     source, report = _source(tiny_checkpoint("llama")), Recorded()
-    first = calibrated(_cache(tmp_path), report, source, SAMPLES, MEMORY)
-    again = calibrated(_cache(tmp_path), report, source, SAMPLES, MEMORY)
+    first = calibrate(CachedRunner(_cache(tmp_path), report), source, SAMPLES, MEMORY)
+    again = calibrate(CachedRunner(_cache(tmp_path), report), source, SAMPLES, MEMORY)
     assert (first.fresh, again.fresh) == (True, False)
     assert first.files == again.files
     assert report.notes == ["104 tokens of made", "cached"]
     assert not list(_cache(tmp_path).partial.iterdir())
     other = Samples(SAMPLES.ids[:2], "made", "sha256:0")
-    assert calibrated(_cache(tmp_path), report, source, other, MEMORY).fresh
-    assert calibrated(_cache(tmp_path), report, replace(source, digest="sha256:2"), SAMPLES, MEMORY).fresh
+    assert calibrate(CachedRunner(_cache(tmp_path), report), source, other, MEMORY).fresh
+    assert calibrate(CachedRunner(_cache(tmp_path), report), replace(source, digest="sha256:2"), SAMPLES, MEMORY).fresh
 
 
 def test_scales_depend_on_scheme_and_alpha(tiny_checkpoint: Folders, tmp_path: Path) -> None:
     source, report, cache = _source(tiny_checkpoint("llama")), Recorded(), _cache(tmp_path)
-    maxima = calibrated(cache, report, source, SAMPLES, MEMORY)
+    maxima = calibrate(CachedRunner(cache, report), source, SAMPLES, MEMORY)
 
-    def made(scheme: str, alpha: float, calibration: Entry | None = maxima) -> tuple[bool, str]:
+    def made(scheme: str, alpha: float, calibration: CacheEntry | None = maxima) -> tuple[bool, str]:
         asked, scaling = Quant(SCHEMES[scheme], alpha), Scaling(SCHEMES[scheme])
-        entry = scaled(cache, report, source, asked, scaling, calibration, MEMORY)
+        entry = make_scales(CachedRunner(cache, report), source, asked, scaling, calibration, MEMORY)
         return entry.fresh, sha256_file(entry.folder / scale.RESULT)
 
     fresh, half = made("smoothquant", 0.5)
@@ -93,14 +96,15 @@ def test_scales_depend_on_scheme_and_alpha(tiny_checkpoint: Folders, tmp_path: P
 _KILLED = """
 import sys, time
 from pathlib import Path
-from compiler.build.scaled import calibrated
-from tests.build.test_scaled import MEMORY, SAMPLES, Recorded, _cache, _source
+from compiler.build.runner import CachedRunner
+from compiler.build.steps.calibrate import calibrate
+from tests.build.test_scales import MEMORY, SAMPLES, Recorded, _cache, _source
 class Slow(Recorded):
     def progress(self, done, total, unit):
         if done == 144:
             print("reached", flush=True)
             time.sleep(60)
-calibrated(_cache(Path(sys.argv[2])), Slow(), _source(Path(sys.argv[1])), SAMPLES, MEMORY)
+calibrate(CachedRunner(_cache(Path(sys.argv[2])), Slow()), _source(Path(sys.argv[1])), SAMPLES, MEMORY)
 """
 
 
@@ -109,11 +113,11 @@ def test_a_killed_calibration_goes_on_where_it_was(tiny_checkpoint: Folders, tmp
     kill_when_reached(_KILLED, str(folder), str(tmp_path))
     cache, report = _cache(tmp_path), Recorded()
     cache.sweep()  # as every build does: what can go on stays
-    entry = calibrated(cache, report, _source(folder), SAMPLES, MEMORY)
+    entry = calibrate(CachedRunner(cache, report), _source(folder), SAMPLES, MEMORY)
     assert report.totals == {208}
     (tmp_path / "whole").mkdir()
     opened(folder).calibrate(tmp_path / "whole")
-    assert sha256_file(entry.folder / calibrate.RESULT) == sha256_file(tmp_path / "whole" / calibrate.RESULT)
+    assert sha256_file(entry.folder / activations.RESULT) == sha256_file(tmp_path / "whole" / activations.RESULT)
 
 
 def test_clearing_the_cache_clears_what_was_begun(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 from compiler.artifact.manifest import ArtifactLimits, Device, File, Manifest, Model, Parallel
@@ -64,3 +65,23 @@ def write(folder: Path, made: Manifest | None = None) -> Path:
         file.write_bytes(data)
     (folder / "manifest.json").write_bytes((made or manifest()).to_bytes())
     return folder
+
+
+def write_random(folder: Path, seed: int = 0, *, size: int = 400, ranks: int = 2, **changes: Any) -> Path:
+    """An artifact `tiny` in `folder`: `ranks` files of `size` random bytes, which `seed` decides, and small ones."""
+    source = random.Random(seed)
+    content = dict(CONTENT) | {f"weights/rank{r}.safetensors": source.randbytes(size) for r in range(ranks)}
+    for path, data in content.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    files = tuple(
+        File(path=path, media_type=OCTETS, digest=digest_bytes(data), size=len(data))
+        for path, data in sorted(content.items())
+    )
+    (folder / "manifest.json").write_bytes(manifest(files=files, **changes).to_bytes())
+    return folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file below `folder` by its path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

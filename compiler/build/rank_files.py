@@ -21,12 +21,12 @@ import numpy as np
 from zlib_ng.zlib_ng import crc32
 
 from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError
-from compiler.model.lazy import ITEMSIZE
 from compiler.model.fold import fold
+from compiler.model.lazy import ITEMSIZE
 from compiler.quantization.rounding import pack, quantize
+from compiler.storage.checkpoints.gather import Block, Cut, Gather
 from compiler.storage.files.cast import CASTABLE, cast_bits
 from compiler.storage.files.direct import COUNT, PADDING, Ring
-from compiler.storage.checkpoints.gather import Block, Cut, Gather
 from compiler.storage.files.writer import RankFile, check_space, file_order
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from compiler.runtime.section import check_artifact
-from compiler.errors import UsageError
 from compiler.build.build import build
-from compiler.build.requests import BuildRequest
+from compiler.build.request import BuildRequest
+from compiler.errors import UsageError
+from compiler.runtime.section import check_artifact
 from tests.builds import Heard, leftovers, tree
 from tests.stand_in import StandIn
 

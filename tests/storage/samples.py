@@ -26,13 +26,13 @@ def safetensors(path: Path, tensors: Tensors, seed: int = 0) -> dict[str, bytes]
 
 
 def raw(path: Path, header: object, data: bytes) -> None:
-    """A file with this header, true or not, and this data."""
+    """Write a file with this header, correct or not, and this data."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 
 def checkpoint(folder: Path, tensors: Tensors, shards: int = 1) -> dict[str, bytes]:
-    """A folder with config.json and `shards` files; the bits by name."""
+    """Write a folder with config.json and `shards` files; the bits by name."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
     if shards == 1:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
+HELD_OUT = 25
+"""Every 25th paragraph is never trained on."""
 
 
 @cache

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from compiler.runtime.section import check_artifact
-from compiler.errors import NumericsError
 from compiler.build.build import build
-from compiler.build.requests import BuildRequest
+from compiler.build.request import BuildRequest
+from compiler.errors import NumericsError
 from compiler.numerics.reference import read_reference
+from compiler.runtime.section import check_artifact
 from tests.builds import Heard, copied, leftovers
 from tests.stand_in import StandIn
 

@@ -1,35 +1,87 @@
-"""What `build-engines.sh` began: from a verified checkpoint, and engines that were built from it elsewhere, the same
-artifact that `build` makes where the toolchain is.
+"""Engines that another machine compiles: leave a command file for it, and package its result.
+
+build            --> a checkpoint and `build-engines.sh`; or, for an image without checkpoints, its own command alone
+another machine  --> engines beside them
+package_engines  --> the artifact that `build` makes where the toolchain is
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from compiler.artifact import assemble
 from compiler.artifact.check import check_files
 from compiler.artifact.manifest import Manifest, load_manifest
 from compiler.artifact.parts import Part
 from compiler.artifact.quantization import FIGURES, REPORT
-from compiler.errors import UsageError
-from compiler.model.config import ModelConfig
-from compiler.model.limits import Limits
-from compiler.build.place import is_at
-from compiler.report import amount
-from compiler.build import package
-from compiler.numerics import verify
 from compiler.artifact.statements import with_statements
+from compiler.build import package
+from compiler.build.install import install, is_at
+from compiler.build.resolve import locate
+from compiler.build.steps.digest import source_digest
+from compiler.errors import ToolchainMissing, UsageError
+from compiler.model.config import ModelConfig
+from compiler.model.identity import identity
+from compiler.model.limits import Limits, limits_for
+from compiler.model.parallel import head_layout
+from compiler.numerics.verify import check_layout
+from compiler.report import amount, progress_in
 from compiler.storage.cache.stages import StageCache, cache_folder
-from compiler.storage.files.digest import Descriptor
+from compiler.storage.files.digest import Descriptor, digest_bytes
 from compiler.storage.files.folder import disk_errors, locked_folder, normal, place
 from compiler.targets import load
+from compiler.targets.protocols import stages_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from compiler.build.request import BuildRequest
+    from compiler.build.runner import CachedRunner
     from compiler.report import Report
     from compiler.targets.options import TargetOptions
+    from compiler.targets.values import Elsewhere
+
+
+def leave_command(runner: CachedRunner, request: BuildRequest, elsewhere: Elsewhere) -> NoReturn:
+    """Leave at the request's output the command of the image that alone compiles what is asked for.
+
+    Always raises ToolchainMissing, once the command is there.
+    """
+    target, ask = load(request.target), request.ask
+    runner.report.begin("plan")
+    model = locate(request)
+    config, source = model.config(ask), model.source
+    limits = limits_for(config, ask.max_positions, ask.max_batch)
+    head_layout(config.heads, config.kv_heads, ask.tp)
+    dtype = ask.dtype or config.dtype
+    local = "./model"  # beside the script, or named by MODEL=...: a path of this machine means nothing elsewhere
+    name = source.repo_id or source.uri or local
+    options = ask.options or target.options()
+    contents = elsewhere.delegated(config, ask.tp, dtype, limits, options, name)
+    texts = package.tokenizer_parts(source.folder, request.tokenizer)
+    runner.report.end(f"{config.architecture}, tp {ask.tp}, {dtype}; the image compiles it")
+    digest = source_digest(runner.cache, runner.report, source, model.checkpoint)
+    facts = identity([model.recipe_name, config, ask.tp, dtype, request.target, options])
+    parts = [*contents.parts, *texts]
+    draft = package.draft_manifest(
+        Replanned(config, ask.tp, dtype, limits, options, digest_bytes(facts.encode())),
+        contents,
+        name=request.name or package.default_name(source, model.recipe_name, target.name, ask.tp, dtype),
+        target=target.name,
+        model=package.model_of(source, model.recipe_name, config, digest),
+        device=target.compiler.device(request.how).model_copy(update={"capability": None}),
+        toolchain={},
+        parts=parts,
+        stand_in=False,
+    )
+    draft, parts = with_statements(draft, parts)
+    verified = request.until == stages_of(target)[-1]
+    install(runner, draft, parts, request.output, verified=verified, measured=None, force=request.force)
+    raise ToolchainMissing(
+        f"only the image compiles for this version. Its command is in {request.output}",
+        hint="run `partition.sh` there on a GPU host with docker, then `lmi-compile package` on the folder",
+    )
 
 
 @dataclass(frozen=True)
@@ -47,7 +99,7 @@ class Replanned:
 def replanned(manifest: Manifest) -> Replanned:
     """From the manifest of what was made by that plan."""
     return Replanned(
-        ModelConfig.from_json(manifest.model.config),
+        manifest.config,
         manifest.parallel.tp,
         manifest.dtype,
         Limits(**manifest.limits.model_dump()),
@@ -88,9 +140,9 @@ def package_engines(
             part = output.with_name(f".{output.name}.part")
             with locked_folder(part):
                 report.begin("package")
-                assemble.assemble(part, parts, cache.memo, lambda done, total: report.progress(done, total, "bytes"))
+                assemble.assemble(part, parts, cache.memo, progress_in(report, "bytes"))
                 assemble.write_manifest(part, manifest)
-                verify.check_layout(manifest, part)
+                check_layout(manifest, part)
                 place(part, output)
                 report.end(f"{len(parts)} files, {amount(sum(p.descriptor.size for p in parts), 'bytes')}")
     return output, manifest
