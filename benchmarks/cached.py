@@ -1,9 +1,9 @@
-"""What a quantised cache costs trained tiny models, with a scale for every kv head or one for the whole layer.
+"""Loss of trained tiny models from a quantized cache, with a scale for every kv head or one for the whole layer.
 
     python -m benchmarks.cached --work DIR [--cases llama,gpt2] [--steps 300]
 
-The models: benchmarks/planted.py. Files of tp 2 in float32, weights not rounded. One scale for the keys and values of a
-layer is what TensorRT-LLM has.
+The models: benchmarks/planted.py. Files of tp 2 in float32, weights not rounded. TensorRT-LLM has one scale for the
+keys and values of a layer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.planted import Planted, said, table
-from compiler.quantization.request import Cache, Quant
+from compiler.quantization.request import Quant
 from compiler.quantization.schemes import CACHES
 from compiler.targets.inductor import schemes
 from compiler.targets.inductor.options import PLAIN
@@ -22,11 +22,11 @@ from compiler.targets.inductor.options import PLAIN
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-FORMATS: tuple[Cache, ...] = ("int8", "fp8")
+FORMATS: tuple[str, ...] = ("int8", "fp8")
 
 
 def one_a_layer(maxima: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same, as if all heads of a layer, keys and values, had reached what the largest of them has."""
+    """Maxima with those of a layer's heads, keys and values, replaced by the largest of them."""
     found = dict(maxima)
     for name in [name for name in maxima if name.endswith("attn.k.cached")]:
         both = name, name.replace("attn.k", "attn.v")
@@ -37,7 +37,7 @@ def one_a_layer(maxima: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def cells(model: Planted) -> Iterator[str]:
     for form in FORMATS:
-        quant, options = schemes.quantised(model.config, Quant(cache=form), PLAIN)
+        quant, options = schemes.quantized(model.config, Quant(cache=form), PLAIN)
         for scales, of in (("kv head", model), ("layer", replace(model, maxima=one_a_layer(model.maxima)))):
             verdict = of.on_inductor(schemes.scaling(model.config, quant, options), options, "F32")
             yield (

@@ -1,10 +1,10 @@
-"""Experts of few tokens: the operator that reads what was chosen, against the loop over all experts.
+"""Experts of few tokens: the operator that reads only the chosen experts, against the loop over all experts.
 
     python -m benchmarks.experts [--runs 9] [--tokens 1,2,4,8,16] [--threads 1,2]
 
 One mixture of 8 experts, 2 for each token, hidden 1024, 2048 wide, bfloat16 and int8 (W8A8), random routers; each form
-is the compiled segment (`decode` has the operator, `prefill` the loop). Four copies of the weights in turn, 400 MB in
-bfloat16, so that none comes from a cache. The forms alternate; medians, milliseconds a layer.
+is a compiled segment (`decode` has the operator, `prefill` the loop). Four copies of the weights in turn, 400 MB in
+bfloat16, exceed all caches. The forms alternate; medians in milliseconds per layer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.tinyllama import machine
-from compiler.decoder.rankfile.quantized import STORED, Products, scale_of
+from compiler.decoder.rankfile.quantized import scale_of, stored_weight
 from compiler.decoder.segments import SegmentSpec, input_names, specs, weight_shapes
 from compiler.model.config import LayerKind, ModelConfig
 from compiler.model.limits import Limits
@@ -34,17 +34,17 @@ CONFIG = ModelConfig(
     dtype="bfloat16",
 )  # fmt: skip
 COPIES = 4
-FORMS: tuple[Products, ...] = ("float", "per_token", "fp8_per_token")
+FORMS: tuple[str, ...] = ("float", "per_token", "fp8_per_token")
 
 
 def inputs(spec: SegmentSpec) -> list[Tensor]:
-    """Of one layer; x comes first, and is filled in later."""
+    """Inputs of one layer; x is first, and is filled in later."""
     shapes, made = weight_shapes(spec), []
     for name in input_names(spec)[1:]:
         if name.endswith(".scale"):
             made.append(torch.full(shapes[name], 1e-3))
         elif scale_of(name) in shapes:
-            dtype = getattr(torch, STORED[spec.products].torch_dtype)
+            dtype = getattr(torch, stored_weight(spec.products).torch_dtype)
             made.append(torch.randint(0, 127, shapes[name], dtype=torch.uint8).view(dtype))
         else:
             made.append(torch.randn(shapes[name]).bfloat16() / 32)
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--tokens", default="1,2,4,8,16")
     parser.add_argument("--threads", default="1,2")
     options = parser.parse_args()
-    forms: dict[tuple[Products, str], tuple[Package, list[list[Tensor]]]] = {}
+    forms: dict[tuple[str, str], tuple[Package, list[list[Tensor]]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for products in FORMS:
             found = {spec.name: spec for spec in specs(CONFIG, 1, "bfloat16", Limits(64, 16), products)}
@@ -79,7 +79,7 @@ def main() -> None:
         torch.set_num_threads(threads)
         for tokens in map(int, options.tokens.split(",")):
             x = torch.randn(tokens, 1, CONFIG.hidden).bfloat16()
-            times: dict[tuple[Products, str], list[float]] = {form: [] for form in forms}
+            times: dict[tuple[str, str], list[float]] = {form: [] for form in forms}
             for _ in range(options.runs + 1):
                 for form, (package, layers) in forms.items():
                     times[form].append(milliseconds(package, x, layers))

@@ -1,4 +1,4 @@
-"""What 8 bits cost trained tiny models whose activations have outliers: the gate's verdict for every way of rounding.
+"""Loss of trained tiny models with outliers from 8-bit quantization: the gate's verdict for every scheme.
 
     python -m benchmarks.perplexity --work DIR [--cases llama,gpt2] [--steps 300]
 
@@ -40,7 +40,7 @@ WAYS: tuple[tuple[str, Scheme], ...] = (
 
 def cells(model: Planted) -> Iterator[str]:
     for way, scheme in WAYS:
-        _, options = schemes.quantised(model.config, Quant(scheme), PLAIN)
+        _, options = schemes.quantized(model.config, Quant(scheme), PLAIN)
         verdict = model.on_inductor(Scaling(scheme), options, "BF16")
         yield (
             f"{way} | {verdict.perplexity_float:.3f} | {verdict.perplexity:.3f} | {verdict.increase:+.2%} "

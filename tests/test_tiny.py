@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 import recipes
+from benchmarks.testbed.text import BOS, EOS, HELD_OUT, PAD, byte_tokenizer, paragraphs, train_tokenizer
 from compiler.errors import ParallelError
 from compiler.model.config import ModelConfig
 from compiler.model.parallel import check_parallel
-from testbed.text import BOS, EOS, HELD_OUT, PAD, byte_tokenizer, paragraphs, train_tokenizer
 from tests.tiny import TINY, model_config, recipe_of, write_checkpoint
 from tests.tiny_training import sized, write_trained
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import recipes
+from benchmarks.testbed.text import HELD_OUT, paragraphs, save_tokenizer, train_tokenizer
 from compiler.model.places import Default, Half, Place
-from testbed.text import HELD_OUT, paragraphs, save_tokenizer, train_tokenizer
 from tests import reference
 from tests.tiny import TINY, model_config, recipe_of, write_weights
 

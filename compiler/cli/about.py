@@ -1,4 +1,4 @@
-"""What is known, and what this machine can do: models, doctor."""
+"""Commands about lmi-compile itself: models, doctor."""
 
 from __future__ import annotations
 
@@ -9,27 +9,37 @@ from compiler.cli.output import show
 
 
 def models(as_json: Json = False) -> None:
-    """List the recipes, the architectures they read, the names that `--model` knows, and what each target quantises."""
+    """List recipes, architectures, models and quantization schemes.
+
+    The names of models are those that `--model` takes; the second table has the schemes of each target.
+    """
     import recipes
     from compiler import targets
     from compiler.build.support import refusals
-    from compiler.cli.text import models_text
+    from compiler.cli.text import models_text, option_text
 
     loaded = {name: recipes.load(name) for name in recipes.available()}
+    refused = {
+        name: {target: refusals(recipe, targets.load(target)) for target in targets.available()}
+        for name, recipe in loaded.items()
+    }
     rows: list[dict[str, Any]] = [
         {
             "recipe": name,
             "architectures": list(recipe.hf_architectures),
             "models": dict(recipe.models),
-            "targets": {target: refusals(recipe, targets.load(target)) for target in targets.available()},
+            "targets": {
+                target: {option_text(quant): reason for quant, reason in found.items()}
+                for target, found in refused[name].items()
+            },
         }
         for name, recipe in loaded.items()
     ]
-    show(rows, models_text(rows), as_json=as_json)
+    show(rows, models_text(loaded, refused), as_json=as_json)
 
 
 def doctor(as_json: Json = False) -> None:
-    """Say what can be built and run on this machine, and why not."""
+    """Check which targets this machine can build and run, and why not."""
     from dataclasses import asdict
 
     from compiler.cli.text import diagnosis_text

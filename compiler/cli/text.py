@@ -1,4 +1,4 @@
-"""What commands print on stdout for people to read; `--json` prints the same facts for scripts."""
+"""Text that commands print on stdout for people; `--json` prints the same facts for scripts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from compiler.build.alternatives import Alternative
     from compiler.build.plan import Plan
     from compiler.deploy.doctor import Diagnosis
+    from compiler.model.recipe import Recipe
     from compiler.quantization.request import Quant
-    from compiler.storage.cache.stages import Stored
+    from compiler.storage.cache.stages import CacheLine
 
 
 def plan_text(plan: Plan) -> str:
-    """Model, what each rank holds, what each stage needs."""
+    """Text of a plan: the model, the file of each rank, memory and disk of each stage."""
     c, heads = plan.config, plan.heads
     copies = f", each on {heads.kv_copies} ranks" if heads.kv_copies > 1 else ""
     cache = f", {amount(plan.kv_bytes_at_limits, 'bytes')} of KV cache a rank"
@@ -32,7 +33,7 @@ def plan_text(plan: Plan) -> str:
         *([("", plan.packed.text)] if plan.packed else []),
         ("target", f"{plan.target}, {parallel_text(plan.tp, plan.options.split)}, {plan.dtype}"),
         ("heads", f"{heads.heads} query and {heads.kv_heads} kv heads a rank{copies}"),
-        *([("quantised", quant_text(plan.quant))] if plan.quant.asked else []),
+        *([("quantized", quant_text(plan.quant))] if plan.quant.asked else []),
         ("KV cache", f"{plan.kv_bytes_per_token:,} bytes a token and rank"),
         ("limits", f"{plan.limits.max_positions} positions, {plan.limits.max_batch} rows{cache}"),
     ]
@@ -47,31 +48,49 @@ def plan_text(plan: Plan) -> str:
     )
 
 
+def option_text(quant: Quant) -> str:
+    """The option that asks for a scheme or for a quantized cache: `--quant awq`, `--kv-cache int8`, `--quant none`."""
+    if quant.cache:
+        return f"--kv-cache {quant.cache}"
+    return f"--quant {quant.scheme.name if quant.scheme else 'none'}"
+
+
+def alternative_json(one: Alternative) -> dict[str, Any]:
+    return {
+        "option": option_text(one.quant),
+        "weights": one.weights,
+        "cache": one.cache,
+        "refused": one.refused,
+        "cache_tokens_in_a_gib": one.cache_tokens_in_a_gib,
+    }
+
+
 def alternatives_text(found: Sequence[Alternative]) -> str:
-    """One line a choice."""
+    """Table of quantization choices: bytes of a rank and of the KV cache, or the reason of the refusal."""
     rows = [
         (
-            one.option,
+            option_text(one.quant),
             amount(one.weights, "bytes"),
             f"{one.cache:,} bytes a token, {one.cache_tokens_in_a_gib:,} tokens in a GiB",
             "",
         )
         if one.weights is not None
-        else (one.option, "-", "-", one.refused)
+        else (option_text(one.quant), "-", "-", one.refused)
         for one in found
     ]
-    return table(rows, ("quantisation", "a rank", "KV cache", ""))
+    return table(rows, ("quantization", "a rank", "KV cache", ""))
 
 
 def calibration_text(tokens: int, took: float) -> str:
+    """Text of the estimate of the calibration's duration. `took`: seconds."""
     return (
-        f"calibrating on at most {tokens:,} tokens takes about {seconds(took)} here: products in float32, at half of "
-        "the rate of one that was measured just now"
+        f"calibrating on at most {tokens:,} tokens takes about {seconds(took)} here: float32 products, at half of the "
+        "rate of one that was measured just now"
     )
 
 
 def quant_text(quant: Quant) -> str:
-    """`smoothquant: weights int8 per channel, activations int8 per token, alpha 0.5`."""
+    """Text of a quantization: `smoothquant: weights int8 per channel, activations int8 per token, alpha 0.5`."""
     words, scheme = [], quant.scheme
     if scheme is not None:
         words.append(_rounded_text(scheme.weights, scheme.weight_scales, scheme.activations, scheme.activation_scales))
@@ -82,12 +101,12 @@ def quant_text(quant: Quant) -> str:
 
 
 def _rounded_text(weights: str, weight_scales: str, activations: str, activation_scales: str) -> str:
-    of_activations = f"{activations} per {activation_scales}" if activations != "float" else "not quantised"
-    return f"weights {weights} per {weight_scales}, activations {of_activations}"
+    rounded = f"{activations} per {activation_scales}" if activations != "float" else "not quantized"
+    return f"weights {weights} per {weight_scales}, activations {rounded}"
 
 
 def manifest_text(manifest: Manifest) -> str:
-    """What an artifact is and what it runs on."""
+    """Text of a manifest: the artifact, its source, the devices that it runs on."""
     m, found, p = manifest.model, manifest.numerics, manifest.parallel
     source = f"{m.repo_id} at {m.revision}" if m.repo_id else m.source
     toolchain = ", ".join(f"{name} {value}" for name, value in sorted(manifest.toolchain.items()))
@@ -99,7 +118,7 @@ def manifest_text(manifest: Manifest) -> str:
         ("runs on", _device_text(manifest)),
         ("toolchain", toolchain or "not compiled yet"),
         ("limits", f"{manifest.limits.max_positions} positions, {manifest.limits.max_batch} rows"),
-        *(_quantisation_facts(manifest.quantisation) if manifest.quantisation else []),
+        *(_quantization_facts(manifest.quantisation) if manifest.quantisation else []),
         *manifest.section.facts(),
         ("files", f"{len(manifest.files)}, {amount(sum(f.size for f in manifest.files), 'bytes')}"),
         ("numerics", numerics_text(manifest) if found else "not measured"),
@@ -108,7 +127,7 @@ def manifest_text(manifest: Manifest) -> str:
 
 
 def parallel_text(tp: int, split: Mapping[str, int]) -> str:
-    """`tp 8, pp 2`: how a model is split; leaves out the ways in which it is not."""
+    """Text of the parallel degrees, `tp 8, pp 2`; degrees of 1 except tp are omitted."""
     return ", ".join([f"tp {tp}", *(f"{name} {count}" for name, count in split.items() if count > 1)])
 
 
@@ -120,54 +139,58 @@ def _device_text(manifest: Manifest) -> str:
     return f"{device.kind}{isa}" + (f" with {', '.join(device.features)}" if device.features else "")
 
 
-def _quantisation_facts(found: Quantisation) -> list[tuple[str, str]]:
+def _quantization_facts(found: Quantisation) -> list[tuple[str, str]]:
     from compiler.artifact.quantization import quant_of
 
     gate, text = found.gate, found.calibration
     limits = ", ".join(f"{name} {value:g}" for name, value in gate.limits.items())
     perplexity = f"perplexity {gate.perplexity_float:g} -> {gate.perplexity:g} ({gate.perplexity_increase:+.2%})"
     return [
-        ("quantised", quant_text(quant_of(found))),
+        ("quantized", quant_text(quant_of(found))),
         *([("", alphas_text(found.alphas))] if found.alphas else []),
         *([("calibrated on", f"{amount(text.tokens, 'tokens')} of {text.text}, {text.digest}")] if text else []),
         ("gate", f"{perplexity}, KL {gate.kl:g}, over {gate.tokens} tokens"),
         ("", f"least cosine {gate.cosine:g} ({gate.worst or 'layers not measured'})"),
-        ("limits of the gate", f"{limits}{'; ACCEPTED BEYOND THEM, as was asked' if gate.accepted else ''}"),
+        ("limits of the gate", f"{limits}{'; ACCEPTED BEYOND THEM by --accept-numerics' if gate.accepted else ''}"),
     ]
 
 
 def build_text(output: Path, manifest: Manifest | None) -> str:
-    """The artifact's folder; or how far the build was asked to go."""
+    """Text of a build's result: the artifact's folder, or a note where `--until` ended the build before."""
     if manifest is None:
-        return "no artifact was asked for; what was made is kept in the cache"
+        return "`--until` ended the build before there was an artifact; the results are in the cache"
     return str(output)
 
 
-def models_text(rows: Sequence[dict[str, Any]]) -> str:
-    """Recipes, the architectures they read and the names that `--model` knows; then what each target quantises."""
-    known = [(row["recipe"], ", ".join(row["architectures"]), ", ".join(row["models"])) for row in rows]
-    targets = sorted({target for row in rows for target in row["targets"]})
-    taken = [(row["recipe"], *(_taken_text(row["targets"][target]) for target in targets)) for row in rows]
+def models_text(loaded: Mapping[str, Recipe], refused: Mapping[str, Mapping[str, Mapping[Quant, str]]]) -> str:
+    """Recipes, the architectures they read and the names that `--model` knows; then the quantizations of each target.
+
+    `refused`: by recipe and target, see build/support.py.
+    """
+    known = [(name, ", ".join(one.hf_architectures), ", ".join(one.models)) for name, one in loaded.items()]
+    targets = sorted({target for of in refused.values() for target in of})
+    taken = [(name, *(_taken_text(refused[name][target]) for target in targets)) for name in loaded]
     return "\n\n".join(
         [
             table(known, ("recipe", "architectures", "names for `--model`")),
             table(taken, ("recipe", *(f"target `{target}`: `--quant`; `--kv-cache`" for target in targets))),
-            "`plan` says the same of a checkpoint at some tp, with the reasons.",
+            "`lmi-compile plan` lists the choices of one checkpoint at one tp, with reasons.",
         ]
     )
 
 
-def _taken_text(refused: dict[str, str]) -> str:
-    """`refused`: by option, the reason or ""."""
-    if refused["--quant none"]:
-        return f"none: {refused['--quant none']}"
-    found = [option.split() for option, reason in refused.items() if not reason and option != "--quant none"]
-    schemes, caches = ([name for one, name in found if one == kind] for kind in ("--quant", "--kv-cache"))
+def _taken_text(refused: Mapping[Quant, str]) -> str:
+    """Accepted schemes and caches. `refused`: the reason, "" where it is accepted."""
+    if reason := next(reason for quant, reason in refused.items() if not quant.asked):
+        return f"none: {reason}"
+    taken = [quant for quant, reason in refused.items() if not reason]
+    schemes = [quant.scheme.name for quant in taken if quant.scheme]
+    caches = [quant.cache for quant in taken if quant.cache]
     return f"{' '.join(schemes) or 'none'}; {' '.join(caches) or 'none'}"
 
 
 def diagnosis_text(diagnosis: Diagnosis) -> str:
-    """One line a finding, then what can be built and run."""
+    """Table of findings, then of the targets that can be built and run."""
     findings = [(f.subject, f.state, f.text + (f" -> {f.remedy}" if f.remedy else "")) for f in diagnosis.findings]
     abilities = [
         (a.target, "yes" if a.compiles else "no", "yes" if a.runs else "no", a.why) for a in diagnosis.abilities
@@ -175,8 +198,8 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
     return table(findings) + "\n\n" + table(abilities, ("target", "builds here", "runs here", ""))
 
 
-def cache_text(entries: Sequence[Stored]) -> str:
-    """One line an entry, the most recently used first, then the sum."""
+def cache_text(entries: Sequence[CacheLine]) -> str:
+    """Table of cache entries, the most recently used first, then the sum."""
     import datetime
 
     rows = [

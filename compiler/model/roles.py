@@ -74,17 +74,17 @@ def linear_axes(role: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str,
 class TensorId:
     """One canonical tensor: `layers.3.attn.q.weight` is TensorId("attn.q", "weight", 3).
 
-    Besides weight and bias, the parts of a quantized linear layer. A scale is the value of one unit of the number format,
-    a step its inverse:
+    Besides weight and bias, the parts of a quantized linear layer. A scale is the value of one unit of the
+    number format, a step its inverse:
 
-        steps, scale                of every row (see `lazy.Quantise`)
+        steps, scale                of every row (see `lazy.Quantize`)
         columns, prequant           of every column: its smoothing factor; and 1 / columns, for toolchains that
                                     multiply the input
         matrix_scale                of all rows; of an expert, where there are experts
-        group_steps, group_scale    of every group of neighbours in a row: the first axis of the columns counts groups
-        input_scale, input_steps    of the input, output_scale of the output (`quantization/formats/int8.py`, `quantization/formats/fp8.py`)
+        group_steps, group_scale    of every group of neighbors in a row: the first axis of the columns counts groups
+        input_scale, input_steps    of the input, output_scale of the output (`quantization/parts.py`)
         accumulated,                of every row, or of all: from a product of integers to an integer of the output
-        matrix_accumulated          (`int8.Static`)
+        matrix_accumulated          (`quantization/formats/int8.py`, Static)
         cache_scale                 of keys and values in the cache: belongs to `attn.k`
         cached_scale                of every head of what is cached of `attn.k`, of `attn.v`
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.testbed.artifacts import content, write_random
 from compiler.cli import app
 from compiler.errors import UsageError
-from testbed.artifacts import content, write_random
 
 
 @pytest.fixture(autouse=True)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.testbed.artifacts import write_random
 from compiler.artifact.manifest import load_manifest
 from compiler.cli import app
 from compiler.errors import ArtifactError, RefusedError, SignatureError, UsageError
-from testbed.artifacts import write_random
 from tests.artifact.test_sign import make_pair
 from tests.stand_in import StandIn
 

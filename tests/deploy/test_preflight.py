@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from benchmarks.testbed.artifacts import manifest, write
 from compiler.artifact.manifest import Device, Manifest
 from compiler.deploy.preflight import preflight, refuse
 from compiler.errors import IncompatibleError, LmiCompileError, ResourceError
 from compiler.machine import LEVELS, Gpu, Host, _visible, parse_gpus, this_host
 from compiler.storage.files.digest import SAFETENSORS
 from compiler.targets.trtllm.section import BuildLimits, Engines
-from testbed.artifacts import manifest, write
 
 V3 = frozenset[str]().union(*(LEVELS[level] for level in ("x86-64", "x86-64-v2", "x86-64-v3")))
 CPU = Host("x86-64-v3", V3, {"torch": "2.13.1"}, (), None, memory=1 << 30, disk=1 << 30)

@@ -1,4 +1,4 @@
-"""Readers while writers publish: each sees one artifact, whole. A smaller one of benchmarks/readers.py."""
+"""Readers during publishing: each sees one complete artifact. A small version of benchmarks/readers.py."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.testbed.artifacts import content, write_random
 from compiler.registry.layout import LAYOUTS, Layout
 from compiler.registry.pull import pull
 from compiler.registry.push import push
 from compiler.registry.refs import promote
-from testbed.artifacts import content, write_random
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

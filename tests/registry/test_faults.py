@@ -1,4 +1,4 @@
-"""What can go wrong between a client and a server, at random: right bytes or an error of ours, nothing else."""
+"""Random faults between client and server: right bytes or an LmiCompileError, nothing else."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.testbed.artifacts import content, write_random
+from benchmarks.testbed.faults import FAULTS, Proxy, Request
 from compiler.errors import LmiCompileError
 from compiler.registry.pull import pull
 from compiler.registry.push import push
 from compiler.registry.refs import promote
 from compiler.storage.objects import s3
-from testbed.artifacts import content, write_random
-from testbed.faults import FAULTS, Proxy, Request
 
 
 def there_and_back(artifact: Path, uri: str, out: Path) -> None:
@@ -32,7 +32,7 @@ def test_one_fault_now_and_then_is_survived(between: Proxy, rclone_store: str, t
     assert between.broken[fault] > 2
 
 
-def test_what_is_always_wrong_is_an_error_and_nothing_is_lost(
+def test_a_permanent_fault_is_an_error_and_nothing_is_lost(
     between: Proxy, rclone_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3, "_BODY_TRIES", 2)
@@ -49,7 +49,7 @@ def test_what_is_always_wrong_is_an_error_and_nothing_is_lost(
 
 
 def test_many_faults(between: Proxy, rclone_store: str, tmp_path: Path) -> None:
-    """A smaller one of benchmarks/faults.py."""
+    """A small version of benchmarks/faults.py."""
     source = random.Random(5)
 
     def faults(request: Request) -> str | None:

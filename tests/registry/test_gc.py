@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.testbed.artifacts import content, write_random
 from compiler.errors import ArtifactError, UsageError
 from compiler.registry import lease as leases
 from compiler.registry.gc import Collected, collect
@@ -18,7 +19,6 @@ from compiler.registry.refs import promote, rollback
 from compiler.registry.resolve import resolve
 from compiler.storage.objects import open_store
 from compiler.storage.objects.local import LocalStore
-from testbed.artifacts import content, write_random
 from tests.builds import tree
 
 WEEK = 7 * 86400.0
@@ -31,7 +31,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def age(store: str, days: float = 30) -> None:
-    """Make all that is in a local store so old."""
+    """Set the age of all files of a local store."""
     then = time.time() - days * 86400
     for path in Path(store).rglob("*"):
         if path.is_file():
@@ -43,7 +43,9 @@ def names(found: Collected) -> list[str]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_what_no_tag_refers_to_goes_after_the_grace_period(tmp_path: Path, local_store: str, layout: Layout) -> None:
+def test_unreferenced_objects_are_removed_after_the_grace_period(
+    tmp_path: Path, local_store: str, layout: Layout
+) -> None:
     for n in (1, 2):
         push(write_random(tmp_path / str(n), n), local_store, layout=layout)  # each moves `latest`
     promote(f"{local_store}tiny@latest")
@@ -82,7 +84,7 @@ def test_only_objects_of_ours_are_touched(tmp_path: Path, local_store: str) -> N
     assert open_store(local_store).head("notes/x.txt") is not None
 
 
-def test_what_a_running_push_needs_stays(tmp_path: Path, local_store: str) -> None:
+def test_objects_of_a_running_push_stay(tmp_path: Path, local_store: str) -> None:
     artifact = write_random(tmp_path / "a")
     push(artifact, f"{local_store}tiny@1", layout="cas")
     Path(local_store, "tiny/refs/1.json").unlink()
@@ -112,7 +114,7 @@ def test_a_lease_that_gc_did_not_see_waits_until_gc_is_over(tmp_path: Path, loca
 
 
 def test_pushes_while_everything_is_swept(tmp_path: Path, local_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever gc takes away under a push, the push sends again: what it has published is whole."""
+    """A push sends objects again that gc removes under it: published artifacts are complete."""
     artifact = write_random(tmp_path / "a")
     push(artifact, f"{local_store}tiny@1", layout="cas")
     Path(local_store, "tiny/refs/1.json").unlink()
@@ -142,7 +144,7 @@ def test_nothing_is_removed_where_something_alive_cannot_be_read(tmp_path: Path,
     assert store.head(f"tiny/{'0' * 64}/half") is not None
 
 
-def test_what_cannot_be_asked(local_store: str) -> None:
+def test_arguments_that_are_refused(local_store: str) -> None:
     for options in ({"grace": 60.0}, {"keep": 1}):
         with pytest.raises(UsageError):
             collect(local_store, **options)

@@ -1,4 +1,4 @@
-"""Real processes, killed with SIGKILL in mid transfer; the next run goes on where they stopped."""
+"""Real processes, killed with SIGKILL in mid transfer; the next run resumes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.testbed.artifacts import content, write_random
+from benchmarks.testbed.faults import Proxy, Request, proxy
 from compiler.registry.pull import pull
 from compiler.registry.push import push
 from compiler.registry.resolve import resolve
 from compiler.storage.objects import open_store
 from compiler.storage.objects.flow import PART
-from testbed.artifacts import content, write_random
-from testbed.faults import Proxy, Request, proxy
 
 THREADS = 2
 PARTS = 6
@@ -37,7 +37,7 @@ def artifact(tmp_path: Path) -> Path:
 
 
 def killed(between: Proxy, after: int, moves_data: str, *arguments: object) -> None:
-    """Run the command and kill it when the request after `after` ones that move parts has arrived."""
+    """Run the command, and kill it at the request after `after` requests that move parts."""
     command = [sys.executable, "-m", "compiler", *map(str, arguments), "--threads", str(THREADS)]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     seen = [0]

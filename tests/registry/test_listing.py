@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.testbed import artifacts
+from benchmarks.testbed.artifacts import write_random
 from compiler.errors import NotFoundError
 from compiler.registry.difference import Change, diff
 from compiler.registry.layout import LAYOUTS
@@ -12,11 +14,9 @@ from compiler.registry.push import push
 from compiler.registry.refs import promote
 from compiler.registry.summary import difference_text, listing_text
 from compiler.storage.objects import open_store
-from testbed import artifacts
-from testbed.artifacts import write_random
 
 
-def test_what_is_in_a_store(tmp_path: Path, store: str) -> None:
+def test_listing_of_a_store(tmp_path: Path, store: str) -> None:
     one, two = write_random(tmp_path / "a", 1), write_random(tmp_path / "b", 2)
     first = push(one, f"{store}tiny@v1", layout="plain")
     second = push(two, f"{store}tiny@v2", layout="cas")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.testbed import artifacts
+from benchmarks.testbed.artifacts import content, write_random
 from compiler.errors import ArtifactError, ConflictError, NotFoundError, RefusedError, UsageError
 from compiler.registry.layout import LAYOUTS, Layout
 from compiler.registry.pull import pull
@@ -13,8 +15,6 @@ from compiler.registry.refs import promote
 from compiler.registry.resolve import resolve
 from compiler.storage.files.digest import digest_bytes
 from compiler.storage.objects import open_store
-from testbed import artifacts
-from testbed.artifacts import content, write_random
 
 
 @pytest.fixture(params=LAYOUTS)
@@ -23,7 +23,7 @@ def layout(request: pytest.FixtureRequest) -> Layout:
     return found
 
 
-def test_what_is_pulled_is_what_was_pushed(tmp_path: Path, store: str, layout: Layout) -> None:
+def test_pulled_bytes_are_the_pushed_ones(tmp_path: Path, store: str, layout: Layout) -> None:
     artifact = write_random(tmp_path / "a", size=20_000_000)  # two parts each
     (artifact / "manifest.json.sig").write_bytes(b"signature")
     (artifact / "not-listed").write_bytes(b"stays here")
@@ -66,7 +66,7 @@ def test_only_what_is_new_is_sent_and_fetched(tmp_path: Path, local_store: str) 
     assert content(tmp_path / "out") == content(two)
 
 
-def test_what_was_changed_here_is_put_right(tmp_path: Path, local_store: str) -> None:
+def test_local_changes_are_repaired(tmp_path: Path, local_store: str) -> None:
     artifact = write_random(tmp_path / "a")
     push(artifact, f"{local_store}tiny@1")
     pull(f"{local_store}tiny@1", tmp_path / "out")
@@ -112,7 +112,7 @@ def test_a_script_may_be_run(tmp_path: Path, local_store: str) -> None:
 def test_a_tag_of_a_push_does_not_move(tmp_path: Path, store: str) -> None:
     one, two = write_random(tmp_path / "a", 1), write_random(tmp_path / "b", 2)
     first = push(one, f"{store}tiny@v1")
-    with pytest.raises(ConflictError, match="v1` is sha256:"):
+    with pytest.raises(ConflictError, match="v1` points to sha256:"):
         push(two, f"{store}tiny@v1")
     assert resolve(f"{store}tiny@v1").digest == first.digest
     push(one, store)
@@ -173,7 +173,7 @@ def test_a_damaged_manifest_or_ref_is_told(tmp_path: Path, local_store: str) -> 
         pull(f"{local_store}tiny@1", tmp_path / "out")
     for wrong in (b"{", b"{}", found.store.read("tiny/refs/1.json")[0].replace(b'"push"', b'"pull"')):
         found.store.put("tiny/refs/1.json", wrong)
-        with pytest.raises(ArtifactError, match=r"ref .* is damaged"):
+        with pytest.raises(ArtifactError, match=r"tag .* is damaged"):
             resolve(f"{local_store}tiny@1")
 
 
@@ -188,11 +188,11 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path, local_store: s
     assert content(tmp_path / "mine") == {"thesis": b"years of work"}
 
 
-def test_what_is_not_there(tmp_path: Path, store: str) -> None:
-    with pytest.raises(NotFoundError, match="no refs of `tiny`"):
+def test_missing_names_tags_and_digests(tmp_path: Path, store: str) -> None:
+    with pytest.raises(NotFoundError, match="no tags of `tiny`"):
         resolve(f"{store}tiny")
     pushed = push(write_random(tmp_path / "a"), store)
-    with pytest.raises(NotFoundError, match="no ref `current`; it has `@latest`") as caught:
+    with pytest.raises(NotFoundError, match="no tag `current`; it has `@latest`") as caught:
         resolve(f"{store}tiny")
     assert f"promote {store}tiny@latest --to current" in caught.value.hint.replace("file://", "")
     with pytest.raises(NotFoundError, match="no artifact sha256:0"):

@@ -1,1 +1,0 @@
-"""What tests and benchmarks both run against: S3 servers, a faulty proxy, small artifacts, text and tokenizers."""
