@@ -44,7 +44,7 @@ SQ = "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN"
         ("internlm2", 1, {"version": "0.9.0"}, "from 0.11.0 on"),
         ("qwen2-moe", 1, {"version": "0.9.0"}, "from 0.10.0 on"),
         ("llama-rope-llama3", 1, {"version": "0.11.0"}, "begins with 0.12"),
-        ("llama", 1, {"version": "0.7.1"}, "no checkpoint of its own format"),
+        ("llama", 1, {"version": "0.7.1"}, "has a checkpoint format from 0.8.0 on"),
         ("llama", 1, {"version": "1.2.0"}, "0.8 to 1.1"),
     ],
 )
