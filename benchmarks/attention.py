@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.tinyllama import machine
 from compiler.decoder import attention
-from compiler.decoder.attention import CACHED, Cache, quantise
+from compiler.decoder.attention import Cache, cache_dtype, quantize
 from compiler.runtime.package import Package
 from compiler.targets.inductor.attention import attend
 
@@ -74,7 +74,7 @@ def inputs(shape: Shape, form: str, rows: int) -> tuple[Tensor, Tensor, Tensor, 
     if not FORMS[form]:
         return q, k, v, positions, keys, None
     scales = torch.full((shape.kv_heads,), 4 / 127)
-    k, v = (quantise(part, scales, CACHED[FORMS[form]]) for part in (k, v))
+    k, v = (quantize(part, scales, cache_dtype(FORMS[form])) for part in (k, v))
     return q, k, v, positions, keys, scales
 
 

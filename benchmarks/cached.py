@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.planted import Planted, said, table
-from compiler.quantization.request import Cache, Quant
+from compiler.quantization.request import Quant
 from compiler.quantization.schemes import CACHES
 from compiler.targets.inductor import schemes
 from compiler.targets.inductor.options import PLAIN
@@ -22,7 +22,7 @@ from compiler.targets.inductor.options import PLAIN
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-FORMATS: tuple[Cache, ...] = ("int8", "fp8")
+FORMATS: tuple[str, ...] = ("int8", "fp8")
 
 
 def one_a_layer(maxima: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -37,7 +37,7 @@ def one_a_layer(maxima: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def cells(model: Planted) -> Iterator[str]:
     for form in FORMATS:
-        quant, options = schemes.quantised(model.config, Quant(cache=form), PLAIN)
+        quant, options = schemes.quantized(model.config, Quant(cache=form), PLAIN)
         for scales, of in (("kv head", model), ("layer", replace(model, maxima=one_a_layer(model.maxima)))):
             verdict = of.on_inductor(schemes.scaling(model.config, quant, options), options, "F32")
             yield (

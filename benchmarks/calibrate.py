@@ -31,7 +31,7 @@ def quantize(folder: Path, out: Path, count: int, length: int) -> dict[str, floa
     from safetensors.numpy import load_file
 
     import recipes
-    from compiler.build import convert
+    from compiler.build import rank_files as convert
     from compiler.calibration import activations as calibrate
     from compiler.calibration import scales as scale
     from compiler.calibration.samples import Samples

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.tinyllama import machine
-from compiler.decoder.rankfile.quantized import STORED, Products, scale_of
+from compiler.decoder.rankfile.quantized import scale_of, stored_weight
 from compiler.decoder.segments import SegmentSpec, input_names, specs, weight_shapes
 from compiler.model.config import LayerKind, ModelConfig
 from compiler.model.limits import Limits
@@ -34,7 +34,7 @@ CONFIG = ModelConfig(
     dtype="bfloat16",
 )  # fmt: skip
 COPIES = 4
-FORMS: tuple[Products, ...] = ("float", "per_token", "fp8_per_token")
+FORMS: tuple[str, ...] = ("float", "per_token", "fp8_per_token")
 
 
 def inputs(spec: SegmentSpec) -> list[Tensor]:
@@ -44,7 +44,7 @@ def inputs(spec: SegmentSpec) -> list[Tensor]:
         if name.endswith(".scale"):
             made.append(torch.full(shapes[name], 1e-3))
         elif scale_of(name) in shapes:
-            dtype = getattr(torch, STORED[spec.products].torch_dtype)
+            dtype = getattr(torch, stored_weight(spec.products).torch_dtype)
             made.append(torch.randint(0, 127, shapes[name], dtype=torch.uint8).view(dtype))
         else:
             made.append(torch.randn(shapes[name]).bfloat16() / 32)
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--tokens", default="1,2,4,8,16")
     parser.add_argument("--threads", default="1,2")
     options = parser.parse_args()
-    forms: dict[tuple[Products, str], tuple[Package, list[list[Tensor]]]] = {}
+    forms: dict[tuple[str, str], tuple[Package, list[list[Tensor]]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for products in FORMS:
             found = {spec.name: spec for spec in specs(CONFIG, 1, "bfloat16", Limits(64, 16), products)}
@@ -79,7 +79,7 @@ def main() -> None:
         torch.set_num_threads(threads)
         for tokens in map(int, options.tokens.split(",")):
             x = torch.randn(tokens, 1, CONFIG.hidden).bfloat16()
-            times: dict[tuple[Products, str], list[float]] = {form: [] for form in forms}
+            times: dict[tuple[str, str], list[float]] = {form: [] for form in forms}
             for _ in range(options.runs + 1):
                 for form, (package, layers) in forms.items():
                     times[form].append(milliseconds(package, x, layers))

@@ -2,7 +2,7 @@
 
     python -m benchmarks.faults [--faults 1000] [--seed 0]
 
-`rclone serve s3` on this machine behind the proxy of tests/faults.py (500, 503, SlowDown, lost answers, resets,
+`rclone serve s3` on this machine behind the proxy of testbed/faults.py (500, 503, SlowDown, lost answers, resets,
 truncated bodies, wrong bytes up and down, late answers); in one round of eight the stored bytes themselves are damaged,
 which no server reports. Pushes and pulls until that many faults are injected, and counts the outcomes. Stops at once if
 a wrong artifact was accepted, an error was no LmiCompileError, a tag pointed to an incomplete artifact, or a published
@@ -18,15 +18,15 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from benchmarks.testbed import servers
+from benchmarks.testbed.artifacts import content, write_random
+from benchmarks.testbed.faults import FAULTS, Request, proxy
 from benchmarks.tinyllama import machine
 from compiler.errors import ArtifactError, LmiCompileError
 from compiler.registry.pull import pull
 from compiler.registry.push import push
 from compiler.registry.refs import promote
 from compiler.registry.resolve import resolve
-from tests import servers
-from tests.faults import FAULTS, Request, proxy
-from tests.registry.artifacts import content, write
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
         while between.broken.total() + damaged_rounds < options.faults:
             number += 1
             large = number % 5 == 0  # two parts
-            artifact = write(work / "artifact", number, size=17 << 20 if large else 5000)
+            artifact = write_random(work / "artifact", number, size=17 << 20 if large else 5000)
             between.faults = faults
             try:
                 push(artifact, f"{store}tiny@{number}")

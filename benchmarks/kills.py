@@ -21,15 +21,15 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.testbed import servers
+from benchmarks.testbed.artifacts import content, write_random
+from benchmarks.testbed.faults import Proxy, Request, proxy
 from benchmarks.tinyllama import ROOT, machine
 from compiler.registry.listing import listing
 from compiler.registry.pull import pull
 from compiler.registry.push import push
 from compiler.registry.resolve import resolve
 from compiler.storage.objects.flow import PART, THREADS
-from tests import servers
-from tests.faults import Proxy, Request, proxy
-from tests.registry.artifacts import content, write
 
 
 def moves(request: Request, what: str) -> bool:
@@ -51,8 +51,8 @@ def kill_after(command: list[str], seconds: float) -> bool:
 
 
 def rounds(what: str, kills: int, parts: int, work: Path, between: Proxy, source: random.Random) -> None:
-    artifact = write(work / "artifact", 1, size=parts * PART - 5, ranks=1)
-    old = write(work / "old", 2)
+    artifact = write_random(work / "artifact", 1, size=parts * PART - 5, ranks=1)
+    old = write_random(work / "old", 2)
     base = f"s3://{servers.BUCKET}/{what}"
     push(artifact, f"{base}/whole/tiny@1")
     push(old, f"{base}/whole/tiny@old")

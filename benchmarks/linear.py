@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.tinyllama import FFN, HIDDEN, machine
-from compiler.decoder.quantized import QuantisedWeight, per_token
-from compiler.quantization.formats.int4 import GROUP
+from compiler.decoder.quantized import QuantizedWeight, definition
+from compiler.quantization.formats import int4
 from compiler.runtime.package import Package
 from compiler.targets.inductor import ops
 
@@ -38,7 +38,7 @@ class Product(torch.nn.Module):
         self.name = name
 
     def forward(self, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-        return ops.linear(self.name, x, weight if self.name == "floats" else QuantisedWeight(weight, scale), None)
+        return ops.linear(self.name, x, weight if self.name == "floats" else QuantizedWeight(weight, scale), None)
 
 
 def weights(name: str) -> tuple[list[Tensor], Tensor]:
@@ -48,7 +48,7 @@ def weights(name: str) -> tuple[list[Tensor], Tensor]:
             return [torch.randn(FFN, HIDDEN).bfloat16() for _ in range(MATRICES)], torch.empty(0)
         case "int4":
             packed = [torch.randint(0, 256, (FFN, HIDDEN // 2), dtype=torch.uint8) for _ in range(MATRICES)]
-            return packed, torch.full((FFN, HIDDEN // GROUP), 1e-3)
+            return packed, torch.full((FFN, HIDDEN // (int4.FORMAT.group or 1)), 1e-3)
         case "fp8":
             codes = torch.randint(0, 127, (FFN, HIDDEN), dtype=torch.uint8)
             return [codes.clone().view(torch.float8_e4m3fn) for _ in range(MATRICES)], torch.full((FFN,), 1e-3)
@@ -98,7 +98,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         made = {name: weights(name) for name in ops.OPERATORS}
         forms["F.linear"] = F.linear, made["floats"][0]
-        forms["_int_mm"] = lambda x, w: per_token(x, QuantisedWeight(w, made["int8"][1]), None), made["int8"][0]
+        forms["_int_mm"] = (
+            lambda x, w: definition("per_token")(x, QuantizedWeight(w, made["int8"][1]), None),
+            made["int8"][0],
+        )
         for name, path in packages(Path(folder)).items():
             forms[name] = _runs(Package(path), made[name][1]), made[name][0]
         print(machine())

@@ -31,12 +31,13 @@ CEILING = "128MiB"
 PLAN = """
 import resource, sys
 import recipes
-from compiler.build.requests import PlanRequest, parse_size, prepare
-from compiler.build.convert import BUFFERS, _budget
-from compiler.build.plan import Ask
-ask = Ask(tp=int(sys.argv[2]), max_memory=parse_size(sys.argv[3]))
-plan = prepare(PlanRequest(model=sys.argv[1], recipes=recipes, target="trtllm", ask=ask)).plan
-threads, block = _budget(plan.ranks, ask.max_memory, 2)
+from compiler.build.rank_files import BUFFERS, _budget
+from compiler.build.request import Ask, PlanRequest
+from compiler.build.resolve import plan_of
+from compiler.cli.parse import parse_size
+ask = Ask(tp=int(sys.argv[2]))
+plan = plan_of(PlanRequest(model=sys.argv[1], recipes=recipes, target="trtllm", ask=ask))
+threads, block = _budget(plan.ranks, parse_size(sys.argv[3]), 2)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 size = sum(rank.nbytes for rank in plan.ranks) / 1e9
 print(f"{plan.config.layers} layers, {size:.1f} GB: plan {peak} MiB, buffers {threads * BUFFERS * block >> 20} MiB")
@@ -49,9 +50,10 @@ import sys
 from pathlib import Path
 import numpy as np
 import recipes
+from compiler.build.request import PlanRequest
+from compiler.build.resolve import plan_of
 from compiler.targets.trtllm.runtime import judge_of
-from compiler.build.requests import PlanRequest, prepare
-config = prepare(PlanRequest(model=sys.argv[1], recipes=recipes, target="trtllm")).plan.config
+config = plan_of(PlanRequest(model=sys.argv[1], recipes=recipes, target="trtllm")).config
 found = judge_of(Path(sys.argv[2]), config, 1 << 30).logits(np.arange(48))
 assert found.shape == (48, config.vocab) and np.isfinite(found).all()
 """

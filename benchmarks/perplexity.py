@@ -40,7 +40,7 @@ WAYS: tuple[tuple[str, Scheme], ...] = (
 
 def cells(model: Planted) -> Iterator[str]:
     for way, scheme in WAYS:
-        _, options = schemes.quantised(model.config, Quant(scheme), PLAIN)
+        _, options = schemes.quantized(model.config, Quant(scheme), PLAIN)
         verdict = model.on_inductor(Scaling(scheme), options, "BF16")
         yield (
             f"{way} | {verdict.perplexity_float:.3f} | {verdict.perplexity:.3f} | {verdict.increase:+.2%} "

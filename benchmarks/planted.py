@@ -1,42 +1,44 @@
 """Trained tiny models with planted outliers, and the table of their losses: one row per case and scheme.
 
-Each case of `tests.tiny` is trained and kept in `--work`. Then a few channels behind every norm are multiplied by 32,
-and the columns that read them divided by 32, which leaves the logits unchanged: tiny models have no outliers of their
-own. Calibrated on the training text, measured on held-out text.
+Each case is trained by `scripts/tiny_checkpoint` and kept in `--work`. Then a few channels behind every norm
+are multiplied by 32, and the columns that read them divided by 32, which leaves the logits unchanged: tiny models have
+no outliers of their own. Calibrated on the training text, measured on held-out text.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from benchmarks.tinyllama import machine
-from compiler.build import convert
+import recipes
+from benchmarks.testbed.text import HELD_OUT, paragraphs
+from benchmarks.tinyllama import ROOT, machine
+from compiler.build import rank_files as convert
 from compiler.calibration import activations as calibrate
 from compiler.calibration import scales as scale
 from compiler.calibration.samples import Samples
 from compiler.decoder.rankfile import layout
 from compiler.decoder.weights import StoredModel
 from compiler.errors import NumericsError
-from compiler.model.lazy import whole
+from compiler.model.account import account
+from compiler.model.lazy import RankPlan, whole
 from compiler.model.roles import TensorId
 from compiler.numerics.gate.measure import measure
 from compiler.numerics.gate.sides import of_files
 from compiler.numerics.gate.verdict import judge
 from compiler.quantization.groups import apply, groups, layer_factors
-from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
+from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor, open_checkpoint
 from compiler.storage.checkpoints.header import read_header
-from compiler.targets.inductor.schemes import kernels, products_of
-from tests.tiny_text import paragraphs
-from tests.tiny_training import HELD_OUT, ROW, write_trained
-from tests.weights import canonical_weights, model_config
+from compiler.targets.inductor.schemes import kernels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,8 +51,8 @@ if TYPE_CHECKING:
     from compiler.targets.inductor.options import InductorOptions
 
 OUTLIERS, TIMES = 4, 32.0
-ROWS = 32
-"""Samples of ROW tokens: for calibration, and for measurement."""
+ROW, ROWS = 128, 32
+"""Tokens of a sample, and samples, to calibrate with and to measure on."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Planted:
     def on_inductor(self, scaling: Scaling, options: InductorOptions, dtype: str) -> Verdict:
         """Report of the gate on that target's rank files of tp 2. `dtype`: safetensors' name."""
         merged, sources = self.scaled(scaling)
-        plans = layout.rank_plans(self.config, 2, merged, dtype, products_of(options))
+        plans = layout.rank_plans(self.config, 2, merged, dtype, options.products)
         convert.convert(plans, sources, self.out)
         files = of_files(self.config, [self.out / plan.file for plan in plans], kernels(options))
         return measure(self.stored, files, self.held_out)
@@ -117,7 +119,8 @@ def table(description: str | None, cases: str, heads: str, cells: Callable[[Plan
 def _case(case: str, work: Path, steps: int) -> Iterator[Planted]:
     folder = work / f"{case.replace('/', '-')}-{steps}"
     if not (folder / "tokenizer.json").exists():
-        write_trained(case, folder, steps)
+        command = [str(ROOT / "scripts" / "tiny_checkpoint"), case, str(folder), "--train", "--steps", str(steps)]
+        subprocess.run(command, check=True, stdout=sys.stderr)
     texts = list(paragraphs())
     trained_on = _rows(folder / "tokenizer.json", [t for i, t in enumerate(texts) if i % HELD_OUT][:400])
     held_out = _rows(folder / "tokenizer.json", texts[::HELD_OUT])
@@ -130,23 +133,30 @@ def _case(case: str, work: Path, steps: int) -> Iterator[Planted]:
 
 def _planted(folder: Path, out: Path) -> tuple[ModelConfig, dict[TensorId, Lazy], Checkpoint]:
     """Plant outliers in the model in `folder`: its canonical tensors become a float32 checkpoint in `out`."""
-    config, tensors = model_config(folder), canonical_weights(folder)
+    source = open_checkpoint(folder)
+    recipe = recipes.for_config(source.config)[1].resolve(source.config)
+    config = recipe.model_config(source.config)
+    tensors = account(recipe, config, source.tensors).tensors
+    plan = RankPlan("canonical.safetensors", tuple((str(t), replace(lazy, dtype="F32")) for t, lazy in tensors.items()))
+    convert.convert([plan], source, out)
+    values = load_file(out / plan.file)
+    changed = {tensor: values[str(tensor)].reshape(lazy.shape) for tensor, lazy in tensors.items()}
     rng = np.random.default_rng(0)
-    changed = dict(tensors)
     for layer, kind in enumerate(config.layer_kinds):
         behind_norms = [group for group in groups(config, kind) if group.divides.endswith("norm")]
         scales = {group.name: np.ones(config.hidden, np.float32) for group in behind_norms}
         for s in scales.values():
             s[rng.choice(config.hidden, OUTLIERS, replace=False)] = 1 / TIMES
         factors, _ = layer_factors(config, behind_norms, scales)
-        for tensor, values in tensors.items():
+        for tensor in tensors:
             if tensor.layer == layer and tensor.role in factors:
-                changed[tensor] = apply(config, tensor.role, tensor.part, values, factors[tensor.role])
+                factor = factors[tensor.role]
+                changed[tensor] = apply(config, tensor.role, tensor.part, changed[tensor], factor)
     file = out / "model.safetensors"
-    save_file({str(tensor): np.ascontiguousarray(values) for tensor, values in changed.items()}, file)
+    save_file({str(tensor): np.ascontiguousarray(array) for tensor, array in changed.items()}, file)
     header = read_header(file)
     sources = {n: SourceTensor(n, e.dtype, e.shape, file, e.offset, e.nbytes) for n, e in header.items()}
-    lazies = {tensor: whole(str(tensor), values.shape, "F32") for tensor, values in changed.items()}
+    lazies = {tensor: whole(str(tensor), array.shape, "F32") for tensor, array in changed.items()}
     return config, lazies, Checkpoint(folder, {}, sources)
 
 

@@ -24,12 +24,11 @@ from benchmarks.tinyllama import FFN, HEADS, HIDDEN, KV_HEADS, LAYERS, ROOT, VOC
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from compiler.decoder.rankfile.quantized import Products
     from compiler.decoder.segments import SegmentSpec
     from compiler.model.config import ModelConfig
     from compiler.runtime.engine import Program, Share
 
-FORMS: dict[str, tuple[Products, dict[str, str]]] = {
+FORMS: dict[str, tuple[str, dict[str, str]]] = {
     "plain": ("float", {"decode1": "prefill", "decode": "prefill"}),
     "bfloat16": ("float", {}),
     "int8 weights": ("weight_only", {}),
@@ -69,11 +68,11 @@ def compiled(folder: Path, config: ModelConfig) -> None:
         compile_segments(wanted, folder / products, device="cpu", march=MARCH)
 
 
-def weights(config: ModelConfig, products: Products, table: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def weights(config: ModelConfig, products: str, table: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Random tensors of a rank file, except those in `table`."""
     import torch
 
-    from compiler.decoder.rankfile.quantized import STORED, scale_of
+    from compiler.decoder.rankfile.quantized import scale_of, stored_weight
     from compiler.decoder.segments import specs, weight_shapes
     from compiler.model.limits import Limits
 
@@ -85,7 +84,7 @@ def weights(config: ModelConfig, products: Products, table: Mapping[str, Tensor]
         if quantized and products.startswith("fp8"):
             return torch.empty(shape).normal_(0, 130).clamp(-448, 448).to(torch.float8_e4m3fn)
         if quantized:
-            dtype = getattr(torch, STORED[products].torch_dtype)
+            dtype = getattr(torch, stored_weight(products).torch_dtype)
             return torch.randint(0, 256, shape, dtype=torch.uint8).view(dtype)
         return torch.empty(shape, dtype=torch.bfloat16).normal_(0, 0.02) + (1.0 if "norm" in name else 0.0)
 
@@ -153,7 +152,7 @@ def measure(folder: Path, rows: list[int], threads: int, rounds: int) -> None:
     """Print the rows for one number of threads."""
     import torch
 
-    from compiler.decoder.rankfile.quantized import STORED
+    from compiler.decoder.rankfile.quantized import stored_weight
 
     torch.set_num_threads(threads)
     config = model_config()
@@ -163,7 +162,11 @@ def measure(folder: Path, rows: list[int], threads: int, rounds: int) -> None:
     for form, (products, _) in FORMS.items():
         if products not in tensors:
             # Integers of the same format are the same memory.
-            alike = (p for p in tensors if "float" not in (p, products) and STORED[p].format == STORED[products].format)
+            alike = (
+                p
+                for p in tensors
+                if "float" not in (p, products) and stored_weight(p).format == stored_weight(products).format
+            )
             tensors[products] = weights(config, products, tensors.get(next(alike, ""), whole))
             whole = whole or {n: t for n, t in tensors[products].items() if not n.startswith("layers.")}
         shares[form] = share(config, form, folder, tensors[products])

@@ -16,23 +16,25 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.testbed import artifacts
 from benchmarks.tinyllama import machine
 from compiler.artifact.manifest import File
 from compiler.registry.pull import pull
 from compiler.registry.push import push
 from compiler.registry.refs import history, promote
 from compiler.storage.files.digest import OCTETS, digest_bytes
-from tests.artifact import made
 
 
 def write(folder: Path, number: int) -> Path:
     """Write an artifact whose files all hold `number`."""
     data = f"{number:09d}".encode() * 1000
-    for path in made.CONTENT:
+    for path in artifacts.CONTENT:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
-    files = tuple(File(path=path, media_type=OCTETS, digest=digest_bytes(data), size=9000) for path in made.CONTENT)
-    (folder / "manifest.json").write_bytes(made.manifest(files=files).to_bytes())
+    files = tuple(
+        File(path=path, media_type=OCTETS, digest=digest_bytes(data), size=9000) for path in artifacts.CONTENT
+    )
+    (folder / "manifest.json").write_bytes(artifacts.manifest(files=files).to_bytes())
     return folder
 
 
@@ -46,7 +48,7 @@ def numbers(folder: Path) -> set[bytes]:
     root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         found = set()
-        for path in made.CONTENT:
+        for path in artifacts.CONTENT:
             file = os.open(path, os.O_RDONLY, dir_fd=root)
             found.add(os.read(file, 9))
             os.close(file)

@@ -26,12 +26,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.testbed import artifacts, servers
 from benchmarks.tinyllama import ROOT, machine
 from compiler.artifact.manifest import File
 from compiler.storage.files.digest import OCTETS, digest_bytes, sha256_file
 from compiler.storage.files.writer import encode_header
-from tests import servers
-from tests.artifact import made
 
 SIZE = 1 << 30
 VERIFIED = "s5cmd, openssl sha256"
@@ -59,7 +58,7 @@ else:
 
 def write_artifact(folder: Path) -> Path:
     """Write an artifact of 2.1 GB of random bytes with a manifest."""
-    content = dict(made.CONTENT)
+    content = dict(artifacts.CONTENT)
     for path in [path for path in content if path.startswith("weights/")]:
         del content[path]
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -72,9 +71,9 @@ def write_artifact(folder: Path) -> Path:
         (folder / path).write_bytes(data)
     files = [
         File(path=path, media_type=OCTETS, digest=sha256_file(folder / path), size=(folder / path).stat().st_size)
-        for path in made.CONTENT
+        for path in artifacts.CONTENT
     ]
-    (folder / "manifest.json").write_bytes(made.manifest(files=tuple(files)).to_bytes())
+    (folder / "manifest.json").write_bytes(artifacts.manifest(files=tuple(files)).to_bytes())
     return folder
 
 

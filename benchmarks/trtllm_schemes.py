@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks.planted import Planted, said, table
-from compiler.build import convert
+from compiler.build import rank_files as convert
 from compiler.build.support import taken
 from compiler.errors import RefusedError
 from compiler.numerics.gate import measure as gate
 from compiler.numerics.gate.sides import Judged
-from compiler.quantization.planned import planned
 from compiler.quantization.request import Quant, scheme_of
+from compiler.quantization.scale_tensors import scale_tensors
 from compiler.quantization.schemes import CLOSE
 from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
 from compiler.targets.trtllm.runtime import judge_of
@@ -53,7 +53,7 @@ def _measured(model: Planted, asked: Quant) -> str:
     assert found.scaling is not None
     assert isinstance(found.options, TrtllmOptions)
     merged, sources = model.tensors, model.checkpoint
-    if planned(config, model.tensors, found.scaling):
+    if scale_tensors(config, model.tensors, found.scaling):
         merged, sources = model.scaled(found.scaling)
     convert.convert(layout.rank_plans(config, 1, merged, "BF16", found.options), sources, out, crc=None)
     for file, data in layout.files(config, 1, "bfloat16", found.options).items():

@@ -17,27 +17,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from compiler.artifact.manifest import Manifest, load_manifest
     from compiler.build.build import BuildResult, build
-    from compiler.build.plan import Ask, Plan
-    from compiler.build.requests import BuildRequest, PlanRequest, prepare
+    from compiler.build.plan import Plan
+    from compiler.build.request import Ask, BuildRequest, PlanRequest, Resources
+    from compiler.build.resolve import plan_of
     from compiler.errors import LmiCompileError
     from compiler.numerics.verify import verify
     from compiler.runtime.generate import load
     from compiler.runtime.params import Completion, GenerationParams
 
 _HOME = {
-    "Ask": "compiler.build.plan",
-    "BuildRequest": "compiler.build.requests",
+    "Ask": "compiler.build.request",
+    "BuildRequest": "compiler.build.request",
     "BuildResult": "compiler.build.build",
     "Completion": "compiler.runtime.params",
     "GenerationParams": "compiler.runtime.params",
     "LmiCompileError": "compiler.errors",
     "Manifest": "compiler.artifact.manifest",
     "Plan": "compiler.build.plan",
-    "PlanRequest": "compiler.build.requests",
+    "PlanRequest": "compiler.build.request",
+    "Resources": "compiler.build.request",
     "build": "compiler.build.build",
     "load": "compiler.runtime.generate",
     "load_manifest": "compiler.artifact.manifest",
-    "prepare": "compiler.build.requests",
+    "plan_of": "compiler.build.resolve",
     "verify": "compiler.numerics.verify",
 }
 
@@ -51,10 +53,11 @@ __all__ = [
     "Manifest",
     "Plan",
     "PlanRequest",
+    "Resources",
     "build",
     "load",
     "load_manifest",
-    "prepare",
+    "plan_of",
     "verify",
 ]
 

@@ -113,8 +113,8 @@ class Gpu:
 class Host:
     """Hardware and software of a machine.
 
-    `packages`: installed versions of DISTRIBUTIONS. `driver`: version of NVIDIA's driver, None without one. `neuron`:
-    Neuron devices (chips). `memory` available to a process and `disk` free at the artifact's folder, in bytes.
+    `packages`: installed versions of DISTRIBUTIONS. `driver`: version of NVIDIA's driver, None without one.
+    `memory` available to a process and `disk` free at the artifact's folder, in bytes.
     """
 
     isa: str
@@ -122,7 +122,6 @@ class Host:
     packages: Mapping[str, str]
     gpus: tuple[Gpu, ...]
     driver: str | None
-    neuron: int
     memory: int
     disk: int
 
@@ -136,15 +135,9 @@ def this_host(folder: Path) -> Host:
         {name: version for name in DISTRIBUTIONS if (version := installed(name)) is not None},
         _visible(found, os.environ.get("CUDA_VISIBLE_DEVICES")),
         driver,
-        neuron_devices(),
         available_memory(),
         free_disk(folder),
     )
-
-
-def neuron_devices() -> int:
-    """Number of Neuron devices (chips), from the driver's device files."""
-    return len([device for device in Path("/dev").glob("neuron*") if re.fullmatch(r"neuron\d+", device.name)])
 
 
 def cuda_capability() -> str | None:

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rich.progress import Progress
 
@@ -29,6 +29,11 @@ class Report(Protocol):
     def progress(self, done: int, total: int, unit: str) -> None: ...
     def end(self, note: str) -> None: ...
     def warn(self, text: str) -> None: ...
+
+
+def progress_in(report: Report, unit: str) -> Callable[[int, int], None]:
+    """`report.progress` for functions that count in one unit: `progress(done, total)`."""
+    return lambda done, total: report.progress(done, total, unit)
 
 
 class Silent:

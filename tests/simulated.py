@@ -7,14 +7,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from compiler.decoder.attention import CACHED, alibi_slopes
+from compiler.decoder.attention import alibi_slopes, cache_dtype
 from compiler.decoder.decoder import mean_squares, norm
 from compiler.decoder.forward import layer_weights
 from compiler.decoder.layer import layer as run_layer
-from compiler.decoder.rankfile.quantized import Products
 from compiler.decoder.rotary import tables
 from compiler.decoder.segments import (
-    CacheFormat,
     SegmentSpec,
     input_names,
     part_of,
@@ -46,8 +44,8 @@ class SimulatedRanks:
         batch: int,
         positions: int,
         run: Run = run_eagerly,
-        products: Products = "float",
-        cache: CacheFormat = "",
+        products: str = "float",
+        cache: str = "",
     ) -> None:
         self.config, self.run = config, run
         self.dtype = ranks[0]["embed.weight"].dtype
@@ -55,7 +53,7 @@ class SimulatedRanks:
         found = specs(config, len(ranks), dtype, Limits(positions, batch), products, cache)
         self.specs = {spec.name: spec for spec in found}
         kv_heads = max(config.kv_heads // len(ranks), 1)
-        shape, cached = (batch, positions + 1, kv_heads, config.head_dim), CACHED.get(cache, self.dtype)
+        shape, cached = (batch, positions + 1, kv_heads, config.head_dim), cache_dtype(cache) if cache else self.dtype
         self.model: list[dict[str, Tensor]] = []
         self.layers: list[list[dict[str, Tensor]]] = []
         for rank, weights in enumerate(ranks):

@@ -10,8 +10,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from tests import servers
-from tests.faults import Proxy, proxy
+from benchmarks.testbed import servers
+from benchmarks.testbed.faults import Proxy, proxy
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,7 @@ from pathlib import Path
 import recipes
 from compiler import targets
 from compiler.build.convert_only import convert_to
-from compiler.build.plan import Ask
-from compiler.build.requests import PlanRequest
+from compiler.build.request import Ask, PlanRequest
 from compiler.build.support import taken
 from compiler.errors import RefusedError
 from compiler.model.config import ModelConfig

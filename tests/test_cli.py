@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from compiler.build.requests import default_output, parse_size
+from benchmarks.testbed.artifacts import manifest, write
 from compiler.cli import app, main
+from compiler.cli.parse import default_output, parse_size
 from compiler.errors import UsageError
 from compiler.targets.inductor.target import SegmentCompiler
-from tests.artifact.made import manifest, write
 from tests.stand_in import StandIn
 
 if TYPE_CHECKING:
@@ -329,10 +329,10 @@ def test_every_option_says_what_it_is() -> None:
 @pytest.mark.parametrize(
     ("model", "tp", "dtype", "expected"),
     [
-        ("mixtral", "8", None, "artifacts/mixtral-inductor-tp8"),
-        ("mistralai/Mistral-7B-v0.1", "max", None, "artifacts/Mistral-7B-v0.1-inductor-tpmax"),
-        ("s3://bucket/models/llama/", "2", "float16", "artifacts/llama-inductor-tp2-float16"),
+        ("mixtral", 8, None, "artifacts/mixtral-inductor-tp8"),
+        ("mistralai/Mistral-7B-v0.1", 4, None, "artifacts/Mistral-7B-v0.1-inductor-tp4"),
+        ("s3://bucket/models/llama/", 2, "float16", "artifacts/llama-inductor-tp2-float16"),
     ],
 )
-def test_the_output_has_a_name_when_none_is_given(model: str, tp: str, dtype: str | None, expected: str) -> None:
+def test_the_output_has_a_name_when_none_is_given(model: str, tp: int, dtype: str | None, expected: str) -> None:
     assert default_output(model, "inductor", tp, dtype) == Path(expected)

@@ -22,13 +22,15 @@ import os, sys
 from pathlib import Path
 import recipes
 from compiler.build.convert_only import convert_to
-from compiler.build.requests import PlanRequest
-from compiler.build.plan import Ask
+from compiler.build.request import Ask, PlanRequest, Resources
 from compiler.targets.trtllm.options import TrtllmOptions
 model, outputs, user = Path(sys.argv[1]), sys.argv[3:], int(sys.argv[2])
 for output in outputs:
-    ask = Ask(tp=4, max_memory=int(os.environ["CEILING"]), options=TrtllmOptions(version="0.21.0", moe_ep=2))
-    request = PlanRequest(model=str(model), recipes=recipes, target="trtllm", ask=ask, cache=model / "cache")
+    ask = Ask(tp=4, options=TrtllmOptions(version="0.21.0", moe_ep=2))
+    memory = Resources(max_memory=int(os.environ["CEILING"]))
+    request = PlanRequest(
+        model=str(model), recipes=recipes, target="trtllm", ask=ask, resources=memory, cache=model / "cache"
+    )
     convert_to(request, Path(output))
     if os.getuid() == 0:
         # Modules are loaded by now, wherever they lie.

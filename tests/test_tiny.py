@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 import recipes
+from benchmarks.testbed.text import BOS, EOS, HELD_OUT, PAD, byte_tokenizer, paragraphs, train_tokenizer
 from compiler.errors import ParallelError
 from compiler.model.config import ModelConfig
 from compiler.model.parallel import check_parallel
 from tests.tiny import TINY, model_config, recipe_of, write_checkpoint
-from tests.tiny_text import BOS, EOS, PAD, byte_tokenizer, paragraphs, train_tokenizer
-from tests.tiny_training import HELD_OUT, sized, write_trained
+from tests.tiny_training import sized, write_trained
 
 Checkpoint = Callable[[str], Path]
 

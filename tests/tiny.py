@@ -42,7 +42,7 @@ def write_checkpoint(
     The same arguments give the same bytes. `overrides` replace keys of the configuration. With `shards` > 1
     the tensors are dealt out in turns to that many files: neighbours in a layer lie in different files.
     """
-    from tests.tiny_text import byte_tokenizer, save_tokenizer
+    from benchmarks.testbed.text import byte_tokenizer, save_tokenizer
 
     write_weights(case, {**TINY[case], **overrides}, folder, seed, dtype)
     save_tokenizer(byte_tokenizer(), folder, max_length=model_config(case, **overrides).max_positions)

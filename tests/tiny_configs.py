@@ -4,7 +4,7 @@ A case is named `<recipe>` or `<recipe>/<variant>`. The sizes are small but awkw
 not `hidden / heads`, the vocabulary is odd, the sliding window is shorter than the tests' sequences. Every
 recipe has a case that splits over 1, 2, 4 and 8 ranks; `llama/three-kv-heads` over 1, 3 and 6 only.
 
-Token ids of every case: 0-255 the bytes, 256 `<s>`, 257 `</s>`, 258 `<pad>` (`tests.tiny_text`).
+Token ids of every case: 0-255 the bytes, 256 `<s>`, 257 `</s>`, 258 `<pad>` (`benchmarks.testbed.text`).
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import recipes
+from benchmarks.testbed.text import HELD_OUT, paragraphs, save_tokenizer, train_tokenizer
 from compiler.model.places import Default, Half, Place
 from tests import reference
 from tests.tiny import TINY, model_config, recipe_of, write_weights
-from tests.tiny_text import paragraphs, save_tokenizer, train_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 VOCAB = 1024
 ROW = 128  # tokens of one training example
 ROWS = 8  # training examples a step
-HELD_OUT = 25  # every 25th paragraph is never trained on
 PEAK_RATE = 3e-3
 
 LAYERS, WIDTH, POSITIONS = 4, 128, 512

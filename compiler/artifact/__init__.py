@@ -1,1 +1,1 @@
-"""An artifact is a folder that says what it is and proves it: manifest.json, and every file by its digest."""
+"""Artifacts: folders with a manifest.json that describes the model and lists every file with its digest."""

@@ -1,11 +1,11 @@
-"""Nothing in an artifact may reach out of its folder, and nothing in it is a pickle.
+"""Containment checks: no file of an artifact leads out of its folder, and none is a pickle. Refused are
 
-    links       a file of the manifest that resolves to a place outside the folder
-    members     of zip archives (`.pt2` packages are zips, which the loader unpacks): absolute names, `..`, backslash,
-                NUL, two of one name, links, encrypted ones, a size that the compressed bytes cannot honestly hold
-    pickles     by their first bytes, or by their name, in files and in members: to load one is to run it
+    links       files of the manifest that resolve to a path outside the folder
+    members     of zip archives (`.pt2` packages are zips, which the loader unpacks) with absolute names, `..`,
+                backslash, NUL, duplicate names, links, encryption, an implausible compression ratio
+    pickles     by their first bytes or their name, among files and members: loading one runs code in it
 
-Files are told by what is in them, not by what they are called.
+The type of a file is determined by its content, not by its name.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")
-"""How a zip archive begins: a member, or, of an empty one, the end of the directory."""
+"""First bytes of a zip archive: of a member or, in an empty one, of the end of the directory."""
 
 _PICKLED_NAME = re.compile(r"\.(pkl|pickle|joblib|dill)$", re.IGNORECASE)
 _PROTOCOL = re.compile(rb"\x80[\x02-\x05]")
-"""The opcode PROTO, by which pickles since protocol 2 begin (pickletools)."""
+"""The opcode PROTO, with which pickles since protocol 2 begin (pickletools)."""
 
 _MOST_EXPANSION = 200
-"""Times its compressed size that a member may have. Compiled code and JSON shrink to a tenth or a twentieth."""
+"""Limit of a member's size, in multiples of its compressed size. Compiled code and JSON have 10 to 20."""
 _EXPANSION_COUNTS = 16 << 20
-"""Below this size (bytes) a member may shrink as it likes."""
+"""Bytes: smaller members may have any compression ratio."""
 
 
 def check_contained(folder: Path, paths: Iterable[str]) -> None:
-    """Raises ArtifactError that lists every one of `paths` below `folder` that breaks a rule at the head of this file.
+    """Check `paths` below `folder` against the rules at the top of this file. Raises ArtifactError with all problems.
 
-    What does not exist is passed over: `check_files` tells of it.
+    Skips missing files, which `check_files` reports.
     """
     root = folder.resolve()
     problems = []
@@ -51,12 +51,12 @@ def check_contained(folder: Path, paths: Iterable[str]) -> None:
     if problems:
         raise ArtifactError(
             "\n".join([f"{folder} has files that no artifact may have:", *(f"  {p}" for p in problems[:40])]),
-            hint="do not load it; find out where it came from, and build it again",
+            hint="do not load it; find out its origin, and build it again",
         )
 
 
 def problems_of(file: Path) -> Iterator[str]:
-    """What is wrong with one file. Raises OSError."""
+    """Problems of one file. Raises OSError."""
     with file.open("rb") as opened:
         head = opened.read(4)
     if head.startswith(ZIP):
@@ -66,7 +66,7 @@ def problems_of(file: Path) -> Iterator[str]:
 
 
 def is_pickle(name: str, head: bytes) -> bool:
-    """By the name of a file or its first two bytes."""
+    """Whether a file is a pickle, by its name or its first two bytes."""
     return _PROTOCOL.match(head) is not None or _PICKLED_NAME.search(name) is not None
 
 
@@ -90,7 +90,7 @@ def _problems_of_zip(file: Path) -> Iterator[str]:
 
 def _problem_of_member(member: zipfile.ZipInfo) -> str | None:
     name, pure = member.filename, PurePosixPath(member.filename)
-    # zipfile cuts a name at its first NUL; `orig_filename` is what was there.
+    # zipfile cuts a name at its first NUL; `orig_filename` is the whole name.
     if not name or pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in member.orig_filename:
         return "leads out of the folder"
     kind = stat.S_IFMT(member.external_attr >> 16)
@@ -110,5 +110,5 @@ def _head(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 
 
 def _printable(name: str) -> str:
-    """A name from a file that nobody vouches for, without control characters, at most 100 characters."""
+    """An untrusted name, without control characters, at most 100 characters."""
     return re.sub(r"[^ -~]", "?", name)[:100]

@@ -1,4 +1,4 @@
-"""Put an artifact together out of files that exist already, and put it in place in one step."""
+"""Assemble an artifact from existing files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from compiler.artifact.manifest import MANIFEST, Manifest
 from compiler.errors import UsageError
-from compiler.storage.files.disk import disk_full
+from compiler.storage.files.disk import disk_full, link_read_only
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 def check_output(output: Path, *, force: bool) -> None:
-    """Refuse an output that something else would be lost in. Raises UsageError."""
+    """Check that a build may write to `output` without loss of other files. Raises UsageError."""
     if not output.exists():
         return
     if not output.is_dir():
-        raise UsageError(f"{output} is a file", hint="`--output` takes a folder that does not exist yet")
+        raise UsageError(f"{output} is a file", hint="pass a folder that does not exist yet as `--output`")
     if not any(output.iterdir()):
         return
     if not (output / MANIFEST).is_file():
@@ -39,9 +39,9 @@ def check_output(output: Path, *, force: bool) -> None:
 
 
 def assemble(folder: Path, parts: Sequence[Part], memo: DigestMemo, progress: Callable[[int, int], None]) -> None:
-    """Link (same file system) or copy every part into `folder`. Raises DiskFullError, OSError.
+    """Link (on one file system) or copy every part into `folder`. Raises DiskFullError, OSError.
 
-    Of a linked file the `memo` then knows the digest: it is the file that was checked.
+    Adds the digest of each linked file to `memo`: it is the file that was checked.
     """
     total, done = sum(part.descriptor.size for part in parts), 0
     for part in parts:
@@ -50,7 +50,7 @@ def assemble(folder: Path, parts: Sequence[Part], memo: DigestMemo, progress: Ca
         if isinstance(part.content, bytes):
             target.write_bytes(part.content)
             target.chmod(0o555 if part.executable else 0o444)
-        elif _link(part.content, target):
+        elif link_read_only(part.content, target):
             memo.remember(target, part.descriptor.digest)
         else:
             _copy(part.content, target, total - done)
@@ -59,30 +59,15 @@ def assemble(folder: Path, parts: Sequence[Part], memo: DigestMemo, progress: Ca
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write, or replace, manifest.json. Raises OSError."""
+    """Write or replace manifest.json. Raises OSError."""
     part = folder / f"{MANIFEST}.part"
     part.write_bytes(manifest.to_bytes())
     part.chmod(0o444)
     part.replace(folder / MANIFEST)
 
 
-def _link(source: Path, target: Path) -> bool:
-    """Only files that nobody may write are shared: what is changed in one place would change in the other."""
-    if source.stat().st_mode & 0o222 or source.is_symlink():
-        return False
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
-            return False
-        raise
-    return True
-
-
 def _copy(source: Path, target: Path, needed: int) -> None:
-    """Copy inside the kernel, which shares the blocks where the file system can. `needed`: bytes still to
-    come.
-    """
+    """Copy in the kernel, which shares blocks if the file system can. `needed`: bytes still to be written."""
     with source.open("rb") as read, target.open("xb") as write:
         left = os.fstat(read.fileno()).st_size
         try:

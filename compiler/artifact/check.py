@@ -1,6 +1,6 @@
-"""Does this artifact fit this machine, and is it whole? Asked before anything of it is loaded.
+"""Checks before anything of an artifact is loaded: does it fit this machine, and are its files complete?
 
-The loader of compiled packages checks nothing itself: the wrong torch crashes, the wrong CPU dies of SIGILL.
+The loader of compiled packages checks nothing itself: the wrong torch crashes, the wrong CPU ends in SIGILL.
 """
 
 from __future__ import annotations
@@ -24,14 +24,12 @@ if TYPE_CHECKING:
     from compiler.storage.files.digest import Digest
 
 Evidence: TypeAlias = Literal["size", "crc", "sha256"]
-"""By what a file is recognised."""
+"""Evidence by which a file is checked."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What runs here. `torch`: its version, None where not installed. `capability`: of the CUDA device, if
-    any.
-    """
+    """This machine. `torch`: version, None if not installed. `capability`: of the CUDA device, if any."""
 
     torch: str | None
     isa: str
@@ -40,20 +38,20 @@ class Machine:
 
 
 def this_machine(*, cuda: bool = False) -> Machine:
-    """Imports torch only where `cuda` asks what the GPU is."""
+    """Describe this machine; imports torch only for `cuda`, to ask for the GPU."""
     version = installed("torch")
     return Machine(version, isa(), features(), cuda_capability() if cuda and version else None)
 
 
 def check_machine(manifest: Manifest, machine: Machine | None = None) -> None:
-    """Raises IncompatibleError where this machine cannot run the artifact: torch, instruction set, GPU."""
+    """Check that this machine can run the artifact: torch, instruction set, GPU. Raises IncompatibleError."""
     machine = machine or this_machine(cuda=manifest.device.kind == "cuda")
     built, found = manifest.toolchain.get("torch"), machine.torch
     if built is not None and (found is None or _minor(found) != _minor(built)):
         raise IncompatibleError(
             f"`{manifest.name}` was built with torch {built}; this machine has {found or 'no torch'}",
             hint=f"install torch {_minor(built)} (`pip install 'torch=={_minor(built)}.*'`), "
-            "or build the artifact again with the torch that is here",
+            "or build the artifact again with the torch of this machine",
         )
     if manifest.device.kind == "cuda":
         _check_capability(manifest, machine.capability)
@@ -67,14 +65,16 @@ def check_files(
     *,
     by: Evidence = "size",
     digest: Callable[[Path], Digest] = sha256_file,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Raises ArtifactError that lists every file that is missing, leads elsewhere, has another size or other bytes.
+    """Check the files of an artifact: presence, containment (archive.py), size, content. Raises ArtifactError with all
+    problems.
 
-    `by`: "size" reads nothing but the insides of archives; "crc" finds damage; "sha256" finds tampering too, where the
-    manifest itself is believed. `digest` computes the sha256 of a file; `progress(bytes)` is told after each one.
+    `by`: "size" reads only the directories of archives; "crc" detects damage; "sha256" detects tampering too, if the
+    manifest is trusted. `digest` computes the sha256 of a file; `progress(bytes, bytes in
+    all)` is called after each file.
     """
-    problems = []
+    problems, done, total = [], 0, sum(file.size for file in manifest.files)
     for file in manifest.files:
         path = folder / file.path
         try:
@@ -87,13 +87,14 @@ def check_files(
         elif found.st_size != file.size:
             problems.append(f"{file.path}: expected {file.size} bytes, found {found.st_size}")
         elif by != "size":
-            # A manifest of an earlier version has no CRCs.
+            # Manifests of earlier versions have no CRCs.
             expected = file.crc if by == "crc" and file.crc else file.digest
             actual = crc_file(path) if expected == file.crc else digest(path)
             if actual != expected:
                 problems.append(f"{file.path}: expected {expected}, found {actual}")
+            done += file.size
             if progress is not None:
-                progress(file.size)
+                progress(done, total)
     if problems:
         raise ArtifactError(
             "\n".join([f"{len(problems)} damaged file(s) in {folder}:", *(f"  {p}" for p in problems)]),
@@ -127,7 +128,7 @@ def _check_capability(manifest: Manifest, found: str | None) -> None:
     wanted = manifest.device.capability
     if found is None:
         raise IncompatibleError(
-            f"`{manifest.name}` was compiled for a GPU of compute capability {wanted}; there is none here",
+            f"`{manifest.name}` was compiled for a GPU of compute capability {wanted}; this machine has no GPU",
             hint="run it on a machine with such a GPU, or build it with `--device cpu`",
         )
     if found != wanted:

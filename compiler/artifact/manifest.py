@@ -42,6 +42,7 @@ from compiler.artifact.quantization import FIGURES, REPORT, Quantisation
 from compiler.artifact.schema1 import upgraded
 from compiler.artifact.sections import Count, InnerPath, Section, Sha256, Size, Strict, section_of
 from compiler.errors import ArtifactError
+from compiler.model.config import ModelConfig
 from compiler.storage.files.digest import Descriptor, Digest, canonical_json, digest_bytes
 
 MANIFEST = "manifest.json"
@@ -97,8 +98,8 @@ class ArtifactLimits(Strict):
 
 
 class File(Strict):
-    """One file: `size` in bytes, `digest` of its bytes, `crc` of the same (storage/files/crc.py; None: not computed). `codec`:
-    how a store keeps them; reserved for compression, as they are for now.
+    """File of an artifact: `size` in bytes, `digest` and `crc` of its bytes (storage/files/crc.py; None: not computed).
+    `codec`: encoding in a store, reserved for compression.
     """
 
     path: InnerPath
@@ -187,6 +188,11 @@ class Manifest(Strict):
         if update:
             copy._loaded = None
         return copy
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's mathematics and sizes. Raises ArtifactError for those that this version does not know."""
+        return ModelConfig.from_json(self.model.config, self.writer)
 
     @property
     def descriptors(self) -> tuple[Descriptor, ...]:

@@ -1,4 +1,4 @@
-"""What an artifact is put together of: files that exist already, and small ones that are written for it."""
+"""Parts of an artifact: existing files, and small ones that are written with it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from zlib_ng.zlib_ng import crc32
 
-from compiler.storage.files.crc import spelled
+from compiler.storage.files.crc import crc_text
 from compiler.storage.files.digest import JSON, OCTETS, SAFETENSORS, Descriptor, describe, digest_bytes
 
 _MEDIA = {".json": JSON, ".safetensors": SAFETENSORS, ".html": "text/html"}
@@ -15,7 +15,7 @@ _MEDIA = {".json": JSON, ".safetensors": SAFETENSORS, ".html": "text/html"}
 
 @dataclass(frozen=True)
 class Part:
-    """One file of an artifact: its descriptor, and where its bytes are now, a file or the bytes themselves."""
+    """One file of an artifact: its descriptor, and its content as a path or as bytes."""
 
     descriptor: Descriptor
     content: Path | bytes
@@ -23,38 +23,39 @@ class Part:
 
     @property
     def path(self) -> str:
-        """In the artifact."""
+        """Path in the artifact."""
         return self.descriptor.path
 
     @property
     def name(self) -> str:
-        """Without its folder."""
+        """Name without the folder."""
         return self.path.rpartition("/")[2]
 
     def at(self, path: str) -> Part:
-        """The same file at another path of the artifact."""
+        """This file at another path of the artifact."""
         return replace(self, descriptor=replace(self.descriptor, path=path))
 
     def inside(self, folder: str) -> Part:
-        """The same file, directly in a folder of the artifact ("" = its root)."""
+        """This file, directly in a folder of the artifact ("" = its root)."""
         return self.at(f"{folder}/{self.name}" if folder else self.name)
 
     def read(self) -> bytes:
-        """Raises OSError."""
+        """Read the content. Raises OSError."""
         return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
 
 
 def media_type(path: str) -> str:
+    """Media type of a file, by its suffix."""
     return _MEDIA.get(Path(path).suffix, OCTETS)
 
 
 def written(path: str, data: bytes, *, executable: bool = False) -> Part:
-    """A small file that is written with the artifact."""
-    crc = spelled(crc32(data))
+    """Make a part of bytes, written with the artifact."""
+    crc = crc_text(crc32(data))
     return Part(Descriptor(path, media_type(path), digest_bytes(data), len(data), crc), data, executable)
 
 
 def existing(file: Path, path: str) -> Part:
-    """A file by its own bytes, which are read for its digest. Raises OSError."""
+    """Make a part of an existing file, read for its digest. Raises OSError."""
     found = describe(file.parent, file.name, media_type(path))
     return Part(replace(found, path=path), file)

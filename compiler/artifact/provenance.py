@@ -1,16 +1,15 @@
-"""provenance.json: from what, how and by what an artifact was made, as an in-toto statement with SLSA provenance.
+"""provenance.json: source, command and toolchain of an artifact, as an in-toto statement with SLSA provenance.
 
 Formats: in-toto attestation framework, Statement v1 (https://in-toto.io/Statement/v1); SLSA provenance v1
-(https://slsa.dev/provenance/v1). It is a file of the artifact, so the manifest has its digest and a signature of the
-manifest covers it. Its subjects are all other files.
+(https://slsa.dev/provenance/v1). The manifest lists it with its digest, so a signature of the manifest covers it. Its
+subjects are all other files.
 
-It follows from the manifest and two variables, so that the same build gives the same bytes:
+Its content depends only on the manifest and two variables, so that the same build gives the same bytes:
 
-    LMI_COMPILE_BUILDER    who built, an URI: a CI job sets it, for example to the URL of its workflow
-    SOURCE_DATE_EPOCH      when, seconds since 1970 (https://reproducible-builds.org/specs/source-date-epoch)
+    LMI_COMPILE_BUILDER    the builder, a URI: a CI job sets it, for example to the URL of its workflow
+    SOURCE_DATE_EPOCH      the time, seconds since 1970 (https://reproducible-builds.org/specs/source-date-epoch)
 
-Without them it says that nobody vouches for the builder, and no time. There is no host name, user, path or environment
-in it.
+Without them the builder is unnamed, and there is no time. It contains no host name, user, path or environment.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from compiler.errors import UsageError
+from compiler.quantization.schemes import ALPHA_OPTION, FLOAT, SMOOTH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 MEDIA_TYPE = "application/vnd.in-toto+json"
 
 BUILD_TYPE = "urn:lmi-compile:build:v1"
-"""What `externalParameters` mean: the manifest's fields of the same names."""
+"""Build type, under which `externalParameters` are the manifest's fields of the same names."""
 NOBODY = "urn:lmi-compile:builder:unnamed"
 
 _NOT_ASKED = {"files", "numerics", "section", "schema_version", "stand_in", "writer"}
-"""Fields of the manifest that are results of the build."""
+"""Fields of the manifest that are results of the build, not parameters."""
 _ELSEWHERE = {"model", "toolchain", "plan_digest"}
-"""Fields that stand in other places of the statement."""
+"""Fields that are in other places of the statement."""
 
 
 def _excluded() -> dict[str, Any]:
@@ -45,8 +45,9 @@ def _excluded() -> dict[str, Any]:
 
 
 def provenance(manifest: Manifest, version: str, environment: Mapping[str, str]) -> bytes:
-    """The statement about the files of `manifest`, made by this `version` of lmi-compile. Raises UsageError where a
-    variable is malformed.
+    """Make the statement about the files of `manifest`, built by this `version` of lmi-compile.
+
+    Raises UsageError (a malformed variable).
     """
     when = built_at(environment)
     statement = {
@@ -79,17 +80,20 @@ def provenance(manifest: Manifest, version: str, environment: Mapping[str, str])
 
 
 def built_at(environment: Mapping[str, str]) -> str | None:
-    """SOURCE_DATE_EPOCH as RFC 3339, None where it is not set. Raises UsageError."""
+    """SOURCE_DATE_EPOCH as RFC 3339; None if it is not set. Raises UsageError."""
     text = environment.get("SOURCE_DATE_EPOCH", "")
     if not text:
         return None
     if not text.isdecimal() or int(text) > 253_402_300_799:  # the year 9999
-        raise UsageError(f"SOURCE_DATE_EPOCH is `{text}`: expected whole seconds since 1970")
+        raise UsageError(
+            f"SOURCE_DATE_EPOCH is `{text}`: expected whole seconds since 1970",
+            hint="set it to the output of `date +%s`, or unset it",
+        )
     return datetime.datetime.fromtimestamp(int(text), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def model_purl(manifest: Manifest) -> str | None:
-    """The package URL of a model of the Hugging Face hub (package-url types: huggingface)."""
+    """Package URL of a model of the Hugging Face hub (package-url type `huggingface`); None for other sources."""
     model = manifest.model
     if model.repo_id is None or model.revision is None:
         return None
@@ -97,6 +101,7 @@ def model_purl(manifest: Manifest) -> str | None:
 
 
 def pypi_purl(name: str, version: str) -> str:
+    """Package URL of a distribution on PyPI."""
     return f"pkg:pypi/{name.lower().replace('_', '-')}@{quote(version, safe='.')}"
 
 
@@ -104,33 +109,33 @@ def _builder(environment: Mapping[str, str]) -> str:
     name = environment.get("LMI_COMPILE_BUILDER", "") or NOBODY
     if ":" not in name or any(c.isspace() for c in name):
         raise UsageError(
-            f"LMI_COMPILE_BUILDER is `{name}`: expected an URI",
-            hint="for example the URL of the CI workflow that builds",
+            f"LMI_COMPILE_BUILDER is `{name}`: expected a URI",
+            hint="set it to a URI such as the URL of the CI workflow, or unset it",
         )
     return name
 
 
 def _command(manifest: Manifest) -> list[str]:
-    """What repeats the build; a source without a public name is `MODEL`, and known by its digest."""
+    """Command that repeats the build. A source without a public name is `MODEL`; its digest identifies it."""
     model, limits = manifest.model, manifest.limits
     words = ["lmi-compile", "build", "--model", model.repo_id or "MODEL"]
     words += ["--revision", model.revision] if model.repo_id and model.revision else []
     words += ["--recipe", model.recipe, "--target", manifest.target, "--tp", str(manifest.parallel.tp)]
-    words += ["--dtype", manifest.dtype, *_quantised(manifest)]
+    words += ["--dtype", manifest.dtype, *_quantized(manifest)]
     return [*words, "--max-positions", str(limits.max_positions), "--max-batch", str(limits.max_batch)]
 
 
-def _quantised(manifest: Manifest) -> list[str]:
-    """A text of one's own is `TEXT`, and known by its digest."""
+def _quantized(manifest: Manifest) -> list[str]:
+    """Options of the command for quantization. A text of the user is `TEXT`; its digest identifies it."""
     found = manifest.quantisation
     if found is None:
         return []
     words = ["--quant", found.scheme] if found.scheme else []
-    if found.activations != "float":
+    if found.activations != FLOAT:
         words.append("--per-token" if found.activation_scales == "token" else "--no-per-token")
         words.append("--per-channel" if found.weight_scales == "channel" else "--no-per-channel")
-    if found.search == "smooth":
-        words += ["--smoothquant-alpha", "auto" if found.alpha is None else f"{found.alpha:g}"]
+    if found.search == SMOOTH:
+        words += [ALPHA_OPTION, "auto" if found.alpha is None else f"{found.alpha:g}"]
     words += ["--kv-cache", found.kv_cache] if found.kv_cache else []
     if (text := found.calibration) is not None:
         words += [] if text.text.startswith("built-in ") else ["--calibration", "TEXT"]

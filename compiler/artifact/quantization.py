@@ -1,13 +1,13 @@
-"""The section of manifest.json that says how a model was quantised, from what text, and what it has lost by it."""
+"""The section of manifest.json on quantization: scheme, calibration text, and the findings of the gate."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from compiler.artifact.sections import InnerPath, Sha256, Size, Strict
+from compiler.artifact.sections import CacheFormat, InnerPath, Sha256, Size, Strict
 from compiler.quantization.request import NONE, Quant, Text
-from compiler.quantization.schemes import SCHEMES
+from compiler.quantization.schemes import SCHEMES, SMOOTH, UNQUANTIZED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 REPORT = "numerics.html"
 """The gate's page, in the artifact."""
 FIGURES = "numerics.json"
-"""The same for scripts: of every part of every layer, and of every input."""
+"""The gate's figures as JSON: every part of every layer, and every input."""
 
 
 class Calibration(Strict):
@@ -31,7 +31,7 @@ class Calibration(Strict):
 
 
 class Gate(Strict):
-    """Over `tokens` of the held-out text `text`, against the unquantised model; definitions: numerics/gate/verdict.py.
+    """Over `tokens` of the held-out text `text`, against the unquantized model; definitions: numerics/gate/verdict.py.
 
     `cosine`: the least of any part of a layer, that of `worst`; without parts 1 and "". `limits`: of perplexity
     (its increase, a share), kl (nats) and cosine. `accepted`: something is beyond its limit, and was accepted.
@@ -57,8 +57,8 @@ class Gate(Strict):
 
 
 class Quantisation(Strict):
-    """`scheme` and what it means: see quantization/schemes.py; "" where only the cache is quantised. `alpha`: of SmoothQuant;
-    None where nothing is smoothed, or where `alphas` has one for every group, by layer and group.
+    """`scheme` and its fields: see quantization/schemes.py; "" where only the cache is quantized. `alpha`: of
+    SmoothQuant; None where nothing is smoothed, or where `alphas` has one for every group, by layer and group.
     """
 
     scheme: str
@@ -69,13 +69,13 @@ class Quantisation(Strict):
     search: str
     alpha: float | None
     alphas: dict[str, float]
-    kv_cache: Literal["", "int8", "fp8"]
+    kv_cache: CacheFormat
     calibration: Calibration | None
     gate: Gate
 
 
 _FIELDS = ("weights", "weight_scales", "activations", "activation_scales", "search")
-"""Of a scheme, by their names in a manifest."""
+"""Fields of a scheme, by their names in a manifest."""
 
 
 def quantisation(
@@ -84,12 +84,11 @@ def quantisation(
     """The section of the manifest for what was asked. `calibration` None: no text was needed. `alphas`: of every group
     of layers, where they were searched for.
     """
-    unquantised: dict[str, Any] = {"scheme": "", "weights": "float", "weight_scales": "tensor", "search": ""}
-    unquantised |= {"activations": "float", "activation_scales": "tensor"}
-    scheme = quant.scheme
-    of_scheme = {"scheme": scheme.name} | {name: getattr(scheme, name) for name in _FIELDS} if scheme else unquantised
+    scheme = quant.scheme or UNQUANTIZED
+    fields: dict[str, Any] = {name: getattr(scheme, name) for name in _FIELDS}
     return Quantisation(
-        **of_scheme,
+        scheme=quant.scheme.name if quant.scheme else "",
+        **fields,
         alpha=quant.alpha if quant.smooths else None,
         alphas=dict(alphas),
         kv_cache=quant.cache,
@@ -99,7 +98,7 @@ def quantisation(
 
 
 def quant_of(found: Quantisation | None) -> Quant:
-    """What was asked for, of an artifact with this section; what decides its rank files is the same."""
+    """The request for an artifact with this section: equal in everything that decides its rank files."""
     if found is None:
         return NONE
     scheme = None
@@ -109,5 +108,5 @@ def quant_of(found: Quantisation | None) -> Quant:
     if found.calibration is not None:
         of = found.calibration
         text = Text(samples=of.samples, length=of.length, digest=of.digest)
-    smooths = scheme is not None and scheme.search == "smooth"
+    smooths = scheme is not None and scheme.search == SMOOTH
     return Quant(scheme, found.alpha if smooths else Quant().alpha, found.kv_cache, text)

@@ -1,7 +1,7 @@
-"""sbom.cdx.json: what is in an artifact and what made it, as a CycloneDX 1.6 bill of materials.
+"""sbom.cdx.json: files, model and toolchain of an artifact, as a CycloneDX 1.6 bill of materials.
 
-Format: https://cyclonedx.org/docs/1.6/json/ (ECMA-424). Like provenance.json it is a file of the artifact and follows
-from the manifest alone; its serial number is made from its content.
+Format: https://cyclonedx.org/docs/1.6/json/ (ECMA-424). Like provenance.json it is a file of the artifact and depends
+only on the manifest and SOURCE_DATE_EPOCH; its serial number is a UUID of its content.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ MEDIA_TYPE = "application/vnd.cyclonedx+json"
 
 _ON_PYPI = {"torch", "transformers", "tokenizers", "numpy", "safetensors", "tensorrt", "tensorrt_llm", "neuronx-cc",
             "transformers-neuronx", "triton"}  # fmt: skip
-"""Toolchains of manifests that are distributions of these names."""
+"""Names of toolchains that are distributions on PyPI."""
 
 
 def sbom(manifest: Manifest, version: str, environment: Mapping[str, str]) -> bytes:
-    """The bill of the files of `manifest`, made by this `version` of lmi-compile. Raises UsageError (a malformed
-    SOURCE_DATE_EPOCH).
+    """Make the bill of materials of `manifest`, built by this `version` of lmi-compile.
+
+    Raises UsageError (a malformed SOURCE_DATE_EPOCH).
     """
     files = [
         {
@@ -60,8 +61,8 @@ def sbom(manifest: Manifest, version: str, environment: Mapping[str, str]) -> by
 
 
 def _model(manifest: Manifest) -> dict[str, Any]:
-    """The model that the weights are of. The digest of a source is one of names and digests of files, not of bytes, so
-    it is a property and no hash.
+    """Component of the source model. The digest of a source covers names and digests of files, not bytes, so it is a
+    property and no hash.
     """
     model, purl = manifest.model, model_purl(manifest)
     return {

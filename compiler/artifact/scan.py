@@ -1,12 +1,12 @@
-"""What must not be published: credentials, and paths of the machine that built. Named by file and kind, never shown.
+"""Scan of an artifact for credentials and paths of the build machine. Findings give file and kind, never the value.
 
-    everything but tensors    text, compiled packages (member by member), engines: rules below
     safetensors               the header only; its tensors are the model's
     files of the source       tokenizer and configs, as the model's authors published them: credentials only
+    all other files           text, compiled packages (member by member), engines: credentials and paths
 
-Of binary data only the runs of text are looked through (text.py), and a rule has a literal that is looked for before
-its regular expression: engines have gigabytes. Values of this process's own environment that its variables call secret
-are looked for as they are.
+Engines have gigabytes, so of binary data only runs of text are scanned (text.py), and a rule's regular expression runs
+only near one of its literals. Values of this process's environment variables with secret-like names are searched
+literally.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rule:
-    """`kind` is what a finding is called; every match of `pattern` has one of `literals` in it, not more than
-    `before` bytes after its beginning.
+    """Rule for findings of one `kind`. Every match of `pattern` contains one of `literals`, at most `before` bytes
+    after its start.
     """
 
     kind: str
@@ -44,7 +44,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Finding:
-    """`where`: the file, for a member of an archive `file!member`."""
+    """One finding. `where`: the file, or `file!member` for a member of an archive."""
 
     where: str
     kind: str
@@ -79,17 +79,17 @@ PATHS = (
 
 _SECRET_NAME = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|PRIVATE_KEY|API_KEY|ACCESS_KEY)", re.IGNORECASE)
 _SHORTEST_SECRET = 12
-"""Characters: what is shorter would be found by chance."""
+"""Characters: shorter values would be found by chance."""
 
 SOURCE_FILES = re.compile(
     r"(tokenizer.*|special_tokens_map\.json|added_tokens\.json|vocab\.(json|txt)|merges\.txt|.*\.model|.*\.tiktoken|"
     r"chat_template\.\w+|config\.json|generation_config\.json)"
 )
-"""Names of the files that an artifact has from its model as they were (storage/checkpoints/source.py)."""
+"""Names of the files that an artifact has unchanged from its model (storage/checkpoints/source.py)."""
 
 
 def own_secrets(environment: Mapping[str, str] | None = None) -> tuple[Rule, ...]:
-    """A rule for each secret in `environment` (default: this process's), called by the name of its variable."""
+    """Rules for the secrets in `environment` (default: this process's), named by their variables."""
     found = os.environ if environment is None else environment
     return tuple(
         Rule(f"value of ${name}", (value.encode(),), re.compile(re.escape(value.encode())))
@@ -99,7 +99,7 @@ def own_secrets(environment: Mapping[str, str] | None = None) -> tuple[Rule, ...
 
 
 def scan(folder: Path, manifest: Manifest, environment: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
-    """Everything in the artifact that must not be published, each kind once a file. Raises OSError."""
+    """Find everything in an artifact that must not be published, each kind once per file. Raises OSError."""
     credentials = (*CREDENTIALS, *own_secrets(environment))
     findings: list[Finding] = []
     for path in [*(file.path for file in manifest.files), MANIFEST]:
@@ -112,20 +112,20 @@ def scan(folder: Path, manifest: Manifest, environment: Mapping[str, str] | None
 
 
 def check_publishable(folder: Path, manifest: Manifest, environment: Mapping[str, str] | None = None) -> None:
-    """Raises RefusedError that lists what `scan` finds."""
+    """Check that `scan` finds nothing in an artifact. Raises RefusedError with all findings."""
     findings = scan(folder, manifest, environment)
     if findings:
         raise RefusedError(
             "\n".join(
                 [f"{folder} may not be published: it contains", *(f"  {f.where}: {f.kind}" for f in findings[:40])]
             ),
-            hint="take it out of the source or the toolchain's environment and build again; a credential that was "
-            "written to a file should be replaced by a new one",
+            hint="remove it from the source or the toolchain's environment and build again; "
+            "replace a credential that was written to a file",
         )
 
 
 def _contents(file: Path, path: str) -> Iterator[tuple[str, bytes | mmap.mmap]]:
-    """What is scanned of a file: its bytes, or those of the members of an archive, or a safetensors header."""
+    """Bytes of a file to scan: all of it, or those of an archive's members, or a safetensors header."""
     if file.stat().st_size == 0:
         return
     with file.open("rb") as opened:
@@ -146,7 +146,7 @@ def _matches(rule: Rule, data: bytes) -> bool:
         at = data.find(literal)
         while at >= 0:
             begin = max(at - rule.before, 0)
-            # From the first place where a match with this literal can begin; the pattern sees what stands before it.
+            # From the first position where a match with this literal can begin; the pattern sees the bytes before it.
             if any(rule.pattern.match(data, start) for start in range(begin, at + 1)):
                 return True
             at = data.find(literal, at + 1)

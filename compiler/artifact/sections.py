@@ -13,7 +13,9 @@ from functools import cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+
+from compiler.quantization.schemes import CACHES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +33,16 @@ InnerPath = Annotated[str, Field(min_length=1), AfterValidator(_inside)]
 Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
+
+
+def _cache_format(name: str) -> str:
+    if name and name not in CACHES:
+        raise ValueError(f"expected a format of KV caches ({', '.join(CACHES)}) or nothing, found {name!r}")
+    return name
+
+
+CacheFormat = Annotated[str, AfterValidator(_cache_format), WithJsonSchema({"enum": ["", *CACHES], "type": "string"})]
+"""Number format of a KV cache; "": the dtype of the model."""
 
 
 class Strict(BaseModel):

@@ -1,12 +1,12 @@
-"""Who vouches for an artifact: `manifest.json.sig`, ed25519 signatures (RFC 8032) of the bytes of manifest.json.
+"""Signatures of an artifact: `manifest.json.sig`, ed25519 (RFC 8032) over the bytes of manifest.json.
 
-One signature a line, in base64, one line for each key that signed. The manifest has the sha256 of every file, so
-nothing else needs to be signed. Keys are PEM files, as OpenSSL makes them:
+One signature per line, in base64, one line for each key. The manifest has the sha256 of every file, so nothing else
+needs a signature. Keys are PEM files of OpenSSL:
 
     openssl genpkey -algorithm ed25519 -out key.pem                     the private key, for `sign`
     openssl pkey -in key.pem -pubout -out key.pub                       the public key, for `--require-signature`
 
-and OpenSSL can check what is signed here:
+OpenSSL can check the signatures too:
 
     base64 -d manifest.json.sig >manifest.sig
     openssl pkeyutl -verify -pubin -inkey key.pub -rawin -in manifest.json -sigfile manifest.sig
@@ -36,7 +36,7 @@ _MAKE_PUBLIC = "make it from the private key with `openssl pkey -in key.pem -pub
 
 
 def sign(folder: Path, key: str) -> Path:
-    """Add a signature by the private key in the PEM file `key` (`-`: stdin); the file that has it.
+    """Add a signature by the private key in the PEM file `key` (`-`: stdin); the file of signatures.
 
     Signing again with the same key changes nothing. Raises ArtifactError, UsageError (no such key), OSError.
     """
@@ -52,8 +52,10 @@ def sign(folder: Path, key: str) -> Path:
 
 
 def check_signature(manifest: bytes, signatures: bytes | None, key: Path, name: str) -> None:
-    """Raises SignatureError unless one of `signatures` (the bytes of SIGNATURE) is of `manifest`, byte by byte, by one
-    of the public keys in the PEM file `key`. `name`: what errors call the artifact. Raises UsageError (no such key).
+    """Check that one of `signatures` (the bytes of SIGNATURE) signs the bytes `manifest` with one of the public keys in
+    the PEM file `key`. `name`: the artifact's name in errors.
+
+    Raises SignatureError, UsageError (no such key).
     """
     keys = _public_keys(key)
     if signatures is None:
@@ -69,7 +71,7 @@ def check_signature(manifest: bytes, signatures: bytes | None, key: Path, name: 
 
 
 def check_signed(folder: Path, key: Path) -> None:
-    """check_signature, of an artifact's folder. Raises ArtifactError, SignatureError, UsageError."""
+    """Check the signature of an artifact in a folder. Raises ArtifactError, SignatureError, UsageError."""
     load_manifest(folder)
     file = folder / SIGNATURE
     signatures = file.read_bytes() if file.is_file() else None
@@ -128,4 +130,4 @@ def _read(name: str) -> bytes:
     try:
         return Path(name).read_bytes()
     except OSError as error:
-        raise UsageError(f"cannot read the key {name}: {error.strerror}") from None
+        raise UsageError(f"cannot read the key {name}: {error.strerror}", hint="pass a PEM file") from None

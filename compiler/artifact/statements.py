@@ -1,4 +1,4 @@
-"""The statements that an artifact carries about itself: its bill of materials and its provenance."""
+"""Statements in an artifact about itself: bill of materials and provenance."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def with_statements(draft: Manifest, parts: Sequence[Part]) -> tuple[Manifest, list[Part]]:
-    """The manifest and the parts with sbom.cdx.json and provenance.json, which tells of the bill too.
+    """Add sbom.cdx.json and provenance.json to a manifest and its parts; the provenance covers the SBOM too.
 
     Raises UsageError (a malformed SOURCE_DATE_EPOCH or LMI_COMPILE_BUILDER).
     """

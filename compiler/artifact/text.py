@@ -1,4 +1,4 @@
-"""The text inside binary files, as strings(1) finds it: what there is to read in gigabytes of code and numbers."""
+"""Text inside binary files, as strings(1) finds it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SHORTEST = 8
-"""Bytes of a run of text that is kept. A power of two."""
+"""Minimal length of a run of text, in bytes. A power of two."""
 _BLOCK = 8 << 20
 _OVERLAP = 8 << 10
-"""Bytes that two blocks share: nothing that is looked for is longer."""
+"""Bytes shared by two blocks: no search pattern is longer."""
 _SEPARATOR = b"\xff"
 
 
 def text_of(data: bytes | mmap.mmap) -> Iterator[bytes]:
-    """Runs of printable ASCII, tabs and line ends, each with the byte before and after it, block by block.
+    """Runs of printable ASCII, tabs and line ends, each with the byte before and after it; joined, block by block.
 
-    Runs that one other byte separates, as the variables of an environment are by NUL, stay together.
+    Runs separated by one other byte, such as NUL between environment variables, stay together.
     """
     import numpy as np
 

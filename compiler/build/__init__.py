@@ -1,11 +1,12 @@
-"""From what a user asks for to an artifact in its place. Only these files know the order of the stages, and the cache.
+"""From a request to an artifact in its place: the order of the steps, and the cache behind them.
 
-requests    what is asked for, typed; the plan            build       the order of the stages
-properties  ... as LMI spells it
-source      what stands for a source in keys              convert     rank files and nothing else
-origin      what an artifact says of its source           place       package, verify, put in place
-cached      each stage behind the cache                   finish      engines that were built elsewhere
-scaled      ... those that quantisation adds in front     delegate    models that only a container image compiles
-gated       ... the numerics gate                         against     an artifact against its source, once more
-evidence    ... those that compare logits
+request     what is asked for: model, Ask (decides bytes), Resources (do not), output
+resolve     locate the model, read its metadata, choose its recipe
+plan        everything that config.json and headers tell      support       what a target takes
+                                                              alternatives  other quantizations of a plan
+build       the order of the steps                            runner        a step: looked up, or run and kept
+steps/      fetch digest calibrate scales convert gate reference judge compile verify
+rank_files  the streaming pass that writes rank files         convert_only  those files and nothing else
+package     files and manifest of an artifact                 install       verify, put in place
+elsewhere   engines compiled on another machine               verify_source an artifact against its source, once more
 """

@@ -1,28 +1,28 @@
-"""What each quantisation would make of a planned model on its target, in bytes; and how long calibrating takes here."""
+"""Sizes of a planned model under every other quantization, and the time that calibration takes on this machine."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compiler.build.support import CHOICES, taken
 from compiler.errors import RefusedError
+from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import ITEMSIZE
 from compiler.model.roles import axis_sizes, linear_axes
-from compiler.quantization.groups import quantised_roles
-from compiler.quantization.planned import planned
+from compiler.quantization.groups import quantized_roles
+from compiler.quantization.scale_tensors import scale_tensors
 from compiler.quantization.prequantized.checkpoint import checked
-from compiler.model.dtypes import DTYPES
-from compiler.build.support import OPTIONS, taken
 
 if TYPE_CHECKING:
+    from compiler.build.plan import Plan
     from compiler.model.config import ModelConfig
     from compiler.quantization.request import Quant
     from compiler.quantization.scaling import Scaling
-    from compiler.build.plan import Plan
     from compiler.targets.options import TargetOptions
     from compiler.targets.protocols import Target
 
@@ -34,17 +34,14 @@ _SHARE = 0.5
 
 @dataclass(frozen=True)
 class Alternative:
-    """`option`: as the command line has it. `weights`: bytes of the largest rank file, `cache`: of the KV cache, for a
-    token on a rank; None where it is refused, for the reason `refused`.
+    """`weights`: bytes of the largest rank file, `cache`: of the KV cache, for a token on a rank; None where `quant` is
+    refused, for the reason `refused`.
     """
 
-    option: str
+    quant: Quant
     weights: int | None
     cache: int | None
     refused: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "cache_tokens_in_a_gib": self.cache_tokens_in_a_gib}
 
     @property
     def cache_tokens_in_a_gib(self) -> int | None:
@@ -54,18 +51,19 @@ class Alternative:
 
 def alternatives(plan: Plan, target: Target[Any]) -> list[Alternative]:
     """Every scheme and every quantised cache by itself, the unquantised model first."""
-    return [_alternative(option, quant, plan, target) for option, quant in OPTIONS.items()]
+    return [_alternative(quant, plan, target) for quant in CHOICES]
 
 
-def _alternative(option: str, quant: Quant, plan: Plan, target: Target[Any]) -> Alternative:
+def _alternative(quant: Quant, plan: Plan, target: Target[Any]) -> Alternative:
+    options = plan.options.asked()
     try:
-        found = taken(target, plan.config, checked(quant, plan.packed), plan.tp, plan.options.asked(), plan.limits)
+        found = taken(target, plan.config, checked(quant, plan.packed), plan.tp, options, plan.limits)
         checked(found.quant, plan.packed)
     except RefusedError as error:
-        return Alternative(option, None, None, error.message)
+        return Alternative(quant, None, None, error.message)
     elements = plan.kv_bytes_per_token // (1 if plan.quant.cache else ITEMSIZE[DTYPES[plan.dtype]])
     cache = elements * (1 if found.quant.cache else ITEMSIZE[DTYPES[plan.dtype]])
-    return Alternative(option, max(_weights(plan, target, found.scaling, found.options)), cache)
+    return Alternative(quant, max(_weights(plan, target, found.scaling, found.options)), cache)
 
 
 def _weights(plan: Plan, target: Target[Any], scaling: Scaling | None, options: TargetOptions) -> list[int]:
@@ -79,11 +77,13 @@ def _weights(plan: Plan, target: Target[Any], scaling: Scaling | None, options: 
     return [one + (two - one) * (layers // stages - 1) for one, two in zip(once, twice, strict=True)]
 
 
-def _planned(plan: Plan, target: Target[Any], scaling: Scaling | None, options: TargetOptions, layers: int) -> list[int]:
+def _planned(
+    plan: Plan, target: Target[Any], scaling: Scaling | None, options: TargetOptions, layers: int
+) -> list[int]:
     """Bytes of the rank files of the first `layers` layers with all that is outside of layers."""
     config = replace(plan.config, layers=layers, layer_kinds=plan.config.layer_kinds[:layers])
     tensors = {t: found for t, found in plan.account.tensors.items() if t.layer is None or t.layer < layers}
-    tensors = {**tensors, **planned(config, tensors, scaling)}
+    tensors = {**tensors, **scale_tensors(config, tensors, scaling)}
     if target.layout is None:
         return [plan.source_bytes // plan.tp]
     ranks = target.layout.rank_plans(config, plan.tp, tensors, DTYPES[plan.dtype], options)
@@ -96,7 +96,7 @@ def calibration_seconds(config: ModelConfig, tokens: int, length: int) -> float:
     """
     sizes, products = axis_sizes(config), 0.0
     for kind in config.layer_kinds:
-        for role in quantised_roles(config, kind):
+        for role in quantized_roles(config, kind):
             lead, rows, columns = linear_axes(role)
             share = config.experts_per_token if lead else 1
             products += share * prod(sizes[axis] for axis in (*rows, *columns))

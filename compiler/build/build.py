@@ -1,17 +1,7 @@
-"""The order of the stages, the same for every target; no stage knows that it is cached.
+"""Build an artifact: the order of the steps, the same for every target. No step knows that it is cached.
 
-    resolve -> plan -> [calibrate -> scales] -> convert -> [gate] -> [judge] -> compile -> package -> verify -> in place
-
-What decides the result of each, and so is its key:
-
-    calibrate    the source's bytes, the config, the token ids; where the quantisation needs a text
-    scales       the source's bytes, the quantisation, the calibration; not tp
-    convert      the source's bytes, the plan, the scales
-    gate         what decides convert, and the held-out text; of quantised models, before any toolchain sees them
-    reference    the source's bytes, the config, the text, the versions of torch and transformers; not tp
-    judge        what decides convert, and the reference; where the target has a judge
-    compile      per spec of the target: the spec, the toolchain, the device
-    verify       the manifest, which has the digest of every file, but for what it says of the artifact's quality
+fetch -> plan -> [calibrate -> scales] -> convert -> [gate] -> [judge] -> compile -> package -> verify -> in place
+                  quantized models                quantized  targets with a judge
 """
 
 from __future__ import annotations
@@ -22,23 +12,27 @@ from typing import TYPE_CHECKING, Any
 from compiler import targets
 from compiler.artifact import assemble
 from compiler.artifact.manifest import MANIFEST, load_manifest
-from compiler.errors import ArtifactError, ToolchainMissing, UsageError
-from compiler.build.cached import Converted, Job, compiled, converted
-from compiler.build.delegate import delegate
-from compiler.build.evidence import judged, quantised, referenced
-from compiler.build.gated import gated, held_out
-from compiler.build.origin import default_name, model_of
-from compiler.build.place import finish
-from compiler.build.requests import prepare
-from compiler.build.scaled import samples_of, with_scales
-from compiler.build.source import source_digest
-from compiler.report import Silent
-from compiler.build import package
-from compiler.numerics import verify
 from compiler.artifact.statements import with_statements
+from compiler.build import package
+from compiler.build.elsewhere import leave_command
+from compiler.build.install import Measured, install
+from compiler.build.notes import plan_note
+from compiler.build.reach import reach_of
+from compiler.build.resolve import locate, plan_model, plan_of
+from compiler.build.runner import CachedRunner
+from compiler.build.steps.calibrate import calibration_samples
+from compiler.build.steps.compile import compile_specs
+from compiler.build.steps.convert import convert
+from compiler.build.steps.digest import Source, source_digest
+from compiler.build.steps.fetch import fetch
+from compiler.build.steps.gate import held_out_samples, measure_loss, pass_gate, side_of
+from compiler.build.steps.judge import judge
+from compiler.build.steps.reference import quantized_reference, source_reference
+from compiler.build.steps.scales import with_scales
+from compiler.errors import ArtifactError, UsageError
+from compiler.report import Silent
 from compiler.storage.cache.stages import open_cache
 from compiler.storage.files.folder import disk_errors, normal
-from compiler.build.notes import plan_note
 from compiler.targets.protocols import stages_of
 from compiler.targets.runners import runner_of
 from compiler.targets.values import Made, Sources
@@ -49,20 +43,23 @@ if TYPE_CHECKING:
 
     from compiler.artifact.manifest import Device, Manifest, Numerics
     from compiler.artifact.parts import Part
-    from compiler.build.evidence import Reference
-    from compiler.build.gated import Gated
-    from compiler.build.requests import BuildRequest, PlanRequest, Prepared
-    from compiler.report import Report
     from compiler.build.plan import Plan
+    from compiler.build.request import BuildRequest, PlanRequest
+    from compiler.build.resolve import LocatedModel
+    from compiler.build.steps.gate import Passed
+    from compiler.build.steps.reference import Reference
+    from compiler.calibration.samples import Samples
     from compiler.numerics.verify import Logits
+    from compiler.report import Report
+    from compiler.storage.cache.stages import CacheEntry
+    from compiler.targets.protocols import RankLayout, Target
     from compiler.targets.values import Toolchain
 
 
 @dataclass(frozen=True)
 class BuildResult:
-    """`manifest` is None where `until` ended the build before there was an artifact. `made`: results that
-    were not cached, by stage. `source`: what stands for the source (source.py), where the build ended with the
-    plan.
+    """`manifest` is None where `until` ended the build before there was an artifact. `made`: results that were not
+    cached, by step. `source`: digest of the source, where the build ended with the plan.
     """
 
     output: Path
@@ -88,10 +85,39 @@ class BuildResult:
         }
 
 
+@dataclass(frozen=True)
+class _Job:
+    """`logits` stands in for the target's runtime; None: see numerics/verify.py."""
+
+    request: BuildRequest
+    runner: CachedRunner
+    target: Target[Any]
+    toolchain: Toolchain
+    logits: Logits | None
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """The model with its weights, its plan, and the parts of its tokenizer."""
+
+    model: LocatedModel
+    plan: Plan
+    texts: Sequence[Part]
+
+
+@dataclass(frozen=True)
+class _Quality:
+    """What the steps have found of the artifact, as far as they ran."""
+
+    passed: Passed | None = None
+    reference: Reference | None = None
+    numerics: Numerics | None = None
+
+
 def command_of(request: PlanRequest) -> list[str]:
     """The command line that compiles what is asked for, from the headers alone. Raises LmiCompileError."""
     target = targets.load(request.target)
-    line = list(target.compiler.command(prepare(request).plan))
+    line = list(target.compiler.command(plan_of(request)))
     if not line:
         raise UsageError(
             f"target `{target.name}` compiles without a command line", hint="`lmi-compile plan` shows what"
@@ -117,144 +143,156 @@ def build(
             f"`--until` is one of {', '.join(stages_of(target))} for target `{target.name}`; found `{request.until}`"
         )
     report = report or Silent()
+    cache = open_cache(request.cache, request.resources.shared_cache, warn=report.warn, rehash=request.rehash)
     request = replace(request, output=normal(request.output))
-    job = Job(
-        request,
-        report,
-        open_cache(request.cache, request.shared_cache, warn=report.warn, rehash=request.rehash),
-        target,
-        toolchain or target.compiler.toolchain(),
-        logits,
-        {},
-    )
+    toolchain = toolchain or target.compiler.toolchain()
     with disk_errors(request.output):
-        return _build(job)
+        return _build(_Job(request, CachedRunner(cache, report), target, toolchain, logits))
 
 
-def _build(job: Job) -> BuildResult:
-    request, report, target = job.request, job.report, job.target
+def _build(job: _Job) -> BuildResult:
+    request, runner, target = job.request, job.runner, job.target
     assemble.check_output(request.output, force=True)
-    device = target.compiler.device(request.how)
-    elsewhere, asked = target.packager.elsewhere, request.ask.options or target.options()
-    if elsewhere is not None and elsewhere.delegates(asked):
-        delegate(job, elsewhere)
-    versions = _versions(job, device)
-    report.begin("plan")
-    prepared = prepare(request, "metadata" if request.until == "plan" else "all", report.progress)
-    plan, folder = prepared.plan, prepared.source.folder
-    texts = package.tokenizer_parts(folder, request.tokenizer)
-    if not package.has_vocabulary(texts):
-        report.warn(f"{folder} has no tokenizer: the artifact takes token ids; `--tokenizer DIR` adds one")
-    target.packager.check_tokenizer(plan, [part.name for part in texts])
-    report.end(plan_note(plan))
-    unfinished = BuildResult(request.output, plan, None, job.made)
+    device, elsewhere = target.compiler.device(request.how), target.packager.elsewhere
+    if elsewhere is not None and elsewhere.delegates(request.ask.options or target.options()):
+        leave_command(runner, request, elsewhere)
+    reach = reach_of(job.toolchain, stages_of(target), request.until, device.kind, runner.report)
+    prepared = _prepare(job)
+    model, plan, texts = prepared.model, prepared.plan, prepared.texts
+    unfinished = BuildResult(request.output, plan, None, runner.made)
     if request.until == "plan":
-        return replace(unfinished, source=source_digest(job.cache, report, prepared.source, prepared.checkpoint))
-
-    job.cache.sweep()
+        return replace(unfinished, source=source_digest(runner.cache, runner.report, model.source, model.checkpoint))
+    runner.cache.sweep()
     # Before any weight is read: a text that is no text ends the build in seconds.
-    samples = samples_of(plan, package.tokenizer_json(texts))
-    judged_by = held_out(plan, package.tokenizer_json(texts)) if plan.quant.asked else None
-    source = source_digest(job.cache, report, prepared.source, prepared.checkpoint)
-    _refuse_other(request, plan, source)
-    scaled = with_scales(job.cache, report, prepared, source, samples, request.ask.max_memory)
-    weights = Converted(folder, ())
+    tokenizer = package.tokenizer_json(texts)
+    samples = calibration_samples(plan, tokenizer)
+    held_out = held_out_samples(plan, tokenizer) if plan.quant.asked else None
+    digest = source_digest(runner.cache, runner.report, model.source, model.checkpoint)
+    _refuse_other(request, plan, digest)
+    source = Source(plan.config, plan.account.tensors, model.checkpoint, digest)
+    checkpoint, made, quality = model.source.folder, Made((), tokenizer=texts), _Quality()
     if target.layout is not None:
-        weights = converted(job, plan, scaled.checkpoint, source, scaled.digest)
+        files, quality = _rank_files(job, target.layout, prepared, source, samples, held_out)
+        checkpoint, made = files.folder, replace(made, weights=package.parts_of(files))
     if request.until == "convert":
         return unfinished
-    verdict = None
-    if judged_by is not None:
-        verdict = gated(job, prepared, source, scaled, weights, judged_by, samples)
-    reference, numerics = None, None
-    judge = target.layout.judge if target.layout is not None else None
-    if judge is not None:
-        reference = referenced(job, prepared, source, texts)
-        quantisation = verdict.quantisation if verdict else None
-        numerics = judged(job, prepared, source, weights, judge, reference, quantisation)
-    elif isinstance(versions, ToolchainMissing):
-        raise ToolchainMissing(
-            f"{versions.message}. What comes before compile is done and kept in {request.cache}", hint=versions.hint
-        )
-    made = Made(weights.parts, tokenizer=texts)
-    if request.until == "judge" or isinstance(versions, ToolchainMissing):
-        nothing_yet = device.model_copy(update={"capability": None})
-        result = _packaged(job, prepared, source, made, verdict, reference, numerics, nothing_yet, {})
-        if isinstance(versions, ToolchainMissing) and request.until != "judge":
-            raise ToolchainMissing(
-                f"{versions.message}. The verified checkpoint is in {request.output}, with what finishes the work",
-                hint=versions.hint,
-            )
+    if reach.last == "judge":
+        result = _package(job, prepared, digest, made, quality, device.model_copy(update={"capability": None}), {})
+        reach.check(f"The verified checkpoint is in {request.output}, with what finishes the work")
         return result
-    made = replace(made, compiled=compiled(job, plan, Sources(weights.folder, texts), source, device, versions))
+    reach.check(f"What comes before compile is done and kept in {request.cache}")
+    specs, sources = target.compiler.specs(plan, digest), Sources(checkpoint, texts)
+    compiled = compile_specs(runner, specs, sources, job.toolchain, reach.versions, device, request.how)
     if request.until == "compile":
         return unfinished
-    if reference is None and not job.toolchain.stand_in:
-        reference = quantised(job, prepared, weights, texts) if verdict else referenced(job, prepared, source, texts)
-    return _packaged(job, prepared, source, made, verdict, reference, numerics, device, versions)
+    made = replace(made, compiled=compiled)
+    if quality.reference is None and not job.toolchain.stand_in:
+        quality = replace(quality, reference=_reference(job, prepared, source, made))
+    return _package(job, prepared, digest, made, quality, device, reach.versions)
 
 
-def _packaged(
-    job: Job,
-    prepared: Prepared,
-    source: str,
+def _prepare(job: _Job) -> _Prepared:
+    """The plan; with the weights here, where they will be read."""
+    request, report = job.request, job.runner.report
+    report.begin("plan")
+    model = locate(request) if request.until == "plan" else fetch(request, report.progress)
+    made = plan_model(model, request.target, request.ask, request.resources.max_memory)
+    texts = package.tokenizer_parts(model.source.folder, request.tokenizer)
+    if not package.has_vocabulary(texts):
+        report.warn(f"{model.source.folder} has no tokenizer: the artifact takes token ids; `--tokenizer DIR` adds one")
+    job.target.packager.check_tokenizer(made, [part.name for part in texts])
+    report.end(plan_note(made))
+    return _Prepared(model, made, texts)
+
+
+def _rank_files(
+    job: _Job,
+    layout: RankLayout[Any],
+    prepared: _Prepared,
+    source: Source,
+    samples: Samples | None,
+    held_out: Samples | None,
+) -> tuple[CacheEntry, _Quality]:
+    """The rank files, judged as far as `until` asks for it. `samples`, `held_out`: to calibrate and to judge
+    quantization on. Raises NumericsError where it costs more than it may.
+    """
+    runner, plan, max_memory = job.runner, prepared.plan, job.request.resources.max_memory
+    scaled = with_scales(runner, source, plan, samples, max_memory)
+    files = convert(runner, plan, source.digest, scaled, max_memory)
+    passed, opened = None, layout.judge
+    if job.request.until == "convert":
+        return files, _Quality()
+    if held_out is not None:
+        verdict = measure_loss(
+            runner, plan, source, scaled.digest, lambda: side_of(layout, plan, files.folder, max_memory), held_out
+        )
+        passed = pass_gate(runner.report, plan, verdict, scaled, samples, job.request.output)
+    if opened is None:
+        return files, _Quality(passed)
+    reference = source_reference(runner, plan, source, prepared.texts)
+    bounds = passed.quantisation.gate.bounds if passed else None
+    numerics = judge(
+        runner, plan, source.digest, files, lambda: opened(files.folder, plan.config, max_memory), reference, bounds
+    )
+    return files, _Quality(passed, reference, numerics)
+
+
+def _reference(job: _Job, prepared: _Prepared, source: Source, made: Made) -> Reference:
+    """Logits that compiled files must have: of their own rank files where these are quantized, else of the source."""
+    plan, layout = prepared.plan, job.target.layout
+    if not plan.quant.asked:
+        return source_reference(job.runner, plan, source, prepared.texts)
+    assert layout is not None
+    assert layout.kernels is not None
+    return quantized_reference(job.runner, plan, made.weights, layout.kernels(plan.options), prepared.texts)
+
+
+def _package(
+    job: _Job,
+    prepared: _Prepared,
+    digest: str,
     made: Made,
-    verdict: Gated | None,
-    reference: Reference | None,
-    numerics: Numerics | None,
+    quality: _Quality,
     device: Device,
     versions: Mapping[str, str],
 ) -> BuildResult:
-    """`verdict`: of the gate, where the model is quantised. `numerics`: of what is packaged, where known already."""
-    request, plan = job.request, prepared.plan
-    contents = job.target.packager.contents(plan, made)
-    parts: Sequence[Part] = contents.parts
-    if reference is not None and contents.repeatable:
-        parts = [*parts, reference.part]
-    if verdict is not None:
-        parts = [*parts, *verdict.report]
+    """The artifact in its place. `digest`: of the source."""
+    request, plan, model = job.request, prepared.plan, prepared.model
+    contents, passed, reference = job.target.packager.contents(plan, made), quality.passed, quality.reference
+    parts: Sequence[Part] = [
+        *contents.parts,
+        *([reference.part] if reference is not None and contents.repeatable else []),
+        *(passed.report if passed else []),
+    ]
+    precision = plan.quant.scheme.name if plan.quant.scheme else plan.dtype
     draft = package.draft_manifest(
         plan,
         contents,
-        name=request.name or default_name(prepared.source, plan.recipe, plan.target, plan.tp, _precision(plan)),
+        name=request.name or package.default_name(model.source, plan.recipe, plan.target, plan.tp, precision),
         target=plan.target,
-        model=model_of(prepared.source, plan.recipe, plan.config, source),
+        model=package.model_of(model.source, plan.recipe, plan.config, digest),
         device=device,
         toolchain={**contents.toolchain, **versions},
         parts=parts,
         stand_in=job.toolchain.stand_in or contents.stand_in,
-        quantisation=verdict.quantisation if verdict else None,
+        quantisation=passed.quantisation if passed else None,
     )
     draft, parts = with_statements(draft, parts)
-    if numerics is not None:
-        kept = numerics if contents.repeatable else numerics.model_copy(update={"reference_file": None})
-        draft, logits = draft.model_copy(update={"numerics": kept}), None
-    else:
-        runner = runner_of(draft, request.ask.max_memory)
-        logits = job.logits or (runner.logits if runner is not None else None)
-    manifest = finish(job, draft, parts, reference.who if reference else None, logits)
+    verified = request.until == stages_of(job.target)[-1]
+    measured = None
+    if quality.numerics is not None:
+        update = {} if contents.repeatable else {"reference_file": None}
+        draft = draft.model_copy(update={"numerics": quality.numerics.model_copy(update=update)})
+    elif verified and reference is not None:
+        run = runner_of(draft, request.resources.max_memory)
+        logits = job.logits or (run.logits if run else None)
+        measured = Measured(reference.who, logits) if logits else None
+    manifest = install(
+        job.runner, draft, parts, request.output, verified=verified, measured=measured, force=request.force
+    )
     if manifest is None:
-        return BuildResult(request.output, plan, load_manifest(request.output), job.made, up_to_date=True)
-    return BuildResult(request.output, plan, manifest, job.made)
-
-
-def _precision(plan: Plan) -> str:
-    """The end of an artifact's name."""
-    return plan.quant.scheme.name if plan.quant.scheme else plan.dtype
-
-
-def _versions(job: Job, device: Device) -> dict[str, str] | ToolchainMissing:
-    """Of the toolchain; where there is none, what the build will end with after the last stage that needs
-    none.
-    """
-    stages, until = stages_of(job.target), job.request.until
-    before = stages[: stages.index("compile")]
-    try:
-        return job.toolchain.versions(device.kind)
-    except ToolchainMissing as error:
-        if until not in before:
-            job.report.warn(f"{error.message}; this build will end after {before[-1]}")
-        return error
+        return BuildResult(request.output, plan, load_manifest(request.output), job.runner.made, up_to_date=True)
+    return BuildResult(request.output, plan, manifest, job.runner.made)
 
 
 def _refuse_other(request: BuildRequest, plan: Plan, source: str) -> None:

@@ -27,6 +27,11 @@ def plan_note(plan: Plan) -> str:
     return f"{plan.config.architecture}, tp {plan.tp}, {plan.dtype}, {size}"
 
 
+def ranks_text(plan: Plan) -> str:
+    """`2 rank file(s), 1.2 GB`."""
+    return f"{len(plan.ranks)} rank file(s), {amount(sum(rank.nbytes for rank in plan.ranks), 'bytes')}"
+
+
 def numerics_text(manifest: Manifest) -> str:
     if manifest.numerics is None:
         return "digests and layout are right; its logits were not computed"

@@ -1,28 +1,27 @@
-"""Put an artifact together out of files that exist already, and put it in place in one step."""
+"""Files and manifest of an artifact: its tokenizer, its name, what it says of its source."""
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
-from dataclasses import asdict
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from compiler import __version__
-from compiler.artifact.manifest import MANIFEST, ArtifactLimits, File, Manifest, Parallel
-from compiler.artifact.parts import existing
-from compiler.errors import TokenizerError, UsageError
-from compiler.storage.files.disk import disk_full
+from compiler.artifact.manifest import ArtifactLimits, File, Manifest, Model, Parallel
+from compiler.artifact.parts import Part, existing, media_type
+from compiler.errors import TokenizerError
 from compiler.storage.checkpoints.source import CONFIGS, TEXT
+from compiler.storage.files.digest import canonical_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from compiler.artifact.manifest import Device, Model
-    from compiler.artifact.parts import Part
+    from compiler.artifact.manifest import Device
     from compiler.artifact.quantization import Quantisation
-    from compiler.storage.files.digest import DigestMemo
+    from compiler.model.config import ModelConfig
+    from compiler.storage.cache.stages import CacheEntry
+    from compiler.storage.checkpoints.source import ResolvedSource
     from compiler.targets.options import TargetOptions
     from compiler.targets.values import Contents, Planned
 
@@ -57,6 +56,34 @@ def tokenizer_json(parts: Sequence[Part]) -> Path | None:
 
 def has_vocabulary(parts: Sequence[Part]) -> bool:
     return any(part.name in _VOCABULARIES for part in parts)
+
+
+def parts_of(entry: CacheEntry) -> list[Part]:
+    """Every file of a cache entry, under its name there."""
+    return [Part(replace(file, media_type=media_type(file.path)), entry.folder / file.path) for file in entry.files]
+
+
+def model_of(found: ResolvedSource, recipe: str, config: ModelConfig, digest: str) -> Model:
+    """The manifest's section on the model. `digest`: of the source, see steps/digest.py."""
+    return Model(
+        source=source_kind(found),
+        repo_id=found.repo_id,
+        revision=found.commit,
+        recipe=recipe,
+        architecture=config.architecture,
+        config=json.loads(canonical_json(config.to_json())),
+        source_digest=digest,
+    )
+
+
+def source_kind(found: ResolvedSource) -> Literal["hub", "local", "s3"]:
+    return "hub" if found.repo_id else "s3" if found.uri else "local"
+
+
+def default_name(found: ResolvedSource, recipe: str, target: str, tp: int, precision: str) -> str:
+    """`tiny-llama-inductor-tp2-bfloat16`: the model's name at a hub, or the recipe's. `precision`: scheme, dtype."""
+    short = found.repo_id.partition("/")[2] if found.repo_id else recipe
+    return f"{short}-{target}-tp{tp}-{precision}"
 
 
 def draft_manifest(

@@ -6,48 +6,35 @@ headers     --recipe--> roles --------+--> what each rank holds, what each stage
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
+from compiler.build.request import Ask
+from compiler.build.support import taken
 from compiler.errors import RefusedError
 from compiler.model.account import Account, Header, account
-from compiler.model.dtypes import DTYPES
 from compiler.model.config import ModelConfig
+from compiler.model.dtypes import DTYPES
+from compiler.model.identity import identity
 from compiler.model.layout import Layout
 from compiler.model.lazy import ITEMSIZE, RankPlan
 from compiler.model.limits import Limits, limits_for
 from compiler.model.parallel import HeadLayout
 from compiler.model.recipe import Recipe
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
-from compiler.model.rope import RopeScaling
-from compiler.quantization.request import NONE, Quant
-from compiler.quantization.prequantized.formats import Packed, packed
-from compiler.quantization.planned import planned
-from compiler.quantization.scaling import Scaling
 from compiler.numerics.gate.measure import LENGTH, SAMPLES
+from compiler.quantization.scale_tensors import scale_tensors
 from compiler.quantization.prequantized.checkpoint import checked
-from compiler.build.support import taken
+from compiler.quantization.prequantized.formats import Packed, packed
+from compiler.quantization.request import Quant
+from compiler.quantization.scaling import Scaling
+from compiler.storage.files.digest import digest_bytes
 from compiler.targets.options import TargetOptions
 from compiler.targets.protocols import RankLayout, Target
 from compiler.targets.values import Need
-
-@dataclass(frozen=True)
-class Ask:
-    """Wishes of the user for a model. `dtype` None: the checkpoint's own. `options` None: the target's defaults."""
-
-    tp: int = 1
-    dtype: str | None = None
-    max_positions: int | None = None
-    max_batch: int = 8
-    rope_scaling: RopeScaling | None = None
-    variant: str | None = None
-    options: TargetOptions | None = None
-    quant: Quant = NONE
-    max_memory: int = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -56,7 +43,7 @@ class Plan:
 
     `options` name the quantisation as the toolchain does, `quant` has the flags that it runs; `scaling` None: there is
     none. `ranks` of a quantised model read tensors that the checkpoint
-    lacks (`quantization/planned.py`): of what calibration and scales will make.
+    lacks (`quantization/scale_tensors.py`): of what calibration and scales will make.
     """
 
     recipe: str
@@ -85,7 +72,7 @@ class Plan:
             "recipe": self.recipe,
             "architecture": self.config.architecture,
             "target": self.target,
-            "config": self.config.to_json(),
+            "config": asdict(self.config),
             "tp": self.tp,
             "dtype": self.dtype,
             "quantisation": self.quant.decides if self.quant.asked else None,
@@ -131,37 +118,33 @@ def make_plan(
     hf: Mapping[str, Any],
     headers: Mapping[str, Header],
     ask: Ask,
+    max_memory: int = 1 << 30,
 ) -> Plan:
-    """Plan `ask` for the checkpoint with config.json `hf` and the tensors `headers`.
+    """Plan `ask` for the checkpoint with config.json `hf` and the tensors `headers`. `max_memory`: see Resources.
 
     Raises:
         SourceError, RefusedError: with the reason and what can be done instead.
     """
     recipe = recipe.resolve(hf, ask.variant)
     config = recipe.model_config(hf, ask.rope_scaling)
-    dtype = ask.dtype or config.dtype
-    if dtype not in DTYPES:
-        raise RefusedError(
-            f"`--dtype` is one of {', '.join(DTYPES)}; found `{dtype}`",
-            hint="" if ask.dtype else "The checkpoint is in this dtype: name the one that the artifact shall have.",
-        )
+    dtype = _dtype(config, ask)
     limits = limits_for(config, ask.max_positions, ask.max_batch)
     how = packed(hf)
     found = taken(target, config, checked(ask.quant, how), ask.tp, ask.options or target.options(), limits)
     # As it runs there, too: with a coarser scale the numbers of a quantised checkpoint would be rounded again.
     quant, options, scaling = checked(found.quant, how), found.options, found.scaling
     filled = account(recipe, config, headers)
-    tensors = {**filled.tensors, **planned(config, filled.tensors, scaling)}
+    tensors = {**filled.tensors, **scale_tensors(config, filled.tensors, scaling)}
     layout = target.layout or RankLayout[TargetOptions]()
     layouts = tuple(layout.layouts(config, ask.tp, options))
     ranks = tuple(layout.rank_plans(config, ask.tp, tensors, DTYPES[dtype], options))
     heads, stages = layout.heads(config, ask.tp), max(len(ranks) // ask.tp, 1)
     cache_item = 1 if quant.cache else ITEMSIZE[DTYPES[dtype]]
     kv_bytes = 2 * -(-config.layers // stages) * heads.kv_heads * config.head_dim * cache_item
-    source_bytes = sum(_nbytes(h) for h in headers.values())
     files = layout.files(config, ask.tp, dtype, options)
+    source_bytes = sum(_nbytes(h) for h in headers.values())
     largest = max((rank.nbytes for rank in ranks), default=source_bytes // ask.tp)
-    cache = kv_bytes * limits.max_positions * limits.max_batch
+    run = largest + kv_bytes * limits.max_positions * limits.max_batch
     return Plan(
         recipe=recipe_name,
         target=target.name,
@@ -179,26 +162,40 @@ def make_plan(
         heads=heads,
         kv_bytes_per_token=kv_bytes,
         source_bytes=source_bytes,
-        needs=(
-            *_calibrating(config, quant, ask.max_memory),
-            *_converting(ranks, ask.max_memory),
-            *_gating(config, quant),
-            Need("reference", _reference_bytes(config), 0, "one layer in float32; the whole model where that fits"),
-            *target.compiler.needs(config, ask.tp, options),
-            Need("run", largest + cache, 0, "one rank: weights (mapped) and KV cache at the limits"),
-        ),
+        needs=_needs(config, quant, max_memory, ranks, run, target.compiler.needs(config, ask.tp, options)),
         files=files,
-        digest=_digest(
-            recipe_name,
-            target.name,
-            config,
-            ask.tp,
-            dtype,
-            filled.uses,
-            layouts,
-            sorted(files.items()),
-            sorted(quant.decides.items()),
-        ),
+        digest=_digest(recipe_name, target.name, config, ask.tp, dtype, filled.uses, layouts, files, quant.decides),
+    )
+
+
+def _dtype(config: ModelConfig, ask: Ask) -> str:
+    """By torch's name. Raises RefusedError."""
+    dtype = ask.dtype or config.dtype
+    if dtype not in DTYPES:
+        raise RefusedError(
+            f"`--dtype` is one of {', '.join(DTYPES)}; found `{dtype}`",
+            hint="" if ask.dtype else "The checkpoint is in this dtype: name the one that the artifact shall have.",
+        )
+    return dtype
+
+
+def _needs(
+    config: ModelConfig,
+    quant: Quant,
+    max_memory: int,
+    ranks: Sequence[RankPlan],
+    run: int,
+    of_target: Sequence[Need],
+) -> tuple[Need, ...]:
+    """Memory and disk of every step, in order. `run`: bytes of a rank's weights, and of its KV cache at the limits."""
+    disk = sum(rank.nbytes for rank in ranks)
+    return (
+        *_calibrating(config, quant, max_memory),
+        *([Need("convert", max_memory, disk, "one streaming pass; memory is a ceiling")] if ranks else []),
+        *_gating(config, quant),
+        Need("reference", _reference_bytes(config), 0, "one layer in float32; the whole model where that fits"),
+        *of_target,
+        Need("run", run, 0, "one rank: weights (mapped) and KV cache at the limits"),
     )
 
 
@@ -208,12 +205,6 @@ def _calibrating(config: ModelConfig, quant: Quant, max_memory: int) -> tuple[Ne
     tokens = quant.text.tokens(config.max_positions)
     note = f"{tokens:,} tokens at most, a layer at a time; memory is a ceiling"
     return (Need("calibrate", max_memory, 2 * 4 * tokens * config.hidden, note),)
-
-
-def _converting(ranks: Sequence[RankPlan], max_memory: int) -> tuple[Need, ...]:
-    if not ranks:
-        return ()
-    return (Need("convert", max_memory, sum(r.nbytes for r in ranks), "one streaming pass; memory is a ceiling"),)
 
 
 def _gating(config: ModelConfig, quant: Quant) -> tuple[Need, ...]:
@@ -248,11 +239,5 @@ def _nbytes(header: Header) -> int:
 
 
 def _digest(*parts: object) -> str:
-    """sha256 over the sizes, over every program from source tensor to rank file, and over the small files beside them,
-    as they print.
-    """
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(repr(part).encode())
-        digest.update(b"\n")
-    return f"sha256:{digest.hexdigest()}"
+    """sha256 over the sizes, every program from source tensor to rank file, and the small files beside them."""
+    return digest_bytes(identity(parts).encode())

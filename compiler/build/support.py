@@ -1,19 +1,19 @@
-"""Whether a target takes a model quantised as asked: one order of questions for plans, tables and lists."""
+"""Support of quantizations by a target: one order of questions for plans, tables and lists."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from compiler.errors import RefusedError, UsageError
 from compiler.model.config import ACTIVATIONS, LayerKind, ModelConfig
 from compiler.model.places import Default
 from compiler.quantization.request import Quant
-from compiler.quantization.schemes import SCHEMES, check_scheme
+from compiler.quantization.schemes import CACHES, SCHEMES, check_scheme
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from compiler.model.limits import Limits
     from compiler.model.recipe import Recipe
@@ -21,13 +21,12 @@ if TYPE_CHECKING:
     from compiler.targets.options import TargetOptions
     from compiler.targets.protocols import Target
 
-OPTIONS: Mapping[str, Quant] = {
-    "--quant none": Quant(),
-    **{f"--quant {name}": Quant(scheme) for name, scheme in SCHEMES.items()},
-    "--kv-cache int8": Quant(cache="int8"),
-    "--kv-cache fp8": Quant(cache="fp8"),
-}
-"""Every scheme and every quantised cache by itself, the unquantised model first; as the command line has them."""
+CHOICES = (
+    Quant(),
+    *(Quant(scheme) for scheme in SCHEMES.values()),
+    *(Quant(cache=name) for name in CACHES),
+)
+"""The unquantized model, every scheme by itself, every quantized KV cache by itself."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,10 @@ def taken(
     return Taken(quant, options, scaling)
 
 
-def refusals(recipe: Recipe, target: Target[Any]) -> dict[str, str]:
-    """By the names of OPTIONS: "" where some model of the recipe is taken so at tp 1, else the reason why none is."""
+def refusals(recipe: Recipe, target: Target[Any]) -> dict[Quant, str]:
+    """By CHOICES: "" where some model of the recipe is taken so at tp 1, else the reason why none is."""
     models = list(_models(recipe))
-    return {option: _refusal(models, target, quant) for option, quant in OPTIONS.items()}
+    return {quant: _refusal(models, target, quant) for quant in CHOICES}
 
 
 def _refusal(models: list[ModelConfig], target: Target[Any], quant: Quant) -> str:

@@ -1,13 +1,13 @@
-"""What a text does inside a model: how large every channel gets, which scales are computed from.
+"""Statistics of activations on a calibration text: the largest magnitude of every channel, from which scales follow.
 
     x-0 --layer 0--> x-1 --layer 1--> x-2 ...          x-k: the residual stream of all samples after k layers
             |                |
        maxima of layer 0     maxima of layer 1 ...     layer-k.safetensors
 
-One layer's weights are in memory at a time; the residual stream of all samples is on disk (storage/files/spill.py), two of them
-at the most. A layer counts as done when its maxima have their name, and the stream behind it is whole by then: so a run
-that was killed goes on at the layer it had reached. The samples run one by one in float32, whatever the ceiling: it,
-tp, target and alpha change no bit of the result.
+One layer's weights are in memory at a time; the residual stream of all samples is on disk (storage/files/spill.py), two
+of them at most. A layer counts as done when its maxima have their name, and the stream behind it is whole by then: a
+killed run resumes at the layer it had reached. The samples run one by one in float32: neither the ceiling of memory nor
+tp, target or alpha changes a bit of the result.
 
 The result holds for every linear layer of every layer, float32, one dimension an axis of its role:
 
@@ -33,7 +33,7 @@ from compiler.decoder.rankfile.layout import FUSED
 from compiler.decoder.weights import StoredModel
 from compiler.errors import CheckpointError, MemoryCeilingError, NumericsError
 from compiler.model.roles import TensorId, axis_sizes, linear_axes
-from compiler.quantization.groups import quantised_roles
+from compiler.quantization.groups import quantized_roles
 from compiler.storage.files import spill
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     Values = NDArray[np.float32]
 
 VERSION = 3
-"""Of this stage: raised when the same inputs give other maxima."""
+"""Version of this step, part of its cache key: raised when the same inputs give other maxima."""
 RESULT = "calibration.safetensors"
 
 
@@ -67,7 +67,7 @@ def calibrate(
     max_memory: int = 1 << 30,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Write RESULT into the folder `out`; what is to be said of it.
+    """Write RESULT into the folder `out`; return the facts for the manifest and the report.
 
     `tensors`: the canonical tensors in `checkpoint`. `work`: a folder for this very calibration, where an earlier run
     may have left what it had done; emptied at the end. `max_memory`: ceiling of weights and activations, in bytes.
@@ -179,7 +179,7 @@ def _run(
 
 
 def _of_weights(config: ModelConfig, layer: int, weights: Mapping[str, Tensor]) -> dict[str, Values]:
-    """Maxima of rows and columns. The sign is taken after the maximum: no copy of a matrix is made."""
+    """Largest magnitudes of rows and columns. The sign is taken after the maximum: no matrix is copied."""
     import torch
 
     found: dict[str, Values] = {}
@@ -207,8 +207,8 @@ def _of_activations(config: ModelConfig, layer: int, recorder: Recorder, tokens:
 
 
 def _roles(config: ModelConfig, kind: LayerKind) -> Iterator[tuple[str, str, slice]]:
-    """Of every linear layer: the decoder's tensor that holds it, its role, its rows in there."""
-    sizes, roles = axis_sizes(config), quantised_roles(config, kind)
+    """Every linear layer: the decoder's tensor that holds it, its role, and its rows in that tensor."""
+    sizes, roles = axis_sizes(config), quantized_roles(config, kind)
     fused = {name: parts for name, parts in FUSED.items() if set(parts) <= set(roles)}
     alone = {role: (role,) for role in roles if not any(role in parts for parts in fused.values())}
     for name, parts in (fused | alone).items():
@@ -255,7 +255,7 @@ def _check_activations(layer: int, maxima: Mapping[str, Values]) -> None:
 
 
 def workspace(config: ModelConfig, tokens: int) -> int:
-    """Bytes that one sample takes inside a layer at the widest: a generous count of what is alive at once."""
+    """Upper bound of the bytes that one sample takes inside a layer."""
     from compiler.decoder.wide import BLOCK
 
     qkv = (config.heads + 2 * config.kv_heads) * config.head_dim
@@ -264,7 +264,7 @@ def workspace(config: ModelConfig, tokens: int) -> int:
 
 
 def _done(work: Path, layers: int, stream: int) -> int | None:
-    """Layers that an earlier run has behind it; None where it left nothing to go on with."""
+    """Layers that an earlier run has finished; None where it left nothing to resume from."""
     done = 0
     while done < layers and (work / f"layer-{done}.safetensors").is_file():
         done += 1

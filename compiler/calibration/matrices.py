@@ -55,7 +55,7 @@ class Matrices:
             )
 
     def nbytes(self, tensor: TensorId) -> int:
-        """Of its bits in the checkpoint."""
+        """Bytes of the matrix in the checkpoint."""
         return prod(self.lazies[tensor].shape) * ITEMSIZE[self.lazies[tensor].source_dtype]
 
     def shape(self, tensor: TensorId) -> tuple[int, ...]:

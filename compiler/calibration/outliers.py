@@ -1,4 +1,4 @@
-"""Inputs of linear layers that a few channels dominate: what makes activations hard to round, from a calibration.
+"""Outliers: channels that dominate the input of a linear layer and make activations hard to round.
 
 A scale that serves all channels of an input must reach the largest of them: where that is 100 times the median channel,
 the median one has 1.27 of int8's 127 steps. SmoothQuant and AWQ divide such channels before they round.
@@ -32,8 +32,9 @@ class Channel:
 
 @dataclass(frozen=True)
 class Outliers:
-    """Of the input `name`, by the first role that reads it (`layers.3.mlp.down`; experts: the largest of all): its
-    largest channels, the largest first, and the `median` of all channels, each by its largest |x|.
+    """Largest channels of the input `name`, the largest first, and the `median` of all, each by its largest |x|.
+
+    Named by the first role that reads it (`layers.3.mlp.down`); for experts, the largest of all experts.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Outliers:
 
     @property
     def ratio(self) -> float:
-        """Of the largest channel to the median one."""
+        """Largest channel by the median one."""
         return self.channels[0].largest / max(self.median, float(np.finfo(np.float32).tiny))
 
     def to_json(self) -> dict[str, Any]:
@@ -50,7 +51,7 @@ class Outliers:
 
 
 def outliers(maxima: Mapping[str, NDArray[np.float32]]) -> tuple[Outliers, ...]:
-    """Of every input in the result of `calibrate`, layer by layer; an input that several layers read is there once.
+    """Outliers of every input in the result of `calibrate`, layer by layer; once for an input that several layers read.
     Channels that are always zero are left out, and inputs of nothing else.
     """
     found: list[Outliers] = []

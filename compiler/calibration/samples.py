@@ -1,7 +1,7 @@
 """Token ids to calibrate with: from a text, from rows of a table, or from the text that comes with this project.
 
-.jsonl .json .csv .parquet ...   rows with `text` or `input_ids` (storage/datasets/rows.py): a sample each, cut to the length
-any other                        one text in UTF-8, tokenised as a whole and cut into samples of the length
+.jsonl .json .csv .parquet ...   rows with `text` or `input_ids` (storage/datasets/rows.py): a sample each, cut
+any other                        one text in UTF-8, tokenized as a whole and cut into samples of the length
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Ids = NDArray[np.int64]
 
 CALIBRATION, HELD_OUT = "calibration.txt", "held_out.txt"
-"""Texts written for this project; the second is what quantised models are judged by."""
+"""Texts written for this project; the second is what quantized models are judged by."""
 SAMPLES, LENGTH = 512, 512
 LEAST_TOKENS = 64
 """In all samples together. So few say little, but something; fewer are a mistake."""
@@ -51,7 +51,7 @@ class Samples:
 
     @property
     def digest(self) -> Digest:
-        """Of the token ids: what a calibration depends on."""
+        """Digest of the token ids, on which a calibration depends."""
         return digest_bytes(b"".join(one.size.to_bytes(8, "little") + one.tobytes() for one in self.ids))
 
 
@@ -113,7 +113,7 @@ def looked_at(text: Text) -> Text:
 
 
 def random_samples(vocab: int, count: int, length: int) -> Samples:
-    """The same token ids every time: for models without a tokenizer."""
+    """Repeatable token ids, for models without a tokenizer."""
     ids = np.random.default_rng(0).integers(0, vocab, (count, length), np.int64)
     return Samples(tuple(ids), "random token ids", digest_bytes(ids.tobytes()))
 

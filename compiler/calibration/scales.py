@@ -26,21 +26,22 @@ from compiler.calibration.search import SEARCHES, Seen, alphas, flat, whole_colu
 from compiler.model.lazy import whole
 from compiler.model.roles import TensorId, axis_sizes, linear_axes
 from compiler.quantization import awq
-from compiler.quantization.formats import int4
-from compiler.quantization.groups import Factors, apply, quantised_roles
+from compiler.quantization.format import group_maxima, inverse
+from compiler.quantization.formats import load
+from compiler.quantization.groups import Factors, apply, quantized_roles
 from compiler.quantization.parts import (
     Parts,
     activation_parts,
     cache_scale,
     head_cache_scales,
-    inverse,
     one_scale,
     own_parts,
     rounded_up,
     weight_parts,
 )
-from compiler.quantization.planned import PREFIX
 from compiler.quantization.prequantized.checkpoint import own_scales
+from compiler.quantization.scale_tensors import PREFIX
+from compiler.quantization.schemes import ACTIVATION_AWARE, FLOAT, SMOOTH, UNSEARCHED
 from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
 from compiler.storage.checkpoints.header import read_header
 from compiler.storage.files import spill
@@ -55,13 +56,13 @@ if TYPE_CHECKING:
     from compiler.model.config import ModelConfig
     from compiler.model.lazy import Lazy
     from compiler.quantization.scaling import Scaling
-    from compiler.quantization.schemes import Scheme, Search
+    from compiler.quantization.schemes import Scheme
 
     Values = NDArray[np.float32]
 
 VERSION = 2
 RESULT = "scales.safetensors"
-_BUFFERS: Mapping[Search, int] = {"": 10, "smooth": 10, "awq": 24}
+_BUFFERS = {UNSEARCHED: 10, SMOOTH: 10, ACTIVATION_AWARE: 24}
 """Blocks of memory that one of bfloat16 takes: its bits, the window, and as float32 values, product, magnitude; while
 searching also what it is rounded to, what that is worth, how far off it is.
 """
@@ -79,10 +80,11 @@ def make_scales(
     max_memory: int = 1 << 30,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
-    """Write RESULT, the tensors of `quantization/planned.py`, into the folder `out`; the alpha of every smoothed group.
+    """Write RESULT, the tensors of `quantization/scale_tensors.py`, into the folder `out`; return the alpha of every
+    smoothed group.
 
     `tensors`: the canonical tensors in `checkpoint`. `maxima`: what `calibrate` found, where the scheme or the cache
-    needs it; a quantised checkpoint brings its own scales, which are taken as they are. `alpha` None: searched for,
+    needs it; a quantized checkpoint brings its own scales, which are taken as they are. `alpha` None: searched for,
     group by group. `progress(bytes of weights read, in all)`. Beside `max_memory`, the scales of one layer are in
     memory.
     Raises MemoryCeilingError, CheckpointError (NaN or infinite weights), UsageError (alpha), DiskFullError.
@@ -93,7 +95,7 @@ def make_scales(
         for layer, kind in enumerate(config.layer_kinds)
         for role in scaling.roles(config, kind)
     ]
-    buffers = _BUFFERS["awq" if alpha is None else scheme.search]
+    buffers = _BUFFERS[ACTIVATION_AWARE if alpha is None else scheme.search]
     matrices = Matrices(config, tensors, wanted, max_memory, buffers)
     total, done = sum(map(matrices.nbytes, wanted)), 0
     chosen: dict[str, float] = {}
@@ -136,10 +138,10 @@ def _of_layer(
     columns: Mapping[str, Values],
     weights: Mapping[str, Parts],
 ) -> Iterator[tuple[TensorId, Values]]:
-    """All parts of the quantised layers."""
+    """All parts of the quantized layers."""
     scheme = scaling.scheme
     divisors = {role: of.divisor for role, of in factors.items() if of.divisor is not None}
-    static = scheme.activations != "float" and scheme.activation_scales == "tensor"
+    static = scheme.activations != FLOAT and scheme.activation_scales == "tensor"
     for role, of_weight in weights.items():
         lead, _, inner = linear_axes(role)
         together = scaling.with_role(role, tuple(weights))
@@ -156,12 +158,14 @@ def _of_layer(
             parts["prequant"] = inverse(columns.get(role, ones))
         for part, values in parts.items():
             yield TensorId(role, part, seen.layer), values
+    use = load(scaling.cache).cache if scaling.cache else None
     for role, part in scaling.cache_parts:
+        assert use is not None, scaling.cache
         kept = {one: seen(one, "cached") / divisors.get(one, np.float32(1)) for one in ("attn.k", "attn.v")}
         if part == "cached_scale":
-            yield TensorId(role, part, seen.layer), head_cache_scales(scaling.cache, kept[role])
+            yield TensorId(role, part, seen.layer), head_cache_scales(use, kept[role])
         else:
-            yield TensorId(role, part, seen.layer), cache_scale(scaling.cache, list(kept.values()))
+            yield TensorId(role, part, seen.layer), cache_scale(use, list(kept.values()))
 
 
 def _weights(scaling: Scaling, factors: Mapping[str, Factors], largest: Mapping[str, Values]) -> dict[str, Parts]:
@@ -198,11 +202,11 @@ def _largest(
     far as a clip leaves it. `shape`: of the matrix.
     """
     lead = linear_axes(tensor.role)[0]
-    groups = shape[-1] // int4.GROUP if scheme.weight_scales == "group" else 1
-    largest = np.empty((*shape[:-1], groups), np.float32)
+    group = scheme.group or shape[-1]
+    largest = np.empty((*shape[:-1], shape[-1] // group), np.float32)
     of = None if columns is None else flat(columns, len(lead))
     squares = None
-    if scheme.search == "awq" and tensor.role not in awq.NOT_CLIPPED:
+    if scheme.search == ACTIVATION_AWARE and tensor.role not in awq.NOT_CLIPPED:
         squares = flat(seen(tensor.role, "squares"), len(lead))
         squares = squares if of is None else np.asarray(squares / np.square(of), np.float32)
     for place, values in reader.blocks(tensor):
@@ -210,11 +214,11 @@ def _largest(
         if of is not None:
             values = values * of[tuple(experts)][..., None, :]
         if squares is None:
-            largest[place[:-1]] = int4.group_maxima(values, shape[-1] // groups)
+            largest[place[:-1]] = group_maxima(values, group)
         else:
-            largest[place[:-1]] = awq.clip(values, squares[tuple(experts)])
+            largest[place[:-1]] = awq.clip(values, squares[tuple(experts)], load(scheme.weights), group)
     shaped = _shaped(seen.config, tensor, largest)
-    return shaped if scheme.weight_scales == "group" else shaped[..., 0]
+    return shaped if scheme.group else shaped[..., 0]
 
 
 def _shaped(config: ModelConfig, tensor: TensorId, values: Values) -> Values:
@@ -232,13 +236,13 @@ def _changed(
     reader: Reader,
 ) -> dict[str, Values]:
     """The small tensors of a layer that smoothing changes, as they are afterwards."""
-    quantised = set(quantised_roles(config, config.layer_kinds[layer]))
+    quantized = set(quantized_roles(config, config.layer_kinds[layer]))
     found = {}
     for role, factor in factors.items():
         for part in ("weight", "bias"):
             tensor = TensorId(role, part, layer)
             # Biases that nothing divides too: those that are joined are of one dtype.
-            if tensor not in tensors or (part == "weight" and role in quantised):
+            if tensor not in tensors or (part == "weight" and role in quantized):
                 continue
             found[str(tensor)] = apply(config, role, part, reader.whole(tensors[tensor]), factor)
     return found

@@ -1,4 +1,4 @@
-"""What columns are multiplied by before they are rounded: a search for each that a scheme can name."""
+"""Searches for the scales of columns before rounding: one for each name in `Scheme.search`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from compiler.model.roles import TensorId, axis_sizes, linear_axes
 from compiler.quantization import awq, smooth
+from compiler.quantization.formats import load
 from compiler.quantization.groups import (
     Factors,
     Maxima,
@@ -17,6 +18,7 @@ from compiler.quantization.groups import (
     layer_means,
     layer_scales,
 )
+from compiler.quantization.schemes import ACTIVATION_AWARE, SMOOTH, UNSEARCHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from compiler.calibration.matrices import Reader
     from compiler.model.config import LayerKind, ModelConfig
     from compiler.quantization.scaling import Scaling
-    from compiler.quantization.schemes import Search
 
     Values = NDArray[np.float32]
 
@@ -35,7 +36,7 @@ SAMPLED = 1024
 
 
 class Seen:
-    """What the calibration text did in one layer, by role."""
+    """Statistics of one layer on the calibration text, by role."""
 
     def __init__(self, config: ModelConfig, layer: int, maxima: Mapping[str, Values]) -> None:
         self.config, self.layer, self._maxima = config, layer, maxima
@@ -49,8 +50,8 @@ Alphas = dict[str, float]
 
 
 def alphas(seen: Seen, kind: LayerKind, scaling: Scaling, alpha: float | None, reader: Reader) -> Alphas:
-    """Of the groups of one layer, where the scheme smooths: `alpha`, or of each the candidate with the least error."""
-    if scaling.scheme.search != "smooth":
+    """Alpha of every group of a layer that the scheme smooths: `alpha`, or the candidate with the least error."""
+    if scaling.scheme.search != SMOOTH:
         return {}
     found = scaling.groups(seen.config, kind)
     return {group.name: _least(seen, scaling, group, reader) if alpha is None else alpha for group in found}
@@ -73,7 +74,8 @@ def _smoothed(seen: Seen, kind: LayerKind, scaling: Scaling, alphas: Alphas, _re
 
 def _least(seen: Seen, scaling: Scaling, group: Smooth, reader: Reader) -> float:
     """The alpha with which all layers of the group together are nearest to what they should give."""
-    config, largest_of = seen.config, _LARGEST[scaling.scheme.activation_scales]
+    config, scheme = seen.config, scaling.scheme
+    largest_of, formats = _LARGEST[scheme.activation_scales], (load(scheme.weights), load(scheme.activations))
     errors, columns, largest = np.zeros(len(smooth.CANDIDATES)), [], []
     for alpha in smooth.CANDIDATES:
         factors = layer_factors(config, [group], layer_scales(config, [group], _maxima(seen, group), alpha))[0]
@@ -87,12 +89,12 @@ def _least(seen: Seen, scaling: Scaling, group: Smooth, reader: Reader) -> float
         for place, values in reader.sampled(TensorId(role, "weight", seen.layer), SAMPLED):
             for i, of_role in enumerate(columns):
                 s = of_role[role][place[:lead]]
-                errors[i] += smooth.output_error(values, s, squares[place[:lead]], largest[i])
+                errors[i] += smooth.output_error(values, s, squares[place[:lead]], largest[i], *formats)
     return smooth.CANDIDATES[int(errors.argmin())]
 
 
 _LARGEST = {"token": smooth.largest_of_token, "tensor": smooth.largest_of_text}
-"""By the scales of activations."""
+"""Largest magnitude to expect, by the scales of activations."""
 
 
 def _maxima(seen: Seen, group: Smooth) -> dict[str, Maxima]:
@@ -103,20 +105,21 @@ def _searched(seen: Seen, kind: LayerKind, scaling: Scaling, _alphas: Alphas, re
     """Factors of AWQ, by the tensor's role."""
     config, found = seen.config, scaling.groups(seen.config, kind)
     means = layer_means(config, found, {role: seen(role, "means") for group in found for role in group.into})
-    scales = {group.name: _best(seen, group, means[group.name], reader) for group in found}
+    scales = {group.name: _best(seen, scaling, group, means[group.name], reader) for group in found}
     return layer_factors(config, found, scales)[0]
 
 
-SEARCHES: Mapping[Search, Callable[[Seen, LayerKind, Scaling, Alphas, Reader], dict[str, Factors]]] = {
-    "": _unsearched,
-    "smooth": _smoothed,
-    "awq": _searched,
+SEARCHES: Mapping[str, Callable[[Seen, LayerKind, Scaling, Alphas, Reader], dict[str, Factors]]] = {
+    UNSEARCHED: _unsearched,
+    SMOOTH: _smoothed,
+    ACTIVATION_AWARE: _searched,
 }
+"""By `Scheme.search`."""
 
 
-def _best(seen: Seen, group: Smooth, means: Values, reader: Reader) -> Values:
+def _best(seen: Seen, scaling: Scaling, group: Smooth, means: Values, reader: Reader) -> Values:
     """The candidate with which all layers of the group together are nearest to what they should give."""
-    tried = awq.candidates(means)
+    tried, form, size = awq.candidates(means), load(scaling.scheme.weights), scaling.scheme.group
     errors = np.zeros(len(tried))
     columns = []
     for scales in tried:
@@ -127,7 +130,8 @@ def _best(seen: Seen, group: Smooth, means: Values, reader: Reader) -> Values:
         squares = flat(seen(role, "squares"), lead)
         for place, values in reader.sampled(TensorId(role, "weight", seen.layer), SAMPLED):
             for i, of in enumerate(columns):
-                errors[i] += awq.scale_error(values, flat(of[role], lead)[place[:lead]], squares[place[:lead]])
+                s = flat(of[role], lead)[place[:lead]]
+                errors[i] += awq.scale_error(values, s, squares[place[:lead]], form, size or values.shape[-1])
     return np.asarray(tried[int(errors.argmin())])
 
 

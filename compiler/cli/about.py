@@ -16,19 +16,26 @@ def models(as_json: Json = False) -> None:
     import recipes
     from compiler import targets
     from compiler.build.support import refusals
-    from compiler.cli.text import models_text
+    from compiler.cli.text import models_text, option_text
 
     loaded = {name: recipes.load(name) for name in recipes.available()}
+    refused = {
+        name: {target: refusals(recipe, targets.load(target)) for target in targets.available()}
+        for name, recipe in loaded.items()
+    }
     rows: list[dict[str, Any]] = [
         {
             "recipe": name,
             "architectures": list(recipe.hf_architectures),
             "models": dict(recipe.models),
-            "targets": {target: refusals(recipe, targets.load(target)) for target in targets.available()},
+            "targets": {
+                target: {option_text(quant): reason for quant, reason in found.items()}
+                for target, found in refused[name].items()
+            },
         }
         for name, recipe in loaded.items()
     ]
-    show(rows, models_text(rows), as_json=as_json)
+    show(rows, models_text(loaded, refused), as_json=as_json)
 
 
 def doctor(as_json: Json = False) -> None:

@@ -63,11 +63,11 @@ def verify(
             )
         _verify_quick(artifact, as_json=as_json)
         return
-    from compiler.build.against import source_logits
     from compiler.build.notes import numerics_text
-    from compiler.build.plan import Ask
-    from compiler.build.requests import PlanRequest
+    from compiler.build.request import Ask, PlanRequest
+    from compiler.build.verify_source import source_logits
     from compiler.numerics.verify import verify as run
+    from compiler.report import progress_in
 
     expected = None
     if model is not None:
@@ -75,11 +75,7 @@ def verify(
         expected = source_logits(artifact, PlanRequest(**model_fields(source), ask=Ask(variant=variant)))
     with reporting(as_json=as_json) as report:
         report.begin("verify")
-        manifest = run(
-            artifact,
-            expected=expected,
-            progress=lambda done, total: report.progress(done, total, "bytes"),
-        )
+        manifest = run(artifact, expected=expected, progress=progress_in(report, "bytes"))
         report.end(f"{len(manifest.files)} files")
     numerics = manifest.numerics.model_dump(mode="json") if manifest.numerics else None
     show({"name": manifest.name, "numerics": numerics}, numerics_text(manifest), as_json=as_json)
@@ -106,11 +102,11 @@ def generate(
 
 def _verify_quick(artifact: Path, *, as_json: bool) -> None:
     from compiler.numerics.intact import intact
-    from compiler.report import amount
+    from compiler.report import amount, progress_in
 
     with reporting(as_json=as_json) as report:
         report.begin("verify")
-        manifest = intact(artifact, by="crc", progress=lambda done, total: report.progress(done, total, "bytes"))
+        manifest = intact(artifact, by="crc", progress=progress_in(report, "bytes"))
         report.end(f"{len(manifest.files)} files, {amount(sum(file.size for file in manifest.files), 'bytes')}")
     show(
         {"name": manifest.name, "numerics": None},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -15,6 +15,7 @@ from compiler.cli.options import (
     GateOptions,
     Json,
     LimitOptions,
+    MemoryOptions,
     ModelOptions,
     OwnOptions,
     QuantOptions,
@@ -72,22 +73,26 @@ def plan(
     own: OwnOptions,
     quant: QuantOptions,
     limits: LimitOptions,
+    memory: MemoryOptions,
     as_json: Json = False,
 ) -> None:
     """Say what a build would do, from config.json and the safetensors headers alone."""
     from compiler import targets
     from compiler.build.alternatives import alternatives, calibration_seconds
-    from compiler.build.requests import PlanRequest, prepare
-    from compiler.cli.text import alternatives_text, calibration_text, plan_text
+    from compiler.build.request import Resources
+    from compiler.build.resolve import plan_of
+    from compiler.cli.parse import parse_size
+    from compiler.cli.text import alternative_json, alternatives_text, calibration_text, plan_text
 
-    made = prepare(request_of(PlanRequest, model, ask, own, limits, quant_of(quant, GateOptions(), image_of(own)))).plan
+    asked, resources = quant_of(quant, GateOptions(), image_of(own)), Resources(parse_size(memory.max_memory))
+    made = plan_of(request_of(model, ask, own, limits, asked, resources))
     choices, text, facts = alternatives(made, targets.load(made.target)), made.quant.text, made.to_json()
     parts = [plan_text(made), alternatives_text(choices)]
     if made.quant.calibrated:
         tokens = text.tokens(made.config.max_positions)
         facts["calibration_seconds"] = calibration_seconds(made.config, tokens, text.length)
         parts.append(calibration_text(tokens, facts["calibration_seconds"]))
-    facts["quantisations"] = [choice.to_json() for choice in choices]
+    facts["quantisations"] = [alternative_json(choice) for choice in choices]
     show(facts, "\n\n".join(parts), as_json=as_json)
 
 
@@ -98,15 +103,18 @@ def convert(
     ask: AskOptions,
     own: OwnOptions,
     quant: QuantOptions,
+    memory: MemoryOptions,
     as_json: Json = False,
 ) -> None:
     """Write the rank files of a model, and nothing else."""
     from compiler.build.convert_only import convert_to
-    from compiler.build.requests import PlanRequest
+    from compiler.build.request import Resources
+    from compiler.cli.parse import parse_size
     from compiler.cli.text import plan_text
 
     asked = quant_of(quant, GateOptions(), image_of(own))
-    request = request_of(PlanRequest, model, ask, own, LimitOptions(max_batch=1), asked)
+    resources = Resources(parse_size(memory.max_memory))
+    request = request_of(model, ask, own, LimitOptions(max_batch=1), asked, resources)
     with reporting(as_json=as_json) as report:
         made = convert_to(request, output, report)
     show(made.to_json(), plan_text(made), as_json=as_json)
@@ -120,34 +128,41 @@ def build(
     quant: QuantOptions,
     gate: GateOptions,
     limits: LimitOptions,
+    memory: MemoryOptions,
     options: BuildOptions,
     how: CompileOptions,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the target's compile command and end.")] = False,
     as_json: Json = False,
 ) -> None:
     """Build, verify and put in place an artifact; what an earlier build made is not made again."""
-    from dataclasses import asdict
-
     from compiler.build.build import build as run
     from compiler.build.build import command_of
-    from compiler.build.requests import BuildRequest, default_output
+    from compiler.build.request import BuildRequest, Resources
+    from compiler.cli.parse import default_output, parse_size
     from compiler.cli.text import build_text
     from compiler.registry.address import is_store, parse_address
     from compiler.registry.push import push
     from compiler.registry.summary import pushed_text
-    from compiler.targets.values import How
 
-    given: dict[str, Any] = asdict(options) | {"how": How(**asdict(how))}
-    given["shared_cache"] = given.pop("cache")
-    store = options.output if is_store(options.output) else None
-    folder = Path(options.output) if options.output and not store else None
     asked = quant_of(quant, gate, image_of(own))
-    given["output"] = folder or default_output(
-        model.model, ask.target, ask.tp, ask.dtype, asked.scheme.name if asked.scheme else ""
-    )
+    store = options.output if is_store(options.output) else None
     if store:
         parse_address(store)  # refused now rather than after the build
-    request = request_of(BuildRequest, model, ask, own, limits, asked, **given)
+    resources = Resources(parse_size(memory.max_memory), how.jobs, how.timeout, options.cache)
+    plain, scheme = request_of(model, ask, own, limits, asked, resources), asked.scheme.name if asked.scheme else ""
+    request = BuildRequest(
+        **vars(plain),
+        output=Path(options.output)
+        if options.output and not store
+        else default_output(model.model, plain.target, plain.ask.tp, ask.dtype, scheme),
+        name=options.name,
+        tokenizer=options.tokenizer,
+        device=how.device,
+        march=how.march,
+        until=options.until,
+        force=options.force,
+        rehash=options.rehash,
+    )
     if dry_run:
         line = command_of(request)
         show(line, shlex.join(line), as_json=as_json)
@@ -173,7 +188,7 @@ def package(
     as_json: Json = False,
 ) -> None:
     """Make the artifact of a verified checkpoint and the engines that were built from it elsewhere."""
-    from compiler.build.finish import package_engines
+    from compiler.build.elsewhere import package_engines
     from compiler.cli.text import manifest_text
 
     with reporting(as_json=as_json) as report:

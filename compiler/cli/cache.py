@@ -9,13 +9,17 @@ from compiler.cli.options import Json
 from compiler.cli.output import show, warn
 
 app = typer.Typer(
-    name="cache", help="The stage cache.", cls=GroupedCommands, no_args_is_help=True, rich_markup_mode=None
+    name="cache",
+    help="List or clear the stage cache.",
+    cls=GroupedCommands,
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
 @app.command()
 def ls(as_json: Json = False) -> None:
-    """List what the stage cache holds."""
+    """List the entries of the stage cache."""
     from dataclasses import asdict
 
     from compiler.cli.text import cache_text
@@ -27,7 +31,7 @@ def ls(as_json: Json = False) -> None:
 
 @app.command()
 def clear(as_json: Json = False) -> None:
-    """Remove everything from the stage cache. Artifacts keep their files."""
+    """Remove all entries of the stage cache; artifacts keep their files."""
     from compiler.report import amount
     from compiler.storage.cache.stages import StageCache, cache_folder
 

@@ -15,19 +15,24 @@ import sys
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, get_type_hints
 
 import typer
 
 from compiler import targets
+from compiler.quantization.schemes import CACHES, SCHEMES
 
 if TYPE_CHECKING:
-    from compiler.build.requests import PlanRequest
+    from compiler.build.request import PlanRequest, Resources
     from compiler.quantization.request import Quant, Text
     from compiler.targets.options import TargetOptions
 
+    SchemeName: TypeAlias = str
+    CacheName: TypeAlias = str
+else:
+    SchemeName, CacheName = Literal[("none", *SCHEMES)], Literal[tuple(CACHES)]
+
 Command = TypeVar("Command", bound=Callable[..., None])
-Request = TypeVar("Request", bound="PlanRequest")
 
 Json = Annotated[bool, typer.Option("--json", help="For scripts.")]
 RequireSignature = Annotated[
@@ -53,7 +58,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class AskOptions:
-    """What is made of a model, and within which memory."""
+    """Everything that decides the bytes of an artifact, beside the model and its quantization."""
 
     panel: ClassVar[str] = "Model"
 
@@ -66,10 +71,17 @@ class AskOptions:
     target: Annotated[str, typer.Option("--target", help="Toolchain.")] = targets.DEFAULT
     dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 [default: the checkpoint's]")] = None
     rope_scaling: Annotated[str | None, typer.Option(help="Longer contexts: linear:2, llama3:8.")] = None
-    max_memory: Annotated[
-        str,
-        typer.Option(help="Ceiling of the buffers of convert and judge.", metavar="SIZE", rich_help_panel="Limits"),
-    ] = "1GiB"
+
+
+@dataclass(frozen=True)
+class MemoryOptions:
+    """Memory that a command may use; decides no byte."""
+
+    panel: ClassVar[str] = "Limits"
+
+    max_memory: Annotated[str, typer.Option(help="Ceiling of the buffers of convert and judge.", metavar="SIZE")] = (
+        "1GiB"
+    )
 
 
 @dataclass(frozen=True)
@@ -78,10 +90,7 @@ class QuantOptions:
 
     panel: ClassVar[str] = "Quantization"
 
-    quant: Annotated[
-        Literal["none", "int8-weight", "int4-weight", "fp8", "awq", "smoothquant"],
-        typer.Option("--quant", help="Quantisation."),
-    ] = "none"
+    quant: Annotated[SchemeName, typer.Option("--quant", help="Quantization.")] = "none"
     smoothquant_alpha: Annotated[
         str | None, typer.Option(help="How far outliers move into the weights [default: 0.5]", metavar="0..1|auto")
     ] = None
@@ -91,7 +100,7 @@ class QuantOptions:
     per_channel: Annotated[
         bool | None, typer.Option("--per-channel/--no-per-channel", help="A weight scale a row [default: yes]")
     ] = None
-    kv_cache: Annotated[Literal["int8", "fp8"] | None, typer.Option(help="Keys and values in 8 bits.")] = None
+    kv_cache: Annotated[CacheName | None, typer.Option(help="Keys and values in 8 bits.")] = None
     calibration: Annotated[
         Path | None,
         typer.Option(
@@ -286,15 +295,15 @@ def quant_of(options: QuantOptions, gate: GateOptions, image: str) -> Quant:
 
 def _from_properties(options: QuantOptions, image: str, text: Text) -> Quant:
     """What the file asks for; said of it on stderr what there is to warn of. Raises UsageError, RefusedError."""
-    from compiler.build.properties import asked_by
     from compiler.errors import UsageError
+    from compiler.lmi.from_properties import asked_by
 
     assert options.from_properties is not None
     ours = ("quant", "smoothquant_alpha", "per_token", "per_channel", "kv_cache")
     given = [name for name in ours if getattr(options, name) != getattr(QuantOptions(), name)]
     if given:
         raise UsageError(
-            f"`--from-properties` says how to quantise, and so do {', '.join(given)}", hint="leave one of them out"
+            f"`--from-properties` says how to quantize, and so do {', '.join(given)}", hint="leave one of them out"
         )
     quant, warnings = asked_by(options.from_properties, image, text)
     for warning in warnings:
@@ -303,37 +312,28 @@ def _from_properties(options: QuantOptions, image: str, text: Text) -> Quant:
 
 
 def request_of(
-    kind: type[Request],
     model: ModelOptions,
     ask: AskOptions,
     own: OwnOptions,
     limits: LimitOptions,
     quant: Quant,
-    **more: Any,
-) -> Request:
-    """The request of type `kind` that the options spell; `more` are its further fields. Raises UsageError."""
-    from compiler.build.plan import Ask
-    from compiler.build.requests import devices_here, parse_size, parse_tp
-    from compiler.lmi.instances import instance
+    resources: Resources,
+) -> PlanRequest:
+    """The request that the options spell. For `--tp max` the model's metadata are read. Raises UsageError."""
+    from compiler.build.request import Ask, PlanRequest
+    from compiler.build.resolve import largest_tp
+    from compiler.cli.parse import count_devices, parse_tp
     from compiler.model.rope import parse_rope_scaling
 
-    ranks = parse_tp(ask.tp)
-    devices = None
-    if ranks is None:
-        devices = instance(ask.instance_type).devices if ask.instance_type else devices_here()
-    return kind(
-        **model_fields(model, ask.target),
-        ask=Ask(
-            tp=ranks or 1,
-            dtype=ask.dtype,
-            max_positions=limits.max_positions,
-            max_batch=limits.max_batch,
-            rope_scaling=parse_rope_scaling(ask.rope_scaling) if ask.rope_scaling else None,
-            variant=model.variant,
-            options=options_of(ask.target, own),
-            quant=quant,
-            max_memory=parse_size(ask.max_memory),
-        ),
-        devices=devices,
-        **more,
+    fields = model_fields(model, ask.target)
+    asked = Ask(
+        dtype=ask.dtype,
+        max_positions=limits.max_positions,
+        max_batch=limits.max_batch,
+        rope_scaling=parse_rope_scaling(ask.rope_scaling) if ask.rope_scaling else None,
+        variant=model.variant,
+        options=options_of(ask.target, own),
+        quant=quant,
     )
+    tp = parse_tp(ask.tp) or largest_tp(PlanRequest(**fields, ask=asked), count_devices(ask.instance_type))
+    return PlanRequest(**fields, ask=replace(asked, tp=tp), resources=resources)

@@ -1,4 +1,4 @@
-"""prewarm: what a machine does before it gets traffic."""
+"""prewarm: prepare a machine before it gets traffic."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from compiler.cli.output import reporting, show, warn
 
 def prewarm(
     source: Annotated[str, typer.Argument(help="STORE/NAME[@TAG], or the folder of an artifact.")],
-    folder: Annotated[Path, typer.Argument(help="Where it shall be; may be the source itself.", metavar="DIR")],
+    folder: Annotated[Path, typer.Argument(help="Folder to fetch it into; may be the source itself.", metavar="DIR")],
     require_signature: RequireSignature = None,
-    prompt: Annotated[str, typer.Option(help="What it is asked.")] = "Hello",
+    prompt: Annotated[str, typer.Option(help="Prompt of the test request.")] = "Hello",
     report_file: Annotated[
-        Path | None, typer.Option("--report", help="JSON file [default: prewarm.json in DIR]")
+        Path | None, typer.Option("--report", help="JSON file for the report [default: prewarm.json in DIR]")
     ] = None,
     allow_unproven: Annotated[
-        bool, typer.Option("--allow-unproven", help="Exit with 0 where nothing here can run it.")
+        bool, typer.Option("--allow-unproven", help="Exit with 0 even if this machine cannot run it.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch an artifact, verify it, load it and let it answer once; exits with 0 only if it did."""
+    """Fetch, verify and load an artifact and let it answer once. Exits with 0 only if it does."""
     import json
 
     from compiler.deploy.prewarm import REPORT

@@ -16,18 +16,23 @@ from compiler.cli.output import reporting, show
 
 Uri = Annotated[str, typer.Argument(help="STORE/NAME[@TAG], such as s3://bucket/engines/mixtral@current.")]
 StoreUri = Annotated[str, typer.Argument(help="s3://bucket/prefix/ or a folder, ending with `/`.", metavar="STORE")]
-Threads = Annotated[int, typer.Option(help="Parts that are under way at once.", min=1, max=32)]
+Threads = Annotated[int, typer.Option(help="Parts in flight at once.", min=1, max=32)]
 
 
 def push(
     artifact: ArtifactArgument,
     uri: Annotated[str, typer.Argument(help="STORE/ or STORE/NAME[@TAG]; without a tag, `latest` moves.")],
-    layout: Annotated[Literal["plain", "cas"], typer.Option(help="Files by name, or shared blobs.")] = "plain",
-    repair: Annotated[bool, typer.Option("--repair", help="Read what is there; replace what is damaged.")] = False,
+    layout: Annotated[
+        Literal["plain", "cas"],
+        typer.Option(help="plain: files by name; cas: blobs by digest, shared by all artifacts."),
+    ] = "plain",
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Verify the files in the store and replace damaged ones.")
+    ] = False,
     threads: Threads = 8,
     as_json: Json = False,
 ) -> None:
-    """Publish an artifact that `scan` finds nothing in; run it again after an interruption, it goes on from there."""
+    """Publish an artifact that passes `scan`. Resumes after an interruption."""
     from compiler.registry.push import push as run
     from compiler.registry.summary import pushed_text
 
@@ -38,15 +43,15 @@ def push(
 
 def pull(
     uri: Uri,
-    folder: Annotated[Path, typer.Argument(help="Folder to make, or to bring up to date.", metavar="DIR")],
-    rank: Annotated[int | None, typer.Option(help="Only this rank's files and those of all ranks.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Folder to make or to update.", metavar="DIR")],
+    rank: Annotated[int | None, typer.Option(help="Fetch only this rank's files and the shared ones.")] = None,
     require_signature: RequireSignature = None,
     threads: Threads = 8,
     as_json: Json = False,
 ) -> None:
-    """Fetch an artifact, verified; only what is missing or differs. Run it again after an interruption."""
+    """Fetch an artifact: missing and changed files, verified. Resumes after an interruption."""
     from compiler.registry.pull import pull as run
-    from compiler.registry.signed import resolve_signed
+    from compiler.registry.resolve import resolve_signed
     from compiler.registry.summary import pulled_text
 
     with reporting(as_json=as_json) as report:
@@ -57,7 +62,7 @@ def pull(
 def ls(
     uri: Annotated[str, typer.Argument(help="STORE/ or STORE/NAME[@TAG].")] = "artifacts/", as_json: Json = False
 ) -> None:
-    """List the artifacts in a store, and the tags that mean them."""
+    """List the artifacts in a store and the tags that point to them."""
     from compiler.registry.listing import listing
     from compiler.registry.summary import listing_text
 
@@ -65,10 +70,8 @@ def ls(
     show([line.to_json() for line in lines], listing_text(lines), as_json=as_json)
 
 
-def promote(
-    uri: Uri, to: Annotated[str, typer.Option(help="The tag that shall mean it.")] = "current", as_json: Json = False
-) -> None:
-    """Make a tag mean an artifact, in one step."""
+def promote(uri: Uri, to: Annotated[str, typer.Option(help="Tag to move.")] = "current", as_json: Json = False) -> None:
+    """Point a tag to an artifact, atomically."""
     from compiler.registry.refs import promote as run
     from compiler.registry.summary import moved_text
 
@@ -80,7 +83,7 @@ def promote(
 def rollback(
     uri: Annotated[str, typer.Argument(help="STORE/NAME[@TAG]; without a tag, `current`.")], as_json: Json = False
 ) -> None:
-    """Make a tag mean what it meant before."""
+    """Move a tag back to its previous artifact."""
     from compiler.registry.refs import rollback as run
     from compiler.registry.summary import moved_text
 
@@ -92,7 +95,7 @@ def rollback(
 def history(
     uri: Annotated[str, typer.Argument(help="STORE/NAME[@TAG]; without a tag, all of them.")], as_json: Json = False
 ) -> None:
-    """Say who moved a tag, when, and to what."""
+    """Show who moved a tag, when, and to which artifact."""
     from compiler.registry.refs import history as run
     from compiler.registry.summary import history_json, history_text
 
@@ -102,10 +105,10 @@ def history(
 
 def diff(
     one: Annotated[str, typer.Argument(help="Folder of an artifact, or STORE/NAME[@TAG].", metavar="A")],
-    other: Annotated[str, typer.Argument(help="The same.", metavar="B")],
+    other: Annotated[str, typer.Argument(help="Folder of an artifact, or STORE/NAME[@TAG].", metavar="B")],
     as_json: Json = False,
 ) -> None:
-    """Say how two artifacts differ: versions, flags, files, numerics."""
+    """Compare two artifacts: versions, options, files, numerics."""
     from compiler.registry.difference import diff as run
     from compiler.registry.summary import difference_text
 
@@ -115,12 +118,12 @@ def diff(
 
 def gc(
     uri: StoreUri,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed.")] = False,
-    grace_hours: Annotated[float, typer.Option(help="What is younger stays.", min=1)] = 168.0,
-    keep: Annotated[int, typer.Option(help="Artifacts that stay for each tag, for rollbacks.", min=2)] = 5,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the objects that would be removed.")] = False,
+    grace_hours: Annotated[float, typer.Option(help="Keep younger objects.", min=1)] = 168.0,
+    keep: Annotated[int, typer.Option(help="Artifacts to keep for each tag, for rollbacks.", min=2)] = 5,
     as_json: Json = False,
 ) -> None:
-    """Remove from a store what no tag refers to any more."""
+    """Remove objects of a store that no tag refers to any more."""
     from compiler.registry.gc import collect
     from compiler.registry.summary import collected_text
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from compiler.build.alternatives import Alternative
     from compiler.build.plan import Plan
     from compiler.deploy.doctor import Diagnosis
+    from compiler.model.recipe import Recipe
     from compiler.quantization.request import Quant
-    from compiler.storage.cache.stages import Stored
+    from compiler.storage.cache.stages import CacheLine
 
 
 def plan_text(plan: Plan) -> str:
@@ -47,17 +48,34 @@ def plan_text(plan: Plan) -> str:
     )
 
 
+def option_text(quant: Quant) -> str:
+    """The option that asks for a scheme or for a quantized cache: `--quant awq`, `--kv-cache int8`, `--quant none`."""
+    if quant.cache:
+        return f"--kv-cache {quant.cache}"
+    return f"--quant {quant.scheme.name if quant.scheme else 'none'}"
+
+
+def alternative_json(one: Alternative) -> dict[str, Any]:
+    return {
+        "option": option_text(one.quant),
+        "weights": one.weights,
+        "cache": one.cache,
+        "refused": one.refused,
+        "cache_tokens_in_a_gib": one.cache_tokens_in_a_gib,
+    }
+
+
 def alternatives_text(found: Sequence[Alternative]) -> str:
     """Table of quantization choices: bytes of a rank and of the KV cache, or the reason of the refusal."""
     rows = [
         (
-            one.option,
+            option_text(one.quant),
             amount(one.weights, "bytes"),
             f"{one.cache:,} bytes a token, {one.cache_tokens_in_a_gib:,} tokens in a GiB",
             "",
         )
         if one.weights is not None
-        else (one.option, "-", "-", one.refused)
+        else (option_text(one.quant), "-", "-", one.refused)
         for one in found
     ]
     return table(rows, ("quantization", "a rank", "KV cache", ""))
@@ -144,11 +162,14 @@ def build_text(output: Path, manifest: Manifest | None) -> str:
     return str(output)
 
 
-def models_text(rows: Sequence[dict[str, Any]]) -> str:
-    """Tables of recipes: architectures and model names; then the schemes that each target quantizes."""
-    known = [(row["recipe"], ", ".join(row["architectures"]), ", ".join(row["models"])) for row in rows]
-    targets = sorted({target for row in rows for target in row["targets"]})
-    taken = [(row["recipe"], *(_taken_text(row["targets"][target]) for target in targets)) for row in rows]
+def models_text(loaded: Mapping[str, Recipe], refused: Mapping[str, Mapping[str, Mapping[Quant, str]]]) -> str:
+    """Recipes, the architectures they read and the names that `--model` knows; then the quantizations of each target.
+
+    `refused`: by recipe and target, see build/support.py.
+    """
+    known = [(name, ", ".join(one.hf_architectures), ", ".join(one.models)) for name, one in loaded.items()]
+    targets = sorted({target for of in refused.values() for target in of})
+    taken = [(name, *(_taken_text(refused[name][target]) for target in targets)) for name in loaded]
     return "\n\n".join(
         [
             table(known, ("recipe", "architectures", "names for `--model`")),
@@ -158,12 +179,13 @@ def models_text(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _taken_text(refused: dict[str, str]) -> str:
-    """Accepted schemes and caches. `refused`: reason by option, "" where it is accepted."""
-    if refused["--quant none"]:
-        return f"none: {refused['--quant none']}"
-    found = [option.split() for option, reason in refused.items() if not reason and option != "--quant none"]
-    schemes, caches = ([name for one, name in found if one == kind] for kind in ("--quant", "--kv-cache"))
+def _taken_text(refused: Mapping[Quant, str]) -> str:
+    """Accepted schemes and caches. `refused`: the reason, "" where it is accepted."""
+    if reason := next(reason for quant, reason in refused.items() if not quant.asked):
+        return f"none: {reason}"
+    taken = [quant for quant, reason in refused.items() if not reason]
+    schemes = [quant.scheme.name for quant in taken if quant.scheme]
+    caches = [quant.cache for quant in taken if quant.cache]
     return f"{' '.join(schemes) or 'none'}; {' '.join(caches) or 'none'}"
 
 
@@ -176,7 +198,7 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
     return table(findings) + "\n\n" + table(abilities, ("target", "builds here", "runs here", ""))
 
 
-def cache_text(entries: Sequence[Stored]) -> str:
+def cache_text(entries: Sequence[CacheLine]) -> str:
     """Table of cache entries, the most recently used first, then the sum."""
     import datetime
 

@@ -1,4 +1,4 @@
-"""Whether an artifact may be believed, published and run here: sign, scan, preflight."""
+"""Trust in an artifact: sign, scan, preflight."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def sign(
     key: Annotated[str, typer.Option(help="PEM file with an ed25519 private key; `-` reads it from stdin.")],
     as_json: Json = False,
 ) -> None:
-    """Sign an artifact's manifest, and so every file of it."""
+    """Sign an artifact's manifest. It covers every file by its digest."""
     from compiler.artifact.sign import sign as run
 
     file = run(artifact, key)
@@ -24,7 +24,7 @@ def sign(
 
 
 def scan(artifact: ArtifactArgument, as_json: Json = False) -> None:
-    """Refuse an artifact that has credentials or paths of the build machine in it."""
+    """Search an artifact for credentials and build-machine paths."""
     from compiler.artifact.manifest import load_manifest
     from compiler.artifact.scan import check_publishable
 
@@ -34,13 +34,13 @@ def scan(artifact: ArtifactArgument, as_json: Json = False) -> None:
 
 
 def preflight(
-    source: Annotated[str, typer.Argument(help="The folder of an artifact, or STORE/NAME[@TAG].")],
+    source: Annotated[str, typer.Argument(help="Folder of an artifact, or STORE/NAME[@TAG].")],
     folder: Annotated[
-        Path | None, typer.Argument(help="Where it shall be [default: where it is, or here]", metavar="[DIR]")
+        Path | None, typer.Argument(help="Folder it will run from [default: its own, or this one]", metavar="[DIR]")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say whether this machine can run an artifact, from its manifest alone; nothing else of it is fetched."""
+    """Check whether this machine can run an artifact. Reads only its manifest."""
     from dataclasses import asdict
 
     from compiler.deploy.preflight import preflight as look

@@ -6,9 +6,9 @@ what stands in the cache behind a row's position never matters (it must be finit
 
     kv head h serves query heads h * group ... (h + 1) * group - 1, with group = heads / kv_heads
 
-A quantised cache holds what k and v are in units of their scales; the keys and the values of every kv head have one:
+A quantized cache holds what k and v are in units of their scales; the keys and the values of every kv head have one:
 
-    int8   round(k / scale), at most 127         fp8   k / scale, at most 448, rounded to float8 e4m3
+    unit   k / scale, at most the largest of the format, rounded
 
 Queries see what was stored, that of their own step included.
 """
@@ -22,15 +22,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CACHED = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
-"""The dtype of a quantised cache, by the name of its format."""
-_LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+from compiler.quantization.formats import load
+
+
+def cache_dtype(form: str) -> torch.dtype:
+    """The dtype of a cache in the number format called `form`."""
+    found: torch.dtype = getattr(torch, load(form).torch_dtype)
+    return found
 
 
 @dataclass(frozen=True)
 class Cache:
     """The keys and values of a layer, each [Bmax, T, kv_heads, D]. With scales float32 [kv_heads], which say what 1 is
-    worth, they are of a dtype of `CACHED`; without (None), of that of the model.
+    worth, they are of a `cache_dtype`; without (None), of that of the model.
     """
 
     k: Tensor
@@ -48,20 +52,21 @@ seen, a window, slopes of alibi float32 [heads] -> [B, S, heads, D] of the dtype
 def store(cache: Cache, positions: Tensor, k: Tensor, v: Tensor) -> None:
     """Write k and v [B, S, kv_heads, D] into the cache at positions [B, S], in place."""
     rows = torch.arange(k.shape[0], device=k.device)[:, None]
-    cache.k.index_put_((rows, positions), quantise(k, cache.k_scale, cache.k.dtype))
-    cache.v.index_put_((rows, positions), quantise(v, cache.v_scale, cache.v.dtype))
+    cache.k.index_put_((rows, positions), quantize(k, cache.k_scale, cache.k.dtype))
+    cache.v.index_put_((rows, positions), quantize(v, cache.v_scale, cache.v.dtype))
 
 
-def quantise(x: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+def quantize(x: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
     """x [..., kv_heads, D] in units of `scale` [kv_heads] (None: as it is) -> the same shape, of `dtype`."""
     if scale is None:
         return x
-    units = (x.float() / scale[:, None]).clamp(-_LARGEST[dtype], _LARGEST[dtype])
+    largest = (torch.finfo if dtype.is_floating_point else torch.iinfo)(dtype).max
+    units = (x.float() / scale[:, None]).clamp(-largest, largest)
     return (units if dtype.is_floating_point else units.round()).to(dtype)
 
 
-def dequantise(stored: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """What `quantise` was given, as far as its units tell, of `dtype`."""
+def dequantize(stored: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """The inverse of `quantize`, up to rounding, in `dtype`."""
     return stored if scale is None else (stored.float() * scale[:, None]).to(dtype)
 
 
@@ -71,7 +76,7 @@ def attend(
     """Softmax attention; see `Attend` for the shapes."""
     batch, used = q.shape[0], keys.shape[0]
     k, v = (
-        dequantise(stored.narrow(0, 0, batch).narrow(1, 0, used), scale, q.dtype).transpose(1, 2)
+        dequantize(stored.narrow(0, 0, batch).narrow(1, 0, used), scale, q.dtype).transpose(1, 2)
         for stored, scale in ((cache.k, cache.k_scale), (cache.v, cache.v_scale))
     )
     bias = mask(positions, keys, window, q.dtype)
@@ -82,7 +87,7 @@ def attend(
 
 
 def mask(positions: Tensor, keys: Tensor, window: int | None, dtype: torch.dtype) -> Tensor:
-    """What is added to the scores: 0 where a query at positions [B, S] sees a key at keys [L], -inf elsewhere.
+    """The mask to add to scores: 0 where a query at positions [B, S] sees a key at keys [L], -inf elsewhere.
 
     A query sees the keys at and before its position; with a window, the last `window` of them. -> [B, 1, S, L]
     """

@@ -23,7 +23,7 @@ by the names below; those of the weights are the names of the rank file without 
 | mean_squares   | [B, S, 2]               | float32 | of q and of k over all heads of all ranks, there           |
 | last           | [B, K]                  | int64   | the indices (0 ... S - 1) of each row that want logits     |
 
-* one of `attention.CACHED` where the layer has scales for it: attn.k.cache_scale, .v.cache_scale float32 [kv_heads].
+* an `attention.cache_dtype` where the layer has scales for it: attn.k.cache_scale, .v.cache_scale float32 [kv_heads].
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.decoder.mlp import ACTIVATIONS, gated
 from compiler.decoder.moe import route
 from compiler.decoder.norm import normalize, normalize_by, normalize_heads
-from compiler.decoder.quantized import QuantisedWeight
+from compiler.decoder.quantized import QuantizedWeight
 from compiler.decoder.rotary import rotate
 from compiler.model.config import LayerKind, ModelConfig
 from compiler.model.parallel import head_layout
@@ -158,13 +158,13 @@ def _qk_norm(config: ModelConfig, index: int, role: str, x: Tensor, t: Tensors) 
 def _linear(kernels: Kernels, t: Tensors, name: str, x: Tensor, bias: Tensor | None) -> Tensor:
     """The product with the weight `name`, which is quantised where it has a scale."""
     weight = _quantised(t, name)
-    return kernels.linear(x, t[f"{name}.weight"], bias) if weight is None else kernels.quantised(x, weight, bias)
+    return kernels.linear(x, t[f"{name}.weight"], bias) if weight is None else kernels.quantized(x, weight, bias)
 
 
-def _quantised(t: Tensors, name: str) -> QuantisedWeight | None:
+def _quantised(t: Tensors, name: str) -> QuantizedWeight | None:
     """The weight `name`, where it is quantised."""
     scale = t.get(f"{name}.scale")
-    return None if scale is None else QuantisedWeight(t[f"{name}.weight"], scale, t.get(f"{name}.input_scale"))
+    return None if scale is None else QuantizedWeight(t[f"{name}.weight"], scale, t.get(f"{name}.input_scale"))
 
 
 def _once(t: Tensors, name: str) -> Tensor | None:
@@ -183,7 +183,7 @@ def _moe(config: ModelConfig, y: Tensor, t: Tensors, kernels: Kernels) -> Tensor
     chosen, share = route(logits, config.experts_per_token, renormalize=config.renormalize_experts)
     gate_up, down = _quantised(t, "moe.gate_up"), _quantised(t, "moe.down")
     if gate_up is not None and down is not None:
-        out = kernels.quantised_experts(tokens, chosen, share, gate_up, down, config.activation)
+        out = kernels.quantized_experts(tokens, chosen, share, gate_up, down, config.activation)
     else:
         floats = t["moe.gate_up.weight"], t["moe.down.weight"]
         out = kernels.experts(tokens, chosen, share, *floats, config.activation)

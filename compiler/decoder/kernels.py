@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from compiler.decoder.attention import Attend, attend
 from compiler.decoder.moe import Experts, loop
-from compiler.decoder.quantized import QuantisedExperts, QuantisedLinear, experts, weight_only
+from compiler.decoder.quantized import QuantizedExperts, QuantizedLinear, experts, weight_only
 
 Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """x [..., in], weight [out, in], bias [out] or None -> [..., out] of the dtype of x."""
@@ -19,14 +19,14 @@ Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 @dataclass(frozen=True)
 class Kernels:
-    """`quantised` computes the layers with quantised weights, by one of the definitions: the scheme's choice. `cached`:
+    """`quantized` computes the layers with quantized weights, by one of the definitions: the scheme's choice. `cached`:
     the dtype of caches of layers that have scales for them.
     """
 
     linear: Linear = F.linear
     experts: Experts = loop
-    quantised: QuantisedLinear = weight_only
-    quantised_experts: QuantisedExperts = field(default_factory=lambda: experts(weight_only))
+    quantized: QuantizedLinear = weight_only
+    quantized_experts: QuantizedExperts = field(default_factory=lambda: experts(weight_only))
     attend: Attend = attend
     cached: torch.dtype = torch.float32
 

@@ -16,18 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from compiler.decoder.layer import sums_statistics
 from compiler.decoder.rankfile.cache_scales import SCALES
 from compiler.decoder.rankfile.layout import layouts
-from compiler.decoder.rankfile.quantized import STORED, Products
+from compiler.decoder.rankfile.quantized import FLOAT, stored_weight
 from compiler.model.config import LayerKind, ModelConfig
 from compiler.model.lazy import whole
 from compiler.model.limits import Limits
 from compiler.model.parallel import head_layout
 from compiler.model.roles import axis_sizes, norm_before, shape_of
-from compiler.quantization.groups import quantised_roles
+from compiler.quantization.groups import quantized_roles
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,6 @@ def phase_for(batch: int, length: int) -> str:
     return next(phase.name for phase in PHASES if phase.takes(batch, length))
 
 
-CacheFormat = Literal["", "int8", "fp8"]
-"""How keys and values are kept: in the dtype of the model, or as `compiler.decoder.attention` says."""
-
-
 def segment_names(config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
     """The segments of a layer of this kind, in the order of computation."""
     attn = "attn" if kind.window is None else f"attn-window{kind.window}"
@@ -75,7 +71,8 @@ class SegmentSpec:
     """Inputs of a package besides toolchain and device, as plain data: equal specs give equal packages.
 
     `config` has one layer of `kind` (embed and head: none) and no name. `dtype` is torch's name of it ("bfloat16").
-    `products`: how linear layers are computed, those of embed and head always in floating point. `cache`: of attention.
+    `products`: how linear layers are computed, by the name of a `Product` of a number format; those of embed and head
+    always FLOAT. `cache`: number format of the attention's cache, "" for the dtype of the model.
     """
 
     segment: str
@@ -84,8 +81,8 @@ class SegmentSpec:
     kind: LayerKind | None
     tp: int
     dtype: str
-    products: Products = "float"
-    cache: CacheFormat = ""
+    products: str = FLOAT
+    cache: str = ""
 
     @property
     def name(self) -> str:
@@ -103,7 +100,7 @@ class SegmentSpec:
         return part_of(self.segment)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "config": self.config.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SegmentSpec:
@@ -113,7 +110,7 @@ class SegmentSpec:
 
 
 def specs(
-    config: ModelConfig, tp: int, dtype: str, limits: Limits, products: Products = "float", cache: CacheFormat = ""
+    config: ModelConfig, tp: int, dtype: str, limits: Limits, products: str = FLOAT, cache: str = ""
 ) -> tuple[SegmentSpec, ...]:
     """Every package of the model. Of the limits only the batch counts: what cannot occur is not compiled."""
     bare = replace(config, architecture="", layers=0, layer_kinds=(), dtype=dtype)
@@ -133,7 +130,7 @@ def specs(
             kind,
             tp,
             dtype,
-            products if kind else "float",
+            products if kind else FLOAT,
             cache if segment.startswith("attn") else "",
         )
         for segment, kind in kinds.items()
@@ -177,7 +174,7 @@ def weight_shapes(spec: SegmentSpec) -> dict[str, tuple[int, ...]]:
     """
     config = spec.config
     sizes = axis_sizes(config)
-    quantised = quantised_roles(config, config.layer_kinds[0]) if spec.products != "float" else ()
+    quantised = quantized_roles(config, config.layer_kinds[0]) if spec.products != FLOAT else ()
     shapes: dict[str, tuple[int, ...]] = {}
     for layout in layouts(config, spec.tp):
         name = layout.name.removeprefix("layers.0.")
@@ -188,7 +185,7 @@ def weight_shapes(spec: SegmentSpec) -> dict[str, tuple[int, ...]]:
             inputs = {tensor: whole(str(tensor), shape_of(tensor, sizes), "F32") for tensor in layout.inputs}
             shapes[name] = layout.to_ranks(inputs)[0].shape
             if layout.inputs[0].part == "weight" and layout.inputs[0].role in quantised:
-                shapes |= STORED[spec.products].shapes(name, shapes[name])
+                shapes |= stored_weight(spec.products).shapes(name, shapes[name])
     return shapes
 
 

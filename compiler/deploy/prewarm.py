@@ -30,8 +30,8 @@ from compiler.deploy.preflight import preflight, refuse
 from compiler.errors import ArtifactError, RankError, UnprovenError, UsageError
 from compiler.numerics.intact import intact
 from compiler.registry.pull import pull
-from compiler.registry.signed import resolve_signed
-from compiler.report import Report, Silent, amount
+from compiler.registry.resolve import resolve_signed
+from compiler.report import Report, Silent, amount, progress_in
 from compiler.storage.cache.stages import cache_folder
 from compiler.storage.files.digest import DigestMemo
 from compiler.storage.files.folder import locked_folder, place
@@ -128,7 +128,7 @@ def _prewarm(source: str, output: Path, report: Report, key: Path | None, prompt
     intact(
         output,
         by="crc" if key is None else "sha256",
-        progress=lambda done, total: report.progress(done, total, "bytes"),
+        progress=progress_in(report, "bytes"),
     )
     size = sum(each.size for each in manifest.files)
     phases.append(Phase("verify", time.monotonic() - began, size))
@@ -216,7 +216,7 @@ def _copy(source: Path, output: Path, report: Report) -> int:
     with locked_folder(part):
         report.begin("copy")
         memo = DigestMemo(cache_folder() / "digests.jsonl")
-        assemble(part, parts, memo, lambda done, total: report.progress(done, total, "bytes"))
+        assemble(part, parts, memo, progress_in(report, "bytes"))
         for path in beside:
             (part / path).write_bytes((source / path).read_bytes())
         place(part, output)

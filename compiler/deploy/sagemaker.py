@@ -72,7 +72,7 @@ def prepare(request: DeployRequest) -> Deployment:
         raise UsageError(
             f"`{manifest.name}` is packed for no image", hint="Pass `--image` with the name of one that serves it."
         )
-    problems = load(manifest.target).runtime.image_problems(manifest, image)
+    problems = load(manifest.target).runtime.endpoint_problems(manifest, image, request.instance_type)
     check_fit(needs, request.instance_type, image, problems)
     kind = request.instance_type if request.instance_type.startswith("ml.") else f"ml.{request.instance_type}"
     return Deployment(

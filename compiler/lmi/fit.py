@@ -34,14 +34,14 @@ class Needs:
     stand_in: bool = False
 
 
-def check_fit(needs: Needs, instance_type: str, image: str, image_problems: Sequence[str] = ()) -> None:
+def check_fit(needs: Needs, instance_type: str, image: str, target_problems: Sequence[str] = ()) -> None:
     """Raises IncompatibleError with all that does not fit; UsageError for an unknown type of GPU instance.
 
-    `image`: the whole name or tag of the image that shall serve it; `image_problems`: why it cannot, as the target of
+    `image`: the whole name or tag of the image that shall serve it; `target_problems`: why it cannot, as the target of
     the artifact says.
     """
     stand_in = ["it was made by a stand-in toolchain of the tests"] if needs.stand_in else []
-    problems = [*stand_in, *image_problems, *_machine_problems(needs, instance_type)]
+    problems = [*stand_in, *target_problems, *_machine_problems(needs, instance_type)]
     if problems:
         raise IncompatibleError(
             "\n".join(

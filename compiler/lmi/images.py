@@ -28,17 +28,13 @@ Kind = Literal["tensorrtllm", "neuronx", "lmi", "deepspeed"]
 
 @dataclass(frozen=True)
 class TrtllmImage:
-    """LMI image with TensorRT-LLM. `trtllm`, `tensorrt`: versions inside; `cuda`: in the spelling of tags (`cu125`).
-
-    `toolkit`: whether it has `tensorrtllm_toolkit`, the private wheel behind the partition command.
-    """
+    """LMI image with TensorRT-LLM. `trtllm`, `tensorrt`: versions inside; `cuda`: in the spelling of tags (`cu125`)."""
 
     release: Release
     trtllm: str
     tensorrt: str
     cuda: str
     family: Family
-    toolkit: bool = True
     published: bool = True
 
     @property
@@ -64,7 +60,7 @@ TRTLLM: dict[Release, TrtllmImage] = {
         TrtllmImage((0, 31), "0.12.0", "10.3.0", "cu125", "triton", published=False),
         TrtllmImage((0, 32), "0.12.0", "10.3.0", "cu125", "triton"),
         # The release notes say 0.21.0 in the tag and 0.21.0rc1 in the text.
-        TrtllmImage((0, 33), "0.21.0", "10.11", "cu128", "engine", toolkit=False),
+        TrtllmImage((0, 33), "0.21.0", "10.11", "cu128", "engine"),
     )
 }
 """LMI releases whose image loads engines. 0.31 exists as a branch only."""
@@ -78,24 +74,6 @@ REFUSED: dict[Release, str] = {
 branches; the failures were reproduced with stubs.
 """
 
-
-@dataclass(frozen=True)
-class NeuronImage:
-    """LMI image for Neuron. Versions of `sdk`: AWS Neuron SDK; `tnx`: transformers-neuronx; `cc`: neuronx-cc."""
-
-    sdk: str
-    tnx: str
-    cc: str
-
-
-NEURON: dict[Release, NeuronImage] = {
-    (0, 26): NeuronImage("2.16.0", "0.9.474", "2.12.54.0"),
-    (0, 27): NeuronImage("2.18.1", "0.10.0.21", "2.13.66.0"),
-    (0, 28): NeuronImage("2.18.2", "0.10.0.360", "2.13.72.0"),
-    (0, 29): NeuronImage("2.19.1", "0.11.351", "2.14.227.0"),
-    (0, 30): NeuronImage("2.20.1", "0.12.313", "2.15.141.0"),
-}
-"""Published Neuron images; 0.30 is the last in the documentation. djl-serving 0.35 removed their code."""
 
 _TAG = re.compile(
     r"(?P<release>\d+\.\d+)\.\d+(?:-dlc)?-(?P<kind>tensorrtllm|trtllm|neuronx|lmi|deepspeed)"

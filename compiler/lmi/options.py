@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from compiler.lmi.images import Release
+from compiler.quantization.vendors import VENDOR_SCHEMES
 
 Kind = Literal["int", "float", "bool", "text"]
 When = Literal["compile", "run", "both", "server"]
@@ -38,8 +39,9 @@ class Option:
     instead: str = ""
 
 
-V25, V26, V27, V28, V29, V30, V33 = ((0, minor) for minor in (25, 26, 27, 28, 29, 30, 33))
+V26, V27, V28, V29, V30, V33 = ((0, minor) for minor in (26, 27, 28, 29, 30, 33))
 
+_QUANTIZE = tuple(dict.fromkeys(row.quantize for row in VENDOR_SCHEMES.values() if row.quantize))
 _FROM_33 = "`option.quant_algo` and its companions: 0.33 ignores this one, and the engine would not be quantized"
 _TOOLKIT = "nothing: 0.33 has no toolkit that reads it"
 
@@ -118,7 +120,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("option.load_by_shard", "bool", "compile", V28, V33, instead=_TOOLKIT),
     # Quantization, 0.25 to 0.32. The user guides name SmoothQuant since 0.26; the documentation at v0.25.0 has it
     # for Llama.
-    Option("option.quantize", "text", "compile", until=V33, choices=("smoothquant", "awq", "fp8"), instead=_FROM_33),
+    Option("option.quantize", "text", "compile", until=V33, choices=_QUANTIZE, instead=_FROM_33),
     Option("option.smoothquant_alpha", "float", "compile", until=V33, instead="`option.smoothquant_val`"),
     Option("option.smoothquant_per_token", "bool", "compile", until=V33, instead=_FROM_33),
     Option("option.smoothquant_per_channel", "bool", "compile", until=V33, instead=_FROM_33),

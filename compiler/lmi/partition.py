@@ -27,7 +27,7 @@ from compiler.lmi.files import rank_problems
 from compiler.lmi.images import TRTLLM, Release, TrtllmImage, image_uri
 from compiler.lmi.package import LMI_DTYPES, EngineFacts, container_files
 from compiler.lmi.properties import SERVING_PROPERTIES, Properties, Value
-from compiler.lmi.quantize import NONE, Quantisation, quant_properties
+from compiler.lmi.quantize import NONE, LmiQuantization, quant_properties
 from compiler.lmi.triton import MODEL, MOUNTED
 
 SCRIPT = "/opt/djl/partition/trt_llm_partition.py"
@@ -57,7 +57,7 @@ class Partition:
     max_seq_len: int
     max_num_tokens: int
     pp: int = 1
-    quant: Quantisation = NONE
+    quant: LmiQuantization = NONE
     options: Mapping[str, Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

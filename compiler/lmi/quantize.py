@@ -1,4 +1,4 @@
-"""How LMI spells quantisation, and what that is in TensorRT-LLM's words.
+"""Quantization as LMI spells it, by TensorRT-LLM's names.
 
 LMI 0.25 to 0.32 (serving/docs/lmi/user_guides/trt_llm_user_guide.md at v0.29.0):
     option.quantize=smoothquant   option.smoothquant_alpha (0.8), .smoothquant_per_token (false),
@@ -19,23 +19,15 @@ from dataclasses import dataclass
 from compiler.errors import RefusedError, UsageError
 from compiler.lmi.images import Release
 from compiler.lmi.properties import Properties, Value
+from compiler.quantization.vendors import VENDOR_SCHEMES
 
 ALPHA = 0.8
 """The documented default of `option.smoothquant_alpha` (LMI 0.25 to 0.32)."""
 _OWN_NAMES_SINCE: Release = (0, 33)
 
-_SMOOTH = {
-    # (per channel, per token): TensorRT-LLM writes the channels of weights first.
-    (False, False): "W8A8_SQ_PER_TENSOR_PLUGIN",
-    (False, True): "W8A8_SQ_PER_TENSOR_PER_TOKEN_PLUGIN",
-    (True, False): "W8A8_SQ_PER_CHANNEL_PER_TENSOR_PLUGIN",
-    (True, True): "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN",
-}
-_AWQ = {"int4_awq": "W4A16_AWQ", "w4a8_awq": "W4A8_AWQ"}
-
 
 @dataclass(frozen=True)
-class Quantisation:
+class LmiQuantization:
     """`quant_algo`: TensorRT-LLM's name of the scheme, "" for none; `kv_cache_quant_algo`: of the KV cache.
 
     `alpha`: how far SmoothQuant moves outliers from activations to weights, 0 to 1. `group_size`: weights that share an
@@ -51,11 +43,11 @@ class Quantisation:
     multi_query: bool = False
 
 
-NONE = Quantisation()
+NONE = LmiQuantization()
 
 
-def quantisation(properties: Properties) -> Quantisation:
-    """What a serving.properties asks for.
+def quantisation(properties: Properties) -> LmiQuantization:
+    """The quantization that a serving.properties asks for.
 
     Raises:
         UsageError: companions of a scheme that is not asked for, or values outside their range.
@@ -64,8 +56,8 @@ def quantisation(properties: Properties) -> Quantisation:
     return (_from_algo if properties.release >= _OWN_NAMES_SINCE else _from_quantize)(entries)
 
 
-def quant_properties(release: Release, asked: Quantisation) -> dict[str, Value]:
-    """The properties that record `asked` under a release, by whole name; none where nothing is quantised.
+def quant_properties(release: Release, asked: LmiQuantization) -> dict[str, Value]:
+    """The properties that record `asked` under a release, by whole name; none where nothing is quantized.
 
     Raises:
         RefusedError: a scheme that the release's properties cannot say.
@@ -77,36 +69,40 @@ def quant_properties(release: Release, asked: Quantisation) -> dict[str, Value]:
     return dict(Properties(release, found).entries)
 
 
-def _from_quantize(entries: Mapping[str, Value]) -> Quantisation:
-    scheme = entries.get("quantize", "")
+def _from_quantize(entries: Mapping[str, Value]) -> LmiQuantization:
+    rows = [row for row in VENDOR_SCHEMES.values() if row.quantize and row.quantize == entries.get("quantize")]
+    smooths = any(row.smooths for row in rows)
     companions = sorted(name for name in entries if name.startswith("smoothquant_") or name == "multi_query_mode")
-    if companions and scheme != "smoothquant":
+    if companions and not smooths:
+        asked = next(row.quantize for row in VENDOR_SCHEMES.values() if row.quantize and row.smooths)
         raise UsageError(
             f"{', '.join(f'`option.{name}`' for name in companions)}: of SmoothQuant, which is not asked for",
-            hint="Add `option.quantize=smoothquant`, or leave them out.",
+            hint=f"Add `option.quantize={asked}`, or leave them out.",
         )
+    if not rows:
+        return NONE
     calibration = _whole(entries.get("calib_size", entries.get("awq_calib_size")))
-    if scheme == "smoothquant":
+    if smooths:
         alpha = float(entries.get("smoothquant_alpha", ALPHA))
         if not 0 <= alpha <= 1:
             raise UsageError(f"`option.smoothquant_alpha` is 0 to 1; found {alpha}")
         split = (bool(entries.get("smoothquant_per_channel", False)), bool(entries.get("smoothquant_per_token", False)))
+        row = next(row for row in rows if (row.per_channel, row.per_token) == split)
         multi_query = bool(entries.get("multi_query_mode", False))
-        return Quantisation(_SMOOTH[split], alpha=alpha, calibration_size=calibration, multi_query=multi_query)
-    if scheme == "awq":
-        spelled = str(entries.get("q_format", entries.get("awq_format", "int4_awq")))
-        if spelled not in _AWQ:
-            raise UsageError(f"`option.q_format` is one of {', '.join(_AWQ)}; found `{spelled}`")
-        group = _whole(entries.get("awq_block_size")) or 128
-        return Quantisation(_AWQ[spelled], group_size=group, calibration_size=calibration)
-    if scheme == "fp8":
-        return Quantisation("FP8", calibration_size=calibration)
-    return NONE
+        return LmiQuantization(row.name, alpha=alpha, calibration_size=calibration, multi_query=multi_query)
+    if not rows[0].q_format:
+        return LmiQuantization(rows[0].name, calibration_size=calibration)
+    spelled = str(entries.get("q_format", entries.get("awq_format", rows[0].q_format)))
+    by_format = {row.q_format: row for row in rows}
+    if spelled not in by_format:
+        raise UsageError(f"`option.q_format` is one of {', '.join(by_format)}; found `{spelled}`")
+    group = _whole(entries.get("awq_block_size")) or 128
+    return LmiQuantization(by_format[spelled].name, group_size=group, calibration_size=calibration)
 
 
-def _from_algo(entries: Mapping[str, Value]) -> Quantisation:
+def _from_algo(entries: Mapping[str, Value]) -> LmiQuantization:
     alpha = entries.get("smoothquant_val")
-    return Quantisation(
+    return LmiQuantization(
         str(entries.get("quant_algo", "")).upper(),
         str(entries.get("kv_cache_quant_algo", "")).upper(),
         None if alpha is None else float(alpha),
@@ -115,32 +111,30 @@ def _from_algo(entries: Mapping[str, Value]) -> Quantisation:
     )
 
 
-def _to_quantize(release: Release, asked: Quantisation) -> dict[str, Value | None]:
-    smooth = {algo: split for split, algo in _SMOOTH.items()}
-    awq = {algo: spelled for spelled, algo in _AWQ.items()}
+def _to_quantize(release: Release, asked: LmiQuantization) -> dict[str, Value | None]:
+    row = VENDOR_SCHEMES.get(asked.quant_algo)
     sized = {"calib_size" if release >= (0, 27) else "awq_calib_size": asked.calibration_size}
-    if asked.quant_algo in smooth:
-        per_channel, per_token = smooth[asked.quant_algo]
+    if row is not None and row.quantize and row.smooths:
         return {
-            "quantize": "smoothquant",
+            "quantize": row.quantize,
             "smoothquant_alpha": asked.alpha,
-            "smoothquant_per_token": per_token,
-            "smoothquant_per_channel": per_channel,
+            "smoothquant_per_token": row.per_token,
+            "smoothquant_per_channel": row.per_channel,
             "multi_query_mode": asked.multi_query,
         }
-    if asked.quant_algo in awq and release >= (0, 26):
-        formatted = {"q_format" if release >= (0, 27) else "awq_format": awq[asked.quant_algo]}
+    if row is not None and row.q_format and release >= (0, 26):
+        formatted = {"q_format" if release >= (0, 27) else "awq_format": row.q_format}
         grouped = {"awq_block_size": asked.group_size} if release >= (0, 28) else {}
-        return {"quantize": "awq", **formatted, **grouped, **sized}
-    if asked.quant_algo == "FP8" and release >= (0, 28):
-        return {"quantize": "fp8", **sized}
+        return {"quantize": row.quantize, **formatted, **grouped, **sized}
+    if row is not None and row.quantize and not row.q_format and release >= (0, 28):
+        return {"quantize": row.quantize, **sized}
     raise RefusedError(
         f"the properties of LMI {release[0]}.{release[1]} have no word for {asked.quant_algo or 'this KV cache'}",
         hint="An engine serves without it: the record stays in the manifest.",
     )
 
 
-def _to_algo(release: Release, asked: Quantisation) -> dict[str, Value | None]:
+def _to_algo(release: Release, asked: LmiQuantization) -> dict[str, Value | None]:
     del release
     return {
         "quant_algo": asked.quant_algo or None,

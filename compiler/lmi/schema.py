@@ -8,18 +8,16 @@
     {"token": {"id": 304, "text": " a", "log_prob": -0.05}}                              stream: one line per token
     {"token": {...}, "generated_text": "...", "details": {...}}                          its last line; no tokens
 
-Written as LMI 0.28 to 0.32 write it; read from any release: 0.26 leaves out falsy fields, 0.27 makes `id` a list, 0.33
-writes `logprob` and may leave `id` null. Texts of tokens join to `generated_text`.
+Written as LMI 0.28 to 0.32 write it. Texts of tokens join to `generated_text`.
 
 Sources: engines/python/setup/djl_python/{output_formatter,request_io}.py at v0.29.0;
-serving/docs/lmi/user_guides/lmi_input_output_schema.md at v0.29.0 for the parameters and their defaults; for other
-releases the formatters at v0.26.0, v0.27.0 and on 0.33.0-dlc.
+serving/docs/lmi/user_guides/lmi_input_output_schema.md at v0.29.0 for the parameters and their defaults.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -71,13 +69,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Token:
-    """Generated token. `id`: None where the release omits it. `log_prob`: natural logarithm; 0.0 where 0.26 omits it,
-    None where another release does.
-    """
+    """Generated token. `log_prob`: natural logarithm of its probability."""
 
-    id: int | None
+    id: int
     text: str
-    log_prob: float | None
+    log_prob: float
     special: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -187,66 +183,3 @@ _CHECKS: Mapping[Any, Any] = {
         "a list of texts",
     ),
 }
-
-
-def parse_answer(body: bytes) -> Answer:
-    """Parse an answer of any release that was not streamed. Raises UsageError with the error in the body."""
-    return _answer(_object(body))
-
-
-def parse_lines(chunks: Iterable[bytes]) -> Iterable[Line]:
-    """Parse the lines of a stream whose chunks end anywhere, as SageMaker's do; blank lines are skipped."""
-    pending = b""
-    for chunk in chunks:
-        *whole, pending = (pending + chunk).split(b"\n")
-        yield from (_line(line) for line in whole if line.strip())
-    if pending.strip():
-        yield _line(pending)
-
-
-def _line(line: bytes) -> Line:
-    content = _object(line)
-    token = content.get("token") or {}
-    whole = _answer(content) if content.get("generated_text") is not None else None
-    return Line(_token(token), whole, token.get("error_msg", ""))
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        content = json.loads(body)
-    except ValueError as error:
-        raise UsageError(f"expected an answer in JSON; found {body[:80]!r}: {error}", hint=_ENDPOINT) from None
-    if isinstance(content, list) and len(content) == 1:
-        content = content[0]  # with option.tgi_compat
-    if not isinstance(content, dict):
-        raise UsageError(f"expected a JSON object; found {body[:80]!r}", hint=_ENDPOINT)
-    trouble = content.get("error") or content.get("message")
-    if trouble and content.get("generated_text") is None and "token" not in content:
-        raise UsageError(f"the endpoint answers {content.get('code', 'an error')}: {trouble}", hint=_ENDPOINT)
-    return content
-
-
-def _answer(content: Mapping[str, Any]) -> Answer:
-    details = content.get("details")
-    if not details:
-        return Answer(content.get("generated_text") or "")
-    tokens = details.get("tokens")
-    return Answer(
-        content.get("generated_text") or "",
-        Details(
-            details.get("finish_reason", ""),
-            details.get("generated_tokens"),
-            details.get("inputs"),
-            None if tokens is None else tuple(_token(token) for token in tokens),
-        ),
-    )
-
-
-def _token(content: Mapping[str, Any]) -> Token:
-    number = content.get("id", 0)
-    if isinstance(number, list):
-        number = number[0] if number else None
-    log_prob = content["logprob"] if "logprob" in content else content.get("log_prob", 0.0)
-    return Token(
-        number, content.get("text") or "", log_prob, bool(content.get("special_token", content.get("special", False)))
-    )

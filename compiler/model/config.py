@@ -9,9 +9,11 @@ A `ConfigMap` is data: for each field the place in config.json where the number 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from compiler.errors import ArtifactError
+from compiler.model.identity import changed_fields
 from compiler.model.places import Default, Place
 from compiler.model.rope import RopeScaling
 
@@ -150,17 +152,46 @@ class ModelConfig:
     logit_scale: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Fields that have their default are left out: a model that does not use a new one keeps its JSON, and older
+        versions read it. Defaults are so part of the format of manifests: none may change.
+        """
+        found = changed_fields(self)
+        found["layer_kinds"] = [changed_fields(kind) for kind in self.layer_kinds]
+        if self.rope_scaling is not None:
+            found["rope_scaling"] = changed_fields(self.rope_scaling)
+        return found
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ModelConfig:
-        """The inverse of `to_json`: what a manifest stores is enough to run the artifact."""
-        known = {f.name for f in fields(cls)}
-        values = {key: value for key, value in data.items() if key in known}
+    def from_json(cls, data: Mapping[str, Any], writer: str = "") -> ModelConfig:
+        """The inverse of `to_json`; fields that are missing have their default.
+
+        `writer`: version of lmi-compile that wrote `data`, for the error. Raises ArtifactError for fields that this
+        version does not know: to ignore one would be to compute another model.
+        """
+        values = _known(cls, data, writer)
         if values.get("rope_scaling"):
-            values["rope_scaling"] = RopeScaling(**values["rope_scaling"])
-        values["layer_kinds"] = tuple(LayerKind(**kind) for kind in values["layer_kinds"])
+            values["rope_scaling"] = RopeScaling(**_known(RopeScaling, values["rope_scaling"], writer))
+        values["layer_kinds"] = tuple(
+            LayerKind(**_known(LayerKind, kind, writer)) for kind in values.get("layer_kinds", ())
+        )
         return cls(**values)
+
+
+def _known(kind: type[Any], data: Mapping[str, Any], writer: str) -> dict[str, Any]:
+    """`data` as arguments of the dataclass `kind`. Raises ArtifactError."""
+    known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}
+    if unknown := sorted(data.keys() - known.keys()):
+        by = f", written by lmi-compile {writer}," if writer else ""
+        raise ArtifactError(
+            f"the {kind.__name__} of this artifact{by} has fields unknown to this version: {', '.join(unknown)}",
+            hint="upgrade lmi-compile: without them the artifact would compute another model",
+        )
+    if missing := sorted(name for name, required in known.items() if required and name not in data):
+        raise ArtifactError(
+            f"the {kind.__name__} of this artifact lacks {', '.join(missing)}",
+            hint="copy the artifact again from where it was built, or build it again",
+        )
+    return dict(data)
 
 
 assert set(ACTIVATIONS.values()) == set(get_args(Activation))

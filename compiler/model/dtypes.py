@@ -4,8 +4,7 @@ from __future__ import annotations
 
 TORCH = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8",
-    "BOOL": "bool",
+    "F8_E5M2": "float8_e5m2", "U8": "uint8", "BOOL": "bool", **{f"I{bits}": f"int{bits}" for bits in (64, 32, 16, 8)},
 }  # fmt: skip
 """torch's name of each safetensors dtype."""
 

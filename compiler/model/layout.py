@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from compiler.model.lazy import Fold, Format, Lazy, Packing, Quantise, RankPlan, cast
+from compiler.model.lazy import Fold, Lazy, Packing, Quantize, RankPlan, cast
 from compiler.model.ops import Concat, Each, Op, Program, Rearrange, inverse, run
 from compiler.model.recipe import stored_axes
 from compiler.model.roles import TensorId, linear_axes
@@ -21,9 +21,9 @@ class Rounds:
 
     steps: Layout
     columns: Layout
-    format: Format
+    format: str
 
-    def of_ranks(self, tensors: Mapping[TensorId, Lazy], ranks: int) -> list[Quantise | None]:
+    def of_ranks(self, tensors: Mapping[TensorId, Lazy], ranks: int) -> list[Quantize | None]:
         """Quantization of every rank's shard; None where the weights are quantized already: `tensors` has no steps."""
         if not set(self.steps.inputs) <= tensors.keys():
             return [None] * ranks
@@ -31,7 +31,7 @@ class Rounds:
         if set(self.columns.inputs) <= tensors.keys():
             columns = self.columns.to_ranks(tensors)
         steps = self.steps.to_ranks(tensors)
-        return [Quantise(rows, of, self.format) for rows, of in zip(steps, columns, strict=True)]
+        return [Quantize(rows, of, self.format) for rows, of in zip(steps, columns, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ def to_rank_plans(
     for layout in layouts:
         shards = layout.to_ranks(tensors)
         rounds = layout.rounds.of_ranks(tensors, len(shards)) if layout.rounds else [None] * len(shards)
-        for r, (shard, quantise) in enumerate(zip(shards, rounds, strict=True)):
+        for r, (shard, quantize) in enumerate(zip(shards, rounds, strict=True)):
             tensor = replace(
-                cast(shard, layout.dtype or dtype), fold=layout.fold, quantise=quantise, packing=layout.packing
+                cast(shard, layout.dtype or dtype), fold=layout.fold, quantize=quantize, packing=layout.packing
             )
             ranks[layout.stage * len(shards) + r].append((layout.name, tensor))
     return [RankPlan(file(r), tuple(ranks[r])) for r in sorted(ranks)]

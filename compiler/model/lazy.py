@@ -7,7 +7,7 @@ A `Lazy` of shape (4, 6) that joins two source tensors `a` (2, 6) and `b` (2, 6)
 
 Element `i` of a piece is element `start + sum(i * strides)` of its source, and element `at + i` of the Lazy. Elements
 that no piece covers are zero. A stride of 0 repeats. All functions are arithmetic on these tuples and read nothing, so
-the plan of a 70B model takes as long as that of a tiny one; `build/convert.py` copies the same pieces.
+the plan of a 70B model takes as long as that of a tiny one; `build/rank_files.py` copies the same pieces.
 """
 
 from __future__ import annotations
@@ -42,21 +42,18 @@ class Piece:
     strides: tuple[int, ...]
 
 
-Format = Literal["int8", "int4", "fp8"]
-"""Number format of quantized weights; each is defined in a file of `quantization/formats/`."""
-
-
 @dataclass(frozen=True, slots=True)
-class Quantise:
-    """Quantization of a tensor W [..., out, in]: W * columns * steps, rounded to `format`.
+class Quantize:
+    """W * columns * steps rounded to the number format `format`, of a tensor [..., out, in].
 
-    `steps`: units of the format per 1.0, [..., out] for every row, or [..., out, groups] for every group of neighbors
-    in a row. `columns` [..., in]: smoothing factors of the columns; None: 1. Both float32.
+    `format`: by its name in `compiler.quantization.formats`. `steps`: units of the format in 1.0, [..., out] of every
+    row, or [..., out, groups] of every group of neighbors in a row. `columns` [..., in]: factors of columns, from
+    smoothing; None: 1. Both float32.
     """
 
     steps: Lazy
     columns: Lazy | None
-    format: Format = "int8"
+    format: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +95,7 @@ class Lazy:
     source_dtype: str
     pieces: tuple[Piece, ...]
     fold: Fold = ""
-    quantise: Quantise | None = None
+    quantize: Quantize | None = None
     packing: Packing | None = None
 
     @property
@@ -262,7 +259,7 @@ def insert_axis(tensor: Lazy, axis: int, times: int) -> Lazy:
 def read(tensor: Lazy, source: Callable[[str], np.ndarray]) -> np.ndarray:
     """Read a tensor as raw bits (unsigned integers of the source dtype's width), without casts and folds.
 
-    `source(name)`: a source tensor as a flat array of such integers. For tests and small tensors; `build/convert.py`
+    `source(name)`: a source tensor as a flat array of such integers. For tests and small tensors; `build/rank_files.py`
     copies the same pieces block by block under a memory ceiling.
     """
     out = np.zeros(tensor.shape, dtype=f"u{ITEMSIZE[tensor.source_dtype]}")

@@ -20,49 +20,44 @@ from compiler.model.config import LayerKind, ModelConfig
 
 @dataclass(frozen=True)
 class Role:
-    """Axes of the weight, outermost first; axes of the bias; whether the tensor exists once a layer."""
+    """Axes of the weight, outermost first, and of the bias."""
 
     axes: tuple[str, ...]
     bias_axes: tuple[str, ...] = ()
-    per_layer: bool = True
 
 
-def _linear(text: str, bias: str = "") -> Role:
+def _role(text: str, bias: str = "") -> Role:
     return Role(tuple(text.split()), tuple(bias.split()))
 
 
-def _model(text: str, bias: str = "") -> Role:
-    return Role(tuple(text.split()), tuple(bias.split()), per_layer=False)
-
-
 ROLES: dict[str, Role] = {
-    "embed": _model("vocab hidden"),
-    "position": _model("positions hidden"),
-    "attn.norm": _linear("hidden", "hidden"),
-    "attn.q": _linear("heads head_dim hidden", "heads head_dim"),
-    "attn.k": _linear("kv_heads head_dim hidden", "kv_heads head_dim"),
-    "attn.v": _linear("kv_heads head_dim hidden", "kv_heads head_dim"),
-    "attn.q_norm": _linear("head_dim"),
-    "attn.k_norm": _linear("head_dim"),
-    "attn.q_heads_norm": _linear("heads head_dim", "heads head_dim"),
-    "attn.k_heads_norm": _linear("kv_heads head_dim", "kv_heads head_dim"),
-    "attn.o": _linear("hidden heads head_dim", "hidden"),
-    "attn.post_norm": _linear("hidden", "hidden"),
-    "mlp.norm": _linear("hidden", "hidden"),
-    "mlp.gate": _linear("ffn hidden", "ffn"),
-    "mlp.up": _linear("ffn hidden", "ffn"),
-    "mlp.down": _linear("hidden ffn", "hidden"),
-    "mlp.post_norm": _linear("hidden", "hidden"),
-    "moe.router": _linear("experts hidden"),
-    "moe.gate": _linear("experts moe_ffn hidden"),
-    "moe.up": _linear("experts moe_ffn hidden"),
-    "moe.down": _linear("experts hidden moe_ffn"),
-    "shared.gate": _linear("shared_ffn hidden"),
-    "shared.up": _linear("shared_ffn hidden"),
-    "shared.down": _linear("hidden shared_ffn"),
-    "shared.router": _linear("one hidden"),
-    "final.norm": _model("hidden", "hidden"),
-    "head": _model("vocab hidden", "vocab"),
+    "embed": _role("vocab hidden"),
+    "position": _role("positions hidden"),
+    "attn.norm": _role("hidden", "hidden"),
+    "attn.q": _role("heads head_dim hidden", "heads head_dim"),
+    "attn.k": _role("kv_heads head_dim hidden", "kv_heads head_dim"),
+    "attn.v": _role("kv_heads head_dim hidden", "kv_heads head_dim"),
+    "attn.q_norm": _role("head_dim"),
+    "attn.k_norm": _role("head_dim"),
+    "attn.q_heads_norm": _role("heads head_dim", "heads head_dim"),
+    "attn.k_heads_norm": _role("kv_heads head_dim", "kv_heads head_dim"),
+    "attn.o": _role("hidden heads head_dim", "hidden"),
+    "attn.post_norm": _role("hidden", "hidden"),
+    "mlp.norm": _role("hidden", "hidden"),
+    "mlp.gate": _role("ffn hidden", "ffn"),
+    "mlp.up": _role("ffn hidden", "ffn"),
+    "mlp.down": _role("hidden ffn", "hidden"),
+    "mlp.post_norm": _role("hidden", "hidden"),
+    "moe.router": _role("experts hidden"),
+    "moe.gate": _role("experts moe_ffn hidden"),
+    "moe.up": _role("experts moe_ffn hidden"),
+    "moe.down": _role("experts hidden moe_ffn"),
+    "shared.gate": _role("shared_ffn hidden"),
+    "shared.up": _role("shared_ffn hidden"),
+    "shared.down": _role("hidden shared_ffn"),
+    "shared.router": _role("one hidden"),
+    "final.norm": _role("hidden", "hidden"),
+    "head": _role("vocab hidden", "vocab"),
 }
 
 
@@ -79,17 +74,17 @@ def linear_axes(role: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str,
 class TensorId:
     """One canonical tensor: `layers.3.attn.q.weight` is TensorId("attn.q", "weight", 3).
 
-    Besides weight and bias, the parts of a quantized linear layer. A scale is the value of one unit of the number format,
-    a step its inverse:
+    Besides weight and bias, the parts of a quantized linear layer. A scale is the value of one unit of the
+    number format, a step its inverse:
 
-        steps, scale                of every row (see `lazy.Quantise`)
+        steps, scale                of every row (see `lazy.Quantize`)
         columns, prequant           of every column: its smoothing factor; and 1 / columns, for toolchains that
                                     multiply the input
         matrix_scale                of all rows; of an expert, where there are experts
-        group_steps, group_scale    of every group of neighbours in a row: the first axis of the columns counts groups
-        input_scale, input_steps    of the input, output_scale of the output (`quantization/formats/int8.py`, `quantization/formats/fp8.py`)
+        group_steps, group_scale    of every group of neighbors in a row: the first axis of the columns counts groups
+        input_scale, input_steps    of the input, output_scale of the output (`quantization/parts.py`)
         accumulated,                of every row, or of all: from a product of integers to an integer of the output
-        matrix_accumulated          (`int8.Static`)
+        matrix_accumulated          (`quantization/formats/int8.py`, Static)
         cache_scale                 of keys and values in the cache: belongs to `attn.k`
         cached_scale                of every head of what is cached of `attn.k`, of `attn.v`
 

@@ -22,14 +22,6 @@ def intact(folder: Path, *, by: Evidence, progress: Callable[[int, int], None] |
     `by`: see check_files; `progress(bytes, bytes in all)`. Raises ArtifactError.
     """
     manifest = load_manifest(folder)
-    done, total = 0, sum(file.size for file in manifest.files)
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress is not None:
-            progress(done, total)
-
-    check_files(manifest, folder, by=by, progress=advance)
+    check_files(manifest, folder, by=by, progress=progress)
     check_layout(manifest, folder)
     return manifest

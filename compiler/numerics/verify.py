@@ -16,13 +16,12 @@ from compiler.artifact.check import check_files
 from compiler.artifact.manifest import Numerics, load_manifest
 from compiler.artifact.quantization import quant_of
 from compiler.errors import ArtifactError
-from compiler.model.config import ModelConfig
 from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import whole
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
 from compiler.numerics.compare import compare, judge, thresholds
 from compiler.numerics.reference import REFERENCE, read_reference
-from compiler.quantization.planned import planned
+from compiler.quantization.scale_tensors import scale_tensors
 from compiler.storage.checkpoints.header import HeaderError, read_header
 from compiler.storage.files.digest import sha256_file
 from compiler.targets import load
@@ -70,15 +69,7 @@ def verify(
     runner = runner_of(manifest, max_memory)
     if runner is not None:
         runner.check(manifest)
-    done, total = 0, sum(file.size for file in manifest.files)
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress is not None:
-            progress(done, total)
-
-    check_files(manifest, folder, by="sha256", digest=digest, progress=advance)
+    check_files(manifest, folder, by="sha256", digest=digest, progress=progress)
     check_layout(manifest, folder)
     runs = logits or (runner.logits if runner is not None else None)
     if manifest.stand_in or runs is None:
@@ -156,12 +147,12 @@ def check_layout(manifest: Manifest, folder: Path) -> None:
 
 
 def _rank_problems(manifest: Manifest, target: Target[Any], folder: Path) -> list[str]:
-    config = ModelConfig.from_json(manifest.model.config)
+    config = manifest.config
     sizes = axis_sizes(config)
     dtype = DTYPES[manifest.dtype]
     sources = {t: whole(str(t), shape_of(t, sizes), dtype) for t in model_tensors(config)}
     quant, options = quant_of(manifest.quantisation), target.packager.options_of(manifest)
-    sources |= planned(config, sources, target.support.scaling(config, quant, options) if quant.asked else None)
+    sources |= scale_tensors(config, sources, target.support.scaling(config, quant, options) if quant.asked else None)
     plans = target.layout.rank_plans(config, manifest.parallel.tp, sources, dtype, options) if target.layout else ()
     problems = []
     for plan in plans:

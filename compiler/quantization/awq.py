@@ -1,17 +1,17 @@
-"""AWQ (Lin et al. 2023): which columns a weight's rounding may hurt is read off the activations.
+"""AWQ (Lin et al. 2023): columns that activations use most are rounded most finely.
 
-    scale search   s = m^r, normalised to s / sqrt(max s * min s); m_j the mean |x| of channel j; r from 0 to 0.95
+    scale search   s = m^r, normalized to s / sqrt(max s * min s); m_j the mean |x| of channel j; r from 0 to 0.95
                    y = (x / s) round(W s)^T, and the r is taken whose y is nearest
     clip search    every group of a row may give up its largest magnitudes, so that the others are rounded more finely;
                    the clip is taken whose part of y is nearest
 
 Equations 4 and 5 and section 3.2 of the paper; both are searches on a grid. Scales are folded where SmoothQuant's are
-(`groups.py`). How near y is, is told without inputs: where W is off by D, y is off by x D^T, and since rounding errors
-of different columns have nothing to do with each other, its mean square is that of each column by itself:
+(`groups.py`). The distance of y is estimated without inputs: where W is off by D, y is off by x D^T, and since rounding
+errors of different columns are independent, its mean square is the sum over columns:
 
     E |x D^T|^2 = sum over o, j of D_oj^2 E[x_j^2]
 
-so that mean |x| and mean x^2 of every channel are all that has to be kept of a calibration text.
+so mean |x| and mean x^2 of every channel are the only statistics of a calibration text that are needed.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.quantization.formats import int4
+from compiler.quantization.format import Format, group_maxima, grouped
 
 Values = NDArray[np.float32]
 
 POINTS = 20
 CLIPS = 10
 LEAST_CLIP = 0.5
-"""Of a group's largest magnitude: what the paper's code still tries."""
+"""Smallest clip to try, as a share of a group's largest magnitude, as in the paper's code."""
 NOT_CLIPPED = ("attn.q", "attn.k")
-"""By role. Products of two clipped layers are not what the search for one of them looks at."""
+"""Roles that are not clipped: scores multiply two layers, and the search looks at one."""
 
 
 def candidates(means: Values) -> Values:
@@ -39,31 +39,36 @@ def candidates(means: Values) -> Values:
     return np.stack(tried).astype(np.float32)
 
 
-def scale_error(weight: Values, scales: Values, squares: Values, group: int = int4.GROUP) -> float:
-    """Of y, summed over tokens' mean: weight [..., out, in], scales [..., in], squares [..., in]: mean x^2."""
+def scale_error(weight: Values, scales: Values, squares: Values, form: Format, group: int) -> float:
+    """Error of y, summed over tokens' mean: weight [..., out, in], scales [..., in], squares [..., in]: mean x^2."""
     scaled = weight * scales[..., None, :]
-    worth = int4.scales(int4.group_maxima(scaled, group))
-    off = int4.dequantize(int4.quantize(scaled, worth), worth)
+    off = _restored(scaled, form.scales(group_maxima(scaled, group)), form, group)
     off -= scaled
     return float(_error(off, np.asarray(squares / np.square(scales), np.float32)).sum())
 
 
-def clip(weight: Values, squares: Values, group: int = int4.GROUP) -> Values:
-    """The largest magnitude that every group keeps: [..., out, in / group], for `int4.scales`.
+def clip(weight: Values, squares: Values, form: Format, group: int) -> Values:
+    """The largest magnitude that every group keeps: [..., out, in / group], for `form.scales`.
 
     weight [..., out, in], squares [..., in]. Rows are searched for one by one, so blocks of rows give the same.
     """
-    full = int4.group_maxima(weight, group)
+    full = group_maxima(weight, group)
     best, least = full.copy(), np.full(full.shape, np.inf)
     for point in range(CLIPS):
         maxima = full * np.float32(1 - point * (1 - LEAST_CLIP) / CLIPS)
-        worth = int4.scales(maxima)
-        off = int4.dequantize(int4.quantize(weight, worth), worth)
+        off = _restored(weight, form.scales(maxima), form, group)
         off -= weight
         error = _error(off, squares).reshape(*full.shape, group).sum(-1)
         better = error < least
         best, least = np.where(better, maxima, best), np.where(better, error, least)
     return best
+
+
+def _restored(weight: Values, scales: Values, form: Format, group: int) -> Values:
+    """The weight [..., in] as rounding by scales [..., in / group] leaves it."""
+    rows: Values = grouped(weight, group)
+    values: Values = form.decode(form.round(rows / scales[..., None])) * scales[..., None]
+    return values.reshape(weight.shape)
 
 
 def _error(off: Values, squares: Values) -> NDArray[np.float64]:

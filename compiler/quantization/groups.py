@@ -1,4 +1,4 @@
-"""Which linear layers share an input, and so a smoothing scale; and what is divided by it instead of the input.
+"""Groups of linear layers that share an input, and so a smoothing scale; and the layer that is divided by it instead.
 
 Derived from the traits, so that no recipe has to say it:
 
@@ -21,7 +21,7 @@ one s. A gated mlp multiplies by `up`, so dividing its rows divides what `down` 
 through, gelu does not, and its `down` is divided when it runs.
 
 Experts share one norm. A scale an expert could not be folded into it: so one s serves all experts of a layer, from
-the largest column among all of them, and the router, which is not quantised and does not decide s, follows in float:
+the largest column among all of them, and the router, which is not quantized and does not decide s, follows in float:
 what it sees is what it saw.
 """
 
@@ -59,7 +59,7 @@ class Smooth:
 
 @dataclass(frozen=True)
 class Maxima:
-    """Of one linear layer: `inputs` over the calibration text, `columns` of its weight, both float32 [lead, in].
+    """Maxima of one linear layer: `inputs` over the calibration text, `columns` of its weight, both float32 [lead, in].
 
     The axes are those of `linear_axes`, one dimension each.
     """
@@ -70,7 +70,7 @@ class Maxima:
 
 @dataclass(frozen=True)
 class Factors:
-    """What smoothing does to a tensor: W / divisor * columns. `divisor` [lead, out], `columns` [lead, in]; None: 1.
+    """Smoothing of one tensor: W / divisor * columns. `divisor` [lead, out], `columns` [lead, in]; None: 1.
 
     One dimension an axis. `columns` lacks the experts' axis where one s serves all of them. A bias has the divisor of
     its weight.
@@ -80,8 +80,8 @@ class Factors:
     columns: Values | None = None
 
 
-def quantised_roles(config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
-    """The linear layers that a scheme quantises: all but routers, which choose by small differences."""
+def quantized_roles(config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
+    """The linear layers that a scheme quantizes: all but routers, which choose by small differences."""
     roles = dict.fromkeys(role for role, _ in layer_roles(config, kind))
     return tuple(role for role in roles if not role.endswith(("router", "norm")))
 
@@ -110,7 +110,7 @@ def groups(config: ModelConfig, kind: LayerKind) -> tuple[Smooth, ...]:
 
 
 def folded(found: Sequence[Smooth]) -> tuple[Smooth, ...]:
-    """Those that cost nothing when the model runs: something in front of the layers is divided."""
+    """The groups that cost nothing when the model runs: something in front of their layers is divided."""
     return tuple(group for group in found if group.divides)
 
 
@@ -156,8 +156,8 @@ def layer_means(config: ModelConfig, found: Sequence[Smooth], means: Mapping[str
 def layer_factors(
     config: ModelConfig, found: Sequence[Smooth], scales: Mapping[str, Values]
 ) -> tuple[dict[str, Factors], dict[str, Values]]:
-    """Of one layer: the factors of every tensor that smoothing changes, by role; and what divides inputs at run time,
-    by the role that reads them.
+    """Factors of every tensor of a layer that smoothing changes, by role; and divisors of inputs at run time, by the
+    role that reads them.
     """
     divisors: dict[str, Values] = {}
     columns: dict[str, Values] = {}
@@ -188,7 +188,7 @@ def apply(config: ModelConfig, role: str, part: str, values: Values, factors: Fa
 
 
 def _shared(group: Smooth, values: Values, config: ModelConfig, over: np.ufunc = np.maximum) -> Values:
-    """What one of the group's layers has [lead, in], reduced to the axes of its s."""
+    """Values [lead, in] of one of the group's layers, reduced to the axes of its s."""
     if group.divides == "attn.v":
         return np.asarray(over.reduce(values.reshape(config.kv_heads, -1, config.head_dim), 1))
     if group.divides.endswith("norm"):

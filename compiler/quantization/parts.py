@@ -1,14 +1,14 @@
 """The scales of a linear layer as canonical parts (`model/roles.py`, TensorId), from maxima.
 
-| part                     | of a scheme with           | value                                                 |
+| part                     | scheme with                | value                                                 |
 |--------------------------|----------------------------|-------------------------------------------------------|
-| steps, scale             | a scale a row or a matrix  | of every row; what a unit of the divided row is worth |
+| steps, scale             | a scale a row or a matrix  | of every row; worth of a unit of the divided row      |
 | matrix_scale             | a scale a matrix           | the same, once                                        |
 | group_steps, group_scale | a scale a group            | of every group of every row                           |
 | input_steps              | a scale a token            | 1: kernels find their own                             |
 | input_steps, input_scale | static activations         | of the smoothed input                                 |
 | output_scale             | static int8 activations    | of the output                                         |
-| accumulated              | static int8 activations    | of every row (`int8.Static`)                          |
+| accumulated              | the same                   | of every row (`formats/int8.py`, Static)              |
 | matrix_accumulated       | the same, a scale a matrix | the same, once                                        |
 
 A row that smoothing divides keeps its units: only what one is worth is divided. Maxima are those of W * columns, not
@@ -22,7 +22,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.quantization.formats import fp8, int4, int8
+from compiler.quantization.format import CacheUse, inverse
+from compiler.quantization.formats import load
 from compiler.quantization.schemes import Scheme
 
 Values = NDArray[np.float32]
@@ -47,22 +48,19 @@ def one_scale(maxima: Mapping[str, Values], divisors: Mapping[str, Values], lead
 def weight_parts(scheme: Scheme, maxima: Values, divisor: Values | None, lead: int) -> Parts:
     """maxima [lead ..., rows ...], of groups [lead ..., rows ..., groups]; divisor [lead ..., rows ...] or None: 1."""
     below = np.float32(1) if divisor is None else divisor
+    form = load(scheme.weights)
     if scheme.weight_scales == "group":
         below = below if divisor is None else divisor[..., None]
-        worth = rounded_up(int4.scales(maxima) / below)
+        worth = rounded_up(form.scales(maxima) / below)
         return {"group_steps": inverse(worth * below), "group_scale": worth}
-    if scheme.weights == "fp8":
-        largest = fp8.channel_scales(maxima)
-        parts = {"steps": inverse(largest), "scale": largest / below}
-    else:
-        parts = {"steps": int8.steps(maxima), "scale": int8.scales(maxima) / below}
+    parts = {"steps": form.steps(maxima), "scale": form.scales(maxima) / below}
     if scheme.weight_scales == "tensor":
         parts["matrix_scale"] = _first(parts["scale"], lead)
     return parts
 
 
 def own_parts(scheme: Scheme, worth: Values) -> Parts:
-    """`weight_parts` where a quantised checkpoint says what its units are worth: [lead ..., rows ..., groups]."""
+    """`weight_parts` of a quantized checkpoint, from the worth of its units: [lead ..., rows ..., groups]."""
     if scheme.weight_scales == "group":
         return {"group_steps": inverse(worth), "group_scale": worth}
     rows = np.ascontiguousarray(worth[..., 0])
@@ -70,7 +68,7 @@ def own_parts(scheme: Scheme, worth: Values) -> Parts:
 
 
 def weight_part_names(scheme: Scheme) -> tuple[str, ...]:
-    """Of `weight_parts`."""
+    """Names of the parts that `weight_parts` gives."""
     if scheme.weight_scales == "group":
         return ("group_steps", "group_scale")
     return ("steps", "scale", *(("matrix_scale",) if scheme.weight_scales == "tensor" else ()))
@@ -82,51 +80,35 @@ def activation_parts(scheme: Scheme, largest_input: float, largest_output: float
         return {}
     if scheme.activation_scales == "token":
         return {"input_steps": np.ones(1, np.float32)}
-    if scheme.activations == "fp8":
-        scale = fp8.tensor_scale(largest_input)
-        return {"input_scale": np.full(1, scale, np.float32), "input_steps": np.full(1, 1 / scale, np.float32)}
-    static = int8.static(largest_input, largest_output, inverse(weight["scale"]))
-    parts = {
-        "input_scale": np.full(1, 1 / static.input, np.float32),
-        "input_steps": np.full(1, static.input, np.float32),
-        "output_scale": np.full(1, static.output, np.float32),
-        "accumulated": static.accumulated,
-    }
-    if scheme.weight_scales == "tensor":
-        parts["matrix_accumulated"] = _first(static.accumulated, lead)
+    use = load(scheme.activations).activations
+    assert use is not None, scheme.activations
+    parts = dict(use.static(largest_input, largest_output, inverse(weight["scale"])))
+    if "accumulated" in parts and scheme.weight_scales == "tensor":
+        parts["matrix_accumulated"] = _first(parts["accumulated"], lead)
     return parts
 
 
 def activation_part_names(scheme: Scheme) -> tuple[str, ...]:
-    """Of `activation_parts`."""
+    """Names of the parts that `activation_parts` gives."""
     if scheme.activations == "float":
         return ()
     if scheme.activation_scales == "token":
         return ("input_steps",)
-    if scheme.activations == "fp8":
-        return ("input_scale", "input_steps")
-    whole = ("matrix_accumulated",) if scheme.weight_scales == "tensor" else ()
-    return ("input_scale", "input_steps", "output_scale", "accumulated", *whole)
+    use = load(scheme.activations).activations
+    assert use is not None, scheme.activations
+    whole = "accumulated" in use.static_parts and scheme.weight_scales == "tensor"
+    return (*use.static_parts, *(("matrix_accumulated",) if whole else ()))
 
 
-def cache_scale(form: str, largest: Sequence[Values]) -> Values:
-    """What 1 of the cache's format is worth, [1], from the largest magnitudes of what is stored in it. Float8 keeps
-    its precision at small values, so its scale is never below 1, as toolchains that fix it at 1 expect.
-    """
-    top = max(float(values.max()) for values in largest)
-    scale = np.float32(top) / int8.LARGEST if form == "int8" else max(fp8.tensor_scale(top), np.float32(1))
+def cache_scale(use: CacheUse, largest: Sequence[Values]) -> Values:
+    """Worth of a unit of a layer's cache, [1], from the largest magnitudes of keys and values."""
+    scale = use.layer_scale(max(float(values.max()) for values in largest))
     return np.full(1, max(scale, np.finfo(np.float32).tiny), np.float32)
 
 
-def head_cache_scales(form: str, largest: Values) -> Values:
-    """What 1 of the cache's format is worth in every head, [kv_heads], from largest magnitudes [kv_heads, head_dim].
-
-    In float8 the largest is put at half of the largest number: that costs no precision, and what is twice as large as
-    anything in the calibration text is still told apart.
-    """
-    top = largest.max(-1)
-    scale = top / int8.LARGEST if form == "int8" else 2 * top / fp8.LARGEST
-    found: Values = np.maximum(scale, np.finfo(np.float32).tiny, dtype=np.float32)
+def head_cache_scales(use: CacheUse, largest: Values) -> Values:
+    """Worth of a unit in every head, [kv_heads], from largest magnitudes [kv_heads, head_dim]."""
+    found: Values = np.maximum(use.head_scales(largest.max(-1)), np.finfo(np.float32).tiny, dtype=np.float32)
     return found
 
 
@@ -136,11 +118,6 @@ def rounded_up(values: Values) -> Values:
     """
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     return ((bits + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)).view(np.float32)
-
-
-def inverse(values: Values) -> Values:
-    """1 / values, float32."""
-    return np.divide(np.float32(1), values, dtype=np.float32)
 
 
 def _first(rows: Values, lead: int) -> Values:

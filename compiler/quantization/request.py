@@ -1,27 +1,26 @@
-"""What is asked of quantisation: a scheme of the table with its flags, the KV cache, a text, and what may be lost."""
+"""The quantization that a user asks for: a scheme with its flags, the KV cache, a calibration text, the tolerance."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from compiler.errors import UsageError
-from compiler.quantization.schemes import SCHEMES, Scheme
+from compiler.quantization.schemes import ALPHA_OPTION, FLOAT, SCHEMES, SMOOTH, Scheme
 from compiler.quantization.smooth import check_alpha
 from compiler.storage.files.digest import Digest
 
-Cache = Literal["", "int8", "fp8"]
 ALPHA = 0.5
 
 
 @dataclass(frozen=True)
 class Text:
-    """What activations are watched on: `file` (or id of a data set, until it has been looked at; None: the text of
-    this project), `samples` of `length` tokens at most.
+    """A calibration text: `file` (or id of a data set, until it is resolved; None: the text of this project), at most
+    `samples` samples of at most `length` tokens.
 
-    `name` ("" = that of the file), `digest` of the file's bytes, and `size`: its characters at most, None where that
-    is not known; once it has been looked at.
+    Known once it is resolved: `name` ("" = that of the file), `digest` of the file's bytes, and `size`, an upper bound
+    of its characters (None: unknown).
     """
 
     file: Path | None = None
@@ -32,22 +31,23 @@ class Text:
     size: int | None = 0
 
     def tokens(self, positions: int) -> int:
-        """At most, of a model with so many positions. A token takes a byte at least."""
+        """Upper bound of the tokens for a model with so many positions. A token takes a byte at least."""
         asked = self.samples * min(self.length, positions)
         return asked if self.size is None else min(asked, self.size)
 
 
 @dataclass(frozen=True)
 class Quant:
-    """`scheme` None: weights and activations stay as they are. `alpha` None: searched for, group by group.
+    """A quantization as asked for. `scheme` None: weights and activations stay as they are. `alpha` None: searched for,
+    group by group. `cache`: format of keys and values, "" for that of the model.
 
-    `max_perplexity_increase`: a share, in place of the scheme's tolerance. `accept`: what the gate finds is recorded,
-    and stops nothing.
+    `max_perplexity_increase`: a share, in place of the scheme's tolerance. `accept`: the gate records its findings and
+    refuses nothing.
     """
 
     scheme: Scheme | None = None
     alpha: float | None = ALPHA
-    cache: Cache = ""
+    cache: str = ""
     text: Text = field(default_factory=Text)
     max_perplexity_increase: float | None = None
     accept: bool = False
@@ -63,11 +63,11 @@ class Quant:
 
     @property
     def smooths(self) -> bool:
-        return self.scheme is not None and self.scheme.search == "smooth"
+        return self.scheme is not None and self.scheme.search == SMOOTH
 
     @property
     def decides(self) -> dict[str, Any]:
-        """What of it decides the bytes of rank files."""
+        """The facts that decide the bytes of rank files: part of cache keys."""
         found: dict[str, Any] = {"cache": self.cache}
         if self.scheme is not None:
             found |= {name: value for name, value in asdict(self.scheme).items() if name != "tolerance"}
@@ -86,11 +86,11 @@ def scheme_of(name: str, *, per_token: bool | None = None, per_channel: bool | N
     if name != "none" and name not in SCHEMES:
         raise UsageError(f"`--quant {name}`: expected none, {', '.join(SCHEMES)}")
     scheme = SCHEMES.get(name)
-    if scheme is None or scheme.activations == "float":
+    if scheme is None or scheme.activations == FLOAT:
         if per_token is not None or per_channel is not None:
-            with_flags = [row.name for row in SCHEMES.values() if row.activations != "float"]
+            with_flags = [row.name for row in SCHEMES.values() if row.activations != FLOAT]
             raise UsageError(
-                f"`--per-token` and `--per-channel` are of schemes that quantise activations, not of `{name}`",
+                f"`--per-token` and `--per-channel` are of schemes that quantize activations, not of `{name}`",
                 hint=f"leave them out, or choose one of {', '.join(with_flags)}",
             )
         return scheme
@@ -103,10 +103,10 @@ def scheme_of(name: str, *, per_token: bool | None = None, per_channel: bool | N
 
 def alpha_of(text: str, scheme: Scheme | None) -> float | None:
     """`auto` is None. Raises UsageError where it is not in [0, 1], or `scheme` does not smooth."""
-    if scheme is None or scheme.search != "smooth":
+    if scheme is None or scheme.search != SMOOTH:
+        smooth = " or ".join(f"`--quant {row.name}`" for row in SCHEMES.values() if row.search == SMOOTH)
         raise UsageError(
-            "`--smoothquant-alpha` is of SmoothQuant, which is not asked for",
-            hint="add `--quant smoothquant`, or leave it out",
+            f"`{ALPHA_OPTION}` is of SmoothQuant, which is not asked for", hint=f"add {smooth}, or leave it out"
         )
     if text == "auto":
         return None

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from compiler.model.config import LayerKind, ModelConfig
-from compiler.quantization.groups import Smooth, at_run_time, explicit, folded, groups, quantised_roles
-from compiler.quantization.schemes import Scheme
+from compiler.quantization.groups import Smooth, at_run_time, explicit, folded, groups, quantized_roles
+from compiler.quantization.schemes import FLOAT, Scheme
 
 Divides = Literal["all", "norms", "inputs"]
 CacheScales = Literal["layer", "head"]
@@ -17,7 +17,7 @@ CACHE_PARTS: Mapping[CacheScales, tuple[tuple[str, str], ...]] = {
     "layer": (("attn.k", "cache_scale"),),
     "head": (("attn.k", "cached_scale"), ("attn.v", "cached_scale")),
 }
-"""(role, part) of the scales of a quantised cache, in every layer: one for all, or one for the keys and one for the
+"""(role, part) of the scales of a quantized cache, in every layer: one for all, or one for the keys and one for the
 values of each kv head. Not finer: what a channel reaches in a short text says too little of what it will reach.
 """
 
@@ -30,9 +30,9 @@ _DIVIDES: Mapping[Divides, Callable[[Sequence[Smooth]], tuple[Smooth, ...]]] = {
 
 @dataclass(frozen=True)
 class Scaling:
-    """`scheme`: as the toolchain runs it; with weights in "float", those in its files are not rounded.
+    """`scheme`: as the toolchain runs it; with weights in FLOAT, those in its files are not rounded.
 
-    `divides`: what s divides, so that W * s sees x / s.
+    `divides`: the layers that s divides, so that W * s sees x / s.
 
         all       whatever stands in front and takes it; layers with nothing there are not smoothed
         norms     norms; kernels of other layers divide their inputs by `columns` while the model runs
@@ -47,7 +47,7 @@ class Scaling:
     divides: Divides = "all"
     joined: tuple[tuple[str, ...], ...] = ()
     one_scale: bool = False
-    cache: Literal["", "int8", "fp8"] = ""
+    cache: str = ""
     cache_scales: CacheScales = "layer"
 
     @property
@@ -62,13 +62,13 @@ class Scaling:
 
     def roles(self, config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
         """The linear layers whose weights are rounded."""
-        return () if self.scheme.weights == "float" else quantised_roles(config, kind)
+        return () if self.scheme.weights == FLOAT else quantized_roles(config, kind)
 
     def groups(self, config: ModelConfig, kind: LayerKind) -> tuple[Smooth, ...]:
         """The groups of one layer, and what each of them divides."""
         return _DIVIDES[self.divides](groups(config, kind))
 
     def with_role(self, role: str, roles: Sequence[str]) -> tuple[str, ...]:
-        """Those of a layer's `roles` that are one matrix with `role`, itself included."""
+        """The roles among a layer's `roles` that are one matrix with `role`, itself included."""
         found = next((joined for joined in self.joined if role in joined), (role,))
         return tuple(one for one in found if one in roles)

@@ -8,8 +8,8 @@ x_j is the largest |x| of channel j over the calibration text, w_j the largest |
 The formula is equation 4 of the paper; the two floors, and the computation in float64, are those of TensorRT-LLM's
 converters, whose results this gives.
 
-How far alpha goes may be searched for (`output_error`): each candidate is judged by what rounding then does to y, where
-nothing but the maxima and the mean squares of every channel is known of the text. With W s off by D and x / s by e,
+Alpha may be searched for (`output_error`): each candidate is judged by the error of y after rounding, estimated from
+the maxima and the mean squares of every channel alone. With W s off by D and x / s by e,
 
     E |off|^2 = sum over o, j of D_oj^2 E[x_j^2] / s_j^2  +  sum over j of E[e_j^2] sum over o of (W s)_oj^2
 
@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 
 from compiler.errors import UsageError
 from compiler.model.config import Norm
-from compiler.quantization.formats import int8
+from compiler.quantization.format import Format
+from compiler.quantization.schemes import ALPHA_OPTION
 
 Values = NDArray[np.float32]
 
@@ -43,7 +44,7 @@ def check_alpha(alpha: float) -> None:
     """Raises UsageError where `alpha` is not in [0, 1]."""
     if not 0 <= alpha <= 1:
         raise UsageError(
-            f"`--smoothquant-alpha {alpha:g}`: expected a number from 0 to 1",
+            f"`{ALPHA_OPTION} {alpha:g}`: expected a number from 0 to 1",
             hint="0.5 suits most models; larger values move more of the outliers into the weights",
         )
 
@@ -62,19 +63,24 @@ def largest_of_text(inputs: Values, _squares: Values, scales: Values) -> float:
 
 
 def largest_of_token(_inputs: Values, squares: Values, scales: Values) -> float:
-    """The same of a token: root mean square over drawn ones, whose channels are normal and independent."""
+    """M of a token: root mean square over drawn tokens, whose channels are normal and independent."""
     spread = (np.sqrt(squares) / scales).reshape(-1, scales.shape[-1])
     drawn = np.random.default_rng(0).standard_normal((_DRAWN, scales.shape[-1]), np.float32)
     return max(float(np.sqrt(np.square(drawn * of).max(-1).mean())) for of in spread)
 
 
-def output_error(weight: Values, scales: Values, squares: Values, largest: float) -> float:
-    """E |off|^2 of the formula above, for the rows `weight` [..., n, in]; s and mean x^2 [..., in], M `largest`."""
+def output_error(
+    weight: Values, scales: Values, squares: Values, largest: float, weights: Format, activations: Format
+) -> float:
+    """E |off|^2 of the formula above, for the rows `weight` [..., n, in]; s and mean x^2 [..., in], M `largest`.
+
+    `weights`, `activations`: the formats that W s and x / s are rounded to.
+    """
     scaled = weight * scales[..., None, :]
-    worth = int8.row_maxima(scaled)[..., None]
-    off = int8.dequantize(int8.quantize(scaled, int8.steps(worth)), int8.scales(worth)) - scaled
+    maxima = np.abs(scaled).max(-1)[..., None]
+    off = weights.decode(weights.round(scaled * weights.steps(maxima))) * weights.scales(maxima) - scaled
     seen = (squares / np.square(scales)).astype(np.float64)[..., None, :]
-    rounded = np.minimum((largest / float(int8.LARGEST)) ** 2 / 12, seen)
+    rounded = np.minimum((largest / float(activations.largest)) ** 2 / 12, seen)
     return float((np.square(off) * seen + np.square(scaled) * rounded).sum())
 
 

@@ -1,10 +1,10 @@
-"""Artifacts in a store: pushed, found by name, moved from version to version, pulled.
+"""Registry: artifacts in a store, pushed and pulled, found by name, with tags that move between versions.
 
-address.py    what users type                   push.py       an artifact's folder into a store
-layout.py     where things are in a store       pull.py       ... and out of it
-record.py     a tag and its log                 ranks.py      what one rank needs of it
-refs.py       promote, rollback, history        lease.py      what a running push needs, for gc to see
-resolve.py    from a ref to what never changes  gc.py         remove what nothing refers to
-signed.py     ... and is vouched for
-listing.py    what is there                     difference.py how two artifacts differ
+address.py    names on the command line         push.py       folder of an artifact -> store
+layout.py     keys in a store                   pull.py       store -> folder of an artifact
+record.py     a tag and its log                 ranks.py      files of an artifact that one rank needs
+refs.py       promote, rollback, history        lease.py      objects that a running push protects from gc
+resolve.py    tag or digest -> artifact         gc.py         removal of unreferenced objects
+listing.py    artifacts and tags in a store     difference.py differences of two artifacts
+summary.py    text of the commands on stores    progress.py   progress of transfers
 """

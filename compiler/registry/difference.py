@@ -1,4 +1,4 @@
-"""How two artifacts differ: what they are made of and by, their files, their numerics."""
+"""Differences of two artifacts: model, options, toolchain, files, numerics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Change:
-    """`field` of the manifest (`toolchain.torch`, `files.weights/rank0.safetensors`); None: it is not there."""
+    """A changed `field` of the manifest (`toolchain.torch`, `files.weights/rank0.safetensors`). None: absent."""
 
     field: str
     before: Any
@@ -24,7 +24,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Difference:
-    """`changes` by field; `same`, `nbytes_changed`: files that both have, bytes of those that only the second has."""
+    """Differences of two artifacts. `same`: files in both; `nbytes_changed`: bytes of files only in the second."""
 
     changes: tuple[Change, ...]
     same: int
@@ -35,7 +35,7 @@ class Difference:
 
 
 def diff(one: str, other: str) -> Difference:
-    """`one`, `other`: folders of artifacts, or artifacts in stores (address.py).
+    """Compare two artifacts, each a folder or an address in a store (address.py).
 
     Raises UsageError, NotFoundError, StoreError, ArtifactError.
     """
@@ -43,6 +43,7 @@ def diff(one: str, other: str) -> Difference:
 
 
 def difference(before: Manifest, after: Manifest) -> Difference:
+    """Compare two manifests."""
     fields = [dict(_leaves(manifest.model_dump(mode="json", exclude={"files"}))) for manifest in (before, after)]
     files = [{f"files.{file.path}": (file.digest, file.size) for file in m.files} for m in (before, after)]
     digests = {file.digest for file in before.files}
@@ -61,7 +62,7 @@ def _changes(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[Chang
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of nested mappings by its dotted name; lists are values."""
+    """All values of nested mappings with their dotted names; lists are values."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _leaves(inner, f"{name}.{key}" if name else key)

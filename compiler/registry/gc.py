@@ -1,9 +1,9 @@
-"""Remove what nothing refers to any more.
+"""Garbage collection: remove unreferenced objects of a store.
 
-Stays: what a tag means, what it meant lately and what rollbacks would bring back (`keep` artifacts each), what a
-running push needs (lease.py), and whatever is younger than the grace period. Only objects under keys of ours
-(layout.py) are ever touched. What is alive is found anew, leases first, less than SETTLE seconds before each batch is
-deleted; manifests go before the files that they name, so that no manifest is ever without its files.
+Kept: artifacts that a tag points to, pointed to lately, or would point to after rollbacks (`keep` of each kind per
+tag); objects leased by a running push (lease.py); anything younger than the grace period. Only objects under keys of
+the layout (layout.py) are ever touched. Live objects are determined anew, leases first, less than SETTLE seconds before
+each batch is deleted; manifests are deleted before their files, so that no manifest is ever without its files.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _OURS = re.compile(rf"[^/]+/(?:{_HEX}/.+|manifests/{_HEX}\.json.*)|blobs/sha256/
 
 @dataclass(frozen=True)
 class Collected:
-    """What was removed, or would be (`dry_run`). `uploads`: begun and never finished."""
+    """Removed keys and aborted unfinished `uploads`, or those that would be (`dry_run`)."""
 
     keys: tuple[str, ...]
     nbytes: int
@@ -54,19 +54,20 @@ class Collected:
 def collect(
     uri: str, report: Report | None = None, *, grace: float = 7 * DAY, keep: int = 5, dry_run: bool = False
 ) -> Collected:
-    """Collect the store `uri`. `grace` in seconds, at least an hour; `keep`: artifacts that stay for each tag, at
-    least 2.
+    """Remove unreferenced objects of the store `uri`.
 
-    Raises UsageError, StoreError, ArtifactError (a ref or a manifest that is alive is damaged: nothing is removed).
+    `grace`: seconds, at least an hour; `keep`: artifacts kept for each tag, at least 2.
+
+    Raises UsageError, StoreError, ArtifactError (a tag or a live manifest is damaged: nothing is removed).
     """
     report = report or Silent()
     address = parse_address(uri)
     if address.name is not None:
-        raise UsageError(f"`{uri}` is an artifact", hint=f"collect the store that it is in: `{address.root}`")
+        raise UsageError(f"`{uri}` is an artifact", hint=f"pass its store: `{address.root}`")
     if grace < SHORTEST_GRACE or keep < 2:
         raise UsageError(
-            "expected a grace period of an hour or more, and 2 or more artifacts that stay",
-            hint="what is younger may belong to a push that is running",
+            f"expected a grace period of 1 h and 2 artifacts per tag or more, found {grace / 3600:g} h and {keep}",
+            hint="raise `--grace-hours` or `--keep`: younger objects may belong to a running push",
         )
     store = open_store(address.root)
     report.begin("gc")
@@ -77,8 +78,8 @@ def collect(
             batch = found.dead[:_BATCH]
             if time.monotonic() - found.looked > SETTLE / 2:
                 raise StoreError(
-                    "looking through the store takes too long to delete from it safely",
-                    hint="run it from a machine closer to the store, or give it a smaller store",
+                    f"expected to list the store in {SETTLE / 2:g} s, it took longer: leases may be out of date",
+                    hint="run it on a machine closer to the store",
                 )
             store.delete(item.key for item in batch)
             gone += [item.key for item in batch]
@@ -96,7 +97,7 @@ def collect(
 
 @dataclass(frozen=True)
 class _Found:
-    """`dead`: manifests first. `looked`: when the leases were read (time.monotonic)."""
+    """State of a store. `dead`: manifests first. `looked`: time.monotonic() when the leases were read."""
 
     dead: list[Object]
     uploads: list[Unfinished]
@@ -119,12 +120,12 @@ def _look(store: ObjectStore, grace: float, keep: int) -> _Found:
 
 
 def _beside(key: str) -> str:
-    """The manifest that a signature's key belongs to; other keys are as they are."""
+    """Key of the manifest that a signature's key belongs to; other keys unchanged."""
     return re.sub(rf"((?:^|/)(?:manifest|{_HEX})\.json)\..*$", r"\1", key)
 
 
 def _alive(store: ObjectStore, objects: Iterable[Object], oldest: float, keep: int) -> set[str]:
-    """Keys of the manifests that stay and of their files."""
+    """Keys of live manifests and of their files."""
     manifests: dict[tuple[str, Digest, Layout], Object] = {}
     marked: set[tuple[str, Digest]] = set()
     for item in objects:
@@ -140,14 +141,14 @@ def _alive(store: ObjectStore, objects: Iterable[Object], oldest: float, keep: i
         if (name, digest) in marked or item.modified >= oldest:
             try:
                 resolved = read_artifact(store, name, digest, layout)
-            except NotFoundError:  # another gc was faster
+            except NotFoundError:  # removed by another gc
                 continue
             alive |= {item.key, *(resolved.key(file) for file in resolved.manifest.files)}
     return alive
 
 
 def _now(store: ObjectStore) -> float:
-    """Seconds since the epoch by the clock that dates the store's objects."""
+    """Current time by the store's clock, seconds since the epoch."""
     key = f"{PROBES}{secrets.token_hex(8)}"
     written = store.put(key, b"")
     there = store.head(key)

@@ -1,15 +1,15 @@
-"""Where an artifact's parts are in a store.
+"""Keys of an artifact's objects in a store.
 
     plain   NAME/<hex>/<path of the file>     as in the artifact's folder, so that it can be mounted or read in place
             NAME/<hex>/manifest.json          last
-    cas     blobs/sha256/<hex of the file>    one object for equal files of all names and versions
+    cas     blobs/sha256/<hex of the file>    one object for equal files of all artifacts
             NAME/manifests/<hex>.json         last
-    both    NAME/refs/<tag>.json              what a tag means now, and all that it meant before (refs.py)
-            .leases/<id>.json                 what a running push needs (lease.py)
+    both    NAME/refs/<tag>.json              a tag and its log (record.py)
+            .leases/<id>.json                 objects that a running push needs (lease.py)
 
-`<hex>` are the 64 digits of the sha256 of the manifest's bytes (of the file's for a blob). Objects below it never
-change. `manifest.json.<suffix>` beside the manifest, such as a signature of it, belongs to the artifact too; it is
-not in the manifest, and in `cas` its key is NAME/manifests/<hex>.json.<suffix>.
+`<hex>`: the 64 digits of the sha256 of the manifest's bytes (of the file's for a blob). Objects below it never change.
+`manifest.json.<suffix>` beside the manifest, such as its signature, belongs to the artifact too; the manifest does not
+list it, and in `cas` its key is NAME/manifests/<hex>.json.<suffix>.
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ PROBES = ".probes/"
 
 
 def hexadecimal(digest: Digest) -> str:
+    """The 64 hexadecimal digits of a digest."""
     return digest.removeprefix("sha256:")
 
 
 def manifest_key(name: str, digest: Digest, layout: Layout) -> str:
+    """Key of the manifest with `digest`."""
     keys = {
         "plain": f"{name}/{hexadecimal(digest)}/{MANIFEST}",
         "cas": f"{name}/manifests/{hexadecimal(digest)}.json",
@@ -46,20 +48,21 @@ def manifest_key(name: str, digest: Digest, layout: Layout) -> str:
 
 
 def file_key(name: str, digest: Digest, layout: Layout, path: str, file_digest: Digest) -> str:
-    """Of the file `path` of the artifact whose manifest has `digest`."""
+    """Key of the file `path` of the artifact whose manifest has `digest`."""
     keys = {"plain": f"{name}/{hexadecimal(digest)}/{path}", "cas": BLOBS + hexadecimal(file_digest)}
     return keys[layout]
 
 
 def ref_key(name: str, tag: str) -> str:
+    """Key of a tag."""
     return f"{name}/refs/{tag}.json"
 
 
 def check_paths(name: str, paths: Iterable[str]) -> None:
-    """What SageMaker's mount of a prefix refuses, and S3 itself: raises UsageError that lists all of it.
+    """Check paths against the rules of S3 and of SageMaker's mounts. Raises UsageError with all problems.
 
     Parts of a path have 1 to 255 bytes and are not `.` or `..`; no NUL; no file is also a folder; a key has at
-    most 1024 bytes (the bucket's prefix comes on top of it, so 700 are accepted).
+    most 1024 bytes (700 are accepted: the bucket's prefix comes on top of them).
     """
     problems: list[str] = []
     files: set[str] = set()

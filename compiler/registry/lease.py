@@ -1,11 +1,11 @@
-"""What a running push (or promote) needs, for `gc` to see.
+"""Leases: objects that a running push (or promote) needs, and that `gc` must keep.
 
-    .leases/<id>.json     {"keys": [...]}, there while the push runs
+    .leases/<id>.json     {"keys": [...]}, exists while the push runs
 
-A push that finds an object that is there already does not send it again; `gc` must not remove it meanwhile. So the
-push writes its lease first and looks afterwards, and `gc` reads the leases less than SETTLE seconds before it deletes.
-Only a `gc` that had read the leases just before this one was written can still delete: after SETTLE seconds that is
-over, and what was found to be there then stays. Waiting is needed only for objects that are old enough to be swept.
+A push does not send an object again that the store has already; `gc` must not remove it meanwhile. So the push writes
+its lease first and looks for objects afterwards, and `gc` reads the leases less than SETTLE seconds before it deletes.
+Only a `gc` that read the leases just before this one was written can still delete: that ends after SETTLE seconds, and
+objects found then stay. Only objects old enough to be collected need that wait.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 SETTLE = 10.0
 SHORTEST_GRACE = 3600.0
-"""Seconds. `gc` never removes what is younger."""
+"""Seconds: `gc` never removes younger objects."""
 
 
 class Lease:
-    """Held inside its context."""
+    """Lease of objects, held during its context."""
 
     def __init__(self, store: ObjectStore, keys: Iterable[str]) -> None:
         self._store = store
@@ -55,18 +55,19 @@ class Lease:
 
     @property
     def is_young(self) -> bool:
-        """Whether what was written under it is too young for any `gc`: nobody need look whether it is there. (Some
-        servers read an object from end to end for a look.)
+        """Whether objects written under this lease are too young for any `gc` and need no `look`.
+
+        Some servers read an object from end to end for one.
         """
         return time.monotonic() - self._began < SHORTEST_GRACE / 2
 
     def look(self, keys: Sequence[str]) -> dict[str, Object]:
-        """The objects among `keys` that are there now."""
+        """Objects among `keys` that exist now."""
         with ThreadPoolExecutor(8, "head") as pool:
             return {item.key: item for item in pool.map(self._store.head, keys) if item is not None}
 
     def settled(self, keys: Sequence[str]) -> dict[str, Object]:
-        """The objects among `keys` that are there, and stay while the lease is held. May wait SETTLE seconds."""
+        """Objects among `keys` that exist, and stay while the lease is held. May wait SETTLE seconds."""
         found = self.look(keys)
         if any(item.modified < self._written - SHORTEST_GRACE / 2 for item in found.values()):
             time.sleep(max(SETTLE - (time.monotonic() - self._began), 0.0))
@@ -75,11 +76,11 @@ class Lease:
 
 
 def leased_keys(store: ObjectStore, newer_than: float) -> frozenset[str]:
-    """Keys of every lease that was written after `newer_than` (seconds, the store's clock)."""
+    """Keys in all leases written after `newer_than` (seconds since the epoch, the store's clock)."""
     keys: set[str] = set()
     for item in store.walk(LEASES):
         if item.modified >= newer_than:
-            with suppress(NotFoundError):  # its push has ended: what it published is found by its manifest
+            with suppress(NotFoundError):  # its push has ended: its manifest protects the objects now
                 data, _ = store.read(item.key)
                 keys.update(json.loads(data)["keys"])
     return frozenset(keys)

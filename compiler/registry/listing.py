@@ -1,4 +1,4 @@
-"""What a store holds: names, their tags, their artifacts."""
+"""Listing of a store: names, their tags, their artifacts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.errors import NotFoundError
 from compiler.registry.address import is_digest, parse_address
-from compiler.registry.layout import Layout
+from compiler.registry.layout import Layout, manifest_key
 from compiler.registry.record import read_ref, tags
 from compiler.registry.resolve import Resolved, read_artifact
 from compiler.storage.objects import open_store
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Listed:
-    """One artifact. `tags` that mean it now; `published`: UTC, when its manifest was written."""
+    """One artifact. `tags`: those that point to it now; `published`: UTC, when its manifest was written."""
 
     name: str
     digest: Digest
@@ -39,9 +39,9 @@ class Listed:
 
 
 def listing(uri: str) -> list[Listed]:
-    """Every artifact of a store, or of one name in it; of a name the newest first.
+    """List the artifacts of a store, or of one name in it; the newest of a name first.
 
-    Raises NotFoundError where there is none of that name, StoreError, ArtifactError.
+    Raises NotFoundError (no artifact of that name), StoreError, ArtifactError.
     """
     address = parse_address(uri)
     store = open_store(address.root)
@@ -49,18 +49,21 @@ def listing(uri: str) -> list[Listed]:
         return [line for name in _names(store) for line in _of(store, name)]
     lines = _of(store, address.name)
     if not lines:
-        raise NotFoundError(f"{store.uri} has no artifact `{address.name}`", hint=f"`lmi-compile ls {store.uri}`")
+        raise NotFoundError(
+            f"{store.uri} has no artifact `{address.name}`",
+            hint=f"list its artifacts with `lmi-compile ls {store.uri}`",
+        )
     return [line for line in lines if address.ref is None or address.ref in (*line.tags, line.digest)]
 
 
 def artifacts(store: ObjectStore, name: str) -> Iterator[tuple[Resolved, float]]:
-    """Every artifact of a name that is whole, and when its manifest was written (seconds since the epoch)."""
+    """All complete artifacts of a name, each with the time of its manifest (seconds since the epoch)."""
     folders, _ = store.children(f"{name}/")
     for folder in folders:
         digest = f"sha256:{folder}"
         if is_digest(digest):
-            there = store.head(f"{name}/{folder}/manifest.json")
-            if there is not None:  # else its push is still running, or was given up
+            there = store.head(manifest_key(name, digest, "plain"))
+            if there is not None:  # else its push is still running, or was abandoned
                 yield read_artifact(store, name, digest, "plain"), there.modified
     _, objects = store.children(f"{name}/manifests/")
     for item in objects:
@@ -91,7 +94,7 @@ def _of(store: ObjectStore, name: str) -> list[Listed]:
 
 
 def _names(store: ObjectStore) -> list[str]:
-    """Folders at the root that hold refs or artifacts; a local store may have others beside them."""
+    """Names in a store: folders at the root with tags or artifacts; a local store may have other folders."""
     names = []
     for name in store.children("")[0]:
         folders, _ = store.children(f"{name}/")

@@ -1,4 +1,4 @@
-"""Bytes that many threads move, told to one report."""
+"""Progress of transfers by many threads, in one report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Counter:
-    """`total` in bytes. `add` may come from any thread."""
+    """Counter of transferred bytes, of `total`. Any thread may call `add`."""
 
     def __init__(self, report: Report, total: int) -> None:
         self._report, self._total, self._done = report, total, 0

@@ -1,14 +1,13 @@
-"""An artifact out of a store into a folder: what is missing or differs, verified, in place in one step.
+"""Pull: update a folder to an artifact in a store. Fetches missing and changed files, verified, and swaps atomically.
 
-    .FOLDER.pull/     what has arrived, under a lock; an interrupted pull goes on from here
-    FOLDER/           the artifact: what was there before, or the new one, whole
+    .FOLDER.pull/     files that have arrived, under a lock; an interrupted pull resumes here
+    FOLDER/           the previous artifact or the new one, always complete
 
-Files of what was at FOLDER before that the new artifact has too (by digest, at whatever path) are linked, not fetched.
+Files of the previous artifact that the new one has too (by digest, at any path) are linked, not fetched.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -23,8 +22,8 @@ from compiler.registry.resolve import Resolved, resolve
 from compiler.report import Report, Silent, amount
 from compiler.storage.cache.stages import cache_folder
 from compiler.storage.files.digest import DigestMemo
-from compiler.storage.files.disk import disk_full
-from compiler.storage.files.folder import kept_folder, place
+from compiler.storage.files.disk import disk_full, link_read_only
+from compiler.storage.files.folder import kept_folder, normal, place, remove_folder
 from compiler.storage.objects.download import Incoming, download_files
 from compiler.storage.objects.flow import THREADS
 
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pulled:
-    """`address` names this very artifact. `fetched`: bytes that came over the line; `reused`: bytes that were here."""
+    """Result of a pull. `address`: by digest. `fetched`: bytes transferred; `reused`: bytes that were here already."""
 
     folder: Path
     address: str
@@ -61,17 +60,17 @@ def pull(
     rank: int | None = None,
     threads: int = THREADS,
 ) -> Pulled:
-    """Make `folder` the artifact that `source` (address.py) means now.
+    """Fetch the artifact that `source` (address.py) points to now into `folder`.
 
-    `rank`: only that rank's files and those of all ranks; those of other ranks that are here stay. Run it again after
-    an interruption: it goes on where it stopped. Two at once: the second waits for the first.
+    `rank`: only that rank's files and the shared ones; files of other ranks that are in `folder` stay. A pull after an
+    interruption resumes. The second of two concurrent pulls waits for the first.
 
-    Raises UsageError (something else is in `folder`, or there is no such rank), NotFoundError, StoreError,
+    Raises UsageError (`folder` holds something else, or there is no such rank), NotFoundError, StoreError,
     ArtifactError (damaged in the store), DiskFullError.
     """
     report, began = report or Silent(), time.monotonic()
     found = resolve(source) if isinstance(source, str) else source
-    output = Path(os.path.abspath(folder))  # noqa: PTH100  # Path.resolve would follow a link
+    output = normal(folder)
     _check_folder(output)
     wanted = files_for(found.manifest, rank)
     memo = DigestMemo(cache_folder() / "digests.jsonl")
@@ -83,10 +82,18 @@ def pull(
         nbytes = sum(file.size for file in wanted)
         notes = _notes(found)
         if _is_at(output, found, wanted, notes, memo):
-            remove_leftovers(part)
+            remove_folder(part)
             report.end(f"{output} is up to date")
             return Pulled(
-                output, found.address, found.digest, len(wanted), nbytes, 0, nbytes, _since(began), up_to_date=True
+                output,
+                found.address,
+                found.digest,
+                len(wanted),
+                nbytes,
+                0,
+                nbytes,
+                time.monotonic() - began,
+                up_to_date=True,
             )
         reused = _reuse(part, wanted, here, memo)
         missing = [file for file in wanted if file.path not in reused]
@@ -104,32 +111,23 @@ def pull(
             memo.remember(output / file.path, file.digest)
     old = sum(file.size for file in wanted if file.path in reused)
     report.end(f"{len(wanted)} files, {amount(nbytes, 'bytes')}, {amount(fetched, 'bytes')} of it fetched")
-    return Pulled(output, found.address, found.digest, len(wanted), nbytes, fetched, old, _since(began))
-
-
-def remove_leftovers(part: Path) -> None:
-    """The folder of a pull that has nothing left to do. The caller holds its lock."""
-    shutil.rmtree(part, ignore_errors=True)
-
-
-def _since(began: float) -> float:
-    return time.monotonic() - began
+    return Pulled(output, found.address, found.digest, len(wanted), nbytes, fetched, old, time.monotonic() - began)
 
 
 def _check_folder(output: Path) -> None:
     if output.is_symlink() or (output.exists() and not output.is_dir()):
-        raise UsageError(f"{output} is not a folder", hint="choose another one")
+        raise UsageError(f"{output} is not a folder", hint="choose another path")
     if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST).is_file():
         raise UsageError(f"{output} has files in it and is not an artifact", hint="choose another folder")
     if output.is_mount():
         raise UsageError(
-            f"{output} is a mount point and cannot be exchanged in one step",
-            hint=f"choose a folder in it: {output}/model",
+            f"{output} is a mount point and cannot be swapped atomically",
+            hint=f"choose a folder in it: `{output}/model`",
         )
 
 
 def _here(output: Path) -> dict[Digest, Path]:
-    """Files of the artifact at `output`, by the digest that its manifest says they have."""
+    """Files of the artifact at `output`, by the digests in its manifest."""
     try:
         manifest = load_manifest(output)
     except ArtifactError:
@@ -139,7 +137,7 @@ def _here(output: Path) -> dict[Digest, Path]:
 
 
 def _notes(found: Resolved) -> dict[str, bytes]:
-    """What belongs to the manifest without being in it, such as its signature: by file name."""
+    """Files beside the manifest that it does not list, such as its signature, by name."""
     listed = [item.key for item in found.store.walk(found.manifest_key + ".")]
     return {MANIFEST + key.removeprefix(found.manifest_key): found.store.read(key)[0] for key in listed}
 
@@ -160,11 +158,11 @@ def _is(path: Path, file: File, memo: DigestMemo) -> bool:
 
 
 def _reuse(part: Path, wanted: Sequence[File], here: dict[Digest, Path], memo: DigestMemo) -> frozenset[str]:
-    """Paths of the files in `part` that are whole: kept from an interrupted pull, or linked from `here`.
+    """Paths of complete files in `part`: kept from an interrupted pull, or linked from `here`.
 
-    Everything else goes, but for files that are under way.
+    Removes everything else but files in flight.
     """
-    under_way = {f"{file.path}{suffix}" for file in wanted for suffix in (".part", ".parts")}
+    in_flight = {f"{file.path}{suffix}" for file in wanted for suffix in (".part", ".parts")}
     by_path = {file.path: file for file in wanted}
     whole = set()
     for path in sorted(part.rglob("*"), reverse=True):
@@ -174,25 +172,17 @@ def _reuse(part: Path, wanted: Sequence[File], here: dict[Digest, Path], memo: D
                 path.rmdir()
         elif inner in by_path and _is(path, by_path[inner], memo):
             whole.add(inner)
-        elif inner not in under_way:
+        elif inner not in in_flight:
             path.unlink()
     for file in wanted:
         source = here.get(file.digest)
         if file.path not in whole and source is not None and _is(source, file, memo):
             target = part / file.path
             target.parent.mkdir(parents=True, exist_ok=True)
-            if _link(source, target):
+            if link_read_only(source, target):
                 memo.remember(target, file.digest)
                 whole.add(file.path)
     return frozenset(whole)
-
-
-def _link(source: Path, target: Path) -> bool:
-    """Only files that nobody may write: what is changed in one place would change in the other."""
-    if source.stat().st_mode & 0o222:
-        return False
-    os.link(source, target)
-    return True
 
 
 def _check_space(part: Path, missing: Sequence[File]) -> None:
@@ -205,7 +195,7 @@ def _check_space(part: Path, missing: Sequence[File]) -> None:
 
 
 def _mark_script(path: Path) -> None:
-    """A store knows no file modes: what begins with `#!` may be run."""
+    """Make a file executable if it begins with `#!`: stores keep no file modes."""
     with path.open("rb") as file:
         if file.read(2) == b"#!":
             path.chmod(0o555)

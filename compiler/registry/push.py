@@ -1,4 +1,4 @@
-"""An artifact's folder into a store: files, then the manifest, then a ref. Nothing that is there is overwritten."""
+"""Push: publish the folder of an artifact: files, then the manifest, then a tag. Never overwrites an object."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from compiler.storage.objects.types import ObjectStore
 
 _LOOKS = 3
-"""Rounds of looking what is missing and sending it."""
+"""Rounds of looking for missing files and sending them."""
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """`address` names this very artifact; `ref` the tag that means it now. `sent`: bytes that went over the line."""
+    """Result of a push. `address`: by digest; `ref`: the tag that points to it now. `sent`: bytes transferred."""
 
     uri: str
     address: str
@@ -62,7 +62,7 @@ class Pushed:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What shall be where. `tag` None: `latest` moves. `notes`: key and file of what belongs to the manifest."""
+    """Objects to publish. `tag` None: `latest` moves. `notes`: files beside the manifest (signatures) by key."""
 
     store: ObjectStore
     name: str
@@ -92,14 +92,14 @@ def push(
     threads: int = THREADS,
     journal: Path | None = None,
 ) -> Pushed:
-    """Publish the artifact in the folder `artifact` as `uri` (address.py); in a store alone, by its manifest's name.
+    """Publish the artifact in the folder `artifact` as `uri` (address.py); its manifest has the name if `uri` has none.
 
-    With a tag in `uri`, that tag is made, and never moved by a push; without, `latest` moves. Files of the store that
-    are there already are not sent again; `repair` reads them and replaces those with the wrong bytes. An interrupted
-    push goes on where it stopped (`journal`: folder of what is under way).
+    With a tag in `uri`, that tag is made, and no push ever moves it; without, `latest` moves. Files that the store has
+    already are not sent again; `repair` reads them and replaces damaged ones. A push after an interruption resumes
+    (`journal`: folder of its state).
 
-    Raises UsageError, RefusedError (made by a stand-in, or with a secret in it), ArtifactError (not what its manifest
-    says), ConflictError (the tag is of another artifact), StoreError.
+    Raises UsageError, RefusedError (made by a stand-in, or contains a secret), ArtifactError (does not match its
+    manifest), ConflictError (the tag points to another artifact), StoreError.
     """
     report, began = report or Silent(), time.monotonic()
     plan = _plan(artifact, uri, layout)
@@ -145,20 +145,20 @@ def push(
 
 
 def _plan(artifact: Path, uri: str, layout: Layout) -> _Plan:
-    """Everything that can be refused before the store is asked."""
+    """Check all that can be checked without the store, and plan the push."""
     data = _manifest_bytes(artifact)
     manifest, digest = parse_manifest(data, str(artifact / MANIFEST)), digest_bytes(data)
     if manifest.stand_in:
         raise RefusedError(
             f"`{manifest.name}` was made by a stand-in toolchain and cannot be published",
-            hint="build it with the real toolchain (`lmi-compile doctor` says where it is)",
+            hint="build it with the real toolchain (`lmi-compile doctor` finds it)",
         )
     address = parse_address(uri)
     name = address.name or check_name(manifest.name, "the name of an artifact")
     if address.ref is not None and (is_digest(address.ref) or address.ref in (CURRENT, LATEST)):
         raise UsageError(
             f"`{uri}`: a push makes a tag of its own, or moves `{LATEST}`",
-            hint=f"push without `@{address.ref}`, then `lmi-compile promote`",
+            hint=f"push without `@{address.ref}`, then run `lmi-compile promote`",
         )
     check_paths(name, [MANIFEST, *(file.path for file in manifest.files)])
     check_files(manifest, artifact)
@@ -167,13 +167,13 @@ def _plan(artifact: Path, uri: str, layout: Layout) -> _Plan:
         Outgoing(artifact / file.path, file_key(name, digest, layout, file.path, file.digest), file.digest, file.size)
         for file in manifest.files
     ]
-    once = tuple({file.key: file for file in files}.values())  # in `cas`, equal files are one
+    once = tuple({file.key: file for file in files}.values())  # in `cas`, equal files are one object
     notes = _beside(artifact, manifest_key(name, digest, layout))
     return _Plan(open_store(address.root), name, address.ref, digest, layout, data, once, notes)
 
 
 def _send(plan: _Plan, lease: Lease, damaged: frozenset[str], report: Report, under_way: Path, threads: int) -> int:
-    """Send what is missing, and look again: what was there may be gone since. Bytes that went over the line."""
+    """Send missing files, and look again: some may have been removed since. The number of bytes transferred."""
     sent, new = 0, frozenset[str]()
     look = lease.look if is_marked(plan.store, plan.name, plan.digest) else lease.settled
     found = lease.look([file.key for file in plan.files])
@@ -192,7 +192,7 @@ def _send(plan: _Plan, lease: Lease, damaged: frozenset[str], report: Report, un
         if all(file.key in found and found[file.key].size == file.size for file in old):
             return sent
     raise StoreError(
-        f"files of {plan.store.uri}{plan.name} are gone as soon as they are sent",
+        f"files of {plan.store.uri}{plan.name} disappear as soon as they are sent",
         hint="check the lifecycle rules of the bucket",
     )
 
@@ -203,35 +203,35 @@ def _manifest_bytes(artifact: Path) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(
             f"{artifact} is not an artifact: expected a folder with {MANIFEST}",
-            hint="pass the folder that `lmi-compile build --output` made",
+            hint="pass the folder that `lmi-compile build --output` wrote",
         ) from None
 
 
 def _beside(artifact: Path, key: str) -> dict[str, Path]:
-    """Files such as a signature, `manifest.json.<suffix>`, by the keys that they get."""
+    """Files beside the manifest, `manifest.json.<suffix>`, such as a signature, by their keys in the store."""
     found = sorted(path for path in artifact.glob(f"{MANIFEST}.*") if path.is_file())
     return {key + path.name.removeprefix(MANIFEST): path for path in found}
 
 
 def _put_once(store: ObjectStore, key: str, data: bytes) -> None:
-    """Raises ConflictError where something else has this key."""
+    """Write an object that never changes. Raises ConflictError if another one has this key."""
     if store.head(key) is None:
         try:
             store.put(key, data, NOTHING)
         except ConflictError:
-            pass  # somebody was faster: perhaps with the same
+            pass  # another process was faster, perhaps with the same bytes
         else:
             return
     there, _ = store.read(key)
     if there != data:
         raise ConflictError(
-            f"{store.uri}{key} is something else already",
-            hint="nothing in a store is overwritten; look who put it there",
+            f"{store.uri}{key} has other content already, and objects are never overwritten",
+            hint="find out who wrote it (`lmi-compile history`); push to another store",
         )
 
 
 def _damaged(store: ObjectStore, files: Sequence[Outgoing], threads: int) -> frozenset[str]:
-    """Keys of the objects that have other bytes than they should have."""
+    """Keys of damaged objects: those with other bytes than the files."""
 
     def digest(file: Outgoing) -> Digest:
         sha, buffer = hashlib.sha256(), memoryview(bytearray(min(PART, max(file.size, 1))))

@@ -1,7 +1,7 @@
-"""NAME/refs/<tag>.json: what a tag means, and all that it meant before. One object, so the two cannot disagree.
+"""NAME/refs/<tag>.json: a tag and its log, in one object, so that the two cannot disagree.
 
 {"digest": sha256 of "ref"'s canonical JSON,
- "ref": {"tag": "current", "log": [{"digest", "layout", "when", "who", "why"}, ...]}}     the last entry counts
+ "ref": {"tag": "current", "log": [{"digest", "layout", "when", "who", "why"}, ...]}}     the tag points to the last one
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from compiler.storage.objects.types import ObjectStore
 
 LOG_LENGTH = 1000
-"""Entries that are kept: some 200 kB."""
+"""Entries kept in a log: about 200 kB."""
 _TRIES = 3
 
 
 @dataclass(frozen=True)
 class Entry:
-    """`when`: UTC, `2026-11-25T19:32:15Z`. `why`: `push`, `promote` or `rollback`."""
+    """A move of a tag. `when`: UTC, `2026-11-25T19:32:15Z`. `why`: `push`, `promote` or `rollback`."""
 
     digest: Digest
     layout: Layout
@@ -36,7 +36,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ref:
-    """`log`: the oldest first, never empty. `etag` of the object that was read."""
+    """A tag. `log`: its moves, the oldest first, never empty. `etag`: of the object that was read."""
 
     tag: str
     log: tuple[Entry, ...]
@@ -44,11 +44,12 @@ class Ref:
 
     @property
     def now(self) -> Entry:
+        """The artifact that the tag points to."""
         return self.log[-1]
 
     @property
     def past(self) -> tuple[Entry, ...]:
-        """What can be gone back to, the present last: a rollback takes away what it went back from."""
+        """Artifacts that rollbacks lead back to, the current one last; a rollback removes the one it leaves."""
         stack: list[Entry] = []
         for entry in self.log:
             if entry.why == "rollback":
@@ -60,9 +61,9 @@ class Ref:
 
 
 def read_ref(store: ObjectStore, name: str, tag: str) -> Ref | None:
-    """None where there is none. Raises ArtifactError where it is damaged, StoreError."""
+    """Read a tag; None if it does not exist. Raises ArtifactError (damaged), StoreError."""
     key, problem = ref_key(name, tag), ""
-    for _ in range(_TRIES):  # wrong bytes may have been the way's, not the store's
+    for _ in range(_TRIES):  # the bytes may be damaged in transit, not in the store
         try:
             data, etag = store.read(key)
         except NotFoundError:
@@ -70,33 +71,33 @@ def read_ref(store: ObjectStore, name: str, tag: str) -> Ref | None:
         try:
             found = json.loads(data)
             if found["digest"] != digest_json(found["ref"]):
-                problem = "it does not have the digest that it states"
+                problem = "its content does not have the digest in it"
                 continue
             log = tuple(Entry(**entry) for entry in found["ref"]["log"])
             if log and found["ref"]["tag"] == tag and all(entry.layout in LAYOUTS for entry in log):
                 return Ref(tag, log, etag)
-            problem = "it is of another tag or layout, or empty"
+            problem = "it has another tag or layout, or no entries"
         except (ValueError, KeyError, TypeError) as error:
             problem = repr(error)
     raise ArtifactError(
-        f"the ref {store.uri}{key} is damaged: {problem}",
+        f"the tag {store.uri}{key} is damaged: {problem}",
         hint=f"remove it and promote an artifact again; `lmi-compile ls {store.uri}{name}` lists them",
     )
 
 
 def ref_bytes(tag: str, log: tuple[Entry, ...]) -> bytes:
-    """What the object of a ref holds."""
+    """Encode the object of a tag."""
     ref = {"tag": tag, "log": [asdict(entry) for entry in log[-LOG_LENGTH:]]}
     return canonical_json({"ref": ref, "digest": digest_json(ref)}) + b"\n"
 
 
 def tags(store: ObjectStore, name: str) -> list[str]:
-    """Of an artifact's name, sorted."""
+    """Tags of a name, sorted."""
     _, objects = store.children(f"{name}/refs/")
     return sorted(item.key.rpartition("/")[2].removesuffix(".json") for item in objects)
 
 
 def is_marked(store: ObjectStore, name: str, digest: Digest) -> bool:
-    """Whether some tag means this artifact or would after one rollback: `gc` then leaves it alone."""
+    """Whether some tag points to this artifact or would after one rollback: `gc` keeps it then."""
     refs = (read_ref(store, name, tag) for tag in tags(store, name))
     return any(entry.digest == digest for ref in refs if ref is not None for entry in ref.past[-2:])

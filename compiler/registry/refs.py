@@ -1,4 +1,4 @@
-"""Tags that move: promote, rollback, history. Who moved a tag and when is in its log, never in an artifact."""
+"""Tags: promote, rollback, history. A tag's log, never an artifact, records who moved it and when."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 CURRENT = "current"
 LATEST = "latest"
-"""What `push` moves where it is given no tag."""
+"""The tag that `push` moves if it is given none."""
 
 _TRIES = 50
-"""Of a move that others keep overtaking."""
+"""Attempts to move a tag that others move at the same time."""
 
 
 @dataclass(frozen=True)
 class Moved:
-    """What a tag meant before (None: it is new) and means now; both equal where there was nothing to do."""
+    """Move of a tag: digest `before` (None: a new tag) and `after`; equal if there was nothing to do."""
 
     name: str
     tag: str
@@ -47,19 +47,22 @@ class Moved:
 
 
 def promote(uri: str, to: str = CURRENT, report: Report | None = None) -> Moved:
-    """Make the tag `to` mean the artifact that `uri` (NAME@tag or NAME@sha256:...) means.
+    """Point the tag `to` to the artifact that `uri` (NAME@TAG or NAME@sha256:...) points to.
 
     Raises UsageError, NotFoundError, ConflictError, StoreError, ArtifactError.
     """
     report = report or Silent()
     address = parse_address(uri)
     if address.ref is None or address.ref == to:
-        raise UsageError(f"`{uri}`: promote what to `{to}`?", hint=f"expected NAME@TAG or NAME@sha256:..., not @{to}")
+        raise UsageError(
+            f"expected an artifact to promote to `{to}`, found `{uri}`",
+            hint=f"pass NAME@TAG or NAME@sha256:..., not @{to}",
+        )
     return _point(resolve(uri), check_name(to, "a tag"), "promote", report)
 
 
 def rollback(uri: str, report: Report | None = None) -> Moved:
-    """Make a tag (`current` where `uri` names none) mean what it meant before. Again: what it meant before that.
+    """Move a tag (`current` if `uri` has none) back to its previous artifact; again: to the one before that.
 
     Raises UsageError, NotFoundError, RefusedError (nothing to go back to), ConflictError, StoreError, ArtifactError.
     """
@@ -67,15 +70,18 @@ def rollback(uri: str, report: Report | None = None) -> Moved:
     address = parse_address(uri)
     tag = address.ref or CURRENT
     if address.name is None or is_digest(tag):
-        raise UsageError(f"`{uri}` names no tag", hint="expected STORE/NAME, or STORE/NAME@TAG")
+        raise UsageError(f"`{uri}` names no tag", hint="pass STORE/NAME, or STORE/NAME@TAG")
     store = open_store(address.root)
     ref = read_ref(store, address.name, tag)
     if ref is None:
-        raise NotFoundError(f"{store.uri}{address.name} has no ref `{tag}`", hint="nothing was promoted to it yet")
+        raise NotFoundError(
+            f"{store.uri}{address.name} has no tag `{tag}`",
+            hint="promote an artifact to it first: `lmi-compile promote`",
+        )
     if len(ref.past) < 2:
         raise RefusedError(
-            f"`{tag}` of `{address.name}` has meant nothing but {ref.now.digest}",
-            hint=f"`lmi-compile history {address}` shows its log; `promote` moves it to any artifact",
+            f"`{tag}` of `{address.name}` has no previous artifact: it always pointed to {ref.now.digest}",
+            hint=f"see its log with `lmi-compile history {address}`; move it to any artifact with `promote`",
         )
     target = ref.past[-2]
     found = read_artifact(store, address.name, target.digest, target.layout, tag)
@@ -83,15 +89,15 @@ def rollback(uri: str, report: Report | None = None) -> Moved:
 
 
 def history(uri: str) -> list[tuple[str, Entry]]:
-    """(tag, entry) of one tag or of all tags of a name, the newest first. Raises NotFoundError, StoreError."""
+    """Moves of one tag or of all tags of a name, the newest first. Raises NotFoundError, StoreError."""
     address = parse_address(uri)
     if address.name is None or (address.ref and is_digest(address.ref)):
-        raise UsageError(f"`{uri}` names no tag", hint="expected STORE/NAME, or STORE/NAME@TAG")
+        raise UsageError(f"`{uri}` names no tag", hint="pass STORE/NAME, or STORE/NAME@TAG")
     store = open_store(address.root)
     wanted = [address.ref] if address.ref else tags(store, address.name)
     refs = [ref for tag in wanted if (ref := read_ref(store, address.name, tag)) is not None]
     if not refs:
-        raise NotFoundError(f"there is no ref {address}", hint=f"`lmi-compile ls {address.root}` lists what there is")
+        raise NotFoundError(f"there is no tag {address}", hint=f"list the tags with `lmi-compile ls {address.root}`")
     lines = [(ref.tag, entry) for ref in refs for entry in reversed(ref.log)]
     return sorted(lines, key=lambda line: line[1].when, reverse=True)
 
@@ -99,7 +105,7 @@ def history(uri: str) -> list[tuple[str, Entry]]:
 def move(
     store: ObjectStore, conditions: Conditions, found: Resolved, tag: str, why: str, expected: Ref | None = None
 ) -> Moved:
-    """Append to the log of `tag`, creating it where needed. `expected`: give up where it is not that any more.
+    """Append to the log of `tag`, or create it. `expected`: fail if another process has moved the tag since.
 
     Raises ConflictError, StoreError, ArtifactError.
     """
@@ -107,7 +113,8 @@ def move(
         ref = read_ref(store, found.name, tag)
         if expected is not None and (ref is None or ref.log != expected.log):
             raise ConflictError(
-                f"`{tag}` of `{found.name}` was moved meanwhile", hint="`lmi-compile history` shows by whom"
+                f"`{tag}` of `{found.name}` was moved by another process",
+                hint="see its log with `lmi-compile history`, then run the command again",
             )
         before = ref.now.digest if ref else None
         moved = Moved(found.name, tag, before, found.digest, found.uri)
@@ -118,7 +125,7 @@ def move(
         try:
             put_if(store, conditions, ref_key(found.name, tag), data, ref.etag if ref else NOTHING)
         except ConflictError:
-            continue  # somebody was faster, or the answer to our own write was lost: look again
+            continue  # another process was faster, or the answer to our own write was lost: read it again
         return moved
     raise ConflictError(
         f"`{tag}` of `{found.name}` was moved by others {_TRIES} times", hint="run the same command again later"
@@ -126,23 +133,23 @@ def move(
 
 
 def fix(store: ObjectStore, conditions: Conditions, found: Resolved, tag: str) -> Moved:
-    """Make a tag that does not move: new, or of this artifact already. Raises ConflictError."""
+    """Make a tag that no push moves: a new one, or one that points to this artifact already. Raises ConflictError."""
     check_fixed(store, found.name, tag, found.digest)
     return move(store, conditions, found, tag, "push")
 
 
 def check_fixed(store: ObjectStore, name: str, tag: str, digest: Digest) -> None:
-    """Raises ConflictError where the tag is of another artifact."""
+    """Check that a tag is new or points to the artifact `digest`. Raises ConflictError."""
     ref = read_ref(store, name, tag)
     if ref is not None and ref.now.digest != digest:
         raise ConflictError(
-            f"`{name}@{tag}` is {ref.now.digest} already; this artifact is {digest}",
-            hint=f"choose another tag; or push it without one, and `lmi-compile promote {name}@latest --to {tag}`",
+            f"`{name}@{tag}` points to {ref.now.digest} already; this artifact is {digest}",
+            hint=f"choose another tag; or push without one and run `lmi-compile promote {name}@latest --to {tag}`",
         )
 
 
 def who() -> str:
-    """$LMI_COMPILE_USER, else the CI's actor, else the login name."""
+    """Name for logs: $LMI_COMPILE_USER, else the CI's actor, else the login name."""
     for variable in ("LMI_COMPILE_USER", "GITHUB_ACTOR", "CODEBUILD_INITIATOR"):
         if os.environ.get(variable):
             return os.environ[variable]

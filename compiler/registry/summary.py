@@ -1,4 +1,4 @@
-"""What the commands on stores print on stdout for people to read; `--json` prints the same facts for scripts."""
+"""Text output of the commands on stores; `--json` prints the same facts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHORT = 12
 
 
 def pushed_text(pushed: Pushed) -> str:
-    """What names the artifact now, and the prefix that never changes."""
+    """Text of a push: name, digest, immutable URI, bytes sent."""
     return table(
         [
             ("pushed", f"{pushed.name}@{pushed.ref}"),
@@ -37,12 +37,12 @@ def pushed_text(pushed: Pushed) -> str:
 
 
 def pulled_text(pulled: Pulled) -> str:
-    """The artifact's folder."""
+    """Text of a pull: the artifact's folder."""
     return str(pulled.folder)
 
 
 def listing_text(lines: Sequence[Listed]) -> str:
-    """One line an artifact."""
+    """Text of a listing: one line per artifact."""
     rows = [
         (
             line.name,
@@ -60,27 +60,28 @@ def listing_text(lines: Sequence[Listed]) -> str:
 
 
 def moved_text(moved: Moved) -> str:
-    """What a tag means now, and meant before."""
+    """Text of a move: the tag's new and previous artifact."""
     if moved.before == moved.after:
-        return f"{moved.name}@{moved.tag} is {moved.after} already"
+        return f"{moved.name}@{moved.tag} points to {moved.after} already"
     before = f", was {_short(moved.before)}" if moved.before else ""
-    return f"{moved.name}@{moved.tag} is {_short(moved.after)} now{before}\n{moved.uri}"
+    return f"{moved.name}@{moved.tag} points to {_short(moved.after)} now{before}\n{moved.uri}"
 
 
 def history_text(lines: Sequence[tuple[str, Entry]]) -> str:
-    """One line a move, the newest first."""
+    """Text of a history: one line per move, the newest first."""
     rows = [(entry.when, tag, _short(entry.digest), entry.why, entry.who) for tag, entry in lines]
     return table(rows, ("when", "tag", "digest", "by", "who"))
 
 
 def history_json(lines: Sequence[tuple[str, Entry]]) -> list[dict[str, Any]]:
+    """JSON of a history."""
     from dataclasses import asdict
 
     return [{"tag": tag, **asdict(entry)} for tag, entry in lines]
 
 
 def collected_text(collected: Collected) -> str:
-    """Every key, then the sum."""
+    """Text of a collection: all removed keys, then the totals."""
     verb = "would be removed" if collected.dry_run else "removed"
     lines = [*collected.keys, *(f"{key} (unfinished upload)" for key in collected.uploads)]
     total = (
@@ -90,7 +91,7 @@ def collected_text(collected: Collected) -> str:
 
 
 def difference_text(difference: Difference) -> str:
-    """One line a changed field, before and after."""
+    """Text of a comparison: one line per changed field."""
     rows = [(change.field, _value(change.before), _value(change.after)) for change in difference.changes]
     total = (
         f"{difference.same} equal files, {amount(difference.nbytes_changed, 'bytes')} in files that only the second has"

@@ -218,7 +218,7 @@ def load(
     manifest = check_artifact(folder, by="sha256" if full_check else "size")
     tokenizer, ends = load_tokenizer(folder / "tokenizer"), end_ids(folder / "tokenizer")
     engine = _start(manifest, folder, timeout, import_torch)
-    return Model(engine, Limits(**manifest.limits.model_dump()), int(manifest.model.config["vocab"]), tokenizer, ends)
+    return Model(engine, Limits(**manifest.limits.model_dump()), manifest.config.vocab, tokenizer, ends)
 
 
 def _start(manifest: Manifest, folder: Path, timeout: float, import_torch: Callable[[], None]) -> Engine:

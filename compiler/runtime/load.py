@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from compiler.decoder.segments import PHASES, SegmentSpec, input_names, part_of, phase_for, specs
 from compiler.errors import IncompatibleError
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compiler.artifact.manifest import Manifest
-    from compiler.decoder.rankfile.quantized import Products
-    from compiler.decoder.segments import CacheFormat
     from compiler.runtime.follower import Role
 
 
@@ -68,7 +66,7 @@ def share_of(manifest: Manifest, folder: Path, rank: int, weights: Weights) -> S
         return Package(folder / made.packages[name])
 
     return assemble(
-        ModelConfig.from_json(manifest.model.config),
+        manifest.config,
         Limits(**manifest.limits.model_dump()),
         made.layers,
         weights.tensors(device),
@@ -76,7 +74,7 @@ def share_of(manifest: Manifest, folder: Path, rank: int, weights: Weights) -> S
         rank=rank,
         tp=tp,
         device=device,
-        products=cast("Products", made.products),
+        products=made.products,
         cache=made.cache,
     )
 
@@ -91,13 +89,13 @@ def assemble(
     rank: int,
     tp: int,
     device: str,
-    products: Products = "float",
-    cache: CacheFormat = "",
+    products: str = "float",
+    cache: str = "",
 ) -> Share:
     """A share of segments that `run` computes. `layers`: of each layer its segments."""
     import torch
 
-    from compiler.decoder.attention import CACHED, alibi_slopes
+    from compiler.decoder.attention import alibi_slopes, cache_dtype
 
     heads = head_layout(config.heads, config.kv_heads, tp)
     slopes = alibi_slopes(config.heads)[rank * heads.heads : (rank + 1) * heads.heads]
@@ -119,7 +117,7 @@ def assemble(
         },
         kv_heads=heads.kv_heads,
         dtype=table.dtype,
-        cached=CACHED[cache] if cache else table.dtype,
+        cached=cache_dtype(cache) if cache else table.dtype,
         device=device,
     )
 

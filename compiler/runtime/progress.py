@@ -14,7 +14,7 @@ from typing import Final
 _WORDS = 3
 _STEP, _COLLECTIVE, _STATE = range(_WORDS)
 
-STARTING: Final = 0
+# 0, which new memory holds: the rank is starting.
 LOADED: Final = 1
 IDLE: Final = 2
 COMPUTING: Final = 3

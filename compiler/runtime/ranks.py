@@ -105,11 +105,6 @@ class Ranks:
             raise self.explain(str(error)) from error
         return self._group
 
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """Process ids of ranks 1 to tp - 1."""
-        return tuple(follower.process.pid for follower in self._followers)
-
     def send(self, command: Command) -> None:
         """Send all followers a command. Raises RankError where one does not accept it."""
         if isinstance(command, Step):

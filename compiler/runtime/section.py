@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from compiler.artifact.check import check_files, check_machine
 from compiler.artifact.manifest import load_manifest
-from compiler.artifact.sections import InnerPath, Section
+from compiler.artifact.sections import CacheFormat, InnerPath, Section
 from compiler.errors import IncompatibleError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Segments(Section, extra="forbid"):
     layers: tuple[tuple[str, ...], ...]
     packages: dict[str, InnerPath]
     products: str = "float"
-    cache: Literal["", "int8", "fp8"] = ""
+    cache: CacheFormat = ""
 
     @property
     def rank_files(self) -> tuple[str, ...]:

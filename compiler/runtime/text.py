@@ -1,7 +1,7 @@
-"""Text that grows token by token: whole characters only, and cut before a stop sequence.
+"""Streaming detokenization and stop sequences.
 
-A character here is a Unicode code point. A token may end inside one: byte-level BPE and byte fallback cut UTF-8
-anywhere.
+A character here is a Unicode code point. A token may end inside one: byte-level BPE and byte fallback split UTF-8
+anywhere. Only whole characters are shown.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 Decode = Callable[[Sequence[int]], str]
-"""Token ids to text, special tokens left out. Incomplete UTF-8 comes out as U+FFFD."""
+"""Decoder of token ids to text, without special tokens. Incomplete UTF-8 becomes U+FFFD."""
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class Detokenizer:
-    """Turns tokens to text one by one.
+    """Incremental decoder, token by token.
 
-    A decoder looks at neighbours (a leading blank, byte fallback), so a token has no text of its own. What a token
-    adds is the difference between two decodings of a short window:
+    A decoder looks at neighbors (a leading blank, byte fallback), so a token has no text of its own. The text that a
+    token adds is the difference between two decodings of a short window:
 
         ids      ... a b c | d e f          shown = decode(a b c)
                    window ^  ^ settled      new   = decode(a b c d e f) without `shown`
 
     The text of the prompt counts as shown, so that an answer's leading blank survives.
 
-    Bytes of an incomplete character come out as U+FFFD, and byte fallback turns the whole run of bytes that they end,
-    complete characters included, to U+FFFD until the run is valid again. So nothing is shown of U+FFFD at the end of
-    the text before a later token tells what it is.
+    Bytes of an incomplete character become U+FFFD, and byte fallback turns the whole run of bytes up to them, complete
+    characters included, to U+FFFD until the run is valid again. So U+FFFD at the end of the text is held back until a
+    later token settles it.
     """
 
     def __init__(self, decode: Decode, prompt: Sequence[int]) -> None:
@@ -38,7 +38,7 @@ class Detokenizer:
         self._shown = decode(self._ids) if self._ids else ""
 
     def push(self, token: int) -> str:
-        """The text that `token` completes; empty inside a character."""
+        """Add a token; the text that it completes, empty inside a character."""
         self._ids.append(token)
         text = self._decode(self._ids[self._window :])
         certain = text.rstrip(REPLACEMENT)
@@ -50,17 +50,17 @@ class Detokenizer:
         return new
 
     def flush(self) -> str:
-        """What is left when no more tokens come: an incomplete character as U+FFFD."""
+        """End the stream; the text held back, an incomplete character as U+FFFD."""
         new = self._decode(self._ids[self._window :])[len(self._shown) :]
         self._shown += new
         return new
 
 
 class StopMatcher:
-    """Cuts a stream of text before the first stop sequence.
+    """Filter that cuts a stream of text before the first stop sequence.
 
-    The first is the one that is complete first, read character by character (of several that end there, the longest),
-    so the result does not depend on how the text is cut into pieces. The end of the text is held back as long as a stop
+    The first is the one that ends first, read character by character (of several that end there, the longest), so the
+    result does not depend on the division of the text into pieces. The end of the text is held back as long as a stop
     sequence could begin in it.
     """
 
@@ -69,7 +69,7 @@ class StopMatcher:
         self._held = ""
 
     def push(self, text: str) -> tuple[str, bool]:
-        """(text that is safe to show, whether a stop sequence was found)."""
+        """Add text; the text that is safe to show, and whether a stop sequence was found."""
         self._held += text
         found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
@@ -81,12 +81,12 @@ class StopMatcher:
         return shown, False
 
     def flush(self) -> str:
-        """What was held back, when no more text comes."""
+        """End the stream; the text held back."""
         shown, self._held = self._held, ""
         return shown
 
 
 def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of `text` that begins `stop` and is not all of it."""
+    """Length of the longest suffix of `text` that is a proper prefix of `stop`."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if stop.startswith(text[-n:])), 0)

@@ -1,1 +1,1 @@
-"""Bytes: checkpoints, safetensors files, digests, the stage cache, S3."""
+"""Storage: checkpoints, data sets, files and digests, the stage cache, object stores."""

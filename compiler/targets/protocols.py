@@ -62,9 +62,9 @@ class Support(Generic[O]):
     def scaling(self, config: ModelConfig, quant: Quant, options: O) -> Scaling:
         """Scales that the kernels need, for the result of `quantized`."""
         from compiler.quantization.scaling import Scaling
-        from compiler.quantization.schemes import UNQUANTISED
+        from compiler.quantization.schemes import UNQUANTIZED
 
-        return Scaling(quant.scheme or UNQUANTISED, cache=quant.cache)
+        return Scaling(quant.scheme or UNQUANTIZED, cache=quant.cache)
 
 
 class RankLayout(Generic[O]):
@@ -90,7 +90,7 @@ class RankLayout(Generic[O]):
     ) -> Sequence[RankPlan]:
         """The files of the ranks, tp for each pipeline stage; `dtype` by its safetensors name.
 
-        `tensors` of a quantized model has the tensors that `quantization/planned.py` adds.
+        `tensors` of a quantized model has the tensors that `quantization/scale_tensors.py` adds.
         """
         return ()
 
@@ -171,8 +171,10 @@ class Runtime:
         """Comparison of the artifact with a machine beyond GPUs, memory and disk."""
         return ()
 
-    def image_problems(self, manifest: Manifest, image: str) -> Sequence[str]:
-        """Why the container `image` (tag or whole name) cannot serve the artifact."""
+    def endpoint_problems(self, manifest: Manifest, image: str, instance_type: str) -> Sequence[str]:
+        """Why the container `image` (tag or whole name) cannot serve the artifact, and the instance type not a kind of
+        device that only the target knows.
+        """
         return ()
 
     def doctor(self) -> tuple[Sequence[Finding], Sequence[Ability]]:

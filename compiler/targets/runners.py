@@ -34,7 +34,10 @@ class Runner:
 
     def load(self, folder: Path) -> Model:
         """The model, ready to generate. Raises ArtifactError, IncompatibleError, RankError."""
-        raise IncompatibleError(f"{folder} cannot be loaded here", hint="deploy it with the image that serves it")
+        from compiler.artifact.manifest import load_manifest
+        from compiler.runtime.section import served_elsewhere
+
+        raise served_elsewhere(load_manifest(folder).name)
 
     def once(self, folder: Path, prompt: str, max_new_tokens: int) -> Sequence[str]:
         """Command line of a fresh process that loads the artifact, answers once and prints one JSON object:
@@ -54,10 +57,4 @@ def model_of(folder: Path) -> Model:
     """The artifact in `folder`, loaded by its target's runner. Raises IncompatibleError where it has none."""
     from compiler.artifact.manifest import load_manifest
 
-    manifest = load_manifest(folder)
-    runner = runner_of(manifest)
-    if runner is None:
-        from compiler.runtime.section import served_elsewhere
-
-        raise served_elsewhere(manifest.name)
-    return runner.load(folder)
+    return (runner_of(load_manifest(folder)) or Runner()).load(folder)

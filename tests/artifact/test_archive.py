@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.testbed.artifacts import CONTENT, manifest, write
 from compiler.artifact.archive import check_contained
 from compiler.artifact.check import check_files
 from compiler.artifact.manifest import File
 from compiler.errors import ArtifactError
 from compiler.storage.files.digest import OCTETS, digest_bytes
-from tests.artifact.made import CONTENT, manifest, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable

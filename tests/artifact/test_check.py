@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.testbed.artifacts import CONTENT, manifest, write
 from compiler.artifact.check import Machine, check_files, check_machine, this_machine
 from compiler.artifact.manifest import Device
 from compiler.errors import ArtifactError, IncompatibleError
 from compiler.machine import LEVELS
 from compiler.runtime.section import check_artifact
-from compiler.storage.files.crc import spelled
+from compiler.storage.files.crc import crc_text
 from compiler.storage.files.digest import sha256_file
-from tests.artifact.made import CONTENT, manifest, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +58,7 @@ def test_another_kind_of_cpu_is_refused() -> None:
         check_machine(manifest(device=Device(kind="cpu", isa="aarch64")), HERE)
 
 
-@pytest.mark.parametrize(("found", "words"), [(None, "there is none"), ("8.0", "the GPU here has 8.0")])
+@pytest.mark.parametrize(("found", "words"), [(None, "has no GPU"), ("8.0", "the GPU here has 8.0")])
 def test_another_gpu_is_refused(found: str | None, words: str) -> None:
     with pytest.raises(IncompatibleError, match=words):
         check_machine(manifest(device=CUDA), replace(HERE, capability=found))
@@ -83,7 +83,7 @@ def test_one_flipped_bit_is_found_by_the_full_check(tmp_path: Path) -> None:
 
 def with_crcs() -> Manifest:
     return manifest(
-        files=tuple(f.model_copy(update={"crc": spelled(zlib.crc32(CONTENT[f.path]))}) for f in manifest().files)
+        files=tuple(f.model_copy(update={"crc": crc_text(zlib.crc32(CONTENT[f.path]))}) for f in manifest().files)
     )
 
 
@@ -125,9 +125,11 @@ def test_all_damaged_files_are_named(tmp_path: Path) -> None:
 
 
 def test_progress_counts_every_byte(tmp_path: Path) -> None:
-    told: list[int] = []
-    check_files(manifest(), write(tmp_path), by="sha256", progress=told.append)
-    assert sum(told) == sum(len(data) for data in CONTENT.values())
+    told: list[tuple[int, int]] = []
+    check_files(manifest(), write(tmp_path), by="sha256", progress=lambda *call: told.append(call))
+    total = sum(len(data) for data in CONTENT.values())
+    assert told[-1] == (total, total)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
 def test_check_artifact_asks_the_machine_before_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.testbed.artifacts import manifest
 from compiler.artifact.manifest import json_schema, load_manifest, parse_manifest
 from compiler.artifact.sections import Section
 from compiler.errors import ArtifactError, IncompatibleError
 from compiler.runtime.section import runnable
 from compiler.storage.files.digest import digest_bytes
 from compiler.targets.trtllm.section import Engines
-from tests.artifact.made import manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.testbed.artifacts import CONTENT, manifest, write
 from compiler.artifact.manifest import File, load_manifest
 from compiler.artifact.scan import Finding, check_publishable, scan
 from compiler.errors import RefusedError
 from compiler.storage.files.digest import OCTETS, digest_bytes
-from tests.artifact.made import CONTENT, manifest, write
 from tests.artifact.test_archive import archive
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from benchmarks.testbed.artifacts import manifest, write
 from compiler.artifact.sign import SIGNATURE, check_signed, sign
 from compiler.errors import ArtifactError, SignatureError, UsageError
-from tests.artifact.made import manifest, write
 
 Pair = tuple[Path, Path]
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from benchmarks.testbed.artifacts import CONTENT, manifest
 from compiler.artifact.manifest import Manifest
 from compiler.artifact.provenance import NOBODY, provenance
 from compiler.artifact.sbom import sbom
 from compiler.errors import UsageError
-from tests.artifact.made import CONTENT, manifest
 
 CI = {
     "LMI_COMPILE_BUILDER": "https://github.com/owner/models/.github/workflows/build.yml",

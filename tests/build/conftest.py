@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import recipes
-from compiler.build.requests import BuildRequest
-from compiler.build.plan import Ask
+from compiler.build.request import Ask, BuildRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,12 +8,14 @@ import pytest
 
 import recipes
 from compiler import targets
-from compiler.errors import RefusedError
-from compiler.quantization.request import Cache, Quant, Text, scheme_of
-from compiler.quantization.schemes import SCHEMES
 from compiler.build import alternatives as module
 from compiler.build.alternatives import alternatives, calibration_seconds
-from compiler.build.plan import Ask, Plan, make_plan
+from compiler.build.plan import Plan, make_plan
+from compiler.build.request import Ask
+from compiler.cli.text import option_text
+from compiler.errors import RefusedError
+from compiler.quantization.request import Quant, Text, scheme_of
+from compiler.quantization.schemes import SCHEMES
 from compiler.targets.trtllm.options import TrtllmOptions
 from tests import published
 
@@ -29,7 +31,7 @@ def _plan(model: str, quant: Quant, tp: int = 8) -> Plan:
 @pytest.mark.parametrize("model", ["llama2-70b", "mixtral-8x7b"])
 def test_every_choice_has_bytes_or_a_reason(model: str) -> None:
     plan = _plan(model, Quant())
-    found = {one.option: one for one in alternatives(plan, INDUCTOR)}
+    found = {option_text(one.quant): one for one in alternatives(plan, INDUCTOR)}
     assert set(found) == {"--quant none", *(f"--quant {name}" for name in SCHEMES), "--kv-cache int8", "--kv-cache fp8"}
     assert all((one.weights is None) == bool(one.refused) for one in found.values())
     assert found["--quant none"].weights == plan.ranks[0].nbytes
@@ -40,9 +42,9 @@ def test_every_choice_has_bytes_or_a_reason(model: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["int8", "fp8"])
-def test_a_quantised_cache_holds_twice_the_tokens(form: Cache) -> None:
+def test_a_quantised_cache_holds_twice_the_tokens(form: str) -> None:
     plan, asked = _plan("llama3-8b", Quant()), _plan("llama3-8b", Quant(cache=form))
-    found = {one.option: one for one in alternatives(plan, INDUCTOR)}
+    found = {option_text(one.quant): one for one in alternatives(plan, INDUCTOR)}
     one, plain = found[f"--kv-cache {form}"], found["--quant none"]
     assert (one.weights, one.cache) == (asked.ranks[0].nbytes, asked.kv_bytes_per_token)
     assert one.cache_tokens_in_a_gib == 2 * (plain.cache_tokens_in_a_gib or 0)
@@ -54,7 +56,7 @@ def test_a_quantised_cache_holds_twice_the_tokens(form: Cache) -> None:
 
 def test_what_is_asked_for_is_planned_and_its_alternatives_do_not_depend_on_it() -> None:
     plan = _plan("llama3-8b", Quant(SCHEMES["smoothquant"]))
-    found = {one.option: one.weights for one in alternatives(plan, INDUCTOR)}
+    found = {option_text(one.quant): one.weights for one in alternatives(plan, INDUCTOR)}
     assert found["--quant smoothquant"] == plan.ranks[0].nbytes
     assert alternatives(plan, INDUCTOR) == alternatives(_plan("llama3-8b", Quant()), INDUCTOR)
 
@@ -64,7 +66,7 @@ def test_pipeline_stages_are_told_from_few_layers_too(scheme: str, pp: int) -> N
     hf, trtllm = published.CONFIGS["llama3-8b"], targets.load("trtllm")
     ask = Ask(tp=2, quant=Quant(SCHEMES.get(scheme)), options=TrtllmOptions(pp=pp))
     plan = make_plan(*recipes.for_config(hf), trtllm, hf, published.headers("llama3-8b"), ask)
-    found = {one.option: one.weights for one in alternatives(plan, trtllm)}
+    found = {option_text(one.quant): one.weights for one in alternatives(plan, trtllm)}
     assert found[f"--quant {scheme}"] == max(rank.nbytes for rank in plan.ranks)
 
 

@@ -6,18 +6,21 @@ import errno
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from compiler.runtime.section import Segments
 
 import recipes
-from compiler.runtime.section import check_artifact
-from compiler.errors import ToolchainMissing, UsageError
 from compiler.build.build import build
 from compiler.build.convert_only import convert_to
-from compiler.build.requests import BuildRequest, PlanRequest
+from compiler.build.request import BuildRequest, PlanRequest
+from compiler.errors import ArtifactError, ToolchainMissing, UsageError
+from compiler.numerics.intact import intact
+from compiler.numerics.verify import verify
+from compiler.runtime.generate import load
+from compiler.runtime.section import Segments, check_artifact
 from tests.builds import Heard, copied, leftovers, tree
 from tests.stand_in import StandIn
 
@@ -176,3 +179,16 @@ def test_convert_writes_rank_files_alone(request_for: Callable[..., BuildRequest
     with pytest.raises(UsageError, match="is not empty"):
         convert_to(plain, tmp_path / "out")
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("read", [verify, partial(intact, by="crc"), load])
+def test_an_artifact_of_a_newer_version_is_not_read_as_another_model(
+    read: Callable[[Path], object], request_for: Callable[..., BuildRequest]
+) -> None:
+    output = build(request_for(), toolchain=StandIn()).output
+    data = json.loads((output / "manifest.json").read_text())
+    data["model"]["config"]["future_scale"] = 0.5
+    (output / "manifest.json").unlink()
+    (output / "manifest.json").write_text(json.dumps(data))
+    with pytest.raises(ArtifactError, match="future_scale"):
+        read(output)

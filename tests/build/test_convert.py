@@ -15,19 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
+from compiler.build.rank_files import BUFFERS, convert
 from compiler.errors import CheckpointError, DiskFullError, LmiCompileError, MemoryCeilingError, RefusedError
 from compiler.model import lazy
 from compiler.model.lazy import ITEMSIZE, Lazy, Piece, RankPlan
-from compiler.build.convert import BUFFERS, convert
 from compiler.storage.checkpoints import gather
 from compiler.storage.checkpoints.checkpoint import Checkpoint, from_headers, open_checkpoint
+from compiler.storage.checkpoints.header import read_header
 from compiler.storage.files.digest import sha256_file
 from compiler.storage.files.direct import PADDING
-from compiler.storage.checkpoints.header import read_header
-from tests.storage import written
+from tests.storage import samples
 from tests.storage.lazies import Shapes, plans
 
-TENSORS: written.Tensors = {
+TENSORS: samples.Tensors = {
     "embed": ("BF16", (96, 64)),
     "up": ("BF16", (128, 64)),
     "down": ("BF16", (64, 128)),
@@ -54,7 +54,7 @@ def split(tp: int, dtype: str = "BF16") -> list[RankPlan]:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Checkpoint:
-    written.checkpoint(tmp_path / "source", TENSORS, shards=2)
+    samples.checkpoint(tmp_path / "source", TENSORS, shards=2)
     return open_checkpoint(tmp_path / "source")
 
 
@@ -98,7 +98,7 @@ def test_any_layout_under_any_ceiling(plan: tuple[Shapes, Lazy], memory: int, ra
         with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
             patch.setattr(gather, "RUN", run)
             folder = Path(name)
-            data = written.checkpoint(folder, {key: ("BF16", shape) for key, shape in shapes.items()})
+            data = samples.checkpoint(folder, {key: ("BF16", shape) for key, shape in shapes.items()})
             expected = lazy.read(tensor, lambda key: np.frombuffer(data[key], np.uint16))
             plan_of = [RankPlan(f"{rank}", (("t", tensor),)) for rank in range(ranks)]
             convert(plan_of, open_checkpoint(folder), folder / "out", max_memory=PADDING + memory)
@@ -200,7 +200,7 @@ def test_a_disk_that_is_really_full(
     tmp_path: Path, source: Checkpoint, monkeypatch: pytest.MonkeyPatch, checked: bool
 ) -> None:
     if not checked:
-        monkeypatch.setattr("compiler.build.convert.check_space", lambda *_: None)
+        monkeypatch.setattr("compiler.build.rank_files.check_space", lambda *_: None)
     out = tmp_path / "out"
     out.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", out], check=True)
@@ -221,8 +221,9 @@ def test_a_failing_thread_stops_the_others(tmp_path: Path, source: Checkpoint) -
 
 def test_a_kill_leaves_temporary_names_only(tmp_path: Path, source: Checkpoint) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from compiler.build.convert import convert\n"
-        "from compiler.storage.checkpoints.checkpoint import open_checkpoint; from tests.build.test_convert import split\n"
+        "import sys, time; from pathlib import Path; from compiler.build.rank_files import convert\n"
+        "from compiler.storage.checkpoints.checkpoint import open_checkpoint\n"
+        "from tests.build.test_convert import split\n"
         "def progress(done, total):\n"
         "    if done == total:\n"
         "        print('done', flush=True); time.sleep(60)\n"
@@ -267,8 +268,9 @@ def test_headers_alone_cannot_be_converted(tmp_path: Path) -> None:
 
 def test_layout_only_conversion_needs_no_torch(tmp_path: Path, source: Checkpoint) -> None:
     script = (
-        "import sys; from pathlib import Path; from compiler.build.convert import convert\n"
-        "from compiler.storage.checkpoints.checkpoint import open_checkpoint; from compiler.model.lazy import RankPlan, whole\n"
+        "import sys; from pathlib import Path; from compiler.build.rank_files import convert\n"
+        "from compiler.storage.checkpoints.checkpoint import open_checkpoint\n"
+        "from compiler.model.lazy import RankPlan, whole\n"
         "plan = RankPlan('f', (('w', whole('norm', (64,), 'BF16')),))\n"
         "convert([plan], open_checkpoint(Path(sys.argv[1])), Path(sys.argv[2]))\n"
         "print(sorted({'torch', 'safetensors', 'transformers'} & set(sys.modules)))\n"

@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from compiler.build.rank_files import convert
 from compiler.errors import MemoryCeilingError
-from compiler.model.lazy import Format, Lazy, Packing, Quantise, RankPlan, take, whole
-from compiler.quantization.formats import fp8
-from compiler.quantization.formats import int4
-from compiler.quantization.rounding import quantise
-from compiler.build.convert import convert
+from compiler.model.lazy import Lazy, Packing, Quantize, RankPlan, take, whole
+from compiler.quantization.formats import fp8, int4
+from compiler.quantization.rounding import quantize
+from tests.quantization import numpy_int4
 from compiler.storage.checkpoints.checkpoint import open_checkpoint
 from tests.build.test_convert import bits
 
 GROUP = 8
-DTYPES: dict[Format, str] = {"int8": "I8", "int4": "I8", "fp8": "F8_E4M3"}
+DTYPES: dict[str, str] = {"int8": "I8", "int4": "I8", "fp8": "F8_E4M3"}
 
 
 def _tensors(shape: tuple[int, ...], grouped: bool, seed: int) -> dict[str, np.ndarray]:
@@ -34,7 +34,7 @@ def _tensors(shape: tuple[int, ...], grouped: bool, seed: int) -> dict[str, np.n
     return {"w": weight, "steps": rng.uniform(0.5, 4, of).astype(np.float32), "columns": columns}
 
 
-def _expected(tensors: dict[str, np.ndarray], form: Format) -> np.ndarray:
+def _expected(tensors: dict[str, np.ndarray], form: str) -> np.ndarray:
     """Row by row and group by group."""
     weight = tensors["w"] * tensors["columns"][..., None, :]
     steps = tensors["steps"]
@@ -73,7 +73,7 @@ def _rank(tensors: dict[str, np.ndarray], axis: int, rank: int, tp: int) -> dict
 def test_sharding_rounding_and_packing_commute(
     lead: tuple[int, ...],
     grouped: bool,
-    form: Format,
+    form: str,
     packing: Packing | None,
     axis: int,
     tp: int,
@@ -85,8 +85,8 @@ def test_sharding_rounding_and_packing_commute(
     plans = []
     for rank in range(tp):
         of = _rank(tensors, axis, rank, tp)
-        step = Quantise(of["steps"], of["columns"], form)
-        tensor = replace(of["w"], dtype=DTYPES[form], quantise=step, packing=packing)
+        step = Quantize(of["steps"], of["columns"], form)
+        tensor = replace(of["w"], dtype=DTYPES[form], quantize=step, packing=packing)
         plans.append(RankPlan(f"rank{rank}.safetensors", (("w", tensor),)))
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -95,7 +95,7 @@ def test_sharding_rounding_and_packing_commute(
         convert(plans, open_checkpoint(folder), folder / "out", max_memory=memory)
         parts = [bits(folder / "out" / plan.file)["w"].view(np.uint8) for plan in plans]
     if packing:
-        parts = [int4.unpack(part, packing.axis, packing.distance).view(np.uint8) for part in parts]
+        parts = [numpy_int4.unpack(part, packing.axis, packing.distance).view(np.uint8) for part in parts]
     np.testing.assert_array_equal(np.concatenate(parts, axis).view(np.int8), _expected(tensors, form))
 
 
@@ -107,7 +107,7 @@ def test_integers_of_a_checkpoint_are_packed_as_they_are(tmp_path: Path) -> None
     assert (tensor.stored_shape, tensor.nbytes) == ((6, 20), 120)
     convert([RankPlan("rank0.safetensors", (("w", tensor),))], open_checkpoint(tmp_path), tmp_path / "out")
     found = bits(tmp_path / "out" / "rank0.safetensors")["w"]
-    np.testing.assert_array_equal(int4.unpack(found, 0), integers)
+    np.testing.assert_array_equal(numpy_int4.unpack(found, 0), integers)
 
 
 def test_rows_that_are_packed_together_stay_together(tmp_path: Path) -> None:
@@ -115,14 +115,14 @@ def test_rows_that_are_packed_together_stay_together(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     save_file(tensors, tmp_path / "model.safetensors")
     of = _rank(tensors, -2, 0, 1)
-    tensor = replace(of["w"], dtype="I8", quantise=Quantise(of["steps"], None, "int4"), packing=Packing(-2, 1))
+    tensor = replace(of["w"], dtype="I8", quantize=Quantize(of["steps"], None, "int4"), packing=Packing(-2, 1))
     plans = [RankPlan("rank0.safetensors", (("w", tensor),))]
     with pytest.raises(MemoryCeilingError, match="one row of `w` takes 262,144 bytes") as caught:
         convert(plans, open_checkpoint(tmp_path), tmp_path / "out", max_memory=1 << 18)
     needed = int(caught.value.hint.split()[-1])
     convert(plans, open_checkpoint(tmp_path), tmp_path / "out", max_memory=needed)
-    found = int4.unpack(bits(tmp_path / "out" / "rank0.safetensors")["w"], 0)
-    np.testing.assert_array_equal(found, quantise(tensors["w"], tensors["steps"], None, "int4"))
+    found = numpy_int4.unpack(bits(tmp_path / "out" / "rank0.safetensors")["w"], 0)
+    np.testing.assert_array_equal(found, quantize(tensors["w"], tensors["steps"], None, "int4"))
 
 
 def test_an_axis_that_does_not_divide_cannot_be_packed() -> None:

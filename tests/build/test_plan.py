@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import make_dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -12,13 +14,15 @@ import pytest
 
 import recipes
 from compiler import targets
+from compiler.build.plan import Plan, make_plan
+from compiler.build.request import Ask
 from compiler.errors import ParallelError, RefusedError
+from compiler.model.config import ModelConfig
+from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import ITEMSIZE
 from compiler.model.rope import parse_rope_scaling
-from compiler.quantization.request import Quant
+from compiler.quantization.request import Quant, Text
 from compiler.quantization.schemes import SCHEMES
-from compiler.model.dtypes import DTYPES
-from compiler.build.plan import Ask, Plan, make_plan
 from tests import published
 
 
@@ -91,10 +95,57 @@ def test_limits_and_dtypes_out_of_range_are_refused(ask: Ask) -> None:
 def test_the_digest_covers_what_decides_the_bytes_of_the_files_and_nothing_else() -> None:
     plain = _plan("tinyllama")
     assert _plan("tinyllama").digest == plain.digest
-    for same in (Ask(max_batch=2), Ask(max_memory=1 << 20)):
-        assert _plan("tinyllama", same).digest == plain.digest
+    assert _plan("tinyllama", Ask(max_batch=2)).digest == plain.digest
     other = [_plan("tinyllama", Ask(tp=2)), _plan("tinyllama", Ask(dtype="float32")), _plan("llama3-8b")]
     assert len({plan.digest for plan in [plain, *other]}) == 4
+
+
+GOLDEN = {
+    ("tinyllama", "inductor", ""): "sha256:ed0c66e4ca96b6904db93b624b409654596747da2cb68cecf160af1bc121f744",
+    ("tinyllama", "inductor", "smoothquant"): "sha256:5039bf60c847840c5ba1ad6263025d0a7a177d8cf397dd4d1d1b622683259b8b",
+    ("tinyllama", "trtllm", ""): "sha256:2d5dc9258dc48dcd84a5737751a44197ce1516c7a4b041ac68a0167d02282b75",
+    ("tinyllama", "trtllm", "smoothquant"): "sha256:2095851d96e5f501a324f5ecf1492afd17f446d6300504aad2484c336e869712",
+    ("mixtral-8x7b", "inductor", ""): "sha256:2c77a10f079c846601e9f1214b77018af292a49f7b28aadc27612fb2f0dd8965",
+    (
+        "mixtral-8x7b",
+        "inductor",
+        "int8-weight",
+    ): "sha256:d4606f7015378857ee715c2ec5c6fa67fb9e4f1c5e551c8a2c26f4147aad6d64",
+    ("mixtral-8x7b", "trtllm", ""): "sha256:0e8de9fa9446e13f1e837d0c04b3b13013004f2f10d5611d62294c5e43cc599d",
+    (
+        "mixtral-8x7b",
+        "trtllm",
+        "int8-weight",
+    ): "sha256:bf0865a6181954801b881cb1bad5bdf490d78ddc7036d51afbd35de7e6b2db57",
+    ("gpt2", "inductor", ""): "sha256:82cea79f799474430780f5ee542b5531361aca06fd1af6664802cb3fe0348473",
+    ("gpt2", "trtllm", ""): "sha256:5af92bfd7339a508672adf5d6f9728e99154d479fb611be71cb2fc1a0ea61cea",
+}
+
+
+def _golden(model: str, target: str, scheme: str) -> str:
+    hf = published.CONFIGS[model]
+    name, recipe = recipes.for_config(hf)
+    text = Text(digest="sha256:" + 64 * "0")
+    ask = Ask(tp=2, quant=Quant(SCHEMES[scheme], text=text) if scheme else Quant())
+    return make_plan(name, recipe, targets.load(target), hf, published.headers(model), ask).digest
+
+
+@pytest.mark.parametrize(("model", "target", "scheme"), GOLDEN)
+def test_the_digest_of_a_plan_is_the_same_in_every_version(model: str, target: str, scheme: str) -> None:
+    """A change here breaks `verify --model` of artifacts that are published, and empties every cache."""
+    assert _golden(model, target, scheme) == GOLDEN[model, target, scheme]
+
+
+@pytest.mark.parametrize(("model", "target", "scheme"), GOLDEN)
+def test_a_new_field_of_the_config_changes_no_digest(
+    model: str, target: str, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    field: list[Any] = [("future_scale", float, 1.0)]
+    grown = make_dataclass("ModelConfig", field, bases=(ModelConfig,), frozen=True)
+    monkeypatch.setattr("compiler.model.read.ModelConfig", grown)
+    assert _golden(model, target, scheme) == GOLDEN[model, target, scheme]
+    monkeypatch.setattr("compiler.model.read.ModelConfig", partial(grown, future_scale=0.5))
+    assert _golden(model, target, scheme) != GOLDEN[model, target, scheme]
 
 
 def test_json_has_every_tensor_and_survives_a_round_trip() -> None:

@@ -19,7 +19,7 @@ import pytest
 
 import recipes
 from compiler.build.build import build
-from compiler.build.requests import BuildRequest
+from compiler.build.request import BuildRequest
 from tests import hub
 from tests.builds import ROOT, Heard, leftovers, tree
 from tests.stand_in import StandIn
@@ -33,8 +33,7 @@ import sys
 from pathlib import Path
 import recipes
 from compiler.build.build import build
-from compiler.build.requests import BuildRequest
-from compiler.build.plan import Ask
+from compiler.build.request import Ask, BuildRequest
 from tests import hub
 from tests.stand_in import StandIn
 model, output, cache = sys.argv[1:]
@@ -105,7 +104,7 @@ import json, sys
 from pathlib import Path
 import recipes
 from compiler.build.build import build
-from compiler.build.requests import BuildRequest
+from compiler.build.request import BuildRequest
 from tests import hub
 from tests.stand_in import StandIn
 model, output, cache = sys.argv[1:]

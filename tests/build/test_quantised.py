@@ -9,29 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compiler.runtime.section import Segments
 import torch
 from safetensors.torch import load_file, save_file
 
-from compiler.runtime.section import check_artifact
 from compiler.artifact.manifest import PROVENANCE, Manifest
-from compiler.artifact.quantization import FIGURES, REPORT
+from compiler.artifact.quantization import FIGURES, REPORT, quant_of
+from compiler.build.build import build
+from compiler.build.convert_only import convert_to
+from compiler.build.rank_files import convert
+from compiler.build.request import BuildRequest
 from compiler.errors import (
     NumericsError,
     UsageError,
 )
-from compiler.build.build import build
-from compiler.build.convert_only import convert_to
-from compiler.build.requests import BuildRequest
+from compiler.numerics.verify import check_layout
 from compiler.quantization.request import Quant, Text, scheme_of
 from compiler.quantization.schemes import SCHEMES, Tolerance
 from compiler.quantization.smooth import CANDIDATES
-from compiler.build.convert import convert
-from compiler.artifact.quantization import quant_of
-from compiler.numerics.verify import check_layout
+from compiler.runtime.section import Segments, check_artifact
 from compiler.storage.files.digest import sha256_file
+from tests.build.test_reference import Real, exact, wrong
 from tests.builds import Heard, leftovers, tree
-from tests.build.test_evidence import Real, exact, wrong
 from tests.stand_in import StandIn
 
 Requests = Callable[..., BuildRequest]
@@ -194,7 +192,7 @@ def scaled(monkeypatch: pytest.MonkeyPatch, name: str, times: float, *files: str
         file.chmod(0o644)
         save_file(tensors, file)
 
-    monkeypatch.setattr("compiler.build.convert_only.convert", broken)
+    monkeypatch.setattr("compiler.build.steps.convert.stream", broken)
 
 
 def test_a_broken_scale_fails_the_build_and_names_the_layer(

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from compiler.runtime.section import Segments
 import torch
 from safetensors.torch import load_file
 
-from compiler.runtime.section import check_artifact
-from compiler.errors import NumericsError
-from compiler.build.build import build
-from compiler.quantization.request import Quant
 from compiler.artifact.quantization import quant_of
+from compiler.build.build import build
+from compiler.errors import NumericsError
 from compiler.numerics.verify import check_layout
+from compiler.quantization.request import Quant
+from compiler.runtime.section import Segments, check_artifact
 from tests.build.test_quantised import SHORT, SMOOTH, Requests, scaled
 from tests.stand_in import StandIn
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from compiler.artifact.manifest import load_manifest
+from compiler.build.build import build
 from compiler.errors import (
     CalibrationError,
     CheckpointError,
@@ -20,11 +21,10 @@ from compiler.errors import (
     RefusedError,
     TokenizerError,
 )
-from compiler.build.build import build
 from compiler.quantization.request import Quant
 from compiler.quantization.schemes import SCHEMES
-from tests.builds import Heard, kill_when_reached, leftovers, tree
 from tests.build.test_quantised import INT8, SHORT, SMOOTH, Requests, built
+from tests.builds import Heard, kill_when_reached, leftovers, tree
 from tests.calibration.test_activations import poisoned
 from tests.stand_in import StandIn
 
@@ -115,8 +115,7 @@ import sys, time
 from pathlib import Path
 import recipes
 from compiler.build.build import build
-from compiler.build.requests import BuildRequest
-from compiler.build.plan import Ask
+from compiler.build.request import Ask, BuildRequest
 from tests.builds import Heard
 from tests.build.test_quantised import SHORT, SMOOTH, Quant
 from tests.stand_in import StandIn

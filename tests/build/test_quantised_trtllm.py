@@ -11,14 +11,14 @@ import pytest
 
 from compiler.artifact.manifest import Manifest
 from compiler.artifact.quantization import REPORT
-from compiler.errors import NumericsError
 from compiler.build.build import build
-from compiler.build.requests import BuildRequest
+from compiler.build.request import BuildRequest
+from compiler.errors import NumericsError
 from compiler.quantization.request import Quant
 from compiler.quantization.schemes import SCHEMES, Scheme, Tolerance
 from compiler.quantization.smooth import CANDIDATES
-from tests.builds import Heard, leftovers
 from tests.build.test_quantised import SHORT, scaled
+from tests.builds import Heard, leftovers
 from tests.targets.trtllm.test_schemes import SIZES
 from tests.tiny import write_checkpoint
 

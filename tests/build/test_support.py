@@ -4,10 +4,11 @@ import pytest
 
 import recipes
 from compiler import targets
+from compiler.build.support import CHOICES, refusals, taken
 from compiler.errors import RefusedError
 from compiler.model.config import ModelConfig
 from compiler.quantization.request import Quant
-from compiler.build.support import OPTIONS, refusals, taken
+from compiler.quantization.schemes import SCHEMES
 from tests import published
 
 
@@ -31,12 +32,12 @@ def _takes(target: str, config: ModelConfig, quant: Quant) -> bool:
 def test_a_recipe_is_taken_as_some_published_model_of_it_is(recipe: str, target: str) -> None:
     configs = [config for name, config in map(_config, published.CONFIGS) if name == recipe]
     found = refusals(recipes.load(recipe), targets.load(target))
-    assert {option: not reason for option, reason in found.items()} == {
-        option: any(_takes(target, config, quant) for config in configs) for option, quant in OPTIONS.items()
+    assert {quant: not reason for quant, reason in found.items()} == {
+        quant: any(_takes(target, config, quant) for config in configs) for quant in CHOICES
     }
 
 
 def test_a_refusal_has_its_reason() -> None:
     found = refusals(recipes.load("mixtral"), targets.load("trtllm"))
-    assert found["--quant fp8"] == ""
-    assert "no SmoothQuant for the experts" in found["--quant smoothquant"]
+    assert found[Quant(SCHEMES["fp8"])] == ""
+    assert "no SmoothQuant for the experts" in found[Quant(SCHEMES["smoothquant"])]

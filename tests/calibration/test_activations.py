@@ -27,7 +27,7 @@ from compiler.model.account import account
 from compiler.model.config import ModelConfig
 from compiler.model.lazy import Lazy
 from compiler.model.roles import TensorId, linear_axes
-from compiler.quantization.groups import Maxima, groups, layer_scales, quantised_roles
+from compiler.quantization.groups import Maxima, groups, layer_scales, quantized_roles
 from compiler.storage.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from compiler.storage.files.digest import sha256_file
 from tests.builds import kill_when_reached
@@ -77,7 +77,7 @@ def test_every_linear_layer_has_its_maxima(case: str, tiny_checkpoint: Folders, 
     expected = set()
     for layer, kind in enumerate(model.config.layer_kinds):
         maxima = {}
-        for role in quantised_roles(model.config, kind):
+        for role in quantized_roles(model.config, kind):
             lead, out, inner = (len(axes) for axes in linear_axes(role))
             weight = np.abs(weights[TensorId(role, "weight", layer)])
             name = f"layers.{layer}.{role}"
@@ -320,7 +320,7 @@ def test_dead_channels_are_counted_and_get_no_scale(tiny_checkpoint: Folders, tm
     found = load_file(tmp_path / "out" / RESULT)
     maxima = {
         role: Maxima(found[f"layers.1.{role}.inputs"], found[f"layers.1.{role}.columns"])
-        for role in quantised_roles(model.config, model.config.layer_kinds[1])
+        for role in quantized_roles(model.config, model.config.layer_kinds[1])
     }
     scales = layer_scales(model.config, groups(model.config, model.config.layer_kinds[1]), maxima, 0.5)
     assert scales["mlp.down"][:5].tolist() == [1] * 5

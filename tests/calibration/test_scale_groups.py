@@ -14,11 +14,12 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 from torch import Tensor
 
-from compiler.build.convert import convert
+from compiler.build.rank_files import convert
 from compiler.calibration.scales import RESULT, beside, make_scales
 from compiler.model.roles import TensorId, linear_axes
+from compiler.quantization.format import group_maxima
 from compiler.quantization.formats import int4
-from compiler.quantization.planned import planned
+from compiler.quantization.scale_tensors import scale_tensors
 from compiler.quantization.scaling import Scaling
 from compiler.quantization.schemes import SCHEMES
 from compiler.storage.files.digest import sha256_file
@@ -26,6 +27,7 @@ from compiler.targets.trtllm.layout import rank_plans
 from compiler.targets.trtllm.options import TrtllmOptions
 from tests.calibration.test_activations import Opened, opened
 from tests.calibration.test_scales import maxima_of
+from tests.quantization import numpy_int4
 from tests.tiny import write_checkpoint
 from tests.weights import canonical_weights
 
@@ -48,9 +50,9 @@ def _unpacked(model: Opened, ranks: list[dict[str, Tensor]]) -> dict[str, Values
     found = {}
     for name in ranks[0]:
         if f"{name}s_scaling_factor" in ranks[0]:
-            integers = [int4.unpack(rank[name].numpy().view(np.uint8), 0) for rank in ranks]
+            integers = [numpy_int4.unpack(rank[name].numpy().view(np.uint8), 0) for rank in ranks]
             scales = [rank[f"{name}s_scaling_factor"].numpy() for rank in ranks]
-            parts = [int4.dequantize(i, s) for i, s in zip(integers, scales, strict=True)]
+            parts = [numpy_int4.dequantize(i, s) for i, s in zip(integers, scales, strict=True)]
             found[name] = np.concatenate(parts, 1 if "dense" in name or "proj" in name else 0)
     return found
 
@@ -61,7 +63,7 @@ def test_groups_of_a_row_are_sharded_with_it(tmp_path: Path) -> None:
     make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=scaling)
     tensors, checkpoint = beside(model.tensors, model.checkpoint, tmp_path / RESULT)
     weights = canonical_weights(model.checkpoint.folder)
-    options, coming = TrtllmOptions(quant_algo="W4A16_AWQ"), planned(model.config, model.tensors, scaling)
+    options, coming = TrtllmOptions(quant_algo="W4A16_AWQ"), scale_tensors(model.config, model.tensors, scaling)
     found = []
     for tp in (1, 2, 4):
         plans = rank_plans(model.config, tp, tensors, "F32", options)
@@ -77,7 +79,7 @@ def test_groups_of_a_row_are_sharded_with_it(tmp_path: Path) -> None:
             assert all(np.array_equal(values, other[name]) for other in found[1:]), name
     name = "transformer.layers.1.mlp.proj.weight"
     weight = weights[TensorId("mlp.down", "weight", 1)]
-    scales = np.repeat(int4.scales(int4.group_maxima(weight)), 128, -1)
+    scales = np.repeat(int4.scales(group_maxima(weight, 128)), 128, -1)
     assert (np.abs(found[0][name] - weight) <= 0.505 * scales).all()
 
 

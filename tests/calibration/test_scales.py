@@ -14,18 +14,17 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 from torch import Tensor
 
-from compiler.build.convert import convert
+from compiler.build.rank_files import convert
 from compiler.calibration.activations import RESULT as MAXIMA
 from compiler.calibration.scales import RESULT, beside, make_scales
 from compiler.decoder.forward import forward
 from compiler.decoder.kernels import Kernels
-from compiler.decoder.quantized import QuantisedLinear, experts, per_token, weight_only
+from compiler.decoder.quantized import QuantizedLinear, definition, experts, weight_only
 from compiler.decoder.rankfile.layout import layouts, rank_plans
-from compiler.decoder.rankfile.quantized import Products
 from compiler.errors import CheckpointError, MemoryCeilingError
 from compiler.model.lazy import Lazy, read, whole
 from compiler.model.roles import TensorId, linear_axes
-from compiler.quantization.groups import Maxima, apply, folded, groups, layer_factors, layer_scales, quantised_roles
+from compiler.quantization.groups import Maxima, apply, folded, groups, layer_factors, layer_scales, quantized_roles
 from compiler.quantization.scaling import Scaling
 from compiler.quantization.schemes import SCHEMES, Scheme
 from compiler.storage.files.digest import sha256_file
@@ -44,7 +43,7 @@ def maxima_of(model: Opened, folder: Path) -> dict[str, Values]:
 
 
 def converted(
-    model: Opened, scales: Path, out: Path, tp: int, products: Products = "weight_only", **options: Any
+    model: Opened, scales: Path, out: Path, tp: int, products: str = "weight_only", **options: Any
 ) -> list[dict[str, Tensor]]:
     """The rank files of a quantised model, written into `out`, and read."""
     tensors, checkpoint = beside(model.tensors, model.checkpoint, scales)
@@ -90,7 +89,7 @@ def _smoothed(model: Opened, weights: dict[TensorId, Values], maxima: dict[str, 
     for layer, kind in enumerate(config.layer_kinds):
         own = {
             role: Maxima(maxima[f"layers.{layer}.{role}.inputs"], maxima[f"layers.{layer}.{role}.columns"])
-            for role in quantised_roles(config, kind)
+            for role in quantized_roles(config, kind)
         }
         found_groups = folded(groups(config, kind))
         scales = layer_scales(config, found_groups, own, 0.5)
@@ -128,16 +127,16 @@ def test_integers_are_the_smoothed_weights(case: str, scheme: Scheme, tiny_check
     assert cosine.median() > 0.995
 
 
-@pytest.mark.parametrize("linear", [weight_only, per_token])
+@pytest.mark.parametrize("linear", [weight_only, definition("per_token")], ids=["weight_only", "per_token"])
 @pytest.mark.parametrize("case", ["llama/biases", "qwen2_moe", "gpt2", "gptj"])
 def test_the_decoder_reads_what_was_converted(
-    case: str, linear: QuantisedLinear, tiny_checkpoint: Folders, tmp_path: Path
+    case: str, linear: QuantizedLinear, tiny_checkpoint: Folders, tmp_path: Path
 ) -> None:
     model = opened(tiny_checkpoint(case))
     make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=Scaling(INT8))
     ranks = converted(model, tmp_path / RESULT, tmp_path / "out", 1)
     token_ids = torch.randint(0, model.config.vocab, (2, 23), generator=torch.Generator().manual_seed(1))
-    kernels = Kernels(quantised=linear, quantised_experts=experts(linear))
+    kernels = Kernels(quantized=linear, quantized_experts=experts(linear))
     found = forward(model.config, ranks[0], token_ids, kernels)
     expected = forward(model.config, _dequantised(ranks)[0], token_ids)
     if linear is weight_only:

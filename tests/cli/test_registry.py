@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.testbed.artifacts import content, write_random
 from compiler.cli import app
 from compiler.errors import UsageError
-from tests.registry.artifacts import content, write
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def run(*arguments: object) -> Any:
 
 def test_the_life_of_an_artifact(tmp_path: Path) -> None:
     store = f"{tmp_path}/store/"
-    one, two = write(tmp_path / "a", 1), write(tmp_path / "b", 2)
+    one, two = write_random(tmp_path / "a", 1), write_random(tmp_path / "b", 2)
     first = run("push", one, f"{store}tiny@v1")
     second = run("push", two, store, "--layout", "cas")
     assert (first["ref"], second["ref"], second["layout"]) == ("v1", "latest", "cas")
@@ -48,7 +48,7 @@ def test_the_life_of_an_artifact(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["ls", "history", "pull", "push", "diff", "promote"])
 def test_text_for_people(tmp_path: Path, command: str) -> None:
-    store, artifact = f"{tmp_path}/store/", write(tmp_path / "a")
+    store, artifact = f"{tmp_path}/store/", write_random(tmp_path / "a")
     run("push", artifact, f"{store}tiny@v1")
     arguments: dict[str, list[object]] = {
         "ls": [store],
@@ -84,7 +84,7 @@ def test_a_build_that_ends_in_a_store(
 
 
 def test_what_scan_finds_is_not_published(tmp_path: Path) -> None:
-    artifact = write(tmp_path / "a", name="tiny", toolchain={"torch": "2.13.0", "cxx": "/home/someone/g++"})
+    artifact = write_random(tmp_path / "a", name="tiny", toolchain={"torch": "2.13.0", "cxx": "/home/someone/g++"})
     done = CliRunner().invoke(app, ["push", str(artifact), f"{tmp_path}/store/"])
     assert done.exit_code != 0
     assert not (tmp_path / "store").exists()

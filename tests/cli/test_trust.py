@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.testbed.artifacts import write_random
 from compiler.artifact.manifest import load_manifest
 from compiler.cli import app
 from compiler.errors import ArtifactError, RefusedError, SignatureError, UsageError
 from tests.artifact.test_sign import make_pair
-from tests.registry.artifacts import write
 from tests.stand_in import StandIn
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def test_every_artifact_tells_how_it_was_made_and_of_what(made: Path) -> None:
 
 def test_a_store_takes_no_secret_and_gives_only_what_is_signed(tmp_path: Path) -> None:
     private, public = make_pair(tmp_path, "key")
-    store, folder = f"{tmp_path}/store/", write(tmp_path / "a", 1)
+    store, folder = f"{tmp_path}/store/", write_random(tmp_path / "a", 1)
     run("push", folder, f"{store}tiny@unsigned")
     with pytest.raises(SignatureError, match="is not signed"):
         run("pull", f"{store}tiny@unsigned", tmp_path / "out", "--require-signature", public)
@@ -97,7 +97,7 @@ def test_a_store_takes_no_secret_and_gives_only_what_is_signed(tmp_path: Path) -
     run("push", folder, f"{store}tiny@signed")
     assert run("pull", f"{store}tiny@signed", tmp_path / "out", "--require-signature", public)["fetched"] > 0
 
-    leaking = write(tmp_path / "b", 2)
+    leaking = write_random(tmp_path / "b", 2)
     manifest = load_manifest(leaking)
     changed = manifest.model_copy(update={"toolchain": {**manifest.toolchain, "cxx": "/home/jane/bin/g++"}})
     (leaking / "manifest.json").unlink()
@@ -107,7 +107,7 @@ def test_a_store_takes_no_secret_and_gives_only_what_is_signed(tmp_path: Path) -
 
 
 def test_preflight_asks_the_manifest_wherever_it_is(tmp_path: Path) -> None:
-    store, folder = f"{tmp_path}/store/", write(tmp_path / "a", 1)
+    store, folder = f"{tmp_path}/store/", write_random(tmp_path / "a", 1)
     pushed = run("push", folder, f"{store}tiny@1")
     for path in (tmp_path / "store").rglob("*.safetensors"):
         path.unlink()  # nothing but the manifest is needed

@@ -8,8 +8,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.decoder.attention import CACHED, Cache, alibi, alibi_slopes, attend, dequantise, mask, quantise, store
+from compiler.decoder.attention import (
+    Cache,
+    alibi,
+    alibi_slopes,
+    attend,
+    cache_dtype,
+    dequantize,
+    mask,
+    quantize,
+    store,
+)
 from compiler.quantization.formats import fp8
+from compiler.quantization.schemes import CACHES
 
 
 @pytest.mark.parametrize("window", [None, 1, 3])
@@ -51,36 +62,36 @@ def test_kv_heads_serve_consecutive_query_heads(length: int) -> None:
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
-@given(st.sampled_from(sorted(CACHED)), st.integers(1, 4), st.integers(1, 9), st.integers(0, 2**16), st.booleans())
+@given(st.sampled_from(sorted(CACHES)), st.integers(1, 4), st.integers(1, 9), st.integers(0, 2**16), st.booleans())
 def test_what_is_kept_is_off_by_half_a_unit_at_most(form: str, heads: int, dim: int, seed: int, half: bool) -> None:
     g = torch.Generator().manual_seed(seed)
     x = torch.randn((3, heads, dim), generator=g) * 10.0 ** torch.randint(-3, 3, (heads, 1), generator=g)
     largest = x.abs().amax((0, 2))
     top = 127 if form == "int8" else 448
     scale = largest / (top * (0.5 if half else 1))
-    kept = quantise(x, scale, CACHED[form])
-    found = dequantise(kept, scale, torch.float32)
+    kept = quantize(x, scale, cache_dtype(form))
+    found = dequantize(kept, scale, torch.float32)
     cut = x.clamp(-scale[:, None] * top, scale[:, None] * top)
     # Of float8, 3 bits of fraction: half a unit is a sixteenth, and never less than half of the smallest number.
     unit = scale[:, None] / 2 if form == "int8" else (cut.abs() / 16).maximum(scale[:, None] * 2**-10)
     assert ((found - cut).abs() <= unit * 1.0001).all()
-    assert torch.equal(quantise(found, scale, CACHED[form]).float(), kept.float())  # what was kept is kept again
+    assert torch.equal(quantize(found, scale, cache_dtype(form)).float(), kept.float())  # what was kept is kept again
     if form == "fp8":
         bits = fp8.encode((x / scale[:, None]).numpy())
         assert np.array_equal(kept.view(torch.uint8).numpy(), bits)
 
 
-@pytest.mark.parametrize("form", CACHED)
+@pytest.mark.parametrize("form", CACHES)
 def test_attention_over_a_quantised_cache_is_over_what_it_holds(form: str) -> None:
     g = torch.Generator().manual_seed(1)
     k, v, q = (torch.randn((2, 7, heads, 8), generator=g) for heads in (2, 2, 6))
     k[:, :, 1] *= 50
     k_scale, v_scale = torch.tensor([0.03, 1.5]), torch.tensor([0.02, 0.03])
-    empty = torch.zeros((3, 9, 2, 8), dtype=CACHED[form])
+    empty = torch.zeros((3, 9, 2, 8), dtype=cache_dtype(form))
     cache = Cache(empty, empty.clone(), k_scale, v_scale)
     positions, keys = torch.arange(7).expand(2, 7), torch.arange(7)
     store(cache, positions, k, v)
-    held = Cache(*(dequantise(part[:, :8], s, torch.float32) for part, s in ((cache.k, k_scale), (cache.v, v_scale))))
+    held = Cache(*(dequantize(part[:, :8], s, torch.float32) for part, s in ((cache.k, k_scale), (cache.v, v_scale))))
     found = attend(q, cache, positions, keys, 4, None)
     assert torch.equal(found, attend(q, held, positions, keys, 4, None))
     exact = attend(q, Cache(k, v), positions, keys, 4, None)

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
+from benchmarks.testbed.artifacts import manifest, write
 from compiler.artifact.manifest import Device, Manifest
 from compiler.deploy.preflight import preflight, refuse
 from compiler.errors import IncompatibleError, LmiCompileError, ResourceError
 from compiler.machine import LEVELS, Gpu, Host, _visible, parse_gpus, this_host
 from compiler.storage.files.digest import SAFETENSORS
 from compiler.targets.trtllm.section import BuildLimits, Engines
-from tests.artifact.made import manifest, write
 
 V3 = frozenset[str]().union(*(LEVELS[level] for level in ("x86-64", "x86-64-v2", "x86-64-v3")))
-CPU = Host("x86-64-v3", V3, {"torch": "2.13.1"}, (), None, 0, memory=1 << 30, disk=1 << 30)
+CPU = Host("x86-64-v3", V3, {"torch": "2.13.1"}, (), None, memory=1 << 30, disk=1 << 30)
 H100 = Gpu("NVIDIA H100 80GB HBM3", "9.0", 80 << 30)
 A10G = Gpu("NVIDIA A10G", "8.6", 24 << 30)
 GPUS = replace(CPU, packages={"tensorrt_llm": "0.12.0", "tensorrt": "10.3.0"}, gpus=(H100,) * 2, driver="550.54.15")

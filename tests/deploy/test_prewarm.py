@@ -172,7 +172,7 @@ def test_what_goes_wrong_at_the_first_answer(
     fake = tmp_path / "python"
     fake.write_text(FAKE.format(python=sys.executable, body=body))
     fake.chmod(0o755)
-    monkeypatch.setattr("compiler.deploy.prewarm.sys.executable", str(fake))
+    monkeypatch.setattr("compiler.targets.inductor.runtime.sys.executable", str(fake))
     with pytest.raises(kind, match=words):
         prewarm(str(stand_in), stand_in)
 

@@ -12,6 +12,7 @@ import pytest
 from botocore.stub import ANY, Stubber
 from moto.server import ThreadedMotoServer
 
+from benchmarks.testbed.artifacts import CONTENT, manifest, write
 from compiler.artifact.manifest import Device, Manifest, Parallel
 from compiler.cli import main
 from compiler.deploy import sagemaker as stage
@@ -20,7 +21,6 @@ from compiler.errors import ArtifactError, DeployError, IncompatibleError, Store
 from compiler.report import Silent
 from compiler.storage.files.digest import digest_bytes
 from compiler.targets.trtllm.section import BuildLimits, Engines
-from tests.artifact.made import CONTENT, manifest, write
 
 PREFIX = "s3://models/tiny/v1/"
 ROLE = "arn:aws:iam::123456789012:role/endpoints"

@@ -16,7 +16,7 @@ from compiler.lmi.check import check
 from compiler.lmi.images import TRTLLM, Release
 from compiler.lmi.partition import Partition, pack_partition, partition_argv, partition_properties, partition_script
 from compiler.lmi.properties import Value
-from compiler.lmi.quantize import Quantisation
+from compiler.lmi.quantize import LmiQuantization
 from tests.lmi.artifacts import FLAT, RELEASES, engine_config
 
 DOCKER = '''#!{python}
@@ -196,7 +196,7 @@ def test_names_cannot_become_commands(tmp_path: Path) -> None:
     ],
 )
 def test_the_properties_of_each_script(release: Release, expected: dict[str, Value]) -> None:
-    quant = Quantisation("W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN", alpha=0.5)
+    quant = LmiQuantization("W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN", alpha=0.5)
     assert partition_properties(_asked(release, quant=quant)).entries == expected
 
 

@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 
 from compiler.errors import RefusedError, UsageError
 from compiler.lmi.properties import Properties, Value
-from compiler.lmi.quantize import ALPHA, Quantisation, quant_properties, quantisation
+from compiler.lmi.quantize import ALPHA, LmiQuantization, quant_properties, quantisation
 from tests.lmi.artifacts import FLAT, TRITON
 
 
 @pytest.mark.parametrize(
     ("entries", "expected"),
     [
-        ({"option.quantize": "smoothquant"}, Quantisation("W8A8_SQ_PER_TENSOR_PLUGIN", alpha=ALPHA)),
+        ({"option.quantize": "smoothquant"}, LmiQuantization("W8A8_SQ_PER_TENSOR_PLUGIN", alpha=ALPHA)),
         (
             {
                 "option.quantize": "smoothquant",
@@ -22,47 +22,47 @@ from tests.lmi.artifacts import FLAT, TRITON
                 "option.smoothquant_per_channel": True,
                 "option.multi_query_mode": True,
             },
-            Quantisation("W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN", alpha=0.5, multi_query=True),
+            LmiQuantization("W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN", alpha=0.5, multi_query=True),
         ),
         (
             {"option.quantize": "smoothquant", "option.smoothquant_per_channel": True},
-            Quantisation("W8A8_SQ_PER_CHANNEL_PER_TENSOR_PLUGIN", alpha=ALPHA),
+            LmiQuantization("W8A8_SQ_PER_CHANNEL_PER_TENSOR_PLUGIN", alpha=ALPHA),
         ),
         (
             {"option.quantize": "awq", "option.calib_size": 32},
-            Quantisation("W4A16_AWQ", group_size=128, calibration_size=32),
+            LmiQuantization("W4A16_AWQ", group_size=128, calibration_size=32),
         ),
-        ({"option.quantize": "fp8"}, Quantisation("FP8")),
-        ({"option.dtype": "fp16"}, Quantisation()),
+        ({"option.quantize": "fp8"}, LmiQuantization("FP8")),
+        ({"option.dtype": "fp16"}, LmiQuantization()),
     ],
 )
-def test_the_spelling_of_lmi(entries: dict[str, Value], expected: Quantisation) -> None:
+def test_the_spelling_of_lmi(entries: dict[str, Value], expected: LmiQuantization) -> None:
     assert quantisation(Properties(TRITON, entries)) == expected
 
 
 def test_the_spelling_of_0_33() -> None:
     entries: dict[str, Value] = {"option.quant_algo": "w4a16_awq", "option.group_size": 64}
-    assert quantisation(Properties(FLAT, entries)) == Quantisation("W4A16_AWQ", group_size=64)
+    assert quantisation(Properties(FLAT, entries)) == LmiQuantization("W4A16_AWQ", group_size=64)
 
 
 @given(
     st.sampled_from([TRITON, FLAT, (0, 28)]),
     st.one_of(
         st.builds(
-            Quantisation,
+            LmiQuantization,
             st.sampled_from(["W8A8_SQ_PER_TENSOR_PLUGIN", "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN"]),
             alpha=st.floats(0, 1),
         ),
         st.builds(
-            Quantisation,
+            LmiQuantization,
             st.sampled_from(["W4A16_AWQ", "W4A8_AWQ"]),
             group_size=st.sampled_from([64, 128]),
             calibration_size=st.integers(1, 512),
         ),
-        st.just(Quantisation()),
+        st.just(LmiQuantization()),
     ),
 )
-def test_what_is_recorded_is_read_back(release: tuple[int, int], asked: Quantisation) -> None:
+def test_what_is_recorded_is_read_back(release: tuple[int, int], asked: LmiQuantization) -> None:
     assert quantisation(Properties(release, quant_properties(release, asked))) == asked
 
 
@@ -75,6 +75,6 @@ def test_companions_without_their_scheme() -> None:
 
 def test_a_scheme_without_a_word_in_the_release() -> None:
     with pytest.raises(RefusedError, match="no word for W8A16"):
-        quant_properties(TRITON, Quantisation("W8A16"))
+        quant_properties(TRITON, LmiQuantization("W8A16"))
     with pytest.raises(RefusedError, match="no word for W4A16_AWQ"):
-        quant_properties((0, 25), Quantisation("W4A16_AWQ"))
+        quant_properties((0, 25), LmiQuantization("W4A16_AWQ"))

@@ -1,8 +1,7 @@
-"""What is written is what LMI 0.29's formatters wrote for the same tokens; what other releases write is understood."""
+"""What is written is what LMI 0.29's formatters wrote for the same tokens; requests are read whole or refused."""
 
 from __future__ import annotations
 
-import itertools
 import json
 
 import pytest
@@ -19,8 +18,6 @@ from compiler.lmi.schema import (
     Token,
     dump,
     failed_line,
-    parse_answer,
-    parse_lines,
     parse_request,
 )
 
@@ -49,68 +46,6 @@ def test_the_spelling_of_0_29() -> None:
     assert dump(WHOLE).decode() == WHOLE_0_29
     assert tuple(dump(line).decode() for line in STREAM) == STREAM_0_29
     assert dump(Answer("caf\xe9")).decode() == '{"generated_text": "caf\xe9"}'
-    assert parse_answer(WHOLE_0_29.encode()) == WHOLE
-
-
-@given(st.lists(st.integers(0, 400), max_size=8))
-def test_a_stream_may_be_cut_anywhere(cuts: list[int]) -> None:
-    data = "".join(STREAM_0_29).encode()
-    at = sorted({0, *(cut for cut in cuts if cut < len(data)), len(data)})
-    chunks = [data[begin:end] for begin, end in itertools.pairwise(at)]
-    assert tuple(parse_lines(chunks)) == STREAM
-
-
-@pytest.mark.parametrize(
-    ("lines", "expected"),
-    [
-        # 0.26 leaves out what is falsy, and tells the reason alone.
-        (
-            (
-                '{"token": {"text": "a", "log_prob": -0.5}}\n{"token": {"id": 2}, "generated_text": "a", '
-                '"details": {"finish_reason": "length"}}\n'
-            ),
-            (Line(Token(0, "a", -0.5)), Line(Token(2, "", 0.0), Answer("a", Details("length")))),
-        ),
-        # 0.27 makes the id a list.
-        ('{"token": {"id": [5], "text": "a", "log_prob": -0.5}}\n', (Line(Token(5, "a", -0.5)),)),
-        # 0.33 with TensorRT-LLM: no id, `logprob`, empty lines; every line has all fields.
-        (
-            (
-                '{"index": 0, "token": {"id": null, "text": "a", "logprob": null}, "generated_text": null, '
-                '"details": null}\n\n{"index": 0, "token": {"id": null, "text": "b", "logprob": null}, '
-                '"generated_text": "ab", "details": {"finish_reason": "length", "seed": null, "generated_tokens": 2, '
-                '"input_length": 1}}\n\n'
-            ),
-            (Line(Token(None, "a", None)), Line(Token(None, "b", None), Answer("ab", Details("length", 2)))),
-        ),
-        # option.tgi_compat
-        (
-            '{"token": {"id": 1, "text": "</s>", "logprob": -1.0, "special": true}}\n',
-            (Line(Token(1, "</s>", -1.0, special=True)),),
-        ),
-    ],
-)
-def test_streams_of_other_releases(lines: str, expected: tuple[Line, ...]) -> None:
-    assert tuple(parse_lines([lines.encode()])) == expected
-
-
-def test_a_list_of_one_answer() -> None:
-    assert parse_answer(b'[{"generated_text": "a"}]') == Answer("a")
-
-
-@pytest.mark.parametrize(
-    ("body", "said"),
-    [
-        (b'{"code": 424, "error": "Input Parsing failed."}', "answers 424: Input Parsing failed"),
-        (b'{"generated_text": null, "error": "no room", "code": 400, "details": {}}', "answers 400: no room"),
-        (b'{"code": 503, "type": "ServiceUnavailableException", "message": "busy"}', "answers 503: busy"),
-        (b"<html>", "expected an answer in JSON"),
-        (b"3", "a JSON object"),
-    ],
-)
-def test_errors_of_an_endpoint(body: bytes, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        parse_answer(body)
 
 
 def test_a_stream_that_an_error_ended() -> None:
@@ -120,7 +55,6 @@ def test_a_stream_that_an_error_ended() -> None:
         "generated_text": "so far",
         "details": {"finish_reason": "error"},
     }
-    assert list(parse_lines([dump(line)])) == [line]
 
 
 PARAMETERS = st.builds(

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from benchmarks.testbed.artifacts import manifest, write
 from compiler.matrix import run as matrix
 from compiler.matrix import summary
 from compiler.matrix.file import Entry
 from compiler.matrix.run import Place, build, counts, plan
 from compiler.matrix.state import Row, key_of, log_file, look, read_record, tag_of
 from compiler.report import Silent
-from tests.artifact.made import manifest, write
 
 STAND_IN = '''
 """Stands for the command line: what it does is in the name of the build. Writes down what it was asked."""
@@ -41,7 +41,7 @@ elif words[0] == "build":
         sys.exit(8)
     if "killed" in name:
         os.kill(os.getpid(), signal.SIGKILL)
-    from tests.artifact.made import manifest, write
+    from benchmarks.testbed.artifacts import manifest, write
     made = manifest(name=name)
     write(pathlib.Path(value("--output")), made)
     source = pathlib.Path({source!r}).read_text()

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 import recipes
-from compiler.errors import RefusedError, SourceError
+from compiler.errors import ArtifactError, RefusedError, SourceError
 from compiler.model.config import ConfigMap, ModelConfig, Position, Traits
 from compiler.model.read import read_config
 from compiler.model.rope import RopeScaling, parse_rope_scaling
@@ -142,3 +143,28 @@ def test_json_and_back(model: str) -> None:
     hf = published.CONFIGS[model]
     config = recipes.for_config(hf)[1].resolve(hf).model_config(hf)
     assert ModelConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"future_scale": 0.5, "future_norm": True}, "ModelConfig .* future_norm, future_scale"),
+        ({"rope_scaling": {"kind": "linear", "factor": 2.0, "ramp": 1}}, "RopeScaling .* ramp"),
+        ({"layer_kinds": [{"mlp": "gated", "norm": "after"}]}, "LayerKind .* norm"),
+    ],
+)
+def test_fields_of_a_newer_version_are_refused(changes: dict[str, Any], named: str) -> None:
+    data = _read().to_json()
+    with pytest.raises(ArtifactError, match=f"{named}$") as caught:
+        ModelConfig.from_json(data | changes, "9.1")
+    assert "lmi-compile 9.1" in caught.value.message
+    assert "upgrade" in caught.value.hint
+
+
+def test_fields_with_their_default_need_not_be_there() -> None:
+    config = _read("mistral-7b")
+    data = config.to_json()
+    assert "parallel_residual" not in data
+    assert ModelConfig.from_json(data) == config == ModelConfig.from_json(json.loads(json.dumps(asdict(config))))
+    with pytest.raises(ArtifactError, match="lacks hidden"):
+        ModelConfig.from_json({name: value for name, value in data.items() if name != "hidden"})

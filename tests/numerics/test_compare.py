@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import recipes
 from compiler import targets
-from compiler.build.plan import Ask, Plan, make_plan
+from compiler.build.plan import Plan, make_plan
+from compiler.build.request import Ask
 from compiler.decoder.forward import forward
 from compiler.errors import NumericsError
 from compiler.numerics.compare import THRESHOLDS, Figures, Thresholds, compare, judge

@@ -9,7 +9,8 @@ import pytest
 
 import recipes
 from compiler import targets
-from compiler.build.plan import Ask, Plan, make_plan
+from compiler.build.plan import Plan, make_plan
+from compiler.build.request import Ask
 from compiler.errors import ArtifactError, TokenizerError
 from compiler.model.rope import RopeScaling
 from compiler.numerics.reference import TOKENS, read_reference, reference_logits, token_ids, write_reference

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import recipes
 from compiler.artifact.manifest import MANIFEST, Manifest, load_manifest
-from compiler.build.against import source_logits
-from compiler.build.requests import PlanRequest
+from compiler.build.request import PlanRequest
+from compiler.build.verify_source import source_logits
 from compiler.errors import ArtifactError, IncompatibleError, NumericsError, SourceError
 from compiler.numerics.reference import REFERENCE, read_reference, write_reference
 from compiler.numerics.verify import check_layout, verify

@@ -5,7 +5,9 @@ import pytest
 
 from compiler.quantization import awq
 from compiler.quantization.awq import Values
+from compiler.quantization.format import group_maxima
 from compiler.quantization.formats import int4
+from tests.quantization import numpy_int4
 
 GROUP = 16
 RNG = np.random.default_rng(5)
@@ -14,8 +16,8 @@ INPUTS = RNG.standard_normal((400, 64), np.float32)
 
 
 def rounding(weight: Values) -> Values:
-    scales = int4.scales(int4.group_maxima(weight, GROUP))
-    return int4.dequantize(int4.quantize(weight, scales), scales)
+    scales = int4.scales(group_maxima(weight, GROUP))
+    return numpy_int4.dequantize(numpy_int4.quantize(weight, scales), scales)
 
 
 def with_outliers() -> Values:
@@ -33,7 +35,7 @@ def searched(inputs: Values) -> tuple[Values, list[float]]:
     """The scales that are chosen, and the real errors of all candidates."""
     tried = awq.candidates(np.abs(inputs).mean(0))
     squares = np.square(inputs).mean(0)
-    errors = [awq.scale_error(WEIGHT, scales, squares, GROUP) for scales in tried]
+    errors = [awq.scale_error(WEIGHT, scales, squares, int4.FORMAT, GROUP) for scales in tried]
     real = [output_error(rounding(WEIGHT * scales) / scales - WEIGHT, inputs) for scales in tried]
     return tried[int(np.argmin(errors))], real
 
@@ -52,7 +54,7 @@ def test_the_estimate_is_near_the_real_error(seed: int) -> None:
     rng = np.random.default_rng(seed)
     inputs = (rng.standard_normal((400, 64)) @ rng.standard_normal((64, 64)) / 8 + 0.3).astype(np.float32)
     squares, ones = np.square(inputs).mean(0), np.ones(64, np.float32)
-    found = awq.scale_error(WEIGHT, ones, squares, GROUP)
+    found = awq.scale_error(WEIGHT, ones, squares, int4.FORMAT, GROUP)
     assert found == pytest.approx(output_error(rounding(WEIGHT) - WEIGHT, inputs), rel=0.35)
 
 
@@ -74,12 +76,12 @@ def test_dead_channels_keep_their_scale() -> None:
 def test_a_clip_makes_the_output_nearer_and_never_widens() -> None:
     weight = RNG.standard_t(3, (24, 64)).astype(np.float32)
     inputs = with_outliers()
-    maxima = awq.clip(weight, np.square(inputs).mean(0), GROUP)
-    full = int4.group_maxima(weight, GROUP)
+    maxima = awq.clip(weight, np.square(inputs).mean(0), int4.FORMAT, GROUP)
+    full = group_maxima(weight, GROUP)
     assert (maxima <= full).all()
     assert (maxima >= awq.LEAST_CLIP * full).all()
     scales = int4.scales(maxima)
-    clipped = int4.dequantize(int4.quantize(weight, scales), scales)
+    clipped = numpy_int4.dequantize(numpy_int4.quantize(weight, scales), scales)
     plain = output_error(rounding(weight) - weight, inputs)
     assert output_error(clipped - weight, inputs) < 0.9 * plain
 
@@ -87,15 +89,15 @@ def test_a_clip_makes_the_output_nearer_and_never_widens() -> None:
 @pytest.mark.parametrize("rows", [1, 5])
 def test_blocks_of_rows_are_clipped_as_the_whole(rows: int) -> None:
     squares = np.square(INPUTS).mean(0)
-    whole = awq.clip(WEIGHT, squares, GROUP)
-    blocks = [awq.clip(WEIGHT[i : i + rows], squares, GROUP) for i in range(0, 24, rows)]
+    whole = awq.clip(WEIGHT, squares, int4.FORMAT, GROUP)
+    blocks = [awq.clip(WEIGHT[i : i + rows], squares, int4.FORMAT, GROUP) for i in range(0, 24, rows)]
     np.testing.assert_allclose(np.concatenate(blocks), whole, rtol=1e-6)
 
 
 def test_experts_are_searched_side_by_side() -> None:
     weight, squares = RNG.standard_normal((3, 8, 32), np.float32), RNG.uniform(0.5, 2, (3, 32)).astype(np.float32)
     scales = RNG.uniform(0.5, 2, (3, 32)).astype(np.float32)
-    each = [awq.scale_error(weight[e], scales[e], squares[e], GROUP) for e in range(3)]
-    assert awq.scale_error(weight, scales, squares, GROUP) == pytest.approx(sum(each))
-    clipped = np.stack([awq.clip(weight[e], squares[e], GROUP) for e in range(3)])
-    np.testing.assert_array_equal(awq.clip(weight, squares, GROUP), clipped)
+    each = [awq.scale_error(weight[e], scales[e], squares[e], int4.FORMAT, GROUP) for e in range(3)]
+    assert awq.scale_error(weight, scales, squares, int4.FORMAT, GROUP) == pytest.approx(sum(each))
+    clipped = np.stack([awq.clip(weight[e], squares[e], int4.FORMAT, GROUP) for e in range(3)])
+    np.testing.assert_array_equal(awq.clip(weight, squares, int4.FORMAT, GROUP), clipped)

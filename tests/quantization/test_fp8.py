@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from compiler.quantization.format import Values
 from compiler.quantization.formats import fp8
-from compiler.quantization.formats.fp8 import Bits, Values
+from compiler.quantization.formats.fp8 import Bits
 
 
 def _torch_decode(bits: Bits) -> Values:

@@ -23,7 +23,7 @@ from compiler.quantization.groups import (
     groups,
     layer_factors,
     layer_scales,
-    quantised_roles,
+    quantized_roles,
 )
 from tests.tiny import TINY, model_config
 from tests.weights import canonical_weights, joined
@@ -35,7 +35,7 @@ def _maxima(config: ModelConfig, kind: LayerKind, weights: Mapping[str, Values],
     """Maxima of the weights' columns; of the inputs, random ones of very different size."""
     rng = np.random.default_rng(seed)
     found = {}
-    for role in quantised_roles(config, kind):
+    for role in quantized_roles(config, kind):
         lead, out, _ = (len(axes) for axes in linear_axes(role))
         columns = np.abs(weights[role]).max(tuple(range(lead, lead + out)))
         found[role] = Maxima(np.exp(2 * rng.standard_normal(columns.shape)).astype(np.float32), columns)
@@ -75,7 +75,7 @@ def test_every_quantised_layer_is_in_one_group(case: str) -> None:
     config = model_config(case)
     for kind in set(config.layer_kinds):
         into = [role for group in groups(config, kind) for role in group.into]
-        assert sorted(into) == sorted(quantised_roles(config, kind))
+        assert sorted(into) == sorted(quantized_roles(config, kind))
         divided = [group.divides for group in groups(config, kind) if group.divides]
         assert len(set(divided)) == len(divided)
         assert set(divided) <= {role for role, _ in layer_roles(config, kind)}
@@ -105,7 +105,7 @@ def test_one_scale_serves_all_experts_from_the_largest_of_them() -> None:
     kind = config.layer_kinds[0]
     rng = np.random.default_rng(0)
     maxima = {}
-    for role in quantised_roles(config, kind):
+    for role in quantized_roles(config, kind):
         lead, _, inner = linear_axes(role)
         sizes = {"experts": 8, "hidden": 64, "heads": 8, "head_dim": 16, "moe_ffn": 72}
         shape = [sizes[axis] for axis in (*lead, *inner)]

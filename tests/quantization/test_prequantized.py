@@ -19,16 +19,17 @@ from compiler.artifact.manifest import load_manifest
 from compiler.build.alternatives import alternatives
 from compiler.build.build import build
 from compiler.build.convert_only import convert_to
-from compiler.build.plan import Ask
-from compiler.build.requests import BuildRequest, PlanRequest, find, prepare
-from compiler.cli.text import plan_text
+from compiler.build.request import Ask, BuildRequest, PlanRequest, Resources
+from compiler.build.resolve import locate, plan_of
+from compiler.build.steps.fetch import fetch
+from compiler.cli.text import option_text, plan_text
 from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError, ToolchainMissing
-from compiler.quantization.formats import int4
 from compiler.quantization.prequantized.formats import packed
 from compiler.quantization.request import Quant, scheme_of
 from compiler.quantization.schemes import SCHEMES, Tolerance
 from compiler.runtime.section import Segments
 from compiler.targets import load
+from tests.quantization import numpy_int4
 from tests.stand_in import StandIn
 from tests.tiny import write_checkpoint
 
@@ -164,7 +165,7 @@ def test_integers_of_gptq_are_those_of_the_packed_ranks(target: str, tmp_path: P
         request = _request(tmp_path / "model", tmp_path / "cache", "int4-weight", tp=tp, target=target)
         convert_to(request, tmp_path / f"{tp}")
         ranks = [load_file(tmp_path / f"{tp}" / folder / f"rank{rank}.safetensors") for rank in range(tp)]
-        integers = np.concatenate([int4.unpack(rank[weight].numpy().view(np.uint8), axis) for rank in ranks], 1)
+        integers = np.concatenate([numpy_int4.unpack(rank[weight].numpy().view(np.uint8), axis) for rank in ranks], 1)
         scales = torch.cat([rank[weight.replace("weight", scale)] for rank in ranks], 1)
         words = source[f"{module}.qweight"].numpy()
         stored = np.stack([words >> shift & 15 for shift in range(0, 32, 4)], 1).reshape(-1, words.shape[1]).T - 8
@@ -218,27 +219,27 @@ def test_float8_of_compressed_tensors_stays_and_runs(tmp_path: Path) -> None:
 
 def test_a_plan_says_what_the_source_is_and_what_may_be_made_of_it(tmp_path: Path) -> None:
     quantised(tmp_path / "model", "gptq")
-    plan = prepare(_request(tmp_path / "model", tmp_path / "cache", target="trtllm")).plan
-    assert "quantised by GPTQ, read as floating point; `--quant int4-weight` keeps its numbers" in plan_text(plan)
-    refused = {one.option for one in alternatives(plan, load("trtllm")) if "a second time" in one.refused}
+    plan = plan_of(_request(tmp_path / "model", tmp_path / "cache", target="trtllm"))
+    assert "quantized by GPTQ, read as floating point; `--quant int4-weight` keeps its numbers" in plan_text(plan)
+    refused = {option_text(one.quant) for one in alternatives(plan, load("trtllm")) if "a second time" in one.refused}
     assert refused == {f"--quant {name}" for name in ("int8-weight", "awq", "smoothquant", "fp8")}
 
 
 def test_a_plan_reads_headers_and_rewriting_happens_once(tmp_path: Path) -> None:
     quantised(tmp_path / "model", "gptq")
     request = _request(tmp_path / "model", tmp_path / "cache")
-    found = find(request).checkpoint
+    found = locate(request).checkpoint
     name = "model.layers.0.mlp.up_proj.weight"
     assert (found.tensors[name].dtype, found.tensors[name].shape, found.tensors[name].file) == ("F16", (512, 256), None)
     assert not (tmp_path / "cache" / "unpacked").exists()
-    first = find(request, "all").checkpoint.tensors[name].file
+    first = fetch(request).checkpoint.tensors[name].file
     assert first is not None
     stat = first.stat()
-    assert find(request, "all").checkpoint.tensors[name].file == first
+    assert fetch(request).checkpoint.tensors[name].file == first
     assert first.stat() == stat
     # A damaged rewrite is made again.
     first.write_bytes(b"\0" * 100)
-    assert find(request, "all").checkpoint.tensors[name].file == first
+    assert fetch(request).checkpoint.tensors[name].file == first
     assert first.stat().st_size == stat.st_size
 
 
@@ -279,21 +280,21 @@ def test_zero_points_that_the_configuration_denies(tmp_path: Path) -> None:
     tensors["model.layers.1.mlp.up_proj.qzeros"] += 1
     save_file(tensors, file, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"`model.layers.1.mlp.up_proj`: config.json says `sym`"):
-        find(_request(tmp_path / "model", tmp_path / "cache"), "all")
+        fetch(_request(tmp_path / "model", tmp_path / "cache"))
     assert not list((tmp_path / "cache").rglob("*.safetensors*"))
     # Without that claim they are taken as they are.
     config = tmp_path / "model" / "config.json"
     hf = json.loads(config.read_text())
     hf["quantization_config"]["sym"] = False
     config.write_text(json.dumps(hf))
-    found = find(replace(_request(tmp_path / "model", tmp_path / "cache")), "all").checkpoint
+    found = fetch(replace(_request(tmp_path / "model", tmp_path / "cache"))).checkpoint
     assert found.own == {}
 
 
 def test_groups_that_do_not_fill_a_row_are_refused_by_the_plan(tmp_path: Path) -> None:
     quantised(tmp_path / "model", "gptq", group_size=96)
     with pytest.raises(RefusedError, match="has 512 columns, which groups of 96 do not fill"):
-        prepare(_request(tmp_path / "model", tmp_path / "cache"))
+        plan_of(_request(tmp_path / "model", tmp_path / "cache"))
 
 
 def test_an_order_that_the_configuration_denies(tmp_path: Path) -> None:
@@ -303,7 +304,7 @@ def test_an_order_that_the_configuration_denies(tmp_path: Path) -> None:
     tensors["model.layers.2.mlp.down_proj.g_idx"] = tensors["model.layers.2.mlp.down_proj.g_idx"].flip(0)
     save_file(tensors, file, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"`model.layers.2.mlp.down_proj`: `g_idx` scatters the groups"):
-        find(_request(tmp_path / "model", tmp_path / "cache"), "all")
+        fetch(_request(tmp_path / "model", tmp_path / "cache"))
     assert not list((tmp_path / "cache").rglob("*.safetensors*"))
 
 
@@ -311,12 +312,12 @@ def test_an_order_that_the_configuration_denies(tmp_path: Path) -> None:
 def test_a_small_ceiling_unpacks_the_same_and_progress_is_told(way: str, tmp_path: Path) -> None:
     quantised(tmp_path / "model", way)
     request, told = _request(tmp_path / "model", tmp_path / "cache"), list[tuple[int, int, str]]()
-    low = replace(request, ask=replace(request.ask, max_memory=8 * 4 * 12 * 512), cache=tmp_path / "low")
+    low = replace(request, resources=Resources(max_memory=8 * 4 * 12 * 512), cache=tmp_path / "low")
     files = []
     for one in (request, low):
         told.clear()
         name = "model.layers.0.mlp.up_proj.weight"
-        found = find(one, "all", lambda *all_of_it: told.append(all_of_it)).checkpoint
+        found = fetch(one, lambda *all_of_it: told.append(all_of_it)).checkpoint
         file = found.tensors[name].file
         assert file is not None
         assert (
@@ -329,7 +330,7 @@ def test_a_small_ceiling_unpacks_the_same_and_progress_is_told(way: str, tmp_pat
     assert files[0] == files[1]
     assert len(told) > 100  # eight rows at a time
     with pytest.raises(MemoryCeilingError, match="unpacking 8 rows") as caught:
-        find(replace(low, ask=replace(low.ask, max_memory=1 << 14), cache=tmp_path / "none"), "all")
+        fetch(replace(low, resources=Resources(max_memory=1 << 14), cache=tmp_path / "none"))
     assert "--max-memory" in caught.value.hint
 
 

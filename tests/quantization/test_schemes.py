@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from compiler.errors import RefusedError
+from compiler.quantization.formats import load
 from compiler.quantization.schemes import SCHEMES, check_scheme
 from tests.tiny import model_config
 
@@ -19,7 +20,7 @@ def test_what_needs_text() -> None:
 
 
 def test_fewer_bits_may_cost_more() -> None:
-    by_bits = sorted(SCHEMES.values(), key=lambda scheme: (-scheme.weight_bits, scheme.activations != "float"))
+    by_bits = sorted(SCHEMES.values(), key=lambda scheme: (-load(scheme.weights).bits, scheme.activations != "float"))
     costs = [scheme.tolerance.perplexity for scheme in by_bits]
     assert costs == sorted(costs)
 

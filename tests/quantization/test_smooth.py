@@ -20,6 +20,7 @@ from compiler.quantization.smooth import (
     output_error,
     smoothing_scales,
 )
+from tests.quantization import numpy_int8
 
 WEIGHT = np.array([[0.5, -1, 0.25], [2, 0.1, -0.4]], np.float32)
 INPUTS, OUTPUTS = np.array([4, 0.5, 9], np.float32), np.array([3, 5], np.float32)
@@ -33,10 +34,10 @@ def test_the_worked_example() -> None:
     smoothed = INPUTS / s
     np.testing.assert_allclose(smoothed, [2.828427, 0.707107, 1.897367], atol=1e-6)
     weight = WEIGHT * s
-    maxima = int8.row_maxima(weight)
+    maxima = numpy_int8.row_maxima(weight)
     np.testing.assert_allclose(maxima, [1.185854, 2.828427], atol=1e-6)
     steps = int8.steps(maxima)
-    assert int8.quantize(weight, steps[:, None]).tolist() == [[76, -76, 127], [127, 3, -85]]
+    assert numpy_int8.quantize(weight, steps[:, None]).tolist() == [[76, -76, 127], [127, 3, -85]]
     np.testing.assert_allclose(int8.scales(maxima), [0.009337, 0.022271], atol=5e-7)
     static = int8.static(float(smoothed.max()), float(OUTPUTS.max()), steps)
     np.testing.assert_allclose(static.input, 44.901281, rtol=1e-6)
@@ -93,10 +94,10 @@ def _drawn(seed: int, tokens: int = 2000, outlier: float = 20.0) -> tuple[Values
 
 def _rounded(x: Values, weight: Values, s: Values) -> Values:
     """y per token and per channel, by the definitions in int8.py."""
-    integers, worth = int8.quantize_tokens(x / s)
-    maxima = int8.row_maxima(weight * s)[:, None]
-    rounded = int8.dequantize(int8.quantize(weight * s, int8.steps(maxima)), int8.scales(maxima))
-    return int8.dequantize(integers, worth) @ rounded.T
+    integers, worth = numpy_int8.quantize_tokens(x / s)
+    maxima = numpy_int8.row_maxima(weight * s)[:, None]
+    rounded = numpy_int8.dequantize(numpy_int8.quantize(weight * s, int8.steps(maxima)), int8.scales(maxima))
+    return numpy_int8.dequantize(integers, worth) @ rounded.T
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 0.8, 1.0])
@@ -105,7 +106,9 @@ def test_the_error_that_is_expected_is_found(seed: int, alpha: float) -> None:
     x, weight = _drawn(seed)
     s = smoothing_scales(np.abs(x).max(0), np.abs(weight).max(0), alpha)
     squares = np.square(x).mean(0)
-    expected = output_error(weight, s, squares, largest_of_token(np.abs(x).max(0), squares, s))
+    expected = output_error(
+        weight, s, squares, largest_of_token(np.abs(x).max(0), squares, s), int8.FORMAT, int8.FORMAT
+    )
     found = float(np.square(_rounded(x, weight, s) - x @ weight.T).sum(-1).mean())
     assert expected == pytest.approx(found, rel=0.25)
 
@@ -117,7 +120,9 @@ def test_the_alpha_of_the_least_expected_error_is_nearly_the_best(seed: int) -> 
     expected, found = [], []
     for alpha in CANDIDATES:
         s = smoothing_scales(inputs, np.abs(weight).max(0), alpha)
-        expected.append(output_error(weight, s, squares, largest_of_token(inputs, squares, s)))
+        expected.append(
+            output_error(weight, s, squares, largest_of_token(inputs, squares, s), int8.FORMAT, int8.FORMAT)
+        )
         found.append(float(np.square(_rounded(x, weight, s) - x @ weight.T).mean()))
     assert found[int(np.argmin(expected))] < 1.05 * min(found)
     assert max(found) > 1.2 * min(found)  # else any would do

@@ -35,7 +35,7 @@ def test_addresses(text: str, expected: Address) -> None:
     ["s3://", "s3://@v1", "x/@v1", "x/m@", "x/m@a b", f"m@sha256:{HEX[:-1]}", "m@sha256:x", "x/.m", "x/m m", "x/blobs",
      "x/m@v1@v2", "x/..", f"x/{'m' * 129}"],
 )  # fmt: skip
-def test_what_is_no_address(text: str) -> None:
+def test_malformed_addresses(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_address(text)
     assert caught.value.hint

@@ -1,4 +1,4 @@
-"""Readers while writers publish: each sees one artifact, whole. A smaller one of benchmarks/readers.py."""
+"""Readers during publishing: each sees one complete artifact. A small version of benchmarks/readers.py."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.testbed.artifacts import content, write_random
 from compiler.registry.layout import LAYOUTS, Layout
 from compiler.registry.pull import pull
 from compiler.registry.push import push
 from compiler.registry.refs import promote
-from tests.registry.artifacts import content, write
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_readers_see_one_artifact_whole(tmp_path: Path, local_store: str, layout: Layout) -> None:
     rounds, writers = 10, 2
-    sources = {(w, n): write(tmp_path / f"{w}-{n}", 100 * w + n) for w in range(writers) for n in range(rounds)}
+    sources = {(w, n): write_random(tmp_path / f"{w}-{n}", 100 * w + n) for w in range(writers) for n in range(rounds)}
     known = [content(folder) for folder in sources.values()]
     promote(push(sources[0, 0], local_store, layout=layout).address)
     done, problems = threading.Event(), list[BaseException]()

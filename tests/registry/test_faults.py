@@ -1,4 +1,4 @@
-"""What can go wrong between a client and a server, at random: right bytes or an error of ours, nothing else."""
+"""Random faults between client and server: right bytes or an LmiCompileError, nothing else."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.testbed.artifacts import content, write_random
+from benchmarks.testbed.faults import FAULTS, Proxy, Request
 from compiler.errors import LmiCompileError
 from compiler.registry.pull import pull
 from compiler.registry.push import push
 from compiler.registry.refs import promote
 from compiler.storage.objects import s3
-from tests.faults import FAULTS, Proxy, Request
-from tests.registry.artifacts import content, write
 
 
 def there_and_back(artifact: Path, uri: str, out: Path) -> None:
@@ -23,7 +23,7 @@ def there_and_back(artifact: Path, uri: str, out: Path) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_one_fault_now_and_then_is_survived(between: Proxy, rclone_store: str, tmp_path: Path, fault: str) -> None:
-    artifact = write(tmp_path / "a", size=3000)
+    artifact = write_random(tmp_path / "a", size=3000)
     between.faults = lambda request: fault if request.number % 4 == 3 else None
     push(artifact, f"{rclone_store}tiny@1")
     promote(f"{rclone_store}tiny@1")
@@ -32,15 +32,15 @@ def test_one_fault_now_and_then_is_survived(between: Proxy, rclone_store: str, t
     assert between.broken[fault] > 2
 
 
-def test_what_is_always_wrong_is_an_error_and_nothing_is_lost(
+def test_a_permanent_fault_is_an_error_and_nothing_is_lost(
     between: Proxy, rclone_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3, "_BODY_TRIES", 2)
-    artifact = write(tmp_path / "a", 1)
+    artifact = write_random(tmp_path / "a", 1)
     push(artifact, f"{rclone_store}tiny@1")
     pull(f"{rclone_store}tiny@1", tmp_path / "out")
     for seed, fault in enumerate(("slow-down", "reset", "truncated", "wrong-down", "wrong-up"), 2):
-        other = write(tmp_path / fault, seed)
+        other = write_random(tmp_path / fault, seed)
         between.faults = lambda request, fault=fault: fault if "weights" in request.path else None  # type: ignore[misc]
         with pytest.raises(LmiCompileError) as caught:
             there_and_back(other, f"{rclone_store}tiny@{seed}", tmp_path / "out")
@@ -49,7 +49,7 @@ def test_what_is_always_wrong_is_an_error_and_nothing_is_lost(
 
 
 def test_many_faults(between: Proxy, rclone_store: str, tmp_path: Path) -> None:
-    """A smaller one of benchmarks/faults.py."""
+    """A small version of benchmarks/faults.py."""
     source = random.Random(5)
 
     def faults(request: Request) -> str | None:
@@ -58,7 +58,7 @@ def test_many_faults(between: Proxy, rclone_store: str, tmp_path: Path) -> None:
     between.faults = faults
     whole = 0
     for round_ in range(6):
-        artifact = write(tmp_path / f"a{round_}", round_, size=2000)
+        artifact = write_random(tmp_path / f"a{round_}", round_, size=2000)
         try:
             push(artifact, f"{rclone_store}tiny@{round_}")
             pull(f"{rclone_store}tiny@{round_}", tmp_path / "out")

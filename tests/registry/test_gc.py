@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.testbed.artifacts import content, write_random
 from compiler.errors import ArtifactError, UsageError
 from compiler.registry import lease as leases
 from compiler.registry.gc import Collected, collect
@@ -19,7 +20,6 @@ from compiler.registry.resolve import resolve
 from compiler.storage.objects import open_store
 from compiler.storage.objects.local import LocalStore
 from tests.builds import tree
-from tests.registry.artifacts import content, write
 
 WEEK = 7 * 86400.0
 
@@ -31,7 +31,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def age(store: str, days: float = 30) -> None:
-    """Make all that is in a local store so old."""
+    """Set the age of all files of a local store."""
     then = time.time() - days * 86400
     for path in Path(store).rglob("*"):
         if path.is_file():
@@ -43,12 +43,14 @@ def names(found: Collected) -> list[str]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_what_no_tag_refers_to_goes_after_the_grace_period(tmp_path: Path, local_store: str, layout: Layout) -> None:
+def test_unreferenced_objects_are_removed_after_the_grace_period(
+    tmp_path: Path, local_store: str, layout: Layout
+) -> None:
     for n in (1, 2):
-        push(write(tmp_path / str(n), n), local_store, layout=layout)  # each moves `latest`
+        push(write_random(tmp_path / str(n), n), local_store, layout=layout)  # each moves `latest`
     promote(f"{local_store}tiny@latest")
     for n in (3, 4):
-        push(write(tmp_path / str(n), n), local_store, layout=layout)
+        push(write_random(tmp_path / str(n), n), local_store, layout=layout)
     assert collect(local_store).keys == ()
     age(local_store)
     assert collect(local_store, keep=4).keys == ()
@@ -69,8 +71,8 @@ def test_what_no_tag_refers_to_goes_after_the_grace_period(tmp_path: Path, local
 
 
 def test_only_objects_of_ours_are_touched(tmp_path: Path, local_store: str) -> None:
-    write(Path(local_store) / "built-here")
-    push(write(tmp_path / "a"), f"{local_store}tiny@1")
+    write_random(Path(local_store) / "built-here")
+    push(write_random(tmp_path / "a"), f"{local_store}tiny@1")
     open_store(local_store).put(f"tiny/{'0' * 64}/weights/half", b"of a push that was given up")
     open_store(local_store).put("notes/x.txt", b"mine")
     upload = open_store(local_store).begin(f"tiny/{'0' * 64}/weights/rank0", 1)
@@ -78,12 +80,12 @@ def test_only_objects_of_ours_are_touched(tmp_path: Path, local_store: str) -> N
     found = collect(local_store)
     assert found.keys == (f"tiny/{'0' * 64}/weights/half",)
     assert found.uploads == (upload.key,)
-    assert content(Path(local_store) / "built-here") == content(write(tmp_path / "same"))
+    assert content(Path(local_store) / "built-here") == content(write_random(tmp_path / "same"))
     assert open_store(local_store).head("notes/x.txt") is not None
 
 
-def test_what_a_running_push_needs_stays(tmp_path: Path, local_store: str) -> None:
-    artifact = write(tmp_path / "a")
+def test_objects_of_a_running_push_stay(tmp_path: Path, local_store: str) -> None:
+    artifact = write_random(tmp_path / "a")
     push(artifact, f"{local_store}tiny@1", layout="cas")
     Path(local_store, "tiny/refs/1.json").unlink()
     age(local_store)
@@ -112,8 +114,8 @@ def test_a_lease_that_gc_did_not_see_waits_until_gc_is_over(tmp_path: Path, loca
 
 
 def test_pushes_while_everything_is_swept(tmp_path: Path, local_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever gc takes away under a push, the push sends again: what it has published is whole."""
-    artifact = write(tmp_path / "a")
+    """A push sends objects again that gc removes under it: published artifacts are complete."""
+    artifact = write_random(tmp_path / "a")
     push(artifact, f"{local_store}tiny@1", layout="cas")
     Path(local_store, "tiny/refs/1.json").unlink()
     age(local_store)
@@ -132,7 +134,7 @@ def test_pushes_while_everything_is_swept(tmp_path: Path, local_store: str, monk
 
 
 def test_nothing_is_removed_where_something_alive_cannot_be_read(tmp_path: Path, local_store: str) -> None:
-    push(write(tmp_path / "a"), f"{local_store}tiny@1")
+    push(write_random(tmp_path / "a"), f"{local_store}tiny@1")
     store = open_store(local_store)
     store.put(f"tiny/{'0' * 64}/half", b"")
     store.put("tiny/refs/1.json", b"{")
@@ -142,7 +144,7 @@ def test_nothing_is_removed_where_something_alive_cannot_be_read(tmp_path: Path,
     assert store.head(f"tiny/{'0' * 64}/half") is not None
 
 
-def test_what_cannot_be_asked(local_store: str) -> None:
+def test_arguments_that_are_refused(local_store: str) -> None:
     for options in ({"grace": 60.0}, {"keep": 1}):
         with pytest.raises(UsageError):
             collect(local_store, **options)
@@ -152,7 +154,7 @@ def test_what_cannot_be_asked(local_store: str) -> None:
 
 def test_a_store_on_a_server(tmp_path: Path, moto_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(4):
-        push(write(tmp_path / str(n), n), moto_store)
+        push(write_random(tmp_path / str(n), n), moto_store)
     clock = time.time
     monkeypatch.setattr("compiler.registry.gc._now", lambda _: clock() + 2 * WEEK)
     found = collect(moto_store, keep=2)

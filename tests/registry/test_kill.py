@@ -1,4 +1,4 @@
-"""Real processes, killed with SIGKILL in mid transfer; the next run goes on where they stopped."""
+"""Real processes, killed with SIGKILL in mid transfer; the next run resumes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.testbed.artifacts import content, write_random
+from benchmarks.testbed.faults import Proxy, Request, proxy
 from compiler.registry.pull import pull
 from compiler.registry.push import push
 from compiler.registry.resolve import resolve
 from compiler.storage.objects import open_store
 from compiler.storage.objects.flow import PART
-from tests.faults import Proxy, Request, proxy
-from tests.registry.artifacts import content, write
 
 THREADS = 2
 PARTS = 6
@@ -33,11 +33,11 @@ def between(rclone_endpoint: str, rclone_store: str, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
-    return write(tmp_path / "a", size=PARTS * PART - 5, ranks=1)
+    return write_random(tmp_path / "a", size=PARTS * PART - 5, ranks=1)
 
 
 def killed(between: Proxy, after: int, moves_data: str, *arguments: object) -> None:
-    """Run the command and kill it when the request after `after` ones that move parts has arrived."""
+    """Run the command, and kill it at the request after `after` requests that move parts."""
     command = [sys.executable, "-m", "compiler", *map(str, arguments), "--threads", str(THREADS)]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     seen = [0]
@@ -73,7 +73,7 @@ def test_a_killed_push_goes_on(between: Proxy, rclone_store: str, artifact: Path
 
 @pytest.mark.parametrize("after", [1, 4])
 def test_a_killed_pull_goes_on(between: Proxy, rclone_store: str, artifact: Path, tmp_path: Path, after: int) -> None:
-    old = write(tmp_path / "old", 7)
+    old = write_random(tmp_path / "old", 7)
     push(old, f"{rclone_store}tiny@old")
     push(artifact, f"{rclone_store}tiny@new")
     pull(f"{rclone_store}tiny@old", tmp_path / "out")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.testbed import artifacts
+from benchmarks.testbed.artifacts import content, write_random
 from compiler.errors import ArtifactError, ConflictError, NotFoundError, RefusedError, UsageError
 from compiler.registry.layout import LAYOUTS, Layout
 from compiler.registry.pull import pull
@@ -13,8 +15,6 @@ from compiler.registry.refs import promote
 from compiler.registry.resolve import resolve
 from compiler.storage.files.digest import digest_bytes
 from compiler.storage.objects import open_store
-from tests.artifact import made
-from tests.registry.artifacts import content, write
 
 
 @pytest.fixture(params=LAYOUTS)
@@ -23,8 +23,8 @@ def layout(request: pytest.FixtureRequest) -> Layout:
     return found
 
 
-def test_what_is_pulled_is_what_was_pushed(tmp_path: Path, store: str, layout: Layout) -> None:
-    artifact = write(tmp_path / "a", size=20_000_000)  # two parts each
+def test_pulled_bytes_are_the_pushed_ones(tmp_path: Path, store: str, layout: Layout) -> None:
+    artifact = write_random(tmp_path / "a", size=20_000_000)  # two parts each
     (artifact / "manifest.json.sig").write_bytes(b"signature")
     (artifact / "not-listed").write_bytes(b"stays here")
     pushed = push(artifact, f"{store}tiny@v1", layout=layout)
@@ -47,7 +47,7 @@ def test_what_is_pulled_is_what_was_pushed(tmp_path: Path, store: str, layout: L
 
 
 def test_a_plain_artifact_can_be_read_in_place(tmp_path: Path, local_store: str) -> None:
-    artifact = write(tmp_path / "a")
+    artifact = write_random(tmp_path / "a")
     pushed = push(artifact, local_store)
     prefix = Path(pushed.uri.removeprefix("file://"))
     assert prefix == Path(local_store) / "tiny" / pushed.digest.removeprefix("sha256:")
@@ -55,9 +55,9 @@ def test_a_plain_artifact_can_be_read_in_place(tmp_path: Path, local_store: str)
 
 
 def test_only_what_is_new_is_sent_and_fetched(tmp_path: Path, local_store: str) -> None:
-    one, two = write(tmp_path / "a", 1), write(tmp_path / "b", 1)
-    shutil.copytree(write(tmp_path / "c", 2), two, dirs_exist_ok=True)
-    same = sum(len(data) for path, data in made.CONTENT.items() if "rank" not in path)
+    one, two = write_random(tmp_path / "a", 1), write_random(tmp_path / "b", 1)
+    shutil.copytree(write_random(tmp_path / "c", 2), two, dirs_exist_ok=True)
+    same = sum(len(data) for path, data in artifacts.CONTENT.items() if "rank" not in path)
     push(one, f"{local_store}tiny@1", layout="cas")
     assert push(two, f"{local_store}tiny@2", layout="cas").sent == 800
     pull(f"{local_store}tiny@1", tmp_path / "out")
@@ -66,8 +66,8 @@ def test_only_what_is_new_is_sent_and_fetched(tmp_path: Path, local_store: str) 
     assert content(tmp_path / "out") == content(two)
 
 
-def test_what_was_changed_here_is_put_right(tmp_path: Path, local_store: str) -> None:
-    artifact = write(tmp_path / "a")
+def test_local_changes_are_repaired(tmp_path: Path, local_store: str) -> None:
+    artifact = write_random(tmp_path / "a")
     push(artifact, f"{local_store}tiny@1")
     pull(f"{local_store}tiny@1", tmp_path / "out")
     damaged = tmp_path / "out/weights/rank0.safetensors"
@@ -79,7 +79,7 @@ def test_what_was_changed_here_is_put_right(tmp_path: Path, local_store: str) ->
 
 
 def test_one_rank(tmp_path: Path, local_store: str) -> None:
-    artifact = write(tmp_path / "a", ranks=3)
+    artifact = write_random(tmp_path / "a", ranks=3)
     push(artifact, f"{local_store}tiny@1")
     pull(f"{local_store}tiny@1", tmp_path / "out", rank=1)
     weights = tmp_path / "out/weights"
@@ -92,16 +92,16 @@ def test_one_rank(tmp_path: Path, local_store: str) -> None:
 
 
 def test_a_script_may_be_run(tmp_path: Path, local_store: str) -> None:
-    artifact = write(tmp_path / "a")
+    artifact = write_random(tmp_path / "a")
     script = b"#!/bin/sh\n"
     (artifact / "tokenizer/tokenizer.json").write_bytes(script)
     files = [
         file.model_copy(update={"digest": digest_bytes(script), "size": len(script)}) if "json" in file.path else file
-        for file in made.manifest().files
+        for file in artifacts.manifest().files
     ]
-    made.write(artifact)
+    artifacts.write(artifact)
     (artifact / "tokenizer/tokenizer.json").write_bytes(script)
-    (artifact / "manifest.json").write_bytes(made.manifest(files=tuple(files)).to_bytes())
+    (artifact / "manifest.json").write_bytes(artifacts.manifest(files=tuple(files)).to_bytes())
     push(artifact, f"{local_store}tiny@1")
     pull(f"{local_store}tiny@1", tmp_path / "out")
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").rglob("*.*")}
@@ -110,9 +110,9 @@ def test_a_script_may_be_run(tmp_path: Path, local_store: str) -> None:
 
 
 def test_a_tag_of_a_push_does_not_move(tmp_path: Path, store: str) -> None:
-    one, two = write(tmp_path / "a", 1), write(tmp_path / "b", 2)
+    one, two = write_random(tmp_path / "a", 1), write_random(tmp_path / "b", 2)
     first = push(one, f"{store}tiny@v1")
-    with pytest.raises(ConflictError, match="v1` is sha256:"):
+    with pytest.raises(ConflictError, match="v1` points to sha256:"):
         push(two, f"{store}tiny@v1")
     assert resolve(f"{store}tiny@v1").digest == first.digest
     push(one, store)
@@ -126,20 +126,20 @@ def test_a_tag_of_a_push_does_not_move(tmp_path: Path, store: str) -> None:
 
 def test_refused_before_anything_is_written(tmp_path: Path, local_store: str) -> None:
     with pytest.raises(RefusedError, match="stand-in"):
-        push(write(tmp_path / "a", stand_in=True), local_store)
+        push(write_random(tmp_path / "a", stand_in=True), local_store)
     with pytest.raises(ArtifactError, match="expected a folder with"):
         push(tmp_path, local_store)
-    short = write(tmp_path / "b")
+    short = write_random(tmp_path / "b")
     (short / "weights/rank0.safetensors").write_bytes(b"")
     with pytest.raises(ArtifactError, match="rank0"):
         push(short, local_store)
     with pytest.raises(UsageError, match="name of an artifact"):
-        push(write(tmp_path / "c", name="no good name"), local_store)
+        push(write_random(tmp_path / "c", name="no good name"), local_store)
     assert not Path(local_store).exists()
 
 
 def test_a_file_that_changed_since_the_build_is_not_published(tmp_path: Path, store: str) -> None:
-    artifact = write(tmp_path / "a", size=20_000_000)
+    artifact = write_random(tmp_path / "a", size=20_000_000)
     with (artifact / "weights/rank1.safetensors").open("r+b") as file:
         file.seek(19_000_000)
         file.write(b"change")
@@ -151,7 +151,7 @@ def test_a_file_that_changed_since_the_build_is_not_published(tmp_path: Path, st
 
 
 def test_damage_in_the_store_is_found_and_repaired(tmp_path: Path, store: str) -> None:
-    artifact = write(tmp_path / "a")
+    artifact = write_random(tmp_path / "a")
     push(artifact, f"{store}tiny@1")
     found = resolve(f"{store}tiny@1")
     key = next(found.key(file) for file in found.manifest.files if "rank1" in file.path)
@@ -167,18 +167,18 @@ def test_damage_in_the_store_is_found_and_repaired(tmp_path: Path, store: str) -
 
 
 def test_a_damaged_manifest_or_ref_is_told(tmp_path: Path, local_store: str) -> None:
-    found = resolve(push(write(tmp_path / "a"), f"{local_store}tiny@1").address)
+    found = resolve(push(write_random(tmp_path / "a"), f"{local_store}tiny@1").address)
     found.store.put(found.manifest_key, found.data[:-2])
     with pytest.raises(ArtifactError, match=r"manifest .* is damaged"):
         pull(f"{local_store}tiny@1", tmp_path / "out")
     for wrong in (b"{", b"{}", found.store.read("tiny/refs/1.json")[0].replace(b'"push"', b'"pull"')):
         found.store.put("tiny/refs/1.json", wrong)
-        with pytest.raises(ArtifactError, match=r"ref .* is damaged"):
+        with pytest.raises(ArtifactError, match=r"tag .* is damaged"):
             resolve(f"{local_store}tiny@1")
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path, local_store: str) -> None:
-    push(write(tmp_path / "a"), f"{local_store}tiny@1")
+    push(write_random(tmp_path / "a"), f"{local_store}tiny@1")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis").write_text("years of work")
     with pytest.raises(UsageError, match="not an artifact"):
@@ -188,11 +188,11 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path, local_store: s
     assert content(tmp_path / "mine") == {"thesis": b"years of work"}
 
 
-def test_what_is_not_there(tmp_path: Path, store: str) -> None:
-    with pytest.raises(NotFoundError, match="no refs of `tiny`"):
+def test_missing_names_tags_and_digests(tmp_path: Path, store: str) -> None:
+    with pytest.raises(NotFoundError, match="no tags of `tiny`"):
         resolve(f"{store}tiny")
-    pushed = push(write(tmp_path / "a"), store)
-    with pytest.raises(NotFoundError, match="no ref `current`; it has `@latest`") as caught:
+    pushed = push(write_random(tmp_path / "a"), store)
+    with pytest.raises(NotFoundError, match="no tag `current`; it has `@latest`") as caught:
         resolve(f"{store}tiny")
     assert f"promote {store}tiny@latest --to current" in caught.value.hint.replace("file://", "")
     with pytest.raises(NotFoundError, match="no artifact sha256:0"):
@@ -204,7 +204,7 @@ def test_what_is_not_there(tmp_path: Path, store: str) -> None:
 
 
 def test_without_a_home_to_write_in(tmp_path: Path, local_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    artifact = write(tmp_path / "a", size=2_000_000)
+    artifact = write_random(tmp_path / "a", size=2_000_000)
     push(artifact, f"{local_store}tiny@1")
     (tmp_path / "file").touch()
     monkeypatch.setenv("LMI_COMPILE_CACHE", str(tmp_path / "file"))

@@ -19,7 +19,7 @@ def main(checkpoint: str, tp: str, when: str) -> None:
     assert made._ranks is not None
     model = Model(made, LIMITS, VOCAB, None, frozenset())
     model.generate([[1, 2, 3]], GenerationParams(max_new_tokens=1))
-    print(*made._ranks.pids, flush=True)
+    print(*(follower.process.pid for follower in made._ranks._followers), flush=True)
     while when != "forgotten":
         if when == "waiting":
             time.sleep(60)

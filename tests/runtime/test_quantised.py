@@ -13,12 +13,12 @@ import pytest
 import recipes
 from compiler.api import Ask, BuildRequest, GenerationParams, build, load, verify
 from compiler.artifact.manifest import Manifest
-from compiler.build.against import source_logits
-from compiler.build.requests import PlanRequest
+from compiler.build.request import PlanRequest
+from compiler.build.verify_source import source_logits
 from compiler.model.config import ModelConfig
 from compiler.numerics.compare import THRESHOLDS
 from compiler.numerics.gate.sides import log_probabilities, of_files
-from compiler.quantization.request import Cache, Quant, Text, scheme_of
+from compiler.quantization.request import Quant, Text, scheme_of
 from compiler.quantization.schemes import Scheme, Tolerance
 from compiler.runtime.section import Segments
 from compiler.targets.inductor.schemes import kernels as kernels_of
@@ -40,7 +40,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _built(
-    checkpoint: Path, scheme: Scheme | None, kv: Cache, artifact: Path, cache: Path, dtype: str = "float32", tp: int = 2
+    checkpoint: Path, scheme: Scheme | None, kv: str, artifact: Path, cache: Path, dtype: str = "float32", tp: int = 2
 ) -> Manifest:
     assert scheme is not None
     quant = Quant(replace(scheme, tolerance=LOOSE), cache=kv, text=Text(samples=4, length=32))

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.testbed.text import byte_tokenizer
 from compiler.errors import ArtifactError, TokenizerError
 from compiler.runtime.tokenizer import end_ids, load_tokenizer
-from tests.tiny_text import byte_tokenizer
 
 TEXT = "Zürich, 日本 and 👩‍👩‍👧"
 

@@ -14,7 +14,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 @st.composite
 def plans(draw: st.DrawFn, dtype: str = "BF16") -> tuple[Shapes, Lazy]:
-    """Source shapes by name, and a `Lazy` of `dtype` over them."""
+    """Random source shapes by name, and a random `Lazy` of `dtype` over them."""
     shapes: Shapes = {}
 
     def source() -> Lazy:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from compiler.storage.cache.stages import Entry, StageCache, cache_folder, key_of
+from compiler.storage.cache.stages import CacheEntry, StageCache, cache_folder, key_of
 from compiler.storage.files.digest import describe
 
 
@@ -36,7 +36,7 @@ def cache(tmp_path: Path, warnings: list[str]) -> StageCache:
     return StageCache(tmp_path / "cache", warn=warnings.append)
 
 
-def make(cache: StageCache, inputs: Inputs = ONE, content: bytes = LARGE) -> Entry:
+def make(cache: StageCache, inputs: Inputs = ONE, content: bytes = LARGE) -> CacheEntry:
     """The entry of stage `convert`, made if it is not there."""
     with cache.claim("convert", inputs) as claim:
         if claim.entry is not None:
@@ -73,36 +73,36 @@ def test_leaving_without_a_commit_leaves_nothing(cache: StageCache) -> None:
     assert list(cache.work.iterdir()) == []
 
 
-def damage_content(entry: Entry) -> None:
+def damage_content(entry: CacheEntry) -> None:
     file = entry.folder / "weights/rank0"
     file.chmod(0o644)
     file.write_bytes(b"y" + LARGE[1:])
 
 
-def damage_size(entry: Entry) -> None:
+def damage_size(entry: CacheEntry) -> None:
     file = entry.folder / "weights/rank0"
     file.chmod(0o644)
     file.write_bytes(LARGE[:-1])
 
 
-def damage_missing(entry: Entry) -> None:
+def damage_missing(entry: CacheEntry) -> None:
     (entry.folder / "weights/rank0").unlink()
 
 
-def damage_result(entry: Entry) -> None:
+def damage_result(entry: CacheEntry) -> None:
     file = entry.folder / "result.json"
     text = file.read_bytes()
     file.chmod(0o644)
     file.write_bytes(text.replace(b'"ranks":1', b'"ranks":2'))
 
 
-def damage_result_text(entry: Entry) -> None:
+def damage_result_text(entry: CacheEntry) -> None:
     file = entry.folder / "result.json"
     file.chmod(0o644)
     file.write_bytes(b"{")
 
 
-def damage_result_missing(entry: Entry) -> None:
+def damage_result_missing(entry: CacheEntry) -> None:
     (entry.folder / "result.json").unlink()
 
 
@@ -125,7 +125,7 @@ def test_a_damaged_entry_is_a_warning_and_made_again(cache: StageCache, warnings
     assert str(entry.folder) in warnings[0]
     again = make(cache)
     assert again.fresh
-    assert cache.find("convert", ONE) == Entry(again.folder, again.files, again.facts, fresh=False)
+    assert cache.find("convert", ONE) == CacheEntry(again.folder, again.files, again.facts, fresh=False)
 
 
 def test_an_entry_under_the_wrong_key_is_not_believed(cache: StageCache, warnings: list[str]) -> None:

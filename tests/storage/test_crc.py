@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 1000])
-def test_of_a_file_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, threads: int) -> None:
+def test_a_file_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, threads: int) -> None:
     monkeypatch.setattr(crc, "PIECE", 100)
     monkeypatch.setattr(crc, "_READ", 37)
     data = bytes(i * 7 % 251 for i in range(size))
@@ -23,7 +23,7 @@ def test_of_a_file_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, si
 
 
 def test_the_check_value_of_the_catalogue(tmp_path: Path) -> None:
-    """CRC-32/ISO-HDLC of "123456789" is CBF43926 (catalogue of parametrised CRC algorithms)."""
+    """CRC-32/ISO-HDLC of "123456789" is CBF43926 (catalogue of parametrized CRC algorithms)."""
     (tmp_path / "file").write_bytes(b"123456789")
     assert crc_file(tmp_path / "file") == "crc32:cbf43926"
 

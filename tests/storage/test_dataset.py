@@ -1,11 +1,8 @@
-"""Calibration texts from a hub: which file is taken, and what is said where none can be."""
+"""Calibration texts from a hub: choice of the file, and refusals."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import pytest
 
 from compiler.storage.datasets.dataset import is_dataset
 from tests import hub
+from tests.storage.hub_process import answer
 
 LINE = json.dumps({"text": "words"}) + "\n"
 ASK = """
@@ -42,19 +40,7 @@ def server() -> Iterator[hub.Hub]:
 def ask(server: hub.Hub, tmp_path: Path) -> Ask:
     """`looked_at` in a fresh process; what it found, or the error."""
 
-    def question(name: str) -> dict[str, Any]:
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-        answer = subprocess.run(
-            [sys.executable, "-c", ASK, name],
-            env={**clean, **server.environment(tmp_path / "home")},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        found: dict[str, Any] = json.loads(answer.stdout)
-        return found
-
-    return question
+    return lambda name: answer(server, tmp_path / "home", ASK, name)
 
 
 def _served(server: hub.Hub, folder: Path, *names: str) -> None:
@@ -72,7 +58,7 @@ def test_the_file_that_is_named_is_taken(server: hub.Hub, ask: Ask, tmp_path: Pa
     assert sorted(server.downloads()) == ["test.jsonl", "train.jsonl"]
 
 
-def test_what_cannot_be_taken_is_said(server: hub.Hub, ask: Ask, tmp_path: Path) -> None:
+def test_unusable_data_sets_are_refused_with_a_reason(server: hub.Hub, ask: Ask, tmp_path: Path) -> None:
     _served(server, tmp_path / "two", "a.jsonl", "b.jsonl")
     found = ask("owner/news")
     assert found["error"] == "CalibrationError"
@@ -85,7 +71,7 @@ def test_what_cannot_be_taken_is_said(server: hub.Hub, ask: Ask, tmp_path: Path)
     assert "cannot be read" in ask("no/such/file.txt")["message"]
 
 
-def test_of_a_table_in_shards_the_first_is_taken(server: hub.Hub, ask: Ask, tmp_path: Path) -> None:
+def test_the_first_shard_of_a_table_is_taken(server: hub.Hub, ask: Ask, tmp_path: Path) -> None:
     shards = [f"plain/train-0000{i}-of-00003.parquet" for i in range(3)]
     _served(server, tmp_path / "shards", *shards, "plain/test-00000-of-00001.parquet", "dataset_infos.json")
     found = ask("owner/news")
@@ -96,10 +82,10 @@ def test_of_a_table_in_shards_the_first_is_taken(server: hub.Hub, ask: Ask, tmp_
     assert ask(f"owner/news:{shards[1]}")["name"] == f"owner/news:{shards[1]}"
 
 
-def test_what_cannot_be_read_is_taken_as_the_hub_has_converted_it(server: hub.Hub, ask: Ask, tmp_path: Path) -> None:
+def test_unreadable_files_are_replaced_by_the_conversion_of_the_hub(server: hub.Hub, ask: Ask, tmp_path: Path) -> None:
     _served(server, tmp_path / "main", "news.py", "archive.zip")
     assert "it has no .jsonl, .ndjson" in ask("owner/news")["message"]
-    assert "save what it has" in ask("owner/news")["hint"]
+    assert "save its text" in ask("owner/news")["hint"]
     folder = tmp_path / "converted"
     for split in ("train", "test"):
         (folder / "default" / split).mkdir(parents=True)

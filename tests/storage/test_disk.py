@@ -1,4 +1,4 @@
-"""Writes past the page cache: the same bytes whatever the disk takes."""
+"""Direct writes: the same bytes on every kind of disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def filled(nbytes: int) -> memoryview:
 
 
 def write(path: Path, direct: int | None, view: memoryview, offset: int) -> bytes:
-    """What is in the file afterwards, from `offset` on."""
+    """Write and read back the file, from `offset` on."""
     file = os.open(path, os.O_RDWR)
     try:
         write_direct(direct, file, view, offset)
@@ -42,7 +42,7 @@ def test_pages_go_direct_and_what_is_left_does_not(tmp_path: Path, nbytes: int, 
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSPC])
 def test_a_disk_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    """Only where it wants other sizes is the page cache a way out."""
+    """The page cache is a fallback only for EINVAL, a disk that requires other sizes."""
     path, view, pwrite = tmp_path / "f", filled(2 * PAGE + 1), os.pwrite
     path.touch()
     direct = os.open(path, os.O_WRONLY)

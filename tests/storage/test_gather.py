@@ -15,12 +15,12 @@ from compiler.model.lazy import Lazy, Piece
 from compiler.storage.checkpoints import gather
 from compiler.storage.checkpoints.checkpoint import open_checkpoint
 from compiler.storage.checkpoints.gather import Cut, Gather
-from tests.storage import written
+from tests.storage import samples
 from tests.storage.lazies import Shapes, plans
 
 
 def gathered(folder: Path, tensor: Lazy, limit: int, window: int) -> np.ndarray:
-    """The whole tensor, block by block, and checked to come in file order."""
+    """Read the whole tensor block by block, and check that blocks come in file order."""
     opened = open_checkpoint(folder)
     file = os.open(opened.files[0], os.O_RDONLY)
     try:
@@ -37,7 +37,7 @@ def gathered(folder: Path, tensor: Lazy, limit: int, window: int) -> np.ndarray:
 
 def check(shapes: Shapes, tensor: Lazy, limit: int, window: int) -> None:
     with TemporaryDirectory() as name:
-        data = written.checkpoint(Path(name), {source: ("BF16", shape) for source, shape in shapes.items()})
+        data = samples.checkpoint(Path(name), {source: ("BF16", shape) for source, shape in shapes.items()})
         expected = lazy.read(tensor, lambda source: np.frombuffer(data[source], np.uint16))
         assert np.array_equal(gathered(Path(name), tensor, limit, window), expected)
 
@@ -69,7 +69,7 @@ def test_blocks_respect_the_limit_and_the_window() -> None:
 
 
 def test_ranks_that_cut_by_columns_share_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written.checkpoint(tmp_path, {"w": ("BF16", (64, 64))})
+    samples.checkpoint(tmp_path, {"w": ("BF16", (64, 64))})
     opened = open_checkpoint(tmp_path)
     whole, read = lazy.whole("w", (64, 64), "BF16"), 0
     real = os.preadv
@@ -91,7 +91,7 @@ def test_ranks_that_cut_by_columns_share_what_is_read(tmp_path: Path, monkeypatc
 
 
 def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
-    written.checkpoint(tmp_path, {"w": ("BF16", (64, 64))})
+    samples.checkpoint(tmp_path, {"w": ("BF16", (64, 64))})
     opened = open_checkpoint(tmp_path)
     os.truncate(opened.files[0], 4096)
     file = os.open(opened.files[0], os.O_RDONLY)

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from compiler.storage.checkpoints.header import Entry, HeaderError, parse_header, read_header
-from tests.storage import written
+from tests.storage import samples
 
 A = {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}
 B = {"dtype": "F32", "shape": [2], "data_offsets": [12, 20]}
@@ -99,7 +99,7 @@ def test_files_too_short_for_their_header(tmp_path: Path, content: bytes, expect
 
 
 def test_a_truncated_file(tmp_path: Path) -> None:
-    written.safetensors(tmp_path / "f", {"a": ("F32", (100,))})
+    samples.safetensors(tmp_path / "f", {"a": ("F32", (100,))})
     content = (tmp_path / "f").read_bytes()
     (tmp_path / "f").write_bytes(content[:-1])
     with pytest.raises(HeaderError, match="truncated: the tensors end at byte"):

@@ -1,11 +1,8 @@
-"""Models of a hub, through the real huggingface_hub, each question in a process of its own."""
+"""Models of a hub, through the real huggingface_hub, each call in a process of its own."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +11,14 @@ import pytest
 
 from compiler.storage.checkpoints.checkpoint import open_checkpoint
 from tests import hub
-from tests.storage import written
+from tests.storage import samples
+from tests.storage.hub_process import answer
 
 ASK = """
 import json, sys
 from pathlib import Path
 from compiler.errors import LmiCompileError
-from compiler.storage.checkpoints.source import resolve
+from compiler.storage.checkpoints.resolve import resolve
 model, revision, files, cache = sys.argv[1:]
 try:
     found = resolve(model, revision or None, cache=Path(cache), files=files)
@@ -32,7 +30,7 @@ except LmiCompileError as error:
 print(json.dumps(answer))
 """
 
-TENSORS: written.Tensors = {"embed": ("BF16", (8, 4)), "norm": ("F32", (4,)), "head": ("BF16", (8, 4))}
+TENSORS: samples.Tensors = {"embed": ("BF16", (8, 4)), "norm": ("F32", (4,)), "head": ("BF16", (8, 4))}
 AS_JSON = {name: [dtype, list(shape)] for name, (dtype, shape) in TENSORS.items()}
 TOKENIZER = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
 EXTRA = ["README.md", "modeling_evil.py", "consolidated.00.pth", "consolidated.safetensors", "flax_model.msgpack",
@@ -52,23 +50,15 @@ def ask(server: hub.Hub, tmp_path: Path) -> Ask:
     """`resolve` in a fresh process; what it found, or the error."""
 
     def question(model: str, revision: str = "", files: str = "all", **environment: str) -> dict[str, Any]:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        answer = subprocess.run(
-            [sys.executable, "-c", ASK, model, revision, files, str(tmp_path / "cache")],
-            env={**clean, **server.environment(tmp_path / "home"), **environment},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        found: dict[str, Any] = json.loads(answer.stdout)
-        return found
+        arguments = (model, revision, files, str(tmp_path / "cache"))
+        return answer(server, tmp_path / "home", ASK, *arguments, **environment)
 
     return question
 
 
 def model(folder: Path, shards: int = 1) -> Path:
-    """A checkpoint with a tokenizer and with what must not be fetched."""
-    written.checkpoint(folder, TENSORS, shards)
+    """Write a checkpoint with a tokenizer and with files that must not be fetched."""
+    samples.checkpoint(folder, TENSORS, shards)
     (folder / "original").mkdir()
     for name in [*TOKENIZER, *EXTRA]:
         (folder / name).write_text(json.dumps({"name": name}))
@@ -126,7 +116,7 @@ def test_pickled_weights_where_there_is_nothing_else(server: hub.Hub, ask: Ask, 
 
 def test_a_branch_that_moves_and_a_commit_that_does_not(server: hub.Hub, ask: Ask, tmp_path: Path) -> None:
     old = server.add("org/model", model(tmp_path / "old"))
-    written.checkpoint(tmp_path / "new", {"other": ("F32", (2,))})
+    samples.checkpoint(tmp_path / "new", {"other": ("F32", (2,))})
     assert ask("org/model")["commit"] == old
     new = server.add("org/model", tmp_path / "new")
     found = ask("org/model")
@@ -186,7 +176,7 @@ def test_private_and_gated_models(server: hub.Hub, ask: Ask, tmp_path: Path) -> 
         assert ask(name, HF_TOKEN=hub.TOKEN)["tensors"] == AS_JSON
 
 
-def test_what_does_not_exist(server: hub.Hub, ask: Ask, tmp_path: Path) -> None:
+def test_missing_models_and_revisions(server: hub.Hub, ask: Ask, tmp_path: Path) -> None:
     server.add("org/model", model(tmp_path / "m"))
     unknown = ask("org/modle", HF_TOKEN=hub.TOKEN)
     assert "`org/modle` does not exist" in unknown["message"]

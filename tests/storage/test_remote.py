@@ -1,4 +1,4 @@
-"""A stage cache in a store that others use too."""
+"""A stage cache shared through a store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from compiler.storage.cache.stages import Entry, StageCache, key_of, open_cache
+from compiler.storage.cache.stages import CacheEntry, StageCache, key_of, open_cache
 from compiler.storage.objects import open_store
 from tests.stores import moto_endpoint, moto_store, rclone_endpoint, rclone_store
 
@@ -32,14 +32,14 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 class Machine:
-    """Somebody's own cache in front of the shared one. `warnings` that it gave; `made`: entries made here."""
+    """A machine with its own cache in front of the shared one. `warnings`: those it gave; `made`: entries it made."""
 
     def __init__(self, root: Path, shared: str) -> None:
         self.warnings: list[str] = []
         self.made = 0
         self.cache: StageCache = open_cache(root, shared, warn=self.warnings.append)
 
-    def make(self, inputs: Inputs = Inputs(1), content: bytes = CONTENT) -> Entry:
+    def make(self, inputs: Inputs = Inputs(1), content: bytes = CONTENT) -> CacheEntry:
         with self.cache.claim("convert", inputs) as claim:
             if claim.entry is not None:
                 return claim.entry
@@ -50,7 +50,7 @@ class Machine:
             return claim.commit({"ranks": 1})
 
 
-def test_what_one_machine_made_the_other_finds(tmp_path: Path, shared: str) -> None:
+def test_an_entry_of_one_machine_is_found_by_the_other(tmp_path: Path, shared: str) -> None:
     one, two = Machine(tmp_path / "1", shared), Machine(tmp_path / "2", shared)
     first, second = one.make(), two.make()
     assert (one.made, two.made) == (1, 0)

@@ -11,16 +11,17 @@ from typing import Any
 import boto3
 import pytest
 
+from benchmarks.testbed import servers
 from compiler.errors import CheckpointError, DiskFullError, SourceError, UsageError
 from compiler.storage.checkpoints import s3
-from compiler.storage.checkpoints.source import ResolvedSource, resolve
+from compiler.storage.checkpoints.resolve import resolve
+from compiler.storage.checkpoints.source import ResolvedSource
 from compiler.storage.objects.download import Incoming, download_files
 from compiler.storage.objects.s3 import S3Store
 from compiler.storage.objects.types import Object
-from tests import servers
-from tests.storage import written
+from tests.storage import samples
 
-TENSORS: written.Tensors = {"embed": ("BF16", (8, 4)), "norm": ("F32", (4,))}
+TENSORS: samples.Tensors = {"embed": ("BF16", (8, 4)), "norm": ("F32", (4,))}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def upload(bucket: Any, folder: Path, prefix: str) -> None:
             bucket.upload_file(str(path), f"{prefix}{path.relative_to(folder)}")
 
 
-def shapes(source: ResolvedSource) -> written.Tensors:
+def shapes(source: ResolvedSource) -> samples.Tensors:
     return {name: (t.dtype, t.shape) for name, t in source.checkpoint().tensors.items()}
 
 
@@ -69,7 +70,7 @@ def shapes(source: ResolvedSource) -> written.Tensors:
 def test_only_what_is_needed_and_only_once(
     tmp_path: Path, bucket: Any, fetched: list[str], prefix: str, shards: int
 ) -> None:
-    data = written.checkpoint(tmp_path / "m", TENSORS, shards)
+    data = samples.checkpoint(tmp_path / "m", TENSORS, shards)
     for name in ("tokenizer.json", "modeling.py", "consolidated.safetensors"):
         (tmp_path / "m" / name).write_text(name)
     (tmp_path / "m" / "sub").mkdir()
@@ -91,7 +92,7 @@ def test_only_what_is_needed_and_only_once(
 
 @pytest.mark.parametrize("shards", [1, 2])
 def test_a_plan_needs_headers_only(tmp_path: Path, bucket: Any, fetched: list[str], shards: int) -> None:
-    written.checkpoint(tmp_path / "m", TENSORS, shards)
+    samples.checkpoint(tmp_path / "m", TENSORS, shards)
     upload(bucket, tmp_path / "m", "m/")
     found = resolve("s3://models/m", cache=tmp_path / "cache", files="metadata")
     assert shapes(found) == TENSORS
@@ -103,10 +104,10 @@ def test_a_plan_needs_headers_only(tmp_path: Path, bucket: Any, fetched: list[st
 
 
 def test_a_changed_object_is_fetched_anew(tmp_path: Path, bucket: Any) -> None:
-    written.checkpoint(tmp_path / "m", TENSORS)
+    samples.checkpoint(tmp_path / "m", TENSORS)
     upload(bucket, tmp_path / "m", "m/")
     first = resolve("s3://models/m", cache=tmp_path / "cache")
-    written.checkpoint(tmp_path / "m", {"other": ("BF16", (8, 4)), "last": ("F32", (4,))})
+    samples.checkpoint(tmp_path / "m", {"other": ("BF16", (8, 4)), "last": ("F32", (4,))})
     upload(bucket, tmp_path / "m", "m/")
     second = resolve("s3://models/m", cache=tmp_path / "cache")
     assert second.folder != first.folder
@@ -118,7 +119,7 @@ def test_a_changed_object_is_fetched_anew(tmp_path: Path, bucket: Any) -> None:
 def test_a_download_that_ends_early_leaves_no_file(
     tmp_path: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written.checkpoint(tmp_path / "m", TENSORS)
+    samples.checkpoint(tmp_path / "m", TENSORS)
     upload(bucket, tmp_path / "m", "m/")
     real = S3Store.children
 
@@ -134,7 +135,7 @@ def test_a_download_that_ends_early_leaves_no_file(
 
 
 def test_problems_of_the_headers_are_listed(tmp_path: Path, bucket: Any) -> None:
-    written.checkpoint(tmp_path / "m", TENSORS, shards=2)
+    samples.checkpoint(tmp_path / "m", TENSORS, shards=2)
     (tmp_path / "m" / "model-00001-of-00002.safetensors").unlink()
     second = tmp_path / "m" / "model-00002-of-00002.safetensors"
     second.write_bytes(second.read_bytes()[:-1])
@@ -145,8 +146,8 @@ def test_problems_of_the_headers_are_listed(tmp_path: Path, bucket: Any) -> None
     assert "model-00002-of-00002.safetensors: truncated" in caught.value.message
 
 
-def test_what_is_not_there(tmp_path: Path, bucket: Any) -> None:
-    with pytest.raises(CheckpointError, match=r"no config.json below s3://models/none, found nothing"):
+def test_missing_buckets_and_prefixes(tmp_path: Path, bucket: Any) -> None:
+    with pytest.raises(CheckpointError, match=r"expected config.json below s3://models/none, found nothing"):
         resolve("s3://models/none", cache=tmp_path)
     with pytest.raises(SourceError, match="NoSuchBucket") as caught:
         resolve("s3://no-such-bucket/m", cache=tmp_path)
@@ -176,7 +177,7 @@ def test_no_server(tmp_path: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_no_space(tmp_path: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    written.checkpoint(tmp_path / "m", TENSORS)
+    samples.checkpoint(tmp_path / "m", TENSORS)
     upload(bucket, tmp_path / "m", "m/")
     usage = type("Usage", (), {"free": 10})
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)

@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 
 from compiler.errors import SourceError, UsageError
-from compiler.storage.checkpoints.source import is_weights, needed, resolve
-from tests.storage import written
+from compiler.storage.checkpoints.resolve import resolve
+from compiler.storage.checkpoints.source import is_weights, needed
+from tests.storage import samples
 
-TENSORS: written.Tensors = {"w": ("BF16", (2, 2))}
+TENSORS: samples.Tensors = {"w": ("BF16", (2, 2))}
 
 
 def test_a_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written.checkpoint(tmp_path / "m", TENSORS)
+    samples.checkpoint(tmp_path / "m", TENSORS)
     (tmp_path / "m" / "code.py").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -24,7 +25,7 @@ def test_a_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_folder_that_looks_like_a_hub_id_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written.checkpoint(tmp_path / "org" / "model", TENSORS)
+    samples.checkpoint(tmp_path / "org" / "model", TENSORS)
     monkeypatch.chdir(tmp_path)
     assert resolve("org/model", cache=tmp_path).folder == tmp_path / "org" / "model"
 

@@ -84,7 +84,7 @@ def test_a_damaged_rewrite_is_made_again(tmp_path: Path, state: dict[str, torch.
 
 
 class Payload:
-    """What a hostile file may hold: unpickling it calls a function."""
+    """Object of a hostile file: unpickling it calls a function."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 from compiler.errors import DiskFullError, ResourceError
 from compiler.model.lazy import ITEMSIZE
 from compiler.storage.checkpoints.header import parse_header
-from compiler.storage.files.crc import spelled
+from compiler.storage.files.crc import crc_text
 from compiler.storage.files.digest import SAFETENSORS, Descriptor
 from compiler.storage.files.direct import Ring
 from compiler.storage.files.disk import PAGE
@@ -41,7 +41,7 @@ def test_the_reference_implementation_reads_it(tmp_path: Path) -> None:
             file.append(DATA[begin : begin + 10])
     content = (tmp_path / "f").read_bytes()
     assert file.descriptor == Descriptor(
-        "f", SAFETENSORS, "sha256:" + hashlib.sha256(content).hexdigest(), len(content), spelled(zlib.crc32(content))
+        "f", SAFETENSORS, "sha256:" + hashlib.sha256(content).hexdigest(), len(content), crc_text(zlib.crc32(content))
     )
     arrays = load_file(tmp_path / "f")
     assert {name: (array.shape, array.tobytes()) for name, array in arrays.items()} == {
@@ -125,7 +125,7 @@ def test_disk_full_at_any_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.fixture
 def disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A disk that takes direct writes, or one that does not: the sizes of those that it took are listed."""
+    """A disk with or without direct writes; sizes of the direct writes that it accepted."""
     taken: list[int] = []
     open_, pwrite, direct = os.open, os.pwrite, set[int]()  # descriptors
 
@@ -224,7 +224,7 @@ def test_two_writers_of_one_file(tmp_path: Path) -> None:
     assert load_file(tmp_path / "f")["b"].tobytes() == b"xyz"
 
 
-def test_what_a_killed_writer_left_is_taken_over(tmp_path: Path) -> None:
+def test_the_file_of_a_killed_writer_is_taken_over(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; from compiler.storage.files.writer import RankFile\n"
         "with RankFile(Path(sys.argv[1]), [('w', 'U8', (1 << 20,))]) as file:\n"

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from benchmarks.testbed.artifacts import manifest
 from compiler import targets
 from compiler.artifact.manifest import Device
 from compiler.lmi.images import TRTLLM
 from compiler.targets.trtllm.section import BuildLimits, Engines
-from tests.artifact.made import manifest
 
 IMAGE = TRTLLM[0, 30].tag
+OWN = "111122223333.dkr.ecr.us-east-1.amazonaws.com/mine:1"
 
 
 def problems(image: str, capability: str | None = "8.0", **section: Any) -> list[str]:
@@ -29,7 +30,7 @@ def problems(image: str, capability: str | None = "8.0", **section: Any) -> list
     }
     device = Device(kind="cuda", capability=capability)
     made = manifest(target="trtllm", device=device, section=Engines(**{**fields, **section}))
-    return list(targets.load("trtllm").runtime.image_problems(made, image))
+    return list(targets.load("trtllm").runtime.endpoint_problems(made, image, "ml.g5.12xlarge"))
 
 
 def test_engines_are_served_by_images_of_their_version_and_tree() -> None:
@@ -54,5 +55,5 @@ def test_other_images_are_refused_for_engines(changed: dict[str, Any], image: st
 
 def test_compiled_segments_are_served_by_images_of_their_owner_only() -> None:
     runtime = targets.load("inductor").runtime
-    assert "another kind of artifact" in "\n".join(runtime.image_problems(manifest(), IMAGE))
-    assert list(runtime.image_problems(manifest(), "111122223333.dkr.ecr.us-east-1.amazonaws.com/mine:1")) == []
+    assert "another kind of artifact" in "\n".join(runtime.endpoint_problems(manifest(), IMAGE, "ml.m5.xlarge"))
+    assert list(runtime.endpoint_problems(manifest(), OWN, "ml.m5.xlarge")) == []

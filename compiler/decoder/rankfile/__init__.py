@@ -2,5 +2,5 @@
 
 layout         canonical tensors -> file tensors of every rank
 quantized      weights of few bits, and the scales beside them
-cache_scales   scales of a quantised KV cache
+cache_scales   scales of a quantized KV cache
 """

@@ -1,4 +1,4 @@
-"""Scales of a quantised cache in the rank files: what 1 is worth in every head.
+"""Scales of a quantized cache in the rank files: the worth of 1 in every head.
 
 | file tensor                 | dtype   | shape on a rank | from                   |
 |-----------------------------|---------|-----------------|------------------------|

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from compiler.decoder.rankfile.cache_scales import with_cache_scales
-from compiler.decoder.rankfile.quantized import STORED, Products, quantise
+from compiler.decoder.rankfile.quantized import FLOAT, quantize_layers, stored_weight
 from compiler.model.config import ModelConfig
 from compiler.model.layout import Layout, join_rows, to_rank_plans
 from compiler.model.lazy import Lazy, RankPlan
@@ -65,18 +65,17 @@ def shard_size(axis: str, config: ModelConfig, tp: int) -> int:
 
 
 def rank_plans(
-    config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str, products: Products = "float"
+    config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str, products: str = FLOAT
 ) -> list[RankPlan]:
     """The file of every rank. `dtype` is the one of the files, by its safetensors name (`BF16`).
 
-    Linear layers whose steps are among `tensors` are quantised, as `products` says (`quantised.py`), and so
+    Linear layers whose steps are among `tensors` are quantized, as `products` says (`quantized.py`), and so
     is the cache where its scales are among them (`cached.py`).
     """
     found = layouts(config, tp)
     plans = to_rank_plans(found, tensors, dtype, rank_file)
-    stored = STORED.get(products)
-    if stored:
-        plans = quantise(plans, found, config, tensors, _rank_sizes(config, tp), stored)
+    if products != FLOAT:
+        plans = quantize_layers(plans, found, config, tensors, _rank_sizes(config, tp), stored_weight(products))
     return with_cache_scales(plans, config, tensors)
 
 

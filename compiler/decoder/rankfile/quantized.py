@@ -1,4 +1,4 @@
-"""Quantised linear layers in the rank files: 8 or 4 bits, and beside them what 1 in each row or group is worth.
+"""Quantized linear layers in the rank files: units of few bits, and beside them the worth of 1 in each row or group.
 
 | file tensor                   | dtype   | shape on a rank                 | from                                     |
 |-------------------------------|---------|---------------------------------|------------------------------------------|
@@ -12,7 +12,7 @@
 and so for every other linear layer whose canonical tensors have `steps` or `group_steps`; all others are as `layout.py`
 has them. A byte holds column 2 j in its lower half, column 2 j + 1 in its upper: products read the file as it lies.
 What belongs to rows, columns and groups is split, copied and joined as these themselves: a row-parallel layer has the
-scales of whole rows on every rank, so that sharding and quantising commute. An input has one scale on all ranks, and
+scales of whole rows on every rank, so that sharding and quantizing commute. An input has one scale on all ranks, and
 for all experts of a layer; that of what goes into their `down` is from the largest among them.
 """
 
@@ -20,68 +20,68 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from compiler.model.config import ModelConfig
 from compiler.model.layout import Layout, join_scales
-from compiler.model.lazy import Format, Lazy, Packing, Quantise, RankPlan
+from compiler.model.lazy import Lazy, Packing, Quantize, RankPlan
 from compiler.model.parallel import spread
 from compiler.model.roles import TensorId
-from compiler.quantization.formats.int4 import GROUP
+from compiler.quantization.formats import products
 
-Products = Literal[
-    "float", "weight_only", "per_token", "per_tensor", "grouped", "fp8_per_token", "fp8_per_tensor"
-]  # fmt: skip
-"""How linear layers are computed: see `compiler.decoder.quantized` for all but the first."""
+FLOAT = "float"
+"""In the place of a product's name: linear layers are not quantized."""
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A quantised weight [..., out, in] in the rank file.
+class StoredWeight:
+    """A quantized weight [..., out, in] in the rank file.
 
-    `dtype`, `torch_dtype`: its names in safetensors and in torch. `steps`, `scale`: the canonical parts that it is
-    rounded by, and that stand beside it. `group`: how many neighbours in a row share a scale (None: all).
-    `input_scale`: whether that stands beside it too.
+    `format`: name of its number format; `dtype`, `torch_dtype`: those of the tensor in safetensors and in torch.
+    `steps`, `scale`: the canonical parts that it is rounded by, and that stand beside it. `group`: neighbors in a row
+    that share a scale (None: all). `input_scale`: whether that stands beside it too.
     """
 
-    format: Format
+    format: str
     dtype: str
     torch_dtype: str
-    steps: str = "steps"
-    scale: str = "scale"
-    group: int | None = None
-    packing: Packing | None = None
-    input_scale: bool = False
+    steps: str
+    scale: str
+    group: int | None
+    packing: Packing | None
+    input_scale: bool
 
     def shapes(self, name: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        """Of the file tensor `name`, in floating point `shape`, and of those beside it; in the order of the file."""
+        """Shapes of the file tensor `name`, in floating point `shape`, and of those beside it, in file order."""
         groups = (shape[-1] // self.group,) if self.group else ()
         found = {name: self.packing.shape(shape) if self.packing else shape, scale_of(name): (*shape[:-1], *groups)}
         return found | ({input_scale_of(name): (1,)} if self.input_scale else {})
 
 
-_INT8, _FP8 = Stored("int8", "I8", "int8"), Stored("fp8", "F8_E4M3", "float8_e4m3fn")
+def stored_weight(name: str) -> StoredWeight:
+    """The weights of linear layers that are computed as the `Product` of that name."""
+    form, product = products()[name]
+    part = "" if form.group is None else "group_"
+    return StoredWeight(
+        form.name,
+        "U8" if form.packing else form.dtype,
+        "uint8" if form.packing else form.torch_dtype,
+        f"{part}steps",
+        f"{part}scale",
+        form.group,
+        form.packing,
+        product.activations == "tensor",
+    )
 
-STORED: Mapping[str, Stored] = {
-    "weight_only": _INT8,
-    "per_token": _INT8,
-    "per_tensor": replace(_INT8, input_scale=True),
-    "grouped": Stored("int4", "U8", "uint8", "group_steps", "group_scale", GROUP, Packing(-1, 1)),
-    "fp8_per_token": _FP8,
-    "fp8_per_tensor": replace(_FP8, input_scale=True),
-}
-"""By products."""
 
-
-def quantise(
+def quantize_layers(
     plans: Sequence[RankPlan],
     layouts: Sequence[Layout],
     config: ModelConfig,
     tensors: Mapping[TensorId, Lazy],
     sizes: Mapping[str, int],
-    stored: Stored,
+    stored: StoredWeight,
 ) -> list[RankPlan]:
-    """`plans` with the layers quantised that `tensors` has steps of; `sizes`: of every axis on one rank."""
+    """`plans` with the layers quantized that `tensors` has steps of; `sizes`: of every axis on one rank."""
     by_name = {layout.name: layout for layout in layouts}
     tp = len(plans)
     found: list[list[tuple[str, Lazy]]] = [[] for _ in plans]
@@ -98,8 +98,8 @@ def quantise(
         if replace(inputs[0], part="columns") in tensors:
             columns = _vectors(inputs[:1], "columns", config, tp, sizes, tensors)
         for r, rank in enumerate(ranks):
-            how = Quantise(steps[r], columns[r], stored.format)
-            found[r].append((name, replace(rank, dtype=stored.dtype, quantise=how, packing=stored.packing)))
+            how = Quantize(steps[r], columns[r], stored.format)
+            found[r].append((name, replace(rank, dtype=stored.dtype, quantize=how, packing=stored.packing)))
             found[r].append((scale_of(name), scales[r]))
         if stored.input_scale:
             for r, scale in enumerate(_vectors(inputs[:1], "input_scale", config, tp, sizes, tensors)):
@@ -125,7 +125,7 @@ def _vectors(
     sizes: Mapping[str, int],
     tensors: Mapping[TensorId, Lazy],
 ) -> list[Lazy]:
-    """Of every rank: what belongs to the rows, groups, columns or input of one file tensor, float32."""
+    """Float32 vectors of every rank that belong to the rows, groups, columns or input of one file tensor."""
     own = tuple(replace(tensor, part=part) for tensor in inputs)
     programs = tuple(spread(tensor.axes, config, tp) for tensor in own)
     return Layout("", own, programs, join_scales(own, sizes)).to_ranks(tensors)

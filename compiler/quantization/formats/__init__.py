@@ -1,1 +1,33 @@
-"""Number formats that weights, activations and caches are rounded to; one file each."""
+"""Number formats that weights, activations and caches are rounded to. Each file defines one as `FORMAT`.
+
+The folder is the registry: a file `int8.py` is the format `int8`. Files are imported when a format is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING
+
+from compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from compiler.quantization.format import Format, Product
+
+
+def available() -> tuple[str, ...]:
+    """Names of all formats."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def load(name: str) -> Format:
+    """The format in the file of that name. Raises UsageError."""
+    if name not in available():
+        raise UsageError(f"no number format is called `{name}`", hint=f"formats: {', '.join(available())}")
+    found: Format = importlib.import_module(f"{__name__}.{name}").FORMAT
+    return found
+
+
+def products() -> dict[str, tuple[Format, Product]]:
+    """Every way to compute linear layers with quantized weights, by name, and the format of the weights."""
+    return {product.name: (form, product) for form in map(load, available()) for product in form.products}

@@ -5,21 +5,27 @@
     0x7f, 0xff         NaN
 
 The format of Micikevicius et al. 2022 (table 1), `torch.float8_e4m3fn`, F8_E4M3 of safetensors. Encoding rounds to
-nearest, ties to even. What is larger than 448 becomes 448, as the hardware's saturating conversion does; torch's cast
-makes a NaN of what rounds past it.
+nearest, ties to even. Magnitudes above 448 become 448, as the hardware's saturating conversion does; torch's cast makes
+a NaN of those that round past it.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
-Values = NDArray[np.float32]
+from compiler.quantization.format import ActivationUse, CacheUse, Format, Product, Values, inverse
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Bits = NDArray[np.uint8]
 
 LARGEST = np.float32(448)
 LEAST_SCALE = np.float32(1 / (448 * 512))
-"""Of a row: below it the integers of the format would be worth less than activations can be told apart by."""
+"""Least scale of a row: with a smaller one the units would be finer than activations can tell."""
 _NAN = np.uint8(0x7F)
 
 
@@ -46,14 +52,14 @@ def decode(bits: Bits) -> Values:
 
 
 def tensor_scale(largest: float) -> np.float32:
-    """What 1.0 in float8 is worth: one for a tensor whose largest magnitude is `largest`. TensorRT-LLM's
+    """Worth of 1.0 in float8: one for a tensor whose largest magnitude is `largest`. TensorRT-LLM's
     `weights_scaling_factor` and `activation_scaling_factor`.
     """
     return np.float32(max(largest, float(np.finfo(np.float32).tiny) * 448)) / LARGEST
 
 
 def channel_scales(maxima: Values) -> Values:
-    """What 1.0 in float8 is worth in every row, from the largest |W| of each: [out] -> [out]. TensorRT-LLM's
+    """Worth of 1.0 in float8 in every row, from the largest |W| of each: [out] -> [out]. TensorRT-LLM's
     `per_channel_scale` of FP8_PER_CHANNEL_PER_TOKEN, which has the same least value.
     """
     scales: Values = np.maximum(maxima / LARGEST, LEAST_SCALE)
@@ -69,3 +75,54 @@ def _table() -> Values:
 
 
 _TABLE = _table()
+
+
+def _static_parts(largest_input: float, _largest_output: float, _weight_steps: Values) -> dict[str, Values]:
+    scale = tensor_scale(largest_input)
+    return {"input_scale": np.full(1, scale, np.float32), "input_steps": np.full(1, 1 / scale, np.float32)}
+
+
+def _layer_scale(top: float) -> np.float32:
+    """Never below 1, as toolchains that fix it at 1 expect: float8 keeps its precision at small values."""
+    return np.float32(max(tensor_scale(top), np.float32(1)))
+
+
+def _head_scales(top: Values) -> Values:
+    """The largest is put at half of the largest number: that costs no precision, and numbers twice as large as any in
+    the calibration text are still told apart.
+    """
+    scales: Values = 2 * top / LARGEST
+    return scales
+
+
+def tokens(x: Tensor, input_scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """x [..., in] -> float8 [..., in], and the worth of 1 of each token, float32 [..., 1]; in torch.
+
+    A token with NaN or an infinity has a worth of NaN.
+    """
+    import torch
+
+    wide = x.float()
+    largest = wide.abs().amax(-1, keepdim=True)
+    if input_scale is None:
+        worth = (largest / torch.full_like(largest, 448.0)).clamp_min(1 / (448 * 512))
+        steps = 1.0 / worth
+    else:
+        steps, worth = 1.0 / input_scale, torch.where(largest.isfinite(), input_scale, float("nan"))
+    return (wide * steps).clamp(-448.0, 448.0).to(torch.float8_e4m3fn), worth
+
+
+FORMAT = Format(
+    name="fp8",
+    bits=8,
+    dtype="F8_E4M3",
+    torch_dtype="float8_e4m3fn",
+    largest=LARGEST,
+    steps=lambda maxima: inverse(channel_scales(maxima)),
+    scales=channel_scales,
+    round=encode,
+    decode=decode,
+    products=(Product("fp8_per_token", "token"), Product("fp8_per_tensor", "tensor")),
+    activations=ActivationUse(tokens, _static_parts, ("input_scale", "input_steps")),
+    cache=CacheUse(_layer_scale, _head_scales),
+)

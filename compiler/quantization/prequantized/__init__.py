@@ -1,1 +1,1 @@
-"""Checkpoints that come quantised: their formats, and how they are read."""
+"""Checkpoints that come quantized: their formats and their reader."""

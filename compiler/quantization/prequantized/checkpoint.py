@@ -1,9 +1,9 @@
-"""Checkpoints whose linear layers are quantised already, read as the floating-point weights that they stand for.
+"""Checkpoints whose linear layers are quantized already, read as the floating-point weights that they stand for.
 
-The formats are in `quantization/prequantized/formats.py`. The weights are rewritten once, in the dtype that config.json names, as pickles
-are (`storage/checkpoints/unpickle.py`). Rounding them to that dtype moves them by less than half of what an integer is worth: by the
-checkpoint's own scales (`Checkpoint.own`) they become the same integers again, which is how a quantised checkpoint is
-repacked for a target without being quantised anew.
+The formats are in `formats.py`. The weights are rewritten once, in the dtype that config.json names, as pickles are
+(`storage/checkpoints/unpickle.py`). Rounding to that dtype moves them by less than half an integer: by the checkpoint's
+own scales (`Checkpoint.own`) they become the same integers again. So a quantized checkpoint is repacked for a target
+without a second rounding.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError
 from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import ITEMSIZE, Lazy
-from compiler.quantization.prequantized.formats import UNQUANTISED, Arrays, Packed, Values
+from compiler.quantization.formats import fp8
+from compiler.quantization.prequantized.formats import TAKE_ORIGINAL, Arrays, Packed, Values
 from compiler.quantization.request import Quant
 from compiler.quantization.schemes import SCHEMES
 from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
@@ -30,9 +31,9 @@ from compiler.storage.files.digest import digest_json
 from compiler.storage.files.writer import RankFile
 
 _ROWS = 256
-"""Of W unpacked at a time, at most; a multiple of 8, which a word of integers has."""
+"""Most rows of W to unpack at a time; a multiple of 8, the integers in a word."""
 _COPIES = 12
-"""Of them in float32 that unpacking takes: integers taken apart, put in order, multiplied, turned and cast."""
+"""Copies of these rows in float32 while they are unpacked: integers split, ordered, multiplied, transposed, cast."""
 
 
 def will_be(checkpoint: Checkpoint, how: Packed) -> Checkpoint:
@@ -44,7 +45,7 @@ def will_be(checkpoint: Checkpoint, how: Packed) -> Checkpoint:
         if how.group and shape[-1] % how.group:
             raise RefusedError(
                 f"`{module}` has {shape[-1]} columns, which groups of {how.group} do not fill",
-                hint=UNQUANTISED,
+                hint=TAKE_ORIGINAL,
             )
         for suffix in (how.weight, *how.others):
             tensors.pop(f"{module}.{suffix}", None)
@@ -84,8 +85,8 @@ def rewrite(
 
 
 def checked(quant: Quant, how: Packed | None) -> Quant:
-    """What is asked of a checkpoint that is quantised as `how` says: its own scheme keeps its numbers, none takes its
-    weights as floating point. Raises RefusedError for others: rounding twice loses twice.
+    """`quant` as it applies to a checkpoint that is quantized as `how` says: its own scheme keeps its integers, no
+    scheme takes its weights as floating point. Raises RefusedError for others: rounding twice loses twice.
     """
     if how is None or quant.scheme is None:
         return quant
@@ -93,22 +94,22 @@ def checked(quant: Quant, how: Packed | None) -> Quant:
     if own is None or quant.scheme.name != own.name or quant.scheme.weight_scales != own.weight_scales:
         keeps = f"`--quant {own.name}` with a scale a {own.weight_scales} keeps its numbers, " if own else ""
         raise RefusedError(
-            f"the checkpoint is quantised already, by {how.name}; `{quant.scheme.name}` with a scale a "
+            f"the checkpoint is quantized already, by {how.name}; `{quant.scheme.name}` with a scale a "
             f"{quant.scheme.weight_scales} would round it a second time",
-            hint=f"{keeps}no `--quant` takes its weights as floating point; or {UNQUANTISED}",
+            hint=f"{keeps}no `--quant` takes its weights as floating point; or {TAKE_ORIGINAL}",
         )
     return replace(quant, scheme=replace(quant.scheme, search=""))
 
 
 def own_scales(checkpoint: Checkpoint, matrix: Lazy) -> Values:
-    """What a unit of `matrix` [..., out, in] is worth: [..., out, groups]. Raises RefusedError."""
+    """Worth of a unit of `matrix` [..., out, in]: [..., out, groups]. Raises RefusedError."""
     found: Values | None = None
     for piece in matrix.pieces:
         width = checkpoint.tensors[piece.source].shape[-1]
         if piece.source not in checkpoint.own or piece.strides[-1] != 1 or piece.shape[-1] != width:
             raise RefusedError(
                 f"`{piece.source}` has no integers of its own that could be kept row by row",
-                hint=f"leave `--quant` out; or {UNQUANTISED}",
+                hint=f"leave `--quant` out; or {TAKE_ORIGINAL}",
             )
         own = checkpoint.own[piece.source]
         assert own.file is not None
@@ -166,11 +167,11 @@ def _unpacked(how: Packed, module: str, arrays: Arrays, rows: slice) -> tuple[Va
     try:
         return how.rows(arrays, rows)
     except ValueError as error:
-        raise CheckpointError(f"`{module}`: {error}", hint=UNQUANTISED) from None
+        raise CheckpointError(f"`{module}`: {error}", hint=TAKE_ORIGINAL) from None
 
 
 def _modules(checkpoint: Checkpoint, how: Packed) -> list[str]:
-    """In the order of the checkpoint's names. A module is quantised where it has all of its tensors."""
+    """In the order of the checkpoint's names. A module is quantized where it has all of its tensors."""
     suffix = f".{how.weight}"
     found = [name.removesuffix(suffix) for name in checkpoint.tensors if name.endswith(suffix)]
     return [m for m in found if f"{m}.{how.others[0]}" in checkpoint.tensors]
@@ -186,7 +187,7 @@ def _arrays(checkpoint: Checkpoint, how: Packed, module: str) -> Arrays:
             raise CheckpointError(
                 f"only the header of `{tensor.name}` is here", hint="fetch the model with its weights"
             )
-        kinds = {"I32": "<i4", "I8": "i1", "F8_E4M3": "u1"}
+        kinds = {"I32": "<i4", "I8": "i1", fp8.FORMAT.dtype: "u1"}
         kind = kinds.get(tensor.dtype, f"u{ITEMSIZE[tensor.dtype]}")
         bits = np.memmap(tensor.file, kind, "r", tensor.offset, tensor.shape or (1,))
         found[suffix] = bits if tensor.dtype in kinds else _float32(bits, tensor.dtype)

@@ -1,6 +1,6 @@
-"""Formats that others store quantised linear layers in: how to tell, and what their numbers stand for.
+"""Formats in which other projects store quantized linear layers: how to recognize them, and the values of their units.
 
-| quantization_config of config.json  | of a module                          | W [out, in]                         |
+| quantization_config of config.json  | tensors of a module                  | W [out, in]                         |
 |-------------------------------------|--------------------------------------|-------------------------------------|
 | gptq, 4 bits, no act-order          | qweight I32 [in / 8, out]            | (q - z - 1) s; eight rows a word    |
 |                                     | qzeros I32 [groups, out / 8]         | z: eight columns a word             |
@@ -27,21 +27,22 @@ from numpy.typing import NDArray
 
 from compiler.errors import RefusedError
 from compiler.quantization.formats import fp8
+from compiler.quantization.schemes import SCHEMES
 
 Values = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]
-"""Of a module by suffix; scales as float32."""
+"""Tensors of a module by suffix; scales as float32."""
 
-UNQUANTISED = "name the model that it was made from, and quantise that"
+TAKE_ORIGINAL = "name the model that it was made from, and quantize that"
 _AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 
 
 @dataclass(frozen=True)
 class Packed:
-    """`scheme`: of the table in quantization/schemes.py whose numbers these are, "" for none of them. `weight`: suffix of the
-    tensor that has the integers, `others` of those beside it. `shape`: of W, from that tensor's. `rows`: some rows of W
-    [n, in], and what a unit of them is worth [n, groups]; raises ValueError for what the format's name denies. `group`:
-    neighbours in a row that share a scale; 0: all of it.
+    """How a checkpoint is quantized. `scheme`: of quantization/schemes.py, with the same integers; "" for none.
+    `weight`: suffix of the tensor with the integers, `others` of those beside it. `shape`: of W, from that tensor's.
+    `rows`: some rows of W [n, in], and the worth of a unit in them [n, groups]; raises ValueError for tensors that
+    contradict config.json. `group`: neighbors in a row that share a scale; 0: a whole row.
     """
 
     name: str
@@ -54,21 +55,21 @@ class Packed:
 
     @property
     def text(self) -> str:
-        """What a plan says of it."""
+        """A note for the plan."""
         keeps = f"; `--quant {self.scheme}` keeps its numbers" if self.scheme else ""
-        return f"quantised by {self.name}, read as floating point{keeps}"
+        return f"quantized by {self.name}, read as floating point{keeps}"
 
 
 def packed(hf: Mapping[str, Any]) -> Packed | None:
-    """How a checkpoint with this config.json is quantised; None: it is not. Raises RefusedError."""
+    """The quantization of a checkpoint with this config.json; None: it has none. Raises RefusedError."""
     found = hf.get("quantization_config")
     if not isinstance(found, Mapping):
         return None
     read = {"gptq": _gptq, "awq": _awq, "compressed-tensors": _compressed}.get(str(found.get("quant_method")))
     if read is None:
         raise RefusedError(
-            f"the checkpoint is quantised by `{found.get('quant_method')}`; expected gptq, awq or compressed-tensors",
-            hint=UNQUANTISED,
+            f"the checkpoint is quantized by `{found.get('quant_method')}`; expected gptq, awq or compressed-tensors",
+            hint=TAKE_ORIGINAL,
         )
     return read(found)
 
@@ -123,13 +124,13 @@ def _of_rows(arrays: Arrays, rows: slice) -> tuple[Values, Values]:
 
 
 def _group(found: Mapping[str, Any]) -> int:
-    """Of GPTQ and AutoAWQ, where -1 is a whole row. Raises RefusedError."""
+    """Group size of GPTQ and AutoAWQ, where -1 is a whole row. Raises RefusedError."""
     size = found.get("group_size", found.get("q_group_size"))
     if size == -1:
         return 0
     if type(size) is not int or size < 8 or size % 8:
         raise RefusedError(
-            f"groups are a multiple of 8 neighbours, or whole rows (-1); found `group_size` {size!r}", hint=UNQUANTISED
+            f"groups are a multiple of 8 neighbors, or whole rows (-1); found `group_size` {size!r}", hint=TAKE_ORIGINAL
         )
     return size
 
@@ -138,17 +139,17 @@ def _gptq(found: Mapping[str, Any]) -> Packed:
     form = str(found.get("checkpoint_format") or "gptq")
     if found.get("bits") != 4 or form != "gptq":
         raise RefusedError(
-            f"GPTQ is read with 4 bits in format gptq; found {found.get('bits')} in {form}", hint=UNQUANTISED
+            f"GPTQ is read with 4 bits in format gptq; found {found.get('bits')} in {form}", hint=TAKE_ORIGINAL
         )
     if found.get("desc_act"):
         raise RefusedError(
             "GPTQ with act-order (`desc_act`) scatters the groups of a row: no target here has kernels for it",
-            hint=f"take a revision without act-order, or {UNQUANTISED}",
+            hint=f"take a revision without act-order, or {TAKE_ORIGINAL}",
         )
     if found.get("dynamic"):
-        raise RefusedError("GPTQ with another form a module (`dynamic`) is not read", hint=UNQUANTISED)
+        raise RefusedError("GPTQ with another form a module (`dynamic`) is not read", hint=TAKE_ORIGINAL)
     symmetric = bool(found.get("sym"))
-    scheme = "int4-weight" if symmetric and found.get("group_size") == 128 else ""
+    scheme = "int4-weight" if symmetric and found.get("group_size") == SCHEMES["int4-weight"].group else ""
     rows = _of_symmetric_gptq if symmetric else _of_gptq
     return Packed(
         "GPTQ", scheme, "qweight", ("qzeros", "scales", "g_idx"), lambda s: (s[1], s[0] * 8), rows, _group(found)
@@ -159,7 +160,9 @@ def _awq(found: Mapping[str, Any]) -> Packed:
     version = str(found.get("version") or "gemm").lower()
     bits = found.get("bits") or found.get("w_bit")
     if bits != 4 or version != "gemm":
-        raise RefusedError(f"AutoAWQ is read with 4 bits in version gemm; found {bits} in {version}", hint=UNQUANTISED)
+        raise RefusedError(
+            f"AutoAWQ is read with 4 bits in version gemm; found {bits} in {version}", hint=TAKE_ORIGINAL
+        )
     # Its zero points are no part of any scheme here.
     return Packed("AutoAWQ", "", "qweight", ("qzeros", "scales"), lambda s: (s[1] * 8, s[0]), _of_awq, _group(found))
 
@@ -176,7 +179,7 @@ def _compressed(found: Mapping[str, Any]) -> Packed:
         raise RefusedError(
             "compressed-tensors are read with one group of 8-bit weights, symmetric, int-quantized with a scale "
             f"a channel or float-quantized; found {form}, {len(groups)} group(s), {weights or 'no weights'}",
-            hint=UNQUANTISED,
+            hint=TAKE_ORIGINAL,
         )
     dynamic = inputs.get("dynamic") is True and inputs.get("strategy") == "token"
     if kind == "float":

@@ -43,7 +43,7 @@ _RESULT = "result.json"
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """What one run of a stage made: `files` (paths relative to `folder`) and `facts` (JSON). Read only."""
 
     folder: Path
@@ -54,7 +54,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Stored:
+class CacheLine:
     """One line of `cache ls`: sizes in bytes; `used`: when it was last found, in seconds since the epoch."""
 
     stage: str
@@ -68,11 +68,11 @@ class Claim:
     """The right to make one entry. `entry` set: nothing is left to make. Else fill `folder`, and commit."""
 
     def __init__(self, cache: StageCache, stage: str, key: str, inputs: dict[str, Any]) -> None:
-        self.entry: Entry | None = None
+        self.entry: CacheEntry | None = None
         self.folder = cache.work / f"{stage}-{key}"
         self._cache, self._stage, self._key, self._inputs = cache, stage, key, inputs
 
-    def commit(self, facts: Mapping[str, Any] | None = None, files: Sequence[Descriptor] = ()) -> Entry:
+    def commit(self, facts: Mapping[str, Any] | None = None, files: Sequence[Descriptor] = ()) -> CacheEntry:
         """Make what lies in `folder` the entry. `files`: descriptors that are known; other files are read.
 
         Raises OSError.
@@ -87,7 +87,7 @@ class Claim:
         }
         text = canonical_json({"result": result, "digest": digest_json(result)})
         final = self._cache.keep(self._stage, self._key, self.folder, text, found)
-        self.entry = Entry(final, found, json.loads(text)["result"]["facts"], fresh=True)
+        self.entry = CacheEntry(final, found, json.loads(text)["result"]["facts"], fresh=True)
         if self._cache.remote is not None:
             self._cache.remote.publish(self._stage, self._key, final, text)
         return self.entry
@@ -110,11 +110,17 @@ class StageCache:
     def folder_of(self, stage: str, key: str) -> Path:
         return self.root / "stages" / stage / key
 
+    def partial_folder(self, stage: str, inputs: DataclassInstance) -> Path:
+        """Where a stage that can go on after a kill may leave what it has done; the claim on `inputs` guards it. It is
+        outside of the claim's own folder, which is emptied whenever it is claimed.
+        """
+        return self.partial / f"{stage}-{key_of(stage, inputs)}"
+
     def digest(self, path: Path) -> Digest:
         """Digest of any file, from the memo where it knows this very file and `rehash` was not asked for."""
         return self.memo.sha256(path, rehash=self._rehash)
 
-    def find(self, stage: str, inputs: DataclassInstance) -> Entry | None:
+    def find(self, stage: str, inputs: DataclassInstance) -> CacheEntry | None:
         """The entry for `inputs` where there is a whole one; a damaged one is reported."""
         return self._read(stage, key_of(stage, inputs), asdict(inputs))
 
@@ -166,7 +172,7 @@ class StageCache:
                 if ours:
                     remove_folder(folder)
 
-    def stored(self) -> list[Stored]:
+    def stored(self) -> list[CacheLine]:
         """Every entry, the most recently used first."""
         lines = []
         for result in self.root.glob(f"stages/*/*/{_RESULT}"):
@@ -174,7 +180,7 @@ class StageCache:
             if folder.suffix == ".gone":
                 continue
             sizes = [p.stat().st_size for p in folder.rglob("*") if p.is_file()]
-            lines.append(Stored(folder.parent.name, folder.name, len(sizes) - 1, sum(sizes), result.stat().st_mtime))
+            lines.append(CacheLine(folder.parent.name, folder.name, len(sizes) - 1, sum(sizes), result.stat().st_mtime))
         return sorted(lines, key=lambda line: -line.used)
 
     def clear(self) -> int:
@@ -186,7 +192,7 @@ class StageCache:
         self.sweep()
         return total
 
-    def _read(self, stage: str, key: str, inputs: dict[str, Any], *, quiet: bool = False) -> Entry | None:
+    def _read(self, stage: str, key: str, inputs: dict[str, Any], *, quiet: bool = False) -> CacheEntry | None:
         folder = self.folder_of(stage, key)
         try:
             text = (folder / _RESULT).read_bytes()
@@ -203,7 +209,7 @@ class StageCache:
             os.utime(folder / _RESULT)
         return entry
 
-    def _fetch(self, stage: str, key: str, folder: Path, inputs: dict[str, Any]) -> Entry | None:
+    def _fetch(self, stage: str, key: str, folder: Path, inputs: dict[str, Any]) -> CacheEntry | None:
         """The entry out of the remote cache, checked like one that was found here; `folder` is left empty else."""
         text = self.remote.fetch(stage, key, folder) if self.remote is not None else None
         problem, entry = self._check(folder, text, inputs) if text is not None else (None, None)
@@ -215,7 +221,7 @@ class StageCache:
         final = self.keep(stage, key, folder, text, entry.files)
         return replace(entry, folder=final)
 
-    def _check(self, folder: Path, text: bytes, inputs: dict[str, Any]) -> tuple[str | None, Entry | None]:
+    def _check(self, folder: Path, text: bytes, inputs: dict[str, Any]) -> tuple[str | None, CacheEntry | None]:
         try:
             parsed = json.loads(text)
             result = parsed["result"]
@@ -232,7 +238,7 @@ class StageCache:
                 digest = self.digest(path)
                 if digest != file.digest:
                     return f"{file.path}: expected {file.digest}, found {digest}", None
-            return None, Entry(folder, files, result["facts"], fresh=False)
+            return None, CacheEntry(folder, files, result["facts"], fresh=False)
         except FileNotFoundError as error:
             return f"{error.filename} is missing", None
         except (ValueError, KeyError, TypeError) as error:

@@ -1,11 +1,11 @@
-"""A Hugging Face checkpoint: config.json and, of every tensor, where its bytes lie. No tensor is read here.
+"""A Hugging Face checkpoint: config.json and the place of each tensor's bytes. No tensor is read here.
 
-A folder holds its weights in one of four forms; the first that is there counts:
+A folder holds its weights in one of four forms; the first one found counts:
 
     model.safetensors                                      one file
     model.safetensors.index.json, model-00001-of-...       {"weight_map": {tensor: file}}
-    pytorch_model.bin                                      pickled: loaded with weights_only, rewritten once
-    (unpickle.py) pytorch_model.bin.index.json, pytorch_model-00001-...  the same, by index
+    pytorch_model.bin                                      pickled: rewritten once as safetensors (unpickle.py)
+    pytorch_model.bin.index.json, pytorch_model-00001-...  the same, by index
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ PICKLED_INDEX = "pytorch_model.bin.index.json"
 
 @dataclass(frozen=True, slots=True)
 class SourceTensor:
-    """A tensor of the checkpoint, row-major: `nbytes` bytes at byte `offset` of `file` (None: only its header
-    is known)."""
+    """A tensor of the checkpoint, row-major: `nbytes` bytes at byte `offset` of `file` (None: only its header is
+    known)."""
 
     name: str
     dtype: str
@@ -46,8 +46,8 @@ class SourceTensor:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`folder` has the tokenizer's and the other small files; `config` is config.json; `tensors` by name. `own`: of a
-    quantised checkpoint, what a unit of every row or group of a weight is worth, [out, groups] by the weight's name.
+    """An opened checkpoint. `folder` has the small files, such as the tokenizer's; `config`: config.json; `tensors` by
+    name. `own`: for a quantized checkpoint, the scales of each weight by its name, [out, groups].
     """
 
     folder: Path
@@ -57,7 +57,7 @@ class Checkpoint:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files with weights, sorted."""
+        """Files with weights, sorted."""
         return tuple(sorted({tensor.file for tensor in self.tensors.values() if tensor.file is not None}))
 
     @property
@@ -66,7 +66,7 @@ class Checkpoint:
 
     @contextmanager
     def opened(self) -> Iterator[dict[str, int]]:
-        """By tensor name, a descriptor of the file it is in, open for reading."""
+        """Open file descriptors by tensor name; closed at the end of the context."""
         with ExitStack() as stack:
             files = {path: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in self.files}
             for descriptor in files.values():
@@ -75,15 +75,17 @@ class Checkpoint:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a checkpoint. Raises CheckpointError where it is missing or not a JSON object."""
-    return _read_object(folder / "config.json", hint="`--model` takes a folder with config.json and safetensors files")
+    """Read config.json of a checkpoint. Raises CheckpointError if it is missing or not a JSON object."""
+    return _read_object(
+        folder / "config.json", hint="pass a folder with config.json and safetensors files as `--model`"
+    )
 
 
 def open_checkpoint(folder: Path, scratch: Path | None = None) -> Checkpoint:
-    """Read config.json and every header, and check the one against the other.
+    """Read config.json and every header, and check the headers against each other and the index.
 
-    `scratch` is where weights that exist only as pytorch_model*.bin are rewritten as safetensors, once.
-    Raises CheckpointError that lists everything that is wrong.
+    `scratch`: folder in which weights that exist only as pytorch_model*.bin are rewritten as safetensors, once.
+    Raises CheckpointError with all problems.
     """
     config = read_config(folder)
     if (folder / SINGLE).is_file():
@@ -96,8 +98,8 @@ def open_checkpoint(folder: Path, scratch: Path | None = None) -> Checkpoint:
     if pickled:
         if scratch is None:
             raise CheckpointError(
-                f"{folder} has its weights only as {', '.join(pickled)}",
-                hint="convert them to safetensors first, or give a cache folder to convert them into",
+                f"expected safetensors files in {folder}, found the weights only as {', '.join(pickled)}",
+                hint="convert them to safetensors first, or pass a cache folder to convert them into",
             )
         from compiler.storage.checkpoints.unpickle import rewrite
 
@@ -115,13 +117,16 @@ def from_headers(
     tensors: Mapping[str, tuple[str, tuple[int, ...]]],
     folder: Path = Path(),
 ) -> Checkpoint:
-    """A checkpoint to plan with, of which only names, dtypes and shapes are known: `{name: (dtype, shape)}`.
+    """Make a checkpoint to plan with, from names, dtypes and shapes alone: `{name: (dtype, shape)}`.
 
     Raises CheckpointError for unknown dtypes.
     """
     unknown = sorted({dtype for dtype, _ in tensors.values()} - set(ITEMSIZE))
     if unknown:
-        raise CheckpointError(f"unknown dtypes {', '.join(unknown)}, known are {', '.join(ITEMSIZE)}")
+        raise CheckpointError(
+            f"expected tensors of {', '.join(ITEMSIZE)}, found {', '.join(unknown)}",
+            hint="use a revision of the model in another format",
+        )
     return Checkpoint(
         folder,
         config,
@@ -133,27 +138,31 @@ def from_headers(
 
 
 def read_weight_map(index: Path) -> dict[str, str]:
-    """`{tensor: file name}` of an index. Raises CheckpointError where it is not that, or a name leaves the
-    folder."""
+    """Read `{tensor: file name}` from an index file. Raises CheckpointError if it is none, or names other folders."""
     return parse_weight_map(_read_object(index, hint="download the file again"), index.name)
 
 
 def parse_weight_map(index: dict[str, Any], name: str) -> dict[str, str]:
-    """See read_weight_map; `name` is what errors call the index."""
+    """Check and return `weight_map` of a parsed index (see read_weight_map); `name`: the index's name in errors."""
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        raise CheckpointError(f"{name}: expected `weight_map`, a map from tensors to files, found {weight_map!r:.80}")
+        raise CheckpointError(
+            f"{name}: expected `weight_map`, a map from tensors to files, found {weight_map!r:.80}",
+            hint="download the file again",
+        )
     outside = sorted({file for file in weight_map.values() if Path(file).name != file})
     if outside:
-        raise CheckpointError(f"{name}: names files outside the folder: {', '.join(outside[:5])}")
+        raise CheckpointError(
+            f"{name}: expected files in its folder, found files outside the folder: {', '.join(outside[:5])}",
+            hint="do not use this checkpoint: an index that names other folders may be an attack",
+        )
     return weight_map
 
 
 def merge_headers(
     headers: Mapping[str, Mapping[str, Entry]], weight_map: Mapping[str, str] | None, problems: list[str]
 ) -> dict[str, tuple[str, Entry]]:
-    """`{tensor: (file name, entry)}` of the headers of all files, which are checked against each other and
-    the index.
+    """Merge the headers of all files to `{tensor: (file name, entry)}`, checked against each other and the index.
 
     Adds to `problems`: tensors in two files, tensors that the index puts into a file whose header lacks them.
     """

@@ -1,14 +1,14 @@
-"""Read blocks of a `Lazy` out of the files of a checkpoint.
+"""Read blocks of a `Lazy` from the files of a checkpoint.
 
 A block is a box of the output, row-major. Its elements lie in the source as runs; three ways to fetch them:
 
     one run, or runs of at least RUN bytes   `preadv` straight into the block
     shorter runs (the columns of a           `preadv` of whole source rows into a window, then a strided numpy
     copy row-parallel shard, transposes)
-    nothing                                  zeros
+    no source                                zeros
 
 Windows begin and end at multiples of the widest stride, so that they are the same for all ranks that cut a
-matrix by columns: the second rank to ask finds the rows already read.
+matrix by columns: the second rank finds the rows already read.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class Block:
 
 
 class Cut:
-    """How one `Lazy` is cut into blocks of at most `limit` bytes (source dtype), in file order.
+    """Division of one `Lazy` into blocks of at most `limit` bytes (source dtype), in file order.
 
     Axes before `axis` are cut to single indices, `axis` to ranges of `rows`, axes behind it are whole. A row
-    of the last axis is never cut, so `limit` must hold one; nor are rows that are packed together. Where a piece needs
-    a window, `rows` is small enough for the window of a block not to exceed `limit` either.
+    of the last axis is never cut, so `limit` must hold one; nor are rows that are packed together. If a piece needs
+    a window, `rows` is so small that the window of a block does not exceed `limit` either.
     """
 
     def __init__(self, tensor: Lazy, limit: int) -> None:
@@ -84,7 +84,7 @@ class Cut:
                 yield Block((*outer, begin, *(0,) * len(inner)), (*(1,) * axis, rows, *inner))
 
     def pieces_of(self, block: Block) -> list[Piece]:
-        """The pieces that may meet `block`."""
+        """Pieces that may overlap `block`."""
         if not block.shape:
             return self.pieces
         begin, rows = block.begin[self.axis], block.shape[self.axis]
@@ -92,8 +92,7 @@ class Cut:
 
 
 def _run(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
-    """Length of the run of consecutive source elements that consecutive output elements form, from any row's
-    start."""
+    """Number of consecutive output elements, from the start of any row, that are consecutive in the source too."""
     run = 1
     for size, stride in zip(reversed(shape), reversed(strides), strict=True):
         if size == 1:
@@ -105,26 +104,26 @@ def _run(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
 
 
 def _part(array: np.ndarray, index: tuple[Any, ...]) -> np.ndarray:
-    """`array[index]` as a view, even where that is a single element."""
+    """View of `array[index]`, even of a single element."""
     part: np.ndarray = array[(*index, ...)]
     return part
 
 
 class Gather:
-    """Reads blocks; one a thread. Holds one window of `window` bytes."""
+    """Reader of blocks, one instance per thread. Holds one window of `window` bytes."""
 
     def __init__(self, tensors: Mapping[str, SourceTensor], files: Mapping[str, int], window: int) -> None:
-        """`files`: by tensor name, a descriptor of its file, open for reading."""
+        """`files`: open file descriptors by tensor name."""
         self._tensors = tensors
         self._files = files
         self._window = np.empty(window, dtype=np.uint8)
         self._held = ("", 0, 0)
 
     def fill(self, cut: Cut, block: Block, out: np.ndarray) -> None:
-        """Bits of `block` into `out`: contiguous, of the block's shape, unsigned integers as wide as the
+        """Copy the bits of `block` into `out`: contiguous, of the block's shape, unsigned integers as wide as the
         source dtype.
 
-        Raises CheckpointError where a file ends early (it was whole when its header was read).
+        Raises CheckpointError if a file ends early (it was complete when its header was read).
         """
         if not cut.covered:
             out.fill(0)
@@ -151,7 +150,7 @@ class Gather:
         strides: tuple[int, ...],
         out: np.ndarray,
     ) -> None:
-        """Source elements `start + sum(i * strides)` into `out`, which may be a strided view."""
+        """Copy the source elements `start + sum(i * strides)` into `out`, which may be a strided view."""
         run = _run(shape, strides)
         elements = prod(shape)
         if run == elements and out.flags.c_contiguous:
@@ -221,7 +220,7 @@ class Gather:
             done += rows
 
     def _view(self, source: SourceTensor, first: int, last: int, dtype: np.dtype) -> np.ndarray:
-        """Elements `first` to `last` of a tensor, in the window."""
+        """Elements `first` to `last` of a tensor, read into the window if they are not there yet."""
         name, low, high = self._held
         if name != source.name or first < low or last > high:
             self._read(source, first, self._window[: (last - first) * dtype.itemsize].view(dtype))

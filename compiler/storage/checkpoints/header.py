@@ -1,12 +1,9 @@
-"""The header of a safetensors file, read and checked here: neither safetensors nor torch is needed to know a
-model.
+"""Reader and checks of the header of a safetensors file. Needs neither safetensors nor torch.
 
     0        8 bytes   n, the length of the header, unsigned, little-endian
-    8        n bytes   JSON object: {"__metadata__": {str: str}, NAME: {"dtype": D, "shape": [...],
-    "data_offsets": [b, e]}}
-                       spaces may follow the object
-    8 + n    to end    the data; `b` and `e` count from here; no holes, no overlaps, nothing behind the last
-    tensor
+    8        n bytes   JSON object: {"__metadata__": {str: str},
+                       NAME: {"dtype": D, "shape": [...], "data_offsets": [b, e]}}; spaces may follow it
+    8 + n    to end    the data; `b` and `e` count from here; no holes, no overlaps, nothing behind the last tensor
 
 Source: the format section of the safetensors README (github.com/huggingface/safetensors), which also sets the
 limit on n.
@@ -30,8 +27,7 @@ LIMIT = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tensor of a header: dtype (safetensors spelling), shape, absolute byte offset in the file, size in
-    bytes."""
+    """One tensor of a header: dtype (safetensors spelling), shape, absolute byte offset in the file, size in bytes."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -40,8 +36,7 @@ class Entry:
 
 
 class HeaderError(ValueError):
-    """What is wrong with one header; `problems` has one line each. `storage/checkpoints/checkpoint.py` adds the file's
-    name."""
+    """Problems of one header, one line each. checkpoint.py adds the file's name."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
@@ -49,8 +44,7 @@ class HeaderError(ValueError):
 
 
 def header_length(prefix: bytes, file_size: int) -> int:
-    """Length n of the header from the file's first 8 bytes. Raises HeaderError where the file cannot hold
-    it."""
+    """Length n of the header, from the file's first 8 bytes. Raises HeaderError if the file cannot hold it."""
     if file_size < 8 or len(prefix) < 8:
         raise HeaderError([f"truncated: expected an 8-byte length, found a file of {file_size} bytes"])
     length = int.from_bytes(prefix[:8], "little")
@@ -62,7 +56,7 @@ def header_length(prefix: bytes, file_size: int) -> int:
 
 
 def read_header(path: Path) -> dict[str, Entry]:
-    """Every tensor of the file, in the order of its data. Raises HeaderError (all problems) or OSError."""
+    """Entries of all tensors of the file, in the order of their data. Raises HeaderError (all problems), OSError."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = header_length(file.read(8), size)
@@ -70,8 +64,10 @@ def read_header(path: Path) -> dict[str, Entry]:
 
 
 def parse_header(header: bytes, file_size: int) -> dict[str, Entry]:
-    """Check a header (without its 8-byte length) against the size of its file. Raises HeaderError with all
-    problems."""
+    """Parse a header (without its 8-byte length) and check it against the size of its file.
+
+    Raises HeaderError with all problems.
+    """
     try:
         parsed = json.loads(header.decode("utf-8"), object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:
@@ -107,7 +103,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _counts(value: object) -> tuple[int, ...] | None:
-    """A list of non-negative integers (true and false are not integers), else None."""
+    """The value as a tuple if it is a list of non-negative integers (true and false are not integers), else None."""
     if isinstance(value, list) and all(type(n) is int and n >= 0 for n in value):
         return tuple(value)
     return None
@@ -136,7 +132,7 @@ def _entry(name: str, value: object, start: int, problems: list[str]) -> Entry |
 
 
 def _coverage(entries: dict[str, Entry], start: int, file_size: int) -> list[str]:
-    """Holes, overlaps and a wrong end; `entries` in the order of their data."""
+    """Problems with the places of tensors: holes, overlaps, a wrong end. `entries` in the order of their data."""
     problems = []
     end = start
     for name, entry in entries.items():

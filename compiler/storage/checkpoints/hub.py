@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from compiler.errors import CheckpointError, DiskFullError, SourceError
-from compiler.storage.checkpoints.checkpoint import INDEX, SINGLE, read_weight_map
-from compiler.storage.checkpoints.source import Files, ResolvedSource, is_weights, needed
+from compiler.storage.checkpoints.source import Files, ResolvedSource, is_weights, needed, shards
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -18,8 +17,7 @@ _CONNECTIONS = 8
 
 
 def fetch(repo_id: str, revision: str | None, files: Files) -> ResolvedSource:
-    """See `source.resolve`. The revision is resolved to a commit first, and everything is read at that
-    commit."""
+    """Fetch a model of the hub (see `resolve.resolve`), at the commit that `revision` points to now."""
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -35,7 +33,7 @@ def fetch(repo_id: str, revision: str | None, files: Files) -> ResolvedSource:
     except errors.RevisionNotFoundError:
         raise SourceError(
             f"`{repo_id}` has no revision `{revision}`",
-            hint="`--revision` takes a branch, a tag or a commit hash",
+            hint="pass a branch, a tag or a commit hash as `--revision`",
         ) from None
     except errors.RepositoryNotFoundError:
         raise SourceError(
@@ -43,11 +41,15 @@ def fetch(repo_id: str, revision: str | None, files: Files) -> ResolvedSource:
             hint="check the spelling; for a private model set HF_TOKEN or run `hf auth login`",
         ) from None
     except errors.HFValidationError as error:
-        raise SourceError(f"`{repo_id}` is not a Hugging Face id: {error}", hint="expected `owner/name`") from None
+        raise SourceError(
+            f"`{repo_id}` is not a Hugging Face id: {error}", hint="pass an id of the form `owner/name`"
+        ) from None
     except _failures() as error:
         return _cached(repo_id, revision, error)
     if info.sha is None:
-        raise SourceError(f"{api.endpoint} gave no commit for `{repo_id}`", hint="check HF_ENDPOINT")
+        raise SourceError(
+            f"expected a commit for `{repo_id}`, found none in the answer of {api.endpoint}", hint="check HF_ENDPOINT"
+        )
     names = needed(sibling.rfilename for sibling in info.siblings or [])
     here = _snapshot(repo_id, info.sha)
     if here is not None and all((here / name).is_file() for name in names):
@@ -72,7 +74,7 @@ def fetch(repo_id: str, revision: str | None, files: Files) -> ResolvedSource:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What a request raises: the roots of HfHubHTTPError are OSError and that of the HTTP library in use."""
+    """Exceptions of a failed request: the roots of HfHubHTTPError are OSError and that of the HTTP library in use."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)
@@ -81,19 +83,11 @@ def _failures() -> tuple[type[Exception], ...]:
 def _headers(
     api: HfApi, repo_id: str, commit: str, folder: Path, names: tuple[str, ...]
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Names, dtypes and shapes from the first bytes of each safetensors file."""
+    """Dtype and shape of each tensor, from the first bytes of each safetensors file."""
     from huggingface_hub.errors import SafetensorsParsingError
 
-    if SINGLE in names:
-        shards = [SINGLE]
-    elif INDEX in names:
-        shards = sorted(set(read_weight_map(folder / INDEX).values()))
-    else:
-        raise CheckpointError(
-            f"`{repo_id}` has no safetensors files, so its tensors are known only when all is downloaded",
-            hint="`convert` and `build` download and convert it; or choose a revision with safetensors files",
-        )
-    missing = [name for name in shards if name not in names]
+    files, _ = shards(folder, names, f"`{repo_id}`")
+    missing = [name for name in files if name not in names]
     if missing:
         raise CheckpointError(
             f"`{repo_id}` at {commit} lacks {', '.join(missing)}, which its index names",
@@ -107,7 +101,7 @@ def _headers(
     merged: dict[str, tuple[str, tuple[int, ...]]] = {}
     try:
         with ThreadPoolExecutor(_CONNECTIONS) as pool:
-            for header in pool.map(read, shards):
+            for header in pool.map(read, files):
                 merged |= header
     except SafetensorsParsingError as error:
         raise CheckpointError(f"`{repo_id}`: {error}", hint="choose another revision") from None
@@ -117,7 +111,7 @@ def _headers(
 
 
 def _snapshot(repo_id: str, revision: str) -> Path | None:
-    """The cached snapshot, whole or not, without asking the hub."""
+    """The cached snapshot, complete or not, without a request to the hub."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     cache = constants.HF_HUB_CACHE
@@ -126,8 +120,7 @@ def _snapshot(repo_id: str, revision: str) -> Path | None:
 
 
 def _cached(repo_id: str, revision: str | None, error: Exception) -> ResolvedSource:
-    """What the cache has, where the hub cannot be asked. Its weights may still be incomplete: opening them
-    tells."""
+    """The cached snapshot of a model while the hub is unreachable. Its weights may be incomplete."""
     folder = _snapshot(repo_id, revision or "main")
     if folder is None:
         _unreachable(repo_id, error)
@@ -153,13 +146,12 @@ def _unreachable(repo_id: str, error: Exception) -> NoReturn:
         ) from error
     raise SourceError(
         f"`{repo_id}` could not be fetched from {constants.ENDPOINT}: {type(error).__name__}: {error}",
-        hint="check the network, HF_ENDPOINT and HF_TOKEN, and run the same command again: what has arrived is kept",
+        hint="check the network, HF_ENDPOINT and HF_TOKEN, and run the same command again (complete files are kept)",
     ) from error
 
 
 def _remember(folder: Path, revision: str, commit: str) -> None:
-    """Note the commit of a branch or tag where the cache of huggingface_hub keeps it, for work without
-    network.
+    """Note the commit of a branch or tag in the cache of huggingface_hub, for use without network.
 
     Layout: REPO/refs/REVISION holds the commit, REPO/snapshots/COMMIT the files (huggingface_hub's cache
     guide).

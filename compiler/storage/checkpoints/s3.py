@@ -1,7 +1,7 @@
 """Models below an `s3://bucket/prefix`.
 
-Files go into a folder that is named after their ETags and sizes, so that changed objects are fetched anew and
-unchanged ones never again. A file has the name NAME.part until it is whole (objects/download.py).
+Files go into a folder named by a digest of their names, sizes and ETags: changed objects are fetched anew, unchanged
+ones never again. An incomplete file has the name NAME.part (objects/download.py).
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import shutil
 from typing import TYPE_CHECKING
 
 from compiler.errors import CheckpointError, SourceError, StoreError
-from compiler.storage.checkpoints.checkpoint import INDEX, SINGLE, merge_headers, read_weight_map
+from compiler.storage.checkpoints.checkpoint import merge_headers
 from compiler.storage.checkpoints.header import Entry, HeaderError, header_length, parse_header
-from compiler.storage.checkpoints.source import Files, ResolvedSource, is_weights, needed
+from compiler.storage.checkpoints.source import Files, ResolvedSource, is_weights, needed, shards
 from compiler.storage.files.digest import digest_json
 from compiler.storage.files.disk import disk_full
 from compiler.storage.files.folder import kept_folder
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def fetch(uri: str, cache: Path, files: Files) -> ResolvedSource:
-    """See `source.resolve`."""
+    """Fetch a model of S3 into the folder `cache` (see `resolve.resolve`)."""
     store = S3Store(uri)
     try:
         return _fetch(store, uri, cache, files)
@@ -41,8 +41,8 @@ def _fetch(store: S3Store, uri: str, cache: Path, files: Files) -> ResolvedSourc
     names = needed(objects)
     if "config.json" not in names:
         raise CheckpointError(
-            f"no config.json below {uri}, found {', '.join(sorted(objects)[:20]) or 'nothing'}",
-            hint="the prefix has to be the folder of the checkpoint",
+            f"expected config.json below {uri}, found {', '.join(sorted(objects)[:20]) or 'nothing'}",
+            hint="pass the prefix that is the folder of the checkpoint",
         )
     facts = [[name, objects[name].size, objects[name].etag] for name in names]
     folder = cache / "s3" / digest_json([store.uri, facts])[7:39]
@@ -63,21 +63,11 @@ def _fetch(store: S3Store, uri: str, cache: Path, files: Files) -> ResolvedSourc
 def _headers(
     store: S3Store, objects: dict[str, Object], folder: Path, uri: str
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Names, dtypes and shapes from the first bytes of each safetensors file."""
-    weight_map = None
-    if SINGLE in objects:
-        shards = [SINGLE]
-    elif INDEX in objects:
-        weight_map = read_weight_map(folder / INDEX)
-        shards = sorted(set(weight_map.values()))
-    else:
-        raise CheckpointError(
-            f"no safetensors files below {uri}, so its tensors are known only when all is downloaded",
-            hint="`convert` and `build` download and convert pytorch_model.bin",
-        )
+    """Dtype and shape of each tensor, from the first bytes of each safetensors file."""
+    files, weight_map = shards(folder, objects, uri)
     problems: list[str] = []
     headers: dict[str, dict[str, Entry]] = {}
-    for shard in shards:
+    for shard in files:
         if shard not in objects:
             problems.append(f"{shard}: missing, the index expects it")
             continue

@@ -1,7 +1,7 @@
 """Weights that exist only as pytorch_model*.bin, rewritten once as safetensors.
 
-The files are pickles. They are loaded with `weights_only=True`, which builds tensors and plain containers and
-nothing else, and memory-mapped, so that a file larger than memory can be rewritten. Needs torch.
+The files are pickles. They are loaded with `weights_only=True`, which builds only tensors and plain containers, and
+memory-mapped, so that a file larger than memory can be rewritten. Needs torch.
 """
 
 from __future__ import annotations
@@ -21,18 +21,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _DAMAGED = (RuntimeError, EOFError, ValueError, OSError, LookupError, AttributeError, TypeError, AssertionError)
-"""What torch.load raises for a damaged file, besides UnpicklingError."""
+"""Exceptions of torch.load for a damaged file, besides UnpicklingError."""
 
 _CHUNK = 4 << 20
 """Elements written at a time."""
 
 
 def rewrite(files: Sequence[Path], scratch: Path) -> list[Path]:
-    """The safetensors files, one for each of `files`; written where `scratch` does not have them yet.
+    """Rewrite `files` as safetensors below `scratch`, if they are not there yet; the new files, in the same order.
 
-    Their folder's name is made from path, size, modification time and inode of the originals.
-    Raises CheckpointError: a file is missing, not a state dict of tensors, or needs more than `weights_only`
-    builds.
+    Their folder is named by a digest of path, size, modification time and inode of the originals.
+    Raises CheckpointError: a file is missing, is no state dict of tensors, or needs more than `weights_only` builds.
     """
     missing = [path.name for path in files if not path.is_file()]
     if missing:
@@ -89,7 +88,7 @@ def _load(source: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise CheckpointError(
             f"{source}: expected a map from names to tensors, found {type(state).__name__}",
-            hint="use the file that `save_pretrained` wrote, without the optimiser's state",
+            hint="use the file that `save_pretrained` wrote, without the optimizer's state",
         )
     return state
 
@@ -103,7 +102,10 @@ def _spelling(tensor: Tensor, source: Path) -> str:
         torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
     }  # fmt: skip
     if tensor.dtype not in names:
-        raise CheckpointError(f"{source}: a tensor of {tensor.dtype}, which safetensors cannot hold")
+        raise CheckpointError(
+            f"{source}: expected tensors of {', '.join(names.values())}, found one of {tensor.dtype}",
+            hint="use a revision of the model with safetensors files",
+        )
     return names[tensor.dtype]
 
 

@@ -1,1 +1,1 @@
-"""Rows of calibration data sets."""
+"""Calibration data sets: files of the hub, and rows of tables."""

@@ -1,4 +1,4 @@
-"""A text of the Hugging Face hub: one file of a data set, through huggingface_hub and its cache."""
+"""One file of a Hugging Face data set, through huggingface_hub and its cache."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?::(?P<file>.+))?")
 SUFFIXES = (*TABLES, ".txt")
 _CONVERTED = "refs/convert/parquet"
-"""The branch where the hub keeps what it has converted of a data set: CONFIG/SPLIT/0000.parquet."""
+"""Branch of the hub's own conversion of a data set: CONFIG/SPLIT/0000.parquet."""
 _SHARD = re.compile(r"-\d{5}-of-\d{5}|(?<=/)\d{4}(?=\.parquet$)")
 
 
 def is_dataset(name: str) -> bool:
-    """Whether it is spelled `owner/name` or `owner/name:file`."""
+    """Whether a name has the form `owner/name` or `owner/name:file`."""
     return _NAME.fullmatch(name) is not None
 
 
 def dataset_file(name: str) -> tuple[str, Path]:
-    """The file of a data set `owner/name:file`, spelled so, and where it is now.
+    """Fetch the file of a data set `owner/name[:file]`; its full name and its path on this machine.
 
-    Without a file: its only one that can be read, or the only one whose path has `train` in it; of one table in several
-    shards the first. At the commit that branch `main` is at; where nothing there can be read, that of the branch of the
-    hub's own conversion to parquet. Raises CalibrationError.
+    Without a file: the only readable one, or the only one with `train` in its path; for a table in several shards the
+    first. Read at the commit that branch `main` points to; if nothing there is readable, from the branch of the hub's
+    own conversion to parquet. Raises CalibrationError.
     """
     import huggingface_hub
     from huggingface_hub import errors
@@ -61,13 +61,13 @@ def dataset_file(name: str) -> tuple[str, Path]:
 
 
 def _files(api: HfApi, repo_id: str, revision: str) -> tuple[str | None, list[str]]:
-    """The commit that a branch is at, and its files."""
+    """The commit that a branch points to, and its files."""
     info = api.dataset_info(repo_id, revision=revision)
     return info.sha, sorted(sibling.rfilename for sibling in info.siblings or [])
 
 
 def _readable(name: str) -> bool:
-    """Files that describe a data set are no text of it."""
+    """Whether a file holds text of a data set, by its name; files that describe the data set do not."""
     return (is_table(name) or name.endswith(".txt")) and name.rpartition("/")[2] not in _NO_TEXTS
 
 
@@ -75,7 +75,7 @@ _NO_TEXTS = ("dataset_infos.json", "requirements.txt", "LICENSE.txt")
 
 
 def _converted(api: HfApi, repo_id: str) -> tuple[str | None, list[str]]:
-    """`_files` of the hub's own conversion; none where there is no such branch."""
+    """Commit and files of the hub's own conversion; none if there is no such branch."""
     from huggingface_hub.errors import RevisionNotFoundError
 
     try:
@@ -92,5 +92,5 @@ def _chosen(name: str, repo_id: str, file: str | None, readable: list[str]) -> s
     has = f"it has {', '.join(readable[:10])}" if readable else f"it has no {', '.join(SUFFIXES)}"
     raise CalibrationError(
         f"`--calibration {name}` does not say which file: {has}{' ...' if len(readable) > 10 else ''}",
-        hint=f"pass `{repo_id}:FILE`" if readable else "save what it has as a .jsonl file with `text`, and pass that",
+        hint=f"pass `{repo_id}:FILE`" if readable else "save its text as a .jsonl file with `text`, and pass that",
     )

@@ -1,9 +1,9 @@
-"""Rows of a table in a file, one after the other, in the forms that data sets come in.
+"""Rows of a table in a file, in the formats of data sets.
 
-.jsonl .ndjson .jsonl.gz     an object a line
+.jsonl .ndjson .jsonl.gz     one object per line
 .json .json.gz               the same, or one array of objects
 .csv .tsv                    names of the columns in the first line
-.parquet                     through arro3 (the parquet reader of arrow-rs), a batch at a time
+.parquet                     through arro3 (the parquet reader of arrow-rs), in batches
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    Row = tuple[str, Any]  # where it stands ("line 3 of `a.jsonl`"), and what stands there
+    Row = tuple[str, Any]  # place ("line 3 of `a.jsonl`") and value
 
 _LARGEST = 256 << 20
-"""Bytes of an array of JSON, which is parsed as a whole."""
+"""Limit of an array of JSON, which is parsed as a whole, in bytes."""
 _FIELD = 1 << 30
-"""Characters of a field of CSV."""
+"""Limit of a field of CSV, in characters."""
 
 
 def rows(file: Path, name: str, wanted: Collection[str]) -> Iterator[Row]:
-    """Rows by the names of their columns; the values of those that are not `wanted` may be left out (None). `name`:
-    what errors call the file.
+    """Read the rows of a file, as maps from column to value; columns that are not `wanted` may be None.
 
-    No more than a batch of rows is in memory, but for an array of JSON. Raises CalibrationError, OSError.
+    `name`: the file's name in errors. Only a batch of rows is in memory, except for an array of JSON.
+    Raises CalibrationError, OSError.
     """
     try:
         yield from _READERS[_suffix(file)](file, name, wanted)
@@ -41,12 +41,12 @@ def rows(file: Path, name: str, wanted: Collection[str]) -> Iterator[Row]:
 
 
 def is_table(file: Path | str) -> bool:
-    """Whether `rows` reads it, by its name."""
+    """Whether `rows` reads a file, by its name."""
     return _suffix(file) != ""
 
 
 def is_compressed(file: Path) -> bool:
-    """Whether its rows may be larger than the file."""
+    """Whether the rows of a file may be larger than the file, by its name."""
     return _suffix(file) in (".parquet", ".jsonl.gz", ".json.gz")
 
 
@@ -69,7 +69,9 @@ def _json(file: Path, name: str, _: Collection[str]) -> Iterator[Row]:
             return
         data = text.read(_LARGEST + 1)
     if len(data) > _LARGEST:
-        raise CalibrationError(f"`{name}` is one array of more than {_LARGEST >> 20} MiB", hint=_ONE_OBJECT)
+        raise CalibrationError(
+            f"expected an array of at most {_LARGEST >> 20} MiB, `{name}` is larger", hint=_ONE_OBJECT
+        )
     try:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -102,16 +104,16 @@ def _separated(file: Path, name: str, _: Collection[str]) -> Iterator[Row]:
                 yield f"line {reader.line_num} of `{name}`", row
     except (csv.Error, UnicodeDecodeError) as error:
         raise CalibrationError(
-            f"`{name}` is not a table in UTF-8: {error}", hint="convert it, or pass another"
+            f"`{name}` is not a table in UTF-8: {error}", hint="convert it, or pass another file"
         ) from None
 
 
 def _parquet(file: Path, name: str, wanted: Collection[str]) -> Iterator[Row]:
     import arro3.io
 
-    broken = CalibrationError(f"`{name}` is not a whole parquet file", hint="download it again, or pass another")
+    broken = CalibrationError(f"`{name}` is not a whole parquet file", hint="download it again, or pass another file")
     with file.open("rb") as data:
-        # Of what has no footer, the reader complains on standard error.
+        # The reader complains on standard error about a file without a footer.
         first, _, last = data.read(4), data.seek(max(file.stat().st_size - 4, 0)), data.read(4)
     if (first, last) != (b"PAR1", b"PAR1"):
         raise broken
@@ -126,7 +128,7 @@ def _parquet(file: Path, name: str, wanted: Collection[str]) -> Iterator[Row]:
     except (GeneratorExit, KeyboardInterrupt):
         raise
     except BaseException as error:
-        # What its authors did not expect is a panic, and that is no Exception.
+        # An unexpected state is a panic of the reader, which is no Exception.
         raise broken from error
 
 

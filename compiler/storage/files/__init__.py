@@ -1,1 +1,1 @@
-"""Files on a disk: written in one pass, checked by digest and CRC, put in place in one step."""
+"""Files on a disk: written in one pass, checked by digest and CRC, moved into place atomically."""

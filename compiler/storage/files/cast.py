@@ -4,8 +4,7 @@
     BF16  1 sign, 8 exponent,  7 fraction bits: the upper half of an F32
     F16   1 sign, 5 exponent, 10 fraction bits
 
-Rounding is to nearest, ties to even, as in torch; what is too large for F16 becomes infinite; a NaN stays a
-NaN.
+Rounding is to nearest, ties to even, as in torch; values too large for F16 become infinite; a NaN stays a NaN.
 """
 
 from __future__ import annotations
@@ -19,10 +18,9 @@ _CHUNK = 1 << 16
 
 
 def cast_bits(source: np.ndarray, source_dtype: str, out: np.ndarray, dtype: str) -> None:
-    """Cast flat unsigned integers `source` (bits of `source_dtype`) into flat `out` (bits of `dtype`), same
-    length.
+    """Cast flat unsigned integers `source` (bits of `source_dtype`) into flat `out` (bits of `dtype`), same length.
 
-    Both dtypes are of CASTABLE.
+    Both dtypes are in CASTABLE.
     """
     for begin in range(0, source.size, _CHUNK):
         part = slice(begin, begin + _CHUNK)
@@ -44,8 +42,7 @@ def _narrow(values: np.ndarray, dtype: str) -> np.ndarray:
     if dtype == "F16":
         with np.errstate(over="ignore", under="ignore"):
             return values.astype(np.float16).view(np.uint16)
-    # Adding 0x7FFF, and 1 more where the kept part is odd, carries into it exactly when nearest-even rounds
-    # up.
+    # Adding 0x7FFF, and 1 more if the kept part is odd, carries into it exactly when nearest-even rounds up.
     rounded = (bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)
     # The sum can carry a NaN into infinity or round: keep its upper half and set the quiet bit instead.
     quiet = (bits >> np.uint32(16)) | np.uint32(0x40)

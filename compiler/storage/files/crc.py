@@ -1,8 +1,8 @@
-"""CRC-32 of files, at the speed of memory: whether bytes arrived as they were sent. No defence against tampering.
+"""CRC-32 of files at memory speed: detects damage in transit or at rest, not tampering.
 
-The CRC is zlib's (ISO 3309), which S3 too keeps of a whole object (`ChecksumCRC32`, type FULL_OBJECT). It is written as
-digests are: `crc32:` and 8 lower-case hexadecimal digits. A file is read in pieces by several threads, and the CRCs of
-the pieces combined. zlib-ng computes the same CRC as the standard library's zlib, several times faster.
+The CRC is zlib's (ISO 3309), which S3 too stores for a whole object (`ChecksumCRC32`, type FULL_OBJECT). It is written
+like a digest: `crc32:` and 8 lower-case hexadecimal digits. Several threads read pieces of a file, and the CRCs of the
+pieces are combined. zlib-ng computes the same CRC as the standard library's zlib, several times faster.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ Crc: TypeAlias = str
 """`crc32:<8 hexadecimal digits>`."""
 
 PIECE = 32 << 20
-"""Bytes of a file that one thread reads in one go."""
+"""Bytes of a file per task of a thread."""
 _READ = 512 << 10
-"""Bytes at a time: they are still in the core's cache when the CRC is computed."""
+"""Bytes per read: still in the core's cache when the CRC is computed."""
 
 
-def spelled(crc: int) -> Crc:
+def crc_text(crc: int) -> Crc:
+    """A CRC as text."""
     return f"crc32:{crc:08x}"
 
 
 def crc_file(path: Path, threads: int | None = None) -> Crc:
-    """Of a file's bytes, read by `threads` threads (None: one a core). Raises OSError."""
+    """CRC of a file's bytes, read by `threads` threads (None: one per core). Raises OSError."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(file).st_size
         begins = range(0, size, PIECE)
         if len(begins) < 2:
-            return spelled(_crc_of(file, 0, size))
+            return crc_text(_crc_of(file, 0, size))
         with ThreadPoolExecutor(min(threads or len(os.sched_getaffinity(0)), len(begins)), "crc") as pool:
             ends = [min(begin + PIECE, size) for begin in begins]
             total = 0
@@ -44,7 +45,7 @@ def crc_file(path: Path, threads: int | None = None) -> Crc:
                 begins, ends, pool.map(lambda b, e: _crc_of(file, b, e), begins, ends), strict=True
             ):
                 total = crc32_combine(total, crc, end - begin)
-        return spelled(total)
+        return crc_text(total)
     finally:
         os.close(file)
 

@@ -1,5 +1,4 @@
-"""Identity of bytes: sha256 digests, descriptors of files, canonical JSON, and a memo of digests already
-computed.
+"""Identity of bytes: sha256 digests, descriptors of files, canonical JSON, and a memo of computed digests.
 
 A digest is written as the OCI image specification writes it: `sha256:` and 64 lower-case hexadecimal digits.
 """
@@ -24,14 +23,14 @@ JSON = "application/json"
 OCTETS = "application/octet-stream"
 
 _ALWAYS_HASHED = 1 << 20
-"""Files below this size (bytes) are not memoised: hashing one takes less than a millisecond, and a small file
-can be rewritten within one tick of the file system's clock, which no memo of time stamps would notice."""
+"""Files below this size (bytes) are not memoized: hashing one takes less than a millisecond, and a small file can be
+rewritten within one tick of the file system's clock, which no memo of time stamps would notice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
     """One file of an artifact: path relative to the artifact's folder (with `/`), media type, digest, size in bytes.
-    `crc`: see storage/files/crc.py; None where it was not computed.
+    `crc`: see storage/files/crc.py; None if it was not computed.
     """
 
     path: str
@@ -42,17 +41,17 @@ class Descriptor:
 
 
 def canonical_json(obj: Any) -> bytes:
-    """The one JSON spelling of a value: sorted keys, no spaces, ASCII. Raises ValueError for NaN and
-    infinities."""
+    """Canonical JSON of a value: sorted keys, no spaces, ASCII. Raises ValueError for NaN and infinities."""
     return json.dumps(obj, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
 
 
 def digest_bytes(data: bytes) -> Digest:
+    """sha256 of bytes."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def digest_json(obj: Any) -> Digest:
-    """Digest of the canonical JSON: the key of whatever depends on `obj` alone."""
+    """Digest of a value's canonical JSON: a key for results that depend on this value alone."""
     return digest_bytes(canonical_json(obj))
 
 
@@ -63,18 +62,18 @@ def sha256_file(path: Path) -> Digest:
 
 
 def describe(folder: Path, path: str, media_type: str = OCTETS) -> Descriptor:
-    """Descriptor of `folder / path`, by reading it. Raises OSError."""
+    """Read `folder / path` and make its descriptor. Raises OSError."""
     file = folder / path
     return Descriptor(path, media_type, sha256_file(file), file.stat().st_size, crc_file(file))
 
 
 class DigestMemo:
-    """Digests of files, remembered by absolute path, size, modification time (ns) and inode.
+    """Memo of file digests by absolute path, size, modification time (ns) and inode.
 
     `file` holds one JSON array a line, `[path, size, mtime_ns, inode, digest]`; the last line for a path
     counts. A line is appended by one `write` to a descriptor opened with O_APPEND, so processes may share the
-    file. A line cut short by a kill does not parse and is passed over; so is the line that was appended to
-    it: both are only hashed again.
+    file. A line cut short by a kill does not parse and is skipped, as is the line appended to it: both files are
+    hashed again.
     """
 
     def __init__(self, file: Path) -> None:
@@ -82,8 +81,7 @@ class DigestMemo:
         self._known: dict[str, tuple[int, int, int, Digest]] | None = None
 
     def sha256(self, path: Path, *, rehash: bool = False) -> Digest:
-        """Digest of `path`; computed where it is not known for this very file, or with `rehash`. Raises
-        OSError."""
+        """Digest of `path`, from the memo if the file is unchanged; `rehash`: compute it anyway. Raises OSError."""
         absolute = str(path.absolute())
         before = path.stat()
         if before.st_size < _ALWAYS_HASHED:
@@ -99,7 +97,7 @@ class DigestMemo:
         return digest
 
     def remember(self, path: Path, digest: Digest) -> None:
-        """Note the digest of a file that was computed while writing it. Raises OSError where it is not there."""
+        """Add the digest of a file that was computed while writing it. Raises OSError if the file is missing."""
         found = path.stat()
         if found.st_size >= _ALWAYS_HASHED:
             self._remember(str(path.absolute()), (found.st_size, found.st_mtime_ns, found.st_ino), digest)
@@ -123,7 +121,7 @@ class DigestMemo:
 
     def _remember(self, path: str, identity: tuple[int, int, int], digest: Digest) -> None:
         self._load()[path] = (*identity, digest)
-        with suppress(OSError):  # a home that cannot be written, as in many containers: hashed again next time
+        with suppress(OSError):  # a read-only home, as in many containers: hashed again next time
             self.file.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
@@ -132,8 +130,7 @@ class DigestMemo:
                 os.close(descriptor)
 
     def _rewrite(self) -> None:
-        """Drop the lines that newer ones replace. A line appended meanwhile by another process is lost:
-        hashed again."""
+        """Drop superseded lines. A line that another process appends meanwhile is lost: hashed again."""
         part = self.file.with_name(f"{self.file.name}.{os.getpid()}.part")
         part.write_bytes(b"".join(_line(path, entry) for path, entry in (self._known or {}).items()))
         part.replace(self.file)

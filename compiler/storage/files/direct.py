@@ -1,9 +1,9 @@
-"""Aligned buffers that are filled in one thread and written in another, past the page cache.
+"""Aligned buffers, filled in one thread and written in another, bypassing the page cache.
 
     filling    buffer 0 │ buffer 1 │ buffer 2 │ buffer 0 ...
     writing               buffer 0 │ buffer 1 │ buffer 2 ...
 
-Such writes (storage/files/disk.py) move whole pages only, so what does not fill a page of its file waits in `RankFile` for the
+Direct writes (disk.py) move whole pages only: bytes that do not fill a page of their file wait in `RankFile` for the
 next buffer.
 """
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 COUNT = 3
-"""Buffers in turn: one is filled, one is written, and one evens out which of the two is faster."""
+"""Buffers in rotation: one being filled, one being written, one to absorb differences in speed."""
 
 PADDING = COUNT * 2 * PAGE
-"""Bytes that a `Ring` takes besides COUNT times its size."""
+"""Bytes of memory of a `Ring` beyond COUNT times its size."""
 
 
 class Ring:
-    """Buffers for blocks of up to `size` bytes, in turn; a context manager. One thread fills them."""
+    """Rotating buffers for blocks of up to `size` bytes; a context manager. One thread fills them."""
 
     def __init__(self, size: int) -> None:
         self._buffers = [_aligned(size + PAGE) for _ in range(COUNT)]
@@ -41,25 +41,22 @@ class Ring:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """What was submitted is over afterwards, with or without success."""
+        """Wait for the submitted writes, successful or not."""
         self._writer.shutdown(cancel_futures=kind is not None)
 
     def next(self) -> np.ndarray:
-        """A buffer of uint8 that nothing is written from any more, and the first of whose bytes has an aligned address.
-
-        Raises what the write from it raised.
-        """
+        """The next free buffer: uint8, page-aligned. Raises the error of the last write from it."""
         if len(self._writes) == COUNT:
             self._writes.pop(0).result()
         self._buffers.append(self._buffers.pop(0))
         return self._buffers[-1]
 
     def submit(self, write: Callable[[], None]) -> None:
-        """Have the buffer that `next` gave written; call it once for each."""
+        """Start the write of the buffer that `next` gave; call it once for each."""
         self._writes.append(self._writer.submit(write))
 
     def drain(self) -> None:
-        """Wait for all writes. Raises what one of them raised."""
+        """Wait for all writes. Raises the first error among them."""
         while self._writes:
             self._writes.pop(0).result()
 

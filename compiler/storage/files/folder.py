@@ -1,8 +1,7 @@
-"""Folders that are made under a lock and put in place whole.
+"""Folders that are made under a lock and moved into place atomically.
 
-The lock is flock(2) on the folder that is being made. It ends with its process, however that ends; what is
-found in a folder that nobody holds is rubbish; a folder that was renamed into place has left its lock's name
-free for the next.
+The lock is flock(2) on the folder that is being made. It ends with its process, however that ends; files in a folder
+that nobody holds are leftovers; a rename into place frees the name for the next holder.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _POLL = 0.05
-"""Seconds between two tries to get a lock that another process holds: what it makes takes longer."""
+"""Seconds between two attempts to take a lock that another process holds."""
 
 
 @contextmanager
 def locked_folder(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Make `folder`, empty, and hold its lock. Removed at the end if still there.
+    """Make an empty folder and hold its lock. The folder is removed at the end if it still exists.
 
-    While another process holds the lock, this one waits, and calls `waiting` before it does.
+    While another process holds the lock, this one waits; it calls `waiting` first.
     """
     descriptor = _lock(folder, waiting)
     try:
         empty_folder(folder)
         yield
     finally:
-        # Renamed by a commit: then another process may already be making a folder of this name.
+        # After a rename, another process may already be making a folder of this name.
         if _same(folder, descriptor):
             remove_folder(folder)
         os.close(descriptor)
@@ -46,7 +45,7 @@ def locked_folder(folder: Path, waiting: Callable[[], None] = lambda: None) -> I
 
 @contextmanager
 def kept_folder(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Make `folder`, or go on with what an earlier holder left in it, under its lock. It stays afterwards."""
+    """Make a folder, or take over the one of an earlier holder, under its lock. It stays afterwards."""
     descriptor = _lock(folder, waiting)
     try:
         yield
@@ -56,7 +55,7 @@ def kept_folder(folder: Path, waiting: Callable[[], None] = lambda: None) -> Ite
 
 @contextmanager
 def try_locked_folder(folder: Path) -> Iterator[bool]:
-    """Whether nobody holds the lock on an existing folder; it is ours inside the context."""
+    """Try to lock an existing folder for the context; gives whether that succeeded."""
     descriptor = _try_lock(folder, create=False) if folder.is_dir() else None
     try:
         yield descriptor is not None
@@ -76,9 +75,9 @@ def _lock(folder: Path, waiting: Callable[[], None]) -> int:
 
 
 def _try_lock(folder: Path, *, create: bool) -> int | None:
-    """An open descriptor that holds the lock on what is called `folder` now, or None."""
+    """An open descriptor that holds the lock on the folder of this name now, or None."""
     if create:
-        with suppress(FileExistsError):  # with exist_ok, mkdir would raise this too: the folder may just be vanishing
+        with suppress(FileExistsError):  # exist_ok would not prevent this: the folder may be vanishing
             folder.mkdir(parents=True)
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -103,13 +102,13 @@ def _same(folder: Path, descriptor: int) -> bool:
 
 
 def empty_folder(folder: Path) -> None:
-    """Remove all that is in a folder. Raises OSError."""
+    """Remove everything in a folder. Raises OSError."""
     for left in folder.iterdir():
         remove_folder(left) if left.is_dir() and not left.is_symlink() else left.unlink()
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder and all in it, gone already or not."""
+    """Remove a folder and everything in it; a missing folder is no error."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -121,11 +120,9 @@ def write_through(folder: Path) -> None:
 
 
 def place(part: Path, output: Path) -> None:
-    """Make the folder `part`, whose lock the caller holds, the folder `output`; what was there is gone
-    afterwards.
+    """Move the folder `part`, whose lock the caller holds, to `output`, replacing a folder there.
 
-    The two change places in one step where the file system can do that (renameat2 with RENAME_EXCHANGE).
-    Raises OSError.
+    The exchange is atomic if the file system supports it (renameat2 with RENAME_EXCHANGE). Raises OSError.
     """
     write_through(part)
     if output.is_dir() and not any(output.iterdir()):
@@ -146,13 +143,13 @@ def place(part: Path, output: Path) -> None:
 
 
 def normal(output: Path) -> Path:
-    """Absolute and without `..`: the folder is made beside itself first, so its name must be its own."""
+    """The path, absolute and without `..`: the folder is first made beside it, so its last name must be its own."""
     return Path(os.path.abspath(output))  # noqa: PTH100  # Path.resolve would follow a link at the output
 
 
 @contextmanager
 def disk_errors(output: Path) -> Iterator[None]:
-    """A full disk is told of in one way, whichever stage met it."""
+    """Turn any disk-full OSError inside the context into a DiskFullError."""
     try:
         yield
     except OSError as error:
@@ -162,7 +159,7 @@ def disk_errors(output: Path) -> Iterator[None]:
         where = next(folder for folder in (where, *where.parents) if folder.exists())
         raise DiskFullError(
             f"no space left at {where}: {shutil.disk_usage(where).free:,} bytes are free",
-            hint="free some, or choose another disk with `--output` and LMI_COMPILE_CACHE",
+            hint="free some space, or choose another disk with `--output` and LMI_COMPILE_CACHE",
         ) from error
 
 
@@ -171,7 +168,7 @@ _RENAME_EXCHANGE = 2
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two folders in one step (renameat2(2)); False where that is not possible here."""
+    """Swap two folders atomically (renameat2(2)); False if that is not supported here."""
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError):

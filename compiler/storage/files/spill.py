@@ -1,7 +1,7 @@
-"""Rows of float32 on disk: written once from front to back, read in ranges; and small files that must outlive a kill.
+"""Rows of float32 on disk: written once from front to back, read in ranges. They survive a kill.
 
-What is too much for memory for certain, and must survive a kill, lives here. Written and read through the page cache,
-which keeps what memory there is, and is not counted as the process's own.
+For data that certainly exceeds memory. Written and read through the page cache, which uses the memory that is free and
+does not count as the process's own.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def written(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
-    """A function that appends to `path`, which has a temporary name until the context ends without an error.
+    """A function that appends to the file `path`, which has a temporary name until the context ends without an error.
 
-    Raises DiskFullError, and leaves nothing of the file then.
+    Raises DiskFullError, and removes the file then.
     """
     part = path.with_name(f"{path.name}.part")
     try:
@@ -55,8 +55,9 @@ def written(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
 
 @contextmanager
 def tensors(path: Path) -> Iterator[Callable[[str, NDArray[np.float32]], None]]:
-    """A function that appends a float32 tensor to the safetensors file `path`, of which no more than that tensor is in
-    memory. Raises DiskFullError.
+    """A function that appends a float32 tensor to the safetensors file `path`. Only that tensor is in memory.
+
+    Raises DiskFullError.
     """
     planned: list[Planned] = []
     data = path.with_name(f"{path.name}.data")
@@ -68,7 +69,7 @@ def tensors(path: Path) -> Iterator[Callable[[str, NDArray[np.float32]], None]]:
                 append(np.ascontiguousarray(values, np.float32).data)
 
             yield add
-        # The header stands in front, and is known last.
+        # The header comes first in the file and is known last.
         with written(path) as append, data.open("rb") as file:
             append(encode_header(planned))
             while block := file.read(1 << 20):
@@ -78,17 +79,18 @@ def tensors(path: Path) -> Iterator[Callable[[str, NDArray[np.float32]], None]]:
 
 
 def rows(path: Path, first: int, count: int, width: int) -> NDArray[np.float32]:
-    """Rows `first` to `first + count` of a file whose rows have `width` elements: float32 [count, width]."""
+    """Read rows `first` to `first + count` of a file whose rows have `width` elements: float32 [count, width]."""
     found = np.fromfile(path, np.float32, count * width, offset=4 * first * width)
     if found.size != count * width:
         raise CheckpointError(
-            f"{path} ends inside row {first + found.size // width}", hint="remove its folder and start again"
+            f"expected {count} rows from row {first} on, {path} ends inside row {first + found.size // width}",
+            hint="remove its folder and start again",
         )
     return found.reshape(count, width)
 
 
 def check_room(folder: Path, nbytes: int) -> None:
-    """Raises DiskFullError where `nbytes` more do not fit on the disk of `folder`."""
+    """Check that `nbytes` more fit on the disk of `folder`. Raises DiskFullError."""
     if nbytes > shutil.disk_usage(folder).free:
         raise _full(folder, nbytes)
 
@@ -98,5 +100,5 @@ def _full(folder: Path, needed: int) -> DiskFullError:
     wanted = f"needs {needed:,} bytes, " if needed else ""
     return DiskFullError(
         f"no space for activations in {folder}: {wanted}{free:,} are free on its disk",
-        hint="free some, use fewer or shorter samples, or choose another disk with LMI_COMPILE_CACHE",
+        hint="free some space, use fewer or shorter samples, or choose another disk with LMI_COMPILE_CACHE",
     )

@@ -1,19 +1,17 @@
-"""One safetensors file, written from front to back by one writer, with its sha256 and CRC computed on the way.
+"""Writer of one safetensors file, from front to back, with sha256 and CRC computed on the way.
 
-    8 bytes length | JSON header, padded with spaces | data, beginning at a multiple of 64 bytes, without
-    holes
+    8 bytes length | JSON header, padded with spaces | data, beginning at a multiple of 64 bytes, without holes
 
 The format forbids holes between tensors, so their order decides how they are aligned: tensors whose size is a
 multiple of 64 bytes come first, in plan order, then those of 32, 16 ... (`file_order`). Each tensor then
 begins at a multiple of the largest power of two, up to 64, that divides its own size, so always at a multiple
 of its element size.
 
-Data come from anywhere (`append`) or from the aligned buffers of a `direct.Ring` (`room`, `put`): those are written by
-the ring's thread, past the page cache where the file system allows.
+Data come from any buffer (`append`) or from the aligned buffers of a `direct.Ring` (`room`, `put`): the ring's thread
+writes those, bypassing the page cache if the file system allows.
 
-Until it is whole the file is called NAME.part. A process that is killed leaves that name behind; the next
-writer of the same file takes it over. Two processes that write the same file at once are kept apart by a lock
-on it.
+An incomplete file is called NAME.part. A killed process leaves that file behind; the next writer of the same file takes
+it over. A lock on it excludes a second writer.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ from zlib_ng.zlib_ng import crc32
 
 from compiler.errors import ResourceError
 from compiler.model.lazy import ITEMSIZE
-from compiler.storage.files.crc import spelled
+from compiler.storage.files.crc import crc_text
 from compiler.storage.files.digest import SAFETENSORS, Descriptor
 from compiler.storage.files.disk import PAGE, disk_full, open_direct, sync_folder, write_all, write_direct
 
@@ -46,9 +44,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Crc32 = Callable[[bytes | memoryview, int], int]
-"""The CRC after some bytes and that before them -> the CRC after all."""
+"""CRC of a sequence of bytes, continued from the CRC of the bytes before it."""
 Planned = tuple[str, str, tuple[int, ...]]
-"""Name, dtype (safetensors spelling) and shape of a tensor to be written."""
+"""Name, dtype (safetensors spelling) and shape of a planned tensor."""
 
 ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector of any CPU that reads these files by mmap."""
@@ -57,7 +55,7 @@ _PART = ".part"
 
 
 def file_order(tensors: Sequence[T], nbytes: Callable[[T], int]) -> list[T]:
-    """The tensors in the order in which they are written; see the head of this file. Stable."""
+    """Tensors in the order in which they are written (see the top of this file). Stable."""
 
     def alignment(tensor: T) -> int:
         size = nbytes(tensor)
@@ -67,7 +65,7 @@ def file_order(tensors: Sequence[T], nbytes: Callable[[T], int]) -> list[T]:
 
 
 def encode_header(tensors: Sequence[Planned]) -> bytes:
-    """The 8-byte length and the header, padded to a multiple of ALIGNMENT. Tensors in file order."""
+    """Encode the 8-byte length and the header, padded to a multiple of ALIGNMENT. Tensors in file order."""
     fields: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, dtype, shape in tensors:
@@ -81,26 +79,25 @@ def encode_header(tensors: Sequence[Planned]) -> bytes:
 
 
 class RankFile:
-    """Writer of one file; a context manager. `append`, or `room` and `put`, take the data in file order, in
-    pieces of any size.
+    """Writer of one file; a context manager. `append`, or `room` and `put`, take the data in file order, in pieces of
+    any size.
 
-    Leaving the context without an error makes the file whole and durable under its name, and sets
-    `descriptor`; leaving it with an error removes what was written. Raises DiskFullError and ResourceError
-    (being written by another process).
+    Leaving the context without an error gives the file its name, durably, and sets `descriptor`; leaving it with an
+    error removes the file. Raises DiskFullError, ResourceError (another process is writing it).
     """
 
     descriptor: Descriptor
 
     def __init__(self, path: Path, tensors: Sequence[Planned], crc: Crc32 | None = crc32) -> None:
-        """`crc`: None where nobody asks for the file's CRC; it is one more pass over all bytes."""
+        """`crc`: function that computes the CRC; None: leave it out, and save a pass over all bytes."""
         self.path = path
         self.header = encode_header(tensors)
         self.size = len(self.header) + sum(prod(shape) * ITEMSIZE[dtype] for _, dtype, shape in tensors)
         self._part = path.with_name(path.name + _PART)
         self._hash = hashlib.sha256()
         self._crc_of, self._crc = crc, 0
-        self._paged = 0  # bytes in whole pages, written or about to be
-        self._tail = b""  # what follows them: hashed, less than a page
+        self._paged = 0  # bytes in whole pages, written or in flight
+        self._tail = b""  # bytes behind them, hashed: less than a page
         self._file = -1
         self._direct: int | None = None
 
@@ -128,16 +125,17 @@ class RankFile:
         self._write(view[:whole], offset)
 
     def room(self, buffer: np.ndarray, nbytes: int) -> np.ndarray:
-        """Where in a buffer of a `Ring` the next `nbytes` of the file are to be put, before `put` is called.
+        """View of a `Ring`'s buffer for the next `nbytes` of the file; fill it, then call `put`.
 
-        They stand behind what is still missing of a page, so that the buffer begins where a page of the file begins.
+        The bytes of the last incomplete page come before it, so that the buffer begins at a page of the file.
         """
         buffer[: len(self._tail)] = bytearray(self._tail)
         return buffer[len(self._tail) : len(self._tail) + nbytes]
 
     def put(self, buffer: np.ndarray, nbytes: int) -> Callable[[], None]:
-        """Hash the next `nbytes`, which stand in `room`. -> What writes them, for `Ring.submit`: may run in any thread,
-        and is over before `sync`. It raises DiskFullError.
+        """Hash the next `nbytes`, filled into `room`, and return a function that writes them, for `Ring.submit`.
+
+        It may run in any thread and must end before `sync`. It raises DiskFullError.
         """
         view = buffer.data[: len(self._tail) + nbytes]
         self._sum(view[len(self._tail) :])
@@ -150,7 +148,7 @@ class RankFile:
             self._crc = self._crc_of(data, self._crc)
 
     def _cut(self, view: memoryview) -> tuple[int, int]:
-        """Keep what does not fill a page for later. -> Where the rest belongs in the file, and its length."""
+        """Keep the last incomplete page for later; offset in the file and length of the whole pages before it."""
         offset, whole = self._paged, len(view) // PAGE * PAGE
         self._paged, self._tail = offset + whole, bytes(view[whole:])
         return offset, whole
@@ -185,11 +183,11 @@ class RankFile:
             raise
         self._close()
         digest = "sha256:" + self._hash.hexdigest()
-        crc = None if self._crc_of is None else spelled(self._crc)
+        crc = None if self._crc_of is None else crc_text(self._crc)
         self.descriptor = Descriptor(self.path.name, SAFETENSORS, digest, self.size, crc)
 
     def sync(self) -> None:
-        """Wait until everything written so far is on disk. Raises DiskFullError."""
+        """Write the last incomplete page, and wait until the file is on disk. Raises DiskFullError."""
         self._write(memoryview(self._tail), self._paged)
         try:
             os.fsync(self._file)
@@ -212,10 +210,9 @@ class RankFile:
 
 
 def check_space(folder: Path, files: Sequence[tuple[str, int]]) -> None:
-    """Refuse before anything is written where `files` (name, bytes) together do not fit. Raises
-    DiskFullError.
+    """Check that `files` (name, bytes) together fit on the disk of `folder`. Raises DiskFullError.
 
-    What an interrupted run left under the temporary names will be overwritten, so it counts as free.
+    Temporary files of an interrupted run will be overwritten, so they count as free.
     """
     folder.mkdir(parents=True, exist_ok=True)
     needed = sum(nbytes for _, nbytes in files)
@@ -226,8 +223,7 @@ def check_space(folder: Path, files: Sequence[tuple[str, int]]) -> None:
 
 
 def _open_locked(part: Path) -> int:
-    """Open `part` under an exclusive lock. Not truncated: until the lock is ours it may be someone's finished
-    file."""
+    """Open `part` under an exclusive lock, without truncation: before that it may be another writer's finished file."""
     while True:
         file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:

@@ -1,12 +1,13 @@
-"""Object stores: bytes under keys, each object whole or not there. One interface, a folder and S3 behind it.
+"""Object stores: bytes under keys, each object complete or absent. One interface for folders and S3.
 
-types.py      the interface, and what it speaks of
+types.py      the interface and its values
 local.py      a folder
-s3.py         S3 and what speaks its protocol, through boto3
-conditions.py which conditional writes a server really honours, and writes that know
-upload.py     files into a store: in parts, at once, continued after a kill
-download.py   files out of a store: ranges, at once, continued after a kill, verified as they arrive
-flow.py       many parts at once, in order where it matters
+s3.py         S3 and compatible servers, through boto3
+client.py     the boto3 client, retries, errors
+conditions.py conditional writes, and whether a server supports them
+upload.py     files into a store: parts in parallel, resumed after a kill
+download.py   files out of a store: ranges in parallel, resumed after a kill, verified as they arrive
+flow.py       parts in parallel, hashed in order
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def open_store(uri: str) -> ObjectStore:
-    """The store whose root is `s3://bucket[/prefix]`, `file:///folder` or a path. Opens no connection.
+    """Open the store at `s3://bucket[/prefix]`, `file:///folder` or a path. Makes no request.
 
     Raises UsageError.
     """
@@ -30,7 +31,10 @@ def open_store(uri: str) -> ObjectStore:
         return S3Store(uri)
     scheme, separator, rest = uri.partition("://")
     if separator and scheme != "file":
-        raise UsageError(f"`{uri}`: no store speaks `{scheme}`", hint="expected s3://bucket/prefix, or a folder")
+        raise UsageError(
+            f"`{uri}`: expected `s3://` or `file://`, found `{scheme}://`",
+            hint="pass `s3://bucket/prefix/`, or a folder",
+        )
     from pathlib import Path
 
     from compiler.storage.objects.local import LocalStore

@@ -1,9 +1,9 @@
-"""The boto3 client of a process, and its errors in our words.
+"""The boto3 client of a process, its retries, and the translation of its errors.
 
-Profile, region and role are found by boto3's own chain (AWS_PROFILE, AWS_REGION, ~/.aws/config, the instance's
-role); AWS_ENDPOINT_URL names any other server. Two things have no place in that chain:
+Profile, region and role come from boto3's own chain (AWS_PROFILE, AWS_REGION, ~/.aws/config, the instance's role);
+AWS_ENDPOINT_URL names any other server. Two settings have no place in that chain:
 
-    LMI_COMPILE_S3_KMS_KEY           encrypt what is written with this KMS key (SSE-KMS)
+    LMI_COMPILE_S3_KMS_KEY           encrypt new objects with this KMS key (SSE-KMS)
     LMI_COMPILE_S3_REQUESTER_PAYS=1  pay for requests to other people's buckets
 """
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 CONNECTIONS = 32
 _HINTS = {
     "NoSuchBucket": "check the name of the bucket",
-    "AccessDenied": "the credentials in use lack this permission there (s3:ListBucket, s3:GetObject, s3:PutObject ...)",
-    "403": "the credentials in use need s3:ListBucket and s3:GetObject there",
+    "AccessDenied": "grant the credentials in use this permission (s3:ListBucket, s3:GetObject, s3:PutObject ...)",
+    "403": "grant the credentials in use s3:ListBucket and s3:GetObject there",
     "InvalidAccessKeyId": "check the credentials in use (AWS_PROFILE, AWS_ACCESS_KEY_ID)",
     "SignatureDoesNotMatch": "check the credentials in use (AWS_SECRET_ACCESS_KEY)",
     "ExpiredToken": "log in again",
-    "NoSuchUpload": "the upload was given up: run the same command again, it begins anew",
-    "SlowDown": "the server asks for fewer requests: run the same command again, it goes on where it stopped",
+    "NoSuchUpload": "run the same command again: the upload was aborted, a new one begins",
+    "SlowDown": "run the same command again later: it resumes, and the server wants fewer requests",
 }
 MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 NOT_MET = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
-"""Codes of a conditional write that lost."""
+"""Error codes of a conditional write whose condition was not met."""
 _WRONG_DIGEST = frozenset({"BadDigest", "XAmzContentSHA256Mismatch", "InvalidDigest", "XAmzContentChecksumMismatch"})
 _TRIES = 5
 _NEXT = {
@@ -42,11 +42,11 @@ _NEXT = {
     "list_parts": {"PartNumberMarker": "NextPartNumberMarker"},
     "list_multipart_uploads": {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"},
 }
-"""What the next page is asked for with, and where the page before it says so."""
+"""Parameters of the request for the next page, and the fields of a page that have their values."""
 
 
 class Client:
-    """boto3's client for S3, made when it is first asked; `uri` is what errors are about."""
+    """boto3's client for S3, made at its first request; `uri`: the store's name in errors."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
@@ -58,11 +58,11 @@ class Client:
 
     @property
     def checks_crc(self) -> bool:
-        """Whether it speaks to AWS: other servers may not check what newer clients send."""
+        """Whether the server is AWS, which checks the CRC of a request; other servers may not."""
         return str(self._made.meta.endpoint_url).split("/")[2].endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
-    def ask(self, operation: str, **parameters: Any) -> Any:
-        """One request. boto3 repeats what the server refused; not an answer that breaks off, nor wrong checksums."""
+    def call(self, operation: str, **parameters: Any) -> Any:
+        """Make one request; repeat it after a broken answer or a wrong checksum, which boto3 does not do."""
         import botocore.exceptions
         import botocore.parsers
         import urllib3.exceptions
@@ -80,9 +80,9 @@ class Client:
         return request(**parameters)
 
     def pages(self, operation: str, **parameters: Any) -> Iterator[Any]:
-        """Every page of a listing."""
+        """All pages of a listing."""
         while True:
-            page = self.ask(operation, **parameters)
+            page = self.call(operation, **parameters)
             yield page
             if not page.get("IsTruncated"):
                 return
@@ -90,13 +90,13 @@ class Client:
 
 
 def wait(attempt: int) -> None:
-    """Before the next attempt; `attempt` from 0."""
+    """Sleep before the next attempt, longer after each; `attempt` from 0."""
     time.sleep(min(0.05 * 2**attempt, 5.0) * random.uniform(0.5, 1.0))  # noqa: S311  # spreads retries, hides nothing
 
 
 _making = threading.Lock()
 _clients: dict[tuple[tuple[str, str], ...], Any] = {}
-"""The client, by the settings in the environment that it was made with: other settings make another one."""
+"""The client by the AWS settings in the environment that it was made with: a change makes a new one."""
 
 
 def _client(settings: tuple[tuple[str, str], ...]) -> Any:
@@ -112,8 +112,8 @@ def _new_client() -> Any:
     import boto3
     from botocore.config import Config
 
-    # Servers other than AWS's may lack the checksums that newer clients send and ask for by default; ours are
-    # sent with each part (s3.py), in signed headers, which binds the body; what is read is compared with digests.
+    # Other servers than AWS may lack the checksums that newer clients send and request by default. Ours go with each
+    # part (s3.py), in signed headers, which binds the body; downloads are compared with digests.
     config = Config(
         signature_version="s3v4",
         s3={"payload_signing_enabled": False},
@@ -129,7 +129,7 @@ def _new_client() -> Any:
 
 
 def write_options() -> dict[str, str]:
-    """Parameters of every request that makes an object. No ACL: buckets own their objects."""
+    """Parameters of every request that makes an object. No ACL: the bucket's owner owns the objects."""
     key = os.environ.get("LMI_COMPILE_S3_KMS_KEY")
     return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}
 
@@ -146,7 +146,7 @@ def code_of(error: Any) -> str:
 
 @contextmanager
 def s3_errors(uri: str) -> Iterator[None]:
-    """Whatever boto3 raises inside becomes a StoreError about `uri`."""
+    """Turn any error of boto3 inside the context into a StoreError about `uri`."""
     import botocore.exceptions
     import urllib3.exceptions
 

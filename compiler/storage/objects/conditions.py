@@ -1,4 +1,4 @@
-"""Which conditional writes a store really honours. Some servers accept the condition and ignore it."""
+"""Conditional writes, and which of them a store really supports: some servers accept a condition and ignore it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compiler.errors import ConflictError, StoreError
-from compiler.storage.objects.types import ANYTHING, NOTHING
+from compiler.storage.objects.types import ANYTHING, NOTHING, conflict
 
 if TYPE_CHECKING:
     from compiler.storage.objects.types import Object, ObjectStore
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Conditions:
-    """`absent`: a write that may replace nothing never does. `match`: one that names what it replaces replaces
-    nothing else, and succeeds when it is there.
+    """Conditional writes that a store supports. `absent`: If-None-Match, a write that never replaces an object.
+    `match`: If-Match, a write that replaces only the object with the given ETag, and does replace that one.
     """
 
     absent: bool
@@ -24,7 +24,7 @@ class Conditions:
 
     @property
     def warning(self) -> str:
-        """What to tell a user, "" where both hold."""
+        """Warning for a user; "" if the store supports both."""
         lacking = [
             *([] if self.absent else ["If-None-Match"]),
             *([] if self.match else ["If-Match"]),
@@ -32,13 +32,13 @@ class Conditions:
         if not lacking:
             return ""
         return (
-            f"this server does not honour {' and '.join(lacking)}: two commands that move one ref at the same moment "
+            f"this server does not support {' and '.join(lacking)}: two commands that move one tag at the same moment "
             "can undo each other; files and manifests are safe, their names are their digests"
         )
 
 
 def probe(store: ObjectStore, folder: str) -> Conditions:
-    """Find out by writing a small object below `folder`, which is removed again. Raises StoreError."""
+    """Test a store's conditional writes with a small object below `folder`, removed afterwards. Raises StoreError."""
     key = f"{folder}{secrets.token_hex(8)}"
     first = store.put(key, b"1")
     try:
@@ -56,20 +56,20 @@ def _conflicts(store: ObjectStore, key: str, over: str) -> bool:
         store.put(key, b"2", over)
     except ConflictError:
         return True
-    except StoreError:  # 501 of a server that knows that it cannot
+    except StoreError:  # 501 of a server that refuses conditions
         return False
     return False
 
 
 def put_if(store: ObjectStore, conditions: Conditions, key: str, data: bytes, over: str) -> Object:
-    """`store.put`, by a look before the write where the store does not honour the condition itself.
+    """Write on a condition, as `store.put`; if the store does not support the condition, check it before the write.
 
-    Between the look and the write somebody else can write. Raises ConflictError, StoreError.
+    Another process can write between that check and the write. Raises ConflictError, StoreError.
     """
-    honoured = {ANYTHING: True, NOTHING: conditions.absent}.get(over, conditions.match)
-    if honoured:
+    supported = {ANYTHING: True, NOTHING: conditions.absent}.get(over, conditions.match)
+    if supported:
         return store.put(key, data, over)
     there = store.head(key)
     if (there.etag if there else NOTHING) != over:
-        raise ConflictError(f"{store.uri}{key} is not what it was expected to be", hint="look again, then decide again")
+        raise conflict(store.uri + key)
     return store.put(key, data, ANYTHING)

@@ -1,10 +1,9 @@
-"""Files out of a store: ranges, by several threads; where their digest is known, verified as they arrive, and continued
-after a kill.
+"""Files out of a store: ranges by several threads. With a known digest: verified as they arrive, resumed after a kill.
 
-    TARGET.part     preallocated; the ranges that have arrived are in it, written past the page cache
-    TARGET.parts    {"digest", "size", "part_size"}, then the number of each of them
+    TARGET.part     preallocated; holds the ranges that have arrived, written with O_DIRECT
+    TARGET.parts    {"digest", "size", "part_size"}, then the number of each of these ranges
 
-A file gets its own name when all of it is there, has the digest that it shall have, and is on disk.
+A file gets its own name when it is complete, has the expected digest, and is on disk.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ if TYPE_CHECKING:
     from compiler.storage.objects.types import ObjectStore
 
 _ROUNDS = 3
-"""A file whose bytes were wrong is fetched so often: what went wrong on the way does not go wrong each time."""
+"""Attempts for a file whose bytes are wrong: damage in transit is not repeated each time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """The object `key` that shall be the file `path`. `digest` None: it is not known, and not checked."""
+    """A download of the object `key` to the file `path`. `digest` None: unknown, and not checked."""
 
     key: str
     path: Path
@@ -52,32 +51,27 @@ def download_files(
     threads: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Fetch `files`; the bytes that came over the line, which are fewer where an earlier run was interrupted.
+    """Fetch `files`, resuming an interrupted run; the number of bytes transferred.
 
-    Raises ArtifactError where the stored bytes are not those that they should be, NotFoundError, StoreError,
-    DiskFullError.
+    Raises ArtifactError (the stored bytes do not have the expected digest), NotFoundError, StoreError, DiskFullError.
     """
-    lock, total, local = threading.Lock(), [0], threading.local()
-
-    def count(nbytes: int) -> None:
-        with lock:
-            total[0] += nbytes
-
+    local, transferred = threading.local(), 0
     wrong: list[tuple[_Fetch, Digest]] = []
     left: Sequence[Incoming] = files
     for _ in range(_ROUNDS):
         flow = Flow(progress)
-        fetches = [_Fetch(store, file, flow, count) for file in left]
+        fetches = [_Fetch(store, file, flow) for file in left]
         try:
             flow.run(in_turn(fetch.jobs(local) for fetch in fetches), threads)
         finally:
             for fetch in fetches:
                 fetch.close()
+        transferred += flow.transferred
         wrong = [(fetch, fetch.found) for fetch in fetches if fetch.found is not None]
         left = [fetch.file for fetch, _ in wrong]
         progress(-sum(file.size for file in left))
         if not left:
-            return total[0]
+            return transferred
     problems = [f"  {store.uri}{f.file.key}: expected {f.file.digest}, found {found}" for f, found in wrong]
     raise ArtifactError(
         "\n".join([f"{len(problems)} damaged file(s) in the store, each fetched {_ROUNDS} times:", *problems]),
@@ -86,10 +80,10 @@ def download_files(
 
 
 class _Fetch:
-    """One file. `found`: the digest that it has, where that is the wrong one."""
+    """Download of one file. `found`: its digest, if that is wrong."""
 
-    def __init__(self, store: ObjectStore, file: Incoming, flow: Flow, count: Callable[[int], None]) -> None:
-        self._store, self.file, self._flow, self._count = store, file, flow, count
+    def __init__(self, store: ObjectStore, file: Incoming, flow: Flow) -> None:
+        self._store, self.file, self._flow = store, file, flow
         self.found: Digest | None = None
         self._pieces = pieces(file.size, PART)
         self._hasher = flow.hasher()
@@ -119,7 +113,7 @@ class _Fetch:
             if length:
                 self._store.read_into(self.file.key, offset, view)
             self._write(number, offset, view)
-            self._count(length)
+            self._flow.count(length)
         else:
             self._read(offset, view)
         if self.file.digest is not None:
@@ -132,11 +126,11 @@ class _Fetch:
             self._finish()
 
     def _open(self) -> frozenset[int]:
-        """Numbers of the parts that an earlier run has put into the temporary file."""
+        """Open the temporary file; the numbers of the parts that an earlier run has put into it."""
         self.file.path.parent.mkdir(parents=True, exist_ok=True)
         self._handle = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         heading = {"digest": self.file.digest, "size": self.file.size, "part_size": PART}
-        # Without a digest nothing would tell that a loss of power took what was noted as there.
+        # Without a digest, the loss of noted parts in a power failure would go unnoticed.
         noted = len(self._pieces) > 1 and self.file.digest is not None
         there = self._earlier(heading) if noted else frozenset()
         if os.fstat(self._handle).st_size != self.file.size:
@@ -163,7 +157,7 @@ class _Fetch:
 
     def _read(self, offset: int, view: memoryview) -> None:
         if os.preadv(self._handle, [view], offset) != len(view):
-            raise ArtifactError(f"{self._part} was cut short meanwhile", hint="remove it, and pull again")
+            raise ArtifactError(f"{self._part} was truncated by another process", hint="remove it and pull again")
 
     def _write(self, number: int, offset: int, view: memoryview) -> None:
         with self._space():
@@ -186,7 +180,7 @@ class _Fetch:
         sync_folder(self.file.path.parent)
 
     def close(self) -> None:
-        """What has arrived stays for the next run."""
+        """Close the files; the parts that have arrived stay for the next run."""
         for handle in (self._handle, self._direct, self._log):
             if handle is not None and handle >= 0:
                 os.close(handle)

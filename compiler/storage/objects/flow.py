@@ -1,7 +1,7 @@
-"""Many parts of many files at once, by a few threads; and a digest of each file, taken while its parts pass by.
+"""Parallel transfer of parts of files by a few threads, with a digest of each file computed on the way.
 
-Threads take parts in the order of the list. A part is hashed from the buffer that it was read into, when all parts
-before it have been: a thread that is early waits, so at most one part a thread is in memory.
+Threads take parts in the order of the list. A part is hashed from its buffer after all parts before it: an early thread
+waits, so at most one part per thread is in memory.
 """
 
 from __future__ import annotations
@@ -21,41 +21,47 @@ if TYPE_CHECKING:
 
 THREADS = 8
 PART = 16 << 20
-"""Bytes of a part: a round trip is short beside it, and eight of them are 128 MiB."""
+"""Bytes of a part: long beside a round trip, and eight of them are 128 MiB."""
 
 FILES = 4
-"""Files that are under way at once."""
+"""Files in flight at once."""
 
 Job: TypeAlias = Callable[[], None]
 
 _MIB = 1 << 20
 _MOST_PARTS = 9_000
-"""S3 takes 10,000."""
+"""Limit of parts of an upload; S3 allows 10,000."""
 
 
 class Stopped(Exception):
-    """Another part has failed: this one gives up. Never leaves `run`."""
+    """Raised in a job after another one has failed. Never leaves `Flow.run`."""
 
 
 class Flow:
-    """What the parts of one `run` share."""
+    """State shared by the parts of one run: progress, bytes transferred, order of hashing, stop after an error."""
 
     def __init__(self, progress: Callable[[int], None] = lambda _: None) -> None:
         self._progress = progress
         self._turn = threading.Condition()
         self._stopped = False
+        self.transferred = 0
 
     def check(self) -> None:
-        """Raises Stopped where another part has failed."""
+        """Stop this job if another one has failed. Raises Stopped."""
         if self._stopped:
             raise Stopped
 
+    def count(self, nbytes: int) -> None:
+        """Add to the bytes transferred."""
+        with self._turn:
+            self.transferred += nbytes
+
     def passed(self, nbytes: int) -> None:
-        """Tell of bytes that are where they belong."""
+        """Report bytes that have reached their destination."""
         self._progress(nbytes)
 
     def run(self, jobs: Iterable[Job], threads: int = THREADS) -> None:
-        """Run `jobs`, begun in their order. The first error ends all and is raised."""
+        """Run `jobs`, started in their order. The first error stops all of them and is raised."""
         with ThreadPoolExecutor(threads, "transfer") as pool:
             futures = [pool.submit(self._run, job) for job in jobs]
             try:
@@ -85,11 +91,12 @@ class Flow:
             self._turn.notify_all()
 
     def hasher(self) -> InOrder:
+        """A new digest of one file, stopped with this run."""
         return InOrder(self, self._turn)
 
 
 class InOrder:
-    """sha256 of a file whose parts come from many threads. Part numbers from 0."""
+    """sha256 of a file whose parts come from many threads, in any order. Part numbers from 0."""
 
     def __init__(self, flow: Flow, turn: threading.Condition) -> None:
         self._flow, self._turn = flow, turn
@@ -97,12 +104,12 @@ class InOrder:
         self._next = 0
 
     def update(self, number: int, data: bytes | memoryview) -> None:
-        """Waits until all parts before `number` are in. Raises Stopped."""
+        """Hash a part after all parts before `number`; waits for them. Raises Stopped."""
         with self._turn:
             while self._next != number:
                 self._flow.check()
                 self._turn.wait()
-        self._sha.update(data)  # whose turn it is works alone, and lets go of the interpreter's lock
+        self._sha.update(data)  # no lock needed: it is this part's turn; hashlib releases the interpreter's lock
         with self._turn:
             self._next += 1
             self._turn.notify_all()
@@ -113,9 +120,7 @@ class InOrder:
 
 
 def in_turn(files: Iterable[Iterator[Job]], width: int = FILES) -> Iterator[Job]:
-    """The jobs of a few files at a time, one of each in turn: a digest is taken by one thread, those of several by
-    several.
-    """
+    """Interleave the jobs of `width` files: parts of one file are hashed one by one, those of several in parallel."""
     waiting = iter(files)
     begun = deque(islice(waiting, width))
     while begun:
@@ -129,11 +134,11 @@ def in_turn(files: Iterable[Iterator[Job]], width: int = FILES) -> Iterator[Job]
 
 
 def part_size_of(size: int) -> int:
-    """Bytes of each part of a file of `size` bytes: PART, or whole MiB so that the parts are not too many."""
+    """Bytes of each part of a file of `size` bytes: PART, or as many whole MiB as the limit of parts requires."""
     least = -(-size // _MOST_PARTS)
     return max(PART, -(-least // _MIB) * _MIB)
 
 
 def pieces(size: int, part_size: int) -> list[tuple[int, int]]:
-    """(offset, length) of every part; one empty part for an empty file."""
+    """Offset and length of every part of a file; one empty part for an empty file."""
     return [(start, min(part_size, size - start)) for start in range(0, size, part_size)] or [(0, 0)]

@@ -1,7 +1,7 @@
-"""A folder as an object store. Several processes may use it; it need not be on this machine's own disk.
+"""A folder as an object store. Several processes may use it, and it may be on a network file system.
 
-An object is written under a temporary name in `.partial/`, through to disk, and renamed (or linked, where nothing may
-be replaced). Uploads are files there too; the parts that have arrived are lines of a list beside them.
+An object is written under a temporary name in `.partial/`, synced to disk, and renamed (or linked, if it must not
+replace another). Uploads are files there too, each with a list of the parts that have arrived.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from zlib_ng.zlib_ng import crc32
 
-from compiler.errors import ConflictError, NotFoundError, StoreError
+from compiler.errors import NotFoundError, StoreError
 from compiler.storage.files.disk import disk_full, sync_folder
-from compiler.storage.objects.types import ANYTHING, NOTHING, Object, Part, Unfinished, Upload
+from compiler.storage.objects.types import ANYTHING, NOTHING, Object, Part, Unfinished, Upload, conflict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,7 +29,7 @@ _PARTIAL = ".partial"
 
 
 class LocalStore:
-    """See types.ObjectStore. The folder is made by the first write."""
+    """Object store in a folder (see types.ObjectStore), which the first write makes."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
@@ -58,7 +58,7 @@ class LocalStore:
                 if count == 0:
                     raise StoreError(
                         f"{self.uri}{key}: expected {start + len(buffer)} bytes or more, it ends at {start + done}",
-                        hint="the object is not what was published: push it again",
+                        hint="push the artifact again with `--repair`",
                     )
                 done += count
 
@@ -75,12 +75,12 @@ class LocalStore:
                 try:
                     _put_in(target, lambda: os.link(part, target))
                 except FileExistsError:
-                    raise _conflict(self.uri + key) from None
+                    raise conflict(self.uri + key) from None
             else:
                 with self._locked():
                     there = self.head(key)
                     if there is None or there.etag != over:
-                        raise _conflict(self.uri + key)
+                        raise conflict(self.uri + key)
                     part.replace(target)
             with suppress(FileNotFoundError):  # deleted already
                 sync_folder(target.parent)
@@ -184,7 +184,7 @@ class LocalStore:
             file = os.open(self._root / key, os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise NotFoundError(
-                f"{self.uri}{key}: no such object", hint="`lmi-compile ls` lists what is there"
+                f"{self.uri}{key}: no such object", hint="list the artifacts that are there with `lmi-compile ls`"
             ) from None
         except OSError as error:
             raise _store_error(self.uri + key, error) from error
@@ -197,7 +197,7 @@ class LocalStore:
 
     @contextmanager
     def _writing(self, key: str) -> Iterator[tuple[Path, Path]]:
-        """A temporary name, gone afterwards, and the object's own."""
+        """Temporary path, removed afterwards, and final path of an object."""
         target = self._root / key
         part = self._partial / f"{secrets.token_hex(8)}.put"
         with self._errors(key):
@@ -209,7 +209,7 @@ class LocalStore:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Compare and replace is one step for all who use this folder."""
+        """Lock of the folder: makes compare-and-replace atomic among all its users."""
         with (self._partial / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -228,9 +228,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _put_in(target: Path, move: Callable[[], object]) -> None:
-    """Move into the folder of `target`, which a `delete` of its last object may take away at any moment."""
+    """Move a file to `target`, whose folder a `delete` of its last object may remove at any moment."""
     for _ in range(100):
-        with suppress(FileExistsError, FileNotFoundError):  # as above: it, or a folder around it, may be vanishing
+        with suppress(FileExistsError, FileNotFoundError):  # it, or a folder around it, may be vanishing
             target.parent.mkdir(parents=True, exist_ok=True)
         try:
             move()
@@ -252,9 +252,5 @@ def _object(key: str, found: os.stat_result) -> Object:
     return Object(key, found.st_size, f'"{found.st_ino:x}-{found.st_mtime_ns:x}"', found.st_mtime)
 
 
-def _conflict(uri: str) -> ConflictError:
-    return ConflictError(f"{uri} is not what it was expected to be", hint="look again, then decide again")
-
-
 def _store_error(uri: str, error: OSError) -> StoreError:
-    return StoreError(f"{uri}: {error.strerror or error}", hint="check the folder, its disk and who may write there")
+    return StoreError(f"{uri}: {error.strerror or error}", hint="check the folder, its disk and its permissions")

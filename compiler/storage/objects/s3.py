@@ -1,9 +1,9 @@
-"""S3, and any server that speaks its protocol, as an object store.
+"""S3 and compatible servers as an object store.
 
-What goes up has its CRC-32 beside it, which AWS checks before it keeps anything. Other servers may check only an MD5,
-or nothing: an object that is written at once has its MD5 too; of a part the MD5 is compared with its ETag, which is
-what most servers take for one, and saves the server from hashing it twice. Where that differs, the part is sent again
-with its MD5 for the server to check.
+Every upload carries its CRC-32, which AWS checks before it stores anything. Other servers may check only an MD5, or
+nothing. So an object written in one request carries its MD5 too, and the MD5 of a part is compared with its ETag, which
+most servers make of it; that saves the server from hashing it twice. If they differ, the part is sent again with its
+MD5 for the server to check.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from zlib_ng.zlib_ng import crc32
 
-from compiler.errors import ConflictError, NotFoundError, StoreError, UsageError
+from compiler.errors import NotFoundError, StoreError, UsageError
 from compiler.storage.objects.client import (
     MISSING,
     NOT_MET,
@@ -27,24 +27,24 @@ from compiler.storage.objects.client import (
     wait,
     write_options,
 )
-from compiler.storage.objects.types import ANYTHING, NOTHING, Object, Part, Unfinished, Upload
+from compiler.storage.objects.types import ANYTHING, NOTHING, Object, Part, Unfinished, Upload, conflict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _BODY_TRIES = 8
-"""Of one range, each from the byte where the one before it broke off."""
+"""Attempts to read one range, each from the byte at which the one before it broke off."""
 _SLICE = 1 << 20
 _DELETE_AT_ONCE = 1000
 
 
 class S3Store:
-    """See types.ObjectStore. `uri`: `s3://bucket[/prefix]`."""
+    """Object store at `s3://bucket[/prefix]` (see types.ObjectStore)."""
 
     def __init__(self, uri: str) -> None:
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         if not bucket:
-            raise UsageError(f"`{uri}` names no bucket", hint="expected `s3://bucket/prefix`")
+            raise UsageError(f"`{uri}` names no bucket", hint="pass `s3://bucket/prefix`")
         prefix = prefix.rstrip("/")
         self._bucket, self._prefix = bucket, f"{prefix}/" if prefix else ""
         self.uri = f"s3://{bucket}/{self._prefix}"
@@ -54,7 +54,7 @@ class S3Store:
     def head(self, key: str) -> Object | None:
         try:
             with s3_errors(self.uri + key):
-                found = self._client.ask("head_object", **self._at(key))
+                found = self._client.call("head_object", **self._at(key))
         except NotFoundError:
             return None
         return Object(key, int(found["ContentLength"]), found["ETag"], found["LastModified"].timestamp())
@@ -62,7 +62,7 @@ class S3Store:
     def read(self, key: str) -> tuple[bytes, str]:
         with s3_errors(self.uri + key):
             for attempt in range(_BODY_TRIES):
-                answer = self._client.ask("get_object", **self._at(key))
+                answer = self._client.call("get_object", **self._at(key))
                 with suppress(*_broken_body()):
                     data: bytes = answer["Body"].read()
                     if len(data) == int(answer["ContentLength"]):
@@ -74,12 +74,12 @@ class S3Store:
         got, last = 0, start + len(buffer) - 1
         with s3_errors(self.uri + key):
             for attempt in range(_BODY_TRIES):
-                answer = self._client.ask("get_object", **self._at(key), Range=f"bytes={start + got}-{last}")
+                answer = self._client.call("get_object", **self._at(key), Range=f"bytes={start + got}-{last}")
                 if int(answer["ContentLength"]) != len(buffer) - got:
                     raise StoreError(
                         f"{self.uri}{key}: expected bytes {start + got} to {last}, "
                         f"the server offers {answer['ContentLength']} bytes",
-                        hint="the object is not what was published, or the server knows no ranges",
+                        hint="push the artifact again with `--repair`, or use a server that supports ranged reads",
                     )
                 with suppress(*_broken_body()):
                     for count in _fill(answer["Body"], buffer[got:]):
@@ -97,7 +97,7 @@ class S3Store:
         conditions = {ANYTHING: {}, NOTHING: {"IfNoneMatch": "*"}}.get(over, {"IfMatch": over})
         with s3_errors(self.uri + key):
             try:
-                answer = self._client.ask(
+                answer = self._client.call(
                     "put_object",
                     **self._at(key),
                     **write_options(),
@@ -107,9 +107,7 @@ class S3Store:
                 )
             except botocore.exceptions.ClientError as error:
                 if conditions and code_of(error) in NOT_MET | MISSING:
-                    raise ConflictError(
-                        f"{self.uri}{key} is not what it was expected to be", hint="look again, then decide again"
-                    ) from error
+                    raise conflict(self.uri + key) from error
                 raise
             self._compare(key, crc, answer)
         return Object(key, len(data), answer["ETag"], time.time())
@@ -134,7 +132,7 @@ class S3Store:
         for first in range(0, len(names), _DELETE_AT_ONCE):
             wanted = [{"Key": name} for name in names[first : first + _DELETE_AT_ONCE]]
             with s3_errors(self.uri):
-                answer = self._client.ask(
+                answer = self._client.call(
                     "delete_objects",
                     Bucket=self._bucket,
                     Delete={"Objects": wanted, "Quiet": True},
@@ -143,12 +141,12 @@ class S3Store:
             for problem in answer.get("Errors", []):
                 raise StoreError(
                     f"s3://{self._bucket}/{problem['Key']} could not be deleted: {problem['Message']}",
-                    hint="the credentials in use need s3:DeleteObject there",
+                    hint="grant the credentials in use s3:DeleteObject there",
                 )
 
     def begin(self, key: str, part_size: int) -> Upload:
         with s3_errors(self.uri + key):
-            answer = self._client.ask(
+            answer = self._client.call(
                 "create_multipart_upload", **self._at(key), **write_options(), ChecksumAlgorithm="CRC32"
             )
         return Upload(key, answer["UploadId"], part_size)
@@ -158,7 +156,7 @@ class S3Store:
         part = {**self._at(upload.key), "UploadId": upload.id, "PartNumber": number, "ChecksumCRC32": _base64(crc)}
         with s3_errors(self.uri + upload.key):
             if self._client.checks_crc:
-                answer = self._client.ask("upload_part", **part, Body=data)
+                answer = self._client.call("upload_part", **part, Body=data)
             else:
                 answer = self._send_compared(upload, part, data)
             self._compare(upload.key, crc, answer)
@@ -169,14 +167,14 @@ class S3Store:
 
         md5 = _md5(data)
         if self._etag_is_md5:
-            answer = self._client.ask("upload_part", **part, Body=data)
+            answer = self._client.call("upload_part", **part, Body=data)
             if _etag_is(answer, md5):
                 return answer
-        # Other bytes have arrived, or its ETags are something else.
+        # Other bytes have arrived, or its ETags are no MD5s.
         try:
-            answer = self._client.ask("upload_part", **part, Body=data, ContentMD5=_base64(md5))
+            answer = self._client.call("upload_part", **part, Body=data, ContentMD5=_base64(md5))
         except botocore.exceptions.ClientError:
-            self.abort(upload)  # there are servers that cannot replace a part: the next run begins anew
+            self.abort(upload)  # some servers cannot replace a part: the next run begins anew
             raise
         self._etag_is_md5 = _etag_is(answer, md5)
         return answer
@@ -202,7 +200,7 @@ class S3Store:
             for part in sorted(parts, key=lambda part: part.number)
         ]
         with s3_errors(self.uri + upload.key):
-            self._client.ask(
+            self._client.call(
                 "complete_multipart_upload",
                 **self._at(upload.key),
                 UploadId=upload.id,
@@ -214,7 +212,7 @@ class S3Store:
 
         with s3_errors(self.uri + upload.key):
             try:
-                self._client.ask("abort_multipart_upload", **self._at(upload.key), UploadId=upload.id)
+                self._client.call("abort_multipart_upload", **self._at(upload.key), UploadId=upload.id)
             except botocore.exceptions.ClientError as error:
                 if code_of(error) not in MISSING | {"NoSuchUpload"}:
                     raise
@@ -229,7 +227,7 @@ class S3Store:
                         key = item["Key"].removeprefix(self._prefix)
                         yield Unfinished(key, item["UploadId"], item["Initiated"].timestamp())
             except botocore.exceptions.ClientError as error:
-                if code_of(error) != "NoSuchUpload":  # what rclone says of a bucket without uploads
+                if code_of(error) != "NoSuchUpload":  # rclone's answer for a bucket without uploads
                     raise
 
     def _at(self, key: str) -> dict[str, str]:
@@ -254,11 +252,11 @@ class S3Store:
             raise StoreError(f"{self.uri}{key}: the server received other bytes than were sent", hint=_AGAIN)
 
 
-_AGAIN = "run the same command again: it goes on where it stopped"
+_AGAIN = "run the same command again: it resumes"
 
 
 def _fill(body: Any, buffer: memoryview) -> Iterator[int]:
-    """Read a response into `buffer`; yields the bytes of each piece as it is there."""
+    """Read a response into `buffer`; yields the number of bytes of each piece as it arrives."""
     done = 0
     while done < len(buffer):
         piece = body.read(min(_SLICE, len(buffer) - done))
@@ -270,7 +268,7 @@ def _fill(body: Any, buffer: memoryview) -> Iterator[int]:
 
 
 def _broken_body() -> tuple[type[Exception], ...]:
-    """What reading a response raises when the connection ends too early."""
+    """Exceptions from reading a response whose connection ends too early."""
     import botocore.exceptions
     import urllib3.exceptions
 

@@ -1,7 +1,7 @@
 """The interface of an object store.
 
-Keys are `/`-separated and relative to the store's root. An object appears whole or not at all. ETags are opaque:
-equal for equal objects of one key, and what a conditional write names.
+Keys are `/`-separated and relative to the store's root. An object appears complete or not at all. ETags are opaque:
+equal for equal objects of one key, and the condition of a conditional write.
 """
 
 from __future__ import annotations
@@ -9,17 +9,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from compiler.errors import ConflictError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 ANYTHING: Final = "anything"
 NOTHING: Final = "nothing"
-"""What a `put` may replace; else the ETag of the one object that it may replace."""
+"""Objects that a `put` may replace: any, none, or the one whose ETag is given instead."""
+
+
+def conflict(uri: str) -> ConflictError:
+    """The error of a conditional write to `uri` whose condition was not met."""
+    return ConflictError(
+        f"{uri} was changed by another process", hint="check its new content, then run the command again"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """`size` in bytes; `modified`: seconds since the epoch by the clock of the store."""
+    """An object in a store. `size` in bytes; `modified`: seconds since the epoch by the clock of the store."""
 
     key: str
     size: int
@@ -29,7 +38,7 @@ class Object:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A large object that is being sent in parts of `part_size` bytes (the last one may be shorter)."""
+    """A multipart upload in parts of `part_size` bytes (the last one may be shorter)."""
 
     key: str
     id: str
@@ -38,7 +47,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part that the store has. `number` from 1; `crc32` in hexadecimal where the store tells it, else ""."""
+    """A part that the store has. `number` from 1; `crc32` in hexadecimal, "" if the store does not report it."""
 
     number: int
     size: int
@@ -48,7 +57,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """An upload that somebody began, at `began` seconds since the epoch."""
+    """An unfinished upload, begun at `began` seconds since the epoch."""
 
     key: str
     id: str
@@ -56,42 +65,49 @@ class Unfinished:
 
 
 class ObjectStore(Protocol):
-    """Safe to use from many threads. Every method raises StoreError where the store cannot be reached or refuses."""
+    """An object store, safe to use from many threads. Every method raises StoreError if the store is unreachable or
+    refuses.
+    """
 
     @property
     def uri(self) -> str:
-        """Of the root; ends with `/`."""
+        """URI of the root; ends with `/`."""
 
-    def head(self, key: str) -> Object | None: ...
+    def head(self, key: str) -> Object | None:
+        """Facts about one object; None if there is none."""
 
     def read(self, key: str) -> tuple[bytes, str]:
-        """All of a small object, and its ETag. Raises NotFoundError."""
+        """Read all of a small object; its bytes and its ETag. Raises NotFoundError."""
 
     def read_into(self, key: str, start: int, buffer: memoryview) -> None:
-        """Fill `buffer` from byte `start` on. Raises NotFoundError; StoreError where the object is shorter."""
+        """Fill `buffer` from byte `start` on. Raises NotFoundError; StoreError if the object is shorter."""
 
     def put(self, key: str, data: bytes, over: str = ANYTHING) -> Object:
-        """Raises ConflictError where the object that is there is not the one in `over`."""
+        """Write an object in one request. Raises ConflictError if the object there now is not the one in `over`."""
 
     def walk(self, prefix: str) -> Iterator[Object]:
-        """Every object whose key begins so, sorted by key."""
+        """All objects whose key begins with `prefix`, sorted by key."""
 
     def children(self, folder: str) -> tuple[list[str], list[Object]]:
         """Names of the folders, and the objects, directly below `folder` ("" or ending with `/`)."""
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Objects that are gone already are no error."""
+        """Delete objects; missing ones are no error."""
 
-    def begin(self, key: str, part_size: int) -> Upload: ...
+    def begin(self, key: str, part_size: int) -> Upload:
+        """Begin a multipart upload."""
 
-    def send(self, upload: Upload, number: int, data: bytes) -> Part: ...
+    def send(self, upload: Upload, number: int, data: bytes) -> Part:
+        """Send one part."""
 
     def sent(self, upload: Upload) -> list[Part] | None:
-        """The parts that the store has; None where it does not know the upload (any more)."""
+        """Parts that the store has; None if the upload does not exist (any more)."""
 
-    def finish(self, upload: Upload, parts: Sequence[Part]) -> None: ...
+    def finish(self, upload: Upload, parts: Sequence[Part]) -> None:
+        """Make the object of all parts."""
 
     def abort(self, upload: Upload | Unfinished) -> None:
-        """An upload that is gone already is no error."""
+        """Abort an upload; a missing one is no error."""
 
-    def unfinished(self, prefix: str) -> Iterator[Unfinished]: ...
+    def unfinished(self, prefix: str) -> Iterator[Unfinished]:
+        """All unfinished uploads whose key begins with `prefix`."""

@@ -1,9 +1,9 @@
-"""Files into a store: in parts, by several threads, continued after a kill.
+"""Files into a store: parts by several threads, resumed after a kill.
 
-    JOURNAL/<digest of store and key>.jsonl     {"id", "part_size", "digest"} of the upload that this machine began
+    JOURNAL/<digest of store and key>.jsonl     {"id", "part_size", "digest"} of an upload begun on this machine
 
-The store knows which parts it has; the journal says that the upload is ours, and of which bytes. Every part that was
-there already is read from the file all the same, so that what is published has the digest that it goes by.
+The store lists the parts that it has; the journal says that the upload is ours, and of which bytes. Parts that are in
+the store already are still read from the file, so that the digest of the published bytes is checked.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A file that shall be the object `key`. `digest` and `size` (bytes) are what it has to have."""
+    """An upload of the file `path` to the object `key`. `digest` and `size` (bytes): expected ones."""
 
     path: Path
     key: str
@@ -52,34 +52,30 @@ def upload_files(
     threads: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Send `files`; the bytes that went over the line, which are fewer where an earlier run was interrupted.
+    """Send `files`, resuming an interrupted run; the number of bytes transferred.
 
-    Raises ArtifactError where a file is not what it should be (nothing of it is published then), StoreError, OSError.
+    Raises ArtifactError (a file does not have the expected digest; nothing of it is published), StoreError, OSError.
     """
-    flow, lock, total = Flow(progress), threading.Lock(), [0]
-
-    def count(nbytes: int) -> None:
-        with lock:
-            total[0] += nbytes
+    flow = Flow(progress)
 
     def jobs(file: Outgoing) -> Iterator[Job]:
         part_size = part_size_of(file.size)
         if file.size <= part_size:
-            yield partial(_small, store, file, flow, count)
+            yield partial(_small, store, file, flow)
         else:
-            upload = _Multipart(store, file, journal, part_size, flow, count)
+            upload = _Multipart(store, file, journal, part_size, flow)
             for number in range(len(upload.pieces)):
                 yield partial(upload.part, number)
 
     flow.run(in_turn(jobs(file) for file in files), threads)
-    return total[0]
+    return flow.transferred
 
 
-def _small(store: ObjectStore, file: Outgoing, flow: Flow, count: Callable[[int], None]) -> None:
+def _small(store: ObjectStore, file: Outgoing, flow: Flow) -> None:
     data = file.path.read_bytes()
     _check(file, digest_bytes(data), len(data))
     store.put(file.key, data)
-    count(len(data))
+    flow.count(len(data))
     flow.passed(len(data))
 
 
@@ -87,12 +83,12 @@ def _check(file: Outgoing, digest: Digest, size: int) -> None:
     if (digest, size) != (file.digest, file.size):
         raise ArtifactError(
             f"{file.path}: expected {file.size} bytes with {file.digest}, found {size} with {digest}",
-            hint="the file was changed after the artifact was built: build it again",
+            hint="build the artifact again: the file was changed after the build",
         )
 
 
 class _Multipart:
-    """One large file. What the first part finds in the journal decides which parts are sent."""
+    """Multipart upload of one file. The first part looks into the journal for an earlier upload to resume."""
 
     def __init__(
         self,
@@ -101,9 +97,8 @@ class _Multipart:
         journal: Path,
         part_size: int,
         flow: Flow,
-        count: Callable[[int], None],
     ) -> None:
-        self._store, self._file, self._flow, self._count = store, file, flow, count
+        self._store, self._file, self._flow = store, file, flow
         self._journal = journal / f"{digest_json([store.uri, file.key])[7:39]}.jsonl"
         self._part_size = part_size
         self.pieces = pieces(file.size, part_size)
@@ -123,7 +118,7 @@ class _Multipart:
         sent = self._there.get(number + 1)
         if sent is None or not _is(sent, data):
             sent = self._store.send(upload, number + 1, data)
-            self._count(length)
+            self._flow.count(length)
         self._hasher.update(number, data)
         self._flow.passed(length)
         with self._lock:
@@ -143,7 +138,7 @@ class _Multipart:
         return data
 
     def _begin(self) -> Upload:
-        """The upload of an earlier run where it is of these bytes and still known, else a new one."""
+        """The upload of an earlier run if it is of these bytes and still exists, else a new one."""
         found = self._file.path.stat().st_size
         if found != self._file.size:
             _check(self._file, "an unknown digest", found)
@@ -180,7 +175,7 @@ class _Multipart:
         try:
             self._store.finish(upload, self._done)
         except StoreError:
-            # The server may have finished, and only its answer was lost.
+            # The server may have finished the upload, and its answer was lost.
             there = self._store.head(self._file.key)
             if there is None or there.size != self._file.size:
                 raise
@@ -188,7 +183,7 @@ class _Multipart:
 
 
 def _is(part: Part, data: bytes) -> bool:
-    """Whether a part that the store lists is `data`, by what the store says of it: CRC-32, else an ETag that is MD5."""
+    """Whether a part in the store equals `data`, by its CRC-32 if the store reports it, else by its ETag as MD5."""
     if part.crc32:
         return part.size == len(data) and part.crc32 == f"{crc32(data):08x}"
     return part.etag.strip('"') == hashlib.md5(data, usedforsecurity=False).hexdigest()
@@ -196,7 +191,7 @@ def _is(part: Part, data: bytes) -> bool:
 
 @contextmanager
 def journal_lock(journal: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Only one process of this machine sends what `journal` is about; others wait."""
+    """Lock of a journal: one process of this machine uploads, others wait; they call `waiting` first."""
     journal.mkdir(parents=True, exist_ok=True)
     with (journal / "lock").open("w") as lock:
         try:

@@ -7,7 +7,7 @@
 | per_token, per_tensor         | operator `int8_int8` | the same                 | `_int_mm`                          |
 | fp8_per_token, fp8_per_tensor | operator `fp8`       | the same                 | `_scaled_mm`                       |
 
-Operators are those of `ops.py`. Where only weights are quantised, those of few tokens read activations as integers of
+Operators are those of `ops.py`. Where only weights are quantized, those of few tokens read activations as integers of
 16 bits: fine enough for bfloat16 and float16 (`native/tokens.h` says why), and bound by memory as they are. With many
 tokens arithmetic is the bound, and products of bfloat16 are half as many; models in float16 keep what few tokens have,
 or the form for CUDA, as those in float32 do. Experts of many tokens whose activations are int8 are gone over one by
@@ -27,39 +27,37 @@ from torch.nn import functional as F
 
 from compiler.decoder.mlp import gated
 from compiler.decoder.quantized import (
-    QuantisedExperts,
-    QuantisedLinear,
-    QuantisedWeight,
-    dequantise_groups,
+    QuantizedExperts,
+    QuantizedLinear,
+    QuantizedWeight,
+    definition,
+    dequantize_groups,
     experts,
     finish,
-    fp8_per_token,
-    fp8_tokens,
-    quantise_tokens,
 )
 from compiler.model.config import Activation
-from compiler.quantization.formats.int4 import GROUP
+from compiler.quantization.formats import fp8, int4, int8
 from compiler.targets.inductor import ops
 from compiler.targets.inductor.floats import SIXTEEN_BITS, mixed
 
 _INT8_ROWS, _INT8_WIDTH, _FP8_WIDTH = 16, 8, 16
 
 
-def weight_only(x: Tensor, weight: QuantisedWeight, bias: Tensor | None) -> Tensor:
-    """See `QuantisedLinear` for the shapes. An int8 is exact in every floating dtype."""
+def weight_only(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
+    """See `QuantizedLinear` for the shapes. An int8 is exact in every floating dtype."""
     return finish(F.linear(x, weight.values.to(x.dtype)).float(), weight.scale, bias, x.dtype)
 
 
-def grouped(x: Tensor, weight: QuantisedWeight, bias: Tensor | None) -> Tensor:
-    """See `QuantisedLinear` for the shapes. Weights are rounded to the dtype of x."""
-    return F.linear(x, dequantise_groups(weight.values, weight.scale).to(x.dtype), bias)
+def grouped(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
+    """See `QuantizedLinear` for the shapes. Weights are rounded to the dtype of x."""
+    return F.linear(x, dequantize_groups(weight.values, weight.scale).to(x.dtype), bias)
 
 
-def int_mm(x: Tensor, weight: QuantisedWeight, bias: Tensor | None) -> Tensor:
+def int_mm(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
     """`per_token` and `per_tensor` by `torch._int_mm`, which on CUDA takes more than 16 rows, and widths that divide by
     8 (aten/src/ATen/native/cuda/Blas.cpp): zeros stand behind what has less.
     """
-    integers, worth = quantise_tokens(x.reshape(-1, x.shape[-1]), weight.input_scale)
+    integers, worth = int8.tokens(x.reshape(-1, x.shape[-1]), weight.input_scale)
     values, (out, inner) = weight.values, weight.values.shape
     columns, rows = -inner % _INT8_WIDTH, -out % _INT8_WIDTH
     if columns or rows:
@@ -68,15 +66,15 @@ def int_mm(x: Tensor, weight: QuantisedWeight, bias: Tensor | None) -> Tensor:
     return finish(sums.float() * worth, weight.scale, bias, x.dtype).reshape(*x.shape[:-1], out)
 
 
-def scaled_mm(x: Tensor, weight: QuantisedWeight, bias: Tensor | None) -> Tensor:
+def scaled_mm(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
     """`fp8_per_token` and `fp8_per_tensor` by `torch._scaled_mm` with float32 sums; scales are applied behind it, since
     with scales of rows it rounds its result to bfloat16. Widths that do not divide by 16, which it does not take on
     CUDA (aten/src/ATen/native/cuda/Blas.cpp), have the ordinary product.
     """
     out, inner = weight.values.shape
     if out % _FP8_WIDTH or inner % _FP8_WIDTH:
-        return fp8_per_token(x, weight, bias)
-    values, worth = fp8_tokens(x.reshape(-1, inner), weight.input_scale)
+        return definition("fp8_per_token")(x, weight, bias)
+    values, worth = fp8.tokens(x.reshape(-1, inner), weight.input_scale)
     one = torch.ones((), device=x.device)
     sums = torch._scaled_mm(values, weight.values.t(), scale_a=one, scale_b=one, out_dtype=torch.float32)
     return finish(sums * worth, weight.scale, bias, x.dtype).reshape(*x.shape[:-1], out)
@@ -84,28 +82,31 @@ def scaled_mm(x: Tensor, weight: QuantisedWeight, bias: Tensor | None) -> Tensor
 
 @dataclass(frozen=True)
 class Form:
-    """`operator` in `ops.py` for x of one of `dtypes` on a CPU, `otherwise` in plain torch."""
+    """`operator` in `ops.py` for x of one of `dtypes` on a CPU, `otherwise` in plain torch. `group`: neighbors in a row
+    that share a scale in the operator; None: a whole row.
+    """
 
     operator: str
     dtypes: tuple[torch.dtype, ...]
-    otherwise: QuantisedLinear
+    otherwise: QuantizedLinear
+    group: int | None = None
 
-    def takes(self, x: Tensor, weight: QuantisedWeight) -> bool:
+    def takes(self, x: Tensor, weight: QuantizedWeight) -> bool:
         if x.device.type != "cpu" or x.dtype not in self.dtypes:
             return False
-        return "int4" not in self.operator or x.shape[-1] == weight.scale.shape[-1] * GROUP
+        return self.group is None or x.shape[-1] == weight.scale.shape[-1] * self.group
 
-    def linear(self, x: Tensor, weight: QuantisedWeight, bias: Tensor | None) -> Tensor:
-        """See `QuantisedLinear` for the shapes."""
+    def linear(self, x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
+        """See `QuantizedLinear` for the shapes."""
         if not self.takes(x, weight):
             return self.otherwise(x, weight, bias)
         return ops.linear(self.operator, x, weight, bias)
 
     def experts(
-        self, x: Tensor, chosen: Tensor, share: Tensor, gate_up: QuantisedWeight, down: QuantisedWeight,
+        self, x: Tensor, chosen: Tensor, share: Tensor, gate_up: QuantizedWeight, down: QuantizedWeight,
         kind: Activation,
     ) -> Tensor:  # fmt: skip
-        """See `QuantisedExperts` for the shapes. The operator reads what was chosen, and that once."""
+        """See `QuantizedExperts` for the shapes. The operator reads what was chosen, and that once."""
         if not self.takes(x, gate_up):
             return experts(self.otherwise)(x, chosen, share, gate_up, down, kind)
         inner = gated(ops.experts(self.operator, x, gate_up, chosen), kind)
@@ -113,14 +114,15 @@ class Form:
 
 
 _ALL = (*SIXTEEN_BITS, torch.float32)
-_WEIGHT_ONLY = Form("int8", SIXTEEN_BITS, weight_only)
-_WEIGHT_ONLY_MANY = Form("int8_bfloat16", (torch.bfloat16,), weight_only)
-_INT8 = Form("int8_int8", _ALL, int_mm)
-_GROUPED = Form("int4", SIXTEEN_BITS, grouped)
-_GROUPED_MANY = Form("int4_bfloat16", (torch.bfloat16,), _GROUPED.linear)
-_FP8 = Form("fp8", _ALL, scaled_mm)
+_GROUP = int4.FORMAT.group
+_WEIGHT_ONLY = Form(ops.FEW["weight_only"], SIXTEEN_BITS, weight_only)
+_WEIGHT_ONLY_MANY = Form(ops.MANY["weight_only"], (torch.bfloat16,), weight_only)
+_INT8 = Form(ops.FEW["per_token"], _ALL, int_mm)
+_GROUPED = Form(ops.FEW["grouped"], SIXTEEN_BITS, grouped, _GROUP)
+_GROUPED_MANY = Form(ops.MANY["grouped"], (torch.bfloat16,), _GROUPED.linear, _GROUP)
+_FP8 = Form(ops.FEW["fp8_per_token"], _ALL, scaled_mm)
 
-Pair = tuple[QuantisedLinear, QuantisedExperts]
+Pair = tuple[QuantizedLinear, QuantizedExperts]
 FEW_TOKENS: dict[str, Pair] = {
     "weight_only": (_WEIGHT_ONLY.linear, _WEIGHT_ONLY.experts),
     "per_token": (_INT8.linear, _INT8.experts),
@@ -129,7 +131,7 @@ FEW_TOKENS: dict[str, Pair] = {
     "fp8_per_token": (_FP8.linear, _FP8.experts),
     "fp8_per_tensor": (_FP8.linear, _FP8.experts),
 }
-"""By what is asked of products: those of decoding."""
+"""Forms of decoding, by the name of a `Product` of a number format."""
 MANY_TOKENS: dict[str, Pair] = {
     **FEW_TOKENS,
     "weight_only": (_WEIGHT_ONLY_MANY.linear, _WEIGHT_ONLY_MANY.experts),
@@ -137,4 +139,10 @@ MANY_TOKENS: dict[str, Pair] = {
     "per_token": (_INT8.linear, experts(_INT8.linear)),
     "per_tensor": (_INT8.linear, experts(_INT8.linear)),
 }
-"""Those of prefill."""
+"""Forms of prefill."""
+
+
+def form(table: dict[str, Pair], product: str) -> Pair:
+    """The form of a `Product` in FEW_TOKENS or MANY_TOKENS; its definition where it has no faster one."""
+    plain = definition(product)
+    return table.get(product) or (plain, experts(plain))

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from compiler.decoder.attention import CACHED
+from compiler.decoder.attention import cache_dtype
 from compiler.decoder.decoder import attn, embed, head, mlp, qkv
 from compiler.decoder.kernels import PLAIN, Kernels
-from compiler.decoder.rankfile.quantized import STORED, scale_of
+from compiler.decoder.rankfile.quantized import FLOAT, scale_of, stored_weight
 from compiler.decoder.segments import PHASES, SegmentSpec, input_names, weight_shapes
 from compiler.model.parallel import head_layout
 from compiler.targets.inductor.attention import attend
 from compiler.targets.inductor.floats import few_experts, linear
-from compiler.targets.inductor.forms import FEW_TOKENS, MANY_TOKENS
+from compiler.targets.inductor.forms import FEW_TOKENS, MANY_TOKENS, form
 
 FEW, MANY = (Kernels(linear, few_experts, attend=attend), FEW_TOKENS), (PLAIN, MANY_TOKENS)
 KERNELS = {"decode1": FEW, "decode": FEW, "prefill": MANY}
@@ -59,9 +59,9 @@ class Segment(torch.nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         spec, t = self.spec, dict(zip(self.names, inputs, strict=True))
         kernels, quantised = KERNELS[spec.phase]
-        if spec.products != "float":
-            product, of_experts = quantised[spec.products]
-            kernels = replace(kernels, quantised=product, quantised_experts=of_experts)
+        if spec.products != FLOAT:
+            product, of_experts = form(quantised, spec.products)
+            kernels = replace(kernels, quantized=product, quantized_experts=of_experts)
         match spec.part, spec.kind:
             case "embed", None:
                 return embed(spec.config, t)
@@ -99,10 +99,10 @@ def _dtype(name: str, spec: SegmentSpec, *, quantised: bool) -> torch.dtype:
     if name in _FLOAT32 or name.endswith("scale"):
         return torch.float32
     if name in _CACHES and spec.cache:
-        return CACHED[spec.cache]
+        return cache_dtype(spec.cache)
     if name in _INT64:
         return torch.int64
-    found: torch.dtype = getattr(torch, STORED[spec.products].torch_dtype if quantised else spec.dtype)
+    found: torch.dtype = getattr(torch, stored_weight(spec.products).torch_dtype if quantised else spec.dtype)
     return found
 
 

@@ -10,7 +10,9 @@
 | int4_bfloat16 | the same, read as bfloat16     | the same                | as it is, sums float32 | `grouped`       |
 | fp8           | float8 e4m3 [out, in]          | float32 [out]           | float8, sums float32   | `fp8_per_token` |
 
-Definitions are those of `compiler.decoder.quantized`. x [tokens, in] is bfloat16, float16 (not of *_bfloat16) or
+The definition of an operator is that of the products in FEW and MANY that run it (`compiler.decoder.quantized`).
+
+x [tokens, in] is bfloat16, float16 (not of *_bfloat16) or
 float32 (nor of `floats`); the result has its dtype, and is [tokens, out]. `input_scale` float32 [1] is of int8_int8 and
 fp8: then not every token has its own. With `chosen` int64 [tokens, k] weight and scale have an axis of experts in
 front, and the result is [tokens, k, out]: row j of a token is its product with expert chosen[j]. Experts that nobody
@@ -26,10 +28,20 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.nn import functional as F
 
-from compiler.decoder import quantized as quantised
-from compiler.decoder.quantized import QuantisedLinear, QuantisedWeight
+from compiler.decoder.quantized import QuantizedLinear, QuantizedWeight, definition
 
 NAMESPACE = "lmi_compile"
+FEW = {
+    "weight_only": "int8",
+    "per_token": "int8_int8",
+    "per_tensor": "int8_int8",
+    "grouped": "int4",
+    "fp8_per_token": "fp8",
+    "fp8_per_tensor": "fp8",
+}
+"""By the name of a `Product` of a number format: the operator for few tokens."""
+MANY = {"weight_only": "int8_bfloat16", "grouped": "int4_bfloat16"}
+"""The operator for many tokens, where it is another."""
 _LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 _SCHEMA = "(Tensor x, Tensor weight, Tensor? scale, Tensor? input_scale, Tensor? bias, Tensor? chosen) -> Tensor"
 _SHIM = "AOTITorchError aoti_torch_cpu_{name}(" + ", ".join(["AtenTensorHandle"] * 2 + ["AtenTensorHandle*"] * 5) + ")"
@@ -42,23 +54,19 @@ def _floats(x: Tensor, weight: Tensor, _scale: Tensor | None, _input: Tensor | N
     return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
 
 
-def _scaled(product: QuantisedLinear) -> Definition:
+def _scaled(product: QuantizedLinear) -> Definition:
     def run(x: Tensor, weight: Tensor, scale: Tensor | None, given: Tensor | None, bias: Tensor | None) -> Tensor:
         assert scale is not None
-        return product(x, QuantisedWeight(weight, scale, given), bias)
+        return product(x, QuantizedWeight(weight, scale, given), bias)
 
     return run
 
 
 DEFINITIONS: dict[str, Definition] = {
     "floats": _floats,
-    "int8": _scaled(quantised.weight_only),
-    "int8_int8": _scaled(quantised.per_token),
-    "int8_bfloat16": _scaled(quantised.weight_only),
-    "int4": _scaled(quantised.grouped),
-    "int4_bfloat16": _scaled(quantised.grouped),
-    "fp8": _scaled(quantised.fp8_per_token),
+    **{operator: _scaled(definition(product)) for of in (FEW, MANY) for product, operator in of.items()},
 }
+"""By operator."""
 
 
 def _register(name: str) -> OpOverload:
@@ -95,25 +103,25 @@ OPERATORS = {name: _register(name) for name in DEFINITIONS}
 
 
 def shims() -> dict[OpOverload, list[str]]:
-    """What inductor wants to know of them: the C declaration of each, which `native/shim.cpp` defines."""
+    """C declaration of each operator, for inductor; `native/shim.cpp` defines them."""
     return {operator: [_SHIM.format(name=name)] for name, operator in OPERATORS.items()}
 
 
-def linear(name: str, x: Tensor, weight: Tensor | QuantisedWeight, bias: Tensor | None) -> Tensor:
+def linear(name: str, x: Tensor, weight: Tensor | QuantizedWeight, bias: Tensor | None) -> Tensor:
     """x [..., in] -> [..., out]."""
     values, scales = _parts(weight)
     y: Tensor = OPERATORS[name](x.reshape(-1, x.shape[-1]).contiguous(), values, *scales, bias, None)
     return y.reshape(*x.shape[:-1], values.shape[-2])
 
 
-def experts(name: str, x: Tensor, weight: Tensor | QuantisedWeight, chosen: Tensor) -> Tensor:
+def experts(name: str, x: Tensor, weight: Tensor | QuantizedWeight, chosen: Tensor) -> Tensor:
     """x [tokens, in], chosen [tokens, k] -> [tokens, k, out]."""
     values, scales = _parts(weight)
     y: Tensor = OPERATORS[name](x.contiguous(), values, *scales, None, chosen.contiguous())
     return y
 
 
-def _parts(weight: Tensor | QuantisedWeight) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
+def _parts(weight: Tensor | QuantizedWeight) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
     if isinstance(weight, Tensor):
         return weight, (None, None)
     return weight.values, (weight.scale, weight.input_scale)

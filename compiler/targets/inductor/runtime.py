@@ -88,7 +88,7 @@ class SegmentRuntime(Runtime):
         needs = (f"torch {manifest.toolchain.get('torch', 'any')}", manifest.device.isa)
         return [Finding("runtime", "ok", f"runs what was built for {', '.join(need for need in needs if need)}")]
 
-    def image_problems(self, manifest: Manifest, image: str) -> Sequence[str]:
+    def endpoint_problems(self, manifest: Manifest, image: str, instance_type: str) -> Sequence[str]:
         """An LMI image with TensorRT-LLM loads engines only; any other image serves what its owner says it serves."""
         from compiler.errors import LmiCompileError
         from compiler.lmi.images import trtllm_image

@@ -1,79 +1,77 @@
-"""Which quantisations run here, and as what products of `compiler.decoder.quantized`."""
+"""The quantizations that run here, each by a `Product` of its number format."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from compiler.errors import RefusedError
 
 if TYPE_CHECKING:
     from compiler.decoder.kernels import Kernels
-    from compiler.decoder.rankfile.quantized import Products
-    from compiler.decoder.segments import CacheFormat
     from compiler.model.config import ModelConfig
+    from compiler.quantization.format import Product
     from compiler.quantization.request import Quant
     from compiler.quantization.scaling import Scaling
-    from compiler.quantization.schemes import Format, Per, Scheme
+    from compiler.quantization.schemes import Scheme
     from compiler.targets.inductor.options import InductorOptions
 
-RUNS: dict[tuple[Format, Format, Per], Products] = {
-    # weights, activations, scales of the activations
-    ("int8", "float", "tensor"): "weight_only",
-    ("int8", "int8", "token"): "per_token",
-    ("int8", "int8", "tensor"): "per_tensor",
-    ("int4", "float", "tensor"): "grouped",
-    ("fp8", "fp8", "token"): "fp8_per_token",
-    ("fp8", "fp8", "tensor"): "fp8_per_tensor",
-}
+
+def product_of(scheme: Scheme) -> Product | None:
+    """The way to compute linear layers of `scheme`; None where its format has none."""
+    from compiler.quantization.formats import load
+    from compiler.quantization.schemes import FLOAT
+
+    if scheme.weights == FLOAT or scheme.activations not in (FLOAT, scheme.weights):
+        return None
+    form = load(scheme.weights)
+    if scheme.group != form.group:
+        return None
+    return form.product(FLOAT if scheme.activations == FLOAT else scheme.activation_scales)
 
 
-def quantised(_config: ModelConfig, quant: Quant, options: InductorOptions) -> tuple[Quant, InductorOptions]:
+def quantized(_config: ModelConfig, quant: Quant, options: InductorOptions) -> tuple[Quant, InductorOptions]:
     """`products` and `cache` of the options from scheme and cache of `quant`. Raises RefusedError."""
+    from compiler.quantization.schemes import SCHEMES
+
     scheme, options = quant.scheme, replace(options, cache=quant.cache)
     if scheme is None:
         return quant, options
-    products = RUNS.get((scheme.weights, scheme.activations, scheme.activation_scales))
-    if products is None:
+    product = product_of(scheme)
+    if product is None:
+        run = [f"`--quant {other.name}`" for other in SCHEMES.values() if product_of(other)]
         raise RefusedError(
             f"target `inductor` does not run `{scheme.name}`{_flags(scheme)}",
-            hint="it runs `--quant int8-weight`, `int4-weight`, `awq`, `smoothquant` and `fp8`",
+            hint=f"it runs {', '.join(run)}",
         )
-    return quant, replace(options, products=products)
+    return quant, replace(options, products=product.name)
 
 
 def scaling(_config: ModelConfig, quant: Quant, _options: InductorOptions) -> Scaling:
-    """Kernels see inputs as they are: what nothing in front can take is not smoothed."""
+    """Kernels see inputs as they are: inputs that nothing in front can divide are not smoothed."""
     from compiler.quantization.scaling import Scaling
-    from compiler.quantization.schemes import UNQUANTISED
+    from compiler.quantization.schemes import UNQUANTIZED
 
-    return Scaling(quant.scheme or UNQUANTISED, cache=quant.cache, cache_scales="head")
-
-
-def products_of(options: InductorOptions) -> Products:
-    """Of segments with these options."""
-    return cast("Products", options.products)
-
-
-def cache_of(options: InductorOptions) -> CacheFormat:
-    """Of segments with these options."""
-    return cast("CacheFormat", options.cache)
+    return Scaling(quant.scheme or UNQUANTIZED, cache=quant.cache, cache_scales="head")
 
 
 def kernels(options: InductorOptions) -> Kernels:
     """The products and the cache as they are defined, in plain torch."""
-    from compiler.decoder.attention import CACHED
+    from compiler.decoder.attention import cache_dtype
     from compiler.decoder.kernels import PLAIN
-    from compiler.decoder.quantized import DEFINITIONS, experts
+    from compiler.decoder.quantized import definition, experts
+    from compiler.decoder.rankfile.quantized import FLOAT
 
-    plain = replace(PLAIN, cached=CACHED[options.cache]) if options.cache else PLAIN
-    if options.products == "float":
+    plain = replace(PLAIN, cached=cache_dtype(options.cache)) if options.cache else PLAIN
+    if options.products == FLOAT:
         return plain
-    linear = DEFINITIONS[options.products]
-    return replace(plain, quantised=linear, quantised_experts=experts(linear))
+    linear = definition(options.products)
+    return replace(plain, quantized=linear, quantized_experts=experts(linear))
 
 
 def _flags(scheme: Scheme) -> str:
-    if scheme.activations == "float":
+    from compiler.quantization.schemes import FLOAT
+
+    if scheme.activations == FLOAT:
         return ""
     return f" with one activation scale a {scheme.activation_scales}"

@@ -8,7 +8,6 @@ from compiler.model.parallel import check_parallel
 from compiler.targets.inductor import schemes
 from compiler.targets.inductor.options import InductorOptions
 from compiler.targets.inductor.runtime import SegmentRuntime
-from compiler.targets.inductor.schemes import cache_of, products_of
 from compiler.targets.protocols import Compiler, Packager, RankLayout, Support, Target
 from compiler.targets.values import Contents, Need
 
@@ -36,7 +35,7 @@ class SegmentSupport(Support[InductorOptions]):
 
     def quantized(self, config: ModelConfig, quant: Quant, options: InductorOptions) -> tuple[Quant, InductorOptions]:
         """See schemes.py."""
-        return schemes.quantised(config, quant, options)
+        return schemes.quantized(config, quant, options)
 
     def scaling(self, config: ModelConfig, quant: Quant, options: InductorOptions) -> Scaling:
         """See schemes.py."""
@@ -60,7 +59,7 @@ class SegmentLayout(RankLayout[InductorOptions]):
         """The decoder's rank files, with the products of `options`."""
         from compiler.decoder.rankfile import layout
 
-        return layout.rank_plans(config, tp, tensors, dtype, products_of(options))
+        return layout.rank_plans(config, tp, tensors, dtype, options.products)
 
 
 class SegmentCompiler(Compiler[InductorOptions]):
@@ -91,7 +90,7 @@ class SegmentCompiler(Compiler[InductorOptions]):
         """One spec per package. Neither weights nor the number of layers decide one."""
         from compiler.decoder import segments
 
-        products, cache = products_of(plan.options), cache_of(plan.options)
+        products, cache = plan.options.products, plan.options.cache
         return segments.specs(plan.config, plan.tp, plan.dtype, plan.limits, products, cache)
 
 
@@ -112,8 +111,8 @@ class SegmentPackager(Packager[InductorOptions]):
                 weights=tuple(rank_file(rank) for rank in range(plan.tp)),
                 layers=tuple(segment_names(plan.config, kind) for kind in plan.config.layer_kinds),
                 packages=packages,
-                products=products_of(plan.options),
-                cache=cache_of(plan.options),
+                products=plan.options.products,
+                cache=plan.options.cache,
             ),
         )
 

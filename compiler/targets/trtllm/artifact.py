@@ -16,7 +16,6 @@ from compiler.errors import ArtifactError
 from compiler.lmi.check import check as check_container
 from compiler.lmi.images import TrtllmImage, image_uri
 from compiler.lmi.package import EngineFacts, container_files, engine_folder, tokenizer_paths
-from compiler.model.config import ModelConfig
 from compiler.targets.trtllm.command import CHECKPOINT, ENGINES, command_line, flags_of
 from compiler.targets.trtllm.config import checkpoint_config, config_bytes
 from compiler.targets.trtllm.engines import built_by, engine_problems
@@ -146,7 +145,7 @@ def rank_folder(manifest: Manifest) -> str | None:
 
 def problems(manifest: Manifest, folder: Path) -> list[str]:
     """What does not fit the manifest: config.json of the checkpoint, or engines and what a container wants of them."""
-    config, section = ModelConfig.from_json(manifest.model.config), section_of(manifest)
+    config, section = manifest.config, section_of(manifest)
     image = image_of(options_of(manifest))
     found = []
     if section.files and image is not None:

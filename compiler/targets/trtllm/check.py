@@ -1,45 +1,19 @@
-"""What TensorRT-LLM cannot do, said before anything is read: each refusal with its reason and what to do instead."""
+"""Refusals of models that TensorRT-LLM cannot build, before anything is read: each with its reason and a remedy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from compiler.errors import RefusedError
 from compiler.model.config import ModelConfig
 from compiler.model.limits import Limits
+from compiler.quantization.vendors import FP8, NATIVE, VENDOR_CACHES, VENDOR_SCHEMES, W4A16_AWQ, W8A16
 from compiler.targets.trtllm.architectures import Row, row_for
 from compiler.targets.trtllm.layout import check_split
 from compiler.targets.trtllm.limits import build_limits
+from compiler.targets.trtllm.linear import STORED
 from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
-from compiler.targets.trtllm.quantised import STORED
 from compiler.targets.trtllm.version import Version, show, version_of
-
-WEIGHT_ONLY = ("W8A16", "W4A16")
-SMOOTH_QUANT = (
-    "W8A8_SQ_PER_CHANNEL",
-    "W8A8_SQ_PER_TENSOR_PLUGIN",
-    "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN",
-    "W8A8_SQ_PER_CHANNEL_PER_TENSOR_PLUGIN",
-    "W8A8_SQ_PER_TENSOR_PER_TOKEN_PLUGIN",
-)
-QUANT_ALGOS: dict[str, Version] = {
-    **dict.fromkeys(SMOOTH_QUANT, (0, 8, 0)),
-    # Since 0.9 the loader quantises plain weights itself; 0.8 wants them in its kernels' own order.
-    **dict.fromkeys(WEIGHT_ONLY, (0, 9, 0)),
-    **dict.fromkeys(("W4A16_AWQ", "W4A16_GPTQ", "W4A8_AWQ", "FP8"), (0, 9, 0)),
-    "FP8_PER_CHANNEL_PER_TOKEN": (0, 12, 0),
-    "W8A16_GPTQ": (0, 15, 0),
-}
-"""Names that `quant_algo` takes, and the first version for which they are written."""
-KV_QUANT_ALGOS = ("INT8", "FP8")
-
-WITHOUT: Mapping[str, str] = {
-    "W4A16_GPTQ": "that the loader takes packed weights with zeros in a portable order is not verified",
-    "W8A16_GPTQ": "how its weights are stored is not verified",
-    "W4A8_AWQ": "the shapes of its second scales are not verified",
-    "FP8_PER_CHANNEL_PER_TOKEN": "which of its modules stay in floating point is not verified",
-}
-"""Those that no build takes, with the reason."""
 
 Finding = tuple[str, str]  # what was expected and found; what to do, "" for _OTHERWISE
 _OTHERWISE = "Target `inductor` computes what a recipe describes: build it with `--target inductor`."
@@ -62,12 +36,13 @@ def check(config: ModelConfig, tp: int = 1, options: TrtllmOptions = PLAIN, limi
             f"found {options.moe_ep}",
             hint="Name `--trtllm-version 0.11.0` or later.",
         )
-    if options.quant_algo in WEIGHT_ONLY:
+    found = VENDOR_SCHEMES.get(options.quant_algo)
+    if found is not None and found.rounded_at_load:
         for what, width in (("mlp", config.ffn), ("expert", config.moe_ffn if config.experts else 0)):
             if width % (64 * tp):
                 raise RefusedError(
                     f"{options.quant_algo} wants multiples of 64 x tp = {64 * tp}; the {what} is {width} wide",
-                    hint="Use a smaller tp, or another quantisation.",
+                    hint="Use a smaller tp, or another quantization.",
                 )
     check_split(config, tp, options)
 
@@ -134,23 +109,26 @@ def _parallel(config: ModelConfig, row: Row, _: Version, options: TrtllmOptions)
 
 def _quantisation(config: ModelConfig, row: Row, version: Version, options: TrtllmOptions) -> Iterator[Finding]:
     algo, kv = options.quant_algo, options.kv_cache_quant_algo
-    if algo and algo not in QUANT_ALGOS:
-        yield f"quantisations are {', '.join(QUANT_ALGOS)}; found {algo}", f"Use {WEIGHT_ONLY[0]}, or none."
-    elif algo and version < QUANT_ALGOS[algo]:
-        yield f"{algo} is written for {show(QUANT_ALGOS[algo])} and later", "Name a later version."
-    if algo in SMOOTH_QUANT and config.experts:
-        yield "there is no SmoothQuant for experts", "Use FP8 or W8A16."
-    elif algo in SMOOTH_QUANT and algo.endswith("_PLUGIN") and not row.smooth_quant:
-        yield "SmoothQuant is not supported for it", "Use W8A16, or FP8 on Hopper and Ada."
-    if kv and kv not in KV_QUANT_ALGOS:
-        yield f"quantisations of the KV cache are {', '.join(KV_QUANT_ALGOS)}; found {kv}", "Leave it out."
-    if algo == "FP8" and config.experts and version < (0, 10, 0):
+    if kv and kv not in VENDOR_CACHES:
+        yield f"quantizations of the KV cache are {', '.join(VENDOR_CACHES)}; found {kv}", "Leave it out."
+    found = VENDOR_SCHEMES.get(algo)
+    if found is None:
+        if algo:
+            yield f"quantizations are {', '.join(VENDOR_SCHEMES)}; found {algo}", f"Use {W8A16}, or none."
+        return
+    if version < found.since:
+        yield f"{algo} is written for {show(found.since)} and later", "Name a later version."
+    if found.smooths and config.experts:
+        yield "there is no SmoothQuant for experts", f"Use {FP8} or {W8A16}."
+    elif found.plugin and not row.smooth_quant:
+        yield "SmoothQuant is not supported for it", f"Use {W8A16}, or {FP8} on Hopper and Ada."
+    if algo == FP8 and config.experts and version < (0, 10, 0):
         yield "where 0.8 and 0.9 keep the scales of experts is not verified", "Name 0.10.0 or later."
-    if algo == "W4A16_AWQ" and config.experts:
-        yield "how experts are stored under AWQ is not verified", "Use FP8 or W8A16."
-    if algo in SMOOTH_QUANT and algo.endswith("_PLUGIN") and config.parallel_residual:
-        yield "what one norm in front of attention and mlp stores for both is not verified", "Use W8A16."
-    if algo in SMOOTH_QUANT and algo.endswith("_PLUGIN") and config.qk_norm:
-        yield "what the plugin does with norms on q and k is not verified", f"Use {SMOOTH_QUANT[0]} or W8A16."
-    if algo in WITHOUT:
-        yield f"{algo}: {WITHOUT[algo]}", f"Use {' or '.join(STORED)}."
+    if algo == W4A16_AWQ and config.experts:
+        yield f"how experts are stored under {algo} is not verified", f"Use {FP8} or {W8A16}."
+    if found.plugin and config.parallel_residual:
+        yield "what one norm in front of attention and mlp stores for both is not verified", f"Use {W8A16}."
+    if found.plugin and config.qk_norm:
+        yield "what the plugin does with norms on q and k is not verified", f"Use {NATIVE} or {W8A16}."
+    if found.unverified:
+        yield f"{algo}: {found.unverified}", f"Use {' or '.join(STORED)}."

@@ -17,9 +17,8 @@ from typing import Any
 
 from compiler.model.config import ModelConfig
 from compiler.model.rope import RopeScaling
-from compiler.quantization.formats.int4 import GROUP
+from compiler.quantization.vendors import VENDOR_SCHEMES
 from compiler.targets.trtllm.architectures import row_for, value_of
-from compiler.targets.trtllm.check import SMOOTH_QUANT
 from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
 from compiler.targets.trtllm.version import Version, version_of
 
@@ -111,10 +110,13 @@ def _quantization(options: TrtllmOptions, version: Version) -> dict[str, Any]:
         "quant_algo": options.quant_algo or None,
         "kv_cache_quant_algo": options.kv_cache_quant_algo or None,
     }
-    if options.quant_algo == "W4A16_AWQ":
-        quantization |= {"group_size": GROUP, "has_zero_point": False, "pre_quant_scale": True}
-    if version < (0, 9, 0) and options.quant_algo in SMOOTH_QUANT:
-        quantization["sq_use_plugin"] = options.quant_algo.endswith("_PLUGIN")
+    found = VENDOR_SCHEMES.get(options.quant_algo)
+    if found is None:
+        return quantization
+    if found.group is not None:
+        quantization |= {"group_size": found.group, "has_zero_point": False, "pre_quant_scale": True}
+    if version < (0, 9, 0) and found.smooths:
+        quantization["sq_use_plugin"] = found.plugin
     return quantization
 
 

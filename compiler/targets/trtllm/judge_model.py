@@ -10,9 +10,9 @@ import numpy as np
 
 from compiler.errors import ArtifactError
 from compiler.targets.trtllm.judge_math import Array
-from compiler.targets.trtllm.read import Stored
+from compiler.targets.trtllm.read import StoredTensor
 
-Tensor = Array | Stored
+Tensor = Array | StoredTensor
 """Tensor in memory or in a file: both have a shape, and rows that are float32."""
 Tensors = Mapping[str, Tensor]
 """Rank file: tensors by name."""

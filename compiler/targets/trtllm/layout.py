@@ -13,8 +13,8 @@
 | biases of dense and proj                            | whole (GPT-J: zeros for r > 0) |                         |
 
 `mlp.fc` is what the activation is applied to, so it holds Hugging Face's gate; a fused `mlp.fc` holds it in its second
-half. Ranks are numbered `stage * tp + r`, and the layers of each pipeline stage begin with 0 again. What quantisation
-puts in place of weights and beside them is in `quantised.py`.
+half. Ranks are numbered `stage * tp + r`, and the layers of each pipeline stage begin with 0 again. The tensors
+of quantized modules are in `linear.py`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from compiler.model.ops import OnFirst, Op, Pad, Program, Repeat, Replicate, Sha
 from compiler.model.parallel import check_parallel, head_layout, padded
 from compiler.model.roles import TensorId, axis_sizes, model_tensors
 from compiler.targets.trtllm.architectures import Row, row_for
+from compiler.targets.trtllm.linear import Beside, beside, stored_as
 from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
-from compiler.targets.trtllm.quantised import Beside, beside, stored_as
 from compiler.targets.trtllm.version import Version, version_of
 
 NAMES: Mapping[str, str] = {

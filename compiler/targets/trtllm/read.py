@@ -19,7 +19,7 @@ _E4M3 = e4m3_values()
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensor:
     """Tensor in a file. `x[i]` and `x[a:b]` read along the first axis; nothing is cached.
 
     Rows are read, not mapped: mapped pages would count as this process's memory.
@@ -31,10 +31,10 @@ class Stored:
     shape: tuple[int, ...]
 
     def __getitem__(self, rows: int | slice) -> Any:
-        """Part of the tensor as float32 for a slice; for an index one entry, which is a `Stored` if it is a matrix."""
+        """Part of the tensor as float32 for a slice; for an index one entry, a `StoredTensor` if it is a matrix."""
         width = prod(self.shape[1:]) * np.dtype(_STORED[self.dtype]).itemsize
         if isinstance(rows, int):
-            inner = Stored(self.path, self.offset + rows * width, self.dtype, self.shape[1:])
+            inner = StoredTensor(self.path, self.offset + rows * width, self.dtype, self.shape[1:])
             return inner if len(inner.shape) > 1 else inner[:]
         first, end, _ = rows.indices(self.shape[0])
         shape = (max(end - first, 0), *self.shape[1:])
@@ -53,7 +53,7 @@ class Stored:
         return self.shape[0]
 
 
-class RankTensors(Mapping[str, Stored]):
+class RankTensors(Mapping[str, StoredTensor]):
     """Tensors of a safetensors file by name."""
 
     def __init__(self, path: Path) -> None:
@@ -64,14 +64,14 @@ class RankTensors(Mapping[str, Stored]):
         self._header.pop("__metadata__", None)
         self._data = 8 + length
 
-    def __getitem__(self, name: str) -> Stored:
+    def __getitem__(self, name: str) -> StoredTensor:
         entry = self._header[name]
         if entry["dtype"] not in _STORED:
             raise ArtifactError(
                 f"{self._path}: the judge reads {', '.join(_STORED)}; `{name}` is {entry['dtype']}",
                 hint="build the checkpoint again",
             )
-        return Stored(self._path, self._data + entry["data_offsets"][0], entry["dtype"], tuple(entry["shape"]))
+        return StoredTensor(self._path, self._data + entry["data_offsets"][0], entry["dtype"], tuple(entry["shape"]))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._header)

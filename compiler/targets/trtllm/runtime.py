@@ -66,11 +66,10 @@ class TrtllmRuntime(Runtime):
 
     def runner(self, manifest: Manifest, max_memory: int) -> Runner | None:
         """The judge, where the artifact has a checkpoint."""
-        from compiler.model.config import ModelConfig
 
         if not section_of(manifest).checkpoint_files:
             return None
-        return CheckpointRunner(ModelConfig.from_json(manifest.model.config), max_memory)
+        return CheckpointRunner(manifest.config, max_memory)
 
     def unproven(self, manifest: Manifest) -> str:
         """The container proves it."""
@@ -92,7 +91,7 @@ class TrtllmRuntime(Runtime):
                 found.append(Finding(name, "mismatch", text, f"run it in {_image(manifest, name, built)}"))
         return found
 
-    def image_problems(self, manifest: Manifest, image: str) -> Sequence[str]:
+    def endpoint_problems(self, manifest: Manifest, image: str, instance_type: str) -> Sequence[str]:
         """Engines that are missing, of another version, or in another tree than the image loads."""
         section = section_of(manifest)
         try:

@@ -45,7 +45,7 @@ class TrtllmSupport(Support[TrtllmOptions]):
 
     def quantized(self, config: ModelConfig, quant: Quant, options: TrtllmOptions) -> tuple[Quant, TrtllmOptions]:
         """Options with `quant_algo` and `kv_cache_quant_algo`. Raises RefusedError."""
-        return schemes.quantised(config, quant, options)
+        return schemes.quantized(config, quant, options)
 
     def scaling(self, config: ModelConfig, quant: Quant, options: TrtllmOptions) -> Scaling:
         """Scales as the files have them."""

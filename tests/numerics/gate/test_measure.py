@@ -14,7 +14,7 @@ from compiler.calibration.samples import HELD_OUT, Samples, read_samples
 from compiler.calibration.scales import RESULT, make_scales
 from compiler.decoder.forward import forward
 from compiler.decoder.kernels import Kernels
-from compiler.decoder.quantized import experts, per_token
+from compiler.decoder.quantized import definition, experts
 from compiler.decoder.weights import StoredModel
 from compiler.errors import NumericsError
 from compiler.numerics.gate.measure import measure
@@ -127,7 +127,8 @@ def test_what_is_broken_in_one_layer_of_one_rank_is_named(
 def test_tokens_in_int8_are_measured_too(tiny_checkpoint: Folders, tmp_path: Path) -> None:
     model = opened(tiny_checkpoint("qwen2_moe"))
     files = _quantised(model, tmp_path, 2)
-    kernels = Kernels(quantised=per_token, quantised_experts=experts(per_token))
+    per_token = definition("per_token")
+    kernels = Kernels(quantized=per_token, quantized_experts=experts(per_token))
     weights, both = _measured(model, files), _measured(model, files, kernels)
     assert np.mean([part.relative for part in both.parts]) > np.mean([part.relative for part in weights.parts])
     judge(both, LOOSE)

@@ -1,4 +1,4 @@
-"""How it is known that a part has arrived as it was sent, where the server checks nothing by itself."""
+"""Detection of parts damaged in transit, with servers that check nothing themselves."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.testbed.faults import Proxy, Request
 from compiler.errors import StoreError
 from compiler.storage.files.digest import digest_bytes
 from compiler.storage.objects import open_store
 from compiler.storage.objects.upload import Outgoing, upload_files
-from tests.faults import Proxy, Request
 
 PARTS = [b"a" * 100_000, b"b" * 100_000, b"c" * 7]
 
 
 def parts_sent(between: Proxy, uri: str) -> list[int]:
-    """Sends PARTS as one object, and reads it; the numbers of the parts that went to the server."""
+    """Send PARTS as one object and read it back; numbers of the parts that went to the server."""
     store = open_store(uri)
     upload = store.begin("large", len(PARTS[0]))
     store.finish(upload, [store.send(upload, number, data) for number, data in enumerate(PARTS, 1)])
@@ -31,7 +31,7 @@ def test_a_part_goes_up_once(between: Proxy, rclone_store: str) -> None:
 def test_a_part_that_arrived_with_other_bytes_is_never_published(
     between: Proxy, rclone_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """rclone cannot replace a part: what has such a part is given up, and sent anew by the next run."""
+    """rclone cannot replace a part: the upload is aborted, and the next run sends it anew."""
     monkeypatch.setattr("compiler.storage.objects.upload.part_size_of", lambda _: len(PARTS[0]))
     (tmp_path / "file").write_bytes(b"".join(PARTS))
     file = Outgoing(tmp_path / "file", "large", digest_bytes(b"".join(PARTS)), sum(map(len, PARTS)))

@@ -1,4 +1,4 @@
-"""What every store does; `store` is a folder, moto and rclone in turn."""
+"""Behavior of every store; `store` is a folder, moto and rclone in turn."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_an_object_is_what_was_put(store: str) -> None:
         opened.read("a/c")
 
 
-def test_what_is_there_is_listed(store: str) -> None:
+def test_objects_are_listed(store: str) -> None:
     opened = open_store(store)
     for key in ("x/1", "x/2", "x/y/3", "z", "xy"):
         opened.put(key, b"-")
@@ -80,7 +80,9 @@ def test_an_aborted_upload_is_gone(store: str) -> None:
         ("rclone", Conditions(absent=False, match=False)),
     ],
 )
-def test_what_a_server_honours_is_found_out(kind: str, expected: Conditions, request: pytest.FixtureRequest) -> None:
+def test_supported_conditional_writes_are_detected(
+    kind: str, expected: Conditions, request: pytest.FixtureRequest
+) -> None:
     opened = open_store(request.getfixturevalue(f"{kind}_store"))
     conditions = probe(opened, ".probes/")
     assert conditions == expected
@@ -102,7 +104,7 @@ def test_conditions_hold_whether_the_server_knows_them_or_not(store: str) -> Non
 
 
 def test_one_of_many_wins(local_store: str) -> None:
-    """Not on moto, which looks and writes in two steps."""
+    """Not on moto, whose conditional writes are not atomic."""
     opened = open_store(local_store)
     base = opened.put("match", b"0").etag
 
@@ -120,8 +122,8 @@ def test_one_of_many_wins(local_store: str) -> None:
             assert opened.read(key)[0] == str(won.index(True)).encode()
 
 
-def test_an_object_appears_while_its_neighbours_vanish(local_store: str) -> None:
-    """A folder goes with its last object, and comes with its next."""
+def test_an_object_appears_while_its_neighbors_vanish(local_store: str) -> None:
+    """A folder is removed with its last object and made with its next."""
     opened = open_store(local_store)
 
     def work(number: int) -> None:
@@ -142,7 +144,7 @@ def test_a_local_store_is_not_left_half_written(tmp_path: Path) -> None:
     assert list((tmp_path / "s").rglob("*.put")) == []
 
 
-def test_what_is_no_store() -> None:
+def test_other_schemes_are_refused() -> None:
     for uri in ("gs://bucket/x", "s3://", "s3:///x"):
         with pytest.raises(UsageError):
             open_store(uri)

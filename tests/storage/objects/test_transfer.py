@@ -1,4 +1,4 @@
-"""Uploads and downloads in many small parts, against a folder that fails when it is told to."""
+"""Uploads and downloads in many small parts, with a store that fails on demand."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Failing(LocalStore):
-    """Counts parts that go over the line; `left` of them do."""
+    """Store that transfers `left` parts, counts them, and fails then."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from compiler.decoder.attention import CACHED, Cache, alibi_slopes, dequantise, quantise
+from compiler.decoder.attention import Cache, alibi_slopes, cache_dtype, dequantize, quantize
 from compiler.machine import features
+from compiler.quantization.schemes import CACHES
 from compiler.targets.inductor.attention import attend
 from compiler.targets.inductor.toolchain import on_x86
 
@@ -23,6 +24,7 @@ INSTRUCTIONS = {"portable": 0}
 if on_x86() and {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= features():
     INSTRUCTIONS["avx512"] = 1
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+CACHED = [cache_dtype(form) for form in CACHES]
 STORED = {**DTYPES, torch.int8: 3, torch.float8_e4m3fn: 4}
 ROUNDING = {torch.float32: 1e-6, torch.bfloat16: 1 / 256, torch.float16: 1 / 2048}
 BLOCK = 128
@@ -42,7 +44,7 @@ class Case:
     def expected(self) -> Tensor:
         """float64, row by row and head by head, and of the cache nothing but what a query sees."""
         k, v = (
-            dequantise(stored, scale, torch.float64).double()
+            dequantize(stored, scale, torch.float64).double()
             for stored, scale in ((self.cache.k, self.cache.k_scale), (self.cache.v, self.cache.v_scale))
         )
         out = torch.empty(self.q.shape, dtype=torch.float64)
@@ -95,11 +97,11 @@ def made(
     k, v = (torch.randn((rows + 1, length, kv_heads, dim), generator=g) for _ in range(2))
     k[:, :, 0] *= 4
     scales: list[Tensor | None] = [None, None]
-    if stored in CACHED.values():
+    if stored in CACHED:
         top = 127 if stored == torch.int8 else 448
         scales = [part.abs().amax((0, 1, 3)) / top for part in (k, v)]
     stores = [
-        quantise(part, s, stored) if s is not None else part.to(stored) for part, s in zip((k, v), scales, strict=True)
+        quantize(part, s, stored) if s is not None else part.to(stored) for part, s in zip((k, v), scales, strict=True)
     ]
     positions = torch.randint(0, length, (rows, tokens), generator=g)
     slopes = torch.tensor(alibi_slopes(kv_heads * group)) if sloped else None
@@ -130,9 +132,7 @@ def test_it_is_what_is_written_out(
     assert_close(run(instructions, case), case.expected(), dtype)
 
 
-@pytest.mark.parametrize(
-    ("stored", "dtype"), [(s, d) for d in DTYPES for s in STORED if s in (d, *CACHED.values())], ids=str
-)
+@pytest.mark.parametrize(("stored", "dtype"), [(s, d) for d in DTYPES for s in STORED if s in (d, *CACHED)], ids=str)
 def test_the_operator_is_defined_as_the_same(run: Run, stored: torch.dtype, dtype: torch.dtype) -> None:
     """What plain torch makes of it rounds more: the probabilities, and what it reads, to the dtype of the model."""
     case = made(stored, dtype, window=150, sloped=True)

@@ -16,35 +16,36 @@ from compiler.calibration.scales import RESULT, make_scales
 from compiler.decoder import quantized as quantised
 from compiler.decoder.forward import forward, layer_weights
 from compiler.decoder.kernels import Kernels
-from compiler.decoder.quantized import DEFINITIONS, QuantisedWeight
-from compiler.decoder.rankfile.quantized import STORED, Products, scale_of
+from compiler.decoder.quantized import QuantizedWeight, definition
+from compiler.decoder.rankfile.quantized import FLOAT, scale_of, stored_weight
 from compiler.decoder.segments import SegmentSpec, input_names, specs, weight_shapes
 from compiler.model.config import ModelConfig
 from compiler.model.limits import Limits
+from compiler.quantization import formats
 from compiler.quantization.scaling import Scaling
 from compiler.quantization.schemes import SCHEMES
 from compiler.runtime.package import Package
 from compiler.targets.inductor import build, library
 from compiler.targets.inductor.forms import FEW_TOKENS, MANY_TOKENS, int_mm, scaled_mm
-from compiler.targets.inductor.schemes import RUNS
 from tests.calibration.test_activations import opened
 from tests.calibration.test_scale_groups import WIDE as SOURCE_WIDE
 from tests.calibration.test_scales import converted
 from tests.simulated import SimulatedRanks, run_eagerly
 from tests.tiny import model_config, write_checkpoint
 
+PRODUCTS = sorted(formats.products())
 GENERATOR = torch.Generator().manual_seed(6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize("products", STORED)
+@pytest.mark.parametrize("products", PRODUCTS)
 def test_forms_compute_their_definition(products: str, dtype: torch.dtype, biased: bool) -> None:
-    definition, weight = DEFINITIONS[products], _weight(products, 48, 256)
+    defined, weight = definition(products), _weight(products, 48, 256)
     bias = torch.randn(48, generator=GENERATOR).to(dtype) if biased else None
     for rows in ((1, 1), (3, 1), (2, 5)):
         x = torch.randn((*rows, 256), generator=GENERATOR).to(dtype)
-        expected = definition(x, weight, bias)
+        expected = defined(x, weight, bias)
         for linear in (FEW_TOKENS[products][0], MANY_TOKENS[products][0]):
             found = linear(x, weight, bias)
             assert found.dtype == dtype
@@ -63,11 +64,11 @@ def test_forms_for_gpus_compute_their_definition(products: str, inner: int, out:
     weight, bias = _weight(products, out, inner), torch.randn(out, generator=GENERATOR).bfloat16()
     for rows in ((1, 1), (2, 9), (40,)):
         x = torch.randn((*rows, inner), generator=GENERATOR).bfloat16()
-        expected = DEFINITIONS[products](x, weight, bias)
+        expected = definition(products)(x, weight, bias)
         torch.testing.assert_close(form(x, weight, bias), expected, rtol=1 / 128, atol=1e-2)
 
 
-@pytest.mark.parametrize("products", STORED)
+@pytest.mark.parametrize("products", PRODUCTS)
 def test_experts_of_few_tokens_are_those_of_many(products: str) -> None:
     gate_up, down = (
         replace(w, values=w.values.unflatten(0, (4, -1)), scale=w.scale.unflatten(0, (4, -1)))
@@ -78,18 +79,18 @@ def test_experts_of_few_tokens_are_those_of_many(products: str) -> None:
         share = torch.rand((len(chosen), 2), generator=GENERATOR)
         found, expected = (
             experts(x, torch.tensor(chosen), share, gate_up, down, "silu").float()
-            for experts in (FEW_TOKENS[products][1], quantised.experts(DEFINITIONS[products]))
+            for experts in (FEW_TOKENS[products][1], quantised.experts(definition(products)))
         )
         assert (found - expected).norm() < 0.02 * expected.norm()
 
 
-def _weight(products: str, out: int, inner: int) -> QuantisedWeight:
-    stored = STORED[products]
+def _weight(products: str, out: int, inner: int) -> QuantizedWeight:
+    stored = stored_weight(products)
     shapes = stored.shapes("weight", (out, inner))
     worth = {"int8": 1e-3, "int4": 1e-2, "fp8": 1e-3}[stored.format]
     scale = torch.rand(shapes["scale"], generator=GENERATOR) * worth
     fixed = torch.tensor([5 / 127 if stored.format == "int8" else 5 / 448]) if stored.input_scale else None
-    return QuantisedWeight(_values(stored.torch_dtype, shapes["weight"]), scale, fixed)
+    return QuantizedWeight(_values(stored.torch_dtype, shapes["weight"]), scale, fixed)
 
 
 def _values(dtype: str, shape: tuple[int, ...]) -> Tensor:
@@ -123,7 +124,7 @@ def test_scales_are_inputs_behind_their_weights() -> None:
 @pytest.mark.parametrize("products", ["weight_only", "per_token", "per_tensor", "fp8_per_token", "fp8_per_tensor"])
 @pytest.mark.parametrize("case", ["llama/biases", "qwen2_moe", "gpt2", "gptj", "internlm2"])
 def test_ranks_compute_what_one_rank_computes(
-    case: str, products: Products, tiny_checkpoint: Callable[[str], Path], tmp_path: Path
+    case: str, products: str, tiny_checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     _compare_ranks(tiny_checkpoint(case), products, tmp_path)
 
@@ -135,20 +136,25 @@ def test_ranks_of_groups_compute_what_one_rank_computes(case: str, tmp_path: Pat
     _compare_ranks(folder, "grouped", tmp_path)
 
 
-def _compare_ranks(folder: Path, products: Products, tmp_path: Path) -> None:
+def _compare_ranks(folder: Path, products: str, tmp_path: Path) -> None:
     model, maxima = opened(folder), None
-    parts = next(parts for parts, name in RUNS.items() if name == products)
-    scheme = replace(SCHEMES["int4-weight" if products == "grouped" else "int8-weight"],
-                     weights=parts[0], activations=parts[1], activation_scales=parts[2])  # fmt: skip
+    form, product = formats.products()[products]
+    floating = product.activations == "float"
+    scheme = replace(
+        SCHEMES["int4-weight" if form.group else "int8-weight"],
+        weights=form.name,
+        activations="float" if floating else form.name,
+        activation_scales="tensor" if product.activations == "float" else product.activations,
+    )
     if scheme.calibrated:
         model.calibrate(tmp_path / "maxima")
         maxima = load_file(tmp_path / "maxima" / MAXIMA)
     make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=Scaling(scheme), maxima=maxima)
     token_ids = torch.randint(0, model.config.vocab, (2, 12), generator=GENERATOR)
     (whole,) = converted(model, tmp_path / RESULT, tmp_path / "1", 1, products)
-    linear = DEFINITIONS[products]
+    linear = definition(products)
     expected = forward(
-        model.config, whole, token_ids, Kernels(quantised=linear, quantised_experts=quantised.experts(linear))
+        model.config, whole, token_ids, Kernels(quantized=linear, quantized_experts=quantised.experts(linear))
     )
     for tp in (1, 2):
         ranks = converted(model, tmp_path / RESULT, tmp_path / f"{tp}-again", tp, products)
@@ -156,7 +162,7 @@ def _compare_ranks(folder: Path, products: Products, tmp_path: Path) -> None:
         layer = layer_weights(ranks[-1], 0)
         for spec in (spec for spec in found if spec.part == "attn"):
             assert {n: tuple(layer[n].shape) for n in weight_shapes(spec)} == weight_shapes(spec)
-            assert layer["attn.o.weight"].dtype == getattr(torch, STORED[products].torch_dtype)
+            assert layer["attn.o.weight"].dtype == getattr(torch, stored_weight(products).torch_dtype)
         simulated = SimulatedRanks(model.config, ranks, batch=2, positions=16, products=products)
         positions = torch.arange(12).expand(2, 12)
         prefill = simulated.step(token_ids[:, :9], positions[:, :9])
@@ -177,7 +183,7 @@ WIDE = replace(
 
 def test_compiled_segments_compute_what_eager_ones_do(tmp_path: Path) -> None:
     """Every kind of product, of few tokens and of many, of one row and of several, and experts."""
-    asked: tuple[tuple[ModelConfig, Products, str], ...] = (
+    asked: tuple[tuple[ModelConfig, str, str], ...] = (
         (model_config("llama"), "float", "mlp-gated.decode1"),
         (model_config("llama"), "weight_only", "mlp-gated.decode"),
         (model_config("mixtral"), "per_tensor", "mlp-moe.decode1"),
@@ -217,7 +223,7 @@ def test_many_tokens_may_go_through_the_library_of_torch(tmp_path: Path, monkeyp
 
 
 def _inputs(spec: SegmentSpec, batch: int, length: int) -> Sequence[Tensor]:
-    shapes, stored = weight_shapes(spec), STORED.get(spec.products)
+    shapes, stored = weight_shapes(spec), None if spec.products == FLOAT else stored_weight(spec.products)
     made = []
     for name in input_names(spec):
         if name == "x":

@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from compiler.decoder.quantized import dequantise_groups, finish, fp8_tokens, quantise_tokens
+from compiler.decoder.quantized import dequantize_groups, finish
 from compiler.machine import features
-from compiler.quantization.formats.int4 import GROUP
+from compiler.quantization.formats import fp8, int4, int8
 from compiler.targets.inductor import library
 from compiler.targets.inductor.toolchain import on_x86
 
+GROUP = int4.FORMAT.group or 0
 INSTRUCTIONS = {"portable": 0}
 if on_x86() and {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"} <= features():
     INSTRUCTIONS["avx512"] = 1
@@ -100,7 +101,7 @@ def test_8_bit_products_are_exact(
     for dtype in DTYPES:
         inputs = x.to(dtype), weight, scale, bias.to(dtype) if biased else None
         input_scale = torch.tensor([0.02]) if fixed else None  # the outlier is beyond it
-        integers, worth = quantise_tokens(inputs[0], input_scale)
+        integers, worth = int8.tokens(inputs[0], input_scale)
         # Not `_int_mm`, as `per_token` has it: for some small sizes torch 2.13 gives zeros.
         sums = (integers.long() @ weight.long().T).float() * worth
         found = run(instructions, "int8_int8", *inputs, input_scale=input_scale)
@@ -121,7 +122,7 @@ def test_float8_products_are_those_of_the_definition(
     for dtype in DTYPES:
         inputs = x.to(dtype), weight, scale, bias.to(dtype) if biased else None
         input_scale = torch.tensor([0.005]) if fixed else None  # the outlier is beyond it
-        values, worth = fp8_tokens(inputs[0], input_scale)
+        values, worth = fp8.tokens(inputs[0], input_scale)
         exact = (values.double() @ weight.double().T) * worth * scale + (0 if inputs[3] is None else inputs[3])
         slack = (values.double().abs() @ weight.double().abs().T) * worth * scale * 2e-6
         found = run(instructions, "fp8", *inputs, input_scale=input_scale)
@@ -175,7 +176,7 @@ def test_others_round_their_result_and_little_else(
     x, weight, scale, bias = case(name, tokens, out, inner, seed)
     (x, weight, _), bias = narrow(name, (x, weight, scale, bias), dtype), bias.to(dtype)
     found = run(instructions, name, x, weight, scale, bias if biased else None)
-    wide = weight.double() if name != "int4" else dequantise_groups(weight, scale).double()
+    wide = weight.double() if name != "int4" else dequantize_groups(weight, scale).double()
     exact = x.double() @ wide.T * (scale.double() if name == "int8" else 1) + (bias.double() if biased else 0)
     sixteen_bits = x.abs().amax(-1, keepdim=True).double() / 65024 * wide.abs().sum(-1)
     slack = sixteen_bits * (scale if name == "int8" else 1) if name != "floats" else 1e-5 * wide.abs().sum(-1)
@@ -199,7 +200,7 @@ def test_weights_that_become_bfloat16_are_rounded_once(
     if name.startswith("int8"):
         wide, worth = weight.double(), scale.double()
     else:
-        wide, worth = dequantise_groups(weight, scale).bfloat16().double(), torch.ones(out, dtype=torch.double)
+        wide, worth = dequantize_groups(weight, scale).bfloat16().double(), torch.ones(out, dtype=torch.double)
     exact = x.double() @ wide.T * worth + (bias.double() if biased else 0)
     slack = (x.double().abs() @ wide.abs().T) * worth * 2e-6
     assert ((found.double() - exact).abs() <= exact.abs() / 256 + slack + 1e-6).all()

@@ -26,6 +26,7 @@ from compiler.decoder.record import Recorder
 from compiler.model.config import Activation, ModelConfig
 from compiler.model.lazy import read, whole
 from compiler.model.roles import TensorId, linear_axes
+from compiler.quantization.format import group_maxima
 from compiler.quantization.formats import fp8, int4, int8
 from compiler.quantization.groups import (
     Factors,
@@ -35,11 +36,12 @@ from compiler.quantization.groups import (
     groups,
     layer_factors,
     layer_scales,
-    quantised_roles,
+    quantized_roles,
 )
 from compiler.quantization.rounding import pack
 from compiler.targets.trtllm.layout import rank_plans as trtllm_plans
 from compiler.targets.trtllm.options import TrtllmOptions
+from tests.quantization import numpy_int4, numpy_int8
 from tests.targets.trtllm.models import TOKENS
 
 Array = NDArray[Any]
@@ -129,7 +131,7 @@ def quantise(config: ModelConfig, tensors: Mapping[TensorId, Array], options: Tr
     inputs: dict[str, Round] = {}
     cache: list[Round] = []
     for layer, kind in enumerate(config.layer_kinds):
-        roles = quantised_roles(config, kind)
+        roles = quantized_roles(config, kind)
         at = {role: f"layers.{layer}.{_decoder_name(role, roles)}.weight" for role in roles}
         seen = {role: record.inputs[at[role]].numpy() for role in roles}
         columns: dict[str, Array] = {}
@@ -150,7 +152,11 @@ def quantise(config: ModelConfig, tensors: Mapping[TensorId, Array], options: Tr
         for t in [t for t in found if t.layer == layer and t.role.endswith("norm")]:
             widened[t] = found[t]
         q, k, v = (_own_rows(r, at, record.outputs[at[r]].numpy(), found, layer) for r in FUSED["attn.qkv"])
-        scale = int8.kv_scale(q, k, v) if kv == "INT8" else fp8.tensor_scale(float(max(k.max(), v.max())))
+        scale = (
+            np.float32(max(q.max(), k.max(), v.max())) / int8.LARGEST
+            if kv == "INT8"
+            else fp8.tensor_scale(float(max(k.max(), v.max())))
+        )
         found[TensorId("attn.k", "cache_scale", layer)] = np.full(1, scale, np.float32)
         cache += [_cached(kv, scale)] * 2
     weights = _weights(config, {t: a for t, a in widened.items() if t.part in ("weight", "bias")})
@@ -249,20 +255,20 @@ def _quantise(
         found[t], widened[t] = bits.reshape(weight.shape), (fp8.decode(bits) * scale).reshape(weight.shape)
         return
     if algo == "W4A16_AWQ":
-        scales = int4.scales(int4.group_maxima(matrix))
-        integers = int4.quantize(matrix, scales)
+        scales = int4.scales(group_maxima(matrix, 128))
+        integers = numpy_int4.quantize(matrix, scales)
         inner = len(linear_axes(t.role)[1])
-        widened[t] = int4.dequantize(integers, scales).reshape(weight.shape)
+        widened[t] = numpy_int4.dequantize(integers, scales).reshape(weight.shape)
         found[t] = integers.reshape(weight.shape)
         put("group_scale", scales.reshape(*weight.shape[:inner], -1))
         return
-    maxima = int8.row_maxima(matrix)
+    maxima = numpy_int8.row_maxima(matrix)
     if "_PER_TENSOR_PER_TOKEN" in algo or algo == "W8A8_SQ_PER_TENSOR_PLUGIN":
-        maxima = int8.shared_maxima(maxima, [rows])
+        maxima = np.full(rows, maxima.max(), np.float32)
     steps = int8.steps(maxima)
-    integers = int8.quantize(matrix, steps[:, None])
+    integers = numpy_int8.quantize(matrix, steps[:, None])
     found[t] = integers.reshape(weight.shape)
-    widened[t] = int8.dequantize(integers, int8.scales(maxima)[:, None]).reshape(weight.shape)
+    widened[t] = numpy_int8.dequantize(integers, int8.scales(maxima)[:, None]).reshape(weight.shape)
     put("scale", int8.scales(maxima).reshape(weight.shape[: len(linear_axes(t.role)[1])]))
     put("matrix_scale", int8.scales(maxima)[:1])
 
@@ -298,15 +304,15 @@ def _input(algo: str, s: Any, found: Canonical, t: TensorId, parts: int) -> Roun
     if algo == "W4A16_AWQ":
         return lambda x: x * (1 / s)
     if algo == "W8A8_SQ_PER_CHANNEL":
-        return lambda x: int8.dequantize(int8.quantize(x * (1 / s) / scale, np.ones(1, np.float32)), scale)
+        return lambda x: numpy_int8.dequantize(numpy_int8.quantize(x * (1 / s) / scale, np.ones(1, np.float32)), scale)
     if algo.endswith("_PER_TOKEN_PLUGIN"):
         found[own] = np.ones(1, np.float32)
         return lambda x: np.concatenate(
-            [int8.dequantize(*int8.quantize_tokens(part)) for part in np.split(x / s, parts, -1)], -1
+            [numpy_int8.dequantize(*numpy_int8.quantize_tokens(part)) for part in np.split(x / s, parts, -1)], -1
         )
     if algo:
         found[own] = steps = found.pop(TensorId(t.role, "static_steps", t.layer))
-        return lambda x: int8.dequantize(int8.quantize(x / s, steps), 1 / steps)
+        return lambda x: numpy_int8.dequantize(numpy_int8.quantize(x / s, steps), 1 / steps)
     return lambda x: x
 
 

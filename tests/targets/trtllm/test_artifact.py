@@ -18,9 +18,8 @@ from safetensors.torch import load_file, save_file
 import recipes
 from compiler.artifact.manifest import Manifest, load_manifest
 from compiler.build.build import build, command_of
-from compiler.build.finish import package_engines
-from compiler.build.plan import Ask
-from compiler.build.requests import BuildRequest
+from compiler.build.elsewhere import package_engines
+from compiler.build.request import Ask, BuildRequest, Resources
 from compiler.errors import (
     ArtifactError,
     CompileError,
@@ -38,7 +37,6 @@ from compiler.storage.files.digest import sha256_file
 from compiler.targets.trtllm import layout
 from compiler.targets.trtllm.options import TrtllmOptions
 from compiler.targets.trtllm.section import Engines
-from compiler.targets.values import How
 from tests.targets.trtllm.stand_in import write_stand_in
 
 Requests = Callable[..., BuildRequest]
@@ -141,7 +139,7 @@ def test_verify_computes_and_does_not_believe_digests(request_for: Requests) -> 
             path.unlink()  # the cache has the same file
             save_file({**tensors, **gates, **ups}, path)
             file.update(size=path.stat().st_size, digest=sha256_file(path))
-            manifest["engines"]["checkpoint"][path.name] = file["digest"]
+            manifest["section"]["checkpoint"][path.name] = file["digest"]
     (output / "manifest.json").unlink()
     (output / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(NumericsError, match="kl_median"):
@@ -251,7 +249,7 @@ def test_a_build_that_fails_leaves_nothing(
 ) -> None:
     monkeypatch.setenv("MODE", "hang")
     with pytest.raises(CompileError, match="did not finish in 1 s"):
-        build(request_for(how=How(timeout=1)))
+        build(request_for(resources=Resources(timeout=1)))
     assert not request_for().output.exists()
     monkeypatch.setenv("MODE", "")
     assert build(request_for()).made == {"compile": 1, "package": 1}
@@ -290,8 +288,8 @@ def test_engines_are_not_run_here(request_for: Requests, toolchain: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "kind", "words"),
     [
-        ({"how": How(march="native")}, UsageError, "for the GPU of the machine"),
-        ({"how": How(device="cpu")}, UsageError, "for the GPU of the machine"),
+        ({"march": "native"}, UsageError, "for the GPU of the machine"),
+        ({"device": "cpu"}, UsageError, "for the GPU of the machine"),
         ({"options": TrtllmOptions(max_input_len=512)}, RefusedError, "`--max-input-len` takes 1 to"),
         ({"options": TrtllmOptions(max_num_tokens=1)}, RefusedError, "`--max-num-tokens` takes at least"),
         ({"options": TrtllmOptions(image="0.34.0-tensorrtllm0.12.0-cu125")}, RefusedError, r"0\.34"),
@@ -331,4 +329,4 @@ def test_the_command_line_is_known_from_the_headers_alone(request_for: Requests)
     assert (given["--max_batch_size"], given["--max_input_len"], given["--max_seq_len"]) == ("2", "20", "32")
     assert (given["--max_num_tokens"], given["--checkpoint_dir"]) == ("99", "checkpoint")
     with pytest.raises(UsageError, match="without a command line"):
-        command_of(request_for(target="inductor"))
+        command_of(replace(request_for(target="inductor"), ask=Ask(tp=2)))

@@ -13,8 +13,7 @@ import torch
 import recipes
 from compiler import targets
 from compiler.build.convert_only import convert_to
-from compiler.build.plan import Ask
-from compiler.build.requests import PlanRequest
+from compiler.build.request import Ask, PlanRequest
 from compiler.errors import RefusedError
 from compiler.model.config import ModelConfig
 from compiler.targets.trtllm.options import TrtllmOptions

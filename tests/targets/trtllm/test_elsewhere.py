@@ -14,9 +14,9 @@ import pytest
 import recipes
 from compiler.artifact.manifest import load_manifest
 from compiler.build.build import build
-from compiler.build.finish import package_engines
-from compiler.build.plan import Ask
-from compiler.build.requests import BuildRequest, PlanRequest, prepare
+from compiler.build.elsewhere import package_engines
+from compiler.build.request import Ask, BuildRequest, PlanRequest
+from compiler.build.resolve import plan_of
 from compiler.errors import ArtifactError, CompileError, ParallelError, RefusedError, ToolchainMissing
 from compiler.numerics.verify import verify
 from compiler.report import Silent
@@ -100,8 +100,8 @@ def test_what_can_be_known_before_is_refused_before(request_for: Callable[..., B
     with pytest.raises(ParallelError, match="tp 3"):
         build(request_for(tp=3))
     plan = request_for()
-    with pytest.raises(RefusedError, match="has a checkpoint format from 0.8.0 on") as caught:
-        prepare(PlanRequest(model=plan.model, recipes=recipes, target="trtllm", ask=plan.ask))
+    with pytest.raises(RefusedError, match=r"has a checkpoint format from 0\.8\.0 on") as caught:
+        plan_of(PlanRequest(model=plan.model, recipes=recipes, target="trtllm", ask=plan.ask))
     assert "lmi-compile build" in caught.value.hint
     assert not plan.output.exists()
 
@@ -113,4 +113,4 @@ def test_the_properties_say_what_was_asked_for(request_for: Callable[..., BuildR
     manifest = json.loads((request_for().output / "manifest.json").read_text())
     assert "option.max_rolling_batch_size=2\n" in script
     assert "option.dtype=fp16\n" in script
-    assert manifest["engines"]["argv"][1].endswith("trt_llm_partition.py")
+    assert manifest["section"]["argv"][1].endswith("trt_llm_partition.py")

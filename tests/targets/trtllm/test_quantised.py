@@ -26,8 +26,8 @@ from compiler.targets.trtllm.judge_math import as_e4m3, e4m3_values
 from compiler.targets.trtllm.judge_model import File
 from compiler.targets.trtllm.judge_quant import experts
 from compiler.targets.trtllm.layout import layouts
+from compiler.targets.trtllm.linear import STORED
 from compiler.targets.trtllm.options import TrtllmOptions
-from compiler.targets.trtllm.quantised import STORED
 from compiler.targets.trtllm.read import RankTensors
 from tests.targets.trtllm.models import CASES, DIM, HEADS, TOKENS, tensors_of
 from tests.targets.trtllm.quantised import DTYPES, Quantised, quantise, ranks_of, stored_ranks_of

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 import recipes
-from compiler.build.convert import convert
+from compiler.build.rank_files import convert
 from compiler.calibration import activations as calibrate
 from compiler.calibration import scales as scale
 from compiler.errors import RefusedError
 from compiler.model.config import ModelConfig
 from compiler.numerics.compare import compare
-from compiler.quantization.planned import planned
 from compiler.quantization.request import Quant, scheme_of
+from compiler.quantization.scale_tensors import scale_tensors
 from compiler.targets.trtllm import schemes
 from compiler.targets.trtllm.check import check
 from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
@@ -72,10 +72,10 @@ def _published(model: str) -> ModelConfig:
 @pytest.mark.parametrize(("case", "name", "flags"), ALGOS)
 def test_the_algo_that_runs_a_scheme(case: str, name: str, flags: str) -> None:
     config = _published(case)
-    quant, options = schemes.quantised(config, _quant(name, flags, "fp8"), replace(PLAIN, version="0.21.0"))
+    quant, options = schemes.quantized(config, _quant(name, flags, "fp8"), replace(PLAIN, version="0.21.0"))
     assert options == TrtllmOptions(version="0.21.0", quant_algo=ALGOS[case, name, flags], kv_cache_quant_algo="FP8")
     # What an artifact says of itself leads to the same again.
-    assert schemes.quantised(config, quant, options) == (quant, options)
+    assert schemes.quantized(config, quant, options) == (quant, options)
     static = options.quant_algo in ("FP8", "W8A8_SQ_PER_CHANNEL")
     assert quant.scheme is not None
     assert not static or (quant.scheme.activation_scales == "tensor" and quant.calibrated)
@@ -99,7 +99,7 @@ def test_what_it_does_not_run_is_refused_with_what_it_does(
     case: str, name: str, flags: str, words: str, remedy: str
 ) -> None:
     with pytest.raises(RefusedError, match=words) as caught:
-        schemes.quantised(_published(case), _quant(name, flags), PLAIN)
+        schemes.quantized(_published(case), _quant(name, flags), PLAIN)
     assert re.search(remedy, caught.value.hint)
 
 
@@ -135,9 +135,9 @@ def _written(model: Opened, maxima: dict[str, Array] | None, asked: Quant, tp: i
     """A TensorRT-LLM checkpoint, as a build leaves it."""
     config, tensors, checkpoint, options = model.config, model.tensors, model.checkpoint, PLAIN
     if asked.asked:
-        quant, options = schemes.quantised(config, asked, options)
+        quant, options = schemes.quantized(config, asked, options)
         scaling = schemes.scaling(config, quant, options)
-        if planned(config, tensors, scaling):
+        if scale_tensors(config, tensors, scaling):
             out.mkdir(parents=True)
             scale.make_scales(config, tensors, checkpoint, out, scaling=scaling, maxima=maxima)
             tensors, checkpoint = scale.beside(tensors, checkpoint, out / scale.RESULT)
@@ -195,7 +195,7 @@ def test_a_doubled_scale_is_seen(part: str, folders: Path, tmp_path: Path) -> No
     """Through the files: the canonical scale is doubled behind the rounding's back."""
     made = _calibrated("llama", folders / "llama")
     config, quant = made.model.config, _quant("smoothquant", "coarse static")
-    quant, options = schemes.quantised(config, quant, PLAIN)
+    quant, options = schemes.quantized(config, quant, PLAIN)
     scale.make_scales(
         config, made.model.tensors, made.model.checkpoint, tmp_path,
         scaling=schemes.scaling(config, quant, options), maxima=made.maxima,

@@ -1,0 +1,69 @@
+"""Names and shapes of the canonical tensors that quantization adds to a model's, or puts in their place.
+
+Known before any weight is read, so that plans count them. `calibration/scales.py` writes exactly these, so called:
+
+| tensor                 | where                                                           |
+|------------------------|-----------------------------------------------------------------|
+| {role}.{part}          | every linear layer whose weights are rounded: `quantization/parts.py`  |
+| {role}.columns         | linear layers whose input is smoothed, or which ask for it      |
+| {role}.prequant        | every linear layer, where kernels multiply their inputs         |
+| attn.k.cache_scale     | every layer, where the cache has one scale a layer              |
+| attn.{k,v}.cached_scale| every layer, where it has one a kv head                         |
+| weight, bias           | of norms and routers that smoothing changes; biases beside them |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import prod
+
+from compiler.model.config import LayerKind, ModelConfig
+from compiler.model.lazy import Lazy, whole
+from compiler.model.roles import TensorId, axis_sizes, linear_axes, shape_of
+from compiler.quantization.parts import activation_part_names, weight_part_names
+from compiler.quantization.scaling import Scaling
+
+PREFIX = "scales/"
+"""Prefix of the source of such a tensor."""
+
+
+def scale_tensors(
+    config: ModelConfig, tensors: Mapping[TensorId, Lazy], scaling: Scaling | None
+) -> dict[TensorId, Lazy]:
+    """Tensors beside (or in the place of) the canonical `tensors` of a checkpoint; float32."""
+    if scaling is None:
+        return {}
+    return {
+        tensor: whole(f"{PREFIX}{tensor}", _shape(tensor, config, scaling.scheme.group), "F32")
+        for layer, kind in enumerate(config.layer_kinds)
+        for tensor in _of_layer(config, kind, layer, tensors, scaling)
+    }
+
+
+def _shape(tensor: TensorId, config: ModelConfig, group: int | None) -> tuple[int, ...]:
+    """Shape of a canonical tensor, with groups of `group` neighbors."""
+    sizes = axis_sizes(config)
+    if group is None or not tensor.part.startswith("group_"):
+        return shape_of(tensor, sizes)
+    lead, rows, columns = linear_axes(tensor.role)
+    return (*(sizes[axis] for axis in lead + rows), prod(sizes[axis] for axis in columns) // group)
+
+
+def _of_layer(
+    config: ModelConfig, kind: LayerKind, layer: int, tensors: Mapping[TensorId, Lazy], scaling: Scaling
+) -> Iterator[TensorId]:
+    roles = scaling.roles(config, kind)
+    found = scaling.groups(config, kind) if scaling.scheme.search else ()
+    into = [role for group in found for role in group.into]
+    for role in roles:
+        names = [*weight_part_names(scaling.scheme), *activation_part_names(scaling.scheme)]
+        names += ["columns"] if role in into or scaling.divides == "norms" else []
+        names += ["prequant"] if scaling.divides == "inputs" else []
+        yield from (TensorId(role, part, layer) for part in names)
+    yield from (TensorId(role, part, layer) for role, part in scaling.cache_parts)
+    changed = {group.divides for group in found} | {role for group in found for role in group.followers}
+    for role in sorted({*changed, *into} - {""}):
+        # A quantized weight is divided by way of its scale. Biases of layers that are joined have one dtype.
+        for part in ("bias",) if role in roles else ("weight", "bias"):
+            if TensorId(role, part, layer) in tensors:
+                yield TensorId(role, part, layer)

@@ -1,0 +1,129 @@
+"""TensorRT-LLM's names of quantizations (its `QuantAlgo`), which serving.properties of LMI uses too: one row a name.
+
+W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN names the scales of weights first, then those of activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from compiler.quantization.scaling import Divides
+from compiler.quantization.schemes import SCHEMES, SMOOTH, Per, Scheme
+
+
+@dataclass(frozen=True)
+class VendorScheme:
+    """A quantization by its vendor's name.
+
+    `scheme`: of `schemes.SCHEMES` that the name asks for, "" for none here. `dense`, `experts`: the schemes that it
+    runs in models without and with experts. `weight_scales`, `activation_scales`: in place of those of the request;
+    None: as requested. `since`: first version of TensorRT-LLM for which it is written.
+    `rounded_at_load`: files hold plain weights, which the loader rounds. `divides`, `one_scale`: see `Scaling`.
+    `plugin`: runs in the plugin's model classes. `quantize`, `q_format`: the options of LMI 0.25 to 0.32 that ask for
+    it, "" where they cannot. `unverified`: why no build takes it, "" where builds do.
+    """
+
+    name: str
+    scheme: str
+    since: tuple[int, int, int]
+    dense: tuple[str, ...] = ()
+    experts: tuple[str, ...] = ()
+    weight_scales: Per | None = None
+    activation_scales: Per | None = None
+    rounded_at_load: bool = False
+    divides: Divides = "all"
+    one_scale: bool = False
+    plugin: bool = False
+    quantize: str = ""
+    q_format: str = ""
+    unverified: str = ""
+
+    @property
+    def smooths(self) -> bool:
+        """Whether it is one of SmoothQuant's."""
+        return bool(self.scheme) and SCHEMES[self.scheme].search == SMOOTH
+
+    @property
+    def group(self) -> int | None:
+        """Neighbors in a row that share a scale in its files; None: a whole row, or more."""
+        return None if self.rounded_at_load or not self.scheme else SCHEMES[self.scheme].group
+
+    @property
+    def per_channel(self) -> bool:
+        return self.weight_scales == "channel"
+
+    @property
+    def per_token(self) -> bool:
+        return self.activation_scales == "token"
+
+    @property
+    def flags(self) -> Mapping[str, Any]:
+        """Fields of a `Scheme` that it sets, in place of those of the request."""
+        found = {"weight_scales": self.weight_scales, "activation_scales": self.activation_scales}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def runs(self, scheme: Scheme, *, experts: bool) -> bool:
+        """Whether it runs `scheme` in a model with or without experts."""
+        return scheme.name in (self.experts if experts else self.dense)
+
+
+def _smooth_plugin(name: str, weights: Per, activations: Per) -> VendorScheme:
+    return VendorScheme(
+        name, "smoothquant", (0, 8, 0), ("smoothquant",), weight_scales=weights, activation_scales=activations,
+        divides="norms", plugin=True, quantize="smoothquant",
+    )  # fmt: skip
+
+
+# Since 0.9 the loader rounds plain weights itself, row by row; 0.8 wants them in its kernels' own order. Rows of four
+# bits lose too much, so dense models take groups, with inputs multiplied by 1.
+_W8A16 = VendorScheme("W8A16", "int8-weight", (0, 9, 0), ("int8-weight",), ("int8-weight",), rounded_at_load=True)
+_W4A16 = VendorScheme(
+    "W4A16", "int4-weight", (0, 9, 0), (), ("int4-weight",), weight_scales="channel", rounded_at_load=True
+)
+_AWQ = VendorScheme(
+    "W4A16_AWQ", "awq", (0, 9, 0), ("int4-weight", "awq"), divides="inputs", quantize="awq", q_format="int4_awq"
+)
+_FP8 = VendorScheme(
+    "FP8", "fp8", (0, 9, 0), ("fp8",), ("fp8",), weight_scales="tensor", activation_scales="tensor", one_scale=True,
+    quantize="fp8",
+)  # fmt: skip
+_ROWS = VendorScheme(
+    "FP8_PER_CHANNEL_PER_TOKEN", "fp8", (0, 12, 0), weight_scales="channel", activation_scales="token",
+    unverified="which of its modules stay in floating point is not verified",
+)  # fmt: skip
+_NATIVE = VendorScheme(
+    "W8A8_SQ_PER_CHANNEL", "smoothquant", (0, 8, 0), ("smoothquant",), weight_scales="channel",
+    activation_scales="tensor", divides="inputs",
+)  # fmt: skip
+
+VENDOR_SCHEMES: Mapping[str, VendorScheme] = {
+    row.name: row
+    for row in (
+        _W8A16,
+        _W4A16,
+        _AWQ,
+        _FP8,
+        _ROWS,
+        _NATIVE,
+        _smooth_plugin("W8A8_SQ_PER_TENSOR_PLUGIN", "tensor", "tensor"),
+        _smooth_plugin("W8A8_SQ_PER_TENSOR_PER_TOKEN_PLUGIN", "tensor", "token"),
+        _smooth_plugin("W8A8_SQ_PER_CHANNEL_PER_TENSOR_PLUGIN", "channel", "tensor"),
+        _smooth_plugin("W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN", "channel", "token"),
+        VendorScheme(
+            "W4A16_GPTQ", "", (0, 9, 0),
+            unverified="that the loader takes packed weights with zeros in a portable order is not verified",
+        ),
+        VendorScheme(
+            "W4A8_AWQ", "", (0, 9, 0), quantize="awq", q_format="w4a8_awq",
+            unverified="the shapes of its second scales are not verified",
+        ),
+        VendorScheme("W8A16_GPTQ", "", (0, 15, 0), unverified="how its weights are stored is not verified"),
+    )
+}  # fmt: skip
+"""By name."""
+W8A16, W4A16_AWQ, FP8, NATIVE = _W8A16.name, _AWQ.name, _FP8.name, _NATIVE.name
+
+VENDOR_CACHES = {"INT8": "int8", "FP8": "fp8"}
+"""TensorRT-LLM's names of quantized KV caches (`kv_cache_quant_algo`) -> formats."""

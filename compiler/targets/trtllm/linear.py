@@ -1,0 +1,156 @@
+"""Quantized linear modules in the rank files: the weight under each `quant_algo`, and the tensors beside it.
+
+| quant_algo                  | weight                   | beside it; float32 unless the dtype is named                |
+|-----------------------------|--------------------------|-------------------------------------------------------------|
+| FP8                         | e4m3 [out, in]           | weights_scaling_factor [1], of experts [E, 1]               |
+|                             |                          | activation_scaling_factor [1]                               |
+| W4A16_AWQ                   | int8 [out / 2, in], rows | weights_scaling_factor [out, in / 128] of the files' dtype  |
+|                             | 2 i in the lower half    | prequant_scaling_factor [in] of the files' dtype            |
+| W8A8_SQ_PER_CHANNEL         | int8 [out, in]           | weights_scaling_factor [out]; activation_scaling_factor [1] |
+|                             |                          | prequant_scaling_factor [in] of the files' dtype            |
+| W8A8_SQ_PER_c_PER_t_PLUGIN, | int8 [out, in]           | smoother [1, in] of dense and proj                          |
+| W8A8_SQ_PER_TENSOR_PLUGIN   |                          | scale_to_int [1] of the two norms                           |
+|   c = CHANNEL, and qkv      |                          | per_channel_scale [1, out]                                  |
+|   c = TENSOR, all but qkv   |                          | per_channel_scale [1, 1]                                    |
+|   t = TENSOR                |                          | act_scale [1, 1]; quantization_scaling_factor [1] of        |
+|                             |                          | attention (for dense) and of mlp (for proj)                 |
+| any, with a quantized cache |                          | attention.kv_cache_scaling_factor [1]                       |
+
+Values are those of the canonical tensors (`quantization/parts.py`), split and joined as the rows and columns that they
+belong to; weights are rounded on their way by their steps, unless they come quantized. Scales of a whole matrix are
+those of the whole model's, the same on all ranks. Routers, embedding and lm_head stay in floating point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from compiler.model.lazy import Packing
+from compiler.model.roles import TensorId
+from compiler.quantization.formats import load
+from compiler.quantization.schemes import SCHEMES
+from compiler.quantization.vendors import FP8, NATIVE, VENDOR_SCHEMES, W4A16_AWQ, VendorScheme
+from compiler.targets.trtllm.options import TrtllmOptions
+
+FC = ("mlp.gate", "mlp.plain", "mlp.up_gate")
+"""The file roles that are written as `mlp.fc`."""
+LINEAR = (*FC, "attn.qkv", "attn.o", "mlp.up", "mlp.down",
+          "moe.up_gate", "moe.down", "shared.up_gate", "shared.down")  # fmt: skip
+"""The file roles that are quantized."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A file tensor from one part of a linear module's canonical tensors.
+
+    `name`: {module} is the module's name, {layer} that of its layer. `modules`: the file roles that have it. `matrix`:
+    an axis of size one is put in front. `dtype` None: that of the files. `of`: the one of several joined layers that
+    has what all of them share.
+    """
+
+    name: str
+    part: str
+    modules: tuple[str, ...] = LINEAR
+    matrix: bool = False
+    dtype: str | None = "F32"
+    of: int = 0
+
+    def inputs(self, layers: tuple[TensorId, ...]) -> tuple[TensorId, ...]:
+        """From the weights of the layers that are joined: what is of rows comes from each, all else from one."""
+        parts = tuple(TensorId(t.role, self.part, t.layer) for t in layers)
+        return parts if self.part in _OF_ROWS else parts[self.of : self.of + 1]
+
+
+_OF_ROWS = ("scale", "accumulated", "group_scale", "steps", "group_steps")
+
+
+@dataclass(frozen=True)
+class ModuleTensors:
+    """The tensors of a quantized linear module. `format`: number format of the weights; `dtype`: safetensors name of
+    their dtype in the files; `packing` of those with four bits. `beside`: the tensors beside them. `grouped`: whether
+    a scale is that of a group.
+    """
+
+    format: str
+    dtype: str
+    packing: Packing | None
+    beside: tuple[Beside, ...]
+    grouped: bool
+
+    @property
+    def steps(self) -> Beside:
+        """The steps that weights are rounded by; in no file."""
+        return Beside("", "group_steps" if self.grouped else "steps")
+
+    @property
+    def columns(self) -> Beside:
+        """The factors that columns are multiplied by before; in no file."""
+        return Beside("", "columns")
+
+
+def _per_row(of_rows: str, of_all: str) -> tuple[Beside, Beside]:
+    """per_channel_scale of the modes PER_TENSOR: q, k and v have one value each, so their matrix has rows of them."""
+    others = tuple(role for role in LINEAR if role != "attn.qkv")
+    return (
+        Beside("{module}.per_channel_scale", of_rows, ("attn.qkv",), matrix=True),
+        Beside("{module}.per_channel_scale", of_all, others, matrix=True),
+    )
+
+
+_SMOOTHER = Beside("{module}.smoother", "columns", ("attn.o", "mlp.down"), matrix=True)
+_NORMS = (
+    Beside("{layer}.input_layernorm.scale_to_int", "input_steps", ("attn.qkv",)),
+    Beside("{layer}.post_layernorm.scale_to_int", "input_steps", FC),
+)
+_PER_TOKEN = (_SMOOTHER, *_NORMS)
+_STATIC = (
+    *_PER_TOKEN,
+    Beside("{layer}.attention.quantization_scaling_factor", "input_steps", ("attn.o",)),
+    Beside("{layer}.mlp.quantization_scaling_factor", "input_steps", ("mlp.down",)),
+    Beside("{module}.act_scale", "output_scale", matrix=True),
+)
+_ACTIVATION = Beside("{module}.activation_scaling_factor", "input_scale")
+_PREQUANT = Beside("{module}.prequant_scaling_factor", "prequant", dtype=None)
+
+_PLUGIN: Mapping[tuple[bool, bool], tuple[Beside, ...]] = {
+    (True, True): (Beside("{module}.per_channel_scale", "scale", matrix=True), *_PER_TOKEN),
+    (False, True): (*_per_row("scale", "matrix_scale"), *_PER_TOKEN),
+    (True, False): (Beside("{module}.per_channel_scale", "accumulated", matrix=True), *_STATIC),
+    (False, False): (*_per_row("accumulated", "matrix_accumulated"), *_STATIC),
+}
+"""By whether it is per channel, and per token."""
+_SCALES: Mapping[str, tuple[Beside, ...]] = {
+    FP8: (Beside("{module}.weights_scaling_factor", "matrix_scale"), _ACTIVATION),
+    W4A16_AWQ: (Beside("{module}.weights_scaling_factor", "group_scale", dtype=None), _PREQUANT),
+    NATIVE: (Beside("{module}.weights_scaling_factor", "scale"), _ACTIVATION, _PREQUANT),
+}
+_ROW_PAIRS = Packing(-2, 1)
+
+
+def _tensors(row: VendorScheme) -> ModuleTensors:
+    form = load(SCHEMES[row.scheme].weights)
+    beside = _PLUGIN[row.per_channel, row.per_token] if row.plugin else _SCALES[row.name]
+    return ModuleTensors(form.name, form.dtype, _ROW_PAIRS if form.packing else None, beside, row.group is not None)
+
+
+STORED: Mapping[str, ModuleTensors] = {
+    row.name: _tensors(row) for row in VENDOR_SCHEMES.values() if row.dense and not row.rounded_at_load
+}
+"""By quant_algo: the schemes whose checkpoints hold scales, and are laid out here."""
+
+_CACHE = Beside("{layer}.attention.kv_cache_scaling_factor", "cache_scale", ("attn.qkv",), of=1)
+
+
+def stored_as(file_role: str, part: str, options: TrtllmOptions) -> ModuleTensors | None:
+    """The tensors that a file tensor's weight becomes; None: it stays as it is."""
+    return STORED.get(options.quant_algo) if part == "weight" and file_role in LINEAR else None
+
+
+def beside(file_role: str, part: str, options: TrtllmOptions) -> tuple[Beside, ...]:
+    """The tensors that a file tensor has beside it."""
+    stored = stored_as(file_role, part, options)
+    found = stored.beside if stored else ()
+    if options.kv_cache_quant_algo and part == "weight":
+        found = (*found, _CACHE)
+    return tuple(tensor for tensor in found if file_role in tensor.modules)
