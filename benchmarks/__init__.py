@@ -1,1 +1,1 @@
-"""What the figures of RESULTS.md come from: `python -m benchmarks.<name>`, one command each."""
+"""Benchmarks behind the figures of RESULTS.md, one command each: `python -m benchmarks.<name>`."""

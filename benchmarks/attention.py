@@ -2,10 +2,10 @@
 
     python -m benchmarks.attention [--runs 7] [--rows 1,4,8] [--threads 1,2]
 
-`torch` is `scaled_dot_product_attention` over a bfloat16 cache with a mask, as it is in the packages for prefill, and
-once was in those for decoding. All rows see 512 positions; with a window there are 2048, of which they see the last
-256. Every form is a package, and has 8 caches in turn, as layers have; the forms alternate. Prints medians,
-microseconds a layer, and how many times faster than `torch` they are.
+`torch` is `scaled_dot_product_attention` over a bfloat16 cache with a mask, as in the packages for prefill and in
+earlier packages for decoding. All rows attend to 512 positions; with a window to the last 256 of 2048. Every form is a
+package that uses 8 caches in turn, as layers do; the forms alternate. Prints medians in microseconds per layer, and the
+speed relative to `torch`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from compiler.targets.inductor.attention import attend
 
 LAYERS = 8
 FORMS = {"torch": "", "bfloat16": "", "int8": "int8", "fp8": "fp8"}
-"""The cache of each."""
+"""Form of attention -> dtype of its cache."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ SHAPES = (
 
 
 class Attention(torch.nn.Module):
-    """q, k, v, positions, keys, scales (none for a cache that has none) -> attention, by the operator or by torch."""
+    """Attention by the operator or by torch: q, k, v, positions, keys, and the scales of a quantized cache."""
 
     def __init__(self, form: str, window: int | None) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Attention(torch.nn.Module):
 
 
 def inputs(shape: Shape, form: str, rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-    """One layer's."""
+    """Tensors of one layer."""
     of_cache = (rows, shape.used + 1, shape.kv_heads, shape.dim)
     q = torch.randn(rows, 1, shape.heads, shape.dim).bfloat16()
     k, v = (torch.randn(of_cache).bfloat16() for _ in range(2))
@@ -79,7 +79,7 @@ def inputs(shape: Shape, form: str, rows: int) -> tuple[Tensor, Tensor, Tensor, 
 
 
 def package(shape: Shape, form: str, folder: Path) -> Package:
-    """Of one form, for any number of rows and positions."""
+    """Package of one form, for any number of rows and positions."""
     from compiler.targets.inductor import worker
     from compiler.targets.inductor.device import MARCH
 

@@ -1,9 +1,9 @@
-"""What a quantised cache costs trained tiny models, with a scale for every kv head or one for the whole layer.
+"""Loss of trained tiny models from a quantized cache, with a scale for every kv head or one for the whole layer.
 
     python -m benchmarks.cached --work DIR [--cases llama,gpt2] [--steps 300]
 
-The models: benchmarks/planted.py. Files of tp 2 in float32, weights not rounded. One scale for the keys and values of a
-layer is what TensorRT-LLM has.
+The models: benchmarks/planted.py. Files of tp 2 in float32, weights not rounded. TensorRT-LLM has one scale for the
+keys and values of a layer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FORMATS: tuple[str, ...] = ("int8", "fp8")
 
 
 def one_a_layer(maxima: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same, as if all heads of a layer, keys and values, had reached what the largest of them has."""
+    """Maxima with those of a layer's heads, keys and values, replaced by the largest of them."""
     found = dict(maxima)
     for name in [name for name in maxima if name.endswith("attn.k.cached")]:
         both = name, name.replace("attn.k", "attn.v")

@@ -2,10 +2,10 @@
 
     python -m benchmarks.calibrate --work DIR [--samples 32] [--length 256] [--large-samples 2] [--models 1x,4x]
 
-For each model one fresh process that calibrates, smooths, and writes int8 rank files at tp 2, under the default ceiling
-of 1 GiB. Prints seconds of each, and the peak resident memory. Beside the rate of calibration stands that of an
-eager forward of transformers in float32 (which is what calibration computes) over the same samples, all weights in
-memory. Random token ids; `--work` keeps the models (11 GB) for the next run.
+One fresh process per model calibrates, smooths, and writes int8 rank files at tp 2, under the default ceiling of 1 GiB.
+Prints the seconds of each step and the peak resident memory. The rate of calibration is compared with an eager forward
+of transformers in float32, the same computation, over the same samples with all weights in memory. Random token ids;
+`--work` keeps the models (11 GB) for the next run.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from benchmarks.convert import LARGE_LAYERS
 from benchmarks.tinyllama import LAYERS, ROOT, VOCAB, machine, write_checkpoint
 
 
-def quantise(folder: Path, out: Path, count: int, length: int) -> dict[str, float]:
-    """Seconds of every step, tokens, and peak resident MiB of this process."""
+def quantize(folder: Path, out: Path, count: int, length: int) -> dict[str, float]:
+    """Measure every step: seconds, tokens, and peak resident MiB of this process."""
     import resource
 
     import numpy as np
@@ -63,7 +63,7 @@ def quantise(folder: Path, out: Path, count: int, length: int) -> dict[str, floa
 
 
 def forward(folder: Path, count: int, length: int) -> dict[str, float]:
-    """Seconds of an eager forward over as many tokens, one sample at a time."""
+    """Measure an eager forward over the same number of tokens, one sample at a time, in seconds."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -78,7 +78,7 @@ def forward(folder: Path, count: int, length: int) -> dict[str, float]:
 
 
 def apart(what: str, folder: Path, out: Path, count: int, length: int) -> dict[str, float]:
-    """`what` in a process of its own."""
+    """Run `what` in a process of its own."""
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "benchmarks.calibrate", "--child", what, "--work", str(folder), "--out", str(out)]
     command += ["--samples", str(count), "--length", str(length)]
@@ -94,11 +94,11 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--large-samples", type=int, default=2)
     parser.add_argument("--models", default="1x,4x")
-    parser.add_argument("--child", choices=("quantise", "forward"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=("quantize", "forward"), help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.child == "quantise":
-        print(json.dumps(quantise(options.work, options.out, options.samples, options.length)))
+    if options.child == "quantize":
+        print(json.dumps(quantize(options.work, options.out, options.samples, options.length)))
         return
     if options.child == "forward":
         print(json.dumps(forward(options.work, options.samples, options.length)))
@@ -112,7 +112,7 @@ def main() -> None:
         if not (folder / "config.json").exists():
             shutil.rmtree(folder, ignore_errors=True)
             write_checkpoint(folder, layers)
-        found = apart("quantise", folder, options.work / "out", count, options.length)
+        found = apart("quantize", folder, options.work / "out", count, options.length)
         rate = found["tokens"] / found["calibrate"]
         print(
             f"{name}   calibrate {found['calibrate']:.1f} s ({rate:.0f} tokens/s)   scales {found['scales']:.1f} s   "

@@ -2,11 +2,11 @@
 
     python -m benchmarks.convert [--folder DIR] [--runs 5] [--tp 8]
 
-Writes a random bfloat16 Llama of the TinyLlama shape (22 layers, 2.2 GB) and one of four times the bytes,
-and converts them to the `inductor` target's rank files. A conversion is a fresh process: interpreter
-start, plan, sha256 of every file and fsync are in its time. Conversions and copies alternate; the first pair
-is not counted. Prints the median of each, the median of the ratios of the pairs, and the peak resident memory
-of the conversions of both models. The disk needs 27 GB, all of which is removed again.
+Writes a random bfloat16 Llama of the TinyLlama shape (22 layers, 2.2 GB) and one of four times the bytes, and converts
+them to the `inductor` target's rank files. A conversion is a fresh process: its time includes interpreter start, plan,
+sha256 of every file and fsync. Conversions and copies alternate; the first pair is not counted. Prints the median of
+each, the median of the pairs' ratios, and the peak resident memory of the conversions of both models. Needs 27 GB of
+disk, and removes all files at its end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from benchmarks.tinyllama import LAYERS, ROOT, machine
 
 LARGE_LAYERS = 97
-"""With these many layers the model has four times the bytes: the embeddings do not grow."""
+"""Number of layers of the model with four times the bytes: the embeddings do not grow."""
 
 WRITE = (
     "import sys; from pathlib import Path; from benchmarks.tinyllama import write_checkpoint;"
@@ -33,8 +33,7 @@ WRITE = (
 
 
 def run(command: list[str]) -> tuple[float, float]:
-    """Wall seconds and peak resident MiB of a process. (This process stays small: a child's peak starts from
-    it.)"""
+    """Run a process: wall seconds, peak resident MiB. A child's peak begins at this process's size, which is small."""
     os.sync()
     started = time.monotonic()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT)

@@ -2,11 +2,11 @@
 
     python -m benchmarks.decode --work DIR [--runs 3] [--batches 1,2,4,8]
 
-The same random TinyLlama for all; 128 tokens of prompt, 32 decode steps, greedy. The modes alternate, a fresh process
-each; a process answers three times and its best counts, so that compiling and first touches are not in it. Prints the
-median over the processes: decode tokens a second (all rows together), the part of the machine's read bandwidth that
-reading every weight once a step amounts to, prefill tokens a second, and our ratios to both peers.
-The work folder keeps checkpoint, artifact and torch.compile's cache for the next run; it needs 10 GB.
+The same random TinyLlama for all; 128 tokens of prompt, 32 decode steps, greedy. The modes alternate, each in a fresh
+process, which answers three times; its best time counts, without compilation and first touches. Prints the median over
+the processes: decode tokens per second (all rows together), the fraction of the machine's read bandwidth that reading
+every weight once per step takes, prefill tokens per second, and our ratios to both peers. The work folder keeps
+checkpoint, artifact and torch.compile's cache for the next run; it needs 10 GB.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ print(data.numel() * data.itemsize / best)
 
 
 def bandwidth() -> float:
-    """Bytes a second at which all cores read memory: the best of seven sums over 2 GiB."""
+    """Read bandwidth of all cores in bytes per second: the best of seven sums over 2 GiB."""
     run = subprocess.run([sys.executable, "-c", _BANDWIDTH], check=True, capture_output=True, text=True)
     return float(run.stdout)
 
 
 def measure(mode: str, folder: Path, batch: int, work: Path) -> tuple[float, float]:
-    """Decode tokens and prefill tokens a second of one process."""
+    """Decode and prefill tokens per second of one process."""
     run = subprocess.run(
         [sys.executable, "-m", "benchmarks.one", mode, str(folder), f"--batch={batch}", f"--prompt={PROMPT}",
          f"--new={STEPS + 1}", "--rounds=3"],

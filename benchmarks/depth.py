@@ -1,4 +1,4 @@
-"""Does the time to compile depend on depth? A Llama of 4 layers against one of 32, all other sizes equal.
+"""Time to compile by depth: a Llama of 4 layers against one of 32, all other sizes equal.
 
     python -m benchmarks.depth [--runs 3]
 
@@ -33,7 +33,7 @@ with tempfile.TemporaryDirectory() as out:
 
 
 def compile_once(layers: int) -> tuple[float, str]:
-    """Seconds, and the number and bytes of the packages."""
+    """Compile all packages: seconds, number and bytes of the packages."""
     hf = {
         "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "hidden_size": 512, "intermediate_size": 1408,
         "num_attention_heads": 8, "num_key_value_heads": 2, "num_hidden_layers": layers, "vocab_size": 32000,

@@ -1,10 +1,10 @@
-"""Experts of few tokens: the operator that reads what was chosen, against the loop over all experts.
+"""Experts of few tokens: the operator that reads only the chosen experts, against the loop over all experts.
 
     python -m benchmarks.experts [--runs 9] [--tokens 1,2,4,8,16] [--threads 1,2]
 
 One mixture of 8 experts, 2 for each token, hidden 1024, 2048 wide, bfloat16 and int8 (W8A8), random routers; each form
-is the compiled segment (`decode` has the operator, `prefill` the loop). Four copies of the weights in turn, 400 MB in
-bfloat16, so that none comes from a cache. The forms alternate; medians, milliseconds a layer.
+is a compiled segment (`decode` has the operator, `prefill` the loop). Four copies of the weights in turn, 400 MB in
+bfloat16, exceed all caches. The forms alternate; medians in milliseconds per layer.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FORMS: tuple[str, ...] = ("float", "per_token", "fp8_per_token")
 
 
 def inputs(spec: SegmentSpec) -> list[Tensor]:
-    """Of one layer; x comes first, and is filled in later."""
+    """Inputs of one layer; x is first, and is filled in later."""
     shapes, made = weight_shapes(spec), []
     for name in input_names(spec)[1:]:
         if name.endswith(".scale"):

@@ -1,12 +1,12 @@
-"""Injected faults, one request in five: what is pulled is right, or nothing is.
+"""Faults injected into one request of five: every pull gives the right artifact or an error.
 
     python -m benchmarks.faults [--faults 1000] [--seed 0]
 
-`rclone serve s3` on this machine, the proxy of testbed/faults.py before it (500, 503, SlowDown, lost answers, resets,
-truncated bodies, wrong bytes up and down, late answers); and in one round of eight the stored bytes themselves are
-damaged, which no server tells of. Pushes and pulls until so many faults have been injected. Counts what came of it;
-ends at once where a wrong artifact was accepted, an error was not one of ours, a ref led to an artifact that is not
-whole, or an artifact that had been published could not be had any more without faults.
+`rclone serve s3` on this machine behind the proxy of testbed/faults.py (500, 503, SlowDown, lost answers, resets,
+truncated bodies, wrong bytes up and down, late answers); in one round of eight the stored bytes themselves are damaged,
+which no server reports. Pushes and pulls until that many faults are injected, and counts the outcomes. Stops at once if
+a wrong artifact was accepted, an error was no LmiCompileError, a tag pointed to an incomplete artifact, or a published
+artifact could not be pulled any more without faults.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main() -> None:
                 published[number] = content(artifact)
             except LmiCompileError as error:
                 came[f"push: {type(error).__name__}"] += 1
-                between.faults = lambda _: None  # the same command again, once the trouble is over
+                between.faults = lambda _: None  # the same command again, without faults
                 push(artifact, f"{store}tiny@{number}")
                 came["published when run again"] += 1
                 published[number] = content(artifact)
@@ -92,7 +92,7 @@ def main() -> None:
                 came[f"pull: {type(error).__name__}"] += 1
                 now = content(work / "out") if (work / "out").exists() else {}
                 assert now == before, "an error left another artifact behind"
-            if len(published) > 12:  # the oldest is checked and forgotten: memory
+            if len(published) > 12:  # check the oldest, and remove it to save memory
                 between.faults = lambda _: None
                 oldest = next(iter(published))
                 pull(f"{store}tiny@{oldest}", work / "old")

@@ -2,10 +2,10 @@
 
     python -m benchmarks.kills [push|pull] [--kills 20] [--parts 12] [--seed 0]
 
-An artifact whose largest file has so many parts of 16 MiB, `rclone serve s3` on this machine, a proxy before it that
-counts. Each time: a command is killed at a random moment of the time that it takes alone, then run again to its end.
-Afterwards the store (the folder) must be the artifact, byte by byte; meanwhile what the store lists must have been
-whole, and the folder the old artifact or the new one. Prints how many parts were moved twice; aim: at most one a
+An artifact whose largest file has that many parts of 16 MiB, `rclone serve s3` on this machine behind a counting proxy.
+In each round a command is killed at a random moment of its usual duration, then run again to its end. Afterwards the
+store (or the folder) must equal the artifact byte by byte; in between, listed artifacts must be complete, and the
+folder must be the old artifact or the new one. Prints the number of parts that were sent twice; goal: at most one per
 thread.
 """
 
@@ -39,7 +39,7 @@ def moves(request: Request, what: str) -> bool:
 
 
 def kill_after(command: list[str], seconds: float) -> bool:
-    """Whether the process was still running then."""
+    """Kill a process after a delay. Returns whether it was still running."""
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
     try:
         child.wait(seconds)
@@ -77,7 +77,7 @@ def rounds(what: str, kills: int, parts: int, work: Path, between: Proxy, source
         between.requests.clear()
         moment = source.uniform(0.1, alone)
         if not kill_after(command(number), moment):
-            survived += 1  # it had ended before; not counted
+            survived += 1  # it had already ended: not counted
         else:
             if what == "push":
                 for line in listing(f"{base}/{number}/"):  # killed after its last file: then it is all there
@@ -85,7 +85,7 @@ def rounds(what: str, kills: int, parts: int, work: Path, between: Proxy, source
                     assert content(work / "check") == whole, "a manifest of half an artifact"
                     shutil.rmtree(work / "check")
             else:
-                # The new one: killed between the exchange and the end of the process.
+                # The new artifact: killed between the exchange and the end of the process.
                 assert content(work / f"out{number}") in (content(old), whole), "a mixture"
             subprocess.run(command(number), check=True, capture_output=True, cwd=ROOT)
             again.append(sum(moves(request, what) for request in between.requests) - parts)

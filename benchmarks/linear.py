@@ -1,10 +1,10 @@
-"""A product of few rows: the operators of compiled packages against the library's, and against what memory allows.
+"""Matrix products of few rows: the operators of compiled packages against torch's, and against memory bandwidth.
 
     python -m benchmarks.linear [--runs 7] [--rows 1,2,4,8,16,128] [--threads 1,2]
 
-Weights [5632, 2048] times 1 to 128 rows of bfloat16, 24 different matrices in turn (no weight comes from a cache). The
-forms alternate; prints the medians, microseconds a product, how many times faster than `F.linear` in bfloat16, and the
-rate at which the weight was read.
+Weights [5632, 2048] times 1 to 128 rows of bfloat16, 24 different matrices in turn, which exceed all caches. The forms
+alternate; prints medians in microseconds per product, the speed relative to `F.linear` in bfloat16, and the rate at
+which the weight is read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MATRICES = 24
 
 
 class Product(torch.nn.Module):
-    """x, weight, scale -> x W^T by one operator."""
+    """Product by one operator: x, weight, scale -> x W^T."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Product(torch.nn.Module):
 
 
 def weights(name: str) -> tuple[list[Tensor], Tensor]:
-    """The matrices of an operator, and their scales."""
+    """Matrices of an operator, and their scales."""
     match name:
         case "floats":
             return [torch.randn(FFN, HIDDEN).bfloat16() for _ in range(MATRICES)], torch.empty(0)
@@ -57,7 +57,7 @@ def weights(name: str) -> tuple[list[Tensor], Tensor]:
 
 
 def packages(folder: Path) -> dict[str, Path]:
-    """A package of each operator."""
+    """Package of each operator."""
     from compiler.targets.inductor import library, worker
     from compiler.targets.inductor.build import write_wrapper
     from compiler.targets.inductor.device import MARCH

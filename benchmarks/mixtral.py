@@ -1,12 +1,12 @@
-"""A Mixtral-8x7B of two layers to a TensorRT-LLM checkpoint at tp 8, against `cp` followed by `sync`.
+"""Conversion of a Mixtral-8x7B of two layers to a TensorRT-LLM checkpoint at tp 8, against `cp` followed by `sync`.
 
     python -m benchmarks.mixtral --work DIR [--runs 5] [--tp 8]
 
-Random bfloat16 weights of the published widths (4096, 14336, 8 experts, vocabulary 32000): 6.3 GB, kept in `--work`.
-A conversion is a fresh process: interpreter start, plan, sha256 of every file and fsync are in its time. Conversions
-and copies alternate; the first pair is not counted. Prints the medians, the rate of `convert` over that of the copy
-(median of the pairs), and the peak resident memory; the same of the judge over the ranks. Then what the whole model of
-32 layers would take: a file with the header of 93 GB and no data is planned in a fresh process, and the buffers of
+Random bfloat16 weights of the published widths (4096, 14336, 8 experts, vocabulary 32000): 6.3 GB, kept in `--work`. A
+conversion is a fresh process: its time includes interpreter start, plan, sha256 of every file and fsync. Conversions
+and copies alternate; the first pair is not counted. Prints the medians, the rate of `convert` relative to the copy
+(median of the pairs), and the peak resident memory; then the judge's over the ranks. Also prints the memory for the
+whole model of 32 layers: a file with the header of 93 GB and no data is planned in a fresh process, and the buffers of
 `convert` follow from the plan.
 """
 
@@ -26,7 +26,7 @@ from benchmarks.tinyllama import ROOT, machine, write_random
 
 HIDDEN, FFN, VOCAB, HEADS, KV_HEADS, EXPERTS, LAYERS, ALL_LAYERS = 4096, 14336, 32000, 32, 8, 8, 2, 32
 CEILING = "128MiB"
-"""Of the buffers; the interpreter and the plan come on top."""
+"""Number of buffers per thread; interpreter and plan take additional memory."""
 
 PLAN = """
 import resource, sys
@@ -42,7 +42,7 @@ peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 size = sum(rank.nbytes for rank in plan.ranks) / 1e9
 print(f"{plan.config.layers} layers, {size:.1f} GB: plan {peak} MiB, buffers {threads * BUFFERS * block >> 20} MiB")
 """
-"""What the process holds once the plan is made, and what `convert` will hold besides."""
+"""Program that prints the memory of a process after planning, and that of the buffers of `convert`."""
 
 
 JUDGE = """
@@ -57,11 +57,11 @@ config = plan_of(PlanRequest(model=sys.argv[1], recipes=recipes, target="trtllm"
 found = judge_of(Path(sys.argv[2]), config, 1 << 30).logits(np.arange(48))
 assert found.shape == (48, config.vocab) and np.isfinite(found).all()
 """
-"""The judge over the ranks of a conversion, 48 tokens. (What the source says is computed by others.)"""
+"""Program that runs the judge over the ranks of a conversion, 48 tokens."""
 
 
 def shapes(layers: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors of a Mixtral with so many layers."""
+    """Shapes of the tensors of a Mixtral, by name."""
     head = HIDDEN // HEADS
     found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCAB, HIDDEN)}
     for layer in range(layers):
@@ -93,7 +93,7 @@ def write_config(folder: Path, layers: int) -> None:
 
 
 def write_header(folder: Path, layers: int) -> None:
-    """A checkpoint of the right size that takes no room: its data are a hole in the file."""
+    """Write a checkpoint of the right size that takes no disk space: its data are a hole in the file."""
     folder.mkdir(parents=True)
     header, end = {}, 0
     for name, shape in shapes(layers).items():

@@ -1,10 +1,10 @@
-"""One process of one peer: load a model, answer a batch of token ids greedily, say when.
+"""One process of a benchmark: load a model, answer a batch of token ids greedily, and print the times.
 
     python -m benchmarks.one MODE FOLDER --batch 1 --prompt 128 --new 33 --rounds 3
 
-MODE is `artifact` (FOLDER is an artifact), `eager` or `compile` (FOLDER is its checkpoint; transformers with and
-without torch.compile). Prints one JSON line an answer: `first` and `last`, the monotonic clock when the first and the
-last token of the batch were known, and `begun`, when the answer was asked for. The other benchmarks start it.
+MODE is `artifact` (FOLDER is an artifact), or `eager` or `compile` (FOLDER is its checkpoint; transformers without and
+with torch.compile). Prints one JSON line per answer, with the monotonic clock at the request (`begun`) and at the first
+and last token of the batch (`first`, `last`). The other benchmarks start it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 Answer = Callable[[list[list[int]], int], tuple[float, float]]
-"""prompts, new tokens -> the clock at the first and the last token."""
+"""Function of (prompts, new tokens) that returns the clock at the first and the last token."""
 
 
 def artifact(folder: Path) -> Answer:
@@ -42,7 +42,7 @@ def artifact(folder: Path) -> Answer:
 
 
 def transformers_model(folder: Path, *, compiled: bool) -> Answer:
-    """Greedy decoding on a static cache (what torch.compile wants), or on the default one."""
+    """Greedy decoding with a static cache, which torch.compile needs, or with the default one."""
     import torch
     from transformers import AutoModelForCausalLM, DynamicCache, StaticCache
 

@@ -1,4 +1,4 @@
-"""What 8 bits cost trained tiny models whose activations have outliers: the gate's verdict for every way of rounding.
+"""Loss of trained tiny models with outliers from 8-bit quantization: the gate's verdict for every scheme.
 
     python -m benchmarks.perplexity --work DIR [--cases llama,gpt2] [--steps 300]
 

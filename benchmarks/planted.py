@@ -1,8 +1,8 @@
-"""Trained tiny models with outliers, and the table of what quantisation costs them: one row a case and a way.
+"""Trained tiny models with planted outliers, and the table of their losses: one row per case and scheme.
 
-Each case is trained by `scripts/tiny_checkpoint` and kept in `--work`; then a few channels behind
-every norm become 32 times as large, and the columns that read them 32 times smaller, which no logit notices. (Tiny
-models have no outliers of their own.) Calibrated on what was trained on, measured on what was not.
+Each case is trained by `scripts/tiny_checkpoint` and kept in `--work`. Then a few channels behind every norm
+are multiplied by 32, and the columns that read them divided by 32, which leaves the logits unchanged: tiny models have
+no outliers of their own. Calibrated on the training text, measured on held-out text.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ ROW, ROWS = 128, 32
 
 @dataclass(frozen=True)
 class Planted:
-    """`maxima`: of its calibration; `held_out`: what it is measured on; `out`: a folder for what is made of it."""
+    """Model with outliers. `maxima`: from its calibration; `held_out`: samples to measure on; `out`: output folder."""
 
     config: ModelConfig
     tensors: dict[TensorId, Lazy]
@@ -71,12 +71,12 @@ class Planted:
         return StoredModel(self.config, self.tensors, self.checkpoint)
 
     def scaled(self, scaling: Scaling) -> tuple[dict[TensorId, Lazy], Checkpoint]:
-        """Tensors and checkpoint with the scales that rank files are made with."""
+        """Tensors and checkpoint, with the scales for rank files."""
         scale.make_scales(self.config, self.tensors, self.checkpoint, self.out, scaling=scaling, maxima=self.maxima)
         return scale.beside(self.tensors, self.checkpoint, self.out / scale.RESULT)
 
     def on_inductor(self, scaling: Scaling, options: InductorOptions, dtype: str) -> Verdict:
-        """The gate's, of that target's rank files of tp 2. `dtype`: by its safetensors name."""
+        """Report of the gate on that target's rank files of tp 2. `dtype`: safetensors' name."""
         merged, sources = self.scaled(scaling)
         plans = layout.rank_plans(self.config, 2, merged, dtype, options.products)
         convert.convert(plans, sources, self.out)
@@ -85,7 +85,7 @@ class Planted:
 
 
 def said(verdict: Verdict, tolerance: Tolerance, digits: int = 5) -> str:
-    """The part that is worst, its cosine with so many digits, and what the gate says: the end of a row."""
+    """Cells at the end of a row: the worst part, its cosine with that many digits, and the gate's verdict."""
     worst = verdict.worst
     assert worst is not None
     return f"{worst.cosine:.{digits}f} {worst.name} | {_judged(verdict, tolerance)}"
@@ -100,7 +100,7 @@ def _judged(verdict: Verdict, tolerance: Tolerance) -> str:
 
 
 def table(description: str | None, cases: str, heads: str, cells: Callable[[Planted], Iterator[str]]) -> None:
-    """Print the rows of the cases that the command line names (default: `cases`); `cells`: a row without its case."""
+    """Print the rows of the cases on the command line (default: `cases`). `cells`: cells of a row after its case."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--cases", default=cases)
@@ -132,7 +132,7 @@ def _case(case: str, work: Path, steps: int) -> Iterator[Planted]:
 
 
 def _planted(folder: Path, out: Path) -> tuple[ModelConfig, dict[TensorId, Lazy], Checkpoint]:
-    """The model in `folder` with outliers: its canonical tensors as a checkpoint of float32 in `out`."""
+    """Plant outliers in the model in `folder`: its canonical tensors become a float32 checkpoint in `out`."""
     source = open_checkpoint(folder)
     recipe = recipes.for_config(source.config)[1].resolve(source.config)
     config = recipe.model_config(source.config)

@@ -1,10 +1,10 @@
-"""Readers and writers of one tag: each reader sees one artifact, whole, however fast the tag moves.
+"""Concurrent readers and writers of one tag: each reader gets one complete artifact, however fast the tag moves.
 
     python -m benchmarks.readers [--readers 8] [--writers 2] [--rounds 200] [--store URI]
 
-Writers are processes that push an artifact of their own and promote it, again and again (a fresh artifact each time);
-readers are processes that pull what the tag means into a folder of their own, and read that folder through one open
-descriptor. Every file of an artifact holds its number: a mixture has two numbers. The store is a folder by default.
+Writers are processes that repeatedly push a new artifact and promote it. Readers are processes that pull the tag into a
+folder of their own, and read that folder through one open descriptor. Every file of an artifact holds its number, so a
+mixture has two numbers. The store is a folder by default.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from compiler.storage.files.digest import OCTETS, digest_bytes
 
 
 def write(folder: Path, number: int) -> Path:
-    """An artifact whose every file holds `number`."""
+    """Write an artifact whose files all hold `number`."""
     data = f"{number:09d}".encode() * 1000
     for path in artifacts.CONTENT:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def writer(store: str, work: Path, first: int, rounds: int) -> None:
 
 
 def numbers(folder: Path) -> set[bytes]:
-    """What the files of a folder hold, read through one descriptor: one artifact, even while it is exchanged."""
+    """Numbers in the files of a folder, read through one descriptor: one artifact, even while it is exchanged."""
     root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         found = set()

@@ -1,4 +1,4 @@
-"""What a build costs that has nothing to do, and what `--help` costs.
+"""Time of an unchanged build, and of `--help`.
 
     python -m benchmarks.rebuild --work DIR [--runs 7]
 
@@ -19,7 +19,7 @@ from benchmarks.tinyllama import ROOT, machine, prepared
 
 
 def seconds(arguments: list[str], cache: Path) -> float:
-    """Wall time of a Python process."""
+    """Wall time of a Python process in seconds."""
     begun = time.monotonic()
     subprocess.run(
         [sys.executable, *arguments], check=True, capture_output=True, cwd=ROOT,

@@ -1,9 +1,9 @@
-"""Launch an artifact many times, each time in fresh processes, and count the launches that do not finish.
+"""Repeated launches of an artifact in fresh processes, with a count of those that do not finish.
 
     python benchmarks/soak.py ARTIFACT --launches 200 [--tokens 16] [--limit 120]
 
-A launch is what a user does: load, generate with a batch of two, close. One that takes longer than `--limit` seconds is
-a stall: where its processes stood is printed, and they are killed. Exit code 1 where any launch stalled or failed.
+A launch is: load, generate with a batch of two, close. One that takes longer than `--limit` seconds is stalled: the
+stacks of its processes are printed, and they are killed. Exit code 1 if any launch stalled or failed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Launch:
-    """How one launch ended: `stalled` and `failed` exclude each other; `output` are the tokens it printed."""
+    """Result of one launch: `stalled` and `failed` exclude each other; `output`: the tokens that it printed."""
 
     seconds: float
     stalled: bool
@@ -42,7 +42,7 @@ class Launch:
 
 
 def launch(artifact: Path, tokens: int, limit: float) -> Launch:
-    """One launch in a session of its own, all of whose processes are gone afterwards."""
+    """Run one launch in a session of its own, and end all its processes."""
     begin = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-X", "faulthandler", "-c", _LAUNCH, str(artifact), str(tokens)],
@@ -61,7 +61,7 @@ def launch(artifact: Path, tokens: int, limit: float) -> Launch:
 
 
 def main() -> int:
-    """Exit code 1 where a launch stalled, failed, or gave other tokens than the first."""
+    """Run all launches. Exit code 1 if one stalled, failed, or gave other tokens than the first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--launches", type=int, default=200)

@@ -1,9 +1,9 @@
-"""Seconds from a fresh process to the first token: an artifact against eager transformers and torch.compile.
+"""Time from a fresh process to the first token: an artifact against eager transformers and torch.compile.
 
     python -m benchmarks.start --work DIR [--runs 5] [--cold 2]
 
 The same random 22-layer TinyLlama for all, 32 tokens of prompt, page cache warm, interpreter start included.
-`compile cold` begins with an empty inductor cache, `compile warm` with the one that a run before it filled.
+`compile cold` begins with an empty inductor cache, `compile warm` with the cache of an earlier run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.tinyllama import ROOT, machine, prepared
 
 
 def first_and_second(mode: str, folder: Path, cache: Path) -> tuple[float, float]:
-    """Seconds from the start of the process to its first and to its second token."""
+    """Time from the start of the process to its first and to its second token, in seconds."""
     begun = time.monotonic()
     run = subprocess.run(
         [sys.executable, "-m", "benchmarks.one", mode, str(folder), "--prompt=32", "--new=2", "--rounds=1"],

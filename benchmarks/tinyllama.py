@@ -1,4 +1,4 @@
-"""The model of the benchmarks: a Llama of the TinyLlama shape (2.2 GB in bfloat16) with random weights."""
+"""Model of the benchmarks: a Llama of the TinyLlama shape (2.2 GB in bfloat16) with random weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def write_checkpoint(folder: Path, layers: int = LAYERS) -> None:
-    """Write config.json and one safetensors file into `folder`, which is made. Values are normal, as after training."""
+    """Write config.json and one safetensors file into the new folder `folder`, with normally distributed weights."""
     head = HIDDEN // HEADS
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens": (VOCAB, HIDDEN)}
     for layer in range(layers):
@@ -44,7 +44,7 @@ def write_checkpoint(folder: Path, layers: int = LAYERS) -> None:
 
 
 def write_random(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """model.safetensors of bfloat16 tensors in the new folder `folder`, 16 MiB of values in memory at a time."""
+    """Write model.safetensors of bfloat16 tensors to the new folder `folder`, 16 MiB of values in memory at a time."""
     import numpy as np
 
     from compiler.storage.files.writer import Planned, RankFile
@@ -65,13 +65,13 @@ def write_random(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def weight_bytes_of_a_token() -> int:
-    """Bytes of the weights that a decode step reads: all but the embedding table."""
+    """Bytes of the weights that a decode step reads: all except the embedding table."""
     layer = HIDDEN * (2 * HIDDEN + 2 * KV_HEADS * HIDDEN // HEADS + 3 * FFN)
     return 2 * (LAYERS * layer + VOCAB * HIDDEN)
 
 
 def prepared(work: Path) -> tuple[Path, Path]:
-    """Checkpoint and artifact in `work`, made where they are missing."""
+    """Checkpoint and artifact in `work`, made if they are missing."""
     checkpoint, artifact = work / "tinyllama", work / "tinyllama-artifact"
     if not (checkpoint / "config.json").exists():
         write_checkpoint(checkpoint)
@@ -81,7 +81,7 @@ def prepared(work: Path) -> tuple[Path, Path]:
 
 
 def run_cli(*arguments: str, cache: Path) -> None:
-    """`lmi-compile` in a process of its own, with a stage cache of its own."""
+    """Run `lmi-compile` in a process of its own, with a stage cache of its own."""
     subprocess.run(
         [sys.executable, "-m", "compiler", *arguments],
         check=True, cwd=ROOT, env={**os.environ, "LMI_COMPILE_CACHE": str(cache)},
@@ -89,7 +89,7 @@ def run_cli(*arguments: str, cache: Path) -> None:
 
 
 def machine() -> str:
-    """Date, processor and cores, for the first line of a result."""
+    """Text of date, processor and cores, for the first line of a result."""
     names = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     return f"{datetime.now(UTC):%Y-%m-%d}, {names[0] if names else platform.machine()}, {os.cpu_count()} cores"
 

@@ -1,12 +1,12 @@
-"""`lmi-compile push` and `pull` against boto3, s5cmd, rclone and `cp`, on the same bytes and the same server.
+"""Speed of `lmi-compile push` and `pull` against boto3, s5cmd, rclone and `cp`, with the same bytes and server.
 
     python -m benchmarks.transfer push|pull|local [--folder DIR] [--runs 3] [--s5cmd PROGRAM] [--without rclone]
 
 `push`, `pull`: an artifact of 2.1 GB (two files) to and from `rclone serve s3` on this machine, 8 threads. Ours
-verifies the sha256 of every file, asks for conditional writes and puts on disk what it pulls (fsync) before it ends;
-the others do none of that. So each command is timed twice: until it ends, and until `sync` after it has ended; and
-s5cmd pulls a second time, with `openssl dgst -sha256` of both files at once behind it. boto3 is tuned: parts of 64 MiB,
-8 threads, 1 MiB reads. `local`: `pull` from a store that is a folder against `cp -r`.
+verifies the sha256 of every file, uses conditional writes, and syncs pulled files to disk (fsync) before it ends; the
+others do none of that. So each command is timed twice, to its end and to the end of a following `sync`, and s5cmd pulls
+a second time, followed by `openssl dgst -sha256` of both files at once. boto3 is tuned: parts of 64 MiB, 8 threads,
+1 MiB reads. `local`: `pull` from a store that is a folder, against `cp -r`.
 Every command is a fresh process; they take turns; the first turn is not counted. Prints medians, the best other, and
 the ratio (above 1: ours is faster).
 """
@@ -34,7 +34,7 @@ from compiler.storage.files.writer import encode_header
 
 SIZE = 1 << 30
 VERIFIED = "s5cmd, openssl sha256"
-"""What gives the guarantee that ours gives; it is not among the peers that the ratio is about."""
+"""Command with the same guarantee as ours; it is not among the peers of the ratio."""
 MIB = 1 << 20
 HEADER = encode_header([("weights", "U8", (SIZE,))])
 
@@ -57,7 +57,7 @@ else:
 
 
 def write_artifact(folder: Path) -> Path:
-    """2.1 GB of random bytes, and a manifest."""
+    """Write an artifact of 2.1 GB of random bytes with a manifest."""
     content = dict(artifacts.CONTENT)
     for path in [path for path in content if path.startswith("weights/")]:
         del content[path]
@@ -78,7 +78,7 @@ def write_artifact(folder: Path) -> Path:
 
 
 def timed(command: list[str]) -> tuple[float, float, float]:
-    """Seconds until a process has ended, until all is on disk, and its peak resident MiB."""
+    """Run a process: seconds to its end, seconds until all is on disk, and peak resident MiB."""
     os.sync()
     started = time.monotonic()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
@@ -92,7 +92,7 @@ def timed(command: list[str]) -> tuple[float, float, float]:
 
 
 Command = Callable[[Path, str], list[str]]
-"""From a folder of this machine and a prefix of the bucket to a command line."""
+"""Function of (local folder, prefix in the bucket) that returns a command line."""
 
 
 def ours(what: str, artifact: Path) -> Command:
@@ -154,7 +154,7 @@ def _large(artifact: Path) -> list[Path]:
 
 
 def measure(commands: dict[str, Callable[[Path], list[str]]], work: Path, runs: int, nbytes: int) -> None:
-    """Take turns; `work / "out"` and what commands leave in the bucket is removed after each."""
+    """Run the commands in turns. Removes `work / "out"` and the commands' objects in the bucket after each."""
     results: dict[str, list[tuple[float, float, float]]] = {name: [] for name in commands}
     for turn in range(runs + 1):
         for name, command in commands.items():

@@ -1,8 +1,8 @@
-"""What TensorRT-LLM's quantisations cost trained tiny models with outliers, as the judge reads their rank files.
+"""Loss of trained tiny models with outliers from TensorRT-LLM's schemes, computed by the judge from their rank files.
 
     python -m benchmarks.trtllm_schemes --work DIR [--cases llama,gpt2] [--steps 300]
 
-The models: benchmarks/planted.py. Files of tp 1 in bfloat16; the cache is measured with weights as they are.
+The models: benchmarks/planted.py. Files of tp 1 in bfloat16; the cache is measured with unquantized weights.
 """
 
 from __future__ import annotations
@@ -68,5 +68,5 @@ def _measured(model: Planted, asked: Quant) -> str:
 
 
 if __name__ == "__main__":
-    heads = "asked | runs as | float | quantised | increase | KL | least cosine | gate"
+    heads = "asked | runs as | float | quantized | increase | KL | least cosine | gate"
     table(__doc__, "llama,gpt2", heads, cells)

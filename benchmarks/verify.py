@@ -1,9 +1,9 @@
-"""Rate at which an artifact is checked from the page cache: by CRC, against sha256 and against reading alone.
+"""Rate of an artifact's check from the page cache: by CRC, against sha256 and against reading alone.
 
     python -m benchmarks.verify --work DIR [--gigabytes 2] [--runs 5]
 
-One file, as the weights of one rank are. `read` is the limit: the same reads by the same threads, and nothing done
-with the bytes.
+One file of the size of one rank's weights. `read` is the upper limit: the same reads by the same threads, without any
+work on the bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _READ = 512 << 10
 
 
 def read_file(path: Path) -> None:
-    """All of a file, as crc_file reads it."""
+    """Read a whole file in the way of crc_file."""
 
     def piece(begin: int) -> None:
         buffer = memoryview(bytearray(_READ))

@@ -1,40 +1,44 @@
-"""Every error a user can meet, and the exit code of each.
+"""Errors that a user can meet, and their exit codes.
 
-    LmiCompileError                    1   something of ours went wrong
-    ├── UsageError                     2   the command line asks for something that does not exist
+    LmiCompileError                    1   base class; the exit code of a fault of this program
+    ├── UsageError                     2   an option, a name or an input of the command line is wrong
     ├── SourceError                    3   the model cannot be found, reached or read
-    │   ├── CheckpointError                a shard is missing, truncated, or its header lies
+    │   ├── CheckpointError                a shard is missing, truncated, or has a wrong header
     │   ├── TokenizerError                 text is needed and there is no tokenizer
-    │   └── CalibrationError               the calibration text is empty, too short, or not this model's
-    ├── RefusedError                   4   the model is fine, what is asked of it is not possible
+    │   └── CalibrationError               the calibration text is empty, too short, or another model's
+    ├── RefusedError                   4   the model is fine, but this cannot be built from it
     │   ├── UnknownArchitecture            no recipe reads it
-    │   ├── ParallelError                  this tp cannot split it
-    │   └── AccountingError                tensors that no rule takes, or roles that nothing fills
+    │   ├── ParallelError                  the tensor-parallel degree cannot split it
+    │   └── AccountingError                tensors that no rule reads, or roles without a tensor
     ├── ResourceError                  5   the machine is too small
     │   ├── DiskFullError
     │   └── MemoryCeilingError
-    ├── ToolchainError                 6   the compiler behind a target
-    │   ├── ToolchainMissing
-    │   └── CompileError
+    ├── ToolchainError                 6   the compiler of a target fails
+    │   ├── ToolchainMissing               it is not installed
+    │   └── CompileError                   it rejects its input, crashes or runs out of time
     ├── ArtifactError                  7   an artifact is damaged
-    │   ├── IncompatibleError              ... or whole, but made for another machine
-    │   └── SignatureError                 ... or not signed by whom it should be
-    ├── NumericsError                  8   the artifact does not compute what the model computes
+    │   ├── IncompatibleError              it is intact, but built for another machine
+    │   └── SignatureError                 it lacks a valid signature of the required key
+    ├── NumericsError                  8   the artifact's outputs are too far from the model's
     ├── RankError                      9   a rank process died or hung
-    ├── StoreError                    10   a store of artifacts cannot be reached, or refuses
-    │   ├── NotFoundError                  there is nothing of this name
-    │   └── ConflictError                  ... or something else, put there by somebody else
+    ├── StoreError                    10   an artifact store cannot be reached, or refuses
+    │   ├── NotFoundError                  the name or tag does not exist
+    │   └── ConflictError                  another writer changed the object first
     ├── DeployError                   11   SageMaker refuses a request, or the endpoint does not start
-    └── UnprovenError                 12   all is right as far as this machine can tell, which cannot run it
+    └── UnprovenError                 12   all checks that this machine can run pass, but it cannot run the artifact
 
-A message says what was expected and what was found; `hint` says what to do about it.
+Form: the message says what was expected and what was found, `hint` says what to do. With `--json` the command line
+prints {"error": {"type", "message", "hint", "exit_code"}} on stderr.
 """
 
 from __future__ import annotations
 
 
 class LmiCompileError(Exception):
-    """What went wrong, and in `hint` what to do. `exit_code` is what the command line exits with."""
+    """Base class of all errors that a user can meet.
+
+    `message` says what was expected and what was found, `hint` what to do; `exit_code` is the command line's.
+    """
 
     exit_code = 1
 
@@ -45,100 +49,122 @@ class LmiCompileError(Exception):
 
 
 class UsageError(LmiCompileError):
+    """An option, a name or an input of the command line is wrong."""
+
     exit_code = 2
 
 
 class SourceError(LmiCompileError):
+    """The source model cannot be found, reached or read."""
+
     exit_code = 3
 
 
 class CheckpointError(SourceError):
-    """All the problems of a checkpoint at once: one line each in the message."""
+    """A checkpoint is damaged or incomplete; the message has one line for each problem."""
 
 
 class TokenizerError(SourceError):
-    pass
+    """Text is needed, and the source has no tokenizer that can be loaded."""
 
 
 class CalibrationError(SourceError):
-    pass
+    """The calibration text is empty, too short, unreadable, or was tokenized for another model."""
 
 
 class RefusedError(LmiCompileError):
+    """The model is fine, but this combination of options cannot be built from it."""
+
     exit_code = 4
 
 
 class UnknownArchitecture(RefusedError):
-    pass
+    """No recipe reads the architecture that config.json names."""
 
 
 class ParallelError(RefusedError):
-    pass
+    """The tensor-parallel degree cannot split the model's heads."""
 
 
 class AccountingError(RefusedError):
-    pass
+    """The checkpoint has tensors that no rule reads, or lacks tensors that the recipe needs."""
 
 
 class ResourceError(LmiCompileError):
+    """The machine is too small for the step."""
+
     exit_code = 5
 
 
 class DiskFullError(ResourceError):
-    pass
+    """A file does not fit on its disk."""
 
 
 class MemoryCeilingError(ResourceError):
-    pass
+    """The step needs more memory than `--max-memory` or the machine allows."""
 
 
 class ToolchainError(LmiCompileError):
+    """The compiler of a target fails."""
+
     exit_code = 6
 
 
 class ToolchainMissing(ToolchainError):
-    pass
+    """The compiler of a target is not installed, or is a release that the target does not support."""
 
 
 class CompileError(ToolchainError):
-    pass
+    """The compiler of a target rejects its input, crashes or runs out of time."""
 
 
 class ArtifactError(LmiCompileError):
+    """The artifact is damaged: a file is missing, has another size or digest, or is malformed."""
+
     exit_code = 7
 
 
 class IncompatibleError(ArtifactError):
-    pass
+    """The artifact is intact, but was built for another torch, CPU or GPU."""
 
 
 class SignatureError(ArtifactError):
-    pass
+    """The artifact has no valid signature of the required key."""
 
 
 class NumericsError(LmiCompileError):
+    """The artifact's outputs differ from the source model's by more than the limits."""
+
     exit_code = 8
 
 
 class RankError(LmiCompileError):
+    """A rank process died or hung."""
+
     exit_code = 9
 
 
 class StoreError(LmiCompileError):
+    """An artifact store cannot be reached, or refuses a request."""
+
     exit_code = 10
 
 
 class NotFoundError(StoreError):
-    pass
+    """The store has no artifact or tag of this name."""
 
 
 class ConflictError(StoreError):
-    pass
+    """Another writer changed the same object first."""
 
 
 class DeployError(LmiCompileError):
+    """SageMaker refuses a request, or the endpoint does not start."""
+
     exit_code = 11
 
 
 class UnprovenError(LmiCompileError):
+    """All checks that this machine can run pass, but it cannot run the artifact."""
+
     exit_code = 12

@@ -1,6 +1,6 @@
-"""This machine: instruction set, GPUs, Neuron devices, memory, disk, installed toolchains.
+"""Properties of this machine: instruction set, GPUs, Neuron devices, memory, disk, installed toolchains.
 
-The one module that asks the machine. Takes milliseconds; needs no torch (`cuda_capability` imports it) and no network.
+No other module queries the machine. Takes milliseconds; needs no torch (`cuda_capability` imports it) and no network.
 
 CPU levels are those of the x86-64 psABI (System V ABI, AMD64 supplement, "Micro-Architecture Levels"); features are
 spelled as Linux spells them in /proc/cpuinfo.
@@ -28,12 +28,12 @@ LEVELS: dict[str, frozenset[str]] = {
     "x86-64-v3": frozenset({"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"}),
     "x86-64-v4": frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
 }
-"""What each level adds to the one before it."""
+"""Features that each level adds to the level before it."""
 
 
 @cache
 def features() -> frozenset[str]:
-    """The feature flags of this CPU, in Linux's spelling; empty where the system does not tell."""
+    """Feature flags of this CPU, in Linux's spelling; empty without /proc/cpuinfo."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -46,13 +46,13 @@ def features() -> frozenset[str]:
 
 
 def isa() -> str:
-    """The highest level that this CPU reaches ("x86-64-v3"); elsewhere the machine's name ("aarch64")."""
+    """Highest level that this CPU supports ("x86-64-v3"); on other architectures their name ("aarch64")."""
     machine = platform.machine()
     return level_of(features()) if machine in ("x86_64", "AMD64") else machine
 
 
 def level_of(flags: frozenset[str]) -> str:
-    """The highest level whose features, and those of the levels below it, are all in `flags`."""
+    """Highest level whose features, and those of the levels below it, are all in `flags`."""
     reached = "x86-64"
     for level, needed in LEVELS.items():
         if not needed <= flags:
@@ -64,20 +64,19 @@ def level_of(flags: frozenset[str]) -> str:
 _INSTRUCTION_SETS = (
     "adx aes amx avx bmi clflushopt clwb f16c fma gfni movbe movdir pclmul popcnt rdseed sha_ni sse ssse vaes vpclmul"
 )
-"""How the flags of /proc/cpuinfo begin that are instruction sets; the others are features of the system."""
+"""Prefixes of the /proc/cpuinfo flags that are instruction sets; the others are system features."""
 
 
 def beyond(level: str, flags: frozenset[str]) -> tuple[str, ...]:
-    """The instruction sets among `flags` beyond `level`, sorted: what `-march=native` may use."""
+    """Instruction sets in `flags` beyond `level`, sorted: those that `-march=native` may use."""
     promised = _all_of(level)
     return tuple(sorted(f for f in flags - promised if f.startswith(tuple(_INSTRUCTION_SETS.split()))))
 
 
 def missing_for(wanted: str, flags: frozenset[str] | None = None) -> tuple[str, ...] | None:
-    """Features that code for `wanted` needs and this CPU lacks, sorted; None where `wanted` is no known
-    level.
+    """Features that code for `wanted` needs and this CPU lacks, sorted; None for an unknown level.
 
-    `flags` stands in for this CPU's in tests.
+    `flags` replaces this CPU's in tests.
     """
     if wanted == platform.machine():
         return ()
@@ -92,18 +91,18 @@ def _all_of(level: str) -> frozenset[str]:
 
 
 DISTRIBUTIONS = ("torch", "tensorrt_llm", "tensorrt", "neuronx-cc", "transformers-neuronx", "vllm", "transformers")
-"""Toolchains and runtimes by the names that manifests and package indexes give them."""
+"""Toolchains and runtimes, by their names in manifests and package indexes."""
 
 _QUERY = ["nvidia-smi", "--query-gpu=name,compute_cap,memory.total,driver_version", "--format=csv,noheader,nounits"]
 GPU_QUERY = " ".join(_QUERY)
 """Shell command that lists the GPUs; `parse_gpus` reads its output."""
 _TIMEOUT = 20.0
-"""Seconds: a driver that has to start first takes some on a machine with eight GPUs."""
+"""Seconds; a driver that is not loaded yet takes several on a machine with eight GPUs."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """`capability`: "9.0"; `memory` in bytes."""
+    """One CUDA device. `capability`: "9.0"; `memory` in bytes."""
 
     name: str
     capability: str
@@ -112,8 +111,10 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Host:
-    """`packages`: installed versions of DISTRIBUTIONS. `driver`: NVIDIA's; None where none answers. `memory` that a
-    process can have, and `disk` that is free where the artifact goes, in bytes.
+    """Hardware and software of a machine.
+
+    `packages`: installed versions of DISTRIBUTIONS. `driver`: version of NVIDIA's driver, None without one.
+    `memory` available to a process and `disk` free at the artifact's folder, in bytes.
     """
 
     isa: str
@@ -126,7 +127,7 @@ class Host:
 
 
 def this_host(folder: Path) -> Host:
-    """`folder`: where the artifact is, or will be; it need not exist yet. Raises nothing."""
+    """Properties of this machine. `folder`: the artifact's; it need not exist yet. Raises nothing."""
     found, driver = gpus()
     return Host(
         isa(),
@@ -140,7 +141,7 @@ def this_host(folder: Path) -> Host:
 
 
 def cuda_capability() -> str | None:
-    """Compute capability of torch's current CUDA device ("9.0"); None where torch sees none. Imports torch."""
+    """Compute capability of torch's current CUDA device ("9.0"), None without one. Imports torch."""
     import torch
 
     if not torch.cuda.is_available():
@@ -150,7 +151,7 @@ def cuda_capability() -> str | None:
 
 
 def available_memory() -> int:
-    """Bytes: what the system has for a new process, or what is left of the control group's limit where that is less."""
+    """Bytes available to a new process: the system's, or the rest of the control group's limit where that is less."""
     known = [int(line.split()[1]) * 1024 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable:")]
     limit, used = _lines("/sys/fs/cgroup/memory.max"), _lines("/sys/fs/cgroup/memory.current")
     if limit and used and limit[0].isdecimal():
@@ -160,13 +161,13 @@ def available_memory() -> int:
 
 
 def free_disk(folder: Path) -> int:
-    """Bytes free on the disk that `folder` is, or will be, on."""
+    """Bytes free on the disk of `folder`, which need not exist yet."""
     absolute = folder.absolute()
     return shutil.disk_usage(next(place for place in (absolute, *absolute.parents) if place.exists())).free
 
 
 def parse_gpus(text: str) -> tuple[tuple[Gpu, ...], str | None]:
-    """GPUs and the driver's version, of lines `name, capability, MiB, driver`; other lines are passed over."""
+    """GPUs and the driver's version from lines `name, capability, MiB, driver`; other lines are ignored."""
     found, driver = [], None
     for line in text.splitlines():
         fields = [field.strip() for field in line.split(",")]
@@ -178,7 +179,7 @@ def parse_gpus(text: str) -> tuple[tuple[Gpu, ...], str | None]:
 
 
 def gpus() -> tuple[tuple[Gpu, ...], str | None]:
-    """All GPUs and the version of NVIDIA's driver; none and None where no driver answers."""
+    """All GPUs and the version of NVIDIA's driver; () and None without a driver."""
     try:
         asked = subprocess.run(_QUERY, capture_output=True, text=True, timeout=_TIMEOUT, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -187,9 +188,7 @@ def gpus() -> tuple[tuple[Gpu, ...], str | None]:
 
 
 def _visible(gpus: tuple[Gpu, ...], wanted: str | None) -> tuple[Gpu, ...]:
-    """Those that CUDA_VISIBLE_DEVICES leaves: indices end at the first that does not exist; names (UUIDs) are only
-    counted.
-    """
+    """GPUs that CUDA_VISIBLE_DEVICES selects: indices up to the first that does not exist; UUIDs are only counted."""
     if wanted is None:
         return gpus
     names = [name.strip() for name in wanted.split(",") if name.strip()]
@@ -213,6 +212,7 @@ def first_line(argv: list[str]) -> str | None:
 
 
 def installed(name: str) -> str | None:
+    """Installed version of a distribution, None without one."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

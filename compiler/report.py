@@ -1,7 +1,6 @@
-"""What a long command says while it works, on stderr: progress bars on a terminal, plain lines elsewhere, and one JSON
-object a line for scripts.
+"""Progress of long commands on stderr: bars on a terminal, plain lines elsewhere, one JSON object per line for scripts.
 
-A stage begins, may report progress in some unit, and ends with a note. Colour never carries meaning.
+A stage begins, may report progress in some unit, and ends with a note. Color never carries meaning.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 PLAIN_EVERY = 10.0
-"""Seconds between two lines of one stage where there is no terminal."""
+"""Seconds between two progress lines of one stage without a terminal."""
 EVENTS_EVERY = 1.0
 """Seconds between two events of one stage."""
 
 
 class Report(Protocol):
-    """Told by the pipeline. `progress` may come from any thread, and often."""
+    """Receiver of a pipeline's progress. `progress` may be called from any thread, and often."""
 
     def begin(self, stage: str) -> None: ...
     def progress(self, done: int, total: int, unit: str) -> None: ...
@@ -38,7 +37,7 @@ def progress_in(report: Report, unit: str) -> Callable[[int, int], None]:
 
 
 class Silent:
-    """Says nothing, not even warnings: for the Python API."""
+    """Report that prints nothing, not even warnings: for the Python API."""
 
     def begin(self, stage: str) -> None: ...
     def progress(self, done: int, total: int, unit: str) -> None: ...
@@ -47,21 +46,21 @@ class Silent:
 
 
 class Lines:
-    """One line where a stage ends, one every ten seconds while it lasts."""
+    """One line at the end of a stage, and one every PLAIN_EVERY seconds while it runs."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._stage, self._began, self._said = "", 0.0, 0.0
+        self._stage, self._began, self._last = "", 0.0, 0.0
 
     def begin(self, stage: str) -> None:
         self._stage, self._began = stage, time.monotonic()
-        self._said = self._began
+        self._last = self._began
 
     def progress(self, done: int, total: int, unit: str) -> None:
         now = time.monotonic()
-        if now - self._said < PLAIN_EVERY or done >= total:
+        if now - self._last < PLAIN_EVERY or done >= total:
             return
-        self._said = now
+        self._last = now
         rate = done / (now - self._began)
         left = f", {seconds((total - done) / rate)} left" if rate else ""
         self._say(f"{self._stage}: {_part(done, total, unit)}, {amount(rate, unit)}/s{left}")
@@ -80,9 +79,10 @@ class Lines:
 
 
 class Events(Lines):
-    """One JSON object a line: {"event": "begin" | "progress" | "end" | "warning", "stage": ..., ...}.
+    """One JSON object per line: {"event": "begin" | "progress" | "end" | "warning", "stage": ..., ...}.
 
-    progress: done, total, unit, seconds since the stage began; at most one a second, and the last one always.
+    progress: done, total, unit, seconds since the stage began; at most one per EVENTS_EVERY seconds, and always the
+    last one.
     """
 
     def begin(self, stage: str) -> None:
@@ -91,9 +91,9 @@ class Events(Lines):
 
     def progress(self, done: int, total: int, unit: str) -> None:
         now = time.monotonic()
-        if now - self._said < EVENTS_EVERY and done < total:
+        if now - self._last < EVENTS_EVERY and done < total:
             return
-        self._said = now
+        self._last = now
         self._tell("progress", done=done, total=total, unit=unit, seconds=round(now - self._began, 3))
 
     def end(self, note: str) -> None:
@@ -107,7 +107,7 @@ class Events(Lines):
 
 
 class Bars(Lines):
-    """A bar with rate and time left while a stage lasts, which makes way for the line of its end."""
+    """A bar with rate and time left while a stage runs, replaced by one line at its end."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
@@ -145,7 +145,7 @@ class Bars(Lines):
 
 
 def for_stream(stream: TextIO | None = None) -> Lines | Bars:
-    """Bars where the stream is a terminal and this is not CI, else lines."""
+    """Bars on a terminal outside CI, lines elsewhere."""
     stream = stream or sys.stderr
     if stream.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb":
         return Bars(stream)
@@ -153,7 +153,7 @@ def for_stream(stream: TextIO | None = None) -> Lines | Bars:
 
 
 def amount(count: float, unit: str) -> str:
-    """`2.2 GB` for bytes (powers of 1000), `7 packages` for everything else."""
+    """Text of a quantity: `2.2 GB` for bytes (powers of 1000), `7 packages` for everything else."""
     if unit != "bytes":
         return f"{count:.3g} {unit}" if count != int(count) else f"{int(count)} {unit}"
     for name in ("B", "kB", "MB", "GB", "TB"):
@@ -164,12 +164,12 @@ def amount(count: float, unit: str) -> str:
 
 
 def _part(done: int, total: int, unit: str) -> str:
-    """`1.2 GB of 2.2 GB`, `3 of 12 packages`."""
+    """Text of a fraction: `1.2 GB of 2.2 GB`, `3 of 12 packages`."""
     return f"{amount(done, unit) if unit == 'bytes' else done} of {amount(total, unit)}"
 
 
 def seconds(count: float) -> str:
-    """`0.8 s`, `42 s`, `3 min 5 s`, `2 h 7 min`."""
+    """Text of a duration in seconds: `0.8 s`, `42 s`, `3 min 5 s`, `2 h 7 min`."""
     if count < 10:
         return f"{count:.1f} s"
     whole = round(count)
@@ -181,7 +181,7 @@ def seconds(count: float) -> str:
 
 
 def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ()) -> str:
-    """Columns of text, two spaces apart; numbers (first character a digit) to the right."""
+    """Columns of text, two spaces apart; columns of numbers (first character a digit) are right-aligned."""
     lines = [header, *rows] if header else list(rows)
     widths = [max(len(row[i]) for row in lines) for i in range(len(lines[0]))] if lines else []
     right = [bool(rows) and all(row[i][:1].isdigit() or not row[i] for row in rows) for i in range(len(widths))]

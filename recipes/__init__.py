@@ -1,6 +1,6 @@
-"""One file an architecture; the file name is the registry.
+"""Recipes: one file per architecture; the file name is the registration.
 
-`torchtune` also installs a top-level package named `recipes`: the two cannot live in one environment.
+`torchtune` also installs a top-level package named `recipes`: the two cannot share an environment.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def available() -> tuple[str, ...]:
 
 @cache
 def load(name: str) -> Recipe:
-    """The recipe in `recipes/<name>.py`."""
+    """Recipe in `recipes/<name>.py`. Raises UnknownArchitecture without one."""
     if name not in available():
         raise UnknownArchitecture(f"no recipe is called `{name}`", hint=f"Recipes: {', '.join(available())}.")
     recipe: Recipe = importlib.import_module(f"recipes.{name}").RECIPE
@@ -32,7 +32,7 @@ def load(name: str) -> Recipe:
 
 
 def for_config(hf: Mapping[str, Any]) -> tuple[str, Recipe]:
-    """Name and recipe for a config.json, by its `architectures`."""
+    """Name and recipe of a config.json, by its `architectures`. Raises UnknownArchitecture where no recipe reads it."""
     wanted = hf.get("architectures") or []
     for name in available():
         if set(wanted) & set(load(name).hf_architectures):
@@ -47,7 +47,7 @@ def for_config(hf: Mapping[str, Any]) -> tuple[str, Recipe]:
 
 
 def published(model: str) -> str | None:
-    """The Hugging Face id behind a `--model` name that a recipe lists, or None."""
+    """Hugging Face id of a `--model` name that a recipe lists, or None."""
     for name in available():
         if model in load(name).models:
             return load(name).models[model]

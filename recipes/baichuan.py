@@ -1,4 +1,4 @@
-"""Baichuan 1 and 2: Llama with q, k, v in one matrix. The 13B have alibi positions, generation 2 a normalised head."""
+"""Baichuan 1 and 2: Llama with q, k, v in one matrix. The 13B have alibi positions, generation 2 a normalized head."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ RECIPE = Recipe(
     ),
     ignore=("*.rotary_emb.inv_freq",),
     assumes={"z_loss_weight": ()},  # generation 1 has none
-    # A fine-tune may have another vocabulary than generation 2's; what it was trained with tells then.
+    # A fine-tune may have another vocabulary than generation 2's; then the loss that it was trained with tells.
     variants=(
         Variant("v2-13b", {"num_attention_heads": 40, "vocab_size": 125696},
                 replace(ALIBI, head="l2_rows"), LARGE, assumes={}),

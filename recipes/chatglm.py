@@ -1,6 +1,6 @@
-"""ChatGLM 2, ChatGLM 3 and GLM-4 in their original files: fused rows, pairs of neighbours in half of a head.
+"""ChatGLM 2, ChatGLM 3 and GLM-4 in their original files: fused rows, interleaved rotation of half of a head.
 
-Where there is a `rope_ratio`, ChatGLM 2 divides positions by it, ChatGLM 3 and GLM-4 multiply the frequencies' base.
+ChatGLM 2 divides positions by `rope_ratio`, ChatGLM 3 and GLM-4 multiply the frequencies' base by it.
 """
 
 from dataclasses import replace

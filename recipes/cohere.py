@@ -1,4 +1,4 @@
-"""Command R and R+: attention and mlp side by side behind one LayerNorm without bias; logits are scaled."""
+"""Command R and R+: parallel attention and mlp behind one LayerNorm without bias; logits are scaled."""
 
 from compiler.model import ConfigMap, Default, Map, Recipe, Traits
 

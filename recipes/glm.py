@@ -1,4 +1,4 @@
-"""GLM-4 (9B) as transformers writes it; its original files are read by `chatglm`."""
+"""GLM-4 (9B) in transformers' format; `chatglm` reads the original files."""
 
 from compiler.model import ConfigMap, Default, Map, Recipe, Traits
 

@@ -1,4 +1,4 @@
-"""GPT-2: LayerNorm, learned positions, a plain mlp, every bias; linear layers lie input-major."""
+"""GPT-2: LayerNorm, learned positions, a plain mlp, every bias; linear layers are stored transposed."""
 
 from compiler.model import ConfigMap, Default, Map, Recipe, Traits
 

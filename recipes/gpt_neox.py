@@ -1,4 +1,4 @@
-"""GPT-NeoX and Pythia: attention and mlp side by side, a LayerNorm for each; the rotation turns part of a head."""
+"""GPT-NeoX and Pythia: parallel attention and mlp, a LayerNorm for each; rotation of a part of each head."""
 
 from compiler.model import ConfigMap, Default, Map, Recipe, Traits
 

@@ -1,4 +1,4 @@
-"""GPT-J: attention and mlp side by side behind one LayerNorm; rotary pairs of neighbours, in part of a head."""
+"""GPT-J: parallel attention and mlp behind one LayerNorm; interleaved rotation of a part of each head."""
 
 from compiler.model import ConfigMap, Default, Map, Recipe, Traits
 

@@ -1,4 +1,4 @@
-"""InternLM 1: Llama with biases on all of attention where config.json says `bias`."""
+"""InternLM 1: Llama, with biases on all of attention if config.json sets `bias`."""
 
 from dataclasses import replace
 
@@ -11,6 +11,6 @@ RECIPE = replace(
     models={"internlm-7b": "internlm/internlm-7b", "internlm-20b": "internlm/internlm-20b"},
     config=ConfigMap(rope_theta=("rotary.base", Default("rope_theta", value=10000.0))),
     traits=Traits(qkv_bias="bias", out_bias="bias"),
-    # "dynamic" rotation is the plain one within max_position_embeddings.
+    # Up to max_position_embeddings, "dynamic" rotation equals the plain one.
     assumes={"rotary.type": ("origin", "dynamic")},
 )

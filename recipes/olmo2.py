@@ -1,4 +1,4 @@
-"""OLMo 2: Llama with norms behind the blocks instead of in front, and one norm over the q (and the k) of all heads."""
+"""OLMo 2: Llama with norms behind the blocks instead of in front, and norms over q and over k of all heads."""
 
 from dataclasses import replace
 

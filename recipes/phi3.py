@@ -1,4 +1,4 @@
-"""Phi-3: Llama with q, k, v in one matrix and gate, up in another. Long contexts by longrope are refused."""
+"""Phi-3: Llama with q, k, v in one matrix and gate, up in another. Checkpoints with longrope are refused."""
 
 from compiler.model import Map, Recipe
 

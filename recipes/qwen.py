@@ -1,7 +1,7 @@
-"""Qwen 1: fused q, k, v with biases, and gate and up counted together as `intermediate_size`.
+"""Qwen 1: fused q, k, v with biases; `intermediate_size` is the sum of gate and up.
 
-Beyond `seq_length` Qwen 1 rescales queries (logn) and rotation (dynamic NTK); within it, which is all that is built
-here, both are the identity.
+Beyond `seq_length` Qwen 1 rescales queries (logn) and rotation (dynamic NTK). Up to it, the limit of all builds here,
+both are the identity.
 """
 
 from compiler.model import ConfigMap, Default, Half, Map, Recipe, Traits

@@ -1,4 +1,4 @@
-"""Qwen 1.5, 2 and 2.5, dense: Llama with biases on q, k and v, and a sliding window in the upper layers where asked."""
+"""Qwen 1.5, 2 and 2.5, dense: Llama with biases on q, k and v, and an optional sliding window in the upper layers."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Qwen 1.5 and 2 with experts: Qwen 2's attention, top-k experts beside one that all tokens take, some dense layers."""
+"""Qwen 1.5 and 2 with experts: Qwen 2's attention, top-k experts and a shared expert, some dense layers."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Qwen 3 with experts: Qwen 3's attention, top-k experts and none that all tokens take, some layers dense."""
+"""Qwen 3 with experts: Qwen 3's attention, top-k experts without a shared one, some dense layers."""
 
 from dataclasses import replace
 

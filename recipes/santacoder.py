@@ -1,4 +1,4 @@
-"""SantaCoder: GPT-2 with one kv head; q apart from k and v. Newer conversions of it are read by `starcoder`."""
+"""SantaCoder: GPT-2 with one kv head, and q separate from k and v. `starcoder` reads its newer conversions."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""StarCoder (GPTBigCode): GPT-2 with one kv head and linear layers that lie output-major."""
+"""StarCoder (GPTBigCode): GPT-2 with one kv head; linear layers are not stored transposed."""
 
 from dataclasses import replace
 

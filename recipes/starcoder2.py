@@ -1,4 +1,4 @@
-"""StarCoder2: Llama's attention with a sliding window, LayerNorm, a plain mlp, every bias where asked."""
+"""StarCoder2: Llama's attention with a sliding window, LayerNorm, a plain mlp, optional biases everywhere."""
 
 from compiler.model import ConfigMap, Default, Map, Recipe, Traits
 

@@ -23,7 +23,7 @@ def without_row(target: Target[Any], config: ModelConfig, options: TargetOptions
     try:
         target.support.check(config, 1, options or target.options())
     except RefusedError as error:
-        found = re.search(rf"cannot take {re.escape(config.architecture)}: (.+)", error.message)
+        found = re.search(rf"does not support {re.escape(config.architecture)}: (.+)", error.message)
         return found[1] if found else ""
     return ""
 
@@ -32,6 +32,6 @@ def refused(config: ModelConfig, reason: str) -> pytest.RaisesExc[RefusedError]:
     """Expect the refusal of the architecture, with its name, the reason, and what the target takes instead."""
     return pytest.raises(
         RefusedError,
-        match=rf"cannot take {re.escape(config.architecture)}: {re.escape(reason)}",
+        match=rf"does not support {re.escape(config.architecture)}: {re.escape(reason)}",
         check=lambda error: bool(error.hint),
     )

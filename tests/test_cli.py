@@ -116,6 +116,53 @@ def test_errors_are_message_hint_and_exit_code(run: Callable[..., Ran], tiny_che
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["plan", "--model", "MODEL", "--tp", "3"],
+            {
+                "type": "ParallelError",
+                "message": "tp 3 cannot split this model: 8 query heads and 2 kv heads",
+                "hint": "`--tp` is one of 1, 2, 4, 8 for this model.",
+                "exit_code": 4,
+            },
+        ),
+        (
+            ["plan", "--modle", "x"],
+            {
+                "type": "UsageError",
+                "message": "No such option: --modle (Possible options: --model, --moe-ep)",
+                "hint": "`--help` after a command lists its options",
+                "exit_code": 2,
+            },
+        ),
+        (
+            ["matrix", "plan", "--file", "no.toml"],
+            {
+                "type": "UsageError",
+                "message": "cannot read no.toml: No such file or directory",
+                "hint": "`--file` takes a builds.toml",
+                "exit_code": 2,
+            },
+        ),
+    ],
+)
+def test_with_json_an_error_is_one_json_object(
+    run: Callable[..., Ran], tiny_checkpoint: Callable[[str], Path], arguments: list[str], expected: dict[str, Any]
+) -> None:
+    ran = run(*(str(tiny_checkpoint("llama")) if word == "MODEL" else word for word in arguments), "--json")
+    assert (ran.code, ran.out) == (expected["exit_code"], "")
+    assert json.loads(ran.err.splitlines()[-1]) == {"error": expected}
+
+
+def test_with_json_a_failed_build_of_the_matrix_sets_the_exit_code(run: Callable[..., Ran], tmp_path: Path) -> None:
+    (tmp_path / "builds.toml").write_text('[[build]]\nmodel = "./missing"\n')
+    ran = run("matrix", "plan", "--file", tmp_path / "builds.toml", "--output", tmp_path / "out", "--json")
+    assert (ran.code, [row["exit_code"] for row in ran.json]) == (3, [3])
+    assert ran.json[0]["error"].startswith("no such folder")
+
+
 def test_verbose_adds_the_traceback(run: Callable[..., Ran], tmp_path: Path) -> None:
     plain = run("inspect", tmp_path)
     verbose = run("-v", "inspect", tmp_path)

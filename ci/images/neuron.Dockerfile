@@ -1,7 +1,7 @@
-# lmi-compile beside the Neuron compiler, in the image that will serve what it compiles. From a
-# checkout of lmi-compile, logged in to that registry:
+# lmi-compile beside the Neuron compiler, in the image that will serve the artifacts. From a checkout of lmi-compile,
+# logged in to that registry:
 #   docker build -f ci/images/neuron.Dockerfile -t lmi-compile:neuron .
-# The image's own Python is older than lmi-compile needs, so it gets one of its own; `neuronx-cc` stays the image's.
+# The image's own Python is too old for lmi-compile, which gets its own; `neuronx-cc` stays the image's.
 ARG IMAGE=763104351884.dkr.ecr.us-west-2.amazonaws.com/djl-inference:0.30.0-neuronx-sdk2.20.1
 FROM ghcr.io/astral-sh/uv:0.9 AS uv
 FROM ${IMAGE}

@@ -1,7 +1,7 @@
-# lmi-compile beside TensorRT-LLM, in the very image that will serve the engines: engines load only there. From a
-# checkout of lmi-compile, logged in to that registry:
+# lmi-compile beside TensorRT-LLM, in the image that will serve the engines: they load only there. From a checkout of
+# lmi-compile, logged in to that registry:
 #   docker build -f ci/images/trtllm.Dockerfile -t lmi-compile:trtllm .
-# The image's own Python is older than lmi-compile needs, so it gets one of its own; `trtllm-build` stays the image's.
+# The image's own Python is too old for lmi-compile, which gets its own; `trtllm-build` stays the image's.
 ARG IMAGE=763104351884.dkr.ecr.us-west-2.amazonaws.com/djl-inference:0.30.0-tensorrtllm0.12.0-cu125
 FROM ghcr.io/astral-sh/uv:0.9 AS uv
 FROM ${IMAGE}

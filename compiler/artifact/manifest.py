@@ -98,8 +98,8 @@ class ArtifactLimits(Strict):
 
 
 class File(Strict):
-    """One file: `size` in bytes, `digest` of its bytes, `crc` of the same (storage/files/crc.py; None: not computed). `codec`:
-    how a store keeps them; reserved for compression, as they are for now.
+    """File of an artifact: `size` in bytes, `digest` and `crc` of its bytes (storage/files/crc.py; None: not computed).
+    `codec`: encoding in a store, reserved for compression.
     """
 
     path: InnerPath

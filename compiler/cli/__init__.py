@@ -1,4 +1,4 @@
-"""The command line. A command parses, makes one typed request, makes one call, prints one summary. No logic.
+"""Command line. A command parses its options, makes one typed request and one call, and prints one summary; no logic.
 
     options    options that several commands share, in groups: a command takes a group as one parameter
     output     results to stdout, everything else to stderr
@@ -9,7 +9,7 @@
     trust      sign, scan, preflight               prewarm    prewarm
     matrix     matrix plan, matrix build, matrix status
 
-Nothing heavy is imported before a command needs it: `--help` answers in a fraction of a second.
+Heavy packages are imported by the commands that need them, so that `--help` takes a fraction of a second.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import gc
 import sys
 import traceback
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from compiler.cli import about, artifact, build, cache, deploy, matrix, prewarm, registry, serve, trust
 from compiler.cli.help import GroupedCommand, GroupedCommands
-from compiler.errors import LmiCompileError
+from compiler.cli.output import show_error
+from compiler.errors import LmiCompileError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -48,7 +49,11 @@ COMMANDS: Mapping[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
     ),
     "Deploy": (trust.preflight, prewarm.prewarm, deploy.deploy),
 }
-"""By heading, in the order of `--help`."""
+"""Commands by heading, in the order of `--help`."""
+CLICK_ERROR = cast(
+    "type[typer.BadParameter]", next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+)
+"""Base class of usage errors; newer releases of typer carry a click of their own."""
 
 app = typer.Typer(
     name="lmi-compile",
@@ -69,11 +74,11 @@ for heading, commands in COMMANDS.items():
 
 @app.callback(invoke_without_command=True)
 def options(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="A traceback with every error.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print a traceback with every error.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Compile Hugging Face models ahead of time into sharded, verified artifacts."""
-    del verbose  # looked up by `main`, which sees errors after the commands are gone
+    del verbose  # `main` reads it from sys.argv: it catches errors after this context has ended
     if version:
         from compiler import __version__
 
@@ -81,23 +86,27 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; every error of ours ends as message, hint and exit code."""
+    """Run the command line. Errors end as message, hint and exit code; with `--json` as one JSON object on stderr."""
+    as_json = "--json" in sys.argv[1:]
     try:
-        with _rarely_collected():
-            app()
+        with _rare_garbage_collection():
+            # Without standalone mode usage errors are raised here and not printed, and `typer.Exit` returns its code.
+            sys.exit(app(standalone_mode=not as_json))
     except LmiCompileError as error:
         if {"-v", "--verbose"} & set(sys.argv[1:]):
             traceback.print_exc()
-        print(f"error: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"\nhint: {error.hint}", file=sys.stderr)
+        show_error(error, as_json=as_json)
         sys.exit(error.exit_code)
+    except CLICK_ERROR as error:
+        usage = UsageError(error.format_message(), hint="`--help` after a command lists its options")
+        show_error(usage, as_json=as_json)
+        sys.exit(usage.exit_code)
 
 
 @contextmanager
-def _rarely_collected() -> Iterator[None]:
-    """What imports make stays until the end: looking through it, again and again and once more at the very end, is a
-    quarter of what a short command takes.
+def _rare_garbage_collection() -> Iterator[None]:
+    """Collect garbage rarely, and not at exit: objects made by imports live until the end, and scanning them takes a
+    quarter of a short command's time.
     """
     before = gc.get_threshold()
     gc.set_threshold(50_000)

@@ -1,4 +1,4 @@
-"""What is known, and what this machine can do: models, doctor."""
+"""Commands about lmi-compile itself: models, doctor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from compiler.cli.output import show
 
 
 def models(as_json: Json = False) -> None:
-    """List the recipes, the architectures they read, the names that `--model` knows, and what each target quantises."""
+    """List recipes, architectures, models and quantization schemes.
+
+    The names of models are those that `--model` takes; the second table has the schemes of each target.
+    """
     import recipes
     from compiler import targets
     from compiler.build.support import refusals
@@ -36,7 +39,7 @@ def models(as_json: Json = False) -> None:
 
 
 def doctor(as_json: Json = False) -> None:
-    """Say what can be built and run on this machine, and why not."""
+    """Check which targets this machine can build and run, and why not."""
     from dataclasses import asdict
 
     from compiler.cli.text import diagnosis_text

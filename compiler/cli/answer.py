@@ -1,4 +1,4 @@
-"""What `generate` does: prompts in, answers out, as text or as JSON."""
+"""Prompts in, answers out, as text or as JSON: the work of `generate`."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ def answer(
     log_probs: bool,
     as_json: bool,
 ) -> None:
-    """Write the answers to `out`. One prompt is streamed if `stream`; `-` among the prompts is every line of
-    stdin.
+    """Write the answers to `out`. A single prompt is streamed with `stream`; a prompt `-` is one per line of stdin.
 
     Raises what `targets.runners.model_of` and `Model.generate` raise.
     """
@@ -53,7 +52,10 @@ def answer(
 def _lines() -> list[str]:
     found = [line.rstrip("\n") for line in sys.stdin if line.strip()]
     if not found:
-        raise UsageError("`-` reads one prompt a line from stdin, and stdin had none")
+        raise UsageError(
+            "`-` reads one prompt per line from stdin; found none",
+            hint="pipe a file with prompts in, or give the prompts as arguments",
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-"""What is done with an artifact: inspect, verify, generate."""
+"""Commands on one artifact: inspect, verify, generate."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How an answer is chosen; the fields of GenerationParams."""
+    """Sampling of an answer; the fields of GenerationParams."""
 
-    max_new_tokens: Annotated[int, typer.Option(help="At most so many.")] = 64
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0
-    top_k: Annotated[int, typer.Option(help="0 is off.")] = 0
-    top_p: Annotated[float, typer.Option(help="1 is off.")] = 1.0
-    repetition_penalty: Annotated[float, typer.Option(help="1 is off.")] = 1.0
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None
-    stop: Annotated[list[str] | None, typer.Option(help="Ends the answer; may be repeated.")] = None
-    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on after an end token.")] = False
+    max_new_tokens: Annotated[int, typer.Option(help="Maximum length of the answer.")] = 64
+    temperature: Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")] = 0.0
+    top_k: Annotated[int, typer.Option(help="Sample from the K likeliest tokens; 0 is off.")] = 0
+    top_p: Annotated[float, typer.Option(help="Sample from this probability mass; 1 is off.")] = 1.0
+    repetition_penalty: Annotated[float, typer.Option(help="Penalty of repeated tokens; 1 is off.")] = 1.0
+    seed: Annotated[int | None, typer.Option(help="Random seed; the same seed gives the same answer.")] = None
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer; may be repeated.")] = None
+    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Continue after an end token.")] = False
 
 
 def inspect(artifact: ArtifactArgument, as_json: Json = False) -> None:
-    """Print what an artifact's manifest says."""
+    """Print an artifact's manifest."""
     from compiler.artifact.manifest import load_manifest
     from compiler.cli.text import manifest_text
 
@@ -41,16 +41,16 @@ def inspect(artifact: ArtifactArgument, as_json: Json = False) -> None:
 
 def verify(
     artifact: ArtifactArgument,
-    model: Annotated[str | None, typer.Option(help="Its source: do not believe the stored logits.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Of the source.")] = None,
-    variant: Annotated[str | None, typer.Option(help="Of the source.")] = None,
+    model: Annotated[str | None, typer.Option(help="Source model; recompute the logits from it.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Revision of the source model.")] = None,
+    variant: Annotated[str | None, typer.Option(help="File variant of the source model.")] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Sizes, CRCs and layout only; finds damage, no forgery.")
+        bool, typer.Option("--quick", help="Sizes, CRCs and layout only: detects damage, not forgery.")
     ] = False,
     require_signature: RequireSignature = None,
     as_json: Json = False,
 ) -> None:
-    """Check an artifact: digests, layout, and its logits against those of the source model."""
+    """Check digests, layout, and logits against the source model's."""
     from compiler.artifact.sign import check_signed
 
     if require_signature is not None:
@@ -58,8 +58,8 @@ def verify(
     if quick:
         if model is not None or require_signature is not None:
             raise UsageError(
-                "`--quick` believes the files: it goes neither with `--model` nor with `--require-signature`",
-                hint="leave `--quick` away: the full check takes sha256 digests and computes logits",
+                "`--quick` trusts the files: it excludes `--model` and `--require-signature`",
+                hint="omit `--quick`: the full check computes sha256 digests and logits",
             )
         _verify_quick(artifact, as_json=as_json)
         return
@@ -84,10 +84,10 @@ def verify(
 @grouped
 def generate(
     artifact: ArtifactArgument,
-    prompts: Annotated[list[str], typer.Argument(help="One or more; `-` reads one a line from stdin.")],
+    prompts: Annotated[list[str], typer.Argument(help="Prompts; `-` reads one per line from stdin.")],
     sampling: SamplingOptions,
-    logprobs: Annotated[bool, typer.Option("--logprobs", help="The log probability of every token.")] = False,
-    stream: Annotated[bool, typer.Option(help="Print the text as it comes (one prompt).")] = True,
+    logprobs: Annotated[bool, typer.Option("--logprobs", help="Print the log probability of every token.")] = False,
+    stream: Annotated[bool, typer.Option(help="Print the text as it is generated (one prompt).")] = True,
     as_json: Json = False,
 ) -> None:
     """Answer prompts with an artifact."""
@@ -110,6 +110,6 @@ def _verify_quick(artifact: Path, *, as_json: bool) -> None:
         report.end(f"{len(manifest.files)} files, {amount(sum(file.size for file in manifest.files), 'bytes')}")
     show(
         {"name": manifest.name, "numerics": None},
-        "sizes, CRCs and layout are right; its digests and logits were not computed",
+        "sizes, CRCs and layout are right; digests and logits were not computed",
         as_json=as_json,
     )

@@ -1,4 +1,4 @@
-"""Put an artifact to work: deploy."""
+"""Deployment to SageMaker: deploy."""
 
 from __future__ import annotations
 
@@ -12,29 +12,31 @@ from compiler.cli.output import reporting, show
 
 def deploy(
     artifact: Annotated[str, typer.Argument(help="s3://STORE/NAME@TAG, or s3://PREFIX/.", metavar="ARTIFACT")],
-    instance_type: Annotated[str, typer.Option(help="Such as ml.g5.12xlarge.")],
-    role: Annotated[str, typer.Option(help="ARN of the role that reads the prefix.")],
-    image: Annotated[str, typer.Option(help="Tag of an LMI image, or a whole name [default: the artifact's]")] = "",
-    name: Annotated[str, typer.Option(help="Of the endpoint [default: the artifact's]")] = "",
-    region: Annotated[str, typer.Option(help="[default: the session's]")] = "",
-    count: Annotated[int, typer.Option(help="Instances.")] = 1,
-    env: Annotated[list[str] | None, typer.Option(help="Of the container; may be repeated.", metavar="K=V")] = None,
-    startup_seconds: Annotated[int, typer.Option(help="Until the container answers.")] = 1800,
-    download_seconds: Annotated[int, typer.Option(help="Until the artifact is there.")] = 3600,
-    ami: Annotated[str, typer.Option(help="Of the instance, for a newer GPU driver.")] = "",
-    network: Annotated[bool, typer.Option("--network", help="The container may use the network.")] = False,
-    wait: Annotated[bool, typer.Option(help="See it start.")] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, and print the requests only.")] = False,
+    instance_type: Annotated[str, typer.Option(help="Instance type, such as ml.g5.12xlarge.")],
+    role: Annotated[str, typer.Option(help="ARN of the execution role; it can read the artifact.")],
+    image: Annotated[str, typer.Option(help="Tag or full name of an LMI image [default: the artifact's]")] = "",
+    name: Annotated[str, typer.Option(help="Name of the endpoint [default: the artifact's]")] = "",
+    region: Annotated[str, typer.Option(help="AWS region [default: the session's]")] = "",
+    count: Annotated[int, typer.Option(help="Number of instances.")] = 1,
+    env: Annotated[
+        list[str] | None, typer.Option(help="Environment of the container; may be repeated.", metavar="K=V")
+    ] = None,
+    startup_seconds: Annotated[int, typer.Option(help="Time limit for the container to become healthy.")] = 1800,
+    download_seconds: Annotated[int, typer.Option(help="Time limit for the download of the artifact.")] = 3600,
+    ami: Annotated[str, typer.Option(help="AMI version of the instance, for a newer GPU driver.")] = "",
+    network: Annotated[bool, typer.Option("--network", help="Allow the container to use the network.")] = False,
+    wait: Annotated[bool, typer.Option(help="Wait until the endpoint is in service.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, and only print the requests.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a SageMaker endpoint of an artifact, once it is known to fit instance and image."""
+    """Create a SageMaker endpoint; first check instance type and image."""
     from compiler.deploy.sagemaker import DeployRequest, prepare, requests_of
     from compiler.deploy.sagemaker import deploy as run
     from compiler.errors import UsageError
 
     pairs = [pair.partition("=") for pair in env or []]
     if wrong := [key for key, equals, _ in pairs if not equals]:
-        raise UsageError(f"`--env` is KEY=VALUE; found `{wrong[0]}`")
+        raise UsageError(f"`--env` takes KEY=VALUE; found `{wrong[0]}`", hint=f"`--env {wrong[0]}=VALUE`")
     request = DeployRequest(
         artifact,
         instance_type,

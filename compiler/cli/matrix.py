@@ -1,4 +1,4 @@
-"""Many artifacts from one builds.toml: matrix plan, matrix build, matrix status."""
+"""Builds that a builds.toml lists: matrix plan, matrix build, matrix status."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="matrix",
-    help="Many artifacts from one builds.toml.",
+    help="Build the artifacts that a builds.toml lists.",
     cls=GroupedCommands,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -29,20 +29,20 @@ app = typer.Typer(
 
 @dataclass(frozen=True)
 class FileOptions:
-    """Which builds, and where their artifacts are."""
+    """Selection of builds, and the places of their artifacts."""
 
-    file: Annotated[Path, typer.Option("--file", "-f", help="The matrix.")] = Path("builds.toml")
-    only: Annotated[list[str] | None, typer.Option(help="This build; may be repeated.", metavar="NAME")] = None
+    file: Annotated[Path, typer.Option("--file", "-f", help="File that lists the builds.")] = Path("builds.toml")
+    only: Annotated[list[str] | None, typer.Option(help="Only this build; may be repeated.", metavar="NAME")] = None
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the artifacts.")] = Path("artifacts")
-    store: Annotated[str | None, typer.Option(help="Where they are published.", metavar="URI")] = None
-    jobs: Annotated[int, typer.Option(help="Builds at a time.", min=1)] = 1
-    markdown: Annotated[Path | None, typer.Option(help="Write the table to this file too, as Markdown.")] = None
+    store: Annotated[str | None, typer.Option(help="Store to publish the artifacts to.", metavar="URI")] = None
+    jobs: Annotated[int, typer.Option(help="Builds that run at the same time.", min=1)] = 1
+    markdown: Annotated[Path | None, typer.Option(help="Also write the table to this file, as Markdown.")] = None
 
 
 @app.command("plan")
 @grouped
 def plan(files: FileOptions, as_json: Json = False) -> None:
-    """Say which builds are new or changed, and which cannot be made."""
+    """List builds that are new, changed or impossible."""
     from compiler import __version__
     from compiler.matrix.run import Place
     from compiler.matrix.run import plan as run
@@ -60,7 +60,10 @@ def build(
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Build, scan, sign and publish what changed; what fails does not stop the others."""
+    """Build, scan, sign and publish new and changed artifacts.
+
+    A failure does not stop the other builds.
+    """
     from compiler import __version__
     from compiler.matrix import summary
     from compiler.matrix.run import Place
@@ -76,7 +79,7 @@ def build(
 @app.command("status")
 @grouped
 def status(files: FileOptions, as_json: Json = False) -> None:
-    """List the builds and how the last run of each ended here, without planning."""
+    """List the builds with the result of each last run, without planning."""
     from compiler.matrix import summary
     from compiler.matrix.state import Row, read_record
 
@@ -91,7 +94,7 @@ def _entries(files: FileOptions) -> tuple[Entry, ...]:
 
 
 def _build_options() -> list[str]:
-    """The long options of `lmi-compile build`, without `--`."""
+    """Long options of `lmi-compile build`, without `--`."""
     from compiler.cli import app as whole
 
     command: Any = typer.main.get_command(whole)
@@ -104,7 +107,7 @@ def _build_options() -> list[str]:
 
 
 def _show(rows: Sequence[Row], files: FileOptions, *, as_json: bool) -> None:
-    """Ends the command with the exit code of the first build that failed or was refused."""
+    """Print the rows, and exit with the code of the first build that failed or was refused."""
     from compiler.matrix import summary
 
     if files.markdown is not None:

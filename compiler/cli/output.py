@@ -1,4 +1,4 @@
-"""Where output goes: results to stdout (text, or JSON for scripts), progress and warnings to stderr."""
+"""Output streams: results go to stdout (text, or JSON for scripts), progress, warnings and errors to stderr."""
 
 from __future__ import annotations
 
@@ -12,12 +12,30 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from compiler.errors import LmiCompileError
     from compiler.report import Lines
 
 
 def show(data: Any, text: str, *, as_json: bool) -> None:
-    """The result of a command: `text` for people, `data` with `--json`."""
+    """Print the result of a command: `text` for people, `data` with `--json`."""
     typer.echo(json.dumps(data, indent=2, sort_keys=True) if as_json else text)
+
+
+def show_error(error: LmiCompileError, *, as_json: bool) -> None:
+    """Print an error: message and hint for people, with `--json` one line
+    {"error": {"type", "message", "hint", "exit_code"}}.
+    """
+    if as_json:
+        facts = {
+            "type": type(error).__name__,
+            "message": error.message,
+            "hint": error.hint,
+            "exit_code": error.exit_code,
+        }
+        typer.echo(json.dumps({"error": facts}), err=True)
+        return
+    hint = f"\n\nhint: {error.hint}" if error.hint else ""
+    typer.echo(f"error: {error.message}{hint}", err=True)
 
 
 def warn(text: str) -> None:
@@ -26,7 +44,7 @@ def warn(text: str) -> None:
 
 @contextmanager
 def reporting(*, as_json: bool = False) -> Iterator[Lines]:
-    """Bars or lines on stderr, or events with `--json`; cleaned up after an error too."""
+    """Report on stderr: bars or lines, or JSON events with `--json`; closed after an error too."""
     from compiler.report import Events, for_stream
 
     report = Events(sys.stderr) if as_json else for_stream()

@@ -1,4 +1,4 @@
-"""What commands print on stdout for people to read; `--json` prints the same facts for scripts."""
+"""Text that commands print on stdout for people; `--json` prints the same facts for scripts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def plan_text(plan: Plan) -> str:
-    """Model, what each rank holds, what each stage needs."""
+    """Text of a plan: the model, the file of each rank, memory and disk of each stage."""
     c, heads = plan.config, plan.heads
     copies = f", each on {heads.kv_copies} ranks" if heads.kv_copies > 1 else ""
     cache = f", {amount(plan.kv_bytes_at_limits, 'bytes')} of KV cache a rank"
@@ -33,7 +33,7 @@ def plan_text(plan: Plan) -> str:
         *([("", plan.packed.text)] if plan.packed else []),
         ("target", f"{plan.target}, {parallel_text(plan.tp, plan.options.split)}, {plan.dtype}"),
         ("heads", f"{heads.heads} query and {heads.kv_heads} kv heads a rank{copies}"),
-        *([("quantised", quant_text(plan.quant))] if plan.quant.asked else []),
+        *([("quantized", quant_text(plan.quant))] if plan.quant.asked else []),
         ("KV cache", f"{plan.kv_bytes_per_token:,} bytes a token and rank"),
         ("limits", f"{plan.limits.max_positions} positions, {plan.limits.max_batch} rows{cache}"),
     ]
@@ -66,7 +66,7 @@ def alternative_json(one: Alternative) -> dict[str, Any]:
 
 
 def alternatives_text(found: Sequence[Alternative]) -> str:
-    """One line a choice."""
+    """Table of quantization choices: bytes of a rank and of the KV cache, or the reason of the refusal."""
     rows = [
         (
             option_text(one.quant),
@@ -78,18 +78,19 @@ def alternatives_text(found: Sequence[Alternative]) -> str:
         else (option_text(one.quant), "-", "-", one.refused)
         for one in found
     ]
-    return table(rows, ("quantisation", "a rank", "KV cache", ""))
+    return table(rows, ("quantization", "a rank", "KV cache", ""))
 
 
 def calibration_text(tokens: int, took: float) -> str:
+    """Text of the estimate of the calibration's duration. `took`: seconds."""
     return (
-        f"calibrating on at most {tokens:,} tokens takes about {seconds(took)} here: products in float32, at half of "
-        "the rate of one that was measured just now"
+        f"calibrating on at most {tokens:,} tokens takes about {seconds(took)} here: float32 products, at half of the "
+        "rate of one that was measured just now"
     )
 
 
 def quant_text(quant: Quant) -> str:
-    """`smoothquant: weights int8 per channel, activations int8 per token, alpha 0.5`."""
+    """Text of a quantization: `smoothquant: weights int8 per channel, activations int8 per token, alpha 0.5`."""
     words, scheme = [], quant.scheme
     if scheme is not None:
         words.append(_rounded_text(scheme.weights, scheme.weight_scales, scheme.activations, scheme.activation_scales))
@@ -100,12 +101,12 @@ def quant_text(quant: Quant) -> str:
 
 
 def _rounded_text(weights: str, weight_scales: str, activations: str, activation_scales: str) -> str:
-    of_activations = f"{activations} per {activation_scales}" if activations != "float" else "not quantised"
-    return f"weights {weights} per {weight_scales}, activations {of_activations}"
+    rounded = f"{activations} per {activation_scales}" if activations != "float" else "not quantized"
+    return f"weights {weights} per {weight_scales}, activations {rounded}"
 
 
 def manifest_text(manifest: Manifest) -> str:
-    """What an artifact is and what it runs on."""
+    """Text of a manifest: the artifact, its source, the devices that it runs on."""
     m, found, p = manifest.model, manifest.numerics, manifest.parallel
     source = f"{m.repo_id} at {m.revision}" if m.repo_id else m.source
     toolchain = ", ".join(f"{name} {value}" for name, value in sorted(manifest.toolchain.items()))
@@ -117,7 +118,7 @@ def manifest_text(manifest: Manifest) -> str:
         ("runs on", _device_text(manifest)),
         ("toolchain", toolchain or "not compiled yet"),
         ("limits", f"{manifest.limits.max_positions} positions, {manifest.limits.max_batch} rows"),
-        *(_quantisation_facts(manifest.quantisation) if manifest.quantisation else []),
+        *(_quantization_facts(manifest.quantisation) if manifest.quantisation else []),
         *manifest.section.facts(),
         ("files", f"{len(manifest.files)}, {amount(sum(f.size for f in manifest.files), 'bytes')}"),
         ("numerics", numerics_text(manifest) if found else "not measured"),
@@ -126,7 +127,7 @@ def manifest_text(manifest: Manifest) -> str:
 
 
 def parallel_text(tp: int, split: Mapping[str, int]) -> str:
-    """`tp 8, pp 2`: how a model is split; leaves out the ways in which it is not."""
+    """Text of the parallel degrees, `tp 8, pp 2`; degrees of 1 except tp are omitted."""
     return ", ".join([f"tp {tp}", *(f"{name} {count}" for name, count in split.items() if count > 1)])
 
 
@@ -138,26 +139,26 @@ def _device_text(manifest: Manifest) -> str:
     return f"{device.kind}{isa}" + (f" with {', '.join(device.features)}" if device.features else "")
 
 
-def _quantisation_facts(found: Quantisation) -> list[tuple[str, str]]:
+def _quantization_facts(found: Quantisation) -> list[tuple[str, str]]:
     from compiler.artifact.quantization import quant_of
 
     gate, text = found.gate, found.calibration
     limits = ", ".join(f"{name} {value:g}" for name, value in gate.limits.items())
     perplexity = f"perplexity {gate.perplexity_float:g} -> {gate.perplexity:g} ({gate.perplexity_increase:+.2%})"
     return [
-        ("quantised", quant_text(quant_of(found))),
+        ("quantized", quant_text(quant_of(found))),
         *([("", alphas_text(found.alphas))] if found.alphas else []),
         *([("calibrated on", f"{amount(text.tokens, 'tokens')} of {text.text}, {text.digest}")] if text else []),
         ("gate", f"{perplexity}, KL {gate.kl:g}, over {gate.tokens} tokens"),
         ("", f"least cosine {gate.cosine:g} ({gate.worst or 'layers not measured'})"),
-        ("limits of the gate", f"{limits}{'; ACCEPTED BEYOND THEM, as was asked' if gate.accepted else ''}"),
+        ("limits of the gate", f"{limits}{'; ACCEPTED BEYOND THEM by --accept-numerics' if gate.accepted else ''}"),
     ]
 
 
 def build_text(output: Path, manifest: Manifest | None) -> str:
-    """The artifact's folder; or how far the build was asked to go."""
+    """Text of a build's result: the artifact's folder, or a note where `--until` ended the build before."""
     if manifest is None:
-        return "no artifact was asked for; what was made is kept in the cache"
+        return "`--until` ended the build before there was an artifact; the results are in the cache"
     return str(output)
 
 
@@ -173,13 +174,13 @@ def models_text(loaded: Mapping[str, Recipe], refused: Mapping[str, Mapping[str,
         [
             table(known, ("recipe", "architectures", "names for `--model`")),
             table(taken, ("recipe", *(f"target `{target}`: `--quant`; `--kv-cache`" for target in targets))),
-            "`plan` says the same of a checkpoint at some tp, with the reasons.",
+            "`lmi-compile plan` lists the choices of one checkpoint at one tp, with reasons.",
         ]
     )
 
 
 def _taken_text(refused: Mapping[Quant, str]) -> str:
-    """`refused`: the reason or ""."""
+    """Accepted schemes and caches. `refused`: the reason, "" where it is accepted."""
     if reason := next(reason for quant, reason in refused.items() if not quant.asked):
         return f"none: {reason}"
     taken = [quant for quant, reason in refused.items() if not reason]
@@ -189,7 +190,7 @@ def _taken_text(refused: Mapping[Quant, str]) -> str:
 
 
 def diagnosis_text(diagnosis: Diagnosis) -> str:
-    """One line a finding, then what can be built and run."""
+    """Table of findings, then of the targets that can be built and run."""
     findings = [(f.subject, f.state, f.text + (f" -> {f.remedy}" if f.remedy else "")) for f in diagnosis.findings]
     abilities = [
         (a.target, "yes" if a.compiles else "no", "yes" if a.runs else "no", a.why) for a in diagnosis.abilities
@@ -198,7 +199,7 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
 
 
 def cache_text(entries: Sequence[CacheLine]) -> str:
-    """One line an entry, the most recently used first, then the sum."""
+    """Table of cache entries, the most recently used first, then the sum."""
     import datetime
 
     rows = [

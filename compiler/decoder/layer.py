@@ -1,7 +1,7 @@
 """Wiring of a layer, top to bottom: the one function that every way to run the decoder calls.
 
-A block (attention, mlp) gives this rank's summand of what it adds to the residual stream x. The norm in front of a block
-is part of it, a norm behind it is applied to the sum over ranks.
+A block (attention, mlp) gives this rank's summand of its addition to the residual stream x. The norm in front of a
+block is part of it, a norm behind it is applied to the sum over ranks.
 
     norms before (Llama)      x = x + sum(attn(x))            x = x + sum(mlp(x))
     norms after (OLMo-2)      x = x + norm(sum(attn(x)))      x = x + norm(sum(mlp(x)))

@@ -1,10 +1,10 @@
-"""What an LMI container and the machine under it expect. Pure code: no torch, no network, no file is written.
+"""Rules of LMI containers and their machines. Pure code: no torch, no network, no file is written.
 
-images            releases and tags; what each image carries      instances, fit    machines; who can run what
-options           every property, by release: a table             properties        serving.properties, typed
-java_properties   its syntax, for both of its readers             quantize          LMI's words for quantisation
-package           where files go, and the files that say so       triton            config.pbtxt
-predicates        the front end's own questions                   check, files      all the others, by name
-partition         the images' own compile command, as a script    sagemaker         bodies of the three requests
+images            releases, tags, contents of each image        instances, fit    instance types; which artifact fits
+options           table of all properties, by release           properties        serving.properties, typed
+java_properties   syntax of .properties, for both readers       quantize          LMI's names for quantization
+package           layout of an artifact, serving.properties     triton            config.pbtxt
+predicates        the front end's own checks                    check, files      all other checks, by name
+partition         the images' compile command, as a script      sagemaker         bodies of the three requests
 schema            requests and answers of an endpoint
 """

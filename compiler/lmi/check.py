@@ -1,6 +1,6 @@
-"""Everything that makes a container compile, fail or serve something else than the engine that we built: by name.
+"""Named checks for all that makes a container compile, fail or serve another model than the engine in the folder.
 
-The front end compares nothing (`predicates.py`), so each of these would be found after minutes on a GPU, or never.
+The front end checks almost nothing (`predicates.py`): without these a fault shows after minutes on a GPU, or never.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from compiler.errors import ArtifactError, LmiCompileError
 from compiler.lmi import java_properties
 from compiler.lmi.files import Problem, rank_problems, tokenizer_problems, weights_among
 from compiler.lmi.images import TRTLLM, Release, trtllm_image
-from compiler.lmi.predicates import read_json, read_properties, taken_for_store, verdict
+from compiler.lmi.predicates import loaded_as_store, read_json, read_properties, verdict
 from compiler.lmi.properties import SERVING_PROPERTIES, Properties, Value, parse
 from compiler.lmi.triton import MOUNTED
 
 
 def check(folder: Path, release: Release) -> list[Problem]:
-    """All that is wrong with an artifact for a container of that release; empty where it is served as it is.
+    """Problems of an artifact for a container of that release; empty where the container serves it.
 
     Raises:
         RefusedError: a release without engines.
@@ -28,20 +28,20 @@ def check(folder: Path, release: Release) -> list[Problem]:
     """
     image = trtllm_image(f"{release[0]}.{release[1]}.0")
     if not folder.is_dir():
-        raise ArtifactError(f"expected the folder of an artifact, found nothing of that kind at {folder}")
+        raise ArtifactError(f"expected the folder of an artifact; {folder} is no folder", hint="pass its path")
     properties, problems = _properties(folder, release)
     entries = properties.entries if properties else {}
     problems += {"triton": _check_triton, "engine": _check_engine}[image.family](folder, release, entries)
-    said = verdict(folder, release)
-    if said in _VERDICTS:
-        problems.append(Problem(said, f"LMI {image.lmi} {_VERDICTS[said]}"))
+    found = verdict(folder, release)
+    if found in _VERDICTS:
+        problems.append(Problem(found, f"LMI {image.lmi} {_VERDICTS[found]}"))
     return problems
 
 
 _VERDICTS = {
-    "compiles": "does not take this folder for a compiled engine: it would compile at start-up without a word",
+    "compiles": "does not recognize this folder as a compiled engine: it would silently compile at start-up",
     "fails": "would stop with an error before it loads the engine",
-    "elsewhere": "would look for the model where `option.model_id` points, and not here",
+    "elsewhere": "would load the model that `option.model_id` names, not this one",
 }
 
 _NEEDED: dict[str, Mapping[str, tuple[Value, ...]]] = {
@@ -59,13 +59,13 @@ _NEEDED: dict[str, Mapping[str, tuple[Value, ...]]] = {
         "option.max_rolling_batch_size": (),
     },
 }
-"""What serving.properties says in each family, and with which values; () is any."""
+"""Properties that each family requires, with their allowed values; () allows any."""
 
 
 def _properties(folder: Path, release: Release) -> tuple[Properties | None, list[Problem]]:
     path = folder / SERVING_PROPERTIES
     if not path.is_file():
-        store = "; a root of nothing but folders is taken for a store of models" if taken_for_store(folder) else ""
+        store = "; a root that holds only folders is loaded as a store of models" if loaded_as_store(folder) else ""
         text = "serving.properties is missing at the root: tp, batch size and engine would be guessed" + store
         return None, [Problem("no-properties", text)]
     data = path.read_bytes()
@@ -76,13 +76,13 @@ def _properties(folder: Path, release: Release) -> tuple[Properties | None, list
         return None, [Problem("properties", f"serving.properties: {error.message}")]
     problems = []
     if plain != read_properties(folder):
-        text = "serving.properties means something else to Java than to the scripts of the container"
+        text = "Java and the container's scripts read serving.properties differently"
         problems.append(Problem("properties", f"{text}; write plain `key=value` lines of ASCII"))
     family = TRTLLM[release].family
     for name, allowed in _NEEDED[family].items():
         value = properties.entries.get(name)
         if value is None:
-            problems.append(Problem("property-missing", f"serving.properties does not say `{name}`"))
+            problems.append(Problem("property-missing", f"serving.properties lacks `{name}`"))
         elif allowed and value not in allowed:
             wanted = " or ".join(map(str, allowed))
             problems.append(Problem("property", f"`{name}` is {wanted} for an engine; found {value}"))
@@ -91,7 +91,7 @@ def _properties(folder: Path, release: Release) -> tuple[Properties | None, list
         text = "neither `engine=MPI` nor `option.mpi_mode=true`: the handler refuses to start without MPI"
         problems.append(Problem("no-mpi", text))
     if "engine" not in properties.entries:
-        problems.append(Problem("property-missing", "serving.properties does not say `engine`: none can be detected"))
+        problems.append(Problem("property-missing", "serving.properties lacks `engine`: none can be detected"))
     if properties.entries.get("option.backend") == "pytorch":
         text = "`option.backend=pytorch` runs a checkpoint: the engine would not be loaded"
         problems.append(Problem("property", text))
@@ -103,13 +103,13 @@ def _check_triton(folder: Path, release: Release, entries: Mapping[str, Value]) 
     if not models:
         text = "no config.pbtxt: expected <model>/config.pbtxt one level below the root"
         if (folder / "config.json").is_file() and list(folder.glob("*.engine")):
-            text += "; a flat engine folder is what LMI 0.33 takes"
+            text += "; only LMI 0.33 takes a flat engine folder"
         return [Problem("no-model", text)]
     problems = [_wrong_depth(model.relative_to(folder)) for model in models if model.parent != folder]
     right = [model for model in models if model.parent == folder]
     if len(right) > 1:
         names = ", ".join(model.name for model in right)
-        problems.append(Problem("two-models", f"one model folder is expected, found {names}: either may be served"))
+        problems.append(Problem("two-models", f"expected one model folder, found {names}: either may be served"))
     for model in right:
         problems += _check_model(model, release, entries)
     return problems
@@ -117,15 +117,13 @@ def _check_triton(folder: Path, release: Release, entries: Mapping[str, Value]) 
 
 def _wrong_depth(at: Path) -> Problem:
     where = str(at) if at.parts else "the root itself"
-    return Problem(
-        "depth", f"config.pbtxt lies in {where}; the front end looks one level below the root and nowhere else"
-    )
+    return Problem("depth", f"config.pbtxt is in {where}; the front end only looks one level below the root")
 
 
 def _check_model(model: Path, release: Release, entries: Mapping[str, Value]) -> list[Problem]:
     names = _names(model)
     problems = [_in(model.name, problem) for problem in tokenizer_problems(names)]
-    problems += [Problem("weights", f"{model.name}/{name} is a checkpoint's") for name in weights_among(names)]
+    problems += [Problem("weights", f"{model.name}/{name} belongs to a checkpoint") for name in weights_among(names)]
     problems += _check_pbtxt(model)
     engines = model / "1"
     if not engines.is_dir():
@@ -156,12 +154,12 @@ def _check_pbtxt(model: Path) -> Iterator[Problem]:
 def _check_engine(folder: Path, release: Release, entries: Mapping[str, Value]) -> list[Problem]:
     problems = [_in("the root", problem) for problem in tokenizer_problems(_names(folder))]
     if any((path / "config.pbtxt").is_file() for path in folder.iterdir() if path.is_dir()):
-        problems.append(Problem("triton", "a Triton repository: LMI 0.33 loads a flat engine folder alone"))
+        problems.append(Problem("triton", "found a Triton repository: LMI 0.33 only loads a flat engine folder"))
     return [*problems, *_check_engines(folder, "the root", release, entries)]
 
 
 _OLD_CONFIG_UNTIL: Release = (0, 27)
-"""TensorRT-LLM before 0.8 writes `builder_config` and `plugin_config`; what else is in them is not checked."""
+"""First LMI release whose engine config.json is checked: TensorRT-LLM before 0.8 writes other keys."""
 
 
 def _check_engines(folder: Path, where: str, release: Release, entries: Mapping[str, Value]) -> Iterator[Problem]:
@@ -182,17 +180,17 @@ def _check_config(config: Mapping[str, Any], entries: Mapping[str, Value]) -> It
     lacking = [key for key in ("pretrained_config", "build_config") if not isinstance(config.get(key), dict)]
     if lacking:
         whose = "Hugging Face's" if "architectures" in config or "model_type" in config else "no engine's"
-        yield Problem("config", f"config.json is {whose}: it has no {' and no '.join(lacking)}")
+        yield Problem("config", f"config.json is {whose}: it lacks {' and '.join(lacking)}")
         return
     mapping = _mapping(config)
     for option, kind in (("tensor_parallel_degree", "tp_size"), ("pipeline_parallel_degree", "pp_size")):
-        asked, built = _count(entries, f"option.{option}"), mapping.get(kind, 1)
-        if asked is not None and asked != built:
-            yield Problem("parallel", f"the engine has {kind} {built}; `option.{option}` asks for {asked}")
+        requested, built = _count(entries, f"option.{option}"), mapping.get(kind, 1)
+        if requested is not None and requested != built:
+            yield Problem("parallel", f"the engine has {kind} {built}; `option.{option}` requests {requested}")
     for option, limit in (("max_rolling_batch_size", "max_batch_size"), ("max_input_len", "max_input_len")):
-        asked, built = _count(entries, f"option.{option}"), config["build_config"].get(limit)
-        if asked is not None and isinstance(built, int) and asked > built:
-            yield Problem("limits", f"`option.{option}` is {asked}; the engine was built for {built}")
+        requested, built = _count(entries, f"option.{option}"), config["build_config"].get(limit)
+        if requested is not None and isinstance(built, int) and requested > built:
+            yield Problem("limits", f"`option.{option}` is {requested}; the engine was built for {built}")
 
 
 def _mapping(config: Mapping[str, Any]) -> Mapping[str, Any]:

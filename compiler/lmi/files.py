@@ -1,4 +1,4 @@
-"""Names of files: which sets of them are an engine of so many ranks, or a tokenizer that loads."""
+"""File names of a complete engine and of a complete tokenizer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """`what`: a word for scripts; `text`: what was expected, what is there, what would come of it."""
+    """Fault of an artifact. `what`: identifier for scripts; `text`: expected, found, and the consequence."""
 
     what: str
     text: str
@@ -23,17 +23,17 @@ VOCABULARIES: tuple[tuple[str, ...], ...] = (
     ("spiece.model",),
     ("qwen.tiktoken",),
 )
-"""Each is a set of files that hold a vocabulary; a tokenizer needs one whole set."""
+"""Sets of files that hold a vocabulary; a tokenizer needs one whole set."""
 
 _WEIGHTS = re.compile(r".*\.(safetensors|bin|pth|pt|gguf)")
 _MANAGED = re.compile(r"rank\d+_managed_weights\.safetensors")
 
 
 def tokenizer_problems(names: Iterable[str]) -> list[Problem]:
-    """What lacks among files of a tokenizer.
+    """Missing files of a tokenizer.
 
-    tokenizer_config.json is what the front end of LMI 0.25 to 0.32 looks for (`LmiUtils.isValidTrtLlmModelRepo`), and
-    what transformers' AutoTokenizer reads to know the class.
+    The front end of LMI 0.25 to 0.32 looks for tokenizer_config.json (`LmiUtils.isValidTrtLlmModelRepo`), and
+    transformers' AutoTokenizer reads the class from it.
     """
     has = set(names)
     problems = []
@@ -41,15 +41,15 @@ def tokenizer_problems(names: Iterable[str]) -> list[Problem]:
         problems.append(Problem("tokenizer", "tokenizer_config.json is missing"))
     if not any(has.issuperset(files) for files in VOCABULARIES):
         sets = ", ".join(" with ".join(files) for files in VOCABULARIES)
-        problems.append(Problem("tokenizer", f"no vocabulary is there: one of {sets}"))
+        problems.append(Problem("tokenizer", f"the vocabulary is missing: expected one of {sets}"))
     return problems
 
 
 def rank_problems(names: Iterable[str], ranks: int) -> list[Problem]:
-    """What is wrong with the names in an engine's folder of so many ranks.
+    """Missing and surplus files in an engine's folder of `ranks` ranks.
 
-    `trtllm-build` writes rank{i}.engine; the toolkit of LMI 0.25 and 0.26 <model>_<dtype>_tp<n>_rank{i}.engine. Weights
-    beside engines make TensorRT-LLM's loaders take the folder for a checkpoint (`get_model_format`), but for the
+    `trtllm-build` writes rank{i}.engine; the toolkit of LMI 0.25 and 0.26 <model>_<dtype>_tp<n>_rank{i}.engine. With
+    weights beside the engines TensorRT-LLM's loaders read the folder as a checkpoint (`get_model_format`), except the
     rank{i}_managed_weights.safetensors of `--fast_build`.
     """
     has = sorted(set(names))
@@ -57,19 +57,19 @@ def rank_problems(names: Iterable[str], ranks: int) -> list[Problem]:
     numbers = [int(match[1]) for name in engines if (match := re.search(r"rank(\d+)\.engine$", name))]
     problems = [] if "config.json" in has else [Problem("config", "config.json is missing")]
     if len(numbers) < len(engines):
-        problems.append(Problem("ranks", f"names of engines end in rank<i>.engine; found {', '.join(engines)}"))
+        problems.append(Problem("ranks", f"expected engines named rank<i>.engine; found {', '.join(engines)}"))
     elif sorted(numbers) != list(range(ranks)):
         found = ", ".join(engines) or "none"
         problems.append(Problem("ranks", f"expected the engines of {_ranks(ranks)}, found {found}"))
     strays = weights_among(has)
     if strays:
-        text = f"weights beside engines make the folder pass for a checkpoint: {', '.join(strays)}"
+        text = f"with weights beside the engines the folder is loaded as a checkpoint: {', '.join(strays)}"
         problems.append(Problem("weights", text))
     return problems
 
 
 def weights_among(names: Iterable[str]) -> list[str]:
-    """The names that are files of weights of a checkpoint."""
+    """Names of a checkpoint's weight files, sorted."""
     return sorted(name for name in names if _WEIGHTS.fullmatch(name) and not _MANAGED.fullmatch(name))
 
 

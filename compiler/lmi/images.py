@@ -1,9 +1,9 @@
-"""LMI images: which toolchain a release carries, and which tree of files its front end takes for compiled.
+"""LMI images: the toolchain of each release, and the folder layout that its front end recognizes as compiled.
 
     <account>.dkr.ecr.<region>.amazonaws.com/djl-inference:0.30.0-tensorrtllm0.12.0-cu125
                                                            release kind  its version toolkit
 
-Two families of TensorRT-LLM images, blind to each other's artifacts (`predicates.py` has their tests):
+Two families of TensorRT-LLM images, which do not recognize each other's artifacts (`predicates.py` has their checks):
 
     triton   0.25 to 0.32   a Triton model repository one level below the root
     engine   0.33           the flat folder that TensorRT-LLM's own `LLM.save` writes
@@ -28,7 +28,7 @@ Kind = Literal["tensorrtllm", "neuronx", "lmi", "deepspeed"]
 
 @dataclass(frozen=True)
 class TrtllmImage:
-    """`trtllm`, `tensorrt`: versions inside; `cuda`: as tags spell it. `tag`: of the published image."""
+    """LMI image with TensorRT-LLM. `trtllm`, `tensorrt`: versions inside; `cuda`: in the spelling of tags (`cu125`)."""
 
     release: Release
     trtllm: str
@@ -39,7 +39,7 @@ class TrtllmImage:
 
     @property
     def lmi(self) -> str:
-        """The release as text, `0.30.0`."""
+        """Release as text: `0.30.0`."""
         return f"{self.release[0]}.{self.release[1]}.0"
 
     @property
@@ -63,15 +63,15 @@ TRTLLM: dict[Release, TrtllmImage] = {
         TrtllmImage((0, 33), "0.21.0", "10.11", "cu128", "engine"),
     )
 }
-"""Every LMI release whose image loads engines. 0.31 exists as a branch only."""
+"""LMI releases whose image loads engines. 0.31 exists as a branch only."""
 
 REFUSED: dict[Release, str] = {
     (0, 34): "its branch went back to TensorRT-LLM 0.12.0 and no image of it was published",
     (0, 35): "its partition script fails on every model and its handler passes the same arguments twice",
     (0, 36): "its partition script fails on every model and its handler passes the same arguments twice",
 }
-"""Releases after the last one with engines, and why. Source: serving/docker/partition and djl_python/lmi_trtllm on
-the branches; the failures were reproduced with stubs.
+"""Releases without working engines, with reasons. Source: serving/docker/partition and djl_python/lmi_trtllm on the
+branches; the failures were reproduced with stubs.
 """
 
 
@@ -84,7 +84,7 @@ _RELEASE = re.compile(r"v?(\d+)\.(\d+)(?:\.\d+)?")
 
 @dataclass(frozen=True)
 class Tag:
-    """What the tag of an image says. `version`: of its toolchain, `cuda`: `cu125`; "" where the tag is silent."""
+    """Parsed tag of an image. `version`: its toolchain's; `cuda`: `cu125`; "" for a part that the tag leaves out."""
 
     release: Release
     kind: Kind
@@ -93,10 +93,10 @@ class Tag:
 
 
 def parse_tag(image: str) -> Tag:
-    """A tag (`0.30.0-tensorrtllm0.12.0-cu125`, `0.30.0-trtllm`) or a whole image name that ends in one.
+    """Parse a tag (`0.30.0-tensorrtllm0.12.0-cu125`, `0.30.0-trtllm`) or a full image name that ends in one.
 
     Raises:
-        UsageError: it is not spelled like a tag of djl-inference.
+        UsageError: it is no tag of djl-inference.
     """
     last = image.rpartition("/")[2]
     tag = last.partition(":")[2] if ":" in last else last
@@ -112,21 +112,21 @@ def parse_tag(image: str) -> Tag:
 
 
 def trtllm_image(image: str) -> TrtllmImage:
-    """The facts of an image with TensorRT-LLM engines, from its tag, its whole name, or its release (`0.30.0`).
+    """Image with TensorRT-LLM of a tag, a full name, or a release (`0.30.0`).
 
     Raises:
-        UsageError: not a tag, of another kind of image, or one that contradicts itself.
+        UsageError: no tag, a tag of another kind of image, or a tag with versions that do not belong together.
         RefusedError: a release without engines.
     """
     if _RELEASE.fullmatch(image):
-        return _of_release(_release(image))
+        return _image_of(_release(image))
     tag = parse_tag(image)
     if tag.kind != "tensorrtllm":
         raise UsageError(
-            f"engines need an LMI image with TensorRT-LLM; `{image}` is one of kind `{tag.kind}`",
+            f"engines need an LMI image with TensorRT-LLM; `{image}` is of kind `{tag.kind}`",
             hint=f"For example `{TRTLLM[0, 30].tag}`.",
         )
-    facts = _of_release(tag.release)
+    facts = _image_of(tag.release)
     found = {"TensorRT-LLM": (tag.version, facts.trtllm), "CUDA": (tag.cuda, facts.cuda)}
     wrong = [f"{name} {has}, the tag says {says}" for name, (says, has) in found.items() if says and says != has]
     if wrong:
@@ -135,7 +135,7 @@ def trtllm_image(image: str) -> TrtllmImage:
 
 
 def image_for_trtllm(version: str) -> TrtllmImage | None:
-    """The newest LMI image that carries this TensorRT-LLM (`0.12.0`; a candidate `0.21.0rc1` is its release)."""
+    """Newest published LMI image with this TensorRT-LLM (`0.12.0`; `0.21.0rc1` counts as 0.21.0), None without one."""
     wanted = re.sub(r"rc\d+$", "", version)
     found = [image for image in TRTLLM.values() if image.trtllm == wanted and image.published]
     return max(found, key=lambda image: image.release, default=None)
@@ -147,13 +147,13 @@ def _release(text: str) -> Release:
     return int(match[1]), int(match[2])
 
 
-def _of_release(release: Release) -> TrtllmImage:
+def _image_of(release: Release) -> TrtllmImage:
     if release in TRTLLM:
         return TRTLLM[release]
     first, last = TRTLLM[min(TRTLLM)], TRTLLM[max(TRTLLM)]
-    why = REFUSED.get(release, "its image has no engines that were ever described")
+    why = REFUSED.get(release, "no documentation describes engines for its image")
     raise RefusedError(
-        f"engines are served by LMI {first.lmi} to {last.lmi}; found {release[0]}.{release[1]}: {why}",
+        f"LMI {first.lmi} to {last.lmi} serve engines; found {release[0]}.{release[1]}: {why}",
         hint=f"Use `{last.tag}` or `{TRTLLM[0, 30].tag}`.",
     )
 
@@ -173,14 +173,14 @@ ACCOUNTS: dict[str, str] = {
     "us-gov-east-1": "446045086412",
     "us-gov-west-1": "442386744353",
 }
-"""Registry accounts of the regions that do not use `_ACCOUNT`. Source: the SageMaker Python SDK's tables."""
+"""Registry accounts of the regions with another account than `_ACCOUNT`. Source: tables of the SageMaker Python SDK."""
 _ACCOUNT = "763104351884"
 
 
 def image_uri(image: str, region: str) -> str:
-    """The whole name of an image in a region's registry; a name that already has a registry is left as it is.
+    """Full name of an image in a region's registry; a name with a registry is returned unchanged.
 
-    A release (`0.30.0`) or a tag that leaves out versions is the published image with TensorRT-LLM.
+    A release (`0.30.0`) or a tag without versions means the published image with TensorRT-LLM.
     """
     if "/" in image:
         return image

@@ -1,9 +1,8 @@
-"""SageMaker's accelerated instance types: how many devices tensor parallelism can use, and their memory.
+"""SageMaker's accelerated instance types: number of devices for tensor parallelism, and their memory.
 
-Source: the accelerated-computing tables of the Amazon EC2 user guide (instance types G4dn to P5en, Inf2,
-Trn1, Trn2) and SageMaker AI's list of instance types. On Neuron a device is a NeuronCore: an Inf2 or Trn1
-chip has two cores and 32 GiB; a Trn2 chip has eight cores and 96 GiB, which the runtime by default presents
-as four.
+Source: the accelerated-computing tables of the Amazon EC2 user guide (instance types G4dn to P5en, Inf2, Trn1, Trn2)
+and SageMaker AI's list of instance types. A Neuron device is a NeuronCore: an Inf2 or Trn1 chip has two cores and
+32 GiB; a Trn2 chip has eight cores and 96 GiB, which the runtime presents as four by default.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from compiler.errors import UsageError
 
 @dataclass(frozen=True)
 class Instance:
-    """`devices`: what `--tp max` counts; `memory`: GiB of one device."""
+    """Instance type. `devices`: the number that `--tp max` takes; `memory`: GiB of one device."""
 
     accelerator: str
     devices: int
@@ -32,8 +31,8 @@ CAPABILITIES: dict[str, str] = {
     "NVIDIA H100": "9.0",
     "NVIDIA H200": "9.0",
 }
-"""Accelerator -> compute capability. Sources: NVIDIA's list of CUDA GPUs; `LmiUtils.getAWSGpuMachineType` of
-djl-serving at v0.29.0 has the same map for what it knows.
+"""Compute capability of each accelerator. Sources: NVIDIA's list of CUDA GPUs; `LmiUtils.getAWSGpuMachineType` of
+djl-serving at v0.29.0 agrees for the accelerators that it has.
 """
 
 
@@ -65,7 +64,7 @@ INSTANCES: dict[str, Instance] = {
 
 
 def instance(name: str) -> Instance:
-    """The instance type `name`, with or without `ml.`. Raises UsageError with the nearest names."""
+    """Instance type of this name, with or without `ml.`. Raises UsageError with the nearest names."""
     full = name if name.startswith("ml.") else f"ml.{name}"
     if full not in INSTANCES:
         near = difflib.get_close_matches(full, INSTANCES, n=3)
@@ -77,7 +76,7 @@ def instance(name: str) -> Instance:
 
 
 def fitting(capability: str, count: int, memory: int) -> list[str]:
-    """Instance types with `count` GPUs of a compute capability and `memory` bytes on each, the smallest first."""
+    """Instance types with at least `count` GPUs of a compute capability and `memory` bytes each, the smallest first."""
     fits = [
         (found.devices, found.memory, name)
         for name, found in INSTANCES.items()

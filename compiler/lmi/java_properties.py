@@ -1,14 +1,14 @@
 r"""Java's .properties syntax (java.util.Properties.load, Java SE documentation), and the container's second reader.
 
     # comment    ! comment    blank lines
-    key=value    key : value    key value        blanks around the separator do not count; blanks at the end do
-    a long \     value that goes on: a line that ends in an odd number of backslashes continues, the blanks that
-        value    begin the next line are dropped
-    \t \n \r \f \\ \= \: \# \  \uXXXX            escapes; of any other \c the backslash is dropped
+    key=value    key : value    key value        blanks around the separator are dropped; trailing blanks are kept
+    a long \     a line that ends in an odd number of backslashes continues; the leading blanks of the next line
+        value    are dropped
+    \t \n \r \f \\ \= \: \# \  \uXXXX            escapes; in any other \c the backslash is dropped
 
-The front end reads serving.properties so. Scripts inside the container read it a second time with a reader of their
-own (load_properties in serving/docker/partition/utils.py): one line, one property, cut at the first `=`, no escapes,
-no continuations, and at v0.25.0 no trimming. What is emitted here means the same to both.
+The front end uses this syntax. Scripts inside the container read serving.properties again with a reader of their own
+(load_properties in serving/docker/partition/utils.py): one property per line, split at the first `=`, no escapes, no
+continuations, and at v0.25.0 no trimming. `emit` only writes values that both readers understand alike.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _BLANK = " \t\f"
 
 
 def parse(text: str) -> dict[str, str]:
-    """The properties in `text`; of a key that is there twice the last value, as Java has it.
+    """Properties in `text`; the last value of a repeated key wins, as in Java.
 
     Raises:
-        UsageError: a unicode escape that is not one.
+        UsageError: a malformed unicode escape.
     """
     found: dict[str, str] = {}
     for line in _logical_lines(text):
@@ -36,10 +36,10 @@ def parse(text: str) -> dict[str, str]:
 
 
 def parse_plain(text: str) -> dict[str, str]:
-    """The properties as the container's Python reader of 0.25 sees them: the strictest one.
+    """Properties as the container's Python reader of 0.25 reads them, the strictest one.
 
     Raises:
-        UsageError: a line without `=`, on which that reader dies.
+        UsageError: a line without `=`, at which that reader fails.
     """
     found: dict[str, str] = {}
     for line in text.splitlines():
@@ -47,32 +47,38 @@ def parse_plain(text: str) -> dict[str, str]:
             continue
         key, separator, value = line.strip().partition("=")
         if not separator:
-            raise UsageError(f"the container's own reader dies on a line without `=`: `{line.strip()}`")
+            raise UsageError(
+                f"the container's own reader fails at a line without `=`: `{line.strip()}`",
+                hint="write `key=value`, or `#` in front of a comment",
+            )
         found[key] = value
     return found
 
 
 def emit(entries: Mapping[str, str]) -> bytes:
-    """The lines `key=value` of `entries`, in their order.
+    """Text of a .properties file: lines `key=value` in the order of `entries`.
 
     Raises:
         UsageError: a key or value that the two readers would understand differently.
     """
     for key, value in entries.items():
         if not re.fullmatch(r"[A-Za-z0-9_.\-]+", key):
-            raise UsageError(f"a property's name is of ASCII letters, digits, `_`, `.` and `-`; found `{key}`")
+            raise UsageError(
+                f"a property's name has ASCII letters, digits, `_`, `.` and `-`; found `{key}`",
+                hint="rename the property",
+            )
         if not value.isascii() or not value.isprintable() or "\\" in value or value != value.strip():
             raise UsageError(
-                f"`{key}` is printable ASCII without a backslash and without blanks at its ends; found {value!r}",
-                hint="The container reads serving.properties twice, and only such values mean the same both times.",
+                f"`{key}` takes printable ASCII without backslashes or blanks at its ends; found {value!r}",
+                hint="The container has two readers of serving.properties, which agree on such values only.",
             )
     return "".join(f"{key}={value}\n" for key, value in entries.items()).encode("ascii")
 
 
 def _logical_lines(text: str) -> Iterator[str]:
-    """Lines with their continuations joined; comments and blank lines left out.
+    """Lines with their continuations joined, without comments and blank lines.
 
-    As long as a logical line is empty, the next line begins it: there `#` makes a comment even behind a continuation.
+    While a logical line is empty, the next line begins it: `#` then begins a comment, even after a continuation.
     """
     pending, continued = "", False
     for line in re.split(r"\r\n|\n|\r", text):
@@ -85,7 +91,7 @@ def _logical_lines(text: str) -> Iterator[str]:
         pending = whole[:-1] if continued else ""
         if not continued:
             yield whole
-    # A text that ends in a continuation ends in a line, be it empty.
+    # A continuation at the end of the text ends a logical line, even an empty one.
     if pending or (continued and re.search(r"\\[\n\r]?\Z", text)):
         yield pending
 
@@ -110,9 +116,12 @@ def _unescape(text: str) -> str:
         if match["code"] is not None:
             return chr(int(match["code"], 16))
         if match["char"] == "u":
-            raise UsageError(f"`\\u` of a .properties file is followed by four hexadecimal digits; found `{text}`")
+            raise UsageError(
+                f"`\\u` in a .properties file takes four hexadecimal digits; found `{text}`",
+                hint="write `\\\\u` for a backslash and a `u`",
+            )
         return _ESCAPES.get(match["char"], match["char"])
 
     joined = _ESCAPE.sub(character, text)
-    # Java's text is UTF-16: two escapes may be one character.
+    # Java's text is UTF-16: two escapes can make one character.
     return joined.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

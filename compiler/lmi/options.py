@@ -1,13 +1,13 @@
-"""Every property that a serving.properties for an LMI image with TensorRT-LLM may hold. A table; no code.
+"""Table of the properties in a serving.properties for an LMI image with TensorRT-LLM.
 
 Sources: serving/docs/configurations_large_model_inference_containers.md at v0.25.0 (v0.26.0: below serving/docs/lmi);
 serving/docs/lmi/user_guides/trt_llm_user_guide.md at v0.27.0 to v0.29.0 and on 0.30.0-dlc to 0.32.0-dlc;
 serving/docs/lmi/deployment_guide/configurations.md; for 0.33 the code that reads them, because its guide still shows
-what its code ignores: serving/docker/partition/trt_llm_partition.py and
+properties that the code ignores: serving/docker/partition/trt_llm_partition.py and
 engines/python/setup/djl_python/properties_manager/{properties,trt_properties}.py on 0.33.0-dlc.
 
-Up to 0.32 `tensorrt_llm_toolkit`, a wheel without public source, takes any keyword: what it does with one that the
-guides do not name is unknown, so it is not in the table.
+Up to 0.32 `tensorrt_llm_toolkit`, a wheel without public source, accepts any keyword. The table leaves out keywords
+that the guides do not document: their effect is unknown.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ When = Literal["compile", "run", "both", "server"]
 
 @dataclass(frozen=True)
 class Option:
-    """One property. `name`: as in the file. `choices`: all that is allowed, where it is a closed set.
+    """One property. `name`: in the file's spelling. `choices`: allowed values, where the set is closed.
 
-    `when`: read while an engine is compiled (a record, once it is there), when it runs, both, or by the server itself.
-    Known from LMI `since` until before `until`. `instead`: what a release after that takes, or why nothing does.
+    `when`: read when an engine is compiled (later only a record), when it runs, both, or by the server itself.
+    Supported by LMI from `since` up to before `until`. `instead`: replacement in later releases, or why there is none.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Option:
 V26, V27, V28, V29, V30, V33 = ((0, minor) for minor in (26, 27, 28, 29, 30, 33))
 
 _QUANTIZE = tuple(dict.fromkeys(row.quantize for row in VENDOR_SCHEMES.values() if row.quantize))
-_FROM_33 = "`option.quant_algo` and its companions: 0.33 ignores this one, and the engine would not be quantised"
+_FROM_33 = "`option.quant_algo` and its companions: 0.33 ignores this one, and the engine would not be quantized"
 _TOOLKIT = "nothing: 0.33 has no toolkit that reads it"
 
 OPTIONS: tuple[Option, ...] = (
@@ -118,7 +118,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("option.logits_dtype", "text", "compile", V28),
     Option("option.trtllm_checkpoint_path", "text", "compile", V28, V33, instead=_TOOLKIT),
     Option("option.load_by_shard", "bool", "compile", V28, V33, instead=_TOOLKIT),
-    # Quantisation, 0.25 to 0.32. The user guides name SmoothQuant since 0.26; the documentation at v0.25.0 has it
+    # Quantization, 0.25 to 0.32. The user guides name SmoothQuant since 0.26; the documentation at v0.25.0 has it
     # for Llama.
     Option("option.quantize", "text", "compile", until=V33, choices=_QUANTIZE, instead=_FROM_33),
     Option("option.smoothquant_alpha", "float", "compile", until=V33, instead="`option.smoothquant_val`"),
@@ -132,7 +132,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("option.calib_batch_size", "int", "compile", V28),
     Option("option.use_fp8_context_fmha", "bool", "compile", V28),
     Option("option.awq_block_size", "int", "compile", V28, V33, instead="`option.group_size`"),
-    # 0.33: TensorRT-LLM's LLM class. Quantisation and calibration.
+    # 0.33: TensorRT-LLM's LLM class. Quantization and calibration.
     Option("option.quant_algo", "text", "compile", V33),
     Option("option.kv_cache_quant_algo", "text", "compile", V33),
     Option("option.group_size", "int", "compile", V33),
@@ -148,7 +148,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("option.calib_max_seq_length", "int", "compile", V33),
     Option("option.random_seed", "int", "compile", V33),
     Option("option.tokenizer_max_seq_length", "int", "compile", V33),
-    # ... limits and plugins, which go to the parser of trtllm-build.
+    # Limits and plugins, for the parser of trtllm-build.
     Option("option.max_batch_size", "int", "compile", V33),
     Option("option.max_seq_len", "int", "both", V33),
     Option("option.max_beam_width", "int", "both", V33),
@@ -157,7 +157,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("option.gemm_plugin", "text", "compile", V33),
     Option("option.gpt_attention_plugin", "text", "compile", V33),
     Option("option.use_paged_context_fmha", "text", "compile", V33, choices=("enable", "disable")),
-    # ... and what its handler gives to the class at run time.
+    # Arguments that its handler passes to the class at run time.
     Option("option.backend", "text", "run", V33, choices=("pytorch",)),
     Option("option.tokenizer", "text", "run", V33),
     Option("option.tokenizer_mode", "text", "run", V33, choices=("auto", "slow")),
@@ -188,4 +188,4 @@ OPTIONS: tuple[Option, ...] = (
 )
 
 BY_NAME: dict[str, Option] = {option.name: option for option in OPTIONS}
-"""Names are unique; a row is the property in all releases that know it."""
+"""Properties by name; one row is the property in all releases that support it."""

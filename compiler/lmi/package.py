@@ -1,4 +1,4 @@
-"""Where the files of an engine go in an artifact that a container loads, and the files that say so.
+"""Layout of an engine's artifact for a container, and the configuration files beside the engine.
 
     triton (LMI 0.25 to 0.32)                       engine (LMI 0.33)
     serving.properties                              serving.properties
@@ -8,12 +8,12 @@
     tensorrt_llm/1/config.json    the engine's      generation_config.json
     tensorrt_llm/1/rank0.engine ...
 
-Other files of an artifact (manifest.json ...) may lie beside these: the front end does not look at them. Under 0.25 and
-0.26 the partition command of the image makes the folder `tensorrt_llm`, config.pbtxt included (`partition.py`).
+The front end ignores the other files of an artifact (manifest.json ...). Under 0.25 and 0.26 the partition command of
+the image makes the folder `tensorrt_llm`, config.pbtxt included (`partition.py`).
 
-Which properties, and why all of them are written out: without serving.properties at the root the server takes a
-sub-folder for the model and compiles it; without `engine` it cannot tell what the root is; without
-`tensor_parallel_degree` and `max_rolling_batch_size` it takes the number of GPUs and 32. Sources, in djl-serving:
+No property is left to a default: without serving.properties at the root the server loads a sub-folder as the model and
+compiles it; without `engine` it cannot detect the engine; without `tensor_parallel_degree` and
+`max_rolling_batch_size` it uses the number of GPUs and 32. Sources, in djl-serving:
 LmiUtils.java and ModelInfo.java (wlm), PyModel.java (engines/python) at v0.25.0 to v0.29.0 and on 0.30.0-dlc to
 0.33.0-dlc; engines/python/setup/djl_python/properties_manager/trt_properties.py on 0.33.0-dlc for
 `pipeline_parallel_size`.
@@ -34,9 +34,9 @@ from compiler.lmi.triton import MODEL, config_pbtxt
 Formatter = Literal["", "json", "jsonlines", "sse"]
 
 LMI_DTYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
-"""torch's name -> the one that LMI 0.25 to 0.32 documents; 0.33 hands the property to TensorRT-LLM, by torch's name."""
+"""LMI's name of a torch dtype in 0.25 to 0.32; 0.33 passes torch's name to TensorRT-LLM."""
 _OWN_COMMAND_UNTIL: Release = (0, 27)
-"""Before it TensorRT-LLM has no checkpoint of its own format: the image's partition command makes the whole folder."""
+"""First release whose TensorRT-LLM has a checkpoint format; before, the image's partition command makes the folder."""
 _MPI_ENGINE_UNTIL: Release = (0, 30)
 _PIPELINE_SINCE: Release = (0, 29)
 _NUM_TOKENS_SINCE: Release = (0, 27)
@@ -44,17 +44,17 @@ _NUM_TOKENS_SINCE: Release = (0, 27)
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """One engine, and the LMI release for which it is packed.
+    """An engine, and the LMI release that it is packaged for.
 
-    `dtype`: of activations, by torch's name. `max_input_len` and `max_seq_len` (prompt and answer): tokens of a row;
-    `max_num_tokens`: tokens of all rows in a step; `max_batch_size`: rows: what the engine was built with.
-    `engine_files`: names in the engine's folder: config.json, rank{i}.engine, and what else the builder left.
-    `tokenizer_files`: names of the files that come along from the source: tokenizer*, generation_config.json,
-    special_tokens_map.json, config.json ...
-    `quant`: properties that record how it is quantised (`quantize.properties`), by whole name.
-    `paged_context_fmha`: built with `--use_paged_context_fmha enable`, which reuse of the KV cache needs.
+    `dtype`: torch's name of the activations' dtype. Limits of the engine's build: `max_input_len` and `max_seq_len`
+    (prompt and answer) in tokens per row, `max_num_tokens` in tokens of all rows in a step, `max_batch_size` in rows.
+    `engine_files`: names in the engine's folder: config.json, rank{i}.engine, other files of the builder.
+    `tokenizer_files`: names of the files from the source: tokenizer*, generation_config.json, special_tokens_map.json,
+    config.json ...
+    `quant`: properties that record the quantization (`quantize.quant_properties`), by full name.
+    `paged_context_fmha`: built with `--use_paged_context_fmha enable`, a condition of KV cache reuse.
     `output_formatter`: "" leaves the container's default, json; up to 0.26 only `jsonlines` streams.
-    `options`: further properties by whole name (`option.dtype`); they replace what would be there.
+    `options`: further properties by full name (`option.dtype`), which override the others.
 
     Raises:
         RefusedError: a release whose image loads no engines.
@@ -80,18 +80,27 @@ class EngineFacts:
     def __post_init__(self) -> None:
         image = trtllm_image(f"{self.release[0]}.{self.release[1]}.0")
         if self.dtype not in LMI_DTYPES:
-            raise UsageError(f"the dtype of an engine is one of {', '.join(LMI_DTYPES)}; found `{self.dtype}`")
+            raise UsageError(
+                f"the dtype of an engine is one of {', '.join(LMI_DTYPES)}; found `{self.dtype}`",
+                hint="build with one of these `--dtype`s",
+            )
         if self.max_seq_len <= self.max_input_len:
             raise UsageError(
-                f"max_seq_len counts the answer too and is above max_input_len {self.max_input_len}; "
-                f"found {self.max_seq_len}"
+                f"max_seq_len (prompt and answer) must be above max_input_len {self.max_input_len}; "
+                f"found {self.max_seq_len}",
+                hint="raise `--max-seq-len`, or lower `--max-input-len`",
             )
         if self.pp > 1 and self.release < _PIPELINE_SINCE:
-            raise UsageError(f"LMI {image.lmi} runs one pipeline stage; found pp {self.pp}", hint="0.29 and later do.")
+            raise UsageError(
+                f"LMI {image.lmi} runs one pipeline stage; found pp {self.pp}",
+                hint="LMI 0.29 and later run several.",
+            )
         problems = rank_problems(self.engine_files, self.tp * self.pp)
         if problems:
             texts = "; ".join(problem.text for problem in problems)
-            raise UsageError(f"the engine's folder for tp {self.tp} and pp {self.pp}: {texts}")
+            raise UsageError(
+                f"the engine's folder for tp {self.tp} and pp {self.pp}: {texts}", hint="build the engines again"
+            )
 
     @property
     def image(self) -> TrtllmImage:
@@ -99,17 +108,17 @@ class EngineFacts:
 
 
 def engine_folder(facts: EngineFacts) -> str:
-    """Where the engine files lie, relative to the artifact's root: `tensorrt_llm/1`, or "" for the root itself."""
+    """Folder of the engine files, relative to the artifact's root: `tensorrt_llm/1`, or "" for the root itself."""
     return {"triton": f"{MODEL}/1", "engine": ""}[facts.image.family]
 
 
 def tokenizer_paths(facts: EngineFacts) -> dict[str, str]:
-    """Name of each file of `tokenizer_files` -> where it lies in the artifact.
+    """Path in the artifact of each file of `tokenizer_files`.
 
-    The source's config.json has no place beside an engine's: the flat folder leaves it out.
+    The flat folder leaves out the source's config.json: the engine's has the same path.
 
     Raises:
-        TokenizerError: names what the front end or the tokenizer's loader would miss.
+        TokenizerError: the front end or the tokenizer's loader would miss a file.
     """
     problems = tokenizer_problems(facts.tokenizer_files)
     if problems:
@@ -123,11 +132,11 @@ def tokenizer_paths(facts: EngineFacts) -> dict[str, str]:
 
 
 def container_files(facts: EngineFacts) -> dict[str, bytes]:
-    """The files to write beside engine and tokenizer: path in the artifact -> bytes.
+    """Configuration files beside engine and tokenizer: path in the artifact -> bytes.
 
     Raises:
         TokenizerError: as `tokenizer_paths`.
-        UsageError, RefusedError: an option that the release does not know, or of another type.
+        UsageError, RefusedError: an option that the release does not support, or of another type.
     """
     tokenizer_paths(facts)
     files = {SERVING_PROPERTIES: serving_properties(facts).to_bytes()}
@@ -142,10 +151,10 @@ def container_files(facts: EngineFacts) -> dict[str, bytes]:
 
 
 def serving_properties(facts: EngineFacts) -> Properties:
-    """The properties of the artifact. Without `option.model_id`: the model is where the file is.
+    """serving.properties of the artifact. `option.model_id` is left out: the model is in the file's own folder.
 
     Raises:
-        UsageError, RefusedError: an option that the release does not know, or of another type.
+        UsageError, RefusedError: an option that the release does not support, or of another type.
     """
     made = {"triton": _triton, "engine": _engine}[facts.image.family](facts)
     if facts.output_formatter:
@@ -179,11 +188,11 @@ def _engine(facts: EngineFacts) -> dict[str, Value]:
     return {
         "engine": "Python",
         "option.entryPoint": "djl_python.lmi_trtllm.trtllm_async_service",
-        # An entry point that is named does not switch this on by itself.
+        # An explicit entry point does not switch this on by itself.
         "option.async_mode": True,
         "option.rolling_batch": "disable",
         "option.tensor_parallel_degree": facts.tp,
-        # The front end counts GPUs by the first name, the handler hands the second to TensorRT-LLM.
+        # The front end counts GPUs by the first name; the handler passes the second to TensorRT-LLM.
         "option.pipeline_parallel_degree": facts.pp,
         "option.pipeline_parallel_size": facts.pp,
         "option.max_rolling_batch_size": facts.max_batch_size,

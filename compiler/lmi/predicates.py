@@ -1,16 +1,16 @@
-"""Does a container take this folder for a compiled engine, or does it compile at start-up without a word?
+"""Front end's check of a folder: serve it as a compiled engine, or silently compile at start-up.
 
-The front end asks one question, and another one in each family (`LmiUtils.isValidTrtLlmModelRepo`):
+The front end has one check, another one in each family (`LmiUtils.isValidTrtLlmModelRepo`):
 
-    triton (v0.25.0 to v0.29.0, 0.30.0-dlc to 0.32.0-dlc)   some immediate sub-folder holds the files config.pbtxt and
+    triton (v0.25.0 to v0.29.0, 0.30.0-dlc to 0.32.0-dlc)   an immediate sub-folder holds the files config.pbtxt and
                                                             tokenizer_config.json
     engine (0.33.0-dlc)                                     config.json of the folder is JSON with a key build_config
 
-It looks at nothing else: not at engines, tp, versions or the GPU. It asks only if the model is one for TensorRT-LLM:
-`option.rolling_batch` is `trtllm`, or `auto` or absent in an image whose SERVING_FEATURES name it, which all have
-(triton); or `option.backend` is not `pytorch` (engine). A "no" starts the conversion; nothing says so but the log.
+It checks nothing else: no engines, tp, versions or GPU. It runs only for models for TensorRT-LLM:
+`option.rolling_batch` is `trtllm`, or `auto` or absent in an image with it in SERVING_FEATURES, as in all of them
+(triton); or `option.backend` is not `pytorch` (engine). If it fails, the conversion starts, and only the log shows it.
 
-`check.py` asks the rest, all that the front end should have asked.
+`check.py` has the checks that the front end lacks.
 """
 
 from __future__ import annotations
@@ -26,26 +26,24 @@ from compiler.lmi.images import TRTLLM, Family, Release, trtllm_image
 from compiler.lmi.properties import SERVING_PROPERTIES
 
 Verdict = Literal["ready", "compiles", "fails", "elsewhere"]
-"""What the front end does with the folder: serves it as it is; compiles it; stops with an error; or looks at another
-place, because `option.model_id` names one.
-"""
+"""Front end's treatment of a folder: serve it, compile it, stop with an error, or load `option.model_id` instead."""
 
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.z", ".mar")
 
 
-def taken_for_compiled(folder: Path, release: Release) -> bool:
-    """The front end's own question about the folder in which it looks for the model.
+def recognized_as_compiled(folder: Path, release: Release) -> bool:
+    """Whether the front end recognizes the folder as compiled.
 
     Raises:
-        ValueError: config.json is not a JSON object, on which the front end dies (engine).
+        ValueError: config.json is not a JSON object, at which the front end fails (engine).
         RefusedError: a release without engines.
     """
-    return _TAKEN[_family(release)](folder)
+    return _COMPILED[_family(release)](folder)
 
 
 def verdict(folder: Path, release: Release) -> Verdict:
-    """What a container of that release does when SageMaker mounts `folder` as /opt/ml/model.
+    """Treatment of `folder` by a container of that release, mounted as /opt/ml/model.
 
     Raises:
         RefusedError: a release without engines.
@@ -54,48 +52,47 @@ def verdict(folder: Path, release: Release) -> Verdict:
         properties = read_properties(folder)
     except LmiCompileError:
         return "fails"
-    if taken_for_store(folder):
-        verdicts = {_asked(path, release, {}) for path in sorted(folder.iterdir()) if path.is_dir()}
+    if loaded_as_store(folder):
+        verdicts = {_treatment(path, release, {}) for path in sorted(folder.iterdir()) if path.is_dir()}
         return verdicts.pop() if len(verdicts) == 1 else "fails"
-    return _asked(folder, release, properties or {})
+    return _treatment(folder, release, properties or {})
 
 
-def taken_for_store(folder: Path) -> bool:
-    """Whether the server takes each sub-folder for a model of its own: nothing else lies there but archives.
+def loaded_as_store(folder: Path) -> bool:
+    """Whether the server loads each sub-folder as a model of its own: the folder holds only folders and archives.
 
-    Source: serving/src/main/java/ai/djl/serving/util/ModelStore.java at v0.29.0, read and not run. Hidden files do not
-    count.
+    Hidden files are ignored. Source: serving/src/main/java/ai/djl/serving/util/ModelStore.java at v0.29.0 (not run).
     """
     seen = [path for path in folder.iterdir() if not path.name.startswith(".")]
     return all(path.is_dir() or path.name.endswith(_ARCHIVES) for path in seen)
 
 
 def read_properties(folder: Path) -> dict[str, str] | None:
-    """serving.properties of a folder as the front end reads it; None where there is none.
+    """serving.properties of a folder as the front end reads it; None without one.
 
     Raises:
-        UsageError: not of Java's syntax.
+        UsageError: it violates Java's syntax.
     """
     path = folder / SERVING_PROPERTIES
     return java_properties.parse(path.read_bytes().decode("latin-1")) if path.is_file() else None
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Raises ValueError where the file is not a JSON object."""
+    """JSON object in a file. Raises ValueError for anything else."""
     content = json.loads(path.read_bytes())
     if not isinstance(content, dict):
         raise ValueError(f"expected a JSON object, found {type(content).__name__}")
     return content
 
 
-def _asked(folder: Path, release: Release, properties: dict[str, str]) -> Verdict:
+def _treatment(folder: Path, release: Release, properties: dict[str, str]) -> Verdict:
     model_id = properties.get("option.model_id")
     if model_id is not None:
         return "elsewhere"
-    if not _CONCERNED[_family(release)](properties):
+    if not _FOR_TENSORRT_LLM[_family(release)](properties):
         return "fails"
     try:
-        return "ready" if taken_for_compiled(folder, release) else "compiles"
+        return "ready" if recognized_as_compiled(folder, release) else "compiles"
     except ValueError:
         return "fails"
 
@@ -113,8 +110,8 @@ def _engine_folder(folder: Path) -> bool:
     return path.is_file() and "build_config" in read_json(path)
 
 
-_TAKEN: dict[Family, Callable[[Path], bool]] = {"triton": _triton_repository, "engine": _engine_folder}
-_CONCERNED: dict[Family, Callable[[dict[str, str]], bool]] = {
+_COMPILED: dict[Family, Callable[[Path], bool]] = {"triton": _triton_repository, "engine": _engine_folder}
+_FOR_TENSORRT_LLM: dict[Family, Callable[[dict[str, str]], bool]] = {
     "triton": lambda properties: properties.get("option.rolling_batch", "auto") in ("auto", "trtllm"),
     "engine": lambda properties: properties.get("option.backend") != "pytorch",
 }

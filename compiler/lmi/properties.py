@@ -1,4 +1,4 @@
-"""serving.properties as a typed value: checked against what the release knows, written, and read back."""
+"""serving.properties as a typed value: checked against the properties of the release, written, and read back."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _TYPES: dict[Kind, type] = {"int": int, "float": float, "bool": bool, "text": st
 
 @dataclass(frozen=True)
 class Properties:
-    """The properties of one model under one LMI release, in the order in which they are written.
+    """Properties of one model under one LMI release, in the order of the file.
 
-    Names are whole (`option.dtype`, `engine`), values have the type of the table in `options.py`.
+    Names are full (`option.dtype`, `engine`), values have the type of the table in `options.py`.
 
     Raises:
-        UsageError: a name that no release knows (with the nearest ones), or a value of another type or set.
-        RefusedError: a name that this release does not know, or no longer.
+        UsageError: an unknown name (the hint has the nearest ones), or a value of another type or outside its choices.
+        RefusedError: a name that this release does not support yet, or no longer.
     """
 
     release: Release
@@ -36,7 +36,7 @@ class Properties:
             _check_value(option, value)
 
     def to_bytes(self) -> bytes:
-        """The file: ASCII, one `name=value` a line.
+        """Bytes of the file: ASCII, one `name=value` per line.
 
         Raises:
             UsageError: a value that the container's two readers would understand differently.
@@ -45,18 +45,18 @@ class Properties:
 
 
 def parse(data: bytes, release: Release) -> Properties:
-    """The file read back, by Java's rules.
+    """Read the bytes of a file, by Java's rules.
 
     Raises:
-        UsageError, RefusedError: as `Properties`, or bytes that are not Latin-1 text of that syntax.
+        UsageError, RefusedError: as `Properties`, or the text violates Java's syntax.
     """
-    # Latin-1 is what Java reads from a stream of bytes; it has no invalid bytes.
+    # Java reads a stream of bytes as Latin-1, which has no invalid bytes.
     raw = java_properties.parse(data.decode("latin-1"))
     return Properties(release, {name: _typed(_known(name, release), text) for name, text in raw.items()})
 
 
 def known(release: Release) -> tuple[Option, ...]:
-    """The options of a release."""
+    """Properties that a release supports."""
     return tuple(option for option in OPTIONS if _in(option, release))
 
 
@@ -71,7 +71,7 @@ def _known(name: str, release: Release) -> Option:
         names = [o.name for o in known(release)]
         near = difflib.get_close_matches(name, names, n=3) or [n for n in names if n == f"option.{name}"]
         nearest = f"Nearest: {', '.join(near)}." if near else "The names are in compiler/lmi/options.py."
-        raise UsageError(f"{lmi} knows no property `{name}`; it would be ignored without a word", hint=nearest)
+        raise UsageError(f"{lmi} has no property `{name}`; it would be silently ignored", hint=nearest)
     if release < option.since:
         raise RefusedError(
             f"`{name}` begins with LMI {option.since[0]}.{option.since[1]}; this is for {lmi}", hint="Leave it out."
@@ -79,7 +79,7 @@ def _known(name: str, release: Release) -> Option:
     if option.until is not None and release >= option.until:
         raise RefusedError(
             f"`{name}` ends before LMI {option.until[0]}.{option.until[1]}; this is for {lmi}",
-            hint=f"There it is {option.instead or 'nothing'}.",
+            hint=f"Its replacement is {option.instead or 'nothing'}.",
         )
     return option
 
@@ -88,9 +88,11 @@ def _check_value(option: Option, value: Value) -> None:
     wanted = _TYPES[option.kind]
     fits = type(value) is wanted or (wanted is float and type(value) is int)
     if not fits:
-        raise UsageError(f"`{option.name}` is of type {wanted.__name__}; found {value!r}")
+        raise UsageError(f"`{option.name}` takes type {wanted.__name__}; found {value!r}", hint="change the value")
     if option.choices and value not in option.choices:
-        raise UsageError(f"`{option.name}` is one of {', '.join(option.choices)}; found `{value}`")
+        raise UsageError(
+            f"`{option.name}` takes one of {', '.join(option.choices)}; found `{value}`", hint="change the value"
+        )
 
 
 def _spell(value: Value) -> str:
@@ -110,6 +112,6 @@ def _typed(option: Option, text: str) -> Value:
                 return text
     except (ValueError, KeyError):
         raise UsageError(
-            f"`{option.name}` is of type {_TYPES[option.kind].__name__}; found `{text}`",
-            hint="`max` is resolved by the front end alone; write the number." if text == "max" else "",
+            f"`{option.name}` takes type {_TYPES[option.kind].__name__}; found `{text}`",
+            hint="Only the front end resolves `max`; write the number." if text == "max" else "change the value",
         ) from None

@@ -1,12 +1,12 @@
-"""The three requests that make an endpoint of an artifact: their bodies, and the limits that SageMaker puts on them.
+"""Bodies of the three SageMaker requests that make an endpoint of an artifact, with SageMaker's limits.
 
     CreateModel            image, environment, the artifact's prefix, mounted uncompressed at /opt/ml/model
-    CreateEndpointConfig   instance type and count, how long download and start-up may take
-    CreateEndpoint         both by name
+    CreateEndpointConfig   instance type and count, time limits of download and start-up
+    CreateEndpoint         name of the endpoint, name of its configuration
 
-The artifact is a prefix that ends in `/`, `S3DataType` S3Prefix and `CompressionType` None: nothing is unpacked, and
-the container needs no network. Sources: data/sagemaker/2017-07-24/service-2.json of botocore 1.44.5 for names and
-limits; SageMaker AI's page on deploying uncompressed models for what the prefix means. Nothing was deployed so far.
+The artifact is a prefix that ends in `/`, with `S3DataType` S3Prefix and `CompressionType` None: nothing is unpacked,
+and the container needs no network. Sources: data/sagemaker/2017-07-24/service-2.json of botocore 1.44.5 for names and
+limits; SageMaker AI's page on deploying uncompressed models for the meaning of the prefix. Nothing was deployed so far.
 """
 
 from __future__ import annotations
@@ -20,26 +20,25 @@ from compiler.errors import UsageError
 from compiler.storage.files.digest import Digest, digest_json
 
 SECONDS = (60, 3600)
-"""Least and most of both time-outs."""
+"""Minimum and maximum of both time limits."""
 _ENTRIES, _LENGTH = 100, 1024
 VARIANT = "AllTraffic"
 
 _ELSEWHERE = ("HF_MODEL_ID", "OPTION_MODEL_ID", "SERVING_LOAD_MODELS")
-"""Variables that send the front end to another model than the mounted one (ModelStore.java, ModelInfo.java)."""
+"""Variables that make the front end load another model than the mounted one (ModelStore.java, ModelInfo.java)."""
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """An endpoint of one artifact on one kind of instance.
+    """Endpoint of one artifact on one instance type.
 
-    `name`: of the endpoint. `content`: digest of the artifact's manifest. `prefix`: `s3://bucket/prefix/`. `image`:
-    whole name. `role`: ARN. `startup_seconds`: until /ping answers, loading included (compiling is not: that is what
-    the artifact is for); `download_seconds`: until the prefix is on the machine. `ami`: of the instance, where the
-    image's CUDA needs a newer driver than the default's; "" leaves SageMaker's. `isolated`: the container has no
-    network.
+    `name`: the endpoint's. `content`: digest of the artifact's manifest. `prefix`: `s3://bucket/prefix/`. `image`: full
+    name. `role`: ARN. `startup_seconds`: time limit until /ping answers, loading included (nothing is compiled);
+    `download_seconds`: time limit of the prefix's download. `ami`: AMI version of the instance, where the image's CUDA
+    needs a newer driver than the default's; "" is SageMaker's default. `isolated`: the container has no network.
 
     Raises:
-        UsageError: something outside SageMaker's limits.
+        UsageError: a field is outside SageMaker's limits.
     """
 
     name: str
@@ -76,18 +75,19 @@ class Deployment:
         }
         broken = [rule for rule, holds in rules.items() if not holds]
         if broken:
-            raise UsageError("\n".join(["this cannot be deployed:", *(f"  {rule}" for rule in broken)]))
+            lines = ["this deployment violates SageMaker's rules:", *(f"  {rule}" for rule in broken)]
+            raise UsageError("\n".join(lines), hint="change the options of `deploy`")
 
     @property
     def model_name(self) -> str:
-        """Of model and configuration: the endpoint's, and a word of everything that they say. Of one name there is one
-        content, so what exists already is what is asked for.
+        """Name of model and configuration: the endpoint's name and a digest of all fields. Equal names have equal
+        contents, so one that exists already can be used.
         """
         return f"{self.name}-{digest_json(asdict(self))[7:15]}"
 
 
 def create_model(deployment: Deployment) -> dict[str, Any]:
-    """The arguments of CreateModel."""
+    """Arguments of CreateModel."""
     source = {"S3Uri": deployment.prefix, "S3DataType": "S3Prefix", "CompressionType": "None"}
     return {
         "ModelName": deployment.model_name,
@@ -103,7 +103,7 @@ def create_model(deployment: Deployment) -> dict[str, Any]:
 
 
 def create_endpoint_config(deployment: Deployment) -> dict[str, Any]:
-    """The arguments of CreateEndpointConfig."""
+    """Arguments of CreateEndpointConfig."""
     ami = {"InferenceAmiVersion": deployment.ami} if deployment.ami else {}
     return {
         "EndpointConfigName": deployment.model_name,
@@ -123,7 +123,7 @@ def create_endpoint_config(deployment: Deployment) -> dict[str, Any]:
 
 
 def create_endpoint(deployment: Deployment) -> dict[str, Any]:
-    """The arguments of CreateEndpoint."""
+    """Arguments of CreateEndpoint."""
     return {
         "EndpointName": deployment.name,
         "EndpointConfigName": deployment.model_name,
@@ -132,7 +132,7 @@ def create_endpoint(deployment: Deployment) -> dict[str, Any]:
 
 
 def endpoint_name(text: str) -> str:
-    """A name that SageMaker takes, made of any text: at most 50 characters, so that a revision fits behind it."""
+    """Name that SageMaker allows, from any text: at most 50 characters, so that `model_name` can append a digest."""
     return re.sub(r"[^a-zA-Z0-9]+", "-", text).strip("-")[:50].strip("-") or "model"
 
 

@@ -1,14 +1,14 @@
-"""What LMI's endpoints are asked and answer: JSON, and JSON lines where the answer is streamed.
+"""Requests and answers of LMI's endpoints: JSON, and JSON lines for a stream.
 
     {"inputs": "text", "parameters": {...}, "stream": false}
 
     {"generated_text": "...", "details": {"finish_reason": "length", "generated_tokens": 8, "inputs": "text",
-     "tokens": [{"id": 304, "text": " a", "log_prob": -0.05}, ...]}}                     details: where asked for
+     "tokens": [{"id": 304, "text": " a", "log_prob": -0.05}, ...]}}                     details: on request
 
-    {"token": {"id": 304, "text": " a", "log_prob": -0.05}}                              stream: one line a token
+    {"token": {"id": 304, "text": " a", "log_prob": -0.05}}                              stream: one line per token
     {"token": {...}, "generated_text": "...", "details": {...}}                          its last line; no tokens
 
-Written as LMI 0.28 to 0.32 do. Texts of tokens join to `generated_text`.
+Written as LMI 0.28 to 0.32 write it. Texts of tokens join to `generated_text`.
 
 Sources: engines/python/setup/djl_python/{output_formatter,request_io}.py at v0.29.0;
 serving/docs/lmi/user_guides/lmi_input_output_schema.md at v0.29.0 for the parameters and their defaults.
@@ -26,12 +26,15 @@ from compiler.errors import UsageError
 JSON = "application/json"
 JSON_LINES = "application/jsonlines"
 
+_ENDPOINT = "See the log of the endpoint's container."
+_EXAMPLE = 'A request is such as {"inputs": "text", "parameters": {"max_new_tokens": 40}, "stream": true}.'
+
 
 @dataclass(frozen=True)
 class Parameters:
-    """How an answer is chosen and told. Without `do_sample` it is greedy, whatever the other fields say.
+    """Sampling and form of an answer. Without `do_sample` it is greedy, whatever the other fields are.
 
-    `details`: finish_reason, counts and tokens come along. `return_full_text`: the prompt stands before the answer.
+    `details`: add finish_reason, counts and tokens. `return_full_text`: put the prompt before the answer.
     """
 
     do_sample: bool = False
@@ -55,7 +58,7 @@ class Request:
     stream: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """The body, without what is at its default."""
+        """Body of the request, without parameters at their defaults."""
         given = {
             f.name: list(value) if isinstance(value, tuple) else value
             for f in fields(Parameters)
@@ -66,7 +69,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Token:
-    """A token of an answer; `log_prob`: natural logarithm of its probability."""
+    """Generated token. `log_prob`: natural logarithm of its probability."""
 
     id: int
     text: str
@@ -80,7 +83,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Details:
-    """`tokens`: None in the last line of a stream, which had them."""
+    """Details of an answer. `tokens`: None in the last line of a stream, whose other lines have them."""
 
     finish_reason: str
     generated_tokens: int | None = None
@@ -89,13 +92,13 @@ class Details:
 
     def to_json(self) -> dict[str, Any]:
         tokens = {} if self.tokens is None else {"tokens": [token.to_json() for token in self.tokens]}
-        told = {"generated_tokens": self.generated_tokens, "inputs": self.inputs}
-        return {"finish_reason": self.finish_reason, **{k: v for k, v in told.items() if v is not None}, **tokens}
+        content = {"generated_tokens": self.generated_tokens, "inputs": self.inputs}
+        return {"finish_reason": self.finish_reason, **{k: v for k, v in content.items() if v is not None}, **tokens}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer; `details` where they were asked for."""
+    """Complete answer; with `details` on request."""
 
     generated_text: str
     details: Details | None = None
@@ -107,7 +110,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a stream; the last one carries the answer. `error`: what ended it early."""
+    """One line of a stream; the last one has the answer. `error`: message of the error that ended it early."""
 
     token: Token
     answer: Answer | None = None
@@ -121,40 +124,40 @@ class Line:
 def dump(value: Answer | Line) -> bytes:
     """UTF-8 JSON; a Line with the newline that ends it."""
     text = json.dumps(value.to_json(), ensure_ascii=False)
-    # A lone half of a surrogate pair is text to Python and to nobody else.
+    # Python allows a lone half of a surrogate pair in text; UTF-8 does not.
     return (text + ("\n" if isinstance(value, Line) else "")).encode("utf-8", "replace")
 
 
 def failed_line(message: str, text: str) -> Line:
-    """The line that ends a stream which an error ended; `text` came before it."""
+    """Last line of a stream that an error ended. `text`: the answer so far."""
     return Line(Token(-1, "", -1.0, special=True), Answer(text, Details("error")), message)
 
 
 def parse_request(body: bytes) -> Request:
-    """A request from its body.
+    """Parse the body of a request.
 
     Raises:
-        UsageError: lists everything that is not of the schema. Unknown parameters are among it: an answer that ignores
-            them is not the answer that was asked for.
+        UsageError: a list of all violations of the schema. Unknown parameters are violations: ignoring them would give
+            another answer than the requested one.
     """
     try:
-        told = json.loads(body)
+        content = json.loads(body)
     except ValueError as error:
-        raise UsageError(f"the request is not JSON: {error}") from None
-    if not isinstance(told, dict):
-        raise UsageError('a request is a JSON object such as {"inputs": "text"}')
-    problems = [] if isinstance(told.get("inputs"), str) else ["`inputs` is one text"]
-    stream, parameters = told.get("stream", False), told.get("parameters") or {}
+        raise UsageError(f"the request is not JSON: {error}", hint=_EXAMPLE) from None
+    if not isinstance(content, dict):
+        raise UsageError(f"expected a JSON object, found {type(content).__name__}", hint=_EXAMPLE)
+    problems = [] if isinstance(content.get("inputs"), str) else ["`inputs` is one text"]
+    stream, parameters = content.get("stream", False), content.get("parameters") or {}
     if not isinstance(stream, bool):
         problems.append("`stream` is true or false")
     if not isinstance(parameters, dict):
-        raise UsageError("`parameters` is a JSON object")
-    problems += [f"`{name}` is no field" for name in told if name not in ("inputs", "parameters", "stream")]
+        raise UsageError(f"`parameters` takes a JSON object, found {type(parameters).__name__}", hint=_EXAMPLE)
+    problems += [f"`{name}` is no field" for name in content if name not in ("inputs", "parameters", "stream")]
     known = {f.name: f for f in fields(Parameters)}
     values: dict[str, Any] = {}
     for name, value in parameters.items():
         if name not in known:
-            problems.append(f"`{name}` is no parameter; these are: {', '.join(known)}")
+            problems.append(f"`{name}` is no parameter; expected one of {', '.join(known)}")
             continue
         fits, wanted = _CHECKS[known[name].type](value)
         if fits:
@@ -162,8 +165,8 @@ def parse_request(body: bytes) -> Request:
         else:
             problems.append(f"`{name}` is {wanted}; found {json.dumps(value)}")
     if problems:
-        raise UsageError("; ".join(problems))
-    return Request(told["inputs"], Parameters(**values), stream)
+        raise UsageError("; ".join(problems), hint=_EXAMPLE)
+    return Request(content["inputs"], Parameters(**values), stream)
 
 
 def _whole(value: Any) -> bool:

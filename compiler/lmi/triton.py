@@ -1,10 +1,10 @@
-"""config.pbtxt: how the Triton backend of TensorRT-LLM is told of an engine (protobuf text format).
+"""config.pbtxt: configuration of an engine for the Triton backend of TensorRT-LLM (protobuf text format).
 
 Names, types and shapes are those of all_models/inflight_batcher_llm/tensorrt_llm/config.pbtxt in
-triton-inference-server/tensorrtllm_backend at v0.8.0, v0.9.0, v0.11.0 and v0.12.0, which is what LMI 0.27 to 0.32
-carry. What LMI asks of the file beyond that (serving/docs/lmi/tutorials/trtllm_manual_convert_tutorial.md at v0.26.0
-and on 0.32.0-dlc): a decoupled transaction policy, no parameter left as a placeholder, no dynamic_batching block, and,
-where the artifact is mounted, `gpt_model_path` below /opt/ml/model. No container has read what is written here.
+triton-inference-server/tensorrtllm_backend at v0.8.0, v0.9.0, v0.11.0 and v0.12.0, the versions in LMI 0.27 to 0.32.
+LMI also requires (serving/docs/lmi/tutorials/trtllm_manual_convert_tutorial.md at v0.26.0 and on 0.32.0-dlc) a
+decoupled transaction policy, no parameter left as a placeholder, no dynamic_batching block, and, for a mounted
+artifact, `gpt_model_path` below /opt/ml/model. No container has loaded a file written here so far.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ V8, V9, V11, V12 = ((0, minor, 0) for minor in (8, 9, 11, 12))
 END: Version = (1000, 0, 0)
 
 MODEL = "tensorrt_llm"
-"""The model's name, which Triton wants to be the name of its folder. LMI's documentation uses this one."""
+"""Name of the model and of its folder, which Triton requires to be equal. LMI's documentation uses this one."""
 MOUNTED = "/opt/ml/model"
-"""Where SageMaker mounts an artifact, and where the container's model directory is."""
+"""Mount point of an artifact under SageMaker: the container's model directory."""
 
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output tensor. `dims`: -1 is free. `flags`: `scalar` (one value a request: reshaped to []),
-    `optional`, `ragged` (rows of different lengths in one batch). In TensorRT-LLM from `since` until before `until`.
+    """Input or output tensor. `dims`: -1 is free. `flags`: `scalar` (one value per request: reshaped to []),
+    `optional`, `ragged` (rows of different lengths in one batch). In TensorRT-LLM from `since` up to before `until`.
     """
 
     name: str
@@ -98,7 +98,7 @@ _BACKENDS = "/opt/tritonserver/backends/tensorrtllm"
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of the backend with the value that LMI's documentation recommends for its containers."""
+    """Parameter of the backend, with the value that LMI's documentation recommends for its containers."""
 
     key: str
     value: str
@@ -118,7 +118,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("worker_path", f"{_BACKENDS}/triton_tensorrtllm_worker", V9, V11),
     Parameter("executor_worker_path", f"{_BACKENDS}/trtllmExecutorWorker", V11),
 )
-"""Without `gpt_model_path`. `enable_kv_cache_reuse` becomes True where the engine can."""
+"""Parameters except `gpt_model_path`. `enable_kv_cache_reuse` becomes True where the engine supports it."""
 
 
 def config_pbtxt(version: Version, *, max_batch_size: int, paged_context_fmha: bool) -> bytes:

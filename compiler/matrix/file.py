@@ -1,4 +1,4 @@
-"""builds.toml: which artifacts there shall be. Its words are the options of `lmi-compile build`.
+"""builds.toml: a list of artifacts to build. Its keys are the options of `lmi-compile build`.
 
 [defaults]                      # of every build
 max-batch = 8
@@ -10,7 +10,7 @@ tp = [2, 4]                     # a list: one build for each
 quant = ["none", "fp8"]         # two lists: one build for each pair
 
 [[build]]
-name = "small"                  # its artifact's name [default: MODEL-TARGET-tpN and what else varies]
+name = "small"                  # name of the artifact [default: MODEL-TARGET-tpN and the other options that vary]
 model = "./checkpoints/small"
 ignore-eos = true               # an option without a value
 """
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 OURS = frozenset({"output", "json", "until", "force", "dry-run", "help"})
-"""Options of `build` that the matrix itself decides."""
+"""Options of `build` that the matrix sets itself."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One artifact. `options`: of `lmi-compile build`, by name without `--`, sorted; True for one without a value."""
+    """One artifact. `options`: options of `lmi-compile build` without `--`, sorted; True for one without a value."""
 
     name: str
     options: tuple[tuple[str, str | bool], ...]
@@ -58,16 +58,16 @@ class Entry:
 
 
 def read_builds(path: Path, allowed: Iterable[str]) -> tuple[Entry, ...]:
-    """The entries of the file, in its order. `allowed`: the options of `lmi-compile build`, without `--`.
+    """Entries of the file, in its order. `allowed`: options of `lmi-compile build`, without `--`.
 
-    Raises UsageError that lists everything that is wrong with it.
+    Raises UsageError with a list of all faults of the file.
     """
     try:
         found = tomllib.loads(path.read_text())
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", hint="`--file` takes a builds.toml") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not TOML: {error}") from None
+        raise UsageError(f"{path} is not TOML: {error}", hint="mend the file at that place") from None
     names = sorted(set(allowed) - OURS)
     others = sorted(found.keys() - {"defaults", "build"})
     problems = [f"`{key}`: expected only [defaults] and [[build]]" for key in others]
@@ -86,12 +86,13 @@ def read_builds(path: Path, allowed: Iterable[str]) -> tuple[Entry, ...]:
         entries += _multiplied({**defaults, **table})
     problems += _named_twice(entries)
     if problems:
-        raise UsageError("\n".join([f"{path}:", *(f"  {problem}" for problem in problems)]))
+        hint = "keys are the long options of `lmi-compile build`, without `--`"
+        raise UsageError("\n".join([f"{path}:", *(f"  {problem}" for problem in problems)]), hint=hint)
     return tuple(entries)
 
 
 def chosen(entries: tuple[Entry, ...], only: Iterable[str]) -> tuple[Entry, ...]:
-    """Those of the names `only`, or all where there are none. Raises UsageError."""
+    """Entries that `only` names, or all entries where it is empty. Raises UsageError."""
     wanted = list(only)
     known = {entry.name: entry for entry in entries}
     if unknown := [name for name in wanted if name not in known]:
@@ -105,14 +106,14 @@ def _unknown(where: str, table: Mapping[str, Any], names: list[str]) -> list[str
         if key not in names:
             near = difflib.get_close_matches(key, names, n=1)
             meant = f"; did you mean `{near[0]}`?" if near else ""
-            problems.append(f"{where}: `{key}` is no option of `lmi-compile build`{meant}")
+            problems.append(f"{where}: `lmi-compile build` has no option `{key}`{meant}")
         elif not all(isinstance(one, str | int | float) for one in (value if isinstance(value, list) else [value])):
             problems.append(f"{where}: `{key}`: expected a word, a number, true, or a list of these")
     return problems
 
 
 def _multiplied(table: Mapping[str, Any]) -> list[Entry]:
-    """One entry for every choice from the lists of the table."""
+    """One entry for every combination of the values in the table's lists."""
     lists = {key: value for key, value in table.items() if isinstance(value, list)}
     entries = []
     for choice in itertools.product(*lists.values()):
@@ -124,7 +125,7 @@ def _multiplied(table: Mapping[str, Any]) -> list[Entry]:
 
 
 def _name(options: Mapping[str, str | bool], varying: list[str]) -> str:
-    """The name that is given, else MODEL-TARGET-tpN; then the values of what varies and is not in it yet."""
+    """Name of an artifact: `name` or MODEL-TARGET-tpN, then the values of the varying options that are not in it."""
     words = {key: str(options[key]) for key in varying if key != "name" and key in options}
     if "tp" in words:
         words["tp"] = f"tp{words['tp']}"

@@ -1,5 +1,5 @@
-"""Plan and build the entries of a matrix. Each is a run of this command line in a process of its own: what kills one
-build, an out-of-memory killer included, stops none of the others.
+"""Plan and build the entries of a matrix, each with this command line in a process of its own: a build that is killed,
+by the out-of-memory killer too, stops none of the others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ _COMMAND = (sys.executable, "-m", "compiler")
 
 @dataclass(frozen=True)
 class Place:
-    """`output`: folder of the artifacts. `store`: where they are published; `key`: PEM file they are signed with."""
+    """Destination of a matrix. `output`: folder of the artifacts. `store`: URI to publish to; `key`: PEM file to sign
+    with.
+    """
 
     output: Path
     store: str | None = None
@@ -36,8 +38,8 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a command ended. `error`: the message at the end of its stderr."""
+class CommandResult:
+    """Result of a command: exit code, stdout, and the error message at the end of its stderr."""
 
     code: int
     out: str
@@ -45,7 +47,7 @@ class Ended:
 
 
 def plan(entries: Sequence[Entry], place: Place, version: str, report: Report, jobs: int = 1) -> list[Row]:
-    """What a build would do with each entry, in their order. `version`: of lmi-compile. Raises StoreError."""
+    """Rows of the entries before a build, in their order. `version`: lmi-compile's. Raises StoreError."""
     report.begin("plan")
     rows = _each([partial(_planned, entry, place, version) for entry in entries], report, jobs)
     report.end(counts(rows))
@@ -53,7 +55,10 @@ def plan(entries: Sequence[Entry], place: Place, version: str, report: Report, j
 
 
 def build(entries: Sequence[Entry], place: Place, version: str, report: Report, jobs: int = 1) -> list[Row]:
-    """Build, scan, sign and push what is not current, `jobs` at a time; a row for each entry. Raises StoreError."""
+    """Build, scan, sign and push the entries that are not current, `jobs` at a time. Returns a row for each entry.
+
+    Raises StoreError.
+    """
     rows = plan(entries, place, version, report, jobs)
     report.begin("build")
     todo = [(entry, row) for entry, row in zip(entries, rows, strict=True) if row.todo]
@@ -65,13 +70,13 @@ def build(entries: Sequence[Entry], place: Place, version: str, report: Report, 
 
 
 def counts(rows: Sequence[Row]) -> str:
-    """`2 built, 1 failed, 5 current`."""
+    """Number of rows in each state: `2 built, 1 failed, 5 current`."""
     states = [row.state for row in rows]
     return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "nothing to do"
 
 
 def _each(work: Sequence[Callable[[], Row]], report: Report, jobs: int) -> list[Row]:
-    """The rows, in the order of `work`. What raises ends the others that have not begun."""
+    """Rows in the order of `work`. An exception cancels the work that has not begun."""
     with ThreadPoolExecutor(max(jobs, 1), "matrix") as pool:
         futures = [pool.submit(one) for one in work]
         try:
@@ -91,14 +96,14 @@ def _planned(entry: Entry, place: Place, version: str) -> Row:
     return look(entry, _key(entry, ended, version), place.output, place.store)
 
 
-def _key(entry: Entry, ended: Ended, version: str) -> Digest:
-    """From what a build told as JSON."""
+def _key(entry: Entry, ended: CommandResult, version: str) -> Digest:
+    """Cache key of an entry, from the JSON that a build printed."""
     facts = json.loads(ended.out)
     return key_of(entry, facts["plan_digest"], facts["source"], version)
 
 
 def _built(entry: Entry, row: Row, place: Place, version: str) -> Row:
-    """Build, then what follows. What lies at the artifact's place is replaced: it is the matrix's."""
+    """Build, then scan, sign and push. Replaces an earlier artifact: the folder belongs to the matrix."""
     began, log, artifact = time.monotonic(), log_file(place.output, entry.name), str(place.output / entry.name)
     step, ended = "build", _run(["build", *entry.words, "--output", artifact, "--force", "--json"], log, "a")
     if ended.code == 0:
@@ -117,7 +122,7 @@ def _built(entry: Entry, row: Row, place: Place, version: str) -> Row:
 
 
 def _after(artifact: str, entry: Entry, row: Row, place: Place) -> Iterator[list[str]]:
-    """The commands that follow a build, in order. A push scans what it publishes."""
+    """Commands that follow a build, in order. There is no scan before a push, which scans itself."""
     if place.store is None:
         yield ["scan", artifact]
     if place.key is not None:
@@ -126,28 +131,33 @@ def _after(artifact: str, entry: Entry, row: Row, place: Place) -> Iterator[list
         yield ["push", artifact, address_of(place.store, entry.name, row.key)]
 
 
-def _run(words: Sequence[str], log: Path, mode: str) -> Ended:
-    """Run this command line; what it says goes to `log` ("w": a new one, "a": after what is there)."""
+def _run(words: Sequence[str], log: Path, mode: str) -> CommandResult:
+    """Run this command line with stderr in `log`. `mode`: "w" truncates the log, "a" appends to it."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open(mode) as file:
         file.write(f"$ lmi-compile {' '.join(words)}\n")
         file.flush()
         begin = file.tell()
         ran = subprocess.run([*_COMMAND, *words], stdout=subprocess.PIPE, stderr=file, text=True, check=False)
-    said = log.read_bytes()[begin:].decode(errors="replace")
-    return Ended(_exit_code(ran.returncode), ran.stdout, _message(said, ran.returncode))
+    output = log.read_bytes()[begin:].decode(errors="replace")
+    return CommandResult(_exit_code(ran.returncode), ran.stdout, _message(output, ran.returncode))
 
 
 def _exit_code(code: int) -> int:
-    """As a shell tells it: 128 and the signal's number where a signal ended the process."""
+    """Exit code as a shell gives it: 128 plus the signal's number for a process that a signal ended."""
     return 128 - code if code < 0 else code
 
 
-def _message(said: str, code: int) -> str:
-    """What follows the last `error: `, without the hint; else the last line; else how the process ended."""
-    _, found, rest = ("\n" + said).rpartition("\nerror: ")
+def _message(output: str, code: int) -> str:
+    """Error message in the stderr of a command: of the JSON error, or after the last `error: ` without the hint; else
+    the signal that ended the process, or its last line.
+    """
+    lines = [line for line in output.splitlines() if line.strip()]
+    last = lines[-1] if lines else ""
+    if last.startswith('{"error": '):
+        return str(json.loads(last)["error"]["message"])
+    _, found, rest = ("\n" + output).rpartition("\nerror: ")
     if found:
         return rest.partition("\n\nhint: ")[0].strip()
-    lines = [line for line in said.splitlines() if line.strip()]
     killed = f"ended by signal {-code}" if code < 0 else ""
-    return killed or (lines[-1] if lines else f"exit code {code}")
+    return killed or last or f"exit code {code}"

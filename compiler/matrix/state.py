@@ -1,12 +1,11 @@
-"""What is known of each build: its key, and whether there is an artifact of that key already.
+"""Cache key of each build, and whether its artifact exists already.
 
-The key is the digest of everything that decides an artifact: the version of lmi-compile, the options, the digest of
-the plan (config, layout, shapes), and the source's identity. In a store the artifact has the tag `key-<16 digits>`;
-beside local artifacts stands a record:
+The cache key is the digest of the version of lmi-compile, the options, the digest of the plan (config, layout, shapes)
+and the source's identity. In a store the artifact has the tag `key-<16 digits>`; local artifacts have a record:
 
     DIR/NAME/                   the artifact
-    DIR/.matrix/NAME.json       the record of its last build
-    DIR/.matrix/NAME.log        what that build said
+    DIR/.matrix/NAME.json       record of its last build
+    DIR/.matrix/NAME.log        log of that build
 """
 
 from __future__ import annotations
@@ -26,19 +25,17 @@ if TYPE_CHECKING:
     from compiler.matrix.file import Entry
 
 _ONLY_HOW = frozenset({"cache", "jobs", "max-memory", "rehash", "timeout"})
-"""Options of a build that its result does not depend on."""
+"""Options of a build that are not part of its cache key: the result does not depend on them."""
 
 State = Literal["new", "changed", "current", "built", "failed", "refused"]
-"""Before a build: `new` (never built), `changed` (since it was), `current`, `refused` (cannot be planned). After one:
-`built`, `failed`.
+"""State of a build. Before it runs: `new` (never built), `changed` (since the last build), `current`, `refused` (cannot
+be planned); after: `built`, `failed`.
 """
 
 
 @dataclass(frozen=True)
 class Row:
-    """One build. `key` None: it could not be planned. `step`: the command that
-    failed, `error` its message.
-    """
+    """One build. `key`: None where it could not be planned. `step`: command that failed; `error`: its message."""
 
     name: str
     state: State
@@ -58,7 +55,7 @@ class Row:
 
 
 def key_of(entry: Entry, plan: str, source: str, version: str) -> Digest:
-    """`plan`, `source`: digests, as `lmi-compile build --until plan --json` tells them."""
+    """Cache key of an entry. `plan`, `source`: digests that `lmi-compile build --until plan --json` prints."""
     options = [option for option in entry.options if option[0] not in _ONLY_HOW]
     return digest_json({"version": version, "options": options, "plan": plan, "source": source})
 
@@ -80,7 +77,7 @@ def log_file(output: Path, name: str) -> Path:
 
 
 def write_record(output: Path, row: Row) -> None:
-    """Raises OSError."""
+    """Write the record of a build, atomically. Raises OSError."""
     file = record_file(output, row.name)
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f"{file.name}.{os.getpid()}.part")
@@ -89,7 +86,7 @@ def write_record(output: Path, row: Row) -> None:
 
 
 def read_record(output: Path, name: str) -> Row | None:
-    """The last build's row; None where there was none, or its record is not one."""
+    """Row of the last build; None without a record, or where it cannot be read."""
     try:
         found = json.loads(record_file(output, name).read_bytes())
         return Row(**{field.name: found[field.name] for field in fields(Row)})
@@ -98,7 +95,7 @@ def read_record(output: Path, name: str) -> Row | None:
 
 
 def look(entry: Entry, key: Digest, output: Path, store: str | None) -> Row:
-    """The row of a build that is planned. With a store, only what is there counts. Raises StoreError."""
+    """Row of a planned build. With a store, only published artifacts are current. Raises StoreError."""
     last = read_record(output, entry.name)
     known = last is not None and last.state == "built"
     if store is not None:

@@ -1,4 +1,4 @@
-"""The rows of a matrix for people, for a pull request, and for a CI's list of tests."""
+"""Rows of a matrix as text, as Markdown for a pull request, and as JUnit XML for a CI's list of tests."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 BAD = ("failed", "refused")
 _COLUMNS = ("build", "state", "artifact", "time", "")
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that no XML 1.0 document may have."""
+"""Characters that XML 1.0 excludes."""
 _LOG_TAIL = 20_000
-"""Characters of a failed build's log."""
+"""Characters of a failed build's log that the JUnit report quotes."""
 
 
 def text(rows: Sequence[Row]) -> str:
@@ -28,14 +28,14 @@ def text(rows: Sequence[Row]) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A table that GitHub renders, with a heading: the comment on a pull request."""
+    """Table with a heading in GitHub's Markdown: the comment on a pull request."""
     lines = [_COLUMNS, ("---",) * len(_COLUMNS), *(_cells(row) for row in rows)]
     cells = ["| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines]
     return "\n".join(["### lmi-compile matrix", "", *cells, ""])
 
 
 def junit(rows: Sequence[Row], output: Path) -> bytes:
-    """JUnit XML, one test case a build; what was current is skipped. `output`: where the logs are."""
+    """JUnit XML, one test case per build; current builds are skipped tests. `output`: folder of the artifacts."""
     failures, skipped = sum(row.state in BAD for row in rows), sum(row.state == "current" for row in rows)
     facts = {"tests": str(len(rows)), "failures": str(failures), "errors": "0"}
     facts["time"] = f"{sum(row.seconds for row in rows):.1f}"

@@ -1,6 +1,6 @@
-"""What a model is: roles with named axes, layout ops, recipes. No files, no toolchain.
+"""Description of models: roles with named axes, layout ops, recipes. No files, no toolchain.
 
-The names below are what a recipe may use.
+Recipes use the names exported here and no others.
 """
 
 from compiler.model.config import ConfigMap, Traits

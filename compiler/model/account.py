@@ -1,6 +1,6 @@
-"""Every tensor of a checkpoint is used once or ignored explicitly; every role is filled. Anything else is one error.
+"""Accounting of a checkpoint: every tensor is used once or ignored explicitly, and every role is filled.
 
-checkpoint names and shapes --patterns of the recipe--> sources of each Map --to_roles--> one Lazy a canonical tensor
+checkpoint names and shapes --patterns of the recipe--> sources of each Map --to_roles--> one Lazy per canonical tensor
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from compiler.model.roles import TensorId, axis_sizes, model_tensors, shape_of
 
 
 class Header(Protocol):
-    """What a checkpoint's header says of one tensor."""
+    """Entry of one tensor in a checkpoint's header."""
 
     @property
     def dtype(self) -> str: ...
@@ -29,7 +29,7 @@ class Header(Protocol):
 
 @dataclass(frozen=True)
 class Use:
-    """One application of a Map: the source names in order, the program, the canonical tensors it gives."""
+    """One application of a Map: its sources in order, its program, and the canonical tensors that result."""
 
     sources: tuple[str, ...]
     program: Program
@@ -38,7 +38,7 @@ class Use:
 
 @dataclass(frozen=True)
 class Account:
-    """How a checkpoint fills the roles. `redundant` are head tensors that a tied model's checkpoint repeats."""
+    """Result of the accounting. `redundant`: head tensors that repeat the embedding of a tied model."""
 
     tensors: dict[TensorId, Lazy]
     uses: tuple[Use, ...]
@@ -53,7 +53,7 @@ def account(recipe: Recipe, config: ModelConfig, headers: Mapping[str, Header]) 
     """Assign every tensor of `headers` to the canonical tensors of `config`.
 
     Raises:
-        AccountingError: lists all tensors that no rule takes, roles that nothing fills, and wrong shapes.
+        AccountingError: a list of all tensors that no rule reads, roles without a tensor, and wrong shapes.
     """
     matched = _matched(recipe, headers)
     problems = list(matched.problems)
@@ -70,7 +70,7 @@ def account(recipe: Recipe, config: ModelConfig, headers: Mapping[str, Header]) 
             redundant += sources
             continue
         if not wanted.issuperset(outputs):
-            problems += [f"`{s}` fills {', '.join(map(str, outputs))}, which this model has not" for s in sources]
+            problems += [f"`{s}` fills {', '.join(map(str, outputs))}, which this model lacks" for s in sources]
             continue
         program = programs.setdefault((index, part), _program(mapping, part, config))
         problem = _shape_problem(mapping, part, names, headers, config, program)
@@ -93,7 +93,7 @@ def account(recipe: Recipe, config: ModelConfig, headers: Mapping[str, Header]) 
 
 @dataclass(frozen=True)
 class _Matched:
-    """Names of a checkpoint by the rule that takes them, and the expert (0 where there are none)."""
+    """Names of a checkpoint's tensors, by rule and by expert (0 without experts)."""
 
     sources: Mapping[_Key, Mapping[int, str]]
     ignored: tuple[str, ...]
@@ -109,9 +109,9 @@ def _matched(recipe: Recipe, headers: Mapping[str, Header]) -> _Matched:
         if any(pattern.fullmatch(name) for pattern in recipe.ignored):
             ignored.append(name)
         elif len(hits) > 1:
-            problems.append(f"`{name}` is taken by {len(hits)} rules of the recipe")
+            problems.append(f"{len(hits)} rules of the recipe match `{name}`")
         elif not hits:
-            problems.append(f"no rule takes `{name}` {headers[name].dtype} {list(headers[name].shape)}")
+            problems.append(f"no rule matches `{name}` {headers[name].dtype} {list(headers[name].shape)}")
         else:
             index, match = hits[0]
             groups = match.groupdict()
@@ -119,7 +119,7 @@ def _matched(recipe: Recipe, headers: Mapping[str, Header]) -> _Matched:
             expert = int(groups.get("expert") or 0)
             names = found[(index, layer, groups["part"])]
             if expert in names:
-                problems.append(f"`{name}` and `{names[expert]}` are one tensor with and without the prefix")
+                problems.append(f"`{name}` and `{names[expert]}` are the same tensor with and without the prefix")
             names[expert] = name
     return _Matched(found, tuple(ignored), tuple(problems))
 
@@ -131,7 +131,7 @@ def _refuse(problems: list[str]) -> None:
     more = f"\n  ... and {len(problems) - 40} more" if len(problems) > 40 else ""
     raise AccountingError(
         f"the checkpoint does not match its recipe in {len(problems)} place(s):\n{shown}{more}",
-        hint="either the download is incomplete, or this is another architecture than config.json says",
+        hint="the download is incomplete, or this is another architecture than config.json says",
     )
 
 
@@ -147,7 +147,7 @@ def _shape_problem(
     config: ModelConfig,
     program: Program,
 ) -> str | None:
-    """What is wrong with the tensors of one use, in words; None where all is well."""
+    """Text of a problem with the tensors of one use, None without one."""
     if "{expert}" in mapping.source and sorted(names) != list(range(config.experts)):
         lost = sorted(set(range(config.experts)) - set(names)) or sorted(names)[config.experts :]
         return f"`{mapping.source}`: expected experts 0 to {config.experts - 1}, wrong or missing: {lost}"

@@ -183,7 +183,7 @@ def _known(kind: type[Any], data: Mapping[str, Any], writer: str) -> dict[str, A
     if unknown := sorted(data.keys() - known.keys()):
         by = f", written by lmi-compile {writer}," if writer else ""
         raise ArtifactError(
-            f"the {kind.__name__} of this artifact{by} has fields that this version does not know: {', '.join(unknown)}",
+            f"the {kind.__name__} of this artifact{by} has fields unknown to this version: {', '.join(unknown)}",
             hint="upgrade lmi-compile: without them the artifact would compute another model",
         )
     if missing := sorted(name for name, required in known.items() if required and name not in data):

@@ -1,9 +1,9 @@
-"""Steps that a toolchain expects done to the weights, though the model does them on the way.
+"""Steps that a model applies to its weights at run time, applied ahead for toolchains that lack them.
 
     plus_one    w + 1                          Gemma's norms multiply by 1 + w
     l2_rows     w / |w|, row by row            Baichuan 2 divides every row of its head by its length
 
-A fold looks at one row (the last axis) at a time, so a tensor can be folded in blocks of whole rows.
+A fold works on single rows (the last axis), so a tensor can be folded in blocks of whole rows.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Values = NDArray[np.float32]
 
 
 def fold(step: Fold, values: Values, rounded: Callable[[Values], Values]) -> Values:
-    """values [..., n] float32 -> the same shape. `rounded` rounds to what the checkpoint's own dtype can hold.
+    """Fold values [..., n] float32 -> the same shape. `rounded` rounds to the checkpoint's own dtype.
 
-    l2_rows computes in that dtype, as the model does: length and quotient are each rounded to it (in bfloat16 more
-    than a quarter of the values depend on that). Rows of zeros, the padding of a vocabulary, stay zero. The squares are
+    l2_rows computes in that dtype, as the model does: length and quotient are each rounded to it (in bfloat16 this
+    changes more than a quarter of the values). Rows of zeros, the padding of a vocabulary, stay zero. Squares are
     summed in float64, so that the bits do not depend on the order of the sum.
     """
     match step:

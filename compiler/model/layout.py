@@ -1,4 +1,4 @@
-"""From canonical tensors to the files of the ranks, and back: the part that every target shares."""
+"""Layout of rank files: canonical tensors -> file tensors of every rank, and back. Shared by all targets."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from compiler.model.roles import TensorId, linear_axes
 
 @dataclass(frozen=True)
 class Rounds:
-    """How the weights of a file tensor become units of `format`: `steps` of its rows or groups, `columns` of its
-    columns, each from parts of the layers that it joins.
+    """Quantization of a file tensor's weights: layouts of the `steps` of its rows or groups and of its `columns`, each
+    from parts of the layers that the tensor joins.
     """
 
     steps: Layout
@@ -24,7 +24,7 @@ class Rounds:
     format: str
 
     def of_ranks(self, tensors: Mapping[TensorId, Lazy], ranks: int) -> list[Quantize | None]:
-        """None where the weights are units already: nothing in `tensors` says how to round them."""
+        """Quantization of every rank's shard; None where the weights are quantized already: `tensors` has no steps."""
         if not set(self.steps.inputs) <= tensors.keys():
             return [None] * ranks
         columns: Sequence[Lazy | None] = [None] * ranks
@@ -36,9 +36,9 @@ class Rounds:
 
 @dataclass(frozen=True)
 class Layout:
-    """How one file tensor comes from canonical tensors.
+    """Layout of one file tensor.
 
-    `spread[i]` takes the i-th input to one shard a rank; `join` takes the shards of one rank to the file tensor:
+    `spread[i]` splits the i-th input into one shard per rank; `join` joins the shards of one rank to the file tensor:
 
         attn.q --spread--> q_0 q_1        rank 0: q_0 k_0 v_0 --join--> attn.qkv
         attn.k --spread--> k_0 k_1        rank 1: q_1 k_1 v_1 --join--> attn.qkv
@@ -49,19 +49,19 @@ class Layout:
     inputs: tuple[TensorId, ...]
     spread: tuple[Program, ...]
     join: Program
-    dtype: str | None = None  # by its safetensors name; None: that of the files
+    dtype: str | None = None  # safetensors' name; None: the dtype of the files
     fold: Fold = ""  # after the join, before the cast
-    stage: int = 0  # of the pipeline; names are unique within one
+    stage: int = 0  # pipeline stage; names are unique within one
     rounds: Rounds | None = None  # after the join
-    packing: Packing | None = None  # after that; not undone by `from_ranks`
+    packing: Packing | None = None  # after the rounding; not undone by `from_ranks`
 
     def to_ranks(self, tensors: Mapping[TensorId, Lazy]) -> list[Lazy]:
-        """The file tensor of every rank."""
+        """File tensor of every rank."""
         shards = [run(p, [tensors[t]]) for p, t in zip(self.spread, self.inputs, strict=True)]
         return [run(self.join, rank)[0] for rank in zip(*shards, strict=True)]
 
     def from_ranks(self, ranks: Sequence[Lazy]) -> dict[TensorId, Lazy]:
-        """The canonical tensors again, from the file tensor of every rank."""
+        """Canonical tensors, from the file tensor of every rank: the inverse of `to_ranks`."""
         parts = [run(inverse(self.join), [tensor]) for tensor in ranks]
         return {
             t: run(inverse(p), list(shards))[0]
@@ -72,7 +72,7 @@ class Layout:
 def to_rank_plans(
     layouts: Sequence[Layout], tensors: Mapping[TensorId, Lazy], dtype: str, file: Callable[[int], str]
 ) -> list[RankPlan]:
-    """The file of every rank, tensors in the order of `layouts`; `dtype` by its safetensors name.
+    """File of every rank, with tensors in the order of `layouts`. `dtype`: safetensors' name.
 
     Shard r of a layout goes to rank `stage x shards + r`.
     """
@@ -89,9 +89,9 @@ def to_rank_plans(
 
 
 def join_rows(inputs: Sequence[TensorId], sizes: Mapping[str, int]) -> Program:
-    """The program from one rank's shards to one file tensor: each made a matrix, the matrices one below the other.
+    """Program that joins one rank's shards to one file tensor: each becomes a matrix, whose rows are concatenated.
 
-    `sizes`: of every axis on one rank. Experts stay a leading axis: their matrices are joined one by one.
+    `sizes`: size of every axis on one rank. Experts stay a leading axis: their matrices are joined one by one.
     """
     flat: list[Program] = []
     rows: list[int] = []
@@ -108,9 +108,10 @@ def join_rows(inputs: Sequence[TensorId], sizes: Mapping[str, int]) -> Program:
 
 
 def join_scales(inputs: Sequence[TensorId], sizes: Mapping[str, int]) -> Program:
-    """`join_rows` for what belongs to the rows, columns or groups of linear layers: rows are one axis, columns or
-    groups another, each there where the part has it; experts stay leading axes. `sizes`: not asked for groups, whose
-    number is that of their shard.
+    """Program like `join_rows` for scales of the rows, columns or groups of linear layers.
+
+    Rows are one axis, columns or groups another, each where the part has it; experts stay leading axes. `sizes` needs
+    no groups: their number is their shard's.
     """
     flat: list[Program] = []
     lengths: list[int] = []

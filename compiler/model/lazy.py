@@ -1,4 +1,4 @@
-"""A tensor that has not been read yet: where each of its elements lies in the source tensors.
+"""Tensors that have not been read yet: the place of each of their elements in the source tensors.
 
 A `Lazy` of shape (4, 6) that joins two source tensors `a` (2, 6) and `b` (2, 6), the second transposed in its file:
 
@@ -6,8 +6,8 @@ A `Lazy` of shape (4, 6) that joins two source tensors `a` (2, 6) and `b` (2, 6)
     Piece(source="b", start=0, at=(2, 0), shape=(2, 6), strides=(1, 2))
 
 Element `i` of a piece is element `start + sum(i * strides)` of its source, and element `at + i` of the Lazy. Elements
-that no piece covers are zero. A stride of 0 repeats. Everything here is arithmetic on these tuples: nothing is read, so
-the plan of a 70B model takes as long as that of a tiny one, and `build/rank_files.py` copies by the same tuples.
+that no piece covers are zero. A stride of 0 repeats. All functions are arithmetic on these tuples and read nothing, so
+the plan of a 70B model takes as long as that of a tiny one; `build/rank_files.py` copies the same pieces.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ ITEMSIZE = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
     "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
-"""Bytes an element, by the dtype names of the safetensors format."""
+"""Bytes per element, by the dtype names of the safetensors format."""
 
 
 Fold = Literal["", "plus_one", "l2_rows"]
-"""Steps that change values and so have no inverse: w + 1 (Gemma's norms), w / |w| of every row (Baichuan 2's head)."""
+"""Steps that change values and have no inverse: w + 1 (Gemma's norms), w / |w| of every row (Baichuan 2's head)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A strided block of one source tensor. `start` and `strides` count source elements."""
+    """Strided block of one source tensor. `start` and `strides` count source elements."""
 
     source: str
     start: int
@@ -58,8 +58,9 @@ class Quantize:
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Two four-bit integers a byte, the last step of a layout: of every run of 2 * `distance` neighbors along `axis`
-    (-1: of a row, -2: of a column)
+    """Packing of two four-bit integers per byte, the last step of a layout.
+
+    For every run of 2 * `distance` neighbors along `axis` (-1: in a row, -2: in a column):
 
         byte j    bits 0-3  neighbor j        bits 4-7  neighbor j + distance
     """
@@ -69,11 +70,11 @@ class Packing:
 
     @property
     def rows(self) -> int:
-        """Rows that cannot be packed without each other."""
+        """Number of rows that must be packed together."""
         return 2 * self.distance if self.axis == -2 else 1
 
     def shape(self, unpacked: tuple[int, ...]) -> tuple[int, ...]:
-        """Raises ValueError where the axis does not divide into runs."""
+        """Shape of the packed tensor. Raises ValueError where the axis does not divide into runs."""
         axis = len(unpacked) + self.axis
         if unpacked[axis] % (2 * self.distance):
             raise ValueError(f"axis {axis} of {unpacked} does not divide into runs of {2 * self.distance}")
@@ -82,11 +83,11 @@ class Packing:
 
 @dataclass(frozen=True, slots=True)
 class Lazy:
-    """`shape` and `dtype` of a tensor to come, and the pieces that fill it (they never overlap).
+    """Tensor to be written: `shape`, `dtype`, and the pieces that fill it, which never overlap.
 
-    Raw bits move where `dtype == source_dtype` and `fold` is empty; otherwise the values change on the way: `fold`
-    names a step of `model/fold.py` that is applied to them, and then they are cast; or they are quantized. What is
-    packed has fewer elements in its file than here: `stored_shape`.
+    With `dtype == source_dtype` and no `fold`, raw bits are copied. Otherwise the values change: they are folded (a
+    step of `model/fold.py`) and then cast, or they are quantized. A packed tensor has fewer elements in its file than
+    in `shape`: see `stored_shape`.
     """
 
     shape: tuple[int, ...]
@@ -104,13 +105,13 @@ class Lazy:
 
     @property
     def nbytes(self) -> int:
-        """In its file."""
+        """Bytes of the tensor in its file."""
         return prod(self.stored_shape) * ITEMSIZE[self.dtype]
 
 
 @dataclass(frozen=True)
 class RankPlan:
-    """One file to write: its name, and its tensors in file order."""
+    """File of one rank: its name, and its tensors in file order."""
 
     file: str
     tensors: tuple[tuple[str, Lazy], ...]
@@ -121,7 +122,7 @@ class RankPlan:
 
 
 def whole(source: str, shape: tuple[int, ...], dtype: str) -> Lazy:
-    """The source tensor itself, in row-major order."""
+    """Lazy that is a whole source tensor, in row-major order."""
     strides, step = [], 1
     for size in reversed(shape):
         strides.append(step)
@@ -139,7 +140,7 @@ def _with(values: tuple[int, ...], axis: int, value: int) -> tuple[int, ...]:
 
 
 def take(tensor: Lazy, axis: int, start: int, stop: int) -> Lazy:
-    """Elements `start` to `stop` of one axis."""
+    """Slice of a tensor: elements `start` to `stop` of one axis."""
     pieces = []
     for piece in tensor.pieces:
         low = max(start, piece.at[axis])
@@ -159,7 +160,7 @@ def take(tensor: Lazy, axis: int, start: int, stop: int) -> Lazy:
 
 
 def concat(tensors: list[Lazy], axis: int) -> Lazy:
-    """The tensors one behind the other along `axis`; all other sizes and the dtypes must agree."""
+    """Concatenate tensors along `axis`. All other sizes and the dtypes must agree."""
     first, pieces, offset = tensors[0], [], 0
     for tensor in tensors:
         if _with(tensor.shape, axis, 0) != _with(first.shape, axis, 0) or tensor.dtype != first.dtype:
@@ -174,7 +175,7 @@ def concat(tensors: list[Lazy], axis: int) -> Lazy:
 
 
 def pad(tensor: Lazy, axis: int, size: int) -> Lazy:
-    """Zeros behind the last element of `axis`, up to `size`."""
+    """Pad `axis` with zeros at its end, up to `size`."""
     return replace(tensor, shape=_with(tensor.shape, axis, size))
 
 
@@ -187,14 +188,14 @@ def permute(tensor: Lazy, order: tuple[int, ...]) -> Lazy:
 
 
 def unflatten(tensor: Lazy, axis: int, inner: int) -> Lazy:
-    """Axis of size n becomes two axes (n // inner, inner)."""
+    """Split an axis of size n into two axes (n // inner, inner)."""
     size = tensor.shape[axis]
     if size % inner:
         raise ValueError(f"axis {axis} of {tensor.shape} does not divide by {inner}")
     pieces: list[Piece] = []
     for piece in tensor.pieces:
         low, high = piece.at[axis], piece.at[axis] + piece.shape[axis]
-        # Whole rows of the new matrix in one piece; what begins or ends inside a row in pieces of its own.
+        # Whole rows of the new matrix are one piece; parts that begin or end inside a row are pieces of their own.
         first_whole, last_whole = -(-low // inner) * inner, high // inner * inner
         inside_one_row = first_whole > last_whole
         bounds = [low, high] if inside_one_row else sorted({low, first_whole, last_whole, high})
@@ -216,7 +217,7 @@ def unflatten(tensor: Lazy, axis: int, inner: int) -> Lazy:
 
 
 def flatten(tensor: Lazy, axis: int) -> Lazy:
-    """Axes `axis` and `axis + 1`, of sizes (a, b), become one axis of size a * b."""
+    """Join axes `axis` and `axis + 1`, of sizes (a, b), to one axis of size a * b."""
     inner = tensor.shape[axis + 1]
     pieces: list[Piece] = []
     for piece in tensor.pieces:
@@ -241,7 +242,7 @@ def flatten(tensor: Lazy, axis: int) -> Lazy:
 
 
 def insert_axis(tensor: Lazy, axis: int, times: int) -> Lazy:
-    """A new axis of size `times` along which the tensor repeats (stride 0)."""
+    """Insert an axis of size `times` along which the tensor repeats (stride 0)."""
     pieces = tuple(
         Piece(
             p.source,
@@ -256,10 +257,10 @@ def insert_axis(tensor: Lazy, axis: int, times: int) -> Lazy:
 
 
 def read(tensor: Lazy, source: Callable[[str], np.ndarray]) -> np.ndarray:
-    """The whole tensor as raw bits (unsigned integers of the source dtype's width); casts and folds are not applied.
+    """Read a tensor as raw bits (unsigned integers of the source dtype's width), without casts and folds.
 
-    `source(name)` gives a source tensor as a flat array of such integers. For tests and small tensors;
-    `build/rank_files.py` copies the same pieces block by block under a memory ceiling.
+    `source(name)`: a source tensor as a flat array of such integers. For tests and small tensors; `build/rank_files.py`
+    copies the same pieces block by block under a memory ceiling.
     """
     out = np.zeros(tensor.shape, dtype=f"u{ITEMSIZE[tensor.source_dtype]}")
     for piece in tensor.pieces:

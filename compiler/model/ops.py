@@ -8,13 +8,13 @@
 | Repeat(axis, times)      | 1 -> 1            | Unrepeat               | a kv head on several ranks              |
 | Pad(axis, size, to)      | 1 -> 1            | Trim                   | vocabulary to a multiple of tp          |
 | Shard(axis, parts)       | n -> n x parts    | Gather(axis, parts)    | tensor and expert parallelism           |
-| Replicate(parts)         | 1 -> parts        | Unreplicate(parts)     | what every rank holds whole             |
-| OnFirst(parts)           | 1 -> parts        | FromFirst(parts)       | what rank 0 adds once, zeros elsewhere  |
+| Replicate(parts)         | 1 -> parts        | Unreplicate(parts)     | tensors that every rank holds whole     |
+| OnFirst(parts)           | 1 -> parts        | FromFirst(parts)       | a bias added on rank 0, zeros elsewhere |
 | Each(programs)           | n -> m            | Each of the inverses   | different ops for the tensors of a list |
 
-A program is a tuple of ops; `run` evaluates it on lists of `Lazy`, `inverse` turns it around. Unrepeat, Unreplicate,
-FromFirst and Trim read the first copy (the unpadded part): whoever must know that the copies agree runs the program
-forward again and compares, as the round-trip test and `verify` do.
+A program is a tuple of ops; `run` evaluates it on lists of `Lazy`, `inverse` inverts it. Unrepeat, Unreplicate,
+FromFirst and Trim read the first copy (the unpadded part). To check that the copies agree, run the program forward
+again and compare, as the round-trip test and `verify` do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ from compiler.model.lazy import Lazy
 
 @dataclass(frozen=True)
 class Rearrange:
-    """`"(heads head_dim) hidden -> heads head_dim hidden"`, with the size of every name in a group."""
+    """Permutation and (un)grouping of axes: `"(heads head_dim) hidden -> heads head_dim hidden"`.
+
+    `sizes`: size of every name in a group.
+    """
 
     pattern: str
     sizes: tuple[tuple[str, int], ...]
@@ -61,7 +64,7 @@ class Unstack:
 
 @dataclass(frozen=True)
 class Repeat:
-    """Every element of `axis` stands `times` times in a row."""
+    """Repeat every element of `axis` `times` times in a row."""
 
     axis: int
     times: int
@@ -89,7 +92,7 @@ class Trim:
 
 @dataclass(frozen=True)
 class Shard:
-    """Every tensor becomes `parts` of them; two in a row make a grid, the second one's index running fastest."""
+    """Split every tensor into `parts`. Two in a row make a grid, with the index of the second running fastest."""
 
     axis: int
     parts: int
@@ -123,7 +126,7 @@ class FromFirst:
 
 @dataclass(frozen=True)
 class Each:
-    """The i-th program on the i-th tensor. Every program gives one tensor."""
+    """Apply the i-th program to the i-th tensor."""
 
     programs: tuple[Program, ...]
 
@@ -177,7 +180,7 @@ def _inverse(op: Op) -> Op:
 
 
 def run(program: Program, tensors: Sequence[Lazy]) -> list[Lazy]:
-    """Evaluate `program`. Raises ValueError where a size does not fit: a planner's mistake, not a user's."""
+    """Evaluate `program`. Raises ValueError where a size does not fit: a bug of the caller, not of the user."""
     current = list(tensors)
     for op in program:
         current = _apply(op, current)
@@ -251,7 +254,7 @@ Groups = tuple[tuple[str, ...], ...]
 
 @cache
 def parse_pattern(pattern: str) -> tuple[Groups, Groups]:
-    """`"(a b) c -> c a b"` gives ((("a", "b"), ("c",)), (("c",), ("a",), ("b",)))."""
+    """Parse `"(a b) c -> c a b"` to ((("a", "b"), ("c",)), (("c",), ("a",), ("b",)))."""
     before, after = (_groups(side) for side in pattern.split("->"))
     names = [[n for g in side for n in g] for side in (before, after)]
     if sorted(names[0]) != sorted(names[1]) or len(set(names[0])) != len(names[0]):

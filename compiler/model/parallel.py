@@ -1,7 +1,7 @@
-"""Who holds which attention head, and how a named axis is spread over ranks.
+"""Distribution of attention heads and of other named axes over tensor-parallel ranks.
 
-Query heads split evenly. With `kv_heads >= tp` so do the kv heads; with fewer, each kv head stands on tp / kv_heads
-consecutive ranks, so that rank r holds kv head floor(r * kv_heads / tp), the one that its query heads read:
+Query heads split evenly. With `kv_heads >= tp` so do the kv heads; with fewer, tp / kv_heads consecutive ranks hold a
+copy of each kv head, so that rank r holds kv head floor(r * kv_heads / tp), the one that its query heads read:
 
     heads 8, kv_heads 2      rank 0     1     2     3     4     5     6     7
     tp 2     q               0-3   4-7
@@ -23,7 +23,7 @@ from compiler.model.ops import Pad, Program, Repeat, Replicate, Shard
 
 @dataclass(frozen=True)
 class HeadLayout:
-    """Query and kv heads of one rank, and how many ranks hold a copy of each kv head."""
+    """Number of query and kv heads on one rank, and number of ranks with a copy of each kv head."""
 
     heads: int
     kv_heads: int
@@ -50,16 +50,16 @@ def _heads_split(heads: int, kv_heads: int, tp: int) -> bool:
 
 
 def padded(size: int, parts: int) -> int:
-    """The least multiple of `parts` that is not below `size`."""
+    """Smallest multiple of `parts` that is at least `size`."""
     return -(-size // parts) * parts
 
 
 SPLIT_AXES = ("heads", "kv_heads", "ffn", "moe_ffn", "shared_ffn", "vocab")
-"""The axes that tensor parallelism splits; a role has at most one of them."""
+"""Axes that tensor parallelism splits; a role has at most one of them."""
 
 
 def spread(axes: tuple[str, ...], config: ModelConfig, tp: int) -> Program:
-    """The program that takes a whole canonical tensor to its `tp` shards: of the one axis that is split, or copies."""
+    """Program that splits a canonical tensor into `tp` shards along its split axis, or copies it to all ranks."""
     for position, axis in enumerate(axes):
         if axis == "vocab":
             return (Pad(position, config.vocab, padded(config.vocab, tp)), Shard(position, tp))
@@ -72,7 +72,7 @@ def spread(axes: tuple[str, ...], config: ModelConfig, tp: int) -> Program:
 
 
 def check_parallel(config: ModelConfig, tp: int) -> None:
-    """Raises ParallelError where `tp` does not fit, naming the values that do."""
+    """Check that `tp` can split the model. Raises ParallelError, whose hint has the values that can."""
     works = [n for n in range(1, config.heads + 1) if not _problems(config, n)]
     problems = _problems(config, tp)
     if problems:
@@ -83,7 +83,7 @@ def check_parallel(config: ModelConfig, tp: int) -> None:
 
 
 def largest_parallel(config: ModelConfig, devices: int) -> int:
-    """The largest tp up to `devices` that fits the model (`--tp max`)."""
+    """Largest tp up to `devices` that can split the model (`--tp max`)."""
     return max(n for n in range(1, max(devices, 1) + 1) if not _problems(config, n))
 
 

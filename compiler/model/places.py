@@ -1,12 +1,10 @@
-"""Places of config.json: where a number or an answer stands.
+"""Places: expressions for a value of config.json, because Hugging Face spells one thing in several ways.
 
-Hugging Face spells one thing in several ways, so a place is data:
-
-    "rope_parameters.rope_theta"           a dotted path
-    ("rms_norm_eps", "layernorm_epsilon")  of several places the first one that is there; () is nowhere
-    Half("intermediate_size")              half of it
-    Default("n_inner", times=(4, "n_embd"))    what stands there, else a value, else a multiple of another number
-    Flag("multi_query", yes=1, no="n_head")    by what a flag says
+"rope_parameters.rope_theta"               the value at a dotted path
+("rms_norm_eps", "layernorm_epsilon")      the first of several places with a value; () has none
+Half("intermediate_size")                  half of a value
+Default("n_inner", times=(4, "n_embd"))    a value, else a constant, else a multiple of another value
+Flag("multi_query", yes=1, no="n_head")    a constant or another value, depending on a flag
 """
 
 from __future__ import annotations
@@ -18,14 +16,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Half:
-    """Half of what stands at `path` (Qwen-1 counts gate and up together)."""
+    """Half of the value at `path` (Qwen-1 counts gate and up together)."""
 
     path: str
 
 
 @dataclass(frozen=True)
 class Default:
-    """What stands at `path`; where it is absent or null, `value`, or `times` x what stands at another path."""
+    """Value at `path`; where it is absent or null, `value`, or a multiple of the value at another path (`times`)."""
 
     path: str
     value: bool | int | float | str | None = None
@@ -34,7 +32,7 @@ class Default:
 
 @dataclass(frozen=True)
 class Flag:
-    """`yes` where the flag at `path` is true, otherwise what `no` says (StarCoder's multi_query -> 1 kv head)."""
+    """Constant `yes` if the flag at `path` is true, else the value at `no` (StarCoder's multi_query -> 1 kv head)."""
 
     path: str
     yes: int
@@ -45,7 +43,7 @@ Place = str | tuple["Place", ...] | Half | Default | Flag
 
 
 def lookup(hf: Mapping[str, Any], place: Place) -> Any:
-    """What stands at `place` of config.json, or None."""
+    """Value at `place` of config.json, or None."""
     match place:
         case str():
             value: Any = hf

@@ -1,15 +1,15 @@
-"""A recipe: where an architecture's tensors are in a Hugging Face checkpoint, and what its mathematics is. Data only.
+"""Recipe: names of an architecture's tensors in a Hugging Face checkpoint, and its mathematics. Data only.
 
     QKV = ("attn.q", "attn.k", "attn.v")
-    Map("model.embed_tokens", "embed")                  a stem: .weight, and .bias where the traits have one
+    Map("model.embed_tokens", "embed")                  a stem: .weight, and .bias if the traits have one
     Map(L + "self_attn.W_pack", QKV)                    fused: rows of q, then k, then v
     Map(L + "attention.wqkv", QKV, fused="per_kv_head") q q q q k v, q q q q k v, ...
-    Map(L + "attn.c_attn", QKV, layout="in out")        Conv1D: the matrix lies transposed
+    Map(L + "attn.c_attn", QKV, layout="in out")        Conv1D: the matrix is stored transposed
     Map(L + "experts.{expert}.w1", "moe.gate")          experts one by one
     Map(L + "q_norm", "attn.q_heads_norm", layout="axes")    a dimension an axis: [heads, head_dim], not one vector
 
-`{layer}` and `{expert}` are the only wildcards; a pattern matches a whole name. Sizes never stand in a recipe: they
-follow from the axes of the roles.
+`{layer}` and `{expert}` are the only wildcards; a pattern matches a whole name. A recipe has no sizes: they follow from
+the axes of the roles.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from compiler.model.rope import RopeScaling
 
 @dataclass(frozen=True)
 class Map:
-    """Tensors of one stem, and the role or roles they hold."""
+    """Mapping of the tensors of one stem to the role or roles that they hold."""
 
     source: str
     roles: str | tuple[str, ...]
@@ -45,11 +45,11 @@ class Map:
 
 @dataclass(frozen=True)
 class Variant:
-    """Another model under the same architecture string: what replaces the recipe's fields when `when` holds.
+    """Another model with the same architecture name: its fields replace the recipe's if `when` holds.
 
-    `when` maps paths of config.json to the value they must have (None: absent) or to a tuple of such values; empty, it
-    never holds by itself. `name` is what `--variant` takes where the config cannot tell. Several variants of one name
-    are several ways to tell.
+    `when` maps paths of config.json to their required value (None: absent) or to a tuple of allowed values; if empty,
+    it never holds. `name`: value of `--variant`, for a config.json that does not identify the variant. Several variants
+    of one name are alternative conditions.
     """
 
     name: str
@@ -62,10 +62,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One architecture. `models` are the names that `--model` takes for published checkpoints.
+    """Recipe of one architecture. `models`: Hugging Face id of each name that `--model` takes.
 
-    `assumes` maps paths of config.json to the one value that the traits stand for (or a tuple of such values): a
-    checkpoint that says another is refused. What is absent is as assumed.
+    `assumes` maps paths of config.json to the value that the traits are for (or a tuple of values): a checkpoint with
+    another value is refused. An absent value is taken to be the assumed one.
     """
 
     hf_architectures: tuple[str, ...]
@@ -79,7 +79,7 @@ class Recipe:
     variants: tuple[Variant, ...] = ()
 
     def resolve(self, hf: Mapping[str, Any], variant: str | None = None) -> Recipe:
-        """This recipe with the fields of the variant that `hf` (config.json) or `variant` selects.
+        """Recipe with the fields of the variant that `hf` (config.json) or `variant` selects.
 
         Raises:
             RefusedError: no variant is called `variant`.
@@ -88,7 +88,7 @@ class Recipe:
         if variant is not None and variant not in names:
             raise RefusedError(
                 f"`--variant` is one of {', '.join(sorted(names)) or 'none'} for this architecture; found `{variant}`",
-                hint="Leave `--variant` out: config.json says which model it is.",
+                hint="Omit `--variant`: config.json identifies the model.",
             )
         for v in self.variants:
             if v.name == variant or (variant is None and v.when and all(_says(hf, *item) for item in v.when.items())):
@@ -103,7 +103,7 @@ class Recipe:
         return self
 
     def model_config(self, hf: Mapping[str, Any], rope_scaling: RopeScaling | None = None) -> ModelConfig:
-        """The numbers of `hf` (config.json) and the kinds of this recipe. Raises what `read_config` raises."""
+        """Config of a model: numbers of `hf` (config.json), kinds of this recipe. Raises what `read_config` raises."""
         others = [
             f"{path} {value!r}, found {lookup(hf, path)!r}"
             for path, value in self.assumes.items()
@@ -113,7 +113,7 @@ class Recipe:
             variants = ", ".join(sorted({v.name for v in self.variants}))
             raise RefusedError(
                 f"config.json describes another model than this recipe: expected {'; expected '.join(others)}",
-                hint=f"If it is one of {variants}, say so with `--variant`." if variants else "",
+                hint=f"If it is one of {variants}, pass `--variant`." if variants else "no recipe reads this model",
             )
         return read_config(hf, self.config, self.traits, rope_scaling)
 
@@ -140,7 +140,7 @@ def _regex(source: str) -> str:
 
 
 def stored_axes(role: str, part: str) -> tuple[tuple[str, ...], ...]:
-    """How a checkpoint groups the axes of a role: ((out axes), (in axes)) for a linear layer's weight."""
+    """Axes of a role as a checkpoint groups them: ((out axes), (in axes)) for a linear layer's weight."""
     axes = TensorId(role, part).axes
     out = ROLES[role].bias_axes
     if part == "weight" and out and axes[: len(out)] == out:
@@ -151,7 +151,7 @@ def stored_axes(role: str, part: str) -> tuple[tuple[str, ...], ...]:
 
 
 def to_roles(mapping: Map, part: str, experts: bool, config: ModelConfig) -> Program:
-    """The program from the stored tensor (or one tensor an expert) of `mapping` to one canonical tensor a role.
+    """Program from the stored tensor (or one tensor per expert) of `mapping` to one canonical tensor per role.
 
     Shapes: stored [out, in] ("in out": [in, out]); a canonical tensor has one dimension per axis of its role.
     """

@@ -1,4 +1,4 @@
-"""Stretching of rotary positions to longer contexts: what a checkpoint states, what a user asks for."""
+"""Scaling of rotary positions to longer contexts, from config.json or from `--rope-scaling`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from compiler.model.places import Place, lookup
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """Stretching of rotary frequencies to longer contexts.
+    """Scaling of rotary frequencies to longer contexts.
 
     linear: every frequency / factor (Chen et al. 2023). llama3: long wavelengths / factor, short ones kept, a ramp
     between `low_freq_factor` and `high_freq_factor` turns within `original_max_positions` (Llama 3.1).
@@ -26,24 +26,24 @@ class RopeScaling:
 
 
 def read_rope_scaling(hf: Mapping[str, Any], linear: Place, wish: RopeScaling | None) -> RopeScaling | None:
-    """The scaling that config.json states, else the user's `wish`. `linear`: a factor's place outside `rope_scaling`.
+    """Scaling in config.json, else the user's `wish`. `linear`: place of a linear factor outside `rope_scaling`.
 
     Raises:
-        SourceError: what config.json states is incomplete.
-        RefusedError: a kind that the decoder does not do, or a wish that contradicts the checkpoint.
+        SourceError: the scaling in config.json is incomplete.
+        RefusedError: a kind that the decoder does not support, or a wish that contradicts the checkpoint.
     """
     found = hf.get("rope_scaling") or hf.get("rope_parameters") or {}
     kind = found.get("rope_type") or found.get("type") or "default"
     factor = lookup(hf, linear) or 1
     if factor != 1:
         kind, found = "linear", {"factor": factor}
-    # Dynamic scaling changes nothing within max_positions, and beyond them nothing is built.
+    # Dynamic scaling has no effect up to max_positions, the limit of every build.
     if kind in ("default", "dynamic"):
         return wish
     if kind not in ("linear", "llama3"):
         raise RefusedError(
             f"rope scaling is one of linear, llama3, dynamic; this checkpoint uses {kind!r}",
-            hint="A checkpoint of the same model without it (the base context length) can be built.",
+            hint="Build a checkpoint of the same model with the base context length, which has no such scaling.",
         )
     try:
         scaling = RopeScaling(
@@ -54,18 +54,20 @@ def read_rope_scaling(hf: Mapping[str, Any], linear: Place, wish: RopeScaling | 
             original_max_positions=int(found.get("original_max_position_embeddings", 8192)),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise SourceError(f"config.json: rope scaling {found!r} is incomplete: {error}") from error
+        raise SourceError(
+            f"config.json: rope scaling {found!r} is incomplete: {error}", hint="complete it in config.json"
+        ) from error
     if wish is not None and wish != scaling:
         raise RefusedError(
             f"the checkpoint was trained with rope scaling {scaling.kind}:{scaling.factor:g}, "
-            f"`--rope-scaling` asks for {wish.kind}:{wish.factor:g}",
-            hint="Leave `--rope-scaling` out: the checkpoint's own is used.",
+            f"`--rope-scaling` requests {wish.kind}:{wish.factor:g}",
+            hint="Omit `--rope-scaling`: the checkpoint's own is used.",
         )
     return scaling
 
 
 def parse_rope_scaling(text: str) -> RopeScaling:
-    """`linear:2`, `llama3:8`, or `llama3:8:1:4:8192` (factor, low, high, original positions)."""
+    """Parse `linear:2`, `llama3:8`, or `llama3:8:1:4:8192` (factor, low, high, original positions)."""
     kind, _, rest = text.partition(":")
     numbers = rest.split(":") if rest else []
     try:
@@ -82,6 +84,7 @@ def parse_rope_scaling(text: str) -> RopeScaling:
         return replace(scaling, **changes)
     except ValueError:
         raise RefusedError(
-            "`--rope-scaling` is `linear:FACTOR` or `llama3:FACTOR[:LOW:HIGH:ORIGINAL]` with FACTOR >= 1; "
-            f"found `{text}`"
+            "`--rope-scaling` takes `linear:FACTOR` or `llama3:FACTOR[:LOW:HIGH:ORIGINAL]` with FACTOR >= 1; "
+            f"found `{text}`",
+            hint="for example `--rope-scaling linear:2`",
         ) from None

@@ -1,1 +1,1 @@
-"""Logits of an artifact against those of its source: reference, comparison, verification, and the gate of quantised models."""
+"""Logits of an artifact against those of its source: reference, comparison, verification, gate of quantized models."""

@@ -1,9 +1,8 @@
-"""A batch of prompts on an engine: prefilled together, then one token a row and step; rows leave when they
-are done.
+"""Batch of prompts on an engine: prefilled together, then one token per row and step; finished rows leave.
 
-Row r of the batch is row r of the caches. Prompts are padded on the right to the longest: what padding writes
-into a cache lies behind the row's own positions, and the row overwrites it before it can see it. When a row
-leaves, the last row moves into its place, so that a step never computes rows that nobody waits for.
+Row r of the batch is row r of the caches. Prompts are padded on the right to the longest: padding writes cache
+positions behind the row's own, which the row overwrites before it can attend to them. When a row leaves, the last row
+moves into its place, so that a step computes no finished rows.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from compiler.runtime.engine import Engine, Logits
     from compiler.runtime.tokenizer import Tokenizer
 
-_CACHE_STEP = 64  # positions; caches grow in such steps, so that like requests share them
+_CACHE_STEP = 64  # positions; caches grow in such steps, so that similar requests reuse them
 
 
 class Row:
@@ -56,7 +55,7 @@ class Row:
 
     @property
     def position(self) -> int:
-        """Where the newest token stands in the row."""
+        """Position of the newest token in the row."""
         return len(self.prompt) + len(self.tokens) - 1
 
     def advance(self, logits: RowLogits) -> Piece:
@@ -99,7 +98,7 @@ class Row:
 
 
 def run(engine: Engine, rows: Sequence[Row], chunk: int, max_positions: int) -> Iterator[tuple[int, Piece]]:
-    """(index of the row, piece) of every token, step by step. At most as many rows as the artifact takes."""
+    """Generate all rows: (index of the row, piece) for every token, step by step. At most `max_batch` rows."""
     longest = max(len(row.prompt) + row.params.max_new_tokens for row in rows)
     engine.make_room(len(rows), min(-(-longest // _CACHE_STEP) * _CACHE_STEP, max_positions))
     logits: Sequence[RowLogits] = prefill(engine, [row.prompt for row in rows], chunk)
@@ -122,9 +121,7 @@ def run(engine: Engine, rows: Sequence[Row], chunk: int, max_positions: int) -> 
 
 
 def prefill(engine: Engine, prompts: Sequence[Sequence[int]], chunk: int) -> list[RowLogits]:
-    """Write all prompts into the caches, `chunk` positions a step. -> logits [vocab] after each prompt's last
-    token.
-    """
+    """Write all prompts into the caches, `chunk` positions per step. -> logits [vocab] after the last token of each."""
     lengths = np.array([len(prompt) for prompt in prompts])
     padded = np.zeros((len(prompts), lengths.max()), dtype=np.int64)
     for row, prompt in enumerate(prompts):
@@ -133,7 +130,7 @@ def prefill(engine: Engine, prompts: Sequence[Sequence[int]], chunk: int) -> lis
     for begin in range(0, padded.shape[1], chunk):
         end = min(begin + chunk, padded.shape[1])
         ends_here = np.flatnonzero((lengths > begin) & (lengths <= end))
-        # Rows that end elsewhere ask for some token's logits too: a step wants equally many of every row.
+        # A step returns equally many logits for every row, so rows that end elsewhere request those of some token too.
         last = np.clip(lengths - 1 - begin, 0, end - begin - 1)[:, None] if ends_here.size else no_logits(prompts)
         logits = engine.step(Step(padded[:, begin:end], _positions(len(prompts), begin, end), last, end))
         if logits is not None:
@@ -142,7 +139,7 @@ def prefill(engine: Engine, prompts: Sequence[Sequence[int]], chunk: int) -> lis
 
 
 def decode(engine: Engine, rows: Sequence[Row]) -> Sequence[RowLogits]:
-    """Write the newest token of every row. -> logits [vocab] behind each."""
+    """Write the newest token of every row into the caches. -> logits [vocab] after each."""
     tokens = np.array([[row.tokens[-1].id] for row in rows])
     positions = np.array([[row.position] for row in rows])
     logits = engine.step(Step(tokens, positions, np.zeros_like(tokens), int(positions.max()) + 1))
@@ -151,9 +148,9 @@ def decode(engine: Engine, rows: Sequence[Row]) -> Sequence[RowLogits]:
 
 
 def all_logits(engine: Engine, token_ids: Sequence[int], chunk: int, decode_from: int, rows: int = 1) -> Logits:
-    """Logits [n, vocab] after each of n tokens; those from index `decode_from` on by decode steps.
+    """Logits [n, vocab] after each of n tokens, with decode steps from index `decode_from` on.
 
-    `rows` equal rows run at once, and the last one's logits are given.
+    `rows` equal rows run at once; the result is the last one's logits.
     """
     ids = np.tile(np.asarray(token_ids, dtype=np.int64), (rows, 1))
     engine.make_room(rows, ids.shape[1])
@@ -171,7 +168,7 @@ def all_logits(engine: Engine, token_ids: Sequence[int], chunk: int, decode_from
 
 
 def no_logits(rows: Sequence[object]) -> npt.NDArray[np.int64]:
-    """The `last` of a step whose logits nobody wants."""
+    """Argument `last` of a step without logits: [rows, 0]."""
     return np.zeros((len(rows), 0), dtype=np.int64)
 
 

@@ -1,11 +1,11 @@
-"""What rank 0 tells the followers, as bytes on their standard input: a header of int64 and, for a step, its arrays.
+"""Commands of rank 0 to the followers, as bytes on their standard input: a header of int64 and the arrays of a step.
 
     CONNECT port                          join the group
     ALLOCATE batch length                 new caches
     STEP batch length wanted used         then token_ids, positions [batch, length] and last [batch, wanted]
     MOVE source target                    one row of all caches
 
-The end of the input means stop: it also comes when rank 0 dies.
+The end of the input means stop; it also comes when rank 0 dies.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Connect:
 
 @dataclass(frozen=True)
 class Allocate:
-    """Caches of `batch` rows and `length` positions; what was in them is gone."""
+    """Allocate empty caches of `batch` rows and `length` positions, in place of the earlier ones."""
 
     batch: int
     length: int
@@ -38,10 +38,10 @@ class Allocate:
 
 @dataclass(frozen=True)
 class Step:
-    """One pass of tokens through the model: of `batch` rows, `length` tokens each.
+    """One pass of `batch` rows with `length` tokens each through the model.
 
-    token_ids, positions [batch, length]: tokens and their positions in their rows. last [batch, wanted]: the indices of
-    the tokens whose logits are wanted, none where `wanted` is 0. used: how many positions of the cache may be seen.
+    token_ids, positions [batch, length]: tokens and their positions in their rows. last [batch, wanted]: indices of the
+    tokens whose logits are returned, none where `wanted` is 0. used: number of cache positions to attend to.
     """
 
     token_ids: Ids
@@ -52,7 +52,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Move:
-    """Copy the cache of row `source` over the one of row `target`."""
+    """Copy the caches of row `source` over those of row `target`."""
 
     source: int
     target: int
@@ -76,7 +76,7 @@ def encode(command: Command) -> bytes:
 
 
 def decode(read: Callable[[int], bytes]) -> Command | None:
-    """The next command of a stream; None at its end. `read(n)` gives n bytes, fewer only at the end."""
+    """Next command of a stream; None at its end. `read(n)` returns n bytes, fewer only at the end."""
     header = read(_HEADER.size)
     if len(header) < _HEADER.size:
         return None

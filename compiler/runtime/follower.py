@@ -1,7 +1,7 @@
-"""A rank other than 0: loads its share of an artifact and executes what rank 0 commands. Started by `ranks.Ranks`.
+"""Process of a rank other than 0: loads its share of an artifact and executes rank 0's commands.
 
-Ends by itself when rank 0 is gone: the end of its input while it waits, a broken connection in a collective, and,
-wherever else it may be, a thread that waits for the end of the parent process.
+Started by `ranks.Ranks`. Ends by itself when rank 0 is gone: at the end of its input while it waits, at a broken
+connection in a collective, and anywhere else through a thread that waits for the end of the parent process.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from compiler.runtime.engine import Share
 
 SHARE = "compiler.runtime.load:share"
-"""What loads a follower's part of a compiled artifact."""
+"""Function that loads a follower's share of a compiled artifact (`Role.share`)."""
 
 
 @dataclass(frozen=True)
 class Role:
-    """Which part of an artifact a process has: the arguments of its command line.
+    """Share of an artifact that a process runs: the arguments of its command line.
 
-    `share`: `module:function`, called with a Role, returns the rank's `Share`.
+    `share`: `module:function`, called with a Role, returns the rank's `Share`. `timeout`: seconds.
     """
 
     artifact: Path
@@ -50,7 +50,7 @@ class Role:
 
 
 def load_share(role: Role) -> Share:
-    """What the function that `role.share` names makes of the role."""
+    """Share that the function named by `role.share` loads."""
     module, _, function = role.share.partition(":")
     make: Callable[[Role], Share] = getattr(importlib.import_module(module), function)
     return make(role)
@@ -59,8 +59,8 @@ def load_share(role: Role) -> Share:
 def main(argv: list[str]) -> int:
     artifact, share, rank, tp, device, timeout, board_fd, parent = argv
     role = Role(Path(artifact), share, int(rank), int(tp), device, float(timeout))
-    faulthandler.register(signal.SIGUSR1, all_threads=True)  # rank 0 asks a rank that hangs where it is
-    _die_with(int(parent))
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # rank 0 requests the stack of a rank that hangs
+    _exit_with(int(parent))
     board = Board(int(board_fd), role.tp)
     return _serve(role, board)
 
@@ -69,7 +69,7 @@ def _serve(role: Role, board: Board) -> int:
     share = load_share(role)
     board.enter(role.rank, LOADED)
     os.write(sys.stdout.fileno(), b"1")
-    gc.freeze()  # what is loaded stays: the collector need not look at it again
+    gc.freeze()  # loaded objects live until the end: exclude them from collections
     while True:
         board.enter(role.rank, IDLE)
         command = decode(sys.stdin.buffer.read)
@@ -98,17 +98,17 @@ def _join(role: Role, port: int, board: Board) -> Processes:
     try:
         store = TCPStore(LOOPBACK, port, role.tp, is_master=False, timeout=timeout)
         return Processes(
-            # Rank 0 is to be the first to lose patience: it knows whom to name.
+            # Rank 0 shall time out first: it can name the rank at fault.
             store, role.rank, role.tp, device=role.device, timeout=2 * role.timeout, board=board, check=lambda: None
         )  # fmt: skip
     except RuntimeError as error:
         raise CollectiveError(str(error)) from error
 
 
-def _die_with(parent: int) -> None:
-    """Ends this process when the process `parent` has ended."""
+def _exit_with(parent: int) -> None:
+    """End this process when the process `parent` has ended."""
     watched = os.pidfd_open(parent)
-    if os.getppid() != parent:  # it ended before it was watched
+    if os.getppid() != parent:  # it ended before the watch began
         os._exit(PEER_LOST)
 
     def watch() -> None:
@@ -123,9 +123,9 @@ def _die_with(parent: int) -> None:
 if __name__ == "__main__":
     try:
         code = main(sys.argv[1:])
-    except BaseException:  # noqa: BLE001 - whatever it is, rank 0 reads it from standard error
+    except BaseException:  # noqa: BLE001  # rank 0 reads any exception from standard error
         traceback.print_exc()
         code = 1
     sys.stderr.flush()
-    # Without the interpreter's farewell: gloo's threads and compiled packages need not be taken apart in order.
+    # Skip the interpreter's shutdown: gloo's threads and compiled packages need no orderly teardown.
     os._exit(code)

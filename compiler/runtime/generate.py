@@ -1,11 +1,11 @@
-"""Use a compiled artifact from Python.
+"""Python interface to a compiled artifact.
 
     with load("artifact") as model:
         for piece in model.stream("Once upon", GenerationParams(max_new_tokens=40)):
             print(piece.text, end="", flush=True)
 
-This process is rank 0. An artifact of tp > 1 starts one process for each other rank; they live until the
-model is closed.
+This process is rank 0. An artifact of tp > 1 starts one process for each other rank; they live until the model is
+closed.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from compiler.artifact.manifest import Manifest
 
 Prompt = str | Sequence[int]
-"""Text, or token ids as they are."""
+"""Prompt: text, or token ids."""
 
 
 class Model:
-    """An artifact that is loaded and ready. Made by `load`; one generation at a time."""
+    """An artifact that is loaded and ready. Made by `load`; runs one generation at a time."""
 
     def __init__(
         self, engine: Engine, limits: Limits, vocab: int, tokenizer: Tokenizer | None, ends: frozenset[int]
@@ -57,15 +57,15 @@ class Model:
 
     @property
     def max_batch(self) -> int:
-        """Rows that run at once."""
+        """Maximum number of rows that run at once."""
         return self._limits.max_batch
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """The token ids of a prompt.
+        """Token ids of a prompt.
 
         Raises:
             TokenizerError: the prompt is text and the artifact has no tokenizer.
-            UsageError: no tokens, or ids outside the vocabulary.
+            UsageError: the prompt has no tokens, or ids outside the vocabulary.
         """
         if isinstance(prompt, str):
             if self._tokenizer is None:
@@ -77,17 +77,20 @@ class Model:
         else:
             ids = [int(token) for token in prompt]
         if not ids:
-            raise UsageError("a prompt has at least one token; this one has none")
+            raise UsageError("a prompt needs at least one token; found none", hint="Pass some text.")
         wrong = [token for token in ids if not 0 <= token < self._vocab]
         if wrong:
-            raise UsageError(f"token ids are 0 to {self._vocab - 1}; found {', '.join(map(str, wrong[:5]))}")
+            raise UsageError(
+                f"token ids are 0 to {self._vocab - 1}; found {', '.join(map(str, wrong[:5]))}",
+                hint="Use the artifact's own tokenizer.",
+            )
         return ids
 
     def stream(self, prompt: Prompt, params: GenerationParams | None = None) -> Iterator[Piece]:
-        """The answer to one prompt, token by token; the last piece carries the completion.
+        """Answer one prompt, token by token; the last piece has the completion.
 
         Raises:
-            UsageError, TokenizerError: as `encode`; or another generation of this model is under way.
+            UsageError, TokenizerError: as `encode`; or another generation of this model is in flight.
             RefusedError: prompt and answer need more positions than the artifact has.
             RankError: a rank ended or hangs.
         """
@@ -99,14 +102,17 @@ class Model:
     def generate(
         self, prompts: Sequence[Prompt], params: GenerationParams | Sequence[GenerationParams] | None = None
     ) -> list[Completion]:
-        """The answers to prompts, in their order. `params` are one for all, or one for each.
+        """Answer prompts, in their order. `params`: one for all, or one for each.
 
-        As many prompts as the artifact takes rows run at once. Raises as `stream`, before anything runs.
+        Up to `max_batch` prompts run at once. Raises as `stream`, before anything runs.
         """
         if params is None or isinstance(params, GenerationParams):
             params = [params or GenerationParams()] * len(prompts)
         if isinstance(prompts, str) or len(params) != len(prompts):
-            raise UsageError(f"expected a list of prompts and as many params; found {len(params)} params")
+            raise UsageError(
+                f"expected a list of prompts and as many params; found {len(params)} params",
+                hint="Pass one GenerationParams, or one for each prompt.",
+            )
         rows = [self._row(i, prompt, p) for i, (prompt, p) in enumerate(zip(prompts, params, strict=True))]
         completions: dict[int, Completion] = {}
         with self._alone():
@@ -117,30 +123,30 @@ class Model:
         return [completions[index] for index in range(len(rows))]
 
     def check(self, prompt: Prompt, params: GenerationParams) -> list[int]:
-        """The token ids of a prompt that this model can answer. Raises as `stream`, and runs nothing."""
+        """Token ids of a prompt that this model can answer. Raises as `stream`, and runs nothing."""
         return list(self._row(0, prompt, params).prompt)
 
     def stream_batch(
         self, prompts: Sequence[Prompt], params: Sequence[GenerationParams]
     ) -> Generator[tuple[int, Piece], None, None]:
-        """The answers to prompts that run at once, token by token: (index of the prompt, piece).
+        """Answer up to `max_batch` prompts at once, token by token: (index of the prompt, piece).
 
-        At most `max_batch` prompts; `params` are one for each. Raises as `stream`, before anything runs.
+        `params`: one for each prompt. Raises as `stream`, before anything runs.
         """
         if not 1 <= len(prompts) <= self.max_batch or len(params) != len(prompts):
             raise UsageError(
-                f"expected 1 to {self.max_batch} prompts and as many params; found {len(prompts)} and {len(params)}"
+                f"expected 1 to {self.max_batch} prompts and as many params; found {len(prompts)} and {len(params)}",
+                hint="`generate` takes any number of prompts.",
             )
         rows = [self._row(i, prompt, p) for i, (prompt, p) in enumerate(zip(prompts, params, strict=True))]
         with self._alone():
             yield from self._run(rows)
 
     def logits(self, token_ids: Sequence[int], *, decode_from: int | None = None, rows: int = 1) -> Logits:
-        """float32 [n, vocab]: after each of n tokens, what the model expects next.
+        """Logits after each of n tokens: float32 [n, vocab].
 
-        Tokens from index `decode_from` on go through decode steps, those before through prefill; default: all
-        prefill. `rows` equal rows run at once, as the packages for batches do, and the last one's logits are
-        given.
+        Tokens from index `decode_from` on go through decode steps, those before through prefill; default: all prefill.
+        `rows` equal rows run at once, with the packages for batches; the result is the last one's logits.
         """
         ids = self.encode(list(token_ids))
         self._check_positions(len(ids), 0)
@@ -164,7 +170,7 @@ class Model:
     def _check_positions(self, prompt: int, answer: int) -> None:
         if prompt + answer > self._limits.max_positions:
             raise RefusedError(
-                f"this artifact holds {self._limits.max_positions} tokens a row; "
+                f"this artifact holds {self._limits.max_positions} tokens per row; "
                 f"{prompt} of the prompt and up to {answer} new ones are {prompt + answer}",
                 hint="Shorten the prompt, ask for fewer new tokens, or build with a larger `--max-positions`.",
             )
@@ -173,8 +179,8 @@ class Model:
     def _alone(self) -> Iterator[None]:
         if not self._busy.acquire(blocking=False):
             raise UsageError(
-                "another generation of this model is under way",
-                hint="Exhaust or close its stream first; prompts that shall run together go to `generate`.",
+                "another generation of this model is in flight",
+                hint="Exhaust or close its stream first; pass prompts that shall run together to `generate`.",
             )
         try:
             yield
@@ -183,7 +189,7 @@ class Model:
 
 
 def _import_torch() -> None:
-    """All of torch: what else the process does with it is not known here."""
+    """Import all of torch: the process may use it for anything else."""
     import torch
 
     del torch
@@ -198,12 +204,12 @@ def load(
 ) -> Model:
     """Check an artifact and load it on this machine.
 
-    Nothing is loaded before the artifact is known to fit: torch's version, instruction set or GPU, every file
-    by its size (`full_check`: by its digest). `timeout`: seconds without an answer after which a rank counts
-    as hanging. `import_torch`: a process that does nothing but run artifacts passes `lean.import_torch`.
+    Before anything is loaded, the artifact is checked: torch's version, instruction set or GPU, the size of every file
+    (`full_check`: its digest). `timeout`: seconds without an answer after which a rank counts as hanging.
+    `import_torch`: `lean.import_torch` in a process that only runs artifacts.
 
     Raises:
-        ArtifactError, IncompatibleError: it is damaged, or made for another machine.
+        ArtifactError, IncompatibleError: the artifact is damaged, or was built for another machine.
         RankError: a rank ended or hung while loading.
     """
     from compiler.runtime.section import check_artifact
@@ -216,9 +222,7 @@ def load(
 
 
 def _start(manifest: Manifest, folder: Path, timeout: float, import_torch: Callable[[], None]) -> Engine:
-    """All ranks, loaded and joined. The followers start first: they and this process load at the same
-    time.
-    """
+    """Start, load and join all ranks. The followers start first, so that they load while this process does."""
     ranks = None
     if manifest.parallel.tp > 1:
         from compiler.runtime.follower import SHARE

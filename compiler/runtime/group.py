@@ -1,9 +1,9 @@
-"""The collectives of tensor parallelism: sums of activations over ranks, and logits gathered on rank 0.
+"""Collectives of tensor parallelism: sums of activations over ranks, and logits gathered on rank 0.
 
-They are eager calls between compiled segments, never inside one: a package is called with Python's interpreter lock
-held, and gloo's thread may need that lock to let go of an earlier tensor: a collective inside a package can deadlock.
+They are eager calls between compiled segments. A collective inside a package can deadlock: a package is called with
+Python's interpreter lock held, and gloo's thread may need that lock to release an earlier tensor.
 
-The group is made directly, not by `init_process_group`: that would take the one default group of the caller's process.
+The group is made directly, not by `init_process_group`, which would occupy the default group of the caller's process.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import TCPStore
 
 LOOPBACK = "127.0.0.1"
-_SLICE = 0.5  # seconds between looks at the other ranks while waiting for a collective
-_BACKSTOP = 30.0  # seconds after our own time-out until the library's: ours names the rank
+_SLICE = 0.5  # seconds between checks of the other ranks while waiting for a collective
+_BACKSTOP = 30.0  # seconds from our time-out to the library's: ours can name the rank
 
 
 class CollectiveError(Exception):
-    """A collective did not finish: a rank is gone or hangs. Who it is, `ranks.Ranks` knows."""
+    """A collective did not finish: a rank is gone or hangs. `ranks.Ranks` finds out which."""
 
 
 class Group(Protocol):
-    """What a rank's share of the model needs of the other ranks."""
+    """Collectives that a rank's share of the model calls."""
 
     rank: int
     size: int
 
     def all_reduce(self, tensor: torch.Tensor) -> None:
-        """Replace `tensor` by its sum over ranks; all ranks call it with equal shape and dtype."""
+        """Replace `tensor` by its sum over ranks. All ranks call it with equal shape and dtype."""
 
     def gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        """The tensors of all ranks, in their order, on rank 0; elsewhere an empty list."""
+        """Tensors of all ranks, in their order, on rank 0; an empty list on other ranks."""
 
     def finish(self, tensor: torch.Tensor) -> torch.Tensor:
-        """`tensor` on the CPU, once all that was queued before it is done."""
+        """Wait for all queued work, and return `tensor` on the CPU."""
 
 
 class Alone:
-    """The group of a model that is not split."""
+    """Group of a model that is not split."""
 
     rank = 0
     size = 1
 
     def all_reduce(self, tensor: torch.Tensor) -> None:
-        """The sum over one rank."""
+        """Leave `tensor` unchanged: the sum over one rank."""
 
     def gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         return [tensor]
@@ -61,7 +61,10 @@ class Alone:
 
 
 class Processes:
-    """gloo on CPU, nccl on CUDA, over loopback. `check` is called while waiting and raises when a rank is gone."""
+    """Group of processes over loopback: gloo on CPU, nccl on CUDA.
+
+    `check` is called while waiting, and raises when a rank is gone. `timeout`: seconds.
+    """
 
     def __init__(
         self,
@@ -114,14 +117,14 @@ class Processes:
         return tensor.cpu()
 
     def close(self) -> None:
-        """Ends the group at once; collectives under way fail."""
+        """End the group at once; collectives in flight fail."""
         self._group.abort()
         self._group.shutdown()
         del self._group, self._store
 
     def _wait(self, work: torch.distributed.Work) -> None:
         if self._queued:
-            work.wait()  # orders the stream behind the collective; the host goes on, and waits in `finish`
+            work.wait()  # orders the stream behind the collective; the host waits in `finish`
             return
 
         def wait() -> None:
@@ -145,7 +148,7 @@ class Processes:
 
 
 def _make(store: TCPStore, rank: int, size: int, device: str, timeout: timedelta) -> Any:
-    """A process group of its own. Its classes are those that `torch.distributed` makes, without the global registry."""
+    """New process group, of the classes of `torch.distributed` but without its global registry."""
     if device == "cuda":
         from torch.distributed import ProcessGroupNCCL
 
@@ -154,7 +157,7 @@ def _make(store: TCPStore, rank: int, size: int, device: str, timeout: timedelta
         return ProcessGroupNCCL(store, rank, size, nccl)
     from torch.distributed import ProcessGroupGloo
 
-    # Which network device to use can be said in these options only; stubs do not know them.
+    # Only these options select the network device; the type stubs lack them.
     gloo: Any = vars(ProcessGroupGloo)["_Options"]()
     gloo._devices = [ProcessGroupGloo.create_device(hostname=LOOPBACK)]
     gloo._timeout = timeout

@@ -1,7 +1,7 @@
-"""One answer of an artifact by a process that begins with nothing: `python -m compiler.runtime.once ARTIFACT PROMPT`.
+"""One timed answer by a fresh process, as at the start of a container.
 
-What a container does at its start, measured. Prints one JSON object; a prompt "" is replaced by three token ids, for an
-artifact without a tokenizer.
+Command: `python -m compiler.runtime.once ARTIFACT PROMPT MAX_NEW_TOKENS`. Prints one JSON object. The prompt "" stands
+for three token ids, for an artifact without a tokenizer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _IDS = (0, 1, 2)
 
 
 def answer_once(artifact: Path, prompt: str, max_new_tokens: int) -> dict[str, Any]:
-    """Load the artifact and answer greedily. `seconds_to_load` counts the import of torch. Raises LmiCompileError."""
+    """Load the artifact and answer greedily. `seconds_to_load` includes the import of torch. Raises LmiCompileError."""
     began = time.monotonic()
     import_torch()
     with load(artifact) as model:

@@ -1,12 +1,12 @@
-"""One compiled package in this process: the only file that calls torch's private loader.
+"""Loader of compiled packages: the only file that calls torch's private loader.
 
-    torch has                                    then
-    torch._C._aoti.AOTIModelPackageLoader        that: no inductor is imported, a call costs 2 us
-    only torch._inductor.aoti_load_package       that: public, imports inductor first (seconds)
+    torch has                                    loader
+    torch._C._aoti.AOTIModelPackageLoader        this one: does not import inductor, a call costs 2 us
+    only torch._inductor.aoti_load_package       this one: public, imports inductor first (seconds)
     neither                                      IncompatibleError
 
-Loading needs no compiler. Whether the package suits this torch and this CPU is checked before, by
-`compiler.artifact.check`: the loaders check nothing.
+Loading needs no compiler. The loaders do not check that the package fits this torch and CPU: `compiler.artifact.check`
+does, before.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _MODEL = "model"
-"""The name of the one model in a package: its folder below `data/aotinductor`."""
+"""Name of the model in a package: its folder below `data/aotinductor`."""
 
 _PREFIX = "lmi-package-"
-"""What temporary folders are called, followed by a random number."""
+"""Prefix of temporary folders; a random number follows."""
 
 
 class Package:
-    """A package that `compiler.targets.inductor.build` wrote, loaded and ready to run.
+    """Loaded package of `compiler.targets.inductor.build`, ready to run.
 
     Raises:
-        ArtifactError: the file is missing or no package, or its library cannot be loaded.
+        ArtifactError: the file is missing or is no package, or its library cannot be loaded.
         IncompatibleError: this torch has none of the loaders known here.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         load = _loader()
-        # dlopen wants a file. Once loaded it is not needed any more (a mapping outlives its name), so it goes at once.
-        # Torch would keep it until the object is destroyed.
+        # dlopen needs a file, but only until it is loaded: a mapping outlives its name. So the folder is removed at
+        # once; torch would keep it until the object is destroyed.
         with _temporary_folder(Path(tempfile.gettempdir())) as folder:
             self._run = load(path, _unpack(path, folder))
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """The outputs for `inputs`, in the order of the spec. Inputs that the program writes to are written in place.
+        """Outputs for `inputs`, in the order of the spec. The program may write to its inputs in place.
 
         Raises:
-            RuntimeError: torch's, where the program meets sizes that it was not compiled for.
+            RuntimeError: an input has a size that the program was not compiled for (raised by torch).
         """
         return self._run(list(inputs))
 
@@ -63,7 +63,7 @@ _Run = Callable[[list["Tensor"]], list["Tensor"]]
 
 @contextmanager
 def _temporary_folder(parent: Path) -> Iterator[Path]:
-    """A folder for as long as the context; one that a killed process leaves is removed by the next that loads."""
+    """Folder that exists during the context. The next process removes the folder of a killed one."""
     _sweep(parent)
     folder = parent / f"{_PREFIX}{secrets.token_hex(8)}"
     with locked_folder(folder):
@@ -72,7 +72,7 @@ def _temporary_folder(parent: Path) -> Iterator[Path]:
 
 @cache
 def _sweep(parent: Path) -> None:
-    """Remove folders whose lock nobody holds, once a process."""
+    """Remove folders whose lock nobody holds, once per process."""
     for left in parent.glob(f"{_PREFIX}*"):
         with try_locked_folder(left) as ours:
             if ours:
@@ -80,20 +80,20 @@ def _sweep(parent: Path) -> None:
 
 
 def _unpack(path: Path, folder: Path) -> Path:
-    """The root of the package, unpacked below `folder`."""
+    """Unpack a package below `folder`. Returns its root."""
     try:
         with zipfile.ZipFile(path) as archive:
             archive.extractall(folder)
         (root,) = folder.iterdir()
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ArtifactError(
-            f"`{path}` should be a compiled package: {error}", hint="pull or build the artifact again"
+            f"`{path}` is no compiled package: {error}", hint="pull or build the artifact again"
         ) from error
     return root
 
 
 def _loader() -> Callable[[Path, Path], _Run]:
-    """How to load a package from its file and its unpacked root, with what this torch has."""
+    """Function of this torch that loads a package from its file and its unpacked root."""
     import torch
 
     native = getattr(getattr(torch._C, "_aoti", None), "AOTIModelPackageLoader", None)
@@ -114,7 +114,7 @@ def _native(loader: Callable[..., Any], path: Path, root: Path) -> _Run:
     single_threaded, runners, device_index = False, 1, -1
     options = (_MODEL, single_threaded, runners, device_index)
     try:
-        # From the folder where this torch takes one; otherwise from the archive, which it unpacks once more.
+        # A torch that does not load folders gets the archive, and unpacks it again.
         try:
             loaded = loader(str(root), *options)
         except RuntimeError:
@@ -141,6 +141,6 @@ def _public(load: Callable[[str], Any], path: Path) -> _Run:
 def _unloadable(path: Path, error: RuntimeError) -> ArtifactError:
     return ArtifactError(
         f"`{path}` is a package, but torch cannot load it: {error}",
-        hint="`lmi-compile verify` tells whether the file is whole. A temporary folder mounted noexec has the same "
-        "effect: set TMPDIR to another",
+        hint="`lmi-compile verify` checks the file. A temporary folder that is mounted noexec has the same effect: set "
+        "TMPDIR to another",
     )

@@ -1,4 +1,4 @@
-"""What a caller asks of a generation, and what comes back. Plain data: importing this loads nothing heavy."""
+"""Parameters and results of a generation. Plain data: importing this loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Literal
 from compiler.errors import UsageError
 
 FinishReason = Literal["length", "eos_token", "stop_sequence"]
-"""The words that LMI containers use."""
+"""End of an answer, in the words of LMI containers."""
 
 MOST_TOP_LOG_PROBS = 20
 
 
 @dataclass(frozen=True)
 class GenerationParams:
-    """How to choose tokens and when to stop.
+    """Sampling and end of an answer.
 
-    temperature 0 is greedy: the most likely token, and `top_k`, `top_p`, `seed` have no effect. The order of the steps
-    is the one of transformers: repetition penalty, temperature, top-k, top-p.
+    temperature 0 is greedy: the most likely token, without effect of `top_k`, `top_p`, `seed`. The order of the steps
+    is transformers': repetition penalty, temperature, top-k, top-p.
 
     Raises:
         UsageError: a value is outside its range; the message names all such values.
@@ -29,10 +29,10 @@ class GenerationParams:
     temperature: float = 0.0
     top_k: int = 0  # 0: off
     top_p: float = 1.0  # 1: off
-    repetition_penalty: float = 1.0  # 1: off; counts the tokens of the prompt too
-    seed: int | None = None  # None: a new one each time
+    repetition_penalty: float = 1.0  # 1: off; applies to the prompt's tokens too
+    seed: int | None = None  # None: random
     stop: tuple[str, ...] = ()
-    top_log_probs: int = 0  # the n most likely tokens are reported with every token
+    top_log_probs: int = 0  # number of most likely tokens that are reported with every token
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
@@ -51,16 +51,16 @@ class GenerationParams:
         }
         broken = [f"`{name}` is {rule}; found {getattr(self, name)!r}" for name, (ok, rule) in rules.items() if not ok]
         if broken:
-            raise UsageError("\n".join(broken))
+            raise UsageError("\n".join(broken), hint="change these parameters")
 
 
 @dataclass(frozen=True)
 class Token:
     """One generated token.
 
-    `text` is what the token added to the answer; a token in the middle of a character adds nothing, the one that
-    completes it adds the character. A special token adds nothing, its `text` is its name. `log_prob` is natural and of
-    the model's own distribution: neither temperature nor penalty nor filters count.
+    `text`: text that the token added to the answer. A token in the middle of a character adds none, the one that
+    completes it adds the character. A special token adds none, and its `text` is its name. `log_prob`: natural
+    logarithm in the model's own distribution, without temperature, penalty and filters.
     """
 
     id: int
@@ -72,7 +72,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Completion:
-    """The answer to one prompt. `seconds_to_first_token` counts from the call that asked for it."""
+    """Answer to one prompt. `seconds_to_first_token`: from the call that requested it."""
 
     text: str
     tokens: tuple[Token, ...]
@@ -84,10 +84,10 @@ class Completion:
 
 @dataclass(frozen=True)
 class Piece:
-    """What one step of a stream brings: text that is safe to show, the token, and at the end the whole completion.
+    """One step of a stream: text that is safe to show, the token, and at the end the completion.
 
-    The texts of all pieces join to the completion's text. `text` lags behind `token` while a character is incomplete
-    or a stop sequence may be beginning.
+    The texts of all pieces join to the completion's text. `text` lags behind `token` while a character is incomplete or
+    a stop sequence may have begun.
     """
 
     text: str

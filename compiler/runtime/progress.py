@@ -1,7 +1,7 @@
-"""How far every rank is, in memory that all ranks share: who stalled is read there, not guessed.
+"""Progress of every rank in shared memory, from which a stalled rank is identified.
 
-One row of int64 a rank: (steps begun, collectives begun, state). The memory is an anonymous file: it is gone with the
-last process that has it open, whatever ends that process.
+One row of int64 per rank: (steps begun, collectives begun, state). The memory is an anonymous file, which disappears
+with the last process that has it open.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _STATES = ("starting", "loaded", "waiting for a command", "computing", "in a col
 
 @dataclass(frozen=True)
 class Place:
-    """Where a rank is: steps and collectives it has begun, and the state it is in."""
+    """Progress of a rank: number of steps and collectives that it has begun, and its state."""
 
     step: int
     collective: int
@@ -35,7 +35,7 @@ class Place:
 
 
 class Board:
-    """The rows of all ranks. Each rank writes its own only, so there is nothing to lock."""
+    """Rows of all ranks. Each rank writes only its own, so there is no lock."""
 
     def __init__(self, fd: int, ranks: int) -> None:
         self._map = mmap.mmap(fd, ranks * _WORDS * 8)
@@ -62,7 +62,7 @@ class Board:
 
 
 def new_board(ranks: int) -> tuple[int, Board]:
-    """A board of zeros and the file descriptor by which followers share it; the caller closes both."""
+    """File descriptor through which followers share a board, and the board, all zeros. The caller closes both."""
     fd = os.memfd_create("lmi-compile-progress", os.MFD_CLOEXEC)
     os.ftruncate(fd, ranks * _WORDS * 8)
     return fd, Board(fd, ranks)

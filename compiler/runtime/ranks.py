@@ -1,4 +1,4 @@
-"""The follower processes: started, given commands, watched, and ended, as rank 0 sees them.
+"""Follower processes from rank 0's side: start, commands, watch, end.
 
     rank 0 (this process)                     rank r (python -m compiler.runtime.follower)
     Popen ----------------------------------> import torch, map weights, load packages
@@ -7,9 +7,9 @@
     Step, Allocate, Move -------------------> execute            (collectives: gloo / nccl)
     end of input ---------------------------> exit
 
-A follower that ends is noticed in half a second, one that hangs after `timeout` seconds without progress; either way
-all followers are killed, and the error says which rank it was and what it wrote last. Standard error and the progress
-board are anonymous files, so nothing is left behind, however this process ends.
+A follower that ends is detected in half a second, one that hangs after `timeout` seconds without progress; then all
+followers are killed, and the error names the rank and quotes its last output. Standard error and the progress board are
+anonymous files, so nothing is left behind, however this process ends.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ PEER_LOST = 75
 DEFAULT_TIMEOUT = 60.0
 """Seconds without an answer from a rank after which it counts as hanging."""
 LOADING_TIMEOUT = 600.0
-"""Seconds for a rank to load: its weights may come from a slow disk."""
+"""Seconds for a rank to load: its weights may be on a slow disk."""
 _TAIL = 4000  # bytes of standard error that an error quotes
-_SETTLE = 2.0  # seconds for a death to become visible after a collective failed because of it
-_GOODBYE = 5.0  # seconds for followers to end by themselves
+_DEATH_DELAY = 2.0  # seconds for a death to become visible after a collective failed because of it
+_CLOSE_TIMEOUT = 5.0  # seconds for followers to end by themselves
 
 
 @dataclass
@@ -63,7 +63,7 @@ class _Follower:
 
 
 class Ranks:
-    """Ranks 1 to tp - 1 of an artifact. `share`: dotted `module:function` that loads a rank's part (follower.py)."""
+    """Ranks 1 to tp - 1 of an artifact. `share`: dotted `module:function` that loads a rank's share (follower.py)."""
 
     def __init__(
         self, artifact: Path, tp: int, *, share: str, device: str = "cpu", timeout: float = DEFAULT_TIMEOUT
@@ -106,7 +106,7 @@ class Ranks:
         return self._group
 
     def send(self, command: Command) -> None:
-        """Give all followers a command. Raises RankError where one does not take it."""
+        """Send all followers a command. Raises RankError where one does not accept it."""
         if isinstance(command, Step):
             self._board.begin_step(0)
         data = encode(command)
@@ -114,27 +114,27 @@ class Ranks:
             self._write(follower, data)
 
     def check(self) -> None:
-        """Raises RankError where a follower has ended."""
+        """Check that all followers run. Raises RankError where one has ended."""
         if any(follower.process.poll() is not None for follower in self._followers):
             raise self.explain("")
 
     def explain(self, symptom: str) -> RankError:
-        """Which rank is to blame for a failed collective. All followers are killed."""
-        deadline = time.monotonic() + _SETTLE
+        """Error that names the rank at fault for a failed collective. Kills all followers."""
+        deadline = time.monotonic() + _DEATH_DELAY
         ended = self._ended_by_itself()
         while ended is None and time.monotonic() < deadline:
             time.sleep(0.02)
             ended = self._ended_by_itself()
         try:
-            return self._obituary(ended) if ended else self._hang(symptom)
+            return self._death(ended) if ended else self._hang(symptom)
         finally:
             self.kill()
 
     def close(self) -> None:
-        """End the followers: by the end of their input, by force where that does not help."""
+        """End the followers: close their input, and kill those that do not end in _CLOSE_TIMEOUT seconds."""
         for follower in self._followers:
             _close_quietly(follower)
-        deadline = time.monotonic() + _GOODBYE
+        deadline = time.monotonic() + _CLOSE_TIMEOUT
         for follower in self._followers:
             try:
                 follower.process.wait(max(deadline - time.monotonic(), 0.0))
@@ -143,7 +143,7 @@ class Ranks:
         self.kill()
 
     def kill(self) -> None:
-        """End the followers at once (SIGKILL also ends a stopped process) and let go of all that belongs to them."""
+        """Kill the followers (SIGKILL also ends a stopped process), and release their resources."""
         for follower in self._followers:
             follower.process.kill()
         for follower in self._followers:
@@ -167,7 +167,7 @@ class Ranks:
         ]  # fmt: skip
         environment = {
             **os.environ,
-            # The follower finds what this process finds, wherever it was started from.
+            # The follower imports the same modules as this process, whatever its working directory.
             "PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path),
             "OMP_NUM_THREADS": str(threads_per_rank(self._tp)),
         }
@@ -196,8 +196,8 @@ class Ranks:
             raise CollectiveError(f"rank {follower.rank} closed its output while loading")
 
     def _while_all_live(self, join: Callable[[], Processes]) -> Processes:
-        """What `join` makes. It waits for every rank and cannot be interrupted, so where one ends meanwhile its thread
-        is left to its own time-out.
+        """Result of `join`, which waits for every rank and cannot be interrupted: if one ends meanwhile, its thread is
+        left to its own time-out.
         """
         joined: Future[Processes] = Future()
 
@@ -223,7 +223,7 @@ class Ranks:
                 _writable(pipe, 0.2)
                 self.check()
                 if time.monotonic() > deadline:
-                    raise self.explain(f"rank {follower.rank} took no command in {self._timeout:g} s") from None
+                    raise self.explain(f"rank {follower.rank} accepted no command in {self._timeout:g} s") from None
             except BrokenPipeError:
                 raise self.explain(f"rank {follower.rank} closed its input") from None
 
@@ -231,7 +231,7 @@ class Ranks:
         ended = [f for f in self._followers if f.process.poll() not in (None, PEER_LOST)]
         return ended[0] if ended else None
 
-    def _obituary(self, follower: _Follower) -> RankError:
+    def _death(self, follower: _Follower) -> RankError:
         code = follower.process.returncode
         how, hint = ending(code, kills_for_memory() > self._killed_before)
         place = self._board.at(follower.rank)
@@ -241,20 +241,20 @@ class Ranks:
         )
 
     def _hang(self, symptom: str) -> RankError:
-        """The rank that is least far; of several, one that the system does not let run."""
+        """Error that names the least advanced rank, or one that the system does not run."""
         alive = [f for f in self._followers if f.process.poll() is None]
         if not alive:
-            return RankError(f"all other ranks lost their connection: {symptom}", hint="Run it again.")
+            return RankError(f"all other ranks lost their connection: {symptom}", hint="Run the command again.")
         places = {f.rank: self._board.at(f.rank) for f in alive}
         states = {f.rank: process_state(f.process.pid) for f in alive}
         suspect = min(alive, key=lambda f: suspicion(places[f.rank], states[f.rank]))
-        suspect.process.send_signal(signal.SIGUSR1)  # its faulthandler writes where it is
+        suspect.process.send_signal(signal.SIGUSR1)  # its faulthandler writes its stack
         time.sleep(0.2)
         mine = self._board.at(0)
         return RankError(
             f"rank {suspect.rank} of {self._tp} hangs: {places[suspect.rank]}, process state "
             f"{states[suspect.rank]}; rank 0 is at {mine}; {symptom}{quote(suspect.tail())}",
-            hint="State T is a process that was stopped. A loaded machine may need a longer time-out.",
+            hint="State T is a stopped process. A loaded machine may need a longer time-out.",
         )
 
 
@@ -263,13 +263,13 @@ _ALIVE: WeakSet[Ranks] = WeakSet()
 
 @atexit.register
 def _kill_all() -> None:
-    """Python takes modules apart in no useful order: a group that is alive then can abort the process."""
+    """Kill all followers at exit: a group that is alive during the interpreter's shutdown can abort the process."""
     for ranks in list(_ALIVE):
         ranks.kill()
 
 
 def threads_per_rank(tp: int) -> int:
-    """Compute threads of each rank: OMP_NUM_THREADS where the user says it, else the cores of this process / tp."""
+    """Number of compute threads of each rank: OMP_NUM_THREADS if set, else the cores of this process / tp."""
     wish = os.environ.get("OMP_NUM_THREADS", "")
     return int(wish) if wish.isdecimal() and int(wish) > 0 else max(len(os.sched_getaffinity(0)) // tp, 1)
 

@@ -1,7 +1,7 @@
-"""From one row of logits to one token. Pure numpy functions; scores that are out of the draw are -inf.
+"""Sampling: one row of logits -> one token. Pure numpy functions; filtered scores are -inf.
 
-Both filters keep every token whose score is at least a threshold, so equal scores share one fate and the result does
-not depend on an order of sorting.
+Both filters keep all tokens whose score reaches a threshold, so equal scores are treated alike, and the result does not
+depend on a sorting order.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _FIRST_CANDIDATES = 256
 
 
 def log_normalizer(logits: Row) -> float:
-    """log(sum(exp(logits))): a logit minus this is the token's log probability."""
+    """Logarithm of the sum of exp(logits): a logit minus this is the token's log probability."""
     top = float(logits.max())
     return top + float(np.log(np.exp(logits - np.float32(top)).sum(dtype=np.float64)))
 
 
 def penalize(logits: Row, seen: npt.NDArray[np.bool_], penalty: float) -> Row:
-    """Positive logits of `seen` tokens / penalty, negative ones * penalty (CTRL, Keskar et al. 2019, section 4.1)."""
+    """Penalize `seen` tokens: positive logits / penalty, negative * penalty (CTRL, Keskar et al. 2019, section 4.1)."""
     if penalty == 1.0:
         return logits
     penalized = np.where(logits > 0, logits / np.float32(penalty), logits * np.float32(penalty))
@@ -35,7 +35,7 @@ def penalize(logits: Row, seen: npt.NDArray[np.bool_], penalty: float) -> Row:
 
 
 def keep_top_k(scores: Row, k: int) -> Row:
-    """The k largest scores, and those equal to the k-th."""
+    """Scores with only the k largest kept, and those equal to the k-th; 0 keeps all."""
     if k == 0 or k >= scores.size:
         return scores
     threshold = np.partition(scores, scores.size - k)[scores.size - k]
@@ -43,12 +43,12 @@ def keep_top_k(scores: Row, k: int) -> Row:
 
 
 def keep_top_p(scores: Row, p: float) -> Row:
-    """The fewest most likely tokens whose probabilities reach `p` together, and those as likely as the last of them."""
+    """Scores with only the smallest set of likeliest tokens kept whose probabilities reach `p`, and ties of its end."""
     if p >= 1.0:
         return scores
     shares = np.exp(scores - np.float32(scores.max())).astype(np.float64)
     wanted = p * shares.sum()
-    # Sorting a large vocabulary costs milliseconds and the nucleus is nearly always small: sort candidates first.
+    # Sorting a large vocabulary takes milliseconds and the nucleus is nearly always small: sort candidates first.
     count = min(_FIRST_CANDIDATES, scores.size)
     while True:
         largest = np.sort(np.partition(shares, scores.size - count)[scores.size - count :])[::-1]
@@ -56,21 +56,21 @@ def keep_top_p(scores: Row, p: float) -> Row:
         if reached.size or count == scores.size:
             break
         count = min(count * 8, scores.size)
-    # Rounding can leave the sum of all shares a hair below `wanted`.
+    # Rounding can leave the sum of all shares just below `wanted`.
     threshold = largest[reached[0] if reached.size else -1]
     return np.where(shares >= threshold, scores, np.float32(-np.inf))
 
 
 def draw(scores: Row, uniform: float) -> int:
-    """The token at `uniform` (in [0, 1)) of the cumulative distribution of `scores`, in order of token id."""
+    """Token at quantile `uniform` (in [0, 1)) of the distribution of `scores`, in order of token id."""
     cumulative = np.cumsum(np.exp(scores - np.float32(scores.max())).astype(np.float64))
     index = int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
-    # The product can round up to the total; the last token with a share is then the one.
+    # The product can round up to the total; then the last token with a share is drawn.
     return min(index, int(np.searchsorted(cumulative, cumulative[-1], side="left")))
 
 
 class Sampler:
-    """Chooses the tokens of one row. It has its own generator, so the row does not depend on its neighbours."""
+    """Sampler of one row, with a generator of its own: the row does not depend on other rows of the batch."""
 
     def __init__(self, params: GenerationParams, vocab: int, prompt: Sequence[int]) -> None:
         self._params = params
@@ -79,15 +79,15 @@ class Sampler:
         self._seen[list(prompt)] = True
 
     def choose(self, logits: Row) -> tuple[int, float, tuple[tuple[int, float], ...]]:
-        """(token id, its log probability, the `top_log_probs` most likely ids with theirs) of logits [vocab].
+        """Choose from logits [vocab] -> (token id, its log probability, the `top_log_probs` likeliest ids with theirs).
 
         Raises:
-            NumericsError: there is no largest logit: one is NaN, or all are infinite.
+            NumericsError: the largest logit is NaN or infinite.
         """
         if not np.isfinite(logits.max()):
             raise NumericsError(
-                "the model's logits hold NaN or infinity",
-                hint="`lmi-compile verify` says whether the artifact computes what the model computes.",
+                "expected finite logits; the model's logits hold NaN or infinity",
+                hint="`lmi-compile verify` compares the artifact's logits with the source model's.",
             )
         params = self._params
         scores = penalize(logits, self._seen, params.repetition_penalty)
@@ -104,7 +104,7 @@ class Sampler:
 
 
 def most_likely(logits: Row, count: int, normalizer: float) -> tuple[tuple[int, float], ...]:
-    """The `count` most likely (id, log probability), the likeliest first, the smaller id first where equal."""
+    """Likeliest `count` tokens as (id, log probability), the likeliest first, the smaller id first among equals."""
     if count == 0:
         return ()
     count = min(count, logits.size)

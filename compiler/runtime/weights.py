@@ -1,4 +1,4 @@
-"""The weights of one rank: its file, mapped. Nothing is copied, and no page is read before it is used or asked for.
+"""Weights of one rank: its file, mapped. Nothing is copied, and pages are read on use or by `read_ahead`.
 
 Weights(path) ── read_ahead() ──> a thread maps the pages, while this one imports torch
       └───────── tensors() ─────> views of the mapped file
@@ -21,29 +21,29 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-_POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14; mmap does not name it, older kernels refuse it
-_STEP = 64 << 20  # bytes a call: the thread ends soon after the mapping is not wanted any more
+_POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14; `mmap` has no name for it, older kernels reject it
+_STEP = 64 << 20  # bytes per call; small, so that the thread ends soon at the end of the process
 
 
 class Weights:
-    """A rank file, mapped into memory. Raises ArtifactError where it is missing or no safetensors file."""
+    """Rank file, mapped into memory. Raises ArtifactError where it is missing or no safetensors file."""
 
     def __init__(self, path: Path) -> None:
         try:
             self._entries = read_header(path)
             with path.open("rb") as file:
-                # Private: torch wants memory that could be written to. Nothing is, so no page is ever copied.
+                # Private and writable, because torch requires writable memory. Nothing writes, so no page is copied.
                 self._map = mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
         except (OSError, HeaderError) as error:
             raise ArtifactError(
-                f"`{path}` should hold the weights of a rank: {error}", hint="pull or build the artifact again"
+                f"`{path}` is no file of a rank's weights: {error}", hint="pull or build the artifact again"
             ) from error
 
     def read_ahead(self) -> threading.Thread | None:
-        """Begin to read the file and to map its pages, in a thread that nobody needs to wait for.
+        """Start a daemon thread that reads the file and maps its pages.
 
-        Half a second of page faults for every 4 GB, which else the first token waits for. None where the file takes
-        more than half of the memory: there, what is not used should not push out what is.
+        It saves the first token half a second of page faults for every 4 GB. None where the file exceeds half of the
+        memory: unused pages could evict used ones.
         """
         if 2 * len(self._map) > os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE:
             return None
@@ -52,7 +52,7 @@ class Weights:
         return thread
 
     def tensors(self, device: str) -> dict[str, Tensor]:
-        """All tensors by name. On the CPU they are views of the file and keep it mapped; elsewhere copies."""
+        """Tensors by name: on the CPU views of the file, which keep it mapped; on other devices copies."""
         import torch
 
         found = {}
@@ -68,7 +68,7 @@ class Weights:
 
 
 def _populate(memory: mmap.mmap) -> None:
-    """Advice, so an error has no effect. Called through ctypes, which lets other threads run meanwhile."""
+    """Advise the kernel to map all pages; errors have no effect. ctypes releases the interpreter lock meanwhile."""
     advise = ctypes.CDLL(None).madvise
     advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     view = (ctypes.c_char * len(memory)).from_buffer(memory)  # keeps it mapped

@@ -1,10 +1,10 @@
-"""An artifact behind HTTP on this machine, as an LMI container would serve it.
+"""HTTP server for an artifact on this machine, with the routes and schema of an LMI container.
 
 http        /ping, /invocations: LMI's schema, status codes, streams
-batches     one model, a queue, and batches of what is waiting
+batches     one model, a queue, and batches of the queued requests
 
-The server is the standard library's, one thread a connection: in front of one model that computes a batch at a time
-there is nothing for a faster one to gain, and nothing to install.
+The server is the standard library's, with one thread per connection: a faster one gains nothing in front of one model
+that computes one batch at a time, and would have to be installed.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def serve(
     drain_seconds: float,
     ready: Callable[[str], None],
 ) -> None:
-    """Serve until SIGTERM or SIGINT; then take no more requests, answer those that were taken, and return.
+    """Serve until SIGTERM or SIGINT; then drain: accept no more requests, answer those in flight, and return.
 
-    The port opens when the model is loaded. `ready(url)` is told then; `port` 0 takes a free one. `queue`: requests
-    that wait at most. What is not answered `drain_seconds` after the signal ends with an error.
+    The port opens when the model is loaded; `ready(url)` is called then. `port`: 0 takes a free one. `queue`: maximum
+    number of queued requests. Requests still in flight `drain_seconds` after the signal end with an error.
 
     Raises what `targets.runners.model_of` raises, and UsageError for an address that cannot be taken.
     """
@@ -47,17 +47,17 @@ def serve(
         with server:
             ready(server.url)
             stop.wait()
-            impatient = threading.Timer(drain_seconds, batches.abort)
-            impatient.daemon = True
-            impatient.start()
+            deadline = threading.Timer(drain_seconds, batches.abort)
+            deadline.daemon = True
+            deadline.start()
             server.drain()
-        impatient.cancel()
+        deadline.cancel()
         batches.close()
 
 
 @contextmanager
 def _stopping() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set, also while the model is loading."""
+    """Event that SIGTERM and SIGINT set, also while the model is loading."""
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -1,6 +1,6 @@
-"""Requests to one model: they wait in a queue, and when the model is free all that wait run as one batch.
+"""Queue of requests to one model: whenever the model is free, the queued requests run as one batch.
 
-A batch ends when its longest row ends; who comes meanwhile waits for the next one. Rows do not join a running batch.
+A batch ends when its longest row ends. Later requests wait for the next batch: rows do not join a running one.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Busy(Exception):
 
 
 class Stopped(Exception):
-    """No request is taken any more, or this one was cut short: the server is stopping, or its model has failed."""
+    """The request was rejected or cut short: the server is stopping, or its model has failed."""
 
 
 class Model(Protocol):
-    """What is used of `runtime.generate.Model`."""
+    """Subset of `runtime.generate.Model` that the queue calls."""
 
     def check(self, prompt: str, params: GenerationParams) -> list[int]: ...
     def stream_batch(
@@ -37,8 +37,8 @@ Event = Piece | LmiCompileError | Stopped
 
 
 @dataclass
-class _Waiting:
-    """`gone`: nobody reads the answer any more."""
+class _Request:
+    """A request in flight. `gone`: its client stopped reading; `over`: its last event was sent."""
 
     prompt: str
     params: GenerationParams
@@ -53,11 +53,11 @@ class _Waiting:
 
 
 class Batches:
-    """One thread that runs the model. `most`: rows of a batch; `limit`: requests that wait at most."""
+    """Thread that runs the model on queued requests. `most`: rows of a batch; `limit`: queued requests."""
 
     def __init__(self, model: Model, most: int, limit: int) -> None:
         self._model, self._most = model, most
-        self._waiting: queue.Queue[_Waiting | None] = queue.Queue()
+        self._waiting: queue.Queue[_Request | None] = queue.Queue()
         self._limit = limit
         self._lock = threading.Lock()
         self._closed = False
@@ -72,14 +72,14 @@ class Batches:
         return self._failure is None and self._thread.is_alive()
 
     def answer(self, prompt: str, params: GenerationParams) -> Generator[Piece, None, None]:
-        """The answer, token by token, as it comes. Closing it early gives it up.
+        """Stream of the answer, token by token. Closing the generator abandons the request.
 
-        Raises, when the first piece is asked for or later:
+        Raises, at the first piece or later:
             UsageError, TokenizerError, RefusedError: as `Model.stream`.
             RankError: the model has failed, now or before.
-            Busy, Stopped: it was not taken, or cut short.
+            Busy, Stopped: the request was rejected, or cut short.
         """
-        mine = _Waiting(prompt, params)
+        mine = _Request(prompt, params)
         with self._lock:
             if self._failure is not None:
                 raise self._failure
@@ -100,11 +100,11 @@ class Batches:
             mine.gone = True
 
     def abort(self) -> None:
-        """Cut short what runs and what waits, between two tokens."""
+        """Cut short all requests in flight, between two tokens."""
         self._abort.set()
 
     def close(self) -> None:
-        """Answer what was taken, and end the thread."""
+        """Drain the queue, and end the thread."""
         with self._lock:
             self._closed = True
             self._waiting.put(None)
@@ -115,7 +115,7 @@ class Batches:
             while self._failure is None and (batch := self._next_batch()) is not None:
                 self._run(batch)
         finally:
-            # Also if something unforeseen ends the thread: nobody waits for ever.
+            # An unforeseen exception must not leave clients waiting for ever.
             with self._lock:
                 self._closed = True
                 while not self._waiting.empty():
@@ -123,8 +123,8 @@ class Batches:
                     if left is not None:
                         left.tell(self._failure or Stopped())
 
-    def _next_batch(self) -> list[_Waiting] | None:
-        """All that wait, at most as many as run at once; None when there is no more to come."""
+    def _next_batch(self) -> list[_Request] | None:
+        """Queued requests, at most a batch of them; None once the queue is closed."""
         first = self._waiting.get()
         if first is None:
             return None
@@ -140,8 +140,8 @@ class Batches:
             batch.append(following)
         return batch
 
-    def _run(self, batch: Sequence[_Waiting]) -> None:
-        """Run a batch. Whatever happens, every request of it is told how it ends."""
+    def _run(self, batch: Sequence[_Request]) -> None:
+        """Run a batch. Every request gets a last event, whatever happens."""
         end: LmiCompileError | Stopped = Stopped()
         try:
             rows = [(ids, row) for row in batch if (ids := self._checked(row)) is not None]
@@ -155,8 +155,8 @@ class Batches:
             for row in batch:
                 row.tell(end)
 
-    def _checked(self, row: _Waiting) -> list[int] | None:
-        """The token ids of a request that can run; another one is told why not."""
+    def _checked(self, row: _Request) -> list[int] | None:
+        """Token ids of a request; None for one that cannot run, which gets the error as its last event."""
         if self._abort.is_set():
             return None
         try:
@@ -165,7 +165,7 @@ class Batches:
             row.tell(error)
             return None
 
-    def _compute(self, prompts: Sequence[Sequence[int]], rows: Sequence[_Waiting]) -> None:
+    def _compute(self, prompts: Sequence[Sequence[int]], rows: Sequence[_Request]) -> None:
         with closing(self._model.stream_batch(prompts, [row.params for row in rows])) as pieces:
             for index, piece in pieces:
                 rows[index].tell(piece)

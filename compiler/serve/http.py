@@ -1,15 +1,15 @@
-"""HTTP in front of `Batches`: the routes, bodies and status codes of an LMI container (DJL Serving).
+"""HTTP front end of `Batches`: routes, bodies and status codes of an LMI container (DJL Serving).
 
     GET  /ping                                       200; 500 when the model has failed
     POST /invocations, /predictions/NAME, /models/NAME/invoke
-         200   application/json, or application/jsonlines as it comes (`"stream": true`)
-         400   not the schema, or more than the artifact can hold
-         404 405 411 413   another route, method, a body without Content-Length, one that is too large
+         200   application/json, or a stream of application/jsonlines (`"stream": true`)
+         400   the body violates the schema, or exceeds the artifact's limits
+         404 405 411 413   unknown route, wrong method, no Content-Length, body too large
          500   the model has failed      503   the queue is full, or the server is stopping
 
 An error is {"code": 400, "type": "BadRequestException", "message": "..."}, as the front end of DJL Serving writes it
-(NettyUtils.java at v0.26.0); its Python workers answer what is not the schema with 424 instead. An error after the
-first line of a stream is its last line, with `error_msg` and finish_reason `error`, as LMI 0.29 writes it.
+(NettyUtils.java at v0.26.0); its Python workers answer a violated schema with 424 instead. An error after the first
+line of a stream is the stream's last line, with `error_msg` and finish_reason `error`, as LMI 0.29 writes it.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 MOST_BYTES = 25 << 20
-"""Of a request. SageMaker lets no larger one through."""
+"""Size limit of a request, SageMaker's own."""
 _IDLE_SECONDS = 120
 _POLL_SECONDS = 0.05
-"""How often the thread that takes connections looks whether it shall stop."""
+"""Interval at which the accepting thread checks whether it shall stop."""
 
 _TYPES = {
     HTTPStatus.BAD_REQUEST: "BadRequestException",
@@ -60,7 +60,7 @@ _TYPES = {
 
 
 class Server:
-    """A listening server; requests are answered until `drain`. `port` 0 takes a free one.
+    """Listening server, which answers requests until `drain`. `port`: 0 takes a free one.
 
     Raises:
         UsageError: the address cannot be taken.
@@ -90,7 +90,7 @@ class Server:
         return f"http://{host!s}:{port}"
 
     def drain(self) -> None:
-        """Take no more connections, and wait until every request that was taken is answered."""
+        """Accept no more connections, and wait until every request in flight is answered."""
         if not self._http.draining:
             self._http.draining = True
             self._http.shutdown()
@@ -112,7 +112,7 @@ class _Http(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def idle(self, connection: socket.socket, *, is_idle: bool) -> None:
-        """Note whether a connection waits for its next request: those are closed on `drain`."""
+        """Record whether a connection waits for its next request; `drain` closes idle connections."""
         with self._lock:
             (self._idle.add if is_idle else self._idle.discard)(connection)
             if is_idle and self.draining:
@@ -124,17 +124,17 @@ class _Http(ThreadingHTTPServer):
                 _end(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that went away in the middle of a request is its own business.
+        # A client that disconnects in the middle of a request is no fault of the server.
         if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
 
 def _end(connection: socket.socket) -> None:
-    """A reader of the connection finds its end."""
+    """Shut down the reading side of a connection, so that its reader sees the end of the stream."""
     try:
         connection.shutdown(socket.SHUT_RD)
     except OSError:
-        return  # it is closed already
+        return  # already closed
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -143,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "lmi-compile"
     sys_version = ""
     timeout = _IDLE_SECONDS
-    disable_nagle_algorithm = True  # a token is a small packet, and somebody waits for it
+    disable_nagle_algorithm = True  # tokens are small packets that must not be delayed
 
     def handle_one_request(self) -> None:
         self.server.idle(self.connection, is_idle=True)
@@ -173,9 +173,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             request = parse_request(body)
             pieces = self.server.batches.answer(request.inputs, generation_params(request.parameters))
-            with closing(pieces) as told:
-                first = next(told)
-                (self._stream if request.stream else self._whole)(request, chain([first], told))
+            with closing(pieces) as stream:
+                first = next(stream)
+                (self._stream if request.stream else self._whole)(request, chain([first], stream))
         except LmiCompileError as error:
             self._error(_status(error), " ".join(filter(None, (error.message, error.hint))))
         except Busy:
@@ -189,21 +189,21 @@ class _Handler(BaseHTTPRequestHandler):
         return {"/invocations", f"/predictions/{name}", f"/models/{name}/invoke"}
 
     def _routed(self, routes: set[str], others: set[str]) -> bool:
-        """Whether the path is one of `routes`; if not, the error is sent. `others`: of another method."""
+        """Whether the path is one of `routes`; sends the error if not. `others`: routes of the other method."""
         path = self.path.partition("?")[0]
         if path in others:
-            self._error(HTTPStatus.METHOD_NOT_ALLOWED, f"{self.command} is no method of {path}")
+            self._error(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} does not allow {self.command}")
         elif path not in routes:
             self._error(HTTPStatus.NOT_FOUND, f"no route {path}: this is model `{self.server.name}`")
         return path in routes
 
     def _whole(self, request: Request, pieces: Iterator[Piece]) -> None:
-        told = list(pieces)
-        tokens = tuple(_token(piece) for piece in told)
-        self._send(HTTPStatus.OK, dump(_answer(request, told[-1].completion, tokens)))
+        all_pieces = list(pieces)
+        tokens = tuple(_token(piece) for piece in all_pieces)
+        self._send(HTTPStatus.OK, dump(_answer(request, all_pieces[-1].completion, tokens)))
 
     def _stream(self, request: Request, pieces: Iterator[Piece]) -> None:
-        """Lines in chunks of their own. Once the first is sent, an error is a line."""
+        """Send the answer as lines, one per chunk. After the status is sent, an error is a line too."""
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Type", JSON_LINES)
         chunked = self.request_version != "HTTP/1.0"
@@ -219,11 +219,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"0\r\n\r\n")
 
     def _body(self) -> bytes | None:
-        """The request's body; None where it was answered with an error."""
+        """Body of the request; None where an error was sent instead."""
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal():
             self.close_connection = True
-            self._error(HTTPStatus.LENGTH_REQUIRED, "a request has a Content-Length")
+            self._error(HTTPStatus.LENGTH_REQUIRED, "a request needs a Content-Length")
             return None
         if int(length) > MOST_BYTES:
             self.close_connection = True
@@ -250,30 +250,30 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, json.dumps({"code": status.value, "type": kind, "message": message}).encode())
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What http.server itself refuses, in our words."""
+        """Send an error that http.server detects, in LMI's form."""
         del explain
         unsupported = code == HTTPStatus.NOT_IMPLEMENTED
         self.close_connection = True
         self._error(HTTPStatus.METHOD_NOT_ALLOWED if unsupported else HTTPStatus(code), message or "")
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        if code != HTTPStatus.OK or not self.requestline.startswith("GET /ping"):  # a platform asks every few seconds
+        if code != HTTPStatus.OK or not self.requestline.startswith("GET /ping"):  # polled every few seconds
             super().log_request(code, size)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server names it
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name in http.server
         print(f"{self.address_string()} {format % args}", file=sys.stderr, flush=True)
 
 
-def generation_params(asked: Parameters) -> GenerationParams:
-    """Raises UsageError for values outside their range."""
+def generation_params(parameters: Parameters) -> GenerationParams:
+    """Sampling parameters of a request. Raises UsageError for values outside their range."""
     return GenerationParams(
-        max_new_tokens=asked.max_new_tokens,
-        temperature=asked.temperature if asked.do_sample else 0.0,
-        top_k=asked.top_k,
-        top_p=asked.top_p,
-        repetition_penalty=asked.repetition_penalty,
-        seed=asked.seed,
-        stop=asked.stop_sequences,
+        max_new_tokens=parameters.max_new_tokens,
+        temperature=parameters.temperature if parameters.do_sample else 0.0,
+        top_k=parameters.top_k,
+        top_p=parameters.top_p,
+        repetition_penalty=parameters.repetition_penalty,
+        seed=parameters.seed,
+        stop=parameters.stop_sequences,
     )
 
 
@@ -299,7 +299,9 @@ def _answer(request: Request, completion: Completion | None, tokens: tuple[Token
 
 
 def _token(piece: Piece) -> Token:
-    """Its text is what the piece shows: it lags while a character is incomplete, but the texts join to the answer."""
+    """Token of a piece, with the piece's text: it lags while a character is incomplete, but the texts join to the
+    answer.
+    """
     return Token(piece.token.id, piece.text, piece.token.log_prob, piece.token.special)
 
 

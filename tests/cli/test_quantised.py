@@ -107,7 +107,7 @@ def test_bad_properties_say_what_is_wrong(tmp_path: Path) -> None:
         _asked(from_properties=file, quant="fp8", per_token=True)
     with pytest.raises(RefusedError, match="groups of 64"):
         _asked(from_properties=_properties(tmp_path, quantize="awq", awq_block_size="64"))
-    with pytest.raises(UsageError, match="knows no property"):
+    with pytest.raises(UsageError, match="has no property"):
         _asked(from_properties=_properties(tmp_path, smoothquant_alhpa="0.5"))
 
 

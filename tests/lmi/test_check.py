@@ -12,7 +12,7 @@ import pytest
 from compiler.errors import ArtifactError, RefusedError
 from compiler.lmi.check import check
 from compiler.lmi.images import Release
-from compiler.lmi.predicates import taken_for_compiled, verdict
+from compiler.lmi.predicates import recognized_as_compiled, verdict
 from tests.lmi.artifacts import FLAT, PACKED, TRITON, engine_config, facts, write_artifact
 
 Mutation = Callable[[Path], object]
@@ -88,7 +88,7 @@ def test_what_we_pack_is_served_as_it_is(tmp_path: Path, release: Release) -> No
 @pytest.mark.parametrize(("built", "served", "expected"), [(TRITON, FLAT, "compiles"), (FLAT, TRITON, "fails")])
 def test_the_families_are_blind_to_each_other(tmp_path: Path, built: Release, served: Release, expected: str) -> None:
     folder = write_artifact(tmp_path / "artifact", facts(built))
-    assert not taken_for_compiled(folder, served)
+    assert not recognized_as_compiled(folder, served)
     assert verdict(folder, served) == expected
     assert expected in [problem.what for problem in check(folder, served)]
 
@@ -97,7 +97,7 @@ TRITON_MUTATIONS: dict[str, tuple[Mutation, str, str]] = {
     "a file level too high": (_lift, "depth", "the root itself"),
     "a level too deep": (_move("tensorrt_llm", "repo/tensorrt_llm"), "depth", "repo/tensorrt_llm"),
     "no tokenizer_config.json": (_remove("tensorrt_llm/tokenizer_config.json"), "tokenizer", "tokenizer_config.json"),
-    "no vocabulary": (_remove("tensorrt_llm/tokenizer.json"), "tokenizer", "no vocabulary"),
+    "no vocabulary": (_remove("tensorrt_llm/tokenizer.json"), "tokenizer", "the vocabulary is missing"),
     "no config.pbtxt": (_remove("tensorrt_llm/config.pbtxt"), "no-model", "no config.pbtxt"),
     "two models": (_second_model, "two-models", "draft, tensorrt_llm"),
     "checkpoint in the model folder": (_write("tensorrt_llm/model.safetensors"), "weights", "model.safetensors"),
@@ -109,7 +109,7 @@ TRITON_MUTATIONS: dict[str, tuple[Mutation, str, str]] = {
     "a source's config.json": (
         _write("tensorrt_llm/1/config.json", '{"model_type": "llama"}'),
         "config",
-        "Hugging Face's: it has no pretrained_config and no build_config",
+        "Hugging Face's: it lacks pretrained_config and build_config",
     ),
     "config.json cut off": (_write("tensorrt_llm/1/config.json", '{"version"'), "config", "cannot be read"),
     "a placeholder": (_edit("tensorrt_llm/config.pbtxt", ("0.95", "${fraction}")), "placeholder", "fraction"),
@@ -122,7 +122,7 @@ TRITON_MUTATIONS: dict[str, tuple[Mutation, str, str]] = {
     "renamed folder": (_move("tensorrt_llm", "mixtral"), "name", "calls the model `tensorrt_llm`"),
     "model_id left": (_append("option.model_id=meta-llama/Llama-2-7b"), "elsewhere", "option.model_id"),
     "no serving.properties": (_remove("serving.properties"), "no-properties", "missing at the root"),
-    "a store of models": (_only_folders, "no-properties", "taken for a store of models"),
+    "a store of models": (_only_folders, "no-properties", "loaded as a store of models"),
     "no tp": (_edit("serving.properties", ("option.tensor_parallel_degree=2\n", "")), "property-missing", "tensor_par"),
     "no batch size": (
         _edit("serving.properties", ("option.max_rolling_batch_size=8\n", "")),
@@ -133,7 +133,7 @@ TRITON_MUTATIONS: dict[str, tuple[Mutation, str, str]] = {
     "another tp": (
         _edit("serving.properties", ("tensor_parallel_degree=2", "tensor_parallel_degree=4")),
         "parallel",
-        "the engine has tp_size 2; `option.tensor_parallel_degree` asks for 4",
+        "the engine has tp_size 2; `option.tensor_parallel_degree` requests 4",
     ),
     "tp max": (
         _edit("serving.properties", ("tensor_parallel_degree=2", "tensor_parallel_degree=max")),
@@ -148,14 +148,18 @@ TRITON_MUTATIONS: dict[str, tuple[Mutation, str, str]] = {
     "without MPI": (_edit("serving.properties", ("option.mpi_mode=true\n", "")), "no-mpi", "MPI"),
     "rolling batch off": (_edit("serving.properties", ("=trtllm", "=disable")), "property", "found disable"),
     "a misspelt name": (_append("option.max_rolling_batchsize=4"), "properties", "max_rolling_batchsize"),
-    "a line of no property": (_append("option.dtype"), "properties", "dies on a line"),
-    "an escape": (_append("option.revision=a\\tb"), "properties", "means something else to Java"),
+    "a line of no property": (_append("option.dtype"), "properties", "fails at a line"),
+    "an escape": (_append("option.revision=a\\tb"), "properties", "read serving.properties differently"),
     "of another release": (_append("option.quant_algo=FP8"), "properties", "begins with LMI 0.33"),
 }
 
 FLAT_MUTATIONS: dict[str, tuple[Mutation, str, str]] = {
-    "no build_config": (_write("config.json", _without("build_config")), "config", "no build_config"),
-    "no pretrained_config": (_write("config.json", _without("pretrained_config")), "config", "no pretrained_config"),
+    "no build_config": (_write("config.json", _without("build_config")), "config", "it lacks build_config"),
+    "no pretrained_config": (
+        _write("config.json", _without("pretrained_config")),
+        "config",
+        "it lacks pretrained_config",
+    ),
     "shadowed by the source's": (_write("config.json", '{"architectures": []}'), "config", "Hugging Face's"),
     "config.json cut off": (_write("config.json", "{"), "config", "cannot be read"),
     "no config.json": (_remove("config.json"), "config", "config.json is missing"),

@@ -90,8 +90,8 @@ def test_the_user_s_options_replace_ours() -> None:
     ("left_out", "said"),
     [
         (["tokenizer_config.json"], "tokenizer_config.json is missing"),
-        (["tokenizer.json"], "no vocabulary is there"),
-        (TOKENIZER, "tokenizer_config.json is missing; no vocabulary"),
+        (["tokenizer.json"], "the vocabulary is missing"),
+        (TOKENIZER, "tokenizer_config.json is missing; the vocabulary"),
     ],
 )
 def test_a_tokenizer_that_the_container_could_not_load(release: Release, left_out: list[str], said: str) -> None:
@@ -108,7 +108,7 @@ def test_a_tokenizer_that_the_container_could_not_load(release: Release, left_ou
         ({"engine_files": ("config.json", "rank0.engine", "rank2.engine")}, "ranks 0 to 1"),
         (
             {"engine_files": ("config.json", "rank0.engine", "rank1.engine", "model.safetensors")},
-            r"weights beside engines .*: model\.safetensors",
+            r"weights beside the engines .*: model\.safetensors",
         ),
         ({"dtype": "fp16"}, "float16, bfloat16, float32; found `fp16`"),
         ({"max_seq_len": 1024}, "above max_input_len 1024"),

@@ -210,7 +210,7 @@ def test_the_arguments_of_each_script() -> None:
 def test_what_the_command_cannot_do() -> None:
     with pytest.raises(RefusedError, match="found pp 2"):
         _asked((0, 28), pp=2)
-    with pytest.raises(RefusedError, match="reads no `s3://`"):
+    with pytest.raises(RefusedError, match="does not read `s3://`"):
         _asked(FLAT, "s3://bucket/model/")
     assert _asked((0, 30), "s3://bucket/model/").model
 

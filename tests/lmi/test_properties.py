@@ -57,7 +57,7 @@ def test_names_are_unique_and_rows_make_sense() -> None:
     ],
 )
 def test_a_misspelt_name_gets_its_nearest(name: str, nearest: str) -> None:
-    with pytest.raises(UsageError, match="ignored without a word") as caught:
+    with pytest.raises(UsageError, match="silently ignored") as caught:
         Properties(TRITON, {name: 1})
     assert nearest in caught.value.hint
 
@@ -91,7 +91,7 @@ def test_names_of_other_releases_are_refused(release: Release, name: str, value:
     ],
 )
 def test_values_of_another_type_or_set(name: str, value: Any) -> None:
-    with pytest.raises(UsageError, match=f"`{name}` is"):
+    with pytest.raises(UsageError, match=f"`{name}` takes"):
         Properties(TRITON, {name: value})
 
 

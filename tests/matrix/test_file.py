@@ -74,9 +74,9 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
         )
     told = caught.value.message
     assert "`surplus`: expected only [defaults] and [[build]]" in told
-    assert "[[build]] 1: `max-bach` is no option of `lmi-compile build`; did you mean `max-batch`?" in told
+    assert "[[build]] 1: `lmi-compile build` has no option `max-bach`; did you mean `max-batch`?" in told
     assert "[[build]] 2: expected a table with `model`" in told
-    assert "[[build]] 3: `output` is no option" in told
+    assert "[[build]] 3: `lmi-compile build` has no option `output`" in told
     assert "[[build]] 4: `dtype`: expected a word, a number, true, or a list" in told
     assert "two builds are called `a-inductor-tp1`" in told
 

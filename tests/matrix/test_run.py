@@ -36,7 +36,8 @@ if words[0] == "build" and "--until" in words:
 elif words[0] == "build":
     time.sleep(0.2)
     if "fails" in name:
-        print("warning: w\\nerror: it went wrong <&\\x1b[1m\\n\\nhint: h", file=sys.stderr)
+        print(json.dumps({{"event": "warning", "stage": "", "text": "w"}}), file=sys.stderr)
+        print(json.dumps({{"error": {{"message": "it went wrong <&\\x1b[1m", "hint": "h"}}}}), file=sys.stderr)
         sys.exit(8)
     if "killed" in name:
         os.kill(os.getpid(), signal.SIGKILL)

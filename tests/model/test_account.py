@@ -37,8 +37,8 @@ def test_all_that_is_wrong_is_listed_at_once() -> None:
         "nothing in the checkpoint fills layers.3.mlp.up.weight",
         "nothing in the checkpoint fills final.norm.weight",
         "expected shape [2048, 2048], found [2048, 2047]",
-        "no rule takes `model.layers.0.self_attn.q_proj.lora_A`",
-        "`model.layers.22.input_layernorm.weight` fills layers.22.attn.norm.weight, which this model has not",
+        "no rule matches `model.layers.0.self_attn.q_proj.lora_A`",
+        "`model.layers.22.input_layernorm.weight` fills layers.22.attn.norm.weight, which this model lacks",
     ):
         assert text in caught.value.message
 
@@ -60,7 +60,7 @@ def test_buffers_are_ignored_only_where_the_recipe_says_so() -> None:
     name = "model.layers.0.self_attn.rotary_emb.inv_freq"
     buffer = {name: Tensor("F32", (32,))}
     assert _account("tinyllama", published.headers("tinyllama") | buffer).ignored == (name,)
-    with pytest.raises(AccountingError, match="no rule takes"):
+    with pytest.raises(AccountingError, match="no rule matches"):
         _account("mixtral-8x7b", published.headers("mixtral-8x7b") | buffer)
 
 
@@ -75,7 +75,7 @@ def test_a_tied_head_may_be_repeated_and_an_untied_one_must_be_there() -> None:
 
 def test_a_bias_that_the_traits_have_not_is_refused() -> None:
     bias = {"model.layers.0.self_attn.q_proj.bias": Tensor("BF16", (2048,))}
-    with pytest.raises(AccountingError, match="which this model has not"):
+    with pytest.raises(AccountingError, match="which this model lacks"):
         _account("tinyllama", published.headers("tinyllama") | bias)
 
 

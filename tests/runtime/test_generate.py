@@ -264,7 +264,7 @@ def test_a_batch_can_be_read_token_by_token(model: Model) -> None:
 def test_a_batch_that_is_left_early_leaves_the_model_free(model: Model) -> None:
     pieces = model.stream_batch(PROMPTS[:2], [SAMPLED, SAMPLED])
     next(pieces)
-    with pytest.raises(UsageError, match="under way"):
+    with pytest.raises(UsageError, match="in flight"):
         next(model.stream_batch(["x"], [SAMPLED]))
     pieces.close()
     assert model.check("x", SAMPLED) == model.encode("x")

@@ -27,6 +27,22 @@ assert torch.equal(program.module()(torch.eye(3)), 2 * torch.eye(3))
 """
 
 
+_UNTESTED_RELEASE = """
+import sys
+from compiler.runtime import lean
+lean.TESTED = ("1.0",)
+lean.import_torch()
+import torch
+assert sys.modules["torch._meta_registrations"].register_meta
+assert torch._meta_registrations is sys.modules["torch._meta_registrations"]
+"""
+
+
+def test_an_untested_release_is_imported_whole() -> None:
+    done = subprocess.run([sys.executable, "-c", _UNTESTED_RELEASE], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_torch_computes_without_its_tracing_and_can_have_it_later() -> None:
     done = subprocess.run([sys.executable, "-c", _SCRIPT], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -114,7 +114,10 @@ def test_lines_come_as_they_are_made(server: Server, model: Scripted) -> None:
         (b"[]", "a JSON object"),
         ({}, "`inputs` is one text"),
         ({"inputs": ["a"]}, "`inputs` is one text"),
-        ({"inputs": "a", "parameters": {"max_tokens": 3}}, "`max_tokens` is no parameter; these are: do_sample, seed"),
+        (
+            {"inputs": "a", "parameters": {"max_tokens": 3}},
+            "`max_tokens` is no parameter; expected one of do_sample, seed",
+        ),
         ({"inputs": "a", "parameters": {"top_k": 0.5, "do_sample": 1}}, "`top_k` is a whole number; found 0.5; `do_"),
         ({"inputs": "a", "parameters": {"top_p": 2}}, "above 0 and at most 1"),
         ({"inputs": "a", "stream": "yes"}, "`stream` is true or false"),

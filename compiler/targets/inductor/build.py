@@ -1,12 +1,12 @@
-"""The process boundary to torch's compiler and to g++.
+"""Process boundary to torch's compiler and to g++.
 
     compile_segments ── threads ──> worker process ── torch.export, AOTInductor ──> g++ (through `_WRAPPER`)
             │                       worker process                                    │
             └── `library.py`: our own products, once ── g++ (through `_WRAPPER`) ─────┴─> linked into each package
 
-Bytes are reproducible wherever they are compiled: workers run in a folder of their own that is gone afterwards, and the
-wrapper around g++ keeps this machine's paths out of the libraries, `worker.repack` keeps them out of the archives.
-The same specs, toolchain and march give the same bytes in any folder, in any order, with any number of jobs.
+Bytes are reproducible: workers run in a temporary folder, the wrapper around g++ keeps this machine's paths out of the
+libraries, and `worker.repack` keeps them out of the archives. Equal specs, toolchain and march give equal bytes in any
+folder, in any order, with any number of jobs.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from compiler.targets.values import How, Sources
 __all__ = ["compile", "compile_segments", "stand_in", "versions"]
 
 stand_in = False
-"""This is the real toolchain; see `compiler.targets.values.Toolchain`."""
+"""False: this is the real toolchain; see `compiler.targets.values.Toolchain`."""
 
 TIMEOUT = 1800.0
-"""Seconds for one segment. The slowest measured takes a minute on two busy cores."""
+"""Seconds for one segment. The slowest one measured takes a minute on two busy cores."""
 
 _LOG_TAIL = 4000  # characters of a worker's stderr in an error
 
-_LIBRARY = "library"  # the folder of it, in the workspace
+_LIBRARY = "library"  # folder of the library, in the workspace
 
 _WRAPPER = """\
 #!/bin/sh
@@ -55,7 +55,7 @@ exec {compiler} "$@" {march} -Wno-builtin-macro-redefined '-D__FILE__="torch"' -
 
 
 def versions(device: str) -> dict[str, str]:
-    """Of all that decides the bytes of a package, and the digest of our own products. Raises ToolchainMissing."""
+    """Versions of the toolchain, digest of our own products: part of a package's cache key. Raises ToolchainMissing."""
     return {**toolchain_versions(device), "products": library.digest()}
 
 
@@ -68,7 +68,7 @@ def compile(  # noqa: A001  # the stage's name, see `compiler.targets.values.Too
     sources: Sources,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Compile the packages of `specs`; they do not depend on any source file."""
+    """Compile the packages of `specs`, which depend on no source file."""
     del sources
     march, timeout = how.march or MARCH, how.timeout or TIMEOUT
     compile_segments(specs, out, device=device.kind, march=march, jobs=how.jobs, progress=progress, timeout=timeout)
@@ -84,10 +84,10 @@ def compile_segments(
     progress: Callable[[int, int], None] = lambda _done, _total: None,
     timeout: float = TIMEOUT,
 ) -> list[Path]:
-    """Compile each spec to `<out>/<name>.pt2`, in `jobs` processes (None: one for each CPU, four at most).
+    """Compile each spec to `<out>/<name>.pt2`, in `jobs` processes (None: one for each CPU, at most four).
 
-    `march` is `native`, a level of x86-64, or ignored on other machines; `progress(done, of)` is called in this
-    thread's time but from another thread. Packages that were finished before a failure stay in `out`.
+    `march`: `native` or a level of x86-64; ignored on other machines. `progress(done, total)` is called from other
+    threads while this function runs. Packages that were finished before a failure stay in `out`.
 
     Raises:
         ToolchainMissing: there is no C++ compiler.
@@ -118,14 +118,14 @@ def compile_segments(
                 for future in done:
                     future.result()
             finally:
-                # On success they have ended by themselves; otherwise their threads now see the end of their output.
+                # After a failure this ends the other workers; on success they have ended by themselves.
                 for worker in workers:
                     worker.stop()
     return [out / f"{spec.name}.pt2" for spec in specs]
 
 
 class _Count:
-    """How many segments are done, told to `progress`; used by several threads."""
+    """Thread-safe count of finished segments, reported to `progress`."""
 
     def __init__(self, total: int, progress: Callable[[int, int], None]) -> None:
         self._lock, self._done, self._total, self._progress = threading.Lock(), 0, total, progress
@@ -137,7 +137,7 @@ class _Count:
 
 
 class _Worker:
-    """One compile process and the thread's side of its pipes."""
+    """One compile process, from its thread's side of the pipes."""
 
     def __init__(
         self, workspace: Path, index: int, out: Path, compiler: Path, device: str, march: str, timeout: float
@@ -153,7 +153,7 @@ class _Worker:
         self._lock = threading.Lock()
 
     def run(self, pending: queue.SimpleQueue[SegmentSpec], finished: _Count) -> None:
-        """Compile what is pending until nothing is."""
+        """Compile pending specs until there are none."""
         with self._log.open("w") as log:
             with self._lock:
                 if self._stopped:
@@ -171,11 +171,11 @@ class _Worker:
                 self.stop()
                 for pipe in (process.stdin, process.stdout):
                     if pipe is not None:
-                        with suppress(OSError):  # what an ended process did not read
+                        with suppress(OSError):  # an ended process leaves input unread
                             pipe.close()
 
     def _compile(self, process: subprocess.Popen[str], spec: SegmentSpec) -> bool:
-        """Whether it was compiled; it was not where another segment's failure ended this process."""
+        """Compile one spec. Returns False where another segment's failure ended this process."""
         late = threading.Event()
 
         def too_late() -> None:
@@ -196,11 +196,11 @@ class _Worker:
         what = f"did not compile within {self._timeout:g} s" if late.is_set() else "did not compile"
         raise CompileError(
             f"segment `{spec.name}` {what}. The end of the compiler's log:\n{tail}",
-            hint="`lmi-compile doctor` checks the toolchain. Too little memory ends g++ with `Killed`: try `--jobs 1`",
+            hint="`lmi-compile doctor` checks the toolchain. `Killed` in the log means too little memory: `--jobs 1`",
         )
 
     def stop(self) -> None:
-        """End the process and what it started (g++ has the same session)."""
+        """Kill the process and its children (g++ is in the same session)."""
         with self._lock:
             self._stopped = True
             if self._process is None or self._process.poll() is not None:
@@ -211,7 +211,7 @@ class _Worker:
 
 
 def _ask(process: subprocess.Popen[str], line: str) -> str:
-    """The worker's answer to one line; empty where the process ends instead."""
+    """Answer of the worker to one line; "" where the process ends instead."""
     ask: IO[str] | None = process.stdin
     answer: IO[str] | None = process.stdout
     assert ask is not None
@@ -224,7 +224,7 @@ def _ask(process: subprocess.Popen[str], line: str) -> str:
 
 def _environment(folder: Path, compiler: Path, products: Path) -> dict[str, str]:
     return {
-        # Settings of torch in the caller's environment must not reach a package.
+        # torch's settings in the caller's environment must not affect a package.
         **{
             k: v
             for k, v in os.environ.items()
@@ -235,10 +235,10 @@ def _environment(folder: Path, compiler: Path, products: Path) -> dict[str, str]
         "LIBRARY_PATH": os.pathsep.join(filter(None, [str(products), os.environ.get("LIBRARY_PATH")])),
         "TMPDIR": str(folder),
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache"),
-        # Packages are compiled side by side; a pool in each worker would only cost its start.
+        # Packages are compiled in parallel; a pool in each worker would only add its start-up time.
         "TORCHINDUCTOR_COMPILE_THREADS": "1",
         "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",
-        # `check_march` knows what this CPU can do; torch would find out by compiling ten programs (8 s).
+        # `check_march` has checked this CPU; torch would do it by compiling ten programs (8 s).
         "TORCHINDUCTOR_VEC_ISA_OK": "1",
         "OMP_NUM_THREADS": "1",
         "PYTHONHASHSEED": "0",
@@ -247,8 +247,8 @@ def _environment(folder: Path, compiler: Path, products: Path) -> dict[str, str]
 
 
 def write_wrapper(workspace: Path, march: str) -> Path:
-    """The C++ compiler as packages and their library are compiled: `<workspace>/bin/g++`."""
-    # The name matters: inductor tells g++ from clang by it.
+    """Write the wrapper that compiles packages and their library: `<workspace>/bin/g++`."""
+    # inductor distinguishes g++ from clang by the file's name.
     found = Path(cxx())
     wrapper = workspace / "bin" / ("clang++" if "clang" in found.name else "g++")
     wrapper.parent.mkdir()
@@ -259,7 +259,7 @@ def write_wrapper(workspace: Path, march: str) -> Path:
 
 
 def _cost(spec: SegmentSpec) -> int:
-    """The longest first, so that no process is left alone with it at the end."""
+    """Relative duration: the longest segments start first, so that none runs alone at the end."""
     order = ["embed", "head", "qkv", "mlp", "attn"]
     return 10 * order.index(spec.part) + (spec.phase == "prefill")
 

@@ -1,4 +1,4 @@
-"""What packages compiled on this machine will run on."""
+"""Device that packages compiled on this machine require."""
 
 from __future__ import annotations
 
@@ -12,28 +12,33 @@ if TYPE_CHECKING:
     from compiler.targets.values import How
 
 MARCH = "x86-64-v3"
-"""Unless told otherwise: any server CPU since 2013."""
+"""Default march: any server CPU since 2013."""
 
 
 def device(how: How) -> Device:
-    """What packages compiled here, `how`, need of the machine that runs them.
+    """Requirements of packages compiled here on the machine that runs them.
 
-    Raises UsageError where there is no such device or march.
+    Raises UsageError for an unknown march, or a device that this machine lacks.
     """
-    # Here, because the target is loaded for plan and convert too, which have no manifest.
+    # Imported here, because the target is also loaded for plan and convert, which have no manifest.
     from compiler.artifact.check import this_machine
     from compiler.artifact.manifest import Device
 
     march = how.march or MARCH
     if how.device not in (None, "cpu", "cuda"):
-        raise UsageError(f"`--device` is cpu or cuda for target `inductor`; found `{how.device}`")
+        raise UsageError(
+            f"`--device` takes cpu or cuda for target `inductor`; found `{how.device}`", hint="omit it for the CPU"
+        )
     if how.device == "cuda":
         if how.march is not None:
-            raise UsageError("`--march` is of a CPU", hint="leave it out, or build with `--device cpu`")
+            raise UsageError(
+                f"`--march` selects a CPU; found `--march {how.march}` with `--device cuda`",
+                hint="omit it, or build with `--device cpu`",
+            )
         capability = this_machine(cuda=True).capability
         if capability is None:
             raise UsageError(
-                "`--device cuda` compiles on the GPU that will run it, and torch sees none here",
+                "`--device cuda` compiles on a GPU of the kind that will run the package; torch finds none here",
                 hint="build on a machine with the GPU and a CUDA build of torch, or with `--device cpu`",
             )
         return Device(kind="cuda", capability=capability)
@@ -41,7 +46,9 @@ def device(how: How) -> Device:
         level = isa()
         return Device(kind="cpu", isa=level, features=beyond(level, features()) if level in LEVELS else ())
     if march not in LEVELS:
-        raise UsageError(f"`--march` is one of native, {', '.join(LEVELS)}; found `{march}`")
+        raise UsageError(
+            f"`--march` takes native or a level of x86-64; found `{march}`", hint=f"levels: {', '.join(LEVELS)}"
+        )
     if isa() not in LEVELS:
         return Device(kind="cpu", isa=isa())
     return Device(kind="cpu", isa=march)

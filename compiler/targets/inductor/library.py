@@ -1,15 +1,14 @@
-"""The library of `native/`, which is linked into every package for a CPU that has products: nothing is beside it.
+"""Static library of `native/`, linked into every CPU package with products, so that a package is one file.
 
     native/shim.cpp            torch's tensor handles -> pointers and sizes
     native/products.cpp        rows of the weight over threads; scales, bias, rounding
     native/many.cpp            8-bit products of many rows, where torch's library has a faster kernel
-    native/tokens.cpp          activations as integers
-    native/dots_*.cpp          dot products, one file an instruction set; which of them runs is decided when it runs
-    native/widen_avx512.h      weights of 8 and 4 bits made bfloat16, a part of dots_avx512.cpp
-    native/attend*.cpp         attention over a cache, in the same way: its handles, blocks over threads, a block
+    native/tokens.cpp          activations quantized to integers
+    native/dots_*.cpp          dot products, one file per instruction set, selected at run time
+    native/widen_avx512.h      8-bit and 4-bit weights widened to bfloat16, a part of dots_avx512.cpp
+    native/attend*.cpp         attention over a cache: handles, blocks over threads, one block per instruction set
 
-A package takes of it what it calls. The library is made anew for each call of the compiler: eleven files, some
-seconds.
+The linker takes the functions that a package calls. The library is compiled for each build: eleven files, some seconds.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from compiler.errors import CompileError
 from compiler.targets.inductor.toolchain import archiver, on_x86
 
 NAME = "products"
-"""The linker's name: `-lproducts`."""
+"""Name of the library for the linker: `-lproducts`."""
 
 PARTS = ("qkv", "attn", "mlp", "head")
-"""The segments that have products."""
+"""Segments with products."""
 
 FOLDER = Path(__file__).parent / "native"
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math")
-# Scales and biases are applied in the order of the definition: a fused multiply-add would round otherwise.
+# Scales and biases are applied in the order of the definition: a fused multiply-add would round differently.
 _EXACT = ("-ffp-contract=off",)
 _AVX512 = tuple(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni", "bf16"))
 _SOURCES = {
@@ -48,18 +47,18 @@ _SOURCES = {
     "attend_portable": (),
     "attend_avx512": _AVX512 if on_x86() else (),
 }
-"""Beyond `FLAGS` and the march of the packages."""
+"""Sources with their compiler flags, in addition to `FLAGS` and the packages' march."""
 
 
 def digest() -> str:
-    """Of the sources: with the compiler's version it decides the library's bytes."""
+    """Digest of the sources: with the compiler's version, the cache key of the library."""
     files = sorted(path for path in FOLDER.iterdir() if path.suffix in (".cpp", ".h"))
     listing = "".join(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in files)
     return hashlib.sha256(listing.encode()).hexdigest()[:16]
 
 
 def build_library(compiler: Path, folder: Path, *, jobs: int, timeout: float) -> Path:
-    """`<folder>/libproducts.a`, compiled by `compiler`, which adds the march. Equal inputs give equal bytes.
+    """Compile `<folder>/libproducts.a` with `compiler`, which adds the march. Equal inputs give equal bytes.
 
     Raises:
         CompileError: a file did not compile, or not within `timeout` seconds.
@@ -77,7 +76,7 @@ def build_library(compiler: Path, folder: Path, *, jobs: int, timeout: float) ->
     with ThreadPoolExecutor(jobs) as pool:
         objects = list(pool.map(compiled, _SOURCES))
     library = folder / f"lib{NAME}.a"
-    # D: no times, no owners.
+    # D: without times and owners.
     _run(library.name, [archiver(), "rcsD", str(library), *map(str, objects)], folder, timeout)
     return library
 
@@ -96,13 +95,13 @@ def _run(name: str, argv: Sequence[str], folder: Path, timeout: float) -> None:
 def _failed(name: str, why: str) -> CompileError:
     return CompileError(
         f"`{name}` of the library of products did not compile: {why}",
-        hint="`lmi-compile doctor` checks the toolchain; g++ 11 or newer is needed",
+        hint="`lmi-compile doctor` checks the toolchain, which needs g++ 11 or newer",
     )
 
 
 def _torch() -> Path:
-    """Torch's folder, without importing it."""
+    """Folder of torch, without importing it."""
     found = find_spec("torch")
-    assert found is not None, "`versions` is asked before"
+    assert found is not None, "`versions` has checked that torch is installed"
     assert found.origin is not None
     return Path(found.origin).parent

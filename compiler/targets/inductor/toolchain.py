@@ -1,4 +1,4 @@
-"""Which compilers are here, in which versions, and for which CPUs they can compile."""
+"""Compilers on this machine: their versions, and the CPUs that they can compile for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from compiler.machine import LEVELS, isa, missing_for
 
 
 def versions(device: str) -> dict[str, str]:
-    """Exact versions of all that decides the bytes of a package. Does not import torch for the CPU.
+    """Exact versions of all tools that affect the bytes of a package. Does not import torch for the CPU.
 
     Raises:
         ToolchainMissing: no torch, no g++, or (for cuda) no GPU that torch can use.
@@ -24,7 +24,7 @@ def versions(device: str) -> dict[str, str]:
         found = {"torch": version("torch")}
     except PackageNotFoundError:
         raise ToolchainMissing(
-            "target `inductor` needs torch 2.11 or newer; it is not installed", hint="pip install torch"
+            "target `inductor` needs torch 2.11 or newer; found none", hint="pip install torch"
         ) from None
     found["cxx"] = _first_line([compiler, "--version"])
     found["ld"] = _first_line([_first_line([compiler, "-print-prog-name=ld"]), "--version"])
@@ -39,7 +39,7 @@ def cxx() -> str:
     path = shutil.which(wanted)
     if path is None:
         raise ToolchainMissing(
-            f"target `inductor` compiles with a C++ compiler; `{wanted}` was not found on PATH",
+            f"target `inductor` needs a C++ compiler; `{wanted}` is not on PATH",
             hint="install g++ (Debian: `apt-get install g++`; Amazon Linux: `dnf install gcc-c++`), or set CXX; "
             "running an artifact does not need it",
         )
@@ -47,19 +47,21 @@ def cxx() -> str:
 
 
 def archiver() -> str:
-    """Path of binutils' `ar`, which comes with the compiler."""
+    """Path of binutils' `ar` that belongs to the compiler."""
     return _first_line([cxx(), "-print-prog-name=ar"])
 
 
 def check_march(march: str, device: str) -> None:
-    """Raises CompileError where torch would not write vector code for `march` on this CPU."""
+    """Check that torch writes vector code for `march` on this CPU. Raises CompileError."""
     if device != "cpu" or march == "native" or not on_x86():
         return
     lacking = missing_for(march)
     if lacking is None:
-        raise CompileError(f"`{march}` is no level of x86-64; known: native, {', '.join(LEVELS)}")
+        raise CompileError(
+            f"`--march` takes native or a level of x86-64; found `{march}`", hint=f"levels: {', '.join(LEVELS)}"
+        )
     if lacking:
-        # Not g++ but torch decides by this CPU whether it writes vector code.
+        # torch, not g++, checks this CPU before it writes vector code.
         raise CompileError(
             f"torch compiles {march} only on a CPU that runs it; this one is {isa()} and lacks {', '.join(lacking)}",
             hint=f"build on a machine with {march}, or with `--march {isa()}`",
@@ -74,9 +76,7 @@ def _first_line(argv: list[str]) -> str:
     try:
         run = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        raise ToolchainMissing(
-            f"`{shlex.join(argv)}` does not work: {error}", hint="reinstall g++ (with binutils)"
-        ) from error
+        raise ToolchainMissing(f"`{shlex.join(argv)}` fails: {error}", hint="reinstall g++ (with binutils)") from error
     return (run.stdout.splitlines() or [""])[0].strip()
 
 
@@ -85,7 +85,7 @@ def _cuda_versions() -> dict[str, str]:
 
     if not torch.cuda.is_available():
         raise ToolchainMissing(
-            "`--device cuda` compiles on the GPU that will run it, and torch sees none here",
+            "`--device cuda` compiles on a GPU of the kind that will run the package; torch finds none here",
             hint="build on a machine with the GPU and a CUDA build of torch, or with `--device cpu`",
         )
     major, minor = torch.cuda.get_device_capability()

@@ -1,9 +1,9 @@
-"""Inside a compile process: one segment after the other, from torch.export to a package with reproducible bytes.
+"""Compile process: one segment after the other, from torch.export to a package with reproducible bytes.
 
     argv    folder of the packages, device, march
-    stdin   one JSON object a line: `SegmentSpec.to_json`
-    stdout  one line a finished package: its name
-    stderr  what torch and the C++ compiler say
+    stdin   one JSON object per line: `SegmentSpec.to_json`
+    stdout  name of each finished package, one per line
+    stderr  output of torch and of the C++ compiler
 
 `compiler.targets.inductor.build` starts it, with an environment and a working directory of its own.
 """
@@ -22,7 +22,7 @@ from compiler.decoder.segments import SegmentSpec
 from compiler.targets.inductor import library
 
 VECTOR_BITS = {"x86-64": 1, "x86-64-v2": 1, "x86-64-v3": 256, "x86-64-v4": 512}
-"""Width for inductor's explicit vectors by march; 1 switches them off. Others: what the compiling CPU has."""
+"""Width in bits of inductor's explicit vectors, by march; 1 disables them. For any other march: the compiling CPU's."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _KERNEL_SOURCE = re.compile(r"\.kernel(\.cpp|_metadata\.json|\.o)$")
@@ -31,7 +31,7 @@ _WRAPPER = re.compile(r"^[a-z0-9]+(?=\.wrapper(\.|_))")
 
 def main(argv: list[str]) -> None:
     out, device, march = Path(argv[0]), argv[1], argv[2]
-    # Anything that prints would be taken for a package's name.
+    # Standard output carries package names only, so prints of other code go to standard error.
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
 
 
 def compile_segment(spec: SegmentSpec, out: Path, *, device: str, march: str) -> Path:
-    """Compile one segment to `<out>/<name>.pt2`, which appears complete or not at all. Works in the current folder."""
+    """Compile one segment to `<out>/<name>.pt2`, atomically. Temporary files are in the current folder."""
     import torch
 
     from compiler.targets.inductor.graph import build_segment
@@ -68,15 +68,15 @@ def compile_segment(spec: SegmentSpec, out: Path, *, device: str, march: str) ->
 
 
 def options(device: str, march: str) -> dict[str, Any]:
-    """What inductor is told. Every key exists from torch 2.9 on; `-march` itself is set by the compiler's wrapper."""
+    """Settings of inductor. All keys exist since torch 2.9; the compiler's wrapper sets `-march` itself."""
     chosen: dict[str, Any] = {
-        # Precompiling headers takes longer than a dozen packages save by it, and needs the program openssl.
+        # Precompiling headers takes longer than it saves for a dozen packages, and needs the program openssl.
         "aot_inductor.precompile_headers": False,
     }
     if device == "cuda":
-        # Kernels inside the library: nothing is looked up next to it at run time.
+        # Kernels go into the library, so that no file beside it is needed at run time.
         return {**chosen, "aot_inductor.embed_kernel_binary": True}
-    # The number of threads is that of the machine that runs the package, not of the one that compiles it.
+    # Use the thread count of the machine that runs the package, not of the one that compiles it.
     chosen["cpp.dynamic_threads"] = True
     if march in VECTOR_BITS:
         chosen["cpp.simdlen"] = VECTOR_BITS[march]
@@ -84,8 +84,8 @@ def options(device: str, march: str) -> dict[str, Any]:
 
 
 def products() -> dict[str, Any]:
-    """What inductor is told beyond that of a segment with products for a CPU: they are called directly, not through
-    torch's dispatcher, and are found where `build.py` has put the library.
+    """Settings of inductor for a segment with CPU products: call them directly, not through torch's dispatcher, and
+    link the library that `build.py` has compiled.
     """
     from compiler.targets.inductor import attention, ops
 
@@ -96,14 +96,14 @@ def products() -> dict[str, Any]:
 
 
 def repack(raw: Path, package: Path, *, root: str) -> None:
-    """Write the archive `raw` again so that its bytes depend on the compiled program alone.
+    """Rewrite the archive `raw` so that its bytes depend on the compiled program only.
 
-    Out go names made from hashes over this machine's paths, comments with such paths, times, and the serial number that
-    torch gives an archive; what loads the package needs none of them. Format: a zip of stored files in
+    Removes names that are hashes over this machine's paths, comments with such paths, times, and torch's serial number
+    of the archive; the loader needs none of them. Format: a zip of stored files in
 
         <root>/archive_format, archive_version, byteorder, .data/version, data/aotinductor/model/*
 
-    as torch.export.pt2_archive describes it; the loader takes metadata from the .json named like the .cpp.
+    as described by torch.export.pt2_archive; the loader reads metadata from the .json with the name of the .cpp.
     """
     with zipfile.ZipFile(raw) as source, zipfile.ZipFile(package, "w", zipfile.ZIP_STORED) as target:
         files = {}

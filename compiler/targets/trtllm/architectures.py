@@ -1,7 +1,7 @@
-"""What TensorRT-LLM says of each architecture: the one file of this target that names architectures. Rows of data.
+"""Table of the architectures that TensorRT-LLM supports; no other file of this target names architectures.
 
-A row's `names` are (first version, the architecture string that its config.json takes from then on). A string that
-holds for a family (`GPTForCausalLM`) is what versions before 0.12 know.
+A row's `names` are pairs (first version, architecture string in its config.json from then on). Versions before 0.12
+have one string for a family (`GPTForCausalLM`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NONE: Biases = (False, False, False)
 
 @dataclass(frozen=True)
 class From:
-    """A key of config.json that takes a field of ModelConfig, times `times`."""
+    """Value of a config.json key: a field of ModelConfig, times `times`."""
 
     name: str
     times: int = 1
@@ -28,7 +28,7 @@ class From:
 
 @dataclass(frozen=True)
 class Case:
-    """The value of the first entry whose fields of ModelConfig are as stated; {} is always so."""
+    """Value of a config.json key: that of the first entry whose fields equal ModelConfig's; {} always matches."""
 
     cases: tuple[tuple[Mapping[str, Any], str], ...]
 
@@ -38,10 +38,11 @@ Value = bool | int | float | str | None | From | Case
 
 @dataclass(frozen=True)
 class Row:
-    """`biases`: allowed (qkv, attention output, mlp). `fused_mlp`: gate and up are one matrix (`mlp.fc` = [up ; gate]).
+    """Architecture in TensorRT-LLM. `biases`: allowed (qkv, attention output, mlp). `fused_mlp`: gate and up are one
+    matrix (`mlp.fc` = [up ; gate]).
 
-    `zero_bias_off_first`: biases of row-parallel products are zero but on rank 0 (attention and mlp share one sum).
-    `smooth_quant`: there is a SmoothQuant class for the model.
+    `zero_bias_off_first`: biases of row-parallel products are zero except on rank 0 (attention and mlp share one sum).
+    `smooth_quant`: TensorRT-LLM has a SmoothQuant class for the model.
     """
 
     names: tuple[tuple[Version, str], ...]
@@ -56,8 +57,8 @@ class Row:
     zero_bias_off_first: bool = False
     pp: bool = True
     smooth_quant: bool = True
-    ffn_times_hidden: int | None = None  # the model class has no other width
-    sizes: Mapping[str, Value] = field(default_factory=dict)  # what replaces a common key
+    ffn_times_hidden: int | None = None  # the only width of the model class
+    sizes: Mapping[str, Value] = field(default_factory=dict)  # values that replace those of common keys
 
 
 V8, V9, V10, V11, V12, V20 = ((0, minor, 0) for minor in (8, 9, 10, 11, 12, 20))
@@ -110,7 +111,7 @@ ROWS: Mapping[str, Row] = {
     "InternLM2ForCausalLM": Row(
         ((V11, "InternLM2ForCausalLM"),), _LLAMA, biases=_LLAMA_BIASES, smooth_quant=False
     ),
-    # The model halves intermediate_size, as Qwen's own config counts gate and up together.
+    # The model halves intermediate_size: Qwen's own config counts gate and up together.
     "QWenLMHeadModel": Row(
         ((V9, "QWenForCausalLM"),), _qwen("qwen"), biases=(_QKV,), sizes={"intermediate_size": From("ffn", 2)}
     ),
@@ -173,7 +174,7 @@ ROWS: Mapping[str, Row] = {
     "ChatGLMModel": Row(
         ((V8, "ChatGLMForCausalLM"),),
         {
-            # Versions 2 and 3 stretch the context in different ways; GLM-4 has the large vocabulary.
+            # Versions 2 and 3 extend the context in different ways; GLM-4 has the large vocabulary.
             "chatglm_version": Case((
                 ({"vocab": 151552}, "glm4"),
                 ({"rope_scaling_kind": "linear"}, "chatglm2"),
@@ -219,7 +220,7 @@ ROWS: Mapping[str, Row] = {
         ((V9, "GemmaForCausalLM"),), {"rotary_base": From("rope_theta")}, norm="rms_plus_one", rope_scaling=False
     ),
 }  # fmt: skip
-"""By the architecture string of Hugging Face's config.json."""
+"""Rows by the architecture string of Hugging Face's config.json."""
 
 ALIASES = {
     "BaiChuanForCausalLM": "BaichuanForCausalLM",
@@ -227,41 +228,40 @@ ALIASES = {
     "GlmForCausalLM": "ChatGLMModel",  # GLM-4 under the names of transformers
     "QwenForCausalLM": "QWenLMHeadModel",
 }
-"""Other spellings that checkpoints carry."""
+"""Other spellings of architecture strings in checkpoints."""
 
 WITHOUT: Mapping[str, str] = {
-    "Qwen3MoeForCausalLM": "how its router normalises in TensorRT-LLM is not verified",
+    "Qwen3MoeForCausalLM": "the normalization of its router in TensorRT-LLM is not verified",
     "GPTNeoXForCausalLM": "the layout of its checkpoint is not verified",
     "Gemma2ForCausalLM": "its soft caps and additional norms have no roles here",
 }
-"""Known to TensorRT-LLM and left out, with the reason."""
+"""Architectures that TensorRT-LLM supports and this target does not, with the reason."""
 
 
 def row_for(config: ModelConfig, version: Version) -> tuple[Row, str]:
-    """The row of a model, and its architecture string for `version`.
+    """Row of a model, and its architecture string for `version`.
 
     Raises:
-        RefusedError: no row, or a version before the first that has the architecture.
+        RefusedError: there is no row, or the version does not support the architecture yet.
     """
     found = ROWS.get(ALIASES.get(config.architecture, config.architecture))
     if found is None:
         reason = WITHOUT.get(config.architecture, "this target has no row for it")
         raise RefusedError(
-            f"target `trtllm` cannot take {config.architecture}: {reason}",
-            hint=f"It takes {', '.join(ROWS)}.",
+            f"target `trtllm` does not support {config.architecture}: {reason}",
+            hint=f"It supports {', '.join(ROWS)}.",
         )
     names = [name for first, name in found.names if first <= version]
     if not names:
         raise RefusedError(
-            f"TensorRT-LLM {show(version)} has no checkpoint for {config.architecture}; the first that has is "
-            f"{show(found.names[0][0])}",
-            hint="Name a later version with `--trtllm-version`, or an image that carries one.",
+            f"TensorRT-LLM supports {config.architecture} from {show(found.names[0][0])} on; found {show(version)}",
+            hint="Pass a later `--trtllm-version`, or an `--image` with one.",
         )
     return found, names[-1]
 
 
 def value_of(value: Value, config: ModelConfig) -> Any:
-    """What a row's entry comes to for this model."""
+    """Value of a row's entry for this model."""
     match value:
         case From(name, times):
             number = getattr(config, name)

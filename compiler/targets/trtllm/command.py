@@ -1,6 +1,6 @@
-"""The command line of `trtllm-build`, per version.
+"""Command line of `trtllm-build`, by version.
 
-Flags differ by version: those marked optional are left out where the command's own `--help` does not name them.
+Optional flags are left out where the command's own `--help` does not list them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from compiler.targets.values import Planned
 
 COMMAND = "trtllm-build"
 CHECKPOINT, ENGINES = "checkpoint", "engines"
-"""Folders of an artifact: what the builder reads, and where it leaves the engines."""
+"""Folders of an artifact: the builder's input and output."""
 
 
 @dataclass(frozen=True)
 class Flag:
-    """`optional`: only where `--help` names it. `first`, `end`: versions that have it, the end excluded."""
+    """Flag of `trtllm-build` from version `first` up to before `end`. `optional`: pass it only if `--help` lists it."""
 
     name: str
     value: str
@@ -31,7 +31,7 @@ class Flag:
 
 
 def flags(version: Version, dtype: str, limits: BuildLimits, *, experts: bool) -> list[Flag]:
-    """What the builder is told besides the folders and how many workers it has."""
+    """Flags of the builder, except folders and number of workers."""
     table = [
         Flag("--max_batch_size", str(limits.max_batch_size)),
         Flag("--max_input_len", str(limits.max_input_len)),
@@ -51,18 +51,18 @@ def flags(version: Version, dtype: str, limits: BuildLimits, *, experts: bool) -
 
 
 def flags_of(plan: Planned[TrtllmOptions]) -> list[Flag]:
-    """The flags for the checkpoint of a plan."""
+    """Flags for the checkpoint of a plan."""
     limits = build_limits(plan.limits, plan.options)
     return flags(version_of(plan.options), plan.dtype, limits, experts=plan.config.experts > 0)
 
 
 def command_line(plan: Planned[TrtllmOptions]) -> list[str]:
-    """What builds the engines, in the folder of the artifact, if the builder knows every flag."""
+    """Command line that builds the engines in the artifact's folder, with all flags."""
     return argv(CHECKPOINT, ENGINES, flags_of(plan))
 
 
 def argv(checkpoint: str, output: str, chosen: Sequence[Flag], known: str | None = None) -> list[str]:
-    """The command line; `known` is the text of `--help` (None: every flag is taken to be known)."""
+    """Command line of the builder. `known`: text of `--help`; None passes all flags."""
     line = [COMMAND, "--checkpoint_dir", checkpoint, "--output_dir", output]
     for flag in chosen:
         if known is None or not flag.optional or flag.name in known:

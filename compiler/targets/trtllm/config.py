@@ -1,7 +1,7 @@
-"""config.json of a checkpoint, in the words of each version.
+"""config.json of a checkpoint, by version.
 
-`mapping`, `quantization` and `moe` are unpacked into constructors, so a key too many is an error there: each holds the
-smallest set that its version takes. Sizes are global, never per rank; `vocab_size` is that of the model, unpadded.
+TensorRT-LLM unpacks `mapping`, `quantization` and `moe` into constructors, where a surplus key is an error: each holds
+the smallest set for its version. Sizes are global, never per rank; `vocab_size` is the model's, unpadded.
 
 | version     | experts                                  | mapping                          | quantization           |
 |-------------|------------------------------------------|----------------------------------|------------------------|
@@ -28,18 +28,20 @@ POSITIONS = {
     ("learned", "half"): "learned_absolute",
     ("alibi", "half"): "alibi",
 }
-"""By position and rotary of ModelConfig."""
+"""`position_embedding_type` by position and rotary of ModelConfig."""
 ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu", "relu": "relu"}
-"""TensorRT-LLM's gelu is the tanh approximation under all its names; this one every version knows."""
-_NONE, _RENORMALIZE = 0, 1  # how the weights of the chosen experts are normalised
-_EXPERTS, _TENSORS = 1, 2  # what the ranks of 0.8 to 0.10 share of the experts: whole ones, or columns of all
+"""`hidden_act` by activation. TensorRT-LLM's gelu is the tanh approximation under all its names; all versions have
+this one.
+"""
+_NONE, _RENORMALIZE = 0, 1  # normalization of the chosen experts' weights
+_EXPERTS, _TENSORS = 1, 2  # split of the experts over ranks in 0.8 to 0.10: whole experts, or columns of all
 
 
 def checkpoint_config(config: ModelConfig, tp: int, dtype: str, options: TrtllmOptions = PLAIN) -> dict[str, Any]:
-    """The content of config.json; `dtype` by torch's name ("bfloat16").
+    """Content of config.json. `dtype`: torch's name ("bfloat16").
 
     Raises:
-        RefusedError: the version has no such architecture.
+        RefusedError: the version does not support the architecture.
     """
     version = version_of(options)
     row, architecture = row_for(config, version)
@@ -80,7 +82,7 @@ def checkpoint_config(config: ModelConfig, tp: int, dtype: str, options: TrtllmO
 
 
 def config_bytes(content: dict[str, Any]) -> bytes:
-    """The same content gives the same bytes."""
+    """Bytes of config.json; equal contents give equal bytes."""
     return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=True) + "\n").encode()
 
 

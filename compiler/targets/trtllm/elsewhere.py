@@ -1,8 +1,8 @@
-"""Work that is finished on another machine: what is left for it, and what is made of its result.
+"""Builds that another machine finishes: the script for it, and the artifact from its output.
 
-TensorRT-LLM 0.8 and later    a checkpoint and `build-engines.sh`, which leaves engines/
-LMI 0.25 and 0.26             there is no checkpoint format: `partition.sh` runs the image's own command on the source
-                              and leaves compiled/, a Triton repository with engines in it
+TensorRT-LLM 0.8 and later    a checkpoint and `build-engines.sh`, whose output is engines/
+LMI 0.25 and 0.26             no checkpoint format: `partition.sh` runs the image's own command on the source; its
+                              output is compiled/, a Triton repository with engines
 """
 
 from __future__ import annotations
@@ -32,42 +32,42 @@ from compiler.targets.values import Contents, Made, Planned
 
 PARTITION = "partition.sh"
 COMPILED = "compiled"
-"""What `partition.sh` makes."""
+"""Output folder of `partition.sh`."""
 
 
 class EnginesElsewhere:
-    """Engines that an image builds, or its command on another machine."""
+    """Builds of engines that another machine finishes."""
 
     def delegates(self, options: TrtllmOptions) -> bool:
-        """Whether the image that is asked for is older than checkpoints."""
-        return _only_its_image(options) is not None
+        """Whether the requested image is older than the checkpoint format."""
+        return _image_without_checkpoints(options) is not None
 
     def delegated(
         self, config: ModelConfig, tp: int, dtype: str, limits: Limits, options: TrtllmOptions, model: str
     ) -> Contents:
-        """The command file for the image.
+        """Contents of an artifact with the script that runs the image's command.
 
         `model`: a Hugging Face id, an `s3://` prefix, or a folder.
 
         Raises:
-            RefusedError: what the image's command cannot do.
+            RefusedError: the image's command does not support the model or pp.
         """
-        image = _only_its_image(options)
+        image = _image_without_checkpoints(options)
         assert image is not None
-        asked = _partition(image, model, tp, dtype, limits, options)
-        script = written(PARTITION, partition_script(asked).encode(), executable=True)
-        return Contents([script], _section(image, asked, limits, options), repeatable=False)
+        partition = _partition(image, model, tp, dtype, limits, options)
+        script = written(PARTITION, partition_script(partition).encode(), executable=True)
+        return Contents([script], _section(image, partition, limits, options), repeatable=False)
 
     def finished(
         self, manifest: Manifest, plan: Planned[TrtllmOptions], files: Sequence[Part], folder: Path, made: Path | None
     ) -> Contents:
-        """The artifact of `manifest` (its `files`, in `folder`) with what was made of it in the folder `made`.
+        """Contents of the artifact of `manifest` (`files` in `folder`) with the engines in the folder `made`.
 
         Raises:
             ArtifactError: a file is missing.
-            CompileError: the image's command left something else.
+            CompileError: `made` is no output of the image's command.
         """
-        image = _only_its_image(plan.options)
+        image = _image_without_checkpoints(plan.options)
         if image is not None:
             return _repository(manifest, plan, image, files, made or folder / COMPILED)
         made = made or folder / ENGINES
@@ -99,7 +99,7 @@ def _built(file: Path) -> Part:
     if not file.is_file():
         raise ArtifactError(
             f"{file} is missing",
-            hint="run `build-engines.sh` first, or name the folder of the engines with `--engines`",
+            hint="run `build-engines.sh` first, or pass the folder of the engines with `--engines`",
         )
     return existing(file, file.name)
 
@@ -109,12 +109,12 @@ def _repository(
 ) -> Contents:
     if not made.is_dir():
         raise ArtifactError(
-            f"{made} is missing", hint=f"run `{PARTITION}` first, or name the folder that it made with `--engines`"
+            f"{made} is missing", hint=f"run `{PARTITION}` first, or pass its output folder with `--engines`"
         )
     options, repo_id = plan.options, manifest.model.repo_id
-    asked = _partition(image, repo_id or "./model", plan.tp, plan.dtype, plan.limits, options)
+    partition = _partition(image, repo_id or "./model", plan.tp, plan.dtype, plan.limits, options)
     tokenizer = [part for part in files if part.path.startswith("tokenizer/")]
-    packed = pack_partition(made, asked, tuple(part.name for part in tokenizer))
+    packed = pack_partition(made, partition, tuple(part.name for part in tokenizer))
     here = {str(path.relative_to(made)): path for path in sorted(made.rglob("*")) if path.is_file()}
     left = [existing(path, name) for name, path in here.items() if name not in packed]
     more = [part.inside(MODEL) for part in tokenizer if f"{MODEL}/{part.name}" not in here]
@@ -122,15 +122,15 @@ def _repository(
     config = json.loads((made / MODEL / "1" / "config.json").read_bytes())
     return Contents(
         [*left, *more, *(written(name, data) for name, data in packed.items())],
-        _section(image, asked, plan.limits, options, engines),
+        _section(image, partition, plan.limits, options, engines),
         repeatable=False,
         toolchain={"tensorrt_llm": image.trtllm, "tensorrt": image.tensorrt},
         stand_in=str(config.get("version", "")).endswith(STAND_IN),
     )
 
 
-def _only_its_image(options: TrtllmOptions) -> TrtllmImage | None:
-    """The image that is asked for, where its TensorRT-LLM is older than checkpoints."""
+def _image_without_checkpoints(options: TrtllmOptions) -> TrtllmImage | None:
+    """Requested image, if its TensorRT-LLM is older than the checkpoint format; else None."""
     image = image_of(options)
     return image if image is not None and release_of(image.trtllm) < FIRST else None
 
@@ -153,7 +153,7 @@ def _partition(
 
 
 def _section(
-    image: TrtllmImage, asked: Partition, limits: Limits, options: TrtllmOptions, files: tuple[str, ...] = ()
+    image: TrtllmImage, partition: Partition, limits: Limits, options: TrtllmOptions, files: tuple[str, ...] = ()
 ) -> Engines:
     return Engines(
         version=image.trtllm,
@@ -164,5 +164,5 @@ def _section(
         checkpoint_files=(),
         files=files,
         limits=build_limits(limits, options),
-        argv=tuple(partition_argv(asked)),
+        argv=tuple(partition_argv(partition)),
     )

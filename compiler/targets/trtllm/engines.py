@@ -1,6 +1,6 @@
-"""The folder that `trtllm-build` leaves: is every rank there, and is it built from our checkpoint?
+"""Check of the output folder of `trtllm-build`: all ranks are there, and they are built from our checkpoint.
 
-rank{i}.engine    one a rank
+rank{i}.engine    one per rank
 config.json       {version, pretrained_config: the checkpoint's config, completed; build_config: limits, plugins}
 """
 
@@ -17,19 +17,21 @@ from compiler.targets.trtllm.section import BuildLimits
 from compiler.targets.trtllm.version import Version, show
 
 STAND_IN = "+stand-in"
-"""What a toolchain that only pretends puts behind its version."""
+"""Suffix of a stand-in toolchain's version."""
 _SAME = (
     "architecture", "dtype", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "head_size", "intermediate_size", "position_embedding_type",
 )  # fmt: skip
 _SAME_MAPPING = ("world_size", "tp_size", "pp_size")
 _AT_LEAST = ("max_batch_size", "max_seq_len")
-"""Of build_config. The builder rounds and clamps the others by itself, in ways that differ by version."""
+"""Keys of build_config to check. The builder rounds and clamps the others, differently in each version."""
 
 
 @dataclass(frozen=True)
 class Engines:
-    """`version`: of the TensorRT-LLM that built them. `stand_in`: made by a stand-in of the tests; never published."""
+    """Engine files. `version`: of the TensorRT-LLM that built them. `stand_in`: built by a stand-in of the tests, never
+    published.
+    """
 
     files: tuple[Path, ...]
     version: str
@@ -37,26 +39,26 @@ class Engines:
 
 
 def check_engines(folder: Path, checkpoint: Mapping[str, Any], version: Version, limits: BuildLimits) -> Engines:
-    """The engines in `folder`, built by that TensorRT-LLM from the checkpoint with that config.json.
+    """Check that `folder` has the engines of a checkpoint (`checkpoint`: its config.json) by that TensorRT-LLM.
 
     Raises:
-        CompileError: lists all that is missing or does not fit.
+        CompileError: a list of all missing and mismatching things.
     """
     if problems := engine_problems(folder, checkpoint, version, limits):
         raise CompileError(
-            "the engine folder is not what the checkpoint asks for: " + "; ".join(problems),
-            hint="The log of the builder says more. Build again into an empty folder.",
+            "the engine folder does not match the checkpoint: " + "; ".join(problems),
+            hint="Read the builder's log, and build again into an empty folder.",
         )
     names = tuple(folder / f"rank{rank}.engine" for rank in range(checkpoint["mapping"]["world_size"]))
     return Engines(names, *built_by((folder / "config.json").read_bytes()))
 
 
 def engine_problems(folder: Path, checkpoint: Mapping[str, Any], version: Version, limits: BuildLimits) -> list[str]:
-    """What is missing in an engine folder, or does not fit version, limits, and the checkpoint's config.json."""
+    """Problems of an engine folder: missing files, mismatches with version, limits and the checkpoint's config.json."""
     ranks = int(checkpoint["mapping"]["world_size"])
     files = tuple(folder / f"rank{rank}.engine" for rank in range(ranks))
     problems = [f"{file.name} is missing or empty" for file in files if not file.is_file() or not file.stat().st_size]
-    problems += [f"{file.name} is of no rank" for file in sorted(folder.glob("rank*.engine")) if file not in files]
+    problems += [f"{file.name} has no rank" for file in sorted(folder.glob("rank*.engine")) if file not in files]
     config, trouble = _read(folder / "config.json")
     built = config.get("pretrained_config", {})
     pairs = [(key, checkpoint[key], built.get(key)) for key in _SAME]
@@ -73,7 +75,7 @@ def engine_problems(folder: Path, checkpoint: Mapping[str, Any], version: Versio
 
 
 def built_by(config: bytes) -> tuple[str, bool]:
-    """The TensorRT-LLM that the config.json of engines names, and whether it was a stand-in."""
+    """Version of TensorRT-LLM in the engines' config.json, and whether it is a stand-in's."""
     version = str(json.loads(config)["version"])
     return version.removesuffix(STAND_IN), version.endswith(STAND_IN)
 
@@ -84,4 +86,4 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
     except (OSError, ValueError) as error:
         return {}, [f"config.json cannot be read: {error}"]
     missing = [key for key in ("version", "pretrained_config", "build_config") if key not in content]
-    return content, [f"config.json has no {key}" for key in missing]
+    return content, [f"config.json lacks {key}" for key in missing]

@@ -1,10 +1,9 @@
-"""Runs a command and ends with it; and ends it, with all that it has started, when the process that asked is gone.
+"""Wrapper that runs a command, and kills it and its children when the calling process is gone.
 
-    python guard.py COMMAND ARGUMENT ...        in a process group of its own, standard input a pipe of who asks
+    python guard.py COMMAND ARGUMENT ...        in a process group of its own, with a pipe from the caller as stdin
 
-A process that is killed says nothing to those that it has started. But its end of the pipe closes, whatever ended it.
-Exit code: the command's, 128 + n where signal n ended it, 127 where it cannot be started. Standard library only: it is
-run by its path.
+A killed process cannot end its children, but its end of the pipe closes, whatever ended it. Exit code: the command's,
+128 + n if signal n ended it, 127 if it cannot be started. Standard library only: it is run by its path.
 """
 
 from __future__ import annotations
@@ -34,5 +33,5 @@ def main(line: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    # Not sys.exit: the thread that reads would be waited for.
+    # Not sys.exit, which would wait for the reading thread.
     os._exit(main(sys.argv[1:]))

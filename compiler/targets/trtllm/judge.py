@@ -1,16 +1,16 @@
-"""What would TensorRT-LLM compute from these files? A forward pass over rank tensors, by its names and its semantics.
+"""Forward pass over rank files with TensorRT-LLM's tensor names and semantics: the logits that its engines would give.
 
-It is written from the toolchain's side and knows nothing of how the files were made: no layout, no table, no recipe is
-shared with the writer, so a mistake there is not undone by its own inverse. It reads config.json as written, asks each
-rank for its tensors by name, checks their shapes as the loader does, and finds tensors that no module asks for.
+It shares no code, layout, table or recipe with the writer of the files, so that a mistake there is not undone by its
+own inverse. It reads config.json as written and the ranks' tensors by name, checks shapes as the loader does, and
+reports tensors that no module reads.
 
-Every rank has its own hidden states. They meet only where the engine communicates:
+Every rank has its own hidden states, which are combined only where the engine communicates:
 
-    column-parallel    the rank's rows of qkv, fc, gate          nothing to exchange
+    column-parallel    the rank's rows of qkv, fc, gate          no communication
     row-parallel       dense, proj: summed over the ranks, then each rank adds its own copy of the bias
-    vocabulary         lm_head: the ranks' logits side by side, cut to vocab_size
+    vocabulary         lm_head: the ranks' logits concatenated, cut to vocab_size
 
-so that a copy that differs between ranks shows. Float32, numpy, one block of rows of a matrix in memory at a time.
+so that copies that differ between ranks are detected. Float32, numpy, one block of a matrix's rows in memory at a time.
 
     gated mlp    proj(act(fc(x)) * gate(x))
     swiglu mlp   first, second = halves of fc(x);  proj(first * silu(second))
@@ -37,7 +37,7 @@ from compiler.targets.trtllm.judge_math import (
     silu,
     softmax,
 )
-from compiler.targets.trtllm.judge_model import BLOCK, File, Model, Tensor, Tensors
+from compiler.targets.trtllm.judge_model import BLOCK, BUG, File, Model, Tensor, Tensors
 from compiler.targets.trtllm.judge_quant import cached, experts, linear
 
 _SCALES_EMBEDDING = ("GemmaForCausalLM",)
@@ -45,14 +45,14 @@ _SCALES_EMBEDDING = ("GemmaForCausalLM",)
 
 
 States = list[Array]
-"""What the ranks hold: float32 [S, hidden] of each, or once where all hold the same."""
+"""Hidden states: float32 [S, hidden] of every rank, or a single one where all are equal."""
 
 
 class Judge:
-    """`config` is the checkpoint's config.json; `ranks` its files in order; `windows`: of each layer, what the run time
-    is given as max_attention_window (() = none). `block`: bytes of a matrix in memory at a time.
+    """Judge of a checkpoint. `config`: its config.json; `ranks`: its files in order; `windows`: the runtime's
+    max_attention_window of each layer (() = none); `block`: bytes of a matrix in memory at a time.
 
-    Its methods raise ArtifactError: a tensor is missing, or has another shape than its module.
+    Methods raise ArtifactError where a tensor is missing, or has another shape than its module.
     """
 
     def __init__(
@@ -69,9 +69,9 @@ class Judge:
         self._windows = windows
 
     def logits(self, token_ids: NDArray[np.int64]) -> Array:
-        """token_ids [S] -> logits of every position, float32 [S, vocab_size].
+        """Logits of every position: token_ids [S] -> float32 [S, vocab_size].
 
-        Raises ArtifactError also where a tensor belongs to no module.
+        Also raises ArtifactError for a tensor that no module reads.
         """
         x = self.embed(token_ids)
         for layer in range(self._model.layers):
@@ -81,7 +81,7 @@ class Judge:
         extra = [f"{name} (rank {file.rank})" for file in self._files for name in sorted(set(file.tensors) - file.read)]
         if extra:
             raise ArtifactError(
-                f"no module of the model asks for {', '.join(extra[:10])}: {len(extra)} tensors too many"
+                f"no module of the model reads {', '.join(extra[:10])}: {len(extra)} surplus tensors", hint=BUG
             )
         return out
 
@@ -89,7 +89,7 @@ class Judge:
         return _once(_embed(self._model, self._files[: self._model.tp], token_ids))
 
     def attn(self, layer: int, x: States) -> States:
-        """What attention adds to `x`."""
+        """Output of attention, which the layer adds to `x`."""
         (files, at), model = self._stage(layer), self._model
         window = self._windows[layer] if self._windows else None
         before = [
@@ -101,7 +101,7 @@ class Judge:
         return self._summed(layer, parts, "attention.dense.bias")
 
     def mlp(self, layer: int, x: States) -> States:
-        """What the mlp adds to `x`: the input of the layer where one norm stands in front of both parts."""
+        """Output of the mlp, which the layer adds. `x`: the layer's input if one norm serves attention and mlp."""
         (files, at), model = self._stage(layer), self._model
         norm = "input_layernorm" if self._one_norm(layer) else "post_layernorm"
         before = [_norm(model, file, at + norm, own) for file, own in zip(files, self._all(x), strict=True)]
@@ -109,14 +109,14 @@ class Judge:
         return self._summed(layer, parts, "mlp.proj.bias")
 
     def head(self, x: States) -> Array:
-        """float32 [S, vocab_size]"""
+        """Logits of hidden states: float32 [S, vocab_size]."""
         return _head(self._model, self._files[-self._model.tp :], self._all(x))
 
     def _all(self, x: States) -> States:
         return x * self._model.tp if len(x) == 1 else x
 
     def _stage(self, layer: int) -> tuple[list[File], str]:
-        """The ranks that have the layer, and where in their files."""
+        """Files of the ranks with the layer, and the prefix of its tensors' names."""
         stage, local = divmod(layer, self._model.layers // self._model.pp)
         return self._files[stage * self._model.tp :][: self._model.tp], f"transformer.layers.{local}."
 
@@ -128,7 +128,7 @@ class Judge:
         files, at = self._stage(layer)
         own = [file.maybe(at + bias, self._model.hidden) for file in files]
         if self._one_norm(layer):
-            # One sum for both parts: each rank adds its bias before it.
+            # One all-reduce for both parts: each rank adds its bias before it.
             return [np.asarray(np.sum([_plus(part, b) for part, b in zip(parts, own, strict=True)], axis=0))]
         total = np.sum(parts, axis=0)
         return _once([_plus(total, b) for b in own])
@@ -169,7 +169,7 @@ def _embed(model: Model, files: Sequence[File], token_ids: NDArray[np.int64]) ->
 
 
 def _lookup(table: Tensor, ids: NDArray[np.int64]) -> Array:
-    """Rows `ids`; zero where another rank has the row."""
+    """Rows `ids` of a table; zeros for rows of other ranks."""
     out = np.zeros((len(ids), table.shape[1]), np.float32)
     for i, row in enumerate(ids.tolist()):
         if 0 <= row < table.shape[0]:
@@ -182,12 +182,12 @@ def _plus(x: Array, bias: Array | None) -> Array:
 
 
 def _linear(file: File, at: str, module: str, x: Array, rows: int) -> Array:
-    """x [S, in] -> [S, rows], with the module's bias where there is one."""
+    """Linear module with its bias, if it has one: x [S, in] -> [S, rows]."""
     return _plus(linear(file, at, module, x, rows), file.maybe(f"{at}{module}.bias", rows))
 
 
 def _attention(model: Model, file: File, rank: int, at: str, x: Array, window: int | None) -> Array:
-    """The rank's summand of the output projection, without its bias."""
+    """Partial sum of one rank's output projection, without its bias."""
     config, d = model.config, model.head_size
     h, k = model.heads, model.kv_heads
     qkv = _linear(file, at, "attention.qkv", x, (h + 2 * k) * d).reshape(len(x), h + 2 * k, d)
@@ -204,13 +204,13 @@ def _attention(model: Model, file: File, rank: int, at: str, x: Array, window: i
         inverse = frequencies(model.rotary_dim, float(config.get("rotary_base", 10000.0)), config.get("rotary_scaling"))
         query, key = (rotate(t, inverse, interleaved=kind == "rope_gptj") for t in (query, key))
     elif kind != "learned_absolute":
-        raise ArtifactError(f"config.json: position_embedding_type {kind!r} is none that a model class here computes")
+        raise ArtifactError(f"config.json: the judge does not compute position_embedding_type {kind!r}", hint=BUG)
     out = attend(query, cached(file, at, key), cached(file, at, value), slopes, window)
     return linear(file, at, "attention.dense", out.reshape(len(x), h * d), model.hidden)
 
 
 def _mlp(model: Model, file: File, rank: int, at: str, x: Array) -> Array:
-    """The rank's summand of the mlp, without the bias of proj."""
+    """Partial sum of one rank's mlp, without the bias of proj."""
     if model.experts:
         return _experts(model, file, rank, at, x) + _shared_expert(model, file, at, x)
     act, width = str(model.config["hidden_act"]), model.ffn
@@ -225,7 +225,7 @@ def _mlp(model: Model, file: File, rank: int, at: str, x: Array) -> Array:
 
 def _activation(name: str) -> Callable[[Array], Array]:
     if name not in ACTIVATIONS:
-        raise ArtifactError(f"config.json: hidden_act {name!r} is not one of {', '.join(ACTIVATIONS)}")
+        raise ArtifactError(f"config.json: hidden_act {name!r} is not one of {', '.join(ACTIVATIONS)}", hint=BUG)
     return ACTIVATIONS[name]
 
 

@@ -1,4 +1,4 @@
-"""The arithmetic of TensorRT-LLM's modules in numpy, for the judge alone. Float32; no weights, no names."""
+"""Arithmetic of TensorRT-LLM's modules in numpy, for the judge only. Float32; no weights, no names."""
 
 from __future__ import annotations
 
@@ -19,26 +19,30 @@ def rms_norm(x: Array, weight: Array, eps: float) -> Array:
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
-    centred = x - x.mean(-1, keepdims=True)
-    return np.asarray(centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + np.float32(eps)) * weight + bias)
+    centered = x - x.mean(-1, keepdims=True)
+    variance = (centered * centered).mean(-1, keepdims=True)
+    return np.asarray(centered / np.sqrt(variance + np.float32(eps)) * weight + bias)
 
 
 def rounded(rows: Array, bits: int) -> Array:
-    """Weights [out, in] as the weight-only kernels see them: integers of so many bits, one scale a row (its largest
-    magnitude is one past the largest integer, which is clipped)."""
+    """Weights [out, in] rounded as the weight-only kernels do: integers of `bits` bits, one scale per row.
+
+    The row's largest magnitude is one past the largest integer, and is clipped.
+    """
     half = 1 << (bits - 1)
     scale = np.maximum(np.abs(rows).max(-1, keepdims=True), np.float32(1e-30)) / np.float32(half)
     return np.asarray(np.clip(np.round(rows / scale), -half, half - 1) * scale, np.float32)
 
 
 def as_int8(x: Array) -> Array:
-    """Whole numbers from -128 to 127."""
+    """Round to whole numbers from -128 to 127."""
     return np.asarray(np.clip(np.rint(x), -128, 127), np.float32)
 
 
 def as_e4m3(x: Array) -> Array:
-    """The nearest numbers with 1 sign, 4 exponent and 3 fraction bits, up to 448: steps of 2^(e - 3) between 2^e and
-    2^(e + 1), of 2^-9 below 2^-6.
+    """Round to float8 e4m3: 1 sign, 4 exponent and 3 fraction bits, up to 448.
+
+    Steps are 2^(e - 3) between 2^e and 2^(e + 1), and 2^-9 below 2^-6.
     """
     exponent = np.maximum(np.frexp(x)[1] - 1, -6)  # x = m 2^k with m in [1/2, 1)
     step = np.ldexp(np.float32(1), exponent - 3)
@@ -46,7 +50,7 @@ def as_e4m3(x: Array) -> Array:
 
 
 def e4m3_values() -> Array:
-    """What each byte of float8 e4m3 is worth, [256]."""
+    """Value of each byte of float8 e4m3, [256]."""
     codes = np.arange(256)
     exponent, fraction = codes >> 3 & 15, codes & 7
     small, normal = np.ldexp(fraction / 8, -6), np.ldexp(1 + fraction / 8, exponent - 7)
@@ -65,7 +69,7 @@ def silu(x: Array) -> Array:
 
 
 def gelu(x: Array) -> Array:
-    """The tanh approximation: TensorRT-LLM knows no other under any name of gelu."""
+    """Tanh approximation of gelu, which TensorRT-LLM computes under every name of gelu."""
     return np.asarray(0.5 * x * (1 + np.tanh(np.float32((2 / pi) ** 0.5) * (x + np.float32(0.044715) * x**3))))
 
 
@@ -77,7 +81,7 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {"silu": silu, "gelu": gel
 
 
 def frequencies(dim: int, base: float, scaling: Mapping[str, Any] | None) -> Array:
-    """Radians a position of each pair, [dim / 2]."""
+    """Rotary frequency of each pair in radians per position, [dim / 2]."""
     inverse = (base ** (-np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim))).astype(np.float32)
     if not scaling:
         return inverse
@@ -86,7 +90,10 @@ def frequencies(dim: int, base: float, scaling: Mapping[str, Any] | None) -> Arr
     if kind == "linear":
         return np.asarray(inverse / np.float32(factor))
     if kind != "llama3":
-        raise ArtifactError(f"config.json: rotary_scaling of type {kind!r} is not computed")
+        raise ArtifactError(
+            f"config.json: the judge computes rotary_scaling linear and llama3; found {kind!r}",
+            hint="build the checkpoint again",
+        )
     low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
     original = float(scaling["original_max_position_embeddings"])
     wavelength = 2 * pi / inverse
@@ -97,7 +104,7 @@ def frequencies(dim: int, base: float, scaling: Mapping[str, Any] | None) -> Arr
 
 
 def rotate(x: Array, inverse: Array, *, interleaved: bool) -> Array:
-    """x [S, heads, d] at positions 0 ... S - 1. Pairs are neighbours (GPT-J) or half a rotation apart (GPT-NeoX)."""
+    """Rotate x [S, heads, d] at positions 0 to S - 1. Pairs are neighbors (GPT-J) or half of dim apart (GPT-NeoX)."""
     angle = np.arange(len(x), dtype=np.float32)[:, None, None] * inverse
     cos, sin = np.cos(angle), np.sin(angle)
     dim = 2 * len(inverse)
@@ -110,8 +117,9 @@ def rotate(x: Array, inverse: Array, *, interleaved: bool) -> Array:
 
 
 def alibi_slopes(heads: int) -> Array:
-    """One slope a head (Press et al. 2022): a geometric series; heads beyond a power of two take every other one of
-    the next series."""
+    """Slope of each head, [heads] (Press et al. 2022): a geometric series; heads beyond a power of two take every other
+    term of the next series.
+    """
     power = 1 << (heads.bit_length() - 1)
 
     def series(n: int) -> list[float]:
@@ -121,7 +129,7 @@ def alibi_slopes(heads: int) -> Array:
 
 
 def attend(query: Array, key: Array, value: Array, slopes: Array, window: int | None) -> Array:
-    """Causal attention of query [S, h, d] over key, value [S, k, d]; head i reads kv head i // (h / k). -> [S, h, d]"""
+    """Causal attention: query [S, h, d], key and value [S, k, d] -> [S, h, d]. Head i reads kv head i // (h / k)."""
     length, h, d = query.shape
     group = h // key.shape[1]
     key, value = np.repeat(key, group, 1), np.repeat(value, group, 1)

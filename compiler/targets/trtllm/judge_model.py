@@ -1,4 +1,4 @@
-"""What the judge asks: a rank file by the names of modules, and config.json as the model classes read it."""
+"""Inputs of the judge: rank files by tensor name, and config.json as the model classes read it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from compiler.targets.trtllm.judge_math import Array
 from compiler.targets.trtllm.read import StoredTensor
 
 Tensor = Array | StoredTensor
-"""In memory, or in a file: both have a shape and give rows as float32."""
+"""Tensor in memory or in a file: both have a shape, and rows that are float32."""
 Tensors = Mapping[str, Tensor]
-"""A rank file: iterating gives names."""
+"""Rank file: tensors by name."""
 Widen = Callable[[Array, int], Array]
 BLOCK = 16 << 20
-"""Bytes of the rows of a matrix that are in memory at a time; converting them takes about as much again, twice."""
+"""Bytes of a matrix's rows in memory at a time; their conversion takes about twice as much in addition."""
+
+BUG = "another program wrote the checkpoint, or this one has a bug: build it again, or report it"
+"""Hint of errors that a checkpoint of this program never gives."""
 
 
 class File:
-    """One rank's tensors; remembers which were asked for. `block`: see BLOCK; `algo`, `kv_algo`: quant_algo and
+    """Tensors of one rank, with a record of those that were read. `block`: see BLOCK; `algo`, `kv_algo`: quant_algo and
     kv_cache_quant_algo of config.json, "" for none.
     """
 
@@ -32,12 +35,12 @@ class File:
 
     def get(self, name: str, *shape: int) -> Tensor:
         if name not in self.tensors:
-            raise ArtifactError(f"rank {self.rank} has no tensor `{name}` {list(shape)}")
+            raise ArtifactError(f"rank {self.rank} has no tensor `{name}` {list(shape)}", hint=BUG)
         self.read.add(name)
         tensor = self.tensors[name]
         if tensor.shape != shape:
             raise ArtifactError(
-                f"rank {self.rank}: `{name}`: the module's shape is {list(shape)}, found {list(tensor.shape)}"
+                f"rank {self.rank}: `{name}`: the module's shape is {list(shape)}, found {list(tensor.shape)}", hint=BUG
             )
         return tensor
 
@@ -48,17 +51,17 @@ class File:
         return self.vector(name, length) if name in self.tensors else None
 
     def row(self, name: str, length: int) -> Array:
-        """[1, length]"""
+        """Tensor of one row: [1, length]."""
         return np.asarray(self.get(name, 1, length)[0:1])
 
     def number(self, name: str) -> np.float32:
-        """The only element of a tensor [1]."""
+        """Element of a tensor [1]."""
         return np.float32(np.asarray(self.get(name, 1)[0:1]).item())
 
     def times(self, x: Array, matrix: Tensor, widen: Widen | None = None, packed: int = 1) -> Array:
-        """x [S, in] times the transpose of matrix [out / packed, in] -> [S, out], a block of rows after the other.
+        """Product of x [S, in] with the transpose of matrix [out / packed, in] -> [S, out], in blocks of rows.
 
-        `widen` takes stored rows, and the number of the first, to `packed` times as many rows of the weight.
+        `widen(stored rows, index of the first)` returns `packed` times as many rows of the weight.
         """
         out = np.empty((len(x), packed * matrix.shape[0]), np.float32)
         rows = max(self.block // (4 * matrix.shape[1]), 1)
@@ -78,7 +81,9 @@ class Model:
     def __post_init__(self) -> None:
         expected = self.config["mapping"]["world_size"]
         if self.world != expected or self.tp * self.pp != expected:
-            raise ArtifactError(f"config.json is for {expected} ranks, tp {self.tp} x pp {self.pp}; found {self.world}")
+            raise ArtifactError(
+                f"config.json is for {expected} ranks, tp {self.tp} x pp {self.pp}; found {self.world}", hint=BUG
+            )
 
     @property
     def tp(self) -> int:
@@ -98,7 +103,7 @@ class Model:
 
     @property
     def vocab_rows(self) -> int:
-        """Rows of a table that is split over the vocabulary, on one rank."""
+        """Rows on one rank of a table that is split over the vocabulary."""
         return -(-int(self.config["vocab_size"]) // self.tp)
 
     @property
@@ -131,7 +136,7 @@ class Model:
 
     @property
     def moe_split(self) -> tuple[int, int]:
-        """moe_tp, moe_ep. Before 0.11 a mode says which of the two all ranks are: 1 whole experts, 2 columns."""
+        """Split of the experts: (moe_tp, moe_ep). Before 0.11 a mode selects one: 1 whole experts, 2 columns."""
         mapping = self.config["mapping"]
         if "moe_num_experts" in self.config:
             return (1, self.tp) if self.config["moe_tp_mode"] == 1 else (self.tp, 1)

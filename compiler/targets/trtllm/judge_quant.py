@@ -1,4 +1,4 @@
-"""Linear modules as the engine computes them under each `quant_algo`, for the judge alone: what their scales mean.
+"""Linear modules under each `quant_algo`, with the engine's semantics of their scales, for the judge only.
 
 x [S, in] -> x W^T [S, out], without the bias. q(v) rounds to nearest even and saturates.
 
@@ -20,10 +20,10 @@ import numpy as np
 
 from compiler.errors import ArtifactError
 from compiler.targets.trtllm.judge_math import Array, as_e4m3, as_int8, rounded
-from compiler.targets.trtllm.judge_model import File
+from compiler.targets.trtllm.judge_model import BUG, File
 
 GROUP = 128
-"""Neighbours that share a scale, where config.json names no other number."""
+"""Neighbors in a row that share a scale."""
 _WEIGHT_BITS = {"W8A16": 8, "W4A16": 4}
 _INTO_INTEGERS = {
     "attention.qkv": "input_layernorm.scale_to_int",
@@ -32,13 +32,13 @@ _INTO_INTEGERS = {
     "mlp.gate": "post_layernorm.scale_to_int",
     "mlp.proj": "mlp.quantization_scaling_factor",
 }
-"""By module: the tensor of the layer that says how its input becomes integers."""
+"""Tensor of the layer with the input's quantization scale, by module."""
 _OWN_STEPS = ("attention.qkv", "mlp.fc", "mlp.gate")
-"""Modules behind a norm: it makes the integers for them, also where each token has its own scale."""
+"""Modules behind a norm, which quantizes their input, also with a scale for each token."""
 
 
 def linear(file: File, at: str, module: str, x: Array, rows: int) -> Array:
-    """The module `module` [rows, in] of the layer `at` on x [S, in]. Raises ArtifactError."""
+    """Output of `module` [rows, in] of the layer `at`: x [S, in] -> [S, rows]. Raises ArtifactError."""
     name = at + module
     match file.algo:
         case "":
@@ -53,11 +53,11 @@ def linear(file: File, at: str, module: str, x: Array, rows: int) -> Array:
             return _awq(file, name, x, rows)
         case algo if algo.startswith("W8A8_SQ_") and algo.endswith("_PLUGIN"):
             return _smooth(file, at, module, x, rows)
-    raise ArtifactError(f"config.json: quant_algo {file.algo!r} is none that is computed here")
+    raise ArtifactError(f"config.json: the judge does not compute quant_algo {file.algo!r}", hint=BUG)
 
 
 def experts(file: File, weight: str, count: int, rows: int, columns: int) -> Callable[[int, Array], Array]:
-    """`weight` [count, rows, columns]: the product of one of the experts with x [S, columns]. Raises ArtifactError."""
+    """Function of (expert, x [S, columns]) -> [S, rows], for `weight` [count, rows, columns]. Raises ArtifactError."""
     matrices = file.get(weight, count, rows, columns)
     if file.algo == "FP8":
         module = weight.removesuffix(".weight")
@@ -65,13 +65,13 @@ def experts(file: File, weight: str, count: int, rows: int, columns: int) -> Cal
         scale = file.number(f"{module}.activation_scaling_factor")
         return lambda i, x: file.times(as_e4m3(x / scale), matrices[i]) * (scale * scales[i, 0])
     if file.algo and file.algo not in _WEIGHT_BITS:
-        raise ArtifactError(f"config.json: there are no experts under quant_algo {file.algo!r}")
+        raise ArtifactError(f"config.json: quant_algo {file.algo!r} does not support experts", hint=BUG)
     bits = _WEIGHT_BITS.get(file.algo)
     return lambda i, x: file.times(x, matrices[i], None if bits is None else lambda values, _: rounded(values, bits))
 
 
 def cached(file: File, at: str, x: Array) -> Array:
-    """Keys or values as they come back from the cache."""
+    """Keys or values as read back from the cache."""
     if not file.kv_algo:
         return x
     scale = file.number(at + "attention.kv_cache_scaling_factor")
@@ -101,7 +101,7 @@ def _awq(file: File, name: str, x: Array, rows: int) -> Array:
     scales = file.get(f"{name}.weights_scaling_factor", rows, columns // GROUP)
 
     def widen(packed: Array, first: int) -> Array:
-        """Byte i of a column: the integer of row 2 i in its lower half, that of row 2 i + 1 in its upper half."""
+        """Unpack rows: byte i of a column has the integer of row 2 i in its lower half, of row 2 i + 1 in its upper."""
         signed = packed.astype(np.int8)
         halves = np.stack([(signed.view(np.uint8) << 4).view(np.int8) >> 4, signed >> 4], 1)
         integers = halves.reshape(2 * len(packed), columns).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A rank file as the judge reads it: rows of a tensor as float32, when they are asked for."""
+"""Reader of rank files for the judge: rows of a tensor as float32, read on access."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _E4M3 = e4m3_values()
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor in a file. `x[i]` and `x[a:b]` read along the first axis; nothing is kept.
+    """Tensor in a file. `x[i]` and `x[a:b]` read along the first axis; nothing is cached.
 
     Rows are read, not mapped: mapped pages would count as this process's memory.
     """
@@ -31,7 +31,7 @@ class StoredTensor:
     shape: tuple[int, ...]
 
     def __getitem__(self, rows: int | slice) -> Any:
-        """float32: a part of the tensor for a slice; one entry for a number, a `StoredTensor` where it is a matrix."""
+        """Part of the tensor as float32 for a slice; for an index one entry, a `StoredTensor` if it is a matrix."""
         width = prod(self.shape[1:]) * np.dtype(_STORED[self.dtype]).itemsize
         if isinstance(rows, int):
             inner = StoredTensor(self.path, self.offset + rows * width, self.dtype, self.shape[1:])
@@ -54,7 +54,7 @@ class StoredTensor:
 
 
 class RankTensors(Mapping[str, StoredTensor]):
-    """The tensors of a safetensors file."""
+    """Tensors of a safetensors file by name."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -67,7 +67,10 @@ class RankTensors(Mapping[str, StoredTensor]):
     def __getitem__(self, name: str) -> StoredTensor:
         entry = self._header[name]
         if entry["dtype"] not in _STORED:
-            raise ArtifactError(f"{self._path}: `{name}` is {entry['dtype']}; the judge reads {', '.join(_STORED)}")
+            raise ArtifactError(
+                f"{self._path}: the judge reads {', '.join(_STORED)}; `{name}` is {entry['dtype']}",
+                hint="build the checkpoint again",
+            )
         return StoredTensor(self._path, self._data + entry["data_offsets"][0], entry["dtype"], tuple(entry["shape"]))
 
     def __iter__(self) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""`build-engines.sh`: what is left to do with a verified checkpoint, for a host or an image that has the builder.
+"""`build-engines.sh`: the rest of a build from a verified checkpoint, for a host or an image with the builder.
 
-It runs `trtllm-build` where that is on PATH, or itself inside the LMI image (`--docker`), and ends with the same
-artifact as `lmi-compile build` on that host.
+It runs `trtllm-build` if that is on PATH, or itself inside the LMI image (`--docker`), and makes the same artifact as
+`lmi-compile build` on that host.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SCRIPT = "build-engines.sh"
 
 
 def script(flags: Sequence[Flag], image: str | None) -> bytes:
-    """The file. `image`: of the container to build in, None where no published one carries the version."""
+    """Bytes of the script. `image`: image of the container to build in, None if no published one has the version."""
     fixed = [part for flag in flags if not flag.optional for part in (flag.name, flag.value)]
     asks = "\n".join(f"    add {flag.name} {shlex.quote(flag.value)}" for flag in flags if flag.optional)
     line = shlex.join([COMMAND, "--checkpoint_dir", CHECKPOINT, "--output_dir", f"{ENGINES}.part", *fixed])

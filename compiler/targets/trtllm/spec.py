@@ -1,4 +1,4 @@
-"""What one call of `trtllm-build` makes, and all that decides it."""
+"""Cache key and outputs of one call of `trtllm-build`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from compiler.targets.trtllm.version import Version
 
 @dataclass(frozen=True)
 class EnginesSpec:
-    """`source`: digest of the model, `plan`: of the plan. `rank_bytes`: of the largest rank file."""
+    """Engines of one plan. `source`, `plan`: digests of the model and of the plan. `rank_bytes`: size of the largest
+    rank file.
+    """
 
     source: str
     plan: str
@@ -24,12 +26,12 @@ class EnginesSpec:
 
     @property
     def name(self) -> str:
-        """There is one a plan."""
+        """Name of the spec; a plan has one."""
         return ENGINES
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Engines, and the config.json that says what they are."""
+        """Names of the engines and of their config.json."""
         return (*engine_files(self.ranks), "config.json")
 
     def to_json(self) -> dict[str, Any]:
@@ -42,5 +44,5 @@ class EnginesSpec:
 
 
 def engine_files(ranks: int) -> tuple[str, ...]:
-    """In the order of ranks."""
+    """Names of the engines, in the order of ranks."""
     return tuple(f"rank{rank}.engine" for rank in range(ranks))

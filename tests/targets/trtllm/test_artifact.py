@@ -290,13 +290,13 @@ def test_engines_are_not_run_here(request_for: Requests, toolchain: Path) -> Non
     [
         ({"march": "native"}, UsageError, "for the GPU of the machine"),
         ({"device": "cpu"}, UsageError, "for the GPU of the machine"),
-        ({"options": TrtllmOptions(max_input_len=512)}, RefusedError, "`--max-input-len` is 1 to"),
-        ({"options": TrtllmOptions(max_num_tokens=1)}, RefusedError, "`--max-num-tokens` is at least"),
+        ({"options": TrtllmOptions(max_input_len=512)}, RefusedError, "`--max-input-len` takes 1 to"),
+        ({"options": TrtllmOptions(max_num_tokens=1)}, RefusedError, "`--max-num-tokens` takes at least"),
         ({"options": TrtllmOptions(image="0.34.0-tensorrtllm0.12.0-cu125")}, RefusedError, r"0\.34"),
         (
             {"options": TrtllmOptions(image="0.30.0-tensorrtllm0.12.0-cu125", version="0.9.0")},
             UsageError,
-            r"carries TensorRT-LLM 0\.12\.0",
+            r"has TensorRT-LLM 0\.12\.0",
         ),
         ({"options": TrtllmOptions(pp=2), "target": "inductor"}, UsageError, "options of target `inductor`"),
     ],

@@ -123,7 +123,7 @@ def test_an_engine_folder_that_does_not_fit_is_refused(
 
 def test_a_folder_without_config_or_with_ranks_too_many(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "rank7.engine").write_bytes(b"x")
-    with pytest.raises(CompileError, match=r"rank7.engine is of no rank.*config.json cannot be read"):
+    with pytest.raises(CompileError, match=r"rank7.engine has no rank.*config.json cannot be read"):
         engines.check_engines(tmp_path, _content(checkpoint), (0, 12, 0), LIMITS)
 
 

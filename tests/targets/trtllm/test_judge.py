@@ -68,7 +68,7 @@ def test_a_missing_a_misshapen_and_a_superfluous_tensor_are_named() -> None:
         logits(content, [without], TOKENS)
     with pytest.raises(ArtifactError, match=f"`{name}`: the module's shape is .64, 96., found .96, 64."):
         logits(content, [{**rank, name: rank[name].T}], TOKENS)
-    with pytest.raises(ArtifactError, match=r"asks for alibi_slopes \(rank 0\)"):
+    with pytest.raises(ArtifactError, match=r"reads alibi_slopes \(rank 0\)"):
         logits(content, [{**rank, "alibi_slopes": rank[name]}], TOKENS)
     with pytest.raises(ArtifactError, match="2 ranks"):
         logits(config_of(config, 2), [rank], TOKENS)

@@ -12,9 +12,9 @@
 namespace attention {
 namespace {
 
-constexpr int64_t kLeast = 1 << 16;  // numbers to read from which on threads are worth their start
+constexpr int64_t kLeast = 1 << 16;  // elements to read above which starting threads pays off
 
-// Some positions of a row for one kv head, and one token's query.
+// A block of positions of one row and kv head, for the query of one token.
 struct Item {
   int64_t query, kv_head, first, positions;
 };
@@ -24,10 +24,10 @@ struct Sizes {
 
   explicit Sizes(const Cache& c, const Queries& q)
       : group(q.heads / c.kv_heads), width((c.dim + kWidth - 1) / kWidth * kWidth) {}
-  int64_t part() const { return group * (width + 2); }  // floats that an item gives: out, largest, sum
+  int64_t part() const { return group * (width + 2); }  // floats of an item's result: out, largest, sum
 };
 
-// Those of one query follow each other, and among them those of one block.
+// All items, ordered by query, then by block, then by kv head.
 std::vector<Item> items_of(const Cache& c, const Queries& q) {
   std::vector<Item> found;
   for (int64_t query = 0; query < q.rows * q.tokens; ++query) {
@@ -61,7 +61,7 @@ Blocks::Run run_of(const Blocks& blocks, Stored stored) {
   return nullptr;
 }
 
-// `room`: group * (width + kBlock) floats.
+// Computes an item. `room`: scratch of group * (width + kBlock) floats.
 template <class Float>
 void run_item(const Cache& c, const Queries& q, const Sizes& sizes, const Item& item, Blocks::Run run, float* room,
               float* part) {
@@ -81,7 +81,7 @@ void run_item(const Cache& c, const Queries& q, const Sizes& sizes, const Item& 
        out + sizes.group * sizes.width, out + sizes.group * (sizes.width + 1), out});
 }
 
-// y of one head of a query, from the parts of its blocks, which are `step` floats apart.
+// Combines the results of a query's blocks to y of one head. Results are `step` floats apart.
 template <class Float>
 void put_together(const Cache& c, const Sizes& sizes, int64_t h, const float* part, int64_t count, int64_t step,
                   float scale, typename Float::Stored* y) {
@@ -106,7 +106,7 @@ void attend_as(const Cache& c, const Queries& q, const Blocks& blocks) {
   const auto run = run_of(blocks, c.stored);
   const std::unique_ptr<float[]> parts(new float[static_cast<size_t>(count * part)]);
   const std::unique_ptr<float[]> rooms(new float[static_cast<size_t>(room * omp_get_max_threads())]);
-  std::vector<int64_t> begins(static_cast<size_t>(queries + 1), count);  // the first item of each query
+  std::vector<int64_t> begins(static_cast<size_t>(queries + 1), count);  // first item of each query
   for (int64_t i = count - 1; i >= 0; --i) begins[static_cast<size_t>(items[static_cast<size_t>(i)].query)] = i;
 #pragma omp parallel if (2 * count * kBlock * c.dim >= kLeast)
   {

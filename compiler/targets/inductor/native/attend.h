@@ -1,11 +1,10 @@
-// Attention over a cache, for few queries: what a query sees of the cache is read once, as it lies, for all heads that
-// share it.
+// Attention of few queries over a cache, which is read once, in its own dtype, for all heads that share it.
 //
-//   scores   q . k * scale / sqrt(dim) - slope * distance      of the positions that a query sees
-//   output   sum of softmax(scores) * v * scale                everything in float32
+//   scores   q . k * scale / sqrt(dim) - slope * distance      for the positions that a query attends to
+//   output   sum of softmax(scores) * v * scale                all in float32
 //
-// Positions come in blocks of kBlock, which threads share; the blocks of a query are put together in their order. So a
-// query has its result whatever stands beside it, and however many threads there are.
+// Threads share blocks of kBlock positions, and the blocks of a query are combined in order. So the result of a query
+// depends neither on other queries nor on the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -15,23 +14,23 @@ namespace attention {
 enum class Stored { kFloat32, kBfloat16, kFloat16, kInt8, kFloat8 };
 
 constexpr int64_t kBlock = 128;
-constexpr int64_t kWidth = 16;  // heads are padded to a multiple of so many numbers
+constexpr int64_t kWidth = 16;  // heads are padded to a multiple of this many elements
 
-// What a kv head keeps of some positions, for the query heads that it serves.
+// Keys and values of one kv head at some positions, and the query heads that share it.
 struct Block {
-  const void *k, *v;               // of the first position; those of the next are `stride` numbers further
+  const void *k, *v;               // at the first position; `stride` elements to the next
   int64_t stride, positions, dim;  // at most kBlock positions
   const float* q;                  // [heads][width], zeros behind `dim`; times scale / sqrt(dim)
   int64_t heads, width;
   const float* slopes;             // [heads], or null
-  float distance;                  // from the query to the first position: none, or negative
+  float distance;                  // from the query to the first position, at most 0
   float* scores;                   // [heads][kBlock]: exp(score - largest)
-  float* largest;                  // [heads], of the scores
-  float* sum;                      // [heads], of `scores`
+  float* largest;                  // [heads]: largest score
+  float* sum;                      // [heads]: sum of `scores`
   float* out;                      // [heads][width]: sum of `scores` times v
 };
 
-// Gives scores, largest, sum and out of a block.
+// Functions that compute scores, largest, sum and out of a block, by the cache's dtype.
 struct Blocks {
   using Run = void (*)(const Block&);
   Run float32, bfloat16, float16, int8, float8;
@@ -42,7 +41,7 @@ extern const Blocks kPortable;
 extern const Blocks kAvx512;  // F, BW, DQ, VL
 #endif
 
-// The fastest of them that this CPU has.
+// Fastest implementation that this CPU supports.
 const Blocks& best_blocks();
 
 struct Cache {
@@ -55,11 +54,11 @@ struct Cache {
 enum class Dtype { kFloat32, kBfloat16, kFloat16 };
 
 struct Queries {
-  Dtype dtype;               // of q and y
+  Dtype dtype;               // dtype of q and y
   const void* q;             // [rows, tokens, heads, dim]
-  const int64_t* positions;  // [rows, tokens]: a query sees those up to its own, which are in the cache
+  const int64_t* positions;  // [rows, tokens]: a query attends to cached positions up to its own
   const float* slopes;       // [heads], or null
-  int64_t window;            // how many of them, the last ones; 0: all
+  int64_t window;            // number of positions that a query attends to, the last ones; 0: all
   int64_t rows, tokens, heads;
   void* y;                   // [rows, tokens, heads, dim]
 };

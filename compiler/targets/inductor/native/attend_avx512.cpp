@@ -1,5 +1,5 @@
-// AVX512. Compiled for it whatever the package's march is, and called only where the CPU has it. Nothing of the
-// standard library is instantiated here: the linker could take this file's copy for everybody's.
+// AVX512: compiled for it whatever the package's march, called only if the CPU supports it. Instantiates nothing of the
+// standard library: the linker could use this file's copy for all files.
 #include "attend.h"
 
 #if defined(__x86_64__)
@@ -16,7 +16,7 @@ constexpr int kLanes = 16, kHeads = 4, kAtOnce = 4, kColumns = 4;
 
 #include "attend_vectors.h"
 
-// Compilers know no way from bytes to all lanes by themselves.
+// Compilers do not widen bytes to all lanes by themselves.
 inline Bits wide(Halves row) { return reinterpret_cast<Bits>(_mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(row))); }
 inline Bits wide(Bytes row) { return reinterpret_cast<Bits>(_mm512_cvtepu8_epi32(reinterpret_cast<__m128i>(row))); }
 inline Integers wide(SignedBytes row) {

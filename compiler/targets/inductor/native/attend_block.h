@@ -1,10 +1,10 @@
-// A block of attention, in vectors of kLanes floats. Included by one file an instruction set, which defines before that,
-// in its anonymous namespace: kLanes; how many heads, positions and columns go together (kHeads, kAtOnce, kColumns); and
+// A block of attention, in vectors of kLanes floats. Included by one file per instruction set, which first defines in
+// its anonymous namespace: kLanes; tile sizes in heads, positions and columns (kHeads, kAtOnce, kColumns); and
 //
-//   void totals(const Vector* four, float* to)                the sums of four vectors
+//   void totals(const Vector* four, float* to)                sums of four vectors
 //   Bits wide(Halves), Bits wide(Bytes), Integers wide(SignedBytes)
 //
-// Everything here is of that namespace, so that no code for newer CPUs is shared.
+// All code here is in that namespace, so that no other file calls code for newer CPUs.
 
 struct Float32 {
   using Stored = float;
@@ -18,7 +18,7 @@ struct Bfloat16 {  // the upper half of a float32
   static Vector widened(Row row) { return reinterpret_cast<Vector>(wide(row) << 16); }
 };
 
-struct Float16 {  // the exponents' zeros are 112 apart; the largest exponent stays the largest
+struct Float16 {  // exponent bias 112 below float32's; the largest exponent stays the largest
   using Stored = uint16_t;
   using Row = Halves;
   static Vector widened(Row row) {
@@ -35,7 +35,7 @@ struct Int8 {
   static Vector widened(Row row) { return __builtin_convertvector(wide(row), Vector); }
 };
 
-struct Float8 {  // e4m3: the exponents' zeros are 120 apart; only 0x7f is no number
+struct Float8 {  // e4m3: exponent bias 120 below float32's; only 0x7f is NaN
   using Stored = uint8_t;
   using Row = Bytes;
   static Vector widened(Row row) {
@@ -53,7 +53,7 @@ inline Vector load(const typename Form::Stored* from) {
   return Form::widened(row);
 }
 
-// The first `count` of them; zeros behind.
+// The first `count` elements, then zeros.
 template <class Form>
 inline Vector load(const typename Form::Stored* from, int64_t count) {
   typename Form::Row row = {};
@@ -75,7 +75,7 @@ inline const typename Form::Stored* at(const void* first, int64_t index) {
   return static_cast<const typename Form::Stored*>(first) + index;
 }
 
-// Scores of H heads from `head` on at P positions from `position` on.
+// Scores of H heads from `head` on, at P positions from `position` on.
 template <class Form, int H, int P>
 inline void score(const Block& b, int64_t head, int64_t position) {
   const auto* keys = at<Form>(b.k, position * b.stride);
@@ -110,9 +110,9 @@ inline void score(const Block& b, int64_t head, int64_t position) {
   }
 }
 
-// exp(x) for x <= 0, to the last bits: 2^n times the series of the rest, which is below ln(2) / 2.
+// exp(x) for x <= 0, to the last bits: 2^n times the series of the remainder, whose magnitude is below ln(2) / 2.
 inline Vector exponential(Vector x) {
-  constexpr float kRound = 0x1.8p23f;  // added and taken off again, it leaves an integer, which is in its lowest bits
+  constexpr float kRound = 0x1.8p23f;  // adding it rounds to an integer, which is then in the lowest bits
   const Vector rounded = x * 0x1.715476p0f + kRound, n = rounded - kRound;
   const Vector rest = (x - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f;  // ln(2) in two parts: the first product is exact
   Vector series = rest * (1.0f / 5040) + 1.0f / 720;
@@ -126,7 +126,7 @@ inline Vector exponential(Vector x) {
   return x < -87.0f ? Vector{} : series * reinterpret_cast<Vector>(power);
 }
 
-// From scores to exp(score - largest) of one head.
+// Replaces the scores of one head by exp(score - largest).
 inline void soften(const Block& b, int64_t head) {
   float* scores = b.scores + head * kBlock;
   for (int64_t i = b.positions; i % kLanes; ++i) scores[i] = -__builtin_inff();
@@ -149,7 +149,7 @@ inline void soften(const Block& b, int64_t head) {
   b.sum[head] = total(sum);
 }
 
-// Of H heads from `head` on, C vectors of the output from `column` on; of the last one only the first `count`.
+// Output of H heads from `head` on: C vectors from `column` on, with only the first `count` elements of the last.
 template <class Form, int H, int C>
 inline void mix(const Block& b, int64_t head, int64_t column, int64_t count) {
   const auto* values = at<Form>(b.v, column);
@@ -181,7 +181,7 @@ inline void mix(const Block& b, int64_t head, int64_t column, int64_t count) {
     for (int c = 0; c < C; ++c) store(b.out + (head + h) * b.width + column + c * kLanes, sum[h][c]);
 }
 
-// f.template operator()<H>(head) over all heads.
+// Calls f.template operator()<H>(head) over all heads.
 template <class F>
 inline void each_head(int64_t heads, const F& f) {
   int64_t head = 0;

@@ -1,4 +1,4 @@
-// Vectors of eight floats, as the march of the package has them.
+// Vectors of eight floats, compiled for the package's march.
 #include <cstring>
 
 #include "attend.h"

@@ -1,4 +1,4 @@
-// The operator of compiler/targets/inductor/attention.py as packages call it.
+// C entry point of the operator in compiler/targets/inductor/attention.py, called by packages.
 #include <exception>
 #include <stdexcept>
 
@@ -27,7 +27,7 @@ Dtype dtype_of(int32_t dtype) {
 
 }  // namespace
 
-// All row-major: see `Cache` and `Queries` for the shapes.
+// All tensors are row-major; shapes as in `Cache` and `Queries`.
 extern "C" AOTITorchError aoti_torch_cpu_attend(AtenTensorHandle q, AtenTensorHandle k, AtenTensorHandle v,
                                                 AtenTensorHandle* k_scale, AtenTensorHandle* v_scale,
                                                 AtenTensorHandle positions, AtenTensorHandle* slopes, int64_t window,

@@ -1,4 +1,4 @@
-// Vectors of kLanes numbers, for attend_block.h. Included in the same way.
+// Vectors of kLanes elements for attend_block.h, included in the same way.
 
 template <int N>
 struct Count {

@@ -1,6 +1,6 @@
-// AVX512 with VNNI, and with BF16 and VBMI where the CPU has them. Compiled for these whatever the package's march is,
-// and called only where the CPU has them. Nothing of the standard library is instantiated here: the linker could take
-// this file's copy for everybody's.
+// AVX512 with VNNI, and with BF16 and VBMI if the CPU supports them. Compiled for these whatever the package's march,
+// called only if the CPU supports them. Instantiates nothing of the standard library: the linker could use this file's
+// copy for all files.
 #include "dots.h"
 
 #if defined(__x86_64__)
@@ -13,17 +13,17 @@
 namespace products {
 namespace {
 
-constexpr int kRows = 4, kTokens = 4;  // at a time: 16 sums, each a register of the 32
+constexpr int kRows = 4, kTokens = 4;  // tile: 16 sums, each in one of the 32 registers
 
-// Reads ahead in the order of memory, which the hardware alone does only within a page: of one row at a time the next
-// page, of several the rows that come next, or where these are short those behind them.
+// Prefetches in memory order across pages, which the hardware does not: the next page for one row at a time, the next
+// rows for several, or the rows after these if they are short.
 template <int R>
 inline void prefetch(const void* rows, int64_t bytes, int64_t at, int r) {
   const int64_t block = R * bytes, ahead = R == 1 ? 4096 : block <= 8192 ? 2 * block : block;
   _mm_prefetch(static_cast<const char*>(rows) + ahead + R * at + 64 * r, _MM_HINT_T1);
 }
 
-// The sum of each of four vectors: [a, b, c, d].
+// Sums of four vectors: [a, b, c, d].
 inline __m128i sum4(__m512i a, __m512i b, __m512i c, __m512i d) {
   const __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
   const __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
@@ -45,7 +45,7 @@ inline __m128 sum4(__m512 a, __m512 b, __m512 c, __m512 d) {
 inline void store(int32_t* to, __m128i sums) { _mm_storeu_si128(reinterpret_cast<__m128i*>(to), sums); }
 inline void store(float* to, __m128 sums) { _mm_storeu_ps(to, sums); }
 
-// sum [R][T] -> sums [T][rows], of which R follow each other.
+// Stores sum [R][T] to sums [T][rows], with R consecutive rows.
 template <int R, int T, class Vector, class Number>
 inline void reduce(const Vector (&sum)[R][T], Number* sums, int64_t rows) {
   if constexpr (R == kRows) {
@@ -73,8 +73,8 @@ inline void each_token(int64_t row, int64_t tokens, const F& f) {
   }
 }
 
-// f.run<R, T>(row, token): rows from `row` on times tokens from `token` on; over all of both. Up to F::kSequential
-// tokens are fastest with one row at a time.
+// Calls f.run<R, T>(row, token), R rows from `row` on times T tokens from `token` on, over all rows and tokens. One row
+// at a time is fastest for up to F::kSequential tokens.
 template <class F>
 inline void each(int64_t rows, int64_t tokens, const F& f) {
   int64_t row = 0;
@@ -83,7 +83,7 @@ inline void each(int64_t rows, int64_t tokens, const F& f) {
   for (; row < rows; ++row) each_token<1>(row, tokens, f);
 }
 
-// vpdpbusd multiplies unsigned by signed: w + 128 is unsigned, and 128 times the sum of x goes off again.
+// vpdpbusd multiplies unsigned by signed: w + 128 is unsigned, and 128 times the sum of x is subtracted at the end.
 struct Int8 {
   static constexpr int64_t kSequential = 1;
   const int8_t* w;
@@ -118,7 +118,7 @@ struct Int8 {
   }
 };
 
-// Nibbles + 8 are unsigned; so the sums of a group begin at -8 times those of x, lane by lane.
+// Nibbles + 8 are unsigned, so the sums of a group begin at -8 times those of x, per lane.
 struct Int4 {
   static constexpr int64_t kSequential = 0;
   const uint8_t* w;
@@ -188,7 +188,7 @@ struct Halves {  // float16
   static __m512 add(__m512 sum, Vector w, Vector x) { return _mm512_fmadd_ps(w, x, sum); }
 };
 
-struct Paired {  // bfloat16: two products and their sum at a time; what is below 2^-126 counts as zero
+struct Paired {  // bfloat16: two products and their sum at a time; magnitudes below 2^-126 are zero
   static constexpr int64_t kLanes = 32;
   static constexpr float kWorth = 1;
   using Stored = uint16_t;
@@ -199,19 +199,19 @@ struct Paired {  // bfloat16: two products and their sum at a time; what is belo
   static __m512 add(__m512 sum, Vector w, Vector x) { return _mm512_dpbf16_ps(sum, w, x); }
 };
 
-// Float8, moved into a float16's place, is 2^8 times too small; x is bfloat16.
+// Float8, shifted into a float16's bits, is 2^8 times too small; x is bfloat16.
 struct Shifted : Widened {
   static constexpr float kWorth = 0x1p8f;
   using Stored = uint8_t;
   using Widened::load;
   static Vector load(const uint8_t* from, __mmask32 mask) {
     const __m256i words = _mm256_cvtepi8_epi16(_mm_maskz_loadu_epi8(static_cast<__mmask16>(mask), from));
-    const __m256i kept = _mm256_set1_epi16(static_cast<int16_t>(0xbf80));  // the sign is in two bits: of these one
+    const __m256i kept = _mm256_set1_epi16(static_cast<int16_t>(0xbf80));  // the sign is in two bits: keep one
     return _mm512_cvtph_ps(_mm256_and_si256(_mm256_slli_epi16(words, 7), kept));
   }
 };
 
-// Form::load reads weights (Stored) and x (bfloat16 or float16); weights are kWorth times too small.
+// Form::load loads weights (Stored) and x (bfloat16 or float16); loaded weights are kWorth times too small.
 template <class Form>
 struct Floats {
   static constexpr int64_t kSequential = 2;
@@ -249,13 +249,13 @@ struct Floats {
   }
 };
 
-// Newer CPUs look up 64 bytes in 128 at once: fast enough to do it again and again instead of storing what comes out.
+// Newer CPUs look up 64 bytes in a table of 128 at once: fast enough to repeat it instead of storing the result.
 #pragma GCC push_options
 #pragma GCC target("avx512vbmi")
 struct Lookup {
   __m512i lower[2] = {_mm512_load_si512(kMagnitudes.lower), _mm512_load_si512(kMagnitudes.lower + 64)};
   __m512i upper[2] = {_mm512_load_si512(kMagnitudes.upper), _mm512_load_si512(kMagnitudes.upper + 64)};
-  __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);  // what unpacking, 16 bytes by 16, then puts in its place
+  __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);  // order that unpacking of 16-byte lanes undoes
 
   // 64 columns -> 32 and 32 of bfloat16.
   void operator()(__m512i bytes, __m512i& first, __m512i& second) const {

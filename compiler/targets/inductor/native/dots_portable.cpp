@@ -1,4 +1,4 @@
-// Loops that the compiler makes vectors of, for the march of the package.
+// Loops that the compiler vectorizes, for the package's march.
 #include "dots.h"
 
 #include <cstring>
@@ -41,7 +41,7 @@ void int4(const uint8_t* w, const float* scales, int64_t rows, const WideInteger
     }
 }
 
-// Compilers do not reorder sums of floats, so vectors are written out. Two sums a token hide the latency of one.
+// Compilers do not reorder sums of floats, so vectors are explicit. Two sums per token hide the latency of one.
 using Vector = float __attribute__((vector_size(32)));
 using Bits = uint32_t __attribute__((vector_size(32)));
 using Stored = uint16_t __attribute__((vector_size(16)));
@@ -63,7 +63,7 @@ inline Vector load(const uint16_t* from) {
   return widened(__builtin_convertvector(stored, Bits), Float());
 }
 
-// sums: of each token, `apart` floats from the next.
+// `apart`: floats from the sums of one token to those of the next.
 template <class Float, int T>
 void row_times(const uint16_t* w, const uint16_t* const* x, int64_t k, float* sums, int64_t apart) {
   Vector sum[T][2] = {};

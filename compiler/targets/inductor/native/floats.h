@@ -1,4 +1,4 @@
-// The dtypes of activations, and float8, each as its bits in memory and as a float.
+// Conversions between bits in memory and float, for the dtypes of activations and for float8.
 #pragma once
 
 #include <cmath>
@@ -25,7 +25,7 @@ struct Float32 {
   static float store(float value) { return value; }
 };
 
-// A tag beside the bits: bfloat16 and float16 are both 16 of them.
+// Tag types: bfloat16 and float16 both have 16 bits.
 struct Bfloat16 {  // the upper half of a float32
   using Stored = uint16_t;
 
@@ -33,9 +33,9 @@ struct Bfloat16 {  // the upper half of a float32
     return as_float(static_cast<uint32_t>(stored) << 16);
   }
 
-  static uint16_t store(float value) {  // the nearest, ties to even
+  static uint16_t store(float value) {  // nearest, ties to even
     const uint32_t bits = as_bits(value);
-    if ((bits & 0x7fffffff) > 0x7f800000) return 0x7fc0;  // rounding up could make an infinity of a NaN
+    if ((bits & 0x7fffffff) > 0x7f800000) return 0x7fc0;  // rounding could turn a NaN into infinity
     return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
   }
 };
@@ -45,11 +45,11 @@ struct Float16 {  // 5 bits of exponent, 10 of mantissa
 
   static float load(uint16_t stored) {
     const uint32_t sign = static_cast<uint32_t>(stored & 0x8000) << 16, rest = stored & 0x7fff;
-    if (rest >= 0x7c00) return as_float(sign | 0x7f800000 | rest << 13);  // infinite, or no number
-    return as_float(sign | as_bits(as_float(rest << 13) * 0x1p112f));     // the exponents' zeros are 112 apart
+    if (rest >= 0x7c00) return as_float(sign | 0x7f800000 | rest << 13);  // infinity or NaN
+    return as_float(sign | as_bits(as_float(rest << 13) * 0x1p112f));     // exponent bias 112 below float32's
   }
 
-  static uint16_t store(float value) {  // the nearest, ties to even
+  static uint16_t store(float value) {  // nearest, ties to even
     const uint32_t bits = as_bits(value) & 0x7fffffff;
     const uint16_t sign = static_cast<uint16_t>(as_bits(value) >> 16 & 0x8000);
     if (bits > 0x7f800000) return 0x7e00;
@@ -59,12 +59,12 @@ struct Float16 {  // 5 bits of exponent, 10 of mantissa
   }
 };
 
-struct Fp8 {  // e4m3: 4 bits of exponent, 3 of mantissa; only weights are stored so, and these have no NaN
+struct Fp8 {  // e4m3: 4 bits of exponent, 3 of mantissa; only for weights, which have no NaN
   using Stored = uint8_t;
 
   static float load(uint8_t stored) {
     const uint32_t sign = static_cast<uint32_t>(stored & 0x80) << 24, rest = stored & 0x7f;
-    return as_float(sign | as_bits(as_float(rest << 20) * 0x1p120f));  // the exponents' zeros are 120 apart
+    return as_float(sign | as_bits(as_float(rest << 20) * 0x1p120f));  // exponent bias 120 below float32's
   }
 };
 

@@ -1,4 +1,4 @@
-// Torch's tensor handles, as packages pass them to C functions.
+// Torch's tensor handles, which packages pass to C functions.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -18,7 +18,7 @@ inline void* data(AtenTensorHandle tensor) {
   return found;
 }
 
-inline const float* floats(AtenTensorHandle* tensor) {  // null for none
+inline const float* floats(AtenTensorHandle* tensor) {  // null for no tensor
   return tensor ? static_cast<const float*>(data(*tensor)) : nullptr;
 }
 
@@ -35,7 +35,7 @@ inline int32_t dtype(AtenTensorHandle tensor) {
   return found;
 }
 
-// Row-major. Whoever calls owns it.
+// New row-major tensor, owned by the caller.
 inline AtenTensorHandle empty(const std::vector<int64_t>& sizes, int32_t dtype) {
   std::vector<int64_t> strides(sizes.size(), 1);
   for (size_t i = sizes.size() - 1; i > 0; --i) strides[i - 1] = strides[i] * sizes[i];

@@ -21,7 +21,7 @@ void check(AOTITorchError error) {
   if (error) throw std::runtime_error("torch refused a product of integers");
 }
 
-// A tensor over memory that outlives it: [rows, columns], so many elements apart.
+// Tensor [rows, columns] over memory that outlives it, with the given strides in elements.
 Tensor view(const void* data, int32_t dtype, int64_t rows, int64_t columns, int64_t row, int64_t column) {
   const int64_t sizes[] = {rows, columns}, strides[] = {row, column};
   AtenTensorHandle made;

@@ -12,12 +12,12 @@
 namespace products {
 namespace {
 
-constexpr int64_t kBlock = 16;               // rows of a weight between two visits to y
-constexpr int64_t kNear = int64_t{1} << 18;  // bytes of x that are read again and again: they stay in a core's cache
-constexpr int64_t kLeast = 1 << 16;          // numbers in a weight from which on threads are worth their start
-constexpr int64_t kMany = 32;                // tokens from which on rows of a weight are worth to be made wide first
+constexpr int64_t kBlock = 16;               // rows of a weight whose sums are stored to y at a time
+constexpr int64_t kNear = int64_t{1} << 18;  // bytes of x that are read repeatedly and fit a core's cache
+constexpr int64_t kLeast = 1 << 16;          // elements of a weight above which starting threads pays off
+constexpr int64_t kMany = 32;                // tokens above which widening the weight's rows first pays off
 
-// Rows of y that one expert computes, and the rows of x that they come from, as a Form keeps them.
+// Rows of y that one expert computes, and their rows of x in the representation of a Form.
 template <class Row>
 struct Part {
   int64_t expert;
@@ -25,7 +25,7 @@ struct Part {
   std::vector<Row> x;
 };
 
-// All rows of y, in parts of at most `at_once`. An expert that nobody chose has none.
+// All rows of y, in parts of at most `at_once` rows. An expert that no token chose has none.
 template <class Form>
 std::vector<Part<typename Form::Row>> parts_of(const Weight& w, const Activations& a, const Form& form) {
   const int64_t at_once = std::max<int64_t>(kNear / form.bytes_of_token(w.in) / 4 * 4, 4);
@@ -42,9 +42,9 @@ std::vector<Part<typename Form::Row>> parts_of(const Weight& w, const Activation
   return found;
 }
 
-// `form` knows one format: append(rows, t) adds token t as the dots read it, dot(...) computes the sums of some rows of
-// the weight with some of these, and value(...) is y before the bias, from the sums of one row and one token: kRows of
-// them, so many apart.
+// `form` implements one format: append(rows, t) adds token t in the representation of the dots, dot(...) computes the
+// sums of some rows of the weight with some tokens, and value(...) is y before the bias, from the kRows sums of one row
+// and one token, at the given stride.
 template <class Float, class Form>
 void run(const Weight& w, const Activations& a, const Form& form) {
   const auto parts = parts_of(w, a, form);
@@ -58,7 +58,7 @@ void run(const Weight& w, const Activations& a, const Form& form) {
   for (const auto& part : parts) {
     auto* const own = sums.data + each * omp_get_thread_num();
     const int64_t width = static_cast<int64_t>(part.x.size());
-    // A thread has the same rows in every part, so parts need not wait for each other.
+    // A thread has the same rows in every part, so parts need no barrier.
 #pragma omp for schedule(static) nowait
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t first = block * kBlock, count = std::min(kBlock, w.out - first);
@@ -117,7 +117,7 @@ struct Int8Form {
   }
 };
 
-// Blocks of rows as bfloat16, one for each thread.
+// Blocks of rows widened to bfloat16, one for each thread.
 struct Wide {
   const Dots& dots;
   const Weight& w;

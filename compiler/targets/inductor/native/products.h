@@ -8,32 +8,32 @@
 namespace products {
 
 enum class Format {
-  kFloats,        // w [experts, out, in] of the dtype of x, which has 16 bits
+  kFloats,        // w [experts, out, in] in the dtype of x, which has 16 bits
   kInt8,          // w int8 [experts, out, in], scales [experts, out]; x as 16-bit integers
   kInt8Int8,      // the same; x as 8-bit integers
   kInt4,          // w nibbles [experts, out, in / 2], scales [experts, out, in / 128]; x as 16-bit integers
   kFp8,           // w float8 e4m3 [experts, out, in], scales [experts, out]; x as float8
-  kInt8Bfloat16,  // as kInt8, but w becomes bfloat16, a few rows at a time; x is bfloat16, as it is
-  kInt4Bfloat16,  // as kInt4, the same
+  kInt8Bfloat16,  // as kInt8, but w is widened to bfloat16, a few rows at a time; x is bfloat16
+  kInt4Bfloat16,  // as kInt4, widened in the same way
 };
 
 struct Weight {
   Format format;
   const void* data;
   const float* scales;       // null for kFloats
-  const float* input_scale;  // of kInt8Int8 and kFp8: what 1 in x is worth; null: every token has its own
+  const float* input_scale;  // scale of x for kInt8Int8 and kFp8; null: every token has its own
   int64_t experts, out, in;
 };
 
 enum class Dtype { kFloat32, kBfloat16, kFloat16 };
 
 struct Activations {
-  Dtype dtype;            // of x, bias and y
+  Dtype dtype;            // dtype of x, bias and y
   const void* x;          // [tokens, in]
   const void* bias;       // [out], or null
   void* y;                // [tokens * choices, out]
   int64_t tokens;
-  const int64_t* chosen;  // [tokens, choices], the expert of each row of y; null: expert 0
+  const int64_t* chosen;  // [tokens, choices]: expert of each row of y; null: expert 0
   int64_t choices;
 };
 

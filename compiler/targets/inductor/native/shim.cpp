@@ -1,4 +1,4 @@
-// The operators of compiler/targets/inductor/ops.py as packages call them: C functions over torch's tensor handles.
+// C entry points of the operators in compiler/targets/inductor/ops.py, called by packages with torch's tensor handles.
 #include <exception>
 #include <stdexcept>
 #include <vector>
@@ -28,7 +28,7 @@ Dtype known_dtype(AtenTensorHandle tensor) {
 }
 
 // x [tokens, in], weight [out, in] -> [tokens, out]; with chosen [tokens, k], weight [experts, out, in] ->
-// [tokens, k, out]. All row-major. Whoever calls owns what `result` points to.
+// [tokens, k, out]. All tensors are row-major. The caller owns `*result`.
 AOTITorchError product(Format format, AtenTensorHandle x, AtenTensorHandle weight, AtenTensorHandle* scale,
                        AtenTensorHandle* input_scale, AtenTensorHandle* bias, AtenTensorHandle* chosen,
                        AtenTensorHandle* result) try {

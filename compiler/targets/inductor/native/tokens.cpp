@@ -11,10 +11,10 @@
 namespace products {
 namespace {
 
-constexpr float kFloor = 1e-8f;  // of the largest magnitude, so that a row of zeros has a scale
-constexpr float kLargestFp8 = 448, kLeastFp8 = 1.0f / (448 * 512);  // magnitude, and what 1 is worth
+constexpr float kFloor = 1e-8f;  // lower bound of a row's largest magnitude, so that a row of zeros has a scale
+constexpr float kLargestFp8 = 448, kLeastFp8 = 1.0f / (448 * 512);  // largest magnitude, smallest scale
 
-// As bits, magnitudes have the order of integers, and a NaN is larger than all of them: it is found, and stays one.
+// Bits of magnitudes are ordered like integers, with NaN above all numbers, so that a NaN is kept.
 template <class Float>
 float largest(const typename Float::Stored* x, int64_t k) {
   uint32_t most = 0;
@@ -25,17 +25,17 @@ float largest(const typename Float::Stored* x, int64_t k) {
   return as_float(most);
 }
 
-// How a row becomes numbers of few bits: x * steps, each of them worth so much.
+// Quantization of a row: x * steps is rounded, and a unit of the result has the value `worth`.
 struct Steps {
   float steps, worth;
 };
 
-// Of all rows. What is no number, or infinite, shows in none of these numbers: so it does in their worth.
+// Quantization of all rows. NaN and infinity have no quantized value, so they make the row's scale NaN or infinite.
 Steps fixed(float input_scale, float found) {
   return {1.0f / input_scale, found <= std::numeric_limits<float>::max() ? input_scale : std::nanf("")};
 }
 
-// Gives what an integer is worth. `low` only with two digits.
+// Quantizes a row and returns its scale. `low`: only for two digits.
 template <class Float, int kDigits>
 float quantise(const typename Float::Stored* x, int64_t k, const float* input_scale, int8_t* high, int8_t* low) {
   constexpr float kLargest = kDigits == 2 ? 127 * 256 : 127;
@@ -56,14 +56,14 @@ float quantise(const typename Float::Stored* x, int64_t k, const float* input_sc
   return worth;
 }
 
-// The nearest number of e4m3, ties to even: three bits behind the first, or multiples of 2^-9.
+// Nearest number of e4m3, ties to even: three bits after the leading one, or multiples of 2^-9.
 float nearest_fp8(float value) {
   const uint32_t bits = as_bits(value);
   const float rounded = as_float((bits + 0x7ffff + (bits >> 20 & 1)) & 0xfff00000);
   return (bits & 0x7fffffff) < as_bits(0x1p-6f) ? std::rint(value * 0x1p9f) * 0x1p-9f : rounded;
 }
 
-// Gives what 1 is worth.
+// Quantizes a row and returns its scale.
 template <class Float>
 float round_to_fp8(const typename Float::Stored* x, int64_t k, const float* input_scale, uint16_t* values) {
   const float found = largest<Float>(x, k), of_row = found / kLargestFp8, own = of_row < kLeastFp8 ? kLeastFp8 : of_row;
@@ -76,7 +76,7 @@ float round_to_fp8(const typename Float::Stored* x, int64_t k, const float* inpu
   return worth;
 }
 
-// A row's digit, padded, and the sum of it.
+// One digit of a row, padded, and its sum.
 Integers padded(int8_t* values, int64_t k, int64_t width) {
   std::memset(values + k, 0, static_cast<size_t>(width - k));
   int32_t sum = 0;
@@ -84,7 +84,7 @@ Integers padded(int8_t* values, int64_t k, int64_t width) {
   return {values, sum};
 }
 
-// The columns of every group: even ones first.
+// Columns of every group, the even ones first.
 void part(int8_t* values, int64_t k) {
   for (int64_t at = 0; at < k; at += kGroup) {
     int8_t group[kGroup];

@@ -1,12 +1,12 @@
-// Token rows as integers or float8, which is how products with quantised weights read them.
+// Token rows quantized to integers or float8, for products with quantized weights.
 //
-//   8 bits     integer = round(x * 127 / largest |x| of the row)            as compiler/decoder/quantized.py defines it
+//   8 bits     integer = round(x * 127 / largest |x| of the row)            as defined in compiler/decoder/quantized.py
 //   16 bits    integer = round(x * 32512 / largest |x| of the row)          32512 = 127 * 256, so that two 8-bit digits
 //                                                                          hold it: 256 * high + low
-//   float8     e4m3 = round(x * 448 / largest |x| of the row)               defined there too; kept as bfloat16, which
-//                                                                          has all its numbers
+//   float8     e4m3 = round(x * 448 / largest |x| of the row)               also defined there; stored as bfloat16,
+//                                                                          which represents e4m3 exactly
 //
-// With an `input_scale` 8-bit integers and float8 are round(x / input_scale), and no larger than 127 or 448.
+// With an `input_scale`, 8-bit integers and float8 are round(x / input_scale), clipped at 127 or 448.
 // In 16 bits the error of a product is below the rounding of its result to bfloat16: at most 1/65024 of the largest |x|
 // for every column, and the largest |x| is at most sqrt(columns) times the root mean square.
 #pragma once
@@ -20,18 +20,18 @@
 namespace products {
 
 template <class T>
-struct Buffer {  // 64-byte aligned, not initialised
+struct Buffer {  // 64-byte aligned, not initialized
   explicit Buffer(int64_t count);
   Buffer(Buffer&& other) noexcept : data(other.data) { other.data = nullptr; }
   ~Buffer();
   T* data;
 };
 
-// One digit: rows[t]. Two: rows[2 t] has the high one, rows[2 t + 1] the low one.
+// One digit: rows[t]. Two digits: rows[2 t] has the high one, rows[2 t + 1] the low one.
 struct Tokens {
   Buffer<int8_t> values;
   std::vector<Integers> rows;
-  std::vector<float> worth;  // of an integer, by token
+  std::vector<float> worth;  // scale of each token
 };
 
 struct GroupedTokens {
@@ -43,11 +43,11 @@ struct GroupedTokens {
 
 struct Fp8Tokens {
   Buffer<uint16_t> values;            // bfloat16, padded with zeros to a multiple of kChunk
-  std::vector<const uint16_t*> rows;  // of them
-  std::vector<float> worth;           // of 1, by token
+  std::vector<const uint16_t*> rows;  // rows of `values`
+  std::vector<float> worth;           // scale of each token
 };
 
-// x [count, k] of a dtype of floats.h. `input_scale`: null, or of one digit.
+// x [count, k] in a dtype of floats.h. `input_scale`: null, or a scale for one digit.
 template <class Float, int kDigits>
 Tokens integers(const typename Float::Stored* x, int64_t count, int64_t k, const float* input_scale = nullptr);
 

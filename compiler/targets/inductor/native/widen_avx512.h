@@ -1,4 +1,4 @@
-// Weights as bfloat16, with AVX512: a part of dots_avx512.cpp.
+// Widening of weights to bfloat16 with AVX512: a part of dots_avx512.cpp.
 #pragma once
 
 #include <immintrin.h>
@@ -8,10 +8,10 @@
 namespace products {
 namespace {
 
-// The 128 magnitudes of float8 as bfloat16, in two bytes.
+// Table of the 128 magnitudes of float8 as bfloat16, in two bytes.
 struct Magnitudes {
   alignas(64) uint8_t lower[128] = {}, upper[128] = {};
-  alignas(64) uint16_t smallest[32] = {};  // the first of them
+  alignas(64) uint16_t smallest[32] = {};  // the smallest magnitudes
 
   constexpr Magnitudes() {
     for (int code = 1; code < 128; ++code) {
@@ -45,7 +45,7 @@ void widen_int8(const int8_t* from, int64_t count, uint16_t* to) {
   }
 }
 
-// A group has 16 different numbers: those of its table, which nibbles look up, two neighbours in 32 bits.
+// A group has 16 different values: a table that nibbles index, two neighbors in 32 bits.
 void widen_int4(const uint8_t* from, const float* scales, int64_t count, uint16_t* to) {
   const __m512i signed_nibbles = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
   const __m512 integers = _mm512_cvtepi32_ps(signed_nibbles);
@@ -65,7 +65,7 @@ void widen_int4(const uint8_t* from, const float* scales, int64_t count, uint16_
   }
 }
 
-// Exponents are 120 apart, but for multiples of 2^-9.
+// Exponents are 120 apart, except for multiples of 2^-9.
 void widen_fp8(const uint8_t* from, int64_t count, uint16_t* to) {
   const __m512i smallest = _mm512_load_si512(kMagnitudes.smallest);
   for (int64_t at = 0; at < count; at += 32) {

@@ -1,11 +1,11 @@
-"""Steps of one model with weights in bfloat16, int8, int4 and float8, on one thread and on all.
+"""Decode and prefill steps of one model with weights in bfloat16, int8, int4 and float8, on one thread and on all.
 
-    python -m benchmarks.quantised --work DIR [--rounds 7] [--rows 1,4,16] [--threads 1,2]
+    python -m benchmarks.quantized --work DIR [--rounds 7] [--rows 1,4,16] [--threads 1,2]
 
-A Llama of the TinyLlama shape with random weights, its segments compiled as `lmi-compile build` compiles them (kept in
-DIR). `plain` is the bfloat16 model with the library's matrix products: its steps run in the packages that are meant for
-prefill. For each number of rows all forms take a decode step behind 128 positions in turn, then a prefill of 128
-tokens in turn; medians of the rounds, milliseconds, and how many times faster than `plain` and than `bfloat16`.
+A Llama of the TinyLlama shape with random weights; its segments are compiled as by `lmi-compile build` and kept in DIR.
+`plain` is the bfloat16 model with torch's matrix products: its decode steps run in the packages for prefill. For each
+number of rows all forms in turn run a decode step behind 128 positions, then a prefill of 128 tokens; medians of the
+rounds in milliseconds, and the speed relative to `plain` and to `bfloat16`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FORMS: dict[str, tuple[str, dict[str, str]]] = {
     "fp8": ("fp8_per_token", {}),
     "fp8, fixed": ("fp8_per_tensor", {}),
 }
-"""Products of the linear layers, and the phase whose packages run instead of those of a phase."""
+"""Form of a model: the products of its linear layers, and the packages' phase that runs in place of a phase."""
 PROMPT, POSITIONS, MOST_ROWS = 128, 256, 16
 
 
@@ -53,7 +53,7 @@ def model_config() -> ModelConfig:
 
 
 def compiled(folder: Path, config: ModelConfig) -> None:
-    """Every package, in a folder for each kind of products."""
+    """Compile all packages, in a folder for each kind of products."""
     from compiler.decoder.segments import specs
     from compiler.model.limits import Limits
     from compiler.targets.inductor.build import compile_segments
@@ -69,21 +69,21 @@ def compiled(folder: Path, config: ModelConfig) -> None:
 
 
 def weights(config: ModelConfig, products: str, table: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Random tensors of a rank file, but for those that `table` has."""
+    """Random tensors of a rank file, except those in `table`."""
     import torch
 
     from compiler.decoder.rankfile.quantized import scale_of, stored_weight
     from compiler.decoder.segments import specs, weight_shapes
     from compiler.model.limits import Limits
 
-    def made(name: str, shape: tuple[int, ...], quantised: bool) -> Tensor:
+    def made(name: str, shape: tuple[int, ...], quantized: bool) -> Tensor:
         if name.endswith(".input_scale"):
             return torch.full(shape, 0.03)
         if name.endswith(".scale"):
             return torch.full(shape, 0.02 / (130 if products.startswith("fp8") else 50))
-        if quantised and products.startswith("fp8"):
+        if quantized and products.startswith("fp8"):
             return torch.empty(shape).normal_(0, 130).clamp(-448, 448).to(torch.float8_e4m3fn)
-        if quantised:
+        if quantized:
             dtype = getattr(torch, stored_weight(products).torch_dtype)
             return torch.randint(0, 256, shape, dtype=torch.uint8).view(dtype)
         return torch.empty(shape, dtype=torch.bfloat16).normal_(0, 0.02) + (1.0 if "norm" in name else 0.0)
@@ -103,7 +103,7 @@ def weights(config: ModelConfig, products: str, table: Mapping[str, Tensor]) -> 
 
 
 def share(config: ModelConfig, form: str, folder: Path, tensors: Mapping[str, Tensor]) -> Share:
-    """The model in one form."""
+    """Model in one form."""
     from functools import cache
 
     import torch
@@ -149,7 +149,7 @@ def milliseconds(share: Share, rows: int, length: int) -> float:
 
 
 def measure(folder: Path, rows: list[int], threads: int, rounds: int) -> None:
-    """Print the lines of one number of threads."""
+    """Print the rows for one number of threads."""
     import torch
 
     from compiler.decoder.rankfile.quantized import stored_weight
@@ -193,7 +193,7 @@ def main() -> None:
         "--measure", type=int, help=argparse.SUPPRESS
     )  # a process of its own for each number of threads
     options = parser.parse_args()
-    folder = options.work / "quantised"
+    folder = options.work / "quantized"
     if options.measure:
         return measure(folder, [int(r) for r in options.rows.split(",")], options.measure, options.rounds)
     compiled(folder, model_config())
@@ -202,7 +202,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|", flush=True)
     for threads in options.threads.split(","):
         subprocess.run(
-            [sys.executable, "-m", "benchmarks.quantised", f"--work={options.work}", f"--rounds={options.rounds}",
+            [sys.executable, "-m", "benchmarks.quantized", f"--work={options.work}", f"--rounds={options.rounds}",
              f"--rows={options.rows}", f"--measure={threads}"],
             check=True, cwd=ROOT,
         )  # fmt: skip

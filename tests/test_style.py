@@ -1,0 +1,262 @@
+"""Rules of STYLE.md that a machine can check."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import tokenize
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import typer
+
+from compiler import errors
+from compiler.cli import app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[1]
+TREES = ("compiler", "recipes", "benchmarks")
+DONE = (
+    "benchmarks/",
+    "compiler/__init__.py",
+    "compiler/__main__.py",
+    "compiler/cli/__init__.py",
+    "compiler/cli/about.py",
+    "compiler/cli/answer.py",
+    "compiler/cli/artifact.py",
+    "compiler/cli/deploy.py",
+    "compiler/cli/matrix.py",
+    "compiler/cli/output.py",
+    "compiler/cli/serve.py",
+    "compiler/cli/text.py",
+    "compiler/errors.py",
+    "compiler/lmi/__init__.py",
+    "compiler/lmi/check.py",
+    "compiler/lmi/files.py",
+    "compiler/lmi/images.py",
+    "compiler/lmi/instances.py",
+    "compiler/lmi/java_properties.py",
+    "compiler/lmi/options.py",
+    "compiler/lmi/package.py",
+    "compiler/lmi/partition.py",
+    "compiler/lmi/predicates.py",
+    "compiler/lmi/properties.py",
+    "compiler/lmi/sagemaker.py",
+    "compiler/lmi/schema.py",
+    "compiler/lmi/triton.py",
+    "compiler/machine.py",
+    "compiler/matrix/",
+    "compiler/model/__init__.py",
+    "compiler/model/account.py",
+    "compiler/model/dtypes.py",
+    "compiler/model/fold.py",
+    "compiler/model/ops.py",
+    "compiler/model/parallel.py",
+    "compiler/model/places.py",
+    "compiler/model/recipe.py",
+    "compiler/model/rope.py",
+    "compiler/report.py",
+    "compiler/runtime/__init__.py",
+    "compiler/runtime/batch.py",
+    "compiler/runtime/commands.py",
+    "compiler/runtime/follower.py",
+    "compiler/runtime/generate.py",
+    "compiler/runtime/group.py",
+    "compiler/runtime/lean.py",
+    "compiler/runtime/once.py",
+    "compiler/runtime/package.py",
+    "compiler/runtime/params.py",
+    "compiler/runtime/postmortem.py",
+    "compiler/runtime/progress.py",
+    "compiler/runtime/ranks.py",
+    "compiler/runtime/sampling.py",
+    "compiler/runtime/weights.py",
+    "compiler/serve/",
+    "compiler/targets/inductor/build.py",
+    "compiler/targets/inductor/device.py",
+    "compiler/targets/inductor/library.py",
+    "compiler/targets/inductor/toolchain.py",
+    "compiler/targets/inductor/worker.py",
+    "compiler/targets/trtllm/architectures.py",
+    "compiler/targets/trtllm/command.py",
+    "compiler/targets/trtllm/config.py",
+    "compiler/targets/trtllm/elsewhere.py",
+    "compiler/targets/trtllm/engines.py",
+    "compiler/targets/trtllm/guard.py",
+    "compiler/targets/trtllm/host.py",
+    "compiler/targets/trtllm/judge.py",
+    "compiler/targets/trtllm/judge_math.py",
+    "compiler/targets/trtllm/judge_model.py",
+    "compiler/targets/trtllm/judge_quant.py",
+    "compiler/targets/trtllm/limits.py",
+    "compiler/targets/trtllm/read.py",
+    "compiler/targets/trtllm/script.py",
+    "compiler/targets/trtllm/spec.py",
+    "compiler/targets/trtllm/version.py",
+    "recipes/",
+)
+"""Files and folders that follow the rules. To be the whole of TREES."""
+
+HEADLESS = ("Of", "What", "That", "Those", "The same")
+BRITISH = re.compile(
+    r"(quant|initial|normal|token|optim|serial|organ|recogn|synchron|general|special|summar|minim|maxim|vector|real|util)is"
+    r"(e|es|ed|er|ers|ing|ation|ations)(?![a-z])|(?<![a-z])(colour|neighbour|behaviour|centred|honour|favour)",
+    re.IGNORECASE,
+)
+USER_SPELLING = {"quantisation", "Quantisation"}
+"""Names of JSON keys that users already have, and of the classes that hold them."""
+
+
+def files() -> Iterator[str]:
+    for tree in TREES:
+        yield from sorted(str(path.relative_to(ROOT)) for path in (ROOT / tree).rglob("*.py"))
+
+
+CHECKED = [file for file in files() if file.startswith(DONE)]
+
+
+@cache
+def syntax(file: str) -> ast.Module:
+    return ast.parse((ROOT / file).read_text())
+
+
+def docstrings(file: str) -> Iterator[tuple[int, str]]:
+    """Line and text of all docstrings, those of attributes too."""
+    for node in ast.walk(syntax(file)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.lineno, node.value.value
+
+
+def comments(file: str) -> Iterator[tuple[int, str]]:
+    """Line and text of all comments, without directives such as `noqa`."""
+    with (ROOT / file).open() as source:
+        for token in tokenize.generate_tokens(source.readline):
+            if token.type == tokenize.COMMENT:
+                yield token.start[0], token.string.lstrip("# ")
+
+
+def sentences(text: str) -> list[str]:
+    return re.split(r"(?<=[.!?:])\s+(?=[A-Z])", text.strip())
+
+
+def identifiers(file: str) -> Iterator[tuple[int, str]]:
+    """Line and name of everything that the file defines."""
+    for node in ast.walk(syntax(file)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id
+
+
+def helps(file: str) -> Iterator[tuple[int, str]]:
+    """Line and text of the help of every option, argument and group."""
+    for node in ast.walk(syntax(file)):
+        if isinstance(node, ast.keyword) and node.arg == "help" and isinstance(node.value, ast.Constant):
+            yield node.value.lineno, str(node.value.value)
+
+
+def headless(text: str) -> bool:
+    return any(re.match(rf"{words}\b", text.lstrip()) for words in HEADLESS)
+
+
+def british(text: str) -> list[str]:
+    return [word for word in re.findall(r"[A-Za-z]+", text) if BRITISH.search(word) and word not in USER_SPELLING]
+
+
+@pytest.mark.parametrize("file", CHECKED)
+def test_the_first_line_of_a_docstring_names_the_thing(file: str) -> None:
+    assert [f"{file}:{line}: {text.splitlines()[0]}" for line, text in docstrings(file) if headless(text)] == []
+
+
+@pytest.mark.parametrize("file", CHECKED)
+def test_no_sentence_is_headless(file: str) -> None:
+    texts = [*docstrings(file), *comments(file)]
+    assert [f"{file}:{line}: {one}" for line, text in texts for one in sentences(text) if headless(one)] == []
+
+
+@pytest.mark.parametrize("file", CHECKED)
+def test_the_first_line_of_a_docstring_is_one_line(file: str) -> None:
+    firsts = [(line, text.lstrip("\\\n").splitlines()[0]) for line, text in docstrings(file)]
+    assert [f"{file}:{line}" for line, first in firsts if not first.strip() or len(first) > 120] == []
+
+
+@pytest.mark.parametrize("file", CHECKED)
+def test_the_spelling_is_american(file: str) -> None:
+    texts = [*docstrings(file), *comments(file)]
+    found = [f"{file}:{line}: {word}" for line, text in texts for word in british(text)]
+    found += [f"{file}:{line}: {name}" for line, name in identifiers(file) if british(name.replace("_", " "))]
+    assert found == []
+
+
+@pytest.mark.parametrize("file", CHECKED)
+def test_a_help_text_has_at_most_80_characters(file: str) -> None:
+    assert [f"{file}:{line}: {text}" for line, text in helps(file) if len(text) > 80] == []
+
+
+@pytest.mark.parametrize("kind", [kind for kind in vars(errors).values() if isinstance(kind, type)])
+def test_every_error_says_what_it_is(kind: type) -> None:
+    text = vars(kind).get("__doc__") or ""
+    assert re.match(r"[A-Z].{15,}\.", text), f"{kind.__name__}: {text!r}"
+
+
+def unhinted(file: str) -> Iterator[tuple[int, str]]:
+    """Line and class of every error that is made without a hint."""
+    names = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
+    for node in ast.walk(syntax(file)):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id not in names:
+            continue
+        if not any(keyword.arg == "hint" for keyword in node.keywords):
+            yield node.lineno, node.func.id
+
+
+@pytest.mark.parametrize("file", CHECKED)
+def test_every_error_has_a_hint(file: str) -> None:
+    assert [f"{file}:{line}: {kind}" for line, kind in unhinted(file)] == []
+
+
+def commands(group: Any) -> Iterator[tuple[Any, Any]]:
+    """Every command of a group and of its groups, with the group."""
+    for command in group.commands.values():
+        yield group, command
+        if hasattr(command, "commands"):
+            yield from commands(command)
+
+
+def source(command: Any) -> str:
+    """File of a command, relative to the root; "" for a group."""
+    return (
+        str(Path(inspect.unwrap(command.callback).__code__.co_filename).relative_to(ROOT)) if command.callback else ""
+    )
+
+
+@pytest.mark.parametrize(
+    ("group", "command"),
+    [
+        pytest.param(group, command, id=f"{group.name} {command.name}")
+        for group, command in commands(typer.main.get_command(app))
+        if source(command) in CHECKED
+    ],
+)
+def test_a_list_of_commands_shows_their_whole_first_lines(group: Any, command: Any) -> None:
+    room = 80 - 6 - max(map(len, group.commands))  # two blanks before the name, two behind it, as click sets them
+    assert not command.get_short_help_str(room).endswith("..."), command.help
+
+
+def test_the_rules_find_their_faults() -> None:
+    assert [headless(text) for text in ("Of a row.", "What it is.", "The same again.", "Offset.", "Those.")] == [
+        True, True, True, False, True,
+    ]  # fmt: skip
+    assert [one for one in sentences("A row. Of its file: What it has.") if headless(one)] == [
+        "Of its file:",
+        "What it has.",
+    ]
+    assert british("quantised tokenising colours, a raise, wise, Quantizer; normalisation") == [
+        "quantised", "tokenising", "colours", "normalisation",
+    ]  # fmt: skip
