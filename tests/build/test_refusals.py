@@ -70,7 +70,7 @@ def test_a_full_disk_while_packaging_leaves_nothing(
     request_for: Callable[..., BuildRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("compiler.artifact.assemble._link", lambda *_: False)
+        patch.setattr("compiler.artifact.assemble.link_read_only", lambda *_: False)
         patch.setattr(os, "copy_file_range", full)
         with pytest.raises(DiskFullError, match=r"no space for .*needs [\d,]+ bytes, [\d,]+ are free"):
             build(request_for(), toolchain=StandIn())
