@@ -44,7 +44,7 @@ class Request:
 
     @property
     def is_part(self) -> bool:
-        """Number of the part in a multipart upload."""
+        """Whether the request sends a part of a multipart upload."""
         return self.method == "PUT" and "partNumber=" in self.query
 
 

@@ -21,13 +21,14 @@ from typing import Any
 from compiler.decoder.layer import sums_statistics
 from compiler.decoder.rankfile.cache_scales import SCALES
 from compiler.decoder.rankfile.layout import layouts
-from compiler.decoder.rankfile.quantized import FLOAT, stored_weight
+from compiler.decoder.rankfile.quantized import stored_weight
 from compiler.model.config import LayerKind, ModelConfig
 from compiler.model.lazy import whole
 from compiler.model.limits import Limits
 from compiler.model.parallel import head_layout
 from compiler.model.roles import axis_sizes, norm_before, shape_of
 from compiler.quantization.groups import quantized_roles
+from compiler.quantization.schemes import FLOAT
 
 
 @dataclass(frozen=True)

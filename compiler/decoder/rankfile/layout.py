@@ -19,12 +19,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from compiler.decoder.rankfile.cache_scales import with_cache_scales
-from compiler.decoder.rankfile.quantized import FLOAT, quantize_layers, stored_weight
+from compiler.decoder.rankfile.quantized import quantize_layers, stored_weight
 from compiler.model.config import ModelConfig
 from compiler.model.layout import Layout, join_rows, to_rank_plans
 from compiler.model.lazy import Lazy, RankPlan
 from compiler.model.parallel import SPLIT_AXES, spread
 from compiler.model.roles import TensorId, axis_sizes, model_tensors
+from compiler.quantization.schemes import FLOAT
 
 FUSED = {
     "attn.qkv": ("attn.q", "attn.k", "attn.v"),

@@ -28,9 +28,6 @@ from compiler.model.parallel import spread
 from compiler.model.roles import TensorId
 from compiler.quantization.formats import products
 
-FLOAT = "float"
-"""In the place of a product's name: linear layers are not quantized."""
-
 
 @dataclass(frozen=True)
 class StoredWeight:

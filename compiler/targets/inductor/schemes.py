@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from compiler.errors import RefusedError
+from compiler.quantization.formats import load
+from compiler.quantization.schemes import FLOAT, SCHEMES, UNQUANTIZED
 
 if TYPE_CHECKING:
     from compiler.decoder.kernels import Kernels
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
 
 def product_of(scheme: Scheme) -> Product | None:
     """The way to compute linear layers of `scheme`; None where its format has none."""
-    from compiler.quantization.formats import load
-    from compiler.quantization.schemes import FLOAT
-
     if scheme.weights == FLOAT or scheme.activations not in (FLOAT, scheme.weights):
         return None
     form = load(scheme.weights)
@@ -32,8 +31,6 @@ def product_of(scheme: Scheme) -> Product | None:
 
 def quantized(_config: ModelConfig, quant: Quant, options: InductorOptions) -> tuple[Quant, InductorOptions]:
     """`products` and `cache` of the options from scheme and cache of `quant`. Raises RefusedError."""
-    from compiler.quantization.schemes import SCHEMES
-
     scheme, options = quant.scheme, replace(options, cache=quant.cache)
     if scheme is None:
         return quant, options
@@ -50,7 +47,6 @@ def quantized(_config: ModelConfig, quant: Quant, options: InductorOptions) -> t
 def scaling(_config: ModelConfig, quant: Quant, _options: InductorOptions) -> Scaling:
     """Kernels see inputs as they are: inputs that nothing in front can divide are not smoothed."""
     from compiler.quantization.scaling import Scaling
-    from compiler.quantization.schemes import UNQUANTIZED
 
     return Scaling(quant.scheme or UNQUANTIZED, cache=quant.cache, cache_scales="head")
 
@@ -60,7 +56,6 @@ def kernels(options: InductorOptions) -> Kernels:
     from compiler.decoder.attention import cache_dtype
     from compiler.decoder.kernels import PLAIN
     from compiler.decoder.quantized import definition, experts
-    from compiler.decoder.rankfile.quantized import FLOAT
 
     plain = replace(PLAIN, cached=cache_dtype(options.cache)) if options.cache else PLAIN
     if options.products == FLOAT:
@@ -70,8 +65,6 @@ def kernels(options: InductorOptions) -> Kernels:
 
 
 def _flags(scheme: Scheme) -> str:
-    from compiler.quantization.schemes import FLOAT
-
     if scheme.activations == FLOAT:
         return ""
     return f" with one activation scale a {scheme.activation_scales}"

@@ -17,13 +17,13 @@ from compiler.decoder import quantized as quantised
 from compiler.decoder.forward import forward, layer_weights
 from compiler.decoder.kernels import Kernels
 from compiler.decoder.quantized import QuantizedWeight, definition
-from compiler.decoder.rankfile.quantized import FLOAT, scale_of, stored_weight
+from compiler.decoder.rankfile.quantized import scale_of, stored_weight
 from compiler.decoder.segments import SegmentSpec, input_names, specs, weight_shapes
 from compiler.model.config import ModelConfig
 from compiler.model.limits import Limits
 from compiler.quantization import formats
 from compiler.quantization.scaling import Scaling
-from compiler.quantization.schemes import SCHEMES
+from compiler.quantization.schemes import FLOAT, SCHEMES
 from compiler.runtime.package import Package
 from compiler.targets.inductor import build, library
 from compiler.targets.inductor.forms import FEW_TOKENS, MANY_TOKENS, int_mm, scaled_mm
