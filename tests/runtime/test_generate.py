@@ -199,7 +199,7 @@ def test_the_last_position_can_be_used_and_the_one_behind_it_cannot(model: Model
     assert len(model.generate([prompt], GenerationParams(max_new_tokens=3))[0].tokens) == 3
     with pytest.raises(RefusedError) as caught:
         model.generate([prompt], GenerationParams(max_new_tokens=4))
-    assert "holds 128 tokens a row; 125 of the prompt and up to 4 new ones are 129" in caught.value.message
+    assert "holds 128 tokens per row; 125 of the prompt and up to 4 new ones are 129" in caught.value.message
     with pytest.raises(RefusedError, match="holds 128"):
         model.logits([1] * 129)
 
@@ -274,5 +274,5 @@ def test_a_batch_that_is_left_early_leaves_the_model_free(model: Model) -> None:
 def test_a_batch_is_checked_before_it_runs(model: Model) -> None:
     with pytest.raises(UsageError, match="1 to 4 prompts"):
         next(model.stream_batch(["x"] * 5, [SAMPLED] * 5))
-    with pytest.raises(RefusedError, match="128 tokens a row"):
+    with pytest.raises(RefusedError, match="128 tokens per row"):
         model.check("x", GenerationParams(max_new_tokens=128))
