@@ -107,7 +107,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "command-r": {
         "architectures": ["CohereForCausalLM"], "hidden_act": "silu", "layer_norm_eps": 1e-5, "logit_scale": 0.0625,
         **_sizes(8192, 22528, 64, 64, 40, 256000), "max_position_embeddings": 8192, "model_max_length": 131072,
-        "rope_theta": 8000000.0, "attention_bias": False, "use_qk_norm": False, "torch_dtype": "float16",
+        "rope_theta": 8000000.0, "attention_bias": False, "torch_dtype": "float16",
     },
     "gemma-7b": _config(
         "GemmaForCausalLM", **_sizes(3072, 24576, 16, 16, 28, 256000), rms_norm_eps=1e-6, head_dim=256,

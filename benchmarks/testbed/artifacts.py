@@ -22,7 +22,7 @@ CONTENT = {
 
 
 def manifest(**changes: Any) -> Manifest:
-    """The manifest of a folder with CONTENT; `changes` replace fields."""
+    """Manifest of a folder with CONTENT. `changes`: fields to replace."""
     fields: dict[str, Any] = {
         "name": "tiny",
         "model": Model(
@@ -58,7 +58,7 @@ def manifest(**changes: Any) -> Manifest:
 
 
 def write(folder: Path, made: Manifest | None = None) -> Path:
-    """The folder, with CONTENT and the manifest in it."""
+    """Write CONTENT and the manifest to the folder. Returns the folder."""
     for path, data in CONTENT.items():
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def write(folder: Path, made: Manifest | None = None) -> Path:
 
 
 def write_random(folder: Path, seed: int = 0, *, size: int = 400, ranks: int = 2, **changes: Any) -> Path:
-    """An artifact `tiny` in `folder`: `ranks` files of `size` random bytes, which `seed` decides, and small ones."""
+    """Write an artifact `tiny` to `folder`: `ranks` files of `size` bytes, random by `seed`, and small ones."""
     source = random.Random(seed)
     content = dict(CONTENT) | {f"weights/rank{r}.safetensors": source.randbytes(size) for r in range(ranks)}
     for path, data in content.items():
@@ -83,5 +83,5 @@ def write_random(folder: Path, seed: int = 0, *, size: int = 400, ranks: int = 2
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file below `folder` by its path."""
+    """Bytes of all files below `folder` by path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -1,10 +1,10 @@
-"""A proxy between a client and an S3 server that breaks what it is told to.
+"""Proxy between a client and an S3 server that injects faults.
 
 with proxy(endpoint) as between:
     between.faults = lambda request: "reset" if request.number == 3 else None
 
-500 503 slow-down    an answer of the proxy's own; the server never sees the request
-lost                 the server does what it was asked, the client gets a 500
+500 503 slow-down    an answer of the proxy's own; the server never gets the request
+lost                 the server executes the request, the client gets a 500
 reset                half of the body, then RST
 truncated            half of the body, then a clean end
 wrong-down           the body with one bit flipped, right length
@@ -34,7 +34,7 @@ _ANSWERS = {"500": (500, "InternalError"), "503": (503, "ServiceUnavailable"), "
 
 @dataclass(frozen=True)
 class Request:
-    """`number` from 0, in the order of arrival. `nbytes` of its body."""
+    """Request to the server. `number`: from 0, in the order of arrival; `nbytes`: size of its body."""
 
     number: int
     method: str
@@ -44,15 +44,16 @@ class Request:
 
     @property
     def is_part(self) -> bool:
-        """Of a multipart upload."""
+        """Whether the request sends a part of a multipart upload."""
         return self.method == "PUT" and "partNumber=" in self.query
 
 
 @dataclass
 class Proxy:
-    """`faults` decides for each request; `broken` counts what was broken; `requests` are all that came.
+    """Proxy with faults. `faults`: function of a request that returns its fault, or None; `broken`: number of injected
+    faults by kind; `requests`: all requests.
 
-    `md5_etags` False: the ETags of parts are something else, as those of servers that encrypt.
+    `md5_etags` False: the ETags of parts are no MD5 digests, as on servers that encrypt.
     """
 
     url: str
@@ -66,7 +67,7 @@ class Proxy:
 
 @contextmanager
 def proxy(upstream: str) -> Iterator[Proxy]:
-    """A running proxy in front of the server at `upstream` (http://host:port)."""
+    """Run a proxy in front of the server at `upstream` (http://host:port)."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     between = Proxy(f"http://127.0.0.1:{server.server_address[1]}", upstream)
     server.RequestHandlerClass = partial(_Handler, between)
@@ -86,10 +87,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def __init__(self, between: Proxy, *arguments: object) -> None:
         self.between = between
-        super().__init__(*arguments)  # type: ignore[arg-type]  # what the server passes to every handler
+        super().__init__(*arguments)  # type: ignore[arg-type]  # the server passes it to every handler
 
     def log_message(self, *_: object) -> None:
-        """Nothing on standard error; `Proxy.requests` has it."""
+        """Log nothing: `Proxy.requests` has all requests."""
 
     def handle(self) -> None:
         try:
@@ -180,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _reversed_etags(body: bytes) -> bytes:
-    """The request that makes one object of parts, with the ETags as the server gave them."""
+    """Body of the request that completes a multipart upload, with the server's own ETags."""
     return re.sub(rb"(?<=<ETag>)(\W|quot|#34)*([0-9a-f]{32})", lambda found: found[0][:-32] + found[2][::-1], body)
 
 

@@ -1,4 +1,4 @@
-"""S3 servers on this machine, as a test finds them: moto (conditions, versions) and rclone (real bytes, signatures)."""
+"""S3 servers on this machine for tests: moto (conditions, versions) and rclone (real bytes, signatures)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY, SECRET = "id-of-the-tests", "secret-of-the-tests"
 
 
 def environment(endpoint: str, folder: Path) -> dict[str, str]:
-    """What a client needs to find the server, and nothing of the machine's user."""
+    """Environment of a client of the server, without settings of the machine's user."""
     return {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": KEY,
@@ -33,7 +33,7 @@ def environment(endpoint: str, folder: Path) -> dict[str, str]:
 
 @contextmanager
 def moto() -> Iterator[str]:
-    """Endpoint of a server without buckets."""
+    """Run a server without buckets. Yields its endpoint."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -47,7 +47,7 @@ def moto() -> Iterator[str]:
 
 @contextmanager
 def rclone(folder: Path) -> Iterator[str]:
-    """Endpoint of a server of `folder`: its folders are buckets. Makes BUCKET."""
+    """Run a server of `folder`, whose folders are buckets, and make BUCKET. Yields its endpoint."""
     (folder / BUCKET).mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

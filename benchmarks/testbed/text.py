@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 HELD_OUT = 25
-"""Every 25th paragraph is never trained on."""
+"""Interval of held-out paragraphs, which are never trained on."""
 
 
 @cache
 def paragraphs() -> tuple[str, ...]:
-    """The prose paragraphs of Python's language reference and of the standard library's docstrings.
+    """Prose paragraphs of Python's language reference and of the standard library's docstrings.
 
-    About a million characters in some 8,000 paragraphs, each one line, without repeats; they and their order
-    depend on the Python version only.
+    About a million characters in some 8,000 paragraphs, each one line, without repeats; they and their order depend on
+    the Python version only.
     """
     from pydoc_data.topics import topics
 
@@ -58,7 +58,7 @@ def _is_prose(text: str) -> bool:
 
 
 def byte_tokenizer() -> Tokenizer:
-    """One token per byte (id = value of the byte), then `<s>` 256, `</s>` 257 and `<pad>` 258."""
+    """Tokenizer with one token per byte (id = value of the byte), then `<s>` 256, `</s>` 257 and `<pad>` 258."""
     from tokenizers import Tokenizer, models
 
     vocabulary = {character: byte for byte, character in enumerate(_byte_characters())}
@@ -66,7 +66,7 @@ def byte_tokenizer() -> Tokenizer:
 
 
 def train_tokenizer(documents: Sequence[str], size: int) -> Tokenizer:
-    """A byte-level BPE of `size` tokens learnt from `documents`; the three special tokens come last."""
+    """Train a byte-level BPE of `size` tokens on `documents`; the three special tokens come last."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -82,7 +82,7 @@ def train_tokenizer(documents: Sequence[str], size: int) -> Tokenizer:
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int) -> None:
-    """Write tokenizer.json and tokenizer_config.json as a Hugging Face checkpoint carries them."""
+    """Write tokenizer.json and tokenizer_config.json in the form of a Hugging Face checkpoint."""
     from transformers import PreTrainedTokenizerFast
 
     PreTrainedTokenizerFast(
@@ -108,7 +108,7 @@ def _with_bytes(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def _byte_characters() -> list[str]:
-    """The printable character that byte-level BPE writes for each byte, in the order of the bytes.
+    """Printable character that byte-level BPE writes for each byte, in the order of the bytes.
 
     GPT-2's table: printable Latin-1 bytes stand for themselves, the others for the characters from U+0100 on.
     """

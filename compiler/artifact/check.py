@@ -71,8 +71,7 @@ def check_files(
     problems.
 
     `by`: "size" reads only the directories of archives; "crc" detects damage; "sha256" detects tampering too, if the
-    manifest is trusted. `digest` computes the sha256 of a file; `progress(bytes, bytes in
-    all)` is called after each file.
+    manifest is trusted. `digest` computes the sha256 of a file; `progress(bytes, total)` is called after each one.
     """
     problems, done, total = [], 0, sum(file.size for file in manifest.files)
     for file in manifest.files:

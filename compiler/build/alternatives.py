@@ -15,8 +15,8 @@ from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import ITEMSIZE
 from compiler.model.roles import axis_sizes, linear_axes
 from compiler.quantization.groups import quantized_roles
-from compiler.quantization.scale_tensors import scale_tensors
 from compiler.quantization.prequantized.checkpoint import checked
+from compiler.quantization.scale_tensors import scale_tensors
 
 if TYPE_CHECKING:
     from compiler.build.plan import Plan

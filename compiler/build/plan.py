@@ -26,10 +26,10 @@ from compiler.model.parallel import HeadLayout
 from compiler.model.recipe import Recipe
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
 from compiler.numerics.gate.measure import LENGTH, SAMPLES
-from compiler.quantization.scale_tensors import scale_tensors
 from compiler.quantization.prequantized.checkpoint import checked
 from compiler.quantization.prequantized.formats import Packed, packed
 from compiler.quantization.request import Quant
+from compiler.quantization.scale_tensors import scale_tensors
 from compiler.quantization.scaling import Scaling
 from compiler.storage.files.digest import digest_bytes
 from compiler.targets.options import TargetOptions

@@ -59,7 +59,7 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
-    """`model`: a name, a Hugging Face id, a folder or an s3:// prefix (storage/checkpoints/source.py). `recipe`: the
+    """`model`: a name, a Hugging Face id, a folder or an s3:// prefix (storage/checkpoints/resolve.py). `recipe`: the
     name of one; None: the one for its config.json. `cache`: folder for everything that is kept between commands.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from compiler.errors import RefusedError, UsageError
 from compiler.model.config import ACTIVATIONS, LayerKind, ModelConfig

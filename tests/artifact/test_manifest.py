@@ -6,13 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from benchmarks.testbed.artifacts import manifest
+from benchmarks.testbed.artifacts import manifest, write
+from compiler.artifact.check import check_files
 from compiler.artifact.manifest import json_schema, load_manifest, parse_manifest
 from compiler.artifact.sections import Section
+from compiler.artifact.sign import check_signed, sign
 from compiler.errors import ArtifactError, IncompatibleError
+from compiler.registry.pull import pull
+from compiler.registry.push import push
+from compiler.registry.resolve import resolve
 from compiler.runtime.section import runnable
 from compiler.storage.files.digest import digest_bytes
 from compiler.targets.trtllm.section import Engines
+from tests.artifact.test_sign import make_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -183,3 +189,18 @@ def test_the_section_of_a_target_that_is_not_installed_is_kept() -> None:
     for target in ("../../etc", "a.b", "protocols"):
         changed = json.loads(data) | {"target": target}
         assert type(parse_manifest(json.dumps(changed).encode()).section) is Section
+
+
+def test_an_artifact_of_schema_1_is_signed_published_and_fetched_with_its_own_bytes(tmp_path: Path) -> None:
+    data = (SCHEMA_1 / "segments.json").read_bytes()
+    folder = write(tmp_path / "old", manifest())
+    (folder / "manifest.json").write_bytes(data)
+    private, public = make_pair(tmp_path, "key")
+    sign(folder, str(private))
+    check_signed(folder, public)
+    check_files(load_manifest(folder), folder, by="sha256")
+    pushed = push(folder, f"file://{tmp_path}/store/old@v1")
+    assert pushed.digest == digest_bytes(data)
+    pull(resolve(f"file://{tmp_path}/store/old@v1"), tmp_path / "back")
+    assert (tmp_path / "back/manifest.json").read_bytes() == data
+    check_signed(tmp_path / "back", public)

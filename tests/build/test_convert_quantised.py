@@ -15,11 +15,11 @@ from safetensors.numpy import save_file
 from compiler.build.rank_files import convert
 from compiler.errors import MemoryCeilingError
 from compiler.model.lazy import Lazy, Packing, Quantize, RankPlan, take, whole
-from compiler.quantization.formats import fp8, int4
+from compiler.quantization.formats import fp8
 from compiler.quantization.rounding import quantize
-from tests.quantization import numpy_int4
 from compiler.storage.checkpoints.checkpoint import open_checkpoint
 from tests.build.test_convert import bits
+from tests.quantization import numpy_int4
 
 GROUP = 8
 DTYPES: dict[str, str] = {"int8": "I8", "int4": "I8", "fp8": "F8_E4M3"}

@@ -7,8 +7,8 @@
 
 Every rank computes from its own file, by the names and with the scales that stand there; summands are added up and
 columns laid side by side as the ranks will do (`sides.py`). The layout is not consulted: a tensor that was packed,
-split or scaled wrongly stays wrong. Each block is given the float model's own input, so that the error shows in the block that
-has it.
+split or scaled wrongly stays wrong. Each block is given the float model's own input, so that the error shows in the
+block that has it.
 
 Both sides compute in float32, so that the rounding of the dtype is not part of the figures.
 """

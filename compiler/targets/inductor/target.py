@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from compiler.decoder import segments
+from compiler.decoder.rankfile import layout
 from compiler.model.parallel import check_parallel
 from compiler.targets.inductor import schemes
+from compiler.targets.inductor.device import device
 from compiler.targets.inductor.options import InductorOptions
 from compiler.targets.inductor.runtime import SegmentRuntime
 from compiler.targets.protocols import Compiler, Packager, RankLayout, Support, Target
@@ -14,7 +17,7 @@ from compiler.targets.values import Contents, Need
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from compiler.artifact.manifest import Device, Manifest
+    from compiler.artifact.manifest import Manifest
     from compiler.decoder.segments import SegmentSpec
     from compiler.model.config import ModelConfig
     from compiler.model.layout import Layout
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from compiler.model.roles import TensorId
     from compiler.quantization.request import Quant
     from compiler.quantization.scaling import Scaling
-    from compiler.targets.values import How, Made, Planned, Toolchain
+    from compiler.targets.values import Made, Planned, Toolchain
 
 
 class SegmentSupport(Support[InductorOptions]):
@@ -49,21 +52,19 @@ class SegmentLayout(RankLayout[InductorOptions]):
 
     def layouts(self, config: ModelConfig, tp: int, options: InductorOptions) -> Sequence[Layout]:
         """The layouts of the decoder's rank file."""
-        from compiler.decoder.rankfile import layout
-
         return layout.layouts(config, tp)
 
     def rank_plans(
         self, config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str, options: InductorOptions
     ) -> Sequence[RankPlan]:
         """The decoder's rank files, with the products of `options`."""
-        from compiler.decoder.rankfile import layout
-
         return layout.rank_plans(config, tp, tensors, dtype, options.products)
 
 
 class SegmentCompiler(Compiler[InductorOptions]):
     """Packages, compiled by processes of this project: see build.py."""
+
+    device = staticmethod(device)
 
     def toolchain(self) -> Toolchain:
         """build.py."""
@@ -71,25 +72,15 @@ class SegmentCompiler(Compiler[InductorOptions]):
 
         return build
 
-    def device(self, how: How) -> Device:
-        """See device.py."""
-        from compiler.targets.inductor.device import device
-
-        return device(how)
-
     def needs(self, config: ModelConfig, tp: int, options: InductorOptions) -> Sequence[Need]:
         """A compile process holds torch, the graph of one segment and a C++ compiler; packages hold no weights."""
-        from compiler.decoder.segments import segment_names
-
         kinds = set(config.layer_kinds)
-        count = 2 + len({name for kind in kinds for name in segment_names(config, kind)})
+        count = 2 + len({name for kind in kinds for name in segments.segment_names(config, kind)})
         note = f"{count} segments, prefill and decode; no weights"
         return (Need("compile", 2 << 30, count * 2 * (2 << 20), note),)
 
     def specs(self, plan: Planned[InductorOptions], source: str) -> Sequence[SegmentSpec]:
         """One spec per package. Neither weights nor the number of layers decide one."""
-        from compiler.decoder import segments
-
         products, cache = plan.options.products, plan.options.cache
         return segments.specs(plan.config, plan.tp, plan.dtype, plan.limits, products, cache)
 
@@ -99,8 +90,6 @@ class SegmentPackager(Packager[InductorOptions]):
 
     def contents(self, plan: Planned[InductorOptions], made: Made) -> Contents:
         """Rank files, packages, tokenizer."""
-        from compiler.decoder.rankfile.layout import rank_file
-        from compiler.decoder.segments import segment_names
         from compiler.runtime.section import Segments
 
         packages = {name: f"packages/{part.name}" for name, (part,) in made.compiled.items()}
@@ -108,8 +97,8 @@ class SegmentPackager(Packager[InductorOptions]):
         return Contents(
             [*made.weights, *compiled, *made.tokenizer],
             Segments(
-                weights=tuple(rank_file(rank) for rank in range(plan.tp)),
-                layers=tuple(segment_names(plan.config, kind) for kind in plan.config.layer_kinds),
+                weights=tuple(layout.rank_file(rank) for rank in range(plan.tp)),
+                layers=tuple(segments.segment_names(plan.config, kind) for kind in plan.config.layer_kinds),
                 packages=packages,
                 products=plan.options.products,
                 cache=plan.options.cache,

@@ -23,49 +23,25 @@ from compiler.targets.values import Need
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
-    from compiler.artifact.manifest import Manifest
     from compiler.model.config import ModelConfig
-    from compiler.model.layout import Layout
-    from compiler.model.lazy import Lazy, RankPlan
-    from compiler.model.limits import Limits
-    from compiler.model.roles import TensorId
-    from compiler.quantization.request import Quant
-    from compiler.quantization.scaling import Scaling
-    from compiler.targets.values import Contents, How, Made, Planned, PlannedRanks, Toolchain
+    from compiler.targets.values import How, PlannedRanks, Toolchain
 
 
 class TrtllmSupport(Support[TrtllmOptions]):
-    """Models that a version of TensorRT-LLM has a class for: see check.py, schemes.py."""
+    """Models that a version of TensorRT-LLM has a class for."""
 
-    def check(self, config: ModelConfig, tp: int, options: TrtllmOptions, limits: Limits | None = None) -> None:
-        """Raises RefusedError."""
-        check.check(config, tp, options, limits)
-
-    def quantized(self, config: ModelConfig, quant: Quant, options: TrtllmOptions) -> tuple[Quant, TrtllmOptions]:
-        """Options with `quant_algo` and `kv_cache_quant_algo`. Raises RefusedError."""
-        return schemes.quantized(config, quant, options)
-
-    def scaling(self, config: ModelConfig, quant: Quant, options: TrtllmOptions) -> Scaling:
-        """Scales as the files have them."""
-        return schemes.scaling(config, quant, options)
+    check = staticmethod(check.check)
+    quantized = staticmethod(schemes.quantized)
+    scaling = staticmethod(schemes.scaling)
 
 
 class CheckpointLayout(RankLayout[TrtllmOptions]):
-    """The files of a checkpoint: see layout.py, config.py. The judge computes them."""
+    """The files of a checkpoint, which the judge computes."""
 
     judge = staticmethod(judge_of)
-
-    def layouts(self, config: ModelConfig, tp: int, options: TrtllmOptions) -> Sequence[Layout]:
-        """See layout.py."""
-        return layout.layouts(config, tp, options)
-
-    def rank_plans(
-        self, config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str, options: TrtllmOptions
-    ) -> Sequence[RankPlan]:
-        """See layout.py."""
-        return layout.rank_plans(config, tp, tensors, dtype, options)
+    layouts = staticmethod(layout.layouts)
+    rank_plans = staticmethod(layout.rank_plans)
 
     def files(self, config: ModelConfig, tp: int, dtype: str, options: TrtllmOptions) -> Mapping[str, bytes]:
         """config.json of the checkpoint, in the dialect of the version."""
@@ -74,6 +50,8 @@ class CheckpointLayout(RankLayout[TrtllmOptions]):
 
 class EngineCompiler(Compiler[TrtllmOptions]):
     """`trtllm-build`: see build.py."""
+
+    command = staticmethod(command_line)
 
     def toolchain(self) -> Toolchain:
         """build.py."""
@@ -117,35 +95,16 @@ class EngineCompiler(Compiler[TrtllmOptions]):
             ),
         )
 
-    def command(self, plan: Planned[TrtllmOptions]) -> Sequence[str]:
-        """The command line of `trtllm-build`."""
-        return command_line(plan)
-
 
 class TrtllmPackager(Packager[TrtllmOptions]):
     """Checkpoints, and engines in the tree of their container: see artifact.py, elsewhere.py."""
 
     elsewhere = elsewhere.ENGINES_ELSEWHERE
-
-    def contents(self, plan: Planned[TrtllmOptions], made: Made) -> Contents:
-        """The checkpoint where nothing is compiled yet, else the engines."""
-        return artifact.contents(plan, made)
-
-    def check_tokenizer(self, plan: Planned[TrtllmOptions], names: Sequence[str]) -> None:
-        """Raises TokenizerError where the image's front end would not take these files for a tokenizer."""
-        artifact.check_tokenizer(plan, names)
-
-    def options_of(self, manifest: Manifest) -> TrtllmOptions:
-        """Raises ArtifactError for another target's section."""
-        return artifact.options_of(manifest)
-
-    def rank_folder(self, manifest: Manifest) -> str | None:
-        """The folder of the checkpoint, where the artifact has one."""
-        return artifact.rank_folder(manifest)
-
-    def problems(self, manifest: Manifest, folder: Path) -> Sequence[str]:
-        """See artifact.py."""
-        return artifact.problems(manifest, folder)
+    contents = staticmethod(artifact.contents)
+    check_tokenizer = staticmethod(artifact.check_tokenizer)
+    options_of = staticmethod(artifact.options_of)
+    rank_folder = staticmethod(artifact.rank_folder)
+    problems = staticmethod(artifact.problems)
 
 
 TARGET = Target(

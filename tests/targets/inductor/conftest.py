@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,16 @@ from compiler.targets.inductor.toolchain import cxx
 
 
 @pytest.fixture(scope="session")
-def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the library of `native/` and its object files."""
-    folder = tmp_path_factory.mktemp("native")
-    return library.build_library(write_wrapper(folder, MARCH), folder / "library", jobs=2, timeout=600).parent
+def native(session_folder: Path) -> Path:
+    """The folder of the library of `native/` and its object files; compiled once for all test processes."""
+    folder = session_folder / "native"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "built").exists():
+            folder.mkdir()
+            library.build_library(write_wrapper(folder, MARCH), folder / "library", jobs=2, timeout=600)
+            (folder / "built").touch()
+    return folder / "library"
 
 
 @pytest.fixture(scope="session")

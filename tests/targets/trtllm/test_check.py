@@ -28,7 +28,7 @@ SQ = "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN"
         ("llama", 1, {"quant_algo": "INT3"}, "found INT3"),
         ("llama", 1, {"kv_cache_quant_algo": "INT4"}, "found INT4"),
         ("mixtral", 2, {"quant_algo": "FP8", "version": "0.9.0"}, "scales of experts is not verified"),
-        ("mixtral", 2, {"quant_algo": "W4A16_AWQ"}, "experts are stored under AWQ is not verified"),
+        ("mixtral", 2, {"quant_algo": "W4A16_AWQ"}, "experts are stored under W4A16_AWQ is not verified"),
         ("gptj", 2, {"quant_algo": SQ}, "one norm in front of attention and mlp"),
         ("qwen3", 2, {"quant_algo": SQ, "version": "0.21.0"}, "norms on q and k is not verified"),
         ("llama", 2, {"quant_algo": "W4A16_GPTQ"}, "zeros in a portable order is not verified"),
@@ -44,7 +44,7 @@ SQ = "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN"
         ("internlm2", 1, {"version": "0.9.0"}, "from 0.11.0 on"),
         ("qwen2-moe", 1, {"version": "0.9.0"}, "from 0.10.0 on"),
         ("llama-rope-llama3", 1, {"version": "0.11.0"}, "begins with 0.12"),
-        ("llama", 1, {"version": "0.7.1"}, "no checkpoint of its own format"),
+        ("llama", 1, {"version": "0.7.1"}, "has a checkpoint format from 0.8.0 on"),
         ("llama", 1, {"version": "1.2.0"}, "0.8 to 1.1"),
     ],
 )

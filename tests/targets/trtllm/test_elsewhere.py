@@ -100,7 +100,7 @@ def test_what_can_be_known_before_is_refused_before(request_for: Callable[..., B
     with pytest.raises(ParallelError, match="tp 3"):
         build(request_for(tp=3))
     plan = request_for()
-    with pytest.raises(RefusedError, match="no checkpoint of its own format") as caught:
+    with pytest.raises(RefusedError, match=r"has a checkpoint format from 0\.8\.0 on") as caught:
         plan_of(PlanRequest(model=plan.model, recipes=recipes, target="trtllm", ask=plan.ask))
     assert "lmi-compile build" in caught.value.hint
     assert not plan.output.exists()
