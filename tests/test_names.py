@@ -11,7 +11,7 @@ import compiler
 ROOT = Path(compiler.__file__).parent
 TWICE = {
     "Engines", "Entry", "File", "Finding", "Flag", "Gather", "Judge", "Line", "Model", "Part", "Phase", "Piece",
-    "Place", "RankFile", "Role", "Row", "Stopped", "Token",
+    "Place", "RankFile", "Role", "Row", "Step", "Stopped", "Token",
 }  # fmt: skip
 """Names that still mean several things. To be empty."""
 

@@ -166,7 +166,10 @@ def layer_factors(
         s = scales[group.name]
         for role in (*group.into, *group.followers):
             columns[role] = np.repeat(s, config.heads // config.kv_heads, 0) if group.divides == "attn.v" else s
-        (divisors if group.divides else smoothers)[group.divides or group.name] = s
+        if group.divides:
+            divisors[group.divides] = s
+        else:
+            smoothers |= dict.fromkeys(group.into, s)
     return {role: Factors(divisors.get(role), columns.get(role)) for role in divisors | columns}, smoothers
 
 
