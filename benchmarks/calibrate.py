@@ -31,12 +31,12 @@ def quantize(folder: Path, out: Path, count: int, length: int) -> dict[str, floa
     from safetensors.numpy import load_file
 
     import recipes
-    from compiler.build import rank_files as convert
     from compiler.calibration import activations as calibrate
     from compiler.calibration import scales as scale
     from compiler.calibration.samples import Samples
     from compiler.decoder.rankfile.layout import rank_plans
     from compiler.model.account import account
+    from compiler.pipeline import rank_files as convert
     from compiler.quantization.scaling import Scaling
     from compiler.quantization.schemes import SCHEMES
     from compiler.storage.checkpoints.checkpoint import open_checkpoint

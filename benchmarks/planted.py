@@ -22,7 +22,6 @@ from safetensors.numpy import load_file, save_file
 import recipes
 from benchmarks.testbed.text import HELD_OUT, paragraphs
 from benchmarks.tinyllama import ROOT, machine
-from compiler.build import rank_files as convert
 from compiler.calibration import activations as calibrate
 from compiler.calibration import scales as scale
 from compiler.calibration.samples import Samples
@@ -35,6 +34,7 @@ from compiler.model.roles import TensorId
 from compiler.numerics.gate.measure import measure
 from compiler.numerics.gate.sides import of_files
 from compiler.numerics.gate.verdict import judge
+from compiler.pipeline import rank_files as convert
 from compiler.quantization.groups import apply, groups, layer_factors
 from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor, open_checkpoint
 from compiler.storage.checkpoints.header import read_header

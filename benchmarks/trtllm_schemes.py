@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks.planted import Planted, said, table
-from compiler.build import rank_files as convert
-from compiler.build.support import taken
 from compiler.errors import RefusedError
 from compiler.numerics.gate import measure as gate
 from compiler.numerics.gate.sides import Judged
+from compiler.pipeline import rank_files as convert
+from compiler.pipeline.support import taken
 from compiler.quantization.request import Quant, scheme_of
 from compiler.quantization.scale_tensors import scale_tensors
 from compiler.quantization.schemes import CLOSE

@@ -16,30 +16,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from compiler.artifact.manifest import Manifest, load_manifest
-    from compiler.build.build import BuildResult, build
-    from compiler.build.plan import Plan
-    from compiler.build.request import Ask, BuildRequest, PlanRequest, Resources
-    from compiler.build.resolve import plan_of
     from compiler.errors import LmiCompileError
     from compiler.numerics.verify import verify
+    from compiler.pipeline.build import BuildResult, build
+    from compiler.pipeline.plan import Plan
+    from compiler.pipeline.request import Ask, BuildRequest, PlanRequest, Resources
+    from compiler.pipeline.resolve import plan_of
     from compiler.runtime.generate import load
     from compiler.runtime.params import Completion, GenerationParams
 
 _HOME = {
-    "Ask": "compiler.build.request",
-    "BuildRequest": "compiler.build.request",
-    "BuildResult": "compiler.build.build",
+    "Ask": "compiler.pipeline.request",
+    "BuildRequest": "compiler.pipeline.request",
+    "BuildResult": "compiler.pipeline.build",
     "Completion": "compiler.runtime.params",
     "GenerationParams": "compiler.runtime.params",
     "LmiCompileError": "compiler.errors",
     "Manifest": "compiler.artifact.manifest",
-    "Plan": "compiler.build.plan",
-    "PlanRequest": "compiler.build.request",
-    "Resources": "compiler.build.request",
-    "build": "compiler.build.build",
+    "Plan": "compiler.pipeline.plan",
+    "PlanRequest": "compiler.pipeline.request",
+    "Resources": "compiler.pipeline.request",
+    "build": "compiler.pipeline.build",
     "load": "compiler.runtime.generate",
     "load_manifest": "compiler.artifact.manifest",
-    "plan_of": "compiler.build.resolve",
+    "plan_of": "compiler.pipeline.resolve",
     "verify": "compiler.numerics.verify",
 }
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import recipes
 from compiler import targets
-from compiler.build.convert_only import convert_to
-from compiler.build.request import Ask, PlanRequest
-from compiler.build.support import taken
 from compiler.errors import RefusedError
 from compiler.model.config import ModelConfig
 from compiler.model.limits import limits_for
+from compiler.pipeline.convert_only import convert_to
+from compiler.pipeline.request import Ask, PlanRequest
+from compiler.pipeline.support import taken
 from compiler.quantization.request import Quant
 from compiler.quantization.schemes import SCHEMES, Scheme
 from compiler.targets.trtllm.options import PLAIN, TrtllmOptions

@@ -21,8 +21,8 @@ CONVERT = """
 import os, sys
 from pathlib import Path
 import recipes
-from compiler.build.convert_only import convert_to
-from compiler.build.request import Ask, PlanRequest, Resources
+from compiler.pipeline.convert_only import convert_to
+from compiler.pipeline.request import Ask, PlanRequest, Resources
 from compiler.targets.trtllm.options import TrtllmOptions
 model, outputs, user = Path(sys.argv[1]), sys.argv[3:], int(sys.argv[2])
 for output in outputs:

@@ -35,7 +35,7 @@ DONE = (
     "compiler/artifact/sign.py",
     "compiler/artifact/statements.py",
     "compiler/artifact/text.py",
-    "compiler/build/",
+    "compiler/pipeline/",
     "compiler/cli/__init__.py",
     "compiler/cli/about.py",
     "compiler/cli/answer.py",

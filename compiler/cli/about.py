@@ -15,8 +15,8 @@ def models(as_json: Json = False) -> None:
     """
     import recipes
     from compiler import targets
-    from compiler.build.support import refusals
     from compiler.cli.text import models_text, option_text
+    from compiler.pipeline.support import refusals
 
     loaded = {name: recipes.load(name) for name in recipes.available()}
     refused = {

@@ -63,10 +63,10 @@ def verify(
             )
         _verify_quick(artifact, as_json=as_json)
         return
-    from compiler.build.notes import numerics_text
-    from compiler.build.request import Ask, PlanRequest
-    from compiler.build.verify_source import source_logits
     from compiler.numerics.verify import verify as run
+    from compiler.pipeline.notes import numerics_text
+    from compiler.pipeline.request import Ask, PlanRequest
+    from compiler.pipeline.verify_source import source_logits
     from compiler.report import progress_in
 
     expected = None

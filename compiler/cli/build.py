@@ -78,11 +78,11 @@ def plan(
 ) -> None:
     """Say what a build would do, from config.json and the safetensors headers alone."""
     from compiler import targets
-    from compiler.build.alternatives import alternatives, calibration_seconds
-    from compiler.build.request import Resources
-    from compiler.build.resolve import plan_of
     from compiler.cli.parse import parse_size
     from compiler.cli.text import alternative_json, alternatives_text, calibration_text, plan_text
+    from compiler.pipeline.alternatives import alternatives, calibration_seconds
+    from compiler.pipeline.request import Resources
+    from compiler.pipeline.resolve import plan_of
 
     asked, resources = quant_of(quant, GateOptions(), image_of(own)), Resources(parse_size(memory.max_memory))
     made = plan_of(request_of(model, ask, own, limits, asked, resources))
@@ -107,10 +107,10 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Write the rank files of a model, and nothing else."""
-    from compiler.build.convert_only import convert_to
-    from compiler.build.request import Resources
     from compiler.cli.parse import parse_size
     from compiler.cli.text import plan_text
+    from compiler.pipeline.convert_only import convert_to
+    from compiler.pipeline.request import Resources
 
     asked = quant_of(quant, GateOptions(), image_of(own))
     resources = Resources(parse_size(memory.max_memory))
@@ -135,11 +135,11 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build, verify and put in place an artifact; what an earlier build made is not made again."""
-    from compiler.build.build import build as run
-    from compiler.build.build import command_of
-    from compiler.build.request import BuildRequest, Resources
     from compiler.cli.parse import default_output, parse_size
     from compiler.cli.text import build_text
+    from compiler.pipeline.build import build as run
+    from compiler.pipeline.build import command_of
+    from compiler.pipeline.request import BuildRequest, Resources
     from compiler.registry.address import is_store, parse_address
     from compiler.registry.push import push
     from compiler.registry.summary import pushed_text
@@ -188,8 +188,8 @@ def package(
     as_json: Json = False,
 ) -> None:
     """Make the artifact of a verified checkpoint and the engines that were built from it elsewhere."""
-    from compiler.build.elsewhere import package_engines
     from compiler.cli.text import manifest_text
+    from compiler.pipeline.elsewhere import package_engines
 
     with reporting(as_json=as_json) as report:
         place, manifest = package_engines(artifact, engines, output, report, force=force)

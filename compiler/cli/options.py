@@ -23,7 +23,7 @@ from compiler import targets
 from compiler.quantization.schemes import CACHES, SCHEMES
 
 if TYPE_CHECKING:
-    from compiler.build.request import PlanRequest, Resources
+    from compiler.pipeline.request import PlanRequest, Resources
     from compiler.quantization.request import Quant, Text
     from compiler.targets.options import TargetOptions
 
@@ -320,10 +320,10 @@ def request_of(
     resources: Resources,
 ) -> PlanRequest:
     """The request that the options spell. For `--tp max` the model's metadata are read. Raises UsageError."""
-    from compiler.build.request import Ask, PlanRequest
-    from compiler.build.resolve import largest_tp
     from compiler.cli.parse import count_devices, parse_tp
     from compiler.model.rope import parse_rope_scaling
+    from compiler.pipeline.request import Ask, PlanRequest
+    from compiler.pipeline.resolve import largest_tp
 
     fields = model_fields(model, ask.target)
     asked = Ask(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from compiler.build.notes import alphas_text, numerics_text
+from compiler.pipeline.notes import alphas_text, numerics_text
 from compiler.report import amount, seconds, table
 
 if TYPE_CHECKING:
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
     from compiler.artifact.manifest import Manifest
     from compiler.artifact.quantization import Quantisation
-    from compiler.build.alternatives import Alternative
-    from compiler.build.plan import Plan
     from compiler.deploy.doctor import Diagnosis
     from compiler.model.recipe import Recipe
+    from compiler.pipeline.alternatives import Alternative
+    from compiler.pipeline.plan import Plan
     from compiler.quantization.request import Quant
     from compiler.storage.cache.stages import CacheLine
 
@@ -165,7 +165,7 @@ def build_text(output: Path, manifest: Manifest | None) -> str:
 def models_text(loaded: Mapping[str, Recipe], refused: Mapping[str, Mapping[str, Mapping[Quant, str]]]) -> str:
     """Recipes, the architectures they read and the names that `--model` knows; then the quantizations of each target.
 
-    `refused`: by recipe and target, see build/support.py.
+    `refused`: by recipe and target, see pipeline/support.py.
     """
     known = [(name, ", ".join(one.hf_architectures), ", ".join(one.models)) for name, one in loaded.items()]
     targets = sorted({target for of in refused.values() for target in of})

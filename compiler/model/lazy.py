@@ -7,7 +7,7 @@ A `Lazy` of shape (4, 6) that joins two source tensors `a` (2, 6) and `b` (2, 6)
 
 Element `i` of a piece is element `start + sum(i * strides)` of its source, and element `at + i` of the Lazy. Elements
 that no piece covers are zero. A stride of 0 repeats. All functions are arithmetic on these tuples and read nothing, so
-the plan of a 70B model takes as long as that of a tiny one; `build/rank_files.py` copies the same pieces.
+the plan of a 70B model takes as long as that of a tiny one; `pipeline/rank_files.py` copies the same pieces.
 """
 
 from __future__ import annotations
@@ -259,7 +259,7 @@ def insert_axis(tensor: Lazy, axis: int, times: int) -> Lazy:
 def read(tensor: Lazy, source: Callable[[str], np.ndarray]) -> np.ndarray:
     """Read a tensor as raw bits (unsigned integers of the source dtype's width), without casts and folds.
 
-    `source(name)`: a source tensor as a flat array of such integers. For tests and small tensors; `build/rank_files.py`
+    `source(name)`: a source tensor as a flat array of such integers. For tests and small tensors; `pipeline/rank_files.py`
     copies the same pieces block by block under a memory ceiling.
     """
     out = np.zeros(tensor.shape, dtype=f"u{ITEMSIZE[tensor.source_dtype]}")

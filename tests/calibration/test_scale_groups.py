@@ -14,9 +14,9 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 from torch import Tensor
 
-from compiler.build.rank_files import convert
 from compiler.calibration.scales import RESULT, beside, make_scales
 from compiler.model.roles import TensorId, linear_axes
+from compiler.pipeline.rank_files import convert
 from compiler.quantization.format import group_maxima
 from compiler.quantization.formats import int4
 from compiler.quantization.scale_tensors import scale_tensors

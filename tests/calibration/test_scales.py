@@ -14,7 +14,6 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 from torch import Tensor
 
-from compiler.build.rank_files import convert
 from compiler.calibration.activations import RESULT as MAXIMA
 from compiler.calibration.scales import RESULT, beside, make_scales
 from compiler.decoder.forward import forward
@@ -24,6 +23,7 @@ from compiler.decoder.rankfile.layout import layouts, rank_plans
 from compiler.errors import CheckpointError, MemoryCeilingError
 from compiler.model.lazy import Lazy, read, whole
 from compiler.model.roles import TensorId, linear_axes
+from compiler.pipeline.rank_files import convert
 from compiler.quantization.groups import Maxima, apply, folded, groups, layer_factors, layer_scales, quantized_roles
 from compiler.quantization.scaling import Scaling
 from compiler.quantization.schemes import SCHEMES, Scheme

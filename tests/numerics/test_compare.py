@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 import recipes
 from compiler import targets
-from compiler.build.plan import Plan, make_plan
-from compiler.build.request import Ask
 from compiler.decoder.forward import forward
 from compiler.errors import NumericsError
 from compiler.numerics.compare import THRESHOLDS, Figures, Thresholds, compare, judge
 from compiler.numerics.reference import reference_logits, token_ids
+from compiler.pipeline.plan import Plan, make_plan
+from compiler.pipeline.request import Ask
 from compiler.storage.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from tests.weights import rank_weights
 

@@ -9,11 +9,11 @@ import pytest
 
 import recipes
 from compiler import targets
-from compiler.build.plan import Plan, make_plan
-from compiler.build.request import Ask
 from compiler.errors import ArtifactError, TokenizerError
 from compiler.model.rope import RopeScaling
 from compiler.numerics.reference import TOKENS, read_reference, reference_logits, token_ids, write_reference
+from compiler.pipeline.plan import Plan, make_plan
+from compiler.pipeline.request import Ask
 from compiler.storage.checkpoints.checkpoint import Checkpoint, open_checkpoint
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 
 import recipes
 from compiler.artifact.manifest import MANIFEST, Manifest, load_manifest
-from compiler.build.request import PlanRequest
-from compiler.build.verify_source import source_logits
 from compiler.errors import ArtifactError, IncompatibleError, NumericsError, SourceError
 from compiler.numerics.reference import REFERENCE, read_reference, write_reference
 from compiler.numerics.verify import check_layout, verify
+from compiler.pipeline.request import PlanRequest
+from compiler.pipeline.verify_source import source_logits
 from compiler.runtime.generate import Model
 from compiler.storage.files.digest import describe
 from compiler.targets.inductor.runtime import SegmentRunner

@@ -16,14 +16,14 @@ from torch import Tensor
 
 import recipes
 from compiler.artifact.manifest import load_manifest
-from compiler.build.alternatives import alternatives
-from compiler.build.build import build
-from compiler.build.convert_only import convert_to
-from compiler.build.request import Ask, BuildRequest, PlanRequest, Resources
-from compiler.build.resolve import locate, plan_of
-from compiler.build.steps.fetch import fetch
 from compiler.cli.text import option_text, plan_text
 from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError, ToolchainMissing
+from compiler.pipeline.alternatives import alternatives
+from compiler.pipeline.build import build
+from compiler.pipeline.convert_only import convert_to
+from compiler.pipeline.request import Ask, BuildRequest, PlanRequest, Resources
+from compiler.pipeline.resolve import locate, plan_of
+from compiler.pipeline.steps.fetch import fetch
 from compiler.quantization.prequantized.formats import packed
 from compiler.quantization.request import Quant, scheme_of
 from compiler.quantization.schemes import SCHEMES, Tolerance

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from compiler.build.build import build
-from compiler.build.request import BuildRequest
+from compiler.pipeline.build import build
+from compiler.pipeline.request import BuildRequest
 from compiler.quantization import formats
 from compiler.quantization.request import Quant, scheme_of
 from compiler.quantization.schemes import SCHEMES, Scheme, Tolerance
-from tests.build.conftest import quantised, request_for
+from tests.pipeline.conftest import quantised, request_for
 from tests.stand_in import StandIn
 
 __all__ = ["quantised", "request_for"]

@@ -13,11 +13,11 @@ import pytest
 import recipes
 from compiler.api import Ask, BuildRequest, GenerationParams, build, load, verify
 from compiler.artifact.manifest import Manifest
-from compiler.build.request import PlanRequest
-from compiler.build.verify_source import source_logits
 from compiler.model.config import ModelConfig
 from compiler.numerics.compare import THRESHOLDS
 from compiler.numerics.gate.sides import log_probabilities, of_files
+from compiler.pipeline.request import PlanRequest
+from compiler.pipeline.verify_source import source_logits
 from compiler.quantization.request import Quant, Text, scheme_of
 from compiler.quantization.schemes import Scheme, Tolerance
 from compiler.runtime.section import Segments

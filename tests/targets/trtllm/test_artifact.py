@@ -17,9 +17,6 @@ from safetensors.torch import load_file, save_file
 
 import recipes
 from compiler.artifact.manifest import Manifest, load_manifest
-from compiler.build.build import build, command_of
-from compiler.build.elsewhere import package_engines
-from compiler.build.request import Ask, BuildRequest, Resources
 from compiler.errors import (
     ArtifactError,
     CompileError,
@@ -31,6 +28,9 @@ from compiler.errors import (
     UsageError,
 )
 from compiler.numerics.verify import verify
+from compiler.pipeline.build import build, command_of
+from compiler.pipeline.elsewhere import package_engines
+from compiler.pipeline.request import Ask, BuildRequest, Resources
 from compiler.report import Silent
 from compiler.runtime.generate import load
 from compiler.storage.files.digest import sha256_file

@@ -12,10 +12,10 @@ import torch
 
 import recipes
 from compiler import targets
-from compiler.build.convert_only import convert_to
-from compiler.build.request import Ask, PlanRequest
 from compiler.errors import RefusedError
 from compiler.model.config import ModelConfig
+from compiler.pipeline.convert_only import convert_to
+from compiler.pipeline.request import Ask, PlanRequest
 from compiler.targets.trtllm.options import TrtllmOptions
 from compiler.targets.trtllm.read import RankTensors
 from tests import reference

@@ -13,12 +13,12 @@ import pytest
 
 import recipes
 from compiler.artifact.manifest import load_manifest
-from compiler.build.build import build
-from compiler.build.elsewhere import package_engines
-from compiler.build.request import Ask, BuildRequest, PlanRequest
-from compiler.build.resolve import plan_of
 from compiler.errors import ArtifactError, CompileError, ParallelError, RefusedError, ToolchainMissing
 from compiler.numerics.verify import verify
+from compiler.pipeline.build import build
+from compiler.pipeline.elsewhere import package_engines
+from compiler.pipeline.request import Ask, BuildRequest, PlanRequest
+from compiler.pipeline.resolve import plan_of
 from compiler.report import Silent
 from compiler.targets.trtllm.options import TrtllmOptions
 from compiler.targets.trtllm.section import Engines

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 import recipes
-from compiler.build.rank_files import convert
 from compiler.calibration import activations as calibrate
 from compiler.calibration import scales as scale
 from compiler.errors import RefusedError
 from compiler.model.config import ModelConfig
 from compiler.numerics.compare import compare
+from compiler.pipeline.rank_files import convert
 from compiler.quantization.request import Quant, scheme_of
 from compiler.quantization.scale_tensors import scale_tensors
 from compiler.targets.trtllm import schemes

@@ -1,0 +1,243 @@
+"""The plan: everything that can be known from config.json and the safetensors headers alone. Reads no weight.
+
+config.json --recipe--> ModelConfig --+
+headers     --recipe--> roles --------+--> what each rank holds, what each stage needs, or a refusal with the remedy
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+from compiler.errors import RefusedError
+from compiler.model.account import Account, Header, account
+from compiler.model.config import ModelConfig
+from compiler.model.dtypes import DTYPES
+from compiler.model.identity import identity
+from compiler.model.layout import Layout
+from compiler.model.lazy import ITEMSIZE, RankPlan
+from compiler.model.limits import Limits, limits_for
+from compiler.model.parallel import HeadLayout
+from compiler.model.recipe import Recipe
+from compiler.model.roles import axis_sizes, model_tensors, shape_of
+from compiler.numerics.gate.measure import LENGTH, SAMPLES
+from compiler.pipeline.request import Ask
+from compiler.pipeline.support import taken
+from compiler.quantization.prequantized.checkpoint import checked
+from compiler.quantization.prequantized.formats import Packed, packed
+from compiler.quantization.request import Quant
+from compiler.quantization.scale_tensors import scale_tensors
+from compiler.quantization.scaling import Scaling
+from compiler.storage.files.digest import digest_bytes
+from compiler.targets.options import TargetOptions
+from compiler.targets.protocols import RankLayout, Target
+from compiler.targets.values import Need
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a build will make. `digest` covers all that decides the bytes of the rank files and `files`.
+
+    `options` name the quantization as the toolchain does, `quant` has the flags that it runs; `scaling` None: there is
+    none. `ranks` of a quantized model read tensors that the checkpoint lacks: calibration and scales will make them
+    (`quantization/scale_tensors.py`).
+    """
+
+    recipe: str
+    target: str
+    config: ModelConfig
+    tp: int
+    dtype: str
+    limits: Limits
+    options: TargetOptions
+    quant: Quant
+    scaling: Scaling | None
+    packed: Packed | None  # how the source is quantized already
+    account: Account
+    layouts: tuple[Layout, ...]
+    ranks: tuple[RankPlan, ...]
+    heads: HeadLayout
+    kv_bytes_per_token: int  # of one rank
+    source_bytes: int
+    needs: tuple[Need, ...]
+    files: Mapping[str, bytes]  # small files beside those of the ranks, by name
+    digest: str
+
+    def to_json(self) -> dict[str, Any]:
+        """For scripts: sizes in bytes, one entry a rank, every tensor of rank 0 (all ranks have the same shapes)."""
+        return {
+            "recipe": self.recipe,
+            "architecture": self.config.architecture,
+            "target": self.target,
+            "config": asdict(self.config),
+            "tp": self.tp,
+            "dtype": self.dtype,
+            "quantisation": self.quant.decides if self.quant.asked else None,
+            "limits": {
+                "max_positions": self.limits.max_positions,
+                "max_batch": self.limits.max_batch,
+                "prefill_chunk": self.limits.prefill_chunk,
+            },
+            "ranks": [
+                {
+                    "file": rank.file,
+                    "tensors": len(rank.tensors),
+                    "bytes": rank.nbytes,
+                    "heads": self.heads.heads,
+                    "kv_heads": self.heads.kv_heads,
+                    "kv_copies": self.heads.kv_copies,
+                }
+                for rank in self.ranks
+            ],
+            "tensors": [
+                {"name": name, "shape": list(tensor.stored_shape), "dtype": tensor.dtype}
+                for rank in self.ranks[:1]
+                for name, tensor in rank.tensors
+            ],
+            "kv_cache_bytes_per_token_and_rank": self.kv_bytes_per_token,
+            "kv_cache_bytes_per_rank_at_limits": self.kv_bytes_at_limits,
+            "source_bytes": self.source_bytes,
+            "stages": [{"stage": n.stage, "memory": n.memory, "disk": n.disk, "note": n.note} for n in self.needs],
+            "redundant": list(self.account.redundant),
+            "ignored": list(self.account.ignored),
+            "digest": self.digest,
+        }
+
+    @property
+    def kv_bytes_at_limits(self) -> int:
+        return self.kv_bytes_per_token * self.limits.max_positions * self.limits.max_batch
+
+
+def make_plan(
+    recipe_name: str,
+    recipe: Recipe,
+    target: Target[Any],
+    hf: Mapping[str, Any],
+    headers: Mapping[str, Header],
+    ask: Ask,
+    max_memory: int = 1 << 30,
+) -> Plan:
+    """Plan `ask` for the checkpoint with config.json `hf` and the tensors `headers`. `max_memory`: see Resources.
+
+    Raises:
+        SourceError, RefusedError: with the reason and what can be done instead.
+    """
+    recipe = recipe.resolve(hf, ask.variant)
+    config = recipe.model_config(hf, ask.rope_scaling)
+    dtype = _dtype(config, ask)
+    limits = limits_for(config, ask.max_positions, ask.max_batch)
+    how = packed(hf)
+    found = taken(target, config, checked(ask.quant, how), ask.tp, ask.options or target.options(), limits)
+    # As it runs there, too: with a coarser scale the numbers of a quantized checkpoint would be rounded again.
+    quant, options, scaling = checked(found.quant, how), found.options, found.scaling
+    filled = account(recipe, config, headers)
+    tensors = {**filled.tensors, **scale_tensors(config, filled.tensors, scaling)}
+    layout = target.layout or RankLayout[TargetOptions]()
+    layouts = tuple(layout.layouts(config, ask.tp, options))
+    ranks = tuple(layout.rank_plans(config, ask.tp, tensors, DTYPES[dtype], options))
+    heads, stages = layout.heads(config, ask.tp), max(len(ranks) // ask.tp, 1)
+    cache_item = 1 if quant.cache else ITEMSIZE[DTYPES[dtype]]
+    kv_bytes = 2 * -(-config.layers // stages) * heads.kv_heads * config.head_dim * cache_item
+    files = layout.files(config, ask.tp, dtype, options)
+    source_bytes = sum(_nbytes(h) for h in headers.values())
+    largest = max((rank.nbytes for rank in ranks), default=source_bytes // ask.tp)
+    run = largest + kv_bytes * limits.max_positions * limits.max_batch
+    return Plan(
+        recipe=recipe_name,
+        target=target.name,
+        config=config,
+        tp=ask.tp,
+        dtype=dtype,
+        limits=limits,
+        options=options,
+        quant=quant,
+        scaling=scaling,
+        packed=how,
+        account=filled,
+        layouts=layouts,
+        ranks=ranks,
+        heads=heads,
+        kv_bytes_per_token=kv_bytes,
+        source_bytes=source_bytes,
+        needs=_needs(config, quant, max_memory, ranks, run, target.compiler.needs(config, ask.tp, options)),
+        files=files,
+        digest=_digest(recipe_name, target.name, config, ask.tp, dtype, filled.uses, layouts, files, quant.decides),
+    )
+
+
+def _dtype(config: ModelConfig, ask: Ask) -> str:
+    """By torch's name. Raises RefusedError."""
+    dtype = ask.dtype or config.dtype
+    if dtype not in DTYPES:
+        raise RefusedError(
+            f"`--dtype` is one of {', '.join(DTYPES)}; found `{dtype}`",
+            hint="" if ask.dtype else "The checkpoint is in this dtype: name the one that the artifact shall have.",
+        )
+    return dtype
+
+
+def _needs(
+    config: ModelConfig,
+    quant: Quant,
+    max_memory: int,
+    ranks: Sequence[RankPlan],
+    run: int,
+    of_target: Sequence[Need],
+) -> tuple[Need, ...]:
+    """Memory and disk of every step, in order. `run`: bytes of a rank's weights, and of its KV cache at the limits."""
+    disk = sum(rank.nbytes for rank in ranks)
+    return (
+        *_calibrating(config, quant, max_memory),
+        *([Need("convert", max_memory, disk, "one streaming pass; memory is a ceiling")] if ranks else []),
+        *_gating(config, quant),
+        Need("reference", _reference_bytes(config), 0, "one layer in float32; the whole model where that fits"),
+        *of_target,
+        Need("run", run, 0, "one rank: weights (mapped) and KV cache at the limits"),
+    )
+
+
+def _calibrating(config: ModelConfig, quant: Quant, max_memory: int) -> tuple[Need, ...]:
+    if not quant.calibrated:
+        return ()
+    tokens = quant.text.tokens(config.max_positions)
+    note = f"{tokens:,} tokens at most, a layer at a time; memory is a ceiling"
+    return (Need("calibrate", max_memory, 2 * 4 * tokens * config.hidden, note),)
+
+
+def _gating(config: ModelConfig, quant: Quant) -> tuple[Need, ...]:
+    if not quant.asked:
+        return ()
+    tokens = SAMPLES * min(LENGTH, config.max_positions)
+    layer = _largest_layer(config) * ITEMSIZE[DTYPES.get(config.dtype, "F32")]
+    note = f"a layer of the source, and {tokens:,} tokens on both sides; rank files are mapped, or read in blocks"
+    return (Need("gate", layer + 2 * 4 * tokens * config.hidden, 0, note),)
+
+
+def _largest_layer(config: ModelConfig) -> int:
+    """Its elements."""
+    sizes, layers = axis_sizes(config), Counter[int]()
+    for tensor in model_tensors(config):
+        if tensor.layer is not None:
+            layers[tensor.layer] += prod(shape_of(tensor, sizes))
+    return max(layers.values(), default=0)
+
+
+def _reference_bytes(config: ModelConfig) -> int:
+    """Least memory for the source's own logits (numerics/reference.py): a layer, and the tensors outside of layers."""
+    sizes, parts = axis_sizes(config), Counter[int | None]()
+    for tensor in model_tensors(config):
+        parts[tensor.layer] += 4 * prod(shape_of(tensor, sizes))
+    outside = parts.pop(None, 0)
+    return outside + max(parts.values(), default=0)
+
+
+def _nbytes(header: Header) -> int:
+    return ITEMSIZE[header.dtype] * prod(header.shape)
+
+
+def _digest(*parts: object) -> str:
+    """sha256 over the sizes, every program from source tensor to rank file, and the small files beside them."""
+    return digest_bytes(identity(parts).encode())

@@ -1,0 +1,26 @@
+"""Fetch the weights of a model, and unpack those that come quantized: gigabytes, once for each model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compiler.pipeline.resolve import located_source, with_recipe
+from compiler.quantization.prequantized.checkpoint import rewrite
+from compiler.quantization.prequantized.formats import packed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from compiler.pipeline.request import PlanRequest
+    from compiler.pipeline.resolve import LocatedModel
+
+
+def fetch(request: PlanRequest, progress: Callable[[int, int, str], None] | None = None) -> LocatedModel:
+    """The model of a request with its weights. `progress(done, total, unit)`: of unpacking. Raises LmiCompileError."""
+    source = located_source(request, "all")
+    checkpoint = source.checkpoint(request.cache / "unpickled")
+    how = packed(checkpoint.config)
+    if how is not None:
+        unpacked = request.cache / "unpacked"
+        checkpoint = rewrite(checkpoint, how, unpacked, request.resources.max_memory, progress)
+    return with_recipe(request, source, checkpoint)

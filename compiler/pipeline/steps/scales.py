@@ -1,0 +1,116 @@
+"""Compute the scales of a quantized model, behind the cache, and put them beside the weights of the source."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from compiler.calibration import activations, scales
+from compiler.calibration.outliers import outliers
+from compiler.pipeline.notes import alphas_text
+from compiler.pipeline.runner import Output, Step
+from compiler.pipeline.steps.calibrate import calibrate
+from compiler.quantization.scale_tensors import PREFIX
+from compiler.report import amount, progress_in
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from compiler.calibration.outliers import Outliers
+    from compiler.calibration.samples import Samples
+    from compiler.model.lazy import Lazy
+    from compiler.pipeline.plan import Plan
+    from compiler.pipeline.runner import CachedRunner
+    from compiler.pipeline.steps.digest import Source
+    from compiler.quantization.request import Quant
+    from compiler.quantization.scaling import Scaling
+    from compiler.storage.cache.stages import CacheEntry
+    from compiler.storage.checkpoints.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class ScaleInputs:
+    """Cache key. `calibration`: digest of its result, empty where the scheme needs none."""
+
+    version: int
+    source: str
+    config: dict[str, Any]
+    quant: dict[str, Any]
+    scaling: dict[str, Any]
+    calibration: str
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """The source with scales among the tensors of its `checkpoint`. `digest`: of the scales, empty where it has none.
+    `alphas`: of every group of layers, where searched for; `outliers`: of every input, where there was a text.
+    """
+
+    checkpoint: Checkpoint
+    digest: str = ""
+    alphas: Mapping[str, float] = field(default_factory=dict)
+    outliers: Sequence[Outliers] = ()
+
+
+def with_scales(runner: CachedRunner, source: Source, plan: Plan, samples: Samples | None, max_memory: int) -> Scaled:
+    """The input of convert. `samples`: `calibration_samples` of the plan."""
+    if plan.scaling is None or not any(_needs_scales(tensor) for rank in plan.ranks for _, tensor in rank.tensors):
+        return Scaled(source.checkpoint)
+    calibration = None if samples is None else calibrate(runner, source, samples, max_memory)
+    made = make_scales(runner, source, plan.quant, plan.scaling, calibration, max_memory)
+    _, checkpoint = scales.beside(source.tensors, source.checkpoint, made.folder / scales.RESULT)
+    seen = outliers(_maxima(calibration)) if calibration else ()
+    return Scaled(checkpoint, made.files[0].digest, made.facts["alphas"], seen)
+
+
+def make_scales(
+    runner: CachedRunner,
+    source: Source,
+    quant: Quant,
+    scaling: Scaling,
+    calibration: CacheEntry | None,
+    max_memory: int,
+) -> CacheEntry:
+    """The entry with `scales.RESULT`. `calibration`: where `quant` needs one.
+
+    Raises the errors of `scales.make_scales`.
+    """
+    inputs = ScaleInputs(
+        scales.VERSION,
+        source.digest,
+        source.config.to_json(),
+        {name: value for name, value in quant.decides.items() if name != "text"},  # the calibration depends on it
+        {name: value for name, value in asdict(scaling).items() if name != "scheme"},
+        calibration.files[0].digest if calibration else "",
+    )
+
+    def run(folder: Path) -> Output:
+        alphas = scales.make_scales(
+            source.config,
+            source.tensors,
+            source.checkpoint,
+            folder,
+            scaling=scaling,
+            alpha=quant.alpha,
+            maxima=_maxima(calibration) if calibration else None,
+            max_memory=max_memory,
+            progress=progress_in(runner.report, "bytes"),
+        )
+        return Output({"alphas": alphas if quant.alpha is None else {}})
+
+    def note(entry: CacheEntry) -> str:
+        words = [scaling.scheme.name, amount(entry.files[0].size, "bytes"), alphas_text(entry.facts["alphas"])]
+        return ", ".join(filter(None, words))
+
+    return runner.run(Step("scales", inputs, run, note))
+
+
+def _needs_scales(tensor: Lazy) -> bool:
+    return tensor.quantize is not None or any(piece.source.startswith(PREFIX) for piece in tensor.pieces)
+
+
+def _maxima(calibration: CacheEntry) -> dict[str, Any]:
+    from safetensors.numpy import load_file
+
+    return load_file(calibration.folder / activations.RESULT)

@@ -1,0 +1,78 @@
+"""Logits of the source and of the artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from compiler.errors import NumericsError
+from compiler.numerics.reference import read_reference
+from compiler.pipeline.build import build
+from compiler.pipeline.request import BuildRequest
+from compiler.runtime.section import check_artifact
+from tests.builds import Heard, copied, leftovers
+from tests.stand_in import StandIn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Real(StandIn):
+    """Claims to be real, so that numerics are measured; the tests say what the logits are."""
+
+    stand_in = False
+
+
+def exact(artifact: Path, _: Any) -> Any:
+    return read_reference(artifact / "reference.safetensors")[1]
+
+
+def wrong(artifact: Path, ids: Any) -> Any:
+    return np.roll(exact(artifact, ids), 1, axis=1)
+
+
+def test_numerics_go_into_the_manifest_and_are_measured_once(
+    request_for: Callable[..., BuildRequest],
+) -> None:
+    first = build(request_for(), toolchain=Real(), logits=exact)
+    assert first.manifest is not None
+    assert first.manifest.numerics is not None
+    assert first.manifest.numerics.reference.startswith("transformers ")
+    assert (first.manifest.numerics.kl, first.manifest.numerics.cosine) == (0.0, 1.0)
+    assert check_artifact(first.output, by="sha256") == first.manifest
+    second = build(request_for(), toolchain=Real(), logits=wrong)
+    assert (second.made, second.up_to_date) == ({}, True)
+
+
+def test_wrong_logits_put_nothing_in_place(request_for: Callable[..., BuildRequest], tmp_path: Path) -> None:
+    with pytest.raises(NumericsError, match="kl_median") as caught:
+        build(request_for(), toolchain=Real(), logits=wrong)
+    assert caught.value.exit_code == 8
+    assert not (tmp_path / "artifact").exists()
+    assert leftovers(tmp_path) == []
+    assert build(request_for(), toolchain=Real(), logits=exact).made == {"verify": 1, "package": 1}
+
+
+def test_reference_logits_are_shared_by_every_tp(request_for: Callable[..., BuildRequest], tmp_path: Path) -> None:
+    build(request_for(tp=1), toolchain=Real(), logits=exact)
+    other = build(request_for(tp=4, output=tmp_path / "four"), toolchain=Real(), logits=exact)
+    assert other.made.keys() == {"convert", "compile", "verify", "package"}
+
+
+def test_without_a_tokenizer_numerics_run_on_token_ids(
+    request_for: Callable[..., BuildRequest], tmp_path: Path
+) -> None:
+    bare = copied(Path(request_for().model), tmp_path / "bare")
+    for file in bare.glob("tokenizer*"):
+        file.unlink()
+    heard = Heard()
+    result = build(request_for(model=str(bare)), heard, toolchain=Real(), logits=exact)
+    assert "no tokenizer" in heard.warnings[0]
+    ids, logits = read_reference(result.output / "reference.safetensors")
+    assert (ids.shape, logits.shape) == ((48,), (48, 259))
+    assert not (result.output / "tokenizer/tokenizer.json").exists()
+    with_tokenizer = request_for(model=str(bare), tokenizer=Path(request_for().model), output=tmp_path / "with")
+    assert (build(with_tokenizer, toolchain=StandIn()).output / "tokenizer/tokenizer.json").is_file()
