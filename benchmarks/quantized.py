@@ -136,10 +136,10 @@ def share(config: ModelConfig, form: str, folder: Path, tensors: Mapping[str, Te
 def milliseconds(share: Share, rows: int, length: int) -> float:
     import numpy as np
 
-    from compiler.runtime.commands import Step
+    from compiler.runtime.commands import StepCommand
 
     first = 0 if length > 1 else PROMPT
-    step = Step(
+    step = StepCommand(
         token_ids=np.full((rows, length), 7), positions=np.arange(first, first + length)[None].repeat(rows, 0),
         used=first + length, last=np.full((rows, 1), length - 1),
     )  # fmt: skip

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.testbed import artifacts
 from benchmarks.tinyllama import machine
-from compiler.artifact.manifest import File
+from compiler.artifact.manifest import ArtifactFile
 from compiler.registry.pull import pull
 from compiler.registry.push import push
 from compiler.registry.refs import history, promote
@@ -32,7 +32,7 @@ def write(folder: Path, number: int) -> Path:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
     files = tuple(
-        File(path=path, media_type=OCTETS, digest=digest_bytes(data), size=9000) for path in artifacts.CONTENT
+        ArtifactFile(path=path, media_type=OCTETS, digest=digest_bytes(data), size=9000) for path in artifacts.CONTENT
     )
     (folder / "manifest.json").write_bytes(artifacts.manifest(files=files).to_bytes())
     return folder

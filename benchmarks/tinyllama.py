@@ -47,12 +47,12 @@ def write_random(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Write model.safetensors of bfloat16 tensors to the new folder `folder`, 16 MiB of values in memory at a time."""
     import numpy as np
 
-    from compiler.storage.files.writer import Planned, RankFile
+    from compiler.storage.files.writer import Planned, RankFileWriter
 
     folder.mkdir(parents=True)
     plan: list[Planned] = [(name, "BF16", shape) for name, shape in shapes.items()]
     rng = np.random.default_rng(0)
-    with RankFile(folder / "model.safetensors", plan) as file:
+    with RankFileWriter(folder / "model.safetensors", plan) as file:
         for _, _, shape in plan:
             left = int(np.prod(shape))
             while left:

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from benchmarks.testbed import artifacts, servers
 from benchmarks.tinyllama import ROOT, machine
-from compiler.artifact.manifest import File
+from compiler.artifact.manifest import ArtifactFile
 from compiler.storage.files.digest import OCTETS, digest_bytes, sha256_file
 from compiler.storage.files.writer import encode_header
 
@@ -70,7 +70,9 @@ def write_artifact(folder: Path) -> Path:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
     files = [
-        File(path=path, media_type=OCTETS, digest=sha256_file(folder / path), size=(folder / path).stat().st_size)
+        ArtifactFile(
+            path=path, media_type=OCTETS, digest=sha256_file(folder / path), size=(folder / path).stat().st_size
+        )
         for path in artifacts.CONTENT
     ]
     (folder / "manifest.json").write_bytes(artifacts.manifest(files=tuple(files)).to_bytes())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-from compiler.artifact.manifest import ArtifactLimits, Device, File, Manifest, Model, Parallel
+from compiler.artifact.manifest import ArtifactFile, ArtifactLimits, Device, Manifest, Parallel, SourceModel
 from compiler.runtime.section import Segments
 from compiler.storage.files.digest import OCTETS, digest_bytes
 
@@ -25,7 +25,7 @@ def manifest(**changes: Any) -> Manifest:
     """Manifest of a folder with CONTENT. `changes`: fields to replace."""
     fields: dict[str, Any] = {
         "name": "tiny",
-        "model": Model(
+        "model": SourceModel(
             source="hub",
             repo_id="owner/tiny",
             revision="0123456789abcdef0123456789abcdef01234567",
@@ -49,7 +49,7 @@ def manifest(**changes: Any) -> Manifest:
             },
         ),
         "files": tuple(
-            File(path=path, media_type=OCTETS, digest=digest_bytes(data), size=len(data))
+            ArtifactFile(path=path, media_type=OCTETS, digest=digest_bytes(data), size=len(data))
             for path, data in CONTENT.items()
         ),
         "plan_digest": digest_bytes(b"plan"),
@@ -75,7 +75,7 @@ def write_random(folder: Path, seed: int = 0, *, size: int = 400, ranks: int = 2
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
     files = tuple(
-        File(path=path, media_type=OCTETS, digest=digest_bytes(data), size=len(data))
+        ArtifactFile(path=path, media_type=OCTETS, digest=digest_bytes(data), size=len(data))
         for path, data in sorted(content.items())
     )
     (folder / "manifest.json").write_bytes(manifest(files=files, **changes).to_bytes())

@@ -50,7 +50,7 @@ SCHEMA_VERSION = 2
 PROVENANCE, SBOM = "provenance.json", "sbom.cdx.json"
 
 
-class Model(Strict):
+class SourceModel(Strict):
     """The source. `repo_id` and `revision` (a commit) where it came from a model hub; `config` is
     ModelConfig's JSON.
     """
@@ -97,7 +97,7 @@ class ArtifactLimits(Strict):
     prefill_chunk: Size
 
 
-class File(Strict):
+class ArtifactFile(Strict):
     """File of an artifact: `size` in bytes, `digest` and `crc` of its bytes (storage/files/crc.py; None: not computed).
     `codec`: encoding in a store, reserved for compression.
     """
@@ -142,7 +142,7 @@ class Manifest(Strict):
     schema_version: Literal[2] = 2
     writer: str = ""
     name: Annotated[str, Field(min_length=1)]
-    model: Model
+    model: SourceModel
     target: str
     toolchain: dict[str, str]
     device: Device
@@ -151,7 +151,7 @@ class Manifest(Strict):
     limits: ArtifactLimits
     quantisation: Quantisation | None = None
     section: SerializeAsAny[Section]
-    files: tuple[File, ...]
+    files: tuple[ArtifactFile, ...]
     plan_digest: Sha256
     numerics: Numerics | None = None
     stand_in: bool = False

@@ -43,7 +43,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Finding:
+class ScanFinding:
     """One finding. `where`: the file, or `file!member` for a member of an archive."""
 
     where: str
@@ -98,16 +98,16 @@ def own_secrets(environment: Mapping[str, str] | None = None) -> tuple[Rule, ...
     )
 
 
-def scan(folder: Path, manifest: Manifest, environment: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
+def scan(folder: Path, manifest: Manifest, environment: Mapping[str, str] | None = None) -> tuple[ScanFinding, ...]:
     """Find everything in an artifact that must not be published, each kind once per file. Raises OSError."""
     credentials = (*CREDENTIALS, *own_secrets(environment))
-    findings: list[Finding] = []
+    findings: list[ScanFinding] = []
     for path in [*(file.path for file in manifest.files), MANIFEST]:
         of_source = SOURCE_FILES.fullmatch(PurePosixPath(path).name) is not None
         rules = credentials if of_source else (*credentials, *PATHS)
         for where, data in _contents(folder / path, path):
             kinds = {rule.kind for text in text_of(data) for rule in rules if _matches(rule, text)}
-            findings += [Finding(where, rule.kind) for rule in rules if rule.kind in kinds]
+            findings += [ScanFinding(where, rule.kind) for rule in rules if rule.kind in kinds]
     return tuple(findings)
 
 

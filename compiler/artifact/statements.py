@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from compiler.artifact import provenance, sbom
-from compiler.artifact.manifest import PROVENANCE, SBOM, File
+from compiler.artifact.manifest import PROVENANCE, SBOM, ArtifactFile
 from compiler.artifact.parts import written
 
 if TYPE_CHECKING:
@@ -31,6 +31,6 @@ def with_statements(draft: Manifest, parts: Sequence[Part]) -> tuple[Manifest, l
         part = written(path, state(draft, own, os.environ))
         part = replace(part, descriptor=replace(part.descriptor, media_type=media_type))
         made.append(part)
-        files = [*draft.files, File(**asdict(part.descriptor))]
+        files = [*draft.files, ArtifactFile(**asdict(part.descriptor))]
         draft = draft.model_copy(update={"files": tuple(sorted(files, key=lambda file: file.path))})
     return draft, made

@@ -12,7 +12,7 @@ from compiler.model.layout import join_rows
 from compiler.model.lazy import ITEMSIZE, flatten, take, unflatten
 from compiler.model.ops import run
 from compiler.model.roles import TensorId, axis_sizes
-from compiler.storage.checkpoints.gather import Cut, Gather
+from compiler.storage.checkpoints.gather import BlockReader, Cut
 from compiler.storage.files.cast import cast_bits
 
 if TYPE_CHECKING:
@@ -64,13 +64,13 @@ class Matrices:
 
     def opened(self, checkpoint: Checkpoint, files: Mapping[str, int]) -> Reader:
         """`files`: as `checkpoint.opened` gives them."""
-        return Reader(self, Gather(checkpoint.tensors, files, self.limit))
+        return Reader(self, BlockReader(checkpoint.tensors, files, self.limit))
 
 
 class Reader:
     """The matrices with the checkpoint's files open."""
 
-    def __init__(self, matrices: Matrices, gather: Gather) -> None:
+    def __init__(self, matrices: Matrices, gather: BlockReader) -> None:
         self._matrices, self._gather = matrices, gather
 
     def blocks(self, tensor: TensorId) -> Iterator[tuple[Place, Values]]:

@@ -15,8 +15,8 @@ from compiler.cli.output import reporting, show
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from compiler.matrix.file import Entry
-    from compiler.matrix.state import Row
+    from compiler.matrix.file import BuildEntry
+    from compiler.matrix.state import MatrixRow
 
 app = typer.Typer(
     name="matrix",
@@ -44,11 +44,11 @@ class FileOptions:
 def plan(files: FileOptions, as_json: Json = False) -> None:
     """List builds that are new, changed or impossible."""
     from compiler import __version__
-    from compiler.matrix.run import Place
+    from compiler.matrix.run import Destination
     from compiler.matrix.run import plan as run
 
     with reporting(as_json=as_json) as report:
-        rows = run(_entries(files), Place(files.output, files.store), __version__, report, files.jobs)
+        rows = run(_entries(files), Destination(files.output, files.store), __version__, report, files.jobs)
     _show(rows, files, as_json=as_json)
 
 
@@ -66,11 +66,11 @@ def build(
     """
     from compiler import __version__
     from compiler.matrix import summary
-    from compiler.matrix.run import Place
+    from compiler.matrix.run import Destination
     from compiler.matrix.run import build as run
 
     with reporting(as_json=as_json) as report:
-        rows = run(_entries(files), Place(files.output, files.store, key), __version__, report, files.jobs)
+        rows = run(_entries(files), Destination(files.output, files.store, key), __version__, report, files.jobs)
     if junit is not None:
         junit.write_bytes(summary.junit(rows, files.output))
     _show(rows, files, as_json=as_json)
@@ -81,13 +81,13 @@ def build(
 def status(files: FileOptions, as_json: Json = False) -> None:
     """List the builds with the result of each last run, without planning."""
     from compiler.matrix import summary
-    from compiler.matrix.state import Row, read_record
+    from compiler.matrix.state import MatrixRow, read_record
 
-    rows = [read_record(files.output, entry.name) or Row(entry.name, "new") for entry in _entries(files)]
+    rows = [read_record(files.output, entry.name) or MatrixRow(entry.name, "new") for entry in _entries(files)]
     show([row.to_json() for row in rows], summary.text(rows), as_json=as_json)
 
 
-def _entries(files: FileOptions) -> tuple[Entry, ...]:
+def _entries(files: FileOptions) -> tuple[BuildEntry, ...]:
     from compiler.matrix.file import chosen, read_builds
 
     return chosen(read_builds(files.file, _build_options()), files.only or ())
@@ -106,7 +106,7 @@ def _build_options() -> list[str]:
     ]
 
 
-def _show(rows: Sequence[Row], files: FileOptions, *, as_json: bool) -> None:
+def _show(rows: Sequence[MatrixRow], files: FileOptions, *, as_json: bool) -> None:
     """Print the rows, and exit with the code of the first build that failed or was refused."""
     from compiler.matrix import summary
 

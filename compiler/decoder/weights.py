@@ -103,7 +103,7 @@ class StoredModel:
         return torch.from_numpy(bits.view(f"i{bits.itemsize}")).view(kinds[lazy.source_dtype])
 
 
-class RankFile:
+class RankWeights:
     """The tensors of a rank file, mapped while they are used. `rank`: which one it is."""
 
     def __init__(self, path: Path, rank: int, config: ModelConfig) -> None:

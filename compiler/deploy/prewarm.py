@@ -52,7 +52,7 @@ _TIMEOUT = 3600.0
 
 
 @dataclass(frozen=True)
-class Phase:
+class PrewarmPhase:
     """`nbytes`: fetched, or read."""
 
     name: str
@@ -68,7 +68,7 @@ class Prewarmed:
     digest: str
     source: str
     folder: Path
-    phases: tuple[Phase, ...]
+    phases: tuple[PrewarmPhase, ...]
     answer: dict[str, Any] | None
     unproven: str | None
 
@@ -111,17 +111,17 @@ def prewarm(
 
 
 def _prewarm(source: str, output: Path, report: Report, key: Path | None, prompt: str) -> Prewarmed:
-    phases: list[Phase] = []
+    phases: list[PrewarmPhase] = []
     began = time.monotonic()
     report.begin("preflight")
     manifest, fetch = _found(source, output, report, key)
     refuse(manifest.name, preflight(manifest, output))
-    phases.append(Phase("preflight", time.monotonic() - began))
+    phases.append(PrewarmPhase("preflight", time.monotonic() - began))
     report.end(f"{manifest.name} suits this machine")
 
     began = time.monotonic()
     fetched = fetch()
-    phases.append(Phase("fetch", time.monotonic() - began, fetched))
+    phases.append(PrewarmPhase("fetch", time.monotonic() - began, fetched))
 
     began = time.monotonic()
     report.begin("verify")
@@ -131,7 +131,7 @@ def _prewarm(source: str, output: Path, report: Report, key: Path | None, prompt
         progress=progress_in(report, "bytes"),
     )
     size = sum(each.size for each in manifest.files)
-    phases.append(Phase("verify", time.monotonic() - began, size))
+    phases.append(PrewarmPhase("verify", time.monotonic() - began, size))
     report.end(f"{len(manifest.files)} files, {amount(size, 'bytes')}, now in memory")
 
     runner = runner_of(manifest)
@@ -142,10 +142,10 @@ def _prewarm(source: str, output: Path, report: Report, key: Path | None, prompt
         report.begin("answer")
         has_text = (output / "tokenizer/tokenizer.json").is_file()
         answer = answer_without_compiler(output, prompt if has_text else "", runner)
-        phases.append(Phase("answer", time.monotonic() - began))
+        phases.append(PrewarmPhase("answer", time.monotonic() - began))
         report.end(f"loaded in {answer['seconds_to_load']:.2f} s, first token after "
                    f"{answer['seconds_to_first_token']:.3f} s, finish_reason {answer['finish_reason']}")  # fmt: skip
-    rounded = tuple(Phase(phase.name, round(phase.seconds, 4), phase.nbytes) for phase in phases)
+    rounded = tuple(PrewarmPhase(phase.name, round(phase.seconds, 4), phase.nbytes) for phase in phases)
     return Prewarmed(manifest.name, manifest.digest, source, output, rounded, answer, unproven)
 
 

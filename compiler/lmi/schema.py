@@ -68,7 +68,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Token:
+class AnswerToken:
     """Generated token. `log_prob`: natural logarithm of its probability."""
 
     id: int
@@ -88,7 +88,7 @@ class Details:
     finish_reason: str
     generated_tokens: int | None = None
     inputs: str | None = None
-    tokens: tuple[Token, ...] | None = None
+    tokens: tuple[AnswerToken, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         tokens = {} if self.tokens is None else {"tokens": [token.to_json() for token in self.tokens]}
@@ -109,10 +109,10 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Line:
+class StreamLine:
     """One line of a stream; the last one has the answer. `error`: message of the error that ended it early."""
 
-    token: Token
+    token: AnswerToken
     answer: Answer | None = None
     error: str = ""
 
@@ -121,16 +121,16 @@ class Line:
         return {"token": token, **(self.answer.to_json() if self.answer else {})}
 
 
-def dump(value: Answer | Line) -> bytes:
+def dump(value: Answer | StreamLine) -> bytes:
     """UTF-8 JSON; a Line with the newline that ends it."""
     text = json.dumps(value.to_json(), ensure_ascii=False)
     # Python allows a lone half of a surrogate pair in text; UTF-8 does not.
-    return (text + ("\n" if isinstance(value, Line) else "")).encode("utf-8", "replace")
+    return (text + ("\n" if isinstance(value, StreamLine) else "")).encode("utf-8", "replace")
 
 
-def failed_line(message: str, text: str) -> Line:
+def failed_line(message: str, text: str) -> StreamLine:
     """Last line of a stream that an error ended. `text`: the answer so far."""
-    return Line(Token(-1, "", -1.0, special=True), Answer(text, Details("error")), message)
+    return StreamLine(AnswerToken(-1, "", -1.0, special=True), Answer(text, Details("error")), message)
 
 
 def parse_request(body: bytes) -> Request:

@@ -38,7 +38,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True)
-class Entry:
+class BuildEntry:
     """One artifact. `options`: options of `lmi-compile build` without `--`, sorted; True for one without a value."""
 
     name: str
@@ -57,7 +57,7 @@ class Entry:
         return str(dict(self.options).get(name, default))
 
 
-def read_builds(path: Path, allowed: Iterable[str]) -> tuple[Entry, ...]:
+def read_builds(path: Path, allowed: Iterable[str]) -> tuple[BuildEntry, ...]:
     """Entries of the file, in its order. `allowed`: options of `lmi-compile build`, without `--`.
 
     Raises UsageError with a list of all faults of the file.
@@ -75,7 +75,7 @@ def read_builds(path: Path, allowed: Iterable[str]) -> tuple[Entry, ...]:
     if not isinstance(defaults, dict) or not isinstance(builds, list) or not builds:
         problems.append("expected a table [defaults] and at least one table [[build]]")
         defaults, builds = {}, []
-    entries: list[Entry] = []
+    entries: list[BuildEntry] = []
     problems += _unknown("[defaults]", defaults, names)
     for index, table in enumerate(builds):
         where = f"[[build]] {index + 1}"
@@ -91,7 +91,7 @@ def read_builds(path: Path, allowed: Iterable[str]) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def chosen(entries: tuple[Entry, ...], only: Iterable[str]) -> tuple[Entry, ...]:
+def chosen(entries: tuple[BuildEntry, ...], only: Iterable[str]) -> tuple[BuildEntry, ...]:
     """Entries that `only` names, or all entries where it is empty. Raises UsageError."""
     wanted = list(only)
     known = {entry.name: entry for entry in entries}
@@ -112,7 +112,7 @@ def _unknown(where: str, table: Mapping[str, Any], names: list[str]) -> list[str
     return problems
 
 
-def _multiplied(table: Mapping[str, Any]) -> list[Entry]:
+def _multiplied(table: Mapping[str, Any]) -> list[BuildEntry]:
     """One entry for every combination of the values in the table's lists."""
     lists = {key: value for key, value in table.items() if isinstance(value, list)}
     entries = []
@@ -120,7 +120,9 @@ def _multiplied(table: Mapping[str, Any]) -> list[Entry]:
         options = {**table, **dict(zip(lists, choice, strict=True))}
         given = {key: value if value is True else str(value) for key, value in options.items() if value is not False}
         name = _name(given, list(lists))
-        entries.append(Entry(name, tuple(sorted((*((k, v) for k, v in given.items() if k != "name"), ("name", name))))))
+        entries.append(
+            BuildEntry(name, tuple(sorted((*((k, v) for k, v in given.items() if k != "name"), ("name", name)))))
+        )
     return entries
 
 
@@ -136,7 +138,7 @@ def _name(options: Mapping[str, str | bool], varying: list[str]) -> str:
     return "-".join([*named, *(word for key, word in words.items() if key not in ("model", "target", "tp"))])
 
 
-def _named_twice(entries: list[Entry]) -> list[str]:
+def _named_twice(entries: list[BuildEntry]) -> list[str]:
     names = [entry.name for entry in entries]
     bad = [name for name in names if not _NAME.fullmatch(name)]
     twice = sorted({name for name in names if names.count(name) > 1})

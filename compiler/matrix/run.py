@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from compiler.matrix.state import Row, address_of, key_of, log_file, look, write_record
+from compiler.matrix.state import MatrixRow, address_of, key_of, log_file, look, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from compiler.matrix.file import Entry
+    from compiler.matrix.file import BuildEntry
     from compiler.report import Report
     from compiler.storage.files.digest import Digest
 
@@ -27,7 +27,7 @@ _COMMAND = (sys.executable, "-m", "compiler")
 
 
 @dataclass(frozen=True)
-class Place:
+class Destination:
     """Destination of a matrix. `output`: folder of the artifacts. `store`: URI to publish to; `key`: PEM file to sign
     with.
     """
@@ -46,7 +46,9 @@ class CommandResult:
     error: str
 
 
-def plan(entries: Sequence[Entry], place: Place, version: str, report: Report, jobs: int = 1) -> list[Row]:
+def plan(
+    entries: Sequence[BuildEntry], place: Destination, version: str, report: Report, jobs: int = 1
+) -> list[MatrixRow]:
     """Rows of the entries before a build, in their order. `version`: lmi-compile's. Raises StoreError."""
     report.begin("plan")
     rows = _each([partial(_planned, entry, place, version) for entry in entries], report, jobs)
@@ -54,7 +56,9 @@ def plan(entries: Sequence[Entry], place: Place, version: str, report: Report, j
     return rows
 
 
-def build(entries: Sequence[Entry], place: Place, version: str, report: Report, jobs: int = 1) -> list[Row]:
+def build(
+    entries: Sequence[BuildEntry], place: Destination, version: str, report: Report, jobs: int = 1
+) -> list[MatrixRow]:
     """Build, scan, sign and push the entries that are not current, `jobs` at a time. Returns a row for each entry.
 
     Raises StoreError.
@@ -69,13 +73,13 @@ def build(entries: Sequence[Entry], place: Place, version: str, report: Report, 
     return rows
 
 
-def counts(rows: Sequence[Row]) -> str:
+def counts(rows: Sequence[MatrixRow]) -> str:
     """Number of rows in each state: `2 built, 1 failed, 5 current`."""
     states = [row.state for row in rows]
     return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "nothing to do"
 
 
-def _each(work: Sequence[Callable[[], Row]], report: Report, jobs: int) -> list[Row]:
+def _each(work: Sequence[Callable[[], MatrixRow]], report: Report, jobs: int) -> list[MatrixRow]:
     """Rows in the order of `work`. An exception cancels the work that has not begun."""
     with ThreadPoolExecutor(max(jobs, 1), "matrix") as pool:
         futures = [pool.submit(one) for one in work]
@@ -89,20 +93,20 @@ def _each(work: Sequence[Callable[[], Row]], report: Report, jobs: int) -> list[
     return [future.result() for future in futures]
 
 
-def _planned(entry: Entry, place: Place, version: str) -> Row:
+def _planned(entry: BuildEntry, place: Destination, version: str) -> MatrixRow:
     ended = _run(["build", *entry.words, "--until", "plan", "--json"], log_file(place.output, entry.name), "w")
     if ended.code != 0:
-        return Row(entry.name, "refused", step="plan", error=ended.error, exit_code=ended.code)
+        return MatrixRow(entry.name, "refused", step="plan", error=ended.error, exit_code=ended.code)
     return look(entry, _key(entry, ended, version), place.output, place.store)
 
 
-def _key(entry: Entry, ended: CommandResult, version: str) -> Digest:
+def _key(entry: BuildEntry, ended: CommandResult, version: str) -> Digest:
     """Cache key of an entry, from the JSON that a build printed."""
     facts = json.loads(ended.out)
     return key_of(entry, facts["plan_digest"], facts["source"], version)
 
 
-def _built(entry: Entry, row: Row, place: Place, version: str) -> Row:
+def _built(entry: BuildEntry, row: MatrixRow, place: Destination, version: str) -> MatrixRow:
     """Build, then scan, sign and push. Replaces an earlier artifact: the folder belongs to the matrix."""
     began, log, artifact = time.monotonic(), log_file(place.output, entry.name), str(place.output / entry.name)
     step, ended = "build", _run(["build", *entry.words, "--output", artifact, "--force", "--json"], log, "a")
@@ -121,7 +125,7 @@ def _built(entry: Entry, row: Row, place: Place, version: str) -> Row:
     return row
 
 
-def _after(artifact: str, entry: Entry, row: Row, place: Place) -> Iterator[list[str]]:
+def _after(artifact: str, entry: BuildEntry, row: MatrixRow, place: Destination) -> Iterator[list[str]]:
     """Commands that follow a build, in order. There is no scan before a push, which scans itself."""
     if place.store is None:
         yield ["scan", artifact]

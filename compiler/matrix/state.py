@@ -22,7 +22,7 @@ from compiler.storage.files.digest import Digest, digest_json
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from compiler.matrix.file import Entry
+    from compiler.matrix.file import BuildEntry
 
 _ONLY_HOW = frozenset({"cache", "jobs", "max-memory", "rehash", "timeout"})
 """Options of a build that are not part of its cache key: the result does not depend on them."""
@@ -34,7 +34,7 @@ be planned); after: `built`, `failed`.
 
 
 @dataclass(frozen=True)
-class Row:
+class MatrixRow:
     """One build. `key`: None where it could not be planned. `step`: command that failed; `error`: its message."""
 
     name: str
@@ -54,7 +54,7 @@ class Row:
         return self.state in ("new", "changed", "failed")
 
 
-def key_of(entry: Entry, plan: str, source: str, version: str) -> Digest:
+def key_of(entry: BuildEntry, plan: str, source: str, version: str) -> Digest:
     """Cache key of an entry. `plan`, `source`: digests that `lmi-compile build --until plan --json` prints."""
     options = [option for option in entry.options if option[0] not in _ONLY_HOW]
     return digest_json({"version": version, "options": options, "plan": plan, "source": source})
@@ -76,7 +76,7 @@ def log_file(output: Path, name: str) -> Path:
     return output / ".matrix" / f"{name}.log"
 
 
-def write_record(output: Path, row: Row) -> None:
+def write_record(output: Path, row: MatrixRow) -> None:
     """Write the record of a build, atomically. Raises OSError."""
     file = record_file(output, row.name)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -85,16 +85,16 @@ def write_record(output: Path, row: Row) -> None:
     part.replace(file)
 
 
-def read_record(output: Path, name: str) -> Row | None:
+def read_record(output: Path, name: str) -> MatrixRow | None:
     """Row of the last build; None without a record, or where it cannot be read."""
     try:
         found = json.loads(record_file(output, name).read_bytes())
-        return Row(**{field.name: found[field.name] for field in fields(Row)})
+        return MatrixRow(**{field.name: found[field.name] for field in fields(MatrixRow)})
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def look(entry: Entry, key: Digest, output: Path, store: str | None) -> Row:
+def look(entry: BuildEntry, key: Digest, output: Path, store: str | None) -> MatrixRow:
     """Row of a planned build. With a store, only published artifacts are current. Raises StoreError."""
     last = read_record(output, entry.name)
     known = last is not None and last.state == "built"
@@ -103,11 +103,11 @@ def look(entry: Entry, key: Digest, output: Path, store: str | None) -> Row:
     else:
         digest = last.digest if known and last is not None and last.key == key and _is_there(output, last) else None
     if digest is not None:
-        return Row(entry.name, "current", key, digest)
-    return Row(entry.name, "changed" if known else "new", key)
+        return MatrixRow(entry.name, "current", key, digest)
+    return MatrixRow(entry.name, "changed" if known else "new", key)
 
 
-def _is_there(output: Path, last: Row) -> bool:
+def _is_there(output: Path, last: MatrixRow) -> bool:
     try:
         return load_manifest(output / last.name).digest == last.digest
     except ArtifactError:

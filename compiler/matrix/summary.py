@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from compiler.matrix.state import Row
+    from compiler.matrix.state import MatrixRow
 
 BAD = ("failed", "refused")
 _COLUMNS = ("build", "state", "artifact", "time", "")
@@ -23,18 +23,18 @@ _LOG_TAIL = 20_000
 """Characters of a failed build's log that the JUnit report quotes."""
 
 
-def text(rows: Sequence[Row]) -> str:
+def text(rows: Sequence[MatrixRow]) -> str:
     return table([_cells(row) for row in rows], _COLUMNS)
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[MatrixRow]) -> str:
     """Table with a heading in GitHub's Markdown: the comment on a pull request."""
     lines = [_COLUMNS, ("---",) * len(_COLUMNS), *(_cells(row) for row in rows)]
     cells = ["| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines]
     return "\n".join(["### lmi-compile matrix", "", *cells, ""])
 
 
-def junit(rows: Sequence[Row], output: Path) -> bytes:
+def junit(rows: Sequence[MatrixRow], output: Path) -> bytes:
     """JUnit XML, one test case per build; current builds are skipped tests. `output`: folder of the artifacts."""
     failures, skipped = sum(row.state in BAD for row in rows), sum(row.state == "current" for row in rows)
     facts = {"tests": str(len(rows)), "failures": str(failures), "errors": "0"}
@@ -53,7 +53,7 @@ def junit(rows: Sequence[Row], output: Path) -> bytes:
     return b'<?xml version="1.0" encoding="utf-8"?>\n' + body + b"\n"
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: MatrixRow) -> tuple[str, ...]:
     note = f"{row.step}: {row.error.partition(chr(10))[0]}" if row.state in BAD else ""
     digest = row.digest.removeprefix("sha256:")[:12] if row.digest else ""
     return row.name, row.state, digest, seconds(row.seconds) if row.seconds else "", note

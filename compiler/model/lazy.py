@@ -259,8 +259,8 @@ def insert_axis(tensor: Lazy, axis: int, times: int) -> Lazy:
 def read(tensor: Lazy, source: Callable[[str], np.ndarray]) -> np.ndarray:
     """Read a tensor as raw bits (unsigned integers of the source dtype's width), without casts and folds.
 
-    `source(name)`: a source tensor as a flat array of such integers. For tests and small tensors; `pipeline/rank_files.py`
-    copies the same pieces block by block under a memory ceiling.
+    `source(name)`: a source tensor as a flat array of such integers. For tests and small tensors;
+    `pipeline/rank_files.py` copies the same pieces block by block under a memory ceiling.
     """
     out = np.zeros(tensor.shape, dtype=f"u{ITEMSIZE[tensor.source_dtype]}")
     for piece in tensor.pieces:

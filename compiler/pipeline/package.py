@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from compiler import __version__
-from compiler.artifact.manifest import ArtifactLimits, File, Manifest, Model, Parallel
+from compiler.artifact.manifest import ArtifactFile, ArtifactLimits, Manifest, Parallel, SourceModel
 from compiler.artifact.parts import Part, existing, media_type
 from compiler.errors import TokenizerError
 from compiler.storage.checkpoints.source import CONFIGS, TEXT
@@ -63,9 +63,9 @@ def parts_of(entry: CacheEntry) -> list[Part]:
     return [Part(replace(file, media_type=media_type(file.path)), entry.folder / file.path) for file in entry.files]
 
 
-def model_of(found: ResolvedSource, recipe: str, config: ModelConfig, digest: str) -> Model:
+def model_of(found: ResolvedSource, recipe: str, config: ModelConfig, digest: str) -> SourceModel:
     """The manifest's section on the model. `digest`: of the source, see steps/digest.py."""
-    return Model(
+    return SourceModel(
         source=source_kind(found),
         repo_id=found.repo_id,
         revision=found.commit,
@@ -92,7 +92,7 @@ def draft_manifest(
     *,
     name: str,
     target: str,
-    model: Model,
+    model: SourceModel,
     device: Device,
     toolchain: Mapping[str, str],
     parts: Sequence[Part],
@@ -110,7 +110,7 @@ def draft_manifest(
         parallel=Parallel(tp=plan.tp, **plan.options.split),
         dtype=cast("Literal['bfloat16', 'float16', 'float32']", plan.dtype),  # make_plan refused others
         limits=ArtifactLimits(**asdict(plan.limits)),
-        files=tuple(File(**asdict(part.descriptor)) for part in sorted(parts, key=lambda part: part.path)),
+        files=tuple(ArtifactFile(**asdict(part.descriptor)) for part in sorted(parts, key=lambda part: part.path)),
         plan_digest=plan.digest,
         stand_in=stand_in,
         quantisation=quantisation,

@@ -24,10 +24,10 @@ from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError
 from compiler.model.fold import fold
 from compiler.model.lazy import ITEMSIZE
 from compiler.quantization.rounding import pack, quantize
-from compiler.storage.checkpoints.gather import Block, Cut, Gather
+from compiler.storage.checkpoints.gather import Block, BlockReader, Cut
 from compiler.storage.files.cast import CASTABLE, cast_bits
 from compiler.storage.files.direct import COUNT, PADDING, Ring
-from compiler.storage.files.writer import RankFile, check_space, file_order
+from compiler.storage.files.writer import RankFileWriter, check_space, file_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -91,14 +91,14 @@ def convert(
         files = stack.enter_context(checkpoint.opened())
         writers = [
             stack.enter_context(
-                RankFile(out / plan.file, [(name, t.dtype, t.stored_shape) for name, t in tensors], crc)
+                RankFileWriter(out / plan.file, [(name, t.dtype, t.stored_shape) for name, t in tensors], crc)
             )
             for plan, tensors in zip(plans, ordered, strict=True)
         ]
 
         def work(first: int) -> None:
-            gather = Gather(checkpoint.tensors, files, block)
-            scales = Scales(Gather(checkpoint.tensors, files, SCALES))
+            gather = BlockReader(checkpoint.tensors, files, block)
+            scales = Scales(BlockReader(checkpoint.tensors, files, SCALES))
             _write(writers[first::threads], ordered[first::threads], gather, scales, block, advance, stop)
 
         with ThreadPoolExecutor(threads, "convert") as pool:
@@ -113,9 +113,9 @@ def convert(
 
 
 def _write(
-    writers: Sequence[RankFile],
+    writers: Sequence[RankFileWriter],
     plans: Sequence[Sequence[tuple[str, Lazy]]],
-    gather: Gather,
+    gather: BlockReader,
     scales: Scales,
     limit: int,
     advance: Callable[[int], None],
@@ -216,7 +216,7 @@ def _packed(tensor: Lazy, integers: NDArray[np.int8]) -> np.ndarray:
 class Scales:
     """Reads what belongs to the rows and columns of a block, float32, and remembers what it read last for each."""
 
-    def __init__(self, gather: Gather) -> None:
+    def __init__(self, gather: BlockReader) -> None:
         self._gather = gather
         self._held: dict[int, tuple[Lazy, tuple[int, ...], tuple[int, ...], NDArray[np.float32]]] = {}
 

@@ -30,7 +30,7 @@ from compiler.storage.objects.flow import THREADS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from compiler.artifact.manifest import File
+    from compiler.artifact.manifest import ArtifactFile
     from compiler.storage.files.digest import Digest
 
 
@@ -142,7 +142,9 @@ def _notes(found: Resolved) -> dict[str, bytes]:
     return {MANIFEST + key.removeprefix(found.manifest_key): found.store.read(key)[0] for key in listed}
 
 
-def _is_at(output: Path, found: Resolved, wanted: Sequence[File], notes: dict[str, bytes], memo: DigestMemo) -> bool:
+def _is_at(
+    output: Path, found: Resolved, wanted: Sequence[ArtifactFile], notes: dict[str, bytes], memo: DigestMemo
+) -> bool:
     try:
         if any((output / name).read_bytes() != data for name, data in {**notes, MANIFEST: found.data}.items()):
             return False
@@ -151,13 +153,13 @@ def _is_at(output: Path, found: Resolved, wanted: Sequence[File], notes: dict[st
         return False
 
 
-def _is(path: Path, file: File, memo: DigestMemo) -> bool:
+def _is(path: Path, file: ArtifactFile, memo: DigestMemo) -> bool:
     if not path.is_file() or path.is_symlink() or path.stat().st_size != file.size:
         return False
     return memo.sha256(path) == file.digest
 
 
-def _reuse(part: Path, wanted: Sequence[File], here: dict[Digest, Path], memo: DigestMemo) -> frozenset[str]:
+def _reuse(part: Path, wanted: Sequence[ArtifactFile], here: dict[Digest, Path], memo: DigestMemo) -> frozenset[str]:
     """Paths of complete files in `part`: kept from an interrupted pull, or linked from `here`.
 
     Removes everything else but files in flight.
@@ -185,7 +187,7 @@ def _reuse(part: Path, wanted: Sequence[File], here: dict[Digest, Path], memo: D
     return frozenset(whole)
 
 
-def _check_space(part: Path, missing: Sequence[File]) -> None:
+def _check_space(part: Path, missing: Sequence[ArtifactFile]) -> None:
     begun = sum(
         (part / f"{file.path}.part").stat().st_blocks * 512 for file in missing if (part / f"{file.path}.part").exists()
     )

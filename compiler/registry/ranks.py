@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from compiler.errors import UsageError
 
 if TYPE_CHECKING:
-    from compiler.artifact.manifest import File, Manifest
+    from compiler.artifact.manifest import ArtifactFile, Manifest
 
 _RANK = re.compile(r"(?<![A-Za-z0-9])rank[-_]?(\d+)(?![A-Za-z0-9])")
 
@@ -23,7 +23,7 @@ def rank_of(path: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def files_for(manifest: Manifest, rank: int | None) -> tuple[File, ...]:
+def files_for(manifest: Manifest, rank: int | None) -> tuple[ArtifactFile, ...]:
     """Files that `rank` needs; None: all files. Raises UsageError if there is no such rank."""
     if rank is None:
         return manifest.files

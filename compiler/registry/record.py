@@ -24,7 +24,7 @@ _TRIES = 3
 
 
 @dataclass(frozen=True)
-class Entry:
+class HistoryEntry:
     """A move of a tag. `when`: UTC, `2026-11-25T19:32:15Z`. `why`: `push`, `promote` or `rollback`."""
 
     digest: Digest
@@ -39,18 +39,18 @@ class Ref:
     """A tag. `log`: its moves, the oldest first, never empty. `etag`: of the object that was read."""
 
     tag: str
-    log: tuple[Entry, ...]
+    log: tuple[HistoryEntry, ...]
     etag: str
 
     @property
-    def now(self) -> Entry:
+    def now(self) -> HistoryEntry:
         """The artifact that the tag points to."""
         return self.log[-1]
 
     @property
-    def past(self) -> tuple[Entry, ...]:
+    def past(self) -> tuple[HistoryEntry, ...]:
         """Artifacts that rollbacks lead back to, the current one last; a rollback removes the one it leaves."""
-        stack: list[Entry] = []
+        stack: list[HistoryEntry] = []
         for entry in self.log:
             if entry.why == "rollback":
                 while len(stack) > 1 and stack[-1].digest != entry.digest:
@@ -73,7 +73,7 @@ def read_ref(store: ObjectStore, name: str, tag: str) -> Ref | None:
             if found["digest"] != digest_json(found["ref"]):
                 problem = "its content does not have the digest in it"
                 continue
-            log = tuple(Entry(**entry) for entry in found["ref"]["log"])
+            log = tuple(HistoryEntry(**entry) for entry in found["ref"]["log"])
             if log and found["ref"]["tag"] == tag and all(entry.layout in LAYOUTS for entry in log):
                 return Ref(tag, log, etag)
             problem = "it has another tag or layout, or no entries"
@@ -85,7 +85,7 @@ def read_ref(store: ObjectStore, name: str, tag: str) -> Ref | None:
     )
 
 
-def ref_bytes(tag: str, log: tuple[Entry, ...]) -> bytes:
+def ref_bytes(tag: str, log: tuple[HistoryEntry, ...]) -> bytes:
     """Encode the object of a tag."""
     ref = {"tag": tag, "log": [asdict(entry) for entry in log[-LOG_LENGTH:]]}
     return canonical_json({"ref": ref, "digest": digest_json(ref)}) + b"\n"

@@ -12,7 +12,7 @@ from compiler.errors import ConflictError, NotFoundError, RefusedError, UsageErr
 from compiler.registry.address import check_name, is_digest, parse_address
 from compiler.registry.layout import PROBES, ref_key
 from compiler.registry.lease import Lease
-from compiler.registry.record import Entry, Ref, is_marked, read_ref, ref_bytes, tags
+from compiler.registry.record import HistoryEntry, Ref, is_marked, read_ref, ref_bytes, tags
 from compiler.registry.resolve import Resolved, read_artifact, resolve
 from compiler.report import Report, Silent
 from compiler.storage.objects import open_store
@@ -88,7 +88,7 @@ def rollback(uri: str, report: Report | None = None) -> Moved:
     return _point(found, tag, "rollback", report, expected=ref)
 
 
-def history(uri: str) -> list[tuple[str, Entry]]:
+def history(uri: str) -> list[tuple[str, HistoryEntry]]:
     """Moves of one tag or of all tags of a name, the newest first. Raises NotFoundError, StoreError."""
     address = parse_address(uri)
     if address.name is None or (address.ref and is_digest(address.ref)):
@@ -120,7 +120,7 @@ def move(
         moved = Moved(found.name, tag, before, found.digest, found.uri)
         if before == found.digest:
             return moved
-        entry = Entry(found.digest, found.layout, _now(), who(), why)
+        entry = HistoryEntry(found.digest, found.layout, _now(), who(), why)
         data = ref_bytes(tag, (*(ref.log if ref else ()), entry))
         try:
             put_if(store, conditions, ref_key(found.name, tag), data, ref.etag if ref else NOTHING)

@@ -17,7 +17,7 @@ from compiler.storage.files.digest import digest_bytes
 from compiler.storage.objects import open_store
 
 if TYPE_CHECKING:
-    from compiler.artifact.manifest import File, Manifest
+    from compiler.artifact.manifest import ArtifactFile, Manifest
     from compiler.storage.files.digest import Digest
     from compiler.storage.objects.types import ObjectStore
 
@@ -58,7 +58,7 @@ class Resolved:
         """Address by digest: STORE/NAME@sha256:..."""
         return f"{self.store.uri}{self.name}@{self.digest}"
 
-    def key(self, file: File) -> str:
+    def key(self, file: ArtifactFile) -> str:
         """Key of one of the manifest's files in the store."""
         return file_key(self.name, self.digest, self.layout, file.path, file.digest)
 

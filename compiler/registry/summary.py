@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from compiler.registry.listing import Listed
     from compiler.registry.pull import Pulled
     from compiler.registry.push import Pushed
-    from compiler.registry.record import Entry
+    from compiler.registry.record import HistoryEntry
     from compiler.registry.refs import Moved
 
 _SHORT = 12
@@ -67,13 +67,13 @@ def moved_text(moved: Moved) -> str:
     return f"{moved.name}@{moved.tag} points to {_short(moved.after)} now{before}\n{moved.uri}"
 
 
-def history_text(lines: Sequence[tuple[str, Entry]]) -> str:
+def history_text(lines: Sequence[tuple[str, HistoryEntry]]) -> str:
     """Text of a history: one line per move, the newest first."""
     rows = [(entry.when, tag, _short(entry.digest), entry.why, entry.who) for tag, entry in lines]
     return table(rows, ("when", "tag", "digest", "by", "who"))
 
 
-def history_json(lines: Sequence[tuple[str, Entry]]) -> list[dict[str, Any]]:
+def history_json(lines: Sequence[tuple[str, HistoryEntry]]) -> list[dict[str, Any]]:
     """JSON of a history."""
     from dataclasses import asdict
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from compiler.runtime.commands import Step
-from compiler.runtime.params import Completion, FinishReason, GenerationParams, Piece, Token
+from compiler.runtime.commands import StepCommand
+from compiler.runtime.params import Completion, FinishReason, GenerationParams, TextPiece, Token
 from compiler.runtime.sampling import Row as RowLogits
 from compiler.runtime.sampling import Sampler
 from compiler.runtime.text import Detokenizer, StopMatcher
@@ -58,7 +58,7 @@ class Row:
         """Position of the newest token in the row."""
         return len(self.prompt) + len(self.tokens) - 1
 
-    def advance(self, logits: RowLogits) -> Piece:
+    def advance(self, logits: RowLogits) -> TextPiece:
         """Choose the next token from logits [vocab]."""
         token_id, log_prob, top = self._sampler.choose(logits)
         if not self.tokens:
@@ -79,12 +79,12 @@ class Row:
             reason = "length"
         if reason is None:
             self._texts.append(shown)
-            return Piece(shown, token)
+            return TextPiece(shown, token)
         if not stopped:
             rest, stopped = self._stops.push(self._detokenizer.flush() if self._detokenizer else "")
             shown += rest if stopped else rest + self._stops.flush()
         self._texts.append(shown)
-        return Piece(shown, token, self._complete(reason))
+        return TextPiece(shown, token, self._complete(reason))
 
     def _complete(self, reason: FinishReason) -> Completion:
         return Completion(
@@ -97,7 +97,7 @@ class Row:
         )
 
 
-def run(engine: Engine, rows: Sequence[Row], chunk: int, max_positions: int) -> Iterator[tuple[int, Piece]]:
+def run(engine: Engine, rows: Sequence[Row], chunk: int, max_positions: int) -> Iterator[tuple[int, TextPiece]]:
     """Generate all rows: (index of the row, piece) for every token, step by step. At most `max_batch` rows."""
     longest = max(len(row.prompt) + row.params.max_new_tokens for row in rows)
     engine.make_room(len(rows), min(-(-longest // _CACHE_STEP) * _CACHE_STEP, max_positions))
@@ -132,7 +132,7 @@ def prefill(engine: Engine, prompts: Sequence[Sequence[int]], chunk: int) -> lis
         ends_here = np.flatnonzero((lengths > begin) & (lengths <= end))
         # A step returns equally many logits for every row, so rows that end elsewhere request those of some token too.
         last = np.clip(lengths - 1 - begin, 0, end - begin - 1)[:, None] if ends_here.size else no_logits(prompts)
-        logits = engine.step(Step(padded[:, begin:end], _positions(len(prompts), begin, end), last, end))
+        logits = engine.step(StepCommand(padded[:, begin:end], _positions(len(prompts), begin, end), last, end))
         if logits is not None:
             found |= {int(row): logits[row, 0] for row in ends_here}
     return [found[row] for row in range(len(prompts))]
@@ -142,7 +142,7 @@ def decode(engine: Engine, rows: Sequence[Row]) -> Sequence[RowLogits]:
     """Write the newest token of every row into the caches. -> logits [vocab] after each."""
     tokens = np.array([[row.tokens[-1].id] for row in rows])
     positions = np.array([[row.position] for row in rows])
-    logits = engine.step(Step(tokens, positions, np.zeros_like(tokens), int(positions.max()) + 1))
+    logits = engine.step(StepCommand(tokens, positions, np.zeros_like(tokens), int(positions.max()) + 1))
     assert logits is not None
     return list(logits[:, 0])
 
@@ -159,7 +159,7 @@ def all_logits(engine: Engine, token_ids: Sequence[int], chunk: int, decode_from
     while begin < ids.shape[1]:
         end = min(begin + chunk, decode_from) if begin < decode_from else begin + 1
         last = np.tile(np.arange(end - begin), (rows, 1))
-        logits = engine.step(Step(ids[:, begin:end], _positions(rows, begin, end), last, end))
+        logits = engine.step(StepCommand(ids[:, begin:end], _positions(rows, begin, end), last, end))
         assert logits is not None
         parts.append(logits[-1])
         begin = end

@@ -37,7 +37,7 @@ class Allocate:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepCommand:
     """One pass of `batch` rows with `length` tokens each through the model.
 
     token_ids, positions [batch, length]: tokens and their positions in their rows. last [batch, wanted]: indices of the
@@ -58,7 +58,7 @@ class Move:
     target: int
 
 
-Command = Connect | Allocate | Step | Move
+Command = Connect | Allocate | StepCommand | Move
 
 
 def encode(command: Command) -> bytes:
@@ -69,7 +69,7 @@ def encode(command: Command) -> bytes:
             return _HEADER.pack(_ALLOCATE, batch, length, 0, 0)
         case Move(source, target):
             return _HEADER.pack(_MOVE, source, target, 0, 0)
-        case Step(token_ids, positions, last, used):
+        case StepCommand(token_ids, positions, last, used):
             batch, length = token_ids.shape
             header = _HEADER.pack(_STEP, batch, length, last.shape[1], used)
             return header + token_ids.tobytes() + positions.tobytes() + last.tobytes()
@@ -94,4 +94,4 @@ def decode(read: Callable[[int], bytes]) -> Command | None:
         return None
     words = np.frombuffer(data, dtype=np.int64)
     token_ids, positions, last = np.split(words, [a * b, 2 * a * b])
-    return Step(token_ids.reshape(a, b), positions.reshape(a, b), last.reshape(a, c), d)
+    return StepCommand(token_ids.reshape(a, b), positions.reshape(a, b), last.reshape(a, c), d)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from compiler.decoder.layer import layer
 from compiler.errors import RankError
-from compiler.runtime.commands import Allocate, Command, Move, Step
+from compiler.runtime.commands import Allocate, Command, Move, StepCommand
 from compiler.runtime.group import Alone, CollectiveError, Group
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Share:
             keys[target].copy_(keys[source])
             values[target].copy_(values[source])
 
-    def step(self, step: Step) -> Logits | None:
+    def step(self, step: StepCommand) -> Logits | None:
         """Run a step; on rank 0 the logits of the tokens at `last`: float32 [batch, wanted, vocab]."""
         import torch
 
@@ -204,7 +204,7 @@ class Engine:
         with self._together(Allocate(*self._room)):
             self._share.allocate(*self._room)
 
-    def step(self, step: Step) -> Logits | None:
+    def step(self, step: StepCommand) -> Logits | None:
         """The logits [batch, wanted, vocab] of the tokens at `step.last`; None where none are wanted.
 
         Raises:

@@ -20,7 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compiler.runtime.commands import Allocate, Connect, Move, Step, decode
+from compiler.runtime.commands import Allocate, Connect, Move, StepCommand, decode
 from compiler.runtime.group import LOOPBACK, CollectiveError, Processes
 from compiler.runtime.progress import IDLE, LOADED, Board
 from compiler.runtime.ranks import PEER_LOST
@@ -35,7 +35,7 @@ SHARE = "compiler.runtime.load:share"
 
 
 @dataclass(frozen=True)
-class Role:
+class RankRole:
     """Share of an artifact that a process runs: the arguments of its command line.
 
     `share`: `module:function`, called with a Role, returns the rank's `Share`. `timeout`: seconds.
@@ -49,23 +49,23 @@ class Role:
     timeout: float
 
 
-def load_share(role: Role) -> Share:
+def load_share(role: RankRole) -> Share:
     """Share that the function named by `role.share` loads."""
     module, _, function = role.share.partition(":")
-    make: Callable[[Role], Share] = getattr(importlib.import_module(module), function)
+    make: Callable[[RankRole], Share] = getattr(importlib.import_module(module), function)
     return make(role)
 
 
 def main(argv: list[str]) -> int:
     artifact, share, rank, tp, device, timeout, board_fd, parent = argv
-    role = Role(Path(artifact), share, int(rank), int(tp), device, float(timeout))
+    role = RankRole(Path(artifact), share, int(rank), int(tp), device, float(timeout))
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # rank 0 requests the stack of a rank that hangs
     _exit_with(int(parent))
     board = Board(int(board_fd), role.tp)
     return _serve(role, board)
 
 
-def _serve(role: Role, board: Board) -> int:
+def _serve(role: RankRole, board: Board) -> int:
     share = load_share(role)
     board.enter(role.rank, LOADED)
     os.write(sys.stdout.fileno(), b"1")
@@ -79,7 +79,7 @@ def _serve(role: Role, board: Board) -> int:
                     return 0
                 case Connect(port):
                     share.group = _join(role, port, board)
-                case Step():
+                case StepCommand():
                     board.begin_step(role.rank)
                     share.step(command)
                 case Allocate(batch, length):
@@ -91,7 +91,7 @@ def _serve(role: Role, board: Board) -> int:
             return PEER_LOST
 
 
-def _join(role: Role, port: int, board: Board) -> Processes:
+def _join(role: RankRole, port: int, board: Board) -> Processes:
     from torch._C._distributed_c10d import TCPStore
 
     timeout = timedelta(seconds=role.timeout)

@@ -20,7 +20,7 @@ from compiler.errors import RefusedError, TokenizerError, UsageError
 from compiler.model.limits import Limits
 from compiler.runtime.batch import Row, all_logits, run
 from compiler.runtime.engine import Engine, Logits
-from compiler.runtime.params import Completion, GenerationParams, Piece
+from compiler.runtime.params import Completion, GenerationParams, TextPiece
 from compiler.runtime.ranks import DEFAULT_TIMEOUT, Ranks
 from compiler.runtime.tokenizer import Tokenizer, end_ids, load_tokenizer
 
@@ -86,7 +86,7 @@ class Model:
             )
         return ids
 
-    def stream(self, prompt: Prompt, params: GenerationParams | None = None) -> Iterator[Piece]:
+    def stream(self, prompt: Prompt, params: GenerationParams | None = None) -> Iterator[TextPiece]:
         """Answer one prompt, token by token; the last piece has the completion.
 
         Raises:
@@ -128,7 +128,7 @@ class Model:
 
     def stream_batch(
         self, prompts: Sequence[Prompt], params: Sequence[GenerationParams]
-    ) -> Generator[tuple[int, Piece], None, None]:
+    ) -> Generator[tuple[int, TextPiece], None, None]:
         """Answer up to `max_batch` prompts at once, token by token: (index of the prompt, piece).
 
         `params`: one for each prompt. Raises as `stream`, before anything runs.
@@ -154,7 +154,7 @@ class Model:
             begin = len(ids) if decode_from is None else decode_from
             return all_logits(self._engine, ids, self._limits.prefill_chunk, begin, rows)
 
-    def _run(self, rows: Sequence[Row]) -> Iterator[tuple[int, Piece]]:
+    def _run(self, rows: Sequence[Row]) -> Iterator[tuple[int, TextPiece]]:
         return run(self._engine, rows, self._limits.prefill_chunk, self._limits.max_positions)
 
     def _row(self, index: int, prompt: Prompt, params: GenerationParams) -> Row:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compiler.artifact.manifest import Manifest
-    from compiler.runtime.follower import Role
+    from compiler.runtime.follower import RankRole
 
 
-def share(role: Role) -> Share:
+def share(role: RankRole) -> Share:
     """The part of `role.rank`. The artifact was checked by rank 0 before followers were started."""
     from compiler.artifact.manifest import load_manifest
     from compiler.runtime.lean import import_torch

@@ -83,7 +83,7 @@ class Completion:
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextPiece:
     """One step of a stream: text that is safe to show, the token, and at the end the completion.
 
     The texts of all pieces join to the completion's text. `text` lags behind `token` while a character is incomplete or

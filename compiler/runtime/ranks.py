@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from compiler.errors import RankError
-from compiler.runtime.commands import Command, Connect, Step, encode
+from compiler.runtime.commands import Command, Connect, StepCommand, encode
 from compiler.runtime.group import LOOPBACK, CollectiveError, Processes
 from compiler.runtime.postmortem import ending, kills_for_memory, process_state, quote, suspicion
 from compiler.runtime.progress import new_board
@@ -107,7 +107,7 @@ class Ranks:
 
     def send(self, command: Command) -> None:
         """Send all followers a command. Raises RankError where one does not accept it."""
-        if isinstance(command, Step):
+        if isinstance(command, StepCommand):
             self._board.begin_step(0)
         data = encode(command)
         for follower in self._followers:

@@ -13,27 +13,27 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from compiler.errors import LmiCompileError, RankError
-from compiler.runtime.params import GenerationParams, Piece
+from compiler.runtime.params import GenerationParams, TextPiece
 
 
 class Busy(Exception):
     """The queue is full."""
 
 
-class Stopped(Exception):
+class ServerStopped(Exception):
     """The request was rejected or cut short: the server is stopping, or its model has failed."""
 
 
-class Model(Protocol):
+class ServedModel(Protocol):
     """Subset of `runtime.generate.Model` that the queue calls."""
 
     def check(self, prompt: str, params: GenerationParams) -> list[int]: ...
     def stream_batch(
         self, prompts: Sequence[Sequence[int]], params: Sequence[GenerationParams]
-    ) -> Generator[tuple[int, Piece], None, None]: ...
+    ) -> Generator[tuple[int, TextPiece], None, None]: ...
 
 
-Event = Piece | LmiCompileError | Stopped
+Event = TextPiece | LmiCompileError | ServerStopped
 
 
 @dataclass
@@ -48,14 +48,14 @@ class _Request:
 
     def tell(self, event: Event) -> None:
         if not self.over:
-            self.over = not isinstance(event, Piece) or event.completion is not None
+            self.over = not isinstance(event, TextPiece) or event.completion is not None
             self.events.put(event)
 
 
 class Batches:
     """Thread that runs the model on queued requests. `most`: rows of a batch; `limit`: queued requests."""
 
-    def __init__(self, model: Model, most: int, limit: int) -> None:
+    def __init__(self, model: ServedModel, most: int, limit: int) -> None:
         self._model, self._most = model, most
         self._waiting: queue.Queue[_Request | None] = queue.Queue()
         self._limit = limit
@@ -71,7 +71,7 @@ class Batches:
         """Whether the model can still answer."""
         return self._failure is None and self._thread.is_alive()
 
-    def answer(self, prompt: str, params: GenerationParams) -> Generator[Piece, None, None]:
+    def answer(self, prompt: str, params: GenerationParams) -> Generator[TextPiece, None, None]:
         """Stream of the answer, token by token. Closing the generator abandons the request.
 
         Raises, at the first piece or later:
@@ -84,14 +84,14 @@ class Batches:
             if self._failure is not None:
                 raise self._failure
             if self._closed or not self._thread.is_alive():
-                raise Stopped
+                raise ServerStopped
             if self._waiting.qsize() >= self._limit:
                 raise Busy
             self._waiting.put(mine)
         try:
             while True:
                 event = mine.events.get()
-                if not isinstance(event, Piece):
+                if not isinstance(event, TextPiece):
                     raise event
                 yield event
                 if event.completion is not None:
@@ -121,7 +121,7 @@ class Batches:
                 while not self._waiting.empty():
                     left = self._waiting.get()
                     if left is not None:
-                        left.tell(self._failure or Stopped())
+                        left.tell(self._failure or ServerStopped())
 
     def _next_batch(self) -> list[_Request] | None:
         """Queued requests, at most a batch of them; None once the queue is closed."""
@@ -142,7 +142,7 @@ class Batches:
 
     def _run(self, batch: Sequence[_Request]) -> None:
         """Run a batch. Every request gets a last event, whatever happens."""
-        end: LmiCompileError | Stopped = Stopped()
+        end: LmiCompileError | ServerStopped = ServerStopped()
         try:
             rows = [(ids, row) for row in batch if (ids := self._checked(row)) is not None]
             if rows:

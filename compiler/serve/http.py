@@ -30,17 +30,17 @@ from compiler.lmi.schema import (
     JSON,
     JSON_LINES,
     Answer,
+    AnswerToken,
     Details,
-    Line,
     Parameters,
     Request,
-    Token,
+    StreamLine,
     dump,
     failed_line,
     parse_request,
 )
-from compiler.runtime.params import Completion, GenerationParams, Piece
-from compiler.serve.batches import Batches, Busy, Stopped
+from compiler.runtime.params import Completion, GenerationParams, TextPiece
+from compiler.serve.batches import Batches, Busy, ServerStopped
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -180,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(_status(error), " ".join(filter(None, (error.message, error.hint))))
         except Busy:
             self._error(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests are waiting")
-        except Stopped:
+        except ServerStopped:
             self._error(HTTPStatus.SERVICE_UNAVAILABLE, "the server is stopping")
 
     @property
@@ -197,12 +197,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(HTTPStatus.NOT_FOUND, f"no route {path}: this is model `{self.server.name}`")
         return path in routes
 
-    def _whole(self, request: Request, pieces: Iterator[Piece]) -> None:
+    def _whole(self, request: Request, pieces: Iterator[TextPiece]) -> None:
         all_pieces = list(pieces)
         tokens = tuple(_token(piece) for piece in all_pieces)
         self._send(HTTPStatus.OK, dump(_answer(request, all_pieces[-1].completion, tokens)))
 
-    def _stream(self, request: Request, pieces: Iterator[Piece]) -> None:
+    def _stream(self, request: Request, pieces: Iterator[TextPiece]) -> None:
         """Send the answer as lines, one per chunk. After the status is sent, an error is a line too."""
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Type", JSON_LINES)
@@ -277,20 +277,20 @@ def generation_params(parameters: Parameters) -> GenerationParams:
     )
 
 
-def _lines(request: Request, pieces: Iterator[Piece]) -> Iterator[Line]:
+def _lines(request: Request, pieces: Iterator[TextPiece]) -> Iterator[StreamLine]:
     text = ""
     try:
         for piece in pieces:
             text += piece.text
             completion = piece.completion
-            yield Line(_token(piece), _answer(request, completion) if completion else None)
+            yield StreamLine(_token(piece), _answer(request, completion) if completion else None)
     except LmiCompileError as error:
         yield failed_line(error.message, text)
-    except Stopped:
+    except ServerStopped:
         yield failed_line("the server is stopping", text)
 
 
-def _answer(request: Request, completion: Completion | None, tokens: tuple[Token, ...] | None = None) -> Answer:
+def _answer(request: Request, completion: Completion | None, tokens: tuple[AnswerToken, ...] | None = None) -> Answer:
     assert completion is not None
     text = (request.inputs if request.parameters.return_full_text else "") + completion.text
     if not request.parameters.details:
@@ -298,11 +298,11 @@ def _answer(request: Request, completion: Completion | None, tokens: tuple[Token
     return Answer(text, Details(completion.finish_reason, len(completion.tokens), request.inputs, tokens))
 
 
-def _token(piece: Piece) -> Token:
+def _token(piece: TextPiece) -> AnswerToken:
     """Token of a piece, with the piece's text: it lags while a character is incomplete, but the texts join to the
     answer.
     """
-    return Token(piece.token.id, piece.text, piece.token.log_prob, piece.token.special)
+    return AnswerToken(piece.token.id, piece.text, piece.token.log_prob, piece.token.special)
 
 
 def _status(error: LmiCompileError) -> HTTPStatus:

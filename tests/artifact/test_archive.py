@@ -12,7 +12,7 @@ import pytest
 from benchmarks.testbed.artifacts import CONTENT, manifest, write
 from compiler.artifact.archive import check_contained
 from compiler.artifact.check import check_files
-from compiler.artifact.manifest import File
+from compiler.artifact.manifest import ArtifactFile
 from compiler.errors import ArtifactError
 from compiler.storage.files.digest import OCTETS, digest_bytes
 
@@ -114,7 +114,7 @@ def test_every_check_of_an_artifact_looks_into_its_archives(tmp_path: Path) -> N
     content = {**CONTENT, PACKAGE: data}
     made = manifest(
         files=tuple(
-            File(path=path, media_type=OCTETS, digest=digest_bytes(blob), size=len(blob))
+            ArtifactFile(path=path, media_type=OCTETS, digest=digest_bytes(blob), size=len(blob))
             for path, blob in content.items()
         )
     )
@@ -127,4 +127,4 @@ def test_every_check_of_an_artifact_looks_into_its_archives(tmp_path: Path) -> N
 @pytest.mark.parametrize("path", ["/etc/passwd", "../up", "a/../../up", "a\\b", "./a", "", "."])
 def test_a_manifest_cannot_name_what_is_outside(path: str) -> None:
     with pytest.raises(ValueError, match="path"):
-        File(path=path, media_type=OCTETS, digest=digest_bytes(b""), size=0)
+        ArtifactFile(path=path, media_type=OCTETS, digest=digest_bytes(b""), size=0)

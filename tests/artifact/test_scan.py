@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.testbed.artifacts import CONTENT, manifest, write
-from compiler.artifact.manifest import File, load_manifest
-from compiler.artifact.scan import Finding, check_publishable, scan
+from compiler.artifact.manifest import ArtifactFile, load_manifest
+from compiler.artifact.scan import ScanFinding, check_publishable, scan
 from compiler.errors import RefusedError
 from compiler.storage.files.digest import OCTETS, digest_bytes
 from tests.artifact.test_archive import archive
@@ -47,7 +47,7 @@ def artifact_with(folder: Path, path: str, data: bytes) -> Path:
         folder,
         manifest(
             files=tuple(
-                File(path=name, media_type=OCTETS, digest=digest_bytes(blob), size=len(blob))
+                ArtifactFile(path=name, media_type=OCTETS, digest=digest_bytes(blob), size=len(blob))
                 for name, blob in files.items()
             )
         ),
@@ -57,7 +57,7 @@ def artifact_with(folder: Path, path: str, data: bytes) -> Path:
     return folder
 
 
-def found(folder: Path, environment: dict[str, str] | None = None) -> tuple[Finding, ...]:
+def found(folder: Path, environment: dict[str, str] | None = None) -> tuple[ScanFinding, ...]:
     return scan(folder, load_manifest(folder), environment or {})
 
 
@@ -70,7 +70,7 @@ def test_a_clean_artifact(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", LEAKS)
 def test_a_leak_is_named_by_file_and_kind(tmp_path: Path, kind: str) -> None:
     folder = artifact_with(tmp_path, "notes.txt", (INNOCENT + LEAKS[kind] + INNOCENT).encode())
-    assert found(folder) == (Finding("notes.txt", kind),)
+    assert found(folder) == (ScanFinding("notes.txt", kind),)
 
 
 @pytest.mark.parametrize("kind", LEAKS)
@@ -79,7 +79,7 @@ def test_a_leak_inside_a_compressed_package_is_found(tmp_path: Path, kind: str) 
 
     data = archive(("p/model.so", b"\x7fELF\0" + LEAKS[kind].encode()), compression=zipfile.ZIP_DEFLATED)
     folder = artifact_with(tmp_path, "packages/x.pt2", data)
-    assert found(folder) == (Finding("packages/x.pt2!p/model.so", kind),)
+    assert found(folder) == (ScanFinding("packages/x.pt2!p/model.so", kind),)
 
 
 def test_the_error_never_shows_the_secret(tmp_path: Path) -> None:
@@ -97,22 +97,22 @@ def test_a_secret_of_this_environment_is_found_whatever_it_looks_like(tmp_path: 
     value = secrets.token_hex(10)
     folder = artifact_with(tmp_path, "notes.txt", f"x{value}y".encode())
     environment = {"MY_SERVICE_TOKEN": value, "EDITOR": value, "TOKEN_SHORT": "y"}
-    assert found(folder, environment) == (Finding("notes.txt", "value of $MY_SERVICE_TOKEN"),)
+    assert found(folder, environment) == (ScanFinding("notes.txt", "value of $MY_SERVICE_TOKEN"),)
 
 
 def test_the_files_of_the_model_may_name_their_authors_folders_but_no_credential(tmp_path: Path) -> None:
     config = json.dumps({"_name_or_path": "/home/author/model", "token": HF})
     folder = artifact_with(tmp_path, "tokenizer/tokenizer_config.json", config.encode())
-    assert found(folder) == (Finding("tokenizer/tokenizer_config.json", "Hugging Face token"),)
+    assert found(folder) == (ScanFinding("tokenizer/tokenizer_config.json", "Hugging Face token"),)
 
 
 def test_tensors_are_not_text(tmp_path: Path) -> None:
     header = json.dumps({"__metadata__": {"made": "/home/jane/x"}}).encode()
     data = len(header).to_bytes(8, "little") + header + HF.encode()
     folder = artifact_with(tmp_path, "more.safetensors", data)
-    assert found(folder) == (Finding("more.safetensors", "path in a home directory"),)
+    assert found(folder) == (ScanFinding("more.safetensors", "path in a home directory"),)
 
 
 def test_the_manifest_is_scanned_too(tmp_path: Path) -> None:
     folder = write(tmp_path, manifest(toolchain={"cxx": "/home/jane/bin/g++"}))
-    assert found(folder) == (Finding("manifest.json", "path in a home directory"),)
+    assert found(folder) == (ScanFinding("manifest.json", "path in a home directory"),)

@@ -20,7 +20,7 @@ import pytest
 from compiler.lmi.images import Release
 from compiler.lmi.package import container_files
 from compiler.lmi.properties import parse
-from compiler.lmi.schema import Answer, Details, Line, Token, dump
+from compiler.lmi.schema import Answer, AnswerToken, Details, StreamLine, dump
 from tests.lmi.artifacts import FLAT, facts
 
 CLONE = os.environ.get("LMI_COMPILE_DJL_SERVING", "")
@@ -117,9 +117,9 @@ def test_its_property_classes_take_our_files(run: Callable[..., Any], tmp_path: 
 
 @pytest.mark.parametrize("release", [(0, 29), (0, 30), (0, 32)])
 def test_its_formatters_write_what_we_write(run: Callable[..., Any], release: Release) -> None:
-    tokens = (Token(5, " a", -0.5), Token(0, "", 0.0), Token(7, "", -1.5, special=True))
+    tokens = (AnswerToken(5, " a", -0.5), AnswerToken(0, "", 0.0), AnswerToken(7, "", -1.5, special=True))
     told = run(TAGS[release], FORMATTERS, json.dumps([[t.id, t.text, t.log_prob, t.special] for t in tokens]))
     last = Answer(" a", Details("eos_token", 3, "p"))
-    lines = [Line(token, last if token is tokens[-1] else None) for token in tokens]
+    lines = [StreamLine(token, last if token is tokens[-1] else None) for token in tokens]
     whole = Answer(" a", Details("eos_token", 3, "p", tokens))
     assert told == [*(dump(line).decode() for line in lines), "", "", dump(whole).decode()]

@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 from compiler.errors import UsageError
 from compiler.lmi.schema import (
     Answer,
+    AnswerToken,
     Details,
-    Line,
     Parameters,
     Request,
-    Token,
+    StreamLine,
     dump,
     failed_line,
     parse_request,
 )
 
-TOKENS = (Token(5, " a", -0.5), Token(0, "", 0.0), Token(7, "", -1.5, special=True))
+TOKENS = (AnswerToken(5, " a", -0.5), AnswerToken(0, "", 0.0), AnswerToken(7, "", -1.5, special=True))
 WHOLE = Answer(" a", Details("eos_token", 3, "p", TOKENS))
 LAST = Answer(" a", Details("eos_token", 3, "p"))
-STREAM = (Line(TOKENS[0]), Line(TOKENS[1]), Line(TOKENS[2], LAST))
+STREAM = (StreamLine(TOKENS[0]), StreamLine(TOKENS[1]), StreamLine(TOKENS[2], LAST))
 
 # As `_json_output_formatter` and `_jsonlines_output_formatter` at v0.29.0 wrote them, run on these tokens.
 WHOLE_0_29 = (

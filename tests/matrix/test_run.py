@@ -13,9 +13,9 @@ import pytest
 from benchmarks.testbed.artifacts import manifest, write
 from compiler.matrix import run as matrix
 from compiler.matrix import summary
-from compiler.matrix.file import Entry
-from compiler.matrix.run import Place, build, counts, plan
-from compiler.matrix.state import Row, key_of, log_file, look, read_record, tag_of
+from compiler.matrix.file import BuildEntry
+from compiler.matrix.run import Destination, build, counts, plan
+from compiler.matrix.state import MatrixRow, key_of, log_file, look, read_record, tag_of
 from compiler.report import Silent
 
 STAND_IN = '''
@@ -61,7 +61,7 @@ class Matrix:
         self.script = folder / "stand_in.py"
         root = str(Path(__file__).parents[2])
         self.script.write_text(STAND_IN.format(root=root, log=str(self.log), source=str(self.source)))
-        self.place = Place(folder / "artifacts")
+        self.place = Destination(folder / "artifacts")
 
     def lines(self) -> list[list[Any]]:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
@@ -77,11 +77,11 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Matrix:
     return made
 
 
-def entry(name: str, **options: str) -> Entry:
-    return Entry(name, tuple(sorted({"model": "m", "name": name, **options}.items())))
+def entry(name: str, **options: str) -> BuildEntry:
+    return BuildEntry(name, tuple(sorted({"model": "m", "name": name, **options}.items())))
 
 
-def states(rows: list[Row]) -> list[str]:
+def states(rows: list[MatrixRow]) -> list[str]:
     return [row.state for row in rows]
 
 
@@ -120,7 +120,7 @@ def test_only_what_changed_is_built(made: Matrix) -> None:
 
 
 def test_sign_and_push_come_after_scan(made: Matrix) -> None:
-    place = Place(made.place.output, None, "key.pem")
+    place = Destination(made.place.output, None, "key.pem")
     (row,) = build([entry("a")], place, "1", Silent())
     artifact = str(place.output / "a")
     assert made.commands()[1:] == [
@@ -134,7 +134,7 @@ def test_sign_and_push_come_after_scan(made: Matrix) -> None:
 def test_the_store_decides_where_there_is_one(made: Matrix, monkeypatch: pytest.MonkeyPatch) -> None:
     published: dict[str, str] = {}
     monkeypatch.setattr("compiler.matrix.state._published", published.get)
-    place = Place(made.place.output, "s3://bucket/engines/")
+    place = Destination(made.place.output, "s3://bucket/engines/")
     (row,) = build([entry("a")], place, "1", Silent())
     assert row.key is not None
     address = f"s3://bucket/engines/a@{tag_of(row.key)}"
@@ -142,7 +142,7 @@ def test_the_store_decides_where_there_is_one(made: Matrix, monkeypatch: pytest.
     assert made.commands()[-1] == ["push", str(place.output / "a"), address]
     assert states(plan([entry("a")], place, "1", Silent())) == ["changed"]  # what is only here does not count
     published[address] = "sha256:there"
-    assert plan([entry("a")], place, "1", Silent()) == [Row("a", "current", row.key, "sha256:there")]
+    assert plan([entry("a")], place, "1", Silent()) == [MatrixRow("a", "current", row.key, "sha256:there")]
 
 
 def test_a_real_store_is_asked(made: Matrix) -> None:
@@ -154,7 +154,7 @@ def test_a_real_store_is_asked(made: Matrix) -> None:
     assert look(entry("tiny"), key, made.place.output, store).state == "new"
     artifact = write(made.folder / "tiny", manifest())
     pushed = push(artifact, f"{store}/tiny@{tag_of(key)}", journal=made.folder / "uploads")
-    assert look(entry("tiny"), key, made.place.output, store) == Row("tiny", "current", key, pushed.digest)
+    assert look(entry("tiny"), key, made.place.output, store) == MatrixRow("tiny", "current", key, pushed.digest)
 
 
 def test_as_many_at_a_time_as_asked(made: Matrix) -> None:
@@ -168,7 +168,7 @@ def test_as_many_at_a_time_as_asked(made: Matrix) -> None:
 
 def test_the_summaries(made: Matrix) -> None:
     rows = build([entry(name) for name in ("good", "fails", "refused")], made.place, "1", Silent())
-    rows += [Row("old", "current", "sha256:k", "sha256:" + "a" * 64)]
+    rows += [MatrixRow("old", "current", "sha256:k", "sha256:" + "a" * 64)]
     text = summary.text(rows)
     assert "fails    failed" in text
     assert "build: it went wrong" in text

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.testbed.artifacts import write_random
 from compiler.errors import ConflictError, NotFoundError, RefusedError, StoreError, UsageError
 from compiler.registry.push import push
-from compiler.registry.record import Entry, Ref, read_ref
+from compiler.registry.record import HistoryEntry, Ref, read_ref
 from compiler.registry.refs import history, promote, rollback
 from compiler.registry.resolve import resolve
 from compiler.storage.objects import open_store
@@ -111,8 +111,10 @@ def test_a_tag_that_somebody_else_moved_is_not_rolled_back(
 
 
 def test_past() -> None:
-    def log(*steps: str) -> tuple[Entry, ...]:
-        return tuple(Entry(step[-1], "plain", "", "", "rollback" if step[0] == "<" else "promote") for step in steps)
+    def log(*steps: str) -> tuple[HistoryEntry, ...]:
+        return tuple(
+            HistoryEntry(step[-1], "plain", "", "", "rollback" if step[0] == "<" else "promote") for step in steps
+        )
 
     def past(*steps: str) -> str:
         return "".join(entry.digest for entry in Ref("t", log(*steps), "").past)

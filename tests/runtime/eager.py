@@ -17,9 +17,9 @@ import torch
 
 from compiler.decoder.segments import segment_names
 from compiler.model.limits import Limits
-from compiler.runtime.commands import Step
+from compiler.runtime.commands import StepCommand
 from compiler.runtime.engine import Engine, Logits, Share
-from compiler.runtime.follower import Role
+from compiler.runtime.follower import RankRole
 from compiler.runtime.load import assemble
 from compiler.runtime.ranks import Ranks
 from tests.simulated import run_eagerly
@@ -32,7 +32,7 @@ LIMITS = Limits(max_positions=128, max_batch=4, prefill_chunk=16)
 SHARE = "tests.runtime.eager:share"
 
 
-def share(role: Role) -> Share:
+def share(role: RankRole) -> Share:
     """The float32 share of a rank, with the fault that the folder asks for."""
     torch.set_num_threads(1)
     config = model_config(role.artifact)
@@ -55,7 +55,7 @@ def share(role: Role) -> Share:
 def engine(checkpoint: Path, tp: int = 1, timeout: float = 60.0) -> Engine:
     """All ranks of a checkpoint, joined."""
     ranks = Ranks(checkpoint, tp, share=SHARE, timeout=timeout) if tp > 1 else None
-    mine = share(Role(checkpoint, SHARE, 0, tp, "cpu", timeout))
+    mine = share(RankRole(checkpoint, SHARE, 0, tp, "cpu", timeout))
     if ranks is not None:
         mine.group = ranks.connect()
     return Engine(mine, ranks)
@@ -65,7 +65,7 @@ def _fail_at(made: Share, step: int, how: str) -> None:
     real = made.step
     count = 0
 
-    def failing(command: Step) -> Logits | None:
+    def failing(command: StepCommand) -> Logits | None:
         nonlocal count
         count += 1
         if count == step:

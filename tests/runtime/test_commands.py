@@ -6,17 +6,17 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.runtime.commands import Allocate, Command, Connect, Move, Step, decode, encode
+from compiler.runtime.commands import Allocate, Command, Connect, Move, StepCommand, decode, encode
 
 
 @st.composite
-def steps(draw: st.DrawFn) -> Step:
+def steps(draw: st.DrawFn) -> StepCommand:
     batch, length, wanted = draw(st.integers(1, 4)), draw(st.integers(1, 9)), draw(st.integers(0, 3))
     numbers = np.random.default_rng(draw(st.integers(0, 1000)))
     # A broadcast array has strides of 0: what is sent must be its values.
     positions = np.broadcast_to(np.arange(length), (batch, length))
     tokens = numbers.integers(0, 1 << 40, (batch, length))
-    return Step(tokens, positions, numbers.integers(0, length, (batch, wanted)), draw(st.integers(1, 99)))
+    return StepCommand(tokens, positions, numbers.integers(0, length, (batch, wanted)), draw(st.integers(1, 99)))
 
 
 COMMANDS = st.one_of(
@@ -28,7 +28,7 @@ COMMANDS = st.one_of(
 
 
 def _same(a: Command | None, b: Command) -> bool:
-    if isinstance(a, Step) and isinstance(b, Step):
+    if isinstance(a, StepCommand) and isinstance(b, StepCommand):
         arrays = zip((a.token_ids, a.positions, a.last), (b.token_ids, b.positions, b.last), strict=True)
         return a.used == b.used and all(x.shape == y.shape and (x == y).all() for x, y in arrays)
     return a == b

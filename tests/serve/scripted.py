@@ -11,7 +11,7 @@ import threading
 from collections.abc import Generator, Sequence
 
 from compiler.errors import RankError, RefusedError
-from compiler.runtime.params import Completion, FinishReason, GenerationParams, Piece, Token
+from compiler.runtime.params import Completion, FinishReason, GenerationParams, TextPiece, Token
 
 
 class Scripted:
@@ -32,7 +32,7 @@ class Scripted:
 
     def stream_batch(
         self, prompts: Sequence[Sequence[int]], params: Sequence[GenerationParams]
-    ) -> Generator[tuple[int, Piece], None, None]:
+    ) -> Generator[tuple[int, TextPiece], None, None]:
         texts = [self._prompts[ids[0]] for ids in prompts]
         self.batches.append(texts)
         rows = {index: _pieces(text, params[index]) for index, text in enumerate(texts)}
@@ -49,7 +49,7 @@ class Scripted:
                 yield index, piece
 
 
-def _pieces(text: str, params: GenerationParams) -> Generator[Piece, None, None]:
+def _pieces(text: str, params: GenerationParams) -> Generator[TextPiece, None, None]:
     words = text.split()
     shown = [word if i == 0 else f" {word}" for i, word in enumerate(words)][: params.max_new_tokens]
     tokens = tuple(Token(i, word, -0.5 * (i + 1), special=False) for i, word in enumerate(shown))
@@ -57,4 +57,4 @@ def _pieces(text: str, params: GenerationParams) -> Generator[Piece, None, None]
     for i, token in enumerate(tokens):
         last = i == len(tokens) - 1
         done = Completion("".join(shown), tokens, reason, 1, -1.0, 0.0) if last else None
-        yield Piece(token.text, token, done)
+        yield TextPiece(token.text, token, done)

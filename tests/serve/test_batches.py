@@ -7,8 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from compiler.errors import RankError, RefusedError
-from compiler.runtime.params import GenerationParams, Piece
-from compiler.serve.batches import Batches, Busy, Stopped
+from compiler.runtime.params import GenerationParams, TextPiece
+from compiler.serve.batches import Batches, Busy, ServerStopped
 from tests.serve.scripted import Scripted
 
 PARAMS = GenerationParams(max_new_tokens=8)
@@ -112,12 +112,12 @@ def test_close_answers_what_was_taken(model: Scripted, pool: ThreadPoolExecutor)
     model.go.release()
     closing.result(30)
     assert (first.result(30), second.result(30)) == ("hold", "a b")
-    with pytest.raises(Stopped):
+    with pytest.raises(ServerStopped):
         next(batches.answer("later", PARAMS))
 
 
 def test_abort_cuts_between_two_tokens(batches: Batches, model: Scripted, pool: ThreadPoolExecutor) -> None:
-    pieces: list[Piece] = []
+    pieces: list[TextPiece] = []
 
     def read() -> None:
         pieces.extend(batches.answer("hold a b c", PARAMS))
@@ -128,9 +128,9 @@ def test_abort_cuts_between_two_tokens(batches: Batches, model: Scripted, pool: 
     waiting = pool.submit(_text, batches, "a")
     batches.abort()
     model.go.release()
-    with pytest.raises(Stopped):
+    with pytest.raises(ServerStopped):
         reading.result(30)
-    with pytest.raises(Stopped):
+    with pytest.raises(ServerStopped):
         waiting.result(30)
 
 
@@ -151,7 +151,7 @@ def test_an_error_that_nobody_foresaw_leaves_nobody_waiting(pool: ThreadPoolExec
     hook, threading.excepthook = threading.excepthook, lambda _: None
     try:
         batches = Batches(Broken(), most=3, limit=4)
-        with pytest.raises(Stopped):
+        with pytest.raises(ServerStopped):
             pool.submit(_text, batches, "a").result(30)
         batches.close()
     finally:

@@ -14,7 +14,7 @@ from compiler.model import lazy
 from compiler.model.lazy import Lazy, Piece
 from compiler.storage.checkpoints import gather
 from compiler.storage.checkpoints.checkpoint import open_checkpoint
-from compiler.storage.checkpoints.gather import Cut, Gather
+from compiler.storage.checkpoints.gather import BlockReader, Cut
 from tests.storage import samples
 from tests.storage.lazies import Shapes, plans
 
@@ -24,7 +24,7 @@ def gathered(folder: Path, tensor: Lazy, limit: int, window: int) -> np.ndarray:
     opened = open_checkpoint(folder)
     file = os.open(opened.files[0], os.O_RDONLY)
     try:
-        reader = Gather(opened.tensors, dict.fromkeys(opened.tensors, file), window)
+        reader = BlockReader(opened.tensors, dict.fromkeys(opened.tensors, file), window)
         cut, parts = Cut(tensor, limit), []
         for block in cut.blocks():
             out = np.full(block.shape, 0xABCD, np.uint16)
@@ -81,7 +81,7 @@ def test_ranks_that_cut_by_columns_share_what_is_read(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(os, "preadv", preadv)
     file = os.open(opened.files[0], os.O_RDONLY)
-    reader = Gather(opened.tensors, {"w": file}, 1024)
+    reader = BlockReader(opened.tensors, {"w": file}, 1024)
     cuts = [Cut(lazy.take(whole, 1, 16 * rank, 16 * rank + 16), 1024) for rank in range(4)]
     for blocks in zip(*(cut.blocks() for cut in cuts), strict=True):
         for cut, block in zip(cuts, blocks, strict=True):
@@ -95,7 +95,7 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
     opened = open_checkpoint(tmp_path)
     os.truncate(opened.files[0], 4096)
     file = os.open(opened.files[0], os.O_RDONLY)
-    reader = Gather(opened.tensors, {"w": file}, 8192)
+    reader = BlockReader(opened.tensors, {"w": file}, 8192)
     cut = Cut(lazy.whole("w", (64, 64), "BF16"), 8192)
     with pytest.raises(CheckpointError, match="ends at byte 4096, inside `w`"):
         reader.fill(cut, next(cut.blocks()), np.empty((64, 64), np.uint16))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from compiler.storage.checkpoints.header import Entry, HeaderError, parse_header, read_header
+from compiler.storage.checkpoints.header import HeaderError, TensorEntry, parse_header, read_header
 from tests.storage import samples
 
 A = {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}
@@ -41,8 +41,8 @@ def test_entries_in_the_order_of_their_data_whatever_the_header_says() -> None:
     text = json.dumps({"b": B, "__metadata__": {"format": "pt"}, "a": A}).encode() + b"   "
     start = 8 + len(text)
     assert list(parse_header(text, start + 20).items()) == [
-        ("a", Entry("BF16", (2, 3), start, 12)),
-        ("b", Entry("F32", (2,), start + 12, 8)),
+        ("a", TensorEntry("BF16", (2, 3), start, 12)),
+        ("b", TensorEntry("F32", (2,), start + 12, 8)),
     ]
 
 

@@ -25,7 +25,7 @@ from compiler.storage.files.crc import crc_text
 from compiler.storage.files.digest import SAFETENSORS, Descriptor
 from compiler.storage.files.direct import Ring
 from compiler.storage.files.disk import PAGE
-from compiler.storage.files.writer import ALIGNMENT, Planned, RankFile, check_space, encode_header, file_order
+from compiler.storage.files.writer import ALIGNMENT, Planned, RankFileWriter, check_space, encode_header, file_order
 
 PLAN: list[Planned] = [("a", "F32", (4, 8)), ("b", "I8", (3,)), ("empty", "F16", (0, 2))]
 DATA = bytes(range(128)) + b"xyz"
@@ -36,7 +36,7 @@ def nbytes(planned: Planned) -> int:
 
 
 def test_the_reference_implementation_reads_it(tmp_path: Path) -> None:
-    with RankFile(tmp_path / "f", PLAN) as file:
+    with RankFileWriter(tmp_path / "f", PLAN) as file:
         for begin in range(0, len(DATA), 10):
             file.append(DATA[begin : begin + 10])
     content = (tmp_path / "f").read_bytes()
@@ -89,7 +89,7 @@ def test_an_error_leaves_nothing_and_spares_the_old_file(tmp_path: Path) -> None
     (tmp_path / "f").write_bytes(b"old")
 
     def write_half() -> None:
-        with RankFile(tmp_path / "f", PLAN) as file:
+        with RankFileWriter(tmp_path / "f", PLAN) as file:
             file.append(DATA[:50])
             raise KeyboardInterrupt
 
@@ -100,7 +100,7 @@ def test_an_error_leaves_nothing_and_spares_the_old_file(tmp_path: Path) -> None
 
 
 def test_less_data_than_planned_is_not_a_file(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="planned"), RankFile(tmp_path / "f", PLAN) as file:
+    with pytest.raises(ValueError, match="planned"), RankFileWriter(tmp_path / "f", PLAN) as file:
         file.append(DATA[:-1])
     assert list(tmp_path.iterdir()) == []
 
@@ -112,7 +112,7 @@ def test_disk_full_at_any_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         raise OSError(code, os.strerror(code))
 
     def write() -> None:
-        with RankFile(tmp_path / "f", PLAN) as file:
+        with RankFileWriter(tmp_path / "f", PLAN) as file:
             file.append(DATA)
 
     monkeypatch.setattr(os, call, full)
@@ -156,7 +156,7 @@ def test_pieces_through_a_ring(sizes: list[int], data: st.DataObject) -> None:
     content = np.random.default_rng(0).bytes(sum(sizes))
     with TemporaryDirectory() as name:
         path, at = Path(name) / "f", 0
-        with RankFile(path, [("w", "U8", (len(content),))]) as file, Ring(3 * PAGE) as ring:
+        with RankFileWriter(path, [("w", "U8", (len(content),))]) as file, Ring(3 * PAGE) as ring:
             for size in sizes:
                 piece = content[at : at + size]
                 at += size
@@ -180,7 +180,7 @@ def test_pieces_through_a_ring(sizes: list[int], data: st.DataObject) -> None:
 )
 def test_direct_writes_where_the_disk_takes_them(tmp_path: Path, disk: list[int], direct: int) -> None:
     content = np.random.default_rng(0).bytes(5 * PAGE + 7)
-    with RankFile(tmp_path / "f", [("w", "U8", (len(content),))]) as file, Ring(len(content)) as ring:
+    with RankFileWriter(tmp_path / "f", [("w", "U8", (len(content),))]) as file, Ring(len(content)) as ring:
         buffer = ring.next()
         file.room(buffer, len(content))[:] = bytearray(content)
         ring.submit(file.put(buffer, len(content)))
@@ -191,7 +191,7 @@ def test_direct_writes_where_the_disk_takes_them(tmp_path: Path, disk: list[int]
 
 def test_a_write_that_fails_in_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write() -> None:
-        with RankFile(tmp_path / "f", [("w", "U8", (PAGE * 8,))]) as file, Ring(PAGE) as ring:
+        with RankFileWriter(tmp_path / "f", [("w", "U8", (PAGE * 8,))]) as file, Ring(PAGE) as ring:
             monkeypatch.setattr(os, "pwrite", full)
             for _ in range(8):
                 buffer = ring.next()
@@ -211,14 +211,17 @@ def test_other_errors_of_the_disk_stay_what_they_are(tmp_path: Path, monkeypatch
         raise OSError(errno.EIO, "input/output error")
 
     monkeypatch.setattr(os, "fsync", broken)
-    with pytest.raises(OSError, match="input/output"), RankFile(tmp_path / "f", PLAN) as file:
+    with pytest.raises(OSError, match="input/output"), RankFileWriter(tmp_path / "f", PLAN) as file:
         file.append(DATA)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_two_writers_of_one_file(tmp_path: Path) -> None:
-    with RankFile(tmp_path / "f", PLAN) as file:
-        with pytest.raises(ResourceError, match="being written by another process"), RankFile(tmp_path / "f", PLAN):
+    with RankFileWriter(tmp_path / "f", PLAN) as file:
+        with (
+            pytest.raises(ResourceError, match="being written by another process"),
+            RankFileWriter(tmp_path / "f", PLAN),
+        ):
             pass
         file.append(DATA)
     assert load_file(tmp_path / "f")["b"].tobytes() == b"xyz"
@@ -237,7 +240,7 @@ def test_the_file_of_a_killed_writer_is_taken_over(tmp_path: Path) -> None:
     killed.wait()
     killed.stdout.close()
     assert [path.name for path in tmp_path.iterdir()] == ["f.part"]
-    with RankFile(tmp_path / "f", PLAN) as file:
+    with RankFileWriter(tmp_path / "f", PLAN) as file:
         file.append(DATA)
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
     assert load_file(tmp_path / "f")["b"].tobytes() == b"xyz"

@@ -29,14 +29,14 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Line:
+class LimitLine:
     """Across all bars."""
 
     value: float
     label: str
 
 
-def bars(found: Sequence[Bar], low: int, high: int, unit: str, line: Line | None = None) -> str:
+def bars(found: Sequence[Bar], low: int, high: int, unit: str, line: LimitLine | None = None) -> str:
     """A drawing of `found`, from 10^`low` to 10^`high`; what is beyond either is drawn at it. `unit`: "%" counts in
     hundredths, any other is written behind the numbers.
     """

@@ -6,7 +6,7 @@ from html import escape
 from math import ceil, log10
 from typing import TYPE_CHECKING, Any
 
-from compiler.numerics.gate.chart import Bar, Line, bars, legend
+from compiler.numerics.gate.chart import Bar, LimitLine, bars, legend
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +86,9 @@ def as_html(verdict: Verdict, tolerance: Tolerance, outliers: Sequence[Outliers]
         for one in worst(verdict, 20)
     ]
     # Of an error at right angles to what is right.
-    limit = Line((tolerance.cosine**-2 - 1) ** 0.5, f"cosine {tolerance.cosine:g}") if tolerance.cosine > 0 else None
+    limit = (
+        LimitLine((tolerance.cosine**-2 - 1) ** 0.5, f"cosine {tolerance.cosine:g}") if tolerance.cosine > 0 else None
+    )
     name = escape(title)
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

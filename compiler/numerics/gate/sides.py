@@ -15,7 +15,7 @@ import numpy as np
 
 from compiler.decoder.layer import Blocks
 from compiler.decoder.layer import layer as run_layer
-from compiler.decoder.weights import RankFile
+from compiler.decoder.weights import RankWeights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ class Decoded:
     """`weights`: of the checkpoint alone, or of every rank. `kernels`: how quantised layers are computed."""
 
     config: ModelConfig
-    weights: Sequence[StoredModel] | Sequence[RankFile]
+    weights: Sequence[StoredModel] | Sequence[RankWeights]
     kernels: Kernels
 
     def embed(self, samples: Sequence[Ids]) -> list[Tensor]:
@@ -76,7 +76,7 @@ class Decoded:
 
 def of_files(config: ModelConfig, ranks: Sequence[Path], kernels: Kernels) -> Decoded:
     """The files of all ranks, in order."""
-    return Decoded(config, [RankFile(path, rank, config) for rank, path in enumerate(ranks)], kernels)
+    return Decoded(config, [RankWeights(path, rank, config) for rank, path in enumerate(ranks)], kernels)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
 from compiler.storage.checkpoints.header import HeaderError, read_header
 from compiler.storage.files.cast import cast_bits
 from compiler.storage.files.digest import digest_json
-from compiler.storage.files.writer import RankFile
+from compiler.storage.files.writer import RankFileWriter
 
 _ROWS = 256
 """Most rows of W to unpack at a time; a multiple of 8, the integers in a word."""
@@ -138,7 +138,7 @@ def _write(
     few = (_unpacked(how, module, _arrays(checkpoint, how, module), slice(0, 8)) for module in modules)
     scales = [(name, "F32", (shape[0], own.shape[1])) for (name, _, shape), (_, own) in zip(weights, few, strict=True)]
     total, done = sum(prod(shape) * ITEMSIZE[dtype] for _, dtype, shape in weights), 0
-    with RankFile(files[0], weights) as writer, RankFile(files[1], scales) as beside:
+    with RankFileWriter(files[0], weights) as writer, RankFileWriter(files[1], scales) as beside:
         for module, (_, dtype, (rows, _)), step in zip(modules, weights, at_once, strict=True):
             arrays = _arrays(checkpoint, how, module)
             for begin in range(0, rows, step):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.errors import CheckpointError
 from compiler.model.lazy import ITEMSIZE
-from compiler.storage.checkpoints.header import Entry, HeaderError, read_header
+from compiler.storage.checkpoints.header import HeaderError, TensorEntry, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -160,13 +160,13 @@ def parse_weight_map(index: dict[str, Any], name: str) -> dict[str, str]:
 
 
 def merge_headers(
-    headers: Mapping[str, Mapping[str, Entry]], weight_map: Mapping[str, str] | None, problems: list[str]
-) -> dict[str, tuple[str, Entry]]:
+    headers: Mapping[str, Mapping[str, TensorEntry]], weight_map: Mapping[str, str] | None, problems: list[str]
+) -> dict[str, tuple[str, TensorEntry]]:
     """Merge the headers of all files to `{tensor: (file name, entry)}`, checked against each other and the index.
 
     Adds to `problems`: tensors in two files, tensors that the index puts into a file whose header lacks them.
     """
-    merged: dict[str, tuple[str, Entry]] = {}
+    merged: dict[str, tuple[str, TensorEntry]] = {}
     for file, entries in headers.items():
         for name, entry in entries.items():
             if name in merged:
@@ -180,7 +180,7 @@ def merge_headers(
 
 def _read_files(files: Mapping[str, Path], weight_map: dict[str, str] | None) -> dict[str, SourceTensor]:
     problems: list[str] = []
-    headers: dict[str, dict[str, Entry]] = {}
+    headers: dict[str, dict[str, TensorEntry]] = {}
     for name, path in files.items():
         try:
             headers[name] = read_header(path)

@@ -109,7 +109,7 @@ def _part(array: np.ndarray, index: tuple[Any, ...]) -> np.ndarray:
     return part
 
 
-class Gather:
+class BlockReader:
     """Reader of blocks, one instance per thread. Holds one window of `window` bytes."""
 
     def __init__(self, tensors: Mapping[str, SourceTensor], files: Mapping[str, int], window: int) -> None:

@@ -26,7 +26,7 @@ LIMIT = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TensorEntry:
     """One tensor of a header: dtype (safetensors spelling), shape, absolute byte offset in the file, size in bytes."""
 
     dtype: str
@@ -55,7 +55,7 @@ def header_length(prefix: bytes, file_size: int) -> int:
     return length
 
 
-def read_header(path: Path) -> dict[str, Entry]:
+def read_header(path: Path) -> dict[str, TensorEntry]:
     """Entries of all tensors of the file, in the order of their data. Raises HeaderError (all problems), OSError."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -63,7 +63,7 @@ def read_header(path: Path) -> dict[str, Entry]:
         return parse_header(file.read(length), size)
 
 
-def parse_header(header: bytes, file_size: int) -> dict[str, Entry]:
+def parse_header(header: bytes, file_size: int) -> dict[str, TensorEntry]:
     """Parse a header (without its 8-byte length) and check it against the size of its file.
 
     Raises HeaderError with all problems.
@@ -76,7 +76,7 @@ def parse_header(header: bytes, file_size: int) -> dict[str, Entry]:
         raise HeaderError([f"the header is not a JSON object but {type(parsed).__name__}"])
     problems: list[str] = []
     start = 8 + len(header)
-    entries: dict[str, Entry] = {}
+    entries: dict[str, TensorEntry] = {}
     for name, value in parsed.items():
         if name == "__metadata__":
             if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
@@ -109,7 +109,7 @@ def _counts(value: object) -> tuple[int, ...] | None:
     return None
 
 
-def _entry(name: str, value: object, start: int, problems: list[str]) -> Entry | None:
+def _entry(name: str, value: object, start: int, problems: list[str]) -> TensorEntry | None:
     fields = value if isinstance(value, dict) else {}
     if set(fields) != {"dtype", "shape", "data_offsets"}:
         problems.append(f"`{name}` needs dtype, shape and data_offsets, found {sorted(fields)}")
@@ -127,11 +127,11 @@ def _entry(name: str, value: object, start: int, problems: list[str]) -> Entry |
             f"but {dtype} {list(shape)} takes {prod(shape) * ITEMSIZE[dtype]}"
         )
     else:
-        return Entry(dtype, shape, start + offsets[0], offsets[1] - offsets[0])
+        return TensorEntry(dtype, shape, start + offsets[0], offsets[1] - offsets[0])
     return None
 
 
-def _coverage(entries: dict[str, Entry], start: int, file_size: int) -> list[str]:
+def _coverage(entries: dict[str, TensorEntry], start: int, file_size: int) -> list[str]:
     """Problems with the places of tensors: holes, overlaps, a wrong end. `entries` in the order of their data."""
     problems = []
     end = start

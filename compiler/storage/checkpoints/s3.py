@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from compiler.errors import CheckpointError, SourceError, StoreError
 from compiler.storage.checkpoints.checkpoint import merge_headers
-from compiler.storage.checkpoints.header import Entry, HeaderError, header_length, parse_header
+from compiler.storage.checkpoints.header import HeaderError, TensorEntry, header_length, parse_header
 from compiler.storage.checkpoints.source import Files, ResolvedSource, is_weights, needed, shards
 from compiler.storage.files.digest import digest_json
 from compiler.storage.files.disk import disk_full
@@ -66,7 +66,7 @@ def _headers(
     """Dtype and shape of each tensor, from the first bytes of each safetensors file."""
     files, weight_map = shards(folder, objects, uri)
     problems: list[str] = []
-    headers: dict[str, dict[str, Entry]] = {}
+    headers: dict[str, dict[str, TensorEntry]] = {}
     for shard in files:
         if shard not in objects:
             problems.append(f"{shard}: missing, the index expects it")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from compiler.errors import CheckpointError
 from compiler.storage.checkpoints.header import HeaderError, read_header
 from compiler.storage.files.digest import digest_json
-from compiler.storage.files.writer import RankFile, file_order
+from compiler.storage.files.writer import RankFileWriter, file_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +56,7 @@ def _rewrite(source: Path, target: Path) -> Path:
             return target
     tensors = file_order(list(_load(source).items()), lambda item: item[1].nbytes)
     planned = [(name, _spelling(tensor, source), tuple(tensor.shape)) for name, tensor in tensors]
-    with RankFile(target, planned) as writer:
+    with RankFileWriter(target, planned) as writer:
         for _, tensor in tensors:
             flat = tensor.detach().contiguous().reshape(-1)
             for begin in range(0, flat.numel(), _CHUNK):

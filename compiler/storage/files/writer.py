@@ -78,7 +78,7 @@ def encode_header(tensors: Sequence[Planned]) -> bytes:
     return len(header).to_bytes(8, "little") + header
 
 
-class RankFile:
+class RankFileWriter:
     """Writer of one file; a context manager. `append`, or `room` and `put`, take the data in file order, in pieces of
     any size.
 
@@ -101,7 +101,7 @@ class RankFile:
         self._file = -1
         self._direct: int | None = None
 
-    def __enter__(self) -> RankFile:
+    def __enter__(self) -> RankFileWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = _open_locked(self._part)
         try:

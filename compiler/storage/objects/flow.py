@@ -33,7 +33,7 @@ _MOST_PARTS = 9_000
 """Limit of parts of an upload; S3 allows 10,000."""
 
 
-class Stopped(Exception):
+class TransferStopped(Exception):
     """Raised in a job after another one has failed. Never leaves `Flow.run`."""
 
 
@@ -49,7 +49,7 @@ class Flow:
     def check(self) -> None:
         """Stop this job if another one has failed. Raises Stopped."""
         if self._stopped:
-            raise Stopped
+            raise TransferStopped
 
     def count(self, nbytes: int) -> None:
         """Add to the bytes transferred."""
@@ -74,7 +74,7 @@ class Flow:
                     future.cancel()
         errors = [future.exception() for future in futures if not future.cancelled()]
         for error in errors:
-            if error is not None and not isinstance(error, Stopped):
+            if error is not None and not isinstance(error, TransferStopped):
                 raise error
 
     def _run(self, job: Job) -> None:

@@ -19,7 +19,7 @@ from zlib_ng.zlib_ng import crc32
 
 from compiler.errors import NotFoundError, StoreError
 from compiler.storage.files.disk import disk_full, sync_folder
-from compiler.storage.objects.types import ANYTHING, NOTHING, Object, Part, Unfinished, Upload, conflict
+from compiler.storage.objects.types import ANYTHING, NOTHING, Object, Unfinished, Upload, UploadPart, conflict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -119,9 +119,9 @@ class LocalStore:
             self._list(upload).write_text(json.dumps({"key": key, "part_size": part_size}) + "\n")
         return upload
 
-    def send(self, upload: Upload, number: int, data: bytes) -> Part:
+    def send(self, upload: Upload, number: int, data: bytes) -> UploadPart:
         crc = f"{crc32(data):08x}"
-        part = Part(number, len(data), crc, crc)
+        part = UploadPart(number, len(data), crc, crc)
         with self._errors(upload.key, len(data)):
             file = os.open(self._data(upload), os.O_WRONLY | os.O_CLOEXEC)
             try:
@@ -133,19 +133,19 @@ class LocalStore:
             _append(self._list(upload), [number, len(data), part.crc32])
         return part
 
-    def sent(self, upload: Upload) -> list[Part] | None:
+    def sent(self, upload: Upload) -> list[UploadPart] | None:
         try:
             lines = self._list(upload).read_text().splitlines()[1:]
         except FileNotFoundError:
             return None
-        parts: dict[int, Part] = {}
+        parts: dict[int, UploadPart] = {}
         for line in lines:
             with suppress(ValueError):  # cut short by a kill
                 number, size, crc = json.loads(line)
-                parts[number] = Part(number, size, crc, crc)
+                parts[number] = UploadPart(number, size, crc, crc)
         return [parts[number] for number in sorted(parts)]
 
-    def finish(self, upload: Upload, parts: Sequence[Part]) -> None:
+    def finish(self, upload: Upload, parts: Sequence[UploadPart]) -> None:
         data, target = self._data(upload), self._root / upload.key
         with self._errors(upload.key):
             with data.open("r+b") as file:

@@ -27,7 +27,7 @@ from compiler.storage.objects.client import (
     wait,
     write_options,
 )
-from compiler.storage.objects.types import ANYTHING, NOTHING, Object, Part, Unfinished, Upload, conflict
+from compiler.storage.objects.types import ANYTHING, NOTHING, Object, Unfinished, Upload, UploadPart, conflict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -151,7 +151,7 @@ class S3Store:
             )
         return Upload(key, answer["UploadId"], part_size)
 
-    def send(self, upload: Upload, number: int, data: bytes) -> Part:
+    def send(self, upload: Upload, number: int, data: bytes) -> UploadPart:
         crc = _crc(data)
         part = {**self._at(upload.key), "UploadId": upload.id, "PartNumber": number, "ChecksumCRC32": _base64(crc)}
         with s3_errors(self.uri + upload.key):
@@ -160,7 +160,7 @@ class S3Store:
             else:
                 answer = self._send_compared(upload, part, data)
             self._compare(upload.key, crc, answer)
-        return Part(number, len(data), answer["ETag"], crc.hex())
+        return UploadPart(number, len(data), answer["ETag"], crc.hex())
 
     def _send_compared(self, upload: Upload, part: Mapping[str, Any], data: bytes) -> Any:
         import botocore.exceptions
@@ -179,10 +179,10 @@ class S3Store:
         self._etag_is_md5 = _etag_is(answer, md5)
         return answer
 
-    def sent(self, upload: Upload) -> list[Part] | None:
+    def sent(self, upload: Upload) -> list[UploadPart] | None:
         import botocore.exceptions
 
-        parts: list[Part] = []
+        parts: list[UploadPart] = []
         with s3_errors(self.uri + upload.key):
             try:
                 for page in self._client.pages("list_parts", **self._at(upload.key), UploadId=upload.id):
@@ -193,7 +193,7 @@ class S3Store:
                 raise
         return parts
 
-    def finish(self, upload: Upload, parts: Sequence[Part]) -> None:
+    def finish(self, upload: Upload, parts: Sequence[UploadPart]) -> None:
         listed = [
             {"PartNumber": part.number, "ETag": part.etag}
             | ({"ChecksumCRC32": _base64_of_hex(part.crc32)} if part.crc32 else {})
@@ -280,9 +280,9 @@ def _broken_body() -> tuple[type[Exception], ...]:
     )
 
 
-def _part(item: Any) -> Part:
+def _part(item: Any) -> UploadPart:
     crc = base64.b64decode(item.get("ChecksumCRC32") or "").hex()
-    return Part(int(item["PartNumber"]), int(item["Size"]), item["ETag"], crc)
+    return UploadPart(int(item["PartNumber"]), int(item["Size"]), item["ETag"], crc)
 
 
 def _crc(data: bytes) -> bytes:

@@ -46,7 +46,7 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class UploadPart:
     """A part that the store has. `number` from 1; `crc32` in hexadecimal, "" if the store does not report it."""
 
     number: int
@@ -97,13 +97,13 @@ class ObjectStore(Protocol):
     def begin(self, key: str, part_size: int) -> Upload:
         """Begin a multipart upload."""
 
-    def send(self, upload: Upload, number: int, data: bytes) -> Part:
+    def send(self, upload: Upload, number: int, data: bytes) -> UploadPart:
         """Send one part."""
 
-    def sent(self, upload: Upload) -> list[Part] | None:
+    def sent(self, upload: Upload) -> list[UploadPart] | None:
         """Parts that the store has; None if the upload does not exist (any more)."""
 
-    def finish(self, upload: Upload, parts: Sequence[Part]) -> None:
+    def finish(self, upload: Upload, parts: Sequence[UploadPart]) -> None:
         """Make the object of all parts."""
 
     def abort(self, upload: Upload | Unfinished) -> None:

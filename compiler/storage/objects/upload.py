@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from compiler.storage.files.digest import Digest
     from compiler.storage.objects.flow import InOrder, Job
-    from compiler.storage.objects.types import ObjectStore, Part
+    from compiler.storage.objects.types import ObjectStore, UploadPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,8 @@ class _Multipart:
         self._hasher: InOrder = flow.hasher()
         self._lock = threading.Lock()
         self._upload: Upload | None = None
-        self._there: dict[int, Part] = {}
-        self._done: list[Part] = []
+        self._there: dict[int, UploadPart] = {}
+        self._done: list[UploadPart] = []
 
     def part(self, number: int) -> None:
         offset, length = self.pieces[number]
@@ -182,7 +182,7 @@ class _Multipart:
         self._journal.unlink(missing_ok=True)
 
 
-def _is(part: Part, data: bytes) -> bool:
+def _is(part: UploadPart, data: bytes) -> bool:
     """Whether a part in the store equals `data`, by its CRC-32 if the store reports it, else by its ETag as MD5."""
     if part.crc32:
         return part.size == len(data) and part.crc32 == f"{crc32(data):08x}"

@@ -37,7 +37,7 @@ Value = bool | int | float | str | None | From | Case
 
 
 @dataclass(frozen=True)
-class Row:
+class ArchitectureRow:
     """Architecture in TensorRT-LLM. `biases`: allowed (qkv, attention output, mlp). `fused_mlp`: gate and up are one
     matrix (`mlp.fc` = [up ; gate]).
 
@@ -103,22 +103,22 @@ def _gpt(variant: str, **more: Value) -> Mapping[str, Value]:
 _QKV: Biases = (True, False, False)
 _ALL: Biases = (True, True, True)
 
-ROWS: Mapping[str, Row] = {
-    "LlamaForCausalLM": Row(((V8, "LlamaForCausalLM"),), _LLAMA, biases=_LLAMA_BIASES),
-    "MistralForCausalLM": Row(((V8, "MistralForCausalLM"),), _LLAMA),
-    "MixtralForCausalLM": Row(((V8, "MixtralForCausalLM"),), _LLAMA, smooth_quant=False),
-    "InternLMForCausalLM": Row(((V8, "InternLMForCausalLM"),), _LLAMA, biases=_LLAMA_BIASES),
-    "InternLM2ForCausalLM": Row(
+ROWS: Mapping[str, ArchitectureRow] = {
+    "LlamaForCausalLM": ArchitectureRow(((V8, "LlamaForCausalLM"),), _LLAMA, biases=_LLAMA_BIASES),
+    "MistralForCausalLM": ArchitectureRow(((V8, "MistralForCausalLM"),), _LLAMA),
+    "MixtralForCausalLM": ArchitectureRow(((V8, "MixtralForCausalLM"),), _LLAMA, smooth_quant=False),
+    "InternLMForCausalLM": ArchitectureRow(((V8, "InternLMForCausalLM"),), _LLAMA, biases=_LLAMA_BIASES),
+    "InternLM2ForCausalLM": ArchitectureRow(
         ((V11, "InternLM2ForCausalLM"),), _LLAMA, biases=_LLAMA_BIASES, smooth_quant=False
     ),
     # The model halves intermediate_size: Qwen's own config counts gate and up together.
-    "QWenLMHeadModel": Row(
+    "QWenLMHeadModel": ArchitectureRow(
         ((V9, "QWenForCausalLM"),), _qwen("qwen"), biases=(_QKV,), sizes={"intermediate_size": From("ffn", 2)}
     ),
-    "Qwen2ForCausalLM": Row(
+    "Qwen2ForCausalLM": ArchitectureRow(
         ((V9, "QWenForCausalLM"), (V12, "Qwen2ForCausalLM")), _qwen("qwen2"), biases=(_QKV,)
     ),
-    "Qwen2MoeForCausalLM": Row(
+    "Qwen2MoeForCausalLM": ArchitectureRow(
         ((V10, "QWenForCausalLM"), (V12, "Qwen2MoeForCausalLM")),
         {
             **_qwen("qwen2_moe"),
@@ -129,15 +129,15 @@ ROWS: Mapping[str, Row] = {
         smooth_quant=False,
         sizes={"intermediate_size": From("ffn")},
     ),
-    "Qwen3ForCausalLM": Row(((V20, "Qwen3ForCausalLM"),), _qwen("qwen3")),
-    "GPT2LMHeadModel": Row(
+    "Qwen3ForCausalLM": ArchitectureRow(((V20, "Qwen3ForCausalLM"),), _qwen("qwen3")),
+    "GPT2LMHeadModel": ArchitectureRow(
         ((V9, "GPTForCausalLM"), (V12, "GPT2LMHeadModel")),
         _gpt("gpt2"),
         norm="layer",
         positions=("learned",),
         biases=(_ALL,),
     ),
-    "GPT2LMHeadCustomModel": Row(
+    "GPT2LMHeadCustomModel": ArchitectureRow(
         ((V9, "GPTForCausalLM"), (V12, "GPT2LMHeadCustomModel")),
         _gpt("santacoder"),
         norm="layer",
@@ -145,7 +145,7 @@ ROWS: Mapping[str, Row] = {
         biases=(_ALL,),
         smooth_quant=False,
     ),
-    "GPTBigCodeForCausalLM": Row(
+    "GPTBigCodeForCausalLM": ArchitectureRow(
         ((V9, "GPTForCausalLM"), (V12, "GPTBigCodeForCausalLM")),
         _gpt("starcoder"),
         norm="layer",
@@ -153,14 +153,14 @@ ROWS: Mapping[str, Row] = {
         biases=(_ALL,),
         smooth_quant=False,
     ),
-    "Starcoder2ForCausalLM": Row(
+    "Starcoder2ForCausalLM": ArchitectureRow(
         ((V9, "GPTForCausalLM"), (V12, "Starcoder2ForCausalLM")),
         _gpt("starcoder2", rotary_base=From("rope_theta")),
         norm="layer",
         biases=(_ALL, NONE),
         smooth_quant=False,
     ),
-    "GPTJForCausalLM": Row(
+    "GPTJForCausalLM": ArchitectureRow(
         ((V8, "GPTJForCausalLM"),),
         {"rotary_dim": From("rotary_dim")},
         norm="layer",
@@ -171,7 +171,7 @@ ROWS: Mapping[str, Row] = {
         zero_bias_off_first=True,
         ffn_times_hidden=4,
     ),
-    "ChatGLMModel": Row(
+    "ChatGLMModel": ArchitectureRow(
         ((V8, "ChatGLMForCausalLM"),),
         {
             # Versions 2 and 3 extend the context in different ways; GLM-4 has the large vocabulary.
@@ -195,7 +195,7 @@ ROWS: Mapping[str, Row] = {
         pp=False,
         smooth_quant=False,
     ),
-    "BaichuanForCausalLM": Row(
+    "BaichuanForCausalLM": ArchitectureRow(
         ((V8, "BaichuanForCausalLM"),),
         {
             "model_version": Case((
@@ -209,14 +209,14 @@ ROWS: Mapping[str, Row] = {
         rope_scaling=False,
         pp=False,
     ),
-    "Phi3ForCausalLM": Row(
+    "Phi3ForCausalLM": ArchitectureRow(
         ((V12, "Phi3ForCausalLM"),),
         {"rotary_base": From("rope_theta")},
         rope_scaling=False,
         fused_mlp=True,
         smooth_quant=False,
     ),
-    "GemmaForCausalLM": Row(
+    "GemmaForCausalLM": ArchitectureRow(
         ((V9, "GemmaForCausalLM"),), {"rotary_base": From("rope_theta")}, norm="rms_plus_one", rope_scaling=False
     ),
 }  # fmt: skip
@@ -238,7 +238,7 @@ WITHOUT: Mapping[str, str] = {
 """Architectures that TensorRT-LLM supports and this target does not, with the reason."""
 
 
-def row_for(config: ModelConfig, version: Version) -> tuple[Row, str]:
+def row_for(config: ModelConfig, version: Version) -> tuple[ArchitectureRow, str]:
     """Row of a model, and its architecture string for `version`.
 
     Raises:

@@ -8,7 +8,7 @@ from compiler.errors import RefusedError
 from compiler.model.config import ModelConfig
 from compiler.model.limits import Limits
 from compiler.quantization.vendors import FP8, NATIVE, VENDOR_CACHES, VENDOR_SCHEMES, W4A16_AWQ, W8A16
-from compiler.targets.trtllm.architectures import Row, row_for
+from compiler.targets.trtllm.architectures import ArchitectureRow, row_for
 from compiler.targets.trtllm.layout import check_split
 from compiler.targets.trtllm.limits import build_limits
 from compiler.targets.trtllm.linear import STORED
@@ -47,7 +47,7 @@ def check(config: ModelConfig, tp: int = 1, options: TrtllmOptions = PLAIN, limi
     check_split(config, tp, options)
 
 
-def _mathematics(config: ModelConfig, row: Row, version: Version, _: TrtllmOptions) -> Iterator[Finding]:
+def _mathematics(config: ModelConfig, row: ArchitectureRow, version: Version, _: TrtllmOptions) -> Iterator[Finding]:
     found = (config.qkv_bias, config.out_bias, config.mlp_bias)
     dense = {kind.mlp for kind in config.layer_kinds}
     if config.norm != row.norm:
@@ -83,7 +83,7 @@ def _biases(biases: tuple[bool, bool, bool]) -> str:
     return ", ".join(name for name, there in zip(names, biases, strict=True) if there) or "nothing"
 
 
-def _rotary(config: ModelConfig, row: Row, version: Version, _: TrtllmOptions) -> Iterator[Finding]:
+def _rotary(config: ModelConfig, row: ArchitectureRow, version: Version, _: TrtllmOptions) -> Iterator[Finding]:
     """yarn, dynamic and longrope never come here: `model/config.py` reads only linear and llama3."""
     if config.position != "rope":
         return
@@ -100,14 +100,16 @@ def _rotary(config: ModelConfig, row: Row, version: Version, _: TrtllmOptions) -
         yield f"a rope factor is above 1; found {scaling.factor:g}", "Leave the scaling out."
 
 
-def _parallel(config: ModelConfig, row: Row, _: Version, options: TrtllmOptions) -> Iterator[Finding]:
+def _parallel(config: ModelConfig, row: ArchitectureRow, _: Version, options: TrtllmOptions) -> Iterator[Finding]:
     if options.pp > 1 and not row.pp:
         yield f"its model class has no pipeline stages; found pp {options.pp}", "Use tp alone."
     if options.moe_ep > 1 and not config.experts:
         yield f"moe_ep {options.moe_ep} asks to deal out experts, and it has none", "Leave `moe_ep` out."
 
 
-def _quantisation(config: ModelConfig, row: Row, version: Version, options: TrtllmOptions) -> Iterator[Finding]:
+def _quantisation(
+    config: ModelConfig, row: ArchitectureRow, version: Version, options: TrtllmOptions
+) -> Iterator[Finding]:
     algo, kv = options.quant_algo, options.kv_cache_quant_algo
     if kv and kv not in VENDOR_CACHES:
         yield f"quantizations of the KV cache are {', '.join(VENDOR_CACHES)}; found {kv}", "Leave it out."

@@ -20,7 +20,7 @@ CHECKPOINT, ENGINES = "checkpoint", "engines"
 
 
 @dataclass(frozen=True)
-class Flag:
+class BuilderFlag:
     """Flag of `trtllm-build` from version `first` up to before `end`. `optional`: pass it only if `--help` lists it."""
 
     name: str
@@ -30,27 +30,27 @@ class Flag:
     end: Version = (99, 0, 0)
 
 
-def flags(version: Version, dtype: str, limits: BuildLimits, *, experts: bool) -> list[Flag]:
+def flags(version: Version, dtype: str, limits: BuildLimits, *, experts: bool) -> list[BuilderFlag]:
     """Flags of the builder, except folders and number of workers."""
     table = [
-        Flag("--max_batch_size", str(limits.max_batch_size)),
-        Flag("--max_input_len", str(limits.max_input_len)),
-        Flag("--max_output_len", str(limits.max_seq_len - limits.max_input_len), end=(0, 12, 0)),
-        Flag("--max_seq_len", str(limits.max_seq_len), first=(0, 12, 0)),
-        Flag("--max_num_tokens", str(limits.max_num_tokens)),
-        Flag("--gemm_plugin", dtype),
-        Flag("--gpt_attention_plugin", dtype),
-        Flag("--remove_input_padding", "enable"),
-        Flag("--context_fmha", "enable", optional=True),
-        Flag("--paged_kv_cache", "enable", end=(0, 12, 0)),
-        Flag("--kv_cache_type", "paged", optional=True, first=(0, 12, 0)),
+        BuilderFlag("--max_batch_size", str(limits.max_batch_size)),
+        BuilderFlag("--max_input_len", str(limits.max_input_len)),
+        BuilderFlag("--max_output_len", str(limits.max_seq_len - limits.max_input_len), end=(0, 12, 0)),
+        BuilderFlag("--max_seq_len", str(limits.max_seq_len), first=(0, 12, 0)),
+        BuilderFlag("--max_num_tokens", str(limits.max_num_tokens)),
+        BuilderFlag("--gemm_plugin", dtype),
+        BuilderFlag("--gpt_attention_plugin", dtype),
+        BuilderFlag("--remove_input_padding", "enable"),
+        BuilderFlag("--context_fmha", "enable", optional=True),
+        BuilderFlag("--paged_kv_cache", "enable", end=(0, 12, 0)),
+        BuilderFlag("--kv_cache_type", "paged", optional=True, first=(0, 12, 0)),
     ]
     if experts:
-        table.append(Flag("--moe_plugin", dtype, optional=True))
+        table.append(BuilderFlag("--moe_plugin", dtype, optional=True))
     return [flag for flag in table if flag.first <= version < flag.end]
 
 
-def flags_of(plan: Planned[TrtllmOptions]) -> list[Flag]:
+def flags_of(plan: Planned[TrtllmOptions]) -> list[BuilderFlag]:
     """Flags for the checkpoint of a plan."""
     limits = build_limits(plan.limits, plan.options)
     return flags(version_of(plan.options), plan.dtype, limits, experts=plan.config.experts > 0)
@@ -61,7 +61,7 @@ def command_line(plan: Planned[TrtllmOptions]) -> list[str]:
     return argv(CHECKPOINT, ENGINES, flags_of(plan))
 
 
-def argv(checkpoint: str, output: str, chosen: Sequence[Flag], known: str | None = None) -> list[str]:
+def argv(checkpoint: str, output: str, chosen: Sequence[BuilderFlag], known: str | None = None) -> list[str]:
     """Command line of the builder. `known`: text of `--help`; None passes all flags."""
     line = [COMMAND, "--checkpoint_dir", checkpoint, "--output_dir", output]
     for flag in chosen:

@@ -28,7 +28,7 @@ _AT_LEAST = ("max_batch_size", "max_seq_len")
 
 
 @dataclass(frozen=True)
-class Engines:
+class BuiltEngines:
     """Engine files. `version`: of the TensorRT-LLM that built them. `stand_in`: built by a stand-in of the tests, never
     published.
     """
@@ -38,7 +38,7 @@ class Engines:
     stand_in: bool
 
 
-def check_engines(folder: Path, checkpoint: Mapping[str, Any], version: Version, limits: BuildLimits) -> Engines:
+def check_engines(folder: Path, checkpoint: Mapping[str, Any], version: Version, limits: BuildLimits) -> BuiltEngines:
     """Check that `folder` has the engines of a checkpoint (`checkpoint`: its config.json) by that TensorRT-LLM.
 
     Raises:
@@ -50,7 +50,7 @@ def check_engines(folder: Path, checkpoint: Mapping[str, Any], version: Version,
             hint="Read the builder's log, and build again into an empty folder.",
         )
     names = tuple(folder / f"rank{rank}.engine" for rank in range(checkpoint["mapping"]["world_size"]))
-    return Engines(names, *built_by((folder / "config.json").read_bytes()))
+    return BuiltEngines(names, *built_by((folder / "config.json").read_bytes()))
 
 
 def engine_problems(folder: Path, checkpoint: Mapping[str, Any], version: Version, limits: BuildLimits) -> list[str]:

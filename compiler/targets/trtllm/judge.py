@@ -37,7 +37,7 @@ from compiler.targets.trtllm.judge_math import (
     silu,
     softmax,
 )
-from compiler.targets.trtllm.judge_model import BLOCK, BUG, File, Model, Tensor, Tensors
+from compiler.targets.trtllm.judge_model import BLOCK, BUG, JudgedModel, RankReader, Tensor, Tensors
 from compiler.targets.trtllm.judge_quant import cached, experts, linear
 
 _SCALES_EMBEDDING = ("GemmaForCausalLM",)
@@ -48,7 +48,7 @@ States = list[Array]
 """Hidden states: float32 [S, hidden] of every rank, or a single one where all are equal."""
 
 
-class Judge:
+class CheckpointJudge:
     """Judge of a checkpoint. `config`: its config.json; `ranks`: its files in order; `windows`: the runtime's
     max_attention_window of each layer (() = none); `block`: bytes of a matrix in memory at a time.
 
@@ -64,8 +64,8 @@ class Judge:
     ) -> None:
         quantization = config.get("quantization", {})
         algos = quantization.get("quant_algo") or "", quantization.get("kv_cache_quant_algo") or ""
-        self._files = [File(rank, tensors, block, *algos) for rank, tensors in enumerate(ranks)]
-        self._model = Model(config, len(self._files))
+        self._files = [RankReader(rank, tensors, block, *algos) for rank, tensors in enumerate(ranks)]
+        self._model = JudgedModel(config, len(self._files))
         self._windows = windows
 
     def logits(self, token_ids: NDArray[np.int64]) -> Array:
@@ -115,7 +115,7 @@ class Judge:
     def _all(self, x: States) -> States:
         return x * self._model.tp if len(x) == 1 else x
 
-    def _stage(self, layer: int) -> tuple[list[File], str]:
+    def _stage(self, layer: int) -> tuple[list[RankReader], str]:
         """Files of the ranks with the layer, and the prefix of its tensors' names."""
         stage, local = divmod(layer, self._model.layers // self._model.pp)
         return self._files[stage * self._model.tp :][: self._model.tp], f"transformer.layers.{local}."
@@ -143,14 +143,14 @@ def _added(x: States, y: States) -> States:
     return [a + b for a, b in zip(x * (count // len(x)), y * (count // len(y)), strict=True)]
 
 
-def _norm(model: Model, file: File, name: str, x: Array) -> Array:
+def _norm(model: JudgedModel, file: RankReader, name: str, x: Array) -> Array:
     weight = file.vector(f"{name}.weight", model.hidden)
     bias = file.maybe(f"{name}.bias", model.hidden)
     eps = float(model.config["norm_epsilon"])
     return rms_norm(x, weight, eps) if bias is None else layer_norm(x, weight, bias, eps)
 
 
-def _embed(model: Model, files: Sequence[File], token_ids: NDArray[np.int64]) -> States:
+def _embed(model: JudgedModel, files: Sequence[RankReader], token_ids: NDArray[np.int64]) -> States:
     tables = [("transformer.vocab_embedding.weight", int(model.config["vocab_size"]), token_ids)]
     if model.config["position_embedding_type"] == "learned_absolute":
         positions = int(model.config["max_position_embeddings"])
@@ -181,12 +181,12 @@ def _plus(x: Array, bias: Array | None) -> Array:
     return x if bias is None else x + bias
 
 
-def _linear(file: File, at: str, module: str, x: Array, rows: int) -> Array:
+def _linear(file: RankReader, at: str, module: str, x: Array, rows: int) -> Array:
     """Linear module with its bias, if it has one: x [S, in] -> [S, rows]."""
     return _plus(linear(file, at, module, x, rows), file.maybe(f"{at}{module}.bias", rows))
 
 
-def _attention(model: Model, file: File, rank: int, at: str, x: Array, window: int | None) -> Array:
+def _attention(model: JudgedModel, file: RankReader, rank: int, at: str, x: Array, window: int | None) -> Array:
     """Partial sum of one rank's output projection, without its bias."""
     config, d = model.config, model.head_size
     h, k = model.heads, model.kv_heads
@@ -209,7 +209,7 @@ def _attention(model: Model, file: File, rank: int, at: str, x: Array, window: i
     return linear(file, at, "attention.dense", out.reshape(len(x), h * d), model.hidden)
 
 
-def _mlp(model: Model, file: File, rank: int, at: str, x: Array) -> Array:
+def _mlp(model: JudgedModel, file: RankReader, rank: int, at: str, x: Array) -> Array:
     """Partial sum of one rank's mlp, without the bias of proj."""
     if model.experts:
         return _experts(model, file, rank, at, x) + _shared_expert(model, file, at, x)
@@ -234,7 +234,7 @@ def _swiglu(x: Array) -> Array:
     return first * silu(second)
 
 
-def _experts(model: Model, file: File, rank: int, at: str, x: Array) -> Array:
+def _experts(model: JudgedModel, file: RankReader, rank: int, at: str, x: Array) -> Array:
     config = model.config
     moe = config.get("moe") or {"top_k": config["moe_top_k"], "normalization_mode": config["moe_normalization_mode"]}
     moe_tp, moe_ep = model.moe_split
@@ -259,7 +259,7 @@ def _experts(model: Model, file: File, rank: int, at: str, x: Array) -> Array:
     return out
 
 
-def _shared_expert(model: Model, file: File, at: str, x: Array) -> Array:
+def _shared_expert(model: JudgedModel, file: RankReader, at: str, x: Array) -> Array:
     width = int(model.config.get("moe_shared_expert_intermediate_size") or 0) // model.tp
     if not width:
         return np.zeros_like(x)
@@ -270,7 +270,7 @@ def _shared_expert(model: Model, file: File, at: str, x: Array) -> Array:
     return np.asarray(out / (1 + np.exp(-gate)))
 
 
-def _head(model: Model, files: Sequence[File], x: list[Array]) -> Array:
+def _head(model: JudgedModel, files: Sequence[RankReader], x: list[Array]) -> Array:
     parts = []
     for file, own in zip(files, x, strict=True):
         normed = _norm(model, file, "transformer.ln_f", own)

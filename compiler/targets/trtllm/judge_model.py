@@ -24,7 +24,7 @@ BUG = "another program wrote the checkpoint, or this one has a bug: build it aga
 """Hint of errors that a checkpoint of this program never gives."""
 
 
-class File:
+class RankReader:
     """Tensors of one rank, with a record of those that were read. `block`: see BLOCK; `algo`, `kv_algo`: quant_algo and
     kv_cache_quant_algo of config.json, "" for none.
     """
@@ -72,7 +72,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Model:
+class JudgedModel:
     """config.json as the model classes read it."""
 
     config: Mapping[str, Any]

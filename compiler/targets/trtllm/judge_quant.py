@@ -20,7 +20,7 @@ import numpy as np
 
 from compiler.errors import ArtifactError
 from compiler.targets.trtllm.judge_math import Array, as_e4m3, as_int8, rounded
-from compiler.targets.trtllm.judge_model import BUG, File
+from compiler.targets.trtllm.judge_model import BUG, RankReader
 
 GROUP = 128
 """Neighbors in a row that share a scale."""
@@ -37,7 +37,7 @@ _OWN_STEPS = ("attention.qkv", "mlp.fc", "mlp.gate")
 """Modules behind a norm, which quantizes their input, also with a scale for each token."""
 
 
-def linear(file: File, at: str, module: str, x: Array, rows: int) -> Array:
+def linear(file: RankReader, at: str, module: str, x: Array, rows: int) -> Array:
     """Output of `module` [rows, in] of the layer `at`: x [S, in] -> [S, rows]. Raises ArtifactError."""
     name = at + module
     match file.algo:
@@ -56,7 +56,7 @@ def linear(file: File, at: str, module: str, x: Array, rows: int) -> Array:
     raise ArtifactError(f"config.json: the judge does not compute quant_algo {file.algo!r}", hint=BUG)
 
 
-def experts(file: File, weight: str, count: int, rows: int, columns: int) -> Callable[[int, Array], Array]:
+def experts(file: RankReader, weight: str, count: int, rows: int, columns: int) -> Callable[[int, Array], Array]:
     """Function of (expert, x [S, columns]) -> [S, rows], for `weight` [count, rows, columns]. Raises ArtifactError."""
     matrices = file.get(weight, count, rows, columns)
     if file.algo == "FP8":
@@ -70,7 +70,7 @@ def experts(file: File, weight: str, count: int, rows: int, columns: int) -> Cal
     return lambda i, x: file.times(x, matrices[i], None if bits is None else lambda values, _: rounded(values, bits))
 
 
-def cached(file: File, at: str, x: Array) -> Array:
+def cached(file: RankReader, at: str, x: Array) -> Array:
     """Keys or values as read back from the cache."""
     if not file.kv_algo:
         return x
@@ -78,25 +78,25 @@ def cached(file: File, at: str, x: Array) -> Array:
     return np.asarray((as_int8 if file.kv_algo == "INT8" else as_e4m3)(x / scale) * scale)
 
 
-def _rounded(file: File, x: Array, weight: str, rows: int) -> Array:
+def _rounded(file: RankReader, x: Array, weight: str, rows: int) -> Array:
     bits = _WEIGHT_BITS[file.algo]
     return file.times(x, file.get(weight, rows, x.shape[-1]), lambda values, _: rounded(values, bits))
 
 
-def _fp8(file: File, name: str, x: Array, rows: int) -> Array:
+def _fp8(file: RankReader, name: str, x: Array, rows: int) -> Array:
     scale = file.number(f"{name}.activation_scaling_factor")
     product = file.times(as_e4m3(x / scale), file.get(f"{name}.weight", rows, x.shape[-1]))
     return np.asarray(product * (scale * file.number(f"{name}.weights_scaling_factor")))
 
 
-def _native(file: File, name: str, x: Array, rows: int) -> Array:
+def _native(file: RankReader, name: str, x: Array, rows: int) -> Array:
     scale = file.number(f"{name}.activation_scaling_factor")
     integers = as_int8(x * file.vector(f"{name}.prequant_scaling_factor", x.shape[-1]) / scale)
     product = file.times(integers, file.get(f"{name}.weight", rows, x.shape[-1]))
     return np.asarray(product * (scale * file.vector(f"{name}.weights_scaling_factor", rows)))
 
 
-def _awq(file: File, name: str, x: Array, rows: int) -> Array:
+def _awq(file: RankReader, name: str, x: Array, rows: int) -> Array:
     columns = x.shape[-1]
     scales = file.get(f"{name}.weights_scaling_factor", rows, columns // GROUP)
 
@@ -111,7 +111,7 @@ def _awq(file: File, name: str, x: Array, rows: int) -> Array:
     return file.times(x, file.get(f"{name}.weight", rows // 2, columns), widen, 2)
 
 
-def _smooth(file: File, at: str, module: str, x: Array, rows: int) -> Array:
+def _smooth(file: RankReader, at: str, module: str, x: Array, rows: int) -> Array:
     name, columns = at + module, x.shape[-1]
     if module in ("attention.dense", "mlp.proj"):
         x = x / file.row(f"{name}.smoother", columns)

@@ -28,7 +28,7 @@ from compiler.model.lazy import Fold, Lazy, RankPlan
 from compiler.model.ops import OnFirst, Op, Pad, Program, Repeat, Replicate, Shard, Stack
 from compiler.model.parallel import check_parallel, head_layout, padded
 from compiler.model.roles import TensorId, axis_sizes, model_tensors
-from compiler.targets.trtllm.architectures import Row, row_for
+from compiler.targets.trtllm.architectures import ArchitectureRow, row_for
 from compiler.targets.trtllm.linear import Beside, beside, stored_as
 from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
 from compiler.targets.trtllm.version import Version, version_of
@@ -146,7 +146,7 @@ def rank_file(rank: int) -> str:
     return f"rank{rank}.safetensors"
 
 
-def joined(row: Row) -> tuple[tuple[str, ...], ...]:
+def joined(row: ArchitectureRow) -> tuple[tuple[str, ...], ...]:
     """The layers that are one matrix, by role, in the order of their rows."""
     return tuple((_FUSED | (_FUSED_MLP if row.fused_mlp else {})).values())
 
@@ -194,7 +194,7 @@ def _rank_sizes(config: ModelConfig, tp: int, options: TrtllmOptions) -> dict[st
     return sizes | split | rows
 
 
-def _inputs(tensor: TensorId, row: Row, config: ModelConfig) -> tuple[str, tuple[TensorId, ...]]:
+def _inputs(tensor: TensorId, row: ArchitectureRow, config: ModelConfig) -> tuple[str, tuple[TensorId, ...]]:
     """The file role that a tensor goes to, and all the tensors that go there, in the order of their rows."""
     if tensor.role == "mlp.up" and config.layer_kinds[tensor.layer or 0].mlp == "plain":
         return "mlp.plain", (tensor,)
@@ -221,7 +221,7 @@ def _name(file_role: str, part: str, layer: int | None, version: Version) -> str
     return f"{before}{names[file_role]}.{part}"
 
 
-def _spread(tensor: TensorId, row: Row, config: ModelConfig, tp: int, options: TrtllmOptions) -> Program:
+def _spread(tensor: TensorId, row: ArchitectureRow, config: ModelConfig, tp: int, options: TrtllmOptions) -> Program:
     """One shard for each of the tp ranks of a stage."""
     axes = tensor.axes
     if tensor.role in ("embed", "position") and not options.parallel_embedding:

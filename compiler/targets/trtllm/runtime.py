@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from compiler.artifact.manifest import Manifest
     from compiler.machine import Host
     from compiler.model.config import ModelConfig
-    from compiler.targets.trtllm.judge import Judge
+    from compiler.targets.trtllm.judge import CheckpointJudge
 
 JUDGE_BUFFERS = 4
 """Blocks of rows that the judge holds: read, widened, converted, and their product."""
@@ -37,16 +37,16 @@ _INSTALL = (
 _CONTAINER = "served by an LMI container"
 
 
-def judge_of(folder: Path, config: ModelConfig, max_memory: int) -> Judge:
+def judge_of(folder: Path, config: ModelConfig, max_memory: int) -> CheckpointJudge:
     """TensorRT-LLM's computation of the checkpoint in `folder`: see judge.py. `max_memory` in bytes."""
-    from compiler.targets.trtllm.judge import Judge
+    from compiler.targets.trtllm.judge import CheckpointJudge
     from compiler.targets.trtllm.judge_model import BLOCK
     from compiler.targets.trtllm.read import RankTensors
 
     content = json.loads((folder / "config.json").read_bytes())
     ranks = [RankTensors(folder / f"rank{rank}.safetensors") for rank in range(content["mapping"]["world_size"])]
     windows = [kind.window for kind in config.layer_kinds]
-    return Judge(content, ranks, windows, min(BLOCK, max_memory // JUDGE_BUFFERS))
+    return CheckpointJudge(content, ranks, windows, min(BLOCK, max_memory // JUDGE_BUFFERS))
 
 
 @dataclass(frozen=True)

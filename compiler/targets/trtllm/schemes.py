@@ -26,7 +26,7 @@ from compiler.quantization.request import Quant
 from compiler.quantization.scaling import Scaling
 from compiler.quantization.schemes import FLOAT, SCHEMES, UNQUANTIZED, UNSEARCHED, Scheme
 from compiler.quantization.vendors import NATIVE, VENDOR_SCHEMES, VendorScheme
-from compiler.targets.trtllm.architectures import Row, row_for
+from compiler.targets.trtllm.architectures import ArchitectureRow, row_for
 from compiler.targets.trtllm.layout import joined
 from compiler.targets.trtllm.options import TrtllmOptions
 from compiler.targets.trtllm.version import version_of
@@ -53,7 +53,7 @@ def scaling(config: ModelConfig, quant: Quant, options: TrtllmOptions) -> Scalin
     return Scaling(scheme, found.divides, joined(row), found.one_scale, quant.cache)
 
 
-def _vendor_scheme(config: ModelConfig, row: Row, scheme: Scheme) -> VendorScheme:
+def _vendor_scheme(config: ModelConfig, row: ArchitectureRow, scheme: Scheme) -> VendorScheme:
     rows = [found for found in VENDOR_SCHEMES.values() if found.runs(scheme, experts=config.experts > 0)]
     if not rows:
         raise _refused(config, scheme)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from compiler.targets.trtllm.command import CHECKPOINT, COMMAND, ENGINES, Flag
+from compiler.targets.trtllm.command import CHECKPOINT, COMMAND, ENGINES, BuilderFlag
 from compiler.targets.trtllm.host import HOST, WRITE
 
 SCRIPT = "build-engines.sh"
 
 
-def script(flags: Sequence[Flag], image: str | None) -> bytes:
+def script(flags: Sequence[BuilderFlag], image: str | None) -> bytes:
     """Bytes of the script. `image`: image of the container to build in, None if no published one has the version."""
     fixed = [part for flag in flags if not flag.optional for part in (flag.name, flag.value)]
     asks = "\n".join(f"    add {flag.name} {shlex.quote(flag.value)}" for flag in flags if flag.optional)

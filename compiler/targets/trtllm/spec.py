@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from compiler.targets.trtllm.command import ENGINES, Flag
+from compiler.targets.trtllm.command import ENGINES, BuilderFlag
 from compiler.targets.trtllm.section import BuildLimits
 from compiler.targets.trtllm.version import Version
 
@@ -19,7 +19,7 @@ class EnginesSpec:
     source: str
     plan: str
     version: Version
-    flags: tuple[Flag, ...]
+    flags: tuple[BuilderFlag, ...]
     limits: BuildLimits
     ranks: int
     rank_bytes: int

@@ -12,7 +12,7 @@ from compiler.storage.files.digest import digest_bytes
 from compiler.storage.objects import download, flow
 from compiler.storage.objects.download import Incoming, download_files
 from compiler.storage.objects.local import LocalStore
-from compiler.storage.objects.types import Part, Upload
+from compiler.storage.objects.types import Upload, UploadPart
 from compiler.storage.objects.upload import Outgoing, upload_files
 
 SIZE = 1000
@@ -41,7 +41,7 @@ class Failing(LocalStore):
         self.left -= 1
         self.went += 1
 
-    def send(self, upload: Upload, number: int, data: bytes) -> Part:
+    def send(self, upload: Upload, number: int, data: bytes) -> UploadPart:
         self._one()
         return super().send(upload, number, data)
 

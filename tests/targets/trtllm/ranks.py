@@ -14,7 +14,7 @@ from compiler.model.lazy import read, whole
 from compiler.model.roles import TensorId
 from compiler.targets.trtllm.check import check
 from compiler.targets.trtllm.config import checkpoint_config
-from compiler.targets.trtllm.judge import Judge
+from compiler.targets.trtllm.judge import CheckpointJudge
 from compiler.targets.trtllm.judge_model import BLOCK, Tensors
 from compiler.targets.trtllm.layout import rank_plans
 from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
@@ -49,4 +49,4 @@ def logits(
     block: int = BLOCK,
 ) -> Array:
     """What the judge says of rank files: float32 [S, vocab]."""
-    return Judge(config, ranks, windows, block).logits(token_ids)
+    return CheckpointJudge(config, ranks, windows, block).logits(token_ids)

@@ -23,7 +23,7 @@ from compiler.model.roles import TensorId, axis_sizes, model_tensors, shape_of
 from compiler.quantization.formats import fp8
 from compiler.targets.trtllm.config import checkpoint_config
 from compiler.targets.trtllm.judge_math import as_e4m3, e4m3_values
-from compiler.targets.trtllm.judge_model import File
+from compiler.targets.trtllm.judge_model import RankReader
 from compiler.targets.trtllm.judge_quant import experts
 from compiler.targets.trtllm.layout import layouts
 from compiler.targets.trtllm.linear import STORED
@@ -309,7 +309,7 @@ def test_a_missing_and_a_superfluous_scale_are_named() -> None:
     with pytest.raises(ArtifactError, match="quant_algo 'W8A8'"):
         _judged("llama", ranks, 1, replace(options, quant_algo="W8A8"))
     with pytest.raises(ArtifactError, match="does not support experts"):
-        experts(File(0, {"fc.weight": np.ones((1, 2, 2), np.float32)}, algo=NATIVE), "fc.weight", 1, 2, 2)
+        experts(RankReader(0, {"fc.weight": np.ones((1, 2, 2), np.float32)}, algo=NATIVE), "fc.weight", 1, 2, 2)
 
 
 @pytest.mark.parametrize(("name", "algo"), [("mixtral", "FP8"), ("wide", "W4A16_AWQ")])
