@@ -229,8 +229,8 @@ def test_two_writers_of_one_file(tmp_path: Path) -> None:
 
 def test_the_file_of_a_killed_writer_is_taken_over(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from compiler.storage.files.writer import RankFile\n"
-        "with RankFile(Path(sys.argv[1]), [('w', 'U8', (1 << 20,))]) as file:\n"
+        "import sys, time; from pathlib import Path; from compiler.storage.files.writer import RankFileWriter\n"
+        "with RankFileWriter(Path(sys.argv[1]), [('w', 'U8', (1 << 20,))]) as file:\n"
         "    file.append(b'1' * 1000); print('writing', flush=True); time.sleep(60)\n"
     )
     killed = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "f")], stdout=subprocess.PIPE, text=True)
