@@ -94,11 +94,14 @@ def test_two_processes_at_once_on_one_folder(real: Path, tmp_path: Path) -> None
 
 def test_in_place(stand_in: Path) -> None:
     before = {path: path.stat().st_ino for path in stand_in.rglob("*")}
-    with pytest.raises(UnprovenError, match=r"but it was not run: a stand-in toolchain made it") as caught:
+    with pytest.raises(UnprovenError, match=r"but it was not run: it was made by a stand-in toolchain") as caught:
         prewarm(str(stand_in), stand_in)
     assert caught.value.exit_code == 12
     told = json.loads((stand_in / REPORT).read_bytes())
-    assert (told["answer"], told["unproven"]) == (None, "a stand-in toolchain made it, so there is nothing to run")
+    assert (told["answer"], told["unproven"]) == (
+        None,
+        "it was made by a stand-in toolchain, so there is nothing to run",
+    )
     after = {path: path.stat().st_ino for path in stand_in.rglob("*") if path.name != REPORT}
     assert after == before
 

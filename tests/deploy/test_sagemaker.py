@@ -164,7 +164,7 @@ def test_what_cannot_be_taken_away_is_told_and_hides_nothing(stubbed: Stubber) -
     stubbed.add_response("delete_model", {})
     with pytest.raises(DeployError, match="none left"):
         deploy(prepare(REQUEST), Told(), poll_seconds=0)
-    assert [("not you" in text, "is left there" in text) for text in warnings] == [(True, True)]
+    assert [("not you" in text, "was not deleted" in text) for text in warnings] == [(True, True)]
 
 
 def test_what_was_there_before_is_used_and_stays(stubbed: Stubber) -> None:
