@@ -162,13 +162,13 @@ ANSWER = {"seconds_to_load": 1.0, "seconds_to_first_token": 0.1, "finish_reason"
         (
             f"{COMPILES}; print(json.dumps({ANSWER!r}))",
             ArtifactError,
-            r"compiled 1 file\(s\) at its start, such as kernel\.so",
+            r"compiled 1 file\(s\) at start, such as kernel\.so",
         ),
         ("print('first line', 'it broke', sep='\\n', file=sys.stderr); sys.exit(9)", RankError, "answer: it broke"),
         ("os.abort()", RankError, "does not answer: exit code -6"),
     ],
 )
-def test_what_goes_wrong_at_the_first_answer(
+def test_a_failed_first_answer_is_reported(
     stand_in: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: str, kind: type[Exception], words: str
 ) -> None:
     change(stand_in, stand_in=False)
