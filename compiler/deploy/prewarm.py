@@ -7,7 +7,7 @@
     answer       a new process without a compiler on its PATH loads the artifact and answers a prompt. Its caches, empty
                  before, must be empty afterwards: nothing is compiled at start.
 
-Can be repeated. Of two processes on one folder the second waits for the first and then finds everything done.
+Can be repeated. If two processes prewarm one folder, the second waits for the first and then finds everything done.
 """
 
 from __future__ import annotations
