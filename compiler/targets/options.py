@@ -33,7 +33,7 @@ class TargetOptions:
         """Fields that are not set by users."""
         return {each.name: getattr(self, each.name) for each in fields(self) if "help" not in each.metadata}
 
-    def asked(self) -> Self:
+    def without_derived(self) -> Self:
         """These options with every derived field at its default."""
         return replace(self, **{each.name: each.default for each in fields(self) if "help" not in each.metadata})
 

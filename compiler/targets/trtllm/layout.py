@@ -29,7 +29,7 @@ from compiler.model.ops import OnFirst, Op, Pad, Program, Repeat, Replicate, Sha
 from compiler.model.parallel import check_parallel, head_layout, padded
 from compiler.model.roles import TensorId, axis_sizes, model_tensors
 from compiler.targets.trtllm.architectures import ArchitectureRow, row_for
-from compiler.targets.trtllm.linear import Beside, beside, stored_as
+from compiler.targets.trtllm.linear import Companion, companions, stored_as
 from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
 from compiler.targets.trtllm.version import Version, version_of
 
@@ -104,7 +104,7 @@ def layouts(config: ModelConfig, tp: int, options: TrtllmOptions = PLAIN) -> lis
                         for t in inputs)  # fmt: skip
         stored = stored_as(file_role, tensor.part, options)
 
-        def of_part(part: Beside, name: str, inputs: tuple[TensorId, ...], stage: int) -> Layout:
+        def of_part(part: Companion, name: str, inputs: tuple[TensorId, ...], stage: int) -> Layout:
             own = part.inputs(inputs)
             programs = tuple(_spread(t, row, config, tp, options) for t in own)
             join = (*join_scales(own, sizes), *((Stack(1),) if part.matrix else ()))
@@ -125,7 +125,7 @@ def layouts(config: ModelConfig, tp: int, options: TrtllmOptions = PLAIN) -> lis
             rounds=rounds,
             packing=stored.packing if stored else None,
         )
-        for part in beside(file_role, tensor.part, options):
+        for part in companions(file_role, tensor.part, options):
             found = part.name.format(module=name.removesuffix(".weight"), layer=f"transformer.layers.{layer}")
             done[stage, found] = of_part(part, found, inputs, stage)
     return sorted(done.values(), key=lambda layout: layout.stage)

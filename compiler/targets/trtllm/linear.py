@@ -42,7 +42,7 @@ LINEAR = (*FC, "attn.qkv", "attn.o", "mlp.up", "mlp.down",
 
 
 @dataclass(frozen=True)
-class Beside:
+class Companion:
     """Companion tensor in the file, from one part of a linear module's canonical tensors.
 
     `name`: {module} is the module's name, {layer} its layer's. `modules`: file roles that have it. `matrix`: whether an
@@ -69,69 +69,69 @@ _OF_ROWS = ("scale", "accumulated", "group_scale", "steps", "group_steps")
 @dataclass(frozen=True)
 class ModuleTensors:
     """Tensors of a quantized linear module. `format`: number format of the weights; `dtype`: safetensors name of their
-    dtype in the files; `packing`: of 4-bit weights. `beside`: companion tensors. `grouped`: one scale per group.
+    dtype in the files; `packing`: of 4-bit weights. `grouped`: one scale per group.
     """
 
     format: str
     dtype: str
     packing: Packing | None
-    beside: tuple[Beside, ...]
+    companions: tuple[Companion, ...]
     grouped: bool
 
     @property
-    def steps(self) -> Beside:
+    def steps(self) -> Companion:
         """Steps by which weights are rounded; in no file."""
-        return Beside("", "group_steps" if self.grouped else "steps")
+        return Companion("", "group_steps" if self.grouped else "steps")
 
     @property
-    def columns(self) -> Beside:
+    def columns(self) -> Companion:
         """Factors by which columns are multiplied before rounding; in no file."""
-        return Beside("", "columns")
+        return Companion("", "columns")
 
 
-def _per_row(of_rows: str, of_all: str) -> tuple[Beside, Beside]:
+def _per_row(of_rows: str, of_all: str) -> tuple[Companion, Companion]:
     """per_channel_scale of PER_TENSOR modes: q, k and v have one scale each, so their joined matrix has one per row."""
     others = tuple(role for role in LINEAR if role != "attn.qkv")
     return (
-        Beside("{module}.per_channel_scale", of_rows, ("attn.qkv",), matrix=True),
-        Beside("{module}.per_channel_scale", of_all, others, matrix=True),
+        Companion("{module}.per_channel_scale", of_rows, ("attn.qkv",), matrix=True),
+        Companion("{module}.per_channel_scale", of_all, others, matrix=True),
     )
 
 
-_SMOOTHER = Beside("{module}.smoother", "columns", ("attn.o", "mlp.down"), matrix=True)
+_SMOOTHER = Companion("{module}.smoother", "columns", ("attn.o", "mlp.down"), matrix=True)
 _NORMS = (
-    Beside("{layer}.input_layernorm.scale_to_int", "input_steps", ("attn.qkv",)),
-    Beside("{layer}.post_layernorm.scale_to_int", "input_steps", FC),
+    Companion("{layer}.input_layernorm.scale_to_int", "input_steps", ("attn.qkv",)),
+    Companion("{layer}.post_layernorm.scale_to_int", "input_steps", FC),
 )
 _PER_TOKEN = (_SMOOTHER, *_NORMS)
 _STATIC = (
     *_PER_TOKEN,
-    Beside("{layer}.attention.quantization_scaling_factor", "input_steps", ("attn.o",)),
-    Beside("{layer}.mlp.quantization_scaling_factor", "input_steps", ("mlp.down",)),
-    Beside("{module}.act_scale", "output_scale", matrix=True),
+    Companion("{layer}.attention.quantization_scaling_factor", "input_steps", ("attn.o",)),
+    Companion("{layer}.mlp.quantization_scaling_factor", "input_steps", ("mlp.down",)),
+    Companion("{module}.act_scale", "output_scale", matrix=True),
 )
-_ACTIVATION = Beside("{module}.activation_scaling_factor", "input_scale")
-_PREQUANT = Beside("{module}.prequant_scaling_factor", "prequant", dtype=None)
+_ACTIVATION = Companion("{module}.activation_scaling_factor", "input_scale")
+_PREQUANT = Companion("{module}.prequant_scaling_factor", "prequant", dtype=None)
 
-_PLUGIN: Mapping[tuple[bool, bool], tuple[Beside, ...]] = {
-    (True, True): (Beside("{module}.per_channel_scale", "scale", matrix=True), *_PER_TOKEN),
+_PLUGIN: Mapping[tuple[bool, bool], tuple[Companion, ...]] = {
+    (True, True): (Companion("{module}.per_channel_scale", "scale", matrix=True), *_PER_TOKEN),
     (False, True): (*_per_row("scale", "matrix_scale"), *_PER_TOKEN),
-    (True, False): (Beside("{module}.per_channel_scale", "accumulated", matrix=True), *_STATIC),
+    (True, False): (Companion("{module}.per_channel_scale", "accumulated", matrix=True), *_STATIC),
     (False, False): (*_per_row("accumulated", "matrix_accumulated"), *_STATIC),
 }
 """Companions of the plugin's schemes by (per channel, per token)."""
-_SCALES: Mapping[str, tuple[Beside, ...]] = {
-    FP8: (Beside("{module}.weights_scaling_factor", "matrix_scale"), _ACTIVATION),
-    W4A16_AWQ: (Beside("{module}.weights_scaling_factor", "group_scale", dtype=None), _PREQUANT),
-    NATIVE: (Beside("{module}.weights_scaling_factor", "scale"), _ACTIVATION, _PREQUANT),
+_SCALES: Mapping[str, tuple[Companion, ...]] = {
+    FP8: (Companion("{module}.weights_scaling_factor", "matrix_scale"), _ACTIVATION),
+    W4A16_AWQ: (Companion("{module}.weights_scaling_factor", "group_scale", dtype=None), _PREQUANT),
+    NATIVE: (Companion("{module}.weights_scaling_factor", "scale"), _ACTIVATION, _PREQUANT),
 }
 _ROW_PAIRS = Packing(-2, 1)
 
 
 def _tensors(row: VendorScheme) -> ModuleTensors:
     form = load(SCHEMES[row.scheme].weights)
-    beside = _PLUGIN[row.per_channel, row.per_token] if row.plugin else _SCALES[row.name]
-    return ModuleTensors(form.name, form.dtype, _ROW_PAIRS if form.packing else None, beside, row.group is not None)
+    tensors = _PLUGIN[row.per_channel, row.per_token] if row.plugin else _SCALES[row.name]
+    return ModuleTensors(form.name, form.dtype, _ROW_PAIRS if form.packing else None, tensors, row.group is not None)
 
 
 STORED: Mapping[str, ModuleTensors] = {
@@ -139,7 +139,7 @@ STORED: Mapping[str, ModuleTensors] = {
 }
 """Tensors by quant_algo, for schemes whose checkpoints have scales."""
 
-_CACHE = Beside("{layer}.attention.kv_cache_scaling_factor", "cache_scale", ("attn.qkv",), of=1)
+_CACHE = Companion("{layer}.attention.kv_cache_scaling_factor", "cache_scale", ("attn.qkv",), of=1)
 
 
 def stored_as(file_role: str, part: str, options: TrtllmOptions) -> ModuleTensors | None:
@@ -147,10 +147,10 @@ def stored_as(file_role: str, part: str, options: TrtllmOptions) -> ModuleTensor
     return STORED.get(options.quant_algo) if part == "weight" and file_role in LINEAR else None
 
 
-def beside(file_role: str, part: str, options: TrtllmOptions) -> tuple[Beside, ...]:
+def companions(file_role: str, part: str, options: TrtllmOptions) -> tuple[Companion, ...]:
     """Companion tensors of a file tensor."""
     stored = stored_as(file_role, part, options)
-    found = stored.beside if stored else ()
+    found = stored.companions if stored else ()
     if options.kv_cache_quant_algo and part == "weight":
         found = (*found, _CACHE)
     return tuple(tensor for tensor in found if file_role in tensor.modules)

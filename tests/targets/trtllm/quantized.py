@@ -232,7 +232,7 @@ def _smoothed(
 def _quantize(
     config: ModelConfig, t: TensorId, roles: tuple[str, ...], found: Canonical, widened: Canonical, algo: str,
 ) -> None:  # fmt: skip
-    """The weight `t` of `found`, replaced by its integers; their scales beside it; what they stand for in `widened`."""
+    """Replace weight `t` of `found` by its integers and scales; `widened` gets the weight that they represent."""
     if not algo:
         return
     weight = found[t]
