@@ -53,9 +53,9 @@ class CompileOptions:
 
     panel: ClassVar[str] = "Compile"
 
-    device: Annotated[str | None, typer.Option(help="Device to compile for: cpu, cuda ... [default: the target's]")] = (
-        None
-    )
+    device: Annotated[
+        str | None, typer.Option(help="Device to compile for, such as cpu or cuda [default: the target's]")
+    ] = None
     march: Annotated[str | None, typer.Option(help="CPU instruction-set level, or `native` [default: x86-64-v3]")] = (
         None
     )
