@@ -1,4 +1,4 @@
-"""Quantisation on the command line: what goes together, what does not, and LMI's spelling of it."""
+"""Quantization on the command line: options that fit together or not, and LMI's properties."""
 
 from __future__ import annotations
 

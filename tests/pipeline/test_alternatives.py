@@ -1,4 +1,4 @@
-"""What each quantisation would make of published models."""
+"""Sizes of the quantized rank files of published models, by scheme."""
 
 from __future__ import annotations
 

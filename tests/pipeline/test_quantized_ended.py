@@ -1,4 +1,4 @@
-"""What ends a quantized build: texts and weights that are none, a full disk, SIGKILL; and how it goes on."""
+"""Quantized builds that end early: unusable texts and weights, a full disk, SIGKILL; and how they resume."""
 
 from __future__ import annotations
 
