@@ -1,4 +1,4 @@
-"""The public names of lmi-compile, in Python:
+"""Python API of lmi-compile:
 
     import recipes
     from compiler import api
@@ -7,7 +7,7 @@
     with api.load("artifact") as model:
         print(model.generate(["Once upon a time"], api.GenerationParams(max_new_tokens=40))[0].text)
 
-Each is imported when it is first used: importing this module alone loads nothing.
+Names are imported on first use: importing this module alone loads nothing.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def _config(model: str) -> ModelConfig:
 
 def rows() -> Iterator[tuple[str, ...]]:
     """Recipe, published model, for each target the tp that it takes, and from which version on; and what `trtllm`
-    quantises.
+    quantizes.
     """
     for model in sorted(published.CONFIGS, key=lambda name: (_recipe(name), name)):
         found = {(t, tp): outcome(model, t, tp) for t in targets.available() for tp in TPS}

@@ -1,4 +1,4 @@
-"""From a model to an artifact: plan, convert, build."""
+"""Commands from a model to an artifact: plan, convert, build, package."""
 
 from __future__ import annotations
 
@@ -29,41 +29,41 @@ from compiler.cli.output import reporting, show
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Options of a build alone."""
+    """Output, stages and stage cache of a build."""
 
     panel: ClassVar[str] = "Output"
 
     output: Annotated[
         str | None,
-        typer.Option(
-            "--output", "-o", help="Folder to make [default: artifacts/MODEL-TARGET-tpN]; s3://...: push it there."
-        ),
+        typer.Option("--output", "-o", help="Folder, or s3:// store to push to [default: artifacts/MODEL-TARGET-tpN]"),
     ] = None
-    cache: Annotated[
-        str | None, typer.Option(help="Store with a stage cache that a team shares, s3://bucket/prefix.")
-    ] = None
-    tokenizer: Annotated[Path | None, typer.Option(help="Folder with the tokenizer to pack.")] = None
+    cache: Annotated[str | None, typer.Option(help="Store with a team's shared stage cache, s3://bucket/prefix.")] = (
+        None
+    )
+    tokenizer: Annotated[Path | None, typer.Option(help="Folder with another tokenizer to pack.")] = None
     name: Annotated[str | None, typer.Option(help="Name in the manifest.")] = None
     until: Annotated[str, typer.Option(help="Last stage: plan, convert, judge, compile, package or verify.")] = "verify"
     force: Annotated[bool, typer.Option("--force", help="Replace another artifact at OUTPUT.")] = False
-    rehash: Annotated[bool, typer.Option("--rehash", help="Trust no digest computed before.")] = False
+    rehash: Annotated[bool, typer.Option("--rehash", help="Compute all digests again.")] = False
 
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """How to compile; the fields of `How`."""
+    """Options of the compile stage."""
 
     panel: ClassVar[str] = "Compile"
 
-    device: Annotated[str | None, typer.Option(help="Kind it will run on: cpu, cuda ... [default: the target's]")] = (
+    device: Annotated[
+        str | None, typer.Option(help="Device to compile for, such as cpu or cuda [default: the target's]")
+    ] = None
+    march: Annotated[str | None, typer.Option(help="CPU instruction-set level, or `native` [default: x86-64-v3]")] = (
         None
     )
-    march: Annotated[str | None, typer.Option(help="CPU level, or `native` [default: x86-64-v3]")] = None
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", "--workers", help="Compile processes [default: as cores or host memory allow]", min=1),
+        typer.Option("--jobs", "--workers", help="Parallel compile processes [default: by cores and memory]", min=1),
     ] = None
-    timeout: Annotated[float | None, typer.Option(help="Seconds for one compile process.", min=1)] = None
+    timeout: Annotated[float | None, typer.Option(help="Time limit of a compile process in seconds.", min=1)] = None
 
 
 @grouped
@@ -76,7 +76,7 @@ def plan(
     memory: MemoryOptions,
     as_json: Json = False,
 ) -> None:
-    """Say what a build would do, from config.json and the safetensors headers alone."""
+    """Plan a build from config.json and safetensors headers alone."""
     from compiler import targets
     from compiler.cli.parse import parse_size
     from compiler.cli.text import alternative_json, alternatives_text, calibration_text, plan_text
@@ -99,14 +99,14 @@ def plan(
 @grouped
 def convert(
     model: ModelOptions,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to create.")],
     ask: AskOptions,
     own: OwnOptions,
     quant: QuantOptions,
     memory: MemoryOptions,
     as_json: Json = False,
 ) -> None:
-    """Write the rank files of a model, and nothing else."""
+    """Write only the rank files of a model."""
     from compiler.cli.parse import parse_size
     from compiler.cli.text import plan_text
     from compiler.pipeline.convert_only import convert_to
@@ -131,10 +131,10 @@ def build(
     memory: MemoryOptions,
     options: BuildOptions,
     how: CompileOptions,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the target's compile command and end.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the target's compile command.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Build, verify and put in place an artifact; what an earlier build made is not made again."""
+    """Build and verify an artifact, reusing results of earlier builds."""
     from compiler.cli.parse import default_output, parse_size
     from compiler.cli.text import build_text
     from compiler.pipeline.build import build as run
@@ -179,15 +179,15 @@ def build(
 def package(
     artifact: ArtifactArgument,
     engines: Annotated[
-        Path | None, typer.Option(help="Their folder [default: where the command file leaves it]")
+        Path | None, typer.Option(help="Folder of the engines [default: where the command file puts them]")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to make [default: ARTIFACT-engines]")
+        Path | None, typer.Option("--output", "-o", help="Folder to create [default: ARTIFACT-engines]")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace another artifact at OUTPUT.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make the artifact of a verified checkpoint and the engines that were built from it elsewhere."""
+    """Package engines that were built elsewhere from a checkpoint."""
     from compiler.cli.text import manifest_text
     from compiler.pipeline.elsewhere import package_engines
 

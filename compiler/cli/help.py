@@ -1,6 +1,6 @@
-"""Help in groups: options of a command and commands of the program, each under a heading.
+"""Help texts in groups: options of a command and commands of the program under headings.
 
-typer groups them (`rich_help_panel`) only where it draws with rich, whose import alone takes longer than `--help` may.
+typer groups them (`rich_help_panel`) only with rich, whose import alone exceeds the time limit of `--help`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PANELS = ("Model", "Parallelism", "Quantization", "Limits", "Output", "Compile")
-"""Headings of options that come first, in this order; the others follow as they come, and `Options` is the last."""
+"""Order of the first headings of options; other headings follow in order of appearance, `Options` last."""
 
 
 class GroupedCommand(TyperCommand):

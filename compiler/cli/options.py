@@ -34,11 +34,11 @@ else:
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
-Json = Annotated[bool, typer.Option("--json", help="For scripts.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RequireSignature = Annotated[
     Path | None,
     typer.Option(
-        "--require-signature", help="Only if one of the public keys in this PEM file signed it.", metavar="KEY"
+        "--require-signature", help="Refuse it unless a public key of this PEM file signed it.", metavar="KEY"
     ),
 ]
 ArtifactArgument = Annotated[Path, typer.Argument(help="Folder of an artifact.", metavar="ARTIFACT")]
@@ -46,19 +46,21 @@ ArtifactArgument = Annotated[Path, typer.Argument(help="Folder of an artifact.",
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which model, and how it is read."""
+    """Source of the model, and the recipe that reads it."""
 
     panel: ClassVar[str] = "Model"
 
     model: Annotated[str, typer.Option("--model", help="Recipe name, Hugging Face id, folder or s3:// prefix.")]
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")] = None
-    recipe: Annotated[str | None, typer.Option("--recipe", help="Read it with this recipe.")] = None
-    variant: Annotated[str | None, typer.Option("--variant", help="Where config.json cannot tell.")] = None
+    recipe: Annotated[str | None, typer.Option("--recipe", help="Recipe to read it with.")] = None
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="Variant of the recipe, if config.json does not tell.")
+    ] = None
 
 
 @dataclass(frozen=True)
 class AskOptions:
-    """Everything that decides the bytes of an artifact, beside the model and its quantization."""
+    """Parallelism, target and precision: together with model and quantization, they determine the artifact's bytes."""
 
     panel: ClassVar[str] = "Model"
 
@@ -66,85 +68,82 @@ class AskOptions:
         str, typer.Option(help="Ranks: a number, or `max`.", metavar="N|max", rich_help_panel="Parallelism")
     ] = "1"
     instance_type: Annotated[
-        str | None, typer.Option(help="Whose devices `--tp max` counts.", rich_help_panel="Parallelism")
+        str | None, typer.Option(help="Instance type whose devices `--tp max` counts.", rich_help_panel="Parallelism")
     ] = None
     target: Annotated[str, typer.Option("--target", help="Toolchain.")] = targets.DEFAULT
     dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 [default: the checkpoint's]")] = None
-    rope_scaling: Annotated[str | None, typer.Option(help="Longer contexts: linear:2, llama3:8.")] = None
+    rope_scaling: Annotated[str | None, typer.Option(help="Context extension, such as linear:2 or llama3:8.")] = None
 
 
 @dataclass(frozen=True)
 class MemoryOptions:
-    """Memory that a command may use; decides no byte."""
+    """Memory limit of a command; it does not change the artifact."""
 
     panel: ClassVar[str] = "Limits"
 
-    max_memory: Annotated[str, typer.Option(help="Ceiling of the buffers of convert and judge.", metavar="SIZE")] = (
-        "1GiB"
-    )
+    max_memory: Annotated[str, typer.Option(help="Limit of the buffers of convert and judge.", metavar="SIZE")] = "1GiB"
 
 
 @dataclass(frozen=True)
 class QuantOptions:
-    """How weights, activations and the KV cache are rounded."""
+    """Quantization of weights, activations and the KV cache."""
 
     panel: ClassVar[str] = "Quantization"
 
-    quant: Annotated[SchemeName, typer.Option("--quant", help="Quantization.")] = "none"
+    quant: Annotated[SchemeName, typer.Option("--quant", help="Quantization scheme.")] = "none"
     smoothquant_alpha: Annotated[
-        str | None, typer.Option(help="How far outliers move into the weights [default: 0.5]", metavar="0..1|auto")
+        str | None, typer.Option(help="Migration strength of SmoothQuant [default: 0.5]", metavar="0..1|auto")
     ] = None
     per_token: Annotated[
-        bool | None, typer.Option("--per-token/--no-per-token", help="An activation scale a token [default: yes]")
+        bool | None, typer.Option("--per-token/--no-per-token", help="One activation scale per token [default: yes]")
     ] = None
     per_channel: Annotated[
-        bool | None, typer.Option("--per-channel/--no-per-channel", help="A weight scale a row [default: yes]")
+        bool | None, typer.Option("--per-channel/--no-per-channel", help="One weight scale per row [default: yes]")
     ] = None
-    kv_cache: Annotated[CacheName | None, typer.Option(help="Keys and values in 8 bits.")] = None
+    kv_cache: Annotated[CacheName | None, typer.Option(help="8-bit format of the KV cache.")] = None
     calibration: Annotated[
         Path | None,
         typer.Option(
-            help="Text, table (.jsonl, .csv, .parquet ...) with `text` or `input_ids`; or ID[:FILE] of a data set",
-            metavar="FILE|ID",
+            help="Text, table (.jsonl, .csv ...) with `text` or `input_ids`, or a data set.", metavar="FILE|ID[:FILE]"
         ),
     ] = None
     from_properties: Annotated[
-        Path | None, typer.Option(help="As this serving.properties of LMI says (and `--image`, its release).")
+        Path | None, typer.Option(help="LMI's serving.properties to take it from; `--image` names the release.")
     ] = None
-    calibration_samples: Annotated[int, typer.Option(help="At most so many.", min=1)] = 512
-    calibration_length: Annotated[int, typer.Option(help="Tokens of a sample.", min=8)] = 512
+    calibration_samples: Annotated[int, typer.Option(help="Maximum number of samples.", min=1)] = 512
+    calibration_length: Annotated[int, typer.Option(help="Tokens per sample.", min=8)] = 512
 
 
 @dataclass(frozen=True)
 class GateOptions:
-    """What quantization may cost."""
+    """Limits of the loss of quality through quantization."""
 
     panel: ClassVar[str] = "Quantization"
 
     max_perplexity_increase: Annotated[
-        float | None, typer.Option(help="A share, such as 0.01 [default: the scheme's]", min=0)
+        float | None, typer.Option(help="Relative limit, such as 0.01 [default: the scheme's]", min=0)
     ] = None
     accept_numerics: Annotated[
-        bool, typer.Option("--accept-numerics", help="Publish what the gate would refuse; the manifest says so.")
+        bool, typer.Option("--accept-numerics", help="Build although the gate refuses; the manifest records it.")
     ] = False
 
 
 @dataclass(frozen=True)
 class LimitOptions:
-    """What an artifact is compiled for."""
+    """Sizes that an artifact is compiled for."""
 
     panel: ClassVar[str] = "Limits"
 
     max_positions: Annotated[
         int | None,
-        typer.Option("--max-positions", "--max-seq-len", help="Tokens of one row [default: all of the model's]"),
+        typer.Option("--max-positions", "--max-seq-len", help="Tokens per row [default: the model's maximum]"),
     ] = None
-    max_batch: Annotated[int, typer.Option("--max-batch", "--max-batch-size", help="Rows at once.")] = 8
+    max_batch: Annotated[int, typer.Option("--max-batch", "--max-batch-size", help="Rows per batch.")] = 8
 
 
 def _own_options() -> dict[str, tuple[Any, Any]]:
-    """Type and default of each option of a target by its name, the same for targets that share it. The default is
-    None: whether it was given decides whether it is refused.
+    """Type and default of each option of the targets, by name. The default is None, so that an option that was given
+    for another target can be refused.
     """
     found: dict[str, tuple[Any, Any]] = {}
     for target in targets.available():
@@ -165,7 +164,7 @@ def _own_options() -> dict[str, tuple[Any, Any]]:
 
 
 def option_name(field: Field[Any]) -> str | None:
-    """The parameter of a field of a target's options; None for a derived one."""
+    """Parameter name of a field of a target's options; None for a derived field."""
     if "help" not in field.metadata:
         return None
     flags = field.metadata["flags"]
@@ -176,7 +175,7 @@ if TYPE_CHECKING:
 
     @dataclass(frozen=True)
     class OwnOptions:
-        """Options of the targets, gathered from their `TargetOptions`; those that were not given are None."""
+        """Options of all targets, gathered from their `TargetOptions`; None if not given."""
 else:
     OwnOptions = make_dataclass(
         "OwnOptions", [(name, kind, default) for name, (kind, default) in _own_options().items()], frozen=True
@@ -184,7 +183,7 @@ else:
 
 
 def options_of(target: str, own: OwnOptions) -> TargetOptions:
-    """The options of `target` that were given. Raises UsageError for an option that only another target has."""
+    """Options of `target`, from those given. Raises UsageError for an option that only other targets have."""
     from compiler.errors import UsageError
 
     given = {field.name: value for field in fields(own) if (value := getattr(own, field.name)) is not None}
@@ -200,14 +199,14 @@ def options_of(target: str, own: OwnOptions) -> TargetOptions:
 
 
 def image_of(own: OwnOptions) -> str:
-    """The container image that was named, "" where none was or no target has one."""
+    """Container image of `--image`, or ""."""
     return getattr(own, "image", None) or ""
 
 
 def grouped(command: Command) -> Command:
-    """A command as typer wants it: each parameter that is a group makes way for the options of its fields.
+    """Command for typer, with each parameter that is a group replaced by one option for each of its fields.
 
-    Raises TypeError where two parameters give an option of one name.
+    Raises TypeError if two options have the same name.
     """
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, type[Any]] = {}
@@ -232,16 +231,16 @@ def grouped(command: Command) -> Command:
         }
         command(**whole, **values)
 
-    # What stands without a default stands first on the command line's help.
+    # required options first, as `inspect.Signature` demands
     ordered = sorted(parameters.values(), key=lambda one: one.default is not inspect.Parameter.empty)
     run.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]  # inspect reads it, functions lack it
     run.__annotations__ = {one.name: one.annotation for one in ordered}
-    return run  # type: ignore[return-value]  # for typer it is the same command
+    return run  # type: ignore[return-value]  # typer calls it with keywords
 
 
 @functools.cache
 def _parameters(kind: type[Any]) -> list[inspect.Parameter]:
-    """One parameter for each option of a group, which is shown under the group's `panel` unless it names another."""
+    """One parameter for each option of a group; its help is under the group's `panel` unless it names another."""
     hints = get_type_hints(kind, include_extras=True)
     for field in fields(kind):
         (info,) = hints[field.name].__metadata__
@@ -258,7 +257,7 @@ def _parameters(kind: type[Any]) -> list[inspect.Parameter]:
 
 
 def model_fields(model: ModelOptions, target: str = targets.DEFAULT) -> dict[str, Any]:
-    """The fields of a PlanRequest that say which model."""
+    """Fields of a PlanRequest that name model, recipes and target."""
     import recipes
 
     return {
@@ -271,7 +270,7 @@ def model_fields(model: ModelOptions, target: str = targets.DEFAULT) -> dict[str
 
 
 def quant_of(options: QuantOptions, gate: GateOptions, image: str) -> Quant:
-    """What the options ask for. Raises UsageError where they do not go together."""
+    """Quantization of the options. Raises UsageError if they contradict each other."""
     from compiler.quantization.request import ALPHA, Quant, Text, alpha_of, scheme_of
 
     text = Text(options.calibration, options.calibration_samples, options.calibration_length)
@@ -294,18 +293,16 @@ def quant_of(options: QuantOptions, gate: GateOptions, image: str) -> Quant:
 
 
 def _from_properties(options: QuantOptions, image: str, text: Text) -> Quant:
-    """What the file asks for; said of it on stderr what there is to warn of. Raises UsageError, RefusedError."""
+    """Quantization of `--from-properties`; prints warnings on stderr. Raises UsageError, RefusedError."""
     from compiler.errors import UsageError
-    from compiler.lmi.from_properties import asked_by
+    from compiler.lmi.from_properties import quant_of_properties
 
     assert options.from_properties is not None
     ours = ("quant", "smoothquant_alpha", "per_token", "per_channel", "kv_cache")
     given = [name for name in ours if getattr(options, name) != getattr(QuantOptions(), name)]
     if given:
-        raise UsageError(
-            f"`--from-properties` says how to quantize, and so do {', '.join(given)}", hint="leave one of them out"
-        )
-    quant, warnings = asked_by(options.from_properties, image, text)
+        raise UsageError(f"`--from-properties` already defines {', '.join(given)}", hint="leave these options out")
+    quant, warnings = quant_of_properties(options.from_properties, image, text)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return quant
@@ -319,7 +316,7 @@ def request_of(
     quant: Quant,
     resources: Resources,
 ) -> PlanRequest:
-    """The request that the options spell. For `--tp max` the model's metadata are read. Raises UsageError."""
+    """Request of the options. `--tp max` reads the model's config and headers. Raises UsageError."""
     from compiler.cli.parse import count_devices, parse_tp
     from compiler.model.rope import parse_rope_scaling
     from compiler.pipeline.request import Ask, PlanRequest

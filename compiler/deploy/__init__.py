@@ -1,1 +1,1 @@
-"""From an artifact to a machine that answers: preflight, prewarm, SageMaker endpoints, and what this machine lacks."""
+"""Putting artifacts into service: preflight, prewarm, SageMaker endpoints, and diagnosis of a machine."""

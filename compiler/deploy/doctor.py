@@ -1,6 +1,4 @@
-"""What this machine can build and run, and what stands in the way. Looks; changes nothing; never shows a
-secret.
-"""
+"""Diagnosis of this machine: what it can build and run, and what is missing. Read-only; never shows a secret."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ class Diagnosis:
 
 
 def doctor(cache: Path) -> Diagnosis:
-    """Look at Python, the toolchain of every target, hardware, space, credentials. `cache`: its folder."""
+    """Examine Python, every target's toolchain, hardware, disk space and credentials. `cache`: folder of the cache."""
     found = [load(name).runtime.doctor() for name in available()]
     return Diagnosis(
         (
@@ -45,8 +43,8 @@ def _disk(subject: str, folder: Path) -> Finding:
     return Finding(subject, "ok", f"{folder}: {amount(used, 'bytes')} used, {amount(free, 'bytes')} free on its disk")
 
 
-def _credential(subject: str, here: bool, remedy: str) -> Finding:
-    return Finding(subject, "ok" if here else "note", "found" if here else "none", "" if here else remedy)
+def _credential(subject: str, found: bool, remedy: str) -> Finding:
+    return Finding(subject, "ok" if found else "note", "found" if found else "none", "" if found else remedy)
 
 
 def _has_hf_token() -> bool:
@@ -56,7 +54,7 @@ def _has_hf_token() -> bool:
 
 
 def _has_aws() -> bool:
-    """By names of variables and files only: boto3 would look at the network too."""
+    """Whether variables or files of AWS exist; boto3 would also use the network."""
     names = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
              "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")  # fmt: skip
     return any(os.environ.get(name) for name in names) or (Path.home() / ".aws/credentials").is_file()

@@ -1,11 +1,10 @@
-"""Can this machine run that artifact? Asked of its manifest alone, before any of its weights are fetched.
+"""Comparison of an artifact's manifest with a machine, before any weights are transferred.
 
-    target      its own findings: versions of the toolchain that the files are bound to, instruction set, devices of a
-                kind that only the target knows
-    hardware    GPUs: how many, which compute capability, memory of each; the driver
-    room        memory for the weights; disk for what is not there yet
+    target      the target's findings: toolchain versions, instruction set, devices of its own kind
+    hardware    number, compute capability and memory of GPUs; their driver
+    room        memory for the weights, disk for the missing files
 
-Takes a tenth of a second and imports no torch. Everything that does not fit is told at once, each with what does.
+Takes a tenth of a second and imports no torch. All mismatches are reported together, each with its remedy.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ if TYPE_CHECKING:
     from compiler.machine import Host
 
 LEAST_DRIVER = {11: 450, 12: 525, 13: 580}
-"""The oldest driver (major) that runs a CUDA major. Source: CUDA compatibility guide, minor version compatibility."""
+"""Oldest driver (major version) for each CUDA major version (CUDA compatibility guide, minor version compatibility)."""
 
 
 def preflight(manifest: Manifest, folder: Path, host: Host | None = None) -> tuple[Finding, ...]:
-    """What was compared, in the order of the head of this file. `folder`: where the artifact is or will be."""
+    """Findings: the target's, then hardware, then disk. `folder`: where the artifact is or will be."""
     host = host or this_host(folder)
     hardware = _HARDWARE.get(manifest.device.kind, _unknown)
     own = load(manifest.target).runtime.findings(manifest, host)
@@ -40,7 +39,7 @@ def preflight(manifest: Manifest, folder: Path, host: Host | None = None) -> tup
 
 
 def refuse(name: str, findings: tuple[Finding, ...]) -> None:
-    """Raises IncompatibleError, or ResourceError where only room is lacking, that lists every mismatch."""
+    """Raise IncompatibleError with every mismatch, or ResourceError if only memory or disk is lacking."""
     wrong = [finding for finding in findings if finding.state == "mismatch"]
     if not wrong:
         return
@@ -52,7 +51,7 @@ def refuse(name: str, findings: tuple[Finding, ...]) -> None:
 
 
 def _unknown(_manifest: Manifest, _host: Host) -> Iterator[Finding]:
-    """Nothing: the target compares the devices of a kind of its own."""
+    """No findings: the target itself checks devices of its own kind."""
     yield from ()
 
 
@@ -62,13 +61,13 @@ def _gpus(manifest: Manifest, host: Host) -> Iterator[Finding]:
     large = [gpu for gpu in suited if gpu.memory >= need]
     names = fitting(wanted, count, need)[:3] if wanted else []
     remedy = f"it fits {', '.join(names)}" if names else "build it again for the GPUs that will run it"
-    asked = f"{count} x compute capability {wanted or 'any'}"
+    needs = f"needs {count} x compute capability {wanted or 'any'}"
     if not host.gpus:
-        yield Finding("gpu", "mismatch", f"needs {asked}; no NVIDIA driver answers here", remedy)
+        yield Finding("gpu", "mismatch", f"{needs}; no NVIDIA driver answers here", remedy)
         return
     here = f"{len(host.gpus)} x {host.gpus[0].name} ({host.gpus[0].capability})"
     if len(suited) < count:
-        yield Finding("gpu", "mismatch", f"needs {asked}; this machine has {here}", remedy)
+        yield Finding("gpu", "mismatch", f"{needs}; this machine has {here}", remedy)
     elif len(large) < count:
         text = f"needs {amount(need, 'bytes')} on each for the weights; the smallest here has "
         yield Finding("gpu", "mismatch", text + amount(min(gpu.memory for gpu in suited), "bytes"), remedy)
@@ -78,7 +77,7 @@ def _gpus(manifest: Manifest, host: Host) -> Iterator[Finding]:
 
 
 def _driver(manifest: Manifest, host: Host) -> Iterator[Finding]:
-    """`cuda` of the toolchain ("12.5") against the driver ("550.54")."""
+    """Compare the toolchain's `cuda` ("12.5") with the driver ("550.54")."""
     cuda = manifest.toolchain.get("cuda", "").partition(".")[0]
     least = LEAST_DRIVER.get(int(cuda)) if cuda.isdecimal() else None
     driver = (host.driver or "").partition(".")[0]
@@ -99,22 +98,22 @@ def _memory(manifest: Manifest, host: Host) -> Iterator[Finding]:
 
 
 _HARDWARE: Mapping[str, Callable[[Manifest, Host], Iterator[Finding]]] = {"cpu": _memory, "cuda": _gpus}
-"""By kind of device."""
+"""Checks by kind of device."""
 
 
 def _disk(manifest: Manifest, folder: Path, host: Host) -> Iterator[Finding]:
     missing = sum(file.size for file in manifest.files if not (folder / file.path).is_file())
     state: Literal["ok", "mismatch"] = "ok" if missing <= host.disk else "mismatch"
     text = f"{amount(missing, 'bytes')} to fetch; {amount(host.disk, 'bytes')} free at {folder}"
-    yield Finding("disk", state, text, "free some, or choose a folder on another disk", "room")
+    yield Finding("disk", state, text, "free some space, or choose a folder on another disk", "room")
 
 
 def ranks(manifest: Manifest) -> int:
-    """Devices that the artifact is split over."""
+    """Number of devices that the artifact is split over."""
     return manifest.parallel.tp * manifest.parallel.pp
 
 
 def rank_bytes(manifest: Manifest) -> int:
-    """Bytes of the largest rank's weights."""
+    """Size of the largest rank file in bytes."""
     sizes = {file.path: file.size for file in manifest.files}
     return max((sizes[path] for path in manifest.section.rank_files), default=0)

@@ -1,13 +1,13 @@
-"""What a machine does before it gets traffic: the artifact is here, whole, suits the machine, and has answered once.
+"""Preparation of a machine before it gets traffic: the artifact is fetched, verified and answers one prompt.
 
-    preflight    by the manifest alone, before any of its weights are fetched: signature, machine, room
-    fetch        from a store (registry/pull.py), or a copy of a folder; nothing where it is here already
-    verify       every byte read, by several threads: sizes, CRCs (sha256 where a signature is required), layout.
-                 What was read is in the page cache, from which weights are mapped at start.
-    answer       a new process loads it and answers a prompt, with no compiler on its PATH and empty caches, which
-                 must still be empty afterwards: nothing is compiled at start
+    preflight    signature, machine, memory and disk, checked against the manifest before weights are transferred
+    fetch        pull from a store (registry/pull.py), or copy a folder; skipped if the artifact is already here
+    verify       several threads read every byte: sizes, CRCs (sha256 if a signature is required), layout. This fills
+                 the page cache, from which weights are mapped at start.
+    answer       a new process without a compiler on its PATH loads the artifact and answers a prompt. Its caches, empty
+                 before, must be empty afterwards: nothing is compiled at start.
 
-All of it can be run again, and by two processes at once on one folder: the second waits, and finds it done.
+Can be repeated. If two processes prewarm one folder, the second waits for the first and then finds everything done.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ REPORT = "prewarm.json"
 PROMPT = "Hello"
 _NEW_TOKENS = 8
 _TIMEOUT = 3600.0
-"""Seconds for loading and one answer: SageMaker gives a container no more."""
+"""Seconds for loading and one answer: SageMaker's limit for the start of a container."""
 
 
 @dataclass(frozen=True)
 class PrewarmPhase:
-    """`nbytes`: fetched, or read."""
+    """Duration of one phase, and the bytes that it fetched or read."""
 
     name: str
     seconds: float
@@ -62,7 +62,7 @@ class PrewarmPhase:
 
 @dataclass(frozen=True)
 class Prewarmed:
-    """`answer`: JSON of the runner's `once`; None where nothing here runs the artifact, for the reason `unproven`."""
+    """Report of a prewarm. `answer`: JSON of the runner's `once`; None if nothing runs it here; `unproven`: why."""
 
     name: str
     digest: str
@@ -85,17 +85,17 @@ def prewarm(
     prompt: str = PROMPT,
     file: Path | None = None,
 ) -> Prewarmed:
-    """Make `folder` the artifact that `source` (a folder, or STORE/NAME@TAG) means, and this machine ready for it.
+    """Put the artifact `source` (a folder, or STORE/NAME@TAG) into `folder`, verify it and let it answer `prompt`.
 
-    `key`: PEM file with the public keys one of which must have signed it. `file`: where the report goes [default:
-    prewarm.json in `folder`]; it is there when this returns or raises UnprovenError.
+    `key`: PEM file of public keys, one of which must have signed it. `file`: path of the report [default: prewarm.json
+    in `folder`], written before this returns or raises UnprovenError.
 
-    Raises UnprovenError (all is right, but nothing here can run it), IncompatibleError, SignatureError, ArtifactError,
-    RankError (it does not answer), ResourceError, StoreError, UsageError.
+    Raises UnprovenError (all checks pass, but nothing here can run it), IncompatibleError, SignatureError,
+    ArtifactError, RankError (it does not answer), ResourceError, StoreError, UsageError.
     """
     report = report or Silent()
     output = Path(os.path.abspath(folder))  # noqa: PTH100  # Path.resolve would follow a link
-    # A lock of its own: what is verified here is not replaced meanwhile.
+    # held during verify too, so that nobody replaces the files meanwhile
     with locked_folder(
         _writable_beside(output) / f".{output.name}.prewarm",
         lambda: report.warn(f"another process is prewarming {output}; waiting"),
@@ -104,8 +104,8 @@ def prewarm(
     _write(file or output / REPORT, done)
     if done.unproven is not None:
         raise UnprovenError(
-            f"`{done.name}` is here and whole and suits this machine, but it was not run: {done.unproven}",
-            hint="the first request to the serving container is its proof; `--allow-unproven` accepts that",
+            f"`{done.name}` is intact and suits this machine, but it was not run: {done.unproven}",
+            hint="send the serving container a first request; `--allow-unproven` accepts an artifact that was not run",
         )
     return done
 
@@ -150,7 +150,7 @@ def _prewarm(source: str, output: Path, report: Report, key: Path | None, prompt
 
 
 def _found(source: str, output: Path, report: Report, key: Path | None) -> tuple[Manifest, Callable[[], int]]:
-    """The manifest, signed as asked, and what fetches the rest: it returns the bytes that it fetched."""
+    """The manifest, its signature checked, and a function that fetches the files and returns the bytes fetched."""
     if (Path(source) / MANIFEST).is_file():
         if key is not None:
             check_signed(Path(source), key)
@@ -160,9 +160,9 @@ def _found(source: str, output: Path, report: Report, key: Path | None) -> tuple
 
 
 def answer_without_compiler(artifact: Path, prompt: str, runner: Runner) -> dict[str, Any]:
-    """The JSON of the runner's `once`, run where nothing can be compiled.
+    """JSON of the runner's `once`, run without a compiler.
 
-    Raises RankError (it does not answer), ArtifactError (something was compiled all the same).
+    Raises RankError if it does not answer, ArtifactError if it compiled something nevertheless.
     """
     with tempfile.TemporaryDirectory(prefix="lmi-prewarm-") as scratch:
         caches = {name: str(Path(scratch) / name.lower()) for name in runner.caches}
@@ -173,32 +173,34 @@ def answer_without_compiler(artifact: Path, prompt: str, runner: Runner) -> dict
         try:
             ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
         except subprocess.TimeoutExpired:
-            raise RankError(f"{artifact} did not answer within {_TIMEOUT:.0f} s") from None
-        if ran.returncode != 0:
-            said = ran.stderr.strip().splitlines()
             raise RankError(
-                f"{artifact} does not answer: {said[-1] if said else f'exit code {ran.returncode}'}",
-                hint="`lmi-compile generate -v` shows all of it; `lmi-compile verify` checks its numbers",
+                f"{artifact} did not answer within {_TIMEOUT:.0f} s", hint="try `lmi-compile generate -v`"
+            ) from None
+        if ran.returncode != 0:
+            lines = ran.stderr.strip().splitlines()
+            raise RankError(
+                f"{artifact} does not answer: {lines[-1] if lines else f'exit code {ran.returncode}'}",
+                hint="`lmi-compile generate -v` shows the whole log; `lmi-compile verify` checks the logits",
             )
         compiled = [path for name in caches.values() for path in Path(name).rglob("*") if path.is_file()]
     if compiled:
         raise ArtifactError(
-            f"{artifact} compiled {len(compiled)} file(s) at its start, such as {compiled[0].name}",
-            hint="it is no ahead-of-time artifact for this machine: build it again with the torch that is here",
+            f"{artifact} compiled {len(compiled)} file(s) at start, such as {compiled[0].name}; expected none",
+            hint="build it again with the torch of this machine",
         )
     found: dict[str, Any] = json.loads(ran.stdout)
     return found
 
 
 def _unproven(manifest: Manifest) -> str | None:
-    """Why this machine cannot run it, though it suits; None where it can."""
+    """Reason why this machine cannot run an artifact that suits it; None if it can."""
     if manifest.stand_in:
-        return "a stand-in toolchain made it, so there is nothing to run"
+        return "it was made by a stand-in toolchain, so there is nothing to run"
     return load(manifest.target).runtime.unproven(manifest) or None
 
 
 def _copy(source: Path, output: Path, report: Report) -> int:
-    """A folder to another, in place in one step; bytes that were copied. Raises UsageError, DiskFullError, OSError."""
+    """Copy a folder and rename it into place; returns the bytes copied. Raises UsageError, DiskFullError, OSError."""
     if source.resolve() == output.resolve():
         return 0
     manifest = load_manifest(source)
@@ -238,7 +240,7 @@ def _is_executable(path: Path) -> bool:
 
 
 def _writable_beside(output: Path) -> Path:
-    """Where the lock can be: beside the folder, or, of one on a read-only file system, in the temporary folder."""
+    """Folder for the lock: the parent of `output`, or the temporary folder if that is read-only."""
     existing = next(place for place in output.parents if place.exists())
     return output.parent if os.access(existing, os.W_OK) else Path(tempfile.gettempdir())
 

@@ -1,7 +1,7 @@
-"""An endpoint on SageMaker from an artifact in S3: below a plain prefix, or in a store by its name.
+"""SageMaker endpoint from an artifact in S3: below a plain prefix, or in a store by its name.
 
-What the manifest says is compared with instance type and image first; then model, configuration and endpoint are made,
-each only once. What a failed run has made it takes away again.
+The manifest is compared with instance type and image first. Then model, configuration and endpoint are created, unless
+they exist; if a request fails, those created before are deleted.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from compiler.targets import load
 
 POLL_SECONDS = 15.0
 _SLACK = 900
-"""Seconds that an instance may take to start, beside download and start-up of the container."""
+"""Seconds for the start of an instance, besides download and start of the container."""
 
 
 @dataclass(frozen=True)
 class DeployRequest:
-    """`artifact`: a prefix `s3://bucket/prefix/`, or an address in a store, `s3://bucket/store/NAME@TAG`. What it means
-    now is deployed: a tag that moves later changes nothing.
+    """Options of `deploy`. `artifact`: a prefix `s3://bucket/prefix/`, or an address in a store,
+    `s3://bucket/store/NAME@TAG`; the tag is resolved once, so moving it later does not affect the endpoint.
 
-    `image`: "" is the one that the artifact is packed for. `name`: "" is the artifact's. `region`: "" is the session's.
-    The others as in `lmi.sagemaker.Deployment`.
+    `image`: "" = the image that the artifact is packed for; `name`: "" = the artifact's; `region`: "" = the session's.
+    The others are those of `lmi.sagemaker.Deployment`.
     """
 
     artifact: str
@@ -54,14 +54,14 @@ class DeployRequest:
 
 
 def prepare(request: DeployRequest) -> Deployment:
-    """The deployment that `request` asks for, once its artifact is known to be whole and to fit.
+    """Deployment of a request, after checking that the artifact is complete and fits instance type and image.
 
-    Reads the manifest and the names and sizes beside it; asks nothing of SageMaker.
+    Reads the manifest, and names and sizes of the files; sends no request to SageMaker.
 
     Raises:
-        ArtifactError: no manifest, a file that is missing or of another size.
-        IncompatibleError: instance type or image cannot serve it.
-        StoreError: it cannot be read. UsageError: what SageMaker would not take.
+        ArtifactError: the manifest or a file is missing, or a file has another size.
+        IncompatibleError: instance type or image cannot serve the artifact.
+        StoreError: it cannot be read. UsageError: a value that SageMaker does not accept.
     """
     found = _find(request.artifact)
     manifest = parse_manifest(found.data, found.store.uri + found.folder + MANIFEST)
@@ -70,7 +70,7 @@ def prepare(request: DeployRequest) -> Deployment:
     image = request.image or needs.image
     if not image:
         raise UsageError(
-            f"`{manifest.name}` is packed for no image", hint="Pass `--image` with the name of one that serves it."
+            f"`{manifest.name}` is packed for no image", hint="pass `--image` with the name of one that serves it"
         )
     problems = load(manifest.target).runtime.endpoint_problems(manifest, image, request.instance_type)
     check_fit(needs, request.instance_type, image, problems)
@@ -92,7 +92,7 @@ def prepare(request: DeployRequest) -> Deployment:
 
 
 def requests_of(deployment: Deployment) -> dict[str, Any]:
-    """The three requests by name, in their order: what `--dry-run` prints."""
+    """Bodies of the three requests by name, in order, as `--dry-run` prints them."""
     return {
         "CreateModel": create_model(deployment),
         "CreateEndpointConfig": create_endpoint_config(deployment),
@@ -108,11 +108,11 @@ def deploy(
     wait: bool = True,
     poll_seconds: float = POLL_SECONDS,
 ) -> str:
-    """Make the endpoint and, with `wait`, see it start. Returns its name.
+    """Create the endpoint and, with `wait`, wait until it is in service. Returns its name.
 
     Raises:
-        DeployError: a request was refused (what was made before is gone again), or the endpoint failed or took too long
-            (it stays, with its logs).
+        DeployError: a request was refused (resources created before are deleted), or the endpoint failed or took too
+            long (it stays, with its logs).
     """
     client = _session(region).client("sagemaker")
     report.begin("deploy")
@@ -128,10 +128,10 @@ def deploy(
     except BaseException:
         for step in reversed(undo):
             try:
-                with _calling("to delete what was made"):
+                with _calling("the deletion of what was created"):
                     step()
             except DeployError as left:
-                report.warn(f"{left.message}; `{model}` is left there")
+                report.warn(f"{left.message}; `{model}` was not deleted")
         raise
     if not wait:
         report.end(f"{name} is starting")
@@ -142,7 +142,7 @@ def deploy(
 
 
 def needs_of(manifest: Manifest) -> Needs:
-    """What the manifest says that its artifact needs."""
+    """Requirements of an artifact, from its manifest."""
     return Needs(
         name=manifest.name,
         kind=manifest.device.kind,
@@ -156,7 +156,7 @@ def needs_of(manifest: Manifest) -> Needs:
 
 @dataclass(frozen=True)
 class _Found:
-    """An artifact in S3. `folder`: where its files are in the store, ends with `/`; `data`: of its manifest."""
+    """An artifact in S3. `folder`: prefix of its files in the store, ending in `/`; `data`: bytes of its manifest."""
 
     store: ObjectStore
     folder: str
@@ -166,8 +166,8 @@ class _Found:
 def _find(artifact: str) -> _Found:
     if not artifact.startswith("s3://"):
         raise UsageError(
-            f"an artifact that is deployed is in S3; found `{artifact}`",
-            hint="`lmi-compile push` puts it there. Then: s3://bucket/store/NAME@TAG, or s3://bucket/prefix/.",
+            f"expected an artifact in S3 (s3://bucket/store/NAME@TAG or s3://bucket/prefix/); found `{artifact}`",
+            hint="`lmi-compile push` puts it there",
         )
     if artifact.endswith("/"):
         store = open_store(artifact)
@@ -176,14 +176,13 @@ def _find(artifact: str) -> _Found:
         except NotFoundError:
             raise ArtifactError(
                 f"{artifact}{MANIFEST} does not exist: expected an artifact below that prefix",
-                hint="A prefix ends where the artifact's folder was uploaded; in a store the artifact has a name: "
-                f"{artifact}NAME@TAG",
+                hint=f"name the prefix to which the artifact's folder was uploaded; in a store, {artifact}NAME@TAG",
             ) from None
     found = resolve(artifact)
     if found.layout != "plain":
         raise IncompatibleError(
             f"{found.address} shares its files with others (layout `{found.layout}`): there is no prefix to mount",
-            hint="Push it with `--layout plain`.",
+            hint="push it with `--layout plain`",
         )
     return _Found(found.store, found.manifest_key.removesuffix(MANIFEST), found.data)
 
@@ -198,15 +197,13 @@ def _check_objects(manifest: Manifest, found: _Found) -> None:
     if lost:
         where = found.store.uri + found.folder
         raise ArtifactError(
-            "\n".join(
-                [f"{len(lost)} file(s) below {where} are not what the manifest says:", *(f"  {p}" for p in lost)]
-            ),
+            "\n".join([f"{len(lost)} file(s) below {where} differ from the manifest:", *(f"  {p}" for p in lost)]),
             hint="upload the artifact again",
         )
 
 
 def _once(name: str, call: Callable[..., Any], arguments: Mapping[str, Any]) -> bool:
-    """Whether this call made it. Of one name there is one content, so what is there already is as good."""
+    """Whether this call created the resource. Names contain a digest, so an existing resource has the same content."""
     try:
         with _calling(name):
             call(**arguments)
@@ -233,7 +230,7 @@ def _wait(client: Any, deployment: Deployment, report: Report, poll_seconds: flo
         if seconds > most:
             raise DeployError(
                 f"endpoint {deployment.name} is still {status} after {seconds:.0f} s",
-                hint=f"It goes on starting. CloudWatch logs: {logs}",
+                hint=f"it keeps starting; CloudWatch logs: {logs}",
             )
         report.progress(int(seconds), most, "s")
         time.sleep(poll_seconds)
@@ -244,7 +241,7 @@ def _session(region: str) -> Any:
 
     session = boto3.Session(region_name=region or None)
     if not session.region_name:
-        raise UsageError("no AWS region is set", hint="Pass `--region`, or set AWS_REGION.")
+        raise UsageError("no AWS region is set", hint="pass `--region`, or set AWS_REGION")
     return session
 
 
@@ -262,13 +259,13 @@ def _calling(name: str) -> Iterator[None]:
 
 _HINTS = {
     "AccessDeniedException": "the credentials in use need sagemaker:Create*, and iam:PassRole for the role",
-    "ResourceLimitExceeded": "ask for a higher quota of this instance type for endpoints, or take another one",
-    "ValidationException": "an endpoint of this name may be there already: pass `--name`",
+    "ResourceLimitExceeded": "request a higher quota of this instance type for endpoints, or use another type",
+    "ValidationException": "an endpoint of this name may exist already: pass `--name`",
     "ExpiredTokenException": "log in again",
 }
 
 
 def _refused(name: str, error: Any) -> DeployError:
-    told = error.response.get("Error", {})
-    code, message = told.get("Code", ""), told.get("Message", str(error))
+    answer = error.response.get("Error", {})
+    code, message = answer.get("Code", ""), answer.get("Message", str(error))
     return DeployError(f"SageMaker refuses {name}: {code}: {message}", hint=_HINTS.get(code, "check the request"))

@@ -1,6 +1,6 @@
-"""Can an instance type run an artifact? Asked before anything is deployed: the container asks too late or never.
+"""Comparison of an artifact with an instance type before it is deployed: the container checks too late or never.
 
-What the container says after the download: "GPU devices are not enough to run N partitions." (PyModel.java of
+The container's errors come after the download: "GPU devices are not enough to run N partitions." (PyModel.java of
 djl-serving), or "The engine plan file is generated on an incompatible device, expecting compute 8.0 got compute 8.9,
 please rebuild." (TensorRT).
 """
@@ -18,11 +18,11 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Needs:
-    """What an artifact says it needs, from its manifest.
+    """Requirements of an artifact, from its manifest.
 
     `ranks`: tp x pp devices. `kind`: `cuda` or `cpu`. `capability`: compute capability that it was compiled for, None
-    where nothing is compiled yet. `rank_bytes`: of the largest rank's file. `image`: tag of the LMI image that it is
-    packed for; "" where there is none. `stand_in`: made by a stand-in of the tests.
+    if nothing is compiled yet. `rank_bytes`: size of the largest rank file. `image`: tag of the LMI image that it is
+    packed for, or "". `stand_in`: made by a stand-in toolchain of the tests.
     """
 
     name: str
@@ -35,10 +35,10 @@ class Needs:
 
 
 def check_fit(needs: Needs, instance_type: str, image: str, target_problems: Sequence[str] = ()) -> None:
-    """Raises IncompatibleError with all that does not fit; UsageError for an unknown type of GPU instance.
+    """Check that an instance type and an image can serve an artifact.
 
-    `image`: the whole name or tag of the image that shall serve it; `target_problems`: why it cannot, as the target of
-    the artifact says.
+    `image`: full name or tag. `target_problems`: reasons of the artifact's target why the image cannot serve it. Raises
+    IncompatibleError with all reasons; UsageError for an unknown type of GPU instance.
     """
     stand_in = ["it was made by a stand-in toolchain of the tests"] if needs.stand_in else []
     problems = [*stand_in, *target_problems, *_machine_problems(needs, instance_type)]
@@ -68,7 +68,7 @@ def _machine_problems(needs: Needs, instance_type: str) -> list[str]:
         problems.append(f"it is split over {needs.ranks} devices; {instance_type} has {machine.devices}")
     if needs.rank_bytes > machine.memory * _GIB:
         problems.append(
-            f"{needs.rank_bytes / _GIB:.0f} GiB a rank do not fit in the {machine.memory} GiB of one "
+            f"{needs.rank_bytes / _GIB:.0f} GiB per rank do not fit in the {machine.memory} GiB of one "
             f"{machine.accelerator}"
         )
     return problems
@@ -78,5 +78,5 @@ def _hint(needs: Needs) -> str:
     if needs.capability is None:
         return f"Image: {needs.image}." if needs.image else ""
     types = fitting(needs.capability, needs.ranks, needs.rank_bytes)
-    machines = f"Instance types that fit: {', '.join(types[:6])}." if types else "No instance type has what it needs."
+    machines = f"Instance types that fit: {', '.join(types[:6])}." if types else "No instance type fits."
     return f"{machines} Image: {needs.image}." if needs.image else machines

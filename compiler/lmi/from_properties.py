@@ -1,4 +1,4 @@
-"""The quantization that a serving.properties of LMI asks for, as a request of this project."""
+"""Quantization in a serving.properties of LMI, as a request of this project."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from compiler.errors import RefusedError, UsageError
 from compiler.lmi.images import trtllm_image
 from compiler.lmi.properties import parse
-from compiler.lmi.quantize import quantisation
+from compiler.lmi.quantize import quantization_of
 from compiler.quantization.request import ALPHA, Quant, Text, scheme_of
 from compiler.quantization.schemes import FLOAT, SCHEMES
 from compiler.quantization.vendors import VENDOR_CACHES, VENDOR_SCHEMES, W4A16_AWQ
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from compiler.lmi.images import Release
 
 RELEASE: Release = (0, 29)
-"""The release that a file is read for where no image is named: its names hold from 0.28 to 0.32."""
+"""Release whose property names are assumed if no image is named: they hold from 0.28 to 0.32."""
 
 PER_TENSOR = (
-    "this configuration leaves out `option.smoothquant_per_token` and `option.smoothquant_per_channel`, which asks for "
-    "one scale a tensor. Llama 2 13B went from 54.5 to 29.4 in MMLU by that (TensorRT-LLM issue 1618); the gate of a "
-    "build says what this model loses. Set both to true to lose little"
+    "this configuration leaves out `option.smoothquant_per_token` and `option.smoothquant_per_channel`, which means "
+    "one scale per tensor. That took Llama 2 13B from 54.5 to 29.4 in MMLU (TensorRT-LLM issue 1618); the gate of "
+    "a build reports the loss of this model. Set both to true for a small loss"
 )
 
 
-def asked_by(file: Path, image: str, text: Text) -> tuple[Quant, list[str]]:
-    """The quantization that the serving.properties `file` asks for, and warnings. `image`: the LMI image it is for, ""
-    for RELEASE. `text`: the calibration text; the file may name another number of samples.
+def quant_of_properties(file: Path, image: str, text: Text) -> tuple[Quant, list[str]]:
+    """Quantization of the serving.properties `file`, and warnings. `image`: LMI image that it is for, "" for RELEASE.
+    `text`: calibration text; the file may override the number of samples.
 
-    Raises UsageError (no such file, a property that does not exist or fit), RefusedError (nothing of ours is the same).
+    Raises UsageError (unreadable file, unknown or contradictory property), RefusedError (no scheme here is the same).
     """
     try:
         data = file.read_bytes()
@@ -39,19 +39,19 @@ def asked_by(file: Path, image: str, text: Text) -> tuple[Quant, list[str]]:
         raise UsageError(
             f"`--from-properties {file}` cannot be read: {error.strerror}", hint="it takes a serving.properties"
         ) from None
-    found = quantisation(parse(data, trtllm_image(image).release if image else RELEASE))
+    found = quantization_of(parse(data, trtllm_image(image).release if image else RELEASE))
     named = {name: row for name, row in VENDOR_SCHEMES.items() if row.scheme}
     caches = {"": "", **VENDOR_CACHES}
     if found.quant_algo not in ("", *named) or found.kv_cache_quant_algo not in caches:
         raise RefusedError(
-            f"{file} asks for {found.quant_algo} {found.kv_cache_quant_algo}".rstrip(),
-            hint=f"these are understood: {', '.join([*named, *VENDOR_CACHES])}",
+            f"{file}: cannot quantize to {found.quant_algo} {found.kv_cache_quant_algo}".rstrip(),
+            hint=f"supported: {', '.join([*named, *VENDOR_CACHES])}",
         )
     row = named.get(found.quant_algo)
     group = VENDOR_SCHEMES[W4A16_AWQ].group
     if found.group_size not in (None, group):
         raise RefusedError(
-            f"{file} asks for groups of {found.group_size} weights; expected {group}", hint="leave the size out"
+            f"{file}: expected groups of {group} weights; found {found.group_size}", hint="leave the group size out"
         )
     scheme = None
     if row is not None:

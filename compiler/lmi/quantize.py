@@ -1,4 +1,4 @@
-"""Quantization as LMI spells it, by TensorRT-LLM's names.
+"""Quantization in LMI's properties, by TensorRT-LLM's names.
 
 LMI 0.25 to 0.32 (serving/docs/lmi/user_guides/trt_llm_user_guide.md at v0.29.0):
     option.quantize=smoothquant   option.smoothquant_alpha (0.8), .smoothquant_per_token (false),
@@ -22,17 +22,18 @@ from compiler.lmi.properties import Properties, Value
 from compiler.quantization.vendors import VENDOR_SCHEMES
 
 ALPHA = 0.8
-"""The documented default of `option.smoothquant_alpha` (LMI 0.25 to 0.32)."""
+"""Documented default of `option.smoothquant_alpha` (LMI 0.25 to 0.32)."""
 _OWN_NAMES_SINCE: Release = (0, 33)
 
 
 @dataclass(frozen=True)
 class LmiQuantization:
-    """`quant_algo`: TensorRT-LLM's name of the scheme, "" for none; `kv_cache_quant_algo`: of the KV cache.
+    """Quantization in TensorRT-LLM's terms. `quant_algo`: name of the scheme, "" for none; `kv_cache_quant_algo`: that
+    of the KV cache.
 
-    `alpha`: how far SmoothQuant moves outliers from activations to weights, 0 to 1. `group_size`: weights that share an
-    AWQ scale. `calibration_size`: samples. `multi_query`: query heads share key heads, which the toolkit has to be told
-    for SmoothQuant (0.25 to 0.32). None where the scheme has none, or the container's default holds.
+    `alpha`: SmoothQuant's migration strength, 0 to 1. `group_size`: weights that share an AWQ scale.
+    `calibration_size`: number of samples. `multi_query`: query heads share key heads, a property that SmoothQuant needs
+    (0.25 to 0.32). None: the scheme has no such value, or the container's default applies.
     """
 
     quant_algo: str = ""
@@ -46,21 +47,21 @@ class LmiQuantization:
 NONE = LmiQuantization()
 
 
-def quantisation(properties: Properties) -> LmiQuantization:
-    """The quantization that a serving.properties asks for.
+def quantization_of(properties: Properties) -> LmiQuantization:
+    """Quantization of a serving.properties.
 
     Raises:
-        UsageError: companions of a scheme that is not asked for, or values outside their range.
+        UsageError: options of a scheme that is not selected, or values outside their range.
     """
     entries = {name.removeprefix("option."): value for name, value in properties.entries.items()}
     return (_from_algo if properties.release >= _OWN_NAMES_SINCE else _from_quantize)(entries)
 
 
 def quant_properties(release: Release, asked: LmiQuantization) -> dict[str, Value]:
-    """The properties that record `asked` under a release, by whole name; none where nothing is quantized.
+    """Properties that record a quantization under a release, by full name; {} for none.
 
     Raises:
-        RefusedError: a scheme that the release's properties cannot say.
+        RefusedError: the release has no properties for the scheme.
     """
     if not asked.quant_algo and not asked.kv_cache_quant_algo:
         return {}
@@ -76,8 +77,8 @@ def _from_quantize(entries: Mapping[str, Value]) -> LmiQuantization:
     if companions and not smooths:
         asked = next(row.quantize for row in VENDOR_SCHEMES.values() if row.quantize and row.smooths)
         raise UsageError(
-            f"{', '.join(f'`option.{name}`' for name in companions)}: of SmoothQuant, which is not asked for",
-            hint=f"Add `option.quantize={asked}`, or leave them out.",
+            f"{', '.join(f'`option.{name}`' for name in companions)}: for SmoothQuant, which is not selected",
+            hint=f"add `option.quantize={asked}`, or leave them out",
         )
     if not rows:
         return NONE
@@ -85,7 +86,9 @@ def _from_quantize(entries: Mapping[str, Value]) -> LmiQuantization:
     if smooths:
         alpha = float(entries.get("smoothquant_alpha", ALPHA))
         if not 0 <= alpha <= 1:
-            raise UsageError(f"`option.smoothquant_alpha` is 0 to 1; found {alpha}")
+            raise UsageError(
+                f"expected `option.smoothquant_alpha` from 0 to 1; found {alpha}", hint="0.5 to 0.8 is usual"
+            )
         split = (bool(entries.get("smoothquant_per_channel", False)), bool(entries.get("smoothquant_per_token", False)))
         row = next(row for row in rows if (row.per_channel, row.per_token) == split)
         multi_query = bool(entries.get("multi_query_mode", False))
@@ -95,7 +98,10 @@ def _from_quantize(entries: Mapping[str, Value]) -> LmiQuantization:
     spelled = str(entries.get("q_format", entries.get("awq_format", rows[0].q_format)))
     by_format = {row.q_format: row for row in rows}
     if spelled not in by_format:
-        raise UsageError(f"`option.q_format` is one of {', '.join(by_format)}; found `{spelled}`")
+        raise UsageError(
+            f"expected `option.q_format` to be one of {', '.join(by_format)}; found `{spelled}`",
+            hint=f"leave it out for `{rows[0].q_format}`",
+        )
     group = _whole(entries.get("awq_block_size")) or 128
     return LmiQuantization(by_format[spelled].name, group_size=group, calibration_size=calibration)
 
@@ -129,8 +135,8 @@ def _to_quantize(release: Release, asked: LmiQuantization) -> dict[str, Value | 
     if row is not None and row.quantize and not row.q_format and release >= (0, 28):
         return {"quantize": row.quantize, **sized}
     raise RefusedError(
-        f"the properties of LMI {release[0]}.{release[1]} have no word for {asked.quant_algo or 'this KV cache'}",
-        hint="An engine serves without it: the record stays in the manifest.",
+        f"LMI {release[0]}.{release[1]} has no properties for {asked.quant_algo or 'this KV cache'}",
+        hint="leave the record out: engines are served without it, and the manifest has it",
     )
 
 

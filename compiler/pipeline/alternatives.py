@@ -55,7 +55,7 @@ def alternatives(plan: Plan, target: Target[Any]) -> list[Alternative]:
 
 
 def _alternative(quant: Quant, plan: Plan, target: Target[Any]) -> Alternative:
-    options = plan.options.asked()
+    options = plan.options.without_derived()
     try:
         found = taken(target, plan.config, checked(quant, plan.packed), plan.tp, options, plan.limits)
         checked(found.quant, plan.packed)

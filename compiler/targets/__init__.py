@@ -1,17 +1,17 @@
 """Toolchains that artifacts are built with, one folder each. Deleting the folder deletes the target.
 
-    protocols.py      parts of a target; values.py: what passes through them; runners.py: running its artifacts
-    options.py        base of every target's options
+    protocols.py      parts of a target; values.py: their arguments and results; runners.py: running its artifacts
+    options.py        base class of targets' options
     TARGET/           options.py, section.py (its section of the manifest) and target.py (its `TARGET`)
 
-Steps of a build and the parts that they ask:
+Steps of a build and the parts that they use:
 
-    plan              support (is the model supported, quantized or not), layout (rank files), compiler (needs)
-    convert           the rank files of the plan, and the layout's small files beside them
-    gate, judge       the layout's kernels or judge over the rank files
-    compile           the compiler's specs, each by its toolchain, each cached
-    package           the packager's contents: which file goes where, and the section of the manifest
-    verify            the packager's problems, and logits by the runtime's runner
+    plan              support (models and schemes), layout (rank files), compiler (memory and disk)
+    convert           layout: rank files, and small files in their folder
+    gate, judge       layout: kernels or judge that compute the rank files
+    compile           compiler: specs, compiled by the toolchain and cached one by one
+    package           packager: contents of the artifact, and its section of the manifest
+    verify            packager: problems; runtime: runner that computes logits
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 DEFAULT = "inductor"
-"""The target of a build that names none."""
+"""Default of `--target`."""
 
 
 def available() -> tuple[str, ...]:
@@ -37,16 +37,16 @@ def available() -> tuple[str, ...]:
 
 
 def load(name: str) -> Target[Any]:
-    """The target in the folder `name`. Raises UsageError."""
+    """Target in the folder `name`. Raises UsageError."""
     return cast("Target[Any]", _module(name, "target").TARGET)
 
 
 def options_of(name: str) -> type[TargetOptions]:
-    """The class of a target's options; imports nothing else of the target. Raises UsageError."""
+    """Class of a target's options; imports nothing else of the target. Raises UsageError."""
     return cast("type[TargetOptions]", _module(name, "options").OPTIONS)
 
 
 def _module(name: str, part: str) -> Any:
     if name not in available():
-        raise UsageError(f"no target is called `{name}`", hint=f"Targets: {', '.join(available())}.")
+        raise UsageError(f"no target is called `{name}`", hint=f"targets: {', '.join(available())}")
     return importlib.import_module(f"compiler.targets.{name}.{part}")

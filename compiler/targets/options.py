@@ -1,4 +1,4 @@
-"""Options of a target: a frozen dataclass of its own, whose fields the command line gathers.
+"""Options of a target: a frozen dataclass whose fields the command line gathers.
 
 @dataclass(frozen=True)
 class ToyOptions(TargetOptions):
@@ -17,30 +17,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TargetOptions:
-    """Base of the options of every target, and the options of a target that has none.
+    """Base class of targets' options; itself the options of a target that has none.
 
-    Every field has a default. Fields made by `option` are the user's; all others are derived: `Support.quantized`
-    fills them in with the toolchain's own names.
+    Every field has a default. Fields made by `option` are set by users; all others are derived: `Support.quantized`
+    sets them to the toolchain's names.
     """
 
     @property
     def split(self) -> Mapping[str, Any]:
-        """Fields of the manifest's `parallel` beyond tp that these options set."""
+        """Fields of the manifest's `parallel`, besides tp, that these options set."""
         return {}
 
     @property
     def derived(self) -> dict[str, Any]:
-        """The fields that no user sets."""
+        """Fields that are not set by users."""
         return {each.name: getattr(self, each.name) for each in fields(self) if "help" not in each.metadata}
 
-    def asked(self) -> Self:
-        """The same options with every derived field back at its default."""
+    def without_derived(self) -> Self:
+        """These options with every derived field at its default."""
         return replace(self, **{each.name: each.default for each in fields(self) if "help" not in each.metadata})
 
 
 def option(default: Any, help: str, flags: tuple[str, ...] = (), metavar: str | None = None) -> Any:  # noqa: A002
-    """A field that is an option of the command line, `--name-of-the-field` unless `flags` spell it otherwise.
-
-    Parameters are named as typer's.
+    """Field that is also a command-line option, `--name-of-the-field` unless `flags` names another. Parameters are
+    typer's.
     """
     return field(default=default, metadata={"help": help, "flags": flags, "metavar": metavar})

@@ -1,7 +1,4 @@
-"""Parts of a target.
-
-Each part is a small class whose methods have default bodies: a target overrides what it has and leaves out the rest.
-"""
+"""Parts of a target: small classes whose methods have default bodies, of which a target overrides some."""
 
 from __future__ import annotations
 
@@ -44,19 +41,18 @@ O = TypeVar("O", bound=TargetOptions)
 
 
 class Support(Generic[O]):
-    """Which models a target takes, and quantized how."""
+    """Models and quantization schemes that a target supports."""
 
     def check(self, config: ModelConfig, tp: int, options: O, limits: Limits | None = None) -> None:
-        """Raises RefusedError for mathematics, options or limits that the toolchain cannot do, with the reason."""
+        """Raise RefusedError, with the reason, for mathematics, options or limits that the toolchain lacks."""
 
     def quantized(self, config: ModelConfig, quant: Quant, options: O) -> tuple[Quant, O]:
-        """`quant` (which asks for something) with the flags that the toolchain runs, and `options` with their derived
-        fields set to the toolchain's own names.
+        """`quant` with the flags that the toolchain runs, and `options` with their derived fields set to its names.
 
-        Raises RefusedError for a scheme that the toolchain does not run, naming those that it does.
+        Raises RefusedError for a scheme that the toolchain does not run, naming those that it runs.
         """
         raise RefusedError(
-            f"{config.architecture} is not quantized for this target", hint="leave `--quant` and `--kv-cache` out"
+            f"this target does not quantize {config.architecture}", hint="leave `--quant` and `--kv-cache` out"
         )
 
     def scaling(self, config: ModelConfig, quant: Quant, options: O) -> Scaling:
@@ -68,60 +64,59 @@ class Support(Generic[O]):
 
 
 class RankLayout(Generic[O]):
-    """Rank files: what each rank holds, and how a rank file is computed without the toolchain."""
+    """Rank files: their layout, and their forward pass without the toolchain."""
 
     judge: Callable[[Path, ModelConfig, int], Judge] | None = None
-    """Folder of rank files, model, ceiling of memory in bytes -> the judge. None: only compiled files can be run."""
+    """Folder of rank files, model, memory limit in bytes -> judge. None: only compiled files can be run."""
     kernels: Callable[[O], Kernels] | None = None
-    """How the decoder computes the rank files, in plain torch. None: the judge is asked instead."""
+    """Kernels in plain torch with which the decoder computes the rank files. None: the judge computes them."""
 
     def heads(self, config: ModelConfig, tp: int) -> HeadLayout:
-        """Heads of a rank; a toolchain may pad the query heads. Raises ParallelError."""
+        """Heads of each rank; a toolchain may pad the query heads. Raises ParallelError."""
         from compiler.model.parallel import head_layout
 
         return head_layout(config.heads, config.kv_heads, tp)
 
     def layouts(self, config: ModelConfig, tp: int, options: O) -> Sequence[Layout]:
-        """Every file tensor of a rank, in file order, pipeline stage by pipeline stage."""
+        """All file tensors of a rank in file order, one pipeline stage after the other."""
         return ()
 
     def rank_plans(
         self, config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str, options: O
     ) -> Sequence[RankPlan]:
-        """The files of the ranks, tp for each pipeline stage; `dtype` by its safetensors name.
-
-        `tensors` of a quantized model has the tensors that `quantization/scale_tensors.py` adds.
+        """Rank files, tp for each pipeline stage. `dtype`: a safetensors name. `tensors` of a quantized model include
+        those of `quantization/scale_tensors.py`.
         """
         return ()
 
     def files(self, config: ModelConfig, tp: int, dtype: str, options: O) -> Mapping[str, bytes]:
-        """Small files that the toolchain reads beside those of the ranks; `dtype` by torch's name."""
+        """Small files that the toolchain reads from the folder of the rank files. `dtype`: torch's name."""
         return {}
 
 
 class Compiler(Generic[O]):
-    """Planning and running the toolchain."""
+    """Compilation with the toolchain."""
 
     def toolchain(self) -> Toolchain:
-        """The real toolchain. Loading it imports no package of the vendor yet."""
+        """The real toolchain. This imports no vendor package yet."""
         raise UsageError("this target compiles nothing", hint="build with `--until convert`")
 
     def device(self, how: How) -> Device:
-        """The device that files compiled here, `how`, will run on. Raises UsageError."""
+        """Device that the files will run on. Raises UsageError."""
         from compiler.artifact.manifest import Device
 
         return Device(kind=how.device or "cpu")
 
     def needs(self, config: ModelConfig, tp: int, options: O) -> Sequence[Need]:
-        """Memory and disk of judging and compiling."""
+        """Memory and disk for judging and compiling."""
         return ()
 
     def specs(self, plan: PlannedRanks[O], source: str) -> Sequence[Spec]:
-        """Everything to compile. `source`: digest of the model's source, for specs that depend on its weights."""
+        """Specs to compile. `source`: digest of the model's source, for specs that depend on its weights."""
         return ()
 
     def command(self, plan: Planned[O]) -> Sequence[str]:
-        """The command line that compiles, run in the artifact's folder; () where there is none."""
+        """Command line that compiles, run in the artifact's folder; () for none."""
         return ()
 
 
@@ -129,62 +124,62 @@ class Packager(Generic[O]):
     """Artifacts of a target: their files, and their section of the manifest."""
 
     elsewhere: Elsewhere | None = None
-    """None: a build that is begun on a machine is finished there."""
+    """Completion of a build on another machine. None: not supported."""
 
     def contents(self, plan: Planned[O], made: Made) -> Contents:
-        """Which file goes where in the artifact."""
+        """Files of the artifact with their paths, and its section of the manifest."""
         from compiler.artifact.sections import Section
 
         compiled = [part for parts in made.compiled.values() for part in parts]
         return Contents([*made.weights, *compiled, *made.tokenizer], Section())
 
     def check_tokenizer(self, plan: Planned[O], names: Sequence[str]) -> None:
-        """Raises TokenizerError where the server of the artifact needs other files of the tokenizer than `names`."""
+        """Raise TokenizerError if the artifact's server needs other tokenizer files than `names`."""
 
     def options_of(self, manifest: Manifest) -> O:
-        """The options that an artifact was built with. Raises ArtifactError."""
+        """Options that an artifact was built with. Raises ArtifactError."""
         from compiler.targets import options_of
 
-        return options_of(manifest.target)()  # type: ignore[return-value]  # the class that belongs to this target
+        return options_of(manifest.target)()  # type: ignore[return-value]  # the class of this target
 
     def rank_folder(self, manifest: Manifest) -> str | None:
-        """Folder of the plan's rank files in the artifact ("" = its root); None: it holds none."""
+        """Folder of the plan's rank files in the artifact ("" = its root); None if it has none."""
         return "" if manifest.section.rank_files else None
 
     def problems(self, manifest: Manifest, folder: Path) -> Sequence[str]:
-        """Everything wrong with the artifact in `folder` besides digests and rank files, one line each."""
+        """Faults of the artifact in `folder` besides those of digests and rank files, one line each."""
         return ()
 
 
 class Runtime:
-    """Where the artifacts of a target run: this machine, and images."""
+    """Execution of a target's artifacts on this machine and in containers."""
 
     def runner(self, manifest: Manifest, max_memory: int) -> Runner | None:
-        """What runs the artifact here, in at most `max_memory` bytes of buffers; None: nothing does."""
+        """Runner of the artifact on this machine, with at most `max_memory` bytes of buffers; None if there is none."""
         return None
 
     def unproven(self, manifest: Manifest) -> str:
-        """Why this machine cannot prove that the artifact answers; "" where the runner's `once` proves it."""
+        """Reason why this machine cannot prove that the artifact answers; "" if the runner's `once` can."""
         return "nothing on this machine runs it"
 
     def findings(self, manifest: Manifest, host: Host) -> Sequence[Finding]:
-        """Comparison of the artifact with a machine beyond GPUs, memory and disk."""
+        """Comparison of the artifact with a machine, besides GPUs, memory and disk."""
         return ()
 
     def endpoint_problems(self, manifest: Manifest, image: str, instance_type: str) -> Sequence[str]:
-        """Why the container `image` (tag or whole name) cannot serve the artifact, and the instance type not a kind of
-        device that only the target knows.
+        """Reasons why the container `image` (tag or full name) cannot serve the artifact, or why the instance type has
+        no device of the target's own kind.
         """
         return ()
 
     def doctor(self) -> tuple[Sequence[Finding], Sequence[Ability]]:
-        """The toolchain on this machine, with the vendor's install line, and what can be built and run here."""
+        """Findings about the toolchain here, with the vendor's install line, and the abilities of this machine."""
         return (), ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target(Generic[O]):
-    """A toolchain as its parts. `layout` None: no rank files, the target takes the checkpoint as it is."""
+    """A toolchain as its parts. `layout` None: the target reads the checkpoint itself instead of rank files."""
 
     name: str
     options: type[O]
@@ -196,7 +191,7 @@ class Target(Generic[O]):
 
 
 def stages_of(target: Target[Any]) -> tuple[str, ...]:
-    """Stages of a build for `target` in order, as `--until` takes them."""
+    """Stages of a build for `target` in order, by their names for `--until`."""
     files = ("convert",) if target.layout is not None else ()
     judge = ("judge",) if target.layout is not None and target.layout.judge is not None else ()
     return ("plan", *files, *judge, "compile", "package", "verify")

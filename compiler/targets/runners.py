@@ -1,4 +1,4 @@
-"""Running an artifact on this machine, by the runner of its target."""
+"""Execution of an artifact on this machine by its target's runner."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 
 class Runner:
-    """Runs an artifact on this machine. `logits` is all that `verify` needs."""
+    """Base class of runners. `verify` needs only `logits`."""
 
     reference: Literal["source", "rank files"] = "source"
-    """Whose logits it must agree with: of the source model, or of the artifact's own rank files in float32."""
+    """Reference of its logits: the source model's, or those of the artifact's rank files in float32."""
     caches: tuple[str, ...] = ()
-    """Environment variables of caches that must still be empty after `once`: nothing is compiled at start."""
+    """Environment variables of caches that must be empty after `once`, since nothing may be compiled at start."""
 
     def check(self, manifest: Manifest) -> None:
-        """Raises IncompatibleError where this machine cannot run the artifact."""
+        """Raise IncompatibleError if this machine cannot run the artifact."""
 
     def logits(self, folder: Path, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Token ids int64 [tokens] to logits float32 [tokens, vocab], by every compiled file of the artifact."""
-        raise IncompatibleError(f"{folder}: its logits cannot be computed here", hint="verify it where it is served")
+        """Token ids int64 [tokens] to logits float32 [tokens, vocab], through every compiled file of the artifact."""
+        raise IncompatibleError(f"{folder}: cannot compute logits here", hint="verify it on the machine that serves it")
 
     def load(self, folder: Path) -> Model:
-        """The model, ready to generate. Raises ArtifactError, IncompatibleError, RankError."""
+        """Model, ready to generate. Raises ArtifactError, IncompatibleError, RankError."""
         from compiler.artifact.manifest import load_manifest
         from compiler.runtime.section import served_elsewhere
 
@@ -41,20 +41,20 @@ class Runner:
 
     def once(self, folder: Path, prompt: str, max_new_tokens: int) -> Sequence[str]:
         """Command line of a fresh process that loads the artifact, answers once and prints one JSON object:
-        `seconds_to_load`, `seconds_to_first_token`, `finish_reason` and more. `prompt` "": token ids of its choice.
+        `seconds_to_load`, `seconds_to_first_token`, `finish_reason` and more. `prompt` "": it chooses token ids.
         """
         raise IncompatibleError(f"{folder} cannot answer here", hint="deploy it with the image that serves it")
 
 
 def runner_of(manifest: Manifest, max_memory: int = 1 << 30) -> Runner | None:
-    """The runner of an artifact on this machine. Raises UsageError where its target is not installed."""
+    """Runner of an artifact on this machine. Raises UsageError if its target is not installed."""
     from compiler.targets import load
 
     return load(manifest.target).runtime.runner(manifest, max_memory)
 
 
 def model_of(folder: Path) -> Model:
-    """The artifact in `folder`, loaded by its target's runner. Raises IncompatibleError where it has none."""
+    """Model of the artifact in `folder`, loaded by its target's runner. Raises IncompatibleError if there is none."""
     from compiler.artifact.manifest import load_manifest
 
     return (runner_of(load_manifest(folder)) or Runner()).load(folder)

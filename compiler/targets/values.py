@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 O_co = TypeVar("O_co", bound=TargetOptions, covariant=True)
 
 TREE: tuple[str, ...] = ("**",)
-"""`Spec.outputs` of a result whose files are unknown beforehand: everything below out/<spec.name>/."""
+"""`Spec.outputs` of files whose names are unknown beforehand: everything below out/<spec.name>/."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that one stage needs: of memory (its processes together), of disk (written)."""
+    """Memory (of all its processes) and disk (written) that a stage needs, in bytes."""
 
     stage: str
     memory: int
@@ -38,10 +38,10 @@ class Need:
 
 @dataclass(frozen=True)
 class How:
-    """How to compile. None: the target's default; a target refuses what has no meaning for it.
+    """Options of compilation. None: the target's default; a target refuses options that do not apply to it.
 
-    `device`: kind of device to compile for ("cpu", "cuda", or a kind of the target's own); `march`: its CPU level.
-    `jobs`: compile processes at a time. `timeout`: seconds for one of them.
+    `device`: kind of device to compile for ("cpu", "cuda", or a kind of the target's own); `march`: CPU
+    instruction-set level. `jobs`: number of parallel compile processes. `timeout`: seconds for one of them.
     """
 
     device: str | None = None
@@ -52,9 +52,9 @@ class How:
 
 @dataclass(frozen=True)
 class Finding:
-    """One line about a machine. `state`: "ok", "missing", "mismatch" or "note"; `remedy`: what to do unless it is ok.
+    """One line about a machine. `remedy`: what to do unless `state` is "ok".
 
-    `kind`: what resolves a mismatch, another machine or more room on this one.
+    `kind`: whether a mismatch needs another machine, or more memory or disk on this one ("room").
     """
 
     subject: str
@@ -66,7 +66,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Ability:
-    """Whether `target` can be built (`compiles`) and run (`runs`) on this machine; `why` where not."""
+    """Whether this machine can build (`compiles`) and run (`runs`) artifacts of `target`; `why`: reason if not."""
 
     target: str
     compiles: bool
@@ -75,7 +75,7 @@ class Ability:
 
 
 class Planned(Protocol[O_co]):
-    """The fields of a plan that targets read, also where the plan was read back from a manifest."""
+    """Fields of a plan that targets read, from a build or from a manifest."""
 
     @property
     def config(self) -> ModelConfig: ...
@@ -92,17 +92,17 @@ class Planned(Protocol[O_co]):
 
 
 class PlannedRanks(Planned[O_co], Protocol[O_co]):
-    """A plan with its rank files; () for a target that takes the checkpoint as it is."""
+    """A plan with its rank files; () for a target without a layout."""
 
     @property
     def ranks(self) -> Sequence[RankPlan]: ...
 
 
 class Spec(Protocol):
-    """One thing to compile and to cache.
+    """Input of one compilation, which is cached.
 
-    `to_json`: everything that decides it besides toolchain and device. `outputs`: files that compiling leaves in the
-    output folder, by name, or TREE.
+    `to_json`: its part of the cache key, besides toolchain and device. `outputs`: names of the files that compilation
+    writes to the output folder, or TREE.
     """
 
     @property
@@ -114,8 +114,8 @@ class Spec(Protocol):
 
 @dataclass(frozen=True)
 class Sources:
-    """Files that a toolchain may read. `checkpoint`: folder of the rank files and the small files beside them; of the
-    model itself where the target has no rank files. `tokenizer`: files below tokenizer/, with the model's config.json.
+    """Files that a toolchain may read. `checkpoint`: folder of the rank files and their small files, or of the model if
+    the target has no rank files. `tokenizer`: files below tokenizer/, with the model's config.json.
     """
 
     checkpoint: Path
@@ -123,12 +123,12 @@ class Sources:
 
 
 class Toolchain(Protocol):
-    """The compiler of a target, or a stand-in of the tests (`stand_in`)."""
+    """Compiler of a target, or a stand-in of the tests (`stand_in`)."""
 
     stand_in: bool
 
     def versions(self, device: str) -> dict[str, str]:
-        """Exact versions of everything that decides the bytes of compiled files. Raises ToolchainMissing."""
+        """Exact versions of everything that the bytes of compiled files depend on. Raises ToolchainMissing."""
 
     def compile(
         self,
@@ -142,37 +142,37 @@ class Toolchain(Protocol):
     ) -> None:
         """Write the `outputs` of each spec into the folder `out`.
 
-        `progress(done, total)` is called as work gets done; files in `out` itself are whole. Raises CompileError.
+        `progress` takes (done, total). Files in `out` itself are always complete. Raises CompileError.
         """
 
 
 class Judge(Protocol):
-    """Rank files, computed as the toolchain would: a part of a layer at a time, float32.
+    """Forward pass over rank files with the toolchain's semantics, one part of a layer at a time, in float32.
 
-    States: one array [tokens, hidden] per rank, or a single one where all ranks hold the same. Methods raise
+    States: one array [tokens, hidden] per rank, or a single one if all ranks have the same. Methods raise
     ArtifactError.
     """
 
     def embed(self, token_ids: NDArray[np.int64], /) -> list[NDArray[np.float32]]: ...
     def attn(self, layer: int, x: list[NDArray[np.float32]], /) -> list[NDArray[np.float32]]:
-        """The output of attention, to be added to `x`."""
+        """Output of attention, to be added to `x`."""
 
     def mlp(self, layer: int, x: list[NDArray[np.float32]], /) -> list[NDArray[np.float32]]:
-        """The output of the mlp, to be added to `x`: the layer's input if parallel with attention, else the state
-        after attention.
+        """Output of the mlp, to be added to `x`: the layer's input if parallel with attention, else the state after
+        attention.
         """
 
     def head(self, x: list[NDArray[np.float32]], /) -> NDArray[np.float32]:
-        """[tokens, vocab]"""
+        """Logits [tokens, vocab]."""
 
     def logits(self, token_ids: NDArray[np.int64], /) -> NDArray[np.float32]:
-        """The whole model: [tokens] to [tokens, vocab]. A tensor that no part reads is an error too."""
+        """Logits of the whole model: [tokens] to [tokens, vocab]. A tensor that no part reads is an error."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """Results of the steps before packaging. `weights`: rank files, and the small files beside them; `compiled`: the
-    outputs of each spec by its name, empty where nothing was compiled yet; `tokenizer`: files below tokenizer/.
+    """Results of the steps before packaging. `weights`: rank files and their small files; `compiled`: outputs of each
+    spec by name, {} if nothing is compiled yet; `tokenizer`: files below tokenizer/.
     """
 
     weights: Sequence[Part]
@@ -182,10 +182,10 @@ class Made:
 
 @dataclass(frozen=True)
 class Contents:
-    """An artifact but for its manifest and its reference logits. `section`: the target's section of the manifest.
+    """Files of an artifact, except manifest and reference logits, and the target's section of the manifest.
 
-    `repeatable`: its logits can be computed from these parts, so that the reference belongs to them. `toolchain`:
-    versions that only the compiled files tell; `capability`: of the GPU of another machine, where that built them.
+    `repeatable`: logits can be computed from these parts, so that reference logits are added. `toolchain`: versions
+    that are read from the compiled files; `capability`: compute capability if another machine's GPU built them.
     """
 
     parts: Sequence[Part]
@@ -197,17 +197,17 @@ class Contents:
 
 
 class Elsewhere(Protocol):
-    """Work that another machine finishes: a command file is left with what it needs, and its result comes back."""
+    """Completion of a build on another machine: the artifact has a command file, whose result is packaged later."""
 
     def delegates(self, options: Any) -> bool:
-        """Whether an image alone can compile, from the source itself."""
+        """Whether only a container image can compile, from the source model itself."""
 
     def delegated(self, config: ModelConfig, tp: int, dtype: str, limits: Limits, options: Any, model: str) -> Contents:
-        """The command file for that image. `model`: an id, an s3:// prefix or a folder. Raises RefusedError."""
+        """Command file for that image. `model`: an id, an s3:// prefix or a folder. Raises RefusedError."""
 
     def finished(
         self, manifest: Manifest, plan: Planned[Any], files: Sequence[Part], folder: Path, made: Path | None
     ) -> Contents:
-        """The artifact of `manifest`, its `files` in `folder`, with the result made elsewhere that lies in `made`
-        (None: where its command file leaves it). Raises ArtifactError.
+        """Artifact of `manifest`, with `files` in `folder`, completed by the result in the folder `made` (None: the
+        folder that the command file writes to). Raises ArtifactError.
         """

@@ -83,7 +83,7 @@ def test_a_build_that_ends_in_a_store(
     assert content(tmp_path / "out") == content(built)
 
 
-def test_what_scan_finds_is_not_published(tmp_path: Path) -> None:
+def test_an_artifact_with_findings_of_scan_is_not_pushed(tmp_path: Path) -> None:
     artifact = write_random(tmp_path / "a", name="tiny", toolchain={"torch": "2.13.0", "cxx": "/home/someone/g++"})
     done = CliRunner().invoke(app, ["push", str(artifact), f"{tmp_path}/store/"])
     assert done.exit_code != 0

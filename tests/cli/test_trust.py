@@ -66,7 +66,7 @@ def test_a_quick_look_proves_nothing_against_forgers(artifact: Path, tmp_path: P
             run("verify", artifact, "--quick", *words)
 
 
-def test_what_was_signed_verifies(artifact: Path, tmp_path: Path) -> None:
+def test_a_signed_artifact_verifies(artifact: Path, tmp_path: Path) -> None:
     private, public = make_pair(tmp_path, "key")
     with pytest.raises(SignatureError, match="is not signed"):
         run("verify", artifact, "--require-signature", public)

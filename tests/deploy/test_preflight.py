@@ -89,7 +89,7 @@ def test_a_mismatch_is_named_with_what_fits(
 def test_a_checkpoint_without_engines_cannot_run(tmp_path: Path) -> None:
     waiting = engines(section=engines().section.model_copy(update={"files": ()}))
     error = refused(waiting, tmp_path, GPUS)
-    assert "engines were not built yet" in error.message
+    assert "engines are not built yet" in error.message
     assert "build-engines.sh" in error.hint
 
 
@@ -107,7 +107,7 @@ def test_a_machine_that_is_only_too_small_is_another_error(tmp_path: Path) -> No
     assert error.exit_code == 5
 
 
-def test_what_is_there_already_needs_no_disk(tmp_path: Path) -> None:
+def test_files_that_exist_already_need_no_disk(tmp_path: Path) -> None:
     full = replace(CPU, disk=0)
     assert "disk" in refused(manifest(), tmp_path, full).message
     refuse("tiny", preflight(manifest(), write(tmp_path), full))

@@ -94,11 +94,14 @@ def test_two_processes_at_once_on_one_folder(real: Path, tmp_path: Path) -> None
 
 def test_in_place(stand_in: Path) -> None:
     before = {path: path.stat().st_ino for path in stand_in.rglob("*")}
-    with pytest.raises(UnprovenError, match=r"but it was not run: a stand-in toolchain made it") as caught:
+    with pytest.raises(UnprovenError, match=r"but it was not run: it was made by a stand-in toolchain") as caught:
         prewarm(str(stand_in), stand_in)
     assert caught.value.exit_code == 12
     told = json.loads((stand_in / REPORT).read_bytes())
-    assert (told["answer"], told["unproven"]) == (None, "a stand-in toolchain made it, so there is nothing to run")
+    assert (told["answer"], told["unproven"]) == (
+        None,
+        "it was made by a stand-in toolchain, so there is nothing to run",
+    )
     after = {path: path.stat().st_ino for path in stand_in.rglob("*") if path.name != REPORT}
     assert after == before
 
@@ -159,13 +162,13 @@ ANSWER = {"seconds_to_load": 1.0, "seconds_to_first_token": 0.1, "finish_reason"
         (
             f"{COMPILES}; print(json.dumps({ANSWER!r}))",
             ArtifactError,
-            r"compiled 1 file\(s\) at its start, such as kernel\.so",
+            r"compiled 1 file\(s\) at start, such as kernel\.so",
         ),
         ("print('first line', 'it broke', sep='\\n', file=sys.stderr); sys.exit(9)", RankError, "answer: it broke"),
         ("os.abort()", RankError, "does not answer: exit code -6"),
     ],
 )
-def test_what_goes_wrong_at_the_first_answer(
+def test_a_failed_first_answer_is_reported(
     stand_in: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: str, kind: type[Exception], words: str
 ) -> None:
     change(stand_in, stand_in=False)

@@ -138,7 +138,7 @@ def test_an_endpoint_that_fails_says_why_and_stays(stubbed: Stubber) -> None:
     assert "/aws/sagemaker/Endpoints/tiny" in caught.value.hint
 
 
-def test_what_a_refused_run_has_made_is_gone_again(stubbed: Stubber) -> None:
+def test_resources_created_before_a_refused_request_are_deleted(stubbed: Stubber) -> None:
     _made(stubbed, "create_model", "ModelArn")
     _made(stubbed, "create_endpoint_config", "EndpointConfigArn")
     stubbed.add_client_error("create_endpoint", "ResourceLimitExceeded", "0 instances of ml.m5.xlarge")
@@ -150,7 +150,7 @@ def test_what_a_refused_run_has_made_is_gone_again(stubbed: Stubber) -> None:
     assert "quota" in caught.value.hint
 
 
-def test_what_cannot_be_taken_away_is_told_and_hides_nothing(stubbed: Stubber) -> None:
+def test_a_failed_deletion_is_a_warning_and_does_not_hide_the_refusal(stubbed: Stubber) -> None:
     warnings: list[str] = []
 
     class Told(Silent):
@@ -164,10 +164,10 @@ def test_what_cannot_be_taken_away_is_told_and_hides_nothing(stubbed: Stubber) -
     stubbed.add_response("delete_model", {})
     with pytest.raises(DeployError, match="none left"):
         deploy(prepare(REQUEST), Told(), poll_seconds=0)
-    assert [("not you" in text, "is left there" in text) for text in warnings] == [(True, True)]
+    assert [("not you" in text, "was not deleted" in text) for text in warnings] == [(True, True)]
 
 
-def test_what_was_there_before_is_used_and_stays(stubbed: Stubber) -> None:
+def test_existing_resources_are_used_and_not_deleted(stubbed: Stubber) -> None:
     there = "Cannot create already existing model"
     stubbed.add_client_error(
         "create_model", "ValidationException", there, expected_params={"ModelName": ANY, **_rest()}
@@ -222,7 +222,7 @@ def test_engines_go_to_their_own_image_and_kind_of_gpu(bucket: Any, stubbed: Stu
     with pytest.raises(IncompatibleError, match=r"split over 2 devices; ml\.g5\.xlarge has 1") as caught:
         prepare(DeployRequest(PREFIX, "ml.g5.xlarge", ROLE))
     assert "ml.g5.12xlarge" in caught.value.hint
-    with pytest.raises(IncompatibleError, match=r"the image carries 0\.21\.0"):
+    with pytest.raises(IncompatibleError, match=r"the image has 0\.21\.0"):
         prepare(DeployRequest(PREFIX, "ml.g5.12xlarge", ROLE, image="0.33.0"))
 
 
@@ -270,7 +270,7 @@ def test_an_artifact_that_is_not_whole_asks_nothing_of_sagemaker(
 def test_requests_that_make_no_sense(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="packed for no image"):
         prepare(DeployRequest(PREFIX, "ml.m5.xlarge", ROLE))
-    with pytest.raises(UsageError, match="is in S3; found `artifacts/tiny`"):
+    with pytest.raises(UsageError, match=r"expected an artifact in S3 .*; found `artifacts/tiny`"):
         prepare(DeployRequest("artifacts/tiny", "ml.m5.xlarge", ROLE, image=IMAGE))
     with pytest.raises(IncompatibleError, match="another kind of artifact"):
         prepare(DeployRequest(PREFIX, "ml.g5.xlarge", ROLE, image="0.30.0-tensorrtllm0.12.0-cu125"))

@@ -26,7 +26,7 @@ def test_what_fits() -> None:
             {"capability": "8.6", "rank_bytes": 50 << 30},
             "ml.g5.48xlarge",
             IMAGE,
-            "50 GiB a rank do not fit in the 24 GiB",
+            "50 GiB per rank do not fit in the 24 GiB",
         ),
         ({}, "ml.trn1.32xlarge", IMAGE, "it runs on NVIDIA GPUs; .* has AWS Trainium"),
         ({"stand_in": True}, "ml.p4d.24xlarge", IMAGE, "stand-in toolchain of the tests"),

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from compiler.errors import RefusedError, UsageError
 from compiler.lmi.properties import Properties, Value
-from compiler.lmi.quantize import ALPHA, LmiQuantization, quant_properties, quantisation
+from compiler.lmi.quantize import ALPHA, LmiQuantization, quant_properties, quantization_of
 from tests.lmi.artifacts import FLAT, TRITON
 
 
@@ -37,12 +37,12 @@ from tests.lmi.artifacts import FLAT, TRITON
     ],
 )
 def test_the_spelling_of_lmi(entries: dict[str, Value], expected: LmiQuantization) -> None:
-    assert quantisation(Properties(TRITON, entries)) == expected
+    assert quantization_of(Properties(TRITON, entries)) == expected
 
 
 def test_the_spelling_of_0_33() -> None:
     entries: dict[str, Value] = {"option.quant_algo": "w4a16_awq", "option.group_size": 64}
-    assert quantisation(Properties(FLAT, entries)) == LmiQuantization("W4A16_AWQ", group_size=64)
+    assert quantization_of(Properties(FLAT, entries)) == LmiQuantization("W4A16_AWQ", group_size=64)
 
 
 @given(
@@ -63,18 +63,18 @@ def test_the_spelling_of_0_33() -> None:
     ),
 )
 def test_what_is_recorded_is_read_back(release: tuple[int, int], asked: LmiQuantization) -> None:
-    assert quantisation(Properties(release, quant_properties(release, asked))) == asked
+    assert quantization_of(Properties(release, quant_properties(release, asked))) == asked
 
 
 def test_companions_without_their_scheme() -> None:
-    with pytest.raises(UsageError, match=r"`option\.smoothquant_alpha`: of SmoothQuant"):
-        quantisation(Properties(TRITON, {"option.smoothquant_alpha": 0.5}))
-    with pytest.raises(UsageError, match=r"is 0 to 1; found 1\.5"):
-        quantisation(Properties(TRITON, {"option.quantize": "smoothquant", "option.smoothquant_alpha": 1.5}))
+    with pytest.raises(UsageError, match=r"`option\.smoothquant_alpha`: for SmoothQuant"):
+        quantization_of(Properties(TRITON, {"option.smoothquant_alpha": 0.5}))
+    with pytest.raises(UsageError, match=r"from 0 to 1; found 1\.5"):
+        quantization_of(Properties(TRITON, {"option.quantize": "smoothquant", "option.smoothquant_alpha": 1.5}))
 
 
 def test_a_scheme_without_a_word_in_the_release() -> None:
-    with pytest.raises(RefusedError, match="no word for W8A16"):
+    with pytest.raises(RefusedError, match="no properties for W8A16"):
         quant_properties(TRITON, LmiQuantization("W8A16"))
-    with pytest.raises(RefusedError, match="no word for W4A16_AWQ"):
+    with pytest.raises(RefusedError, match="no properties for W4A16_AWQ"):
         quant_properties((0, 25), LmiQuantization("W4A16_AWQ"))

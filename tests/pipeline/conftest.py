@@ -30,7 +30,7 @@ def request_for(tmp_path: Path, tiny_checkpoint: Callable[[str], Path]) -> Calla
 
 
 @pytest.fixture
-def quantised(request_for: Callable[..., BuildRequest]) -> Callable[..., BuildRequest]:
+def quantized(request_for: Callable[..., BuildRequest]) -> Callable[..., BuildRequest]:
     def make(quant: Quant, case: str = "llama", tp: int = 2, **changes: Any) -> BuildRequest:
         return request_for(case, tp, **{"ask": Ask(tp=tp, max_batch=2, quant=quant), **changes})
 

@@ -1,4 +1,4 @@
-"""What each quantisation would make of published models."""
+"""Sizes of the quantized rank files of published models, by scheme."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_choice_has_bytes_or_a_reason(model: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["int8", "fp8"])
-def test_a_quantised_cache_holds_twice_the_tokens(form: str) -> None:
+def test_a_quantized_cache_holds_twice_the_tokens(form: str) -> None:
     plan, asked = _plan("llama3-8b", Quant()), _plan("llama3-8b", Quant(cache=form))
     found = {option_text(one.quant): one for one in alternatives(plan, INDUCTOR)}
     one, plain = found[f"--kv-cache {form}"], found["--quant none"]
@@ -54,7 +54,7 @@ def test_a_quantised_cache_holds_twice_the_tokens(form: str) -> None:
     assert asked.ranks[0].nbytes == plan.ranks[0].nbytes + scales
 
 
-def test_what_is_asked_for_is_planned_and_its_alternatives_do_not_depend_on_it() -> None:
+def test_alternatives_do_not_depend_on_the_requested_scheme() -> None:
     plan = _plan("llama3-8b", Quant(SCHEMES["smoothquant"]))
     found = {option_text(one.quant): one.weights for one in alternatives(plan, INDUCTOR)}
     assert found["--quant smoothquant"] == plan.ranks[0].nbytes

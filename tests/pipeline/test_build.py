@@ -102,9 +102,7 @@ def test_another_tp_converts_and_compiles_again(request_for: Callable[..., Build
     assert other.made.keys() == {"convert", "compile", "package"}
 
 
-def test_what_is_compiled_does_not_depend_on_weights_or_depth(
-    request_for: Callable[..., BuildRequest], tmp_path: Path
-) -> None:
+def test_specs_do_not_depend_on_weights_or_depth(request_for: Callable[..., BuildRequest], tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     build(request_for(), toolchain=StandIn())

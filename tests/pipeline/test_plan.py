@@ -164,7 +164,7 @@ def test_planning_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_quantised_plan_says_what_the_gate_takes() -> None:
+def test_a_quantized_plan_says_what_the_gate_takes() -> None:
     plain = {need.stage for need in _plan("llama2-70b").needs}
     needs = {need.stage: need for need in _plan("llama2-70b", Ask(tp=8, quant=Quant(SCHEMES["int8-weight"]))).needs}
     assert needs.keys() == plain | {"gate"}

@@ -59,7 +59,7 @@ def _cache(folder: Path) -> StageCache:
     return StageCache(folder / "cache", warn=Recorded().warn)
 
 
-def test_what_was_calibrated_is_found_again(tiny_checkpoint: Folders, tmp_path: Path) -> None:
+def test_calibration_is_cached_by_samples_and_source(tiny_checkpoint: Folders, tmp_path: Path) -> None:
     source, report = _source(tiny_checkpoint("llama")), Recorded()
     first = calibrate(CachedRunner(_cache(tmp_path), report), source, SAMPLES, MEMORY)
     again = calibrate(CachedRunner(_cache(tmp_path), report), source, SAMPLES, MEMORY)

@@ -14,10 +14,10 @@ from compiler.pipeline.request import BuildRequest
 from compiler.quantization import formats
 from compiler.quantization.request import Quant, scheme_of
 from compiler.quantization.schemes import SCHEMES, Scheme, Tolerance
-from tests.pipeline.conftest import quantised, request_for
+from tests.pipeline.conftest import quantized, request_for
 from tests.stand_in import StandIn
 
-__all__ = ["quantised", "request_for"]
+__all__ = ["quantized", "request_for"]
 
 LOOSE = Tolerance(perplexity=10, kl=10, cosine=0.99)
 """Models of the tests are not trained: only directions of layers say something."""
@@ -37,9 +37,9 @@ def test_it_is_among_the_formats() -> None:
 
 @pytest.mark.parametrize("case", ["llama", "mixtral"])
 def test_it_is_converted_gated_and_run_in_plain_torch(
-    case: str, quantised: Callable[..., BuildRequest], tmp_path: Path
+    case: str, quantized: Callable[..., BuildRequest], tmp_path: Path
 ) -> None:
-    made = build(quantised(Quant(scheme_of("int6")), case), toolchain=StandIn()).manifest
+    made = build(quantized(Quant(scheme_of("int6")), case), toolchain=StandIn()).manifest
     assert made is not None
     found = made.quantisation
     assert found is not None

@@ -43,7 +43,7 @@ def test_engines_are_served_by_images_of_their_version_and_tree() -> None:
     ("changed", "image", "said"),
     [
         ({"capability": None}, IMAGE, "its engines are not built yet"),
-        ({}, TRTLLM[0, 29].tag, "of TensorRT-LLM 0.12.0; the image carries 0.11.0"),
+        ({}, TRTLLM[0, 29].tag, "for TensorRT-LLM 0.12.0; the image has 0.11.0"),
         ({"version": "0.21.0"}, TRTLLM[0, 33].tag, "laid out for 0.30.0-tensorrtllm0.12.0-cu125; LMI"),
         ({}, "0.33.0-lmi15.0.0-cu128", "of kind `lmi`"),
         ({}, "0.34.0-tensorrtllm0.12.0-cu125", "found 0.34"),

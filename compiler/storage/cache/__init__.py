@@ -1,1 +1,1 @@
-"""Results of build steps, kept by what decides them: on this machine, and in a store that a team shares."""
+"""Cache of build steps by their cache keys, on this machine and in a store that a team shares."""

@@ -1,11 +1,11 @@
-"""A stage cache that a team shares, in an object store, behind everybody's own.
+"""Stage cache in an object store that a team shares, behind each machine's own.
 
-    .cache/stages/<stage>/<key>.json     result.json of an entry (cache.py), last
-    .cache/blobs/sha256/<hex>            its files; equal files of all entries are one
+    .cache/stages/<stage>/<key>.json     result.json of an entry (stages.py), written last
+    .cache/blobs/sha256/<hex>            files of the entries, equal files stored once
 
-Both are named after what they hold, so writers cannot harm each other; every file is verified as it arrives. A store
-that fails is a warning and a miss, never a failed build. Nothing here removes entries: a lifecycle rule of the bucket
-on `.cache/` does, and an entry that lost a file is a miss.
+Names are digests, so that writers cannot harm each other; every file is verified as it arrives. A failing store is a
+warning and a miss, never a failed build. Entries are removed only by a lifecycle rule of the bucket on `.cache/`; an
+entry that lacks a file is a miss.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 
 class RemoteCache:
-    """Entries in `store`. `warn` is told of what fails; `journal`: folder of uploads that are under way."""
+    """Entries in `store`. `warn` receives a line for each failure; `journal`: folder of unfinished uploads."""
 
     def __init__(self, store: ObjectStore, journal: Path, *, warn: Callable[[str], None]) -> None:
         self._store, self._journal, self._warn = store, journal, warn
 
     def fetch(self, stage: str, key: str, folder: Path) -> bytes | None:
-        """Put the files of an entry into the empty `folder`; result.json's bytes, or None where there is no entry."""
+        """Download the files of an entry into the empty `folder`. Returns result.json's bytes; None for a miss."""
         try:
             text, _ = self._store.read(_entry(stage, key))
         except NotFoundError:
@@ -61,19 +61,19 @@ class RemoteCache:
                 for blob, file in files.items()
                 if (there := self._store.head(blob)) is None or there.size != file.size
             ]
-            under_way = self._journal / f"{stage}-{key}"
-            upload_files(self._store, missing, under_way, threads=THREADS)
-            remove_folder(under_way)
+            journal = self._journal / f"{stage}-{key}"
+            upload_files(self._store, missing, journal, threads=THREADS)
+            remove_folder(journal)
             if self._store.head(_entry(stage, key)) is None:
                 self._store.put(_entry(stage, key), text, NOTHING)
         except ConflictError:
-            pass  # somebody made the same at the same time
+            pass  # another writer published the same entry
         except (StoreError, ArtifactError) as error:
             self._warn(f"not put into the shared cache: {error.message}")
 
 
 def _files(text: bytes) -> Sequence[Descriptor]:
-    """Raises ValueError, KeyError, TypeError where `text` is not a whole result.json with paths inside its folder."""
+    """Files of a result.json. Raises ValueError, KeyError, TypeError if it is damaged or a path leaves its folder."""
     parsed = json.loads(text)
     if parsed["digest"] != digest_json(parsed["result"]):
         raise ValueError("it does not have the digest that it states")

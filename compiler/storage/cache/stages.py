@@ -1,13 +1,13 @@
-"""The stage cache: what a stage made, kept under a key of everything that decided it.
+"""Stage cache: results of build steps by cache key.
 
     CACHE/stages/<stage>/<key>/     result.json and the files of one finished run, all read-only
-    CACHE/work/<stage>-<key>/       a run that is being made; whoever holds the lock on this folder makes it
-    CACHE/partial/<stage>-<key>/    what a stage that can go on after a kill has done so far
+    CACHE/work/<stage>-<key>/       a run in progress, by the process that holds the lock on this folder
+    CACHE/partial/<stage>-<key>/    progress of a stage that resumes after a kill
     CACHE/digests.jsonl             memo of file digests (storage/files/digest.py)
 
-The key is the sha256 of the canonical JSON of a dataclass of inputs: what is not a field cannot matter. A run
-is made in `work`, under a lock, written through to disk and renamed: an entry is whole or not there. Behind it may
-stand one that a team shares (remote.py).
+The cache key is the sha256 of the canonical JSON of a dataclass with all inputs of the stage. A run writes to `work`
+under a lock, is synced to disk and renamed, so an entry is complete or absent. A cache that a team shares can be behind
+this one (remote.py).
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ _RESULT = "result.json"
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """What one run of a stage made: `files` (paths relative to `folder`) and `facts` (JSON). Read only."""
+    """Result of one run of a stage: `files` (paths relative to `folder`) and `facts` (JSON). Read-only."""
 
     folder: Path
     files: tuple[Descriptor, ...]
     facts: dict[str, Any]
     fresh: bool
-    """Made just now, not found."""
+    """Made by this process rather than found."""
 
 
 @dataclass(frozen=True)
 class CacheLine:
-    """One line of `cache ls`: sizes in bytes; `used`: when it was last found, in seconds since the epoch."""
+    """One line of `cache ls`. `used`: time of the last hit, in seconds since the epoch."""
 
     stage: str
     key: str
@@ -65,7 +65,7 @@ class CacheLine:
 
 
 class Claim:
-    """The right to make one entry. `entry` set: nothing is left to make. Else fill `folder`, and commit."""
+    """Exclusive right to make one entry. `entry` is None until it exists: then fill `folder`, and commit."""
 
     def __init__(self, cache: StageCache, stage: str, key: str, inputs: dict[str, Any]) -> None:
         self.entry: CacheEntry | None = None
@@ -73,10 +73,7 @@ class Claim:
         self._cache, self._stage, self._key, self._inputs = cache, stage, key, inputs
 
     def commit(self, facts: Mapping[str, Any] | None = None, files: Sequence[Descriptor] = ()) -> CacheEntry:
-        """Make what lies in `folder` the entry. `files`: descriptors that are known; other files are read.
-
-        Raises OSError.
-        """
+        """Turn `folder` into the entry. `files`: known descriptors; other files are hashed. Raises OSError."""
         known = {descriptor.path: descriptor for descriptor in files}
         paths = sorted(str(p.relative_to(self.folder)) for p in self.folder.rglob("*") if p.is_file())
         found = tuple(known.get(path) or describe(self.folder, path, OCTETS) for path in paths)
@@ -94,9 +91,9 @@ class Claim:
 
 
 class StageCache:
-    """All stages' results below `root`. `warn` is told of entries that are damaged and will be made again.
+    """Results of all stages below `root`. `warn` receives a line for each damaged entry, which is made again.
 
-    With a `remote`, what is not here is looked for there before it is made, and what was made is put there too.
+    A miss is looked up in `remote`, and new entries are published there.
     """
 
     def __init__(
@@ -111,25 +108,25 @@ class StageCache:
         return self.root / "stages" / stage / key
 
     def partial_folder(self, stage: str, inputs: DataclassInstance) -> Path:
-        """Where a stage that can go on after a kill may leave what it has done; the claim on `inputs` guards it. It is
-        outside of the claim's own folder, which is emptied whenever it is claimed.
+        """Folder for the progress of a stage that resumes after a kill, guarded by the claim on `inputs`: the claim's
+        own folder is emptied at every claim.
         """
         return self.partial / f"{stage}-{key_of(stage, inputs)}"
 
     def digest(self, path: Path) -> Digest:
-        """Digest of any file, from the memo where it knows this very file and `rehash` was not asked for."""
+        """Digest of a file, from the memo if that has this file and `rehash` is off."""
         return self.memo.sha256(path, rehash=self._rehash)
 
     def find(self, stage: str, inputs: DataclassInstance) -> CacheEntry | None:
-        """The entry for `inputs` where there is a whole one; a damaged one is reported."""
+        """Entry for `inputs`; None for a miss or a damaged entry, which is reported."""
         return self._read(stage, key_of(stage, inputs), asdict(inputs))
 
     @contextmanager
     def claim(self, stage: str, inputs: DataclassInstance) -> Iterator[Claim]:
-        """The entry for `inputs`, or the right to make it. Waits while another process makes the same one.
+        """The entry for `inputs`, or the right to make it. Waits while another process makes the same entry.
 
-        Claim several in the order of their keys: two processes then never wait for each other. Leaving the
-        context without a commit leaves nothing behind.
+        Claim several entries in the order of their keys, to avoid deadlocks. Leaving the context without a commit
+        discards the work.
         """
         key = key_of(stage, inputs)
         claim = Claim(self, stage, key, asdict(inputs))
@@ -145,7 +142,7 @@ class StageCache:
             yield claim
 
     def keep(self, stage: str, key: str, folder: Path, text: bytes, files: Sequence[Descriptor]) -> Path:
-        """Make `folder`, which has `files`, the entry's own, with `text` as its result.json. Raises OSError."""
+        """Turn `folder`, which has `files`, into an entry with `text` as its result.json. Raises OSError."""
         (folder / _RESULT).write_bytes(text)
         for path in [*(file.path for file in files), _RESULT]:
             (folder / path).chmod(0o444)
@@ -160,7 +157,7 @@ class StageCache:
 
     @contextmanager
     def scratch(self, stage: str) -> Iterator[Path]:
-        """An empty folder on the cache's disk, which is gone afterwards."""
+        """An empty temporary folder on the cache's disk."""
         folder = self.work / f"{stage}-scratch-{os.getpid()}"
         with locked_folder(folder):
             yield folder
@@ -173,7 +170,7 @@ class StageCache:
                     remove_folder(folder)
 
     def stored(self) -> list[CacheLine]:
-        """Every entry, the most recently used first."""
+        """All entries, the most recently used first."""
         lines = []
         for result in self.root.glob(f"stages/*/*/{_RESULT}"):
             folder = result.parent
@@ -184,7 +181,7 @@ class StageCache:
         return sorted(lines, key=lambda line: -line.used)
 
     def clear(self) -> int:
-        """Remove every entry; the bytes in them. Artifacts that share files with the cache keep theirs."""
+        """Remove all entries and return their bytes. Artifacts that share files with the cache keep them."""
         total = sum(line.nbytes for line in self.stored())
         for folder in sorted(self.root.glob("stages/*/*")):
             self._discard(folder)
@@ -205,16 +202,16 @@ class StageCache:
             if not quiet:
                 self._warn(f"the cache entry {folder} is damaged ({problem}); it is made again")
             return None
-        with suppress(OSError):  # a cache of another user's: it is found, its time of use stays
+        with suppress(OSError):  # another user's cache: its times of use cannot be changed
             os.utime(folder / _RESULT)
         return entry
 
     def _fetch(self, stage: str, key: str, folder: Path, inputs: dict[str, Any]) -> CacheEntry | None:
-        """The entry out of the remote cache, checked like one that was found here; `folder` is left empty else."""
+        """Entry from the remote cache, checked like a local one; on a miss None, and `folder` is empty."""
         text = self.remote.fetch(stage, key, folder) if self.remote is not None else None
         problem, entry = self._check(folder, text, inputs) if text is not None else (None, None)
         if problem is not None:
-            self._warn(f"the shared cache's entry of {stage} is not used: {problem}")
+            self._warn(f"the shared cache's entry for {stage} is not used: {problem}")
         if text is None or entry is None:
             empty_folder(folder)
             return None
@@ -228,7 +225,7 @@ class StageCache:
             if parsed["digest"] != digest_json(result):
                 return f"{_RESULT} does not have the digest that it states", None
             if result["inputs"] != json.loads(canonical_json(inputs)):
-                return f"{_RESULT} is of other inputs", None
+                return f"{_RESULT} is for other inputs", None
             files = tuple(Descriptor(**fields) for fields in result["files"])
             for file in files:
                 path = folder / file.path
@@ -245,7 +242,7 @@ class StageCache:
             return f"{_RESULT}: {error!r}", None
 
     def _discard(self, folder: Path) -> None:
-        """Take an entry away in one step, so that no one finds half of it."""
+        """Rename an entry away before removing it, so that nobody finds a part of it."""
         gone = folder.with_name(f"{folder.name}.{os.getpid()}.gone")
         try:
             folder.rename(gone)
@@ -255,12 +252,12 @@ class StageCache:
 
 
 def key_of(stage: str, inputs: DataclassInstance) -> str:
-    """64 hexadecimal digits that stand for a stage and everything that decides its result."""
+    """Cache key of a stage and its inputs: 64 hexadecimal digits."""
     return digest_bytes(canonical_json({"stage": stage, "inputs": asdict(inputs)})).removeprefix("sha256:")
 
 
 def cache_folder() -> Path:
-    """$LMI_COMPILE_CACHE, else lmi-compile in $XDG_CACHE_HOME or ~/.cache."""
+    """Folder of the cache: $LMI_COMPILE_CACHE, else lmi-compile in $XDG_CACHE_HOME or ~/.cache."""
     named = os.environ.get("LMI_COMPILE_CACHE")
     if named:
         return Path(named)
@@ -268,7 +265,7 @@ def cache_folder() -> Path:
 
 
 def open_cache(root: Path, remote: str | None, *, warn: Callable[[str], None], rehash: bool = False) -> StageCache:
-    """The cache in the folder `root`; `remote`: URI of a store with a cache that others share. Raises UsageError."""
+    """Cache in the folder `root`. `remote`: URI of a store with a shared cache. Raises UsageError."""
     if remote is None:
         return StageCache(root, warn=warn, rehash=rehash)
     from compiler.storage.cache.remote import RemoteCache

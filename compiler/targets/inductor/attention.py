@@ -1,7 +1,7 @@
-"""Attention of decode steps as an operator of torch: in plain torch its definition, in a package for a CPU
-`native/attend.h`, which reads of the cache what a row sees, once, as it lies.
+"""Attention of decode steps as a torch operator: defined in plain torch, and by `native/attend.h` in a CPU package.
 
-With a window, those are its last positions. `python -m benchmarks.attention` compares it with the definition.
+The native code reads the visible positions of each row (the last ones with a sliding window) once, in the cache's own
+dtype. `python -m benchmarks.attention` compares it with the definition.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ OPERATOR = _register()
 
 
 def shims() -> dict[OpOverload, list[str]]:
-    """As those of `ops.py`; `native/attend_shim.cpp` defines it."""
+    """C declaration of the operator for inductor; `native/attend_shim.cpp` defines it."""
     return {OPERATOR: [_SHIM]}
 
 
 def attend(
     q: Tensor, cache: Cache, positions: Tensor, keys: Tensor, window: int | None, slopes: Tensor | None
 ) -> Tensor:
-    """See `compiler.decoder.attention.Attend`. On a CPU, softmax in float32, and `keys` are not asked."""
+    """Attention, see `compiler.decoder.attention.Attend`. On a CPU softmax is in float32, and `keys` is unused."""
     if q.device.type != "cpu":
         return attention.attend(q, cache, positions, keys, window, slopes)
     y: Tensor = OPERATOR(

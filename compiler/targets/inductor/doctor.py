@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 LEAST_TORCH = (2, 11)
 LEAST_CXX = 11
-"""Of g++: the first that knows all the instruction sets that the native kernels ask the CPU for."""
+"""First version of g++ with all instruction sets of the native kernels."""
 
 
 def doctor() -> tuple[Sequence[Finding], Sequence[Ability]]:
-    """Findings, and what can be built and run for CPU and GPU."""
+    """Findings about the toolchain, and abilities for CPU and GPU."""
     found = torch, compiler, gpu = _torch(), _compiler(), _gpu()
     lacking = [f.subject for f in (torch, compiler) if f.state != "ok"]
     runs, cuda = torch.state == "ok", gpu.state == "ok"
@@ -57,11 +57,11 @@ def _compiler() -> Finding:
 
 
 def _gpu() -> Finding:
-    """Asks the driver first: torch, which takes a second to import, only where there is a GPU."""
+    """Query the driver first, and import torch, which takes a second, only if there is a GPU."""
     driver = first_line(["nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"])
     if driver is None:
         return Finding(
-            "cuda", "missing", "no NVIDIA driver answers", "a machine with an NVIDIA GPU, for `--device cuda`"
+            "cuda", "missing", "no NVIDIA driver answers", "use a machine with an NVIDIA GPU for `--device cuda`"
         )
     try:
         import torch

@@ -1,7 +1,7 @@
-"""Floating-point products of few tokens, which are nothing but reading a weight once.
+"""Floating-point products of few tokens, whose limit is the memory bandwidth for reading the weight.
 
-    16 bits, on a CPU    the operator of `ops.py`: sums in float32, reads at the bandwidth of memory
-    otherwise            the product of the library
+    16 bits, on a CPU    the operator of `ops.py`: sums in float32, reads at memory bandwidth
+    otherwise            torch's product
 
 `python -m benchmarks.linear` compares the two.
 """
@@ -21,16 +21,16 @@ SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x [..., in], weight [out, in], bias [out] -> [..., out] of the dtype of x."""
+    """Linear layer: x [..., in], weight [out, in], bias [out] -> [..., out] in the dtype of x."""
     if not _has_operator(x):
         return F.linear(x, weight, bias)
     return ops.linear("floats", x, weight, bias)
 
 
 def few_experts(x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation) -> Tensor:
-    """The experts of few tokens; shapes as in `compiler.decoder.moe.Experts`. Sums in float32.
+    """Experts for few tokens; shapes as in `compiler.decoder.moe.Experts`. Sums in float32.
 
-    On a CPU no weight is copied; of experts that no token chose none is read, of others every weight once.
+    On a CPU no weight is copied, and only the chosen experts' weights are read, once.
     """
     if not _has_operator(x):
         return gather(x, chosen, share, gate_up, down, kind)
@@ -39,10 +39,10 @@ def few_experts(x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down:
 
 
 def mixed(y: Tensor, share: Tensor, x: Tensor) -> Tensor:
-    """What each token's experts gave, y [N * k, 1, H], by their shares [N, k] -> [N, H] of the dtype of x."""
+    """Weighted sum of each token's experts: y [N * k, 1, H], share [N, k] -> [N, H] in the dtype of x."""
     return (y.reshape(*share.shape, -1).float() * share[..., None]).sum(1).to(x.dtype)
 
 
 def _has_operator(x: Tensor) -> bool:
-    # Asked while tracing: dtype and device are those of the package.
+    # evaluated while tracing, so dtype and device are the package's
     return x.device.type == "cpu" and x.dtype in SIXTEEN_BITS

@@ -1,20 +1,20 @@
-"""The products of `compiler.decoder.quantized` in the forms that are fast here.
+"""Fast implementations of the products in `compiler.decoder.quantized`.
 
 | products                      | few tokens, on a CPU | many tokens              | on CUDA                            |
 |-------------------------------|----------------------|--------------------------|------------------------------------|
-| weight_only                   | operator `int8`      | operator `int8_bfloat16` | the ordinary product of the weight |
-| grouped                       | operator `int4`      | operator `int4_bfloat16` | made floating-point                |
+| weight_only                   | operator `int8`      | operator `int8_bfloat16` | torch's product, weight converted  |
+| grouped                       | operator `int4`      | operator `int4_bfloat16` | torch's product, weight converted  |
 | per_token, per_tensor         | operator `int8_int8` | the same                 | `_int_mm`                          |
 | fp8_per_token, fp8_per_tensor | operator `fp8`       | the same                 | `_scaled_mm`                       |
 
-Operators are those of `ops.py`. Where only weights are quantized, those of few tokens read activations as integers of
-16 bits: fine enough for bfloat16 and float16 (`native/tokens.h` says why), and bound by memory as they are. With many
-tokens arithmetic is the bound, and products of bfloat16 are half as many; models in float16 keep what few tokens have,
-or the form for CUDA, as those in float32 do. Experts of many tokens whose activations are int8 are gone over one by
-one: so `native/many.cpp` may take them.
+Operators are those of `ops.py`. With quantized weights only, those for few tokens convert activations to 16-bit
+integers: precise enough for bfloat16 and float16 (see `native/tokens.h`), and limited by memory bandwidth anyway. Many
+tokens are limited by arithmetic, of which products of bfloat16 need half. For many tokens, float16 models use the
+operator for few tokens or the CUDA implementation, and float32 models the latter. Experts with int8 activations are
+computed one by one for many tokens, so that `native/many.cpp` can compute them.
 
-No GPU has run the forms for CUDA yet: they are compared with the definitions on a CPU, where torch has the
-same functions.
+No GPU has run the CUDA implementations yet: tests compare them with the definitions on a CPU, where torch has the same
+functions.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ _INT8_ROWS, _INT8_WIDTH, _FP8_WIDTH = 16, 8, 16
 
 
 def weight_only(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
-    """See `QuantizedLinear` for the shapes. An int8 is exact in every floating dtype."""
+    """Product with an int8 weight, which is exact in every floating dtype; shapes as in `QuantizedLinear`."""
     return finish(F.linear(x, weight.values.to(x.dtype)).float(), weight.scale, bias, x.dtype)
 
 
 def grouped(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
-    """See `QuantizedLinear` for the shapes. Weights are rounded to the dtype of x."""
+    """Product with an int4 weight, rounded to the dtype of x; shapes as in `QuantizedLinear`."""
     return F.linear(x, dequantize_groups(weight.values, weight.scale).to(x.dtype), bias)
 
 
 def int_mm(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
-    """`per_token` and `per_tensor` by `torch._int_mm`, which on CUDA takes more than 16 rows, and widths that divide by
-    8 (aten/src/ATen/native/cuda/Blas.cpp): zeros stand behind what has less.
+    """`per_token` and `per_tensor` by `torch._int_mm`. On CUDA that needs more than 16 rows, and widths that are
+    multiples of 8 (aten/src/ATen/native/cuda/Blas.cpp), hence the padding with zeros.
     """
     integers, worth = int8.tokens(x.reshape(-1, x.shape[-1]), weight.input_scale)
     values, (out, inner) = weight.values, weight.values.shape
@@ -67,9 +67,9 @@ def int_mm(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
 
 
 def scaled_mm(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
-    """`fp8_per_token` and `fp8_per_tensor` by `torch._scaled_mm` with float32 sums; scales are applied behind it, since
-    with scales of rows it rounds its result to bfloat16. Widths that do not divide by 16, which it does not take on
-    CUDA (aten/src/ATen/native/cuda/Blas.cpp), have the ordinary product.
+    """`fp8_per_token` and `fp8_per_tensor` by `torch._scaled_mm` with float32 sums. Scales are applied to the result,
+    since with row-wise scales it rounds to bfloat16. On CUDA widths must be multiples of 16
+    (aten/src/ATen/native/cuda/Blas.cpp); others use the definition.
     """
     out, inner = weight.values.shape
     if out % _FP8_WIDTH or inner % _FP8_WIDTH:
@@ -82,8 +82,8 @@ def scaled_mm(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor
 
 @dataclass(frozen=True)
 class Form:
-    """`operator` in `ops.py` for x of one of `dtypes` on a CPU, `otherwise` in plain torch. `group`: neighbors in a row
-    that share a scale in the operator; None: a whole row.
+    """Implementation of a product: `operator` of `ops.py` for x in `dtypes` on a CPU, else `otherwise` in plain torch.
+    `group`: columns that share a scale in the operator; None: a whole row.
     """
 
     operator: str
@@ -97,7 +97,7 @@ class Form:
         return self.group is None or x.shape[-1] == weight.scale.shape[-1] * self.group
 
     def linear(self, x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
-        """See `QuantizedLinear` for the shapes."""
+        """Product; shapes as in `QuantizedLinear`."""
         if not self.takes(x, weight):
             return self.otherwise(x, weight, bias)
         return ops.linear(self.operator, x, weight, bias)
@@ -106,7 +106,7 @@ class Form:
         self, x: Tensor, chosen: Tensor, share: Tensor, gate_up: QuantizedWeight, down: QuantizedWeight,
         kind: Activation,
     ) -> Tensor:  # fmt: skip
-        """See `QuantizedExperts` for the shapes. The operator reads what was chosen, and that once."""
+        """Products of experts; shapes as in `QuantizedExperts`. The operator reads only chosen experts, once."""
         if not self.takes(x, gate_up):
             return experts(self.otherwise)(x, chosen, share, gate_up, down, kind)
         inner = gated(ops.experts(self.operator, x, gate_up, chosen), kind)
@@ -131,7 +131,7 @@ FEW_TOKENS: dict[str, Pair] = {
     "fp8_per_token": (_FP8.linear, _FP8.experts),
     "fp8_per_tensor": (_FP8.linear, _FP8.experts),
 }
-"""Forms of decoding, by the name of a `Product` of a number format."""
+"""Implementations for decode steps, by name of a `Product` of a number format."""
 MANY_TOKENS: dict[str, Pair] = {
     **FEW_TOKENS,
     "weight_only": (_WEIGHT_ONLY_MANY.linear, _WEIGHT_ONLY_MANY.experts),
@@ -139,10 +139,10 @@ MANY_TOKENS: dict[str, Pair] = {
     "per_token": (_INT8.linear, experts(_INT8.linear)),
     "per_tensor": (_INT8.linear, experts(_INT8.linear)),
 }
-"""Forms of prefill."""
+"""Implementations for prefill."""
 
 
 def form(table: dict[str, Pair], product: str) -> Pair:
-    """The form of a `Product` in FEW_TOKENS or MANY_TOKENS; its definition where it has no faster one."""
+    """Implementation of a `Product` in FEW_TOKENS or MANY_TOKENS; its definition if there is no faster one."""
     plain = definition(product)
     return table.get(product) or (plain, experts(plain))

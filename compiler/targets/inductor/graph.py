@@ -1,4 +1,4 @@
-"""A segment as torch.export wants it: a module over flat inputs, examples of them, and which sizes are free."""
+"""Arguments of torch.export for a segment: a module with flat inputs, example inputs and dynamic sizes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from compiler.targets.inductor.forms import FEW_TOKENS, MANY_TOKENS, form
 
 FEW, MANY = (Kernels(linear, few_experts, attend=attend), FEW_TOKENS), (PLAIN, MANY_TOKENS)
 KERNELS = {"decode1": FEW, "decode": FEW, "prefill": MANY}
-"""By phase: floating-point products and attention, and the products of quantised layers."""
+"""Kernels by phase: floating-point products and attention, and the products of quantized layers."""
 
 EXAMPLES = {"B": 2, "Bmax": 3, "S": 5, "L": 7, "T": 11, "R": 13, "K": 17}
-"""Sizes of the free dimensions in the examples. All differ, so that export takes no two of them for one."""
+"""Sizes of the dynamic dimensions in the examples, all different, so that export does not unify any."""
 
 STEP: dict[str, tuple[str, ...]] = {
     "token_ids": ("B", "S"),
@@ -43,14 +43,14 @@ STEP: dict[str, tuple[str, ...]] = {
     "mean_squares": ("B", "S", "two"),
     "last": ("B", "K"),
 }
-"""Shapes of the inputs that are not weights, as in the table of `compiler.decoder.decoder`."""
+"""Shapes of the inputs other than weights, as in the table of `compiler.decoder.decoder`."""
 _FLOAT32 = {"alibi.slopes", "mean_squares"}
 _CACHES = {"cache_k", "cache_v"}
 _INT64 = {"token_ids", "positions", "key_positions", "vocab_offset", "last"}
 
 
 class Segment(torch.nn.Module):
-    """One segment in one phase. Inputs in the order of `input_names`."""
+    """One segment in one phase, with inputs in the order of `input_names`."""
 
     def __init__(self, spec: SegmentSpec) -> None:
         super().__init__()
@@ -59,9 +59,9 @@ class Segment(torch.nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         spec, t = self.spec, dict(zip(self.names, inputs, strict=True))
-        kernels, quantised = KERNELS[spec.phase]
+        kernels, forms = KERNELS[spec.phase]
         if spec.products != FLOAT:
-            product, of_experts = form(quantised, spec.products)
+            product, of_experts = form(forms, spec.products)
             kernels = replace(kernels, quantized=product, quantized_experts=of_experts)
         match spec.part, spec.kind:
             case "embed", None:
@@ -78,9 +78,9 @@ class Segment(torch.nn.Module):
 
 
 def build_segment(spec: SegmentSpec, device: str) -> tuple[Segment, tuple[Tensor, ...], Any]:
-    """The module, example inputs (fake: they take no memory), and `dynamic_shapes` for torch.export.
+    """Module, example inputs (fake tensors, without memory), and `dynamic_shapes` for torch.export.
 
-    Export with `prefer_deferred_runtime_asserts_over_guards=True`: the package checks B <= Bmax and L < T when it runs.
+    Export with `prefer_deferred_runtime_asserts_over_guards=True`: the package checks B <= Bmax and L < T at run time.
     """
     fixed = _fixed_sizes(spec)
     free = {name: torch.export.Dim(name, min=1) for name in EXAMPLES if name not in fixed}
@@ -90,20 +90,20 @@ def build_segment(spec: SegmentSpec, device: str) -> tuple[Segment, tuple[Tensor
         for name in input_names(spec):
             axes: tuple[str | int, ...] = STEP[name] if name in STEP else weights[name]
             shape = [axis if isinstance(axis, int) else fixed.get(axis) or EXAMPLES[axis] for axis in axes]
-            dtype = _dtype(name, spec, quantised=scale_of(name) in weights)
+            dtype = _dtype(name, spec, quantized=scale_of(name) in weights)
             examples.append(torch.empty(shape, dtype=dtype, device=device))
             dynamic.append({i: free[axis] for i, axis in enumerate(axes) if axis in free})
     return Segment(spec), tuple(examples), (tuple(dynamic),)
 
 
-def _dtype(name: str, spec: SegmentSpec, *, quantised: bool) -> torch.dtype:
+def _dtype(name: str, spec: SegmentSpec, *, quantized: bool) -> torch.dtype:
     if name in _FLOAT32 or name.endswith("scale"):
         return torch.float32
     if name in _CACHES and spec.cache:
         return cache_dtype(spec.cache)
     if name in _INT64:
         return torch.int64
-    found: torch.dtype = getattr(torch, stored_weight(spec.products).torch_dtype if quantised else spec.dtype)
+    found: torch.dtype = getattr(torch, stored_weight(spec.products).torch_dtype if quantized else spec.dtype)
     return found
 
 

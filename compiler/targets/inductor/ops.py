@@ -1,4 +1,4 @@
-"""Products as operators of torch: in plain torch their definition, in a compiled package a function of `native/`.
+"""Products as torch operators: defined in plain torch, and by functions of `native/` in a compiled package.
 
 | operator      | weight                         | scale                   | x in the package       | definition      |
 |---------------|--------------------------------|-------------------------|------------------------|-----------------|
@@ -10,13 +10,12 @@
 | int4_bfloat16 | the same, read as bfloat16     | the same                | as it is, sums float32 | `grouped`       |
 | fp8           | float8 e4m3 [out, in]          | float32 [out]           | float8, sums float32   | `fp8_per_token` |
 
-The definition of an operator is that of the products in FEW and MANY that run it (`compiler.decoder.quantized`).
+Definitions are those of the products in FEW and MANY (`compiler.decoder.quantized`).
 
-x [tokens, in] is bfloat16, float16 (not of *_bfloat16) or
-float32 (nor of `floats`); the result has its dtype, and is [tokens, out]. `input_scale` float32 [1] is of int8_int8 and
-fp8: then not every token has its own. With `chosen` int64 [tokens, k] weight and scale have an axis of experts in
-front, and the result is [tokens, k, out]: row j of a token is its product with expert chosen[j]. Experts that nobody
-chose are not read, the others once.
+x [tokens, in] is bfloat16, float16 (except for *_bfloat16) or float32 (except for these and `floats`); the result is
+[tokens, out] in its dtype. `input_scale` float32 [1], of int8_int8 and fp8, replaces a scale per token. With `chosen`
+int64 [tokens, k], weight and scale have a leading axis of experts, and the result is [tokens, k, out]: row j of a token
+is its product with expert chosen[j]. Only chosen experts are read, once.
 """
 
 from __future__ import annotations
@@ -39,15 +38,15 @@ FEW = {
     "fp8_per_token": "fp8",
     "fp8_per_tensor": "fp8",
 }
-"""By the name of a `Product` of a number format: the operator for few tokens."""
+"""Operators for few tokens, by name of a `Product` of a number format."""
 MANY = {"weight_only": "int8_bfloat16", "grouped": "int4_bfloat16"}
-"""The operator for many tokens, where it is another."""
+"""Operators for many tokens, if different."""
 _LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 _SCHEMA = "(Tensor x, Tensor weight, Tensor? scale, Tensor? input_scale, Tensor? bias, Tensor? chosen) -> Tensor"
 _SHIM = "AOTITorchError aoti_torch_cpu_{name}(" + ", ".join(["AtenTensorHandle"] * 2 + ["AtenTensorHandle*"] * 5) + ")"
 
 Definition = Callable[[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None], Tensor]
-"""x, weight, scale, input_scale, bias, without experts."""
+"""Function of x, weight, scale, input_scale and bias, without experts."""
 
 
 def _floats(x: Tensor, weight: Tensor, _scale: Tensor | None, _input: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -66,7 +65,7 @@ DEFINITIONS: dict[str, Definition] = {
     "floats": _floats,
     **{operator: _scaled(definition(product)) for of in (FEW, MANY) for product, operator in of.items()},
 }
-"""By operator."""
+"""Definitions by operator."""
 
 
 def _register(name: str) -> OpOverload:
@@ -103,19 +102,19 @@ OPERATORS = {name: _register(name) for name in DEFINITIONS}
 
 
 def shims() -> dict[OpOverload, list[str]]:
-    """C declaration of each operator, for inductor; `native/shim.cpp` defines them."""
+    """C declarations of the operators for inductor; `native/shim.cpp` defines them."""
     return {operator: [_SHIM.format(name=name)] for name, operator in OPERATORS.items()}
 
 
 def linear(name: str, x: Tensor, weight: Tensor | QuantizedWeight, bias: Tensor | None) -> Tensor:
-    """x [..., in] -> [..., out]."""
+    """Product by the operator `name`: x [..., in] -> [..., out]."""
     values, scales = _parts(weight)
     y: Tensor = OPERATORS[name](x.reshape(-1, x.shape[-1]).contiguous(), values, *scales, bias, None)
     return y.reshape(*x.shape[:-1], values.shape[-2])
 
 
 def experts(name: str, x: Tensor, weight: Tensor | QuantizedWeight, chosen: Tensor) -> Tensor:
-    """x [tokens, in], chosen [tokens, k] -> [tokens, k, out]."""
+    """Products with chosen experts by the operator `name`: x [tokens, in], chosen [tokens, k] -> [tokens, k, out]."""
     values, scales = _parts(weight)
     y: Tensor = OPERATORS[name](x.contiguous(), values, *scales, None, chosen.contiguous())
     return y

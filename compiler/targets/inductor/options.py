@@ -1,4 +1,4 @@
-"""Options of target `inductor`: none but the derived ones; a model is split by tp alone."""
+"""Options of target `inductor`, all derived: a model is split by tp alone."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from compiler.targets.options import TargetOptions
 
 @dataclass(frozen=True)
 class InductorOptions(TargetOptions):
-    """`products`: how linear layers are computed (`compiler.decoder.quantized`); `cache`: format of the KV cache, ""
-    for the dtype of the model (`compiler.decoder.attention`).
+    """Options of target `inductor`. `products`: name of the linear layers' product (`compiler.decoder.quantized`);
+    `cache`: format of the KV cache, "" for the dtype of the model (`compiler.decoder.attention`).
     """
 
     products: str = "float"

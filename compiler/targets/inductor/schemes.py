@@ -1,4 +1,4 @@
-"""The quantizations that run here, each by a `Product` of its number format."""
+"""Quantization schemes of target `inductor`: each runs by a `Product` of its number format."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def product_of(scheme: Scheme) -> Product | None:
-    """The way to compute linear layers of `scheme`; None where its format has none."""
+    """Product of the linear layers of a scheme; None if its format has none."""
     if scheme.weights == FLOAT or scheme.activations not in (FLOAT, scheme.weights):
         return None
     form = load(scheme.weights)
@@ -30,7 +30,7 @@ def product_of(scheme: Scheme) -> Product | None:
 
 
 def quantized(_config: ModelConfig, quant: Quant, options: InductorOptions) -> tuple[Quant, InductorOptions]:
-    """`products` and `cache` of the options from scheme and cache of `quant`. Raises RefusedError."""
+    """Set the options' `products` and `cache` from `quant`. Raises RefusedError."""
     scheme, options = quant.scheme, replace(options, cache=quant.cache)
     if scheme is None:
         return quant, options
@@ -45,14 +45,14 @@ def quantized(_config: ModelConfig, quant: Quant, options: InductorOptions) -> t
 
 
 def scaling(_config: ModelConfig, quant: Quant, _options: InductorOptions) -> Scaling:
-    """Kernels see inputs as they are: inputs that nothing in front can divide are not smoothed."""
+    """Scaling for kernels that do not divide their inputs: smoothing needs a preceding layer that does it."""
     from compiler.quantization.scaling import Scaling
 
     return Scaling(quant.scheme or UNQUANTIZED, cache=quant.cache, cache_scales="head")
 
 
 def kernels(options: InductorOptions) -> Kernels:
-    """The products and the cache as they are defined, in plain torch."""
+    """Definitions of the products and of the cache, in plain torch."""
     from compiler.decoder.attention import cache_dtype
     from compiler.decoder.kernels import PLAIN
     from compiler.decoder.quantized import definition, experts
@@ -67,4 +67,4 @@ def kernels(options: InductorOptions) -> Kernels:
 def _flags(scheme: Scheme) -> str:
     if scheme.activations == FLOAT:
         return ""
-    return f" with one activation scale a {scheme.activation_scales}"
+    return f" with one activation scale per {scheme.activation_scales}"

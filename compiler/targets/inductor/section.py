@@ -1,4 +1,4 @@
-"""Section of target `inductor` in the manifest: the segments that the runtime runs."""
+"""Section of target `inductor` in the manifest: segments for the runtime."""
 
 from compiler.runtime.section import Segments
 

@@ -1,4 +1,4 @@
-"""Target `inductor`: its parts."""
+"""Parts of target `inductor`."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 class SegmentSupport(Support[InductorOptions]):
-    """Every model that a recipe describes."""
+    """Support of every model that a recipe describes."""
 
     def check(self, config: ModelConfig, tp: int, options: InductorOptions, limits: Limits | None = None) -> None:
-        """Raises ParallelError for a tp that does not fit."""
+        """Raise ParallelError if `tp` cannot split the model."""
         check_parallel(config, tp)
 
     def quantized(self, config: ModelConfig, quant: Quant, options: InductorOptions) -> tuple[Quant, InductorOptions]:
@@ -46,47 +46,47 @@ class SegmentSupport(Support[InductorOptions]):
 
 
 class SegmentLayout(RankLayout[InductorOptions]):
-    """The decoder's own rank files; the runtime runs what is compiled, so there is no judge."""
+    """The decoder's rank files, without a judge: the runtime runs the compiled packages."""
 
     kernels = staticmethod(schemes.kernels)
 
     def layouts(self, config: ModelConfig, tp: int, options: InductorOptions) -> Sequence[Layout]:
-        """The layouts of the decoder's rank file."""
+        """Layout of the decoder's rank file."""
         return layout.layouts(config, tp)
 
     def rank_plans(
         self, config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str, options: InductorOptions
     ) -> Sequence[RankPlan]:
-        """The decoder's rank files, with the products of `options`."""
+        """The decoder's rank files for the products of `options`."""
         return layout.rank_plans(config, tp, tensors, dtype, options.products)
 
 
 class SegmentCompiler(Compiler[InductorOptions]):
-    """Packages, compiled by processes of this project: see build.py."""
+    """Compilation of packages by processes of this project, see build.py."""
 
     device = staticmethod(device)
 
     def toolchain(self) -> Toolchain:
-        """build.py."""
+        """The module build.py."""
         from compiler.targets.inductor import build
 
         return build
 
     def needs(self, config: ModelConfig, tp: int, options: InductorOptions) -> Sequence[Need]:
-        """A compile process holds torch, the graph of one segment and a C++ compiler; packages hold no weights."""
+        """Memory of a compile process (torch, a segment's graph, C++ compiler), and disk of packages (no weights)."""
         kinds = set(config.layer_kinds)
         count = 2 + len({name for kind in kinds for name in segments.segment_names(config, kind)})
         note = f"{count} segments, prefill and decode; no weights"
         return (Need("compile", 2 << 30, count * 2 * (2 << 20), note),)
 
     def specs(self, plan: Planned[InductorOptions], source: str) -> Sequence[SegmentSpec]:
-        """One spec per package. Neither weights nor the number of layers decide one."""
+        """One spec per package; it depends neither on weights nor on the number of layers."""
         products, cache = plan.options.products, plan.options.cache
         return segments.specs(plan.config, plan.tp, plan.dtype, plan.limits, products, cache)
 
 
 class SegmentPackager(Packager[InductorOptions]):
-    """Rank files and packages as they are; plans name the rank files with their folder."""
+    """Artifacts of rank files and packages; plans name rank files with their folder."""
 
     def contents(self, plan: Planned[InductorOptions], made: Made) -> Contents:
         """Rank files, packages, tokenizer."""
@@ -106,7 +106,7 @@ class SegmentPackager(Packager[InductorOptions]):
         )
 
     def options_of(self, manifest: Manifest) -> InductorOptions:
-        """The products and the cache of its segments."""
+        """Options with the products and the cache of the artifact's segments."""
         from compiler.runtime.section import runnable
 
         made = runnable(manifest)

@@ -1,1 +1,1 @@
-"""Target `trtllm`: TensorRT-LLM checkpoints, written and judged on any CPU; engines where `trtllm-build` is."""
+"""Target `trtllm`: TensorRT-LLM checkpoints, written and judged on any CPU, and engines, built by `trtllm-build`."""

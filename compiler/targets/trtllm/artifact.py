@@ -1,8 +1,8 @@
-"""A TensorRT-LLM artifact: which file goes where, before the engines are built and afterwards.
+"""Files of a TensorRT-LLM artifact, before and after the engines are built.
 
-before      checkpoint/{config.json, rank{r}.safetensors}    build-engines.sh    tokenizer/
-afterwards  what the container of the image loads (compiler/lmi/package.py);
-            where no LMI image carries the version: engines/{config.json, rank{r}.engine}    tokenizer/
+before   checkpoint/{config.json, rank{r}.safetensors}    build-engines.sh    tokenizer/
+after    the tree that the image's container loads (compiler/lmi/package.py);
+         if no LMI image has the version: engines/{config.json, rank{r}.engine}    tokenizer/
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from compiler.targets.trtllm.version import image_of, show, version_of
 from compiler.targets.values import Contents, Made, Planned
 
 _REGION = "us-east-1"
-"""Whose registry the command file names; every region has the same images."""
+"""Region of the registry in the command file; every region has the same images."""
 
 
 def contents(plan: Planned[TrtllmOptions], made: Made) -> Contents:
-    """Of the checkpoint where nothing is compiled yet, else of the engines."""
+    """Contents of the engines' artifact; of the checkpoint's if nothing is compiled yet."""
     engines = made.compiled.get(ENGINES, ())
     return _engines(plan, made, engines) if engines else _checkpoint(plan, made)
 
@@ -40,7 +40,7 @@ def contents(plan: Planned[TrtllmOptions], made: Made) -> Contents:
 def _checkpoint(plan: Planned[TrtllmOptions], made: Made) -> Contents:
     image = image_of(plan.options)
     files = [part.inside(CHECKPOINT) for part in made.weights]
-    whole = plan.options.image if "/" in plan.options.image else ""  # in a registry of the user's choice
+    whole = plan.options.image if "/" in plan.options.image else ""  # full name: in the user's registry
     place = whole or (image_uri(image.tag, _REGION) if image else None)
     finish = written(SCRIPT, script(flags_of(plan), place), executable=True)
     section = _section(plan, made, image, checkpoint_files=tuple(sorted(part.path for part in files)))
@@ -70,7 +70,7 @@ def _engines(plan: Planned[TrtllmOptions], made: Made, engines: Sequence[Part]) 
 
 
 def check_tokenizer(plan: Planned[TrtllmOptions], names: Sequence[str]) -> None:
-    """Raises TokenizerError where the image's front end would not take these files for a tokenizer."""
+    """Raise TokenizerError if the image's front end cannot load a tokenizer from these files."""
     image = image_of(plan.options)
     if image is not None:
         tokenizer_paths(_facts(plan, image, names, [*engine_files(plan.tp * plan.options.pp), "config.json"]))
@@ -116,7 +116,7 @@ def _section(
 
 
 def options_of(manifest: Manifest) -> TrtllmOptions:
-    """The options that an artifact was made with."""
+    """Options that an artifact was built with."""
     engines, parallel = section_of(manifest), manifest.parallel
     return TrtllmOptions(
         version=engines.version,
@@ -132,31 +132,34 @@ def options_of(manifest: Manifest) -> TrtllmOptions:
 
 
 def section_of(manifest: Manifest) -> Engines:
-    """Raises ArtifactError where the manifest has another section."""
+    """Section of a manifest. Raises ArtifactError if it is another target's."""
     if isinstance(manifest.section, Engines):
         return manifest.section
-    raise ArtifactError(f"`{manifest.name}`: expected the section of target `trtllm` in its manifest")
+    raise ArtifactError(
+        f"`{manifest.name}`: expected the section of target `trtllm`; found target `{manifest.target}`",
+        hint="use an artifact that was built with `--target trtllm`",
+    )
 
 
 def rank_folder(manifest: Manifest) -> str | None:
-    """Of the checkpoint, where the artifact has one."""
+    """Folder of the checkpoint; None if the artifact has none."""
     return CHECKPOINT if section_of(manifest).checkpoint_files else None
 
 
 def problems(manifest: Manifest, folder: Path) -> list[str]:
-    """What does not fit the manifest: config.json of the checkpoint, or engines and what a container wants of them."""
+    """Differences from the manifest: in the checkpoint's config.json, or in engines and their container's files."""
     config, section = manifest.config, section_of(manifest)
     image = image_of(options_of(manifest))
     found = []
     if section.files and image is not None:
         found += [problem.text for problem in check_container(folder, image.release)]
-    if not section.checkpoint:  # made by an image from the source
+    if not section.checkpoint:  # compiled by an image from the source model
         return found
     wanted = checkpoint_config(config, manifest.parallel.tp, manifest.dtype, options_of(manifest))
     if section.checkpoint_files:
         path = folder / CHECKPOINT / "config.json"
         if path.read_bytes() != config_bytes(wanted):
-            found.append(f"{CHECKPOINT}/config.json is not that of the manifest's model, version and ranks")
+            found.append(f"{CHECKPOINT}/config.json differs from the manifest's model, version and ranks")
     if section.files:
         engines = (folder / section.files[0]).parent
         found += engine_problems(engines, wanted, version_of(options_of(manifest)), section.limits)

@@ -1,7 +1,7 @@
-"""The boundary to `trtllm-build`: a process with a time limit, what it said, and what it left behind.
+"""Toolchain `trtllm-build`: a process with a time limit, a log, and a check of its output.
 
-The command needs a GPU in every version, and one worker holds about three times its rank's weights in host memory
-(reports of its users; it documents no figure).
+All versions need a GPU, and one worker holds about three times its rank's weights in host memory (users' reports; the
+figure is not documented).
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from compiler.targets.trtllm.version import parse_version, show
 from compiler.targets.values import How, Sources
 
 stand_in = False
-"""Whether this toolchain is one of the tests; what an engine says of itself is looked at besides."""
+"""Whether this toolchain is a stand-in of the tests; engines are checked for it too."""
 
 HOST_COPIES = 3
 TIMEOUT_S = 6 * 3600
 LOG_TAIL = 30
-"""Lines of the log that an error shows."""
+"""Last lines of the log that an error shows."""
 _HELP_TIMEOUT_S = 300
 _WATCH_S = 1.0
-"""Seconds between two looks at what the builder has finished."""
+"""Seconds between two updates of the progress."""
 _OOM_EVENTS = Path("/sys/fs/cgroup/memory.events")
 
 
 def versions(_device: str) -> dict[str, str]:
-    """Of the packages behind the command, where its own Python tells, and of the GPU's driver. Raises ToolchainMissing.
+    """Versions of the command's Python packages, if known, and of the GPU's driver. Raises ToolchainMissing.
 
-    The engines name the TensorRT-LLM that built them themselves (`engines.py`).
+    Engines name the TensorRT-LLM that built them (`engines.py`).
     """
     command = Path(find_command())
     found = {name: number for name in PACKAGES if (number := _installed(command, name))}
@@ -64,14 +64,14 @@ def compile(  # noqa: A001  # the stage's name, see `compiler.targets.values.Too
     sources: Sources,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Build the engines of the checkpoint and leave them in `out`.
+    """Build the engines of the checkpoint into `out`.
 
     Raises:
         ToolchainMissing: there is no `trtllm-build`, or one of another version.
-        MemoryCeilingError: not even one rank fits into the host's memory.
-        CompileError: it failed, or what it left does not fit the checkpoint.
+        MemoryCeilingError: building one rank needs more than the host's memory.
+        CompileError: it failed, or the engines do not fit the checkpoint.
     """
-    del device  # the one that the driver gives the command
+    del device  # the driver chooses it
     command, checkpoint = find_command(), sources.checkpoint
     for spec in specs:
         _check_version(command, spec)
@@ -100,37 +100,37 @@ def _check_version(command: str, spec: EnginesSpec) -> None:
     found = _installed(Path(command), "tensorrt_llm")
     if found and parse_version(found)[:2] != spec.version[:2]:
         raise ToolchainMissing(
-            f"this checkpoint is for TensorRT-LLM {show(spec.version)}; `{command}` is of {found}",
-            hint=f"build with `--trtllm-version {found}`, or in an image that carries {show(spec.version)}",
+            f"this checkpoint is for TensorRT-LLM {show(spec.version)}; `{command}` is from {found}",
+            hint=f"build with `--trtllm-version {found}`, or in an image with {show(spec.version)}",
         )
 
 
 def _installed(command: Path, package: str) -> str:
-    """Version of a package beside a command that pip installed: its first line names the Python it runs in."""
+    """Version of a package in the Python of a command that pip installed, named in its first line; "" if unknown."""
     with command.open("rb") as file:
         first = file.readline(512)
     if not first.startswith(b"#!"):
         return ""
     python = first[2:].decode(errors="replace").split()
-    ask = f"from importlib.metadata import version; print(version({package!r}))"
+    code = f"from importlib.metadata import version; print(version({package!r}))"
     try:
-        asked = subprocess.run([*python, "-c", ask], capture_output=True, text=True, timeout=60, check=True)
+        ran = subprocess.run([*python, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
         return ""
-    return asked.stdout.strip()
+    return ran.stdout.strip()
 
 
 def workers_for(ranks: int, rank_bytes: int, devices: int, host_memory: int) -> int:
-    """Ranks to build at a time, on as many devices, so that host memory holds them.
+    """Number of ranks to build at the same time, by devices and host memory.
 
     Raises:
-        MemoryCeilingError: not even one.
+        MemoryCeilingError: building one rank needs more than `host_memory`.
     """
     need = HOST_COPIES * rank_bytes
     if need > host_memory:
         raise MemoryCeilingError(
             f"building one rank takes about {need:,} bytes of host memory; available are {host_memory:,}",
-            hint="Split the model over more ranks, or build on a larger host.",
+            hint="split the model over more ranks, or build on a larger host",
         )
     return max(1, min(ranks, devices, host_memory // max(need, 1)))
 
@@ -141,30 +141,30 @@ def find_command() -> str:
     if found is None:
         raise ToolchainMissing(
             f"`{COMMAND}` is not on PATH",
-            hint="Its `build-engines.sh` builds the engines where TensorRT-LLM and a GPU are, or in the LMI image "
-            "(`build-engines.sh --docker`).",
+            hint="run the artifact's `build-engines.sh` on a GPU host with TensorRT-LLM, or in the LMI image "
+            "(`build-engines.sh --docker`)",
         )
     return found
 
 
 def help_text(command: str) -> str:
-    """What the command says of its flags. Raises CompileError where it cannot even do that."""
+    """Help of the command, which lists its flags. Raises CompileError."""
     try:
-        asked = subprocess.run([command, "--help"], capture_output=True, text=True, timeout=_HELP_TIMEOUT_S, check=True)
+        ran = subprocess.run([command, "--help"], capture_output=True, text=True, timeout=_HELP_TIMEOUT_S, check=True)
     except (subprocess.SubprocessError, OSError) as error:
         raise CompileError(
-            f"`{COMMAND} --help` failed: {error}", hint="The installation of TensorRT-LLM is not whole: try it by hand."
+            f"`{COMMAND} --help` failed: {error}", hint="run it by hand: the installation of TensorRT-LLM is damaged"
         ) from error
-    return asked.stdout + asked.stderr
+    return ran.stdout + ran.stderr
 
 
 def run(line: Sequence[str], log: Path, timeout_s: float = TIMEOUT_S, watch: Callable[[], None] = lambda: None) -> None:
-    """Run the command, its output to `log`. Its whole process group ends with it, and with this process (guard.py).
-    `watch` is called now and then.
+    """Run the command with its output in `log`. Its process group ends with it and with this process (guard.py).
+    `watch` is called every _WATCH_S seconds.
 
     Raises:
         ToolchainMissing: it cannot be started.
-        CompileError: it failed, was killed, or ran too long; with the end of the log.
+        CompileError: it failed, was killed, or exceeded the time limit; with the end of the log.
     """
     killed_before = _oom_kills()
     guarded = [sys.executable, "-I", "-S", guard.__file__, *line]
@@ -179,21 +179,21 @@ def run(line: Sequence[str], log: Path, timeout_s: float = TIMEOUT_S, watch: Cal
     if code == 0:
         return
     if code == 127:
-        said = log.read_text(encoding="utf-8", errors="replace").strip()
-        raise ToolchainMissing(f"`{line[0]}` cannot be started: {said}", hint="Its installation is not whole.")
+        output = log.read_text(encoding="utf-8", errors="replace").strip()
+        raise ToolchainMissing(f"`{line[0]}` cannot be started: {output}", hint="install TensorRT-LLM again")
     end = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL:])
     if code is None:
-        what, hint = f"did not finish in {timeout_s:g} s and was ended", "Allow more time, or fewer ranks at a time."
+        what, hint = f"did not finish in {timeout_s:g} s and was killed", "raise `--timeout`, or lower `--workers`"
     elif code in (-signal.SIGKILL, 128 + signal.SIGKILL) or _oom_kills() > killed_before:
-        what = "was killed (exit by signal 9): the kernel's out-of-memory killer does that"
-        hint = "Lower `--workers`, split the model over more ranks, or build on a host with more memory."
+        what = "was killed by signal 9, probably by the kernel's out-of-memory killer"
+        hint = "lower `--workers`, split the model over more ranks, or build on a host with more memory"
     else:
-        what, hint = f"failed with exit code {code}", f"The whole log is {log}."
+        what, hint = f"failed with exit code {code}", f"the whole log is {log}"
     raise CompileError(f"`{COMMAND}` {what}. The end of its log:\n{end}", hint=hint)
 
 
 def _wait(process: subprocess.Popen[bytes], timeout_s: float, watch: Callable[[], None]) -> int | None:
-    """Its exit code; None where time was up."""
+    """Exit code; None after the time limit."""
     end = time.monotonic() + timeout_s
     while (left := end - time.monotonic()) > 0:
         with suppress(subprocess.TimeoutExpired):
@@ -203,7 +203,7 @@ def _wait(process: subprocess.Popen[bytes], timeout_s: float, watch: Callable[[]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Workers outlive a builder that dies: end the group, which is the guard's own session."""
+    """Kill the process group, the guard's session: workers outlive a builder that dies."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -212,7 +212,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _oom_kills() -> int:
-    """How often the kernel has killed in this control group; 0 where it does not say."""
+    """Number of out-of-memory kills in this control group; 0 if unknown."""
     if not _OOM_EVENTS.exists():
         return 0
     counts = dict(line.split() for line in _OOM_EVENTS.read_text(encoding="ascii").splitlines())

@@ -1,4 +1,4 @@
-"""Refusals of models that TensorRT-LLM cannot build, before anything is read: each with its reason and a remedy."""
+"""Refusals, with reason and remedy, of models that TensorRT-LLM cannot build, before weights are read."""
 
 from __future__ import annotations
 
@@ -15,34 +15,33 @@ from compiler.targets.trtllm.linear import STORED
 from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
 from compiler.targets.trtllm.version import Version, show, version_of
 
-Finding = tuple[str, str]  # what was expected and found; what to do, "" for _OTHERWISE
-_OTHERWISE = "Target `inductor` computes what a recipe describes: build it with `--target inductor`."
+Finding = tuple[str, str]  # reason with expected and found; hint, "" for _OTHERWISE
+_OTHERWISE = "build it with `--target inductor`, which supports every recipe"
 
 
 def check(config: ModelConfig, tp: int = 1, options: TrtllmOptions = PLAIN, limits: Limits | None = None) -> None:
-    """Raises RefusedError (ParallelError for tp, pp, moe_ep) for what the version cannot do with this model."""
+    """Raise RefusedError (ParallelError for tp, pp, moe_ep) if the version cannot build this model."""
     if limits is not None:
         build_limits(limits, options)
     version = version_of(options)
     row, _ = row_for(config, version)
-    for problems in (_mathematics, _rotary, _parallel, _quantisation):
+    for problems in (_mathematics, _rotary, _parallel, _quantization):
         for reason, remedy in problems(config, row, version, options):
             raise RefusedError(
                 f"TensorRT-LLM {show(version)} cannot build {config.architecture}: {reason}", hint=remedy or _OTHERWISE
             )
     if version < (0, 11, 0) and options.moe_ep not in (1, tp):
         raise RefusedError(
-            f"TensorRT-LLM {show(version)} deals out experts whole or not at all: moe_ep is 1 or tp = {tp}; "
-            f"found {options.moe_ep}",
-            hint="Name `--trtllm-version 0.11.0` or later.",
+            f"TensorRT-LLM {show(version)} needs moe_ep 1 or tp = {tp}; found {options.moe_ep}",
+            hint="use `--trtllm-version 0.11.0` or later",
         )
     found = VENDOR_SCHEMES.get(options.quant_algo)
     if found is not None and found.rounded_at_load:
-        for what, width in (("mlp", config.ffn), ("expert", config.moe_ffn if config.experts else 0)):
+        for layer, width in (("mlp", config.ffn), ("expert", config.moe_ffn if config.experts else 0)):
             if width % (64 * tp):
                 raise RefusedError(
-                    f"{options.quant_algo} wants multiples of 64 x tp = {64 * tp}; the {what} is {width} wide",
-                    hint="Use a smaller tp, or another quantization.",
+                    f"{options.quant_algo} needs multiples of 64 x tp = {64 * tp}; the {layer} is {width} wide",
+                    hint="use a smaller tp, or another quantization",
                 )
     check_split(config, tp, options)
 
@@ -58,24 +57,22 @@ def _mathematics(config: ModelConfig, row: ArchitectureRow, version: Version, _:
         allowed = " or ".join(_biases(biases) for biases in row.biases)
         yield f"biases are on {allowed}; found them on {_biases(found)}", ""
     if config.parallel_residual != row.parallel_residual:
-        yield "attention and mlp are computed one after the other in its model class, or the reverse", ""
+        wanted, found_order = ("parallel", "in sequence") if row.parallel_residual else ("in sequence", "parallel")
+        yield f"its model class computes attention and mlp {wanted}; found {found_order}", ""
     if config.norms != "before" or config.parallel_mlp_norm or not config.norm_bias:
-        yield (
-            "its model class has one norm in front of each block (in parallel one for both), layer norms with a bias",
-            "",
-        )
+        yield "its model class has a norm before each block (one for parallel blocks), layer norms with a bias", ""
     if config.qk_norm and config.qk_norm_over != "head_dim":
-        yield "norms on q and k have one weight for all heads", ""
+        yield "it supports norms on q and k only with one weight for all heads", ""
     if config.logit_scale != 1.0:
-        yield f"logits are not scaled; found {config.logit_scale:g}", ""
+        yield f"it does not scale logits; found a scale of {config.logit_scale:g}", ""
     if row.ffn_times_hidden and config.ffn != row.ffn_times_hidden * config.hidden:
         yield f"its mlp is {row.ffn_times_hidden * config.hidden} wide; found {config.ffn}", ""
     if "moe" in dense and len(dense) > 1:
-        yield "all layers have experts or none has; this model mixes them", ""
+        yield "either all layers have experts or none; this model mixes them", ""
     if (row.fused_mlp or "moe" in dense) and config.activation != "silu":
         yield f"the fused mlp computes silu; found {config.activation}", ""
     if config.qk_norm and version < (0, 20, 0):
-        yield "norms on q and k begin with 0.20", "Name a later version."
+        yield "norms on q and k need 0.20", "use `--trtllm-version 0.20.0` or later"
 
 
 def _biases(biases: tuple[bool, bool, bool]) -> str:
@@ -84,53 +81,53 @@ def _biases(biases: tuple[bool, bool, bool]) -> str:
 
 
 def _rotary(config: ModelConfig, row: ArchitectureRow, version: Version, _: TrtllmOptions) -> Iterator[Finding]:
-    """yarn, dynamic and longrope never come here: `model/config.py` reads only linear and llama3."""
+    """Refusals of rope settings; `model/config.py` has refused all scalings but linear and llama3 before."""
     if config.position != "rope":
         return
     if config.rotary_dim != config.head_dim and not row.partial_rotary:
-        yield f"the rotation covers all {config.head_dim} of a head; found {config.rotary_dim}", ""
+        yield f"the rotation covers all {config.head_dim} dimensions of a head; found {config.rotary_dim}", ""
     scaling = config.rope_scaling
     if scaling is None:
         return
     if not row.rope_scaling:
-        yield f"its model class reads no rope scaling; found {scaling.kind}", "Build at the base context length."
+        yield f"its model class reads no rope scaling; found {scaling.kind}", "build at the base context length"
     if scaling.kind == "llama3" and version < (0, 12, 0):
-        yield "llama3 rope scaling begins with 0.12", "Name `--trtllm-version 0.12.0` or later."
+        yield "llama3 rope scaling needs 0.12", "use `--trtllm-version 0.12.0` or later"
     if scaling.kind == "linear" and scaling.factor <= 1:
-        yield f"a rope factor is above 1; found {scaling.factor:g}", "Leave the scaling out."
+        yield f"a rope factor is above 1; found {scaling.factor:g}", "leave the scaling out"
 
 
 def _parallel(config: ModelConfig, row: ArchitectureRow, _: Version, options: TrtllmOptions) -> Iterator[Finding]:
     if options.pp > 1 and not row.pp:
-        yield f"its model class has no pipeline stages; found pp {options.pp}", "Use tp alone."
+        yield f"its model class has no pipeline stages; found pp {options.pp}", "use tp alone"
     if options.moe_ep > 1 and not config.experts:
-        yield f"moe_ep {options.moe_ep} asks to deal out experts, and it has none", "Leave `moe_ep` out."
+        yield f"moe_ep {options.moe_ep} needs experts; it has none", "leave `moe_ep` out"
 
 
-def _quantisation(
+def _quantization(
     config: ModelConfig, row: ArchitectureRow, version: Version, options: TrtllmOptions
 ) -> Iterator[Finding]:
     algo, kv = options.quant_algo, options.kv_cache_quant_algo
     if kv and kv not in VENDOR_CACHES:
-        yield f"quantizations of the KV cache are {', '.join(VENDOR_CACHES)}; found {kv}", "Leave it out."
+        yield f"quantizations of the KV cache are {', '.join(VENDOR_CACHES)}; found {kv}", "leave it out"
     found = VENDOR_SCHEMES.get(algo)
     if found is None:
         if algo:
-            yield f"quantizations are {', '.join(VENDOR_SCHEMES)}; found {algo}", f"Use {W8A16}, or none."
+            yield f"quantizations are {', '.join(VENDOR_SCHEMES)}; found {algo}", f"use {W8A16}, or none"
         return
     if version < found.since:
-        yield f"{algo} is written for {show(found.since)} and later", "Name a later version."
+        yield f"{algo} needs {show(found.since)}", f"use `--trtllm-version {show(found.since)}` or later"
     if found.smooths and config.experts:
-        yield "there is no SmoothQuant for experts", f"Use {FP8} or {W8A16}."
+        yield "there is no SmoothQuant for experts", f"use {FP8} or {W8A16}"
     elif found.plugin and not row.smooth_quant:
-        yield "SmoothQuant is not supported for it", f"Use {W8A16}, or {FP8} on Hopper and Ada."
+        yield "SmoothQuant is not supported for it", f"use {W8A16}, or {FP8} on Hopper and Ada"
     if algo == FP8 and config.experts and version < (0, 10, 0):
-        yield "where 0.8 and 0.9 keep the scales of experts is not verified", "Name 0.10.0 or later."
+        yield "the place of experts' scales in 0.8 and 0.9 is not verified", "use `--trtllm-version 0.10.0` or later"
     if algo == W4A16_AWQ and config.experts:
-        yield f"how experts are stored under {algo} is not verified", f"Use {FP8} or {W8A16}."
+        yield f"the layout of experts under {algo} is not verified", f"use {FP8} or {W8A16}"
     if found.plugin and config.parallel_residual:
-        yield "what one norm in front of attention and mlp stores for both is not verified", f"Use {W8A16}."
+        yield "the plugin's scales of one norm for attention and mlp are not verified", f"use {W8A16}"
     if found.plugin and config.qk_norm:
-        yield "what the plugin does with norms on q and k is not verified", f"Use {NATIVE} or {W8A16}."
+        yield "the plugin with norms on q and k is not verified", f"use {NATIVE} or {W8A16}"
     if found.unverified:
-        yield f"{algo}: {found.unverified}", f"Use {' or '.join(STORED)}."
+        yield f"{algo}: {found.unverified}", f"use {' or '.join(STORED)}"

@@ -1,4 +1,4 @@
-"""From canonical tensors to the rank files of a TensorRT-LLM checkpoint. Every linear weight is [out, in].
+"""Layout of the rank files of a TensorRT-LLM checkpoint. Every linear weight is [out, in].
 
 | file tensor (`transformer.` before all but lm_head) | of rank r                      | from                    |
 |-----------------------------------------------------|--------------------------------|-------------------------|
@@ -12,9 +12,9 @@
 | lm_head.weight                                      | rows of vocab / tp             | head; embed where tied  |
 | biases of dense and proj                            | whole (GPT-J: zeros for r > 0) |                         |
 
-`mlp.fc` is what the activation is applied to, so it holds Hugging Face's gate; a fused `mlp.fc` holds it in its second
-half. Ranks are numbered `stage * tp + r`, and the layers of each pipeline stage begin with 0 again. The tensors
-of quantized modules are in `linear.py`.
+The activation is applied to `mlp.fc`, which is therefore Hugging Face's gate; a fused `mlp.fc` has it in its second
+half. Ranks are numbered `stage * tp + r`, and the layers of each pipeline stage from 0. `linear.py` has the tensors of
+quantized modules.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from compiler.model.ops import OnFirst, Op, Pad, Program, Repeat, Replicate, Sha
 from compiler.model.parallel import check_parallel, head_layout, padded
 from compiler.model.roles import TensorId, axis_sizes, model_tensors
 from compiler.targets.trtllm.architectures import ArchitectureRow, row_for
-from compiler.targets.trtllm.linear import Beside, beside, stored_as
+from compiler.targets.trtllm.linear import Companion, companions, stored_as
 from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
 from compiler.targets.trtllm.version import Version, version_of
 
@@ -57,13 +57,13 @@ NAMES: Mapping[str, str] = {
     "shared.router": "mlp.shared_expert_gate",
 }
 _MOE_OLD = {"moe.up_gate.weight": "mlp.experts_weight_1", "moe.down.weight": "mlp.experts_weight_2"}
-"""0.8 and 0.9: whole names, without `.weight`."""
+"""Full names in 0.8 and 0.9, without `.weight`."""
 _SHARED_OLD = {
     "shared.up_gate": "shared_expert.fc",
     "shared.down": "shared_expert.proj",
     "shared.router": "shared_expert_gate",
 }
-"""Up to 0.12 the shared expert stands beside `mlp`."""
+"""Names up to 0.12, where the shared expert is not inside `mlp`."""
 
 _FUSED = {
     "attn.qkv": ("attn.q", "attn.k", "attn.v"),
@@ -75,14 +75,14 @@ _FOLDS: Mapping[str, Mapping[str, Fold]] = {
     "rms_plus_one": dict.fromkeys(("attn.norm", "mlp.norm", "final.norm"), "plus_one"),
     "l2_rows": {"head": "l2_rows"},
 }
-"""What the toolchain expects done to the weights, by the trait that says the model does it on the way."""
+"""Operations that the model applies to weights at run time and the toolchain expects done, by trait of the model."""
 
 
 def layouts(config: ModelConfig, tp: int, options: TrtllmOptions = PLAIN) -> list[Layout]:
-    """Every file tensor, stage by stage, in the order of computation.
+    """All file tensors, stage by stage, in the order of computation.
 
     Raises:
-        RefusedError: the version has no such architecture.
+        RefusedError: the version does not support the architecture.
         ParallelError: tp, pp or moe_ep do not divide the model.
     """
     version = version_of(options)
@@ -104,7 +104,7 @@ def layouts(config: ModelConfig, tp: int, options: TrtllmOptions = PLAIN) -> lis
                         for t in inputs)  # fmt: skip
         stored = stored_as(file_role, tensor.part, options)
 
-        def of_part(part: Beside, name: str, inputs: tuple[TensorId, ...], stage: int) -> Layout:
+        def of_part(part: Companion, name: str, inputs: tuple[TensorId, ...], stage: int) -> Layout:
             own = part.inputs(inputs)
             programs = tuple(_spread(t, row, config, tp, options) for t in own)
             join = (*join_scales(own, sizes), *((Stack(1),) if part.matrix else ()))
@@ -125,7 +125,7 @@ def layouts(config: ModelConfig, tp: int, options: TrtllmOptions = PLAIN) -> lis
             rounds=rounds,
             packing=stored.packing if stored else None,
         )
-        for part in beside(file_role, tensor.part, options):
+        for part in companions(file_role, tensor.part, options):
             found = part.name.format(module=name.removesuffix(".weight"), layer=f"transformer.layers.{layer}")
             done[stage, found] = of_part(part, found, inputs, stage)
     return sorted(done.values(), key=lambda layout: layout.stage)
@@ -138,7 +138,7 @@ def rank_plans(
     dtype: str,
     options: TrtllmOptions = PLAIN,
 ) -> list[RankPlan]:
-    """The files of the tp x pp ranks. `dtype` is that of the files, by its safetensors name (`BF16`)."""
+    """Files of the tp x pp ranks. `dtype`: the files' dtype by its safetensors name (`BF16`)."""
     return to_rank_plans(layouts(config, tp, options), tensors, dtype, rank_file)
 
 
@@ -147,19 +147,19 @@ def rank_file(rank: int) -> str:
 
 
 def joined(row: ArchitectureRow) -> tuple[tuple[str, ...], ...]:
-    """The layers that are one matrix, by role, in the order of their rows."""
+    """Roles of the layers that are joined to one matrix, in the order of their rows."""
     return tuple((_FUSED | (_FUSED_MLP if row.fused_mlp else {})).values())
 
 
 def check_split(config: ModelConfig, tp: int, options: TrtllmOptions) -> None:
-    """Raises ParallelError where the ranks cannot share the model, naming what would divide."""
+    """Check that tp, pp and moe_ep can split the model. Raises ParallelError with all reasons."""
     check_parallel(config, 1 if options.moe_ep > 1 else tp)
     head_layout(config.heads, config.kv_heads, tp)
     problems = list(_split_problems(config, tp, options))
     if problems:
         raise ParallelError(
             f"tp {tp}, pp {options.pp}, moe_ep {options.moe_ep}: {'; '.join(problems)}",
-            hint="pp divides the layers; moe_ep divides tp and the experts, and the rest of tp their width.",
+            hint="pp must divide the layers, moe_ep both tp and the experts, and tp / moe_ep the experts' width",
         )
 
 
@@ -178,7 +178,7 @@ def _split_problems(config: ModelConfig, tp: int, options: TrtllmOptions) -> Ite
 
 
 def _rank_sizes(config: ModelConfig, tp: int, options: TrtllmOptions) -> dict[str, int]:
-    """Elements of every axis on one rank."""
+    """Size of every axis on one rank."""
     sizes = axis_sizes(config)
     rows = (
         {axis: padded(sizes[axis], tp) // tp for axis in ("vocab", "positions")} if options.parallel_embedding else {}
@@ -195,7 +195,7 @@ def _rank_sizes(config: ModelConfig, tp: int, options: TrtllmOptions) -> dict[st
 
 
 def _inputs(tensor: TensorId, row: ArchitectureRow, config: ModelConfig) -> tuple[str, tuple[TensorId, ...]]:
-    """The file role that a tensor goes to, and all the tensors that go there, in the order of their rows."""
+    """File role of a tensor, and all tensors of that role in the order of their rows."""
     if tensor.role == "mlp.up" and config.layer_kinds[tensor.layer or 0].mlp == "plain":
         return "mlp.plain", (tensor,)
     for name, roles in (_FUSED | (_FUSED_MLP if row.fused_mlp else {})).items():
@@ -205,7 +205,7 @@ def _inputs(tensor: TensorId, row: ArchitectureRow, config: ModelConfig) -> tupl
 
 
 def _place(tensor: TensorId, config: ModelConfig, pp: int) -> tuple[int, int | None]:
-    """Pipeline stage, and number of the layer within it."""
+    """Pipeline stage, and number of the layer in it."""
     if tensor.layer is not None:
         return divmod(tensor.layer, config.layers // pp)
     return (0 if tensor.role in ("embed", "position") else pp - 1), None
@@ -222,7 +222,7 @@ def _name(file_role: str, part: str, layer: int | None, version: Version) -> str
 
 
 def _spread(tensor: TensorId, row: ArchitectureRow, config: ModelConfig, tp: int, options: TrtllmOptions) -> Program:
-    """One shard for each of the tp ranks of a stage."""
+    """Program that makes one shard for each of the tp ranks of a stage."""
     axes = tensor.axes
     if tensor.role in ("embed", "position") and not options.parallel_embedding:
         return (Replicate(tp),)

@@ -13,27 +13,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrtllmOptions(TargetOptions):
-    """`version`, `image`: "" = the target's default. `pp`: each stage has tp ranks. `moe_ep`: the experts are dealt to
-    so many groups of the tp ranks. Lengths in tokens; `max_num_tokens`: of all rows in one step.
+    """Options of target `trtllm`. `version`, `image`: "" = default. `pp`: pipeline stages, each of tp ranks.
+    `moe_ep`: groups of the tp ranks among which experts are divided. Lengths in tokens; `max_num_tokens`: of all rows
+    in one step.
 
-    `quant_algo`, `kv_cache_quant_algo`: by TensorRT-LLM's names ("" = none), derived from the quantization.
+    `quant_algo`, `kv_cache_quant_algo`: TensorRT-LLM's names ("" = none), derived from the quantization.
     """
 
     version: str = option("", "TensorRT-LLM to write for [default: 0.12.0]", flags=("--trtllm-version",))
-    image: str = option("", "LMI image that will serve it; names the version too.")
+    image: str = option("", "LMI image that will serve it; implies the version.")
     pp: int = option(1, "Pipeline stages, each of `--tp` ranks [default: 1]")
-    moe_ep: int = option(1, "Groups of ranks that share out whole experts [default: 1]")
+    moe_ep: int = option(1, "Expert-parallel groups of ranks [default: 1]")
     parallel_embedding: bool = option(
         default=False, help="Split the embedding over the vocabulary.", flags=("--parallel-embedding",)
     )
-    max_input_len: int | None = option(None, "Tokens of a prompt [default: 512 less than of a row]")
+    max_input_len: int | None = option(None, "Tokens of a prompt [default: tokens per row - 512]")
     max_num_tokens: int | None = option(None, "Tokens of all rows in one step.")
     quant_algo: str = ""
     kv_cache_quant_algo: str = ""
 
     @property
     def split(self) -> Mapping[str, Any]:
-        """Pipeline stages, groups of experts, and the embedding."""
+        """Pipeline stages, expert-parallel groups, and the split of the embedding."""
         return {"pp": self.pp, "moe_ep": self.moe_ep, "parallel_embedding": self.parallel_embedding}
 
 

@@ -1,4 +1,4 @@
-"""Running artifacts of target `trtllm`: a judge reads checkpoints here; engines run in an LMI container only."""
+"""Execution of artifacts of target `trtllm`: the judge computes checkpoints; engines run only in an LMI container."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CONTAINER = "served by an LMI container"
 
 
 def judge_of(folder: Path, config: ModelConfig, max_memory: int) -> CheckpointJudge:
-    """TensorRT-LLM's computation of the checkpoint in `folder`: see judge.py. `max_memory` in bytes."""
+    """Judge of the checkpoint in `folder`, see judge.py. `max_memory` in bytes."""
     from compiler.targets.trtllm.judge import CheckpointJudge
     from compiler.targets.trtllm.judge_model import BLOCK
     from compiler.targets.trtllm.read import RankTensors
@@ -51,7 +51,7 @@ def judge_of(folder: Path, config: ModelConfig, max_memory: int) -> CheckpointJu
 
 @dataclass(frozen=True)
 class CheckpointRunner(Runner):
-    """The judge over the checkpoint of an artifact."""
+    """Runner of an artifact's checkpoint: the judge."""
 
     config: ModelConfig
     max_memory: int
@@ -62,24 +62,23 @@ class CheckpointRunner(Runner):
 
 
 class TrtllmRuntime(Runtime):
-    """Engines need TensorRT-LLM of their own version."""
+    """Execution of engines, which need their own version of TensorRT-LLM."""
 
     def runner(self, manifest: Manifest, max_memory: int) -> Runner | None:
-        """The judge, where the artifact has a checkpoint."""
-
+        """The judge if the artifact has a checkpoint, else None."""
         if not section_of(manifest).checkpoint_files:
             return None
         return CheckpointRunner(manifest.config, max_memory)
 
     def unproven(self, manifest: Manifest) -> str:
-        """The container proves it."""
+        """Always a reason: only the container runs engines."""
         return "its engines are run by the serving container, not by this runtime"
 
     def findings(self, manifest: Manifest, host: Host) -> Sequence[Finding]:
-        """Whether there are engines, and TensorRT-LLM and TensorRT in exactly the versions that built them."""
+        """Findings about missing engines, and about the exact versions of TensorRT-LLM and TensorRT that built them."""
         found, remedy = [], manifest.section.unfinished
         if remedy:
-            found.append(Finding("engines", "mismatch", "it is a checkpoint whose engines were not built yet", remedy))
+            found.append(Finding("engines", "mismatch", "the checkpoint's engines are not built yet", remedy))
         for name, built in sorted(manifest.toolchain.items()):
             here = host.packages.get(name)
             if name not in PACKAGES:
@@ -92,7 +91,7 @@ class TrtllmRuntime(Runtime):
         return found
 
     def endpoint_problems(self, manifest: Manifest, image: str, instance_type: str) -> Sequence[str]:
-        """Engines that are missing, of another version, or in another tree than the image loads."""
+        """Problems of engines that are missing, of another version, or in another tree than the image loads."""
         section = section_of(manifest)
         try:
             facts = trtllm_image(image)
@@ -100,13 +99,13 @@ class TrtllmRuntime(Runtime):
             return [error.message]
         problems = ["its engines are not built yet"] if manifest.device.capability is None else []
         if section.version.partition("rc")[0] != facts.trtllm:
-            problems.append(f"its engines are of TensorRT-LLM {section.version}; the image carries {facts.trtllm}")
+            problems.append(f"its engines are for TensorRT-LLM {section.version}; the image has {facts.trtllm}")
         elif section.image and trtllm_image(section.image).family != facts.family:
-            problems.append(f"its files are laid out for {section.image}; LMI {facts.lmi} wants another tree")
+            problems.append(f"its files are laid out for {section.image}; LMI {facts.lmi} needs another tree")
         return problems
 
     def doctor(self) -> tuple[Sequence[Finding], Sequence[Ability]]:
-        """TensorRT-LLM; checkpoints need torch, engines the command `trtllm-build`, wherever it comes from."""
+        """Findings about TensorRT-LLM; checkpoints need torch, engines the command `trtllm-build`."""
         version, here = installed("tensorrt_llm"), shutil.which(COMMAND) is not None
         package = Finding("tensorrt_llm", "ok", version) if version else None
         return (package or Finding("tensorrt_llm", "missing", "not installed", _INSTALL),), (
@@ -116,7 +115,7 @@ class TrtllmRuntime(Runtime):
 
 
 def _image(manifest: Manifest, name: str, built: str) -> str:
-    """The image that has this version of `name`."""
+    """Image with this version of the package `name`."""
     tag = manifest.section.image_tag
     if tag is None and name == PACKAGES[0] and (image := image_for_trtllm(built)) is not None:
         tag = image.tag
@@ -124,5 +123,5 @@ def _image(manifest: Manifest, name: str, built: str) -> str:
 
 
 def _release(version: str) -> list[str]:
-    """The numbers of a version, of which all three have to be those of the build."""
+    """Three numbers of a version, all of which must match those of the build."""
     return version.split("+")[0].split(".")[:3]

@@ -1,4 +1,4 @@
-"""The `quant_algo` that runs a scheme, and the scales that its kernels want (`compiler.quantization.vendors`).
+"""The `quant_algo` of a scheme, and the scales that its kernels need (`compiler.quantization.vendors`).
 
 | scheme, its flags                       | dense, with a plugin's class   | other dense         | experts |
 |-----------------------------------------|--------------------------------|---------------------|---------|
@@ -11,8 +11,8 @@
 | smoothquant, per tensor, per token      | W8A8_SQ_PER_TENSOR_PER_TOKEN_  | -                   | -       |
 | smoothquant, per tensor, per tensor     | W8A8_SQ_PER_TENSOR_            | -                   | -       |
 
-FP8 has one scale a matrix and static activations, W8A8_SQ_PER_CHANNEL static activations, whatever was asked: `scaling`
-says what runs.
+FP8 always has one scale per matrix and static activation scales, W8A8_SQ_PER_CHANNEL static activation scales:
+`quantized` sets the scheme's flags accordingly.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from compiler.targets.trtllm.version import version_of
 
 
 def quantized(config: ModelConfig, quant: Quant, options: TrtllmOptions) -> tuple[Quant, TrtllmOptions]:
-    """`quant` as it runs, and `options` by the toolchain's names. Raises RefusedError."""
+    """`quant` with the flags that run, and `options` with the toolchain's names. Raises RefusedError."""
     options = replace(options, quant_algo="", kv_cache_quant_algo=quant.cache.upper())
     if quant.scheme is None:
         return quant, options
@@ -43,7 +43,7 @@ def quantized(config: ModelConfig, quant: Quant, options: TrtllmOptions) -> tupl
 
 
 def scaling(config: ModelConfig, quant: Quant, options: TrtllmOptions) -> Scaling:
-    """The scales to make for what `quantized` gave."""
+    """Scales to compute, for the result of `quantized`."""
     row, _ = row_for(config, version_of(options))
     scheme, found = quant.scheme, VENDOR_SCHEMES.get(options.quant_algo)
     if scheme is None or found is None:
@@ -59,14 +59,14 @@ def _vendor_scheme(config: ModelConfig, row: ArchitectureRow, scheme: Scheme) ->
         raise _refused(config, scheme)
     if not rows[0].smooths:
         return rows[0]
-    # What the plugin's classes do with one norm in front of attention and mlp, and with norms on q and k, is not
-    # verified; the native layers are those of the float model.
+    # The plugin's classes are not verified with one norm for attention and mlp, or with norms on q and k; the native
+    # layers are those of the float model.
     if row.smooth_quant and not (config.parallel_residual or config.qk_norm):
-        asked = {"weight_scales": scheme.weight_scales, "activation_scales": scheme.activation_scales}
-        return next(found for found in rows if found.plugin and found.flags == asked)
+        flags = {"weight_scales": scheme.weight_scales, "activation_scales": scheme.activation_scales}
+        return next(found for found in rows if found.plugin and found.flags == flags)
     if scheme.weight_scales != "channel":
         raise RefusedError(
-            f"TensorRT-LLM runs SmoothQuant of {config.architecture} with a scale a channel only",
+            f"TensorRT-LLM runs SmoothQuant of {config.architecture} only with one scale per channel",
             hint="leave `--no-per-channel` out",
         )
     return VENDOR_SCHEMES[NATIVE]

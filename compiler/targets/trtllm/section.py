@@ -10,7 +10,7 @@ from compiler.artifact.sections import InnerPath, Section, Sha256, Size, Strict
 
 
 class BuildLimits(Strict):
-    """Limits that engines are built for, in TensorRT-LLM's words; lengths in tokens."""
+    """Limits that engines are built for, by TensorRT-LLM's names; lengths in tokens."""
 
     max_batch_size: Size
     max_input_len: Size
@@ -21,11 +21,11 @@ class BuildLimits(Strict):
 class Engines(Section, extra="forbid"):
     """A TensorRT-LLM checkpoint, or the engines that were built from it.
 
-    `version`: of TensorRT-LLM. `image`: tag of the LMI image that it is for; `container`: how that image wants its
-    files (None: no image, plain engines). `quant_algo`: TensorRT-LLM's name of the scheme, "" for none. `checkpoint`:
-    digests of the files that the engines are built from, by name; `checkpoint_files`: where these are in the artifact,
-    none once there are engines. `files`: the engine of each rank; none before they are built. `argv`: the command line
-    that builds them, run in the artifact's folder.
+    `version`: of TensorRT-LLM. `image`: tag of the LMI image that it is for; `container`: file layout of that image
+    (None: no image, plain engines). `quant_algo`: TensorRT-LLM's name of the scheme, "" for none. `checkpoint`: digests
+    of the files that the engines are built from, by name; `checkpoint_files`: their paths in the artifact, () after the
+    engines are built. `files`: the engine of each rank, () before. `argv`: command line that builds them, run in the
+    artifact's folder.
     """
 
     version: Annotated[str, Field(min_length=1)]
@@ -40,12 +40,12 @@ class Engines(Section, extra="forbid"):
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Files of the checkpoint, or engines."""
+        """Paths of the checkpoint's files, or of the engines."""
         return (*self.checkpoint_files, *self.files)
 
     @property
     def rank_files(self) -> tuple[str, ...]:
-        """The engines."""
+        """Paths of the engines."""
         return self.files
 
     @property
@@ -55,13 +55,13 @@ class Engines(Section, extra="forbid"):
 
     @property
     def unfinished(self) -> str:
-        """Remedy of a checkpoint whose engines are not built yet."""
+        """Hint for a checkpoint whose engines are not built yet, else ""."""
         if self.files:
             return ""
-        return "run its `build-engines.sh` where TensorRT-LLM is, then `lmi-compile package`"
+        return "run its `build-engines.sh` on a GPU host with TensorRT-LLM, then `lmi-compile package`"
 
     def facts(self) -> list[tuple[str, str]]:
-        """Version and image, checkpoint or engines, limits."""
+        """Lines of `inspect`: version and image, checkpoint or engines, limits."""
         built = f"{len(self.files)} engine(s)" if self.files else "checkpoint; its engines are not built yet"
         image = f", for image {self.image}" if self.image else ""
         limits = ", ".join(f"{name} {value}" for name, value in self.limits.model_dump().items())

@@ -1,4 +1,4 @@
-"""Target `trtllm`: its parts."""
+"""Parts of target `trtllm`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class TrtllmSupport(Support[TrtllmOptions]):
-    """Models that a version of TensorRT-LLM has a class for."""
+    """Support of the models that a version of TensorRT-LLM has a class for."""
 
     check = staticmethod(check.check)
     quantized = staticmethod(schemes.quantized)
@@ -37,40 +37,40 @@ class TrtllmSupport(Support[TrtllmOptions]):
 
 
 class CheckpointLayout(RankLayout[TrtllmOptions]):
-    """The files of a checkpoint, which the judge computes."""
+    """Files of a checkpoint, and the judge that computes them."""
 
     judge = staticmethod(judge_of)
     layouts = staticmethod(layout.layouts)
     rank_plans = staticmethod(layout.rank_plans)
 
     def files(self, config: ModelConfig, tp: int, dtype: str, options: TrtllmOptions) -> Mapping[str, bytes]:
-        """config.json of the checkpoint, in the dialect of the version."""
+        """config.json of the checkpoint, in the version's format."""
         return {"config.json": config_bytes(checkpoint_config(config, tp, dtype, options))}
 
 
 class EngineCompiler(Compiler[TrtllmOptions]):
-    """`trtllm-build`: see build.py."""
+    """Compilation by `trtllm-build`, see build.py."""
 
     command = staticmethod(command_line)
 
     def toolchain(self) -> Toolchain:
-        """build.py."""
+        """The module build.py."""
         from compiler.targets.trtllm import build
 
         return build
 
     def device(self, how: How) -> Device:
-        """The GPU that the driver of this machine names: engines are built on the kind of GPU that will run them."""
+        """GPU of this machine: engines are built on the kind of GPU that will run them."""
         if how.march is not None or how.device not in (None, "cuda"):
             raise UsageError(
-                "target `trtllm` builds for the GPU of the machine that builds",
+                "target `trtllm` builds only for the GPU of the machine that builds",
                 hint=f"leave out `--march` and `--device {how.device or 'cpu'}`",
             )
         found, _ = gpus()
         return Device(kind="cuda", capability=found[0].capability if found else None)
 
     def needs(self, config: ModelConfig, tp: int, options: TrtllmOptions) -> Sequence[Need]:
-        """Building one rank at a time; the toolchain documents no figures (these are from its users' reports)."""
+        """Memory and disk for one rank at a time; figures are users' reports, the toolchain documents none."""
         from compiler.targets.trtllm.judge_model import BLOCK
 
         sizes = axis_sizes(config)
@@ -82,7 +82,7 @@ class EngineCompiler(Compiler[TrtllmOptions]):
         )
 
     def specs(self, plan: PlannedRanks[TrtllmOptions], source: str) -> Sequence[EnginesSpec]:
-        """One: the engines of all ranks."""
+        """One spec for the engines of all ranks."""
         return (
             EnginesSpec(
                 source,
@@ -97,7 +97,7 @@ class EngineCompiler(Compiler[TrtllmOptions]):
 
 
 class TrtllmPackager(Packager[TrtllmOptions]):
-    """Checkpoints, and engines in the tree of their container: see artifact.py, elsewhere.py."""
+    """Artifacts of checkpoints, and of engines in their container's tree, see artifact.py and elsewhere.py."""
 
     elsewhere = elsewhere.ENGINES_ELSEWHERE
     contents = staticmethod(artifact.contents)

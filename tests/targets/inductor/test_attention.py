@@ -181,7 +181,7 @@ def test_nothing_is_read_that_a_row_does_not_see(instructions: str, run: Run) ->
 
 @pytest.mark.parametrize("instructions", INSTRUCTIONS)
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn])
-def test_what_is_no_number_stays_none(instructions: str, run: Run, stored: torch.dtype) -> None:
+def test_nan_in_cache_or_query_gives_nan(instructions: str, run: Run, stored: torch.dtype) -> None:
     case = replace(made(stored, torch.float32), positions=torch.tensor([[200], [200]]))
     bad = case.cache.v[1, 150, 0].float()
     bad[3] = float("nan")

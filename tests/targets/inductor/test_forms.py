@@ -1,4 +1,4 @@
-"""Quantised segments: the library's kernels against the definitions, ranks against one rank, compiled against eager."""
+"""Quantized segments: the library's kernels against the definitions, ranks against one rank, compiled against eager."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from compiler.calibration.activations import RESULT as MAXIMA
 from compiler.calibration.scales import RESULT, make_scales
-from compiler.decoder import quantized as quantised
+from compiler.decoder import quantized as quantized
 from compiler.decoder.forward import forward, layer_weights
 from compiler.decoder.kernels import Kernels
 from compiler.decoder.quantized import QuantizedWeight, definition
@@ -79,7 +79,7 @@ def test_experts_of_few_tokens_are_those_of_many(products: str) -> None:
         share = torch.rand((len(chosen), 2), generator=GENERATOR)
         found, expected = (
             experts(x, torch.tensor(chosen), share, gate_up, down, "silu").float()
-            for experts in (FEW_TOKENS[products][1], quantised.experts(definition(products)))
+            for experts in (FEW_TOKENS[products][1], quantized.experts(definition(products)))
         )
         assert (found - expected).norm() < 0.02 * expected.norm()
 
@@ -154,7 +154,7 @@ def _compare_ranks(folder: Path, products: str, tmp_path: Path) -> None:
     (whole,) = converted(model, tmp_path / RESULT, tmp_path / "1", 1, products)
     linear = definition(products)
     expected = forward(
-        model.config, whole, token_ids, Kernels(quantized=linear, quantized_experts=quantised.experts(linear))
+        model.config, whole, token_ids, Kernels(quantized=linear, quantized_experts=quantized.experts(linear))
     )
     for tp in (1, 2):
         ranks = converted(model, tmp_path / RESULT, tmp_path / f"{tp}-again", tp, products)

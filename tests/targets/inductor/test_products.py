@@ -238,7 +238,7 @@ def test_every_token_meets_its_experts(instructions: str, run: Run, name: str) -
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_what_is_no_number_stays_none(run: Run, name: str) -> None:
+def test_a_row_with_nan_or_infinity_has_no_finite_output(run: Run, name: str) -> None:
     fixed = (None, torch.tensor([0.01])) if name in ("int8_int8", "fp8") else (None,)
     for bad in (float("nan"), float("inf")):
         x, weight, scale = narrow(name, case(name, 2, 8, 128, 7))

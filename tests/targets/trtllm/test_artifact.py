@@ -119,7 +119,7 @@ def test_a_wrong_layout_is_noticed_before_any_toolchain(
     assert not request_for().output.exists()
 
 
-def test_what_transformers_lacks_is_judged_against_the_decoder(request_for: Requests) -> None:
+def test_models_that_transformers_lacks_are_judged_against_the_decoder(request_for: Requests) -> None:
     manifest = build(request_for(case="internlm2", until="judge")).manifest
     assert manifest is not None
     assert manifest.numerics is not None
@@ -255,7 +255,7 @@ def test_a_build_that_fails_leaves_nothing(
     assert build(request_for()).made == {"compile": 1, "package": 1}
 
 
-def test_what_package_cannot_finish_is_refused(request_for: Requests, tmp_path: Path, toolchain: Path) -> None:
+def test_package_refuses_missing_or_other_engines(request_for: Requests, tmp_path: Path, toolchain: Path) -> None:
     checkpoint = build(request_for(until="judge")).output
     with pytest.raises(ArtifactError, match=r"rank0\.engine is missing") as caught:
         package_engines(checkpoint, None, None, Silent())
@@ -301,7 +301,7 @@ def test_engines_are_not_run_here(request_for: Requests, toolchain: Path) -> Non
         ({"options": TrtllmOptions(pp=2), "target": "inductor"}, UsageError, "options of target `inductor`"),
     ],
 )
-def test_what_means_nothing_is_refused_at_plan_time(
+def test_options_without_meaning_are_refused_at_plan_time(
     request_for: Requests, changes: dict[str, Any], kind: type[Exception], words: str
 ) -> None:
     with pytest.raises(kind, match=words):

@@ -24,12 +24,12 @@ SQ = "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN"
         ("mixtral", 2, {"quant_algo": SQ}, "no SmoothQuant for experts"),
         ("starcoder", 2, {"quant_algo": SQ}, "SmoothQuant is not supported"),
         ("llama", 2, {"quant_algo": "W8A16"}, "multiples of 64 x tp = 128; the mlp is 96 wide"),
-        ("llama", 1, {"quant_algo": "W4A16", "version": "0.8.0"}, "0.9.0 and later"),
+        ("llama", 1, {"quant_algo": "W4A16", "version": "0.8.0"}, "W4A16 needs 0.9.0"),
         ("llama", 1, {"quant_algo": "INT3"}, "found INT3"),
         ("llama", 1, {"kv_cache_quant_algo": "INT4"}, "found INT4"),
-        ("mixtral", 2, {"quant_algo": "FP8", "version": "0.9.0"}, "scales of experts is not verified"),
-        ("mixtral", 2, {"quant_algo": "W4A16_AWQ"}, "experts are stored under W4A16_AWQ is not verified"),
-        ("gptj", 2, {"quant_algo": SQ}, "one norm in front of attention and mlp"),
+        ("mixtral", 2, {"quant_algo": "FP8", "version": "0.9.0"}, "experts. scales in 0.8 and 0.9 is not verified"),
+        ("mixtral", 2, {"quant_algo": "W4A16_AWQ"}, "the layout of experts under W4A16_AWQ is not verified"),
+        ("gptj", 2, {"quant_algo": SQ}, "one norm for attention and mlp"),
         ("qwen3", 2, {"quant_algo": SQ, "version": "0.21.0"}, "norms on q and k is not verified"),
         ("llama", 2, {"quant_algo": "W4A16_GPTQ"}, "zeros in a portable order is not verified"),
         ("chatglm", 1, {"pp": 2}, "no pipeline stages"),
@@ -37,18 +37,20 @@ SQ = "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN"
         ("mixtral", 4, {"moe_ep": 3}, "moe_ep 3 does not divide tp 4"),
         ("baichuan-v1-13b", 1, {"pp": 2}, "no pipeline stages"),
         ("llama", 2, {"moe_ep": 2}, "it has none"),
-        ("mixtral", 4, {"moe_ep": 2, "version": "0.10.0"}, "moe_ep is 1 or tp = 4"),
+        ("mixtral", 4, {"moe_ep": 2, "version": "0.10.0"}, "moe_ep 1 or tp = 4"),
         ("qwen3", 1, {"version": "0.12.0"}, "from 0.20.0 on"),
         ("gpt2", 1, {"version": "0.8.0"}, "from 0.9.0 on"),
         ("phi3", 1, {"version": "0.11.0"}, "from 0.12.0 on"),
         ("internlm2", 1, {"version": "0.9.0"}, "from 0.11.0 on"),
         ("qwen2-moe", 1, {"version": "0.9.0"}, "from 0.10.0 on"),
-        ("llama-rope-llama3", 1, {"version": "0.11.0"}, "begins with 0.12"),
+        ("llama-rope-llama3", 1, {"version": "0.11.0"}, "needs 0.12"),
         ("llama", 1, {"version": "0.7.1"}, "has a checkpoint format from 0.8.0 on"),
         ("llama", 1, {"version": "1.2.0"}, "0.8 to 1.1"),
     ],
 )
-def test_what_a_version_cannot_do_is_refused(name: str, tp: int, options: dict[str, Any], words: str) -> None:
+def test_options_that_a_version_does_not_support_are_refused(
+    name: str, tp: int, options: dict[str, Any], words: str
+) -> None:
     with pytest.raises(RefusedError, match=words) as caught:
         check(CASES[name].config, tp, TrtllmOptions(**options))
     assert caught.value.hint
@@ -66,7 +68,7 @@ def test_what_a_version_cannot_do_is_refused(name: str, tp: int, options: dict[s
         ("phi3", {"rope_scaling": RopeScaling("linear", 2.0)}, "reads no rope scaling"),
         ("phi3", {"activation": "gelu_tanh"}, "computes silu"),
         ("gptj", {"ffn": 96}, "256 wide; found 96"),
-        ("gptj", {"parallel_residual": False}, "one after the other"),
+        ("gptj", {"parallel_residual": False}, "found in sequence"),
         ("qwen2-moe", {"layer_kinds": (LayerKind("moe"), LayerKind("gated"))}, "mixes"),
     ],
 )

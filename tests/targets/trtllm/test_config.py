@@ -110,7 +110,7 @@ def test_the_architecture_string_is_that_of_the_version(name: str, version: str,
         ("llama-rope-linear", "rotary_scaling", {"type": "linear", "factor": 2.0}),
     ],
 )
-def test_what_only_some_architectures_say(name: str, key: str, value: Any) -> None:
+def test_some_architectures_have_keys_of_their_own(name: str, key: str, value: Any) -> None:
     assert _content(name)[key] == value
 
 

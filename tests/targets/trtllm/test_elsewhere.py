@@ -96,7 +96,7 @@ def test_the_command_of_the_image_is_left_and_its_result_packed(
     assert not (tmp_path / "other").exists()
 
 
-def test_what_can_be_known_before_is_refused_before(request_for: Callable[..., BuildRequest]) -> None:
+def test_refusals_come_before_the_command_file_is_written(request_for: Callable[..., BuildRequest]) -> None:
     with pytest.raises(ParallelError, match="tp 3"):
         build(request_for(tp=3))
     plan = request_for()

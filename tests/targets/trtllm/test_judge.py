@@ -75,7 +75,7 @@ def test_a_missing_a_misshapen_and_a_superfluous_tensor_are_named() -> None:
 
 
 @pytest.mark.parametrize(("algo", "levels"), [("W8A16", 128), ("W4A16", 8)])
-def test_what_the_loader_rounds_is_rounded(algo: str, levels: int) -> None:
+def test_weights_are_rounded_as_by_the_loader(algo: str, levels: int) -> None:
     """Plain weights under a weight-only name give the logits of weights rounded row by row, rank by rank."""
     config = CASES["mixtral"].config
     ranks = ranks_of(config, tensors_of("mixtral")[0], 2)

@@ -36,7 +36,7 @@ def test_one_matrix_of_a_stack_is_read_by_itself(tmp_path: Path) -> None:
     np.testing.assert_array_equal(matrix[1:2], values[1, 1:2].numpy())
 
 
-def test_what_it_cannot_read_is_named(tmp_path: Path) -> None:
+def test_an_unreadable_tensor_is_named(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2, dtype=torch.int64)}, tmp_path / "rank0.safetensors")
     with pytest.raises(ArtifactError, match="`a` is I64"):
         RankTensors(tmp_path / "rank0.safetensors")["a"]

@@ -92,10 +92,10 @@ def test_the_algo_that_runs_a_scheme(case: str, name: str, flags: str) -> None:
             "`--quant fp8`.*`--quant int8-weight`",
         ),
         ("qwen1.5-moe-a2.7b", "awq", "fine", "no `awq` for the experts", "`--quant fp8`, `--quant int8-weight`"),
-        ("starcoder2-7b", "smoothquant", "coarse", "a scale a channel only", "`--no-per-channel`"),
+        ("starcoder2-7b", "smoothquant", "coarse", "only with one scale per channel", "`--no-per-channel`"),
     ],
 )
-def test_what_it_does_not_run_is_refused_with_what_it_does(
+def test_the_refusal_of_a_scheme_names_those_that_run(
     case: str, name: str, flags: str, words: str, remedy: str
 ) -> None:
     with pytest.raises(RefusedError, match=words) as caught:
@@ -173,7 +173,7 @@ MODES = [
 
 
 @pytest.mark.parametrize(("case", "name", "flags", "kv"), MODES)
-def test_what_the_files_compute_is_near_the_source(
+def test_logits_of_the_files_are_near_the_source(
     case: str, name: str, flags: str, kv: str, folders: Path, tmp_path: Path
 ) -> None:
     made = _calibrated(case, folders / case)

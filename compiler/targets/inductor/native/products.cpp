@@ -195,7 +195,7 @@ struct Int4Form {
 };
 
 template <class Float>
-void run_quantised(const Weight& w, const Activations& a, const Dots& dots) {
+void run_quantized(const Weight& w, const Activations& a, const Dots& dots) {
   const auto* x = static_cast<const typename Float::Stored*>(a.x);
   switch (w.format) {
     case Format::kInt4: {
@@ -227,7 +227,7 @@ void run_sixteen_bits(const Weight& w, const Activations& a, const Dots& dots, D
     case Format::kFloats: return run<Float>(w, a, FloatsForm{dot_products, w, x});
     case Format::kInt8Bfloat16:
     case Format::kInt4Bfloat16: return run<Float>(w, a, WideForm{dots, w, x});
-    default: return run_quantised<Float>(w, a, dots);
+    default: return run_quantized<Float>(w, a, dots);
   }
 }
 
@@ -235,7 +235,7 @@ void run_sixteen_bits(const Weight& w, const Activations& a, const Dots& dots, D
 
 void run(const Weight& weight, const Activations& activations, const Dots& dots) {
   switch (activations.dtype) {
-    case Dtype::kFloat32: return run_quantised<Float32>(weight, activations, dots);
+    case Dtype::kFloat32: return run_quantized<Float32>(weight, activations, dots);
     case Dtype::kBfloat16: return run_sixteen_bits<Bfloat16>(weight, activations, dots, dots.bfloat16);
     case Dtype::kFloat16: return run_sixteen_bits<Float16>(weight, activations, dots, dots.float16);
   }

@@ -37,7 +37,7 @@ Steps fixed(float input_scale, float found) {
 
 // Quantizes a row and returns its scale. `low`: only for two digits.
 template <class Float, int kDigits>
-float quantise(const typename Float::Stored* x, int64_t k, const float* input_scale, int8_t* high, int8_t* low) {
+float quantize(const typename Float::Stored* x, int64_t k, const float* input_scale, int8_t* high, int8_t* low) {
   constexpr float kLargest = kDigits == 2 ? 127 * 256 : 127;
   const float found = largest<Float>(x, k), own = kLargest / (found < kFloor ? kFloor : found);
   const auto [steps, worth] = input_scale ? fixed(*input_scale, found) : Steps{own, 1.0f / own};
@@ -124,7 +124,7 @@ Tokens integers(const typename Float::Stored* x, int64_t count, int64_t k, const
 #pragma omp parallel for if (count > 1)
   for (int64_t t = 0; t < count; ++t) {
     int8_t *high = made.values.data + t * kDigits * width, *low = high + (kDigits - 1) * width;
-    made.worth[static_cast<size_t>(t)] = quantise<Float, kDigits>(x + t * k, k, input_scale, high, low);
+    made.worth[static_cast<size_t>(t)] = quantize<Float, kDigits>(x + t * k, k, input_scale, high, low);
     made.rows[static_cast<size_t>(t * kDigits)] = padded(high, k, width);
     if (kDigits == 2) made.rows[static_cast<size_t>(t * kDigits + 1)] = padded(low, k, width);
   }
@@ -142,7 +142,7 @@ GroupedTokens grouped_integers(const typename Float::Stored* x, int64_t count, i
   for (int64_t t = 0; t < count; ++t) {
     int8_t *high = made.values.data + 2 * t * k, *low = high + k;
     int32_t* eights = made.eights.data + t * lanes;
-    made.worth[static_cast<size_t>(t)] = quantise<Float, 2>(x + t * k, k, nullptr, high, low);
+    made.worth[static_cast<size_t>(t)] = quantize<Float, 2>(x + t * k, k, nullptr, high, low);
     for (int64_t lane = 0; lane < lanes; ++lane) {
       int32_t sum = 0;
       for (int64_t i = lane * kEach; i < (lane + 1) * kEach; ++i) sum += 256 * high[i] + low[i];

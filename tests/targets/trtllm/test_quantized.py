@@ -1,4 +1,4 @@
-"""Quantised rank files, read by TensorRT-LLM's names and semantics, give the logits of the decoder with rounded weights
+"""Quantized rank files, read by TensorRT-LLM's names and semantics, give the logits of the decoder with rounded weights
 and rounded inputs; and a mistake in a scale does not.
 """
 
@@ -30,7 +30,7 @@ from compiler.targets.trtllm.linear import STORED
 from compiler.targets.trtllm.options import TrtllmOptions
 from compiler.targets.trtllm.read import RankTensors
 from tests.targets.trtllm.models import CASES, DIM, HEADS, TOKENS, tensors_of
-from tests.targets.trtllm.quantised import DTYPES, Quantised, quantise, ranks_of, stored_ranks_of
+from tests.targets.trtllm.quantized import DTYPES, Quantized, quantize, ranks_of, stored_ranks_of
 from tests.targets.trtllm.ranks import logits
 
 Array = NDArray[np.float32]
@@ -57,8 +57,8 @@ def _model(name: str) -> tuple[ModelConfig, Mapping[TensorId, Array]]:
 
 
 @cache
-def _quantised(name: str, tp: int, options: TrtllmOptions) -> Quantised:
-    return quantise(*_model(name), options, tp)
+def _quantized(name: str, tp: int, options: TrtllmOptions) -> Quantized:
+    return quantize(*_model(name), options, tp)
 
 
 def _judged(name: str, ranks: list[dict[str, Array]], tp: int, options: TrtllmOptions) -> Array:
@@ -91,9 +91,9 @@ def _differs(found: Array, expected: Array) -> bool:
         ("llama", "", "INT8"),
     ],
 )
-def test_quantised_ranks_give_the_logits_of_rounded_weights_and_inputs(name: str, algo: str, kv: str, tp: int) -> None:
+def test_quantized_ranks_give_the_logits_of_rounded_weights_and_inputs(name: str, algo: str, kv: str, tp: int) -> None:
     options = TrtllmOptions(quant_algo=algo, kv_cache_quant_algo=kv)
-    made = _quantised(name, tp, options)
+    made = _quantized(name, tp, options)
     assert not _differs(_judged(name, ranks_of(_model(name)[0], made.tensors, tp, options), tp, options), made.logits)
 
 
@@ -108,7 +108,7 @@ def test_quantised_ranks_give_the_logits_of_rounded_weights_and_inputs(name: str
 )
 def test_experts_dealt_out_and_other_versions(name: str, tp: int, split: dict[str, Any]) -> None:
     options = TrtllmOptions(quant_algo="FP8", **split)
-    made = _quantised(name, tp, options)
+    made = _quantized(name, tp, options)
     assert not _differs(_judged(name, ranks_of(_model(name)[0], made.tensors, tp, options), tp, options), made.logits)
 
 
@@ -148,7 +148,7 @@ _ACTIVATION = {f"{m}.activation_scaling_factor": (1,) for m in MODULES}
 )
 def test_names_shapes_and_dtypes(algo: str, scales: dict[str, tuple[int, ...]]) -> None:
     options = TrtllmOptions(quant_algo=algo, kv_cache_quant_algo="INT8")
-    made = _quantised("llama", 2, options)
+    made = _quantized("llama", 2, options)
     rank = stored_ranks_of(_model("llama")[0], made.tensors, 2, options)[1]
     before = "transformer.layers.1."
     found = {name.removeprefix(before): tensor for name, tensor in rank.items() if name.startswith(before)}
@@ -165,7 +165,7 @@ def test_names_shapes_and_dtypes(algo: str, scales: dict[str, tuple[int, ...]]) 
 
 def test_awq_packs_rows_and_scales_groups_of_columns() -> None:
     options = TrtllmOptions(quant_algo="W4A16_AWQ")
-    rank = stored_ranks_of(WIDE, _quantised("wide", 2, options).tensors, 2, options)[1]
+    rank = stored_ranks_of(WIDE, _quantized("wide", 2, options).tensors, 2, options)[1]
     shapes = {n.removeprefix("transformer.layers.0."): t.shape for n, t in rank.items() if ".layers.0." in n}
     rows = (4 + 2) * 64  # 4 query heads; 1 kv head, of keys and of values
     assert {name: shape for name, shape in shapes.items() if "norm" not in name} == {
@@ -193,7 +193,7 @@ def test_awq_packs_rows_and_scales_groups_of_columns() -> None:
 
 def test_scales_of_experts_go_where_the_experts_go() -> None:
     options = TrtllmOptions(quant_algo="FP8", moe_ep=2)
-    ranks = stored_ranks_of(_model("mixtral")[0], _quantised("mixtral", 4, options).tensors, 4, options)
+    ranks = stored_ranks_of(_model("mixtral")[0], _quantized("mixtral", 4, options).tensors, 4, options)
     name = "transformer.layers.0.mlp.fc.weights_scaling_factor"
     assert [rank[name].shape for rank in ranks] == [(2, 1)] * 4
     np.testing.assert_array_equal(ranks[0][name], ranks[2][name])
@@ -206,7 +206,7 @@ def test_scales_of_experts_go_where_the_experts_go() -> None:
 )
 def test_every_bit_comes_back_from_the_ranks(name: str, algo: str) -> None:
     options = TrtllmOptions(quant_algo=algo, kv_cache_quant_algo="FP8")
-    config, made = _model(name)[0], _quantised(name, 4, options)
+    config, made = _model(name)[0], _quantized(name, 4, options)
     lazies = {t: whole(str(t), array.shape, DTYPES[array.dtype.name]) for t, array in made.tensors.items()}
     source = {str(t): array.ravel().view(f"u{array.itemsize}") for t, array in made.tensors.items()}
     for layout in layouts(config, 4, options):
@@ -290,7 +290,7 @@ MUTATIONS: Mapping[str, tuple[str, str, str, Mutate]] = {
 def test_a_mistake_in_the_scales_changes_the_logits(mutation: str) -> None:
     name, algo, kv, mutate = MUTATIONS[mutation]
     options = TrtllmOptions(quant_algo=algo, kv_cache_quant_algo=kv)
-    made = _quantised(name, 2, options)
+    made = _quantized(name, 2, options)
     ranks = ranks_of(_model(name)[0], made.tensors, 2, options)
     assert not _differs(_judged(name, ranks, 2, options), made.logits)
     mutate(ranks)
@@ -299,7 +299,7 @@ def test_a_mistake_in_the_scales_changes_the_logits(mutation: str) -> None:
 
 def test_a_missing_and_a_superfluous_scale_are_named() -> None:
     options = TrtllmOptions(quant_algo=FINE)
-    ranks = ranks_of(_model("llama")[0], _quantised("llama", 1, options).tensors, 1, options)
+    ranks = ranks_of(_model("llama")[0], _quantized("llama", 1, options).tensors, 1, options)
     name = LAYER + "mlp.gate.per_channel_scale"
     with pytest.raises(ArtifactError, match=f"no tensor `{name}`"):
         _judged("llama", [{key: value for key, value in ranks[0].items() if key != name}], 1, options)
@@ -316,7 +316,7 @@ def test_a_missing_and_a_superfluous_scale_are_named() -> None:
 def test_files_are_read_as_they_are_stored(name: str, algo: str, tmp_path: Path) -> None:
     """In blocks of a few rows."""
     options = TrtllmOptions(quant_algo=algo)
-    config, made = _model(name)[0], _quantised(name, 2, options)
+    config, made = _model(name)[0], _quantized(name, 2, options)
     files = []
     for r, rank in enumerate(stored_ranks_of(config, made.tensors, 2, options)):
         tensors = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in rank.items()}

@@ -1,4 +1,4 @@
-"""Quantisation on the command line: what goes together, what does not, and LMI's spelling of it."""
+"""Quantization on the command line: options that fit together or not, and LMI's properties."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_defaults_are_per_channel_per_token_and_a_half() -> None:
         ({"per_channel": False}, "not of `none`"),
     ],
 )
-def test_what_does_not_go_together_is_refused(options: dict[str, Any], said: str) -> None:
+def test_contradictory_options_are_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said) as caught:
         _asked(**options)
     assert caught.value.hint
@@ -103,9 +103,9 @@ def test_bad_properties_say_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         _asked(from_properties=tmp_path / "none")
     file = _properties(tmp_path, quantize="smoothquant")
-    with pytest.raises(UsageError, match="and so do quant, per_token"):
+    with pytest.raises(UsageError, match="already defines quant, per_token"):
         _asked(from_properties=file, quant="fp8", per_token=True)
-    with pytest.raises(RefusedError, match="groups of 64"):
+    with pytest.raises(RefusedError, match="groups of 128 weights; found 64"):
         _asked(from_properties=_properties(tmp_path, quantize="awq", awq_block_size="64"))
     with pytest.raises(UsageError, match="has no property"):
         _asked(from_properties=_properties(tmp_path, smoothquant_alhpa="0.5"))
@@ -137,10 +137,10 @@ def test_a_build_that_loses_too_much_ends_with_its_own_code(
     assert (facts["scheme"], facts["gate"]["report"]) == ("int8-weight", "numerics.html")
     assert run("scan", tmp_path / "artifact")[0] == 0
     shown = run("inspect", tmp_path / "artifact")[1]
-    assert "int8-weight: weights int8 per channel, activations not quantised" in shown
+    assert "int8-weight: weights int8 per channel, activations not quantized" in shown
 
 
-def test_convert_quantises_without_a_gate(run: Run, tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+def test_convert_quantizes_without_a_gate(run: Run, tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     words = ["convert", "--model", tiny_checkpoint("llama"), "--quant", "int8-weight", "--output", tmp_path / "ranks"]
     code, _, err = run(*words)
     assert code == 0

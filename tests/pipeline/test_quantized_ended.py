@@ -1,4 +1,4 @@
-"""What ends a quantised build: texts and weights that are none, a full disk, SIGKILL; and how it goes on."""
+"""Quantized builds that end early: unusable texts and weights, a full disk, SIGKILL; and how they resume."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from compiler.quantization.request import Quant
 from compiler.quantization.schemes import SCHEMES
 from tests.builds import Heard, kill_when_reached, leftovers, tree
 from tests.calibration.test_activations import poisoned
-from tests.pipeline.test_quantised import INT8, SHORT, SMOOTH, Requests, built
+from tests.pipeline.test_quantized import INT8, SHORT, SMOOTH, Requests, built
 from tests.stand_in import StandIn
 
 
 def test_a_disk_that_is_full_of_activations_ends_the_build_and_room_lets_it_go_on(
-    quantised: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quantized: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request, real, fallen = quantised(Quant(SMOOTH, text=SHORT)), os.write, 0
+    request, real, fallen = quantized(Quant(SMOOTH, text=SHORT)), os.write, 0
 
     def full(fd: int, data: Any) -> int:
         nonlocal fallen
@@ -62,19 +62,19 @@ def test_a_disk_that_is_full_of_activations_ends_the_build_and_room_lets_it_go_o
     ],
 )
 def test_a_text_that_is_none_ends_the_build_before_any_work(
-    name: str, content: str, error: type[Exception], said: str, quantised: Requests, tmp_path: Path
+    name: str, content: str, error: type[Exception], said: str, quantized: Requests, tmp_path: Path
 ) -> None:
     text = tmp_path / name
     text.write_text(content)
     heard = Heard()
     with pytest.raises(error, match=said):
-        build(quantised(Quant(SMOOTH, text=replace(SHORT, file=text))), heard, toolchain=StandIn())
+        build(quantized(Quant(SMOOTH, text=replace(SHORT, file=text))), heard, toolchain=StandIn())
     assert [stage for stage, _ in heard.stages] == ["plan"]
     assert not (tmp_path / "artifact").exists()
 
 
 def test_text_needs_a_tokenizer_and_ids_do_not(
-    quantised: Requests, tmp_path: Path, tiny_checkpoint: Callable[[str], Path]
+    quantized: Requests, tmp_path: Path, tiny_checkpoint: Callable[[str], Path]
 ) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()
@@ -82,31 +82,31 @@ def test_text_needs_a_tokenizer_and_ids_do_not(
         if "token" not in file.name:
             (bare / file.name).symlink_to(file)
     with pytest.raises(TokenizerError, match="tokenizer is needed"):
-        build(quantised(Quant(SMOOTH, text=SHORT), model=str(bare)), toolchain=StandIn())
+        build(quantized(Quant(SMOOTH, text=SHORT), model=str(bare)), toolchain=StandIn())
     ids = tmp_path / "ids.jsonl"
     ids.write_text("".join(json.dumps({"input_ids": list(range(i, i + 32))}) + "\n" for i in range(8)))
-    made = built(quantised(Quant(SMOOTH, text=replace(SHORT, file=ids)), model=str(bare)))
+    made = built(quantized(Quant(SMOOTH, text=replace(SHORT, file=ids)), model=str(bare)))
     assert made.quantisation is not None
     assert made.quantisation.calibration is not None
     assert made.quantisation.calibration.text == "ids.jsonl"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
-def test_what_is_not_finite_is_found_before_anything_is_rounded(
-    value: float, quantised: Requests, tmp_path: Path, tiny_checkpoint: Callable[[str], Path]
+def test_weights_that_are_not_finite_are_refused_before_rounding(
+    value: float, quantized: Requests, tmp_path: Path, tiny_checkpoint: Callable[[str], Path]
 ) -> None:
     name = "model.layers.1.mlp.up_proj.weight"
     folder = poisoned(tiny_checkpoint("llama"), tmp_path / "poisoned", name, value)
     for quant in (Quant(INT8), Quant(SMOOTH, text=SHORT)):
         with pytest.raises(CheckpointError, match=r"NaN or infinite .*layers\.1\.mlp\.up_proj"):
-            build(quantised(quant, model=str(folder)), toolchain=StandIn())
+            build(quantized(quant, model=str(folder)), toolchain=StandIn())
     assert not (tmp_path / "artifact").exists()
 
 
-def test_what_a_target_does_not_run_is_refused_with_what_it_does(quantised: Requests) -> None:
+def test_the_refusal_of_a_scheme_names_those_that_the_target_runs(quantized: Requests) -> None:
     eight = replace(SCHEMES["int4-weight"], name="int4-int8", activations="int8", activation_scales="token")
-    with pytest.raises(RefusedError, match="does not run `int4-int8` with one activation scale a token") as caught:
-        build(quantised(Quant(eight)), toolchain=StandIn())
+    with pytest.raises(RefusedError, match="does not run `int4-int8` with one activation scale per token") as caught:
+        build(quantized(Quant(eight)), toolchain=StandIn())
     assert caught.value.hint
 
 
@@ -117,7 +117,7 @@ import recipes
 from compiler.pipeline.build import build
 from compiler.pipeline.request import Ask, BuildRequest
 from tests.builds import Heard
-from tests.pipeline.test_quantised import SHORT, SMOOTH, Quant
+from tests.pipeline.test_quantized import SHORT, SMOOTH, Quant
 from tests.stand_in import StandIn
 class Slow(Heard):
     def progress(self, done, total, unit):
@@ -129,8 +129,8 @@ build(BuildRequest(model=sys.argv[1], recipes=recipes, ask=Ask(tp=2, max_batch=2
 """
 
 
-def test_a_build_killed_while_it_calibrates_goes_on(quantised: Requests, tmp_path: Path) -> None:
-    request = quantised(Quant(SMOOTH, text=SHORT))
+def test_a_build_killed_while_it_calibrates_goes_on(quantized: Requests, tmp_path: Path) -> None:
+    request = quantized(Quant(SMOOTH, text=SHORT))
     kill_when_reached(_KILLED, request.model, str(tmp_path))
     assert not (tmp_path / "artifact").exists()
     totals = set()

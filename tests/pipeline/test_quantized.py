@@ -1,4 +1,4 @@
-"""Quantised builds, as a user asks for them: from options to an artifact that says what it has lost, or to none."""
+"""Quantized builds, as a user asks for them: from options to an artifact that says what it has lost, or to none."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def built(request: BuildRequest, report: Heard | None = None) -> Manifest:
     return check_artifact(build(request, report, toolchain=StandIn()).output, by="sha256")
 
 
-def test_a_quantised_build_says_what_it_is_and_what_it_has_lost(quantised: Requests, tmp_path: Path) -> None:
+def test_a_quantized_build_says_what_it_is_and_what_it_has_lost(quantized: Requests, tmp_path: Path) -> None:
     heard, asked = Heard(), Quant(SMOOTH, alpha=0.7, text=SHORT)
-    made = built(quantised(asked), heard)
+    made = built(quantized(asked), heard)
     assert [stage for stage, _ in heard.stages] == [
         "plan", "digest", "calibrate", "scales", "convert", "gate", "compile", "package", "verify"
     ]  # fmt: skip
@@ -74,9 +74,9 @@ def test_a_quantised_build_says_what_it_is_and_what_it_has_lost(quantised: Reque
     assert "calibration" in {one["name"] for one in definition["resolvedDependencies"]}
 
 
-def test_an_alpha_of_every_group_is_searched_for_and_told(quantised: Requests) -> None:
+def test_an_alpha_of_every_group_is_searched_for_and_told(quantized: Requests) -> None:
     heard, asked = Heard(), Quant(SMOOTH, alpha=None, text=SHORT)
-    found = built(quantised(asked), heard).quantisation
+    found = built(quantized(asked), heard).quantisation
     assert found is not None
     assert found.alpha is None
     groups = ("attn.o", "attn.q", "mlp.down", "mlp.gate")
@@ -87,23 +87,23 @@ def test_an_alpha_of_every_group_is_searched_for_and_told(quantised: Requests) -
     assert "most often" in dict(heard.stages)["scales"]
 
 
-def test_what_was_made_is_not_made_again_and_another_scheme_is(quantised: Requests, tmp_path: Path) -> None:
+def test_results_are_reused_for_the_same_scheme_and_made_again_for_another(quantized: Requests, tmp_path: Path) -> None:
     asked = Quant(SMOOTH, text=SHORT)
-    first = build(quantised(asked), toolchain=StandIn())
-    assert build(quantised(asked), toolchain=StandIn()).up_to_date
-    other = build(quantised(replace(asked, alpha=0.9), output=tmp_path / "other"), toolchain=StandIn())
+    first = build(quantized(asked), toolchain=StandIn())
+    assert build(quantized(asked), toolchain=StandIn()).up_to_date
+    other = build(quantized(replace(asked, alpha=0.9), output=tmp_path / "other"), toolchain=StandIn())
     assert "convert" in other.made
     assert "compile" not in other.made  # packages do not depend on alpha
     heard = Heard()
-    build(quantised(asked, tp=1, output=tmp_path / "one"), heard, toolchain=StandIn())
+    build(quantized(asked, tp=1, output=tmp_path / "one"), heard, toolchain=StandIn())
     assert [note for stage, note in heard.stages if stage in ("calibrate", "scales")] == ["cached", "cached"]
     assert first.manifest is not None
     assert other.manifest is not None
     assert first.plan.digest != other.plan.digest
 
 
-def test_rank_files_are_those_that_convert_writes(quantised: Requests, tmp_path: Path) -> None:
-    request = quantised(Quant(SMOOTH, text=SHORT))
+def test_rank_files_are_those_that_convert_writes(quantized: Requests, tmp_path: Path) -> None:
+    request = quantized(Quant(SMOOTH, text=SHORT))
     build(request, toolchain=StandIn())
     convert_to(replace(request, cache=tmp_path / "cache2"), tmp_path / "ranks")
     for rank in ("rank0", "rank1"):
@@ -114,11 +114,11 @@ def test_rank_files_are_those_that_convert_writes(quantised: Requests, tmp_path:
         assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_every_rank_count_has_the_same_loss(quantised: Requests, tmp_path: Path) -> None:
+def test_every_rank_count_has_the_same_loss(quantized: Requests, tmp_path: Path) -> None:
     asked = Quant(INT8)
     gates = []
     for tp in (1, 4):
-        found = built(quantised(asked, tp=tp, output=tmp_path / f"tp{tp}")).quantisation
+        found = built(quantized(asked, tp=tp, output=tmp_path / f"tp{tp}")).quantisation
         assert found is not None
         gates.append(found.gate)
     assert gates[0].perplexity == pytest.approx(gates[1].perplexity, rel=1e-3)
@@ -126,8 +126,8 @@ def test_every_rank_count_has_the_same_loss(quantised: Requests, tmp_path: Path)
 
 
 @pytest.mark.parametrize("case", ["mixtral", "gpt2", "qwen2_moe"])
-def test_other_layers_take_the_same_path(case: str, quantised: Requests, tmp_path: Path) -> None:
-    made = built(quantised(Quant(SMOOTH, text=SHORT), case))
+def test_other_layers_take_the_same_path(case: str, quantized: Requests, tmp_path: Path) -> None:
+    made = built(quantized(Quant(SMOOTH, text=SHORT), case))
     check_layout(made, tmp_path / "artifact")
     assert made.quantisation is not None
     assert made.quantisation.gate.cosine > 0.99
@@ -144,12 +144,12 @@ def test_other_layers_take_the_same_path(case: str, quantised: Requests, tmp_pat
     ],
 )
 def test_every_flag_takes_the_same_path(
-    name: str, flags: dict[str, bool], products: str, case: str, quantised: Requests, tmp_path: Path
+    name: str, flags: dict[str, bool], products: str, case: str, quantized: Requests, tmp_path: Path
 ) -> None:
     scheme = scheme_of(name, **flags)
     assert scheme is not None
     heard = Heard()
-    made = built(quantised(Quant(replace(scheme, tolerance=LOOSE), text=SHORT), case), heard)
+    made = built(quantized(Quant(replace(scheme, tolerance=LOOSE), text=SHORT), case), heard)
     check_layout(made, tmp_path / "artifact")
     assert isinstance(made.section, Segments)
     assert made.section.products == products
@@ -163,7 +163,7 @@ def test_every_flag_takes_the_same_path(
 
 
 def test_a_scale_that_all_tokens_share_is_refused_where_it_loses_too_much(
-    quantised: Requests, monkeypatch: pytest.MonkeyPatch
+    quantized: Requests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All inputs above a tenth of the largest are cut off."""
     scheme = scheme_of("smoothquant", per_token=False)
@@ -172,7 +172,7 @@ def test_a_scale_that_all_tokens_share_is_refused_where_it_loses_too_much(
     scaled(monkeypatch, "layers.1.mlp.gate_up.input_scale", 0.1, *files)
     strict = replace(scheme, tolerance=Tolerance(perplexity=10, kl=10, cosine=0.99))
     with pytest.raises(NumericsError, match=r"`layers\.1\.mlp`: cosine"):
-        build(quantised(Quant(strict, text=SHORT)), toolchain=StandIn())
+        build(quantized(Quant(strict, text=SHORT)), toolchain=StandIn())
 
 
 def scaled(monkeypatch: pytest.MonkeyPatch, name: str, times: float, *files: str) -> None:
@@ -196,12 +196,12 @@ def scaled(monkeypatch: pytest.MonkeyPatch, name: str, times: float, *files: str
 
 
 def test_a_broken_scale_fails_the_build_and_names_the_layer(
-    quantised: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quantized: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = Quant(replace(INT8, tolerance=Tolerance(perplexity=10, kl=10, cosine=0.99)))
     scaled(monkeypatch, "layers.1.mlp.down.scale", 2, "weights/rank1.safetensors")
     with pytest.raises(NumericsError, match=r"`layers\.1\.mlp`: cosine") as caught:
-        build(quantised(asked), toolchain=StandIn())
+        build(quantized(asked), toolchain=StandIn())
     page, figures = tmp_path / f"artifact.{REPORT}", tmp_path / "artifact.numerics.json"
     assert str(page) in caught.value.message
     assert "layers.1.mlp" in page.read_text()
@@ -209,27 +209,27 @@ def test_a_broken_scale_fails_the_build_and_names_the_layer(
     assert not (tmp_path / "artifact").exists()
     assert leftovers(tmp_path) == []
     heard = Heard()
-    made = built(quantised(replace(asked, accept=True)), heard)
+    made = built(quantized(replace(asked, accept=True)), heard)
     assert made.quantisation is not None
     assert made.quantisation.gate.accepted
     assert made.quantisation.gate.worst == "layers.1.mlp"
     assert any("it is accepted" in warning for warning in heard.warnings)
 
 
-def test_a_tighter_limit_is_kept(quantised: Requests) -> None:
+def test_a_tighter_limit_is_kept(quantized: Requests) -> None:
     with pytest.raises(NumericsError, match=r"expected at most -100\.00%"):
-        build(quantised(Quant(INT8, max_perplexity_increase=-1.0)), toolchain=StandIn())
+        build(quantized(Quant(INT8, max_perplexity_increase=-1.0)), toolchain=StandIn())
 
 
-def test_another_limit_changes_the_verdict_and_nothing_else(quantised: Requests, tmp_path: Path) -> None:
+def test_another_limit_changes_the_verdict_and_nothing_else(quantized: Requests, tmp_path: Path) -> None:
     """No stage runs again, nothing needs force, and a limit that is not met touches nothing."""
     allowed = replace(INT8, tolerance=Tolerance(perplexity=10, kl=10, cosine=0.99))
-    first = build(quantised(Quant(allowed, max_perplexity_increase=-1.0, accept=True)), toolchain=Real(), logits=exact)
+    first = build(quantized(Quant(allowed, max_perplexity_increase=-1.0, accept=True)), toolchain=Real(), logits=exact)
     assert first.manifest is not None
     assert first.manifest.quantisation is not None
     assert first.manifest.quantisation.gate.accepted
     inodes = {path: path.stat().st_ino for path in first.output.rglob("*.safetensors")}
-    again = build(quantised(Quant(allowed)), toolchain=Real(), logits=wrong)  # not even asked
+    again = build(quantized(Quant(allowed)), toolchain=Real(), logits=wrong)  # not even asked
     assert again.made == {"package": 1}
     found = check_artifact(first.output, by="sha256")
     assert found.quantisation is not None
@@ -238,11 +238,11 @@ def test_another_limit_changes_the_verdict_and_nothing_else(quantised: Requests,
     assert {path: path.stat().st_ino for path in first.output.rglob("*.safetensors")} == inodes
     before = tree(first.output)
     with pytest.raises(NumericsError, match="expected at most -100"):
-        build(quantised(Quant(allowed, max_perplexity_increase=-1.0)), toolchain=Real(), logits=exact)
+        build(quantized(Quant(allowed, max_perplexity_increase=-1.0)), toolchain=Real(), logits=exact)
     assert tree(first.output) == before
-    assert build(quantised(Quant(allowed)), toolchain=Real(), logits=wrong).up_to_date
+    assert build(quantized(Quant(allowed)), toolchain=Real(), logits=wrong).up_to_date
     # What was signed is not what would stand there.
     (first.output / "manifest.json.sig").write_text("signed")
     with pytest.raises(UsageError, match="holds another artifact"):
-        build(quantised(Quant(allowed, max_perplexity_increase=0.5)), toolchain=Real(), logits=exact)
+        build(quantized(Quant(allowed, max_perplexity_increase=0.5)), toolchain=Real(), logits=exact)
     assert not any("numerics" in path.name for path in tmp_path.iterdir() if path.is_dir())

@@ -1,4 +1,4 @@
-"""Builds with a quantised KV cache: planned, stored, told, and judged."""
+"""Builds with a quantized KV cache: planned, stored, told, and judged."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from compiler.numerics.verify import check_layout
 from compiler.pipeline.build import build
 from compiler.quantization.request import Quant
 from compiler.runtime.section import Segments, check_artifact
-from tests.pipeline.test_quantised import SHORT, SMOOTH, Requests, scaled
+from tests.pipeline.test_quantized import SHORT, SMOOTH, Requests, scaled
 from tests.stand_in import StandIn
 
 
 @pytest.mark.parametrize(("case", "kv", "tp"), [("llama", "int8", 2), ("gpt2", "fp8", 1), ("mixtral/window", "fp8", 2)])
-def test_a_quantised_cache_is_planned_stored_and_told(
-    case: str, kv: Literal["int8", "fp8"], tp: int, quantised: Requests, tmp_path: Path
+def test_a_quantized_cache_is_planned_stored_and_told(
+    case: str, kv: Literal["int8", "fp8"], tp: int, quantized: Requests, tmp_path: Path
 ) -> None:
     asked = Quant(SMOOTH, cache=kv, text=SHORT)
-    result = build(quantised(asked, case, tp=tp), toolchain=StandIn())
+    result = build(quantized(asked, case, tp=tp), toolchain=StandIn())
     made = check_artifact(result.output, by="sha256")
     check_layout(made, tmp_path / "artifact")
     assert isinstance(made.section, Segments)
@@ -44,9 +44,9 @@ def test_a_quantised_cache_is_planned_stored_and_told(
                 assert (scale > 0).all()
 
 
-def test_a_cache_alone_can_be_quantised(quantised: Requests) -> None:
+def test_a_cache_alone_can_be_quantized(quantized: Requests) -> None:
     found = check_artifact(
-        build(quantised(Quant(cache="int8", text=SHORT, accept=True)), toolchain=StandIn()).output, by="sha256"
+        build(quantized(Quant(cache="int8", text=SHORT, accept=True)), toolchain=StandIn()).output, by="sha256"
     )
     assert isinstance(found.section, Segments)
     assert (found.section.products, found.section.cache) == ("float", "int8")
@@ -57,11 +57,11 @@ def test_a_cache_alone_can_be_quantised(quantised: Requests) -> None:
 
 @pytest.mark.parametrize(("which", "times"), [("k", 0.25), ("v", 0.25), ("v", 16)])
 def test_a_broken_scale_of_the_cache_fails_the_build_and_names_the_layer(
-    which: str, times: float, quantised: Requests, monkeypatch: pytest.MonkeyPatch
+    which: str, times: float, quantized: Requests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One too small cuts off what is large. One too large is still undone by itself: it costs bits, 16 times four."""
     scaled(monkeypatch, f"layers.1.attn.{which}.cache_scale", times, "weights/rank1.safetensors")
     asked = Quant(cache="int8", text=SHORT, max_perplexity_increase=10.0)
     with pytest.raises(NumericsError, match=r"`layers\.1\.attn`: cosine") as caught:
-        build(quantised(asked), toolchain=StandIn())
+        build(quantized(asked), toolchain=StandIn())
     assert "layers.0.attn" not in caught.value.message

@@ -1,4 +1,4 @@
-"""Tiny models, quantised with `compiler/quant`: the canonical tensors that a layout takes, and the logits to expect.
+"""Tiny models, quantized with `compiler/quant`: the canonical tensors that a layout takes, and the logits to expect.
 
 The logits are those of `compiler/decoder` in float32 with weights that are rounded and widened again, and with every
 linear layer's input rounded on its way in.
@@ -52,7 +52,7 @@ DTYPES = {"float32": "F32", "int8": "I8", "uint8": "F8_E4M3"}
 
 
 @dataclass
-class Quantised:
+class Quantized:
     tensors: Canonical
     logits: NDArray[np.float32]
 
@@ -118,7 +118,7 @@ class _Rounding:
         )
 
 
-def quantise(config: ModelConfig, tensors: Mapping[TensorId, Array], options: TrtllmOptions, tp: int = 1) -> Quantised:
+def quantize(config: ModelConfig, tensors: Mapping[TensorId, Array], options: TrtllmOptions, tp: int = 1) -> Quantized:
     """Calibrated on the tokens that the judge is given. `tp`: a rank of a row-parallel layer sees its part of a token,
     and where each token has its own scale it takes it from that part.
     """
@@ -138,7 +138,7 @@ def quantise(config: ModelConfig, tensors: Mapping[TensorId, Array], options: Tr
         if algo not in ("FP8", ""):
             columns = _smoothed(config, layer, tensors, found, seen, folded=algo.endswith("_PLUGIN"))
         for role in roles:
-            _quantise(config, TensorId(role, "weight", layer), roles, found, widened, algo)
+            _quantize(config, TensorId(role, "weight", layer), roles, found, widened, algo)
             x = seen[role] if role not in columns else seen[role] / columns[role].ravel()
             y = _own_rows(role, at, record.outputs[at[role]].numpy(), found, layer)
             if role in FUSED["attn.qkv"]:  # one matrix, one scale of its output
@@ -169,7 +169,7 @@ def quantise(config: ModelConfig, tensors: Mapping[TensorId, Array], options: Tr
 
     with patch("compiler.decoder.decoder.store", rounded):
         logits = _logits(config, weights, _Rounding(weights, inputs).kernels)
-    return Quantised(found, logits)
+    return Quantized(found, logits)
 
 
 def _decoder_name(role: str, roles: tuple[str, ...]) -> str:
@@ -229,10 +229,10 @@ def _smoothed(
     return columns
 
 
-def _quantise(
+def _quantize(
     config: ModelConfig, t: TensorId, roles: tuple[str, ...], found: Canonical, widened: Canonical, algo: str,
 ) -> None:  # fmt: skip
-    """The weight `t` of `found`, replaced by its integers; their scales beside it; what they stand for in `widened`."""
+    """Replace weight `t` of `found` by its integers and scales; `widened` gets the weight that they represent."""
     if not algo:
         return
     weight = found[t]

@@ -1,4 +1,4 @@
-"""Really compiled artifacts, layers and caches quantised: they verify, and answer what their rank files say."""
+"""Really compiled artifacts, layers and caches quantized: they verify, and answer what their rank files say."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _answers_what_its_files_say(made: Manifest, artifact: Path) -> None:
     assert logits[len(prompt) - 1 : -1].argmax(-1).tolist() == [token.id for token in answer.tokens]
 
 
-def test_a_quantised_artifact_verifies_and_answers(
+def test_a_quantized_artifact_verifies_and_answers(
     tiny_checkpoint: Callable[[str], Path], tmp_path: Path, cache: Path
 ) -> None:
     checkpoint, artifact = tiny_checkpoint("llama"), tmp_path / "artifact"

@@ -1,4 +1,4 @@
-"""Quantised builds for TensorRT-LLM, up to what its judge says of the rank files."""
+"""Quantized builds for TensorRT-LLM, up to what its judge says of the rank files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from compiler.quantization.request import Quant
 from compiler.quantization.schemes import SCHEMES, Scheme, Tolerance
 from compiler.quantization.smooth import CANDIDATES
 from tests.builds import Heard, leftovers
-from tests.pipeline.test_quantised import SHORT, scaled
+from tests.pipeline.test_quantized import SHORT, scaled
 from tests.targets.trtllm.test_schemes import SIZES
 from tests.tiny import write_checkpoint
 
@@ -56,12 +56,12 @@ def test_a_scale_doubled_in_one_layer_of_one_rank_is_named(
     cosine: float,
     tensor: str,
     part: str,
-    quantised: Requests,
+    quantized: Requests,
     wide: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked = quantised(Quant(_scheme(name, cosine), text=SHORT), model=wide)
+    asked = quantized(Quant(_scheme(name, cosine), text=SHORT), model=wide)
     found = _judged(replace(asked, output=tmp_path / "whole")).quantisation
     assert found is not None
     assert found.gate.cosine > cosine
@@ -76,10 +76,10 @@ def test_a_scale_doubled_in_one_layer_of_one_rank_is_named(
 
 
 @pytest.mark.parametrize("case", ["gptj", "gpt2", "starcoder"])
-def test_other_layers_have_their_errors_too(case: str, quantised: Requests) -> None:
+def test_other_layers_have_their_errors_too(case: str, quantized: Requests) -> None:
     """One norm for both parts, biases that every rank adds."""
     heard = Heard()
-    found = _judged(quantised(Quant(_scheme("int8-weight", 0.999)), case), heard).quantisation
+    found = _judged(quantized(Quant(_scheme("int8-weight", 0.999)), case), heard).quantisation
     assert found is not None
     assert found.gate.worst.startswith("layers.")
     assert 0.999 < found.gate.cosine < 1
@@ -94,17 +94,17 @@ def test_other_layers_have_their_errors_too(case: str, quantised: Requests) -> N
     ]
 
 
-def test_an_alpha_of_every_group_is_searched_for(quantised: Requests) -> None:
-    found = _judged(quantised(Quant(_scheme("smoothquant"), alpha=None, text=SHORT))).quantisation
+def test_an_alpha_of_every_group_is_searched_for(quantized: Requests) -> None:
+    found = _judged(quantized(Quant(_scheme("smoothquant"), alpha=None, text=SHORT))).quantisation
     assert found is not None
     assert {name.split(".", 2)[2] for name in found.alphas} == {"attn.o", "attn.q", "mlp.down", "mlp.gate"}
     assert set(found.alphas.values()) <= set(CANDIDATES)
 
 
-def test_awq_is_searched_for_and_sharded(quantised: Requests, wide: str, tmp_path: Path) -> None:
+def test_awq_is_searched_for_and_sharded(quantized: Requests, wide: str, tmp_path: Path) -> None:
     gates = []
     for tp in (1, 2):
-        ask = quantised(Quant(_scheme("awq"), text=SHORT), tp=tp, model=wide, output=tmp_path / f"tp{tp}")
+        ask = quantized(Quant(_scheme("awq"), text=SHORT), tp=tp, model=wide, output=tmp_path / f"tp{tp}")
         made = _judged(ask)
         assert made.quantisation is not None
         gates.append(made.quantisation.gate)
