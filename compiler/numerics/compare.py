@@ -91,9 +91,8 @@ def compare(reference: NDArray[np.float32], found: NDArray[np.float32]) -> Figur
 
 
 def thresholds(dtype: str, gate: Mapping[str, float] | None = None) -> Thresholds:
-    """Thresholds for an artifact in `dtype`. `gate`: limits of the numerics gate, for a quantized model against its source.
-
-    Figures scatter over so few tokens: KL may be a multiple of the gate's limit, which holds on a longer text.
+    """Thresholds for an artifact in `dtype`. `gate`: limits of the numerics gate, where a quantized model is compared
+    with its source. Figures scatter over so few tokens: KL may be a multiple of the gate's limit on a longer text.
     """
     own = THRESHOLDS[dtype]
     if gate is None:

@@ -1,9 +1,8 @@
 """Reference logits of the source model in float32, for the token ids that an artifact is verified on.
 
 Computed by `transformers`, an independent implementation; where it does not know the architecture, or the model in
-float32 does not fit into memory, by the decoder in float32, one layer at a time. Kept in the artifact as
-reference.safetensors (`token_ids` int64 [tokens], `logits` float32 [tokens, vocab]), so that an artifact can be verified
-without its source.
+float32 does not fit into memory, by the decoder in float32, one layer at a time. Kept in the artifact, so that it can be
+verified without its source, as reference.safetensors: `token_ids` int64 [tokens], `logits` float32 [tokens, vocab].
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def token_ids(tokenizer: Path | None, config_vocab: int, positions: int) -> NDAr
         except Exception as error:  # noqa: BLE001  # the Rust side raises plain Exception
             raise TokenizerError(
                 f"{tokenizer} cannot be read: {error}",
-                hint="pass the folder of a valid tokenizer.json with `--tokenizer DIR`",
+                hint="pass a valid tokenizer with `--tokenizer DIR`",
             ) from None
         if len(ids) >= count and max(ids) < config_vocab:
             return np.array(ids[:count], np.int64)
@@ -63,7 +62,7 @@ def token_ids(tokenizer: Path | None, config_vocab: int, positions: int) -> NDAr
 def reference_logits(
     config: ModelConfig, tensors: Mapping[TensorId, Lazy], checkpoint: Checkpoint, ids: NDArray[np.int64]
 ) -> tuple[str, NDArray[np.float32]]:
-    """Program ("transformers" or "decoder") and logits float32 [tokens, vocab] of the source for `ids` int64 [tokens]."""
+    """Program ("transformers" or "decoder"), and its logits float32 [tokens, vocab] for `ids` int64 [tokens]."""
     needed = 4 * sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())
     if _known_to_transformers(checkpoint.config) and needed * 1.2 < available_memory():
         return "transformers", _by_transformers(config, checkpoint, ids)

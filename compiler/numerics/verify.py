@@ -115,8 +115,8 @@ def numerics(
 
 
 def bounds_of(manifest: Manifest) -> Thresholds:
-    """Thresholds of the artifact's logits against its reference: its own rank files where the runner compares with them,
-    else the source, from which quantization has moved the logits.
+    """Thresholds of the artifact's logits against its reference: its own rank files where the runner is compared with
+    them, else the source, from which quantization has moved the logits.
     """
     runner = runner_of(manifest)
     own = runner is not None and runner.reference == "rank files"

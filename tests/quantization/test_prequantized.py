@@ -213,14 +213,14 @@ def test_float8_of_compressed_tensors_stays_and_runs(tmp_path: Path) -> None:
     torch.testing.assert_close(values.float() * ranks[0]["layers.1.mlp.down.scale"][:, None], expected[name])
     assert manifest.quantisation is not None
     assert manifest.quantisation.gate.cosine > 0.99  # activations alone are rounded
-    with pytest.raises(RefusedError, match="`fp8` with a scale a tensor would round it a second time"):
+    with pytest.raises(RefusedError, match="`fp8` with a scale per tensor would round it a second time"):
         build(replace(request, target="trtllm", output=tmp_path / "engines"))
 
 
 def test_a_plan_says_what_the_source_is_and_what_may_be_made_of_it(tmp_path: Path) -> None:
     quantised(tmp_path / "model", "gptq")
     plan = plan_of(_request(tmp_path / "model", tmp_path / "cache", target="trtllm"))
-    assert "quantized by GPTQ, read as floating point; `--quant int4-weight` keeps its numbers" in plan_text(plan)
+    assert "quantized by GPTQ, dequantized; `--quant int4-weight` keeps its integers" in plan_text(plan)
     refused = {option_text(one.quant) for one in alternatives(plan, load("trtllm")) if "a second time" in one.refused}
     assert refused == {f"--quant {name}" for name in ("int8-weight", "awq", "smoothquant", "fp8")}
 
@@ -251,7 +251,7 @@ def test_a_plan_reads_headers_and_rewriting_happens_once(tmp_path: Path) -> None
         ({**GPTQ, "bits": 2}, "4 bits in format gptq; found 2", "model that it was made from"),
         ({**GPTQ, "group_size": 100}, "multiple of 8 .*found `group_size` 100", "model that it was made from"),
         ({**AWQ, "group_size": 0}, "multiple of 8 .*found `group_size` 0", "model that it was made from"),
-        ({**GPTQ, "dynamic": {"-:.*down.*": {}}}, "another form a module", "model that it was made from"),
+        ({**GPTQ, "dynamic": {"-:.*down.*": {}}}, "one format for all modules", "model that it was made from"),
         ({**GPTQ, "checkpoint_format": "marlin"}, "found 4 in marlin", "model that it was made from"),
         ({**AWQ, "version": "gemv"}, "version gemm; found 4 in gemv", "model that it was made from"),
         ({"quant_method": "bitsandbytes"}, "by `bitsandbytes`; expected gptq, awq or", "model that it was made from"),
@@ -268,9 +268,9 @@ def test_what_is_not_read_is_refused_with_the_remedy(config: dict[str, Any], wor
 @pytest.mark.parametrize(("way", "scheme"), [("gptq", "int8-weight"), ("awq", "int4-weight"), ("fp8", "smoothquant")])
 def test_no_checkpoint_is_rounded_twice(way: str, scheme: str, tmp_path: Path) -> None:
     quantised(tmp_path / "model", way)
-    with pytest.raises(RefusedError, match=f"`{scheme}` with a scale a .* would round it a second time") as caught:
+    with pytest.raises(RefusedError, match=f"`{scheme}` with a scale per .* would round it a second time") as caught:
         convert_to(_request(tmp_path / "model", tmp_path / "cache", scheme), tmp_path / "out")
-    assert ("`--quant int4-weight` with a scale a group keeps its numbers" in caught.value.hint) == (way == "gptq")
+    assert ("`--quant int4-weight` with a scale per group keeps its integers" in caught.value.hint) == (way == "gptq")
 
 
 def test_zero_points_that_the_configuration_denies(tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_zero_points_that_the_configuration_denies(tmp_path: Path) -> None:
     tensors = load_file(file)
     tensors["model.layers.1.mlp.up_proj.qzeros"] += 1
     save_file(tensors, file, metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"`model.layers.1.mlp.up_proj`: config.json says `sym`"):
+    with pytest.raises(CheckpointError, match=r"`model.layers.1.mlp.up_proj`: config.json has `sym`"):
         fetch(_request(tmp_path / "model", tmp_path / "cache"))
     assert not list((tmp_path / "cache").rglob("*.safetensors*"))
     # Without that claim they are taken as they are.
@@ -293,7 +293,7 @@ def test_zero_points_that_the_configuration_denies(tmp_path: Path) -> None:
 
 def test_groups_that_do_not_fill_a_row_are_refused_by_the_plan(tmp_path: Path) -> None:
     quantised(tmp_path / "model", "gptq", group_size=96)
-    with pytest.raises(RefusedError, match="has 512 columns, which groups of 96 do not fill"):
+    with pytest.raises(RefusedError, match="needs columns that divide into groups of 96; found 512"):
         plan_of(_request(tmp_path / "model", tmp_path / "cache"))
 
 

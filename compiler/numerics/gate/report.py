@@ -69,8 +69,8 @@ def as_json(verdict: Verdict, tolerance: Tolerance, outliers: Sequence[Outliers]
 
 
 def as_html(verdict: Verdict, tolerance: Tolerance, outliers: Sequence[Outliers], title: str) -> str:
-    """HTML page: figures with their tolerance; errors of all parts and outliers of all inputs (none without calibration)
-    as plots, the worst also as tables.
+    """HTML page: figures with their tolerance; errors of all parts and outliers of all inputs as plots, the worst also
+    as tables. `outliers`: empty where nothing was calibrated.
     """
     lost = not verdict.increase <= tolerance.perplexity
     figures = [

@@ -31,7 +31,7 @@ class PartError:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Figures of the gate. `kl`: mean over positions of KL(float || files), in nats. Perplexities: of the next token."""
+    """Figures of the gate. `kl`: mean over positions of KL(float || files), in nats."""
 
     parts: tuple[PartError, ...]
     tokens: int
@@ -85,6 +85,6 @@ def judge(verdict: Verdict, tolerance: Tolerance) -> None:
     if problems:
         raise NumericsError(
             "\n".join(["the quantized model is beyond its tolerance:", *(f"  {problem}" for problem in problems)]),
-            hint="use finer scales (per channel, per token) or more bits; one bad layer among good ones hints at a damaged "
-            "or wrongly converted file",
+            hint="use finer scales (per channel, per token) or more bits; one bad layer among good ones hints at a "
+            "damaged or wrongly converted file",
         )
