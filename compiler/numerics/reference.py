@@ -1,8 +1,8 @@
 """Reference logits of the source model in float32, for the token ids that an artifact is verified on.
 
 Computed by `transformers`, an independent implementation; where it does not know the architecture, or the model in
-float32 does not fit into memory, by the decoder in float32, one layer at a time. Kept in the artifact, so that it can be
-verified without its source, as reference.safetensors: `token_ids` int64 [tokens], `logits` float32 [tokens, vocab].
+float32 does not fit into memory, by the decoder in float32, one layer at a time. Kept in the artifact, which can then
+be verified without its source, as reference.safetensors: `token_ids` int64 [tokens], `logits` float32 [tokens, vocab].
 """
 
 from __future__ import annotations

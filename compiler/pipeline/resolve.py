@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from compiler import targets
-from compiler.calibration.samples import looked_at
+from compiler.calibration.samples import resolve_text
 from compiler.model.parallel import largest_parallel
 from compiler.pipeline.plan import Plan, make_plan
 from compiler.quantization.prequantized.checkpoint import will_be
@@ -72,7 +72,7 @@ def plan_model(model: LocatedModel, target: str, ask: Ask, max_memory: int) -> P
     """The plan of a located model. Raises LmiCompileError."""
     # Which toolchains need a text for a scheme is known later.
     if ask.quant.asked and not ask.quant.text.digest:
-        ask = replace(ask, quant=replace(ask.quant, text=looked_at(ask.quant.text)))
+        ask = replace(ask, quant=replace(ask.quant, text=resolve_text(ask.quant.text)))
     checkpoint = model.checkpoint
     return make_plan(
         model.recipe_name, model.recipe, targets.load(target), checkpoint.config, checkpoint.tensors, ask, max_memory
