@@ -179,7 +179,7 @@ def _weights(scaling: Scaling, factors: Mapping[str, Factors], largest: Mapping[
     return found
 
 
-def beside(
+def with_scales(
     tensors: Mapping[TensorId, Lazy], checkpoint: Checkpoint, file: Path
 ) -> tuple[dict[TensorId, Lazy], Checkpoint]:
     """Canonical tensors and checkpoint, with the tensors of `file` (RESULT) added or replaced."""

@@ -150,7 +150,8 @@ def _rank_problems(manifest: Manifest, target: Target[Any], folder: Path) -> lis
     dtype = DTYPES[manifest.dtype]
     sources = {t: whole(str(t), shape_of(t, sizes), dtype) for t in model_tensors(config)}
     quant, options = quant_of(manifest.quantisation), target.packager.options_of(manifest)
-    sources |= scale_tensors(config, sources, target.support.scaling(config, quant, options) if quant.asked else None)
+    scaling = target.support.scaling(config, quant, options) if quant.requested else None
+    sources |= scale_tensors(config, sources, scaling)
     plans = target.layout.rank_plans(config, manifest.parallel.tp, sources, dtype, options) if target.layout else ()
     problems = []
     for plan in plans:

@@ -71,7 +71,7 @@ def largest_tp(request: PlanRequest, devices: int) -> int:
 def plan_model(model: LocatedModel, target: str, ask: Ask, max_memory: int) -> Plan:
     """The plan of a located model. Raises LmiCompileError."""
     # Which toolchains need a text for a scheme is known later.
-    if ask.quant.asked and not ask.quant.text.digest:
+    if ask.quant.requested and not ask.quant.text.digest:
         ask = replace(ask, quant=replace(ask.quant, text=resolve_text(ask.quant.text)))
     checkpoint = model.checkpoint
     return make_plan(

@@ -53,7 +53,7 @@ class Quant:
     accept: bool = False
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         return self.scheme is not None or self.cache != ""
 
     @property

@@ -1,4 +1,4 @@
-"""Quantised checkpoints, written here in the formats of others: what they stand for, and that their integers stay."""
+"""Quantized checkpoints, written here in the formats of others: what they stand for, and that their integers stay."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _grouped(weight: Tensor, zero: int | None, rng: torch.Generator) -> tuple[Te
     return q.clamp(0, 15).to(torch.int64).reshape(weight.shape), zeros, scales
 
 
-def _dequantised(q: Tensor, z: Tensor, s: Tensor) -> Tensor:
+def _dequantized(q: Tensor, z: Tensor, s: Tensor) -> Tensor:
     groups = q.reshape(len(q), -1, GROUP) - z[..., None]
     return (groups * s.float()[..., None]).reshape(q.shape)
 
@@ -72,7 +72,7 @@ def gptq(weight: Tensor, rng: torch.Generator) -> Module:
         "qzeros": _words(z.T.contiguous() - 1, plain),
         "scales": s.T.contiguous(),
         "g_idx": (torch.arange(q.shape[1]) // GROUP).to(torch.int32),
-    }, _dequantised(q, z, s)
+    }, _dequantized(q, z, s)
 
 
 def awq(weight: Tensor, rng: torch.Generator) -> Module:
@@ -81,7 +81,7 @@ def awq(weight: Tensor, rng: torch.Generator) -> Module:
         "qweight": _words(q.T.contiguous(), AWQ_ORDER),
         "qzeros": _words(z.T.contiguous(), AWQ_ORDER),
         "scales": s.T.contiguous(),
-    }, _dequantised(q, z, s)
+    }, _dequantized(q, z, s)
 
 
 def int8(weight: Tensor, rng: torch.Generator) -> Module:
@@ -115,7 +115,7 @@ WAYS: Mapping[str, tuple[dict[str, Any], Callable[[Tensor, torch.Generator], Mod
 }  # fmt: skip
 
 
-def quantised(folder: Path, way: str, **said: Any) -> dict[str, Tensor]:
+def quantized(folder: Path, way: str, **said: Any) -> dict[str, Tensor]:
     """A checkpoint in a format, and the weights that it stands for by module."""
     write_checkpoint("llama", folder, dtype="float16", **SIZES)
     config, pack = WAYS[way]
@@ -137,7 +137,7 @@ def _request(folder: Path, cache: Path, quant: str = "none", **fields: Any) -> P
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_weights_are_what_the_numbers_stand_for(way: str, tmp_path: Path) -> None:
-    expected = quantised(tmp_path / "model", way)
+    expected = quantized(tmp_path / "model", way)
     convert_to(_request(tmp_path / "model", tmp_path / "cache"), tmp_path / "out")
     rank = load_file(tmp_path / "out" / "weights" / "rank0.safetensors")
     for layer in range(3):
@@ -154,7 +154,7 @@ def test_the_weights_are_what_the_numbers_stand_for(way: str, tmp_path: Path) ->
 @pytest.mark.parametrize("target", ["inductor", "trtllm"])
 def test_integers_of_gptq_are_those_of_the_packed_ranks(target: str, tmp_path: Path) -> None:
     """With the checkpoint's own scales, whatever the ranks. TensorRT-LLM: two rows a byte; inductor: two columns."""
-    quantised(tmp_path / "model", "gptq")
+    quantized(tmp_path / "model", "gptq")
     source = load_file(tmp_path / "model" / "model.safetensors")
     module = "model.layers.1.mlp.down_proj"
     axis, folder, weight, scale = {
@@ -175,7 +175,7 @@ def test_integers_of_gptq_are_those_of_the_packed_ranks(target: str, tmp_path: P
 
 @pytest.mark.parametrize("target", ["inductor", "trtllm"])
 def test_integers_of_compressed_tensors_stay(target: str, tmp_path: Path) -> None:
-    quantised(tmp_path / "model", "int8")
+    quantized(tmp_path / "model", "int8")
     source = load_file(tmp_path / "model" / "model.safetensors")
     convert_to(_request(tmp_path / "model", tmp_path / "cache", "smoothquant", target=target, tp=2), tmp_path / "out")
     folder = tmp_path / "out" / ("weights" if target == "inductor" else "")
@@ -196,7 +196,7 @@ def test_float8_of_compressed_tensors_stays_and_runs(tmp_path: Path) -> None:
     """Each q, k and v has its own scale: TensorRT-LLM, which takes one for all three, would round them anew."""
     (group,) = FP8["config_groups"].values()
     dynamic = {**group, "input_activations": {**_TOKENS, "type": "float"}}
-    expected = quantised(tmp_path / "model", "fp8", config_groups={"group_0": dynamic})
+    expected = quantized(tmp_path / "model", "fp8", config_groups={"group_0": dynamic})
     source = load_file(tmp_path / "model" / "model.safetensors")
     ask = Ask(tp=2, quant=Quant(replace(SCHEMES["fp8"], tolerance=LOOSE)))
     request = BuildRequest(model=str(tmp_path / "model"), recipes=recipes, output=tmp_path / "out", ask=ask,
@@ -218,7 +218,7 @@ def test_float8_of_compressed_tensors_stays_and_runs(tmp_path: Path) -> None:
 
 
 def test_a_plan_says_what_the_source_is_and_what_may_be_made_of_it(tmp_path: Path) -> None:
-    quantised(tmp_path / "model", "gptq")
+    quantized(tmp_path / "model", "gptq")
     plan = plan_of(_request(tmp_path / "model", tmp_path / "cache", target="trtllm"))
     assert "quantized by GPTQ, dequantized; `--quant int4-weight` keeps its integers" in plan_text(plan)
     refused = {option_text(one.quant) for one in alternatives(plan, load("trtllm")) if "a second time" in one.refused}
@@ -226,7 +226,7 @@ def test_a_plan_says_what_the_source_is_and_what_may_be_made_of_it(tmp_path: Pat
 
 
 def test_a_plan_reads_headers_and_rewriting_happens_once(tmp_path: Path) -> None:
-    quantised(tmp_path / "model", "gptq")
+    quantized(tmp_path / "model", "gptq")
     request = _request(tmp_path / "model", tmp_path / "cache")
     found = locate(request).checkpoint
     name = "model.layers.0.mlp.up_proj.weight"
@@ -267,14 +267,14 @@ def test_what_is_not_read_is_refused_with_the_remedy(config: dict[str, Any], wor
 
 @pytest.mark.parametrize(("way", "scheme"), [("gptq", "int8-weight"), ("awq", "int4-weight"), ("fp8", "smoothquant")])
 def test_no_checkpoint_is_rounded_twice(way: str, scheme: str, tmp_path: Path) -> None:
-    quantised(tmp_path / "model", way)
+    quantized(tmp_path / "model", way)
     with pytest.raises(RefusedError, match=f"`{scheme}` with a scale per .* would round it a second time") as caught:
         convert_to(_request(tmp_path / "model", tmp_path / "cache", scheme), tmp_path / "out")
     assert ("`--quant int4-weight` with a scale per group keeps its integers" in caught.value.hint) == (way == "gptq")
 
 
 def test_zero_points_that_the_configuration_denies(tmp_path: Path) -> None:
-    quantised(tmp_path / "model", "gptq")
+    quantized(tmp_path / "model", "gptq")
     file = tmp_path / "model" / "model.safetensors"
     tensors = load_file(file)
     tensors["model.layers.1.mlp.up_proj.qzeros"] += 1
@@ -292,13 +292,13 @@ def test_zero_points_that_the_configuration_denies(tmp_path: Path) -> None:
 
 
 def test_groups_that_do_not_fill_a_row_are_refused_by_the_plan(tmp_path: Path) -> None:
-    quantised(tmp_path / "model", "gptq", group_size=96)
+    quantized(tmp_path / "model", "gptq", group_size=96)
     with pytest.raises(RefusedError, match="needs columns that divide into groups of 96; found 512"):
         plan_of(_request(tmp_path / "model", tmp_path / "cache"))
 
 
 def test_an_order_that_the_configuration_denies(tmp_path: Path) -> None:
-    quantised(tmp_path / "model", "gptq")
+    quantized(tmp_path / "model", "gptq")
     file = tmp_path / "model" / "model.safetensors"
     tensors = load_file(file)
     tensors["model.layers.2.mlp.down_proj.g_idx"] = tensors["model.layers.2.mlp.down_proj.g_idx"].flip(0)
@@ -310,7 +310,7 @@ def test_an_order_that_the_configuration_denies(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_small_ceiling_unpacks_the_same_and_progress_is_told(way: str, tmp_path: Path) -> None:
-    quantised(tmp_path / "model", way)
+    quantized(tmp_path / "model", way)
     request, told = _request(tmp_path / "model", tmp_path / "cache"), list[tuple[int, int, str]]()
     low = replace(request, resources=Resources(max_memory=8 * 4 * 12 * 512), cache=tmp_path / "low")
     files = []
@@ -337,7 +337,7 @@ def test_a_small_ceiling_unpacks_the_same_and_progress_is_told(way: str, tmp_pat
 @pytest.mark.parametrize(("way", "scheme"), [("gptq", "int4-weight"), ("int8", "smoothquant"), ("awq", "none")])
 def test_a_build_for_tensorrt_llm_loses_next_to_nothing_more(way: str, scheme: str, tmp_path: Path) -> None:
     """Against the weights that the numbers stand for: activations alone are rounded, and only by int8."""
-    quantised(tmp_path / "model", way)
+    quantized(tmp_path / "model", way)
     request = BuildRequest(
         model=str(tmp_path / "model"), recipes=recipes, target="trtllm", output=tmp_path / "out",
         ask=Ask(tp=2, quant=Quant(scheme_of(scheme))), cache=tmp_path / "cache",
