@@ -39,16 +39,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from compiler.calibration.samples import Samples
     from compiler.decoder.record import Recorder
     from compiler.model.config import LayerKind, ModelConfig
     from compiler.model.lazy import Lazy
+    from compiler.quantization.format import Values
     from compiler.storage.checkpoints.checkpoint import Checkpoint
 
-    Values = NDArray[np.float32]
 
 VERSION = 3
 """Version of this step, part of its cache key: raised when the same inputs give other maxima."""

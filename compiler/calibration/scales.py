@@ -50,15 +50,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from compiler.calibration.matrices import Reader
     from compiler.model.config import ModelConfig
     from compiler.model.lazy import Lazy
+    from compiler.quantization.format import Values
     from compiler.quantization.scaling import Scaling
     from compiler.quantization.schemes import Scheme
 
-    Values = NDArray[np.float32]
 
 VERSION = 2
 RESULT = "scales.safetensors"
@@ -220,7 +218,7 @@ def _largest(
 
 
 def _shaped(config: ModelConfig, tensor: TensorId, values: Values) -> Values:
-    """[experts, out, groups] -> [experts ..., out ..., groups]"""
+    """Split axes: [experts, out, groups] -> [experts ..., out ..., groups]."""
     lead, rows, _ = linear_axes(tensor.role)
     sizes = axis_sizes(config)
     return values.reshape([*(sizes[axis] for axis in (*lead, *rows)), values.shape[-1]])

@@ -23,13 +23,11 @@ from compiler.quantization.schemes import ACTIVATION_AWARE, SMOOTH, UNSEARCHED
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
-
     from compiler.calibration.matrices import Reader
     from compiler.model.config import LayerKind, ModelConfig
+    from compiler.quantization.format import Values
     from compiler.quantization.scaling import Scaling
 
-    Values = NDArray[np.float32]
 
 SAMPLED = 1024
 """Number of rows of a matrix that a search samples: errors add up over rows."""

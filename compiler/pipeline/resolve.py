@@ -9,7 +9,7 @@ from compiler import targets
 from compiler.calibration.samples import resolve_text
 from compiler.model.parallel import largest_parallel
 from compiler.pipeline.plan import Plan, make_plan
-from compiler.quantization.prequantized.checkpoint import will_be
+from compiler.quantization.prequantized.checkpoint import after_rewrite
 from compiler.quantization.prequantized.formats import packed
 from compiler.storage.checkpoints.resolve import resolve
 
@@ -45,7 +45,7 @@ def locate(request: PlanRequest) -> LocatedModel:
     source = located_source(request, "metadata")
     checkpoint = source.checkpoint(request.cache / "unpickled")
     how = packed(checkpoint.config)
-    return with_recipe(request, source, will_be(checkpoint, how) if how else checkpoint)
+    return with_recipe(request, source, after_rewrite(checkpoint, how) if how else checkpoint)
 
 
 def located_source(request: PlanRequest, files: Files) -> ResolvedSource:

@@ -19,9 +19,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.quantization.format import Format, group_maxima, grouped
-
-Values = NDArray[np.float32]
+from compiler.quantization.format import Format, Values, group_maxima, grouped
 
 POINTS = 20
 CLIPS = 10

@@ -31,13 +31,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compiler.model.config import LayerKind, ModelConfig
 from compiler.model.roles import layer_roles, linear_axes, norm_before
+from compiler.quantization.format import Values
 from compiler.quantization.smooth import divide_norm, smoothing_scales
-
-Values = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from compiler.quantization.format import CacheUse, inverse
+from compiler.quantization.format import CacheUse, Values, inverse
 from compiler.quantization.formats import load
 from compiler.quantization.schemes import Scheme
 
-Values = NDArray[np.float32]
 Parts = dict[str, Values]
 
 

@@ -24,14 +24,11 @@ floor, and the norm divided by it would exceed the largest float16.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compiler.errors import UsageError
 from compiler.model.config import Norm
-from compiler.quantization.format import Format
+from compiler.quantization.format import Format, Values
 from compiler.quantization.schemes import ALPHA_OPTION
-
-Values = NDArray[np.float32]
 
 FLOOR = 1e-5
 CANDIDATES = tuple(point / 20 for point in range(4, 20))

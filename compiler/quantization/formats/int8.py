@@ -9,7 +9,7 @@ The maximum is taken over:
 | tensor      | mode        | maximum over                        | known                              |
 |-------------|-------------|-------------------------------------|------------------------------------|
 | weights     | per channel | a row (one output)                  | at conversion                      |
-| weights     | per tensor  | the matrix; q, k, v separately      | at conversion                      |
+| weights     | per tensor  | the matrix; q, k, v separately      | at conversion, from row maxima     |
 | activations | per token   | the channels of one token           | at run time                        |
 | activations | per tensor  | the calibration text                | at calibration ("static")          |
 | keys, values| per head    | the calibration text, in each head  | at calibration                     |
@@ -46,7 +46,7 @@ def scales(maxima: Values) -> Values:
 
 
 def rounded(values: Values) -> NDArray[np.int8]:
-    """Nearest integers, -128 included: scales of quantized checkpoints may map a weight there, scales above do not."""
+    """Nearest integers, -128 included: scales of quantized checkpoints may map a weight there, `scales` never does."""
     return np.clip(np.rint(values), -128, 127).astype(np.int8)
 
 

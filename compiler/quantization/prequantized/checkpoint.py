@@ -36,7 +36,7 @@ _COPIES = 12
 """Float32 copies of these rows while they are unpacked: integers split, ordered, multiplied, transposed, cast."""
 
 
-def will_be(checkpoint: Checkpoint, how: Packed) -> Checkpoint:
+def after_rewrite(checkpoint: Checkpoint, how: Packed) -> Checkpoint:
     """Checkpoint after `rewrite`, for plans: its rewritten weights have no data yet. Raises RefusedError."""
     dtype = _dtype(checkpoint.config)
     tensors = dict(checkpoint.tensors)
@@ -69,7 +69,7 @@ def rewrite(
     """
     facts = [[str(p.absolute()), p.stat().st_size, p.stat().st_mtime_ns, p.stat().st_ino] for p in checkpoint.files]
     folder = scratch / f"unpacked-{digest_json([how.name, facts])[7:39]}"
-    after = will_be(checkpoint, how)
+    after = after_rewrite(checkpoint, how)
     modules = _modules(checkpoint, how)
     weights = {f"{m}.weight": after.tensors[f"{m}.weight"] for m in modules}
     files = folder / "weights.safetensors", folder / "scales.safetensors"

@@ -26,10 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compiler.errors import RefusedError
+from compiler.quantization.format import Values
 from compiler.quantization.formats import fp8
 from compiler.quantization.schemes import SCHEMES
 
-Values = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]
 """Tensors of a module by suffix; scales as float32."""
 
