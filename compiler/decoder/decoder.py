@@ -1,7 +1,7 @@
-"""The segments of a decoder, on one rank. A model is
+"""Segments of a decoder on one rank. A model is
 
     x = sum over ranks of embed(tokens)
-    for each layer:    `compiler.decoder.layer` says how attn and mlp are wired
+    for each layer:    attn and mlp, wired by `compiler.decoder.layer`
     logits = head(x), the ranks' columns side by side
 
 A segment returns this rank's summand; the caller sums over ranks. All tensors of a segment come in one mapping, by the
@@ -20,7 +20,7 @@ quantized weights (`compiler.decoder.quantized`), one with an `input_scale` stat
 | cache_k, _v    | [Bmax, T, kv_heads, D]  | model * | written in place; T >= L, T above every position           |
 | x              | [B, S, H]               | model   | the residual stream                                        |
 | qkv            | [B, S, (h + 2 kv) D]    | model   | projections of this rank's heads, where attention is split |
-| mean_squares   | [B, S, 2]               | float32 | likewise, of q and of k over all heads of all ranks        |
+| mean_squares   | [B, S, 2]               | float32 | there, of q and of k over all heads of all ranks           |
 | last           | [B, K]                  | int64   | indices (0 ... S - 1) in each row whose logits are wanted  |
 
 * `attention.cache_dtype` where the layer has attn.k.cache_scale and attn.v.cache_scale, float32 [kv_heads].
@@ -134,12 +134,12 @@ def head(config: ModelConfig, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
 
 
 def norm(config: ModelConfig, role: str, y: Tensor, t: Tensors) -> Tensor:
-    """The norm `role` of y [..., H]."""
+    """Norm `role` of y [..., H]."""
     return normalize(config.norm, y, t[f"{role}.weight"], t.get(f"{role}.bias"), config.norm_eps)
 
 
 def _before(config: ModelConfig, block: Block, t: Tensors) -> Tensor:
-    """The input of a block: x, normalized where the model has a norm there."""
+    """Input of a block: x, after the norm before the block if any."""
     role = norm_before(config, block)
     return norm(config, role, t["x"], t) if role else t["x"]
 

@@ -2,14 +2,14 @@
 
 Known before any weight is read, so that plans include them. `calibration/scales.py` writes exactly these:
 
-| tensor                 | where                                                           |
-|------------------------|-----------------------------------------------------------------|
-| {role}.{part}          | every linear layer whose weights are rounded: `quantization/parts.py`  |
-| {role}.columns         | linear layers whose input is smoothed, or which ask for it      |
-| {role}.prequant        | every linear layer, where kernels multiply their inputs         |
-| attn.k.cache_scale     | every layer, where the cache has one scale a layer              |
-| attn.{k,v}.cached_scale| every layer, where the cache has one scale a kv head            |
-| weight, bias           | norms and routers that smoothing changes; biases of such layers |
+| tensor                  | where                                                                 |
+|-------------------------|-----------------------------------------------------------------------|
+| {role}.{part}           | every linear layer whose weights are rounded: `quantization/parts.py` |
+| {role}.columns          | linear layers with smoothed inputs; all, where kernels divide inputs  |
+| {role}.prequant         | every linear layer, where kernels multiply their inputs               |
+| attn.k.cache_scale      | every layer, where the cache has one scale per layer                  |
+| attn.{k,v}.cached_scale | every layer, where the cache has one scale per kv head                |
+| weight, bias            | norms and routers that smoothing changes; biases of such layers       |
 """
 
 from __future__ import annotations
