@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError
 from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import ITEMSIZE, Lazy
+from compiler.quantization.format import Values
 from compiler.quantization.formats import fp8
-from compiler.quantization.prequantized.formats import TAKE_ORIGINAL, Arrays, Packed, Values
+from compiler.quantization.prequantized.formats import TAKE_ORIGINAL, Arrays, Packed
 from compiler.quantization.request import Quant
 from compiler.quantization.schemes import SCHEMES
 from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
