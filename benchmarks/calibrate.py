@@ -54,7 +54,7 @@ def quantize(folder: Path, out: Path, count: int, length: int) -> dict[str, floa
     maxima = load_file(out / calibrate.RESULT)
     scale.make_scales(config, tensors, checkpoint, out, scaling=Scaling(SCHEMES["smoothquant"]), maxima=maxima)
     clock.append(time.monotonic())
-    merged, sources = scale.beside(tensors, checkpoint, out / scale.RESULT)
+    merged, sources = scale.with_scales(tensors, checkpoint, out / scale.RESULT)
     convert.convert(rank_plans(config, 2, merged, "BF16", "per_token"), sources, out / "ranks")
     clock.append(time.monotonic())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -73,7 +73,7 @@ class Planted:
     def scaled(self, scaling: Scaling) -> tuple[dict[TensorId, Lazy], Checkpoint]:
         """Tensors and checkpoint, with the scales for rank files."""
         scale.make_scales(self.config, self.tensors, self.checkpoint, self.out, scaling=scaling, maxima=self.maxima)
-        return scale.beside(self.tensors, self.checkpoint, self.out / scale.RESULT)
+        return scale.with_scales(self.tensors, self.checkpoint, self.out / scale.RESULT)
 
     def on_inductor(self, scaling: Scaling, options: InductorOptions, dtype: str) -> Verdict:
         """Report of the gate on that target's rank files of tp 2. `dtype`: safetensors' name."""

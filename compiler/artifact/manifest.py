@@ -1,24 +1,23 @@
-"""manifest.json: what an artifact is, what it was made of and by, where it runs, and every one of its files.
+"""manifest.json: source, toolchain, device, limits and files of an artifact.
 
-A part that all artifacts have, and the `section` of their target (sections.py): each target has a class of its own.
+All artifacts share its fields, except for the `section` of their target (sections.py).
 
     ARTIFACT/manifest.json
              tokenizer/                        tokenizer, generation config and config.json of the source
-             reference.safetensors             token ids and the logits that the source model gives for them
-             numerics.html, numerics.json      what quantisation has cost, where it is quantised
-             provenance.json, sbom.cdx.json    how it was made, and of what (provenance.py, sbom.py)
-             manifest.json.sig                 signatures of the manifest, where it was signed (sign.py); not in it
+             reference.safetensors             token ids and the source model's logits for them
+             numerics.html, numerics.json      report of the numerics gate, for quantized artifacts
+             provenance.json, sbom.cdx.json    provenance and bill of materials (provenance.py, sbom.py)
+             manifest.json.sig                 signatures of the manifest (sign.py); not listed in it
 
     inductor weights/rank{r}.safetensors       one file a rank
              packages/<segment>.<phase>.pt2    compiled segments, shared by all ranks and by layers of one kind
 
     trtllm   checkpoint/                       before the engines are built: config.json and rank{r}.safetensors
              build-engines.sh                  builds them
-             ...                               afterwards: the tree that the container wants (compiler/lmi)
+             ...                               afterwards: the tree that the container expects (compiler/lmi)
 
-Nothing in it depends on when, where or by whom it was made, unless provenance.json is told to say so: the same build
-twice gives the same bytes. The
-digest of an artifact is the sha256 of the bytes of its manifest as they stand in the file.
+Only provenance.json can depend on time, place or author of a build, and does so on request: repeated builds give equal
+bytes. The digest of an artifact is the sha256 of its manifest file.
 """
 
 from __future__ import annotations
@@ -51,9 +50,7 @@ PROVENANCE, SBOM = "provenance.json", "sbom.cdx.json"
 
 
 class SourceModel(Strict):
-    """The source. `repo_id` and `revision` (a commit) where it came from a model hub; `config` is
-    ModelConfig's JSON.
-    """
+    """Source model. `repo_id`, `revision` (a commit): None unless from a model hub. `config`: ModelConfig's JSON."""
 
     source: Literal["hub", "local", "s3"]
     repo_id: str | None
@@ -65,9 +62,9 @@ class SourceModel(Strict):
 
 
 class Device(Strict):
-    """The device that it runs on. `kind`: "cpu", "cuda", or a kind of the target's own. `isa`: the level that packages
-    were compiled for (CPU), and `features` beyond it, in Linux's spelling (`--march native`). `capability`: CUDA's
-    compute capability ("9.0"); None where nothing was compiled yet.
+    """Device that the artifact runs on. `kind`: "cpu", "cuda", or the target's own. `isa`: instruction set level of CPU
+    packages, and `features` beyond it, in Linux's spelling (`--march native`). `capability`: CUDA's compute capability
+    ("9.0"); None before anything is compiled.
     """
 
     kind: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
@@ -77,8 +74,8 @@ class Device(Strict):
 
 
 class Parallel(Strict):
-    """`tp`: ranks that share a layer; `pp`: pipeline stages, each of tp ranks; `moe_ep`: groups of those ranks to which
-    whole experts are dealt; `parallel_embedding`: the embedding is split over the vocabulary.
+    """Parallelism. `tp`: tensor-parallel ranks; `pp`: pipeline stages of tp ranks each; `moe_ep`: expert-parallel
+    groups of these ranks, each with whole experts; `parallel_embedding`: the embedding is split over the vocabulary.
     """
 
     tp: Size
@@ -88,7 +85,7 @@ class Parallel(Strict):
 
 
 class ArtifactLimits(Strict):
-    """`max_positions`: tokens of one row, prompt and answer; `max_batch`: rows; `prefill_chunk`: tokens a
+    """Limits. `max_positions`: tokens of one row, prompt and answer; `max_batch`: rows; `prefill_chunk`: tokens of a
     step.
     """
 
@@ -98,7 +95,8 @@ class ArtifactLimits(Strict):
 
 
 class ArtifactFile(Strict):
-    """File of an artifact: `size` in bytes, `digest` and `crc` of its bytes (storage/files/crc.py; None: not computed).
+    """File of an artifact: `size` in bytes, `digest` and `crc` (storage/files/crc.py; None: not computed) of its bytes.
+
     `codec`: encoding in a store, reserved for compression.
     """
 
@@ -113,13 +111,15 @@ class ArtifactFile(Strict):
     @classmethod
     def _as_they_are(cls, codec: object) -> object:
         if codec != "none":
-            raise ValueError(f"stored with codec {codec!r}, and this lmi-compile reads `none` only: upgrade it")
+            raise ValueError(f"expected codec `none`, found {codec!r}: upgrade lmi-compile")
         return codec
 
 
 class Numerics(Strict):
-    """How far the artifact's logits are from the reference's, over `tokens` positions. Definitions:
-    numerics/compare.py. `reference_file` None: the artifact alone cannot repeat it; its checkpoint was measured.
+    """Distance of the artifact's logits from the reference's, over `tokens` positions.
+
+    Definitions: numerics/compare.py. `reference_file` None: the checkpoint was measured; the artifact alone cannot
+    repeat it.
     """
 
     reference: str
@@ -135,8 +135,8 @@ class Numerics(Strict):
 
 
 class Manifest(Strict):
-    """An artifact. `section`: of the class that its target registers. `writer`: version of lmi-compile that wrote the
-    manifest, "" for those of schema version 1. `quantisation` None: nothing is quantized.
+    """Manifest of an artifact. `section`: of its target's class. `writer`: version of lmi-compile that wrote the
+    manifest, "" in schema version 1. `quantisation` None: nothing is quantized.
     """
 
     schema_version: Literal[2] = 2
@@ -155,10 +155,10 @@ class Manifest(Strict):
     plan_digest: Sha256
     numerics: Numerics | None = None
     stand_in: bool = False
-    """Made by a stand-in toolchain of the tests: proves nothing about a real one."""
+    """Built by the stand-in toolchain of the tests."""
 
     _loaded: bytes | None = PrivateAttr(None)
-    """Bytes of the file that it was loaded from, where this version would write others."""
+    """Bytes of the loaded file, where this version would write others."""
 
     @field_validator("section", mode="before")
     @classmethod
@@ -169,7 +169,7 @@ class Manifest(Strict):
     def _one_whole(self) -> Self:
         paths = [file.path for file in self.files]
         if len(set(paths)) != len(paths):
-            raise ValueError("two files of one path")
+            raise ValueError("expected one file per path, found duplicates")
         if MANIFEST in paths:
             raise ValueError(f"{MANIFEST} cannot list itself")
         needed = set(self.section.paths)
@@ -183,7 +183,7 @@ class Manifest(Strict):
         return self
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """As pydantic's; a copy that differs has bytes of its own."""
+        """Pydantic's `model_copy`; changed copies lose the loaded bytes."""
         copy = super().model_copy(update=update, deep=deep)
         if update:
             copy._loaded = None
@@ -191,7 +191,7 @@ class Manifest(Strict):
 
     @property
     def config(self) -> ModelConfig:
-        """The model's mathematics and sizes. Raises ArtifactError for those that this version does not know."""
+        """Configuration of the model. Raises ArtifactError for fields that this version does not know."""
         return ModelConfig.from_json(self.model.config, self.writer)
 
     @property
@@ -200,24 +200,23 @@ class Manifest(Strict):
 
     @property
     def substance(self) -> Manifest:
-        """Without all that says how good it is (`numerics`, the gate's verdict and report), and without the statements
-        that tell of those: equal where the same was made, whatever was found of it or allowed to it.
+        """Manifest without measurements (`numerics`, the gate's verdict and report) and without the statements that
+        contain them: equal for equal builds, whatever was measured or accepted.
         """
-        says = {REPORT, FIGURES, PROVENANCE, SBOM}
+        statements = {REPORT, FIGURES, PROVENANCE, SBOM}
         quantisation = self.quantisation
         return self.model_copy(
             update={
                 "writer": "",
                 "numerics": None,
                 "quantisation": quantisation and quantisation.model_copy(update={"gate": None}),
-                "files": tuple(file for file in self.files if file.path not in says),
+                "files": tuple(file for file in self.files if file.path not in statements),
             }
         )
 
     def to_bytes(self) -> bytes:
-        """The bytes of manifest.json: sorted keys, two spaces, one spelling of every number.
-
-        Of a manifest of an earlier schema version: the bytes that it was loaded from.
+        """Bytes of manifest.json: sorted keys, two spaces, canonical numbers; for an earlier schema version, the bytes
+        of the loaded file.
         """
         if self._loaded is not None:
             return self._loaded
@@ -230,9 +229,7 @@ class Manifest(Strict):
 
 
 def load_manifest(folder: Path) -> Manifest:
-    """manifest.json of an artifact. Raises ArtifactError where it is missing or not a manifest of this
-    version.
-    """
+    """Load the manifest of an artifact. Raises ArtifactError where it is missing or invalid."""
     path = folder / MANIFEST
     try:
         data = path.read_bytes()
@@ -245,9 +242,7 @@ def load_manifest(folder: Path) -> Manifest:
 
 
 def parse_manifest(data: bytes, name: str = MANIFEST) -> Manifest:
-    """A manifest from its bytes; `name` is what errors call it. Raises ArtifactError that lists all that is
-    wrong.
-    """
+    """Parse a manifest; `name`: for errors. Raises ArtifactError that lists up to 20 problems."""
     version = _version_of(data)
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise ArtifactError(
@@ -272,16 +267,11 @@ def parse_manifest(data: bytes, name: str = MANIFEST) -> Manifest:
 
 
 def json_schema() -> bytes:
-    """The JSON schema of manifest.json, for readers in other languages; tests/snapshots has the committed
-    copy.
-    """
-
-    schema = Manifest.model_json_schema()
-    return (json.dumps(schema, indent=2, sort_keys=True) + "\n").encode()
+    """JSON schema of manifest.json, for other languages; tests/snapshots has the committed copy."""
+    return (json.dumps(Manifest.model_json_schema(), indent=2, sort_keys=True) + "\n").encode()
 
 
 def _version_of(data: bytes) -> object:
-
     try:
         parsed = json.loads(data)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The section of manifest.json on quantization: scheme, calibration text, and the findings of the gate."""
+"""Quantization in manifest.json: scheme, calibration text, and figures of the gate."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 REPORT = "numerics.html"
-"""The gate's page, in the artifact."""
+"""Report of the gate in the artifact."""
 FIGURES = "numerics.json"
-"""The gate's figures as JSON: every part of every layer, and every input."""
+"""Figures of the gate as JSON, for every part of every layer and every input."""
 
 
 class Calibration(Strict):
-    """`text`: name of the file, `digest` of its bytes; at most `samples` of at most `length` tokens were asked for, and
-    `tokens` came of it.
+    """Calibration text. `text`: file name; `digest`: of its bytes; `samples`, `length`: requested limits; `tokens`:
+    number of tokens used.
     """
 
     text: str
@@ -31,10 +31,10 @@ class Calibration(Strict):
 
 
 class Gate(Strict):
-    """Over `tokens` of the held-out text `text`, against the unquantized model; definitions: numerics/gate/verdict.py.
+    """Figures over `tokens` of the held-out text with digest `text`, against the unquantized model.
 
-    `cosine`: the least of any part of a layer, that of `worst`; without parts 1 and "". `limits`: of perplexity
-    (its increase, a share), kl (nats) and cosine. `accepted`: something is beyond its limit, and was accepted.
+    Definitions: numerics/gate/verdict.py. `cosine`: smallest of any part of a layer, `worst`; 1 and "" without parts.
+    `limits`: of perplexity (increase, a share), kl (nats) and cosine. `accepted`: figures beyond a limit were accepted.
     """
 
     text: Sha256
@@ -52,13 +52,14 @@ class Gate(Strict):
 
     @property
     def bounds(self) -> dict[str, float]:
-        """The limits that hold: none (of finite figures) where being beyond them was accepted."""
+        """Limits in force; unbounded for finite figures where exceeding them was accepted."""
         return {"perplexity": 1e9, "kl": 1e9, "cosine": -1.0} if self.accepted else self.limits
 
 
 class Quantisation(Strict):
-    """`scheme` and its fields: see quantization/schemes.py; "" where only the cache is quantized. `alpha`: of
-    SmoothQuant; None where nothing is smoothed, or where `alphas` has one for every group, by layer and group.
+    """Quantization of an artifact. `scheme` and its fields: quantization/schemes.py; "": only the cache is quantized.
+
+    `alpha`: of SmoothQuant; None without it, or where `alphas` has one for each layer and group.
     """
 
     scheme: str
@@ -75,14 +76,14 @@ class Quantisation(Strict):
 
 
 _FIELDS = ("weights", "weight_scales", "activations", "activation_scales", "search")
-"""Fields of a scheme, by their names in a manifest."""
+"""Fields of a scheme in a manifest."""
 
 
-def quantisation(
+def quantization_section(
     quant: Quant, gate: Gate, calibration: Calibration | None, alphas: Mapping[str, float]
 ) -> Quantisation:
-    """The section of the manifest for what was asked. `calibration` None: no text was needed. `alphas`: of every group
-    of layers, where they were searched for.
+    """Section for the request `quant`. `calibration` None: no text was needed. `alphas`: result of a search, by layer
+    and group.
     """
     scheme = quant.scheme or UNQUANTIZED
     fields: dict[str, Any] = {name: getattr(scheme, name) for name in _FIELDS}
@@ -98,7 +99,7 @@ def quantisation(
 
 
 def quant_of(found: Quantisation | None) -> Quant:
-    """The request for an artifact with this section: equal in everything that decides its rank files."""
+    """Request that gives the rank files of an artifact with this section."""
     if found is None:
         return NONE
     scheme = None

@@ -1,6 +1,6 @@
-"""Manifests of schema version 1, in the words of version 2.
+"""Conversion of manifests of schema version 1 to version 2.
 
-version 1    "segments": {...} or "engines": {...}, the other one null     no "writer"
+version 1    "segments": {...} or "engines": {...}, the other null         no "writer"
 version 2    "section": {...}, whose class follows from "target"           "writer": version of lmi-compile
 """
 
@@ -13,7 +13,7 @@ _SECTIONS = ("segments", "engines")
 
 
 def upgraded(data: bytes) -> bytes:
-    """The manifest `data` of version 1 as JSON of version 2; other faults are left for its validation to find."""
+    """Convert a manifest of version 1 to JSON of version 2, whose validation finds other faults."""
     fields: dict[str, Any] = json.loads(data)
     found = [fields[name] for name in _SECTIONS if fields.get(name) is not None]
     if len(found) == 1 and "section" not in fields:

@@ -1,7 +1,7 @@
-"""The target's section of manifest.json: the base class, and the class of each target.
+"""Section of a target in manifest.json: base class, and lookup of each target's class.
 
-A target's class is `SECTION` of `compiler.targets.<target>.section`, found by its name: this package lies below the
-targets and imports none of them.
+A target's class is `SECTION` of `compiler.targets.<target>.section`, looked up by name, since this package may not
+import targets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def _inside(path: str) -> str:
-    """A path of the artifact: relative, `/` between parts, inside the folder, in one spelling."""
+    """Check a path: relative, normalized, with `/`, inside the artifact. Raises ValueError."""
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or str(pure) != path or "\\" in path or path == ".":
         raise ValueError(f"expected a relative path inside the artifact, found {path!r}")
@@ -37,7 +37,7 @@ Size = Annotated[int, Field(ge=1)]
 
 def _cache_format(name: str) -> str:
     if name and name not in CACHES:
-        raise ValueError(f"expected a format of KV caches ({', '.join(CACHES)}) or nothing, found {name!r}")
+        raise ValueError(f'expected a format of KV caches ({", ".join(CACHES)}) or "", found {name!r}')
     return name
 
 
@@ -50,31 +50,31 @@ class Strict(BaseModel):
 
 
 class Section(BaseModel):
-    """The section of a target that this installation lacks: its fields are kept as they are.
+    """Base class, and section of a target that is not installed: its fields are kept unchanged.
 
-    A target's own class forbids other fields and overrides what it knows of them.
+    A target's class forbids unknown fields and overrides the properties.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Files that have to be in the artifact."""
+        """Files that the artifact must have."""
         return self.rank_files
 
     @property
     def rank_files(self) -> tuple[str, ...]:
-        """The file of each rank, in rank order; () where there are none."""
+        """File of each rank, in rank order; () where there are none."""
         return ()
 
     @property
     def image_tag(self) -> str | None:
-        """Tag of the serving container that the artifact is packed for."""
+        """Tag of the container image that serves the artifact."""
         return None
 
     @property
     def unfinished(self) -> str:
-        """Remedy that finishes the artifact; "" where it is finished."""
+        """Instruction that finishes the artifact; "" where it is complete."""
         return ""
 
     def facts(self) -> Sequence[tuple[str, str]]:
@@ -82,13 +82,13 @@ class Section(BaseModel):
         return ()
 
     def check(self, tp: int) -> None:
-        """Raises ValueError where the section contradicts itself or the number of tensor-parallel ranks."""
+        """Check consistency with itself and the number of tensor-parallel ranks. Raises ValueError."""
 
 
 @cache
 def section_class(target: str) -> type[Section]:
-    """The class of a target's section; `Section` for a target that is not installed."""
-    if not target.isidentifier():  # it comes from a file: nothing but a target's own folder is imported for it
+    """Class of a target's section; `Section` for a target that is not installed."""
+    if not target.isidentifier():  # the name comes from a file: import nothing outside compiler.targets
         return Section
     module = f"compiler.targets.{target}.section"
     try:
@@ -99,5 +99,5 @@ def section_class(target: str) -> type[Section]:
 
 
 def section_of(target: str, fields: dict[str, Any]) -> Section:
-    """The section with these fields of JSON. Raises pydantic.ValidationError."""
+    """Section from its JSON fields. Raises pydantic.ValidationError."""
     return section_class(target).model_validate_json(json.dumps(fields))

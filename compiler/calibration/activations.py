@@ -1,25 +1,24 @@
-"""Statistics of activations on a calibration text: the largest magnitude of every channel, from which scales follow.
+"""Statistics of activations on a calibration text: the largest magnitude of every channel, for scales.
 
-    x-0 --layer 0--> x-1 --layer 1--> x-2 ...          x-k: the residual stream of all samples after k layers
+    x-0 --layer 0--> x-1 --layer 1--> x-2 ...          x-k: residual stream of all samples after k layers
             |                |
        maxima of layer 0     maxima of layer 1 ...     layer-k.safetensors
 
-One layer's weights are in memory at a time; the residual stream of all samples is on disk (storage/files/spill.py), two
-of them at most. A layer counts as done when its maxima have their name, and the stream behind it is whole by then: a
-killed run resumes at the layer it had reached. The samples run one by one in float32: neither the ceiling of memory nor
-tp, target or alpha changes a bit of the result.
+One layer's weights are in memory at a time; at most two residual streams are on disk (storage/files/spill.py). A layer
+is done when the file of its maxima exists; the stream after it is complete by then, so a killed run resumes at the
+first layer that is not done. The samples run one by one in float32: neither the ceiling of memory nor tp, target or
+alpha changes a bit of the result.
 
-The result holds for every linear layer of every layer, float32, one dimension an axis of its role:
+The result has for every linear layer, float32, one dimension per axis of its role:
 
-    layers.{i}.{role}.inputs     [experts, in]     largest |x| over the text (an expert: over the tokens that chose it)
+    layers.{i}.{role}.inputs     [experts, in]     largest |x| over the text (an expert: over its tokens)
     layers.{i}.{role}.outputs    [experts, out]    largest |y|, bias included, before rotation
     layers.{i}.{role}.means      [experts, in]     sum of |x| over the number of tokens of the whole text
-    layers.{i}.{role}.squares    [experts, in]     sum of x^2 over the same
+    layers.{i}.{role}.squares    [experts, in]     sum of x^2 over that number
     layers.{i}.{role}.rows       [experts, out]    largest |W| of each row
     layers.{i}.{role}.columns    [experts, in]     largest |W| of each column
 
-and of attn.k and attn.v `cached` [kv_heads, head_dim]: the largest magnitude that is kept for later tokens, behind norm
-and rotation.
+and for attn.k and attn.v `cached` [kv_heads, head_dim]: the largest magnitude in the cache, after norm and rotation.
 """
 
 from __future__ import annotations
@@ -40,16 +39,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from compiler.calibration.samples import Samples
     from compiler.decoder.record import Recorder
     from compiler.model.config import LayerKind, ModelConfig
     from compiler.model.lazy import Lazy
+    from compiler.quantization.format import Values
     from compiler.storage.checkpoints.checkpoint import Checkpoint
 
-    Values = NDArray[np.float32]
 
 VERSION = 3
 """Version of this step, part of its cache key: raised when the same inputs give other maxima."""
@@ -67,11 +65,11 @@ def calibrate(
     max_memory: int = 1 << 30,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Write RESULT into the folder `out`; return the facts for the manifest and the report.
+    """Write RESULT into the folder `out`; return facts for the manifest and the report.
 
-    `tensors`: the canonical tensors in `checkpoint`. `work`: a folder for this very calibration, where an earlier run
-    may have left what it had done; emptied at the end. `max_memory`: ceiling of weights and activations, in bytes.
-    `progress(tokens x layers done, in all)` counts what this run does.
+    `tensors`: canonical tensors of `checkpoint`. `work`: folder of this calibration, where a killed run left finished
+    layers; emptied at the end. `max_memory`: ceiling of weights and activations, in bytes. `progress(tokens x layers
+    done, total)` counts this run only.
     Raises MemoryCeilingError, DiskFullError, CheckpointError (NaN or infinite weights), NumericsError (infinite
     activations), RefusedError (weights in a dtype without a cast).
     """
@@ -81,11 +79,11 @@ def calibrate(
     needed = room + model.largest_layer
     if needed > max_memory:
         raise MemoryCeilingError(
-            f"calibrating needs {needed:,} bytes: {model.largest_layer:,} for the weights of a layer, the rest for "
+            f"calibration needs {needed:,} bytes: {model.largest_layer:,} for the weights of a layer, the rest for "
             f"samples of {longest} tokens; the ceiling is {max_memory:,} bytes",
             hint=f"pass `--max-memory` of at least {needed}, or shorter samples",
         )
-    # With room for it, weights are widened once a layer instead of once a sample. The bits are the same.
+    # With enough memory, weights are widened once per layer instead of once per sample. The bits are the same.
     load = model.layer_in_float32 if room + model.largest_layer_in_float32 <= max_memory else model.layer
     work.mkdir(parents=True, exist_ok=True)
     stream = 4 * samples.tokens * config.hidden
@@ -108,7 +106,7 @@ def calibrate(
 
     for layer in range(first, config.layers):
         spill.check_room(work, stream)
-        # In a function of its own: nothing of a layer is left when the next one is read.
+        # A function call per layer frees its weights before the next layer is read.
         _layer(model, layer, load, samples, work, advance)
     return _finish(config, samples, work, out)
 
@@ -121,14 +119,14 @@ def _layer(
     work: Path,
     advance: Callable[[int], None],
 ) -> None:
-    """From x-`layer` to the maxima of this layer and the next x."""
+    """Compute the maxima of a layer and the next x."""
     from compiler.decoder.record import Recorder
 
     config, weights = model.config, load(layer)
     maxima = _of_weights(config, layer, weights)
     _check_weights(model, layer, weights, maxima)
     recorder = Recorder(weights)
-    # Both x and maxima of this layer, before x of the last one goes: whatever is killed where, one x is whole.
+    # The next x and the maxima are complete before the old x is deleted: a run killed at any point leaves a whole x.
     cached: dict[str, Values] = {}
     with spill.written(work / f"x-{layer + 1}") as append:
         for x, stored in _run(config, layer, weights, samples, work / f"x-{layer}", recorder):
@@ -152,7 +150,7 @@ def _embed(model: StoredModel, samples: Samples, path: Path) -> None:
     table, begin = model.embedding(used), 0
     with torch.no_grad(), spill.written(path) as append:
         for ids in samples.ids:
-            # The table has only the rows in use: a token is named by its place among them.
+            # The table has only rows of tokens in use; a token's row is its place among them.
             tokens = torch.from_numpy(places[begin : begin + ids.size])[None]
             append(embed_sum(model.config, [table], tokens)[0].numpy().data)
             begin += ids.size
@@ -161,7 +159,7 @@ def _embed(model: StoredModel, samples: Samples, path: Path) -> None:
 def _run(
     config: ModelConfig, layer: int, weights: Mapping[str, Tensor], samples: Samples, before: Path, recorder: Recorder
 ) -> Iterator[tuple[Values, dict[str, Values]]]:
-    """x float32 [tokens, hidden] of every sample after `layer`, and the largest of its keys and values by role."""
+    """x float32 [tokens, hidden] of each sample after `layer`, and its largest |k| and |v|, [kv_heads, head_dim]."""
     import torch
 
     from compiler.decoder.layer import layer as run_layer
@@ -179,15 +177,15 @@ def _run(
 
 
 def _of_weights(config: ModelConfig, layer: int, weights: Mapping[str, Tensor]) -> dict[str, Values]:
-    """Largest magnitudes of rows and columns. The sign is taken after the maximum: no matrix is copied."""
+    """Largest magnitudes of rows and columns, from the maximum and the minimum, which copies no matrix."""
     import torch
 
     found: dict[str, Values] = {}
     for name, role, rows in _roles(config, config.layer_kinds[layer]):
         part = weights[f"{name}.weight"][..., rows, :]
-        for what, axis in (("rows", -1), ("columns", -2)):
+        for statistic, axis in (("rows", -1), ("columns", -2)):
             largest = torch.maximum(part.amax(axis), -part.amin(axis)).float().numpy()
-            found[f"layers.{layer}.{role}.{what}"] = _shaped(config, role, what, largest)
+            found[f"layers.{layer}.{role}.{statistic}"] = _shaped(config, role, statistic, largest)
     return found
 
 
@@ -201,13 +199,13 @@ def _of_activations(config: ModelConfig, layer: int, recorder: Recorder, tokens:
             "means": (recorder.sums[weight] / tokens).float(),
             "squares": (recorder.squares[weight] / tokens).float(),
         }
-        for what, values in seen.items():
-            found[f"layers.{layer}.{role}.{what}"] = _shaped(config, role, what, values.numpy())
+        for statistic, values in seen.items():
+            found[f"layers.{layer}.{role}.{statistic}"] = _shaped(config, role, statistic, values.numpy())
     return found
 
 
 def _roles(config: ModelConfig, kind: LayerKind) -> Iterator[tuple[str, str, slice]]:
-    """Every linear layer: the decoder's tensor that holds it, its role, and its rows in that tensor."""
+    """Linear layers: name of the decoder's tensor that contains it, role, and rows in that tensor."""
     sizes, roles = axis_sizes(config), quantized_roles(config, kind)
     fused = {name: parts for name, parts in FUSED.items() if set(parts) <= set(roles)}
     alone = {role: (role,) for role in roles if not any(role in parts for parts in fused.values())}
@@ -219,11 +217,10 @@ def _roles(config: ModelConfig, kind: LayerKind) -> Iterator[tuple[str, str, sli
             begin += count
 
 
-def _shaped(config: ModelConfig, role: str, what: str, values: Values) -> Values:
-    """One dimension an axis."""
+def _shaped(config: ModelConfig, role: str, statistic: str, values: Values) -> Values:
     sizes = axis_sizes(config)
     lead, out, inner = linear_axes(role)
-    axes = (*lead, *(out if what in ("outputs", "rows") else inner))
+    axes = (*lead, *(out if statistic in ("outputs", "rows") else inner))
     return np.ascontiguousarray(values).reshape([sizes[axis] for axis in axes])
 
 
@@ -241,7 +238,7 @@ def _check_weights(model: StoredModel, layer: int, weights: Mapping[str, Tensor]
         sources = model.sources(wrong)
         raise CheckpointError(
             f"NaN or infinite values in {', '.join(sources[:10])} of the checkpoint",
-            hint="download it again; if its digests are right, it is damaged at its source",
+            hint="download it again; if its digests are right, the published checkpoint is damaged",
         )
 
 
@@ -250,12 +247,12 @@ def _check_activations(layer: int, maxima: Mapping[str, Values]) -> None:
     if wrong:
         raise NumericsError(
             f"activations of layer {layer} are not finite: {', '.join(wrong[:10])}",
-            hint="in float32, with finite weights, no sound model does that: check the checkpoint",
+            hint="a sound model has finite activations in float32: check the checkpoint",
         )
 
 
 def workspace(config: ModelConfig, tokens: int) -> int:
-    """Upper bound of the bytes that one sample takes inside a layer."""
+    """Upper bound of the memory of one sample in a layer, in bytes."""
     from compiler.decoder.wide import BLOCK
 
     qkv = (config.heads + 2 * config.kv_heads) * config.head_dim
@@ -264,11 +261,11 @@ def workspace(config: ModelConfig, tokens: int) -> int:
 
 
 def _done(work: Path, layers: int, stream: int) -> int | None:
-    """Layers that an earlier run has finished; None where it left nothing to resume from."""
+    """Number of layers that a killed run has finished; None where there is no x to resume from."""
     done = 0
     while done < layers and (work / f"layer-{done}.safetensors").is_file():
         done += 1
-    # Killed between the two names: x after the next layer is there, its maxima are not. It is made again.
+    # A run killed between the two renames leaves the next x without the maxima: that layer runs again.
     path = work / f"x-{done}"
     return done if path.is_file() and path.stat().st_size == stream else None
 

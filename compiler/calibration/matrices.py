@@ -1,4 +1,4 @@
-"""Weights of a checkpoint as float32 matrices, a block of whole rows in memory at a time."""
+"""Weights of a checkpoint as float32 matrices, read in blocks of whole rows."""
 
 from __future__ import annotations
 
@@ -18,22 +18,20 @@ from compiler.storage.files.cast import cast_bits
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from numpy.typing import NDArray
-
     from compiler.model.config import ModelConfig
     from compiler.model.lazy import Lazy
+    from compiler.quantization.format import Values
     from compiler.storage.checkpoints.checkpoint import Checkpoint
     from compiler.storage.checkpoints.gather import Block
 
-    Values = NDArray[np.float32]
     Place = tuple[slice, ...]
 
 BLOCK = 4 << 20
 
 
 class Matrices:
-    """Reads the linear layers `wanted`. `buffers`: blocks of memory that the work on one of them takes, as large as its
-    bits in the checkpoint; `max_memory` is the ceiling of all. Raises MemoryCeilingError.
+    """Linear layers `wanted` of a checkpoint. `buffers`: number of buffers, as large as a block's bits in the
+    checkpoint, that work on a block takes; `max_memory`: ceiling of all, in bytes. Raises MemoryCeilingError.
     """
 
     def __init__(
@@ -50,7 +48,7 @@ class Matrices:
         widest = max(ITEMSIZE[m.source_dtype] * m.shape[-1] for m in self.lazies.values()) if wanted else 0
         if widest > self.limit:
             raise MemoryCeilingError(
-                f"one row takes {widest:,} bytes, and {buffers} of them more than the ceiling of {max_memory:,} bytes",
+                f"{buffers} buffers of one row take {buffers * widest:,} bytes; the ceiling is {max_memory:,} bytes",
                 hint=f"pass `--max-memory` of at least {buffers * widest}",
             )
 
@@ -59,26 +57,26 @@ class Matrices:
         return prod(self.lazies[tensor].shape) * ITEMSIZE[self.lazies[tensor].source_dtype]
 
     def shape(self, tensor: TensorId) -> tuple[int, ...]:
-        """[experts, out, in]"""
+        """Shape [experts, out, in]."""
         return self.lazies[tensor].shape
 
     def opened(self, checkpoint: Checkpoint, files: Mapping[str, int]) -> Reader:
-        """`files`: as `checkpoint.opened` gives them."""
+        """Reader from the open `files` of `checkpoint.opened`."""
         return Reader(self, BlockReader(checkpoint.tensors, files, self.limit))
 
 
 class Reader:
-    """The matrices with the checkpoint's files open."""
+    """Reader of matrices from open files."""
 
     def __init__(self, matrices: Matrices, gather: BlockReader) -> None:
         self._matrices, self._gather = matrices, gather
 
     def blocks(self, tensor: TensorId) -> Iterator[tuple[Place, Values]]:
-        """Where a block lies in [experts, out, in], and its values. Raises CheckpointError (NaN or infinite)."""
+        """Blocks: place in [experts, out, in], and values. Raises CheckpointError (NaN or infinite)."""
         return self._blocks(self._matrices.lazies[tensor])
 
     def sampled(self, tensor: TensorId, rows: int) -> Iterator[tuple[Place, Values]]:
-        """`blocks` of about `rows` rows of every matrix, evenly spaced; places are among those."""
+        """`blocks` of about `rows` evenly spaced rows of every matrix; places count these rows."""
         lazy = self._matrices.lazies[tensor]
         axis = len(lazy.shape) - 2
         every = max(lazy.shape[axis] // rows, 1)
@@ -86,7 +84,7 @@ class Reader:
         return self._blocks(flatten(take(unflatten(cut, axis, every), axis + 1, 0, 1), axis))
 
     def whole(self, lazy: Lazy) -> Values:
-        """A small tensor."""
+        """Values of a small tensor."""
         values = np.empty(lazy.shape, np.float32)
         for place, block in self._blocks(lazy):
             values[place] = block
@@ -96,16 +94,13 @@ class Reader:
         cut = Cut(lazy, self._matrices.limit)
         for block in cut.blocks():
             values = self._float32(cut, block)
-            if not np.isfinite(values.sum()):
-                self._check(lazy, values)
+            # The sum finds almost all finite blocks without a second array.
+            if not np.isfinite(values.sum()) and not np.isfinite(values).all():
+                raise CheckpointError(
+                    f"NaN or infinite values in {', '.join(sorted({p.source for p in lazy.pieces}))} of the checkpoint",
+                    hint="download it again; if its digests are right, the published checkpoint is damaged",
+                )
             yield tuple(slice(b, b + n) for b, n in zip(block.begin, block.shape, strict=True)), values
-
-    def _check(self, lazy: Lazy, values: Values) -> None:
-        if not np.isfinite(values).all():
-            raise CheckpointError(
-                f"NaN or infinite values in {', '.join(sorted({p.source for p in lazy.pieces}))} of the checkpoint",
-                hint="download it again; if its digests are right, it is damaged at its source",
-            )
 
     def _float32(self, cut: Cut, block: Block) -> Values:
         dtype = cut.tensor.source_dtype

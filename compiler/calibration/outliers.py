@@ -1,7 +1,7 @@
-"""Outliers: channels that dominate the input of a linear layer and make activations hard to round.
+"""Outliers: channels that dominate the input of a linear layer and make it hard to quantize.
 
-A scale that serves all channels of an input must reach the largest of them: where that is 100 times the median channel,
-the median one has 1.27 of int8's 127 steps. SmoothQuant and AWQ divide such channels before they round.
+A scale for all channels of an input must cover the largest: where that is 100 times the median channel, the median has
+1.27 of int8's 127 steps. SmoothQuant and AWQ divide such channels before they round.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KEPT = 5
-"""Channels of an input that are named."""
+"""Number of channels to report per input."""
 
 
 @dataclass(frozen=True)
 class Channel:
-    """`index` among the input's; `largest`: |x| over the calibration text."""
+    """Channel of an input. `largest`: |x| over the calibration text."""
 
     index: int
     largest: float
@@ -32,9 +32,9 @@ class Channel:
 
 @dataclass(frozen=True)
 class Outliers:
-    """Largest channels of the input `name`, the largest first, and the `median` of all, each by its largest |x|.
+    """Largest channels of an input, in descending order, and the median of all, each by its largest |x|.
 
-    Named by the first role that reads it (`layers.3.mlp.down`); for experts, the largest of all experts.
+    `name`: layer and first role that reads it (`layers.3.mlp.down`). Experts: the largest of all experts.
     """
 
     name: str
@@ -51,8 +51,9 @@ class Outliers:
 
 
 def outliers(maxima: Mapping[str, NDArray[np.float32]]) -> tuple[Outliers, ...]:
-    """Outliers of every input in the result of `calibrate`, layer by layer; once for an input that several layers read.
-    Channels that are always zero are left out, and inputs of nothing else.
+    """Outliers of every input in the result of `calibrate`, layer by layer; once for an input that several roles read.
+
+    Channels that are always zero are left out, and so are inputs without others.
     """
     found: list[Outliers] = []
     inputs = {name.removesuffix(".inputs"): values for name, values in maxima.items() if name.endswith(".inputs")}

@@ -1,7 +1,7 @@
-"""Token ids to calibrate with: from a text, from rows of a table, or from the text that comes with this project.
+"""Token ids for calibration: from a text, from rows of a table, or from the built-in text.
 
-.jsonl .json .csv .parquet ...   rows with `text` or `input_ids` (storage/datasets/rows.py): a sample each, cut
-any other                        one text in UTF-8, tokenized as a whole and cut into samples of the length
+.jsonl .json .csv .parquet ...   rows with `text` or `input_ids` (storage/datasets/rows.py): one sample each, truncated
+any other                        one text in UTF-8, tokenized as a whole and cut into samples
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     Ids = NDArray[np.int64]
 
 CALIBRATION, HELD_OUT = "calibration.txt", "held_out.txt"
-"""Texts written for this project; the second is what quantized models are judged by."""
+"""Texts written for this project; the gate measures quantized models on the second."""
 SAMPLES, LENGTH = 512, 512
 LEAST_TOKENS = 64
-"""In all samples together. So few say little, but something; fewer are a mistake."""
+"""Fewest tokens in all samples together; fewer are taken for a mistake."""
 _SHORTEST = 8
-"""Tokens of a sample: what is shorter is passed over."""
+"""Fewest tokens of a sample; shorter ones are skipped."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """`ids`: one array int64 [tokens] a sample. `text`: digest of the file they come from; `name`: its name."""
+    """Samples. `ids`: int64 [tokens] for each; `text`: digest of the file; `name`: of the file."""
 
     ids: tuple[Ids, ...]
     name: str
@@ -51,7 +51,7 @@ class Samples:
 
     @property
     def digest(self) -> Digest:
-        """Digest of the token ids, on which a calibration depends."""
+        """Digest of the token ids, part of cache keys."""
         return digest_bytes(b"".join(one.size.to_bytes(8, "little") + one.tobytes() for one in self.ids))
 
 
@@ -65,11 +65,11 @@ def read_samples(
     own: str = CALIBRATION,
     name: str = "",
 ) -> Samples:
-    """At most `count` samples of at most `length` tokens. `file` None: the text `own` of this project.
+    """Read at most `count` samples of at most `length` tokens. `file` None: the built-in text `own`.
 
-    `tokenizer`: a tokenizer.json, not needed for `input_ids`. `vocab`: rows of the model's embedding; `length`: no more
-    than its positions. `name`: what the file is called ("" = as it is).
-    Raises CalibrationError (missing, empty, too short, not JSON, ids that the model does not have), TokenizerError.
+    `tokenizer`: a tokenizer.json, not needed for `input_ids`. `vocab`: rows of the model's embedding; `length`: at most
+    its positions. `name`: of the text ("": that of the file).
+    Raises CalibrationError (missing, empty, too short, not JSON, ids outside the vocabulary), TokenizerError.
     """
     name = name or (file.name if file else f"built-in {own}")
     ids: list[Ids] = []
@@ -93,14 +93,14 @@ def read_samples(
         raise CalibrationError(
             f"the calibration text `{name}` gives {samples.tokens} tokens in samples of {_SHORTEST} or more; expected "
             f"{LEAST_TOKENS} at least",
-            hint="take a text like those that the model will serve, some thousand tokens long, or leave "
-            "`--calibration` out for the text that comes with lmi-compile",
+            hint="use a text like the model's requests, some thousand tokens long, or leave `--calibration` out for "
+            "the built-in text",
         )
     return samples
 
 
-def looked_at(text: Text) -> Text:
-    """With the name, digest and size of what `read_samples` reads; a data set is fetched. Raises CalibrationError."""
+def resolve_text(text: Text) -> Text:
+    """Set file, name, digest and size of a text; download a data set. Raises CalibrationError."""
     file, name = text.file, ""
     if file is None:
         data = _own(CALIBRATION)
@@ -119,7 +119,7 @@ def random_samples(vocab: int, count: int, length: int) -> Samples:
 
 
 def _rows(file: Path, name: str, tokenizer: Path | None) -> Iterator[tuple[str, Ids]]:
-    """Where a row stands, and its ids. A row without a text (null) has none."""
+    """Location (for errors) and ids of every row. Rows whose text is null are skipped."""
     opened: Tokenizer | None = None
     for where, row in rows(file, name, ("text", "input_ids")):
         known = row if isinstance(row, dict) else {}
@@ -132,8 +132,7 @@ def _rows(file: Path, name: str, tokenizer: Path | None) -> Iterator[tuple[str, 
             found = f"columns {', '.join(map(str, known))}" if known else repr(row)[:60]
             raise CalibrationError(
                 f"{where}: expected `text` (a string) or `input_ids` (integers), found {found}",
-                hint="save what it has as a .jsonl file, one object a line: "
-                '{"text": "..."} or {"input_ids": [1, 2, 3]}',
+                hint='save it as a .jsonl file, one object per line: {"text": "..."} or {"input_ids": [1, 2, 3]}',
             )
 
 
@@ -146,7 +145,7 @@ def _check_ids(ids: Ids, vocab: int, where: str) -> None:
     if wrong.size:
         raise CalibrationError(
             f"{where} has the token id {wrong[0]}; the model has ids 0 to {vocab - 1}",
-            hint="the tokenizer (or the ids) must be those of this model",
+            hint="use the tokenizer (or the ids) of this model",
         )
 
 
@@ -178,7 +177,7 @@ def _text(data: bytes, name: str) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise CalibrationError(f"`{name}` is not text in UTF-8: {error}", hint="convert it, or pass another") from None
+        raise CalibrationError(f"`{name}` is not UTF-8: {error}", hint="convert it to UTF-8, or pass another") from None
 
 
 def _tokenizer(file: Path | None) -> Tokenizer:
@@ -186,14 +185,14 @@ def _tokenizer(file: Path | None) -> Tokenizer:
 
     if file is None:
         raise TokenizerError(
-            "to calibrate with text, the model's tokenizer is needed, and there is none",
+            "calibration with text needs the model's tokenizer; found none",
             hint="pass `--tokenizer DIR`, or calibrate with a .jsonl file of `input_ids`",
         )
     try:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # noqa: BLE001  # the Rust side raises plain Exception
         raise TokenizerError(
-            f"{file} cannot be read: {error}", hint="pass a whole tokenizer with `--tokenizer DIR`"
+            f"{file} cannot be read: {error}", hint="pass a valid tokenizer with `--tokenizer DIR`"
         ) from None
 
 

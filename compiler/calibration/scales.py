@@ -1,18 +1,18 @@
-"""From maxima to scales: what rows and columns are multiplied by on their way to few bits, before any is converted.
+"""Scales of quantization, from maxima.
 
 The result is a safetensors file of canonical tensors (`layers.3.attn.q.scale`, ...), which depends on the scheme, on
-alpha and on what the target's kernels want (`quantization/scaling.py`), but not on tp, and stands beside those of the
-checkpoint when the ranks are planned:
+alpha and on the target's kernels (`quantization/scaling.py`), but not on tp. Ranks are planned from them and the
+checkpoint's tensors:
 
-    {role}.columns          [experts, in]     s of smoothing; absent where there is none
-    {role}.prequant         [experts, in]     1 / columns, where kernels multiply their inputs
+    {role}.columns          [experts, in]     s of smoothing, if any
+    {role}.prequant         [experts, in]     1 / columns, for kernels that multiply their inputs
     {role}.{other parts}                      `quantization/parts.py`
-    attn.k.cache_scale                        of keys and values, where the cache has one scale a layer
-    attn.{k,v}.cached_scale [kv_heads]        where it has one a head
-    weight, bias                              of norms, biases and routers that smoothing changes
+    attn.k.cache_scale                        of keys and values, for a cache with one scale per layer
+    attn.{k,v}.cached_scale [kv_heads]        for a cache with one scale per head
+    weight, bias                              norms, biases and routers that smoothing changes
 
-Rows must be seen whole before one of them is rounded, and a rank of a row-parallel layer has parts of rows only: so the
-weights are read once here, under the ceiling of memory, and a second time when they are converted.
+Rounding a row needs its maximum, and a rank of a row-parallel layer has only parts of rows: so the weights are read
+once here, under the ceiling of memory, and a second time when they are converted.
 """
 
 from __future__ import annotations
@@ -50,21 +50,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from compiler.calibration.matrices import Reader
     from compiler.model.config import ModelConfig
     from compiler.model.lazy import Lazy
+    from compiler.quantization.format import Values
     from compiler.quantization.scaling import Scaling
     from compiler.quantization.schemes import Scheme
 
-    Values = NDArray[np.float32]
 
 VERSION = 2
 RESULT = "scales.safetensors"
 _BUFFERS = {UNSEARCHED: 10, SMOOTH: 10, ACTIVATION_AWARE: 24}
-"""Blocks of memory that one of bfloat16 takes: its bits, the window, and as float32 values, product, magnitude; while
-searching also what it is rounded to, what that is worth, how far off it is.
+"""Buffers (`Matrices`) per block of bfloat16: its bits, the window, and in float32 values, product, magnitude; for a
+search also the rounded values, the dequantized values and their error.
 """
 
 
@@ -80,13 +78,11 @@ def make_scales(
     max_memory: int = 1 << 30,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
-    """Write RESULT, the tensors of `quantization/scale_tensors.py`, into the folder `out`; return the alpha of every
-    smoothed group.
+    """Write RESULT, the tensors of `quantization/scale_tensors.py`, into the folder `out`; return alpha by group.
 
-    `tensors`: the canonical tensors in `checkpoint`. `maxima`: what `calibrate` found, where the scheme or the cache
-    needs it; a quantized checkpoint brings its own scales, which are taken as they are. `alpha` None: searched for,
-    group by group. `progress(bytes of weights read, in all)`. Beside `max_memory`, the scales of one layer are in
-    memory.
+    `tensors`: canonical tensors of `checkpoint`; a quantized checkpoint keeps its own scales. `maxima`: result of
+    `calibrate`, where the scheme or the cache needs it. `alpha` None: searched for each group. `progress(bytes of
+    weights read, total)`. `max_memory`: ceiling in bytes, besides the scales of one layer.
     Raises MemoryCeilingError, CheckpointError (NaN or infinite weights), UsageError (alpha), DiskFullError.
     """
     scheme = scaling.scheme
@@ -108,7 +104,7 @@ def make_scales(
             chosen |= {f"layers.{layer}.{group}": of for group, of in own.items()}
             columns = {role: s for role, of in factors.items() if (s := whole_columns(config, role, of)) is not None}
             if scaling.divides == "inputs":
-                # Kernels see 1 / s in the files' dtype: s is what that stands for.
+                # Kernels read 1 / s in the files' dtype: s is the reciprocal of that.
                 columns = {role: inverse(rounded_up(inverse(s))) for role, s in columns.items()}
             found = {}
             for tensor in [t for t in wanted if t.layer == layer]:
@@ -121,7 +117,7 @@ def make_scales(
                 if progress is not None:
                     progress(done, total)
             if checkpoint.own:
-                weights = {role: own_parts(scheme, worth) for role, worth in found.items()}
+                weights = {role: own_parts(scheme, scales) for role, scales in found.items()}
             else:
                 weights = _weights(scaling, factors, found)
             for tensor, values in _of_layer(seen, scaling, factors, columns, weights):
@@ -138,18 +134,18 @@ def _of_layer(
     columns: Mapping[str, Values],
     weights: Mapping[str, Parts],
 ) -> Iterator[tuple[TensorId, Values]]:
-    """All parts of the quantized layers."""
+    """Parts of the quantized linear layers and cache scales of a layer."""
     scheme = scaling.scheme
     divisors = {role: of.divisor for role, of in factors.items() if of.divisor is not None}
     static = scheme.activations != FLOAT and scheme.activation_scales == "tensor"
     for role, of_weight in weights.items():
         lead, _, inner = linear_axes(role)
         together = scaling.with_role(role, tuple(weights))
-        reads = gives = 0.0
+        x_max = y_max = 0.0
         if static:
-            reads = max(float((seen(one, "inputs") / columns.get(one, np.float32(1))).max()) for one in together)
-            gives = max(float((seen(one, "outputs") / divisors.get(one, np.float32(1))).max()) for one in together)
-        parts = {**of_weight, **activation_parts(scheme, reads, gives, of_weight, len(lead))}
+            x_max = max(float((seen(one, "inputs") / columns.get(one, np.float32(1))).max()) for one in together)
+            y_max = max(float((seen(one, "outputs") / divisors.get(one, np.float32(1))).max()) for one in together)
+        parts = {**of_weight, **activation_parts(scheme, x_max, y_max, of_weight, len(lead))}
         sizes = axis_sizes(seen.config)
         ones = np.ones([sizes[axis] for axis in (*lead, *inner)], np.float32)
         if role in columns or scaling.divides == "norms":
@@ -181,10 +177,10 @@ def _weights(scaling: Scaling, factors: Mapping[str, Factors], largest: Mapping[
     return found
 
 
-def beside(
+def with_scales(
     tensors: Mapping[TensorId, Lazy], checkpoint: Checkpoint, file: Path
 ) -> tuple[dict[TensorId, Lazy], Checkpoint]:
-    """The canonical tensors and the checkpoint, with those of `file` (RESULT) among them or in their place."""
+    """Canonical tensors and checkpoint, with the tensors of `file` (RESULT) added or replaced."""
     merged, sources = dict(tensors), dict(checkpoint.tensors)
     for name, entry in read_header(file).items():
         source = f"{PREFIX}{name}"
@@ -198,8 +194,8 @@ def beside(
 def _largest(
     reader: Reader, scheme: Scheme, seen: Seen, tensor: TensorId, shape: Sequence[int], columns: Values | None
 ) -> Values:
-    """Largest |W * columns| of every row, [experts ..., out ...], or of every group, [experts ..., out ..., groups], as
-    far as a clip leaves it. `shape`: of the matrix.
+    """Largest |W * columns| of every row, [experts ..., out ...], or of every group, [experts ..., out ..., groups],
+    after clipping. `shape`: of the matrix.
     """
     lead = linear_axes(tensor.role)[0]
     group = scheme.group or shape[-1]
@@ -222,7 +218,7 @@ def _largest(
 
 
 def _shaped(config: ModelConfig, tensor: TensorId, values: Values) -> Values:
-    """[experts, out, groups] -> [experts ..., out ..., groups]"""
+    """Split axes: [experts, out, groups] -> [experts ..., out ..., groups]."""
     lead, rows, _ = linear_axes(tensor.role)
     sizes = axis_sizes(config)
     return values.reshape([*(sizes[axis] for axis in (*lead, *rows)), values.shape[-1]])
@@ -235,13 +231,13 @@ def _changed(
     tensors: Mapping[TensorId, Lazy],
     reader: Reader,
 ) -> dict[str, Values]:
-    """The small tensors of a layer that smoothing changes, as they are afterwards."""
+    """Small tensors of a layer that smoothing changes, with their new values."""
     quantized = set(quantized_roles(config, config.layer_kinds[layer]))
     found = {}
     for role, factor in factors.items():
         for part in ("weight", "bias"):
             tensor = TensorId(role, part, layer)
-            # Biases that nothing divides too: those that are joined are of one dtype.
+            # Biases that nothing divides are written too, since joined biases must have one dtype.
             if tensor not in tensors or (part == "weight" and role in quantized):
                 continue
             found[str(tensor)] = apply(config, role, part, reader.whole(tensors[tensor]), factor)

@@ -23,16 +23,14 @@ from compiler.quantization.schemes import ACTIVATION_AWARE, SMOOTH, UNSEARCHED
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
-
     from compiler.calibration.matrices import Reader
     from compiler.model.config import LayerKind, ModelConfig
+    from compiler.quantization.format import Values
     from compiler.quantization.scaling import Scaling
 
-    Values = NDArray[np.float32]
 
 SAMPLED = 1024
-"""Rows of a matrix that a search for the scales of its columns looks at: their errors add up over rows."""
+"""Number of rows of a matrix that a search samples: errors add up over rows."""
 
 
 class Seen:
@@ -41,16 +39,16 @@ class Seen:
     def __init__(self, config: ModelConfig, layer: int, maxima: Mapping[str, Values]) -> None:
         self.config, self.layer, self._maxima = config, layer, maxima
 
-    def __call__(self, role: str, what: str) -> Values:
-        return self._maxima[f"layers.{self.layer}.{role}.{what}"]
+    def __call__(self, role: str, statistic: str) -> Values:
+        return self._maxima[f"layers.{self.layer}.{role}.{statistic}"]
 
 
 Alphas = dict[str, float]
-"""By the name of a group of layers that are smoothed together."""
+"""Alpha by the name of a group of layers that are smoothed together."""
 
 
 def alphas(seen: Seen, kind: LayerKind, scaling: Scaling, alpha: float | None, reader: Reader) -> Alphas:
-    """Alpha of every group of a layer that the scheme smooths: `alpha`, or the candidate with the least error."""
+    """Alpha of every smoothed group of a layer: `alpha`, or if None the candidate with the least error."""
     if scaling.scheme.search != SMOOTH:
         return {}
     found = scaling.groups(seen.config, kind)
@@ -73,7 +71,7 @@ def _smoothed(seen: Seen, kind: LayerKind, scaling: Scaling, alphas: Alphas, _re
 
 
 def _least(seen: Seen, scaling: Scaling, group: Smooth, reader: Reader) -> float:
-    """The alpha with which all layers of the group together are nearest to what they should give."""
+    """Alpha with the least output error, summed over the group's layers."""
     config, scheme = seen.config, scaling.scheme
     largest_of, formats = _LARGEST[scheme.activation_scales], (load(scheme.weights), load(scheme.activations))
     errors, columns, largest = np.zeros(len(smooth.CANDIDATES)), [], []
@@ -94,7 +92,7 @@ def _least(seen: Seen, scaling: Scaling, group: Smooth, reader: Reader) -> float
 
 
 _LARGEST = {"token": smooth.largest_of_token, "tensor": smooth.largest_of_text}
-"""Largest magnitude to expect, by the scales of activations."""
+"""Functions for the largest |x / s|, by the scales of activations."""
 
 
 def _maxima(seen: Seen, group: Smooth) -> dict[str, Maxima]:
@@ -114,11 +112,11 @@ SEARCHES: Mapping[str, Callable[[Seen, LayerKind, Scaling, Alphas, Reader], dict
     SMOOTH: _smoothed,
     ACTIVATION_AWARE: _searched,
 }
-"""By `Scheme.search`."""
+"""Searches by `Scheme.search`."""
 
 
 def _best(seen: Seen, scaling: Scaling, group: Smooth, means: Values, reader: Reader) -> Values:
-    """The candidate with which all layers of the group together are nearest to what they should give."""
+    """Scales with the least output error, summed over the group's layers."""
     tried, form, size = awq.candidates(means), load(scaling.scheme.weights), scaling.scheme.group
     errors = np.zeros(len(tried))
     columns = []
@@ -136,7 +134,7 @@ def _best(seen: Seen, scaling: Scaling, group: Smooth, means: Values, reader: Re
 
 
 def flat(values: Values | None, lead: int) -> Values:
-    """[lead ..., in ...] -> [lead ..., in]"""
+    """Flatten the input axes: [lead ..., in ...] -> [lead ..., in]."""
     assert values is not None
     return values.reshape(*values.shape[:lead], -1)
 
@@ -146,7 +144,7 @@ def _flat(role: str, values: Values | None) -> Values:
 
 
 def whole_columns(config: ModelConfig, role: str, factors: Factors) -> Values | None:
-    """[experts ..., in ...] also where one s serves all experts."""
+    """Columns [experts ..., in ...], repeated where one s serves all experts; None: there are none."""
     if factors.columns is None:
         return None
     lead, _, inner = linear_axes(role)

@@ -33,7 +33,7 @@ def plan_text(plan: Plan) -> str:
         *([("", plan.packed.text)] if plan.packed else []),
         ("target", f"{plan.target}, {parallel_text(plan.tp, plan.options.split)}, {plan.dtype}"),
         ("heads", f"{heads.heads} query and {heads.kv_heads} kv heads a rank{copies}"),
-        *([("quantized", quant_text(plan.quant))] if plan.quant.asked else []),
+        *([("quantized", quant_text(plan.quant))] if plan.quant.requested else []),
         ("KV cache", f"{plan.kv_bytes_per_token:,} bytes a token and rank"),
         ("limits", f"{plan.limits.max_positions} positions, {plan.limits.max_batch} rows{cache}"),
     ]
@@ -181,7 +181,7 @@ def models_text(loaded: Mapping[str, Recipe], refused: Mapping[str, Mapping[str,
 
 def _taken_text(refused: Mapping[Quant, str]) -> str:
     """Accepted schemes and caches. `refused`: the reason, "" where it is accepted."""
-    if reason := next(reason for quant, reason in refused.items() if not quant.asked):
+    if reason := next(reason for quant, reason in refused.items() if not quant.requested):
         return f"none: {reason}"
     taken = [quant for quant, reason in refused.items() if not reason]
     schemes = [quant.scheme.name for quant in taken if quant.scheme]

@@ -1,16 +1,16 @@
-"""Grouped-query attention over a static cache, with a position of its own for every token.
+"""Grouped-query attention over a static cache; every token has its own position.
 
 A cache tensor [Bmax, T, kv_heads, D] is allocated once. Tokens write their k and v at (row, position); queries then see
 the first L positions of each row, masked to those at or before their own. So rows of different length share a step, and
-what stands in the cache behind a row's position never matters (it must be finite: zeros at first).
+cache entries after a row's position never matter (they must be finite: zeros at first).
 
     kv head h serves query heads h * group ... (h + 1) * group - 1, with group = heads / kv_heads
 
-A quantized cache holds what k and v are in units of their scales; the keys and the values of every kv head have one:
+A quantized cache holds k and v in units of their scales; a kv head has one scale for its keys, one for its values:
 
-    unit   k / scale, at most the largest of the format, rounded
+    unit   k / scale, clamped to the range of the format, rounded
 
-Queries see what was stored, that of their own step included.
+Queries see the rounded values, those of their own step included.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from compiler.quantization.formats import load
 
 
 def cache_dtype(form: str) -> torch.dtype:
-    """The dtype of a cache in the number format called `form`."""
+    """Torch dtype of a cache in the number format named `form`."""
     found: torch.dtype = getattr(torch, load(form).torch_dtype)
     return found
 
 
 @dataclass(frozen=True)
 class Cache:
-    """The keys and values of a layer, each [Bmax, T, kv_heads, D]. With scales float32 [kv_heads], which say what 1 is
-    worth, they are of a `cache_dtype`; without (None), of that of the model.
+    """Keys and values of a layer, each [Bmax, T, kv_heads, D]: in a `cache_dtype` with scales float32 [kv_heads], or in
+    the dtype of the model without (None).
     """
 
     k: Tensor
@@ -44,8 +44,8 @@ class Cache:
 
 
 Attend = Callable[[Tensor, Cache, Tensor, Tensor, int | None, Tensor | None], Tensor]
-"""q [B, S, heads, D], a cache that holds keys and values of all q, positions [B, S], the key positions [L] that may be
-seen, a window, slopes of alibi float32 [heads] -> [B, S, heads, D] of the dtype of q.
+"""q [B, S, heads, D], a cache with the keys and values of all q, positions [B, S], positions [L] of the visible keys,
+window, ALiBi slopes float32 [heads] -> [B, S, heads, D] in the dtype of q.
 """
 
 
@@ -57,7 +57,7 @@ def store(cache: Cache, positions: Tensor, k: Tensor, v: Tensor) -> None:
 
 
 def quantize(x: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """x [..., kv_heads, D] in units of `scale` [kv_heads] (None: as it is) -> the same shape, of `dtype`."""
+    """x [..., kv_heads, D] in units of `scale` [kv_heads], cast to `dtype`; unchanged where `scale` is None."""
     if scale is None:
         return x
     largest = (torch.finfo if dtype.is_floating_point else torch.iinfo)(dtype).max
@@ -66,7 +66,7 @@ def quantize(x: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
 
 
 def dequantize(stored: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """The inverse of `quantize`, up to rounding, in `dtype`."""
+    """Inverse of `quantize`, up to rounding, in `dtype`."""
     return stored if scale is None else (stored.float() * scale[:, None]).to(dtype)
 
 
@@ -87,9 +87,9 @@ def attend(
 
 
 def mask(positions: Tensor, keys: Tensor, window: int | None, dtype: torch.dtype) -> Tensor:
-    """The mask to add to scores: 0 where a query at positions [B, S] sees a key at keys [L], -inf elsewhere.
+    """Mask to add to scores, [B, 1, S, L]: 0 where a query at positions [B, S] sees a key at keys [L], else -inf.
 
-    A query sees the keys at and before its position; with a window, the last `window` of them. -> [B, 1, S, L]
+    A query sees the keys at and before its position; with a window, the last `window` of them.
     """
     query, key = positions[:, None, :, None], keys[None, None, None, :]
     seen = key <= query
@@ -100,10 +100,10 @@ def mask(positions: Tensor, keys: Tensor, window: int | None, dtype: torch.dtype
 
 
 def alibi_slopes(heads: int) -> list[float]:
-    """How steeply each head's scores fall with distance (Press et al. 2022).
+    """ALiBi slope of each head: how steeply its scores fall with distance (Press et al. 2022).
 
-    A power of two of heads: 2^(-8 i / heads) for i = 1 ... heads. Otherwise those of the next lower power, then every
-    second one of twice that power, as the paper's code continues the series.
+    2^(-8 i / heads) for i = 1 ... heads, where heads is a power of two. Otherwise the slopes of the next lower power,
+    then every second slope of twice that power, as in the paper's code.
     """
     whole = 1 << (heads.bit_length() - 1)
     slopes = [2.0 ** (-8 * i / whole) for i in range(1, whole + 1)]
@@ -111,10 +111,10 @@ def alibi_slopes(heads: int) -> list[float]:
 
 
 def alibi(slopes: Tensor, positions: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
-    """Minus slope x distance, of slopes float32 [heads], positions [B, S], keys [L] -> [B, heads, S, L] of `dtype`.
+    """ALiBi bias, -slope x distance: slopes float32 [heads], positions [B, S], keys [L] -> `dtype` [B, heads, S, L].
 
-    By distance instead of by key position, which softmax does not tell apart: so the nearest keys, whose scores are
-    the largest, are not rounded.
+    Softmax gives the same for the bias by key position; by distance, the nearest keys, whose scores are the largest,
+    have small biases that rounding keeps.
     """
     distance = keys[None, None, None, :] - positions[:, None, :, None]
     return (distance * slopes[:, None, None]).to(dtype)

@@ -1,29 +1,29 @@
-"""The segments of a decoder, on one rank. A model is
+"""Segments of a decoder on one rank. A model is
 
     x = sum over ranks of embed(tokens)
-    for each layer:    `compiler.decoder.layer` says how attn and mlp are wired
+    for each layer:    attn and mlp, wired by `compiler.decoder.layer`
     logits = head(x), the ranks' columns side by side
 
-What a segment returns is this rank's summand: the sums are the caller's. All tensors of a segment come in one mapping,
-by the names below; those of the weights are the names of the rank file without `layers.{i}.`. A linear layer with a
-`scale` beside its weight is quantised (`compiler.decoder.quantized`), one with an `input_scale` in fixed steps.
+A segment returns this rank's summand; the caller sums over ranks. All tensors of a segment come in one mapping, by the
+names below; weights have their names in the rank file, without `layers.{i}.`. A linear layer with a `scale` has
+quantized weights (`compiler.decoder.quantized`), one with an `input_scale` static activations too.
 
-| name           | shape                   | dtype   | what                                                       |
+| name           | shape                   | dtype   | meaning                                                    |
 |----------------|-------------------------|---------|------------------------------------------------------------|
 | token_ids      | [B, S]                  | int64   |                                                            |
-| positions      | [B, S]                  | int64   | of each token in its row                                   |
+| positions      | [B, S]                  | int64   | position of each token in its row                          |
 | key_positions  | [L]                     | int64   | 0 ... L - 1: the part of the cache in use                  |
-| first          | []                      | model   | 1 on rank 0, else 0: who adds what must be added once      |
+| first          | []                      | model   | 1 on rank 0, else 0: factor of terms that are added once   |
 | vocab_offset   | []                      | int64   | first row of `embed.weight` in the whole vocabulary        |
 | rope.cos, .sin | [R, rotary_dim / 2]     | model   | `rotary.tables`, R above every position                    |
-| alibi.slopes   | [heads]                 | float32 | of this rank's heads: `attention.alibi_slopes`             |
+| alibi.slopes   | [heads]                 | float32 | `attention.alibi_slopes` of this rank's heads              |
 | cache_k, _v    | [Bmax, T, kv_heads, D]  | model * | written in place; T >= L, T above every position           |
 | x              | [B, S, H]               | model   | the residual stream                                        |
 | qkv            | [B, S, (h + 2 kv) D]    | model   | projections of this rank's heads, where attention is split |
-| mean_squares   | [B, S, 2]               | float32 | of q and of k over all heads of all ranks, there           |
-| last           | [B, K]                  | int64   | the indices (0 ... S - 1) of each row that want logits     |
+| mean_squares   | [B, S, 2]               | float32 | there, of q and of k over all heads of all ranks           |
+| last           | [B, K]                  | int64   | indices (0 ... S - 1) in each row whose logits are wanted  |
 
-* an `attention.cache_dtype` where the layer has scales for it: attn.k.cache_scale, .v.cache_scale float32 [kv_heads].
+* `attention.cache_dtype` where the layer has attn.k.cache_scale and attn.v.cache_scale, float32 [kv_heads].
 """
 
 from __future__ import annotations
@@ -67,15 +67,14 @@ def embed(config: ModelConfig, t: Tensors) -> Tensor:
 
 
 def qkv(config: ModelConfig, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
-    """x -> [B, S, (heads + 2 kv_heads) * D]: q, k and v of this rank's heads, one behind the other."""
+    """x -> [B, S, (heads + 2 kv_heads) * D]: q, k and v of this rank's heads, concatenated."""
     return _linear(kernels, t, "attn.qkv", _before(config, "attn", t), t.get("attn.qkv.bias"))
 
 
 def mean_squares(config: ModelConfig, projected: Tensor, ranks: int) -> Tensor:
     """This rank's summand of the mean squares of q and of k over all heads: `qkv` [..., width] -> float32 [..., 2].
 
-    Every rank has as many heads as the others, so a mean over all is the mean of the ranks' own, copies of kv heads
-    included.
+    All ranks have equally many heads: the mean over all is the mean of the ranks' means, copies of kv heads included.
     """
     heads = head_layout(config.heads, config.kv_heads, ranks)
     q, k, _ = projected.float().split([n * config.head_dim for n in (heads.heads, heads.kv_heads, heads.kv_heads)], -1)
@@ -83,7 +82,7 @@ def mean_squares(config: ModelConfig, projected: Tensor, ranks: int) -> Tensor:
 
 
 def attn(config: ModelConfig, window: int | None, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
-    """x, or `qkv` and `mean_squares` -> [B, S, H] to be summed over ranks; writes keys and values into the cache."""
+    """x, or `qkv` and `mean_squares` -> summand [B, S, H]; writes keys and values into the cache."""
     positions = t["positions"]
     cache = Cache(t["cache_k"], t["cache_v"], t.get("attn.k.cache_scale"), t.get("attn.v.cache_scale"))
     kv_heads, dim = cache.k.shape[2:]
@@ -107,7 +106,7 @@ def attn(config: ModelConfig, window: int | None, t: Tensors, kernels: Kernels =
 
 
 def mlp(config: ModelConfig, kind: LayerKind, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
-    """x -> [B, S, H] to be summed over ranks."""
+    """x -> summand [B, S, H]."""
     y = _before(config, "mlp", t)
     match kind.mlp:
         case "gated":
@@ -123,30 +122,30 @@ def mlp(config: ModelConfig, kind: LayerKind, t: Tensors, kernels: Kernels = PLA
 
 
 def head(config: ModelConfig, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
-    """x, last -> float32 logits [B, K, rows of the vocabulary on this rank]. The vocabulary's padding is included."""
+    """x, last -> float32 logits [B, K, rows of the vocabulary on this rank], padding of the vocabulary included."""
     wanted = t["last"][..., None].expand(-1, -1, t["x"].shape[-1])
     x = norm(config, "final.norm", t["x"].gather(1, wanted), t)
     weight = t["embed.weight" if config.tied else "head.weight"]
     logits = kernels.linear(x, weight, t.get("head.bias")).float()
     if config.head == "l2_rows":
-        # The product is scaled instead of the rows: no second head in memory. Padding has no length.
+        # Scaling the product instead of the rows needs no second head in memory. Rows of padding have length 0.
         logits = logits * weight.float().square().sum(-1).clamp_min(1e-24).rsqrt()
     return logits if config.logit_scale == 1.0 else logits * config.logit_scale
 
 
 def norm(config: ModelConfig, role: str, y: Tensor, t: Tensors) -> Tensor:
-    """The norm `role` of y [..., H]."""
+    """Norm `role` of y [..., H]."""
     return normalize(config.norm, y, t[f"{role}.weight"], t.get(f"{role}.bias"), config.norm_eps)
 
 
 def _before(config: ModelConfig, block: Block, t: Tensors) -> Tensor:
-    """The input of a block: x, normalized where the model has a norm there."""
+    """Input of a block: x, after the norm before the block if any."""
     role = norm_before(config, block)
     return norm(config, role, t["x"], t) if role else t["x"]
 
 
 def _qk_norm(config: ModelConfig, index: int, role: str, x: Tensor, t: Tensors) -> Tensor:
-    """q (index 0) or k (1) [B, S, heads, D] behind its norm."""
+    """Normalized q (index 0) or k (1), [B, S, heads, D]."""
     weight = t[f"{role}.weight"]
     if config.qk_norm_over == "all_heads":
         by_head = weight.view(-1, x.shape[-1])
@@ -156,19 +155,18 @@ def _qk_norm(config: ModelConfig, index: int, role: str, x: Tensor, t: Tensors) 
 
 
 def _linear(kernels: Kernels, t: Tensors, name: str, x: Tensor, bias: Tensor | None) -> Tensor:
-    """The product with the weight `name`, which is quantised where it has a scale."""
-    weight = _quantised(t, name)
+    weight = _quantized(t, name)
     return kernels.linear(x, t[f"{name}.weight"], bias) if weight is None else kernels.quantized(x, weight, bias)
 
 
-def _quantised(t: Tensors, name: str) -> QuantizedWeight | None:
-    """The weight `name`, where it is quantised."""
+def _quantized(t: Tensors, name: str) -> QuantizedWeight | None:
+    """The weight `name`; None where it is not quantized."""
     scale = t.get(f"{name}.scale")
     return None if scale is None else QuantizedWeight(t[f"{name}.weight"], scale, t.get(f"{name}.input_scale"))
 
 
 def _once(t: Tensors, name: str) -> Tensor | None:
-    """The bias of a product whose summands are on several ranks: all of it on rank 0, nothing elsewhere."""
+    """Bias of a row-parallel layer: rank 0 adds it."""
     return t[name] * t["first"] if name in t else None
 
 
@@ -181,7 +179,7 @@ def _moe(config: ModelConfig, y: Tensor, t: Tensors, kernels: Kernels) -> Tensor
     tokens = y.flatten(0, 1)
     logits = kernels.linear(tokens, t["moe.router.weight"], None)
     chosen, share = route(logits, config.experts_per_token, renormalize=config.renormalize_experts)
-    gate_up, down = _quantised(t, "moe.gate_up"), _quantised(t, "moe.down")
+    gate_up, down = _quantized(t, "moe.gate_up"), _quantized(t, "moe.down")
     if gate_up is not None and down is not None:
         out = kernels.quantized_experts(tokens, chosen, share, gate_up, down, config.activation)
     else:
@@ -191,7 +189,7 @@ def _moe(config: ModelConfig, y: Tensor, t: Tensors, kernels: Kernels) -> Tensor
 
 
 def _shared(config: ModelConfig, y: Tensor, t: Tensors, kernels: Kernels) -> Tensor:
-    """The expert that every token takes; with a gate, scaled by one sigmoid a token (Qwen-MoE)."""
+    """Shared expert, which every token takes; with a gate, scaled by one sigmoid per token (Qwen-MoE)."""
     out = _gated_mlp(config, "shared", y, t, kernels)
     if not config.shared_expert_gate:
         return out

@@ -1,4 +1,4 @@
-"""The whole model on one rank, in plain torch: what compiled segments and rank files are compared with.
+"""The whole model on one rank, in plain torch: reference for compiled segments and rank files.
 
 Weights are those of the rank file at tp 1 (`layers.{i}.attn.qkv.weight`, ...), in any floating dtype; the computation
 is in the dtype of the weights.
@@ -23,7 +23,7 @@ def forward(config: ModelConfig, weights: Mapping[str, Tensor], token_ids: Tenso
 
 
 def layer_weights(weights: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
-    """The tensors of one layer, by their names inside the layer."""
+    """Tensors of one layer, by their names in it."""
     prefix = f"layers.{index}."
     return {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
 
@@ -35,7 +35,7 @@ def stream_logits(
     token_ids: Tensor,
     kernels: Kernels = PLAIN,
 ) -> Tensor:
-    """`forward` for a model larger than memory: `load_layer(i)` gives the tensors of one layer, which is then let go.
+    """`forward` for a model larger than memory: `load_layer(i)` gives the tensors of one layer, freed after its use.
 
     `model_weights` has the tensors outside the layers: embed, final.norm, head (and position where learned). All
     tensors are on the device of `token_ids`.

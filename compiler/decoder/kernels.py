@@ -1,4 +1,4 @@
-"""Operations that a target may replace by a form that is faster there than plain torch."""
+"""Operations that a target may replace by faster forms than plain torch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from compiler.decoder.moe import Experts, loop
 from compiler.decoder.quantized import QuantizedExperts, QuantizedLinear, experts, weight_only
 
 Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""x [..., in], weight [out, in], bias [out] or None -> [..., out] of the dtype of x."""
+"""x [..., in], weight [out, in], bias [out] or None -> [..., out] in the dtype of x."""
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """`quantized` computes the layers with quantized weights, by one of the definitions: the scheme's choice. `cached`:
-    the dtype of caches of layers that have scales for them.
+    """Operations of the decoder. `quantized`, `quantized_experts`: for layers with quantized weights, by the definition
+    that the scheme chose. `cached`: dtype of quantized caches.
     """
 
     linear: Linear = F.linear

@@ -1,16 +1,16 @@
 """Wiring of a layer, top to bottom: the one function that every way to run the decoder calls.
 
-A block (attention, mlp) gives this rank's summand of its addition to the residual stream x. The norm in front of a
-block is part of it, a norm behind it is applied to the sum over ranks.
+A block (attention, mlp) gives this rank's summand of its addition to the residual stream x. A norm before a block is
+part of it; a norm after it is applied to the sum over ranks.
 
     norms before (Llama)      x = x + sum(attn(x))            x = x + sum(mlp(x))
     norms after (OLMo-2)      x = x + norm(sum(attn(x)))      x = x + norm(sum(mlp(x)))
-    both (Gemma-2)            the same; the blocks have their norms in front, too
+    both (Gemma-2)            the same; the blocks have their norms before, too
     parallel (GPT-J)          x = x + sum(attn(x) + mlp(x))
 
-`Blocks` is one layer as somebody computes it:
+Implementations of `Blocks`:
 
-    ranks.py               all ranks in one process, in plain torch; of one rank, the whole model (forward.py)
+    ranks.py               all ranks in one process, in plain torch; with one rank, the whole model (forward.py)
     runtime/engine.py      one rank of several processes, by compiled segments
     numerics/gate          a judge of rank files
 """
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from compiler.model.roles import Block
 
 Seen = Callable[["Block", "Tensor", "Tensor"], None]
-"""Called behind each block with its input x and its summand."""
+"""Called after each block with its input x and its summand."""
 
 
 class Blocks(Protocol):
-    """One layer. x [B, S, H] is the residual stream; a summand may have an axis of ranks in front.
+    """One layer. x [B, S, H] is the residual stream; a summand may have a leading axis of ranks.
 
-    The methods with a body are for layers that need them: norms behind sums, statistics of all heads.
+    Only some layers call the methods with a body: those with norms after sums, or with statistics of all heads.
     """
 
     def qkv(self, x: Tensor, /) -> Tensor:
-        """Projections of attention, where its statistics are summed over ranks before the rest of it."""
+        """Projections of attention, for layers that sum statistics over ranks before the rest of attention."""
         raise AssertionError(f"attention is not computed in parts here: {x.shape}")
 
     def mean_squares(self, qkv: Tensor, /) -> Tensor:
@@ -61,11 +61,11 @@ class Blocks(Protocol):
 
 
 def _unseen(_block: Block, _x: Tensor, _summand: Tensor) -> None:
-    """Nobody watches."""
+    pass
 
 
 def layer(config: ModelConfig, blocks: Blocks, x: Tensor, seen: Seen = _unseen) -> Tensor:
-    """x behind the layer."""
+    """Residual stream after the layer."""
     if config.parallel_residual:
         attn, mlp = attention(config, blocks, x), blocks.mlp(x)
         seen("attn", x, attn)
@@ -80,7 +80,7 @@ def layer(config: ModelConfig, blocks: Blocks, x: Tensor, seen: Seen = _unseen) 
 
 
 def attention(config: ModelConfig, blocks: Blocks, x: Tensor) -> Tensor:
-    """Summand of attention. One norm over the q of all heads needs its statistics from all ranks."""
+    """Summand of attention. A norm over all heads needs statistics from all ranks."""
     if not sums_statistics(config):
         return blocks.attn(x)
     qkv = blocks.qkv(x)
@@ -88,7 +88,7 @@ def attention(config: ModelConfig, blocks: Blocks, x: Tensor) -> Tensor:
 
 
 def sums_statistics(config: ModelConfig) -> bool:
-    """Whether ranks exchange statistics inside attention, so that it is computed in two parts."""
+    """Whether attention is computed in two parts, since ranks exchange statistics inside it."""
     return config.qk_norm and config.qk_norm_over == "all_heads"
 
 

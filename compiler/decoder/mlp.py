@@ -23,6 +23,6 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 
 
 def gated(gate_up: Tensor, kind: Activation) -> Tensor:
-    """The fused product [..., 2 F] (gate first) -> what `down` takes, [..., F]."""
+    """Input of `down` [..., F] from the fused product [..., 2 F], gate first."""
     gate, up = gate_up.chunk(2, -1)
     return ACTIVATIONS[kind](gate) * up

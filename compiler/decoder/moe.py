@@ -1,8 +1,8 @@
 """Mixture of experts: a router chooses k experts for each token; their outputs are summed by the router's weights.
 
-`loop` and `gather` are the same function in two forms. `loop` goes over the experts and takes the tokens of each: every
-weight is read once, which suits many tokens. `gather` takes the weights of the chosen experts for each token: experts
-that nobody chose are not read, which suits few tokens.
+`loop` and `gather` compute the same. `loop` goes over the experts and takes the tokens of each: every weight is read
+once, which suits many tokens. `gather` takes the weights of the chosen experts for each token: other experts are not
+read, which suits few tokens.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Experts = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Activation], Tensor]
 
 
 def route(logits: Tensor, k: int, *, renormalize: bool) -> tuple[Tensor, Tensor]:
-    """Router logits [N, E] -> the k experts of each token, [N, k] int64, and their shares, [N, k] float32.
+    """Router logits [N, E] -> the k experts of each token, int64 [N, k], and their shares, float32 [N, k].
 
-    Shares are softmax probabilities over all experts, in float32; `renormalize` makes those of the chosen sum to 1.
+    Shares are softmax probabilities over all experts; with `renormalize` the shares of the chosen experts sum to 1.
     """
     share, chosen = torch.topk(F.softmax(logits.float(), dim=-1), k, dim=-1)
     return chosen, share / share.sum(-1, keepdim=True) if renormalize else share

@@ -1,11 +1,11 @@
-"""Normalisation over the last dimension, with the rounding points of transformers.
+"""Normalization over the last dimension, with the rounding points of transformers.
 
     rms            weight * round(x / sqrt(mean(x^2) + eps))             Llama, Mistral, Qwen
     rms_float32    round(x / sqrt(mean(x^2) + eps) * weight)             OLMo-2
     rms_plus_one   round(x / sqrt(mean(x^2) + eps) * (1 + weight))       Gemma
     layer          round((x - mean) / sqrt(var + eps) * weight + bias)   GPT-2, Falcon, StarCoder; Cohere without bias
 
-Everything inside `round` is float32; `round` goes back to the dtype of x.
+Everything inside `round` is float32; `round` casts to the dtype of x.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from compiler.model.config import Norm
 
 
 def normalize(kind: Norm, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
-    """x [..., H], weight and bias [H] -> [..., H], all of one dtype. Only `layer` reads the bias."""
+    """x [..., H], weight and bias [H] -> [..., H], all in one dtype. Only `layer` reads the bias."""
     match kind:
         case "rms":
             return weight * _unit(x, eps).to(x.dtype)
@@ -31,7 +31,7 @@ def normalize(kind: Norm, x: Tensor, weight: Tensor, bias: Tensor | None, eps: f
 
 
 def normalize_heads(kind: Norm, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x [..., heads, D] -> the same shape, each head by itself; weight [D], or one a head, [heads, D]."""
+    """Norm of each head by itself: x [..., heads, D] -> the same shape; weight [D], or [heads, D] with one per head."""
     if weight.ndim == 1:
         return normalize(kind, x, weight, None, eps)
     unweighted = torch.ones_like(weight[0]) if kind != "rms_plus_one" else torch.zeros_like(weight[0])
@@ -40,7 +40,7 @@ def normalize_heads(kind: Norm, x: Tensor, weight: Tensor, eps: float) -> Tensor
 
 
 def normalize_by(kind: Norm, x: Tensor, weight: Tensor, mean_square: Tensor, eps: float) -> Tensor:
-    """RMS norm with a mean square that is known: x [B, S, heads, D], weight [heads, D], mean_square float32 [B, S]."""
+    """RMS norm with a given mean square: x [B, S, heads, D], weight [heads, D], mean_square float32 [B, S]."""
     unit = x.float() * torch.rsqrt(mean_square + eps)[..., None, None]
     return (unit * _factor(kind, weight)).to(x.dtype)
 

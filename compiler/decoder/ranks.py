@@ -1,7 +1,7 @@
-"""Ranks of a model, all in one process: summands are added up, columns laid side by side, as ranks themselves do.
+"""All ranks of a model in one process: summands are added up, columns concatenated, as separate ranks do.
 
-Each rank is a mapping of the tensors of its file, by their names inside the layer or outside all layers. x is the whole
-residual stream of whole sequences [B, S, H]; a summand has an axis of ranks in front, [ranks, B, S, H].
+Each rank is a mapping of the tensors of its file, by their names inside the layer or outside all layers. x [B, S, H] is
+the residual stream of whole sequences; a summand is [ranks, B, S, H].
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Rank = Mapping[str, Tensor]
 
 
 class RanksInProcess:
-    """One layer on all ranks (`compiler.decoder.layer.Blocks`), which attends to nothing but the sequences themselves.
+    """One layer on all ranks (`compiler.decoder.layer.Blocks`) for whole sequences, from empty caches.
 
     `caches`: keys and values of each rank after attention, [B, S, kv_heads, D] each.
     """
@@ -67,7 +67,7 @@ class RanksInProcess:
 
 
 def embed_sum(config: ModelConfig, ranks: Sequence[Rank], token_ids: Tensor) -> Tensor:
-    """token_ids [B, S] -> [B, S, H]; each rank's table begins at row 0 and has zeros where another holds the row."""
+    """token_ids [B, S] -> [B, S, H]; each rank's table begins at row 0, with zeros for rows of other ranks."""
     batch, length = token_ids.shape
     dtype = ranks[0]["embed.weight"].dtype
     steps = [step_tensors(config, batch, length, dtype, r, len(ranks)) for r in range(len(ranks))]
@@ -78,7 +78,7 @@ def embed_sum(config: ModelConfig, ranks: Sequence[Rank], token_ids: Tensor) -> 
 
 
 def logits(config: ModelConfig, ranks: Sequence[Rank], x: Tensor, kernels: Kernels = PLAIN) -> Tensor:
-    """x [B, S, H] behind the last layer -> float32 [B, S, vocab]."""
+    """x [B, S, H] after the last layer -> float32 [B, S, vocab]."""
     last = torch.arange(x.shape[1]).expand(x.shape[:2])
     columns = [head(config, {**rank, "x": x, "last": last}, kernels) for rank in ranks]
     return torch.cat(columns, -1)[..., : config.vocab]
@@ -87,7 +87,7 @@ def logits(config: ModelConfig, ranks: Sequence[Rank], x: Tensor, kernels: Kerne
 def step_tensors(
     config: ModelConfig, batch: int, length: int, dtype: torch.dtype, rank: int = 0, ranks: int = 1
 ) -> dict[str, Tensor]:
-    """Inputs of the segments besides weights, x and token ids, for whole sequences [batch, length] from position 0."""
+    """Inputs of segments other than weights, x and token ids, for whole sequences [batch, length] from position 0."""
     step = {
         "positions": torch.arange(length).expand(batch, length),
         "key_positions": torch.arange(length),

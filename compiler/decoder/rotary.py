@@ -1,8 +1,8 @@
 """Rotary positions (Su et al. 2021): pairs of a head's elements turn by position * frequency.
 
-The first `rotary_dim` elements of a head turn, the rest stays. Which elements make a pair:
+The first `rotary_dim` elements of a head turn, the rest stays. Pairs of elements:
 
-    half           i and i + rotary_dim / 2       as Hugging Face stores Llama
+    half           i and i + rotary_dim / 2       Llama as stored by Hugging Face
     interleaved    2 i and 2 i + 1                GPT-J, ChatGLM
 
 Cosines and sines are tables over positions, computed once in float32 and rounded to the model's dtype as transformers
@@ -21,17 +21,17 @@ from compiler.model.rope import RopeScaling
 
 
 def frequencies(config: ModelConfig) -> Tensor:
-    """Radians a position, float32 [rotary_dim / 2], context scaling applied."""
+    """Radians per position, float32 [rotary_dim / 2], context scaling applied."""
     exponents = torch.arange(0, config.rotary_dim, 2, dtype=torch.float32) / config.rotary_dim
     plain = 1.0 / config.rope_theta**exponents
     return plain if config.rope_scaling is None else scaled(plain, config.rope_scaling)
 
 
 def scaled(plain: Tensor, scaling: RopeScaling) -> Tensor:
-    """Frequencies for contexts longer than those of the training.
+    """Frequencies for contexts longer than in training.
 
-    linear: all divided by the factor. llama3: by how often a pair turns within the original context; up to
-    `low_freq_factor` turns divided by the factor, from `high_freq_factor` turns on kept, a linear ramp between.
+    linear: all divided by the factor. llama3: divided by it for pairs that turn up to `low_freq_factor` times within
+    the original context, kept from `high_freq_factor` turns on, a linear ramp between.
     """
     if scaling.kind == "linear":
         return plain / scaling.factor

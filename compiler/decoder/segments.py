@@ -1,15 +1,15 @@
-"""The compiled units of a model: their names, and the inputs of each.
+"""Compiled segments of a model: names and inputs.
 
-    embed   token ids -> x                         once a model
-    attn    x -> attention's summand               once a window (`attn`, `attn-window4096`)
-    mlp     x -> the mlp's summand                 once a kind of mlp (`mlp-gated`, `mlp-moe`)
-    qkv     x -> projections of q, k and v         once a model, where attention is split (`layer.sums_statistics`):
-                                                   `attn` then begins behind it
-    head    x -> logits                            once a model
+    embed   token ids -> x                         once per model
+    attn    x -> attention's summand               once per window (`attn`, `attn-window4096`)
+    mlp     x -> the mlp's summand                 once per kind of mlp (`mlp-gated`, `mlp-moe`)
+    qkv     x -> projections of q, k and v         once per model, where attention is split (`layer.sums_statistics`):
+                                                   `attn` then takes its output
+    head    x -> logits                            once per model
 
-Each for every phase of `PHASES`. Weights are inputs: a segment serves all layers of its kind and all ranks, so the
-number of packages and the time to compile them do not depend on depth. `input_names` is the order of the inputs; what
-each name means, and its shape, stands in `compiler.decoder.decoder`.
+Each is compiled for every phase of `PHASES`. Weights are inputs: a segment serves all layers of its kind and all ranks,
+so the number of packages and the time to compile them do not depend on depth. `input_names` gives the order of inputs,
+`compiler.decoder.decoder` their meaning and shapes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from compiler.quantization.schemes import FLOAT
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps of one shape. `batch` (rows) and `length` (tokens a row) are fixed where numbers, free where None."""
+    """Steps of one shape. `batch` (rows) and `length` (tokens per row) are numbers where fixed, None where free."""
 
     name: str
     batch: int | None
@@ -48,32 +48,32 @@ PHASES = (
     Phase("decode", batch=None, length=1),
     Phase("prefill", batch=None, length=None),
 )
-"""The narrowest first: a step runs in the first phase that takes it."""
+"""From the narrowest to the widest: a step runs in the first phase that takes it."""
 
 
 def phase_for(batch: int, length: int) -> str:
-    """The phase of a step of `length` tokens in each of `batch` rows."""
+    """Phase of a step of `length` tokens in each of `batch` rows."""
     return next(phase.name for phase in PHASES if phase.takes(batch, length))
 
 
 def segment_names(config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
-    """The segments of a layer of this kind, in the order of computation."""
+    """Segments of a layer of this kind, in the order of computation."""
     attn = "attn" if kind.window is None else f"attn-window{kind.window}"
     return (*(("qkv",) if sums_statistics(config) else ()), attn, f"mlp-{kind.mlp}")
 
 
 def part_of(segment: str) -> str:
-    """Which of embed, qkv, attn, mlp, head a segment is."""
+    """Part of the model that a segment computes: embed, qkv, attn, mlp or head."""
     return segment.partition("-")[0]
 
 
 @dataclass(frozen=True)
 class SegmentSpec:
-    """Inputs of a package besides toolchain and device, as plain data: equal specs give equal packages.
+    """Specification of a package, without toolchain and device: equal specs give equal packages.
 
-    `config` has one layer of `kind` (embed and head: none) and no name. `dtype` is torch's name of it ("bfloat16").
-    `products`: how linear layers are computed, by the name of a `Product` of a number format; those of embed and head
-    always FLOAT. `cache`: number format of the attention's cache, "" for the dtype of the model.
+    `config` has one layer of `kind` (embed and head: none) and no name. `dtype`: torch's name ("bfloat16"). `products`:
+    how linear layers are computed, by the name of a `Product` of a number format; FLOAT for embed and head. `cache`:
+    number format of the cache, "" for the dtype of the model.
     """
 
     segment: str
@@ -87,17 +87,15 @@ class SegmentSpec:
 
     @property
     def name(self) -> str:
-        """`segment.phase`: the package's file name without `.pt2`, and its key in the manifest."""
+        """`segment.phase`: file name of the package without `.pt2`, and its key in the manifest."""
         return f"{self.segment}.{self.phase}"
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The package."""
         return (f"{self.name}.pt2",)
 
     @property
     def part(self) -> str:
-        """Which of embed, qkv, attn, mlp, head."""
         return part_of(self.segment)
 
     def to_json(self) -> dict[str, Any]:
@@ -113,12 +111,12 @@ class SegmentSpec:
 def specs(
     config: ModelConfig, tp: int, dtype: str, limits: Limits, products: str = FLOAT, cache: str = ""
 ) -> tuple[SegmentSpec, ...]:
-    """Every package of the model. Of the limits only the batch counts: what cannot occur is not compiled."""
+    """Specs of all packages of the model. Phases that no step within `limits` runs in are left out."""
     bare = replace(config, architecture="", layers=0, layer_kinds=(), dtype=dtype)
     kinds: dict[str, LayerKind | None] = {"embed": None}
     for kind in config.layer_kinds:
         for name in segment_names(config, kind):
-            # Layers of equal window share `attn` whatever their mlp, and the other way round.
+            # Layers of equal window share `attn` whatever their mlp, and layers of equal mlp share `mlp`.
             own = {"qkv": LayerKind("gated"), "attn": LayerKind("gated", kind.window), "mlp": LayerKind(kind.mlp)}
             kinds[name] = own[part_of(name)]
     kinds["head"] = None
@@ -147,12 +145,12 @@ _STEP: dict[str, tuple[str, ...]] = {
     "mlp": ("x",),
     "head": ("x", "last"),
 }
-"""Inputs of the step, the rank or the run rather than of the checkpoint."""
+"""Inputs that do not come from the checkpoint."""
 _ADDED_ONCE = {"attn.o.bias", "mlp.down.bias", "position.weight"}
 
 
 def input_names(spec: SegmentSpec) -> tuple[str, ...]:
-    """The inputs of the segment's package, in order: those of the step, then weights by their names in a layer."""
+    """Inputs of the segment's package, in order: those of the step, then weights by their names in a layer."""
     weights = weight_shapes(spec)
     names = _STEP[spec.part]
     if spec.part == "attn":
@@ -169,13 +167,13 @@ def input_names(spec: SegmentSpec) -> tuple[str, ...]:
 
 
 def weight_shapes(spec: SegmentSpec) -> dict[str, tuple[int, ...]]:
-    """Name in the layer, and shape on one rank, of every weight that the segment reads, in the rank file's order.
+    """Weights that the segment reads, in the order of the rank file: name in the layer -> shape on one rank.
 
-    A quantised layer has its scales behind its weight, a quantised cache its own in front of the output's weight.
+    Scales of a quantized layer follow its weight; scales of a quantized cache precede the weight of attn.o.
     """
     config = spec.config
     sizes = axis_sizes(config)
-    quantised = quantized_roles(config, config.layer_kinds[0]) if spec.products != FLOAT else ()
+    quantized = quantized_roles(config, config.layer_kinds[0]) if spec.products != FLOAT else ()
     shapes: dict[str, tuple[int, ...]] = {}
     for layout in layouts(config, spec.tp):
         name = layout.name.removeprefix("layers.0.")
@@ -185,7 +183,7 @@ def weight_shapes(spec: SegmentSpec) -> dict[str, tuple[int, ...]]:
                 shapes |= dict.fromkeys(SCALES, (kv_heads,))
             inputs = {tensor: whole(str(tensor), shape_of(tensor, sizes), "F32") for tensor in layout.inputs}
             shapes[name] = layout.to_ranks(inputs)[0].shape
-            if layout.inputs[0].part == "weight" and layout.inputs[0].role in quantised:
+            if layout.inputs[0].part == "weight" and layout.inputs[0].role in quantized:
                 shapes |= stored_weight(spec.products).shapes(name, shapes[name])
     return shapes
 
@@ -195,7 +193,7 @@ _PROJECTED = ("attn.norm", "attn.qkv")
 
 
 def _reads(spec: SegmentSpec, role: str) -> bool:
-    """Whether the segment reads a weight of this name. Norms of sums over ranks belong to no segment."""
+    """Whether the segment reads weights of this role. Norms after sums over ranks belong to no segment."""
     if role.endswith("post_norm"):
         return False
     match spec.part:

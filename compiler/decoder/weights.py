@@ -1,6 +1,6 @@
 """Weights under the decoder's names, read on demand from a checkpoint or from a rank file.
 
-Matrices come in the dtype that they are stored in (`compiler.decoder.wide` computes with them), all else in float32.
+Matrices keep their stored dtype (`compiler.decoder.wide` computes with them); all else is float32.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class StoredModel:
-    """The weights of a checkpoint as the decoder names them, read when they are asked for."""
+    """Weights of a checkpoint. Raises RefusedError for dtypes without a cast."""
 
     def __init__(self, config: ModelConfig, tensors: Mapping[TensorId, Lazy], checkpoint: Checkpoint) -> None:
         self.config, self._canonical, self._checkpoint = config, tensors, checkpoint
@@ -39,27 +39,27 @@ class StoredModel:
         wrong = {t.source_dtype for t in tensors.values()} - set(CASTABLE)
         if wrong:
             raise RefusedError(
-                f"weights in {', '.join(sorted(wrong))} cannot be calibrated with",
-                hint=f"calibrate with a checkpoint in {', '.join(CASTABLE)}",
+                f"calibration and gate read weights in {', '.join(CASTABLE)}; found {', '.join(sorted(wrong))}",
+                hint="use a checkpoint in one of these dtypes",
             )
 
     @property
     def largest_layer(self) -> int:
-        """Bytes of the weights of the largest layer, as they are stored."""
+        """Bytes of the largest layer as stored."""
         return max(sum(map(_stored, layer)) for layer in self._layers())
 
     @property
     def largest_layer_in_float32(self) -> int:
-        """Bytes of them in float32, and of the largest one as it is stored, from which it is made."""
+        """Bytes of the largest layer in float32, with the stored tensor that is being widened."""
         return max(4 * sum(prod(t.shape) for t in layer) + max(map(_stored, layer)) for layer in self._layers())
 
     def layer(self, layer: int) -> dict[str, Tensor]:
-        """The tensors of one layer, by their names in it."""
+        """Tensors of one layer, by their names in it."""
         prefix = f"layers.{layer}."
         return {name: _wide(self._read(lazy, self._source)) for name, lazy in self._of(prefix).items()}
 
     def layer_in_float32(self, layer: int) -> dict[str, Tensor]:
-        """`layer`, all of it in float32."""
+        """Tensors of one layer, all in float32."""
         prefix = f"layers.{layer}."
         return {name: self._read(lazy, self._source).float() for name, lazy in self._of(prefix).items()}
 
@@ -69,7 +69,7 @@ class StoredModel:
         return {name: _wide(self._read(self._tensors[name], self._source)) for name in names}
 
     def embedding(self, used: NDArray[np.int64]) -> dict[str, Tensor]:
-        """The rows `used` of the embedding, in this order, and the positions where there are any; float32."""
+        """Rows `used` of the embedding, in this order, and the learned positions if any; float32."""
         import torch
 
         table, source = self._tensors["embed.weight"], cache(self._source)
@@ -81,7 +81,7 @@ class StoredModel:
         return found
 
     def sources(self, wanted: Iterable[TensorId]) -> list[str]:
-        """The tensors of the checkpoint that canonical ones come from; those that a model has not count as none."""
+        """Names of the checkpoint's tensors that these canonical tensors come from; unknown ones are ignored."""
         return sorted({p.source for t in wanted if t in self._canonical for p in self._canonical[t].pieces})
 
     def _layers(self) -> Iterator[list[Lazy]]:
@@ -104,13 +104,13 @@ class StoredModel:
 
 
 class RankWeights:
-    """The tensors of a rank file, mapped while they are used. `rank`: which one it is."""
+    """Tensors of the file of rank `rank`, read on demand."""
 
     def __init__(self, path: Path, rank: int, config: ModelConfig) -> None:
         self._path, self._rank, self._config = path, rank, config
 
     def layer(self, layer: int) -> dict[str, Tensor]:
-        """The tensors of one layer, by their names in it."""
+        """Tensors of one layer, by their names in it."""
         prefix = f"layers.{layer}."
         return {name.removeprefix(prefix): t for name, t in self._tensors(lambda n: n.startswith(prefix)).items()}
 
@@ -119,7 +119,7 @@ class RankWeights:
         return self._tensors(lambda name: _of_head(name, tied=self._config.tied))
 
     def embedding(self, used: NDArray[np.int64]) -> dict[str, Tensor]:
-        """The rows `used` of the embedding, in this order, zeros where another rank has them; and the positions."""
+        """Rows `used` of the embedding, in this order, zeros for rows of other ranks; and the learned positions."""
         import torch
 
         found = self._tensors(lambda name: name.startswith(("embed.", "position.")))

@@ -1,6 +1,6 @@
-"""Products in float32 with weights of any dtype, which are widened a block of rows at a time.
+"""Float32 products with weights of any dtype, widened one block of rows at a time.
 
-Always the same blocks: memory is that of the stored weight, and the bits do not depend on how much of it there is.
+Blocks have a fixed size, so that the bits of the result do not depend on the memory available.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 BLOCK = 16 << 20
-"""Bytes of float32 that a block of rows is widened to."""
+"""Size of a widened block of rows, in bytes."""
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

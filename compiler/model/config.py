@@ -1,9 +1,9 @@
-"""Configuration of a model under one set of names: sizes, and the kinds of its mathematics.
+"""Configuration of a model: sizes, and the kinds of its mathematics.
 
     config.json  --ConfigMap-->  numbers --+
     recipe       --Traits----->  kinds ----+--> ModelConfig --> plan, decoder, targets, manifest      (model/read.py)
 
-A `ConfigMap` is data: for each field the place in config.json where the number stands (`compiler.model.places`).
+A `ConfigMap` has the place of each number in config.json (`compiler.model.places`).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Position = Literal["rope", "learned", "alibi"]
 Rotary = Literal["half", "interleaved"]
 Head = Literal["plain", "l2_rows"]
 Answer = bool | str | Default
-"""Yes, no, or the place of config.json with the answer; an absent answer is no."""
+"""Yes, no, or the place of the answer in config.json, where absent means no."""
 
 ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu", "swish": "silu", "swiglu": "silu", "gelu": "gelu", "relu": "relu",
     "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "openai-gelu": "gelu_tanh",
 }  # fmt: skip
-"""Hugging Face's names. The four tanh approximations are one formula."""
+"""Activations by Hugging Face's names. The four tanh approximations are one formula."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,19 @@ class Traits:
 
     norm: Norm = "rms"
     mlp: Mlp = "gated"
-    activation: str = "hidden_act"  # a key of ACTIVATIONS, or the path that holds one
+    activation: str = "hidden_act"  # a key of ACTIVATIONS, or its path in config.json
     position: Position = "rope"
     rotary: Rotary = "half"
-    norm_bias: Answer = True  # layer norms have one
-    norms: Norms = "before"  # a block, after its sum over ranks (OLMo-2), or both (Gemma-2)
+    norm_bias: Answer = True  # layer norms have a bias
+    norms: Norms = "before"  # before a block, after its sum over ranks (OLMo-2), or both (Gemma-2)
     parallel_residual: Answer = False  # attention and mlp read the same x
-    parallel_mlp_norm: bool = False  # there, the mlp has a norm of its own (GPT-NeoX)
+    parallel_mlp_norm: bool = False  # with parallel_residual: the mlp has its own norm (GPT-NeoX)
     qk_norm: Answer = False  # a norm on q and k, before the rotation
     qk_norm_over: QkNorm = "head_dim"  # see ModelConfig.qk_norm_over
     qkv_bias: Answer = False
     out_bias: Answer = False
     mlp_bias: Answer = False
-    head: Head = "plain"  # l2_rows: every row of the head counts with length 1
+    head: Head = "plain"  # l2_rows: rows of the head are scaled to length 1
     head_bias: bool = False
     tied: Answer = "tie_word_embeddings"
     embedding_scale: Literal["none", "sqrt_hidden"] = "none"
@@ -75,12 +75,12 @@ class ConfigMap:
     norm_eps: Place = "rms_norm_eps"
     max_positions: Place = "max_position_embeddings"
     rope_theta: Place = ("rope_theta", "rope_parameters.rope_theta")
-    rope_linear: Place = ()  # a factor of linear scaling that stands outside rope_scaling
+    rope_linear: Place = ()  # factor of linear scaling outside rope_scaling
     rotary_fraction: Place = (
         "partial_rotary_factor", "rope_parameters.partial_rotary_factor", Default("rotary_pct", value=1.0)
     )  # fmt: skip
-    logit_scale: Place = ()  # a factor on the logits
-    rotary_dim: Place = ()  # where config.json counts elements; else head_dim x rotary_fraction
+    logit_scale: Place = ()  # factor on the logits
+    rotary_dim: Place = ()  # absent: head_dim x rotary_fraction
     sliding_window: Place = Default("sliding_window")
     experts: Place = Default("num_local_experts", value=0)
     experts_per_token: Place = Default("num_experts_per_tok", value=0)
@@ -93,7 +93,7 @@ class LayerKind:
     """Differences between the layers of one model. Layers of equal kind share compiled packages."""
 
     mlp: Mlp
-    window: int | None = None  # positions a query sees, itself included; None: all before it
+    window: int | None = None  # visible positions, the query's included; None: all up to it
 
     @property
     def name(self) -> str:
@@ -102,9 +102,9 @@ class LayerKind:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One model: sizes (global, never per rank), kinds, and the dtype its checkpoint is in ("bfloat16", ...).
+    """One model: sizes (global, never per rank), kinds, and the dtype of its checkpoint ("bfloat16", ...).
 
-    `qk_norm_over`, where `qk_norm` holds: the elements of q (and of k) that one norm covers, and its weight.
+    `qk_norm_over`, with `qk_norm`: the elements of q (and of k) that one norm covers, and its weight.
 
         head_dim     each head by itself, one weight [head_dim] for all heads       Qwen3
         per_head     each head by itself, a weight [heads, head_dim]                Command R+
@@ -152,8 +152,8 @@ class ModelConfig:
     logit_scale: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
-        """Fields that have their default are left out: a model that does not use a new one keeps its JSON, and older
-        versions read it. Defaults are so part of the format of manifests: none may change.
+        """JSON of the fields that differ from their defaults: models that do not use a new field keep their JSON, which
+        older versions can read. Defaults are part of the manifest format and never change.
         """
         found = changed_fields(self)
         found["layer_kinds"] = [changed_fields(kind) for kind in self.layer_kinds]
@@ -163,10 +163,10 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], writer: str = "") -> ModelConfig:
-        """The inverse of `to_json`; fields that are missing have their default.
+        """Inverse of `to_json`; absent fields have their defaults.
 
-        `writer`: version of lmi-compile that wrote `data`, for the error. Raises ArtifactError for fields that this
-        version does not know: to ignore one would be to compute another model.
+        `writer`: version of lmi-compile that wrote `data`, for the error. Raises ArtifactError for unknown fields:
+        ignoring one would compute another model.
         """
         values = _known(cls, data, writer)
         if values.get("rope_scaling"):

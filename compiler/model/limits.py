@@ -18,16 +18,16 @@ class Limits:
 
 
 def positions_of(config: ModelConfig) -> int:
-    """Number of positions that the model reaches: those of its training times a linear rope factor.
+    """Number of positions that the model supports: those of its training, times a linear rope factor.
 
-    llama3 scaling is part of how such a checkpoint was trained; its max_position_embeddings counts it already.
+    llama3 scaling is part of the training of a checkpoint and included in its max_position_embeddings.
     """
     scaling = config.rope_scaling
     return int(config.max_positions * (scaling.factor if scaling and scaling.kind == "linear" else 1))
 
 
 def limits_for(config: ModelConfig, max_positions: int | None, max_batch: int) -> Limits:
-    """Limits of an artifact; `max_positions` None means all that the model reaches.
+    """Limits of an artifact; `max_positions` None: all that the model supports.
 
     Raises:
         RefusedError: more positions than the model has, or a batch below 1.
@@ -37,8 +37,8 @@ def limits_for(config: ModelConfig, max_positions: int | None, max_batch: int) -
     if not 2 <= wanted <= most:
         raise RefusedError(
             f"`--max-positions` is 2 to {most} for this model; found {wanted}",
-            hint="`--rope-scaling linear:FACTOR` stretches the positions of a model that was trained on fewer.",
+            hint="pass a number in this range; `--rope-scaling linear:FACTOR` extends it",
         )
     if max_batch < 1:
-        raise RefusedError(f"`--max-batch` is at least 1; found {max_batch}")
+        raise RefusedError(f"`--max-batch` is at least 1; found {max_batch}", hint="pass `--max-batch 1` or more")
     return Limits(wanted, max_batch, min(512, wanted))

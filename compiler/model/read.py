@@ -14,13 +14,13 @@ from compiler.model.rope import RopeScaling, read_rope_scaling
 def read_config(
     hf: Mapping[str, Any], places: ConfigMap, traits: Traits, rope_scaling: RopeScaling | None = None
 ) -> ModelConfig:
-    """Numbers of config.json at `places`, kinds of `traits`.
+    """ModelConfig from the numbers of config.json at `places` and the kinds of `traits`.
 
-    `rope_scaling` is the user's wish; it must not contradict one that the checkpoint brings.
+    `rope_scaling`: requested by the user; it must not contradict the checkpoint's.
 
     Raises:
         SourceError: a number is absent or not a number.
-        RefusedError: the config asks for mathematics that the decoder does not do.
+        RefusedError: the config needs mathematics that the decoder does not have.
     """
     sizes = _sizes(hf, places, traits)
     return ModelConfig(
@@ -46,7 +46,7 @@ def read_config(
 
 
 def _sizes(hf: Mapping[str, Any], places: ConfigMap, traits: Traits) -> dict[str, Any]:
-    """Every number of ModelConfig that config.json states. Raises SourceError that lists what it does not."""
+    """Numbers of ModelConfig in config.json. Raises SourceError that lists the missing ones."""
     missing: list[str] = []
 
     def number(name: str, kind: type = int) -> Any:
@@ -75,11 +75,11 @@ def _sizes(hf: Mapping[str, Any], places: ConfigMap, traits: Traits) -> dict[str
     }
     if missing:
         raise SourceError(
-            "config.json does not say what this recipe reads from it:\n" + "\n".join(f"  {m}" for m in missing),
-            hint="is this the config.json of the architecture that it names?",
+            "config.json lacks numbers that this recipe reads:\n" + "\n".join(f"  {m}" for m in missing),
+            hint="check that this is the config.json of the architecture that it names",
         )
     if sizes["experts"] and not sizes["moe_ffn"]:
-        sizes["moe_ffn"] = sizes["ffn"]  # Mixtral spells the width of an expert as that of an mlp
+        sizes["moe_ffn"] = sizes["ffn"]  # Mixtral has the width of an expert where others have that of the mlp
     return sizes
 
 
@@ -88,11 +88,11 @@ _COUNTS = ("layers", "hidden", "heads", "kv_heads", "ffn", "vocab", "max_positio
 _FLAGS = (
     "parallel_residual", "qk_norm", "norm_bias", "qkv_bias", "out_bias", "mlp_bias", "tied", "renormalize_experts",
 )  # fmt: skip
-"""Traits that config.json may answer."""
+"""Traits that config.json may set."""
 
 
 def checkpoint_dtype(hf: Mapping[str, Any]) -> str:
-    """`dtype` or its older spelling `torch_dtype`; a config that names none is float32 by Hugging Face's rule."""
+    """Dtype of a checkpoint: `dtype` or its older spelling `torch_dtype`; float32 by default, as in Hugging Face."""
     return str(hf.get("dtype") or hf.get("torch_dtype") or "float32").removeprefix("torch.")
 
 
@@ -104,30 +104,30 @@ def _activation(hf: Mapping[str, Any], traits: Traits) -> Activation:
     name = traits.activation if traits.activation in ACTIVATIONS else lookup(hf, traits.activation)
     if name not in ACTIVATIONS:
         raise RefusedError(
-            f"the activation function is one of {', '.join(ACTIVATIONS)}; config.json says {name!r}",
-            hint="An activation is added in `compiler/model/config.py` and `compiler/decoder/mlp.py`.",
+            f"the activation function is one of {', '.join(ACTIVATIONS)}; config.json has {name!r}",
+            hint="add the activation to `compiler/model/config.py` and `compiler/decoder/mlp.py`",
         )
     return ACTIVATIONS[name]
 
 
 def _rope_scaling(
-    hf: Mapping[str, Any], places: ConfigMap, traits: Traits, wish: RopeScaling | None
+    hf: Mapping[str, Any], places: ConfigMap, traits: Traits, requested: RopeScaling | None
 ) -> RopeScaling | None:
     if traits.position == "rope":
-        return read_rope_scaling(hf, places.rope_linear, wish)
-    if wish is not None:
+        return read_rope_scaling(hf, places.rope_linear, requested)
+    if requested is not None:
         raise RefusedError(
-            f"`--rope-scaling` stretches rotary positions; this model has {traits.position} positions",
-            hint="Leave `--rope-scaling` out.",
+            f"`--rope-scaling` needs rotary positions; this model has {traits.position} positions",
+            hint="leave `--rope-scaling` out",
         )
     return None
 
 
 def _layer_kinds(hf: Mapping[str, Any], places: ConfigMap, traits: Traits, layers: int) -> tuple[LayerKind, ...]:
-    """One kind per layer, from the lists and thresholds by which configs tell layers apart.
+    """Kind of each layer, from lists and thresholds of config.json.
 
-    `layer_types` (transformers 5) names each layer; older Qwen configs say `use_sliding_window` and from which layer on
-    (`max_window_layers`). Qwen2-MoE names dense layers in `mlp_only_layers` and by `decoder_sparse_step`.
+    `layer_types` (transformers 5) names each layer; older Qwen configs have `use_sliding_window` and the first windowed
+    layer (`max_window_layers`). Qwen2-MoE names dense layers in `mlp_only_layers` and by `decoder_sparse_step`.
     """
     window = lookup(hf, places.sliding_window)
     types = hf.get("layer_types")

@@ -1,7 +1,7 @@
 """Canonical tensors of a decoder, with named axes.
 
-A role names its axes; a target states over which ranks an axis is split. A transpose, a fused matrix or a bias then
-needs no sharding code: a bias has the output axes of its weight and is split with them.
+A role names its axes; `model/parallel.py` splits axes over ranks. Transposes, fused matrices and biases need no code
+of their own for sharding: a bias has the output axes of its weight and is split with them.
 
     role             weight                          bias
     attn.q           heads head_dim hidden           heads head_dim
@@ -74,21 +74,21 @@ def linear_axes(role: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str,
 class TensorId:
     """One canonical tensor: `layers.3.attn.q.weight` is TensorId("attn.q", "weight", 3).
 
-    Besides weight and bias, the parts of a quantized linear layer. A scale is the value of one unit of the
-    number format, a step its inverse:
+    Parts of a quantized linear layer, besides weight and bias. A scale is the value of one unit of the number
+    format, a step its inverse:
 
         steps, scale                of every row (see `lazy.Quantize`)
-        columns, prequant           of every column: its smoothing factor; and 1 / columns, for toolchains that
+        columns, prequant           of every column: its smoothing factor, and 1 / columns for toolchains that
                                     multiply the input
-        matrix_scale                of all rows; of an expert, where there are experts
+        matrix_scale                of all rows; with experts, of each expert
         group_steps, group_scale    of every group of neighbors in a row: the first axis of the columns counts groups
         input_scale, input_steps    of the input, output_scale of the output (`quantization/parts.py`)
         accumulated,                of every row, or of all: from a product of integers to an integer of the output
         matrix_accumulated          (`quantization/formats/int8.py`, Static)
         cache_scale                 of keys and values in the cache: belongs to `attn.k`
-        cached_scale                of every head of what is cached of `attn.k`, of `attn.v`
+        cached_scale                of every head of the cached keys (`attn.k`) or values (`attn.v`)
 
-    Layers that a target joins share the input, so also what belongs to it and to their one matrix.
+    Layers that a target joins share the input, so also the parts of the input and of the joined matrix.
     """
 
     role: str
@@ -164,7 +164,7 @@ def qk_norms(config: ModelConfig) -> tuple[str, str]:
 
 
 def layer_roles(config: ModelConfig, kind: LayerKind) -> list[tuple[str, str]]:
-    """(role, part) of every tensor that a layer of this kind has, in the order of computation."""
+    """(role, part) of every tensor of a layer of this kind, in the order of computation."""
     weight, norm = ("weight",), ("weight", "bias") if config.norm == "layer" and config.norm_bias else ("weight",)
     qkv = ("weight", "bias") if config.qkv_bias else weight
     out = ("weight", "bias") if config.out_bias else weight
@@ -190,7 +190,7 @@ def layer_roles(config: ModelConfig, kind: LayerKind) -> list[tuple[str, str]]:
 
 
 def model_tensors(config: ModelConfig) -> list[TensorId]:
-    """Every canonical tensor of the model, in the order of computation. A tied head is not one: it is the embedding."""
+    """Canonical tensors of the model, in the order of computation. A tied head is not among them."""
     tensors = [TensorId("embed")]
     if config.position == "learned":
         tensors.append(TensorId("position"))

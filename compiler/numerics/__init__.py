@@ -1,1 +1,1 @@
-"""Logits of an artifact against those of its source: reference, comparison, verification, gate of quantized models."""
+"""Logits of an artifact against its source: reference, comparison, verification, gate of quantized models."""

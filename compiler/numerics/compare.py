@@ -1,11 +1,11 @@
 """Distance between two sets of logits, and its thresholds. numpy only.
 
-For reference logits R and found logits A, float32 [tokens, vocab], both centred per position (softmax does
-not see a constant):
+For reference logits R and found logits A, float32 [tokens, vocab], both centered per position (softmax
+ignores a constant):
 
     max_abs, mean_abs   |A - R| over all elements
     cosine              mean over positions of A.R / (|A| |R|)
-    top1_agreement      share of positions whose largest logit is at the same token, ties of A counted so
+    top1_agreement      share of positions whose largest logit is at the same token; ties of A count as the same
     kl                  mean over positions of KL(softmax(R) || softmax(A)), in nats
 """
 
@@ -36,7 +36,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """`cosine` and `top1_agreement` at least, `kl` and `kl_median` (nats) at most."""
+    """Lower limits of `cosine` and `top1_agreement`, upper limits of `kl` and `kl_median` (nats)."""
 
     cosine: float
     top1_agreement: float
@@ -49,20 +49,20 @@ THRESHOLDS = {
     "float16": Thresholds(cosine=0.998, top1_agreement=0.90, kl=2e-2, kl_median=2e-4),
     "bfloat16": Thresholds(cosine=0.98, top1_agreement=0.75, kl=1e-1, kl_median=1e-2),
 }
-"""Per dtype of the artifact, against a float32 reference.
+"""Thresholds against a float32 reference, by the dtype of the artifact.
 
-A product rounded to bfloat16 (8 significant bits) is off by up to 0.4 %, and the errors of all layers add up;
-float16 has three bits more, float32 sixteen. The untrained models of the tests, which have no easy tokens,
-reach in bfloat16 a median KL of 0.002 and in float16 of 0.00003. The median is the strict figure, because two
-kinds of position differ without fault: where two tokens are nearly as likely, rounding may choose the other
-one, and where a router's choice between two experts is that close, it may take the other expert and give a KL
-of a nat at this position. A wrong layout moves every position.
+A product rounded to bfloat16 (8 significant bits) is off by up to 0.4 %, and the errors of all layers add up; float16
+has three bits more, float32 sixteen. The untrained models of the tests, which have no easy tokens, reach a median KL of
+0.002 in bfloat16 and of 0.00003 in float16. The median is the strict figure, because correct models differ at two kinds
+of position: where two tokens are about equally likely, rounding may choose the other; where two experts are, the router
+may choose the other, which gives a KL of up to a nat. A wrong layout moves every position.
 """
 
 
 def compare(reference: NDArray[np.float32], found: NDArray[np.float32]) -> Figures:
-    """Figures of `found` against `reference`, both [tokens, vocab]. Non-finite logits give infinite
-    distances.
+    """Figures of `found` against `reference`, both [tokens, vocab]. Non-finite logits give infinite distances.
+
+    Raises NumericsError where the shapes differ.
     """
     if reference.shape != found.shape:
         raise NumericsError(
@@ -91,9 +91,8 @@ def compare(reference: NDArray[np.float32], found: NDArray[np.float32]) -> Figur
 
 
 def thresholds(dtype: str, gate: Mapping[str, float] | None = None) -> Thresholds:
-    """Thresholds for an artifact in `dtype`. `gate`: limits of the numerics gate, where logits of a quantized model are
-    compared with its source. Over so few tokens figures scatter: KL may be a multiple of the gate's limit on a longer
-    text.
+    """Thresholds for an artifact in `dtype`. `gate`: limits of the numerics gate, where a quantized model is compared
+    with its source. Figures scatter over so few tokens: KL may be a multiple of the gate's limit on a longer text.
     """
     own = THRESHOLDS[dtype]
     if gate is None:
@@ -107,7 +106,7 @@ def thresholds(dtype: str, gate: Mapping[str, float] | None = None) -> Threshold
 
 
 def judge(figures: Figures, thresholds: Thresholds) -> None:
-    """Raises NumericsError that names every figure beyond its threshold."""
+    """Check figures against thresholds. Raises NumericsError that names every figure beyond its threshold."""
     limits = asdict(thresholds)
     problems = []
     for name, limit in limits.items():
@@ -118,7 +117,7 @@ def judge(figures: Figures, thresholds: Thresholds) -> None:
     if problems:
         raise NumericsError(
             "the artifact does not compute what the model computes: " + "; ".join(problems),
-            hint="do not use it; build it again with `--rehash`, and report it if that does not help",
+            hint="do not use it; build it again with `--rehash`, and report the error if it persists",
         )
 
 
@@ -129,5 +128,5 @@ def _log_softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def rounded(value: float, digits: int = 3) -> float:
-    """To `digits` significant digits: the last bits of a sum depend on the number of threads."""
+    """Round to `digits` significant digits, since the last bits of a sum depend on the number of threads."""
     return float(f"{float(value):.{digits}g}")

@@ -1,4 +1,4 @@
-"""Are the files of an artifact those that its manifest names, and the tensors those that its config asks for?"""
+"""Integrity of an artifact on disk: its files against the manifest, its tensors against the config."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def intact(folder: Path, *, by: Evidence, progress: Callable[[int, int], None] | None = None) -> Manifest:
-    """The manifest of a whole artifact. Nothing of it is run, and this machine need not be one that could.
+    """Check an artifact without running it, on any machine, and return its manifest.
 
-    `by`: see check_files; `progress(bytes, bytes in all)`. Raises ArtifactError.
+    `by`: see check_files; `progress(bytes, total bytes)`. Raises ArtifactError.
     """
     manifest = load_manifest(folder)
     check_files(manifest, folder, by=by, progress=progress)

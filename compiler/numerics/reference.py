@@ -1,9 +1,8 @@
 """Reference logits of the source model in float32, for the token ids that an artifact is verified on.
 
-Computed by `transformers`, which this project did not write; where it does not know the architecture, or the
-model in float32 does not fit into memory, by the decoder in float32, one layer at a time. Kept in the
-artifact as reference.safetensors (`token_ids` int64 [tokens], `logits` float32 [tokens, vocab]), so that an
-artifact can be verified wherever it is, without its source.
+Computed by `transformers`, an independent implementation; where it does not know the architecture, or the model in
+float32 does not fit into memory, by the decoder in float32, one layer at a time. Kept in the artifact, which can then
+be verified without its source, as reference.safetensors: `token_ids` int64 [tokens], `logits` float32 [tokens, vocab].
 """
 
 from __future__ import annotations
@@ -36,14 +35,13 @@ TEXT = (
     "and asked whether the letter from Zürich had arrived. Nobody knew; the clerk shrugged and said: come "
     "back at half past ten."
 )
-"""Ours; letters, digits, punctuation and one character outside ASCII."""
+"""Written for this project; letters, digits, punctuation and one character outside ASCII."""
 
 
 def token_ids(tokenizer: Path | None, config_vocab: int, positions: int) -> NDArray[np.int64]:
-    """int64 [tokens]: TEXT by the tokenizer.json of the folder `tokenizer`, else seeded random ids below
-    `config_vocab`.
+    """TEXT by the tokenizer.json `tokenizer`, else seeded random ids below `config_vocab`: int64 [tokens].
 
-    At most TOKENS, and one less than `positions`. Raises TokenizerError where tokenizer.json cannot be read.
+    At most TOKENS, and fewer than `positions`. Raises TokenizerError where tokenizer.json cannot be read.
     """
     count = min(TOKENS, positions - 1)
     if tokenizer is not None:
@@ -53,7 +51,8 @@ def token_ids(tokenizer: Path | None, config_vocab: int, positions: int) -> NDAr
             ids = Tokenizer.from_file(str(tokenizer)).encode(TEXT).ids
         except Exception as error:  # noqa: BLE001  # the Rust side raises plain Exception
             raise TokenizerError(
-                f"{tokenizer} cannot be read: {error}", hint="pass a whole tokenizer with `--tokenizer DIR`"
+                f"{tokenizer} cannot be read: {error}",
+                hint="pass a valid tokenizer with `--tokenizer DIR`",
             ) from None
         if len(ids) >= count and max(ids) < config_vocab:
             return np.array(ids[:count], np.int64)
@@ -63,7 +62,7 @@ def token_ids(tokenizer: Path | None, config_vocab: int, positions: int) -> NDAr
 def reference_logits(
     config: ModelConfig, tensors: Mapping[TensorId, Lazy], checkpoint: Checkpoint, ids: NDArray[np.int64]
 ) -> tuple[str, NDArray[np.float32]]:
-    """Logits float32 [tokens, vocab] of the source model for `ids` int64 [tokens], behind the name of their program."""
+    """Program ("transformers" or "decoder"), and its logits float32 [tokens, vocab] for `ids` int64 [tokens]."""
     needed = 4 * sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())
     if _known_to_transformers(checkpoint.config) and needed * 1.2 < available_memory():
         return "transformers", _by_transformers(config, checkpoint, ids)
@@ -71,14 +70,14 @@ def reference_logits(
 
 
 def write_reference(path: Path, ids: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
-    """`path`: a safetensors file of `token_ids` int64 [tokens] and `logits` float32 [tokens, vocab]."""
+    """Write `token_ids` int64 [tokens] and `logits` float32 [tokens, vocab] as the safetensors file `path`."""
     from safetensors.numpy import save_file
 
     save_file({"token_ids": ids, "logits": np.ascontiguousarray(logits, np.float32)}, path)
 
 
 def read_reference(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The inverse of `write_reference`. Raises ArtifactError."""
+    """Inverse of `write_reference`. Raises ArtifactError."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -94,9 +93,9 @@ def read_reference(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
 def _known_to_transformers(hf: Mapping[str, Any]) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    if "quantization_config" in hf:  # which would want the package that it was quantised by
+    if "quantization_config" in hf:  # transformers would need the package that quantized it
         return False
-    # A model with remote code may borrow the type of another: the class has to agree.
+    # A model with remote code may use the type of another: the class has to agree.
     return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(str(hf.get("model_type"))) in (hf.get("architectures") or [])
 
 
@@ -107,8 +106,7 @@ def _by_transformers(model_config: ModelConfig, checkpoint: Checkpoint, ids: NDA
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    # Remote code is never run; config.json is the source's own, but for the rope scaling that the user asked
-    # for.
+    # Remote code is never run. config.json is the source's, except for the user's rope scaling.
     config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
     scaling = model_config.rope_scaling
     found = getattr(config, "rope_parameters", None)

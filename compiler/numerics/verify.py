@@ -1,10 +1,10 @@
-"""Is an artifact what its manifest says, and does it compute what the model computes?
+"""Verification of an artifact: its files against the manifest, its logits against the model.
 
-digests     every file has the size and the sha256 that the manifest states
-layout      every rank file has the tensors, shapes and dtype that follow from the manifest's config, and no others;
-            what else the target can say of its files
+digests     every file has the size and the sha256 of the manifest
+layout      every rank file has exactly the tensors, shapes and dtype that follow from the manifest's config; the target
+            checks its other files
 numerics    logits of the artifact, by its target's runner, against those of the source model or of its own rank files;
-            not again where nothing on this machine runs it
+            skipped where this machine cannot run the artifact
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from compiler.targets.protocols import Target
 
 VERSION = 2
-"""Of this stage: raised when the same artifact and reference give other figures."""
+"""Version of this step, part of its cache key: raised when the same artifact and reference give other figures."""
 
 
 class Logits(Protocol):
@@ -58,11 +58,10 @@ def verify(
     digest: Callable[[Path], Digest] = sha256_file,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
-    """The manifest of `folder`, its `numerics` measured now by `logits` (default: by its target's runner).
+    """Verify the artifact in `folder`; return its manifest with `numerics` measured by `logits` (default: its runner).
 
-    `expected`: logits of the source for the reference's tokens, where those in the artifact shall not be
-    believed. `max_memory`: bytes that a judge may use. `digest` computes the sha256 of a file;
-    `progress(bytes, bytes in all)` is told of them.
+    `expected`: logits of the source for the reference's tokens, to use in place of those in the artifact. `max_memory`:
+    ceiling of a judge, in bytes. `digest` computes the sha256 of a file; `progress(bytes, total bytes)`.
     Raises ArtifactError, IncompatibleError, NumericsError, RankError.
     """
     manifest = load_manifest(folder)
@@ -87,8 +86,7 @@ def measure(
     logits: Logits,
     expected: NDArray[np.float32] | None = None,
 ) -> Numerics:
-    """Figures of the artifact in `folder` against `expected`, or its reference.safetensors, made by
-    `reference`.
+    """Figures of the artifact in `folder` against `expected`, or its reference.safetensors, made by `reference`.
 
     Raises NumericsError where a figure is beyond its threshold.
     """
@@ -117,8 +115,8 @@ def numerics(
 
 
 def bounds_of(manifest: Manifest) -> Thresholds:
-    """How far its logits may be off from its reference: from its own rank files, quantized or not, where the runner is
-    held to them; else from the source, from which quantization has moved them.
+    """Thresholds of the artifact's logits against its reference: its own rank files where the runner is compared with
+    them, else the source, from which quantization has moved the logits.
     """
     runner = runner_of(manifest)
     own = runner is not None and runner.reference == "rank files"
@@ -126,14 +124,14 @@ def bounds_of(manifest: Manifest) -> Thresholds:
 
 
 def source_bounds(manifest: Manifest) -> Thresholds:
-    """What its logits may be off from those of the source."""
+    """Thresholds of the artifact's logits against those of the source."""
     found = manifest.quantisation
     return thresholds(manifest.dtype, found.gate.bounds if found else None)
 
 
 def check_layout(manifest: Manifest, folder: Path) -> None:
-    """Raises ArtifactError that lists every tensor that is missing, unexpected, or of another shape or dtype, and what
-    else the target finds wrong.
+    """Check the files of an artifact against its config. Raises ArtifactError that lists every tensor that is missing,
+    unexpected, or of another shape or dtype, and the problems that the target finds.
     """
     target = load(manifest.target)
     inside = target.packager.rank_folder(manifest)
@@ -152,7 +150,8 @@ def _rank_problems(manifest: Manifest, target: Target[Any], folder: Path) -> lis
     dtype = DTYPES[manifest.dtype]
     sources = {t: whole(str(t), shape_of(t, sizes), dtype) for t in model_tensors(config)}
     quant, options = quant_of(manifest.quantisation), target.packager.options_of(manifest)
-    sources |= scale_tensors(config, sources, target.support.scaling(config, quant, options) if quant.asked else None)
+    scaling = target.support.scaling(config, quant, options) if quant.requested else None
+    sources |= scale_tensors(config, sources, scaling)
     plans = target.layout.rank_plans(config, manifest.parallel.tp, sources, dtype, options) if target.layout else ()
     problems = []
     for plan in plans:

@@ -167,7 +167,7 @@ def _build(job: _Job) -> BuildResult:
     # Before any weight is read: a text that is no text ends the build in seconds.
     tokenizer = package.tokenizer_json(texts)
     samples = calibration_samples(plan, tokenizer)
-    held_out = held_out_samples(plan, tokenizer) if plan.quant.asked else None
+    held_out = held_out_samples(plan, tokenizer) if plan.quant.requested else None
     digest = source_digest(runner.cache, runner.report, model.source, model.checkpoint)
     _refuse_other(request, plan, digest)
     source = Source(plan.config, plan.account.tensors, model.checkpoint, digest)
@@ -241,7 +241,7 @@ def _rank_files(
 def _reference(job: _Job, prepared: _Prepared, source: Source, made: Made) -> Reference:
     """Logits that compiled files must have: of their own rank files where these are quantized, else of the source."""
     plan, layout = prepared.plan, job.target.layout
-    if not plan.quant.asked:
+    if not plan.quant.requested:
         return source_reference(job.runner, plan, source, prepared.texts)
     assert layout is not None
     assert layout.kernels is not None

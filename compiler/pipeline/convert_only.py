@@ -43,7 +43,7 @@ def convert_to(request: PlanRequest, output: Path, report: Report | None = None)
         model = fetch(request, report.progress)
         plan = plan_model(model, request.target, request.ask, max_memory)
         report.end(plan_note(plan))
-        checkpoint = _with_scales(request, model, plan, report) if plan.quant.asked else model.checkpoint
+        checkpoint = _with_scales(request, model, plan, report) if plan.quant.requested else model.checkpoint
         report.begin("convert")
         part = output.with_name(f".{output.name}.part")
         with locked_folder(part):

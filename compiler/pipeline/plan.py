@@ -75,7 +75,7 @@ class Plan:
             "config": asdict(self.config),
             "tp": self.tp,
             "dtype": self.dtype,
-            "quantisation": self.quant.decides if self.quant.asked else None,
+            "quantisation": self.quant.decides if self.quant.requested else None,
             "limits": {
                 "max_positions": self.limits.max_positions,
                 "max_batch": self.limits.max_batch,
@@ -208,7 +208,7 @@ def _calibrating(config: ModelConfig, quant: Quant, max_memory: int) -> tuple[Ne
 
 
 def _gating(config: ModelConfig, quant: Quant) -> tuple[Need, ...]:
-    if not quant.asked:
+    if not quant.requested:
         return ()
     tokens = SAMPLES * min(LENGTH, config.max_positions)
     layer = _largest_layer(config) * ITEMSIZE[DTYPES.get(config.dtype, "F32")]

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from compiler import targets
-from compiler.calibration.samples import looked_at
+from compiler.calibration.samples import resolve_text
 from compiler.model.parallel import largest_parallel
 from compiler.pipeline.plan import Plan, make_plan
-from compiler.quantization.prequantized.checkpoint import will_be
+from compiler.quantization.prequantized.checkpoint import after_rewrite
 from compiler.quantization.prequantized.formats import packed
 from compiler.storage.checkpoints.resolve import resolve
 
@@ -45,7 +45,7 @@ def locate(request: PlanRequest) -> LocatedModel:
     source = located_source(request, "metadata")
     checkpoint = source.checkpoint(request.cache / "unpickled")
     how = packed(checkpoint.config)
-    return with_recipe(request, source, will_be(checkpoint, how) if how else checkpoint)
+    return with_recipe(request, source, after_rewrite(checkpoint, how) if how else checkpoint)
 
 
 def located_source(request: PlanRequest, files: Files) -> ResolvedSource:
@@ -71,8 +71,8 @@ def largest_tp(request: PlanRequest, devices: int) -> int:
 def plan_model(model: LocatedModel, target: str, ask: Ask, max_memory: int) -> Plan:
     """The plan of a located model. Raises LmiCompileError."""
     # Which toolchains need a text for a scheme is known later.
-    if ask.quant.asked and not ask.quant.text.digest:
-        ask = replace(ask, quant=replace(ask.quant, text=looked_at(ask.quant.text)))
+    if ask.quant.requested and not ask.quant.text.digest:
+        ask = replace(ask, quant=replace(ask.quant, text=resolve_text(ask.quant.text)))
     checkpoint = model.checkpoint
     return make_plan(
         model.recipe_name, model.recipe, targets.load(target), checkpoint.config, checkpoint.tensors, ask, max_memory

@@ -48,7 +48,7 @@ def taken(
             hint="leave them out, or choose their target",
         )
     scaling = None
-    if quant.asked:
+    if quant.requested:
         quant, options = target.support.quantized(config, quant, options)
         scaling = target.support.scaling(config, quant, options)
         check_scheme(scaling.scheme, config, tp)

@@ -1,12 +1,12 @@
 """Quantization: number formats, schemes, and the arithmetic on weights between them.
 
-formats        one file a number format; `format` says what such a file defines
-schemes        formats of weights, activations and caches, and what each may cost
+formats        number formats, one file each; `format` defines their interface
+schemes        formats of weights, activations and caches, with tolerances
 vendors        TensorRT-LLM's names of the schemes
-request        a quantization as the user asks for it
-smooth, awq    searches for scales of columns; `groups` says which layers share them
-scaling        the scales that a toolchain's kernels want
-parts          scales as canonical tensors, from maxima; `planned` says which there will be
+request        quantization as requested by the user
+smooth, awq    searches for scales of columns; `groups`: layers that share them
+scaling        scales as a toolchain's kernels read them
+parts          scales as canonical tensors, from maxima; `scale_tensors`: their names and shapes
 rounding       weights to units, block by block
-prequantized   checkpoints that come quantized
+prequantized   checkpoints that are quantized already
 """

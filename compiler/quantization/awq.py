@@ -1,17 +1,17 @@
-"""AWQ (Lin et al. 2023): columns that activations use most are rounded most finely.
+"""AWQ (Lin et al. 2023): columns with the largest activations are rounded most finely.
 
     scale search   s = m^r, normalized to s / sqrt(max s * min s); m_j the mean |x| of channel j; r from 0 to 0.95
-                   y = (x / s) round(W s)^T, and the r is taken whose y is nearest
-    clip search    every group of a row may give up its largest magnitudes, so that the others are rounded more finely;
-                   the clip is taken whose part of y is nearest
+                   y = (x / s) round(W s)^T; the r with the least error of y is taken
+    clip search    the largest magnitudes of a group may be clipped, so that the others are rounded more finely; the
+                   clip with the least error of the group's part of y is taken
 
-Equations 4 and 5 and section 3.2 of the paper; both are searches on a grid. Scales are folded where SmoothQuant's are
-(`groups.py`). The distance of y is estimated without inputs: where W is off by D, y is off by x D^T, and since rounding
-errors of different columns are independent, its mean square is the sum over columns:
+Equations 4 and 5 and section 3.2 of the paper; both are searches on a grid. Scales are folded into the same layers as
+SmoothQuant's (`groups.py`). The error of y is estimated without inputs: where W is off by D, y is off by x D^T, and
+since rounding errors of different columns are independent, its mean square is the sum over columns:
 
     E |x D^T|^2 = sum over o, j of D_oj^2 E[x_j^2]
 
-so mean |x| and mean x^2 of every channel are the only statistics of a calibration text that are needed.
+so mean |x| and mean x^2 of every channel are all the statistics needed.
 """
 
 from __future__ import annotations
@@ -19,20 +19,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.quantization.format import Format, group_maxima, grouped
-
-Values = NDArray[np.float32]
+from compiler.quantization.format import Format, Values, group_maxima, grouped
 
 POINTS = 20
 CLIPS = 10
 LEAST_CLIP = 0.5
-"""Smallest clip to try, as a share of a group's largest magnitude, as in the paper's code."""
+"""Smallest clip to try, as a share of a group's largest magnitude (the paper's code)."""
 NOT_CLIPPED = ("attn.q", "attn.k")
-"""Roles that are not clipped: scores multiply two layers, and the search looks at one."""
+"""Roles that are not clipped: scores are products of two layers, and the search evaluates one."""
 
 
 def candidates(means: Values) -> Values:
-    """Scales to try, [POINTS, ...], from mean |x| [...]; the first are 1. A channel without inputs keeps 1."""
+    """Candidate scales [POINTS, ...] from mean |x| [...]. The first, and those of channels without inputs, are 1."""
     live = means > 0
     floor = np.maximum(means, np.float32(1e-4))
     tried = [np.where(live, _normal(floor ** np.float32(point / POINTS), live), 1) for point in range(POINTS)]
@@ -40,7 +38,7 @@ def candidates(means: Values) -> Values:
 
 
 def scale_error(weight: Values, scales: Values, squares: Values, form: Format, group: int) -> float:
-    """Error of y, summed over tokens' mean: weight [..., out, in], scales [..., in], squares [..., in]: mean x^2."""
+    """Mean square error of y, summed over outputs: weight [..., out, in], scales s [..., in], mean x^2 [..., in]."""
     scaled = weight * scales[..., None, :]
     off = _restored(scaled, form.scales(group_maxima(scaled, group)), form, group)
     off -= scaled
@@ -48,9 +46,9 @@ def scale_error(weight: Values, scales: Values, squares: Values, form: Format, g
 
 
 def clip(weight: Values, squares: Values, form: Format, group: int) -> Values:
-    """The largest magnitude that every group keeps: [..., out, in / group], for `form.scales`.
+    """Clipped maxima of every group, [..., out, in / group], for `form.scales`.
 
-    weight [..., out, in], squares [..., in]. Rows are searched for one by one, so blocks of rows give the same.
+    weight [..., out, in], mean x^2 [..., in]. Rows are independent, so any blocks of rows give the same result.
     """
     full = group_maxima(weight, group)
     best, least = full.copy(), np.full(full.shape, np.inf)
@@ -65,7 +63,7 @@ def clip(weight: Values, squares: Values, form: Format, group: int) -> Values:
 
 
 def _restored(weight: Values, scales: Values, form: Format, group: int) -> Values:
-    """The weight [..., in] as rounding by scales [..., in / group] leaves it."""
+    """Weight [..., in] rounded with scales [..., in / group] and dequantized."""
     rows: Values = grouped(weight, group)
     values: Values = form.decode(form.round(rows / scales[..., None])) * scales[..., None]
     return values.reshape(weight.shape)

@@ -1,10 +1,10 @@
-"""A number format as one value: rounding, scales, storage, and which products and caches are computed in it.
+"""A number format as one value: rounding, scales, storage, products, caches.
 
     steps     units in 1.0                    unit  = round(value * steps)
-    scale     worth of one unit               value = decode(unit) * scale
+    scale     value of one unit               value = decode(unit) * scale
 
 A maximum is the largest magnitude of a row, a group of neighbors in a row, a token, or a tensor. Each format is a file
-of `compiler.quantization.formats`, whose name is its name here.
+of `compiler.quantization.formats` with the format's name.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 Values = NDArray[np.float32]
 Units = NDArray[Any]
-"""Integers, or the bits of a small float as uint8: one element a number."""
+"""Unpacked units: integers, or the bits of a small float as uint8."""
 
 
 @dataclass(frozen=True)
 class Product:
-    """One way to compute linear layers whose weights are of a format. `name`: in manifests and cache keys.
+    """Product with weights in a format. `name`: in manifests and cache keys.
 
-    `activations`: "float" takes them as they are; "token" rounds them to the format with a scale of each token, found
-    while the model runs; "tensor" with one fixed scale of the input.
+    `activations`: "float" keeps them in floating point; "token" rounds them to the format with a scale per token,
+    computed while the model runs; "tensor" with one fixed scale of the input.
     """
 
     name: str
@@ -42,9 +42,9 @@ class Product:
 class ActivationUse:
     """Activations in a format.
 
-    `tokens`: torch; x [..., in], fixed scale float32 [1] or None -> units [..., in], worth of a unit of each token
-    float32 [..., 1]. `static`: canonical parts (`quantization/parts.py`) of a layer with a fixed scale, from the
-    largest |input|, the largest |output| and the steps of the weight's rows; `static_parts`: their names.
+    `tokens`: torch; x [..., in], fixed scale float32 [1] or None -> units [..., in], scale of each token float32
+    [..., 1]. `static`: canonical parts (`quantization/parts.py`) of a layer with static activations, from the largest
+    |input|, the largest |output| and the steps of the weight's rows; `static_parts`: their names.
     """
 
     tokens: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
@@ -54,8 +54,8 @@ class ActivationUse:
 
 @dataclass(frozen=True)
 class CacheUse:
-    """Keys and values in a format. `layer_scale`: worth of a unit, from the largest magnitude in a layer;
-    `head_scales`: of every head, [kv_heads] to [kv_heads].
+    """Keys and values in a format. `layer_scale`: scale of a layer, from its largest magnitude; `head_scales`: scales
+    of the heads, from theirs, both [kv_heads].
     """
 
     layer_scale: Callable[[float], np.float32]
@@ -64,12 +64,12 @@ class CacheUse:
 
 @dataclass(frozen=True)
 class Format:
-    """A format of `bits` bits. `dtype`, `torch_dtype`: names of its units in safetensors and in torch, unpacked.
+    """A format of `bits` bits. `dtype`, `torch_dtype`: names of its unpacked units in safetensors and in torch.
 
-    `largest`: magnitude that a maximum becomes. `steps`, `scales`: from maxima, of the same shape. `round`: values in
-    units to the nearest units, saturating; `decode`: units to float32. `products`: ways to compute with such weights.
-    `group`: neighbors in a row that share a scale; None: a row has one. `packing`: several units a byte, as rank files
-    of the decoder hold them. `activations`, `cache`: None where the format has no such use.
+    `largest`: unit of a maximum. `steps`, `scales`: from maxima, of the same shape. `round`: scaled values to the
+    nearest units, saturating; `decode`: units to float32. `products`: products with weights in this format. `group`:
+    neighbors in a row that share a scale; None: one scale per row. `packing`: of several units per byte in the
+    decoder's rank files. `activations`, `cache`: None where the format is not used for them.
     """
 
     name: str
@@ -88,28 +88,28 @@ class Format:
     cache: CacheUse | None = None
 
     def product(self, activations: str) -> Product | None:
-        """The way to compute with activations as named in `Product`; None where there is none."""
+        """Product with such `Product.activations`; None where there is none."""
         return next((product for product in self.products if product.activations == activations), None)
 
 
 def inverse(values: Values) -> Values:
-    """1 / values, float32."""
+    """Reciprocals, float32."""
     return np.divide(np.float32(1), values, dtype=np.float32)
 
 
 def grouped(values: Values, size: int) -> Values:
-    """[..., in] -> [..., in / size, size]. Raises ValueError where rows do not divide."""
+    """Split rows into groups: [..., in] -> [..., in / size, size]. Raises ValueError where `size` does not divide."""
     if values.shape[-1] % size:
         raise ValueError(f"rows of {values.shape[-1]} do not divide into groups of {size}")
     return values.reshape(*values.shape[:-1], -1, size)
 
 
 def group_maxima(weight: Values, size: int) -> Values:
-    """[..., in] -> [..., in / size]: the largest |W| of every group of neighbors."""
+    """Largest |W| of every group of neighbors: [..., in] -> [..., in / size]."""
     maxima: Values = np.abs(grouped(weight, size)).max(-1)
     return maxima
 
 
 def as_float32(units: Units) -> Values:
-    """`Format.decode` of integers."""
+    """`Format.decode` for integers."""
     return units.astype(np.float32)

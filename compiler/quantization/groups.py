@@ -1,28 +1,28 @@
-"""Groups of linear layers that share an input, and so a smoothing scale; and the layer that is divided by it instead.
+"""Groups of linear layers that share an input and so a smoothing scale s; the layer before them absorbs 1 / s.
 
-Derived from the traits, so that no recipe has to say it:
+Derived from the traits:
 
-| layer             | columns multiplied                | followers     | divided       | axes of s       |
+| layer             | columns times s (`into`)          | followers     | divided       | axes of s       |
 |-------------------|-----------------------------------|---------------|---------------|-----------------|
 | all               | attn.q attn.k attn.v              |               | attn.norm     | hidden          |
 | gated, plain mlp  | mlp.gate mlp.up                   |               | mlp.norm      | hidden          |
-| parallel residual | all of the two above, one group   |               | attn.norm     | hidden          |
+| parallel residual | both of the above, one group      |               | attn.norm     | hidden          |
 | moe               | moe.gate moe.up                   | moe.router    | mlp.norm      | hidden          |
 |                   | shared.gate shared.up             | shared.router |               |                 |
-| norms after       | the same, two groups              |               | (at run time) | hidden          |
+| norms after       | as above, two groups              |               | (at run time) | hidden          |
 | all               | attn.o                            |               | attn.v        | kv_heads dim    |
 | gated; relu       | mlp.down                          |               | mlp.up        | ffn             |
 | plain, not relu   | mlp.down                          |               | (at run time) | ffn             |
 | moe               | moe.down                          |               | moe.up        | experts moe_ffn |
 | shared expert     | shared.down                       |               | shared.up     | shared_ffn      |
 
-attn.o reads sums of values, so dividing the rows of attn.v divides its input; the query heads of one kv head then have
-one s. A gated mlp multiplies by `up`, so dividing its rows divides what `down` reads; relu passes a positive factor
-through, gelu does not, and its `down` is divided when it runs.
+attn.o reads weighted sums of values, so dividing the rows of attn.v divides its input; the query heads of one kv head
+then share s. A gated mlp multiplies by `up`, so dividing its rows divides the input of `down`; relu commutes with a
+positive factor, gelu does not, and the input of its `down` is divided at run time.
 
-Experts share one norm. A scale an expert could not be folded into it: so one s serves all experts of a layer, from
-the largest column among all of them, and the router, which is not quantized and does not decide s, follows in float:
-what it sees is what it saw.
+Experts share one norm, which cannot absorb a scale per expert: so one s serves all experts of a layer, from the largest
+column among them. The router, which is not quantized and not part of the search for s, is multiplied by s in floating
+point: its logits do not change.
 """
 
 from __future__ import annotations
@@ -31,20 +31,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compiler.model.config import LayerKind, ModelConfig
 from compiler.model.roles import layer_roles, linear_axes, norm_before
+from compiler.quantization.format import Values
 from compiler.quantization.smooth import divide_norm, smoothing_scales
-
-Values = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Smooth:
-    """One s: `into` decide it and are multiplied by it, `followers` are multiplied only, `divides` is divided.
+    """Layers with one s: it is computed from `into`, multiplies `into` and `followers`, and divides `divides`.
 
-    `divides` empty: nothing in front takes it, the input is divided while the model runs.
+    `divides` "": no layer before them can absorb 1 / s; the input is divided at run time.
     """
 
     into: tuple[str, ...]
@@ -53,7 +51,7 @@ class Smooth:
 
     @property
     def name(self) -> str:
-        """The first of `into`: a role is in at most one group."""
+        """First role of `into`; a role is in at most one group."""
         return self.into[0]
 
 
@@ -61,7 +59,7 @@ class Smooth:
 class Maxima:
     """Maxima of one linear layer: `inputs` over the calibration text, `columns` of its weight, both float32 [lead, in].
 
-    The axes are those of `linear_axes`, one dimension each.
+    One dimension per axis of `linear_axes`.
     """
 
     inputs: Values
@@ -72,8 +70,8 @@ class Maxima:
 class Factors:
     """Smoothing of one tensor: W / divisor * columns. `divisor` [lead, out], `columns` [lead, in]; None: 1.
 
-    One dimension an axis. `columns` lacks the experts' axis where one s serves all of them. A bias has the divisor of
-    its weight.
+    One dimension per axis. `columns` has no experts' axis where one s serves all experts. A bias has the divisor of its
+    weight.
     """
 
     divisor: Values | None = None
@@ -81,26 +79,26 @@ class Factors:
 
 
 def quantized_roles(config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
-    """The linear layers that a scheme quantizes: all but routers, which choose by small differences."""
+    """Linear layers that schemes quantize: all but routers, whose choices depend on small differences."""
     roles = dict.fromkeys(role for role, _ in layer_roles(config, kind))
     return tuple(role for role in roles if not role.endswith(("router", "norm")))
 
 
 def groups(config: ModelConfig, kind: LayerKind) -> tuple[Smooth, ...]:
-    """The groups of one layer, in the order of computation."""
+    """Groups of one layer, in the order of computation."""
     present = dict.fromkeys(role for role, _ in layer_roles(config, kind))
 
-    def those(*roles: str) -> tuple[str, ...]:
+    def existing(*roles: str) -> tuple[str, ...]:
         return tuple(role for role in roles if role in present)
 
     attention = ("attn.q", "attn.k", "attn.v")
-    mlp = those("mlp.gate", "mlp.up", "moe.gate", "moe.up", "shared.gate", "shared.up")
-    routers = those("moe.router", "shared.router")
-    before, behind = norm_before(config, "attn"), norm_before(config, "mlp")
-    if before and before == behind:
-        found = [Smooth((*attention, *mlp), before, routers)]
+    mlp = existing("mlp.gate", "mlp.up", "moe.gate", "moe.up", "shared.gate", "shared.up")
+    routers = existing("moe.router", "shared.router")
+    attn_norm, mlp_norm = norm_before(config, "attn"), norm_before(config, "mlp")
+    if attn_norm and attn_norm == mlp_norm:
+        found = [Smooth((*attention, *mlp), attn_norm, routers)]
     else:
-        found = [Smooth(attention, before), Smooth(mlp, behind, routers if behind else ())]
+        found = [Smooth(attention, attn_norm), Smooth(mlp, mlp_norm, routers if mlp_norm else ())]
     found.append(Smooth(("attn.o",), "attn.v"))
     linear_in_up = kind.mlp != "plain" or config.activation == "relu"
     for down, up in (("mlp.down", "mlp.up"), ("moe.down", "moe.up"), ("shared.down", "shared.up")):
@@ -110,27 +108,25 @@ def groups(config: ModelConfig, kind: LayerKind) -> tuple[Smooth, ...]:
 
 
 def folded(found: Sequence[Smooth]) -> tuple[Smooth, ...]:
-    """The groups that cost nothing when the model runs: something in front of their layers is divided."""
+    """Groups that cost nothing at run time: a layer before them absorbs 1 / s."""
     return tuple(group for group in found if group.divides)
 
 
 def explicit(found: Sequence[Smooth]) -> tuple[Smooth, ...]:
-    """All, with only norms divided: for toolchains whose kernels divide the inputs of `o` and `down` themselves."""
+    """All groups, with only norms divided: for toolchains whose kernels divide the inputs of `o` and `down`."""
     return tuple(group if group.divides.endswith("norm") else replace(group, divides="") for group in found)
 
 
 def at_run_time(found: Sequence[Smooth]) -> tuple[Smooth, ...]:
-    """All, with nothing divided: for toolchains whose kernels multiply every input. Experts' routers see what they
-    saw.
-    """
+    """All groups, with nothing divided: for toolchains whose kernels multiply every input. Routers see x itself."""
     return tuple(replace(group, divides="", followers=()) for group in found)
 
 
 def layer_scales(
     config: ModelConfig, found: Sequence[Smooth], maxima: Mapping[str, Maxima], alpha: float
 ) -> dict[str, Values]:
-    """s of the groups of one layer, by the group's name; `maxima` by role. Axes: the table above; those of the whole
-    input where the input itself is divided.
+    """s of the groups of one layer, by the group's name; `maxima` by role. Axes: the table above; all axes of the input
+    where it is divided at run time.
 
     Raises UsageError (alpha).
     """
@@ -143,9 +139,9 @@ def layer_scales(
 
 
 def layer_means(config: ModelConfig, found: Sequence[Smooth], means: Mapping[str, Values]) -> dict[str, Values]:
-    """Mean |x| on the axes of each group's s, by its name; `means` [lead, in] by role, over all tokens of the text.
+    """Mean |x| on the axes of each group's s, by the group's name, up to a factor common to all channels.
 
-    Up to a factor, which is the same for all channels.
+    `means` [lead, in] by role, over all tokens of the text.
     """
     return {
         group.name: np.maximum.reduce([_shared(group, means[role], config, np.add) for role in group.into])
@@ -156,7 +152,7 @@ def layer_means(config: ModelConfig, found: Sequence[Smooth], means: Mapping[str
 def layer_factors(
     config: ModelConfig, found: Sequence[Smooth], scales: Mapping[str, Values]
 ) -> tuple[dict[str, Factors], dict[str, Values]]:
-    """Factors of every tensor of a layer that smoothing changes, by role; and divisors of inputs at run time, by the
+    """Factors of the tensors of a layer that smoothing changes, by role; and divisors of inputs at run time, by the
     role that reads them.
     """
     divisors: dict[str, Values] = {}
@@ -174,7 +170,7 @@ def layer_factors(
 
 
 def apply(config: ModelConfig, role: str, part: str, values: Values, factors: Factors) -> Values:
-    """A whole canonical tensor, one dimension an axis of its role, smoothed."""
+    """Smooth a whole canonical tensor, one dimension per axis of its role."""
     if part == "bias":
         return values if factors.divisor is None else values / factors.divisor
     if role.endswith("norm"):
@@ -191,7 +187,7 @@ def apply(config: ModelConfig, role: str, part: str, values: Values, factors: Fa
 
 
 def _shared(group: Smooth, values: Values, config: ModelConfig, over: np.ufunc = np.maximum) -> Values:
-    """Values [lead, in] of one of the group's layers, reduced to the axes of its s."""
+    """Reduce values [lead, in] of one of the group's layers to the axes of its s."""
     if group.divides == "attn.v":
         return np.asarray(over.reduce(values.reshape(config.kv_heads, -1, config.head_dim), 1))
     if group.divides.endswith("norm"):

@@ -1,4 +1,4 @@
-"""The quantization that a user asks for: a scheme with its flags, the KV cache, a calibration text, the tolerance."""
+"""Quantization as requested: a scheme with its flags, the KV cache, a calibration text, the tolerance."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ALPHA = 0.5
 
 @dataclass(frozen=True)
 class Text:
-    """A calibration text: `file` (or id of a data set, until it is resolved; None: the text of this project), at most
+    """A calibration text: `file` (or id of a data set, until it is resolved; None: the built-in text), cut into at most
     `samples` samples of at most `length` tokens.
 
-    Known once it is resolved: `name` ("" = that of the file), `digest` of the file's bytes, and `size`, an upper bound
-    of its characters (None: unknown).
+    Set when it is resolved: `name` ("": that of the file), `digest` of the file's bytes, and `size`, an upper bound of
+    its characters (None: unknown).
     """
 
     file: Path | None = None
@@ -31,17 +31,17 @@ class Text:
     size: int | None = 0
 
     def tokens(self, positions: int) -> int:
-        """Upper bound of the tokens for a model with so many positions. A token takes a byte at least."""
-        asked = self.samples * min(self.length, positions)
-        return asked if self.size is None else min(asked, self.size)
+        """Upper bound of the tokens for a model with so many positions. A token has at least one byte."""
+        most = self.samples * min(self.length, positions)
+        return most if self.size is None else min(most, self.size)
 
 
 @dataclass(frozen=True)
 class Quant:
-    """A quantization as asked for. `scheme` None: weights and activations stay as they are. `alpha` None: searched for,
-    group by group. `cache`: format of keys and values, "" for that of the model.
+    """A requested quantization. `scheme` None: weights and activations stay in floating point. `alpha` None: searched
+    for each group. `cache`: format of keys and values, "" for the dtype of the model.
 
-    `max_perplexity_increase`: a share, in place of the scheme's tolerance. `accept`: the gate records its findings and
+    `max_perplexity_increase`: a share, in place of the scheme's tolerance. `accept`: the gate records its figures and
     refuses nothing.
     """
 
@@ -53,12 +53,12 @@ class Quant:
     accept: bool = False
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         return self.scheme is not None or self.cache != ""
 
     @property
     def calibrated(self) -> bool:
-        """Whether it needs a text."""
+        """Whether it needs a calibration text."""
         return (self.scheme is not None and self.scheme.calibrated) or self.cache != ""
 
     @property
@@ -67,7 +67,7 @@ class Quant:
 
     @property
     def decides(self) -> dict[str, Any]:
-        """The facts that decide the bytes of rank files: part of cache keys."""
+        """Part of cache keys: the fields that change the bytes of rank files."""
         found: dict[str, Any] = {"cache": self.cache}
         if self.scheme is not None:
             found |= {name: value for name, value in asdict(self.scheme).items() if name != "tolerance"}
@@ -82,15 +82,17 @@ NONE = Quant()
 
 
 def scheme_of(name: str, *, per_token: bool | None = None, per_channel: bool | None = None) -> Scheme | None:
-    """The scheme `name` ("none": None) with its flags; None: as the table has it. Raises UsageError."""
+    """Scheme `name` ("none": None) with these flags in place of its own; None: its own. Raises UsageError."""
     if name != "none" and name not in SCHEMES:
-        raise UsageError(f"`--quant {name}`: expected none, {', '.join(SCHEMES)}")
+        raise UsageError(
+            f"no quantization scheme is called `{name}`", hint=f"pass `--quant` none, {', '.join(SCHEMES)}"
+        )
     scheme = SCHEMES.get(name)
     if scheme is None or scheme.activations == FLOAT:
         if per_token is not None or per_channel is not None:
             with_flags = [row.name for row in SCHEMES.values() if row.activations != FLOAT]
             raise UsageError(
-                f"`--per-token` and `--per-channel` are of schemes that quantize activations, not of `{name}`",
+                f"`--per-token` and `--per-channel` need a scheme that quantizes activations; found `{name}`",
                 hint=f"leave them out, or choose one of {', '.join(with_flags)}",
             )
         return scheme
@@ -102,11 +104,11 @@ def scheme_of(name: str, *, per_token: bool | None = None, per_channel: bool | N
 
 
 def alpha_of(text: str, scheme: Scheme | None) -> float | None:
-    """`auto` is None. Raises UsageError where it is not in [0, 1], or `scheme` does not smooth."""
+    """Parse alpha; "auto" is None. Raises UsageError where it is not in [0, 1], or `scheme` does not smooth."""
     if scheme is None or scheme.search != SMOOTH:
         smooth = " or ".join(f"`--quant {row.name}`" for row in SCHEMES.values() if row.search == SMOOTH)
         raise UsageError(
-            f"`{ALPHA_OPTION}` is of SmoothQuant, which is not asked for", hint=f"add {smooth}, or leave it out"
+            f"`{ALPHA_OPTION}` needs a scheme with SmoothQuant", hint=f"add {smooth}, or leave the option out"
         )
     if text == "auto":
         return None

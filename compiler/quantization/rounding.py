@@ -11,8 +11,9 @@ from compiler.quantization.formats import load
 
 
 def quantize(values: Values, steps: Values, columns: Values | None, form: str) -> Units:
-    """values [..., rows, in], steps [..., rows] or [..., rows, groups], columns [..., in] -> units of the format called
-    `form`, of the shape of `values`.
+    """Round values * columns to units of the format named `form`, in the shape of `values`.
+
+    values [..., rows, in], steps [..., rows] or [..., rows, groups], columns [..., in] or None: 1.
     """
     if columns is not None:
         values = values * columns[..., None, :]
@@ -22,7 +23,7 @@ def quantize(values: Values, steps: Values, columns: Values | None, form: str) -
 
 
 def pack(integers: NDArray[np.int8], packing: Packing) -> NDArray[np.uint8]:
-    """Integers of four bits to bytes of two, whole runs: the size along `packing.axis` is divided by two.
+    """Pack four-bit integers, two per byte: halves the size along `packing.axis`.
 
     Raises ValueError where the axis does not divide into runs.
     """

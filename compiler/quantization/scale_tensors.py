@@ -1,15 +1,15 @@
-"""Names and shapes of the canonical tensors that quantization adds to a model's, or puts in their place.
+"""Names and shapes of the canonical tensors that quantization adds or replaces.
 
-Known before any weight is read, so that plans count them. `calibration/scales.py` writes exactly these, so called:
+Known before any weight is read, so that plans include them. `calibration/scales.py` writes exactly these:
 
-| tensor                 | where                                                           |
-|------------------------|-----------------------------------------------------------------|
-| {role}.{part}          | every linear layer whose weights are rounded: `quantization/parts.py`  |
-| {role}.columns         | linear layers whose input is smoothed, or which ask for it      |
-| {role}.prequant        | every linear layer, where kernels multiply their inputs         |
-| attn.k.cache_scale     | every layer, where the cache has one scale a layer              |
-| attn.{k,v}.cached_scale| every layer, where it has one a kv head                         |
-| weight, bias           | of norms and routers that smoothing changes; biases beside them |
+| tensor                  | where                                                                 |
+|-------------------------|-----------------------------------------------------------------------|
+| {role}.{part}           | every linear layer whose weights are rounded: `quantization/parts.py` |
+| {role}.columns          | linear layers with smoothed inputs; all, where kernels divide inputs  |
+| {role}.prequant         | every linear layer, where kernels multiply their inputs               |
+| attn.k.cache_scale      | every layer, where the cache has one scale per layer                  |
+| attn.{k,v}.cached_scale | every layer, where the cache has one scale per kv head                |
+| weight, bias            | norms and routers that smoothing changes; biases of such layers       |
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from compiler.quantization.parts import activation_part_names, weight_part_names
 from compiler.quantization.scaling import Scaling
 
 PREFIX = "scales/"
-"""Prefix of the source of such a tensor."""
+"""Prefix of the source name of such a tensor."""
 
 
 def scale_tensors(
     config: ModelConfig, tensors: Mapping[TensorId, Lazy], scaling: Scaling | None
 ) -> dict[TensorId, Lazy]:
-    """Tensors beside (or in the place of) the canonical `tensors` of a checkpoint; float32."""
+    """Float32 tensors to add to the canonical `tensors` of a checkpoint, or to replace them with."""
     if scaling is None:
         return {}
     return {
@@ -63,7 +63,7 @@ def _of_layer(
     yield from (TensorId(role, part, layer) for role, part in scaling.cache_parts)
     changed = {group.divides for group in found} | {role for group in found for role in group.followers}
     for role in sorted({*changed, *into} - {""}):
-        # A quantized weight is divided by way of its scale. Biases of layers that are joined have one dtype.
+        # A quantized weight is divided through its scale. Biases of joined layers have one dtype.
         for part in ("bias",) if role in roles else ("weight", "bias"):
             if TensorId(role, part, layer) in tensors:
                 yield TensorId(role, part, layer)

@@ -1,8 +1,8 @@
-"""The quantization schemes: the formats of weights and activations, their scales, and what a scheme may cost.
+"""Quantization schemes: formats of weights and activations, their scales, and tolerances.
 
-Data only: a scheme names formats of `compiler.quantization.formats`, a target says in its own table which schemes it
-runs. A scheme is added by a value in SCHEMES or CACHES; the choices of the command line are derived from them, so that
-importing this file imports nothing heavy.
+Data only: a scheme names formats of `compiler.quantization.formats`; a target lists the schemes that it runs. To add a
+scheme, add a value to SCHEMES or CACHES. The command line derives its choices from them: this file imports nothing
+heavy.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from compiler.model.config import ModelConfig
 
 FLOAT = "float"
-"""In the place of a format: not rounded."""
+"""Name in place of a format: not rounded."""
 Per = Literal["tensor", "channel", "group", "token"]
 
 UNSEARCHED, SMOOTH, ACTIVATION_AWARE = "", "smooth", "awq"
 """Searches for scales of columns before rounding: none, SmoothQuant's (`smooth.py`), AWQ's (`awq.py`)."""
 ALPHA_OPTION = "--smoothquant-alpha"
-"""The option that sets SmoothQuant's alpha."""
+"""Option of the command line for SmoothQuant's alpha."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
     """Limits of the numerics gate, against the unquantized model.
 
-    `perplexity`: increase on held-out text, as a share; `kl`: mean divergence of the next token, in nats; `cosine`: of
-    every layer's output, at least.
+    `perplexity`: largest increase on held-out text, as a share; `kl`: largest mean divergence of the next token, in
+    nats; `cosine`: smallest of any block's output.
     """
 
     perplexity: float
@@ -46,7 +46,7 @@ _FOUR_BITS = Tolerance(perplexity=0.08, kl=0.08, cosine=0.97)
 
 @dataclass(frozen=True)
 class Scheme:
-    """`weights`, `activations`: names of formats, or FLOAT. `search`: how columns are scaled before rounding."""
+    """Quantization scheme. `weights`, `activations`: formats, or FLOAT. `search`: that for scales of columns."""
 
     name: str
     weights: str
@@ -58,7 +58,7 @@ class Scheme:
 
     @property
     def calibrated(self) -> bool:
-        """Whether it needs text: for a search, or for activation scales that are fixed before it runs."""
+        """Whether it needs a calibration text, for a search or for static activations."""
         return bool(self.search) or (self.activations != FLOAT and self.activation_scales == "tensor")
 
     @property
@@ -68,7 +68,7 @@ class Scheme:
 
 
 UNQUANTIZED = Scheme("none", FLOAT, "tensor", FLOAT, "tensor", UNSEARCHED, CLOSE)
-"""The scheme of a model in which only the cache is quantized."""
+"""Scheme of a model in which only the cache is quantized."""
 
 SCHEMES = {
     scheme.name: scheme
@@ -80,14 +80,14 @@ SCHEMES = {
         Scheme("fp8", "fp8", "channel", "fp8", "token", UNSEARCHED, _EIGHT_BITS),
     )
 }
-"""By name. Tolerances are those of the finest mode: a coarser one does not get wider ones."""
+"""Schemes by name. Tolerances are those of the finest scales; coarser ones do not widen them."""
 
 CACHES = {"int8": CLOSE, "fp8": _EIGHT_BITS}
-"""Formats of quantized KV caches, and what each may cost by itself."""
+"""Formats of quantized KV caches, and the tolerance of each."""
 
 
 def check_scheme(scheme: Scheme, config: ModelConfig, tp: int) -> None:
-    """Raises RefusedError where a rank's rows do not divide into groups, which a group may not straddle."""
+    """Check that groups divide a rank's rows. Raises RefusedError where a group would straddle two ranks."""
     group = scheme.group
     if group is None:
         return
@@ -103,6 +103,6 @@ def check_scheme(scheme: Scheme, config: ModelConfig, tp: int) -> None:
     if odd:
         rows = [f"`{other.name}`" for other in SCHEMES.values() if other.weight_scales == "channel"]
         raise RefusedError(
-            f"`{scheme.name}` rounds {group} neighbors of a row together; these do not divide: {', '.join(odd)}",
-            hint=f"a smaller `--tp` may divide; {' and '.join(rows)} have one scale a row and take any width",
+            f"`{scheme.name}` needs widths that divide into groups of {group}; found {', '.join(odd)}",
+            hint=f"a smaller `--tp` may help; {' and '.join(rows)} have one scale per row and take any width",
         )

@@ -1,56 +1,53 @@
-"""SmoothQuant (Xiao et al. 2022): outliers of activations moved into the weights that take them.
+"""SmoothQuant (Xiao et al. 2022): outliers of activations are moved into the weights that read them.
 
-    y = x W^T = (x / s) (W s)^T        s > 0, one value an input channel j, for all linear layers that share x
+    y = x W^T = (x / s) (W s)^T        s > 0, one per input channel j, for all linear layers that share x
 
     s_j = max(x_j^alpha / max(w_j, 1e-5)^(1 - alpha), 1e-5)
 
 x_j is the largest |x| of channel j over the calibration text, w_j the largest |W| of column j over all those layers.
-The formula is equation 4 of the paper; the two floors, and the computation in float64, are those of TensorRT-LLM's
-converters, whose results this gives.
+The formula is equation 4 of the paper; the two floors and the computation in float64 are those of TensorRT-LLM's
+converters, and so are the results.
 
-Alpha may be searched for (`output_error`): each candidate is judged by the error of y after rounding, estimated from
-the maxima and the mean squares of every channel alone. With W s off by D and x / s by e,
+Alpha may be searched for (`output_error`) by the error of y after rounding, estimated from the maxima and the mean
+squares of every channel alone. With W s off by D and x / s by e,
 
     E |off|^2 = sum over o, j of D_oj^2 E[x_j^2] / s_j^2  +  sum over j of E[e_j^2] sum over o of (W s)_oj^2
 
-    E[e_j^2] = min(step^2 / 12, E[x_j^2] / s_j^2)         a rounding error, or all of what rounds to zero
-    step     = M / 127,  M the largest |x / s|            of the text, where activations have one scale; of a token
-                                                          else, from tokens that are drawn with these mean squares
+    E[e_j^2] = min(step^2 / 12, E[x_j^2] / s_j^2)         a rounding error, or all of a value that rounds to zero
+    step     = M / 127,  M the largest |x / s|            of the text, where activations have one scale; else of a
+                                                          token, from tokens drawn with these mean squares
 
-One departure: a channel that the calibration text never used (x_j = 0) gets s_j = 1. The formula would give it the
-floor, and the norm in front, divided by it, would pass the largest float16.
+One departure: a channel that is zero on the whole calibration text (x_j = 0) gets s_j = 1. The formula would give the
+floor, and the norm divided by it would exceed the largest float16.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compiler.errors import UsageError
 from compiler.model.config import Norm
-from compiler.quantization.format import Format
+from compiler.quantization.format import Format, Values
 from compiler.quantization.schemes import ALPHA_OPTION
-
-Values = NDArray[np.float32]
 
 FLOOR = 1e-5
 CANDIDATES = tuple(point / 20 for point in range(4, 20))
 """Alphas to try: 0.2 to 0.95."""
 _DRAWN = 256
-"""Tokens."""
+"""Number of tokens to draw."""
 
 
 def check_alpha(alpha: float) -> None:
-    """Raises UsageError where `alpha` is not in [0, 1]."""
+    """Check that alpha is in [0, 1]. Raises UsageError."""
     if not 0 <= alpha <= 1:
         raise UsageError(
-            f"`{ALPHA_OPTION} {alpha:g}`: expected a number from 0 to 1",
+            f"`{ALPHA_OPTION}` is a number from 0 to 1; found {alpha:g}",
             hint="0.5 suits most models; larger values move more of the outliers into the weights",
         )
 
 
 def smoothing_scales(inputs: Values, columns: Values, alpha: float) -> Values:
-    """s of the formula above, from x `inputs` and w `columns`, all float32 [...] of one shape. Raises UsageError."""
+    """s, from x `inputs` and w `columns`, all float32 of one shape. Raises UsageError (alpha)."""
     check_alpha(alpha)
     x, w = inputs.astype(np.float64), np.maximum(columns.astype(np.float64), FLOOR)
     scales = np.maximum(x**alpha / w ** (1 - alpha), FLOOR)
@@ -58,12 +55,12 @@ def smoothing_scales(inputs: Values, columns: Values, alpha: float) -> Values:
 
 
 def largest_of_text(inputs: Values, _squares: Values, scales: Values) -> float:
-    """M of the formula above, from the largest |x|, the mean x^2 and s of every channel [..., in]."""
+    """M of the text, from the largest |x|, the mean x^2 and s of every channel [..., in]."""
     return float((inputs / scales).max())
 
 
 def largest_of_token(_inputs: Values, squares: Values, scales: Values) -> float:
-    """M of a token: root mean square over drawn tokens, whose channels are normal and independent."""
+    """M of a token: root mean square over drawn tokens with normal, independent channels."""
     spread = (np.sqrt(squares) / scales).reshape(-1, scales.shape[-1])
     drawn = np.random.default_rng(0).standard_normal((_DRAWN, scales.shape[-1]), np.float32)
     return max(float(np.sqrt(np.square(drawn * of).max(-1).mean())) for of in spread)
@@ -72,9 +69,9 @@ def largest_of_token(_inputs: Values, squares: Values, scales: Values) -> float:
 def output_error(
     weight: Values, scales: Values, squares: Values, largest: float, weights: Format, activations: Format
 ) -> float:
-    """E |off|^2 of the formula above, for the rows `weight` [..., n, in]; s and mean x^2 [..., in], M `largest`.
+    """E |off|^2 for the rows `weight` [..., n, in]; s and mean x^2 [..., in], M `largest`.
 
-    `weights`, `activations`: the formats that W s and x / s are rounded to.
+    `weights`, `activations`: formats that W s and x / s are rounded to.
     """
     scaled = weight * scales[..., None, :]
     maxima = np.abs(scaled).max(-1)[..., None]
@@ -85,9 +82,9 @@ def output_error(
 
 
 def divide_norm(kind: Norm, weight: Values, scales: Values) -> Values:
-    """The weight [H] of a norm whose output is to be divided by `scales` [H]. A bias is divided as it is.
+    """Divide the output of a norm by `scales` s [H]: its new weight [H].
 
-    `rms_plus_one` multiplies by 1 + weight, so (1 + weight) / s - 1.
+    `rms_plus_one` multiplies by 1 + weight, so its new weight is (1 + weight) / s - 1.
     """
     match kind:
         case "rms" | "rms_float32" | "layer":

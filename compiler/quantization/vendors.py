@@ -1,6 +1,6 @@
-"""TensorRT-LLM's names of quantizations (its `QuantAlgo`), which serving.properties of LMI uses too: one row a name.
+"""TensorRT-LLM's names of quantizations (`QuantAlgo`), which LMI's serving.properties uses too.
 
-W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN names the scales of weights first, then those of activations.
+Names such as W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN have the scales of weights first, then those of activations.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from compiler.quantization.schemes import SCHEMES, SMOOTH, Per, Scheme
 class VendorScheme:
     """A quantization by its vendor's name.
 
-    `scheme`: of `schemes.SCHEMES` that the name asks for, "" for none here. `dense`, `experts`: the schemes that it
-    runs in models without and with experts. `weight_scales`, `activation_scales`: in place of those of the request;
-    None: as requested. `since`: first version of TensorRT-LLM for which it is written.
-    `rounded_at_load`: files hold plain weights, which the loader rounds. `divides`, `one_scale`: see `Scaling`.
-    `plugin`: runs in the plugin's model classes. `quantize`, `q_format`: the options of LMI 0.25 to 0.32 that ask for
-    it, "" where they cannot. `unverified`: why no build takes it, "" where builds do.
+    `scheme`: name in `schemes.SCHEMES`, "" for none. `dense`, `experts`: schemes that it runs in models without and
+    with experts. `weight_scales`, `activation_scales`: override the request; None: as requested. `since`: first
+    supported version of TensorRT-LLM. `rounded_at_load`: files hold floating-point weights, which the loader rounds.
+    `divides`, `one_scale`: see `Scaling`. `plugin`: runs in the plugin's model classes. `quantize`, `q_format`: options
+    of LMI 0.25 to 0.32 that select it, "" where none does. `unverified`: reason why builds refuse it, "" where they do
+    not.
     """
 
     name: str
@@ -42,12 +42,12 @@ class VendorScheme:
 
     @property
     def smooths(self) -> bool:
-        """Whether it is one of SmoothQuant's."""
+        """Whether it is a form of SmoothQuant."""
         return bool(self.scheme) and SCHEMES[self.scheme].search == SMOOTH
 
     @property
     def group(self) -> int | None:
-        """Neighbors in a row that share a scale in its files; None: a whole row, or more."""
+        """Neighbors in a row that share a scale in its files; None: at least a whole row."""
         return None if self.rounded_at_load or not self.scheme else SCHEMES[self.scheme].group
 
     @property
@@ -60,7 +60,7 @@ class VendorScheme:
 
     @property
     def flags(self) -> Mapping[str, Any]:
-        """Fields of a `Scheme` that it sets, in place of those of the request."""
+        """Fields of a `Scheme` that override the request."""
         found = {"weight_scales": self.weight_scales, "activation_scales": self.activation_scales}
         return {name: value for name, value in found.items() if value is not None}
 
@@ -76,8 +76,8 @@ def _smooth_plugin(name: str, weights: Per, activations: Per) -> VendorScheme:
     )  # fmt: skip
 
 
-# Since 0.9 the loader rounds plain weights itself, row by row; 0.8 wants them in its kernels' own order. Rows of four
-# bits lose too much, so dense models take groups, with inputs multiplied by 1.
+# Since 0.9 the loader rounds floating-point weights itself, row by row; 0.8 needs them in the order of its kernels.
+# Four-bit rows lose too much, so dense models use groups, with inputs multiplied by 1.
 _W8A16 = VendorScheme("W8A16", "int8-weight", (0, 9, 0), ("int8-weight",), ("int8-weight",), rounded_at_load=True)
 _W4A16 = VendorScheme(
     "W4A16", "int4-weight", (0, 9, 0), (), ("int4-weight",), weight_scales="channel", rounded_at_load=True
@@ -122,7 +122,7 @@ VENDOR_SCHEMES: Mapping[str, VendorScheme] = {
         VendorScheme("W8A16_GPTQ", "", (0, 15, 0), unverified="how its weights are stored is not verified"),
     )
 }  # fmt: skip
-"""By name."""
+"""Rows by name."""
 W8A16, W4A16_AWQ, FP8, NATIVE = _W8A16.name, _AWQ.name, _FP8.name, _NATIVE.name
 
 VENDOR_CACHES = {"INT8": "int8", "FP8": "fp8"}

@@ -1,7 +1,7 @@
-"""One model on its ranks: rank 0 leads, its own share of the work included.
+"""One model on its ranks: rank 0 leads and computes its own share.
 
-Engine (rank 0) --command--> Ranks --> follower: Share      every Share runs the same segments on its own weights,
-       \\---------------------> Share                        the sums over ranks keep them in step
+Engine (rank 0) --command--> Ranks --> follower: Share      every Share runs the same segments on its own weights;
+       \\---------------------> Share                        sums over ranks synchronize them
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Logits = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Call:
-    """One compiled segment at one place of the model: its weights by position in the list of inputs, gaps elsewhere."""
+    """One compiled segment bound to weights. `inputs`: weights, None at the `gaps` (index, name) of other inputs."""
 
     run: Callable[[list[Tensor]], Tensor]
     inputs: tuple[Tensor | None, ...]
@@ -46,7 +46,7 @@ class Call:
 
 @dataclass(frozen=True)
 class LayerCalls:
-    """The segments of one layer by part (qkv where attention is split, attn, mlp), and its norms of sums over ranks."""
+    """Segments of one layer by part (qkv where attention is split, attn, mlp), and its norms after sums over ranks."""
 
     calls: Mapping[str, Call]
     norms: Mapping[str, Tensor]
@@ -54,7 +54,7 @@ class LayerCalls:
 
 @dataclass(frozen=True)
 class Program:
-    """The segments of one phase in the order of computation, bound to the weights of this rank."""
+    """Segments of one phase, bound to the weights of this rank."""
 
     embed: Call
     layers: tuple[LayerCalls, ...]
@@ -62,7 +62,6 @@ class Program:
 
 
 def _summed(group: Group, summand: Tensor) -> Tensor:
-    """The sum over ranks, in place."""
     group.all_reduce(summand)
     return summand
 
@@ -103,10 +102,9 @@ class _Layer:
 
 
 class Share:
-    """Share of one rank in a model: bound segments and caches. `programs(batch, length)`: the segments for such a step.
+    """Share of one rank in a model: bound segments and caches. `programs(batch, length)`: segments for such a step.
 
-    `constants` are the inputs of the rank: first, vocab_offset, alibi.slopes. `dtype`: of the model, `cached`: of its
-    caches.
+    `constants`: inputs of the rank (first, vocab_offset, alibi.slopes). `dtype`: of the model; `cached`: of its caches.
     """
 
     def __init__(
@@ -127,15 +125,15 @@ class Share:
         self._key_positions: Tensor | None = None
 
     def allocate(self, batch: int, length: int) -> None:
-        """Caches of zeros for `batch` rows of `length` positions, two a layer; rotary tables as long as they."""
+        """Allocate zeroed caches for `batch` rows of `length` positions, and rotary tables of this length."""
         import torch
 
         from compiler.decoder.rotary import tables
 
-        # Compiled segments want the cache longer than the part of it that they see.
+        # Compiled segments need a cache longer than the part that they read.
         room = length + 1
         shape = (batch, room, self._kv_heads, self._config.head_dim)
-        self._caches.clear()  # the old ones are let go before the new ones are asked for
+        self._caches.clear()  # free the old caches first
 
         def zeros() -> Tensor:
             return torch.zeros(shape, dtype=self._cached, device=self._device)
@@ -147,13 +145,13 @@ class Share:
             self._constants |= {"rope.cos": cos.to(self._device), "rope.sin": sin.to(self._device)}
 
     def move(self, source: int, target: int) -> None:
-        """Copy what row `source` has in the caches over row `target`."""
+        """Copy row `source` of the caches to row `target`."""
         for keys, values in self._caches:
             keys[target].copy_(keys[source])
             values[target].copy_(values[source])
 
     def step(self, step: StepCommand) -> Logits | None:
-        """Run a step; on rank 0 the logits of the tokens at `last`: float32 [batch, wanted, vocab]."""
+        """Run a step; return on rank 0 the logits of the tokens at `last`, float32 [batch, wanted, vocab]."""
         import torch
 
         assert self._key_positions is not None, "a step needs caches"
@@ -184,12 +182,12 @@ class Share:
     def _tensor(self, ids: npt.NDArray[np.int64]) -> Tensor:
         import torch
 
-        # Compiled segments take row-major inputs for granted.
+        # Compiled segments assume row-major inputs.
         return torch.from_numpy(np.array(ids, order="C")).to(self._device)
 
 
 class Engine:
-    """Ranks of a model as one. After an error they are out of step: the engine closes, and later calls say why."""
+    """All ranks of a model. After an error they are out of step: the engine closes, and later calls report it."""
 
     def __init__(self, share: Share, ranks: Ranks | None) -> None:
         self._share, self._ranks = share, ranks
@@ -197,7 +195,7 @@ class Engine:
         self._room = (0, 0)
 
     def make_room(self, batch: int, length: int) -> None:
-        """Caches for at least `batch` rows of `length` positions. What is in them may be lost."""
+        """Allocate caches for at least `batch` rows of `length` positions. Their content may be lost."""
         if batch <= self._room[0] and length <= self._room[1]:
             return
         self._room = (max(batch, self._room[0]), max(length, self._room[1]))
@@ -205,7 +203,7 @@ class Engine:
             self._share.allocate(*self._room)
 
     def step(self, step: StepCommand) -> Logits | None:
-        """The logits [batch, wanted, vocab] of the tokens at `step.last`; None where none are wanted.
+        """Logits [batch, wanted, vocab] of the tokens at `step.last`; None where none are wanted.
 
         Raises:
             RankError: a rank ended or hangs.
@@ -225,7 +223,7 @@ class Engine:
     @contextmanager
     def _together(self, command: Command) -> Iterator[None]:
         if self._closed:
-            raise RankError(f"this model cannot be used any more: {self._closed}", hint="Load it again.")
+            raise RankError(f"this model is closed: {self._closed}", hint="load it again")
         try:
             if self._ranks is not None:
                 self._ranks.check()

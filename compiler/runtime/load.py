@@ -1,4 +1,4 @@
-"""From an artifact on disk to the share of one rank: checked, mapped, bound, and nothing copied."""
+"""Loading of one rank of an artifact: weights are mapped and bound to segments without a copy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def share(role: RankRole) -> Share:
-    """The part of `role.rank`. The artifact was checked by rank 0 before followers were started."""
+    """Load the share of `role.rank`. Rank 0 has checked the artifact before it started followers."""
     from compiler.artifact.manifest import load_manifest
     from compiler.runtime.lean import import_torch
 
@@ -35,7 +35,7 @@ def share(role: RankRole) -> Share:
 
 
 def map_weights(manifest: Manifest, folder: Path, rank: int) -> Weights:
-    """The weights of `rank`, being read ahead. Needs no torch, so it comes before it is imported."""
+    """Map the weights of `rank` and start to read them ahead; needs no torch, and runs before its import."""
     from compiler.runtime.section import runnable
 
     weights = Weights(folder / runnable(manifest).weights[rank])
@@ -44,7 +44,7 @@ def map_weights(manifest: Manifest, folder: Path, rank: int) -> Weights:
 
 
 def share_of(manifest: Manifest, folder: Path, rank: int, weights: Weights) -> Share:
-    """The part of `rank`: its weights (on CUDA copied to the device), and packages that are loaded on first use."""
+    """Share of `rank`: its weights (on CUDA copied to the device), and packages that are loaded on first use."""
     import torch
 
     from compiler.runtime.package import Package
@@ -56,8 +56,8 @@ def share_of(manifest: Manifest, folder: Path, rank: int, weights: Weights) -> S
     if device == "cuda":
         if torch.cuda.device_count() < tp:
             raise IncompatibleError(
-                f"`{manifest.name}` is split over {tp} GPUs; torch sees {torch.cuda.device_count()} here",
-                hint="Run it on a machine with as many, or build it with a smaller `--tp`.",
+                f"`{manifest.name}` needs {tp} GPUs; torch finds {torch.cuda.device_count()}",
+                hint="run it on a machine with as many, or build it with a smaller `--tp`",
             )
         torch.cuda.set_device(rank)
 
@@ -92,7 +92,7 @@ def assemble(
     products: str = "float",
     cache: str = "",
 ) -> Share:
-    """A share of segments that `run` computes. `layers`: of each layer its segments."""
+    """Share of a rank from segments that `run` computes. `layers`: segments of each layer."""
     import torch
 
     from compiler.decoder.attention import alibi_slopes, cache_dtype
@@ -129,7 +129,7 @@ def bind(
     weights: Mapping[str, Tensor],
     run: Callable[[SegmentSpec, list[Tensor]], Tensor],
 ) -> Program:
-    """The segments of a phase with the weights they read, all others of their inputs left open."""
+    """Bind the segments of a phase to their weights; other inputs stay gaps."""
     names = functools.cache(lambda segment: input_names(by_name[f"{segment}.{phase}"]))
 
     def call(segment: str, prefix: str = "") -> Call:
@@ -146,4 +146,4 @@ def bind(
 
 
 _NORMS = tuple(f"{block}.post_norm.{part}" for block in ("attn", "mlp") for part in ("weight", "bias"))
-"""Weights in a layer that no segment reads: norms of sums over ranks."""
+"""Weights of a layer that no segment reads: norms after sums over ranks."""

@@ -1,4 +1,4 @@
-"""The section of a manifest that the runtime runs: compiled segments."""
+"""Section of a manifest with compiled segments, which the runtime runs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Segments(Section, extra="forbid"):
-    """Compiled segments. `weights`: the file of each rank. `layers`: the segments of each layer, in the order of
-    computation. `packages`: "<segment>.<phase>" to path. `products`: how linear layers are computed
-    (`compiler.decoder.quantized`). `cache`: format of keys and values, "" for the dtype of the model
-    (`compiler.decoder.attention`).
+    """Compiled segments. `weights`: file of each rank. `layers`: segments of each layer, in the order of computation.
+
+    `packages`: "<segment>.<phase>" to path. `products`: product of linear layers (`compiler.decoder.quantized`).
+    `cache`: format of keys and values, "" for the dtype of the model (`compiler.decoder.attention`).
     """
 
     weights: tuple[InnerPath, ...]
@@ -31,23 +31,20 @@ class Segments(Section, extra="forbid"):
 
     @property
     def rank_files(self) -> tuple[str, ...]:
-        """The weights."""
         return self.weights
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Weights and packages."""
         return (*self.weights, *self.packages.values())
 
     def facts(self) -> list[tuple[str, str]]:
-        """Kinds of layers."""
         kinds = sorted({" + ".join(pair) for pair in self.layers})
         return [("layers", f"{len(self.layers)}: {', '.join(kinds)}")]
 
     def check(self, tp: int) -> None:
-        """Raises ValueError where a rank has no weights, or a layer uses a segment without a package."""
+        """Check that every rank has weights and every segment a package. Raises ValueError."""
         if len(self.weights) != tp:
-            raise ValueError(f"tp {tp}, and weights for {len(self.weights)} ranks")
+            raise ValueError(f"expected weights for {tp} ranks, found {len(self.weights)}")
         used = {segment for layer in self.layers for segment in layer}
         built = {name.rpartition(".")[0] for name in self.packages}
         if not used <= built:
@@ -55,23 +52,23 @@ class Segments(Section, extra="forbid"):
 
 
 def runnable(manifest: Manifest) -> Segments:
-    """The segments of an artifact. Raises IncompatibleError where another program serves it."""
+    """Segments of an artifact. Raises IncompatibleError where another program serves it."""
     if isinstance(manifest.section, Segments):
         return manifest.section
     raise served_elsewhere(manifest.name)
 
 
 def served_elsewhere(name: str) -> IncompatibleError:
-    """The error for an artifact that nothing on this machine runs."""
+    """Error for an artifact that only a serving container runs."""
     return IncompatibleError(
-        f"`{name}` is for a serving container: the runtime here runs compiled segments",
+        f"`{name}` runs in a serving container; this runtime runs compiled segments",
         hint="deploy it with the LMI image that `lmi-compile inspect` names; to run the model on this machine, "
         "build it with `--target inductor`",
     )
 
 
 def check_artifact(folder: Path, *, by: Evidence = "size") -> Manifest:
-    """The manifest of an artifact that this machine can run and whose files are all there (see check_files).
+    """Check that this machine can run an artifact and that its files are complete (check_files); return its manifest.
 
     Raises ArtifactError, IncompatibleError.
     """

@@ -335,5 +335,5 @@ def test_float8_weights_are_refused(tiny_checkpoint: Folders, tmp_path: Path) ->
         {name: t.to(torch.float8_e4m3fn) for name, t in tensors.items()}, folder / "model.safetensors",
         metadata={"format": "pt"},
     )  # fmt: skip
-    with pytest.raises(RefusedError, match="weights in F8_E4M3 cannot be calibrated with"):
+    with pytest.raises(RefusedError, match=r"read weights in .*; found F8_E4M3"):
         opened(folder).calibrate(tmp_path / "out")

@@ -102,7 +102,7 @@ def test_a_file_that_is_not_there(tokenizer: Path, tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_text(tokenizer: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe" * 100)
-    with pytest.raises(CalibrationError, match="not text in UTF-8"):
+    with pytest.raises(CalibrationError, match="is not UTF-8"):
         read_samples(tmp_path / "a.txt", tokenizer, vocab=VOCAB)
 
 
@@ -114,7 +114,7 @@ def test_a_tokenizer_of_another_model(tokenizer: Path, tmp_path: Path) -> None:
 
 
 def test_text_without_a_tokenizer(tmp_path: Path) -> None:
-    with pytest.raises(TokenizerError, match="there is none"):
+    with pytest.raises(TokenizerError, match="needs the model's tokenizer; found none"):
         read_samples(None, None, vocab=VOCAB)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(TokenizerError, match="cannot be read"):

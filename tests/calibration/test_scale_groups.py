@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 from torch import Tensor
 
-from compiler.calibration.scales import RESULT, beside, make_scales
+from compiler.calibration.scales import RESULT, make_scales, with_scales
 from compiler.model.roles import TensorId, linear_axes
 from compiler.pipeline.rank_files import convert
 from compiler.quantization.format import group_maxima
@@ -44,7 +44,7 @@ INT4 = SCHEMES["int4-weight"]
 
 
 def _unpacked(model: Opened, ranks: list[dict[str, Tensor]]) -> dict[str, Values]:
-    """Four-bit weights of the ranks of a TensorRT-LLM checkpoint, dequantised: the columns of row-parallel modules side
+    """Four-bit weights of the ranks of a TensorRT-LLM checkpoint, dequantized: the columns of row-parallel modules side
     by side, the rows of all others one below the other.
     """
     found = {}
@@ -61,7 +61,7 @@ def test_groups_of_a_row_are_sharded_with_it(tmp_path: Path) -> None:
     model = opened(write_checkpoint("llama", tmp_path / "model", dtype="float32", **WIDE))
     scaling = Scaling(INT4, "inputs")
     make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=scaling)
-    tensors, checkpoint = beside(model.tensors, model.checkpoint, tmp_path / RESULT)
+    tensors, checkpoint = with_scales(model.tensors, model.checkpoint, tmp_path / RESULT)
     weights = canonical_weights(model.checkpoint.folder)
     options, coming = TrtllmOptions(quant_algo="W4A16_AWQ"), scale_tensors(model.config, model.tensors, scaling)
     found = []

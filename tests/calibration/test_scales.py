@@ -15,7 +15,7 @@ from safetensors.torch import load_file as load_torch
 from torch import Tensor
 
 from compiler.calibration.activations import RESULT as MAXIMA
-from compiler.calibration.scales import RESULT, beside, make_scales
+from compiler.calibration.scales import RESULT, make_scales, with_scales
 from compiler.decoder.forward import forward
 from compiler.decoder.kernels import Kernels
 from compiler.decoder.quantized import QuantizedLinear, definition, experts, weight_only
@@ -45,8 +45,8 @@ def maxima_of(model: Opened, folder: Path) -> dict[str, Values]:
 def converted(
     model: Opened, scales: Path, out: Path, tp: int, products: str = "weight_only", **options: Any
 ) -> list[dict[str, Tensor]]:
-    """The rank files of a quantised model, written into `out`, and read."""
-    tensors, checkpoint = beside(model.tensors, model.checkpoint, scales)
+    """The rank files of a quantized model, written into `out`, and read."""
+    tensors, checkpoint = with_scales(model.tensors, model.checkpoint, scales)
     plans = rank_plans(model.config, tp, tensors, "F32", products)
     convert(plans, checkpoint, out, **options)
     return [load_torch(out / plan.file) for plan in plans]
@@ -69,7 +69,7 @@ def _integers(lazy: Lazy, ranks: list[Values]) -> Values:
     return read(lazy, lambda rank: ranks[int(rank)]).view(np.int8)
 
 
-def _dequantised(ranks: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+def _dequantized(ranks: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
     """Rank files in float32, without scales."""
     return [
         {
@@ -109,7 +109,7 @@ def test_integers_are_the_smoothed_weights(case: str, scheme: Scheme, tiny_check
     make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=Scaling(scheme), maxima=maxima)
     ranks = converted(model, tmp_path / RESULT, tmp_path / "out", 1)
     expected = joined(model.config, weights if maxima is None else _smoothed(model, weights, maxima))
-    (found,) = _dequantised(ranks)
+    (found,) = _dequantized(ranks)
     assert set(found) == set(expected)
     integers = 0
     for name, values in expected.items():
@@ -138,7 +138,7 @@ def test_the_decoder_reads_what_was_converted(
     token_ids = torch.randint(0, model.config.vocab, (2, 23), generator=torch.Generator().manual_seed(1))
     kernels = Kernels(quantized=linear, quantized_experts=experts(linear))
     found = forward(model.config, ranks[0], token_ids, kernels)
-    expected = forward(model.config, _dequantised(ranks)[0], token_ids)
+    expected = forward(model.config, _dequantized(ranks)[0], token_ids)
     if linear is weight_only:
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     else:
@@ -152,7 +152,7 @@ CASES = ("llama", "qwen2_moe", "mixtral", "gpt2", "gptj", "internlm2", "starcode
     "scheme", [INT8, SMOOTH, replace(SMOOTH, weight_scales="tensor")], ids=["plain", "smooth", "tensor"]
 )
 @pytest.mark.parametrize("case", CASES)
-def test_sharding_and_quantising_commute(case: str, scheme: Scheme, tiny_checkpoint: Folders, tmp_path: Path) -> None:
+def test_sharding_and_quantizing_commute(case: str, scheme: Scheme, tiny_checkpoint: Folders, tmp_path: Path) -> None:
     model = opened(tiny_checkpoint(case))
     maxima = maxima_of(model, tmp_path / "maxima") if scheme.search else None
     make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=Scaling(scheme), maxima=maxima)
@@ -203,7 +203,7 @@ def test_memory_and_threads_change_no_bit(tiny_checkpoint: Folders, tmp_path: Pa
 
 def test_a_ceiling_too_low_for_one_row(tiny_checkpoint: Folders, tmp_path: Path) -> None:
     model = opened(tiny_checkpoint("llama"))
-    with pytest.raises(MemoryCeilingError, match="one row takes 288 bytes") as caught:
+    with pytest.raises(MemoryCeilingError, match="10 buffers of one row take 2,880 bytes") as caught:
         make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=Scaling(INT8), max_memory=2879)
     assert "2880" in caught.value.hint
     make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=Scaling(INT8), max_memory=2880)

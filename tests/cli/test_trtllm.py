@@ -46,7 +46,7 @@ def test_without_the_toolchain_it_says_what_is_left_to_do(
     code, out, _ = run("verify", output, "--json")
     assert (code, json.loads(out)["numerics"]["top1_agreement"]) == (0, 1.0)
     code, _, err = run("generate", output, "Hello")
-    assert (code, "for a serving container" in err) == (7, True)
+    assert (code, "in a serving container" in err) == (7, True)
     code, _, err = run("package", output)
     assert (code, "rank0.engine is missing" in err) == (7, True)
 

@@ -82,7 +82,7 @@ def test_what_is_kept_is_off_by_half_a_unit_at_most(form: str, heads: int, dim: 
 
 
 @pytest.mark.parametrize("form", CACHES)
-def test_attention_over_a_quantised_cache_is_over_what_it_holds(form: str) -> None:
+def test_attention_over_a_quantized_cache_is_over_what_it_holds(form: str) -> None:
     g = torch.Generator().manual_seed(1)
     k, v, q = (torch.randn((2, 7, heads, 8), generator=g) for heads in (2, 2, 6))
     k[:, :, 1] *= 50

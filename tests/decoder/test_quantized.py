@@ -1,4 +1,4 @@
-"""The quantised products against their definition in numpy."""
+"""The quantized products against their definition in numpy."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from compiler.decoder import quantized as quantised
+from compiler.decoder import quantized
 from compiler.decoder.moe import loop
 from compiler.decoder.quantized import QuantizedLinear, QuantizedWeight
 from compiler.quantization.formats import fp8, int8
 from tests.quantization import numpy_int8
 
-PER_TOKEN, FP8_PER_TOKEN = quantised.definition("per_token"), quantised.definition("fp8_per_token")
+PER_TOKEN, FP8_PER_TOKEN = quantized.definition("per_token"), quantized.definition("fp8_per_token")
 GENERATOR = torch.Generator().manual_seed(4)
 X = torch.randn((3, 5, 64), generator=GENERATOR)
 WEIGHT = torch.randint(-127, 128, (24, 64), generator=GENERATOR, dtype=torch.int8)
@@ -25,7 +25,7 @@ FIXED = torch.tensor([0.02])
 """Some of X are beyond 127 of it."""
 
 
-def test_tokens_are_quantised_as_in_numpy() -> None:
+def test_tokens_are_quantized_as_in_numpy() -> None:
     integers, worth = int8.tokens(X)
     expected, scales = numpy_int8.quantize_tokens(X.reshape(-1, 64).numpy())
     np.testing.assert_array_equal(integers.reshape(-1, 64).numpy(), expected)
@@ -37,9 +37,9 @@ def test_tokens_are_quantised_as_in_numpy() -> None:
 
 @pytest.mark.parametrize("bias", [None, BIAS], ids=["no bias", "bias"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_weight_only_is_the_product_with_dequantised_weights(dtype: torch.dtype, bias: Tensor | None) -> None:
+def test_weight_only_is_the_product_with_dequantized_weights(dtype: torch.dtype, bias: Tensor | None) -> None:
     x = X.to(dtype)
-    found = quantised.weight_only(x, INT8, bias)
+    found = quantized.weight_only(x, INT8, bias)
     expected = torch.nn.functional.linear(x.double(), WEIGHT.double() * SCALE[:, None].double())
     assert found.dtype == dtype
     torch.testing.assert_close(found, (expected + (0 if bias is None else bias)).to(dtype), rtol=1e-2, atol=1e-5)
@@ -84,8 +84,8 @@ def test_what_is_no_number_stays_none(
 
 
 @pytest.mark.parametrize("fixed", [None, torch.tensor([4 / 127])], ids=["per token", "per tensor"])
-@pytest.mark.parametrize("linear", [quantised.weight_only, PER_TOKEN])
-def test_experts_are_those_of_dequantised_weights(linear: QuantizedLinear, fixed: Tensor | None) -> None:
+@pytest.mark.parametrize("linear", [quantized.weight_only, PER_TOKEN])
+def test_experts_are_those_of_dequantized_weights(linear: QuantizedLinear, fixed: Tensor | None) -> None:
     gate_up = torch.randint(-127, 128, (4, 20, 16), generator=GENERATOR, dtype=torch.int8)
     down = torch.randint(-127, 128, (4, 16, 10), generator=GENERATOR, dtype=torch.int8)
     scales = torch.rand((4, 20), generator=GENERATOR) / 300, torch.rand((4, 16), generator=GENERATOR) / 300
@@ -94,6 +94,6 @@ def test_experts_are_those_of_dequantised_weights(linear: QuantizedLinear, fixed
     share = torch.rand((6, 2), generator=GENERATOR)
     inner = None if fixed is None else fixed / 2  # what goes into `down` is smaller
     both = QuantizedWeight(gate_up, scales[0], fixed), QuantizedWeight(down, scales[1], inner)
-    found = quantised.experts(linear)(x, chosen, share, *both, "silu")
+    found = quantized.experts(linear)(x, chosen, share, *both, "silu")
     expected = loop(x, chosen, share, gate_up * scales[0][..., None], down * scales[1][..., None], "silu")
     assert (found - expected).norm() < (0.02 if fixed is None else 0.05) * expected.norm()

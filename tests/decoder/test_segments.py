@@ -164,7 +164,7 @@ def test_exported_segments_take_any_batch_and_length(case: str, tiny_checkpoint:
 
 
 @pytest.mark.parametrize(("case", "kv"), [("llama/biases", "int8"), ("mistral", "fp8"), ("baichuan/v2-13b", "int8")])
-def test_exported_segments_keep_a_quantised_cache(case: str, kv: str, tiny_checkpoint: Callable[[str], Path]) -> None:
+def test_exported_segments_keep_a_quantized_cache(case: str, kv: str, tiny_checkpoint: Callable[[str], Path]) -> None:
     """Every phase sees what the others stored; all ranks together what one has."""
     folder = tiny_checkpoint(case)
     config = model_config(folder)

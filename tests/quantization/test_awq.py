@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from compiler.quantization import awq
-from compiler.quantization.awq import Values
-from compiler.quantization.format import group_maxima
+from compiler.quantization.format import Values, group_maxima
 from compiler.quantization.formats import int4
 from tests.quantization import numpy_int4
 

@@ -71,7 +71,7 @@ def test_smoothing_changes_no_logit(
 
 
 @pytest.mark.parametrize("case", TINY)
-def test_every_quantised_layer_is_in_one_group(case: str) -> None:
+def test_every_quantized_layer_is_in_one_group(case: str) -> None:
     config = model_config(case)
     for kind in set(config.layer_kinds):
         into = [role for group in groups(config, kind) for role in group.into]

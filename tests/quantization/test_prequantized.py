@@ -1,4 +1,4 @@
-"""Quantised checkpoints, written here in the formats of others: what they stand for, and that their integers stay."""
+"""Quantized checkpoints, written here in the formats of others: what they stand for, and that their integers stay."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _grouped(weight: Tensor, zero: int | None, rng: torch.Generator) -> tuple[Te
     return q.clamp(0, 15).to(torch.int64).reshape(weight.shape), zeros, scales
 
 
-def _dequantised(q: Tensor, z: Tensor, s: Tensor) -> Tensor:
+def _dequantized(q: Tensor, z: Tensor, s: Tensor) -> Tensor:
     groups = q.reshape(len(q), -1, GROUP) - z[..., None]
     return (groups * s.float()[..., None]).reshape(q.shape)
 
@@ -72,7 +72,7 @@ def gptq(weight: Tensor, rng: torch.Generator) -> Module:
         "qzeros": _words(z.T.contiguous() - 1, plain),
         "scales": s.T.contiguous(),
         "g_idx": (torch.arange(q.shape[1]) // GROUP).to(torch.int32),
-    }, _dequantised(q, z, s)
+    }, _dequantized(q, z, s)
 
 
 def awq(weight: Tensor, rng: torch.Generator) -> Module:
@@ -81,7 +81,7 @@ def awq(weight: Tensor, rng: torch.Generator) -> Module:
         "qweight": _words(q.T.contiguous(), AWQ_ORDER),
         "qzeros": _words(z.T.contiguous(), AWQ_ORDER),
         "scales": s.T.contiguous(),
-    }, _dequantised(q, z, s)
+    }, _dequantized(q, z, s)
 
 
 def int8(weight: Tensor, rng: torch.Generator) -> Module:
@@ -115,7 +115,7 @@ WAYS: Mapping[str, tuple[dict[str, Any], Callable[[Tensor, torch.Generator], Mod
 }  # fmt: skip
 
 
-def quantised(folder: Path, way: str, **said: Any) -> dict[str, Tensor]:
+def quantized(folder: Path, way: str, **said: Any) -> dict[str, Tensor]:
     """A checkpoint in a format, and the weights that it stands for by module."""
     write_checkpoint("llama", folder, dtype="float16", **SIZES)
     config, pack = WAYS[way]
@@ -137,7 +137,7 @@ def _request(folder: Path, cache: Path, quant: str = "none", **fields: Any) -> P
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_weights_are_what_the_numbers_stand_for(way: str, tmp_path: Path) -> None:
-    expected = quantised(tmp_path / "model", way)
+    expected = quantized(tmp_path / "model", way)
     convert_to(_request(tmp_path / "model", tmp_path / "cache"), tmp_path / "out")
     rank = load_file(tmp_path / "out" / "weights" / "rank0.safetensors")
     for layer in range(3):
@@ -154,7 +154,7 @@ def test_the_weights_are_what_the_numbers_stand_for(way: str, tmp_path: Path) ->
 @pytest.mark.parametrize("target", ["inductor", "trtllm"])
 def test_integers_of_gptq_are_those_of_the_packed_ranks(target: str, tmp_path: Path) -> None:
     """With the checkpoint's own scales, whatever the ranks. TensorRT-LLM: two rows a byte; inductor: two columns."""
-    quantised(tmp_path / "model", "gptq")
+    quantized(tmp_path / "model", "gptq")
     source = load_file(tmp_path / "model" / "model.safetensors")
     module = "model.layers.1.mlp.down_proj"
     axis, folder, weight, scale = {
@@ -175,7 +175,7 @@ def test_integers_of_gptq_are_those_of_the_packed_ranks(target: str, tmp_path: P
 
 @pytest.mark.parametrize("target", ["inductor", "trtllm"])
 def test_integers_of_compressed_tensors_stay(target: str, tmp_path: Path) -> None:
-    quantised(tmp_path / "model", "int8")
+    quantized(tmp_path / "model", "int8")
     source = load_file(tmp_path / "model" / "model.safetensors")
     convert_to(_request(tmp_path / "model", tmp_path / "cache", "smoothquant", target=target, tp=2), tmp_path / "out")
     folder = tmp_path / "out" / ("weights" if target == "inductor" else "")
@@ -196,7 +196,7 @@ def test_float8_of_compressed_tensors_stays_and_runs(tmp_path: Path) -> None:
     """Each q, k and v has its own scale: TensorRT-LLM, which takes one for all three, would round them anew."""
     (group,) = FP8["config_groups"].values()
     dynamic = {**group, "input_activations": {**_TOKENS, "type": "float"}}
-    expected = quantised(tmp_path / "model", "fp8", config_groups={"group_0": dynamic})
+    expected = quantized(tmp_path / "model", "fp8", config_groups={"group_0": dynamic})
     source = load_file(tmp_path / "model" / "model.safetensors")
     ask = Ask(tp=2, quant=Quant(replace(SCHEMES["fp8"], tolerance=LOOSE)))
     request = BuildRequest(model=str(tmp_path / "model"), recipes=recipes, output=tmp_path / "out", ask=ask,
@@ -213,20 +213,20 @@ def test_float8_of_compressed_tensors_stays_and_runs(tmp_path: Path) -> None:
     torch.testing.assert_close(values.float() * ranks[0]["layers.1.mlp.down.scale"][:, None], expected[name])
     assert manifest.quantisation is not None
     assert manifest.quantisation.gate.cosine > 0.99  # activations alone are rounded
-    with pytest.raises(RefusedError, match="`fp8` with a scale a tensor would round it a second time"):
+    with pytest.raises(RefusedError, match="`fp8` with a scale per tensor would round it a second time"):
         build(replace(request, target="trtllm", output=tmp_path / "engines"))
 
 
 def test_a_plan_says_what_the_source_is_and_what_may_be_made_of_it(tmp_path: Path) -> None:
-    quantised(tmp_path / "model", "gptq")
+    quantized(tmp_path / "model", "gptq")
     plan = plan_of(_request(tmp_path / "model", tmp_path / "cache", target="trtllm"))
-    assert "quantized by GPTQ, read as floating point; `--quant int4-weight` keeps its numbers" in plan_text(plan)
+    assert "quantized by GPTQ, dequantized; `--quant int4-weight` keeps its integers" in plan_text(plan)
     refused = {option_text(one.quant) for one in alternatives(plan, load("trtllm")) if "a second time" in one.refused}
     assert refused == {f"--quant {name}" for name in ("int8-weight", "awq", "smoothquant", "fp8")}
 
 
 def test_a_plan_reads_headers_and_rewriting_happens_once(tmp_path: Path) -> None:
-    quantised(tmp_path / "model", "gptq")
+    quantized(tmp_path / "model", "gptq")
     request = _request(tmp_path / "model", tmp_path / "cache")
     found = locate(request).checkpoint
     name = "model.layers.0.mlp.up_proj.weight"
@@ -247,16 +247,16 @@ def test_a_plan_reads_headers_and_rewriting_happens_once(tmp_path: Path) -> None
     ("config", "words", "remedy"),
     [
         ({**GPTQ, "desc_act": True}, "act-order", "revision without act-order"),
-        ({**GPTQ, "bits": 3}, "4 bits in format gptq; found 3", "model that it was made from"),
-        ({**GPTQ, "bits": 2}, "4 bits in format gptq; found 2", "model that it was made from"),
-        ({**GPTQ, "group_size": 100}, "multiple of 8 .*found `group_size` 100", "model that it was made from"),
-        ({**AWQ, "group_size": 0}, "multiple of 8 .*found `group_size` 0", "model that it was made from"),
-        ({**GPTQ, "dynamic": {"-:.*down.*": {}}}, "another form a module", "model that it was made from"),
-        ({**GPTQ, "checkpoint_format": "marlin"}, "found 4 in marlin", "model that it was made from"),
-        ({**AWQ, "version": "gemv"}, "version gemm; found 4 in gemv", "model that it was made from"),
-        ({"quant_method": "bitsandbytes"}, "by `bitsandbytes`; expected gptq, awq or", "model that it was made from"),
-        ({**INT8, "format": "pack-quantized"}, "found pack-quantized, 1 group", "model that it was made from"),
-        ({**INT8, "config_groups": {}}, "found int-quantized, 0 group", "model that it was made from"),
+        ({**GPTQ, "bits": 3}, "4 bits in format gptq; found 3", "quantize the original model"),
+        ({**GPTQ, "bits": 2}, "4 bits in format gptq; found 2", "quantize the original model"),
+        ({**GPTQ, "group_size": 100}, "multiple of 8 .*found `group_size` 100", "quantize the original model"),
+        ({**AWQ, "group_size": 0}, "multiple of 8 .*found `group_size` 0", "quantize the original model"),
+        ({**GPTQ, "dynamic": {"-:.*down.*": {}}}, "one format for all modules", "quantize the original model"),
+        ({**GPTQ, "checkpoint_format": "marlin"}, "found 4 in marlin", "quantize the original model"),
+        ({**AWQ, "version": "gemv"}, "version gemm; found 4 in gemv", "quantize the original model"),
+        ({"quant_method": "bitsandbytes"}, "by `bitsandbytes`; expected gptq, awq or", "quantize the original model"),
+        ({**INT8, "format": "pack-quantized"}, "found pack-quantized, 1 group", "quantize the original model"),
+        ({**INT8, "config_groups": {}}, "found int-quantized, 0 group", "quantize the original model"),
     ],
 )
 def test_what_is_not_read_is_refused_with_the_remedy(config: dict[str, Any], words: str, remedy: str) -> None:
@@ -267,19 +267,19 @@ def test_what_is_not_read_is_refused_with_the_remedy(config: dict[str, Any], wor
 
 @pytest.mark.parametrize(("way", "scheme"), [("gptq", "int8-weight"), ("awq", "int4-weight"), ("fp8", "smoothquant")])
 def test_no_checkpoint_is_rounded_twice(way: str, scheme: str, tmp_path: Path) -> None:
-    quantised(tmp_path / "model", way)
-    with pytest.raises(RefusedError, match=f"`{scheme}` with a scale a .* would round it a second time") as caught:
+    quantized(tmp_path / "model", way)
+    with pytest.raises(RefusedError, match=f"`{scheme}` with a scale per .* would round it a second time") as caught:
         convert_to(_request(tmp_path / "model", tmp_path / "cache", scheme), tmp_path / "out")
-    assert ("`--quant int4-weight` with a scale a group keeps its numbers" in caught.value.hint) == (way == "gptq")
+    assert ("`--quant int4-weight` with a scale per group keeps its integers" in caught.value.hint) == (way == "gptq")
 
 
 def test_zero_points_that_the_configuration_denies(tmp_path: Path) -> None:
-    quantised(tmp_path / "model", "gptq")
+    quantized(tmp_path / "model", "gptq")
     file = tmp_path / "model" / "model.safetensors"
     tensors = load_file(file)
     tensors["model.layers.1.mlp.up_proj.qzeros"] += 1
     save_file(tensors, file, metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"`model.layers.1.mlp.up_proj`: config.json says `sym`"):
+    with pytest.raises(CheckpointError, match=r"`model.layers.1.mlp.up_proj`: config.json has `sym`"):
         fetch(_request(tmp_path / "model", tmp_path / "cache"))
     assert not list((tmp_path / "cache").rglob("*.safetensors*"))
     # Without that claim they are taken as they are.
@@ -292,13 +292,13 @@ def test_zero_points_that_the_configuration_denies(tmp_path: Path) -> None:
 
 
 def test_groups_that_do_not_fill_a_row_are_refused_by_the_plan(tmp_path: Path) -> None:
-    quantised(tmp_path / "model", "gptq", group_size=96)
-    with pytest.raises(RefusedError, match="has 512 columns, which groups of 96 do not fill"):
+    quantized(tmp_path / "model", "gptq", group_size=96)
+    with pytest.raises(RefusedError, match="needs columns that divide into groups of 96; found 512"):
         plan_of(_request(tmp_path / "model", tmp_path / "cache"))
 
 
 def test_an_order_that_the_configuration_denies(tmp_path: Path) -> None:
-    quantised(tmp_path / "model", "gptq")
+    quantized(tmp_path / "model", "gptq")
     file = tmp_path / "model" / "model.safetensors"
     tensors = load_file(file)
     tensors["model.layers.2.mlp.down_proj.g_idx"] = tensors["model.layers.2.mlp.down_proj.g_idx"].flip(0)
@@ -310,7 +310,7 @@ def test_an_order_that_the_configuration_denies(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_small_ceiling_unpacks_the_same_and_progress_is_told(way: str, tmp_path: Path) -> None:
-    quantised(tmp_path / "model", way)
+    quantized(tmp_path / "model", way)
     request, told = _request(tmp_path / "model", tmp_path / "cache"), list[tuple[int, int, str]]()
     low = replace(request, resources=Resources(max_memory=8 * 4 * 12 * 512), cache=tmp_path / "low")
     files = []
@@ -337,7 +337,7 @@ def test_a_small_ceiling_unpacks_the_same_and_progress_is_told(way: str, tmp_pat
 @pytest.mark.parametrize(("way", "scheme"), [("gptq", "int4-weight"), ("int8", "smoothquant"), ("awq", "none")])
 def test_a_build_for_tensorrt_llm_loses_next_to_nothing_more(way: str, scheme: str, tmp_path: Path) -> None:
     """Against the weights that the numbers stand for: activations alone are rounded, and only by int8."""
-    quantised(tmp_path / "model", way)
+    quantized(tmp_path / "model", way)
     request = BuildRequest(
         model=str(tmp_path / "model"), recipes=recipes, target="trtllm", output=tmp_path / "out",
         ask=Ask(tp=2, quant=Quant(scheme_of(scheme))), cache=tmp_path / "cache",

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from compiler.calibration import activations as calibrate
-from compiler.calibration.scales import RESULT, beside, make_scales
+from compiler.calibration.scales import RESULT, make_scales, with_scales
 from compiler.quantization.scale_tensors import scale_tensors
 from compiler.quantization.scaling import Scaling
 from compiler.quantization.schemes import SCHEMES, UNQUANTIZED
@@ -49,7 +49,7 @@ def _check(folder: Path, scalings: dict[str, Scaling], tmp_path: Path) -> None:
     maxima = load_file(tmp_path / calibrate.RESULT)
     for name, scaling in scalings.items():
         make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=scaling, maxima=maxima)
-        merged, _ = beside(model.tensors, model.checkpoint, tmp_path / RESULT)
+        merged, _ = with_scales(model.tensors, model.checkpoint, tmp_path / RESULT)
         expected = {tensor: lazy for tensor, lazy in merged.items() if lazy != model.tensors.get(tensor)}
         assert scale_tensors(model.config, model.tensors, scaling) == expected, name
 

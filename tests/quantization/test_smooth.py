@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from compiler.errors import UsageError
+from compiler.quantization.format import Values
 from compiler.quantization.formats import int8
 from compiler.quantization.smooth import (
     CANDIDATES,
-    Values,
     check_alpha,
     divide_norm,
     largest_of_text,

@@ -120,7 +120,7 @@ def test_a_rank_that_died_between_two_calls_is_named_by_the_next(
             time.sleep(0.01)
         with pytest.raises(RankError, match="rank 1 of 2 was ended by SIGTERM"):
             model.generate([PROMPT])
-        with pytest.raises(RankError, match="cannot be used any more: rank 1 of 2 was ended by SIGTERM"):
+        with pytest.raises(RankError, match="this model is closed: rank 1 of 2 was ended by SIGTERM"):
             model.generate([PROMPT])
 
 

@@ -19,9 +19,9 @@ import json, sys
 from pathlib import Path
 from compiler.errors import LmiCompileError
 from compiler.quantization.request import Text
-from compiler.calibration.samples import looked_at
+from compiler.calibration.samples import resolve_text
 try:
-    text = looked_at(Text(Path(sys.argv[1])))
+    text = resolve_text(Text(Path(sys.argv[1])))
     answer = {"name": text.name or text.file.name, "digest": text.digest, "size": text.size}
 except LmiCompileError as error:
     answer = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
@@ -38,7 +38,7 @@ def server() -> Iterator[hub.Hub]:
 
 @pytest.fixture
 def ask(server: hub.Hub, tmp_path: Path) -> Ask:
-    """`looked_at` in a fresh process; what it found, or the error."""
+    """`resolve_text` in a fresh process; what it found, or the error."""
 
     return lambda name: answer(server, tmp_path / "home", ASK, name)
 

@@ -1,11 +1,11 @@
-"""Scales of a quantized cache in the rank files: the worth of 1 in every head.
+"""Scales of a quantized cache in the rank files, one per kv head.
 
 | file tensor                 | dtype   | shape on a rank | from                   |
 |-----------------------------|---------|-----------------|------------------------|
 | layers.i.attn.k.cache_scale | float32 | [kv_heads]      | cached_scale of attn.k |
 | layers.i.attn.v.cache_scale | float32 | [kv_heads]      | cached_scale of attn.v |
 
-in front of `attn.o`. They are split and copied as the kv heads themselves.
+They precede `attn.o`, and are split and copied like the kv heads.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from compiler.model.parallel import spread
 from compiler.model.roles import TensorId
 
 SCALES = {"attn.k.cache_scale": "attn.k", "attn.v.cache_scale": "attn.v"}
-"""Name in a layer, and the role whose heads it belongs to."""
+"""Name in a layer -> role of its heads."""
 
 
 def with_cache_scales(
     plans: Sequence[RankPlan], config: ModelConfig, tensors: Mapping[TensorId, Lazy]
 ) -> list[RankPlan]:
-    """`plans` with the scales that `tensors` has."""
+    """Rank plans with the cache scales among `tensors`."""
     found: list[list[tuple[str, Lazy]]] = [[] for _ in plans]
     for of_ranks in zip(*(plan.tensors for plan in plans), strict=True):
         prefix, at, _ = of_ranks[0][0].partition("attn.o.weight")

@@ -1,4 +1,4 @@
-"""From canonical tensors to the rank files of the `inductor` target.
+"""Layout of the decoder's rank files, from canonical tensors.
 
 | file tensor                        | rows on rank r                    | from                     |
 |------------------------------------|-----------------------------------|--------------------------|
@@ -10,8 +10,8 @@
 | head.weight                        | vocab / tp                        | head; absent where tied  |
 | everything else                    | whole, or its one split axis / tp | the role of that name    |
 
-Fusing q k v and gate up makes one matrix product of several. Biases of row-parallel products stay whole on every
-rank; the compiled segment adds them on the first rank only.
+Fusing q, k, v and gate, up makes one matrix product of several. Biases of row-parallel layers are whole on every rank;
+the first rank adds them.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ FUSED = {
     "moe.gate_up": ("moe.gate", "moe.up"),
     "shared.gate_up": ("shared.gate", "shared.up"),
 }
-"""File tensor -> the roles whose rows it joins."""
+"""File tensor -> roles whose rows it joins."""
 _PART_OF = {role: name for name, roles in FUSED.items() for role in roles}
 
 
 def layouts(config: ModelConfig, tp: int) -> list[Layout]:
-    """Every file tensor of a rank, in the order of computation (which is the order in the file)."""
+    """Every file tensor of a rank, in the order of the file: that of computation."""
     done: dict[str, Layout] = {}
     sizes = _rank_sizes(config, tp)
     for tensor in model_tensors(config):
@@ -68,10 +68,10 @@ def shard_size(axis: str, config: ModelConfig, tp: int) -> int:
 def rank_plans(
     config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str, products: str = FLOAT
 ) -> list[RankPlan]:
-    """The file of every rank. `dtype` is the one of the files, by its safetensors name (`BF16`).
+    """File of every rank. `dtype`: of the files, by its safetensors name (`BF16`).
 
-    Linear layers whose steps are among `tensors` are quantized, as `products` says (`quantized.py`), and so
-    is the cache where its scales are among them (`cached.py`).
+    Linear layers whose steps are among `tensors` are quantized for `products` (`quantized.py`); so is the cache, where
+    its scales are among them (`cache_scales.py`).
     """
     found = layouts(config, tp)
     plans = to_rank_plans(found, tensors, dtype, rank_file)

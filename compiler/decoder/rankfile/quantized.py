@@ -1,19 +1,19 @@
-"""Quantized linear layers in the rank files: units of few bits, and beside them the worth of 1 in each row or group.
+"""Quantized linear layers in the rank files: rounded weights, and the scale of each row or group.
 
 | file tensor                   | dtype   | shape on a rank                 | from                                     |
 |-------------------------------|---------|---------------------------------|------------------------------------------|
 | layers.i.attn.qkv.weight      | int8    | [out, in], as in floating point | weight, columns, steps of attn.q .k .v   |
-| layers.i.attn.qkv.weight      | e4m3    | the same, of fp8                | the same                                 |
+| layers.i.attn.qkv.weight      | e4m3    | fp8: the same                   | the same                                 |
 | layers.i.attn.qkv.scale       | float32 | [out]                           | scale of attn.q .k .v                    |
-| layers.i.attn.qkv.input_scale | float32 | [1], where it is fixed          | input_scale of attn.q: that of all three |
-| layers.i.attn.qkv.weight      | uint8   | [out, in / 2], of int4          | weight, columns, group_steps of attn.q   |
-| layers.i.attn.qkv.scale       | float32 | [out, in / 128]                 | group_scale of attn.q .k .v              |
+| layers.i.attn.qkv.input_scale | float32 | [1], static activations         | input_scale of attn.q: that of all three |
+| layers.i.attn.qkv.weight      | uint8   | int4: [out, in / 2]             | weight, columns, group_steps of attn.q   |
+| layers.i.attn.qkv.scale       | float32 | int4: [out, in / 128]           | group_scale of attn.q .k .v              |
 
-and so for every other linear layer whose canonical tensors have `steps` or `group_steps`; all others are as `layout.py`
-has them. A byte holds column 2 j in its lower half, column 2 j + 1 in its upper: products read the file as it lies.
-What belongs to rows, columns and groups is split, copied and joined as these themselves: a row-parallel layer has the
-scales of whole rows on every rank, so that sharding and quantizing commute. An input has one scale on all ranks, and
-for all experts of a layer; that of what goes into their `down` is from the largest among them.
+Every linear layer with canonical `steps` or `group_steps` is stored so; other tensors are those of `layout.py`. A byte
+of int4 holds column 2 j in its lower half, column 2 j + 1 in its upper; products read this packing. Scales of rows,
+columns and groups are split, copied and joined like these: a row-parallel layer has the scales of whole rows on every
+rank, so that sharding and quantizing commute. An input has one scale on all ranks and for all experts of a layer; for
+the input of `down` it comes from the largest among the experts.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from compiler.quantization.formats import products
 class StoredWeight:
     """A quantized weight [..., out, in] in the rank file.
 
-    `format`: name of its number format; `dtype`, `torch_dtype`: those of the tensor in safetensors and in torch.
-    `steps`, `scale`: the canonical parts that it is rounded by, and that stand beside it. `group`: neighbors in a row
-    that share a scale (None: all). `input_scale`: whether that stands beside it too.
+    `format`: name of its number format. `dtype`, `torch_dtype`: names in safetensors and in torch. `steps`, `scale`:
+    names of its canonical parts. `group`: neighbors in a row that share a scale (None: all). `input_scale`: whether the
+    file has one.
     """
 
     format: str
@@ -48,14 +48,14 @@ class StoredWeight:
     input_scale: bool
 
     def shapes(self, name: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        """Shapes of the file tensor `name`, in floating point `shape`, and of those beside it, in file order."""
+        """Shapes of the weight `name` and its scales, in file order; `shape`: that of the weight in floating point."""
         groups = (shape[-1] // self.group,) if self.group else ()
         found = {name: self.packing.shape(shape) if self.packing else shape, scale_of(name): (*shape[:-1], *groups)}
         return found | ({input_scale_of(name): (1,)} if self.input_scale else {})
 
 
 def stored_weight(name: str) -> StoredWeight:
-    """The weights of linear layers that are computed as the `Product` of that name."""
+    """Weights of linear layers that are computed as the `Product` of that name."""
     form, product = products()[name]
     part = "" if form.group is None else "group_"
     return StoredWeight(
@@ -78,7 +78,7 @@ def quantize_layers(
     sizes: Mapping[str, int],
     stored: StoredWeight,
 ) -> list[RankPlan]:
-    """`plans` with the layers quantized that `tensors` has steps of; `sizes`: of every axis on one rank."""
+    """Rank plans in which layers with steps among `tensors` are quantized; `sizes`: of every axis on one rank."""
     by_name = {layout.name: layout for layout in layouts}
     tp = len(plans)
     found: list[list[tuple[str, Lazy]]] = [[] for _ in plans]
@@ -90,13 +90,13 @@ def quantize_layers(
                 found[r].append((name, rank))
             continue
         steps, scales = (_vectors(inputs, of, config, tp, sizes, tensors) for of in (stored.steps, stored.scale))
-        # Layers that are joined read the same input: so they have the same columns, and the same scale of it.
+        # Joined layers read the same input, so they have the same columns and input scale.
         columns: Sequence[Lazy | None] = [None] * tp
         if replace(inputs[0], part="columns") in tensors:
             columns = _vectors(inputs[:1], "columns", config, tp, sizes, tensors)
         for r, rank in enumerate(ranks):
-            how = Quantize(steps[r], columns[r], stored.format)
-            found[r].append((name, replace(rank, dtype=stored.dtype, quantize=how, packing=stored.packing)))
+            rounding = Quantize(steps[r], columns[r], stored.format)
+            found[r].append((name, replace(rank, dtype=stored.dtype, quantize=rounding, packing=stored.packing)))
             found[r].append((scale_of(name), scales[r]))
         if stored.input_scale:
             for r, scale in enumerate(_vectors(inputs[:1], "input_scale", config, tp, sizes, tensors)):
@@ -105,12 +105,12 @@ def quantize_layers(
 
 
 def scale_of(weight: str) -> str:
-    """The file tensor with the scales of the file tensor `weight`."""
+    """Name of the scales of the file tensor `weight`."""
     return f"{weight.removesuffix('weight')}scale"
 
 
 def input_scale_of(weight: str) -> str:
-    """The file tensor with the scale of the input of the file tensor `weight`."""
+    """Name of the input scale of the file tensor `weight`."""
     return f"{weight.removesuffix('weight')}input_scale"
 
 
@@ -122,7 +122,7 @@ def _vectors(
     sizes: Mapping[str, int],
     tensors: Mapping[TensorId, Lazy],
 ) -> list[Lazy]:
-    """Float32 vectors of every rank that belong to the rows, groups, columns or input of one file tensor."""
+    """Float32 scales of the rows, groups, columns or input of one file tensor, for every rank."""
     own = tuple(replace(tensor, part=part) for tensor in inputs)
     programs = tuple(spread(tensor.axes, config, tp) for tensor in own)
     return Layout("", own, programs, join_scales(own, sizes)).to_ranks(tensors)

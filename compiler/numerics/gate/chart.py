@@ -1,4 +1,4 @@
-"""Bars on a logarithmic scale, as SVG that stands in a page: one value a part of a layer, layers from left to right."""
+"""Bar chart on a logarithmic scale, as inline SVG: one bar per part of a layer, layers from left to right."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 920, 240, 56, 8, 14, 22
-"""Of the drawing, in its own units: it is scaled to the width of the page."""
+"""Size and margins of the drawing in its own units: it is scaled to the width of the page."""
 _WIDEST = 26
-"""A bar and the gap behind it: few bars do not fill the width."""
+"""Largest width of a bar with its gap: few bars do not fill the page."""
 _LABELS = 20
-"""Numbers below the axis, at most."""
+"""Limit of layer numbers below the axis."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """`layer`: whose number stands below. `kind`: of the style, and one of the legend's. `title`: when pointed at."""
+    """One bar. `layer`: number below it. `kind`: CSS class, explained by the legend. `title`: tooltip."""
 
     layer: int
     kind: str
@@ -30,15 +30,15 @@ class Bar:
 
 @dataclass(frozen=True)
 class LimitLine:
-    """Across all bars."""
+    """Horizontal line across all bars."""
 
     value: float
     label: str
 
 
 def bars(found: Sequence[Bar], low: int, high: int, unit: str, line: LimitLine | None = None) -> str:
-    """A drawing of `found`, from 10^`low` to 10^`high`; what is beyond either is drawn at it. `unit`: "%" counts in
-    hundredths, any other is written behind the numbers.
+    """SVG of the bars `found`, from 10^`low` to 10^`high`; values beyond are clamped. `unit`: "%" shows hundredths, any
+    other is appended to the numbers.
     """
     step = min((_WIDTH - _LEFT - _RIGHT) / max(len(found), 1), _WIDEST)
     right = _LEFT + step * len(found)
@@ -48,11 +48,11 @@ def bars(found: Sequence[Bar], low: int, high: int, unit: str, line: LimitLine |
         shapes.append(f'<line class="grid" x1="{_LEFT}" x2="{right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
         shapes.append(f'<text class="scale" x="{_LEFT - 6}" y="{y + 4:.1f}">{_number(10.0**decade, unit)}</text>')
     layers = sorted({bar.layer for bar in found})
-    labelled = set(layers[:: -(-len(layers) // _LABELS)])
+    labeled = set(layers[:: -(-len(layers) // _LABELS)])
     for i, bar in enumerate(found):
         x, y = _LEFT + i * step, _y(bar.value, low, high)
-        if bar.layer in labelled:
-            labelled.discard(bar.layer)
+        if bar.layer in labeled:
+            labeled.discard(bar.layer)
             shapes.append(f'<text x="{x:.1f}" y="{_HEIGHT - 6}">{bar.layer}</text>')
         shapes.append(
             f'<rect class="{bar.kind}" x="{x:.1f}" y="{y:.1f}" width="{step * 0.8:.1f}" '
@@ -66,8 +66,8 @@ def bars(found: Sequence[Bar], low: int, high: int, unit: str, line: LimitLine |
 
 
 def legend(kinds: dict[str, str]) -> str:
-    """A line that says which `kind` of bars is what."""
-    entries = "".join(f'<span class="{kind}"></span>{escape(what)}' for kind, what in kinds.items())
+    """Legend: CSS class of bars -> meaning."""
+    entries = "".join(f'<span class="{kind}"></span>{escape(text)}' for kind, text in kinds.items())
     return f'<p class="legend">{entries}</p>'
 
 

@@ -1,16 +1,15 @@
-"""Measure the cost of quantization on rank files, as they will be run.
+"""Measure the cost of quantization on rank files.
 
     float     x ──attn──mlp──> x ──attn──mlp──> ... ──head──> p     the checkpoint, one layer at a time
                 │    │         │    │
     files       attn mlp       attn mlp                             each part on the float model's x: its own error
-    files     y ──attn──mlp──> y ──attn──mlp──> ... ──head──> q     and on its own: what all of it adds up to
+    files     y ──attn──mlp──> y ──attn──mlp──> ... ──head──> q     the whole on its own y: the total error
 
-Every rank computes from its own file, by the names and with the scales that stand there; summands are added up and
-columns laid side by side as the ranks will do (`sides.py`). The layout is not consulted: a tensor that was packed,
-split or scaled wrongly stays wrong. Each block is given the float model's own input, so that the error shows in the
-block that has it.
+Every rank computes from its own file, with its names and scales; summands are added up and columns concatenated as by
+separate ranks (`sides.py`). The layout is not consulted: a tensor that was packed, split or scaled wrongly stays wrong.
+Each block also runs on the float model's input, so that an error shows in the block that causes it.
 
-Both sides compute in float32, so that the rounding of the dtype is not part of the figures.
+Both sides compute in float32, so that rounding to the dtype is not part of the figures.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def measure(
 ) -> Verdict:
     """Run `samples` through the checkpoint and through the rank files.
 
-    `progress(tokens x layers done, in all)`. Memory: a layer of both, and what the samples take, twice.
+    `progress(tokens x layers done, total)`. Memory: one layer and the states of all samples, of both sides.
     """
     import torch
 
@@ -57,14 +56,14 @@ def measure(
 
 
 class _Sums:
-    """Inner products of what a part gives and what it should give, over all tokens."""
+    """Inner products of the expected and the found output of a part, over all tokens."""
 
     def __init__(self, hidden: int) -> None:
         self._expected = self._found = self._both = 0.0
         self._off = np.zeros(hidden)
 
     def add(self, expected: Tensor, found: Tensor) -> None:
-        """[1, tokens, hidden], and of what the ranks hold: every copy counts."""
+        """Add `expected` [1, tokens, hidden] and `found` [copies, tokens, hidden]; every copy counts."""
         expected = expected.expand_as(found)
         a, b = expected.flatten(0, -2).double(), found.flatten(0, -2).double()
         self._expected += float(a.square().sum())
@@ -77,7 +76,7 @@ class _Sums:
             return PartError(name, inf, 0.0, int(np.argmax(~np.isfinite(self._off))))
         norm = max(self._expected, 1e-60) ** 0.5
         cosine = self._both / (norm * max(self._found, 1e-60) ** 0.5)
-        # A part may give nothing at all, and then must not.
+        # Where the expected output is all zeros, so must be the found one.
         silent = self._expected == self._found == 0
         return PartError(name, float(self._off.sum() ** 0.5 / norm), 1.0 if silent else cosine, int(self._off.argmax()))
 
@@ -100,7 +99,7 @@ def _measure(
             progress(done, config.layers * samples.tokens)
 
     for layer in range(config.layers):
-        # In a function of its own: nothing of a layer is left when the next one is read.
+        # A function call per layer frees its weights before the next layer is read.
         parts += _layer(config, whole, files, layer, xs, ys, advance)
     before, after, found = whole.head(), files.head(), _Found()
     for ids, x, y in zip(samples.ids, xs, ys, strict=True):
@@ -117,7 +116,7 @@ def _layer(
     ys: list[Tensor],
     advance: Callable[[int], None],
 ) -> tuple[PartError, ...]:
-    """The errors of one layer's parts; `xs` and `ys` are behind the layer afterwards."""
+    """Errors of one layer's parts; advances `xs` and `ys` by the layer."""
     true, found = whole.layer(layer), files.layer(layer)
     errors = {"attn": _Sums(config.hidden), "mlp": _Sums(config.hidden)}
 
@@ -138,7 +137,7 @@ class _Found:
         self._kl, self._agree, self._losses = 0.0, 0, np.zeros(2)
 
     def add(self, ids: NDArray[np.int64], p: Tensor, q: Tensor) -> None:
-        """Log probabilities [tokens, vocab] of both sides for `ids` [tokens]."""
+        """Add the log probabilities [tokens, vocab] of both sides for `ids` [tokens]."""
         import torch
 
         self._kl += float((p.exp() * (p - q)).sum(-1).double().sum())

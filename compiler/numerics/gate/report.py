@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from compiler.quantization.schemes import Tolerance
 
 _DECADES = (-5, 0)
-"""Of the plot of errors: from 0.001 % to 100 %."""
+"""Range of the plot of errors: 0.001 % to 100 %."""
 _KINDS = {"attn": "attention", "mlp": "mlp or experts"}
 
 _STYLE = """
@@ -43,17 +43,17 @@ rect.attn { fill: var(--attn); } rect.mlp { fill: var(--mlp); } rect.over { fill
 
 
 def worst(verdict: Verdict, count: int) -> list[PartError]:
-    """The parts that are furthest off, the worst first."""
+    """Parts with the largest errors, in descending order."""
     return sorted(verdict.parts, key=lambda part: -part.relative)[:count]
 
 
 def largest(outliers: Sequence[Outliers], count: int) -> list[Outliers]:
-    """The inputs that a channel dominates most, the worst first."""
+    """Inputs with the largest outliers, in descending order."""
     return sorted(outliers, key=lambda one: -one.ratio)[:count]
 
 
 def as_text(verdict: Verdict) -> str:
-    """Text for the build's report: a line on the whole, a line on each of the three worst parts."""
+    """Text for the build's report: one line on the model, one on each of the three worst parts."""
     whole = (
         f"perplexity {verdict.perplexity_float:.4g} -> {verdict.perplexity:.4g} ({verdict.increase:+.2%}), "
         f"KL {verdict.kl:.2g}, same first choice {verdict.top1_agreement:.1%}, over {verdict.tokens} tokens"
@@ -63,19 +63,19 @@ def as_text(verdict: Verdict) -> str:
 
 
 def as_json(verdict: Verdict, tolerance: Tolerance, outliers: Sequence[Outliers]) -> dict[str, Any]:
-    """Figures of the page, for every part and every input."""
+    """Figures of every part and every input, as JSON."""
     limits = {"perplexity_increase": tolerance.perplexity, "kl": tolerance.kl, "cosine": tolerance.cosine}
     return {**verdict.to_json(), "limits": limits, "outliers": [one.to_json() for one in outliers]}
 
 
 def as_html(verdict: Verdict, tolerance: Tolerance, outliers: Sequence[Outliers], title: str) -> str:
-    """The page: figures beside their tolerance, the error of every part, and the inputs that few channels dominate
-    (none where nothing was calibrated), as plots, and of the worst as tables.
+    """HTML page: figures with their tolerance; errors of all parts and outliers of all inputs as plots, the worst also
+    as tables. `outliers`: empty where nothing was calibrated.
     """
     lost = not verdict.increase <= tolerance.perplexity
     figures = [
         ("perplexity, float", f"{verdict.perplexity_float:.5g}", "", False),
-        ("perplexity, quantised", f"{verdict.perplexity:.5g}", "", False),
+        ("perplexity, quantized", f"{verdict.perplexity:.5g}", "", False),
         ("increase", f"{verdict.increase:+.2%}", f"{tolerance.perplexity:+.2%}", lost),
         ("KL divergence, nats", f"{verdict.kl:.3g}", f"{tolerance.kl:g}", not verdict.kl <= tolerance.kl),
         ("same first choice", f"{verdict.top1_agreement:.1%}", "", False),
@@ -85,7 +85,7 @@ def as_html(verdict: Verdict, tolerance: Tolerance, outliers: Sequence[Outliers]
         (one.name, f"{one.relative:.3%}", f"{one.cosine:.6f}", str(one.channel), not one.cosine >= tolerance.cosine)
         for one in worst(verdict, 20)
     ]
-    # Of an error at right angles to what is right.
+    # Relative error at this cosine, for an error orthogonal to the expected output.
     limit = (
         LimitLine((tolerance.cosine**-2 - 1) ** 0.5, f"cosine {tolerance.cosine:g}") if tolerance.cosine > 0 else None
     )
@@ -94,15 +94,15 @@ def as_html(verdict: Verdict, tolerance: Tolerance, outliers: Sequence[Outliers]
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{name}</title><style>{_STYLE}</style></head><body>
 <h1>{name}</h1>
-<p>Measured on the rank files, against the unquantised model. Held-out text <code>{escape(verdict.text)}</code>.
-What is beyond its limit is red.</p>
+<p>Measured on the rank files, against the unquantized model. Held-out text <code>{escape(verdict.text)}</code>.
+Values beyond their limit are red.</p>
 {_table(("", "found", "at most"), figures)}
 <h2>Error of every part of every layer</h2>
-<p>|quantised - float| / |float| of what the part adds, given the float model's own input; by layer.</p>
+<p>|quantized - float| / |float| of the part's output, on the float model's input; by layer.</p>
 {bars([_error(part, tolerance) for part in verdict.parts], *_DECADES, "%", limit)}
 {legend({**_KINDS, "over": f"cosine below {tolerance.cosine:g}"})}
-<h2>The furthest off</h2>
-{_table(("part", "relative error", "cosine", "output channel most off"), parts)}
+<h2>Largest errors</h2>
+{_table(("part", "relative error", "cosine", "worst output channel"), parts)}
 {_of_inputs(outliers)}</body></html>
 """
 
@@ -137,17 +137,17 @@ def _of_inputs(outliers: Sequence[Outliers]) -> str:
     ]
     high = max(ceil(log10(max(one.ratio for one in outliers))), 1)
     return f"""<h2>Outliers of the inputs</h2>
-<p>The largest channel of every input over the median one, each by its largest |x| over the calibration text, before
-anything is smoothed; by layer.</p>
+<p>Largest channel of every input over the median channel, each by its largest |x| over the calibration text, before
+smoothing; by layer.</p>
 {bars(found, 0, high, " x")}
 {legend(_KINDS)}
-<h2>The most uneven inputs</h2>
+<h2>Largest outliers</h2>
 {_table(("input", "largest / median", "median |x|", "largest channels (|x|)"), rows)}
 """
 
 
 def _table(heads: Sequence[str], rows: Sequence[tuple[str | bool, ...]]) -> str:
-    """The last of each row: whether it is beyond its limit."""
+    """HTML table; the last element of a row tells whether it is beyond its limit."""
     lines = [f"<tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>"]
     for *cells, over in rows:
         kind = ' class="over"' if over else ""

@@ -1,9 +1,9 @@
 """Sides that the gate compares: a model computed block by block in float32.
 
-Decoded    a checkpoint, or the files of all ranks, by the names of the decoder and with its mathematics
+Decoded    a checkpoint, or the files of all ranks, by the decoder
 Judged     the files of all ranks, by the judge of their toolchain
 
-States are [copies, tokens, hidden] of one sample: what the ranks hold, once where all hold the same.
+States of one sample are [copies, tokens, hidden]: one copy per rank, or one where all ranks hold the same.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 
 class Side(Protocol):
     def embed(self, samples: Sequence[Ids]) -> list[Tensor]:
-        """The states of each sample [tokens] before the first layer."""
+        """States of each sample [tokens] before the first layer."""
 
     def layer(self, layer: int) -> Blocks:
-        """One layer, in memory as long as the result."""
+        """One layer, in memory as long as the result is referenced."""
 
     def head(self) -> Callable[[Tensor], Tensor]:
-        """From states behind the last layer to log probabilities [tokens, vocab] of what follows each."""
+        """Function from states after the last layer to log probabilities [tokens, vocab] of the next token."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """`weights`: of the checkpoint alone, or of every rank. `kernels`: how quantised layers are computed."""
+    """Side by the decoder. `weights`: those of the checkpoint, or of every rank. `kernels`: for quantized layers."""
 
     config: ModelConfig
     weights: Sequence[StoredModel] | Sequence[RankWeights]
@@ -56,7 +56,7 @@ class Decoded:
 
         from compiler.decoder.ranks import embed_sum
 
-        # A token is named by its place among those in use: only their rows of the embeddings are read.
+        # Only the rows of tokens in use are read; a token's row is its place among them.
         used = np.unique(np.concatenate(samples))
         tables = [one.embedding(used) for one in self.weights]
         return [embed_sum(self.config, tables, torch.from_numpy(np.searchsorted(used, ids))[None]) for ids in samples]
@@ -75,7 +75,7 @@ class Decoded:
 
 
 def of_files(config: ModelConfig, ranks: Sequence[Path], kernels: Kernels) -> Decoded:
-    """The files of all ranks, in order."""
+    """Side by the decoder from the files of all ranks, in rank order."""
     return Decoded(config, [RankWeights(path, rank, config) for rank, path in enumerate(ranks)], kernels)
 
 
@@ -97,7 +97,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class _JudgedLayer(Blocks):
-    """The judge sums over ranks itself, and its toolchain has pre-norm layers only."""
+    """Layer by the judge, which sums over ranks itself. Its toolchain has pre-norm layers only."""
 
     judge: Judge
     layer: int
@@ -119,7 +119,7 @@ def _stacked(states: Sequence[NDArray[np.float32]]) -> Tensor:
 
 
 def log_probabilities(side: Side, config: ModelConfig, ids: Ids) -> NDArray[np.float32]:
-    """[tokens, vocab] of what follows each of `ids` [tokens]."""
+    """Log probabilities [tokens, vocab] of the next token after each of `ids` [tokens]."""
     import torch
 
     with torch.no_grad():

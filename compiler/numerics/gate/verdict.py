@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from compiler.quantization.schemes import Tolerance
 
 BEYOND = 1e30
-"""Stands for infinity in JSON."""
+"""Infinity in JSON."""
 
 
 @dataclass(frozen=True)
 class PartError:
-    """Error of a block (`layers.{i}.attn`, `.mlp`): |files - float| / |float| and the cosine, over all tokens;
-    `channel`: the output that is furthest off.
+    """Error of a block (`layers.{i}.attn`, `.mlp`): |files - float| / |float| and the cosine, over all tokens.
+
+    `channel`: output channel with the largest error.
     """
 
     name: str
@@ -30,7 +31,7 @@ class PartError:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`kl`: mean over positions of KL(float || files), in nats. Perplexities are of the next token of `text`."""
+    """Figures of the gate. `kl`: mean over positions of KL(float || files), in nats."""
 
     parts: tuple[PartError, ...]
     tokens: int
@@ -57,12 +58,12 @@ class Verdict:
 
     @property
     def worst(self) -> PartError | None:
-        """The part whose direction has changed most; None where parts were not measured."""
+        """Part with the smallest cosine; None where parts were not measured."""
         return min(self.parts, key=lambda part: part.cosine, default=None)
 
 
 def judge(verdict: Verdict, tolerance: Tolerance) -> None:
-    """Raises NumericsError that names every figure beyond its limit, and every part of a layer that is."""
+    """Check a verdict. Raises NumericsError that names every figure and every part beyond its limit."""
     problems = []
     if not verdict.increase <= tolerance.perplexity:
         problems.append(
@@ -83,7 +84,7 @@ def judge(verdict: Verdict, tolerance: Tolerance) -> None:
         problems.append(f"... and {len(wrong) - 10} more parts of layers")
     if problems:
         raise NumericsError(
-            "\n".join(["the quantised model has lost too much:", *(f"  {problem}" for problem in problems)]),
-            hint="take finer scales (per channel, per token) or more bits; one bad layer among good ones is a damaged "
-            "or wrongly converted file",
+            "\n".join(["the quantized model is beyond its tolerance:", *(f"  {problem}" for problem in problems)]),
+            hint="use finer scales (per channel, per token) or more bits; one bad layer among good ones hints at a "
+            "damaged or wrongly converted file",
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler.artifact.parts import written
-from compiler.artifact.quantization import FIGURES, REPORT, Calibration, Gate, quantisation
+from compiler.artifact.quantization import FIGURES, REPORT, Calibration, Gate, quantization_section
 from compiler.calibration.samples import HELD_OUT, random_samples, read_samples
 from compiler.decoder.weights import StoredModel
 from compiler.errors import NumericsError
@@ -115,7 +115,7 @@ def pass_gate(
         accepted = True
         report.warn(f"{error.message}\nit is accepted, as asked, and the manifest says so")
     found = _gate(verdict, limits, accepted=accepted)
-    return Passed(quantisation(quant, found, _calibration(quant.text, calibrated_on), scaled.alphas), files)
+    return Passed(quantization_section(quant, found, _calibration(quant.text, calibrated_on), scaled.alphas), files)
 
 
 def tolerance(quant: Quant) -> Tolerance:

@@ -59,7 +59,7 @@ def with_scales(runner: CachedRunner, source: Source, plan: Plan, samples: Sampl
         return Scaled(source.checkpoint)
     calibration = None if samples is None else calibrate(runner, source, samples, max_memory)
     made = make_scales(runner, source, plan.quant, plan.scaling, calibration, max_memory)
-    _, checkpoint = scales.beside(source.tensors, source.checkpoint, made.folder / scales.RESULT)
+    _, checkpoint = scales.with_scales(source.tensors, source.checkpoint, made.folder / scales.RESULT)
     seen = outliers(_maxima(calibration)) if calibration else ()
     return Scaled(checkpoint, made.files[0].digest, made.facts["alphas"], seen)
 

@@ -1,6 +1,6 @@
-"""Number formats that weights, activations and caches are rounded to. Each file defines one as `FORMAT`.
+"""Number formats of weights, activations and caches. Each file defines one as `FORMAT`.
 
-The folder is the registry: a file `int8.py` is the format `int8`. Files are imported when a format is asked for.
+The folder is the registry: a file `int8.py` is the format `int8`. Files are imported on demand.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def available() -> tuple[str, ...]:
 
 
 def load(name: str) -> Format:
-    """The format in the file of that name. Raises UsageError."""
+    """Load the format from the file of that name. Raises UsageError."""
     if name not in available():
         raise UsageError(f"no number format is called `{name}`", hint=f"formats: {', '.join(available())}")
     found: Format = importlib.import_module(f"{__name__}.{name}").FORMAT
@@ -29,5 +29,5 @@ def load(name: str) -> Format:
 
 
 def products() -> dict[str, tuple[Format, Product]]:
-    """Every way to compute linear layers with quantized weights, by name, and the format of the weights."""
+    """Products with quantized weights, by name, each with the format of the weights."""
     return {product.name: (form, product) for form in map(load, available()) for product in form.products}

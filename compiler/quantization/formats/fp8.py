@@ -25,7 +25,7 @@ Bits = NDArray[np.uint8]
 
 LARGEST = np.float32(448)
 LEAST_SCALE = np.float32(1 / (448 * 512))
-"""Least scale of a row: with a smaller one the units would be finer than activations can tell."""
+"""Least scale of a row, that of TensorRT-LLM."""
 _NAN = np.uint8(0x7F)
 
 
@@ -35,10 +35,10 @@ def encode(values: Values) -> Bits:
     sign = (wide >> 24).astype(np.uint8) & np.uint8(0x80)
     magnitude = wide & np.uint32(0x7FFFFFFF)
     capped = np.minimum(magnitude, LARGEST.view(np.uint32))
-    # Normal numbers: drop 20 of 23 fraction bits (adding half, and the kept part's last bit, rounds to nearest even),
-    # and 120 of the exponent's bias.
+    # Normal numbers: drop 20 of 23 fraction bits (adding half and the last kept bit rounds to nearest even), and 120 of
+    # the exponent's bias.
     normal = ((capped + np.uint32(0x7FFFF) + ((capped >> 20) & 1)) >> 20) - np.uint32(120 << 3)
-    # Below 2^-6: a multiple of 2^-9, whose integer is the bits.
+    # Below 2^-6: multiples of 2^-9; the bits are the factor.
     small = np.rint(capped.view(np.float32) * np.float32(512)).astype(np.uint32)
     bits = np.where(capped < np.uint32(0x3C800000), small, normal).astype(np.uint8)
     nan = magnitude > np.uint32(0x7F800000)
@@ -47,20 +47,20 @@ def encode(values: Values) -> Bits:
 
 
 def decode(bits: Bits) -> Values:
-    """The float32 values of `bits`, of the same shape."""
+    """Float32 values of `bits`, of the same shape."""
     return _TABLE[bits]
 
 
 def tensor_scale(largest: float) -> np.float32:
-    """Worth of 1.0 in float8: one for a tensor whose largest magnitude is `largest`. TensorRT-LLM's
-    `weights_scaling_factor` and `activation_scaling_factor`.
+    """Scale of a tensor whose largest magnitude is `largest`: TensorRT-LLM's `weights_scaling_factor` and
+    `activation_scaling_factor`.
     """
     return np.float32(max(largest, float(np.finfo(np.float32).tiny) * 448)) / LARGEST
 
 
 def channel_scales(maxima: Values) -> Values:
-    """Worth of 1.0 in float8 in every row, from the largest |W| of each: [out] -> [out]. TensorRT-LLM's
-    `per_channel_scale` of FP8_PER_CHANNEL_PER_TOKEN, which has the same least value.
+    """Scales of rows, from the largest |W| of each: [out] -> [out]. TensorRT-LLM's `per_channel_scale` of
+    FP8_PER_CHANNEL_PER_TOKEN, with its least value.
     """
     scales: Values = np.maximum(maxima / LARGEST, LEAST_SCALE)
     return scales
@@ -83,33 +83,33 @@ def _static_parts(largest_input: float, _largest_output: float, _weight_steps: V
 
 
 def _layer_scale(top: float) -> np.float32:
-    """Never below 1, as toolchains that fix it at 1 expect: float8 keeps its precision at small values."""
+    """Scale of a layer, at least 1, since some toolchains fix it at 1: float8 is as precise for small values."""
     return np.float32(max(tensor_scale(top), np.float32(1)))
 
 
 def _head_scales(top: Values) -> Values:
-    """The largest is put at half of the largest number: that costs no precision, and numbers twice as large as any in
-    the calibration text are still told apart.
+    """Scales of heads: the maximum becomes half of LARGEST, which costs no precision and leaves room for values twice
+    as large as in the calibration text.
     """
     scales: Values = 2 * top / LARGEST
     return scales
 
 
 def tokens(x: Tensor, input_scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """x [..., in] -> float8 [..., in], and the worth of 1 of each token, float32 [..., 1]; in torch.
+    """Quantize x [..., in] to float8 [..., in] with a scale for each token, float32 [..., 1].
 
-    A token with NaN or an infinity has a worth of NaN.
+    The scale of a token with NaN or an infinity is NaN.
     """
     import torch
 
     wide = x.float()
     largest = wide.abs().amax(-1, keepdim=True)
     if input_scale is None:
-        worth = (largest / torch.full_like(largest, 448.0)).clamp_min(1 / (448 * 512))
-        steps = 1.0 / worth
+        scale = (largest / torch.full_like(largest, 448.0)).clamp_min(1 / (448 * 512))
+        steps = 1.0 / scale
     else:
-        steps, worth = 1.0 / input_scale, torch.where(largest.isfinite(), input_scale, float("nan"))
-    return (wide * steps).clamp(-448.0, 448.0).to(torch.float8_e4m3fn), worth
+        steps, scale = 1.0 / input_scale, torch.where(largest.isfinite(), input_scale, float("nan"))
+    return (wide * steps).clamp(-448.0, 448.0).to(torch.float8_e4m3fn), scale
 
 
 FORMAT = Format(

@@ -1,12 +1,12 @@
-"""int4 in groups: value = integer * scale of its group, integers from -8 to 7, a group being neighbors in a row.
+"""int4 in groups of neighbors in a row: value = integer * scale of its group, integers from -8 to 7.
 
     weight  [out, in]          scales  [out, in / group]          packed  uint8 [out, in / 2]
 
     byte i of a row:   bits 0-3 the integer of column 2 i,  bits 4-7 that of column 2 i + 1,  two's complement
 
-This plain layout is stored and sharded; the order that a kernel wants depends on the instruction set, and is made from
-it at load. Scales map the largest magnitude of a group to 7, as round-to-nearest is described by GPTQ (Frantar et al.
-2022) and AWQ (Lin et al. 2023); -8 is only met where a group was clipped (`awq.clip`).
+This plain layout is stored and sharded; kernels reorder it at load, for their instruction set. Scales map the largest
+magnitude of a group to 7, the round-to-nearest of GPTQ (Frantar et al. 2022) and AWQ (Lin et al. 2023); -8 occurs only
+in groups that were clipped (`awq.clip`).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from compiler.quantization.format import Format, Product, Values, as_float32, in
 
 LEAST, LARGEST = np.float32(-8), np.float32(7)
 FLOOR = np.float32(1e-8)
-"""Least maximum: a dead group gets a small but finite scale."""
+"""Least maximum: a group of zeros gets a small but finite scale."""
 
 
 def scales(maxima: Values) -> Values:
-    """Worth of an integer, of the same shape."""
+    """Scales, of the same shape."""
     return np.divide(np.maximum(maxima, FLOOR), LARGEST, dtype=np.float32)
 
 
 def rounded(values: Values) -> NDArray[np.int8]:
-    """The nearest integers, of the same shape."""
+    """Nearest integers, of the same shape."""
     integers: NDArray[np.int8] = np.clip(np.rint(values), LEAST, LARGEST).astype(np.int8)
     return integers
 

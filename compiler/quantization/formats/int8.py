@@ -1,7 +1,7 @@
 """Symmetric int8: value = integer * scale, integers from -127 to 127 (so that -x has the negative integer of x).
 
-    steps    127 / maximum                     integers in 1.0; `scale_w_quant_orig` and the like in other projects
-    scale    1 / steps                         worth of an integer
+    steps    127 / maximum                     integers in 1.0
+    scale    1 / steps                         value of one integer
     integer  clip(round(value * steps))        ties to even
 
 The maximum is taken over:
@@ -9,10 +9,10 @@ The maximum is taken over:
 | tensor      | mode        | maximum over                        | known                              |
 |-------------|-------------|-------------------------------------|------------------------------------|
 | weights     | per channel | a row (one output)                  | at conversion                      |
-| weights     | per tensor  | the matrix; q, k, v each their own  | from the maxima of all rows        |
-| activations | per token   | the channels of one token           | when it runs                       |
+| weights     | per tensor  | the matrix; q, k, v separately      | at conversion, from row maxima     |
+| activations | per token   | the channels of one token           | at run time                        |
 | activations | per tensor  | the calibration text                | at calibration ("static")          |
-| keys, values| per head    | what a head caches, text            | at calibration                     |
+| keys, values| per head    | the calibration text, in each head  | at calibration                     |
 
 The formulas are those of SmoothQuant (Xiao et al. 2022, section 3) as TensorRT-LLM's converters write them, in float32.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 LARGEST = np.float32(127)
 FLOOR = np.float32(1e-8)
-"""Least maximum: a dead channel gets a large but finite number of steps."""
+"""Least maximum: a channel of zeros gets a large but finite number of steps."""
 
 
 def steps(maxima: Values) -> Values:
@@ -41,32 +41,32 @@ def steps(maxima: Values) -> Values:
 
 
 def scales(maxima: Values) -> Values:
-    """Worth of an integer, of the same shape."""
+    """Scales, of the same shape."""
     return np.float32(1) / steps(maxima)
 
 
 def rounded(values: Values) -> NDArray[np.int8]:
-    """The nearest integers. -128 too: scales of other projects' checkpoints may map a weight there, ours never do."""
+    """Nearest integers, -128 included: scales of quantized checkpoints may map a weight there, `scales` never does."""
     return np.clip(np.rint(values), -128, 127).astype(np.int8)
 
 
 @dataclass(frozen=True)
 class Static:
-    """Scales of a linear layer with static activations, as toolchains with int8 outputs store them.
+    """Scales of a linear layer with static activations, for toolchains with int8 outputs.
 
-    y [out] = integers of x . integers of W * accumulated * output: the largest |y| cancels.
+    y [out] = integers of x . integers of W * accumulated * output; the largest |y| cancels.
     """
 
     input: np.float32
     """Steps of x: 127 / largest |x|."""
     output: np.float32
-    """Worth of an integer of y: largest |y| / 127."""
+    """Scale of y: largest |y| / 127."""
     accumulated: Values
-    """[out]: steps of y by those of x and W; from the sum of products of integers to an integer of y."""
+    """[out]: steps of y / (steps of x * steps of W), from a sum of products of integers to an integer of y."""
 
 
 def static(largest_input: float, largest_output: float, weight_steps: Values) -> Static:
-    """`largest_*`: over the calibration text. `weight_steps`: [out]."""
+    """Static scales, from maxima over the calibration text and `weight_steps` [out]."""
     x, y = steps(np.array([largest_input, largest_output], np.float32))
     return Static(x, np.float32(1) / y, y / (x * weight_steps))
 
@@ -82,9 +82,9 @@ def _static_parts(largest_input: float, largest_output: float, weight_steps: Val
 
 
 def tokens(x: Tensor, input_scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """x [..., in] -> int8 [..., in], and the worth of an integer of each token, float32 [..., 1]; in torch.
+    """Quantize x [..., in] to int8 [..., in] with a scale for each token, float32 [..., 1].
 
-    A token with NaN or an infinity has a worth of NaN.
+    The scale of a token with NaN or an infinity is NaN.
     """
     import torch
 
@@ -92,11 +92,11 @@ def tokens(x: Tensor, input_scale: Tensor | None = None) -> tuple[Tensor, Tensor
     largest = wide.abs().amax(-1, keepdim=True)
     if input_scale is None:
         bounded = largest.clamp_min(1e-8)
-        steps = torch.full_like(bounded, 127.0) / bounded  # a number over a tensor is its reciprocal times the number
-        worth = 1.0 / steps
+        steps = torch.full_like(bounded, 127.0) / bounded  # torch computes 127.0 / tensor as reciprocal * 127.0
+        scale = 1.0 / steps
     else:
-        steps, worth = 1.0 / input_scale, torch.where(largest.isfinite(), input_scale, float("nan"))
-    return (wide * steps).round().clamp(-127, 127).to(torch.int8), worth
+        steps, scale = 1.0 / input_scale, torch.where(largest.isfinite(), input_scale, float("nan"))
+    return (wide * steps).round().clamp(-127, 127).to(torch.int8), scale
 
 
 FORMAT = Format(

@@ -1,1 +1,1 @@
-"""Checkpoints that come quantized: their formats and their reader."""
+"""Checkpoints that are quantized already: formats and reader."""

@@ -1,9 +1,9 @@
-"""Checkpoints whose linear layers are quantized already, read as the floating-point weights that they stand for.
+"""Reader of quantized checkpoints, which dequantizes their linear layers.
 
-The formats are in `formats.py`. The weights are rewritten once, in the dtype that config.json names, as pickles are
-(`storage/checkpoints/unpickle.py`). Rounding to that dtype moves them by less than half an integer: by the checkpoint's
-own scales (`Checkpoint.own`) they become the same integers again. So a quantized checkpoint is repacked for a target
-without a second rounding.
+The formats are in `formats.py`. The weights are rewritten once, in the dtype of config.json, as pickles are
+(`storage/checkpoints/unpickle.py`). Casting to that dtype moves them by less than half an integer, so the checkpoint's
+own scales (`Checkpoint.own`) round them to the same integers again: a quantized checkpoint is repacked for a target
+without further loss.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError
 from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import ITEMSIZE, Lazy
+from compiler.quantization.format import Values
 from compiler.quantization.formats import fp8
-from compiler.quantization.prequantized.formats import TAKE_ORIGINAL, Arrays, Packed, Values
+from compiler.quantization.prequantized.formats import TAKE_ORIGINAL, Arrays, Packed
 from compiler.quantization.request import Quant
 from compiler.quantization.schemes import SCHEMES
 from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
@@ -31,20 +32,20 @@ from compiler.storage.files.digest import digest_json
 from compiler.storage.files.writer import RankFileWriter
 
 _ROWS = 256
-"""Most rows of W to unpack at a time; a multiple of 8, the integers in a word."""
+"""Limit of rows of W to unpack at a time; a multiple of 8, the integers in a word."""
 _COPIES = 12
-"""Copies of these rows in float32 while they are unpacked: integers split, ordered, multiplied, transposed, cast."""
+"""Float32 copies of these rows while they are unpacked: integers split, ordered, multiplied, transposed, cast."""
 
 
-def will_be(checkpoint: Checkpoint, how: Packed) -> Checkpoint:
-    """The checkpoint as it will be once its weights are rewritten: their data are not there yet."""
+def after_rewrite(checkpoint: Checkpoint, how: Packed) -> Checkpoint:
+    """Checkpoint after `rewrite`, for plans: its rewritten weights have no data yet. Raises RefusedError."""
     dtype = _dtype(checkpoint.config)
     tensors = dict(checkpoint.tensors)
     for module in _modules(checkpoint, how):
         shape = how.shape(tensors[f"{module}.{how.weight}"].shape)
         if how.group and shape[-1] % how.group:
             raise RefusedError(
-                f"`{module}` has {shape[-1]} columns, which groups of {how.group} do not fill",
+                f"`{module}` needs columns that divide into groups of {how.group}; found {shape[-1]}",
                 hint=TAKE_ORIGINAL,
             )
         for suffix in (how.weight, *how.others):
@@ -61,15 +62,15 @@ def rewrite(
     max_memory: int = 1 << 30,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Checkpoint:
-    """The checkpoint with floating-point weights, written into a folder of `scratch` where they are not there yet.
+    """Checkpoint with floating-point weights, which are written into a folder of `scratch` unless an earlier run has.
 
-    `max_memory`: ceiling of what is unpacked at a time, in bytes; the packed tensors of one module are mapped besides.
-    `progress(bytes written, in all, unit)`. Raises CheckpointError (zero points or an order that config.json denies),
-    RefusedError, MemoryCeilingError, DiskFullError.
+    `max_memory`: ceiling of unpacked rows, in bytes, besides the mapped tensors of one module. `progress(bytes written,
+    total, unit)`. Raises CheckpointError (zero points or an order that contradict config.json), RefusedError,
+    MemoryCeilingError, DiskFullError.
     """
     facts = [[str(p.absolute()), p.stat().st_size, p.stat().st_mtime_ns, p.stat().st_ino] for p in checkpoint.files]
     folder = scratch / f"unpacked-{digest_json([how.name, facts])[7:39]}"
-    after = will_be(checkpoint, how)
+    after = after_rewrite(checkpoint, how)
     modules = _modules(checkpoint, how)
     weights = {f"{m}.weight": after.tensors[f"{m}.weight"] for m in modules}
     files = folder / "weights.safetensors", folder / "scales.safetensors"
@@ -85,30 +86,31 @@ def rewrite(
 
 
 def checked(quant: Quant, how: Packed | None) -> Quant:
-    """`quant` as it applies to a checkpoint that is quantized as `how` says: its own scheme keeps its integers, no
-    scheme takes its weights as floating point. Raises RefusedError for others: rounding twice loses twice.
+    """Check `quant` for a checkpoint quantized as `how`; return it without a search, since its integers are kept.
+
+    Without a scheme the weights are dequantized. Raises RefusedError for schemes that would round a second time.
     """
     if how is None or quant.scheme is None:
         return quant
     own = SCHEMES.get(how.scheme)
     if own is None or quant.scheme.name != own.name or quant.scheme.weight_scales != own.weight_scales:
-        keeps = f"`--quant {own.name}` with a scale a {own.weight_scales} keeps its numbers, " if own else ""
+        keeps = f"`--quant {own.name}` with a scale per {own.weight_scales} keeps its integers, " if own else ""
         raise RefusedError(
-            f"the checkpoint is quantized already, by {how.name}; `{quant.scheme.name}` with a scale a "
+            f"the checkpoint is quantized already, by {how.name}; `{quant.scheme.name}` with a scale per "
             f"{quant.scheme.weight_scales} would round it a second time",
-            hint=f"{keeps}no `--quant` takes its weights as floating point; or {TAKE_ORIGINAL}",
+            hint=f"{keeps}without `--quant` its weights are dequantized; or {TAKE_ORIGINAL}",
         )
     return replace(quant, scheme=replace(quant.scheme, search=""))
 
 
 def own_scales(checkpoint: Checkpoint, matrix: Lazy) -> Values:
-    """Worth of a unit of `matrix` [..., out, in]: [..., out, groups]. Raises RefusedError."""
+    """The checkpoint's scales [..., out, groups] of `matrix` [..., out, in]. Raises RefusedError."""
     found: Values | None = None
     for piece in matrix.pieces:
         width = checkpoint.tensors[piece.source].shape[-1]
         if piece.source not in checkpoint.own or piece.strides[-1] != 1 or piece.shape[-1] != width:
             raise RefusedError(
-                f"`{piece.source}` has no integers of its own that could be kept row by row",
+                f"`{piece.source}` has no integers that could be kept row by row",
                 hint=f"leave `--quant` out; or {TAKE_ORIGINAL}",
             )
         own = checkpoint.own[piece.source]
@@ -134,7 +136,7 @@ def _write(
     progress: Callable[[int, int, str], None] | None,
 ) -> None:
     at_once = [_rows_at_once(name, shape[1], max_memory) for name, _, shape in weights]
-    # Few rows tell how many groups there are: both files have their headers before anything is written.
+    # The first rows show the number of groups, which the header of the scales needs before any data is written.
     few = (_unpacked(how, module, _arrays(checkpoint, how, module), slice(0, 8)) for module in modules)
     scales = [(name, "F32", (shape[0], own.shape[1])) for (name, _, shape), (_, own) in zip(weights, few, strict=True)]
     total, done = sum(prod(shape) * ITEMSIZE[dtype] for _, dtype, shape in weights), 0
@@ -171,7 +173,7 @@ def _unpacked(how: Packed, module: str, arrays: Arrays, rows: slice) -> tuple[Va
 
 
 def _modules(checkpoint: Checkpoint, how: Packed) -> list[str]:
-    """In the order of the checkpoint's names. A module is quantized where it has all of its tensors."""
+    """Quantized modules, in the order of the checkpoint's names."""
     suffix = f".{how.weight}"
     found = [name.removesuffix(suffix) for name in checkpoint.tensors if name.endswith(suffix)]
     return [m for m in found if f"{m}.{how.others[0]}" in checkpoint.tensors]
@@ -185,7 +187,7 @@ def _arrays(checkpoint: Checkpoint, how: Packed, module: str) -> Arrays:
             continue
         if tensor.file is None:
             raise CheckpointError(
-                f"only the header of `{tensor.name}` is here", hint="fetch the model with its weights"
+                f"expected the data of `{tensor.name}`; found its header only", hint="fetch the model with its weights"
             )
         kinds = {"I32": "<i4", "I8": "i1", fp8.FORMAT.dtype: "u1"}
         kind = kinds.get(tensor.dtype, f"u{ITEMSIZE[tensor.dtype]}")

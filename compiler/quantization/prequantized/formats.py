@@ -1,4 +1,4 @@
-"""Formats in which other projects store quantized linear layers: how to recognize them, and the values of their units.
+"""Formats in which other projects store quantized linear layers: detection and dequantization.
 
 | quantization_config of config.json  | tensors of a module                  | W [out, in]                         |
 |-------------------------------------|--------------------------------------|-------------------------------------|
@@ -26,23 +26,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compiler.errors import RefusedError
+from compiler.quantization.format import Values
 from compiler.quantization.formats import fp8
 from compiler.quantization.schemes import SCHEMES
 
-Values = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]
 """Tensors of a module by suffix; scales as float32."""
 
-TAKE_ORIGINAL = "name the model that it was made from, and quantize that"
+TAKE_ORIGINAL = "quantize the original model instead"
 _AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 
 
 @dataclass(frozen=True)
 class Packed:
-    """How a checkpoint is quantized. `scheme`: of quantization/schemes.py, with the same integers; "" for none.
-    `weight`: suffix of the tensor with the integers, `others` of those beside it. `shape`: of W, from that tensor's.
-    `rows`: some rows of W [n, in], and the worth of a unit in them [n, groups]; raises ValueError for tensors that
-    contradict config.json. `group`: neighbors in a row that share a scale; 0: a whole row.
+    """Quantization of a checkpoint. `scheme`: name in quantization/schemes.py of the one with the same integers, or "".
+
+    `weight`: suffix of the tensor with the integers, `others`: suffixes of its scales and zeros. `shape`: shape of W
+    from that of the integers. `rows`: some rows of W [n, in] and their scales [n, groups]; raises ValueError where
+    tensors contradict config.json. `group`: neighbors in a row that share a scale; 0: a whole row.
     """
 
     name: str
@@ -55,13 +56,13 @@ class Packed:
 
     @property
     def text(self) -> str:
-        """A note for the plan."""
-        keeps = f"; `--quant {self.scheme}` keeps its numbers" if self.scheme else ""
-        return f"quantized by {self.name}, read as floating point{keeps}"
+        """Note for the plan."""
+        keeps = f"; `--quant {self.scheme}` keeps its integers" if self.scheme else ""
+        return f"quantized by {self.name}, dequantized{keeps}"
 
 
 def packed(hf: Mapping[str, Any]) -> Packed | None:
-    """The quantization of a checkpoint with this config.json; None: it has none. Raises RefusedError."""
+    """Quantization of a checkpoint with this config.json; None where there is none. Raises RefusedError."""
     found = hf.get("quantization_config")
     if not isinstance(found, Mapping):
         return None
@@ -75,13 +76,13 @@ def packed(hf: Mapping[str, Any]) -> Packed | None:
 
 
 def _nibbles(words: NDArray[Any], axis: int) -> NDArray[np.int32]:
-    """Eight integers of four bits for every one of `words` [a, b], the lowest bits first, along `axis`."""
+    """Unpack every word of `words` [a, b] to eight four-bit integers along `axis`, the lowest bits first."""
     each = np.stack([np.asarray(words, np.int32) >> shift & 15 for shift in range(0, 32, 4)], axis + 1)
     return each.reshape([size * (8 if i == axis else 1) for i, size in enumerate(words.shape)])
 
 
 def _grouped(q: NDArray[np.int32], z: NDArray[np.int32], s: Values) -> tuple[Values, Values]:
-    """q [in, n], z and s [groups, n] -> W [n, in], s [n, groups]."""
+    """Dequantize: q [in, n], z and s [groups, n] -> W [n, in], s [n, groups]."""
     size = len(q) // len(s)
     values = (q.reshape(len(s), size, -1) - z[:, None]) * s[:, None]
     return np.ascontiguousarray(values.reshape(len(q), -1).T, np.float32), np.ascontiguousarray(s.T)
@@ -91,7 +92,7 @@ def _of_gptq(arrays: Arrays, rows: slice) -> tuple[Values, Values]:
     words = slice(rows.start // 8, -(-rows.stop // 8))
     order, groups = arrays.get("g_idx"), len(arrays["scales"])
     if order is not None and not np.array_equal(order, np.arange(len(order)) * groups // len(order)):
-        raise ValueError("`g_idx` scatters the groups of a row (act-order), and config.json says no `desc_act`")
+        raise ValueError("`g_idx` scatters the groups of a row (act-order), but config.json has no `desc_act`")
     zeros = (_nibbles(arrays["qzeros"][:, words], 1)[:, : rows.stop - rows.start] + 1) & 15
     return _grouped(_nibbles(arrays["qweight"][:, rows], 0), zeros, arrays["scales"][:, rows])
 
@@ -99,7 +100,7 @@ def _of_gptq(arrays: Arrays, rows: slice) -> tuple[Values, Values]:
 def _of_symmetric_gptq(arrays: Arrays, rows: slice) -> tuple[Values, Values]:
     words = slice(rows.start // 8, -(-rows.stop // 8))
     if (_nibbles(arrays["qzeros"][:, words], 1)[:, : rows.stop - rows.start] != 7).any():
-        raise ValueError("config.json says `sym`, and there are zero points other than 8")
+        raise ValueError("config.json has `sym`, but there are zero points other than 8")
     return _of_gptq(arrays, rows)
 
 
@@ -118,9 +119,9 @@ def _of_awq(arrays: Arrays, rows: slice) -> tuple[Values, Values]:
 
 def _of_rows(arrays: Arrays, rows: slice) -> tuple[Values, Values]:
     weight, scale = np.asarray(arrays["weight"][rows]), arrays["weight_scale"].reshape(-1, 1)
-    worth = scale[rows] if len(scale) > 1 else np.broadcast_to(scale, (len(weight), 1))
+    scales = scale[rows] if len(scale) > 1 else np.broadcast_to(scale, (len(weight), 1))
     values = fp8.decode(weight) if weight.dtype == np.uint8 else weight.astype(np.float32)
-    return values * worth, np.ascontiguousarray(worth)
+    return values * scales, np.ascontiguousarray(scales)
 
 
 def _group(found: Mapping[str, Any]) -> int:
@@ -144,10 +145,10 @@ def _gptq(found: Mapping[str, Any]) -> Packed:
     if found.get("desc_act"):
         raise RefusedError(
             "GPTQ with act-order (`desc_act`) scatters the groups of a row: no target here has kernels for it",
-            hint=f"take a revision without act-order, or {TAKE_ORIGINAL}",
+            hint=f"use a revision without act-order, or {TAKE_ORIGINAL}",
         )
     if found.get("dynamic"):
-        raise RefusedError("GPTQ with another form a module (`dynamic`) is not read", hint=TAKE_ORIGINAL)
+        raise RefusedError("GPTQ is read with one format for all modules; found `dynamic`", hint=TAKE_ORIGINAL)
     symmetric = bool(found.get("sym"))
     scheme = "int4-weight" if symmetric and found.get("group_size") == SCHEMES["int4-weight"].group else ""
     rows = _of_symmetric_gptq if symmetric else _of_gptq
@@ -163,7 +164,7 @@ def _awq(found: Mapping[str, Any]) -> Packed:
         raise RefusedError(
             f"AutoAWQ is read with 4 bits in version gemm; found {bits} in {version}", hint=TAKE_ORIGINAL
         )
-    # Its zero points are no part of any scheme here.
+    # No scheme here has its zero points.
     return Packed("AutoAWQ", "", "qweight", ("qzeros", "scales"), lambda s: (s[1] * 8, s[0]), _of_awq, _group(found))
 
 
@@ -177,8 +178,8 @@ def _compressed(found: Mapping[str, Any]) -> Packed:
     said = weights.get("type"), weights.get("num_bits"), weights.get("symmetric")
     if said != (kind, 8, True) or weights.get("strategy") not in strategies:
         raise RefusedError(
-            "compressed-tensors are read with one group of 8-bit weights, symmetric, int-quantized with a scale "
-            f"a channel or float-quantized; found {form}, {len(groups)} group(s), {weights or 'no weights'}",
+            "compressed-tensors are read with one group of 8-bit weights, symmetric, int-quantized with scales "
+            f"per channel or float-quantized; found {form}, {len(groups)} group(s), {weights or 'no weights'}",
             hint=TAKE_ORIGINAL,
         )
     dynamic = inputs.get("dynamic") is True and inputs.get("strategy") == "token"

@@ -281,7 +281,7 @@ def test_damage_and_doctored_engines_are_found(request_for: Requests, toolchain:
 
 
 def test_engines_are_not_run_here(request_for: Requests, toolchain: Path) -> None:
-    with pytest.raises(IncompatibleError, match="for a serving container"):
+    with pytest.raises(IncompatibleError, match="in a serving container"):
         load(build(request_for()).output)
 
 

@@ -134,13 +134,13 @@ def _calibrated(case: str, folder: Path) -> Calibrated:
 def _written(model: Opened, maxima: dict[str, Array] | None, asked: Quant, tp: int, out: Path) -> Path:
     """A TensorRT-LLM checkpoint, as a build leaves it."""
     config, tensors, checkpoint, options = model.config, model.tensors, model.checkpoint, PLAIN
-    if asked.asked:
+    if asked.requested:
         quant, options = schemes.quantized(config, asked, options)
         scaling = schemes.scaling(config, quant, options)
         if scale_tensors(config, tensors, scaling):
             out.mkdir(parents=True)
             scale.make_scales(config, tensors, checkpoint, out, scaling=scaling, maxima=maxima)
-            tensors, checkpoint = scale.beside(tensors, checkpoint, out / scale.RESULT)
+            tensors, checkpoint = scale.with_scales(tensors, checkpoint, out / scale.RESULT)
     check(config, tp, options)
     convert(LAYOUT.rank_plans(config, tp, tensors, "F32", options), checkpoint, out, crc=None)
     for name, data in LAYOUT.files(config, tp, "float32", options).items():
@@ -200,7 +200,7 @@ def test_a_doubled_scale_is_seen(part: str, folders: Path, tmp_path: Path) -> No
         config, made.model.tensors, made.model.checkpoint, tmp_path,
         scaling=schemes.scaling(config, quant, options), maxima=made.maxima,
     )  # fmt: skip
-    tensors, checkpoint = scale.beside(made.model.tensors, made.model.checkpoint, tmp_path / scale.RESULT)
+    tensors, checkpoint = scale.with_scales(made.model.tensors, made.model.checkpoint, tmp_path / scale.RESULT)
     source = checkpoint.tensors[f"scales/layers.1.{part}"]
     content = bytearray((tmp_path / scale.RESULT).read_bytes())
     value = np.frombuffer(content, np.float32, 1, source.offset) * np.float32(2)
