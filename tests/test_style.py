@@ -21,137 +21,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 TREES = ("compiler", "recipes", "benchmarks")
-DONE = (
-    "compiler/deploy/",
-    "compiler/targets/",
-    "compiler/storage/cache/",
-    "compiler/cli/build.py",
-    "compiler/cli/help.py",
-    "compiler/cli/options.py",
-    "compiler/lmi/fit.py",
-    "compiler/lmi/from_properties.py",
-    "compiler/lmi/quantize.py",
-    "compiler/api.py",
-    "benchmarks/",
-    "compiler/__init__.py",
-    "compiler/__main__.py",
-    "compiler/artifact/archive.py",
-    "compiler/artifact/assemble.py",
-    "compiler/artifact/check.py",
-    "compiler/artifact/parts.py",
-    "compiler/artifact/provenance.py",
-    "compiler/artifact/sbom.py",
-    "compiler/artifact/scan.py",
-    "compiler/artifact/sign.py",
-    "compiler/artifact/statements.py",
-    "compiler/artifact/text.py",
-    "compiler/pipeline/",
-    "compiler/cli/__init__.py",
-    "compiler/cli/about.py",
-    "compiler/cli/answer.py",
-    "compiler/cli/artifact.py",
-    "compiler/cli/cache.py",
-    "compiler/cli/deploy.py",
-    "compiler/cli/matrix.py",
-    "compiler/cli/output.py",
-    "compiler/cli/parse.py",
-    "compiler/cli/prewarm.py",
-    "compiler/cli/registry.py",
-    "compiler/cli/serve.py",
-    "compiler/cli/text.py",
-    "compiler/cli/trust.py",
-    "compiler/errors.py",
-    "compiler/lmi/__init__.py",
-    "compiler/lmi/check.py",
-    "compiler/lmi/files.py",
-    "compiler/lmi/images.py",
-    "compiler/lmi/instances.py",
-    "compiler/lmi/java_properties.py",
-    "compiler/lmi/options.py",
-    "compiler/lmi/package.py",
-    "compiler/lmi/partition.py",
-    "compiler/lmi/predicates.py",
-    "compiler/lmi/properties.py",
-    "compiler/lmi/sagemaker.py",
-    "compiler/lmi/schema.py",
-    "compiler/lmi/triton.py",
-    "compiler/machine.py",
-    "compiler/matrix/",
-    "compiler/model/__init__.py",
-    "compiler/model/account.py",
-    "compiler/model/dtypes.py",
-    "compiler/model/fold.py",
-    "compiler/model/ops.py",
-    "compiler/model/parallel.py",
-    "compiler/model/identity.py",
-    "compiler/model/places.py",
-    "compiler/model/recipe.py",
-    "compiler/model/rope.py",
-    "compiler/registry/",
-    "compiler/report.py",
-    "compiler/runtime/__init__.py",
-    "compiler/runtime/batch.py",
-    "compiler/runtime/commands.py",
-    "compiler/runtime/follower.py",
-    "compiler/runtime/generate.py",
-    "compiler/runtime/group.py",
-    "compiler/runtime/lean.py",
-    "compiler/runtime/once.py",
-    "compiler/runtime/package.py",
-    "compiler/runtime/params.py",
-    "compiler/runtime/postmortem.py",
-    "compiler/runtime/progress.py",
-    "compiler/runtime/ranks.py",
-    "compiler/runtime/sampling.py",
-    "compiler/runtime/text.py",
-    "compiler/runtime/tokenizer.py",
-    "compiler/runtime/weights.py",
-    "compiler/serve/",
-    "compiler/storage/checkpoints/",
-    "compiler/storage/datasets/",
-    "compiler/storage/files/",
-    "compiler/storage/objects/",
-    "compiler/targets/inductor/build.py",
-    "compiler/targets/inductor/device.py",
-    "compiler/targets/inductor/library.py",
-    "compiler/targets/inductor/toolchain.py",
-    "compiler/targets/inductor/worker.py",
-    "compiler/targets/trtllm/architectures.py",
-    "compiler/targets/trtllm/command.py",
-    "compiler/targets/trtllm/config.py",
-    "compiler/targets/trtllm/elsewhere.py",
-    "compiler/targets/trtllm/engines.py",
-    "compiler/targets/trtllm/guard.py",
-    "compiler/targets/trtllm/host.py",
-    "compiler/targets/trtllm/judge.py",
-    "compiler/targets/trtllm/judge_math.py",
-    "compiler/targets/trtllm/judge_model.py",
-    "compiler/targets/trtllm/judge_quant.py",
-    "compiler/targets/trtllm/limits.py",
-    "compiler/targets/trtllm/read.py",
-    "compiler/targets/trtllm/script.py",
-    "compiler/targets/trtllm/spec.py",
-    "compiler/targets/trtllm/version.py",
-    "recipes/",
-    "compiler/artifact/manifest.py",
-    "compiler/artifact/quantization.py",
-    "compiler/artifact/schema1.py",
-    "compiler/artifact/sections.py",
-    "compiler/calibration/",
-    "compiler/decoder/",
-    "compiler/model/config.py",
-    "compiler/model/layout.py",
-    "compiler/model/lazy.py",
-    "compiler/model/limits.py",
-    "compiler/model/read.py",
-    "compiler/model/roles.py",
-    "compiler/numerics/",
-    "compiler/quantization/",
-    "compiler/runtime/engine.py",
-    "compiler/runtime/load.py",
-    "compiler/runtime/section.py",
-)
-"""Files and folders that follow the rules. To be the whole of TREES."""
 
 HEADLESS = ("Of", "What", "That", "Those", "The same")
 BRITISH = re.compile(
@@ -168,7 +37,7 @@ def files() -> Iterator[str]:
         yield from sorted(str(path.relative_to(ROOT)) for path in (ROOT / tree).rglob("*.py"))
 
 
-CHECKED = [file for file in files() if file.startswith(DONE)]
+FILES = list(files())
 
 
 @cache
@@ -221,24 +90,24 @@ def british(text: str) -> list[str]:
     return [word for word in re.findall(r"[A-Za-z]+", text) if BRITISH.search(word) and word not in USER_SPELLING]
 
 
-@pytest.mark.parametrize("file", CHECKED)
+@pytest.mark.parametrize("file", FILES)
 def test_the_first_line_of_a_docstring_names_the_thing(file: str) -> None:
     assert [f"{file}:{line}: {text.splitlines()[0]}" for line, text in docstrings(file) if headless(text)] == []
 
 
-@pytest.mark.parametrize("file", CHECKED)
+@pytest.mark.parametrize("file", FILES)
 def test_no_sentence_is_headless(file: str) -> None:
     texts = [*docstrings(file), *comments(file)]
     assert [f"{file}:{line}: {one}" for line, text in texts for one in sentences(text) if headless(one)] == []
 
 
-@pytest.mark.parametrize("file", CHECKED)
+@pytest.mark.parametrize("file", FILES)
 def test_the_first_line_of_a_docstring_is_one_line(file: str) -> None:
     firsts = [(line, text.lstrip("\\\n").splitlines()[0]) for line, text in docstrings(file)]
     assert [f"{file}:{line}" for line, first in firsts if not first.strip() or len(first) > 120] == []
 
 
-@pytest.mark.parametrize("file", CHECKED)
+@pytest.mark.parametrize("file", FILES)
 def test_the_spelling_is_american(file: str) -> None:
     texts = [*docstrings(file), *comments(file)]
     found = [f"{file}:{line}: {word}" for line, text in texts for word in british(text)]
@@ -246,7 +115,7 @@ def test_the_spelling_is_american(file: str) -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("file", CHECKED)
+@pytest.mark.parametrize("file", FILES)
 def test_a_help_text_has_at_most_80_characters(file: str) -> None:
     assert [f"{file}:{line}: {text}" for line, text in helps(file) if len(text) > 80] == []
 
@@ -267,7 +136,7 @@ def unhinted(file: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.func.id
 
 
-@pytest.mark.parametrize("file", CHECKED)
+@pytest.mark.parametrize("file", FILES)
 def test_every_error_has_a_hint(file: str) -> None:
     assert [f"{file}:{line}: {kind}" for line, kind in unhinted(file)] == []
 
@@ -292,7 +161,7 @@ def source(command: Any) -> str:
     [
         pytest.param(group, command, id=f"{group.name} {command.name}")
         for group, command in commands(typer.main.get_command(app))
-        if source(command) in CHECKED
+        if source(command) in FILES
     ],
 )
 def test_a_list_of_commands_shows_their_whole_first_lines(group: Any, command: Any) -> None:
