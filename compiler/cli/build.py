@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -25,6 +25,9 @@ from compiler.cli.options import (
     request_of,
 )
 from compiler.cli.output import reporting, show
+
+if TYPE_CHECKING:
+    from compiler.report import Report
 
 
 @dataclass(frozen=True)
@@ -141,8 +144,6 @@ def build(
     from compiler.pipeline.build import command_of
     from compiler.pipeline.request import BuildRequest, Resources
     from compiler.registry.address import is_store, parse_address
-    from compiler.registry.push import push
-    from compiler.registry.summary import pushed_text
 
     asked = quant_of(quant, gate, image_of(own))
     store = options.output if is_store(options.output) else None
@@ -169,11 +170,20 @@ def build(
         return
     with reporting(as_json=as_json) as report:
         result = run(request, report)
-        pushed = push(result.output, store, report) if store and result.manifest else None
+        pushed = _push(result.output, store, report) if store and result.manifest else None
     text = build_text(result.output, result.manifest)
     if pushed:
-        text = f"{pushed_text(pushed)}\nhere    {result.output}"
-    show(result.to_json() | ({"pushed": pushed.to_json()} if pushed else {}), text, as_json=as_json)
+        text = f"{pushed[1]}\nhere    {result.output}"
+    show(result.to_json() | ({"pushed": pushed[0]} if pushed else {}), text, as_json=as_json)
+
+
+def _push(artifact: Path, store: str, report: Report) -> tuple[dict[str, Any], str]:
+    """The pushed artifact, as JSON and as text. Only a build into a store imports the client of stores."""
+    from compiler.registry.push import push
+    from compiler.registry.summary import pushed_text
+
+    pushed = push(artifact, store, report)
+    return pushed.to_json(), pushed_text(pushed)
 
 
 def package(

@@ -15,7 +15,6 @@ from compiler.artifact.manifest import MANIFEST, load_manifest
 from compiler.artifact.statements import with_statements
 from compiler.errors import ArtifactError, UsageError
 from compiler.pipeline import package
-from compiler.pipeline.elsewhere import leave_command
 from compiler.pipeline.install import Measured, install
 from compiler.pipeline.notes import plan_note
 from compiler.pipeline.reach import reach_of
@@ -156,6 +155,8 @@ def _build(job: _Job) -> BuildResult:
     assemble.check_output(request.output, force=True)
     device, elsewhere = target.compiler.device(request.how), target.packager.elsewhere
     if elsewhere is not None and elsewhere.delegates(request.ask.options or target.options()):
+        from compiler.pipeline.elsewhere import leave_command
+
         leave_command(runner, request, elsewhere)
     reach = reach_of(job.toolchain, stages_of(target), request.until, device.kind, runner.report)
     prepared = _prepare(job)

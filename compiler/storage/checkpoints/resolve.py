@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compiler.errors import SourceError, UsageError
-from compiler.storage.checkpoints import hub, s3
 from compiler.storage.checkpoints.source import ResolvedSource, needed
 
 if TYPE_CHECKING:
@@ -52,6 +51,8 @@ def resolve(
             hint="leave out `--revision`, or pass a Hugging Face id as `--model`",
         )
     if model.startswith("s3://"):
+        from compiler.storage.checkpoints import s3
+
         return s3.fetch(model, cache, files)
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -62,6 +63,8 @@ def resolve(
     if model.startswith(("/", "./", "../", "~")) or model.endswith("/"):
         raise SourceError(f"no such folder: {model}", hint=_ACCEPTED)
     if _REPO_ID.fullmatch(model):
+        from compiler.storage.checkpoints import hub
+
         return hub.fetch(model, revision, files)
     near = difflib.get_close_matches(model, known, n=3, cutoff=0.5)
     raise UsageError(
