@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from compiler import targets
 from compiler.calibration.samples import resolve_text
-from compiler.model.parallel import largest_parallel
 from compiler.pipeline.plan import Plan, make_plan
 from compiler.quantization.prequantized.checkpoint import after_rewrite
 from compiler.quantization.prequantized.formats import packed
@@ -61,11 +60,6 @@ def with_recipe(request: PlanRequest, source: ResolvedSource, checkpoint: Checkp
     if request.recipe is None:
         return LocatedModel(source, checkpoint, *request.recipes.for_config(checkpoint.config))
     return LocatedModel(source, checkpoint, request.recipe, request.recipes.load(request.recipe))
-
-
-def largest_tp(request: PlanRequest, devices: int) -> int:
-    """The most ranks that the model of the request can be split over on so many devices. Raises LmiCompileError."""
-    return largest_parallel(locate(request).config(request.ask), devices)
 
 
 def plan_model(model: LocatedModel, target: str, ask: Ask, max_memory: int) -> Plan:
