@@ -20,7 +20,8 @@ void int8(const Block& w, const void* const* x, int64_t tokens, float* sums) {
       Total total = 0;
       for (int64_t from = 0; from < w.k; from += kColumns) {
         int32_t sum = 0;
-        for (int64_t i = from; i < w.k && i < from + kColumns; ++i) sum += static_cast<int16_t>(weights[i]) * values[i];
+        const int64_t to = from + kColumns < w.k ? from + kColumns : w.k;
+        for (int64_t i = from; i < to; ++i) sum += static_cast<int16_t>(weights[i]) * values[i];
         total += static_cast<Total>(sum);
       }
       sums[t * w.rows + row] = static_cast<float>(total);
@@ -46,9 +47,8 @@ void int4(const Block& w, const void* const* x, int64_t tokens, float* sums) {
     }
 }
 
-// Compilers do not reorder sums of floats, so vectors are explicit.
-using Vector = float __attribute__((vector_size(32)));
-constexpr int64_t kLanes = 8;
+// Compilers do not reorder sums of floats, so their order is that of lanes.
+constexpr int64_t kLanes = 16;
 
 template <class Float>
 void floats(const Block& w, const void* const* x, int64_t tokens, float* sums) {
@@ -56,17 +56,14 @@ void floats(const Block& w, const void* const* x, int64_t tokens, float* sums) {
     for (int64_t t = 0; t < tokens; ++t) {
       const auto* const weights = static_cast<const typename Float::Stored*>(w.weights) + row * w.k;
       const auto* const values = static_cast<const float*>(x[t]);
-      Vector sum[2] = {};
+      float sum[kLanes] = {}, total = 0;
       int64_t at = 0;
-      for (; at + 2 * kLanes <= w.k; at += 2 * kLanes)
-        for (int half = 0; half < 2; ++half)
-          for (int lane = 0; lane < kLanes; ++lane) {
-            const int64_t i = at + half * kLanes + lane;
-            sum[half][lane] += Float::load(weights[i]) * values[i];
-          }
-      const Vector both = sum[0] + sum[1];
-      float total = 0;
-      for (int lane = 0; lane < kLanes; ++lane) total += both[lane];
+      for (; at + kLanes <= w.k; at += kLanes) {
+        float wide[kLanes];
+        for (int lane = 0; lane < kLanes; ++lane) wide[lane] = Float::load(weights[at + lane]);
+        for (int lane = 0; lane < kLanes; ++lane) sum[lane] += wide[lane] * values[at + lane];
+      }
+      for (int lane = 0; lane < kLanes; ++lane) total += sum[lane];
       for (; at < w.k; ++at) total += Float::load(weights[at]) * values[at];
       sums[t * w.rows + row] = total;
     }

@@ -84,8 +84,14 @@ const Kernels& kernels(Level level) {
   }
 }
 
-bool library_has_bfloat16(Level level) { return level == Level::kAvx512Bf16 || level == Level::kAmx; }
+#if defined(PRODUCTS_ALWAYS_IN_LIBRARY)  // for a test
+constexpr bool kAlways = true;
+#else
+constexpr bool kAlways = false;
+#endif
 
-bool library_has_int8(Level level) { return level == Level::kAmx; }
+bool library_has_bfloat16(Level level) { return kAlways || level == Level::kAvx512Bf16 || level == Level::kAmx; }
+
+bool library_has_int8(Level level) { return kAlways || level == Level::kAmx; }
 
 }  // namespace products
