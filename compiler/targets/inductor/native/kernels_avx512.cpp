@@ -27,7 +27,7 @@ inline __m256i half_bits(const void* from) { return _mm256_loadu_si256(static_ca
 inline Floats load(const float* from) { return _mm512_loadu_ps(from); }
 inline Integers load(const int16_t* from) { return bits(from); }
 inline void store(float* to, Floats values) { _mm512_storeu_ps(to, values); }
-inline void prefetch(const void* at) { _mm_prefetch(static_cast<const char*>(at), _MM_HINT_T1); }
+ALWAYS_INLINE void prefetch(const void* at) { _mm_prefetch(static_cast<const char*>(at), _MM_HINT_T1); }
 
 inline Floats even(const uint16_t* w) { return _mm512_castsi512_ps(_mm512_slli_epi32(bits(w), 16)); }
 inline Floats odd(const uint16_t* w) {

@@ -25,7 +25,7 @@ using Dot = void (*)(const Block&, const void* const*, int64_t, float*);
 // Prefetches in memory order across pages, which the hardware does not: the next page for one row at a time, the next
 // rows for several, or the rows after these if they are short.
 template <int R>
-inline void prefetch(const void* rows, int64_t bytes, int64_t at, int r) {
+inline __attribute__((always_inline)) void prefetch(const void* rows, int64_t bytes, int64_t at, int r) {
   const int64_t block = R * bytes, ahead = R == 1 ? 4096 : block <= 8192 ? 2 * block : block;
   _mm_prefetch(static_cast<const char*>(rows) + ahead + R * at + 64 * r, _MM_HINT_T1);
 }
@@ -120,14 +120,29 @@ struct Int8 {
     if (at < k) chunk(at, (__mmask64{1} << (k - at)) - 1);
     int32_t found[T * R];
     reduce(sum, found, R);
-    for (int t = 0; t < T; ++t)
-      for (int r = 0; r < R; ++r) found[t * R + r] -= 128 * sum_of(digits[t]);
-    for (int t = 0; t + kDigits <= T; t += kDigits)
-      for (int r = 0; r < R; ++r) {
-        int64_t whole = found[t * R + r];
-        if (kDigits == 2) whole = 256 * whole + found[(t + 1) * R + r];
-        sums[(token + t) / kDigits * rows + row + r] = static_cast<float>(whole);
-      }
+    for (int t = 0; t + kDigits <= T; t += kDigits) {
+      float* const to = sums + (token + t) / kDigits * rows + row;
+      const int32_t more = 128 * sum_of(digits[t]), less = kDigits == 2 ? 128 * sum_of(digits[t + kDigits - 1]) : 0;
+      if constexpr (R == kRows)
+        store_rows(found + t * R, more, less, to);
+      else
+        *to = kDigits == 2 ? static_cast<float>(256 * int64_t{found[t] - more} + found[t + kDigits - 1] - less)
+                           : static_cast<float>(found[t] - more);
+    }
+  }
+
+  // Results of four rows: (sums - more), or 256 * (sums - more) + (sums of the second digit - less), rounded once.
+  static void store_rows(const int32_t* found, int32_t more, int32_t less, float* to) {
+    const auto sums_of = [](const int32_t* from, int32_t minus) {
+      return _mm_sub_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)), _mm_set1_epi32(minus));
+    };
+    const __m128i first = sums_of(found, more);
+    if constexpr (kDigits == 1) {
+      _mm_storeu_ps(to, _mm_cvtepi32_ps(first));
+    } else {
+      const __m256d second = _mm256_cvtepi32_pd(sums_of(found + kRows, less));
+      _mm_storeu_ps(to, _mm256_cvtpd_ps(_mm256_fmadd_pd(_mm256_cvtepi32_pd(first), _mm256_set1_pd(256), second)));
+    }
   }
 };
 

@@ -107,7 +107,7 @@ void tile(const typename Form::Stored* w, int64_t k, const void* const* x, int64
           float* sums) {
   using Stored = typename Form::Stored;
   constexpr int64_t kBytes = sizeof(Stored), kLines = R * Form::kStep * kBytes / 64;
-  const int64_t block = R * k * kBytes, ahead = block <= 8192 ? 2 * block : block;
+  const int64_t block = R * k * kBytes, next = block <= 8192 ? 2 * block : block;
   const typename Form::X* tokens[T];
   for (int t = 0; t < T; ++t) tokens[t] = at<Form>(x[t], 0);
   typename Form::Vector sum[R][T] = {};
@@ -128,7 +128,7 @@ void tile(const typename Form::Stored* w, int64_t k, const void* const* x, int64
     for (; left > 0; --left, weights += Form::kStep, column += Form::kStep) {
       if (T <= kFewTokens)  // in memory order across pages, which the hardware does not
         for (int line = 0; line < (kLines ? kLines : 1); ++line)
-          prefetch(reinterpret_cast<const char*>(w) + ahead + R * kBytes * column + 64 * line);
+          prefetch(reinterpret_cast<const char*>(w) + next + R * kBytes * column + 64 * line);
       step(weights, apart, column);
     }
     if (column >= to) break;
@@ -141,10 +141,16 @@ void tile(const typename Form::Stored* w, int64_t k, const void* const* x, int64
 }
 
 template <class Form, int T>
-void each_row(const Block& w, int64_t row, int64_t end, const void* const* x, int64_t from, int64_t to, float* sums) {
+void each_row(const Block& w, int64_t row, int64_t end, const void* const* x, int64_t from, int64_t to, int64_t ahead,
+              float* sums) {
   constexpr int R = rows_of(T);
   const auto* const data = static_cast<const typename Form::Stored*>(w.weights);
-  for (; row + R <= end; row += R) tile<Form, R, T>(data + row * w.k, w.k, x, from, to, w.rows, sums + row);
+  for (; row + R <= end; row += R) {
+    if (ahead)
+      for (int r = 0; r < R; ++r)
+        for (int64_t i = from; i < to; i += 64 / sizeof *data) prefetch(data + (row + r) * w.k + ahead + i);
+    tile<Form, R, T>(data + row * w.k, w.k, x, from, to, w.rows, sums + row);
+  }
   for (; row < end; ++row)
     for (int t = 0; t < T; ++t)
       tile<Form, 1, 1>(data + row * w.k, w.k, x + t, from, to, w.rows, sums + t * w.rows + row);
@@ -156,29 +162,19 @@ inline int64_t next_tile(int64_t left) {
   return left >= 2 * kMostTokens ? kMostTokens : (left + 1) / 2;
 }
 
-// Columns [from, to) of rows [row, end) with `count` tokens, at most kMostTokens.
+// Columns [from, to) of rows [row, end) with `count` tokens, at most kMostTokens. `ahead`: distance to the columns that are
+// read next, or 0.
 template <class Form>
 void some_tokens(const Block& w, int64_t row, int64_t end, const void* const* x, int64_t count, int64_t from,
-                 int64_t to, float* sums) {
+                 int64_t to, int64_t ahead, float* sums) {
   static_assert(kMostTokens == 6);
   switch (count) {
-    case 1: return each_row<Form, 1>(w, row, end, x, from, to, sums);
-    case 2: return each_row<Form, 2>(w, row, end, x, from, to, sums);
-    case 3: return each_row<Form, 3>(w, row, end, x, from, to, sums);
-    case 4: return each_row<Form, 4>(w, row, end, x, from, to, sums);
-    case 5: return each_row<Form, 5>(w, row, end, x, from, to, sums);
-    case 6: return each_row<Form, 6>(w, row, end, x, from, to, sums);
-  }
-}
-
-// Reads ahead the chunk after column `to` of rows [row, end), or the first one of these rows in the next block.
-template <class Form>
-inline void prefetch_chunk(const Block& w, int64_t row, int64_t end, int64_t to) {
-  const int64_t first = to < w.k ? to : w.rows * w.k, left = to < w.k ? w.k - to : w.k;
-  const int64_t bytes = (left < Form::kColumns ? left : Form::kColumns) * sizeof(typename Form::Stored);
-  for (; row < end; ++row) {
-    const char* const begin = static_cast<const char*>(w.weights) + (first + row * w.k) * sizeof(typename Form::Stored);
-    for (int64_t at = 0; at < bytes; at += 64) prefetch(begin + at);
+    case 1: return each_row<Form, 1>(w, row, end, x, from, to, ahead, sums);
+    case 2: return each_row<Form, 2>(w, row, end, x, from, to, ahead, sums);
+    case 3: return each_row<Form, 3>(w, row, end, x, from, to, ahead, sums);
+    case 4: return each_row<Form, 4>(w, row, end, x, from, to, ahead, sums);
+    case 5: return each_row<Form, 5>(w, row, end, x, from, to, ahead, sums);
+    case 6: return each_row<Form, 6>(w, row, end, x, from, to, ahead, sums);
   }
 }
 
@@ -189,13 +185,14 @@ void dot(const Block& w, const void* const* x, int64_t tokens, float* sums) {
     constexpr int64_t R = rows_of(kFewTokens);
     for (int64_t row = 0; row < w.rows; row += R)
       for (int64_t from = 0; from < w.k; from += Form::kColumns)
-        some_tokens<Form>(w, row, row + R < w.rows ? row + R : w.rows, x, tokens, from, end_of(from), sums);
+        some_tokens<Form>(w, row, row + R < w.rows ? row + R : w.rows, x, tokens, from, end_of(from), 0, sums);
   } else {
     for (int64_t from = 0; from < w.k; from += Form::kColumns) {
+      // the next chunk of the same rows, or the first one of the next block
+      const int64_t next = end_of(from) < w.k ? Form::kColumns : w.rows * w.k - from;
       for (int64_t t = 0, count; t < tokens; t += count) {
         count = next_tile(tokens - t);
-        prefetch_chunk<Form>(w, w.rows * t / tokens, w.rows * (t + count) / tokens, end_of(from));
-        some_tokens<Form>(w, 0, w.rows, x + t, count, from, end_of(from), sums + t * w.rows);
+        some_tokens<Form>(w, 0, w.rows, x + t, count, from, end_of(from), t ? 0 : next, sums + t * w.rows);
       }
     }
   }
@@ -221,7 +218,7 @@ void tile4(const uint8_t* w, const float* scales, const void* const* x, int64_t 
   Floats sum[1][T] = {};
   for (int64_t group = from; group < to; group += kGroup) {
     Integers whole[T] = {};
-    if (T == 1) prefetch(w + group / 2 + 2048);
+    prefetch(w + group / 2 + 2048);
     repeat<kGroup / kStep4>([&](auto part_of_group) ALWAYS {
       const int64_t column = group + part_of_group * kStep4;
       Integers values[4];
