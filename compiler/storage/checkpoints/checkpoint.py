@@ -29,7 +29,7 @@ from compiler.storage.checkpoints.index import (
     NO_DIFFERENCE,
     PICKLED,
     PICKLED_INDEX,
-    Difference,
+    IndexDifference,
     WeightMap,
     form_of,
     header_problems,
@@ -69,7 +69,7 @@ class Checkpoint:
     tensors: dict[str, SourceTensor]
     own: dict[str, SourceTensor] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    difference: Difference = NO_DIFFERENCE
+    difference: IndexDifference = NO_DIFFERENCE
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -90,7 +90,7 @@ class Checkpoint:
             yield {tensor.name: files[tensor.file] for tensor in self.tensors.values() if tensor.file}
 
 
-Read = tuple[dict[str, SourceTensor], Difference]
+Read = tuple[dict[str, SourceTensor], IndexDifference]
 """Tensors of some files by name, and the difference of the index from these files."""
 
 
@@ -149,7 +149,7 @@ def from_headers(
     config: dict[str, Any],
     tensors: Mapping[str, tuple[str, tuple[int, ...]]],
     folder: Path = Path(),
-    difference: Difference = NO_DIFFERENCE,
+    difference: IndexDifference = NO_DIFFERENCE,
 ) -> Checkpoint:
     """Make a checkpoint to plan with, from names, dtypes and shapes alone: `{name: (dtype, shape)}`.
 

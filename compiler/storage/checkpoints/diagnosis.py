@@ -24,7 +24,7 @@ _SHOWN = 8
 
 
 @dataclass(frozen=True)
-class Finding:
+class ForeignFiles:
     """A kind of files that are found where a checkpoint was expected. `patterns`: of their names, in lower case.
     `least`: number of such files from which the row applies. `text`, `hint`: `{files}` and `{first}` are replaced.
     """
@@ -36,58 +36,58 @@ class Finding:
 
 
 FINDINGS = (
-    Finding(
+    ForeignFiles(
         ("*.incomplete", "*.part", "*.partial", "*.crdownload", "*.aria2", "*.download"),
         "a download has not ended: {files}",
         "finish the download: run the command that began it again",
     ),
-    Finding(
+    ForeignFiles(
         (ADAPTER,),
         "this is an adapter (PEFT, LoRA){base}, not a model",
         "merge it into its base model (PEFT's `merge_and_unload`, then `save_pretrained`), and pass the merged model",
     ),
-    Finding(
+    ForeignFiles(
         ("*.gguf", "*.ggml"),
         "the weights are only in the format of llama.cpp: {files}",
         "use the original model with safetensors files: GGUF files are not read",
     ),
-    Finding(
+    ForeignFiles(
         ("consolidated*.safetensors", "consolidated*.pth", "consolidated*.pt", "params.json", "*/consolidated*"),
         "the weights are only in the publisher's own format: {files}",
         "use the model in the format of transformers: config.json and model.safetensors, often a repository `...-hf`",
     ),
-    Finding(
+    ForeignFiles(
         ("*.tar", "*.tar.gz", "*.tgz", "*.tar.zst", "*.tar.bz2", "*.zip", "*.7z"),
         "there is an archive: {files}",
         "unpack {first}, and pass the folder with config.json as `--model`",
     ),
-    Finding(
+    ForeignFiles(
         ("*/config.json",),
         "the checkpoint is in a folder below: {files}",
         "pass the folder of {first} as `--model`",
     ),
-    Finding(
+    ForeignFiles(
         ("*-of-*.safetensors",),
         f"shards without their index {INDEX}: {{files}}",
         f"download {INDEX}, which says which tensors are in which file, into the same folder",
     ),
-    Finding(
+    ForeignFiles(
         ("*.safetensors",),
         f"safetensors files of other names, and no index {INDEX}: {{files}}",
         "keep the one that is the model; which one cannot be told from their names",
         least=2,
     ),
-    Finding(
+    ForeignFiles(
         ("*.safetensors",),
         f"a safetensors file of another name than {SINGLE}: {{files}}",
         f"rename {{first}} to {SINGLE}, or add a link of that name, if it is the whole model",
     ),
-    Finding(
+    ForeignFiles(
         ("*.bin", "*.pt", "*.pth", "*.ckpt"),
         f"torch files of other names than {PICKLED}: {{files}}",
         f"if {{first}} has the state dict of the whole model, rename it to {PICKLED}",
     ),
-    Finding(
+    ForeignFiles(
         ("*.h5", "*.msgpack", "*.onnx", "*.tflite", "*.mlmodel", "*.ot"),
         "the weights are only in the format of another framework: {files}",
         "use a revision of the model with safetensors files",

@@ -34,7 +34,7 @@ WeightMap = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Difference:
+class IndexDifference:
     """Tensors on which an index and the headers of its files differ, each with a file: `absent` from the file that the
     index names, `unlisted` in the index, `repeated` in a file besides the one that the index names.
     """
@@ -54,7 +54,7 @@ class Difference:
         return tuple(lines)
 
 
-NO_DIFFERENCE = Difference()
+NO_DIFFERENCE = IndexDifference()
 
 
 def shown(names: Iterable[str]) -> str:
@@ -102,16 +102,16 @@ def parse_weight_map(data: bytes, name: str) -> dict[str, str]:
 
 def merge_headers(
     headers: Mapping[str, Mapping[str, Entry]], weight_map: WeightMap | None
-) -> tuple[dict[str, tuple[str, Entry]], Difference]:
+) -> tuple[dict[str, tuple[str, Entry]], IndexDifference]:
     """Merge the headers of all files to `{tensor: (file name, entry)}` as the index says; without one (None), all
     tensors count. Entries of files that `headers` lacks are left out.
     """
     found = {name: file for file, entries in headers.items() for name in entries}
     if weight_map is None:
-        return {name: (file, headers[file][name]) for name, file in found.items()}, Difference()
+        return {name: (file, headers[file][name]) for name, file in found.items()}, IndexDifference()
     listed = {name: file for name, file in weight_map.items() if file in headers}
     merged = {name: (file, headers[file][name]) for name, file in listed.items() if name in headers[file]}
-    return merged, Difference(
+    return merged, IndexDifference(
         absent={name: file for name, file in listed.items() if name not in merged},
         unlisted={name: file for name, file in found.items() if name not in weight_map},
         repeated={

@@ -18,7 +18,7 @@ from compiler.storage.checkpoints.index import (
     PICKLED,
     PICKLED_INDEX,
     SINGLE,
-    Difference,
+    IndexDifference,
     form_of,
 )
 
@@ -46,7 +46,7 @@ class Headers:
     """Headers of a remote model: `{tensor: (dtype, shape)}`, and the difference of its index from them."""
 
     tensors: Mapping[str, tuple[str, tuple[int, ...]]]
-    difference: Difference = NO_DIFFERENCE
+    difference: IndexDifference = NO_DIFFERENCE
 
 
 @dataclass(frozen=True)
