@@ -25,7 +25,7 @@ from compiler.model.config import ConfigMap, ModelConfig, Traits
 from compiler.model.ops import Each, Op, Program, Rearrange, Split, Stack
 from compiler.model.places import lookup
 from compiler.model.read import read_config
-from compiler.model.roles import ROLES, TensorId, axis_sizes
+from compiler.model.roles import ROLES, TensorId, axis_sizes, has_experts
 from compiler.model.rope import RopeScaling
 
 
@@ -143,10 +143,10 @@ def stored_axes(role: str, part: str) -> tuple[tuple[str, ...], ...]:
     """Axes of a role as a checkpoint groups them: ((out axes), (in axes)) for a linear layer's weight."""
     axes = TensorId(role, part).axes
     out = ROLES[role].bias_axes
-    if part == "weight" and out and axes[: len(out)] == out:
+    if part == "weight" and out and axes[: len(out)] == out and not has_experts(role):
         return tuple(group for group in (out, axes[len(out) :]) if group)
     if part == "bias":
-        return (axes,)
+        return (axes[:1], axes[1:]) if has_experts(role) else (axes,)
     return tuple((axis,) for axis in axes)
 
 
