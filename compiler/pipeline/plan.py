@@ -170,7 +170,7 @@ def make_plan(
         needs=_needs(config, quant, max_memory, ranks, run, target.compiler.needs(config, ask.tp, options)),
         files=files,
         digest=_digest(recipe_name, target.name, config, ask.tp, dtype, filled.uses, layouts, files, quant.decides),
-        notes=tuple(notes),
+        notes=(*notes, *filled.notes),
     )
 
 
