@@ -43,9 +43,21 @@ class Cache:
     v_scale: Tensor | None = None
 
 
-Attend = Callable[[Tensor, Cache, Tensor, Tensor, int | None, Tensor | None], Tensor]
+@dataclass(frozen=True)
+class Scoring:
+    """Scores of keys, before ALiBi: softcap * tanh(q . k * scale / softcap) for the last `window` positions.
+
+    `window` None: all positions. `scale` None: D ** -0.5. `softcap` 0: q . k * scale.
+    """
+
+    window: int | None = None
+    scale: float | None = None
+    softcap: float = 0.0
+
+
+Attend = Callable[[Tensor, Cache, Tensor, Tensor, Scoring, Tensor | None], Tensor]
 """q [B, S, heads, D], a cache with the keys and values of all q, positions [B, S], positions [L] of the visible keys,
-window, ALiBi slopes float32 [heads] -> [B, S, heads, D] in the dtype of q.
+scoring, ALiBi slopes float32 [heads] -> [B, S, heads, D] in the dtype of q.
 """
 
 
@@ -70,20 +82,33 @@ def dequantize(stored: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tens
     return stored if scale is None else (stored.float() * scale[:, None]).to(dtype)
 
 
-def attend(
-    q: Tensor, cache: Cache, positions: Tensor, keys: Tensor, window: int | None, slopes: Tensor | None
-) -> Tensor:
+def attend(q: Tensor, cache: Cache, positions: Tensor, keys: Tensor, scoring: Scoring, slopes: Tensor | None) -> Tensor:
     """Softmax attention; see `Attend` for the shapes."""
     batch, used = q.shape[0], keys.shape[0]
     k, v = (
         dequantize(stored.narrow(0, 0, batch).narrow(1, 0, used), scale, q.dtype).transpose(1, 2)
         for stored, scale in ((cache.k, cache.k_scale), (cache.v, cache.v_scale))
     )
-    bias = mask(positions, keys, window, q.dtype)
+    bias = mask(positions, keys, scoring.window, q.dtype)
     if slopes is not None:
         bias = bias + alibi(slopes, positions, keys, q.dtype)
-    out = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=bias, enable_gqa=True)
+    if scoring.softcap:
+        return _capped(q.transpose(1, 2), k, v, bias, scoring).transpose(1, 2)
+    out = F.scaled_dot_product_attention(
+        q.transpose(1, 2), k, v, attn_mask=bias, enable_gqa=True, scale=scoring.scale
+    )  # fmt: skip
     return out.transpose(1, 2)
+
+
+def _capped(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scoring: Scoring) -> Tensor:
+    """Attention with a softcap: q [B, heads, S, D], k and v [B, kv_heads, L, D], bias [B, 1 or heads, S, L]. Softmax is
+    in float32.
+    """
+    k, v = (part.repeat_interleave(q.shape[1] // k.shape[1], 1) for part in (k, v))
+    scale = q.shape[-1] ** -0.5 if scoring.scale is None else scoring.scale
+    scores = (q @ k.transpose(-1, -2)).float() * scale
+    scores = torch.tanh(scores / scoring.softcap) * scoring.softcap + bias
+    return scores.softmax(-1).to(q.dtype) @ v
 
 
 def mask(positions: Tensor, keys: Tensor, window: int | None, dtype: torch.dtype) -> Tensor:

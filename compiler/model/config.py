@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from compiler.errors import ArtifactError
 from compiler.model.identity import changed_fields
-from compiler.model.places import Default, Place
+from compiler.model.places import Default, Layers, Place
 from compiler.model.rope import RopeScaling
 
 Norm = Literal["rms", "rms_float32", "rms_plus_one", "layer"]
@@ -25,6 +25,7 @@ Mlp = Literal["gated", "plain", "moe"]
 Position = Literal["rope", "learned", "alibi"]
 Rotary = Literal["half", "interleaved"]
 Head = Literal["plain", "l2_rows"]
+Rope = Literal["main", "local", "none"]
 Answer = bool | str | Default
 """Yes, no, or the place of the answer in config.json, where absent means no."""
 
@@ -57,6 +58,10 @@ class Traits:
     head_bias: bool = False
     tied: Answer = "tie_word_embeddings"
     embedding_scale: Literal["none", "sqrt_hidden"] = "none"
+    embedding_norm: bool = False  # a norm between the embedding and the first layer (Bloom)
+    position_offset: int = 0  # learned positions: row of position 0 (OPT)
+    windowed: Layers | None = None  # layers with a sliding window; None: see `compiler.model.read`
+    rotated: Literal["all", "windowed"] | Layers = "all"  # layers with rotary positions; the others have none
     renormalize_experts: Answer = True  # weights of the chosen experts sum to 1
     shared_expert_gate: bool = False
 
@@ -80,6 +85,13 @@ class ConfigMap:
         "partial_rotary_factor", "rope_parameters.partial_rotary_factor", Default("rotary_pct", value=1.0)
     )  # fmt: skip
     logit_scale: Place = ()  # factor on the logits
+    logit_softcap: Place = ()  # see ModelConfig.logit_softcap
+    embedding_scale: Place = ()  # factor on the embedding
+    residual_scale: Place = ()  # factor on the output of each block
+    attention_scale: Place = ()  # factor on products of q and k; absent: head_dim ** -0.5
+    attention_softcap: Place = ()  # see ModelConfig.attention_softcap
+    clip_qkv: Place = ()  # see ModelConfig.clip_qkv
+    local_rope_theta: Place = ()  # rope_theta of layers with a window, where they have their own
     rotary_dim: Place = ()  # absent: head_dim x rotary_fraction
     sliding_window: Place = Default("sliding_window")
     experts: Place = Default("num_local_experts", value=0)
@@ -94,10 +106,17 @@ class LayerKind:
 
     mlp: Mlp
     window: int | None = None  # visible positions, the query's included; None: all up to it
+    rope: Rope = "main"  # frequencies of rotary positions: `rope_theta`, `local_rope_theta`, or no positions
+
+    @property
+    def attention(self) -> str:
+        """Suffix that tells kinds of attention apart: "", "-window4096", "-window512-local", "-nope"."""
+        window = "" if self.window is None else f"-window{self.window}"
+        return window + {"main": "", "local": "-local", "none": "-nope"}[self.rope]
 
     @property
     def name(self) -> str:
-        return self.mlp if self.window is None else f"{self.mlp}-window{self.window}"
+        return f"{self.mlp}{self.attention}"
 
 
 @dataclass(frozen=True)
@@ -109,6 +128,8 @@ class ModelConfig:
         head_dim     each head by itself, one weight [head_dim] for all heads       Qwen3
         per_head     each head by itself, a weight [heads, head_dim]                Command R+
         all_heads    all heads together, a weight [heads, head_dim]                 OLMo-2
+
+    A softcap c turns x into c * tanh(x / c); 0: none. `clip_qkv` c limits q, k and v to -c ... c; 0: no limit.
     """
 
     architecture: str
@@ -150,6 +171,14 @@ class ModelConfig:
     parallel_mlp_norm: bool = False
     qk_norm_over: QkNorm = "head_dim"
     logit_scale: float = 1.0
+    logit_softcap: float = 0.0
+    residual_scale: float = 1.0
+    attention_scale: float | None = None  # None: head_dim ** -0.5
+    attention_softcap: float = 0.0
+    clip_qkv: float = 0.0
+    local_rope_theta: float | None = None
+    embedding_norm: bool = False
+    position_offset: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """JSON of the fields that differ from their defaults: models that do not use a new field keep their JSON, which

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from compiler.decoder.attention import (
     Cache,
+    Scoring,
     alibi,
     alibi_slopes,
     attend,
@@ -47,18 +48,23 @@ def test_tokens_are_stored_at_the_position_of_their_row() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 4])
-def test_kv_heads_serve_consecutive_query_heads(length: int) -> None:
+@pytest.mark.parametrize("scoring", [Scoring(), Scoring(scale=0.7), Scoring(softcap=2.0), Scoring(4, 0.5, 3.0)])
+def test_kv_heads_serve_consecutive_query_heads(length: int, scoring: Scoring) -> None:
     generator = torch.Generator().manual_seed(0)
     q = torch.randn(2, length, 6, 8, generator=generator)
     k, v = (torch.randn(2, 9, 2, 8, generator=generator) for _ in range(2))
     positions = torch.tensor([[5], [2]]) + torch.arange(length)
     expected = np.zeros(q.shape)
     for row, token, head in np.ndindex(2, length, 6):
-        seen = int(positions[row, token]) + 1
-        keys, values = (t[row, :seen, head // 3].double().numpy() for t in (k, v))
-        scores = np.exp(keys @ q[row, token, head].double().numpy() / np.sqrt(8))
+        end = int(positions[row, token]) + 1
+        seen = slice(max(end - (scoring.window or end), 0), end)
+        keys, values = (t[row, seen, head // 3].double().numpy() for t in (k, v))
+        scores = keys @ q[row, token, head].double().numpy() * (scoring.scale or 8**-0.5)
+        if scoring.softcap:
+            scores = np.tanh(scores / scoring.softcap) * scoring.softcap
+        scores = np.exp(scores)
         expected[row, token, head] = scores / scores.sum() @ values
-    found = attend(q, Cache(k, v), positions, torch.arange(9), None, None)
+    found = attend(q, Cache(k, v), positions, torch.arange(9), scoring, None)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
@@ -92,9 +98,9 @@ def test_attention_over_a_quantized_cache_is_over_what_it_holds(form: str) -> No
     positions, keys = torch.arange(7).expand(2, 7), torch.arange(7)
     store(cache, positions, k, v)
     held = Cache(*(dequantize(part[:, :8], s, torch.float32) for part, s in ((cache.k, k_scale), (cache.v, v_scale))))
-    found = attend(q, cache, positions, keys, 4, None)
-    assert torch.equal(found, attend(q, held, positions, keys, 4, None))
-    exact = attend(q, Cache(k, v), positions, keys, 4, None)
+    found = attend(q, cache, positions, keys, Scoring(4), None)
+    assert torch.equal(found, attend(q, held, positions, keys, Scoring(4), None))
+    exact = attend(q, Cache(k, v), positions, keys, Scoring(4), None)
     assert 0 < (found - exact).norm() < 0.15 * exact.norm()
 
 

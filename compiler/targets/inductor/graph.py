@@ -35,6 +35,8 @@ STEP: dict[str, tuple[str, ...]] = {
     "vocab_offset": (),
     "rope.cos": ("R", "half"),
     "rope.sin": ("R", "half"),
+    "rope_local.cos": ("R", "half"),
+    "rope_local.sin": ("R", "half"),
     "alibi.slopes": ("heads",),
     "cache_k": ("Bmax", "T", "kv_heads", "head_dim"),
     "cache_v": ("Bmax", "T", "kv_heads", "head_dim"),
@@ -69,7 +71,7 @@ class Segment(torch.nn.Module):
             case "qkv", _:
                 return qkv(spec.config, t, kernels)
             case "attn", kind if kind:
-                return attn(spec.config, kind.window, t, kernels)
+                return attn(spec.config, kind, t, kernels)
             case "mlp", kind if kind:
                 return mlp(spec.config, kind, t, kernels)
             case "head", None:
