@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.tinyllama import machine
 from compiler.decoder import attention
-from compiler.decoder.attention import Cache, Scoring, cache_dtype, quantize
+from compiler.decoder.attention import Cache, Scores, cache_dtype, quantize
 from compiler.runtime.package import Package
 from compiler.targets.inductor.attention import attend
 
@@ -56,12 +56,12 @@ class Attention(torch.nn.Module):
 
     def __init__(self, form: str, window: int | None) -> None:
         super().__init__()
-        self.attend, self.scoring = attention.attend if form == "torch" else attend, Scoring(window)
+        self.attend, self.window = attention.attend if form == "torch" else attend, window
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, keys: Tensor, scales: Tensor | None
     ) -> Tensor:
-        y: Tensor = self.attend(q, Cache(k, v, scales, scales), positions, keys, self.scoring, None)
+        y: Tensor = self.attend(q, Cache(k, v, scales, scales), positions, keys, Scores(self.window))
         return y
 
 

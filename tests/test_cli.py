@@ -4,18 +4,17 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from benchmarks.testbed.artifacts import manifest, write
-from compiler.cli import app, main
+from compiler.cli import app
 from compiler.cli.parse import default_output, parse_size
 from compiler.errors import UsageError
-from compiler.targets.inductor.target import SegmentCompiler
-from tests.stand_in import StandIn
+from tests.command import Ran, command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,32 +22,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 
 
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Ran]:
+def run(tmp_path: Path) -> Callable[..., Ran]:
     """The command line in this process, with a cache of its own and a toolchain that compiles nothing."""
-    monkeypatch.setenv("LMI_COMPILE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(SegmentCompiler, "toolchain", lambda _self: StandIn("inductor"))
-
-    def call(*arguments: str | Path) -> Ran:
-        capsys.readouterr()  # what fixtures printed
-        monkeypatch.setattr(sys, "argv", ["lmi-compile", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        told = capsys.readouterr()
-        return Ran(int(ended.value.code or 0), told.out, told.err)
-
-    return call
+    return partial(command, cache=tmp_path / "cache")
 
 
 def test_help_lists_every_command(run: Callable[..., Ran]) -> None:

@@ -317,13 +317,14 @@ def request_of(
     resources: Resources,
 ) -> PlanRequest:
     """Request of the options. `--tp max` reads the model's config and headers. Raises UsageError."""
-    from compiler.cli.parse import count_devices, parse_tp
+    from compiler.cli.parse import parse_tp
     from compiler.model.rope import parse_rope_scaling
+    from compiler.pipeline.devices import with_largest_tp
     from compiler.pipeline.request import Ask, PlanRequest
-    from compiler.pipeline.resolve import largest_tp
 
-    fields = model_fields(model, ask.target)
+    tp = parse_tp(ask.tp)
     asked = Ask(
+        tp=tp or 1,
         dtype=ask.dtype,
         max_positions=limits.max_positions,
         max_batch=limits.max_batch,
@@ -332,5 +333,5 @@ def request_of(
         options=options_of(ask.target, own),
         quant=quant,
     )
-    tp = parse_tp(ask.tp) or largest_tp(PlanRequest(**fields, ask=asked), count_devices(ask.instance_type))
-    return PlanRequest(**fields, ask=replace(asked, tp=tp), resources=resources)
+    request = PlanRequest(**model_fields(model, ask.target), ask=asked, resources=resources)
+    return request if tp else with_largest_tp(request, ask.instance_type)

@@ -28,23 +28,6 @@ def parse_tp(text: str) -> int | None:
     return int(text)
 
 
-def count_devices(instance_type: str | None) -> int:
-    """Accelerators of an instance type; None: of this machine. Raises UsageError where there are none."""
-    if instance_type is not None:
-        from compiler.lmi.instances import instance
-
-        return instance(instance_type).devices
-    from compiler.machine import gpus
-
-    found = len(gpus()[0])
-    if not found:
-        raise UsageError(
-            "`--tp max` counts accelerators, and this machine has none",
-            hint="pass `--instance-type ml.g5.12xlarge` (where the artifact will run), or `--tp N`",
-        )
-    return found
-
-
 def default_output(model: str, target: str, tp: int, dtype: str | None, scheme: str = "") -> Path:
     """Folder of an artifact where `--output` is not given: `artifacts/mixtral-inductor-tp8`."""
     words = [Path(model.rstrip("/")).name, target, f"tp{tp}", *([dtype] if dtype else [])]

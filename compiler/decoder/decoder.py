@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compiler.decoder.attention import Cache, Scoring, store
+from compiler.decoder.attention import Cache, Scores, store
 from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.decoder.layer import table_names
 from compiler.decoder.mlp import ACTIVATIONS, gated
@@ -109,10 +109,19 @@ def attn(config: ModelConfig, kind: LayerKind, t: Tensors, kernels: Kernels = PL
         q, k = rotate(config.rotary, q, cos, sin), rotate(config.rotary, k, cos, sin)
 
     store(cache, positions, k, v)
-    slopes = t["alibi.slopes"] if config.position == "alibi" else None
-    scoring = Scoring(kind.window, config.attention_scale, config.attention_softcap)
-    y = kernels.attend(q, cache, positions, t["key_positions"], scoring, slopes)
+    y = kernels.attend(q, cache, positions, t["key_positions"], _scores(config, kind, t))
     return _linear(kernels, t, "attn.o", y.flatten(2), _once(t, "attn.o.bias"))
+
+
+def _scores(config: ModelConfig, kind: LayerKind, t: Tensors) -> Scores:
+    return Scores(
+        window=kind.window,
+        chunk=kind.chunk,
+        scale=config.attention_scale,
+        softcap=config.attention_softcap,
+        slopes=t["alibi.slopes"] if config.position == "alibi" else None,
+        sinks=t["attn.sinks.weight"] if config.sinks else None,
+    )
 
 
 def mlp(config: ModelConfig, kind: LayerKind, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:

@@ -1,7 +1,7 @@
 """Compiled segments of a model: names and inputs.
 
     embed   token ids -> x                         once per model
-    attn    x -> attention's summand               once per window and rope (`attn`, `attn-window4096`, `attn-nope`)
+    attn    x -> attention's summand               once per kind of attention (`attn`, `attn-window4096`)
     mlp     x -> the mlp's summand                 once per kind of mlp (`mlp-gated`, `mlp-moe`)
     qkv     x -> projections of q, k and v         once per model, where attention is split (`layer.sums_statistics`):
                                                    `attn` then takes its output
@@ -58,7 +58,7 @@ def phase_for(batch: int, length: int) -> str:
 
 def segment_names(config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
     """Segments of a layer of this kind, in the order of computation."""
-    return (*(("qkv",) if sums_statistics(config) else ()), f"attn{kind.attention}", f"mlp-{kind.mlp}")
+    return (*(("qkv",) if sums_statistics(config) else ()), kind.attention, f"mlp-{kind.mlp}")
 
 
 def part_of(segment: str) -> str:
@@ -116,8 +116,7 @@ def specs(
     for kind in config.layer_kinds:
         for name in segment_names(config, kind):
             # Layers of equal attention share `attn` whatever their mlp, and layers of equal mlp share `mlp`.
-            attn = replace(kind, mlp="gated")
-            own = {"qkv": LayerKind("gated"), "attn": attn, "mlp": LayerKind(kind.mlp)}
+            own = {"qkv": LayerKind("gated"), "attn": replace(kind, mlp="gated"), "mlp": LayerKind(kind.mlp)}
             kinds[name] = own[part_of(name)]
     kinds["head"] = None
     used = {phase_for(batch, length) for batch in range(1, limits.max_batch + 1) for length in (1, 2)}

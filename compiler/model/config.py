@@ -106,17 +106,23 @@ class LayerKind:
 
     mlp: Mlp
     window: int | None = None  # visible positions, the query's included; None: all up to it
-    rope: Rope = "main"  # frequencies of rotary positions: `rope_theta`, `local_rope_theta`, or no positions
-
-    @property
-    def attention(self) -> str:
-        """Suffix that tells kinds of attention apart: "", "-window4096", "-window512-local", "-nope"."""
-        window = "" if self.window is None else f"-window{self.window}"
-        return window + {"main": "", "local": "-local", "none": "-nope"}[self.rope]
+    chunk: int | None = None  # positions are visible within runs of this length; None: all up to the query's
+    rope: Rope = "main"  # rotary positions by `rope_theta`, by `local_rope_theta`, or none
 
     @property
     def name(self) -> str:
-        return f"{self.mlp}{self.attention}"
+        return "-".join((self.mlp, *self._attention))
+
+    @property
+    def attention(self) -> str:
+        """Name of the kind of attention, for layers that share its compiled package: `attn`, `attn-window4096`."""
+        return "-".join(("attn", *self._attention))
+
+    @property
+    def _attention(self) -> tuple[str, ...]:
+        differs = {"window": self.window, "chunk": self.chunk}
+        found = tuple(f"{name}{value}" for name, value in differs.items() if value is not None)
+        return found if self.rope == "main" else (*found, {"local": "localrope", "none": "nope"}[self.rope])
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,7 @@ class ModelConfig:
         per_head     each head by itself, a weight [heads, head_dim]                Command R+
         all_heads    all heads together, a weight [heads, head_dim]                 OLMo-2
 
-    A softcap c turns x into c * tanh(x / c); 0: none. `clip_qkv` c limits q, k and v to -c ... c; 0: no limit.
+    A softcap c turns x into c * tanh(x / c). `clip_qkv` c limits q, k and v to -c ... c; 0: no limit.
     """
 
     architecture: str
@@ -171,14 +177,15 @@ class ModelConfig:
     parallel_mlp_norm: bool = False
     qk_norm_over: QkNorm = "head_dim"
     logit_scale: float = 1.0
-    logit_softcap: float = 0.0
-    residual_scale: float = 1.0
-    attention_scale: float | None = None  # None: head_dim ** -0.5
-    attention_softcap: float = 0.0
+    logit_softcap: float = 0.0  # of the logits; 0: none
+    residual_scale: float = 1.0  # factor on the sum of a block, before it is added to the residual stream
     clip_qkv: float = 0.0
     local_rope_theta: float | None = None
     embedding_norm: bool = False
     position_offset: int = 0
+    attention_scale: float = 0.0  # factor on q . k; 0: 1 / sqrt(head_dim)
+    attention_softcap: float = 0.0  # of the scores of attention; 0: none
+    sinks: bool = False  # one more score in the softmax of each head, without a value (gpt-oss)
 
     def to_json(self) -> dict[str, Any]:
         """JSON of the fields that differ from their defaults: models that do not use a new field keep their JSON, which

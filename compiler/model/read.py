@@ -104,7 +104,7 @@ def _factors(hf: Mapping[str, Any], places: ConfigMap, traits: Traits, hidden: i
         "logit_scale": number(places.logit_scale, 1.0),
         "logit_softcap": number(places.logit_softcap, 0.0),
         "residual_scale": number(places.residual_scale, 1.0),
-        "attention_scale": number(places.attention_scale, None),
+        "attention_scale": number(places.attention_scale, 0.0),
         "attention_softcap": number(places.attention_softcap, 0.0),
         "clip_qkv": number(places.clip_qkv, 0.0),
         "local_rope_theta": number(places.local_rope_theta, None),

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from compiler import targets
 from compiler.calibration.samples import resolve_text
-from compiler.model.parallel import largest_parallel
 from compiler.pipeline.plan import Plan, make_plan
 from compiler.quantization.prequantized.checkpoint import after_rewrite
 from compiler.quantization.prequantized.formats import packed
@@ -63,11 +62,6 @@ def with_recipe(request: PlanRequest, source: ResolvedSource, checkpoint: Checkp
     return LocatedModel(source, checkpoint, request.recipe, request.recipes.load(request.recipe))
 
 
-def largest_tp(request: PlanRequest, devices: int) -> int:
-    """The most ranks that the model of the request can be split over on so many devices. Raises LmiCompileError."""
-    return largest_parallel(locate(request).config(request.ask), devices)
-
-
 def plan_model(model: LocatedModel, target: str, ask: Ask, max_memory: int) -> Plan:
     """The plan of a located model. Raises LmiCompileError."""
     # Which toolchains need a text for a scheme is known later.
@@ -75,7 +69,14 @@ def plan_model(model: LocatedModel, target: str, ask: Ask, max_memory: int) -> P
         ask = replace(ask, quant=replace(ask.quant, text=resolve_text(ask.quant.text)))
     checkpoint = model.checkpoint
     return make_plan(
-        model.recipe_name, model.recipe, targets.load(target), checkpoint.config, checkpoint.tensors, ask, max_memory
+        model.recipe_name,
+        model.recipe,
+        targets.load(target),
+        checkpoint.config,
+        checkpoint.tensors,
+        ask,
+        max_memory,
+        checkpoint.notes,
     )
 
 

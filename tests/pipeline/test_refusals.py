@@ -17,8 +17,8 @@ from compiler.errors import (
     UsageError,
 )
 from compiler.pipeline.build import build
+from compiler.pipeline.devices import with_largest_tp
 from compiler.pipeline.request import BuildRequest
-from compiler.pipeline.resolve import largest_tp
 from tests.builds import copied, leftovers
 from tests.stand_in import StandIn
 
@@ -44,8 +44,11 @@ def test_a_tp_that_does_not_fit_names_those_that_do(request_for: Callable[..., B
     assert "1, 2, 4, 8" in caught.value.hint
 
 
-def test_tp_max_is_the_most_that_fits_on_the_devices(request_for: Callable[..., BuildRequest]) -> None:
-    assert largest_tp(request_for(), 7) == 4
+@pytest.mark.parametrize(("instance_type", "tp"), [("ml.g5.xlarge", 1), ("ml.g5.12xlarge", 4), ("ml.p4d.24xlarge", 8)])
+def test_tp_max_is_the_most_that_fits_on_the_devices(
+    request_for: Callable[..., BuildRequest], instance_type: str, tp: int
+) -> None:
+    assert with_largest_tp(request_for(), instance_type).ask.tp == tp
 
 
 @pytest.mark.parametrize(("field", "value"), [("march", "x86-64-v9"), ("until", "lunch")])
