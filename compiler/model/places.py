@@ -6,6 +6,7 @@ Half("intermediate_size")                  half of a value
 Default("n_inner", times=(4, "n_embd"))    a value, else a constant, else a multiple of another value
 Flag("multi_query", yes=1, no="n_head")    a constant or another value, depending on a flag
 Power("query_pre_attn_scalar", -0.5)       a power of a value
+Times("n_shared", "moe_ffn")             the product of two values, 0 where one is absent or null
 """
 
 from __future__ import annotations
@@ -51,7 +52,15 @@ class Power:
     value: float | None = None
 
 
-Place = str | tuple["Place", ...] | Half | Default | Flag | Power
+@dataclass(frozen=True)
+class Times:
+    """Times of the values at two paths; 0 where one is absent or null."""
+
+    first: str
+    second: str
+
+
+Place = str | tuple["Place", ...] | Half | Default | Flag | Power | Times
 
 
 @dataclass(frozen=True)
@@ -115,3 +124,5 @@ def lookup(hf: Mapping[str, Any], place: Place) -> Any:
             value = lookup(hf, path)
             value = default if value is None else value
             return value**exponent if isinstance(value, int | float) and value > 0 else None
+        case Times(first, second):
+            return (lookup(hf, first) or 0) * (lookup(hf, second) or 0)
