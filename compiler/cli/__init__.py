@@ -29,7 +29,7 @@ import typer
 from compiler.cli import about, artifact, build, cache, deploy, matrix, prewarm, registry, serve, trust
 from compiler.cli.help import GroupedCommand, GroupedCommands
 from compiler.cli.output import show_error
-from compiler.errors import InternalError, LmiCompileError, UsageError, boundary
+from compiler.errors import REPORT_IT, InternalError, LmiCompileError, UsageError, boundary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -58,8 +58,7 @@ USAGE_ERROR = cast(
 )
 """Base class of usage errors; newer releases of typer carry a click of their own."""
 _INTERRUPTED = 130
-_NO_READER = 141
-"""Exit codes of a shell for SIGINT and SIGPIPE."""
+"""Exit code of a shell for SIGINT."""
 
 app = typer.Typer(
     name="lmi-compile",
@@ -95,8 +94,7 @@ def main() -> None:
     """Run the command line. Errors end as message, hint and exit code; with `--json` as one JSON object on stderr.
 
     An exception that nothing foresees is a bug: its traceback goes to a file that the error names, and to stderr only
-    with `--verbose` or LMI_COMPILE_TRACEBACK. The exit code is 130 after Ctrl-C, and 141 where the reader of stdout has
-    gone.
+    with `--verbose` or LMI_COMPILE_TRACEBACK. The exit code after Ctrl-C is 130.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -123,10 +121,6 @@ def _run() -> int:
         raise UsageError(error.format_message(), hint="`--help` after a command lists its options") from None
     except typer.Abort:
         return _INTERRUPTED
-    except BrokenPipeError:
-        # The interpreter flushes stdout at its end, which would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _NO_READER
 
 
 def _failed(error: LmiCompileError) -> int:
@@ -134,13 +128,13 @@ def _failed(error: LmiCompileError) -> int:
     if {"-v", "--verbose"} & set(sys.argv[1:]) or os.environ.get("LMI_COMPILE_TRACEBACK"):
         traceback.print_exception(error)
     if isinstance(error, InternalError):
-        from compiler.cli.crash import write_crash_file
+        from compiler.storage.cache.crashes import write_crash_file
 
         path = write_crash_file(error)
         error.hint = (
             f"report it to the maintainers of lmi-compile with the file {path}, which has the traceback"
             if path
-            else "run it again with LMI_COMPILE_TRACEBACK=1, and report the traceback to the maintainers of lmi-compile"
+            else f"run it again with LMI_COMPILE_TRACEBACK=1, and {REPORT_IT}"
         )
     show_error(error, as_json=_as_json())
     return error.exit_code

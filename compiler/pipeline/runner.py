@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.errors import boundary
 from compiler.report import progress_in
 from compiler.storage.cache.stages import key_of
 
@@ -78,7 +77,7 @@ class CachedRunner:
 
     def entry(self, step: Step) -> CacheEntry:
         """`run` inside a step of the progress report that has begun."""
-        with boundary(step=step.name), self._claims(step.name, {step.name: step.inputs}) as claims:
+        with self._claims(step.name, {step.name: step.inputs}) as claims:
             claim = claims[step.name]
             if claim.entry is not None:
                 return claim.entry
@@ -89,7 +88,7 @@ class CachedRunner:
     def run_batch(self, batch: Batch) -> dict[str, CacheEntry]:
         """The results by name; those that are not in the cache are made in one run."""
         self.report.begin(batch.name)
-        with boundary(step=batch.name), self._claims(batch.name, batch.inputs) as claims:
+        with self._claims(batch.name, batch.inputs) as claims:
             missing = {name: claim for name, claim in claims.items() if claim.entry is None}
             if missing:
                 self.made[batch.name] = len(missing)
