@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from compiler import targets
 from compiler.calibration.samples import resolve_text
-from compiler.errors import AccountingError
+from compiler.errors import AccountingError, boundary
 from compiler.model.account import filled_by
 from compiler.pipeline.plan import Plan, make_plan
 from compiler.pipeline.tied import untie_different
@@ -62,8 +62,8 @@ def located_source(request: PlanRequest, files: Files) -> ResolvedSource:
 def with_recipe(
     request: PlanRequest, source: ResolvedSource, checkpoint: Checkpoint, *, whole: bool = False
 ) -> LocatedModel:
-    """The checkpoint with the recipe that is asked for, or else the one for its config.json. `whole`: its weights may be
-    read where it contradicts itself. Raises RefusedError.
+    """The checkpoint with the recipe that is asked for, or else the one for its config.json. `whole`: whole weights may
+    be read where it contradicts itself. Raises RefusedError.
     """
     if request.recipe is None:
         name, recipe = request.recipes.for_config(checkpoint.config)
@@ -109,4 +109,5 @@ def _check_index(model: LocatedModel, ask: Ask) -> None:
 
 def plan_of(request: PlanRequest) -> Plan:
     """The plan of a request, from metadata alone. Raises LmiCompileError."""
-    return plan_model(locate(request), request.target, request.ask, request.resources.max_memory)
+    with boundary(step="plan", input=request.model):
+        return plan_model(locate(request), request.target, request.ask, request.resources.max_memory)
