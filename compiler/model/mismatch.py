@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from compiler.model.recipe import Recipe
 
 _ONE_BY_ONE = 8
-"""Number of places up to which each has a line of its own; more are grouped, and as many groups are shown."""
+"""Number of places up to which each has a line of its own; more are grouped."""
+_GROUPS = 5
+"""Number of groups shown."""
 
 PREFIXES = {
     "_orig_mod.": ("added by torch.compile", "save `model._orig_mod` instead of `model`"),
@@ -70,9 +72,10 @@ def refusal(recipe: Recipe, config: ModelConfig, names: Sequence[str], mismatch:
     """The error for a mismatch. `names`: of all tensors of the checkpoint."""
     found = (diagnose(recipe, config, names, mismatch) for diagnose in DIAGNOSES)
     cause = next((one for one in found if one), None) or _unknown(mismatch)
-    lines = _one_by_one(mismatch) if mismatch.places <= _ONE_BY_ONE else _grouped(mismatch)
-    shown = "\n".join(f"  {line}" for line in lines[:_ONE_BY_ONE])
-    more = f"\n  ... and {len(lines) - _ONE_BY_ONE} more groups" if len(lines) > _ONE_BY_ONE else ""
+    few = mismatch.places <= _ONE_BY_ONE
+    lines, limit = (_one_by_one(mismatch), _ONE_BY_ONE) if few else (_grouped(mismatch), _GROUPS)
+    shown = "\n".join(f"  {line}" for line in lines[:limit])
+    more = f"\n  ... and {len(lines) - limit} more groups" if len(lines) > limit else ""
     title = f"the checkpoint does not match its recipe in {mismatch.places} place(s)"
     return AccountingError(f"{title}: {cause.text}\n{shown}{more}", hint=cause.hint)
 
@@ -204,7 +207,8 @@ def _another(_recipe: Recipe, _config: ModelConfig, names: Sequence[str], mismat
     if not names or 2 * len(mismatch.unmatched) < len(names):
         return None
     return Cause(
-        f"{len(mismatch.unmatched)} of its {len(names)} names are unknown to the recipe, such as `{names[0]}`",
+        f"the recipe knows {len(names) - len(mismatch.unmatched)} of its {len(names)} names, but not "
+        f"`{mismatch.unmatched[0]}`",
         "config.json is of another architecture, or another program saved the weights: take both from one revision",
     )
 
