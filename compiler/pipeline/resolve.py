@@ -12,6 +12,7 @@ from compiler.model.account import filled_by
 from compiler.pipeline.plan import Plan, make_plan
 from compiler.pipeline.tied import untie_different
 from compiler.quantization.prequantized.checkpoint import after_rewrite
+from compiler.quantization.prequantized.declaration import with_declaration
 from compiler.quantization.prequantized.formats import packed
 from compiler.storage.checkpoints.index import raise_problems
 from compiler.storage.checkpoints.resolve import resolve
@@ -46,7 +47,7 @@ def locate(request: PlanRequest) -> LocatedModel:
     quantized already, the headers are those of its weights once unpacked. Raises LmiCompileError.
     """
     source = located_source(request, "metadata")
-    checkpoint = source.checkpoint(request.cache / "unpickled")
+    checkpoint = with_declaration(source.checkpoint(request.cache / "unpickled"))
     how = packed(checkpoint.config)
     return with_recipe(request, source, after_rewrite(checkpoint, how) if how else checkpoint)
 

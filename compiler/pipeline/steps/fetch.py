@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from compiler.pipeline.resolve import located_source, with_recipe
 from compiler.quantization.prequantized.checkpoint import rewrite
+from compiler.quantization.prequantized.declaration import with_declaration
 from compiler.quantization.prequantized.formats import packed
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def fetch(request: PlanRequest, progress: Callable[[int, int, str], None] | None = None) -> LocatedModel:
     """The model of a request with its weights. `progress(done, total, unit)`: of unpacking. Raises LmiCompileError."""
     source = located_source(request, "all")
-    checkpoint = source.checkpoint(request.cache / "unpickled")
+    checkpoint = with_declaration(source.checkpoint(request.cache / "unpickled"))
     how = packed(checkpoint.config)
     if how is not None:
         unpacked = request.cache / "unpacked"
