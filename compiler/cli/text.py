@@ -44,6 +44,7 @@ def plan_text(plan: Plan) -> str:
             table(facts),
             table(ranks, ("rank file", "tensors", "bytes")),
             table(needs, ("stage", "memory", "disk", "")),
+            *(["\n".join(f"note: {note}" for note in plan.notes)] if plan.notes else []),
         ]
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from compiler.errors import UsageError
 from compiler.pipeline.notes import plan_note, ranks_text
-from compiler.pipeline.resolve import plan_model
+from compiler.pipeline.resolve import plan_with_notes
 from compiler.pipeline.runner import CachedRunner
 from compiler.pipeline.steps.calibrate import calibration_samples
 from compiler.pipeline.steps.convert import write_files
@@ -41,8 +41,10 @@ def convert_to(request: PlanRequest, output: Path, report: Report | None = None)
     with disk_errors(output):
         report.begin("plan")
         model = fetch(request, report.progress)
-        plan = plan_model(model, request.target, request.ask, max_memory)
+        plan = plan_with_notes(model, request)
         report.end(plan_note(plan))
+        for note in plan.notes:
+            report.warn(note)
         checkpoint = _with_scales(request, model, plan, report) if plan.quant.requested else model.checkpoint
         report.begin("convert")
         part = output.with_name(f".{output.name}.part")
@@ -56,8 +58,7 @@ def convert_to(request: PlanRequest, output: Path, report: Report | None = None)
 
 def _with_scales(request: PlanRequest, model: LocatedModel, plan: Plan, report: Report) -> Checkpoint:
     """The checkpoint of a quantized model, with scales among its tensors."""
-    tokenizer = model.source.folder / "tokenizer.json"
-    samples = calibration_samples(plan, tokenizer if tokenizer.is_file() else None)
+    samples = calibration_samples(plan, model.source.folder)
     runner = CachedRunner(open_cache(request.cache, None, warn=report.warn), report)
     digest = source_digest(runner.cache, report, model.source, model.checkpoint)
     source = Source(plan.config, plan.account.tensors, model.checkpoint, digest)

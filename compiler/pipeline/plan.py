@@ -65,6 +65,7 @@ class Plan:
     needs: tuple[Need, ...]
     files: Mapping[str, bytes]  # small files beside those of the ranks, by name
     digest: str
+    notes: tuple[str, ...] = ()  # warnings, one line each
 
     def to_json(self) -> dict[str, Any]:
         """For scripts: sizes in bytes, one entry a rank, every tensor of rank 0 (all ranks have the same shapes)."""
@@ -104,6 +105,7 @@ class Plan:
             "redundant": list(self.account.redundant),
             "ignored": list(self.account.ignored),
             "digest": self.digest,
+            "notes": list(self.notes),
         }
 
     @property

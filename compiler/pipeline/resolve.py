@@ -11,8 +11,11 @@ from compiler.pipeline.plan import Plan, make_plan
 from compiler.quantization.prequantized.checkpoint import after_rewrite
 from compiler.quantization.prequantized.formats import packed
 from compiler.storage.checkpoints.resolve import resolve
+from compiler.tokenizer.notes import tokenizer_notes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from compiler.model.config import ModelConfig
     from compiler.model.recipe import Recipe
     from compiler.pipeline.request import Ask, PlanRequest
@@ -73,6 +76,17 @@ def plan_model(model: LocatedModel, target: str, ask: Ask, max_memory: int) -> P
     )
 
 
+def plan_with_notes(model: LocatedModel, request: PlanRequest, tokenizer: Path | None = None) -> Plan:
+    """The plan of a located model, with notes on its tokenizer: that in the folder `tokenizer`, or else its own.
+
+    Raises LmiCompileError, TokenizerError for a tokenizer that cannot be loaded.
+    """
+    plan = plan_model(model, request.target, request.ask, request.resources.max_memory)
+    container = targets.load(request.target).packager.transformers(plan.options)
+    notes = tokenizer_notes(tokenizer or model.source.folder, plan.config.vocab, container)
+    return replace(plan, notes=(*plan.notes, *notes))
+
+
 def plan_of(request: PlanRequest) -> Plan:
     """The plan of a request, from metadata alone. Raises LmiCompileError."""
-    return plan_model(locate(request), request.target, request.ask, request.resources.max_memory)
+    return plan_with_notes(locate(request), request)
