@@ -42,9 +42,9 @@ def convert_to(request: PlanRequest, output: Path, report: Report | None = None)
         report.begin("plan")
         model = fetch(request, report.progress)
         plan = plan_with_notes(model, request)
-        report.end(plan_note(plan))
         for note in plan.notes:
             report.warn(note)
+        report.end(plan_note(plan))
         checkpoint = _with_scales(request, model, plan, report) if plan.quant.requested else model.checkpoint
         report.begin("convert")
         part = output.with_name(f".{output.name}.part")
