@@ -20,7 +20,7 @@ from compiler.model.identity import identity
 from compiler.model.layout import Layout
 from compiler.model.lazy import ITEMSIZE, RankPlan
 from compiler.model.limits import Limits, limits_for
-from compiler.model.parallel import HeadLayout
+from compiler.model.parallel import HeadLayout, cache_shapes
 from compiler.model.recipe import Recipe
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
 from compiler.numerics.gate.measure import LENGTH, SAMPLES
@@ -144,7 +144,8 @@ def make_plan(
     ranks = tuple(layout.rank_plans(config, ask.tp, tensors, DTYPES[dtype], options))
     heads, stages = layout.heads(config, ask.tp), max(len(ranks) // ask.tp, 1)
     cache_item = 1 if quant.cache else ITEMSIZE[DTYPES[dtype]]
-    kv_bytes = 2 * -(-config.layers // stages) * heads.kv_heads * config.head_dim * cache_item
+    cached = sum(heads_ * dim for heads_, dim in cache_shapes(config, heads).values())
+    kv_bytes = -(-config.layers // stages) * cached * cache_item
     files = layout.files(config, ask.tp, dtype, options)
     source_bytes = sum(_nbytes(h) for h in headers.values())
     largest = max((rank.nbytes for rank in ranks), default=source_bytes // ask.tp)
