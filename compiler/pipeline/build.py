@@ -272,7 +272,7 @@ def _package(
         contents,
         name=request.name or package.default_name(model.source, plan.recipe, plan.target, plan.tp, precision),
         target=plan.target,
-        model=package.model_of(model.source, plan.recipe, plan.config, digest),
+        model=package.model_of(model, plan.config, digest),
         device=device,
         toolchain={**contents.toolchain, **versions},
         parts=parts,

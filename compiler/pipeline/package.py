@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from compiler.artifact.manifest import Device
     from compiler.artifact.quantization import Quantisation
     from compiler.model.config import ModelConfig
+    from compiler.pipeline.resolve import LocatedModel
     from compiler.storage.cache.stages import CacheEntry
     from compiler.storage.checkpoints.source import ResolvedSource
     from compiler.targets.options import TargetOptions
@@ -75,16 +76,19 @@ def parts_of(entry: CacheEntry) -> list[Part]:
     return [Part(replace(file, media_type=media_type(file.path)), entry.folder / file.path) for file in entry.files]
 
 
-def model_of(found: ResolvedSource, recipe: str, config: ModelConfig, digest: str) -> SourceModel:
+def model_of(model: LocatedModel, config: ModelConfig, digest: str) -> SourceModel:
     """The manifest's section on the model. `digest`: of the source, see steps/digest.py."""
+    found = model.source
     return SourceModel(
         source=source_kind(found),
         repo_id=found.repo_id,
         revision=found.commit,
-        recipe=recipe,
+        recipe=model.recipe_name,
         architecture=config.architecture,
         config=json.loads(canonical_json(config.to_json())),
         source_digest=digest,
+        text_only=model.checkpoint.whole is not None,
+        notes=model.checkpoint.notes,
     )
 
 

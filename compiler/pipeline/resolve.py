@@ -11,6 +11,7 @@ from compiler.pipeline.plan import Plan, make_plan
 from compiler.quantization.prequantized.checkpoint import after_rewrite
 from compiler.quantization.prequantized.formats import packed
 from compiler.storage.checkpoints.resolve import resolve
+from compiler.storage.checkpoints.text_part import text_checkpoint
 from compiler.tokenizer.notes import tokenizer_notes
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def locate(request: PlanRequest) -> LocatedModel:
     quantized already, the headers are those of its weights once unpacked. Raises LmiCompileError.
     """
     source = located_source(request, "metadata")
-    checkpoint = source.checkpoint(request.cache / "unpickled")
+    checkpoint = opened(request, source)
     how = packed(checkpoint.config)
     return with_recipe(request, source, after_rewrite(checkpoint, how) if how else checkpoint)
 
@@ -56,6 +57,12 @@ def located_source(request: PlanRequest, files: Files) -> ResolvedSource:
     known = [model for name in recipes.available() for model in recipes.load(name).models]
     model = recipes.published(request.model) or request.model
     return resolve(model, request.revision, cache=request.cache / "sources", files=files, known=known)
+
+
+def opened(request: PlanRequest, source: ResolvedSource) -> Checkpoint:
+    """The checkpoint of a source, or its text part where the request is for that. Raises LmiCompileError."""
+    checkpoint = source.checkpoint(request.cache / "unpickled")
+    return text_checkpoint(checkpoint) if request.text_only else checkpoint
 
 
 def with_recipe(request: PlanRequest, source: ResolvedSource, checkpoint: Checkpoint) -> LocatedModel:
