@@ -52,8 +52,8 @@ PROVENANCE, SBOM = "provenance.json", "sbom.cdx.json"
 
 class SourceModel(Strict):
     """Source model. `repo_id`, `revision` (a commit): None unless from a model hub. `config`: ModelConfig's JSON.
-    `text_only`: the text part of a multimodal model. `notes`: what is left out of the source, and what was decided where
-    it contradicts itself. The last two are written only where they are set.
+    `text_only`: the text part of a multimodal model. `notes`: what is left out of the source, and what was
+    decided where it contradicts itself. The last two are written only where they are set.
     """
 
     source: Literal["hub", "local", "s3"]

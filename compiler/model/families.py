@@ -112,7 +112,8 @@ FAMILIES = (
     _family("a text part that no recipe describes, with images or sound", _TEXT, """
         FuyuForCausalLM MolmoForCausalLM Molmo2ForConditionalGeneration Phi3VForCausalLM Phi4MMForCausalLM
         Phi4MultimodalForCausalLM Emu3ForConditionalGeneration ChameleonForConditionalGeneration
-        Glm4vForConditionalGeneration Glm4vMoeForConditionalGeneration Glm46VForConditionalGeneration Gemma3nForConditionalGeneration
+        Glm4vForConditionalGeneration Glm4vMoeForConditionalGeneration Glm46VForConditionalGeneration
+        Gemma3nForConditionalGeneration
         Gemma4ForConditionalGeneration Qwen2_5OmniModel Qwen2_5OmniForConditionalGeneration
         Qwen3OmniMoeForConditionalGeneration Ernie4_5_VLMoeForConditionalGeneration MoshiForCausalLM
         QWenVLForCausalLM VoxtralForConditionalGeneration

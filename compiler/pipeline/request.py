@@ -60,8 +60,8 @@ class Resources:
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
     """`model`: a name, a Hugging Face id, a folder or an s3:// prefix (storage/checkpoints/resolve.py). `recipe`: the
-    name of one; None: the one for its config.json. `text_only`: the text part of
-    a multimodal model. `cache`: folder for everything that is kept between commands.
+    name of one; None: the one for its config.json. `text_only`: the text part of a multimodal model. `cache`: folder
+    for everything that is kept between commands.
     """
 
     model: str
