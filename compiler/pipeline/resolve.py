@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from compiler import targets
 from compiler.calibration.samples import resolve_text
+from compiler.errors import boundary
 from compiler.pipeline.plan import Plan, make_plan
 from compiler.quantization.prequantized.checkpoint import after_rewrite
 from compiler.quantization.prequantized.formats import packed
@@ -103,4 +104,5 @@ def plan_with_notes(model: LocatedModel, request: PlanRequest, tokenizer: Path |
 
 def plan_of(request: PlanRequest) -> Plan:
     """The plan of a request, from metadata alone. Raises LmiCompileError."""
-    return plan_with_notes(locate(request), request)
+    with boundary(step="plan", input=request.model):
+        return plan_with_notes(locate(request), request)
