@@ -91,7 +91,7 @@ def _unknown(wanted: str) -> UnknownArchitecture:
         )
     text = f"config.json names the architecture {wanted!r}; no recipe reads it"
     if meant is not None:
-        return UnknownArchitecture(text, hint=f"If it is a misspelling of {meant}, correct config.json. {_all()}")
+        return UnknownArchitecture(text, hint=f"Nearest: {meant}, if this is a misspelling of it. {_all()}")
     return UnknownArchitecture(text, hint=f"{_all()} A new one is a file in `recipes/`.")
 
 
