@@ -15,6 +15,12 @@ RECIPE = replace(
         "olmo2-13b": "allenai/OLMo-2-1124-13B",
         "olmo2-32b": "allenai/OLMo-2-0325-32B",
     },
+    model_types=("olmo2",),
+    defaults={
+        **{key: value for key, value in llama.DEFAULTS.items() if key != "mlp_bias"},
+        "vocab_size": 50304,
+        "rms_norm_eps": 1e-5,
+    },
     traits=Traits(
         norm="rms_float32",
         norms="after",

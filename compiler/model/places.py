@@ -5,6 +5,7 @@
 Half("intermediate_size")                  half of a value
 Default("n_inner", times=(4, "n_embd"))    a value, else a constant, else a multiple of another value
 Flag("multi_query", yes=1, no="n_head")    a constant or another value, depending on a flag
+Constant(10000.0)                          a constant of the architecture's code, which config.json cannot change
 """
 
 from __future__ import annotations
@@ -39,7 +40,14 @@ class Flag:
     no: str
 
 
-Place = str | tuple["Place", ...] | Half | Default | Flag
+@dataclass(frozen=True)
+class Constant:
+    """Value that the architecture's code states, whatever config.json says."""
+
+    value: float
+
+
+Place = str | tuple["Place", ...] | Half | Default | Flag | Constant
 
 
 def lookup(hf: Mapping[str, Any], place: Place) -> Any:
@@ -54,7 +62,7 @@ def lookup(hf: Mapping[str, Any], place: Place) -> Any:
             return next((v for v in (lookup(hf, one) for one in place) if v is not None), None)
         case Half(path):
             value = lookup(hf, path)
-            return None if value is None else value // 2
+            return value // 2 if type(value) is int else value
         case Default(path, default, times):
             value = lookup(hf, path)
             if value is not None:
@@ -62,6 +70,25 @@ def lookup(hf: Mapping[str, Any], place: Place) -> Any:
             if times is None:
                 return default
             other = lookup(hf, times[1])
-            return None if other is None else times[0] * other
+            return times[0] * other if type(other) in (int, float) else other
         case Flag(path, yes, no):
             return yes if lookup(hf, path) else lookup(hf, no)
+        case Constant(value):
+            return value
+
+
+def paths(place: Place) -> tuple[str, ...]:
+    """All paths of config.json that `place` may read."""
+    match place:
+        case str():
+            return (place,)
+        case tuple():
+            return tuple(path for one in place for path in paths(one))
+        case Half(path):
+            return (path,)
+        case Default(path, _, times):
+            return (path,) if times is None else (path, times[1])
+        case Flag(path, _, no):
+            return (path, no)
+        case Constant():
+            return ()

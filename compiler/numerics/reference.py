@@ -110,14 +110,10 @@ def _by_transformers(model_config: ModelConfig, checkpoint: Checkpoint, ids: NDA
     config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
     scaling = model_config.rope_scaling
     found = getattr(config, "rope_parameters", None)
-    if scaling is not None and isinstance(found, dict) and found.get("rope_type", "default") == "default":
-        config.rope_parameters = {**found, "rope_type": scaling.kind, "factor": scaling.factor}
-        if scaling.kind == "llama3":
-            config.rope_parameters |= {
-                "low_freq_factor": scaling.low_freq_factor,
-                "high_freq_factor": scaling.high_freq_factor,
-                "original_max_position_embeddings": scaling.original_max_positions,
-            }
+    requested = isinstance(found, dict) and found.get("rope_type", "default") == "default"
+    if scaling is not None and isinstance(found, dict) and (requested or scaling.extended):
+        # The length of the build decides where transformers goes by that of the sequence (see RopeScaling).
+        config.rope_parameters = found | scaling.section(model_config.rope_theta, model_config.rotary_dim)
     model = AutoModelForCausalLM.from_pretrained(
         checkpoint.folder,
         config=config,

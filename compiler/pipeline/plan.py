@@ -19,8 +19,9 @@ from compiler.model.dtypes import DTYPES
 from compiler.model.identity import identity
 from compiler.model.layout import Layout
 from compiler.model.lazy import ITEMSIZE, RankPlan
-from compiler.model.limits import Limits, limits_for
+from compiler.model.limits import Limits, built_for
 from compiler.model.parallel import HeadLayout
+from compiler.model.read import stored_dtype
 from compiler.model.recipe import Recipe
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
 from compiler.numerics.gate.measure import LENGTH, SAMPLES
@@ -126,9 +127,9 @@ def make_plan(
         SourceError, RefusedError: with the reason and what can be done instead.
     """
     recipe = recipe.resolve(hf, ask.variant)
-    config = recipe.model_config(hf, ask.rope_scaling)
+    read = recipe.model_config(hf, ask.rope_scaling, stored_dtype(headers))
+    config, limits = built_for(read, ask.max_positions, ask.max_batch, extended=ask.rope_scaling is not None)
     dtype = _dtype(config, ask)
-    limits = limits_for(config, ask.max_positions, ask.max_batch)
     how = packed(hf)
     found = taken(target, config, checked(ask.quant, how), ask.tp, ask.options or target.options(), limits)
     # As it runs there, too: with a coarser scale the numbers of a quantized checkpoint would be rounded again.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from compiler import targets
 from compiler.calibration.samples import resolve_text
+from compiler.model.read import stored_dtype
 from compiler.pipeline.plan import Plan, make_plan
 from compiler.quantization.prequantized.checkpoint import after_rewrite
 from compiler.quantization.prequantized.formats import packed
@@ -34,7 +35,8 @@ class LocatedModel:
     def config(self, ask: Ask) -> ModelConfig:
         """Raises LmiCompileError where the recipe cannot read config.json."""
         hf = self.checkpoint.config
-        return self.recipe.resolve(hf, ask.variant).model_config(hf, ask.rope_scaling)
+        recipe = self.recipe.resolve(hf, ask.variant)
+        return recipe.model_config(hf, ask.rope_scaling, stored_dtype(self.checkpoint.tensors))
 
 
 def locate(request: PlanRequest) -> LocatedModel:
