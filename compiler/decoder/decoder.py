@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compiler.decoder.attention import Cache, store
+from compiler.decoder.attention import Cache, Scores, store
 from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.decoder.mlp import ACTIVATIONS, gated
 from compiler.decoder.moe import route
@@ -81,7 +81,7 @@ def mean_squares(config: ModelConfig, projected: Tensor, ranks: int) -> Tensor:
     return torch.stack((q.square().mean(-1), k.square().mean(-1)), -1) / ranks
 
 
-def attn(config: ModelConfig, window: int | None, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
+def attn(config: ModelConfig, kind: LayerKind, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
     """x, or `qkv` and `mean_squares` -> summand [B, S, H]; writes keys and values into the cache."""
     positions = t["positions"]
     cache = Cache(t["cache_k"], t["cache_v"], t.get("attn.k.cache_scale"), t.get("attn.v.cache_scale"))
@@ -100,9 +100,19 @@ def attn(config: ModelConfig, window: int | None, t: Tensors, kernels: Kernels =
         q, k = rotate(config.rotary, q, cos, sin), rotate(config.rotary, k, cos, sin)
 
     store(cache, positions, k, v)
-    slopes = t["alibi.slopes"] if config.position == "alibi" else None
-    y = kernels.attend(q, cache, positions, t["key_positions"], window, slopes)
+    y = kernels.attend(q, cache, positions, t["key_positions"], _scores(config, kind, t))
     return _linear(kernels, t, "attn.o", y.flatten(2), _once(t, "attn.o.bias"))
+
+
+def _scores(config: ModelConfig, kind: LayerKind, t: Tensors) -> Scores:
+    return Scores(
+        window=kind.window,
+        chunk=kind.chunk,
+        scale=config.attention_scale,
+        softcap=config.attention_softcap,
+        slopes=t["alibi.slopes"] if config.position == "alibi" else None,
+        sinks=t["attn.sinks.weight"] if config.sinks else None,
+    )
 
 
 def mlp(config: ModelConfig, kind: LayerKind, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:

@@ -49,7 +49,7 @@ class RanksInProcess:
             own = {"x": x} if squares is None else {"qkv": x[r], "mean_squares": squares}
             step = step_tensors(self._config, batch, length, x.dtype, r, len(self._ranks))
             t = {**step, **rank, **own, "cache_k": caches[0], "cache_v": caches[1]}
-            summands.append(attn(self._config, self._kind.window, t, self._kernels))
+            summands.append(attn(self._config, self._kind, t, self._kernels))
         return torch.stack(summands)
 
     def mlp(self, x: Tensor, /) -> Tensor:

@@ -1,7 +1,7 @@
 """Compiled segments of a model: names and inputs.
 
     embed   token ids -> x                         once per model
-    attn    x -> attention's summand               once per window (`attn`, `attn-window4096`)
+    attn    x -> attention's summand               once per kind of attention (`attn`, `attn-window4096`)
     mlp     x -> the mlp's summand                 once per kind of mlp (`mlp-gated`, `mlp-moe`)
     qkv     x -> projections of q, k and v         once per model, where attention is split (`layer.sums_statistics`):
                                                    `attn` then takes its output
@@ -58,8 +58,7 @@ def phase_for(batch: int, length: int) -> str:
 
 def segment_names(config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
     """Segments of a layer of this kind, in the order of computation."""
-    attn = "attn" if kind.window is None else f"attn-window{kind.window}"
-    return (*(("qkv",) if sums_statistics(config) else ()), attn, f"mlp-{kind.mlp}")
+    return (*(("qkv",) if sums_statistics(config) else ()), kind.attention, f"mlp-{kind.mlp}")
 
 
 def part_of(segment: str) -> str:
@@ -116,8 +115,8 @@ def specs(
     kinds: dict[str, LayerKind | None] = {"embed": None}
     for kind in config.layer_kinds:
         for name in segment_names(config, kind):
-            # Layers of equal window share `attn` whatever their mlp, and layers of equal mlp share `mlp`.
-            own = {"qkv": LayerKind("gated"), "attn": LayerKind("gated", kind.window), "mlp": LayerKind(kind.mlp)}
+            # Layers of equal attention share `attn` whatever their mlp, and layers of equal mlp share `mlp`.
+            own = {"qkv": LayerKind("gated"), "attn": replace(kind, mlp="gated"), "mlp": LayerKind(kind.mlp)}
             kinds[name] = own[part_of(name)]
     kinds["head"] = None
     used = {phase_for(batch, length) for batch in range(1, limits.max_batch + 1) for length in (1, 2)}

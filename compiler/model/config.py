@@ -101,10 +101,21 @@ class LayerKind:
 
     mlp: Mlp
     window: int | None = None  # visible positions, the query's included; None: all up to it
+    chunk: int | None = None  # positions are visible within runs of this length; None: all up to the query's
 
     @property
     def name(self) -> str:
-        return self.mlp if self.window is None else f"{self.mlp}-window{self.window}"
+        return "-".join((self.mlp, *self._attention))
+
+    @property
+    def attention(self) -> str:
+        """Name of the kind of attention, for layers that share its compiled package: `attn`, `attn-window4096`."""
+        return "-".join(("attn", *self._attention))
+
+    @property
+    def _attention(self) -> tuple[str, ...]:
+        differs = {"window": self.window, "chunk": self.chunk}
+        return tuple(f"{name}{value}" for name, value in differs.items() if value is not None)
 
 
 @dataclass(frozen=True)
@@ -157,6 +168,9 @@ class ModelConfig:
     parallel_mlp_norm: bool = False
     qk_norm_over: QkNorm = "head_dim"
     logit_scale: float = 1.0
+    attention_scale: float = 0.0  # factor on q . k; 0: 1 / sqrt(head_dim)
+    attention_softcap: float = 0.0  # cap of the scores of attention; 0: none
+    sinks: bool = False  # one more score in the softmax of each head, without a value (gpt-oss)
 
     def to_json(self) -> dict[str, Any]:
         """JSON of the fields that differ from their defaults: models that do not use a new field keep their JSON, which

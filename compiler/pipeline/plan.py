@@ -66,6 +66,7 @@ class Plan:
     needs: tuple[Need, ...]
     files: Mapping[str, bytes]  # small files beside those of the ranks, by name
     digest: str
+    notes: tuple[str, ...] = ()  # decisions where the checkpoint is ambiguous, and parts of it that are left out
 
     def to_json(self) -> dict[str, Any]:
         """For scripts: sizes in bytes, one entry a rank, every tensor of rank 0 (all ranks have the same shapes)."""
@@ -104,6 +105,7 @@ class Plan:
             "stages": [{"stage": n.stage, "memory": n.memory, "disk": n.disk, "note": n.note} for n in self.needs],
             "redundant": list(self.account.redundant),
             "ignored": list(self.account.ignored),
+            "notes": list(self.notes),
             "digest": self.digest,
         }
 
@@ -120,8 +122,10 @@ def make_plan(
     headers: Mapping[str, Header],
     ask: Ask,
     max_memory: int = 1 << 30,
+    notes: Sequence[str] = (),
 ) -> Plan:
-    """Plan `ask` for the checkpoint with config.json `hf` and the tensors `headers`. `max_memory`: see Resources.
+    """Plan `ask` for the checkpoint with config.json `hf` and the tensors `headers`. `max_memory`: see Resources;
+    `notes`: of the checkpoint.
 
     Raises:
         SourceError, RefusedError: with the reason and what can be done instead.
@@ -166,6 +170,7 @@ def make_plan(
         needs=_needs(config, quant, max_memory, ranks, run, target.compiler.needs(config, ask.tp, options)),
         files=files,
         digest=_digest(recipe_name, target.name, config, ask.tp, dtype, filled.uses, layouts, files, quant.decides),
+        notes=tuple(notes),
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from compiler.decoder import attention
-from compiler.decoder.attention import Cache
+from compiler.decoder.attention import Cache, Scores
 from compiler.targets.inductor.ops import NAMESPACE
 
 _LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
@@ -30,7 +30,8 @@ def _define(
     slopes: Tensor | None, window: int,
 ) -> Tensor:  # fmt: skip
     keys = torch.arange(k.shape[1], device=k.device)
-    return attention.attend(q, Cache(k, v, k_scale, v_scale), positions, keys, window or None, slopes).contiguous()
+    scores = Scores(window or None, slopes=slopes)
+    return attention.attend(q, Cache(k, v, k_scale, v_scale), positions, keys, scores).contiguous()
 
 
 def _shape(q: Tensor, *_others: object) -> Tensor:
@@ -53,13 +54,15 @@ def shims() -> dict[OpOverload, list[str]]:
     return {OPERATOR: [_SHIM]}
 
 
-def attend(
-    q: Tensor, cache: Cache, positions: Tensor, keys: Tensor, window: int | None, slopes: Tensor | None
-) -> Tensor:
-    """Attention, see `compiler.decoder.attention.Attend`. On a CPU softmax is in float32, and `keys` is unused."""
-    if q.device.type != "cpu":
-        return attention.attend(q, cache, positions, keys, window, slopes)
+def attend(q: Tensor, cache: Cache, positions: Tensor, keys: Tensor, scores: Scores) -> Tensor:
+    """Attention, see `compiler.decoder.attention.Attend`. On a CPU softmax is in float32, and `keys` is unused.
+
+    Scores other than those of a window and of ALiBi are computed in plain torch.
+    """
+    if q.device.type != "cpu" or not scores.usual:
+        return attention.attend(q, cache, positions, keys, scores)
     y: Tensor = OPERATOR(
-        q.contiguous(), cache.k, cache.v, cache.k_scale, cache.v_scale, positions.contiguous(), slopes, window or 0
-    )
+        q.contiguous(), cache.k, cache.v, cache.k_scale, cache.v_scale, positions.contiguous(), scores.slopes,
+        scores.window or 0,
+    )  # fmt: skip
     return y

@@ -69,7 +69,7 @@ class Segment(torch.nn.Module):
             case "qkv", _:
                 return qkv(spec.config, t, kernels)
             case "attn", kind if kind:
-                return attn(spec.config, kind.window, t, kernels)
+                return attn(spec.config, kind, t, kernels)
             case "mlp", kind if kind:
                 return mlp(spec.config, kind, t, kernels)
             case "head", None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from compiler.decoder.attention import Cache, alibi_slopes, cache_dtype, dequantize, quantize
+from compiler.decoder.attention import Cache, Scores, alibi_slopes, cache_dtype, dequantize, quantize
 from compiler.machine import features
 from compiler.quantization.schemes import CACHES
 from compiler.targets.inductor.attention import attend
@@ -136,7 +136,7 @@ def test_it_is_what_is_written_out(
 def test_the_operator_is_defined_as_the_same(run: Run, stored: torch.dtype, dtype: torch.dtype) -> None:
     """What plain torch makes of it rounds more: the probabilities, and what it reads, to the dtype of the model."""
     case = made(stored, dtype, window=150, sloped=True)
-    defined = attend(case.q, case.cache, case.positions, torch.arange(300), 150, case.slopes)
+    defined = attend(case.q, case.cache, case.positions, torch.arange(300), Scores(150, slopes=case.slopes))
     expected = case.expected()
     assert_close(run("portable", case), expected, dtype)
     assert (defined.double() - expected).norm() <= 4 * ROUNDING[dtype] * expected.norm()
