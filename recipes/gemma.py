@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from compiler.model import Traits
-from compiler.model.config import ACTIVATIONS
+from compiler.model import ACTIVATIONS, Traits
 from recipes import llama
 
 RECIPE = replace(

@@ -6,7 +6,7 @@ L = "model.layers.{layer}."
 DEFAULTS = {
     "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
     "num_attention_heads": 32, "hidden_act": "silu", "max_position_embeddings": 2048, "rms_norm_eps": 1e-6,
-    "rope_theta": 10000.0, "tie_word_embeddings": False, "attention_bias": False, "mlp_bias": False,
+    "rope_theta": 10000.0, "tie_word_embeddings": False,
 }  # fmt: skip
 RECIPE = Recipe(
     hf_architectures=("LlamaForCausalLM",),
@@ -22,7 +22,7 @@ RECIPE = Recipe(
         "tinyllama": "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
     },
     model_types=("llama",),
-    defaults=DEFAULTS,
+    defaults={**DEFAULTS, "attention_bias": False, "mlp_bias": False},
     traits=Traits(qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias"),
     weights=(
         Map("model.embed_tokens", "embed"),

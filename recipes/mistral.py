@@ -16,7 +16,7 @@ RECIPE = replace(
     },
     model_types=("mistral",),
     defaults={
-        **{key: value for key, value in llama.DEFAULTS.items() if not key.endswith("_bias")},
+        **llama.DEFAULTS,
         "intermediate_size": 14336, "num_key_value_heads": 8, "max_position_embeddings": 131072, "sliding_window": 4096,
     },
     config=ConfigMap(sliding_window="sliding_window"),

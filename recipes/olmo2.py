@@ -17,9 +17,7 @@ RECIPE = replace(
     },
     model_types=("olmo2",),
     defaults={
-        **{key: value for key, value in llama.DEFAULTS.items() if key != "mlp_bias"},
-        "vocab_size": 50304,
-        "rms_norm_eps": 1e-5,
+        **llama.DEFAULTS, "vocab_size": 50304, "rms_norm_eps": 1e-5, "attention_bias": False,
     },
     traits=Traits(
         norm="rms_float32",
@@ -45,4 +43,4 @@ RECIPE = replace(
         Map("model.norm", "final.norm"),
         Map("lm_head", "head"),
     ),
-)
+)  # fmt: skip

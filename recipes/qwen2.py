@@ -6,10 +6,10 @@ from compiler.model import ConfigMap, Traits
 from recipes import llama
 
 DEFAULTS = {
-    **{key: value for key, value in llama.DEFAULTS.items() if not key.endswith("_bias")},
+    **llama.DEFAULTS,
     "vocab_size": 151936, "intermediate_size": 22016, "num_key_value_heads": 32, "max_position_embeddings": 32768,
-    "use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28,
 }  # fmt: skip
+WINDOW_DEFAULTS = {"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28}
 WINDOWS = ConfigMap(
     sliding_window="sliding_window",
     window_switch="use_sliding_window",
@@ -28,7 +28,7 @@ RECIPE = replace(
         "qwen2.5-72b": "Qwen/Qwen2.5-72B",
     },
     model_types=("qwen2",),
-    defaults=DEFAULTS,
+    defaults={**DEFAULTS, **WINDOW_DEFAULTS},
     config=WINDOWS,
     traits=Traits(qkv_bias=True),
 )

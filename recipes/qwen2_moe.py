@@ -12,7 +12,8 @@ RECIPE = replace(
     models={"qwen1.5-moe-a2.7b": "Qwen/Qwen1.5-MoE-A2.7B", "qwen2-57b-a14b": "Qwen/Qwen2-57B-A14B"},
     model_types=("qwen2_moe",),
     defaults={
-        **{key: value for key, value in qwen2.DEFAULTS.items() if key != "max_window_layers"},
+        **qwen2.DEFAULTS,
+        **qwen2.WINDOW_DEFAULTS,
         "hidden_size": 2048,
         "intermediate_size": 5632,
         "num_hidden_layers": 24,
@@ -28,7 +29,6 @@ RECIPE = replace(
     },
     config=replace(
         qwen2.WINDOWS,
-        first_windowed=(),
         experts="num_experts",
         dense_layers="mlp_only_layers",
         sparse_step="decoder_sparse_step",
@@ -53,4 +53,6 @@ RECIPE = replace(
         Map(L + "mlp.shared_expert.down_proj", "shared.down"),
         Map(L + "mlp.shared_expert_gate", "shared.router"),
     ),
+    # transformers 4 gives the window to the layers from max_window_layers on, transformers 5 to every second one below it.
+    assumes={"use_sliding_window": False},
 )

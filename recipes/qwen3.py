@@ -18,7 +18,7 @@ RECIPE = replace(
         "qwen3-32b": "Qwen/Qwen3-32B",
     },
     model_types=("qwen3",),
-    defaults={**qwen2.DEFAULTS, "head_dim": 128, "attention_bias": False},
+    defaults={**qwen2.DEFAULTS, **qwen2.WINDOW_DEFAULTS, "head_dim": 128, "attention_bias": False},
     config=qwen2.WINDOWS,
     traits=Traits(qk_norm=True, qkv_bias="attention_bias", out_bias="attention_bias"),
     weights=(

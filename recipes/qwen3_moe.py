@@ -12,7 +12,7 @@ RECIPE = replace(
     models={"qwen3-30b-a3b": "Qwen/Qwen3-30B-A3B", "qwen3-235b-a22b": "Qwen/Qwen3-235B-A22B"},
     model_types=("qwen3_moe",),
     defaults={
-        **{key: value for key, value in qwen2.DEFAULTS.items() if "window" not in key},
+        **qwen2.DEFAULTS,
         "hidden_size": 2048,
         "intermediate_size": 6144,
         "num_hidden_layers": 24,

@@ -3,8 +3,8 @@
 Recipes use the names exported here and no others.
 """
 
-from compiler.model.config import ConfigMap, Traits
+from compiler.model.config import ACTIVATIONS, ConfigMap, Traits
 from compiler.model.places import Constant, Default, Flag, Half
 from compiler.model.recipe import Map, Recipe, Variant
 
-__all__ = ["ConfigMap", "Constant", "Default", "Flag", "Half", "Map", "Recipe", "Traits", "Variant"]
+__all__ = ["ACTIVATIONS", "ConfigMap", "Constant", "Default", "Flag", "Half", "Map", "Recipe", "Traits", "Variant"]
