@@ -53,6 +53,6 @@ RECIPE = replace(
         Map(L + "mlp.shared_expert.down_proj", "shared.down"),
         Map(L + "mlp.shared_expert_gate", "shared.router"),
     ),
-    # transformers 4 gives the window to the layers from max_window_layers on, transformers 5 to every second one below it.
+    # transformers 4 gives the window to layers from max_window_layers on, transformers 5 to every second one below it.
     assumes={"use_sliding_window": False},
 )

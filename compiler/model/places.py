@@ -6,6 +6,7 @@ Half("intermediate_size")                  half of a value
 Default("n_inner", times=(4, "n_embd"))    a value, else a constant, else a multiple of another value
 Flag("multi_query", yes=1, no="n_head")    a constant or another value, depending on a flag
 Constant(10000.0)                          a constant of the architecture's code, which config.json cannot change
+Times("n_shared", "moe_ffn")             the product of two values, 0 where one is absent or null
 """
 
 from __future__ import annotations
@@ -47,7 +48,15 @@ class Constant:
     value: float
 
 
-Place = str | tuple["Place", ...] | Half | Default | Flag | Constant
+@dataclass(frozen=True)
+class Times:
+    """Times of the values at two paths; 0 where one is absent or null."""
+
+    first: str
+    second: str
+
+
+Place = str | tuple["Place", ...] | Half | Default | Flag | Times | Constant
 
 
 def lookup(hf: Mapping[str, Any], place: Place) -> Any:
@@ -73,6 +82,10 @@ def lookup(hf: Mapping[str, Any], place: Place) -> Any:
             return times[0] * other if type(other) in (int, float) else other
         case Flag(path, yes, no):
             return yes if lookup(hf, path) else lookup(hf, no)
+        case Times(first, second):
+            factors = [lookup(hf, path) or 0 for path in (first, second)]
+            wrong = [factor for factor in factors if type(factor) is not int]
+            return wrong[0] if wrong else factors[0] * factors[1]
         case Constant(value):
             return value
 
@@ -90,5 +103,7 @@ def paths(place: Place) -> tuple[str, ...]:
             return (path,) if times is None else (path, times[1])
         case Flag(path, _, no):
             return (path, no)
+        case Times(first, second):
+            return (first, second)
         case Constant():
             return ()

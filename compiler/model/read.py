@@ -61,6 +61,11 @@ def read_config(
         head_bias=traits.head_bias,
         embedding_scale=sizes["hidden"] ** 0.5 if traits.embedding_scale == "sqrt_hidden" else 1.0,
         shared_expert_gate=traits.shared_expert_gate,
+        router=traits.router,
+        router_bias=traits.router_bias,
+        router_float32=traits.router_float32,
+        expert_bias=traits.expert_bias,
+        sinks=traits.sinks,
         layer_kinds=kinds,
         **_rope(values, places, traits, sizes, rope_scaling),
         **flags,
@@ -156,8 +161,9 @@ def _rope(
         if places.rotary_fraction and section.get("partial_rotary_factor") is not None:
             fraction = section["partial_rotary_factor"]
         rotary_dim = int(head_dim * values.number("rotary_fraction", places.rotary_fraction, fraction, 0, 1))
-    if rotary_dim % 2 or not 2 <= rotary_dim <= head_dim:
-        values.problems.append(f"rotary_dim: expected an even number of 2 to {head_dim}, found {rotary_dim}")
+    most = rotary_dim if places.kv_rank else head_dim  # of latent attention, the part that turns is beside the head
+    if rotary_dim % 2 or not 2 <= rotary_dim <= most:
+        values.problems.append(f"rotary_dim: expected an even number of 2 to {most}, found {rotary_dim}")
     values.check()
     factor: Any = lookup(hf, places.rope_linear) if places.rope_linear else None
     if factor not in (None, 1):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from compiler import targets
 from compiler.calibration.samples import resolve_text
+from compiler.errors import boundary
 from compiler.model.read import stored_dtype
 from compiler.pipeline.plan import Plan, make_plan
 from compiler.quantization.prequantized.checkpoint import after_rewrite
@@ -84,4 +85,5 @@ def plan_model(model: LocatedModel, target: str, ask: Ask, max_memory: int) -> P
 
 def plan_of(request: PlanRequest) -> Plan:
     """The plan of a request, from metadata alone. Raises LmiCompileError."""
-    return plan_model(locate(request), request.target, request.ask, request.resources.max_memory)
+    with boundary(step="plan", input=request.model):
+        return plan_model(locate(request), request.target, request.ask, request.resources.max_memory)
