@@ -12,12 +12,14 @@ rounds them; a segment reads the rows of its positions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import ceil, floor, log, pi
 
 import torch
 from torch import Tensor
 
-from compiler.model.config import ModelConfig, Rotary
+from compiler.decoder.layer import table_names
+from compiler.model.config import LayerKind, ModelConfig, Rotary
 from compiler.model.rope import RopeKind, RopeScaling
 
 
@@ -94,6 +96,18 @@ def tables(config: ModelConfig, positions: int, dtype: torch.dtype) -> tuple[Ten
     angles = torch.arange(positions, dtype=torch.float32)[:, None] * frequencies(config)
     scale = config.rope_scaling.attention_factor if config.rope_scaling else 1.0
     return (angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype)
+
+
+def named_tables(config: ModelConfig, positions: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """`tables` of all kinds of layers, by name."""
+    found: dict[str, Tensor] = {}
+    for kind in dict.fromkeys(LayerKind("gated", rope=kind.rope) for kind in config.layer_kinds):
+        own = config
+        if kind.rope == "local" and config.local_rope_theta is not None:
+            own = replace(config, rope_theta=config.local_rope_theta, rope_scaling=None)
+        names = table_names(config, kind)
+        found |= zip(names, tables(own, positions, dtype) if names else (), strict=True)
+    return found
 
 
 def rotate(kind: Rotary, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from compiler.model.places import Constant, Default, Flag, Half, Place, Times, lookup, paths
-from compiler.model.rope import rope_section
+from compiler.model.places import Constant, Default, Flag, Half, Layers, Place, Power, Times, lookup, paths
+from compiler.model.rope import flat_rope_parameters, rope_section
 
 if TYPE_CHECKING:
     from compiler.model.recipe import Recipe
@@ -36,20 +36,20 @@ def assumed_text(recipe: Recipe, hf: Mapping[str, Any]) -> str:
 def keys_read(recipe: Recipe) -> set[str]:
     """Keys at the top of config.json that a resolved recipe reads."""
     places: list[Place] = [value for value in _values(recipe) if isinstance(value, _PLACES)]
+    places += [path for value in _values(recipe) if isinstance(value, Layers) for path in (value.path, value.period)]
     found = {path.partition(".")[0] for place in places for path in paths(place)}
     if recipe.config.rope_section and recipe.traits.position == "rope":
         found |= {"rope_scaling", "rope_parameters"}
     return found | set(recipe.aliases) | {path.partition(".")[0] for path in recipe.assumes}
 
 
-_PLACES = (str, tuple, Half, Default, Flag, Times, Constant)
+_PLACES = (str, tuple, Half, Default, Flag, Times, Power, Constant)
 
 
 def _values(recipe: Recipe) -> Iterator[Any]:
     for part in (recipe.config, recipe.traits):
         for field in fields(part):
-            if field.name != "rope_label":
-                yield getattr(part, field.name)
+            yield getattr(part, field.name)
 
 
 def _notes(recipe: Recipe, hf: Mapping[str, Any]) -> Iterator[str]:
@@ -73,7 +73,7 @@ def _doubles(recipe: Recipe, hf: Mapping[str, Any]) -> Iterator[tuple[str, str]]
     scaling, parameters = hf.get("rope_scaling"), hf.get("rope_parameters")
     if scaling and parameters and scaling != parameters:
         yield f"`rope_scaling` {scaling!r:.120}", f"`rope_parameters` {parameters!r:.120}"
-    section = rope_section(hf, recipe.config.rope_label)
+    section = rope_section(flat_rope_parameters(hf) if recipe.config.local_rope_theta else hf)
     for key, place in (("rope_theta", recipe.config.rope_theta),
                        ("partial_rotary_factor", recipe.config.rotary_fraction)):  # fmt: skip
         beside = lookup(hf, place)

@@ -11,10 +11,11 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from compiler.errors import RefusedError
-from compiler.model.config import Activation, ConfigMap, LayerKind, ModelConfig, Traits
+from compiler.model.config import Activation, ConfigMap, ModelConfig, Traits
 from compiler.model.dtypes import DTYPES
+from compiler.model.kinds import layer_kinds
 from compiler.model.places import lookup
-from compiler.model.rope import ORIGINAL, RopeScaling, read_rope_scaling, rope_section
+from compiler.model.rope import ORIGINAL, RopeScaling, flat_rope_parameters, read_rope_scaling, rope_section
 from compiler.model.values import Values
 
 if TYPE_CHECKING:
@@ -39,12 +40,12 @@ def read_config(
         SourceError: values are absent, of the wrong kind, or contradict each other.
         RefusedError: the config needs mathematics that the decoder does not have.
     """
-    values = Values(hf)
+    values = Values(flat_rope_parameters(hf) if places.local_rope_theta else hf)
     sizes = _sizes(values, places, traits)
     flags: dict[str, Any] = {name: values.flag(name, getattr(traits, name)) for name in _FLAGS}
+    factors = _factors(values, places, traits, sizes["hidden"])
     dtype = checkpoint_dtype(values, stored_dtype)
-    kinds = _layer_kinds(values, places, traits, sizes["layers"])
-    logit_scale = values.real("logit_scale", places.logit_scale, 0, 1e6) if places.logit_scale else 1.0
+    kinds = layer_kinds(values, places, traits, sizes["layers"])
     values.check()
     return ModelConfig(
         architecture=architecture,
@@ -56,10 +57,10 @@ def read_config(
         norms=traits.norms,
         parallel_mlp_norm=traits.parallel_mlp_norm,
         qk_norm_over=traits.qk_norm_over,
-        logit_scale=logit_scale,
         head=traits.head,
         head_bias=traits.head_bias,
-        embedding_scale=sizes["hidden"] ** 0.5 if traits.embedding_scale == "sqrt_hidden" else 1.0,
+        embedding_norm=traits.embedding_norm,
+        position_offset=traits.position_offset,
         shared_expert_gate=traits.shared_expert_gate,
         router=traits.router,
         router_bias=traits.router_bias,
@@ -69,6 +70,7 @@ def read_config(
         layer_kinds=kinds,
         **_rope(values, places, traits, sizes, rope_scaling),
         **flags,
+        **factors,
         **sizes,
     )
 
@@ -95,6 +97,25 @@ def _sizes(values: Values, places: ConfigMap, traits: Traits) -> dict[str, Any]:
     if sizes["experts"] and not sizes["moe_ffn"]:
         sizes["moe_ffn"] = sizes["ffn"]  # Mixtral has the width of an expert where others have that of the mlp
     return sizes
+
+
+def _factors(values: Values, places: ConfigMap, traits: Traits, hidden: int) -> dict[str, Any]:
+    """Factors and limits of ModelConfig, where the architecture has them."""
+    absent: dict[str, float | None] = {
+        "embedding_scale": hidden**0.5 if traits.embedding_scale == "sqrt_hidden" else 1.0,
+        "logit_scale": 1.0,
+        "logit_softcap": 0.0,
+        "residual_scale": 1.0,
+        "attention_scale": 0.0,
+        "attention_softcap": 0.0,
+        "clip_qkv": 0.0,
+        "local_rope_theta": None,
+    }
+    found = {name: (getattr(places, name), lookup(values.hf, getattr(places, name))) for name in absent}
+    return {
+        name: absent[name] if value is None else values.number(name, place, value, 0, 1e12)
+        for name, (place, value) in found.items()
+    }
 
 
 _COUNTS = ("layers", "hidden", "heads", "kv_heads", "ffn", "vocab", "max_positions")
@@ -151,7 +172,7 @@ def _rope(
             )
         return {}
     hf, head_dim = values.hf, sizes["head_dim"]
-    section = rope_section(hf, places.rope_label) if places.rope_section else {}
+    section = rope_section(hf) if places.rope_section else {}
     theta = section["rope_theta"] if "rope_theta" in section else lookup(hf, places.rope_theta)
     found: dict[str, Any] = {"rope_theta": values.number("rope_theta", places.rope_theta, theta, 1, 1e12)}
     if places.rotary_dim:
@@ -177,44 +198,3 @@ def _rope(
         values.problems.append("rotary_dim: dynamic rope scaling needs 4 or more, found 2")
     values.check()
     return {**found, "rotary_dim": rotary_dim, "rope_scaling": scaling}
-
-
-def _layer_kinds(values: Values, places: ConfigMap, traits: Traits, layers: int) -> tuple[LayerKind, ...]:
-    """Kind of each layer, from the lists and thresholds of config.json that the architecture reads.
-
-    `layer_types` (transformers 5) names each layer; older Qwen configs have `use_sliding_window` and the first windowed
-    layer (`max_window_layers`). Qwen2-MoE names dense layers in `mlp_only_layers` and by `decoder_sparse_step`.
-    """
-    dense = values.items("mlp_only_layers", places.dense_layers, int) or ()
-    step = values.count("decoder_sparse_step", places.sparse_step) if places.sparse_step else 1
-    windows = _windows(values, places, layers)
-    kinds = []
-    for layer in range(layers):
-        sparse = traits.mlp == "moe" and layer not in dense and (layer + 1) % step == 0
-        kinds.append(LayerKind(traits.mlp if sparse or traits.mlp != "moe" else "gated", windows[layer]))
-    return tuple(kinds)
-
-
-def _windows(values: Values, places: ConfigMap, layers: int) -> list[int | None]:
-    """Sliding window of each layer, None: none."""
-    full: list[int | None] = [None] * layers
-    types = values.items("layer_types", places.layer_types, str)
-    if types is not None and len(types) != layers:
-        values.wrong("layer_types", places.layer_types, f"{layers} names, one a layer", f"{len(types)} names")
-        return full
-    if other := sorted(set(types or ()) - {"sliding_attention", "full_attention"}):
-        values.wrong("layer_types", places.layer_types, "sliding_attention or full_attention", other[0])
-    on = not places.window_switch or values.flag("window_switch", places.window_switch)
-    window = lookup(values.hf, places.sliding_window) if on else None
-    if window is None:
-        if types and "sliding_attention" in types:
-            named = places.window_switch or places.sliding_window
-            values.wrong(
-                "layer_types", places.layer_types, f"no sliding_attention without `{named}`", "sliding_attention"
-            )
-        return full
-    window = values.count("sliding_window", places.sliding_window)
-    if types is not None:
-        return [window if kind == "sliding_attention" else None for kind in types]
-    first = values.count("first_windowed", places.first_windowed) if places.first_windowed else 0
-    return [window if layer >= first else None for layer in range(layers)]

@@ -115,11 +115,10 @@ def of_length(scaling: RopeScaling | None, positions: int) -> RopeScaling | None
     return None if scaling.kind == "dynamic" and not found.extended else found
 
 
-def rope_section(hf: Mapping[str, Any], label: str = "") -> Mapping[str, Any]:
+def rope_section(hf: Mapping[str, Any]) -> Mapping[str, Any]:
     """`rope_scaling` of config.json, else `rope_parameters`; empty and null ones count as absent, as in transformers 5.
 
-    `label`: the kind of layers whose section counts, where each kind has one ("full_attention"). Raises SourceError for
-    a value that is not an object, and for sections of other kinds of layers.
+    Raises SourceError for a value that is not an object, or that has one for each kind of layers.
     """
     for key in ("rope_scaling", "rope_parameters"):
         found = hf.get(key)
@@ -127,14 +126,30 @@ def rope_section(hf: Mapping[str, Any], label: str = "") -> Mapping[str, Any]:
             continue
         if not isinstance(found, Mapping):
             raise _wrong(key, "an object or null", found)
-        nested = [name for name, value in found.items() if isinstance(value, Mapping)]
-        if not nested:
-            return found
-        if label not in nested:
+        if any(isinstance(value, Mapping) for value in found.values()):
             raise _wrong(key, "numbers for all layers", found)
-        section: Mapping[str, Any] = found[label]
-        return section
+        return found
     return {}
+
+
+def flat_rope_parameters(hf: Mapping[str, Any]) -> Mapping[str, Any]:
+    """config.json whose `rope_parameters` are those of full attention.
+
+    Transformers 5 writes parameters by type of layer for models with several; those of sliding attention are then at
+    `local_rope_parameters`. Raises RefusedError where these are scaled: the decoder scales full attention alone.
+    """
+    found = hf.get("rope_parameters")
+    if not isinstance(found, Mapping) or not isinstance(found.get("full_attention"), Mapping):
+        return hf
+    local = found.get("sliding_attention") or {}
+    if not isinstance(local, Mapping):
+        raise _wrong("rope_parameters.sliding_attention", "an object", local)
+    if (local.get("rope_type") or "default") != "default":
+        raise RefusedError(
+            f"rotary positions of sliding attention are not scaled; config.json has {dict(local)!r:.120}",
+            hint="no recipe reads this model",
+        )
+    return {**hf, "rope_parameters": found["full_attention"], "local_rope_parameters": local}
 
 
 def read_rope_scaling(
