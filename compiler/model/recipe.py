@@ -137,7 +137,7 @@ class Recipe:
 
     def architecture(self, hf: Mapping[str, Any]) -> str:
         """Name in `architectures` that this recipe reads; without one, the first there, or else of the recipe."""
-        named = hf.get("architectures")
+        named = [hf["architectures"]] if isinstance(hf.get("architectures"), str) else hf.get("architectures")
         names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
         return next((name for name in names if name in self.hf_architectures), (*names, *self.hf_architectures)[0])
 
