@@ -102,7 +102,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         names = names_below(folder) if folder.is_dir() else []
         raise diagnosed("config.json", str(folder), names, folder if names else None, hint)
     refuse_pointers([path])
-    return _read_object(path, hint=hint)
+    return read_object(path, hint=hint)
 
 
 def open_checkpoint(folder: Path, scratch: Path | None = None) -> Checkpoint:
@@ -200,7 +200,8 @@ def _missing(path: Path) -> str:
     return f"missing (its download has not ended: {begun[0]})" if begun else "missing"
 
 
-def _read_object(path: Path, *, hint: str) -> dict[str, Any]:
+def read_object(path: Path, *, hint: str) -> dict[str, Any]:
+    """Read a JSON object in any Unicode encoding, with or without BOM. Raises CheckpointError."""
     try:
         parsed = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
