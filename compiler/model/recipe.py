@@ -75,12 +75,14 @@ class Recipe:
     """Recipe of one architecture. `models`: Hugging Face id of each name that `--model` takes.
 
     `assumes` maps paths of config.json to the value that the traits are for (or a tuple of values): a checkpoint with
-    another value is refused. An absent value is taken to be the assumed one.
+    another value is refused. An absent value is taken to be the assumed one. `model_types`: values of `model_type` that
+    name the architecture where `architectures` does not.
     """
 
     hf_architectures: tuple[str, ...]
     models: Mapping[str, str]
     weights: tuple[Map, ...]
+    model_types: tuple[str, ...] = ()
     traits: Traits = field(default_factory=Traits)
     config: ConfigMap = field(default_factory=ConfigMap)
     ignore: tuple[str, ...] = ()

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compiler.errors import ArtifactError, TokenizerError
+from compiler.errors import ArtifactError
 from compiler.machine import available_memory
 from compiler.model.lazy import ITEMSIZE, Lazy, read
 from compiler.numerics.foreign import known_to_transformers, transformers_config, transformers_model
 from compiler.storage.files.cast import cast_bits
+from compiler.tokenizer.load import load_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,21 +41,14 @@ TEXT = (
 
 
 def token_ids(tokenizer: Path | None, config_vocab: int, positions: int) -> NDArray[np.int64]:
-    """TEXT by the tokenizer.json `tokenizer`, else seeded random ids below `config_vocab`: int64 [tokens].
+    """TEXT by the tokenizer in the folder `tokenizer`, else seeded random ids below `config_vocab`: int64 [tokens].
 
-    At most TOKENS, and fewer than `positions`. Raises TokenizerError where tokenizer.json cannot be read.
+    At most TOKENS, and fewer than `positions`. Raises TokenizerError where the tokenizer cannot be read.
     """
     count = min(TOKENS, positions - 1)
-    if tokenizer is not None:
-        from tokenizers import Tokenizer
-
-        try:
-            ids = Tokenizer.from_file(str(tokenizer)).encode(TEXT).ids
-        except Exception as error:  # noqa: BLE001  # the Rust side raises plain Exception
-            raise TokenizerError(
-                f"{tokenizer} cannot be read: {error}",
-                hint="pass a valid tokenizer with `--tokenizer DIR`",
-            ) from None
+    found = load_tokenizer(tokenizer) if tokenizer is not None else None
+    if found is not None:
+        ids = found.encode(TEXT)
         if len(ids) >= count and max(ids) < config_vocab:
             return np.array(ids[:count], np.int64)
     return np.random.default_rng(0).integers(0, config_vocab, count, np.int64)

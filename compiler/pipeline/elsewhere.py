@@ -69,7 +69,7 @@ def leave_command(runner: CachedRunner, request: BuildRequest, elsewhere: Elsewh
         contents,
         name=request.name or package.default_name(source, model.recipe_name, target.name, ask.tp, dtype),
         target=target.name,
-        model=package.model_of(source, model.recipe_name, config, digest),
+        model=package.model_of(model, config, digest),
         device=target.compiler.device(request.how).model_copy(update={"capability": None}),
         toolchain={},
         parts=parts,

@@ -43,7 +43,7 @@ CONFIGS = ("config.json", "generation_config.json")
 TEXT = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
-    "*.tiktoken", "chat_template.json", "chat_template.jinja",
+    "*.tiktoken", "tekken.json", "chat_template.json", "chat_template.jinja",
 )  # fmt: skip
 """Files of tokenizers and chat templates, by the names that transformers gives them."""
 
