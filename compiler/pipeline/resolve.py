@@ -12,6 +12,7 @@ from compiler.model.account import filled_by
 from compiler.pipeline.plan import Plan, make_plan
 from compiler.pipeline.tied import untie_different
 from compiler.quantization.prequantized.checkpoint import after_rewrite
+from compiler.quantization.prequantized.declaration import with_declaration
 from compiler.quantization.prequantized.formats import packed
 from compiler.storage.checkpoints.index import raise_problems
 from compiler.storage.checkpoints.resolve import resolve
@@ -65,7 +66,7 @@ def located_source(request: PlanRequest, files: Files) -> ResolvedSource:
 
 def opened(request: PlanRequest, source: ResolvedSource) -> Checkpoint:
     """The checkpoint of a source, or its text part where the request is for that. Raises LmiCompileError."""
-    checkpoint = source.checkpoint(request.cache / "unpickled")
+    checkpoint = with_declaration(source.checkpoint(request.cache / "unpickled"))
     return text_checkpoint(checkpoint) if request.text_only else checkpoint
 
 

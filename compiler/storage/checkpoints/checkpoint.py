@@ -61,8 +61,8 @@ class Checkpoint:
     """An opened checkpoint. `folder` has the small files, such as the tokenizer's; `config`: config.json; `tensors` by
     name. `own`: for a quantized checkpoint, the scales of each weight by its name, [out, groups]. `notes`: sentences
     about what is left out of it, and what was decided where it contradicts itself. `difference`: of its index from its
-    files. `whole`: config.json in `folder`, of the multimodal model that this is the text part of; None for a whole
-    model.
+    files; `declared`: the file that says how it is quantized, where that is not config.json. `whole`: config.json in
+    `folder`, of the multimodal model that this is the text part of; None for a whole model.
     """
 
     folder: Path
@@ -71,6 +71,7 @@ class Checkpoint:
     own: dict[str, SourceTensor] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     difference: IndexDifference = NO_DIFFERENCE
+    declared: Path | None = None
     whole: dict[str, Any] | None = None
 
     @property
