@@ -92,14 +92,10 @@ def _by_transformers(model_config: ModelConfig, checkpoint: Checkpoint, ids: NDA
     config = transformers_config(checkpoint.config)
     scaling = model_config.rope_scaling
     found = getattr(config, "rope_parameters", None)
-    if scaling is not None and isinstance(found, dict) and found.get("rope_type", "default") == "default":
-        config.rope_parameters = {**found, "rope_type": scaling.kind, "factor": scaling.factor}
-        if scaling.kind == "llama3":
-            config.rope_parameters |= {
-                "low_freq_factor": scaling.low_freq_factor,
-                "high_freq_factor": scaling.high_freq_factor,
-                "original_max_position_embeddings": scaling.original_max_positions,
-            }
+    requested = isinstance(found, dict) and found.get("rope_type", "default") == "default"
+    if scaling is not None and isinstance(found, dict) and (requested or scaling.extended):
+        # The length of the build decides where transformers goes by that of the sequence (see RopeScaling).
+        config.rope_parameters = found | scaling.section(model_config.rope_theta, model_config.rotary_dim)
     model = transformers_model(config, checkpoint)
     with torch.no_grad():
         logits: NDArray[np.float32] = model(torch.from_numpy(ids)[None]).logits[0].float().numpy()
