@@ -9,7 +9,7 @@ import pytest
 
 import recipes
 from compiler.errors import UnknownArchitecture, UsageError
-from compiler.numerics.causal_model import transformers_config, transformers_model
+from compiler.numerics.foreign import transformers_config, transformers_model
 from compiler.pipeline.convert_only import convert_to
 from compiler.pipeline.request import Ask, PlanRequest
 from compiler.pipeline.resolve import plan_of
@@ -60,7 +60,7 @@ def test_the_text_part_computes_what_the_whole_model_does(tmp_path: Path, case: 
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
     part = text_checkpoint(open_checkpoint(model))
     with torch.no_grad():
-        reference = transformers_model(part, transformers_config(part))(ids).logits
+        reference = transformers_model(transformers_config(part.config), part)(ids).logits
     assert (reference - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
