@@ -60,7 +60,8 @@ def known() -> tuple[str, ...]:
 def _architectures(hf: Mapping[str, Any]) -> list[str]:
     """Names in `architectures`; [] where it is absent, null or holds none."""
     named = hf.get("architectures")
-    return [one for one in ([named] if isinstance(named, str) else named or []) if isinstance(one, str)]
+    names = [named] if isinstance(named, str) else named
+    return [one for one in names if isinstance(one, str)] if isinstance(names, list) else []
 
 
 def _reader(hf: Mapping[str, Any]) -> str | None:

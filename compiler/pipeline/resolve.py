@@ -9,6 +9,7 @@ from compiler import targets
 from compiler.calibration.samples import resolve_text
 from compiler.errors import AccountingError, boundary
 from compiler.model.account import filled_by
+from compiler.model.read import stored_dtype
 from compiler.pipeline.plan import Plan, make_plan
 from compiler.pipeline.tied import untie_different
 from compiler.quantization.prequantized.checkpoint import after_rewrite
@@ -43,7 +44,8 @@ class LocatedModel:
     def config(self, ask: Ask) -> ModelConfig:
         """Raises LmiCompileError where the recipe cannot read config.json."""
         hf = self.checkpoint.config
-        return self.recipe.resolve(hf, ask.variant).model_config(hf, ask.rope_scaling)
+        recipe = self.recipe.resolve(hf, ask.variant)
+        return recipe.model_config(hf, ask.rope_scaling, stored_dtype(self.checkpoint.tensors))
 
 
 def locate(request: PlanRequest) -> LocatedModel:
