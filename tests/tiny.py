@@ -86,6 +86,9 @@ def fill(model: PreTrainedModel, seed: int) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(random(name, parameter.shape, generator, tied=model.config.tie_word_embeddings))
+        for name, buffer in model.named_buffers():
+            if name.endswith("correction_bias"):  # zeros in a model that was not trained
+                buffer.copy_(random(name, buffer.shape, generator, tied=False))
 
 
 def random(name: str, shape: Sequence[int], generator: Generator, *, tied: bool) -> Tensor:

@@ -248,6 +248,50 @@ _COHERE: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 
+_GPT_OSS: dict[str, Any] = {
+    **_LLAMA,
+    "model_type": "gpt_oss",
+    "hidden_size": 64,
+    "intermediate_size": 48,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 3,
+    "sliding_window": 8,
+    "attention_bias": True,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "rope_parameters": {"rope_type": "default", "rope_theta": 150000.0},
+}
+_DEEPSEEK_V2: dict[str, Any] = {
+    **{key: value for key, value in _LLAMA.items() if key != "head_dim"},
+    "model_type": "deepseek_v2",
+    "num_key_value_heads": 8,
+    "hidden_size": 64,
+    "q_lora_rank": None,
+    "kv_lora_rank": 24,
+    "qk_nope_head_dim": 12,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 10,
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 6,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 16,
+    "topk_method": "greedy",
+    "n_group": 1,
+    "topk_group": 1,
+    "routed_scaling_factor": 1.0,
+    "norm_topk_prob": False,
+}
+_DEEPSEEK_V3: dict[str, Any] = {
+    **{key: value for key, value in _DEEPSEEK_V2.items() if key != "topk_method"},
+    "model_type": "deepseek_v3",
+    "q_lora_rank": 20,
+    "n_routed_experts": 12,
+    "n_shared_experts": 1,
+    "n_group": 4,
+    "topk_group": 2,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+}
 TINY: dict[str, dict[str, Any]] = {
     "llama": _LLAMA,
     "llama/equal-heads": {**_LLAMA, "num_key_value_heads": 8},
@@ -313,4 +357,14 @@ TINY: dict[str, dict[str, Any]] = {
     "internlm": _INTERNLM,
     "internlm/no-bias": {**_INTERNLM, "bias": False},
     "internlm2": _INTERNLM2,
+    "gpt_oss": _GPT_OSS,
+    "gpt_oss/no-bias": {**_GPT_OSS, "attention_bias": False},
+    "deepseek_v2": _DEEPSEEK_V2,
+    "deepseek_v2/groups": {
+        **_DEEPSEEK_V2, "topk_method": "group_limited_greedy", "n_group": 3, "topk_group": 2, "q_lora_rank": 20,
+        "routed_scaling_factor": 4.0,
+    },
+    "deepseek_v3": _DEEPSEEK_V3,
+    "deepseek_v3/halves": {**_DEEPSEEK_V3, "rope_interleave": False, "attention_bias": True, "n_group": 1,
+                           "topk_group": 1, "first_k_dense_replace": 0},
 }  # fmt: skip

@@ -96,7 +96,7 @@ class ConfigMap:
     moe_ffn: Place = Default("moe_intermediate_size", value=0)
     shared_ffn: Place = Default("shared_expert_intermediate_size", value=0)
     expert_groups: Place = ()  # groups of experts
-    expert_groups_per_token: Place = ()  # groups among which a token's experts are
+    expert_groups_used: Place = ()  # groups among which a token's experts are
     routed_scale: Place = ()  # factor on the sum of the routed experts
     first_sparse_layer: Place = ()  # layers before it are dense
     q_rank: Place = ()  # see ModelConfig.kv_rank
@@ -197,7 +197,7 @@ class ModelConfig:
     router_float32: bool = False
     expert_bias: bool = False
     expert_groups: int = 0
-    expert_groups_per_token: int = 0
+    expert_groups_used: int = 0
     routed_scale: float = 1.0
     q_rank: int = 0
     kv_rank: int = 0

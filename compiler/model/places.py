@@ -42,7 +42,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class Times:
-    """Times of the values at two paths; 0 where one is absent or null."""
+    """Product of the values at two paths; 0 where one is absent or null."""
 
     first: str
     second: str

@@ -72,6 +72,11 @@ def _sizes(hf: Mapping[str, Any], places: ConfigMap, traits: Traits) -> dict[str
         head_dim = 1
     rotary = traits.position == "rope"
     rotary_dim = lookup(hf, places.rotary_dim) or int(head_dim * number("rotary_fraction", float))
+    sizes |= {name: int(lookup(hf, getattr(places, name)) or 0) for name in _OPTIONAL}
+    sizes["routed_scale"] = float(lookup(hf, places.routed_scale) or 1.0)
+    if sizes["kv_rank"]:
+        sizes["kv_heads"] = 1
+        sizes["attention_scale"] = (sizes["nope_dim"] + int(lookup(hf, places.rotary_dim))) ** -0.5
     sizes |= {
         "head_dim": int(head_dim),
         "norm_eps": number("norm_eps", float),
@@ -90,6 +95,7 @@ def _sizes(hf: Mapping[str, Any], places: ConfigMap, traits: Traits) -> dict[str
 
 _COUNTS = ("layers", "hidden", "heads", "kv_heads", "ffn", "vocab", "max_positions", "experts", "experts_per_token",
            "moe_ffn", "shared_ffn")  # fmt: skip
+_OPTIONAL = ("expert_groups", "expert_groups_used", "q_rank", "kv_rank", "nope_dim")
 _FLAGS = (
     "parallel_residual", "qk_norm", "norm_bias", "qkv_bias", "out_bias", "mlp_bias", "tied", "renormalize_experts",
 )  # fmt: skip
@@ -141,6 +147,7 @@ def _layer_kinds(hf: Mapping[str, Any], places: ConfigMap, traits: Traits, layer
     first_windowed = hf.get("max_window_layers", 0) if "use_sliding_window" in hf else 0
     dense = set(hf.get("mlp_only_layers") or ())
     step = hf.get("decoder_sparse_step") or 1
+    dense |= set(range(int(lookup(hf, places.first_sparse_layer) or 0)))
     kinds = []
     for layer in range(layers):
         windowed = types[layer] == "sliding_attention" if types else layer >= first_windowed
