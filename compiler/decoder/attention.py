@@ -64,8 +64,8 @@ class Scores:
 
     @property
     def usual(self) -> bool:
-        """Whether only a window and slopes differ from plain causal attention."""
-        return not (self.chunk or self.scale or self.softcap) and self.sinks is None
+        """Whether there are neither chunks nor sinks."""
+        return not self.chunk and self.sinks is None
 
 
 Attend = Callable[[Tensor, Cache, Tensor, Tensor, Scores], Tensor]

@@ -1,6 +1,6 @@
 """Segments of a decoder on one rank. A model is
 
-    x = sum over ranks of embed(tokens)
+    x = embedded(sum over ranks of embed(tokens))
     for each layer:    attn and mlp, wired by `compiler.decoder.layer`
     logits = head(x), the ranks' columns side by side
 
@@ -16,6 +16,7 @@ quantized weights (`compiler.decoder.quantized`), one with an `input_scale` stat
 | first          | []                      | model   | 1 on rank 0, else 0: factor of terms that are added once   |
 | vocab_offset   | []                      | int64   | first row of `embed.weight` in the whole vocabulary        |
 | rope.cos, .sin | [R, rotary_dim / 2]     | model   | `rotary.tables`, R above every position                    |
+| rope_local.cos | [R, rotary_dim / 2]     | model   | and rope_local.sin: the same, for layers with `local` rope |
 | alibi.slopes   | [heads]                 | float32 | `attention.alibi_slopes` of this rank's heads              |
 | cache_k, _v    | [Bmax, T, kv_heads, D]  | model * | written in place; T >= L, T above every position           |
 |                |                         |         | latent attention has cache_k [Bmax, T, 1, latent] alone    |
@@ -38,6 +39,7 @@ from torch.nn import functional as F
 
 from compiler.decoder.attention import Cache, Scores, store
 from compiler.decoder.kernels import PLAIN, Kernels
+from compiler.decoder.layer import table_names
 from compiler.decoder.mlp import ACTIVATIONS, gated
 from compiler.decoder.moe import Biases, route, scaled_inputs
 from compiler.decoder.norm import normalize, normalize_by, normalize_heads
@@ -66,13 +68,20 @@ def embed(config: ModelConfig, t: Tensors) -> Tensor:
         # Rounded to the dtype of the model, as transformers does.
         x = x * float(torch.tensor(config.embedding_scale, dtype=x.dtype))
     if config.position == "learned":
-        x = x + F.embedding(t["positions"], t["position.weight"]) * t["first"]
+        places = t["positions"] + config.position_offset if config.position_offset else t["positions"]
+        x = x + F.embedding(places, t["position.weight"]) * t["first"]
     return x
+
+
+def embedded(config: ModelConfig, x: Tensor, t: Tensors) -> Tensor:
+    """Residual stream before the first layer, from the sum of `embed` over ranks."""
+    return norm(config, "embed.norm", x, t) if config.embedding_norm else x
 
 
 def qkv(config: ModelConfig, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
     """x -> [B, S, (heads + 2 kv_heads) * D]: q, k and v of this rank's heads, concatenated."""
-    return _linear(kernels, t, "attn.qkv", _before(config, "attn", t), t.get("attn.qkv.bias"))
+    projected = _linear(kernels, t, "attn.qkv", _before(config, "attn", t), t.get("attn.qkv.bias"))
+    return projected.clamp(-config.clip_qkv, config.clip_qkv) if config.clip_qkv else projected
 
 
 def mean_squares(config: ModelConfig, projected: Tensor, ranks: int) -> Tensor:
@@ -101,8 +110,8 @@ def attn(config: ModelConfig, kind: LayerKind, t: Tensors, kernels: Kernels = PL
             _qk_norm(config, i, role, one, t)
             for i, (role, one) in enumerate(zip(qk_norms(config), (q, k), strict=True))
         )
-    if config.position == "rope":
-        cos, sin = t["rope.cos"][positions], t["rope.sin"][positions]
+    if names := table_names(config, kind):
+        cos, sin = (t[name][positions] for name in names)
         q, k = rotate(config.rotary, q, cos, sin), rotate(config.rotary, k, cos, sin)
 
     store(cache, positions, k, v)
@@ -180,7 +189,9 @@ def head(config: ModelConfig, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
     if config.head == "l2_rows":
         # Scaling the product instead of the rows needs no second head in memory. Rows of padding have length 0.
         logits = logits * weight.float().square().sum(-1).clamp_min(1e-24).rsqrt()
-    return logits if config.logit_scale == 1.0 else logits * config.logit_scale
+    if config.logit_scale != 1.0:
+        logits = logits * config.logit_scale
+    return torch.tanh(logits / config.logit_softcap) * config.logit_softcap if config.logit_softcap else logits
 
 
 def norm(config: ModelConfig, role: str, y: Tensor, t: Tensors) -> Tensor:

@@ -11,12 +11,14 @@
 Written as LMI 0.28 to 0.32 write it. Texts of tokens join to `generated_text`.
 
 Sources: engines/python/setup/djl_python/{output_formatter,request_io}.py at v0.29.0;
-serving/docs/lmi/user_guides/lmi_input_output_schema.md at v0.29.0 for the parameters and their defaults.
+serving/docs/lmi/user_guides/lmi_input_output_schema.md at v0.29.0 and for v0.31.0 for the parameters and their
+defaults. A parameter that is null has its default, as clients of Text Generation Inference send it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -34,7 +36,9 @@ _EXAMPLE = 'A request is such as {"inputs": "text", "parameters": {"max_new_toke
 class Parameters:
     """Sampling and form of an answer. Without `do_sample` it is greedy, whatever the other fields are.
 
-    `details`: add finish_reason, counts and tokens. `return_full_text`: put the prompt before the answer.
+    `details`: add finish_reason, counts and tokens. `return_full_text`: put the prompt before the answer. `top_k`: 0
+    and -1 are off. `stop`: more stop sequences, as Text Generation Inference names them; LMI's documentation has a
+    boolean without an effect. `decoder_input_details` and `spaces_between_special_tokens` have an effect on vLLM only.
     """
 
     do_sample: bool = False
@@ -47,6 +51,41 @@ class Parameters:
     details: bool = False
     return_full_text: bool = False
     stop_sequences: tuple[str, ...] = ()
+    stop: tuple[str, ...] | bool = ()
+    ignore_eos_token: bool = False
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    decoder_input_details: bool = False
+    spaces_between_special_tokens: bool = True
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """All stop sequences."""
+        return self.stop_sequences + (self.stop if isinstance(self.stop, tuple) else ())
+
+
+NEUTRAL: Mapping[str, Any] = {
+    "skip_special_tokens": True,
+    "n": 1,
+    "best_of": 1,
+    "num_beams": 1,
+    "min_p": 0.0,
+    "typical_p": 1.0,
+    "length_penalty": 1.0,
+    "early_stopping": False,
+    "include_stop_str_in_output": False,
+    "stop_token_ids": [],
+    "bad_sequences": [],
+    "min_length": 1,
+    "logprobs": 0,
+    "prompt_logprobs": 0,
+    "top_n_tokens": 0,
+    "truncate": 0,
+    "watermark": False,
+}
+"""Parameters of LMI's back ends and of Text Generation Inference that are accepted at one value: the one that has no
+effect. Any other value would need another answer than this server gives.
+"""
 
 
 @dataclass(frozen=True)
@@ -142,44 +181,69 @@ def parse_request(body: bytes) -> Request:
     """
     try:
         content = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"the request is not JSON: {error}", hint=_EXAMPLE) from None
     if not isinstance(content, dict):
         raise UsageError(f"expected a JSON object, found {type(content).__name__}", hint=_EXAMPLE)
     problems = [] if isinstance(content.get("inputs"), str) else ["`inputs` is one text"]
-    stream, parameters = content.get("stream", False), content.get("parameters") or {}
+    stream, parameters = content.get("stream"), content.get("parameters") or {}
+    stream = False if stream is None else stream
     if not isinstance(stream, bool):
         problems.append("`stream` is true or false")
     if not isinstance(parameters, dict):
         raise UsageError(f"`parameters` takes a JSON object, found {type(parameters).__name__}", hint=_EXAMPLE)
     problems += [f"`{name}` is no field" for name in content if name not in ("inputs", "parameters", "stream")]
-    known = {f.name: f for f in fields(Parameters)}
     values: dict[str, Any] = {}
     for name, value in parameters.items():
-        if name not in known:
-            problems.append(f"`{name}` is no parameter; expected one of {', '.join(known)}")
-            continue
-        fits, wanted = _CHECKS[known[name].type](value)
-        if fits:
+        fits, wanted = _fits(name, value)
+        if not fits:
+            problems.append(f"`{name}` {wanted}; found {json.dumps(value):.80}")
+        elif value is not None and name in _TYPES:
             values[name] = tuple(value) if isinstance(value, list) else value
-        else:
-            problems.append(f"`{name}` is {wanted}; found {json.dumps(value)}")
     if problems:
         raise UsageError("; ".join(problems), hint=_EXAMPLE)
     return Request(content["inputs"], Parameters(**values), stream)
+
+
+_TYPES = {f.name: f.type for f in fields(Parameters)}
+
+
+def _fits(name: str, value: Any) -> tuple[bool, str]:
+    """Whether a parameter has a value that this server takes, and which values it takes."""
+    if name in NEUTRAL:
+        neutral = NEUTRAL[name]
+        same = value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
+        return value is None or same, f"is accepted as {json.dumps(neutral)} only, which has no effect"
+    if name not in _TYPES:
+        return False, f"is no parameter; expected one of {', '.join(_TYPES)}"
+    fits, wanted = _CHECKS[_TYPES[name]](value)
+    return value is None or fits, f"is {wanted}"
 
 
 def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _number(value: Any) -> bool:
+    """Whether the value is a number that float64 holds."""
+    if not _whole(value):
+        return isinstance(value, float) and math.isfinite(value)
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
 _CHECKS: Mapping[Any, Any] = {
     "bool": lambda value: (isinstance(value, bool), "true or false"),
     "int": lambda value: (_whole(value), "a whole number"),
-    "int | None": lambda value: (value is None or _whole(value), "a whole number"),
-    "float": lambda value: (_whole(value) or isinstance(value, float), "a number"),
-    "tuple[str, ...]": lambda value: (
-        isinstance(value, list) and all(isinstance(text, str) for text in value),
-        "a list of texts",
-    ),
+    "int | None": lambda value: (_whole(value), "a whole number"),
+    "float": lambda value: (_number(value), "a number"),
+    "tuple[str, ...]": lambda value: (_texts(value), "a list of texts"),
+    "tuple[str, ...] | bool": lambda value: (_texts(value) or isinstance(value, bool), "a list of texts"),
 }

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from compiler.errors import ArtifactError
 from compiler.model.identity import changed_fields
-from compiler.model.places import Default, Place
+from compiler.model.places import Default, Layers, Place
 from compiler.model.rope import RopeScaling
 
 Norm = Literal["rms", "rms_float32", "rms_plus_one", "layer"]
@@ -25,6 +25,7 @@ Mlp = Literal["gated", "plain", "moe"]
 Position = Literal["rope", "learned", "alibi"]
 Rotary = Literal["half", "interleaved"]
 Head = Literal["plain", "l2_rows"]
+Rope = Literal["main", "local", "none"]
 Router = Literal["softmax", "corrected_sigmoid", "sigmoid_of_input"]
 Answer = bool | str | Default
 """Yes, no, or the place of the answer in config.json, where absent means no."""
@@ -61,6 +62,10 @@ class Traits:
     head_bias: bool = False
     tied: Answer = "tie_word_embeddings"
     embedding_scale: Literal["none", "sqrt_hidden"] = "none"
+    embedding_norm: bool = False  # a norm between the embedding and the first layer (Bloom)
+    position_offset: int = 0  # learned positions: row of position 0 (OPT)
+    windowed: Layers | None = None  # layers with a sliding window; None: see `compiler.model.read`
+    rotated: Literal["all", "windowed"] | Layers = "all"  # layers with rotary positions; the others have none
     renormalize_experts: Answer = True  # weights of the chosen experts sum to 1
     shared_expert_gate: bool = False
     router: Router = "softmax"  # see ModelConfig.router
@@ -89,6 +94,13 @@ class ConfigMap:
         "partial_rotary_factor", "rope_parameters.partial_rotary_factor", Default("rotary_pct", value=1.0)
     )  # fmt: skip
     logit_scale: Place = ()  # factor on the logits
+    logit_softcap: Place = ()  # see ModelConfig.logit_softcap
+    embedding_scale: Place = ()  # factor on the embedding
+    residual_scale: Place = ()  # factor on the output of each block
+    attention_scale: Place = ()  # factor on products of q and k; absent: head_dim ** -0.5
+    attention_softcap: Place = ()  # see ModelConfig.attention_softcap
+    clip_qkv: Place = ()  # see ModelConfig.clip_qkv
+    local_rope_theta: Place = ()  # rope_theta of layers with a window, where they have their own
     rotary_dim: Place = ()  # absent: head_dim x rotary_fraction
     sliding_window: Place = Default("sliding_window")
     experts: Place = Default("num_local_experts", value=0)
@@ -111,6 +123,7 @@ class LayerKind:
     mlp: Mlp
     window: int | None = None  # visible positions, the query's included; None: all up to it
     chunk: int | None = None  # positions are visible within runs of this length; None: all up to the query's
+    rope: Rope = "main"  # rotary positions by `rope_theta`, by `local_rope_theta`, or none
 
     @property
     def name(self) -> str:
@@ -124,7 +137,8 @@ class LayerKind:
     @property
     def _attention(self) -> tuple[str, ...]:
         differs = {"window": self.window, "chunk": self.chunk}
-        return tuple(f"{name}{value}" for name, value in differs.items() if value is not None)
+        found = tuple(f"{name}{value}" for name, value in differs.items() if value is not None)
+        return found if self.rope == "main" else (*found, {"local": "localrope", "none": "nope"}[self.rope])
 
 
 @dataclass(frozen=True)
@@ -136,6 +150,8 @@ class ModelConfig:
         head_dim     each head by itself, one weight [head_dim] for all heads       Qwen3
         per_head     each head by itself, a weight [heads, head_dim]                Command R+
         all_heads    all heads together, a weight [heads, head_dim]                 OLMo-2
+
+    A softcap c turns x into c * tanh(x / c). `clip_qkv` c limits q, k and v to -c ... c; 0: no limit.
 
     `router`: scores of the experts of a token, from the router's logits.
 
@@ -189,8 +205,14 @@ class ModelConfig:
     parallel_mlp_norm: bool = False
     qk_norm_over: QkNorm = "head_dim"
     logit_scale: float = 1.0
+    logit_softcap: float = 0.0  # of the logits; 0: none
+    residual_scale: float = 1.0  # factor on the sum of a block, before it is added to the residual stream
+    clip_qkv: float = 0.0
+    local_rope_theta: float | None = None
+    embedding_norm: bool = False
+    position_offset: int = 0
     attention_scale: float = 0.0  # factor on q . k; 0: 1 / sqrt(head_dim)
-    attention_softcap: float = 0.0  # cap of the scores of attention; 0: none
+    attention_softcap: float = 0.0  # of the scores of attention; 0: none
     sinks: bool = False  # one more score in the softmax of each head, without a value (gpt-oss)
     router: Router = "softmax"
     router_bias: bool = False

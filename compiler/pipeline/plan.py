@@ -24,6 +24,7 @@ from compiler.model.parallel import HeadLayout, cache_shapes
 from compiler.model.recipe import Recipe
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
 from compiler.numerics.gate.measure import LENGTH, SAMPLES
+from compiler.pipeline.rank_files import check_casts
 from compiler.pipeline.request import Ask
 from compiler.pipeline.support import taken
 from compiler.quantization.prequantized.checkpoint import checked
@@ -142,6 +143,7 @@ def make_plan(
     layout = target.layout or RankLayout[TargetOptions]()
     layouts = tuple(layout.layouts(config, ask.tp, options))
     ranks = tuple(layout.rank_plans(config, ask.tp, tensors, DTYPES[dtype], options))
+    check_casts(ranks)
     heads, stages = layout.heads(config, ask.tp), max(len(ranks) // ask.tp, 1)
     cache_item = 1 if quant.cache else ITEMSIZE[DTYPES[dtype]]
     cached = sum(heads_ * dim for heads_, dim in cache_shapes(config, heads).values())
@@ -170,7 +172,7 @@ def make_plan(
         needs=_needs(config, quant, max_memory, ranks, run, target.compiler.needs(config, ask.tp, options)),
         files=files,
         digest=_digest(recipe_name, target.name, config, ask.tp, dtype, filled.uses, layouts, files, quant.decides),
-        notes=tuple(notes),
+        notes=(*notes, *filled.notes),
     )
 
 

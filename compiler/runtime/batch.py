@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from compiler.errors import LmiCompileError, boundary
 from compiler.runtime.commands import StepCommand
 from compiler.runtime.params import Completion, FinishReason, GenerationParams, TextPiece, Token
 from compiler.runtime.sampling import Row as RowLogits
@@ -97,8 +98,13 @@ class Row:
         )
 
 
-def run(engine: Engine, rows: Sequence[Row], chunk: int, max_positions: int) -> Iterator[tuple[int, TextPiece]]:
-    """Generate all rows: (index of the row, piece) for every token, step by step. At most `max_batch` rows."""
+def run(
+    engine: Engine, rows: Sequence[Row], chunk: int, max_positions: int
+) -> Iterator[tuple[int, TextPiece | LmiCompileError]]:
+    """Generate all rows: (index of the row, piece) for every token, step by step. At most `max_batch` rows.
+
+    A row that fails ends with its error in place of a piece; the others go on. Raises errors of the engine.
+    """
     longest = max(len(row.prompt) + row.params.max_new_tokens for row in rows)
     engine.make_room(len(rows), min(-(-longest // _CACHE_STEP) * _CACHE_STEP, max_positions))
     logits: Sequence[RowLogits] = prefill(engine, [row.prompt for row in rows], chunk)
@@ -106,8 +112,8 @@ def run(engine: Engine, rows: Sequence[Row], chunk: int, max_positions: int) -> 
     while True:
         done = []
         for place, row in enumerate(active):
-            piece = row.advance(logits[place])
-            if piece.completion is not None:
+            piece = _advanced(row, logits[place])
+            if isinstance(piece, LmiCompileError) or piece.completion is not None:
                 done.append(place)
             yield row.index, piece
         for place in reversed(done):
@@ -118,6 +124,15 @@ def run(engine: Engine, rows: Sequence[Row], chunk: int, max_positions: int) -> 
         if not active:
             return
         logits = decode(engine, active)
+
+
+def _advanced(row: Row, logits: RowLogits) -> TextPiece | LmiCompileError:
+    """Next piece of a row, or the error that ends it."""
+    try:
+        with boundary(step="sampling"):
+            return row.advance(logits)
+    except LmiCompileError as error:
+        return error
 
 
 def prefill(engine: Engine, prompts: Sequence[Sequence[int]], chunk: int) -> list[RowLogits]:

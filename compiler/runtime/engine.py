@@ -54,11 +54,12 @@ class LayerCalls:
 
 @dataclass(frozen=True)
 class Program:
-    """Segments of one phase, bound to the weights of this rank."""
+    """Segments of one phase, bound to the weights of this rank, and the norm of the embedding if any."""
 
     embed: Call
     layers: tuple[LayerCalls, ...]
     head: Call
+    norms: Mapping[str, Tensor]
 
 
 def _summed(group: Group, summand: Tensor) -> Tensor:
@@ -129,7 +130,7 @@ class Share:
         """Allocate zeroed caches for `batch` rows of `length` positions, and rotary tables of this length."""
         import torch
 
-        from compiler.decoder.rotary import tables
+        from compiler.decoder.rotary import named_tables
 
         # Compiled segments need a cache longer than the part that they read.
         room = length + 1
@@ -142,9 +143,8 @@ class Share:
             {name: zeros(*shape) for name, shape in self._shapes.items()} for _ in range(self._config.layers)
         ]
         self._key_positions = torch.arange(room, device=self._device)
-        if self._config.position == "rope":
-            cos, sin = tables(self._config, room, self._dtype)
-            self._constants |= {"rope.cos": cos.to(self._device), "rope.sin": sin.to(self._device)}
+        tables = named_tables(self._config, room, self._dtype)
+        self._constants |= {name: table.to(self._device) for name, table in tables.items()}
 
     def move(self, source: int, target: int) -> None:
         """Copy row `source` of the caches to row `target`."""
@@ -156,6 +156,8 @@ class Share:
         """Run a step; return on rank 0 the logits of the tokens at `last`, float32 [batch, wanted, vocab]."""
         import torch
 
+        from compiler.decoder.decoder import embedded
+
         assert self._key_positions is not None, "a step needs caches"
         batch, length = step.token_ids.shape
         program = self._programs(batch, length)
@@ -166,7 +168,7 @@ class Share:
             "key_positions": self._key_positions[: step.used],
         }
         with torch.no_grad():
-            x = _summed(self.group, program.embed(values))
+            x = embedded(self._config, _summed(self.group, program.embed(values)), program.norms)
             for calls, caches in zip(program.layers, self._caches, strict=True):
                 values |= caches
                 x = layer(self._config, _Layer(self._config, calls, values, self.group), x)

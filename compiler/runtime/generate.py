@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compiler.errors import RefusedError, TokenizerError, UsageError
+from compiler.errors import LmiCompileError, RefusedError, TokenizerError, UsageError
 from compiler.model.limits import Limits
 from compiler.runtime.batch import Row, all_logits, run
 from compiler.runtime.engine import Engine, Logits
@@ -65,7 +65,7 @@ class Model:
 
         Raises:
             TokenizerError: the prompt is text and the artifact has no tokenizer.
-            UsageError: the prompt has no tokens, or ids outside the vocabulary.
+            UsageError: the prompt has no tokens, ids outside the vocabulary, or half of a character of UTF-16.
         """
         if isinstance(prompt, str):
             if self._tokenizer is None:
@@ -73,6 +73,7 @@ class Model:
                     "the prompt is text and this artifact has no tokenizer",
                     hint="Build it with `--tokenizer DIR`, or pass token ids.",
                 )
+            _check_text(prompt)
             ids = self._tokenizer.encode(prompt)
         else:
             ids = [int(token) for token in prompt]
@@ -97,7 +98,7 @@ class Model:
         row = self._row(0, prompt, params or GenerationParams())
         with self._alone():
             for _, piece in self._run([row]):
-                yield piece
+                yield _raised(piece)
 
     def generate(
         self, prompts: Sequence[Prompt], params: GenerationParams | Sequence[GenerationParams] | None = None
@@ -118,8 +119,8 @@ class Model:
         with self._alone():
             for begin in range(0, len(rows), self._limits.max_batch):
                 for index, piece in self._run(rows[begin : begin + self._limits.max_batch]):
-                    if piece.completion is not None:
-                        completions[index] = piece.completion
+                    if (done := _raised(piece).completion) is not None:
+                        completions[index] = done
         return [completions[index] for index in range(len(rows))]
 
     def check(self, prompt: Prompt, params: GenerationParams) -> list[int]:
@@ -128,10 +129,11 @@ class Model:
 
     def stream_batch(
         self, prompts: Sequence[Prompt], params: Sequence[GenerationParams]
-    ) -> Generator[tuple[int, TextPiece], None, None]:
+    ) -> Generator[tuple[int, TextPiece | LmiCompileError], None, None]:
         """Answer up to `max_batch` prompts at once, token by token: (index of the prompt, piece).
 
-        `params`: one for each prompt. Raises as `stream`, before anything runs.
+        `params`: one for each prompt. An error in place of a piece ends one prompt only. Raises as `stream`, before
+        anything runs.
         """
         if not 1 <= len(prompts) <= self.max_batch or len(params) != len(prompts):
             raise UsageError(
@@ -154,7 +156,7 @@ class Model:
             begin = len(ids) if decode_from is None else decode_from
             return all_logits(self._engine, ids, self._limits.prefill_chunk, begin, rows)
 
-    def _run(self, rows: Sequence[Row]) -> Iterator[tuple[int, TextPiece]]:
+    def _run(self, rows: Sequence[Row]) -> Iterator[tuple[int, TextPiece | LmiCompileError]]:
         return run(self._engine, rows, self._limits.prefill_chunk, self._limits.max_positions)
 
     def _row(self, index: int, prompt: Prompt, params: GenerationParams) -> Row:
@@ -186,6 +188,23 @@ class Model:
             yield
         finally:
             self._busy.release()
+
+
+def _raised(piece: TextPiece | LmiCompileError) -> TextPiece:
+    if isinstance(piece, LmiCompileError):
+        raise piece
+    return piece
+
+
+def _check_text(prompt: str) -> None:
+    """Check that a prompt is valid Unicode. JSON and command lines can carry half of a surrogate pair."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"a prompt is Unicode text; found half of a character, {prompt[error.start]!a}, at index {error.start}",
+            hint="Send whole characters: a surrogate pair must not be cut.",
+        ) from None
 
 
 def _import_torch() -> None:

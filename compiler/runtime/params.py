@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +18,7 @@ class GenerationParams:
     """Sampling and end of an answer.
 
     temperature 0 is greedy: the most likely token, without effect of `top_k`, `top_p`, `seed`. The order of the steps
-    is transformers': repetition penalty, temperature, top-k, top-p.
+    is that of transformers and vLLM: penalties, temperature, top-k, top-p.
 
     Raises:
         UsageError: a value is outside its range; the message names all such values.
@@ -30,6 +29,8 @@ class GenerationParams:
     top_k: int = 0  # 0: off
     top_p: float = 1.0  # 1: off
     repetition_penalty: float = 1.0  # 1: off; applies to the prompt's tokens too
+    frequency_penalty: float = 0.0  # 0: off; subtracted once for each occurrence of a token in the answer
+    presence_penalty: float = 0.0  # 0: off; subtracted once for every token that the answer has
     seed: int | None = None  # None: random
     stop: tuple[str, ...] = ()
     top_log_probs: int = 0  # number of most likely tokens that are reported with every token
@@ -38,13 +39,15 @@ class GenerationParams:
     def __post_init__(self) -> None:
         rules = {
             "max_new_tokens": (self.max_new_tokens >= 1, "at least 1"),
-            "temperature": (math.isfinite(self.temperature) and self.temperature >= 0, "0 (greedy) or above"),
+            "temperature": (self.temperature >= 0 and self.temperature != float("inf"), "0 (greedy) or above"),
             "top_k": (self.top_k >= 0, "0 (off) or above"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
             "repetition_penalty": (
-                math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0,
-                "above 0 (1: off)",
+                1e-3 <= self.repetition_penalty <= 1e3,
+                "0.001 to 1000 (1: off)",
             ),
+            "frequency_penalty": (-2 <= self.frequency_penalty <= 2, "-2 to 2 (0: off)"),
+            "presence_penalty": (-2 <= self.presence_penalty <= 2, "-2 to 2 (0: off)"),
             "seed": (self.seed is None or self.seed >= 0, "0 or above"),
             "stop": (type(self.stop) is tuple and all(self.stop), "a tuple of texts, none of them empty"),
             "top_log_probs": (0 <= self.top_log_probs <= MOST_TOP_LOG_PROBS, f"0 to {MOST_TOP_LOG_PROBS}"),

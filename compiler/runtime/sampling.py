@@ -77,6 +77,7 @@ class Sampler:
         self._random = np.random.default_rng(params.seed)
         self._seen = np.zeros(vocab, dtype=np.bool_)
         self._seen[list(prompt)] = True
+        self._counts = np.zeros(vocab if params.frequency_penalty or params.presence_penalty else 0, dtype=np.float32)
 
     def choose(self, logits: Row) -> tuple[int, float, tuple[tuple[int, float], ...]]:
         """Choose from logits [vocab] -> (token id, its log probability, the `top_log_probs` likeliest ids with theirs).
@@ -91,14 +92,20 @@ class Sampler:
             )
         params = self._params
         scores = penalize(logits, self._seen, params.repetition_penalty)
+        if self._counts.size:
+            present = (self._counts > 0).astype(np.float32)
+            scores = scores - np.float32(params.frequency_penalty) * self._counts
+            scores = scores - np.float32(params.presence_penalty) * present
         if params.temperature == 0:
             token = int(scores.argmax())
         else:
             # Subtracting first keeps a tiny temperature from overflowing to infinity minus infinity.
-            scores = (scores - scores.max()) / np.float32(max(params.temperature, 1e-6))
+            scores = (scores - scores.max()) / np.float32(min(max(params.temperature, 1e-6), 1e6))
             scores = keep_top_p(keep_top_k(scores, params.top_k), params.top_p)
             token = draw(scores, self._random.random())
         self._seen[token] = True
+        if self._counts.size:
+            self._counts[token] += 1
         normalizer = log_normalizer(logits)
         return token, float(logits[token]) - normalizer, most_likely(logits, params.top_log_probs, normalizer)
 

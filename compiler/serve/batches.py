@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from compiler.errors import LmiCompileError, RankError
+from compiler.errors import LmiCompileError, RankError, boundary
 from compiler.runtime.params import GenerationParams, TextPiece
 
 
@@ -30,7 +30,7 @@ class ServedModel(Protocol):
     def check(self, prompt: str, params: GenerationParams) -> list[int]: ...
     def stream_batch(
         self, prompts: Sequence[Sequence[int]], params: Sequence[GenerationParams]
-    ) -> Generator[tuple[int, TextPiece], None, None]: ...
+    ) -> Generator[tuple[int, TextPiece | LmiCompileError], None, None]: ...
 
 
 Event = TextPiece | LmiCompileError | ServerStopped
@@ -76,6 +76,7 @@ class Batches:
 
         Raises, at the first piece or later:
             UsageError, TokenizerError, RefusedError: as `Model.stream`.
+            InternalError: a bug; it ends this request, or a batch, and no other.
             RankError: the model has failed, now or before.
             Busy, Stopped: the request was rejected, or cut short.
         """
@@ -141,26 +142,27 @@ class Batches:
         return batch
 
     def _run(self, batch: Sequence[_Request]) -> None:
-        """Run a batch. Every request gets a last event, whatever happens."""
+        """Run a batch. Every request gets a last event, whatever happens, and the thread lives."""
         end: LmiCompileError | ServerStopped = ServerStopped()
         try:
-            rows = [(ids, row) for row in batch if (ids := self._checked(row)) is not None]
-            if rows:
-                self._compute([ids for ids, _ in rows], [row for _, row in rows])
+            with boundary(step="batch", rows=len(batch)):
+                rows = [(ids, row) for row in batch if (ids := self._checked(row)) is not None]
+                if rows:
+                    self._compute([ids for ids, _ in rows], [row for _, row in rows])
         except LmiCompileError as error:
             end = error
             if isinstance(error, RankError):
                 self._failure = error
-        finally:
-            for row in batch:
-                row.tell(end)
+        for row in batch:
+            row.tell(end)
 
     def _checked(self, row: _Request) -> list[int] | None:
         """Token ids of a request; None for one that cannot run, which gets the error as its last event."""
         if self._abort.is_set():
             return None
         try:
-            return self._model.check(row.prompt, row.params)
+            with boundary(step="check", characters=len(row.prompt), parameters=row.params):
+                return self._model.check(row.prompt, row.params)
         except LmiCompileError as error:
             row.tell(error)
             return None

@@ -5,7 +5,8 @@
          200   application/json, or a stream of application/jsonlines (`"stream": true`)
          400   the body violates the schema, or exceeds the artifact's limits
          404 405 411 413   unknown route, wrong method, no Content-Length, body too large
-         500   the model has failed      503   the queue is full, or the server is stopping
+         500   a bug, which ends this request only; or the model has failed
+         503   the queue is full, or the server is stopping
 
 An error is {"code": 400, "type": "BadRequestException", "message": "..."}, as the front end of DJL Serving writes it
 (NettyUtils.java at v0.26.0); its Python workers answer a violated schema with 424 instead. An error after the first
@@ -25,7 +26,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from compiler.errors import LmiCompileError, RankError, UsageError
+from compiler.errors import (
+    REPORT_IT,
+    InternalError,
+    LmiCompileError,
+    RefusedError,
+    TokenizerError,
+    UsageError,
+    boundary,
+)
 from compiler.lmi.schema import (
     JSON,
     JSON_LINES,
@@ -41,12 +50,15 @@ from compiler.lmi.schema import (
 )
 from compiler.runtime.params import Completion, GenerationParams, TextPiece
 from compiler.serve.batches import Batches, Busy, ServerStopped
+from compiler.storage.cache.crashes import write_crash_file
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 MOST_BYTES = 25 << 20
 """Size limit of a request, SageMaker's own."""
+_MOST_DIGITS = 12
+"""Length limit of Content-Length: Python refuses to convert thousands of digits."""
 _IDLE_SECONDS = 120
 _POLL_SECONDS = 0.05
 """Interval at which the accepting thread checks whether it shall stop."""
@@ -124,9 +136,13 @@ class _Http(ThreadingHTTPServer):
                 _end(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
+        """Report an exception that ended a connection, as a line and without a traceback."""
+        del request
+        error = sys.exc_info()[1]
         # A client that disconnects in the middle of a request is no fault of the server.
-        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
-            super().handle_error(request, client_address)
+        if error is not None and not isinstance(error, ConnectionError | TimeoutError):
+            facts = {"step": "connection", "client": str(client_address)}
+            _report(InternalError(error, facts, hint=REPORT_IT))
 
 
 def _end(connection: socket.socket) -> None:
@@ -171,13 +187,15 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._routed(self._invocations, {"/ping"}):
             return
         try:
-            request = parse_request(body)
-            pieces = self.server.batches.answer(request.inputs, generation_params(request.parameters))
-            with closing(pieces) as stream:
+            with boundary(step="request", bytes=len(body)):
+                request = parse_request(body)
+                params = generation_params(request.parameters)
+            with closing(self.server.batches.answer(request.inputs, params)) as stream:
                 first = next(stream)
                 (self._stream if request.stream else self._whole)(request, chain([first], stream))
         except LmiCompileError as error:
-            self._error(_status(error), " ".join(filter(None, (error.message, error.hint))))
+            _report(error)
+            self._error(_status(error), _message(error))
         except Busy:
             self._error(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests are waiting")
         except ServerStopped:
@@ -225,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self._error(HTTPStatus.LENGTH_REQUIRED, "a request needs a Content-Length")
             return None
-        if int(length) > MOST_BYTES:
+        if len(length) > _MOST_DIGITS or int(length) > MOST_BYTES:
             self.close_connection = True
             self._error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request has at most {MOST_BYTES} bytes")
             return None
@@ -269,11 +287,14 @@ def generation_params(parameters: Parameters) -> GenerationParams:
     return GenerationParams(
         max_new_tokens=parameters.max_new_tokens,
         temperature=parameters.temperature if parameters.do_sample else 0.0,
-        top_k=parameters.top_k,
+        top_k=max(parameters.top_k, 0) if parameters.top_k >= -1 else parameters.top_k,
         top_p=parameters.top_p,
         repetition_penalty=parameters.repetition_penalty,
         seed=parameters.seed,
-        stop=parameters.stop_sequences,
+        stop=parameters.stops,
+        ignore_eos=parameters.ignore_eos_token,
+        frequency_penalty=parameters.frequency_penalty,
+        presence_penalty=parameters.presence_penalty,
     )
 
 
@@ -285,7 +306,8 @@ def _lines(request: Request, pieces: Iterator[TextPiece]) -> Iterator[StreamLine
             completion = piece.completion
             yield StreamLine(_token(piece), _answer(request, completion) if completion else None)
     except LmiCompileError as error:
-        yield failed_line(error.message, text)
+        _report(error)
+        yield failed_line(_message(error), text)
     except ServerStopped:
         yield failed_line("the server is stopping", text)
 
@@ -306,4 +328,19 @@ def _token(piece: TextPiece) -> AnswerToken:
 
 
 def _status(error: LmiCompileError) -> HTTPStatus:
-    return HTTPStatus.INTERNAL_SERVER_ERROR if isinstance(error, RankError) else HTTPStatus.BAD_REQUEST
+    """Status of an error: 400 where the client can change the request, 500 for everything else."""
+    clients = isinstance(error, UsageError | RefusedError | TokenizerError)
+    return HTTPStatus.BAD_REQUEST if clients else HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _report(error: LmiCompileError) -> None:
+    """Log a bug on stderr, with the file that has its traceback; other errors are the client's to know."""
+    if isinstance(error, InternalError):
+        print(f"{error.message}\n  traceback: {write_crash_file(error)}", file=sys.stderr, flush=True)
+
+
+def _message(error: LmiCompileError) -> str:
+    """Text of an error for a client. The details of a bug are in the server's log."""
+    if isinstance(error, InternalError):
+        return "internal error of the server; its log has the details"
+    return " ".join(filter(None, (error.message, error.hint)))

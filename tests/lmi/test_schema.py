@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from compiler.errors import UsageError
 from compiler.lmi.schema import (
+    NEUTRAL,
     Answer,
     AnswerToken,
     Details,
@@ -89,6 +92,20 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         "`stop_sequences` is a list of texts",
         'found "a"',
     ]
+
+
+@pytest.mark.parametrize("name", [*NEUTRAL, *(f.name for f in fields(Parameters))])
+def test_a_parameter_that_is_null_has_its_default(name: str) -> None:
+    assert parse_request(json.dumps({"inputs": "a", "parameters": {name: None}}).encode()) == Request("a")
+
+
+@pytest.mark.parametrize(("name", "value"), NEUTRAL.items())
+def test_a_parameter_that_nothing_computes_is_accepted_without_effect_only(name: str, value: Any) -> None:
+    assert parse_request(json.dumps({"inputs": "a", "parameters": {name: value}}).encode()) == Request("a")
+    other = not value if isinstance(value, bool) else [1] if isinstance(value, list) else value + 3
+    for wrong in (other, "text"):
+        with pytest.raises(UsageError, match=f"`{name}` is accepted as"):
+            parse_request(json.dumps({"inputs": "a", "parameters": {name: wrong}}).encode())
 
 
 def test_defaults_are_those_of_lmi() -> None:

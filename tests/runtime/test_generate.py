@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from compiler.errors import RefusedError, TokenizerError, UsageError
+from compiler.errors import InternalError, RefusedError, TokenizerError, UsageError
+from compiler.runtime.batch import Row
 from compiler.runtime.generate import Model
-from compiler.runtime.params import Completion, GenerationParams
+from compiler.runtime.params import Completion, GenerationParams, TextPiece
+from compiler.runtime.sampling import Row as RowLogits
 from compiler.runtime.tokenizer import end_ids, load_tokenizer
 from tests import reference
 from tests.runtime.eager import LIMITS, engine
@@ -255,10 +257,33 @@ def test_a_batch_can_be_read_token_by_token(model: Model) -> None:
     whole = model.generate(PROMPTS[:3], params)
     order, ids = [], dict[int, list[int]]()
     for index, piece in model.stream_batch(PROMPTS[:3], params):
+        assert isinstance(piece, TextPiece)
         order.append(index)
         ids.setdefault(index, []).append(piece.token.id)
     assert [ids[index] for index in range(3)] == [_ids(completion) for completion in whole]
     assert order[:4] == [0, 1, 2, 0], "a token of every row, then the next"
+
+
+def test_a_row_that_fails_ends_alone(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = [GenerationParams(max_new_tokens=4)] * 3
+    whole = model.generate(PROMPTS[:3], params)
+    advance = Row.advance
+
+    def failing(row: Row, logits: RowLogits) -> TextPiece:
+        if row.index == 1 and len(row.tokens) == 2:
+            raise ZeroDivisionError
+        return advance(row, logits)
+
+    monkeypatch.setattr(Row, "advance", failing)
+    ended = dict(model.stream_batch(PROMPTS[:3], params))
+    assert isinstance(ended[1], InternalError)
+    for index in (0, 2):
+        piece = ended[index]
+        assert isinstance(piece, TextPiece)
+        assert piece.completion is not None
+        assert piece.completion.text == whole[index].text
+    with pytest.raises(InternalError, match="ZeroDivisionError"):
+        model.generate(PROMPTS[:3], params)
 
 
 def test_a_batch_that_is_left_early_leaves_the_model_free(model: Model) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Sequence
 
-from compiler.errors import RankError, RefusedError
+from compiler.errors import LmiCompileError, RankError, RefusedError
 from compiler.runtime.params import Completion, FinishReason, GenerationParams, TextPiece, Token
 
 
@@ -32,7 +32,7 @@ class Scripted:
 
     def stream_batch(
         self, prompts: Sequence[Sequence[int]], params: Sequence[GenerationParams]
-    ) -> Generator[tuple[int, TextPiece], None, None]:
+    ) -> Generator[tuple[int, TextPiece | LmiCompileError], None, None]:
         texts = [self._prompts[ids[0]] for ids in prompts]
         self.batches.append(texts)
         rows = {index: _pieces(text, params[index]) for index, text in enumerate(texts)}

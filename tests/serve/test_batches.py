@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from compiler.errors import RankError, RefusedError
+from compiler.errors import InternalError, LmiCompileError, RankError, RefusedError
 from compiler.runtime.params import GenerationParams, TextPiece
 from compiler.serve.batches import Batches, Busy, ServerStopped
 from tests.serve.scripted import Scripted
@@ -143,17 +143,31 @@ def test_an_answer_that_nobody_reads_is_given_up(batches: Batches, model: Script
     assert _text(batches, "x") == "x"
 
 
-def test_an_error_that_nobody_foresaw_leaves_nobody_waiting(pool: ThreadPoolExecutor) -> None:
-    class Broken(Scripted):
-        def check(self, prompt: str, params: GenerationParams) -> list[int]:
-            raise ZeroDivisionError(prompt, params)
+class Panic(BaseException):
+    """An exception such as those of libraries in Rust: no Exception."""
 
-    hook, threading.excepthook = threading.excepthook, lambda _: None
-    try:
-        batches = Batches(Broken(), most=3, limit=4)
-        with pytest.raises(ServerStopped):
-            pool.submit(_text, batches, "a").result(30)
-        batches.close()
-    finally:
-        threading.excepthook = hook
-    assert not batches.healthy
+
+class Broken(Scripted):
+    """Fails with an exception that nobody foresaw: of the prompt "bad" when it is checked, of "fall" when it runs."""
+
+    def check(self, prompt: str, params: GenerationParams) -> list[int]:
+        if prompt == "bad":
+            raise Panic(prompt)
+        return super().check(prompt, params)
+
+    def stream_batch(
+        self, prompts: Sequence[Sequence[int]], params: Sequence[GenerationParams]
+    ) -> Generator[tuple[int, TextPiece | LmiCompileError], None, None]:
+        if any(self._prompts[ids[0]] == "fall" for ids in prompts):
+            raise ZeroDivisionError
+        yield from super().stream_batch(prompts, params)
+
+
+@pytest.mark.parametrize("prompt", ["bad", "fall"])
+def test_an_exception_that_nobody_foresaw_ends_its_request_only(pool: ThreadPoolExecutor, prompt: str) -> None:
+    batches = Batches(Broken(), most=3, limit=4)
+    with pytest.raises(InternalError, match="this is a bug in lmi-compile"):
+        pool.submit(_text, batches, prompt).result(30)
+    assert pool.submit(_text, batches, "a b").result(30) == "a b"
+    assert batches.healthy
+    batches.close()

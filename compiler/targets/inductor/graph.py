@@ -35,6 +35,8 @@ STEP: dict[str, tuple[str, ...]] = {
     "vocab_offset": (),
     "rope.cos": ("R", "half"),
     "rope.sin": ("R", "half"),
+    "rope_local.cos": ("R", "half"),
+    "rope_local.sin": ("R", "half"),
     "alibi.slopes": ("heads",),
     "cache_k": ("Bmax", "T", "cached_heads", "cached_dim"),
     "cache_v": ("Bmax", "T", "cached_heads", "cached_dim"),
