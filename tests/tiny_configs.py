@@ -260,6 +260,20 @@ _GPT_OSS: dict[str, Any] = {
     "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
     "rope_parameters": {"rope_type": "default", "rope_theta": 150000.0},
 }
+_LLAMA4: dict[str, Any] = {
+    **_LLAMA,
+    "model_type": "llama4_text",
+    "hidden_size": 64,
+    "intermediate_size": 40,
+    "intermediate_size_mlp": 72,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 1,
+    "interleave_moe_layer_step": 2,
+    "no_rope_layer_interval": 2,
+    "attention_chunk_size": 8,
+    "floor_scale": 4,
+    "attn_scale": 0.4,
+}
 _DEEPSEEK_V2: dict[str, Any] = {
     **{key: value for key, value in _LLAMA.items() if key != "head_dim"},
     "model_type": "deepseek_v2",
@@ -359,6 +373,11 @@ TINY: dict[str, dict[str, Any]] = {
     "internlm2": _INTERNLM2,
     "gpt_oss": _GPT_OSS,
     "gpt_oss/no-bias": {**_GPT_OSS, "attention_bias": False},
+    "llama4": _LLAMA4,
+    "llama4/all-sparse": {
+        **_LLAMA4, "interleave_moe_layer_step": 1, "no_rope_layer_interval": 3, "num_experts_per_tok": 2,
+        "use_qk_norm": False, "attn_temperature_tuning": False, "attention_bias": True,
+    },
     "deepseek_v2": _DEEPSEEK_V2,
     "deepseek_v2/groups": {
         **_DEEPSEEK_V2, "topk_method": "group_limited_greedy", "n_group": 3, "topk_group": 2, "q_lora_rank": 20,

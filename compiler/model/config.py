@@ -19,7 +19,7 @@ from compiler.model.rope import RopeScaling
 
 Norm = Literal["rms", "rms_float32", "rms_plus_one", "layer"]
 Norms = Literal["before", "after", "both"]
-QkNorm = Literal["head_dim", "per_head", "all_heads"]
+QkNorm = Literal["head_dim", "per_head", "all_heads", "rotated"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "clamped_swiglu"]
 Mlp = Literal["gated", "plain", "moe"]
 Position = Literal["rope", "learned", "alibi"]
@@ -65,6 +65,8 @@ class Traits:
     embedding_norm: bool = False  # a norm between the embedding and the first layer (Bloom)
     position_offset: int = 0  # learned positions: row of position 0 (OPT)
     windowed: Layers | None = None  # layers with a sliding window; None: see `compiler.model.read`
+    chunked: bool = False  # their window is a chunk, see LayerKind.chunk
+    temperature: Answer = False  # see ModelConfig.temperature_floor
     rotated: Literal["all", "windowed"] | Layers = "all"  # layers with rotary positions; the others have none
     renormalize_experts: Answer = True  # weights of the chosen experts sum to 1
     shared_expert_gate: bool = False
@@ -111,6 +113,9 @@ class ConfigMap:
     expert_groups_used: Place = ()  # groups among which a token's experts are
     routed_scale: Place = ()  # factor on the sum of the routed experts
     first_sparse_layer: Place = ()  # layers before it are dense
+    sparse_layers: Place = ()  # list of the layers with experts; absent: all but those that other keys call dense
+    temperature_floor: Place = ()  # see ModelConfig.temperature_floor
+    temperature_scale: Place = ()
     q_rank: Place = ()  # see ModelConfig.kv_rank
     kv_rank: Place = ()
     nope_dim: Place = ()
@@ -150,6 +155,7 @@ class ModelConfig:
         head_dim     each head by itself, one weight [head_dim] for all heads       Qwen3
         per_head     each head by itself, a weight [heads, head_dim]                Command R+
         all_heads    all heads together, a weight [heads, head_dim]                 OLMo-2
+        rotated      each head by itself, after its rotation, without a weight      Llama 4
 
     A softcap c turns x into c * tanh(x / c). `clip_qkv` c limits q, k and v to -c ... c; 0: no limit.
 
@@ -164,6 +170,9 @@ class ModelConfig:
     vector [kv_rank], which is in the cache with one rotated key [rotary_dim] that all heads share. A query and a key
     have `nope_dim` more elements, which do not turn; a value has `head_dim`. Queries come from a latent [q_rank], or,
     with 0, from x itself. `kv_heads` is 1: every rank caches the whole latent.
+
+    `temperature_floor` f > 0: in layers without rotary positions, a query at position p is multiplied by
+    1 + `temperature_scale` * ln(1 + floor((p + 1) / f)) (Llama 4, after arXiv 2501.19399).
     """
 
     architecture: str
@@ -224,6 +233,8 @@ class ModelConfig:
     q_rank: int = 0
     kv_rank: int = 0
     nope_dim: int = 0
+    temperature_floor: int = 0
+    temperature_scale: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """JSON of the fields that differ from their defaults: models that do not use a new field keep their JSON, which

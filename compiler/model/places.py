@@ -67,13 +67,15 @@ Place = str | tuple["Place", ...] | Half | Default | Flag | Power | Times
 class Layers:
     """Set of layers: those whose entry in the list at `path` is `value`.
 
-    Without a list, all but every n-th layer. n is the number at `period`, else `every`; `every` 0: no layer.
+    Without a list, those of `otherwise`; or all but every n-th layer. n is the number at `period`, else `every`;
+    `every` 0: no layer.
     """
 
     path: str
     value: str | int
     every: int
     period: str = ""
+    otherwise: Layers | None = None
 
     def of(self, hf: Mapping[str, Any], layers: int) -> tuple[bool, ...]:
         """Whether each of `layers` layers is in the set. Raises SourceError for a list or a period that is none."""
@@ -86,6 +88,8 @@ class Layers:
                     hint="take config.json again from where the model was published",
                 )
             return tuple(entry == self.value for entry in found[:layers])
+        if self.otherwise is not None:
+            return self.otherwise.of(hf, layers)
         period = lookup(hf, self.period) if self.period else None
         if period is None:
             period = self.every

@@ -75,7 +75,6 @@ def _sizes(hf: Mapping[str, Any], places: ConfigMap, traits: Traits) -> dict[str
     rotary = traits.position == "rope"
     rotary_dim = lookup(hf, places.rotary_dim) or int(head_dim * number("rotary_fraction", float))
     sizes |= {name: int(lookup(hf, getattr(places, name)) or 0) for name in _OPTIONAL}
-    sizes["routed_scale"] = float(lookup(hf, places.routed_scale) or 1.0)
     if sizes["kv_rank"]:
         sizes["kv_heads"] = 1
     sizes |= {
@@ -120,6 +119,9 @@ def _factors(hf: Mapping[str, Any], places: ConfigMap, traits: Traits, sizes: Ma
         "attention_softcap": number(places.attention_softcap, 0.0),
         "clip_qkv": number(places.clip_qkv, 0.0),
         "local_rope_theta": number(places.local_rope_theta, None),
+        "routed_scale": number(places.routed_scale, 1.0),
+        "temperature_scale": number(places.temperature_scale, 0.0) if _flag(hf, traits.temperature) else 0.0,
+        "temperature_floor": lookup(hf, places.temperature_floor) if _flag(hf, traits.temperature) else 0,
     }
 
 
@@ -205,10 +207,16 @@ def _layer_kinds(hf: Mapping[str, Any], places: ConfigMap, traits: Traits, layer
         if stated is not None:
             windowed = stated[layer]
         sparse = traits.mlp == "moe" and layer not in dense and (layer + 1) % step == 0
+        listed = lookup(hf, places.sparse_layers)
+        if listed is not None:
+            sparse = layer in listed
+        elif lookup(hf, "interleave_moe_layer_step"):
+            sparse = (layer + 1) % lookup(hf, "interleave_moe_layer_step") == 0
         kinds.append(
             LayerKind(
                 mlp=traits.mlp if sparse or traits.mlp != "moe" else "gated",
-                window=window if windowed else None,
+                window=window if windowed and not traits.chunked else None,
+                chunk=window if windowed and traits.chunked else None,
                 rope=ropes[windowed][layer],
             )
         )
