@@ -209,14 +209,14 @@ def _of_blocks(size: tuple[int, int], arrays: Arrays, rows: slice) -> tuple[Valu
 
 def _fp8(found: Mapping[str, Any]) -> Packed:
     size = found.get("weight_block_size")
-    sizes = isinstance(size, list) and len(size) == 2 and all(type(n) is int and n > 0 for n in size)
-    if not sizes or found.get("fmt", "e4m3") != "e4m3":
+    blocks = size if isinstance(size, list) and all(type(n) is int and n > 0 for n in size) else []
+    if len(blocks) != 2 or found.get("fmt", "e4m3") != "e4m3":
         raise RefusedError(
             "fp8 is read in e4m3 with `weight_block_size` [rows, columns]; found "
             f"{found.get('fmt', 'e4m3')!r} with {size!r}",
             hint=TAKE_ORIGINAL,
         )
-    rows = partial(_of_blocks, (size[0], size[1]))
+    rows = partial(_of_blocks, (blocks[0], blocks[1]))
     return Packed("fp8 in blocks", "", ".weight", (".weight_scale_inv",), lambda s: s, rows)
 
 
