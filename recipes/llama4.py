@@ -7,14 +7,19 @@ ROTATED = Layers("no_rope_layers", 1, every=4, period="no_rope_layer_interval")
 RECIPE = Recipe(
     hf_architectures=("Llama4ForCausalLM",),
     models={},
+    model_types=("llama4_text",),
+    defaults={
+        "vocab_size": 202048, "hidden_size": 5120, "intermediate_size": 8192, "intermediate_size_mlp": 16384,
+        "num_hidden_layers": 48, "num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128,
+        "hidden_act": "silu", "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 500000.0,
+        "tie_word_embeddings": False, "num_experts_per_tok": 1, "num_local_experts": 16, "moe_layers": None,
+        "interleave_moe_layer_step": 1, "use_qk_norm": True, "no_rope_layer_interval": 4, "attention_chunk_size": 8192,
+        "attn_temperature_tuning": True, "floor_scale": 8192, "attn_scale": 0.1, "attention_bias": False,
+    },
     config=ConfigMap(
-        ffn="intermediate_size_mlp",
-        moe_ffn="intermediate_size",
-        shared_ffn="intermediate_size",
-        sliding_window="attention_chunk_size",
-        sparse_layers="moe_layers",
-        temperature_floor="floor_scale",
-        temperature_scale="attn_scale",
+        ffn="intermediate_size_mlp", moe_ffn="intermediate_size", shared_ffn="intermediate_size",
+        sliding_window="attention_chunk_size", sparse_layers="moe_layers", sparse_step="interleave_moe_layer_step",
+        temperature_floor="floor_scale", temperature_scale="attn_scale",
     ),
     traits=Traits(
         mlp="moe",
@@ -50,4 +55,4 @@ RECIPE = Recipe(
         Map("model.norm", "final.norm"),
         Map("lm_head", "head"),
     ),
-)
+)  # fmt: skip

@@ -9,14 +9,20 @@ from compiler import targets
 from compiler.calibration.samples import resolve_text
 from compiler.errors import AccountingError, boundary
 from compiler.model.account import filled_by
+from compiler.model.read import stored_dtype
 from compiler.pipeline.plan import Plan, make_plan
 from compiler.pipeline.tied import untie_different
 from compiler.quantization.prequantized.checkpoint import after_rewrite
+from compiler.quantization.prequantized.declaration import with_declaration
 from compiler.quantization.prequantized.formats import packed
 from compiler.storage.checkpoints.index import raise_problems
 from compiler.storage.checkpoints.resolve import resolve
+from compiler.storage.checkpoints.text_part import text_checkpoint
+from compiler.tokenizer.notes import tokenizer_notes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from compiler.model.config import ModelConfig
     from compiler.model.recipe import Recipe
     from compiler.pipeline.request import Ask, PlanRequest
@@ -38,7 +44,8 @@ class LocatedModel:
     def config(self, ask: Ask) -> ModelConfig:
         """Raises LmiCompileError where the recipe cannot read config.json."""
         hf = self.checkpoint.config
-        return self.recipe.resolve(hf, ask.variant).model_config(hf, ask.rope_scaling)
+        recipe = self.recipe.resolve(hf, ask.variant)
+        return recipe.model_config(hf, ask.rope_scaling, stored_dtype(self.checkpoint.tensors))
 
 
 def locate(request: PlanRequest) -> LocatedModel:
@@ -46,7 +53,7 @@ def locate(request: PlanRequest) -> LocatedModel:
     quantized already, the headers are those of its weights once unpacked. Raises LmiCompileError.
     """
     source = located_source(request, "metadata")
-    checkpoint = source.checkpoint(request.cache / "unpickled")
+    checkpoint = opened(request, source)
     how = packed(checkpoint.config)
     return with_recipe(request, source, after_rewrite(checkpoint, how) if how else checkpoint)
 
@@ -57,6 +64,12 @@ def located_source(request: PlanRequest, files: Files) -> ResolvedSource:
     known = [model for name in recipes.available() for model in recipes.load(name).models]
     model = recipes.published(request.model) or request.model
     return resolve(model, request.revision, cache=request.cache / "sources", files=files, known=known)
+
+
+def opened(request: PlanRequest, source: ResolvedSource) -> Checkpoint:
+    """The checkpoint of a source, or its text part where the request is for that. Raises LmiCompileError."""
+    checkpoint = with_declaration(source.checkpoint(request.cache / "unpickled"))
+    return text_checkpoint(checkpoint) if request.text_only else checkpoint
 
 
 def with_recipe(
@@ -107,7 +120,18 @@ def _check_index(model: LocatedModel, ask: Ask) -> None:
     raise_problems(needed, str(model.checkpoint.folder), "download the index and the files named above again")
 
 
+def plan_with_notes(model: LocatedModel, request: PlanRequest, tokenizer: Path | None = None) -> Plan:
+    """The plan of a located model, with notes on its tokenizer: that in the folder `tokenizer`, or else its own.
+
+    Raises LmiCompileError, TokenizerError for a tokenizer that cannot be loaded.
+    """
+    plan = plan_model(model, request.target, request.ask, request.resources.max_memory)
+    container = targets.load(request.target).packager.transformers(plan.options)
+    notes = tokenizer_notes(tokenizer or model.source.folder, plan.config.vocab, container)
+    return replace(plan, notes=(*plan.notes, *notes))
+
+
 def plan_of(request: PlanRequest) -> Plan:
     """The plan of a request, from metadata alone. Raises LmiCompileError."""
     with boundary(step="plan", input=request.model):
-        return plan_model(locate(request), request.target, request.ask, request.resources.max_memory)
+        return plan_with_notes(locate(request), request)

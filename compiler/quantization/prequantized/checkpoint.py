@@ -8,7 +8,7 @@ without further loss.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -20,13 +20,15 @@ from numpy.typing import NDArray
 from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError
 from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import ITEMSIZE, Lazy
+from compiler.model.read import stored_dtype
 from compiler.quantization.format import Values
 from compiler.quantization.formats import fp8
-from compiler.quantization.prequantized.formats import TAKE_ORIGINAL, Arrays, Packed
+from compiler.quantization.prequantized.formats import CACHE_SCALES, TAKE_ORIGINAL, Arrays, Packed
 from compiler.quantization.request import Quant
 from compiler.quantization.schemes import SCHEMES
 from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
 from compiler.storage.checkpoints.header import HeaderError, read_header
+from compiler.storage.checkpoints.index import shown
 from compiler.storage.files.cast import cast_bits
 from compiler.storage.files.digest import digest_json
 from compiler.storage.files.writer import RankFileWriter
@@ -39,8 +41,9 @@ _COPIES = 12
 
 def after_rewrite(checkpoint: Checkpoint, how: Packed) -> Checkpoint:
     """Checkpoint after `rewrite`, for plans: its rewritten weights have no data yet. Raises RefusedError."""
-    dtype = _dtype(checkpoint.config)
-    tensors = dict(checkpoint.tensors)
+    dtype = _dtype(checkpoint)
+    cache = [name for name in checkpoint.tensors if name.rpartition(".")[2] in CACHE_SCALES]
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in set(cache)}
     for module in _modules(checkpoint, how):
         shape = how.shape(tensors[f"{module}{how.weight}"].shape)
         if how.group and shape[-1] % how.group:
@@ -52,7 +55,10 @@ def after_rewrite(checkpoint: Checkpoint, how: Packed) -> Checkpoint:
             tensors.pop(f"{module}{suffix}", None)
         name = f"{module}{how.written}"
         tensors[name] = SourceTensor(name, dtype, shape, None, 0, prod(shape) * ITEMSIZE[dtype])
-    return replace(checkpoint, tensors=tensors)
+    if not cache:
+        return replace(checkpoint, tensors=tensors)
+    note = f"scales of a quantized KV cache are left out, {shown(cache)}: `--kv-cache` computes its own"
+    return replace(checkpoint, tensors=tensors, notes=(*checkpoint.notes, note))
 
 
 def rewrite(
@@ -178,6 +184,14 @@ def _unpacked(how: Packed, module: str, arrays: Arrays, rows: slice) -> tuple[Va
 def _modules(checkpoint: Checkpoint, how: Packed) -> list[str]:
     """Quantized modules, in the order of the checkpoint's names."""
     found = [name.removesuffix(how.weight) for name in checkpoint.tensors if name.endswith(how.weight)]
+    for part in how.required:
+        lacking = [module for module in found if f"{module}{part}" not in checkpoint.tensors]
+        if lacking:
+            raise CheckpointError(
+                f"{how.name}: expected `{part[1:]}` beside every `{how.weight[1:]}`; {len(lacking)} of {len(found)} "
+                f"modules have none, the first is `{lacking[0]}`",
+                hint=f"checkpoints without zero points are not read: {TAKE_ORIGINAL}",
+            )
     return [m for m in found if f"{m}{how.others[0]}" in checkpoint.tensors]
 
 
@@ -204,8 +218,10 @@ def _float32(bits: NDArray[Any], dtype: str) -> Values:
     return out.view(np.float32).reshape(bits.shape)
 
 
-def _dtype(hf: Mapping[str, Any]) -> str:
-    name = str(hf.get("dtype") or hf.get("torch_dtype") or "float16").removeprefix("torch.")
+def _dtype(checkpoint: Checkpoint) -> str:
+    """Safetensors' name of the dtype in config.json, else of the tensors that are not quantized."""
+    hf = checkpoint.config
+    name = str(hf.get("dtype") or hf.get("torch_dtype") or stored_dtype(checkpoint.tensors)).removeprefix("torch.")
     return DTYPES.get(name, "F16")
 
 
