@@ -15,7 +15,7 @@ from compiler.model.config import ModelConfig
 from compiler.model.lazy import Lazy, whole
 from compiler.model.ops import Program, inverse, run
 from compiler.model.recipe import Map, Recipe, to_roles
-from compiler.model.roles import TensorId, axis_sizes, model_tensors, shape_of
+from compiler.model.roles import ROLES, TensorId, axis_sizes, model_tensors, shape_of
 
 
 class Header(Protocol):
@@ -72,7 +72,7 @@ def account(recipe: Recipe, config: ModelConfig, headers: Mapping[str, Header]) 
         if not wanted.issuperset(outputs):
             problems += [f"`{s}` fills {', '.join(map(str, outputs))}, which this model lacks" for s in sources]
             continue
-        program = programs.setdefault((index, part), _program(mapping, part, config))
+        program = programs.setdefault((index, part), to_roles(mapping, part, config))
         problem = _shape_problem(mapping, part, names, headers, config, program)
         if problem:
             problems.append(problem)
@@ -93,7 +93,7 @@ def account(recipe: Recipe, config: ModelConfig, headers: Mapping[str, Header]) 
 
 @dataclass(frozen=True)
 class _Matched:
-    """Names of a checkpoint's tensors, by rule and by expert (0 without experts)."""
+    """Names of a checkpoint's tensors, by rule and by expert or head (0 without)."""
 
     sources: Mapping[_Key, Mapping[int, str]]
     ignored: tuple[str, ...]
@@ -116,7 +116,7 @@ def _matched(recipe: Recipe, headers: Mapping[str, Header]) -> _Matched:
             index, match = hits[0]
             groups = match.groupdict()
             layer = int(groups["layer"]) if groups.get("layer") else None
-            expert = int(groups.get("expert") or 0)
+            expert = int(groups.get("expert") or groups.get("head") or 0)
             names = found[(index, layer, groups["part"] or "weight")]
             if expert in names:
                 problems.append(f"`{name}` and `{names[expert]}` are the same tensor with and without the prefix")
@@ -135,10 +135,6 @@ def _refuse(problems: list[str]) -> None:
     )
 
 
-def _program(mapping: Map, part: str, config: ModelConfig) -> Program:
-    return to_roles(mapping, part, "{expert}" in mapping.source, config)
-
-
 def _shape_problem(
     mapping: Map,
     part: str,
@@ -148,10 +144,12 @@ def _shape_problem(
     program: Program,
 ) -> str | None:
     """Text of a problem with the tensors of one use, None without one."""
-    if "{expert}" in mapping.source and sorted(names) != list(range(config.experts)):
-        lost = sorted(set(range(config.experts)) - set(names)) or sorted(names)[config.experts :]
-        return f"`{mapping.source}`: expected experts 0 to {config.experts - 1}, wrong or missing: {lost}"
     sizes = axis_sizes(config)
+    if mapping.by_expert or mapping.by_head:
+        what, axis = ("experts", "experts") if mapping.by_expert else ("heads", ROLES[mapping.role_names[0]].axes[0])
+        if sorted(names) != list(range(sizes[axis])):
+            lost = sorted(set(range(sizes[axis])) - set(names)) or sorted(names)[sizes[axis] :]
+            return f"`{mapping.source}`: expected {what} 0 to {sizes[axis] - 1}, wrong or missing: {lost}"
     targets = [whole("", shape_of(TensorId(role, part, 0), sizes), "F32") for role in mapping.role_names]
     expected = run(inverse(program), targets)
     dtypes = {headers[name].dtype for name in names.values()}
@@ -159,5 +157,5 @@ def _shape_problem(
         if tuple(headers[name].shape) != tensor.shape:
             return f"`{name}`: expected shape {list(tensor.shape)}, found {list(headers[name].shape)}"
     if len(dtypes) > 1:
-        return f"`{mapping.source}`: the experts have different dtypes: {', '.join(sorted(dtypes))}"
+        return f"`{mapping.source}`: its tensors have different dtypes: {', '.join(sorted(dtypes))}"
     return None

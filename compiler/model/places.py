@@ -36,11 +36,15 @@ class Default:
 
 @dataclass(frozen=True)
 class Flag:
-    """Constant `yes` if the flag at `path` is true, else the value at `no` (StarCoder's multi_query -> 1 kv head)."""
+    """Constant `yes` if the flag at `path` is true, else the value at `no` (StarCoder's multi_query -> 1 kv head).
+
+    `absent`: the flag where config.json has none.
+    """
 
     path: str
     yes: int
     no: str
+    absent: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,9 @@ def lookup(hf: Mapping[str, Any], place: Place) -> Any:
                 return default
             other = lookup(hf, times[1])
             return None if other is None else times[0] * other
-        case Flag(path, yes, no):
-            return yes if lookup(hf, path) else lookup(hf, no)
+        case Flag(path, yes, no, absent):
+            flag = lookup(hf, path)
+            return yes if (absent if flag is None else flag) else lookup(hf, no)
         case Power(path, exponent, default):
             value = lookup(hf, path)
             value = default if value is None else value

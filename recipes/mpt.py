@@ -1,0 +1,53 @@
+"""MPT: alibi positions, LayerNorm, no biases; q, k and v may be clipped."""
+
+from compiler.model import ConfigMap, Default, Map, Recipe, Traits
+
+L = "transformer.blocks.{layer}."
+RECIPE = Recipe(
+    hf_architectures=("MPTForCausalLM", "MptForCausalLM"),
+    models={
+        "mpt-7b": "mosaicml/mpt-7b",
+        "mpt-7b-instruct": "mosaicml/mpt-7b-instruct",
+        "mpt-7b-storywriter": "mosaicml/mpt-7b-storywriter",
+        "mpt-30b": "mosaicml/mpt-30b",
+        "mpt-30b-instruct": "mosaicml/mpt-30b-instruct",
+    },
+    # Absent keys have the values of transformers' MptConfig.
+    config=ConfigMap(
+        layers="n_layers",
+        hidden="d_model",
+        heads="n_heads",
+        kv_heads="n_heads",
+        head_dim=(),
+        ffn=Default("", times=(4, "d_model")),
+        norm_eps=Default("layer_norm_epsilon", value=1e-5),
+        max_positions=Default("max_seq_len", value=2048),
+        sliding_window=(),
+        attention_scale="attn_config.softmax_scale",
+        clip_qkv="attn_config.clip_qkv",
+    ),
+    traits=Traits(
+        norm="layer",
+        norm_bias=False,
+        mlp="plain",
+        activation="gelu",
+        position="alibi",
+        tied=Default("tie_word_embeddings", value=True),
+    ),
+    weights=(
+        Map("transformer.wte", "embed"),
+        Map(L + "norm_1", "attn.norm"),
+        Map(L + "attn.Wqkv", ("attn.q", "attn.k", "attn.v")),
+        Map(L + "attn.out_proj", "attn.o"),
+        Map(L + "norm_2", "mlp.norm"),
+        Map(L + "ffn.up_proj", "mlp.up"),
+        Map(L + "ffn.down_proj", "mlp.down"),
+        Map("transformer.norm_f", "final.norm"),
+        Map("lm_head", "head"),
+    ),
+    assumes={
+        "no_bias": True, "expansion_ratio": 4, "logit_scale": (), "attn_config.alibi": True,
+        "attn_config.alibi_bias_max": 8, "attn_config.attn_type": "multihead_attention", "attn_config.qk_ln": False,
+        "attn_config.prefix_lm": False,
+    },
+)  # fmt: skip
