@@ -25,7 +25,7 @@ RECIPE = replace(
         local_rope_theta=(
             "rope_local_base_freq",
             Default("local_rope_parameters.rope_theta", value=10000.0),
-        ),  # fmt: skip
+        ),
     ),
     traits=replace(
         gemma2.RECIPE.traits,

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import recipes
 from compiler.model.config import ModelConfig
-from tests import reference
-from tests import tiny_configs
+from tests import reference, tiny_configs
 from tests.tiny_configs import SPECIAL_IDS, VOCAB
 from tests.tiny_families import FAMILIES
 

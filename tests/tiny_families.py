@@ -1,4 +1,4 @@
-"""Tiny configurations of architectures with mathematics of their own: softcaps, factors, layers of several kinds, alibi."""
+"""Tiny configurations of architectures with softcaps, factors, layers of several kinds, or alibi positions."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Scores:
 
     `window`: number of last positions that a query sees; `chunk`: it sees those of its own run of `chunk` positions;
     None: all up to its own. `scale` 0: 1 / sqrt(D). `softcap` 0: none. `slopes` (ALiBi) and `sinks` float32 or in the
-    dtype of the model [heads], or None.
+    dtype of the model [heads], or None. `key_bias` float32 [heads, positions]: added to the scores of a key, or None.
     """
 
     window: int | None = None
@@ -171,7 +171,8 @@ def rounded_key_bias(slopes: Tensor, positions: int, head_dim: int) -> Tensor:
     code may round less, so this is a table.
     """
     keys = torch.arange(positions, device=slopes.device)
-    return (slopes.bfloat16()[:, None] * keys).float() / head_dim**0.5
+    rounded: Tensor = slopes.bfloat16()[:, None] * keys
+    return rounded.float() * head_dim**-0.5
 
 
 def alibi(slopes: Tensor, positions: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:

@@ -12,8 +12,8 @@
     Map(L + "q_norm", "attn.q_heads_norm", layout="axes")    a dimension an axis: [heads, head_dim], not one vector
     Map(L + "q_norm.{head}", "attn.q_heads_norm")    heads one by one: [head_dim] each
 
-`{layer}`, `{expert}` and `{head}` are the only wildcards; a pattern matches a whole name. A recipe has no sizes: they follow from
-the axes of the roles. Several Maps may fill one role: a checkpoint uses one of them.
+`{layer}`, `{expert}` and `{head}` are the only wildcards; a pattern matches a whole name. A recipe has no sizes: they
+follow from the axes of the roles. Several Maps may fill one role: a checkpoint uses one of them.
 """
 
 from __future__ import annotations

@@ -36,6 +36,8 @@ TEXT = (
     "back at half past ten."
 )
 """Written for this project; letters, digits, punctuation and one character outside ASCII."""
+_ATTENTION = {"falcon": "sdpa"}
+"""Attention of transformers by `model_type`, where `eager` is wrong: that of Falcon 5.23 adds ALiBi twice."""
 
 
 def token_ids(tokenizer: Path | None, config_vocab: int, positions: int) -> NDArray[np.int64]:
@@ -122,7 +124,7 @@ def _by_transformers(model_config: ModelConfig, checkpoint: Checkpoint, ids: NDA
         checkpoint.folder,
         config=config,
         dtype=torch.float32,
-        attn_implementation="eager",
+        attn_implementation=_ATTENTION.get(str(checkpoint.config.get("model_type")), "eager"),
         trust_remote_code=False,
         local_files_only=True,
     ).eval()
