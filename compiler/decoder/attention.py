@@ -15,6 +15,7 @@ Queries see the rounded values, those of their own step included.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -171,8 +172,9 @@ def rounded_key_bias(slopes: Tensor, positions: int, head_dim: int) -> Tensor:
     code may round less, so this is a table.
     """
     keys = torch.arange(positions, device=slopes.device)
-    rounded: Tensor = slopes.bfloat16()[:, None] * keys
-    return rounded.float() * head_dim**-0.5
+    rounded = slopes.bfloat16()[:, None] * keys
+    bias: Tensor = rounded.float() / math.sqrt(head_dim)
+    return bias
 
 
 def alibi(slopes: Tensor, positions: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
