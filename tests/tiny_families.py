@@ -11,7 +11,6 @@ _HEADS_OF_HIDDEN: dict[str, Any] = {
     "hidden_size": 128,
 }
 """Sizes of architectures whose heads are `hidden / heads` wide."""
-_SLIDING = ["sliding_attention", "full_attention", "sliding_attention"]
 _GEMMA2: dict[str, Any] = {
     **{key: value for key, value in LLAMA.items() if key != "hidden_act"},
     "model_type": "gemma2",
@@ -25,7 +24,7 @@ _GEMMA2: dict[str, Any] = {
 _GEMMA3: dict[str, Any] = {
     **{key: value for key, value in _GEMMA2.items() if "softcapping" not in key},
     "model_type": "gemma3_text",
-    "layer_types": _SLIDING,
+    "sliding_window_pattern": 2,
     "rope_parameters": {
         "full_attention": {"rope_type": "default", "rope_theta": 1000000.0},
         "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
@@ -51,7 +50,7 @@ _COHERE2: dict[str, Any] = {
     "layer_norm_eps": 1e-5,
     "logit_scale": 0.25,
     "sliding_window": 8,
-    "layer_types": _SLIDING,
+    "sliding_window_pattern": 2,
     "tie_word_embeddings": True,
 }
 _FALCON: dict[str, Any] = {
@@ -94,7 +93,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "granite": _GRANITE,
     "granite/biases": {**_GRANITE, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
-    "smollm3": {**_HEADS_OF_HIDDEN, "model_type": "smollm3", "no_rope_layers": [1, 0, 1], "tie_word_embeddings": True},
+    "smollm3": {**_HEADS_OF_HIDDEN, "model_type": "smollm3", "no_rope_layer_interval": 2, "tie_word_embeddings": True},
     "stablelm": _STABLELM,
     "stablelm/parallel": {**_STABLELM, "use_parallel_residual": True, "qk_layernorm": True, "use_qkv_bias": True},
     "phi": {**_STABLELM, "model_type": "phi", "hidden_act": "gelu_new"},
