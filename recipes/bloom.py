@@ -14,18 +14,20 @@ RECIPE = Recipe(
         "bloom": "bigscience/bloom",
         "bloomz-7b1": "bigscience/bloomz-7b1",
     },
-    # Published files have the names of several generations of transformers' BloomConfig. Alibi sets no limit of
-    # positions: it is that of training.
+    model_types=("bloom",),
+    defaults={
+        "vocab_size": 250880, "hidden_size": 64, "n_layer": 2, "n_head": 8, "layer_norm_epsilon": 1e-5,
+        "seq_length": 2048, "tie_word_embeddings": True,
+    },
+    aliases={"n_embed": "hidden_size", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"},
     config=ConfigMap(
-        layers=("n_layer", "num_hidden_layers"),
-        hidden=("n_embed", "hidden_size"),
-        heads=("n_head", "num_attention_heads"),
-        kv_heads=("n_head", "num_attention_heads"),
+        layers="n_layer",
+        heads="n_head",
+        kv_heads="n_head",
         head_dim=(),
-        ffn=(Default("", times=(4, "n_embed")), Default("", times=(4, "hidden_size"))),
-        norm_eps=Default("layer_norm_epsilon", value=1e-5),
-        max_positions=Default("seq_length", value=2048),
-        sliding_window=(),
+        ffn=Default("", times=(4, "hidden_size")),
+        norm_eps="layer_norm_epsilon",
+        max_positions="seq_length",  # that of training: alibi positions have no limit
     ),
     traits=Traits(
         norm="layer",
@@ -36,7 +38,6 @@ RECIPE = Recipe(
         qkv_bias=True,
         out_bias=True,
         mlp_bias=True,
-        tied=Default("tie_word_embeddings", value=True),
     ),
     weights=(
         Map("word_embeddings", "embed"),
@@ -52,4 +53,4 @@ RECIPE = Recipe(
     ),
     assumes={"apply_residual_connection_post_layernorm": False},
     optional_prefix="transformer.",
-)
+)  # fmt: skip

@@ -4,7 +4,7 @@ neither.
 
 from dataclasses import replace
 
-from compiler.model import Default, Layers
+from compiler.model import Layers
 from recipes import cohere
 
 RECIPE = replace(
@@ -14,15 +14,14 @@ RECIPE = replace(
         "command-r7b": "CohereLabs/c4ai-command-r7b-12-2024",
         "command-a": "CohereLabs/c4ai-command-a-03-2025",
     },
-    # Absent keys have the values of transformers' Cohere2Config.
-    config=replace(
-        cohere.RECIPE.config,
-        max_positions=Default("max_position_embeddings", value=8192),
-        norm_eps=Default("layer_norm_eps", value=1e-5),
-        rope_theta=("rope_theta", Default("rope_parameters.rope_theta", value=10000.0)),
-        head_dim=(),
-        sliding_window=Default("sliding_window", value=4096),
-    ),
+    model_types=("cohere2",),
+    defaults={
+        "vocab_size": 256000, "hidden_size": 8192, "intermediate_size": 22528, "num_hidden_layers": 40,
+        "num_attention_heads": 64, "hidden_act": "silu", "max_position_embeddings": 8192, "layer_norm_eps": 1e-5,
+        "rope_theta": 10000.0, "logit_scale": 0.0625, "attention_bias": False, "sliding_window": 4096,
+        "tie_word_embeddings": True,
+    },
+    config=replace(cohere.RECIPE.config, sliding_window="sliding_window"),
     traits=replace(
         cohere.RECIPE.traits,
         qk_norm=False,
@@ -30,4 +29,4 @@ RECIPE = replace(
         rotated="windowed",
     ),
     assumes={"use_qk_norm": False},
-)
+)  # fmt: skip

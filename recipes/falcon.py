@@ -8,24 +8,20 @@ from compiler.model import ConfigMap, Default, Flag, Map, Recipe, Traits, Varian
 
 L = "transformer.h.{layer}."
 CONFIG = ConfigMap(
-    kv_heads=Flag("multi_query", yes=1, no="num_attention_heads", absent=True),
+    kv_heads=Flag("multi_query", yes=1, no="num_attention_heads"),
     head_dim=(),
-    ffn=("ffn_hidden_size", Default("", times=(4, "hidden_size"))),
-    norm_eps=Default("layer_norm_epsilon", value=1e-5),
-    max_positions=Default("max_position_embeddings", value=2048),
-    rope_theta=("rope_theta", Default("rope_parameters.rope_theta", value=10000.0)),
-    sliding_window=(),
+    ffn=Default("ffn_hidden_size", times=(4, "hidden_size")),
+    norm_eps="layer_norm_epsilon",
 )
-GROUPED = replace(CONFIG, kv_heads=("num_kv_heads", "num_attention_heads"))
+GROUPED = replace(CONFIG, kv_heads=Default("num_kv_heads", times=(1, "num_attention_heads")))
 TRAITS = Traits(
     norm="layer",
     mlp="plain",
-    activation="gelu",
-    parallel_residual=Default("parallel_attn", value=True),
+    activation="activation",
+    parallel_residual="parallel_attn",
     qkv_bias="bias",
     out_bias="bias",
     mlp_bias="bias",
-    tied=Default("tie_word_embeddings", value=True),
 )
 RECIPE = Recipe(
     hf_architectures=("FalconForCausalLM",),
@@ -38,6 +34,14 @@ RECIPE = Recipe(
         "falcon2-11b": "tiiuae/falcon-11B",
         "falcon-rw-1b": "tiiuae/falcon-rw-1b",
     },
+    model_types=("falcon",),
+    defaults={
+        "vocab_size": 65024, "hidden_size": 4544, "num_hidden_layers": 32, "num_attention_heads": 71,
+        "activation": "gelu", "layer_norm_epsilon": 1e-5, "max_position_embeddings": 2048, "rope_theta": 10000.0,
+        "multi_query": True, "parallel_attn": True, "bias": False, "alibi": False, "new_decoder_architecture": False,
+        "tie_word_embeddings": True,
+    },
+    aliases={"n_embed": "hidden_size"},
     config=CONFIG,
     traits=TRAITS,
     weights=(
@@ -53,10 +57,10 @@ RECIPE = Recipe(
         Map("transformer.ln_f", "final.norm"),
         Map("lm_head", "head"),
     ),
-    assumes={"activation": "gelu", "apply_residual_connection_post_layernorm": False},
+    assumes={"apply_residual_connection_post_layernorm": False},
     variants=(
         Variant("one-norm", {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1}, config=GROUPED),
         Variant("two-norms", {"new_decoder_architecture": True}, replace(TRAITS, parallel_mlp_norm=True), GROUPED),
         Variant("alibi", {"alibi": True}, replace(TRAITS, position="alibi", alibi="rounded_keys")),
     ),
-)
+)  # fmt: skip

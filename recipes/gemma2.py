@@ -1,6 +1,6 @@
 """Gemma 2: norms around both blocks, softcaps of scores and of logits, a window in every second layer."""
 
-from compiler.model import ConfigMap, Default, Layers, Map, Power, Recipe, Traits
+from compiler.model import ConfigMap, Layers, Map, Power, Recipe, Traits
 
 L = "model.layers.{layer}."
 RECIPE = Recipe(
@@ -13,14 +13,17 @@ RECIPE = Recipe(
         "gemma2-9b-it": "google/gemma-2-9b-it",
         "gemma2-27b-it": "google/gemma-2-27b-it",
     },
-    # Absent keys have the values of transformers' Gemma2Config.
+    model_types=("gemma2",),
+    defaults={
+        "vocab_size": 256000, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
+        "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",
+        "max_position_embeddings": 8192, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": True,
+        "attention_bias": False, "query_pre_attn_scalar": 256, "sliding_window": 4096,
+        "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0,
+    },
     config=ConfigMap(
-        head_dim=Default("head_dim", value=256),
-        max_positions=Default("max_position_embeddings", value=8192),
-        norm_eps=Default("rms_norm_eps", value=1e-6),
-        rope_theta=("rope_theta", Default("rope_parameters.rope_theta", value=10000.0)),
-        sliding_window=Default("sliding_window", value=4096),
-        attention_scale=Power("query_pre_attn_scalar", -0.5, value=256),
+        sliding_window="sliding_window",
+        attention_scale=Power("query_pre_attn_scalar", -0.5),
         attention_softcap="attn_logit_softcapping",
         logit_softcap="final_logit_softcapping",
     ),
@@ -31,7 +34,6 @@ RECIPE = Recipe(
         qkv_bias="attention_bias",
         out_bias="attention_bias",
         embedding_scale="sqrt_hidden",
-        tied=Default("tie_word_embeddings", value=True),
         windowed=Layers("layer_types", "sliding_attention", every=2),
     ),
     weights=(
@@ -51,4 +53,4 @@ RECIPE = Recipe(
         Map("lm_head", "head"),
     ),
     assumes={"use_bidirectional_attention": False},
-)
+)  # fmt: skip

@@ -4,7 +4,7 @@ then one without.
 
 from dataclasses import replace
 
-from compiler.model import Default, Layers, Map
+from compiler.model import Layers, Map
 from recipes import gemma2
 
 L = gemma2.L
@@ -17,15 +17,14 @@ RECIPE = replace(
         "gemma3-1b": "google/gemma-3-1b-pt",
         "gemma3-1b-it": "google/gemma-3-1b-it",
     },
-    # Absent keys have the values of transformers' Gemma3TextConfig.
+    model_types=("gemma3_text",),
+    defaults={
+        **gemma2.RECIPE.defaults,
+        "vocab_size": 262208, "max_position_embeddings": 131072, "rope_theta": 1000000.0,
+        "rope_local_base_freq": 10000.0, "attn_logit_softcapping": None, "final_logit_softcapping": None,
+    },
     config=replace(
-        gemma2.RECIPE.config,
-        max_positions=Default("max_position_embeddings", value=131072),
-        rope_theta=("rope_theta", Default("rope_parameters.rope_theta", value=1000000.0)),
-        local_rope_theta=(
-            "rope_local_base_freq",
-            Default("local_rope_parameters.rope_theta", value=10000.0),
-        ),
+        gemma2.RECIPE.config, local_rope_theta=("local_rope_parameters.rope_theta", "rope_local_base_freq")
     ),
     traits=replace(
         gemma2.RECIPE.traits,
@@ -37,4 +36,4 @@ RECIPE = replace(
         Map(L + "self_attn.q_norm", "attn.q_norm"),
         Map(L + "self_attn.k_norm", "attn.k_norm"),
     ),
-)
+)  # fmt: skip

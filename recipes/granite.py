@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from compiler.model import ConfigMap, Default, Power
+from compiler.model import ConfigMap, Power
 from recipes import llama
 
 RECIPE = replace(
@@ -16,16 +16,15 @@ RECIPE = replace(
         "granite-3.3-2b-instruct": "ibm-granite/granite-3.3-2b-instruct",
         "granite-3.3-8b-instruct": "ibm-granite/granite-3.3-8b-instruct",
     },
-    # Absent keys have the values of transformers' GraniteConfig.
+    model_types=("granite",),
+    defaults={
+        **llama.RECIPE.defaults,
+        "embedding_multiplier": 1.0, "residual_multiplier": 1.0, "attention_multiplier": 1.0, "logits_scaling": 1.0,
+    },
     config=ConfigMap(
-        max_positions=Default("max_position_embeddings", value=2048),
-        norm_eps=Default("rms_norm_eps", value=1e-6),
-        rope_theta=("rope_theta", Default("rope_parameters.rope_theta", value=10000.0)),
-        head_dim=(),
-        sliding_window=(),
-        embedding_scale=Default("embedding_multiplier", value=1.0),
-        residual_scale=Default("residual_multiplier", value=1.0),
-        attention_scale=Default("attention_multiplier", value=1.0),
-        logit_scale=Power("logits_scaling", -1, value=1.0),
+        embedding_scale="embedding_multiplier",
+        residual_scale="residual_multiplier",
+        attention_scale="attention_multiplier",
+        logit_scale=Power("logits_scaling", -1),
     ),
-)
+)  # fmt: skip

@@ -12,7 +12,11 @@ RECIPE = Recipe(
         "mpt-30b": "mosaicml/mpt-30b",
         "mpt-30b-instruct": "mosaicml/mpt-30b-instruct",
     },
-    # Absent keys have the values of transformers' MptConfig.
+    model_types=("mpt",),
+    defaults={
+        "vocab_size": 50368, "d_model": 2048, "n_layers": 24, "n_heads": 16, "layer_norm_epsilon": 1e-5,
+        "max_seq_len": 2048, "tie_word_embeddings": True,
+    },
     config=ConfigMap(
         layers="n_layers",
         hidden="d_model",
@@ -20,9 +24,8 @@ RECIPE = Recipe(
         kv_heads="n_heads",
         head_dim=(),
         ffn=Default("", times=(4, "d_model")),
-        norm_eps=Default("layer_norm_epsilon", value=1e-5),
-        max_positions=Default("max_seq_len", value=2048),
-        sliding_window=(),
+        norm_eps="layer_norm_epsilon",
+        max_positions="max_seq_len",
         attention_scale="attn_config.softmax_scale",
         clip_qkv="attn_config.clip_qkv",
     ),
@@ -32,7 +35,6 @@ RECIPE = Recipe(
         mlp="plain",
         activation="gelu",
         position="alibi",
-        tied=Default("tie_word_embeddings", value=True),
     ),
     weights=(
         Map("transformer.wte", "embed"),

@@ -1,6 +1,6 @@
 """OPT: LayerNorm, learned positions from row 2 on, a plain mlp. The 350M, with norms after the blocks, is refused."""
 
-from compiler.model import ConfigMap, Default, Map, Recipe, Traits
+from compiler.model import ConfigMap, Constant, Map, Recipe, Traits
 
 L = "decoder.layers.{layer}."
 RECIPE = Recipe(
@@ -14,14 +14,17 @@ RECIPE = Recipe(
         "opt-30b": "facebook/opt-30b",
         "opt-66b": "facebook/opt-66b",
     },
-    # Absent keys have the values of transformers' OPTConfig; norms have torch's epsilon, which no key changes.
+    model_types=("opt",),
+    defaults={
+        "vocab_size": 50272, "hidden_size": 768, "ffn_dim": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+        "activation_function": "relu", "max_position_embeddings": 2048, "enable_bias": True,
+        "tie_word_embeddings": True,
+    },
     config=ConfigMap(
         kv_heads="num_attention_heads",
         head_dim=(),
         ffn="ffn_dim",
-        max_positions=Default("max_position_embeddings", value=2048),
-        norm_eps=Default("", value=1e-5),
-        sliding_window=(),
+        norm_eps=Constant(1e-5),  # torch's: no key changes it
     ),
     traits=Traits(
         norm="layer",
@@ -29,10 +32,9 @@ RECIPE = Recipe(
         activation="activation_function",
         position="learned",
         position_offset=2,
-        qkv_bias=Default("enable_bias", value=True),
-        out_bias=Default("enable_bias", value=True),
-        mlp_bias=Default("enable_bias", value=True),
-        tied=Default("tie_word_embeddings", value=True),
+        qkv_bias="enable_bias",
+        out_bias="enable_bias",
+        mlp_bias="enable_bias",
     ),
     weights=(
         Map("decoder.embed_tokens", "embed"),
@@ -50,4 +52,4 @@ RECIPE = Recipe(
     ),
     assumes={"do_layer_norm_before": True, "_remove_final_layer_norm": False, "layer_norm_elementwise_affine": True},
     optional_prefix="model.",
-)
+)  # fmt: skip

@@ -1,19 +1,20 @@
 """Phi-1, 1.5 and 2: parallel attention and mlp behind one LayerNorm, rotation of a part of each head, every bias."""
 
-from compiler.model import ConfigMap, Default, Map, Recipe, Traits
+from compiler.model import ConfigMap, Map, Recipe, Traits
 
 L = "model.layers.{layer}."
 RECIPE = Recipe(
     hf_architectures=("PhiForCausalLM",),
     models={"phi-1": "microsoft/phi-1", "phi-1.5": "microsoft/phi-1_5", "phi-2": "microsoft/phi-2"},
-    # Absent keys have the values of transformers' PhiConfig.
+    model_types=("phi",),
+    defaults={
+        "vocab_size": 51200, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24,
+        "num_attention_heads": 32, "hidden_act": "gelu_new", "max_position_embeddings": 2048, "layer_norm_eps": 1e-5,
+        "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "tie_word_embeddings": False,
+    },
     config=ConfigMap(
-        head_dim=(),
-        max_positions=Default("max_position_embeddings", value=2048),
-        norm_eps=Default("layer_norm_eps", value=1e-5),
-        rope_theta=("rope_theta", Default("rope_parameters.rope_theta", value=10000.0)),
-        rotary_fraction=("partial_rotary_factor", Default("rope_parameters.partial_rotary_factor", value=0.5)),
-        sliding_window=(),
+        norm_eps="layer_norm_eps",
+        rotary_fraction="partial_rotary_factor",
     ),
     traits=Traits(
         norm="layer",
@@ -38,4 +39,4 @@ RECIPE = Recipe(
     ),
     ignore=("*.rotary_emb.inv_freq",),
     assumes={"qk_layernorm": False},
-)
+)  # fmt: skip

@@ -2,11 +2,11 @@
 and mlp in parallel, with a norm for each head of q and k.
 """
 
-from compiler.model import ConfigMap, Default, Map, Recipe, Traits
+from compiler.model import ConfigMap, Map, Recipe, Traits
 
 L = "model.layers.{layer}."
 RECIPE = Recipe(
-    hf_architectures=("StableLmForCausalLM", "StableLMEpochForCausalLM"),
+    hf_architectures=("StableLmForCausalLM",),
     models={
         "stablelm-3b": "stabilityai/stablelm-3b-4e1t",
         "stablelm-zephyr-3b": "stabilityai/stablelm-zephyr-3b",
@@ -14,17 +14,17 @@ RECIPE = Recipe(
         "stablelm2-zephyr-1.6b": "stabilityai/stablelm-2-zephyr-1_6b",
         "stablelm2-12b": "stabilityai/stablelm-2-12b",
     },
-    # Absent keys have the values of transformers' StableLmConfig; the epoch class has its own names for two of them.
+    model_types=("stablelm",),
+    defaults={
+        "vocab_size": 50304, "hidden_size": 2560, "intermediate_size": 6912, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 32, "hidden_act": "silu", "max_position_embeddings": 4096,
+        "layer_norm_eps": 1e-5, "rope_theta": 10000.0, "partial_rotary_factor": 0.25, "tie_word_embeddings": False,
+        "use_qkv_bias": False, "qk_layernorm": False, "use_parallel_residual": False,
+    },
     config=ConfigMap(
-        kv_heads=Default("num_key_value_heads", value=32),
         head_dim=(),
-        max_positions=Default("max_position_embeddings", value=4096),
-        norm_eps=("layer_norm_eps", Default("norm_eps", value=1e-5)),
-        rope_theta=("rope_theta", Default("rope_parameters.rope_theta", value=10000.0)),
-        rotary_fraction=(
-            "partial_rotary_factor", "rope_pct", Default("rope_parameters.partial_rotary_factor", value=0.25),
-        ),
-        sliding_window=(),
+        norm_eps="layer_norm_eps",
+        rotary_fraction="partial_rotary_factor",
     ),
     traits=Traits(
         norm="layer",

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compiler.errors import ArtifactError, TokenizerError
+from compiler.errors import ArtifactError
 from compiler.machine import available_memory
 from compiler.model.lazy import ITEMSIZE, Lazy, read
 from compiler.storage.files.cast import cast_bits
+from compiler.tokenizer.load import load_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,21 +42,14 @@ _ATTENTION = {"falcon": "sdpa"}
 
 
 def token_ids(tokenizer: Path | None, config_vocab: int, positions: int) -> NDArray[np.int64]:
-    """TEXT by the tokenizer.json `tokenizer`, else seeded random ids below `config_vocab`: int64 [tokens].
+    """TEXT by the tokenizer in the folder `tokenizer`, else seeded random ids below `config_vocab`: int64 [tokens].
 
-    At most TOKENS, and fewer than `positions`. Raises TokenizerError where tokenizer.json cannot be read.
+    At most TOKENS, and fewer than `positions`. Raises TokenizerError where the tokenizer cannot be read.
     """
     count = min(TOKENS, positions - 1)
-    if tokenizer is not None:
-        from tokenizers import Tokenizer
-
-        try:
-            ids = Tokenizer.from_file(str(tokenizer)).encode(TEXT).ids
-        except Exception as error:  # noqa: BLE001  # the Rust side raises plain Exception
-            raise TokenizerError(
-                f"{tokenizer} cannot be read: {error}",
-                hint="pass a valid tokenizer with `--tokenizer DIR`",
-            ) from None
+    found = load_tokenizer(tokenizer) if tokenizer is not None else None
+    if found is not None:
+        ids = found.encode(TEXT)
         if len(ids) >= count and max(ids) < config_vocab:
             return np.array(ids[:count], np.int64)
     return np.random.default_rng(0).integers(0, config_vocab, count, np.int64)
@@ -112,14 +106,10 @@ def _by_transformers(model_config: ModelConfig, checkpoint: Checkpoint, ids: NDA
     config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
     scaling = model_config.rope_scaling
     found = getattr(config, "rope_parameters", None)
-    if scaling is not None and isinstance(found, dict) and found.get("rope_type", "default") == "default":
-        config.rope_parameters = {**found, "rope_type": scaling.kind, "factor": scaling.factor}
-        if scaling.kind == "llama3":
-            config.rope_parameters |= {
-                "low_freq_factor": scaling.low_freq_factor,
-                "high_freq_factor": scaling.high_freq_factor,
-                "original_max_position_embeddings": scaling.original_max_positions,
-            }
+    requested = isinstance(found, dict) and found.get("rope_type", "default") == "default"
+    if scaling is not None and isinstance(found, dict) and (requested or scaling.extended):
+        # The length of the build decides where transformers goes by that of the sequence (see RopeScaling).
+        config.rope_parameters = found | scaling.section(model_config.rope_theta, model_config.rotary_dim)
     model = AutoModelForCausalLM.from_pretrained(
         checkpoint.folder,
         config=config,

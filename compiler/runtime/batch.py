@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from compiler.runtime.engine import Engine, Logits
-    from compiler.runtime.tokenizer import Tokenizer
+    from compiler.tokenizer.tokenizer import Tokenizer
 
 _CACHE_STEP = 64  # positions; caches grow in such steps, so that similar requests reuse them
 

@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING
 from compiler.errors import LmiCompileError, RefusedError, TokenizerError, UsageError
 from compiler.model.limits import Limits
 from compiler.runtime.batch import Row, all_logits, run
+from compiler.runtime.ends import end_ids
 from compiler.runtime.engine import Engine, Logits
 from compiler.runtime.params import Completion, GenerationParams, TextPiece
 from compiler.runtime.ranks import DEFAULT_TIMEOUT, Ranks
-from compiler.runtime.tokenizer import Tokenizer, end_ids, load_tokenizer
+from compiler.tokenizer.load import load_tokenizer
+from compiler.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from compiler.runtime.generate import Model
-from compiler.runtime.tokenizer import load_tokenizer
 from compiler.serve.batches import Batches
 from compiler.serve.http import Server
+from compiler.tokenizer.load import load_tokenizer
 from tests.cases.case import case
 from tests.cases.checkpoints import write
 from tests.runtime.eager import LIMITS, engine

@@ -11,10 +11,11 @@ import pytest
 
 from compiler.errors import InternalError, RefusedError, TokenizerError, UsageError
 from compiler.runtime.batch import Row
+from compiler.runtime.ends import end_ids
 from compiler.runtime.generate import Model
 from compiler.runtime.params import Completion, GenerationParams, TextPiece
 from compiler.runtime.sampling import Row as RowLogits
-from compiler.runtime.tokenizer import end_ids, load_tokenizer
+from compiler.tokenizer.load import load_tokenizer
 from tests import reference
 from tests.runtime.eager import LIMITS, engine
 from tests.tiny import VOCAB

@@ -33,10 +33,12 @@ Files = Literal["all", "metadata"]
 """Extent of a fetch: all files that a conversion needs, or only those that a plan needs."""
 
 CONFIGS = ("config.json", "generation_config.json")
+QUANTIZATIONS = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
+"""Files that say how a checkpoint is quantized, where config.json does not."""
 TEXT = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
-    "*.tiktoken", "chat_template.json", "chat_template.jinja",
+    "*.tiktoken", "tekken.json", "chat_template.json", "chat_template.jinja",
 )  # fmt: skip
 """Files of tokenizers and chat templates, by the names that transformers gives them."""
 
@@ -126,7 +128,7 @@ def weight_files(names: Collection[str], where: str, read_index: Callable[[str],
 
 def needed(names: Iterable[str], weights: WeightFiles) -> tuple[str, ...]:
     """The files of a model's top folder that a conversion needs, sorted: small ones and weights, never code."""
-    small = (name for name in names if any(fnmatchcase(name, pattern) for pattern in (*CONFIGS, *TEXT)))
+    small = (name for name in names if any(fnmatchcase(name, pattern) for pattern in (*CONFIGS, *QUANTIZATIONS, *TEXT)))
     return tuple(sorted({*small, *weights.names}))
 
 
