@@ -57,10 +57,10 @@ RECIPE = Recipe(
         Map("transformer.ln_f", "final.norm"),
         Map("lm_head", "head"),
     ),
-    assumes={"apply_residual_connection_post_layernorm": False},
+    assumes={"alibi": False, "apply_residual_connection_post_layernorm": False},
     variants=(
         Variant("one-norm", {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1}, config=GROUPED),
         Variant("two-norms", {"new_decoder_architecture": True}, replace(TRAITS, parallel_mlp_norm=True), GROUPED),
-        Variant("alibi", {"alibi": True}, replace(TRAITS, position="alibi", alibi="rounded_keys")),
+        Variant("alibi", {"alibi": True}, replace(TRAITS, position="alibi", alibi="rounded_keys"), assumes={"alibi": True}),
     ),
 )  # fmt: skip
