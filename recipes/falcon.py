@@ -23,6 +23,7 @@ TRAITS = Traits(
     out_bias="bias",
     mlp_bias="bias",
 )
+ALIBI = replace(TRAITS, position="alibi", alibi="rounded_keys")
 RECIPE = Recipe(
     hf_architectures=("FalconForCausalLM",),
     models={
@@ -61,6 +62,6 @@ RECIPE = Recipe(
     variants=(
         Variant("one-norm", {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1}, config=GROUPED),
         Variant("two-norms", {"new_decoder_architecture": True}, replace(TRAITS, parallel_mlp_norm=True), GROUPED),
-        Variant("alibi", {"alibi": True}, replace(TRAITS, position="alibi", alibi="rounded_keys"), assumes={"alibi": True}),
+        Variant("alibi", {"alibi": True}, ALIBI, assumes={"alibi": True}),
     ),
 )  # fmt: skip
