@@ -14,7 +14,7 @@ from typing import Any
 VOCAB = 259
 SPECIAL_IDS: dict[str, int] = {"bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 258}
 
-_LLAMA: dict[str, Any] = {
+LLAMA: dict[str, Any] = {
     "model_type": "llama",
     "hidden_act": "silu",
     "hidden_size": 96,
@@ -31,7 +31,7 @@ _LLAMA: dict[str, Any] = {
     **SPECIAL_IDS,
 }
 _MISTRAL: dict[str, Any] = {
-    **_LLAMA,
+    **LLAMA,
     "model_type": "mistral",
     "hidden_size": 80,
     "head_dim": 24,
@@ -39,7 +39,7 @@ _MISTRAL: dict[str, Any] = {
     "sliding_window": 8,
 }
 _MIXTRAL: dict[str, Any] = {
-    **_LLAMA,
+    **LLAMA,
     "model_type": "mixtral",
     "hidden_size": 64,
     "intermediate_size": 72,
@@ -51,7 +51,7 @@ _MIXTRAL: dict[str, Any] = {
 }
 # Published Qwen2 configurations name a sliding window and switch it off: so does this one.
 _QWEN2: dict[str, Any] = {
-    **{key: value for key, value in _LLAMA.items() if key != "head_dim"},
+    **{key: value for key, value in LLAMA.items() if key != "head_dim"},
     "model_type": "qwen2",
     "hidden_size": 128,
     "rms_norm_eps": 1e-6,
@@ -81,7 +81,7 @@ _QWEN2_MOE: dict[str, Any] = {
     "mlp_only_layers": [1],
 }
 _QWEN3_MOE: dict[str, Any] = {
-    **_LLAMA,
+    **LLAMA,
     "model_type": "qwen3_moe",
     "rms_norm_eps": 1e-6,
     "num_experts": 6,
@@ -136,7 +136,7 @@ _STARCODER2: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 _GLM: dict[str, Any] = {
-    **_LLAMA,
+    **LLAMA,
     "model_type": "glm",
     "attention_bias": True,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
@@ -230,14 +230,14 @@ _SANTACODER: dict[str, Any] = {
 }
 
 _OLMO2: dict[str, Any] = {
-    **{key: value for key, value in _LLAMA.items() if key != "head_dim"},
+    **{key: value for key, value in LLAMA.items() if key != "head_dim"},
     "model_type": "olmo2",
     "hidden_size": 128,
     "rms_norm_eps": 1e-6,
     "attention_bias": False,
 }
 _COHERE: dict[str, Any] = {
-    **{key: value for key, value in _LLAMA.items() if key not in ("head_dim", "rms_norm_eps")},
+    **{key: value for key, value in LLAMA.items() if key not in ("head_dim", "rms_norm_eps")},
     "model_type": "cohere",
     "hidden_size": 128,
     "num_key_value_heads": 8,
@@ -311,14 +311,14 @@ _DEEPSEEK_V3: dict[str, Any] = {
     "routed_scaling_factor": 2.5,
 }
 TINY: dict[str, dict[str, Any]] = {
-    "llama": _LLAMA,
-    "llama/equal-heads": {**_LLAMA, "num_key_value_heads": 8},
-    "llama/rope-llama3": {**_LLAMA, "rope_parameters": _ROPE_LLAMA3},
-    "llama/rope-linear": {**_LLAMA, "rope_parameters": _ROPE_LINEAR},
-    "llama/tied": {**_LLAMA, "num_key_value_heads": 1, "tie_word_embeddings": True},
-    "llama/biases": {**_LLAMA, "attention_bias": True, "mlp_bias": True},
+    "llama": LLAMA,
+    "llama/equal-heads": {**LLAMA, "num_key_value_heads": 8},
+    "llama/rope-llama3": {**LLAMA, "rope_parameters": _ROPE_LLAMA3},
+    "llama/rope-linear": {**LLAMA, "rope_parameters": _ROPE_LINEAR},
+    "llama/tied": {**LLAMA, "num_key_value_heads": 1, "tie_word_embeddings": True},
+    "llama/biases": {**LLAMA, "attention_bias": True, "mlp_bias": True},
     "llama/three-kv-heads": {
-        **_LLAMA,
+        **LLAMA,
         "hidden_size": 60,
         "num_attention_heads": 6,
         "num_key_value_heads": 3,
@@ -334,16 +334,16 @@ TINY: dict[str, dict[str, Any]] = {
     "qwen2/window": {**_QWEN2, "use_sliding_window": True, "max_window_layers": 1},
     "qwen2_moe": _QWEN2_MOE,
     "qwen2_moe/all-sparse": {**_QWEN2_MOE, "mlp_only_layers": [], "norm_topk_prob": True},
-    "qwen3": {**_LLAMA, "model_type": "qwen3", "rms_norm_eps": 1e-6},
-    "qwen3/tied": {**_LLAMA, "model_type": "qwen3", "attention_bias": True, "tie_word_embeddings": True},
+    "qwen3": {**LLAMA, "model_type": "qwen3", "rms_norm_eps": 1e-6},
+    "qwen3/tied": {**LLAMA, "model_type": "qwen3", "attention_bias": True, "tie_word_embeddings": True},
     "qwen3_moe": _QWEN3_MOE,
     "olmo2": _OLMO2,
     "olmo2/one-kv-head": {**_OLMO2, "num_key_value_heads": 1},
     "cohere": _COHERE,
     "cohere/qk-norm": {**_COHERE, "use_qk_norm": True, "num_key_value_heads": 2},
-    "gemma": {**_LLAMA, "model_type": "gemma", "hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": True},
+    "gemma": {**LLAMA, "model_type": "gemma", "hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": True},
     "gemma/one-kv-head": {
-        **_LLAMA, "model_type": "gemma", "hidden_act": "gelu", "num_key_value_heads": 1, "tie_word_embeddings": True,
+        **LLAMA, "model_type": "gemma", "hidden_act": "gelu", "num_key_value_heads": 1, "tie_word_embeddings": True,
     },
     "phi3": {**_MISTRAL, "model_type": "phi3", "head_dim": 10},
     "phi3/partial-rotation": {

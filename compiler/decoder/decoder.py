@@ -18,6 +18,7 @@ quantized weights (`compiler.decoder.quantized`), one with an `input_scale` stat
 | rope.cos, .sin | [R, rotary_dim / 2]     | model   | `rotary.tables`, R above every position                    |
 | rope_local.cos | [R, rotary_dim / 2]     | model   | and rope_local.sin: the same, for layers with `local` rope |
 | alibi.slopes   | [heads]                 | float32 | `attention.alibi_slopes` of this rank's heads              |
+| alibi.key_bias | [heads, R]              | float32 | or `attention.rounded_key_bias` of them                    |
 | cache_k, _v    | [Bmax, T, kv_heads, D]  | model * | written in place; T >= L, T above every position           |
 |                |                         |         | latent attention has cache_k [Bmax, T, 1, latent] alone    |
 | x              | [B, S, H]               | model   | the residual stream                                        |
@@ -39,7 +40,7 @@ from torch.nn import functional as F
 
 from compiler.decoder.attention import Cache, Scores, store
 from compiler.decoder.kernels import PLAIN, Kernels
-from compiler.decoder.layer import table_names
+from compiler.decoder.layer import alibi_names, table_names
 from compiler.decoder.mlp import ACTIVATIONS, gated
 from compiler.decoder.moe import Biases, route, scaled_inputs
 from compiler.decoder.norm import normalize, normalize_by, normalize_heads, unit
@@ -169,7 +170,8 @@ def _scores(config: ModelConfig, kind: LayerKind, t: Tensors) -> Scores:
         chunk=kind.chunk,
         scale=config.attention_scale,
         softcap=config.attention_softcap,
-        slopes=t["alibi.slopes"] if config.position == "alibi" else None,
+        slopes=t.get("alibi.slopes") if "alibi.slopes" in alibi_names(config) else None,
+        key_bias=t.get("alibi.key_bias") if "alibi.key_bias" in alibi_names(config) else None,
         sinks=t["attn.sinks.weight"] if config.sinks else None,
     )
 

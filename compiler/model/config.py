@@ -24,6 +24,7 @@ Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "clamped_swiglu"]
 Mlp = Literal["gated", "plain", "moe"]
 Position = Literal["rope", "learned", "alibi"]
 Rotary = Literal["half", "interleaved"]
+Alibi = Literal["distance", "rounded_keys"]
 Head = Literal["plain", "l2_rows"]
 Rope = Literal["main", "local", "none"]
 Router = Literal["softmax", "corrected_sigmoid", "sigmoid_of_input"]
@@ -65,6 +66,7 @@ class Traits:
     embedding_scale: Literal["none", "sqrt_hidden"] = "none"
     embedding_norm: bool = False  # a norm between the embedding and the first layer (Bloom)
     position_offset: int = 0  # learned positions: row of position 0 (OPT)
+    alibi: Alibi = "distance"  # see ModelConfig.alibi
     windowed: Layers | None = None  # layers with a sliding window; None: see `compiler.model.read`
     chunked: bool = False  # their window is a chunk, see LayerKind.chunk
     temperature: Answer = False  # see ModelConfig.temperature_floor
@@ -164,6 +166,11 @@ class ModelConfig:
 
     A softcap c turns x into c * tanh(x / c). `clip_qkv` c limits q, k and v to -c ... c; 0: no limit.
 
+    `alibi`, with positions `alibi`: what is added to the score of a key.
+
+        distance        -slope * distance from the query                                         BLOOM, MPT, Baichuan
+        rounded_keys    slope * position of the key / sqrt(head_dim), in bfloat16 up to the division    Falcon-RW
+
     `router`: scores of the experts of a token, from the router's logits.
 
         softmax              their softmax. With groups: of the groups with the best expert (DeepSeek-V2)
@@ -225,6 +232,7 @@ class ModelConfig:
     local_rope_theta: float | None = None
     embedding_norm: bool = False
     position_offset: int = 0
+    alibi: Alibi = "distance"
     attention_scale: float = 0.0  # factor on q . k; 0: 1 / sqrt(head_dim)
     attention_softcap: float = 0.0  # of the scores of attention; 0: none
     sinks: bool = False  # one more score in the softmax of each head, without a value (gpt-oss)

@@ -64,6 +64,7 @@ def read_config(
         head_bias=traits.head_bias,
         embedding_norm=traits.embedding_norm,
         position_offset=traits.position_offset,
+        alibi=traits.alibi,
         shared_expert_gate=traits.shared_expert_gate,
         router=traits.router,
         router_bias=traits.router_bias,
