@@ -11,11 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.errors import ArtifactError, TokenizerError
+from compiler.errors import ArtifactError, TokenizerError, UsageError
 
 if TYPE_CHECKING:
     import tokenizers
 
+_CHARACTERS_PER_TOKEN = 16
+"""Length of the first beginning that is tried, per token: hardly any text has longer tokens on average."""
+_CUT = 16
+"""Tokens that a cut in the middle of a word may add."""
 _OLDER_FORMATS = ("tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -28,9 +32,33 @@ class Tokenizer:
         self._backend = backend
         self._special = {i: t.content for i, t in backend.get_added_tokens_decoder().items() if t.special}
 
-    def encode(self, text: str) -> list[int]:
-        """Encode a prompt to ids, with the special tokens that the model expects around it."""
-        return list(self._backend.encode(text).ids)
+    def encode(self, text: str, most: int | None = None) -> list[int]:
+        """Encode a prompt to ids, with the special tokens that the model expects around it.
+
+        `most`: number of tokens that are enough to refuse the text. Of a longer text the ids of a beginning are
+        returned, more than `most`, so that the work is bounded whatever is sent. Other threads run meanwhile.
+
+        Raises:
+            UsageError: the text has half of a surrogate pair, which no encoding has.
+        """
+        length = (most or 0) * _CHARACTERS_PER_TOKEN
+        while most is not None and len(text) > length:
+            ids = self._ids(text[:length])
+            if len(ids) > most + _CUT:
+                return ids
+            length *= 4
+        return self._ids(text)
+
+    def _ids(self, text: str) -> list[int]:
+        try:
+            # `encode` holds the interpreter's lock, `encode_batch_fast` does not.
+            (encoded,) = self._backend.encode_batch_fast([text])
+        except TypeError:
+            raise UsageError(
+                "expected text that UTF-8 can encode; found half of a surrogate pair",
+                hint="send characters outside the basic plane as one pair, such as \\ud83d\\ude00",
+            ) from None
+        return list(encoded.ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decode ids to text, without special tokens; invalid UTF-8 becomes U+FFFD."""

@@ -1,0 +1,220 @@
+"""Routes of the server.
+
+    GET  /ping                     200; 500 while the model is being loaded again
+    GET  /health, /metrics         state as JSON; Prometheus
+    POST /invocations, /predictions/NAME, /models/NAME/invoke
+         200   application/json, or a stream
+         400   the body violates the contract, or exceeds the artifact's limits
+         408 413   the body comes too slowly, is too large
+         500   the model has failed      503   the queue is full, or the server is stopping
+
+After the first part of a stream is sent, an error is the stream's last part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from compiler.errors import LmiCompileError
+from compiler.lmi.schema import JSON
+from compiler.serve.contract import read_invocation
+from compiler.serve.exchange import HttpError, Stream, as_http, error_response, read_body, while_connected
+from compiler.serve.metrics import CONTENT_TYPE, Metrics, Record
+from compiler.serve.worker import Busy, ModelFailed, ServerStopped
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from starlette.types import Message, Receive, Scope, Send
+
+    from compiler.runtime.params import TextPiece
+    from compiler.runtime.row import Row
+    from compiler.serve.contract import Asked
+    from compiler.serve.worker import Ticket, Worker
+
+LOG = logging.getLogger(__name__)
+_EXPECTED = (LmiCompileError, HttpError, Busy, ServerStopped, ModelFailed, ClientDisconnect)
+_TOKENIZING_THREADS = 2
+
+Handle = Callable[["Exchange"], Awaitable[None]]
+
+
+@dataclass
+class Exchange:
+    """One request, and the way to answer it."""
+
+    request: Request
+    receive: Receive
+    send: Send
+    record: Record
+
+    async def respond(self, response: Response) -> None:
+        await response(self.request.scope, self.receive, self.send)
+
+
+class Endpoint:
+    """ASGI app of one handler. Whatever the handler raises is the answer to its request, and nothing else."""
+
+    def __init__(self, handle: Handle, metrics: Metrics) -> None:
+        self._handle, self._metrics = handle, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        client = scope.get("client") or ("-", 0)
+        record = Record(scope["method"], scope["path"], f"{client[0]}:{client[1]}")
+        started = False
+
+        async def sending(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started, record.status = True, message["status"]
+            await send(message)
+
+        exchange = Exchange(request, receive, sending, record)
+        try:
+            await self._handle(exchange)
+        except asyncio.CancelledError:  # the server ends, and the body is still on its way
+            record.error = "the server is stopping"
+            if not started:
+                await exchange.respond(error_response(as_http(ServerStopped())))
+        except ClientDisconnect:
+            record.error = record.error or "the client left"
+        except Exception as error:  # a fault of the server is one request's 500
+            if not isinstance(error, _EXPECTED):
+                LOG.exception("%s %s", record.method, record.path)
+            answer = as_http(error)
+            record.error = answer.message
+            if not started:
+                await exchange.respond(error_response(answer))
+        finally:
+            self._metrics.finish(record)
+
+
+class Service:
+    """Handlers of one worker. `seconds`: time limit for the body of a request."""
+
+    def __init__(self, worker: Worker, metrics: Metrics, seconds: float) -> None:
+        self._worker, self._metrics, self._seconds = worker, metrics, seconds
+        self._tokenizing = ThreadPoolExecutor(_TOKENIZING_THREADS, thread_name_prefix="tokenize")
+
+    async def ping(self, exchange: Exchange) -> None:
+        if not self._worker.healthy:
+            raise ModelFailed
+        await exchange.respond(Response(b'{"status": "Healthy"}', media_type=JSON))
+
+    async def health(self, exchange: Exchange) -> None:
+        """State of the worker; 503 while it cannot answer."""
+        worker = self._worker
+        facts = {
+            "healthy": worker.healthy,
+            "running_rows": worker.running,
+            "queued_rows": worker.queued,
+            "most_rows": worker.model.limits.max_batch,
+            "model_failures": worker.failures,
+        }
+        await exchange.respond(Response(json.dumps(facts), 200 if worker.healthy else 503, media_type=JSON))
+
+    async def metrics(self, exchange: Exchange) -> None:
+        await exchange.respond(Response(self._metrics.text(), media_type=CONTENT_TYPE))
+
+    async def invoke(self, exchange: Exchange) -> None:
+        asked = read_invocation(await read_body(exchange.request, self._seconds))
+        await self._answer(exchange, asked)
+
+    async def _answer(self, exchange: Exchange, asked: Asked) -> None:
+        rows = await self._rows(asked)
+        exchange.record.prompt_tokens = sum(len(row.prompt) for row in rows)
+        tickets = self._worker.submit(rows)
+        async with while_connected(exchange.receive, tickets):
+            if asked.stream:
+                first = await tickets[0].next()
+                parts = self._parts(exchange.record, asked, tickets, first)
+                await exchange.respond(Stream(parts, asked.reply.media_type))
+            else:
+                pieces = [await self._pieces(exchange.record, ticket) for ticket in tickets]
+                await exchange.respond(Response(asked.reply.whole(pieces), media_type=asked.reply.media_type))
+
+    async def _rows(self, asked: Asked) -> list[Row]:
+        """Tokenize, away from the event loop and the model's thread."""
+        model, loop = self._worker.model, asyncio.get_running_loop()
+        made = [
+            loop.run_in_executor(self._tokenizing, model.row, index, prompt, params)
+            for index, (prompt, params) in enumerate(zip(asked.prompts, asked.params, strict=True))
+        ]
+        return await asyncio.gather(*made)
+
+    async def _pieces(self, record: Record, ticket: Ticket) -> list[TextPiece]:
+        pieces: list[TextPiece] = []
+        last = record.begun
+        while not pieces or pieces[-1].completion is None:
+            pieces.append(await ticket.next())
+            last = self._count(record, pieces[-1], last)
+        return pieces
+
+    async def _parts(
+        self, record: Record, asked: Asked, tickets: Sequence[Ticket], first: TextPiece
+    ) -> AsyncIterator[bytes]:
+        """Parts of a stream, row by row. An exception after the first part becomes the last part."""
+        last, piece = record.begun, first
+        try:
+            for row, ticket in enumerate(tickets):
+                if row:
+                    piece = await ticket.next()
+                while True:
+                    last = self._count(record, piece, last)
+                    yield asked.reply.part(row, piece)
+                    if piece.completion is not None:
+                        break
+                    piece = await ticket.next()
+        except Exception as error:  # the status is sent: the client reads the error from the stream
+            if not isinstance(error, _EXPECTED):
+                LOG.exception("%s %s", record.method, record.path)
+            record.error = as_http(error).message
+            yield asked.reply.failed(record.error)
+
+    def _count(self, record: Record, piece: TextPiece, last: float) -> float:
+        if piece.completion is not None:
+            record.finish_reason = piece.completion.finish_reason
+        return self._metrics.token(record, last)
+
+
+def make_app(name: str, worker: Worker, *, body_seconds: float = 60.0) -> Starlette:
+    """ASGI app that serves `worker` as the model `name`."""
+    metrics = Metrics(worker)
+    service = Service(worker, metrics, body_seconds)
+    routes: list[tuple[str, str, Handle]] = [
+        ("GET", "/ping", service.ping),
+        ("GET", "/health", service.health),
+        ("GET", "/metrics", service.metrics),
+        ("POST", "/invocations", service.invoke),
+        ("POST", f"/predictions/{name}", service.invoke),
+        ("POST", f"/models/{name}/invoke", service.invoke),
+    ]
+
+    async def unrouted(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        path = request.url.path
+        messages = {404: f"no route {path}: this is model `{name}`", 405: f"{path} does not allow {request.method}"}
+        client = request.client or ("-", 0)
+        record = Record(request.method, path, f"{client[0]}:{client[1]}", time.perf_counter(), error.status_code)
+        record.error = messages.get(error.status_code, error.detail)
+        metrics.finish(record)
+        return error_response(HttpError(error.status_code, record.error))
+
+    return Starlette(
+        routes=[Route(path, Endpoint(handle, metrics), methods=[method]) for method, path, handle in routes],
+        exception_handlers={HTTPException: unrouted},
+    )
