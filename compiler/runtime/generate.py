@@ -61,8 +61,8 @@ class Model:
     def limits(self) -> Limits:
         return self._limits
 
-    def encode(self, prompt: Prompt) -> list[int]:
-        """Token ids of a prompt.
+    def encode(self, prompt: Prompt, *, special: bool = True) -> list[int]:
+        """Token ids of a prompt. `special`: text gets the special tokens that the model expects around it.
 
         Raises:
             TokenizerError: the prompt is text and the artifact has no tokenizer.
@@ -74,7 +74,7 @@ class Model:
                     "the prompt is text and this artifact has no tokenizer",
                     hint="Build it with `--tokenizer DIR`, or pass token ids.",
                 )
-            ids = self._tokenizer.encode(prompt, most=self._limits.max_positions)
+            ids = self._tokenizer.encode(prompt, special=special, most=self._limits.max_positions)
         else:
             ids = [int(token) for token in prompt]
         if not ids:

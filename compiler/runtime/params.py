@@ -37,6 +37,9 @@ class GenerationParams:
     min_new_tokens: int = 0  # tokens before an end token may come
     seed: int | None = None  # None: random
     stop: tuple[str, ...] = ()
+    stop_ids: tuple[int, ...] = ()  # tokens that end an answer, besides the model's own
+    include_stop: bool = False  # the stop sequence is part of the text
+    skip_special: bool = True  # special tokens add nothing to the text
     top_log_probs: int = 0  # number of most likely tokens that are reported with every token
     prompt_log_probs: bool = False  # log probability of each token of the prompt but the first
     ignore_eos: bool = False
@@ -90,6 +93,7 @@ class Completion:
     prompt_tokens: int
     log_prob: float  # sum over `tokens`
     seconds_to_first_token: float
+    stopped_by: str | None = None  # the stop sequence that ended it
     prompt_log_probs: tuple[float, ...] = ()  # on request, of the prompt's tokens from the second on
 
 

@@ -37,11 +37,11 @@ class Row:
         self.params = params
         self.tokens: list[Token] = []
         self.prompt_log_probs: list[float] = []
-        self._ends = frozenset[int]() if params.ignore_eos else ends
-        self._sampler = Sampler(params, vocab, prompt, ends)
+        self._ends = (frozenset[int]() if params.ignore_eos else ends) | frozenset(params.stop_ids)
+        self._sampler = Sampler(params, vocab, prompt, self._ends)
         self._tokenizer = tokenizer
         self._detokenizer = Detokenizer(tokenizer.decode, prompt) if tokenizer else None
-        self._stops = StopMatcher(params.stop)
+        self._stops = StopMatcher(params.stop, include=params.include_stop)
         self._texts: list[str] = []
         self._begun = time.perf_counter()
         self._first = 0.0
@@ -55,6 +55,12 @@ class Row:
     def position(self) -> int:
         """Position of the newest token in the row."""
         return len(self.prompt) + len(self.tokens) - 1
+
+    def text_of(self, token: int) -> str:
+        """Text of one token by itself, "" without a tokenizer."""
+        if self._tokenizer is None:
+            return ""
+        return self._tokenizer.special(token) or self._tokenizer.decode([token])
 
     def read_prompt(self, begin: int, logits: npt.NDArray[np.float32]) -> None:
         """Take log probabilities of prompt tokens from the logits [n, vocab] after tokens begin ... begin + n - 1."""
@@ -71,6 +77,8 @@ class Row:
         ended = token_id in self._ends
         text = "" if ended or self._detokenizer is None else self._detokenizer.push(token_id)
         special = name is not None or ended
+        if name is not None and not self.params.skip_special:
+            text = f"{text}{name}"
         token = Token(token_id, text or name or "", log_prob, special, top)
         self.tokens.append(token)
         shown, stopped = self._stops.push(text)
@@ -98,5 +106,6 @@ class Row:
             prompt_tokens=len(self.prompt),
             log_prob=sum(token.log_prob for token in self.tokens),
             seconds_to_first_token=self._first,
+            stopped_by=self._stops.found if reason == "stop_sequence" else None,
             prompt_log_probs=tuple(self.prompt_log_probs),
         )

@@ -32,8 +32,8 @@ class Tokenizer:
         self._backend = backend
         self._special = {i: t.content for i, t in backend.get_added_tokens_decoder().items() if t.special}
 
-    def encode(self, text: str, most: int | None = None) -> list[int]:
-        """Encode a prompt to ids, with the special tokens that the model expects around it.
+    def encode(self, text: str, *, special: bool = True, most: int | None = None) -> list[int]:
+        """Encode a prompt to ids; `special`: with the special tokens that the model expects around it.
 
         `most`: number of tokens that are enough to refuse the text. Of a longer text the ids of a beginning are
         returned, more than `most`, so that the work is bounded whatever is sent. Other threads run meanwhile.
@@ -43,16 +43,16 @@ class Tokenizer:
         """
         length = (most or 0) * _CHARACTERS_PER_TOKEN
         while most is not None and len(text) > length:
-            ids = self._ids(text[:length])
+            ids = self._ids(text[:length], special)
             if len(ids) > most + _CUT:
                 return ids
             length *= 4
-        return self._ids(text)
+        return self._ids(text, special)
 
-    def _ids(self, text: str) -> list[int]:
+    def _ids(self, text: str, special: bool) -> list[int]:
         try:
             # `encode` holds the interpreter's lock, `encode_batch_fast` does not.
-            (encoded,) = self._backend.encode_batch_fast([text])
+            (encoded,) = self._backend.encode_batch_fast([text], add_special_tokens=special)
         except TypeError:
             raise UsageError(
                 "expected text that UTF-8 can encode; found half of a surrogate pair",

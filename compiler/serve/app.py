@@ -2,9 +2,11 @@
 
     GET  /ping                     200; 500 while the model is being loaded again
     GET  /health, /metrics         state as JSON; Prometheus
-    POST /invocations, /predictions/NAME, /models/NAME/invoke
-         200   application/json, or a stream
-         400   the body violates the contract, or exceeds the artifact's limits
+    POST /invocations, /predictions/NAME, /models/NAME/invoke            `inputs`, `messages` or `prompt`
+    POST /v1/chat/completions, /v1/completions
+    POST /endpoints/NAME/invocations, /endpoints/NAME/invocations-response-stream      SageMaker's runtime API
+         200   JSON, or a stream
+         400   the body violates the contract (424 where the LMI release says so), or exceeds the artifact's limits
          408 413   the body comes too slowly, is too large
          500   the model has failed      503   the queue is full, or the server is stopping
 
@@ -19,7 +21,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -30,9 +32,12 @@ from starlette.routing import Route
 
 from compiler.errors import LmiCompileError
 from compiler.lmi.schema import JSON
-from compiler.serve.contract import read_invocation
-from compiler.serve.exchange import HttpError, Stream, as_http, error_response, read_body, while_connected
+from compiler.serve.contract.lmi import parse, read_inputs
+from compiler.serve.contract.openai import read_chat, read_completion
+from compiler.serve.contract.release import DEFAULT, Contract
+from compiler.serve.exchange import HttpError, Stream, as_http, error_response, read_body, violation, while_connected
 from compiler.serve.metrics import CONTENT_TYPE, Metrics, Record
+from compiler.serve.sagemaker import invoke_endpoint
 from compiler.serve.worker import Busy, ModelFailed, ServerStopped
 
 if TYPE_CHECKING:
@@ -42,12 +47,15 @@ if TYPE_CHECKING:
 
     from compiler.runtime.params import TextPiece
     from compiler.runtime.row import Row
-    from compiler.serve.contract import Asked
+    from compiler.serve.contract.asked import Asked, Prompt
+    from compiler.serve.contract.openai import Render
     from compiler.serve.worker import Ticket, Worker
 
 LOG = logging.getLogger(__name__)
 _EXPECTED = (LmiCompileError, HttpError, Busy, ServerStopped, ModelFailed, ClientDisconnect)
 _TOKENIZING_THREADS = 2
+IGNORED = "x-lmi-compile-ignored-parameters"
+"""Response header with the names of parameters that have no effect."""
 
 Handle = Callable[["Exchange"], Awaitable[None]]
 
@@ -60,6 +68,9 @@ class Exchange:
     receive: Receive
     send: Send
     record: Record
+
+    def with_send(self, send: Send) -> Exchange:
+        return replace(self, send=send)
 
     async def respond(self, response: Response) -> None:
         await response(self.request.scope, self.receive, self.send)
@@ -104,10 +115,13 @@ class Endpoint:
 
 
 class Service:
-    """Handlers of one worker. `seconds`: time limit for the body of a request."""
+    """Handlers of one worker. `body_seconds`: time limit for the body of a request. `render`: the chat template."""
 
-    def __init__(self, worker: Worker, metrics: Metrics, seconds: float) -> None:
-        self._worker, self._metrics, self._seconds = worker, metrics, seconds
+    def __init__(
+        self, worker: Worker, metrics: Metrics, contract: Contract, render: Render | None, body_seconds: float
+    ) -> None:
+        self._worker, self._metrics, self._contract, self._render = worker, metrics, contract, render
+        self._seconds = body_seconds
         self._tokenizing = ThreadPoolExecutor(_TOKENIZING_THREADS, thread_name_prefix="tokenize")
 
     async def ping(self, exchange: Exchange) -> None:
@@ -131,30 +145,47 @@ class Service:
         await exchange.respond(Response(self._metrics.text(), media_type=CONTENT_TYPE))
 
     async def invoke(self, exchange: Exchange) -> None:
-        asked = read_invocation(await read_body(exchange.request, self._seconds))
-        await self._answer(exchange, asked)
+        """Answer a body of any form."""
+        await self.answer(exchange, await read_body(exchange.request, self._seconds))
 
-    async def _answer(self, exchange: Exchange, asked: Asked) -> None:
-        rows = await self._rows(asked)
+    async def answer(self, exchange: Exchange, body: bytes) -> None:
+        asked, rows = await self._asked(body)
         exchange.record.prompt_tokens = sum(len(row.prompt) for row in rows)
+        headers = {IGNORED: ", ".join(asked.ignored)} if asked.ignored else {}
         tickets = self._worker.submit(rows)
         async with while_connected(exchange.receive, tickets):
             if asked.stream:
                 first = await tickets[0].next()
                 parts = self._parts(exchange.record, asked, tickets, first)
-                await exchange.respond(Stream(parts, asked.reply.media_type))
+                await exchange.respond(Stream(parts, asked.reply.media_type, headers))
             else:
                 pieces = [await self._pieces(exchange.record, ticket) for ticket in tickets]
-                await exchange.respond(Response(asked.reply.whole(pieces), media_type=asked.reply.media_type))
+                body = asked.reply.whole(rows, pieces)
+                await exchange.respond(Response(body, headers=headers, media_type=asked.reply.media_type))
 
-    async def _rows(self, asked: Asked) -> list[Row]:
-        """Tokenize, away from the event loop and the model's thread."""
+    async def _asked(self, body: bytes) -> tuple[Asked, list[Row]]:
+        """Parse and tokenize, away from the event loop and the model's thread. Raises HttpError."""
         model, loop = self._worker.model, asyncio.get_running_loop()
-        made = [
-            loop.run_in_executor(self._tokenizing, model.row, index, prompt, params)
-            for index, (prompt, params) in enumerate(zip(asked.prompts, asked.params, strict=True))
-        ]
-        return await asyncio.gather(*made)
+
+        def work() -> tuple[Asked, list[Row]]:
+            content, most = parse(body), model.limits.max_positions
+            if "inputs" in content or not ("messages" in content or "prompt" in content):
+                asked = read_inputs(content, self._contract)
+            elif "messages" in content:
+                asked = read_chat(content, self._render, most)
+            else:
+                asked = read_completion(content, most)
+            ids: dict[Prompt, list[int]] = {}
+            for prompt in asked.prompts:
+                if prompt not in ids:
+                    ids[prompt] = model.encode(prompt.text, special=prompt.special)[-(prompt.keep or 0) :]
+            pairs = zip(asked.prompts, asked.params, strict=True)
+            return asked, [model.row(index, ids[prompt], params) for index, (prompt, params) in enumerate(pairs)]
+
+        try:
+            return await loop.run_in_executor(self._tokenizing, work)
+        except LmiCompileError as error:
+            raise violation(error, self._contract.violation) from None
 
     async def _pieces(self, record: Record, ticket: Ticket) -> list[TextPiece]:
         pieces: list[TextPiece] = []
@@ -170,15 +201,16 @@ class Service:
         """Parts of a stream, row by row. An exception after the first part becomes the last part."""
         last, piece = record.begun, first
         try:
-            for row, ticket in enumerate(tickets):
-                if row:
+            for index, ticket in enumerate(tickets):
+                if index:
                     piece = await ticket.next()
                 while True:
                     last = self._count(record, piece, last)
-                    yield asked.reply.part(row, piece)
+                    yield asked.reply.part(index, ticket.row, piece)
                     if piece.completion is not None:
                         break
                     piece = await ticket.next()
+            yield asked.reply.end()
         except Exception as error:  # the status is sent: the client reads the error from the stream
             if not isinstance(error, _EXPECTED):
                 LOG.exception("%s %s", record.method, record.path)
@@ -191,10 +223,12 @@ class Service:
         return self._metrics.token(record, last)
 
 
-def make_app(name: str, worker: Worker, *, body_seconds: float = 60.0) -> Starlette:
-    """ASGI app that serves `worker` as the model `name`."""
+def make_app(
+    name: str, worker: Worker, *, contract: Contract = DEFAULT, render: Render | None = None, body_seconds: float = 60.0
+) -> Starlette:
+    """ASGI app that serves `worker` as the model `name`. `render`: chat template of its tokenizer."""
     metrics = Metrics(worker)
-    service = Service(worker, metrics, body_seconds)
+    service = Service(worker, metrics, contract, render, body_seconds)
     routes: list[tuple[str, str, Handle]] = [
         ("GET", "/ping", service.ping),
         ("GET", "/health", service.health),
@@ -202,6 +236,10 @@ def make_app(name: str, worker: Worker, *, body_seconds: float = 60.0) -> Starle
         ("POST", "/invocations", service.invoke),
         ("POST", f"/predictions/{name}", service.invoke),
         ("POST", f"/models/{name}/invoke", service.invoke),
+        ("POST", "/v1/chat/completions", service.invoke),
+        ("POST", "/v1/completions", service.invoke),
+        ("POST", f"/endpoints/{name}/invocations", invoke_endpoint(service.invoke, stream=False)),
+        ("POST", f"/endpoints/{name}/invocations-response-stream", invoke_endpoint(service.invoke, stream=True)),
     ]
 
     async def unrouted(request: Request, error: Exception) -> Response:

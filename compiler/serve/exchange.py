@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from compiler.errors import LmiCompileError, NumericsError, RankError
+from compiler.errors import LmiCompileError, NumericsError, RankError, UsageError
 from compiler.lmi.schema import JSON
 from compiler.serve.worker import Busy, ModelFailed, ServerStopped
 
@@ -35,6 +35,8 @@ MOST_BYTES = 25 << 20
 """Size limit of a request, SageMaker's own (InvokeEndpoint, November 2025)."""
 MOST_MESSAGE = 2000
 """Characters of an error's message."""
+_WORKER = 424
+"""Status of errors of DJL Serving's Python workers, which have a form of their own."""
 _WRITE_SECONDS = 60.0
 """Time limit for a client that reads nothing of an answer."""
 
@@ -79,9 +81,17 @@ def as_http(error: Exception) -> HttpError:
     return HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__} in the server; its log has more")
 
 
+def violation(error: LmiCompileError, status: int) -> HttpError:
+    """Error of a request that cannot be answered. `status`: for a violated schema; limits of the artifact are 400."""
+    found = as_http(error)
+    return HttpError(status, found.message) if isinstance(error, UsageError) else found
+
+
 def error_response(error: HttpError) -> Response:
     message = error.message if len(error.message) <= MOST_MESSAGE else f"{error.message[:MOST_MESSAGE]} ..."
     content = {"code": error.status, "type": error.kind, "message": message}
+    if error.status == _WORKER:
+        content = {"code": error.status, "error": message}
     return Response(json.dumps(content), status_code=error.status, media_type=JSON)
 
 
@@ -142,10 +152,10 @@ async def while_connected(receive: Receive, tickets: list[Ticket]) -> AsyncItera
 class Stream(Response):
     """Response whose body is sent in parts as they come. A client that reads nothing is left after a minute."""
 
-    def __init__(self, parts: AsyncIterator[bytes], media_type: str) -> None:
+    def __init__(self, parts: AsyncIterator[bytes], media_type: str, headers: dict[str, str]) -> None:
         self._parts = parts
         self.media_type = media_type
-        super().__init__(media_type=media_type)
+        super().__init__(media_type=media_type, headers=headers)
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

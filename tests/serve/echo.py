@@ -27,8 +27,8 @@ VOCAB = 258
 class EchoTokenizer:
     """Bytes, and a token behind each prompt after which the answer begins."""
 
-    def encode(self, text: str, most: int | None = None) -> list[int]:
-        del most
+    def encode(self, text: str, *, special: bool = True, most: int | None = None) -> list[int]:
+        del most, special
         return [*text.encode(), ASK]
 
     def decode(self, ids: Sequence[int]) -> str:

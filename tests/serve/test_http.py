@@ -71,7 +71,7 @@ def test_lines_come_as_they_are_made(server: Served) -> None:
         (b"{", "not JSON"),
         (b"[]", "a JSON object"),
         ({}, "`inputs` is one text"),
-        ({"inputs": ["a"]}, "`inputs` is one text"),
+        ({"inputs": ["a", 3]}, "`inputs` is one text"),
         ({"inputs": "a", "parameters": {"max_tokens": 3}}, "`max_tokens` is no parameter"),
         ({"inputs": "a", "parameters": {"top_k": 0.5, "do_sample": 1}}, "`top_k` is a whole number; found 0.5; `do_"),
         ({"inputs": "a", "parameters": {"top_p": 2}}, "above 0 and at most 1"),
