@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.tinyllama import machine
 from compiler.decoder import attention
-from compiler.decoder.attention import Cache, cache_dtype, quantize
+from compiler.decoder.attention import Cache, Scores, cache_dtype, quantize
 from compiler.runtime.package import Package
 from compiler.targets.inductor.attention import attend
 
@@ -61,7 +61,7 @@ class Attention(torch.nn.Module):
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, keys: Tensor, scales: Tensor | None
     ) -> Tensor:
-        y: Tensor = self.attend(q, Cache(k, v, scales, scales), positions, keys, self.window, None)
+        y: Tensor = self.attend(q, Cache(k, v, scales, scales), positions, keys, Scores(self.window))
         return y
 
 

@@ -24,6 +24,10 @@ RECIPE = Recipe(
         Map(L + "block_sparse_moe.experts.{expert}.w1", "moe.gate"),
         Map(L + "block_sparse_moe.experts.{expert}.w3", "moe.up"),
         Map(L + "block_sparse_moe.experts.{expert}.w2", "moe.down"),
+        # As transformers 5 saves them with save_original_format=False.
+        Map(L + "mlp.gate", "moe.router"),
+        Map(L + "mlp.experts.gate_up_proj", ("moe.gate", "moe.up"), stacked=True),
+        Map(L + "mlp.experts.down_proj", "moe.down", stacked=True),
         Map("model.norm", "final.norm"),
         Map("lm_head", "head"),
     ),

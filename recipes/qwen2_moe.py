@@ -23,6 +23,9 @@ RECIPE = replace(
         Map(L + "mlp.experts.{expert}.gate_proj", "moe.gate"),
         Map(L + "mlp.experts.{expert}.up_proj", "moe.up"),
         Map(L + "mlp.experts.{expert}.down_proj", "moe.down"),
+        # As transformers 5 saves them with save_original_format=False.
+        Map(L + "mlp.experts.gate_up_proj", ("moe.gate", "moe.up"), stacked=True),
+        Map(L + "mlp.experts.down_proj", "moe.down", stacked=True),
         Map(L + "mlp.shared_expert.gate_proj", "shared.gate"),
         Map(L + "mlp.shared_expert.up_proj", "shared.up"),
         Map(L + "mlp.shared_expert.down_proj", "shared.down"),

@@ -18,6 +18,9 @@ RECIPE = replace(
         Map(L + "mlp.experts.{expert}.gate_proj", "moe.gate"),
         Map(L + "mlp.experts.{expert}.up_proj", "moe.up"),
         Map(L + "mlp.experts.{expert}.down_proj", "moe.down"),
+        # As transformers 5 saves them with save_original_format=False.
+        Map(L + "mlp.experts.gate_up_proj", ("moe.gate", "moe.up"), stacked=True),
+        Map(L + "mlp.experts.down_proj", "moe.down", stacked=True),
     ),
     assumes={"use_sliding_window": False},  # transformers then gives every layer the window, whatever max_window_layers
 )

@@ -43,9 +43,34 @@ class Cache:
     v_scale: Tensor | None = None
 
 
-Attend = Callable[[Tensor, Cache, Tensor, Tensor, int | None, Tensor | None], Tensor]
+@dataclass(frozen=True)
+class Scores:
+    """Scores of the keys that a query sees.
+
+        score     softcap(q . k * scale) - slope * distance        softcap(s) = cap * tanh(s / cap)
+        weight    exp(score) / (sum of exp(scores) + exp(sink))
+
+    `window`: number of last positions that a query sees; `chunk`: it sees those of its own run of `chunk` positions;
+    None: all up to its own. `scale` 0: 1 / sqrt(D). `softcap` 0: none. `slopes` (ALiBi) and `sinks` float32 or in the
+    dtype of the model [heads], or None.
+    """
+
+    window: int | None = None
+    chunk: int | None = None
+    scale: float = 0.0
+    softcap: float = 0.0
+    slopes: Tensor | None = None
+    sinks: Tensor | None = None
+
+    @property
+    def usual(self) -> bool:
+        """Whether there are neither chunks nor sinks."""
+        return not self.chunk and self.sinks is None
+
+
+Attend = Callable[[Tensor, Cache, Tensor, Tensor, Scores], Tensor]
 """q [B, S, heads, D], a cache with the keys and values of all q, positions [B, S], positions [L] of the visible keys,
-window, ALiBi slopes float32 [heads] -> [B, S, heads, D] in the dtype of q.
+scores -> [B, S, heads, D of the values] in the dtype of q.
 """
 
 
@@ -70,31 +95,57 @@ def dequantize(stored: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tens
     return stored if scale is None else (stored.float() * scale[:, None]).to(dtype)
 
 
-def attend(
-    q: Tensor, cache: Cache, positions: Tensor, keys: Tensor, window: int | None, slopes: Tensor | None
-) -> Tensor:
+def attend(q: Tensor, cache: Cache, positions: Tensor, keys: Tensor, scores: Scores) -> Tensor:
     """Softmax attention; see `Attend` for the shapes."""
     batch, used = q.shape[0], keys.shape[0]
     k, v = (
         dequantize(stored.narrow(0, 0, batch).narrow(1, 0, used), scale, q.dtype).transpose(1, 2)
         for stored, scale in ((cache.k, cache.k_scale), (cache.v, cache.v_scale))
     )
-    bias = mask(positions, keys, window, q.dtype)
-    if slopes is not None:
-        bias = bias + alibi(slopes, positions, keys, q.dtype)
-    out = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=bias, enable_gqa=True)
+    bias = mask(positions, keys, scores, q.dtype)
+    if scores.slopes is not None:
+        bias = bias + alibi(scores.slopes, positions, keys, q.dtype)
+    if scores.softcap or scores.sinks is not None:
+        return _written_out(q, k, v, bias, scores)
+    scale = scores.scale or None
+    out = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=bias, scale=scale, enable_gqa=True)
     return out.transpose(1, 2)
 
 
-def mask(positions: Tensor, keys: Tensor, window: int | None, dtype: torch.dtype) -> Tensor:
+def _written_out(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scores: Scores) -> Tensor:
+    """Attention with soft caps or sinks, which torch's function lacks: softmax in float32.
+
+    q [B, S, heads, D], k and v [B, kv_heads, L, D], bias [B, 1 or heads, S, L] -> [B, S, heads, D].
+    """
+    group = q.shape[2] // k.shape[1]
+    scale = scores.scale or q.shape[-1] ** -0.5
+    # the query heads of a kv head are an axis of their own, so that no key is copied
+    found = torch.matmul(q.transpose(1, 2).unflatten(1, (-1, group)), k[:, :, None].transpose(-1, -2)) * scale
+    found = found.float().flatten(1, 2)
+    if scores.softcap:
+        found = torch.tanh(found / scores.softcap) * scores.softcap
+    found = found + bias.float()
+    if scores.sinks is None:
+        weight = found.softmax(-1)
+    else:
+        sink = scores.sinks.float()[None, :, None, None].expand(*found.shape[:3], 1)
+        weight = torch.cat((found, sink), -1).softmax(-1)[..., :-1]
+    out = torch.matmul(weight.to(v.dtype).unflatten(1, (-1, group)), v[:, :, None])
+    return out.flatten(1, 2).transpose(1, 2)
+
+
+def mask(positions: Tensor, keys: Tensor, scores: Scores, dtype: torch.dtype) -> Tensor:
     """Mask to add to scores, [B, 1, S, L]: 0 where a query at positions [B, S] sees a key at keys [L], else -inf.
 
-    A query sees the keys at and before its position; with a window, the last `window` of them.
+    A query sees the keys at and before its position; with a window, the last `window` of them; with chunks, those of
+    its own chunk.
     """
     query, key = positions[:, None, :, None], keys[None, None, None, :]
     seen = key <= query
-    if window is not None:
-        seen = seen & (key > query - window)
+    if scores.window is not None:
+        seen = seen & (key > query - scores.window)
+    if scores.chunk is not None:
+        seen = seen & (key >= query // scores.chunk * scores.chunk)
     zero = torch.zeros((), dtype=dtype, device=keys.device)
     return torch.where(seen, zero, float("-inf"))
 

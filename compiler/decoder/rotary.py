@@ -11,12 +11,14 @@ rounds them; a segment reads the rows of its positions.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import pi
 
 import torch
 from torch import Tensor
 
-from compiler.model.config import ModelConfig, Rotary
+from compiler.decoder.layer import table_names
+from compiler.model.config import LayerKind, ModelConfig, Rotary
 from compiler.model.rope import RopeScaling
 
 
@@ -45,6 +47,18 @@ def tables(config: ModelConfig, positions: int, dtype: torch.dtype) -> tuple[Ten
     """Cosine and sine of every pair at positions 0 to `positions` - 1: two [positions, rotary_dim / 2] of `dtype`."""
     angles = torch.arange(positions, dtype=torch.float32)[:, None] * frequencies(config)
     return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def named_tables(config: ModelConfig, positions: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """`tables` of all kinds of layers, by name."""
+    found: dict[str, Tensor] = {}
+    for kind in dict.fromkeys(LayerKind("gated", rope=kind.rope) for kind in config.layer_kinds):
+        own = config
+        if kind.rope == "local" and config.local_rope_theta is not None:
+            own = replace(config, rope_theta=config.local_rope_theta, rope_scaling=None)
+        names = table_names(config, kind)
+        found |= zip(names, tables(own, positions, dtype) if names else (), strict=True)
+    return found
 
 
 def rotate(kind: Rotary, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

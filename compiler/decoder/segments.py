@@ -1,7 +1,7 @@
 """Compiled segments of a model: names and inputs.
 
     embed   token ids -> x                         once per model
-    attn    x -> attention's summand               once per window (`attn`, `attn-window4096`)
+    attn    x -> attention's summand               once per kind of attention (`attn`, `attn-window4096`)
     mlp     x -> the mlp's summand                 once per kind of mlp (`mlp-gated`, `mlp-moe`)
     qkv     x -> projections of q, k and v         once per model, where attention is split (`layer.sums_statistics`):
                                                    `attn` then takes its output
@@ -18,14 +18,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from compiler.decoder.layer import sums_statistics
+from compiler.decoder.layer import sums_statistics, table_names
 from compiler.decoder.rankfile.cache_scales import SCALES
 from compiler.decoder.rankfile.layout import layouts
 from compiler.decoder.rankfile.quantized import stored_weight
 from compiler.model.config import LayerKind, ModelConfig
 from compiler.model.lazy import whole
 from compiler.model.limits import Limits
-from compiler.model.parallel import head_layout
+from compiler.model.parallel import cache_shapes, head_layout
 from compiler.model.roles import axis_sizes, norm_before, shape_of
 from compiler.quantization.groups import quantized_roles
 from compiler.quantization.schemes import FLOAT
@@ -58,8 +58,7 @@ def phase_for(batch: int, length: int) -> str:
 
 def segment_names(config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
     """Segments of a layer of this kind, in the order of computation."""
-    attn = "attn" if kind.window is None else f"attn-window{kind.window}"
-    return (*(("qkv",) if sums_statistics(config) else ()), attn, f"mlp-{kind.mlp}")
+    return (*(("qkv",) if sums_statistics(config) else ()), kind.attention, f"mlp-{kind.mlp}")
 
 
 def part_of(segment: str) -> str:
@@ -116,8 +115,8 @@ def specs(
     kinds: dict[str, LayerKind | None] = {"embed": None}
     for kind in config.layer_kinds:
         for name in segment_names(config, kind):
-            # Layers of equal window share `attn` whatever their mlp, and layers of equal mlp share `mlp`.
-            own = {"qkv": LayerKind("gated"), "attn": LayerKind("gated", kind.window), "mlp": LayerKind(kind.mlp)}
+            # Layers of equal attention share `attn` whatever their mlp, and layers of equal mlp share `mlp`.
+            own = {"qkv": LayerKind("gated"), "attn": replace(kind, mlp="gated"), "mlp": LayerKind(kind.mlp)}
             kinds[name] = own[part_of(name)]
     kinds["head"] = None
     used = {phase_for(batch, length) for batch in range(1, limits.max_batch + 1) for length in (1, 2)}
@@ -141,12 +140,12 @@ def specs(
 _STEP: dict[str, tuple[str, ...]] = {
     "embed": ("token_ids", "vocab_offset"),
     "qkv": ("x",),
-    "attn": ("positions", "key_positions", "cache_k", "cache_v"),
+    "attn": ("positions", "key_positions"),
     "mlp": ("x",),
     "head": ("x", "last"),
 }
 """Inputs that do not come from the checkpoint."""
-_ADDED_ONCE = {"attn.o.bias", "mlp.down.bias", "position.weight"}
+_ADDED_ONCE = {"attn.o.bias", "mlp.down.bias", "moe.down.bias", "position.weight"}
 
 
 def input_names(spec: SegmentSpec) -> tuple[str, ...]:
@@ -154,9 +153,11 @@ def input_names(spec: SegmentSpec) -> tuple[str, ...]:
     weights = weight_shapes(spec)
     names = _STEP[spec.part]
     if spec.part == "attn":
+        heads = head_layout(spec.config.heads, spec.config.kv_heads, spec.tp)
         names = (*(("qkv", "mean_squares") if sums_statistics(spec.config) else ("x",)), *names)
-    if spec.part == "attn" and spec.config.position == "rope":
-        names += ("rope.cos", "rope.sin")
+        names += tuple(cache_shapes(spec.config, heads))
+    if spec.part == "attn" and spec.kind is not None:
+        names += table_names(spec.config, spec.kind)
     if spec.part == "attn" and spec.config.position == "alibi":
         names += ("alibi.slopes",)
     if "position.weight" in weights:

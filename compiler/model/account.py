@@ -117,7 +117,7 @@ def _matched(recipe: Recipe, headers: Mapping[str, Header]) -> _Matched:
             groups = match.groupdict()
             layer = int(groups["layer"]) if groups.get("layer") else None
             expert = int(groups.get("expert") or 0)
-            names = found[(index, layer, groups["part"])]
+            names = found[(index, layer, groups["part"] or "weight")]
             if expert in names:
                 problems.append(f"`{name}` and `{names[expert]}` are the same tensor with and without the prefix")
             names[expert] = name

@@ -14,25 +14,30 @@ from typing import Any, Literal, get_args
 
 from compiler.errors import ArtifactError
 from compiler.model.identity import changed_fields
-from compiler.model.places import Default, Place
+from compiler.model.places import Default, Layers, Place
 from compiler.model.rope import RopeScaling
 
 Norm = Literal["rms", "rms_float32", "rms_plus_one", "layer"]
 Norms = Literal["before", "after", "both"]
 QkNorm = Literal["head_dim", "per_head", "all_heads"]
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "clamped_swiglu"]
 Mlp = Literal["gated", "plain", "moe"]
 Position = Literal["rope", "learned", "alibi"]
 Rotary = Literal["half", "interleaved"]
 Head = Literal["plain", "l2_rows"]
+Rope = Literal["main", "local", "none"]
+Router = Literal["softmax", "corrected_sigmoid", "sigmoid_of_input"]
 Answer = bool | str | Default
 """Yes, no, or the place of the answer in config.json, where absent means no."""
 
 ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu", "swish": "silu", "swiglu": "silu", "gelu": "gelu", "relu": "relu",
     "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "openai-gelu": "gelu_tanh",
+    "clamped_swiglu": "clamped_swiglu",
 }  # fmt: skip
-"""Activations by Hugging Face's names. The four tanh approximations are one formula."""
+"""Activations by Hugging Face's names. The four tanh approximations are one formula. No config.json names
+`clamped_swiglu` (gpt-oss): its recipe does.
+"""
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,17 @@ class Traits:
     head_bias: bool = False
     tied: Answer = "tie_word_embeddings"
     embedding_scale: Literal["none", "sqrt_hidden"] = "none"
+    embedding_norm: bool = False  # a norm between the embedding and the first layer (Bloom)
+    position_offset: int = 0  # learned positions: row of position 0 (OPT)
+    windowed: Layers | None = None  # layers with a sliding window; None: see `compiler.model.read`
+    rotated: Literal["all", "windowed"] | Layers = "all"  # layers with rotary positions; the others have none
     renormalize_experts: Answer = True  # weights of the chosen experts sum to 1
     shared_expert_gate: bool = False
+    router: Router = "softmax"  # see ModelConfig.router
+    router_bias: bool = False
+    router_float32: bool = False  # the router's product is in float32, whatever the dtype of the model
+    expert_bias: bool = False
+    sinks: bool = False  # see ModelConfig.sinks
 
 
 @dataclass(frozen=True)
@@ -80,12 +94,26 @@ class ConfigMap:
         "partial_rotary_factor", "rope_parameters.partial_rotary_factor", Default("rotary_pct", value=1.0)
     )  # fmt: skip
     logit_scale: Place = ()  # factor on the logits
+    logit_softcap: Place = ()  # see ModelConfig.logit_softcap
+    embedding_scale: Place = ()  # factor on the embedding
+    residual_scale: Place = ()  # factor on the output of each block
+    attention_scale: Place = ()  # factor on products of q and k; absent: head_dim ** -0.5
+    attention_softcap: Place = ()  # see ModelConfig.attention_softcap
+    clip_qkv: Place = ()  # see ModelConfig.clip_qkv
+    local_rope_theta: Place = ()  # rope_theta of layers with a window, where they have their own
     rotary_dim: Place = ()  # absent: head_dim x rotary_fraction
     sliding_window: Place = Default("sliding_window")
     experts: Place = Default("num_local_experts", value=0)
     experts_per_token: Place = Default("num_experts_per_tok", value=0)
     moe_ffn: Place = Default("moe_intermediate_size", value=0)
     shared_ffn: Place = Default("shared_expert_intermediate_size", value=0)
+    expert_groups: Place = ()  # groups of experts
+    expert_groups_per_token: Place = ()  # groups among which a token's experts are
+    routed_scale: Place = ()  # factor on the sum of the routed experts
+    first_sparse_layer: Place = ()  # layers before it are dense
+    q_rank: Place = ()  # see ModelConfig.kv_rank
+    kv_rank: Place = ()
+    nope_dim: Place = ()
 
 
 @dataclass(frozen=True)
@@ -94,10 +122,23 @@ class LayerKind:
 
     mlp: Mlp
     window: int | None = None  # visible positions, the query's included; None: all up to it
+    chunk: int | None = None  # positions are visible within runs of this length; None: all up to the query's
+    rope: Rope = "main"  # rotary positions by `rope_theta`, by `local_rope_theta`, or none
 
     @property
     def name(self) -> str:
-        return self.mlp if self.window is None else f"{self.mlp}-window{self.window}"
+        return "-".join((self.mlp, *self._attention))
+
+    @property
+    def attention(self) -> str:
+        """Name of the kind of attention, for layers that share its compiled package: `attn`, `attn-window4096`."""
+        return "-".join(("attn", *self._attention))
+
+    @property
+    def _attention(self) -> tuple[str, ...]:
+        differs = {"window": self.window, "chunk": self.chunk}
+        found = tuple(f"{name}{value}" for name, value in differs.items() if value is not None)
+        return found if self.rope == "main" else (*found, {"local": "localrope", "none": "nope"}[self.rope])
 
 
 @dataclass(frozen=True)
@@ -109,6 +150,20 @@ class ModelConfig:
         head_dim     each head by itself, one weight [head_dim] for all heads       Qwen3
         per_head     each head by itself, a weight [heads, head_dim]                Command R+
         all_heads    all heads together, a weight [heads, head_dim]                 OLMo-2
+
+    A softcap c turns x into c * tanh(x / c). `clip_qkv` c limits q, k and v to -c ... c; 0: no limit.
+
+    `router`: scores of the experts of a token, from the router's logits.
+
+        softmax              their softmax. With groups: of the groups with the best expert (DeepSeek-V2)
+        corrected_sigmoid    their sigmoid; the choice adds a bias to it. With groups: of the groups whose two best
+                             experts have the largest sum (DeepSeek-V3)
+        sigmoid_of_input     their sigmoid, which multiplies the input of the chosen experts, not their output (Llama 4)
+
+    `kv_rank` > 0: multi-head latent attention (DeepSeek-V2). Keys and values of all heads are products of one latent
+    vector [kv_rank], which is in the cache with one rotated key [rotary_dim] that all heads share. A query and a key
+    have `nope_dim` more elements, which do not turn; a value has `head_dim`. Queries come from a latent [q_rank], or,
+    with 0, from x itself. `kv_heads` is 1: every rank caches the whole latent.
     """
 
     architecture: str
@@ -150,6 +205,25 @@ class ModelConfig:
     parallel_mlp_norm: bool = False
     qk_norm_over: QkNorm = "head_dim"
     logit_scale: float = 1.0
+    logit_softcap: float = 0.0  # of the logits; 0: none
+    residual_scale: float = 1.0  # factor on the sum of a block, before it is added to the residual stream
+    clip_qkv: float = 0.0
+    local_rope_theta: float | None = None
+    embedding_norm: bool = False
+    position_offset: int = 0
+    attention_scale: float = 0.0  # factor on q . k; 0: 1 / sqrt(head_dim)
+    attention_softcap: float = 0.0  # of the scores of attention; 0: none
+    sinks: bool = False  # one more score in the softmax of each head, without a value (gpt-oss)
+    router: Router = "softmax"
+    router_bias: bool = False
+    router_float32: bool = False
+    expert_bias: bool = False
+    expert_groups: int = 0
+    expert_groups_per_token: int = 0
+    routed_scale: float = 1.0
+    q_rank: int = 0
+    kv_rank: int = 0
+    nope_dim: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """JSON of the fields that differ from their defaults: models that do not use a new field keep their JSON, which

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from compiler.errors import RefusedError, SourceError
-from compiler.model.config import ACTIVATIONS, Activation, Answer, ConfigMap, LayerKind, ModelConfig, Traits
-from compiler.model.places import lookup
+from compiler.model.config import ACTIVATIONS, Activation, Answer, ConfigMap, LayerKind, ModelConfig, Rope, Traits
+from compiler.model.places import Place, lookup
 from compiler.model.rope import RopeScaling, read_rope_scaling
 
 
@@ -22,6 +22,7 @@ def read_config(
         SourceError: a number is absent or not a number.
         RefusedError: the config needs mathematics that the decoder does not have.
     """
+    hf = _flat_rope_parameters(hf)
     sizes = _sizes(hf, places, traits)
     return ModelConfig(
         architecture=(hf.get("architectures") or ["?"])[0],
@@ -34,13 +35,19 @@ def read_config(
         norms=traits.norms,
         parallel_mlp_norm=traits.parallel_mlp_norm,
         qk_norm_over=traits.qk_norm_over,
-        logit_scale=float(lookup(hf, places.logit_scale) or 1.0),
         head=traits.head,
         head_bias=traits.head_bias,
-        embedding_scale=sizes["hidden"] ** 0.5 if traits.embedding_scale == "sqrt_hidden" else 1.0,
+        embedding_norm=traits.embedding_norm,
+        position_offset=traits.position_offset,
         shared_expert_gate=traits.shared_expert_gate,
+        router=traits.router,
+        router_bias=traits.router_bias,
+        router_float32=traits.router_float32,
+        expert_bias=traits.expert_bias,
+        sinks=traits.sinks,
         layer_kinds=_layer_kinds(hf, places, traits, sizes["layers"]),
         **{name: _flag(hf, getattr(traits, name)) for name in _FLAGS},
+        **_factors(hf, places, traits, sizes["hidden"]),
         **sizes,
     )
 
@@ -81,6 +88,50 @@ def _sizes(hf: Mapping[str, Any], places: ConfigMap, traits: Traits) -> dict[str
     if sizes["experts"] and not sizes["moe_ffn"]:
         sizes["moe_ffn"] = sizes["ffn"]  # Mixtral has the width of an expert where others have that of the mlp
     return sizes
+
+
+def _factors(hf: Mapping[str, Any], places: ConfigMap, traits: Traits, hidden: int) -> dict[str, Any]:
+    """Factors and limits of ModelConfig. Raises SourceError where one is not a number."""
+
+    def number(place: Place, absent: float | None) -> float | None:
+        value = lookup(hf, place)
+        if value is None:
+            return absent
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise SourceError(
+                f"config.json: expected a number at {place!r}; found {value!r}",
+                hint="check that this is the config.json of the architecture that it names",
+            )
+        return float(value)
+
+    return {
+        "embedding_scale": number(places.embedding_scale, hidden**0.5 if traits.embedding_scale != "none" else 1.0),
+        "logit_scale": number(places.logit_scale, 1.0),
+        "logit_softcap": number(places.logit_softcap, 0.0),
+        "residual_scale": number(places.residual_scale, 1.0),
+        "attention_scale": number(places.attention_scale, 0.0),
+        "attention_softcap": number(places.attention_softcap, 0.0),
+        "clip_qkv": number(places.clip_qkv, 0.0),
+        "local_rope_theta": number(places.local_rope_theta, None),
+    }
+
+
+def _flat_rope_parameters(hf: Mapping[str, Any]) -> Mapping[str, Any]:
+    """config.json whose `rope_parameters` are those of full attention.
+
+    Transformers 5 writes parameters by type of layer for models with several; those of sliding attention are then at
+    `local_rope_parameters`. Raises RefusedError where these are scaled: the decoder scales full attention alone.
+    """
+    found = hf.get("rope_parameters")
+    if not isinstance(found, Mapping) or not isinstance(found.get("full_attention"), Mapping):
+        return hf
+    local = found.get("sliding_attention") or {}
+    if (local.get("rope_type") or "default") != "default":
+        raise RefusedError(
+            f"rotary positions of sliding attention are not scaled; config.json has {dict(local)!r}",
+            hint="no recipe reads this model",
+        )
+    return {**hf, "rope_parameters": found["full_attention"], "local_rope_parameters": local}
 
 
 _COUNTS = ("layers", "hidden", "heads", "kv_heads", "ffn", "vocab", "max_positions", "experts", "experts_per_token",
@@ -127,7 +178,8 @@ def _layer_kinds(hf: Mapping[str, Any], places: ConfigMap, traits: Traits, layer
     """Kind of each layer, from lists and thresholds of config.json.
 
     `layer_types` (transformers 5) names each layer; older Qwen configs have `use_sliding_window` and the first windowed
-    layer (`max_window_layers`). Qwen2-MoE names dense layers in `mlp_only_layers` and by `decoder_sparse_step`.
+    layer (`max_window_layers`); a recipe may state another rule (`Traits.windowed`). Qwen2-MoE names dense
+    layers in `mlp_only_layers` and by `decoder_sparse_step`.
     """
     window = lookup(hf, places.sliding_window)
     types = hf.get("layer_types")
@@ -136,14 +188,28 @@ def _layer_kinds(hf: Mapping[str, Any], places: ConfigMap, traits: Traits, layer
     first_windowed = hf.get("max_window_layers", 0) if "use_sliding_window" in hf else 0
     dense = set(hf.get("mlp_only_layers") or ())
     step = hf.get("decoder_sparse_step") or 1
+    stated = None if traits.windowed is None else traits.windowed.of(hf, layers)
+    ropes = _ropes(hf, places, traits, layers)
     kinds = []
     for layer in range(layers):
         windowed = types[layer] == "sliding_attention" if types else layer >= first_windowed
+        if stated is not None:
+            windowed = stated[layer]
         sparse = traits.mlp == "moe" and layer not in dense and (layer + 1) % step == 0
         kinds.append(
             LayerKind(
                 mlp=traits.mlp if sparse or traits.mlp != "moe" else "gated",
                 window=window if windowed else None,
+                rope=ropes[windowed][layer],
             )
         )
     return tuple(kinds)
+
+
+def _ropes(hf: Mapping[str, Any], places: ConfigMap, traits: Traits, layers: int) -> dict[bool, list[Rope]]:
+    """Rotary positions of each layer, if it has a window (True) and if it has none (False)."""
+    windowed: Rope = "main" if lookup(hf, places.local_rope_theta) is None else "local"
+    if traits.rotated == "windowed":
+        return {True: [windowed] * layers, False: ["none"] * layers}
+    rotated = (True,) * layers if traits.rotated == "all" else traits.rotated.of(hf, layers)
+    return {True: [windowed if r else "none" for r in rotated], False: ["main" if r else "none" for r in rotated]}

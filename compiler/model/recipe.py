@@ -6,16 +6,19 @@
     Map(L + "attention.wqkv", QKV, fused="per_kv_head") q q q q k v, q q q q k v, ...
     Map(L + "attn.c_attn", QKV, layout="in out")        Conv1D: the matrix is stored transposed
     Map(L + "experts.{expert}.w1", "moe.gate")          experts one by one
+    Map(L + "experts.w1", "moe.gate", stacked=True)     all experts in one tensor, whose name has no `.weight`
+    Map(L + "experts.w13", ("moe.gate", "moe.up"), fused="interleaved", stacked=True)    rows gate, up, gate, up, ...
+    Map(L + "attn.sinks", "attn.sinks", bare=True)      a name without `.weight`
     Map(L + "q_norm", "attn.q_heads_norm", layout="axes")    a dimension an axis: [heads, head_dim], not one vector
 
 `{layer}` and `{expert}` are the only wildcards; a pattern matches a whole name. A recipe has no sizes: they follow from
-the axes of the roles.
+the axes of the roles. Several Maps may fill one role: a checkpoint uses one of them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -25,18 +28,25 @@ from compiler.model.config import ConfigMap, ModelConfig, Traits
 from compiler.model.ops import Each, Op, Program, Rearrange, Split, Stack
 from compiler.model.places import lookup
 from compiler.model.read import read_config
-from compiler.model.roles import ROLES, TensorId, axis_sizes
+from compiler.model.roles import ROLES, TensorId, axis_sizes, has_experts
 from compiler.model.rope import RopeScaling
 
 
 @dataclass(frozen=True)
 class Map:
-    """Mapping of the tensors of one stem to the role or roles that they hold."""
+    """Mapping of the tensors of one stem to the role or roles that they hold.
+
+    `stacked`: one tensor for all experts, [experts, out, in], called `source`, and its bias `source` + `_bias`, as
+    transformers 5 keeps them in memory and saves them with save_original_format=False. `bare`: `source` is
+    the whole name.
+    """
 
     source: str
     roles: str | tuple[str, ...]
-    fused: Literal["rows", "per_kv_head"] = "rows"
+    fused: Literal["rows", "per_kv_head", "interleaved"] = "rows"
     layout: Literal["out in", "in out", "axes"] = "out in"
+    stacked: bool = False
+    bare: bool = False
 
     @property
     def role_names(self) -> tuple[str, ...]:
@@ -118,18 +128,40 @@ class Recipe:
         return read_config(hf, self.config, self.traits, rope_scaling)
 
     @cached_property
+    def base_prefix(self) -> str:
+        """Prefix of all names but the head's, such as `model.`. The base model saved by itself lacks it, and so do
+        many published checkpoints; transformers reads both (`base_model_prefix` of its classes).
+        """
+        first = {m.source.partition(".")[0] for m in self.weights if m.role_names != ("head",)}
+        return self.optional_prefix or (f"{first.pop()}." if len(first) == 1 else "")
+
+    @cached_property
     def patterns(self) -> tuple[tuple[re.Pattern[str], Map], ...]:
-        prefix = f"(?:{re.escape(self.optional_prefix)})?" if self.optional_prefix else ""
-        return tuple((re.compile(prefix + _regex(m.source) + r"\.(?P<part>weight|bias)"), m) for m in self.weights)
+        return tuple(
+            (re.compile(self._with_prefix(m.source, _regex) + _PARTS[m.stacked or m.bare]), m) for m in self.weights
+        )
 
     @cached_property
     def ignored(self) -> tuple[re.Pattern[str], ...]:
-        return tuple(re.compile(re.escape(pattern).replace(r"\*", ".*")) for pattern in self.ignore)
+        return tuple(re.compile(self._with_prefix(pattern, _glob)) for pattern in self.ignore)
+
+    def _with_prefix(self, source: str, regex: Callable[[str], str]) -> str:
+        """Regular expression of a source with and without the prefix of the base model."""
+        prefix = self.base_prefix
+        return (f"(?:{re.escape(prefix)})?" if prefix else "") + regex(source.removeprefix(prefix))
 
 
 def _says(hf: Mapping[str, Any], path: str, expected: Any) -> bool:
     found = lookup(hf, path)
     return found in expected if isinstance(expected, tuple) else bool(found == expected)
+
+
+_PARTS = {False: r"\.(?P<part>weight|bias)", True: r"(?:_(?P<part>bias))?"}
+"""Regular expression of the end of a name, by `Map.stacked` or `bare`; without a part it is a weight."""
+
+
+def _glob(pattern: str) -> str:
+    return re.escape(pattern).replace(r"\*", ".*")
 
 
 def _regex(source: str) -> str:
@@ -143,21 +175,23 @@ def stored_axes(role: str, part: str) -> tuple[tuple[str, ...], ...]:
     """Axes of a role as a checkpoint groups them: ((out axes), (in axes)) for a linear layer's weight."""
     axes = TensorId(role, part).axes
     out = ROLES[role].bias_axes
-    if part == "weight" and out and axes[: len(out)] == out:
+    if part == "weight" and out and axes[: len(out)] == out and not has_experts(role):
         return tuple(group for group in (out, axes[len(out) :]) if group)
     if part == "bias":
-        return (axes,)
+        return (axes[:1], axes[1:]) if has_experts(role) else (axes,)
     return tuple((axis,) for axis in axes)
 
 
 def to_roles(mapping: Map, part: str, experts: bool, config: ModelConfig) -> Program:
     """Program from the stored tensor (or one tensor per expert) of `mapping` to one canonical tensor per role.
 
-    Shapes: stored [out, in] ("in out": [in, out]); a canonical tensor has one dimension per axis of its role.
+    Shapes: stored [out, in] ("in out": [in, out]; stacked: [experts, ...]); a canonical tensor has one dimension per
+    axis of its role.
     """
     sizes = axis_sizes(config)
     roles = mapping.role_names
     ops: list[Op] = [Stack(sizes["experts"])] if experts else []
+    experts = experts or mapping.stacked
     lead = "experts " if experts else ""
     if mapping.layout == "in out" and part == "weight":
         ops.append(Rearrange(f"{lead}in out -> {lead}out in", ()))
@@ -178,6 +212,9 @@ def to_roles(mapping: Map, part: str, experts: bool, config: ModelConfig) -> Pro
         flat = f"kv slot d{rest} -> (kv slot d){rest}"
         ops.append(Each(tuple((Rearrange(flat, named(slot)),) for slot in slots)))
     elif len(roles) > 1:
+        if mapping.fused == "interleaved":
+            pattern = f"{lead}(row role){rest} -> {lead}(role row){rest}"
+            ops.append(Rearrange(pattern, (("row", rows[0]), ("role", len(roles)))))
         ops.append(Split(1 if experts else 0, tuple(rows)))
     ops.append(Each(tuple((_ungroup(group, lead, sizes),) for group in groups)))
     return tuple(ops)

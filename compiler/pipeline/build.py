@@ -13,7 +13,7 @@ from compiler import targets
 from compiler.artifact import assemble
 from compiler.artifact.manifest import MANIFEST, load_manifest
 from compiler.artifact.statements import with_statements
-from compiler.errors import ArtifactError, UsageError
+from compiler.errors import ArtifactError, UsageError, boundary
 from compiler.pipeline import package
 from compiler.pipeline.install import Measured, install
 from compiler.pipeline.notes import plan_note
@@ -146,7 +146,7 @@ def build(
     cache = open_cache(request.cache, request.resources.shared_cache, warn=report.warn, rehash=request.rehash)
     request = replace(request, output=normal(request.output))
     toolchain = toolchain or target.compiler.toolchain()
-    with disk_errors(request.output):
+    with boundary(step=lambda: report.stage, input=request.model), disk_errors(request.output):
         return _build(_Job(request, CachedRunner(cache, report), target, toolchain, logits))
 
 
@@ -199,6 +199,8 @@ def _prepare(job: _Job) -> _Prepared:
     report.begin("plan")
     model = locate(request) if request.until == "plan" else fetch(request, report.progress)
     made = plan_model(model, request.target, request.ask, request.resources.max_memory)
+    for note in made.notes:
+        report.warn(note)
     texts = package.tokenizer_parts(model.source.folder, request.tokenizer)
     if not package.has_vocabulary(texts):
         report.warn(f"{model.source.folder} has no tokenizer: the artifact takes token ids; `--tokenizer DIR` adds one")

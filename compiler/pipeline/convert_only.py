@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compiler.errors import UsageError
+from compiler.errors import UsageError, boundary
 from compiler.pipeline.notes import plan_note, ranks_text
 from compiler.pipeline.resolve import plan_model
 from compiler.pipeline.runner import CachedRunner
@@ -38,10 +38,12 @@ def convert_to(request: PlanRequest, output: Path, report: Report | None = None)
     report, output, max_memory = report or Silent(), normal(output), request.resources.max_memory
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"{output} is not empty", hint="`--output` takes a folder that does not exist yet")
-    with disk_errors(output):
+    with boundary(step=lambda: report.stage, input=request.model), disk_errors(output):
         report.begin("plan")
         model = fetch(request, report.progress)
         plan = plan_model(model, request.target, request.ask, max_memory)
+        for note in plan.notes:
+            report.warn(note)
         report.end(plan_note(plan))
         checkpoint = _with_scales(request, model, plan, report) if plan.quant.requested else model.checkpoint
         report.begin("convert")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from compiler import targets
 from compiler.calibration.samples import resolve_text
+from compiler.errors import boundary
 from compiler.pipeline.plan import Plan, make_plan
 from compiler.quantization.prequantized.checkpoint import after_rewrite
 from compiler.quantization.prequantized.formats import packed
@@ -69,10 +70,18 @@ def plan_model(model: LocatedModel, target: str, ask: Ask, max_memory: int) -> P
         ask = replace(ask, quant=replace(ask.quant, text=resolve_text(ask.quant.text)))
     checkpoint = model.checkpoint
     return make_plan(
-        model.recipe_name, model.recipe, targets.load(target), checkpoint.config, checkpoint.tensors, ask, max_memory
+        model.recipe_name,
+        model.recipe,
+        targets.load(target),
+        checkpoint.config,
+        checkpoint.tensors,
+        ask,
+        max_memory,
+        checkpoint.notes,
     )
 
 
 def plan_of(request: PlanRequest) -> Plan:
     """The plan of a request, from metadata alone. Raises LmiCompileError."""
-    return plan_model(locate(request), request.target, request.ask, request.resources.max_memory)
+    with boundary(step="plan", input=request.model):
+        return plan_model(locate(request), request.target, request.ask, request.resources.max_memory)

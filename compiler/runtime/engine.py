@@ -56,11 +56,12 @@ class LayerCalls:
 
 @dataclass(frozen=True)
 class Program:
-    """Segments of one phase, bound to the weights of this rank."""
+    """Segments of one phase, bound to the weights of this rank, and the norm of the embedding if any."""
 
     embed: Call
     layers: tuple[LayerCalls, ...]
     head: Call
+    norms: Mapping[str, Tensor]
 
 
 def _summed(group: Group, summand: Tensor) -> Tensor:
@@ -106,7 +107,8 @@ class _Layer:
 class Share:
     """Share of one rank in a model: bound segments and caches. `programs(batch, length)`: segments for such a step.
 
-    `constants`: inputs of the rank (first, vocab_offset, alibi.slopes). `dtype`: of the model; `cached`: of its caches.
+    `constants`: inputs of the rank (first, vocab_offset, alibi.slopes). `caches`: heads and elements of a head, by
+    name. `dtype`: of the model; `cached`: of its caches.
     """
 
     def __init__(
@@ -115,15 +117,15 @@ class Share:
         programs: Callable[[int, int], Program],
         constants: Mapping[str, Tensor],
         *,
-        kv_heads: int,
+        caches: Mapping[str, tuple[int, int]],
         dtype: torch.dtype,
         cached: torch.dtype,
         device: str,
     ) -> None:
         self.group: Group = Alone()
         self._config, self._programs, self._constants = config, programs, dict(constants)
-        self._kv_heads, self._dtype, self._cached, self._device = kv_heads, dtype, cached, device
-        self._caches: list[tuple[Tensor, Tensor]] = []
+        self._shapes, self._dtype, self._cached, self._device = dict(caches), dtype, cached, device
+        self._caches: list[dict[str, Tensor]] = []
         self._key_positions: Tensor | None = None
 
     def allocate(self, batch: int, length: int) -> None:
@@ -133,31 +135,29 @@ class Share:
         """
         import torch
 
-        from compiler.decoder.rotary import tables
+        from compiler.decoder.rotary import named_tables
 
         # Compiled segments need a cache longer than the part that they read. Rows start on whole cache lines.
         room = -(-(length + 1) // _ROOM_STEP) * _ROOM_STEP
-        shape = (batch, room, self._kv_heads, self._config.head_dim)
 
-        def grown(earlier: Tensor | None) -> Tensor:
-            cache = torch.zeros(shape, dtype=self._cached, device=self._device)
+        def grown(earlier: Tensor | None, heads: int, dim: int) -> Tensor:
+            cache = torch.zeros((batch, room, heads, dim), dtype=self._cached, device=self._device)
             if earlier is not None:
                 cache[: earlier.shape[0], : earlier.shape[1]] = earlier
             return cache
 
         if not self._caches:
-            self._caches = [(grown(None), grown(None)) for _ in range(self._config.layers)]
-        else:
-            for index, (keys, values) in enumerate(self._caches):
-                self._caches[index] = grown(keys), grown(values)
+            self._caches = [{} for _ in range(self._config.layers)]
+        for caches in self._caches:
+            for name, shape in self._shapes.items():
+                caches[name] = grown(caches.get(name), *shape)
         self._key_positions = torch.arange(room, device=self._device)
-        if self._config.position == "rope":
-            cos, sin = tables(self._config, room, self._dtype)
-            self._constants |= {"rope.cos": cos.to(self._device), "rope.sin": sin.to(self._device)}
+        tables = named_tables(self._config, room, self._dtype)
+        self._constants |= {name: table.to(self._device) for name, table in tables.items()}
 
     def swap(self, source: int, target: int) -> None:
         """Exchange two rows of the caches."""
-        for cache in (cache for pair in self._caches for cache in pair):
+        for cache in (cache for caches in self._caches for cache in caches.values()):
             kept = cache[target].clone()
             cache[target].copy_(cache[source])
             cache[source].copy_(kept)
@@ -165,6 +165,8 @@ class Share:
     def step(self, step: StepCommand) -> Logits | None:
         """Run a step; return on rank 0 the logits of the tokens at `last`, float32 [batch, wanted, vocab]."""
         import torch
+
+        from compiler.decoder.decoder import embedded
 
         assert self._key_positions is not None, "a step needs caches"
         batch, length = step.token_ids.shape
@@ -176,9 +178,9 @@ class Share:
             "key_positions": self._key_positions[: step.used],
         }
         with torch.no_grad():
-            x = _summed(self.group, program.embed(values))
-            for calls, (keys, content) in zip(program.layers, self._caches, strict=True):
-                values["cache_k"], values["cache_v"] = keys[step.first :], content[step.first :]
+            x = embedded(self._config, _summed(self.group, program.embed(values)), program.norms)
+            for calls, caches in zip(program.layers, self._caches, strict=True):
+                values |= {name: cache[step.first :] for name, cache in caches.items()}
                 x = layer(self._config, _Layer(self._config, calls, values, self.group), x)
             if not step.last.shape[1]:
                 self.group.finish(x)

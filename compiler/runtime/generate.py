@@ -66,7 +66,7 @@ class Model:
 
         Raises:
             TokenizerError: the prompt is text and the artifact has no tokenizer.
-            UsageError: the prompt has no tokens, or ids outside the vocabulary.
+            UsageError: the prompt has no tokens, ids outside the vocabulary, or half of a character of UTF-16.
         """
         if isinstance(prompt, str):
             if self._tokenizer is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,12 +46,12 @@ class GenerationParams:
     def __post_init__(self) -> None:
         rules = {
             "max_new_tokens": (self.max_new_tokens >= 1, "at least 1"),
-            "temperature": (math.isfinite(self.temperature) and self.temperature >= 0, "0 (greedy) or above"),
+            "temperature": (self.temperature >= 0 and self.temperature != float("inf"), "0 (greedy) or above"),
             "top_k": (self.top_k >= 0, "0 (off) or above"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
             "repetition_penalty": (
-                math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0,
-                "above 0 (1: off)",
+                1e-3 <= self.repetition_penalty <= 1e3,
+                "0.001 to 1000 (1: off)",
             ),
             "min_p": (0 <= self.min_p <= 1, "0 (off) to 1"),
             "presence_penalty": (-2 <= self.presence_penalty <= 2, "-2 to 2 (0: off)"),

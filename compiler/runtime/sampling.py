@@ -121,7 +121,7 @@ class Sampler:
             token = int(scores.argmax())
         else:
             # Subtracting first keeps a tiny temperature from overflowing to infinity minus infinity.
-            scores = (scores - scores.max()) / np.float32(max(params.temperature, 1e-6))
+            scores = (scores - scores.max()) / np.float32(min(max(params.temperature, 1e-6), 1e6))
             scores = keep_min_p(keep_top_p(keep_top_k(scores, params.top_k), params.top_p), params.min_p)
             token = draw(scores, self._random.random())
         self._seen[token] = True

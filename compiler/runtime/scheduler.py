@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compiler.errors import LmiCompileError, boundary
 from compiler.runtime.commands import StepCommand
 from compiler.runtime.params import TextPiece
 
@@ -34,8 +35,8 @@ CHUNK = 128
 """Most tokens of prompts between two tokens of a decoding row; an artifact's own `prefill_chunk` where it is less."""
 _CACHE_STEP = 64  # positions; caches grow in such steps, so that similar requests reuse them
 
-Event = TextPiece | Exception
-"""Result of a step for one row: a piece of its answer, or the exception that ended it alone."""
+Event = TextPiece | LmiCompileError
+"""Result of a step for one row: a piece of its answer, or the error that ended it alone."""
 
 
 class Scheduler:
@@ -172,12 +173,11 @@ class Scheduler:
         events: list[tuple[Row, Event]] = []
         for row, one in zip(list(rows), logits, strict=True):
             assert row is not None
-            event: Event
             try:
-                event = row.advance(one)
-            except Exception as error:  # noqa: BLE001  # a fault of one row must not end the others
-                event = error
-            events.append((row, event))
+                with boundary(step="sampling"):
+                    events.append((row, row.advance(one)))
+            except LmiCompileError as error:
+                events.append((row, error))
         for row, event in events:
             if not isinstance(event, TextPiece) or event.completion is not None:
                 self._leave(row)

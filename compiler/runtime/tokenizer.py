@@ -35,8 +35,8 @@ class Tokenizer:
     def encode(self, text: str, *, special: bool = True, most: int | None = None) -> list[int]:
         """Encode a prompt to ids; `special`: with the special tokens that the model expects around it.
 
-        `most`: number of tokens that are enough to refuse the text. Of a longer text the ids of a beginning are
-        returned, more than `most`, so that the work is bounded whatever is sent. Other threads run meanwhile.
+        `most`: number of tokens that are enough to refuse the text. If it has more, the result may be that of its
+        beginning, more than `most` ids, so that the work is bounded for every text. Other threads run meanwhile.
 
         Raises:
             UsageError: the text has half of a surrogate pair, which no encoding has.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette
 
+    from compiler.serve.contract.release import Contract
     from compiler.serve.worker import Worker
 
 _BACKLOG = 2048
@@ -38,26 +39,31 @@ def serve(
     port: int,
     queue: int,
     drain_seconds: float,
+    body_seconds: float,
+    contract: Contract,
     ready: Callable[[str], None],
 ) -> None:
     """Serve until SIGTERM or SIGINT; then drain: accept no more requests, answer those in flight, and return.
 
     The port opens when the model is loaded; `ready(url)` is called then. `port`: 0 takes a free one. `queue`: maximum
     number of rows that wait for a place. Requests still in flight `drain_seconds` after the signal end with an error.
+    `body_seconds`: time limit for the body of a request. `contract`: form of requests and answers.
 
     Raises what `targets.runners.model_of` raises, and UsageError for an address that cannot be taken.
     """
     from compiler.artifact.manifest import load_manifest
+    from compiler.runtime.chat import load_chat_template
     from compiler.serve.app import make_app
     from compiler.serve.worker import Worker
     from compiler.targets.runners import model_of
 
     with _stopping() as stop:
-        name = load_manifest(artifact).name
+        name, render = load_manifest(artifact).name, load_chat_template(artifact / "tokenizer")
         worker = Worker(lambda: model_of(artifact), queue)
         try:
             with listening(host, port) as listener:
-                asyncio.run(run(make_app(name, worker), worker, listener, stop, drain_seconds, ready))
+                app = make_app(name, worker, contract=contract, render=render, body_seconds=body_seconds)
+                asyncio.run(run(app, worker, listener, stop, drain_seconds, ready))
         finally:
             worker.close()
 

@@ -30,11 +30,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from compiler.errors import LmiCompileError
-from compiler.lmi.schema import JSON
+from compiler.errors import InternalError, LmiCompileError, boundary
 from compiler.serve.contract.lmi import parse, read_inputs
 from compiler.serve.contract.openai import read_chat, read_completion
-from compiler.serve.contract.release import DEFAULT, Contract
+from compiler.serve.contract.release import DEFAULT, JSON, Contract
 from compiler.serve.exchange import HttpError, Stream, as_http, error_response, read_body, violation, while_connected
 from compiler.serve.metrics import CONTENT_TYPE, Metrics, Record
 from compiler.serve.sagemaker import invoke_endpoint
@@ -103,15 +102,20 @@ class Endpoint:
                 await exchange.respond(error_response(as_http(ServerStopped())))
         except ClientDisconnect:
             record.error = record.error or "the client left"
-        except Exception as error:  # a fault of the server is one request's 500
-            if not isinstance(error, _EXPECTED):
-                LOG.exception("%s %s", record.method, record.path)
+        except Exception as error:  # noqa: BLE001  # a fault of the server is one request's 500
+            _log(error, record)
             answer = as_http(error)
             record.error = answer.message
             if not started:
                 await exchange.respond(error_response(answer))
         finally:
             self._metrics.finish(record)
+
+
+def _log(error: Exception, record: Record) -> None:
+    """Write the traceback of an exception that is a fault of the server."""
+    if isinstance(error, InternalError) or not isinstance(error, _EXPECTED):
+        LOG.error("%s %s", record.method, record.path, exc_info=error)
 
 
 class Service:
@@ -168,6 +172,10 @@ class Service:
         model, loop = self._worker.model, asyncio.get_running_loop()
 
         def work() -> tuple[Asked, list[Row]]:
+            with boundary(step="tokenizing"):
+                return rows()
+
+        def rows() -> tuple[Asked, list[Row]]:
             content, most = parse(body), model.limits.max_positions
             if "inputs" in content or not ("messages" in content or "prompt" in content):
                 asked = read_inputs(content, self._contract)
@@ -179,8 +187,12 @@ class Service:
             for prompt in asked.prompts:
                 if prompt not in ids:
                     ids[prompt] = model.encode(prompt.text, special=prompt.special)[-(prompt.keep or 0) :]
-            pairs = zip(asked.prompts, asked.params, strict=True)
-            return asked, [model.row(index, ids[prompt], params) for index, (prompt, params) in enumerate(pairs)]
+            made = []
+            for index, (prompt, params) in enumerate(zip(asked.prompts, asked.params, strict=True)):
+                room = max(1, most - len(ids[prompt]))
+                fitting = replace(params, max_new_tokens=room) if asked.fit and params.max_new_tokens > room else params
+                made.append(model.row(index, ids[prompt], fitting))
+            return asked, made
 
         try:
             return await loop.run_in_executor(self._tokenizing, work)
@@ -211,9 +223,8 @@ class Service:
                         break
                     piece = await ticket.next()
             yield asked.reply.end()
-        except Exception as error:  # the status is sent: the client reads the error from the stream
-            if not isinstance(error, _EXPECTED):
-                LOG.exception("%s %s", record.method, record.path)
+        except Exception as error:  # noqa: BLE001  # the status is sent: the stream has the error
+            _log(error, record)
             record.error = as_http(error).message
             yield asked.reply.failed(record.error)
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from compiler.errors import LmiCompileError, NumericsError, RankError, UsageError
-from compiler.lmi.schema import JSON
+from compiler.errors import InternalError, LmiCompileError, NumericsError, RankError, UsageError
+from compiler.serve.contract.release import JSON
 from compiler.serve.worker import Busy, ModelFailed, ServerStopped
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ def as_http(error: Exception) -> HttpError:
             return HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "the server is stopping")
         case ModelFailed() | RankError():
             return HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, "the model failed, and is being loaded again")
+        case InternalError():
+            return HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, f"{error.cause_name} in the server; its log has more")
         case NumericsError():
             return HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, error.message)
         case LmiCompileError():
@@ -154,15 +156,13 @@ class Stream(Response):
 
     def __init__(self, parts: AsyncIterator[bytes], media_type: str, headers: dict[str, str]) -> None:
         self._parts = parts
-        self.media_type = media_type
-        super().__init__(media_type=media_type, headers=headers)
+        super().__init__(headers={**headers, "content-type": media_type})
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["http_version"] == "1.0":  # which has no chunks
-            await Response(b"".join([part async for part in self._parts]), media_type=self.media_type)(
-                scope, receive, send
-            )
+            whole = Response(b"".join([part async for part in self._parts]), headers=dict(self.headers))
+            await whole(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async for part in self._parts:

@@ -20,7 +20,7 @@ from compiler.errors import LmiCompileError
 from compiler.runtime.params import TextPiece
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     from compiler.model.limits import Limits
@@ -78,9 +78,9 @@ class Ticket:
     def __init__(self, row: Row, worker: Worker) -> None:
         self.row = row
         self._worker = worker
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._events: asyncio.Queue[TextPiece | Exception] = asyncio.Queue()
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: TextPiece | Exception) -> None:
         self._events.put_nowait(event)
 
     async def next(self) -> TextPiece:
@@ -216,7 +216,7 @@ class Worker:
         self.running = self.waiting = self.positions = 0
         self._deliver([(ticket, error) for ticket in tickets])
 
-    def _deliver(self, events: list[tuple[Ticket, Event]]) -> None:
+    def _deliver(self, events: Sequence[tuple[Ticket, TextPiece | Exception]]) -> None:
         """Hand events to the event loop, all of a step at once."""
         if not events:
             return

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from compiler.decoder.attention import (
     Cache,
+    Scores,
     alibi,
     alibi_slopes,
     attend,
@@ -26,7 +27,7 @@ from compiler.quantization.schemes import CACHES
 @pytest.mark.parametrize("window", [None, 1, 3])
 def test_a_query_sees_itself_and_what_is_before_it(window: int | None) -> None:
     positions = torch.tensor([[4, 5], [0, 1]])
-    bias = mask(positions, torch.arange(8), window, torch.float32)
+    bias = mask(positions, torch.arange(8), Scores(window), torch.float32)
     for row in range(2):
         for query in range(2):
             place = int(positions[row, query])
@@ -58,7 +59,7 @@ def test_kv_heads_serve_consecutive_query_heads(length: int) -> None:
         keys, values = (t[row, :seen, head // 3].double().numpy() for t in (k, v))
         scores = np.exp(keys @ q[row, token, head].double().numpy() / np.sqrt(8))
         expected[row, token, head] = scores / scores.sum() @ values
-    found = attend(q, Cache(k, v), positions, torch.arange(9), None, None)
+    found = attend(q, Cache(k, v), positions, torch.arange(9), Scores())
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
@@ -92,10 +93,41 @@ def test_attention_over_a_quantized_cache_is_over_what_it_holds(form: str) -> No
     positions, keys = torch.arange(7).expand(2, 7), torch.arange(7)
     store(cache, positions, k, v)
     held = Cache(*(dequantize(part[:, :8], s, torch.float32) for part, s in ((cache.k, k_scale), (cache.v, v_scale))))
-    found = attend(q, cache, positions, keys, 4, None)
-    assert torch.equal(found, attend(q, held, positions, keys, 4, None))
-    exact = attend(q, Cache(k, v), positions, keys, 4, None)
+    found = attend(q, cache, positions, keys, Scores(4))
+    assert torch.equal(found, attend(q, held, positions, keys, Scores(4)))
+    exact = attend(q, Cache(k, v), positions, keys, Scores(4))
     assert 0 < (found - exact).norm() < 0.15 * exact.norm()
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_a_query_sees_its_own_chunk_only(chunk: int) -> None:
+    bias = mask(torch.tensor([[0, 2, 3, 7]]), torch.arange(8), Scores(chunk=chunk), torch.float32)
+    for query, place in enumerate((0, 2, 3, 7)):
+        seen = [key for key in range(8) if bias[0, 0, query, key] == 0]
+        assert seen == [key for key in range(place + 1) if key // chunk == place // chunk]
+
+
+@given(st.floats(0.05, 2), st.sampled_from([0.0, 1.5, 30.0]), st.booleans(), st.booleans(), st.integers(0, 99))
+def test_scores_are_scaled_capped_and_share_the_sum_with_a_sink(
+    scale: float, cap: float, sunk: bool, sloped: bool, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    q = torch.randn(1, 3, 6, 8, generator=generator)
+    k, v = (torch.randn(1, 9, 2, size, generator=generator) for size in (8, 5))
+    positions = torch.tensor([[2, 5, 8]])
+    sinks, slopes = torch.randn(6, generator=generator), torch.rand(6, generator=generator)
+    expected = np.zeros((1, 3, 6, 5))
+    for token, head in np.ndindex(3, 6):
+        place = int(positions[0, token])
+        score = k[0, : place + 1, head // 3].double().numpy() @ q[0, token, head].double().numpy() * scale
+        score = cap * np.tanh(score / cap) if cap else score
+        score = score - float(slopes[head]) * (place - np.arange(place + 1)) * sloped
+        weight = np.exp(score)
+        weight /= weight.sum() + np.exp(float(sinks[head])) * sunk
+        expected[0, token, head] = weight @ v[0, : place + 1, head // 3].double().numpy()
+    scores = Scores(scale=scale, softcap=cap, slopes=slopes if sloped else None, sinks=sinks if sunk else None)
+    found = attend(q, Cache(k, v), positions, torch.arange(9), scores)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
 def test_slopes_are_the_published_ones() -> None:

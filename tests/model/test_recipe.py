@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import recipes
 from compiler.errors import RefusedError
 from compiler.model import lazy
 from compiler.model.config import Traits
@@ -90,6 +91,34 @@ def test_fused_gate_and_up_of_every_expert() -> None:
     stored = [_random(12, HIDDEN) + i for i in range(EXPERTS)]
     gate, up = _roles(Map("experts.{expert}.w13", ("moe.gate", "moe.up")), stored)
     np.testing.assert_array_equal(np.concatenate([gate, up], axis=1), np.stack(stored))
+
+
+def test_all_experts_in_one_tensor_are_split_as_those_stored_one_by_one() -> None:
+    stored = _random(EXPERTS, 12, HIDDEN)
+    gate, up = _roles(Map("experts.w13", ("moe.gate", "moe.up"), stacked=True), [stored])
+    np.testing.assert_array_equal(gate, stored[:, :6])
+    np.testing.assert_array_equal(up, stored[:, 6:])
+    (down,) = _roles(Map("experts.w2", "moe.down", stacked=True, layout="in out"), [_random(EXPERTS, 6, HIDDEN)])
+    np.testing.assert_array_equal(down, _random(EXPERTS, 6, HIDDEN).transpose(0, 2, 1))
+
+
+def test_a_stacked_tensor_has_no_suffix_and_its_bias_another() -> None:
+    (pattern, _) = Recipe(("X",), {}, (Map("m.experts.w2", "moe.down", stacked=True),)).patterns[0]
+    parts = {name: (m := pattern.fullmatch(name)) and m["part"] for name in ("m.experts.w2", "m.experts.w2_bias")}
+    assert parts == {"m.experts.w2": None, "m.experts.w2_bias": "bias"}
+    assert not pattern.fullmatch("m.experts.w2.weight")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "prefix"), [("llama", "model."), ("gpt2", "transformer."), ("gpt_neox", "gpt_neox."), ("glm", "model.")]
+)
+def test_names_are_read_with_and_without_the_prefix_of_the_base_model(recipe: str, prefix: str) -> None:
+    found = recipes.load(recipe)
+    assert found.base_prefix == prefix
+    for pattern, mapping in found.patterns:
+        name = mapping.source.format(layer=7, expert=3) + ".weight"
+        assert pattern.fullmatch(name.removeprefix(prefix))
+        assert mapping.role_names == ("head",) or pattern.fullmatch(prefix + name.removeprefix(prefix))
 
 
 def test_patterns_match_whole_names_and_an_optional_prefix() -> None:

@@ -71,23 +71,17 @@ class Served:
 
 
 @contextmanager
-def served(
+def serving(
+    load: Callable[[], Any],
     *,
-    limit: int = 4,
+    limit: int = 100,
     drain_seconds: float = 30.0,
     body_seconds: float = 5.0,
-    load: Callable[[list[EchoEngine]], None] = lambda _: None,
+    **options: Any,
 ) -> Iterator[Served]:
-    """Running server. `load` is called with the engines so far before each one is made."""
-    engines: list[EchoEngine] = []
-
-    def model() -> Any:
-        load(engines)
-        engines.append(EchoEngine())
-        return echo_model(engines[-1])
-
-    worker = Worker(model, limit)
-    made = Served(worker, engines)
+    """Running server of the model that `load` opens. `options`: of `make_app`."""
+    worker = Worker(load, limit)
+    made = Served(worker, [])
     ready = threading.Event()
 
     def begin(url: str) -> None:
@@ -95,7 +89,7 @@ def served(
         ready.set()
 
     def work() -> None:
-        app = make_app("tiny", worker, body_seconds=body_seconds)
+        app = make_app("tiny", worker, body_seconds=body_seconds, **options)
         with listening("127.0.0.1", 0) as listener:
             asyncio.run(run(app, worker, listener, made.stopping, drain_seconds, begin))
         made.ended.set()
@@ -107,8 +101,25 @@ def served(
         yield made
     finally:
         made.stopping.set()
-        for engine in engines:
+        for engine in made.engines:
             engine.go.release(10_000)
         thread.join(60)
         worker.close()
     assert not thread.is_alive()
+
+
+@contextmanager
+def served(
+    *, load: Callable[[list[EchoEngine]], None] = lambda _: None, limit: int = 4, **options: Any
+) -> Iterator[Served]:
+    """Running server of a model that echoes. `load` is called with the engines so far before each one is made."""
+    engines: list[EchoEngine] = []
+
+    def model() -> Any:
+        load(engines)
+        engines.append(EchoEngine())
+        return echo_model(engines[-1])
+
+    with serving(model, limit=limit, **options) as made:
+        made.engines = engines
+        yield made

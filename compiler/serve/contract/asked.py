@@ -43,10 +43,13 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Asked:
-    """Rows and the form of their answer. `ignored`: parameters without effect, reported in a header."""
+    """Rows and the form of their answer. `ignored`: parameters without effect, reported in a header. `fit`: the number
+    of new tokens is a default, and becomes what the artifact has room for.
+    """
 
     prompts: Sequence[Prompt]
     params: Sequence[GenerationParams]
     stream: bool
     reply: Reply
     ignored: Sequence[str] = field(default=())
+    fit: bool = False

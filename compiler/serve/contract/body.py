@@ -20,7 +20,7 @@ def parse_object(body: bytes, hint: str) -> dict[str, Any]:
     try:
         content = json.loads(body)
     except RecursionError:
-        raise UsageError("the request is nested too deeply", hint=hint) from None
+        raise UsageError("the request is not JSON that can be read: it is nested too deeply", hint=hint) from None
     except ValueError as error:
         raise UsageError(f"the request is not JSON: {error}", hint=hint) from None
     if not isinstance(content, dict):

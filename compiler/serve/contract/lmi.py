@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.serve.contract.asked import Asked, Prompt
 from compiler.serve.contract.body import is_text, parse_object, refuse
-from compiler.serve.contract.parameters import Form, read_parameters
+from compiler.serve.contract.parameters import AnswerForm, read_parameters
 
 if TYPE_CHECKING:
     from compiler.runtime.params import Completion, TextPiece, Token
@@ -52,14 +52,21 @@ def read_inputs(content: dict[str, Any], contract: Contract) -> Asked:
     texts = list(inputs) if several else [inputs]
     reply = LmiReply(contract, form, [str(text) for text in texts], as_list=several, stream=streams, seed=params.seed)
     prompts = [Prompt(text, keep=form.truncate) for text in texts for _ in range(form.sequences)]
-    return Asked(prompts, [params] * len(prompts), streams, reply, ignored)
+    return Asked(prompts, [params] * len(prompts), streams, reply, ignored, form.default_length)
 
 
 class LmiReply:
     """Answer to `inputs`. `as_list`: the answer to a list of texts."""
 
     def __init__(
-        self, contract: Contract, form: Form, texts: Sequence[str], *, as_list: bool, stream: bool, seed: int | None
+        self,
+        contract: Contract,
+        form: AnswerForm,
+        texts: Sequence[str],
+        *,
+        as_list: bool,
+        stream: bool,
+        seed: int | None,
     ) -> None:
         self._contract, self._form, self._texts, self._seed = contract, form, texts, seed
         self._as_list = as_list or (contract.tgi and not stream)

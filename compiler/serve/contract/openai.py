@@ -131,7 +131,8 @@ def _asked(content: dict[str, Any], source: str, prompts: list[Prompt], most: in
     rows = [prompt for prompt in prompts for _ in range(sequences)]
     seeds = [None if params.seed is None else params.seed + at % sequences for at in range(len(rows))]
     ignored = [name[:60] for name in given if name not in _KNOWN or name in _NO_EFFECT][:20]
-    return Asked(rows, [_seeded(params, seed) for seed in seeds], stream, reply, ignored)
+    fit = not {"max_tokens", "max_completion_tokens"} & given.keys()
+    return Asked(rows, [_seeded(params, seed) for seed in seeds], stream, reply, ignored, fit)
 
 
 def _seeded(params: GenerationParams, seed: int | None) -> GenerationParams:

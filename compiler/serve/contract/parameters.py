@@ -64,8 +64,8 @@ _WITHOUT_EFFECT = ("length_penalty", "early_stopping", "spaces_between_special_t
 
 
 @dataclass(frozen=True)
-class Form:
-    """Form of an answer, besides sampling. `top`: likeliest tokens that are reported with each token."""
+class AnswerForm:
+    """AnswerForm of an answer, besides sampling. `top`: likeliest tokens that are reported with each token."""
 
     details: bool = False
     prefill: bool = False
@@ -74,9 +74,10 @@ class Form:
     best_of: bool = False
     top: int = 0
     truncate: int | None = None
+    default_length: bool = True
 
 
-def read_parameters(parameters: Any, contract: Contract) -> tuple[GenerationParams, Form, tuple[str, ...]]:
+def read_parameters(parameters: Any, contract: Contract) -> tuple[GenerationParams, AnswerForm, tuple[str, ...]]:
     """Sampling, form of the answer, and the names of parameters that were ignored.
 
     Raises:
@@ -120,9 +121,9 @@ def _out_of_range(given: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _form(given: Mapping[str, Any]) -> Form:
+def _form(given: Mapping[str, Any]) -> AnswerForm:
     top = given.get("top_n_tokens", given.get("logprobs", 0))
-    return Form(
+    return AnswerForm(
         details=given.get("details", False),
         prefill=given.get("decoder_input_details", False) or given.get("prompt_logprobs", 0) > 0,
         full_text=given.get("return_full_text", False),
@@ -130,6 +131,7 @@ def _form(given: Mapping[str, Any]) -> Form:
         best_of=max(given.get("n", 1), given.get("best_of", 1)) > 1,
         top=int(top),
         truncate=given.get("truncate"),
+        default_length="max_new_tokens" not in given,
     )
 
 

@@ -8,10 +8,11 @@ rolling_batch/rolling_batch.py, output_formatter.py, request_io.py, lmi_{trtllm,
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from compiler.errors import UsageError
 
+JSON = "application/json"
 Backend = Literal["trtllm", "vllm"]
 Formatter = Literal["json", "jsonlines", "sse"]
 Sampling = Literal["do_sample", "inferred", "toolkit", "always"]
@@ -54,7 +55,7 @@ class Contract:
     def media_type(self, *, stream: bool) -> str:
         """Content type of an answer, by the server's formatter or else by the request's `stream`."""
         form = self.formatter or ("jsonlines" if stream else "json")
-        return {"json": "application/json", "jsonlines": "application/jsonlines", "sse": "text/event-stream"}[form]
+        return {"json": JSON, "jsonlines": "application/jsonlines", "sse": "text/event-stream"}[form]
 
     def streams(self, *, stream: bool) -> bool:
         """Whether the answer is a stream: `stream` counts where no formatter is set, and from 0.27 on."""
@@ -88,21 +89,28 @@ DEFAULT = replace(_TRTLLM, version="0.30", sampling="do_sample", stops_as_end=Fa
 
 
 def contract_of(
-    version: str | None, backend: Backend = "trtllm", formatter: Formatter | None = None, *, tgi: bool = False
+    version: str | None, backend: str = "trtllm", formatter: str | None = None, *, tgi: bool = False
 ) -> Contract:
     """Contract of a release; None: DEFAULT. `formatter`: the server's own output formatter.
 
     Raises:
-        UsageError: an unknown release.
+        UsageError: an unknown release, backend or formatter.
     """
-    if version is None:
-        found = DEFAULT
-    elif (version, backend) in CONTRACTS:
-        found = replace(CONTRACTS[version, backend], version=version)
-    else:
-        known = ", ".join(sorted({v for v, b in CONTRACTS if b == backend}))
+    if backend not in get_args(Backend) or formatter not in (None, *get_args(Formatter)):
         raise UsageError(
-            f"`--lmi-version` is one of {known} for {backend}; found `{version}`",
-            hint="releases after 0.33 answer as 0.33 does with vLLM",
+            f"expected `--lmi-backend` {' or '.join(get_args(Backend))} and `--output-formatter` "
+            f"{', '.join(get_args(Formatter))}; found `{backend}` and `{formatter}`",
+            hint="leave them out for those of the release",
         )
-    return replace(found, formatter=formatter or ("sse" if tgi else found.formatter), tgi=tgi)
+    found = DEFAULT
+    if version is not None:
+        match = [one for (known, other), one in CONTRACTS.items() if (known, other) == (version, backend)]
+        if not match:
+            known = ", ".join(sorted({v for v, b in CONTRACTS if b == backend}))
+            raise UsageError(
+                f"`--lmi-version` is one of {known} for {backend}; found `{version}`",
+                hint="releases after 0.33 answer as 0.33 does with vLLM",
+            )
+        found = replace(match[0], version=version)
+    form = cast("Formatter | None", formatter) or ("sse" if tgi else found.formatter)
+    return replace(found, formatter=form, tgi=tgi)
