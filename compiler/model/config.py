@@ -31,12 +31,12 @@ Answer = bool | str | Default
 """Yes, no, or the place of the answer in config.json, where absent means no."""
 
 ACTIVATIONS: dict[str, Activation] = {
-    "silu": "silu", "swish": "silu", "swiglu": "silu", "gelu": "gelu", "relu": "relu",
+    "silu": "silu", "swish": "silu", "swiglu": "silu", "gelu": "gelu", "gelu_python": "gelu", "relu": "relu",
     "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "openai-gelu": "gelu_tanh",
-    "clamped_swiglu": "clamped_swiglu",
+    "gelu_accurate": "gelu_tanh", "gelu_python_tanh": "gelu_tanh", "clamped_swiglu": "clamped_swiglu",
 }  # fmt: skip
-"""Activations by Hugging Face's names. The four tanh approximations are one formula. No config.json names
-`clamped_swiglu` (gpt-oss): its recipe does.
+"""Activations by Hugging Face's names. The tanh approximations are one formula. No config.json names `clamped_swiglu`
+(gpt-oss): its recipe does.
 """
 
 
@@ -46,7 +46,8 @@ class Traits:
 
     norm: Norm = "rms"
     mlp: Mlp = "gated"
-    activation: str = "hidden_act"  # a key of ACTIVATIONS, or its path in config.json
+    activation: str = "hidden_act"  # a key of `activations`, or its path in config.json
+    activations: Mapping[str, Activation] = field(default_factory=lambda: ACTIVATIONS)
     position: Position = "rope"
     rotary: Rotary = "half"
     norm_bias: Answer = True  # layer norms have a bias
@@ -88,11 +89,12 @@ class ConfigMap:
     vocab: Place = "vocab_size"
     norm_eps: Place = "rms_norm_eps"
     max_positions: Place = "max_position_embeddings"
-    rope_theta: Place = ("rope_theta", "rope_parameters.rope_theta")
-    rope_linear: Place = ()  # factor of linear scaling outside rope_scaling
-    rotary_fraction: Place = (
-        "partial_rotary_factor", "rope_parameters.partial_rotary_factor", Default("rotary_pct", value=1.0)
-    )  # fmt: skip
+    rope_theta: Place = "rope_theta"  # `rope_theta` of the rope section comes first
+    rope_section: bool = True  # the architecture reads `rope_scaling` and `rope_parameters`
+    local_rope_theta: Place = ()  # rope_theta of layers with a window, where they have their own
+    rope_linear: Place = ()  # factor of linear scaling outside the rope section
+    rotary_fraction: Place = ()  # (): all of a head; else the section's partial_rotary_factor comes first
+    rotary_dim: Place = ()  # absent: head_dim x rotary_fraction
     logit_scale: Place = ()  # factor on the logits
     logit_softcap: Place = ()  # see ModelConfig.logit_softcap
     embedding_scale: Place = ()  # factor on the embedding
@@ -100,9 +102,12 @@ class ConfigMap:
     attention_scale: Place = ()  # factor on products of q and k; absent: head_dim ** -0.5
     attention_softcap: Place = ()  # see ModelConfig.attention_softcap
     clip_qkv: Place = ()  # see ModelConfig.clip_qkv
-    local_rope_theta: Place = ()  # rope_theta of layers with a window, where they have their own
-    rotary_dim: Place = ()  # absent: head_dim x rotary_fraction
-    sliding_window: Place = Default("sliding_window")
+    sliding_window: Place = ()  # the following: see `read._windows`; () is not read by the architecture
+    window_switch: str = ""
+    first_windowed: Place = ()
+    layer_types: Place = ()
+    dense_layers: Place = ()
+    sparse_step: Place = ()
     experts: Place = Default("num_local_experts", value=0)
     experts_per_token: Place = Default("num_experts_per_tok", value=0)
     moe_ffn: Place = Default("moe_intermediate_size", value=0)
@@ -244,7 +249,9 @@ class ModelConfig:
         """
         values = _known(cls, data, writer)
         if values.get("rope_scaling"):
-            values["rope_scaling"] = RopeScaling(**_known(RopeScaling, values["rope_scaling"], writer))
+            scaling = _known(RopeScaling, values["rope_scaling"], writer)
+            lists = {name: tuple(value) for name, value in scaling.items() if isinstance(value, list)}
+            values["rope_scaling"] = RopeScaling(**(scaling | lists))
         values["layer_kinds"] = tuple(
             LayerKind(**_known(LayerKind, kind, writer)) for kind in values.get("layer_kinds", ())
         )

@@ -5,6 +5,7 @@
 Half("intermediate_size")                  half of a value
 Default("n_inner", times=(4, "n_embd"))    a value, else a constant, else a multiple of another value
 Flag("multi_query", yes=1, no="n_head")    a constant or another value, depending on a flag
+Constant(10000.0)                          a constant of the architecture's code, which config.json cannot change
 Power("query_pre_attn_scalar", -0.5)       a power of a value
 Times("n_shared", "moe_ffn")             the product of two values, 0 where one is absent or null
 """
@@ -44,6 +45,13 @@ class Flag:
 
 
 @dataclass(frozen=True)
+class Constant:
+    """Value that the architecture's code states, whatever config.json says."""
+
+    value: float
+
+
+@dataclass(frozen=True)
 class Power:
     """Value at `path` (or `value`, where it is absent or null) to the power of `exponent`; None unless positive."""
 
@@ -60,7 +68,7 @@ class Times:
     second: str
 
 
-Place = str | tuple["Place", ...] | Half | Default | Flag | Power | Times
+Place = str | tuple["Place", ...] | Half | Default | Flag | Power | Times | Constant
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ def lookup(hf: Mapping[str, Any], place: Place) -> Any:
             return next((v for v in (lookup(hf, one) for one in place) if v is not None), None)
         case Half(path):
             value = lookup(hf, path)
-            return None if value is None else value // 2
+            return value // 2 if type(value) is int else value
         case Default(path, default, times):
             value = lookup(hf, path)
             if value is not None:
@@ -117,7 +125,7 @@ def lookup(hf: Mapping[str, Any], place: Place) -> Any:
             if times is None:
                 return default
             other = lookup(hf, times[1])
-            return None if other is None else times[0] * other
+            return times[0] * other if type(other) in (int, float) else other
         case Flag(path, yes, no):
             return yes if lookup(hf, path) else lookup(hf, no)
         case Power(path, exponent, default):
@@ -125,4 +133,27 @@ def lookup(hf: Mapping[str, Any], place: Place) -> Any:
             value = default if value is None else value
             return value**exponent if isinstance(value, int | float) and value > 0 else None
         case Times(first, second):
-            return (lookup(hf, first) or 0) * (lookup(hf, second) or 0)
+            factors = [lookup(hf, path) or 0 for path in (first, second)]
+            wrong = [factor for factor in factors if type(factor) is not int]
+            return wrong[0] if wrong else factors[0] * factors[1]
+        case Constant(value):
+            return value
+
+
+def paths(place: Place) -> tuple[str, ...]:
+    """All paths of config.json that `place` may read."""
+    match place:
+        case str():
+            return (place,)
+        case tuple():
+            return tuple(path for one in place for path in paths(one))
+        case Half(path) | Power(path):
+            return (path,)
+        case Default(path, _, times):
+            return (path,) if times is None else (path, times[1])
+        case Flag(path, _, no):
+            return (path, no)
+        case Times(first, second):
+            return (first, second)
+        case Constant():
+            return ()

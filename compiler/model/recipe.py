@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from compiler.errors import RefusedError
+from compiler.errors import RefusedError, SourceError
 from compiler.model.config import ConfigMap, ModelConfig, Traits
 from compiler.model.ops import Each, Op, Program, Rearrange, Split, Stack
 from compiler.model.places import lookup
@@ -76,11 +76,18 @@ class Recipe:
 
     `assumes` maps paths of config.json to the value that the traits are for (or a tuple of values): a checkpoint with
     another value is refused. An absent value is taken to be the assumed one.
+
+    `defaults` maps the keys that the recipe reads to what their absence means: the defaults of the architecture's
+    configuration class. `aliases` maps other spellings of keys to those that the recipe reads. `model_types`: values of
+    `model_type` that name the architecture where `architectures` does not.
     """
 
     hf_architectures: tuple[str, ...]
     models: Mapping[str, str]
     weights: tuple[Map, ...]
+    model_types: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
     traits: Traits = field(default_factory=Traits)
     config: ConfigMap = field(default_factory=ConfigMap)
     ignore: tuple[str, ...] = ()
@@ -112,10 +119,36 @@ class Recipe:
                 )
         return self
 
-    def model_config(self, hf: Mapping[str, Any], rope_scaling: RopeScaling | None = None) -> ModelConfig:
-        """Config of a model: numbers of `hf` (config.json), kinds of this recipe. Raises what `read_config` raises."""
+    def stated(self, hf: Mapping[str, Any]) -> dict[str, Any]:
+        """config.json with the defaults of the architecture. Raises SourceError for one key in two spellings."""
+        found = dict(hf)
+        for alias, key in self.aliases.items():
+            if alias in hf and found.setdefault(key, hf[alias]) != hf[alias]:
+                raise SourceError(
+                    f"config.json: `{key}` is {hf[key]!r:.60}, and `{alias}`, its other name, {hf[alias]!r:.60}",
+                    hint="remove the wrong one",
+                )
+        return {**self.defaults, **found}
+
+    def assumed(self, hf: Mapping[str, Any]) -> dict[str, Any]:
+        """Keys that config.json lacks, and the defaults of the architecture that count instead."""
+        named = {*hf, *(key for alias, key in self.aliases.items() if alias in hf)}
+        return {key: value for key, value in self.defaults.items() if key not in named}
+
+    def architecture(self, hf: Mapping[str, Any]) -> str:
+        """Name in `architectures` that this recipe reads; without one, the first there, or else of the recipe."""
+        named = [hf["architectures"]] if isinstance(hf.get("architectures"), str) else hf.get("architectures")
+        names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+        return next((name for name in names if name in self.hf_architectures), (*names, *self.hf_architectures)[0])
+
+    def model_config(
+        self, hf: Mapping[str, Any], rope_scaling: RopeScaling | None = None, stored_dtype: str = "float32"
+    ) -> ModelConfig:
+        """Config of a model: numbers of `hf` (config.json), kinds of this recipe. `stored_dtype`: dtype of the weights,
+        which counts where config.json has none. Raises what `read_config` raises.
+        """
         others = [
-            f"{path} {value!r}, found {lookup(hf, path)!r}"
+            f"{path} {value!r}, found {lookup(hf, path)!r:.60}"
             for path, value in self.assumes.items()
             if lookup(hf, path) is not None and not _says(hf, path, value)
         ]
@@ -125,7 +158,14 @@ class Recipe:
                 f"config.json describes another model than this recipe: expected {'; expected '.join(others)}",
                 hint=f"If it is one of {variants}, pass `--variant`." if variants else "no recipe reads this model",
             )
-        return read_config(hf, self.config, self.traits, rope_scaling)
+        return read_config(
+            self.stated(hf),
+            self.config,
+            self.traits,
+            rope_scaling,
+            architecture=self.architecture(hf),
+            stored_dtype=stored_dtype,
+        )
 
     @cached_property
     def base_prefix(self) -> str:

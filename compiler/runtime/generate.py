@@ -18,13 +18,16 @@ from typing import TYPE_CHECKING
 
 from compiler.errors import RefusedError, TokenizerError, UsageError
 from compiler.model.limits import Limits
+from compiler.runtime.ends import end_ids
 from compiler.runtime.engine import Engine, Logits
 from compiler.runtime.logits import all_logits
 from compiler.runtime.params import Completion, GenerationParams, TextPiece
 from compiler.runtime.ranks import DEFAULT_TIMEOUT, Ranks
 from compiler.runtime.row import Row
 from compiler.runtime.scheduler import Scheduler, run
-from compiler.runtime.tokenizer import Tokenizer, end_ids, load_tokenizer
+from compiler.tokenizer.bounded import encode_bounded
+from compiler.tokenizer.load import load_tokenizer
+from compiler.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -74,7 +77,7 @@ class Model:
                     "the prompt is text and this artifact has no tokenizer",
                     hint="Build it with `--tokenizer DIR`, or pass token ids.",
                 )
-            ids = self._tokenizer.encode(prompt, special=special, most=self._limits.max_positions)
+            ids = encode_bounded(self._tokenizer, prompt, self._limits.max_positions, special=special)
         else:
             ids = [int(token) for token in prompt]
         if not ids:

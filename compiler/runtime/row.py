@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from compiler.runtime.tokenizer import Tokenizer
+    from compiler.tokenizer.tokenizer import Tokenizer
 
 
 class Row:

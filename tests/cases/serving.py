@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from compiler.runtime.generate import Model
-from compiler.runtime.tokenizer import load_tokenizer
+from compiler.tokenizer.load import load_tokenizer
 from tests.cases.case import case
 from tests.cases.checkpoints import write
 from tests.runtime.eager import LIMITS, engine

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from compiler.errors import InternalError, RefusedError, TokenizerError, UsageError
+from compiler.runtime.ends import end_ids
 from compiler.runtime.generate import Model
 from compiler.runtime.params import Completion, GenerationParams, TextPiece
 from compiler.runtime.scheduler import Scheduler
-from compiler.runtime.tokenizer import end_ids, load_tokenizer
+from compiler.tokenizer.load import load_tokenizer
 from tests import reference
 from tests.runtime.eager import LIMITS, engine
 from tests.tiny import VOCAB

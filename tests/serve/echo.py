@@ -27,8 +27,10 @@ VOCAB = 258
 class EchoTokenizer:
     """Bytes, and a token behind each prompt after which the answer begins."""
 
-    def encode(self, text: str, *, special: bool = True, most: int | None = None) -> list[int]:
-        del most, special
+    regular, extra, notes = 256, {ASK: "<ask>", END: "<end>"}, ()
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        del special
         return [*text.encode(), ASK]
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -22,11 +22,12 @@ from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import ITEMSIZE, Lazy
 from compiler.quantization.format import Values
 from compiler.quantization.formats import fp8
-from compiler.quantization.prequantized.formats import TAKE_ORIGINAL, Arrays, Packed
+from compiler.quantization.prequantized.formats import CACHE_SCALES, TAKE_ORIGINAL, Arrays, Packed
 from compiler.quantization.request import Quant
 from compiler.quantization.schemes import SCHEMES
 from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
 from compiler.storage.checkpoints.header import HeaderError, read_header
+from compiler.storage.checkpoints.index import shown
 from compiler.storage.files.cast import cast_bits
 from compiler.storage.files.digest import digest_json
 from compiler.storage.files.writer import RankFileWriter
@@ -40,7 +41,8 @@ _COPIES = 12
 def after_rewrite(checkpoint: Checkpoint, how: Packed) -> Checkpoint:
     """Checkpoint after `rewrite`, for plans: its rewritten weights have no data yet. Raises RefusedError."""
     dtype = _dtype(checkpoint.config)
-    tensors = dict(checkpoint.tensors)
+    cache = [name for name in checkpoint.tensors if name.rpartition(".")[2] in CACHE_SCALES]
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in set(cache)}
     for module in _modules(checkpoint, how):
         shape = how.shape(tensors[f"{module}.{how.weight}"].shape)
         if how.group and shape[-1] % how.group:
@@ -52,7 +54,10 @@ def after_rewrite(checkpoint: Checkpoint, how: Packed) -> Checkpoint:
             tensors.pop(f"{module}.{suffix}", None)
         name = f"{module}.weight"
         tensors[name] = SourceTensor(name, dtype, shape, None, 0, prod(shape) * ITEMSIZE[dtype])
-    return replace(checkpoint, tensors=tensors)
+    if not cache:
+        return replace(checkpoint, tensors=tensors)
+    note = f"scales of a quantized KV cache are left out, {shown(cache)}: `--kv-cache` computes its own"
+    return replace(checkpoint, tensors=tensors, notes=(*checkpoint.notes, note))
 
 
 def rewrite(
@@ -176,6 +181,14 @@ def _modules(checkpoint: Checkpoint, how: Packed) -> list[str]:
     """Quantized modules, in the order of the checkpoint's names."""
     suffix = f".{how.weight}"
     found = [name.removesuffix(suffix) for name in checkpoint.tensors if name.endswith(suffix)]
+    for part in how.required:
+        lacking = [module for module in found if f"{module}.{part}" not in checkpoint.tensors]
+        if lacking:
+            raise CheckpointError(
+                f"{how.name}: expected `{part}` beside every `{how.weight}`; {len(lacking)} of {len(found)} modules "
+                f"have none, the first is `{lacking[0]}`",
+                hint=f"checkpoints without zero points are not read: {TAKE_ORIGINAL}",
+            )
     return [m for m in found if f"{m}.{how.others[0]}" in checkpoint.tensors]
 
 

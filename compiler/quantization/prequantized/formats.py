@@ -34,6 +34,9 @@ Arrays = Mapping[str, NDArray[Any]]
 """Tensors of a module by suffix; scales as float32."""
 
 TAKE_ORIGINAL = "quantize the original model instead"
+_WITH_ZEROS = ("qzeros", "scales")
+CACHE_SCALES = ("k_scale", "v_scale", "q_scale", "kv_scale", "k_zero_point", "v_zero_point", "output_scale")
+"""Suffixes of the scales of a quantized KV cache, which compressed-tensors and others store beside the weights."""
 _AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 
 
@@ -41,7 +44,8 @@ _AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 class Packed:
     """Quantization of a checkpoint. `scheme`: name in quantization/schemes.py of the one with the same integers, or "".
 
-    `weight`: suffix of the tensor with the integers, `others`: suffixes of its scales and zeros. `shape`: shape of W
+    `weight`: suffix of the tensor with the integers, `others`: suffixes of its scales and zeros, `required`: those that
+    every module with integers has. `shape`: shape of W
     from that of the integers. `rows`: some rows of W [n, in] and their scales [n, groups]; raises ValueError where
     tensors contradict config.json. `group`: neighbors in a row that share a scale; 0: a whole row.
     """
@@ -53,6 +57,7 @@ class Packed:
     shape: Callable[[tuple[int, ...]], tuple[int, ...]]
     rows: Callable[[Arrays, slice], tuple[Values, Values]]
     group: int = 0
+    required: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -153,7 +158,14 @@ def _gptq(found: Mapping[str, Any]) -> Packed:
     scheme = "int4-weight" if symmetric and found.get("group_size") == SCHEMES["int4-weight"].group else ""
     rows = _of_symmetric_gptq if symmetric else _of_gptq
     return Packed(
-        "GPTQ", scheme, "qweight", ("qzeros", "scales", "g_idx"), lambda s: (s[1], s[0] * 8), rows, _group(found)
+        "GPTQ",
+        scheme,
+        "qweight",
+        ("qzeros", "scales", "g_idx"),
+        lambda s: (s[1], s[0] * 8),
+        rows,
+        _group(found),
+        _WITH_ZEROS,
     )
 
 
@@ -165,7 +177,9 @@ def _awq(found: Mapping[str, Any]) -> Packed:
             f"AutoAWQ is read with 4 bits in version gemm; found {bits} in {version}", hint=TAKE_ORIGINAL
         )
     # No scheme here has its zero points.
-    return Packed("AutoAWQ", "", "qweight", ("qzeros", "scales"), lambda s: (s[1] * 8, s[0]), _of_awq, _group(found))
+    return Packed(
+        "AutoAWQ", "", "qweight", _WITH_ZEROS, lambda s: (s[1] * 8, s[0]), _of_awq, _group(found), _WITH_ZEROS
+    )
 
 
 def _compressed(found: Mapping[str, Any]) -> Packed:

@@ -61,7 +61,8 @@ class Checkpoint:
     """An opened checkpoint. `folder` has the small files, such as the tokenizer's; `config`: config.json; `tensors` by
     name. `own`: for a quantized checkpoint, the scales of each weight by its name, [out, groups]. `notes`: sentences
     about what is left out of it, and what was decided where it contradicts itself. `difference`: of its index from its
-    files.
+    files; `declared`: the file that says how it is quantized, where that is not config.json. `whole`: config.json in
+    `folder`, of the multimodal model that this is the text part of; None for a whole model.
     """
 
     folder: Path
@@ -70,6 +71,8 @@ class Checkpoint:
     own: dict[str, SourceTensor] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     difference: IndexDifference = NO_DIFFERENCE
+    declared: Path | None = None
+    whole: dict[str, Any] | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -102,7 +105,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         names = names_below(folder) if folder.is_dir() else []
         raise diagnosed("config.json", str(folder), names, folder if names else None, hint)
     refuse_pointers([path])
-    return _read_object(path, hint=hint)
+    return read_object(path, hint=hint)
 
 
 def open_checkpoint(folder: Path, scratch: Path | None = None) -> Checkpoint:
@@ -200,7 +203,8 @@ def _missing(path: Path) -> str:
     return f"missing (its download has not ended: {begun[0]})" if begun else "missing"
 
 
-def _read_object(path: Path, *, hint: str) -> dict[str, Any]:
+def read_object(path: Path, *, hint: str) -> dict[str, Any]:
+    """Read a JSON object in any Unicode encoding, with or without BOM. Raises CheckpointError."""
     try:
         parsed = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

@@ -93,13 +93,18 @@ def _biases(biases: tuple[bool, bool, bool]) -> str:
 
 
 def _rotary(config: ModelConfig, row: ArchitectureRow, version: Version, _: TrtllmOptions) -> Iterator[Finding]:
-    """Refusals of rope settings; `model/config.py` has refused all scalings but linear and llama3 before."""
+    """Refusals of rope settings."""
     if config.position != "rope":
         return
     if config.rotary_dim != config.head_dim and not row.partial_rotary:
         yield f"the rotation covers all {config.head_dim} dimensions of a head; found {config.rotary_dim}", ""
     scaling = config.rope_scaling
-    if scaling is None:
+    if scaling is None or (scaling.kind == "dynamic" and not scaling.extended):
+        return
+    if scaling.kind not in ("linear", "llama3"):
+        within = scaling.kind == "dynamic"
+        advice = f"`--max-positions {scaling.original_max_positions}`" if within else "use target `inductor`"
+        yield f"the rope scalings of this target are linear and llama3; found {scaling.kind}", advice
         return
     if not row.rope_scaling:
         yield f"its model class reads no rope scaling; found {scaling.kind}", "build at the base context length"
