@@ -135,6 +135,7 @@ class Share:
         """
         import torch
 
+        from compiler.decoder.attention import rounded_key_bias
         from compiler.decoder.rotary import named_tables
 
         # Compiled segments need a cache longer than the part that they read. Rows start on whole cache lines.
@@ -154,6 +155,9 @@ class Share:
         self._key_positions = torch.arange(room, device=self._device)
         tables = named_tables(self._config, room, self._dtype)
         self._constants |= {name: table.to(self._device) for name, table in tables.items()}
+        if self._config.alibi == "rounded_keys":
+            biases = rounded_key_bias(self._constants["alibi.slopes"], room, self._config.head_dim)
+            self._constants["alibi.key_bias"] = biases
 
     def swap(self, source: int, target: int) -> None:
         """Exchange two rows of the caches."""
