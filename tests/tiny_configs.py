@@ -253,7 +253,7 @@ _YARN: dict[str, Any] = {
     "original_max_position_embeddings": 64,
 }  # fmt: skip
 _GPT_OSS: dict[str, Any] = {
-    **_LLAMA,
+    **LLAMA,
     "model_type": "gpt_oss",
     "hidden_size": 64,
     "intermediate_size": 48,
@@ -265,7 +265,7 @@ _GPT_OSS: dict[str, Any] = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 150000.0},
 }
 _LLAMA4: dict[str, Any] = {
-    **_LLAMA,
+    **LLAMA,
     "model_type": "llama4_text",
     "hidden_size": 64,
     "intermediate_size": 40,
@@ -279,7 +279,7 @@ _LLAMA4: dict[str, Any] = {
     "attn_scale": 0.4,
 }
 _DEEPSEEK_V2: dict[str, Any] = {
-    **{key: value for key, value in _LLAMA.items() if key != "head_dim"},
+    **{key: value for key, value in LLAMA.items() if key != "head_dim"},
     "model_type": "deepseek_v2",
     "num_key_value_heads": 8,
     "hidden_size": 64,
