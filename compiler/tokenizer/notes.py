@@ -75,7 +75,7 @@ def _beyond(tokenizer: Tokenizer, vocab: int) -> list[str]:
         return []
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     text = (
-        f"{len(found)} added tokens have ids beyond the model's {vocab} embeddings: {', '.join(found[:_SHOWN])}{more}"
+        f"{len(found)} added token(s) have ids beyond the model's {vocab} embeddings: {', '.join(found[:_SHOWN])}{more}"
     )
     return [f"{text}; prompts with them are refused"]
 

@@ -74,7 +74,7 @@ def sentencepiece_alone(folder: Path) -> None:
     model = _bare(folder / "model")
     data = samples.sentencepiece_model()
     (model / "tokenizer.model").write_bytes(data)
-    own = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "add_bos_token": True}
+    own: dict[str, Any] = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "add_bos_token": True}
     samples.write_config(model, **own)
     reader = SentencePieceProcessor(model_proto=data)
     for text in samples.TEXTS:

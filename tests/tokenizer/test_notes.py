@@ -56,7 +56,7 @@ def test_a_release_that_follows_tokenizer_json_is_not_noted(tmp_path: Path, cont
 
 
 def test_eos_is_compared_too(tmp_path: Path) -> None:
-    own = {"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": False, "add_eos_token": True}
+    own: dict[str, Any] = {"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": False, "add_eos_token": True}
     (note,) = notes(tmp_path, samples.byte_level(), **own)
     assert note.startswith("prompts end without `</s>` here")
 
@@ -81,7 +81,10 @@ def test_a_regular_vocabulary_beyond_the_model_is_refused(tmp_path: Path) -> Non
 
 
 def test_code_that_is_not_run_is_named(tmp_path: Path) -> None:
-    own = {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": [None, "org/repo--own_code.OwnTokenizer"]}}
+    own: dict[str, Any] = {
+        "tokenizer_class": "OwnTokenizer",
+        "auto_map": {"AutoTokenizer": [None, "org/repo--own_code.OwnTokenizer"]},
+    }
     (note,) = notes(tmp_path, samples.byte_level(), **own)
     assert "`OwnTokenizer` in own_code.py) is not run: ids are those of tokenizer.json alone" in note
 
