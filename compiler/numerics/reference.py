@@ -16,6 +16,7 @@ import numpy as np
 from compiler.errors import ArtifactError
 from compiler.machine import available_memory
 from compiler.model.lazy import ITEMSIZE, Lazy, read
+from compiler.numerics.foreign import known_to_transformers, transformers_config, transformers_model
 from compiler.storage.files.cast import cast_bits
 from compiler.tokenizer.load import load_tokenizer
 
@@ -58,7 +59,7 @@ def reference_logits(
 ) -> tuple[str, NDArray[np.float32]]:
     """Program ("transformers" or "decoder"), and its logits float32 [tokens, vocab] for `ids` int64 [tokens]."""
     needed = 4 * sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())
-    if _known_to_transformers(checkpoint.config) and needed * 1.2 < available_memory():
+    if known_to_transformers(checkpoint.config) and needed * 1.2 < available_memory():
         return "transformers", _by_transformers(config, checkpoint, ids)
     return "decoder", _by_decoder(config, tensors, checkpoint, ids)
 
@@ -84,38 +85,18 @@ def read_reference(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         ) from None
 
 
-def _known_to_transformers(hf: Mapping[str, Any]) -> bool:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    if "quantization_config" in hf:  # transformers would need the package that quantized it
-        return False
-    # A model with remote code may use the type of another: the class has to agree.
-    return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(str(hf.get("model_type"))) in (hf.get("architectures") or [])
-
-
 def _by_transformers(model_config: ModelConfig, checkpoint: Checkpoint, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    # Remote code is never run. config.json is the source's, except for the user's rope scaling.
-    config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
+    # config.json is the source's, except for the user's rope scaling.
+    config = transformers_config(checkpoint.config)
     scaling = model_config.rope_scaling
     found = getattr(config, "rope_parameters", None)
     requested = isinstance(found, dict) and found.get("rope_type", "default") == "default"
     if scaling is not None and isinstance(found, dict) and (requested or scaling.extended):
         # The length of the build decides where transformers goes by that of the sequence (see RopeScaling).
         config.rope_parameters = found | scaling.section(model_config.rope_theta, model_config.rotary_dim)
-    model = AutoModelForCausalLM.from_pretrained(
-        checkpoint.folder,
-        config=config,
-        dtype=torch.float32,
-        attn_implementation="eager",
-        trust_remote_code=False,
-        local_files_only=True,
-    ).eval()
+    model = transformers_model(config, checkpoint)
     with torch.no_grad():
         logits: NDArray[np.float32] = model(torch.from_numpy(ids)[None]).logits[0].float().numpy()
     return logits[:, : model_config.vocab]

@@ -184,12 +184,13 @@ def _build(job: _Job) -> BuildResult:
         return result
     reach.check(f"What comes before compile is done and kept in {request.cache}")
     specs, sources = target.compiler.specs(plan, digest), Sources(checkpoint, texts)
+    if quality.reference is None and not job.toolchain.stand_in and request.until != "compile":
+        # A source that nothing else can compute ends the build here, and not after the compiler's hours.
+        quality = replace(quality, reference=_reference(job, prepared, source, made))
     compiled = compile_specs(runner, specs, sources, job.toolchain, reach.versions, device, request.how)
     if request.until == "compile":
         return unfinished
     made = replace(made, compiled=compiled)
-    if quality.reference is None and not job.toolchain.stand_in:
-        quality = replace(quality, reference=_reference(job, prepared, source, made))
     return _package(job, prepared, digest, made, quality, device, reach.versions)
 
 

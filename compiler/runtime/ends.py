@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from compiler.errors import ArtifactError
+from compiler.errors import ArtifactError, SourceError
+from compiler.model.ends import ends_in
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_HINT = "copy or build the artifact again"
 
 
 def end_ids(folder: Path) -> frozenset[int]:
-    """Ids that end an answer: `eos_token_id` of generation_config.json, else of config.json; a number or a list."""
+    """Ids that end an answer: `eos_token_id` of generation_config.json, else of config.json. Raises ArtifactError."""
     for name in ("generation_config.json", "config.json"):
         path = folder / name
         if not path.exists():
             continue
         try:
-            found: Any = json.loads(path.read_bytes()).get("eos_token_id")
-        except (ValueError, AttributeError) as error:
-            raise ArtifactError(
-                f"{path}: expected a JSON object: {error}", hint="copy or build the artifact again"
-            ) from error
+            config = json.loads(path.read_bytes())
+            if not isinstance(config, dict):
+                raise ArtifactError(f"{path}: expected a JSON object, found {type(config).__name__}", hint=_HINT)
+            found = ends_in(config, str(path))
+        except (ValueError, RecursionError) as error:
+            raise ArtifactError(f"{path}: expected a JSON object: {error}", hint=_HINT) from error
+        except SourceError as error:
+            raise ArtifactError(error.message, hint=_HINT) from error
         if found is not None:
-            return frozenset(found if isinstance(found, list) else [found])
+            return found
     return frozenset()

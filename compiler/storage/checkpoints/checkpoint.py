@@ -204,7 +204,7 @@ def _missing(path: Path) -> str:
 
 
 def read_object(path: Path, *, hint: str) -> dict[str, Any]:
-    """Read a JSON object. Raises CheckpointError if the file holds something else."""
+    """Read a JSON object in any Unicode encoding, with or without BOM. Raises CheckpointError."""
     try:
         parsed = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

@@ -7,10 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from compiler.errors import CheckpointError
-from compiler.storage.checkpoints.checkpoint import Checkpoint, from_headers, open_checkpoint, read_config
+from compiler.model.ends import ends_in
+from compiler.storage.checkpoints.checkpoint import (
+    Checkpoint,
+    from_headers,
+    open_checkpoint,
+    read_config,
+    read_object,
+)
 from compiler.storage.checkpoints.diagnosis import diagnosed
 from compiler.storage.checkpoints.index import (
     FORMS,
@@ -23,7 +30,7 @@ from compiler.storage.checkpoints.index import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from compiler.storage.checkpoints.index import WeightMap
@@ -98,13 +105,25 @@ class ResolvedSource:
     notes: tuple[str, ...] = ()
 
     def checkpoint(self, scratch: Path | None = None) -> Checkpoint:
-        """Open the model's checkpoint (see open_checkpoint). Raises CheckpointError."""
+        """Open the model's checkpoint (see open_checkpoint). Raises CheckpointError.
+
+        generation_config.json is read with it: whatever serves the model will need it.
+        """
         found = (
             open_checkpoint(self.folder, scratch)
             if self.headers is None
             else from_headers(read_config(self.folder), self.headers.tensors, self.folder, self.headers.difference)
         )
+        for name, config in (("config.json", found.config), *_generation_config(self.folder)):
+            ends_in(config, str(self.folder / name))
         return replace(found, notes=tuple(dict.fromkeys((*self.notes, *found.notes))))
+
+
+def _generation_config(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and content of generation_config.json, if the model has one."""
+    path = folder / "generation_config.json"
+    if path.exists():
+        yield path.name, read_object(path, hint="download the file again, or remove it")
 
 
 def weight_files(names: Collection[str], where: str, read_index: Callable[[str], WeightMap]) -> WeightFiles:
