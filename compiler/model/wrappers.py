@@ -18,8 +18,10 @@ from typing import Any
 
 CONFIG_KEYS = ("text_config", "llm_config", "language_config", "thinker_config.text_config")
 """Places of the text part's configuration in config.json."""
-_INHERITED = ("torch_dtype", "dtype", "tie_word_embeddings", "quantization_config", "bos_token_id", "eos_token_id")
+_INHERITED = ("torch_dtype", "dtype", "quantization_config", "bos_token_id", "eos_token_id")
 """Keys that the whole model's configuration may have for its text part."""
+_TIED = "tie_word_embeddings"
+"""Key that counts in the whole model's configuration: its class ties the head, the text part's is a default."""
 _OF_TYPE: Mapping[str, tuple[str, str]] = {
     "gemma3_text": ("Gemma3ForCausalLM", "gemma3_text"),
     "llama4_text": ("Llama4ForCausalLM", "llama4_text"),
@@ -46,9 +48,9 @@ class TextPart:
 
     @property
     def name(self) -> str:
-        """Architecture of the causal model, or else the text part's model type."""
-        named = self.config.get("architectures") or [f"model type {self.config.get('model_type')!r}"]
-        return str(named[0])
+        """Architecture of the causal model, or else its model type."""
+        named = self.config.get("architectures")
+        return str(named[0]) if named else f"a model of type `{self.config.get('model_type')}`"
 
 
 def text_part(hf: Mapping[str, Any]) -> TextPart | None:
@@ -60,7 +62,9 @@ def text_part(hf: Mapping[str, Any]) -> TextPart | None:
         if "vision_config" not in hf or str(hf.get("model_type")) not in _OF_TYPE:
             return None
         inner = {key: value for key, value in hf.items() if key not in ("vision_config", "architectures")}
-    config = {**{key: hf[key] for key in _INHERITED if hf.get(key) is not None}, **_present(inner)}
+    config = {**inner, **{key: hf[key] for key in _INHERITED if inner.get(key) is None and key in hf}}
+    if hf.get(_TIED) is not None:
+        config[_TIED] = hf[_TIED]
     known = _OF_TYPE.get(str(config.get("model_type")))
     if known is not None:
         config["architectures"], config["model_type"] = [known[0]], known[1]
@@ -91,10 +95,6 @@ def _at(hf: Mapping[str, Any], path: str) -> Any:
     for key in path.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
-
-
-def _present(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if value is not None}
 
 
 def _plain_positions(config: dict[str, Any]) -> dict[str, Any]:
