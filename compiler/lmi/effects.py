@@ -17,7 +17,7 @@ USED: Mapping[str, str] = {
     "option.dtype": "dtype",
     "option.revision": "revision",
 }
-"""Option of the command line that a property stands for. Of two properties for one option the first counts.
+"""Option of the command line that a property stands for; the first of two properties for one option counts.
 `max_output_len` (up to LMI 0.32, which has no max_seq_len) and `rotary_scaling_*` are read together with others
 (from_properties.py).
 """
