@@ -191,6 +191,11 @@ class InternalError(LmiCompileError):
         self._cause, self.facts = f"{type(cause).__name__}: {cause}", facts
         super().__init__(self._text(), hint=hint)
 
+    @property
+    def cause_name(self) -> str:
+        """Class of the exception, which says nothing about what was sent."""
+        return self._cause.partition(":")[0]
+
     def add(self, facts: dict[str, str]) -> None:
         """Add facts that an outer boundary knows; those of an inner one are kept."""
         self.facts |= {name: fact for name, fact in facts.items() if name not in self.facts}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from compiler.decoder.attention import alibi_slopes, cache_dtype
+from compiler.decoder.attention import alibi_slopes, cache_dtype, rounded_key_bias
 from compiler.decoder.decoder import embedded, mean_squares, norm
 from compiler.decoder.forward import layer_weights
 from compiler.decoder.layer import layer as run_layer
@@ -66,7 +66,9 @@ class SimulatedRanks:
                 }
             )
             if config.position == "alibi":
-                self.model[-1]["alibi.slopes"] = torch.tensor(alibi_slopes(config.heads)).chunk(len(ranks))[rank]
+                slopes = torch.tensor(alibi_slopes(config.heads)).chunk(len(ranks))[rank]
+                biases = rounded_key_bias(slopes, positions + 1, config.head_dim)
+                self.model[-1] |= {"alibi.slopes": slopes, "alibi.key_bias": biases}
             self.model[-1] |= named_tables(config, positions + 1, self.dtype)
             self.layers.append(
                 [

@@ -18,6 +18,7 @@ quantized weights (`compiler.decoder.quantized`), one with an `input_scale` stat
 | rope.cos, .sin | [R, rotary_dim / 2]     | model   | `rotary.tables`, R above every position                    |
 | rope_local.cos | [R, rotary_dim / 2]     | model   | and rope_local.sin: the same, for layers with `local` rope |
 | alibi.slopes   | [heads]                 | float32 | `attention.alibi_slopes` of this rank's heads              |
+| alibi.key_bias | [heads, R]              | float32 | or `attention.rounded_key_bias` of them                    |
 | cache_k, _v    | [Bmax, T, kv_heads, D]  | model * | written in place; T >= L, T above every position           |
 |                |                         |         | latent attention has cache_k [Bmax, T, 1, latent] alone    |
 | x              | [B, S, H]               | model   | the residual stream                                        |
@@ -39,10 +40,10 @@ from torch.nn import functional as F
 
 from compiler.decoder.attention import Cache, Scores, store
 from compiler.decoder.kernels import PLAIN, Kernels
-from compiler.decoder.layer import table_names
+from compiler.decoder.layer import alibi_names, table_names
 from compiler.decoder.mlp import ACTIVATIONS, gated
 from compiler.decoder.moe import Biases, route, scaled_inputs
-from compiler.decoder.norm import normalize, normalize_by, normalize_heads
+from compiler.decoder.norm import normalize, normalize_by, normalize_heads, unit
 from compiler.decoder.quantized import QuantizedWeight
 from compiler.decoder.rotary import rotate
 from compiler.model.config import LayerKind, ModelConfig
@@ -105,7 +106,7 @@ def attn(config: ModelConfig, kind: LayerKind, t: Tensors, kernels: Kernels = PL
     projected = t["qkv"] if "qkv" in t else qkv(config, t, kernels)
     heads = projected.shape[-1] // dim - 2 * kv_heads
     q, k, v = projected.view(*projected.shape[:2], -1, dim).split((heads, kv_heads, kv_heads), dim=2)
-    if config.qk_norm:
+    if config.qk_norm and config.qk_norm_over != "rotated":
         q, k = (
             _qk_norm(config, i, role, one, t)
             for i, (role, one) in enumerate(zip(qk_norms(config), (q, k), strict=True))
@@ -113,10 +114,20 @@ def attn(config: ModelConfig, kind: LayerKind, t: Tensors, kernels: Kernels = PL
     if names := table_names(config, kind):
         cos, sin = (t[name][positions] for name in names)
         q, k = rotate(config.rotary, q, cos, sin), rotate(config.rotary, k, cos, sin)
+        if config.qk_norm and config.qk_norm_over == "rotated":
+            q, k = unit(q, config.norm_eps), unit(k, config.norm_eps)
+    elif config.temperature_floor:
+        q = (q * _temperature(config, positions)).to(q.dtype)
 
     store(cache, positions, k, v)
     y = kernels.attend(q, cache, positions, t["key_positions"], _scores(config, kind, t))
     return _linear(kernels, t, "attn.o", y.flatten(2), _once(t, "attn.o.bias"))
+
+
+def _temperature(config: ModelConfig, positions: Tensor) -> Tensor:
+    """Factor of the queries at positions [B, S], float32 [B, S, 1, 1] (`ModelConfig.temperature_floor`)."""
+    steps = torch.floor((positions.float() + 1.0) / config.temperature_floor)
+    return (torch.log1p(steps) * config.temperature_scale + 1.0)[..., None, None]
 
 
 def _latent_attn(config: ModelConfig, kind: LayerKind, t: Tensors, kernels: Kernels) -> Tensor:
@@ -159,7 +170,8 @@ def _scores(config: ModelConfig, kind: LayerKind, t: Tensors) -> Scores:
         chunk=kind.chunk,
         scale=config.attention_scale,
         softcap=config.attention_softcap,
-        slopes=t["alibi.slopes"] if config.position == "alibi" else None,
+        slopes=t.get("alibi.slopes") if "alibi.slopes" in alibi_names(config) else None,
+        key_bias=t.get("alibi.key_bias") if "alibi.key_bias" in alibi_names(config) else None,
         sinks=t["attn.sinks.weight"] if config.sinks else None,
     )
 

@@ -102,6 +102,13 @@ def table_names(config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
     return f"{prefix}.cos", f"{prefix}.sin"
 
 
+def alibi_names(config: ModelConfig) -> tuple[str, ...]:
+    """Names of the slopes or biases that attention reads for ALiBi positions."""
+    if config.position != "alibi":
+        return ()
+    return ("alibi.slopes",) if config.alibi == "distance" else ("alibi.key_bias",)
+
+
 def _after(config: ModelConfig, blocks: Blocks, block: Block, y: Tensor) -> Tensor:
     role = norm_after(config, block)
     return _scaled(config, blocks.norm(role, y) if role else y)

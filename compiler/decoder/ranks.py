@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from compiler.decoder.attention import alibi_slopes
+from compiler.decoder.attention import alibi_slopes, rounded_key_bias
 from compiler.decoder.decoder import attn, embed, embedded, head, mean_squares, mlp, norm, qkv
 from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.decoder.rotary import named_tables
@@ -98,7 +98,9 @@ def step_tensors(
     }
     step |= named_tables(config, length, dtype)
     if config.position == "alibi":
-        step["alibi.slopes"] = torch.tensor(alibi_slopes(config.heads)).chunk(ranks)[rank]
+        slopes = torch.tensor(alibi_slopes(config.heads)).chunk(ranks)[rank]
+        step["alibi.slopes"] = slopes
+        step["alibi.key_bias"] = rounded_key_bias(slopes, length, config.head_dim)
     return step
 
 

@@ -16,7 +16,7 @@ from compiler.model.lazy import Lazy, whole
 from compiler.model.mismatch import Mismatch, refusal
 from compiler.model.ops import Program, inverse, run
 from compiler.model.recipe import Map, Recipe, to_roles
-from compiler.model.roles import TensorId, axis_sizes, model_tensors, shape_of
+from compiler.model.roles import ROLES, TensorId, axis_sizes, model_tensors, shape_of
 
 
 class Header(Protocol):
@@ -84,7 +84,7 @@ def account(recipe: Recipe, config: ModelConfig, headers: Mapping[str, Header]) 
         if not wanted.issuperset(outputs):
             mismatch.surplus += [(source, outputs[0]) for source in sources]
             continue
-        program = programs.setdefault((index, part), _program(mapping, part, config))
+        program = programs.setdefault((index, part), to_roles(mapping, part, config))
         problem = _shape_problem(mapping, part, names, headers, config, program)
         if problem:
             mismatch.others.append(problem)
@@ -122,7 +122,7 @@ def filled_by(recipe: Recipe, config: ModelConfig, name: str) -> bool:
 
 @dataclass(frozen=True)
 class _Matched:
-    """Names of a checkpoint's tensors, by rule and by expert (0 without experts)."""
+    """Names of a checkpoint's tensors, by rule and by expert or head (0 without)."""
 
     sources: Mapping[_Key, Mapping[int, str]]
     ignored: tuple[str, ...]
@@ -143,7 +143,8 @@ def _matched(recipe: Recipe, headers: Mapping[str, Header]) -> _Matched:
             mismatch.unmatched.append(name)
         else:
             index, match = hits[0]
-            expert = int(match.groupdict().get("expert") or 0)
+            groups = match.groupdict()
+            expert = int(groups.get("expert") or groups.get("head") or 0)
             names = found[_key(index, match)]
             if expert in names:
                 mismatch.others.append(
@@ -158,10 +159,6 @@ def _key(index: int, match: re.Match[str]) -> _Key:
     return index, int(groups["layer"]) if groups.get("layer") else None, groups["part"] or "weight"
 
 
-def _program(mapping: Map, part: str, config: ModelConfig) -> Program:
-    return to_roles(mapping, part, "{expert}" in mapping.source, config)
-
-
 def _shape_problem(
     mapping: Map,
     part: str,
@@ -171,10 +168,12 @@ def _shape_problem(
     program: Program,
 ) -> str | None:
     """Text of a problem with the tensors of one use, None without one."""
-    if "{expert}" in mapping.source and sorted(names) != list(range(config.experts)):
-        lost = sorted(set(range(config.experts)) - set(names)) or sorted(names)[config.experts :]
-        return f"`{mapping.source}`: expected experts 0 to {config.experts - 1}, wrong or missing: {lost}"
     sizes = axis_sizes(config)
+    if mapping.by_expert or mapping.by_head:
+        what, axis = ("experts", "experts") if mapping.by_expert else ("heads", ROLES[mapping.role_names[0]].axes[0])
+        if sorted(names) != list(range(sizes[axis])):
+            lost = sorted(set(range(sizes[axis])) - set(names)) or sorted(names)[sizes[axis] :]
+            return f"`{mapping.source}`: expected {what} 0 to {sizes[axis] - 1}, wrong or missing: {lost}"
     targets = [whole("", shape_of(TensorId(role, part, 0), sizes), "F32") for role in mapping.role_names]
     expected = run(inverse(program), targets)
     for (_, name), tensor in zip(sorted(names.items()), expected, strict=True):

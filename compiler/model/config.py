@@ -19,11 +19,12 @@ from compiler.model.rope import RopeScaling
 
 Norm = Literal["rms", "rms_float32", "rms_plus_one", "layer"]
 Norms = Literal["before", "after", "both"]
-QkNorm = Literal["head_dim", "per_head", "all_heads"]
+QkNorm = Literal["head_dim", "per_head", "all_heads", "rotated"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "clamped_swiglu"]
 Mlp = Literal["gated", "plain", "moe"]
 Position = Literal["rope", "learned", "alibi"]
 Rotary = Literal["half", "interleaved"]
+Alibi = Literal["distance", "rounded_keys"]
 Head = Literal["plain", "l2_rows"]
 Rope = Literal["main", "local", "none"]
 Router = Literal["softmax", "corrected_sigmoid", "sigmoid_of_input"]
@@ -65,7 +66,10 @@ class Traits:
     embedding_scale: Literal["none", "sqrt_hidden"] = "none"
     embedding_norm: bool = False  # a norm between the embedding and the first layer (Bloom)
     position_offset: int = 0  # learned positions: row of position 0 (OPT)
+    alibi: Alibi = "distance"  # see ModelConfig.alibi
     windowed: Layers | None = None  # layers with a sliding window; None: see `compiler.model.read`
+    chunked: bool = False  # their window is a chunk, see LayerKind.chunk
+    temperature: Answer = False  # see ModelConfig.temperature_floor
     rotated: Literal["all", "windowed"] | Layers = "all"  # layers with rotary positions; the others have none
     renormalize_experts: Answer = True  # weights of the chosen experts sum to 1
     shared_expert_gate: bool = False
@@ -113,9 +117,12 @@ class ConfigMap:
     moe_ffn: Place = Default("moe_intermediate_size", value=0)
     shared_ffn: Place = Default("shared_expert_intermediate_size", value=0)
     expert_groups: Place = ()  # groups of experts
-    expert_groups_per_token: Place = ()  # groups among which a token's experts are
+    expert_groups_used: Place = ()  # groups among which a token's experts are
     routed_scale: Place = ()  # factor on the sum of the routed experts
     first_sparse_layer: Place = ()  # layers before it are dense
+    sparse_layers: Place = ()  # list of the layers with experts; absent: all but those that other keys call dense
+    temperature_floor: Place = ()  # see ModelConfig.temperature_floor
+    temperature_scale: Place = ()
     q_rank: Place = ()  # see ModelConfig.kv_rank
     kv_rank: Place = ()
     nope_dim: Place = ()
@@ -155,8 +162,14 @@ class ModelConfig:
         head_dim     each head by itself, one weight [head_dim] for all heads       Qwen3
         per_head     each head by itself, a weight [heads, head_dim]                Command R+
         all_heads    all heads together, a weight [heads, head_dim]                 OLMo-2
+        rotated      each head by itself, after its rotation, without a weight      Llama 4
 
     A softcap c turns x into c * tanh(x / c). `clip_qkv` c limits q, k and v to -c ... c; 0: no limit.
+
+    `alibi`, with positions `alibi`: what is added to the score of a key.
+
+        distance        -slope * distance from the query                                         BLOOM, MPT, Baichuan
+        rounded_keys    slope * position of the key / sqrt(head_dim), in bfloat16 up to the division    Falcon-RW
 
     `router`: scores of the experts of a token, from the router's logits.
 
@@ -169,6 +182,9 @@ class ModelConfig:
     vector [kv_rank], which is in the cache with one rotated key [rotary_dim] that all heads share. A query and a key
     have `nope_dim` more elements, which do not turn; a value has `head_dim`. Queries come from a latent [q_rank], or,
     with 0, from x itself. `kv_heads` is 1: every rank caches the whole latent.
+
+    `temperature_floor` f > 0: in layers without rotary positions, a query at position p is multiplied by
+    1 + `temperature_scale` * ln(1 + floor((p + 1) / f)) (Llama 4, after arXiv 2501.19399).
     """
 
     architecture: str
@@ -216,6 +232,7 @@ class ModelConfig:
     local_rope_theta: float | None = None
     embedding_norm: bool = False
     position_offset: int = 0
+    alibi: Alibi = "distance"
     attention_scale: float = 0.0  # factor on q . k; 0: 1 / sqrt(head_dim)
     attention_softcap: float = 0.0  # of the scores of attention; 0: none
     sinks: bool = False  # one more score in the softmax of each head, without a value (gpt-oss)
@@ -224,11 +241,13 @@ class ModelConfig:
     router_float32: bool = False
     expert_bias: bool = False
     expert_groups: int = 0
-    expert_groups_per_token: int = 0
+    expert_groups_used: int = 0
     routed_scale: float = 1.0
     q_rank: int = 0
     kv_rank: int = 0
     nope_dim: int = 0
+    temperature_floor: int = 0
+    temperature_scale: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """JSON of the fields that differ from their defaults: models that do not use a new field keep their JSON, which

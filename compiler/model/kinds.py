@@ -12,19 +12,25 @@ def layer_kinds(values: Values, places: ConfigMap, traits: Traits, layers: int) 
 
     `layer_types` (transformers 5) names each layer; older Qwen configs have `use_sliding_window` and the first windowed
     layer (`max_window_layers`); a recipe may state another rule (`Traits.windowed`). Qwen2-MoE names dense layers in
-    `mlp_only_layers` and by `decoder_sparse_step`.
+    `mlp_only_layers` and by `decoder_sparse_step`, Llama 4 the others in `moe_layers`; the first layers of DeepSeek are
+    dense.
     """
     dense = values.items("mlp_only_layers", places.dense_layers, int) or ()
+    sparse = values.items("sparse_layers", places.sparse_layers, int)
     step = values.count("decoder_sparse_step", places.sparse_step) if places.sparse_step else 1
+    first = values.count("first_sparse_layer", places.first_sparse_layer) if places.first_sparse_layer else 0
     windows = _windows(values, places, traits, layers)
     ropes = _ropes(values, places, traits, layers)
     kinds = []
     for layer, window in enumerate(windows):
-        sparse = traits.mlp == "moe" and layer not in dense and (layer + 1) % step == 0
+        experts = layer >= first and layer not in dense and (layer + 1) % step == 0
+        if sparse is not None:
+            experts = layer in sparse
         kinds.append(
             LayerKind(
-                mlp=traits.mlp if sparse or traits.mlp != "moe" else "gated",
-                window=window,
+                mlp=traits.mlp if experts or traits.mlp != "moe" else "gated",
+                window=None if traits.chunked else window,
+                chunk=window if traits.chunked else None,
                 rope=ropes[window is not None][layer],
             )
         )

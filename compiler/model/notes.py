@@ -36,7 +36,7 @@ def assumed_text(recipe: Recipe, hf: Mapping[str, Any]) -> str:
 def keys_read(recipe: Recipe) -> set[str]:
     """Keys at the top of config.json that a resolved recipe reads."""
     places: list[Place] = [value for value in _values(recipe) if isinstance(value, _PLACES)]
-    places += [path for value in _values(recipe) if isinstance(value, Layers) for path in (value.path, value.period)]
+    places += [path for value in _values(recipe) if isinstance(value, Layers) for path in value.paths]
     found = {path.partition(".")[0] for place in places for path in paths(place)}
     if recipe.config.rope_section and recipe.traits.position == "rope":
         found |= {"rope_scaling", "rope_parameters"}

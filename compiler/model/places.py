@@ -7,7 +7,7 @@ Default("n_inner", times=(4, "n_embd"))    a value, else a constant, else a mult
 Flag("multi_query", yes=1, no="n_head")    a constant or another value, depending on a flag
 Constant(10000.0)                          a constant of the architecture's code, which config.json cannot change
 Power("query_pre_attn_scalar", -0.5)       a power of a value
-Times("n_shared", "moe_ffn")             the product of two values, 0 where one is absent or null
+Times("n_shared", "moe_ffn")               the product of two values, 0 where one is absent or null
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Power:
 
 @dataclass(frozen=True)
 class Times:
-    """Times of the values at two paths; 0 where one is absent or null."""
+    """Product of the values at two paths; 0 where one is absent or null."""
 
     first: str
     second: str
@@ -75,13 +75,20 @@ Place = str | tuple["Place", ...] | Half | Default | Flag | Power | Times | Cons
 class Layers:
     """Set of layers: those whose entry in the list at `path` is `value`.
 
-    Without a list, all but every n-th layer. n is the number at `period`, else `every`; `every` 0: no layer.
+    Without a list, those of `otherwise`; or all but every n-th layer. n is the number at `period`, else `every`;
+    `every` 0: no layer.
     """
 
     path: str
     value: str | int
     every: int
     period: str = ""
+    otherwise: Layers | None = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Paths that may decide."""
+        return (self.path, self.period, *(self.otherwise.paths if self.otherwise else ()))
 
     def of(self, hf: Mapping[str, Any], layers: int) -> tuple[bool, ...]:
         """Whether each of `layers` layers is in the set. Raises SourceError for a list or a period that is none."""
@@ -94,6 +101,8 @@ class Layers:
                     hint="take config.json again from where the model was published",
                 )
             return tuple(entry == self.value for entry in found[:layers])
+        if self.otherwise is not None:
+            return self.otherwise.of(hf, layers)
         period = lookup(hf, self.period) if self.period else None
         if period is None:
             period = self.every

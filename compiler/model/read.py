@@ -14,8 +14,8 @@ from compiler.errors import RefusedError
 from compiler.model.config import Activation, ConfigMap, ModelConfig, Traits
 from compiler.model.dtypes import DTYPES
 from compiler.model.kinds import layer_kinds
-from compiler.model.places import lookup
-from compiler.model.rope import ORIGINAL, RopeScaling, flat_rope_parameters, read_rope_scaling, rope_section
+from compiler.model.places import Place, lookup
+from compiler.model.rope import ORIGINAL, RopeScaling, flat_rope_parameters, read_rope_scaling, rope_section, yarn_scale
 from compiler.model.values import Values
 
 if TYPE_CHECKING:
@@ -43,10 +43,13 @@ def read_config(
     values = Values(flat_rope_parameters(hf) if places.local_rope_theta else hf)
     sizes = _sizes(values, places, traits)
     flags: dict[str, Any] = {name: values.flag(name, getattr(traits, name)) for name in _FLAGS}
-    factors = _factors(values, places, traits, sizes["hidden"])
+    fields = sizes | flags | _factors(values, places, traits, sizes["hidden"])
     dtype = checkpoint_dtype(values, stored_dtype)
     kinds = layer_kinds(values, places, traits, sizes["layers"])
     values.check()
+    fields |= _rope(values, places, traits, sizes, rope_scaling)
+    if fields["kv_rank"]:
+        fields["attention_scale"] = _latent_scale(values.hf, fields)
     return ModelConfig(
         architecture=architecture,
         dtype=dtype,
@@ -61,6 +64,7 @@ def read_config(
         head_bias=traits.head_bias,
         embedding_norm=traits.embedding_norm,
         position_offset=traits.position_offset,
+        alibi=traits.alibi,
         shared_expert_gate=traits.shared_expert_gate,
         router=traits.router,
         router_bias=traits.router_bias,
@@ -68,10 +72,7 @@ def read_config(
         expert_bias=traits.expert_bias,
         sinks=traits.sinks,
         layer_kinds=kinds,
-        **_rope(values, places, traits, sizes, rope_scaling),
-        **flags,
-        **factors,
-        **sizes,
+        **fields,
     )
 
 
@@ -93,10 +94,29 @@ def _sizes(values: Values, places: ConfigMap, traits: Traits) -> dict[str, Any]:
         values.wrong(
             "experts_per_token", places.experts_per_token, f"at most {sizes['experts']}", sizes["experts_per_token"]
         )
+    sizes |= {name: _optional(values, name, getattr(places, name)) for name in _OPTIONAL}
+    inside = sizes["experts"] * sizes["expert_groups_used"] // max(sizes["expert_groups"], 1)
+    if sizes["expert_groups"] and (sizes["experts"] % sizes["expert_groups"] or sizes["experts_per_token"] > inside):
+        expected = f"groups that divide {sizes['experts']} experts, and {sizes['experts_per_token']} in the chosen ones"
+        values.wrong("expert_groups", (places.expert_groups, places.expert_groups_used), expected, inside)
     sizes["norm_eps"] = values.real("norm_eps", places.norm_eps, 0, 1)
     if sizes["experts"] and not sizes["moe_ffn"]:
         sizes["moe_ffn"] = sizes["ffn"]  # Mixtral has the width of an expert where others have that of the mlp
     return sizes
+
+
+def _optional(values: Values, name: str, place: Place) -> int:
+    """Whole number at `place`; 0 where it is absent or null, or the architecture has none."""
+    return values.count(name, place) if lookup(values.hf, place) is not None else 0
+
+
+def _latent_scale(hf: Mapping[str, Any], fields: Mapping[str, Any]) -> float:
+    """Factor on the scores of latent attention: that of a whole query, times DeepSeek's square of yarn's scale."""
+    scaling, section = fields["rope_scaling"], rope_section(hf)
+    scale = float((fields["nope_dim"] + fields["rotary_dim"]) ** -0.5)
+    if scaling is None or not section.get("mscale_all_dim"):
+        return scale
+    return scale * yarn_scale(scaling.factor, section["mscale_all_dim"]) ** 2
 
 
 def _factors(values: Values, places: ConfigMap, traits: Traits, hidden: int) -> dict[str, Any]:
@@ -110,9 +130,15 @@ def _factors(values: Values, places: ConfigMap, traits: Traits, hidden: int) -> 
         "attention_softcap": 0.0,
         "clip_qkv": 0.0,
         "local_rope_theta": None,
+        "routed_scale": 1.0,
     }
+    temperature: dict[str, Any] = {}
+    if not isinstance(traits.temperature, bool) and lookup(values.hf, traits.temperature):
+        temperature["temperature_floor"] = values.count("temperature_floor", places.temperature_floor)
+        scale = places.temperature_scale
+        temperature["temperature_scale"] = values.real("temperature_scale", scale, 0, 1e6)
     found = {name: (getattr(places, name), lookup(values.hf, getattr(places, name))) for name in absent}
-    return {
+    return temperature | {
         name: absent[name] if value is None else values.number(name, place, value, 0, 1e12)
         for name, (place, value) in found.items()
     }
@@ -120,6 +146,7 @@ def _factors(values: Values, places: ConfigMap, traits: Traits, hidden: int) -> 
 
 _COUNTS = ("layers", "hidden", "heads", "kv_heads", "ffn", "vocab", "max_positions")
 _EXPERT_COUNTS = ("experts", "experts_per_token", "moe_ffn", "shared_ffn")
+_OPTIONAL = ("expert_groups", "expert_groups_used", "q_rank", "kv_rank", "nope_dim")
 _FLAGS = (
     "parallel_residual", "qk_norm", "norm_bias", "qkv_bias", "out_bias", "mlp_bias", "tied", "renormalize_experts",
 )  # fmt: skip

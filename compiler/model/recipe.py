@@ -10,9 +10,10 @@
     Map(L + "experts.w13", ("moe.gate", "moe.up"), fused="interleaved", stacked=True)    rows gate, up, gate, up, ...
     Map(L + "attn.sinks", "attn.sinks", bare=True)      a name without `.weight`
     Map(L + "q_norm", "attn.q_heads_norm", layout="axes")    a dimension an axis: [heads, head_dim], not one vector
+    Map(L + "q_norm.{head}", "attn.q_heads_norm")    heads one by one: [head_dim] each
 
-`{layer}` and `{expert}` are the only wildcards; a pattern matches a whole name. A recipe has no sizes: they follow from
-the axes of the roles. Several Maps may fill one role: a checkpoint uses one of them.
+`{layer}`, `{expert}` and `{head}` are the only wildcards; a pattern matches a whole name. A recipe has no sizes: they
+follow from the axes of the roles. Several Maps may fill one role: a checkpoint uses one of them.
 """
 
 from __future__ import annotations
@@ -47,6 +48,16 @@ class Map:
     layout: Literal["out in", "in out", "axes"] = "out in"
     stacked: bool = False
     bare: bool = False
+
+    @property
+    def by_expert(self) -> bool:
+        """Whether experts are stored one by one."""
+        return "{expert}" in self.source
+
+    @property
+    def by_head(self) -> bool:
+        """Whether heads are stored one by one."""
+        return "{head}" in self.source
 
     @property
     def role_names(self) -> tuple[str, ...]:
@@ -206,7 +217,7 @@ def _glob(pattern: str) -> str:
 
 def _regex(source: str) -> str:
     text = re.escape(source)
-    for wildcard in ("layer", "expert"):
+    for wildcard in ("layer", "expert", "head"):
         text = text.replace(rf"\{{{wildcard}\}}", rf"(?P<{wildcard}>\d+)")
     return text
 
@@ -222,16 +233,18 @@ def stored_axes(role: str, part: str) -> tuple[tuple[str, ...], ...]:
     return tuple((axis,) for axis in axes)
 
 
-def to_roles(mapping: Map, part: str, experts: bool, config: ModelConfig) -> Program:
-    """Program from the stored tensor (or one tensor per expert) of `mapping` to one canonical tensor per role.
+def to_roles(mapping: Map, part: str, config: ModelConfig) -> Program:
+    """Program from the stored tensor (or one tensor per expert or head) of `mapping` to one canonical tensor per role.
 
     Shapes: stored [out, in] ("in out": [in, out]; stacked: [experts, ...]); a canonical tensor has one dimension per
     axis of its role.
     """
     sizes = axis_sizes(config)
     roles = mapping.role_names
-    ops: list[Op] = [Stack(sizes["experts"])] if experts else []
-    experts = experts or mapping.stacked
+    if mapping.by_head:
+        return (Stack(sizes[TensorId(roles[0], part).axes[0]]),)
+    ops: list[Op] = [Stack(sizes["experts"])] if mapping.by_expert else []
+    experts = mapping.by_expert or mapping.stacked
     lead = "experts " if experts else ""
     if mapping.layout == "in out" and part == "weight":
         ops.append(Rearrange(f"{lead}in out -> {lead}out in", ()))

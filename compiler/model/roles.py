@@ -185,7 +185,7 @@ def norm_after(config: ModelConfig, block: Block) -> str:
 
 
 def qk_norms(config: ModelConfig) -> tuple[str, str]:
-    """Roles of the norms of q and k, where the model has them."""
+    """Roles of the norms of q and k, where the model has them and they have weights."""
     if config.qk_norm_over == "head_dim":
         return "attn.q_norm", "attn.k_norm"
     return "attn.q_heads_norm", "attn.k_heads_norm"
@@ -228,7 +228,7 @@ def _projections(config: ModelConfig) -> list[tuple[str, tuple[str, ...]]]:
         q = [("attn.q_a", qkv), ("attn.q_a_norm", weight), ("attn.q_b", weight)]
         kv = [("attn.kv_a", qkv), ("attn.kv_a_norm", weight), ("attn.kv_b", weight)]
         return [*(q if config.q_rank else [("attn.q_whole", weight)]), *kv]
-    norms = qk_norms(config) if config.qk_norm else ()
+    norms = qk_norms(config) if config.qk_norm and config.qk_norm_over != "rotated" else ()
     return [("attn.q", qkv), ("attn.k", qkv), ("attn.v", qkv), *((role, weight) for role in norms)]
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
 
 _HINT = "correct config.json as the published model of this architecture has it, or upgrade transformers"
+_ATTENTION = {"falcon": "sdpa"}
+"""Attention by `model_type`, where `eager` is wrong: that of Falcon in transformers 5.23 adds ALiBi twice."""
 
 
 def known_to_transformers(hf: Mapping[str, Any]) -> bool:
@@ -66,7 +68,7 @@ def transformers_model(config: PretrainedConfig, checkpoint: Checkpoint) -> PreT
             config=config,
             state_dict={name: _tensor(tensor) for name, tensor in checkpoint.tensors.items()},
             dtype=torch.float32,
-            attn_implementation="eager",
+            attn_implementation=_ATTENTION.get(config.model_type, "eager"),
             output_loading_info=True,
         )
     except Exception as error:

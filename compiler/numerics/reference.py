@@ -92,10 +92,12 @@ def _by_transformers(model_config: ModelConfig, checkpoint: Checkpoint, ids: NDA
     config = transformers_config(checkpoint.config)
     scaling = model_config.rope_scaling
     found = getattr(config, "rope_parameters", None)
-    requested = isinstance(found, dict) and found.get("rope_type", "default") == "default"
+    of_full = found.get("full_attention", found) if isinstance(found, dict) else {}
+    requested = of_full.get("rope_type", "default") == "default"
     if scaling is not None and isinstance(found, dict) and (requested or scaling.extended):
         # The length of the build decides where transformers goes by that of the sequence (see RopeScaling).
-        config.rope_parameters = found | scaling.section(model_config.rope_theta, model_config.rotary_dim)
+        scaled = of_full | scaling.section(model_config.rope_theta, model_config.rotary_dim)
+        config.rope_parameters = found | {"full_attention": scaled} if "full_attention" in found else scaled
     model = transformers_model(config, checkpoint)
     with torch.no_grad():
         logits: NDArray[np.float32] = model(torch.from_numpy(ids)[None]).logits[0].float().numpy()

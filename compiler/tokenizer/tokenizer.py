@@ -26,8 +26,8 @@ class Tokenizer(Protocol):
     def extra(self) -> Mapping[int, str]: ...
     @property
     def notes(self) -> Sequence[str]: ...
-    def encode(self, text: str) -> list[int]:
-        """Encode a prompt to ids, with the special tokens that the model expects around it."""
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Encode a prompt to ids; `special`: with the special tokens that the model expects around it."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decode ids to text, without special tokens; invalid UTF-8 becomes U+FFFD."""
@@ -53,9 +53,11 @@ class FastTokenizer:
         ids = (i for i in self._backend.get_vocab(with_added_tokens=False).values() if i not in self.extra)
         return max(ids, default=-1) + 1
 
-    def encode(self, text: str) -> list[int]:
-        """Encode a prompt to ids, with the special tokens that the model expects around it."""
-        return list(self._backend.encode(text).ids)
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Encode a prompt to ids; `special`: with the special tokens that the model expects around it."""
+        # `encode` holds the interpreter's lock, `encode_batch_fast` does not.
+        (encoded,) = self._backend.encode_batch_fast([text], add_special_tokens=special)
+        return list(encoded.ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decode ids to text, without special tokens; invalid UTF-8 becomes U+FFFD."""
@@ -98,13 +100,13 @@ class SentencePieceTokenizer:
     def regular(self) -> int:
         return int(self._model.get_piece_size())
 
-    def encode(self, text: str) -> list[int]:
-        """Encode a prompt to ids, with the special tokens that the model expects around it."""
-        ids, at = list(self._before), 0
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Encode a prompt to ids; `special`: with the special tokens that the model expects around it."""
+        ids, at = list(self._before) if special else [], 0
         for match in self._pattern.finditer(text) if self._pattern else ():
             ids += [*self._stretch(text[at : match.start()], first=at == 0), self._ids[_named(match)]]
             at = match.end()
-        return [*ids, *self._stretch(text[at:], first=at == 0), *self._after]
+        return [*ids, *self._stretch(text[at:], first=at == 0), *(self._after if special else ())]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decode ids to text, without special tokens; invalid UTF-8 becomes U+FFFD."""

@@ -2,62 +2,40 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from compiler.runtime.generate import Model
-from compiler.serve.batches import Batches
-from compiler.serve.http import Server
 from compiler.tokenizer.load import load_tokenizer
 from tests.cases.case import case
 from tests.cases.checkpoints import write
 from tests.runtime.eager import LIMITS, engine
+from tests.serve.running import Served, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 
-class Client:
-    """Client of a server. Each request has a connection of its own."""
-
-    def __init__(self, url: str) -> None:
-        self._host = urlsplit(url).netloc
-
-    def post(self, body: Any) -> tuple[int, Any]:
-        """Status and JSON body of the answer to a POST; `body`: bytes as they are, anything else as JSON."""
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self._request("POST", "/invocations", data)
-
-    def healthy(self) -> bool:
-        """Whether the server answers /ping with 200 and a prompt with text."""
-        answered = self.post({"inputs": "a", "parameters": {"max_new_tokens": 1}})
-        return self._request("GET", "/ping")[0] == 200 and answered[0] == 200
-
-    def _request(self, method: str, path: str, data: bytes | None = None) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection(self._host, timeout=60)
-        try:
-            connection.request(method, path, data)
-            answer = connection.getresponse()
-            lines = answer.read().splitlines()
-            return answer.status, json.loads(lines[-1])
-        finally:
-            connection.close()
-
-
 @contextmanager
-def served(folder: Path) -> Iterator[Client]:
-    """Client of a server that computes a tiny checkpoint without compiled packages."""
+def served(folder: Path) -> Iterator[Served]:
+    """Server that computes a tiny checkpoint without compiled packages."""
     model = write(folder / "model")
-    with Model(engine(model), LIMITS, 259, load_tokenizer(model), frozenset({257})) as loaded:
-        batches = Batches(loaded, loaded.max_batch, 100)
-        with Server("127.0.0.1", 0, "tiny", batches) as server:
-            yield Client(server.url)
-            batches.abort()
-        batches.close()
+    with serving(lambda: Model(engine(model), LIMITS, 259, load_tokenizer(model), frozenset({257}))) as made:
+        yield made
+
+
+def _post(server: Served, body: Any) -> tuple[int, Any]:
+    """Status and JSON body of the answer to a POST; `body`: bytes as they are, anything else as JSON."""
+    status, _, answer = server.post(body)
+    return status, json.loads(answer.splitlines()[-1])
+
+
+def _healthy(server: Served) -> bool:
+    """Whether the server answers /ping with 200 and a prompt with text."""
+    answered = _post(server, {"inputs": "a", "parameters": {"max_new_tokens": 1}})
+    return server.get("/ping")[0] == 200 and answered[0] == 200
 
 
 @case(1, "prompts with half of a character; the server answers the next request")
@@ -71,14 +49,16 @@ def half_an_emoji(folder: Path) -> None:
     ]
     with served(folder) as client:
         for body in bodies:
-            status, answer = client.post(body)
+            status, answer = _post(client, body)
             assert status == 400, (body, status, answer)
-            assert client.healthy(), body
+            assert _healthy(client), body
         for stop in ("\ud83d", "\U0001f600"):
-            status, answer = client.post({"inputs": "a", "parameters": {"stop_sequences": [stop], "max_new_tokens": 2}})
+            status, answer = _post(
+                client, {"inputs": "a", "parameters": {"stop_sequences": [stop], "max_new_tokens": 2}}
+            )
             assert status in (200, 400), (stop, answer)
-            assert client.healthy(), stop
-        assert client.post({"inputs": "\U0001f600", "parameters": {"max_new_tokens": 2}})[0] == 200
+            assert _healthy(client), stop
+        assert _post(client, {"inputs": "\U0001f600", "parameters": {"max_new_tokens": 2}})[0] == 200
 
 
 @case(103, "parameters that are null, and parameters that LMI's documentation lists")
@@ -96,35 +76,37 @@ def documented_parameters(folder: Path) -> None:
         {"frequency_penalty": 0.5, "presence_penalty": -0.5},
         {"n": 1, "best_of": 1, "num_beams": 1, "length_penalty": 1, "early_stopping": False, "watermark": False},
         {"min_length": 1, "stop_token_ids": [], "logprobs": None, "min_p": 0},
-    ]
-    refused: list[dict[str, Any]] = [
-        {"skip_special_tokens": False},
+        {"skip_special_tokens": False, "include_stop_str_in_output": True},
         {"n": 2},
-        {"num_beams": 4},
         {"stop_token_ids": [5]},
         {"min_length": 9},
     ]
+    refused: list[dict[str, Any]] = [{"num_beams": 4}, {"typical_p": 0.5}, {"watermark": True}, {"n": 0}, {"n": 999}]
     with served(folder) as client:
         for parameters in accepted:
-            status, answer = client.post({"inputs": "a b", "parameters": {"max_new_tokens": 4, **parameters}})
+            status, answer = _post(client, {"inputs": "a b", "parameters": {"max_new_tokens": 4, **parameters}})
             assert status == 200, (parameters, answer)
         for parameters in refused:
-            status, answer = client.post({"inputs": "a b", "parameters": parameters})
+            status, answer = _post(client, {"inputs": "a b", "parameters": parameters})
             assert status == 400, parameters
             assert f"`{next(iter(parameters))}`" in answer["message"], answer
-        whole = client.post({"inputs": "a b", "parameters": {"max_new_tokens": 12}})[1]["generated_text"]
-        cut = client.post({"inputs": "a b", "parameters": {"max_new_tokens": 12, "stop": [whole[2]]}})[1]
+        whole = _post(client, {"inputs": "a b", "parameters": {"max_new_tokens": 12}})[1]["generated_text"]
+        cut = _post(client, {"inputs": "a b", "parameters": {"max_new_tokens": 12, "stop": [whole[2]]}})[1]
         assert cut["generated_text"] == whole[: whole.index(whole[2])], (whole, cut)
 
 
 @case(104, "inputs as a list, messages, prompt")
 def other_schemas(folder: Path) -> None:
-    """Other schemas are refused, with the one that is served."""
+    """A list is answered as a list, `prompt` as OpenAI's API does, `messages` needs a chat template."""
     with served(folder) as client:
-        for body in ({"inputs": ["a", "b"]}, {"messages": [{"role": "user", "content": "a"}]}, {"prompt": "a"}):
-            status, answer = client.post(body)
-            assert status == 400, body
-            assert "`inputs`" in answer["message"]
+        status, answer = _post(client, {"inputs": ["a", "b"], "parameters": {"max_new_tokens": 2}})
+        assert (status, len(answer)) == (200, 2), answer
+        alone = [_post(client, {"inputs": text, "parameters": {"max_new_tokens": 2}})[1] for text in ("a", "b")]
+        assert answer == alone
+        assert _post(client, {"prompt": "a", "max_tokens": 2})[1]["choices"][0]["finish_reason"] == "length"
+        status, answer = _post(client, {"messages": [{"role": "user", "content": "a"}]})
+        assert status == 400
+        assert "no chat template" in answer["message"]
 
 
 @case(105, "a long prompt, NaN, Infinity, huge numbers, empty stop sequences, seeds")
@@ -139,11 +121,11 @@ def extreme_values(folder: Path) -> None:
                 body = (
                     f'{{"inputs": "a", "parameters": {{"do_sample": true, "max_new_tokens": 2, "{name}": {number}}}}}'
                 )
-                status, answer = client.post(body.encode())
+                status, answer = _post(client, body.encode())
                 assert status in (200, 400), (name, number[:20], status, answer)
         for whole in ({"inputs": "a" * (1 << 20)}, {"inputs": ""}, {"inputs": "a", "parameters": {"stop": [""]}}):
-            assert client.post(whole)[0] in (200, 400)
-        assert client.healthy()
+            assert _post(client, whole)[0] in (200, 400)
+        assert _healthy(client)
 
 
 @case(106, "100000 nested brackets")
@@ -152,7 +134,7 @@ def nested_brackets(folder: Path) -> None:
     deep = b"[" * 100_000
     with served(folder) as client:
         for body in (deep, b'{"inputs":' + deep, b'{"a":' * 100_000, deep + b"]" * 100_000):
-            status, answer = client.post(body)
+            status, answer = _post(client, body)
             assert status == 400, body[:20]
             assert "not JSON" in answer["message"]
-        assert client.healthy()
+        assert _healthy(client)

@@ -158,7 +158,11 @@ def test_a_plan_reads_headers_and_rewriting_happens_once(tmp_path: Path) -> None
         ({**GPTQ, "dynamic": {"-:.*down.*": {}}}, "one format for all modules", "quantize the original model"),
         ({**GPTQ, "checkpoint_format": "marlin"}, "found 4 in marlin", "quantize the original model"),
         ({**AWQ, "version": "gemv"}, "version gemm; found 4 in gemv", "quantize the original model"),
-        ({"quant_method": "bitsandbytes"}, "by `bitsandbytes`; expected gptq, awq or", "quantize the original model"),
+        (
+            {"quant_method": "bitsandbytes"},
+            "by `bitsandbytes`; expected one of gptq, awq",
+            "quantize the original model",
+        ),
         ({**INT8, "format": "pack-quantized"}, "found pack-quantized, 1 group", "quantize the original model"),
         ({**INT8, "config_groups": {}}, "found int-quantized, 0 group", "quantize the original model"),
     ],

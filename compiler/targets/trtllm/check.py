@@ -82,7 +82,7 @@ def _mathematics(config: ModelConfig, row: ArchitectureRow, version: Version, _:
 
 _UNSUPPORTED = (
     "logit_scale", "logit_softcap", "residual_scale", "attention_scale", "attention_softcap", "clip_qkv",
-    "embedding_norm", "position_offset",
+    "embedding_norm", "position_offset", "alibi",
 )  # fmt: skip
 """Fields of ModelConfig that no model class here reads: they have their defaults."""
 
