@@ -14,7 +14,8 @@ def _linear(stem: str, rows: int, columns: int, *, bias: bool = False) -> Shapes
 
 
 def _norm(stem: str, width: int, *, bias: bool = False) -> Shapes:
-    return {f"{stem}.weight": (width,)} | ({f"{stem}.bias": (width,)} if bias else {})
+    found: Shapes = {f"{stem}.weight": (width,)}
+    return found | ({f"{stem}.bias": (width,)} if bias else {})
 
 
 def _llama_like(
@@ -75,9 +76,9 @@ def _falcon(hf: Config) -> Shapes:
     dim = hidden // hf["num_attention_heads"]
     grouped = hf["new_decoder_architecture"]
     kv_heads = hf["num_kv_heads"] if grouped else 1 if hf["multi_query"] else hf["num_attention_heads"]
-    norms = ("ln_attn", "ln_mlp") if grouped else ("input_layernorm",)
+    norms = ["ln_attn", "ln_mlp"] if grouped else ["input_layernorm"]
     if not hf["parallel_attn"]:
-        norms += ("post_attention_layernorm",)
+        norms.append("post_attention_layernorm")
     found = _linear("transformer.word_embeddings", vocab, hidden) | _norm("transformer.ln_f", hidden, bias=True)
     found |= _linear("lm_head", vocab, hidden)
     for i in range(hf["num_hidden_layers"]):
