@@ -69,7 +69,7 @@ class StoredModel:
         return {name: _wide(self._read(self._tensors[name], self._source)) for name in names}
 
     def embedding(self, used: NDArray[np.int64]) -> dict[str, Tensor]:
-        """Rows `used` of the embedding, in this order, and the learned positions if any; float32."""
+        """Rows `used` of the embedding, in this order, its norm and the learned positions if any; float32."""
         import torch
 
         table, source = self._tensors["embed.weight"], cache(self._source)
@@ -78,7 +78,8 @@ class StoredModel:
         }
         if "position.weight" in self._tensors:
             found["position.weight"] = self._read(self._tensors["position.weight"], source).float()
-        return found
+        norms = (name for name in self._tensors if name.startswith("embed.norm."))
+        return found | {name: self._read(self._tensors[name], source).float() for name in norms}
 
     def sources(self, wanted: Iterable[TensorId]) -> list[str]:
         """Names of the checkpoint's tensors that these canonical tensors come from; unknown ones are ignored."""
@@ -90,16 +91,14 @@ class StoredModel:
     def _of(self, prefix: str) -> dict[str, Lazy]:
         return {name.removeprefix(prefix): t for name, t in self._tensors.items() if name.startswith(prefix)}
 
-    def _source(self, name: str) -> NDArray[Any]:
-        found = self._checkpoint.tensors[name]
-        assert found.file is not None
-        return np.memmap(found.file, f"u{ITEMSIZE[found.dtype]}", "r", found.offset, (prod(found.shape),))
+    def _source(self, name: str, dtype: str) -> NDArray[Any]:
+        return self._checkpoint.tensors[name].bits(dtype)
 
-    def _read(self, lazy: Lazy, source: Callable[[str], NDArray[Any]]) -> Tensor:
+    def _read(self, lazy: Lazy, source: Callable[[str, str], NDArray[Any]]) -> Tensor:
         import torch
 
-        kinds = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-        bits = read(lazy, source)
+        kinds = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+        bits = read(lazy, lambda name: source(name, lazy.source_dtype))
         return torch.from_numpy(bits.view(f"i{bits.itemsize}")).view(kinds[lazy.source_dtype])
 
 
@@ -119,7 +118,7 @@ class RankWeights:
         return self._tensors(lambda name: _of_head(name, tied=self._config.tied))
 
     def embedding(self, used: NDArray[np.int64]) -> dict[str, Tensor]:
-        """Rows `used` of the embedding, in this order, zeros for rows of other ranks; and the learned positions."""
+        """Rows `used` of the embedding, zeros for rows of other ranks; its norm and the learned positions if any."""
         import torch
 
         found = self._tensors(lambda name: name.startswith(("embed.", "position.")))
@@ -148,4 +147,4 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 def _of_head(name: str, *, tied: bool) -> bool:
-    return name.startswith(("final.", "head.", "embed.") if tied else ("final.", "head."))
+    return name.startswith(("final.", "head.", "embed.weight") if tied else ("final.", "head."))

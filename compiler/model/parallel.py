@@ -49,6 +49,16 @@ def _heads_split(heads: int, kv_heads: int, tp: int) -> bool:
     return tp >= 1 and heads % tp == 0 and (kv_heads % tp == 0 or tp % kv_heads == 0)
 
 
+def cache_shapes(config: ModelConfig, heads: HeadLayout) -> dict[str, tuple[int, int]]:
+    """Heads and elements of a head that one rank caches for a token of a layer, by the decoder's name of the cache.
+
+    Latent attention has one cache of one latent, the same on every rank.
+    """
+    if config.kv_rank:
+        return {"cache_k": (1, config.kv_rank + config.rotary_dim)}
+    return dict.fromkeys(("cache_k", "cache_v"), (heads.kv_heads, config.head_dim))
+
+
 def padded(size: int, parts: int) -> int:
     """Smallest multiple of `parts` that is at least `size`."""
     return -(-size // parts) * parts
@@ -59,13 +69,16 @@ SPLIT_AXES = ("heads", "kv_heads", "ffn", "moe_ffn", "shared_ffn", "vocab")
 
 
 def spread(axes: tuple[str, ...], config: ModelConfig, tp: int) -> Program:
-    """Program that splits a canonical tensor into `tp` shards along its split axis, or copies it to all ranks."""
+    """Program that splits a canonical tensor into `tp` shards along its split axis, or copies it to all ranks.
+
+    Raises ParallelError where `tp` does not divide the heads.
+    """
     for position, axis in enumerate(axes):
         if axis == "vocab":
             return (Pad(position, config.vocab, padded(config.vocab, tp)), Shard(position, tp))
-        if axis == "kv_heads":
+        if axis in ("heads", "kv_heads"):
             copies = head_layout(config.heads, config.kv_heads, tp).kv_copies
-            return (Repeat(position, copies), Shard(position, tp))
+            return (Repeat(position, copies), Shard(position, tp)) if axis == "kv_heads" else (Shard(position, tp),)
         if axis in SPLIT_AXES:
             return (Shard(position, tp),)
     return (Replicate(tp),)

@@ -7,10 +7,13 @@
     Map(L + "attn.c_attn", QKV, layout="in out")        Conv1D: the matrix is stored transposed
     Map(L + "experts.{expert}.w1", "moe.gate")          experts one by one
     Map(L + "experts.w1", "moe.gate", stacked=True)     all experts in one tensor, whose name has no `.weight`
+    Map(L + "experts.w13", ("moe.gate", "moe.up"), fused="interleaved", stacked=True)    rows gate, up, gate, up, ...
+    Map(L + "attn.sinks", "attn.sinks", bare=True)      a name without `.weight`
     Map(L + "q_norm", "attn.q_heads_norm", layout="axes")    a dimension an axis: [heads, head_dim], not one vector
+    Map(L + "q_norm.{head}", "attn.q_heads_norm")    heads one by one: [head_dim] each
 
-`{layer}` and `{expert}` are the only wildcards; a pattern matches a whole name. A recipe has no sizes: they follow from
-the axes of the roles. Several Maps may fill one role: a checkpoint uses one of them.
+`{layer}`, `{expert}` and `{head}` are the only wildcards; a pattern matches a whole name. A recipe has no sizes: they
+follow from the axes of the roles. Several Maps may fill one role: a checkpoint uses one of them.
 """
 
 from __future__ import annotations
@@ -21,12 +24,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from compiler.errors import RefusedError
+from compiler.errors import RefusedError, SourceError
 from compiler.model.config import ConfigMap, ModelConfig, Traits
 from compiler.model.ops import Each, Op, Program, Rearrange, Split, Stack
 from compiler.model.places import lookup
 from compiler.model.read import read_config
-from compiler.model.roles import ROLES, TensorId, axis_sizes
+from compiler.model.roles import ROLES, TensorId, axis_sizes, has_experts
 from compiler.model.rope import RopeScaling
 
 
@@ -35,14 +38,26 @@ class Map:
     """Mapping of the tensors of one stem to the role or roles that they hold.
 
     `stacked`: one tensor for all experts, [experts, out, in], called `source`, and its bias `source` + `_bias`, as
-    transformers 5 keeps them in memory and saves them with save_original_format=False.
+    transformers 5 keeps them in memory and saves them with save_original_format=False. `bare`: `source` is
+    the whole name.
     """
 
     source: str
     roles: str | tuple[str, ...]
-    fused: Literal["rows", "per_kv_head"] = "rows"
+    fused: Literal["rows", "per_kv_head", "interleaved"] = "rows"
     layout: Literal["out in", "in out", "axes"] = "out in"
     stacked: bool = False
+    bare: bool = False
+
+    @property
+    def by_expert(self) -> bool:
+        """Whether experts are stored one by one."""
+        return "{expert}" in self.source
+
+    @property
+    def by_head(self) -> bool:
+        """Whether heads are stored one by one."""
+        return "{head}" in self.source
 
     @property
     def role_names(self) -> tuple[str, ...]:
@@ -72,11 +87,18 @@ class Recipe:
 
     `assumes` maps paths of config.json to the value that the traits are for (or a tuple of values): a checkpoint with
     another value is refused. An absent value is taken to be the assumed one.
+
+    `defaults` maps the keys that the recipe reads to what their absence means: the defaults of the architecture's
+    configuration class. `aliases` maps other spellings of keys to those that the recipe reads. `model_types`: values of
+    `model_type` that name the architecture where `architectures` does not.
     """
 
     hf_architectures: tuple[str, ...]
     models: Mapping[str, str]
     weights: tuple[Map, ...]
+    model_types: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
     traits: Traits = field(default_factory=Traits)
     config: ConfigMap = field(default_factory=ConfigMap)
     ignore: tuple[str, ...] = ()
@@ -108,10 +130,36 @@ class Recipe:
                 )
         return self
 
-    def model_config(self, hf: Mapping[str, Any], rope_scaling: RopeScaling | None = None) -> ModelConfig:
-        """Config of a model: numbers of `hf` (config.json), kinds of this recipe. Raises what `read_config` raises."""
+    def stated(self, hf: Mapping[str, Any]) -> dict[str, Any]:
+        """config.json with the defaults of the architecture. Raises SourceError for one key in two spellings."""
+        found = dict(hf)
+        for alias, key in self.aliases.items():
+            if alias in hf and found.setdefault(key, hf[alias]) != hf[alias]:
+                raise SourceError(
+                    f"config.json: `{key}` is {hf[key]!r:.60}, and `{alias}`, its other name, {hf[alias]!r:.60}",
+                    hint="remove the wrong one",
+                )
+        return {**self.defaults, **found}
+
+    def assumed(self, hf: Mapping[str, Any]) -> dict[str, Any]:
+        """Keys that config.json lacks, and the defaults of the architecture that count instead."""
+        named = {*hf, *(key for alias, key in self.aliases.items() if alias in hf)}
+        return {key: value for key, value in self.defaults.items() if key not in named}
+
+    def architecture(self, hf: Mapping[str, Any]) -> str:
+        """Name in `architectures` that this recipe reads; without one, the first there, or else of the recipe."""
+        named = [hf["architectures"]] if isinstance(hf.get("architectures"), str) else hf.get("architectures")
+        names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+        return next((name for name in names if name in self.hf_architectures), (*names, *self.hf_architectures)[0])
+
+    def model_config(
+        self, hf: Mapping[str, Any], rope_scaling: RopeScaling | None = None, stored_dtype: str = "float32"
+    ) -> ModelConfig:
+        """Config of a model: numbers of `hf` (config.json), kinds of this recipe. `stored_dtype`: dtype of the weights,
+        which counts where config.json has none. Raises what `read_config` raises.
+        """
         others = [
-            f"{path} {value!r}, found {lookup(hf, path)!r}"
+            f"{path} {value!r}, found {lookup(hf, path)!r:.60}"
             for path, value in self.assumes.items()
             if lookup(hf, path) is not None and not _says(hf, path, value)
         ]
@@ -121,7 +169,14 @@ class Recipe:
                 f"config.json describes another model than this recipe: expected {'; expected '.join(others)}",
                 hint=f"If it is one of {variants}, pass `--variant`." if variants else "no recipe reads this model",
             )
-        return read_config(hf, self.config, self.traits, rope_scaling)
+        return read_config(
+            self.stated(hf),
+            self.config,
+            self.traits,
+            rope_scaling,
+            architecture=self.architecture(hf),
+            stored_dtype=stored_dtype,
+        )
 
     @cached_property
     def base_prefix(self) -> str:
@@ -133,7 +188,9 @@ class Recipe:
 
     @cached_property
     def patterns(self) -> tuple[tuple[re.Pattern[str], Map], ...]:
-        return tuple((re.compile(self._with_prefix(m.source, _regex) + _PARTS[m.stacked]), m) for m in self.weights)
+        return tuple(
+            (re.compile(self._with_prefix(m.source, _regex) + _PARTS[m.stacked or m.bare]), m) for m in self.weights
+        )
 
     @cached_property
     def ignored(self) -> tuple[re.Pattern[str], ...]:
@@ -151,7 +208,7 @@ def _says(hf: Mapping[str, Any], path: str, expected: Any) -> bool:
 
 
 _PARTS = {False: r"\.(?P<part>weight|bias)", True: r"(?:_(?P<part>bias))?"}
-"""Regular expression of the end of a name, by `Map.stacked`; without a part it is a weight."""
+"""Regular expression of the end of a name, by `Map.stacked` or `bare`; without a part it is a weight."""
 
 
 def _glob(pattern: str) -> str:
@@ -160,7 +217,7 @@ def _glob(pattern: str) -> str:
 
 def _regex(source: str) -> str:
     text = re.escape(source)
-    for wildcard in ("layer", "expert"):
+    for wildcard in ("layer", "expert", "head"):
         text = text.replace(rf"\{{{wildcard}\}}", rf"(?P<{wildcard}>\d+)")
     return text
 
@@ -169,23 +226,25 @@ def stored_axes(role: str, part: str) -> tuple[tuple[str, ...], ...]:
     """Axes of a role as a checkpoint groups them: ((out axes), (in axes)) for a linear layer's weight."""
     axes = TensorId(role, part).axes
     out = ROLES[role].bias_axes
-    if part == "weight" and out and axes[: len(out)] == out:
+    if part == "weight" and out and axes[: len(out)] == out and not has_experts(role):
         return tuple(group for group in (out, axes[len(out) :]) if group)
     if part == "bias":
-        return (axes,)
+        return (axes[:1], axes[1:]) if has_experts(role) else (axes,)
     return tuple((axis,) for axis in axes)
 
 
-def to_roles(mapping: Map, part: str, experts: bool, config: ModelConfig) -> Program:
-    """Program from the stored tensor (or one tensor per expert) of `mapping` to one canonical tensor per role.
+def to_roles(mapping: Map, part: str, config: ModelConfig) -> Program:
+    """Program from the stored tensor (or one tensor per expert or head) of `mapping` to one canonical tensor per role.
 
     Shapes: stored [out, in] ("in out": [in, out]; stacked: [experts, ...]); a canonical tensor has one dimension per
     axis of its role.
     """
     sizes = axis_sizes(config)
     roles = mapping.role_names
-    ops: list[Op] = [Stack(sizes["experts"])] if experts else []
-    experts = experts or mapping.stacked
+    if mapping.by_head:
+        return (Stack(sizes[TensorId(roles[0], part).axes[0]]),)
+    ops: list[Op] = [Stack(sizes["experts"])] if mapping.by_expert else []
+    experts = mapping.by_expert or mapping.stacked
     lead = "experts " if experts else ""
     if mapping.layout == "in out" and part == "weight":
         ops.append(Rearrange(f"{lead}in out -> {lead}out in", ()))
@@ -206,6 +265,9 @@ def to_roles(mapping: Map, part: str, experts: bool, config: ModelConfig) -> Pro
         flat = f"kv slot d{rest} -> (kv slot d){rest}"
         ops.append(Each(tuple((Rearrange(flat, named(slot)),) for slot in slots)))
     elif len(roles) > 1:
+        if mapping.fused == "interleaved":
+            pattern = f"{lead}(row role){rest} -> {lead}(role row){rest}"
+            ops.append(Rearrange(pattern, (("row", rows[0]), ("role", len(roles)))))
         ops.append(Split(1 if experts else 0, tuple(rows)))
     ops.append(Each(tuple((_ungroup(group, lead, sizes),) for group in groups)))
     return tuple(ops)

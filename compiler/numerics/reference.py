@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compiler.errors import ArtifactError, TokenizerError
+from compiler.errors import ArtifactError
 from compiler.machine import available_memory
-from compiler.model.lazy import ITEMSIZE, Lazy, read
+from compiler.model.lazy import Lazy, read
+from compiler.numerics.foreign import known_to_transformers, transformers_config, transformers_model
 from compiler.storage.files.cast import cast_bits
+from compiler.tokenizer.load import load_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,21 +41,14 @@ TEXT = (
 
 
 def token_ids(tokenizer: Path | None, config_vocab: int, positions: int) -> NDArray[np.int64]:
-    """TEXT by the tokenizer.json `tokenizer`, else seeded random ids below `config_vocab`: int64 [tokens].
+    """TEXT by the tokenizer in the folder `tokenizer`, else seeded random ids below `config_vocab`: int64 [tokens].
 
-    At most TOKENS, and fewer than `positions`. Raises TokenizerError where tokenizer.json cannot be read.
+    At most TOKENS, and fewer than `positions`. Raises TokenizerError where the tokenizer cannot be read.
     """
     count = min(TOKENS, positions - 1)
-    if tokenizer is not None:
-        from tokenizers import Tokenizer
-
-        try:
-            ids = Tokenizer.from_file(str(tokenizer)).encode(TEXT).ids
-        except Exception as error:  # noqa: BLE001  # the Rust side raises plain Exception
-            raise TokenizerError(
-                f"{tokenizer} cannot be read: {error}",
-                hint="pass a valid tokenizer with `--tokenizer DIR`",
-            ) from None
+    found = load_tokenizer(tokenizer) if tokenizer is not None else None
+    if found is not None:
+        ids = found.encode(TEXT)
         if len(ids) >= count and max(ids) < config_vocab:
             return np.array(ids[:count], np.int64)
     return np.random.default_rng(0).integers(0, config_vocab, count, np.int64)
@@ -64,7 +59,7 @@ def reference_logits(
 ) -> tuple[str, NDArray[np.float32]]:
     """Program ("transformers" or "decoder"), and its logits float32 [tokens, vocab] for `ids` int64 [tokens]."""
     needed = 4 * sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())
-    if _known_to_transformers(checkpoint.config) and needed * 1.2 < available_memory():
+    if known_to_transformers(checkpoint.config) and needed * 1.2 < available_memory():
         return "transformers", _by_transformers(config, checkpoint, ids)
     return "decoder", _by_decoder(config, tensors, checkpoint, ids)
 
@@ -90,42 +85,20 @@ def read_reference(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         ) from None
 
 
-def _known_to_transformers(hf: Mapping[str, Any]) -> bool:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    if "quantization_config" in hf:  # transformers would need the package that quantized it
-        return False
-    # A model with remote code may use the type of another: the class has to agree.
-    return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(str(hf.get("model_type"))) in (hf.get("architectures") or [])
-
-
 def _by_transformers(model_config: ModelConfig, checkpoint: Checkpoint, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    # Remote code is never run. config.json is the source's, except for the user's rope scaling.
-    config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
+    # config.json is the source's, except for the user's rope scaling.
+    config = transformers_config(checkpoint.config)
     scaling = model_config.rope_scaling
     found = getattr(config, "rope_parameters", None)
-    if scaling is not None and isinstance(found, dict) and found.get("rope_type", "default") == "default":
-        config.rope_parameters = {**found, "rope_type": scaling.kind, "factor": scaling.factor}
-        if scaling.kind == "llama3":
-            config.rope_parameters |= {
-                "low_freq_factor": scaling.low_freq_factor,
-                "high_freq_factor": scaling.high_freq_factor,
-                "original_max_position_embeddings": scaling.original_max_positions,
-            }
-    model = AutoModelForCausalLM.from_pretrained(
-        checkpoint.folder,
-        config=config,
-        dtype=torch.float32,
-        attn_implementation="eager",
-        trust_remote_code=False,
-        local_files_only=True,
-    ).eval()
+    of_full = found.get("full_attention", found) if isinstance(found, dict) else {}
+    requested = of_full.get("rope_type", "default") == "default"
+    if scaling is not None and isinstance(found, dict) and (requested or scaling.extended):
+        # The length of the build decides where transformers goes by that of the sequence (see RopeScaling).
+        scaled = of_full | scaling.section(model_config.rope_theta, model_config.rotary_dim)
+        config.rope_parameters = found | {"full_attention": scaled} if "full_attention" in found else scaled
+    model = transformers_model(config, checkpoint)
     with torch.no_grad():
         logits: NDArray[np.float32] = model(torch.from_numpy(ids)[None]).logits[0].float().numpy()
     return logits[:, : model_config.vocab]
@@ -155,13 +128,7 @@ def _by_decoder(
 
 
 def _float32(tensor: Lazy, checkpoint: Checkpoint) -> NDArray[np.float32]:
-    def source(name: str) -> NDArray[Any]:
-        found = checkpoint.tensors[name]
-        assert found.file is not None
-        kind = f"u{ITEMSIZE[found.dtype]}"
-        return np.memmap(found.file, kind, "r", found.offset, (prod(found.shape),))
-
-    bits = read(tensor, source).reshape(-1)
+    bits = read(tensor, lambda name: checkpoint.tensors[name].bits(tensor.source_dtype)).reshape(-1)
     out = bits
     if tensor.source_dtype != "F32":
         out = np.empty(bits.shape, np.uint32)

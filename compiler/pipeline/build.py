@@ -13,13 +13,14 @@ from compiler import targets
 from compiler.artifact import assemble
 from compiler.artifact.manifest import MANIFEST, load_manifest
 from compiler.artifact.statements import with_statements
-from compiler.errors import ArtifactError, UsageError
+from compiler.errors import ArtifactError, NumericsError, UsageError, boundary
 from compiler.pipeline import package
 from compiler.pipeline.install import Measured, install
 from compiler.pipeline.notes import plan_note
 from compiler.pipeline.reach import reach_of
-from compiler.pipeline.resolve import locate, plan_model, plan_of
+from compiler.pipeline.resolve import locate, plan_of, plan_with_notes
 from compiler.pipeline.runner import CachedRunner
+from compiler.pipeline.source_values import check_source
 from compiler.pipeline.steps.calibrate import calibration_samples
 from compiler.pipeline.steps.compile import compile_specs
 from compiler.pipeline.steps.convert import convert
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from compiler.calibration.samples import Samples
     from compiler.numerics.verify import Logits
     from compiler.pipeline.plan import Plan
+    from compiler.pipeline.reach import Reach
     from compiler.pipeline.request import BuildRequest, PlanRequest
     from compiler.pipeline.resolve import LocatedModel
     from compiler.pipeline.steps.gate import Passed
@@ -146,7 +148,7 @@ def build(
     cache = open_cache(request.cache, request.resources.shared_cache, warn=report.warn, rehash=request.rehash)
     request = replace(request, output=normal(request.output))
     toolchain = toolchain or target.compiler.toolchain()
-    with disk_errors(request.output):
+    with boundary(step=lambda: report.stage, input=request.model), disk_errors(request.output):
         return _build(_Job(request, CachedRunner(cache, report), target, toolchain, logits))
 
 
@@ -161,20 +163,39 @@ def _build(job: _Job) -> BuildResult:
     reach = reach_of(job.toolchain, stages_of(target), request.until, device.kind, runner.report)
     prepared = _prepare(job)
     model, plan, texts = prepared.model, prepared.plan, prepared.texts
-    unfinished = BuildResult(request.output, plan, None, runner.made)
     if request.until == "plan":
+        unfinished = BuildResult(request.output, plan, None, runner.made)
         return replace(unfinished, source=source_digest(runner.cache, runner.report, model.source, model.checkpoint))
     runner.cache.sweep()
     # Before any weight is read: a text that is no text ends the build in seconds.
-    tokenizer = package.tokenizer_json(texts)
+    tokenizer = package.tokenizer_folder(texts)
     samples = calibration_samples(plan, tokenizer)
     held_out = held_out_samples(plan, tokenizer) if plan.quant.requested else None
     digest = source_digest(runner.cache, runner.report, model.source, model.checkpoint)
     _refuse_other(request, plan, digest)
     source = Source(plan.config, plan.account.tensors, model.checkpoint, digest)
+    try:
+        return _from_source(job, prepared, source, reach, device, (samples, held_out))
+    except NumericsError:
+        check_source(plan.ranks, model.checkpoint)
+        raise
+
+
+def _from_source(
+    job: _Job,
+    prepared: _Prepared,
+    source: Source,
+    reach: Reach,
+    device: Device,
+    texts_of: tuple[Samples | None, Samples | None],
+) -> BuildResult:
+    """The steps that read weights. `texts_of`: see _rank_files. Raises NumericsError, perhaps by the source."""
+    request, runner, target, digest = job.request, job.runner, job.target, source.digest
+    model, plan, texts = prepared.model, prepared.plan, prepared.texts
+    unfinished = BuildResult(request.output, plan, None, runner.made)
     checkpoint, made, quality = model.source.folder, Made((), tokenizer=texts), _Quality()
     if target.layout is not None:
-        files, quality = _rank_files(job, target.layout, prepared, source, samples, held_out)
+        files, quality = _rank_files(job, target.layout, prepared, source, *texts_of)
         checkpoint, made = files.folder, replace(made, weights=package.parts_of(files))
     if request.until == "convert":
         return unfinished
@@ -184,12 +205,13 @@ def _build(job: _Job) -> BuildResult:
         return result
     reach.check(f"What comes before compile is done and kept in {request.cache}")
     specs, sources = target.compiler.specs(plan, digest), Sources(checkpoint, texts)
+    if quality.reference is None and not job.toolchain.stand_in and request.until != "compile":
+        # A source that nothing else can compute ends the build here, and not after the compiler's hours.
+        quality = replace(quality, reference=_reference(job, prepared, source, made))
     compiled = compile_specs(runner, specs, sources, job.toolchain, reach.versions, device, request.how)
     if request.until == "compile":
         return unfinished
     made = replace(made, compiled=compiled)
-    if quality.reference is None and not job.toolchain.stand_in:
-        quality = replace(quality, reference=_reference(job, prepared, source, made))
     return _package(job, prepared, digest, made, quality, device, reach.versions)
 
 
@@ -198,12 +220,10 @@ def _prepare(job: _Job) -> _Prepared:
     request, report = job.request, job.runner.report
     report.begin("plan")
     model = locate(request) if request.until == "plan" else fetch(request, report.progress)
-    made = plan_model(model, request.target, request.ask, request.resources.max_memory)
+    texts = package.tokenizer_parts(model.source.folder, request.tokenizer)
+    made = plan_with_notes(model, request, request.tokenizer)
     for note in made.notes:
         report.warn(note)
-    texts = package.tokenizer_parts(model.source.folder, request.tokenizer)
-    if not package.has_vocabulary(texts):
-        report.warn(f"{model.source.folder} has no tokenizer: the artifact takes token ids; `--tokenizer DIR` adds one")
     job.target.packager.check_tokenizer(made, [part.name for part in texts])
     report.end(plan_note(made))
     return _Prepared(model, made, texts)
@@ -274,7 +294,7 @@ def _package(
         contents,
         name=request.name or package.default_name(model.source, plan.recipe, plan.target, plan.tp, precision),
         target=plan.target,
-        model=package.model_of(model.source, plan.recipe, plan.config, digest),
+        model=package.model_of(model, plan.config, digest),
         device=device,
         toolchain={**contents.toolchain, **versions},
         parts=parts,

@@ -11,7 +11,7 @@ from compiler.decoder.segments import PHASES, SegmentSpec, input_names, part_of,
 from compiler.errors import IncompatibleError
 from compiler.model.config import ModelConfig
 from compiler.model.limits import Limits
-from compiler.model.parallel import head_layout
+from compiler.model.parallel import cache_shapes, head_layout
 from compiler.runtime.engine import Call, LayerCalls, Program, Share
 from compiler.runtime.ranks import threads_per_rank
 from compiler.runtime.weights import Weights
@@ -115,7 +115,7 @@ def assemble(
             "vocab_offset": torch.tensor(rank * table.shape[0], device=device),
             "alibi.slopes": torch.tensor(slopes, dtype=torch.float32, device=device),
         },
-        kv_heads=heads.kv_heads,
+        caches=cache_shapes(config, heads),
         dtype=table.dtype,
         cached=cache_dtype(cache) if cache else table.dtype,
         device=device,
@@ -142,8 +142,11 @@ def bind(
         calls = {part_of(segment): call(segment, prefix) for segment in segments}
         return LayerCalls(calls, {name: w for name in _NORMS if (w := weights.get(prefix + name)) is not None})
 
-    return Program(call("embed"), tuple(one_layer(i, segments) for i, segments in enumerate(layers)), call("head"))
+    norms = {name: w for name in _EMBEDDING_NORM if (w := weights.get(name)) is not None}
+    of_layers = tuple(one_layer(i, segments) for i, segments in enumerate(layers))
+    return Program(call("embed"), of_layers, call("head"), norms)
 
 
 _NORMS = tuple(f"{block}.post_norm.{part}" for block in ("attn", "mlp") for part in ("weight", "bias"))
 """Weights of a layer that no segment reads: norms after sums over ranks."""
+_EMBEDDING_NORM = ("embed.norm.weight", "embed.norm.bias")

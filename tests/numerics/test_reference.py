@@ -74,7 +74,7 @@ def test_rope_scaling_that_the_user_asks_for_reaches_the_reference(
 
 
 def test_token_ids_come_from_text_where_there_is_a_tokenizer(tiny_checkpoint: Callable[[str], Path]) -> None:
-    ids = token_ids(tiny_checkpoint("llama") / "tokenizer.json", 259, 256)
+    ids = token_ids(tiny_checkpoint("llama"), 259, 256)
     assert bytes(ids[1:12].tolist()) == b"The harbour"
     assert len(ids) == TOKENS
 
@@ -83,13 +83,13 @@ def test_token_ids_fit_positions_and_vocabulary(tiny_checkpoint: Callable[[str],
     assert len(token_ids(None, 10, 20)) == 19
     assert token_ids(None, 10, 256).max() < 10
     # A tokenizer with more tokens than the model has rows would index outside the embedding.
-    assert token_ids(tiny_checkpoint("llama") / "tokenizer.json", 100, 256).max() < 100
+    assert token_ids(tiny_checkpoint("llama"), 100, 256).max() < 100
 
 
 def test_a_broken_tokenizer_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(TokenizerError, match="cannot be read"):
-        token_ids(tmp_path / "tokenizer.json", 100, 100)
+        token_ids(tmp_path, 100, 100)
 
 
 def test_reference_files(tmp_path: Path) -> None:

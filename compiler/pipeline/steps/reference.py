@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from compiler.artifact.parts import Part
 from compiler.numerics import reference
 from compiler.numerics.gate.sides import log_probabilities, of_files
-from compiler.pipeline.package import parts_of, tokenizer_json
+from compiler.pipeline.package import parts_of, tokenizer_folder, vocabulary_digest
 from compiler.pipeline.runner import Output, Step
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _QUANTIZED_VERSION = 2
 
 @dataclass(frozen=True)
 class ReferenceInputs:
-    """Cache key. `text`: digest of tokenizer.json, empty where there is none."""
+    """Cache key. `text`: digest of the tokenizer's vocabulary, empty where there is none."""
 
     version: int
     source: str
@@ -70,7 +70,7 @@ def source_reference(runner: CachedRunner, plan: Plan, source: Source, texts: Se
         _VERSION,
         source.digest,
         plan.config.to_json(),
-        _digest(texts),
+        vocabulary_digest(texts),
         _positions(plan),
         {name: version(name) for name in ("torch", "transformers", "tokenizers")},
     )
@@ -95,7 +95,7 @@ def quantized_reference(
         [part.descriptor.digest for part in files],
         plan.config.to_json(),
         plan.options.derived,
-        _digest(texts),
+        vocabulary_digest(texts),
         _positions(plan),
         {name: version(name) for name in ("torch", "tokenizers")},
     )
@@ -118,7 +118,7 @@ def _run(
     """`logits`: token ids of the reference text to who computed, and the logits."""
 
     def run(folder: Path) -> Output:
-        ids = reference.token_ids(tokenizer_json(texts), plan.config.vocab, plan.limits.max_positions)
+        ids = reference.token_ids(tokenizer_folder(texts), plan.config.vocab, plan.limits.max_positions)
         who, found = logits(ids)
         reference.write_reference(folder / reference.REFERENCE, ids, found)
         return Output({"reference": who})
@@ -133,8 +133,3 @@ def _run(
 
 def _positions(plan: Plan) -> int:
     return min(reference.TOKENS, plan.limits.max_positions - 1)
-
-
-def _digest(texts: Sequence[Part]) -> str:
-    """Digest of the tokenizer.json among the parts, empty where there is none."""
-    return next((part.descriptor.digest for part in texts if part.path == "tokenizer/tokenizer.json"), "")

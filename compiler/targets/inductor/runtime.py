@@ -47,7 +47,7 @@ class SegmentRunner(Runner):
 
         begin = (len(token_ids) + 1) // 2
         with load_model(folder) as model:
-            batches = sorted({1, min(2, model.max_batch), model.max_batch})
+            batches = sorted({1, min(2, model.limits.max_batch), model.limits.max_batch})
             runs = [model.logits(token_ids.tolist(), decode_from=begin, rows=rows) for rows in batches]
         logits = runs[0].copy()
         for turn, run in enumerate(runs):
