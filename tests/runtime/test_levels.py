@@ -7,10 +7,10 @@ import pytest
 from compiler.errors import UsageError
 from compiler.runtime.levels import VARIABLE, level, needed, supported
 
-ZEN3 = frozenset("avx avx2 fma f16c sse4_2".split())
-SKYLAKE = ZEN3 | frozenset("avx512f avx512bw avx512cd avx512dq avx512vl".split())
-ICE_LAKE = SKYLAKE | frozenset("avx512_vnni avx512vbmi".split())
-SAPPHIRE_RAPIDS = ICE_LAKE | frozenset("avx_vnni avx512_bf16 amx_bf16 amx_int8 amx_tile".split())
+ZEN3 = frozenset(["avx", "avx2", "fma", "f16c", "sse4_2"])
+SKYLAKE = ZEN3 | frozenset(["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"])
+ICE_LAKE = SKYLAKE | frozenset(["avx512_vnni", "avx512vbmi"])
+SAPPHIRE_RAPIDS = ICE_LAKE | frozenset(["avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "amx_tile"])
 
 
 @pytest.mark.parametrize(
