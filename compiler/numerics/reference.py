@@ -1,25 +1,24 @@
-"""Reference logits of the source model in float32, for the token ids that an artifact is verified on.
+"""Reference logits of the source model in float32, for the rows of a proof (`proof.py`, `passages.py`).
 
 Computed by `transformers`, an independent implementation; where it does not know the architecture, or the model in
-float32 does not fit into memory, by the decoder in float32, one layer at a time. Kept in the artifact, which can then
-be verified without its source, as reference.safetensors: `token_ids` int64 [tokens], `logits` float32 [tokens, vocab].
+float32 does not fit into memory, by the decoder in float32, one layer at a time. The artifact keeps them, and can then
+be verified without its source.
 """
 
 from __future__ import annotations
 
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compiler.errors import ArtifactError, TokenizerError
 from compiler.machine import available_memory
 from compiler.model.lazy import ITEMSIZE, Lazy, read
+from compiler.numerics.passages import Expected, Passage
 from compiler.storage.files.cast import cast_bits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -27,67 +26,43 @@ if TYPE_CHECKING:
     from compiler.model.roles import TensorId
     from compiler.storage.checkpoints.checkpoint import Checkpoint
 
-REFERENCE = "reference.safetensors"
-TOKENS = 48
-"""Number of positions compared."""
-TEXT = (
-    "The harbour was quiet when the ferry came in. Maria counted 17 crates on the pier, signed the paper, "
-    "and asked whether the letter from Zürich had arrived. Nobody knew; the clerk shrugged and said: come "
-    "back at half past ten."
-)
-"""Written for this project; letters, digits, punctuation and one character outside ASCII."""
+    Ids = NDArray[np.int64]
+    Logits = NDArray[np.float32]
+
+_LIMITS = ("sliding_window", "attention_chunk_size", "window_size")
+"""Attributes of transformers' configs that limit how far attention reaches, in positions."""
 
 
-def token_ids(tokenizer: Path | None, config_vocab: int, positions: int) -> NDArray[np.int64]:
-    """TEXT by the tokenizer.json `tokenizer`, else seeded random ids below `config_vocab`: int64 [tokens].
-
-    At most TOKENS, and fewer than `positions`. Raises TokenizerError where tokenizer.json cannot be read.
-    """
-    count = min(TOKENS, positions - 1)
-    if tokenizer is not None:
-        from tokenizers import Tokenizer
-
-        try:
-            ids = Tokenizer.from_file(str(tokenizer)).encode(TEXT).ids
-        except Exception as error:  # noqa: BLE001  # the Rust side raises plain Exception
-            raise TokenizerError(
-                f"{tokenizer} cannot be read: {error}",
-                hint="pass a valid tokenizer with `--tokenizer DIR`",
-            ) from None
-        if len(ids) >= count and max(ids) < config_vocab:
-            return np.array(ids[:count], np.int64)
-    return np.random.default_rng(0).integers(0, config_vocab, count, np.int64)
+def source_passages(
+    config: ModelConfig,
+    lowered: ModelConfig | None,
+    tensors: Mapping[TensorId, Lazy],
+    checkpoint: Checkpoint,
+    rows: tuple[Sequence[Ids], Sequence[Ids]],
+) -> tuple[str, Expected]:
+    """Program ("transformers" or "decoder"), and the logits of `config` for rows[0], of `lowered` for rows[1]."""
+    who, straight = reference_logits(config, tensors, checkpoint, rows[0])
+    expected = Expected(Passage.of(rows[0], straight))
+    if lowered is not None:
+        _, found = reference_logits(config, tensors, checkpoint, rows[1], lowered)
+        expected = Expected(expected.straight, Passage.of(rows[1], found))
+    return who, expected
 
 
 def reference_logits(
-    config: ModelConfig, tensors: Mapping[TensorId, Lazy], checkpoint: Checkpoint, ids: NDArray[np.int64]
-) -> tuple[str, NDArray[np.float32]]:
-    """Program ("transformers" or "decoder"), and its logits float32 [tokens, vocab] for `ids` int64 [tokens]."""
+    config: ModelConfig,
+    tensors: Mapping[TensorId, Lazy],
+    checkpoint: Checkpoint,
+    rows: Sequence[Ids],
+    lowered: ModelConfig | None = None,
+) -> tuple[str, list[Logits]]:
+    """Program, and its logits float32 [tokens, vocab] for each of `rows`, int64 [tokens]. `lowered`: the model with
+    other limits, to compute in place of `config`.
+    """
     needed = 4 * sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())
     if _known_to_transformers(checkpoint.config) and needed * 1.2 < available_memory():
-        return "transformers", _by_transformers(config, checkpoint, ids)
-    return "decoder", _by_decoder(config, tensors, checkpoint, ids)
-
-
-def write_reference(path: Path, ids: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
-    """Write `token_ids` int64 [tokens] and `logits` float32 [tokens, vocab] as the safetensors file `path`."""
-    from safetensors.numpy import save_file
-
-    save_file({"token_ids": ids, "logits": np.ascontiguousarray(logits, np.float32)}, path)
-
-
-def read_reference(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Inverse of `write_reference`. Raises ArtifactError."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        tensors = load_file(path)
-        return tensors["token_ids"], tensors["logits"]
-    except (OSError, KeyError, SafetensorError) as error:
-        raise ArtifactError(
-            f"{path} has no reference logits: {error}", hint="copy the artifact again, or build it again"
-        ) from None
+        return "transformers", _by_transformers(config, checkpoint, rows, lowered)
+    return "decoder", _by_decoder(lowered or config, tensors, checkpoint, rows)
 
 
 def _known_to_transformers(hf: Mapping[str, Any]) -> bool:
@@ -99,41 +74,74 @@ def _known_to_transformers(hf: Mapping[str, Any]) -> bool:
     return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(str(hf.get("model_type"))) in (hf.get("architectures") or [])
 
 
-def _by_transformers(model_config: ModelConfig, checkpoint: Checkpoint, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+def _by_transformers(
+    config: ModelConfig, checkpoint: Checkpoint, rows: Sequence[Ids], lowered: ModelConfig | None
+) -> list[Logits]:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    # Remote code is never run. config.json is the source's, except for the user's rope scaling.
-    config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
-    scaling = model_config.rope_scaling
-    found = getattr(config, "rope_parameters", None)
-    if scaling is not None and isinstance(found, dict) and found.get("rope_type", "default") == "default":
-        config.rope_parameters = {**found, "rope_type": scaling.kind, "factor": scaling.factor}
-        if scaling.kind == "llama3":
-            config.rope_parameters |= {
-                "low_freq_factor": scaling.low_freq_factor,
-                "high_freq_factor": scaling.high_freq_factor,
-                "original_max_position_embeddings": scaling.original_max_positions,
-            }
     model = AutoModelForCausalLM.from_pretrained(
         checkpoint.folder,
-        config=config,
+        config=_transformers_config(config, checkpoint, lowered),
         dtype=torch.float32,
         attn_implementation="eager",
         trust_remote_code=False,
         local_files_only=True,
     ).eval()
     with torch.no_grad():
-        logits: NDArray[np.float32] = model(torch.from_numpy(ids)[None]).logits[0].float().numpy()
-    return logits[:, : model_config.vocab]
+        found: list[Logits] = [model(torch.from_numpy(ids)[None]).logits[0].float().numpy() for ids in rows]
+    return [logits[:, : config.vocab] for logits in found]
+
+
+def _transformers_config(config: ModelConfig, checkpoint: Checkpoint, lowered: ModelConfig | None) -> Any:
+    """config.json of the source, with the user's rope scaling, and with the limits of `lowered`.
+
+    Limits are replaced where transformers has the value of `config`: one that it does not have stays as it is there.
+    """
+    from transformers import AutoConfig
+
+    # Remote code is never run.
+    found = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
+    scaling, rope = config.rope_scaling, getattr(found, "rope_parameters", None)
+    if scaling is not None and isinstance(rope, dict) and rope.get("rope_type", "default") == "default":
+        rope = {**rope, "rope_type": scaling.kind, "factor": scaling.factor}
+        if scaling.kind == "llama3":
+            rope |= {
+                "low_freq_factor": scaling.low_freq_factor,
+                "high_freq_factor": scaling.high_freq_factor,
+                "original_max_position_embeddings": scaling.original_max_positions,
+            }
+        found.rope_parameters = rope
+    if lowered is not None:
+        _lower(found, config, lowered)
+    return found
+
+
+def _lower(found: Any, config: ModelConfig, lowered: ModelConfig) -> None:
+    """Replace the limits of `config` in transformers' `found` by those of `lowered`."""
+    pairs = zip(config.layer_kinds, lowered.layer_kinds, strict=True)
+    changes = {old: new for a, b in pairs for old, new in ((a.window, b.window), (a.chunk, b.chunk)) if old != new}
+    for name in _LIMITS:
+        if getattr(found, name, None) in changes:
+            setattr(found, name, changes[getattr(found, name)])
+    if config.rope_scaling is not None and lowered.rope_scaling != config.rope_scaling:
+        assert lowered.rope_scaling is not None
+        key, old = "original_max_position_embeddings", config.rope_scaling.original_max_positions
+        new = lowered.rope_scaling.original_max_positions
+        rope = found.rope_parameters
+        for one in (rope, *(part for part in rope.values() if isinstance(part, dict))):
+            if one.get(key) == old:
+                one[key] = new
+        if getattr(found, key, None) == old:
+            setattr(found, key, new)
 
 
 def _by_decoder(
-    config: ModelConfig, canonical: Mapping[TensorId, Lazy], checkpoint: Checkpoint, ids: NDArray[np.int64]
-) -> NDArray[np.float32]:
+    config: ModelConfig, canonical: Mapping[TensorId, Lazy], checkpoint: Checkpoint, rows: Sequence[Ids]
+) -> list[Logits]:
     import torch
 
     from compiler.decoder.forward import stream_logits
@@ -148,10 +156,14 @@ def _by_decoder(
             if name.startswith(prefix) and (prefix or not name.startswith("layers."))
         }
 
-    logits: NDArray[np.float32] = stream_logits(
-        config, lambda layer: tensors(f"layers.{layer}."), tensors(""), torch.from_numpy(ids)[None]
-    )[0].numpy()
-    return logits
+    # Padded on the right, where no token of a shorter row sees it: weights are read once.
+    ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
+    for row, own in enumerate(rows):
+        ids[row, : len(own)] = own
+    logits: Logits = stream_logits(
+        config, lambda layer: tensors(f"layers.{layer}."), tensors(""), torch.from_numpy(ids)
+    ).numpy()
+    return [logits[row, : len(own)] for row, own in enumerate(rows)]
 
 
 def _float32(tensor: Lazy, checkpoint: Checkpoint) -> NDArray[np.float32]:
