@@ -117,6 +117,10 @@ class ArtifactFile(Strict):
         return codec
 
 
+Lengths = Annotated[tuple[Size, ...], Field(strict=False)]
+"""Token counts; a list as JSON and the stage cache have it, too."""
+
+
 class Coverage(Strict):
     """Reach of a proof. `rows`: tokens of each row; `window`, `boundary`: smallest sliding window of the model, and the
     context length for which its rotary positions are scaled; None: it has none.
@@ -125,10 +129,10 @@ class Coverage(Strict):
     positions, where those of the model (None: not lowered) are longer than `rows`.
     """
 
-    rows: tuple[Size, ...]
+    rows: Lengths
     window: Size | None = None
     boundary: Size | None = None
-    lowered_rows: tuple[Size, ...] = ()
+    lowered_rows: Lengths = ()
     lowered_window: Size | None = None
     lowered_boundary: Size | None = None
 
