@@ -129,7 +129,8 @@ def share(config: ModelConfig, form: str, folder: Path, tensors: Mapping[str, Te
     constants = {"first": torch.ones((), dtype=torch.bfloat16), "vocab_offset": torch.tensor(0)}
     return Share(
         config, lambda batch, length: programs[phase_for(batch, length)], constants,
-        kv_heads=KV_HEADS, dtype=torch.bfloat16, cached=torch.bfloat16, device="cpu",
+        caches=dict.fromkeys(("cache_k", "cache_v"), (KV_HEADS, HIDDEN // HEADS)),
+        dtype=torch.bfloat16, cached=torch.bfloat16, device="cpu",
     )  # fmt: skip
 
 

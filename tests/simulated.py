@@ -22,6 +22,7 @@ from compiler.decoder.segments import (
 )
 from compiler.model.config import ModelConfig
 from compiler.model.limits import Limits
+from compiler.model.parallel import cache_shapes, head_layout
 from compiler.targets.inductor.graph import Segment
 
 Run = Callable[[SegmentSpec, Sequence[Tensor]], Tensor]
@@ -52,8 +53,8 @@ class SimulatedRanks:
         dtype = str(self.dtype).removeprefix("torch.")
         found = specs(config, len(ranks), dtype, Limits(positions, batch), products, cache)
         self.specs = {spec.name: spec for spec in found}
-        kv_heads = max(config.kv_heads // len(ranks), 1)
-        shape, cached = (batch, positions + 1, kv_heads, config.head_dim), cache_dtype(cache) if cache else self.dtype
+        shapes = cache_shapes(config, head_layout(config.heads, config.kv_heads, len(ranks)))
+        cached = cache_dtype(cache) if cache else self.dtype
         self.model: list[dict[str, Tensor]] = []
         self.layers: list[list[dict[str, Tensor]]] = []
         for rank, weights in enumerate(ranks):
@@ -73,8 +74,10 @@ class SimulatedRanks:
                 [
                     {
                         **layer_weights(weights, layer),
-                        "cache_k": torch.zeros(shape, dtype=cached),
-                        "cache_v": torch.zeros(shape, dtype=cached),
+                        **{
+                            name: torch.zeros(batch, positions + 1, *shape, dtype=cached)
+                            for name, shape in shapes.items()
+                        },
                     }
                     for layer in range(config.layers)
                 ]

@@ -172,8 +172,10 @@ def _run(
         blocks = RanksInProcess(config, config.layer_kinds[layer], [weights], recorder.kernels)
         with torch.no_grad():
             after = run_layer(config, blocks, x)
-        caches = zip(("attn.k", "attn.v"), blocks.caches[0], strict=True)
-        yield after[0].numpy(), {role: cache.abs().amax((0, 1)).numpy() for role, cache in caches}
+        # A latent is not cached by head: no scheme quantizes it.
+        caches = {} if config.kv_rank else {"attn.k": "cache_k", "attn.v": "cache_v"}
+        largest = {role: blocks.caches[0][name].abs().amax((0, 1)).numpy() for role, name in caches.items()}
+        yield after[0].numpy(), largest
 
 
 def _of_weights(config: ModelConfig, layer: int, weights: Mapping[str, Tensor]) -> dict[str, Values]:
@@ -256,6 +258,8 @@ def workspace(config: ModelConfig, tokens: int) -> int:
     from compiler.decoder.wide import BLOCK
 
     qkv = (config.heads + 2 * config.kv_heads) * config.head_dim
+    if config.kv_rank:
+        qkv = config.q_rank + 3 * config.heads * (config.kv_rank + config.rotary_dim)
     widest = max(2 * qkv, 3 * config.ffn, 3 * config.moe_ffn * config.experts_per_token + 3 * config.shared_ffn)
     return 4 * tokens * (8 * config.hidden + 2 * widest + 2 * config.heads * tokens) + 2 * BLOCK
 

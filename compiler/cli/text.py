@@ -31,6 +31,7 @@ def plan_text(plan: Plan) -> str:
         ("model", f"{c.architecture} (recipe {plan.recipe}), {c.layers} layers: {', '.join(kinds)}"),
         ("source", f"{len(plan.account.tensors)} tensors, {amount(plan.source_bytes, 'bytes')}"),
         *([("", plan.packed.text)] if plan.packed else []),
+        *(("note", note) for note in plan.notes),
         ("target", f"{plan.target}, {parallel_text(plan.tp, plan.options.split)}, {plan.dtype}"),
         ("heads", f"{heads.heads} query and {heads.kv_heads} kv heads a rank{copies}"),
         *([("quantized", quant_text(plan.quant))] if plan.quant.requested else []),

@@ -18,6 +18,7 @@ quantized weights (`compiler.decoder.quantized`), one with an `input_scale` stat
 | rope.cos, .sin | [R, rotary_dim / 2]     | model   | `rotary.tables`, R above every position                    |
 | alibi.slopes   | [heads]                 | float32 | `attention.alibi_slopes` of this rank's heads              |
 | cache_k, _v    | [Bmax, T, kv_heads, D]  | model * | written in place; T >= L, T above every position           |
+|                |                         |         | latent attention has cache_k [Bmax, T, 1, latent] alone    |
 | x              | [B, S, H]               | model   | the residual stream                                        |
 | qkv            | [B, S, (h + 2 kv) D]    | model   | projections of this rank's heads, where attention is split |
 | mean_squares   | [B, S, 2]               | float32 | there, of q and of k over all heads of all ranks           |
@@ -38,7 +39,7 @@ from torch.nn import functional as F
 from compiler.decoder.attention import Cache, Scores, store
 from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.decoder.mlp import ACTIVATIONS, gated
-from compiler.decoder.moe import route
+from compiler.decoder.moe import Biases, route, scaled_inputs
 from compiler.decoder.norm import normalize, normalize_by, normalize_heads
 from compiler.decoder.quantized import QuantizedWeight
 from compiler.decoder.rotary import rotate
@@ -50,6 +51,9 @@ if TYPE_CHECKING:
     from compiler.model.roles import Block
 
 Tensors = Mapping[str, Tensor]
+
+LATENT_EPS = 1e-6
+"""Epsilon of the norms of latents: that of no config.json, but of DeepSeek's modeling code."""
 
 
 def embed(config: ModelConfig, t: Tensors) -> Tensor:
@@ -83,6 +87,8 @@ def mean_squares(config: ModelConfig, projected: Tensor, ranks: int) -> Tensor:
 
 def attn(config: ModelConfig, kind: LayerKind, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
     """x, or `qkv` and `mean_squares` -> summand [B, S, H]; writes keys and values into the cache."""
+    if config.kv_rank:
+        return _latent_attn(config, kind, t, kernels)
     positions = t["positions"]
     cache = Cache(t["cache_k"], t["cache_v"], t.get("attn.k.cache_scale"), t.get("attn.v.cache_scale"))
     kv_heads, dim = cache.k.shape[2:]
@@ -102,6 +108,40 @@ def attn(config: ModelConfig, kind: LayerKind, t: Tensors, kernels: Kernels = PL
     store(cache, positions, k, v)
     y = kernels.attend(q, cache, positions, t["key_positions"], _scores(config, kind, t))
     return _linear(kernels, t, "attn.o", y.flatten(2), _once(t, "attn.o.bias"))
+
+
+def _latent_attn(config: ModelConfig, kind: LayerKind, t: Tensors, kernels: Kernels) -> Tensor:
+    """`attn` of a model with latent attention, in its absorbed form (DeepSeek-V2, arXiv 2405.04434, section 2.1.2).
+
+    Scores q . W_k c are computed as (W_k^T q) . c, and values as W_v (sum of c): the heads share one key, the cached
+    latent with its rotated part, whose first `kv_rank` elements are the value.
+    """
+    y, positions, cache = _before(config, "attn", t), t["positions"], t["cache_k"]
+    if config.q_rank:
+        latent = _linear(kernels, t, "attn.q_a", y, t.get("attn.q_a.bias"))
+        q = _linear(kernels, t, "attn.q_b", _latent_norm(config, "attn.q_a_norm", latent, t), None)
+    else:
+        q = _linear(kernels, t, "attn.q_whole", y, None)
+    q = q.unflatten(-1, (-1, config.nope_dim + config.rotary_dim))
+    still, turning = q.split((config.nope_dim, config.rotary_dim), -1)
+    kv = _linear(kernels, t, "attn.kv_a", y, t.get("attn.kv_a.bias"))
+    latent, key = kv.split((config.kv_rank, config.rotary_dim), -1)
+    latent = _latent_norm(config, "attn.kv_a_norm", latent, t)
+    cos, sin = t["rope.cos"][positions], t["rope.sin"][positions]
+    turning, key = (rotate(config.rotary, one, cos, sin) for one in (turning, key[:, :, None]))
+
+    of_heads = t["attn.kv_b.weight"].to(y.dtype).unflatten(0, (q.shape[2], -1))
+    to_k, to_v = of_heads.split((config.nope_dim, config.head_dim), 1)
+    rows = torch.arange(y.shape[0], device=y.device)[:, None]
+    cache.index_put_((rows, positions), torch.cat((latent[:, :, None], key), -1))
+    queries = torch.cat((torch.einsum("bshd,hdr->bshr", still, to_k), turning), -1)
+    mixed = kernels.attend(queries, Cache(cache, cache), positions, t["key_positions"], _scores(config, kind, t))
+    heads = torch.einsum("bshr,hvr->bshv", mixed[..., : config.kv_rank], to_v)
+    return _linear(kernels, t, "attn.o", heads.flatten(2), _once(t, "attn.o.bias"))
+
+
+def _latent_norm(config: ModelConfig, role: str, latent: Tensor, t: Tensors) -> Tensor:
+    return normalize(config.norm, latent, t[f"{role}.weight"], None, LATENT_EPS)
 
 
 def _scores(config: ModelConfig, kind: LayerKind, t: Tensors) -> Scores:
@@ -187,15 +227,26 @@ def _gated_mlp(config: ModelConfig, role: str, y: Tensor, t: Tensors, kernels: K
 
 def _moe(config: ModelConfig, y: Tensor, t: Tensors, kernels: Kernels) -> Tensor:
     tokens = y.flatten(0, 1)
-    logits = kernels.linear(tokens, t["moe.router.weight"], None)
-    chosen, share = route(logits, config.experts_per_token, renormalize=config.renormalize_experts)
+    chosen, share = route(config, _router_logits(config, tokens, t, kernels), t.get("moe.correction.weight"))
+    if config.router == "sigmoid_of_input":
+        tokens, chosen, share = scaled_inputs(tokens, chosen, share)
+    biases: Biases = (t["moe.gate_up.bias"], t["moe.down.bias"] * t["first"]) if config.expert_bias else None
     gate_up, down = _quantized(t, "moe.gate_up"), _quantized(t, "moe.down")
     if gate_up is not None and down is not None:
-        out = kernels.quantized_experts(tokens, chosen, share, gate_up, down, config.activation)
+        out = kernels.quantized_experts(tokens, chosen, share, gate_up, down, config.activation, biases)
     else:
         floats = t["moe.gate_up.weight"], t["moe.down.weight"]
-        out = kernels.experts(tokens, chosen, share, *floats, config.activation)
+        out = kernels.experts(tokens, chosen, share, *floats, config.activation, biases)
+    if config.router == "sigmoid_of_input":
+        out = out.unflatten(0, (-1, config.experts_per_token)).sum(1)
     return out.view_as(y)
+
+
+def _router_logits(config: ModelConfig, tokens: Tensor, t: Tensors, kernels: Kernels) -> Tensor:
+    weight, bias = t["moe.router.weight"], t.get("moe.router.bias")
+    if config.router_float32:
+        return F.linear(tokens.float(), weight.float(), bias)
+    return kernels.linear(tokens, weight, bias)
 
 
 def _shared(config: ModelConfig, y: Tensor, t: Tensors, kernels: Kernels) -> Tensor:

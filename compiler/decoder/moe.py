@@ -13,25 +13,67 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compiler.decoder.mlp import ACTIVATIONS
-from compiler.model.config import Activation
+from compiler.decoder.mlp import gated
+from compiler.model.config import Activation, ModelConfig
 
-Experts = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Activation], Tensor]
-"""x [N, H], chosen [N, k] int64, share [N, k] float32, gate_up [E, 2 F, H], down [E, H, F], activation -> [N, H]."""
+Biases = tuple[Tensor, Tensor] | None
+"""Biases of all experts: gate_up [E, 2 F] and down [E, H]."""
+
+Experts = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Activation, Biases], Tensor]
+"""x [N, H], chosen [N, k] int64, share [N, k] float32, gate_up [E, 2 F, H], down [E, H, F], activation, biases
+-> [N, H].
+"""
 
 
-def route(logits: Tensor, k: int, *, renormalize: bool) -> tuple[Tensor, Tensor]:
+def route(config: ModelConfig, logits: Tensor, correction: Tensor | None) -> tuple[Tensor, Tensor]:
     """Router logits [N, E] -> the k experts of each token, int64 [N, k], and their shares, float32 [N, k].
 
-    Shares are softmax probabilities over all experts; with `renormalize` the shares of the chosen experts sum to 1.
+    `correction` float32 [E] is added to the scores for the choice alone. For the scores see `ModelConfig.router`; with
+    `renormalize_experts` the shares of the chosen experts sum to 1, before `routed_scale`.
     """
-    share, chosen = torch.topk(F.softmax(logits.float(), dim=-1), k, dim=-1)
-    return chosen, share / share.sum(-1, keepdim=True) if renormalize else share
+    wide = logits.float()
+    score = wide.softmax(-1) if config.router == "softmax" else wide.sigmoid()
+    # Sigmoids of large logits are equal in float32, so that the logits choose.
+    preference = wide if config.router == "sigmoid_of_input" else score
+    if correction is not None:
+        preference = preference + correction
+    if config.expert_groups > 1:
+        preference = _in_best_groups(config, preference)
+    chosen = preference.topk(config.experts_per_token, -1).indices
+    share = score.gather(-1, chosen)
+    if config.renormalize_experts:
+        share = share / share.sum(-1, keepdim=True)
+    return chosen, share if config.routed_scale == 1.0 else share * config.routed_scale
 
 
-def loop(x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation) -> Tensor:
+def _in_best_groups(config: ModelConfig, preference: Tensor) -> Tensor:
+    """preference [N, E], -inf for experts outside of each token's best groups. Groups are runs of experts."""
+    grouped = preference.unflatten(-1, (config.expert_groups, -1))
+    best = grouped.topk(2 if config.router == "corrected_sigmoid" else 1, -1).values.sum(-1)
+    chosen = best.topk(config.expert_groups_per_token, -1).indices
+    outside = torch.ones_like(best, dtype=torch.bool).scatter(-1, chosen, value=False)
+    found: Tensor = grouped.masked_fill(outside[..., None], float("-inf")).flatten(-2)
+    return found
+
+
+def scaled_inputs(x: Tensor, chosen: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens for experts whose inputs, not outputs, have the shares: one row [N k, H] for each token and expert, its
+    expert [N k, 1] and a share of 1.
+    """
+    rows = (x[:, None] * share[..., None]).to(x.dtype).flatten(0, 1)
+    return rows, chosen.reshape(-1, 1), torch.ones_like(share).reshape(-1, 1)
+
+
+def loop(
+    x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation, biases: Biases = None
+) -> Tensor:
     """Expert by expert over the tokens that chose it; see `Experts` for the shapes. Sums in float32."""
-    return loop_over(x, chosen, share, gate_up.shape[0], lambda y, e: _expert(y, gate_up[e], down[e], kind))
+
+    def run(tokens: Tensor, e: int) -> Tensor:
+        first, second = (None, None) if biases is None else (biases[0][e], biases[1][e])
+        return F.linear(gated(F.linear(tokens, gate_up[e], first), kind), down[e], second)
+
+    return loop_over(x, chosen, share, gate_up.shape[0], run)
 
 
 def loop_over(x: Tensor, chosen: Tensor, share: Tensor, experts: int, run: Callable[[Tensor, int], Tensor]) -> Tensor:
@@ -44,13 +86,15 @@ def loop_over(x: Tensor, chosen: Tensor, share: Tensor, experts: int, run: Calla
     return total.to(x.dtype)
 
 
-def _expert(x: Tensor, gate_up: Tensor, down: Tensor, kind: Activation) -> Tensor:
-    gate, up = F.linear(x, gate_up).chunk(2, -1)
-    return F.linear(ACTIVATIONS[kind](gate) * up, down)
+def of_chosen(y: Tensor, biases: Biases, index: int, chosen: Tensor) -> Tensor:
+    """y [N, k, out] plus the bias `index` of the chosen experts [N, k]."""
+    return y if biases is None else y + biases[index][chosen]
 
 
-def gather(x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation) -> Tensor:
+def gather(
+    x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation, biases: Biases = None
+) -> Tensor:
     """Token by token over the weights of its experts; see `Experts` for the shapes. Sums in float32."""
-    gate, up = torch.einsum("nh,nkfh->nkf", x, gate_up[chosen]).chunk(2, -1)
-    y = torch.einsum("nkf,nkhf->nkh", ACTIVATIONS[kind](gate) * up, down[chosen])
+    inner = of_chosen(torch.einsum("nh,nkfh->nkf", x, gate_up[chosen]), biases, 0, chosen)
+    y = of_chosen(torch.einsum("nkf,nkhf->nkh", gated(inner, kind), down[chosen]), biases, 1, chosen)
     return (y.float() * share[..., None]).sum(1).to(x.dtype)

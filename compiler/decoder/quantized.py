@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from compiler.decoder.mlp import gated
-from compiler.decoder.moe import loop_over
+from compiler.decoder.moe import Biases, loop_over
 from compiler.decoder.wide import product
 from compiler.model.config import Activation
 from compiler.quantization.format import ActivationUse
@@ -46,7 +46,7 @@ class QuantizedWeight:
 QuantizedLinear = Callable[[Tensor, QuantizedWeight, Tensor | None], Tensor]
 """x [..., in], weight, bias [out] or None -> [..., out] in the dtype of x."""
 
-QuantizedExperts = Callable[[Tensor, Tensor, Tensor, QuantizedWeight, QuantizedWeight, Activation], Tensor]
+QuantizedExperts = Callable[[Tensor, Tensor, Tensor, QuantizedWeight, QuantizedWeight, Activation, Biases], Tensor]
 """`moe.Experts` with quantized weights."""
 
 
@@ -102,10 +102,12 @@ def experts(linear: QuantizedLinear) -> QuantizedExperts:
     """Loop over experts whose products are `linear`."""
 
     def run(
-        x: Tensor, chosen: Tensor, share: Tensor, gate_up: QuantizedWeight, down: QuantizedWeight, kind: Activation
+        x: Tensor, chosen: Tensor, share: Tensor, gate_up: QuantizedWeight, down: QuantizedWeight, kind: Activation,
+        biases: Biases = None,
     ) -> Tensor:  # fmt: skip
         def one(tokens: Tensor, e: int) -> Tensor:
-            return linear(gated(linear(tokens, gate_up.expert(e), None), kind), down.expert(e), None)
+            first, second = (None, None) if biases is None else (biases[0][e], biases[1][e])
+            return linear(gated(linear(tokens, gate_up.expert(e), first), kind), down.expert(e), second)
 
         return loop_over(x, chosen, share, gate_up.values.shape[0], one)
 

@@ -16,7 +16,7 @@ from compiler.decoder.decoder import attn, embed, head, mean_squares, mlp, norm,
 from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.decoder.rotary import tables
 from compiler.model.config import LayerKind, ModelConfig
-from compiler.model.parallel import head_layout
+from compiler.model.parallel import cache_shapes, head_layout
 
 Rank = Mapping[str, Tensor]
 
@@ -24,12 +24,12 @@ Rank = Mapping[str, Tensor]
 class RanksInProcess:
     """One layer on all ranks (`compiler.decoder.layer.Blocks`) for whole sequences, from empty caches.
 
-    `caches`: keys and values of each rank after attention, [B, S, kv_heads, D] each.
+    `caches`: caches of each rank after attention (`parallel.cache_shapes`): keys and values [B, S, kv_heads, D].
     """
 
     def __init__(self, config: ModelConfig, kind: LayerKind, ranks: Sequence[Rank], kernels: Kernels = PLAIN) -> None:
         self._config, self._kind, self._ranks, self._kernels = config, kind, ranks, kernels
-        self.caches: list[tuple[Tensor, Tensor]] = []
+        self.caches: list[dict[str, Tensor]] = []
 
     def qkv(self, x: Tensor, /) -> Tensor:
         return torch.stack([qkv(self._config, {**rank, "x": x}, self._kernels) for rank in self._ranks])
@@ -39,16 +39,15 @@ class RanksInProcess:
 
     def attn(self, x: Tensor, squares: Tensor | None = None, /) -> Tensor:
         batch, length = x.shape[-3:-1]
-        kv_heads = head_layout(self._config.heads, self._config.kv_heads, len(self._ranks)).kv_heads
+        shapes = cache_shapes(self._config, head_layout(self._config.heads, self._config.kv_heads, len(self._ranks)))
         self.caches, summands = [], []
         for r, rank in enumerate(self._ranks):
-            shape = (batch, length, kv_heads, self._config.head_dim)
             dtype = self._kernels.cached if "attn.k.cache_scale" in rank else x.dtype
-            caches = torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)
+            caches = {name: torch.zeros(batch, length, *shape, dtype=dtype) for name, shape in shapes.items()}
             self.caches.append(caches)
             own = {"x": x} if squares is None else {"qkv": x[r], "mean_squares": squares}
             step = step_tensors(self._config, batch, length, x.dtype, r, len(self._ranks))
-            t = {**step, **rank, **own, "cache_k": caches[0], "cache_v": caches[1]}
+            t = {**step, **rank, **own, **caches}
             summands.append(attn(self._config, self._kind, t, self._kernels))
         return torch.stack(summands)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compiler.decoder.kernels import Kernels
 from compiler.decoder.mlp import gated
-from compiler.decoder.moe import loop_over
+from compiler.decoder.moe import Biases, loop_over
 from compiler.decoder.wide import product
 from compiler.model.config import Activation
 
@@ -42,13 +42,15 @@ class Recorder:
         return self._recorded(self._names[id(weight)], None, x, weight, bias)
 
     def _experts(
-        self, x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation
-    ) -> Tensor:
+        self, x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation,
+        biases: Biases = None,
+    ) -> Tensor:  # fmt: skip
         first, second = self._names[id(gate_up)], self._names[id(down)]
 
         def run(tokens: Tensor, expert: int) -> Tensor:
-            inner = gated(self._recorded(first, expert, tokens, gate_up, None), kind)
-            return self._recorded(second, expert, inner, down, None)
+            before, after = (None, None) if biases is None else (biases[0][expert], biases[1][expert])
+            inner = gated(self._recorded(first, expert, tokens, gate_up, before), kind)
+            return self._recorded(second, expert, inner, down, after)
 
         return loop_over(x, chosen, share, gate_up.shape[0], run)
 

@@ -25,7 +25,7 @@ from compiler.decoder.rankfile.quantized import stored_weight
 from compiler.model.config import LayerKind, ModelConfig
 from compiler.model.lazy import whole
 from compiler.model.limits import Limits
-from compiler.model.parallel import head_layout
+from compiler.model.parallel import cache_shapes, head_layout
 from compiler.model.roles import axis_sizes, norm_before, shape_of
 from compiler.quantization.groups import quantized_roles
 from compiler.quantization.schemes import FLOAT
@@ -140,12 +140,12 @@ def specs(
 _STEP: dict[str, tuple[str, ...]] = {
     "embed": ("token_ids", "vocab_offset"),
     "qkv": ("x",),
-    "attn": ("positions", "key_positions", "cache_k", "cache_v"),
+    "attn": ("positions", "key_positions"),
     "mlp": ("x",),
     "head": ("x", "last"),
 }
 """Inputs that do not come from the checkpoint."""
-_ADDED_ONCE = {"attn.o.bias", "mlp.down.bias", "position.weight"}
+_ADDED_ONCE = {"attn.o.bias", "mlp.down.bias", "moe.down.bias", "position.weight"}
 
 
 def input_names(spec: SegmentSpec) -> tuple[str, ...]:
@@ -153,7 +153,9 @@ def input_names(spec: SegmentSpec) -> tuple[str, ...]:
     weights = weight_shapes(spec)
     names = _STEP[spec.part]
     if spec.part == "attn":
+        heads = head_layout(spec.config.heads, spec.config.kv_heads, spec.tp)
         names = (*(("qkv", "mean_squares") if sums_statistics(spec.config) else ("x",)), *names)
+        names += tuple(cache_shapes(spec.config, heads))
     if spec.part == "attn" and spec.config.position == "rope":
         names += ("rope.cos", "rope.sin")
     if spec.part == "attn" and spec.config.position == "alibi":

@@ -20,19 +20,23 @@ from compiler.model.rope import RopeScaling
 Norm = Literal["rms", "rms_float32", "rms_plus_one", "layer"]
 Norms = Literal["before", "after", "both"]
 QkNorm = Literal["head_dim", "per_head", "all_heads"]
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "clamped_swiglu"]
 Mlp = Literal["gated", "plain", "moe"]
 Position = Literal["rope", "learned", "alibi"]
 Rotary = Literal["half", "interleaved"]
 Head = Literal["plain", "l2_rows"]
+Router = Literal["softmax", "corrected_sigmoid", "sigmoid_of_input"]
 Answer = bool | str | Default
 """Yes, no, or the place of the answer in config.json, where absent means no."""
 
 ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu", "swish": "silu", "swiglu": "silu", "gelu": "gelu", "relu": "relu",
     "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "openai-gelu": "gelu_tanh",
+    "clamped_swiglu": "clamped_swiglu",
 }  # fmt: skip
-"""Activations by Hugging Face's names. The four tanh approximations are one formula."""
+"""Activations by Hugging Face's names. The four tanh approximations are one formula. No config.json names
+`clamped_swiglu` (gpt-oss): its recipe does.
+"""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,11 @@ class Traits:
     embedding_scale: Literal["none", "sqrt_hidden"] = "none"
     renormalize_experts: Answer = True  # weights of the chosen experts sum to 1
     shared_expert_gate: bool = False
+    router: Router = "softmax"  # see ModelConfig.router
+    router_bias: bool = False
+    router_float32: bool = False  # the router's product is in float32, whatever the dtype of the model
+    expert_bias: bool = False
+    sinks: bool = False  # see ModelConfig.sinks
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,13 @@ class ConfigMap:
     experts_per_token: Place = Default("num_experts_per_tok", value=0)
     moe_ffn: Place = Default("moe_intermediate_size", value=0)
     shared_ffn: Place = Default("shared_expert_intermediate_size", value=0)
+    expert_groups: Place = ()  # groups of experts
+    expert_groups_per_token: Place = ()  # groups among which a token's experts are
+    routed_scale: Place = ()  # factor on the sum of the routed experts
+    first_sparse_layer: Place = ()  # layers before it are dense
+    q_rank: Place = ()  # see ModelConfig.kv_rank
+    kv_rank: Place = ()
+    nope_dim: Place = ()
 
 
 @dataclass(frozen=True)
@@ -120,6 +136,18 @@ class ModelConfig:
         head_dim     each head by itself, one weight [head_dim] for all heads       Qwen3
         per_head     each head by itself, a weight [heads, head_dim]                Command R+
         all_heads    all heads together, a weight [heads, head_dim]                 OLMo-2
+
+    `router`: scores of the experts of a token, from the router's logits.
+
+        softmax              their softmax. With groups: of the groups with the best expert (DeepSeek-V2)
+        corrected_sigmoid    their sigmoid; the choice adds a bias to it. With groups: of the groups whose two best
+                             experts have the largest sum (DeepSeek-V3)
+        sigmoid_of_input     their sigmoid, which multiplies the input of the chosen experts, not their output (Llama 4)
+
+    `kv_rank` > 0: multi-head latent attention (DeepSeek-V2). Keys and values of all heads are products of one latent
+    vector [kv_rank], which is in the cache with one rotated key [rotary_dim] that all heads share. A query and a key
+    have `nope_dim` more elements, which do not turn; a value has `head_dim`. Queries come from a latent [q_rank], or,
+    with 0, from x itself. `kv_heads` is 1: every rank caches the whole latent.
     """
 
     architecture: str
@@ -164,6 +192,16 @@ class ModelConfig:
     attention_scale: float = 0.0  # factor on q . k; 0: 1 / sqrt(head_dim)
     attention_softcap: float = 0.0  # cap of the scores of attention; 0: none
     sinks: bool = False  # one more score in the softmax of each head, without a value (gpt-oss)
+    router: Router = "softmax"
+    router_bias: bool = False
+    router_float32: bool = False
+    expert_bias: bool = False
+    expert_groups: int = 0
+    expert_groups_per_token: int = 0
+    routed_scale: float = 1.0
+    q_rank: int = 0
+    kv_rank: int = 0
+    nope_dim: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """JSON of the fields that differ from their defaults: models that do not use a new field keep their JSON, which

@@ -10,7 +10,7 @@ from math import prod
 from compiler.model.lazy import Fold, Lazy, Packing, Quantize, RankPlan, cast
 from compiler.model.ops import Concat, Each, Op, Program, Rearrange, inverse, run
 from compiler.model.recipe import stored_axes
-from compiler.model.roles import TensorId, linear_axes
+from compiler.model.roles import TensorId, has_experts, linear_axes
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def join_rows(inputs: Sequence[TensorId], sizes: Mapping[str, int]) -> Program:
     axis = 0
     for tensor in inputs:
         groups = stored_axes(tensor.role, tensor.part)
-        axis = 1 if groups[0] == ("experts",) and len(groups) == 3 else 0
+        axis = 1 if has_experts(tensor.role) else 0
         before = " ".join(name for g in groups for name in g)
         after = " ".join(f"({' '.join(g)})" if len(g) > 1 else g[0] for g in groups)
         flat.append((Rearrange(f"{before} -> {after}", tuple((name, sizes[name]) for g in groups for name in g)),))

@@ -49,6 +49,16 @@ def _heads_split(heads: int, kv_heads: int, tp: int) -> bool:
     return tp >= 1 and heads % tp == 0 and (kv_heads % tp == 0 or tp % kv_heads == 0)
 
 
+def cache_shapes(config: ModelConfig, heads: HeadLayout) -> dict[str, tuple[int, int]]:
+    """Heads and elements of a head that one rank caches for a token of a layer, by the decoder's name of the cache.
+
+    Latent attention has one cache of one latent, the same on every rank.
+    """
+    if config.kv_rank:
+        return {"cache_k": (1, config.kv_rank + config.rotary_dim)}
+    return dict.fromkeys(("cache_k", "cache_v"), (heads.kv_heads, config.head_dim))
+
+
 def padded(size: int, parts: int) -> int:
     """Smallest multiple of `parts` that is at least `size`."""
     return -(-size // parts) * parts

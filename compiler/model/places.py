@@ -5,6 +5,7 @@
 Half("intermediate_size")                  half of a value
 Default("n_inner", times=(4, "n_embd"))    a value, else a constant, else a multiple of another value
 Flag("multi_query", yes=1, no="n_head")    a constant or another value, depending on a flag
+Times("n_shared", "moe_ffn")             the product of two values, 0 where one is absent or null
 """
 
 from __future__ import annotations
@@ -39,7 +40,15 @@ class Flag:
     no: str
 
 
-Place = str | tuple["Place", ...] | Half | Default | Flag
+@dataclass(frozen=True)
+class Times:
+    """Times of the values at two paths; 0 where one is absent or null."""
+
+    first: str
+    second: str
+
+
+Place = str | tuple["Place", ...] | Half | Default | Flag | Times
 
 
 def lookup(hf: Mapping[str, Any], place: Place) -> Any:
@@ -65,3 +74,5 @@ def lookup(hf: Mapping[str, Any], place: Place) -> Any:
             return None if other is None else times[0] * other
         case Flag(path, yes, no):
             return yes if lookup(hf, path) else lookup(hf, no)
+        case Times(first, second):
+            return (lookup(hf, first) or 0) * (lookup(hf, second) or 0)

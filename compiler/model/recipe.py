@@ -7,6 +7,8 @@
     Map(L + "attn.c_attn", QKV, layout="in out")        Conv1D: the matrix is stored transposed
     Map(L + "experts.{expert}.w1", "moe.gate")          experts one by one
     Map(L + "experts.w1", "moe.gate", stacked=True)     all experts in one tensor, whose name has no `.weight`
+    Map(L + "experts.w13", ("moe.gate", "moe.up"), fused="interleaved", stacked=True)    rows gate, up, gate, up, ...
+    Map(L + "attn.sinks", "attn.sinks", bare=True)      a name without `.weight`
     Map(L + "q_norm", "attn.q_heads_norm", layout="axes")    a dimension an axis: [heads, head_dim], not one vector
 
 `{layer}` and `{expert}` are the only wildcards; a pattern matches a whole name. A recipe has no sizes: they follow from
@@ -26,7 +28,7 @@ from compiler.model.config import ConfigMap, ModelConfig, Traits
 from compiler.model.ops import Each, Op, Program, Rearrange, Split, Stack
 from compiler.model.places import lookup
 from compiler.model.read import read_config
-from compiler.model.roles import ROLES, TensorId, axis_sizes
+from compiler.model.roles import ROLES, TensorId, axis_sizes, has_experts
 from compiler.model.rope import RopeScaling
 
 
@@ -35,14 +37,16 @@ class Map:
     """Mapping of the tensors of one stem to the role or roles that they hold.
 
     `stacked`: one tensor for all experts, [experts, out, in], called `source`, and its bias `source` + `_bias`, as
-    transformers 5 keeps them in memory and saves them with save_original_format=False.
+    transformers 5 keeps them in memory and saves them with save_original_format=False. `bare`: `source` is
+    the whole name.
     """
 
     source: str
     roles: str | tuple[str, ...]
-    fused: Literal["rows", "per_kv_head"] = "rows"
+    fused: Literal["rows", "per_kv_head", "interleaved"] = "rows"
     layout: Literal["out in", "in out", "axes"] = "out in"
     stacked: bool = False
+    bare: bool = False
 
     @property
     def role_names(self) -> tuple[str, ...]:
@@ -133,7 +137,9 @@ class Recipe:
 
     @cached_property
     def patterns(self) -> tuple[tuple[re.Pattern[str], Map], ...]:
-        return tuple((re.compile(self._with_prefix(m.source, _regex) + _PARTS[m.stacked]), m) for m in self.weights)
+        return tuple(
+            (re.compile(self._with_prefix(m.source, _regex) + _PARTS[m.stacked or m.bare]), m) for m in self.weights
+        )
 
     @cached_property
     def ignored(self) -> tuple[re.Pattern[str], ...]:
@@ -151,7 +157,7 @@ def _says(hf: Mapping[str, Any], path: str, expected: Any) -> bool:
 
 
 _PARTS = {False: r"\.(?P<part>weight|bias)", True: r"(?:_(?P<part>bias))?"}
-"""Regular expression of the end of a name, by `Map.stacked`; without a part it is a weight."""
+"""Regular expression of the end of a name, by `Map.stacked` or `bare`; without a part it is a weight."""
 
 
 def _glob(pattern: str) -> str:
@@ -169,10 +175,10 @@ def stored_axes(role: str, part: str) -> tuple[tuple[str, ...], ...]:
     """Axes of a role as a checkpoint groups them: ((out axes), (in axes)) for a linear layer's weight."""
     axes = TensorId(role, part).axes
     out = ROLES[role].bias_axes
-    if part == "weight" and out and axes[: len(out)] == out:
+    if part == "weight" and out and axes[: len(out)] == out and not has_experts(role):
         return tuple(group for group in (out, axes[len(out) :]) if group)
     if part == "bias":
-        return (axes,)
+        return (axes[:1], axes[1:]) if has_experts(role) else (axes,)
     return tuple((axis,) for axis in axes)
 
 
@@ -206,6 +212,9 @@ def to_roles(mapping: Map, part: str, experts: bool, config: ModelConfig) -> Pro
         flat = f"kv slot d{rest} -> (kv slot d){rest}"
         ops.append(Each(tuple((Rearrange(flat, named(slot)),) for slot in slots)))
     elif len(roles) > 1:
+        if mapping.fused == "interleaved":
+            pattern = f"{lead}(row role){rest} -> {lead}(role row){rest}"
+            ops.append(Rearrange(pattern, (("row", rows[0]), ("role", len(roles)))))
         ops.append(Split(1 if experts else 0, tuple(rows)))
     ops.append(Each(tuple((_ungroup(group, lead, sizes),) for group in groups)))
     return tuple(ops)

@@ -7,7 +7,14 @@ of their own for sharding: a bias has the output axes of its weight and is split
     attn.q           heads head_dim hidden           heads head_dim
     attn.o           hidden heads head_dim           hidden           row-parallel: the bias is added once
     mlp.down         hidden ffn                      hidden
-    moe.gate         experts moe_ffn hidden
+    moe.gate         experts moe_ffn hidden          experts moe_ffn
+
+Latent attention (`ModelConfig.kv_rank`), whose q may come from the hidden state itself (q_whole):
+
+    attn.q_a         q_rank hidden                   every rank computes the whole latents
+    attn.q_b         heads qk_dim q_rank             qk_dim: nope_dim without a rotation, then rotary_dim
+    attn.kv_a        latent hidden                   latent: kv_rank, then rotary_dim, the key that all heads share
+    attn.kv_b        heads kv_dim kv_rank            kv_dim: nope_dim of the key, then head_dim of the value
 """
 
 from __future__ import annotations
@@ -41,6 +48,14 @@ ROLES: dict[str, Role] = {
     "attn.k_norm": _role("head_dim"),
     "attn.q_heads_norm": _role("heads head_dim", "heads head_dim"),
     "attn.k_heads_norm": _role("kv_heads head_dim", "kv_heads head_dim"),
+    "attn.q_a": _role("q_rank hidden", "q_rank"),
+    "attn.q_a_norm": _role("q_rank"),
+    "attn.q_b": _role("heads qk_dim q_rank", "heads qk_dim"),
+    "attn.q_whole": _role("heads qk_dim hidden", "heads qk_dim"),
+    "attn.kv_a": _role("latent hidden", "latent"),
+    "attn.kv_a_norm": _role("kv_rank"),
+    "attn.kv_b": _role("heads kv_dim kv_rank", "heads kv_dim"),
+    "attn.sinks": _role("heads"),
     "attn.o": _role("hidden heads head_dim", "hidden"),
     "attn.post_norm": _role("hidden", "hidden"),
     "mlp.norm": _role("hidden", "hidden"),
@@ -48,10 +63,11 @@ ROLES: dict[str, Role] = {
     "mlp.up": _role("ffn hidden", "ffn"),
     "mlp.down": _role("hidden ffn", "hidden"),
     "mlp.post_norm": _role("hidden", "hidden"),
-    "moe.router": _role("experts hidden"),
-    "moe.gate": _role("experts moe_ffn hidden"),
-    "moe.up": _role("experts moe_ffn hidden"),
-    "moe.down": _role("experts hidden moe_ffn"),
+    "moe.router": _role("experts hidden", "experts"),
+    "moe.correction": _role("experts"),
+    "moe.gate": _role("experts moe_ffn hidden", "experts moe_ffn"),
+    "moe.up": _role("experts moe_ffn hidden", "experts moe_ffn"),
+    "moe.down": _role("experts hidden moe_ffn", "experts hidden"),
     "shared.gate": _role("shared_ffn hidden"),
     "shared.up": _role("shared_ffn hidden"),
     "shared.down": _role("hidden shared_ffn"),
@@ -61,10 +77,16 @@ ROLES: dict[str, Role] = {
 }
 
 
+def has_experts(role: str) -> bool:
+    """Whether the role has a matrix for each expert."""
+    axes = ROLES[role].axes
+    return axes[0] == "experts" and len(axes) == 3
+
+
 def linear_axes(role: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Axes of a linear layer's weight: (experts or nothing, output, input)."""
     axes, out = ROLES[role].axes, ROLES[role].bias_axes
-    if out and axes[: len(out)] == out:
+    if out and axes[: len(out)] == out and not has_experts(role):
         return (), out, axes[len(out) :]
     *lead, rows, columns = axes
     return tuple(lead), (rows,), (columns,)
@@ -136,6 +158,11 @@ def axis_sizes(config: ModelConfig) -> dict[str, int]:
         "experts": config.experts,
         "moe_ffn": config.moe_ffn,
         "shared_ffn": config.shared_ffn,
+        "q_rank": config.q_rank,
+        "kv_rank": config.kv_rank,
+        "latent": config.kv_rank + config.rotary_dim,
+        "qk_dim": config.nope_dim + config.rotary_dim,
+        "kv_dim": config.nope_dim + config.head_dim,
         "one": 1,
     }
 
@@ -165,14 +192,13 @@ def qk_norms(config: ModelConfig) -> tuple[str, str]:
 
 def layer_roles(config: ModelConfig, kind: LayerKind) -> list[tuple[str, str]]:
     """(role, part) of every tensor of a layer of this kind, in the order of computation."""
-    weight, norm = ("weight",), ("weight", "bias") if config.norm == "layer" and config.norm_bias else ("weight",)
-    qkv = ("weight", "bias") if config.qkv_bias else weight
-    out = ("weight", "bias") if config.out_bias else weight
-    mlp = ("weight", "bias") if config.mlp_bias else weight
-    parts: list[tuple[str, tuple[str, ...]]] = [(norm_before(config, "attn"), norm)]
-    parts += [("attn.q", qkv), ("attn.k", qkv), ("attn.v", qkv)]
-    if config.qk_norm:
-        parts += [(role, weight) for role in qk_norms(config)]
+    weight, both = ("weight",), ("weight", "bias")
+    norm = both if config.norm == "layer" and config.norm_bias else weight
+    out = both if config.out_bias else weight
+    mlp = both if config.mlp_bias else weight
+    parts: list[tuple[str, tuple[str, ...]]] = [(norm_before(config, "attn"), norm), *_projections(config)]
+    if config.sinks:
+        parts += [("attn.sinks", weight)]
     parts += [("attn.o", out), (norm_after(config, "attn"), norm), (norm_before(config, "mlp"), norm)]
     match kind.mlp:
         case "gated":
@@ -180,13 +206,29 @@ def layer_roles(config: ModelConfig, kind: LayerKind) -> list[tuple[str, str]]:
         case "plain":
             parts += [("mlp.up", mlp), ("mlp.down", mlp)]
         case "moe":
-            parts += [(role, weight) for role in ("moe.router", "moe.gate", "moe.up", "moe.down")]
+            experts = both if config.expert_bias else weight
+            parts += [("moe.router", both if config.router_bias else weight)]
+            if config.router == "corrected_sigmoid":
+                parts += [("moe.correction", weight)]
+            parts += [(role, experts) for role in ("moe.gate", "moe.up", "moe.down")]
             if config.shared_ffn:
                 parts += [(role, weight) for role in ("shared.gate", "shared.up", "shared.down")]
             if config.shared_expert_gate:
                 parts += [("shared.router", weight)]
     parts += [(norm_after(config, "mlp"), norm)]
     return list(dict.fromkeys((role, part) for role, names in parts if role for part in names))
+
+
+def _projections(config: ModelConfig) -> list[tuple[str, tuple[str, ...]]]:
+    """Projections of attention with their parts: q, k and v, or latent ones."""
+    weight = ("weight",)
+    qkv = ("weight", "bias") if config.qkv_bias else weight
+    if config.kv_rank:
+        q = [("attn.q_a", qkv), ("attn.q_a_norm", weight), ("attn.q_b", weight)]
+        kv = [("attn.kv_a", qkv), ("attn.kv_a_norm", weight), ("attn.kv_b", weight)]
+        return [*(q if config.q_rank else [("attn.q_whole", weight)]), *kv]
+    norms = qk_norms(config) if config.qk_norm else ()
+    return [("attn.q", qkv), ("attn.k", qkv), ("attn.v", qkv), *((role, weight) for role in norms)]
 
 
 def model_tensors(config: ModelConfig) -> list[TensorId]:

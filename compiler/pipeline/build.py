@@ -202,6 +202,8 @@ def _prepare(job: _Job) -> _Prepared:
     report.begin("plan")
     model = locate(request) if request.until == "plan" else fetch(request, report.progress)
     made = plan_model(model, request.target, request.ask, request.resources.max_memory)
+    for note in made.notes:
+        report.warn(note)
     texts = package.tokenizer_parts(model.source.folder, request.tokenizer)
     if not package.has_vocabulary(texts):
         report.warn(f"{model.source.folder} has no tokenizer: the artifact takes token ids; `--tokenizer DIR` adds one")

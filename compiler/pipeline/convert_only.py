@@ -42,6 +42,8 @@ def convert_to(request: PlanRequest, output: Path, report: Report | None = None)
         report.begin("plan")
         model = fetch(request, report.progress)
         plan = plan_model(model, request.target, request.ask, max_memory)
+        for note in plan.notes:
+            report.warn(note)
         report.end(plan_note(plan))
         checkpoint = _with_scales(request, model, plan, report) if plan.quant.requested else model.checkpoint
         report.begin("convert")

@@ -20,7 +20,7 @@ from compiler.model.identity import identity
 from compiler.model.layout import Layout
 from compiler.model.lazy import ITEMSIZE, RankPlan
 from compiler.model.limits import Limits, limits_for
-from compiler.model.parallel import HeadLayout
+from compiler.model.parallel import HeadLayout, cache_shapes
 from compiler.model.recipe import Recipe
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
 from compiler.numerics.gate.measure import LENGTH, SAMPLES
@@ -65,6 +65,7 @@ class Plan:
     needs: tuple[Need, ...]
     files: Mapping[str, bytes]  # small files beside those of the ranks, by name
     digest: str
+    notes: tuple[str, ...] = ()  # decisions where the checkpoint is ambiguous, and parts of it that are left out
 
     def to_json(self) -> dict[str, Any]:
         """For scripts: sizes in bytes, one entry a rank, every tensor of rank 0 (all ranks have the same shapes)."""
@@ -103,6 +104,7 @@ class Plan:
             "stages": [{"stage": n.stage, "memory": n.memory, "disk": n.disk, "note": n.note} for n in self.needs],
             "redundant": list(self.account.redundant),
             "ignored": list(self.account.ignored),
+            "notes": list(self.notes),
             "digest": self.digest,
         }
 
@@ -119,8 +121,10 @@ def make_plan(
     headers: Mapping[str, Header],
     ask: Ask,
     max_memory: int = 1 << 30,
+    notes: Sequence[str] = (),
 ) -> Plan:
-    """Plan `ask` for the checkpoint with config.json `hf` and the tensors `headers`. `max_memory`: see Resources.
+    """Plan `ask` for the checkpoint with config.json `hf` and the tensors `headers`. `max_memory`: see Resources;
+    `notes`: of the checkpoint.
 
     Raises:
         SourceError, RefusedError: with the reason and what can be done instead.
@@ -140,7 +144,8 @@ def make_plan(
     ranks = tuple(layout.rank_plans(config, ask.tp, tensors, DTYPES[dtype], options))
     heads, stages = layout.heads(config, ask.tp), max(len(ranks) // ask.tp, 1)
     cache_item = 1 if quant.cache else ITEMSIZE[DTYPES[dtype]]
-    kv_bytes = 2 * -(-config.layers // stages) * heads.kv_heads * config.head_dim * cache_item
+    cached = sum(heads_ * dim for heads_, dim in cache_shapes(config, heads).values())
+    kv_bytes = -(-config.layers // stages) * cached * cache_item
     files = layout.files(config, ask.tp, dtype, options)
     source_bytes = sum(_nbytes(h) for h in headers.values())
     largest = max((rank.nbytes for rank in ranks), default=source_bytes // ask.tp)
@@ -165,6 +170,7 @@ def make_plan(
         needs=_needs(config, quant, max_memory, ranks, run, target.compiler.needs(config, ask.tp, options)),
         files=files,
         digest=_digest(recipe_name, target.name, config, ask.tp, dtype, filled.uses, layouts, files, quant.decides),
+        notes=tuple(notes),
     )
 
 

@@ -69,7 +69,14 @@ def plan_model(model: LocatedModel, target: str, ask: Ask, max_memory: int) -> P
         ask = replace(ask, quant=replace(ask.quant, text=resolve_text(ask.quant.text)))
     checkpoint = model.checkpoint
     return make_plan(
-        model.recipe_name, model.recipe, targets.load(target), checkpoint.config, checkpoint.tensors, ask, max_memory
+        model.recipe_name,
+        model.recipe,
+        targets.load(target),
+        checkpoint.config,
+        checkpoint.tensors,
+        ask,
+        max_memory,
+        checkpoint.notes,
     )
 
 

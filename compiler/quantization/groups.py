@@ -11,6 +11,9 @@ Derived from the traits:
 |                   | shared.gate shared.up             | shared.router |               |                 |
 | norms after       | as above, two groups              |               | (at run time) | hidden          |
 | all               | attn.o                            |               | attn.v        | kv_heads dim    |
+| latent attention  | attn.q_a attn.q_whole attn.kv_a   |               | attn.norm     | hidden          |
+|                   | attn.q_b                          |               | attn.q_a_norm | q_rank          |
+|                   | attn.o                            |               | (at run time) | heads head_dim  |
 | gated; relu       | mlp.down                          |               | mlp.up        | ffn             |
 | plain, not relu   | mlp.down                          |               | (at run time) | ffn             |
 | moe               | moe.down                          |               | moe.up        | experts moe_ffn |
@@ -79,9 +82,14 @@ class Factors:
 
 
 def quantized_roles(config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
-    """Linear layers that schemes quantize: all but routers, whose choices depend on small differences."""
+    """Linear layers that schemes quantize: all but routers, whose choices depend on small differences, and the matrix
+    from latents to keys and values, which latent attention multiplies from both sides.
+    """
     roles = dict.fromkeys(role for role, _ in layer_roles(config, kind))
-    return tuple(role for role in roles if not role.endswith(("router", "norm")))
+    return tuple(role for role in roles if not role.endswith(_FLOATING))
+
+
+_FLOATING = ("router", "norm", "correction", "sinks", "kv_b")
 
 
 def groups(config: ModelConfig, kind: LayerKind) -> tuple[Smooth, ...]:
@@ -91,7 +99,7 @@ def groups(config: ModelConfig, kind: LayerKind) -> tuple[Smooth, ...]:
     def existing(*roles: str) -> tuple[str, ...]:
         return tuple(role for role in roles if role in present)
 
-    attention = ("attn.q", "attn.k", "attn.v")
+    attention = existing("attn.q", "attn.k", "attn.v", "attn.q_a", "attn.q_whole", "attn.kv_a")
     mlp = existing("mlp.gate", "mlp.up", "moe.gate", "moe.up", "shared.gate", "shared.up")
     routers = existing("moe.router", "shared.router")
     attn_norm, mlp_norm = norm_before(config, "attn"), norm_before(config, "mlp")
@@ -99,11 +107,13 @@ def groups(config: ModelConfig, kind: LayerKind) -> tuple[Smooth, ...]:
         found = [Smooth((*attention, *mlp), attn_norm, routers)]
     else:
         found = [Smooth(attention, attn_norm), Smooth(mlp, mlp_norm, routers if mlp_norm else ())]
-    found.append(Smooth(("attn.o",), "attn.v"))
-    linear_in_up = kind.mlp != "plain" or config.activation == "relu"
+    if "attn.q_b" in present:
+        found.append(Smooth(("attn.q_b",), "attn.q_a_norm"))
+    found.append(Smooth(("attn.o",), "attn.v" if "attn.v" in present else ""))
+    linear_in_up = config.activation == "relu" or (kind.mlp != "plain" and config.activation != "clamped_swiglu")
     for down, up in (("mlp.down", "mlp.up"), ("moe.down", "moe.up"), ("shared.down", "shared.up")):
         if down in present:
-            found.append(Smooth((down,), up if linear_in_up or down != "mlp.down" else ""))
+            found.append(Smooth((down,), up if linear_in_up else ""))
     return tuple(found)
 
 

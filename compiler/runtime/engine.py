@@ -104,7 +104,8 @@ class _Layer:
 class Share:
     """Share of one rank in a model: bound segments and caches. `programs(batch, length)`: segments for such a step.
 
-    `constants`: inputs of the rank (first, vocab_offset, alibi.slopes). `dtype`: of the model; `cached`: of its caches.
+    `constants`: inputs of the rank (first, vocab_offset, alibi.slopes). `caches`: heads and elements of a head, by
+    name. `dtype`: of the model; `cached`: of its caches.
     """
 
     def __init__(
@@ -113,15 +114,15 @@ class Share:
         programs: Callable[[int, int], Program],
         constants: Mapping[str, Tensor],
         *,
-        kv_heads: int,
+        caches: Mapping[str, tuple[int, int]],
         dtype: torch.dtype,
         cached: torch.dtype,
         device: str,
     ) -> None:
         self.group: Group = Alone()
         self._config, self._programs, self._constants = config, programs, dict(constants)
-        self._kv_heads, self._dtype, self._cached, self._device = kv_heads, dtype, cached, device
-        self._caches: list[tuple[Tensor, Tensor]] = []
+        self._shapes, self._dtype, self._cached, self._device = dict(caches), dtype, cached, device
+        self._caches: list[dict[str, Tensor]] = []
         self._key_positions: Tensor | None = None
 
     def allocate(self, batch: int, length: int) -> None:
@@ -132,13 +133,14 @@ class Share:
 
         # Compiled segments need a cache longer than the part that they read.
         room = length + 1
-        shape = (batch, room, self._kv_heads, self._config.head_dim)
         self._caches.clear()  # free the old caches first
 
-        def zeros() -> Tensor:
-            return torch.zeros(shape, dtype=self._cached, device=self._device)
+        def zeros(heads: int, dim: int) -> Tensor:
+            return torch.zeros((batch, room, heads, dim), dtype=self._cached, device=self._device)
 
-        self._caches = [(zeros(), zeros()) for _ in range(self._config.layers)]
+        self._caches = [
+            {name: zeros(*shape) for name, shape in self._shapes.items()} for _ in range(self._config.layers)
+        ]
         self._key_positions = torch.arange(room, device=self._device)
         if self._config.position == "rope":
             cos, sin = tables(self._config, room, self._dtype)
@@ -146,9 +148,9 @@ class Share:
 
     def move(self, source: int, target: int) -> None:
         """Copy row `source` of the caches to row `target`."""
-        for keys, values in self._caches:
-            keys[target].copy_(keys[source])
-            values[target].copy_(values[source])
+        for caches in self._caches:
+            for cache in caches.values():
+                cache[target].copy_(cache[source])
 
     def step(self, step: StepCommand) -> Logits | None:
         """Run a step; return on rank 0 the logits of the tokens at `last`, float32 [batch, wanted, vocab]."""
@@ -166,7 +168,7 @@ class Share:
         with torch.no_grad():
             x = _summed(self.group, program.embed(values))
             for calls, caches in zip(program.layers, self._caches, strict=True):
-                values["cache_k"], values["cache_v"] = caches
+                values |= caches
                 x = layer(self._config, _Layer(self._config, calls, values, self.group), x)
             if not step.last.shape[1]:
                 self.group.finish(x)

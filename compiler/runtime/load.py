@@ -11,7 +11,7 @@ from compiler.decoder.segments import PHASES, SegmentSpec, input_names, part_of,
 from compiler.errors import IncompatibleError
 from compiler.model.config import ModelConfig
 from compiler.model.limits import Limits
-from compiler.model.parallel import head_layout
+from compiler.model.parallel import cache_shapes, head_layout
 from compiler.runtime.engine import Call, LayerCalls, Program, Share
 from compiler.runtime.ranks import threads_per_rank
 from compiler.runtime.weights import Weights
@@ -115,7 +115,7 @@ def assemble(
             "vocab_offset": torch.tensor(rank * table.shape[0], device=device),
             "alibi.slopes": torch.tensor(slopes, dtype=torch.float32, device=device),
         },
-        kv_heads=heads.kv_heads,
+        caches=cache_shapes(config, heads),
         dtype=table.dtype,
         cached=cache_dtype(cache) if cache else table.dtype,
         device=device,

@@ -94,6 +94,6 @@ def test_experts_are_those_of_dequantized_weights(linear: QuantizedLinear, fixed
     share = torch.rand((6, 2), generator=GENERATOR)
     inner = None if fixed is None else fixed / 2  # what goes into `down` is smaller
     both = QuantizedWeight(gate_up, scales[0], fixed), QuantizedWeight(down, scales[1], inner)
-    found = quantized.experts(linear)(x, chosen, share, *both, "silu")
+    found = quantized.experts(linear)(x, chosen, share, *both, "silu", None)
     expected = loop(x, chosen, share, gate_up * scales[0][..., None], down * scales[1][..., None], "silu")
     assert (found - expected).norm() < (0.02 if fixed is None else 0.05) * expected.norm()

@@ -33,9 +33,10 @@ def test_an_expert_sees_the_tokens_that_chose_it() -> None:
     recorder = Recorder({"gate_up.weight": gate_up, "down.weight": down})
     x, chosen = _random(4, 4), torch.tensor([[0, 2], [0, 2], [2, 0], [0, 2]])
     share = torch.full((4, 2), 0.5)
-    out = recorder.kernels.experts(x, chosen, share, gate_up, down, "silu")
-    inner = {e: gated(F.linear(x, gate_up[e]), "silu") for e in (0, 2)}
-    torch.testing.assert_close(out, sum(F.linear(inner[e], down[e]) / 2 for e in (0, 2)))
+    biases = _random(3, 10), _random(3, 4)
+    out = recorder.kernels.experts(x, chosen, share, gate_up, down, "silu", biases)
+    inner = {e: gated(F.linear(x, gate_up[e], biases[0][e]), "silu") for e in (0, 2)}
+    torch.testing.assert_close(out, sum(F.linear(inner[e], down[e], biases[1][e]) / 2 for e in (0, 2)))
     found = recorder.inputs["down.weight"]
     torch.testing.assert_close(found[[0, 2]], torch.stack([inner[0].abs().amax(0), inner[2].abs().amax(0)]))
     assert not found[1].any()

@@ -34,6 +34,8 @@ FUSED = {
     "shared.gate_up": ("shared.gate", "shared.up"),
 }
 """File tensor -> roles whose rows it joins."""
+KEPT = {"moe.correction": "F32"}
+"""Roles that keep their dtype, whatever that of the files: a choice of experts hangs on their last bits."""
 _PART_OF = {role: name for name, roles in FUSED.items() for role in roles}
 
 
@@ -50,7 +52,7 @@ def layouts(config: ModelConfig, tp: int) -> list[Layout]:
         full = str(TensorId(name, tensor.part, tensor.layer))
         if full not in done:
             programs = tuple(spread(t.axes, config, tp) for t in inputs)
-            done[full] = Layout(full, inputs, programs, join_rows(inputs, sizes))
+            done[full] = Layout(full, inputs, programs, join_rows(inputs, sizes), KEPT.get(tensor.role))
     return list(done.values())
 
 

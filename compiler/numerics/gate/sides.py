@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compiler.decoder.kernels import Kernels
+    from compiler.decoder.moe import Biases
     from compiler.decoder.weights import StoredModel
     from compiler.model.config import Activation, ModelConfig
     from compiler.targets.options import TargetOptions
@@ -158,9 +159,12 @@ def wide(kernels: Kernels) -> Kernels:
     from compiler.decoder.moe import loop_over
     from compiler.decoder.wide import product
 
-    def experts(x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation) -> Tensor:
+    def experts(
+        x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation, biases: Biases
+    ) -> Tensor:
         def run(tokens: Tensor, e: int) -> Tensor:
-            return product(gated(product(tokens, gate_up[e], None), kind), down[e], None)
+            first, second = (None, None) if biases is None else (biases[0][e].float(), biases[1][e].float())
+            return product(gated(product(tokens, gate_up[e], first), kind), down[e], second)
 
         return loop_over(x, chosen, share, gate_up.shape[0], run)
 

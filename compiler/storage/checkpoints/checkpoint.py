@@ -47,13 +47,15 @@ class SourceTensor:
 @dataclass(frozen=True)
 class Checkpoint:
     """An opened checkpoint. `folder` has the small files, such as the tokenizer's; `config`: config.json; `tensors` by
-    name. `own`: for a quantized checkpoint, the scales of each weight by its name, [out, groups].
+    name. `own`: for a quantized checkpoint, the scales of each weight by its name, [out, groups]. `notes`: sentences
+    about what is left out of it, and what was decided where it contradicts itself.
     """
 
     folder: Path
     config: dict[str, Any]
     tensors: dict[str, SourceTensor]
     own: dict[str, SourceTensor] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:

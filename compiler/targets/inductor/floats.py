@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compiler.decoder.mlp import gated
-from compiler.decoder.moe import gather
+from compiler.decoder.moe import Biases, gather, of_chosen
 from compiler.model.config import Activation
 from compiler.targets.inductor import ops
 
@@ -27,20 +27,24 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return ops.linear("floats", x, weight, bias)
 
 
-def few_experts(x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation) -> Tensor:
+def few_experts(
+    x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation, biases: Biases = None
+) -> Tensor:
     """Experts for few tokens; shapes as in `compiler.decoder.moe.Experts`. Sums in float32.
 
     On a CPU no weight is copied, and only the chosen experts' weights are read, once.
     """
     if not _has_operator(x):
-        return gather(x, chosen, share, gate_up, down, kind)
-    inner = gated(ops.experts("floats", x, gate_up, chosen), kind)
-    return mixed(ops.experts("floats", inner.flatten(0, 1), down, chosen.reshape(-1, 1)), share, x)
+        return gather(x, chosen, share, gate_up, down, kind, biases)
+    inner = gated(of_chosen(ops.experts("floats", x, gate_up, chosen), biases, 0, chosen), kind)
+    y = ops.experts("floats", inner.flatten(0, 1), down, chosen.reshape(-1, 1))
+    return mixed(y, chosen, share, biases, x)
 
 
-def mixed(y: Tensor, share: Tensor, x: Tensor) -> Tensor:
-    """Weighted sum of each token's experts: y [N * k, 1, H], share [N, k] -> [N, H] in the dtype of x."""
-    return (y.reshape(*share.shape, -1).float() * share[..., None]).sum(1).to(x.dtype)
+def mixed(y: Tensor, chosen: Tensor, share: Tensor, biases: Biases, x: Tensor) -> Tensor:
+    """Weighted sum of each token's experts: y [N * k, 1, H], chosen and share [N, k] -> [N, H] in the dtype of x."""
+    whole = of_chosen(y.reshape(*share.shape, -1), biases, 1, chosen)
+    return (whole.float() * share[..., None]).sum(1).to(x.dtype)
 
 
 def _has_operator(x: Tensor) -> bool:

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compiler.decoder.mlp import gated
+from compiler.decoder.moe import Biases, of_chosen
 from compiler.decoder.quantized import (
     QuantizedExperts,
     QuantizedLinear,
@@ -104,13 +105,14 @@ class Form:
 
     def experts(
         self, x: Tensor, chosen: Tensor, share: Tensor, gate_up: QuantizedWeight, down: QuantizedWeight,
-        kind: Activation,
+        kind: Activation, biases: Biases = None,
     ) -> Tensor:  # fmt: skip
         """Products of experts; shapes as in `QuantizedExperts`. The operator reads only chosen experts, once."""
         if not self.takes(x, gate_up):
-            return experts(self.otherwise)(x, chosen, share, gate_up, down, kind)
-        inner = gated(ops.experts(self.operator, x, gate_up, chosen), kind)
-        return mixed(ops.experts(self.operator, inner.flatten(0, 1), down, chosen.reshape(-1, 1)), share, x)
+            return experts(self.otherwise)(x, chosen, share, gate_up, down, kind, biases)
+        inner = gated(of_chosen(ops.experts(self.operator, x, gate_up, chosen), biases, 0, chosen), kind)
+        y = ops.experts(self.operator, inner.flatten(0, 1), down, chosen.reshape(-1, 1))
+        return mixed(y, chosen, share, biases, x)
 
 
 _ALL = (*SIXTEEN_BITS, torch.float32)

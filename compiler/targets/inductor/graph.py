@@ -14,7 +14,7 @@ from compiler.decoder.decoder import attn, embed, head, mlp, qkv
 from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.decoder.rankfile.quantized import scale_of, stored_weight
 from compiler.decoder.segments import PHASES, SegmentSpec, input_names, weight_shapes
-from compiler.model.parallel import head_layout
+from compiler.model.parallel import cache_shapes, head_layout
 from compiler.quantization.schemes import FLOAT
 from compiler.targets.inductor.attention import attend
 from compiler.targets.inductor.floats import few_experts, linear
@@ -36,15 +36,15 @@ STEP: dict[str, tuple[str, ...]] = {
     "rope.cos": ("R", "half"),
     "rope.sin": ("R", "half"),
     "alibi.slopes": ("heads",),
-    "cache_k": ("Bmax", "T", "kv_heads", "head_dim"),
-    "cache_v": ("Bmax", "T", "kv_heads", "head_dim"),
+    "cache_k": ("Bmax", "T", "cached_heads", "cached_dim"),
+    "cache_v": ("Bmax", "T", "cached_heads", "cached_dim"),
     "x": ("B", "S", "hidden"),
     "qkv": ("B", "S", "qkv"),
     "mean_squares": ("B", "S", "two"),
     "last": ("B", "K"),
 }
 """Shapes of the inputs other than weights, as in the table of `compiler.decoder.decoder`."""
-_FLOAT32 = {"alibi.slopes", "mean_squares"}
+_FLOAT32 = {"alibi.slopes", "mean_squares", "moe.correction.weight"}
 _CACHES = {"cache_k", "cache_v"}
 _INT64 = {"token_ids", "positions", "key_positions", "vocab_offset", "last"}
 
@@ -115,8 +115,7 @@ def _fixed_sizes(spec: SegmentSpec) -> dict[str, int]:
         "hidden": config.hidden,
         "half": config.rotary_dim // 2,
         "heads": heads.heads,
-        "kv_heads": heads.kv_heads,
-        "head_dim": config.head_dim,
+        **dict(zip(("cached_heads", "cached_dim"), cache_shapes(config, heads)["cache_k"], strict=True)),
         "qkv": (heads.heads + 2 * heads.kv_heads) * config.head_dim,
         "two": 2,
     }

@@ -29,8 +29,13 @@ def product_of(scheme: Scheme) -> Product | None:
     return form.product(FLOAT if scheme.activations == FLOAT else scheme.activation_scales)
 
 
-def quantized(_config: ModelConfig, quant: Quant, options: InductorOptions) -> tuple[Quant, InductorOptions]:
+def quantized(config: ModelConfig, quant: Quant, options: InductorOptions) -> tuple[Quant, InductorOptions]:
     """Set the options' `products` and `cache` from `quant`. Raises RefusedError."""
+    if quant.cache and config.kv_rank:
+        raise RefusedError(
+            f"target `inductor` does not quantize the cache of latent attention; found `--kv-cache {quant.cache}`",
+            hint="leave `--kv-cache` out: a latent takes a fraction of the keys and values of all heads",
+        )
     scheme, options = quant.scheme, replace(options, cache=quant.cache)
     if scheme is None:
         return quant, options

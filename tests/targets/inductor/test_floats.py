@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from compiler.decoder.moe import loop, route
 from compiler.targets.inductor.floats import few_experts, linear
+from tests.model.configs import config
 
 DTYPES = {torch.float32: 1e-5, torch.bfloat16: 1 / 128, torch.float16: 1 / 1024}
 """With the error that rounding to them may make."""
@@ -48,7 +49,11 @@ def test_experts_of_few_tokens_are_the_experts_of_the_loop(tokens: int, renormal
     torch.manual_seed(tokens)
     x = torch.randn(tokens, 16).to(dtype)
     gate_up, down = torch.randn(4, 24, 16).to(dtype), torch.randn(4, 16, 12).to(dtype)
-    chosen, share = route(torch.randn(tokens, 4), 2, renormalize=renormalize)
-    expected = loop(x.double(), chosen, share, gate_up.double(), down.double(), "silu")
-    found = few_experts(x, chosen, share, gate_up, down, "silu")
+    routed = config(experts=4, experts_per_token=2, renormalize_experts=renormalize)
+    chosen, share = route(routed, torch.randn(tokens, 4), None)
+    biases = torch.randn(4, 24).to(dtype), torch.randn(4, 16).to(dtype)
+    expected = loop(
+        x.double(), chosen, share, gate_up.double(), down.double(), "silu", (biases[0].double(), biases[1].double())
+    )
+    found = few_experts(x, chosen, share, gate_up, down, "silu", biases)
     assert (found.double() - expected).norm() < 2 * DTYPES[dtype] * expected.norm()

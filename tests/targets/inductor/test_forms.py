@@ -77,8 +77,10 @@ def test_experts_of_few_tokens_are_those_of_many(products: str) -> None:
     for chosen in ([[3, 1]], [[0, 2], [2, 3], [0, 1]]):
         x = torch.randn((len(chosen), 128), generator=GENERATOR).bfloat16()
         share = torch.rand((len(chosen), 2), generator=GENERATOR)
+        biases = tuple(torch.randn((4, rows), generator=GENERATOR).bfloat16() for rows in (256, 128))
+        assert len(biases) == 2
         found, expected = (
-            experts(x, torch.tensor(chosen), share, gate_up, down, "silu").float()
+            experts(x, torch.tensor(chosen), share, gate_up, down, "silu", biases).float()
             for experts in (FEW_TOKENS[products][1], quantized.experts(definition(products)))
         )
         assert (found - expected).norm() < 0.02 * expected.norm()

@@ -20,7 +20,7 @@ from compiler.decoder.attention import Cache, store
 from compiler.decoder.forward import forward
 from compiler.decoder.kernels import Kernels
 from compiler.decoder.mlp import gated
-from compiler.decoder.moe import loop_over
+from compiler.decoder.moe import Biases, loop_over
 from compiler.decoder.rankfile.layout import FUSED, rank_plans
 from compiler.decoder.record import Recorder
 from compiler.model.config import Activation, ModelConfig
@@ -108,7 +108,7 @@ class _Rounding:
         return torch.nn.functional.linear(rounded, weight, bias)
 
     def _experts(
-        self, x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation
+        self, x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation, _biases: Biases
     ) -> Tensor:
         def product(y: Tensor, weight: Tensor, expert: int) -> Tensor:
             return torch.from_numpy(self._of[id(weight)](y.numpy())) @ weight[expert].T
