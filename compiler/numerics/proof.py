@@ -5,8 +5,8 @@ positions (the context length of its training), a block of the cache. So
 
     straight    rows of different length through the model as it is: longer than blocks of the cache, and DECODED tokens
                 longer than windows and boundaries, up to LONGEST tokens
-    lowered     one row through the same weights with the remaining windows and boundaries at LOWERED positions, in the
-                reference as in the rank files; 8192 positions would take minutes
+    lowered     one row through the same weights with windows and boundaries at LOWERED positions, in the reference as in
+                the rank files: 8192 positions would take minutes, and one position more of 4096 changes little
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from compiler.targets.runners import DECODED
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from compiler.model.config import LayerKind, ModelConfig
+    from compiler.model.config import ModelConfig
 
 LENGTH, SECOND = 160, 40
 """Tokens of the first row, longer than the blocks of caches (64 positions in the runtime, 128 in its kernels), and of
@@ -39,8 +39,8 @@ LOWERED, LOWERED_LENGTH = 16, 64
 @dataclass(frozen=True)
 class Proof:
     """Rows of a proof. `rows`: token counts of the straight rows. `window`, `boundary`: the smallest of the model, in
-    positions (chunks count as windows); None: it has none. `lowered`: the model with lowered limits, None where the
-    straight rows cover all.
+    positions (chunks count as windows); None: it has none. `lowered`: the model with lowered limits, None where they
+    are low already.
     """
 
     rows: tuple[int, ...]
@@ -94,7 +94,7 @@ def proof_of(config: ModelConfig, max_positions: int) -> Proof:
     reach = [limit + DECODED for limit in limits if limit + DECODED <= LONGEST]
     first = min(max([LENGTH, *reach]), most)
     second = min(SECOND, first // 4)
-    lowered = _lowered(config, first, max_positions, most)
+    lowered = _lowered(config, max_positions, most)
     return Proof(
         rows=(first, second) if second else (first,),
         window=min(windows, default=None),
@@ -114,24 +114,19 @@ def compared(length: int) -> NDArray[np.int64]:
     return np.unique(np.concatenate([early, np.arange(length - decoded - prefilled, length)]))
 
 
-def _lowered(config: ModelConfig, first: int, max_positions: int, most: int) -> ModelConfig | None:
-    """The model with the limits that a row of `first` tokens does not cover at LOWERED positions."""
+def _lowered(config: ModelConfig, max_positions: int, most: int) -> ModelConfig | None:
+    """The model with its limits at LOWERED positions; None where no limit is far above."""
     to = min(LOWERED, max(most // 2, 1))
 
-    def covered(limit: int | None) -> bool:
-        return limit is None or limit >= max_positions or limit + min(DECODED, first // 4) <= first or limit <= to
+    def low(limit: int | None) -> int | None:
+        """The limit of attention itself where it is low, or where no row is longer."""
+        return limit if limit is None or limit <= 2 * to or limit >= max_positions else to
 
-    def of_layer(kind: LayerKind) -> LayerKind:
-        return replace(
-            kind,
-            window=kind.window if covered(kind.window) else to,
-            chunk=kind.chunk if covered(kind.chunk) else to,
-        )
-
+    kinds = tuple(replace(kind, window=low(kind.window), chunk=low(kind.chunk)) for kind in config.layer_kinds)
     scaling, boundary = config.rope_scaling, _boundary(config)
-    if scaling is not None and boundary is not None and boundary > to and boundary + DECODED > first:
+    if scaling is not None and boundary is not None and boundary > 2 * to:
         scaling = replace(scaling, original_max_positions=to)
-    found = replace(config, layer_kinds=tuple(map(of_layer, config.layer_kinds)), rope_scaling=scaling)
+    found = replace(config, layer_kinds=kinds, rope_scaling=scaling)
     return None if found == config else found
 
 

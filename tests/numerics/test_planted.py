@@ -7,7 +7,7 @@ earlier versions, passes all of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -144,91 +144,110 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     return of
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stage cache of all tests: each of them computes again what its fault is in."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Builds the models of MODELS. `cache`: their stage cache; `patch` plants faults."""
+
+    checkpoint: Callable[[str], Path]
+    folder: Path
+    cache: Path
+    patch: pytest.MonkeyPatch
+
+    def plant(self, module: Any, name: str, planted: Planted) -> None:
+        self.patch.setattr(module, name, planted(getattr(module, name)))
+
+    def judged(self, model: str) -> Manifest | None:
+        return build(self._request(model, target="trtllm", until="judge")).manifest
+
+    def gated(self, model: str) -> Manifest | None:
+        # int8 weights of this toolchain need columns in wholes of 64 a rank
+        return build(self._request(model, 1, Quant(INT8), target="trtllm", until="judge")).manifest
+
+    def verified(self, model: str) -> Manifest | None:
+        """Built by the stand-in; the segments run in plain torch."""
+
+        def load(_artifact: Path) -> Model:
+            limits = Limits(POSITIONS, 4, 512)
+            return Model(engine(self.checkpoint(model), tp=2), limits, VOCAB, None, frozenset())
+
+        self.patch.setattr("compiler.runtime.generate.load", load)
+        return build(self._request(model), toolchain=Real(), logits=SegmentRunner().logits).manifest
+
+    def _request(self, model: str, tp: int = 2, quant: Quant = NONE, **changes: Any) -> BuildRequest:
+        return BuildRequest(
+            model=str(self.checkpoint(model)),
+            recipes=recipes,
+            ask=Ask(tp=tp, max_batch=4, quant=quant),
+            output=self.folder / model,
+            cache=self.cache,
+            **changes,
+        )
+
+
+@pytest.fixture
+def bench(checkpoint: Callable[[str], Path], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    for version in ("pipeline.steps.judge._VERSION", "numerics.gate.measure.VERSION", "numerics.verify.VERSION"):
+        monkeypatch.setattr(f"compiler.{version}", str(tmp_path))
+    return Bench(checkpoint, tmp_path, cache, monkeypatch)
+
+
 @pytest.fixture(params=["earlier length", "length of a proof"])
 def earlier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether proofs are one row of 48 tokens."""
+    """Whether proofs are one row of 48 tokens, which in a batch runs beside equal ones."""
     if request.param == "length of a proof":
         return False
-    for module in ("reference", "judge", "gate"):
-        monkeypatch.setattr(f"compiler.pipeline.steps.{module}.proof_of", lambda *_: Proof((48,)))
-    monkeypatch.setattr("compiler.numerics.verify.proof_of", lambda *_: Proof((48,)))
+    for module in ("pipeline.steps.reference", "pipeline.steps.judge", "pipeline.steps.gate", "numerics.verify"):
+        monkeypatch.setattr(f"compiler.{module}.proof_of", lambda *_: Proof((48,)))
     monkeypatch.setattr("compiler.numerics.gate.measure.LENGTH", 48)
     monkeypatch.setattr("compiler.targets.inductor.runtime._SHORTER", 0)
     return True
 
 
-def _request(checkpoint: Path, folder: Path, tp: int = 2, quant: Quant = NONE, **changes: Any) -> BuildRequest:
-    return BuildRequest(
-        model=str(checkpoint),
-        recipes=recipes,
-        ask=Ask(tp=tp, max_batch=4, quant=quant),
-        output=folder / "artifact",
-        cache=folder / "cache",
-        **changes,
-    )
-
-
-def _on_trtllm(checkpoint: Path, folder: Path, quant: Quant = NONE) -> Manifest | None:
-    tp = 1 if quant.requested else 2  # int8 weights need columns in wholes of 64
-    return build(_request(checkpoint, folder, tp, quant, target="trtllm", until="judge")).manifest
-
-
-def _on_inductor(checkpoint: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest | None:
-    """Built by the stand-in; the segments run in plain torch."""
-
-    def load(_artifact: Path) -> Model:
-        return Model(engine(checkpoint, tp=2), Limits(POSITIONS, 4, 512), VOCAB, None, frozenset())
-
-    monkeypatch.setattr("compiler.runtime.generate.load", load)
-    return build(_request(checkpoint, folder), toolchain=Real(), logits=SegmentRunner().logits).manifest
-
-
-def _fails(prove: Callable[[], Manifest | None], earlier: bool, match: str) -> None:
+def _fails(prove: Callable[[str], Manifest | None], model: str, earlier: bool, match: str) -> None:
     if earlier:
-        prove()
+        assert prove(model) is not None
         return
     with pytest.raises(NumericsError, match=match):
-        prove()
+        prove(model)
 
 
-@pytest.mark.parametrize("fault", [None, *JUDGE])
-def test_the_judge_finds(
-    fault: str | None, earlier: bool, checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if fault is None:
-        for number, model in enumerate(MODELS):
-            _on_trtllm(checkpoint(model), tmp_path / str(number))
-        return
-    model, module, name, planted = JUDGE[fault]
-    monkeypatch.setattr(module, name, planted(getattr(module, name)))
-    _fails(lambda: _on_trtllm(checkpoint(model), tmp_path), earlier, "does not compute what the model computes")
+@pytest.mark.parametrize("model", MODELS)
+def test_without_a_fault_all_pass_and_say_how_far_they_reach(bench: Bench, model: str) -> None:
+    limit, _, positions = model.partition(" ")
+    window, boundary = (int(positions) if limit == name else None for name in ("window", "boundary"))
+    assert bench.gated(model) is not None
+    for made in (bench.judged(model), bench.verified(model)):
+        assert made is not None
+        assert made.numerics is not None
+        found = made.numerics.coverage
+        assert found is not None
+        assert (found.rows, found.window, found.boundary) == ((160, 40), window, boundary)
+        assert (found.lowered_window, found.lowered_boundary) == (window and 16, boundary and 16)
+        assert found.lowered_rows == ((64,) if window or boundary else ())
 
 
-@pytest.mark.parametrize("fault", [None, *JUDGE])
-def test_the_gate_finds(
-    fault: str | None, earlier: bool, checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if fault is None:
-        for number, model in enumerate(MODELS):
-            _on_trtllm(checkpoint(model), tmp_path / str(number), Quant(INT8))
-        return
-    model, module, name, planted = JUDGE[fault]
-    monkeypatch.setattr(module, name, planted(getattr(module, name)))
-    _fails(lambda: _on_trtllm(checkpoint(model), tmp_path, Quant(INT8)), earlier, "beyond its tolerance")
+@pytest.mark.parametrize("fault", JUDGE)
+def test_the_judge_finds(fault: str, earlier: bool, bench: Bench) -> None:
+    model, *planted = JUDGE[fault]
+    bench.plant(*planted)
+    _fails(bench.judged, model, earlier, "does not compute what the model computes")
 
 
-@pytest.mark.parametrize("fault", [None, *DECODER])
-def test_verify_finds(
-    fault: str | None, earlier: bool, checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if fault is None:
-        for number, model in enumerate(MODELS):
-            _on_inductor(checkpoint(model), tmp_path / str(number), monkeypatch)
-        return
-    model, module, name, planted = DECODER[fault]
-    monkeypatch.setattr(module, name, planted(getattr(module, name)))
-    _fails(
-        lambda: _on_inductor(checkpoint(model), tmp_path, monkeypatch),
-        earlier,
-        "does not compute what the model computes",
-    )
+@pytest.mark.parametrize("fault", JUDGE)
+def test_the_gate_finds(fault: str, earlier: bool, bench: Bench) -> None:
+    model, *planted = JUDGE[fault]
+    bench.plant(*planted)
+    _fails(bench.gated, model, earlier, "beyond its tolerance")
+
+
+@pytest.mark.parametrize("fault", DECODER)
+def test_verify_finds(fault: str, earlier: bool, bench: Bench) -> None:
+    model, *planted = DECODER[fault]
+    bench.plant(*planted)
+    _fails(bench.verified, model, earlier, "does not compute what the model computes")
