@@ -23,7 +23,11 @@ EVENTS_EVERY = 1.0
 
 
 class Report(Protocol):
-    """Receiver of a pipeline's progress. `progress` may be called from any thread, and often."""
+    """Receiver of a pipeline's progress. `progress` may be called from any thread, and often. `stage`: the one that
+    began last, empty before the first.
+    """
+
+    stage: str
 
     def begin(self, stage: str) -> None: ...
     def progress(self, done: int, total: int, unit: str) -> None: ...
@@ -39,7 +43,11 @@ def progress_in(report: Report, unit: str) -> Callable[[int, int], None]:
 class Silent:
     """Report that prints nothing, not even warnings: for the Python API."""
 
-    def begin(self, stage: str) -> None: ...
+    stage = ""
+
+    def begin(self, stage: str) -> None:
+        self.stage = stage
+
     def progress(self, done: int, total: int, unit: str) -> None: ...
     def end(self, note: str) -> None: ...
     def warn(self, text: str) -> None: ...
@@ -50,10 +58,10 @@ class Lines:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._stage, self._began, self._last = "", 0.0, 0.0
+        self.stage, self._began, self._last = "", 0.0, 0.0
 
     def begin(self, stage: str) -> None:
-        self._stage, self._began = stage, time.monotonic()
+        self.stage, self._began = stage, time.monotonic()
         self._last = self._began
 
     def progress(self, done: int, total: int, unit: str) -> None:
@@ -63,10 +71,10 @@ class Lines:
         self._last = now
         rate = done / (now - self._began)
         left = f", {seconds((total - done) / rate)} left" if rate else ""
-        self._say(f"{self._stage}: {_part(done, total, unit)}, {amount(rate, unit)}/s{left}")
+        self._say(f"{self.stage}: {_part(done, total, unit)}, {amount(rate, unit)}/s{left}")
 
     def end(self, note: str) -> None:
-        self._say(f"{self._stage}: {note} ({seconds(time.monotonic() - self._began)})")
+        self._say(f"{self.stage}: {note} ({seconds(time.monotonic() - self._began)})")
 
     def warn(self, text: str) -> None:
         self._say(f"warning: {text}")
@@ -103,7 +111,7 @@ class Events(Lines):
         self._tell("warning", text=text)
 
     def _tell(self, event: str, **facts: Any) -> None:
-        self._say(json.dumps({"event": event, "stage": self._stage, **facts}))
+        self._say(json.dumps({"event": event, "stage": self.stage, **facts}))
 
 
 class Bars(Lines):
@@ -121,7 +129,7 @@ class Bars(Lines):
         self._shown = now
         if self._bar is None:
             self._bar = _bar(self._stream)
-            self._bar.add_task(self._stage, total=total, text="")
+            self._bar.add_task(self.stage, total=total, text="")
             self._bar.start()
         rate = done / max(now - self._began, 1e-9)
         text = f"{_part(done, total, unit)}, {amount(rate, unit)}/s"

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
-from compiler.model import ConfigMap, Default, Map, Recipe, Traits, Variant
+from compiler.model import ConfigMap, Constant, Map, Recipe, Traits, Variant
 
 L = "model.layers.{layer}."
-LARGE = ConfigMap(max_positions="model_max_length")
+SMALL = ConfigMap(kv_heads="num_attention_heads", rope_theta=Constant(10000.0), rope_section=False)
+LARGE = replace(SMALL, max_positions="model_max_length")
 ALIBI = Traits(position="alibi")
 RECIPE = Recipe(
     hf_architectures=("BaiChuanForCausalLM", "BaichuanForCausalLM"),
@@ -15,7 +16,13 @@ RECIPE = Recipe(
         "baichuan2-7b": "baichuan-inc/Baichuan2-7B-Base",
         "baichuan2-13b": "baichuan-inc/Baichuan2-13B-Base",
     },
-    config=ConfigMap(rope_theta=Default("rope_theta", value=10000.0)),
+    model_types=("baichuan",),
+    # configuration_baichuan.py of the published checkpoints, 2023.
+    defaults={
+        "hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 4096, "model_max_length": 4096,
+        "tie_word_embeddings": False,
+    },
+    config=SMALL,
     weights=(
         Map("model.embed_tokens", "embed"),
         Map(L + "input_layernorm", "attn.norm"),

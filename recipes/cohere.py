@@ -1,6 +1,6 @@
 """Command R and R+: parallel attention and mlp behind one LayerNorm without bias; logits are scaled."""
 
-from compiler.model import ConfigMap, Default, Map, Recipe, Traits
+from compiler.model import ConfigMap, Map, Recipe, Traits
 
 L = "model.layers.{layer}."
 RECIPE = Recipe(
@@ -10,7 +10,14 @@ RECIPE = Recipe(
         "command-r-08-2024": "CohereForAI/c4ai-command-r-08-2024",
         "command-r-plus": "CohereForAI/c4ai-command-r-plus",
     },
-    config=ConfigMap(norm_eps="layer_norm_eps", logit_scale=Default("logit_scale", value=0.0625)),
+    model_types=("cohere",),
+    defaults={
+        "vocab_size": 256000, "hidden_size": 8192, "intermediate_size": 22528, "num_hidden_layers": 40,
+        "num_attention_heads": 64, "hidden_act": "silu", "max_position_embeddings": 8192, "layer_norm_eps": 1e-5,
+        "rope_theta": 500000.0, "logit_scale": 0.0625, "attention_bias": False, "use_qk_norm": False,
+        "tie_word_embeddings": True,
+    },
+    config=ConfigMap(norm_eps="layer_norm_eps", logit_scale="logit_scale"),
     traits=Traits(
         norm="layer",
         norm_bias=False,
@@ -20,7 +27,6 @@ RECIPE = Recipe(
         qk_norm_over="per_head",
         qkv_bias="attention_bias",
         out_bias="attention_bias",
-        tied=Default("tie_word_embeddings", value=True),
     ),
     weights=(
         Map("model.embed_tokens", "embed"),
@@ -37,4 +43,4 @@ RECIPE = Recipe(
         Map("model.norm", "final.norm"),
         Map("lm_head", "head"),
     ),
-)
+)  # fmt: skip

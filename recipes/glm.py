@@ -1,14 +1,19 @@
 """GLM-4 (9B) in transformers' format; `chatglm` reads the original files."""
 
-from compiler.model import ConfigMap, Default, Map, Recipe, Traits
+from compiler.model import ConfigMap, Map, Recipe, Traits
 
 L = "model.layers.{layer}."
 RECIPE = Recipe(
     hf_architectures=("GlmForCausalLM",),
     models={"glm-4-9b-hf": "THUDM/glm-4-9b-hf", "glm-4-9b-chat-hf": "THUDM/glm-4-9b-chat-hf"},
-    config=ConfigMap(
-        rotary_fraction=("rope_parameters.partial_rotary_factor", Default("partial_rotary_factor", value=0.5))
-    ),
+    model_types=("glm",),
+    defaults={
+        "vocab_size": 151552, "hidden_size": 4096, "intermediate_size": 13696, "num_hidden_layers": 40,
+        "num_attention_heads": 32, "num_key_value_heads": 2, "head_dim": 128, "hidden_act": "silu",
+        "max_position_embeddings": 131072, "rms_norm_eps": 1.5625e-07, "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.5, "tie_word_embeddings": False, "attention_bias": True,
+    },
+    config=ConfigMap(rotary_fraction="partial_rotary_factor"),
     traits=Traits(rotary="interleaved", qkv_bias="attention_bias"),
     weights=(
         Map("model.embed_tokens", "embed"),
@@ -23,4 +28,4 @@ RECIPE = Recipe(
         Map("model.norm", "final.norm"),
         Map("lm_head", "head"),
     ),
-)
+)  # fmt: skip

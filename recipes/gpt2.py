@@ -3,11 +3,20 @@
 from compiler.model import ConfigMap, Default, Map, Recipe, Traits
 
 L = "h.{layer}."
+DEFAULTS = {
+    "vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024, "layer_norm_epsilon": 1e-5,
+    "activation_function": "gelu_new", "tie_word_embeddings": True,
+}  # fmt: skip
+ALIASES = {
+    "hidden_size": "n_embd", "num_attention_heads": "n_head", "num_hidden_layers": "n_layer",
+    "max_position_embeddings": "n_positions",
+}  # fmt: skip
 CONFIG = ConfigMap(
     layers="n_layer",
     hidden="n_embd",
     heads="n_head",
     kv_heads="n_head",
+    head_dim=(),
     ffn=Default("n_inner", times=(4, "n_embd")),
     norm_eps="layer_norm_epsilon",
     max_positions="n_positions",
@@ -20,7 +29,6 @@ TRAITS = Traits(
     qkv_bias=True,
     out_bias=True,
     mlp_bias=True,
-    tied=Default("tie_word_embeddings", value=True),
 )
 RECIPE = Recipe(
     hf_architectures=("GPT2LMHeadModel",),
@@ -30,6 +38,9 @@ RECIPE = Recipe(
         "gpt2-large": "openai-community/gpt2-large",
         "gpt2-xl": "openai-community/gpt2-xl",
     },
+    model_types=("gpt2",),
+    defaults=DEFAULTS,
+    aliases=ALIASES,
     config=CONFIG,
     traits=TRAITS,
     weights=(

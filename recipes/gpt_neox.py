@@ -1,6 +1,6 @@
 """GPT-NeoX and Pythia: parallel attention and mlp, a LayerNorm for each; rotation of a part of each head."""
 
-from compiler.model import ConfigMap, Default, Map, Recipe, Traits
+from compiler.model import ConfigMap, Map, Recipe, Traits
 
 L = "gpt_neox.layers.{layer}."
 RECIPE = Recipe(
@@ -16,18 +16,27 @@ RECIPE = Recipe(
         "pythia-6.9b": "EleutherAI/pythia-6.9b",
         "pythia-12b": "EleutherAI/pythia-12b",
     },
+    model_types=("gpt_neox",),
+    defaults={
+        "vocab_size": 50432, "hidden_size": 6144, "intermediate_size": 24576, "num_hidden_layers": 44,
+        "num_attention_heads": 64, "hidden_act": "gelu", "max_position_embeddings": 2048, "layer_norm_eps": 1e-5,
+        "rotary_emb_base": 10000, "rotary_pct": 0.25, "use_parallel_residual": True, "attention_bias": True,
+        "tie_word_embeddings": False,
+    },
     config=ConfigMap(
-        norm_eps=Default("layer_norm_eps", value=1e-5),
-        rope_theta=("rotary_emb_base", "rope_parameters.rope_theta", Default("rope_theta", value=10000.0)),
-        rotary_fraction=("rotary_pct", Default("rope_parameters.partial_rotary_factor", value=0.25)),
+        kv_heads="num_attention_heads",
+        head_dim=(),
+        norm_eps="layer_norm_eps",
+        rope_theta="rotary_emb_base",
+        rotary_fraction="rotary_pct",
     ),
     traits=Traits(
         norm="layer",
         mlp="plain",
-        parallel_residual=Default("use_parallel_residual", value=True),
+        parallel_residual="use_parallel_residual",
         parallel_mlp_norm=True,
-        qkv_bias=Default("attention_bias", value=True),
-        out_bias=Default("attention_bias", value=True),
+        qkv_bias="attention_bias",
+        out_bias="attention_bias",
         mlp_bias=True,
     ),
     weights=(
@@ -42,4 +51,4 @@ RECIPE = Recipe(
         Map("embed_out", "head"),
     ),
     ignore=("*.attention.bias", "*.attention.masked_bias", "*.attention.rotary_emb.inv_freq"),
-)
+)  # fmt: skip

@@ -11,6 +11,13 @@ RECIPE = Recipe(
         "internlm2-20b": "internlm/internlm2-20b",
         "internlm2.5-7b": "internlm/internlm2_5-7b",
     },
+    model_types=("internlm2",),
+    # configuration_internlm2.py of the published checkpoints, 2024.
+    defaults={
+        "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "hidden_act": "silu", "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "rope_theta": 10000,
+        "tie_word_embeddings": False, "bias": True,
+    },
     traits=Traits(qkv_bias="bias", out_bias="bias"),
     weights=(
         Map("model.tok_embeddings", "embed"),
@@ -25,4 +32,4 @@ RECIPE = Recipe(
         Map("output", "head"),
     ),
     ignore=("*.rotary_emb.inv_freq",),
-)
+)  # fmt: skip

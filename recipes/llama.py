@@ -3,6 +3,11 @@
 from compiler.model import Map, Recipe, Traits
 
 L = "model.layers.{layer}."
+DEFAULTS = {
+    "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "hidden_act": "silu", "max_position_embeddings": 2048, "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0, "tie_word_embeddings": False,
+}  # fmt: skip
 RECIPE = Recipe(
     hf_architectures=("LlamaForCausalLM",),
     models={
@@ -16,6 +21,8 @@ RECIPE = Recipe(
         "llama3.2-1b": "meta-llama/Llama-3.2-1B",
         "tinyllama": "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
     },
+    model_types=("llama",),
+    defaults={**DEFAULTS, "attention_bias": False, "mlp_bias": False},
     traits=Traits(qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias"),
     weights=(
         Map("model.embed_tokens", "embed"),

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from compiler.model import Traits
+from compiler.model import ConfigMap, Traits
 from recipes import llama
 
 RECIPE = replace(
@@ -14,5 +14,11 @@ RECIPE = replace(
         "mistral-7b-instruct": "mistralai/Mistral-7B-Instruct-v0.3",
         "mistral-nemo": "mistralai/Mistral-Nemo-Base-2407",
     },
+    model_types=("mistral",),
+    defaults={
+        **llama.DEFAULTS,
+        "intermediate_size": 14336, "num_key_value_heads": 8, "max_position_embeddings": 131072, "sliding_window": 4096,
+    },
+    config=ConfigMap(sliding_window="sliding_window"),
     traits=Traits(),
-)
+)  # fmt: skip

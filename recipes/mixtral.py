@@ -1,8 +1,14 @@
 """Mixtral: Mistral's attention with top-k SwiGLU experts."""
 
-from compiler.model import Map, Recipe, Traits
+from compiler.model import ConfigMap, Map, Recipe, Traits
 
 L = "model.layers.{layer}."
+DEFAULTS = {
+    "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_act": "silu", "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-5, "rope_theta": 1000000.0, "tie_word_embeddings": False, "num_local_experts": 8,
+    "num_experts_per_tok": 2,
+}  # fmt: skip
 RECIPE = Recipe(
     hf_architectures=("MixtralForCausalLM",),
     models={
@@ -11,6 +17,10 @@ RECIPE = Recipe(
         "mixtral-8x7b-instruct": "mistralai/Mixtral-8x7B-Instruct-v0.1",
         "mixtral-8x22b": "mistralai/Mixtral-8x22B-v0.1",
     },
+    model_types=("mixtral",),
+    defaults=DEFAULTS,
+    aliases={"num_experts": "num_local_experts"},
+    config=ConfigMap(sliding_window="sliding_window"),
     traits=Traits(mlp="moe", renormalize_experts=True),
     weights=(
         Map("model.embed_tokens", "embed"),

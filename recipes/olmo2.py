@@ -15,6 +15,10 @@ RECIPE = replace(
         "olmo2-13b": "allenai/OLMo-2-1124-13B",
         "olmo2-32b": "allenai/OLMo-2-0325-32B",
     },
+    model_types=("olmo2",),
+    defaults={
+        **llama.DEFAULTS, "vocab_size": 50304, "rms_norm_eps": 1e-5, "attention_bias": False,
+    },
     traits=Traits(
         norm="rms_float32",
         norms="after",
@@ -39,4 +43,4 @@ RECIPE = replace(
         Map("model.norm", "final.norm"),
         Map("lm_head", "head"),
     ),
-)
+)  # fmt: skip

@@ -1,6 +1,6 @@
-"""Phi-3: Llama with q, k, v in one matrix and gate, up in another. Checkpoints with longrope are refused."""
+"""Phi-3: Llama with q, k, v in one matrix and gate, up in another. Long contexts have longrope."""
 
-from compiler.model import Map, Recipe
+from compiler.model import ConfigMap, Map, Recipe
 
 L = "model.layers.{layer}."
 RECIPE = Recipe(
@@ -10,6 +10,14 @@ RECIPE = Recipe(
         "phi3-medium": "microsoft/Phi-3-medium-4k-instruct",
         "phi4": "microsoft/phi-4",
     },
+    model_types=("phi3",),
+    defaults={
+        "vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "hidden_act": "silu", "max_position_embeddings": 4096,
+        "original_max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+        "tie_word_embeddings": False, "partial_rotary_factor": 1.0,
+    },
+    config=ConfigMap(rotary_fraction="partial_rotary_factor", sliding_window="sliding_window"),
     weights=(
         Map("model.embed_tokens", "embed"),
         Map(L + "input_layernorm", "attn.norm"),
@@ -22,4 +30,4 @@ RECIPE = Recipe(
         Map("lm_head", "head"),
     ),
     assumes={"attention_bias": False},
-)
+)  # fmt: skip

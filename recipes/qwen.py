@@ -4,7 +4,7 @@ Beyond `seq_length` Qwen 1 rescales queries (logn) and rotation (dynamic NTK). U
 both are the identity.
 """
 
-from compiler.model import ConfigMap, Default, Half, Map, Recipe, Traits
+from compiler.model import ConfigMap, Half, Map, Recipe, Traits
 
 L = "h.{layer}."
 RECIPE = Recipe(
@@ -15,13 +15,19 @@ RECIPE = Recipe(
         "qwen-14b": "Qwen/Qwen-14B",
         "qwen-72b": "Qwen/Qwen-72B",
     },
+    model_types=("qwen",),
+    # configuration_qwen.py of the published checkpoints, 2023.
+    defaults={
+        "layer_norm_epsilon": 1e-6, "rotary_emb_base": 10000, "kv_channels": 128, "tie_word_embeddings": False,
+    },
     config=ConfigMap(
         kv_heads="num_attention_heads",
         head_dim="kv_channels",
         ffn=Half("intermediate_size"),
         norm_eps="layer_norm_epsilon",
         max_positions="seq_length",
-        rope_theta=Default("rotary_emb_base", value=10000.0),
+        rope_theta="rotary_emb_base",
+        rope_section=False,
     ),
     traits=Traits(activation="silu", qkv_bias=True),
     weights=(
@@ -39,4 +45,4 @@ RECIPE = Recipe(
     ignore=("*rotary_emb.inv_freq", "*.attn.masked_bias"),
     assumes={"no_bias": True, "scale_attn_weights": True},
     optional_prefix="transformer.",
-)
+)  # fmt: skip

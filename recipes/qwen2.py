@@ -2,9 +2,20 @@
 
 from dataclasses import replace
 
-from compiler.model import Traits
+from compiler.model import ConfigMap, Traits
 from recipes import llama
 
+DEFAULTS = {
+    **llama.DEFAULTS,
+    "vocab_size": 151936, "intermediate_size": 22016, "num_key_value_heads": 32, "max_position_embeddings": 32768,
+}  # fmt: skip
+WINDOW_DEFAULTS = {"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28}
+WINDOWS = ConfigMap(
+    sliding_window="sliding_window",
+    window_switch="use_sliding_window",
+    first_windowed="max_window_layers",
+    layer_types="layer_types",
+)
 RECIPE = replace(
     llama.RECIPE,
     hf_architectures=("Qwen2ForCausalLM",),
@@ -16,5 +27,8 @@ RECIPE = replace(
         "qwen2.5-7b": "Qwen/Qwen2.5-7B",
         "qwen2.5-72b": "Qwen/Qwen2.5-72B",
     },
+    model_types=("qwen2",),
+    defaults={**DEFAULTS, **WINDOW_DEFAULTS},
+    config=WINDOWS,
     traits=Traits(qkv_bias=True),
 )

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from compiler.model import Map, Traits
-from recipes import llama
+from recipes import llama, qwen2
 
 L = llama.L
 RECIPE = replace(
@@ -17,6 +17,9 @@ RECIPE = replace(
         "qwen3-14b": "Qwen/Qwen3-14B",
         "qwen3-32b": "Qwen/Qwen3-32B",
     },
+    model_types=("qwen3",),
+    defaults={**qwen2.DEFAULTS, **qwen2.WINDOW_DEFAULTS, "head_dim": 128, "attention_bias": False},
+    config=qwen2.WINDOWS,
     traits=Traits(qk_norm=True, qkv_bias="attention_bias", out_bias="attention_bias"),
     weights=(
         *llama.RECIPE.weights,

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from compiler.model import Default, Map
+from compiler.model import Constant, Map
 from recipes import gpt2
 
 L = gpt2.L
@@ -10,7 +10,8 @@ RECIPE = replace(
     gpt2.RECIPE,
     hf_architectures=("GPT2LMHeadCustomModel",),
     models={"santacoder": "bigcode/santacoder"},
-    config=replace(gpt2.CONFIG, kv_heads=Default("num_key_value_heads", value=1)),
+    model_types=(),
+    config=replace(gpt2.CONFIG, kv_heads=Constant(1)),
     weights=(
         Map("wte", "embed"),
         Map("wpe", "position"),

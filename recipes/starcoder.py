@@ -16,6 +16,8 @@ RECIPE = replace(
         "starcoderbase-7b": "bigcode/starcoderbase-7b",
         "gpt-bigcode-santacoder": "bigcode/gpt_bigcode-santacoder",
     },
+    model_types=("gpt_bigcode",),
+    defaults={**gpt2.DEFAULTS, "activation_function": "gelu_pytorch_tanh", "multi_query": True},
     config=replace(gpt2.CONFIG, kv_heads=Flag("multi_query", yes=1, no="n_head")),
     weights=(
         Map("wte", "embed"),

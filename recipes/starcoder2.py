@@ -1,6 +1,6 @@
 """StarCoder2: Llama's attention with a sliding window, LayerNorm, a plain mlp, optional biases everywhere."""
 
-from compiler.model import ConfigMap, Default, Map, Recipe, Traits
+from compiler.model import ConfigMap, Map, Recipe, Traits
 
 L = "model.layers.{layer}."
 RECIPE = Recipe(
@@ -10,14 +10,20 @@ RECIPE = Recipe(
         "starcoder2-7b": "bigcode/starcoder2-7b",
         "starcoder2-15b": "bigcode/starcoder2-15b",
     },
-    config=ConfigMap(norm_eps="norm_epsilon"),
+    model_types=("starcoder2",),
+    defaults={
+        "vocab_size": 49152, "hidden_size": 3072, "intermediate_size": 12288, "num_hidden_layers": 30,
+        "num_attention_heads": 24, "num_key_value_heads": 2, "hidden_act": "gelu_pytorch_tanh",
+        "max_position_embeddings": 4096, "norm_epsilon": 1e-5, "rope_theta": 10000.0, "use_bias": True,
+        "tie_word_embeddings": True,
+    },
+    config=ConfigMap(norm_eps="norm_epsilon", sliding_window="sliding_window"),
     traits=Traits(
         norm="layer",
         mlp="plain",
         qkv_bias="use_bias",
         out_bias="use_bias",
         mlp_bias="use_bias",
-        tied=Default("tie_word_embeddings", value=True),
     ),
     weights=(
         Map("model.embed_tokens", "embed"),
@@ -33,4 +39,4 @@ RECIPE = Recipe(
         Map("lm_head", "head"),
     ),
     assumes={"norm_type": "layer_norm", "mlp_type": "default"},
-)
+)  # fmt: skip

@@ -19,16 +19,16 @@ class Heard:
     def __init__(self) -> None:
         self.stages: list[tuple[str, str]] = []
         self.warnings: list[str] = []
-        self._stage = ""
+        self.stage = ""
 
     def begin(self, stage: str) -> None:
-        self._stage = stage
+        self.stage = stage
 
     def progress(self, done: int, total: int, unit: str) -> None:
-        assert 0 <= done <= total, (self._stage, done, total, unit)
+        assert 0 <= done <= total, (self.stage, done, total, unit)
 
     def end(self, note: str) -> None:
-        self.stages.append((self._stage, note))
+        self.stages.append((self.stage, note))
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)

@@ -16,6 +16,7 @@ from compiler.targets.inductor.target import SegmentCompiler
 from tests.stand_in import StandIn
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -39,7 +40,9 @@ class Ran:
         return found
 
 
-def command(*arguments: str | Path, cache: Path, compiles: bool = False, **environment: str) -> Ran:
+def command(
+    *arguments: str | Path, cache: Path, compiles: bool = False, environment: Mapping[str, str] | None = None
+) -> Ran:
     """Run `lmi-compile ARGUMENTS` with the stage cache in the folder `cache` and the variables `environment`.
 
     Target inductor compiles nothing (`tests.stand_in`) unless `compiles`. An exception that the command line lets
@@ -49,7 +52,7 @@ def command(*arguments: str | Path, cache: Path, compiles: bool = False, **envir
     argv = ["lmi-compile", *map(str, arguments)]
     code = 0
     with ExitStack() as stack:
-        stack.enter_context(patch.dict(os.environ, {"LMI_COMPILE_CACHE": str(cache), **environment}))
+        stack.enter_context(patch.dict(os.environ, {"LMI_COMPILE_CACHE": str(cache), **(environment or {})}))
         stack.enter_context(patch.object(sys, "argv", argv))
         if not compiles:
             stack.enter_context(patch.object(SegmentCompiler, "toolchain", lambda _self: StandIn("inductor")))

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from compiler.decoder.attention import alibi_slopes, cache_dtype
-from compiler.decoder.decoder import mean_squares, norm
+from compiler.decoder.attention import alibi_slopes, cache_dtype, rounded_key_bias
+from compiler.decoder.decoder import embedded, mean_squares, norm
 from compiler.decoder.forward import layer_weights
 from compiler.decoder.layer import layer as run_layer
-from compiler.decoder.rotary import tables
+from compiler.decoder.rotary import named_tables
 from compiler.decoder.segments import (
     SegmentSpec,
     input_names,
@@ -66,10 +66,10 @@ class SimulatedRanks:
                 }
             )
             if config.position == "alibi":
-                self.model[-1]["alibi.slopes"] = torch.tensor(alibi_slopes(config.heads)).chunk(len(ranks))[rank]
-            if config.position == "rope":
-                cos, sin = tables(config, positions + 1, self.dtype)
-                self.model[-1] |= {"rope.cos": cos, "rope.sin": sin}
+                slopes = torch.tensor(alibi_slopes(config.heads)).chunk(len(ranks))[rank]
+                biases = rounded_key_bias(slopes, positions + 1, config.head_dim)
+                self.model[-1] |= {"alibi.slopes": slopes, "alibi.key_bias": biases}
+            self.model[-1] |= named_tables(config, positions + 1, self.dtype)
             self.layers.append(
                 [
                     {
@@ -95,7 +95,7 @@ class SimulatedRanks:
             "key_positions": torch.arange(used),
             "last": torch.arange(length).expand(batch, length) if last is None else last,
         }
-        x = self._sum("embed", phase, step, None)
+        x = embedded(self.config, self._sum("embed", phase, step, None), self.model[0])
         for layer, kind in enumerate(self.config.layer_kinds):
             x = run_layer(self.config, _Layer(self, phase, step, layer, segment_names(self.config, kind)), x)
         logits = self._each("head", phase, {**step, "x": x}, None)

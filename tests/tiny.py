@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import recipes
 from compiler.model.config import ModelConfig
-from tests import reference
-from tests.tiny_configs import SPECIAL_IDS, TINY, VOCAB
+from tests import reference, tiny_configs
+from tests.tiny_configs import SPECIAL_IDS, VOCAB
+from tests.tiny_families import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = ["SPECIAL_IDS", "TINY", "VOCAB", "fill", "model_config", "recipe_of", "write_checkpoint", "write_weights"]
+
+TINY = tiny_configs.TINY | FAMILIES
 
 
 def recipe_of(case: str) -> str:
@@ -86,6 +89,9 @@ def fill(model: PreTrainedModel, seed: int) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(random(name, parameter.shape, generator, tied=model.config.tie_word_embeddings))
+        for name, buffer in model.named_buffers():
+            if name.endswith("correction_bias"):  # zeros in a model that was not trained
+                buffer.copy_(random(name, buffer.shape, generator, tied=False))
 
 
 def random(name: str, shape: Sequence[int], generator: Generator, *, tied: bool) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 VOCAB = 259
 SPECIAL_IDS: dict[str, int] = {"bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 258}
 
-_LLAMA: dict[str, Any] = {
+LLAMA: dict[str, Any] = {
     "model_type": "llama",
     "hidden_act": "silu",
     "hidden_size": 96,
@@ -31,7 +31,7 @@ _LLAMA: dict[str, Any] = {
     **SPECIAL_IDS,
 }
 _MISTRAL: dict[str, Any] = {
-    **_LLAMA,
+    **LLAMA,
     "model_type": "mistral",
     "hidden_size": 80,
     "head_dim": 24,
@@ -39,7 +39,7 @@ _MISTRAL: dict[str, Any] = {
     "sliding_window": 8,
 }
 _MIXTRAL: dict[str, Any] = {
-    **_LLAMA,
+    **LLAMA,
     "model_type": "mixtral",
     "hidden_size": 64,
     "intermediate_size": 72,
@@ -51,7 +51,7 @@ _MIXTRAL: dict[str, Any] = {
 }
 # Published Qwen2 configurations name a sliding window and switch it off: so does this one.
 _QWEN2: dict[str, Any] = {
-    **{key: value for key, value in _LLAMA.items() if key != "head_dim"},
+    **{key: value for key, value in LLAMA.items() if key != "head_dim"},
     "model_type": "qwen2",
     "hidden_size": 128,
     "rms_norm_eps": 1e-6,
@@ -81,7 +81,7 @@ _QWEN2_MOE: dict[str, Any] = {
     "mlp_only_layers": [1],
 }
 _QWEN3_MOE: dict[str, Any] = {
-    **_LLAMA,
+    **LLAMA,
     "model_type": "qwen3_moe",
     "rms_norm_eps": 1e-6,
     "num_experts": 6,
@@ -136,7 +136,7 @@ _STARCODER2: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 _GLM: dict[str, Any] = {
-    **_LLAMA,
+    **LLAMA,
     "model_type": "glm",
     "attention_bias": True,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
@@ -230,14 +230,14 @@ _SANTACODER: dict[str, Any] = {
 }
 
 _OLMO2: dict[str, Any] = {
-    **{key: value for key, value in _LLAMA.items() if key != "head_dim"},
+    **{key: value for key, value in LLAMA.items() if key != "head_dim"},
     "model_type": "olmo2",
     "hidden_size": 128,
     "rms_norm_eps": 1e-6,
     "attention_bias": False,
 }
 _COHERE: dict[str, Any] = {
-    **{key: value for key, value in _LLAMA.items() if key not in ("head_dim", "rms_norm_eps")},
+    **{key: value for key, value in LLAMA.items() if key not in ("head_dim", "rms_norm_eps")},
     "model_type": "cohere",
     "hidden_size": 128,
     "num_key_value_heads": 8,
@@ -248,15 +248,77 @@ _COHERE: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 
+_YARN: dict[str, Any] = {
+    "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "beta_fast": 32.0, "beta_slow": 1.0,
+    "original_max_position_embeddings": 64,
+}  # fmt: skip
+_GPT_OSS: dict[str, Any] = {
+    **LLAMA,
+    "model_type": "gpt_oss",
+    "hidden_size": 64,
+    "intermediate_size": 48,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 3,
+    "sliding_window": 8,
+    "attention_bias": True,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "rope_parameters": {"rope_type": "default", "rope_theta": 150000.0},
+}
+_LLAMA4: dict[str, Any] = {
+    **LLAMA,
+    "model_type": "llama4_text",
+    "hidden_size": 64,
+    "intermediate_size": 40,
+    "intermediate_size_mlp": 72,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 1,
+    "interleave_moe_layer_step": 2,
+    "no_rope_layer_interval": 2,
+    "attention_chunk_size": 8,
+    "floor_scale": 4,
+    "attn_scale": 0.4,
+}
+_DEEPSEEK_V2: dict[str, Any] = {
+    **{key: value for key, value in LLAMA.items() if key != "head_dim"},
+    "model_type": "deepseek_v2",
+    "num_key_value_heads": 8,
+    "hidden_size": 64,
+    "q_lora_rank": None,
+    "kv_lora_rank": 24,
+    "qk_nope_head_dim": 12,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 10,
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 6,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 16,
+    "topk_method": "greedy",
+    "n_group": 1,
+    "topk_group": 1,
+    "routed_scaling_factor": 1.0,
+    "norm_topk_prob": False,
+}
+_DEEPSEEK_V3: dict[str, Any] = {
+    **{key: value for key, value in _DEEPSEEK_V2.items() if key != "topk_method"},
+    "model_type": "deepseek_v3",
+    "q_lora_rank": 20,
+    "n_routed_experts": 12,
+    "n_shared_experts": 1,
+    "n_group": 4,
+    "topk_group": 2,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+}
 TINY: dict[str, dict[str, Any]] = {
-    "llama": _LLAMA,
-    "llama/equal-heads": {**_LLAMA, "num_key_value_heads": 8},
-    "llama/rope-llama3": {**_LLAMA, "rope_parameters": ROPE_LLAMA3},
-    "llama/rope-linear": {**_LLAMA, "rope_parameters": _ROPE_LINEAR},
-    "llama/tied": {**_LLAMA, "num_key_value_heads": 1, "tie_word_embeddings": True},
-    "llama/biases": {**_LLAMA, "attention_bias": True, "mlp_bias": True},
+    "llama": LLAMA,
+    "llama/equal-heads": {**LLAMA, "num_key_value_heads": 8},
+    "llama/rope-llama3": {**LLAMA, "rope_parameters": ROPE_LLAMA3},
+    "llama/rope-linear": {**LLAMA, "rope_parameters": _ROPE_LINEAR},
+    "llama/tied": {**LLAMA, "num_key_value_heads": 1, "tie_word_embeddings": True},
+    "llama/biases": {**LLAMA, "attention_bias": True, "mlp_bias": True},
     "llama/three-kv-heads": {
-        **_LLAMA,
+        **LLAMA,
         "hidden_size": 60,
         "num_attention_heads": 6,
         "num_key_value_heads": 3,
@@ -272,16 +334,16 @@ TINY: dict[str, dict[str, Any]] = {
     "qwen2/window": {**_QWEN2, "use_sliding_window": True, "max_window_layers": 1},
     "qwen2_moe": _QWEN2_MOE,
     "qwen2_moe/all-sparse": {**_QWEN2_MOE, "mlp_only_layers": [], "norm_topk_prob": True},
-    "qwen3": {**_LLAMA, "model_type": "qwen3", "rms_norm_eps": 1e-6},
-    "qwen3/tied": {**_LLAMA, "model_type": "qwen3", "attention_bias": True, "tie_word_embeddings": True},
+    "qwen3": {**LLAMA, "model_type": "qwen3", "rms_norm_eps": 1e-6},
+    "qwen3/tied": {**LLAMA, "model_type": "qwen3", "attention_bias": True, "tie_word_embeddings": True},
     "qwen3_moe": _QWEN3_MOE,
     "olmo2": _OLMO2,
     "olmo2/one-kv-head": {**_OLMO2, "num_key_value_heads": 1},
     "cohere": _COHERE,
     "cohere/qk-norm": {**_COHERE, "use_qk_norm": True, "num_key_value_heads": 2},
-    "gemma": {**_LLAMA, "model_type": "gemma", "hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": True},
+    "gemma": {**LLAMA, "model_type": "gemma", "hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": True},
     "gemma/one-kv-head": {
-        **_LLAMA, "model_type": "gemma", "hidden_act": "gelu", "num_key_value_heads": 1, "tie_word_embeddings": True,
+        **LLAMA, "model_type": "gemma", "hidden_act": "gelu", "num_key_value_heads": 1, "tie_word_embeddings": True,
     },
     "phi3": {**_MISTRAL, "model_type": "phi3", "head_dim": 10},
     "phi3/partial-rotation": {
@@ -313,4 +375,22 @@ TINY: dict[str, dict[str, Any]] = {
     "internlm": _INTERNLM,
     "internlm/no-bias": {**_INTERNLM, "bias": False},
     "internlm2": _INTERNLM2,
+    "gpt_oss": _GPT_OSS,
+    "gpt_oss/no-bias": {**_GPT_OSS, "attention_bias": False},
+    "gpt_oss/yarn": {**_GPT_OSS, "rope_parameters": {**_YARN, "rope_theta": 150000.0, "truncate": False}},
+    "deepseek_v3/yarn": {**_DEEPSEEK_V3, "rope_parameters": {**_YARN, "mscale": 1.0, "mscale_all_dim": 1.0}},
+    "deepseek_v2/yarn": {**_DEEPSEEK_V2, "rope_parameters": {**_YARN, "mscale": 0.707, "mscale_all_dim": 0.5}},
+    "llama4": _LLAMA4,
+    "llama4/all-sparse": {
+        **_LLAMA4, "interleave_moe_layer_step": 1, "no_rope_layer_interval": 3, "num_experts_per_tok": 2,
+        "use_qk_norm": False, "attn_temperature_tuning": False, "attention_bias": True,
+    },
+    "deepseek_v2": _DEEPSEEK_V2,
+    "deepseek_v2/groups": {
+        **_DEEPSEEK_V2, "topk_method": "group_limited_greedy", "n_group": 3, "topk_group": 2, "q_lora_rank": 20,
+        "routed_scaling_factor": 4.0,
+    },
+    "deepseek_v3": _DEEPSEEK_V3,
+    "deepseek_v3/halves": {**_DEEPSEEK_V3, "rope_interleave": False, "attention_bias": True, "n_group": 1,
+                           "topk_group": 1, "first_k_dense_replace": 0},
 }  # fmt: skip

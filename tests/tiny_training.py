@@ -73,7 +73,9 @@ def _spelled(place: Place, size: int) -> dict[str, int]:
         case Half(path):
             return {path: 2 * size}
         case Default(path, _, _) | str(path):
-            return {path: size}
+            return {path: size} if path else {}  # without a path, it follows from another size
+        case (first, *_):
+            return _spelled(first, size)
     raise AssertionError(f"a size is not read from {place}")
 
 

@@ -23,6 +23,7 @@ bytes. The digest of an artifact is the sha256 of its manifest file.
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -52,7 +53,10 @@ PROVENANCE, SBOM = "provenance.json", "sbom.cdx.json"
 
 
 class SourceModel(Strict):
-    """Source model. `repo_id`, `revision` (a commit): None unless from a model hub. `config`: ModelConfig's JSON."""
+    """Source model. `repo_id`, `revision` (a commit): None unless from a model hub. `config`: ModelConfig's JSON.
+    `text_only`: the text part of a multimodal model. `notes`: what is left out of the source, and what was
+    decided where it contradicts itself. The last two are written only where they are set.
+    """
 
     source: Literal["hub", "local", "s3"]
     repo_id: str | None
@@ -61,6 +65,8 @@ class SourceModel(Strict):
     architecture: str
     config: dict[str, Any]
     source_digest: Sha256
+    text_only: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    notes: Annotated[tuple[str, ...], Field(exclude_if=operator.not_)] = ()
 
 
 class Device(Strict):

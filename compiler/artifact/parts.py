@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +45,12 @@ class Part:
         return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
 
 
+def _encoding(file: Path) -> str:
+    """Encoding of a JSON file, from its first bytes."""
+    with file.open("rb") as read:
+        return json.detect_encoding(read.read(4))
+
+
 def media_type(path: str) -> str:
     """Media type of a file, by its suffix."""
     return _MEDIA.get(Path(path).suffix, OCTETS)
@@ -56,6 +63,12 @@ def written(path: str, data: bytes, *, executable: bool = False) -> Part:
 
 
 def existing(file: Path, path: str) -> Part:
-    """Make a part of an existing file, read for its digest. Raises OSError."""
+    """Make a part of an existing file, read for its digest. Raises OSError.
+
+    JSON in UTF-16 or UTF-32, or with a byte order mark, becomes plain UTF-8: readers in containers take nothing else.
+    """
+    encoding = _encoding(file) if file.suffix == ".json" else "utf-8"
+    if encoding != "utf-8":
+        return written(path, file.read_bytes().decode(encoding).encode())
     found = describe(file.parent, file.name, media_type(path))
     return Part(replace(found, path=path), file)

@@ -17,14 +17,15 @@ from compiler.errors import CalibrationError, TokenizerError
 from compiler.storage.datasets.dataset import dataset_file, is_dataset
 from compiler.storage.datasets.rows import is_compressed, is_table, rows
 from compiler.storage.files.digest import Digest, digest_bytes, sha256_file
+from compiler.tokenizer.load import load_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
-    from tokenizers import Tokenizer
 
     from compiler.quantization.request import Text
+    from compiler.tokenizer.tokenizer import Tokenizer
 
     Ids = NDArray[np.int64]
 
@@ -71,7 +72,7 @@ def read_samples(
 ) -> Samples:
     """Read at most `count` samples of at most `length` tokens. `file` None: the built-in text `own`.
 
-    `tokenizer`: a tokenizer.json, not needed for `input_ids`. `vocab`: rows of the model's embedding; `length`: at most
+    `tokenizer`: its folder, not needed for `input_ids`. `vocab`: rows of the model's embedding; `length`: at most
     its positions. `name`: of the text ("": that of the file).
     Raises CalibrationError (missing, empty, too short, not JSON, ids outside the vocabulary), TokenizerError.
     """
@@ -185,21 +186,15 @@ def _text(data: bytes, name: str) -> str:
         raise CalibrationError(f"`{name}` is not UTF-8: {error}", hint="convert it to UTF-8, or pass another") from None
 
 
-def _tokenizer(file: Path | None) -> Tokenizer:
-    from tokenizers import Tokenizer
-
-    if file is None:
+def _tokenizer(folder: Path | None) -> Tokenizer:
+    found = load_tokenizer(folder) if folder is not None else None
+    if found is None:
         raise TokenizerError(
             "calibration with text needs the model's tokenizer; found none",
             hint="pass `--tokenizer DIR`, or calibrate with a .jsonl file of `input_ids`",
         )
-    try:
-        return Tokenizer.from_file(str(file))
-    except Exception as error:  # noqa: BLE001  # the Rust side raises plain Exception
-        raise TokenizerError(
-            f"{file} cannot be read: {error}", hint="pass a valid tokenizer with `--tokenizer DIR`"
-        ) from None
+    return found
 
 
 def _encode(tokenizer: Tokenizer, text: str) -> Ids:
-    return np.array(tokenizer.encode(text).ids, np.int64)
+    return np.array(tokenizer.encode(text), np.int64)

@@ -16,6 +16,9 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
+import os
+import shlex
 import sys
 import traceback
 from contextlib import contextmanager
@@ -26,7 +29,7 @@ import typer
 from compiler.cli import about, artifact, build, cache, deploy, matrix, prewarm, registry, serve, trust
 from compiler.cli.help import GroupedCommand, GroupedCommands
 from compiler.cli.output import show_error
-from compiler.errors import LmiCompileError, UsageError
+from compiler.errors import REPORT_IT, InternalError, LmiCompileError, UsageError, boundary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -50,10 +53,12 @@ COMMANDS: Mapping[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
     "Deploy": (trust.preflight, prewarm.prewarm, deploy.deploy),
 }
 """Commands by heading, in the order of `--help`."""
-CLICK_ERROR = cast(
+USAGE_ERROR = cast(
     "type[typer.BadParameter]", next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 )
 """Base class of usage errors; newer releases of typer carry a click of their own."""
+_INTERRUPTED = 130
+"""Exit code of a shell for SIGINT."""
 
 app = typer.Typer(
     name="lmi-compile",
@@ -86,21 +91,57 @@ def options(
 
 
 def main() -> None:
-    """Run the command line. Errors end as message, hint and exit code; with `--json` as one JSON object on stderr."""
-    as_json = "--json" in sys.argv[1:]
+    """Run the command line. Errors end as message, hint and exit code; with `--json` as one JSON object on stderr.
+
+    An exception that nothing foresees is a bug: its traceback goes to a file that the error names, and to stderr only
+    with `--verbose` or LMI_COMPILE_TRACEBACK. The exit code after Ctrl-C is 130.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that is not valid Unicode, from the command line or from a file, must not end a command.
+            stream.reconfigure(errors="backslashreplace")
     try:
-        with _rare_garbage_collection():
-            # Without standalone mode usage errors are raised here and not printed, and `typer.Exit` returns its code.
-            sys.exit(app(standalone_mode=not as_json))
+        with _rare_garbage_collection(), boundary(command=shlex.join(["lmi-compile", *sys.argv[1:]])):
+            sys.exit(_run())
     except LmiCompileError as error:
-        if {"-v", "--verbose"} & set(sys.argv[1:]):
-            traceback.print_exc()
-        show_error(error, as_json=as_json)
-        sys.exit(error.exit_code)
-    except CLICK_ERROR as error:
-        usage = UsageError(error.format_message(), hint="`--help` after a command lists its options")
-        show_error(usage, as_json=as_json)
-        sys.exit(usage.exit_code)
+        sys.exit(_failed(error))
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+
+
+def _run() -> int:
+    """Exit code of the command in sys.argv. Raises LmiCompileError, and exceptions that nothing foresees."""
+    try:
+        # Outside of standalone mode usage errors are raised here and not printed, and `typer.Exit` returns its code.
+        return app(standalone_mode=False) or 0
+    except USAGE_ERROR as error:
+        if not _as_json():
+            error.show()
+            return error.exit_code
+        raise UsageError(error.format_message(), hint="`--help` after a command lists its options") from None
+    except typer.Abort:
+        return _INTERRUPTED
+
+
+def _failed(error: LmiCompileError) -> int:
+    """Print an error; return its exit code."""
+    if {"-v", "--verbose"} & set(sys.argv[1:]) or os.environ.get("LMI_COMPILE_TRACEBACK"):
+        traceback.print_exception(error)
+    if isinstance(error, InternalError):
+        from compiler.storage.cache.crashes import write_crash_file
+
+        path = write_crash_file(error)
+        error.hint = (
+            f"report it to the maintainers of lmi-compile with the file {path}, which has the traceback"
+            if path
+            else f"run it again with LMI_COMPILE_TRACEBACK=1, and {REPORT_IT}"
+        )
+    show_error(error, as_json=_as_json())
+    return error.exit_code
+
+
+def _as_json() -> bool:
+    return "--json" in sys.argv[1:]
 
 
 @contextmanager

@@ -56,6 +56,7 @@ class ModelOptions:
     variant: Annotated[
         str | None, typer.Option("--variant", help="Variant of the recipe, if config.json does not tell.")
     ] = None
+    text_only: Annotated[bool, typer.Option("--text-only", help="Build the text part of a multimodal model.")] = False
 
 
 @dataclass(frozen=True)
@@ -265,6 +266,7 @@ def model_fields(model: ModelOptions, target: str = targets.DEFAULT) -> dict[str
         "recipes": recipes,
         "revision": model.revision,
         "recipe": model.recipe,
+        "text_only": model.text_only,
         "target": target,
     }
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from compiler.errors import boundary
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -49,6 +51,7 @@ def reporting(*, as_json: bool = False) -> Iterator[Lines]:
 
     report = Events(sys.stderr) if as_json else for_stream()
     try:
-        yield report
+        with boundary(step=lambda: report.stage):
+            yield report
     finally:
         report.close()

@@ -15,6 +15,7 @@ Queries see the rounded values, those of their own step included.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -52,7 +53,7 @@ class Scores:
 
     `window`: number of last positions that a query sees; `chunk`: it sees those of its own run of `chunk` positions;
     None: all up to its own. `scale` 0: 1 / sqrt(D). `softcap` 0: none. `slopes` (ALiBi) and `sinks` float32 or in the
-    dtype of the model [heads], or None.
+    dtype of the model [heads], or None. `key_bias` float32 [heads, positions]: added to the scores of a key, or None.
     """
 
     window: int | None = None
@@ -60,12 +61,13 @@ class Scores:
     scale: float = 0.0
     softcap: float = 0.0
     slopes: Tensor | None = None
+    key_bias: Tensor | None = None
     sinks: Tensor | None = None
 
     @property
     def usual(self) -> bool:
-        """Whether only a window and slopes differ from plain causal attention."""
-        return not (self.chunk or self.scale or self.softcap) and self.sinks is None
+        """Whether there are no chunks, no biases of keys and no sinks."""
+        return not self.chunk and self.key_bias is None and self.sinks is None
 
 
 Attend = Callable[[Tensor, Cache, Tensor, Tensor, Scores], Tensor]
@@ -105,6 +107,8 @@ def attend(q: Tensor, cache: Cache, positions: Tensor, keys: Tensor, scores: Sco
     bias = mask(positions, keys, scores, q.dtype)
     if scores.slopes is not None:
         bias = bias + alibi(scores.slopes, positions, keys, q.dtype)
+    if scores.key_bias is not None:
+        bias = bias + scores.key_bias[:, keys][None, :, None].to(q.dtype)
     if scores.softcap or scores.sinks is not None:
         return _written_out(q, k, v, bias, scores)
     scale = scores.scale or None
@@ -159,6 +163,18 @@ def alibi_slopes(heads: int) -> list[float]:
     whole = 1 << (heads.bit_length() - 1)
     slopes = [2.0 ** (-8 * i / whole) for i in range(1, whole + 1)]
     return slopes + [2.0 ** (-4 * i / whole) for i in range(1, 2 * (heads - whole), 2)]
+
+
+def rounded_key_bias(slopes: Tensor, positions: int, head_dim: int) -> Tensor:
+    """Bias of keys by position, float32 [heads, positions], from slopes float32 [heads]: `rounded_keys` of ModelConfig.
+
+    The rounding is that of transformers' Falcon (build_alibi_tensor), with which these models were trained. Compiled
+    code may round less, so this is a table.
+    """
+    keys = torch.arange(positions, device=slopes.device)
+    rounded = slopes.bfloat16()[:, None] * keys
+    bias: Tensor = rounded.float() / math.sqrt(head_dim)
+    return bias
 
 
 def alibi(slopes: Tensor, positions: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,6 +1,6 @@
 """Segments of a decoder on one rank. A model is
 
-    x = sum over ranks of embed(tokens)
+    x = embedded(sum over ranks of embed(tokens))
     for each layer:    attn and mlp, wired by `compiler.decoder.layer`
     logits = head(x), the ranks' columns side by side
 
@@ -16,7 +16,9 @@ quantized weights (`compiler.decoder.quantized`), one with an `input_scale` stat
 | first          | []                      | model   | 1 on rank 0, else 0: factor of terms that are added once   |
 | vocab_offset   | []                      | int64   | first row of `embed.weight` in the whole vocabulary        |
 | rope.cos, .sin | [R, rotary_dim / 2]     | model   | `rotary.tables`, R above every position                    |
+| rope_local.cos | [R, rotary_dim / 2]     | model   | and rope_local.sin: the same, for layers with `local` rope |
 | alibi.slopes   | [heads]                 | float32 | `attention.alibi_slopes` of this rank's heads              |
+| alibi.key_bias | [heads, R]              | float32 | or `attention.rounded_key_bias` of them                    |
 | cache_k, _v    | [Bmax, T, kv_heads, D]  | model * | written in place; T >= L, T above every position           |
 |                |                         |         | latent attention has cache_k [Bmax, T, 1, latent] alone    |
 | x              | [B, S, H]               | model   | the residual stream                                        |
@@ -38,9 +40,10 @@ from torch.nn import functional as F
 
 from compiler.decoder.attention import Cache, Scores, store
 from compiler.decoder.kernels import PLAIN, Kernels
+from compiler.decoder.layer import alibi_names, table_names
 from compiler.decoder.mlp import ACTIVATIONS, gated
 from compiler.decoder.moe import Biases, route, scaled_inputs
-from compiler.decoder.norm import normalize, normalize_by, normalize_heads
+from compiler.decoder.norm import normalize, normalize_by, normalize_heads, unit
 from compiler.decoder.quantized import QuantizedWeight
 from compiler.decoder.rotary import rotate
 from compiler.model.config import LayerKind, ModelConfig
@@ -66,13 +69,20 @@ def embed(config: ModelConfig, t: Tensors) -> Tensor:
         # Rounded to the dtype of the model, as transformers does.
         x = x * float(torch.tensor(config.embedding_scale, dtype=x.dtype))
     if config.position == "learned":
-        x = x + F.embedding(t["positions"], t["position.weight"]) * t["first"]
+        places = t["positions"] + config.position_offset if config.position_offset else t["positions"]
+        x = x + F.embedding(places, t["position.weight"]) * t["first"]
     return x
+
+
+def embedded(config: ModelConfig, x: Tensor, t: Tensors) -> Tensor:
+    """Residual stream before the first layer, from the sum of `embed` over ranks."""
+    return norm(config, "embed.norm", x, t) if config.embedding_norm else x
 
 
 def qkv(config: ModelConfig, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
     """x -> [B, S, (heads + 2 kv_heads) * D]: q, k and v of this rank's heads, concatenated."""
-    return _linear(kernels, t, "attn.qkv", _before(config, "attn", t), t.get("attn.qkv.bias"))
+    projected = _linear(kernels, t, "attn.qkv", _before(config, "attn", t), t.get("attn.qkv.bias"))
+    return projected.clamp(-config.clip_qkv, config.clip_qkv) if config.clip_qkv else projected
 
 
 def mean_squares(config: ModelConfig, projected: Tensor, ranks: int) -> Tensor:
@@ -96,18 +106,28 @@ def attn(config: ModelConfig, kind: LayerKind, t: Tensors, kernels: Kernels = PL
     projected = t["qkv"] if "qkv" in t else qkv(config, t, kernels)
     heads = projected.shape[-1] // dim - 2 * kv_heads
     q, k, v = projected.view(*projected.shape[:2], -1, dim).split((heads, kv_heads, kv_heads), dim=2)
-    if config.qk_norm:
+    if config.qk_norm and config.qk_norm_over != "rotated":
         q, k = (
             _qk_norm(config, i, role, one, t)
             for i, (role, one) in enumerate(zip(qk_norms(config), (q, k), strict=True))
         )
-    if config.position == "rope":
-        cos, sin = t["rope.cos"][positions], t["rope.sin"][positions]
+    if names := table_names(config, kind):
+        cos, sin = (t[name][positions] for name in names)
         q, k = rotate(config.rotary, q, cos, sin), rotate(config.rotary, k, cos, sin)
+        if config.qk_norm and config.qk_norm_over == "rotated":
+            q, k = unit(q, config.norm_eps), unit(k, config.norm_eps)
+    elif config.temperature_floor:
+        q = (q * _temperature(config, positions)).to(q.dtype)
 
     store(cache, positions, k, v)
     y = kernels.attend(q, cache, positions, t["key_positions"], _scores(config, kind, t))
     return _linear(kernels, t, "attn.o", y.flatten(2), _once(t, "attn.o.bias"))
+
+
+def _temperature(config: ModelConfig, positions: Tensor) -> Tensor:
+    """Factor of the queries at positions [B, S], float32 [B, S, 1, 1] (`ModelConfig.temperature_floor`)."""
+    steps = torch.floor((positions.float() + 1.0) / config.temperature_floor)
+    return (torch.log1p(steps) * config.temperature_scale + 1.0)[..., None, None]
 
 
 def _latent_attn(config: ModelConfig, kind: LayerKind, t: Tensors, kernels: Kernels) -> Tensor:
@@ -150,7 +170,8 @@ def _scores(config: ModelConfig, kind: LayerKind, t: Tensors) -> Scores:
         chunk=kind.chunk,
         scale=config.attention_scale,
         softcap=config.attention_softcap,
-        slopes=t["alibi.slopes"] if config.position == "alibi" else None,
+        slopes=t.get("alibi.slopes") if "alibi.slopes" in alibi_names(config) else None,
+        key_bias=t.get("alibi.key_bias") if "alibi.key_bias" in alibi_names(config) else None,
         sinks=t["attn.sinks.weight"] if config.sinks else None,
     )
 
@@ -180,7 +201,9 @@ def head(config: ModelConfig, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
     if config.head == "l2_rows":
         # Scaling the product instead of the rows needs no second head in memory. Rows of padding have length 0.
         logits = logits * weight.float().square().sum(-1).clamp_min(1e-24).rsqrt()
-    return logits if config.logit_scale == 1.0 else logits * config.logit_scale
+    if config.logit_scale != 1.0:
+        logits = logits * config.logit_scale
+    return torch.tanh(logits / config.logit_softcap) * config.logit_softcap if config.logit_softcap else logits
 
 
 def norm(config: ModelConfig, role: str, y: Tensor, t: Tensors) -> Tensor:

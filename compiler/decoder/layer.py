@@ -8,6 +8,8 @@ part of it; a norm after it is applied to the sum over ranks.
     both (Gemma-2)            the same; the blocks have their norms before, too
     parallel (GPT-J)          x = x + sum(attn(x) + mlp(x))
 
+Granite multiplies what is added to x by one factor, `residual_scale`.
+
 Implementations of `Blocks`:
 
     ranks.py               all ranks in one process, in plain torch; with one rank, the whole model (forward.py)
@@ -25,7 +27,7 @@ from compiler.model.roles import norm_after
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from compiler.model.config import ModelConfig
+    from compiler.model.config import LayerKind, ModelConfig
     from compiler.model.roles import Block
 
 Seen = Callable[["Block", "Tensor", "Tensor"], None]
@@ -70,7 +72,7 @@ def layer(config: ModelConfig, blocks: Blocks, x: Tensor, seen: Seen = _unseen) 
         attn, mlp = attention(config, blocks, x), blocks.mlp(x)
         seen("attn", x, attn)
         seen("mlp", x, mlp)
-        return x + blocks.sum(attn + mlp)
+        return x + _scaled(config, blocks.sum(attn + mlp))
     attn = attention(config, blocks, x)
     seen("attn", x, attn)
     x = x + _after(config, blocks, "attn", blocks.sum(attn))
@@ -92,6 +94,25 @@ def sums_statistics(config: ModelConfig) -> bool:
     return config.qk_norm and config.qk_norm_over == "all_heads"
 
 
+def table_names(config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
+    """Names of the cosines and sines that layers of this kind read; none where they do not rotate."""
+    if config.position != "rope" or kind.rope == "none":
+        return ()
+    prefix = "rope" if kind.rope == "main" else "rope_local"
+    return f"{prefix}.cos", f"{prefix}.sin"
+
+
+def alibi_names(config: ModelConfig) -> tuple[str, ...]:
+    """Names of the slopes or biases that attention reads for ALiBi positions."""
+    if config.position != "alibi":
+        return ()
+    return ("alibi.slopes",) if config.alibi == "distance" else ("alibi.key_bias",)
+
+
 def _after(config: ModelConfig, blocks: Blocks, block: Block, y: Tensor) -> Tensor:
     role = norm_after(config, block)
-    return blocks.norm(role, y) if role else y
+    return _scaled(config, blocks.norm(role, y) if role else y)
+
+
+def _scaled(config: ModelConfig, y: Tensor) -> Tensor:
+    return y if config.residual_scale == 1.0 else y * config.residual_scale

@@ -50,7 +50,7 @@ def _in_best_groups(config: ModelConfig, preference: Tensor) -> Tensor:
     """preference [N, E], -inf for experts outside of each token's best groups. Groups are runs of experts."""
     grouped = preference.unflatten(-1, (config.expert_groups, -1))
     best = grouped.topk(2 if config.router == "corrected_sigmoid" else 1, -1).values.sum(-1)
-    chosen = best.topk(config.expert_groups_per_token, -1).indices
+    chosen = best.topk(config.expert_groups_used, -1).indices
     outside = torch.ones_like(best, dtype=torch.bool).scatter(-1, chosen, value=False)
     found: Tensor = grouped.masked_fill(outside[..., None], float("-inf")).flatten(-2)
     return found

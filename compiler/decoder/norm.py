@@ -30,6 +30,11 @@ def normalize(kind: Norm, x: Tensor, weight: Tensor, bias: Tensor | None, eps: f
             return F.layer_norm(x, (x.shape[-1],), weight, bias, eps)
 
 
+def unit(x: Tensor, eps: float) -> Tensor:
+    """x [..., D] divided by the root of its mean square; rounded to its dtype."""
+    return _unit(x, eps).to(x.dtype)
+
+
 def normalize_heads(kind: Norm, x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Norm of each head by itself: x [..., heads, D] -> the same shape; weight [D], or [heads, D] with one per head."""
     if weight.ndim == 1:

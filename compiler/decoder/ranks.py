@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from compiler.decoder.attention import alibi_slopes
-from compiler.decoder.decoder import attn, embed, head, mean_squares, mlp, norm, qkv
+from compiler.decoder.attention import alibi_slopes, rounded_key_bias
+from compiler.decoder.decoder import attn, embed, embedded, head, mean_squares, mlp, norm, qkv
 from compiler.decoder.kernels import PLAIN, Kernels
-from compiler.decoder.rotary import tables
+from compiler.decoder.rotary import named_tables
 from compiler.model.config import LayerKind, ModelConfig
 from compiler.model.parallel import cache_shapes, head_layout
 
@@ -66,14 +66,17 @@ class RanksInProcess:
 
 
 def embed_sum(config: ModelConfig, ranks: Sequence[Rank], token_ids: Tensor) -> Tensor:
-    """token_ids [B, S] -> [B, S, H]; each rank's table begins at row 0, with zeros for rows of other ranks."""
+    """Residual stream before the first layer: token_ids [B, S] -> [B, S, H].
+
+    The table of each rank begins at row 0, with zeros for rows of other ranks.
+    """
     batch, length = token_ids.shape
     dtype = ranks[0]["embed.weight"].dtype
     steps = [step_tensors(config, batch, length, dtype, r, len(ranks)) for r in range(len(ranks))]
     summands = [
         embed(config, {**step, **rank, "token_ids": token_ids}) for step, rank in zip(steps, ranks, strict=True)
     ]
-    return torch.stack(summands).sum(0)
+    return embedded(config, torch.stack(summands).sum(0), ranks[0])
 
 
 def logits(config: ModelConfig, ranks: Sequence[Rank], x: Tensor, kernels: Kernels = PLAIN) -> Tensor:
@@ -93,10 +96,11 @@ def step_tensors(
         "first": _first(rank, dtype),
         "vocab_offset": torch.zeros((), dtype=torch.int64),
     }
-    if config.position == "rope":
-        step["rope.cos"], step["rope.sin"] = tables(config, length, dtype)
+    step |= named_tables(config, length, dtype)
     if config.position == "alibi":
-        step["alibi.slopes"] = torch.tensor(alibi_slopes(config.heads)).chunk(ranks)[rank]
+        slopes = torch.tensor(alibi_slopes(config.heads)).chunk(ranks)[rank]
+        step["alibi.slopes"] = slopes
+        step["alibi.key_bias"] = rounded_key_bias(slopes, length, config.head_dim)
     return step
 
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from compiler.decoder.layer import sums_statistics
+from compiler.decoder.layer import alibi_names, sums_statistics, table_names
 from compiler.decoder.rankfile.cache_scales import SCALES
 from compiler.decoder.rankfile.layout import layouts
 from compiler.decoder.rankfile.quantized import stored_weight
@@ -156,10 +156,10 @@ def input_names(spec: SegmentSpec) -> tuple[str, ...]:
         heads = head_layout(spec.config.heads, spec.config.kv_heads, spec.tp)
         names = (*(("qkv", "mean_squares") if sums_statistics(spec.config) else ("x",)), *names)
         names += tuple(cache_shapes(spec.config, heads))
-    if spec.part == "attn" and spec.config.position == "rope":
-        names += ("rope.cos", "rope.sin")
-    if spec.part == "attn" and spec.config.position == "alibi":
-        names += ("alibi.slopes",)
+    if spec.part == "attn" and spec.kind is not None:
+        names += table_names(spec.config, spec.kind)
+    if spec.part == "attn":
+        names += alibi_names(spec.config)
     if "position.weight" in weights:
         names += ("positions",)
     if _ADDED_ONCE & set(weights):

@@ -69,7 +69,7 @@ class StoredModel:
         return {name: _wide(self._read(self._tensors[name], self._source)) for name in names}
 
     def embedding(self, used: NDArray[np.int64]) -> dict[str, Tensor]:
-        """Rows `used` of the embedding, in this order, and the learned positions if any; float32."""
+        """Rows `used` of the embedding, in this order, its norm and the learned positions if any; float32."""
         import torch
 
         table, source = self._tensors["embed.weight"], cache(self._source)
@@ -78,7 +78,8 @@ class StoredModel:
         }
         if "position.weight" in self._tensors:
             found["position.weight"] = self._read(self._tensors["position.weight"], source).float()
-        return found
+        norms = (name for name in self._tensors if name.startswith("embed.norm."))
+        return found | {name: self._read(self._tensors[name], source).float() for name in norms}
 
     def sources(self, wanted: Iterable[TensorId]) -> list[str]:
         """Names of the checkpoint's tensors that these canonical tensors come from; unknown ones are ignored."""
@@ -119,7 +120,7 @@ class RankWeights:
         return self._tensors(lambda name: _of_head(name, tied=self._config.tied))
 
     def embedding(self, used: NDArray[np.int64]) -> dict[str, Tensor]:
-        """Rows `used` of the embedding, in this order, zeros for rows of other ranks; and the learned positions."""
+        """Rows `used` of the embedding, zeros for rows of other ranks; its norm and the learned positions if any."""
         import torch
 
         found = self._tensors(lambda name: name.startswith(("embed.", "position.")))
@@ -148,4 +149,4 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 def _of_head(name: str, *, tied: bool) -> bool:
-    return name.startswith(("final.", "head.", "embed.") if tied else ("final.", "head."))
+    return name.startswith(("final.", "head.", "embed.weight") if tied else ("final.", "head."))

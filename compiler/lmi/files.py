@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from compiler.tokenizer.vocabulary import vocabulary_names, vocabulary_of
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -14,16 +16,6 @@ class Problem:
     what: str
     text: str
 
-
-VOCABULARIES: tuple[tuple[str, ...], ...] = (
-    ("tokenizer.json",),
-    ("tokenizer.model",),
-    ("vocab.json", "merges.txt"),
-    ("vocab.txt",),
-    ("spiece.model",),
-    ("qwen.tiktoken",),
-)
-"""Sets of files that hold a vocabulary; a tokenizer needs one whole set."""
 
 _WEIGHTS = re.compile(r".*\.(safetensors|bin|pth|pt|gguf)")
 _MANAGED = re.compile(r"rank\d+_managed_weights\.safetensors")
@@ -39,9 +31,8 @@ def tokenizer_problems(names: Iterable[str]) -> list[Problem]:
     problems = []
     if "tokenizer_config.json" not in has:
         problems.append(Problem("tokenizer", "tokenizer_config.json is missing"))
-    if not any(has.issuperset(files) for files in VOCABULARIES):
-        sets = ", ".join(" with ".join(files) for files in VOCABULARIES)
-        problems.append(Problem("tokenizer", f"the vocabulary is missing: expected one of {sets}"))
+    if vocabulary_of(has) is None:
+        problems.append(Problem("tokenizer", f"the vocabulary is missing: expected one of {vocabulary_names()}"))
     return problems
 
 

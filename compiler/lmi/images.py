@@ -28,13 +28,16 @@ Kind = Literal["tensorrtllm", "neuronx", "lmi", "deepspeed"]
 
 @dataclass(frozen=True)
 class TrtllmImage:
-    """LMI image with TensorRT-LLM. `trtllm`, `tensorrt`: versions inside; `cuda`: in the spelling of tags (`cu125`)."""
+    """LMI image with TensorRT-LLM. `trtllm`, `tensorrt`, `transformers`: versions inside; `cuda`: in the spelling of
+    tags (`cu125`).
+    """
 
     release: Release
     trtllm: str
     tensorrt: str
     cuda: str
     family: Family
+    transformers: str
     published: bool = True
 
     @property
@@ -50,17 +53,18 @@ class TrtllmImage:
 TRTLLM: dict[Release, TrtllmImage] = {
     image.release: image
     for image in (
-        TrtllmImage((0, 25), "0.5.0", "9.1.0.post12.dev4", "cu122", "triton"),
-        TrtllmImage((0, 26), "0.7.1", "9.2.0.post12.dev5", "cu122", "triton"),
-        TrtllmImage((0, 27), "0.8.0", "9.2.0.post12.dev5", "cu122", "triton"),
-        TrtllmImage((0, 28), "0.9.0", "9.3.0.post12.dev1", "cu122", "triton"),
-        TrtllmImage((0, 29), "0.11.0", "10.1.0", "cu124", "triton"),
+        TrtllmImage((0, 25), "0.5.0", "9.1.0.post12.dev4", "cu122", "triton", "4.34.0"),
+        TrtllmImage((0, 26), "0.7.1", "9.2.0.post12.dev5", "cu122", "triton", "4.36.2"),
+        TrtllmImage((0, 27), "0.8.0", "9.2.0.post12.dev5", "cu122", "triton", "4.38.1"),
+        TrtllmImage((0, 28), "0.9.0", "9.3.0.post12.dev1", "cu122", "triton", "4.40.0"),
+        TrtllmImage((0, 29), "0.11.0", "10.1.0", "cu124", "triton", "4.42.4"),
         # Dockerfiles of 0.31 and 0.32 pin TensorRT 10.1.0 beside TensorRT-LLM 0.12.0; look inside the image.
-        TrtllmImage((0, 30), "0.12.0", "10.3.0", "cu125", "triton"),
-        TrtllmImage((0, 31), "0.12.0", "10.3.0", "cu125", "triton", published=False),
-        TrtllmImage((0, 32), "0.12.0", "10.3.0", "cu125", "triton"),
+        TrtllmImage((0, 30), "0.12.0", "10.3.0", "cu125", "triton", "4.44.2"),
+        TrtllmImage((0, 31), "0.12.0", "10.3.0", "cu125", "triton", "4.44.2", published=False),
+        TrtllmImage((0, 32), "0.12.0", "10.3.0", "cu125", "triton", "4.44.2"),
+        # TensorRT-LLM 0.21 asks for transformers ~=4.51; the patch release was not looked up.
         # The release notes say 0.21.0 in the tag and 0.21.0rc1 in the text.
-        TrtllmImage((0, 33), "0.21.0", "10.11", "cu128", "engine"),
+        TrtllmImage((0, 33), "0.21.0", "10.11", "cu128", "engine", "4.51.3"),
     )
 }
 """LMI releases whose image loads engines. 0.31 exists as a branch only."""

@@ -5,17 +5,18 @@ checkpoint names and shapes --patterns of the recipe--> sources of each Map --to
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from compiler.errors import AccountingError
 from compiler.model.config import ModelConfig
 from compiler.model.lazy import Lazy, whole
+from compiler.model.mismatch import Mismatch, refusal
 from compiler.model.ops import Program, inverse, run
 from compiler.model.recipe import Map, Recipe, to_roles
-from compiler.model.roles import TensorId, axis_sizes, model_tensors, shape_of
+from compiler.model.roles import ROLES, TensorId, axis_sizes, model_tensors, shape_of
 
 
 class Header(Protocol):
@@ -38,12 +39,15 @@ class Use:
 
 @dataclass(frozen=True)
 class Account:
-    """Result of the accounting. `redundant`: head tensors that repeat the embedding of a tied model."""
+    """Result of the accounting. `redundant`: head tensors that repeat the embedding of a tied model; `notes`: sentences
+    on decisions.
+    """
 
     tensors: dict[TensorId, Lazy]
     uses: tuple[Use, ...]
     redundant: tuple[str, ...]
     ignored: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 _Key = tuple[int, int | None, str]  # index of the Map, layer, part
@@ -52,56 +56,81 @@ _Key = tuple[int, int | None, str]  # index of the Map, layer, part
 def account(recipe: Recipe, config: ModelConfig, headers: Mapping[str, Header]) -> Account:
     """Assign every tensor of `headers` to the canonical tensors of `config`.
 
+    A tied model whose file has only the head: the head is the embedding, too, as in transformers 5.
+
     Raises:
-        AccountingError: a list of all tensors that no rule reads, roles without a tensor, and wrong shapes.
+        AccountingError: the likely cause, and all tensors that no rule reads, roles without a tensor, wrong shapes.
     """
     matched = _matched(recipe, headers)
-    problems = list(matched.problems)
+    mismatch = matched.mismatch
     wanted, sizes = set(model_tensors(config)), axis_sizes(config)
+    only_head = config.tied and _EMBEDDING not in {_outputs(recipe, key) for key in matched.sources}
     tensors: dict[TensorId, Lazy] = {}
     uses: list[Use] = []
     redundant: list[str] = []
+    notes: list[str] = []
+    accounted: set[TensorId] = set()
     programs: dict[tuple[int, str], Program] = {}
-    for (index, layer, part), names in matched.sources.items():
-        mapping = recipe.patterns[index][1]
-        outputs = tuple(TensorId(role, part, layer) for role in mapping.role_names)
+    for key, names in matched.sources.items():
+        index, _, part = key
+        mapping, outputs = recipe.patterns[index][1], _outputs(recipe, key)
         sources = tuple(names[i] for i in sorted(names))
-        if config.tied and mapping.role_names == ("head",) and part == "weight":
-            redundant += sources
-            continue
+        if config.tied and outputs == _HEAD:
+            if not only_head:
+                redundant += sources
+                continue
+            mapping, outputs = replace(mapping, roles="embed"), _EMBEDDING
+            notes.append(f"`{sources[0]}` is the embedding, too: config.json ties them, and only the head is stored")
         if not wanted.issuperset(outputs):
-            problems += [f"`{s}` fills {', '.join(map(str, outputs))}, which this model lacks" for s in sources]
+            mismatch.surplus += [(source, outputs[0]) for source in sources]
             continue
-        program = programs.setdefault((index, part), _program(mapping, part, config))
+        program = programs.setdefault((index, part), to_roles(mapping, part, config))
         problem = _shape_problem(mapping, part, names, headers, config, program)
         if problem:
-            problems.append(problem)
-            continue
-        given = run(program, [whole(s, tuple(headers[s].shape), headers[s].dtype) for s in sources])
-        for output, tensor in zip(outputs, given, strict=True):
-            if output in tensors:
-                problems.append(f"{output} is filled twice")
-            tensors[output] = tensor
-            assert tensor.shape == shape_of(output, sizes), (output, tensor.shape)
-        uses.append(Use(sources, program, outputs))
-    accounted = {TensorId(role, part, layer) for index, layer, part in matched.sources
-                 for role in recipe.patterns[index][1].role_names}  # fmt: skip
-    problems += [f"nothing in the checkpoint fills {t}" for t in model_tensors(config) if t not in accounted]
-    _refuse(problems)
-    return Account(tensors, tuple(uses), tuple(redundant), matched.ignored)
+            mismatch.others.append(problem)
+        else:
+            given = run(program, [whole(s, tuple(headers[s].shape), headers[s].dtype) for s in sources])
+            for output, tensor in zip(outputs, given, strict=True):
+                assert tensor.shape == shape_of(output, sizes), (output, tensor.shape)
+                if output in tensors:
+                    mismatch.others.append(f"{output} is filled twice")
+                tensors[output] = tensor
+            uses.append(Use(sources, program, outputs))
+        accounted.update(outputs)
+    mismatch.unfilled += [t for t in model_tensors(config) if t not in accounted]
+    if mismatch.places:
+        raise refusal(recipe, config, sorted(headers), mismatch)
+    return Account(tensors, tuple(uses), tuple(redundant), matched.ignored, tuple(notes))
+
+
+_EMBEDDING = (TensorId("embed"),)
+_HEAD = (TensorId("head"),)
+
+
+def _outputs(recipe: Recipe, key: _Key) -> tuple[TensorId, ...]:
+    index, layer, part = key
+    return tuple(TensorId(role, part, layer) for role in recipe.patterns[index][1].role_names)
+
+
+def filled_by(recipe: Recipe, config: ModelConfig, name: str) -> bool:
+    """Whether a tensor of this name would fill a canonical tensor of the model."""
+    for index, (pattern, _) in enumerate(recipe.patterns):
+        if match := pattern.fullmatch(name):
+            return set(model_tensors(config)).issuperset(_outputs(recipe, _key(index, match)))
+    return False
 
 
 @dataclass(frozen=True)
 class _Matched:
-    """Names of a checkpoint's tensors, by rule and by expert (0 without experts)."""
+    """Names of a checkpoint's tensors, by rule and by expert or head (0 without)."""
 
     sources: Mapping[_Key, Mapping[int, str]]
     ignored: tuple[str, ...]
-    problems: tuple[str, ...]
+    mismatch: Mismatch
 
 
 def _matched(recipe: Recipe, headers: Mapping[str, Header]) -> _Matched:
-    problems: list[str] = []
+    mismatch = Mismatch()
     ignored: list[str] = []
     found: dict[_Key, dict[int, str]] = defaultdict(dict)
     for name in sorted(headers):
@@ -109,34 +138,25 @@ def _matched(recipe: Recipe, headers: Mapping[str, Header]) -> _Matched:
         if any(pattern.fullmatch(name) for pattern in recipe.ignored):
             ignored.append(name)
         elif len(hits) > 1:
-            problems.append(f"{len(hits)} rules of the recipe match `{name}`")
+            mismatch.others.append(f"{len(hits)} rules of the recipe match `{name}`")
         elif not hits:
-            problems.append(f"no rule matches `{name}` {headers[name].dtype} {list(headers[name].shape)}")
+            mismatch.unmatched.append(name)
         else:
             index, match = hits[0]
             groups = match.groupdict()
-            layer = int(groups["layer"]) if groups.get("layer") else None
-            expert = int(groups.get("expert") or 0)
-            names = found[(index, layer, groups["part"] or "weight")]
+            expert = int(groups.get("expert") or groups.get("head") or 0)
+            names = found[_key(index, match)]
             if expert in names:
-                problems.append(f"`{name}` and `{names[expert]}` are the same tensor with and without the prefix")
+                mismatch.others.append(
+                    f"`{name}` and `{names[expert]}` are the same tensor with and without the prefix"
+                )
             names[expert] = name
-    return _Matched(found, tuple(ignored), tuple(problems))
+    return _Matched(found, tuple(ignored), mismatch)
 
 
-def _refuse(problems: list[str]) -> None:
-    if not problems:
-        return
-    shown = "\n".join(f"  {p}" for p in problems[:40])
-    more = f"\n  ... and {len(problems) - 40} more" if len(problems) > 40 else ""
-    raise AccountingError(
-        f"the checkpoint does not match its recipe in {len(problems)} place(s):\n{shown}{more}",
-        hint="the download is incomplete, or this is another architecture than config.json says",
-    )
-
-
-def _program(mapping: Map, part: str, config: ModelConfig) -> Program:
-    return to_roles(mapping, part, "{expert}" in mapping.source, config)
+def _key(index: int, match: re.Match[str]) -> _Key:
+    groups = match.groupdict()
+    return index, int(groups["layer"]) if groups.get("layer") else None, groups["part"] or "weight"
 
 
 def _shape_problem(
@@ -148,10 +168,12 @@ def _shape_problem(
     program: Program,
 ) -> str | None:
     """Text of a problem with the tensors of one use, None without one."""
-    if "{expert}" in mapping.source and sorted(names) != list(range(config.experts)):
-        lost = sorted(set(range(config.experts)) - set(names)) or sorted(names)[config.experts :]
-        return f"`{mapping.source}`: expected experts 0 to {config.experts - 1}, wrong or missing: {lost}"
     sizes = axis_sizes(config)
+    if mapping.by_expert or mapping.by_head:
+        what, axis = ("experts", "experts") if mapping.by_expert else ("heads", ROLES[mapping.role_names[0]].axes[0])
+        if sorted(names) != list(range(sizes[axis])):
+            lost = sorted(set(range(sizes[axis])) - set(names)) or sorted(names)[sizes[axis] :]
+            return f"`{mapping.source}`: expected {what} 0 to {sizes[axis] - 1}, wrong or missing: {lost}"
     targets = [whole("", shape_of(TensorId(role, part, 0), sizes), "F32") for role in mapping.role_names]
     expected = run(inverse(program), targets)
     dtypes = {headers[name].dtype for name in names.values()}
@@ -159,5 +181,5 @@ def _shape_problem(
         if tuple(headers[name].shape) != tensor.shape:
             return f"`{name}`: expected shape {list(tensor.shape)}, found {list(headers[name].shape)}"
     if len(dtypes) > 1:
-        return f"`{mapping.source}`: the experts have different dtypes: {', '.join(sorted(dtypes))}"
+        return f"`{mapping.source}`: its tensors have different dtypes: {', '.join(sorted(dtypes))}"
     return None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compiler.errors import RefusedError
 from compiler.model.config import ModelConfig
+from compiler.model.rope import of_length
 
 
 @dataclass(frozen=True)
@@ -18,22 +19,30 @@ class Limits:
 
 
 def positions_of(config: ModelConfig) -> int:
-    """Number of positions that the model supports: those of its training, times a linear rope factor.
-
-    llama3 scaling is part of the training of a checkpoint and included in its max_position_embeddings.
+    """Number of positions that the model supports: those of its training, times the factor of scalings that come on top
+    of it. llama3, longrope and mostly yarn are part of the training, and included in max_position_embeddings.
     """
     scaling = config.rope_scaling
-    return int(config.max_positions * (scaling.factor if scaling and scaling.kind == "linear" else 1))
+    if scaling is None:
+        return config.max_positions
+    if scaling.kind in ("linear", "dynamic"):
+        return max(int(config.max_positions * scaling.factor), config.max_positions)
+    if scaling.kind == "yarn":
+        return max(int(scaling.original_max_positions * scaling.factor), config.max_positions)
+    return config.max_positions
 
 
-def limits_for(config: ModelConfig, max_positions: int | None, max_batch: int) -> Limits:
-    """Limits of an artifact; `max_positions` None: all that the model supports.
+def limits_for(config: ModelConfig, max_positions: int | None, max_batch: int, *, extended: bool = False) -> Limits:
+    """Limits of an artifact; `max_positions` None: all that the model supports. A checkpoint with dynamic scaling is
+    extended only on request: beyond its training, each length has frequencies of its own (see RopeScaling).
 
-    Raises:
-        RefusedError: more positions than the model has, or a batch below 1.
+    `extended`: the user asked for the scaling. Raises RefusedError for more positions than the model has, or a batch
+    below 1.
     """
     most = positions_of(config)
-    wanted = most if max_positions is None else max_positions
+    dynamic = config.rope_scaling is not None and config.rope_scaling.kind == "dynamic"
+    usual = config.max_positions if dynamic and not extended else most
+    wanted = usual if max_positions is None else max_positions
     if not 2 <= wanted <= most:
         raise RefusedError(
             f"`--max-positions` is 2 to {most} for this model; found {wanted}",
@@ -42,3 +51,11 @@ def limits_for(config: ModelConfig, max_positions: int | None, max_batch: int) -
     if max_batch < 1:
         raise RefusedError(f"`--max-batch` is at least 1; found {max_batch}", hint="pass `--max-batch 1` or more")
     return Limits(wanted, max_batch, min(512, wanted))
+
+
+def built_for(
+    config: ModelConfig, max_positions: int | None, max_batch: int, *, extended: bool = False
+) -> tuple[ModelConfig, Limits]:
+    """Config and limits of a build: the rotary frequencies are those for its length (see limits_for, RopeScaling)."""
+    limits = limits_for(config, max_positions, max_batch, extended=extended)
+    return replace(config, rope_scaling=of_length(config.rope_scaling, limits.max_positions)), limits

@@ -69,13 +69,16 @@ SPLIT_AXES = ("heads", "kv_heads", "ffn", "moe_ffn", "shared_ffn", "vocab")
 
 
 def spread(axes: tuple[str, ...], config: ModelConfig, tp: int) -> Program:
-    """Program that splits a canonical tensor into `tp` shards along its split axis, or copies it to all ranks."""
+    """Program that splits a canonical tensor into `tp` shards along its split axis, or copies it to all ranks.
+
+    Raises ParallelError where `tp` does not divide the heads.
+    """
     for position, axis in enumerate(axes):
         if axis == "vocab":
             return (Pad(position, config.vocab, padded(config.vocab, tp)), Shard(position, tp))
-        if axis == "kv_heads":
+        if axis in ("heads", "kv_heads"):
             copies = head_layout(config.heads, config.kv_heads, tp).kv_copies
-            return (Repeat(position, copies), Shard(position, tp))
+            return (Repeat(position, copies), Shard(position, tp)) if axis == "kv_heads" else (Shard(position, tp),)
         if axis in SPLIT_AXES:
             return (Shard(position, tp),)
     return (Replicate(tp),)

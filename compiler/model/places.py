@@ -5,7 +5,9 @@
 Half("intermediate_size")                  half of a value
 Default("n_inner", times=(4, "n_embd"))    a value, else a constant, else a multiple of another value
 Flag("multi_query", yes=1, no="n_head")    a constant or another value, depending on a flag
-Times("n_shared", "moe_ffn")             the product of two values, 0 where one is absent or null
+Constant(10000.0)                          a constant of the architecture's code, which config.json cannot change
+Power("query_pre_attn_scalar", -0.5)       a power of a value
+Times("n_shared", "moe_ffn")               the product of two values, 0 where one is absent or null
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from compiler.errors import SourceError
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,73 @@ class Flag:
 
 
 @dataclass(frozen=True)
+class Constant:
+    """Value that the architecture's code states, whatever config.json says."""
+
+    value: float
+
+
+@dataclass(frozen=True)
+class Power:
+    """Value at `path` (or `value`, where it is absent or null) to the power of `exponent`; None unless positive."""
+
+    path: str
+    exponent: float
+    value: float | None = None
+
+
+@dataclass(frozen=True)
 class Times:
-    """Times of the values at two paths; 0 where one is absent or null."""
+    """Product of the values at two paths; 0 where one is absent or null."""
 
     first: str
     second: str
 
 
-Place = str | tuple["Place", ...] | Half | Default | Flag | Times
+Place = str | tuple["Place", ...] | Half | Default | Flag | Power | Times | Constant
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Set of layers: those whose entry in the list at `path` is `value`.
+
+    Without a list, those of `otherwise`; or all but every n-th layer. n is the number at `period`, else `every`;
+    `every` 0: no layer.
+    """
+
+    path: str
+    value: str | int
+    every: int
+    period: str = ""
+    otherwise: Layers | None = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Paths that may decide."""
+        return (self.path, self.period, *(self.otherwise.paths if self.otherwise else ()))
+
+    def of(self, hf: Mapping[str, Any], layers: int) -> tuple[bool, ...]:
+        """Whether each of `layers` layers is in the set. Raises SourceError for a list or a period that is none."""
+        found = lookup(hf, self.path)
+        if found:
+            if not isinstance(found, list) or len(found) < layers:
+                raise SourceError(
+                    f"config.json: expected `{self.path}` to be a list of {layers} entries, one for each layer; "
+                    f"found {found!r}",
+                    hint="take config.json again from where the model was published",
+                )
+            return tuple(entry == self.value for entry in found[:layers])
+        if self.otherwise is not None:
+            return self.otherwise.of(hf, layers)
+        period = lookup(hf, self.period) if self.period else None
+        if period is None:
+            period = self.every
+        if not isinstance(period, int) or isinstance(period, bool) or period < 0:
+            raise SourceError(
+                f"config.json: expected `{self.period}` to be a number of layers; found {period!r}",
+                hint="take config.json again from where the model was published",
+            )
+        return tuple(period > 0 and (i + 1) % period != 0 for i in range(layers))
 
 
 def lookup(hf: Mapping[str, Any], place: Place) -> Any:
@@ -63,7 +126,7 @@ def lookup(hf: Mapping[str, Any], place: Place) -> Any:
             return next((v for v in (lookup(hf, one) for one in place) if v is not None), None)
         case Half(path):
             value = lookup(hf, path)
-            return None if value is None else value // 2
+            return value // 2 if type(value) is int else value
         case Default(path, default, times):
             value = lookup(hf, path)
             if value is not None:
@@ -71,8 +134,35 @@ def lookup(hf: Mapping[str, Any], place: Place) -> Any:
             if times is None:
                 return default
             other = lookup(hf, times[1])
-            return None if other is None else times[0] * other
+            return times[0] * other if type(other) in (int, float) else other
         case Flag(path, yes, no):
             return yes if lookup(hf, path) else lookup(hf, no)
+        case Power(path, exponent, default):
+            value = lookup(hf, path)
+            value = default if value is None else value
+            return value**exponent if isinstance(value, int | float) and value > 0 else None
         case Times(first, second):
-            return (lookup(hf, first) or 0) * (lookup(hf, second) or 0)
+            factors = [lookup(hf, path) or 0 for path in (first, second)]
+            wrong = [factor for factor in factors if type(factor) is not int]
+            return wrong[0] if wrong else factors[0] * factors[1]
+        case Constant(value):
+            return value
+
+
+def paths(place: Place) -> tuple[str, ...]:
+    """All paths of config.json that `place` may read."""
+    match place:
+        case str():
+            return (place,)
+        case tuple():
+            return tuple(path for one in place for path in paths(one))
+        case Half(path) | Power(path):
+            return (path,)
+        case Default(path, _, times):
+            return (path,) if times is None else (path, times[1])
+        case Flag(path, _, no):
+            return (path, no)
+        case Times(first, second):
+            return (first, second)
+        case Constant():
+            return ()

@@ -1,154 +1,227 @@
-"""config.json -> ModelConfig: numbers from the places of a ConfigMap, kinds from the traits of a recipe."""
+"""config.json -> ModelConfig: numbers from the places of a ConfigMap, kinds from the traits of a recipe.
+
+The mapping that is read here has the defaults of the architecture in it already (`Recipe.stated`).
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from math import prod
+from typing import TYPE_CHECKING, Any
 
-from compiler.errors import RefusedError, SourceError
-from compiler.model.config import ACTIVATIONS, Activation, Answer, ConfigMap, LayerKind, ModelConfig, Traits
-from compiler.model.places import lookup
-from compiler.model.rope import RopeScaling, read_rope_scaling
+from compiler.errors import RefusedError
+from compiler.model.config import Activation, ConfigMap, ModelConfig, Traits
+from compiler.model.dtypes import DTYPES
+from compiler.model.kinds import layer_kinds
+from compiler.model.places import Place, lookup
+from compiler.model.rope import ORIGINAL, RopeScaling, flat_rope_parameters, read_rope_scaling, rope_section, yarn_scale
+from compiler.model.values import Values
+
+if TYPE_CHECKING:
+    from compiler.model.account import Header
 
 
 def read_config(
-    hf: Mapping[str, Any], places: ConfigMap, traits: Traits, rope_scaling: RopeScaling | None = None
+    hf: Mapping[str, Any],
+    places: ConfigMap,
+    traits: Traits,
+    rope_scaling: RopeScaling | None = None,
+    *,
+    architecture: str = "?",
+    stored_dtype: str = "float32",
 ) -> ModelConfig:
     """ModelConfig from the numbers of config.json at `places` and the kinds of `traits`.
 
-    `rope_scaling`: requested by the user; it must not contradict the checkpoint's.
+    `rope_scaling`: requested by the user; it must not contradict the checkpoint's. `stored_dtype`: dtype of the
+    weights, for a config.json that has none.
 
     Raises:
-        SourceError: a number is absent or not a number.
+        SourceError: values are absent, of the wrong kind, or contradict each other.
         RefusedError: the config needs mathematics that the decoder does not have.
     """
-    sizes = _sizes(hf, places, traits)
+    values = Values(flat_rope_parameters(hf) if places.local_rope_theta else hf)
+    sizes = _sizes(values, places, traits)
+    flags: dict[str, Any] = {name: values.flag(name, getattr(traits, name)) for name in _FLAGS}
+    fields = sizes | flags | _factors(values, places, traits, sizes["hidden"])
+    dtype = checkpoint_dtype(values, stored_dtype)
+    kinds = layer_kinds(values, places, traits, sizes["layers"])
+    values.check()
+    fields |= _rope(values, places, traits, sizes, rope_scaling)
+    if fields["kv_rank"]:
+        fields["attention_scale"] = _latent_scale(values.hf, fields)
     return ModelConfig(
-        architecture=(hf.get("architectures") or ["?"])[0],
-        dtype=checkpoint_dtype(hf),
+        architecture=architecture,
+        dtype=dtype,
         norm=traits.norm,
         activation=_activation(hf, traits),
         position=traits.position,
         rotary=traits.rotary,
-        rope_scaling=_rope_scaling(hf, places, traits, rope_scaling),
         norms=traits.norms,
         parallel_mlp_norm=traits.parallel_mlp_norm,
         qk_norm_over=traits.qk_norm_over,
-        logit_scale=float(lookup(hf, places.logit_scale) or 1.0),
         head=traits.head,
         head_bias=traits.head_bias,
-        embedding_scale=sizes["hidden"] ** 0.5 if traits.embedding_scale == "sqrt_hidden" else 1.0,
+        embedding_norm=traits.embedding_norm,
+        position_offset=traits.position_offset,
+        alibi=traits.alibi,
         shared_expert_gate=traits.shared_expert_gate,
         router=traits.router,
         router_bias=traits.router_bias,
         router_float32=traits.router_float32,
         expert_bias=traits.expert_bias,
         sinks=traits.sinks,
-        layer_kinds=_layer_kinds(hf, places, traits, sizes["layers"]),
-        **{name: _flag(hf, getattr(traits, name)) for name in _FLAGS},
-        **sizes,
+        layer_kinds=kinds,
+        **fields,
     )
 
 
-def _sizes(hf: Mapping[str, Any], places: ConfigMap, traits: Traits) -> dict[str, Any]:
-    """Numbers of ModelConfig in config.json. Raises SourceError that lists the missing ones."""
-    missing: list[str] = []
-
-    def number(name: str, kind: type = int) -> Any:
-        value = lookup(hf, getattr(places, name))
-        if value is None:
-            missing.append(f"{name} (at {getattr(places, name)!r})")
-            return kind(1)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-            missing.append(f"{name}: expected a number, found {value!r}")
-            return kind(1)
-        return kind(value)
-
-    sizes = {name: number(name) for name in _COUNTS}
-    heads, hidden = sizes["heads"], sizes["hidden"]
-    head_dim = lookup(hf, places.head_dim) or (hidden // heads if heads and hidden % heads == 0 else None)
-    if head_dim is None:
-        missing.append(f"head_dim: absent, and hidden {hidden} does not divide by {heads} heads")
-        head_dim = 1
-    rotary = traits.position == "rope"
-    rotary_dim = lookup(hf, places.rotary_dim) or int(head_dim * number("rotary_fraction", float))
-    sizes |= {
-        "head_dim": int(head_dim),
-        "norm_eps": number("norm_eps", float),
-        "rope_theta": number("rope_theta", float) if rotary else 10000.0,
-        "rotary_dim": rotary_dim if rotary else 0,
-    }
-    if missing:
-        raise SourceError(
-            "config.json lacks numbers that this recipe reads:\n" + "\n".join(f"  {m}" for m in missing),
-            hint="check that this is the config.json of the architecture that it names",
+def _sizes(values: Values, places: ConfigMap, traits: Traits) -> dict[str, Any]:
+    """Numbers of ModelConfig in config.json, those of experts only where the architecture has some."""
+    sizes: dict[str, Any] = {name: values.count(name, getattr(places, name)) for name in _COUNTS}
+    moe = traits.mlp == "moe"
+    sizes |= {name: values.count(name, getattr(places, name)) if moe else 0 for name in _EXPERT_COUNTS}
+    heads, hidden, kv_heads = sizes["heads"], sizes["hidden"], sizes["kv_heads"]
+    if lookup(values.hf, places.head_dim) is not None:
+        sizes["head_dim"] = values.count("head_dim", places.head_dim)
+    else:
+        sizes["head_dim"] = max(hidden // heads, 1)
+        if hidden % heads:
+            values.problems.append(f"head_dim: absent, and hidden {hidden} does not divide by {heads} heads")
+    if heads % kv_heads:
+        values.wrong("kv_heads", places.kv_heads, f"a divisor of the {heads} heads", kv_heads)
+    if sizes["experts_per_token"] > sizes["experts"]:
+        values.wrong(
+            "experts_per_token", places.experts_per_token, f"at most {sizes['experts']}", sizes["experts_per_token"]
         )
+    sizes |= {name: _optional(values, name, getattr(places, name)) for name in _OPTIONAL}
+    inside = sizes["experts"] * sizes["expert_groups_used"] // max(sizes["expert_groups"], 1)
+    if sizes["expert_groups"] and (sizes["experts"] % sizes["expert_groups"] or sizes["experts_per_token"] > inside):
+        expected = f"groups that divide {sizes['experts']} experts, and {sizes['experts_per_token']} in the chosen ones"
+        values.wrong("expert_groups", (places.expert_groups, places.expert_groups_used), expected, inside)
+    sizes["norm_eps"] = values.real("norm_eps", places.norm_eps, 0, 1)
     if sizes["experts"] and not sizes["moe_ffn"]:
         sizes["moe_ffn"] = sizes["ffn"]  # Mixtral has the width of an expert where others have that of the mlp
     return sizes
 
 
-_COUNTS = ("layers", "hidden", "heads", "kv_heads", "ffn", "vocab", "max_positions", "experts", "experts_per_token",
-           "moe_ffn", "shared_ffn")  # fmt: skip
+def _optional(values: Values, name: str, place: Place) -> int:
+    """Whole number at `place`; 0 where it is absent or null, or the architecture has none."""
+    return values.count(name, place) if lookup(values.hf, place) is not None else 0
+
+
+def _latent_scale(hf: Mapping[str, Any], fields: Mapping[str, Any]) -> float:
+    """Factor on the scores of latent attention: that of a whole query, times DeepSeek's square of yarn's scale."""
+    scaling, section = fields["rope_scaling"], rope_section(hf)
+    scale = float((fields["nope_dim"] + fields["rotary_dim"]) ** -0.5)
+    if scaling is None or not section.get("mscale_all_dim"):
+        return scale
+    return scale * yarn_scale(scaling.factor, section["mscale_all_dim"]) ** 2
+
+
+def _factors(values: Values, places: ConfigMap, traits: Traits, hidden: int) -> dict[str, Any]:
+    """Factors and limits of ModelConfig, where the architecture has them."""
+    absent: dict[str, float | None] = {
+        "embedding_scale": hidden**0.5 if traits.embedding_scale == "sqrt_hidden" else 1.0,
+        "logit_scale": 1.0,
+        "logit_softcap": 0.0,
+        "residual_scale": 1.0,
+        "attention_scale": 0.0,
+        "attention_softcap": 0.0,
+        "clip_qkv": 0.0,
+        "local_rope_theta": None,
+        "routed_scale": 1.0,
+    }
+    temperature: dict[str, Any] = {}
+    if not isinstance(traits.temperature, bool) and lookup(values.hf, traits.temperature):
+        temperature["temperature_floor"] = values.count("temperature_floor", places.temperature_floor)
+        scale = places.temperature_scale
+        temperature["temperature_scale"] = values.real("temperature_scale", scale, 0, 1e6)
+    found = {name: (getattr(places, name), lookup(values.hf, getattr(places, name))) for name in absent}
+    return temperature | {
+        name: absent[name] if value is None else values.number(name, place, value, 0, 1e12)
+        for name, (place, value) in found.items()
+    }
+
+
+_COUNTS = ("layers", "hidden", "heads", "kv_heads", "ffn", "vocab", "max_positions")
+_EXPERT_COUNTS = ("experts", "experts_per_token", "moe_ffn", "shared_ffn")
+_OPTIONAL = ("expert_groups", "expert_groups_used", "q_rank", "kv_rank", "nope_dim")
 _FLAGS = (
     "parallel_residual", "qk_norm", "norm_bias", "qkv_bias", "out_bias", "mlp_bias", "tied", "renormalize_experts",
 )  # fmt: skip
 """Traits that config.json may set."""
 
 
-def checkpoint_dtype(hf: Mapping[str, Any]) -> str:
-    """Dtype of a checkpoint: `dtype` or its older spelling `torch_dtype`; float32 by default, as in Hugging Face."""
-    return str(hf.get("dtype") or hf.get("torch_dtype") or "float32").removeprefix("torch.")
+def checkpoint_dtype(values: Values, stored: str) -> str:
+    """`dtype`, or its older spelling `torch_dtype`, without `torch.`; `stored` where config.json has neither."""
+    for key in ("dtype", "torch_dtype"):
+        found = values.hf.get(key)
+        if found is not None:
+            if not isinstance(found, str):
+                values.wrong("dtype", key, "a name such as bfloat16", found)
+            return str(found).removeprefix("torch.")
+    return stored
 
 
-def _flag(hf: Mapping[str, Any], answer: Answer) -> bool:
-    return answer if isinstance(answer, bool) else bool(lookup(hf, answer))
+def stored_dtype(headers: Mapping[str, Header]) -> str:
+    """Dtype by torch's name of most weights, counted in elements; float64, which no artifact has, counts as float32."""
+    elements: Counter[str] = Counter()
+    names = {stored: name for name, stored in DTYPES.items()} | {"F64": "float32"}
+    for header in headers.values():
+        if header.dtype in names:
+            elements[names[header.dtype]] += prod(header.shape)
+    return max(elements, key=lambda name: elements[name]) if elements else "float32"
 
 
 def _activation(hf: Mapping[str, Any], traits: Traits) -> Activation:
-    name = traits.activation if traits.activation in ACTIVATIONS else lookup(hf, traits.activation)
-    if name not in ACTIVATIONS:
+    known = traits.activations
+    name = traits.activation if traits.activation in known else lookup(hf, traits.activation)
+    if not isinstance(name, str) or name not in known:
         raise RefusedError(
-            f"the activation function is one of {', '.join(ACTIVATIONS)}; config.json has {name!r}",
+            f"config.json: `{traits.activation}`: expected one of {', '.join(known)}; found {name!r:.60}",
             hint="add the activation to `compiler/model/config.py` and `compiler/decoder/mlp.py`",
         )
-    return ACTIVATIONS[name]
+    return known[name]
 
 
-def _rope_scaling(
-    hf: Mapping[str, Any], places: ConfigMap, traits: Traits, requested: RopeScaling | None
-) -> RopeScaling | None:
-    if traits.position == "rope":
-        return read_rope_scaling(hf, places.rope_linear, requested)
-    if requested is not None:
-        raise RefusedError(
-            f"`--rope-scaling` needs rotary positions; this model has {traits.position} positions",
-            hint="leave `--rope-scaling` out",
-        )
-    return None
-
-
-def _layer_kinds(hf: Mapping[str, Any], places: ConfigMap, traits: Traits, layers: int) -> tuple[LayerKind, ...]:
-    """Kind of each layer, from lists and thresholds of config.json.
-
-    `layer_types` (transformers 5) names each layer; older Qwen configs have `use_sliding_window` and the first windowed
-    layer (`max_window_layers`). Qwen2-MoE names dense layers in `mlp_only_layers` and by `decoder_sparse_step`.
+def _rope(
+    values: Values, places: ConfigMap, traits: Traits, sizes: Mapping[str, Any], requested: RopeScaling | None
+) -> dict[str, Any]:
+    """Fields of rotary positions. Numbers of `rope_scaling` or `rope_parameters` have precedence over those beside it,
+    as in transformers 5 and vLLM. Raises SourceError, RefusedError.
     """
-    window = lookup(hf, places.sliding_window)
-    types = hf.get("layer_types")
-    if hf.get("use_sliding_window", True) is False:
-        window = None
-    first_windowed = hf.get("max_window_layers", 0) if "use_sliding_window" in hf else 0
-    dense = set(hf.get("mlp_only_layers") or ())
-    step = hf.get("decoder_sparse_step") or 1
-    kinds = []
-    for layer in range(layers):
-        windowed = types[layer] == "sliding_attention" if types else layer >= first_windowed
-        sparse = traits.mlp == "moe" and layer not in dense and (layer + 1) % step == 0
-        kinds.append(
-            LayerKind(
-                mlp=traits.mlp if sparse or traits.mlp != "moe" else "gated",
-                window=window if windowed else None,
+    if traits.position != "rope":
+        if requested is not None:
+            raise RefusedError(
+                f"`--rope-scaling` needs rotary positions; this model has {traits.position} positions",
+                hint="leave `--rope-scaling` out",
             )
-        )
-    return tuple(kinds)
+        return {}
+    hf, head_dim = values.hf, sizes["head_dim"]
+    section = rope_section(hf) if places.rope_section else {}
+    theta = section["rope_theta"] if "rope_theta" in section else lookup(hf, places.rope_theta)
+    found: dict[str, Any] = {"rope_theta": values.number("rope_theta", places.rope_theta, theta, 1, 1e12)}
+    if places.rotary_dim:
+        rotary_dim = values.count("rotary_dim", places.rotary_dim)
+    else:
+        fraction: Any = lookup(hf, places.rotary_fraction) if places.rotary_fraction else 1.0
+        if places.rotary_fraction and section.get("partial_rotary_factor") is not None:
+            fraction = section["partial_rotary_factor"]
+        rotary_dim = int(head_dim * values.number("rotary_fraction", places.rotary_fraction, fraction, 0, 1))
+    most = rotary_dim if places.kv_rank else head_dim  # of latent attention, the part that turns is beside the head
+    if rotary_dim % 2 or not 2 <= rotary_dim <= most:
+        values.problems.append(f"rotary_dim: expected an even number of 2 to {most}, found {rotary_dim}")
+    values.check()
+    factor: Any = lookup(hf, places.rope_linear) if places.rope_linear else None
+    if factor not in (None, 1):
+        section = {"rope_type": "linear", "factor": factor}
+    original = hf.get(ORIGINAL) if places.rope_section else None
+    scaling = read_rope_scaling(section, sizes["max_positions"], original, requested)
+    for lists in (scaling.short_factors, scaling.long_factors) if scaling else ():
+        if lists and len(lists) != rotary_dim // 2:
+            values.problems.append(f"rope scaling: expected {rotary_dim // 2} factors, found {len(lists)}")
+    if scaling and scaling.kind == "dynamic" and rotary_dim == 2:
+        values.problems.append("rotary_dim: dynamic rope scaling needs 4 or more, found 2")
+    values.check()
+    return {**found, "rotary_dim": rotary_dim, "rope_scaling": scaling}

@@ -10,9 +10,10 @@
     Map(L + "experts.w13", ("moe.gate", "moe.up"), fused="interleaved", stacked=True)    rows gate, up, gate, up, ...
     Map(L + "attn.sinks", "attn.sinks", bare=True)      a name without `.weight`
     Map(L + "q_norm", "attn.q_heads_norm", layout="axes")    a dimension an axis: [heads, head_dim], not one vector
+    Map(L + "q_norm.{head}", "attn.q_heads_norm")    heads one by one: [head_dim] each
 
-`{layer}` and `{expert}` are the only wildcards; a pattern matches a whole name. A recipe has no sizes: they follow from
-the axes of the roles. Several Maps may fill one role: a checkpoint uses one of them.
+`{layer}`, `{expert}` and `{head}` are the only wildcards; a pattern matches a whole name. A recipe has no sizes: they
+follow from the axes of the roles. Several Maps may fill one role: a checkpoint uses one of them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from compiler.errors import RefusedError
+from compiler.errors import RefusedError, SourceError
 from compiler.model.config import ConfigMap, ModelConfig, Traits
 from compiler.model.ops import Each, Op, Program, Rearrange, Split, Stack
 from compiler.model.places import lookup
@@ -47,6 +48,16 @@ class Map:
     layout: Literal["out in", "in out", "axes"] = "out in"
     stacked: bool = False
     bare: bool = False
+
+    @property
+    def by_expert(self) -> bool:
+        """Whether experts are stored one by one."""
+        return "{expert}" in self.source
+
+    @property
+    def by_head(self) -> bool:
+        """Whether heads are stored one by one."""
+        return "{head}" in self.source
 
     @property
     def role_names(self) -> tuple[str, ...]:
@@ -76,11 +87,18 @@ class Recipe:
 
     `assumes` maps paths of config.json to the value that the traits are for (or a tuple of values): a checkpoint with
     another value is refused. An absent value is taken to be the assumed one.
+
+    `defaults` maps the keys that the recipe reads to what their absence means: the defaults of the architecture's
+    configuration class. `aliases` maps other spellings of keys to those that the recipe reads. `model_types`: values of
+    `model_type` that name the architecture where `architectures` does not.
     """
 
     hf_architectures: tuple[str, ...]
     models: Mapping[str, str]
     weights: tuple[Map, ...]
+    model_types: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
     traits: Traits = field(default_factory=Traits)
     config: ConfigMap = field(default_factory=ConfigMap)
     ignore: tuple[str, ...] = ()
@@ -112,10 +130,36 @@ class Recipe:
                 )
         return self
 
-    def model_config(self, hf: Mapping[str, Any], rope_scaling: RopeScaling | None = None) -> ModelConfig:
-        """Config of a model: numbers of `hf` (config.json), kinds of this recipe. Raises what `read_config` raises."""
+    def stated(self, hf: Mapping[str, Any]) -> dict[str, Any]:
+        """config.json with the defaults of the architecture. Raises SourceError for one key in two spellings."""
+        found = dict(hf)
+        for alias, key in self.aliases.items():
+            if alias in hf and found.setdefault(key, hf[alias]) != hf[alias]:
+                raise SourceError(
+                    f"config.json: `{key}` is {hf[key]!r:.60}, and `{alias}`, its other name, {hf[alias]!r:.60}",
+                    hint="remove the wrong one",
+                )
+        return {**self.defaults, **found}
+
+    def assumed(self, hf: Mapping[str, Any]) -> dict[str, Any]:
+        """Keys that config.json lacks, and the defaults of the architecture that count instead."""
+        named = {*hf, *(key for alias, key in self.aliases.items() if alias in hf)}
+        return {key: value for key, value in self.defaults.items() if key not in named}
+
+    def architecture(self, hf: Mapping[str, Any]) -> str:
+        """Name in `architectures` that this recipe reads; without one, the first there, or else of the recipe."""
+        named = [hf["architectures"]] if isinstance(hf.get("architectures"), str) else hf.get("architectures")
+        names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+        return next((name for name in names if name in self.hf_architectures), (*names, *self.hf_architectures)[0])
+
+    def model_config(
+        self, hf: Mapping[str, Any], rope_scaling: RopeScaling | None = None, stored_dtype: str = "float32"
+    ) -> ModelConfig:
+        """Config of a model: numbers of `hf` (config.json), kinds of this recipe. `stored_dtype`: dtype of the weights,
+        which counts where config.json has none. Raises what `read_config` raises.
+        """
         others = [
-            f"{path} {value!r}, found {lookup(hf, path)!r}"
+            f"{path} {value!r}, found {lookup(hf, path)!r:.60}"
             for path, value in self.assumes.items()
             if lookup(hf, path) is not None and not _says(hf, path, value)
         ]
@@ -125,7 +169,14 @@ class Recipe:
                 f"config.json describes another model than this recipe: expected {'; expected '.join(others)}",
                 hint=f"If it is one of {variants}, pass `--variant`." if variants else "no recipe reads this model",
             )
-        return read_config(hf, self.config, self.traits, rope_scaling)
+        return read_config(
+            self.stated(hf),
+            self.config,
+            self.traits,
+            rope_scaling,
+            architecture=self.architecture(hf),
+            stored_dtype=stored_dtype,
+        )
 
     @cached_property
     def base_prefix(self) -> str:
@@ -166,7 +217,7 @@ def _glob(pattern: str) -> str:
 
 def _regex(source: str) -> str:
     text = re.escape(source)
-    for wildcard in ("layer", "expert"):
+    for wildcard in ("layer", "expert", "head"):
         text = text.replace(rf"\{{{wildcard}\}}", rf"(?P<{wildcard}>\d+)")
     return text
 
@@ -182,16 +233,18 @@ def stored_axes(role: str, part: str) -> tuple[tuple[str, ...], ...]:
     return tuple((axis,) for axis in axes)
 
 
-def to_roles(mapping: Map, part: str, experts: bool, config: ModelConfig) -> Program:
-    """Program from the stored tensor (or one tensor per expert) of `mapping` to one canonical tensor per role.
+def to_roles(mapping: Map, part: str, config: ModelConfig) -> Program:
+    """Program from the stored tensor (or one tensor per expert or head) of `mapping` to one canonical tensor per role.
 
     Shapes: stored [out, in] ("in out": [in, out]; stacked: [experts, ...]); a canonical tensor has one dimension per
     axis of its role.
     """
     sizes = axis_sizes(config)
     roles = mapping.role_names
-    ops: list[Op] = [Stack(sizes["experts"])] if experts else []
-    experts = experts or mapping.stacked
+    if mapping.by_head:
+        return (Stack(sizes[TensorId(roles[0], part).axes[0]]),)
+    ops: list[Op] = [Stack(sizes["experts"])] if mapping.by_expert else []
+    experts = mapping.by_expert or mapping.stacked
     lead = "experts " if experts else ""
     if mapping.layout == "in out" and part == "weight":
         ops.append(Rearrange(f"{lead}in out -> {lead}out in", ()))

@@ -39,6 +39,7 @@ def _role(text: str, bias: str = "") -> Role:
 
 ROLES: dict[str, Role] = {
     "embed": _role("vocab hidden"),
+    "embed.norm": _role("hidden", "hidden"),
     "position": _role("positions hidden"),
     "attn.norm": _role("hidden", "hidden"),
     "attn.q": _role("heads head_dim hidden", "heads head_dim"),
@@ -150,7 +151,7 @@ def axis_sizes(config: ModelConfig) -> dict[str, int]:
     return {
         "vocab": config.vocab,
         "hidden": config.hidden,
-        "positions": config.max_positions,
+        "positions": config.max_positions + config.position_offset,
         "heads": config.heads,
         "kv_heads": config.kv_heads,
         "head_dim": config.head_dim,
@@ -184,7 +185,7 @@ def norm_after(config: ModelConfig, block: Block) -> str:
 
 
 def qk_norms(config: ModelConfig) -> tuple[str, str]:
-    """Roles of the norms of q and k, where the model has them."""
+    """Roles of the norms of q and k, where the model has them and they have weights."""
     if config.qk_norm_over == "head_dim":
         return "attn.q_norm", "attn.k_norm"
     return "attn.q_heads_norm", "attn.k_heads_norm"
@@ -227,7 +228,7 @@ def _projections(config: ModelConfig) -> list[tuple[str, tuple[str, ...]]]:
         q = [("attn.q_a", qkv), ("attn.q_a_norm", weight), ("attn.q_b", weight)]
         kv = [("attn.kv_a", qkv), ("attn.kv_a_norm", weight), ("attn.kv_b", weight)]
         return [*(q if config.q_rank else [("attn.q_whole", weight)]), *kv]
-    norms = qk_norms(config) if config.qk_norm else ()
+    norms = qk_norms(config) if config.qk_norm and config.qk_norm_over != "rotated" else ()
     return [("attn.q", qkv), ("attn.k", qkv), ("attn.v", qkv), *((role, weight) for role in norms)]
 
 
@@ -236,10 +237,13 @@ def model_tensors(config: ModelConfig) -> list[TensorId]:
     tensors = [TensorId("embed")]
     if config.position == "learned":
         tensors.append(TensorId("position"))
+    norm_bias = config.norm == "layer" and config.norm_bias
+    if config.embedding_norm:
+        tensors += [TensorId("embed.norm", part) for part in ("weight", "bias") if part == "weight" or norm_bias]
     for layer, kind in enumerate(config.layer_kinds):
         tensors += [TensorId(role, part, layer) for role, part in layer_roles(config, kind)]
     tensors.append(TensorId("final.norm"))
-    if config.norm == "layer" and config.norm_bias:
+    if norm_bias:
         tensors.append(TensorId("final.norm", "bias"))
     if not config.tied:
         tensors.append(TensorId("head"))

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compiler.calibration.samples import HELD_OUT, built_in_text
-from compiler.errors import ArtifactError, TokenizerError
+from compiler.errors import ArtifactError
 from compiler.numerics.proof import compared
+from compiler.tokenizer.load import load_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,32 +66,19 @@ class Expected:
 
 
 def token_rows(tokenizer: Path | None, vocab: int, proof: Proof) -> tuple[tuple[Ids, ...], tuple[Ids, ...]]:
-    """Ids of the straight rows and of the lowered ones, [tokens] each: text by the tokenizer.json `tokenizer`, else
-    seeded random ids below `vocab`. The lowered row is the beginning of the first one.
+    """Ids of the straight rows and of the lowered ones, [tokens] each: text by the tokenizer in the folder `tokenizer`,
+    else seeded random ids below `vocab`. The lowered row is the beginning of the first one.
 
-    Raises TokenizerError where tokenizer.json cannot be read.
+    Raises TokenizerError where the tokenizer cannot be read.
     """
     count = sum(proof.rows)
-    ids = _text_ids(tokenizer) if tokenizer is not None else []
+    found = load_tokenizer(tokenizer) if tokenizer is not None else None
+    ids = found.encode(f"{TEXT}\n\n{built_in_text(HELD_OUT).decode()}") if found is not None else []
     if len(ids) < count or max(ids[:count]) >= vocab:
         ids = np.random.default_rng(0).integers(0, vocab, count, np.int64).tolist()
     stream = np.array(ids[:count], np.int64)
     rows = tuple(np.split(stream, np.cumsum(proof.rows)[:-1]))
     return rows, tuple(rows[0][:length] for length in proof.lowered_rows)
-
-
-def _text_ids(tokenizer: Path) -> list[int]:
-    from tokenizers import Tokenizer
-
-    text = f"{TEXT}\n\n{built_in_text(HELD_OUT).decode()}"
-    try:
-        ids: list[int] = Tokenizer.from_file(str(tokenizer)).encode(text).ids
-    except Exception as error:  # noqa: BLE001  # the Rust side raises plain Exception
-        raise TokenizerError(
-            f"{tokenizer} cannot be read: {error}",
-            hint="pass a valid tokenizer with `--tokenizer DIR`",
-        ) from None
-    return ids
 
 
 def write_reference(path: Path, expected: Expected) -> None:

@@ -5,8 +5,8 @@ positions (the context length of its training), a block of the cache. So
 
     straight    rows of different length through the model as it is: longer than blocks of the cache, and DECODED tokens
                 longer than windows and boundaries, up to LONGEST tokens
-    lowered     one row through the same weights with windows and boundaries at LOWERED positions, in the reference as in
-                the rank files: 8192 positions would take minutes, and one position more of 4096 changes little
+    lowered     one row through the same weights with windows and boundaries at LOWERED positions, in the reference as
+                in the rank files: 8192 positions would take minutes, and one position more of 4096 changes little
 """
 
 from __future__ import annotations
@@ -136,6 +136,8 @@ def _windows(config: ModelConfig) -> list[int]:
 
 
 def _boundary(config: ModelConfig) -> int | None:
-    """Positions of the context in which a scaling was trained; None where it scales all positions alike."""
+    """Positions of the context in which a scaling was trained; None where the build scales all positions alike."""
     scaling = config.rope_scaling
-    return None if scaling is None or scaling.kind == "linear" else scaling.original_max_positions
+    if scaling is None or not (scaling.kind in ("llama3", "yarn") or (scaling.kind == "longrope" and scaling.extended)):
+        return None
+    return scaling.original_max_positions

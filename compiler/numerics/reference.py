@@ -14,6 +14,8 @@ import numpy as np
 
 from compiler.machine import available_memory
 from compiler.model.lazy import ITEMSIZE, Lazy, read
+from compiler.model.rope import ORIGINAL
+from compiler.numerics.foreign import known_to_transformers, transformers_config, transformers_model
 from compiler.numerics.passages import Expected, Passage
 from compiler.storage.files.cast import cast_bits
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+    from transformers import PretrainedConfig
 
     from compiler.model.config import ModelConfig
     from compiler.model.roles import TensorId
@@ -60,83 +63,51 @@ def reference_logits(
     other limits, to compute in place of `config`.
     """
     needed = 4 * sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())
-    if _known_to_transformers(checkpoint.config) and needed * 1.2 < available_memory():
+    if known_to_transformers(checkpoint.config) and needed * 1.2 < available_memory():
         return "transformers", _by_transformers(config, checkpoint, rows, lowered)
     return "decoder", _by_decoder(lowered or config, tensors, checkpoint, rows)
-
-
-def _known_to_transformers(hf: Mapping[str, Any]) -> bool:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    if "quantization_config" in hf:  # transformers would need the package that quantized it
-        return False
-    # A model with remote code may use the type of another: the class has to agree.
-    return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(str(hf.get("model_type"))) in (hf.get("architectures") or [])
 
 
 def _by_transformers(
     config: ModelConfig, checkpoint: Checkpoint, rows: Sequence[Ids], lowered: ModelConfig | None
 ) -> list[Logits]:
     import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    model = AutoModelForCausalLM.from_pretrained(
-        checkpoint.folder,
-        config=_transformers_config(config, checkpoint, lowered),
-        dtype=torch.float32,
-        attn_implementation="eager",
-        trust_remote_code=False,
-        local_files_only=True,
-    ).eval()
-    with torch.no_grad():
-        found: list[Logits] = [model(torch.from_numpy(ids)[None]).logits[0].float().numpy() for ids in rows]
-    return [logits[:, : config.vocab] for logits in found]
-
-
-def _transformers_config(config: ModelConfig, checkpoint: Checkpoint, lowered: ModelConfig | None) -> Any:
-    """config.json of the source, with the user's rope scaling, and with the limits of `lowered`.
-
-    Limits are replaced where transformers has the value of `config`: one that it does not have stays as it is there.
-    """
-    from transformers import AutoConfig
-
-    # Remote code is never run.
-    found = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
-    scaling, rope = config.rope_scaling, getattr(found, "rope_parameters", None)
-    if scaling is not None and isinstance(rope, dict) and rope.get("rope_type", "default") == "default":
-        rope = {**rope, "rope_type": scaling.kind, "factor": scaling.factor}
-        if scaling.kind == "llama3":
-            rope |= {
-                "low_freq_factor": scaling.low_freq_factor,
-                "high_freq_factor": scaling.high_freq_factor,
-                "original_max_position_embeddings": scaling.original_max_positions,
-            }
-        found.rope_parameters = rope
+    # config.json is the source's, except for the user's rope scaling, and for lowered limits.
+    found = transformers_config(checkpoint.config)
+    _rescale(found, lowered or config, always=lowered is not None and lowered.rope_scaling != config.rope_scaling)
     if lowered is not None:
-        _lower(found, config, lowered)
-    return found
+        _lower_windows(found, config, lowered)
+    model = transformers_model(found, checkpoint)
+    with torch.no_grad():
+        logits: list[Logits] = [model(torch.from_numpy(ids)[None]).logits[0].float().numpy() for ids in rows]
+    return [own[:, : config.vocab] for own in logits]
 
 
-def _lower(found: Any, config: ModelConfig, lowered: ModelConfig) -> None:
-    """Replace the limits of `config` in transformers' `found` by those of `lowered`."""
+def _rescale(found: PretrainedConfig, config: ModelConfig, *, always: bool) -> None:
+    """Give transformers' `found` the rope scaling of `config`: `always`, or where config.json has none, or where the
+    length of the build decides while transformers goes by that of the sequence (see RopeScaling).
+    """
+    scaling, rope = config.rope_scaling, getattr(found, "rope_parameters", None)
+    if scaling is None or not isinstance(rope, dict):
+        return
+    of_full = rope.get("full_attention", rope)
+    if always or scaling.extended or of_full.get("rope_type", "default") == "default":
+        scaled = of_full | scaling.section(config.rope_theta, config.rotary_dim)
+        found.rope_parameters = rope | {"full_attention": scaled} if "full_attention" in rope else scaled
+    if always and getattr(found, ORIGINAL, None) is not None:
+        setattr(found, ORIGINAL, scaling.original_max_positions)
+
+
+def _lower_windows(found: PretrainedConfig, config: ModelConfig, lowered: ModelConfig) -> None:
+    """Replace windows and chunks of `config` in transformers' `found` by those of `lowered`. One that transformers does
+    not have stays as it is there, and is noticed.
+    """
     pairs = zip(config.layer_kinds, lowered.layer_kinds, strict=True)
     changes = {old: new for a, b in pairs for old, new in ((a.window, b.window), (a.chunk, b.chunk)) if old != new}
     for name in _LIMITS:
         if getattr(found, name, None) in changes:
             setattr(found, name, changes[getattr(found, name)])
-    if config.rope_scaling is not None and lowered.rope_scaling != config.rope_scaling:
-        assert lowered.rope_scaling is not None
-        key, old = "original_max_position_embeddings", config.rope_scaling.original_max_positions
-        new = lowered.rope_scaling.original_max_positions
-        rope = found.rope_parameters
-        for one in (rope, *(part for part in rope.values() if isinstance(part, dict))):
-            if one.get(key) == old:
-                one[key] = new
-        if getattr(found, key, None) == old:
-            setattr(found, key, new)
 
 
 def _by_decoder(

@@ -13,13 +13,13 @@ from compiler import targets
 from compiler.artifact import assemble
 from compiler.artifact.manifest import MANIFEST, load_manifest
 from compiler.artifact.statements import with_statements
-from compiler.errors import ArtifactError, UsageError
+from compiler.errors import ArtifactError, UsageError, boundary
 from compiler.numerics.gate.sides import side_of
 from compiler.pipeline import package
 from compiler.pipeline.install import Measured, install
 from compiler.pipeline.notes import plan_note
 from compiler.pipeline.reach import reach_of
-from compiler.pipeline.resolve import locate, plan_model, plan_of
+from compiler.pipeline.resolve import locate, plan_of, plan_with_notes
 from compiler.pipeline.runner import CachedRunner
 from compiler.pipeline.steps.calibrate import calibration_samples
 from compiler.pipeline.steps.compile import compile_specs
@@ -149,7 +149,7 @@ def build(
     cache = open_cache(request.cache, request.resources.shared_cache, warn=report.warn, rehash=request.rehash)
     request = replace(request, output=normal(request.output))
     toolchain = toolchain or target.compiler.toolchain()
-    with disk_errors(request.output):
+    with boundary(step=lambda: report.stage, input=request.model), disk_errors(request.output):
         return _build(_Job(request, CachedRunner(cache, report), target, toolchain, logits))
 
 
@@ -169,7 +169,7 @@ def _build(job: _Job) -> BuildResult:
         return replace(unfinished, source=source_digest(runner.cache, runner.report, model.source, model.checkpoint))
     runner.cache.sweep()
     # Before any weight is read: a text that is no text ends the build in seconds.
-    tokenizer = package.tokenizer_json(texts)
+    tokenizer = package.tokenizer_folder(texts)
     samples = calibration_samples(plan, tokenizer)
     held_out = held_out_samples(plan, tokenizer) if plan.quant.requested else None
     digest = source_digest(runner.cache, runner.report, model.source, model.checkpoint)
@@ -187,12 +187,13 @@ def _build(job: _Job) -> BuildResult:
         return result
     reach.check(f"What comes before compile is done and kept in {request.cache}")
     specs, sources = target.compiler.specs(plan, digest), Sources(checkpoint, texts)
+    if quality.reference is None and not job.toolchain.stand_in and request.until != "compile":
+        # A source that nothing else can compute ends the build here, and not after the compiler's hours.
+        quality = replace(quality, reference=_reference(job, prepared, source, made))
     compiled = compile_specs(runner, specs, sources, job.toolchain, reach.versions, device, request.how)
     if request.until == "compile":
         return unfinished
     made = replace(made, compiled=compiled)
-    if quality.reference is None and not job.toolchain.stand_in:
-        quality = replace(quality, reference=_reference(job, prepared, source, made))
     return _package(job, prepared, digest, made, quality, device, reach.versions)
 
 
@@ -201,12 +202,10 @@ def _prepare(job: _Job) -> _Prepared:
     request, report = job.request, job.runner.report
     report.begin("plan")
     model = locate(request) if request.until == "plan" else fetch(request, report.progress)
-    made = plan_model(model, request.target, request.ask, request.resources.max_memory)
+    texts = package.tokenizer_parts(model.source.folder, request.tokenizer)
+    made = plan_with_notes(model, request, request.tokenizer)
     for note in made.notes:
         report.warn(note)
-    texts = package.tokenizer_parts(model.source.folder, request.tokenizer)
-    if not package.has_vocabulary(texts):
-        report.warn(f"{model.source.folder} has no tokenizer: the artifact takes token ids; `--tokenizer DIR` adds one")
     job.target.packager.check_tokenizer(made, [part.name for part in texts])
     report.end(plan_note(made))
     return _Prepared(model, made, texts)
@@ -279,7 +278,7 @@ def _package(
         contents,
         name=request.name or package.default_name(model.source, plan.recipe, plan.target, plan.tp, precision),
         target=plan.target,
-        model=package.model_of(model.source, plan.recipe, plan.config, digest),
+        model=package.model_of(model, plan.config, digest),
         device=device,
         toolchain={**contents.toolchain, **versions},
         parts=parts,

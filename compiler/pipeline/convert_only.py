@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compiler.errors import UsageError
+from compiler.errors import UsageError, boundary
 from compiler.pipeline.notes import plan_note, ranks_text
-from compiler.pipeline.resolve import plan_model
+from compiler.pipeline.resolve import plan_with_notes
 from compiler.pipeline.runner import CachedRunner
 from compiler.pipeline.steps.calibrate import calibration_samples
 from compiler.pipeline.steps.convert import write_files
@@ -38,10 +38,10 @@ def convert_to(request: PlanRequest, output: Path, report: Report | None = None)
     report, output, max_memory = report or Silent(), normal(output), request.resources.max_memory
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"{output} is not empty", hint="`--output` takes a folder that does not exist yet")
-    with disk_errors(output):
+    with boundary(step=lambda: report.stage, input=request.model), disk_errors(output):
         report.begin("plan")
         model = fetch(request, report.progress)
-        plan = plan_model(model, request.target, request.ask, max_memory)
+        plan = plan_with_notes(model, request)
         for note in plan.notes:
             report.warn(note)
         report.end(plan_note(plan))
@@ -58,8 +58,7 @@ def convert_to(request: PlanRequest, output: Path, report: Report | None = None)
 
 def _with_scales(request: PlanRequest, model: LocatedModel, plan: Plan, report: Report) -> Checkpoint:
     """The checkpoint of a quantized model, with scales among its tensors."""
-    tokenizer = model.source.folder / "tokenizer.json"
-    samples = calibration_samples(plan, tokenizer if tokenizer.is_file() else None)
+    samples = calibration_samples(plan, model.source.folder)
     runner = CachedRunner(open_cache(request.cache, None, warn=report.warn), report)
     digest = source_digest(runner.cache, report, model.source, model.checkpoint)
     source = Source(plan.config, plan.account.tensors, model.checkpoint, digest)

@@ -19,7 +19,7 @@ from compiler.artifact.statements import with_statements
 from compiler.errors import ToolchainMissing, UsageError
 from compiler.model.config import ModelConfig
 from compiler.model.identity import identity
-from compiler.model.limits import Limits, limits_for
+from compiler.model.limits import Limits, built_for
 from compiler.model.parallel import head_layout
 from compiler.numerics.verify import check_layout
 from compiler.pipeline import package
@@ -51,8 +51,10 @@ def leave_command(runner: CachedRunner, request: BuildRequest, elsewhere: Elsewh
     target, ask = load(request.target), request.ask
     runner.report.begin("plan")
     model = locate(request)
-    config, source = model.config(ask), model.source
-    limits = limits_for(config, ask.max_positions, ask.max_batch)
+    source = model.source
+    config, limits = built_for(
+        model.config(ask), ask.max_positions, ask.max_batch, extended=ask.rope_scaling is not None
+    )
     head_layout(config.heads, config.kv_heads, ask.tp)
     dtype = ask.dtype or config.dtype
     local = "./model"  # beside the script, or named by MODEL=...: a path of this machine means nothing elsewhere
@@ -69,7 +71,7 @@ def leave_command(runner: CachedRunner, request: BuildRequest, elsewhere: Elsewh
         contents,
         name=request.name or package.default_name(source, model.recipe_name, target.name, ask.tp, dtype),
         target=target.name,
-        model=package.model_of(source, model.recipe_name, config, digest),
+        model=package.model_of(model, config, digest),
         device=target.compiler.device(request.how).model_copy(update={"capability": None}),
         toolchain={},
         parts=parts,

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from compiler import __version__
 from compiler.artifact.manifest import ArtifactFile, ArtifactLimits, Manifest, Parallel, SourceModel
-from compiler.artifact.parts import Part, existing, media_type
+from compiler.artifact.parts import Part, existing, media_type, written
 from compiler.errors import TokenizerError
 from compiler.storage.checkpoints.source import CONFIGS, TEXT
 from compiler.storage.files.digest import canonical_json
+from compiler.tokenizer.load import converted, vocabulary_in
+from compiler.tokenizer.vocabulary import VOCABULARIES, vocabulary_names, vocabulary_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,27 +22,33 @@ if TYPE_CHECKING:
     from compiler.artifact.manifest import Device
     from compiler.artifact.quantization import Quantisation
     from compiler.model.config import ModelConfig
+    from compiler.pipeline.resolve import LocatedModel
     from compiler.storage.cache.stages import CacheEntry
     from compiler.storage.checkpoints.source import ResolvedSource
     from compiler.targets.options import TargetOptions
     from compiler.targets.values import Contents, Planned
 
-_VOCABULARIES = {"tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model"}
-"""Files without which the other files of a tokenizer are of no use."""
-
 
 def tokenizer_parts(source: Path, tokenizer: Path | None) -> list[Part]:
-    """The files of tokenizer/: of the folder `tokenizer` where given, else of the checkpoint `source`.
+    """The files of tokenizer/: of the folder `tokenizer` where given, else of the checkpoint `source`. A vocabulary of
+    mergeable ranks is packed as a tokenizer.json, too.
 
-    Raises TokenizerError where `tokenizer` is given and has no vocabulary.
+    Raises TokenizerError where `tokenizer` is given and has no vocabulary, or ranks cannot be read.
     """
-    if tokenizer is not None and not any((tokenizer / name).is_file() for name in _VOCABULARIES):
-        raise TokenizerError(
-            f"no tokenizer in {tokenizer}: expected one of {', '.join(sorted(_VOCABULARIES))}",
-            hint="`--tokenizer` takes a folder with the tokenizer's files, best with a tokenizer.json",
-        )
-    found = [*_matching(tokenizer or source, TEXT), *_matching(source, CONFIGS)]
-    return [existing(path, f"tokenizer/{path.name}") for path in found]
+    folder = tokenizer or source
+    if not folder.is_dir() or (vocabulary := vocabulary_in(folder)) is None:
+        vocabulary = None
+        if tokenizer is not None:
+            raise TokenizerError(
+                f"no tokenizer in {tokenizer}: expected one of {vocabulary_names()}",
+                hint="`--tokenizer` takes a folder with the tokenizer's files, best with a tokenizer.json",
+            )
+    found = {path.name: path for path in (*_matching(folder, TEXT), *_matching(source, CONFIGS))}
+    made = converted(folder, vocabulary) if vocabulary is not None and vocabulary.reader == "ranks" else {}
+    return [
+        *(existing(path, f"tokenizer/{name}") for name, path in found.items() if name not in made),
+        *(written(f"tokenizer/{name}", data) for name, data in made.items()),
+    ]
 
 
 def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
@@ -48,14 +56,19 @@ def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
     return sorted(set(paths))
 
 
-def tokenizer_json(parts: Sequence[Part]) -> Path | None:
-    """The tokenizer.json among the parts, for those who read it before it is packed."""
-    found = next((part.content for part in parts if part.path == "tokenizer/tokenizer.json"), None)
-    return None if isinstance(found, bytes) else found
+def tokenizer_folder(parts: Sequence[Part]) -> Path | None:
+    """Folder of the tokenizer that the parts were found in, for those who read it before it is packed; None without
+    one.
+    """
+    names = {file for vocabulary in VOCABULARIES for file in vocabulary.files}
+    found = (part.content for part in parts if part.name in names)
+    return next((content.parent for content in found if isinstance(content, Path)), None)
 
 
-def has_vocabulary(parts: Sequence[Part]) -> bool:
-    return any(part.name in _VOCABULARIES for part in parts)
+def vocabulary_digest(parts: Sequence[Part]) -> str:
+    """Digest of the vocabulary among the parts, empty where there is none."""
+    found = vocabulary_of(part.name for part in parts)
+    return next((part.descriptor.digest for part in parts if found is not None and part.name == found.file), "")
 
 
 def parts_of(entry: CacheEntry) -> list[Part]:
@@ -63,16 +76,19 @@ def parts_of(entry: CacheEntry) -> list[Part]:
     return [Part(replace(file, media_type=media_type(file.path)), entry.folder / file.path) for file in entry.files]
 
 
-def model_of(found: ResolvedSource, recipe: str, config: ModelConfig, digest: str) -> SourceModel:
+def model_of(model: LocatedModel, config: ModelConfig, digest: str) -> SourceModel:
     """The manifest's section on the model. `digest`: of the source, see steps/digest.py."""
+    found = model.source
     return SourceModel(
         source=source_kind(found),
         repo_id=found.repo_id,
         revision=found.commit,
-        recipe=recipe,
+        recipe=model.recipe_name,
         architecture=config.architecture,
         config=json.loads(canonical_json(config.to_json())),
         source_digest=digest,
+        text_only=model.checkpoint.whole is not None,
+        notes=model.checkpoint.notes,
     )
 
 

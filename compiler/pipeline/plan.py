@@ -12,18 +12,21 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
-from compiler.errors import RefusedError
+from compiler.errors import AccountingError, RefusedError
 from compiler.model.account import Account, Header, account
 from compiler.model.config import ModelConfig
 from compiler.model.dtypes import DTYPES
 from compiler.model.identity import identity
 from compiler.model.layout import Layout
 from compiler.model.lazy import ITEMSIZE, RankPlan
-from compiler.model.limits import Limits, limits_for
+from compiler.model.limits import Limits, built_for
+from compiler.model.notes import assumed_text, config_notes
 from compiler.model.parallel import HeadLayout, cache_shapes
+from compiler.model.read import stored_dtype
 from compiler.model.recipe import Recipe
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
 from compiler.numerics.gate.measure import LENGTH, SAMPLES
+from compiler.pipeline.rank_files import check_casts
 from compiler.pipeline.request import Ask
 from compiler.pipeline.support import taken
 from compiler.quantization.prequantized.checkpoint import checked
@@ -130,18 +133,19 @@ def make_plan(
         SourceError, RefusedError: with the reason and what can be done instead.
     """
     recipe = recipe.resolve(hf, ask.variant)
-    config = recipe.model_config(hf, ask.rope_scaling)
+    read = recipe.model_config(hf, ask.rope_scaling, stored_dtype(headers))
+    config, limits = built_for(read, ask.max_positions, ask.max_batch, extended=ask.rope_scaling is not None)
     dtype = _dtype(config, ask)
-    limits = limits_for(config, ask.max_positions, ask.max_batch)
     how = packed(hf)
     found = taken(target, config, checked(ask.quant, how), ask.tp, ask.options or target.options(), limits)
     # As it runs there, too: with a coarser scale the numbers of a quantized checkpoint would be rounded again.
     quant, options, scaling = checked(found.quant, how), found.options, found.scaling
-    filled = account(recipe, config, headers)
+    filled = _accounted(recipe, hf, config, headers)
     tensors = {**filled.tensors, **scale_tensors(config, filled.tensors, scaling)}
     layout = target.layout or RankLayout[TargetOptions]()
     layouts = tuple(layout.layouts(config, ask.tp, options))
     ranks = tuple(layout.rank_plans(config, ask.tp, tensors, DTYPES[dtype], options))
+    check_casts(ranks)
     heads, stages = layout.heads(config, ask.tp), max(len(ranks) // ask.tp, 1)
     cache_item = 1 if quant.cache else ITEMSIZE[DTYPES[dtype]]
     cached = sum(heads_ * dim for heads_, dim in cache_shapes(config, heads).values())
@@ -170,18 +174,29 @@ def make_plan(
         needs=_needs(config, quant, max_memory, ranks, run, target.compiler.needs(config, ask.tp, options)),
         files=files,
         digest=_digest(recipe_name, target.name, config, ask.tp, dtype, filled.uses, layouts, files, quant.decides),
-        notes=tuple(notes),
+        notes=(*notes, *filled.notes, *config_notes(recipe, hf)),
     )
+
+
+def _accounted(recipe: Recipe, hf: Mapping[str, Any], config: ModelConfig, headers: Mapping[str, Header]) -> Account:
+    """Account of the checkpoint's tensors. The error says which sizes config.json lacks."""
+    try:
+        return account(recipe, config, headers)
+    except AccountingError as error:
+        hint = "; ".join(filter(None, (assumed_text(recipe, hf), error.hint)))
+        raise AccountingError(error.message, hint=hint) from None
 
 
 def _dtype(config: ModelConfig, ask: Ask) -> str:
     """By torch's name. Raises RefusedError."""
     dtype = ask.dtype or config.dtype
     if dtype not in DTYPES:
+        known = ", ".join(DTYPES)
         raise RefusedError(
-            f"`--dtype` is one of {', '.join(DTYPES)}; found `{dtype}`",
-            hint="" if ask.dtype else "The checkpoint is in this dtype: name the one that the artifact shall have.",
-        )
+            f"`--dtype` is one of {known}; found `{dtype}`" if ask.dtype else
+            f"config.json: the dtype of the checkpoint is expected to be one of {known}; found `{dtype}`",
+            hint=f"`--dtype bfloat16`, or another of {known}",
+        )  # fmt: skip
     return dtype
 
 

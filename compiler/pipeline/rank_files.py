@@ -260,17 +260,25 @@ def _budget(plans: Sequence[RankPlan], max_memory: int, threads: int) -> tuple[i
     return threads, block // 64 * 64
 
 
-def _check(plans: Sequence[RankPlan], checkpoint: Checkpoint) -> None:
-    """Refuse plans that were not made from this checkpoint, or that cast where there is no cast."""
+def check_casts(plans: Sequence[RankPlan]) -> None:
+    """Refuse plans that cast where there is no cast. Raises RefusedError."""
     for plan in plans:
         for name, tensor in plan.tensors:
             changes = tensor.fold or tensor.dtype != tensor.source_dtype
             dtypes = {tensor.source_dtype} if tensor.quantize else {tensor.dtype, tensor.source_dtype}
             if changes and not dtypes <= set(CASTABLE):
+                sources = sorted({piece.source for piece in tensor.pieces})
                 raise RefusedError(
-                    f"`{name}`: no cast from {tensor.source_dtype} to {tensor.dtype}",
-                    hint=f"casts are between {', '.join(CASTABLE)}; keep the dtype of the checkpoint",
+                    f"`{name}`: no cast from {tensor.source_dtype} (`{sources[0]}`) to {tensor.dtype}",
+                    hint=f"casts are between {', '.join(CASTABLE)}: use a revision of the model in one of them",
                 )
+
+
+def _check(plans: Sequence[RankPlan], checkpoint: Checkpoint) -> None:
+    """Refuse plans that were not made from this checkpoint, or that cast where there is no cast."""
+    check_casts(plans)
+    for plan in plans:
+        for name, tensor in plan.tensors:
             for piece in tensor.pieces:
                 source = checkpoint.tensors.get(piece.source)
                 last = piece.start + sum((n - 1) * step for n, step in zip(piece.shape, piece.strides, strict=True))

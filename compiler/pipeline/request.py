@@ -60,7 +60,8 @@ class Resources:
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
     """`model`: a name, a Hugging Face id, a folder or an s3:// prefix (storage/checkpoints/resolve.py). `recipe`: the
-    name of one; None: the one for its config.json. `cache`: folder for everything that is kept between commands.
+    name of one; None: the one for its config.json. `text_only`: the text part of a multimodal model. `cache`: folder
+    for everything that is kept between commands.
     """
 
     model: str
@@ -69,6 +70,7 @@ class PlanRequest:
     resources: Resources = field(default_factory=Resources)
     revision: str | None = None
     recipe: str | None = None
+    text_only: bool = False
     target: str = DEFAULT
     cache: Path = field(default_factory=cache_folder)
 

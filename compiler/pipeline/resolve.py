@@ -7,12 +7,22 @@ from typing import TYPE_CHECKING
 
 from compiler import targets
 from compiler.calibration.samples import resolve_text
+from compiler.errors import AccountingError, boundary
+from compiler.model.account import filled_by
+from compiler.model.read import stored_dtype
 from compiler.pipeline.plan import Plan, make_plan
+from compiler.pipeline.tied import untie_different
 from compiler.quantization.prequantized.checkpoint import after_rewrite
+from compiler.quantization.prequantized.declaration import with_declaration
 from compiler.quantization.prequantized.formats import packed
+from compiler.storage.checkpoints.index import raise_problems
 from compiler.storage.checkpoints.resolve import resolve
+from compiler.storage.checkpoints.text_part import text_checkpoint
+from compiler.tokenizer.notes import tokenizer_notes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from compiler.model.config import ModelConfig
     from compiler.model.recipe import Recipe
     from compiler.pipeline.request import Ask, PlanRequest
@@ -34,7 +44,8 @@ class LocatedModel:
     def config(self, ask: Ask) -> ModelConfig:
         """Raises LmiCompileError where the recipe cannot read config.json."""
         hf = self.checkpoint.config
-        return self.recipe.resolve(hf, ask.variant).model_config(hf, ask.rope_scaling)
+        recipe = self.recipe.resolve(hf, ask.variant)
+        return recipe.model_config(hf, ask.rope_scaling, stored_dtype(self.checkpoint.tensors))
 
 
 def locate(request: PlanRequest) -> LocatedModel:
@@ -42,7 +53,7 @@ def locate(request: PlanRequest) -> LocatedModel:
     quantized already, the headers are those of its weights once unpacked. Raises LmiCompileError.
     """
     source = located_source(request, "metadata")
-    checkpoint = source.checkpoint(request.cache / "unpickled")
+    checkpoint = opened(request, source)
     how = packed(checkpoint.config)
     return with_recipe(request, source, after_rewrite(checkpoint, how) if how else checkpoint)
 
@@ -55,11 +66,23 @@ def located_source(request: PlanRequest, files: Files) -> ResolvedSource:
     return resolve(model, request.revision, cache=request.cache / "sources", files=files, known=known)
 
 
-def with_recipe(request: PlanRequest, source: ResolvedSource, checkpoint: Checkpoint) -> LocatedModel:
-    """The checkpoint with the recipe that is asked for, or else the one for its config.json. Raises RefusedError."""
+def opened(request: PlanRequest, source: ResolvedSource) -> Checkpoint:
+    """The checkpoint of a source, or its text part where the request is for that. Raises LmiCompileError."""
+    checkpoint = with_declaration(source.checkpoint(request.cache / "unpickled"))
+    return text_checkpoint(checkpoint) if request.text_only else checkpoint
+
+
+def with_recipe(
+    request: PlanRequest, source: ResolvedSource, checkpoint: Checkpoint, *, whole: bool = False
+) -> LocatedModel:
+    """The checkpoint with the recipe that is asked for, or else the one for its config.json. `whole`: whole weights may
+    be read where it contradicts itself. Raises RefusedError.
+    """
     if request.recipe is None:
-        return LocatedModel(source, checkpoint, *request.recipes.for_config(checkpoint.config))
-    return LocatedModel(source, checkpoint, request.recipe, request.recipes.load(request.recipe))
+        name, recipe = request.recipes.for_config(checkpoint.config)
+    else:
+        name, recipe = request.recipe, request.recipes.load(request.recipe)
+    return LocatedModel(source, untie_different(checkpoint, recipe, request.ask.variant, whole=whole), name, recipe)
 
 
 def plan_model(model: LocatedModel, target: str, ask: Ask, max_memory: int) -> Plan:
@@ -68,18 +91,47 @@ def plan_model(model: LocatedModel, target: str, ask: Ask, max_memory: int) -> P
     if ask.quant.requested and not ask.quant.text.digest:
         ask = replace(ask, quant=replace(ask.quant, text=resolve_text(ask.quant.text)))
     checkpoint = model.checkpoint
-    return make_plan(
-        model.recipe_name,
-        model.recipe,
-        targets.load(target),
-        checkpoint.config,
-        checkpoint.tensors,
-        ask,
-        max_memory,
-        checkpoint.notes,
-    )
+    try:
+        return make_plan(
+            model.recipe_name,
+            model.recipe,
+            targets.load(target),
+            checkpoint.config,
+            checkpoint.tensors,
+            ask,
+            max_memory,
+            checkpoint.notes,
+        )
+    except AccountingError:
+        _check_index(model, ask)
+        raise
+
+
+def _check_index(model: LocatedModel, ask: Ask) -> None:
+    """Raise CheckpointError if the model needs tensors on which its index and its files differ."""
+    config, difference = model.config(ask), model.checkpoint.difference
+    recipe = model.recipe.resolve(model.checkpoint.config, ask.variant)
+    problems = [
+        *(f"the index puts `{name}` into {file}, whose header lacks it" for name, file in difference.absent.items()),
+        *(f"{file} has `{name}`, which the index does not list" for name, file in difference.unlisted.items()),
+    ]
+    names = [*difference.absent, *difference.unlisted]
+    needed = [line for name, line in zip(names, problems, strict=True) if filled_by(recipe, config, name)]
+    raise_problems(needed, str(model.checkpoint.folder), "download the index and the files named above again")
+
+
+def plan_with_notes(model: LocatedModel, request: PlanRequest, tokenizer: Path | None = None) -> Plan:
+    """The plan of a located model, with notes on its tokenizer: that in the folder `tokenizer`, or else its own.
+
+    Raises LmiCompileError, TokenizerError for a tokenizer that cannot be loaded.
+    """
+    plan = plan_model(model, request.target, request.ask, request.resources.max_memory)
+    container = targets.load(request.target).packager.transformers(plan.options)
+    notes = tokenizer_notes(tokenizer or model.source.folder, plan.config.vocab, container)
+    return replace(plan, notes=(*plan.notes, *notes))
 
 
 def plan_of(request: PlanRequest) -> Plan:
     """The plan of a request, from metadata alone. Raises LmiCompileError."""
-    return plan_model(locate(request), request.target, request.ask, request.resources.max_memory)
+    with boundary(step="plan", input=request.model):
+        return plan_with_notes(locate(request), request)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.errors import RefusedError, UsageError
 from compiler.model.config import ACTIVATIONS, LayerKind, ModelConfig
-from compiler.model.places import Default
+from compiler.model.places import paths
 from compiler.quantization.request import Quant
 from compiler.quantization.schemes import CACHES, SCHEMES, check_scheme
 
@@ -82,8 +82,9 @@ def _models(recipe: Recipe) -> Iterator[ModelConfig]:
     answers = []
     for name in ("qkv_bias", "out_bias", "mlp_bias"):
         answer = getattr(traits, name)
-        usual = answer.value if isinstance(answer, Default) else answer
-        answers.append([usual] if isinstance(usual, bool) else [False, True])
+        fixed = isinstance(answer, bool)
+        usual = answer if fixed else recipe.defaults.get(paths(answer)[0], False)
+        answers.append([usual] if fixed or usual is True else [False, True])
     for qkv_bias, out_bias, mlp_bias in product(*answers):
         yield ModelConfig(
             architecture=recipe.hf_architectures[0],

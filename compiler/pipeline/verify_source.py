@@ -54,7 +54,9 @@ def source_logits(artifact: Path, request: PlanRequest) -> Expected:
         options=targets.load(manifest.target).packager.options_of(manifest),
         quant=quant_of(manifest.quantisation),
     )
-    request = replace(request, ask=ask, recipe=manifest.model.recipe, target=manifest.target)
+    request = replace(
+        request, ask=ask, recipe=manifest.model.recipe, target=manifest.target, text_only=manifest.model.text_only
+    )
     model = fetch(request)
     plan = plan_model(model, manifest.target, ask, request.resources.max_memory)
     differing = _differing(manifest, config, plan, model, request)

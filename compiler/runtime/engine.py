@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from compiler.decoder.layer import layer
 from compiler.errors import RankError
-from compiler.runtime.commands import Allocate, Command, Move, StepCommand
+from compiler.runtime.commands import Allocate, Command, StepCommand, Swap
 from compiler.runtime.group import Alone, CollectiveError, Group
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from compiler.runtime.ranks import Ranks
 
 Logits = npt.NDArray[np.float32]
+
+_ROOM_STEP = 16  # positions; with heads of 4 bytes or more, 64 bytes and so a cache line
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,12 @@ class LayerCalls:
 
 @dataclass(frozen=True)
 class Program:
-    """Segments of one phase, bound to the weights of this rank."""
+    """Segments of one phase, bound to the weights of this rank, and the norm of the embedding if any."""
 
     embed: Call
     layers: tuple[LayerCalls, ...]
     head: Call
+    norms: Mapping[str, Tensor]
 
 
 def _summed(group: Group, summand: Tensor) -> Tensor:
@@ -126,35 +129,48 @@ class Share:
         self._key_positions: Tensor | None = None
 
     def allocate(self, batch: int, length: int) -> None:
-        """Allocate zeroed caches for `batch` rows of `length` positions, and rotary tables of this length."""
+        """Allocate caches for `batch` rows of `length` positions, and rotary tables of this length.
+
+        The content of the earlier caches is kept, the rest is zero. One layer at a time has both.
+        """
         import torch
 
-        from compiler.decoder.rotary import tables
+        from compiler.decoder.attention import rounded_key_bias
+        from compiler.decoder.rotary import named_tables
 
-        # Compiled segments need a cache longer than the part that they read.
-        room = length + 1
-        self._caches.clear()  # free the old caches first
+        # Compiled segments need a cache longer than the part that they read. Rows start on whole cache lines.
+        room = -(-(length + 1) // _ROOM_STEP) * _ROOM_STEP
 
-        def zeros(heads: int, dim: int) -> Tensor:
-            return torch.zeros((batch, room, heads, dim), dtype=self._cached, device=self._device)
+        def grown(earlier: Tensor | None, heads: int, dim: int) -> Tensor:
+            cache = torch.zeros((batch, room, heads, dim), dtype=self._cached, device=self._device)
+            if earlier is not None:
+                cache[: earlier.shape[0], : earlier.shape[1]] = earlier
+            return cache
 
-        self._caches = [
-            {name: zeros(*shape) for name, shape in self._shapes.items()} for _ in range(self._config.layers)
-        ]
-        self._key_positions = torch.arange(room, device=self._device)
-        if self._config.position == "rope":
-            cos, sin = tables(self._config, room, self._dtype)
-            self._constants |= {"rope.cos": cos.to(self._device), "rope.sin": sin.to(self._device)}
-
-    def move(self, source: int, target: int) -> None:
-        """Copy row `source` of the caches to row `target`."""
+        if not self._caches:
+            self._caches = [{} for _ in range(self._config.layers)]
         for caches in self._caches:
-            for cache in caches.values():
-                cache[target].copy_(cache[source])
+            for name, shape in self._shapes.items():
+                caches[name] = grown(caches.get(name), *shape)
+        self._key_positions = torch.arange(room, device=self._device)
+        tables = named_tables(self._config, room, self._dtype)
+        self._constants |= {name: table.to(self._device) for name, table in tables.items()}
+        if self._config.alibi == "rounded_keys":
+            biases = rounded_key_bias(self._constants["alibi.slopes"], room, self._config.head_dim)
+            self._constants["alibi.key_bias"] = biases
+
+    def swap(self, source: int, target: int) -> None:
+        """Exchange two rows of the caches."""
+        for cache in (cache for caches in self._caches for cache in caches.values()):
+            kept = cache[target].clone()
+            cache[target].copy_(cache[source])
+            cache[source].copy_(kept)
 
     def step(self, step: StepCommand) -> Logits | None:
         """Run a step; return on rank 0 the logits of the tokens at `last`, float32 [batch, wanted, vocab]."""
         import torch
+
+        from compiler.decoder.decoder import embedded
 
         assert self._key_positions is not None, "a step needs caches"
         batch, length = step.token_ids.shape
@@ -166,9 +182,9 @@ class Share:
             "key_positions": self._key_positions[: step.used],
         }
         with torch.no_grad():
-            x = _summed(self.group, program.embed(values))
+            x = embedded(self._config, _summed(self.group, program.embed(values)), program.norms)
             for calls, caches in zip(program.layers, self._caches, strict=True):
-                values |= caches
+                values |= {name: cache[step.first :] for name, cache in caches.items()}
                 x = layer(self._config, _Layer(self._config, calls, values, self.group), x)
             if not step.last.shape[1]:
                 self.group.finish(x)
@@ -197,7 +213,7 @@ class Engine:
         self._room = (0, 0)
 
     def make_room(self, batch: int, length: int) -> None:
-        """Allocate caches for at least `batch` rows of `length` positions. Their content may be lost."""
+        """Make caches of at least `batch` rows of `length` positions. Their content is kept."""
         if batch <= self._room[0] and length <= self._room[1]:
             return
         self._room = (max(batch, self._room[0]), max(length, self._room[1]))
@@ -213,9 +229,10 @@ class Engine:
         with self._together(step):
             return self._share.step(step)
 
-    def move(self, source: int, target: int) -> None:
-        with self._together(Move(source, target)):
-            self._share.move(source, target)
+    def swap(self, source: int, target: int) -> None:
+        """Exchange two rows of the caches."""
+        with self._together(Swap(source, target)):
+            self._share.swap(source, target)
 
     def close(self) -> None:
         if self._ranks is not None and not self._closed:

@@ -20,7 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compiler.runtime.commands import Allocate, Connect, Move, StepCommand, decode
+from compiler.runtime.commands import Allocate, Connect, StepCommand, Swap, decode
 from compiler.runtime.group import LOOPBACK, CollectiveError, Processes
 from compiler.runtime.progress import IDLE, LOADED, Board
 from compiler.runtime.ranks import PEER_LOST
@@ -84,8 +84,8 @@ def _serve(role: RankRole, board: Board) -> int:
                     share.step(command)
                 case Allocate(batch, length):
                     share.allocate(batch, length)
-                case Move(source, target):
-                    share.move(source, target)
+                case Swap(source, target):
+                    share.swap(source, target)
         except CollectiveError:
             traceback.print_exc()
             return PEER_LOST

@@ -11,18 +11,23 @@ closed.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compiler.errors import RefusedError, TokenizerError, UsageError
 from compiler.model.limits import Limits
-from compiler.runtime.batch import Row, all_logits, run
+from compiler.runtime.ends import end_ids
 from compiler.runtime.engine import Engine, Logits
+from compiler.runtime.logits import all_logits
 from compiler.runtime.params import Completion, GenerationParams, TextPiece
 from compiler.runtime.ranks import DEFAULT_TIMEOUT, Ranks
-from compiler.runtime.tokenizer import Tokenizer, end_ids, load_tokenizer
+from compiler.runtime.row import Row
+from compiler.runtime.scheduler import Scheduler, run
+from compiler.tokenizer.bounded import encode_bounded
+from compiler.tokenizer.load import load_tokenizer
+from compiler.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -56,16 +61,15 @@ class Model:
         self._engine.close()
 
     @property
-    def max_batch(self) -> int:
-        """Maximum number of rows that run at once."""
-        return self._limits.max_batch
+    def limits(self) -> Limits:
+        return self._limits
 
-    def encode(self, prompt: Prompt) -> list[int]:
-        """Token ids of a prompt.
+    def encode(self, prompt: Prompt, *, special: bool = True) -> list[int]:
+        """Token ids of a prompt. `special`: text gets the special tokens that the model expects around it.
 
         Raises:
             TokenizerError: the prompt is text and the artifact has no tokenizer.
-            UsageError: the prompt has no tokens, or ids outside the vocabulary.
+            UsageError: the prompt has no tokens, ids outside the vocabulary, or half of a character of UTF-16.
         """
         if isinstance(prompt, str):
             if self._tokenizer is None:
@@ -73,7 +77,7 @@ class Model:
                     "the prompt is text and this artifact has no tokenizer",
                     hint="Build it with `--tokenizer DIR`, or pass token ids.",
                 )
-            ids = self._tokenizer.encode(prompt)
+            ids = encode_bounded(self._tokenizer, prompt, self._limits.max_positions, special=special)
         else:
             ids = [int(token) for token in prompt]
         if not ids:
@@ -92,11 +96,12 @@ class Model:
         Raises:
             UsageError, TokenizerError: as `encode`; or another generation of this model is in flight.
             RefusedError: prompt and answer need more positions than the artifact has.
+            NumericsError: the model's logits are not finite.
             RankError: a rank ended or hangs.
         """
-        row = self._row(0, prompt, params or GenerationParams())
+        row = self.row(0, prompt, params or GenerationParams())
         with self._alone():
-            for _, piece in self._run([row]):
+            for _, piece in run(self._engine, [row], self._limits):
                 yield piece
 
     def generate(
@@ -104,7 +109,8 @@ class Model:
     ) -> list[Completion]:
         """Answer prompts, in their order. `params`: one for all, or one for each.
 
-        Up to `max_batch` prompts run at once. Raises as `stream`, before anything runs.
+        Up to `max_batch` prompts run at once; the next one joins as soon as one ends. Raises as `stream`, and checks
+        all prompts before anything runs.
         """
         if params is None or isinstance(params, GenerationParams):
             params = [params or GenerationParams()] * len(prompts)
@@ -113,34 +119,28 @@ class Model:
                 f"expected a list of prompts and as many params; found {len(params)} params",
                 hint="Pass one GenerationParams, or one for each prompt.",
             )
-        rows = [self._row(i, prompt, p) for i, (prompt, p) in enumerate(zip(prompts, params, strict=True))]
-        completions: dict[int, Completion] = {}
+        rows = [self.row(i, prompt, p) for i, (prompt, p) in enumerate(zip(prompts, params, strict=True))]
         with self._alone():
-            for begin in range(0, len(rows), self._limits.max_batch):
-                for index, piece in self._run(rows[begin : begin + self._limits.max_batch]):
-                    if piece.completion is not None:
-                        completions[index] = piece.completion
+            pieces = list(run(self._engine, rows, self._limits))
+        completions = {index: piece.completion for index, piece in pieces if piece.completion is not None}
         return [completions[index] for index in range(len(rows))]
 
-    def check(self, prompt: Prompt, params: GenerationParams) -> list[int]:
-        """Token ids of a prompt that this model can answer. Raises as `stream`, and runs nothing."""
-        return list(self._row(0, prompt, params).prompt)
-
-    def stream_batch(
-        self, prompts: Sequence[Prompt], params: Sequence[GenerationParams]
-    ) -> Generator[tuple[int, TextPiece], None, None]:
-        """Answer up to `max_batch` prompts at once, token by token: (index of the prompt, piece).
-
-        `params`: one for each prompt. Raises as `stream`, before anything runs.
-        """
-        if not 1 <= len(prompts) <= self.max_batch or len(params) != len(prompts):
-            raise UsageError(
-                f"expected 1 to {self.max_batch} prompts and as many params; found {len(prompts)} and {len(params)}",
-                hint="`generate` takes any number of prompts.",
-            )
-        rows = [self._row(i, prompt, p) for i, (prompt, p) in enumerate(zip(prompts, params, strict=True))]
+    @contextmanager
+    def scheduler(self) -> Iterator[Scheduler]:
+        """Scheduler of rows (see `row`) that come and go. Raises UsageError where a generation is in flight."""
         with self._alone():
-            yield from self._run(rows)
+            yield Scheduler(self._engine, self._limits)
+
+    def row(self, index: int, prompt: Prompt, params: GenerationParams) -> Row:
+        """Row for `scheduler`. Raises what `stream` raises of prompt and parameters; runs nothing."""
+        ids = self.encode(prompt)
+        if params.stop and self._tokenizer is None:
+            raise TokenizerError(
+                "stop sequences are text and this artifact has no tokenizer",
+                hint="Build it with `--tokenizer DIR`.",
+            )
+        self._check_positions(len(ids), params.max_new_tokens)
+        return Row(index, ids, params, self._vocab, self._ends, self._tokenizer)
 
     def logits(self, token_ids: Sequence[int], *, decode_from: int | None = None) -> Logits:
         """Logits after each of n tokens: float32 [n, vocab].
@@ -163,19 +163,6 @@ class Model:
         most = self._limits.prefill_chunk
         with self._alone():
             return all_logits(self._engine, ids, min(chunk or most, most), decoded, prefilled=prefilled)
-
-    def _run(self, rows: Sequence[Row]) -> Iterator[tuple[int, TextPiece]]:
-        return run(self._engine, rows, self._limits.prefill_chunk, self._limits.max_positions)
-
-    def _row(self, index: int, prompt: Prompt, params: GenerationParams) -> Row:
-        ids = self.encode(prompt)
-        if params.stop and self._tokenizer is None:
-            raise TokenizerError(
-                "stop sequences are text and this artifact has no tokenizer",
-                hint="Build it with `--tokenizer DIR`.",
-            )
-        self._check_positions(len(ids), params.max_new_tokens)
-        return Row(index, ids, params, self._vocab, self._ends, self._tokenizer)
 
     def _check_positions(self, prompt: int, answer: int) -> None:
         if prompt + answer > self._limits.max_positions:

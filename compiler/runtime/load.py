@@ -142,8 +142,11 @@ def bind(
         calls = {part_of(segment): call(segment, prefix) for segment in segments}
         return LayerCalls(calls, {name: w for name in _NORMS if (w := weights.get(prefix + name)) is not None})
 
-    return Program(call("embed"), tuple(one_layer(i, segments) for i, segments in enumerate(layers)), call("head"))
+    norms = {name: w for name in _EMBEDDING_NORM if (w := weights.get(name)) is not None}
+    of_layers = tuple(one_layer(i, segments) for i, segments in enumerate(layers))
+    return Program(call("embed"), of_layers, call("head"), norms)
 
 
 _NORMS = tuple(f"{block}.post_norm.{part}" for block in ("attn", "mlp") for part in ("weight", "bias"))
 """Weights of a layer that no segment reads: norms after sums over ranks."""
+_EMBEDDING_NORM = ("embed.norm.weight", "embed.norm.bias")

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from compiler.errors import LmiCompileError
+from compiler.errors import LmiCompileError, boundary
 from compiler.runtime.generate import load
 from compiler.runtime.lean import import_torch
 from compiler.runtime.params import GenerationParams
@@ -42,7 +42,8 @@ def answer_once(artifact: Path, prompt: str, max_new_tokens: int) -> dict[str, A
 
 if __name__ == "__main__":
     try:
-        print(json.dumps(answer_once(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))))
+        with boundary(input=sys.argv[1]):
+            print(json.dumps(answer_once(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))))
     except LmiCompileError as error:
         print(error.message, file=sys.stderr)
         sys.exit(error.exit_code)

@@ -34,6 +34,16 @@ def penalize(logits: Row, seen: npt.NDArray[np.bool_], penalty: float) -> Row:
     return np.where(seen, penalized, logits)
 
 
+def discourage(logits: Row, counts: npt.NDArray[np.int32], presence: float, frequency: float) -> Row:
+    """Logits less `presence` for tokens with a count in the answer, and less `frequency` times their count.
+
+    Source: the OpenAI API's reference, parameters presence_penalty and frequency_penalty.
+    """
+    if presence == 0.0 and frequency == 0.0:
+        return logits
+    return logits - ((counts > 0) * np.float32(presence) + counts * np.float32(frequency))
+
+
 def keep_top_k(scores: Row, k: int) -> Row:
     """Scores with only the k largest kept, and those equal to the k-th; 0 keeps all."""
     if k == 0 or k >= scores.size:
@@ -61,6 +71,13 @@ def keep_top_p(scores: Row, p: float) -> Row:
     return np.where(shares >= threshold, scores, np.float32(-np.inf))
 
 
+def keep_min_p(scores: Row, p: float) -> Row:
+    """Scores with only the tokens kept whose probability is at least `p` times the likeliest one's."""
+    if p == 0.0:
+        return scores
+    return np.where(scores >= scores.max() + np.float32(np.log(p)), scores, np.float32(-np.inf))
+
+
 def draw(scores: Row, uniform: float) -> int:
     """Token at quantile `uniform` (in [0, 1)) of the distribution of `scores`, in order of token id."""
     cumulative = np.cumsum(np.exp(scores - np.float32(scores.max())).astype(np.float64))
@@ -72,8 +89,13 @@ def draw(scores: Row, uniform: float) -> int:
 class Sampler:
     """Sampler of one row, with a generator of its own: the row does not depend on other rows of the batch."""
 
-    def __init__(self, params: GenerationParams, vocab: int, prompt: Sequence[int]) -> None:
+    def __init__(
+        self, params: GenerationParams, vocab: int, prompt: Sequence[int], ends: frozenset[int] = frozenset()
+    ) -> None:
         self._params = params
+        self._ends = [end for end in ends if end < vocab]
+        self._counts = np.zeros(vocab, dtype=np.int32)
+        self._chosen = 0
         self._random = np.random.default_rng(params.seed)
         self._seen = np.zeros(vocab, dtype=np.bool_)
         self._seen[list(prompt)] = True
@@ -91,14 +113,20 @@ class Sampler:
             )
         params = self._params
         scores = penalize(logits, self._seen, params.repetition_penalty)
+        scores = discourage(scores, self._counts, params.presence_penalty, params.frequency_penalty)
+        if self._chosen < params.min_new_tokens and self._ends:
+            scores = scores.copy()
+            scores[self._ends] = -np.inf
         if params.temperature == 0:
             token = int(scores.argmax())
         else:
             # Subtracting first keeps a tiny temperature from overflowing to infinity minus infinity.
-            scores = (scores - scores.max()) / np.float32(max(params.temperature, 1e-6))
-            scores = keep_top_p(keep_top_k(scores, params.top_k), params.top_p)
+            scores = (scores - scores.max()) / np.float32(min(max(params.temperature, 1e-6), 1e6))
+            scores = keep_min_p(keep_top_p(keep_top_k(scores, params.top_k), params.top_p), params.min_p)
             token = draw(scores, self._random.random())
         self._seen[token] = True
+        self._counts[token] += 1
+        self._chosen += 1
         normalizer = log_normalizer(logits)
         return token, float(logits[token]) - normalizer, most_likely(logits, params.top_log_probs, normalizer)
 

@@ -57,23 +57,28 @@ class Detokenizer:
 
 
 class StopMatcher:
-    """Filter that cuts a stream of text before the first stop sequence.
+    """Filter that cuts a stream of text before the first stop sequence, or behind it with `include`.
+
+    `found`: the stop sequence.
 
     The first is the one that ends first, read character by character (of several that end there, the longest), so the
     result does not depend on the division of the text into pieces. The end of the text is held back as long as a stop
     sequence could begin in it.
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
-        self._stops = tuple(stops)
+    def __init__(self, stops: Sequence[str], *, include: bool = False) -> None:
+        self._stops, self._include = tuple(stops), include
         self._held = ""
+        self.found: str | None = None
 
     def push(self, text: str) -> tuple[str, bool]:
         """Add text; the text that is safe to show, and whether a stop sequence was found."""
         self._held += text
         found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
-            shown, self._held = self._held[: min(found)[1]], ""
+            end, begin = min(found)
+            self.found = self._held[begin:end]
+            shown, self._held = self._held[: end if self._include else begin], ""
             return shown, True
         keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
         cut = len(self._held) - keep

@@ -1,25 +1,35 @@
 """HTTP server for an artifact on this machine, with the routes and schema of an LMI container.
 
-http        /ping, /invocations: LMI's schema, status codes, streams
-batches     one model, a queue, and batches of the queued requests
-
-The server is the standard library's, with one thread per connection: a faster one gains nothing in front of one model
-that computes one batch at a time, and would have to be installed.
+app         routes
+contract    body of a request -> rows, pieces of rows -> body of an answer
+exchange    bounds of one request: size, time, errors, a client that leaves
+worker      the thread with the model; rows join and leave its batch
+metrics     Prometheus, access log
 """
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import socket
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from compiler.serve.batches import Batches
-from compiler.serve.http import Server
+from compiler.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from starlette.applications import Starlette
+
+    from compiler.serve.contract.release import Contract
+    from compiler.serve.worker import Worker
+
+_BACKLOG = 2048
+_GRACE_SECONDS = 2.0
+"""Time between the end of all answers in flight and the end of connections that still send."""
 
 
 def serve(
@@ -29,30 +39,88 @@ def serve(
     port: int,
     queue: int,
     drain_seconds: float,
+    body_seconds: float,
+    contract: Contract,
     ready: Callable[[str], None],
 ) -> None:
     """Serve until SIGTERM or SIGINT; then drain: accept no more requests, answer those in flight, and return.
 
     The port opens when the model is loaded; `ready(url)` is called then. `port`: 0 takes a free one. `queue`: maximum
-    number of queued requests. Requests still in flight `drain_seconds` after the signal end with an error.
+    number of rows that wait for a place. Requests still in flight `drain_seconds` after the signal end with an error.
+    `body_seconds`: time limit for the body of a request. `contract`: form of requests and answers.
 
     Raises what `targets.runners.model_of` raises, and UsageError for an address that cannot be taken.
     """
     from compiler.artifact.manifest import load_manifest
+    from compiler.runtime.chat import load_chat_template
+    from compiler.serve.app import make_app
+    from compiler.serve.worker import Worker
     from compiler.targets.runners import model_of
 
-    with _stopping() as stop, model_of(artifact) as model:
-        batches = Batches(model, model.max_batch, queue)
-        server = Server(host, port, load_manifest(artifact).name, batches)
-        with server:
-            ready(server.url)
-            stop.wait()
-            deadline = threading.Timer(drain_seconds, batches.abort)
-            deadline.daemon = True
-            deadline.start()
-            server.drain()
-        deadline.cancel()
-        batches.close()
+    with _stopping() as stop:
+        name, render = load_manifest(artifact).name, load_chat_template(artifact / "tokenizer")
+        worker = Worker(lambda: model_of(artifact), queue)
+        try:
+            with listening(host, port) as listener:
+                app = make_app(name, worker, contract=contract, render=render, body_seconds=body_seconds)
+                asyncio.run(run(app, worker, listener, stop, drain_seconds, ready))
+        finally:
+            worker.close()
+
+
+async def run(
+    app: Starlette,
+    worker: Worker,
+    listener: socket.socket,
+    stop: threading.Event,
+    drain_seconds: float,
+    ready: Callable[[str], None],
+) -> None:
+    """Serve `app` on a bound socket until `stop` is set, then drain."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        # `stop` replaces uvicorn's signal handlers, which end the process by the signal.
+        capture_signals = staticmethod(nullcontext)  # type: ignore[assignment]
+
+    worker.start()
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=drain_seconds + _GRACE_SECONDS,  # type: ignore[arg-type]  # seconds of wait_for
+    )
+    server = Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    host, port = listener.getsockname()[:2]
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    ready(f"http://{host}:{port}")
+    while not stop.is_set() and not serving.done():
+        await asyncio.sleep(0.05)
+    worker.stop()
+    deadline = asyncio.get_running_loop().call_later(drain_seconds, worker.abort)
+    server.should_exit = True
+    await serving
+    deadline.cancel()
+
+
+@contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """Bound socket; uvicorn listens on it. Raises UsageError."""
+    with ExitStack() as stack:
+        try:
+            family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+            listener = stack.enter_context(socket.socket(family))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError as error:
+            raise UsageError(f"cannot listen on {host}:{port}: {error}", hint="`--port 0` takes a free port") from None
+        yield listener
 
 
 @contextmanager

@@ -138,6 +138,10 @@ class Packager(Generic[O]):
     def check_tokenizer(self, plan: Planned[O], names: Sequence[str]) -> None:
         """Raise TokenizerError if the artifact's server needs other tokenizer files than `names`."""
 
+    def transformers(self, options: O) -> str | None:
+        """Version of transformers in the container that loads the tokenizer; None: this project's runtime loads it."""
+        return None
+
     def options_of(self, manifest: Manifest) -> O:
         """Options that an artifact was built with. Raises ArtifactError."""
         from compiler.targets import options_of

@@ -15,7 +15,7 @@ from tests.tiny import VOCAB
 
 @pytest.fixture
 def tokenizer(tiny_checkpoint: Callable[[str], Path]) -> Path:
-    return tiny_checkpoint("llama") / "tokenizer.json"
+    return tiny_checkpoint("llama")
 
 
 def _lines(path: Path, *objects: object) -> Path:
@@ -118,4 +118,4 @@ def test_text_without_a_tokenizer(tmp_path: Path) -> None:
         read_samples(None, None, vocab=VOCAB)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(TokenizerError, match="cannot be read"):
-        read_samples(None, tmp_path / "tokenizer.json", vocab=VOCAB)
+        read_samples(None, tmp_path, vocab=VOCAB)

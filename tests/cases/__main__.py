@@ -9,10 +9,12 @@ no case    the row has no executable case
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import tempfile
 import traceback
 from collections import Counter
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from tests.cases.case import Case, load_cases
@@ -47,7 +49,8 @@ def _run(one: Case) -> tuple[str, str]:
     """Verdict, and a line that says why it is not right."""
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            one.check(Path(scratch))
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                one.check(Path(scratch))
         except AssertionError as error:
             return "WRONG", str(error).strip() or traceback.format_exc().splitlines()[-2].strip()
         except Exception as error:  # noqa: BLE001  # a crash is one row's verdict and does not end the table

@@ -44,7 +44,7 @@ def test_a_difference_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_absent_removes_a_key_and_a_tensor(tmp_path: Path) -> None:
-    folder = write(tmp_path / "model", {"num_hidden_layers": ABSENT})
-    refused(plan(folder), 3, "num_hidden_layers")
+    folder = write(tmp_path / "model", {"vocab_size": ABSENT})
+    refused(plan(folder), 4, "config.json lacks vocab_size (32000 is assumed)")
     taken(plan(write(tmp_path / "whole")), "LlamaForCausalLM")
     refused(plan(write(tmp_path / "part", tensors={"model.norm.weight": ABSENT})), 4, "final.norm.weight")

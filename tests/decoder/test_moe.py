@@ -77,7 +77,7 @@ def test_router_shares_are_probabilities(renormalize: bool) -> None:
 
 def test_experts_are_those_of_the_groups_with_the_best_expert() -> None:
     limited = config(
-        experts_per_token=2, expert_groups=3, expert_groups_per_token=1, renormalize_experts=False, routed_scale=16.0
+        experts_per_token=2, expert_groups=3, expert_groups_used=1, renormalize_experts=False, routed_scale=16.0
     )
     logits = torch.tensor([[2.0, 0.0, 3.0, -9.0, 2.9, 2.8]])
     chosen, share = route(limited, logits, None)
@@ -86,7 +86,7 @@ def test_experts_are_those_of_the_groups_with_the_best_expert() -> None:
 
 
 def test_a_correction_changes_the_choice_and_not_the_shares() -> None:
-    corrected = config(router="corrected_sigmoid", experts_per_token=2, expert_groups=2, expert_groups_per_token=1)
+    corrected = config(router="corrected_sigmoid", experts_per_token=2, expert_groups=2, expert_groups_used=1)
     logits = torch.tensor([[4.0, -4.0, -4.0, 1.0, 0.9, 0.8]])
     score = logits.sigmoid()[0]
     # The two best of the second group have the larger sum, though the best of all is in the first.

@@ -20,7 +20,11 @@ import pytest
 from compiler.lmi.images import Release
 from compiler.lmi.package import container_files
 from compiler.lmi.properties import parse
-from compiler.lmi.schema import Answer, AnswerToken, Details, StreamLine, dump
+from compiler.runtime.params import Completion, GenerationParams, TextPiece, Token
+from compiler.runtime.row import Row
+from compiler.serve.contract.lmi import LmiReply
+from compiler.serve.contract.parameters import AnswerForm
+from compiler.serve.contract.release import contract_of
 from tests.lmi.artifacts import FLAT, facts
 
 CLONE = os.environ.get("LMI_COMPILE_DJL_SERVING", "")
@@ -57,21 +61,48 @@ names = ("tensor_parallel_degree", "max_rolling_batch_size", "rolling_batch", "d
 print(json.dumps([found, {name: getattr(known, name) for name in names}]))
 """
 
+EARLY_FORMATTERS = """
+import inspect, json, sys
+from djl_python.rolling_batch.rolling_batch import Request, Token, _json_output_formatter, _jsonlines_output_formatter
+
+tokens = [Token(*token) for token in json.loads(sys.argv[1])]
+told = []
+for write in (_jsonlines_output_formatter, _json_output_formatter):
+    parts = []
+    if "output_formatter" in inspect.signature(Request.__init__).parameters:
+        asked = Request(0, "p", {"details": True}, details=True, output_formatter=write)
+    else:
+        asked = Request(0, "p", {"details": True})
+    for at, token in enumerate(tokens):
+        last = at == len(tokens) - 1
+        given = {"finish_reason": "eos_token" if last else None}
+        if "output_formatter" in inspect.signature(asked.set_next_token).parameters:
+            given["output_formatter"] = write
+        asked.set_next_token(token, last_token=last, **given)
+        parts.append(asked.get_next_token())
+    told.append(parts)
+print(json.dumps(told))
+"""
+
 FORMATTERS = """
 import json, sys
 from djl_python.output_formatter import _json_output_formatter, _jsonlines_output_formatter
 from djl_python.request_io import Sequence, TextGenerationOutput, TextInput, Token
 
+tokens = [Token(*token) for token in json.loads(sys.argv[1])]
 told = []
 for write in (_jsonlines_output_formatter, _json_output_formatter):
     asked = TextInput(request_id=0, input_text="p", parameters={"details": True})
     output = TextGenerationOutput(request_id=0, input=asked)
     output.sequences[0] = sequence = Sequence()
-    for at, token in enumerate(json.loads(sys.argv[1])):
-        sequence.set_next_token(Token(*token), is_last_token=at == 2)
-        if at == 2:
+    parts = []
+    for at, token in enumerate(tokens):
+        last = at == len(tokens) - 1
+        sequence.set_next_token(token, is_last_token=last)
+        if last:
             sequence.finish_reason, output.finished = "eos_token", True
-        told.append(write(output))
+        parts.append(write(output))
+    told.append(parts)
 print(json.dumps(told))
 """
 
@@ -115,11 +146,29 @@ def test_its_property_classes_take_our_files(run: Callable[..., Any], tmp_path: 
     }
 
 
-@pytest.mark.parametrize("release", [(0, 29), (0, 30), (0, 32)])
-def test_its_formatters_write_what_we_write(run: Callable[..., Any], release: Release) -> None:
-    tokens = (AnswerToken(5, " a", -0.5), AnswerToken(0, "", 0.0), AnswerToken(7, "", -1.5, special=True))
-    told = run(TAGS[release], FORMATTERS, json.dumps([[t.id, t.text, t.log_prob, t.special] for t in tokens]))
-    last = Answer(" a", Details("eos_token", 3, "p"))
-    lines = [StreamLine(token, last if token is tokens[-1] else None) for token in tokens]
-    whole = Answer(" a", Details("eos_token", 3, "p", tokens))
-    assert told == [*(dump(line).decode() for line in lines), "", "", dump(whole).decode()]
+def _ours(version: str, tokens: list[Token]) -> tuple[list[Any], Any]:
+    """Lines of our stream, and our whole answer."""
+    done = Completion(" a", tuple(tokens), "eos_token", 1, -2.0, 0.1)
+    texts = [" a", *[""] * (len(tokens) - 1)]
+    pieces = [
+        TextPiece(text, token, done if token is tokens[-1] else None) for text, token in zip(texts, tokens, strict=True)
+    ]
+    row = Row(0, [1], GenerationParams(), 10, frozenset(), None)
+    contract = contract_of(version, "trtllm")
+    stream, whole = (
+        LmiReply(contract, AnswerForm(details=True), ["p"], as_list=False, stream=stream, seed=None)
+        for stream in (True, False)
+    )
+    return [json.loads(stream.part(0, row, piece)) for piece in pieces], json.loads(whole.whole([row], [pieces]))
+
+
+@pytest.mark.parametrize("version", ["0.26", "0.27", "0.28", "0.29", "0.30", "0.31", "0.32"])
+def test_its_formatters_write_what_we_write(run: Callable[..., Any], version: str) -> None:
+    tokens = [Token(5, " a", -0.5, special=False), Token(0, "", 0.0, special=False), Token(7, "", -1.5, special=True)]
+    given = json.dumps([[t.id, t.text, t.log_prob, t.special] for t in tokens])
+    tag = {"0.30": "0.30.0-dlc", "0.31": "0.31.0-dlc", "0.32": "0.32.0-dlc"}.get(version, f"v{version}.0")
+    script = EARLY_FORMATTERS if version in ("0.26", "0.27") else FORMATTERS
+    lines, whole = run(tag, script, given)
+    ours, our_whole = _ours(version, tokens)
+    assert [json.loads(line) for line in lines] == ours
+    assert json.loads("".join(whole)) == our_whole

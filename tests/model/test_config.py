@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import asdict
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 import recipes
 from compiler.errors import ArtifactError, RefusedError, SourceError
 from compiler.model.config import ConfigMap, ModelConfig, Position, Traits
+from compiler.model.limits import built_for
 from compiler.model.read import read_config
 from compiler.model.rope import RopeScaling, parse_rope_scaling
 from tests import published
@@ -49,10 +52,43 @@ def test_rope_scaling_of_the_checkpoint() -> None:
     llama3 = _read("llama3.1-70b").rope_scaling
     assert llama3 == RopeScaling("llama3", 8.0, 1.0, 4.0, 8192)
     assert _read(rope_scaling={"type": "linear", "factor": 4.0}).rope_scaling == RopeScaling("linear", 4.0)
-    with pytest.raises(RefusedError, match="yarn"):
-        _read(rope_scaling={"rope_type": "yarn", "factor": 4.0})
-    with pytest.raises(SourceError, match="incomplete"):
-        _read(rope_scaling={"rope_type": "linear"})
+    with pytest.raises(RefusedError, match="proportional"):
+        _read(rope_scaling={"rope_type": "proportional", "factor": 4.0})
+    for kind in ({"rope_type": "linear"}, {"rope_type": "llama3", "factor": 8.0}, {"type": "longrope"}):
+        with pytest.raises(SourceError, match="incomplete: it lacks"):
+            _read(rope_scaling=kind)
+
+
+def test_yarn_and_longrope_with_what_the_model_says_about_them() -> None:
+    yarn = _read(rope_scaling={"type": "yarn", "factor": 4.0}).rope_scaling
+    assert yarn is not None
+    assert (yarn.original_max_positions, yarn.beta_fast, yarn.truncate) == (2048, 32.0, True)
+    assert yarn.attention_factor == pytest.approx(0.1 * math.log(4) + 1)
+    lists = {"short_factor": [1.0] * 32, "long_factor": [2.0] * 32}
+    found = _read(rope_scaling={"type": "su", **lists}, original_max_position_embeddings=512).rope_scaling
+    assert found is not None
+    assert (found.kind, found.factor, found.original_max_positions) == ("longrope", 4.0, 512)
+    assert found.attention_factor == pytest.approx(math.sqrt(1 + math.log(4) / math.log(512)))
+    with pytest.raises(SourceError, match="expected 32 factors, found 31"):
+        _read(rope_scaling={"type": "longrope", **lists, "long_factor": [2.0] * 31})
+
+
+@pytest.mark.parametrize(
+    ("scaling", "told"),
+    [
+        ("linear", "`rope_scaling`: expected an object or null, found 'linear'"),
+        ([2.0], "`rope_scaling`: expected an object"),
+        ({"rope_type": None, "type": "linear", "factor": 2.0}, "found rope_type None, type 'linear'"),
+        ({"rope_type": "yarn", "type": "linear", "factor": 2.0}, "found rope_type 'yarn', type 'linear'"),
+        ({"type": "linear", "factor": "2"}, "`factor`: expected a number above 0, found '2'"),
+        ({"type": "linear", "factor": -1}, "`factor`: expected a number above 0, found -1"),
+        ({"type": "yarn", "factor": 2, "truncate": 1}, "`truncate`: expected true or false, found 1"),
+        ({"full_attention": {"rope_type": "default"}}, "expected numbers for all layers"),
+    ],
+)
+def test_a_rope_scaling_of_the_wrong_kind_is_one_error_with_its_key(scaling: object, told: str) -> None:
+    with pytest.raises(SourceError, match=re.escape(told)):
+        _read(rope_scaling=scaling)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +97,9 @@ def test_rope_scaling_of_the_checkpoint() -> None:
         ("linear:2", RopeScaling("linear", 2.0)),
         ("llama3:8", RopeScaling("llama3", 8.0)),
         ("llama3:8:1:4:4096", RopeScaling("llama3", 8.0, 1.0, 4.0, 4096)),
+        ("dynamic:2", RopeScaling("dynamic", 2.0)),
+        ("yarn:4:4096", RopeScaling("yarn", 4.0, original_max_positions=4096, attention_factor=0.0)),
+        ('{"type": "linear", "factor": 3}', RopeScaling("linear", 3.0)),
     ],
 )
 def test_rope_scaling_of_the_command_line(text: str, expected: RopeScaling) -> None:
@@ -68,16 +107,38 @@ def test_rope_scaling_of_the_command_line(text: str, expected: RopeScaling) -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["", "linear", "linear:", "linear:0.5", "linear:2:3", "yarn:4", "llama3:x", "llama3:8:1:4:1:1"]
+    "text",
+    [
+        "",
+        "linear",
+        "linear:",
+        "linear:0.5",
+        "linear:2:3",
+        "longrope:4",
+        "llama3:x",
+        "llama3:8:1:4:1:1",
+        "yarn:4:x",
+        "{}",
+        "{",
+        '{"rope_type": "default"}',
+        '{"type": "yarn"}',
+        '{"type": "linear", "factor": []}',
+    ],
 )
 def test_rope_scaling_that_cannot_be_read(text: str) -> None:
-    with pytest.raises(RefusedError, match="linear:FACTOR"):
+    with pytest.raises(RefusedError) as caught:
         parse_rope_scaling(text)
+    assert "linear:FACTOR" in caught.value.message + caught.value.hint
 
 
 def test_windows_by_config() -> None:
     def windows(**changes: Any) -> list[int | None]:
-        return [kind.window for kind in _read(num_hidden_layers=4, **changes).layer_kinds]
+        places = ConfigMap(
+            sliding_window="sliding_window", window_switch="use_sliding_window",
+            first_windowed="max_window_layers", layer_types="layer_types",
+        )  # fmt: skip
+        changes = {"use_sliding_window": True, "max_window_layers": 0, **changes}
+        return [kind.window for kind in _read(places=places, num_hidden_layers=4, **changes).layer_kinds]
 
     assert windows() == [None] * 4
     assert windows(sliding_window=8) == [8] * 4
@@ -85,11 +146,32 @@ def test_windows_by_config() -> None:
     assert windows(sliding_window=8, use_sliding_window=True, max_window_layers=3) == [None, None, None, 8]
     types = ["sliding_attention", "full_attention"] * 2
     assert windows(sliding_window=8, layer_types=types) == [8, None, 8, None]
+    assert windows(sliding_window=0, use_sliding_window=False) == [None] * 4
+    assert [kind.window for kind in _read(sliding_window=8, layer_types=types).layer_kinds] == [None] * 22
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"sliding_window": 0}, "sliding_window (`sliding_window`): expected a whole number of 1 to"),
+        ({"sliding_window": -1}, "found -1"),
+        ({"layer_types": ["full_attention"]}, "expected 2 names, one a layer, found '1 names'"),
+        ({"layer_types": ["full_attention", 1]}, "expected a list of str"),
+        ({"layer_types": ["full_attention", "chunked"]}, "found 'chunked'"),
+        ({"layer_types": ["sliding_attention"] * 2}, "expected no sliding_attention without `sliding_window`"),
+    ],
+)
+def test_windows_that_contradict_the_layers_are_refused(changes: dict[str, Any], told: str) -> None:
+    places = ConfigMap(sliding_window="sliding_window", layer_types="layer_types")
+    with pytest.raises(SourceError, match=re.escape(told)):
+        _read(places=places, num_hidden_layers=2, **changes)
 
 
 def test_dense_layers_among_experts() -> None:
     def kinds(**changes: Any) -> list[str]:
-        config = _read("mixtral-8x7b", Traits(mlp="moe"), num_hidden_layers=4, **changes)
+        places = ConfigMap(dense_layers="mlp_only_layers", sparse_step="decoder_sparse_step")
+        changes = {"decoder_sparse_step": 1, **changes}
+        config = _read("mixtral-8x7b", Traits(mlp="moe"), places, num_hidden_layers=4, **changes)
         return [kind.mlp for kind in config.layer_kinds]
 
     assert kinds() == ["moe"] * 4
@@ -105,17 +187,37 @@ def test_an_unknown_activation_is_refused_and_an_alias_is_not() -> None:
 
 def test_a_part_of_a_head_turns_counted_as_a_fraction_or_in_elements() -> None:
     assert _read().rotary_dim == 64
-    assert _read(partial_rotary_factor=0.25).rotary_dim == 16
-    assert _read(rope_parameters={"partial_rotary_factor": 0.5}).rotary_dim == 32
+    places = ConfigMap(rotary_fraction="partial_rotary_factor")
+    assert _read(places=places, partial_rotary_factor=0.25).rotary_dim == 16
+    nested = {"partial_rotary_factor": 0.5}
+    assert _read(places=places, rope_parameters=nested, partial_rotary_factor=0.25).rotary_dim == 32
+    assert _read(partial_rotary_factor=0.25).rotary_dim == 64
     assert _read(places=ConfigMap(rotary_dim="turning"), turning=24).rotary_dim == 24
     assert _read(traits=Traits(position="alibi")).rotary_dim == 0
 
 
-def test_dynamic_scaling_is_none_within_the_trained_length_and_longrope_is_refused() -> None:
-    assert _read(rope_scaling={"type": "dynamic", "factor": 2.0}).rope_scaling is None
-    with pytest.raises(RefusedError, match="longrope") as caught:
-        _read(rope_scaling={"type": "longrope", "short_factor": [1.0], "long_factor": [2.0]})
-    assert "base context" in caught.value.hint
+def test_dynamic_scaling_is_none_within_the_trained_length() -> None:
+    config = _read(rope_scaling={"type": "dynamic", "factor": 2.0})
+    for asked, found in ((None, 2048), (2048, 2048), (4096, 4096)):
+        built, limits = built_for(config, asked, 1)
+        assert limits.max_positions == found
+        assert (built.rope_scaling is None) == (found == 2048)
+    assert built_for(config, None, 1, extended=True)[1].max_positions == 4096
+    with pytest.raises(RefusedError, match="2 to 4096"):
+        built_for(config, 4097, 1)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "positions"),
+    [
+        ({"type": "linear", "factor": 2.0}, 4096),
+        ({"type": "yarn", "factor": 4.0}, 8192),
+        ({"type": "yarn", "factor": 2.0, "original_max_position_embeddings": 1024}, 2048),
+        ({"type": "longrope", "short_factor": [1.0] * 32, "long_factor": [2.0] * 32, "factor": 4.0}, 2048),
+    ],
+)
+def test_positions_of_a_model_with_scaling(scaling: dict[str, Any], positions: int) -> None:
+    assert built_for(_read(rope_scaling=scaling), None, 1)[1].max_positions == positions
 
 
 def test_a_factor_of_linear_scaling_may_have_a_place_of_its_own() -> None:

@@ -24,7 +24,7 @@ def _roles(mapping: Map, stored: list[np.ndarray], part: str = "weight") -> list
     """What the program of `mapping` reads out of `stored`, checked to be undone by its inverse."""
     data = {f"s{i}": array for i, array in enumerate(stored)}
     sources = [lazy.whole(name, array.shape, "BF16") for name, array in data.items()]
-    program = to_roles(mapping, part, "{expert}" in mapping.source, CONFIG)
+    program = to_roles(mapping, part, CONFIG)
     given = run(program, sources)
     for back, array in zip(run(inverse(program), given), stored, strict=True):
         np.testing.assert_array_equal(lazy.read(back, lambda n: data[n].ravel()), array)

@@ -114,7 +114,7 @@ def test_rope_scaling_that_the_user_asks_for_reaches_the_reference(
 
 def test_token_ids_come_from_text_where_there_is_a_tokenizer(tiny_checkpoint: Callable[[str], Path]) -> None:
     proof = Proof((160, 40), lowered_rows=(64,))
-    (first, second), (lowered,) = token_rows(tiny_checkpoint("llama") / "tokenizer.json", 259, proof)
+    (first, second), (lowered,) = token_rows(tiny_checkpoint("llama"), 259, proof)
     assert bytes(first[1:12].tolist()) == b"The harbour"
     assert (len(first), len(second)) == (160, 40)
     assert bytes(second.tolist()) in TEXT.encode()
@@ -126,14 +126,14 @@ def test_token_ids_fit_the_vocabulary(tiny_checkpoint: Callable[[str], Path]) ->
     assert len(ids) == 19
     assert ids.max() < 10
     # A tokenizer with more tokens than the model has rows would index outside the embedding.
-    (ids, _), _ = token_rows(tiny_checkpoint("llama") / "tokenizer.json", 100, Proof((160, 40)))
+    (ids, _), _ = token_rows(tiny_checkpoint("llama"), 100, Proof((160, 40)))
     assert ids.max() < 100
 
 
 def test_a_broken_tokenizer_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(TokenizerError, match="cannot be read"):
-        token_rows(tmp_path / "tokenizer.json", 100, Proof((99,)))
+        token_rows(tmp_path, 100, Proof((99,)))
 
 
 def test_reference_files(tmp_path: Path) -> None:

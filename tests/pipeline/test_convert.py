@@ -250,7 +250,11 @@ def test_a_kill_leaves_temporary_names_only(tmp_path: Path, source: Checkpoint) 
         (lazy.whole("gone", (4,), "BF16"), CheckpointError, "the checkpoint has None"),
         (lazy.whole("norm", (64,), "F32"), CheckpointError, "planned from `norm`"),
         (lazy.whole("norm", (65,), "BF16"), CheckpointError, "65 elements or more"),
-        (Lazy((4,), "I8", "BF16", (Piece("norm", 0, (0,), (4,), (1,)),)), RefusedError, "no cast from BF16 to I8"),
+        (
+            Lazy((4,), "I8", "BF16", (Piece("norm", 0, (0,), (4,), (1,)),)),
+            RefusedError,
+            r"no cast from BF16 \(`norm`\) to I8",
+        ),
     ],
 )
 def test_plans_that_do_not_fit_the_checkpoint(

@@ -137,7 +137,7 @@ def test_a_build_killed_while_it_calibrates_goes_on(quantized: Requests, tmp_pat
 
     class Counting(Heard):
         def progress(self, *told: Any) -> None:
-            if self._stage == "calibrate":
+            if self.stage == "calibrate":
                 totals.add(told[1])
 
     build(request, Counting(), toolchain=StandIn())

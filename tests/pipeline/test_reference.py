@@ -71,7 +71,7 @@ def test_without_a_tokenizer_numerics_run_on_token_ids(
         file.unlink()
     heard = Heard()
     result = build(request_for(model=str(bare)), heard, toolchain=Real(), logits=exact)
-    assert "no tokenizer" in heard.warnings[0]
+    assert any("no tokenizer" in warning for warning in heard.warnings)
     straight = read_reference(result.output / "reference.safetensors").straight
     assert [row.shape for row in straight.rows] == [(160,), (40,)]
     assert [logits.shape for logits in straight.logits] == [(28, 259), (28, 259)]

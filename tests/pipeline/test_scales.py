@@ -37,6 +37,7 @@ class Recorded:
     notes: list[str] = field(default_factory=list)
     totals: set[int] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
+    stage: str = ""
 
     def begin(self, stage: str) -> None: ...
 

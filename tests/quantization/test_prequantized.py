@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 import recipes
 from compiler.artifact.manifest import load_manifest
@@ -30,104 +28,10 @@ from compiler.quantization.schemes import SCHEMES, Tolerance
 from compiler.runtime.section import Segments
 from compiler.targets import load
 from tests.quantization import numpy_int4
+from tests.quantization.foreign import AWQ, FP8, GPTQ, INT8, TOKENS, WAYS, quantized
 from tests.stand_in import StandIn
-from tests.tiny import write_checkpoint
 
-SIZES: dict[str, Any] = {
-    "hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64,
-}  # fmt: skip
-GROUP = 128
 LOOSE = Tolerance(perplexity=10, kl=10, cosine=0.5)
-AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
-Module = tuple[dict[str, Tensor], Tensor]
-"""The tensors of a module by suffix, and the weight [out, in] that they stand for, float32."""
-
-
-def _words(nibbles: Tensor, order: list[int]) -> Tensor:
-    """[a, 8 b] -> int32 [a, b]: integer `order[k]` of eight in bits 4 k."""
-    runs = nibbles.reshape(len(nibbles), -1, 8).to(torch.int64)
-    words = sum((runs[..., j] << (4 * k) for k, j in enumerate(order)), torch.zeros_like(runs[..., 0]))
-    return torch.where(words >= 1 << 31, words - (1 << 32), words).to(torch.int32)
-
-
-def _grouped(weight: Tensor, zero: int | None, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """q [out, in], z [out, groups], s [out, groups]; `zero` None: of every group its own."""
-    groups = weight.float().reshape(len(weight), -1, GROUP)
-    scales = (groups.abs().amax(-1) / 7).half()
-    zeros = torch.randint(6, 11, scales.shape, generator=rng) if zero is None else torch.full(scales.shape, zero)
-    q = (groups / scales.float()[..., None]).round() + zeros[..., None]
-    return q.clamp(0, 15).to(torch.int64).reshape(weight.shape), zeros, scales
-
-
-def _dequantized(q: Tensor, z: Tensor, s: Tensor) -> Tensor:
-    groups = q.reshape(len(q), -1, GROUP) - z[..., None]
-    return (groups * s.float()[..., None]).reshape(q.shape)
-
-
-def gptq(weight: Tensor, rng: torch.Generator) -> Module:
-    q, z, s = _grouped(weight, 8, rng)
-    plain = list(range(8))
-    return {
-        "qweight": _words(q, plain).T.contiguous(),
-        "qzeros": _words(z.T.contiguous() - 1, plain),
-        "scales": s.T.contiguous(),
-        "g_idx": (torch.arange(q.shape[1]) // GROUP).to(torch.int32),
-    }, _dequantized(q, z, s)
-
-
-def awq(weight: Tensor, rng: torch.Generator) -> Module:
-    q, z, s = _grouped(weight, None, rng)
-    return {
-        "qweight": _words(q.T.contiguous(), AWQ_ORDER),
-        "qzeros": _words(z.T.contiguous(), AWQ_ORDER),
-        "scales": s.T.contiguous(),
-    }, _dequantized(q, z, s)
-
-
-def int8(weight: Tensor, rng: torch.Generator) -> Module:
-    del rng
-    scale = (weight.float().abs().amax(-1, keepdim=True) / 127.5).bfloat16()  # so that -128 is met
-    q = (weight.float() / scale.float()).round().clamp(-128, 127).to(torch.int8)
-    return {"weight": q, "weight_scale": scale}, q.float() * scale.float()
-
-
-def fp8(weight: Tensor, rng: torch.Generator) -> Module:
-    del rng
-    scale = (weight.float().abs().amax() / 448).reshape(1)
-    q = (weight.float() / scale).to(torch.float8_e4m3fn)
-    return {"weight": q, "weight_scale": scale, "input_scale": torch.ones(1)}, q.float() * scale
-
-
-_WEIGHTS = {"num_bits": 8, "type": "int", "strategy": "channel", "symmetric": True, "dynamic": False}
-_TOKENS = {"num_bits": 8, "type": "int", "strategy": "token", "symmetric": True, "dynamic": True}
-INT8 = {
-    "quant_method": "compressed-tensors", "format": "int-quantized", "ignore": ["lm_head"],
-    "config_groups": {"group_0": {"targets": ["Linear"], "weights": _WEIGHTS, "input_activations": _TOKENS}},
-}  # fmt: skip
-_FLOATS = {**_WEIGHTS, "type": "float", "strategy": "tensor"}
-FP8: dict[str, Any] = {
-    **INT8, "format": "float-quantized", "config_groups": {"group_0": {"targets": ["Linear"], "weights": _FLOATS}},
-}  # fmt: skip
-GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False, "sym": True}
-AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
-WAYS: Mapping[str, tuple[dict[str, Any], Callable[[Tensor, torch.Generator], Module]]] = {
-    "gptq": (GPTQ, gptq), "awq": (AWQ, awq), "int8": (INT8, int8), "fp8": (FP8, fp8),
-}  # fmt: skip
-
-
-def quantized(folder: Path, way: str, **said: Any) -> dict[str, Tensor]:
-    """A checkpoint in a format, and the weights that it stands for by module."""
-    write_checkpoint("llama", folder, dtype="float16", **SIZES)
-    config, pack = WAYS[way]
-    rng, tensors, expected = torch.Generator().manual_seed(1), load_file(folder / "model.safetensors"), {}
-    for name in [n for n in tensors if n.endswith("_proj.weight")]:
-        module = name.removesuffix(".weight")
-        parts, expected[module] = pack(tensors.pop(name), rng)
-        tensors |= {f"{module}.{suffix}": part.contiguous() for suffix, part in parts.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    hf = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**hf, "quantization_config": {**config, **said}}))
-    return expected
 
 
 def _request(folder: Path, cache: Path, quant: str = "none", **fields: Any) -> PlanRequest:
@@ -195,7 +99,7 @@ def test_integers_of_compressed_tensors_stay(target: str, tmp_path: Path) -> Non
 def test_float8_of_compressed_tensors_stays_and_runs(tmp_path: Path) -> None:
     """Each q, k and v has its own scale: TensorRT-LLM, which takes one for all three, would round them anew."""
     (group,) = FP8["config_groups"].values()
-    dynamic = {**group, "input_activations": {**_TOKENS, "type": "float"}}
+    dynamic = {**group, "input_activations": {**TOKENS, "type": "float"}}
     expected = quantized(tmp_path / "model", "fp8", config_groups={"group_0": dynamic})
     source = load_file(tmp_path / "model" / "model.safetensors")
     ask = Ask(tp=2, quant=Quant(replace(SCHEMES["fp8"], tolerance=LOOSE)))
@@ -254,7 +158,11 @@ def test_a_plan_reads_headers_and_rewriting_happens_once(tmp_path: Path) -> None
         ({**GPTQ, "dynamic": {"-:.*down.*": {}}}, "one format for all modules", "quantize the original model"),
         ({**GPTQ, "checkpoint_format": "marlin"}, "found 4 in marlin", "quantize the original model"),
         ({**AWQ, "version": "gemv"}, "version gemm; found 4 in gemv", "quantize the original model"),
-        ({"quant_method": "bitsandbytes"}, "by `bitsandbytes`; expected gptq, awq or", "quantize the original model"),
+        (
+            {"quant_method": "bitsandbytes"},
+            "by `bitsandbytes`; expected one of gptq, awq",
+            "quantize the original model",
+        ),
         ({**INT8, "format": "pack-quantized"}, "found pack-quantized, 1 group", "quantize the original model"),
         ({**INT8, "config_groups": {}}, "found int-quantized, 0 group", "quantize the original model"),
     ],

@@ -45,6 +45,8 @@ def logits(checkpoint: Path, token_ids: Tensor, dtype: torch.dtype | None = None
             tensors = {name: tensor.to(dtype) for name, tensor in load_file(checkpoint / "model.safetensors").items()}
             found: Tensor = own.forward(hf, tensors, token_ids)
         else:
-            model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, attn_implementation="eager")
+            # transformers' eager attention of Falcon adds ALiBi twice: to the scores and to the mask
+            attention = "sdpa" if hf["model_type"] == "falcon" else "eager"
+            model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, attn_implementation=attention)
             found = model(token_ids).logits
     return found.float()

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.runtime.commands import Allocate, Command, Connect, Move, StepCommand, decode, encode
+from compiler.runtime.commands import Allocate, Command, Connect, StepCommand, Swap, decode, encode
 
 
 @st.composite
@@ -16,13 +16,19 @@ def steps(draw: st.DrawFn) -> StepCommand:
     # A broadcast array has strides of 0: what is sent must be its values.
     positions = np.broadcast_to(np.arange(length), (batch, length))
     tokens = numbers.integers(0, 1 << 40, (batch, length))
-    return StepCommand(tokens, positions, numbers.integers(0, length, (batch, wanted)), draw(st.integers(1, 99)))
+    return StepCommand(
+        tokens,
+        positions,
+        numbers.integers(0, length, (batch, wanted)),
+        draw(st.integers(1, 99)),
+        draw(st.integers(0, 9)),
+    )
 
 
 COMMANDS = st.one_of(
     st.builds(Connect, st.integers(0, 65535)),
     st.builds(Allocate, st.integers(1, 99), st.integers(1, 1 << 20)),
-    st.builds(Move, st.integers(0, 99), st.integers(0, 99)),
+    st.builds(Swap, st.integers(0, 99), st.integers(0, 99)),
     steps(),
 )
 
@@ -30,7 +36,7 @@ COMMANDS = st.one_of(
 def _same(a: Command | None, b: Command) -> bool:
     if isinstance(a, StepCommand) and isinstance(b, StepCommand):
         arrays = zip((a.token_ids, a.positions, a.last), (b.token_ids, b.positions, b.last), strict=True)
-        return a.used == b.used and all(x.shape == y.shape and (x == y).all() for x, y in arrays)
+        return (a.used, a.first) == (b.used, b.first) and all(x.shape == y.shape and (x == y).all() for x, y in arrays)
     return a == b
 
 

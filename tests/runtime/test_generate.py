@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from compiler.errors import RefusedError, TokenizerError, UsageError
+from compiler.errors import InternalError, RefusedError, TokenizerError, UsageError
+from compiler.runtime.ends import end_ids
 from compiler.runtime.generate import Model
-from compiler.runtime.params import Completion, GenerationParams
-from compiler.runtime.tokenizer import end_ids, load_tokenizer
+from compiler.runtime.params import Completion, GenerationParams, TextPiece
+from compiler.runtime.scheduler import Scheduler
+from compiler.tokenizer.load import load_tokenizer
 from tests import reference
 from tests.runtime.eager import LIMITS, engine
 from tests.tiny import VOCAB
@@ -102,7 +104,7 @@ def test_rows_of_different_length_leave_the_batch_one_by_one(model: Model) -> No
     assert [_ids(c) for c in together] == [_ids(c) for c in alone]
 
 
-def test_more_prompts_than_rows_run_one_batch_after_the_other(model: Model) -> None:
+def test_more_prompts_than_rows_join_as_others_end(model: Model) -> None:
     many = [*PROMPTS, "fifth", "sixth"]
     assert len(many) > LIMITS.max_batch
     params = GenerationParams(max_new_tokens=5)
@@ -250,29 +252,123 @@ def test_a_second_generation_waits_for_no_one_and_is_refused(model: Model) -> No
     assert model.generate(["short"], GenerationParams(max_new_tokens=1))
 
 
-def test_a_batch_can_be_read_token_by_token(model: Model) -> None:
-    params = [GenerationParams(max_new_tokens=3), GenerationParams(max_new_tokens=6), SAMPLED]
-    whole = model.generate(PROMPTS[:3], params)
-    order, ids = [], dict[int, list[int]]()
-    for index, piece in model.stream_batch(PROMPTS[:3], params):
-        order.append(index)
-        ids.setdefault(index, []).append(piece.token.id)
-    assert [ids[index] for index in range(3)] == [_ids(completion) for completion in whole]
-    assert order[:4] == [0, 1, 2, 0], "a token of every row, then the next"
+def _finish(scheduler: Scheduler) -> dict[int, list[int]]:
+    """Token ids of all rows by index, until the scheduler is idle."""
+    ids: dict[int, list[int]] = {}
+    while not scheduler.idle:
+        for row, event in scheduler.step():
+            assert isinstance(event, TextPiece)
+            ids.setdefault(row.index, []).append(event.token.id)
+    return ids
 
 
-def test_a_batch_that_is_left_early_leaves_the_model_free(model: Model) -> None:
-    pieces = model.stream_batch(PROMPTS[:2], [SAMPLED, SAMPLED])
-    next(pieces)
-    with pytest.raises(UsageError, match="in flight"):
-        next(model.stream_batch(["x"], [SAMPLED]))
-    pieces.close()
-    assert model.check("x", SAMPLED) == model.encode("x")
-    assert next(model.stream_batch(["x"], [SAMPLED]))[0] == 0
+@pytest.mark.parametrize("params", [GenerationParams(max_new_tokens=12), SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("case", ["llama", "mistral", "mixtral"])
+def test_a_row_that_joins_a_running_batch_answers_as_alone(
+    open_model: Callable[[str], Model], case: str, params: GenerationParams
+) -> None:
+    model = open_model(case)
+    alone = {i: _ids(model.generate([prompt], params)[0]) for i, prompt in enumerate(PROMPTS)}
+    found: dict[int, list[int]] = {}
+    with model.scheduler() as scheduler:
+        for i, prompt in enumerate(PROMPTS):
+            scheduler.add(model.row(i, prompt, params))
+            for _ in range(3):
+                for row, event in scheduler.step():
+                    assert isinstance(event, TextPiece)
+                    found.setdefault(row.index, []).append(event.token.id)
+        for index, ids in _finish(scheduler).items():
+            found[index] += ids
+    assert found == alone
 
 
-def test_a_batch_is_checked_before_it_runs(model: Model) -> None:
-    with pytest.raises(UsageError, match="1 to 4 prompts"):
-        next(model.stream_batch(["x"] * 5, [SAMPLED] * 5))
-    with pytest.raises(RefusedError, match="128 tokens per row"):
-        model.check("x", GenerationParams(max_new_tokens=128))
+def test_a_short_request_is_answered_while_a_long_one_runs(model: Model) -> None:
+    long, short = GenerationParams(max_new_tokens=100, ignore_eos=True), GenerationParams(max_new_tokens=2)
+    with model.scheduler() as scheduler:
+        scheduler.add(model.row(0, "x", long))
+        scheduler.step()
+        scheduler.add(model.row(1, "short", short))
+        events = [event for _ in range(3) for event in scheduler.step()]
+        ended = [row.index for row, event in events if isinstance(event, TextPiece) and event.completion]
+        assert ended == [1]
+        assert not scheduler.idle
+
+
+def test_a_long_prompt_does_not_hold_up_those_that_decode_or_come_after_it(model: Model) -> None:
+    with model.scheduler() as scheduler:
+        scheduler.add(model.row(0, "x", GenerationParams(max_new_tokens=40, ignore_eos=True)))
+        scheduler.step()
+        scheduler.add(model.row(1, [5] * 100, GenerationParams(max_new_tokens=1)))
+        scheduler.add(model.row(2, "y", GenerationParams(max_new_tokens=1)))
+        steps = [[row.index for row, _ in scheduler.step()] for _ in range(16)]
+    passes = [one + other for one, other in zip(steps[::2], steps[1::2], strict=True)]
+    assert all(0 in indices for indices in passes), "a token of the decoding row after every chunk"
+    first = {index: next(i for i, indices in enumerate(passes) if index in indices) for index in (1, 2)}
+    assert first[2] < first[1]
+
+
+def test_a_row_can_be_removed_at_any_time(model: Model) -> None:
+    params = GenerationParams(max_new_tokens=12)
+    expected = {i: _ids(model.generate([prompt], params)[0]) for i, prompt in enumerate(PROMPTS)}
+    for passes in (0, 1, 2, 5):
+        for index in range(len(PROMPTS)):
+            found: dict[int, list[int]] = {}
+            with model.scheduler() as scheduler:
+                rows = [model.row(i, prompt, params) for i, prompt in enumerate(PROMPTS)]
+                for row in rows:
+                    scheduler.add(row)
+                for _ in range(passes):
+                    for row, event in scheduler.step():
+                        assert isinstance(event, TextPiece)
+                        found.setdefault(row.index, []).append(event.token.id)
+                scheduler.remove(rows[index])
+                scheduler.remove(rows[index])
+                for i, ids in _finish(scheduler).items():
+                    assert i != index
+                    found[i] = found.get(i, []) + ids
+                assert scheduler.running == scheduler.positions == 0
+            assert {i: ids for i, ids in found.items() if i != index} == {
+                i: ids for i, ids in expected.items() if i != index
+            }
+
+
+def test_a_fault_of_one_row_ends_that_row_alone(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = GenerationParams(max_new_tokens=6)
+    expected = _ids(model.generate(["short"], params)[0])
+    with model.scheduler() as scheduler:
+        broken, sound = model.row(0, "x", params), model.row(1, "short", params)
+        monkeypatch.setattr(broken, "advance", lambda _: 1 // 0)
+        scheduler.add(broken)
+        scheduler.add(sound)
+        events = scheduler.step()
+        assert [type(event) for row, event in events if row is broken] == [InternalError]
+        ids = [event.token.id for row, event in events if row is sound and isinstance(event, TextPiece)]
+        assert ids + _finish(scheduler)[1] == expected
+
+
+def test_the_log_probabilities_of_a_prompt_are_those_of_transformers(
+    model: Model, tiny_checkpoint: Callable[[str], Path]
+) -> None:
+    import torch
+
+    ids = model.encode(PROMPTS[1])
+    with torch.no_grad():
+        logits = _reference(tiny_checkpoint("llama"))(torch.tensor([ids])).logits[0].log_softmax(-1).double().numpy()
+    params = GenerationParams(max_new_tokens=2, prompt_log_probs=True)
+    completion, other = model.generate([PROMPTS[1], "short"], params)
+    assert len(ids) > LIMITS.prefill_chunk
+    assert completion.prompt_log_probs == pytest.approx(logits[range(len(ids) - 1), ids[1:]].tolist(), abs=1e-4)
+    assert len(other.prompt_log_probs) == len(model.encode("short")) - 1
+
+
+def test_an_end_token_does_not_come_before_the_least_number_of_tokens(
+    tiny_checkpoint: Callable[[str], Path], model: Model
+) -> None:
+    free = _ids(model.generate(["short"], GenerationParams(max_new_tokens=20))[0])
+    folder = tiny_checkpoint("llama")
+    with Model(engine(folder), LIMITS, VOCAB, load_tokenizer(folder), frozenset({free[0]})) as ending:
+        (early,) = ending.generate(["short"], GenerationParams(max_new_tokens=20))
+        (late,) = ending.generate(["short"], GenerationParams(max_new_tokens=20, min_new_tokens=5))
+    assert len(early.tokens) == 1
+    assert len(late.tokens) > 5
+    assert free[0] not in _ids(late)[:5]

@@ -116,6 +116,19 @@ def test_generated_tokens_count_as_seen() -> None:
     assert Sampler(GenerationParams(repetition_penalty=2.0), 3, [0]).choose(logits)[0] == 1
 
 
+def test_penalties_count_tokens_of_the_answer_only() -> None:
+    logits = np.array([2.0, 1.9, 1.0], dtype=np.float32)
+
+    def tokens(**penalty: float) -> list[int]:
+        sampler = Sampler(GenerationParams(**penalty), 3, [1])  # type: ignore[arg-type]
+        return [sampler.choose(logits)[0] for _ in range(4)]
+
+    assert tokens() == [0, 0, 0, 0]
+    assert tokens(presence_penalty=0.2) == [0, 1, 0, 0]
+    assert tokens(frequency_penalty=0.2) == [0, 1, 0, 1]
+    assert tokens(frequency_penalty=-0.2) == [0, 0, 0, 0]
+
+
 @pytest.mark.parametrize("bad", [[0.0, np.nan], [-np.inf, -np.inf], [np.inf, 0.0]])
 def test_logits_without_a_largest_are_an_error(bad: list[float]) -> None:
     with pytest.raises(NumericsError, match="NaN or infinity"):

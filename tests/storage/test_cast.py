@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from compiler.model.lazy import ITEMSIZE
 from compiler.storage.files.cast import CASTABLE, cast_bits
 
-TORCH = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-WIDE = {"F32": np.uint32, "F16": np.uint16, "BF16": np.uint16}
+TORCH = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+WIDE = {"F64": np.uint64, "F32": np.uint32, "F16": np.uint16, "BF16": np.uint16}
 
 
 def by_torch(bits: np.ndarray, source: str, target: str) -> torch.Tensor:
@@ -46,5 +46,13 @@ def test_every_upper_half_with_the_lower_halves_that_decide_rounding(target: str
 @pytest.mark.parametrize(("source", "target"), list(permutations(CASTABLE, 2)))
 @given(seed=st.integers(0, 2**32 - 1), size=st.integers(0, 70_000))
 def test_random_bits(source: str, target: str, seed: int, size: int) -> None:
-    bits = np.random.default_rng(seed).integers(0, 1 << 8 * ITEMSIZE[source], size, WIDE[source])
+    bits = np.frombuffer(np.random.default_rng(seed).bytes(size * ITEMSIZE[source]), WIDE[source]).copy()
     check(bits, source, target)
+
+
+@pytest.mark.parametrize("target", ["F32", "F16", "BF16"])
+def test_float64_beside_the_ties_of_the_narrow_ones(target: str) -> None:
+    """Rounded twice, as by torch."""
+    ties = 1 + np.arange(64) * 2.0**-12
+    values = np.concatenate([scale * (ties + nudge) for scale in (1.0, -3e4) for nudge in (0, 2.0**-40, -(2.0**-40))])
+    check(values.view(np.uint64), "F64", target)

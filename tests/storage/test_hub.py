@@ -193,7 +193,7 @@ def test_a_repository_that_is_not_a_model(server: hub.Hub, ask: Ask, tmp_path: P
     server.add("org/empty", tmp_path / "empty")
     found = ask("org/empty")
     assert found["error"] == "CheckpointError"
-    assert "has no config.json" in found["message"]
+    assert "no config.json in" in found["message"]
 
 
 def test_an_index_that_names_a_shard_which_is_not_there(server: hub.Hub, ask: Ask, tmp_path: Path) -> None:

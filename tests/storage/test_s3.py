@@ -147,7 +147,7 @@ def test_problems_of_the_headers_are_listed(tmp_path: Path, bucket: Any) -> None
 
 
 def test_missing_buckets_and_prefixes(tmp_path: Path, bucket: Any) -> None:
-    with pytest.raises(CheckpointError, match=r"expected config.json below s3://models/none, found nothing"):
+    with pytest.raises(CheckpointError, match=r"no config.json in s3://models/none: found nothing"):
         resolve("s3://models/none", cache=tmp_path)
     with pytest.raises(SourceError, match="NoSuchBucket") as caught:
         resolve("s3://no-such-bucket/m", cache=tmp_path)

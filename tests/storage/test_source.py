@@ -6,7 +6,7 @@ import pytest
 
 from compiler.errors import SourceError, UsageError
 from compiler.storage.checkpoints.resolve import resolve
-from compiler.storage.checkpoints.source import is_weights, needed
+from compiler.storage.checkpoints.source import needed, weight_files
 from tests.storage import samples
 
 TENSORS: samples.Tensors = {"w": ("BF16", (2, 2))}
@@ -20,7 +20,6 @@ def test_a_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     for spelling in (str(tmp_path / "m"), "m", "./m", "~/m"):
         found = resolve(spelling, cache=tmp_path / "cache")
         assert (found.folder, found.repo_id, found.commit) == (tmp_path / "m", None, None)
-        assert found.names == ("config.json", "model.safetensors")
         assert set(found.checkpoint().tensors) == {"w"}
 
 
@@ -63,21 +62,33 @@ def test_a_revision_of_what_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("weights", "taken"),
+    ("weights", "listed", "taken"),
     [
-        (["model.safetensors", "pytorch_model.bin"], ["model.safetensors"]),
+        (["model.safetensors", "pytorch_model.bin"], [], ["model.safetensors"]),
         (
-            ["model.safetensors.index.json", "model-00001-of-00002.safetensors", "pytorch_model.bin", "adapter.bin"],
-            ["model-00001-of-00002.safetensors", "model.safetensors.index.json"],
+            ["model.safetensors.index.json", "a.safetensors", "b c", "model-00001-of-00002.safetensors"],
+            ["a.safetensors", "b c"],
+            ["a.safetensors", "b c", "model.safetensors.index.json"],
         ),
-        (["pytorch_model.bin", "training_args.bin", "model.gguf"], ["pytorch_model.bin"]),
+        (["pytorch_model.bin", "training_args.bin", "model.gguf"], [], ["pytorch_model.bin"]),
         (
             ["pytorch_model.bin.index.json", "pytorch_model-00001-of-00002.bin", "rng_state.pth"],
+            ["pytorch_model-00001-of-00002.bin"],
             ["pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"],
         ),
     ],
 )
-def test_one_form_of_the_weights(weights: list[str], taken: list[str]) -> None:
+def test_one_form_of_the_weights(weights: list[str], listed: list[str], taken: list[str]) -> None:
     others = ["config.json", "qwen.tiktoken", "modeling.py", "sub/model.safetensors", "tf_model.h5"]
-    assert needed([*weights, *others]) == tuple(sorted(["config.json", "qwen.tiktoken", *taken]))
-    assert {name for name in taken if is_weights(name)} == {n for n in taken if not n.endswith(".json")}
+    names = [*weights, *others]
+    found = weight_files(names, "there", lambda _: {f"tensor {i}": name for i, name in enumerate(listed)})
+    assert needed(names, found) == tuple(sorted(["config.json", "qwen.tiktoken", *taken]))
+    assert set(found.shards) == {name for name in taken if not name.endswith(".json")}
+    assert found.pickled == any(name.endswith(".bin") for name in taken)
+
+
+def test_files_that_the_index_names_and_nobody_has_are_problems() -> None:
+    index = "model.safetensors.index.json"
+    found = weight_files([index, "a"], "there", lambda _: {"x": "a", "y": "b", "z": "c"})
+    assert (found.shards, found.missing) == (("a",), ("b", "c"))
+    assert found.problems[0] == f"b: missing, {index} expects it"

@@ -31,7 +31,7 @@ class CalibrateInputs:
 
 
 def calibration_samples(plan: Plan, tokenizer: Path | None) -> Samples | None:
-    """The text that the plan calibrates on; None where it needs none. `tokenizer`: a tokenizer.json.
+    """The text that the plan calibrates on; None where it needs none. `tokenizer`: its folder.
 
     Raises CalibrationError, TokenizerError.
     """

@@ -39,7 +39,8 @@ def source_digest(cache: StageCache, report: Report, source: ResolvedSource, che
         return digest_json({"repo_id": source.repo_id, "commit": source.commit})
     if source.listing is not None:
         return source.listing
-    files = [checkpoint.folder / "config.json", *checkpoint.files]
+    declared = [checkpoint.declared] if checkpoint.declared else []
+    files = [checkpoint.folder / "config.json", *declared, *checkpoint.files]
     sizes = [path.stat().st_size for path in files]
     report.begin("digest")
     digests: dict[str, str] = {}

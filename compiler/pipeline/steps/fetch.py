@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compiler.pipeline.resolve import located_source, with_recipe
+from compiler.pipeline.resolve import located_source, opened, with_recipe
 from compiler.quantization.prequantized.checkpoint import rewrite
 from compiler.quantization.prequantized.formats import packed
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def fetch(request: PlanRequest, progress: Callable[[int, int, str], None] | None = None) -> LocatedModel:
     """The model of a request with its weights. `progress(done, total, unit)`: of unpacking. Raises LmiCompileError."""
     source = located_source(request, "all")
-    checkpoint = source.checkpoint(request.cache / "unpickled")
+    checkpoint = opened(request, source)
     how = packed(checkpoint.config)
     if how is not None:
         unpacked = request.cache / "unpacked"
         checkpoint = rewrite(checkpoint, how, unpacked, request.resources.max_memory, progress)
-    return with_recipe(request, source, checkpoint)
+    return with_recipe(request, source, checkpoint, whole=True)

@@ -59,7 +59,7 @@ class Passed:
 
 
 def held_out_samples(plan: Plan, tokenizer: Path | None) -> Samples:
-    """The text that a quantized model is judged on. `tokenizer`: a tokenizer.json.
+    """The text that a quantized model is judged on. `tokenizer`: its folder.
 
     Raises CalibrationError, TokenizerError.
     """

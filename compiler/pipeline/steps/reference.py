@@ -12,7 +12,7 @@ from compiler.numerics.gate.sides import log_probabilities, of_files
 from compiler.numerics.passages import REFERENCE, Expected, Passage, token_rows, write_reference
 from compiler.numerics.proof import proof_of
 from compiler.numerics.reference import source_passages
-from compiler.pipeline.package import parts_of, tokenizer_json
+from compiler.pipeline.package import parts_of, tokenizer_folder, vocabulary_digest
 from compiler.pipeline.runner import Output, Step
 
 if TYPE_CHECKING:
@@ -70,13 +70,13 @@ def source_reference(runner: CachedRunner, plan: Plan, source: Source, texts: Se
         _VERSION,
         source.digest,
         plan.config.to_json(),
-        _digest(texts),
+        vocabulary_digest(texts),
         proof.to_json(),
         {name: version(name) for name in ("torch", "transformers", "tokenizers")},
     )
 
     def expected() -> tuple[str, Expected]:
-        rows = token_rows(tokenizer_json(texts), plan.config.vocab, proof)
+        rows = token_rows(tokenizer_folder(texts), plan.config.vocab, proof)
         who, found = source_passages(plan.config, proof.lowered, source.tensors, source.checkpoint, rows)
         return f"{who} {inputs.versions[who]}" if who in inputs.versions else who, found
 
@@ -98,14 +98,14 @@ def quantized_reference(
         [part.descriptor.digest for part in files],
         plan.config.to_json(),
         plan.options.derived,
-        _digest(texts),
+        vocabulary_digest(texts),
         list(proof.rows),
         {name: version(name) for name in ("torch", "tokenizers")},
     )
 
     def expected() -> tuple[str, Expected]:
         paths = [part.content for part in files if isinstance(part.content, Path)]
-        rows, _ = token_rows(tokenizer_json(texts), plan.config.vocab, proof)
+        rows, _ = token_rows(tokenizer_folder(texts), plan.config.vocab, proof)
         found = log_probabilities(of_files(plan.config, paths, kernels), plan.config, rows)
         return QUANTIZED, Expected(Passage.of(rows, found))
 
@@ -131,8 +131,3 @@ def _run(
     entry = runner.run(Step("reference", inputs, run, note))
     (part,) = parts_of(entry)
     return Reference(str(entry.facts["reference"]), part)
-
-
-def _digest(texts: Sequence[Part]) -> str:
-    """Digest of the tokenizer.json among the parts, empty where there is none."""
-    return next((part.descriptor.digest for part in texts if part.path == "tokenizer/tokenizer.json"), "")

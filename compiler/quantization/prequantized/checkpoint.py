@@ -8,7 +8,7 @@ without further loss.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -20,13 +20,15 @@ from numpy.typing import NDArray
 from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError
 from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import ITEMSIZE, Lazy
+from compiler.model.read import stored_dtype
 from compiler.quantization.format import Values
 from compiler.quantization.formats import fp8
-from compiler.quantization.prequantized.formats import TAKE_ORIGINAL, Arrays, Packed
+from compiler.quantization.prequantized.formats import CACHE_SCALES, TAKE_ORIGINAL, Arrays, Packed
 from compiler.quantization.request import Quant
 from compiler.quantization.schemes import SCHEMES
 from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
 from compiler.storage.checkpoints.header import HeaderError, read_header
+from compiler.storage.checkpoints.index import shown
 from compiler.storage.files.cast import cast_bits
 from compiler.storage.files.digest import digest_json
 from compiler.storage.files.writer import RankFileWriter
@@ -39,20 +41,24 @@ _COPIES = 12
 
 def after_rewrite(checkpoint: Checkpoint, how: Packed) -> Checkpoint:
     """Checkpoint after `rewrite`, for plans: its rewritten weights have no data yet. Raises RefusedError."""
-    dtype = _dtype(checkpoint.config)
-    tensors = dict(checkpoint.tensors)
+    dtype = _dtype(checkpoint)
+    cache = [name for name in checkpoint.tensors if name.rpartition(".")[2] in CACHE_SCALES]
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in set(cache)}
     for module in _modules(checkpoint, how):
-        shape = how.shape(tensors[f"{module}.{how.weight}"].shape)
+        shape = how.shape(tensors[f"{module}{how.weight}"].shape)
         if how.group and shape[-1] % how.group:
             raise RefusedError(
                 f"`{module}` needs columns that divide into groups of {how.group}; found {shape[-1]}",
                 hint=TAKE_ORIGINAL,
             )
         for suffix in (how.weight, *how.others):
-            tensors.pop(f"{module}.{suffix}", None)
-        name = f"{module}.weight"
+            tensors.pop(f"{module}{suffix}", None)
+        name = f"{module}{how.written}"
         tensors[name] = SourceTensor(name, dtype, shape, None, 0, prod(shape) * ITEMSIZE[dtype])
-    return replace(checkpoint, tensors=tensors)
+    if not cache:
+        return replace(checkpoint, tensors=tensors)
+    note = f"scales of a quantized KV cache are left out, {shown(cache)}: `--kv-cache` computes its own"
+    return replace(checkpoint, tensors=tensors, notes=(*checkpoint.notes, note))
 
 
 def rewrite(
@@ -72,7 +78,8 @@ def rewrite(
     folder = scratch / f"unpacked-{digest_json([how.name, facts])[7:39]}"
     after = after_rewrite(checkpoint, how)
     modules = _modules(checkpoint, how)
-    weights = {f"{m}.weight": after.tensors[f"{m}.weight"] for m in modules}
+    names = [f"{module}{how.written}" for module in modules]
+    weights = {name: after.tensors[name] for name in names}
     files = folder / "weights.safetensors", folder / "scales.safetensors"
     if not all(map(_whole, files)):
         planned = [(name, t.dtype, t.shape) for name, t in weights.items()]
@@ -135,14 +142,16 @@ def _write(
     max_memory: int,
     progress: Callable[[int, int, str], None] | None,
 ) -> None:
-    at_once = [_rows_at_once(name, shape[1], max_memory) for name, _, shape in weights]
+    at_once = [_rows_at_once(name, shape[-1], max_memory) for name, _, shape in weights]
     # The first rows show the number of groups, which the header of the scales needs before any data is written.
     few = (_unpacked(how, module, _arrays(checkpoint, how, module), slice(0, 8)) for module in modules)
-    scales = [(name, "F32", (shape[0], own.shape[1])) for (name, _, shape), (_, own) in zip(weights, few, strict=True)]
+    scales = [
+        (name, "F32", (prod(shape[:-1]), own.shape[1])) for (name, _, shape), (_, own) in zip(weights, few, strict=True)
+    ]
     total, done = sum(prod(shape) * ITEMSIZE[dtype] for _, dtype, shape in weights), 0
     with RankFileWriter(files[0], weights) as writer, RankFileWriter(files[1], scales) as beside:
-        for module, (_, dtype, (rows, _)), step in zip(modules, weights, at_once, strict=True):
-            arrays = _arrays(checkpoint, how, module)
+        for module, (_, dtype, shape), step in zip(modules, weights, at_once, strict=True):
+            arrays, rows = _arrays(checkpoint, how, module), prod(shape[:-1])
             for begin in range(0, rows, step):
                 values, own = _unpacked(how, module, arrays, slice(begin, min(begin + step, rows)))
                 bits = np.ascontiguousarray(values, np.float32).view(np.uint32).reshape(-1)
@@ -174,22 +183,29 @@ def _unpacked(how: Packed, module: str, arrays: Arrays, rows: slice) -> tuple[Va
 
 def _modules(checkpoint: Checkpoint, how: Packed) -> list[str]:
     """Quantized modules, in the order of the checkpoint's names."""
-    suffix = f".{how.weight}"
-    found = [name.removesuffix(suffix) for name in checkpoint.tensors if name.endswith(suffix)]
-    return [m for m in found if f"{m}.{how.others[0]}" in checkpoint.tensors]
+    found = [name.removesuffix(how.weight) for name in checkpoint.tensors if name.endswith(how.weight)]
+    for part in how.required:
+        lacking = [module for module in found if f"{module}{part}" not in checkpoint.tensors]
+        if lacking:
+            raise CheckpointError(
+                f"{how.name}: expected `{part[1:]}` beside every `{how.weight[1:]}`; {len(lacking)} of {len(found)} "
+                f"modules have none, the first is `{lacking[0]}`",
+                hint=f"checkpoints without zero points are not read: {TAKE_ORIGINAL}",
+            )
+    return [m for m in found if f"{m}{how.others[0]}" in checkpoint.tensors]
 
 
 def _arrays(checkpoint: Checkpoint, how: Packed, module: str) -> Arrays:
     found = {}
     for suffix in (how.weight, *how.others):
-        tensor = checkpoint.tensors.get(f"{module}.{suffix}")
+        tensor = checkpoint.tensors.get(f"{module}{suffix}")
         if tensor is None:
             continue
         if tensor.file is None:
             raise CheckpointError(
                 f"expected the data of `{tensor.name}`; found its header only", hint="fetch the model with its weights"
             )
-        kinds = {"I32": "<i4", "I8": "i1", fp8.FORMAT.dtype: "u1"}
+        kinds = {"I32": "<i4", "I8": "i1", "U8": "u1", fp8.FORMAT.dtype: "u1"}
         kind = kinds.get(tensor.dtype, f"u{ITEMSIZE[tensor.dtype]}")
         bits = np.memmap(tensor.file, kind, "r", tensor.offset, tensor.shape or (1,))
         found[suffix] = bits if tensor.dtype in kinds else _float32(bits, tensor.dtype)
@@ -202,8 +218,10 @@ def _float32(bits: NDArray[Any], dtype: str) -> Values:
     return out.view(np.float32).reshape(bits.shape)
 
 
-def _dtype(hf: Mapping[str, Any]) -> str:
-    name = str(hf.get("dtype") or hf.get("torch_dtype") or "float16").removeprefix("torch.")
+def _dtype(checkpoint: Checkpoint) -> str:
+    """Safetensors' name of the dtype in config.json, else of the tensors that are not quantized."""
+    hf = checkpoint.config
+    name = str(hf.get("dtype") or hf.get("torch_dtype") or stored_dtype(checkpoint.tensors)).removeprefix("torch.")
     return DTYPES.get(name, "F16")
 
 

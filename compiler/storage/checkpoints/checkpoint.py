@@ -2,14 +2,15 @@
 
 A folder holds its weights in one of four forms; the first one found counts:
 
-    model.safetensors                                      one file
-    model.safetensors.index.json, model-00001-of-...       {"weight_map": {tensor: file}}
-    pytorch_model.bin                                      pickled: rewritten once as safetensors (unpickle.py)
-    pytorch_model.bin.index.json, pytorch_model-00001-...  the same, by index
+    model.safetensors               one file
+    model.safetensors.index.json    {"weight_map": {tensor: file}}: the files that it names (index.py)
+    pytorch_model.bin               pickled: rewritten once as safetensors (unpickle.py)
+    pytorch_model.bin.index.json    the same, by index
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from contextlib import ExitStack, contextmanager
@@ -20,15 +21,26 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.errors import CheckpointError
 from compiler.model.lazy import ITEMSIZE
+from compiler.storage.checkpoints.diagnosis import diagnosed, names_below, notes_on
 from compiler.storage.checkpoints.header import HeaderError, TensorEntry, read_header
+from compiler.storage.checkpoints.index import (
+    FORMS,
+    INDEX,
+    NO_DIFFERENCE,
+    PICKLED,
+    PICKLED_INDEX,
+    IndexDifference,
+    WeightMap,
+    form_of,
+    header_problems,
+    merge_headers,
+    raise_problems,
+    read_weight_map,
+)
+from compiler.storage.checkpoints.lfs import refuse_pointers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-PICKLED = "pytorch_model.bin"
-PICKLED_INDEX = "pytorch_model.bin.index.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +60,9 @@ class SourceTensor:
 class Checkpoint:
     """An opened checkpoint. `folder` has the small files, such as the tokenizer's; `config`: config.json; `tensors` by
     name. `own`: for a quantized checkpoint, the scales of each weight by its name, [out, groups]. `notes`: sentences
-    about what is left out of it, and what was decided where it contradicts itself.
+    about what is left out of it, and what was decided where it contradicts itself. `difference`: of its index from its
+    files; `declared`: the file that says how it is quantized, where that is not config.json. `whole`: config.json in
+    `folder`, of the multimodal model that this is the text part of; None for a whole model.
     """
 
     folder: Path
@@ -56,6 +70,9 @@ class Checkpoint:
     tensors: dict[str, SourceTensor]
     own: dict[str, SourceTensor] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    difference: IndexDifference = NO_DIFFERENCE
+    declared: Path | None = None
+    whole: dict[str, Any] | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -76,11 +93,19 @@ class Checkpoint:
             yield {tensor.name: files[tensor.file] for tensor in self.tensors.values() if tensor.file}
 
 
+Read = tuple[dict[str, SourceTensor], IndexDifference]
+"""Tensors of some files by name, and the difference of the index from these files."""
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Read config.json of a checkpoint. Raises CheckpointError if it is missing or not a JSON object."""
-    return _read_object(
-        folder / "config.json", hint="pass a folder with config.json and safetensors files as `--model`"
-    )
+    path = folder / "config.json"
+    hint = "pass a folder with config.json and safetensors files as `--model`"
+    if not path.exists():
+        names = names_below(folder) if folder.is_dir() else []
+        raise diagnosed("config.json", str(folder), names, folder if names else None, hint)
+    refuse_pointers([path])
+    return read_object(path, hint=hint)
 
 
 def open_checkpoint(folder: Path, scratch: Path | None = None) -> Checkpoint:
@@ -90,34 +115,44 @@ def open_checkpoint(folder: Path, scratch: Path | None = None) -> Checkpoint:
     Raises CheckpointError with all problems.
     """
     config = read_config(folder)
-    if (folder / SINGLE).is_file():
-        return Checkpoint(folder, config, _read_files({SINGLE: folder / SINGLE}, None))
-    if (folder / INDEX).is_file():
-        weight_map = read_weight_map(folder / INDEX)
-        files = {name: folder / name for name in sorted(set(weight_map.values()))}
-        return Checkpoint(folder, config, _read_files(files, weight_map))
-    pickled = _pickled_files(folder)
-    if pickled:
-        if scratch is None:
-            raise CheckpointError(
-                f"expected safetensors files in {folder}, found the weights only as {', '.join(pickled)}",
-                hint="convert them to safetensors first, or pass a cache folder to convert them into",
-            )
-        from compiler.storage.checkpoints.unpickle import rewrite
+    form = form_of(path.name for path in folder.iterdir() if path.is_file())
+    if not form:
+        raise diagnosed(
+            "weights",
+            str(folder),
+            names_below(folder),
+            folder,
+            f"download the weights of the model into this folder: expected one of {', '.join(FORMS)}",
+        )
+    weight_map = read_weight_map(folder / form) if form in (INDEX, PICKLED_INDEX) else None
+    names = sorted(set(weight_map.values())) if weight_map is not None else [form]
+    files = {name: folder / name for name in names}
+    refuse_pointers(files.values())
+    if form in (PICKLED, PICKLED_INDEX):
+        files = _rewritten(files, scratch)
+    tensors, difference = _read_files(files, weight_map)
+    notes = (*difference.notes, *notes_on(path.name for path in folder.iterdir()))
+    return Checkpoint(folder, config, tensors, difference=difference, notes=notes)
 
-        files = {path.name: path for path in rewrite([folder / name for name in pickled], scratch)}
-        return Checkpoint(folder, config, _read_files(files, None))
-    found = sorted(path.name for path in folder.iterdir())
-    raise CheckpointError(
-        f"no weights in {folder}: expected {SINGLE}, {INDEX} or {PICKLED}, found {', '.join(found[:20])}",
-        hint="download the safetensors files of the model into this folder",
-    )
+
+def _rewritten(files: Mapping[str, Path], scratch: Path | None) -> dict[str, Path]:
+    """Safetensors files for pickles, by the names of the pickles. Raises CheckpointError."""
+    if scratch is None:
+        raise CheckpointError(
+            f"expected safetensors files in {next(iter(files.values())).parent}, found the weights only as "
+            f"{', '.join(files)}",
+            hint="convert them to safetensors first, or pass a cache folder to convert them into",
+        )
+    from compiler.storage.checkpoints.unpickle import rewrite
+
+    return dict(zip(files, rewrite(list(files.values()), scratch), strict=True))
 
 
 def from_headers(
     config: dict[str, Any],
     tensors: Mapping[str, tuple[str, tuple[int, ...]]],
     folder: Path = Path(),
+    difference: IndexDifference = NO_DIFFERENCE,
 ) -> Checkpoint:
     """Make a checkpoint to plan with, from names, dtypes and shapes alone: `{name: (dtype, shape)}`.
 
@@ -136,86 +171,42 @@ def from_headers(
             name: SourceTensor(name, dtype, tuple(shape), None, 0, prod(shape) * ITEMSIZE[dtype])
             for name, (dtype, shape) in tensors.items()
         },
+        difference=difference,
+        notes=difference.notes,
     )
 
 
-def read_weight_map(index: Path) -> dict[str, str]:
-    """Read `{tensor: file name}` from an index file. Raises CheckpointError if it is none, or names other folders."""
-    return parse_weight_map(_read_object(index, hint="download the file again"), index.name)
-
-
-def parse_weight_map(index: dict[str, Any], name: str) -> dict[str, str]:
-    """Check and return `weight_map` of a parsed index (see read_weight_map); `name`: the index's name in errors."""
-    weight_map = index.get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        raise CheckpointError(
-            f"{name}: expected `weight_map`, a map from tensors to files, found {weight_map!r:.80}",
-            hint="download the file again",
-        )
-    outside = sorted({file for file in weight_map.values() if Path(file).name != file})
-    if outside:
-        raise CheckpointError(
-            f"{name}: expected files in its folder, found files outside the folder: {', '.join(outside[:5])}",
-            hint="do not use this checkpoint: an index that names other folders may be an attack",
-        )
-    return weight_map
-
-
-def merge_headers(
-    headers: Mapping[str, Mapping[str, TensorEntry]], weight_map: Mapping[str, str] | None, problems: list[str]
-) -> dict[str, tuple[str, TensorEntry]]:
-    """Merge the headers of all files to `{tensor: (file name, entry)}`, checked against each other and the index.
-
-    Adds to `problems`: tensors in two files, tensors that the index puts into a file whose header lacks them.
-    """
-    merged: dict[str, tuple[str, TensorEntry]] = {}
-    for file, entries in headers.items():
-        for name, entry in entries.items():
-            if name in merged:
-                problems.append(f"`{name}` is in both {merged[name][0]} and {file}")
-            merged[name] = (file, entry)
-    for name, file in sorted((weight_map or {}).items()):
-        if file in headers and name not in headers[file]:
-            problems.append(f"the index puts `{name}` into {file}, whose header lacks it")
-    return merged
-
-
-def _read_files(files: Mapping[str, Path], weight_map: dict[str, str] | None) -> dict[str, SourceTensor]:
+def _read_files(files: Mapping[str, Path], weight_map: WeightMap | None) -> Read:
     problems: list[str] = []
     headers: dict[str, dict[str, TensorEntry]] = {}
     for name, path in files.items():
         try:
             headers[name] = read_header(path)
         except FileNotFoundError:
-            problems.append(f"{name}: missing, the index expects it")
+            problems.append(f"{name}: {_missing(path)}, the index expects it")
         except HeaderError as error:
-            problems += [f"{name}: {problem}" for problem in error.problems]
-    merged = merge_headers(headers, weight_map, problems)
-    if problems:
-        folder = next(iter(files.values())).parent
-        raise CheckpointError(
-            "\n".join([f"{len(problems)} problems in the checkpoint {folder}:", *(f"  {line}" for line in problems)]),
-            hint="download the files named above again, and compare their sizes with those of the source",
-        )
-    return {
+            problems += header_problems(name, error)
+    hint = "download the files named above again, and compare their sizes with those of the source"
+    raise_problems(problems, str(next(iter(files.values())).parent), hint)
+    merged, difference = merge_headers(headers, weight_map)
+    tensors = {
         name: SourceTensor(name, entry.dtype, entry.shape, files[file], entry.offset, entry.nbytes)
         for name, (file, entry) in merged.items()
     }
+    return tensors, difference
 
 
-def _pickled_files(folder: Path) -> list[str]:
-    if (folder / PICKLED).is_file():
-        return [PICKLED]
-    if (folder / PICKLED_INDEX).is_file():
-        return sorted(set(read_weight_map(folder / PICKLED_INDEX).values()))
-    return []
+def _missing(path: Path) -> str:
+    if path.is_symlink():
+        return f"missing (a link to {path.readlink()}, which does not exist)"
+    begun = sorted(other.name for other in path.parent.glob(f"{glob.escape(path.name)}.*"))
+    return f"missing (its download has not ended: {begun[0]})" if begun else "missing"
 
 
-def _read_object(path: Path, *, hint: str) -> dict[str, Any]:
+def read_object(path: Path, *, hint: str) -> dict[str, Any]:
+    """Read a JSON object in any Unicode encoding, with or without BOM. Raises CheckpointError."""
     try:
         parsed = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing", hint=hint) from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}", hint="download the file again") from None
     if not isinstance(parsed, dict):

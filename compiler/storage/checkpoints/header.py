@@ -17,6 +17,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from compiler.model.lazy import ITEMSIZE
+from compiler.storage.checkpoints.lfs import POINTER_HINT, is_pointer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +48,8 @@ def header_length(prefix: bytes, file_size: int) -> int:
     """Length n of the header, from the file's first 8 bytes. Raises HeaderError if the file cannot hold it."""
     if file_size < 8 or len(prefix) < 8:
         raise HeaderError([f"truncated: expected an 8-byte length, found a file of {file_size} bytes"])
+    if is_pointer(prefix):
+        raise HeaderError([f"a git-lfs pointer, not the file itself: {POINTER_HINT}"])
     length = int.from_bytes(prefix[:8], "little")
     if length > LIMIT:
         raise HeaderError([f"not safetensors: claims a header of {length} bytes, the limit is {LIMIT}"])

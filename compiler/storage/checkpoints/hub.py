@@ -8,7 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from compiler.errors import CheckpointError, DiskFullError, SourceError
-from compiler.storage.checkpoints.source import Files, ResolvedSource, is_weights, needed, shards
+from compiler.storage.checkpoints.diagnosis import diagnosed, notes_on
+from compiler.storage.checkpoints.index import (
+    INDEX,
+    PICKLED_INDEX,
+    form_of,
+    merge_headers,
+    raise_problems,
+    read_weight_map,
+)
+from compiler.storage.checkpoints.source import (
+    Files,
+    Headers,
+    ResolvedSource,
+    WeightFiles,
+    needed,
+    only_pickled,
+    weight_files,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -50,27 +67,41 @@ def fetch(repo_id: str, revision: str | None, files: Files) -> ResolvedSource:
         raise SourceError(
             f"expected a commit for `{repo_id}`, found none in the answer of {api.endpoint}", hint="check HF_ENDPOINT"
         )
-    names = needed(sibling.rfilename for sibling in info.siblings or [])
-    here = _snapshot(repo_id, info.sha)
+    commit = info.sha
+    every = {sibling.rfilename for sibling in info.siblings or []}
+    where = f"`{repo_id}` at {commit}"
+    if "config.json" not in every:
+        raise diagnosed("config.json", where, every, None, "use a repository in the format of transformers")
+    here = _snapshot(repo_id, commit)
+    weights = weight_files(every, where, lambda index: read_weight_map(_index(repo_id, commit, index)))
+    raise_problems(weights.problems, where, "choose another revision")
+    names, notes = needed(every, weights), notes_on(every)
     if here is not None and all((here / name).is_file() for name in names):
-        _remember(here, revision or "main", info.sha)
-        return ResolvedSource(here, repo_id, info.sha, names=names)
-    wanted = [name for name in names if files == "all" or not is_weights(name)]
-    if "config.json" not in wanted:
-        raise CheckpointError(
-            f"`{repo_id}` at {info.sha} has no config.json",
-            hint="use a repository in the format of transformers",
-        )
+        _remember(here, revision or "main", commit)
+        return ResolvedSource(here, repo_id, commit, names=names, notes=notes)
+    if files == "metadata" and weights.pickled:
+        raise only_pickled(weights, where)
+    wanted = [name for name in names if files == "all" or name not in weights.shards]
     try:
-        folder = Path(huggingface_hub.snapshot_download(repo_id, revision=info.sha, allow_patterns=wanted))
+        folder = Path(huggingface_hub.snapshot_download(repo_id, revision=commit, allow_patterns=wanted))
     except _failures() as error:
         _unreachable(repo_id, error)
-    _remember(folder, revision or "main", info.sha)
+    _remember(folder, revision or "main", commit)
     missing = [name for name in wanted if not (folder / name).is_file()]
     if missing:
         raise SourceError(f"`{repo_id}`: {', '.join(missing)} did not arrive", hint="run the same command again")
-    headers = _headers(api, repo_id, info.sha, folder, names) if files == "metadata" else None
-    return ResolvedSource(folder, repo_id, info.sha, names=names, headers=headers)
+    headers = _headers(api, repo_id, commit, weights) if files == "metadata" else None
+    return ResolvedSource(folder, repo_id, commit, names=names, headers=headers, notes=notes)
+
+
+def _index(repo_id: str, commit: str, name: str) -> Path:
+    """The index of a model, fetched by itself: it names the files to fetch."""
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(repo_id, name, revision=commit))
+    except _failures() as error:
+        _unreachable(repo_id, error)
 
 
 def _failures() -> tuple[type[Exception], ...]:
@@ -80,34 +111,23 @@ def _failures() -> tuple[type[Exception], ...]:
     return cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)
 
 
-def _headers(
-    api: HfApi, repo_id: str, commit: str, folder: Path, names: tuple[str, ...]
-) -> dict[str, tuple[str, tuple[int, ...]]]:
+def _headers(api: HfApi, repo_id: str, commit: str, weights: WeightFiles) -> Headers:
     """Dtype and shape of each tensor, from the first bytes of each safetensors file."""
     from huggingface_hub.errors import SafetensorsParsingError
-
-    files, _ = shards(folder, names, f"`{repo_id}`")
-    missing = [name for name in files if name not in names]
-    if missing:
-        raise CheckpointError(
-            f"`{repo_id}` at {commit} lacks {', '.join(missing)}, which its index names",
-            hint="choose another revision",
-        )
 
     def read(shard: str) -> dict[str, tuple[str, tuple[int, ...]]]:
         header = api.parse_safetensors_file_metadata(repo_id, shard, revision=commit)
         return {name: (str(info.dtype), tuple(info.shape)) for name, info in header.tensors.items()}
 
-    merged: dict[str, tuple[str, tuple[int, ...]]] = {}
     try:
         with ThreadPoolExecutor(_CONNECTIONS) as pool:
-            for header in pool.map(read, files):
-                merged |= header
+            headers = dict(zip(weights.shards, pool.map(read, weights.shards), strict=True))
     except SafetensorsParsingError as error:
         raise CheckpointError(f"`{repo_id}`: {error}", hint="choose another revision") from None
     except _failures() as error:
         _unreachable(repo_id, error)
-    return merged
+    merged, difference = merge_headers(headers, weights.weight_map)
+    return Headers({name: entry for name, (_, entry) in merged.items()}, difference)
 
 
 def _snapshot(repo_id: str, revision: str) -> Path | None:
@@ -124,10 +144,14 @@ def _cached(repo_id: str, revision: str | None, error: Exception) -> ResolvedSou
     folder = _snapshot(repo_id, revision or "main")
     if folder is None:
         _unreachable(repo_id, error)
-    names = needed(path.name for path in folder.iterdir())
-    if not any(is_weights(name) for name in names):
+    every = [path.name for path in folder.iterdir() if path.exists()]
+    form = form_of(every)
+    weight_map = read_weight_map(folder / form) if form in (INDEX, PICKLED_INDEX) else None
+    shards = sorted({*(weight_map.values() if weight_map else [form])} & set(every))
+    if not shards:
         _unreachable(repo_id, error)
-    return ResolvedSource(folder, repo_id, folder.name, names=names)
+    weights = WeightFiles(form if weight_map else "", weight_map, (*shards, form))
+    return ResolvedSource(folder, repo_id, folder.name, names=needed(every, weights), notes=notes_on(every))
 
 
 def _unreachable(repo_id: str, error: Exception) -> NoReturn:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compiler.errors import SourceError, UsageError
-from compiler.storage.checkpoints.source import ResolvedSource, needed
+from compiler.storage.checkpoints.source import ResolvedSource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,8 +56,7 @@ def resolve(
         return s3.fetch(model, cache, files)
     folder = Path(model).expanduser()
     if folder.is_dir():
-        found = tuple(sorted(path.name for path in folder.iterdir() if path.is_file()))
-        return ResolvedSource(folder.absolute(), names=needed(found))
+        return ResolvedSource(folder.absolute())
     if folder.is_file():
         raise UsageError(f"`{model}` is a file, expected a folder", hint=f"pass `--model {folder.parent}`")
     if model.startswith(("/", "./", "../", "~")) or model.endswith("/"):

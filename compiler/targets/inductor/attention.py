@@ -17,20 +17,20 @@ from compiler.targets.inductor.ops import NAMESPACE
 _LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
 _SCHEMA = (
     "attend(Tensor q, Tensor k, Tensor v, Tensor? k_scale, Tensor? v_scale, Tensor positions, Tensor? slopes,"
-    " int window) -> Tensor"
+    " int window, float scale, float softcap) -> Tensor"
 )
 _SHIM = (
     "AOTITorchError aoti_torch_cpu_attend(AtenTensorHandle, AtenTensorHandle, AtenTensorHandle, AtenTensorHandle*,"
-    " AtenTensorHandle*, AtenTensorHandle, AtenTensorHandle*, int64_t, AtenTensorHandle*)"
+    " AtenTensorHandle*, AtenTensorHandle, AtenTensorHandle*, int64_t, double, double, AtenTensorHandle*)"
 )
 
 
 def _define(
     q: Tensor, k: Tensor, v: Tensor, k_scale: Tensor | None, v_scale: Tensor | None, positions: Tensor,
-    slopes: Tensor | None, window: int,
+    slopes: Tensor | None, window: int, scale: float, softcap: float,
 ) -> Tensor:  # fmt: skip
     keys = torch.arange(k.shape[1], device=k.device)
-    scores = Scores(window or None, slopes=slopes)
+    scores = Scores(window or None, scale=scale, softcap=softcap, slopes=slopes)
     return attention.attend(q, Cache(k, v, k_scale, v_scale), positions, keys, scores).contiguous()
 
 
@@ -57,12 +57,12 @@ def shims() -> dict[OpOverload, list[str]]:
 def attend(q: Tensor, cache: Cache, positions: Tensor, keys: Tensor, scores: Scores) -> Tensor:
     """Attention, see `compiler.decoder.attention.Attend`. On a CPU softmax is in float32, and `keys` is unused.
 
-    Scores other than those of a window and of ALiBi are computed in plain torch.
+    Scores with chunks or sinks are computed in plain torch.
     """
     if q.device.type != "cpu" or not scores.usual:
         return attention.attend(q, cache, positions, keys, scores)
     y: Tensor = OPERATOR(
         q.contiguous(), cache.k, cache.v, cache.k_scale, cache.v_scale, positions.contiguous(), scores.slopes,
-        scores.window or 0,
+        scores.window or 0, scores.scale or q.shape[-1] ** -0.5, scores.softcap,
     )  # fmt: skip
     return y

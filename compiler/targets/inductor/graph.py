@@ -35,7 +35,10 @@ STEP: dict[str, tuple[str, ...]] = {
     "vocab_offset": (),
     "rope.cos": ("R", "half"),
     "rope.sin": ("R", "half"),
+    "rope_local.cos": ("R", "half"),
+    "rope_local.sin": ("R", "half"),
     "alibi.slopes": ("heads",),
+    "alibi.key_bias": ("heads", "R"),
     "cache_k": ("Bmax", "T", "cached_heads", "cached_dim"),
     "cache_v": ("Bmax", "T", "cached_heads", "cached_dim"),
     "x": ("B", "S", "hidden"),
@@ -44,7 +47,7 @@ STEP: dict[str, tuple[str, ...]] = {
     "last": ("B", "K"),
 }
 """Shapes of the inputs other than weights, as in the table of `compiler.decoder.decoder`."""
-_FLOAT32 = {"alibi.slopes", "mean_squares", "moe.correction.weight"}
+_FLOAT32 = {"alibi.slopes", "alibi.key_bias", "mean_squares", "moe.correction.weight"}
 _CACHES = {"cache_k", "cache_v"}
 _INT64 = {"token_ids", "positions", "key_positions", "vocab_offset", "last"}
 

@@ -66,14 +66,16 @@ def _logits(model: Model, rows: list[list[int]], steps: int) -> list[NDArray[np.
         # Two steps of prefill: the second one attends to what the first has written.
         return model.logits_of_rows([row], decoded=steps, chunk=max((len(row) - steps + 1) // 2, 1))[0]
 
-    if model.max_batch < len(rows):
+    if model.limits.max_batch < len(rows):
         return [alone(row) for row in rows]
     first, *others = model.logits_of_rows(rows, decoded=steps)
     found = [_in_turn(alone(rows[0]), first, steps), *others]
-    if model.max_batch > len(rows):
+    if model.limits.max_batch > len(rows):
         last = rows[-1]
         shorter = last[: max(len(last) - _SHORTER, steps + 1)]
-        batch = [shorter if (model.max_batch - place) % 2 == 0 else last for place in range(model.max_batch)]
+        batch = [
+            shorter if (model.limits.max_batch - place) % 2 == 0 else last for place in range(model.limits.max_batch)
+        ]
         found[-1] = _in_turn(found[-1], model.logits_of_rows(batch, decoded=steps, prefilled=False)[-1], steps)
     return found
 

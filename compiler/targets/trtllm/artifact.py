@@ -26,6 +26,7 @@ from compiler.targets.trtllm.section import Engines
 from compiler.targets.trtllm.spec import engine_files
 from compiler.targets.trtllm.version import image_of, show, version_of
 from compiler.targets.values import Contents, Made, Planned
+from compiler.tokenizer.container import FORMS, container_form
 
 _REGION = "us-east-1"
 """Region of the registry in the command file; every region has the same images."""
@@ -55,7 +56,7 @@ def _engines(plan: Planned[TrtllmOptions], made: Made, engines: Sequence[Part]) 
     if image is not None:
         facts = _facts(plan, image, [part.name for part in made.tokenizer], [part.name for part in engines])
         folder, places = engine_folder(facts), tokenizer_paths(facts)
-        tokenizer = [part.at(places[part.name]) for part in made.tokenizer if part.name in places]
+        tokenizer = [part.at(places[part.name]) for part in _readable(made.tokenizer, image) if part.name in places]
         more = [written(path, data) for path, data in container_files(facts).items()]
     placed = [part.inside(folder) for part in engines]
     names = engine_files(plan.tp * plan.options.pp)
@@ -74,6 +75,18 @@ def check_tokenizer(plan: Planned[TrtllmOptions], names: Sequence[str]) -> None:
     image = image_of(plan.options)
     if image is not None:
         tokenizer_paths(_facts(plan, image, names, [*engine_files(plan.tp * plan.options.pp), "config.json"]))
+
+
+def transformers(options: TrtllmOptions) -> str | None:
+    """Version of transformers in the image; None where no LMI image is meant."""
+    image = image_of(options)
+    return image.transformers if image else None
+
+
+def _readable(tokenizer: Sequence[Part], image: TrtllmImage) -> list[Part]:
+    """Parts of the tokenizer, in the form that the image's transformers reads. Raises TokenizerError."""
+    made = container_form({part.name: part.read() for part in tokenizer if part.name in FORMS}, image.transformers)
+    return [written(part.path, made[part.name]) if part.name in made else part for part in tokenizer]
 
 
 def _facts(

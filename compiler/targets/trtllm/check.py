@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from compiler.errors import RefusedError
 from compiler.model.config import ModelConfig
+from compiler.model.identity import changed_fields
 from compiler.model.limits import Limits
 from compiler.quantization.vendors import FP8, NATIVE, VENDOR_CACHES, VENDOR_SCHEMES, W4A16_AWQ, W8A16
 from compiler.targets.trtllm.architectures import ArchitectureRow, row_for
@@ -63,8 +64,12 @@ def _mathematics(config: ModelConfig, row: ArchitectureRow, version: Version, _:
         yield "its model class has a norm before each block (one for parallel blocks), layer norms with a bias", ""
     if config.qk_norm and config.qk_norm_over != "head_dim":
         yield "it supports norms on q and k only with one weight for all heads", ""
-    if config.logit_scale != 1.0:
-        yield f"it does not scale logits; found a scale of {config.logit_scale:g}", ""
+    changed = changed_fields(config)
+    for name in _UNSUPPORTED:
+        if name in changed:
+            yield f"its model class has no `{name}`; found {changed[name]}", ""
+    if any(kind.rope != "main" for kind in config.layer_kinds):
+        yield "all layers have rotary positions of one theta; this model has others", ""
     if row.ffn_times_hidden and config.ffn != row.ffn_times_hidden * config.hidden:
         yield f"its mlp is {row.ffn_times_hidden * config.hidden} wide; found {config.ffn}", ""
     if "moe" in dense and len(dense) > 1:
@@ -75,19 +80,31 @@ def _mathematics(config: ModelConfig, row: ArchitectureRow, version: Version, _:
         yield "norms on q and k need 0.20", "use `--trtllm-version 0.20.0` or later"
 
 
+_UNSUPPORTED = (
+    "logit_scale", "logit_softcap", "residual_scale", "attention_scale", "attention_softcap", "clip_qkv",
+    "embedding_norm", "position_offset", "alibi",
+)  # fmt: skip
+"""Fields of ModelConfig that no model class here reads: they have their defaults."""
+
+
 def _biases(biases: tuple[bool, bool, bool]) -> str:
     names = ("q k v", "the attention's output", "the mlp")
     return ", ".join(name for name, there in zip(names, biases, strict=True) if there) or "nothing"
 
 
 def _rotary(config: ModelConfig, row: ArchitectureRow, version: Version, _: TrtllmOptions) -> Iterator[Finding]:
-    """Refusals of rope settings; `model/config.py` has refused all scalings but linear and llama3 before."""
+    """Refusals of rope settings."""
     if config.position != "rope":
         return
     if config.rotary_dim != config.head_dim and not row.partial_rotary:
         yield f"the rotation covers all {config.head_dim} dimensions of a head; found {config.rotary_dim}", ""
     scaling = config.rope_scaling
-    if scaling is None:
+    if scaling is None or (scaling.kind == "dynamic" and not scaling.extended):
+        return
+    if scaling.kind not in ("linear", "llama3"):
+        within = scaling.kind == "dynamic"
+        advice = f"`--max-positions {scaling.original_max_positions}`" if within else "use target `inductor`"
+        yield f"the rope scalings of this target are linear and llama3; found {scaling.kind}", advice
         return
     if not row.rope_scaling:
         yield f"its model class reads no rope scaling; found {scaling.kind}", "build at the base context length"

@@ -102,6 +102,7 @@ class TrtllmPackager(Packager[TrtllmOptions]):
     elsewhere = elsewhere.ENGINES_ELSEWHERE
     contents = staticmethod(artifact.contents)
     check_tokenizer = staticmethod(artifact.check_tokenizer)
+    transformers = staticmethod(artifact.transformers)
     options_of = staticmethod(artifact.options_of)
     rank_folder = staticmethod(artifact.rank_folder)
     problems = staticmethod(artifact.problems)

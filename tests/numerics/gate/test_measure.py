@@ -148,9 +148,7 @@ def test_what_is_tolerated_passes_and_no_more() -> None:
 
 def test_a_verdict_is_data(tiny_checkpoint: Folders, tmp_path: Path) -> None:
     model = opened(tiny_checkpoint("llama"))
-    samples = read_samples(
-        None, model.checkpoint.folder / "tokenizer.json", vocab=VOCAB, count=2, length=64, own=HELD_OUT
-    )
+    samples = read_samples(None, model.checkpoint.folder, vocab=VOCAB, count=2, length=64, own=HELD_OUT)
     calls: list[tuple[int, int]] = []
     stored = StoredModel(model.config, model.tensors, model.checkpoint)
     files = _quantized(model, tmp_path, 1)

@@ -13,7 +13,7 @@ static const Blocks& with(int instructions) {
 extern "C" __attribute__((visibility("default"))) void run_attention(
     int instructions, int stored, const void* k, const void* v, const float* k_scale, const float* v_scale,
     int64_t length, int64_t kv_heads, int64_t dim, int dtype, const void* q, const int64_t* positions,
-    const float* slopes, int64_t window, int64_t rows, int64_t tokens, int64_t heads, void* y) {
+    const float* slopes, int64_t window, float scale, float softcap, int64_t rows, int64_t tokens, int64_t heads, void* y) {
   attend({static_cast<Stored>(stored), k, v, k_scale, v_scale, length, kv_heads, dim},
-         {static_cast<Dtype>(dtype), q, positions, slopes, window, rows, tokens, heads, y}, with(instructions));
+         {static_cast<Dtype>(dtype), q, positions, slopes, window, scale, softcap, rows, tokens, heads, y}, with(instructions));
 }

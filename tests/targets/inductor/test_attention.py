@@ -40,6 +40,8 @@ class Case:
     positions: Tensor
     window: int
     slopes: Tensor | None
+    scale: float
+    softcap: float = 0.0
 
     def expected(self) -> Tensor:
         """float64, row by row and head by head, and of the cache nothing but what a query sees."""
@@ -48,14 +50,16 @@ class Case:
             for stored, scale in ((self.cache.k, self.cache.k_scale), (self.cache.v, self.cache.v_scale))
         )
         out = torch.empty(self.q.shape, dtype=torch.float64)
-        batch, length, heads, dim = self.q.shape
+        batch, length, heads, _ = self.q.shape
         for row in range(batch):
             for token in range(length):
                 place = int(self.positions[row, token])
                 seen = slice(max(place - self.window + 1, 0) if self.window else 0, place + 1)
                 for head in range(heads):
                     kv_head = head * k.shape[2] // heads
-                    scores = k[row, seen, kv_head] @ self.q[row, token, head].double() / dim**0.5
+                    scores = k[row, seen, kv_head] @ self.q[row, token, head].double() * self.scale
+                    if self.softcap:
+                        scores = (scores / self.softcap).tanh() * self.softcap
                     if self.slopes is not None:
                         distance = torch.arange(seen.start, seen.stop) - place
                         scores = scores + self.slopes[head].double() * distance
@@ -80,7 +84,8 @@ def run(driven: Callable[[str], ctypes.CDLL]) -> Run:
         function(
             INSTRUCTIONS[instructions], STORED[cache.k.dtype], at(cache.k), at(cache.v), at(cache.k_scale),
             at(cache.v_scale), count(length), count(kv_heads), count(dim), DTYPES[q.dtype], at(q), at(case.positions),
-            at(case.slopes), count(case.window), count(q.shape[0]), count(q.shape[1]), count(q.shape[2]), at(y),
+            at(case.slopes), count(case.window), *map(ctypes.c_float, (case.scale, case.softcap)),
+            count(q.shape[0]), count(q.shape[1]), count(q.shape[2]), at(y),
         )  # fmt: skip
         return y
 
@@ -90,6 +95,7 @@ def run(driven: Callable[[str], ctypes.CDLL]) -> Run:
 def made(
     stored: torch.dtype, dtype: torch.dtype, *, rows: int = 2, tokens: int = 1, kv_heads: int = 2, group: int = 3,
     dim: int = 20, length: int = 300, window: int = 0, sloped: bool = False, seed: int = 0,
+    scale: float = 1.0, softcap: float = 0.0,
 ) -> Case:  # fmt: skip
     """A random one; keys of the first head are much larger than the others."""
     g = torch.Generator().manual_seed(seed)
@@ -105,7 +111,9 @@ def made(
     ]
     positions = torch.randint(0, length, (rows, tokens), generator=g)
     slopes = torch.tensor(alibi_slopes(kv_heads * group)) if sloped else None
-    return Case(q, Cache(stores[0], stores[1], scales[0], scales[1]), positions, window, slopes)
+    return Case(
+        q, Cache(stores[0], stores[1], scales[0], scales[1]), positions, window, slopes, scale / dim**0.5, softcap
+    )
 
 
 def assert_close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
@@ -119,24 +127,28 @@ def assert_close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
 @given(
     st.sampled_from(sorted(STORED, key=str)), st.sampled_from(sorted(DTYPES, key=str)), st.integers(1, 3),
     st.integers(1, 2), st.integers(1, 3), st.integers(1, 9), st.integers(1, 70), st.integers(1, 400),
-    st.sampled_from([0, 0, 1, 5, BLOCK, 200]), st.booleans(), st.integers(0, 999),
+    st.sampled_from([0, 0, 1, 5, BLOCK, 200]), st.booleans(), st.integers(0, 999), st.sampled_from([1.0, 0.3]),
+    st.sampled_from([0.0, 2.0, 50.0]),
 )  # fmt: skip
 def test_it_is_what_is_written_out(
     instructions: str, run: Run, stored: torch.dtype, dtype: torch.dtype, rows: int, tokens: int, kv_heads: int,
     group: int, dim: int, length: int, window: int, sloped: bool, seed: int,
+    scale: float, softcap: float,
 ) -> None:  # fmt: skip
     case = made(
         stored, dtype, rows=rows, tokens=tokens, kv_heads=kv_heads, group=group, dim=dim, length=length, window=window,
-        sloped=sloped, seed=seed,
+        sloped=sloped, seed=seed, scale=scale, softcap=softcap,
     )  # fmt: skip
     assert_close(run(instructions, case), case.expected(), dtype)
 
 
 @pytest.mark.parametrize(("stored", "dtype"), [(s, d) for d in DTYPES for s in STORED if s in (d, *CACHED)], ids=str)
-def test_the_operator_is_defined_as_the_same(run: Run, stored: torch.dtype, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("softcap", [0.0, 3.0])
+def test_the_operator_is_defined_as_the_same(run: Run, stored: torch.dtype, dtype: torch.dtype, softcap: float) -> None:
     """What plain torch makes of it rounds more: the probabilities, and what it reads, to the dtype of the model."""
-    case = made(stored, dtype, window=150, sloped=True)
-    defined = attend(case.q, case.cache, case.positions, torch.arange(300), Scores(150, slopes=case.slopes))
+    case = made(stored, dtype, window=150, sloped=True, scale=0.7, softcap=softcap)
+    scores = Scores(150, scale=case.scale, softcap=softcap, slopes=case.slopes)
+    defined = attend(case.q, case.cache, case.positions, torch.arange(300), scores)
     expected = case.expected()
     assert_close(run("portable", case), expected, dtype)
     assert (defined.double() - expected).norm() <= 4 * ROUNDING[dtype] * expected.norm()
@@ -200,7 +212,7 @@ def test_every_number_of_float8_is_read_as_itself(instructions: str, run: Run) -
     numbers = bits.view(torch.float8_e4m3fn)
     k = torch.zeros((1, 2, 1, 256), dtype=torch.float8_e4m3fn)
     cache = Cache(k, numbers.expand(1, 2, 1, 256).contiguous(), torch.ones(1), torch.ones(1))
-    case = Case(torch.ones((1, 1, 1, 256)), cache, torch.zeros((1, 1), dtype=torch.int64), 0, None)
+    case = Case(torch.ones((1, 1, 1, 256)), cache, torch.zeros((1, 1), dtype=torch.int64), 0, None, 1.0)
     assert torch.equal(run(instructions, case).flatten().nan_to_num(7), numbers.float().nan_to_num(7))
 
 

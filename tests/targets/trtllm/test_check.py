@@ -65,6 +65,8 @@ def test_options_that_a_version_does_not_support_are_refused(
         ("llama", {"norm": "layer"}, "rms norms; found layer"),
         ("llama", {"rotary_dim": 4}, "covers all 8"),
         ("llama", {"rope_scaling": RopeScaling("linear", 1.0)}, "above 1"),
+        ("llama", {"rope_scaling": RopeScaling("yarn", 4.0)}, "linear and llama3; found yarn"),
+        ("llama", {"rope_scaling": RopeScaling("dynamic", 4.0, original_max_positions=8, length=9)}, "found dynamic"),
         ("phi3", {"rope_scaling": RopeScaling("linear", 2.0)}, "reads no rope scaling"),
         ("phi3", {"activation": "gelu_tanh"}, "computes silu"),
         ("gptj", {"ffn": 96}, "256 wide; found 96"),

@@ -66,7 +66,7 @@ template <class Float>
 void run_item(const Cache& c, const Queries& q, const Sizes& sizes, const Item& item, Blocks::Run run, float* room,
               float* part) {
   const int64_t head = item.kv_head * sizes.group, row = item.query / q.tokens;
-  const float factor = (c.k_scale ? c.k_scale[item.kv_head] : 1.0f) / std::sqrt(static_cast<float>(c.dim));
+  const float factor = (c.k_scale ? c.k_scale[item.kv_head] : 1.0f) * q.scale;
   const auto* query = static_cast<const typename Float::Stored*>(q.q) + (item.query * q.heads + head) * c.dim;
   for (int64_t h = 0; h < sizes.group; ++h) {
     for (int64_t i = 0; i < c.dim; ++i) room[h * sizes.width + i] = Float::load(query[h * c.dim + i]) * factor;
@@ -77,7 +77,7 @@ void run_item(const Cache& c, const Queries& q, const Sizes& sizes, const Item& 
   float* const out = part;
   run({static_cast<const char*>(c.k) + offset, static_cast<const char*>(c.v) + offset, c.kv_heads * c.dim,
        item.positions, c.dim, room, sizes.group, sizes.width, q.slopes ? q.slopes + head : nullptr,
-       static_cast<float>(item.first - q.positions[item.query]), room + sizes.group * sizes.width,
+       static_cast<float>(item.first - q.positions[item.query]), q.softcap, room + sizes.group * sizes.width,
        out + sizes.group * sizes.width, out + sizes.group * (sizes.width + 1), out});
 }
 

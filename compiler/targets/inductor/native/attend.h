@@ -1,6 +1,7 @@
 // Attention of few queries over a cache, which is read once, in its own dtype, for all heads that share it.
 //
-//   scores   q . k * scale / sqrt(dim) - slope * distance      for the positions that a query attends to
+//   scores   cap(q . k * scale) - slope * distance             for the positions that a query attends to;
+//                                                              cap(x) = softcap * tanh(x / softcap), or x
 //   output   sum of softmax(scores) * v * scale                all in float32
 //
 // Threads share blocks of kBlock positions, and the blocks of a query are combined in order. So the result of a query
@@ -20,10 +21,11 @@ constexpr int64_t kWidth = 16;  // heads are padded to a multiple of this many e
 struct Block {
   const void *k, *v;               // at the first position; `stride` elements to the next
   int64_t stride, positions, dim;  // at most kBlock positions
-  const float* q;                  // [heads][width], zeros behind `dim`; times scale / sqrt(dim)
+  const float* q;                  // [heads][width], zeros behind `dim`; times scale
   int64_t heads, width;
   const float* slopes;             // [heads], or null
   float distance;                  // from the query to the first position, at most 0
+  float softcap;                   // 0: none
   float* scores;                   // [heads][kBlock]: exp(score - largest)
   float* largest;                  // [heads]: largest score
   float* sum;                      // [heads]: sum of `scores`
@@ -59,6 +61,7 @@ struct Queries {
   const int64_t* positions;  // [rows, tokens]: a query attends to cached positions up to its own
   const float* slopes;       // [heads], or null
   int64_t window;            // number of positions that a query attends to, the last ones; 0: all
+  float scale, softcap;      // of scores; softcap 0: none
   int64_t rows, tokens, heads;
   void* y;                   // [rows, tokens, heads, dim]
 };

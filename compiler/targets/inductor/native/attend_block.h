@@ -126,9 +126,18 @@ inline Vector exponential(Vector x) {
   return x < -87.0f ? Vector{} : series * reinterpret_cast<Vector>(power);
 }
 
+// softcap * tanh(x / softcap), from exp of a negative magnitude, which cannot overflow.
+inline Vector capped(Vector x, float softcap) {
+  const Vector magnitude = x < 0.0f ? -x : x;
+  const Vector part = exponential(magnitude * (-2.0f / softcap)), value = (1.0f - part) / (1.0f + part) * softcap;
+  return x < 0.0f ? -value : value;
+}
+
 // Replaces the scores of one head by exp(score - largest).
 inline void soften(const Block& b, int64_t head) {
   float* scores = b.scores + head * kBlock;
+  if (b.softcap > 0)
+    for (int64_t i = 0; i < b.positions; i += kLanes) store(scores + i, capped(load<Float32>(scores + i), b.softcap));
   for (int64_t i = b.positions; i % kLanes; ++i) scores[i] = -__builtin_inff();
   if (b.slopes)
     for (int64_t i = 0; i < b.positions; ++i) scores[i] += b.slopes[head] * (b.distance + static_cast<float>(i));

@@ -31,7 +31,7 @@ Dtype dtype_of(int32_t dtype) {
 extern "C" AOTITorchError aoti_torch_cpu_attend(AtenTensorHandle q, AtenTensorHandle k, AtenTensorHandle v,
                                                 AtenTensorHandle* k_scale, AtenTensorHandle* v_scale,
                                                 AtenTensorHandle positions, AtenTensorHandle* slopes, int64_t window,
-                                                AtenTensorHandle* result) try {
+                                                double scale, double softcap, AtenTensorHandle* result) try {
   const auto of_q = handles::sizes(q), of_k = handles::sizes(k);
   const auto* places = static_cast<const int64_t*>(handles::data(positions));
   for (int64_t i = 0; i < of_q[0] * of_q[1]; ++i)
@@ -41,8 +41,8 @@ extern "C" AOTITorchError aoti_torch_cpu_attend(AtenTensorHandle q, AtenTensorHa
   *result = y;
   const Cache cache{stored_as(handles::dtype(k)), handles::data(k),        handles::data(v), handles::floats(k_scale),
                     handles::floats(v_scale),     of_k[1],                 of_k[2],          of_k[3]};
-  attend(cache, {dtype_of(handles::dtype(q)), handles::data(q), places, handles::floats(slopes), window, of_q[0],
-                 of_q[1], of_q[2], handles::data(y)});
+  attend(cache, {dtype_of(handles::dtype(q)), handles::data(q), places, handles::floats(slopes), window,
+                 static_cast<float>(scale), static_cast<float>(softcap), of_q[0], of_q[1], of_q[2], handles::data(y)});
   return AOTI_TORCH_SUCCESS;
 } catch (const std::exception&) {
   return AOTI_TORCH_FAILURE;

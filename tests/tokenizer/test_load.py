@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks.testbed.text import byte_tokenizer
 from compiler.errors import ArtifactError, TokenizerError
-from compiler.runtime.tokenizer import end_ids, load_tokenizer
+from compiler.runtime.ends import end_ids
+from compiler.tokenizer.load import load_tokenizer
 
 TEXT = "Zürich, 日本 and 👩‍👩‍👧"
 

@@ -1,0 +1,94 @@
+"""Checkpoints as models of transformers, without a second reading of their files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from compiler.errors import SourceError
+from compiler.numerics.foreign import known_to_transformers, transformers_config, transformers_model
+from compiler.storage.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from tests.cases.checkpoints import ABSENT, transformers_logits, write
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IDS = torch.arange(40, 70)[None]
+
+
+def _logits(checkpoint: Checkpoint) -> Tensor:
+    with torch.no_grad():
+        logits: Tensor = transformers_model(transformers_config(checkpoint.config), checkpoint)(IDS).logits
+    return logits
+
+
+@pytest.mark.parametrize("case", ["llama/tied", "mixtral", "gpt2", "qwen2/window", "glm"])
+def test_the_model_is_the_one_that_transformers_loads_from_the_folder(
+    case: str, tiny_checkpoint: Callable[[str], Path]
+) -> None:
+    folder = tiny_checkpoint(case)
+    assert torch.equal(_logits(open_checkpoint(folder)), transformers_logits(folder, IDS))
+
+
+def test_files_beside_config_and_weights_are_not_read(tmp_path: Path) -> None:
+    expected = _logits(open_checkpoint(write(tmp_path / "plain")))
+    folder = write(tmp_path / "model")
+    (folder / "generation_config.json").write_text("{,}")
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "other/model"}))
+    (folder / "pytorch_model.bin").write_bytes(b"not read")
+    assert torch.equal(_logits(open_checkpoint(folder)), expected)
+
+
+def test_an_address_that_is_not_aligned_is_copied(tmp_path: Path) -> None:
+    folder = write(tmp_path / "model")
+    expected = _logits(open_checkpoint(folder))
+    data = (folder / "model.safetensors").read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    shifted = (length + 1).to_bytes(8, "little") + data[8 : 8 + length] + b" " + data[8 + length :]
+    (folder / "model.safetensors").write_bytes(shifted)
+    assert torch.equal(_logits(open_checkpoint(folder)), expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hidden_act": "swish9"}, "transformers .* cannot load the checkpoint: .*swish9"),
+        ({"num_attention_heads": "eight"}, "transformers .* cannot read config.json: .*num_attention_heads"),
+        ({"intermediate_size": 95}, "transformers .* cannot load the checkpoint: .*"),
+    ],
+)
+def test_a_config_that_transformers_cannot_read_is_an_error_of_the_source(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    checkpoint = open_checkpoint(write(tmp_path / "model"))
+    other = Checkpoint(checkpoint.folder, checkpoint.config | changes, checkpoint.tensors)
+    with pytest.raises(SourceError, match=said):
+        _logits(other)
+
+
+def test_a_weight_that_no_tensor_fills_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "model", tensors={"model.layers.1.mlp.up_proj.weight": ABSENT})
+    with pytest.raises(SourceError, match=r"no tensor for 1 weights of LlamaForCausalLM: model\.layers\.1\.mlp\.up_pr"):
+        _logits(open_checkpoint(folder))
+
+
+@pytest.mark.parametrize(
+    ("hf", "known"),
+    [
+        ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, True),
+        ({"model_type": "llama"}, True),
+        ({"model_type": "llama", "architectures": None}, True),
+        ({"model_type": "llama", "auto_map": {"AutoModelForCausalLM": "model.Own"}}, False),
+        ({"model_type": "llama", "architectures": ["OwnForCausalLM"]}, False),
+        ({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "quantization_config": {}}, False),
+        ({"model_type": "internlm2", "architectures": ["InternLM2ForCausalLM"]}, False),
+        ({}, False),
+    ],
+)
+def test_a_model_is_known_by_its_type_and_its_class(hf: dict[str, Any], known: bool) -> None:
+    assert known_to_transformers(hf) is known
