@@ -184,7 +184,7 @@ class Bench:
             model=str(self.checkpoint(model)),
             recipes=recipes,
             ask=Ask(tp=tp, max_batch=4, quant=quant),
-            output=self.folder / model,
+            output=self.folder / f"{len([*self.folder.iterdir()])} {model}",
             cache=self.cache,
             **changes,
         )
