@@ -66,10 +66,12 @@ PARAMETERS = {
     "chatglm3-6b": 6_243_584_000,
     "internlm-7b": 7_321_948_160,
     "internlm2-7b": 7_737_708_544,
+    "gpt-oss-20b": 20_914_757_184,
+    "deepseek-v3": 671_026_419_200,
 }
 
 
-STORED = {"qwen-7b": "bfloat16"}
+STORED = {"qwen-7b": "bfloat16", "gpt-oss-20b": "bfloat16"}
 """Dtypes of weights whose config.json names none; float32 for the others."""
 
 
