@@ -308,7 +308,8 @@ def test_gpt_oss_with_another_clamp_is_refused() -> None:
 
 def test_llama_4_rotates_within_chunks_and_reaches_further_in_every_fourth_layer() -> None:
     hf: dict[str, Any] = {"architectures": ["Llama4ForCausalLM"], "num_hidden_layers": 8}
-    for changes in ({}, {"no_rope_layers": []}, {"no_rope_layers": [1, 1, 1, 0] * 2}):
+    given: list[dict[str, Any]] = [{}, {"no_rope_layers": []}, {"no_rope_layers": [1, 1, 1, 0] * 2}]
+    for changes in given:
         kinds = recipes.for_config(hf)[1].model_config({**hf, **changes}).layer_kinds
         assert kinds == (LayerKind("moe", chunk=8192),) * 3 + (LayerKind("moe", rope="none"),) + kinds[:4]
     config = recipes.for_config(hf)[1].model_config({**hf, "interleave_moe_layer_step": 2})

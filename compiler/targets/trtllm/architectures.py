@@ -237,7 +237,7 @@ WITHOUT: Mapping[str, str] = {
     "GptOssForCausalLM": "only its PyTorch backend runs attention sinks, which needs no engine",
     "Llama4ForCausalLM": "only its PyTorch backend runs attention in chunks, which needs no engine",
     "GPTNeoXForCausalLM": "the layout of its checkpoint is not verified",
-    "Gemma2ForCausalLM": "its soft caps and additional norms have no roles here",
+    "Gemma2ForCausalLM": "the judge computes neither softcaps nor norms after blocks",
 }
 """Architectures that TensorRT-LLM supports and this target does not, with the reason."""
 
