@@ -83,7 +83,10 @@ def write_qwen(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     lines = (f"{base64.b64encode(token).decode()} {rank}" for rank, token in enumerate(ranks()))
     (folder / "qwen.tiktoken").write_text("\n".join(lines) + "\n")
-    own = {"tokenizer_class": "QWenTokenizer", "auto_map": {"AutoTokenizer": ["tokenization_qwen.QWenTokenizer", None]}}
+    own: dict[str, Any] = {
+        "tokenizer_class": "QWenTokenizer",
+        "auto_map": {"AutoTokenizer": ["tokenization_qwen.QWenTokenizer", None]},
+    }
     write_config(folder, **own)
     (folder / "tokenization_qwen.py").write_text("raise SystemExit('code of a checkpoint was run')\n")
     return folder
