@@ -62,7 +62,7 @@ def test_a_log_is_quoted_by_its_last_lines() -> None:
 def test_frames_of_tracebacks_are_not_quoted() -> None:
     log = ""
     try:
-        {}["missing"]
+        dict[str, int]()["missing"]
     except KeyError:
         log = f"loading\n{traceback.format_exc()}done\n"
     assert "Traceback" in log
