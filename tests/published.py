@@ -17,7 +17,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from tests.published_shapes import BUFFERS, SHAPES
+from tests.published_shapes import BUFFERS, REPEATED, SHAPES
 
 FOLDER = Path(__file__).parent / "published_configs"
 SOURCES: dict[str, dict[str, str]] = json.loads((FOLDER / "sources.json").read_bytes())
@@ -66,10 +66,23 @@ PARAMETERS = {
     "chatglm3-6b": 6_243_584_000,
     "internlm-7b": 7_321_948_160,
     "internlm2-7b": 7_737_708_544,
+    "gemma2-2b-it": 2_614_341_888,
+    "gemma3-1b-it": 999_885_952,
+    "stablelm2-zephyr-1.6b": 1_644_515_328,
+    "phi-2": 2_779_683_840,
+    "falcon-40b-instruct": 41_303_293_952,
+    "mpt-7b-instruct": 6_649_286_656,
+    "bloom-560m": 559_214_592,
+    "granite-3.1-2b": 2_533_531_648,
+    "smollm3-3b": 3_075_098_624,
+    "command-r7b": 8_028_033_024,
+    "falcon-7b": 6_921_720_704,
+    "falcon-rw-1b": 1_311_625_216,
+    "opt-1.3b": 1_315_758_080,
 }
 
 
-STORED = {"qwen-7b": "bfloat16"}
+STORED = {"qwen-7b": "bfloat16", "bloom-560m": "float16"}
 """Dtypes of weights whose config.json names none; float32 for the others."""
 
 
@@ -84,4 +97,7 @@ def headers(name: str) -> dict[str, Tensor]:
 
 def parameters(name: str) -> int:
     """How many numbers of these are parameters."""
-    return sum(prod(tensor.shape) for key, tensor in headers(name).items() if not key.endswith(BUFFERS))
+    repeated = REPEATED.get(CONFIGS[name]["architectures"][0], ())
+    return sum(
+        prod(tensor.shape) for key, tensor in headers(name).items() if not key.endswith(BUFFERS) and key not in repeated
+    )

@@ -6,6 +6,8 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tests.published_family_shapes import FAMILY_SHAPES
+
 Config = Mapping[str, Any]
 Shapes = dict[str, tuple[int, ...]]
 
@@ -255,6 +257,7 @@ def _remote(name: str) -> Callable[[Config], Shapes]:
 
 
 SHAPES: dict[str, Callable[[Config], Shapes]] = {
+    **FAMILY_SHAPES,
     "LlamaForCausalLM": _llama,
     "MistralForCausalLM": _llama,
     "MixtralForCausalLM": _mixtral,
@@ -283,3 +286,5 @@ SHAPES: dict[str, Callable[[Config], Shapes]] = {
 
 BUFFERS = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".inv_freq")
 """How names of tensors end that are no parameters."""
+REPEATED = {"FalconForCausalLM": ("lm_head.weight",)}
+"""Tensors that repeat the embedding, by architecture."""

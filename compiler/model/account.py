@@ -176,10 +176,7 @@ def _shape_problem(
             return f"`{mapping.source}`: expected {what} 0 to {sizes[axis] - 1}, wrong or missing: {lost}"
     targets = [whole("", shape_of(TensorId(role, part, 0), sizes), "F32") for role in mapping.role_names]
     expected = run(inverse(program), targets)
-    dtypes = {headers[name].dtype for name in names.values()}
     for (_, name), tensor in zip(sorted(names.items()), expected, strict=True):
         if tuple(headers[name].shape) != tensor.shape:
             return f"`{name}`: expected shape {list(tensor.shape)}, found {list(headers[name].shape)}"
-    if len(dtypes) > 1:
-        return f"`{mapping.source}`: its tensors have different dtypes: {', '.join(sorted(dtypes))}"
     return None

@@ -233,7 +233,7 @@ ALIASES = {
 WITHOUT: Mapping[str, str] = {
     "Qwen3MoeForCausalLM": "the normalization of its router in TensorRT-LLM is not verified",
     "GPTNeoXForCausalLM": "the layout of its checkpoint is not verified",
-    "Gemma2ForCausalLM": "its soft caps and additional norms have no roles here",
+    "Gemma2ForCausalLM": "the judge computes neither softcaps nor norms after blocks",
 }
 """Architectures that TensorRT-LLM supports and this target does not, with the reason."""
 
