@@ -1,7 +1,7 @@
 """Build an artifact: the order of the steps, the same for every target. No step knows that it is cached.
 
 fetch -> plan -> [calibrate -> scales] -> convert -> [gate] -> [judge] -> compile -> package -> verify -> in place
-                  quantized models                quantized  targets with a judge
+                  quantized models                quantized  quantized, or targets with a judge
 """
 
 from __future__ import annotations
@@ -13,20 +13,22 @@ from compiler import targets
 from compiler.artifact import assemble
 from compiler.artifact.manifest import MANIFEST, load_manifest
 from compiler.artifact.statements import with_statements
-from compiler.errors import ArtifactError, UsageError, boundary
+from compiler.errors import ArtifactError, NumericsError, UsageError, boundary
+from compiler.numerics.gate.sides import side_of
 from compiler.pipeline import package
 from compiler.pipeline.install import Measured, install
 from compiler.pipeline.notes import plan_note
 from compiler.pipeline.reach import reach_of
 from compiler.pipeline.resolve import locate, plan_of, plan_with_notes
 from compiler.pipeline.runner import CachedRunner
+from compiler.pipeline.source_values import check_source
 from compiler.pipeline.steps.calibrate import calibration_samples
 from compiler.pipeline.steps.compile import compile_specs
 from compiler.pipeline.steps.convert import convert
 from compiler.pipeline.steps.digest import Source, source_digest
 from compiler.pipeline.steps.fetch import fetch
-from compiler.pipeline.steps.gate import held_out_samples, measure_loss, pass_gate, side_of
-from compiler.pipeline.steps.judge import judge
+from compiler.pipeline.steps.gate import held_out_samples, measure_loss, pass_gate
+from compiler.pipeline.steps.judge import judge, rank_logits
 from compiler.pipeline.steps.reference import quantized_reference, source_reference
 from compiler.pipeline.steps.scales import with_scales
 from compiler.report import Silent
@@ -43,8 +45,11 @@ if TYPE_CHECKING:
     from compiler.artifact.manifest import Device, Manifest, Numerics
     from compiler.artifact.parts import Part
     from compiler.calibration.samples import Samples
+    from compiler.model.config import ModelConfig
+    from compiler.numerics.gate.sides import Side
     from compiler.numerics.verify import Logits
     from compiler.pipeline.plan import Plan
+    from compiler.pipeline.reach import Reach
     from compiler.pipeline.request import BuildRequest, PlanRequest
     from compiler.pipeline.resolve import LocatedModel
     from compiler.pipeline.steps.gate import Passed
@@ -161,8 +166,8 @@ def _build(job: _Job) -> BuildResult:
     reach = reach_of(job.toolchain, stages_of(target), request.until, device.kind, runner.report)
     prepared = _prepare(job)
     model, plan, texts = prepared.model, prepared.plan, prepared.texts
-    unfinished = BuildResult(request.output, plan, None, runner.made)
     if request.until == "plan":
+        unfinished = BuildResult(request.output, plan, None, runner.made)
         return replace(unfinished, source=source_digest(runner.cache, runner.report, model.source, model.checkpoint))
     runner.cache.sweep()
     # Before any weight is read: a text that is no text ends the build in seconds.
@@ -172,9 +177,28 @@ def _build(job: _Job) -> BuildResult:
     digest = source_digest(runner.cache, runner.report, model.source, model.checkpoint)
     _refuse_other(request, plan, digest)
     source = Source(plan.config, plan.account.tensors, model.checkpoint, digest)
+    try:
+        return _from_source(job, prepared, source, reach, device, (samples, held_out))
+    except NumericsError:
+        check_source(plan.ranks, model.checkpoint)
+        raise
+
+
+def _from_source(
+    job: _Job,
+    prepared: _Prepared,
+    source: Source,
+    reach: Reach,
+    device: Device,
+    texts_of: tuple[Samples | None, Samples | None],
+) -> BuildResult:
+    """The steps that read weights. `texts_of`: see _rank_files. Raises NumericsError, perhaps by the source."""
+    request, runner, target, digest = job.request, job.runner, job.target, source.digest
+    model, plan, texts = prepared.model, prepared.plan, prepared.texts
+    unfinished = BuildResult(request.output, plan, None, runner.made)
     checkpoint, made, quality = model.source.folder, Made((), tokenizer=texts), _Quality()
     if target.layout is not None:
-        files, quality = _rank_files(job, target.layout, prepared, source, samples, held_out)
+        files, quality = _rank_files(job, target.layout, prepared, source, *texts_of)
         checkpoint, made = files.folder, replace(made, weights=package.parts_of(files))
     if request.until == "convert":
         return unfinished
@@ -222,22 +246,24 @@ def _rank_files(
     runner, plan, max_memory = job.runner, prepared.plan, job.request.resources.max_memory
     scaled = with_scales(runner, source, plan, samples, max_memory)
     files = convert(runner, plan, source.digest, scaled, max_memory)
-    passed, opened = None, layout.judge
     if job.request.until == "convert":
         return files, _Quality()
+    paths = [files.folder / rank.file for rank in plan.ranks]
+
+    def side(lowered: ModelConfig | None) -> Side:
+        return side_of(layout, plan.config, plan.options, files.folder, paths, max_memory, lowered)
+
+    passed = None
     if held_out is not None:
-        verdict = measure_loss(
-            runner, plan, source, scaled.digest, lambda: side_of(layout, plan, files.folder, max_memory), held_out
-        )
+        verdict = measure_loss(runner, plan, source, scaled.digest, side, held_out)
         passed = pass_gate(runner.report, plan, verdict, scaled, samples, job.request.output)
-    if opened is None:
-        return files, _Quality(passed)
+    if layout.judge is None and passed is None:
+        return files, _Quality()  # verify compares what is compiled from them with the source
     reference = source_reference(runner, plan, source, prepared.texts)
     bounds = passed.quantisation.gate.bounds if passed else None
-    numerics = judge(
-        runner, plan, source.digest, files, lambda: opened(files.folder, plan.config, max_memory), reference, bounds
-    )
-    return files, _Quality(passed, reference, numerics)
+    logits = rank_logits(layout, plan, files.folder, max_memory, side)
+    numerics = judge(runner, plan, source.digest, files, logits, reference, bounds)
+    return files, _Quality(passed, reference, numerics) if layout.judge is not None else _Quality(passed)
 
 
 def _reference(job: _Job, prepared: _Prepared, source: Source, made: Made) -> Reference:
