@@ -30,6 +30,11 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
         "text_config": {"model_type": "llama", **_TEXT},
         "vision_config": {"model_type": "clip_vision_model", "projection_dim": 32, **_VISION},
     }),
+    "gemma3": ("Gemma3", {
+        "text_config": {**_TEXT, "query_pre_attn_scalar": 12, "sliding_window": 16, "sliding_window_pattern": 2},
+        "vision_config": {"model_type": "siglip_vision_model", **_VISION},
+        "mm_tokens_per_image": 4,
+    }),
     "qwen2_5_vl": ("Qwen2_5_VL", {"text_config": {**_TEXT, "rope_parameters": _SECTIONS}, "vision_config": _BLOCKS}),
     "qwen3_vl": ("Qwen3VL", {
         "text_config": {**_TEXT, "rope_parameters": {**_SECTIONS, "mrope_interleaved": True}},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -19,12 +19,14 @@ from compiler.cli.options import (
     ModelOptions,
     OwnOptions,
     QuantOptions,
+    RequestOptions,
     grouped,
     image_of,
     quant_of,
     request_of,
 )
 from compiler.cli.output import reporting, show
+from compiler.cli.properties import with_properties
 
 if TYPE_CHECKING:
     from compiler.report import Report
@@ -87,8 +89,9 @@ def plan(
     from compiler.pipeline.request import Resources
     from compiler.pipeline.resolve import plan_of
 
-    asked, resources = quant_of(quant, GateOptions(), image_of(own)), Resources(parse_size(memory.max_memory))
-    made = plan_of(request_of(model, ask, own, limits, asked, resources))
+    image, resources = image_of(own), Resources(parse_size(memory.max_memory))
+    asked = with_properties(RequestOptions(model, ask, own, limits), quant.from_properties, image)
+    made = plan_of(request_of(asked, quant_of(quant, GateOptions(), image), resources))
     choices, text, facts = alternatives(made, targets.load(made.target)), made.quant.text, made.to_json()
     parts = [plan_text(made), alternatives_text(choices)]
     if made.quant.calibrated:
@@ -115,9 +118,10 @@ def convert(
     from compiler.pipeline.convert_only import convert_to
     from compiler.pipeline.request import Resources
 
-    asked = quant_of(quant, GateOptions(), image_of(own))
-    resources = Resources(parse_size(memory.max_memory))
-    request = request_of(model, ask, own, LimitOptions(max_batch=1), asked, resources)
+    image, resources = image_of(own), Resources(parse_size(memory.max_memory))
+    asked = with_properties(RequestOptions(model, ask, own, LimitOptions()), quant.from_properties, image)
+    asked = replace(asked, limits=replace(asked.limits, max_batch=asked.limits.max_batch or 1))
+    request = request_of(asked, quant_of(quant, GateOptions(), image), resources)
     with reporting(as_json=as_json) as report:
         made = convert_to(request, output, report)
     show(made.to_json(), plan_text(made), as_json=as_json)
@@ -145,17 +149,19 @@ def build(
     from compiler.pipeline.request import BuildRequest, Resources
     from compiler.registry.address import is_store, parse_address
 
-    asked = quant_of(quant, gate, image_of(own))
+    image = image_of(own)
+    asked = with_properties(RequestOptions(model, ask, own, limits), quant.from_properties, image)
+    wanted = quant_of(quant, gate, image)
     store = options.output if is_store(options.output) else None
     if store:
         parse_address(store)  # refused now rather than after the build
     resources = Resources(parse_size(memory.max_memory), how.jobs, how.timeout, options.cache)
-    plain, scheme = request_of(model, ask, own, limits, asked, resources), asked.scheme.name if asked.scheme else ""
+    plain, scheme = request_of(asked, wanted, resources), wanted.scheme.name if wanted.scheme else ""
     request = BuildRequest(
         **vars(plain),
         output=Path(options.output)
         if options.output and not store
-        else default_output(model.model, plain.target, plain.ask.tp, ask.dtype, scheme),
+        else default_output(model.model, plain.target, plain.ask.tp, plain.ask.dtype, scheme),
         name=options.name,
         tokenizer=options.tokenizer,
         device=how.device,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
     CacheName: TypeAlias = str
 else:
     SchemeName, CacheName = Literal[("none", *SCHEMES)], Literal[tuple(CACHES)]
+
+DEFAULT_BATCH = 8
+"""Rows per batch where `--max-batch` is not given."""
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -66,8 +68,9 @@ class AskOptions:
     panel: ClassVar[str] = "Model"
 
     tp: Annotated[
-        str, typer.Option(help="Ranks: a number, or `max`.", metavar="N|max", rich_help_panel="Parallelism")
-    ] = "1"
+        str | None,
+        typer.Option(help="Ranks: a number, or `max` [default: 1]", metavar="N|max", rich_help_panel="Parallelism"),
+    ] = None
     instance_type: Annotated[
         str | None, typer.Option(help="Instance type whose devices `--tp max` counts.", rich_help_panel="Parallelism")
     ] = None
@@ -109,7 +112,7 @@ class QuantOptions:
         ),
     ] = None
     from_properties: Annotated[
-        Path | None, typer.Option(help="LMI's serving.properties to take it from; `--image` names the release.")
+        Path | None, typer.Option(help="LMI's serving.properties to build from; `--image` names the release.")
     ] = None
     calibration_samples: Annotated[int, typer.Option(help="Maximum number of samples.", min=1)] = 512
     calibration_length: Annotated[int, typer.Option(help="Tokens per sample.", min=8)] = 512
@@ -139,7 +142,9 @@ class LimitOptions:
         int | None,
         typer.Option("--max-positions", "--max-seq-len", help="Tokens per row [default: the model's maximum]"),
     ] = None
-    max_batch: Annotated[int, typer.Option("--max-batch", "--max-batch-size", help="Rows per batch.")] = 8
+    max_batch: Annotated[
+        int | None, typer.Option("--max-batch", "--max-batch-size", help="Rows per batch [default: 8]")
+    ] = None
 
 
 def _own_options() -> dict[str, tuple[Any, Any]]:
@@ -295,45 +300,46 @@ def quant_of(options: QuantOptions, gate: GateOptions, image: str) -> Quant:
 
 
 def _from_properties(options: QuantOptions, image: str, text: Text) -> Quant:
-    """Quantization of `--from-properties`; prints warnings on stderr. Raises UsageError, RefusedError."""
+    """Quantization of `--from-properties`. Raises UsageError, RefusedError."""
     from compiler.errors import UsageError
-    from compiler.lmi.from_properties import quant_of_properties
+    from compiler.lmi.from_properties import request_of_properties
 
     assert options.from_properties is not None
     ours = ("quant", "smoothquant_alpha", "per_token", "per_channel", "kv_cache")
     given = [name for name in ours if getattr(options, name) != getattr(QuantOptions(), name)]
     if given:
         raise UsageError(f"`--from-properties` already defines {', '.join(given)}", hint="leave these options out")
-    quant, warnings = quant_of_properties(options.from_properties, image, text)
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    return quant
+    return request_of_properties(options.from_properties, image, text).quant
 
 
-def request_of(
-    model: ModelOptions,
-    ask: AskOptions,
-    own: OwnOptions,
-    limits: LimitOptions,
-    quant: Quant,
-    resources: Resources,
-) -> PlanRequest:
+@dataclass(frozen=True)
+class RequestOptions:
+    """The groups of options that a serving.properties may fill."""
+
+    model: ModelOptions
+    ask: AskOptions
+    own: OwnOptions
+    limits: LimitOptions
+
+
+def request_of(asked: RequestOptions, quant: Quant, resources: Resources) -> PlanRequest:
     """Request of the options. `--tp max` reads the model's config and headers. Raises UsageError."""
     from compiler.cli.parse import parse_tp
     from compiler.model.rope import parse_rope_scaling
     from compiler.pipeline.devices import with_largest_tp
     from compiler.pipeline.request import Ask, PlanRequest
 
-    tp = parse_tp(ask.tp)
-    asked = Ask(
+    model, ask, limits = asked.model, asked.ask, asked.limits
+    tp = parse_tp(ask.tp or "1")
+    wanted = Ask(
         tp=tp or 1,
         dtype=ask.dtype,
         max_positions=limits.max_positions,
-        max_batch=limits.max_batch,
+        max_batch=limits.max_batch or DEFAULT_BATCH,
         rope_scaling=parse_rope_scaling(ask.rope_scaling) if ask.rope_scaling else None,
         variant=model.variant,
-        options=options_of(ask.target, own),
+        options=options_of(ask.target, asked.own),
         quant=quant,
     )
-    request = PlanRequest(**model_fields(model, ask.target), ask=asked, resources=resources)
+    request = PlanRequest(**model_fields(model, ask.target), ask=wanted, resources=resources)
     return request if tp else with_largest_tp(request, ask.instance_type)

@@ -91,16 +91,14 @@ class StoredModel:
     def _of(self, prefix: str) -> dict[str, Lazy]:
         return {name.removeprefix(prefix): t for name, t in self._tensors.items() if name.startswith(prefix)}
 
-    def _source(self, name: str) -> NDArray[Any]:
-        found = self._checkpoint.tensors[name]
-        assert found.file is not None
-        return np.memmap(found.file, f"u{ITEMSIZE[found.dtype]}", "r", found.offset, (prod(found.shape),))
+    def _source(self, name: str, dtype: str) -> NDArray[Any]:
+        return self._checkpoint.tensors[name].bits(dtype)
 
-    def _read(self, lazy: Lazy, source: Callable[[str], NDArray[Any]]) -> Tensor:
+    def _read(self, lazy: Lazy, source: Callable[[str, str], NDArray[Any]]) -> Tensor:
         import torch
 
-        kinds = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-        bits = read(lazy, source)
+        kinds = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+        bits = read(lazy, lambda name: source(name, lazy.source_dtype))
         return torch.from_numpy(bits.view(f"i{bits.itemsize}")).view(kinds[lazy.source_dtype])
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from compiler.errors import UsageError
 
@@ -22,17 +23,28 @@ _ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 _BLANK = " \t\f"
 
 
-def parse(text: str) -> dict[str, str]:
-    """Properties in `text`; the last value of a repeated key wins, as in Java.
+@dataclass(frozen=True)
+class Entry:
+    """A property with the number of the line that it begins in, from 1."""
+
+    line: int
+    name: str
+    value: str
+
+
+def entries(text: str) -> list[Entry]:
+    """Properties in `text`, in order and with repeats.
 
     Raises:
         UsageError: a malformed unicode escape.
     """
-    found: dict[str, str] = {}
-    for line in _logical_lines(text):
-        key, value = _split(line)
-        found[_unescape(key)] = _unescape(value)
-    return found
+    pairs = ((number, _split(line)) for number, line in _logical_lines(text))
+    return [Entry(number, _unescape(key), _unescape(value)) for number, (key, value) in pairs]
+
+
+def parse(text: str) -> dict[str, str]:
+    """Properties in `text`; the last value of a repeated key wins, as in Java. Raises as `entries`."""
+    return {entry.name: entry.value for entry in entries(text)}
 
 
 def parse_plain(text: str) -> dict[str, str]:
@@ -75,25 +87,26 @@ def emit(entries: Mapping[str, str]) -> bytes:
     return "".join(f"{key}={value}\n" for key, value in entries.items()).encode("ascii")
 
 
-def _logical_lines(text: str) -> Iterator[str]:
-    """Lines with their continuations joined, without comments and blank lines.
+def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Numbered lines with their continuations joined, without comments and blank lines.
 
     While a logical line is empty, the next line begins it: `#` then begins a comment, even after a continuation.
     """
-    pending, continued = "", False
-    for line in re.split(r"\r\n|\n|\r", text):
+    pending, continued, begun = "", False, 0
+    for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1):
         part = line.lstrip(_BLANK)
         if not pending and (not part or part[0] in "#!"):
             continued = continued and not part
             continue
+        begun = begun if pending else number
         whole = pending + part
         continued = (len(part) - len(part.rstrip("\\"))) % 2 == 1
         pending = whole[:-1] if continued else ""
         if not continued:
-            yield whole
+            yield begun, whole
     # A continuation at the end of the text ends a logical line, even an empty one.
     if pending or (continued and re.search(r"\\[\n\r]?\Z", text)):
-        yield pending
+        yield begun, pending
 
 
 def _split(line: str) -> tuple[str, str]:

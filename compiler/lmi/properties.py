@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from compiler.errors import RefusedError, UsageError
 from compiler.lmi import java_properties
+from compiler.lmi.backends import BACKEND_OF, BACKEND_VALUES, INSTEAD, RENAMED, property_of_variable
 from compiler.lmi.images import Release
 from compiler.lmi.options import BY_NAME, OPTIONS, Kind, Option
 
@@ -52,7 +53,15 @@ def parse(data: bytes, release: Release) -> Properties:
     """
     # Java reads a stream of bytes as Latin-1, which has no invalid bytes.
     raw = java_properties.parse(data.decode("latin-1"))
-    return Properties(release, {name: _typed(_known(name, release), text) for name, text in raw.items()})
+    return Properties(release, {name: checked(name, text, release) for name, text in raw.items()})
+
+
+def checked(name: str, text: str, release: Release) -> Value:
+    """Typed value of the property `name` with the text `text`. Raises UsageError, RefusedError as `Properties`."""
+    option = _known(name, release)
+    value = _typed(option, text)
+    _check_value(option, value)
+    return value
 
 
 def known(release: Release) -> tuple[Option, ...]:
@@ -68,6 +77,9 @@ def _known(name: str, release: Release) -> Option:
     lmi = f"LMI {release[0]}.{release[1]}"
     option = BY_NAME.get(name)
     if option is None:
+        foreign = _foreign_name(name)
+        if foreign is not None:
+            raise foreign
         names = [o.name for o in known(release)]
         near = difflib.get_close_matches(name, names, n=3) or [n for n in names if n == f"option.{name}"]
         nearest = f"Nearest: {', '.join(near)}." if near else "The names are in compiler/lmi/options.py."
@@ -84,11 +96,36 @@ def _known(name: str, release: Release) -> Option:
     return option
 
 
+def _foreign_name(name: str) -> UsageError | None:
+    """Error for a name that has a meaning elsewhere; None for one that has none."""
+    variable = property_of_variable(name)
+    if variable:
+        return UsageError(
+            f"`{name}` is the name of an environment variable of the container",
+            hint=f"in a serving.properties write `{variable}`",
+        )
+    if name in RENAMED:
+        return UsageError(f"`{name}` is another name of `{RENAMED[name]}`", hint=f"write `{RENAMED[name]}`")
+    if name in BACKEND_OF:
+        return UsageError(
+            f"`{name}` is a property of another back end ({BACKEND_OF[name]}), which no target compiles for",
+            hint=INSTEAD.get(name, "remove it for a TensorRT-LLM image"),
+        )
+    return None
+
+
 def _check_value(option: Option, value: Value) -> None:
     wanted = _TYPES[option.kind]
     fits = type(value) is wanted or (wanted is float and type(value) is int)
     if not fits:
         raise UsageError(f"`{option.name}` takes type {wanted.__name__}; found {value!r}", hint="change the value")
+    backend = BACKEND_VALUES.get(option.name, {}).get(str(value))
+    if backend is not None and value not in option.choices:
+        raise UsageError(
+            f"`{option.name}={value}` selects another back end ({backend}), which no target compiles for",
+            hint=f"`option.rolling_batch=trtllm` selects TensorRT-LLM; `{option.name}` then takes "
+            f"{', '.join(option.choices) or 'other values'}",
+        )
     if option.choices and value not in option.choices:
         raise UsageError(
             f"`{option.name}` takes one of {', '.join(option.choices)}; found `{value}`", hint="change the value"

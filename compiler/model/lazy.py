@@ -85,6 +85,7 @@ class Packing:
 class Lazy:
     """Tensor to be written: `shape`, `dtype`, and the pieces that fill it, which never overlap.
 
+    `source_dtype`: dtype of the sources; where a join has sources of several, a wider one that holds them all exactly.
     With `dtype == source_dtype` and no `fold`, raw bits are copied. Otherwise the values change: they are folded (a
     step of `model/fold.py`) and then cast, or they are quantized. A packed tensor has fewer elements in its file than
     in `shape`: see `stored_shape`.
@@ -160,7 +161,8 @@ def take(tensor: Lazy, axis: int, start: int, stop: int) -> Lazy:
 
 
 def concat(tensors: list[Lazy], axis: int) -> Lazy:
-    """Concatenate tensors along `axis`. All other sizes and the dtypes must agree."""
+    """Concatenate tensors along `axis`. All other sizes must agree, and the dtypes of sources that are not floats."""
+    tensors = _widened(tensors)
     first, pieces, offset = tensors[0], [], 0
     for tensor in tensors:
         if _with(tensor.shape, axis, 0) != _with(first.shape, axis, 0) or tensor.dtype != first.dtype:
@@ -172,6 +174,16 @@ def concat(tensors: list[Lazy], axis: int) -> Lazy:
         pieces += [replace(p, at=_with(p.at, axis, p.at[axis] + offset)) for p in tensor.pieces]
         offset += tensor.shape[axis]
     return replace(first, shape=_with(first.shape, axis, offset), pieces=tuple(pieces))
+
+
+def _widened(tensors: list[Lazy]) -> list[Lazy]:
+    """The tensors with one dtype that holds all of theirs exactly: readers widen the pieces of a narrower source."""
+    found = {tensor.source_dtype for tensor in tensors}
+    as_stored = all(tensor.dtype == tensor.source_dtype for tensor in tensors)
+    if len(found) == 1 or not as_stored or not found <= {"F64", "F32", "F16", "BF16"}:
+        return tensors
+    common = "F64" if "F64" in found else "F32"
+    return [replace(tensor, dtype=common, source_dtype=common) for tensor in tensors]
 
 
 def pad(tensor: Lazy, axis: int, size: int) -> Lazy:
@@ -259,8 +271,8 @@ def insert_axis(tensor: Lazy, axis: int, times: int) -> Lazy:
 def read(tensor: Lazy, source: Callable[[str], np.ndarray]) -> np.ndarray:
     """Read a tensor as raw bits (unsigned integers of the source dtype's width), without casts and folds.
 
-    `source(name)`: a source tensor as a flat array of such integers. For tests and small tensors;
-    `pipeline/rank_files.py` copies the same pieces block by block under a memory ceiling.
+    `source(name)`: a source tensor as a flat array of such integers, widened where it is narrower. For tests and small
+    tensors; `pipeline/rank_files.py` copies the same pieces block by block under a memory ceiling.
     """
     out = np.zeros(tensor.shape, dtype=f"u{ITEMSIZE[tensor.source_dtype]}")
     for piece in tensor.pieces:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from compiler.errors import ArtifactError
 from compiler.machine import available_memory
-from compiler.model.lazy import ITEMSIZE, Lazy, read
+from compiler.model.lazy import Lazy, read
 from compiler.numerics.foreign import known_to_transformers, transformers_config, transformers_model
 from compiler.storage.files.cast import cast_bits
 from compiler.tokenizer.load import load_tokenizer
@@ -128,13 +128,7 @@ def _by_decoder(
 
 
 def _float32(tensor: Lazy, checkpoint: Checkpoint) -> NDArray[np.float32]:
-    def source(name: str) -> NDArray[Any]:
-        found = checkpoint.tensors[name]
-        assert found.file is not None
-        kind = f"u{ITEMSIZE[found.dtype]}"
-        return np.memmap(found.file, kind, "r", found.offset, (prod(found.shape),))
-
-    bits = read(tensor, source).reshape(-1)
+    bits = read(tensor, lambda name: checkpoint.tensors[name].bits(tensor.source_dtype)).reshape(-1)
     out = bits
     if tensor.source_dtype != "F32":
         out = np.empty(bits.shape, np.uint32)

@@ -13,13 +13,14 @@ from compiler import targets
 from compiler.artifact import assemble
 from compiler.artifact.manifest import MANIFEST, load_manifest
 from compiler.artifact.statements import with_statements
-from compiler.errors import ArtifactError, UsageError, boundary
+from compiler.errors import ArtifactError, NumericsError, UsageError, boundary
 from compiler.pipeline import package
 from compiler.pipeline.install import Measured, install
 from compiler.pipeline.notes import plan_note
 from compiler.pipeline.reach import reach_of
 from compiler.pipeline.resolve import locate, plan_of, plan_with_notes
 from compiler.pipeline.runner import CachedRunner
+from compiler.pipeline.source_values import check_source
 from compiler.pipeline.steps.calibrate import calibration_samples
 from compiler.pipeline.steps.compile import compile_specs
 from compiler.pipeline.steps.convert import convert
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from compiler.calibration.samples import Samples
     from compiler.numerics.verify import Logits
     from compiler.pipeline.plan import Plan
+    from compiler.pipeline.reach import Reach
     from compiler.pipeline.request import BuildRequest, PlanRequest
     from compiler.pipeline.resolve import LocatedModel
     from compiler.pipeline.steps.gate import Passed
@@ -161,8 +163,8 @@ def _build(job: _Job) -> BuildResult:
     reach = reach_of(job.toolchain, stages_of(target), request.until, device.kind, runner.report)
     prepared = _prepare(job)
     model, plan, texts = prepared.model, prepared.plan, prepared.texts
-    unfinished = BuildResult(request.output, plan, None, runner.made)
     if request.until == "plan":
+        unfinished = BuildResult(request.output, plan, None, runner.made)
         return replace(unfinished, source=source_digest(runner.cache, runner.report, model.source, model.checkpoint))
     runner.cache.sweep()
     # Before any weight is read: a text that is no text ends the build in seconds.
@@ -172,9 +174,28 @@ def _build(job: _Job) -> BuildResult:
     digest = source_digest(runner.cache, runner.report, model.source, model.checkpoint)
     _refuse_other(request, plan, digest)
     source = Source(plan.config, plan.account.tensors, model.checkpoint, digest)
+    try:
+        return _from_source(job, prepared, source, reach, device, (samples, held_out))
+    except NumericsError:
+        check_source(plan.ranks, model.checkpoint)
+        raise
+
+
+def _from_source(
+    job: _Job,
+    prepared: _Prepared,
+    source: Source,
+    reach: Reach,
+    device: Device,
+    texts_of: tuple[Samples | None, Samples | None],
+) -> BuildResult:
+    """The steps that read weights. `texts_of`: see _rank_files. Raises NumericsError, perhaps by the source."""
+    request, runner, target, digest = job.request, job.runner, job.target, source.digest
+    model, plan, texts = prepared.model, prepared.plan, prepared.texts
+    unfinished = BuildResult(request.output, plan, None, runner.made)
     checkpoint, made, quality = model.source.folder, Made((), tokenizer=texts), _Quality()
     if target.layout is not None:
-        files, quality = _rank_files(job, target.layout, prepared, source, samples, held_out)
+        files, quality = _rank_files(job, target.layout, prepared, source, *texts_of)
         checkpoint, made = files.folder, replace(made, weights=package.parts_of(files))
     if request.until == "convert":
         return unfinished

@@ -14,7 +14,7 @@ from compiler.errors import TokenizerError
 from compiler.storage.checkpoints.source import CONFIGS, TEXT
 from compiler.storage.files.digest import canonical_json
 from compiler.tokenizer.load import converted, vocabulary_in
-from compiler.tokenizer.vocabulary import VOCABULARIES, vocabulary_names, vocabulary_of
+from compiler.tokenizer.vocabulary import vocabulary_names, vocabulary_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,9 +60,10 @@ def tokenizer_folder(parts: Sequence[Part]) -> Path | None:
     """Folder of the tokenizer that the parts were found in, for those who read it before it is packed; None without
     one.
     """
-    names = {file for vocabulary in VOCABULARIES for file in vocabulary.files}
-    found = (part.content for part in parts if part.name in names)
-    return next((content.parent for content in found if isinstance(content, Path)), None)
+    texts = [part for part in parts if part.name not in CONFIGS]
+    if vocabulary_of(part.name for part in texts) is None:
+        return None
+    return next((part.content.parent for part in texts if isinstance(part.content, Path)), None)
 
 
 def vocabulary_digest(parts: Sequence[Part]) -> str:

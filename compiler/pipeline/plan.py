@@ -26,7 +26,7 @@ from compiler.model.read import stored_dtype
 from compiler.model.recipe import Recipe
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
 from compiler.numerics.gate.measure import LENGTH, SAMPLES
-from compiler.pipeline.rank_files import check_casts
+from compiler.pipeline.plan_checks import check_casts
 from compiler.pipeline.request import Ask
 from compiler.pipeline.support import taken
 from compiler.quantization.prequantized.checkpoint import checked

@@ -20,13 +20,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from zlib_ng.zlib_ng import crc32
 
-from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError
+from compiler.errors import MemoryCeilingError
 from compiler.model.fold import fold
 from compiler.model.lazy import ITEMSIZE
+from compiler.pipeline.plan_checks import check_sources
+from compiler.pipeline.source_values import check_source, kept_dtype, of_model
 from compiler.quantization.rounding import pack, quantize
 from compiler.storage.checkpoints.gather import Block, BlockReader, Cut
-from compiler.storage.files.cast import CASTABLE, cast_bits
+from compiler.storage.files.cast import cast_bits
 from compiler.storage.files.direct import COUNT, PADDING, Ring
+from compiler.storage.files.range import has_lost
 from compiler.storage.files.writer import RankFileWriter, check_space, file_order
 
 if TYPE_CHECKING:
@@ -54,6 +57,10 @@ BUFFERS = COUNT + 2
 `Gather`."""
 
 
+class _LostValueError(Exception):
+    """A block has a value that is not finite, or will not be after its cast."""
+
+
 def convert(
     plans: Sequence[RankPlan],
     checkpoint: Checkpoint,
@@ -70,10 +77,10 @@ def convert(
     ranks. `progress(done_bytes, total_bytes)` is called after each block, from any thread. `crc`: as `RankFile`.
     Files carry temporary names until all of them are whole; an error removes them.
 
-    Raises MemoryCeilingError, DiskFullError, CheckpointError, RefusedError (a cast between dtypes that have
-    none).
+    Raises MemoryCeilingError, DiskFullError, CheckpointError, RefusedError (a cast between dtypes that have none),
+    NumericsError (values that are NaN or infinite, or would be after their cast).
     """
-    _check(plans, checkpoint)
+    check_sources(plans, checkpoint)
     threads, block = _budget(plans, max_memory, min(threads or os.cpu_count() or 1, len(plans)))
     total = sum(plan.nbytes for plan in plans)
     check_space(out, [(plan.file, plan.nbytes) for plan in plans])
@@ -107,8 +114,12 @@ def convert(
                 finished, _ = wait(jobs, return_when=FIRST_EXCEPTION)
             finally:
                 stop.set()
-            for job in finished:
-                job.result()
+            try:
+                for job in finished:
+                    job.result()
+            except _LostValueError:
+                check_source(plans, checkpoint)
+                raise
     return [replace(writer.descriptor, path=plan.file) for writer, plan in zip(writers, plans, strict=True)]
 
 
@@ -136,6 +147,7 @@ def _write(
                 nbytes = stored * ITEMSIZE[tensor.dtype]
                 buffer = ring.next()
                 target = _bits(writer.room(buffer, nbytes), tensor.dtype, stored)
+                source = target
                 if _moves(tensor):
                     gather.fill(cut, block, target.reshape(block.shape))
                 else:
@@ -143,6 +155,9 @@ def _write(
                         raw = np.empty(limit, np.uint8)
                     source = _bits(raw, tensor.source_dtype, count)
                     gather.fill(cut, block, source.reshape(block.shape))
+                if of_model(tensor) and has_lost(source, tensor.source_dtype, kept_dtype(tensor)):
+                    raise _LostValueError
+                if source is not target:
                     _change(cut, block, source, scales, target)
                 ring.submit(writer.put(buffer, nbytes))
                 advance(nbytes)
@@ -258,38 +273,3 @@ def _budget(plans: Sequence[RankPlan], max_memory: int, threads: int) -> tuple[i
     threads = min(threads, max_memory // needed)
     block = max(min(BLOCK, (max_memory // threads - PADDING) // BUFFERS), row)
     return threads, block // 64 * 64
-
-
-def check_casts(plans: Sequence[RankPlan]) -> None:
-    """Refuse plans that cast where there is no cast. Raises RefusedError."""
-    for plan in plans:
-        for name, tensor in plan.tensors:
-            changes = tensor.fold or tensor.dtype != tensor.source_dtype
-            dtypes = {tensor.source_dtype} if tensor.quantize else {tensor.dtype, tensor.source_dtype}
-            if changes and not dtypes <= set(CASTABLE):
-                sources = sorted({piece.source for piece in tensor.pieces})
-                raise RefusedError(
-                    f"`{name}`: no cast from {tensor.source_dtype} (`{sources[0]}`) to {tensor.dtype}",
-                    hint=f"casts are between {', '.join(CASTABLE)}: use a revision of the model in one of them",
-                )
-
-
-def _check(plans: Sequence[RankPlan], checkpoint: Checkpoint) -> None:
-    """Refuse plans that were not made from this checkpoint, or that cast where there is no cast."""
-    check_casts(plans)
-    for plan in plans:
-        for name, tensor in plan.tensors:
-            for piece in tensor.pieces:
-                source = checkpoint.tensors.get(piece.source)
-                last = piece.start + sum((n - 1) * step for n, step in zip(piece.shape, piece.strides, strict=True))
-                if source is None or source.dtype != tensor.source_dtype or last >= prod(source.shape):
-                    raise CheckpointError(
-                        f"`{name}` is planned from `{piece.source}` ({tensor.source_dtype}, {last + 1} "
-                        f"elements or more), the checkpoint has {source}",
-                        hint="make the plan from the checkpoint that is converted",
-                    )
-                if source.file is None:
-                    raise CheckpointError(
-                        f"only the header of `{piece.source}` is here, not its data",
-                        hint="fetch the checkpoint with its weights",
-                    )

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compiler.model.lazy import ITEMSIZE
-
 if TYPE_CHECKING:
     from compiler.model.recipe import Recipe
     from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
@@ -62,10 +60,5 @@ def _equal(one: SourceTensor, other: SourceTensor, *, whole: bool) -> bool:
     size = prod(one.shape)
     step = _BLOCK if whole else max(size // _SAMPLES, 1)
     count = _BLOCK if whole else min(step, _BLOCK // _SAMPLES)
-    a, b = _bits(one), _bits(other)
+    a, b = one.bits(), other.bits()
     return all(np.array_equal(a[at : at + count], b[at : at + count]) for at in range(0, size, step))
-
-
-def _bits(tensor: SourceTensor) -> np.memmap:
-    assert tensor.file is not None
-    return np.memmap(tensor.file, f"u{ITEMSIZE[tensor.dtype]}", "r", tensor.offset, (prod(tensor.shape),))

@@ -95,8 +95,9 @@ def _rank_json(path: Path, _size: int, _time: int) -> str:
 def _tokenizers(path: Path) -> tokenizers.Tokenizer:
     import tokenizers
 
+    data = path.read_bytes()
     try:
-        return tokenizers.Tokenizer.from_file(str(path))
+        return tokenizers.Tokenizer.from_str(data.decode(json.detect_encoding(data)))
     except Exception as error:  # noqa: BLE001  # the Rust side raises plain Exception
         raise TokenizerError(
             f"{path} cannot be read by tokenizers {tokenizers.__version__}: {error}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from compiler.errors import TokenizerError
-from compiler.tokenizer.container import release_of
+from compiler.tokenizer.container import FORMS, container_form, release_of
 from compiler.tokenizer.edges import Edges, edges_in
 from compiler.tokenizer.load import load_tokenizer, vocabulary_in
 from compiler.tokenizer.settings import read_settings
@@ -27,13 +27,16 @@ def tokenizer_notes(folder: Path, vocab: int, container: str | None) -> tuple[st
     """Findings on the tokenizer in `folder` for a model with the ids 0 to `vocab` - 1, one line each.
 
     `container`: version of transformers in the image that will load it; None: this project's own runtime.
-    Raises TokenizerError where it cannot be loaded, or belongs to another model.
+    Raises TokenizerError where it cannot be loaded, here or in the container, or belongs to another model.
     """
     tokenizer = load_tokenizer(folder)
     if tokenizer is None:
         return (_none(folder),)
     _check_size(tokenizer, vocab, folder)
     settings, vocabulary = read_settings(folder), vocabulary_in(folder)
+    if container is not None and vocabulary is not None and vocabulary.reader != "ranks":
+        names = {*vocabulary.files, *FORMS}
+        container_form({name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}, container)
     edges = _sentencepiece_notes if vocabulary and vocabulary.reader == "sentencepiece" else _edge_notes
     notes = [*tokenizer.notes, *_beyond(tokenizer, vocab), *edges(tokenizer, settings, container)]
     if vocabulary is not None and vocabulary.reader == "ranks":
@@ -72,7 +75,7 @@ def _beyond(tokenizer: Tokenizer, vocab: int) -> list[str]:
         return []
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     text = (
-        f"{len(found)} added tokens have ids beyond the model's {vocab} embeddings: {', '.join(found[:_SHOWN])}{more}"
+        f"{len(found)} added token(s) have ids beyond the model's {vocab} embeddings: {', '.join(found[:_SHOWN])}{more}"
     )
     return [f"{text}; prompts with them are refused"]
 

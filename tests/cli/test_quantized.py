@@ -91,12 +91,15 @@ def test_lmi_spells_it_otherwise(tmp_path: Path) -> None:
 
 
 def test_flags_that_are_left_out_mean_per_tensor_and_a_warning(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, tiny_checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    found = _asked(from_properties=_properties(tmp_path, quantize="smoothquant"))
+    file = _properties(tmp_path, quantize="smoothquant")
+    found = _asked(from_properties=file)
     assert found.scheme is not None
     assert (found.scheme.weight_scales, found.scheme.activation_scales, found.alpha) == ("tensor", "tensor", 0.8)
-    assert "from 54.5 to 29.4 in MMLU" in capsys.readouterr().err
+    code, _, err = run("plan", "--model", tiny_checkpoint("llama"), "--from-properties", file)
+    assert code == 0
+    assert "from 54.5 to 29.4 in MMLU" in err
 
 
 def test_bad_properties_say_what_is_wrong(tmp_path: Path) -> None:

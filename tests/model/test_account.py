@@ -49,11 +49,12 @@ def test_a_missing_expert_is_named() -> None:
         _account("mixtral-8x7b", _without("mixtral-8x7b", name))
 
 
-def test_experts_of_different_dtypes_are_refused() -> None:
+def test_experts_of_different_dtypes_are_widened() -> None:
     headers = _without("mixtral-8x7b")
     headers["model.layers.5.block_sparse_moe.experts.7.w2.weight"] = Tensor("F32", (4096, 14336))
-    with pytest.raises(AccountingError, match="different dtypes"):
-        _account("mixtral-8x7b", headers)
+    tensors = _account("mixtral-8x7b", headers).tensors
+    assert tensors[TensorId("moe.down", "weight", 5)].source_dtype == "F32"
+    assert tensors[TensorId("moe.up", "weight", 5)].source_dtype == "BF16"
 
 
 def test_buffers_are_ignored_only_where_the_recipe_says_so() -> None:

@@ -106,9 +106,18 @@ def test_pieces_lie_inside_the_tensor_and_never_overlap(pair: Pair) -> None:
     assert covered.max(initial=0) <= 1
 
 
-def test_joining_different_dtypes_is_refused() -> None:
+def test_joining_other_dtypes_than_floats_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot join"):
-        lazy.concat([lazy.whole("a", (2, 2), "BF16"), lazy.whole("b", (2, 2), "F32")], 0)
+        lazy.concat([lazy.whole("a", (2, 2), "BF16"), lazy.whole("b", (2, 2), "I8")], 0)
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "common"), [(("BF16", "F32"), "F32"), (("BF16", "F16"), "F32"), (("F16", "F64"), "F64")]
+)
+def test_floats_of_different_dtypes_are_joined_as_a_wider_one(dtypes: tuple[str, str], common: str) -> None:
+    joined = lazy.concat([lazy.whole(dtype, (2, 2), dtype) for dtype in dtypes], 0)
+    assert (joined.shape, joined.dtype, joined.source_dtype) == ((4, 2), common, common)
+    assert [piece.source for piece in joined.pieces] == list(dtypes)
 
 
 def test_an_axis_that_does_not_divide_is_refused() -> None:

@@ -15,13 +15,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from compiler.errors import CheckpointError, DiskFullError, LmiCompileError, MemoryCeilingError, RefusedError
+from compiler.errors import (
+    CheckpointError,
+    DiskFullError,
+    LmiCompileError,
+    MemoryCeilingError,
+    NumericsError,
+    RefusedError,
+)
 from compiler.model import lazy
 from compiler.model.lazy import ITEMSIZE, Lazy, Piece, RankPlan
 from compiler.pipeline.rank_files import BUFFERS, convert
 from compiler.storage.checkpoints import gather
 from compiler.storage.checkpoints.checkpoint import Checkpoint, from_headers, open_checkpoint
 from compiler.storage.checkpoints.header import read_header
+from compiler.storage.files.cast import cast_bits
 from compiler.storage.files.digest import sha256_file
 from compiler.storage.files.direct import PADDING
 from tests.storage import samples
@@ -248,7 +256,7 @@ def test_a_kill_leaves_temporary_names_only(tmp_path: Path, source: Checkpoint) 
     ("tensor", "error", "expected"),
     [
         (lazy.whole("gone", (4,), "BF16"), CheckpointError, "the checkpoint has None"),
-        (lazy.whole("norm", (64,), "F32"), CheckpointError, "planned from `norm`"),
+        (lazy.whole("norm", (64,), "F16"), CheckpointError, "planned from `norm`"),
         (lazy.whole("norm", (65,), "BF16"), CheckpointError, "65 elements or more"),
         (
             Lazy((4,), "I8", "BF16", (Piece("norm", 0, (0,), (4,), (1,)),)),
@@ -281,3 +289,52 @@ def test_layout_only_conversion_needs_no_torch(tmp_path: Path, source: Checkpoin
     )
     arguments = [sys.executable, "-c", script, str(source.folder), str(tmp_path / "out")]
     assert subprocess.run(arguments, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "words", "hint"),
+    [
+        (0x7FC1, "BF16", "is not finite in 1 tensor.*`up`: 1 NaN", "another revision"),
+        (0xFF80, "F32", "is not finite in 1 tensor.*`up`: 1 infinite", "another revision"),
+        (0x4780, "F16", r"beyond the range .*`up`: 1 value beyond float16 \(up to 65536\)", "--dtype bfloat16"),
+    ],
+)
+def test_values_that_would_not_be_finite_are_named_and_nothing_is_left(
+    tmp_path: Path, source: Checkpoint, value: int, dtype: str, words: str, hint: str
+) -> None:
+    up = source.tensors["up"]
+    assert up.file is not None
+    with up.file.open("r+b") as file:
+        file.seek(up.offset + 2 * 777)
+        file.write(value.to_bytes(2, "little"))
+    with pytest.raises(NumericsError, match=f"(?s)the source itself .*{words}") as caught:
+        convert(split(4, dtype), source, tmp_path / "out")
+    assert hint in caught.value.hint
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_values_at_the_end_of_the_range_are_cast(tmp_path: Path, source: Checkpoint) -> None:
+    up = source.tensors["up"]
+    assert up.file is not None
+    with up.file.open("r+b") as file:
+        file.seek(up.offset)
+        file.write((0x477F).to_bytes(2, "little"))
+    convert(split(1, "F16"), source, tmp_path / "out")
+    assert bits(tmp_path / "out" / "rank0.safetensors")["up"].view(np.float16)[0, 0] == 65280
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F32"])
+def test_sources_of_several_dtypes_are_joined(tmp_path: Path, dtype: str) -> None:
+    """As bfloat16 both keep their bits: that of the wider one has been rounded once."""
+    samples.checkpoint(tmp_path / "m", {"a": ("BF16", (30, 64)), "b": ("F32", (30, 64))})
+    source = open_checkpoint(tmp_path / "m")
+    joined = lazy.concat([lazy.whole(n, t.shape, t.dtype) for n, t in source.tensors.items()], 0)
+    plan = RankPlan("rank0.safetensors", (("ab", lazy.cast(joined, dtype)),))
+    convert([plan], source, tmp_path / "out")
+    found = bits(tmp_path / "out" / "rank0.safetensors")["ab"]
+    parts = []
+    for tensor in source.tensors.values():
+        out = np.empty(30 * 64, f"u{ITEMSIZE[dtype]}")
+        cast_bits(np.array(tensor.bits()), tensor.dtype, out, dtype)
+        parts.append(out.reshape(30, 64))
+    assert np.array_equal(found, np.concatenate(parts))

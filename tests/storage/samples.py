@@ -1,4 +1,4 @@
-"""Small checkpoints of random bits, written without the code under test."""
+"""Small checkpoints of random bits that are finite numbers, written without the code under test."""
 
 from __future__ import annotations
 
@@ -16,13 +16,21 @@ Tensors = dict[str, tuple[str, tuple[int, ...]]]
 def safetensors(path: Path, tensors: Tensors, seed: int = 0) -> dict[str, bytes]:
     """Write `{name: (dtype, shape)}` with random bits; the bits by name."""
     rng = np.random.default_rng(seed)
-    data = {name: rng.bytes(prod(shape) * ITEMSIZE[dtype]) for name, (dtype, shape) in tensors.items()}
+    data = {name: _finite(rng.bytes(prod(shape) * ITEMSIZE[dtype]), dtype) for name, (dtype, shape) in tensors.items()}
     header, end = {}, 0
     for name, (dtype, shape) in tensors.items():
         begin, end = end, end + len(data[name])
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
     raw(path, header, b"".join(data.values()))
     return data
+
+
+def _finite(data: bytes, dtype: str) -> bytes:
+    """The bits without the highest one of a float's exponent: magnitudes below 2."""
+    bits = np.frombuffer(data, f"u{ITEMSIZE[dtype]}")
+    if dtype[0] in "BF" and dtype != "BOOL":
+        bits = bits & ~bits.dtype.type(1 << 8 * ITEMSIZE[dtype] - 2)
+    return bits.tobytes()
 
 
 def raw(path: Path, header: object, data: bytes) -> None:

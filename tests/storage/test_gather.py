@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from compiler.errors import CheckpointError
 from compiler.model import lazy
-from compiler.model.lazy import Lazy, Piece
+from compiler.model.lazy import ITEMSIZE, Lazy, Piece
 from compiler.storage.checkpoints import gather
 from compiler.storage.checkpoints.checkpoint import open_checkpoint
 from compiler.storage.checkpoints.gather import BlockReader, Cut
@@ -25,14 +26,14 @@ def gathered(folder: Path, tensor: Lazy, limit: int, window: int) -> np.ndarray:
     file = os.open(opened.files[0], os.O_RDONLY)
     try:
         reader = BlockReader(opened.tensors, dict.fromkeys(opened.tensors, file), window)
-        cut, parts = Cut(tensor, limit), []
+        cut, parts, dtype = Cut(tensor, limit), [], f"u{ITEMSIZE[tensor.source_dtype]}"
         for block in cut.blocks():
-            out = np.full(block.shape, 0xABCD, np.uint16)
+            out = np.full(block.shape, 0xABCD, dtype)
             reader.fill(cut, block, out)
             parts.append(out.reshape(-1))
     finally:
         os.close(file)
-    return np.concatenate([np.empty(0, np.uint16), *parts]).reshape(tensor.shape)
+    return np.concatenate([np.empty(0, dtype), *parts]).reshape(tensor.shape)
 
 
 def check(shapes: Shapes, tensor: Lazy, limit: int, window: int) -> None:
@@ -48,6 +49,19 @@ def test_blocks_of_any_size_join_to_the_tensor(plan: tuple[Shapes, Lazy], limit:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gather, "RUN", run)
         check(shapes, tensor, limit, window * 2)
+
+
+@given(plan=plans(), limit=st.integers(64, 400), window=st.integers(1, 200), at_once=st.integers(1, 40))
+def test_narrower_sources_are_widened_a_few_elements_at_a_time(
+    plan: tuple[Shapes, Lazy], limit: int, window: int, at_once: int
+) -> None:
+    shapes, tensor = plan
+    wide = replace(tensor, dtype="F32", source_dtype="F32")
+    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gather, "_WIDENED", at_once)
+        data = samples.checkpoint(Path(name), {source: ("BF16", shape) for source, shape in shapes.items()})
+        expected = lazy.read(wide, lambda source: np.frombuffer(data[source], np.uint16).astype(np.uint32) << 16)
+        assert np.array_equal(gathered(Path(name), wide, 2 * limit, window * 2), expected)
 
 
 def test_an_empty_tensor_has_no_blocks() -> None:

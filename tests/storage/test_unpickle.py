@@ -101,11 +101,23 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("content", [[torch.zeros(1)], {"model": {"w": torch.zeros(1)}}, {"step": 3}])
-def test_not_a_map_of_tensors(tmp_path: Path, content: object) -> None:
+@pytest.mark.parametrize(
+    ("content", "found", "hint"),
+    [
+        ([torch.zeros(1)], "list", "save_pretrained"),
+        ({"step": 3}, "`step`: int", "without the optimizer's state"),
+        (
+            {"epoch": 1, "state_dict": {"w": torch.zeros(1)}, "optimizer": {}},
+            "such a map under `state_dict`, beside `epoch`, `optimizer`",
+            "save that map by itself",
+        ),
+    ],
+)
+def test_not_a_map_of_tensors(tmp_path: Path, content: object, found: str, hint: str) -> None:
     folder = folder_with(tmp_path / "m", {"pytorch_model.bin": content})
-    with pytest.raises(CheckpointError, match="expected a map from names to tensors"):
+    with pytest.raises(CheckpointError, match=f"expected a map from names to tensors, found {found}") as caught:
         open_checkpoint(folder, tmp_path / "scratch")
+    assert hint in caught.value.hint
 
 
 def test_a_truncated_file(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:

@@ -19,6 +19,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from compiler.errors import CheckpointError
 from compiler.model.lazy import ITEMSIZE
 from compiler.storage.checkpoints.diagnosis import diagnosed, names_below, notes_on
@@ -38,9 +40,12 @@ from compiler.storage.checkpoints.index import (
     read_weight_map,
 )
 from compiler.storage.checkpoints.lfs import refuse_pointers
+from compiler.storage.files.cast import cast_bits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,16 @@ class SourceTensor:
     file: Path | None
     offset: int
     nbytes: int
+
+    def bits(self, dtype: str | None = None) -> NDArray[Any]:
+        """Its elements as flat unsigned integers, mapped from the file; cast where `dtype` is another than its own."""
+        assert self.file is not None
+        mapped = np.memmap(self.file, f"u{ITEMSIZE[self.dtype]}", "r", self.offset, (prod(self.shape),))
+        if dtype is None or dtype == self.dtype:
+            return mapped
+        out = np.empty(mapped.size, f"u{ITEMSIZE[dtype]}")
+        cast_bits(mapped, self.dtype, out, dtype)
+        return out
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ import numpy as np
 
 from compiler.errors import CheckpointError
 from compiler.model.lazy import ITEMSIZE
+from compiler.storage.files.cast import cast_bits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 RUN = 16 << 10
 """Bytes: shorter runs are cheaper to copy out of a window than to fetch with a system call each."""
+
+_WIDENED = 1 << 14
+"""Elements of a narrower source that are cast at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,42 @@ class BlockReader:
                 places.append(slice(low - begin, high - begin))
                 shape.append(high - low)
             else:
-                self._copy(self._tensors[piece.source], start, tuple(shape), piece.strides, _part(out, tuple(places)))
+                source, part = self._tensors[piece.source], _part(out, tuple(places))
+                if source.dtype == cut.tensor.source_dtype:
+                    self._copy(source, start, tuple(shape), piece.strides, part)
+                else:
+                    self._widen(source, start, tuple(shape), piece.strides, part, cut.tensor.source_dtype)
+
+    def _widen(
+        self,
+        source: SourceTensor,
+        start: int,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        out: np.ndarray,
+        dtype: str,
+    ) -> None:
+        """`_copy` of a narrower source, cast to `dtype` a few rows at a time."""
+        count = prod(shape)
+        longest = max(range(len(shape)), key=lambda axis: shape[axis], default=0)
+        if count <= _WIDENED or shape[longest] == 1:
+            narrow = np.empty(shape, f"u{ITEMSIZE[source.dtype]}")
+            self._copy(source, start, shape, strides, narrow)
+            wide = np.empty(count, out.dtype)
+            cast_bits(narrow.reshape(-1), source.dtype, wide, dtype)
+            out[...] = wide.reshape(shape)
+            return
+        half = shape[longest] // 2
+        for begin, size in ((0, half), (half, shape[longest] - half)):
+            part = (*(slice(None),) * longest, slice(begin, begin + size))
+            self._widen(
+                source,
+                start + begin * strides[longest],
+                (*shape[:longest], size, *shape[longest + 1 :]),
+                strides,
+                out[part],
+                dtype,
+            )
 
     def _copy(
         self,

@@ -86,11 +86,33 @@ def _load(source: Path) -> dict[str, Tensor]:
             hint="download the file again, or use a revision of the model with safetensors files",
         ) from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise CheckpointError(
-            f"{source}: expected a map from names to tensors, found {type(state).__name__}",
-            hint="use the file that `save_pretrained` wrote, without the optimizer's state",
-        )
+        raise _not_a_map(source, state)
     return state
+
+
+def _not_a_map(source: Path, state: object) -> CheckpointError:
+    """Error for a file with something else than a map of tensors, such as the whole state of a training."""
+    import torch
+
+    expected = f"{source}: expected a map from names to tensors, found"
+    if not isinstance(state, dict):
+        return CheckpointError(f"{expected} {type(state).__name__}", hint="use the file that `save_pretrained` wrote")
+    inner = [
+        str(key)
+        for key, value in state.items()
+        if isinstance(value, dict) and value and all(isinstance(one, torch.Tensor) for one in value.values())
+    ]
+    if inner:
+        others = [str(key) for key in state if str(key) != inner[0]]
+        beside = f", beside {', '.join(f'`{key}`' for key in others[:5])}" if others else ""
+        return CheckpointError(
+            f"{expected} such a map under `{inner[0]}`{beside}",
+            hint=f"save that map by itself: `torch.save(torch.load({source.name!r})[{inner[0]!r}], {source.name!r})`",
+        )
+    wrong = next(f"`{key}`: {type(value).__name__}" for key, value in state.items() if not torch.is_tensor(value))
+    return CheckpointError(
+        f"{expected} {wrong}", hint="use the file that `save_pretrained` wrote, without the optimizer's state"
+    )
 
 
 def _spelling(tensor: Tensor, source: Path) -> str:
