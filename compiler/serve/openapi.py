@@ -49,11 +49,11 @@ def openapi(name: str, contract: Contract, most: int) -> dict[str, Any]:
     described |= {one: {"const": value} for one, value in ONLY.items()}
     described["max_new_tokens"] |= {"maximum": most}
     nullable = {one: {"anyOf": [schema, {"type": "null"}]} for one, schema in described.items()}
-    parameters = {"type": ["object", "null"], "properties": nullable}
+    parameters: dict[str, Any] = {"type": ["object", "null"], "properties": nullable}
     if contract.unknown == "refused":
         parameters["additionalProperties"] = False
     texts = {"type": "array", "items": {"type": "string"}, "minItems": 1}
-    inputs = {
+    inputs: dict[str, Any] = {
         "type": "object",
         "required": ["inputs"],
         "properties": {
@@ -108,7 +108,7 @@ def _get(summary: str, errors: dict[str, str], kind: str = JSON) -> dict[str, An
 
 
 def _post(summary: str, body: dict[str, Any]) -> dict[str, Any]:
-    streams = {kind: {} for kind in ("application/jsonlines", "text/event-stream")}
+    streams: dict[str, Any] = {kind: {} for kind in ("application/jsonlines", "text/event-stream")}
     answers = {JSON: {"schema": {"type": ["object", "array"]}}, **streams}
     return {
         "summary": summary,
