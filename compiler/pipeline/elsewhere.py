@@ -23,7 +23,7 @@ from compiler.model.limits import Limits, built_for
 from compiler.model.parallel import head_layout
 from compiler.numerics.verify import check_layout
 from compiler.pipeline import package
-from compiler.pipeline.install import install, is_at
+from compiler.pipeline.install import install, is_at, packed_notes
 from compiler.pipeline.resolve import locate
 from compiler.pipeline.steps.digest import source_digest
 from compiler.report import amount, progress_in
@@ -145,6 +145,8 @@ def package_engines(
                 assemble.assemble(part, parts, cache.memo, progress_in(report, "bytes"))
                 assemble.write_manifest(part, manifest)
                 check_layout(manifest, part)
+                for note in packed_notes(manifest, part):
+                    report.warn(note)
                 place(part, output)
                 report.end(f"{len(parts)} files, {amount(sum(p.descriptor.size for p in parts), 'bytes')}")
     return output, manifest

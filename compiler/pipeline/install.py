@@ -14,6 +14,8 @@ from compiler.pipeline.notes import numerics_text
 from compiler.pipeline.steps.verify import measure, measured_before
 from compiler.report import amount, progress_in
 from compiler.storage.files.folder import locked_folder, place
+from compiler.targets import load
+from compiler.tokenizer.fresh import fresh_notes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +70,8 @@ def install(
             report.begin("verify")
             check_files(draft, part, by="sha256", digest=cache.digest)
             check_layout(draft, part)
+            for note in packed_notes(draft, part):
+                report.warn(note)
             if measured:
                 final = _with_numerics(draft, measure(runner, draft, part, measured.who, measured.logits))
             assemble.write_manifest(part, final)
@@ -80,6 +84,19 @@ def install(
             cache.memo.remember(output / file.path, file.digest)
     runner.made["package"] = 1
     return final
+
+
+def packed_notes(manifest: Manifest, folder: Path) -> list[str]:
+    """Notes on the tokenizer of the artifact in `folder`, as its container loads it; none where this project's runtime
+    does, or where a stand-in of the tests made the artifact.
+    """
+    packager = load(manifest.target).packager
+    configs = [file.path for file in manifest.files if file.path.rpartition("/")[2] == "tokenizer_config.json"]
+    container = packager.transformers(packager.options_of(manifest)) if configs else None
+    if container is None or manifest.stand_in or manifest.section.unfinished:
+        return []
+    notes = fresh_notes(folder / configs[0].rpartition("/")[0])
+    return [f"{note}; the image has transformers {container}: compare there" for note in notes]
 
 
 def may_replace(output: Path, manifest: Manifest) -> bool:

@@ -68,6 +68,7 @@ def test_a_format_that_only_its_own_code_reads_is_refused(tmp_path: Path) -> Non
         ({"generation_config.json": {"eos_token_id": [2, 7]}}, {2, 7}),
         ({"generation_config.json": {}, "config.json": {"eos_token_id": 0}}, {0}),
         ({"config.json": {"eos_token_id": None}}, set()),
+        ({"config.json": {"text_config": {"eos_token_id": 5}}}, {5}),
         ({}, set()),
     ],
 )
