@@ -10,12 +10,14 @@ import pytest
 import recipes
 from compiler.errors import UnknownArchitecture, UsageError
 from compiler.numerics.foreign import transformers_config, transformers_model
+from compiler.pipeline.build import build
 from compiler.pipeline.convert_only import convert_to
-from compiler.pipeline.request import Ask, PlanRequest
+from compiler.pipeline.request import Ask, BuildRequest, PlanRequest
 from compiler.pipeline.resolve import plan_of
 from compiler.storage.checkpoints.checkpoint import open_checkpoint
 from compiler.storage.checkpoints.text_part import text_checkpoint
 from tests.cases import checkpoints
+from tests.stand_in import StandIn
 from tests.wrappers import WRAPPERS, write_wrapper
 
 if TYPE_CHECKING:
@@ -69,6 +71,19 @@ def test_the_plan_counts_what_is_left_out(tmp_path: Path) -> None:
     (note,) = [note for note in plan.notes if "left out" in note]
     assert note.startswith("text part of LlavaForConditionalGeneration as ")
     assert "27 tensors are left out: 23 of vision_tower, 4 of multi_modal_projector" in note
+
+
+def test_an_artifact_has_the_config_of_its_text_part_and_says_what_is_left_out(tmp_path: Path) -> None:
+    model = write_wrapper("llava", tmp_path / "model")
+    checkpoints.write_tokenizer(model)
+    asked = BuildRequest(**vars(request(model)), output=tmp_path / "artifact", until="package")
+    manifest = build(asked, toolchain=StandIn()).manifest
+    assert manifest is not None
+    assert manifest.model.text_only
+    assert "27 tensors are left out" in manifest.model.notes[-1]
+    packed = json.loads((tmp_path / "artifact/tokenizer/config.json").read_text())
+    assert (packed["architectures"], packed["model_type"]) == (["LlamaForCausalLM"], "llama")
+    assert "vision_config" not in packed
 
 
 def test_without_the_option_the_refusal_names_the_text_part_and_the_option(tmp_path: Path) -> None:
