@@ -26,6 +26,7 @@ RECIPE = replace(
     aliases={"num_experts": "n_routed_experts"},
     config=replace(GROUPS, expert_groups=(), expert_groups_used=()),
     traits=replace(deepseek_v3.TRAITS, router="softmax", renormalize_experts=False),
+    next_layers="",
     assumes={**ASSUMES, "topk_method": "greedy"},
     variants=(Variant("groups", {"topk_method": "group_limited_greedy"}, config=GROUPS, assumes=ASSUMES),),
 )  # fmt: skip

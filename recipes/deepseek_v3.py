@@ -12,6 +12,7 @@ DEFAULTS = {
     "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "n_routed_experts": 256,
     "n_shared_experts": 1, "num_experts_per_tok": 8, "moe_intermediate_size": 2048, "first_k_dense_replace": 3,
     "n_group": 8, "topk_group": 4, "norm_topk_prob": True, "routed_scaling_factor": 2.5,
+    "num_nextn_predict_layers": 1,
 }  # fmt: skip
 TRAITS = Traits(
     mlp="moe", rotary="interleaved", qkv_bias="attention_bias", out_bias="attention_bias", router="corrected_sigmoid",
@@ -31,8 +32,7 @@ RECIPE = Recipe(
     ),
     traits=TRAITS,
     weights=(
-        Map("model.embed_tokens", "embed"),
-        Map(L + "input_layernorm", "attn.norm"),
+        Map("model.embed_tokens", "embed"), Map(L + "input_layernorm", "attn.norm"),
         Map(L + "self_attn.q_proj", "attn.q_whole"),
         Map(L + "self_attn.q_a_proj", "attn.q_a"), Map(L + "self_attn.q_b_proj", "attn.q_b"),
         Map(L + "self_attn.q_a_layernorm", "attn.q_a_norm"),
@@ -52,5 +52,6 @@ RECIPE = Recipe(
         Map("model.norm", "final.norm"), Map("lm_head", "head"),
     ),
     assumes={"topk_method": "noaux_tc", "scoring_func": "sigmoid", "moe_layer_freq": 1},
+    next_layers="num_nextn_predict_layers",
     variants=(Variant("halves", {"rope_interleave": False}, traits=replace(TRAITS, rotary="half")),),
 )  # fmt: skip

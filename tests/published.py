@@ -79,10 +79,12 @@ PARAMETERS = {
     "falcon-7b": 6_921_720_704,
     "falcon-rw-1b": 1_311_625_216,
     "opt-1.3b": 1_315_758_080,
+    "gpt-oss-20b": 20_914_757_184,
+    "deepseek-v3": 671_026_419_200,
 }
 
 
-STORED = {"qwen-7b": "bfloat16", "bloom-560m": "float16"}
+STORED = {"qwen-7b": "bfloat16", "bloom-560m": "float16", "gpt-oss-20b": "bfloat16"}
 """Dtypes of weights whose config.json names none; float32 for the others."""
 
 

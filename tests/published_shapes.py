@@ -246,6 +246,47 @@ def _gpt_neox(hf: Config) -> Shapes:
     return found
 
 
+def _gpt_oss(hf: Config) -> Shapes:
+    """As published, with every expert matrix where its blocks are, dequantized."""
+    hidden, ffn, experts = hf["hidden_size"], hf["intermediate_size"], hf["num_local_experts"]
+
+    def layers(layer: str) -> Shapes:
+        found = _attention(hf, layer, qkv_bias=True, out_bias=True)
+        found |= {layer + "self_attn.sinks": (hf["num_attention_heads"],)}
+        found |= _linear(layer + "mlp.router", experts, hidden, bias=True)
+        for name, rows, columns in (("gate_up_proj", 2 * ffn, hidden), ("down_proj", hidden, ffn)):
+            stem = f"{layer}mlp.experts.{name}"
+            found |= {f"{stem}_blocks": (experts, rows, columns), f"{stem}_bias": (experts, rows)}
+        return found
+
+    return _around(hf, layers)
+
+
+def _deepseek_v3(hf: Config) -> Shapes:
+    """As published, dequantized, without the layer that predicts a further token."""
+    hidden, heads, experts = hf["hidden_size"], hf["num_attention_heads"], hf["n_routed_experts"]
+    nope, rope, value, of_kv = (
+        hf[key] for key in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "kv_lora_rank")
+    )
+    wide = hf["moe_intermediate_size"]
+
+    def layers(layer: str) -> Shapes:
+        attn = layer + "self_attn."
+        found = _linear(attn + "q_a_proj", hf["q_lora_rank"], hidden) | _norm(attn + "q_a_layernorm", hf["q_lora_rank"])
+        found |= _linear(attn + "q_b_proj", heads * (nope + rope), hf["q_lora_rank"])
+        found |= _linear(attn + "kv_a_proj_with_mqa", of_kv + rope, hidden) | _norm(attn + "kv_a_layernorm", of_kv)
+        found |= _linear(attn + "kv_b_proj", heads * (nope + value), of_kv)
+        found |= _linear(attn + "o_proj", hidden, heads * value)
+        if int(layer.split(".")[2]) < hf["first_k_dense_replace"]:
+            return found | _swiglu(layer + "mlp", hidden, hf["intermediate_size"])
+        found |= _linear(layer + "mlp.gate", experts, hidden) | {layer + "mlp.gate.e_score_correction_bias": (experts,)}
+        for e in range(experts):
+            found |= _swiglu(f"{layer}mlp.experts.{e}", hidden, wide)
+        return found | _swiglu(layer + "mlp.shared_experts", hidden, wide * hf["n_shared_experts"])
+
+    return _around(hf, layers)
+
+
 def _remote(name: str) -> Callable[[Config], Shapes]:
     """Of an architecture that transformers lacks: the names that its reference reads. (References import torch.)"""
 
@@ -275,6 +316,8 @@ SHAPES: dict[str, Callable[[Config], Shapes]] = {
     "GPTJForCausalLM": _gptj,
     "GPTNeoXForCausalLM": _gpt_neox,
     "GPTBigCodeForCausalLM": _starcoder,
+    "GptOssForCausalLM": _gpt_oss,
+    "DeepseekV3ForCausalLM": _deepseek_v3,
     "GPT2LMHeadCustomModel": _remote("santacoder"),
     "QWenLMHeadModel": _remote("qwen"),
     "BaiChuanForCausalLM": _remote("baichuan"),

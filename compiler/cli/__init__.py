@@ -136,6 +136,11 @@ def _failed(error: LmiCompileError) -> int:
             if path
             else f"run it again with LMI_COMPILE_TRACEBACK=1, and {REPORT_IT}"
         )
+    elif error.log:
+        from compiler.storage.cache.crashes import write_log
+
+        path = write_log(error.log, "log")
+        error.hint = "\n".join([error.hint, f"The log is {path}" if path else error.log])
     show_error(error, as_json=_as_json())
     return error.exit_code
 

@@ -174,7 +174,8 @@ def _shape_problem(
         if sorted(names) != list(range(sizes[axis])):
             lost = sorted(set(range(sizes[axis])) - set(names)) or sorted(names)[sizes[axis] :]
             return f"`{mapping.source}`: expected {what} 0 to {sizes[axis] - 1}, wrong or missing: {lost}"
-    targets = [whole("", shape_of(TensorId(role, part, 0), sizes), "F32") for role in mapping.role_names]
+    # Shapes need no pieces, of which interleaved rows have one for each row.
+    targets = [Lazy(shape_of(TensorId(role, part, 0), sizes), "F32", "F32", ()) for role in mapping.role_names]
     expected = run(inverse(program), targets)
     for (_, name), tensor in zip(sorted(names.items()), expected, strict=True):
         if tuple(headers[name].shape) != tensor.shape:

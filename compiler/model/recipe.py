@@ -90,7 +90,8 @@ class Recipe:
 
     `defaults` maps the keys that the recipe reads to what their absence means: the defaults of the architecture's
     configuration class. `aliases` maps other spellings of keys to those that the recipe reads. `model_types`: values of
-    `model_type` that name the architecture where `architectures` does not.
+    `model_type` that name the architecture where `architectures` does not. `next_layers`: key with the number of layers
+    that predict further tokens (DeepSeek's MTP): they are stored behind the others, and ignored.
     """
 
     hf_architectures: tuple[str, ...]
@@ -105,6 +106,7 @@ class Recipe:
     assumes: Mapping[str, Any] = field(default_factory=dict)
     optional_prefix: str = ""
     variants: tuple[Variant, ...] = ()
+    next_layers: str = ""
 
     def resolve(self, hf: Mapping[str, Any], variant: str | None = None) -> Recipe:
         """Recipe with the fields of the variant that `hf` (config.json) or `variant` selects.
@@ -127,8 +129,17 @@ class Recipe:
                     config=v.config or self.config,
                     assumes=self.assumes if v.assumes is None else v.assumes,
                     variants=(),
-                )
-        return self
+                )._without_next_layers(hf)
+        return self._without_next_layers(hf)
+
+    def _without_next_layers(self, hf: Mapping[str, Any]) -> Recipe:
+        """Recipe that ignores the layers which predict further tokens, if the architecture has some."""
+        stated = {**self.defaults, **hf}
+        count, layers = stated.get(self.next_layers), lookup(stated, self.config.layers)
+        if type(count) is not int or type(layers) is not int or count < 1:
+            return self
+        more = tuple(f"model.layers.{layers + i}.*" for i in range(min(count, 8)))
+        return replace(self, ignore=(*self.ignore, *more))
 
     def stated(self, hf: Mapping[str, Any]) -> dict[str, Any]:
         """config.json with the defaults of the architecture. Raises SourceError for one key in two spellings."""

@@ -76,7 +76,7 @@ def _refusal(models: list[ModelConfig], target: Target[Any], quant: Quant) -> st
 
 def _models(recipe: Recipe) -> Iterator[ModelConfig]:
     """As the recipe describes them, in sizes that any toolchain splits: what config.json may say or not, both ways."""
-    hidden, heads, traits = 4096, 32, recipe.traits
+    hidden, heads, traits, latent = 4096, 32, recipe.traits, recipe.config.kv_rank != ()
     sparse = traits.mlp == "moe"
     named = traits.activation in ACTIVATIONS
     answers = []
@@ -91,7 +91,7 @@ def _models(recipe: Recipe) -> Iterator[ModelConfig]:
             layers=2,
             hidden=hidden,
             heads=heads,
-            kv_heads=heads,
+            kv_heads=1 if latent else heads,
             head_dim=hidden // heads,
             ffn=4 * hidden,
             vocab=32000,
@@ -119,5 +119,11 @@ def _models(recipe: Recipe) -> Iterator[ModelConfig]:
             moe_ffn=hidden if sparse else 0,
             shared_ffn=hidden if traits.shared_expert_gate else 0,
             shared_expert_gate=traits.shared_expert_gate,
+            router=traits.router,
+            router_bias=traits.router_bias,
+            expert_bias=traits.expert_bias,
+            sinks=traits.sinks,
+            kv_rank=hidden // heads if latent else 0,
+            nope_dim=hidden // heads if latent else 0,
             layer_kinds=(LayerKind(traits.mlp),) * 2,
         )

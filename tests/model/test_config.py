@@ -10,7 +10,7 @@ import pytest
 
 import recipes
 from compiler.errors import ArtifactError, RefusedError, SourceError
-from compiler.model.config import ConfigMap, ModelConfig, Position, Traits
+from compiler.model.config import ConfigMap, LayerKind, ModelConfig, Position, Traits
 from compiler.model.limits import built_for
 from compiler.model.read import read_config
 from compiler.model.rope import RopeScaling, parse_rope_scaling
@@ -270,3 +270,51 @@ def test_fields_with_their_default_need_not_be_there() -> None:
     assert ModelConfig.from_json(data) == config == ModelConfig.from_json(json.loads(json.dumps(asdict(config))))
     with pytest.raises(ArtifactError, match="lacks hidden"):
         ModelConfig.from_json({name: value for name, value in data.items() if name != "hidden"})
+
+
+def _published(model: str, **changes: Any) -> ModelConfig:
+    hf = published.CONFIGS[model] | changes
+    return recipes.for_config(hf)[1].resolve(hf).model_config(hf)
+
+
+def test_scores_of_latent_attention_have_the_scale_of_a_whole_query_and_yarns_square() -> None:
+    config = _published("deepseek-v3")
+    assert (config.kv_heads, config.head_dim, config.rotary_dim, config.nope_dim) == (1, 128, 64, 128)
+    assert config.attention_scale == pytest.approx(192**-0.5 * (0.1 * math.log(40) + 1) ** 2)
+    assert _published("deepseek-v3", rope_scaling=None).attention_scale == pytest.approx(192**-0.5)
+    assert [kind.mlp for kind in config.layer_kinds[:4]] == ["gated"] * 3 + ["moe"]
+
+
+@pytest.mark.parametrize("changes", [{"n_group": 7}, {"topk_group": 1, "num_experts_per_tok": 33}])
+def test_groups_that_cannot_hold_the_experts_of_a_token_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(SourceError, match=r"expert_groups \(`n_group` or `topk_group`\)"):
+        _published("deepseek-v3", **changes)
+
+
+def test_gpt_oss_has_a_window_in_every_other_layer_and_yarn_unless_it_says_otherwise() -> None:
+    hf = {k: v for k, v in published.CONFIGS["gpt-oss-20b"].items() if k not in ("layer_types", "rope_scaling")}
+    found = recipes.for_config(hf)[1].model_config(hf)
+    assert found.layer_kinds == _published("gpt-oss-20b").layer_kinds
+    assert found.layer_kinds[:2] == (LayerKind("moe", 128), LayerKind("moe"))
+    assert found.rope_scaling == _published("gpt-oss-20b").rope_scaling
+    assert found.rope_scaling is not None
+    assert (found.rope_scaling.kind, found.rope_scaling.factor, found.rope_scaling.truncate) == ("yarn", 32.0, False)
+
+
+def test_gpt_oss_with_another_clamp_is_refused() -> None:
+    with pytest.raises(RefusedError, match=r"swiglu_limit 7.0, found 10.0"):
+        _published("gpt-oss-20b", swiglu_limit=10.0)
+
+
+def test_llama_4_rotates_within_chunks_and_reaches_further_in_every_fourth_layer() -> None:
+    hf: dict[str, Any] = {"architectures": ["Llama4ForCausalLM"], "num_hidden_layers": 8}
+    given: list[dict[str, Any]] = [{}, {"no_rope_layers": []}, {"no_rope_layers": [1, 1, 1, 0] * 2}]
+    for changes in given:
+        kinds = recipes.for_config(hf)[1].model_config({**hf, **changes}).layer_kinds
+        assert kinds == (LayerKind("moe", chunk=8192),) * 3 + (LayerKind("moe", rope="none"),) + kinds[:4]
+    config = recipes.for_config(hf)[1].model_config({**hf, "interleave_moe_layer_step": 2})
+    assert [kind.mlp for kind in config.layer_kinds] == ["gated", "moe"] * 4
+    config = recipes.for_config(hf)[1].model_config({**hf, "moe_layers": [2], "attn_temperature_tuning": 4})
+    assert [i for i, kind in enumerate(config.layer_kinds) if kind.mlp == "moe"] == [2]
+    assert (config.temperature_floor, config.temperature_scale) == (8192, 0.1)  # 4 is how Scout was first published
+    assert recipes.for_config(hf)[1].model_config({**hf, "attn_temperature_tuning": False}).temperature_floor == 0

@@ -35,6 +35,32 @@ def _random(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).integers(0, 2**16, shape, dtype="u2")
 
 
+def test_interleaved_rows_of_all_experts_stored_transposed() -> None:
+    w, bias = _random(EXPERTS, HIDDEN, 12), _random(EXPERTS, 12)
+    mapping = Map("e.gate_up", ("moe.gate", "moe.up"), fused="interleaved", layout="in out", stacked=True)
+    for found, first in zip(_roles(mapping, [w]), (0, 1), strict=True):
+        np.testing.assert_array_equal(found, w[..., first::2].transpose(0, 2, 1))
+    for found, first in zip(_roles(mapping, [bias], "bias"), (0, 1), strict=True):
+        np.testing.assert_array_equal(found, bias[:, first::2])
+
+
+def test_a_bare_name_is_the_whole_name() -> None:
+    recipe = Recipe(("A",), {}, (Map("x.{layer}.sinks", "attn.sinks", bare=True),))
+    ((pattern, _),) = recipe.patterns
+    assert pattern.fullmatch("x.3.sinks")
+    assert not pattern.fullmatch("x.3.sinks.weight")
+
+
+def test_layers_that_predict_further_tokens_are_ignored_and_no_others() -> None:
+    hf = published.CONFIGS["deepseek-v3"]
+    ignored = recipes.for_config(hf)[1].resolve(hf).ignored
+    assert any(pattern.fullmatch("model.layers.61.eh_proj.weight") for pattern in ignored)
+    assert not any(pattern.fullmatch("model.layers.62.eh_proj.weight") for pattern in ignored)
+    assert not any(pattern.fullmatch("model.layers.6.mlp.gate.weight") for pattern in ignored)
+    without = {**hf, "num_nextn_predict_layers": 0}
+    assert not recipes.for_config(hf)[1].resolve(without).ignored
+
+
 def test_an_ordinary_projection_gets_its_heads() -> None:
     w = _random(HEADS * D, HIDDEN)
     np.testing.assert_array_equal(_roles(Map("q", "attn.q"), [w])[0], w.reshape(HEADS, D, HIDDEN))

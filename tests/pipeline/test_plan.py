@@ -24,6 +24,7 @@ from compiler.pipeline.request import Ask
 from compiler.quantization.request import Quant, Text
 from compiler.quantization.schemes import SCHEMES
 from tests import published
+from tests.published_shapes import SHAPES
 
 
 def _plan(model: str, ask: Ask | None = None, **config: Any) -> Plan:
@@ -37,7 +38,9 @@ def test_every_parameter_of_a_published_model_is_planned_once(model: str) -> Non
     plan = _plan(model)
     assert published.parameters(model) == published.PARAMETERS[model]
     assert sum(prod(tensor.shape) for _, tensor in plan.ranks[0].tensors) == published.PARAMETERS[model]
-    assert plan.ranks[0].nbytes == ITEMSIZE[DTYPES[plan.dtype]] * published.PARAMETERS[model]
+    kept = sum(prod(tensor.shape) for _, tensor in plan.ranks[0].tensors if tensor.dtype == "F32")
+    wider = kept * (4 - ITEMSIZE[DTYPES[plan.dtype]])  # corrections of a choice keep their dtype
+    assert plan.ranks[0].nbytes == ITEMSIZE[DTYPES[plan.dtype]] * published.PARAMETERS[model] + wider
 
 
 @pytest.mark.parametrize(("model", "tp"), [("llama2-70b", 8), ("mixtral-8x7b", 8), ("qwen2-7b", 4)])
@@ -50,6 +53,21 @@ def test_split_axes_are_divided_and_the_rest_is_whole(model: str, tp: int) -> No
             assert one.shape == all_.shape, name
         else:
             assert prod(one.shape) * tp == prod(all_.shape), name
+
+
+def test_every_rank_caches_the_whole_latent() -> None:
+    hf = published.CONFIGS["deepseek-v3"] | {
+        "num_hidden_layers": 4, "n_routed_experts": 16, "n_group": 2, "topk_group": 1
+    }  # fmt: skip
+    headers = {k: published.Tensor("BF16", shape) for k, shape in SHAPES["DeepseekV3ForCausalLM"](hf).items()}
+    headers["model.layers.4.eh_proj.weight"] = published.Tensor("BF16", (7168, 14336))  # of the layer behind the last
+    name, recipe = recipes.for_config(hf)
+    for tp in (1, 8):
+        plan = make_plan(name, recipe, targets.load("inductor"), hf, headers, Ask(tp=tp))
+        assert plan.kv_bytes_per_token == 4 * (512 + 64) * 2
+        assert plan.account.ignored == ("model.layers.4.eh_proj.weight",)
+    with pytest.raises(RefusedError, match="does not quantize the cache of latent attention"):
+        make_plan(name, recipe, targets.load("inductor"), hf, headers, Ask(quant=Quant(cache="int8")))
 
 
 def test_seventy_billion_parameters_at_tp_8() -> None:

@@ -48,6 +48,8 @@ def _check(folder: Path, scalings: dict[str, Scaling], tmp_path: Path) -> None:
     model.calibrate(tmp_path)
     maxima = load_file(tmp_path / calibrate.RESULT)
     for name, scaling in scalings.items():
+        if scaling.cache and model.config.kv_rank:
+            continue  # no target quantizes a cached latent
         make_scales(model.config, model.tensors, model.checkpoint, tmp_path, scaling=scaling, maxima=maxima)
         merged, _ = with_scales(model.tensors, model.checkpoint, tmp_path / RESULT)
         expected = {tensor: lazy for tensor, lazy in merged.items() if lazy != model.tensors.get(tensor)}

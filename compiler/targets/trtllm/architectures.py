@@ -232,6 +232,10 @@ ALIASES = {
 
 WITHOUT: Mapping[str, str] = {
     "Qwen3MoeForCausalLM": "the normalization of its router in TensorRT-LLM is not verified",
+    "DeepseekV2ForCausalLM": "its latent attention and its groups of experts have no judge here",
+    "DeepseekV3ForCausalLM": "its latent attention and its groups of experts have no judge here",
+    "GptOssForCausalLM": "only its PyTorch backend runs attention sinks, which needs no engine",
+    "Llama4ForCausalLM": "only its PyTorch backend runs attention in chunks, which needs no engine",
     "GPTNeoXForCausalLM": "the layout of its checkpoint is not verified",
     "Gemma2ForCausalLM": "the judge computes neither softcaps nor norms after blocks",
 }
