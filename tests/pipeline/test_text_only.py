@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import recipes
-from compiler.errors import UnknownArchitecture, UsageError
+from compiler.errors import RefusedError, UnknownArchitecture, UsageError
 from compiler.numerics.foreign import transformers_config, transformers_model
 from compiler.pipeline.build import build
 from compiler.pipeline.convert_only import convert_to
@@ -102,6 +102,15 @@ def test_the_text_of_a_config_without_text_config_is_its_own_keys(tmp_path: Path
     (model / "config.json").write_text(json.dumps({**text, **config, **sections}))
     plan = plan_of(request(model))
     assert (plan.config.architecture, plan.config.rope_scaling, plan.recipe) == ("Qwen2ForCausalLM", None, "qwen2")
+
+
+def test_a_text_part_that_is_no_causal_model_is_refused(tmp_path: Path) -> None:
+    """PaliGemma's prompts see themselves in both directions, which Gemma's do not."""
+    model = write_wrapper("llava", tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "architectures": ["PaliGemmaForConditionalGeneration"]}))
+    with pytest.raises(RefusedError, match="attention in both directions over a prompt"):
+        plan_of(request(model))
 
 
 def test_a_model_of_text_alone_is_refused(tmp_path: Path) -> None:
