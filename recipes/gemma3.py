@@ -19,12 +19,14 @@ RECIPE = replace(
     },
     model_types=("gemma3_text",),
     defaults={
-        **gemma2.RECIPE.defaults,
+        **gemma2.DEFAULTS,
         "vocab_size": 262208, "max_position_embeddings": 131072, "rope_theta": 1000000.0,
-        "rope_local_base_freq": 10000.0, "attn_logit_softcapping": None, "final_logit_softcapping": None,
+        "rope_local_base_freq": 10000.0, "final_logit_softcapping": None,
     },
     config=replace(
-        gemma2.RECIPE.config, local_rope_theta=("local_rope_parameters.rope_theta", "rope_local_base_freq")
+        gemma2.RECIPE.config,
+        attention_softcap=(),  # the code of the class does not apply `attn_logit_softcapping`
+        local_rope_theta=("local_rope_parameters.rope_theta", "rope_local_base_freq"),
     ),
     traits=replace(
         gemma2.RECIPE.traits,
