@@ -165,7 +165,12 @@ def test_bad_input_by_exit_code(
         (["--model", "lama3-8b"], 2, "neither a folder nor a known model", "llama3-8b"),
         (["--model", unknown], 4, "LlamaForCausalLn", "LlamaForCausalLM"),
         (["--model", model, "--recipe", "gpt5"], 4, "no recipe is called `gpt5`", "llama"),
-        (["--model", model, "--recipe", "qwen2"], 4, "does not match its recipe", "another architecture"),
+        (
+            ["--model", model, "--recipe", "qwen2"],
+            4,
+            "reads Qwen2ForCausalLM; config.json names the architecture LlamaForCausalLM",
+            "leave `--recipe` out",
+        ),
         (["--model", model, "--tp", "two"], 2, "--tp two", "--tp 1"),
         (["--model", model, "--tp", "0"], 2, "--tp 0", "--tp 1"),
         (["--model", model, "--tp", "max", "--instance-type", "ml.t3.medium"], 2, "ml.t3.medium", "--tp N"),

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from compiler.model.places import Constant, Default, Flag, Half, Layers, Place, Power, Times, lookup, paths
-from compiler.model.rope import flat_rope_parameters, rope_section
+from compiler.model.rope import flat_rope_parameters, rope_key, rope_section
 
 if TYPE_CHECKING:
     from compiler.model.recipe import Recipe
@@ -34,22 +34,25 @@ def assumed_text(recipe: Recipe, hf: Mapping[str, Any]) -> str:
 
 
 def keys_read(recipe: Recipe) -> set[str]:
-    """Keys at the top of config.json that a resolved recipe reads."""
+    """Keys at the top of config.json that a recipe reads, or chooses a variant by."""
     places: list[Place] = [value for value in _values(recipe) if isinstance(value, _PLACES)]
     places += [path for value in _values(recipe) if isinstance(value, Layers) for path in value.paths]
     found = {path.partition(".")[0] for place in places for path in paths(place)}
     if recipe.config.rope_section and recipe.traits.position == "rope":
         found |= {"rope_scaling", "rope_parameters"}
-    return found | set(recipe.aliases) | {path.partition(".")[0] for path in recipe.assumes}
+    conditions = [*recipe.assumes, *(path for variant in recipe.variants for path in variant.when)]
+    return found | set(recipe.aliases) | {path.partition(".")[0] for path in conditions}
 
 
+_ROTARY = ("rope_theta", "local_rope_theta", "rope_linear", "rotary_fraction", "rotary_dim")
 _PLACES = (str, tuple, Half, Default, Flag, Times, Power, Constant)
 
 
 def _values(recipe: Recipe) -> Iterator[Any]:
     for part in (recipe.config, recipe.traits):
         for field in fields(part):
-            yield getattr(part, field.name)
+            if recipe.traits.position == "rope" or field.name not in _ROTARY:
+                yield getattr(part, field.name)
 
 
 def _notes(recipe: Recipe, hf: Mapping[str, Any]) -> Iterator[str]:
@@ -78,5 +81,4 @@ def _doubles(recipe: Recipe, hf: Mapping[str, Any]) -> Iterator[tuple[str, str]]
                        ("partial_rotary_factor", recipe.config.rotary_fraction)):  # fmt: skip
         beside = lookup(hf, place)
         if key in section and beside is not None and section[key] != beside and place:
-            of = "rope_scaling" if scaling else "rope_parameters"
-            yield f"`{of}.{key}` {section[key]!r:.60}", f"`{paths(place)[0]}` {beside!r:.60}"
+            yield f"`{rope_key(hf)}.{key}` {section[key]!r:.60}", f"`{paths(place)[0]}` {beside!r:.60}"

@@ -53,7 +53,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Power:
-    """Value at `path` (or `value`, where it is absent or null) to the power of `exponent`; None unless positive."""
+    """Value at `path` (or `value`, where it is absent or null) to the power of `exponent`; as it is if not positive."""
 
     path: str
     exponent: float
@@ -140,7 +140,8 @@ def lookup(hf: Mapping[str, Any], place: Place) -> Any:
         case Power(path, exponent, default):
             value = lookup(hf, path)
             value = default if value is None else value
-            return value**exponent if isinstance(value, int | float) and value > 0 else None
+            usable = type(value) in (int, float) and 0 < value < 1e30
+            return value**exponent if usable else value
         case Times(first, second):
             factors = [lookup(hf, path) or 0 for path in (first, second)]
             wrong = [factor for factor in factors if type(factor) is not int]

@@ -15,7 +15,15 @@ from compiler.model.config import Activation, ConfigMap, ModelConfig, Traits
 from compiler.model.dtypes import DTYPES
 from compiler.model.kinds import layer_kinds
 from compiler.model.places import Place, lookup
-from compiler.model.rope import ORIGINAL, RopeScaling, flat_rope_parameters, read_rope_scaling, rope_section, yarn_scale
+from compiler.model.rope import (
+    ORIGINAL,
+    RopeScaling,
+    flat_rope_parameters,
+    read_rope_scaling,
+    rope_key,
+    rope_section,
+    yarn_scale,
+)
 from compiler.model.values import Values
 
 if TYPE_CHECKING:
@@ -217,7 +225,7 @@ def _rope(
     if factor not in (None, 1):
         section = {"rope_type": "linear", "factor": factor}
     original = hf.get(ORIGINAL) if places.rope_section else None
-    scaling = read_rope_scaling(section, sizes["max_positions"], original, requested)
+    scaling = read_rope_scaling(section, sizes["max_positions"], original, requested, f"config.json: {rope_key(hf)}")
     for lists in (scaling.short_factors, scaling.long_factors) if scaling else ():
         if lists and len(lists) != rotary_dim // 2:
             values.problems.append(f"rope scaling: expected {rotary_dim // 2} factors, found {len(lists)}")

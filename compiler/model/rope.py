@@ -132,6 +132,11 @@ def rope_section(hf: Mapping[str, Any]) -> Mapping[str, Any]:
     return {}
 
 
+def rope_key(hf: Mapping[str, Any]) -> str:
+    """Key of the section that counts."""
+    return "rope_scaling" if hf.get("rope_scaling") else "rope_parameters"
+
+
 def flat_rope_parameters(hf: Mapping[str, Any]) -> Mapping[str, Any]:
     """config.json whose `rope_parameters` are those of full attention.
 
@@ -153,11 +158,16 @@ def flat_rope_parameters(hf: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def read_rope_scaling(
-    section: Mapping[str, Any], max_positions: int, original: Any = None, wish: RopeScaling | None = None
+    section: Mapping[str, Any],
+    max_positions: int,
+    original: Any = None,
+    wish: RopeScaling | None = None,
+    where: str = "config.json",
 ) -> RopeScaling | None:
     """Scaling of `section` (see rope_section), else the user's `wish`; None: unscaled.
 
-    `max_positions`: max_position_embeddings; `original`: original_max_position_embeddings at the top of config.json.
+    `max_positions`: max_position_embeddings; `original`: original_max_position_embeddings at the top of config.json;
+    `where`: place of the section in errors.
 
     Raises:
         SourceError: the scaling in config.json is incomplete, or a value has the wrong kind.
@@ -165,7 +175,7 @@ def read_rope_scaling(
     """
     if original is not None:
         section = {**section, ORIGINAL: original}
-    found = parsed(section, "config.json")
+    found = parsed(section, where)
     if found is not None:
         found = _completed(found, max_positions)
     if wish is None:

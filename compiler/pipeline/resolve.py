@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from compiler import targets
 from compiler.calibration.samples import resolve_text
-from compiler.errors import AccountingError, boundary
+from compiler.errors import AccountingError, RefusedError, boundary
 from compiler.model.account import filled_by
 from compiler.model.read import stored_dtype
 from compiler.pipeline.plan import Plan, make_plan
@@ -21,7 +21,9 @@ from compiler.storage.checkpoints.text_part import text_checkpoint
 from compiler.tokenizer.notes import tokenizer_notes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+    from typing import Any
 
     from compiler.model.config import ModelConfig
     from compiler.model.recipe import Recipe
@@ -82,7 +84,22 @@ def with_recipe(
         name, recipe = request.recipes.for_config(checkpoint.config)
     else:
         name, recipe = request.recipe, request.recipes.load(request.recipe)
+        _refuse_foreign(name, recipe, checkpoint.config)
     return LocatedModel(source, untie_different(checkpoint, recipe, request.ask.variant, whole=whole), name, recipe)
+
+
+def _refuse_foreign(name: str, recipe: Recipe, hf: Mapping[str, Any]) -> None:
+    """Refuse a recipe for an architecture that it does not list: equal tensors do not make equal mathematics."""
+    found, kind = recipe.architecture(hf), hf.get("model_type")
+    if not hf.get("architectures") and recipe.model_types and isinstance(kind, str) and kind not in recipe.model_types:
+        found = f"of model_type {kind!r}"
+    if found not in recipe.hf_architectures:
+        listed = " or ".join(recipe.hf_architectures)
+        raise RefusedError(
+            f"the recipe `{name}` reads {listed}; config.json names the architecture {found}",
+            hint=f"leave `--recipe` out; if the model computes what {listed} does, say so in config.json: "
+            f'`"architectures": ["{recipe.hf_architectures[0]}"]`',
+        )
 
 
 def plan_model(model: LocatedModel, target: str, ask: Ask, max_memory: int) -> Plan:

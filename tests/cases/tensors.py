@@ -77,10 +77,11 @@ def no_prefix(folder: Path) -> None:
 
 @case(30, "a base model saved by itself: no prefix, no head, tied")
 def base_model(folder: Path) -> None:
-    """The layout of Qwen3-Embedding and of AutoModel.save_pretrained."""
-    model = write(folder / "model", TIED)
+    """The layout of Qwen3-Embedding and of AutoModel.save_pretrained, which names the class without a head."""
+    model = write(folder / "model", {**TIED, "architectures": ["LlamaModel"]})
     found = {name.removeprefix("model."): tensor for name, tensor in weights({**CONFIG, **TIED}).items()}
     write_weights(model / "model.safetensors", found)
+    taken(plan(model), "LlamaForCausalLM")
     assert difference(model) < SAME
 
 
