@@ -45,15 +45,17 @@ if TYPE_CHECKING:
 class LmiCompileError(Exception):
     """Base class of all errors that a user can meet.
 
-    `message` says what was expected and what was found, `hint` what to do; `exit_code` is the command line's.
+    `message` says what was expected and what was found, `hint` what to do; `exit_code` is the command line's. `log`:
+    output of the process that failed, "" for none; the command line keeps it in a file.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", log: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.log = log
 
 
 class UsageError(LmiCompileError):

@@ -3,13 +3,6 @@
 from compiler.model import ConfigMap, Layers, Map, Power, Recipe, Traits
 
 L = "model.layers.{layer}."
-DEFAULTS = {
-    "vocab_size": 256000, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
-    "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",
-    "max_position_embeddings": 8192, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": True,
-    "attention_bias": False, "query_pre_attn_scalar": 256, "sliding_window": 4096,
-    "final_logit_softcapping": 30.0,
-}  # fmt: skip
 RECIPE = Recipe(
     hf_architectures=("Gemma2ForCausalLM",),
     models={
@@ -21,7 +14,13 @@ RECIPE = Recipe(
         "gemma2-27b-it": "google/gemma-2-27b-it",
     },
     model_types=("gemma2",),
-    defaults={**DEFAULTS, "attn_logit_softcapping": 50.0},
+    defaults={
+        "vocab_size": 256000, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
+        "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",
+        "max_position_embeddings": 8192, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": True,
+        "attention_bias": False, "query_pre_attn_scalar": 256, "sliding_window": 4096,
+        "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0,
+    },
     config=ConfigMap(
         sliding_window="sliding_window",
         attention_scale=Power("query_pre_attn_scalar", -0.5),

@@ -59,7 +59,7 @@ _QWEN2: dict[str, Any] = {
     "sliding_window": 8,
     "max_window_layers": 3,
 }
-_ROPE_LLAMA3: dict[str, Any] = {
+ROPE_LLAMA3: dict[str, Any] = {
     "rope_type": "llama3",
     "rope_theta": 500000.0,
     "factor": 8.0,
@@ -313,7 +313,7 @@ _DEEPSEEK_V3: dict[str, Any] = {
 TINY: dict[str, dict[str, Any]] = {
     "llama": LLAMA,
     "llama/equal-heads": {**LLAMA, "num_key_value_heads": 8},
-    "llama/rope-llama3": {**LLAMA, "rope_parameters": _ROPE_LLAMA3},
+    "llama/rope-llama3": {**LLAMA, "rope_parameters": ROPE_LLAMA3},
     "llama/rope-linear": {**LLAMA, "rope_parameters": _ROPE_LINEAR},
     "llama/tied": {**LLAMA, "num_key_value_heads": 1, "tie_word_embeddings": True},
     "llama/biases": {**LLAMA, "attention_bias": True, "mlp_bias": True},

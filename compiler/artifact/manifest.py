@@ -32,9 +32,11 @@ from pydantic import (
     Field,
     PrivateAttr,
     SerializeAsAny,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -121,11 +123,31 @@ class ArtifactFile(Strict):
         return codec
 
 
+Lengths = Annotated[tuple[Size, ...], Field(strict=False)]
+"""Token counts; a list as JSON and the stage cache have it, too."""
+
+
+class Coverage(Strict):
+    """Reach of a proof. `rows`: tokens of each row; `window`, `boundary`: smallest sliding window of the model, and the
+    context length for which its rotary positions are scaled; None: it has none.
+
+    `lowered_rows`: tokens of rows that ran with the window at `lowered_window` and the boundary at `lowered_boundary`
+    positions, where those of the model (None: not lowered) are longer than `rows`.
+    """
+
+    rows: Lengths
+    window: Size | None = None
+    boundary: Size | None = None
+    lowered_rows: Lengths = ()
+    lowered_window: Size | None = None
+    lowered_boundary: Size | None = None
+
+
 class Numerics(Strict):
     """Distance of the artifact's logits from the reference's, over `tokens` positions.
 
     Definitions: numerics/compare.py. `reference_file` None: the checkpoint was measured; the artifact alone cannot
-    repeat it.
+    repeat it. `coverage` None, and then absent: written by a version that ran one row of 48 tokens.
     """
 
     reference: str
@@ -138,6 +160,13 @@ class Numerics(Strict):
     kl: float
     kl_median: float
     thresholds: dict[str, float]
+    coverage: Coverage | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Manifests of older versions keep their bytes."""
+        found: dict[str, Any] = handler(self)
+        return found if self.coverage is not None else {k: v for k, v in found.items() if k != "coverage"}
 
 
 class Manifest(Strict):

@@ -20,7 +20,7 @@ from compiler.storage.files.digest import Digest, digest_bytes, sha256_file
 from compiler.tokenizer.load import load_tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -49,6 +49,10 @@ class Samples:
     @property
     def tokens(self) -> int:
         return sum(one.size for one in self.ids)
+
+    def first(self, lengths: Sequence[int]) -> Samples:
+        """The first samples, each cut to its length in `lengths`."""
+        return replace(self, ids=tuple(ids[:length] for ids, length in zip(self.ids, lengths, strict=False)))
 
     @property
     def digest(self) -> Digest:
@@ -83,7 +87,7 @@ def read_samples(
             if len(ids) == count:
                 break
     else:
-        data = _bytes(file) if file else _own(own)
+        data = _bytes(file) if file else built_in_text(own)
         digest = digest_bytes(data)
         whole = _encode(_tokenizer(tokenizer), _text(data, name))
         _check_ids(whole, vocab, name)
@@ -104,7 +108,7 @@ def resolve_text(text: Text) -> Text:
     """Set file, name, digest and size of a text; download a data set. Raises CalibrationError."""
     file, name = text.file, ""
     if file is None:
-        data = _own(CALIBRATION)
+        data = built_in_text(CALIBRATION)
         return replace(text, digest=digest_bytes(data), size=len(data))
     if not file.exists() and is_dataset(str(file)):
         name, file = dataset_file(str(file))
@@ -170,7 +174,8 @@ def _unreadable(file: Path, error: OSError) -> CalibrationError:
     )
 
 
-def _own(name: str) -> bytes:
+def built_in_text(name: str) -> bytes:
+    """Bytes of the text CALIBRATION or HELD_OUT, in UTF-8."""
     return resources.files("compiler.calibration").joinpath(name).read_bytes()
 
 

@@ -3,7 +3,7 @@
     options    options that several commands share, in groups: a command takes a group as one parameter
     output     results to stdout, everything else to stderr
     build      plan, convert, build, package       artifact   inspect, verify, generate
-    serve      serve                               deploy     deploy
+    serve      serve                               deploy     deploy, status, undeploy
     about      models, doctor                      cache      cache ls, cache clear
     registry   push, pull, ls, promote, rollback, history, diff, gc
     trust      sign, scan, preflight               prewarm    prewarm
@@ -50,7 +50,7 @@ COMMANDS: Mapping[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
         trust.sign,
         trust.scan,
     ),
-    "Deploy": (trust.preflight, prewarm.prewarm, deploy.deploy),
+    "Deploy": (trust.preflight, prewarm.prewarm, deploy.deploy, deploy.status, deploy.undeploy),
 }
 """Commands by heading, in the order of `--help`."""
 USAGE_ERROR = cast(
@@ -136,6 +136,11 @@ def _failed(error: LmiCompileError) -> int:
             if path
             else f"run it again with LMI_COMPILE_TRACEBACK=1, and {REPORT_IT}"
         )
+    elif error.log:
+        from compiler.storage.cache.crashes import write_log
+
+        path = write_log(error.log, "log")
+        error.hint = "\n".join([error.hint, f"The log is {path}" if path else error.log])
     show_error(error, as_json=_as_json())
     return error.exit_code
 

@@ -11,7 +11,6 @@ import typer
 
 from compiler.cli.options import (
     ArtifactArgument,
-    Asked,
     AskOptions,
     GateOptions,
     Json,
@@ -20,6 +19,7 @@ from compiler.cli.options import (
     ModelOptions,
     OwnOptions,
     QuantOptions,
+    RequestOptions,
     grouped,
     image_of,
     quant_of,
@@ -90,7 +90,7 @@ def plan(
     from compiler.pipeline.resolve import plan_of
 
     image, resources = image_of(own), Resources(parse_size(memory.max_memory))
-    asked = with_properties(Asked(model, ask, own, limits), quant.from_properties, image)
+    asked = with_properties(RequestOptions(model, ask, own, limits), quant.from_properties, image)
     made = plan_of(request_of(asked, quant_of(quant, GateOptions(), image), resources))
     choices, text, facts = alternatives(made, targets.load(made.target)), made.quant.text, made.to_json()
     parts = [plan_text(made), alternatives_text(choices)]
@@ -119,7 +119,7 @@ def convert(
     from compiler.pipeline.request import Resources
 
     image, resources = image_of(own), Resources(parse_size(memory.max_memory))
-    asked = with_properties(Asked(model, ask, own, LimitOptions()), quant.from_properties, image)
+    asked = with_properties(RequestOptions(model, ask, own, LimitOptions()), quant.from_properties, image)
     asked = replace(asked, limits=replace(asked.limits, max_batch=asked.limits.max_batch or 1))
     request = request_of(asked, quant_of(quant, GateOptions(), image), resources)
     with reporting(as_json=as_json) as report:
@@ -150,7 +150,7 @@ def build(
     from compiler.registry.address import is_store, parse_address
 
     image = image_of(own)
-    asked = with_properties(Asked(model, ask, own, limits), quant.from_properties, image)
+    asked = with_properties(RequestOptions(model, ask, own, limits), quant.from_properties, image)
     wanted = quant_of(quant, gate, image)
     store = options.output if is_store(options.output) else None
     if store:

@@ -313,7 +313,7 @@ def _from_properties(options: QuantOptions, image: str, text: Text) -> Quant:
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestOptions:
     """The groups of options that a serving.properties may fill."""
 
     model: ModelOptions
@@ -322,7 +322,7 @@ class Asked:
     limits: LimitOptions
 
 
-def request_of(asked: Asked, quant: Quant, resources: Resources) -> PlanRequest:
+def request_of(asked: RequestOptions, quant: Quant, resources: Resources) -> PlanRequest:
     """Request of the options. `--tp max` reads the model's config and headers. Raises UsageError."""
     from compiler.cli.parse import parse_tp
     from compiler.model.rope import parse_rope_scaling

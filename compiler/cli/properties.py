@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from compiler import targets
-from compiler.cli.options import Asked, option_name
+from compiler.cli.options import RequestOptions, option_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,14 +22,14 @@ _GROUPS = {
     "limits": ("max_positions", "max_batch"),
     "own": ("pp", "moe_ep", "max_input_len", "max_num_tokens"),
 }
-"""Options that a file may fill, by their group in Asked. `own`: those of some targets."""
+"""Options that a file may fill, by their group in RequestOptions. `own`: those of some targets."""
 _WHOLE = {"max_positions", "max_batch", "pp", "moe_ep", "max_input_len", "max_num_tokens"}
 """Options with whole numbers; the others are texts."""
 _ONE = {"pp", "moe_ep"}
 """Options that every target has with the value 1."""
 
 
-def with_properties(asked: Asked, file: Path | None, image: str) -> Asked:
+def with_properties(asked: RequestOptions, file: Path | None, image: str) -> RequestOptions:
     """The options, with those that were not given filled from `file`; a report of every property on stderr.
 
     An option of the command line replaces that of the file. Raises UsageError, RefusedError.

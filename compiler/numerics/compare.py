@@ -105,8 +105,14 @@ def thresholds(dtype: str, gate: Mapping[str, float] | None = None) -> Threshold
     )
 
 
-def judge(figures: Figures, thresholds: Thresholds) -> None:
-    """Check figures against thresholds. Raises NumericsError that names every figure beyond its threshold."""
+def judge(
+    figures: Figures, thresholds: Thresholds, where: str = "", parts: Mapping[str, Figures] | None = None
+) -> None:
+    """Check figures against thresholds. `where`: conditions of the measurement, for the error. `parts`: figures of some
+    tokens each, which may be few: their median KL alone is checked.
+
+    Raises NumericsError that names every figure beyond its threshold.
+    """
     limits = asdict(thresholds)
     problems = []
     for name, limit in limits.items():
@@ -114,9 +120,14 @@ def judge(figures: Figures, thresholds: Thresholds) -> None:
         least = name in ("cosine", "top1_agreement")
         if not (found >= limit if least else found <= limit):
             problems.append(f"{name} {found:g}, expected at {'least' if least else 'most'} {limit:g}")
+    problems += [
+        f"kl_median {part.kl_median:g} {name}, expected at most {thresholds.kl_median:g}"
+        for name, part in (parts or {}).items()
+        if not part.kl_median <= thresholds.kl_median
+    ]
     if problems:
         raise NumericsError(
-            "the artifact does not compute what the model computes: " + "; ".join(problems),
+            f"the artifact does not compute what the model computes{where}: " + "; ".join(problems),
             hint="do not use it; build it again with `--rehash`, and report the error if it persists",
         )
 

@@ -1,112 +1,118 @@
-"""Reference logits of the source model in float32, for the token ids that an artifact is verified on.
+"""Reference logits of the source model in float32, for the rows of a proof (`proof.py`, `passages.py`).
 
 Computed by `transformers`, an independent implementation; where it does not know the architecture, or the model in
-float32 does not fit into memory, by the decoder in float32, one layer at a time. Kept in the artifact, which can then
-be verified without its source, as reference.safetensors: `token_ids` int64 [tokens], `logits` float32 [tokens, vocab].
+float32 does not fit into memory, by the decoder in float32, one layer at a time. The artifact keeps them, and can then
+be verified without its source.
 """
 
 from __future__ import annotations
 
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compiler.errors import ArtifactError
 from compiler.machine import available_memory
 from compiler.model.lazy import Lazy, read
+from compiler.model.rope import ORIGINAL
 from compiler.numerics.foreign import known_to_transformers, transformers_config, transformers_model
+from compiler.numerics.passages import Expected, Passage
 from compiler.storage.files.cast import cast_bits
-from compiler.tokenizer.load import load_tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+    from transformers import PretrainedConfig
 
     from compiler.model.config import ModelConfig
     from compiler.model.roles import TensorId
     from compiler.storage.checkpoints.checkpoint import Checkpoint
 
-REFERENCE = "reference.safetensors"
-TOKENS = 48
-"""Number of positions compared."""
-TEXT = (
-    "The harbour was quiet when the ferry came in. Maria counted 17 crates on the pier, signed the paper, "
-    "and asked whether the letter from Zürich had arrived. Nobody knew; the clerk shrugged and said: come "
-    "back at half past ten."
-)
-"""Written for this project; letters, digits, punctuation and one character outside ASCII."""
+    Ids = NDArray[np.int64]
+    Logits = NDArray[np.float32]
+
+_LIMITS = ("sliding_window", "attention_chunk_size", "window_size")
+"""Attributes of transformers' configs that limit how far attention reaches, in positions."""
 
 
-def token_ids(tokenizer: Path | None, config_vocab: int, positions: int) -> NDArray[np.int64]:
-    """TEXT by the tokenizer in the folder `tokenizer`, else seeded random ids below `config_vocab`: int64 [tokens].
-
-    At most TOKENS, and fewer than `positions`. Raises TokenizerError where the tokenizer cannot be read.
-    """
-    count = min(TOKENS, positions - 1)
-    found = load_tokenizer(tokenizer) if tokenizer is not None else None
-    if found is not None:
-        ids = found.encode(TEXT)
-        if len(ids) >= count and max(ids) < config_vocab:
-            return np.array(ids[:count], np.int64)
-    return np.random.default_rng(0).integers(0, config_vocab, count, np.int64)
+def source_passages(
+    config: ModelConfig,
+    lowered: ModelConfig | None,
+    tensors: Mapping[TensorId, Lazy],
+    checkpoint: Checkpoint,
+    rows: tuple[Sequence[Ids], Sequence[Ids]],
+) -> tuple[str, Expected]:
+    """Program ("transformers" or "decoder"), and the logits of `config` for rows[0], of `lowered` for rows[1]."""
+    who, straight = reference_logits(config, tensors, checkpoint, rows[0])
+    expected = Expected(Passage.of(rows[0], straight))
+    if lowered is not None:
+        _, found = reference_logits(config, tensors, checkpoint, rows[1], lowered)
+        expected = Expected(expected.straight, Passage.of(rows[1], found))
+    return who, expected
 
 
 def reference_logits(
-    config: ModelConfig, tensors: Mapping[TensorId, Lazy], checkpoint: Checkpoint, ids: NDArray[np.int64]
-) -> tuple[str, NDArray[np.float32]]:
-    """Program ("transformers" or "decoder"), and its logits float32 [tokens, vocab] for `ids` int64 [tokens]."""
+    config: ModelConfig,
+    tensors: Mapping[TensorId, Lazy],
+    checkpoint: Checkpoint,
+    rows: Sequence[Ids],
+    lowered: ModelConfig | None = None,
+) -> tuple[str, list[Logits]]:
+    """Program, and its logits float32 [tokens, vocab] for each of `rows`, int64 [tokens]. `lowered`: the model with
+    other limits, to compute in place of `config`.
+    """
     needed = 4 * sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())
     if known_to_transformers(checkpoint.config) and needed * 1.2 < available_memory():
-        return "transformers", _by_transformers(config, checkpoint, ids)
-    return "decoder", _by_decoder(config, tensors, checkpoint, ids)
+        return "transformers", _by_transformers(config, checkpoint, rows, lowered)
+    return "decoder", _by_decoder(lowered or config, tensors, checkpoint, rows)
 
 
-def write_reference(path: Path, ids: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
-    """Write `token_ids` int64 [tokens] and `logits` float32 [tokens, vocab] as the safetensors file `path`."""
-    from safetensors.numpy import save_file
-
-    save_file({"token_ids": ids, "logits": np.ascontiguousarray(logits, np.float32)}, path)
-
-
-def read_reference(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Inverse of `write_reference`. Raises ArtifactError."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        tensors = load_file(path)
-        return tensors["token_ids"], tensors["logits"]
-    except (OSError, KeyError, SafetensorError) as error:
-        raise ArtifactError(
-            f"{path} has no reference logits: {error}", hint="copy the artifact again, or build it again"
-        ) from None
-
-
-def _by_transformers(model_config: ModelConfig, checkpoint: Checkpoint, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+def _by_transformers(
+    config: ModelConfig, checkpoint: Checkpoint, rows: Sequence[Ids], lowered: ModelConfig | None
+) -> list[Logits]:
     import torch
 
-    # config.json is the source's, except for the user's rope scaling.
-    config = transformers_config(checkpoint.config)
-    scaling = model_config.rope_scaling
-    found = getattr(config, "rope_parameters", None)
-    of_full = found.get("full_attention", found) if isinstance(found, dict) else {}
-    requested = of_full.get("rope_type", "default") == "default"
-    if scaling is not None and isinstance(found, dict) and (requested or scaling.extended):
-        # The length of the build decides where transformers goes by that of the sequence (see RopeScaling).
-        scaled = of_full | scaling.section(model_config.rope_theta, model_config.rotary_dim)
-        config.rope_parameters = found | {"full_attention": scaled} if "full_attention" in found else scaled
-    model = transformers_model(config, checkpoint)
+    # config.json is the source's, except for the user's rope scaling, and for lowered limits.
+    found = transformers_config(checkpoint.config)
+    _rescale(found, lowered or config, always=lowered is not None and lowered.rope_scaling != config.rope_scaling)
+    if lowered is not None:
+        _lower_windows(found, config, lowered)
+    model = transformers_model(found, checkpoint)
     with torch.no_grad():
-        logits: NDArray[np.float32] = model(torch.from_numpy(ids)[None]).logits[0].float().numpy()
-    return logits[:, : model_config.vocab]
+        logits: list[Logits] = [model(torch.from_numpy(ids)[None]).logits[0].float().numpy() for ids in rows]
+    return [own[:, : config.vocab] for own in logits]
+
+
+def _rescale(found: PretrainedConfig, config: ModelConfig, *, always: bool) -> None:
+    """Give transformers' `found` the rope scaling of `config`: `always`, or where config.json has none, or where the
+    length of the build decides while transformers goes by that of the sequence (see RopeScaling).
+    """
+    scaling, rope = config.rope_scaling, getattr(found, "rope_parameters", None)
+    if scaling is None or not isinstance(rope, dict):
+        return
+    of_full = rope.get("full_attention", rope)
+    if always or scaling.extended or of_full.get("rope_type", "default") == "default":
+        scaled = of_full | scaling.section(config.rope_theta, config.rotary_dim)
+        found.rope_parameters = rope | {"full_attention": scaled} if "full_attention" in rope else scaled
+    if always and getattr(found, ORIGINAL, None) is not None:
+        setattr(found, ORIGINAL, scaling.original_max_positions)
+
+
+def _lower_windows(found: PretrainedConfig, config: ModelConfig, lowered: ModelConfig) -> None:
+    """Replace windows and chunks of `config` in transformers' `found` by those of `lowered`. One that transformers does
+    not have stays as it is there, and is noticed.
+    """
+    pairs = zip(config.layer_kinds, lowered.layer_kinds, strict=True)
+    changes = {old: new for a, b in pairs for old, new in ((a.window, b.window), (a.chunk, b.chunk)) if old != new}
+    for name in _LIMITS:
+        if getattr(found, name, None) in changes:
+            setattr(found, name, changes[getattr(found, name)])
 
 
 def _by_decoder(
-    config: ModelConfig, canonical: Mapping[TensorId, Lazy], checkpoint: Checkpoint, ids: NDArray[np.int64]
-) -> NDArray[np.float32]:
+    config: ModelConfig, canonical: Mapping[TensorId, Lazy], checkpoint: Checkpoint, rows: Sequence[Ids]
+) -> list[Logits]:
     import torch
 
     from compiler.decoder.forward import stream_logits
@@ -121,10 +127,14 @@ def _by_decoder(
             if name.startswith(prefix) and (prefix or not name.startswith("layers."))
         }
 
-    logits: NDArray[np.float32] = stream_logits(
-        config, lambda layer: tensors(f"layers.{layer}."), tensors(""), torch.from_numpy(ids)[None]
-    )[0].numpy()
-    return logits
+    # Padded on the right, where no token of a shorter row sees it: weights are read once.
+    ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
+    for row, own in enumerate(rows):
+        ids[row, : len(own)] = own
+    logits: Logits = stream_logits(
+        config, lambda layer: tensors(f"layers.{layer}."), tensors(""), torch.from_numpy(ids)
+    ).numpy()
+    return [logits[row, : len(own)] for row, own in enumerate(rows)]
 
 
 def _float32(tensor: Lazy, checkpoint: Checkpoint) -> NDArray[np.float32]:

@@ -3,24 +3,26 @@
 digests     every file has the size and the sha256 of the manifest
 layout      every rank file has exactly the tensors, shapes and dtype that follow from the manifest's config; the target
             checks its other files
-numerics    logits of the artifact, by its target's runner, against those of the source model or of its own rank files;
-            skipped where this machine cannot run the artifact
+numerics    logits of the artifact, by its target's runner, against those of the source model or of its own rank files,
+            over the rows of `proof.py`; skipped where this machine cannot run the artifact
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from compiler.artifact.check import check_files
-from compiler.artifact.manifest import Numerics, load_manifest
+from compiler.artifact.manifest import load_manifest
 from compiler.artifact.quantization import quant_of
 from compiler.errors import ArtifactError
 from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import whole
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
-from compiler.numerics.compare import compare, judge, thresholds
-from compiler.numerics.reference import REFERENCE, read_reference
+from compiler.numerics.compare import thresholds
+from compiler.numerics.gate.sides import log_probabilities, side_of
+from compiler.numerics.passages import REFERENCE, read_reference
+from compiler.numerics.proof import proof_of
+from compiler.numerics.record import numerics
 from compiler.quantization.scale_tensors import scale_tensors
 from compiler.storage.checkpoints.header import HeaderError, read_header
 from compiler.storage.files.digest import sha256_file
@@ -28,40 +30,42 @@ from compiler.targets import load
 from compiler.targets.runners import runner_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from compiler.artifact.manifest import Manifest
+    from compiler.artifact.manifest import Manifest, Numerics
+    from compiler.model.config import ModelConfig
     from compiler.numerics.compare import Thresholds
+    from compiler.numerics.passages import Expected
     from compiler.storage.files.digest import Digest
     from compiler.targets.protocols import Target
 
-VERSION = 2
+VERSION = 3
 """Version of this step, part of its cache key: raised when the same artifact and reference give other figures."""
 
 
 class Logits(Protocol):
-    """Runs an artifact: token ids int64 [tokens] to logits float32 [tokens, vocab]."""
+    """Runs an artifact: token ids int64 [tokens] of some rows to logits float32 [tokens, vocab] of each."""
 
-    def __call__(self, artifact: Path, token_ids: NDArray[np.int64], /) -> NDArray[np.float32]: ...
+    def __call__(self, artifact: Path, rows: Sequence[NDArray[np.int64]], /) -> Sequence[NDArray[np.float32]]: ...
 
 
 def verify(
     folder: Path,
     logits: Logits | None = None,
     *,
-    expected: NDArray[np.float32] | None = None,
+    expected: Expected | None = None,
     max_memory: int = 1 << 30,
     digest: Callable[[Path], Digest] = sha256_file,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Verify the artifact in `folder`; return its manifest with `numerics` measured by `logits` (default: its runner).
 
-    `expected`: logits of the source for the reference's tokens, to use in place of those in the artifact. `max_memory`:
-    ceiling of a judge, in bytes. `digest` computes the sha256 of a file; `progress(bytes, total bytes)`.
+    `expected`: logits of the source, to use in place of those in the artifact. `max_memory`: ceiling of a judge, in
+    bytes. `digest` computes the sha256 of a file; `progress(bytes, total bytes)`.
     Raises ArtifactError, IncompatibleError, NumericsError, RankError.
     """
     manifest = load_manifest(folder)
@@ -75,7 +79,7 @@ def verify(
         return manifest
     stored = expected is None or manifest.quantisation is None
     who = manifest.numerics.reference if manifest.numerics and stored else "its source"
-    measured = measure(manifest, folder, who, runs, expected)
+    measured = measure(manifest, folder, who, runs, expected, max_memory)
     return manifest.model_copy(update={"numerics": measured})
 
 
@@ -84,34 +88,35 @@ def measure(
     folder: Path,
     reference: str,
     logits: Logits,
-    expected: NDArray[np.float32] | None = None,
+    expected: Expected | None = None,
+    max_memory: int = 1 << 30,
 ) -> Numerics:
     """Figures of the artifact in `folder` against `expected`, or its reference.safetensors, made by `reference`.
 
+    Rows with lowered limits run on the rank files: limits are constants of compiled files.
     Raises NumericsError where a figure is beyond its threshold.
     """
-    ids, stored = read_reference(folder / REFERENCE)
-    found, bounds = logits(folder, ids), bounds_of(manifest) if expected is None else source_bounds(manifest)
-    return numerics(stored if expected is None else expected, found, bounds, reference)
+    bounds = bounds_of(manifest) if expected is None else source_bounds(manifest)
+    expected = expected or read_reference(folder / REFERENCE)
+    proof = proof_of(manifest.config, manifest.limits.max_positions)
+    lowered = None
+    if expected.lowered is not None and proof.lowered is not None:
+        lowered = _lowered_logits(manifest, folder, proof.lowered, expected.lowered.rows, max_memory)
+    return numerics(expected, logits(folder, expected.straight.rows), lowered, bounds, reference, proof)
 
 
-def numerics(
-    expected: NDArray[np.float32],
-    found: NDArray[np.float32],
-    bounds: Thresholds,
-    reference: str,
-    file: str | None = REFERENCE,
-) -> Numerics:
-    """Figures of the logits `found` [tokens, vocab]. Raises NumericsError where one is beyond its threshold."""
-    figures = compare(expected, found)
-    judge(figures, bounds)
-    return Numerics(
-        reference=reference,
-        reference_file=file,
-        tokens=len(expected),
-        thresholds=asdict(bounds),
-        **asdict(figures),
-    )
+def _lowered_logits(
+    manifest: Manifest, folder: Path, lowered: ModelConfig, rows: Sequence[NDArray[np.int64]], max_memory: int
+) -> list[NDArray[np.float32]] | None:
+    """Log probabilities [tokens, vocab] of each row by the rank files; None where the artifact has none."""
+    target = load(manifest.target)
+    inside = target.packager.rank_folder(manifest)
+    if target.layout is None or inside is None:
+        return None
+    files = [folder / path for path in manifest.section.rank_files]
+    options = target.packager.options_of(manifest)
+    side = side_of(target.layout, manifest.config, options, folder / inside, files, max_memory, lowered)
+    return log_probabilities(side, lowered, rows)
 
 
 def bounds_of(manifest: Manifest) -> Thresholds:

@@ -1,7 +1,7 @@
 """Build an artifact: the order of the steps, the same for every target. No step knows that it is cached.
 
 fetch -> plan -> [calibrate -> scales] -> convert -> [gate] -> [judge] -> compile -> package -> verify -> in place
-                  quantized models                quantized  targets with a judge
+                  quantized models                quantized  quantized, or targets with a judge
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from compiler.artifact import assemble
 from compiler.artifact.manifest import MANIFEST, load_manifest
 from compiler.artifact.statements import with_statements
 from compiler.errors import ArtifactError, NumericsError, UsageError, boundary
+from compiler.numerics.gate.sides import side_of
 from compiler.pipeline import package
 from compiler.pipeline.install import Measured, install
 from compiler.pipeline.notes import plan_note
@@ -26,8 +27,8 @@ from compiler.pipeline.steps.compile import compile_specs
 from compiler.pipeline.steps.convert import convert
 from compiler.pipeline.steps.digest import Source, source_digest
 from compiler.pipeline.steps.fetch import fetch
-from compiler.pipeline.steps.gate import held_out_samples, measure_loss, pass_gate, side_of
-from compiler.pipeline.steps.judge import judge
+from compiler.pipeline.steps.gate import held_out_samples, measure_loss, pass_gate
+from compiler.pipeline.steps.judge import judge, rank_logits
 from compiler.pipeline.steps.reference import quantized_reference, source_reference
 from compiler.pipeline.steps.scales import with_scales
 from compiler.report import Silent
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from compiler.artifact.manifest import Device, Manifest, Numerics
     from compiler.artifact.parts import Part
     from compiler.calibration.samples import Samples
+    from compiler.model.config import ModelConfig
+    from compiler.numerics.gate.sides import Side
     from compiler.numerics.verify import Logits
     from compiler.pipeline.plan import Plan
     from compiler.pipeline.reach import Reach
@@ -222,6 +225,7 @@ def _prepare(job: _Job) -> _Prepared:
     model = locate(request) if request.until == "plan" else fetch(request, report.progress)
     texts = package.tokenizer_parts(model.source.folder, request.tokenizer)
     made = plan_with_notes(model, request, request.tokenizer)
+    texts = package.with_text_config(texts, model, made.config.architecture)
     for note in made.notes:
         report.warn(note)
     job.target.packager.check_tokenizer(made, [part.name for part in texts])
@@ -243,22 +247,24 @@ def _rank_files(
     runner, plan, max_memory = job.runner, prepared.plan, job.request.resources.max_memory
     scaled = with_scales(runner, source, plan, samples, max_memory)
     files = convert(runner, plan, source.digest, scaled, max_memory)
-    passed, opened = None, layout.judge
     if job.request.until == "convert":
         return files, _Quality()
+    paths = [files.folder / rank.file for rank in plan.ranks]
+
+    def side(lowered: ModelConfig | None) -> Side:
+        return side_of(layout, plan.config, plan.options, files.folder, paths, max_memory, lowered)
+
+    passed = None
     if held_out is not None:
-        verdict = measure_loss(
-            runner, plan, source, scaled.digest, lambda: side_of(layout, plan, files.folder, max_memory), held_out
-        )
+        verdict = measure_loss(runner, plan, source, scaled.digest, side, held_out)
         passed = pass_gate(runner.report, plan, verdict, scaled, samples, job.request.output)
-    if opened is None:
-        return files, _Quality(passed)
+    if layout.judge is None and passed is None:
+        return files, _Quality()  # verify compares what is compiled from them with the source
     reference = source_reference(runner, plan, source, prepared.texts)
     bounds = passed.quantisation.gate.bounds if passed else None
-    numerics = judge(
-        runner, plan, source.digest, files, lambda: opened(files.folder, plan.config, max_memory), reference, bounds
-    )
-    return files, _Quality(passed, reference, numerics)
+    logits = rank_logits(layout, plan, files.folder, max_memory, side)
+    numerics = judge(runner, plan, source.digest, files, logits, reference, bounds)
+    return files, _Quality(passed, reference, numerics) if layout.judge is not None else _Quality(passed)
 
 
 def _reference(job: _Job, prepared: _Prepared, source: Source, made: Made) -> Reference:

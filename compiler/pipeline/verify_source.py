@@ -10,7 +10,9 @@ from compiler.artifact.manifest import load_manifest
 from compiler.artifact.quantization import quant_of
 from compiler.errors import SourceError, UsageError
 from compiler.model.config import ModelConfig
-from compiler.numerics.reference import REFERENCE, read_reference, reference_logits
+from compiler.numerics.passages import REFERENCE, read_reference
+from compiler.numerics.proof import proof_of
+from compiler.numerics.reference import source_passages
 from compiler.pipeline.package import source_kind
 from compiler.pipeline.request import Ask
 from compiler.pipeline.resolve import plan_model
@@ -22,17 +24,15 @@ from compiler.storage.cache.stages import open_cache
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from compiler.artifact.manifest import Manifest
+    from compiler.numerics.passages import Expected
     from compiler.pipeline.plan import Plan
     from compiler.pipeline.request import PlanRequest
     from compiler.pipeline.resolve import LocatedModel
 
 
-def source_logits(artifact: Path, request: PlanRequest) -> NDArray[np.float32]:
-    """Logits float32 [tokens, vocab] of the model of `request` for the tokens that the artifact is verified on.
+def source_logits(artifact: Path, request: PlanRequest) -> Expected:
+    """Logits of the model of `request` for the rows that the artifact is verified on.
 
     tp, dtype, limits and options are those of the artifact. Raises SourceError where the artifact was made of another
     model, and the errors of `fetch` and `plan_model`.
@@ -65,8 +65,13 @@ def source_logits(artifact: Path, request: PlanRequest) -> NDArray[np.float32]:
             f"`{manifest.name}` was not made of {request.model}: {', '.join(differing)}",
             hint="`lmi-compile inspect` shows what it was made of",
         )
-    ids, _ = read_reference(artifact / REFERENCE)
-    return reference_logits(plan.config, plan.account.tensors, model.checkpoint, ids)[1]
+    stored = read_reference(artifact / REFERENCE)
+    straight = stored.straight.rows
+    proof = proof_of(plan.config, plan.limits.max_positions)
+    # Quantized models are verified against their rank files, and have no lowered rows: the beginning of the first one.
+    lowered = stored.lowered.rows if stored.lowered else tuple(straight[0][:length] for length in proof.lowered_rows)
+    tensors = plan.account.tensors
+    return source_passages(plan.config, proof.lowered, tensors, model.checkpoint, (straight, lowered))[1]
 
 
 def _differing(

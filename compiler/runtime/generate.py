@@ -142,17 +142,27 @@ class Model:
         self._check_positions(len(ids), params.max_new_tokens)
         return Row(index, ids, params, self._vocab, self._ends, self._tokenizer)
 
-    def logits(self, token_ids: Sequence[int], *, decode_from: int | None = None, rows: int = 1) -> Logits:
+    def logits(self, token_ids: Sequence[int], *, decode_from: int | None = None) -> Logits:
         """Logits after each of n tokens: float32 [n, vocab].
 
         Tokens from index `decode_from` on go through decode steps, those before through prefill; default: all prefill.
-        `rows` equal rows run at once, with the packages for batches; the result is the last one's logits.
         """
-        ids = self.encode(list(token_ids))
-        self._check_positions(len(ids), 0)
+        decoded = 0 if decode_from is None else len(token_ids) - decode_from
+        return self.logits_of_rows([token_ids], decoded=decoded)[0]
+
+    def logits_of_rows(
+        self, rows: Sequence[Sequence[int]], *, decoded: int, prefilled: bool = True, chunk: int | None = None
+    ) -> list[Logits]:
+        """Logits after each of the n tokens of up to `max_batch` rows that run at once: float32 [n, vocab] of each.
+
+        The last `decoded` tokens of each row go through decode steps; those before go through prefill, at most `chunk`
+        positions per step. `prefilled` False: logits of the decode steps only, [decoded, vocab].
+        """
+        ids = [self.encode(list(row)) for row in rows]
+        self._check_positions(max(map(len, ids)), 0)
+        most = self._limits.prefill_chunk
         with self._alone():
-            begin = len(ids) if decode_from is None else decode_from
-            return all_logits(self._engine, ids, self._limits.prefill_chunk, begin, rows)
+            return all_logits(self._engine, ids, min(chunk or most, most), decoded, prefilled=prefilled)
 
     def _check_positions(self, prompt: int, answer: int) -> None:
         if prompt + answer > self._limits.max_positions:

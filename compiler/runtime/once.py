@@ -45,5 +45,5 @@ if __name__ == "__main__":
         with boundary(input=sys.argv[1]):
             print(json.dumps(answer_once(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))))
     except LmiCompileError as error:
-        print(error.message, file=sys.stderr)
+        print(error.message, error.log, sep="\n", file=sys.stderr)
         sys.exit(error.exit_code)

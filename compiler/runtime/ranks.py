@@ -46,7 +46,7 @@ DEFAULT_TIMEOUT = 60.0
 """Seconds without an answer from a rank after which it counts as hanging."""
 LOADING_TIMEOUT = 600.0
 """Seconds for a rank to load: its weights may be on a slow disk."""
-_TAIL = 4000  # bytes of standard error that an error quotes
+_TAIL = 16_000  # bytes of standard error that an error keeps
 _DEATH_DELAY = 2.0  # seconds for a death to become visible after a collective failed because of it
 _CLOSE_TIMEOUT = 5.0  # seconds for followers to end by themselves
 
@@ -238,6 +238,7 @@ class Ranks:
         return RankError(
             f"rank {follower.rank} of {self._tp} {how} ({place}){quote(follower.tail())}",
             hint=hint,
+            log=follower.tail(),
         )
 
     def _hang(self, symptom: str) -> RankError:
@@ -255,6 +256,7 @@ class Ranks:
             f"rank {suspect.rank} of {self._tp} hangs: {places[suspect.rank]}, process state "
             f"{states[suspect.rank]}; rank 0 is at {mine}; {symptom}{quote(suspect.tail())}",
             hint="State T is a stopped process. A loaded machine may need a longer time-out.",
+            log=suspect.tail(),
         )
 
 

@@ -66,8 +66,10 @@ class Support(Generic[O]):
 class RankLayout(Generic[O]):
     """Rank files: their layout, and their forward pass without the toolchain."""
 
-    judge: Callable[[Path, ModelConfig, int], Judge] | None = None
-    """Folder of rank files, model, memory limit in bytes -> judge. None: only compiled files can be run."""
+    judge: Callable[[Path, ModelConfig, int, ModelConfig | None], Judge] | None = None
+    """Folder of rank files, model, memory limit in bytes, and the model with lowered limits (numerics/proof.py) that is
+    to be computed instead, if any -> judge. None: only compiled files can be run.
+    """
     kernels: Callable[[O], Kernels] | None = None
     """Kernels in plain torch with which the decoder computes the rank files. None: the judge computes them."""
 

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from compiler.runtime.generate import Model
 
 
+DECODED = 16
+"""Tokens at the end of a verified row that go through decode steps."""
+
+
+def decoded(rows: Sequence[Sequence[int] | NDArray[np.int64]]) -> int:
+    """Number of tokens at the end of each of `rows` that go through decode steps; one at least goes through prefill."""
+    return min(DECODED, *(len(row) - 1 for row in rows), DECODED)
+
+
 class Runner:
     """Base class of runners. `verify` needs only `logits`."""
 
@@ -28,8 +37,8 @@ class Runner:
     def check(self, manifest: Manifest) -> None:
         """Raise IncompatibleError if this machine cannot run the artifact."""
 
-    def logits(self, folder: Path, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Token ids int64 [tokens] to logits float32 [tokens, vocab], through every compiled file of the artifact."""
+    def logits(self, folder: Path, rows: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+        """Token ids int64 [tokens] of rows to logits float32 [tokens, vocab] of each, through every compiled file."""
         raise IncompatibleError(f"{folder}: cannot compute logits here", hint="verify it on the machine that serves it")
 
     def load(self, folder: Path) -> Model:

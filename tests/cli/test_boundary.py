@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from compiler.errors import CheckpointError, InternalError, LmiCompileError, boundary
+from compiler.errors import CheckpointError, CompileError, InternalError, LmiCompileError, boundary
 from compiler.pipeline import resolve
 from tests.cases.checkpoints import write
 from tests.command import Ran, command
@@ -128,3 +128,11 @@ def test_a_boundary_lets_errors_and_interrupts_through(error: BaseException) -> 
     assert caught.value is error
     assert not isinstance(error, InternalError)
     assert isinstance(error, LmiCompileError) or error.__cause__ is None
+
+
+def test_the_log_of_a_process_that_failed_is_a_file(fails: Callable[..., Ran], tmp_path: Path) -> None:
+    ran = fails(CompileError("segment `a` did not compile", hint="see the log", log="Traceback ...\nout of luck\n"))
+    (log,) = (tmp_path / "cache" / "crashes").iterdir()
+    assert ran.code == 6
+    assert ran.err == f"error: segment `a` did not compile\n\nhint: see the log\nThe log is {log}\n"
+    assert log.read_text() == "Traceback ...\nout of luck\n"

@@ -14,7 +14,9 @@ from compiler import targets
 from compiler.decoder.forward import forward
 from compiler.errors import NumericsError
 from compiler.numerics.compare import THRESHOLDS, Figures, Thresholds, compare, judge
-from compiler.numerics.reference import reference_logits, token_ids
+from compiler.numerics.passages import token_rows
+from compiler.numerics.proof import proof_of
+from compiler.numerics.reference import reference_logits
 from compiler.pipeline.plan import Plan, make_plan
 from compiler.pipeline.request import Ask
 from compiler.storage.checkpoints.checkpoint import Checkpoint, open_checkpoint
@@ -111,8 +113,8 @@ def test_bfloat16_passes_and_a_wrong_layout_of_one_layer_does_not(
     sample: tuple[Plan, Checkpoint], mutation: str
 ) -> None:
     plan, checkpoint = sample
-    ids = token_ids(None, plan.config.vocab, plan.limits.max_positions)
-    _, expected = reference_logits(plan.config, plan.account.tensors, checkpoint, ids)
+    (ids, _), _ = token_rows(None, plan.config.vocab, proof_of(plan.config, plan.limits.max_positions))
+    _, (expected,) = reference_logits(plan.config, plan.account.tensors, checkpoint, [ids])
     (weights,) = rank_weights(checkpoint.folder, 1, torch.bfloat16)
 
     def logits() -> np.ndarray:

@@ -2,19 +2,24 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import recipes
 from compiler import targets
 from compiler.errors import ArtifactError, TokenizerError
 from compiler.model.rope import RopeScaling
-from compiler.numerics.reference import TOKENS, read_reference, reference_logits, token_ids, write_reference
+from compiler.numerics.passages import TEXT, Expected, Passage, read_reference, token_rows, write_reference
+from compiler.numerics.proof import Proof, proof_of
+from compiler.numerics.reference import reference_logits, source_passages
 from compiler.pipeline.plan import Plan, make_plan
 from compiler.pipeline.request import Ask
 from compiler.storage.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from tests.tiny import write_checkpoint
+from tests.tiny_configs import ROPE_LLAMA3
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,18 +34,52 @@ def planned(folder: Path, ask: Ask | None = None) -> tuple[Plan, Checkpoint]:
     return plan, checkpoint
 
 
-@pytest.mark.parametrize("case", ["llama/tied", "mistral", "mixtral/window", "qwen2/window"])
+def rows_of(plan: Plan, tokenizer: Path | None = None) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    proof = proof_of(plan.config, plan.limits.max_positions)
+    return token_rows(tokenizer, plan.config.vocab, proof)
+
+
+@pytest.mark.parametrize("case", ["llama/tied", "mistral", "mixtral/window", "qwen2/window", "llama/rope-llama3"])
 def test_the_decoder_stands_in_where_transformers_does_not_fit(
     tiny_checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     plan, checkpoint = planned(tiny_checkpoint(case))
-    ids = token_ids(None, plan.config.vocab, plan.limits.max_positions)
-    who, expected = reference_logits(plan.config, plan.account.tensors, checkpoint, ids)
+    rows, _ = rows_of(plan)
+    who, expected = reference_logits(plan.config, plan.account.tensors, checkpoint, rows)
     monkeypatch.setattr("compiler.numerics.reference.available_memory", lambda: 1000)
-    other, found = reference_logits(plan.config, plan.account.tensors, checkpoint, ids)
+    other, found = reference_logits(plan.config, plan.account.tensors, checkpoint, rows)
     assert (who, other) == ("transformers", "decoder")
-    assert expected.shape == found.shape == (TOKENS, plan.config.vocab)
-    assert np.abs(expected - found).max() < 1e-4
+    for ids, one, own in zip(rows, expected, found, strict=True):
+        assert one.shape == own.shape == (len(ids), plan.config.vocab)
+        assert np.abs(one - own).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("case", "long"),
+    [
+        ("mistral", {"sliding_window": 400}),
+        ("qwen2/window", {"sliding_window": 300}),
+        ("llama/rope-llama3", {"rope_parameters": {**ROPE_LLAMA3, "original_max_position_embeddings": 300}}),
+    ],
+)
+def test_transformers_computes_the_lowered_limits_as_the_decoder_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, long: dict[str, Any]
+) -> None:
+    folder = write_checkpoint(case, tmp_path / "model", max_position_embeddings=512, **long)
+    plan, checkpoint = planned(folder)
+    proof = proof_of(plan.config, plan.limits.max_positions)
+    assert proof.lowered is not None
+    rows, lowered = rows_of(plan)
+    who, expected = source_passages(plan.config, proof.lowered, plan.account.tensors, checkpoint, (rows, lowered))
+    monkeypatch.setattr("compiler.numerics.reference.available_memory", lambda: 0)
+    other, found = source_passages(plan.config, proof.lowered, plan.account.tensors, checkpoint, (rows, lowered))
+    assert (who, other) == ("transformers", "decoder")
+    assert expected.lowered is not None
+    assert found.lowered is not None
+    np.testing.assert_allclose(found.lowered.logits[0], expected.lowered.logits[0], atol=1e-4)
+    # The same tokens without the lowered limits: what the rows are for.
+    unlowered = reference_logits(plan.config, plan.account.tensors, checkpoint, lowered)[1][0]
+    assert np.abs(unlowered[expected.lowered.compared[0]] - expected.lowered.logits[0]).max() > 0.1
 
 
 def test_an_architecture_that_transformers_does_not_know(
@@ -53,7 +92,7 @@ def test_an_architecture_that_transformers_does_not_know(
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "unheard_of", "auto_map": code}))
     (folder / "evil.py").write_text("raise SystemExit('remote code ran')")
     plan, checkpoint = planned(folder)
-    assert reference_logits(plan.config, plan.account.tensors, checkpoint, np.arange(5))[0] == "decoder"
+    assert reference_logits(plan.config, plan.account.tensors, checkpoint, [np.arange(5)])[0] == "decoder"
 
 
 @pytest.mark.parametrize(
@@ -64,40 +103,65 @@ def test_rope_scaling_that_the_user_asks_for_reaches_the_reference(
 ) -> None:
     plan, checkpoint = planned(tiny_checkpoint("llama"), Ask(rope_scaling=scaling))
     plain, _ = planned(tiny_checkpoint("llama"))
-    ids = token_ids(None, plan.config.vocab, plan.limits.max_positions)
-    _, scaled = reference_logits(plan.config, plan.account.tensors, checkpoint, ids)
-    _, unscaled = reference_logits(plain.config, plain.account.tensors, checkpoint, ids)
+    (ids, _), _ = rows_of(plan)
+    _, (scaled,) = reference_logits(plan.config, plan.account.tensors, checkpoint, [ids])
+    _, (unscaled,) = reference_logits(plain.config, plain.account.tensors, checkpoint, [ids])
     monkeypatch.setattr("compiler.numerics.reference.available_memory", lambda: 0)
-    _, by_decoder = reference_logits(plan.config, plan.account.tensors, checkpoint, ids)
+    _, (by_decoder,) = reference_logits(plan.config, plan.account.tensors, checkpoint, [ids])
     assert np.abs(scaled - by_decoder).max() < 1e-4
     assert np.abs(scaled - unscaled).max() > 0.1
 
 
 def test_token_ids_come_from_text_where_there_is_a_tokenizer(tiny_checkpoint: Callable[[str], Path]) -> None:
-    ids = token_ids(tiny_checkpoint("llama"), 259, 256)
-    assert bytes(ids[1:12].tolist()) == b"The harbour"
-    assert len(ids) == TOKENS
+    proof = Proof((160, 40), lowered_rows=(64,))
+    (first, second), (lowered,) = token_rows(tiny_checkpoint("llama"), 259, proof)
+    assert bytes(first[1:12].tolist()) == b"The harbour"
+    assert (len(first), len(second)) == (160, 40)
+    assert bytes(second.tolist()) in TEXT.encode()
+    np.testing.assert_array_equal(lowered, first[:64])
 
 
-def test_token_ids_fit_positions_and_vocabulary(tiny_checkpoint: Callable[[str], Path]) -> None:
-    assert len(token_ids(None, 10, 20)) == 19
-    assert token_ids(None, 10, 256).max() < 10
+def test_token_ids_fit_the_vocabulary(tiny_checkpoint: Callable[[str], Path]) -> None:
+    ((ids,), _) = token_rows(None, 10, Proof((19,)))
+    assert len(ids) == 19
+    assert ids.max() < 10
     # A tokenizer with more tokens than the model has rows would index outside the embedding.
-    assert token_ids(tiny_checkpoint("llama"), 100, 256).max() < 100
+    (ids, _), _ = token_rows(tiny_checkpoint("llama"), 100, Proof((160, 40)))
+    assert ids.max() < 100
 
 
 def test_a_broken_tokenizer_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(TokenizerError, match="cannot be read"):
-        token_ids(tmp_path, 100, 100)
+        token_rows(tmp_path, 100, Proof((99,)))
 
 
 def test_reference_files(tmp_path: Path) -> None:
-    ids, logits = np.arange(3), np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
-    write_reference(tmp_path / "r", ids, logits)
-    found_ids, found = read_reference(tmp_path / "r")
-    assert (found_ids == ids).all()
-    assert (found == logits).all()
+    rng = np.random.default_rng(0)
+
+    def passage(*lengths: int) -> Passage:
+        rows = [rng.integers(0, 5, length) for length in lengths]
+        return Passage.of(rows, [rng.standard_normal((length, 5)).astype(np.float32) for length in lengths])
+
+    written = Expected(passage(40, 12, 1), passage(30))
+    write_reference(tmp_path / "r", written)
+    found = read_reference(tmp_path / "r")
+    assert found.lowered is not None
+    assert written.lowered is not None
+    for one, other in ((written.straight, found.straight), (written.lowered, found.lowered)):
+        for field in ("rows", "compared", "logits"):
+            for a, b in zip(getattr(one, field), getattr(other, field), strict=True):
+                np.testing.assert_array_equal(a, b)
     (tmp_path / "r").write_bytes(b"\x07")
     with pytest.raises(ArtifactError, match="no reference logits"):
         read_reference(tmp_path / "r")
+
+
+def test_a_reference_of_an_earlier_version_is_one_row(tmp_path: Path) -> None:
+    ids, logits = np.arange(48), np.random.default_rng(0).standard_normal((48, 5)).astype(np.float32)
+    save_file({"token_ids": ids, "logits": logits}, tmp_path / "r")
+    found = read_reference(tmp_path / "r")
+    assert found.lowered is None
+    np.testing.assert_array_equal(found.straight.rows[0], ids)
+    np.testing.assert_array_equal(found.straight.compared[0], ids)
+    np.testing.assert_array_equal(found.straight.logits[0], logits)

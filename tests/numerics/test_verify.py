@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import recipes
 from compiler.artifact.manifest import MANIFEST, Manifest, load_manifest
 from compiler.errors import ArtifactError, IncompatibleError, NumericsError, SourceError
-from compiler.numerics.reference import REFERENCE, read_reference, write_reference
+from compiler.numerics.passages import REFERENCE, Expected, Passage, read_reference, write_reference
 from compiler.numerics.verify import check_layout, verify
 from compiler.pipeline.request import PlanRequest
 from compiler.pipeline.verify_source import source_logits
@@ -175,8 +175,9 @@ def test_the_stored_logits_need_not_be_believed(
     verify(artifact, expected=expected)
     double_a_norm(artifact)
     fix_digests(artifact)
-    ids, _ = read_reference(artifact / REFERENCE)
-    write_reference(artifact / REFERENCE, ids, SegmentRunner().logits(artifact, ids))
+    rows = read_reference(artifact / REFERENCE).straight.rows
+    forged = Passage.of(rows, SegmentRunner().logits(artifact, rows))
+    write_reference(artifact / REFERENCE, Expected(forged))
     fix_digests(artifact)
     verify(artifact)
     with pytest.raises(NumericsError):
@@ -192,12 +193,11 @@ def test_another_source_is_refused(artifact: Path, tiny_checkpoint: Callable[[st
 def test_a_wrong_package_for_batches_is_found(artifact: Path) -> None:
     """Prefill and decode steps of one row are right, those of several rows are not."""
     with pytest.MonkeyPatch.context() as patch:
-        logits = Model.logits
+        logits = Model.logits_of_rows
 
-        def forget_the_first_token(self: Model, token_ids: Any, *, rows: int = 1, **more: Any) -> Any:
-            ids = token_ids if rows == 1 else [token_ids[1], *token_ids[1:]]
-            return logits(self, ids, rows=rows, **more)
+        def forget_the_first_token(self: Model, rows: Any, **more: Any) -> Any:
+            return logits(self, rows if len(rows) == 1 else [[ids[1], *ids[1:]] for ids in rows], **more)
 
-        patch.setattr(Model, "logits", forget_the_first_token)
+        patch.setattr(Model, "logits_of_rows", forget_the_first_token)
         with pytest.raises(NumericsError):
             verify(artifact)

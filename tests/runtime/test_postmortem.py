@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+import traceback
 
 import pytest
 
@@ -14,13 +15,13 @@ from compiler.runtime.progress import COMPUTING, IN_COLLECTIVE, Place, new_board
 @pytest.mark.parametrize(
     ("code", "out_of_memory", "how", "remedy"),
     [
-        (1, False, "ended with exit code 1", "standard error"),
+        (1, False, "ended with exit code 1", "Its log"),
         (-9, True, "was ended by SIGKILL", "lack of memory meanwhile"),
         (-9, False, "was ended by SIGKILL", "probably the out-of-memory killer"),
         (-4, False, "was ended by SIGILL", "`--march x86-64-v3`"),
-        (-11, False, "was ended by SIGSEGV", "standard error"),
-        (-64, False, "was ended by SIGRTMAX", "standard error"),
-        (-50, False, "was ended by signal 50", "standard error"),
+        (-11, False, "was ended by SIGSEGV", "Its log"),
+        (-64, False, "was ended by SIGRTMAX", "Its log"),
+        (-50, False, "was ended by signal 50", "Its log"),
     ],
 )
 def test_an_ending_in_words(code: int, *, out_of_memory: bool, how: str, remedy: str) -> None:
@@ -54,8 +55,22 @@ def test_the_state_of_a_process_is_read() -> None:
 def test_a_log_is_quoted_by_its_last_lines() -> None:
     assert quote("") == ""
     quoted = quote("\n".join(f"line {n}" for n in range(100)))
-    assert quoted.startswith("\n  | line 85\n")
+    assert quoted.startswith("\n  | line 88\n")
     assert quoted.endswith("\n  | line 99")
+
+
+def test_frames_of_tracebacks_are_not_quoted() -> None:
+    log = ""
+    try:
+        dict[str, int]()["missing"]
+    except KeyError:
+        log = f"loading\n{traceback.format_exc()}done\n"
+    assert "Traceback" in log
+    assert quote(log) == "\n  | loading\n  | KeyError: 'missing'\n  | done"
+    fatal = (
+        'Fatal Python error: Segmentation fault\n\nThread 0x00 (most recent call first):\n  File "a.py", line 3 in f\n'
+    )
+    assert quote(fatal) == "\n  | Fatal Python error: Segmentation fault"
 
 
 def test_a_board_shows_every_rank_its_own_place() -> None:

@@ -64,7 +64,7 @@ def _answers_what_its_files_say(made: Manifest, artifact: Path) -> None:
     config, kernels = ModelConfig.from_json(made.model.config), kernels_of(TARGET.packager.options_of(made))
     assert isinstance(made.section, Segments)
     side = of_files(config, [artifact / name for name in made.section.weights], kernels)
-    logits = log_probabilities(side, config, ids)
+    (logits,) = log_probabilities(side, config, [ids])
     assert logits[len(prompt) - 1 : -1].argmax(-1).tolist() == [token.id for token in answer.tokens]
 
 

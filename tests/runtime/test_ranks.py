@@ -83,6 +83,8 @@ def test_a_rank_that_ends_is_named(
         _generate(faulty(fault), tp=2)
     for part in said:
         assert part in caught.value.message
+    assert "Traceback" not in caught.value.message
+    assert ("Traceback" in caught.value.log) is ("exit code" in said[0])
     assert caught.value.exit_code == 9
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from compiler.model.roles import Block
     from compiler.numerics.gate.sides import Side
 
-VERSION = 2
+VERSION = 3
 SAMPLES, LENGTH = 8, 256
 
 

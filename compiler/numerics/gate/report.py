@@ -59,6 +59,9 @@ def as_text(verdict: Verdict) -> str:
         f"KL {verdict.kl:.2g}, same first choice {verdict.top1_agreement:.1%}, over {verdict.tokens} tokens"
     )
     parts = [f"{part.name}: off by {part.relative:.2%}, output {part.channel} most" for part in worst(verdict, 3)]
+    if verdict.lowered is not None and verdict.lowered.worst is not None:
+        one, tokens = verdict.lowered.worst, verdict.lowered.tokens
+        parts.append(f"with lowered window or boundary, {tokens} tokens: {one.name} off by {one.relative:.2%}")
     return "\n".join([whole, *parts])
 
 

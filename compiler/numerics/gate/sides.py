@@ -9,7 +9,7 @@ States of one sample are [copies, tokens, hidden]: one copy per rank, or one whe
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from compiler.decoder.moe import Biases
     from compiler.decoder.weights import StoredModel
     from compiler.model.config import Activation, ModelConfig
+    from compiler.targets.options import TargetOptions
+    from compiler.targets.protocols import RankLayout
     from compiler.targets.values import Judge
 
     Ids = NDArray[np.int64]
@@ -119,16 +121,36 @@ def _stacked(states: Sequence[NDArray[np.float32]]) -> Tensor:
     return torch.from_numpy(np.stack(states))
 
 
-def log_probabilities(side: Side, config: ModelConfig, ids: Ids) -> NDArray[np.float32]:
-    """Log probabilities [tokens, vocab] of the next token after each of `ids` [tokens]."""
+def side_of(
+    layout: RankLayout[Any],
+    config: ModelConfig,
+    options: TargetOptions,
+    folder: Path,
+    files: Sequence[Path],
+    max_memory: int,
+    lowered: ModelConfig | None = None,
+) -> Side:
+    """Side of a target's rank files `files` in `folder`: by the target's judge where it has one, else by the decoder.
+
+    `lowered`: the model of `config` with other limits (numerics/proof.py), to compute in its place.
+    """
+    if layout.judge is not None:
+        return Judged(layout.judge(folder, config, max_memory, lowered))
+    assert layout.kernels is not None  # rank files have kernels or a judge
+    return of_files(lowered or config, files, layout.kernels(options))
+
+
+def log_probabilities(side: Side, config: ModelConfig, rows: Sequence[Ids]) -> list[NDArray[np.float32]]:
+    """Log probabilities [tokens, vocab] of the next token after each token of each row, [tokens]."""
     import torch
 
     with torch.no_grad():
-        (x,) = side.embed([ids])
-        for layer in range(config.layers):
-            x = run_layer(config, side.layer(layer), x)
-        found: NDArray[np.float32] = side.head()(x).numpy()
-    return found
+        xs = side.embed(rows)
+        for index in range(config.layers):
+            layer = side.layer(index)
+            xs = [run_layer(config, layer, x) for x in xs]
+        head = side.head()
+        return [head(x).numpy() for x in xs]
 
 
 def wide(kernels: Kernels) -> Kernels:

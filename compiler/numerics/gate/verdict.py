@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from compiler.errors import NumericsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from compiler.quantization.schemes import Tolerance
 
@@ -31,7 +31,9 @@ class PartError:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Figures of the gate. `kl`: mean over positions of KL(float || files), in nats."""
+    """Figures of the gate. `kl`: mean over positions of KL(float || files), in nats. `lowered`: of a few tokens of the
+    model with lowered limits (numerics/proof.py); None where the samples are longer than its limits.
+    """
 
     parts: tuple[PartError, ...]
     tokens: int
@@ -40,6 +42,7 @@ class Verdict:
     top1_agreement: float
     perplexity_float: float
     perplexity: float
+    lowered: Verdict | None = None
 
     @property
     def increase(self) -> float:
@@ -47,14 +50,16 @@ class Verdict:
         return self.perplexity / self.perplexity_float - 1
 
     def to_json(self) -> dict[str, Any]:
-        found = {**asdict(self), "perplexity_increase": self.increase}
+        found = {**asdict(replace(self, lowered=None)), "perplexity_increase": self.increase}
         found["parts"] = [{**asdict(part), "relative": min(part.relative, BEYOND)} for part in self.parts]
-        return {name: min(value, BEYOND) if isinstance(value, float) else value for name, value in found.items()}
+        found = {name: min(value, BEYOND) if isinstance(value, float) else value for name, value in found.items()}
+        return {**found, "lowered": self.lowered.to_json() if self.lowered else None}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Verdict:
         known = {name: value for name, value in data.items() if name != "perplexity_increase"}
-        return cls(**{**known, "parts": tuple(PartError(**part) for part in data["parts"])})
+        lowered = cls.from_json(data["lowered"]) if data["lowered"] else None
+        return cls(**{**known, "parts": tuple(PartError(**part) for part in data["parts"]), "lowered": lowered})
 
     @property
     def worst(self) -> PartError | None:
@@ -63,7 +68,10 @@ class Verdict:
 
 
 def judge(verdict: Verdict, tolerance: Tolerance) -> None:
-    """Check a verdict. Raises NumericsError that names every figure and every part beyond its limit."""
+    """Check a verdict. Raises NumericsError that names every figure and every part beyond its limit.
+
+    Perplexity and KL scatter over the few tokens with lowered limits: only the parts of these are checked.
+    """
     problems = []
     if not verdict.increase <= tolerance.perplexity:
         problems.append(
@@ -72,19 +80,24 @@ def judge(verdict: Verdict, tolerance: Tolerance) -> None:
         )
     if not verdict.kl <= tolerance.kl:
         problems.append(f"KL divergence {verdict.kl:.3g}, expected at most {tolerance.kl:g}")
-    wrong = sorted(
-        (part for part in verdict.parts if not part.cosine >= tolerance.cosine), key=lambda part: part.cosine
-    )
-    problems += [
-        f"`{part.name}`: cosine {part.cosine:.5f}, expected at least {tolerance.cosine:g} (off by {part.relative:.1%}, "
-        f"output {part.channel} most)"
-        for part in wrong[:10]
-    ]
-    if len(wrong) > 10:
-        problems.append(f"... and {len(wrong) - 10} more parts of layers")
+    problems += _wrong_parts(verdict.parts, tolerance)
+    if verdict.lowered is not None:
+        problems += [
+            f"with lowered window or boundary: {problem}" for problem in _wrong_parts(verdict.lowered.parts, tolerance)
+        ]
     if problems:
         raise NumericsError(
             "\n".join(["the quantized model is beyond its tolerance:", *(f"  {problem}" for problem in problems)]),
             hint="use finer scales (per channel, per token) or more bits; one bad layer among good ones hints at a "
             "damaged or wrongly converted file",
         )
+
+
+def _wrong_parts(parts: Sequence[PartError], tolerance: Tolerance) -> list[str]:
+    wrong = sorted((part for part in parts if not part.cosine >= tolerance.cosine), key=lambda part: part.cosine)
+    found = [
+        f"`{part.name}`: cosine {part.cosine:.5f}, expected at least {tolerance.cosine:g} (off by {part.relative:.1%}, "
+        f"output {part.channel} most)"
+        for part in wrong[:10]
+    ]
+    return [*found, f"... and {len(wrong) - 10} more parts of layers"] if len(wrong) > 10 else found

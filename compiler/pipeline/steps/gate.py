@@ -15,8 +15,8 @@ from compiler.errors import NumericsError
 from compiler.numerics.compare import rounded
 from compiler.numerics.gate import measure
 from compiler.numerics.gate.report import as_html, as_json, as_text
-from compiler.numerics.gate.sides import Judged, of_files
 from compiler.numerics.gate.verdict import Verdict, judge
+from compiler.numerics.proof import proof_of
 from compiler.pipeline.runner import Output, Step
 from compiler.report import progress_in
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from compiler.artifact.parts import Part
     from compiler.artifact.quantization import Quantisation
     from compiler.calibration.samples import Samples
+    from compiler.model.config import ModelConfig
     from compiler.numerics.gate.sides import Side
     from compiler.pipeline.plan import Plan
     from compiler.pipeline.runner import CachedRunner
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from compiler.quantization.schemes import Tolerance
     from compiler.report import Report
     from compiler.storage.cache.stages import CacheEntry
-    from compiler.targets.protocols import RankLayout
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class GateInputs:
     plan: str
     scales: str
     samples: str
+    proof: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -62,34 +63,41 @@ def held_out_samples(plan: Plan, tokenizer: Path | None) -> Samples:
 
     Raises CalibrationError, TokenizerError.
     """
-    length = min(measure.LENGTH, plan.config.max_positions)
+    proof = proof_of(plan.config, plan.limits.max_positions)
+    length = min(max(measure.LENGTH, proof.rows[0]), plan.config.max_positions)
     if tokenizer is None:
         return random_samples(plan.config.vocab, measure.SAMPLES, length)
     return read_samples(None, tokenizer, vocab=plan.config.vocab, count=measure.SAMPLES, length=length, own=HELD_OUT)
 
 
 def measure_loss(
-    runner: CachedRunner, plan: Plan, source: Source, scales: str, side: Callable[[], Side], samples: Samples
+    runner: CachedRunner,
+    plan: Plan,
+    source: Source,
+    scales: str,
+    side: Callable[[ModelConfig | None], Side],
+    samples: Samples,
 ) -> Verdict:
-    """Figures of `side`, which opens the rank files, against the source over `samples`. `scales`: their digest."""
+    """Figures of `side`, which opens the rank files, against the source over `samples`; with lowered limits over the
+    rows that numerics/proof.py asks for, where `side` takes the lowered model. `scales`: their digest.
+    """
+    proof = proof_of(plan.config, plan.limits.max_positions)
 
     def run(_folder: Path) -> Output:
         model = StoredModel(source.config, source.tensors, source.checkpoint)
-        return Output(measure.measure(model, side(), samples, progress_in(runner.report, "tokens x layers")).to_json())
+        progress = progress_in(runner.report, "tokens x layers")
+        verdict = measure.measure(model, side(None), samples, progress)
+        if proof.lowered is not None:
+            rows = samples.first(proof.lowered_rows)
+            lowered = StoredModel(proof.lowered, source.tensors, source.checkpoint)
+            verdict = replace(verdict, lowered=measure.measure(lowered, side(proof.lowered), rows, progress))
+        return Output(verdict.to_json())
 
     def note(entry: CacheEntry) -> str:
         return as_text(Verdict.from_json(entry.facts)).replace("\n", "; ")
 
-    inputs = GateInputs(measure.VERSION, source.digest, plan.digest, scales, samples.digest)
+    inputs = GateInputs(measure.VERSION, source.digest, plan.digest, scales, samples.digest, proof.to_json())
     return Verdict.from_json(runner.run(Step("gate", inputs, run, note)).facts)
-
-
-def side_of(layout: RankLayout[Any], plan: Plan, folder: Path, max_memory: int) -> Side:
-    """Computes the rank files in `folder`, by the target's judge where it has one."""
-    if layout.judge is not None:
-        return Judged(layout.judge(folder, plan.config, max_memory))
-    assert layout.kernels is not None  # rank files have kernels or a judge
-    return of_files(plan.config, [folder / rank.file for rank in plan.ranks], layout.kernels(plan.options))
 
 
 def pass_gate(

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler.artifact.parts import Part
-from compiler.numerics import reference
 from compiler.numerics.gate.sides import log_probabilities, of_files
+from compiler.numerics.passages import REFERENCE, Expected, Passage, token_rows, write_reference
+from compiler.numerics.proof import proof_of
+from compiler.numerics.reference import source_passages
 from compiler.pipeline.package import parts_of, tokenizer_folder, vocabulary_digest
 from compiler.pipeline.runner import Output, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from compiler.decoder.kernels import Kernels
     from compiler.pipeline.plan import Plan
@@ -27,19 +26,19 @@ if TYPE_CHECKING:
 
 QUANTIZED = "the quantised decoder in float32"
 
-_VERSION = 1
-_QUANTIZED_VERSION = 2
+_VERSION = 2
+_QUANTIZED_VERSION = 3
 
 
 @dataclass(frozen=True)
 class ReferenceInputs:
-    """Cache key. `text`: digest of the tokenizer's vocabulary, empty where there is none."""
+    """Cache key. `text`: digest of tokenizer.json, empty where there is none."""
 
     version: int
     source: str
     config: dict[str, Any]
     text: str
-    positions: int
+    proof: dict[str, Any]
     versions: dict[str, str]
 
 
@@ -52,7 +51,7 @@ class QuantizedInputs:
     config: dict[str, Any]
     options: dict[str, Any]
     text: str
-    positions: int
+    rows: list[int]
     versions: dict[str, str]
 
 
@@ -65,71 +64,70 @@ class Reference:
 
 
 def source_reference(runner: CachedRunner, plan: Plan, source: Source, texts: Sequence[Part]) -> Reference:
-    """Logits of the source model. `texts`: parts of the tokenizer."""
+    """Logits of the source model, also with lowered limits. `texts`: parts of the tokenizer."""
+    proof = proof_of(plan.config, plan.limits.max_positions)
     inputs = ReferenceInputs(
         _VERSION,
         source.digest,
         plan.config.to_json(),
         vocabulary_digest(texts),
-        _positions(plan),
+        proof.to_json(),
         {name: version(name) for name in ("torch", "transformers", "tokenizers")},
     )
 
-    def logits(ids: NDArray[np.int64]) -> tuple[str, NDArray[np.float32]]:
-        who, found = reference.reference_logits(plan.config, source.tensors, source.checkpoint, ids)
+    def expected() -> tuple[str, Expected]:
+        rows = token_rows(tokenizer_folder(texts), plan.config.vocab, proof)
+        who, found = source_passages(plan.config, proof.lowered, source.tensors, source.checkpoint, rows)
         return f"{who} {inputs.versions[who]}" if who in inputs.versions else who, found
 
-    return _run(runner, plan, inputs, texts, logits)
+    return _run(runner, inputs, expected, proof.text)
 
 
 def quantized_reference(
     runner: CachedRunner, plan: Plan, weights: Sequence[Part], kernels: Kernels, texts: Sequence[Part]
 ) -> Reference:
     """Logits of the rank files, `weights`, of a quantized model. The gate has compared these with the source, within
-    the tolerance of the scheme: packages that compute the same in float32 can be held to the bounds of their dtype.
+    the tolerance of the scheme, also with lowered limits: packages that compute the same in float32 can be held to the
+    bounds of their dtype.
     """
     by_path = {part.path: part for part in weights}
     files = [by_path[rank.file] for rank in plan.ranks]
+    proof = proof_of(plan.config, plan.limits.max_positions)
     inputs = QuantizedInputs(
         _QUANTIZED_VERSION,
         [part.descriptor.digest for part in files],
         plan.config.to_json(),
         plan.options.derived,
         vocabulary_digest(texts),
-        _positions(plan),
+        list(proof.rows),
         {name: version(name) for name in ("torch", "tokenizers")},
     )
 
-    def logits(ids: NDArray[np.int64]) -> tuple[str, NDArray[np.float32]]:
+    def expected() -> tuple[str, Expected]:
         paths = [part.content for part in files if isinstance(part.content, Path)]
-        side = of_files(plan.config, paths, kernels)
-        return QUANTIZED, log_probabilities(side, plan.config, ids)
+        rows, _ = token_rows(tokenizer_folder(texts), plan.config.vocab, proof)
+        found = log_probabilities(of_files(plan.config, paths, kernels), plan.config, rows)
+        return QUANTIZED, Expected(Passage.of(rows, found))
 
-    return _run(runner, plan, inputs, texts, logits)
+    return _run(runner, inputs, expected, replace(proof, lowered=None).text)
 
 
 def _run(
     runner: CachedRunner,
-    plan: Plan,
     inputs: ReferenceInputs | QuantizedInputs,
-    texts: Sequence[Part],
-    logits: Callable[[NDArray[np.int64]], tuple[str, NDArray[np.float32]]],
+    expected: Callable[[], tuple[str, Expected]],
+    rows: str,
 ) -> Reference:
-    """`logits`: token ids of the reference text to who computed, and the logits."""
+    """`expected`: who computed, and the logits. `rows`: for the note."""
 
     def run(folder: Path) -> Output:
-        ids = reference.token_ids(tokenizer_folder(texts), plan.config.vocab, plan.limits.max_positions)
-        who, found = logits(ids)
-        reference.write_reference(folder / reference.REFERENCE, ids, found)
+        who, found = expected()
+        write_reference(folder / REFERENCE, found)
         return Output({"reference": who})
 
     def note(entry: CacheEntry) -> str:
-        return f"logits of {inputs.positions} tokens by {entry.facts['reference']}"
+        return f"logits of {rows} by {entry.facts['reference']}"
 
     entry = runner.run(Step("reference", inputs, run, note))
     (part,) = parts_of(entry)
     return Reference(str(entry.facts["reference"]), part)
-
-
-def _positions(plan: Plan) -> int:
-    return min(reference.TOKENS, plan.limits.max_positions - 1)

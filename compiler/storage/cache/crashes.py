@@ -21,16 +21,21 @@ if TYPE_CHECKING:
 
 
 def write_crash_file(error: InternalError) -> Path | None:
-    """Write the crash file of an error into `crashes` of the cache, else of the folder for temporary files.
+    """Write the crash file of an error: facts and traceback. Return its path (see write_log)."""
+    return write_log(_text(error), "crash")
+
+
+def write_log(text: str, kind: str) -> Path | None:
+    """Write `text` as `KIND-TIME-PROCESS.txt` into `crashes` of the cache, else of the folder for temporary files.
 
     Return its path; None where neither folder can be written.
     """
-    text = _text(error).encode(errors="backslashreplace")
+    data = text.encode(errors="backslashreplace")
     for folder in _folders():
-        path = folder / f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+        path = folder / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(text)
+            path.write_bytes(data)
         except (OSError, ValueError):
             continue
         return path

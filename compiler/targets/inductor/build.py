@@ -29,6 +29,7 @@ from compiler.artifact.manifest import Device
 from compiler.decoder.segments import SegmentSpec
 from compiler.errors import CompileError
 from compiler.machine import LEVELS
+from compiler.runtime.postmortem import quote
 from compiler.targets.inductor import library
 from compiler.targets.inductor.device import MARCH
 from compiler.targets.inductor.toolchain import check_march, cxx, on_x86
@@ -43,7 +44,7 @@ stand_in = False
 TIMEOUT = 1800.0
 """Seconds for one segment. The slowest one measured takes a minute on two busy cores."""
 
-_LOG_TAIL = 4000  # characters of a worker's stderr in an error
+_LOG_TAIL = 64_000  # characters of a worker's stderr that an error keeps
 
 _LIBRARY = "library"  # folder of the library, in the workspace
 
@@ -195,8 +196,9 @@ class _Worker:
         tail = self._log.read_text(errors="replace")[-_LOG_TAIL:]
         what = f"did not compile within {self._timeout:g} s" if late.is_set() else "did not compile"
         raise CompileError(
-            f"segment `{spec.name}` {what}. The end of the compiler's log:\n{tail}",
+            f"segment `{spec.name}` {what}{quote(tail)}",
             hint="`lmi-compile doctor` checks the toolchain. `Killed` in the log means too little memory: `--jobs 1`",
+            log=tail,
         )
 
     def stop(self) -> None:

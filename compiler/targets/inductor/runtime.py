@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Literal
 
 from compiler.targets.protocols import Runtime
-from compiler.targets.runners import Runner
+from compiler.targets.runners import Runner, decoded
 from compiler.targets.values import Ability, Finding
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from compiler.runtime.generate import Model
 
 
+_SHORTER = 8
+"""Difference of the lengths of rows in a whole batch."""
+
+
 class SegmentRunner(Runner):
     """Runner of packages and rank files, in this process and one more process for each further rank."""
 
@@ -29,25 +33,24 @@ class SegmentRunner(Runner):
     """Folders of code that torch, Triton and CUDA's driver compile at run time."""
 
     def check(self, manifest: Manifest) -> None:
-        """Raise IncompatibleError if torch, instruction set or GPU do not fit."""
+        """Raise IncompatibleError if torch, instruction set or GPU do not fit, UsageError for a level of kernels that
+        this CPU does not run.
+        """
         from compiler.artifact.check import check_machine
+        from compiler.runtime.levels import level
 
         check_machine(manifest)
+        if manifest.device.kind == "cpu":
+            level()
 
-    def logits(self, folder: Path, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits through every package: the first half of the tokens by prefill, the others by decode steps of one row,
-        two rows and `max_batch` rows, whose logits are taken in turn.
+    def logits(self, folder: Path, rows: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+        """Logits through every package: of the first row alone, of all rows together, and of the last one in a whole
+        batch beside shorter ones. Logits that come from two of these are taken from both in turn.
         """
         from compiler.runtime.generate import load as load_model
 
-        begin = (len(token_ids) + 1) // 2
         with load_model(folder) as model:
-            batches = sorted({1, min(2, model.limits.max_batch), model.limits.max_batch})
-            runs = [model.logits(token_ids.tolist(), decode_from=begin, rows=rows) for rows in batches]
-        logits = runs[0].copy()
-        for turn, run in enumerate(runs):
-            logits[begin + turn :: len(runs)] = run[begin + turn :: len(runs)]
-        return logits
+            return _logits(model, [row.tolist() for row in rows], decoded(rows))
 
     def load(self, folder: Path) -> Model:
         """Model, for a process that only runs artifacts. Raises as `runtime.generate.load`."""
@@ -59,6 +62,35 @@ class SegmentRunner(Runner):
     def once(self, folder: Path, prompt: str, max_new_tokens: int) -> Sequence[str]:
         """Command line of `python -m compiler.runtime.once`."""
         return [sys.executable, "-m", "compiler.runtime.once", str(folder), prompt, str(max_new_tokens)]
+
+
+def _logits(model: Model, rows: list[list[int]], steps: int) -> list[NDArray[np.float32]]:
+    """See SegmentRunner.logits. `steps`: tokens of each row that go through decode steps."""
+
+    def alone(row: list[int]) -> NDArray[np.float32]:
+        # Two steps of prefill: the second one attends to what the first has written.
+        return model.logits_of_rows([row], decoded=steps, chunk=max((len(row) - steps + 1) // 2, 1))[0]
+
+    if model.limits.max_batch < len(rows):
+        return [alone(row) for row in rows]
+    first, *others = model.logits_of_rows(rows, decoded=steps)
+    found = [_in_turn(alone(rows[0]), first, steps), *others]
+    if model.limits.max_batch > len(rows):
+        last = rows[-1]
+        shorter = last[: max(len(last) - _SHORTER, steps + 1)]
+        batch = [
+            shorter if (model.limits.max_batch - place) % 2 == 0 else last for place in range(model.limits.max_batch)
+        ]
+        found[-1] = _in_turn(found[-1], model.logits_of_rows(batch, decoded=steps, prefilled=False)[-1], steps)
+    return found
+
+
+def _in_turn(whole: NDArray[np.float32], other: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
+    """Logits `whole` [tokens, vocab], of whose last `steps` every other comes from `other`."""
+    found = whole.copy()
+    if steps:
+        found[len(whole) - steps :: 2] = other[len(other) - steps :: 2]
+    return found
 
 
 class SegmentRuntime(Runtime):
@@ -73,18 +105,20 @@ class SegmentRuntime(Runtime):
         return ""
 
     def findings(self, manifest: Manifest, host: Host) -> Sequence[Finding]:
-        """Findings about torch and the instruction set; GPUs are compared by preflight."""
+        """Findings about torch, the instruction set and the kernels of a CPU; GPUs are compared by preflight."""
         from compiler.artifact.check import Machine, check_machine
         from compiler.errors import LmiCompileError
+        from compiler.runtime.levels import level
 
         # the artifact's own capability: preflight compares GPUs
         machine = Machine(host.packages.get("torch"), host.isa, host.features, manifest.device.capability)
         try:
             check_machine(manifest, machine)
+            kernels = f"; kernels of level {level(flags=host.features)}" if manifest.device.kind == "cpu" else ""
         except LmiCompileError as error:
             return [Finding("runtime", "mismatch", error.message, error.hint)]
         needs = (f"torch {manifest.toolchain.get('torch', 'any')}", manifest.device.isa)
-        return [Finding("runtime", "ok", f"runs artifacts for {', '.join(need for need in needs if need)}")]
+        return [Finding("runtime", "ok", f"runs artifacts for {', '.join(need for need in needs if need)}{kernels}")]
 
     def endpoint_problems(self, manifest: Manifest, image: str, instance_type: str) -> Sequence[str]:
         """A problem for LMI images with TensorRT-LLM, which load only engines; other images are not checked."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compiler.errors import LmiCompileError
 from compiler.lmi.images import image_for_trtllm, trtllm_image
@@ -37,16 +37,30 @@ _INSTALL = (
 _CONTAINER = "served by an LMI container"
 
 
-def judge_of(folder: Path, config: ModelConfig, max_memory: int) -> CheckpointJudge:
-    """Judge of the checkpoint in `folder`, see judge.py. `max_memory` in bytes."""
+def judge_of(folder: Path, config: ModelConfig, max_memory: int, lowered: ModelConfig | None = None) -> CheckpointJudge:
+    """Judge of the checkpoint in `folder`, see judge.py. `max_memory` in bytes. `lowered`: `config` with other limits,
+    which replace those in the checkpoint that are the ones of `config`.
+    """
     from compiler.targets.trtllm.judge import CheckpointJudge
     from compiler.targets.trtllm.judge_model import BLOCK
     from compiler.targets.trtllm.read import RankTensors
 
     content = json.loads((folder / "config.json").read_bytes())
     ranks = [RankTensors(folder / f"rank{rank}.safetensors") for rank in range(content["mapping"]["world_size"])]
-    windows = [kind.window for kind in config.layer_kinds]
+    if lowered is not None:
+        _lower(content, config, lowered)
+    windows = [kind.window for kind in (lowered or config).layer_kinds]
     return CheckpointJudge(content, ranks, windows, min(BLOCK, max_memory // JUDGE_BUFFERS))
+
+
+def _lower(content: dict[str, Any], config: ModelConfig, lowered: ModelConfig) -> None:
+    """Replace the context length of a rope scaling in config.json `content`. A wrong one stays, and is noticed."""
+    if config.rope_scaling is None or lowered.rope_scaling is None:
+        return
+    key = "original_max_position_embeddings"
+    for part in (content, content.get("rotary_scaling") or {}):
+        if part.get(key) == config.rope_scaling.original_max_positions:
+            part[key] = lowered.rope_scaling.original_max_positions
 
 
 @dataclass(frozen=True)
@@ -56,9 +70,10 @@ class CheckpointRunner(Runner):
     config: ModelConfig
     max_memory: int
 
-    def logits(self, folder: Path, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits by the judge. Raises ArtifactError."""
-        return judge_of(folder / CHECKPOINT, self.config, self.max_memory).logits(token_ids)
+    def logits(self, folder: Path, rows: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+        """Logits by the judge, which has no caches: one row after the other. Raises ArtifactError."""
+        judge = judge_of(folder / CHECKPOINT, self.config, self.max_memory)
+        return [judge.logits(row) for row in rows]
 
 
 class TrtllmRuntime(Runtime):
