@@ -29,14 +29,16 @@ _ATTENTION = {"falcon": "sdpa"}
 
 def known_to_transformers(hf: Mapping[str, Any]) -> bool:
     """Whether transformers has the causal language model of a config.json, and can load it without other packages."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
     if "quantization_config" in hf:  # transformers would need the package that quantized it
         return False
-    own = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(str(hf.get("model_type")))
-    # A model with remote code may use the type of another: the class has to agree.
+    own, base = (of.get(str(hf.get("model_type"))) for of in (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES))
+    # A model with remote code may use the type of another: the class has to agree, but for its capitals (MPT). BLOOM is
+    # published with the name of the class without a head.
     named = hf.get("architectures") or ([] if "auto_map" in hf else [own])
-    return own is not None and own in named
+    classes = {str(name).lower() for name in (own, base) if name}
+    return own is not None and not classes.isdisjoint(str(name).lower() for name in named)
 
 
 def transformers_config(hf: Mapping[str, Any]) -> PretrainedConfig:

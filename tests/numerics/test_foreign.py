@@ -40,6 +40,22 @@ def test_the_model_is_the_one_that_transformers_loads_from_the_folder(
     assert torch.equal(_logits(open_checkpoint(folder)), checkpoints.transformers_logits(folder, IDS))
 
 
+def test_bloom_as_published_without_a_prefix_and_with_the_class_without_a_head(
+    tiny_checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tiny_checkpoint("bloom")
+    tensors = load_file(folder / "model.safetensors")
+    bare = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    assert bare.keys() != tensors.keys()
+    save_file(bare, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    hf = json.loads((folder / "config.json").read_text()) | {"architectures": ["BloomModel"]}
+    (tmp_path / "config.json").write_text(json.dumps(hf))
+    assert known_to_transformers(hf)
+    assert torch.equal(_logits(open_checkpoint(tmp_path)), transformers_logits(folder, IDS))
+
+
 def test_files_beside_config_and_weights_are_not_read(tmp_path: Path) -> None:
     expected = _logits(open_checkpoint(write(tmp_path / "plain")))
     folder = write(tmp_path / "model")
