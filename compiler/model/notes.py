@@ -41,7 +41,8 @@ def keys_read(recipe: Recipe) -> set[str]:
     if recipe.config.rope_section and recipe.traits.position == "rope":
         found |= {"rope_scaling", "rope_parameters"}
     conditions = [*recipe.assumes, *(path for variant in recipe.variants for path in variant.when)]
-    return found | set(recipe.aliases) | ({recipe.next_layers} - {""}) | {path.partition(".")[0] for path in conditions}
+    found |= {recipe.next_layers} - {""}
+    return found | set(recipe.aliases) | {path.partition(".")[0] for path in conditions}
 
 
 _ROTARY = ("rope_theta", "local_rope_theta", "rope_linear", "rotary_fraction", "rotary_dim")
