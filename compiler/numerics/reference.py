@@ -15,7 +15,12 @@ import numpy as np
 from compiler.machine import available_memory
 from compiler.model.lazy import Lazy, read
 from compiler.model.rope import ORIGINAL
-from compiler.numerics.foreign import known_to_transformers, transformers_config, transformers_model
+from compiler.numerics.foreign import (
+    known_to_transformers,
+    transformers_config,
+    transformers_logits,
+    transformers_model,
+)
 from compiler.numerics.passages import Expected, Passage
 from compiler.storage.files.cast import cast_bits
 
@@ -71,17 +76,13 @@ def reference_logits(
 def _by_transformers(
     config: ModelConfig, checkpoint: Checkpoint, rows: Sequence[Ids], lowered: ModelConfig | None
 ) -> list[Logits]:
-    import torch
-
     # config.json is the source's, except for the user's rope scaling, and for lowered limits.
     found = transformers_config(checkpoint.config)
     _rescale(found, lowered or config, always=lowered is not None and lowered.rope_scaling != config.rope_scaling)
     if lowered is not None:
         _lower_windows(found, config, lowered)
     model = transformers_model(found, checkpoint)
-    with torch.no_grad():
-        logits: list[Logits] = [model(torch.from_numpy(ids)[None]).logits[0].float().numpy() for ids in rows]
-    return [own[:, : config.vocab] for own in logits]
+    return [transformers_logits(model, ids)[:, : config.vocab] for ids in rows]
 
 
 def _rescale(found: PretrainedConfig, config: ModelConfig, *, always: bool) -> None:
