@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     Ids = NDArray[np.int64]
     Logits = NDArray[np.float32]
 
-_LIMITS = ("sliding_window", "attention_chunk_size", "window_size")
-"""Attributes of transformers' configs that limit how far attention reaches, in positions."""
+_LIMITS = ("sliding_window", "attention_chunk_size", "window_size", "floor_scale")
+"""Attributes of transformers' configs that change attention beyond them, in positions."""
 
 
 def source_passages(
@@ -101,11 +101,13 @@ def _rescale(found: PretrainedConfig, config: ModelConfig, *, always: bool) -> N
 
 
 def _lower_windows(found: PretrainedConfig, config: ModelConfig, lowered: ModelConfig) -> None:
-    """Replace windows and chunks of `config` in transformers' `found` by those of `lowered`. One that transformers does
-    not have stays as it is there, and is noticed.
+    """Replace windows, chunks and steps of the temperature of `config` in transformers' `found` by those of `lowered`.
+    One that transformers does not have stays as it is there, and is noticed.
     """
     pairs = zip(config.layer_kinds, lowered.layer_kinds, strict=True)
     changes = {old: new for a, b in pairs for old, new in ((a.window, b.window), (a.chunk, b.chunk)) if old != new}
+    if config.temperature_floor != lowered.temperature_floor:
+        changes[config.temperature_floor] = lowered.temperature_floor
     for name in _LIMITS:
         if getattr(found, name, None) in changes:
             setattr(found, name, changes[getattr(found, name)])
