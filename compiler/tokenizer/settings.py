@@ -65,17 +65,17 @@ def read_settings(folder: Path) -> TokenizerSettings:
     own = read_object(folder / "tokenizer_config.json")
     model = read_object(folder / "config.json").get("model_type")
     where = folder / "tokenizer_config.json"
-    specials, extra = own, _decoder(own, where)
+    specials, extra, place = own, _decoder(own, where), where
+    if "added_tokens_decoder" not in own and (marks := read_object(folder / "special_tokens_map.json")):
+        specials, place = {**own, **marks}, folder / "special_tokens_map.json"
     if "added_tokens_decoder" not in own:
-        marks = folder / "special_tokens_map.json"
-        specials = {**own, **read_object(marks)}
         extra = _numbered(read_object(folder / "added_tokens.json"), folder / "added_tokens.json")
-    named = {key: text for key in NAMED if (text := _content(specials.get(key), key, where)) is not None}
+    named = {key: text for key in NAMED if (text := _content(specials.get(key), key, place)) is not None}
     listed = [
         text
         for key in _LISTS
-        for one in _items(specials.get(key), key, where)
-        if (text := _content(one, key, where)) is not None
+        for one in _items(specials.get(key), key, place)
+        if (text := _content(one, key, place)) is not None
     ]
     special = {*named.values(), *listed}
     return TokenizerSettings(
