@@ -116,7 +116,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Read config.json of a checkpoint. Raises CheckpointError if it is missing or not a JSON object."""
     path = folder / "config.json"
     hint = "pass a folder with config.json and safetensors files as `--model`"
-    if not path.exists():
+    if not path.is_file():
         names = names_below(folder) if folder.is_dir() else []
         raise diagnosed("config.json", str(folder), names, folder if names else None, hint)
     refuse_pointers([path])
@@ -199,6 +199,8 @@ def _read_files(files: Mapping[str, Path], weight_map: WeightMap | None) -> Read
             headers[name] = read_header(path)
         except FileNotFoundError:
             problems.append(f"{name}: {_missing(path)}, the index expects it")
+        except OSError as error:
+            problems.append(f"{name}: cannot be read: {error.strerror}")
         except HeaderError as error:
             problems += header_problems(name, error)
     hint = "download the files named above again, and compare their sizes with those of the source"
@@ -224,6 +226,10 @@ def read_object(path: Path, *, hint: str) -> dict[str, Any]:
         parsed = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}", hint="download the file again") from None
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error.strerror}", hint="check its permissions, and that it is a file"
+        ) from None
     if not isinstance(parsed, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(parsed).__name__}", hint=hint)
     return parsed
