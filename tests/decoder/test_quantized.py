@@ -10,6 +10,7 @@ from torch import Tensor
 from compiler.decoder import quantized
 from compiler.decoder.moe import loop
 from compiler.decoder.quantized import QuantizedLinear, QuantizedWeight
+from compiler.machine import features
 from compiler.quantization.formats import fp8, int8
 from tests.quantization import numpy_int8
 
@@ -102,7 +103,7 @@ def test_experts_are_those_of_dequantized_weights(linear: QuantizedLinear, fixed
 @pytest.mark.parametrize("flags", [frozenset(), frozenset({"avx512_vnni"})])
 def test_integers_are_summed_exactly_on_every_cpu(flags: frozenset[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """With the largest magnitudes, whose sums leave 24 bits; by the library's function if this CPU has it exact."""
-    if not flags <= quantized.features():
+    if not flags <= features():
         pytest.skip("this CPU has no such integers")
     monkeypatch.setattr(quantized, "features", lambda: flags)
     for x_value, w_value in ((127, 127), (-128, 127), (-128, -128)):
