@@ -159,6 +159,9 @@ class Recipe:
         named = {*hf, *(key for alias, key in self.aliases.items() if alias in hf)}
         if any(hf.get(key) for key in _ROPE):
             named |= set(_ROPE)
+        sections = (hf[key] for key in _ROPE if isinstance(hf.get(key), Mapping))
+        if any("rope_theta" in section for section in sections):
+            named.add("rope_theta")
         return {key: value for key, value in self.defaults.items() if key not in named}
 
     def architecture(self, hf: Mapping[str, Any]) -> str:

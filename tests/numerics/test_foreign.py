@@ -53,7 +53,7 @@ def test_bloom_as_published_without_a_prefix_and_with_the_class_without_a_head(
     hf = json.loads((folder / "config.json").read_text()) | {"architectures": ["BloomModel"]}
     (tmp_path / "config.json").write_text(json.dumps(hf))
     assert known_to_transformers(hf)
-    assert torch.equal(_logits(open_checkpoint(tmp_path)), transformers_logits(folder, IDS))
+    assert torch.equal(_logits(open_checkpoint(tmp_path)), checkpoints.transformers_logits(folder, IDS))
 
 
 def test_files_beside_config_and_weights_are_not_read(tmp_path: Path) -> None:
