@@ -335,7 +335,7 @@ def request_of(asked: RequestOptions, quant: Quant, resources: Resources) -> Pla
         tp=tp or 1,
         dtype=ask.dtype,
         max_positions=limits.max_positions,
-        max_batch=limits.max_batch or DEFAULT_BATCH,
+        max_batch=DEFAULT_BATCH if limits.max_batch is None else limits.max_batch,
         rope_scaling=parse_rope_scaling(ask.rope_scaling) if ask.rope_scaling else None,
         variant=model.variant,
         options=options_of(ask.target, asked.own),

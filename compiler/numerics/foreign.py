@@ -16,6 +16,7 @@ from compiler.errors import SourceError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
     from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel
 
@@ -83,6 +84,24 @@ def transformers_model(config: PretrainedConfig, checkpoint: Checkpoint) -> PreT
         )
     evaluated: PreTrainedModel = model.eval()
     return evaluated
+
+
+def transformers_logits(model: PreTrainedModel, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Logits float32 [tokens, vocab] for `ids` int64 [tokens]. Raises SourceError where config.json has the model fail.
+
+    Without a cache, whose kinds of layers transformers takes from keys that the model itself does not read.
+    """
+    import torch
+
+    try:
+        with torch.no_grad():
+            found = model(torch.from_numpy(ids)[None], use_cache=False, return_dict=True).logits
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        if "memory" in str(error):  # the machine's fault
+            raise
+        raise _unreadable("compute the model of config.json", error) from error
+    logits: NDArray[np.float32] = found[0].float().numpy()
+    return logits
 
 
 def _unreadable(what: str, error: Exception) -> SourceError:
