@@ -76,7 +76,9 @@ class AskOptions:
     ] = None
     target: Annotated[str, typer.Option("--target", help="Toolchain.")] = targets.DEFAULT
     dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 [default: the checkpoint's]")] = None
-    rope_scaling: Annotated[str | None, typer.Option(help="Context extension, such as linear:2 or llama3:8.")] = None
+    rope_scaling: Annotated[
+        str | None, typer.Option(help="Context extension: linear:2, dynamic:2, yarn:4, llama3:8, or a JSON object.")
+    ] = None
 
 
 @dataclass(frozen=True)
