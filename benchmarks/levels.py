@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.cpu_peers import ONEDNN
@@ -55,13 +56,17 @@ def measure(shared: Path, level: str, tokens: int, rounds: int) -> None:
     wide, of_x, units = floats[:4].float(), x.float(), torch.randint(-127, 128, (tokens, SIZE), dtype=torch.int8)
     scales = torch.full((SIZE * SIZE // 128,), 1e-3)
 
+    def at(tensor: Tensor) -> ctypes.c_void_p:
+        return ctypes.c_void_p(tensor.data_ptr())
+
     def ours(name: str) -> Callable[[int], object]:
+        count, form = ctypes.c_int64, FORMATS.index(name)
+
         def product(matrix: int) -> None:
             weight = (floats if name == "floats" else integers)[matrix]
-            at, count = (lambda tensor: ctypes.c_void_p(tensor.data_ptr())), ctypes.c_int64
             run(
-                level.encode(), FORMATS.index(name), at(weight), at(scales), None, count(1), count(SIZE), count(SIZE),
-                1, at(x), None, count(tokens), None, count(1), at(y),
+                level.encode(), form, at(weight), at(scales), None, count(1), count(SIZE), count(SIZE), 1, at(x), None,
+                count(tokens), None, count(1), at(y),
             )  # fmt: skip
 
         return product

@@ -32,8 +32,8 @@ def test_a_cpu_has_the_highest_level_whose_features_it_has(flags: frozenset[str]
 
 
 def test_levels_of_another_architecture_are_its_own() -> None:
-    assert supported(frozenset({"asimd", "fp"}), "aarch64") == ("portable", "neon")
-    assert supported(SAPPHIRE_RAPIDS, "riscv64") == ("portable",)
+    for machine in ("aarch64", "riscv64"):
+        assert supported(SAPPHIRE_RAPIDS, machine) == ("portable",)
 
 
 def test_the_environment_selects_a_lower_level() -> None:

@@ -40,8 +40,6 @@ constexpr Known kLevels[] = {
     {"avx512_vnni", Level::kAvx512Vnni, avx512_vnni},
     {"avx512_bf16", Level::kAvx512Bf16, avx512_bf16},
     {"amx", Level::kAmx, amx},
-#elif defined(__aarch64__)
-    {"neon", Level::kNeon, [] { return true; }},
 #endif
 };
 
@@ -89,8 +87,6 @@ const Kernels& kernels(Level level) {
     case Level::kAvx512Vnni: return kAvx512Vnni;
     case Level::kAvx512Bf16:
     case Level::kAmx: return kAvx512Bf16;
-#elif defined(__aarch64__)
-    case Level::kNeon: return kNeon;
 #endif
     default: return kPortable;
   }
