@@ -131,7 +131,9 @@ def _of_source(model: Path, samples: Sequence[Sequence[int]]) -> float:
     """Perplexity of the checkpoint by transformers in float32."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
     with torch.no_grad():
         return _perplexity(samples, (loaded(torch.tensor([ids])).logits[0] for ids in samples))
@@ -207,7 +209,8 @@ def main() -> None:
     for name in names:
         print(name, file=sys.stderr, flush=True)
         rows.append(measured(name, model, options.cache, options.threads))
-    source = _of_source(model, _samples(model))
+    ran = any(row.perplexity for row in rows)
+    source = _of_source(model, _samples(model)) if ran else math.nan
     if options.json:
         print(json.dumps({"machine": machine(), "prose": source, "builds": [row.to_json() for row in rows]}, indent=2))
         return

@@ -202,7 +202,7 @@ def earlier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Whether proofs are one row of 48 tokens, which in a batch runs beside equal ones."""
     if request.param == "length of a proof":
         return False
-    for module in ("pipeline.steps.reference", "pipeline.steps.judge", "pipeline.steps.gate", "numerics.verify"):
+    for module in ("pipeline.plan", "numerics.verify"):
         monkeypatch.setattr(f"compiler.{module}.proof_of", lambda *_: Proof((48,)))
     monkeypatch.setattr("compiler.numerics.gate.measure.LENGTH", 48)
     monkeypatch.setattr("compiler.targets.inductor.runtime._SHORTER", 0)
