@@ -71,7 +71,7 @@ def _reader(hf: Mapping[str, Any]) -> str | None:
         recipe = load(name)
         if set(wanted) & set(recipe.hf_architectures) if wanted else hf.get("model_type") in recipe.model_types:
             return name
-    return None
+    return next((name for name in available() if set(wanted) & load(name).base_classes.keys()), None)
 
 
 def _unnamed(hf: Mapping[str, Any]) -> UnknownArchitecture:

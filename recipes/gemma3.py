@@ -19,12 +19,16 @@ RECIPE = replace(
     },
     model_types=("gemma3_text",),
     defaults={
-        **gemma2.RECIPE.defaults,
-        "vocab_size": 262208, "max_position_embeddings": 131072, "rope_theta": 1000000.0,
-        "rope_local_base_freq": 10000.0, "attn_logit_softcapping": None, "final_logit_softcapping": None,
+        "vocab_size": 262208, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
+        "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",
+        "max_position_embeddings": 131072, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0,
+        "rope_local_base_freq": 10000.0, "tie_word_embeddings": True, "attention_bias": False,
+        "query_pre_attn_scalar": 256, "sliding_window": 4096, "final_logit_softcapping": None,
     },
     config=replace(
-        gemma2.RECIPE.config, local_rope_theta=("local_rope_parameters.rope_theta", "rope_local_base_freq")
+        gemma2.RECIPE.config,
+        attention_softcap=(),  # transformers and vLLM do not read it here
+        local_rope_theta=("local_rope_parameters.rope_theta", "rope_local_base_freq"),
     ),
     traits=replace(
         gemma2.RECIPE.traits,

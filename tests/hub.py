@@ -15,14 +15,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from benchmarks.testbed.local_server import StatefulHandler, serve_state
 
 TOKEN = "hf_of-the-tests"
 
@@ -75,30 +75,11 @@ class Hub:
 @contextmanager
 def serve() -> Iterator[Hub]:
     """A running hub without models."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    hub = Hub(f"http://127.0.0.1:{server.server_address[1]}")
-    server.RequestHandlerClass = partial(_Handler, hub)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
+    with serve_state(_Handler, Hub) as hub:
         yield hub
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def __init__(self, hub: Hub, *arguments: object) -> None:
-        self.hub = hub
-        super().__init__(*arguments)  # type: ignore[arg-type]  # what the server passes to every handler
-
-    def log_message(self, *_: object) -> None:
-        """Nothing on standard error; `Hub.requests` has it."""
-
+class _Handler(StatefulHandler[Hub], BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._answer()
 
@@ -108,8 +89,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         quoted = urlsplit(self.path).path
         path = unquote(quoted)
-        self.hub.requests.append(f"{self.command} {path} {self.headers.get('Range', '')}".strip())
-        if self.hub.down:
+        self.state.requests.append(f"{self.command} {path} {self.headers.get('Range', '')}".strip())
+        if self.state.down:
             self._send(503, b"down")
             return
         path = re.sub(r"^/api/datasets/", "/api/models/", re.sub(r"^/datasets/", "/", quoted))
@@ -121,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, b"no such page")
             return
         repo_id = found[1]
-        repo = self.hub.repos.get(repo_id)
+        repo = self.state.repos.get(repo_id)
         known = self.headers.get("Authorization") == f"Bearer {TOKEN}"
         if repo is None or (repo.private and not known):
             self._fail(404 if known else 401, "RepoNotFound", "Repository not found")

@@ -22,7 +22,7 @@ _GEMMA2: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 _GEMMA3: dict[str, Any] = {
-    **{key: value for key, value in _GEMMA2.items() if "softcapping" not in key},
+    **_GEMMA2,  # its softcap of scores is there, and not read
     "model_type": "gemma3_text",
     "sliding_window_pattern": 2,
     "rope_parameters": {

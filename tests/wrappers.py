@@ -40,6 +40,13 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
         "text_config": {**_TEXT, "rope_parameters": {**_SECTIONS, "mrope_interleaved": True}},
         "vision_config": {**_BLOCKS, "deepstack_visual_indexes": [0]},
     }),
+    "llama4": ("Llama4", {
+        "text_config": {
+            **_TEXT, "intermediate_size_mlp": 96, "num_local_experts": 4, "num_experts_per_tok": 1,
+            "attention_chunk_size": 32, "num_hidden_layers": 4,
+        },
+        "vision_config": {**_VISION, "vision_output_dim": 64, "projector_input_dim": 64, "projector_output_dim": 64},
+    }),
 }  # fmt: skip
 """Name of transformers' classes, and configuration, by the name of the case."""
 

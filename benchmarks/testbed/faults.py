@@ -24,9 +24,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
+
+from benchmarks.testbed.local_server import StatefulHandler, serve_state
 
 FAULTS = ("500", "503", "slow-down", "lost", "reset", "truncated", "wrong-down", "wrong-up", "late")
 _ANSWERS = {"500": (500, "InternalError"), "503": (503, "ServiceUnavailable"), "slow-down": (503, "SlowDown")}
@@ -68,30 +69,11 @@ class Proxy:
 @contextmanager
 def proxy(upstream: str) -> Iterator[Proxy]:
     """Run a proxy in front of the server at `upstream` (http://host:port)."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    between = Proxy(f"http://127.0.0.1:{server.server_address[1]}", upstream)
-    server.RequestHandlerClass = partial(_Handler, between)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
+    with serve_state(_Handler, lambda url: Proxy(url, upstream)) as between:
         yield between
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def __init__(self, between: Proxy, *arguments: object) -> None:
-        self.between = between
-        super().__init__(*arguments)  # type: ignore[arg-type]  # the server passes it to every handler
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing: `Proxy.requests` has all requests."""
-
+class _Handler(StatefulHandler[Proxy], BaseHTTPRequestHandler):
     def handle(self) -> None:
         try:
             super().handle()
@@ -101,20 +83,20 @@ class _Handler(BaseHTTPRequestHandler):
     def _forward(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         split = urlsplit(self.path)
-        with self.between.lock:
-            request = Request(len(self.between.requests), self.command, split.path, split.query, len(body))
-            self.between.requests.append(request)
-            fault = self.between.faults(request)
+        with self.state.lock:
+            request = Request(len(self.state.requests), self.command, split.path, split.query, len(body))
+            self.state.requests.append(request)
+            fault = self.state.faults(request)
             if fault == "wrong-up" and not body:
                 fault = None
             if fault is not None:
-                self.between.broken[fault] += 1
+                self.state.broken[fault] += 1
         if fault in _ANSWERS:
             self._refuse(*_ANSWERS[fault])
             return
         body = _flipped(body) if fault == "wrong-up" else body
-        status, headers, answer = self._ask(body if self.between.md5_etags else _reversed_etags(body))
-        if request.is_part and not self.between.md5_etags:
+        status, headers, answer = self._ask(body if self.state.md5_etags else _reversed_etags(body))
+        if request.is_part and not self.state.md5_etags:
             headers = [(name, value[::-1] if name.lower() == "etag" else value) for name, value in headers]
         if fault == "lost":
             self._refuse(500, "InternalError")
@@ -150,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._forward()
 
     def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-        split = urlsplit(self.between.upstream)
+        split = urlsplit(self.state.upstream)
         connection = http.client.HTTPConnection(split.hostname or "", split.port, timeout=60)
         try:
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)

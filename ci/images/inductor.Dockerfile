@@ -1,5 +1,6 @@
-# lmi-compile with target inductor for CPUs: builds, verifies, serves. From a checkout of lmi-compile:
+# lmi-compile with target inductor for CPUs: builds, verifies, and serves as a SageMaker endpoint. From a checkout:
 #   docker build -f ci/images/inductor.Dockerfile -t lmi-compile:inductor .
+#   docker run -p 8080:8080 -v "$PWD/artifacts/mixtral-tp8:/opt/ml/model:ro" lmi-compile:inductor serve
 FROM python:3.11-slim-bookworm
 RUN apt-get update \
     && apt-get install --no-install-recommends --yes g++ jq \
@@ -11,6 +12,8 @@ RUN pip install --no-cache-dir --constraint /src/constraints.txt --index-url htt
     && pip install --no-cache-dir --constraint /src/constraints.txt /src \
     && rm -rf /src \
     && lmi-compile --version
-COPY scripts/prewarm /usr/local/bin/prewarm
+COPY scripts/prewarm scripts/endpoint /usr/local/bin/
 ENV OMP_WAIT_POLICY=passive
-CMD ["lmi-compile", "--help"]
+EXPOSE 8080
+ENTRYPOINT ["endpoint"]
+CMD ["serve"]

@@ -3,7 +3,7 @@
     options    options that several commands share, in groups: a command takes a group as one parameter
     output     results to stdout, everything else to stderr
     build      plan, convert, build, package       artifact   inspect, verify, generate
-    serve      serve                               deploy     deploy
+    serve      serve                               deploy     deploy, status, undeploy
     about      models, doctor                      cache      cache ls, cache clear
     registry   push, pull, ls, promote, rollback, history, diff, gc
     trust      sign, scan, preflight               prewarm    prewarm
@@ -50,7 +50,7 @@ COMMANDS: Mapping[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
         trust.sign,
         trust.scan,
     ),
-    "Deploy": (trust.preflight, prewarm.prewarm, deploy.deploy),
+    "Deploy": (trust.preflight, prewarm.prewarm, deploy.deploy, deploy.status, deploy.undeploy),
 }
 """Commands by heading, in the order of `--help`."""
 USAGE_ERROR = cast(

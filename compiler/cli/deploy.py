@@ -1,4 +1,4 @@
-"""Deployment to SageMaker: deploy."""
+"""Deployment to SageMaker: deploy, status, undeploy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def deploy(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, and only print the requests.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Create a SageMaker endpoint; first check instance type and image."""
+    """Create or update a SageMaker endpoint; first check instance type and image."""
     from compiler.deploy.sagemaker import DeployRequest, prepare, requests_of
     from compiler.deploy.sagemaker import deploy as run
     from compiler.errors import UsageError
@@ -58,3 +58,34 @@ def deploy(
     with reporting(as_json=as_json) as report:
         endpoint = run(deployment, report, region=region, wait=wait)
     show({"endpoint": endpoint, "model": deployment.model_name}, endpoint, as_json=as_json)
+
+
+EndpointName = Annotated[str, typer.Argument(help="Name of the endpoint.", metavar="NAME")]
+Region = Annotated[str, typer.Option(help="AWS region [default: the session's]")]
+
+
+def status(name: EndpointName, region: Region = "", as_json: Json = False) -> None:
+    """Print the state of a SageMaker endpoint. Exits with 0 only if it is in service."""
+    from compiler.deploy.endpoints import endpoint_state
+    from compiler.report import table
+
+    state = endpoint_state(name, region)
+    facts = state.to_json()
+    show(facts, table([(key, str(value)) for key, value in facts.items() if value]), as_json=as_json)
+    if state.status != "InService":
+        raise typer.Exit(1)
+
+
+def undeploy(
+    name: EndpointName,
+    region: Region = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete a SageMaker endpoint, its configurations and its models."""
+    from compiler.deploy.endpoints import resources
+    from compiler.deploy.endpoints import undeploy as run
+
+    with reporting(as_json=as_json) as report:
+        found = resources(name, region) if dry_run else run(name, report, region)
+    show([{"kind": kind, "name": one} for kind, one in found], "\n".join(f"{k} {n}" for k, n in found), as_json=as_json)

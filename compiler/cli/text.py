@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 def plan_text(plan: Plan) -> str:
     """Text of a plan: the model, the file of each rank, memory and disk of each stage."""
-    c, heads = plan.config, plan.heads
-    copies = f", each on {heads.kv_copies} ranks" if heads.kv_copies > 1 else ""
+    c = plan.config
     cache = f", {amount(plan.kv_bytes_at_limits, 'bytes')} of KV cache a rank"
     kinds = sorted({kind.name for kind in c.layer_kinds})
     facts = [
@@ -33,7 +32,7 @@ def plan_text(plan: Plan) -> str:
         *([("", plan.packed.text)] if plan.packed else []),
         *(("note", note) for note in plan.notes),
         ("target", f"{plan.target}, {parallel_text(plan.tp, plan.options.split)}, {plan.dtype}"),
-        ("heads", f"{heads.heads} query and {heads.kv_heads} kv heads a rank{copies}"),
+        ("heads", _heads_text(plan)),
         *([("quantized", quant_text(plan.quant))] if plan.quant.requested else []),
         ("KV cache", f"{plan.kv_bytes_per_token:,} bytes a token and rank"),
         ("limits", f"{plan.limits.max_positions} positions, {plan.limits.max_batch} rows{cache}"),
@@ -47,6 +46,14 @@ def plan_text(plan: Plan) -> str:
             table(needs, ("stage", "memory", "disk", "")),
         ]
     )
+
+
+def _heads_text(plan: Plan) -> str:
+    heads, latent = plan.heads, plan.config.kv_rank + plan.config.rotary_dim
+    if plan.config.kv_rank:
+        return f"{heads.heads} query heads a rank; every rank caches the latent of all heads, {latent} elements a token"
+    copies = f", each on {heads.kv_copies} ranks" if heads.kv_copies > 1 else ""
+    return f"{heads.heads} query and {heads.kv_heads} kv heads a rank{copies}"
 
 
 def option_text(quant: Quant) -> str:

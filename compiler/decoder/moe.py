@@ -65,13 +65,14 @@ def scaled_inputs(x: Tensor, chosen: Tensor, share: Tensor) -> tuple[Tensor, Ten
 
 
 def loop(
-    x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation, biases: Biases = None
-) -> Tensor:
+    x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation, biases: Biases = None,
+    linear: Callable[[Tensor, Tensor, Tensor | None], Tensor] = F.linear,
+) -> Tensor:  # fmt: skip
     """Expert by expert over the tokens that chose it; see `Experts` for the shapes. Sums in float32."""
 
     def run(tokens: Tensor, e: int) -> Tensor:
         first, second = (None, None) if biases is None else (biases[0][e], biases[1][e])
-        return F.linear(gated(F.linear(tokens, gate_up[e], first), kind), down[e], second)
+        return linear(gated(linear(tokens, gate_up[e], first), kind), down[e], second)
 
     return loop_over(x, chosen, share, gate_up.shape[0], run)
 

@@ -1,23 +1,31 @@
 """SageMaker endpoint from an artifact in S3: below a plain prefix, or in a store by its name.
 
 The manifest is compared with instance type and image first. Then model, configuration and endpoint are created, unless
-they exist; if a request fails, those created before are deleted.
+they exist; if a request fails, those created before are deleted. An endpoint of that name gets the new configuration:
+SageMaker starts it beside the old one, and keeps the old one where the new one does not come up.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from compiler.artifact.manifest import MANIFEST, Manifest, parse_manifest
+from compiler.deploy.aws import calling, session
 from compiler.deploy.preflight import rank_bytes, ranks
 from compiler.errors import ArtifactError, DeployError, IncompatibleError, NotFoundError, UsageError
 from compiler.lmi.fit import Needs, check_fit
 from compiler.lmi.images import image_uri
-from compiler.lmi.sagemaker import Deployment, create_endpoint, create_endpoint_config, create_model, endpoint_name
+from compiler.lmi.sagemaker import (
+    Deployment,
+    create_endpoint,
+    create_endpoint_config,
+    create_model,
+    endpoint_name,
+    update_endpoint,
+)
 from compiler.registry.resolve import resolve
 from compiler.report import Report
 from compiler.storage.files.digest import digest_bytes
@@ -79,7 +87,7 @@ def prepare(request: DeployRequest) -> Deployment:
         name=request.name or endpoint_name(manifest.name),
         content=digest_bytes(found.data),
         prefix=found.store.uri + found.folder,
-        image=image_uri(image, str(_session(request.region).region_name)),
+        image=image_uri(image, str(session(request.region).region_name)),
         role=request.role,
         instance_type=kind,
         count=request.count,
@@ -108,13 +116,13 @@ def deploy(
     wait: bool = True,
     poll_seconds: float = POLL_SECONDS,
 ) -> str:
-    """Create the endpoint and, with `wait`, wait until it is in service. Returns its name.
+    """Create or update the endpoint and, with `wait`, wait until it is in service. Returns its name.
 
     Raises:
-        DeployError: a request was refused (resources created before are deleted), or the endpoint failed or took too
-            long (it stays, with its logs).
+        DeployError: a request was refused (resources created before are deleted), the endpoint failed or took too long
+            (it stays, with its logs), or an update was rolled back (the endpoint serves as before).
     """
-    client = _session(region).client("sagemaker")
+    client = session(region).client("sagemaker")
     report.begin("deploy")
     model, name = deployment.model_name, deployment.name
     undo: list[Callable[[], object]] = []
@@ -123,12 +131,13 @@ def deploy(
             undo.append(lambda: client.delete_model(ModelName=model))
         if _once("CreateEndpointConfig", client.create_endpoint_config, create_endpoint_config(deployment)):
             undo.append(lambda: client.delete_endpoint_config(EndpointConfigName=model))
-        with _calling("CreateEndpoint"):
-            client.create_endpoint(**create_endpoint(deployment))
+        if not _once("CreateEndpoint", client.create_endpoint, create_endpoint(deployment)):
+            with calling("UpdateEndpoint"):
+                client.update_endpoint(**update_endpoint(deployment))
     except BaseException:
         for step in reversed(undo):
             try:
-                with _calling("the deletion of what was created"):
+                with calling("the deletion of what was created"):
                     step()
             except DeployError as left:
                 report.warn(f"{left.message}; `{model}` was not deleted")
@@ -205,7 +214,7 @@ def _check_objects(manifest: Manifest, found: _Found) -> None:
 def _once(name: str, call: Callable[..., Any], arguments: Mapping[str, Any]) -> bool:
     """Whether this call created the resource. Names contain a digest, so an existing resource has the same content."""
     try:
-        with _calling(name):
+        with calling(name):
             call(**arguments)
     except DeployError as error:
         if "already exist" in error.message:
@@ -218,13 +227,19 @@ def _wait(client: Any, deployment: Deployment, report: Report, poll_seconds: flo
     began = time.monotonic()
     most = deployment.download_seconds + deployment.startup_seconds + _SLACK
     while True:
-        with _calling("DescribeEndpoint"):
+        with calling("DescribeEndpoint"):
             found = client.describe_endpoint(EndpointName=deployment.name)
         status, seconds = found["EndpointStatus"], time.monotonic() - began
-        if status == "InService":
-            return seconds
         logs = f"/aws/sagemaker/Endpoints/{deployment.name}"
-        if status not in ("Creating", "Updating", "SystemUpdating"):
+        if status == "InService":
+            if found.get("EndpointConfigName", deployment.model_name) != deployment.model_name:
+                reason = found.get("FailureReason", "no reason given")
+                raise DeployError(
+                    f"endpoint {deployment.name} was rolled back to {found['EndpointConfigName']}: {reason}",
+                    hint=f"it serves as before; CloudWatch logs: {logs}",
+                )
+            return seconds
+        if status not in ("Creating", "Updating", "SystemUpdating", "RollingBack"):
             reason = found.get("FailureReason", "no reason given")
             raise DeployError(f"endpoint {deployment.name} is {status}: {reason}", hint=f"CloudWatch logs: {logs}")
         if seconds > most:
@@ -234,38 +249,3 @@ def _wait(client: Any, deployment: Deployment, report: Report, poll_seconds: flo
             )
         report.progress(int(seconds), most, "s")
         time.sleep(poll_seconds)
-
-
-def _session(region: str) -> Any:
-    import boto3
-
-    session = boto3.Session(region_name=region or None)
-    if not session.region_name:
-        raise UsageError("no AWS region is set", hint="pass `--region`, or set AWS_REGION")
-    return session
-
-
-@contextmanager
-def _calling(name: str) -> Iterator[None]:
-    import botocore.exceptions
-
-    try:
-        yield
-    except botocore.exceptions.ClientError as error:
-        raise _refused(name, error) from error
-    except botocore.exceptions.BotoCoreError as error:
-        raise DeployError(f"{name}: {error}", hint="check the credentials, the region and the network") from error
-
-
-_HINTS = {
-    "AccessDeniedException": "the credentials in use need sagemaker:Create*, and iam:PassRole for the role",
-    "ResourceLimitExceeded": "request a higher quota of this instance type for endpoints, or use another type",
-    "ValidationException": "an endpoint of this name may exist already: pass `--name`",
-    "ExpiredTokenException": "log in again",
-}
-
-
-def _refused(name: str, error: Any) -> DeployError:
-    answer = error.response.get("Error", {})
-    code, message = answer.get("Code", ""), answer.get("Message", str(error))
-    return DeployError(f"SageMaker refuses {name}: {code}: {message}", hint=_HINTS.get(code, "check the request"))

@@ -131,6 +131,16 @@ def create_endpoint(deployment: Deployment) -> dict[str, Any]:
     }
 
 
+def update_endpoint(deployment: Deployment) -> dict[str, Any]:
+    """Arguments of UpdateEndpoint: the new configuration, with its own number of instances."""
+    return {"EndpointName": deployment.name, "EndpointConfigName": deployment.model_name}
+
+
+def is_made_for(name: str, endpoint: str) -> bool:
+    """Whether `name` is a `Deployment.model_name` of an endpoint."""
+    return re.fullmatch(re.escape(endpoint) + "-[0-9a-f]{8}", name) is not None
+
+
 def endpoint_name(text: str) -> str:
     """Name that SageMaker allows, from any text: at most 50 characters, so that `model_name` can append a digest."""
     return re.sub(r"[^a-zA-Z0-9]+", "-", text).strip("-")[:50].strip("-") or "model"

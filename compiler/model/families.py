@@ -109,6 +109,9 @@ FAMILIES = (
         MllamaForConditionalGeneration MllamaForCausalLM IdeficsForVisionText2Text BlipForConditionalGeneration
         GitForCausalLM FlamingoForCausalLM EvollaForProteinText2Text CogVLMForCausalLM
     """),
+    _family("attention in both directions over a prompt", _TEXT, """
+        PaliGemmaForConditionalGeneration ColPaliForRetrieval T5Gemma2ForConditionalGeneration
+    """),
     _family("a text part that no recipe describes, with images or sound", _TEXT, """
         FuyuForCausalLM MolmoForCausalLM Molmo2ForConditionalGeneration Phi3VForCausalLM Phi4MMForCausalLM
         Phi4MultimodalForCausalLM Emu3ForConditionalGeneration ChameleonForConditionalGeneration

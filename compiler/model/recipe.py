@@ -161,7 +161,14 @@ class Recipe:
         """Name in `architectures` that this recipe reads; without one, the first there, or else of the recipe."""
         named = [hf["architectures"]] if isinstance(hf.get("architectures"), str) else hf.get("architectures")
         names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
-        return next((name for name in names if name in self.hf_architectures), (*names, *self.hf_architectures)[0])
+        read = (name if name in self.hf_architectures else self.base_classes.get(name) for name in names)
+        return next((name for name in read if name), (*names, *self.hf_architectures)[0])
+
+    @property
+    def base_classes(self) -> dict[str, str]:
+        """Names of the models without a head, and of those with one: a model saved by AutoModel names the first."""
+        models = [name for name in self.hf_architectures if name.endswith("ForCausalLM")]
+        return {f"{name.removesuffix('ForCausalLM')}Model": name for name in models}
 
     def model_config(
         self, hf: Mapping[str, Any], rope_scaling: RopeScaling | None = None, stored_dtype: str = "float32"

@@ -105,7 +105,7 @@ def _plain_positions(config: dict[str, Any]) -> dict[str, Any]:
             continue
         rest = {name: value for name, value in found.items() if not name.startswith("mrope")}
         rest = {name: "default" if value == "mrope" else value for name, value in rest.items()}
-        if set(rest) <= {"type", "rope_type"} and set(rest.values()) <= {"default"}:
+        if set(rest) <= {"type", "rope_type"} and all(value == "default" for value in rest.values()):
             config = {name: value for name, value in config.items() if name != key}
         else:
             config = {**config, key: rest}

@@ -225,6 +225,7 @@ def _prepare(job: _Job) -> _Prepared:
     model = locate(request) if request.until == "plan" else fetch(request, report.progress)
     texts = package.tokenizer_parts(model.source.folder, request.tokenizer)
     made = plan_with_notes(model, request, request.tokenizer)
+    texts = package.with_text_config(texts, model, made.config.architecture)
     for note in made.notes:
         report.warn(note)
     job.target.packager.check_tokenizer(made, [part.name for part in texts])

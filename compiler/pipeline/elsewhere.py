@@ -16,7 +16,7 @@ from compiler.artifact.manifest import Manifest, load_manifest
 from compiler.artifact.parts import Part
 from compiler.artifact.quantization import FIGURES, REPORT
 from compiler.artifact.statements import with_statements
-from compiler.errors import ToolchainMissing, UsageError
+from compiler.errors import RefusedError, ToolchainMissing, UsageError
 from compiler.model.config import ModelConfig
 from compiler.model.identity import identity
 from compiler.model.limits import Limits, built_for
@@ -49,6 +49,11 @@ def leave_command(runner: CachedRunner, request: BuildRequest, elsewhere: Elsewh
     Always raises ToolchainMissing, once the command is there.
     """
     target, ask = load(request.target), request.ask
+    if request.text_only:
+        raise RefusedError(
+            "`--text-only` needs a target that reads rank files; this image compiles the model from its own files",
+            hint="choose an `--image` of LMI 0.27 or later",
+        )
     runner.report.begin("plan")
     model = locate(request)
     source = model.source

@@ -51,6 +51,17 @@ def tokenizer_parts(source: Path, tokenizer: Path | None) -> list[Part]:
     ]
 
 
+def with_text_config(parts: Sequence[Part], model: LocatedModel, architecture: str) -> list[Part]:
+    """The parts of a tokenizer, with the config.json of the causal model `architecture` instead of the multimodal one
+    where the artifact is of its text part.
+    """
+    if model.checkpoint.whole is None:
+        return list(parts)
+    own = {**model.checkpoint.config, "architectures": [architecture]}
+    config = written("tokenizer/config.json", (json.dumps(own, indent=2, ensure_ascii=False) + "\n").encode())
+    return [config if part.name == "config.json" else part for part in parts]
+
+
 def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
     paths = (path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
     return sorted(set(paths))

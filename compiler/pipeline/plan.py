@@ -188,7 +188,7 @@ def _accounted(recipe: Recipe, hf: Mapping[str, Any], config: ModelConfig, heade
     try:
         return account(recipe, config, headers)
     except AccountingError as error:
-        hint = "; ".join(filter(None, (assumed_text(recipe, hf), error.hint)))
+        hint = "; ".join(filter(None, (error.hint, assumed_text(recipe, hf))))
         raise AccountingError(error.message, hint=hint) from None
 
 

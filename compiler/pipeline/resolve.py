@@ -74,18 +74,16 @@ def opened(request: PlanRequest, source: ResolvedSource) -> Checkpoint:
     return text_checkpoint(checkpoint) if request.text_only else checkpoint
 
 
-def with_recipe(
-    request: PlanRequest, source: ResolvedSource, checkpoint: Checkpoint, *, whole: bool = False
-) -> LocatedModel:
-    """The checkpoint with the recipe that is asked for, or else the one for its config.json. `whole`: whole weights may
-    be read where it contradicts itself. Raises RefusedError.
+def with_recipe(request: PlanRequest, source: ResolvedSource, checkpoint: Checkpoint) -> LocatedModel:
+    """The checkpoint with the recipe that is asked for, or else the one for its config.json; untied where its head is
+    not its embedding. Raises RefusedError.
     """
     if request.recipe is None:
         name, recipe = request.recipes.for_config(checkpoint.config)
     else:
         name, recipe = request.recipe, request.recipes.load(request.recipe)
         _refuse_foreign(name, recipe, checkpoint.config)
-    return LocatedModel(source, untie_different(checkpoint, recipe, request.ask.variant, whole=whole), name, recipe)
+    return LocatedModel(source, untie_different(checkpoint, recipe, request.ask.variant), name, recipe)
 
 
 def _refuse_foreign(name: str, recipe: Recipe, hf: Mapping[str, Any]) -> None:

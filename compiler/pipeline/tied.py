@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compiler.storage.files.cast import CASTABLE, cast_bits
+
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from compiler.model.recipe import Recipe
     from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
 
@@ -20,14 +24,12 @@ KEY = "tie_word_embeddings"
 
 _BLOCK = 1 << 20
 """Elements compared at a time."""
-_SAMPLES = 64
-"""Blocks of a plan's comparison, spread over the tensor: a plan reads no whole weight."""
 
 
-def untie_different(checkpoint: Checkpoint, recipe: Recipe, variant: str | None, *, whole: bool) -> Checkpoint:
+def untie_different(checkpoint: Checkpoint, recipe: Recipe, variant: str | None) -> Checkpoint:
     """The checkpoint, untied in its config and with a note where it stores a head that is not the embedding.
 
-    `whole`: compare all elements; else some, which finds any head that was trained by itself.
+    Reads both only where both are stored, and up to the first difference.
     """
     resolved, untied = recipe.resolve(checkpoint.config, variant), {**checkpoint.config, KEY: False}
     if not resolved.model_config(checkpoint.config).tied or resolved.model_config(untied).tied:
@@ -39,7 +41,7 @@ def untie_different(checkpoint: Checkpoint, recipe: Recipe, variant: str | None,
     if embedding.file is None or head.file is None:
         note = f"config.json ties {names}; they are compared when the weights are here, and not tied if they differ"
         return replace(checkpoint, notes=(*checkpoint.notes, note))
-    if _equal(embedding, head, whole=whole):
+    if _equal(embedding, head):
         return checkpoint
     note = f"config.json ties {names}, which differ: not tied, as in transformers 5 (transformers 4 drops the head)"
     return replace(checkpoint, config=untied, notes=(*checkpoint.notes, note))
@@ -54,11 +56,17 @@ def _stored(checkpoint: Checkpoint, recipe: Recipe, role: str) -> SourceTensor |
     return None
 
 
-def _equal(one: SourceTensor, other: SourceTensor, *, whole: bool) -> bool:
-    if (one.dtype, one.shape) != (other.dtype, other.shape):
+def _equal(one: SourceTensor, other: SourceTensor) -> bool:
+    if one.shape != other.shape or (one.dtype != other.dtype and not {one.dtype, other.dtype} <= set(CASTABLE)):
         return False
-    size = prod(one.shape)
-    step = _BLOCK if whole else max(size // _SAMPLES, 1)
-    count = _BLOCK if whole else min(step, _BLOCK // _SAMPLES)
     a, b = one.bits(), other.bits()
-    return all(np.array_equal(a[at : at + count], b[at : at + count]) for at in range(0, size, step))
+    parts = (slice(at, at + _BLOCK) for at in range(0, prod(one.shape), _BLOCK))
+    if one.dtype == other.dtype:
+        return all(np.array_equal(a[part], b[part]) for part in parts)
+    return all(np.array_equal(_float32(a[part], one.dtype), _float32(b[part], other.dtype)) for part in parts)
+
+
+def _float32(bits: NDArray[Any], dtype: str) -> NDArray[np.uint32]:
+    out = np.empty(bits.size, np.uint32)
+    cast_bits(bits, dtype, out, "F32")
+    return out

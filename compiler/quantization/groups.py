@@ -11,6 +11,7 @@ Derived from the traits:
 |                   | shared.gate shared.up             | shared.router |               |                 |
 | norms after       | as above, two groups              |               | (at run time) | hidden          |
 | all               | attn.o                            |               | attn.v        | kv_heads dim    |
+| clipped values    | attn.o                            |               | (at run time) | heads head_dim  |
 | latent attention  | attn.q_a attn.q_whole attn.kv_a   |               | attn.norm     | hidden          |
 |                   | attn.q_b                          |               | attn.q_a_norm | q_rank          |
 |                   | attn.o                            |               | (at run time) | heads head_dim  |
@@ -21,7 +22,7 @@ Derived from the traits:
 
 attn.o reads weighted sums of values, so dividing the rows of attn.v divides its input; the query heads of one kv head
 then share s. A gated mlp multiplies by `up`, so dividing its rows divides the input of `down`; relu commutes with a
-positive factor, gelu does not, and the input of its `down` is divided at run time.
+positive factor, gelu and clipped values do not, and the inputs of `down` and of `attn.o` are then divided at run time.
 
 Experts share one norm, which cannot absorb a scale per expert: so one s serves all experts of a layer, from the largest
 column among them. The router, which is not quantized and not part of the search for s, is multiplied by s in floating
@@ -109,7 +110,7 @@ def groups(config: ModelConfig, kind: LayerKind) -> tuple[Smooth, ...]:
         found = [Smooth(attention, attn_norm), Smooth(mlp, mlp_norm, routers if mlp_norm else ())]
     if "attn.q_b" in present:
         found.append(Smooth(("attn.q_b",), "attn.q_a_norm"))
-    found.append(Smooth(("attn.o",), "attn.v" if "attn.v" in present else ""))
+    found.append(Smooth(("attn.o",), "attn.v" if "attn.v" in present and not config.clip_qkv else ""))
     linear_in_up = config.activation == "relu" or (kind.mlp != "plain" and config.activation != "clamped_swiglu")
     for down, up in (("mlp.down", "mlp.up"), ("moe.down", "moe.up"), ("shared.down", "shared.up")):
         if down in present:

@@ -8,6 +8,7 @@ from compiler.artifact.check import check_files, check_machine
 from compiler.artifact.manifest import load_manifest
 from compiler.artifact.sections import CacheFormat, InnerPath, Section
 from compiler.errors import IncompatibleError
+from compiler.runtime.levels import level
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,10 +71,12 @@ def served_elsewhere(name: str) -> IncompatibleError:
 def check_artifact(folder: Path, *, by: Evidence = "size") -> Manifest:
     """Check that this machine can run an artifact and that its files are complete (check_files); return its manifest.
 
-    Raises ArtifactError, IncompatibleError.
+    Raises ArtifactError, IncompatibleError, and UsageError for a level of kernels that this CPU does not run.
     """
     manifest = load_manifest(folder)
     runnable(manifest)
     check_machine(manifest)
+    if manifest.device.kind == "cpu":
+        level()
     check_files(manifest, folder, by=by)
     return manifest

@@ -2,6 +2,7 @@
 
     GET  /ping                     200; 500 while the model is being loaded again
     GET  /health, /metrics         state as JSON; Prometheus
+    GET  /openapi.json             description of the routes
     POST /invocations, /predictions/NAME, /models/NAME/invoke            `inputs`, `messages` or `prompt`
     POST /v1/chat/completions, /v1/completions
     POST /endpoints/NAME/invocations, /endpoints/NAME/invocations-response-stream      SageMaker's runtime API
@@ -23,6 +24,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -36,6 +38,7 @@ from compiler.serve.contract.openai import read_chat, read_completion
 from compiler.serve.contract.release import DEFAULT, JSON, Contract
 from compiler.serve.exchange import HttpError, Stream, as_http, error_response, read_body, violation, while_connected
 from compiler.serve.metrics import CONTENT_TYPE, Metrics, Record
+from compiler.serve.openapi import openapi
 from compiler.serve.sagemaker import invoke_endpoint
 from compiler.serve.worker import Busy, ModelFailed, ServerStopped
 
@@ -54,7 +57,7 @@ LOG = logging.getLogger(__name__)
 _EXPECTED = (LmiCompileError, HttpError, Busy, ServerStopped, ModelFailed, ClientDisconnect)
 _TOKENIZING_THREADS = 2
 IGNORED = "x-lmi-compile-ignored-parameters"
-"""Response header with the names of parameters that have no effect."""
+"""Response header with the names of parameters that have no effect, percent-encoded."""
 
 Handle = Callable[["Exchange"], Awaitable[None]]
 
@@ -155,7 +158,7 @@ class Service:
     async def answer(self, exchange: Exchange, body: bytes) -> None:
         asked, rows = await self._asked(body)
         exchange.record.prompt_tokens = sum(len(row.prompt) for row in rows)
-        headers = {IGNORED: ", ".join(asked.ignored)} if asked.ignored else {}
+        headers = {IGNORED: ", ".join(map(quote, asked.ignored))} if asked.ignored else {}
         tickets = self._worker.submit(rows)
         async with while_connected(exchange.receive, tickets):
             if asked.stream:
@@ -240,10 +243,16 @@ def make_app(
     """ASGI app that serves `worker` as the model `name`. `render`: chat template of its tokenizer."""
     metrics = Metrics(worker)
     service = Service(worker, metrics, contract, render, body_seconds)
+    description = Response(json.dumps(openapi(name, contract, worker.model.limits.max_positions)), media_type=JSON)
+
+    async def describe(exchange: Exchange) -> None:
+        await exchange.respond(description)
+
     routes: list[tuple[str, str, Handle]] = [
         ("GET", "/ping", service.ping),
         ("GET", "/health", service.health),
         ("GET", "/metrics", service.metrics),
+        ("GET", "/openapi.json", describe),
         ("POST", "/invocations", service.invoke),
         ("POST", f"/predictions/{name}", service.invoke),
         ("POST", f"/models/{name}/invoke", service.invoke),
@@ -261,7 +270,9 @@ def make_app(
         record = Record(request.method, path, f"{client[0]}:{client[1]}", time.perf_counter(), error.status_code)
         record.error = messages.get(error.status_code, error.detail)
         metrics.finish(record)
-        return error_response(HttpError(error.status_code, record.error))
+        answer = error_response(HttpError(error.status_code, record.error))
+        answer.headers.update(error.headers or {})
+        return answer
 
     return Starlette(
         routes=[Route(path, Endpoint(handle, metrics), methods=[method]) for method, path, handle in routes],

@@ -29,6 +29,7 @@ _SINCE: Mapping[str, Release] = {
     "SentencePieceBackend": (5, 0),
     "PythonBackend": (5, 0),
     "MistralCommonBackend": (5, 0),
+    "MistralCommonTokenizer": (4, 54),
     "Qwen2Tokenizer": (4, 37),
     **{one.name: one.since for one in CLASSES if one.name in {"GemmaTokenizer", "CohereTokenizer"}},
 }

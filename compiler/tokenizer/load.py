@@ -11,9 +11,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from compiler.errors import TokenizerError
+from compiler.storage.checkpoints.lfs import is_pointer_file
 from compiler.tokenizer.edges import sentencepiece_edges
 from compiler.tokenizer.ranks import read_ranks
-from compiler.tokenizer.settings import ExtraToken, damaged, is_pointer, read_object, read_settings
+from compiler.tokenizer.settings import ExtraToken, damaged, read_object, read_settings
 from compiler.tokenizer.tokenizer import FastTokenizer, SentencePieceTokenizer, Tokenizer
 from compiler.tokenizer.vocabulary import GENERIC, Vocabulary, vocabulary_names, vocabulary_of
 
@@ -40,7 +41,7 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
     if found is None:
         return None
     for name in found.files:
-        if is_pointer(folder / name):
+        if is_pointer_file(folder / name):
             raise damaged(folder / name, "")
     settings = read_settings(folder)
     if found.reader == "sentencepiece":

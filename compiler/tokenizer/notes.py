@@ -49,8 +49,9 @@ def tokenizer_notes(folder: Path, vocab: int, container: str | None) -> tuple[st
 
 def _none(folder: Path) -> str:
     """Note on a folder without a vocabulary, with files that look like one."""
-    suffixes = (".tiktoken", ".model", ".vocab", ".bpe")
-    found = sorted(path.name for path in folder.iterdir() if path.suffix in suffixes or path.name.startswith("token"))
+    suffixes, beginnings = (".tiktoken", ".model", ".vocab", ".bpe"), ("token", "vocab", "merges")
+    names = (path.name for path in folder.iterdir() if path.suffix in suffixes or path.name.startswith(beginnings))
+    found = sorted(names)
     code = read_settings(folder).code
     seen = f" (found {', '.join(found)}{f', read by {code} alone' if code else ''})" if found else ""
     return (

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compiler.errors import TokenizerError
+from compiler.storage.checkpoints.lfs import POINTER_HINT, is_pointer_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,17 +65,17 @@ def read_settings(folder: Path) -> TokenizerSettings:
     own = read_object(folder / "tokenizer_config.json")
     model = read_object(folder / "config.json").get("model_type")
     where = folder / "tokenizer_config.json"
-    specials, extra = own, _decoder(own, where)
+    specials, extra, place = own, _decoder(own, where), where
+    if "added_tokens_decoder" not in own and (marks := read_object(folder / "special_tokens_map.json")):
+        specials, place = {**own, **marks}, folder / "special_tokens_map.json"
     if "added_tokens_decoder" not in own:
-        marks = folder / "special_tokens_map.json"
-        specials = {**own, **read_object(marks)}
         extra = _numbered(read_object(folder / "added_tokens.json"), folder / "added_tokens.json")
-    named = {key: text for key in NAMED if (text := _content(specials.get(key), key, where)) is not None}
+    named = {key: text for key in NAMED if (text := _content(specials.get(key), key, place)) is not None}
     listed = [
         text
         for key in _LISTS
-        for one in _items(specials.get(key), key, where)
-        if (text := _content(one, key, where)) is not None
+        for one in _items(specials.get(key), key, place)
+        if (text := _content(one, key, place)) is not None
     ]
     special = {*named.values(), *listed}
     return TokenizerSettings(
@@ -107,23 +108,14 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def damaged(path: Path, text: str) -> TokenizerError:
     """Error for a file of a tokenizer that is not what it should be; a git-lfs pointer is named as such."""
-    if is_pointer(path):
+    if is_pointer_file(path):
         return TokenizerError(
             f"{path} is a git-lfs pointer of {path.stat().st_size} bytes, not the file itself",
-            hint="run `git lfs pull` in the folder of the checkpoint, or download the file",
+            hint=POINTER_HINT,
         )
     return TokenizerError(
         f"{path}: {text}", hint="download the file again, or pass another tokenizer with `--tokenizer DIR`"
     )
-
-
-def is_pointer(path: Path) -> bool:
-    """Whether the file is a git-lfs pointer: text that names the file which `git lfs pull` fetches."""
-    try:
-        with path.open("rb") as file:
-            return file.read(40).startswith(b"version https://git-lfs.github.com/spec/")
-    except OSError:
-        return False
 
 
 def _kind(own: Mapping[str, Any], key: str, kind: type[Any], where: Path) -> Any:

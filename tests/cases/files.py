@@ -135,6 +135,10 @@ def missing_shard(folder: Path) -> None:
 def unfinished(folder: Path) -> None:
     """Named as such."""
     refused(plan(only(folder / "model", "model.safetensors.incomplete")), 3, "a download has not ended")
+    begun = only(folder / "begun") / ".cache" / "huggingface" / "download"
+    begun.mkdir(parents=True)
+    (begun / "abc.incomplete").write_bytes(b"")
+    refused(plan(folder / "begun"), 3, "a download has not ended", "abc.incomplete")
 
 
 @case(49, "a truncated shard, an empty file, trailing bytes, metadata that is no text")
@@ -236,6 +240,9 @@ def elsewhere(folder: Path) -> None:
     nested.mkdir()
     shutil.copytree(write(folder / "model"), nested / "inner")
     refused(plan(nested), 3, "inner/config.json", "pass the folder")
+    cache = folder / "models--org--name"
+    shutil.copytree(folder / "model", cache / "snapshots" / "abc")
+    refused(plan(cache), 3, "snapshots/abc/config.json", "pass the folder")
 
 
 @case(64, "blanks, quotes and letters of other languages in the path; links of a hub's cache; a read-only folder")

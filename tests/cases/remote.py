@@ -19,7 +19,7 @@ NAMES = ("pytorch_model-00001.safetensors", "the rest.bin")
 """Shards that are not called `model-*`."""
 
 
-def _run(environment: Mapping[str, str], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_alone(environment: Mapping[str, str], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command line with a cache in `folder`, and settings of the machine's user replaced."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "AWS_"))}
     return subprocess.run(
@@ -35,7 +35,7 @@ def _run(environment: Mapping[str, str], folder: Path, *arguments: str) -> subpr
 def _taken(environment: Mapping[str, str], folder: Path, model: str) -> None:
     """Check that a plan and a conversion of `model` succeed."""
     for arguments in (("plan",), ("convert", "--output", str(folder / "out"))):
-        ran = _run(environment, folder, *arguments, "--model", model)
+        ran = run_alone(environment, folder, *arguments, "--model", model)
         assert ran.returncode == 0, f"{arguments[0]}: expected exit code 0, found {ran.returncode}: {ran.stderr}"
 
 
@@ -52,7 +52,7 @@ def hub_shards(folder: Path) -> None:
             server.add(f"org/{name}", folder / name)
         environment = server.environment(folder / "home")
         _taken(environment, folder, "org/model")
-        ran = _run(environment, folder, "convert", "--output", str(folder / "no"), "--model", "org/less")
+        ran = run_alone(environment, folder, "convert", "--output", str(folder / "no"), "--model", "org/less")
     assert ran.returncode == 3, f"expected exit code 3, found {ran.returncode}: {ran.stderr}"
     assert "nobody has it.safetensors: missing" in ran.stderr, ran.stderr
 

@@ -44,12 +44,13 @@ def tied_beside_another_head(folder: Path) -> None:
 
 @case(12, "tie_word_embeddings true beside an equal lm_head")
 def tied_beside_an_equal_head(folder: Path) -> None:
-    """The head is left out without a word."""
-    model = write(folder / "model", TIED, {HEAD: weights({**CONFIG, **TIED})[EMBEDDING]})
-    ran = plan(model)
-    taken(ran)
-    assert "differ" not in ran.out + ran.err
-    assert difference(model) < SAME
+    """The head is left out without a word, in a wider dtype, too."""
+    head = weights({**CONFIG, **TIED})[EMBEDDING]
+    for name, equal in (("model", head), ("wider", head.float())):
+        ran = plan(write(folder / name, TIED, {HEAD: equal}))
+        taken(ran)
+        assert "differ" not in ran.out + ran.err
+    assert difference(folder / "model") < SAME
 
 
 @case(28, "tied, only lm_head.weight in the file")
@@ -77,10 +78,11 @@ def no_prefix(folder: Path) -> None:
 
 @case(30, "a base model saved by itself: no prefix, no head, tied")
 def base_model(folder: Path) -> None:
-    """The layout of Qwen3-Embedding and of AutoModel.save_pretrained."""
-    model = write(folder / "model", TIED)
+    """The layout of Qwen3-Embedding and of AutoModel.save_pretrained, which names the class without a head."""
+    model = write(folder / "model", {**TIED, "architectures": ["LlamaModel"]})
     found = {name.removeprefix("model."): tensor for name, tensor in weights({**CONFIG, **TIED}).items()}
     write_weights(model / "model.safetensors", found)
+    taken(plan(model), "LlamaForCausalLM")
     assert difference(model) < SAME
 
 

@@ -120,6 +120,22 @@ def _no_window(config: ModelConfig, _: Weights) -> ModelConfig:
     return replace(config, layer_kinds=tuple(LayerKind(kind.mlp) for kind in config.layer_kinds))
 
 
+def _windows_for_chunks(config: ModelConfig, _: Weights) -> ModelConfig:
+    return replace(config, layer_kinds=tuple(replace(k, window=k.chunk, chunk=None) for k in config.layer_kinds))
+
+
+def _softmax_router(config: ModelConfig, _: Weights) -> ModelConfig:
+    return replace(config, router="softmax")
+
+
+def _same_kinds(config: ModelConfig, _: Weights) -> ModelConfig:
+    return replace(config, layer_kinds=config.layer_kinds[:1] * config.layers)
+
+
+def _positions_everywhere(config: ModelConfig, _: Weights) -> ModelConfig:
+    return replace(config, layer_kinds=tuple(replace(kind, rope="main") for kind in config.layer_kinds))
+
+
 MUTATIONS: dict[str, tuple[str, Callable[[ModelConfig, Weights], ModelConfig]]] = {
     "gate and up swapped": ("llama", _change("layers.1.mlp.gate_up.weight", _swap_halves)),
     "kv heads rotated": ("llama", _rotate_k_heads),
@@ -150,7 +166,34 @@ MUTATIONS: dict[str, tuple[str, Callable[[ModelConfig, Weights], ModelConfig]]] 
     "w1 and w2 swapped": ("qwen", _change("layers.1.mlp.gate_up.weight", _swap_halves)),
     "v of another kv head": ("internlm2", _rotate_v_heads),
     "bias of the output halved": ("internlm", _change("layers.0.attn.o.bias", lambda b: b / 2)),
+    "sinks forgotten": ("gpt_oss", _change_config(sinks=False)),
+    "bias of the router forgotten": ("gpt_oss", _change("layers.1.moe.router.bias", torch.zeros_like)),
+    "bias of the experts forgotten": ("gpt_oss", _change("layers.1.moe.gate_up.bias", torch.zeros_like)),
+    "gate not clamped and up not shifted": ("gpt_oss", _change_config(activation="silu")),
+    "corrections forgotten": ("deepseek_v3", _change("layers.1.moe.correction.weight", torch.zeros_like)),
+    "groups forgotten": ("deepseek_v2/groups", _change_config(expert_groups=0)),
+    "routed experts not scaled": ("deepseek_v3", _change_config(routed_scale=1.0)),
+    "scores of the width of a latent": ("deepseek_v2", _change_config(attention_scale=0.0)),
+    "square of yarn's scale forgotten": ("deepseek_v3/yarn", _change_config(attention_scale=20**-0.5)),
+    "latents not normalized": ("deepseek_v2", _change("layers.1.attn.kv_a_norm.weight", torch.ones_like)),
+    "chunk for a window": ("llama4", _windows_for_chunks),
+    "temperature forgotten": ("llama4", _change_config(temperature_floor=0)),
+    "softmax for a sigmoid of the input": ("llama4", _softmax_router),
+    "heads not normalized after the rotation": ("llama4", _change_config(qk_norm=False)),
     "pairs confused": ("llama", _change_config(rotary="interleaved")),
+    "scores not capped": ("gemma2", _change_config(attention_softcap=0.0)),
+    "logits not capped": ("gemma2", _change_config(logit_softcap=0.0)),
+    "scores of the wrong scale": ("gemma2", _change_config(attention_scale=0.0)),
+    "one theta for all layers": ("gemma3", _change_config(local_rope_theta=1e6)),
+    "window in every layer": ("gemma3", _same_kinds),
+    "sums not scaled": ("granite", _change_config(residual_scale=1.0)),
+    "logits not scaled": ("granite", _change_config(logit_scale=1.0)),
+    "positions in every layer": ("smollm3", _positions_everywhere),
+    "positions in full layers": ("cohere2", _positions_everywhere),
+    "embedding not normalized": ("bloom", _change_config(embedding_norm=False)),
+    "positions from row 0": ("opt", _change_config(position_offset=0)),
+    "biases by distance": ("falcon/alibi", _change_config(alibi="distance")),
+    "q, k and v not clipped": ("mpt/clipped", _change_config(clip_qkv=0.0)),
 }
 
 

@@ -112,7 +112,10 @@ def test_inputs_are_only_what_the_segment_reads() -> None:
 
 
 @pytest.mark.parametrize("tp", [1, 2, 4, 8])
-@pytest.mark.parametrize("case", ["llama/biases", "llama/tied", "mixtral", "gpt2", "gptj", "qwen2_moe/all-sparse"])
+@pytest.mark.parametrize(
+    "case",
+    ["llama/biases", "llama/tied", "mixtral", "gpt2", "gptj", "qwen2_moe/all-sparse", "stablelm/parallel", "opt"],
+)
 def test_weights_are_those_of_the_rank_file(case: str, tp: int, tiny_checkpoint: Callable[[str], Path]) -> None:
     folder = tiny_checkpoint(case)
     for rank in rank_weights(folder, tp):
@@ -145,7 +148,24 @@ def _run_exported(spec: SegmentSpec, inputs: Sequence[Tensor]) -> Tensor:
 
 @pytest.mark.parametrize(
     "case",
-    ["llama/biases", "llama/tied", "mixtral/window", "qwen2/window", "baichuan/v2-13b", "gpt2", "gptj", "qwen2_moe"],
+    [
+        "llama/biases",
+        "llama/tied",
+        "mixtral/window",
+        "qwen2/window",
+        "baichuan/v2-13b",
+        "gpt2",
+        "gptj",
+        "qwen2_moe",
+        "gemma2",
+        "gemma3/rope-linear",
+        "granite",
+        "smollm3",
+        "falcon/alibi",
+        "bloom",
+        "opt",
+        "mpt/clipped",
+    ],
 )
 def test_exported_segments_take_any_batch_and_length(case: str, tiny_checkpoint: Callable[[str], Path]) -> None:
     assert case in TINY

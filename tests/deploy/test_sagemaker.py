@@ -16,6 +16,7 @@ from benchmarks.testbed.artifacts import CONTENT, manifest, write
 from compiler.artifact.manifest import Device, Manifest, Parallel
 from compiler.cli import main
 from compiler.deploy import sagemaker as stage
+from compiler.deploy.endpoints import endpoint_state, resources, undeploy
 from compiler.deploy.sagemaker import DeployRequest, deploy, prepare
 from compiler.errors import ArtifactError, DeployError, IncompatibleError, StoreError, UsageError
 from compiler.report import Silent
@@ -66,7 +67,7 @@ def stubbed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
         def client(self, service: str) -> Any:
             return client if service == "sagemaker" else boto3.client("s3")
 
-    monkeypatch.setattr(stage, "_session", lambda _: Session())
+    monkeypatch.setattr(stage, "session", lambda _: Session())
     with Stubber(client) as stubber:
         yield stubber
         stubber.assert_no_pending_responses()
@@ -100,7 +101,11 @@ def test_an_endpoint_comes_to_life() -> None:
 
 
 def _cli(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr("sys.argv", ["lmi-compile", "deploy", *arguments])
+    return _run(monkeypatch, "deploy", *arguments)
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["lmi-compile", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
     return int(ended.value.code or 0)
@@ -188,6 +193,57 @@ def test_without_waiting(stubbed: Stubber) -> None:
     _made(stubbed, "create_endpoint_config", "EndpointConfigArn")
     _made(stubbed, "create_endpoint", "EndpointArn")
     assert deploy(prepare(REQUEST), Silent(), wait=False) == "tiny"
+
+
+def _update(stubber: Stubber) -> None:
+    _made(stubber, "create_model", "ModelArn")
+    _made(stubber, "create_endpoint_config", "EndpointConfigArn")
+    there = "Cannot create already existing endpoint"
+    stubber.add_client_error("create_endpoint", "ValidationException", there)
+    arn = "arn:aws:sagemaker:us-east-1:123456789012:endpoint/tiny"
+    asked = {"EndpointName": "tiny", "EndpointConfigName": prepare(REQUEST).model_name}
+    stubber.add_response("update_endpoint", {"EndpointArn": arn}, asked)
+
+
+def test_an_endpoint_that_exists_gets_the_new_configuration(stubbed: Stubber) -> None:
+    _update(stubbed)
+    name = prepare(REQUEST).model_name
+    for state in ("Updating", "InService"):
+        _status(stubbed, state, EndpointConfigName=name)
+    assert deploy(prepare(REQUEST), Silent(), poll_seconds=0) == "tiny"
+
+
+def test_an_update_that_is_rolled_back_is_a_failure(stubbed: Stubber) -> None:
+    _update(stubbed)
+    for state in ("Updating", "RollingBack"):
+        _status(stubbed, state, EndpointConfigName="tiny-00000000")
+    _status(stubbed, "InService", EndpointConfigName="tiny-00000000", FailureReason="the ping health check failed")
+    with pytest.raises(DeployError, match="rolled back to tiny-00000000: the ping") as caught:
+        deploy(prepare(REQUEST), Silent(), poll_seconds=0)
+    assert "serves as before" in caught.value.hint
+
+
+def test_status_and_undeploy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    deployment = prepare(REQUEST)
+    deploy(deployment, Silent(), poll_seconds=0)
+    client = boto3.client("sagemaker")
+    client.create_model(ModelName="tiny-of-another", ExecutionRoleArn=ROLE, PrimaryContainer={"Image": IMAGE})
+    state = endpoint_state("tiny")
+    assert (state.status, state.artifact, state.image) == ("InService", PREFIX, IMAGE)
+    assert (state.model, state.instance_type, state.instances) == (deployment.model_name, "ml.m5.xlarge", 1)
+    made = [("endpoint", "tiny"), ("configuration", deployment.model_name), ("model", deployment.model_name)]
+    assert resources("tiny") == made
+    assert _run(monkeypatch, "undeploy", "tiny", "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == [{"kind": kind, "name": name} for kind, name in made]
+    assert _run(monkeypatch, "status", "tiny", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["status"] == "InService"
+    assert undeploy("tiny", Silent(), poll_seconds=0) == made
+    assert resources("tiny") == []
+    assert client.describe_model(ModelName="tiny-of-another"), "another's model stays"
+    with pytest.raises(DeployError, match="no endpoint `tiny`"):
+        undeploy("tiny", Silent())
+    assert _run(monkeypatch, "status", "tiny") != 0
+    client.delete_model(ModelName="tiny-of-another")
 
 
 def _engines() -> Manifest:

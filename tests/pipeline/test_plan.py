@@ -14,6 +14,7 @@ import pytest
 
 import recipes
 from compiler import targets
+from compiler.cli.text import plan_text
 from compiler.errors import ParallelError, RefusedError
 from compiler.model.config import ModelConfig
 from compiler.model.dtypes import DTYPES
@@ -66,6 +67,7 @@ def test_every_rank_caches_the_whole_latent() -> None:
         plan = make_plan(name, recipe, targets.load("inductor"), hf, headers, Ask(tp=tp))
         assert plan.kv_bytes_per_token == 4 * (512 + 64) * 2
         assert plan.account.ignored == ("model.layers.4.eh_proj.weight",)
+        assert "every rank caches the latent of all heads, 576 elements a token" in plan_text(plan)
     with pytest.raises(RefusedError, match="does not quantize the cache of latent attention"):
         make_plan(name, recipe, targets.load("inductor"), hf, headers, Ask(quant=Quant(cache="int8")))
 

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 import recipes
-from compiler.errors import UnknownArchitecture, UsageError
+from compiler.errors import RefusedError, UnknownArchitecture, UsageError
 from compiler.numerics.foreign import transformers_config, transformers_model
+from compiler.pipeline.build import build
 from compiler.pipeline.convert_only import convert_to
-from compiler.pipeline.request import Ask, PlanRequest
+from compiler.pipeline.request import Ask, BuildRequest, PlanRequest
 from compiler.pipeline.resolve import plan_of
 from compiler.storage.checkpoints.checkpoint import open_checkpoint
 from compiler.storage.checkpoints.text_part import text_checkpoint
 from tests.cases import checkpoints
+from tests.stand_in import StandIn
 from tests.wrappers import WRAPPERS, write_wrapper
 
 if TYPE_CHECKING:
@@ -71,6 +73,19 @@ def test_the_plan_counts_what_is_left_out(tmp_path: Path) -> None:
     assert "27 tensors are left out: 23 of vision_tower, 4 of multi_modal_projector" in note
 
 
+def test_an_artifact_has_the_config_of_its_text_part_and_says_what_is_left_out(tmp_path: Path) -> None:
+    model = write_wrapper("llava", tmp_path / "model")
+    checkpoints.write_tokenizer(model)
+    asked = BuildRequest(**vars(request(model)), output=tmp_path / "artifact", until="package")
+    manifest = build(asked, toolchain=StandIn()).manifest
+    assert manifest is not None
+    assert manifest.model.text_only
+    assert "27 tensors are left out" in manifest.model.notes[-1]
+    packed = json.loads((tmp_path / "artifact/tokenizer/config.json").read_text())
+    assert (packed["architectures"], packed["model_type"]) == (["LlamaForCausalLM"], "llama")
+    assert "vision_config" not in packed
+
+
 def test_without_the_option_the_refusal_names_the_text_part_and_the_option(tmp_path: Path) -> None:
     model = write_wrapper("qwen2_5_vl", tmp_path / "model")
     with pytest.raises(UnknownArchitecture, match="its text part is Qwen2ForCausalLM") as caught:
@@ -87,6 +102,15 @@ def test_the_text_of_a_config_without_text_config_is_its_own_keys(tmp_path: Path
     (model / "config.json").write_text(json.dumps({**text, **config, **sections}))
     plan = plan_of(request(model))
     assert (plan.config.architecture, plan.config.rope_scaling, plan.recipe) == ("Qwen2ForCausalLM", None, "qwen2")
+
+
+def test_a_text_part_that_is_no_causal_model_is_refused(tmp_path: Path) -> None:
+    """PaliGemma's prompts see themselves in both directions, which Gemma's do not."""
+    model = write_wrapper("llava", tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "architectures": ["PaliGemmaForConditionalGeneration"]}))
+    with pytest.raises(RefusedError, match="attention in both directions over a prompt"):
+        plan_of(request(model))
 
 
 def test_a_model_of_text_alone_is_refused(tmp_path: Path) -> None:

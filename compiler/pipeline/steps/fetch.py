@@ -23,4 +23,4 @@ def fetch(request: PlanRequest, progress: Callable[[int, int, str], None] | None
     if how is not None:
         unpacked = request.cache / "unpacked"
         checkpoint = rewrite(checkpoint, how, unpacked, request.resources.max_memory, progress)
-    return with_recipe(request, source, checkpoint, whole=True)
+    return with_recipe(request, source, checkpoint)

@@ -50,7 +50,14 @@ def is_number(value: Any) -> bool:
 
 
 def is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
+    """Whether the value is a whole number of 64 bits; 3.0 is one, as in JSON Schema."""
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return whole and not isinstance(value, bool) and abs(value) < 1 << 63
+
+
+def normal(value: Any, kind: str) -> Any:
+    """Value of a kind as Python's type for it."""
+    return int(value) if kind == "a whole number" else value
 
 
 KINDS: Mapping[str, Check] = {

@@ -45,7 +45,9 @@ def read_inputs(content: dict[str, Any], contract: Contract) -> Asked:
         known = ("inputs", "parameters", "stream")
         problems += [f"`{name[:60]}` is no field" for name in content if name not in known]
     refuse(problems, HINT)
-    params, form, ignored = read_parameters(content.get("parameters") or {}, contract)
+    params, form, ignored = read_parameters(
+        {} if content.get("parameters") is None else content["parameters"], contract
+    )
     streams = contract.streams(stream=bool(stream))
     if streams and (several or form.sequences > 1):
         refuse(["a stream answers one text with one sequence"], 'Leave `"stream": true`, `n` and `best_of` out.')

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from compiler.errors import RefusedError
 from compiler.runtime.params import MOST_TOP_LOG_PROBS, GenerationParams
 from compiler.serve.contract.asked import Asked, Prompt
-from compiler.serve.contract.body import KINDS, is_text, refuse, shown
+from compiler.serve.contract.body import KINDS, is_text, normal, refuse, shown
 from compiler.serve.contract.parameters import MOST_SEQUENCES
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def _asked(content: dict[str, Any], source: str, prompts: list[Prompt], most: in
     if not problems and not 1 <= given.get("n", 1) <= MOST_SEQUENCES:
         problems.append(f"`n` is 1 to {MOST_SEQUENCES}; found {given['n']}")
     refuse(problems, _HINT)
+    given = {name: normal(value, _KNOWN.get(name, "")) for name, value in given.items()}
     top = given.get("top_logprobs", given.get("logprobs", 0) if not chat else 0)
     limit = given.get("max_completion_tokens", given.get("max_tokens", min(_DEFAULT_TOKENS, most // 2)))
     stop = given.get("stop", ())

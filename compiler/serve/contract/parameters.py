@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.errors import UsageError
 from compiler.runtime.params import MOST_TOP_LOG_PROBS, GenerationParams
-from compiler.serve.contract.body import KINDS, refuse, shown
+from compiler.serve.contract.body import KINDS, normal, refuse, shown
 
 if TYPE_CHECKING:
     from compiler.serve.contract.release import Contract
@@ -57,7 +57,7 @@ KNOWN: Mapping[str, str] = {
 }
 """Documented parameters of all releases and backends, and the kind of their values. null means absent."""
 
-_ONLY = {"num_beams": 1, "typical_p": 1.0, "bad_sequences": [], "watermark": False}
+ONLY = {"num_beams": 1, "typical_p": 1.0, "bad_sequences": [], "watermark": False}
 """Parameters that are accepted at one value, which has no effect: others would need another kind of decoding."""
 _WITHOUT_EFFECT = ("length_penalty", "early_stopping", "spaces_between_special_tokens")
 """Parameters of beam search, and of decoders that join tokens by blanks."""
@@ -95,10 +95,10 @@ def read_parameters(parameters: Any, contract: Contract) -> tuple[GenerationPara
             continue
         elif not KINDS[KNOWN[name]](value):
             problems.append(f"`{name}` is {KNOWN[name]}; found {shown(value)}")
-        elif name in _ONLY and value != _ONLY[name]:
-            problems.append(f"`{name}` is accepted as {shown(_ONLY[name])} only; found {shown(value)}")
+        elif name in ONLY and value != ONLY[name]:
+            problems.append(f"`{name}` is accepted as {shown(ONLY[name])} only; found {shown(value)}")
         else:
-            given[name] = value
+            given[name] = normal(value, KNOWN[name])
             if name in _WITHOUT_EFFECT:
                 ignored.append(name)
     if not problems:

@@ -116,7 +116,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Read config.json of a checkpoint. Raises CheckpointError if it is missing or not a JSON object."""
     path = folder / "config.json"
     hint = "pass a folder with config.json and safetensors files as `--model`"
-    if not path.exists():
+    if not path.is_file():
         names = names_below(folder) if folder.is_dir() else []
         raise diagnosed("config.json", str(folder), names, folder if names else None, hint)
     refuse_pointers([path])

@@ -118,12 +118,12 @@ def diagnosed(lacks: str, where: str, names: Iterable[str], folder: Path | None,
 
 
 def names_below(folder: Path) -> list[str]:
-    """Files of a folder, and of the folders in it as `sub/name`."""
-    below = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    return [
-        *(path.name for path in folder.iterdir() if not path.is_dir()),
-        *(f"{one.name}/{path.name}" for one in below for path in one.iterdir() if not path.is_dir()),
-    ]
+    """Files of a folder, and those of the folders in it that a diagnosis looks for, as `sub/name`: of each the files,
+    the config.json of snapshots in a hub's cache, and downloads of the hub's client that have not ended.
+    """
+    patterns = ("*", "[!.]*/*", "*/*/config.json", ".cache/huggingface/download/*.incomplete")
+    found = {path for pattern in patterns for path in folder.glob(pattern) if not path.is_dir()}
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def dangling_links(folder: Path) -> list[str]:

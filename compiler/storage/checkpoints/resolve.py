@@ -45,6 +45,9 @@ def resolve(
     Raises UsageError (not one of the accepted forms), SourceError (not found, no access, not reachable),
     CheckpointError, DiskFullError.
     """
+    if not model.strip():
+        # An unset variable of a shell would else be the current folder.
+        raise UsageError(f"`--model` names a model; found `{model}`", hint=_ACCEPTED)
     if revision is not None and (model.startswith("s3://") or Path(model).expanduser().exists()):
         raise UsageError(
             f"`--revision {revision}` was given for `{model}`, which has no revisions",

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from compiler.errors import RefusedError, UsageError
+from compiler.model.families import family_of
 from compiler.model.wrappers import left_out, text_names, text_part
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def text_checkpoint(checkpoint: Checkpoint) -> Checkpoint:
 
     Raises:
         UsageError: it is a model of text alone.
-        RefusedError: two tensors have one name in the text part.
+        RefusedError: the text part is no model by itself, or two of its tensors have one name.
     """
     part = text_part(checkpoint.config)
     if part is None:
@@ -26,6 +27,11 @@ def text_checkpoint(checkpoint: Checkpoint) -> Checkpoint:
         raise UsageError(
             f"`--text-only` takes a multimodal model, with `text_config` in config.json; found {named!r}",
             hint="leave `--text-only` out",
+        )
+    family = family_of(part.wrapper)
+    if family is not None:
+        raise RefusedError(
+            f"{part.wrapper!r} needs {family.needs}: its text part alone is another model", hint=family.instead
         )
     names = text_names(checkpoint.tensors)
     if len(set(names.values())) < len(names):

@@ -6,7 +6,9 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
+from compiler.errors import UsageError
 from compiler.machine import first_line, installed
+from compiler.runtime import levels
 from compiler.targets.values import Ability, Finding
 
 if TYPE_CHECKING:
@@ -19,7 +21,8 @@ LEAST_CXX = 11
 
 def doctor() -> tuple[Sequence[Finding], Sequence[Ability]]:
     """Findings about the toolchain, and abilities for CPU and GPU."""
-    found = torch, compiler, gpu = _torch(), _compiler(), _gpu()
+    torch, compiler, gpu = _torch(), _compiler(), _gpu()
+    found = torch, compiler, _kernels(), gpu
     lacking = [f.subject for f in (torch, compiler) if f.state != "ok"]
     runs, cuda = torch.state == "ok", gpu.state == "ok"
     return found, (
@@ -54,6 +57,15 @@ def _compiler() -> Finding:
     if number.isdecimal() and int(number) < LEAST_CXX:
         return Finding("g++", "missing", f"{line}, expected {LEAST_CXX} or newer", remedy)
     return Finding("g++", "ok", line)
+
+
+def _kernels() -> Finding:
+    runs = levels.supported()
+    try:
+        asked = levels.level()
+    except UsageError as error:
+        return Finding("kernels", "missing", error.message, error.hint)
+    return Finding("kernels", "ok", f"level {asked}; this CPU runs {', '.join(runs)} ({levels.VARIABLE} selects one)")
 
 
 def _gpu() -> Finding:

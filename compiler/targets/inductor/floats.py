@@ -1,6 +1,7 @@
-"""Floating-point products of few tokens, whose limit is the memory bandwidth for reading the weight.
+"""Floating-point products in packages.
 
-    16 bits, on a CPU    the operator of `ops.py`: sums in float32, reads at memory bandwidth
+    16 bits, on a CPU    operators of `ops.py`, which sum in float32. Few tokens are read at memory bandwidth; many go
+                         through torch's library on CPUs with products of bfloat16, which others emulate
     otherwise            torch's product
 
 `python -m benchmarks.linear` compares the two.
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compiler.decoder.mlp import gated
-from compiler.decoder.moe import Biases, gather, of_chosen
+from compiler.decoder.moe import Biases, gather, loop, of_chosen
 from compiler.model.config import Activation
 from compiler.targets.inductor import ops
 
@@ -22,9 +23,23 @@ SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Linear layer: x [..., in], weight [out, in], bias [out] -> [..., out] in the dtype of x."""
-    if not _has_operator(x):
-        return F.linear(x, weight, bias)
-    return ops.linear("floats", x, weight, bias)
+    return _linear("floats", x, weight, bias)
+
+
+def linear_many(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`linear` for many tokens."""
+    return _linear("floats_many", x, weight, bias)
+
+
+def _linear(operator: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return ops.linear(operator, x, weight, bias) if _has_operator(x) else F.linear(x, weight, bias)
+
+
+def many_experts(
+    x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation, biases: Biases = None
+) -> Tensor:
+    """Experts for many tokens, one after the other; shapes as in `compiler.decoder.moe.Experts`."""
+    return loop(x, chosen, share, gate_up, down, kind, biases, linear=linear_many)
 
 
 def few_experts(

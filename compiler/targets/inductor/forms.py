@@ -1,17 +1,16 @@
 """Fast implementations of the products in `compiler.decoder.quantized`.
 
-| products                      | few tokens, on a CPU | many tokens              | on CUDA                            |
-|-------------------------------|----------------------|--------------------------|------------------------------------|
-| weight_only                   | operator `int8`      | operator `int8_bfloat16` | torch's product, weight converted  |
-| grouped                       | operator `int4`      | operator `int4_bfloat16` | torch's product, weight converted  |
-| per_token, per_tensor         | operator `int8_int8` | the same                 | `_int_mm`                          |
-| fp8_per_token, fp8_per_tensor | operator `fp8`       | the same                 | `_scaled_mm`                       |
+| products                      | few tokens, CPU      | many tokens, CPU          | on CUDA                           |
+|-------------------------------|----------------------|---------------------------|-----------------------------------|
+| weight_only                   | operator `int8`      | operator `int8_many`      | torch's product, weight converted |
+| grouped                       | operator `int4`      | operator `int4_many`      | torch's product, weight converted |
+| per_token, per_tensor         | operator `int8_int8` | operator `int8_int8_many` | `_int_mm`                         |
+| fp8_per_token, fp8_per_tensor | operator `fp8`       | the same                  | `_scaled_mm`                      |
 
 Operators are those of `ops.py`. With quantized weights only, those for few tokens convert activations to 16-bit
-integers: precise enough for bfloat16 and float16 (see `native/tokens.h`), and limited by memory bandwidth anyway. Many
-tokens are limited by arithmetic, of which products of bfloat16 need half. For many tokens, float16 models use the
+integers: precise enough for bfloat16 and float16 (see `native/tokens.h`). For many tokens, float16 models use the
 operator for few tokens or the CUDA implementation, and float32 models the latter. Experts with int8 activations are
-computed one by one for many tokens, so that `native/many.cpp` can compute them.
+computed one by one for many tokens, so that `native/library.cpp` can compute them.
 
 No GPU has run the CUDA implementations yet: tests compare them with the definitions on a CPU, where torch has the same
 functions.
@@ -120,6 +119,7 @@ _GROUP = int4.FORMAT.group
 _WEIGHT_ONLY = Form(ops.FEW["weight_only"], SIXTEEN_BITS, weight_only)
 _WEIGHT_ONLY_MANY = Form(ops.MANY["weight_only"], (torch.bfloat16,), weight_only)
 _INT8 = Form(ops.FEW["per_token"], _ALL, int_mm)
+_INT8_MANY = Form(ops.MANY["per_token"], _ALL, int_mm)
 _GROUPED = Form(ops.FEW["grouped"], SIXTEEN_BITS, grouped, _GROUP)
 _GROUPED_MANY = Form(ops.MANY["grouped"], (torch.bfloat16,), _GROUPED.linear, _GROUP)
 _FP8 = Form(ops.FEW["fp8_per_token"], _ALL, scaled_mm)
@@ -138,8 +138,8 @@ MANY_TOKENS: dict[str, Pair] = {
     **FEW_TOKENS,
     "weight_only": (_WEIGHT_ONLY_MANY.linear, _WEIGHT_ONLY_MANY.experts),
     "grouped": (_GROUPED_MANY.linear, _GROUPED_MANY.experts),
-    "per_token": (_INT8.linear, experts(_INT8.linear)),
-    "per_tensor": (_INT8.linear, experts(_INT8.linear)),
+    "per_token": (_INT8_MANY.linear, experts(_INT8_MANY.linear)),
+    "per_tensor": (_INT8_MANY.linear, experts(_INT8_MANY.linear)),
 }
 """Implementations for prefill."""
 

@@ -11,16 +11,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from compiler.decoder.attention import cache_dtype
 from compiler.decoder.decoder import attn, embed, head, mlp, qkv
-from compiler.decoder.kernels import PLAIN, Kernels
+from compiler.decoder.kernels import Kernels
 from compiler.decoder.rankfile.quantized import scale_of, stored_weight
 from compiler.decoder.segments import PHASES, SegmentSpec, input_names, weight_shapes
 from compiler.model.parallel import cache_shapes, head_layout
 from compiler.quantization.schemes import FLOAT
 from compiler.targets.inductor.attention import attend
-from compiler.targets.inductor.floats import few_experts, linear
+from compiler.targets.inductor.floats import few_experts, linear, linear_many, many_experts
 from compiler.targets.inductor.forms import FEW_TOKENS, MANY_TOKENS, form
 
-FEW, MANY = (Kernels(linear, few_experts, attend=attend), FEW_TOKENS), (PLAIN, MANY_TOKENS)
+FEW, MANY = (Kernels(linear, few_experts, attend=attend), FEW_TOKENS), (Kernels(linear_many, many_experts), MANY_TOKENS)
 KERNELS = {"decode1": FEW, "decode": FEW, "prefill": MANY}
 """Kernels by phase: floating-point products and attention, and the products of quantized layers."""
 

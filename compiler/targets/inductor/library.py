@@ -1,14 +1,15 @@
 """Static library of `native/`, linked into every CPU package with products, so that a package is one file.
 
+    native/README.md           who calls what, layouts, how a level is added
     native/shim.cpp            torch's tensor handles -> pointers and sizes
     native/products.cpp        rows of the weight over threads; scales, bias, rounding
-    native/many.cpp            8-bit products of many rows, where torch's library has a faster kernel
-    native/tokens.cpp          activations quantized to integers
-    native/dots_*.cpp          dot products, one file per instruction set, selected at run time
-    native/widen_avx512.h      8-bit and 4-bit weights widened to bfloat16, a part of dots_avx512.cpp
-    native/attend*.cpp         attention over a cache: handles, blocks over threads, one block per instruction set
+    native/library.cpp         products of many rows by torch's library, at levels where it is faster
+    native/tokens.cpp          activations quantized to integers or float8
+    native/levels.cpp          level of instruction sets that this process uses
+    native/kernels_*.cpp       products of rows, one file per level
+    native/attend*.cpp         attention over a cache: handles, blocks over threads, one block per level
 
-The linker takes the functions that a package calls. The library is compiled for each build: eleven files, some seconds.
+The linker takes the functions that a package calls. The library is compiled for each build, in some seconds.
 """
 
 from __future__ import annotations
@@ -33,19 +34,26 @@ FOLDER = Path(__file__).parent / "native"
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math")
 # Scales and biases are applied in the order of the definition: a fused multiply-add would round differently.
 _EXACT = ("-ffp-contract=off",)
-_AVX512 = tuple(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni", "bf16"))
-_SOURCES = {
+_AVX2 = ("-mavx2", "-mfma", "-mf16c")
+_AVX512 = (*_AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl")))
+_X86: dict[str, tuple[str, ...]] = {
+    "kernels_avx2": _AVX2,
+    "kernels_avx_vnni": (*_AVX2, "-mavxvnni"),
+    "kernels_avx512": _AVX512,
+    "kernels_avx512_vnni": (*_AVX512, "-mavx512vnni", "-mavx512bf16"),
+    "attend_avx512": _AVX512,
+}
+_SOURCES: dict[str, tuple[str, ...]] = {
     "shim": (),
     "products": _EXACT,
-    "many": _EXACT,
+    "library": _EXACT,
     "tokens": _EXACT,
-    "dots": (),
-    "dots_portable": (),
-    "dots_avx512": _AVX512 if on_x86() else (),
+    "levels": (),
+    "kernels_portable": (),
     "attend_shim": (),
     "attend": _EXACT,
     "attend_portable": (),
-    "attend_avx512": _AVX512 if on_x86() else (),
+    **(_X86 if on_x86() else {}),
 }
 """Sources with their compiler flags, in addition to `FLAGS` and the packages' march."""
 

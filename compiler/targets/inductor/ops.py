@@ -1,21 +1,21 @@
 """Products as torch operators: defined in plain torch, and by functions of `native/` in a compiled package.
 
-| operator      | weight                         | scale                   | x in the package       | definition      |
-|---------------|--------------------------------|-------------------------|------------------------|-----------------|
-| floats        | [out, in], the dtype of x      |                         | as it is, sums float32 | x W^T           |
-| int8          | int8 [out, in]                 | float32 [out]           | 16-bit integers        | `weight_only`   |
-| int8_int8     | the same                       | the same                | 8-bit integers         | `per_token`     |
-| int8_bfloat16 | the same, read as bfloat16     | the same                | as it is, sums float32 | `weight_only`   |
-| int4          | uint8 [out, in / 2], 2 columns | float32 [out, in / 128] | 16-bit integers        | `grouped`       |
-| int4_bfloat16 | the same, read as bfloat16     | the same                | as it is, sums float32 | `grouped`       |
-| fp8           | float8 e4m3 [out, in]          | float32 [out]           | float8, sums float32   | `fp8_per_token` |
+| operator                  | weight                         | scale                   | definition      |
+|---------------------------|--------------------------------|-------------------------|-----------------|
+| floats, floats_many       | [out, in], the dtype of x      |                         | x W^T           |
+| int8, int8_many           | int8 [out, in]                 | float32 [out]           | `weight_only`   |
+| int8_int8, int8_int8_many | the same                       | the same                | `per_token`     |
+| int4, int4_many           | uint8 [out, in / 2], 2 columns | float32 [out, in / 128] | `grouped`       |
+| fp8                       | float8 e4m3 [out, in]          | float32 [out]           | `fp8_per_token` |
 
-Definitions are those of the products in FEW and MANY (`compiler.decoder.quantized`).
+Definitions are those of the products in FEW and MANY (`compiler.decoder.quantized`); `native/README.md` says how the
+package computes them. `*_many` are the same products for many tokens, where other code may be faster, which sums in
+another order.
 
-x [tokens, in] is bfloat16, float16 (except for *_bfloat16) or float32 (except for these and `floats`); the result is
-[tokens, out] in its dtype. `input_scale` float32 [1], of int8_int8 and fp8, replaces a scale per token. With `chosen`
-int64 [tokens, k], weight and scale have a leading axis of experts, and the result is [tokens, k, out]: row j of a token
-is its product with expert chosen[j]. Only chosen experts are read, once.
+x [tokens, in] is bfloat16, float16 (except for int8_many and int4_many) or float32 (only for int8_int8*, fp8); the
+result is [tokens, out] in its dtype. `input_scale` float32 [1], of int8_int8* and fp8, replaces a scale per token. With
+`chosen` int64 [tokens, k], weight and scale have a leading axis of experts, and the result is [tokens, k, out]: row j
+of a token is its product with expert chosen[j]. Only chosen experts are read, once.
 """
 
 from __future__ import annotations
@@ -39,7 +39,12 @@ FEW = {
     "fp8_per_tensor": "fp8",
 }
 """Operators for few tokens, by name of a `Product` of a number format."""
-MANY = {"weight_only": "int8_bfloat16", "grouped": "int4_bfloat16"}
+MANY = {
+    "weight_only": "int8_many",
+    "grouped": "int4_many",
+    "per_token": "int8_int8_many",
+    "per_tensor": "int8_int8_many",
+}
 """Operators for many tokens, if different."""
 _LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 _SCHEMA = "(Tensor x, Tensor weight, Tensor? scale, Tensor? input_scale, Tensor? bias, Tensor? chosen) -> Tensor"
@@ -63,6 +68,7 @@ def _scaled(product: QuantizedLinear) -> Definition:
 
 DEFINITIONS: dict[str, Definition] = {
     "floats": _floats,
+    "floats_many": _floats,
     **{operator: _scaled(definition(product)) for of in (FEW, MANY) for product, operator in of.items()},
 }
 """Definitions by operator."""

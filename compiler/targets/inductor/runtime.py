@@ -33,10 +33,15 @@ class SegmentRunner(Runner):
     """Folders of code that torch, Triton and CUDA's driver compile at run time."""
 
     def check(self, manifest: Manifest) -> None:
-        """Raise IncompatibleError if torch, instruction set or GPU do not fit."""
+        """Raise IncompatibleError if torch, instruction set or GPU do not fit, UsageError for a level of kernels that
+        this CPU does not run.
+        """
         from compiler.artifact.check import check_machine
+        from compiler.runtime.levels import level
 
         check_machine(manifest)
+        if manifest.device.kind == "cpu":
+            level()
 
     def logits(self, folder: Path, rows: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
         """Logits through every package: of the first row alone, of all rows together, and of the last one in a whole
@@ -100,18 +105,20 @@ class SegmentRuntime(Runtime):
         return ""
 
     def findings(self, manifest: Manifest, host: Host) -> Sequence[Finding]:
-        """Findings about torch and the instruction set; GPUs are compared by preflight."""
+        """Findings about torch, the instruction set and the kernels of a CPU; GPUs are compared by preflight."""
         from compiler.artifact.check import Machine, check_machine
         from compiler.errors import LmiCompileError
+        from compiler.runtime.levels import level
 
         # the artifact's own capability: preflight compares GPUs
         machine = Machine(host.packages.get("torch"), host.isa, host.features, manifest.device.capability)
         try:
             check_machine(manifest, machine)
+            kernels = f"; kernels of level {level(flags=host.features)}" if manifest.device.kind == "cpu" else ""
         except LmiCompileError as error:
             return [Finding("runtime", "mismatch", error.message, error.hint)]
         needs = (f"torch {manifest.toolchain.get('torch', 'any')}", manifest.device.isa)
-        return [Finding("runtime", "ok", f"runs artifacts for {', '.join(need for need in needs if need)}")]
+        return [Finding("runtime", "ok", f"runs artifacts for {', '.join(need for need in needs if need)}{kernels}")]
 
     def endpoint_problems(self, manifest: Manifest, image: str, instance_type: str) -> Sequence[str]:
         """A problem for LMI images with TensorRT-LLM, which load only engines; other images are not checked."""

@@ -69,7 +69,7 @@ def test_perplexity_is_that_of_the_logits(tiny_checkpoint: Folders, tmp_path: Pa
     np.testing.assert_allclose(verdict.perplexity_float, math.exp(torch.cat(losses).mean()), rtol=1e-5)
 
 
-@pytest.mark.parametrize("case", ["llama", "gptj", "mixtral", "baichuan/v1-13b", "gpt2"])
+@pytest.mark.parametrize("case", ["llama", "gptj", "mixtral", "baichuan/v1-13b", "gpt2", "gemma2", "granite", "bloom"])
 def test_without_quantization_nothing_is_lost(case: str, tiny_checkpoint: Folders, tmp_path: Path) -> None:
     model = opened(tiny_checkpoint(case))
     for rank, tensors in enumerate(rank_weights(model.checkpoint.folder, 2)):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -214,10 +212,3 @@ def test_every_number_of_float8_is_read_as_itself(instructions: str, run: Run) -
     cache = Cache(k, numbers.expand(1, 2, 1, 256).contiguous(), torch.ones(1), torch.ones(1))
     case = Case(torch.ones((1, 1, 1, 256)), cache, torch.zeros((1, 1), dtype=torch.int64), 0, None, 1.0)
     assert torch.equal(run(instructions, case).flatten().nan_to_num(7), numbers.float().nan_to_num(7))
-
-
-def test_code_for_newer_cpus_is_shared_with_nobody(native: Path) -> None:
-    """As `test_products` has it."""
-    listing = subprocess.run(["nm", native / "attend_avx512.o"], check=True, capture_output=True, text=True).stdout
-    kinds = {line.split()[-2] for line in listing.splitlines()}
-    assert not kinds & set("WVu"), listing

@@ -3,18 +3,19 @@
 
 #include <cstdint>
 
-#include "dots.h"
+#include "kernels.h"
+#include "levels.h"
 
 namespace products {
 
 enum class Format {
-  kFloats,        // w [experts, out, in] in the dtype of x, which has 16 bits
-  kInt8,          // w int8 [experts, out, in], scales [experts, out]; x as 16-bit integers
-  kInt8Int8,      // the same; x as 8-bit integers
-  kInt4,          // w nibbles [experts, out, in / 2], scales [experts, out, in / 128]; x as 16-bit integers
-  kFp8,           // w float8 e4m3 [experts, out, in], scales [experts, out]; x as float8
-  kInt8Bfloat16,  // as kInt8, but w is widened to bfloat16, a few rows at a time; x is bfloat16
-  kInt4Bfloat16,  // as kInt4, widened in the same way
+  kFloats,    // w [experts, out, in] in the dtype of x, which has 16 bits
+  kInt8,      // w int8 [experts, out, in], scales [experts, out]; x as 16-bit integers
+  kInt8Int8,  // the same; x as 8-bit integers
+  kInt4,      // w nibbles [experts, out, in / 2], scales [experts, out, in / 128]; x as 16-bit integers
+  kFp8,       // w float8 e4m3 [experts, out, in], scales [experts, out]; x as float8
+  kInt8Many,  // as kInt8, for many tokens of bfloat16
+  kInt4Many,  // as kInt4, for many tokens of bfloat16
 };
 
 struct Weight {
@@ -24,8 +25,6 @@ struct Weight {
   const float* input_scale;  // scale of x for kInt8Int8 and kFp8; null: every token has its own
   int64_t experts, out, in;
 };
-
-enum class Dtype { kFloat32, kBfloat16, kFloat16 };
 
 struct Activations {
   Dtype dtype;            // dtype of x, bias and y
@@ -37,7 +36,11 @@ struct Activations {
   int64_t choices;
 };
 
-void run(const Weight& weight, const Activations& activations, const Dots& dots = best_dots());
+void run(const Weight& weight, const Activations& activations, const Kernels& kernels);
+
+// y before rounding: sums [tokens, out] of expert 0, with the scales `worth` [tokens]; `scales` [out], or null.
+void round_sums(const Activations& activations, int64_t out, const float* sums, const float* worth,
+                const float* scales);
 
 constexpr int64_t kMostColumns = 65536;  // more could overflow the 32-bit sums of integers
 

@@ -1,4 +1,4 @@
-// Token rows quantized to integers or float8, for products with quantized weights.
+// Rows of x quantized to integers or float8, or widened to float32, for all kernels.
 //
 //   8 bits     integer = round(x * 127 / largest |x| of the row)            as defined in compiler/decoder/quantized.py
 //   16 bits    integer = round(x * 32512 / largest |x| of the row)          32512 = 127 * 256, so that two 8-bit digits
@@ -9,52 +9,37 @@
 // With an `input_scale`, 8-bit integers and float8 are round(x / input_scale), clipped at 127 or 448.
 // In 16 bits the error of a product is below the rounding of its result to bfloat16: at most 1/65024 of the largest |x|
 // for every column, and the largest |x| is at most sqrt(columns) times the root mean square.
+//
+// Functions that quantize return the row's scale. A row with NaN or infinity has no integers: its scale is NaN or infinite.
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <vector>
+#include <cstdlib>
+#include <new>
 
-#include "dots.h"
+#include "kernels.h"
 
 namespace products {
 
 template <class T>
-struct Buffer {  // 64-byte aligned, not initialized
-  explicit Buffer(int64_t count);
-  Buffer(Buffer&& other) noexcept : data(other.data) { other.data = nullptr; }
-  ~Buffer();
+class Buffer {  // 64-byte aligned, not initialized
+ public:
+  explicit Buffer(int64_t count) {
+    const size_t bytes = static_cast<size_t>(count) * sizeof(T);
+    data = static_cast<T*>(std::aligned_alloc(64, (bytes + 64) / 64 * 64));
+    if (!data) throw std::bad_alloc();
+  }
+  Buffer(const Buffer&) = delete;
+  ~Buffer() { std::free(data); }
   T* data;
 };
 
-// One digit: rows[t]. Two digits: rows[2 t] has the high one, rows[2 t + 1] the low one.
-struct Tokens {
-  Buffer<int8_t> values;
-  std::vector<Integers> rows;
-  std::vector<float> worth;  // scale of each token
-};
-
-struct GroupedTokens {
-  Buffer<int8_t> values;
-  Buffer<int32_t> eights;
-  std::vector<WideIntegers> rows;
-  std::vector<float> worth;
-};
-
-struct Fp8Tokens {
-  Buffer<uint16_t> values;            // bfloat16, padded with zeros to a multiple of kChunk
-  std::vector<const uint16_t*> rows;  // rows of `values`
-  std::vector<float> worth;           // scale of each token
-};
-
-// x [count, k] in a dtype of floats.h. `input_scale`: null, or a scale for one digit.
-template <class Float, int kDigits>
-Tokens integers(const typename Float::Stored* x, int64_t count, int64_t k, const float* input_scale = nullptr);
-
-template <class Float>
-Fp8Tokens fp8(const typename Float::Stored* x, int64_t count, int64_t k, const float* input_scale);
-
-template <class Float>
-GroupedTokens grouped_integers(const typename Float::Stored* x, int64_t count, int64_t k);
+float eight_bits(const Row& x, int8_t* to);
+float eight_bits(const Row& x, int16_t* to);
+float two_digits(const Row& x, int8_t* high, int8_t* low);
+float sixteen_bits(const Row& x, int16_t* to);
+float float8(const Row& x, uint16_t* to);  // as bfloat16
+float float8(const Row& x, float* to);
+float float32(const Row& x, float* to);  // not quantized: the scale is 1
 
 }  // namespace products

@@ -3,7 +3,7 @@
 
 #include <immintrin.h>
 
-#include "dots.h"
+#include "kernels.h"
 
 namespace products {
 namespace {
