@@ -12,7 +12,6 @@ DEFAULTS = {
     "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "n_routed_experts": 256,
     "n_shared_experts": 1, "num_experts_per_tok": 8, "moe_intermediate_size": 2048, "first_k_dense_replace": 3,
     "n_group": 8, "topk_group": 4, "norm_topk_prob": True, "routed_scaling_factor": 2.5,
-    "num_nextn_predict_layers": 1,
 }  # fmt: skip
 TRAITS = Traits(
     mlp="moe", rotary="interleaved", qkv_bias="attention_bias", out_bias="attention_bias", router="corrected_sigmoid",
@@ -22,7 +21,7 @@ RECIPE = Recipe(
     hf_architectures=("DeepseekV3ForCausalLM",),
     models={"deepseek-v3": "deepseek-ai/DeepSeek-V3", "deepseek-r1": "deepseek-ai/DeepSeek-R1"},
     model_types=("deepseek_v3",),
-    defaults=DEFAULTS,
+    defaults={**DEFAULTS, "num_nextn_predict_layers": 1},
     aliases={"num_local_experts": "n_routed_experts"},
     config=ConfigMap(
         kv_heads=Constant(1), head_dim="v_head_dim", rotary_dim="qk_rope_head_dim", nope_dim="qk_nope_head_dim",

@@ -248,7 +248,7 @@ _COHERE: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 
-_YARN: dict[str, Any] = {
+YARN: dict[str, Any] = {
     "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "beta_fast": 32.0, "beta_slow": 1.0,
     "original_max_position_embeddings": 64,
 }  # fmt: skip
@@ -377,9 +377,9 @@ TINY: dict[str, dict[str, Any]] = {
     "internlm2": _INTERNLM2,
     "gpt_oss": _GPT_OSS,
     "gpt_oss/no-bias": {**_GPT_OSS, "attention_bias": False},
-    "gpt_oss/yarn": {**_GPT_OSS, "rope_parameters": {**_YARN, "rope_theta": 150000.0, "truncate": False}},
-    "deepseek_v3/yarn": {**_DEEPSEEK_V3, "rope_parameters": {**_YARN, "mscale": 1.0, "mscale_all_dim": 1.0}},
-    "deepseek_v2/yarn": {**_DEEPSEEK_V2, "rope_parameters": {**_YARN, "mscale": 0.707, "mscale_all_dim": 0.5}},
+    "gpt_oss/yarn": {**_GPT_OSS, "rope_parameters": {**YARN, "rope_theta": 150000.0, "truncate": False}},
+    "deepseek_v3/yarn": {**_DEEPSEEK_V3, "rope_parameters": {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0}},
+    "deepseek_v2/yarn": {**_DEEPSEEK_V2, "rope_parameters": {**YARN, "mscale": 0.707, "mscale_all_dim": 0.5}},
     "llama4": _LLAMA4,
     "llama4/all-sparse": {
         **_LLAMA4, "interleave_moe_layer_step": 1, "no_rope_layer_interval": 3, "num_experts_per_tok": 2,

@@ -29,7 +29,7 @@ def deploy(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, and only print the requests.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Create or update a SageMaker endpoint; first check instance type and image."""
+    """Create or update a SageMaker endpoint, after a preflight."""
     from compiler.deploy.sagemaker import DeployRequest, prepare, requests_of
     from compiler.deploy.sagemaker import deploy as run
     from compiler.errors import UsageError

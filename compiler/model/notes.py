@@ -41,6 +41,7 @@ def keys_read(recipe: Recipe) -> set[str]:
     if recipe.config.rope_section and recipe.traits.position == "rope":
         found |= {"rope_scaling", "rope_parameters"}
     conditions = [*recipe.assumes, *(path for variant in recipe.variants for path in variant.when)]
+    found |= {recipe.next_layers} - {""}
     return found | set(recipe.aliases) | {path.partition(".")[0] for path in conditions}
 
 

@@ -75,8 +75,8 @@ Place = str | tuple["Place", ...] | Half | Default | Flag | Power | Times | Cons
 class Layers:
     """Set of layers: those whose entry in the list at `path` is `value`.
 
-    Without a list, those of `otherwise`; or all but every n-th layer. n is the number at `period`, else `every`;
-    `every` 0: no layer.
+    Other entries are "full_attention", or 0 where `value` is a number. Without a list, the set is that of `otherwise`;
+    or all but every n-th layer, where n is the number at `period`, else `every`, and 0 means no layer.
     """
 
     path: str
@@ -92,12 +92,14 @@ class Layers:
 
     def of(self, hf: Mapping[str, Any], layers: int) -> tuple[bool, ...]:
         """Whether each of `layers` layers is in the set. Raises SourceError for a list or a period that is none."""
-        found = lookup(hf, self.path)
+        found, named = lookup(hf, self.path), isinstance(self.value, str)
         if found:
-            if not isinstance(found, list) or len(found) < layers:
+            other = "full_attention" if named else 0
+            wrong = not isinstance(found, list) or len(found) < layers or (named and len(found) != layers)
+            if wrong or any(entry not in (self.value, other) for entry in found):
                 raise SourceError(
-                    f"config.json: expected `{self.path}` to be a list of {layers} entries, one for each layer; "
-                    f"found {found!r}",
+                    f"config.json: expected `{self.path}` to be a list of {layers} entries, one for each layer, "
+                    f"each {self.value!r} or {other!r}; found {found!r:.200}",
                     hint="take config.json again from where the model was published",
                 )
             return tuple(entry == self.value for entry in found[:layers])

@@ -150,11 +150,18 @@ class Recipe:
                     f"config.json: `{key}` is {hf[key]!r:.60}, and `{alias}`, its other name, {hf[alias]!r:.60}",
                     hint="remove the wrong one",
                 )
-        return {**self.defaults, **found}
+        if any(found.get(key) for key in _ROPE):
+            return {**self.defaults, **found}
+        return {**self.defaults, **{key: value for key, value in found.items() if key not in _ROPE}}
 
     def assumed(self, hf: Mapping[str, Any]) -> dict[str, Any]:
         """Keys that config.json lacks, and the defaults of the architecture that count instead."""
         named = {*hf, *(key for alias, key in self.aliases.items() if alias in hf)}
+        if any(hf.get(key) for key in _ROPE):
+            named |= set(_ROPE)
+        sections = (hf[key] for key in _ROPE if isinstance(hf.get(key), Mapping))
+        if any("rope_theta" in section for section in sections):
+            named.add("rope_theta")
         return {key: value for key, value in self.defaults.items() if key not in named}
 
     def architecture(self, hf: Mapping[str, Any]) -> str:
@@ -218,6 +225,10 @@ class Recipe:
         """Regular expression of a source with and without the prefix of the base model."""
         prefix = self.base_prefix
         return (f"(?:{re.escape(prefix)})?" if prefix else "") + regex(source.removeprefix(prefix))
+
+
+_ROPE = ("rope_scaling", "rope_parameters")
+"""Keys of the rope section, of which the first that is not empty counts, as in transformers 5."""
 
 
 def _says(hf: Mapping[str, Any], path: str, expected: Any) -> bool:

@@ -16,6 +16,7 @@ from compiler.errors import SourceError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
     from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel
 
@@ -28,14 +29,16 @@ _ATTENTION = {"falcon": "sdpa"}
 
 def known_to_transformers(hf: Mapping[str, Any]) -> bool:
     """Whether transformers has the causal language model of a config.json, and can load it without other packages."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
     if "quantization_config" in hf:  # transformers would need the package that quantized it
         return False
-    own = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(str(hf.get("model_type")))
-    # A model with remote code may use the type of another: the class has to agree.
+    own, base = (of.get(str(hf.get("model_type"))) for of in (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES))
+    # A model with remote code may use the type of another: the class has to agree, but for its capitals (MPT). BLOOM is
+    # published with the name of the class without a head.
     named = hf.get("architectures") or ([] if "auto_map" in hf else [own])
-    return own is not None and own in named
+    classes = {str(name).lower() for name in (own, base) if name}
+    return own is not None and not classes.isdisjoint(str(name).lower() for name in named)
 
 
 def transformers_config(hf: Mapping[str, Any]) -> PretrainedConfig:
@@ -81,6 +84,24 @@ def transformers_model(config: PretrainedConfig, checkpoint: Checkpoint) -> PreT
         )
     evaluated: PreTrainedModel = model.eval()
     return evaluated
+
+
+def transformers_logits(model: PreTrainedModel, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Logits float32 [tokens, vocab] for `ids` int64 [tokens]. Raises SourceError where config.json has the model fail.
+
+    Without a cache, whose kinds of layers transformers takes from keys that the model itself does not read.
+    """
+    import torch
+
+    try:
+        with torch.no_grad():
+            found = model(torch.from_numpy(ids)[None], use_cache=False, return_dict=True).logits
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        if "memory" in str(error):  # the machine's fault
+            raise
+        raise _unreadable("compute the model of config.json", error) from error
+    logits: NDArray[np.float32] = found[0].float().numpy()
+    return logits
 
 
 def _unreadable(what: str, error: Exception) -> SourceError:

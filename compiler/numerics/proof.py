@@ -126,7 +126,8 @@ def _lowered(config: ModelConfig, max_positions: int, most: int) -> ModelConfig 
     scaling, boundary = config.rope_scaling, _boundary(config)
     if scaling is not None and boundary is not None and boundary > 2 * to:
         scaling = replace(scaling, original_max_positions=to)
-    found = replace(config, layer_kinds=kinds, rope_scaling=scaling)
+    floor = low(config.temperature_floor or None) or 0
+    found = replace(config, layer_kinds=kinds, rope_scaling=scaling, temperature_floor=floor)
     return None if found == config else found
 
 

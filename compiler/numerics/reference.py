@@ -15,7 +15,12 @@ import numpy as np
 from compiler.machine import available_memory
 from compiler.model.lazy import Lazy, read
 from compiler.model.rope import ORIGINAL
-from compiler.numerics.foreign import known_to_transformers, transformers_config, transformers_model
+from compiler.numerics.foreign import (
+    known_to_transformers,
+    transformers_config,
+    transformers_logits,
+    transformers_model,
+)
 from compiler.numerics.passages import Expected, Passage
 from compiler.storage.files.cast import cast_bits
 
@@ -32,8 +37,8 @@ if TYPE_CHECKING:
     Ids = NDArray[np.int64]
     Logits = NDArray[np.float32]
 
-_LIMITS = ("sliding_window", "attention_chunk_size", "window_size")
-"""Attributes of transformers' configs that limit how far attention reaches, in positions."""
+_LIMITS = ("sliding_window", "attention_chunk_size", "window_size", "floor_scale")
+"""Attributes of transformers' configs that change attention beyond them, in positions."""
 
 
 def source_passages(
@@ -71,17 +76,13 @@ def reference_logits(
 def _by_transformers(
     config: ModelConfig, checkpoint: Checkpoint, rows: Sequence[Ids], lowered: ModelConfig | None
 ) -> list[Logits]:
-    import torch
-
     # config.json is the source's, except for the user's rope scaling, and for lowered limits.
     found = transformers_config(checkpoint.config)
     _rescale(found, lowered or config, always=lowered is not None and lowered.rope_scaling != config.rope_scaling)
     if lowered is not None:
         _lower_windows(found, config, lowered)
     model = transformers_model(found, checkpoint)
-    with torch.no_grad():
-        logits: list[Logits] = [model(torch.from_numpy(ids)[None]).logits[0].float().numpy() for ids in rows]
-    return [own[:, : config.vocab] for own in logits]
+    return [transformers_logits(model, ids)[:, : config.vocab] for ids in rows]
 
 
 def _rescale(found: PretrainedConfig, config: ModelConfig, *, always: bool) -> None:
@@ -100,11 +101,13 @@ def _rescale(found: PretrainedConfig, config: ModelConfig, *, always: bool) -> N
 
 
 def _lower_windows(found: PretrainedConfig, config: ModelConfig, lowered: ModelConfig) -> None:
-    """Replace windows and chunks of `config` in transformers' `found` by those of `lowered`. One that transformers does
-    not have stays as it is there, and is noticed.
+    """Replace windows, chunks and steps of the temperature of `config` in transformers' `found` by those of `lowered`.
+    One that transformers does not have stays as it is there, and is noticed.
     """
     pairs = zip(config.layer_kinds, lowered.layer_kinds, strict=True)
     changes = {old: new for a, b in pairs for old, new in ((a.window, b.window), (a.chunk, b.chunk)) if old != new}
+    if config.temperature_floor != lowered.temperature_floor:
+        changes[config.temperature_floor] = lowered.temperature_floor
     for name in _LIMITS:
         if getattr(found, name, None) in changes:
             setattr(found, name, changes[getattr(found, name)])

@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from compiler.errors import UsageError
+from compiler.runtime.params import GenerationParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette
 
+    from compiler.runtime.generate import Model
     from compiler.serve.contract.release import Contract
     from compiler.serve.worker import Worker
 
@@ -59,13 +61,21 @@ def serve(
 
     with _stopping() as stop:
         name, render = load_manifest(artifact).name, load_chat_template(artifact / "tokenizer")
-        worker = Worker(lambda: model_of(artifact), queue)
+        worker = Worker(lambda: _warm(model_of(artifact)), queue)
         try:
             with listening(host, port) as listener:
                 app = make_app(name, worker, contract=contract, render=render, body_seconds=body_seconds)
                 asyncio.run(run(app, worker, listener, stop, drain_seconds, ready))
         finally:
             worker.close()
+
+
+def _warm(model: Model) -> Model:
+    """The model after two short answers at once, so that every package is loaded before the first request."""
+    rows = min(2, model.limits.max_batch)
+    model.generate([[0, 0]] * rows, GenerationParams(max_new_tokens=2, ignore_eos=True))
+    model.generate([[0]], GenerationParams(max_new_tokens=2, ignore_eos=True))
+    return model
 
 
 async def run(

@@ -111,9 +111,10 @@ def weights(settings: Mapping[str, Any], seed: int = 0) -> dict[str, Tensor]:
     return {name: random(name, shape, generator, tied=tied).bfloat16() for name, shape in shapes.items()}
 
 
-def own_logits(folder: Path, ids: Tensor, recipe: str | None = None) -> Tensor:
+def own_logits(folder: Path, ids: Tensor, recipe: str | None = None, positions: int | None = None) -> Tensor:
     """Logits float32 [rows, tokens, vocab] for `ids` int64 [rows, tokens]: the decoder on the rank file that a
-    conversion to float32 writes. Raises LmiCompileError where the project refuses the checkpoint.
+    conversion to float32 writes. `positions`: those of the build. Raises LmiCompileError where the project refuses the
+    checkpoint.
     """
     from safetensors.torch import load_file
 
@@ -123,7 +124,11 @@ def own_logits(folder: Path, ids: Tensor, recipe: str | None = None) -> Tensor:
 
     with tempfile.TemporaryDirectory() as scratch:
         request = PlanRequest(
-            model=str(folder), recipes=recipes, recipe=recipe, ask=Ask(dtype="float32"), cache=Path(scratch) / "cache"
+            model=str(folder),
+            recipes=recipes,
+            recipe=recipe,
+            ask=Ask(dtype="float32", max_positions=positions),
+            cache=Path(scratch) / "cache",
         )
         plan = convert_to(request, Path(scratch) / "out")
         (rank,) = plan.ranks

@@ -42,6 +42,23 @@ def tied_beside_another_head(folder: Path) -> None:
     assert difference(model) < SAME
 
 
+@case(12, "tied by the default of the class, beside a different head; with and without the prefix")
+def tied_by_default(folder: Path) -> None:
+    """Decided by comparing, whatever the names."""
+    from safetensors.torch import load_file
+
+    from tests.tiny import write_checkpoint
+
+    for name, embedding in (("gpt2", "transformer.wte.weight"), ("gemma", "model.embed_tokens.weight")):
+        file = write_checkpoint(name, folder / name) / "model.safetensors"
+        found = load_file(file)
+        found[HEAD] = found[embedding].roll(1, 0)
+        write_weights(file, found)
+        assert difference(folder / name) < SAME
+        write_weights(file, {key.removeprefix(f"{embedding.partition('.')[0]}."): found[key] for key in found})
+        assert difference(folder / name) < SAME
+
+
 @case(12, "tie_word_embeddings true beside an equal lm_head")
 def tied_beside_an_equal_head(folder: Path) -> None:
     """The head is left out without a word, in a wider dtype, too."""
@@ -164,6 +181,19 @@ def mixed_dtypes(folder: Path) -> None:
         if "norm" in name or "mlp" in name
     }
     assert difference(write(folder / "model", None, changed)) < SAME
+
+
+@case(39, "float32, float16 and bfloat16 among the matrices that one file tensor joins")
+def mixed_joined(folder: Path) -> None:
+    """Each is widened where they are joined."""
+    changed = {
+        name: tensor.float() * 1.001 if "k_proj" in name or "up_proj" in name else tensor.half()
+        for name, tensor in weights(CONFIG).items()
+        if "k_proj" in name or "v_proj" in name or "up_proj" in name
+    }
+    model = write(folder / "model", None, changed)
+    assert difference(model) < SAME
+    taken(convert(model, folder / "out", "--target", "trtllm", "--tp", "2"))
 
 
 @case(40, "a float64 head")

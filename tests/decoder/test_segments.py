@@ -114,8 +114,9 @@ def test_inputs_are_only_what_the_segment_reads() -> None:
 @pytest.mark.parametrize("tp", [1, 2, 4, 8])
 @pytest.mark.parametrize(
     "case",
-    ["llama/biases", "llama/tied", "mixtral", "gpt2", "gptj", "qwen2_moe/all-sparse", "stablelm/parallel", "opt"],
-)
+    ["llama/biases", "llama/tied", "mixtral", "gpt2", "gptj", "qwen2_moe/all-sparse", "stablelm/parallel", "opt",
+     "gpt_oss", "deepseek_v3/halves", "llama4/all-sparse"],
+)  # fmt: skip
 def test_weights_are_those_of_the_rank_file(case: str, tp: int, tiny_checkpoint: Callable[[str], Path]) -> None:
     folder = tiny_checkpoint(case)
     for rank in rank_weights(folder, tp):
@@ -165,6 +166,10 @@ def _run_exported(spec: SegmentSpec, inputs: Sequence[Tensor]) -> Tensor:
         "bloom",
         "opt",
         "mpt/clipped",
+        "gpt_oss/yarn",
+        "deepseek_v2",
+        "deepseek_v3/yarn",
+        "llama4/all-sparse",
     ],
 )
 def test_exported_segments_take_any_batch_and_length(case: str, tiny_checkpoint: Callable[[str], Path]) -> None:

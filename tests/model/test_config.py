@@ -301,6 +301,14 @@ def test_gpt_oss_has_a_window_in_every_other_layer_and_yarn_unless_it_says_other
     assert (found.rope_scaling.kind, found.rope_scaling.factor, found.rope_scaling.truncate) == ("yarn", 32.0, False)
 
 
+def test_an_empty_rope_section_of_gpt_oss_is_that_of_its_class() -> None:
+    empty: list[dict[str, Any]] = [{"rope_scaling": None}, {"rope_scaling": None, "rope_parameters": {}}]
+    for changes in empty:
+        assert _published("gpt-oss-20b", **changes).rope_scaling == _published("gpt-oss-20b").rope_scaling
+    hf = published.CONFIGS["gpt-oss-20b"]
+    assert "rope_parameters" not in recipes.for_config(hf)[1].assumed(hf)
+
+
 def test_gpt_oss_with_another_clamp_is_refused() -> None:
     with pytest.raises(RefusedError, match=r"swiglu_limit 7.0, found 10.0"):
         _published("gpt-oss-20b", swiglu_limit=10.0)

@@ -76,7 +76,10 @@ def test_full_layers_of_command_r7b_have_no_positions() -> None:
     assert _read("command-r7b").layer_kinds == ((local,) * 3 + (full,)) * 8
 
 
-@pytest.mark.parametrize("types", [["sliding_attention"], "sliding_attention", 3])
+@pytest.mark.parametrize(
+    "types",
+    [["sliding_attention"], "sliding_attention", 3, ["sliding_attention", "full"] * 13, ["full_attention"] * 27],
+)
 def test_a_list_of_layer_types_that_is_none_is_named(types: object) -> None:
     with pytest.raises(SourceError, match="layer_types"):
         _read("gemma3-1b-it", layer_types=types)

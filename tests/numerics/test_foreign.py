@@ -11,9 +11,15 @@ import pytest
 import torch
 
 from compiler.errors import SourceError
-from compiler.numerics.foreign import known_to_transformers, transformers_config, transformers_model
+from compiler.numerics.foreign import (
+    known_to_transformers,
+    transformers_config,
+    transformers_logits,
+    transformers_model,
+)
 from compiler.storage.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from tests.cases.checkpoints import ABSENT, transformers_logits, write
+from tests.cases import checkpoints
+from tests.cases.checkpoints import ABSENT, write
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,9 +28,8 @@ IDS = torch.arange(40, 70)[None]
 
 
 def _logits(checkpoint: Checkpoint) -> Tensor:
-    with torch.no_grad():
-        logits: Tensor = transformers_model(transformers_config(checkpoint.config), checkpoint)(IDS).logits
-    return logits
+    model = transformers_model(transformers_config(checkpoint.config), checkpoint)
+    return torch.from_numpy(transformers_logits(model, IDS[0].numpy()))[None]
 
 
 @pytest.mark.parametrize("case", ["llama/tied", "mixtral", "gpt2", "qwen2/window", "glm"])
@@ -32,7 +37,23 @@ def test_the_model_is_the_one_that_transformers_loads_from_the_folder(
     case: str, tiny_checkpoint: Callable[[str], Path]
 ) -> None:
     folder = tiny_checkpoint(case)
-    assert torch.equal(_logits(open_checkpoint(folder)), transformers_logits(folder, IDS))
+    assert torch.equal(_logits(open_checkpoint(folder)), checkpoints.transformers_logits(folder, IDS))
+
+
+def test_bloom_as_published_without_a_prefix_and_with_the_class_without_a_head(
+    tiny_checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tiny_checkpoint("bloom")
+    tensors = load_file(folder / "model.safetensors")
+    bare = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    assert bare.keys() != tensors.keys()
+    save_file(bare, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    hf = json.loads((folder / "config.json").read_text()) | {"architectures": ["BloomModel"]}
+    (tmp_path / "config.json").write_text(json.dumps(hf))
+    assert known_to_transformers(hf)
+    assert torch.equal(_logits(open_checkpoint(tmp_path)), checkpoints.transformers_logits(folder, IDS))
 
 
 def test_files_beside_config_and_weights_are_not_read(tmp_path: Path) -> None:
@@ -42,6 +63,21 @@ def test_files_beside_config_and_weights_are_not_read(tmp_path: Path) -> None:
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "other/model"}))
     (folder / "pytorch_model.bin").write_bytes(b"not read")
     assert torch.equal(_logits(open_checkpoint(folder)), expected)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"return_dict": None},
+        {"torchscript": True},
+        {"sliding_window": 0},
+        {"sliding_window": 8},
+        {"layer_types": ["sliding_attention", "full_attention"]},
+    ],
+)
+def test_keys_that_the_model_does_not_read_do_not_count(tmp_path: Path, changes: dict[str, Any]) -> None:
+    expected = _logits(open_checkpoint(write(tmp_path / "plain")))
+    assert torch.equal(_logits(open_checkpoint(write(tmp_path / "model", changes))), expected)
 
 
 def test_an_address_that_is_not_aligned_is_copied(tmp_path: Path) -> None:
@@ -60,6 +96,10 @@ def test_an_address_that_is_not_aligned_is_copied(tmp_path: Path) -> None:
         ({"hidden_act": "swish9"}, "transformers .* cannot load the checkpoint: .*swish9"),
         ({"num_attention_heads": "eight"}, "transformers .* cannot read config.json: .*num_attention_heads"),
         ({"intermediate_size": 95}, "transformers .* cannot load the checkpoint: .*"),
+        (
+            {"partial_rotary_factor": 0.5, "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
+            "transformers .* cannot compute the model of config.json: RuntimeError: The size of tensor",
+        ),
     ],
 )
 def test_a_config_that_transformers_cannot_read_is_an_error_of_the_source(

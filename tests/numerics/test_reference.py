@@ -19,7 +19,7 @@ from compiler.pipeline.plan import Plan, make_plan
 from compiler.pipeline.request import Ask
 from compiler.storage.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from tests.tiny import write_checkpoint
-from tests.tiny_configs import ROPE_LLAMA3
+from tests.tiny_configs import ROPE_LLAMA3, YARN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +59,19 @@ def test_the_decoder_stands_in_where_transformers_does_not_fit(
     [
         ("mistral", {"sliding_window": 400}),
         ("qwen2/window", {"sliding_window": 300}),
+        ("gpt_oss", {"sliding_window": 300}),
+        ("llama4", {"attention_chunk_size": 300, "floor_scale": 310}),
+        (
+            "deepseek_v3/yarn",
+            {
+                "rope_parameters": {
+                    **YARN,
+                    "mscale": 1.0,
+                    "mscale_all_dim": 1.0,
+                    "original_max_position_embeddings": 300,
+                }
+            },
+        ),
         ("llama/rope-llama3", {"rope_parameters": {**ROPE_LLAMA3, "original_max_position_embeddings": 300}}),
     ],
 )

@@ -122,7 +122,9 @@ def test_ranks_answer_as_one(model: Model, tiny_checkpoint: Callable[[str], Path
         assert np.allclose(split.logits(prompts[1]), model.logits(prompts[1]), atol=1e-4)
 
 
-@pytest.mark.parametrize("case", ["baichuan/v2-13b", "gpt2", "gptj", "qwen2_moe"])
+@pytest.mark.parametrize(
+    "case", ["baichuan/v2-13b", "gpt2", "gptj", "qwen2_moe", "gemma3", "granite", "bloom", "falcon/alibi", "opt"]
+)
 def test_ranks_with_heads_of_their_own_compute_the_reference(tiny_checkpoint: Callable[[str], Path], case: str) -> None:
     import torch
 

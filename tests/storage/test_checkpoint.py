@@ -102,6 +102,15 @@ def test_config_missing_or_broken(tmp_path: Path, config: str | None, expected: 
         open_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["config.json", "model-00002-of-00002.safetensors"])
+def test_a_folder_in_place_of_a_file_is_a_problem_of_the_checkpoint(tmp_path: Path, name: str) -> None:
+    samples.checkpoint(tmp_path, TENSORS, shards=2)
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(CheckpointError, match=rf"no config\.json|{name}: cannot be read"):
+        open_checkpoint(tmp_path)
+
+
 def test_no_weights(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"no weights .* found config.json"):

@@ -199,6 +199,8 @@ def _read_files(files: Mapping[str, Path], weight_map: WeightMap | None) -> Read
             headers[name] = read_header(path)
         except FileNotFoundError:
             problems.append(f"{name}: {_missing(path)}, the index expects it")
+        except OSError as error:
+            problems.append(f"{name}: cannot be read: {error.strerror}")
         except HeaderError as error:
             problems += header_problems(name, error)
     hint = "download the files named above again, and compare their sizes with those of the source"
@@ -224,6 +226,10 @@ def read_object(path: Path, *, hint: str) -> dict[str, Any]:
         parsed = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}", hint="download the file again") from None
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error.strerror}", hint="check its permissions, and that it is a file"
+        ) from None
     if not isinstance(parsed, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(parsed).__name__}", hint=hint)
     return parsed
