@@ -61,7 +61,7 @@ def _inputs(spec: SegmentSpec, limit: int, device: str) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     phase = next(phase for phase in PHASES if phase.name == spec.phase)
     rows, tokens = phase.batch or ROWS, phase.length or TOKENS
-    # Of one token, the limit lies a few keys behind the beginning; several begin before they reach it.
+    # A single token is a few positions beyond the limit; several begin before it.
     begin = limit + 5 if tokens == 1 else max(limit - 2, 0)
     positions = begin + 7 * torch.arange(rows)[:, None] + torch.arange(tokens)
     used = int(positions.max()) + 1
