@@ -24,6 +24,7 @@ RECIPE = Recipe(
         norm="rms_float32",
         mlp="moe",
         activation="clamped_swiglu",
+        activations={"clamped_swiglu": "clamped_swiglu"},
         qkv_bias="attention_bias",
         out_bias="attention_bias",
         windowed=Layers("layer_types", "sliding_attention", every=2),

@@ -185,7 +185,7 @@ def test_bad_input_by_exit_code(
     for arguments, code, message, hint in cases:
         ran = run("plan", *arguments)
         error, _, advice = ran.err.partition("\n\nhint: ")
-        assert (ran.code, ran.out) == (code, ""), ran
+        assert (ran.code, ran.out) == (code, ""), (arguments, ran)
         assert error.startswith("error: ")
         assert message in error, ran
         assert hint in advice, ran

@@ -76,7 +76,9 @@ class AskOptions:
     ] = None
     target: Annotated[str, typer.Option("--target", help="Toolchain.")] = targets.DEFAULT
     dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 [default: the checkpoint's]")] = None
-    rope_scaling: Annotated[str | None, typer.Option(help="Context extension, such as linear:2 or llama3:8.")] = None
+    rope_scaling: Annotated[
+        str | None, typer.Option(help="Context extension: linear:2, dynamic:2, yarn:4, llama3:8, or a JSON object.")
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -335,7 +337,7 @@ def request_of(asked: RequestOptions, quant: Quant, resources: Resources) -> Pla
         tp=tp or 1,
         dtype=ask.dtype,
         max_positions=limits.max_positions,
-        max_batch=limits.max_batch or DEFAULT_BATCH,
+        max_batch=DEFAULT_BATCH if limits.max_batch is None else limits.max_batch,
         rope_scaling=parse_rope_scaling(ask.rope_scaling) if ask.rope_scaling else None,
         variant=model.variant,
         options=options_of(ask.target, asked.own),

@@ -22,6 +22,7 @@ from torch import Tensor
 from compiler.decoder.mlp import gated
 from compiler.decoder.moe import Biases, loop_over
 from compiler.decoder.wide import product
+from compiler.machine import features
 from compiler.model.config import Activation
 from compiler.quantization.format import ActivationUse
 from compiler.quantization.formats import products
@@ -61,9 +62,28 @@ def rounded_inputs(use: ActivationUse, x: Tensor, weight: QuantizedWeight, bias:
     if units.dtype.is_floating_point:
         y = product(units.float(), weight.values, None)
     else:
-        sums = torch._int_mm(units.reshape(-1, x.shape[-1]), weight.values.t())
+        sums = integer_product(units.reshape(-1, x.shape[-1]), weight.values)
         y = sums.float().reshape(*x.shape[:-1], weight.values.shape[0])
     return finish(y * input_scale, weight.scale, bias, x.dtype)
+
+
+_EXACT_INTEGERS = frozenset({"avx512_vnni", "avx_vnni"})
+_EXACT_COLUMNS = 1024
+"""Columns whose products of 8-bit integers sum to at most 2^24: float32 has all integers up to there."""
+
+
+def integer_product(x: Tensor, weight: Tensor) -> Tensor:
+    """Product of int8 x [tokens, in] and weight [out, in] -> int32 [tokens, out], exact.
+
+    `torch._int_mm` is not on CPUs without 8-bit dot products: the library's code for AVX2 adds pairs of products in 16
+    bits, which saturate (127 x 127 x 2 columns; torch 2.13). There float32 sums some columns at a time.
+    """
+    if x.device.type != "cpu" or features() & _EXACT_INTEGERS:
+        return torch._int_mm(x, weight.t())
+    total = torch.zeros((x.shape[0], weight.shape[0]), dtype=torch.int32)
+    for columns, of_weight in zip(x.split(_EXACT_COLUMNS, 1), weight.split(_EXACT_COLUMNS, 1), strict=True):
+        total += (columns.float() @ of_weight.float().T).to(torch.int32)
+    return total
 
 
 def grouped(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:

@@ -115,6 +115,16 @@ def of_length(scaling: RopeScaling | None, positions: int) -> RopeScaling | None
     return None if scaling.kind == "dynamic" and not found.extended else found
 
 
+def length_notes(scaling: RopeScaling | None) -> tuple[str, ...]:
+    """Sentence for the plan where the length of the build decides the frequencies of short sequences, too."""
+    if scaling is None or not scaling.extended:
+        return ()
+    chosen = "the long factors" if scaling.kind == "longrope" else "the base of this length"
+    original = scaling.original_max_positions
+    built = f"rope scaling {scaling.kind}: built for {scaling.length} positions, more than the original {original}"
+    return (f"{built}: {chosen} at all positions, as in vLLM; `--max-positions {original}` builds for short sequences",)
+
+
 def rope_section(hf: Mapping[str, Any]) -> Mapping[str, Any]:
     """`rope_scaling` of config.json, else `rope_parameters`; empty and null ones count as absent, as in transformers 5.
 

@@ -25,6 +25,7 @@ from compiler.model.parallel import HeadLayout, cache_shapes
 from compiler.model.read import stored_dtype
 from compiler.model.recipe import Recipe
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
+from compiler.model.rope import length_notes
 from compiler.numerics.gate.measure import LENGTH, SAMPLES
 from compiler.numerics.proof import Proof, proof_of
 from compiler.pipeline.plan_checks import check_casts
@@ -179,7 +180,7 @@ def make_plan(
         proof=proof,
         files=files,
         digest=_digest(recipe_name, target.name, config, ask.tp, dtype, filled.uses, layouts, files, quant.decides),
-        notes=(*notes, *filled.notes, *config_notes(recipe, hf)),
+        notes=(*notes, *filled.notes, *config_notes(recipe, hf), *length_notes(config.rope_scaling)),
     )
 
 

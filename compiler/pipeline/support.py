@@ -7,7 +7,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from compiler.errors import RefusedError, UsageError
-from compiler.model.config import ACTIVATIONS, LayerKind, ModelConfig
+from compiler.model.config import LayerKind, ModelConfig
 from compiler.model.places import paths
 from compiler.quantization.request import Quant
 from compiler.quantization.schemes import CACHES, SCHEMES, check_scheme
@@ -78,7 +78,7 @@ def _models(recipe: Recipe) -> Iterator[ModelConfig]:
     """As the recipe describes them, in sizes that any toolchain splits: what config.json may say or not, both ways."""
     hidden, heads, traits, latent = 4096, 32, recipe.traits, recipe.config.kv_rank != ()
     sparse = traits.mlp == "moe"
-    named = traits.activation in ACTIVATIONS
+    named = traits.activations.get(traits.activation)
     answers = []
     for name in ("qkv_bias", "out_bias", "mlp_bias"):
         answer = getattr(traits, name)
@@ -99,7 +99,7 @@ def _models(recipe: Recipe) -> Iterator[ModelConfig]:
             max_positions=2048,
             dtype="bfloat16",
             norm=traits.norm,
-            activation=ACTIVATIONS[traits.activation] if named else "gelu_tanh" if traits.mlp == "plain" else "silu",
+            activation=named or ("gelu_tanh" if traits.mlp == "plain" else "silu"),
             position=traits.position,
             rotary=traits.rotary,
             rotary_dim=hidden // heads if traits.position == "rope" else 0,

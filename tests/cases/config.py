@@ -203,6 +203,7 @@ def longrope(folder: Path) -> None:
     lists = {"short_factor": [1.0, 1.2, 1.5, 2.0], "long_factor": [1.0, 2.0, 4.0, 8.0]}
     scaling = {"type": "longrope", **lists}
     equal(folder / "long", rope_scaling=scaling, original_max_position_embeddings=128)
+    taken(plan(folder / "long"), "built for 512 positions, more than the original 128", "`--max-positions 128`")
     equal(folder / "short", rope_scaling=scaling, original_max_position_embeddings=512)
     equal_tiny(folder / "phi3", "phi3", original_max_position_embeddings=64, rope_parameters=None,
                rope_scaling={"type": "longrope", "short_factor": [1.0, 1.5, 2.0, 3.0, 4.0],

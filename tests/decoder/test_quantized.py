@@ -10,6 +10,7 @@ from torch import Tensor
 from compiler.decoder import quantized
 from compiler.decoder.moe import loop
 from compiler.decoder.quantized import QuantizedLinear, QuantizedWeight
+from compiler.machine import features
 from compiler.quantization.formats import fp8, int8
 from tests.quantization import numpy_int8
 
@@ -97,3 +98,18 @@ def test_experts_are_those_of_dequantized_weights(linear: QuantizedLinear, fixed
     found = quantized.experts(linear)(x, chosen, share, *both, "silu", None)
     expected = loop(x, chosen, share, gate_up * scales[0][..., None], down * scales[1][..., None], "silu")
     assert (found - expected).norm() < (0.02 if fixed is None else 0.05) * expected.norm()
+
+
+@pytest.mark.parametrize("flags", [frozenset(), frozenset({"avx512_vnni"})])
+def test_integers_are_summed_exactly_on_every_cpu(flags: frozenset[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the largest magnitudes, whose sums leave 24 bits; by the library's function if this CPU has it exact."""
+    if not flags <= features():
+        pytest.skip("this CPU has no such integers")
+    monkeypatch.setattr(quantized, "features", lambda: flags)
+    for x_value, w_value in ((127, 127), (-128, 127), (-128, -128)):
+        x, weight = torch.full((33, 3000), x_value, dtype=torch.int8), torch.full((32, 3000), w_value, dtype=torch.int8)
+        assert (quantized.integer_product(x, weight) == x_value * w_value * 3000).all()
+    x, weight = (torch.randint(-128, 128, (rows, 2100), dtype=torch.int8) for rows in (5, 40))
+    found = quantized.integer_product(x, weight)
+    assert found.dtype == torch.int32
+    assert torch.equal(found.long(), x.long() @ weight.long().T)

@@ -43,7 +43,7 @@ _X86: dict[str, tuple[str, ...]] = {
     "kernels_avx512_vnni": (*_AVX512, "-mavx512vnni", "-mavx512bf16"),
     "attend_avx512": _AVX512,
 }
-_SOURCES: dict[str, tuple[str, ...]] = {
+SOURCES: dict[str, tuple[str, ...]] = {
     "shim": (),
     "products": _EXACT,
     "library": _EXACT,
@@ -77,12 +77,12 @@ def build_library(compiler: Path, folder: Path, *, jobs: int, timeout: float) ->
     def compiled(name: str) -> Path:
         target = folder / f"{name}.o"
         source = FOLDER / f"{name}.cpp"
-        argv = [compiler, *FLAGS, *_SOURCES[name], f"-I{include}", "-c", source, "-o", target]
+        argv = [compiler, *FLAGS, *SOURCES[name], f"-I{include}", "-c", source, "-o", target]
         _run(name, [str(part) for part in argv], folder, timeout)
         return target
 
     with ThreadPoolExecutor(jobs) as pool:
-        objects = list(pool.map(compiled, _SOURCES))
+        objects = list(pool.map(compiled, SOURCES))
     library = folder / f"lib{NAME}.a"
     # D: without times and owners.
     _run(library.name, [archiver(), "rcsD", str(library), *map(str, objects)], folder, timeout)

@@ -53,7 +53,8 @@ struct Kernels {
 
 extern const Kernels kPortable;
 #if defined(__x86_64__)
-extern const Kernels kAvx2, kAvxVnni, kAvx512, kAvx512Vnni, kAvx512Bf16;
+extern const Kernels kAvxVnni;  // those of integers only
+extern const Kernels kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16;
 #elif defined(__aarch64__)
 extern const Kernels kNeon;
 #endif

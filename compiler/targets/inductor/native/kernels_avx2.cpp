@@ -13,7 +13,7 @@ inline Integers add(Integers sum, Integers w, Integers x) { return _mm256_add_ep
 
 }  // namespace
 
-const Kernels kAvx2 = kAll;
+const Kernels kAvx2 = all();
 
 }  // namespace products
 #endif

@@ -1,4 +1,5 @@
-// AVX2 with AVX-VNNI: as kernels_avx2.cpp, with products of pairs and their sum in one instruction.
+// AVX2 with AVX-VNNI: the kernels of integers of kernels_avx2.cpp, with products of pairs and their sum in one
+// instruction. The others are those of AVX2.
 #include "kernels.h"
 
 #if defined(__x86_64__)
@@ -13,7 +14,7 @@ inline Integers add(Integers sum, Integers w, Integers x) { return _mm256_dpwssd
 
 }  // namespace
 
-const Kernels kAvxVnni = kAll;
+const Kernels kAvxVnni = integers();
 
 }  // namespace products
 #endif

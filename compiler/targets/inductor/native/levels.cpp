@@ -45,6 +45,15 @@ constexpr Known kLevels[] = {
 #endif
 };
 
+#if defined(__x86_64__)
+// `all` with the kernels of integers of `integers`.
+Kernels with_integers(Kernels all, const Kernels& integers) {
+  all.int8 = integers.int8, all.int8_int8 = integers.int8_int8, all.int4 = integers.int4;
+  all.int8_many = integers.int8_many, all.int4_many = integers.int4_many;
+  return all;
+}
+#endif
+
 Level highest() {
   Level found = Level::kPortable;
   for (const Known& known : kLevels)
@@ -69,10 +78,13 @@ Level level() {
 }
 
 const Kernels& kernels(Level level) {
+#if defined(__x86_64__)
+  static const Kernels avx_vnni = with_integers(kAvx2, kAvxVnni);
+#endif
   switch (level) {
 #if defined(__x86_64__)
     case Level::kAvx2: return kAvx2;
-    case Level::kAvxVnni: return kAvxVnni;
+    case Level::kAvxVnni: return avx_vnni;
     case Level::kAvx512: return kAvx512;
     case Level::kAvx512Vnni: return kAvx512Vnni;
     case Level::kAvx512Bf16:

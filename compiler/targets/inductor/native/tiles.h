@@ -156,10 +156,11 @@ void each_row(const Block& w, int64_t row, int64_t end, const void* const* x, in
       tile<Form, 1, 1>(data + row * w.k, w.k, x + t, from, to, w.rows, sums + t * w.rows + row);
 }
 
-// Tokens of the next tile, of `left`: as few different numbers as leave none alone.
+// Tokens of the next tile, of `left`; none is left alone if there are two or more.
 inline int64_t next_tile(int64_t left) {
-  if (left <= kMostTokens) return left;
-  return left >= 2 * kMostTokens ? kMostTokens : (left + 1) / 2;
+  if (left == 5) return 3;
+  if (left == 7 || left == 8) return 4;
+  return left < kMostTokens ? left : kMostTokens;
 }
 
 // Columns [from, to) of rows [row, end) with `count` tokens, at most kMostTokens. `ahead`: distance to the columns that are
@@ -167,14 +168,14 @@ inline int64_t next_tile(int64_t left) {
 template <class Form>
 void some_tokens(const Block& w, int64_t row, int64_t end, const void* const* x, int64_t count, int64_t from,
                  int64_t to, int64_t ahead, float* sums) {
-  static_assert(kMostTokens == 6);
+  static_assert(kMostTokens == 4 || kMostTokens == 6);
   switch (count) {
     case 1: return each_row<Form, 1>(w, row, end, x, from, to, ahead, sums);
     case 2: return each_row<Form, 2>(w, row, end, x, from, to, ahead, sums);
     case 3: return each_row<Form, 3>(w, row, end, x, from, to, ahead, sums);
     case 4: return each_row<Form, 4>(w, row, end, x, from, to, ahead, sums);
-    case 5: return each_row<Form, 5>(w, row, end, x, from, to, ahead, sums);
-    case 6: return each_row<Form, 6>(w, row, end, x, from, to, ahead, sums);
+    case 6:
+      if constexpr (kMostTokens == 6) return each_row<Form, 6>(w, row, end, x, from, to, ahead, sums);
   }
 }
 
@@ -271,25 +272,19 @@ float prepare(const Row& x, void* to) {
   return worth;
 }
 
-inline float even_first(const Row& x, float* to) {
+float prepare_bfloat16(const Row& x, void* to) {
   const auto* const values = static_cast<const uint16_t*>(x.values);
+  float* const row = static_cast<float*>(to);
   int64_t column = 0;
   for (; column + kWords <= x.k; column += kWords) {
-    store(to + column, even(values + column));
-    store(to + column + kLanes, odd(values + column));
+    store(row + column, even(values + column));
+    store(row + column + kLanes, odd(values + column));
   }
-  for (int64_t i = column; i < padded(x.k, kWords); ++i) to[i] = 0;
+  for (int64_t i = column; i < padded(x.k, kPad); ++i) row[i] = 0;
   for (int64_t i = column; i < x.k; ++i) {
     const uint32_t bits = static_cast<uint32_t>(values[i]) << 16;
-    std::memcpy(to + column + (i - column) / 2 + (i % 2) * kLanes, &bits, sizeof bits);
+    std::memcpy(row + column + (i - column) / 2 + (i % 2) * kLanes, &bits, sizeof bits);
   }
-  return 1;
-}
-
-float prepare_bfloat16(const Row& x, void* to) {
-  float* const row = static_cast<float*>(to);
-  even_first(x, row);
-  for (int64_t i = padded(x.k, kWords); i < padded(x.k, kPad); ++i) row[i] = 0;
   return 1;
 }
 
@@ -305,10 +300,19 @@ float prepare4(const Row& x, void* to) {
   return worth;
 }
 
-constexpr Kernel kBfloat16 = {row_bytes<float>, prepare_bfloat16, dot<Bfloat16Form>, nullptr};
-constexpr Kernel kFloat16 = {row_bytes<float>, prepare<float, float32>, dot<Float16Form>, nullptr};
-constexpr Kernel kFloat8 = {row_bytes<float>, prepare<float, products::float8>, dot<Float8Form>, nullptr};
 constexpr Kernel kInt8 = {row_bytes<int16_t>, prepare<int16_t, sixteen_bits>, dot<Int8Form>, nullptr};
 constexpr Kernel kInt8Int8 = {row_bytes<int16_t>, prepare<int16_t, eight_bits>, dot<Int8Int8Form>, nullptr};
 constexpr Kernel kInt4 = {row_bytes<int16_t>, prepare4, dot4, nullptr};
-constexpr Kernels kAll = {kBfloat16, kFloat16, kInt8, kInt8Int8, kInt4, kFloat8, kInt8, kInt4};
+
+// Kernels of integers alone.
+constexpr Kernels integers() { return {{}, {}, kInt8, kInt8Int8, kInt4, {}, kInt8, kInt4}; }
+
+// All kernels. A template, so that a level without them does not compile those of floats.
+template <class Level = void>
+constexpr Kernels all() {
+  Kernels made = integers();
+  made.bfloat16 = {row_bytes<float>, prepare_bfloat16, dot<Bfloat16Form>, nullptr};
+  made.float16 = {row_bytes<float>, prepare<float, float32>, dot<Float16Form>, nullptr};
+  made.fp8 = {row_bytes<float>, prepare<float, products::float8>, dot<Float8Form>, nullptr};
+  return made;
+}
