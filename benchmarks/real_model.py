@@ -37,11 +37,19 @@ SCHEMES: dict[str, tuple[str, ...]] = {
     "kv-fp8": ("--kv-cache", "fp8"),
 }
 TARGETS: dict[str, tuple[str, ...]] = {
-    "inductor": ("--target", "inductor", "--tp", "1"),
-    "trtllm": ("--target", "trtllm", "--tp", "2", "--until", "judge"),
+    "inductor": ("--target", "inductor"),
+    "trtllm": ("--target", "trtllm", "--until", "judge"),
 }
+WHOLE = ("int4-weight", "awq")
+"""Schemes at tp 1 everywhere: their groups of 128 do not divide half of the 896 columns of attention."""
+
+
+def _tp(target: str, scheme: str) -> str:
+    return "1" if target == "inductor" or scheme in WHOLE else "2"
+
+
 BUILDS = {
-    f"{target}/{scheme}".rstrip("/"): (*own, *options, *SMALL)
+    f"{target}/{scheme}".rstrip("/"): (*own, "--tp", _tp(target, scheme), *options, *SMALL)
     for target, own in TARGETS.items()
     for scheme, options in SCHEMES.items()
 }
