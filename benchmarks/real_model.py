@@ -37,11 +37,19 @@ SCHEMES: dict[str, tuple[str, ...]] = {
     "kv-fp8": ("--kv-cache", "fp8"),
 }
 TARGETS: dict[str, tuple[str, ...]] = {
-    "inductor": ("--target", "inductor", "--tp", "1"),
-    "trtllm": ("--target", "trtllm", "--tp", "2", "--until", "judge"),
+    "inductor": ("--target", "inductor"),
+    "trtllm": ("--target", "trtllm", "--until", "judge"),
 }
+WHOLE = ("int4-weight", "awq")
+"""Schemes at tp 1 everywhere: their groups of 128 do not divide half of the 896 columns of attention."""
+
+
+def _tp(target: str, scheme: str) -> str:
+    return "1" if target == "inductor" or scheme in WHOLE else "2"
+
+
 BUILDS = {
-    f"{target}/{scheme}".rstrip("/"): (*own, *options, *SMALL)
+    f"{target}/{scheme}".rstrip("/"): (*own, "--tp", _tp(target, scheme), *options, *SMALL)
     for target, own in TARGETS.items()
     for scheme, options in SCHEMES.items()
 }
@@ -131,7 +139,9 @@ def _of_source(model: Path, samples: Sequence[Sequence[int]]) -> float:
     """Perplexity of the checkpoint by transformers in float32."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
     with torch.no_grad():
         return _perplexity(samples, (loaded(torch.tensor([ids])).logits[0] for ids in samples))
@@ -207,7 +217,8 @@ def main() -> None:
     for name in names:
         print(name, file=sys.stderr, flush=True)
         rows.append(measured(name, model, options.cache, options.threads))
-    source = _of_source(model, _samples(model))
+    ran = any(row.perplexity for row in rows)
+    source = _of_source(model, _samples(model)) if ran else math.nan
     if options.json:
         print(json.dumps({"machine": machine(), "prose": source, "builds": [row.to_json() for row in rows]}, indent=2))
         return

@@ -132,7 +132,7 @@ class Coverage(Strict):
     context length for which its rotary positions are scaled; None: it has none.
 
     `lowered_rows`: tokens of rows that ran with the window at `lowered_window` and the boundary at `lowered_boundary`
-    positions, where those of the model (None: not lowered) are longer than `rows`.
+    positions; None: not lowered. They run on the rank files: limits are constants of what is compiled from these.
     """
 
     rows: Lengths

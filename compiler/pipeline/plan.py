@@ -27,6 +27,7 @@ from compiler.model.recipe import Recipe
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
 from compiler.model.rope import length_notes
 from compiler.numerics.gate.measure import LENGTH, SAMPLES
+from compiler.numerics.proof import Proof, proof_of
 from compiler.pipeline.plan_checks import check_casts
 from compiler.pipeline.request import Ask
 from compiler.pipeline.support import taken
@@ -67,6 +68,7 @@ class Plan:
     kv_bytes_per_token: int  # of one rank
     source_bytes: int
     needs: tuple[Need, ...]
+    proof: Proof  # rows that judge, gate and verify compare
     files: Mapping[str, bytes]  # small files beside those of the ranks, by name
     digest: str
     notes: tuple[str, ...] = ()  # decisions where the checkpoint is ambiguous, and parts of it that are left out
@@ -106,6 +108,7 @@ class Plan:
             "kv_cache_bytes_per_rank_at_limits": self.kv_bytes_at_limits,
             "source_bytes": self.source_bytes,
             "stages": [{"stage": n.stage, "memory": n.memory, "disk": n.disk, "note": n.note} for n in self.needs],
+            "proof": self.proof.to_json(),
             "redundant": list(self.account.redundant),
             "ignored": list(self.account.ignored),
             "notes": list(self.notes),
@@ -147,6 +150,7 @@ def make_plan(
     layouts = tuple(layout.layouts(config, ask.tp, options))
     ranks = tuple(layout.rank_plans(config, ask.tp, tensors, DTYPES[dtype], options))
     check_casts(ranks)
+    proof = proof_of(config, limits.max_positions)
     heads, stages = layout.heads(config, ask.tp), max(len(ranks) // ask.tp, 1)
     cache_item = 1 if quant.cache else ITEMSIZE[DTYPES[dtype]]
     cached = sum(heads_ * dim for heads_, dim in cache_shapes(config, heads).values())
@@ -172,7 +176,8 @@ def make_plan(
         heads=heads,
         kv_bytes_per_token=kv_bytes,
         source_bytes=source_bytes,
-        needs=_needs(config, quant, max_memory, ranks, run, target.compiler.needs(config, ask.tp, options)),
+        needs=_needs(config, quant, proof, max_memory, ranks, run, target.compiler.needs(config, ask.tp, options)),
+        proof=proof,
         files=files,
         digest=_digest(recipe_name, target.name, config, ask.tp, dtype, filled.uses, layouts, files, quant.decides),
         notes=(*notes, *filled.notes, *config_notes(recipe, hf), *length_notes(config.rope_scaling)),
@@ -204,6 +209,7 @@ def _dtype(config: ModelConfig, ask: Ask) -> str:
 def _needs(
     config: ModelConfig,
     quant: Quant,
+    proof: Proof,
     max_memory: int,
     ranks: Sequence[RankPlan],
     run: int,
@@ -214,8 +220,8 @@ def _needs(
     return (
         *_calibrating(config, quant, max_memory),
         *([Need("convert", max_memory, disk, "one streaming pass; memory is a ceiling")] if ranks else []),
-        *_gating(config, quant),
-        Need("reference", _reference_bytes(config), 0, "one layer in float32; the whole model where that fits"),
+        *_gating(config, quant, proof),
+        Need("reference", _reference_bytes(config), 0, f"{proof.text}; a layer in float32, or the whole where it fits"),
         *of_target,
         Need("run", run, 0, "one rank: weights (mapped) and KV cache at the limits"),
     )
@@ -229,10 +235,10 @@ def _calibrating(config: ModelConfig, quant: Quant, max_memory: int) -> tuple[Ne
     return (Need("calibrate", max_memory, 2 * 4 * tokens * config.hidden, note),)
 
 
-def _gating(config: ModelConfig, quant: Quant) -> tuple[Need, ...]:
+def _gating(config: ModelConfig, quant: Quant, proof: Proof) -> tuple[Need, ...]:
     if not quant.requested:
         return ()
-    tokens = SAMPLES * min(LENGTH, config.max_positions)
+    tokens = SAMPLES * min(max(LENGTH, proof.rows[0]), config.max_positions) + sum(proof.lowered_rows)
     layer = _largest_layer(config) * ITEMSIZE[DTYPES.get(config.dtype, "F32")]
     note = f"a layer of the source, and {tokens:,} tokens on both sides; rank files are mapped, or read in blocks"
     return (Need("gate", layer + 2 * 4 * tokens * config.hidden, 0, note),)

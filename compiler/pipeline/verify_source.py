@@ -11,7 +11,6 @@ from compiler.artifact.quantization import quant_of
 from compiler.errors import SourceError, UsageError
 from compiler.model.config import ModelConfig
 from compiler.numerics.passages import REFERENCE, read_reference
-from compiler.numerics.proof import proof_of
 from compiler.numerics.reference import source_passages
 from compiler.pipeline.package import source_kind
 from compiler.pipeline.request import Ask
@@ -67,11 +66,12 @@ def source_logits(artifact: Path, request: PlanRequest) -> Expected:
         )
     stored = read_reference(artifact / REFERENCE)
     straight = stored.straight.rows
-    proof = proof_of(plan.config, plan.limits.max_positions)
     # Quantized models are verified against their rank files, and have no lowered rows: the beginning of the first one.
-    lowered = stored.lowered.rows if stored.lowered else tuple(straight[0][:length] for length in proof.lowered_rows)
+    lowered = (
+        stored.lowered.rows if stored.lowered else tuple(straight[0][:length] for length in plan.proof.lowered_rows)
+    )
     tensors = plan.account.tensors
-    return source_passages(plan.config, proof.lowered, tensors, model.checkpoint, (straight, lowered))[1]
+    return source_passages(plan.config, plan.proof.lowered, tensors, model.checkpoint, (straight, lowered))[1]
 
 
 def _differing(

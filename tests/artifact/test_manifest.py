@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.testbed.artifacts import manifest, write
 from compiler.artifact.check import check_files
-from compiler.artifact.manifest import json_schema, load_manifest, parse_manifest
+from compiler.artifact.manifest import Coverage, json_schema, load_manifest, parse_manifest
 from compiler.artifact.sections import Section
 from compiler.artifact.sign import check_signed, sign
 from compiler.errors import ArtifactError, IncompatibleError
@@ -44,6 +44,20 @@ def test_equal_manifests_have_equal_bytes_whatever_the_order() -> None:
     shuffled = json.dumps(dict(reversed(data.items()))).encode()
     assert parse_manifest(shuffled).to_bytes() == manifest().to_bytes()
     assert parse_manifest(shuffled).digest == manifest().digest
+
+
+def test_the_coverage_of_a_proof_is_read_and_one_without_keeps_its_bytes() -> None:
+    figures = {"max_abs": 0.1, "mean_abs": 0.01, "cosine": 1.0, "top1_agreement": 1.0, "kl": 0.0, "kl_median": 0.0}
+    numerics: dict[str, Any] = {"reference": "x", "reference_file": None, "tokens": 48, "thresholds": {}, **figures}
+    older = parse_manifest(edit(lambda data: data.update(numerics=numerics)))
+    assert older.numerics is not None
+    assert older.numerics.coverage is None
+    assert "coverage" not in json.loads(older.to_bytes())["numerics"]
+    coverage = {"rows": [160, 40], "window": 4096, "lowered_rows": [64], "lowered_window": 16}
+    newer = parse_manifest(edit(lambda data: data.update(numerics={**numerics, "coverage": coverage})))
+    assert newer.numerics is not None
+    assert newer.numerics.coverage == Coverage(rows=(160, 40), window=4096, lowered_rows=(64,), lowered_window=16)
+    assert parse_manifest(newer.to_bytes()) == newer
 
 
 def edit(change: Callable[[dict[str, Any]], Any]) -> bytes:

@@ -16,7 +16,6 @@ from compiler.numerics.compare import rounded
 from compiler.numerics.gate import measure
 from compiler.numerics.gate.report import as_html, as_json, as_text
 from compiler.numerics.gate.verdict import Verdict, judge
-from compiler.numerics.proof import proof_of
 from compiler.pipeline.runner import Output, Step
 from compiler.report import progress_in
 
@@ -63,8 +62,7 @@ def held_out_samples(plan: Plan, tokenizer: Path | None) -> Samples:
 
     Raises CalibrationError, TokenizerError.
     """
-    proof = proof_of(plan.config, plan.limits.max_positions)
-    length = min(max(measure.LENGTH, proof.rows[0]), plan.config.max_positions)
+    length = min(max(measure.LENGTH, plan.proof.rows[0]), plan.config.max_positions)
     if tokenizer is None:
         return random_samples(plan.config.vocab, measure.SAMPLES, length)
     return read_samples(None, tokenizer, vocab=plan.config.vocab, count=measure.SAMPLES, length=length, own=HELD_OUT)
@@ -81,7 +79,7 @@ def measure_loss(
     """Figures of `side`, which opens the rank files, against the source over `samples`; with lowered limits over the
     rows that numerics/proof.py asks for, where `side` takes the lowered model. `scales`: their digest.
     """
-    proof = proof_of(plan.config, plan.limits.max_positions)
+    proof = plan.proof
 
     def run(_folder: Path) -> Output:
         model = StoredModel(source.config, source.tensors, source.checkpoint)

@@ -10,7 +10,6 @@ from compiler.artifact.manifest import Numerics
 from compiler.numerics.compare import thresholds
 from compiler.numerics.gate.sides import log_probabilities
 from compiler.numerics.passages import read_reference
-from compiler.numerics.proof import proof_of
 from compiler.numerics.record import numerics
 from compiler.pipeline.notes import figures_text
 from compiler.pipeline.runner import Output, Step
@@ -85,7 +84,7 @@ def judge(
 
     def run(_folder: Path) -> Output:
         assert not isinstance(by.part.content, bytes)
-        expected, proof = read_reference(by.part.content), proof_of(plan.config, plan.limits.max_positions)
+        expected, proof = read_reference(by.part.content), plan.proof
         found = logits(None, expected.straight.rows)
         lowered = logits(proof.lowered, expected.lowered.rows) if expected.lowered else None
         figures = numerics(expected, found, lowered, bounds, by.who, proof)

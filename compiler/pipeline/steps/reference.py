@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from compiler.artifact.parts import Part
 from compiler.numerics.gate.sides import log_probabilities, of_files
 from compiler.numerics.passages import REFERENCE, Expected, Passage, token_rows, write_reference
-from compiler.numerics.proof import proof_of
 from compiler.numerics.reference import source_passages
 from compiler.pipeline.package import parts_of, tokenizer_folder, vocabulary_digest
 from compiler.pipeline.runner import Output, Step
@@ -65,7 +64,7 @@ class Reference:
 
 def source_reference(runner: CachedRunner, plan: Plan, source: Source, texts: Sequence[Part]) -> Reference:
     """Logits of the source model, also with lowered limits. `texts`: parts of the tokenizer."""
-    proof = proof_of(plan.config, plan.limits.max_positions)
+    proof = plan.proof
     inputs = ReferenceInputs(
         _VERSION,
         source.digest,
@@ -92,7 +91,7 @@ def quantized_reference(
     """
     by_path = {part.path: part for part in weights}
     files = [by_path[rank.file] for rank in plan.ranks]
-    proof = proof_of(plan.config, plan.limits.max_positions)
+    proof = plan.proof
     inputs = QuantizedInputs(
         _QUANTIZED_VERSION,
         [part.descriptor.digest for part in files],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -85,7 +86,7 @@ def build_segment(spec: SegmentSpec, device: str) -> tuple[Segment, tuple[Tensor
 
     Export with `prefer_deferred_runtime_asserts_over_guards=True`: the package checks B <= Bmax and L < T at run time.
     """
-    fixed = _fixed_sizes(spec)
+    fixed = fixed_sizes(spec)
     free = {name: torch.export.Dim(name, min=1) for name in EXAMPLES if name not in fixed}
     weights = weight_shapes(spec)
     examples, dynamic = [], []
@@ -93,24 +94,28 @@ def build_segment(spec: SegmentSpec, device: str) -> tuple[Segment, tuple[Tensor
         for name in input_names(spec):
             axes: tuple[str | int, ...] = STEP[name] if name in STEP else weights[name]
             shape = [axis if isinstance(axis, int) else fixed.get(axis) or EXAMPLES[axis] for axis in axes]
-            dtype = _dtype(name, spec, quantized=scale_of(name) in weights)
+            dtype = input_dtype(name, spec, weights)
             examples.append(torch.empty(shape, dtype=dtype, device=device))
             dynamic.append({i: free[axis] for i, axis in enumerate(axes) if axis in free})
     return Segment(spec), tuple(examples), (tuple(dynamic),)
 
 
-def _dtype(name: str, spec: SegmentSpec, *, quantized: bool) -> torch.dtype:
+def input_dtype(name: str, spec: SegmentSpec, weights: Mapping[str, object]) -> torch.dtype:
+    """Dtype of an input. `weights`: those of the segment, by name."""
     if name in _FLOAT32 or name.endswith("scale"):
         return torch.float32
     if name in _CACHES and spec.cache:
         return cache_dtype(spec.cache)
     if name in _INT64:
         return torch.int64
-    found: torch.dtype = getattr(torch, stored_weight(spec.products).torch_dtype if quantized else spec.dtype)
+    found: torch.dtype = getattr(
+        torch, stored_weight(spec.products).torch_dtype if scale_of(name) in weights else spec.dtype
+    )
     return found
 
 
-def _fixed_sizes(spec: SegmentSpec) -> dict[str, int]:
+def fixed_sizes(spec: SegmentSpec) -> dict[str, int]:
+    """Sizes of the dimensions of `STEP` that the segment has only one of."""
     phase = next(phase for phase in PHASES if phase.name == spec.phase)
     config = spec.config
     heads = head_layout(config.heads, config.kv_heads, spec.tp)

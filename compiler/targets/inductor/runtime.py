@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Literal
 
+from compiler.errors import NumericsError
 from compiler.targets.protocols import Runtime
 from compiler.targets.runners import Runner, decoded
 from compiler.targets.values import Ability, Finding
@@ -46,9 +47,12 @@ class SegmentRunner(Runner):
     def logits(self, folder: Path, rows: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
         """Logits through every package: of the first row alone, of all rows together, and of the last one in a whole
         batch beside shorter ones. Logits that come from two of these are taken from both in turn.
+
+        Raises NumericsError where a package has another window than its segment (probe.py).
         """
         from compiler.runtime.generate import load as load_model
 
+        _check_windows(folder)
         with load_model(folder) as model:
             return _logits(model, [row.tolist() for row in rows], decoded(rows))
 
@@ -62,6 +66,29 @@ class SegmentRunner(Runner):
     def once(self, folder: Path, prompt: str, max_new_tokens: int) -> Sequence[str]:
         """Command line of `python -m compiler.runtime.once`."""
         return [sys.executable, "-m", "compiler.runtime.once", str(folder), prompt, str(max_new_tokens)]
+
+
+def _check_windows(folder: Path) -> None:
+    """Raise NumericsError where a package of attention has another window or chunk than the artifact's model."""
+    from compiler.artifact.manifest import load_manifest
+    from compiler.decoder.segments import specs
+    from compiler.model.limits import Limits
+    from compiler.runtime.package import Package
+    from compiler.runtime.section import runnable
+    from compiler.targets.inductor.probe import attention_problems
+
+    manifest = load_manifest(folder)
+    made, limits = runnable(manifest), Limits(**manifest.limits.model_dump())
+    found = attention_problems(
+        specs(manifest.config, manifest.parallel.tp, manifest.dtype, limits, made.products, made.cache),
+        lambda spec, inputs: Package(folder / made.packages[spec.name]).run(inputs)[0],
+        manifest.device.kind,
+    )
+    if found:
+        raise NumericsError(
+            "\n".join(["compiled attention sees other keys than the model's:", *(f"  {problem}" for problem in found)]),
+            hint="do not use it; build it again with `--rehash`, and report the error if it persists",
+        )
 
 
 def _logits(model: Model, rows: list[list[int]], steps: int) -> list[NDArray[np.float32]]:
