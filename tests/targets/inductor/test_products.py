@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from compiler.decoder.quantized import dequantize_groups, finish
 from compiler.quantization.formats import fp8, int4, int8
-from compiler.runtime.levels import supported
+from compiler.runtime.levels import VARIABLE, supported
 from compiler.targets.inductor import library
 
 GROUP = int4.FORMAT.group or 0
@@ -269,6 +271,31 @@ def test_code_for_newer_cpus_is_shared_with_nobody(native: Path) -> None:
         listing = subprocess.run(["nm", path], check=True, capture_output=True, text=True).stdout
         kinds = {line.split()[-2] for line in listing.splitlines()}
         assert not kinds & set("WVu"), (path.name, listing)
+
+
+_PRINT_LEVEL = """
+import ctypes, sys
+print(ctypes.CDLL(sys.argv[1]).number_of_level(None))
+"""
+
+
+def test_the_environment_selects_the_level_of_a_process(driven: Callable[[str], ctypes.CDLL]) -> None:
+    """The highest by default, with the names of `compiler.runtime.levels`; a level that this CPU lacks is refused."""
+    library_of_levels = driven("driver.cpp")
+    numbers = {name: library_of_levels.number_of_level(name.encode()) for name in LEVELS}
+    assert len(set(numbers.values())) == len(LEVELS)
+    assert -1 not in numbers.values()
+    assert library_of_levels.number_of_level(b"sse9") == -1
+
+    def of_process(environment: dict[str, str]) -> int:
+        argv = [sys.executable, "-c", _PRINT_LEVEL, library_of_levels._name]
+        run = subprocess.run(argv, check=True, capture_output=True, text=True, env={**os.environ, **environment})
+        return int(run.stdout)
+
+    for name, number in numbers.items():
+        assert of_process({VARIABLE: name}) == number
+    assert of_process({VARIABLE: ""}) == numbers[LEVELS[-1]]
+    assert of_process({VARIABLE: "sse9"}) == -1
 
 
 def test_the_digest_is_of_the_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
