@@ -64,3 +64,16 @@ def test_the_size_of_the_cache_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x" * 2_500_000)
     found = next(finding for finding in doctor(tmp_path).findings if finding.subject == "cache")
     assert "2.5 MB used" in found.text
+
+
+def test_the_level_of_the_kernels_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMI_COMPILE_ISA", "portable")
+    found = next(finding for finding in doctor(tmp_path).findings if finding.subject == "kernels")
+    assert (found.state, found.text.partition(";")[0]) == ("ok", "level portable")
+    monkeypatch.setenv("LMI_COMPILE_ISA", "sse9")
+    diagnosis = doctor(tmp_path)
+    found = next(finding for finding in diagnosis.findings if finding.subject == "kernels")
+    assert found.state == "missing"
+    assert "found `sse9`" in found.text
+    ability = diagnosis.abilities[0]
+    assert (ability.compiles, ability.runs, ability.why) == (False, False, "needs kernels")

@@ -107,6 +107,16 @@ def test_a_machine_that_is_only_too_small_is_another_error(tmp_path: Path) -> No
     assert error.exit_code == 5
 
 
+def test_the_level_of_the_kernels_is_that_of_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LMI_COMPILE_ISA", raising=False)
+    text = next(f.text for f in preflight(manifest(), tmp_path, CPU) if f.subject == "runtime")
+    assert text.endswith("kernels of level avx2")
+    monkeypatch.setenv("LMI_COMPILE_ISA", "avx512")
+    found = next(f for f in preflight(manifest(), tmp_path, CPU) if f.subject == "runtime")
+    assert found.state == "mismatch"
+    assert "found `avx512`" in found.text
+
+
 def test_files_that_exist_already_need_no_disk(tmp_path: Path) -> None:
     full = replace(CPU, disk=0)
     assert "disk" in refused(manifest(), tmp_path, full).message

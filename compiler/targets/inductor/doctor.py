@@ -22,11 +22,13 @@ LEAST_CXX = 11
 def doctor() -> tuple[Sequence[Finding], Sequence[Ability]]:
     """Findings about the toolchain, and abilities for CPU and GPU."""
     torch, compiler, gpu = _torch(), _compiler(), _gpu()
-    found = torch, compiler, _kernels(), gpu
+    kernels = _kernels()
+    found = torch, compiler, kernels, gpu
     lacking = [f.subject for f in (torch, compiler) if f.state != "ok"]
+    on_cpu = lacking + ([] if kernels.state == "ok" else ["kernels"])
     runs, cuda = torch.state == "ok", gpu.state == "ok"
     return found, (
-        Ability("inductor (cpu)", not lacking, runs, _needs(lacking)),
+        Ability("inductor (cpu)", not on_cpu, runs and kernels.state == "ok", _needs(on_cpu)),
         Ability("inductor (cuda)", not lacking and cuda, runs and cuda, _needs(lacking + ([] if cuda else ["cuda"]))),
     )
 
