@@ -25,8 +25,9 @@ def serve(
         ),
     ] = None,
     lmi_backend: Annotated[
-        str, typer.Option(help="Backend of that release: trtllm or vllm.", rich_help_panel=_CONTRACT)
-    ] = "trtllm",
+        str | None,
+        typer.Option(help="Backend of that release: trtllm or vllm [default: trtllm]", rich_help_panel=_CONTRACT),
+    ] = None,
     output_formatter: Annotated[
         str | None, typer.Option(help="json, jsonlines or sse, for every answer.", rich_help_panel=_CONTRACT)
     ] = None,
@@ -35,8 +36,8 @@ def serve(
     ] = False,
 ) -> None:
     """Serve an artifact over HTTP with LMI's routes until SIGTERM."""
+    from compiler.lmi.contract import contract_of
     from compiler.serve import serve as run
-    from compiler.serve.contract.release import contract_of
 
     def ready(url: str) -> None:
         typer.echo(f"serving {artifact} on {url}")

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette
 
+    from compiler.lmi.contract import Contract
     from compiler.runtime.generate import Model
-    from compiler.serve.contract.release import Contract
     from compiler.serve.worker import Worker
 
 _BACKLOG = 2048

@@ -33,9 +33,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from compiler.errors import InternalError, LmiCompileError, boundary
+from compiler.lmi.contract import DEFAULT, JSON, Contract
 from compiler.serve.contract.lmi import parse, read_inputs
 from compiler.serve.contract.openai import read_chat, read_completion
-from compiler.serve.contract.release import DEFAULT, JSON, Contract
 from compiler.serve.exchange import HttpError, Stream, as_http, error_response, read_body, violation, while_connected
 from compiler.serve.metrics import CONTENT_TYPE, Metrics, Record
 from compiler.serve.openapi import openapi

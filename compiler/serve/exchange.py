@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from compiler.errors import InternalError, LmiCompileError, NumericsError, RankError, UsageError
-from compiler.serve.contract.release import JSON
+from compiler.lmi.contract import JSON
 from compiler.serve.worker import Busy, ModelFailed, ServerStopped
 
 if TYPE_CHECKING:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from compiler.lmi.contract import JSON
 from compiler.runtime.params import MOST_TOP_LOG_PROBS
 from compiler.serve.contract.parameters import KNOWN, MOST_SEQUENCES, ONLY
-from compiler.serve.contract.release import JSON
 
 if TYPE_CHECKING:
-    from compiler.serve.contract.release import Contract
+    from compiler.lmi.contract import Contract
 
 _KINDS: dict[str, dict[str, Any]] = {
     "true or false": {"type": "boolean"},

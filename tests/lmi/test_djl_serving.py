@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from compiler.lmi.contract import contract_of
 from compiler.lmi.images import Release
 from compiler.lmi.package import container_files
 from compiler.lmi.properties import parse
@@ -24,7 +25,6 @@ from compiler.runtime.params import Completion, GenerationParams, TextPiece, Tok
 from compiler.runtime.row import Row
 from compiler.serve.contract.lmi import LmiReply
 from compiler.serve.contract.parameters import AnswerForm
-from compiler.serve.contract.release import contract_of
 from tests.lmi.artifacts import FLAT, facts
 
 CLONE = os.environ.get("LMI_COMPILE_DJL_SERVING", "")

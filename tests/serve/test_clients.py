@@ -18,7 +18,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, EventStreamError
 
-from compiler.serve.contract.release import contract_of
+from compiler.lmi.contract import contract_of
 from tests.serve.running import Served, served
 
 if TYPE_CHECKING:

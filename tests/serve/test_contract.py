@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from compiler.errors import UsageError
+from compiler.lmi.contract import CONTRACTS, DEFAULT, contract_of
 from compiler.runtime.params import GenerationParams
 from compiler.serve.contract.lmi import read_inputs
 from compiler.serve.contract.parameters import KNOWN
-from compiler.serve.contract.release import CONTRACTS, DEFAULT, contract_of
 from tests.serve.running import Served, served
 
 

@@ -20,9 +20,9 @@ from compiler.serve.contract.body import is_text, parse_object, refuse
 from compiler.serve.contract.parameters import AnswerForm, read_parameters
 
 if TYPE_CHECKING:
+    from compiler.lmi.contract import Contract
     from compiler.runtime.params import Completion, TextPiece, Token
     from compiler.runtime.row import Row
-    from compiler.serve.contract.release import Contract
 
 HINT = 'A request is such as {"inputs": "text", "parameters": {"max_new_tokens": 40}, "stream": true}.'
 MOST_INPUTS = 64

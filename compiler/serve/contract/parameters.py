@@ -14,7 +14,7 @@ from compiler.runtime.params import MOST_TOP_LOG_PROBS, GenerationParams
 from compiler.serve.contract.body import KINDS, normal, refuse, shown
 
 if TYPE_CHECKING:
-    from compiler.serve.contract.release import Contract
+    from compiler.lmi.contract import Contract
 
 MOST_SEQUENCES = 16
 

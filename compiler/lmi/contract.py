@@ -89,13 +89,14 @@ DEFAULT = replace(_TRTLLM, version="0.30", sampling="do_sample", stops_as_end=Fa
 
 
 def contract_of(
-    version: str | None, backend: str = "trtllm", formatter: str | None = None, *, tgi: bool = False
+    version: str | None, backend: str | None = None, formatter: str | None = None, *, tgi: bool = False
 ) -> Contract:
-    """Contract of a release; None: DEFAULT. `formatter`: the server's own output formatter.
+    """Contract of a release; None: DEFAULT. `backend` None: trtllm. `formatter`: the server's own output formatter.
 
     Raises:
         UsageError: an unknown release, backend or formatter.
     """
+    backend = backend or "trtllm"
     if backend not in get_args(Backend) or formatter not in (None, *get_args(Formatter)):
         raise UsageError(
             f"expected `--lmi-backend` {' or '.join(get_args(Backend))} and `--output-formatter` "
