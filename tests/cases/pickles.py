@@ -34,9 +34,9 @@ def pickles(folder: Path) -> None:
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
     state: dict[str, object] = {name: torch.nn.Parameter(tensor) for name, tensor in tensors.items()}
     for name in list(state)[2:9]:
-        transposed = tensors[name].T.contiguous().T
         padded = torch.cat([torch.zeros_like(tensors[name]), tensors[name]])
-        state[name] = transposed if tensors[name].ndim == 2 else padded[len(tensors[name]) :]
+        matrix = tensors[name].ndim == 2
+        state[name] = tensors[name].T.contiguous().T if matrix else padded[len(tensors[name]) :]
     for archive in (True, False):
         model = pickled(folder / str(archive), state, archive=archive)
         write_json(model / "config.json", {**CONFIG, "tie_word_embeddings": True})

