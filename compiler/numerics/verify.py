@@ -125,7 +125,14 @@ def bounds_of(manifest: Manifest) -> Thresholds:
     """
     runner = runner_of(manifest)
     own = runner is not None and runner.reference == "rank files"
-    return thresholds(manifest.dtype) if own else source_bounds(manifest)
+    return thresholds(_coarsest(manifest)) if own else source_bounds(manifest)
+
+
+def _coarsest(manifest: Manifest) -> str:
+    """Dtype whose rounding is the coarsest of an artifact's: an activation or a cache entry of 8 bits that rounding of
+    float32 moves to the next step is off by as much as one of float16 and more, in every layer behind it.
+    """
+    return "float16" if manifest.dtype == "float32" and manifest.quantisation is not None else manifest.dtype
 
 
 def source_bounds(manifest: Manifest) -> Thresholds:
