@@ -60,6 +60,8 @@ def sized(case: str) -> dict[str, Any]:
     }
     for name, size in sizes.items():
         hf |= _spelled(getattr(recipe.config, name), size)
+    if isinstance(hf.get("layer_types"), list):
+        hf["layer_types"] = [hf["layer_types"][layer % len(hf["layer_types"])] for layer in range(LAYERS)]
     if hf.get("sliding_window"):
         hf["sliding_window"] = _WINDOW
     if "max_window_layers" in hf:
