@@ -200,7 +200,8 @@ async def rate(url: str, clients: int, seconds: float) -> float:
         nonlocal tokens
         client = Client(url)
         while time.perf_counter() < until:
-            tokens += len((await client.ask(PROMPTS[number % len(PROMPTS)], 40)).tokens)
+            answer = await client.ask(PROMPTS[number % len(PROMPTS)], 40)
+            tokens += len(answer.tokens)  # not in one statement: the sum would be read before the wait
 
     begun = time.perf_counter()
     await asyncio.gather(*map(run, range(clients)))
