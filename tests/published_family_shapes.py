@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
-Config = Mapping[str, Any]
-Shapes = dict[str, tuple[int, ...]]
-
-
-def _linear(stem: str, rows: int, columns: int, *, bias: bool = False) -> Shapes:
-    return {f"{stem}.weight": (rows, columns)} | ({f"{stem}.bias": (rows,)} if bias else {})
-
-
-def _norm(stem: str, width: int, *, bias: bool = False) -> Shapes:
-    found: Shapes = {f"{stem}.weight": (width,)}
-    return found | ({f"{stem}.bias": (width,)} if bias else {})
+from tests.shapes import Config, Shapes, linear, norm
 
 
 def _llama_like(
@@ -31,20 +20,20 @@ def _llama_like(
     hidden, ffn, vocab = hf["hidden_size"], hf["intermediate_size"], hf["vocab_size"]
     dim = hf.get("head_dim") or hidden // hf["num_attention_heads"]
     q, kv = hf["num_attention_heads"] * dim, hf["num_key_value_heads"] * dim
-    found = _linear("model.embed_tokens", vocab, hidden) | _norm("model.norm", hidden, bias=bias)
+    found = linear("model.embed_tokens", vocab, hidden) | norm("model.norm", hidden, bias=bias)
     if not tied:
-        found |= _linear("lm_head", vocab, hidden)
+        found |= linear("lm_head", vocab, hidden)
     for i in range(hf["num_hidden_layers"]):
         layer = f"model.layers.{i}."
         for name in norms:
-            found |= _norm(layer + name, hidden, bias=bias)
+            found |= norm(layer + name, hidden, bias=bias)
         for name, rows in (("q", q), ("k", kv), ("v", kv)):
-            found |= _linear(f"{layer}self_attn.{name}_proj", rows, hidden, bias=qkv_bias)
-        found |= _linear(layer + "self_attn.o_proj", hidden, q)
+            found |= linear(f"{layer}self_attn.{name}_proj", rows, hidden, bias=qkv_bias)
+        found |= linear(layer + "self_attn.o_proj", hidden, q)
         if head_norms:
-            found |= _norm(layer + "self_attn.q_norm", dim) | _norm(layer + "self_attn.k_norm", dim)
-        found |= _linear(layer + "mlp.gate_proj", ffn, hidden) | _linear(layer + "mlp.up_proj", ffn, hidden)
-        found |= _linear(layer + "mlp.down_proj", hidden, ffn)
+            found |= norm(layer + "self_attn.q_norm", dim) | norm(layer + "self_attn.k_norm", dim)
+        found |= linear(layer + "mlp.gate_proj", ffn, hidden) | linear(layer + "mlp.up_proj", ffn, hidden)
+        found |= linear(layer + "mlp.down_proj", hidden, ffn)
     return found
 
 
@@ -59,14 +48,14 @@ def _stablelm(hf: Config) -> Shapes:
 
 def _phi(hf: Config) -> Shapes:
     hidden, ffn, vocab = hf["hidden_size"], hf["intermediate_size"], hf["vocab_size"]
-    found = _linear("model.embed_tokens", vocab, hidden) | _norm("model.final_layernorm", hidden, bias=True)
-    found |= _linear("lm_head", vocab, hidden, bias=True)
+    found = linear("model.embed_tokens", vocab, hidden) | norm("model.final_layernorm", hidden, bias=True)
+    found |= linear("lm_head", vocab, hidden, bias=True)
     for i in range(hf["num_hidden_layers"]):
         layer = f"model.layers.{i}."
-        found |= _norm(layer + "input_layernorm", hidden, bias=True)
+        found |= norm(layer + "input_layernorm", hidden, bias=True)
         for name in ("q_proj", "k_proj", "v_proj", "dense"):
-            found |= _linear(f"{layer}self_attn.{name}", hidden, hidden, bias=True)
-        found |= _linear(layer + "mlp.fc1", ffn, hidden, bias=True) | _linear(layer + "mlp.fc2", hidden, ffn, bias=True)
+            found |= linear(f"{layer}self_attn.{name}", hidden, hidden, bias=True)
+        found |= linear(layer + "mlp.fc1", ffn, hidden, bias=True) | linear(layer + "mlp.fc2", hidden, ffn, bias=True)
     return found
 
 
@@ -79,59 +68,59 @@ def _falcon(hf: Config) -> Shapes:
     norms = ["ln_attn", "ln_mlp"] if grouped else ["input_layernorm"]
     if not hf["parallel_attn"]:
         norms.append("post_attention_layernorm")
-    found = _linear("transformer.word_embeddings", vocab, hidden) | _norm("transformer.ln_f", hidden, bias=True)
-    found |= _linear("lm_head", vocab, hidden)
+    found = linear("transformer.word_embeddings", vocab, hidden) | norm("transformer.ln_f", hidden, bias=True)
+    found |= linear("lm_head", vocab, hidden)
     for i in range(hf["num_hidden_layers"]):
         layer = f"transformer.h.{i}."
         for name in norms:
-            found |= _norm(layer + name, hidden, bias=True)
-        found |= _linear(layer + "self_attention.query_key_value", hidden + 2 * kv_heads * dim, hidden, bias=bias)
-        found |= _linear(layer + "self_attention.dense", hidden, hidden, bias=bias)
-        found |= _linear(layer + "mlp.dense_h_to_4h", 4 * hidden, hidden, bias=bias)
-        found |= _linear(layer + "mlp.dense_4h_to_h", hidden, 4 * hidden, bias=bias)
+            found |= norm(layer + name, hidden, bias=True)
+        found |= linear(layer + "self_attention.query_key_value", hidden + 2 * kv_heads * dim, hidden, bias=bias)
+        found |= linear(layer + "self_attention.dense", hidden, hidden, bias=bias)
+        found |= linear(layer + "mlp.dense_h_to_4h", 4 * hidden, hidden, bias=bias)
+        found |= linear(layer + "mlp.dense_4h_to_h", hidden, 4 * hidden, bias=bias)
     return found
 
 
 def _opt(hf: Config) -> Shapes:
     hidden, ffn, positions = hf["hidden_size"], hf["ffn_dim"], hf["max_position_embeddings"]
-    found = _linear("model.decoder.embed_tokens", hf["vocab_size"], hidden)
-    found |= _linear("model.decoder.embed_positions", positions + 2, hidden)
-    found |= _norm("model.decoder.final_layer_norm", hidden, bias=True)
+    found = linear("model.decoder.embed_tokens", hf["vocab_size"], hidden)
+    found |= linear("model.decoder.embed_positions", positions + 2, hidden)
+    found |= norm("model.decoder.final_layer_norm", hidden, bias=True)
     for i in range(hf["num_hidden_layers"]):
         layer = f"model.decoder.layers.{i}."
-        found |= _norm(layer + "self_attn_layer_norm", hidden, bias=True)
-        found |= _norm(layer + "final_layer_norm", hidden, bias=True)
+        found |= norm(layer + "self_attn_layer_norm", hidden, bias=True)
+        found |= norm(layer + "final_layer_norm", hidden, bias=True)
         for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            found |= _linear(f"{layer}self_attn.{name}", hidden, hidden, bias=True)
-        found |= _linear(layer + "fc1", ffn, hidden, bias=True) | _linear(layer + "fc2", hidden, ffn, bias=True)
+            found |= linear(f"{layer}self_attn.{name}", hidden, hidden, bias=True)
+        found |= linear(layer + "fc1", ffn, hidden, bias=True) | linear(layer + "fc2", hidden, ffn, bias=True)
     return found
 
 
 def _bloom(hf: Config) -> Shapes:
     """As the hub has it: without a prefix."""
     hidden = hf["n_embed"]
-    found = _linear("word_embeddings", hf["vocab_size"], hidden)
-    found |= _norm("word_embeddings_layernorm", hidden, bias=True) | _norm("ln_f", hidden, bias=True)
+    found = linear("word_embeddings", hf["vocab_size"], hidden)
+    found |= norm("word_embeddings_layernorm", hidden, bias=True) | norm("ln_f", hidden, bias=True)
     for i in range(hf["n_layer"]):
         layer = f"h.{i}."
-        found |= _norm(layer + "input_layernorm", hidden, bias=True)
-        found |= _norm(layer + "post_attention_layernorm", hidden, bias=True)
-        found |= _linear(layer + "self_attention.query_key_value", 3 * hidden, hidden, bias=True)
-        found |= _linear(layer + "self_attention.dense", hidden, hidden, bias=True)
-        found |= _linear(layer + "mlp.dense_h_to_4h", 4 * hidden, hidden, bias=True)
-        found |= _linear(layer + "mlp.dense_4h_to_h", hidden, 4 * hidden, bias=True)
+        found |= norm(layer + "input_layernorm", hidden, bias=True)
+        found |= norm(layer + "post_attention_layernorm", hidden, bias=True)
+        found |= linear(layer + "self_attention.query_key_value", 3 * hidden, hidden, bias=True)
+        found |= linear(layer + "self_attention.dense", hidden, hidden, bias=True)
+        found |= linear(layer + "mlp.dense_h_to_4h", 4 * hidden, hidden, bias=True)
+        found |= linear(layer + "mlp.dense_4h_to_h", hidden, 4 * hidden, bias=True)
     return found
 
 
 def _mpt(hf: Config) -> Shapes:
     hidden = hf["d_model"]
-    found = _linear("transformer.wte", hf["vocab_size"], hidden) | _norm("transformer.norm_f", hidden)
+    found = linear("transformer.wte", hf["vocab_size"], hidden) | norm("transformer.norm_f", hidden)
     for i in range(hf["n_layers"]):
         layer = f"transformer.blocks.{i}."
-        found |= _norm(layer + "norm_1", hidden) | _norm(layer + "norm_2", hidden)
-        found |= _linear(layer + "attn.Wqkv", 3 * hidden, hidden) | _linear(layer + "attn.out_proj", hidden, hidden)
-        found |= _linear(layer + "ffn.up_proj", 4 * hidden, hidden)
-        found |= _linear(layer + "ffn.down_proj", hidden, 4 * hidden)
+        found |= norm(layer + "norm_1", hidden) | norm(layer + "norm_2", hidden)
+        found |= linear(layer + "attn.Wqkv", 3 * hidden, hidden) | linear(layer + "attn.out_proj", hidden, hidden)
+        found |= linear(layer + "ffn.up_proj", 4 * hidden, hidden)
+        found |= linear(layer + "ffn.down_proj", hidden, 4 * hidden)
     return found
 
 

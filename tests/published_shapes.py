@@ -3,22 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from tests.published_family_shapes import FAMILY_SHAPES
-
-Config = Mapping[str, Any]
-Shapes = dict[str, tuple[int, ...]]
-
-
-def _linear(stem: str, rows: int, columns: int, *, bias: bool = False) -> Shapes:
-    return {f"{stem}.weight": (rows, columns)} | ({f"{stem}.bias": (rows,)} if bias else {})
-
-
-def _norm(stem: str, width: int, *, bias: bool = False) -> Shapes:
-    found: Shapes = {f"{stem}.weight": (width,)}
-    return found | {f"{stem}.bias": (width,)} if bias else found
+from tests.shapes import Config, Shapes, linear, norm
 
 
 def _heads(hf: Config) -> tuple[int, int, int]:
@@ -32,25 +20,25 @@ def _attention(hf: Config, layer: str, *, qkv_bias: bool = False, out_bias: bool
     q, kv, _ = _heads(hf)
     found: Shapes = {}
     for letter, rows in (("q", q), ("k", kv), ("v", kv)):
-        found |= _linear(f"{layer}self_attn.{letter}_proj", rows, hidden, bias=qkv_bias)
-    return found | _linear(f"{layer}self_attn.o_proj", hidden, q, bias=out_bias)
+        found |= linear(f"{layer}self_attn.{letter}_proj", rows, hidden, bias=qkv_bias)
+    return found | linear(f"{layer}self_attn.o_proj", hidden, q, bias=out_bias)
 
 
 def _swiglu(stem: str, hidden: int, ffn: int) -> Shapes:
-    found = _linear(f"{stem}.gate_proj", ffn, hidden) | _linear(f"{stem}.up_proj", ffn, hidden)
-    return found | _linear(f"{stem}.down_proj", hidden, ffn)
+    found = linear(f"{stem}.gate_proj", ffn, hidden) | linear(f"{stem}.up_proj", ffn, hidden)
+    return found | linear(f"{stem}.down_proj", hidden, ffn)
 
 
 def _around(hf: Config, layers: Callable[[str], Shapes], *, bias: bool = False) -> Shapes:
     """The usual outside of the layers, and in every layer the two norms and what `layers` adds."""
     hidden, vocab = hf["hidden_size"], hf["vocab_size"]
-    found = _linear("model.embed_tokens", vocab, hidden) | _norm("model.norm", hidden, bias=bias)
+    found = linear("model.embed_tokens", vocab, hidden) | norm("model.norm", hidden, bias=bias)
     if not hf["tie_word_embeddings"]:
-        found |= _linear("lm_head", vocab, hidden)
+        found |= linear("lm_head", vocab, hidden)
     for i in range(hf["num_hidden_layers"]):
         layer = f"model.layers.{i}."
-        found |= _norm(layer + "input_layernorm", hidden, bias=bias)
-        found |= _norm(layer + "post_attention_layernorm", hidden, bias=bias) | layers(layer)
+        found |= norm(layer + "input_layernorm", hidden, bias=bias)
+        found |= norm(layer + "post_attention_layernorm", hidden, bias=bias) | layers(layer)
     return found
 
 
@@ -65,7 +53,7 @@ def _qwen2(hf: Config) -> Shapes:
 
 
 def _head_norms(hf: Config, layer: str) -> Shapes:
-    return _norm(layer + "self_attn.q_norm", hf["head_dim"]) | _norm(layer + "self_attn.k_norm", hf["head_dim"])
+    return norm(layer + "self_attn.q_norm", hf["head_dim"]) | norm(layer + "self_attn.k_norm", hf["head_dim"])
 
 
 def _qwen3(hf: Config) -> Shapes:
@@ -77,7 +65,7 @@ def _qwen3_moe(hf: Config) -> Shapes:
     hidden, experts = hf["hidden_size"], hf["num_experts"]
 
     def layers(layer: str) -> Shapes:
-        found = _attention(hf, layer) | _head_norms(hf, layer) | _linear(layer + "mlp.gate", experts, hidden)
+        found = _attention(hf, layer) | _head_norms(hf, layer) | linear(layer + "mlp.gate", experts, hidden)
         for e in range(experts):
             found |= _swiglu(f"{layer}mlp.experts.{e}", hidden, hf["moe_intermediate_size"])
         return found
@@ -89,11 +77,11 @@ def _mixtral(hf: Config) -> Shapes:
     hidden, ffn, experts = hf["hidden_size"], hf["intermediate_size"], hf["num_local_experts"]
 
     def layers(layer: str) -> Shapes:
-        found = _attention(hf, layer) | _linear(layer + "block_sparse_moe.gate", experts, hidden)
+        found = _attention(hf, layer) | linear(layer + "block_sparse_moe.gate", experts, hidden)
         for e in range(experts):
             expert = f"{layer}block_sparse_moe.experts.{e}."
-            found |= _linear(expert + "w1", ffn, hidden) | _linear(expert + "w2", hidden, ffn)
-            found |= _linear(expert + "w3", ffn, hidden)
+            found |= linear(expert + "w1", ffn, hidden) | linear(expert + "w2", hidden, ffn)
+            found |= linear(expert + "w3", ffn, hidden)
         return found
 
     return _around(hf, layers)
@@ -103,11 +91,11 @@ def _qwen2_moe(hf: Config) -> Shapes:
     hidden, experts = hf["hidden_size"], hf["num_experts"]
 
     def layers(layer: str) -> Shapes:
-        found = _attention(hf, layer, qkv_bias=True) | _linear(layer + "mlp.gate", experts, hidden)
+        found = _attention(hf, layer, qkv_bias=True) | linear(layer + "mlp.gate", experts, hidden)
         for e in range(experts):
             found |= _swiglu(f"{layer}mlp.experts.{e}", hidden, hf["moe_intermediate_size"])
         found |= _swiglu(layer + "mlp.shared_expert", hidden, hf["shared_expert_intermediate_size"])
-        return found | _linear(layer + "mlp.shared_expert_gate", 1, hidden)
+        return found | linear(layer + "mlp.shared_expert_gate", 1, hidden)
 
     return _around(hf, layers)
 
@@ -116,24 +104,24 @@ def _olmo2(hf: Config) -> Shapes:
     """Norms behind the blocks, and of q and k over all heads."""
     hidden, vocab = hf["hidden_size"], hf["vocab_size"]
     q, kv, _ = _heads(hf)
-    found = _linear("model.embed_tokens", vocab, hidden) | _norm("model.norm", hidden)
-    found |= _linear("lm_head", vocab, hidden)
+    found = linear("model.embed_tokens", vocab, hidden) | norm("model.norm", hidden)
+    found |= linear("lm_head", vocab, hidden)
     for i in range(hf["num_hidden_layers"]):
         layer = f"model.layers.{i}."
         found |= _attention(hf, layer) | _swiglu(layer + "mlp", hidden, hf["intermediate_size"])
-        found |= _norm(layer + "self_attn.q_norm", q) | _norm(layer + "self_attn.k_norm", kv)
-        found |= _norm(layer + "post_attention_layernorm", hidden)
-        found |= _norm(layer + "post_feedforward_layernorm", hidden)
+        found |= norm(layer + "self_attn.q_norm", q) | norm(layer + "self_attn.k_norm", kv)
+        found |= norm(layer + "post_attention_layernorm", hidden)
+        found |= norm(layer + "post_feedforward_layernorm", hidden)
     return found
 
 
 def _cohere(hf: Config) -> Shapes:
     """One norm a layer; the head is the embedding."""
     hidden = hf["hidden_size"]
-    found = _linear("model.embed_tokens", hf["vocab_size"], hidden) | _norm("model.norm", hidden)
+    found = linear("model.embed_tokens", hf["vocab_size"], hidden) | norm("model.norm", hidden)
     for i in range(hf["num_hidden_layers"]):
         layer = f"model.layers.{i}."
-        found |= _norm(layer + "input_layernorm", hidden) | _attention(hf, layer)
+        found |= norm(layer + "input_layernorm", hidden) | _attention(hf, layer)
         found |= _swiglu(layer + "mlp", hidden, hf["intermediate_size"])
     return found
 
@@ -144,8 +132,8 @@ def _starcoder2(hf: Config) -> Shapes:
         hf,
         lambda layer: (
             _attention(hf, layer, qkv_bias=True, out_bias=True)
-            | _linear(layer + "mlp.c_fc", ffn, hidden, bias=True)
-            | _linear(layer + "mlp.c_proj", hidden, ffn, bias=True)
+            | linear(layer + "mlp.c_fc", ffn, hidden, bias=True)
+            | linear(layer + "mlp.c_proj", hidden, ffn, bias=True)
         ),
         bias=True,
     )
@@ -157,10 +145,10 @@ def _phi3(hf: Config) -> Shapes:
     return _around(
         hf,
         lambda layer: (
-            _linear(layer + "self_attn.qkv_proj", q + 2 * kv, hidden)
-            | _linear(layer + "self_attn.o_proj", hidden, q)
-            | _linear(layer + "mlp.gate_up_proj", 2 * ffn, hidden)
-            | _linear(layer + "mlp.down_proj", hidden, ffn)
+            linear(layer + "self_attn.qkv_proj", q + 2 * kv, hidden)
+            | linear(layer + "self_attn.o_proj", hidden, q)
+            | linear(layer + "mlp.gate_up_proj", 2 * ffn, hidden)
+            | linear(layer + "mlp.down_proj", hidden, ffn)
         ),
     )
 
@@ -171,8 +159,8 @@ def _glm(hf: Config) -> Shapes:
         hf,
         lambda layer: (
             _attention(hf, layer, qkv_bias=True)
-            | _linear(layer + "mlp.gate_up_proj", 2 * ffn, hidden)
-            | _linear(layer + "mlp.down_proj", hidden, ffn)
+            | linear(layer + "mlp.gate_up_proj", 2 * ffn, hidden)
+            | linear(layer + "mlp.down_proj", hidden, ffn)
         ),
     )
 
@@ -181,10 +169,10 @@ def _gpt2(hf: Config) -> Shapes:
     """As the hub has it: without a prefix, linear layers input-major, the causal mask among the tensors."""
     hidden, positions = hf["n_embd"], hf["n_positions"]
     found: Shapes = {"wte.weight": (hf["vocab_size"], hidden), "wpe.weight": (positions, hidden)}
-    found |= _norm("ln_f", hidden, bias=True)
+    found |= norm("ln_f", hidden, bias=True)
     for i in range(hf["n_layer"]):
         layer = f"h.{i}."
-        found |= _norm(layer + "ln_1", hidden, bias=True) | _norm(layer + "ln_2", hidden, bias=True)
+        found |= norm(layer + "ln_1", hidden, bias=True) | norm(layer + "ln_2", hidden, bias=True)
         found[layer + "attn.bias"] = (1, 1, positions, positions)
         for stem, rows, columns in (
             ("attn.c_attn", hidden, 3 * hidden),
@@ -198,30 +186,30 @@ def _gpt2(hf: Config) -> Shapes:
 
 def _starcoder(hf: Config) -> Shapes:
     hidden, ffn, dim = hf["n_embd"], hf["n_inner"], hf["n_embd"] // hf["n_head"]
-    found = _linear("transformer.wte", hf["vocab_size"], hidden) | _linear("transformer.wpe", hf["n_positions"], hidden)
-    found |= _norm("transformer.ln_f", hidden, bias=True)
+    found = linear("transformer.wte", hf["vocab_size"], hidden) | linear("transformer.wpe", hf["n_positions"], hidden)
+    found |= norm("transformer.ln_f", hidden, bias=True)
     for i in range(hf["n_layer"]):
         layer = f"transformer.h.{i}."
-        found |= _norm(layer + "ln_1", hidden, bias=True) | _norm(layer + "ln_2", hidden, bias=True)
-        found |= _linear(layer + "attn.c_attn", hidden + 2 * dim, hidden, bias=True)
-        found |= _linear(layer + "attn.c_proj", hidden, hidden, bias=True)
-        found |= _linear(layer + "mlp.c_fc", ffn, hidden, bias=True)
-        found |= _linear(layer + "mlp.c_proj", hidden, ffn, bias=True)
+        found |= norm(layer + "ln_1", hidden, bias=True) | norm(layer + "ln_2", hidden, bias=True)
+        found |= linear(layer + "attn.c_attn", hidden + 2 * dim, hidden, bias=True)
+        found |= linear(layer + "attn.c_proj", hidden, hidden, bias=True)
+        found |= linear(layer + "mlp.c_fc", ffn, hidden, bias=True)
+        found |= linear(layer + "mlp.c_proj", hidden, ffn, bias=True)
     return found
 
 
 def _gptj(hf: Config) -> Shapes:
     hidden, vocab, positions = hf["n_embd"], hf["vocab_size"], hf["n_positions"]
-    found = _linear("transformer.wte", vocab, hidden) | _norm("transformer.ln_f", hidden, bias=True)
-    found |= _linear("lm_head", vocab, hidden, bias=True)
+    found = linear("transformer.wte", vocab, hidden) | norm("transformer.ln_f", hidden, bias=True)
+    found |= linear("lm_head", vocab, hidden, bias=True)
     for i in range(hf["n_layer"]):
         layer = f"transformer.h.{i}."
-        found |= _norm(layer + "ln_1", hidden, bias=True)
+        found |= norm(layer + "ln_1", hidden, bias=True)
         found |= {layer + "attn.bias": (1, 1, positions, positions), layer + "attn.masked_bias": ()}
         for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            found |= _linear(f"{layer}attn.{name}", hidden, hidden)
-        found |= _linear(layer + "mlp.fc_in", 4 * hidden, hidden, bias=True)
-        found |= _linear(layer + "mlp.fc_out", hidden, 4 * hidden, bias=True)
+            found |= linear(f"{layer}attn.{name}", hidden, hidden)
+        found |= linear(layer + "mlp.fc_in", 4 * hidden, hidden, bias=True)
+        found |= linear(layer + "mlp.fc_out", hidden, 4 * hidden, bias=True)
     return found
 
 
@@ -231,18 +219,18 @@ def _gpt_neox(hf: Config) -> Shapes:
         hf[key] for key in ("hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings")
     )
     rotated = int(hidden // hf["num_attention_heads"] * hf["rotary_pct"])
-    found = _linear("gpt_neox.embed_in", vocab, hidden) | _linear("embed_out", vocab, hidden)
-    found |= _norm("gpt_neox.final_layer_norm", hidden, bias=True)
+    found = linear("gpt_neox.embed_in", vocab, hidden) | linear("embed_out", vocab, hidden)
+    found |= norm("gpt_neox.final_layer_norm", hidden, bias=True)
     for i in range(hf["num_hidden_layers"]):
         layer = f"gpt_neox.layers.{i}."
-        found |= _norm(layer + "input_layernorm", hidden, bias=True)
-        found |= _norm(layer + "post_attention_layernorm", hidden, bias=True)
-        found |= _linear(layer + "attention.query_key_value", 3 * hidden, hidden, bias=True)
-        found |= _linear(layer + "attention.dense", hidden, hidden, bias=True)
+        found |= norm(layer + "input_layernorm", hidden, bias=True)
+        found |= norm(layer + "post_attention_layernorm", hidden, bias=True)
+        found |= linear(layer + "attention.query_key_value", 3 * hidden, hidden, bias=True)
+        found |= linear(layer + "attention.dense", hidden, hidden, bias=True)
         found |= {layer + "attention.bias": (1, 1, positions, positions), layer + "attention.masked_bias": ()}
         found |= {layer + "attention.rotary_emb.inv_freq": (rotated // 2,)}
-        found |= _linear(layer + "mlp.dense_h_to_4h", ffn, hidden, bias=True)
-        found |= _linear(layer + "mlp.dense_4h_to_h", hidden, ffn, bias=True)
+        found |= linear(layer + "mlp.dense_h_to_4h", ffn, hidden, bias=True)
+        found |= linear(layer + "mlp.dense_4h_to_h", hidden, ffn, bias=True)
     return found
 
 
@@ -253,7 +241,7 @@ def _gpt_oss(hf: Config) -> Shapes:
     def layers(layer: str) -> Shapes:
         found = _attention(hf, layer, qkv_bias=True, out_bias=True)
         found |= {layer + "self_attn.sinks": (hf["num_attention_heads"],)}
-        found |= _linear(layer + "mlp.router", experts, hidden, bias=True)
+        found |= linear(layer + "mlp.router", experts, hidden, bias=True)
         for name, rows, columns in (("gate_up_proj", 2 * ffn, hidden), ("down_proj", hidden, ffn)):
             stem = f"{layer}mlp.experts.{name}"
             found |= {f"{stem}_blocks": (experts, rows, columns), f"{stem}_bias": (experts, rows)}
@@ -272,14 +260,14 @@ def _deepseek_v3(hf: Config) -> Shapes:
 
     def layers(layer: str) -> Shapes:
         attn = layer + "self_attn."
-        found = _linear(attn + "q_a_proj", hf["q_lora_rank"], hidden) | _norm(attn + "q_a_layernorm", hf["q_lora_rank"])
-        found |= _linear(attn + "q_b_proj", heads * (nope + rope), hf["q_lora_rank"])
-        found |= _linear(attn + "kv_a_proj_with_mqa", of_kv + rope, hidden) | _norm(attn + "kv_a_layernorm", of_kv)
-        found |= _linear(attn + "kv_b_proj", heads * (nope + value), of_kv)
-        found |= _linear(attn + "o_proj", hidden, heads * value)
+        found = linear(attn + "q_a_proj", hf["q_lora_rank"], hidden) | norm(attn + "q_a_layernorm", hf["q_lora_rank"])
+        found |= linear(attn + "q_b_proj", heads * (nope + rope), hf["q_lora_rank"])
+        found |= linear(attn + "kv_a_proj_with_mqa", of_kv + rope, hidden) | norm(attn + "kv_a_layernorm", of_kv)
+        found |= linear(attn + "kv_b_proj", heads * (nope + value), of_kv)
+        found |= linear(attn + "o_proj", hidden, heads * value)
         if int(layer.split(".")[2]) < hf["first_k_dense_replace"]:
             return found | _swiglu(layer + "mlp", hidden, hf["intermediate_size"])
-        found |= _linear(layer + "mlp.gate", experts, hidden) | {layer + "mlp.gate.e_score_correction_bias": (experts,)}
+        found |= linear(layer + "mlp.gate", experts, hidden) | {layer + "mlp.gate.e_score_correction_bias": (experts,)}
         for e in range(experts):
             found |= _swiglu(f"{layer}mlp.experts.{e}", hidden, wide)
         return found | _swiglu(layer + "mlp.shared_experts", hidden, wide * hf["n_shared_experts"])

@@ -66,13 +66,21 @@ class Contract:
 
 _TRTLLM = Contract("", "trtllm", sampling="toolkit")
 _VLLM = Contract("", "vllm")
-_EARLY = {"max_new_tokens": 128, "tokens": "sparse", "details": "reason", "stream_on_request": False}
-# Only with this formatter does a 0.26 container stream.
-_EARLY_FORM = {"formatter": "jsonlines", "unknown": "refused"}
+_EARLY = Contract(
+    "",
+    "trtllm",
+    max_new_tokens=128,
+    sampling="toolkit",
+    tokens="sparse",
+    details="reason",
+    stream_on_request=False,
+    formatter="jsonlines",  # only so does a 0.26 container stream
+    unknown="refused",
+)
 
 CONTRACTS: dict[tuple[str, Backend], Contract] = {
-    ("0.26", "trtllm"): replace(_TRTLLM, **_EARLY, **_EARLY_FORM),  # type: ignore[arg-type]  # one value a field
-    ("0.26", "vllm"): replace(_VLLM, **(_EARLY | {"max_new_tokens": 16, "sampling": "always"}), **_EARLY_FORM),  # type: ignore[arg-type]
+    ("0.26", "trtllm"): _EARLY,
+    ("0.26", "vllm"): replace(_EARLY, backend="vllm", max_new_tokens=16, sampling="always"),
     ("0.27", "trtllm"): replace(_TRTLLM, tokens="sparse list"),
     ("0.27", "vllm"): replace(_VLLM, tokens="sparse list"),
     **{(version, "trtllm"): _TRTLLM for version in ("0.28", "0.29", "0.30", "0.31", "0.32")},
@@ -105,13 +113,13 @@ def contract_of(
         )
     found = DEFAULT
     if version is not None:
-        match = [one for (known, other), one in CONTRACTS.items() if (known, other) == (version, backend)]
-        if not match:
-            known = ", ".join(sorted({v for v, b in CONTRACTS if b == backend}))
+        releases = {known: one for (known, other), one in CONTRACTS.items() if other == backend}
+        if version not in releases:
+            known = ", ".join(sorted(releases))
             raise UsageError(
                 f"`--lmi-version` is one of {known} for {backend}; found `{version}`",
                 hint="releases after 0.33 answer as 0.33 does with vLLM",
             )
-        found = replace(match[0], version=version)
+        found = replace(releases[version], version=version)
     form = cast("Formatter | None", formatter) or ("sse" if tgi else found.formatter)
     return replace(found, formatter=form, tgi=tgi)

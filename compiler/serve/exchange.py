@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from compiler.serve.worker import Ticket
-
-LOG = logging.getLogger(__name__)
 
 MOST_BYTES = 25 << 20
 """Size limit of a request, SageMaker's own (InvokeEndpoint, November 2025)."""

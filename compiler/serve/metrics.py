@@ -66,19 +66,28 @@ class Metrics:
 
     def __init__(self, worker: Worker) -> None:
         self.registry = CollectorRegistry()
-        self._worker = worker
         self.registry.register(_Gauges(worker))
-        made = {"registry": self.registry, "namespace": "lmi_compile"}
-        self._requests = Counter("requests", "Requests by status.", ["status"], **made)  # type: ignore[arg-type]
-        self._prompts = Counter("prompt_tokens", "Tokens of prompts.", **made)  # type: ignore[arg-type]
-        self._tokens = Counter("generated_tokens", "Generated tokens.", **made)  # type: ignore[arg-type]
-        self._seconds = Histogram("request_seconds", "Duration of requests.", buckets=_SECONDS, **made)  # type: ignore[arg-type]
+        name, to = "lmi_compile", self.registry
+        self._requests = Counter("requests", "Requests by status.", ["status"], name, registry=to)
+        self._prompts = Counter("prompt_tokens", "Tokens of prompts.", namespace=name, registry=to)
+        self._tokens = Counter("generated_tokens", "Generated tokens.", namespace=name, registry=to)
+        self._seconds = Histogram(
+            "request_seconds", "Duration of requests.", namespace=name, registry=to, buckets=_SECONDS
+        )
         self._first = Histogram(
-            "time_to_first_token_seconds", "Time from a request to its first token.", buckets=_SECONDS, **made  # type: ignore[arg-type]
-        )  # fmt: skip
+            "time_to_first_token_seconds",
+            "Time from a request to its first token.",
+            namespace=name,
+            registry=to,
+            buckets=_SECONDS,
+        )
         self._between = Histogram(
-            "inter_token_seconds", "Time between two tokens of an answer.", buckets=_STEP_SECONDS, **made  # type: ignore[arg-type]
-        )  # fmt: skip
+            "inter_token_seconds",
+            "Time between two tokens of an answer.",
+            namespace=name,
+            registry=to,
+            buckets=_STEP_SECONDS,
+        )
 
     def token(self, record: Record, last: float) -> float:
         """Count one token, `last`: the clock at the one before it. -> the clock now."""

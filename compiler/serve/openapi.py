@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from compiler.lmi.contract import JSON
-from compiler.runtime.params import MOST_TOP_LOG_PROBS
-from compiler.serve.contract.parameters import KNOWN, MOST_SEQUENCES, ONLY
+from compiler.serve.contract.parameters import KNOWN, ONLY, RANGES
 
 if TYPE_CHECKING:
     from compiler.lmi.contract import Contract
@@ -21,13 +20,13 @@ _KINDS: dict[str, dict[str, Any]] = {
     "a list of texts, or true or false": {"type": ["array", "boolean", "string"], "items": {"type": "string"}},
 }
 _RANGES: dict[str, dict[str, Any]] = {
-    **{key: {"minimum": 0} for key in ("seed", "min_length", "min_p")},
-    **{key: {"minimum": 1} for key in ("max_new_tokens", "truncate")},
-    **{key: {"minimum": 1, "maximum": MOST_SEQUENCES} for key in ("n", "best_of")},
-    **{key: {"minimum": 0, "maximum": MOST_TOP_LOG_PROBS} for key in ("logprobs", "prompt_logprobs", "top_n_tokens")},
-    **{key: {"minimum": -2, "maximum": 2} for key in ("presence_penalty", "frequency_penalty")},
-    "temperature": {"minimum": 0},
+    **{one: {"minimum": low} | ({} if high is None else {"maximum": high}) for one, (low, high) in RANGES.items()},
+    **{one: {"minimum": -2, "maximum": 2} for one in ("presence_penalty", "frequency_penalty")},
+    "max_new_tokens": {"minimum": 1},
+    "min_p": {"minimum": 0},
     "repetition_penalty": {"minimum": 0.001, "maximum": 1000},
+    "seed": {"minimum": 0},
+    "temperature": {"minimum": 0},
     "top_k": {"minimum": -1},
     "top_p": {"minimum": 0, "maximum": 1},
 }

@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections import deque
+from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 from compiler.errors import LmiCompileError
@@ -234,7 +235,7 @@ class Worker:
     def _reload(self) -> None:
         self.failures += 1
         self.model.close()
-        for attempt in range(1 << 30):
+        for attempt in count():
             deadline = time.monotonic() + _RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)]
             with self._wake:
                 while not self._aborting and (left := deadline - time.monotonic()) > 0:

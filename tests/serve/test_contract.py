@@ -133,6 +133,11 @@ def test_several_texts_and_several_sequences() -> None:
     assert [len(answer["details"]["best_of_sequences"]) for answer in answers] == [1, 1]
 
 
+def test_a_seed_gives_each_sequence_its_own() -> None:
+    body = {"inputs": ["a", "b"], "parameters": {"n": 2, "seed": 7, "do_sample": True}}
+    assert [params.seed for params in read_inputs(body, DEFAULT).params] == [7, 8, 7, 8]
+
+
 def test_parameters_that_change_the_text() -> None:
     with served() as server:
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -53,3 +53,9 @@ class Asked:
     reply: Reply
     ignored: Sequence[str] = field(default=())
     fit: bool = False
+
+
+def sequences(params: GenerationParams, count: int, prompts: int) -> list[GenerationParams]:
+    """Parameters of `count` sequences for each prompt. A seed gives each sequence its own, so that they differ."""
+    seeds = [None if params.seed is None else params.seed + number for number in range(count)]
+    return [replace(params, seed=seed) for seed in seeds] * prompts

@@ -1,4 +1,4 @@
-"""Bodies of requests: JSON within bounds, and checks of values."""
+"""JSON of requests within bounds, checks of values, and JSON of answers."""
 
 from __future__ import annotations
 
@@ -91,3 +91,13 @@ def refuse(problems: list[str], hint: str) -> None:
     if problems:
         more = f"; and {len(problems) - _MOST_PROBLEMS} more" if len(problems) > _MOST_PROBLEMS else ""
         raise UsageError("; ".join(one[:300] for one in problems[:_MOST_PROBLEMS]) + more, hint=hint)
+
+
+def dump(value: object) -> bytes:
+    """UTF-8 JSON. Half of a surrogate pair, which Python allows in text, becomes a question mark."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def event(value: object) -> bytes:
+    """One server-sent event with JSON."""
+    return b"data: " + dump(value) + b"\n\n"

@@ -11,20 +11,18 @@ Texts of tokens join to `generated_text`, without the prompt of `return_full_tex
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from compiler.serve.contract.asked import Asked, Prompt
-from compiler.serve.contract.body import is_text, parse_object, refuse
-from compiler.serve.contract.parameters import AnswerForm, read_parameters
+from compiler.serve.contract.asked import Asked, Prompt, sequences
+from compiler.serve.contract.body import dump, event, is_text, parse_object, refuse
+from compiler.serve.contract.parameters import HINT, AnswerForm, read_parameters
 
 if TYPE_CHECKING:
     from compiler.lmi.contract import Contract
     from compiler.runtime.params import Completion, TextPiece, Token
     from compiler.runtime.row import Row
 
-HINT = 'A request is such as {"inputs": "text", "parameters": {"max_new_tokens": 40}, "stream": true}.'
 MOST_INPUTS = 64
 _OPENAI_REASONS = {"eos_token": "stop", "stop_sequence": "stop", "length": "length"}
 
@@ -54,7 +52,7 @@ def read_inputs(content: dict[str, Any], contract: Contract) -> Asked:
     texts = list(inputs) if several else [inputs]
     reply = LmiReply(contract, form, [str(text) for text in texts], as_list=several, stream=streams, seed=params.seed)
     prompts = [Prompt(text, keep=form.truncate) for text in texts for _ in range(form.sequences)]
-    return Asked(prompts, [params] * len(prompts), streams, reply, ignored, form.default_length)
+    return Asked(prompts, sequences(params, form.sequences, len(texts)), streams, reply, ignored, form.default_length)
 
 
 class LmiReply:
@@ -106,7 +104,7 @@ class LmiReply:
         count = self._form.sequences
         groups = range(0, len(rows), count)
         answers = [self._answer(at // count, rows[at : at + count], pieces[at : at + count]) for at in groups]
-        return _dump(answers if self._as_list else answers[0])
+        return dump(answers if self._as_list else answers[0])
 
     def _answer(self, index: int, rows: Sequence[Row], pieces: Sequence[Sequence[TextPiece]]) -> dict[str, Any]:
         """Answer to one text from its sequences: that with the highest log probability first."""
@@ -199,8 +197,8 @@ class LmiReply:
 
     def _line(self, line: dict[str, Any]) -> bytes:
         if self.media_type == "text/event-stream":
-            return b"data: " + _dump(line) + b"\n\n"
-        return _dump(line) + b"\n"
+            return event(line)
+        return dump(line) + b"\n"
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -212,7 +210,3 @@ def _completion(pieces: Sequence[TextPiece]) -> Completion:
     found = pieces[-1].completion
     assert found is not None
     return found
-
-
-def _dump(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")

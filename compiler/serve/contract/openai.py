@@ -6,7 +6,6 @@ fields that LMI 0.27 to 0.33 read (chat_completions/chat_properties.py, lmi_vllm
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.errors import RefusedError
 from compiler.runtime.params import MOST_TOP_LOG_PROBS, GenerationParams
-from compiler.serve.contract.asked import Asked, Prompt
-from compiler.serve.contract.body import KINDS, is_text, normal, refuse, shown
+from compiler.serve.contract.asked import Asked, Prompt, sequences
+from compiler.serve.contract.body import KINDS, dump, event, is_text, normal, refuse, shown
 from compiler.serve.contract.parameters import MOST_SEQUENCES
 
 if TYPE_CHECKING:
@@ -121,25 +120,18 @@ def _asked(content: dict[str, Any], source: str, prompts: list[Prompt], most: in
         top_log_probs=min(int(top), MOST_TOP_LOG_PROBS),
         ignore_eos=given.get("ignore_eos", given.get("ignore_eos_token", False)),
     )
-    sequences, stream = given.get("n", 1), given.get("stream", False)
-    if stream and (sequences > 1 or len(prompts) > 1):
+    count, stream = given.get("n", 1), given.get("stream", False)
+    if stream and (count > 1 or len(prompts) > 1):
         refuse(["a stream answers one prompt with one choice"], 'Leave `"stream": true` or `n` out.')
     logprobs = given.get("logprobs", False)
     reply = OpenAiReply(
-        str(given.get("model", "")), prompts, sequences, chat=chat, stream=stream,
+        str(given.get("model", "")), prompts, count, chat=chat, stream=stream,
         logprobs=logprobs is not False and (chat is False or bool(logprobs)), echo=bool(given.get("echo", False)),
     )  # fmt: skip
-    rows = [prompt for prompt in prompts for _ in range(sequences)]
-    seeds = [None if params.seed is None else params.seed + at % sequences for at in range(len(rows))]
+    rows = [prompt for prompt in prompts for _ in range(count)]
     ignored = [name[:60] for name in given if name not in _KNOWN or name in _NO_EFFECT][:20]
     fit = not {"max_tokens", "max_completion_tokens"} & given.keys()
-    return Asked(rows, [_seeded(params, seed) for seed in seeds], stream, reply, ignored, fit)
-
-
-def _seeded(params: GenerationParams, seed: int | None) -> GenerationParams:
-    from dataclasses import replace
-
-    return params if params.seed == seed else replace(params, seed=seed)
+    return Asked(rows, sequences(params, count, len(prompts)), stream, reply, ignored, fit)
 
 
 class OpenAiReply:
@@ -179,13 +171,13 @@ class OpenAiReply:
         facts = self._facts("chat.completion.chunk" if self._chat else "text_completion", [choice])
         if done is not None:
             facts["usage"] = _usage(done.prompt_tokens, len(done.tokens))
-        return _event(facts)
+        return event(facts)
 
     def end(self) -> bytes:
         return b"data: [DONE]\n\n"
 
     def failed(self, message: str) -> bytes:
-        return _event({"error": {"message": message, "type": "InternalServerError", "code": 500}}) + self.end()
+        return event({"error": {"message": message, "type": "InternalServerError", "code": 500}}) + self.end()
 
     def whole(self, rows: Sequence[Row], pieces: Sequence[Sequence[TextPiece]]) -> bytes:
         choices, prompt, generated = [], 0, 0
@@ -202,7 +194,7 @@ class OpenAiReply:
             choice |= {"logprobs": self._log_probs(row, ones), "finish_reason": _REASONS[done.finish_reason]}
             choices.append(choice)
         facts = self._facts("chat.completion" if self._chat else "text_completion", choices)
-        return _dump(facts | {"usage": _usage(prompt, generated)})
+        return dump(facts | {"usage": _usage(prompt, generated)})
 
     def _facts(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._model, "choices": choices}
@@ -229,11 +221,3 @@ def _chosen(text: str, log_prob: float) -> dict[str, Any]:
 
 def _usage(prompt: int, generated: int) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}
-
-
-def _event(facts: dict[str, Any]) -> bytes:
-    return b"data: " + _dump(facts) + b"\n\n"
-
-
-def _dump(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")

@@ -1,11 +1,11 @@
 """Parameters of /invocations -> sampling, by the rules of a release.
 
-Sources: serving/docs/lmi/user_guides/lmi_input_output_schema.md at 0.33.0-dlc, and those of `release`.
+Sources: serving/docs/lmi/user_guides/lmi_input_output_schema.md at 0.33.0-dlc, and those of `compiler.lmi.contract`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MOST_SEQUENCES = 16
 
-_HINT = 'A request is such as {"inputs": "text", "parameters": {"max_new_tokens": 40}, "stream": true}.'
+HINT = 'A request is such as {"inputs": "text", "parameters": {"max_new_tokens": 40}, "stream": true}.'
 
 KNOWN: Mapping[str, str] = {
     "do_sample": "true or false",
@@ -65,7 +65,7 @@ _WITHOUT_EFFECT = ("length_penalty", "early_stopping", "spaces_between_special_t
 
 @dataclass(frozen=True)
 class AnswerForm:
-    """AnswerForm of an answer, besides sampling. `top`: likeliest tokens that are reported with each token."""
+    """Form of an answer, besides sampling. `top`: likeliest tokens that are reported with each token."""
 
     details: bool = False
     prefill: bool = False
@@ -84,7 +84,7 @@ def read_parameters(parameters: Any, contract: Contract) -> tuple[GenerationPara
         UsageError: all violations, the first five of them in words.
     """
     if not isinstance(parameters, dict):
-        raise UsageError(f"`parameters` takes a JSON object, found {type(parameters).__name__}", hint=_HINT)
+        raise UsageError(f"`parameters` takes a JSON object, found {type(parameters).__name__}", hint=HINT)
     problems, ignored, given = [], [], dict[str, Any]()
     for name, value in parameters.items():
         if name not in KNOWN:
@@ -103,22 +103,28 @@ def read_parameters(parameters: Any, contract: Contract) -> tuple[GenerationPara
                 ignored.append(name)
     if not problems:
         problems += _out_of_range(given)
-    refuse(problems, _HINT)
+    refuse(problems, HINT)
     return _sampling(given, contract), _form(given), tuple(ignored[:20])
 
 
+RANGES: Mapping[str, tuple[int, int | None]] = {
+    "n": (1, MOST_SEQUENCES),
+    "best_of": (1, MOST_SEQUENCES),
+    "truncate": (1, None),
+    "min_length": (0, None),
+    "logprobs": (0, MOST_TOP_LOG_PROBS),
+    "prompt_logprobs": (0, MOST_TOP_LOG_PROBS),
+    "top_n_tokens": (0, MOST_TOP_LOG_PROBS),
+}
+"""Least and largest value of parameters that GenerationParams does not check. None: no limit."""
+
+
 def _out_of_range(given: Mapping[str, Any]) -> list[str]:
-    least = {"n": 1, "best_of": 1, "truncate": 1, "min_length": 0, "logprobs": 0, "prompt_logprobs": 0}
-    least |= {"top_n_tokens": 0}
-    most = {"n": MOST_SEQUENCES, "best_of": MOST_SEQUENCES, "logprobs": MOST_TOP_LOG_PROBS}
-    most |= {"prompt_logprobs": MOST_TOP_LOG_PROBS, "top_n_tokens": MOST_TOP_LOG_PROBS}
-    found = [
-        f"`{name}` is {low} or above; found {given[name]}" for name, low in least.items() if given.get(name, low) < low
+    return [
+        f"`{name}` is {low} or above{'' if high is None else f', at most {high}'}; found {given[name]}"
+        for name, (low, high) in RANGES.items()
+        if name in given and (given[name] < low or (high is not None and given[name] > high))
     ]
-    found += [
-        f"`{name}` is at most {high}; found {given[name]}" for name, high in most.items() if given.get(name, 0) > high
-    ]
-    return found
 
 
 def _form(given: Mapping[str, Any]) -> AnswerForm:
@@ -137,11 +143,7 @@ def _form(given: Mapping[str, Any]) -> AnswerForm:
 
 def _sampling(given: Mapping[str, Any], contract: Contract) -> GenerationParams:
     form = _form(given)
-    stop = given.get("stop", ())
-    stops = [
-        *given.get("stop_sequences", ()),
-        *([stop] if isinstance(stop, str) else stop if stop is not True and stop is not False else ()),
-    ]
+    stops = [text for name in ("stop_sequences", "stop") for text in _texts(given.get(name, ()))]
     limit = given.get("max_new_tokens", contract.max_new_tokens)
     params = GenerationParams(
         max_new_tokens=limit,
@@ -174,6 +176,13 @@ def _sampling(given: Mapping[str, Any], contract: Contract) -> GenerationParams:
         top_p=0.85 if toolkit and "top_p" not in given else checked.top_p,
         min_p=checked.min_p,
     )
+
+
+def _texts(value: Any) -> Sequence[str]:
+    """Stop sequences of a value. LMI documents a boolean for `stop`, which has no effect."""
+    if isinstance(value, bool):
+        return ()
+    return (value,) if isinstance(value, str) else value
 
 
 def _sampled(given: Mapping[str, Any], contract: Contract) -> bool:
