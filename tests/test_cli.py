@@ -191,6 +191,12 @@ def test_bad_input_by_exit_code(
         assert hint in advice, ran
 
 
+def test_a_port_that_does_not_exist_is_refused(run: Callable[..., Ran], tmp_path: Path) -> None:
+    ran = run("serve", tmp_path, "--port", "80999")
+    assert (ran.code, ran.out) == (2, "")
+    assert "65535" in ran.err
+
+
 def test_a_ceiling_too_small_for_one_row_says_how_much_is_needed(
     run: Callable[..., Ran], tiny_checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:

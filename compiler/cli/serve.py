@@ -14,7 +14,7 @@ _CONTRACT = "Contract"
 def serve(
     artifact: ArtifactArgument,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8080,
     queue: Annotated[int, typer.Option(help="Maximum number of queued requests.")] = 1000,
     drain_seconds: Annotated[float, typer.Option(help="Time limit for requests in flight after SIGTERM.")] = 60.0,
     body_seconds: Annotated[float, typer.Option(help="Time limit for the body of a request.")] = 60.0,

@@ -76,7 +76,7 @@ def as_http(error: Exception) -> HttpError:
         case NumericsError():
             return HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, error.message)
         case LmiCompileError():
-            return HttpError(HTTPStatus.BAD_REQUEST, " ".join(filter(None, (error.message, error.hint))))
+            return HttpError(HTTPStatus.BAD_REQUEST, ". ".join(filter(None, (error.message, error.hint))))
     return HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__} in the server; its log has more")
 
 

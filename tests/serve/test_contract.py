@@ -119,6 +119,12 @@ def test_server_sent_events_and_compatibility_with_text_generation_inference() -
         assert lines[-1]["generated_text"] == "ab"
 
 
+def test_an_error_is_its_message_and_its_hint_in_two_sentences() -> None:
+    with served() as server:
+        told = json.loads(server.post({"inputs": "a" * 200})[2])["message"]
+    assert "are 202. Shorten the prompt" in told
+
+
 def test_a_violated_schema_is_424_at_a_release() -> None:
     with served(contract=contract_of("0.30")) as server:
         status, _, body = server.post({"inputs": 3})
