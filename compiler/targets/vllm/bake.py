@@ -1,0 +1,201 @@
+"""Toolchain of target `vllm`: a real server compiles, its caches are packed, and a second start proves that they hit.
+
+    bake        the server starts without caches, answers requests for every kernel, is stopped; its caches are packed
+    prove       a fresh process with another root, HOME and temporary folder, the model's folder read-only and without
+                a network where namespaces are allowed: the carrier restores the caches, and proof.py judges the start
+    control     the same with another VLLM_PROCESS_NAME_PREFIX, which is in the key: must be judged a miss, and the
+                variable must be named; otherwise the proof proves nothing
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compiler.errors import ArtifactError, CompileError
+from compiler.storage.files.digest import sha256_file
+from compiler.targets.vllm.environment import FORCED, pinned
+from compiler.targets.vllm.factors import differences, merged
+from compiler.targets.vllm.harvest import harvest
+from compiler.targets.vllm.isolation import isolation
+from compiler.targets.vllm.proof import content, judge
+from compiler.targets.vllm.server import Machine, ServerRun, install_carrier, log_of, start, workload
+from compiler.targets.vllm.toolchain import python_with_vllm, versions_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from compiler.artifact.manifest import Device
+    from compiler.targets.values import How, Sources
+    from compiler.targets.vllm.environment import Dialect
+    from compiler.targets.vllm.harvest import CacheFile
+    from compiler.targets.vllm.proof import Start, Verdict
+    from compiler.targets.vllm.serving import Serving
+
+__all__ = ["BakeSpec", "bake_and_prove", "compile", "stand_in", "versions"]
+
+stand_in = False
+"""False: this is the real toolchain; see `compiler.targets.values.Toolchain`."""
+ARCHIVE, REPORT = "cache.tar.gz", "bake.json"
+CONTROL = "VLLM_PROCESS_NAME_PREFIX"
+"""Variable of the control: in the key of every dialect, and without effect on what is compiled."""
+TIMEOUT = 1800.0
+"""Seconds for one start."""
+
+
+@dataclass(frozen=True)
+class BakeSpec:
+    """Input of one bake. `plan`, `source`: digests of rank files' plan and of the model. `image`: environment of the
+    container image that will serve. `vocab`: tokens that requests choose from.
+    """
+
+    serving: Serving
+    dialect: Dialect
+    plan: str
+    source: str
+    vocab: int
+    image: Mapping[str, str]
+    name: str = "cache"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The archive, and what is known about it."""
+        return ARCHIVE, REPORT
+
+    def to_json(self) -> dict[str, Any]:
+        """Part of the cache key."""
+        return asdict(self) | {"image": dict(self.image)}
+
+
+def versions(device: str) -> dict[str, str]:
+    """Versions of vLLM and its packages. Raises ToolchainMissing."""
+    return versions_of(python_with_vllm())
+
+
+def compile(  # noqa: A001  # the stage's name, see `compiler.targets.values.Toolchain`
+    specs: Sequence[BakeSpec],
+    out: Path,
+    how: How,
+    *,
+    device: Device,
+    sources: Sources,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Bake and prove the cache of the one spec."""
+    for spec in specs:
+        with tempfile.TemporaryDirectory(prefix="lmi-vllm-") as folder:
+            model = gather(sources, Path(folder) / "model")
+            with isolation(model, spec.serving.model) as isolated:
+                machine = Machine(python_with_vllm(), isolated, seconds=how.timeout or TIMEOUT)
+                bake_and_prove(spec, device.kind, model, machine, Path(folder), out)
+    progress(len(specs), len(specs))
+
+
+def gather(sources: Sources, folder: Path) -> Path:
+    """Folder with the files that vLLM reads, as links: rank files, configuration and tokenizer."""
+    folder.mkdir(parents=True)
+    for path in sorted(sources.checkpoint.iterdir()):
+        if path.is_file():
+            (folder / path.name).symlink_to(path.resolve())
+    for part in sources.tokenizer:
+        target = folder / part.name
+        if not target.exists():
+            target.write_bytes(part.read())
+    return folder
+
+
+def bake_and_prove(spec: BakeSpec, device: str, model: Path, machine: Machine, work: Path, out: Path) -> Verdict:
+    """Write ARCHIVE and REPORT into `out`. `model`: folder that vLLM reads; `work`: folder for the starts.
+
+    Raises:
+        CompileError: the server does not start, or does not answer.
+        ArtifactError: a file of the cache has a secret, the second start is no hit, or the control is judged a hit.
+    """
+    serving = replace(spec.serving, model=machine.isolation.model)
+    requests = workload(serving.model, spec.vocab, serving.max_model_len - 16, serving.max_num_seqs)
+
+    def run(name: str, boot: Path, restored: Sequence[CacheFile] = (), **more: str) -> Start:
+        root = work / f"{name}-root" / "cache"
+        settings = {**pinned(spec.dialect, device, str(root), spec.image), **more}
+        paths = frozenset(file.path for file in restored)
+        return start(ServerRun(name, model, root, settings, boot, paths, requests=requests), machine, serving, work)
+
+    baked = run("bake", install_carrier(work / "bare"))
+    _check_served(baked, work)
+    files = harvest(work / "bake-root" / "cache", out / ARCHIVE, os.environ)
+    boot = install_carrier(work / "artifact")
+    _draft(boot, out / ARCHIVE)
+    proved = run("prove", boot, files, **FORCED[spec.dialect])
+    verdict = judge(proved, baked.session, spec.dialect, serving.tp)
+    if not verdict.hit:
+        raise ArtifactError(
+            "\n".join(["the server does not start from its own cache:", *(f"  {reason}" for reason in verdict.reasons)]),
+            hint="do not serve with this cache; the log has the output of the server",
+        )
+    control = run("control", boot, files, **{CONTROL: "lmi-control"})
+    _check_control(control, baked, spec, serving.tp)
+    report = _report(spec, serving, machine, files, (baked, proved, control), verdict)
+    (out / REPORT).write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
+    return verdict
+
+
+def _check_served(baked: Start, work: Path) -> None:
+    if baked.session["error"]:
+        raise CompileError(
+            f"the vLLM server that compiles failed: {baked.session['error']}",
+            hint="the log has its output; `lmi-compile doctor` checks the toolchain",
+            log=log_of(work, "bake"),
+        )
+
+
+def _draft(folder: Path, archive: Path) -> None:
+    """The archive with a manifest that names it, for the carrier of a start that proves."""
+    (folder / ARCHIVE).symlink_to(archive.resolve())
+    files = [{"path": ARCHIVE, "digest": str(sha256_file(archive))}]
+    (folder / "manifest.json").write_text(json.dumps({"files": files}))
+
+
+def _check_control(control: Start, baked: Start, spec: BakeSpec, ranks: int) -> None:
+    """Raise ArtifactError unless the control is judged a miss whose variable is named."""
+    verdict = judge(control, baked.session, spec.dialect, ranks)
+    named = differences(merged(baked.records), merged(control.records), "")
+    if verdict.hit or CONTROL not in [each.name for each in named]:
+        found = "it was judged a hit" if verdict.hit else f"named are {', '.join(each.name for each in named) or 'none'}"
+        raise ArtifactError(
+            f"the control with another {CONTROL} must be a miss that names the variable; {found}",
+            hint="the proof cannot be trusted with this vLLM: report its version",
+        )
+
+
+def _report(
+    spec: BakeSpec,
+    serving: Serving,
+    machine: Machine,
+    files: tuple[CacheFile, ...],
+    starts: tuple[Start, Start, Start],
+    verdict: Verdict,
+) -> dict[str, Any]:
+    baked, proved, control = starts
+    missed = judge(control, baked.session, spec.dialect, serving.tp)
+    return {
+        "serving": asdict(serving),
+        "dialect": spec.dialect,
+        "isolated": machine.isolation.isolated,
+        "versions": versions_of(machine.python),
+        "factors": merged(baked.records),
+        "answers": {name: [content(each) for each in answers] for name, answers in baked.session["answers"].items()},
+        "files": [asdict(file) for file in files],
+        "proof": {
+            "counters": dict(verdict.counters),
+            "largest_difference": verdict.largest_difference,
+            "control": list(missed.reasons),
+        },
+        "seconds": {
+            name: {"cpu": round(each.session["cpu"], 1), "ready": round(each.session["ready"] or 0.0, 1)}
+            for name, each in zip(("bake", "prove", "control"), starts, strict=True)
+        },
+    }
