@@ -1,10 +1,10 @@
 """Toolchain of target `vllm`: a real server compiles, its caches are packed, and a second start proves that they hit.
 
-    bake        the server starts without caches, answers requests for every kernel, is stopped; its caches are packed
-    prove       a fresh process with another root, HOME and temporary folder, the model's folder read-only and without
-                a network where namespaces are allowed: the carrier restores the caches, and proof.py judges the start
-    control     the same with another VLLM_PROCESS_NAME_PREFIX, which is in the key: must be judged a miss, and the
-                variable must be named; otherwise the proof proves nothing
+bake        the server starts without caches, answers requests for every kernel, is stopped; its caches are packed
+prove       a fresh process with another root, HOME and temporary folder, the model's folder read-only and without
+            a network where namespaces are allowed: the carrier restores the caches, and proof.py judges the start
+control     the same with another VLLM_PROCESS_NAME_PREFIX, which is in the key: must be judged a miss, and the
+            variable must be named; otherwise the proof proves nothing
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from compiler.storage.files.digest import sha256_file
 from compiler.targets.vllm.environment import FORCED, pinned
 from compiler.targets.vllm.factors import differences, merged
 from compiler.targets.vllm.harvest import harvest
+from compiler.targets.vllm.interpreter import python_with_vllm, versions_of
 from compiler.targets.vllm.isolation import isolation
 from compiler.targets.vllm.proof import content, judge
-from compiler.targets.vllm.server import Machine, ServerRun, install_carrier, log_of, start, workload
-from compiler.targets.vllm.toolchain import python_with_vllm, versions_of
+from compiler.targets.vllm.server import ServerHost, ServerRun, install_carrier, log_of, start, workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from compiler.targets.values import How, Sources
     from compiler.targets.vllm.environment import Dialect
     from compiler.targets.vllm.harvest import CacheFile
-    from compiler.targets.vllm.proof import Start, Verdict
+    from compiler.targets.vllm.proof import HitVerdict, Start
     from compiler.targets.vllm.serving import Serving
 
 __all__ = ["BakeSpec", "bake_and_prove", "compile", "stand_in", "versions"]
@@ -73,6 +73,7 @@ class BakeSpec:
 
 def versions(device: str) -> dict[str, str]:
     """Versions of vLLM and its packages. Raises ToolchainMissing."""
+    del device  # the CPU and CUDA builds of vLLM are two packages
     return versions_of(python_with_vllm())
 
 
@@ -90,7 +91,7 @@ def compile(  # noqa: A001  # the stage's name, see `compiler.targets.values.Too
         with tempfile.TemporaryDirectory(prefix="lmi-vllm-") as folder:
             model = gather(sources, Path(folder) / "model")
             with isolation(model, spec.serving.model) as isolated:
-                machine = Machine(python_with_vllm(), isolated, seconds=how.timeout or TIMEOUT)
+                machine = ServerHost(python_with_vllm(), isolated, seconds=how.timeout or TIMEOUT)
                 bake_and_prove(spec, device.kind, model, machine, Path(folder), out)
     progress(len(specs), len(specs))
 
@@ -108,7 +109,7 @@ def gather(sources: Sources, folder: Path) -> Path:
     return folder
 
 
-def bake_and_prove(spec: BakeSpec, device: str, model: Path, machine: Machine, work: Path, out: Path) -> Verdict:
+def bake_and_prove(spec: BakeSpec, device: str, model: Path, machine: ServerHost, work: Path, out: Path) -> HitVerdict:
     """Write ARCHIVE and REPORT into `out`. `model`: folder that vLLM reads; `work`: folder for the starts.
 
     Raises:
@@ -133,7 +134,9 @@ def bake_and_prove(spec: BakeSpec, device: str, model: Path, machine: Machine, w
     verdict = judge(proved, baked.session, spec.dialect, serving.tp)
     if not verdict.hit:
         raise ArtifactError(
-            "\n".join(["the server does not start from its own cache:", *(f"  {reason}" for reason in verdict.reasons)]),
+            "\n".join(
+                ["the server does not start from its own cache:", *(f"  {reason}" for reason in verdict.reasons)]
+            ),
             hint="do not serve with this cache; the log has the output of the server",
         )
     control = run("control", boot, files, **{CONTROL: "lmi-control"})
@@ -164,7 +167,9 @@ def _check_control(control: Start, baked: Start, spec: BakeSpec, ranks: int) -> 
     verdict = judge(control, baked.session, spec.dialect, ranks)
     named = differences(merged(baked.records), merged(control.records), "")
     if verdict.hit or CONTROL not in [each.name for each in named]:
-        found = "it was judged a hit" if verdict.hit else f"named are {', '.join(each.name for each in named) or 'none'}"
+        found = (
+            "it was judged a hit" if verdict.hit else f"named are {', '.join(each.name for each in named) or 'none'}"
+        )
         raise ArtifactError(
             f"the control with another {CONTROL} must be a miss that names the variable; {found}",
             hint="the proof cannot be trusted with this vLLM: report its version",
@@ -174,18 +179,17 @@ def _check_control(control: Start, baked: Start, spec: BakeSpec, ranks: int) -> 
 def _report(
     spec: BakeSpec,
     serving: Serving,
-    machine: Machine,
+    machine: ServerHost,
     files: tuple[CacheFile, ...],
     starts: tuple[Start, Start, Start],
-    verdict: Verdict,
+    verdict: HitVerdict,
 ) -> dict[str, Any]:
-    baked, proved, control = starts
+    baked, _, control = starts
     missed = judge(control, baked.session, spec.dialect, serving.tp)
     return {
         "serving": asdict(serving),
         "dialect": spec.dialect,
         "isolated": machine.isolation.isolated,
-        "versions": versions_of(machine.python),
         "factors": merged(baked.records),
         "answers": {name: [content(each) for each in answers] for name, answers in baked.session["answers"].items()},
         "files": [asdict(file) for file in files],

@@ -54,12 +54,12 @@ def merged(records: Sequence[Record]) -> Factors:
                 for name, value in values.items():
                     found.setdefault(group, {}).setdefault(name, set()).add(value)
     return {
-        group: {name: tuple(sorted(values)) for name, values in sorted(names.items()) if _kept(group, name)}
+        group: {name: tuple(sorted(values)) for name, values in sorted(names.items()) if _kept(name)}
         for group, names in sorted(found.items())
     }
 
 
-def _kept(group: str, name: str) -> bool:
+def _kept(name: str) -> bool:
     """Whether a factor belongs in an artifact: places of the build's own folders do not."""
     return name not in _PLACES | _MOVABLE and not name.startswith(_CARRIER)
 
@@ -80,7 +80,8 @@ def _names(baked: Factors, found: Factors) -> Iterator[tuple[str, str]]:
             yield group, ""  # a process that ended before it made this part of the configuration
             continue
         for name in sorted({*baked.get(group, {}), *found.get(group, {})}):
-            yield group, name
+            if group != "variables" or name not in {*baked.get("key", {}), *found.get("key", {})}:
+                yield group, name
 
 
 def _text(factors: Factors, group: str, name: str) -> str:

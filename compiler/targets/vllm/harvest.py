@@ -63,16 +63,19 @@ def harvest(root: Path, archive: Path, environment: Mapping[str, str]) -> tuple[
         if _SECRET_NAME.search(name) and len(value) >= _SHORTEST
     }
     found = []
-    with archive.open("wb") as raw, gzip.GzipFile("", "wb", _LEVEL, raw, mtime=0) as packed:
-        with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as out:
-            for path in cache_files(root):
-                name, data = path.relative_to(root).as_posix(), path.read_bytes()
-                _check_secrets(name, data, secrets)
-                member = tarfile.TarInfo(name)
-                member.size, member.mode = len(data), 0o755 if path.stat().st_mode & 0o100 else 0o644
-                out.addfile(member, io.BytesIO(data))
-                digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-                found.append(CacheFile(name, len(data), digest, _is_pickle(data)))
+    with (
+        archive.open("wb") as raw,
+        gzip.GzipFile("", "wb", _LEVEL, raw, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as out,
+    ):
+        for path in cache_files(root):
+            name, data = path.relative_to(root).as_posix(), path.read_bytes()
+            _check_secrets(name, data, secrets)
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(data), 0o755 if path.stat().st_mode & 0o100 else 0o644
+            out.addfile(member, io.BytesIO(data))
+            digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+            found.append(CacheFile(name, len(data), digest, _is_pickle(data)))
     if not found:
         raise ArtifactError(
             f"the server left no file in its cache folder {root}",

@@ -1,10 +1,10 @@
 """Proof that a start took every kernel from the cache. Log lines and counters alone pass false hits, so in this order:
 
-    files        no new file in a cache folder, in HOME or in the temporary folder: catches every false hit known
-    compilers    no process ran a compiler (audit hook of the carrier)
-    counters     of vLLM and torch, in every worker
-    answers      tokens equal to the server's that baked, log probabilities within TOLERANCE
-    time         CPU-seconds within BUDGET of those of the start that compiled
+files        no new file in a cache folder, in HOME or in the temporary folder: catches every false hit known
+compilers    no process ran a compiler (audit hook of the carrier)
+counters     of vLLM and torch, in every worker
+answers      tokens equal to the server's that baked, log probabilities within TOLERANCE
+time         CPU-seconds within BUDGET of those of the start that compiled
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from compiler.targets.vllm.harvest import names
+from compiler.targets.vllm.harvest import cache_files, names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -62,7 +62,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class HitVerdict:
     """Whether a start was a hit; `reasons` why not, one line each. `counters`: sums over the ranks."""
 
     hit: bool
@@ -82,15 +82,25 @@ def new_files(root: Path, before: frozenset[str], folders: Mapping[str, Path]) -
     found = {"root": tuple(sorted(names(root) - before))}
     for name, folder in folders.items():
         found[name] = tuple(sorted(path for path in names(folder) if _is_kernel(path)))
-    return {name: paths for name, paths in found.items() if paths}
+    return found
+
+
+def written_since(root: Path, restored: frozenset[str], mark: Path) -> tuple[str, ...]:
+    """Files below `root` that are not among the `restored`, or were written after the file `mark`.
+
+    A kernel that was deleted and compiled again has the path of a restored one.
+    """
+    moment = mark.stat().st_mtime_ns
+    late = (path for path in cache_files(root) if path.stat().st_mtime_ns > moment)
+    return tuple(sorted((names(root) - restored) | {path.relative_to(root).as_posix() for path in late}))
 
 
 def _is_kernel(path: str) -> bool:
     return path.endswith(_KERNELS) or any(folder in path for folder in _KERNEL_FOLDERS)
 
 
-def judge(start: Start, baked: Mapping[str, Any], dialect: Dialect, ranks: int) -> Verdict:
-    """Verdict on a start. `baked`: session of the start that compiled."""
+def judge(start: Start, baked: Mapping[str, Any], dialect: Dialect, ranks: int) -> HitVerdict:
+    """HitVerdict on a start. `baked`: session of the start that compiled."""
     difference, differing = compare(baked["answers"], start.session["answers"])
     reasons = [
         *_not_served(start.session),
@@ -100,7 +110,7 @@ def judge(start: Start, baked: Mapping[str, Any], dialect: Dialect, ranks: int) 
         *differing,
         *_late(start.session, baked),
     ]
-    return Verdict(not reasons, tuple(reasons), counters_of(start.models), difference)
+    return HitVerdict(not reasons, tuple(reasons), counters_of(start.models), difference)
 
 
 def counters_of(records: Sequence[Record]) -> dict[str, int]:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.errors import CompileError
 from compiler.targets.vllm import carrier
+from compiler.targets.vllm.carrier.restore import MARK
 from compiler.targets.vllm.environment import server_environment
 from compiler.targets.vllm.harvest import names
-from compiler.targets.vllm.proof import Start, new_files, records_of
+from compiler.targets.vllm.proof import Start, new_files, records_of, written_since
 from compiler.targets.vllm.serving import server_argv
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _LOG_TAIL = 64_000
 
 
 @dataclass(frozen=True)
-class Machine:
+class ServerHost:
     """Where servers run. `python`: interpreter that has vLLM. `python_path`: folders searched besides the carrier's.
     `seconds`: time limit for a start.
     """
@@ -81,7 +82,7 @@ def install_carrier(folder: Path) -> Path:
     return folder
 
 
-def start(run: ServerRun, machine: Machine, serving: Serving, work: Path) -> Start:
+def start(run: ServerRun, machine: ServerHost, serving: Serving, work: Path) -> Start:
     """Start a server, send it the requests, stop it. `work`: parent of the run's folder.
 
     Raises CompileError if the session itself could not run; a server that failed is in the result's session.
@@ -111,10 +112,14 @@ def start(run: ServerRun, machine: Machine, serving: Serving, work: Path) -> Sta
         "requests": list(run.requests),
         "out": str(folder),
     }
-    before = names(run.root) | run.restored
+    before = names(run.root)
     found = _run(session, machine.isolation.prefix, run.carrier, folder)
     records = records_of(record)
-    return Start(new_files(run.root, before, {"HOME": home, "TMPDIR": temporary}), records, found)
+    mark = record / MARK
+    files = new_files(run.root, before, {"HOME": home, "TMPDIR": temporary})
+    if mark.is_file():
+        files["root"] = written_since(run.root, run.restored, mark)
+    return Start({name: paths for name, paths in files.items() if paths}, records, found)
 
 
 def _run(session: Mapping[str, Any], prefix: Sequence[str], boot: Path, folder: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ another path.
 
 @dataclass(frozen=True)
 class Serving:
-    """Arguments of one server. Lengths in tokens; `max_num_batched_tokens`: of all rows in a step; `max_num_seqs`: rows.
+    """Arguments of a server. Lengths in tokens; `max_num_batched_tokens`: of all rows in a step; `max_num_seqs`: rows.
 
     `load_format`: `sharded_state` for rank files, `auto` for a plain checkpoint. `block_size`: tokens of a block of
     the KV cache.

@@ -11,7 +11,7 @@ from pathlib import Path
 VERSION = "0.32.0+stand.in"
 FILES = {
     "vllm/__init__.py": f'__version__ = "{VERSION}"\n',
-    "vllm/envs.py": '''
+    "vllm/envs.py": """
 import os
 
 IGNORED = {"VLLM_CACHE_ROOT", "VLLM_FORCE_AOT_LOAD", "VLLM_LOGGING_LEVEL", "VLLM_API_KEY", "VLLM_CPU_KVCACHE_SPACE"}
@@ -20,28 +20,28 @@ IGNORED = {"VLLM_CACHE_ROOT", "VLLM_FORCE_AOT_LOAD", "VLLM_LOGGING_LEVEL", "VLLM
 def compile_factors():
     known = ("VLLM_PROCESS_NAME_PREFIX", "VLLM_ENGINE_READY_TIMEOUT_S", "VLLM_USE_AOT_COMPILE")
     return {name: os.environ.get(name) for name in known if name not in IGNORED}
-''',
+""",
     "vllm/compilation/__init__.py": "",
-    "vllm/compilation/counter.py": '''
+    "vllm/compilation/counter.py": """
 class Counter:
     def __init__(self):
         self.num_models_seen = self.num_inductor_compiles = self.num_aot_compiles = self.num_aot_artifacts_loaded = 0
 
 
 compilation_counter = Counter()
-''',
+""",
     "vllm/config/__init__.py": "",
-    "vllm/config/utils.py": '''
+    "vllm/config/utils.py": """
 import hashlib
 import json
 
 
 def hash_factors(items):
     return hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()
-''',
+""",
     "vllm/entrypoints/__init__.py": "",
     "vllm/entrypoints/openai/__init__.py": "",
-    "vllm/entrypoints/openai/api_server.py": '''
+    "vllm/entrypoints/openai/api_server.py": """
 import http.server
 import json
 import os
@@ -66,7 +66,7 @@ class ModelConfig:
 
 
 def compile_or_load(arguments):
-    key = utils.hash_factors(envs.compile_factors()) + ModelConfig(arguments).compute_hash()
+    key = utils.hash_factors([utils.hash_factors(envs.compile_factors()), ModelConfig(arguments).compute_hash()])
     root = Path(os.environ["VLLM_CACHE_ROOT"]) / "torch_compile_cache"
     artifact, kernel = root / key[:10] / "model", root / key[:10] / "inductor_cache" / "kernel.so"
     compilation_counter.num_models_seen = 1
@@ -115,7 +115,7 @@ if __name__ == "__main__":
     compile_or_load(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     http.server.ThreadingHTTPServer(("127.0.0.1", int(arguments["--port"])), Handler).serve_forever()
-''',
+""",
 }
 
 

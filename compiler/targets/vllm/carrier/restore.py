@@ -96,7 +96,7 @@ def check_signature(artifact: Path, key: Path) -> None:
 
 
 def unpack(archive: Path, root: Path) -> tuple[int, int]:
-    """Number and bytes of the files unpacked to `root`. Raises Unrestorable for members other than plain files inside."""
+    """Number and bytes of the files unpacked to `root`. Raises Unrestorable for a member that is no file inside."""
     files = size = 0
     root.mkdir(parents=True, exist_ok=True)
     made: set[Path] = set()

@@ -12,7 +12,8 @@ input has
     out              folder for server.log and session.json
 
 session.json has `ready` (seconds, null if it never was), `cpu` (seconds of the server with its children), `returncode`,
-`error` and `answers` ({name: [answer, ...]}); a streamed answer is the list of its events.
+`error`, `first` (seconds of the first request) and `answers` ({name: [answer, ...]}); a streamed answer is the list of
+its events.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,9 @@ def run(session: dict[str, Any]) -> dict[str, Any]:
         try:
             found["ready"] = _wait(server, session["port"], session["ready_seconds"], began)
             for request in session["requests"]:
+                sent = time.monotonic()
                 found["answers"][request["name"]] = _at_once(session["port"], request)
+                found.setdefault("first", time.monotonic() - sent)
         except (OSError, ValueError, RuntimeError) as error:
             found["error"] = f"{type(error).__name__}: {error}"
         finally:
@@ -111,7 +115,7 @@ def _at_once(port: int, request: dict[str, Any]) -> list[Any]:
 
 
 def _post(port: int, path: str, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(  # noqa: S310  # the scheme is http
+    request = urllib.request.Request(
         f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
     try:
@@ -129,14 +133,10 @@ def _stop(server: subprocess.Popen[bytes]) -> int:
     """Exit code of the server after SIGTERM; nothing of its process group is left."""
     if server.poll() is None:
         server.send_signal(signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             server.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            pass
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     return server.wait()
 
 

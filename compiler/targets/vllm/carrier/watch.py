@@ -34,7 +34,13 @@ _TORCH_COUNTERS = {
     "aot_autograd": ("autograd_cache_miss", "autograd_cache_hit"),
 }
 _PATHS = ("HOME", "PATH", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "CUDA_HOME")
-_CACHES = ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "DG_JIT_CACHE_DIR", "FLASHINFER_WORKSPACE_BASE")
+_CACHES = (
+    "VLLM_CACHE_ROOT",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "TRITON_CACHE_DIR",
+    "DG_JIT_CACHE_DIR",
+    "FLASHINFER_WORKSPACE_BASE",
+)
 """Variables that say where caches are; their values may differ between two starts that share a key."""
 
 
@@ -110,12 +116,17 @@ class Watch:
 
 
 def is_compiler(words: list[str]) -> bool:
-    """Whether a command line compiles something: a compiler's name, and an output file."""
-    if not words or Path(words[0]).name.split("-")[-1].rstrip("0123456789.") not in COMPILERS and (
-        Path(words[0]).name not in COMPILERS
-    ):
+    """Whether a command line compiles: a compiler's name (`g++-12`, `x86_64-linux-gnu-g++`), and an output file."""
+    if not words or not any(part in COMPILERS for part in _names(Path(words[0]).name)):
         return False
-    return not any(word in _PROBES for word in words[1:]) and any(word == "-o" or word.endswith(".so") for word in words)
+    return not any(word in _PROBES for word in words[1:]) and any(
+        word == "-o" or word.endswith(".so") for word in words
+    )
+
+
+def _names(program: str) -> list[str]:
+    """Name of a program, and its parts between hyphens."""
+    return [program, *program.split("-")]
 
 
 def _words(command: object) -> list[str]:
@@ -169,7 +180,9 @@ def _factors() -> dict[str, dict[str, str]]:
 
 
 def _counts(name: str) -> bool:
-    return name.startswith(("VLLM_", "TORCH", "TRITON_", "CUDA_", "NVIDIA_", "OMP_", "DG_JIT_", "FLASHINFER_", "LMI_BOOT_"))
+    return name.startswith(
+        ("VLLM_", "TORCH", "TRITON_", "CUDA_", "NVIDIA_", "OMP_", "DG_JIT_", "FLASHINFER_", "LMI_BOOT_")
+    )
 
 
 _CONFIGS: dict[str, dict[str, str]] = {}

@@ -53,9 +53,7 @@ def python_with_vllm() -> str:
 def facts_of(python: str) -> Mapping[str, str]:
     """Versions of the packages that an interpreter has, and `python`, `site-packages`. Raises ToolchainMissing."""
     try:
-        ran = subprocess.run(
-            [python, "-c", _ASK, *_PACKAGES], capture_output=True, text=True, check=True, timeout=120
-        )
+        ran = subprocess.run([python, "-c", _ASK, *_PACKAGES], capture_output=True, text=True, check=True, timeout=120)
         found: dict[str, str] = json.loads(ran.stdout)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise ToolchainMissing(f"{python} does not run: {error}", hint=f"correct {PYTHON}") from None
