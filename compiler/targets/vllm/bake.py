@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.errors import ArtifactError, CompileError
 from compiler.storage.files.digest import sha256_file
-from compiler.targets.vllm.environment import FORCED, pinned
+from compiler.targets.vllm.environment import BLOCK_SIZE, CPU_DIALECT, FORCED, pinned
 from compiler.targets.vllm.factors import differences, merged
 from compiler.targets.vllm.harvest import harvest
 from compiler.targets.vllm.interpreter import python_with_vllm, versions_of
@@ -87,13 +87,20 @@ def compile(  # noqa: A001  # the stage's name, see `compiler.targets.values.Too
     progress: Callable[[int, int], None],
 ) -> None:
     """Bake and prove the cache of the one spec."""
-    for spec in specs:
+    for each in specs:
+        spec = for_device(each, device.kind)
         with tempfile.TemporaryDirectory(prefix="lmi-vllm-") as folder:
             model = gather(sources, Path(folder) / "model")
             with isolation(model, spec.serving.model) as isolated:
                 machine = ServerHost(python_with_vllm(), isolated, seconds=how.timeout or TIMEOUT)
                 bake_and_prove(spec, device.kind, model, machine, Path(folder), out)
     progress(len(specs), len(specs))
+
+
+def for_device(spec: BakeSpec, device: str) -> BakeSpec:
+    """Spec with what depends on the kind of device."""
+    serving = replace(spec.serving, block_size=BLOCK_SIZE[device])
+    return replace(spec, serving=serving, dialect=CPU_DIALECT if device == "cpu" else spec.dialect)
 
 
 def gather(sources: Sources, folder: Path) -> Path:

@@ -56,6 +56,12 @@ FORCED: Mapping[Dialect, Mapping[str, str]] = {
 }
 """Variables of the server that serves, not in the key: vLLM ends where it cannot load its artifact."""
 
+CPU_DIALECT: Dialect = "J"
+"""Dialect of vLLM's CPU platform. Its ahead-of-time artifact is no use: in 0.32.0 each load fails with `'function'
+object has no attribute 'finalize_loading'`, and the server compiles again.
+"""
+BLOCK_SIZE: Mapping[str, int] = {"cpu": 128, "cuda": 16}
+"""Tokens of a block of the KV cache, by kind of device: the defaults of vLLM 0.32.0."""
 DEVICE: Mapping[str, Mapping[str, str]] = {"cpu": {"VLLM_CPU_KVCACHE_SPACE": "1"}, "cuda": {}}
 """Variables by kind of device. `VLLM_CPU_KVCACHE_SPACE`: GiB of the KV cache."""
 

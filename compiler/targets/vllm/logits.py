@@ -1,7 +1,7 @@
 """Logits of a model by vLLM without compilation, in vLLM's own environment: numpy, vLLM and the standard library.
 
 Command: `python logits.py INPUT.json OUTPUT.npz`. Input: `model`, `arguments` of `vllm.LLM`, `rows` (token ids),
-`vocab`. Output: an array float32 [tokens, vocab] for each row, `row0` ...: log probabilities of the next token.
+`vocab`. Output: an array float32 [tokens, vocab] for each row, `arr_0` ...: log probabilities of the next token.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 def main(source: Path, output: Path) -> None:
     """Compute the rows of the input, and write the arrays."""
-    from vllm import LLM, SamplingParams  # type: ignore[import-not-found]  # only vLLM's environment has it
+    from vllm import LLM, SamplingParams
 
     asked = json.loads(source.read_text())
     engine = LLM(asked["model"], enforce_eager=True, max_logprobs=-1, **asked["arguments"])
@@ -24,13 +24,11 @@ def main(source: Path, output: Path) -> None:
     params = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=-1, logprobs=-1, detokenize=False)
     answers = engine.generate([{"prompt_token_ids": row} for row in asked["rows"]], params)
     vocab = asked["vocab"]
-    arrays = {
-        f"row{index}": np.stack(
-            [_dense(each, vocab) for each in (*answer.prompt_logprobs[1:], answer.outputs[0].logprobs[0])]
-        )
-        for index, answer in enumerate(answers)
-    }
-    np.savez(output, **arrays)
+    arrays = [
+        np.stack([_dense(place, vocab) for place in (*answer.prompt_logprobs[1:], answer.outputs[0].logprobs[0])])
+        for answer in answers
+    ]
+    np.savez(output, *arrays)
 
 
 def _dense(place: Any, vocab: int) -> np.ndarray[Any, np.dtype[np.float32]]:

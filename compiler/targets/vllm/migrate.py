@@ -7,13 +7,13 @@ engines/python/setup/djl_python/properties_manager/vllm_rb_properties.py of djl-
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from compiler.artifact.manifest import MANIFEST, load_manifest
 from compiler.errors import ArtifactError, UsageError
 from compiler.lmi import java_properties
 from compiler.lmi.properties import SERVING_PROPERTIES
+from compiler.targets.values import Migration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -98,22 +98,10 @@ _CALIBRATED = (
 """Beginnings of properties of quantization, which the build's own options replace."""
 
 
-@dataclass(frozen=True)
-class Migration:
-    """Build for vLLM. `argv`: its command line; `properties`: for its serving.properties, besides those of the build;
-    `mapped`, `dropped`: lines on each property, with the reason.
-    """
-
-    argv: tuple[str, ...]
-    properties: Mapping[str, str]
-    mapped: tuple[str, ...]
-    dropped: tuple[str, ...]
-    warnings: tuple[str, ...] = field(default=())
-
-    @property
-    def command(self) -> str:
-        """Command line as text."""
-        return shlex.join(self.argv)
+def migration(source: Path) -> Migration:
+    """Migration of the artifact in the folder `source`, or of a serving.properties. Raises LmiCompileError."""
+    manifest = load_manifest(source) if (source / MANIFEST).is_file() else None
+    return migrated(manifest, read_properties(source))
 
 
 def migrated(manifest: Manifest | None, entries: Mapping[str, str]) -> Migration:

@@ -60,7 +60,7 @@ def serve_once(
         made = [{**each, "bodies": [{**body, "model": isolated.model} for body in each["bodies"]]} for each in requests]
         run = ServerRun("once", artifact, root, settings, artifact, paths, requests=made)
         found = start(run, machine, serving, work)
-    baked = {"answers": {}, "ready": None, "cpu": 0.0}
+    baked: dict[str, Any] = {"answers": {}, "ready": None, "cpu": 0.0}
     verdict = judge(found, baked, cache.dialect, serving.tp)
     named = [] if verdict.hit else explain_start(report, work / "once" / "record")
     lines = (*verdict.reasons, *(f"{each.subject}: {each.text}" for each in named if each.state == "mismatch"))

@@ -87,7 +87,7 @@ class VllmRunner(Runner):
                     log=(ran.stdout + ran.stderr)[-_LOG_TAIL:],
                 )
             with np.load(output) as arrays:
-                return [arrays[f"row{index}"] for index in range(len(ids))]
+                return [arrays[f"arr_{index}"] for index in range(len(ids))]
 
     def once(self, folder: Path, prompt: str, max_new_tokens: int) -> Sequence[str]:
         """Command line of `python -m compiler.targets.vllm.once`."""

@@ -16,6 +16,8 @@ from compiler.targets.vllm.serving import Serving
 from tests.targets.vllm.bake_stand_in import write_stand_in
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from compiler.targets.vllm.proof import HitVerdict, Start
 
 SERVING = Serving(tp=1, dtype="bfloat16", max_model_len=64, max_num_seqs=2, max_num_batched_tokens=64, block_size=16)
@@ -46,7 +48,9 @@ class StandInBake:
         """Paths below the root that the carrier restores."""
         return frozenset(file["path"] for file in self.report["files"])
 
-    def start(self, name: str, root: Path | None = None, serving: Serving = SERVING, **more: str) -> Start:
+    def start(
+        self, name: str, more: Mapping[str, str], *, root: Path | None = None, serving: Serving = SERVING
+    ) -> Start:
         """Another start from the cache, with more environment."""
         root = root or self.work / f"{name}-root" / "cache"
         settings = {**pinned("M", "cpu", str(root), {}), **more}

@@ -52,14 +52,14 @@ def test_the_archive_has_the_kernels_and_no_locks(baked: StandInBake) -> None:
     ("name", "value"), [("VLLM_ENGINE_READY_TIMEOUT_S", "1200"), ("VLLM_PROCESS_NAME_PREFIX", "x")]
 )
 def test_a_variable_in_the_key_is_a_miss_that_names_it(baked: StandInBake, name: str, value: str) -> None:
-    start = baked.start(f"variable-{name}", **{name: value})
+    start = baked.start(f"variable-{name}", {name: value})
     assert not judge(start, baked.session, "M", 1).hit
     found = explain_start(baked.report, baked.work / f"variable-{name}" / "record")
     assert deciding(found) == [f"key: {name}"]
 
 
 def test_a_variable_outside_of_the_key_is_a_hit(baked: StandInBake) -> None:
-    start = baked.start("logging", VLLM_LOGGING_LEVEL="DEBUG")
+    start = baked.start("logging", {"VLLM_LOGGING_LEVEL": "DEBUG"})
     assert judge(start, baked.session, "M", 1).hit
     found = explain_start(baked.report, baked.work / "logging" / "record")
     assert [(each.subject, each.state) for each in found] == [
@@ -69,7 +69,7 @@ def test_a_variable_outside_of_the_key_is_a_hit(baked: StandInBake) -> None:
 
 
 def test_another_argument_is_a_miss_that_names_it(baked: StandInBake) -> None:
-    start = baked.start("argument", serving=replace(SERVING, max_num_seqs=3))
+    start = baked.start("argument", {}, serving=replace(SERVING, max_num_seqs=3))
     assert not judge(start, baked.session, "M", 1).hit
     found = explain_start(baked.report, baked.work / "argument" / "record")
     assert deciding(found) == ["config.ModelConfig: --max-num-seqs"]
@@ -77,11 +77,11 @@ def test_another_argument_is_a_miss_that_names_it(baked: StandInBake) -> None:
 
 def test_a_forced_load_without_kernels_is_found_out(baked: StandInBake) -> None:
     """Counters and VLLM_FORCE_AOT_LOAD pass: only the new file and the compiler's run tell."""
-    root = baked.work / "deleted" / "cache"
+    root = baked.work / "deleted-root" / "cache"
     shutil.copytree(baked.work / "bake-root" / "cache", root)
     (kernel,) = root.rglob("kernel.so")
     kernel.unlink()
-    start = baked.start("deleted", root, LMI_BOOT_ARTIFACT=str(baked.model), VLLM_FORCE_AOT_LOAD="1")
+    start = baked.start("deleted", {"LMI_BOOT_ARTIFACT": str(baked.model), "VLLM_FORCE_AOT_LOAD": "1"}, root=root)
     verdict = judge(start, baked.session, "M", 1)
     assert [reason.partition(" in ")[0] for reason in verdict.reasons] == ["1 new file(s)", "1 run(s) of a compiler"]
 
@@ -99,7 +99,7 @@ def test_a_restored_kernel_that_is_compiled_again_is_a_new_file(tmp_path: Path) 
 
 
 def test_with_fail_the_first_run_of_a_compiler_ends_the_server(baked: StandInBake) -> None:
-    start = baked.start("fail", VLLM_PROCESS_NAME_PREFIX="y", LMI_BOOT_ON_MISS="fail")
+    start = baked.start("fail", {"VLLM_PROCESS_NAME_PREFIX": "y", "LMI_BOOT_ON_MISS": "fail"})
     assert start.session["ready"] is None
     assert "CompilerRun" in (baked.work / "fail" / "server.log").read_text()
 
@@ -111,7 +111,7 @@ def test_a_damaged_archive_is_not_unpacked_and_ends_the_server(baked: StandInBak
     data[len(data) // 2] ^= 1
     (damaged / bake.ARCHIVE).write_bytes(bytes(data))
     root = tmp_path / "cache"
-    start = baked.start("damaged", root, LMI_BOOT_ARTIFACT=str(damaged))
+    start = baked.start("damaged", {"LMI_BOOT_ARTIFACT": str(damaged)}, root=root)
     assert start.session["ready"] is None
     assert "Unrestorable" in (baked.work / "damaged" / "server.log").read_text()
     assert not root.exists()
@@ -148,7 +148,7 @@ def test_a_folder_without_records_is_refused(baked: StandInBake, tmp_path: Path)
 
 
 def test_the_report_has_digests_of_variables_and_no_values(baked: StandInBake) -> None:
-    start = baked.start("secret", VLLM_API_KEY="hunter2-hunter2")
+    start = baked.start("secret", {"VLLM_API_KEY": "hunter2-hunter2"})
     assert judge(start, baked.session, "M", 1).hit
     records = baked.work / "secret" / "record"
     assert not any("hunter2" in path.read_text() for path in records.glob("*.json"))
