@@ -172,7 +172,7 @@ def _draft(folder: Path, archive: Path) -> None:
 def _check_control(control: Start, baked: Start, spec: BakeSpec, ranks: int) -> None:
     """Raise ArtifactError unless the control is judged a miss whose variable is named."""
     verdict = judge(control, baked.session, spec.dialect, ranks)
-    named = differences(merged(baked.records), merged(control.records), "")
+    named = differences(merged(baked.records), merged(control.records))
     if verdict.hit or CONTROL not in [each.name for each in named]:
         found = (
             "it was judged a hit" if verdict.hit else f"named are {', '.join(each.name for each in named) or 'none'}"

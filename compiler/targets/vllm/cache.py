@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any, Literal
 
 from compiler.artifact.sections import Count, InnerPath, Size, Strict
-from compiler.targets.vllm.environment import in_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +57,6 @@ def cache_of(archive: Part, report: Part) -> CompiledCache:
 def cache_section(archive: str, report: str, data: Mapping[str, Any]) -> CompiledCache:
     """Section of a cache from the content of its report, see bake.py."""
     factors, serving = data["factors"], data["serving"]
-    versions = factors.get("versions", {}).get("vllm", [""])
     return CompiledCache(
         archive=archive,
         report=report,
@@ -67,9 +65,7 @@ def cache_section(archive: str, report: str, data: Mapping[str, Any]) -> Compile
         site_packages=next(iter(factors.get("paths", {}).get("site-packages", [])), ""),
         serving=serving,
         variables={
-            name: values[0]
-            for name, values in factors.get("variables", {}).items()
-            if name.startswith("VLLM_") and in_key(name, versions[0].partition("+")[0])
+            name: values[0] for name, values in factors.get("variables", {}).items() if name in factors.get("key", {})
         },
         files=len(data["files"]),
         size=sum(file["size"] for file in data["files"]),

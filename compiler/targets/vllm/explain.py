@@ -45,7 +45,7 @@ def explain_start(report: Mapping[str, Any], folder: Path) -> tuple[Finding, ...
             f"{folder} has no record of a start",
             hint="start the server with the artifact's folder on PYTHONPATH; LMI_BOOT_RECORD names the folder",
         )
-    found = differences(read_factors(report["factors"]), merged(records), _version(report))
+    found = differences(read_factors(report["factors"]), merged(records))
     compiled = _compiled(records)
     if not compiled:
         return (Finding("cache", "ok", "every kernel came from the cache"), *_notes(found))
@@ -131,8 +131,3 @@ def read_report(file: Path) -> dict[str, Any]:
             f"cannot read {file}: {error}", hint="pass the folder of a vLLM artifact with a cache"
         ) from None
     return found
-
-
-def _version(report: Mapping[str, Any]) -> str:
-    versions = report["factors"].get("versions", {}).get("vllm", [""])
-    return str(versions[0]).partition("+")[0]

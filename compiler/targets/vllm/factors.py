@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compiler.targets.vllm.environment import in_key
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -64,10 +62,10 @@ def _kept(name: str) -> bool:
     return name not in _PLACES | _MOVABLE and not name.startswith(_CARRIER)
 
 
-def differences(baked: Factors, found: Factors, version: str) -> tuple[Difference, ...]:
-    """Factors that differ, those that decide first. `version`: of the vLLM that baked."""
+def differences(baked: Factors, found: Factors) -> tuple[Difference, ...]:
+    """Factors that differ, those that decide first."""
     every = [
-        Difference(group, name, _text(baked, group, name), _text(found, group, name), _decides(group, name, version))
+        Difference(group, name, _text(baked, group, name), _text(found, group, name), _decides(group))
         for group, name in _names(baked, found)
         if _text(baked, group, name) != _text(found, group, name)
     ]
@@ -88,9 +86,7 @@ def _text(factors: Factors, group: str, name: str) -> str:
     return ", ".join(factors.get(group, {}).get(name, ()))
 
 
-def _decides(group: str, name: str, version: str) -> bool:
-    if group == "variables":
-        return name.startswith("VLLM_") and in_key(name, version)
+def _decides(group: str) -> bool:
     return group in ("key", "versions", "paths") or group.startswith("config.")
 
 

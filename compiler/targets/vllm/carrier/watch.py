@@ -198,7 +198,7 @@ def observe_configs() -> None:
 
     def observing(items: dict[str, object]) -> str:
         owner = sys._getframe(1).f_locals.get("self")
-        if owner is not None:
+        if owner is not None and type(owner).__name__.endswith("Config"):
             _CONFIGS[f"config.{type(owner).__name__}"] = {name: digest(value) for name, value in items.items()}
         return hashed(items)
 

@@ -10,10 +10,12 @@ from typing import Any
 
 
 def apply() -> None:
-    """Restore the mode; the plugin's entry point."""
+    """Restore the mode where the configuration is made, and leave out the pass in workers; the plugin's entry point."""
+    from vllm.compilation.passes.utility.fix_functionalization import FixFunctionalizationPass
     from vllm.config import CompilationMode
     from vllm.platforms.cpu import CpuPlatform
 
+    FixFunctionalizationPass.__call__ = _no_pass
     check = CpuPlatform.check_and_update_config.__func__
     if check.__name__ == "restored":
         return
@@ -22,9 +24,6 @@ def apply() -> None:
         check(cls, vllm_config)
         vllm_config.compilation_config.mode = CompilationMode.VLLM_COMPILE
         vllm_config.compilation_config.compile_sizes = []
-        from vllm.compilation.passes.utility.fix_functionalization import FixFunctionalizationPass
-
-        FixFunctionalizationPass.__call__ = _no_pass
 
     CpuPlatform.check_and_update_config = classmethod(restored)
 
