@@ -25,9 +25,10 @@ SPEC = bake.BakeSpec(SERVING, "M", plan="plan", source="source", vocab=100, imag
 
 
 @dataclass(frozen=True)
-class StandInBake:
-    """A bake by the stand-in. `out`: archive and report; `boot`: folder with carrier, archive and draft manifest."""
+class TriedBake:
+    """A finished bake. `out`: archive and report; `boot`: folder with carrier, archive and draft manifest."""
 
+    spec: bake.BakeSpec
     verdict: HitVerdict
     out: Path
     work: Path
@@ -49,13 +50,13 @@ class StandInBake:
         return frozenset(file["path"] for file in self.report["files"])
 
     def start(
-        self, name: str, more: Mapping[str, str], *, root: Path | None = None, serving: Serving = SERVING
+        self, name: str, more: Mapping[str, str], *, root: Path | None = None, serving: Serving | None = None
     ) -> Start:
         """Another start from the cache, with more environment."""
         root = root or self.work / f"{name}-root" / "cache"
-        settings = {**pinned("M", "cpu", str(root), {}), **more}
-        serving = replace(serving, model=str(self.model))
-        requests = workload(serving.model, SPEC.vocab, 48, 2)
+        settings = {**pinned(self.spec.dialect, "cpu", str(root), {}), **more}
+        serving = replace(serving or self.spec.serving, model=self.host.isolation.model)
+        requests = workload(serving.model, self.spec.vocab, serving.max_model_len - 16, serving.max_num_seqs)
         run = ServerRun(name, self.model, root, settings, self.boot, self.restored, requests=requests)
         return start(run, self.host, serving, self.work)
 
@@ -66,12 +67,17 @@ class StandInBake:
         return found
 
 
-def bake_with_stand_in(folder: Path) -> StandInBake:
+def bake_with_stand_in(folder: Path) -> TriedBake:
     """Bake and prove in `folder`."""
     model, out, work = folder / "model", folder / "out", folder / "work"
     for each in (model, out):
         each.mkdir()
     path = write_stand_in(folder / "vllm")
     host = ServerHost(sys.executable, Isolation((), str(model)), (str(path),), seconds=60)
-    verdict = bake.bake_and_prove(SPEC, "cpu", model, host, work, out)
-    return StandInBake(verdict, out, work, host, model)
+    return bake_in(SPEC, host, model, work, out)
+
+
+def bake_in(spec: bake.BakeSpec, host: ServerHost, model: Path, work: Path, out: Path) -> TriedBake:
+    """Bake and prove `spec` with `host`."""
+    verdict = bake.bake_and_prove(spec, "cpu", model, host, work, out)
+    return TriedBake(spec, verdict, out, work, host, model)

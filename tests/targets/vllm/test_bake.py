@@ -16,7 +16,7 @@ from compiler.errors import ArtifactError, CompileError, UsageError
 from compiler.targets.vllm import bake
 from compiler.targets.vllm.explain import explain_start
 from compiler.targets.vllm.proof import judge, written_since
-from tests.targets.vllm.bakes import SERVING, SPEC, StandInBake, bake_with_stand_in
+from tests.targets.vllm.bakes import SERVING, SPEC, TriedBake, bake_with_stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def baked(tmp_path_factory: pytest.TempPathFactory) -> StandInBake:
+def baked(tmp_path_factory: pytest.TempPathFactory) -> TriedBake:
     return bake_with_stand_in(tmp_path_factory.mktemp("bake"))
 
 
@@ -34,14 +34,14 @@ def deciding(findings: Sequence[Finding]) -> list[str]:
     return [each.subject for each in findings if each.state == "mismatch" and each.subject != "cache"]
 
 
-def test_the_second_start_is_a_hit_and_the_report_says_how_it_was_proven(baked: StandInBake) -> None:
+def test_the_second_start_is_a_hit_and_the_report_says_how_it_was_proven(baked: TriedBake) -> None:
     assert baked.verdict.hit
     assert baked.report["proof"]["counters"] == {"num_aot_artifacts_loaded": 1, "num_models_seen": 1}
     assert any("run(s) of a compiler" in reason for reason in baked.report["proof"]["control"])
     assert any("new file(s) in root" in reason for reason in baked.report["proof"]["control"])
 
 
-def test_the_archive_has_the_kernels_and_no_locks(baked: StandInBake) -> None:
+def test_the_archive_has_the_kernels_and_no_locks(baked: TriedBake) -> None:
     with tarfile.open(baked.out / bake.ARCHIVE) as archive:
         names = archive.getnames()
     assert [name.rpartition("/")[2] for name in names] == ["kernel.so", "model"]
@@ -51,14 +51,14 @@ def test_the_archive_has_the_kernels_and_no_locks(baked: StandInBake) -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("VLLM_ENGINE_READY_TIMEOUT_S", "1200"), ("VLLM_PROCESS_NAME_PREFIX", "x")]
 )
-def test_a_variable_in_the_key_is_a_miss_that_names_it(baked: StandInBake, name: str, value: str) -> None:
+def test_a_variable_in_the_key_is_a_miss_that_names_it(baked: TriedBake, name: str, value: str) -> None:
     start = baked.start(f"variable-{name}", {name: value})
     assert not judge(start, baked.session, "M", 1).hit
     found = explain_start(baked.report, baked.work / f"variable-{name}" / "record")
     assert deciding(found) == [f"key: {name}"]
 
 
-def test_a_variable_outside_of_the_key_is_a_hit(baked: StandInBake) -> None:
+def test_a_variable_outside_of_the_key_is_a_hit(baked: TriedBake) -> None:
     start = baked.start("logging", {"VLLM_LOGGING_LEVEL": "DEBUG"})
     assert judge(start, baked.session, "M", 1).hit
     found = explain_start(baked.report, baked.work / "logging" / "record")
@@ -68,14 +68,14 @@ def test_a_variable_outside_of_the_key_is_a_hit(baked: StandInBake) -> None:
     ]
 
 
-def test_another_argument_is_a_miss_that_names_it(baked: StandInBake) -> None:
+def test_another_argument_is_a_miss_that_names_it(baked: TriedBake) -> None:
     start = baked.start("argument", {}, serving=replace(SERVING, max_num_seqs=3))
     assert not judge(start, baked.session, "M", 1).hit
     found = explain_start(baked.report, baked.work / "argument" / "record")
     assert deciding(found) == ["config.ModelConfig: --max-num-seqs"]
 
 
-def test_a_forced_load_without_kernels_is_found_out(baked: StandInBake) -> None:
+def test_a_forced_load_without_kernels_is_found_out(baked: TriedBake) -> None:
     """Counters and VLLM_FORCE_AOT_LOAD pass: only the new file and the compiler's run tell."""
     root = baked.work / "deleted-root" / "cache"
     shutil.copytree(baked.work / "bake-root" / "cache", root)
@@ -98,13 +98,13 @@ def test_a_restored_kernel_that_is_compiled_again_is_a_new_file(tmp_path: Path) 
     assert written_since(root, frozenset({"old.so", "kernel.so"}), mark) == ("kernel.so",)
 
 
-def test_with_fail_the_first_run_of_a_compiler_ends_the_server(baked: StandInBake) -> None:
+def test_with_fail_the_first_run_of_a_compiler_ends_the_server(baked: TriedBake) -> None:
     start = baked.start("fail", {"VLLM_PROCESS_NAME_PREFIX": "y", "LMI_BOOT_ON_MISS": "fail"})
     assert start.session["ready"] is None
     assert "CompilerRun" in (baked.work / "fail" / "server.log").read_text()
 
 
-def test_a_damaged_archive_is_not_unpacked_and_ends_the_server(baked: StandInBake, tmp_path: Path) -> None:
+def test_a_damaged_archive_is_not_unpacked_and_ends_the_server(baked: TriedBake, tmp_path: Path) -> None:
     damaged = tmp_path / "artifact"
     shutil.copytree(baked.boot, damaged)
     data = bytearray((baked.out / bake.ARCHIVE).read_bytes())
@@ -117,7 +117,7 @@ def test_a_damaged_archive_is_not_unpacked_and_ends_the_server(baked: StandInBak
     assert not root.exists()
 
 
-def test_a_server_that_ends_at_start_is_an_error_with_its_log(baked: StandInBake, tmp_path: Path) -> None:
+def test_a_server_that_ends_at_start_is_an_error_with_its_log(baked: TriedBake, tmp_path: Path) -> None:
     broken = tmp_path / "vllm"
     shutil.copytree(Path(baked.host.python_path[0]), broken)
     (broken / "vllm/entrypoints/openai/api_server.py").write_text("raise SystemExit('no kernel image')\n")
@@ -130,7 +130,7 @@ def test_a_server_that_ends_at_start_is_an_error_with_its_log(baked: StandInBake
     assert not list(out.iterdir())
 
 
-def test_a_vllm_whose_key_ignores_the_control_is_refused(baked: StandInBake, tmp_path: Path) -> None:
+def test_a_vllm_whose_key_ignores_the_control_is_refused(baked: TriedBake, tmp_path: Path) -> None:
     careless = tmp_path / "vllm"
     shutil.copytree(Path(baked.host.python_path[0]), careless)
     envs = careless / "vllm/envs.py"
@@ -142,12 +142,12 @@ def test_a_vllm_whose_key_ignores_the_control_is_refused(baked: StandInBake, tmp
         bake.bake_and_prove(SPEC, "cpu", baked.model, host, tmp_path / "work", out)
 
 
-def test_a_folder_without_records_is_refused(baked: StandInBake, tmp_path: Path) -> None:
+def test_a_folder_without_records_is_refused(baked: TriedBake, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no record of a start"):
         explain_start(baked.report, tmp_path)
 
 
-def test_the_report_has_digests_of_variables_and_no_values(baked: StandInBake) -> None:
+def test_the_report_has_digests_of_variables_and_no_values(baked: TriedBake) -> None:
     start = baked.start("secret", {"VLLM_API_KEY": "hunter2-hunter2"})
     assert judge(start, baked.session, "M", 1).hit
     records = baked.work / "secret" / "record"
