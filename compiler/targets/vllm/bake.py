@@ -24,16 +24,20 @@ from compiler.targets.vllm.harvest import harvest
 from compiler.targets.vllm.interpreter import python_with_vllm, versions_of
 from compiler.targets.vllm.isolation import isolation
 from compiler.targets.vllm.proof import content, judge
+from compiler.targets.vllm.reference import check_reference
+from compiler.targets.vllm.runner import judge_of
 from compiler.targets.vllm.server import ServerHost, ServerRun, install_carrier, log_of, start, workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from compiler.artifact.manifest import Device
+    from compiler.model.config import ModelConfig
     from compiler.targets.values import How, Sources
     from compiler.targets.vllm.environment import Dialect
     from compiler.targets.vllm.harvest import CacheFile
     from compiler.targets.vllm.proof import HitVerdict, Start
+    from compiler.targets.vllm.reference import Reference
     from compiler.targets.vllm.serving import Serving
 
 __all__ = ["BakeSpec", "bake_and_prove", "compile", "stand_in", "versions"]
@@ -50,7 +54,8 @@ TIMEOUT = 1800.0
 @dataclass(frozen=True)
 class BakeSpec:
     """Input of one bake. `plan`, `source`: digests of rank files' plan and of the model. `image`: environment of the
-    container image that will serve. `vocab`: tokens that requests choose from.
+    container image that will serve. `vocab`: tokens that requests choose from. `config`: model of the shards, for the
+    reference; None: they are compared with nothing.
     """
 
     serving: Serving
@@ -59,6 +64,7 @@ class BakeSpec:
     source: str
     vocab: int
     image: Mapping[str, str]
+    config: ModelConfig | None = None
     name: str = "cache"
 
     @property
@@ -68,7 +74,8 @@ class BakeSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Part of the cache key."""
-        return asdict(self) | {"image": dict(self.image)}
+        config = self.config.to_json() if self.config else None
+        return asdict(replace(self, config=None)) | {"image": dict(self.image), "config": config}
 
 
 def versions(device: str) -> dict[str, str]:
@@ -93,7 +100,8 @@ def compile(  # noqa: A001  # the stage's name, see `compiler.targets.values.Too
             model = gather(sources, Path(folder) / "model")
             with isolation(model, spec.serving.model) as isolated:
                 machine = ServerHost(python_with_vllm(), isolated, seconds=how.timeout or TIMEOUT)
-                bake_and_prove(spec, device.kind, model, machine, Path(folder), out)
+                reference = judge_of(sources.checkpoint, spec.config, 0).logits if spec.config else None
+                bake_and_prove(spec, device.kind, model, machine, Path(folder), out, reference)
     progress(len(specs), len(specs))
 
 
@@ -116,12 +124,22 @@ def gather(sources: Sources, folder: Path) -> Path:
     return folder
 
 
-def bake_and_prove(spec: BakeSpec, device: str, model: Path, machine: ServerHost, work: Path, out: Path) -> HitVerdict:
-    """Write ARCHIVE and REPORT into `out`. `model`: folder that vLLM reads; `work`: folder for the starts.
+def bake_and_prove(
+    spec: BakeSpec,
+    device: str,
+    model: Path,
+    machine: ServerHost,
+    work: Path,
+    out: Path,
+    reference: Reference | None = None,
+) -> HitVerdict:
+    """Write ARCHIVE and REPORT into `out`. `model`: folder that vLLM reads; `work`: folder for the starts;
+    `reference`: see reference.py, None: the server is compared with itself alone.
 
     Raises:
         CompileError: the server does not start, or does not answer.
         ArtifactError: a file of the cache has a secret, the second start is no hit, or the control is judged a hit.
+        NumericsError: log probabilities of the server differ from those of the reference.
     """
     serving = replace(spec.serving, model=machine.isolation.model)
     requests = workload(serving.model, spec.vocab, serving.max_model_len - 16, serving.max_num_seqs)
@@ -134,6 +152,9 @@ def bake_and_prove(spec: BakeSpec, device: str, model: Path, machine: ServerHost
 
     baked = run("bake", install_carrier(work / "bare"))
     _check_served(baked, work)
+    prompt = next(each for each in requests if each["name"] == "prompt")["bodies"][0]["prompt"]
+    answer = baked.session["answers"]["prompt"][0]
+    median = check_reference(answer, prompt, serving.dtype, reference) if reference else None
     files = harvest(work / "bake-root" / "cache", out / ARCHIVE, os.environ)
     boot = install_carrier(work / "artifact")
     _draft(boot, out / ARCHIVE)
@@ -148,7 +169,7 @@ def bake_and_prove(spec: BakeSpec, device: str, model: Path, machine: ServerHost
         )
     control = run("control", boot, files, **{CONTROL: "lmi-control"})
     _check_control(control, baked, spec, serving.tp)
-    report = _report(spec, serving, machine, files, (baked, proved, control), verdict)
+    report = _report(spec, device, serving, machine, files, (baked, proved, control), verdict, median)
     (out / REPORT).write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
     return verdict
 
@@ -185,17 +206,20 @@ def _check_control(control: Start, baked: Start, spec: BakeSpec, ranks: int) -> 
 
 def _report(
     spec: BakeSpec,
+    device: str,
     serving: Serving,
     machine: ServerHost,
     files: tuple[CacheFile, ...],
     starts: tuple[Start, Start, Start],
     verdict: HitVerdict,
+    reference: float | None,
 ) -> dict[str, Any]:
     baked, _, control = starts
     missed = judge(control, baked.session, spec.dialect, serving.tp)
     return {
         "serving": asdict(serving),
         "dialect": spec.dialect,
+        "device": device,
         "isolated": machine.isolation.isolated,
         "factors": merged(baked.records),
         "answers": {name: [content(each) for each in answers] for name, answers in baked.session["answers"].items()},
@@ -203,6 +227,7 @@ def _report(
         "proof": {
             "counters": dict(verdict.counters),
             "largest_difference": verdict.largest_difference,
+            "reference_difference": reference,
             "control": list(missed.reasons),
         },
         "seconds": {

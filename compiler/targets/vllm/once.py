@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.artifact.manifest import load_manifest
 from compiler.errors import IncompatibleError, LmiCompileError, RankError, boundary
+from compiler.targets.vllm.artifact import section_of
 from compiler.targets.vllm.environment import FORCED, pinned
 from compiler.targets.vllm.explain import explain_start, read_report
 from compiler.targets.vllm.interpreter import python_with_vllm
@@ -43,7 +44,7 @@ def serve_once(
     Raises IncompatibleError, ToolchainMissing.
     """
     manifest = load_manifest(artifact)
-    cache = getattr(manifest.section, "cache", None)
+    cache = section_of(manifest).cache
     if cache is None:
         raise IncompatibleError(
             f"`{manifest.name}` has no compiled cache",

@@ -32,12 +32,12 @@ SERVED_ROOT = "/tmp/lmi-cache"  # noqa: S108  # in a container; /opt/ml/model is
 """Folder that the carrier restores the cache to."""
 
 
-def served_environment(cache: CompiledCache, device: str) -> dict[str, str]:
+def served_environment(cache: CompiledCache) -> dict[str, str]:
     """Variables of the server that serves, besides those of its image."""
-    return {**pinned(cache.dialect, device, SERVED_ROOT, {}), **FORCED[cache.dialect]}
+    return {**pinned(cache.dialect, cache.device, SERVED_ROOT, {}), **FORCED[cache.dialect]}
 
 
-def cache_files(made: Made, device: str) -> tuple[list[Part], CompiledCache | None]:
+def cache_files(made: Made) -> tuple[list[Part], CompiledCache | None]:
     """Files of the cache, and its section; ([], None) if nothing was compiled."""
     compiled = {part.name: part for part in made.compiled.get("cache", ())}
     if not compiled:
@@ -45,7 +45,7 @@ def cache_files(made: Made, device: str) -> tuple[list[Part], CompiledCache | No
     archive, report = compiled["cache.tar.gz"], compiled["bake.json"]
     cache = cache_of(archive, report)
     serving = Serving(**json.loads(report.read())["serving"])
-    files = {**carrier_files(), **configuration(serving, served_environment(cache, device))}
+    files = {**carrier_files(), **configuration(serving, served_environment(cache))}
     return [archive, report, *(written(path, data) for path, data in files.items())], cache
 
 

@@ -1,41 +1,57 @@
-"""Execution of vLLM artifacts: logits by vLLM without compilation, answers by a server that starts from the cache."""
+"""Execution of vLLM artifacts: logits by the judge of their shards, answers by a server that starts from the cache."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from compiler.errors import IncompatibleError, RankError
+from compiler.errors import IncompatibleError
 from compiler.targets.runners import Runner
-from compiler.targets.vllm import logits as process
-from compiler.targets.vllm.cache import CompiledCache
-from compiler.targets.vllm.environment import DEVICE, PINNED
-from compiler.targets.vllm.explain import read_report
-from compiler.targets.vllm.interpreter import python_with_vllm, versions_of
-from compiler.targets.vllm.serving import Serving
+from compiler.targets.vllm.interpreter import COMPARED, python_with_vllm, versions_of
+from compiler.targets.vllm.layout import rank_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from compiler.artifact.manifest import Manifest
+    from compiler.model.config import ModelConfig
+    from compiler.targets.vllm.judge import ShardJudge
 
-_LOG_TAIL = 64_000
+
+def judge_of(folder: Path, config: ModelConfig, _max_memory: int, lowered: ModelConfig | None = None) -> ShardJudge:
+    """Judge of the shards in `folder`. It maps a layer of all ranks at a time and widens blocks of 16 MiB, whatever the
+    limit of memory. `lowered`: `config` with other limits, computed in its place.
+    """
+    from compiler.targets.vllm.judge import ShardJudge, ShardWeights
+
+    files = sorted(folder.glob("model-rank-*-part-0.safetensors"))
+    ranks = [ShardWeights(folder / rank_file(rank), rank, len(files), config) for rank in range(len(files))]
+    return ShardJudge(lowered or config, ranks)
 
 
-class VllmRunner(Runner):
-    """Runner of an artifact with a compiled cache."""
+@dataclass(frozen=True)
+class ShardRunner(Runner):
+    """Runner of an artifact's shards: the judge."""
 
-    def __init__(self, cache: CompiledCache, device: str, vocab: int) -> None:
-        self._cache, self._device, self._vocab = cache, device, vocab
+    config: ModelConfig
+    max_memory: int
+
+    def logits(self, folder: Path, rows: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+        """Logits by the judge, one row after the other. Raises ArtifactError."""
+        judge = judge_of(folder, self.config, self.max_memory)
+        return [judge.logits(row) for row in rows]
+
+
+class ServerRunner(ShardRunner):
+    """Runner of an artifact with a cache, where vLLM is installed. Its server gave the same log probabilities as the
+    judge when the cache was made (bake.py).
+    """
 
     def check(self, manifest: Manifest) -> None:
         """Raise ToolchainMissing without vLLM, IncompatibleError for other versions than those of the bake."""
@@ -43,51 +59,13 @@ class VllmRunner(Runner):
         wrong = [
             f"{name} {found.get(name, 'is missing')} here, {built} in the bake"
             for name, built in sorted(manifest.toolchain.items())
-            if name in ("vllm", "torch", "triton", "python") and found.get(name) != built
+            if name in COMPARED and found.get(name) != built
         ]
         if wrong:
             raise IncompatibleError(
                 f"`{manifest.name}` cannot use its cache here: {'; '.join(wrong)}",
                 hint="run it in the image that it was built for",
             )
-
-    def logits(self, folder: Path, rows: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
-        """Log probabilities [tokens, vocab] of each row by vLLM without compilation, from the artifact's weights.
-
-        The link to the compiled kernels is the report: its answers are those of the start that was proven.
-        Raises RankError.
-        """
-        serving = Serving(**read_report(folder / self._cache.report)["serving"])
-        arguments: dict[str, Any] = {
-            "tensor_parallel_size": serving.tp,
-            "dtype": serving.dtype,
-            "max_model_len": serving.max_model_len,
-            "max_num_seqs": serving.max_num_seqs,
-            "load_format": serving.load_format,
-            "skip_tokenizer_init": True,
-        }
-        ids = [[int(token) for token in row] for row in rows]
-        with tempfile.TemporaryDirectory(prefix="lmi-vllm-") as work:
-            source, output = Path(work) / "input.json", Path(work) / "output.npz"
-            source.write_text(
-                json.dumps({"model": str(folder), "arguments": arguments, "rows": ids, "vocab": self._vocab})
-            )
-            environment = {**os.environ, **PINNED, **DEVICE[self._device], "VLLM_CACHE_ROOT": f"{work}/cache"}
-            ran = subprocess.run(
-                [python_with_vllm(), str(process.__file__), str(source), str(output)],
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if ran.returncode != 0:
-                raise RankError(
-                    f"vLLM does not compute {folder}: exit code {ran.returncode}",
-                    hint="the log has its output",
-                    log=(ran.stdout + ran.stderr)[-_LOG_TAIL:],
-                )
-            with np.load(output) as arrays:
-                return [arrays[f"arr_{index}"] for index in range(len(ids))]
 
     def once(self, folder: Path, prompt: str, max_new_tokens: int) -> Sequence[str]:
         """Command line of `python -m compiler.targets.vllm.once`."""

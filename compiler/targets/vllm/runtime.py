@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from compiler.errors import LmiCompileError
 from compiler.targets.protocols import Runtime
 from compiler.targets.values import Ability, Finding
-from compiler.targets.vllm.cache import CompiledCache
+from compiler.targets.vllm.artifact import section_of
 from compiler.targets.vllm.explain import explain_machine, explain_start, read_report
-from compiler.targets.vllm.interpreter import facts_of, python_with_vllm, versions_of
+from compiler.targets.vllm.images import vllm_image
+from compiler.targets.vllm.interpreter import COMPARED, facts_of, python_with_vllm, versions_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -19,28 +20,25 @@ if TYPE_CHECKING:
     from compiler.artifact.manifest import Manifest
     from compiler.machine import Host
     from compiler.targets.runners import Runner
-
-_COMPARED = ("vllm", "torch", "triton", "python")
-"""Versions of the bake that the cache's key or its files depend on."""
+    from compiler.targets.vllm.cache import CompiledCache
 
 
 def cache_of_manifest(manifest: Manifest) -> CompiledCache | None:
     """Compiled cache of an artifact; None if it has only weights."""
-    found = getattr(manifest.section, "cache", None)
-    return found if isinstance(found, CompiledCache) else None
+    return section_of(manifest).cache
 
 
 class VllmRuntime(Runtime):
-    """Runs artifacts that have a cache, where vLLM is installed."""
+    """Execution by a vLLM server, and of shards by the judge."""
 
     def runner(self, manifest: Manifest, max_memory: int) -> Runner | None:
-        """Runner of an artifact with a cache, where vLLM is installed."""
-        from compiler.targets.vllm.runner import VllmRunner
+        """Runner with a server where vLLM is installed and there is a cache; else the judge of the shards, if any."""
+        from compiler.targets.vllm.runner import ServerRunner, ShardRunner
 
-        cache = cache_of_manifest(manifest)
-        if cache is None or self.unproven(manifest):
+        if not manifest.section.rank_files:
             return None
-        return VllmRunner(cache, manifest.device.kind, manifest.config.vocab)
+        kind = ShardRunner if self.unproven(manifest) else ServerRunner
+        return kind(manifest.config, max_memory)
 
     def unproven(self, manifest: Manifest) -> str:
         """Reason if there is no cache, or no vLLM here."""
@@ -84,8 +82,6 @@ class VllmRuntime(Runtime):
         """Problems of a container with another vLLM than that of the cache."""
         cache = cache_of_manifest(manifest)
         try:
-            from compiler.targets.vllm.images import vllm_image
-
             facts = vllm_image(image)
         except LmiCompileError as error:
             return [error.message]
@@ -111,7 +107,7 @@ class VllmRuntime(Runtime):
 
 
 def _versions(manifest: Manifest, found: Mapping[str, str]) -> Iterator[Finding]:
-    for name in _COMPARED:
+    for name in COMPARED:
         built = manifest.toolchain.get(name)
         if built is None:
             continue

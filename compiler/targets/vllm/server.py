@@ -17,7 +17,7 @@ from compiler.targets.vllm import carrier
 from compiler.targets.vllm.carrier.restore import MARK
 from compiler.targets.vllm.environment import server_environment
 from compiler.targets.vllm.harvest import names
-from compiler.targets.vllm.proof import Start, new_files, records_of, written_since
+from compiler.targets.vllm.proof import UNCOMPARED, Start, new_files, records_of, written_since
 from compiler.targets.vllm.serving import server_argv
 
 if TYPE_CHECKING:
@@ -157,8 +157,7 @@ def free_port() -> int:
 def workload(model: str, vocab: int, longest: int, rows: int) -> list[dict[str, Any]]:
     """Requests that reach every kernel: prefills of several lengths, a batch of decodes, log probabilities, a stream.
 
-    `longest`: tokens of a prompt; `rows`: prompts at once. The first answers of a server are those that it is compared
-    by, so the batch does not ask for log probabilities: kernels sum in another order in a batch of another size.
+    `longest`: tokens of a prompt; `rows`: prompts at once.
     """
 
     def body(tokens: int, **more: Any) -> dict[str, Any]:
@@ -171,5 +170,5 @@ def workload(model: str, vocab: int, longest: int, rows: int) -> list[dict[str, 
         *({"name": f"prefill {length}", "bodies": [body(length, **detail)]} for length in lengths),
         {"name": "prompt", "bodies": [body(min(33, longest), prompt_logprobs=5, **detail)]},
         {"name": "stream", "bodies": [body(min(5, longest), stream=True)]},
-        {"name": "batch", "bodies": [body(min(3 + 4 * row, longest)) for row in range(min(rows, 8))]},
+        {"name": UNCOMPARED, "bodies": [body(min(3 + 4 * row, longest)) for row in range(min(rows, 8))]},
     ]

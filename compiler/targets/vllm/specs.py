@@ -33,4 +33,4 @@ def specs(plan: PlannedRanks[VllmOptions], source: str) -> Sequence[BakeSpec]:
     )
     dialect = dialect_of(version_of(plan.options))
     environment = dict(image.environment) if image else {}
-    return (BakeSpec(serving, dialect, plan.digest, source, plan.config.vocab, environment),)
+    return (BakeSpec(serving, dialect, plan.digest, source, plan.config.vocab, environment, plan.config),)

@@ -110,9 +110,22 @@ def cache(**variables: str) -> CompiledCache:
         "paths": {"site-packages": ["/usr/lib/python3/dist-packages"]},
     }
     serving = {"model": "/opt/ml/model", "tp": 1}
-    proof = {"counters": {}, "largest_difference": 0.0, "control": ["1 run(s) of a compiler"]}
+    proof = {
+        "counters": {},
+        "largest_difference": 0.0,
+        "reference_difference": None,
+        "control": ["1 run(s) of a compiler"],
+    }
     files = [{"path": "a", "size": 3, "digest": "sha256:" + "0" * 64, "pickle": True}]
-    data = {"factors": factors, "serving": serving, "dialect": "M", "isolated": True, "proof": proof, "files": files}
+    data = {
+        "factors": factors,
+        "serving": serving,
+        "dialect": "M",
+        "device": "cuda",
+        "isolated": True,
+        "proof": proof,
+        "files": files,
+    }
     return cache_of(written("cache.tar.gz", b"x"), written("bake.json", json.dumps(data).encode()))
 
 
