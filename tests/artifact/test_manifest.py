@@ -185,7 +185,7 @@ def test_a_manifest_of_schema_1_is_the_same_artifact_as_now() -> None:
     found = parse_manifest((SCHEMA_1 / "segments.json").read_bytes())
     model = manifest().model.model_copy(update={"config": {"layers": 1}})
     assert found.substance == manifest(model=model).substance
-    assert found.substance == manifest(writer="0.2.0").substance
+    assert found.substance == manifest(model=model, writer="0.2.0").substance
 
 
 @pytest.mark.parametrize("change", [{"segments": None}, {"engines": ENGINES}, {"section": {}}])
