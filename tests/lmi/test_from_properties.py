@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from compiler.errors import RefusedError, UsageError
-from compiler.lmi.backends import BACKEND_OF, BACKEND_VALUES, ENVIRONMENT, INSTEAD, RENAMED
-from compiler.lmi.effects import NO_EFFECT, QUANTIZATION, REFUSED_UNLESS, USED
+from compiler.lmi.backends import BACKEND_VALUES, ENVIRONMENT, INSTEAD, RENAMED, TABLES
+from compiler.lmi.effects import QUANTIZATION
 from compiler.lmi.from_properties import LmiRequest, request_of_properties
 from compiler.lmi.options import BY_NAME, OPTIONS, Option
 from compiler.quantization.request import Text
 
+FIXED = TABLES["trtllm"].fixed
 IMAGES = {(0, 28): "0.28.0", (0, 33): "0.33.0"}
 
 
@@ -23,7 +24,7 @@ def _request(folder: Path, text: str, image: str = "") -> LmiRequest:
 
 
 def _value(option: Option) -> str:
-    allowed = REFUSED_UNLESS.get(option.name, ())
+    allowed = FIXED.get(option.name, ())
     if option.name == "option.dtype":
         return "fp16"
     if allowed:
@@ -37,7 +38,7 @@ def _value(option: Option) -> str:
 def test_no_property_is_dropped_in_silence(option: Option, tmp_path: Path) -> None:
     image = IMAGES[(0, 33)] if option.since >= (0, 30) else IMAGES[(0, 28)] if option.since <= (0, 28) else "0.29.0"
     text = f"{option.name}={_value(option)}\n"
-    if option.name in REFUSED_UNLESS and not REFUSED_UNLESS[option.name]:
+    if option.name in FIXED and not FIXED[option.name]:
         with pytest.raises(RefusedError, match=r"line 1: .* cannot be honored"):
             _request(tmp_path, text, image)
         return
@@ -48,9 +49,14 @@ def test_no_property_is_dropped_in_silence(option: Option, tmp_path: Path) -> No
 
 
 def test_tables_name_properties_that_exist() -> None:
-    assert {*USED, *QUANTIZATION, *REFUSED_UNLESS, *NO_EFFECT, *RENAMED.values(), *ENVIRONMENT.values()} <= {*BY_NAME}
-    assert {*BACKEND_VALUES} <= {*BY_NAME}
-    assert {*INSTEAD} <= {*BACKEND_OF}
+    for table in TABLES.values():
+        known = {*table.by_name}
+        assert len(known) == len(table.options), table.name
+        tables = {*table.used, *table.fixed, *table.features, *table.no_effect, *table.quantizes}
+        assert tables <= known | {"option.tensor_parallel_size", "option.pipeline_parallel_size", "option.rope_scaling"}
+        assert all(option.until is None or option.since < option.until for option in table.options)
+    assert {*BACKEND_VALUES, *RENAMED.values(), *ENVIRONMENT.values()} <= {*BY_NAME}
+    assert {*INSTEAD} <= {name for table in TABLES.values() for name in table.by_name} - {*BY_NAME}
     assert not {*RENAMED} & {*BY_NAME}
 
 
