@@ -96,7 +96,7 @@ def with_target(asked: RequestOptions) -> RequestOptions:
             f"`--image {image}` serves artifacts of target `{target}`, which is not installed",
             hint=f"installed targets: {', '.join(targets.available())}",
         )
-    own = asked.own
+    own: Any = asked.own
     if "image" not in map(option_name, fields(targets.options_of(target))):
         own = replace(own, image=None)
     return replace(asked, ask=replace(asked.ask, target=target), own=own)

@@ -68,6 +68,8 @@ VLLM: tuple[Option, ...] = (
     *_rows("text", V32, "config_format code_revision model_impl runner convert logits_processors logprobs_mode"),
     *_rows("text", V32, "preemption_mode ignore_patterns pooler_config tokenizer_revision"),
     *_rows("int", V32, "max_seq_len_to_capture num_scheduler_steps long_prefill_token_threshold stream_interval"),
+    *_rows("int", V31, "awq_block_size calib_size"),
+    *_rows("text", V31, "fp8_scheme"),
     *_rows("text", V35, "lmcache_config_file"),
     *_rows("bool", V36, "lmcache_auto_config"),
 )

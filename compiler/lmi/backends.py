@@ -90,6 +90,9 @@ _SERVED_FEATURES: _Allowed = {
     "option.limit_mm_per_prompt": ("",),
 }  # fmt: skip
 _CHECKPOINT = "`--output` names the folder"
+_OF_JOB = dict.fromkeys(
+    ("option.awq_block_size", "option.calib_size", "option.fp8_scheme"), "only an optimization job reads it"
+)
 _VLLM_ROWS = {(0, 25): 32, (0, 27): 256}
 _NEURON_GRAPHS = "graphs of another compiler; this build makes its own"
 
@@ -103,7 +106,7 @@ TABLES: Mapping[str, BackendTable] = {
         ),
         BackendTable(
             "vllm", "vLLM", (0, 36), (*_HANDLER, *backend_options.VLLM), _VLLM_USED, fixed=_WEIGHTS,
-            features=_SERVED_FEATURES, no_effect=effects.EVERYWHERE, rows=_VLLM_ROWS,
+            features=_SERVED_FEATURES, no_effect={**effects.EVERYWHERE, **_OF_JOB}, rows=_VLLM_ROWS,
             quantizes=frozenset({"option.quantize", "option.quantization", "option.kv_cache_dtype"}),
         ),
         BackendTable(

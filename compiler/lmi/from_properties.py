@@ -138,7 +138,8 @@ def _read(file: Path, environment: Mapping[str, str]) -> tuple[list[Entry], dict
     found, ignored = entries(data.decode("latin-1")), dict[str, str]()
     if file.suffix == ENVIRONMENT_SUFFIX or file.name == ENVIRONMENT_SUFFIX:
         named = [(entry, property_of_variable(entry.name)) for entry in found]
-        ignored = {shown(entry): "no property of the container" for entry, name in named if not name}
+        # Without their values: a container's environment may have secrets.
+        ignored = {f"line {entry.line} `{entry.name}`": "no property" for entry, name in named if not name}
         found = [Entry(entry.line, name, entry.value) for entry, name in named if name]
     names = {entry.name for entry in found}
     variables = {property_of_variable(name): value for name, value in environment.items()}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from compiler.errors import UsageError
-from compiler.lmi.backends import TABLES, BackendName
+from compiler.lmi.backends import TABLES
 from compiler.lmi.images import Release
 from compiler.lmi.options import SERVER
 from compiler.lmi.properties import Value, checked
@@ -49,7 +49,7 @@ def named_options(lines: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def serving_options(lines: Sequence[str], release: Release | None, backend: BackendName) -> ServingOptions:
+def serving_options(lines: Sequence[str], release: Release | None, backend: str) -> ServingOptions:
     """Properties of `lines`, checked against those that the back end reads in the release.
 
     Raises UsageError (no release, an unknown name, a value of another type, or a property that follows from the
@@ -61,13 +61,11 @@ def serving_options(lines: Sequence[str], release: Release | None, backend: Back
             f"`--option {lines[0]}` needs the LMI image that will serve the artifact; none has this version",
             hint="pass `--image`",
         )
-    values: dict[str, Value] = {}
-    notes: list[str] = []
+    table, values, notes = TABLES[backend], dict[str, Value](), list[str]()
     for name, text in named.items():
         if name in _OWN:
             raise UsageError(f"`--option {name}` follows from the artifact", hint=f"{_OWN[name]} decides it")
-        values[name] = checked(name, text, release, backend)
-        table = TABLES[backend]
+        values[name] = checked(name, text, release, table.name)
         if table.by_name[name].when == "compile" or name in table.quantizes:
             notes.append(f"`--option {name}={text}` has no effect: it counts when an engine is compiled from a model")
         elif name in table.fixed and values[name] not in table.fixed[name]:

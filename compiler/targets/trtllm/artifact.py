@@ -16,8 +16,7 @@ from compiler.errors import ArtifactError
 from compiler.lmi.check import check as check_container
 from compiler.lmi.images import TrtllmImage, image_uri
 from compiler.lmi.package import EngineFacts, container_files, engine_folder, tokenizer_paths
-from compiler.lmi.properties import Value
-from compiler.lmi.serving_options import named_options, serving_options
+from compiler.lmi.serving_options import named_options
 from compiler.targets.trtllm.command import CHECKPOINT, ENGINES, command_line, flags_of
 from compiler.targets.trtllm.config import checkpoint_config, config_bytes
 from compiler.targets.trtllm.engines import built_by, engine_problems
@@ -107,13 +106,8 @@ def _facts(
         engine_files=tuple(sorted(engines)),
         tokenizer_files=tuple(tokenizer),
         pp=plan.options.pp,
-        options=serving_values(plan.options),
+        options=plan.options.properties,
     )
-
-
-def serving_values(options: TrtllmOptions) -> dict[str, Value]:
-    """Requested properties of the container, by full name. Raises UsageError, RefusedError."""
-    return serving_options(options.serving, options.release, options.backends[0]).values if options.serving else {}
 
 
 def _section(

@@ -20,7 +20,7 @@ from compiler.lmi.serving_options import named_options
 from compiler.lmi.triton import MODEL
 from compiler.model.config import ModelConfig
 from compiler.model.limits import Limits
-from compiler.targets.trtllm.artifact import contents, section_of, serving_values
+from compiler.targets.trtllm.artifact import contents, section_of
 from compiler.targets.trtllm.command import ENGINES
 from compiler.targets.trtllm.engines import STAND_IN
 from compiler.targets.trtllm.host import HOST, read_host
@@ -150,7 +150,7 @@ def _partition(
         max_seq_len=wanted.max_seq_len,
         max_num_tokens=wanted.max_num_tokens,
         pp=options.pp,
-        options=serving_values(options),
+        options=options.properties,
     )
 
 

@@ -46,6 +46,17 @@ class TrtllmOptions(TargetOptions):
         return image.release if image else None
 
     @property
+    def properties(self) -> Mapping[str, str | int | float | bool]:
+        """Requested properties of the container, by full name. Raises UsageError, RefusedError."""
+        from compiler.lmi.serving_options import serving_options
+
+        return serving_options(self.serving, self.release, self.backends[0]).values if self.serving else {}
+
+    def check_serving(self) -> None:
+        """Check `serving`. Raises as `properties`."""
+        self.properties.keys()
+
+    @property
     def split(self) -> Mapping[str, Any]:
         """Pipeline stages, expert-parallel groups, and the split of the embedding."""
         return {"pp": self.pp, "moe_ep": self.moe_ep, "parallel_embedding": self.parallel_embedding}
