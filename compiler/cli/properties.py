@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from compiler import targets
-from compiler.cli.options import QuantOptions, RequestOptions, image_of, option_name, options_of, text_of
+from compiler.cli.options import QuantOptions, RequestOptions, text_of
 from compiler.cli.output import warn
+from compiler.cli.target_options import image_of, option_name, options_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

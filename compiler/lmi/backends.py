@@ -20,6 +20,13 @@ from compiler.errors import UsageError
 from compiler.lmi import backend_options, effects
 from compiler.lmi.images import TRTLLM, Kind, Release
 from compiler.lmi.options import OPTIONS, SERVER, SHARED, Option
+from compiler.quantization.vendors import (
+    ACCELERATE_QUANTIZE,
+    DEEPSPEED_QUANTIZE,
+    NEURON_QUANTIZE,
+    ROUNDED_DTYPE,
+    VLLM_QUANTIZE,
+)
 
 BackendName = Literal["trtllm", "vllm", "lmi-dist", "deepspeed", "neuronx", "accelerate"]
 _Allowed = Mapping[str, tuple[str | int | float | bool, ...]]
@@ -152,25 +159,6 @@ TABLES: Mapping[str, BackendTable] = {
 }  # fmt: skip
 """Back ends by name."""
 
-_DECLARED_NAMES = (
-    "awq gptq squeezellm marlin gptq_marlin gptq_marlin_24 awq_marlin compressed-tensors fbgemm_fp8 deepspeedfp "
-    "modelopt auto-round quark torchao mxfp4"
-)
-DECLARED = frozenset(_DECLARED_NAMES.split())
-"""Values of `option.quantize` with which vLLM loads a checkpoint that is quantized already."""
-
-SCHEME_OF: Mapping[str, Mapping[str, str]] = {
-    "vllm": {"fp8": "fp8"},
-    "lmi-dist": {"fp8": "fp8"},
-    "deepspeed": {"smoothquant": "smoothquant"},
-    "neuronx": {"static_int8": "int8-weight", "True": "int8-weight"},
-    "accelerate": {},
-}
-"""Scheme that a back end's value of `option.quantize` (or of `option.load_in_8bit`, as text) rounds weights with."""
-
-CACHE_OF: Mapping[str, str] = {"auto": "", "fp8": "fp8", "fp8_e4m3": "fp8"}
-"""Format of the KV cache by vLLM's `kv_cache_dtype`."""
-
 _SELECTED_BY: Mapping[str, Mapping[str, BackendName]] = {
     "engine": {"DeepSpeed": "deepspeed"},
     "option.rolling_batch": {
@@ -239,11 +227,12 @@ BACKEND_VALUES: Mapping[str, Mapping[str, str]] = {
     for name, values in _SELECTED_BY.items()
 } | {
     "option.quantize": {
-        "gptq": "vLLM", "squeezellm": "vLLM", "marlin": "vLLM", "bitsandbytes": "vLLM", "compressed-tensors": "vLLM",
-        "bitsandbytes4": "Hugging Face Accelerate", "bitsandbytes8": "Hugging Face Accelerate",
-        "dynamic_int8": "DeepSpeed", "static_int8": "Transformers-NeuronX",
+        **dict.fromkeys(VLLM_QUANTIZE, TABLES["vllm"].title),
+        **dict.fromkeys(ACCELERATE_QUANTIZE, TABLES["accelerate"].title),
+        **dict.fromkeys(DEEPSPEED_QUANTIZE, TABLES["deepspeed"].title),
+        **dict.fromkeys(NEURON_QUANTIZE, TABLES["neuronx"].title),
     },
-    "option.dtype": {"int8": "DeepSpeed and Hugging Face Accelerate"},
+    "option.dtype": {ROUNDED_DTYPE: f"{TABLES['deepspeed'].title} and {TABLES['accelerate'].title}"},
 }  # fmt: skip
 """Back end of each value that selects another one than TensorRT-LLM, by property."""
 

@@ -11,13 +11,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from compiler.errors import RefusedError
-from compiler.lmi.backends import CACHE_OF, DECLARED, SCHEME_OF, TABLES
+from compiler.lmi.backends import TABLES
 from compiler.lmi.effects import QUANTIZATION
 from compiler.lmi.properties import Properties, Value
 from compiler.lmi.quantize import quantization_of
 from compiler.quantization.request import ALPHA, Quant, Text, scheme_of
 from compiler.quantization.schemes import FLOAT, SCHEMES
-from compiler.quantization.vendors import VENDOR_CACHES, VENDOR_SCHEMES, W4A16_AWQ
+from compiler.quantization.vendors import (
+    LMI_SCHEMES,
+    VENDOR_CACHES,
+    VENDOR_SCHEMES,
+    VLLM_CACHES,
+    VLLM_LOADED,
+    W4A16_AWQ,
+)
 
 if TYPE_CHECKING:
     from compiler.lmi.backends import BackendName
@@ -42,23 +49,23 @@ def quant_of_properties(
         str(typed.get("option.load_in_8bit", "")) if typed.get("option.load_in_8bit") else "",
     )
     cache = str(typed.get("option.kv_cache_dtype", "auto"))
-    if cache not in CACHE_OF:
+    if cache not in VLLM_CACHES:
         raise RefusedError(
-            f"`option.kv_cache_dtype` is one of {', '.join(CACHE_OF)} here; found `{cache}`", hint="leave it out"
+            f"`option.kv_cache_dtype` is one of {', '.join(VLLM_CACHES)} here; found `{cache}`", hint="leave it out"
         )
-    quant = Quant(text=text, cache=CACHE_OF[cache])
-    if method in DECLARED and backend in ("vllm", "lmi-dist"):
+    quant = Quant(text=text, cache=VLLM_CACHES[cache])
+    if method in VLLM_LOADED and backend in ("vllm", "lmi-dist"):
         return quant, [AS_DECLARED.format(method)]
     if not method:
         return quant, []
-    if method not in SCHEME_OF[backend]:
-        known = ", ".join([*SCHEME_OF[backend]]) or "no value"
+    if method not in LMI_SCHEMES[backend]:
+        known = ", ".join([*LMI_SCHEMES[backend]]) or "no value"
         raise RefusedError(
             f"`option.quantize={method}` rounds as {TABLES[backend].title} does at start-up, which nothing here does",
             hint=f"supported for {TABLES[backend].title}: {known}; or choose a scheme with `--quant` and remove it",
         )
     alpha = typed.get("option.smoothquant_alpha")
-    scheme = scheme_of(SCHEME_OF[backend][method])
+    scheme = scheme_of(LMI_SCHEMES[backend][method])
     return replace(quant, scheme=scheme, alpha=ALPHA if alpha is None else float(alpha)), []
 
 
