@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from compiler.cli.groups import grouped
 from compiler.cli.options import (
     ArtifactArgument,
     AskOptions,
@@ -17,16 +18,14 @@ from compiler.cli.options import (
     LimitOptions,
     MemoryOptions,
     ModelOptions,
-    OwnOptions,
     QuantOptions,
     RequestOptions,
-    grouped,
-    image_of,
     quant_of,
     request_of,
 )
 from compiler.cli.output import reporting, show
 from compiler.cli.properties import with_properties
+from compiler.cli.target_options import OwnOptions, image_of
 
 if TYPE_CHECKING:
     from compiler.report import Report

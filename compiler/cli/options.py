@@ -1,30 +1,20 @@
-"""Options that several commands share.
-
-A group is a frozen dataclass whose fields are options. A command under `@grouped` takes it as one parameter; on the
-command line each field is an option of its own:
-
-    @grouped
-    def plan(model: ModelOptions, ask: AskOptions, as_json: Json = False) -> None: ...
-"""
+"""Options that several commands share, in groups (`cli/groups.py`), and the requests that they make."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, make_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 import typer
 
 from compiler import targets
+from compiler.cli.target_options import OwnOptions, options_of
 from compiler.quantization.schemes import CACHES, SCHEMES
 
 if TYPE_CHECKING:
     from compiler.pipeline.request import PlanRequest, Resources
     from compiler.quantization.request import Quant, Text
-    from compiler.targets.options import TargetOptions
 
     SchemeName: TypeAlias = str
     CacheName: TypeAlias = str
@@ -33,8 +23,6 @@ else:
 
 DEFAULT_BATCH = 8
 """Rows per batch where `--max-batch` is not given."""
-
-Command = TypeVar("Command", bound=Callable[..., None])
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RequireSignature = Annotated[
@@ -147,121 +135,6 @@ class LimitOptions:
     max_batch: Annotated[
         int | None, typer.Option("--max-batch", "--max-batch-size", help="Rows per batch [default: 8]")
     ] = None
-
-
-def _own_options() -> dict[str, tuple[Any, Any]]:
-    """Type and default of each option of the targets, by name. The default is None, so that an option that was given
-    for another target can be refused.
-    """
-    found: dict[str, tuple[Any, Any]] = {}
-    for target in targets.available():
-        kind = targets.options_of(target)
-        hints = get_type_hints(kind)
-        for field in fields(kind):
-            name = option_name(field)
-            if name is None or name in found:
-                continue
-            info = typer.Option(
-                *field.metadata["flags"],
-                help=field.metadata["help"],
-                metavar=field.metadata["metavar"],
-                rich_help_panel=f"Target {target}",
-            )
-            found[name] = (Annotated[hints[field.name] | None, info], None)
-    return found
-
-
-def option_name(field: Field[Any]) -> str | None:
-    """Parameter name of a field of a target's options; None for a derived field."""
-    if "help" not in field.metadata:
-        return None
-    flags = field.metadata["flags"]
-    return str(flags[0]).lstrip("-").replace("-", "_") if flags else field.name
-
-
-if TYPE_CHECKING:
-
-    @dataclass(frozen=True)
-    class OwnOptions:
-        """Options of all targets, gathered from their `TargetOptions`; None if not given."""
-else:
-    OwnOptions = make_dataclass(
-        "OwnOptions", [(name, kind, default) for name, (kind, default) in _own_options().items()], frozen=True
-    )
-
-
-def options_of(target: str, own: OwnOptions) -> TargetOptions:
-    """Options of `target`, from those given. Raises UsageError for an option that only other targets have."""
-    from compiler.errors import UsageError
-
-    given = {field.name: value for field in fields(own) if (value := getattr(own, field.name)) is not None}
-    kind = targets.options_of(target)
-    names = {name: field.name for field in fields(kind) if (name := option_name(field)) is not None}
-    for name in given.keys() - names.keys():
-        owners = [each for each in targets.available() if name in map(option_name, fields(targets.options_of(each)))]
-        raise UsageError(
-            f"`--{name.replace('_', '-')}` is an option of target `{owners[0]}`; found `--target {target}`",
-            hint=f"leave it out, or build with `--target {owners[0]}`",
-        )
-    return kind(**{names[name]: value for name, value in given.items()})
-
-
-def image_of(own: OwnOptions) -> str:
-    """Container image of `--image`, or ""."""
-    return getattr(own, "image", None) or ""
-
-
-def grouped(command: Command) -> Command:
-    """Command for typer, with each parameter that is a group replaced by one option for each of its fields.
-
-    Raises TypeError if two options have the same name.
-    """
-    hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, type[Any]] = {}
-    parameters: dict[str, inspect.Parameter] = {}
-    for name, parameter in inspect.signature(command).parameters.items():
-        kind = hints[name]
-        if is_dataclass(kind) and isinstance(kind, type):
-            groups[name] = kind
-            found = _parameters(kind)
-        else:
-            found = [parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)]
-        for one in found:
-            if one.name in parameters:
-                raise TypeError(f"`{command.__name__}` has two options called `{one.name}`")
-            parameters[one.name] = one
-
-    @functools.wraps(command)
-    def run(**values: Any) -> None:
-        whole = {
-            name: kind(**{field.name: values.pop(field.name) for field in fields(kind)})
-            for name, kind in groups.items()
-        }
-        command(**whole, **values)
-
-    # required options first, as `inspect.Signature` demands
-    ordered = sorted(parameters.values(), key=lambda one: one.default is not inspect.Parameter.empty)
-    run.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]  # inspect reads it, functions lack it
-    run.__annotations__ = {one.name: one.annotation for one in ordered}
-    return run  # type: ignore[return-value]  # typer calls it with keywords
-
-
-@functools.cache
-def _parameters(kind: type[Any]) -> list[inspect.Parameter]:
-    """One parameter for each option of a group; its help is under the group's `panel` unless it names another."""
-    hints = get_type_hints(kind, include_extras=True)
-    for field in fields(kind):
-        (info,) = hints[field.name].__metadata__
-        info.rich_help_panel = info.rich_help_panel or getattr(kind, "panel", None)
-    return [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if field.default is MISSING else field.default,
-            annotation=hints[field.name],
-        )
-        for field in fields(kind)
-    ]
 
 
 def model_fields(model: ModelOptions, target: str = targets.DEFAULT) -> dict[str, Any]:

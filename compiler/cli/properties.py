@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from compiler import targets
-from compiler.cli.options import RequestOptions, option_name
+from compiler.cli.options import RequestOptions
+from compiler.cli.target_options import option_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,6 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from compiler.quantization.vendors import (
+    ACCELERATE_QUANTIZE,
+    DEEPSPEED_QUANTIZE,
+    NEURON_QUANTIZE,
+    ROUNDED_DTYPE,
+    VLLM_QUANTIZE,
+)
+
 VLLM = "vLLM and lmi-dist"
 NEURON = "Transformers-NeuronX"
 DEEPSPEED = "DeepSpeed"
@@ -49,15 +57,15 @@ BACKEND_VALUES: Mapping[str, Mapping[str, str]] = {
         "tnx": NEURON,
     },
     "option.quantize": {
-        "gptq": VLLM, "squeezellm": VLLM, "marlin": VLLM, "bitsandbytes": VLLM, "compressed-tensors": VLLM,
-        "bitsandbytes4": ACCELERATE, "bitsandbytes8": ACCELERATE, "dynamic_int8": DEEPSPEED, "static_int8": NEURON,
+        **dict.fromkeys(VLLM_QUANTIZE, VLLM), **dict.fromkeys(ACCELERATE_QUANTIZE, ACCELERATE),
+        **dict.fromkeys(DEEPSPEED_QUANTIZE, DEEPSPEED), **dict.fromkeys(NEURON_QUANTIZE, NEURON),
     },
     "option.entryPoint": {
         "djl_python.deepspeed": DEEPSPEED, "djl_python.fastertransformer": "FasterTransformer",
         "djl_python.huggingface": ACCELERATE, "djl_python.transformers_neuronx": NEURON,
         "djl_python.lmi_vllm.vllm_async_service": VLLM,
     },
-    "option.dtype": {"int8": f"{DEEPSPEED} and {ACCELERATE}"},
+    "option.dtype": {ROUNDED_DTYPE: f"{DEEPSPEED} and {ACCELERATE}"},
 }  # fmt: skip
 """Back end of each value that selects another one, by property."""
 
