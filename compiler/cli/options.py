@@ -212,7 +212,7 @@ class RequestOptions:
 def request_of(asked: RequestOptions, quant: Quant, resources: Resources) -> PlanRequest:
     """Request of the options. `--tp max` reads the model's config and headers. Raises UsageError."""
     from compiler.cli.parse import parse_tp
-    from compiler.model.rope import parse_rope_scaling
+    from compiler.model.rope_option import parse_rope_scaling
     from compiler.pipeline.devices import with_largest_tp
     from compiler.pipeline.request import Ask, PlanRequest
 
