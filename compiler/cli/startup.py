@@ -19,9 +19,9 @@ def explain_miss(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Name the variables, paths and versions that make a start miss the artifact's cache.
+    """Name the variables, paths and versions that make a start miss.
 
-    Exits with 0 only if there are none.
+    Exits with 0 only if there are none. The records of a start are in the folder LMI_BOOT_RECORD of its server.
     """
     from dataclasses import asdict
 
@@ -44,7 +44,7 @@ def migrate(
     target: Annotated[str, typer.Option(help="Target to migrate to.")] = "vllm",
     as_json: Json = False,
 ) -> None:
-    """Print the build that replaces an artifact of TensorRT-LLM, and what becomes of its properties."""
+    """Print the build for vLLM that replaces a TensorRT-LLM artifact."""
     from dataclasses import asdict
 
     from compiler.report import table

@@ -190,6 +190,10 @@ class Runtime:
             hint="`lmi-compile preflight` compares an artifact with this machine",
         )
 
+    def speed(self, plan: Planned[Any]) -> Sequence[Finding]:
+        """Expected speed on this machine, from short measurements."""
+        return ()
+
     def endpoint_problems(self, manifest: Manifest, image: str, instance_type: str) -> Sequence[str]:
         """Reasons why the container `image` (tag or full name) cannot serve the artifact, or why the instance type has
         no device of the target's own kind.

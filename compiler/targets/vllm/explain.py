@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.targets.vllm.cache import CompiledCache
-    from compiler.targets.vllm.factors import Difference
+    from compiler.targets.vllm.factors import FactorDifference
     from compiler.targets.vllm.proof import Record
 
 _REMEDIES: Mapping[str, str] = {
@@ -66,30 +66,30 @@ def _compiled(records: Sequence[Record]) -> list[str]:
     ]
 
 
-def _next_step(found: Sequence[Difference]) -> str:
+def _next_step(found: Sequence[FactorDifference]) -> str:
     if any(each.decides for each in found):
         return "remove the differences below, the first ones first"
     return "no recorded factor differs: compare the files of the cache folder with the artifact's (damaged or deleted)"
 
 
-def _deciding(found: Sequence[Difference]) -> Iterator[Finding]:
+def _deciding(found: Sequence[FactorDifference]) -> Iterator[Finding]:
     for each in found:
         if each.decides:
             group = each.group.partition(".")[0]
             yield Finding(_subject(each), "mismatch", _text(each), _REMEDIES[group])
 
 
-def _notes(found: Sequence[Difference]) -> Iterator[Finding]:
+def _notes(found: Sequence[FactorDifference]) -> Iterator[Finding]:
     for each in found:
         if not each.decides:
             yield Finding(_subject(each), "note", _text(each))
 
 
-def _subject(each: Difference) -> str:
+def _subject(each: FactorDifference) -> str:
     return f"{each.group}: {each.name}" if each.name else each.group
 
 
-def _text(each: Difference) -> str:
+def _text(each: FactorDifference) -> str:
     """Values where they are readable; of digests only that they differ, and which side has none."""
     if each.group in ("versions", "paths", "device"):
         return f"baked with {each.baked or 'none'}; {each.found or 'none'} here"

@@ -30,7 +30,7 @@ _PLACES = frozenset(
 
 
 @dataclass(frozen=True)
-class Difference:
+class FactorDifference:
     """Factor that differs. `baked`, `found`: its values, "" for an absent one; digests unless a version or path.
 
     `decides`: whether it is in the key of the cache, by itself; others can explain such a one.
@@ -62,10 +62,10 @@ def _kept(name: str) -> bool:
     return name not in _PLACES | _MOVABLE and not name.startswith(_CARRIER)
 
 
-def differences(baked: Factors, found: Factors) -> tuple[Difference, ...]:
+def differences(baked: Factors, found: Factors) -> tuple[FactorDifference, ...]:
     """Factors that differ, those that decide first."""
     every = [
-        Difference(group, name, _text(baked, group, name), _text(found, group, name), _decides(group))
+        FactorDifference(group, name, _text(baked, group, name), _text(found, group, name), _decides(group))
         for group, name in _names(baked, found)
         if _text(baked, group, name) != _text(found, group, name)
     ]
