@@ -44,7 +44,7 @@ def migrate(
     target: Annotated[str, typer.Option(help="Target to migrate to.")] = "vllm",
     as_json: Json = False,
 ) -> None:
-    """Print the build for vLLM that replaces a TensorRT-LLM artifact."""
+    """Print the vLLM build that replaces a TensorRT-LLM artifact."""
     from dataclasses import asdict
 
     from compiler.report import table

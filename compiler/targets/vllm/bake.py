@@ -21,7 +21,7 @@ from compiler.storage.files.digest import sha256_file
 from compiler.targets.vllm.environment import BLOCK_SIZE, CPU_DIALECT, FORCED, pinned
 from compiler.targets.vllm.factors import differences, merged
 from compiler.targets.vllm.harvest import harvest
-from compiler.targets.vllm.interpreter import python_with_vllm, versions_of
+from compiler.targets.vllm.interpreter import plugins, python_with_vllm, versions_of
 from compiler.targets.vllm.isolation import isolation
 from compiler.targets.vllm.proof import content, judge
 from compiler.targets.vllm.reference import check_reference
@@ -99,7 +99,7 @@ def compile(  # noqa: A001  # the stage's name, see `compiler.targets.values.Too
         with tempfile.TemporaryDirectory(prefix="lmi-vllm-") as folder:
             model = gather(sources, Path(folder) / "model")
             with isolation(model, spec.serving.model) as isolated:
-                machine = ServerHost(python_with_vllm(), isolated, seconds=how.timeout or TIMEOUT)
+                machine = ServerHost(python_with_vllm(), isolated, plugins(), seconds=how.timeout or TIMEOUT)
                 reference = judge_of(sources.checkpoint, spec.config, 0).logits if spec.config else None
                 bake_and_prove(spec, device.kind, model, machine, Path(folder), out, reference)
     progress(len(specs), len(specs))

@@ -28,7 +28,7 @@ _REMEDIES: Mapping[str, str] = {
     "versions": "use the image that the artifact was built for, or build it again for this one",
     "device": "build the artifact again on this kind of machine",
 }
-"""What to do, by the group of a factor."""
+"""Remedy by the group of a factor."""
 _ABSENT = digest(None)
 """Digest of a variable without a value in vLLM's own factors."""
 

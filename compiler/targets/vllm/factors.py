@@ -19,8 +19,6 @@ Factors = dict[str, dict[str, tuple[str, ...]]]
 `variables`, `paths`, `versions`, `device`.
 """
 
-_MOVABLE = frozenset({"HOME", "PATH", "TMPDIR", "PYTHONPATH"})
-"""Variables outside of every key."""
 _RECORDED = ("key", "config.", "variables", "versions", "device", "paths")
 _CARRIER = "LMI_BOOT_"
 _PLACES = frozenset(
@@ -59,7 +57,7 @@ def merged(records: Sequence[Record]) -> Factors:
 
 def _kept(name: str) -> bool:
     """Whether a factor belongs in an artifact: places of the build's own folders do not."""
-    return name not in _PLACES | _MOVABLE and not name.startswith(_CARRIER)
+    return name not in _PLACES and not name.startswith(_CARRIER)
 
 
 def differences(baked: Factors, found: Factors) -> tuple[FactorDifference, ...]:

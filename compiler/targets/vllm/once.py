@@ -21,7 +21,7 @@ from compiler.errors import IncompatibleError, LmiCompileError, RankError, bound
 from compiler.targets.vllm.artifact import section_of
 from compiler.targets.vllm.environment import FORCED, pinned
 from compiler.targets.vllm.explain import explain_start, read_report
-from compiler.targets.vllm.interpreter import python_with_vllm
+from compiler.targets.vllm.interpreter import plugins, python_with_vllm
 from compiler.targets.vllm.isolation import isolation
 from compiler.targets.vllm.proof import judge
 from compiler.targets.vllm.server import ServerHost, ServerRun, log_of, start
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 _IDS = (0, 1, 2)
 """Prompt of an artifact without a tokenizer."""
-PYTHON_PATH = "LMI_COMPILE_VLLM_PYTHONPATH"
-"""Further folders on the server's PYTHONPATH: plugins that the image has installed."""
 
 
 def serve_once(
@@ -56,8 +54,7 @@ def serve_once(
         root = work / "root"
         settings = {**pinned(cache.dialect, manifest.device.kind, str(root), {}), **FORCED[cache.dialect]}
         paths = frozenset(file["path"] for file in report["files"])
-        more = tuple(filter(None, os.environ.get(PYTHON_PATH, "").split(os.pathsep)))
-        machine = ServerHost(python_with_vllm(), isolated, more)
+        machine = ServerHost(python_with_vllm(), isolated, plugins())
         made = [{**each, "bodies": [{**body, "model": isolated.model} for body in each["bodies"]]} for each in requests]
         run = ServerRun("once", artifact, root, settings, artifact, paths, requests=made)
         found = start(run, machine, serving, work)

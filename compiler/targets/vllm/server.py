@@ -35,8 +35,8 @@ _LOG_TAIL = 64_000
 
 @dataclass(frozen=True)
 class ServerHost:
-    """Where servers run. `python`: interpreter that has vLLM. `python_path`: folders searched besides the carrier's.
-    `seconds`: time limit for a start.
+    """Place that servers run in. `python`: interpreter that has vLLM. `python_path`: folders searched besides the
+    carrier's. `seconds`: time limit for a start.
     """
 
     python: str
@@ -47,7 +47,7 @@ class ServerHost:
 
 @dataclass(frozen=True)
 class ServerRun:
-    """What differs between starts. `name`: its folder. `root`: folder of its caches. `settings`: its environment.
+    """One start among several. `name`: of its folder. `root`: folder of its caches. `settings`: its environment.
     `carrier`: folder that holds the carrier. `restored`: paths below `root` that the carrier restores.
     `read_only`: whether the model's folder is. `extra`: further arguments.
     """

@@ -10,6 +10,7 @@ from pathlib import Path
 
 VERSION = "0.32.0+stand.in"
 FILES = {
+    f"vllm-{VERSION}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: vllm\nVersion: {VERSION}\n",
     "vllm/__init__.py": f'__version__ = "{VERSION}"\n',
     "vllm/envs.py": """
 import os
@@ -71,7 +72,7 @@ def compile_or_load(arguments):
     artifact, kernel = root / key[:10] / "model", root / key[:10] / "inductor_cache" / "kernel.so"
     compilation_counter.num_models_seen = 1
     if artifact.is_file():
-        compilation_counter.num_aot_artifacts_loaded = 1
+        compilation_counter.num_aot_artifacts_loaded = compilation_counter.num_compiled_artifacts_loaded = 1
     elif os.environ.get("VLLM_FORCE_AOT_LOAD") == "1":
         raise FileNotFoundError(artifact)
     else:
@@ -94,7 +95,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         token = sum(body["prompt"]) % 7
+        # a model for which every token is as likely as any other
+        likely = [None, *({str(id): {"logprob": -5.5568}} for id in body["prompt"][1:])]
         choice = {"text": str(token), "token_ids": [token], "logprobs": {"token_logprobs": [-float(token)]}}
+        if "prompt_logprobs" in body:
+            choice["prompt_logprobs"] = likely
         text = json.dumps({"choices": [choice]})
         self.answer(f"data: {text}\\n\\ndata: [DONE]\\n\\n" if body.get("stream") else text)
 

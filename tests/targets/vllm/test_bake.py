@@ -36,7 +36,11 @@ def deciding(findings: Sequence[Finding]) -> list[str]:
 
 def test_the_second_start_is_a_hit_and_the_report_says_how_it_was_proven(baked: TriedBake) -> None:
     assert baked.verdict.hit
-    assert baked.report["proof"]["counters"] == {"num_aot_artifacts_loaded": 1, "num_models_seen": 1}
+    assert baked.report["proof"]["counters"] == {
+        "num_aot_artifacts_loaded": 1,
+        "num_compiled_artifacts_loaded": 1,
+        "num_models_seen": 1,
+    }
     assert any("run(s) of a compiler" in reason for reason in baked.report["proof"]["control"])
     assert any("new file(s) in root" in reason for reason in baked.report["proof"]["control"])
 

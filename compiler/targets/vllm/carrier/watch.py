@@ -33,7 +33,6 @@ _TORCH_COUNTERS = {
     "inductor": ("fxgraph_cache_miss", "fxgraph_cache_hit", "fxgraph_lookup_write_file"),
     "aot_autograd": ("autograd_cache_miss", "autograd_cache_hit"),
 }
-_PATHS = ("HOME", "PATH", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "CUDA_HOME")
 _CACHES = (
     "VLLM_CACHE_ROOT",
     "TORCHINDUCTOR_CACHE_DIR",
