@@ -37,7 +37,7 @@ FORCE = {"VLLM_FORCE_AOT_LOAD": "1"}
 
 @pytest.fixture(scope="module")
 def baked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TriedBake]:
-    """Bake of a model with heads of 32, the least of vLLM's CPU kernels. Fails unless the second start is a hit, and the control a miss that names its variable."""
+    """Bake of a model with heads of 32, which vLLM's CPU kernels need. Fails unless the second start is a hit."""
     folder = tmp_path_factory.mktemp("vllm")
     model, out = write_checkpoint("llama", folder / "model", head_dim=32), folder / "out"
     out.mkdir()
