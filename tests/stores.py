@@ -13,6 +13,10 @@ import pytest
 from benchmarks.testbed import servers
 from benchmarks.testbed.faults import Proxy, proxy
 
+__all__ = [
+    "between", "local_store", "moto_endpoint", "moto_store", "own_cache", "rclone_endpoint", "rclone_store", "store",
+]  # fmt: skip
+
 
 @pytest.fixture(scope="session")
 def moto_endpoint() -> Iterator[str]:
