@@ -135,3 +135,22 @@ NEURON_QUANTIZE = ("static_int8",)
 """Values of LMI's `option.quantize` that select another back end than TensorRT-LLM's, by back end."""
 ROUNDED_DTYPE = "int8"
 """Value of LMI's `option.dtype` with which DeepSpeed and Accelerate round weights while they load them."""
+
+_LOADED = (
+    "awq gptq squeezellm marlin gptq_marlin gptq_marlin_24 awq_marlin compressed-tensors fbgemm_fp8 deepspeedfp "
+    "modelopt auto-round quark torchao mxfp4"
+)
+VLLM_LOADED = frozenset(_LOADED.split())
+"""Values of LMI's `option.quantize` with which vLLM loads a checkpoint that is quantized already."""
+LMI_SCHEMES: Mapping[str, Mapping[str, str]] = {
+    "vllm": {"fp8": "fp8"},
+    "lmi-dist": {"fp8": "fp8"},
+    "deepspeed": {"smoothquant": "smoothquant"},
+    "neuronx": {"static_int8": "int8-weight", "True": "int8-weight"},
+    "accelerate": {},
+}
+"""Scheme by LMI's back end and its value of `option.quantize` (or of `option.load_in_8bit`, as text), with which it
+rounds weights when it starts.
+"""
+VLLM_CACHES: Mapping[str, str] = {"auto": "", "fp8": "fp8", "fp8_e4m3": "fp8"}
+"""Formats of KV caches by vLLM's `kv_cache_dtype`."""
