@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import boto3
+import botocore.loaders
 import pytest
 
 from benchmarks.testbed import servers
@@ -73,6 +75,11 @@ def store(request: pytest.FixtureRequest) -> str:
     return uri
 
 
+_loader = functools.cache(botocore.loaders.create_loader)
+"""Descriptions of AWS services, read once instead of once a client."""
+
+
 def _use(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in servers.environment(endpoint, tmp_path).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("botocore.loaders.create_loader", _loader)
