@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -92,6 +92,9 @@ def plan(
     made = plan_of(request_of(asked, quant_of(quant, GateOptions(), found), Resources(parse_size(memory.max_memory))))
     choices, text, facts = alternatives(made, targets.load(made.target)), made.quant.text, made.to_json()
     parts = [plan_text(made), alternatives_text(choices)]
+    speed = targets.load(made.target).runtime.speed(made)
+    facts["here"] = [asdict(finding) for finding in speed]
+    parts += [f"{finding.subject} on this machine: {finding.text}" for finding in speed]
     if made.quant.calibrated:
         tokens = text.tokens(made.config.max_positions)
         facts["calibration_seconds"] = calibration_seconds(made.config, tokens, text.length)

@@ -137,7 +137,7 @@ def _from_source(
         reach.check(f"The verified checkpoint is in {request.output}, with what finishes the work")
         return result
     reach.check(f"What comes before compile is done and kept in {request.cache}")
-    specs, sources = target.compiler.specs(plan, digest), Sources(checkpoint, texts)
+    specs, sources = target.compiler.specs(plan, digest), Sources(checkpoint, texts, runner.cache)
     if specs and quality.reference is None and not job.toolchain.stand_in and request.until != "compile":
         # A source that nothing else can compute ends the build here, and not after the compiler's hours.
         quality = replace(quality, reference=expected_logits(job, prepared, source, made))
