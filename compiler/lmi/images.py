@@ -15,6 +15,7 @@ the SageMaker Python SDK. No image was run.
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -162,29 +163,55 @@ def _image_of(release: Release) -> TrtllmImage:
     )
 
 
+_COMMON = (
+    "ap-northeast-1 ap-northeast-2 ap-south-1 ap-southeast-1 ap-southeast-2 ca-central-1 eu-central-1 eu-north-1 "
+    "eu-west-1 eu-west-2 eu-west-3 sa-east-1 us-east-1 us-east-2 us-west-1 us-west-2"
+)
 ACCOUNTS: dict[str, str] = {
+    **dict.fromkeys(_COMMON.split(), "763104351884"),
     "af-south-1": "626614931356",
     "ap-east-1": "871362719292",
+    "ap-east-2": "975050140332",
     "ap-northeast-3": "364406365360",
+    "ap-south-2": "772153158452",
     "ap-southeast-3": "907027046896",
+    "ap-southeast-4": "457447274322",
+    "ap-southeast-5": "550225433462",
+    "ap-southeast-7": "590183813437",
     "ca-west-1": "204538143572",
     "cn-north-1": "727897471807",
     "cn-northwest-1": "727897471807",
+    "eu-central-2": "380420809688",
     "eu-south-1": "692866216735",
+    "eu-south-2": "503227376785",
     "il-central-1": "780543022126",
     "me-central-1": "914824155844",
     "me-south-1": "217643126080",
+    "mx-central-1": "637423239942",
     "us-gov-east-1": "446045086412",
     "us-gov-west-1": "442386744353",
 }
-"""Registry accounts of the regions with another account than `_ACCOUNT`. Source: tables of the SageMaker Python SDK."""
-_ACCOUNT = "763104351884"
+"""Registry account of AWS's Deep Learning Containers in each region that has one. Sources, read in November 2026: the
+list of images in the repository aws/deep-learning-containers, and tables of the SageMaker Python SDK.
+"""
+
+
+def account_of(region: str) -> str:
+    """Registry account of a region. Raises UsageError for a region without one, with the nearest names."""
+    if region not in ACCOUNTS:
+        near = difflib.get_close_matches(region, ACCOUNTS, n=3)
+        raise UsageError(
+            f"expected a region with a registry of AWS's Deep Learning Containers; found `{region}`",
+            hint=f"nearest: {', '.join(near)}" if near else "pass the image's full name, with its registry",
+        )
+    return ACCOUNTS[region]
 
 
 def image_uri(image: str, region: str) -> str:
     """Full name of an image in a region's registry; a name with a registry is returned unchanged.
 
-    A release (`0.30.0`) or a tag without versions means the published image with TensorRT-LLM.
+    A release (`0.30.0`) or a tag without versions means the published image with TensorRT-LLM. Raises UsageError for
+    a region without a registry.
     """
     if "/" in image:
         return image
@@ -194,4 +221,4 @@ def image_uri(image: str, region: str) -> str:
     if tag.kind == "tensorrtllm" and not (tag.version and tag.cuda):
         image = trtllm_image(image).tag
     suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-    return f"{ACCOUNTS.get(region, _ACCOUNT)}.dkr.ecr.{region}.{suffix}/djl-inference:{image}"
+    return f"{account_of(region)}.dkr.ecr.{region}.{suffix}/djl-inference:{image}"

@@ -69,8 +69,17 @@ def test_whole_names_by_region() -> None:
     tag = TRTLLM[0, 30].tag
     assert image_uri(tag, "us-east-1") == f"763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:{tag}"
     assert image_uri(tag, "il-central-1").startswith("780543022126.")
+    assert image_uri(tag, "ap-south-2").startswith("772153158452.")
+    assert image_uri(tag, "ap-southeast-4").startswith("457447274322.")
     assert image_uri(tag, "cn-north-1").endswith(f".amazonaws.com.cn/djl-inference:{tag}")
     assert image_uri("0.30.0", "us-east-1") == image_uri("0.30.0-trtllm", "us-east-1") == image_uri(tag, "us-east-1")
     assert image_uri("my.registry/mine:1", "us-east-1") == "my.registry/mine:1"
     with pytest.raises(UsageError):
         image_uri("latest", "us-east-1")
+
+
+@pytest.mark.parametrize(("region", "hint"), [("us-eest-1", "us-east-1"), ("", "full name")])
+def test_a_region_without_registry_is_refused(region: str, hint: str) -> None:
+    with pytest.raises(UsageError, match="region with a registry") as caught:
+        image_uri(TRTLLM[0, 30].tag, region)
+    assert hint in caught.value.hint
