@@ -6,6 +6,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from compiler.artifact.manifest import ArtifactFile, ArtifactLimits, Device, Manifest, Parallel, SourceModel
+from compiler.model.config import LayerKind, ModelConfig
 from compiler.runtime.section import Segments
 from compiler.storage.files.digest import OCTETS, digest_bytes
 
@@ -31,7 +32,20 @@ def manifest(**changes: Any) -> Manifest:
             revision="0123456789abcdef0123456789abcdef01234567",
             recipe="llama",
             architecture="LlamaForCausalLM",
-            config={"layers": 1},
+            config=ModelConfig(
+                "LlamaForCausalLM",
+                layers=1,
+                hidden=64,
+                heads=4,
+                kv_heads=2,
+                head_dim=16,
+                ffn=128,
+                vocab=256,
+                norm_eps=1e-5,
+                max_positions=64,
+                dtype="bfloat16",
+                layer_kinds=(LayerKind("gated"),),
+            ).to_json(),
             source_digest=digest_bytes(b"source"),
         ),
         "target": "inductor",

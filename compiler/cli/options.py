@@ -72,7 +72,7 @@ class AskOptions:
         typer.Option(help="Ranks: a number, or `max` [default: 1]", metavar="N|max", rich_help_panel="Parallelism"),
     ] = None
     instance_type: Annotated[
-        str | None, typer.Option(help="Instance type whose devices `--tp max` counts.", rich_help_panel="Parallelism")
+        str | None, typer.Option(help="Instance type that must have room for it.", rich_help_panel="Parallelism")
     ] = None
     target: Annotated[str, typer.Option("--target", help="Toolchain.")] = targets.DEFAULT
     dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 [default: the checkpoint's]")] = None
@@ -343,5 +343,7 @@ def request_of(asked: RequestOptions, quant: Quant, resources: Resources) -> Pla
         options=options_of(ask.target, asked.own),
         quant=quant,
     )
-    request = PlanRequest(**model_fields(model, ask.target), ask=wanted, resources=resources)
+    request = PlanRequest(
+        **model_fields(model, ask.target), ask=wanted, resources=resources, instance_type=ask.instance_type
+    )
     return request if tp else with_largest_tp(request, ask.instance_type)

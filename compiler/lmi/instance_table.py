@@ -4,8 +4,8 @@ Sources, read in November 2026: names from the enumeration `ProductionVariantIns
 from EC2's DescribeInstanceTypes as moto 5.2.5 carries them (tests compare both). Its figure for the memory of a Trn2
 chip is wrong: 96 GiB, by the EC2 user guide, as are the figures of P3, which it no longer lists.
 
-A Neuron device is a NeuronCore: an Inf2 or Trn1 chip has two cores and 32 GiB, a Trn2 chip eight cores and 96 GiB, which
-the runtime presents as four by default.
+A Neuron device is a NeuronCore: an Inf2 or Trn1 chip has two cores and 32 GiB, a Trn2 chip eight cores and 96 GiB,
+which the runtime presents as four by default.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ class Instance:
     architecture: Architecture
 
     @property
+    def family(self) -> str:
+        return self.name.split(".")[1]
+
+    @property
     def device_bytes(self) -> int:
         return self.device_mib << 20
 
@@ -58,8 +62,8 @@ CAPABILITIES: dict[str, str] = {
     "NVIDIA RTX PRO 4500": "12.0",
     "NVIDIA RTX PRO 6000": "12.0",
 }
-"""Compute capability of each GPU. Sources: NVIDIA's list of CUDA GPUs; `LmiUtils.getAWSGpuMachineType` of djl-serving at
-v0.29.0 agrees for the GPUs that it has.
+"""Compute capability of each GPU. Sources: NVIDIA's list of CUDA GPUs; `LmiUtils.getAWSGpuMachineType` of djl-serving
+at v0.29.0 agrees for the GPUs that it has.
 """
 
 _ACCELERATED: dict[str, tuple[str, int, str]] = {
@@ -67,38 +71,38 @@ _ACCELERATED: dict[str, tuple[str, int, str]] = {
     "g4dn": (
         "NVIDIA T4",
         16384,
-        "xlarge 1 4 16 125, 2xlarge 1 8 32 225, 4xlarge 1 16 64 225, 8xlarge 1 32 128 900, 12xlarge 4 48 192 900, "
-        "16xlarge 1 64 256 900",
+        ("xlarge 1 4 16 125, 2xlarge 1 8 32 225, 4xlarge 1 16 64 225, 8xlarge 1 32 128 900, 12xlarge 4 48 192 900, "
+        "16xlarge 1 64 256 900"),
     ),
     "g5": (
         "NVIDIA A10G",
         22888,
-        "xlarge 1 4 16 250, 2xlarge 1 8 32 450, 4xlarge 1 16 64 600, 8xlarge 1 32 128 900, 12xlarge 4 48 192 3800, "
-        "16xlarge 1 64 256 1900, 24xlarge 4 96 384 3800, 48xlarge 8 192 768 7600",
+        ("xlarge 1 4 16 250, 2xlarge 1 8 32 450, 4xlarge 1 16 64 600, 8xlarge 1 32 128 900, 12xlarge 4 48 192 3800, "
+        "16xlarge 1 64 256 1900, 24xlarge 4 96 384 3800, 48xlarge 8 192 768 7600"),
     ),
     "g6": (
         "NVIDIA L4",
         22888,
-        "xlarge 1 4 16 250, 2xlarge 1 8 32 450, 4xlarge 1 16 64 600, 8xlarge 1 32 128 900, 12xlarge 4 48 192 3760, "
-        "16xlarge 1 64 256 1880, 24xlarge 4 96 384 3760, 48xlarge 8 192 768 7520",
+        ("xlarge 1 4 16 250, 2xlarge 1 8 32 450, 4xlarge 1 16 64 600, 8xlarge 1 32 128 900, 12xlarge 4 48 192 3760, "
+        "16xlarge 1 64 256 1880, 24xlarge 4 96 384 3760, 48xlarge 8 192 768 7520"),
     ),
     "g6e": (
         "NVIDIA L40S",
         45776,
-        "xlarge 1 4 32 250, 2xlarge 1 8 64 450, 4xlarge 1 16 128 600, 8xlarge 1 32 256 900, 12xlarge 4 48 384 3800, "
-        "16xlarge 1 64 512 1900, 24xlarge 4 96 768 3800, 48xlarge 8 192 1536 7600",
+        ("xlarge 1 4 32 250, 2xlarge 1 8 64 450, 4xlarge 1 16 128 600, 8xlarge 1 32 256 900, 12xlarge 4 48 384 3800, "
+        "16xlarge 1 64 512 1900, 24xlarge 4 96 768 3800, 48xlarge 8 192 1536 7600"),
     ),
     "g7": (
         "NVIDIA RTX PRO 4500",
         32768,
-        "2xlarge 1 8 32 440, 4xlarge 1 16 64 875, 8xlarge 1 32 128 930, 12xlarge 2 48 192 1900, 24xlarge 4 96 384 3800, "
-        "48xlarge 8 192 768 7600",
+        ("2xlarge 1 8 32 440, 4xlarge 1 16 64 875, 8xlarge 1 32 128 930, 12xlarge 2 48 192 1900, "
+        "24xlarge 4 96 384 3800, 48xlarge 8 192 768 7600"),
     ),
     "g7e": (
         "NVIDIA RTX PRO 6000",
         98304,
-        "2xlarge 1 8 64 1900, 4xlarge 1 16 128 1900, 8xlarge 1 32 256 1900, 12xlarge 2 48 512 3800, "
-        "24xlarge 4 96 1024 7600, 48xlarge 8 192 2048 15200",
+        ("2xlarge 1 8 64 1900, 4xlarge 1 16 128 1900, 8xlarge 1 32 256 1900, 12xlarge 2 48 512 3800, "
+        "24xlarge 4 96 1024 7600, 48xlarge 8 192 2048 15200"),
     ),
     "p4d": ("NVIDIA A100", 40960, "24xlarge 8 96 1152 8000"),
     "p4de": ("NVIDIA A100", 81920, "24xlarge 8 96 1152 8000"),
@@ -108,7 +112,11 @@ _ACCELERATED: dict[str, tuple[str, int, str]] = {
     "p6-b200": ("NVIDIA B200", 183359, "48xlarge 8 192 2048 30400"),
     "p6-b300": ("NVIDIA B300", 275040, "48xlarge 8 192 4096 30400"),
     "inf1": ("AWS Inferentia", 2048, "xlarge 4 4 8 0, 2xlarge 4 8 16 0, 6xlarge 16 24 48 0, 24xlarge 64 96 192 0"),
-    "inf2": ("AWS Inferentia2", 16384, "xlarge 2 4 16 0, 8xlarge 2 32 128 0, 24xlarge 12 96 384 0, 48xlarge 24 192 768 0"),
+    "inf2": (
+        "AWS Inferentia2",
+        16384,
+        "xlarge 2 4 16 0, 8xlarge 2 32 128 0, 24xlarge 12 96 384 0, 48xlarge 24 192 768 0",
+    ),
     "trn1": ("AWS Trainium", 16384, "2xlarge 2 8 32 474, 32xlarge 32 128 512 7600"),
     "trn1n": ("AWS Trainium", 16384, "32xlarge 32 128 512 7600"),
     "trn2": ("AWS Trainium2", 24576, "48xlarge 64 192 2048 7600"),

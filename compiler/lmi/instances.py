@@ -38,12 +38,14 @@ def full_name(name: str) -> str:
     return name if name.startswith("ml.") else f"ml.{name}"
 
 
-def fitting(capability: str, count: int, memory: int) -> list[str]:
-    """Instance types with at least `count` GPUs of a compute capability and `memory` bytes each, the smallest first."""
+def fitting(capability: str, count: int, memory: int, share: float = 1.0) -> list[str]:
+    """Instance types with at least `count` GPUs of a compute capability, the smallest first; `memory` bytes are at most
+    `share` of that of each.
+    """
     fits = [
         (found.devices, found.device_mib, name)
         for name, found in INSTANCES.items()
-        if found.capability == capability and found.devices >= count and found.device_bytes >= memory
+        if found.capability == capability and found.devices >= count and found.device_bytes * share >= memory
     ]
     return [name for _, _, name in sorted(fits)]
 

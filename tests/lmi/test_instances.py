@@ -71,7 +71,7 @@ def test_devices_of_an_instance_type(name: str, devices: int) -> None:
 
 @pytest.mark.parametrize("name", ["ml.g5.13xlarge", "g5.13xlarge"])
 def test_an_unknown_type_names_its_neighbors(name: str) -> None:
-    with pytest.raises(UsageError, match="no instance type called `.*13xlarge`") as caught:
+    with pytest.raises(UsageError, match=r"no instance type called `.*13xlarge`") as caught:
         instance(name)
     assert "ml.g5.12xlarge" in caught.value.hint
 

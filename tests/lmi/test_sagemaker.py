@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from compiler.errors import UsageError
 from compiler.lmi.images import TRTLLM, image_uri
-from compiler.lmi.instances import INSTANCES
 from compiler.lmi.sagemaker import Deployment, create_endpoint, create_endpoint_config, create_model, endpoint_name
 from compiler.storage.files.digest import digest_bytes
 
@@ -118,8 +117,3 @@ def test_what_the_service_would_refuse_later(changed: dict[str, Any], said: str)
 @given(st.text(max_size=80))
 def test_any_text_makes_a_name(text: str) -> None:
     assert replace(DEPLOYMENT, name=endpoint_name(text)).model_name
-
-
-def test_our_instance_types_are_the_service_s() -> None:
-    shape = MODEL.shape_for("ProductionVariantInstanceType")
-    assert set(INSTANCES) <= set(shape.metadata["enum"])
