@@ -19,6 +19,8 @@ from compiler.errors import DeployError
 
 _NEW_TOKENS = 8
 _FAILED = ("error", "")
+_NULL = "null"
+"""Reason of a whole answer at 0.33, where only the stream has one."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class _Answer:
         self.text = line.get("generated_text") or self.text
         details = line.get("details")
         if isinstance(details, dict):
-            self.finish_reason = str(details.get("finish_reason") or self.finish_reason)
+            reason = details.get("finish_reason", self.finish_reason)
+            self.finish_reason = _NULL if reason is None else str(reason)
             for one in details.get("tokens") or ():
                 self._add_token(one)
 
@@ -87,7 +90,7 @@ def smoke(client: Any, endpoint: str, component: str = "", *, prewarmed: float |
     began = time.monotonic()
     with calling("InvokeEndpoint"):
         answer = client.invoke_endpoint(Body=json.dumps(body), **arguments)
-        whole = _read(endpoint, _lines([answer["Body"].read()]))
+        whole = _read(endpoint, _lines([answer["Body"].read()]), *_FAILED)
     seconds = time.monotonic() - began
     began, first = time.monotonic(), math.inf
 
@@ -95,13 +98,11 @@ def smoke(client: Any, endpoint: str, component: str = "", *, prewarmed: float |
         nonlocal first
         events = client.invoke_endpoint_with_response_stream(Body=json.dumps(body | {"stream": True}), **arguments)
         for event in events["Body"]:
-            if broken := next((event[name] for name in event if name != "PayloadPart"), None):
-                raise DeployError(f"the stream of {endpoint} ends in {broken}", hint=_logs(endpoint))
             first = min(first, time.monotonic() - began)
             yield event["PayloadPart"]["Bytes"]
 
     with calling("InvokeEndpointWithResponseStream"):
-        stream = _read(endpoint, _lines(parts()))
+        stream = _read(endpoint, _lines(parts()), *_FAILED, _NULL)
     tokens = stream.log_probs or whole.log_probs
     return Smoke(
         stream.finish_reason,
@@ -113,15 +114,15 @@ def smoke(client: Any, endpoint: str, component: str = "", *, prewarmed: float |
     )
 
 
-def _read(endpoint: str, lines: Iterable[Mapping[str, Any]]) -> _Answer:
-    """Answer of its lines. Raises DeployError if it is an error, has no text or no finish_reason."""
+def _read(endpoint: str, lines: Iterable[Mapping[str, Any]], *failed: str) -> _Answer:
+    """Answer of its lines. Raises DeployError if it is an error, has no text, or has one of the reasons `failed`."""
     found = _Answer()
     for line in lines:
         found.add(line)
     problems = {
         f"error: {found.error}": not found.error,
         "it has no text": found.text != "",
-        f"expected a finish_reason; found `{found.finish_reason}`": found.finish_reason not in _FAILED,
+        f"expected a finish_reason; found `{found.finish_reason}`": found.finish_reason not in failed,
         "a log-probability is no finite number": all(x is None or math.isfinite(x) for x in found.log_probs),
     }
     wrong = [problem for problem, holds in problems.items() if not holds]

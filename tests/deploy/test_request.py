@@ -15,7 +15,7 @@ from botocore.stub import Stubber
 from benchmarks.testbed.artifacts import manifest, write
 from compiler.deploy.request import DeployRequest, prepare
 from compiler.errors import ArtifactError, IncompatibleError, StoreError, UsageError
-from tests.deploy.deployments import IMAGE, PREFIX, REQUEST, ROLE, TRUST, engines
+from tests.deploy.deployments import PREFIX, REQUEST, ROLE, TRUST, engines
 
 pytestmark = pytest.mark.usefixtures("bucket")
 
@@ -49,7 +49,7 @@ def test_the_cache_is_counted_too(bucket: Any) -> None:
     """Rank files of some bytes, and limits whose cache no GPU holds."""
     limits = manifest().limits.model_copy(update={"max_batch": 4096, "max_positions": 1 << 20})
     bucket.put_object(Key="tiny/v1/manifest.json", Body=engines().model_copy(update={"limits": limits}).to_bytes())
-    with pytest.raises(IncompatibleError, match="of KV cache .4096 rows of 1048576 tokens"):
+    with pytest.raises(IncompatibleError, match=r"of KV cache \(4096 rows of 1048576 tokens"):
         prepare(DeployRequest(PREFIX, "ml.g5.12xlarge", ROLE))
 
 
@@ -112,7 +112,7 @@ def test_an_artifact_that_is_not_whole_asks_nothing_of_sagemaker(
             IncompatibleError,
             "AWS's image vllm:0.13-gpu-py312 serves another kind",
         ),
-        ({"ami": "al2-ami-sagemaker-inference-gpu-9"}, UsageError, "no AMI version `al2-ami-sagemaker-inference-gpu-9`"),
+        ({"ami": "al2-ami-9"}, UsageError, "no AMI version `al2-ami-9`"),
         ({"ami": "al2-ami-sagemaker-inference-gpu-2"}, UsageError, "the instance type has no accelerators"),
         ({"region": "us-esat-1"}, UsageError, "no region called `us-esat-1`"),
         ({"role": "endpoints"}, UsageError, "an ARN such as"),
@@ -197,4 +197,3 @@ def test_time_limits_come_from_the_prewarm_beside_the_artifact(bucket: Any, tmp_
 def test_an_instance_without_disks_gets_a_volume_for_the_artifact() -> None:
     assert prepare(REQUEST).deployment.volume_gb == 31
     assert prepare(replace(REQUEST, instance_type="ml.m5d.xlarge")).deployment.volume_gb == 0
-    assert IMAGE == prepare(REQUEST).deployment.image

@@ -25,9 +25,10 @@ def test_the_cache_is_that_of_the_published_example() -> None:
 def test_a_model_that_one_device_cannot_hold_is_refused_with_the_sum() -> None:
     found = place(DEMAND, instance("ml.g5.xlarge"))
     assert found.copies == 0
-    assert found.problems == (
+    (problem,) = found.problems
+    assert problem == (
         "24.2 GiB of weights + 3.1 GiB of KV cache (1 rows of 4096 tokens) + 1.0 GiB of workspace = 28.3 GiB a device; "
-        "NVIDIA A10G of ml.g5.xlarge has 22.4 GiB, 90% of it usable: 20.1 GiB",
+        "NVIDIA A10G of ml.g5.xlarge has 22.4 GiB, 90% of it usable: 20.1 GiB"
     )
 
 

@@ -153,8 +153,8 @@ class SegmentRuntime(Runtime):
 
         if (name := foreign_image(image)) is None:
             return []
-        return [f"{name} serves another kind of artifact; this one needs an image with lmi-compile, as "
-                "ci/images/inductor.Dockerfile builds"]  # fmt: skip
+        ours = "an image with lmi-compile, as ci/images/inductor.Dockerfile builds"
+        return [f"{name} serves another kind of artifact; this one needs {ours}"]
 
     def doctor(self) -> tuple[Sequence[Finding], Sequence[Ability]]:
         """Findings about torch, the C++ compiler and the GPU."""
