@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,12 +38,10 @@ ARGUMENTS = {
 
 
 @pytest.mark.parametrize("deployment", [DEPLOYMENT, COPIES, replace(DEPLOYMENT, environment={}, tags={}, ami="")])
-def test_cfn_lint_finds_nothing_in_the_template(deployment: Deployment, tmp_path: Path) -> None:
-    from cfnlint import decode
+def test_cfn_lint_finds_nothing_in_the_template(deployment: Deployment) -> None:
     from cfnlint.api import lint
     from cfnlint.core import get_rules
 
-    assert decode
     text = emit(deployment, "cloudformation", "us-east-1")
     rules = get_rules([], [], ["I", "W", "E"])
     assert [str(match) for match in lint(text, rules, ["us-east-1"])] == []

@@ -18,11 +18,9 @@ from tests import published
 from tests.command import command
 
 
-def _plan(model: str, tp: int, **limits: int) -> Plan:
-    hf = published.CONFIGS[model]
-    return make_plan(
-        *recipes.for_config(hf), targets.load("trtllm"), hf, published.headers(model), Ask(tp=tp, **limits)
-    )
+def _plan(model: str, tp: int, max_batch: int = 8, max_positions: int | None = None) -> Plan:
+    hf, ask = published.CONFIGS[model], Ask(tp=tp, max_batch=max_batch, max_positions=max_positions)
+    return make_plan(*recipes.for_config(hf), targets.load("trtllm"), hf, published.headers(model), ask)
 
 
 def test_the_demand_is_that_of_the_rank_files_and_the_cache() -> None:
