@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from compiler.artifact.manifest import Manifest, load_manifest
     from compiler.errors import LmiCompileError
     from compiler.numerics.verify import verify
-    from compiler.pipeline.build import BuildResult, build
+    from compiler.pipeline.build import build
+    from compiler.pipeline.job import BuildResult
     from compiler.pipeline.plan import Plan
     from compiler.pipeline.request import Ask, BuildRequest, PlanRequest, Resources
     from compiler.pipeline.resolve import plan_of
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Ask": "compiler.pipeline.request",
     "BuildRequest": "compiler.pipeline.request",
-    "BuildResult": "compiler.pipeline.build",
+    "BuildResult": "compiler.pipeline.job",
     "Completion": "compiler.runtime.params",
     "GenerationParams": "compiler.runtime.params",
     "LmiCompileError": "compiler.errors",

@@ -33,7 +33,7 @@ def _around(hf: Config, layers: Callable[[str], Shapes], *, bias: bool = False) 
     """The usual outside of the layers, and in every layer the two norms and what `layers` adds."""
     hidden, vocab = hf["hidden_size"], hf["vocab_size"]
     found = linear("model.embed_tokens", vocab, hidden) | norm("model.norm", hidden, bias=bias)
-    if not hf["tie_word_embeddings"]:
+    if not hf.get("tie_word_embeddings", hf["model_type"] == "starcoder2"):  # absent: the default of its class
         found |= linear("lm_head", vocab, hidden)
     for i in range(hf["num_hidden_layers"]):
         layer = f"model.layers.{i}."
@@ -250,8 +250,11 @@ def _gpt_oss(hf: Config) -> Shapes:
     return _around(hf, layers)
 
 
-def _deepseek_v3(hf: Config) -> Shapes:
-    """As published, dequantized, without the layer that predicts a further token."""
+def _deepseek(hf: Config) -> Shapes:
+    """V2 and V3 as published, dequantized, without V3's layer that predicts a further token.
+
+    V2-Lite has one matrix for q, and its router no correction.
+    """
     hidden, heads, experts = hf["hidden_size"], hf["num_attention_heads"], hf["n_routed_experts"]
     nope, rope, value, of_kv = (
         hf[key] for key in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "kv_lora_rank")
@@ -260,14 +263,19 @@ def _deepseek_v3(hf: Config) -> Shapes:
 
     def layers(layer: str) -> Shapes:
         attn = layer + "self_attn."
-        found = linear(attn + "q_a_proj", hf["q_lora_rank"], hidden) | norm(attn + "q_a_layernorm", hf["q_lora_rank"])
-        found |= linear(attn + "q_b_proj", heads * (nope + rope), hf["q_lora_rank"])
+        if of_q := hf.get("q_lora_rank"):
+            found = linear(attn + "q_a_proj", of_q, hidden) | norm(attn + "q_a_layernorm", of_q)
+            found |= linear(attn + "q_b_proj", heads * (nope + rope), of_q)
+        else:
+            found = linear(attn + "q_proj", heads * (nope + rope), hidden)
         found |= linear(attn + "kv_a_proj_with_mqa", of_kv + rope, hidden) | norm(attn + "kv_a_layernorm", of_kv)
         found |= linear(attn + "kv_b_proj", heads * (nope + value), of_kv)
         found |= linear(attn + "o_proj", hidden, heads * value)
         if int(layer.split(".")[2]) < hf["first_k_dense_replace"]:
             return found | _swiglu(layer + "mlp", hidden, hf["intermediate_size"])
-        found |= linear(layer + "mlp.gate", experts, hidden) | {layer + "mlp.gate.e_score_correction_bias": (experts,)}
+        found |= linear(layer + "mlp.gate", experts, hidden)
+        if hf["topk_method"] == "noaux_tc":
+            found |= {layer + "mlp.gate.e_score_correction_bias": (experts,)}
         for e in range(experts):
             found |= _swiglu(f"{layer}mlp.experts.{e}", hidden, wide)
         return found | _swiglu(layer + "mlp.shared_experts", hidden, wide * hf["n_shared_experts"])
@@ -305,7 +313,8 @@ SHAPES: dict[str, Callable[[Config], Shapes]] = {
     "GPTNeoXForCausalLM": _gpt_neox,
     "GPTBigCodeForCausalLM": _starcoder,
     "GptOssForCausalLM": _gpt_oss,
-    "DeepseekV3ForCausalLM": _deepseek_v3,
+    "DeepseekV2ForCausalLM": _deepseek,
+    "DeepseekV3ForCausalLM": _deepseek,
     "GPT2LMHeadCustomModel": _remote("santacoder"),
     "QWenLMHeadModel": _remote("qwen"),
     "BaiChuanForCausalLM": _remote("baichuan"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -26,11 +27,13 @@ from compiler.model.parallel import cache_shapes, head_layout
 from compiler.targets.inductor.graph import Segment
 
 Run = Callable[[SegmentSpec, Sequence[Tensor]], Tensor]
+_names = cache(input_names)
+_segment = cache(Segment)
 
 
 def run_eagerly(spec: SegmentSpec, inputs: Sequence[Tensor]) -> Tensor:
     """The segment in plain torch."""
-    result: Tensor = Segment(spec)(*inputs)
+    result: Tensor = _segment(spec)(*inputs)
     return result
 
 
@@ -111,7 +114,7 @@ class SimulatedRanks:
             own = {"qkv": of_ranks[rank]} if len(of_ranks) else {}
             named = {**step, **model, **(self.layers[rank][layer] if layer is not None else {}), **own}
             # A compiled segment takes the strides of its inputs for granted.
-            results.append(self.run(spec, [named[name].contiguous() for name in input_names(spec)]))
+            results.append(self.run(spec, [named[name].contiguous() for name in _names(spec)]))
         return results
 
     def _sum(self, segment: str, phase: str, step: dict[str, Tensor], layer: int | None) -> Tensor:

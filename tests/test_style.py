@@ -6,6 +6,7 @@ import ast
 import inspect
 import re
 import tokenize
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from compiler import errors
 from compiler.cli import app
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 ROOT = Path(__file__).parents[1]
 TREES = ("compiler", "recipes", "benchmarks")
@@ -40,33 +41,46 @@ def files() -> Iterator[str]:
 FILES = list(files())
 
 
+Lines = tuple[tuple[int, str], ...]
+"""Line and text."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Texts of a file. `docstrings`: those of attributes too; `comments`: without directives such as `noqa`;
+    `identifiers`: all that it defines; `helps`: of options, arguments and groups; `unhinted`: errors without a hint.
+    """
+
+    docstrings: Lines
+    comments: Lines
+    identifiers: Lines
+    helps: Lines
+    unhinted: Lines
+
+
 @cache
-def syntax(file: str) -> ast.Module:
-    return ast.parse((ROOT / file).read_text())
+def read(file: str) -> Source:
+    path = ROOT / file
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    found = (docstrings(nodes), comments(path), identifiers(nodes), helps(nodes), unhinted(nodes))
+    return Source(*(tuple(each) for each in found))
 
 
-def docstrings(file: str) -> Iterator[tuple[int, str]]:
-    """Line and text of all docstrings, those of attributes too."""
-    for node in ast.walk(syntax(file)):
+def docstrings(nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str]]:
+    for node in nodes:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             yield node.lineno, node.value.value
 
 
-def comments(file: str) -> Iterator[tuple[int, str]]:
-    """Line and text of all comments, without directives such as `noqa`."""
-    with (ROOT / file).open() as source:
+def comments(path: Path) -> Iterator[tuple[int, str]]:
+    with path.open() as source:
         for token in tokenize.generate_tokens(source.readline):
             if token.type == tokenize.COMMENT:
                 yield token.start[0], token.string.lstrip("# ")
 
 
-def sentences(text: str) -> list[str]:
-    return re.split(r"(?<=[.!?:])\s+(?=[A-Z])", text.strip())
-
-
-def identifiers(file: str) -> Iterator[tuple[int, str]]:
-    """Line and name of everything that the file defines."""
-    for node in ast.walk(syntax(file)):
+def identifiers(nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str]]:
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.lineno, node.name
         elif isinstance(node, ast.arg):
@@ -75,11 +89,36 @@ def identifiers(file: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.id
 
 
-def helps(file: str) -> Iterator[tuple[int, str]]:
-    """Line and text of the help of every option, argument and group."""
-    for node in ast.walk(syntax(file)):
+def helps(nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str]]:
+    for node in nodes:
         if isinstance(node, ast.keyword) and node.arg == "help" and isinstance(node.value, ast.Constant):
             yield node.value.lineno, str(node.value.value)
+
+
+ERRORS = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
+
+
+def unhinted(nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str]]:
+    for node in nodes:
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id not in ERRORS:
+            continue
+        if not any(keyword.arg == "hint" for keyword in node.keywords):
+            yield node.lineno, node.func.id
+
+
+def every(texts: Callable[[Source], Iterable[tuple[int, str]]]) -> Iterator[tuple[str, str]]:
+    """Place and text of all texts of a kind."""
+    for file in FILES:
+        for line, text in texts(read(file)):
+            yield f"{file}:{line}", text
+
+
+def prose() -> Iterator[tuple[str, str]]:
+    return every(lambda source: (*source.docstrings, *source.comments))
+
+
+def sentences(text: str) -> list[str]:
+    return re.split(r"(?<=[.!?:])\s+(?=[A-Z])", text.strip())
 
 
 def headless(text: str) -> bool:
@@ -90,34 +129,30 @@ def british(text: str) -> list[str]:
     return [word for word in re.findall(r"[A-Za-z]+", text) if BRITISH.search(word) and word not in USER_SPELLING]
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_the_first_line_of_a_docstring_names_the_thing(file: str) -> None:
-    assert [f"{file}:{line}: {text.splitlines()[0]}" for line, text in docstrings(file) if headless(text)] == []
+def test_the_first_line_of_a_docstring_names_the_thing() -> None:
+    texts = every(lambda source: source.docstrings)
+    assert [f"{place}: {text.splitlines()[0]}" for place, text in texts if headless(text)] == []
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_no_sentence_is_headless(file: str) -> None:
-    texts = [*docstrings(file), *comments(file)]
-    assert [f"{file}:{line}: {one}" for line, text in texts for one in sentences(text) if headless(one)] == []
+def test_no_sentence_is_headless() -> None:
+    assert [f"{place}: {one}" for place, text in prose() for one in sentences(text) if headless(one)] == []
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_the_first_line_of_a_docstring_is_one_line(file: str) -> None:
-    firsts = [(line, text.lstrip("\\\n").splitlines()[0]) for line, text in docstrings(file)]
-    assert [f"{file}:{line}" for line, first in firsts if not first.strip() or len(first) > 120] == []
+def test_the_first_line_of_a_docstring_is_one_line() -> None:
+    texts = every(lambda source: source.docstrings)
+    firsts = [(place, text.lstrip("\\\n").splitlines()[0]) for place, text in texts]
+    assert [place for place, first in firsts if not first.strip() or len(first) > 120] == []
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_the_spelling_is_american(file: str) -> None:
-    texts = [*docstrings(file), *comments(file)]
-    found = [f"{file}:{line}: {word}" for line, text in texts for word in british(text)]
-    found += [f"{file}:{line}: {name}" for line, name in identifiers(file) if british(name.replace("_", " "))]
+def test_the_spelling_is_american() -> None:
+    found = [f"{place}: {word}" for place, text in prose() for word in british(text)]
+    names = every(lambda source: source.identifiers)
+    found += [f"{place}: {name}" for place, name in names if british(name.replace("_", " "))]
     assert found == []
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_a_help_text_has_at_most_80_characters(file: str) -> None:
-    assert [f"{file}:{line}: {text}" for line, text in helps(file) if len(text) > 80] == []
+def test_a_help_text_has_at_most_80_characters() -> None:
+    assert [f"{place}: {text}" for place, text in every(lambda source: source.helps) if len(text) > 80] == []
 
 
 @pytest.mark.parametrize("kind", [kind for kind in vars(errors).values() if isinstance(kind, type)])
@@ -126,19 +161,8 @@ def test_every_error_says_what_it_is(kind: type) -> None:
     assert re.match(r"[A-Z].{15,}\.", text), f"{kind.__name__}: {text!r}"
 
 
-def unhinted(file: str) -> Iterator[tuple[int, str]]:
-    """Line and class of every error that is made without a hint."""
-    names = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
-    for node in ast.walk(syntax(file)):
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id not in names:
-            continue
-        if not any(keyword.arg == "hint" for keyword in node.keywords):
-            yield node.lineno, node.func.id
-
-
-@pytest.mark.parametrize("file", FILES)
-def test_every_error_has_a_hint(file: str) -> None:
-    assert [f"{file}:{line}: {kind}" for line, kind in unhinted(file)] == []
+def test_every_error_has_a_hint() -> None:
+    assert [f"{place}: {kind}" for place, kind in every(lambda source: source.unhinted)] == []
 
 
 def commands(group: Any) -> Iterator[tuple[Any, Any]]:

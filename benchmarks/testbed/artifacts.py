@@ -13,6 +13,10 @@ from compiler.storage.files.digest import OCTETS, digest_bytes
 if TYPE_CHECKING:
     from pathlib import Path
 
+CONFIG = ModelConfig(
+    architecture="LlamaForCausalLM", layers=1, hidden=16, heads=4, kv_heads=2, head_dim=4, ffn=24, vocab=37,
+    norm_eps=1e-5, max_positions=64, dtype="bfloat16", rotary_dim=4, layer_kinds=(LayerKind("gated"),),
+)  # fmt: skip
 CONTENT = {
     "weights/rank0.safetensors": b"zero" * 100,
     "weights/rank1.safetensors": b"one" * 100,
@@ -32,20 +36,7 @@ def manifest(**changes: Any) -> Manifest:
             revision="0123456789abcdef0123456789abcdef01234567",
             recipe="llama",
             architecture="LlamaForCausalLM",
-            config=ModelConfig(
-                "LlamaForCausalLM",
-                layers=1,
-                hidden=64,
-                heads=4,
-                kv_heads=2,
-                head_dim=16,
-                ffn=128,
-                vocab=256,
-                norm_eps=1e-5,
-                max_positions=64,
-                dtype="bfloat16",
-                layer_kinds=(LayerKind("gated"),),
-            ).to_json(),
+            config=CONFIG.to_json(),
             source_digest=digest_bytes(b"source"),
         ),
         "target": "inductor",

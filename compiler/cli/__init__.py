@@ -1,6 +1,6 @@
 """Command line. A command parses its options, makes one typed request and one call, and prints one summary; no logic.
 
-    options    options that several commands share, in groups: a command takes a group as one parameter
+    options    options that several commands share, in groups (`groups`, `target_options`), and their requests
     output     results to stdout, everything else to stderr
     build      plan, convert, build, package       artifact   inspect, verify, generate
     serve      serve                               deploy     deploy, status, undeploy

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compiler.cli.options import ArtifactArgument, Json, ModelOptions, RequireSignature, grouped, model_fields
+from compiler.cli.groups import grouped
+from compiler.cli.options import ArtifactArgument, Json, ModelOptions, RequireSignature, model_fields
 from compiler.cli.output import reporting, show
 from compiler.errors import UsageError
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compiler.cli.groups import grouped
 from compiler.cli.help import GroupedCommands
-from compiler.cli.options import Json, grouped
+from compiler.cli.options import Json
 from compiler.cli.output import reporting, show
 
 if TYPE_CHECKING:

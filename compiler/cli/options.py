@@ -1,30 +1,21 @@
-"""Options that several commands share.
-
-A group is a frozen dataclass whose fields are options. A command under `@grouped` takes it as one parameter; on the
-command line each field is an option of its own:
-
-    @grouped
-    def plan(model: ModelOptions, ask: AskOptions, as_json: Json = False) -> None: ...
-"""
+"""Options that several commands share, in groups (`cli/groups.py`), and the requests that they make."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, make_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 import typer
 
 from compiler import targets
+from compiler.cli.target_options import OwnOptions, options_of
 from compiler.quantization.schemes import CACHES, SCHEMES
 
 if TYPE_CHECKING:
+    from compiler.lmi.from_properties import LmiRequest
     from compiler.pipeline.request import PlanRequest, Resources
     from compiler.quantization.request import Quant, Text
-    from compiler.targets.options import TargetOptions
 
     SchemeName: TypeAlias = str
     CacheName: TypeAlias = str
@@ -33,8 +24,6 @@ else:
 
 DEFAULT_BATCH = 8
 """Rows per batch where `--max-batch` is not given."""
-
-Command = TypeVar("Command", bound=Callable[..., None])
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RequireSignature = Annotated[
@@ -52,7 +41,9 @@ class ModelOptions:
 
     panel: ClassVar[str] = "Model"
 
-    model: Annotated[str, typer.Option("--model", help="Recipe name, Hugging Face id, folder or s3:// prefix.")]
+    model: Annotated[
+        str | None, typer.Option("--model", help="Recipe name, Hugging Face id, folder or s3:// prefix.")
+    ] = None
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")] = None
     recipe: Annotated[str | None, typer.Option("--recipe", help="Recipe to read it with.")] = None
     variant: Annotated[
@@ -74,7 +65,9 @@ class AskOptions:
     instance_type: Annotated[
         str | None, typer.Option(help="Instance type that must have room for it.", rich_help_panel="Parallelism")
     ] = None
-    target: Annotated[str, typer.Option("--target", help="Toolchain.")] = targets.DEFAULT
+    target: Annotated[
+        str | None, typer.Option("--target", help="Toolchain [default: that of `--image`, else inductor]")
+    ] = None
     dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 [default: the checkpoint's]")] = None
     rope_scaling: Annotated[
         str | None, typer.Option(help="Context extension: linear:2, dynamic:2, yarn:4, llama3:8, or a JSON object.")
@@ -114,7 +107,7 @@ class QuantOptions:
         ),
     ] = None
     from_properties: Annotated[
-        Path | None, typer.Option(help="LMI's serving.properties to build from; `--image` names the release.")
+        Path | None, typer.Option(help="LMI's serving.properties, or a container's .env file, to build from.")
     ] = None
     calibration_samples: Annotated[int, typer.Option(help="Maximum number of samples.", min=1)] = 512
     calibration_length: Annotated[int, typer.Option(help="Tokens per sample.", min=8)] = 512
@@ -149,125 +142,16 @@ class LimitOptions:
     ] = None
 
 
-def _own_options() -> dict[str, tuple[Any, Any]]:
-    """Type and default of each option of the targets, by name. The default is None, so that an option that was given
-    for another target can be refused.
-    """
-    found: dict[str, tuple[Any, Any]] = {}
-    for target in targets.available():
-        kind = targets.options_of(target)
-        hints = get_type_hints(kind)
-        for field in fields(kind):
-            name = option_name(field)
-            if name is None or name in found:
-                continue
-            info = typer.Option(
-                *field.metadata["flags"],
-                help=field.metadata["help"],
-                metavar=field.metadata["metavar"],
-                rich_help_panel=f"Target {target}",
-            )
-            found[name] = (Annotated[hints[field.name] | None, info], None)
-    return found
-
-
-def option_name(field: Field[Any]) -> str | None:
-    """Parameter name of a field of a target's options; None for a derived field."""
-    if "help" not in field.metadata:
-        return None
-    flags = field.metadata["flags"]
-    return str(flags[0]).lstrip("-").replace("-", "_") if flags else field.name
-
-
-if TYPE_CHECKING:
-
-    @dataclass(frozen=True)
-    class OwnOptions:
-        """Options of all targets, gathered from their `TargetOptions`; None if not given."""
-else:
-    OwnOptions = make_dataclass(
-        "OwnOptions", [(name, kind, default) for name, (kind, default) in _own_options().items()], frozen=True
-    )
-
-
-def options_of(target: str, own: OwnOptions) -> TargetOptions:
-    """Options of `target`, from those given. Raises UsageError for an option that only other targets have."""
+def model_fields(model: ModelOptions, target: str = targets.DEFAULT) -> dict[str, Any]:
+    """Fields of a PlanRequest that name model, recipes and target. Raises UsageError without a model."""
+    import recipes
     from compiler.errors import UsageError
 
-    given = {field.name: value for field in fields(own) if (value := getattr(own, field.name)) is not None}
-    kind = targets.options_of(target)
-    names = {name: field.name for field in fields(kind) if (name := option_name(field)) is not None}
-    for name in given.keys() - names.keys():
-        owners = [each for each in targets.available() if name in map(option_name, fields(targets.options_of(each)))]
+    if not model.model:
         raise UsageError(
-            f"`--{name.replace('_', '-')}` is an option of target `{owners[0]}`; found `--target {target}`",
-            hint=f"leave it out, or build with `--target {owners[0]}`",
+            "expected a model; found neither `--model` nor `option.model_id` in a serving.properties",
+            hint="pass `--model` with a recipe's name, a Hugging Face id, a folder or an s3:// prefix",
         )
-    return kind(**{names[name]: value for name, value in given.items()})
-
-
-def image_of(own: OwnOptions) -> str:
-    """Container image of `--image`, or ""."""
-    return getattr(own, "image", None) or ""
-
-
-def grouped(command: Command) -> Command:
-    """Command for typer, with each parameter that is a group replaced by one option for each of its fields.
-
-    Raises TypeError if two options have the same name.
-    """
-    hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, type[Any]] = {}
-    parameters: dict[str, inspect.Parameter] = {}
-    for name, parameter in inspect.signature(command).parameters.items():
-        kind = hints[name]
-        if is_dataclass(kind) and isinstance(kind, type):
-            groups[name] = kind
-            found = _parameters(kind)
-        else:
-            found = [parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)]
-        for one in found:
-            if one.name in parameters:
-                raise TypeError(f"`{command.__name__}` has two options called `{one.name}`")
-            parameters[one.name] = one
-
-    @functools.wraps(command)
-    def run(**values: Any) -> None:
-        whole = {
-            name: kind(**{field.name: values.pop(field.name) for field in fields(kind)})
-            for name, kind in groups.items()
-        }
-        command(**whole, **values)
-
-    # required options first, as `inspect.Signature` demands
-    ordered = sorted(parameters.values(), key=lambda one: one.default is not inspect.Parameter.empty)
-    run.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]  # inspect reads it, functions lack it
-    run.__annotations__ = {one.name: one.annotation for one in ordered}
-    return run  # type: ignore[return-value]  # typer calls it with keywords
-
-
-@functools.cache
-def _parameters(kind: type[Any]) -> list[inspect.Parameter]:
-    """One parameter for each option of a group; its help is under the group's `panel` unless it names another."""
-    hints = get_type_hints(kind, include_extras=True)
-    for field in fields(kind):
-        (info,) = hints[field.name].__metadata__
-        info.rich_help_panel = info.rich_help_panel or getattr(kind, "panel", None)
-    return [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if field.default is MISSING else field.default,
-            annotation=hints[field.name],
-        )
-        for field in fields(kind)
-    ]
-
-
-def model_fields(model: ModelOptions, target: str = targets.DEFAULT) -> dict[str, Any]:
-    """Fields of a PlanRequest that name model, recipes and target."""
-    import recipes
-
     return {
         "model": model.model,
         "recipes": recipes,
@@ -278,40 +162,41 @@ def model_fields(model: ModelOptions, target: str = targets.DEFAULT) -> dict[str
     }
 
 
-def quant_of(options: QuantOptions, gate: GateOptions, image: str) -> Quant:
-    """Quantization of the options. Raises UsageError if they contradict each other."""
-    from compiler.quantization.request import ALPHA, Quant, Text, alpha_of, scheme_of
+def quant_of(options: QuantOptions, gate: GateOptions, found: LmiRequest | None = None) -> Quant:
+    """Quantization of the options, or of a serving.properties `found`. Raises UsageError if they contradict."""
+    from compiler.quantization.request import ALPHA, Quant, alpha_of, scheme_of
 
-    text = Text(options.calibration, options.calibration_samples, options.calibration_length)
-    if options.from_properties is not None:
-        return replace(
-            _from_properties(options, image, text),
-            max_perplexity_increase=gate.max_perplexity_increase,
-            accept=gate.accept_numerics,
-        )
+    if found is not None:
+        _refuse_quantization(options)
+        limit = gate.max_perplexity_increase
+        return replace(found.quant, max_perplexity_increase=limit, accept=gate.accept_numerics)
     scheme = scheme_of(options.quant, per_token=options.per_token, per_channel=options.per_channel)
     alpha = options.smoothquant_alpha
     return Quant(
         scheme,
         ALPHA if alpha is None else alpha_of(alpha, scheme),
         options.kv_cache or "",
-        text,
+        text_of(options),
         gate.max_perplexity_increase,
         gate.accept_numerics,
     )
 
 
-def _from_properties(options: QuantOptions, image: str, text: Text) -> Quant:
-    """Quantization of `--from-properties`. Raises UsageError, RefusedError."""
-    from compiler.errors import UsageError
-    from compiler.lmi.from_properties import request_of_properties
+def text_of(options: QuantOptions) -> Text:
+    """Calibration text of the options."""
+    from compiler.quantization.request import Text
 
-    assert options.from_properties is not None
+    return Text(options.calibration, options.calibration_samples, options.calibration_length)
+
+
+def _refuse_quantization(options: QuantOptions) -> None:
+    """Raise UsageError if options ask for a quantization besides that of a serving.properties."""
+    from compiler.errors import UsageError
+
     ours = ("quant", "smoothquant_alpha", "per_token", "per_channel", "kv_cache")
     given = [name for name in ours if getattr(options, name) != getattr(QuantOptions(), name)]
     if given:
         raise UsageError(f"`--from-properties` already defines {', '.join(given)}", hint="leave these options out")
-    return request_of_properties(options.from_properties, image, text).quant
 
 
 @dataclass(frozen=True)
@@ -327,12 +212,12 @@ class RequestOptions:
 def request_of(asked: RequestOptions, quant: Quant, resources: Resources) -> PlanRequest:
     """Request of the options. `--tp max` reads the model's config and headers. Raises UsageError."""
     from compiler.cli.parse import parse_tp
-    from compiler.model.rope import parse_rope_scaling
+    from compiler.model.rope_option import parse_rope_scaling
     from compiler.pipeline.devices import with_largest_tp
     from compiler.pipeline.request import Ask, PlanRequest
 
     model, ask, limits = asked.model, asked.ask, asked.limits
-    tp = parse_tp(ask.tp or "1")
+    target, tp = ask.target or targets.DEFAULT, parse_tp(ask.tp or "1")
     wanted = Ask(
         tp=tp or 1,
         dtype=ask.dtype,
@@ -340,10 +225,10 @@ def request_of(asked: RequestOptions, quant: Quant, resources: Resources) -> Pla
         max_batch=DEFAULT_BATCH if limits.max_batch is None else limits.max_batch,
         rope_scaling=parse_rope_scaling(ask.rope_scaling) if ask.rope_scaling else None,
         variant=model.variant,
-        options=options_of(ask.target, asked.own),
+        options=options_of(target, asked.own),
         quant=quant,
     )
     request = PlanRequest(
-        **model_fields(model, ask.target), ask=wanted, resources=resources, instance_type=ask.instance_type
+        **model_fields(model, target), ask=wanted, resources=resources, instance_type=ask.instance_type
     )
     return request if tp else with_largest_tp(request, ask.instance_type)

@@ -4,7 +4,8 @@
     hardware    number, compute capability and memory of GPUs; their driver
     room        memory for the weights, disk for the missing files
 
-Takes a tenth of a second and imports no torch. All mismatches are reported together, each with its remedy.
+Takes half a second, most of it to measure how fast a CPU reads memory, and imports no torch. All mismatches are
+reported together, each with its remedy.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from compiler.model.config import ModelConfig
 from compiler.model.lazy import Lazy, whole
 from compiler.model.mismatch import Mismatch, refusal
 from compiler.model.ops import Program, inverse, run
-from compiler.model.recipe import Map, Recipe, to_roles
+from compiler.model.programs import to_roles
+from compiler.model.recipe import Map, Recipe
 from compiler.model.roles import ROLES, TensorId, axis_sizes, model_tensors, shape_of
 
 

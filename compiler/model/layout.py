@@ -9,7 +9,7 @@ from math import prod
 
 from compiler.model.lazy import Fold, Lazy, Packing, Quantize, RankPlan, cast
 from compiler.model.ops import Concat, Each, Op, Program, Rearrange, inverse, run
-from compiler.model.recipe import stored_axes
+from compiler.model.programs import stored_axes
 from compiler.model.roles import TensorId, has_experts, linear_axes
 
 

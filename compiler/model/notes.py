@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from compiler.model.config import ACTIVATIONS
 from compiler.model.places import Constant, Default, Flag, Half, Layers, Place, Power, Times, lookup, paths
-from compiler.model.rope import flat_rope_parameters, rope_key, rope_section
+from compiler.model.rope import ORIGINAL, flat_rope_parameters, rope_key, rope_section
 
 if TYPE_CHECKING:
     from compiler.model.recipe import Recipe
@@ -63,6 +64,11 @@ def _notes(recipe: Recipe, hf: Mapping[str, Any]) -> Iterator[str]:
     if unread:
         named = ", ".join(f"`{key}` {hf[key]!r:.60}" for key in unread)
         yield f"config.json has {named} without effect: {recipe.architecture(hf)} does not read it"
+    named = str(lookup(hf, recipe.traits.activation))
+    computed = recipe.traits.activations.get(named)
+    if computed and ACTIVATIONS.get(named, computed) != computed:
+        key, name = recipe.traits.activation, recipe.architecture(hf)
+        yield f"`{key}` {named!r} in config.json means {computed}, as in transformers 5 and vLLM: {name} was trained so"
     for counts, other in _doubles(recipe, hf):
         yield f"config.json has two values: {counts} counts, as in transformers 5, not {other}"
 
@@ -83,3 +89,6 @@ def _doubles(recipe: Recipe, hf: Mapping[str, Any]) -> Iterator[tuple[str, str]]
         beside = lookup(hf, place)
         if key in section and beside is not None and section[key] != beside and place:
             yield f"`{rope_key(hf)}.{key}` {section[key]!r:.60}", f"`{paths(place)[0]}` {beside!r:.60}"
+    within, above = section.get(ORIGINAL), hf.get(ORIGINAL)
+    if within is not None and above is not None and within != above:
+        yield f"`{ORIGINAL}` {above!r:.60}", f"`{rope_key(hf)}.{ORIGINAL}` {within!r:.60}"

@@ -20,10 +20,9 @@ precedence, as in transformers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import isfinite, log, sqrt
+from math import isclose, isfinite, log, sqrt
 from typing import Any, Literal, get_args
 
 from compiler.errors import RefusedError, SourceError
@@ -181,12 +180,14 @@ def read_rope_scaling(
 
     Raises:
         SourceError: the scaling in config.json is incomplete, or a value has the wrong kind.
-        RefusedError: a kind that the decoder does not support, or a wish that contradicts the checkpoint.
+        RefusedError: a kind that the decoder does not support, a longrope factor that contradicts the two lengths, or a
+            wish that contradicts the checkpoint.
     """
     if original is not None:
         section = {**section, ORIGINAL: original}
     found = parsed(section, where)
     if found is not None:
+        _check_longrope(found, max_positions, where)
         found = _completed(found, max_positions)
     if wish is None:
         return found
@@ -277,6 +278,26 @@ def _completed(scaling: RopeScaling, max_positions: int) -> RopeScaling:
     return replace(scaling, original_max_positions=original, factor=factor, attention_factor=attention)
 
 
+def _check_longrope(scaling: RopeScaling, max_positions: int, where: str) -> None:
+    """Check that `factor` is the ratio of the two lengths, where the attention factor is computed from it.
+
+    Transformers 5 computes it from `factor`, transformers 4 and vLLM from the ratio. Raises RefusedError.
+    """
+    factor, original = scaling.factor, scaling.original_max_positions
+    if scaling.kind != "longrope" or scaling.attention_factor or not factor or not original:
+        return
+    ratio = max_positions / original
+    if isclose(max(factor, 1), max(ratio, 1), rel_tol=1e-6):
+        return
+    by_factor, by_ratio = (_longrope_scale(value, original) for value in (factor, ratio))
+    raise RefusedError(
+        f"{where}: longrope's `factor` {factor:g} is not max_position_embeddings / {ORIGINAL} = {max_positions} / "
+        f"{original:g} = {ratio:g}: transformers 5 scales attention by the first ({by_factor:.6g}), transformers 4 and "
+        f"vLLM by the second ({by_ratio:.6g})",
+        hint=f"write the one that the model was trained with as `attention_factor`: {by_factor!r} or {by_ratio!r}",
+    )
+
+
 def _longrope_scale(factor: float, original: int) -> float:
     """Attention factor of longrope (Ding et al. 2024; Phi-3's published code)."""
     return sqrt(1 + log(factor) / log(original)) if factor > 1 and original > 1 else 1.0
@@ -298,41 +319,3 @@ def _numbers(section: Mapping[str, Any], key: str, where: str) -> tuple[float, .
 
 def _wrong(key: str, expected: str, found: object, where: str = "config.json") -> SourceError:
     return SourceError(f"{where}: `{key}`: expected {expected}, found {found!r:.80}", hint=f"correct `{key}`")
-
-
-FORMS = "linear:FACTOR, dynamic:FACTOR, yarn:FACTOR[:ORIGINAL], llama3:FACTOR[:LOW:HIGH:ORIGINAL] or a JSON object"
-_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "linear": (),
-    "dynamic": (),
-    "yarn": (ORIGINAL,),
-    "llama3": ("low_freq_factor", "high_freq_factor", ORIGINAL),
-}
-_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, ORIGINAL: 8192}
-"""Llama 3.1's published numbers."""
-
-
-def parse_rope_scaling(text: str) -> RopeScaling:
-    """Parse `linear:2`, `llama3:8:1:4:8192` (factor, low, high, original positions), `yarn:4:32768`, or a JSON object
-    with the keys of config.json's `rope_scaling`, the form for longrope. Raises RefusedError.
-    """
-    kind, _, rest = text.partition(":")
-    try:
-        if text.lstrip().startswith("{"):
-            section = json.loads(text)
-        else:
-            numbers = [float(number) for number in rest.split(":")]
-            if kind not in _FIELDS or not 1 <= len(numbers) <= 1 + len(_FIELDS[kind]) or numbers[0] < 1:
-                raise ValueError
-            given = dict(zip(("factor", *_FIELDS[kind]), numbers, strict=False))
-            section = {"rope_type": kind, **(_LLAMA3 if kind == "llama3" else {}), **given}
-        scaling = parsed(section, "`--rope-scaling`")
-        if scaling is None:
-            raise ValueError
-    except (ValueError, RecursionError):
-        raise RefusedError(
-            f"`--rope-scaling` takes {FORMS} with FACTOR >= 1; found `{text:.80}`",
-            hint="for example `--rope-scaling linear:2`",
-        ) from None
-    except SourceError as error:
-        raise RefusedError(error.message, hint=f"`--rope-scaling` takes {FORMS}") from None
-    return scaling

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compiler.errors import SourceError
+from compiler.model.dtypes import TORCH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,7 +118,7 @@ def _tensor(source: SourceTensor) -> Tensor:
     """A tensor over the bytes of its file, which the system reads when they are used; writes stay in this process."""
     import torch
 
-    kind = getattr(torch, _KINDS[source.dtype])
+    kind = getattr(torch, TORCH[source.dtype])
     if not source.nbytes:
         return torch.empty(source.shape, dtype=kind)
     assert source.file is not None
@@ -126,11 +127,3 @@ def _tensor(source: SourceTensor) -> Tensor:
     aligned = flat if source.offset % kind.itemsize == 0 else flat.clone()
     tensor: Tensor = aligned.view(kind).view(source.shape)
     return tensor
-
-
-_KINDS = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8",
-    "BOOL": "bool",
-}  # fmt: skip
-"""Dtypes of torch by those of safetensors."""

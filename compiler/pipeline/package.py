@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from compiler import __version__
-from compiler.artifact.manifest import ArtifactFile, ArtifactLimits, Manifest, Parallel, SourceModel
+from compiler.artifact.manifest import ArtifactFile, ArtifactLimits, Manifest, Parallel, SourceModel, load_manifest
 from compiler.artifact.parts import Part, existing, media_type, written
+from compiler.artifact.statements import with_statements
 from compiler.errors import TokenizerError
+from compiler.pipeline.install import Measured, install
+from compiler.pipeline.job import BuildResult
 from compiler.storage.checkpoints.source import CONFIGS, TEXT
 from compiler.storage.files.digest import canonical_json
+from compiler.targets.protocols import stages_of
+from compiler.targets.runners import runner_of
 from compiler.tokenizer.load import converted, vocabulary_in
 from compiler.tokenizer.vocabulary import vocabulary_names, vocabulary_of
 
@@ -22,11 +27,12 @@ if TYPE_CHECKING:
     from compiler.artifact.manifest import Device
     from compiler.artifact.quantization import Quantisation
     from compiler.model.config import ModelConfig
+    from compiler.pipeline.job import Job, Prepared, Quality
     from compiler.pipeline.resolve import LocatedModel
     from compiler.storage.cache.stages import CacheEntry
     from compiler.storage.checkpoints.source import ResolvedSource
     from compiler.targets.options import TargetOptions
-    from compiler.targets.values import Contents, Planned
+    from compiler.targets.values import Contents, Made, Planned
 
 
 def tokenizer_parts(source: Path, tokenizer: Path | None) -> list[Part]:
@@ -144,3 +150,51 @@ def draft_manifest(
         quantisation=quantisation,
         section=contents.section,
     )
+
+
+def package(
+    job: Job,
+    prepared: Prepared,
+    digest: str,
+    made: Made,
+    quality: Quality,
+    device: Device,
+    versions: Mapping[str, str],
+) -> BuildResult:
+    """The artifact in its place. `digest`: of the source."""
+    request, plan, model = job.request, prepared.plan, prepared.model
+    contents, passed, reference = job.target.packager.contents(plan, made), quality.passed, quality.reference
+    parts: Sequence[Part] = [
+        *contents.parts,
+        *([reference.part] if reference is not None and contents.repeatable else []),
+        *(passed.report if passed else []),
+    ]
+    precision = plan.quant.scheme.name if plan.quant.scheme else plan.dtype
+    draft = draft_manifest(
+        plan,
+        contents,
+        name=request.name or default_name(model.source, plan.recipe, plan.target, plan.tp, precision),
+        target=plan.target,
+        model=model_of(model, plan.config, digest),
+        device=device,
+        toolchain={**contents.toolchain, **versions},
+        parts=parts,
+        stand_in=job.toolchain.stand_in or contents.stand_in,
+        quantisation=passed.quantisation if passed else None,
+    )
+    draft, parts = with_statements(draft, parts)
+    verified = request.until == stages_of(job.target)[-1]
+    measured = None
+    if quality.numerics is not None:
+        update = {} if contents.repeatable else {"reference_file": None}
+        draft = draft.model_copy(update={"numerics": quality.numerics.model_copy(update=update)})
+    elif verified and reference is not None:
+        run = runner_of(draft, request.resources.max_memory)
+        logits = job.logits or (run.logits if run else None)
+        measured = Measured(reference.who, logits) if logits else None
+    manifest = install(
+        job.runner, draft, parts, request.output, verified=verified, measured=measured, force=request.force
+    )
+    if manifest is None:
+        return BuildResult(request.output, plan, load_manifest(request.output), job.runner.made, up_to_date=True)
+    return BuildResult(request.output, plan, manifest, job.runner.made)

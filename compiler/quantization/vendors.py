@@ -1,4 +1,4 @@
-"""TensorRT-LLM's names of quantizations (`QuantAlgo`), which LMI's serving.properties uses too.
+"""Names of quantizations in TensorRT-LLM (`QuantAlgo`), which LMI's serving.properties uses too, and in LMI alone.
 
 Names such as W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN have the scales of weights first, then those of activations.
 """
@@ -127,3 +127,30 @@ W8A16, W4A16_AWQ, FP8, NATIVE = _W8A16.name, _AWQ.name, _FP8.name, _NATIVE.name
 
 VENDOR_CACHES = {"INT8": "int8", "FP8": "fp8"}
 """TensorRT-LLM's names of quantized KV caches (`kv_cache_quant_algo`) -> formats."""
+
+VLLM_QUANTIZE = ("gptq", "squeezellm", "marlin", "bitsandbytes", "compressed-tensors")
+ACCELERATE_QUANTIZE = ("bitsandbytes4", "bitsandbytes8")
+DEEPSPEED_QUANTIZE = ("dynamic_int8",)
+NEURON_QUANTIZE = ("static_int8",)
+"""Values of LMI's `option.quantize` that select another back end than TensorRT-LLM's, by back end."""
+ROUNDED_DTYPE = "int8"
+"""Value of LMI's `option.dtype` with which DeepSpeed and Accelerate round weights while they load them."""
+
+_LOADED = (
+    "awq gptq squeezellm marlin gptq_marlin gptq_marlin_24 awq_marlin compressed-tensors fbgemm_fp8 deepspeedfp "
+    "modelopt auto-round quark torchao mxfp4"
+)
+VLLM_LOADED = frozenset(_LOADED.split())
+"""Values of LMI's `option.quantize` with which vLLM loads a checkpoint that is quantized already."""
+LMI_SCHEMES: Mapping[str, Mapping[str, str]] = {
+    "vllm": {"fp8": "fp8"},
+    "lmi-dist": {"fp8": "fp8"},
+    "deepspeed": {"smoothquant": "smoothquant"},
+    "neuronx": {"static_int8": "int8-weight", "True": "int8-weight"},
+    "accelerate": {},
+}
+"""Scheme by LMI's back end and its value of `option.quantize` (or of `option.load_in_8bit`, as text), with which it
+rounds weights when it starts.
+"""
+VLLM_CACHES: Mapping[str, str] = {"auto": "", "fp8": "fp8", "fp8_e4m3": "fp8"}
+"""Formats of KV caches by vLLM's `kv_cache_dtype`."""

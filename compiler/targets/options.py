@@ -9,7 +9,7 @@ class ToyOptions(TargetOptions):
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +22,14 @@ class TargetOptions:
     Every field has a default. Fields made by `option` are set by users; all others are derived: `Support.quantized`
     sets them to the toolchain's names.
     """
+
+    backends: ClassVar[tuple[str, ...]] = ()
+    """LMI's back ends that serve the artifacts and read their serving.properties."""
+
+    @property
+    def release(self) -> tuple[int, int] | None:
+        """LMI release whose container serves the artifacts; None without one. Raises UsageError, RefusedError."""
+        return None
 
     @property
     def split(self) -> Mapping[str, Any]:

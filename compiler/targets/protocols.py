@@ -172,6 +172,10 @@ class Runtime:
         """Comparison of the artifact with a machine, besides GPUs, memory and disk."""
         return ()
 
+    def speed(self, plan: Planned[Any]) -> Sequence[Finding]:
+        """Expected speed on this machine, from short measurements."""
+        return ()
+
     def endpoint_problems(self, manifest: Manifest, image: str, instance_type: str) -> Sequence[str]:
         """Reasons why the container `image` (tag or full name) cannot serve the artifact, or why the instance type has
         no device of the target's own kind.

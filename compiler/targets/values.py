@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from compiler.model.config import ModelConfig
     from compiler.model.lazy import RankPlan
     from compiler.model.limits import Limits
+    from compiler.storage.cache.stages import StageCache
 
 O_co = TypeVar("O_co", bound=TargetOptions, covariant=True)
 
@@ -115,11 +116,13 @@ class Spec(Protocol):
 @dataclass(frozen=True)
 class Sources:
     """Files that a toolchain may read. `checkpoint`: folder of the rank files and their small files, or of the model if
-    the target has no rank files. `tokenizer`: files below tokenizer/, with the model's config.json.
+    the target has no rank files. `tokenizer`: files below tokenizer/, with the model's config.json. `cache`: where a
+    toolchain keeps intermediate results by keys of their own; None: it makes them anew.
     """
 
     checkpoint: Path
     tokenizer: Sequence[Part] = ()
+    cache: StageCache | None = None
 
 
 class Toolchain(Protocol):

@@ -183,8 +183,9 @@ def test_a_manifest_of_schema_1_is_read_and_keeps_its_bytes(name: str) -> None:
 
 def test_a_manifest_of_schema_1_is_the_same_artifact_as_now() -> None:
     found = parse_manifest((SCHEMA_1 / "segments.json").read_bytes())
-    assert found.substance == manifest().substance
-    assert found.substance == manifest(writer="0.2.0").substance
+    model = manifest().model.model_copy(update={"config": {"layers": 1}})
+    assert found.substance == manifest(model=model).substance
+    assert found.substance == manifest(model=model, writer="0.2.0").substance
 
 
 @pytest.mark.parametrize("change", [{"segments": None}, {"engines": ENGINES}, {"section": {}}])

@@ -138,6 +138,27 @@ def two_scalings(folder: Path) -> None:
     taken(plan(folder), "`rope_scaling` {'rope_type': 'linear', 'factor': 2.0} counts", "not `rope_parameters`")
 
 
+@case(13, "original_max_position_embeddings beside another in rope_scaling")
+def two_originals(folder: Path) -> None:
+    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
+    equal(folder, rope_scaling=scaling, original_max_position_embeddings=64)
+    told = "`original_max_position_embeddings` 64 counts", "not `rope_scaling.original_max_position_embeddings` 128"
+    taken(plan(folder), *told)
+
+
+@case(22, "a longrope factor that is not the ratio of the two lengths")
+def longrope_factor(folder: Path) -> None:
+    scaling = {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "factor": 8.0}
+    write(folder, {"rope_scaling": scaling, "original_max_position_embeddings": 128})
+    refused(plan(folder), 4, "`factor` 8", "512 / 128 = 4", "attention_factor")
+
+
+@case(71, "Gemma's hidden_act gelu, with which it was not trained")
+def gemma_gelu(folder: Path) -> None:
+    equal_tiny(folder, "gemma", hidden_act="gelu")
+    taken(plan(folder), "`hidden_act` 'gelu' in config.json means gelu_tanh")
+
+
 @case(15, "torch_dtype absent or null, weights bfloat16")
 def no_dtype(folder: Path) -> None:
     stated = json.loads(plan(write(folder / "stated"), "--json").out)

@@ -9,7 +9,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from compiler.cli.options import Json, grouped
+from compiler.cli.groups import grouped
+from compiler.cli.options import Json
 
 
 @dataclass(frozen=True)

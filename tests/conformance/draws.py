@@ -25,7 +25,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     ),
     "sliding_window": (None, 5, 16, 64), "max_window_layers": (0, 1, 2, 28), "num_key_value_heads": (1, 2, 4, 8, None),
     "head_dim": (8, 10, 16, 24, None), "num_hidden_layers": (1, 2, 3, 4), "n_layer": (1, 2, 4),
-    "intermediate_size": (48, 72, 144), "n_inner": (None, 48, 72), "vocab_size": (131, 259, 300),
+    "intermediate_size": (48, 72, 144), "n_inner": (None, 48, 72), "vocab_size": (259, 300, 388),
     "max_position_embeddings": (256, 300, 512), "n_positions": (256, 300), "logit_scale": (0.0625, 0.5, 2.0),
     "num_experts_per_tok": (1, 2, 3), "mlp_only_layers": ([], [0], [1]), "decoder_sparse_step": (1, 2),
     "moe_intermediate_size": (16, 24), "shared_expert_intermediate_size": (24, 40), "rotary_dim": (4, 8),
@@ -106,6 +106,9 @@ def _rope(random: Random, settings: dict[str, Any]) -> dict[str, Any]:
         pairs = int((settings.get("head_dim") or hidden // heads) * (given or 1.0)) // 2
         found["short_factor"] = [1.0 + 0.1 * i for i in range(pairs)]
         found["long_factor"] = [1.0 + 0.7 * i for i in range(pairs)]
-        if random.random() < 0.5:
+        most = settings.get("max_position_embeddings")
+        if most is None or random.random() < 0.5:
             found.pop("factor")
+        elif random.random() < 0.8:  # else it contradicts the two lengths
+            found["factor"] = most / found["original_max_position_embeddings"]
     return found

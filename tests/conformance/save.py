@@ -1,16 +1,19 @@
 """Program for the Python of another version of transformers: `python save.py JOBS TOKENS`. It imports nothing of ours.
 
 JOBS is a JSON file with a list of {folder, settings, absent, noise, seed}. For each, a random float32 model is saved
-into the folder, its config.json changed, the model loaded again and run: logits.npy [tokens, vocab], ids.npy and
-noise.npy. A config that this version cannot save or load leaves error.txt instead.
+into the folder, its config.json changed, the model loaded again and run: ids.npy, logits.npy [tokens, vocab] float32
+and exact.npy, the same in float64. A config that this version cannot save or load leaves error.txt instead.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 
 def main() -> None:
@@ -65,36 +68,60 @@ def _older(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(folder: Path, tokens: int, seed: int) -> None:
-    """Logits, and how far those of the two implementations of attention are apart, in units of the largest logit."""
     import numpy as np
     import torch
 
     settings = json.loads((folder / "config.json").read_text())
     ids = torch.randint(0, settings["vocab_size"], (1, tokens), generator=torch.Generator().manual_seed(seed))
-    logits = _logits(folder, ids, "sdpa" if settings.get("alibi") else "eager")  # eager Falcon 5.23 adds ALiBi twice
-    try:
-        other = _logits(folder, ids, "sdpa")
-    except (ImportError, ValueError):  # the class has no other implementation
-        other = logits
-    if not np.isfinite(logits).all():
-        raise ValueError("logits are not finite")
-    np.save(folder / "logits.npy", logits)
     np.save(folder / "ids.npy", ids.numpy())
-    np.save(folder / "noise.npy", np.abs(logits - other).max() / np.abs(logits).max())
+    np.save(folder / "logits.npy", logits_of(folder, ids))
+    np.save(folder / "exact.npy", logits_of(folder, ids, exact=True))
 
 
-def _logits(folder: Path, ids: Any, attention: str) -> Any:
+def logits_of(folder: Path, ids: Any, *, exact: bool = False) -> Any:
+    """Logits [tokens, vocab] of the checkpoint in `folder` for `ids` int64 [1, tokens], an array of float32; `exact`:
+    of float64. Raises ValueError for missing weights and logits that are not finite.
+    """
+    import numpy as np
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
 
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder, torch_dtype=torch.float32, attn_implementation=attention, output_loading_info=True
+    settings = json.loads((folder / "config.json").read_text())
+    grouped = exact and int(transformers.__version__.split(".")[0]) >= 5  # its default multiplies no float64
+    loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        folder,
+        torch_dtype=torch.float64 if exact else torch.float32,
+        attn_implementation="sdpa" if settings.get("alibi") else "eager",  # eager Falcon 5.23 adds ALiBi twice
+        output_loading_info=True,
+        **({"experts_implementation": "eager"} if grouped else {}),
     )
     model, info = loaded
     if info["missing_keys"] or info.get("mismatched_keys"):
         raise ValueError(f"weights missing or of another shape: {sorted(info['missing_keys'])[:3]}")
-    with torch.no_grad():
-        return model.eval()(ids).logits[0].float().numpy()
+    with torch.no_grad(), _float64() if exact else nullcontext():
+        found = model.eval()(ids).logits[0].numpy()
+    if not np.isfinite(found).all():
+        raise ValueError("logits are not finite")
+    return found
+
+
+@contextmanager
+def _float64() -> Iterator[None]:
+    """torch whose float32 is float64: transformers computes norms, softmax and rotary positions in `torch.float32`,
+    whatever the dtype of the model.
+    """
+    import torch
+
+    double, default = torch.float64, torch.get_default_dtype()
+    torch.set_default_dtype(double)
+    try:
+        with (
+            patch.multiple(torch, float32=double, float=double),
+            patch.object(torch.Tensor, "float", torch.Tensor.double),
+        ):
+            yield
+    finally:
+        torch.set_default_dtype(default)
 
 
 if __name__ == "__main__":

@@ -111,8 +111,9 @@ _FOUND: dict[str, dict[str, Any]] = {
     "longrope": {"short_factor": [1.0, 1.1, 1.3, 1.5, 2.0, 2.5, 3.0, 4.0],
                  "long_factor": [1.0, 2.0, 4.0, 8.0, 16.0, 20.0, 24.0, 32.0],
                  "original_max_position_embeddings": 48},
-    "longrope, its own factor": {"short_factor": [1.0] * 8, "long_factor": [2.5] * 8, "factor": 8.0,
-                                 "original_max_position_embeddings": 48},
+    "longrope, its own factor": {"short_factor": [1.0] * 8, "long_factor": [2.5] * 8, "factor": 8.0},
+    "longrope, its own attention factor": {"short_factor": [1.0] * 8, "long_factor": [2.5] * 8, "factor": 8.0,
+                                           "attention_factor": 1.3, "original_max_position_embeddings": 48},
 }  # fmt: skip
 
 

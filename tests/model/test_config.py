@@ -13,7 +13,8 @@ from compiler.errors import ArtifactError, RefusedError, SourceError
 from compiler.model.config import ConfigMap, LayerKind, ModelConfig, Position, Traits
 from compiler.model.limits import built_for
 from compiler.model.read import read_config
-from compiler.model.rope import RopeScaling, parse_rope_scaling
+from compiler.model.rope import RopeScaling
+from compiler.model.rope_option import parse_rope_scaling
 from tests import published
 
 
@@ -71,6 +72,22 @@ def test_yarn_and_longrope_with_what_the_model_says_about_them() -> None:
     assert found.attention_factor == pytest.approx(math.sqrt(1 + math.log(4) / math.log(512)))
     with pytest.raises(SourceError, match="expected 32 factors, found 31"):
         _read(rope_scaling={"type": "longrope", **lists, "long_factor": [2.0] * 31})
+
+
+def test_a_longrope_factor_that_is_not_the_ratio_of_the_lengths_is_refused_with_both_attention_factors() -> None:
+    lists = {"type": "longrope", "short_factor": [1.0] * 32, "long_factor": [2.0] * 32}
+    for place in ({"rope_scaling": {**lists, "factor": 8.0}, "original_max_position_embeddings": 512},
+                  {"rope_scaling": {**lists, "factor": 8.0, "original_max_position_embeddings": 512}}):  # fmt: skip
+        with pytest.raises(
+            RefusedError, match=r"`factor` 8 is not .* = 2048 / 512 = 4: .*\(1.1547\).*\(1.10554\)"
+        ) as no:
+            _read(**place)
+        assert "`attention_factor`: 1.1547" in no.value.hint
+    for values in ({"factor": 4.0}, {"factor": 8.0, "attention_factor": 1.1}):
+        found = _read(rope_scaling={**lists, **values}, original_max_position_embeddings=512).rope_scaling
+        assert found is not None
+        assert found.attention_factor == pytest.approx(values.get("attention_factor", 1.10554), abs=1e-5)
+    assert _read(rope_scaling={**lists, "factor": 8.0}).rope_scaling is not None  # no original: no ratio
 
 
 @pytest.mark.parametrize(

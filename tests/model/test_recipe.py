@@ -11,7 +11,8 @@ from compiler.model import lazy
 from compiler.model.config import Traits
 from compiler.model.ops import inverse, run
 from compiler.model.places import Default, Flag, Half, lookup
-from compiler.model.recipe import Map, Recipe, Variant, to_roles
+from compiler.model.programs import to_roles
+from compiler.model.recipe import Map, Recipe, Variant
 from tests import published
 from tests.model.configs import config
 

@@ -174,7 +174,7 @@ class Bench:
 
         def load(_artifact: Path) -> Model:
             limits = Limits(POSITIONS, 4, 512)
-            return Model(engine(self.checkpoint(model), tp=2), limits, VOCAB, None, frozenset())
+            return Model(engine(self.checkpoint(model)), limits, VOCAB, None, frozenset())
 
         self.patch.setattr("compiler.runtime.generate.load", load)
         self.patch.setattr("compiler.targets.inductor.runtime._check_windows", lambda _: None)  # nothing is compiled

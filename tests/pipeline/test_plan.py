@@ -19,7 +19,7 @@ from compiler.errors import ParallelError, RefusedError
 from compiler.model.config import ModelConfig
 from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import ITEMSIZE
-from compiler.model.rope import parse_rope_scaling
+from compiler.model.rope_option import parse_rope_scaling
 from compiler.pipeline.plan import Plan, make_plan
 from compiler.pipeline.request import Ask
 from compiler.quantization.request import Quant, Text

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from compiler.errors import RefusedError
-from compiler.quantization.prequantized.formats import TAKE_ORIGINAL
+from compiler.quantization.prequantized.formats import AWQ, GPTQ, TAKE_ORIGINAL
 from compiler.storage.checkpoints.checkpoint import read_object
 
 if TYPE_CHECKING:
@@ -42,15 +42,15 @@ def _modelopt(found: Mapping[str, Any]) -> dict[str, Any]:
     name = producer.get("name") if isinstance(producer, Mapping) else None
     algorithm = how.get("quant_algo") if isinstance(how, Mapping) else None
     raise RefusedError(
-        f"hf_quant_config.json says that the checkpoint is quantized by `{name}` to `{algorithm}`; expected gptq, awq "
-        "or compressed-tensors",
+        f"hf_quant_config.json says that the checkpoint is quantized by `{name}` to `{algorithm}`; expected {GPTQ}, "
+        f"{AWQ} or compressed-tensors",
         hint=TAKE_ORIGINAL,
     )
 
 
 DECLARATIONS = (
-    Declaration("quantize_config.json", ".qweight", lambda found: {"quant_method": "gptq", **found}),
-    Declaration("quant_config.json", ".qweight", lambda found: {"quant_method": "awq", **found}),
+    Declaration("quantize_config.json", ".qweight", lambda found: {"quant_method": GPTQ, **found}),
+    Declaration("quant_config.json", ".qweight", lambda found: {"quant_method": AWQ, **found}),
     Declaration("hf_quant_config.json", ".weight_scale", _modelopt),
 )
 

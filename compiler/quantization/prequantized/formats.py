@@ -39,6 +39,8 @@ from compiler.quantization.schemes import SCHEMES
 Arrays = Mapping[str, NDArray[Any]]
 """Tensors of a module by suffix; scales as float32."""
 
+GPTQ, AWQ = "gptq", "awq"
+"""`quant_method` of AutoGPTQ and AutoAWQ."""
 TAKE_ORIGINAL = "quantize the original model instead"
 _WITH_ZEROS = (".qzeros", ".scales")
 CACHE_SCALES = ("k_scale", "v_scale", "q_scale", "kv_scale", "k_zero_point", "v_zero_point", "output_scale")
@@ -252,8 +254,8 @@ def _mxfp4(_: Mapping[str, Any]) -> Packed:
 
 
 _METHODS = {
-    "gptq": _gptq,
-    "awq": _awq,
+    GPTQ: _gptq,
+    AWQ: _awq,
     "compressed-tensors": _compressed,
     "fp8": _fp8,
     "mxfp4": _mxfp4,

@@ -10,6 +10,7 @@ import pickle
 from typing import TYPE_CHECKING
 
 from compiler.errors import CheckpointError
+from compiler.model.dtypes import TORCH
 from compiler.storage.checkpoints.header import HeaderError, read_header
 from compiler.storage.files.digest import digest_json
 from compiler.storage.files.writer import RankFileWriter, file_order
@@ -118,11 +119,7 @@ def _not_a_map(source: Path, state: object) -> CheckpointError:
 def _spelling(tensor: Tensor, source: Path) -> str:
     import torch
 
-    names = {
-        torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-        torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.bool: "BOOL", torch.uint8: "U8",
-        torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
-    }  # fmt: skip
+    names = {getattr(torch, name): spelled for spelled, name in TORCH.items()}
     if tensor.dtype not in names:
         raise CheckpointError(
             f"{source}: expected tensors of {', '.join(names.values())}, found one of {tensor.dtype}",
