@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from compiler.cli.options import Json, grouped
+from compiler.cli.groups import grouped
+from compiler.cli.options import Json
 from compiler.cli.output import reporting, show
 
 if TYPE_CHECKING:
-    from compiler.deploy.request import DeployRequest, Prepared
+    from compiler.deploy.request import DeployRequest, PreparedDeployment
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _request(artifact: str, options: EndpointOptions) -> DeployRequest:
     )
 
 
-def _write_definition(prepared: Prepared, form: str, output: Path | None, *, as_json: bool) -> None:
+def _write_definition(prepared: PreparedDeployment, form: str, output: Path | None, *, as_json: bool) -> None:
     """Write the definition of `--emit` to a file, or to stdout."""
     from compiler.errors import UsageError
     from compiler.lmi.definitions import emit

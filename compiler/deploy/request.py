@@ -64,7 +64,7 @@ class DeployRequest:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedDeployment:
     """Checked deployment. `fit`: copies that one instance has room for. `limits`: derived time limits, and the time to
     the first token of the prewarm. `warnings`: what was not checked, or left unused.
     """
@@ -86,7 +86,7 @@ class Prepared:
         return bodies | ({"CreateInferenceComponent": create_inference_component(one)} if one.copies else {})
 
 
-def prepare(request: DeployRequest) -> Prepared:
+def prepare(request: DeployRequest) -> PreparedDeployment:
     """Deployment of a request, after checking that the artifact is complete and fits instance type and image, and that
     region, bucket and role suit.
 
@@ -133,7 +133,7 @@ def prepare(request: DeployRequest) -> Prepared:
     idle = fit.copies - 1 if needs.kind != "cpu" and not copies else 0
     if idle:
         warnings.append(f"{fit.text}; one is deployed: `--copies auto` deploys all as an inference component")
-    return Prepared(deployment, fit, limits, region, tuple(warnings))
+    return PreparedDeployment(deployment, fit, limits, region, tuple(warnings))
 
 
 def _volume(fit: Fit, needs: Needs) -> int:

@@ -30,7 +30,7 @@ from compiler.lmi.sagemaker import (
 )
 
 if TYPE_CHECKING:
-    from compiler.deploy.request import Prepared
+    from compiler.deploy.request import PreparedDeployment
     from compiler.report import Report
 
 POLL_SECONDS = 15.0
@@ -66,7 +66,7 @@ class _Rollout:
 
 
 def deploy(
-    prepared: Prepared,
+    prepared: PreparedDeployment,
     report: Report,
     *,
     region: str = "",

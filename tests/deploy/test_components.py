@@ -12,7 +12,7 @@ from botocore.stub import Stubber
 from benchmarks.testbed.artifacts import CONTENT
 from compiler.artifact.manifest import ArtifactFile
 from compiler.deploy.endpoints import endpoint_state, resources, undeploy
-from compiler.deploy.request import DeployRequest, Prepared, prepare
+from compiler.deploy.request import DeployRequest, PreparedDeployment, prepare
 from compiler.deploy.rollout import deploy
 from compiler.errors import DeployError, UsageError
 from compiler.lmi.components import create_inference_component
@@ -52,7 +52,7 @@ def tp_4(bucket: Any) -> None:
     )
 
 
-def _queue_creation(stubber: Stubber, prepared: Prepared) -> None:
+def _queue_creation(stubber: Stubber, prepared: PreparedDeployment) -> None:
     one = prepared.deployment
     created(stubber, "create_model")
     created(stubber, "create_endpoint_config", create_endpoint_config(one))
