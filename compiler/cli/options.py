@@ -63,7 +63,7 @@ class AskOptions:
         typer.Option(help="Ranks: a number, or `max` [default: 1]", metavar="N|max", rich_help_panel="Parallelism"),
     ] = None
     instance_type: Annotated[
-        str | None, typer.Option(help="Instance type whose devices `--tp max` counts.", rich_help_panel="Parallelism")
+        str | None, typer.Option(help="Instance type that must have room for it.", rich_help_panel="Parallelism")
     ] = None
     target: Annotated[
         str | None, typer.Option("--target", help="Toolchain [default: that of `--image`, else inductor]")
@@ -229,5 +229,7 @@ def request_of(asked: RequestOptions, quant: Quant, resources: Resources) -> Pla
         options=options,
         quant=quant,
     )
-    request = PlanRequest(**model_fields(model, target), ask=wanted, resources=resources)
+    request = PlanRequest(
+        **model_fields(model, target), ask=wanted, resources=resources, instance_type=ask.instance_type
+    )
     return request if tp else with_largest_tp(request, ask.instance_type)
