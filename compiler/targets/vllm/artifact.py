@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def contents(plan: Planned[VllmOptions], made: Made) -> Contents:
     """Shards and tokenizer, side by side."""
     image = image_of(plan.options)
-    files, cache = cache_files(made)
+    files, cache = cache_files(made, plan.options.image or (image.name if image else ""))
     return Contents(
         [*made.weights, *(part.at(part.name) for part in made.tokenizer), *files],
         Shards(
