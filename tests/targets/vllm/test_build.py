@@ -27,7 +27,7 @@ from compiler.targets.vllm.section import Shards
 from tests.builds import Heard
 from tests.tiny import model_config
 
-TENSORS = {
+TENSORS: dict[str, np.ndarray] = {
     "backbone.embeddings.weight": np.arange(64, dtype=np.float16).reshape(8, 8),
     "backbone.layers.0.mixer.A_log": np.ones((4, 2), np.float32),
     "backbone.layers.0.mixer.steps": np.arange(5, dtype=np.int64),
