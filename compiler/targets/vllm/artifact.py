@@ -1,6 +1,6 @@
 """Files of a vLLM artifact: the folder that a container mounts as /opt/ml/model.
 
-config.json tokenizer*    model-rank-{r}-part-0.safetensors    serving.properties    manifest.json
+config.json tokenizer*    model-rank-{r}-part-0.safetensors    manifest.json    and those of the cache (pack.py)
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from compiler.targets.values import Contents, Made, Planned
 from compiler.targets.vllm.architectures import compared
 from compiler.targets.vllm.copies import INDEX, copies, index_of
 from compiler.targets.vllm.options import VllmOptions
+from compiler.targets.vllm.pack import cache_files
 from compiler.targets.vllm.section import Shards
 from compiler.targets.vllm.version import image_of, show, version_of
 
@@ -22,14 +23,15 @@ if TYPE_CHECKING:
 
 
 def contents(plan: Planned[VllmOptions], made: Made) -> Contents:
-    """Weights and tokenizer, side by side; an index for the files of a checkpoint."""
+    """Weights, tokenizer and cache, side by side; an index for the files of a checkpoint."""
     image, plain = image_of(plan.options), bool(copies(plan.config, plan.options))
     weights = [part.path for part in made.weights]
+    files, cache = cache_files(made)
     more = []
     if plain and len(weights) > 1:
         more.append(written(INDEX, index_of([(part.name, _header(part)) for part in made.weights])))
     return Contents(
-        [*made.weights, *more, *(part.at(part.name) for part in made.tokenizer)],
+        [*made.weights, *more, *(part.at(part.name) for part in made.tokenizer), *files],
         Shards(
             version=show(version_of(plan.options)),
             image=image.name if image else None,
@@ -37,6 +39,7 @@ def contents(plan: Planned[VllmOptions], made: Made) -> Contents:
             files=tuple(weights),
             compared="" if plain else compared(plan.config, version_of(plan.options)),
             scheme=plan.options.scheme,
+            cache=cache,
         ),
         repeatable=not plain,
     )

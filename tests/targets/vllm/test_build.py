@@ -22,7 +22,7 @@ from compiler.pipeline.request import Ask, BuildRequest, PlanRequest
 from compiler.pipeline.resolve import plan_of
 from compiler.targets.vllm import copies
 from compiler.targets.vllm.options import VllmOptions
-from compiler.targets.vllm.runtime import judge_of
+from compiler.targets.vllm.runner import judge_of
 from compiler.targets.vllm.section import Shards
 from tests.builds import Heard
 from tests.tiny import model_config
