@@ -77,6 +77,10 @@ def _runs(model: str, target: str, scheme: Scheme, tp: int) -> bool:
     return True
 
 
+CONVERTING = tuple(name for name in targets.available() if targets.load(name).layout is not None)
+"""Targets that convert weights; the others take every recipe."""
+
+
 @cache
 def _config(model: str) -> ModelConfig:
     hf = published.CONFIGS[model]
@@ -88,9 +92,9 @@ def rows() -> Iterator[tuple[str, ...]]:
     quantizes.
     """
     for model in sorted(published.CONFIGS, key=lambda name: (_recipe(name), name)):
-        found = {(t, tp): outcome(model, t, tp) for t in targets.available() for tp in TPS}
+        found = {(t, tp): outcome(model, t, tp) for t in CONVERTING for tp in TPS}
         cells = []
-        for target in targets.available():
+        for target in CONVERTING:
             works = [str(tp) for tp in TPS if not found[target, tp].reason]
             versions = {found[target, tp].version for tp in TPS if not found[target, tp].reason}
             since = f" ({min(versions)})" if versions - {""} else ""
@@ -104,7 +108,7 @@ def refusals() -> list[str]:
     for model in sorted(published.CONFIGS):
         found: dict[tuple[str, str], list[int]] = {}
         for tp in TPS:
-            reasons = {target: outcome(model, target, tp).reason for target in targets.available()}
+            reasons = {target: outcome(model, target, tp).reason for target in CONVERTING}
             for reason in sorted(set(reasons.values()) - {""}):
                 by = ", ".join(target for target, other in reasons.items() if other == reason)
                 found.setdefault((by, reason), []).append(tp)
@@ -145,7 +149,7 @@ def table(errors: dict[str, str]) -> str:
     heads = (
         "recipe",
         "published model",
-        *(f"`{name}`: tp" for name in targets.available()),
+        *(f"`{name}`: tp" for name in CONVERTING),
         "`trtllm`: `--quant`",
         "judged error",
     )

@@ -63,7 +63,7 @@ class AskOptions:
         typer.Option(help="Ranks: a number, or `max` [default: 1]", metavar="N|max", rich_help_panel="Parallelism"),
     ] = None
     instance_type: Annotated[
-        str | None, typer.Option(help="Instance type whose devices `--tp max` counts.", rich_help_panel="Parallelism")
+        str | None, typer.Option(help="Instance type that must have room for it.", rich_help_panel="Parallelism")
     ] = None
     target: Annotated[
         str | None, typer.Option("--target", help="Toolchain [default: that of `--image`, else inductor]")
@@ -218,15 +218,18 @@ def request_of(asked: RequestOptions, quant: Quant, resources: Resources) -> Pla
 
     model, ask, limits = asked.model, asked.ask, asked.limits
     target, tp = ask.target or targets.DEFAULT, parse_tp(ask.tp or "1")
+    options = options_of(target, asked.own)
     wanted = Ask(
         tp=tp or 1,
         dtype=ask.dtype,
         max_positions=limits.max_positions,
-        max_batch=DEFAULT_BATCH if limits.max_batch is None else limits.max_batch,
+        max_batch=options.default_batch or DEFAULT_BATCH if limits.max_batch is None else limits.max_batch,
         rope_scaling=parse_rope_scaling(ask.rope_scaling) if ask.rope_scaling else None,
         variant=model.variant,
-        options=options_of(target, asked.own),
+        options=options,
         quant=quant,
     )
-    request = PlanRequest(**model_fields(model, target), ask=wanted, resources=resources)
+    request = PlanRequest(
+        **model_fields(model, target), ask=wanted, resources=resources, instance_type=ask.instance_type
+    )
     return request if tp else with_largest_tp(request, ask.instance_type)

@@ -13,7 +13,7 @@ from compiler.cli.output import warn
 from compiler.cli.target_options import image_of, option_name, options_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from compiler.lmi.from_properties import LmiRequest
 
@@ -45,8 +45,8 @@ def completed(asked: RequestOptions, quant: QuantOptions) -> tuple[RequestOption
     from compiler.lmi.from_properties import request_of_properties
 
     target = asked.ask.target or targets.DEFAULT
-    known = targets.options_of(target)
-    found = request_of_properties(file, image_of(asked.own), text_of(quant), known.backends)
+    known, serves = targets.options_of(target), options_of(target, asked.own).backends
+    found = request_of_properties(file, image_of(asked.own), text_of(quant), serves)
     filled, used, ignored = asked, [*found.quant_lines], dict(found.ignored)
     names_of_target = {option_name(field) for field in fields(known)}
     for group, names in _GROUPS.items():
@@ -67,7 +67,22 @@ def completed(asked: RequestOptions, quant: QuantOptions) -> tuple[RequestOption
                 used.append(f"{line}: `--{name.replace('_', '-')} {text}`")
         filled = replace(filled, **{group: replace(options, **changes)})
     _report(found, used, ignored)
+    if "profile" in names_of_target:
+        filled = _with_profile(filled, found, serves)
     return with_options(filled, found.carried), found
+
+
+def _with_profile(asked: RequestOptions, found: LmiRequest, serves: Collection[str]) -> RequestOptions:
+    """The options with the profile of a serving.properties. Raises UsageError where they name another one."""
+    from compiler.errors import UsageError
+
+    own: Any = asked.own
+    if found.backend.name not in serves:
+        raise UsageError(
+            f"{found.file} is for {found.backend.title}; found `--profile {own.profile or ' or '.join(serves)}`",
+            hint="leave `--profile` and `--image` out, or change the file",
+        )
+    return replace(asked, own=replace(own, profile=found.backend.name))
 
 
 def with_target(asked: RequestOptions) -> RequestOptions:

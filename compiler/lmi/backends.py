@@ -89,12 +89,11 @@ _VLLM_USED = {
 }
 _TASK: _Allowed = {"option.task": ("text-generation", "generate", "auto", "conversational")}
 _WEIGHTS: _Allowed = {
-    **_TASK, "option.load_format": ("auto", "safetensors", "pt", "npcache", "mistral"), "option.hf_overrides": ("",),
-    "option.rope_theta": ("",),
+    **_TASK, "option.load_format": ("auto", "safetensors", "pt", "npcache", "mistral"),
 }  # fmt: skip
 _SERVED_FEATURES: _Allowed = {
     "option.enable_lora": (False,), "option.adapters": ("",), "option.qlora_adapter_name_or_path": ("",),
-    "option.limit_mm_per_prompt": ("",),
+    "option.limit_mm_per_prompt": ("",), "option.hf_overrides": ("",), "option.rope_theta": ("",),
 }  # fmt: skip
 _CHECKPOINT = "`--output` names the folder"
 _OF_JOB = dict.fromkeys(

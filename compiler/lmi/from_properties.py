@@ -31,6 +31,8 @@ ENVIRONMENT_SUFFIX = ".env"
 """Suffix of a file with the environment of a container, `NAME=value` in each line, instead of properties."""
 _TP = "option.tensor_parallel_degree"
 _DTYPES = {**{lmi: ours for ours, lmi in LMI_DTYPES.items()}, **{ours: ours for ours in LMI_DTYPES}}
+_LAID_OUT = frozenset({"model", "revision", "tp", "dtype", "max_batch", "max_positions"})
+"""Options of a build that decide the serving.properties of a checkpoint."""
 _PACKED = frozenset(
     {"engine", "option.rolling_batch", "option.entryPoint", "option.mpi_mode", "option.async_mode", "option.model_dir"}
 )
@@ -88,7 +90,9 @@ def request_of_properties(
     typed, without, problems = _typed(last, table, release, served=served)
     ignored |= {shown(last[name]): reason for name, reason in without.items()}
     quant, warnings = Quant(text=text), list[str]()
-    if not problems:
+    # A server that loads the checkpoint itself reads all but what the artifact's layout decides.
+    loads = served and table.name != "trtllm"
+    if not problems and not loads:
         try:
             quant, warnings = quant_of_properties(typed, table.name, release, text)
         except LmiCompileError as error:
@@ -96,14 +100,17 @@ def request_of_properties(
     if problems:
         raise _refusal(file, problems)
     values, sources = _values(typed, table)
+    if loads:
+        values = {option: value for option, value in values.items() if option in _LAID_OUT}
+        sources = {option: name for option, name in sources.items() if option in _LAID_OUT}
     lines = {option: shown(last[name]) for option, name in sources.items()}
     if served and "max_batch" not in values:
         rows = _default_rows(table, release, typed)
         values["max_batch"] = str(rows)
         lines["max_batch"] = f"default of LMI {release[0]}.{release[1]} `option.max_rolling_batch_size={rows}`"
-    handled = {*sources.values(), *table.quantizes}
+    handled = {*sources.values(), *(() if loads else table.quantizes)}
     rest = [name for name in typed if name not in handled]
-    carried = [name for name in rest if served and _carries(table, name)]
+    carried = [name for name in rest if served and _carries(table, name, loads=loads)]
     ignored |= {shown(last[name]): _reason(table, name) for name in rest if name not in carried}
     return LmiRequest(
         file,
@@ -111,7 +118,7 @@ def request_of_properties(
         quant,
         values,
         lines,
-        tuple(shown(last[name]) for name in typed if name in table.quantizes),
+        tuple(shown(last[name]) for name in typed if name in handled & table.quantizes),
         {name: last[name].value for name in carried},
         tuple(shown(last[name]) for name in carried),
         ignored,
@@ -254,9 +261,10 @@ def _default_rows(table: BackendTable, release: Release, typed: Mapping[str, Val
     return table.default_rows(release)
 
 
-def _carries(table: BackendTable, name: str) -> bool:
-    """Whether the artifact's serving.properties takes over a property."""
-    return name not in {*_PACKED, *table.used, *table.no_effect} and table.by_name[name].when in ("server", "run")
+def _carries(table: BackendTable, name: str, *, loads: bool) -> bool:
+    """Whether the artifact's serving.properties takes over a property. `loads`: its server loads the checkpoint."""
+    own = {name for name, option in table.used.items() if not loads or option in _LAID_OUT}
+    return name not in {*_PACKED, *own, *table.no_effect} and table.by_name[name].when in ("server", "run")
 
 
 def _reason(table: BackendTable, name: str) -> str:

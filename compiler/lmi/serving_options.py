@@ -12,11 +12,12 @@ from compiler.lmi.options import SERVER
 from compiler.lmi.properties import Value, checked
 
 _OF_SERVER = frozenset(option.name for option in SERVER)
+_STAGES = ("option.pipeline_parallel_degree", "option.pipeline_parallel_size")
 _OWN: Mapping[str, str] = {
     **dict.fromkeys(("engine", "option.rolling_batch", "option.entryPoint"), "`--target` and `--image`"),
     **dict.fromkeys(("option.mpi_mode", "option.async_mode"), "`--image`"),
     **dict.fromkeys(("option.tensor_parallel_degree", "option.tensor_parallel_size"), "`--tp`"),
-    **dict.fromkeys(("option.pipeline_parallel_degree", "option.pipeline_parallel_size"), "`--pp`"),
+    **dict.fromkeys(_STAGES, "`--pp`"),
     "option.dtype": "`--dtype`",
     "option.model_id": "`--model`",
     "option.model_dir": "`--model`",
@@ -63,10 +64,10 @@ def serving_options(lines: Sequence[str], release: Release | None, backend: str)
         )
     table, values, notes = TABLES[backend], dict[str, Value](), list[str]()
     for name, text in named.items():
-        if name in _OWN:
+        if name in _OWN and not (name in _STAGES and backend != "trtllm"):
             raise UsageError(f"`--option {name}` follows from the artifact", hint=f"{_OWN[name]} decides it")
         values[name] = checked(name, text, release, table.name)
-        if table.by_name[name].when == "compile" or name in table.quantizes:
+        if table.by_name[name].when == "compile" or (backend == "trtllm" and name in table.quantizes):
             notes.append(f"`--option {name}={text}` has no effect: it counts when an engine is compiled from a model")
         elif name in table.fixed and values[name] not in table.fixed[name]:
             allowed = " or ".join(str(one).lower() for one in table.fixed[name]) or "no value"

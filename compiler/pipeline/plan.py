@@ -21,7 +21,7 @@ from compiler.model.layout import Layout
 from compiler.model.lazy import ITEMSIZE, RankPlan
 from compiler.model.limits import Limits, built_for
 from compiler.model.notes import assumed_text, config_notes
-from compiler.model.parallel import HeadLayout, cache_shapes
+from compiler.model.parallel import HeadLayout, cache_bytes
 from compiler.model.read import stored_dtype
 from compiler.model.recipe import Recipe
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
@@ -153,8 +153,7 @@ def make_plan(
     proof = proof_of(config, limits.max_positions)
     heads, stages = layout.heads(config, ask.tp), max(len(ranks) // ask.tp, 1)
     cache_item = 1 if quant.cache else ITEMSIZE[DTYPES[dtype]]
-    cached = sum(heads_ * dim for heads_, dim in cache_shapes(config, heads).values())
-    kv_bytes = -(-config.layers // stages) * cached * cache_item
+    kv_bytes = cache_bytes(config, heads, stages, cache_item)
     files = layout.files(config, ask.tp, dtype, options)
     source_bytes = sum(_nbytes(h) for h in headers.values())
     largest = max((rank.nbytes for rank in ranks), default=source_bytes // ask.tp)

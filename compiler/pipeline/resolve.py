@@ -11,6 +11,7 @@ from compiler.errors import AccountingError, RefusedError, boundary
 from compiler.model.account import filled_by
 from compiler.model.read import stored_dtype
 from compiler.pipeline.plan import Plan, make_plan
+from compiler.pipeline.room import room_note
 from compiler.pipeline.tied import untie_different
 from compiler.quantization.prequantized.checkpoint import after_rewrite
 from compiler.quantization.prequantized.declaration import with_declaration
@@ -136,14 +137,16 @@ def _check_index(model: LocatedModel, ask: Ask) -> None:
 
 
 def plan_with_notes(model: LocatedModel, request: PlanRequest, tokenizer: Path | None = None) -> Plan:
-    """The plan of a located model, with notes on its tokenizer: that in the folder `tokenizer`, or else its own.
+    """The plan of a located model, with notes on its tokenizer: that in the folder `tokenizer`, or else its own; and
+    on its room on the request's instance type.
 
     Raises LmiCompileError, TokenizerError for a tokenizer that cannot be loaded.
     """
     plan = plan_model(model, request.target, request.ask, request.resources.max_memory)
     container = targets.load(request.target).packager.transformers(plan.options)
     notes = tokenizer_notes(tokenizer or model.source.folder, plan.config.vocab, container)
-    return replace(plan, notes=(*plan.notes, *notes))
+    room = [room_note(plan, request.instance_type)] if request.instance_type else []
+    return replace(plan, notes=(*plan.notes, *notes, *room))
 
 
 def plan_of(request: PlanRequest) -> Plan:

@@ -142,6 +142,16 @@ _LOADED = (
 )
 VLLM_LOADED = frozenset(_LOADED.split())
 """Values of LMI's `option.quantize` with which vLLM loads a checkpoint that is quantized already."""
+VLLM_LOADS: Mapping[str, tuple[int, int]] = {
+    "awq": (0, 26), "gptq": (0, 27), "squeezellm": (0, 27), "deepspeedfp": (0, 28), "marlin": (0, 29),
+    "gptq_marlin": (0, 29), "fp8": (0, 29), "fbgemm_fp8": (0, 29), "compressed-tensors": (0, 29),
+    "modelopt": (0, 32), "bitsandbytes": (0, 32), "mxfp4": (0, 34), "auto-round": (0, 34), "quark": (0, 34),
+    "torchao": (0, 34),
+}  # fmt: skip
+"""LMI release from which vLLM loads a checkpoint by `quant_method` of its config.json. Sources: VllmQuantizeMethods in
+vllm_rb_properties.py of djl-serving at v0.26.0 to v0.29.0; later, and for compressed-tensors, vLLM's own list at the
+version in the image.
+"""
 LMI_SCHEMES: Mapping[str, Mapping[str, str]] = {
     "vllm": {"fp8": "fp8"},
     "lmi-dist": {"fp8": "fp8"},

@@ -9,7 +9,7 @@ class ToyOptions(TargetOptions):
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,8 +23,15 @@ class TargetOptions:
     sets them to the toolchain's names.
     """
 
-    backends: ClassVar[tuple[str, ...]] = ()
-    """LMI's back ends that serve the artifacts and read their serving.properties."""
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """LMI's back ends that serve the artifacts and read their serving.properties; the default one first."""
+        return ()
+
+    @property
+    def default_batch(self) -> int | None:
+        """Rows per batch where none are requested; None: the command line's default."""
+        return None
 
     @property
     def release(self) -> tuple[int, int] | None:

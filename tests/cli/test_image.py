@@ -80,7 +80,7 @@ def test_options_are_checked_before_a_build(plan: Callable[..., Ran]) -> None:
         error = plan("--image", ENGINES, "--option", word).error
         assert (error["exit_code"], message in error["message"], hint in error["hint"]) == (code, True, True), error
     error = plan("--option", "predict_timeout=9").error
-    assert "`--option` is an option of target `trtllm`" in error["message"]
+    assert "`--option` is an option of target `checkpoint`" in error["message"]
 
 
 def test_a_serving_properties_is_all_the_input_needed(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from compiler.targets.options import TargetOptions, option
 
@@ -20,8 +20,6 @@ class TrtllmOptions(TargetOptions):
     `quant_algo`, `kv_cache_quant_algo`: TensorRT-LLM's names ("" = none), derived from the quantization.
     """
 
-    backends: ClassVar[tuple[str, ...]] = ("trtllm",)
-
     version: str = option("", "TensorRT-LLM to write for [default: 0.12.0]", flags=("--trtllm-version",))
     image: str = option("", "LMI image that will serve it; implies the version.")
     pp: int = option(1, "Pipeline stages, each of `--tp` ranks [default: 1]")
@@ -36,6 +34,11 @@ class TrtllmOptions(TargetOptions):
     )
     quant_algo: str = ""
     kv_cache_quant_algo: str = ""
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """TensorRT-LLM."""
+        return ("trtllm",)
 
     @property
     def release(self) -> tuple[int, int] | None:
