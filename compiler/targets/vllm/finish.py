@@ -32,7 +32,7 @@ def finish(artifact: Path) -> Path:
     tp, dtype = manifest.parallel.tp, manifest.dtype
     spec = spec_of(manifest.config, tp, dtype, limits, options, manifest.plan_digest, manifest.model.source_digest)
     spec = for_device(spec, manifest.device.kind)
-    reference = judge_of(artifact, manifest.config, 0).logits
+    reference = judge_of(artifact, spec.config, 0).logits if spec.config else None
     out = artifact / COMPILED
     with tempfile.TemporaryDirectory(prefix="lmi-vllm-") as work, isolation(artifact, spec.serving.model) as isolated:
         made = Path(work) / "out"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from compiler.targets.vllm.bake import BakeSpec
+from compiler.targets.vllm.copies import copies
 from compiler.targets.vllm.environment import BLOCK_SIZE
 from compiler.targets.vllm.images import dialect_of
 from compiler.targets.vllm.serving import Serving
@@ -30,8 +31,8 @@ def specs(plan: PlannedRanks[VllmOptions], source: str) -> Sequence[BakeSpec]:
 def spec_of(
     config: ModelConfig, tp: int, dtype: str, limits: Limits, options: VllmOptions, plan: str, source: str
 ) -> BakeSpec:
-    """Spec of the cache of a model's shards. `plan`, `source`: digests."""
-    image = image_of(options)
+    """Spec of the cache of a model's weights. `plan`, `source`: digests."""
+    image, plain = image_of(options), bool(copies(config, options))
     serving = Serving(
         tp=tp,
         dtype=dtype,
@@ -39,7 +40,8 @@ def spec_of(
         max_num_seqs=limits.max_batch,
         max_num_batched_tokens=max(limits.max_batch, min(BATCHED_TOKENS, limits.max_positions)),
         block_size=BLOCK_SIZE["cuda"],
+        load_format="auto" if plain else "sharded_state",
     )
     dialect = dialect_of(version_of(options))
     environment = dict(image.environment) if image else {}
-    return BakeSpec(serving, dialect, plan, source, config.vocab, environment, config)
+    return BakeSpec(serving, dialect, plan, source, config.vocab, environment, None if plain else config)
