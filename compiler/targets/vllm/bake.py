@@ -220,7 +220,7 @@ def _report(
     return {
         "serving": asdict(serving),
         "plan": spec.plan,
-        "versions": versions_of(machine.python),
+        "versions": versions_of(machine.python, machine.python_path),
         "capability": gpus()[0][0].capability if device == "cuda" else None,
         "dialect": spec.dialect,
         "device": device,

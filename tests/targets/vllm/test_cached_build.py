@@ -55,10 +55,8 @@ def artifact(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Callable
         patch.setenv(interpreter.PYTHON, sys.executable)
         patch.setenv(interpreter.PLUGINS, str(write_stand_in(folder / "vllm")))
         patch.setattr(bake, "judge_of", lambda *_: EvenJudge())
-        interpreter.facts_of.cache_clear()
         build(request(tiny_checkpoint("llama"), folder))
         yield folder / "artifact"
-    interpreter.facts_of.cache_clear()
 
 
 def test_the_artifact_has_the_cache_its_carrier_and_the_servers_configuration(artifact: Path) -> None:
