@@ -27,6 +27,7 @@ from compiler.quantization.schemes import FLOAT, SCHEMES
 from compiler.runtime.package import Package
 from compiler.targets.inductor import build, library
 from compiler.targets.inductor.forms import FEW_TOKENS, MANY_TOKENS, int_mm, scaled_mm
+from compiler.targets.inductor.graph import input_dtype
 from tests.calibration.test_activations import opened
 from tests.calibration.test_scale_groups import WIDE as SOURCE_WIDE
 from tests.calibration.test_scales import converted
@@ -192,6 +193,7 @@ def test_compiled_segments_compute_what_eager_ones_do(tmp_path: Path) -> None:
         (model_config("llama"), "fp8_per_tensor", "mlp-gated.prefill"),
         (model_config("mixtral"), "fp8_per_token", "mlp-moe.prefill"),
         (WIDE, "grouped", "mlp-moe.decode"),
+        (model_config("deepseek_v3"), "float", "mlp-moe.decode1"),
     )
     wanted = [
         next(s for s in specs(config, 1, "bfloat16", Limits(64, 4), products) if s.name == name)
@@ -239,5 +241,5 @@ def _inputs(spec: SegmentSpec, batch: int, length: int) -> Sequence[Tensor]:
         elif stored and name.endswith(".weight") and scale_of(name) in shapes:
             made.append(_values(stored.torch_dtype, shapes[name]))
         else:
-            made.append(torch.randn(shapes[name], generator=GENERATOR).bfloat16())
+            made.append(torch.randn(shapes[name], generator=GENERATOR).to(input_dtype(name, spec, shapes)))
     return made
