@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 def recommend(
     model: ModelOptions,
     instance_type: Annotated[str | None, typer.Option(help="Instance type [default: the smallest that fit]")] = None,
-    batch: Annotated[int, typer.Option(help="Rows of a batch.", min=1)] = DEFAULT_BATCH,
-    length: Annotated[int | None, typer.Option(help="Tokens of a row [default: 4096, or the model's maximum]")] = None,
+    batch: Annotated[int, typer.Option("--batch", "--max-batch", help="Rows of a batch.", min=1)] = DEFAULT_BATCH,
+    length: Annotated[
+        int | None,
+        typer.Option("--length", "--max-positions", help="Tokens of a row [default: 4096 at most]"),
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 [default: the checkpoint's]")] = None,
     lmi_version: Annotated[str, typer.Option(help="LMI release, such as 0.26 [default: those of today]")] = "",
     prices: Annotated[

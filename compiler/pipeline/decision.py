@@ -2,8 +2,9 @@
 
     NeuronCores          neuron
     processors           inductor, in an image of one's own
-    GPUs, today          vLLM (LMI 0.33 and later), then TensorRT-LLM in the last images that load engines
-    GPUs, LMI 0.25-0.32  TensorRT-LLM, then the back end that compiles nothing (LMI-Dist)
+    GPUs, today          vLLM (LMI 0.33 and later), then TensorRT-LLM in the last images that load engines, then the
+                         container that compiles nothing ahead of time
+    GPUs, LMI 0.25-0.32  TensorRT-LLM, then LMI-Dist, which compiles nothing
 
 Sources: LMI's page on backend selection at v0.29.0 of djl-serving (TensorRT-LLM where prompts and answers have even
 lengths, LMI-Dist otherwise and where TensorRT-LLM lacks the architecture), its deployment guide at v0.36.0 (vLLM or
@@ -25,6 +26,17 @@ _LEAST_CUDA = {"10.0": (12, 8), "12.0": (12, 8), "10.3": (12, 9)}
 """Oldest CUDA of an image for each compute capability that the older ones lack."""
 _LEAST_BFLOAT16 = (8, 0)
 _VLLM_SINCE: Release = (0, 33)
+_LMI_DIST: dict[Release, str] = {
+    (0, 25): "0.25.0-deepspeed0.11.0-cu118",
+    (0, 26): "0.26.0-deepspeed0.12.6-cu121",
+    (0, 27): "0.27.0-deepspeed0.12.6-cu121",
+    (0, 28): "0.28.0-lmi10.0.0-cu124",
+    (0, 29): "0.29.0-lmi11.0.0-cu124",
+    (0, 30): "0.30.0-lmi12.0.0-cu124",
+    (0, 31): "0.31.0-lmi13.0.0-cu124",
+    (0, 32): "0.32.0-lmi14.0.0-cu126",
+}
+"""Image of each release with LMI-Dist. Source: the list of images of aws/deep-learning-containers."""
 
 
 @dataclass(frozen=True)
@@ -74,26 +86,36 @@ def backends(instance: Instance, release: Release | None) -> tuple[Backend, ...]
         why = "this project's own runtime; no container of AWS serves on processors"
         return (Backend("lmi-compile serve", "inductor", "", why),)
     if release is None:
-        return (*_vllm(None), _trtllm((0, 33)), _trtllm((0, 32)))
+        return (*_vllm(None), _trtllm((0, 33)), _trtllm((0, 32)), *_own_files(None))
     engines = (_trtllm(release),) if release in TRTLLM else ()
-    return (*_vllm(release), *engines) if release >= _VLLM_SINCE else (*engines, _lmi_dist(release))
+    if release >= _VLLM_SINCE:
+        return (*_vllm(release), *engines, *_own_files(release))
+    return (*engines, _checkpoint("lmi-dist", _LMI_DIST[release]))
 
 
-def _vllm(release: Release | None) -> tuple[Backend, ...]:
-    """The newest LMI image with vLLM, or the newest of a release."""
+def _lmi_tags(release: Release | None) -> list[str]:
+    """Tags of LMI images with vLLM, the oldest first."""
     if "vllm" not in targets.available():
-        return ()
+        return []
     from compiler.targets.vllm.images import IMAGES
 
     beginning = "djl-inference:" + (f"{release[0]}.{release[1]}." if release else "")
-    names = [name for name in IMAGES if name.startswith(beginning)]
-    if not names:
+    return [name.partition(":")[2] for name in IMAGES if name.startswith(beginning)]
+
+
+def _vllm(release: Release | None) -> tuple[Backend, ...]:
+    """The newest LMI image with vLLM, or the newest of a release, with files for its vLLM."""
+    if not (tags := _lmi_tags(release)):
         return ()
-    tag = names[-1].partition(":")[2]
+    tag, why = tags[-1], "serves what is new; its shards and its compile cache come with the artifact"
     cuda = _cuda(tag.rpartition("-")[2])
-    why = "takes every release's models, and its compile cache comes with the artifact"
     least = (7, 5) if cuda >= (13, 0) else (7, 0)
     return (Backend("vLLM", "vllm", tag, why, cuda, least, (("image", tag),), ("--image", tag)),)
+
+
+def _own_files(release: Release | None) -> tuple[Backend, ...]:
+    """The same image with the model's own files."""
+    return tuple(_checkpoint("vllm", tag) for tag in _lmi_tags(release)[-1:])
 
 
 def _trtllm(release: Release) -> Backend:
@@ -114,13 +136,14 @@ def _trtllm(release: Release) -> Backend:
     )
 
 
-def _lmi_dist(release: Release) -> Backend:
-    version = f"{release[0]}.{release[1]}.0"
-    why = "compiles nothing; for uneven lengths, and for architectures that TensorRT-LLM lacks"
-    options = (("profile", "lmi-dist"), ("image", version))
-    return Backend(
-        "LMI-Dist", "checkpoint", version, why, options=options, flags=("--profile", "lmi-dist", "--image", version)
-    )
+def _checkpoint(profile: str, tag: str) -> Backend:
+    """Back end that loads the model's own files."""
+    names = {"lmi-dist": "LMI-Dist", "vllm": "vLLM, own files"}
+    why = "compiles nothing ahead of time; for uneven lengths, and for architectures that the others lack"
+    own = profile == "lmi-dist"  # an image with vLLM is one of target `vllm`, unless it is named at deployment only
+    options = (("profile", profile), *([("image", tag)] if own else []))
+    flags = ("--profile", profile, *(["--image", tag] if own else []))
+    return Backend(names[profile], "checkpoint", tag, why, _cuda(tag.rpartition("-")[2]), (7, 0), options, flags)
 
 
 def _cuda(text: str) -> tuple[int, int]:

@@ -209,7 +209,7 @@ def _commands(request: PlanRequest, backend: Backend, tp: int, fit: Fit) -> tupl
         *dtype, "--max-batch", str(ask.max_batch), "--max-positions", str(ask.max_positions),
         "--instance-type", fit.instance.name, "--name", name, "--output", "s3://BUCKET/STORE",
     ]  # fmt: skip
-    image = [] if backend.image else ["--image", "IMAGE"]
+    image = [] if "--image" in backend.flags else ["--image", backend.image or "IMAGE"]
     copies = ["--copies", "auto"] if fit.copies > 1 and fit.instance.devices else []
     deploy = [
         "lmi-compile", "deploy", f"s3://BUCKET/STORE/{name}@current", "--instance-type", fit.instance.name, *image,
