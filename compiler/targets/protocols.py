@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Finding,
         How,
         Judge,
+        Migration,
         Need,
         Planned,
         PlannedRanks,
@@ -61,6 +62,13 @@ class Support(Generic[O]):
         from compiler.quantization.schemes import UNQUANTIZED
 
         return Scaling(quant.scheme or UNQUANTIZED, cache=quant.cache)
+
+    def migration(self, source: Path) -> Migration:
+        """Build that replaces `source`, an artifact of another target or a file that configures its server.
+
+        Raises RefusedError where nothing is migrated to this target, UsageError, ArtifactError.
+        """
+        raise RefusedError("nothing is migrated to this target", hint="build the model with `lmi-compile build`")
 
 
 class RankLayout(Generic[O]):
@@ -171,6 +179,16 @@ class Runtime:
     def findings(self, manifest: Manifest, host: Host) -> Sequence[Finding]:
         """Comparison of the artifact with a machine, besides GPUs, memory and disk."""
         return ()
+
+    def explain(self, manifest: Manifest, folder: Path, record: Path | None) -> Sequence[Finding]:
+        """Findings on why a start does not use what was compiled for the artifact in `folder`.
+
+        `record`: folder with the records of such a start; None: compare this machine. Raises UsageError, ArtifactError.
+        """
+        raise UsageError(
+            f"artifacts of target `{manifest.target}` have no start-up cache that could be missed",
+            hint="`lmi-compile preflight` compares an artifact with this machine",
+        )
 
     def speed(self, plan: Planned[Any]) -> Sequence[Finding]:
         """Expected speed on this machine, from short measurements."""

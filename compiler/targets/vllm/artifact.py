@@ -1,6 +1,6 @@
 """Files of a vLLM artifact: the folder that a container mounts as /opt/ml/model.
 
-config.json tokenizer*    model-rank-{r}-part-0.safetensors    serving.properties    manifest.json
+config.json tokenizer*    model-rank-{r}-part-0.safetensors    manifest.json    and those of the cache (pack.py)
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from compiler.errors import ArtifactError
 from compiler.targets.values import Contents, Made, Planned
 from compiler.targets.vllm.layout import rank_file
 from compiler.targets.vllm.options import VllmOptions
+from compiler.targets.vllm.pack import cache_files
 from compiler.targets.vllm.section import Shards
 from compiler.targets.vllm.version import image_of, show, version_of
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 def contents(plan: Planned[VllmOptions], made: Made) -> Contents:
     """Shards and tokenizer, side by side."""
     image = image_of(plan.options)
+    files, cache = cache_files(made)
     return Contents(
-        [*made.weights, *(part.at(part.name) for part in made.tokenizer)],
+        [*made.weights, *(part.at(part.name) for part in made.tokenizer), *files],
         Shards(
             version=show(version_of(plan.options)),
             image=image.name if image else None,
@@ -30,6 +32,7 @@ def contents(plan: Planned[VllmOptions], made: Made) -> Contents:
             files=tuple(rank_file(rank) for rank in range(plan.tp)),
             compared="",
             scheme=plan.options.scheme,
+            cache=cache,
         ),
     )
 

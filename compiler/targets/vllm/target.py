@@ -11,8 +11,11 @@ from compiler.model.parallel import check_parallel
 from compiler.targets.protocols import Compiler, Packager, RankLayout, Support, Target
 from compiler.targets.vllm import artifact, layout
 from compiler.targets.vllm.architectures import row_for
+from compiler.targets.vllm.migrate import migration
 from compiler.targets.vllm.options import VllmOptions
-from compiler.targets.vllm.runtime import VllmRuntime, judge_of
+from compiler.targets.vllm.runner import judge_of
+from compiler.targets.vllm.runtime import VllmRuntime
+from compiler.targets.vllm.specs import specs
 from compiler.targets.vllm.version import version_of
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 class VllmSupport(Support[VllmOptions]):
     """Support of the architectures whose shards are written."""
+
+    migration = staticmethod(migration)
 
     def check(self, config: ModelConfig, tp: int, options: VllmOptions, limits: Limits | None = None) -> None:
         """Raise RefusedError without a row, ParallelError if `tp` cannot split the model."""
@@ -40,13 +45,15 @@ class ShardLayout(RankLayout[VllmOptions]):
 
 
 class ServerCompiler(Compiler[VllmOptions]):
-    """Compilation by a server's own start."""
+    """Compilation by a server's own start, see bake.py."""
+
+    specs = staticmethod(specs)
 
     def toolchain(self) -> Toolchain:
-        """The installed vLLM."""
-        from compiler.targets.vllm.toolchain import VLLM
+        """The module bake.py."""
+        from compiler.targets.vllm import bake
 
-        return VLLM
+        return bake
 
     def device(self, how: How) -> Device:
         """Device of the server: the GPU of this machine, or `--device cpu`."""
