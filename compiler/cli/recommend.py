@@ -31,7 +31,7 @@ def recommend(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Recommend container, tp and copies of a model for an instance type."""
+    """Recommend container, tp and copies for a model."""
     from compiler.cli.options import model_fields
     from compiler.cli.recommend_text import recommendations_text
     from compiler.errors import UsageError

@@ -9,7 +9,7 @@ from compiler.report import table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from compiler.pipeline.recommend import Option, Recommendation
+    from compiler.pipeline.recommend import Choice, Recommendation
 
 
 def recommendations_text(found: Sequence[Recommendation]) -> str:
@@ -43,11 +43,11 @@ def _whole(found: Recommendation) -> str:
     return "\n\n".join([*parts, _next(found.options[0])])
 
 
-def _row(option: Option) -> tuple[str, str, str, str, str]:
+def _row(option: Choice) -> tuple[str, str, str, str, str]:
     fit = option.fit
     text = fit.text.rpartition(", ")[2]
     return (fit.instance.name, option.backend.name, str(option.tp), str(fit.copies), text)
 
 
-def _next(option: Option) -> str:
+def _next(option: Choice) -> str:
     return f"next:\n  {option.build}\n  {option.deploy}"

@@ -114,7 +114,7 @@ def _vllm(release: Release | None) -> tuple[Backend, ...]:
 
 
 def _own_files(release: Release | None) -> tuple[Backend, ...]:
-    """The same image with the model's own files."""
+    """Back end for the model's own files, in the image of `_vllm`."""
     return tuple(_checkpoint("vllm", tag) for tag in _lmi_tags(release)[-1:])
 
 

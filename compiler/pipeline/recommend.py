@@ -37,7 +37,7 @@ _MOST = 6
 
 
 @dataclass(frozen=True)
-class Option:
+class Choice:
     """A container on an instance type, with the smallest tp that fits. `tried`: fits of every tp, or reasons."""
 
     backend: Backend
@@ -73,7 +73,7 @@ class Recommendation:
     """Containers on one instance type, the preferred first. `rejected`: (container, reason). `price`: of an hour."""
 
     instance: Instance
-    options: tuple[Option, ...]
+    options: tuple[Choice, ...]
     rejected: tuple[tuple[str, str], ...]
     price: float | None = None
 
@@ -143,7 +143,7 @@ class _Search:
                 options.append(found)
         return Recommendation(one, tuple(options), tuple(rejected), prices.get(one.name))
 
-    def _best(self, backend: Backend, one: Instance) -> Option | str:
+    def _best(self, backend: Backend, one: Instance) -> Choice | str:
         """The smallest tp that fits, or the reason why none does: that of the largest."""
         tried: list[tuple[int, str]] = []
         fits: list[tuple[int, Fit]] = []
@@ -160,7 +160,7 @@ class _Search:
             return f"tp {tried[-1][0]}: {tried[-1][1]}"
         tp, fit = fits[0]
         build, deploy = _commands(self.request, backend, tp, fit)
-        return Option(backend, tp, fit, tuple(tried), build, deploy)
+        return Choice(backend, tp, fit, tuple(tried), build, deploy)
 
     def _demand(self, backend: Backend, tp: int) -> Demand | str:
         key = (f"{backend.target} {backend.image}", tp)
