@@ -87,6 +87,12 @@ class RankLayout(Generic[O]):
 
         return head_layout(config.heads, config.kv_heads, tp)
 
+    def copies(self, config: ModelConfig, options: O) -> str:
+        """Reason why the files are those of the checkpoint itself, for `rank_plans` of tensors that keep their names
+        (`model/unknown.py`); "" where they have a layout of the toolchain's own.
+        """
+        return ""
+
     def layouts(self, config: ModelConfig, tp: int, options: O) -> Sequence[Layout]:
         """All file tensors of a rank in file order, one pipeline stage after the other."""
         return ()

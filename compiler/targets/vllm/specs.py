@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from compiler.targets.vllm.bake import BakeSpec
+from compiler.targets.vllm.copies import copies
 from compiler.targets.vllm.environment import BLOCK_SIZE
 from compiler.targets.vllm.images import dialect_of
 from compiler.targets.vllm.serving import Serving
@@ -30,6 +31,7 @@ def specs(plan: PlannedRanks[VllmOptions], source: str) -> Sequence[BakeSpec]:
         max_num_seqs=limits.max_batch,
         max_num_batched_tokens=max(limits.max_batch, min(BATCHED_TOKENS, limits.max_positions)),
         block_size=BLOCK_SIZE["cuda"],
+        load_format="auto" if copies(plan.config, plan.options) else "sharded_state",
     )
     dialect = dialect_of(version_of(plan.options))
     environment = dict(image.environment) if image else {}

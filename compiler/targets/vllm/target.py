@@ -11,6 +11,7 @@ from compiler.model.parallel import check_parallel
 from compiler.targets.protocols import Compiler, Packager, RankLayout, Support, Target
 from compiler.targets.vllm import artifact, layout
 from compiler.targets.vllm.architectures import row_for
+from compiler.targets.vllm.copies import copies
 from compiler.targets.vllm.migrate import migration
 from compiler.targets.vllm.options import VllmOptions
 from compiler.targets.vllm.runner import judge_of
@@ -30,9 +31,12 @@ class VllmSupport(Support[VllmOptions]):
     migration = staticmethod(migration)
 
     def check(self, config: ModelConfig, tp: int, options: VllmOptions, limits: Limits | None = None) -> None:
-        """Raise RefusedError without a row, ParallelError if `tp` cannot split the model."""
-        row_for(config, version_of(options))
-        check_parallel(config, tp)
+        """Raise RefusedError without a row, ParallelError if `tp` cannot split the model; nothing for a checkpoint that
+        vLLM reads itself.
+        """
+        if not copies(config, options):
+            row_for(config, version_of(options))
+            check_parallel(config, tp)
 
 
 class ShardLayout(RankLayout[VllmOptions]):
@@ -42,6 +46,7 @@ class ShardLayout(RankLayout[VllmOptions]):
     rank_plans = staticmethod(layout.rank_plans)
 
     judge = staticmethod(judge_of)
+    copies = staticmethod(copies)
 
 
 class ServerCompiler(Compiler[VllmOptions]):
