@@ -1,6 +1,7 @@
 """Properties of this machine: instruction set, GPUs, Neuron devices, memory, disk, installed toolchains.
 
-No other module queries the machine. Takes milliseconds; needs no torch (`cuda_capability` imports it) and no network.
+No other module queries the machine. Takes milliseconds (`read_bandwidth`: half a second); needs no torch
+(`cuda_capability` imports it) and no network.
 
 CPU levels are those of the x86-64 psABI (System V ABI, AMD64 supplement, "Micro-Architecture Levels"); features are
 spelled as Linux spells them in /proc/cpuinfo.
@@ -14,6 +15,8 @@ import platform
 import re
 import shutil
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -114,7 +117,8 @@ class Host:
     """Hardware and software of a machine.
 
     `packages`: installed versions of DISTRIBUTIONS. `driver`: version of NVIDIA's driver, None without one.
-    `memory` available to a process and `disk` free at the artifact's folder, in bytes.
+    `memory` available to a process and `disk` free at the artifact's folder, in bytes. `bandwidth`: `read_bandwidth`,
+    None where it was not measured.
     """
 
     isa: str
@@ -124,6 +128,7 @@ class Host:
     driver: str | None
     memory: int
     disk: int
+    bandwidth: float | None = None
 
 
 def this_host(folder: Path) -> Host:
@@ -137,6 +142,7 @@ def this_host(folder: Path) -> Host:
         driver,
         available_memory(),
         free_disk(folder),
+        None if found else read_bandwidth(),
     )
 
 
@@ -158,6 +164,24 @@ def available_memory() -> int:
         cached = sum(int(line.split()[1]) for line in _lines("/sys/fs/cgroup/memory.stat") if line.startswith("file "))
         known.append(max(int(limit[0]) - int(used[0]) + cached, 0))
     return min(known, default=0)
+
+
+_READ = 1 << 28
+"""Bytes that `read_bandwidth` reads at a time: more than the caches of a CPU hold."""
+
+
+def read_bandwidth() -> float:
+    """Bytes a second that all cores together read from memory now: the best of five passes over 256 MiB."""
+    import numpy as np
+
+    cores = len(os.sched_getaffinity(0))
+    parts, best = np.array_split(np.ones(_READ // 8, np.uint64), cores), float("inf")
+    with ThreadPoolExecutor(cores) as pool:
+        for _ in range(5):
+            begun = time.perf_counter()
+            list(pool.map(np.ndarray.max, parts))
+            best = min(best, time.perf_counter() - begun)
+    return _READ / best
 
 
 def free_disk(folder: Path) -> int:

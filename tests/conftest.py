@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from compiler.storage.cache.stages import StageCache
 from tests.tiny import write_checkpoint
 
 # A busy machine is not a failure: no test has a time limit of its own.
@@ -24,6 +25,12 @@ def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shared = (own.parent if own.name.startswith("popen-gw") else own) / "shared"
     shared.mkdir(exist_ok=True)
     return shared
+
+
+@pytest.fixture(scope="session")
+def session_cache(session_folder: Path) -> StageCache:
+    """The stage cache of `tiny_artifact`, for tests that compile by themselves: it keeps the library of kernels."""
+    return StageCache(session_folder / "cache", warn=print)
 
 
 @pytest.fixture(scope="session")

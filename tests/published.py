@@ -98,6 +98,22 @@ def headers(name: str) -> dict[str, Tensor]:
     return {key: Tensor(dtype, shape) for key, shape in SHAPES[hf["architectures"][0]](hf).items()}
 
 
+def write_headers(name: str, folder: Path) -> Path:
+    """Write a published checkpoint to `folder`: config.json, and a safetensors file whose data is a hole."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(CONFIGS[name]))
+    head: dict[str, Any] = {}
+    end = 0
+    for key, tensor in headers(name).items():
+        begin, end = end, end + prod(tensor.shape) * {"F32": 4, "F16": 2, "BF16": 2}[tensor.dtype]
+        head[key] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    data = json.dumps(head).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(data).to_bytes(8, "little") + data)
+        file.truncate(8 + len(data) + end)
+    return folder
+
+
 def parameters(name: str) -> int:
     """How many numbers of these are parameters."""
     repeated = REPEATED.get(CONFIGS[name]["architectures"][0], ())

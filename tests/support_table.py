@@ -22,8 +22,10 @@ from compiler.pipeline.request import Ask, PlanRequest
 from compiler.pipeline.support import taken
 from compiler.quantization.request import Quant
 from compiler.quantization.schemes import SCHEMES, Scheme
+from compiler.targets.options import TargetOptions
 from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
 from compiler.targets.trtllm.runtime import judge_of
+from compiler.targets.vllm.options import VllmOptions
 from tests import published
 from tests.tiny import TINY, recipe_of, write_checkpoint
 
@@ -50,7 +52,7 @@ def outcome(model: str, target: str, tp: int) -> Outcome:
     for version in VERSIONS.get(target, ("",)):
         try:
             chosen = targets.load(target)
-            options = replace(PLAIN, version=version) if target in VERSIONS else chosen.options()
+            options = _options(target, version)
             chosen.support.check(config, tp, options, limits_for(config, None, 8))
         except RefusedError as error:
             reason = error.message
@@ -69,12 +71,25 @@ def schemes(model: str, target: str) -> str:
 def _runs(model: str, target: str, scheme: Scheme, tp: int) -> bool:
     config, chosen = _config(model), targets.load(target)
     version = outcome(model, target, tp).version
-    options = replace(PLAIN, version=version) if target in VERSIONS else chosen.options()
+    options = _options(target, version)
     try:
         taken(chosen, config, Quant(scheme), tp, options, limits_for(config, None, 8))
     except RefusedError:
         return False
     return True
+
+
+def _options(target: str, version: str) -> TargetOptions:
+    """Options under which a target writes files of its own layout."""
+    own: dict[str, TargetOptions] = {
+        "trtllm": replace(PLAIN, version=version),
+        "vllm": VllmOptions(weights="shards"),
+    }
+    return own.get(target) or targets.options_of(target)()
+
+
+CONVERTING = tuple(name for name in targets.available() if targets.load(name).layout is not None)
+"""Targets that convert weights; the others take every recipe."""
 
 
 @cache
@@ -88,9 +103,9 @@ def rows() -> Iterator[tuple[str, ...]]:
     quantizes.
     """
     for model in sorted(published.CONFIGS, key=lambda name: (_recipe(name), name)):
-        found = {(t, tp): outcome(model, t, tp) for t in targets.available() for tp in TPS}
+        found = {(t, tp): outcome(model, t, tp) for t in CONVERTING for tp in TPS}
         cells = []
-        for target in targets.available():
+        for target in CONVERTING:
             works = [str(tp) for tp in TPS if not found[target, tp].reason]
             versions = {found[target, tp].version for tp in TPS if not found[target, tp].reason}
             since = f" ({min(versions)})" if versions - {""} else ""
@@ -104,7 +119,7 @@ def refusals() -> list[str]:
     for model in sorted(published.CONFIGS):
         found: dict[tuple[str, str], list[int]] = {}
         for tp in TPS:
-            reasons = {target: outcome(model, target, tp).reason for target in targets.available()}
+            reasons = {target: outcome(model, target, tp).reason for target in CONVERTING}
             for reason in sorted(set(reasons.values()) - {""}):
                 by = ", ".join(target for target, other in reasons.items() if other == reason)
                 found.setdefault((by, reason), []).append(tp)
@@ -145,7 +160,7 @@ def table(errors: dict[str, str]) -> str:
     heads = (
         "recipe",
         "published model",
-        *(f"`{name}`: tp" for name in targets.available()),
+        *(f"`{name}`: tp" for name in CONVERTING),
         "`trtllm`: `--quant`",
         "judged error",
     )

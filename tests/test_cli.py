@@ -109,7 +109,7 @@ def test_errors_are_message_hint_and_exit_code(run: Callable[..., Ran], tiny_che
             ["plan", "--modle", "x"],
             {
                 "type": "UsageError",
-                "message": "No such option: --modle (Possible options: --model, --moe-ep)",
+                "message": "No such option: --modle (Possible options: --model, --moe-ep, --profile)",
                 "hint": "`--help` after a command lists its options",
                 "exit_code": 2,
             },

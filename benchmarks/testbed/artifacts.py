@@ -6,12 +6,17 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from compiler.artifact.manifest import ArtifactFile, ArtifactLimits, Device, Manifest, Parallel, SourceModel
+from compiler.model.config import LayerKind, ModelConfig
 from compiler.runtime.section import Segments
 from compiler.storage.files.digest import OCTETS, digest_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+CONFIG = ModelConfig(
+    architecture="LlamaForCausalLM", layers=1, hidden=16, heads=4, kv_heads=2, head_dim=4, ffn=24, vocab=37,
+    norm_eps=1e-5, max_positions=64, dtype="bfloat16", rotary_dim=4, layer_kinds=(LayerKind("gated"),),
+)  # fmt: skip
 CONTENT = {
     "weights/rank0.safetensors": b"zero" * 100,
     "weights/rank1.safetensors": b"one" * 100,
@@ -31,7 +36,7 @@ def manifest(**changes: Any) -> Manifest:
             revision="0123456789abcdef0123456789abcdef01234567",
             recipe="llama",
             architecture="LlamaForCausalLM",
-            config={"layers": 1},
+            config=CONFIG.to_json(),
             source_digest=digest_bytes(b"source"),
         ),
         "target": "inductor",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -24,8 +24,8 @@ from compiler.cli.options import (
     request_of,
 )
 from compiler.cli.output import reporting, show
-from compiler.cli.properties import with_properties
-from compiler.cli.target_options import OwnOptions, image_of
+from compiler.cli.properties import completed
+from compiler.cli.target_options import OwnOptions
 
 if TYPE_CHECKING:
     from compiler.report import Report
@@ -88,11 +88,13 @@ def plan(
     from compiler.pipeline.request import Resources
     from compiler.pipeline.resolve import plan_of
 
-    image, resources = image_of(own), Resources(parse_size(memory.max_memory))
-    asked = with_properties(RequestOptions(model, ask, own, limits), quant.from_properties, image)
-    made = plan_of(request_of(asked, quant_of(quant, GateOptions(), image), resources))
+    asked, found = completed(RequestOptions(model, ask, own, limits), quant)
+    made = plan_of(request_of(asked, quant_of(quant, GateOptions(), found), Resources(parse_size(memory.max_memory))))
     choices, text, facts = alternatives(made, targets.load(made.target)), made.quant.text, made.to_json()
     parts = [plan_text(made), alternatives_text(choices)]
+    speed = targets.load(made.target).runtime.speed(made)
+    facts["here"] = [asdict(finding) for finding in speed]
+    parts += [f"{finding.subject} on this machine: {finding.text}" for finding in speed]
     if made.quant.calibrated:
         tokens = text.tokens(made.config.max_positions)
         facts["calibration_seconds"] = calibration_seconds(made.config, tokens, text.length)
@@ -117,10 +119,10 @@ def convert(
     from compiler.pipeline.convert_only import convert_to
     from compiler.pipeline.request import Resources
 
-    image, resources = image_of(own), Resources(parse_size(memory.max_memory))
-    asked = with_properties(RequestOptions(model, ask, own, LimitOptions()), quant.from_properties, image)
+    asked, found = completed(RequestOptions(model, ask, own, LimitOptions()), quant)
     asked = replace(asked, limits=replace(asked.limits, max_batch=asked.limits.max_batch or 1))
-    request = request_of(asked, quant_of(quant, GateOptions(), image), resources)
+    resources = Resources(parse_size(memory.max_memory))
+    request = request_of(asked, quant_of(quant, GateOptions(), found), resources)
     with reporting(as_json=as_json) as report:
         made = convert_to(request, output, report)
     show(made.to_json(), plan_text(made), as_json=as_json)
@@ -140,7 +142,7 @@ def build(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the target's compile command.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Build and verify an artifact, reusing results of earlier builds."""
+    """Build and verify an artifact, reusing earlier results."""
     from compiler.cli.parse import default_output, parse_size
     from compiler.cli.text import build_text
     from compiler.pipeline.build import build as run
@@ -148,9 +150,8 @@ def build(
     from compiler.pipeline.request import BuildRequest, Resources
     from compiler.registry.address import is_store, parse_address
 
-    image = image_of(own)
-    asked = with_properties(RequestOptions(model, ask, own, limits), quant.from_properties, image)
-    wanted = quant_of(quant, gate, image)
+    asked, found = completed(RequestOptions(model, ask, own, limits), quant)
+    wanted = quant_of(quant, gate, found)
     store = options.output if is_store(options.output) else None
     if store:
         parse_address(store)  # refused now rather than after the build
@@ -160,7 +161,7 @@ def build(
         **vars(plain),
         output=Path(options.output)
         if options.output and not store
-        else default_output(model.model, plain.target, plain.ask.tp, plain.ask.dtype, scheme),
+        else default_output(plain.model, plain.target, plain.ask.tp, plain.ask.dtype, scheme),
         name=options.name,
         tokenizer=options.tokenizer,
         device=how.device,

@@ -13,6 +13,7 @@ from compiler.cli.target_options import OwnOptions, options_of
 from compiler.quantization.schemes import CACHES, SCHEMES
 
 if TYPE_CHECKING:
+    from compiler.lmi.from_properties import LmiRequest
     from compiler.pipeline.request import PlanRequest, Resources
     from compiler.quantization.request import Quant, Text
 
@@ -40,7 +41,9 @@ class ModelOptions:
 
     panel: ClassVar[str] = "Model"
 
-    model: Annotated[str, typer.Option("--model", help="Recipe name, Hugging Face id, folder or s3:// prefix.")]
+    model: Annotated[
+        str | None, typer.Option("--model", help="Recipe name, Hugging Face id, folder or s3:// prefix.")
+    ] = None
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")] = None
     recipe: Annotated[str | None, typer.Option("--recipe", help="Recipe to read it with.")] = None
     variant: Annotated[
@@ -60,9 +63,11 @@ class AskOptions:
         typer.Option(help="Ranks: a number, or `max` [default: 1]", metavar="N|max", rich_help_panel="Parallelism"),
     ] = None
     instance_type: Annotated[
-        str | None, typer.Option(help="Instance type whose devices `--tp max` counts.", rich_help_panel="Parallelism")
+        str | None, typer.Option(help="Instance type that must have room for it.", rich_help_panel="Parallelism")
     ] = None
-    target: Annotated[str, typer.Option("--target", help="Toolchain.")] = targets.DEFAULT
+    target: Annotated[
+        str | None, typer.Option("--target", help="Toolchain [default: that of `--image`, else inductor]")
+    ] = None
     dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 [default: the checkpoint's]")] = None
     rope_scaling: Annotated[
         str | None, typer.Option(help="Context extension: linear:2, dynamic:2, yarn:4, llama3:8, or a JSON object.")
@@ -102,7 +107,7 @@ class QuantOptions:
         ),
     ] = None
     from_properties: Annotated[
-        Path | None, typer.Option(help="LMI's serving.properties to build from; `--image` names the release.")
+        Path | None, typer.Option(help="LMI's serving.properties, or a container's .env file, to build from.")
     ] = None
     calibration_samples: Annotated[int, typer.Option(help="Maximum number of samples.", min=1)] = 512
     calibration_length: Annotated[int, typer.Option(help="Tokens per sample.", min=8)] = 512
@@ -138,9 +143,15 @@ class LimitOptions:
 
 
 def model_fields(model: ModelOptions, target: str = targets.DEFAULT) -> dict[str, Any]:
-    """Fields of a PlanRequest that name model, recipes and target."""
+    """Fields of a PlanRequest that name model, recipes and target. Raises UsageError without a model."""
     import recipes
+    from compiler.errors import UsageError
 
+    if not model.model:
+        raise UsageError(
+            "expected a model; found neither `--model` nor `option.model_id` in a serving.properties",
+            hint="pass `--model` with a recipe's name, a Hugging Face id, a folder or an s3:// prefix",
+        )
     return {
         "model": model.model,
         "recipes": recipes,
@@ -151,40 +162,41 @@ def model_fields(model: ModelOptions, target: str = targets.DEFAULT) -> dict[str
     }
 
 
-def quant_of(options: QuantOptions, gate: GateOptions, image: str) -> Quant:
-    """Quantization of the options. Raises UsageError if they contradict each other."""
-    from compiler.quantization.request import ALPHA, Quant, Text, alpha_of, scheme_of
+def quant_of(options: QuantOptions, gate: GateOptions, found: LmiRequest | None = None) -> Quant:
+    """Quantization of the options, or of a serving.properties `found`. Raises UsageError if they contradict."""
+    from compiler.quantization.request import ALPHA, Quant, alpha_of, scheme_of
 
-    text = Text(options.calibration, options.calibration_samples, options.calibration_length)
-    if options.from_properties is not None:
-        return replace(
-            _from_properties(options, image, text),
-            max_perplexity_increase=gate.max_perplexity_increase,
-            accept=gate.accept_numerics,
-        )
+    if found is not None:
+        _refuse_quantization(options)
+        limit = gate.max_perplexity_increase
+        return replace(found.quant, max_perplexity_increase=limit, accept=gate.accept_numerics)
     scheme = scheme_of(options.quant, per_token=options.per_token, per_channel=options.per_channel)
     alpha = options.smoothquant_alpha
     return Quant(
         scheme,
         ALPHA if alpha is None else alpha_of(alpha, scheme),
         options.kv_cache or "",
-        text,
+        text_of(options),
         gate.max_perplexity_increase,
         gate.accept_numerics,
     )
 
 
-def _from_properties(options: QuantOptions, image: str, text: Text) -> Quant:
-    """Quantization of `--from-properties`. Raises UsageError, RefusedError."""
-    from compiler.errors import UsageError
-    from compiler.lmi.from_properties import request_of_properties
+def text_of(options: QuantOptions) -> Text:
+    """Calibration text of the options."""
+    from compiler.quantization.request import Text
 
-    assert options.from_properties is not None
+    return Text(options.calibration, options.calibration_samples, options.calibration_length)
+
+
+def _refuse_quantization(options: QuantOptions) -> None:
+    """Raise UsageError if options ask for a quantization besides that of a serving.properties."""
+    from compiler.errors import UsageError
+
     ours = ("quant", "smoothquant_alpha", "per_token", "per_channel", "kv_cache")
     given = [name for name in ours if getattr(options, name) != getattr(QuantOptions(), name)]
     if given:
         raise UsageError(f"`--from-properties` already defines {', '.join(given)}", hint="leave these options out")
-    return request_of_properties(options.from_properties, image, text).quant
 
 
 @dataclass(frozen=True)
@@ -205,16 +217,19 @@ def request_of(asked: RequestOptions, quant: Quant, resources: Resources) -> Pla
     from compiler.pipeline.request import Ask, PlanRequest
 
     model, ask, limits = asked.model, asked.ask, asked.limits
-    tp = parse_tp(ask.tp or "1")
+    target, tp = ask.target or targets.DEFAULT, parse_tp(ask.tp or "1")
+    options = options_of(target, asked.own)
     wanted = Ask(
         tp=tp or 1,
         dtype=ask.dtype,
         max_positions=limits.max_positions,
-        max_batch=DEFAULT_BATCH if limits.max_batch is None else limits.max_batch,
+        max_batch=options.default_batch or DEFAULT_BATCH if limits.max_batch is None else limits.max_batch,
         rope_scaling=parse_rope_scaling(ask.rope_scaling) if ask.rope_scaling else None,
         variant=model.variant,
-        options=options_of(ask.target, asked.own),
+        options=options,
         quant=quant,
     )
-    request = PlanRequest(**model_fields(model, ask.target), ask=wanted, resources=resources)
+    request = PlanRequest(
+        **model_fields(model, target), ask=wanted, resources=resources, instance_type=ask.instance_type
+    )
     return request if tp else with_largest_tp(request, ask.instance_type)

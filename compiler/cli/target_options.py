@@ -31,7 +31,8 @@ def _own_options() -> dict[str, tuple[Any, Any]]:
                 metavar=field.metadata["metavar"],
                 rich_help_panel=f"Target {target}",
             )
-            found[name] = (Annotated[hints[field.name] | None, info], None)
+            accepted = list[str] if hints[field.name] == tuple[str, ...] else hints[field.name]
+            found[name] = (Annotated[accepted | None, info], None)
     return found
 
 
@@ -58,7 +59,11 @@ def options_of(target: str, own: OwnOptions) -> TargetOptions:
     """Options of `target`, from those given. Raises UsageError for an option that only other targets have."""
     from compiler.errors import UsageError
 
-    given = {field.name: value for field in fields(own) if (value := getattr(own, field.name)) is not None}
+    given = {
+        field.name: tuple(value) if isinstance(value, list) else value
+        for field in fields(own)
+        if (value := getattr(own, field.name)) not in (None, [])
+    }
     kind = targets.options_of(target)
     names = {name: field.name for field in fields(kind) if (name := option_name(field)) is not None}
     for name in given.keys() - names.keys():

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from compiler.machine import available_memory, free_disk, isa
+from compiler.machine import available_memory, free_disk, isa, read_bandwidth
 from compiler.report import amount
 from compiler.targets import available, load
 from compiler.targets.values import Ability, Finding
@@ -28,13 +28,18 @@ def doctor(cache: Path) -> Diagnosis:
             Finding("python", "ok", f"{platform.python_version()} ({sys.executable})"),
             Finding("cpu", "ok", f"{isa()}, {len(os.sched_getaffinity(0))} cores"),
             *(finding for findings, _ in found for finding in findings),
-            Finding("memory", "ok", f"{amount(available_memory(), 'bytes')} available"),
+            Finding("memory", "ok", _memory()),
             _disk("cache", cache),
             _credential("Hugging Face token", _has_hf_token(), "set HF_TOKEN or run `hf auth login`"),
             _credential("AWS credentials", _has_aws(), "run `aws configure`, or set AWS_PROFILE"),
         ),
         tuple(ability for _, abilities in found for ability in abilities),
     )
+
+
+def _memory() -> str:
+    read = amount(round(read_bandwidth()), "bytes")
+    return f"{amount(available_memory(), 'bytes')} available; all cores read {read}/s of it"
 
 
 def _disk(subject: str, folder: Path) -> Finding:

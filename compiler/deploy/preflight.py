@@ -4,7 +4,8 @@
     hardware    number, compute capability and memory of GPUs; their driver
     room        memory for the weights, disk for the missing files
 
-Takes a tenth of a second and imports no torch. All mismatches are reported together, each with its remedy.
+Takes half a second, most of it to measure how fast a CPU reads memory, and imports no torch. All mismatches are
+reported together, each with its remedy.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from compiler.errors import IncompatibleError, ResourceError
+from compiler.lmi.amis import LEAST_DRIVER
 from compiler.lmi.instances import fitting
 from compiler.machine import this_host
 from compiler.report import amount
@@ -25,9 +27,6 @@ if TYPE_CHECKING:
 
     from compiler.artifact.manifest import Manifest
     from compiler.machine import Host
-
-LEAST_DRIVER = {11: 450, 12: 525, 13: 580}
-"""Oldest driver (major version) for each CUDA major version (CUDA compatibility guide, minor version compatibility)."""
 
 
 def preflight(manifest: Manifest, folder: Path, host: Host | None = None) -> tuple[Finding, ...]:

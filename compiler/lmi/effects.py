@@ -16,6 +16,7 @@ USED: Mapping[str, str] = {
     "option.max_num_tokens": "max_num_tokens",
     "option.dtype": "dtype",
     "option.revision": "revision",
+    "option.model_id": "model",
 }
 """Option of the command line that a property stands for; the first of two properties for one option counts.
 `max_output_len` (up to LMI 0.32, which has no max_seq_len) and `rotary_scaling_*` are read together with others
@@ -49,17 +50,22 @@ REFUSED_UNLESS: Mapping[str, tuple[str | int | bool, ...]] = {
 _FROM_CONFIG = "config.json of the model has it"
 _OWN_CODE = "code of a checkpoint is never run"
 
-NO_EFFECT: Mapping[str, str] = {
+EVERYWHERE: Mapping[str, str] = {
     "option.model_id": "`--model` names the model",
     "option.model_dir": "`--model` names the model",
     "option.trust_remote_code": _OWN_CODE,
+    "option.dtype": "the checkpoint's dtype is the default",
+}
+"""Reasons under every back end."""
+
+NO_EFFECT: Mapping[str, str] = {
+    **EVERYWHERE,
     "option.rotary_base": _FROM_CONFIG,
     "option.rotary_dim": _FROM_CONFIG,
     "option.gpt_model_version": _FROM_CONFIG,
     "option.baichuan_model_version": _FROM_CONFIG,
     "option.chatglm_model_version": _FROM_CONFIG,
     "option.calib_dataset": "`--calibration` names the text",
-    "option.dtype": "the checkpoint's dtype is the default",
     "option.max_output_len": "it counts together with `option.max_input_len`",
     "option.rotary_scaling_type": "it counts together with `option.rotary_scaling_factor`",
     "option.rotary_scaling_factor": "it counts together with `option.rotary_scaling_type`",

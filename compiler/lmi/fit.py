@@ -11,72 +11,87 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compiler.errors import IncompatibleError
-from compiler.lmi.instances import CAPABILITIES, fitting, instance
+from compiler.lmi.capacity import USABLE, Demand, Fit, place
+from compiler.lmi.instance_table import Instance
+from compiler.lmi.instances import fitting, instance
 
-_GIB = 1 << 30
+VOLUME_GB = 512
+"""Largest storage volume of an instance without local disks (`VolumeSizeInGB` of botocore 1.44.5)."""
 
 
 @dataclass(frozen=True)
 class Needs:
     """Requirements of an artifact, from its manifest.
 
-    `ranks`: tp x pp devices. `kind`: `cuda` or `cpu`. `capability`: compute capability that it was compiled for, None
-    if nothing is compiled yet. `rank_bytes`: size of the largest rank file. `image`: tag of the LMI image that it is
-    packed for, or "". `stand_in`: made by a stand-in toolchain of the tests.
+    `kind`: `cuda`, `cpu`, or a target's own. `demand`: memory of a copy. `size`: bytes of all files. `capability`:
+    compute capability that it was compiled for, None if nothing is compiled yet. `isa`: instruction set of its CPU
+    packages, or "". `image`: tag of the LMI image that it is packed for, or "". `stand_in`: made by a stand-in of the
+    tests.
     """
 
     name: str
     kind: str
-    ranks: int
-    rank_bytes: int
+    demand: Demand
+    size: int = 0
     capability: str | None = None
+    isa: str = ""
     image: str = ""
     stand_in: bool = False
 
 
-def check_fit(needs: Needs, instance_type: str, image: str, target_problems: Sequence[str] = ()) -> None:
-    """Check that an instance type and an image can serve an artifact.
+def check_fit(needs: Needs, instance_type: str, image: str, target_problems: Sequence[str] = ()) -> Fit:
+    """Copies of an artifact on an instance type, after checking that it and an image can serve the artifact.
 
     `image`: full name or tag. `target_problems`: reasons of the artifact's target why the image cannot serve it. Raises
-    IncompatibleError with all reasons; UsageError for an unknown type of GPU instance.
+    IncompatibleError with all reasons; UsageError for an unknown instance type.
     """
+    machine = instance(instance_type)
+    found = place(needs.demand, machine, on_processors=needs.kind == "cpu")
     stand_in = ["it was made by a stand-in toolchain of the tests"] if needs.stand_in else []
-    problems = [*stand_in, *target_problems, *_machine_problems(needs, instance_type)]
+    device = _device_problems(needs, machine)
+    problems = [*stand_in, *target_problems, *device, *_disk_problems(needs, machine)]
+    if not device or machine.devices:
+        problems += found.problems
     if problems:
         raise IncompatibleError(
             "\n".join(
-                [f"`{needs.name}` cannot be served by {instance_type} and {image}:", *(f"  {p}" for p in problems)]
+                [f"`{needs.name}` cannot be served by {machine.name} and {image}:", *(f"  {p}" for p in problems)]
             ),
             hint=_hint(needs),
         )
+    return found
 
 
-def _machine_problems(needs: Needs, instance_type: str) -> list[str]:
+def _device_problems(needs: Needs, machine: Instance) -> list[str]:
+    """Problems of the kind of device, whatever its memory."""
+    has = machine.accelerator or "no accelerator"
+    if needs.kind == "cpu":
+        arm = needs.isa.startswith(("aarch64", "armv"))
+        if not needs.isa or arm == (machine.architecture == "arm64"):
+            return []
+        return [f"it was compiled for {needs.isa}; {machine.name} has processors of {machine.architecture}"]
     if needs.kind != "cuda":
-        return []  # its ranks are processes: any number of cores runs them
-    machine = instance(instance_type)
-    capability = CAPABILITIES.get(machine.accelerator)
-    problems = []
-    if capability is None:
-        problems.append(f"it runs on NVIDIA GPUs; {instance_type} has {machine.accelerator}")
-    elif needs.capability is not None and capability != needs.capability:
-        problems.append(
-            f"it was compiled for compute capability {needs.capability}; "
-            f"{machine.accelerator} of {instance_type} has {capability}"
-        )
-    if machine.devices < needs.ranks:
-        problems.append(f"it is split over {needs.ranks} devices; {instance_type} has {machine.devices}")
-    if needs.rank_bytes > machine.memory * _GIB:
-        problems.append(
-            f"{needs.rank_bytes / _GIB:.0f} GiB per rank do not fit in the {machine.memory} GiB of one "
-            f"{machine.accelerator}"
-        )
-    return problems
+        return [] if machine.accelerator.startswith("AWS") else [f"it runs on NeuronCores; {machine.name} has {has}"]
+    if not machine.capability:
+        return [f"it runs on NVIDIA GPUs; {machine.name} has {has}"]
+    if needs.capability is not None and machine.capability != needs.capability:
+        gpu = f"{machine.accelerator} of {machine.name}"
+        return [f"it was compiled for compute capability {needs.capability}; {gpu} has {machine.capability}"]
+    return []
+
+
+def _disk_problems(needs: Needs, machine: Instance) -> list[str]:
+    """A problem of an artifact that is larger than the disk which it is downloaded to."""
+    disk = machine.nvme or VOLUME_GB
+    if needs.size <= disk * 10**9:
+        return []
+    kind = "local disks" if machine.nvme else "a volume of at most"
+    return [f"its files are {needs.size / 10**9:.0f} GB; {machine.name} has {kind} {disk} GB"]
 
 
 def _hint(needs: Needs) -> str:
     if needs.capability is None:
         return f"Image: {needs.image}." if needs.image else ""
-    types = fitting(needs.capability, needs.ranks, needs.rank_bytes)
+    types = fitting(needs.capability, needs.demand.ranks, needs.demand.rank_bytes, USABLE)
     machines = f"Instance types that fit: {', '.join(types[:6])}." if types else "No instance type fits."
     return f"{machines} Image: {needs.image}." if needs.image else machines

@@ -1,68 +1,139 @@
-"""A serving.properties of LMI as a request of a build: every property is used, reported as without effect, or refused.
+"""A serving.properties of LMI, or the environment of its container, as a request of a build.
 
-used             sizes, dtype, parallelism, revision, rope scaling, quantization: options of a build
-without effect   what only the server or a finished engine reads, and what the target decides by itself
-refused          unknown names, other back ends, wrong values, and what cannot be honored; all in one error
+used             sizes, dtype, parallelism, model, revision, rope scaling, quantization: options of a build
+carried          properties of the server that will serve the artifact: written into its serving.properties
+without effect   properties of another server, or of a finished engine, and decisions of the target
+refused          unknown names, wrong values, and what cannot be honored; all in one error
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from compiler.errors import LmiCompileError, RefusedError, UsageError
-from compiler.lmi.effects import NO_EFFECT, QUANTIZATION, REFUSED_UNLESS, USED
-from compiler.lmi.images import trtllm_image
+from compiler.lmi.backends import TABLES, BackendTable, backend_of, others_with, property_of_variable
+from compiler.lmi.images import parse_release, parse_tag, trtllm_image
 from compiler.lmi.java_properties import Entry, entries
-from compiler.lmi.options import BY_NAME
 from compiler.lmi.package import LMI_DTYPES
-from compiler.lmi.properties import Properties, Value, checked
-from compiler.lmi.quantize import quantization_of
-from compiler.quantization.request import ALPHA, Quant, Text, scheme_of
-from compiler.quantization.schemes import FLOAT, SCHEMES
-from compiler.quantization.vendors import VENDOR_CACHES, VENDOR_SCHEMES, W4A16_AWQ
+from compiler.lmi.properties import Value, checked
+from compiler.lmi.property_quant import quant_of_properties
+from compiler.quantization.request import Quant, Text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from compiler.lmi.images import Release
+    from compiler.lmi.images import Kind, Release
 
-RELEASE: Release = (0, 29)
-"""Release whose property names are assumed if no image is named: they hold from 0.28 to 0.32."""
-
-PER_TENSOR = (
-    "this configuration leaves out `option.smoothquant_per_token` and `option.smoothquant_per_channel`, which means "
-    "one scale per tensor. That took Llama 2 13B from 54.5 to 29.4 in MMLU (TensorRT-LLM issue 1618); the gate of "
-    "a build reports the loss of this model. Set both to true for a small loss"
-)
+ENVIRONMENT_SUFFIX = ".env"
+"""Suffix of a file with the environment of a container, `NAME=value` in each line, instead of properties."""
 _TP = "option.tensor_parallel_degree"
 _DTYPES = {**{lmi: ours for ours, lmi in LMI_DTYPES.items()}, **{ours: ours for ours in LMI_DTYPES}}
+_LAID_OUT = frozenset({"model", "revision", "tp", "dtype", "max_batch", "max_positions"})
+"""Options of a build that decide the serving.properties of a checkpoint."""
+_PACKED = frozenset(
+    {"engine", "option.rolling_batch", "option.entryPoint", "option.mpi_mode", "option.async_mode", "option.model_dir"}
+)
+"""Properties that the artifact's own serving.properties has from its layout."""
 
 
 @dataclass(frozen=True)
 class LmiRequest:
-    """Request of a serving.properties. `values`: text of each option of the command line that the file gives, by the
-    option's name (`tp`, `max_batch` ...); `lines`: line and property that each comes from; `quant_lines`: those of
-    `quant`. `ignored`: reason by line and property; `warnings`: sentences on the quantization.
+    """Request of a serving.properties. `backend`: the back end that it is for. `values`: text of each option of the
+    command line that the file gives, by the option's name (`tp`, `max_batch` ...); `lines`: line and property that each
+    comes from; `quant_lines`: those of `quant`. `carried`: properties for the artifact's serving.properties, by name,
+    and `carried_lines`. `ignored`: reason by line and property; `warnings`: sentences on the quantization.
     """
 
     file: Path
+    backend: BackendTable
     quant: Quant
     values: Mapping[str, str] = field(default_factory=dict)
     lines: Mapping[str, str] = field(default_factory=dict)
     quant_lines: tuple[str, ...] = ()
+    carried: Mapping[str, str] = field(default_factory=dict)
+    carried_lines: tuple[str, ...] = ()
     ignored: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
-def request_of_properties(file: Path, image: str, text: Text) -> LmiRequest:
-    """Request of the serving.properties `file`. `image`: LMI image that it is for, "" for RELEASE. `text`: calibration
-    text; the file may override the number and the length of samples.
+def request_of_properties(
+    file: Path,
+    image: str,
+    text: Text,
+    serves: Collection[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> LmiRequest:
+    """Request of `file`, a serving.properties or the environment of a container (ENVIRONMENT_SUFFIX).
+
+    `image`: tag or release of the LMI image that it is for, "" for the newest release of its back end. `text`:
+    calibration text; the file may override the number and the length of samples. `serves`: back ends that will serve
+    the artifact, and read its serving.properties. `environment`: of a container; the file has precedence, as there.
 
     Raises UsageError (unreadable file, unknown, foreign or contradictory properties) or RefusedError (nothing here is
     the same), with the line of each property at fault.
+    """
+    found, ignored = _read(file, environment or {})
+    last = {entry.name: entry for entry in found}
+    ignored |= {
+        shown(entry): f"line {last[entry.name].line} replaces it" for entry in found if entry is not last[entry.name]
+    }
+    release, kind = _image(image)
+    try:
+        table = TABLES[backend_of({name: entry.value for name, entry in last.items()}, kind, release)]
+        release = _release(table, release, kind, image)
+    except LmiCompileError as error:
+        raise _refusal(file, [(_entry_of(error, last), error)]) from None
+    served = table.name in serves
+    typed, without, problems = _typed(last, table, release, served=served)
+    ignored |= {shown(last[name]): reason for name, reason in without.items()}
+    quant, warnings = Quant(text=text), list[str]()
+    # A server that loads the checkpoint itself reads all but what the artifact's layout decides.
+    loads = served and table.name != "trtllm"
+    if not problems and not loads:
+        try:
+            quant, warnings = quant_of_properties(typed, table.name, release, text)
+        except LmiCompileError as error:
+            problems.append((_entry_of(error, last), error))
+    if problems:
+        raise _refusal(file, problems)
+    values, sources = _values(typed, table)
+    if loads:
+        values = {option: value for option, value in values.items() if option in _LAID_OUT}
+        sources = {option: name for option, name in sources.items() if option in _LAID_OUT}
+    lines = {option: shown(last[name]) for option, name in sources.items()}
+    if served and "max_batch" not in values:
+        rows = _default_rows(table, release, typed)
+        values["max_batch"] = str(rows)
+        lines["max_batch"] = f"default of LMI {release[0]}.{release[1]} `option.max_rolling_batch_size={rows}`"
+    handled = {*sources.values(), *(() if loads else table.quantizes)}
+    rest = [name for name in typed if name not in handled]
+    carried = [name for name in rest if served and _carries(table, name, loads=loads)]
+    ignored |= {shown(last[name]): _reason(table, name) for name in rest if name not in carried}
+    return LmiRequest(
+        file,
+        table,
+        quant,
+        values,
+        lines,
+        tuple(shown(last[name]) for name in typed if name in handled & table.quantizes),
+        {name: last[name].value for name in carried},
+        tuple(shown(last[name]) for name in carried),
+        ignored,
+        tuple(warnings),
+    )
+
+
+def shown(entry: Entry) -> str:
+    """`line 3 `option.dtype=fp16``, or the same with the name of the variable of a container."""
+    return f"line {entry.line} `{entry.name}={entry.value}`" if entry.line else f"environment `{entry.name}`"
+
+
+def _read(file: Path, environment: Mapping[str, str]) -> tuple[list[Entry], dict[str, str]]:
+    """Properties of the file and of the environment, those of the environment first and in line 0, and reasons of
+    lines without effect.
     """
     try:
         data = file.read_bytes()
@@ -70,59 +141,89 @@ def request_of_properties(file: Path, image: str, text: Text) -> LmiRequest:
         raise UsageError(
             f"`--from-properties {file}` cannot be read: {error.strerror}", hint="it takes a serving.properties"
         ) from None
-    release = trtllm_image(image).release if image else RELEASE
     # Java reads a stream of bytes as Latin-1, which has no invalid bytes.
-    found = entries(data.decode("latin-1"))
-    last = {entry.name: entry for entry in found}
-    ignored = {
-        f"line {entry.line} `{entry.name}={entry.value}`": f"line {last[entry.name].line} replaces it"
-        for entry in found
-        if entry is not last[entry.name]
-    }
-    typed, problems = _typed(last, release)
-    quant, warnings = Quant(text=text), list[str]()
-    if not problems:
-        try:
-            quant, warnings = _quant(typed, release, text)
-        except LmiCompileError as error:
-            problems.append((_entry_of(error, last), error))
-    if problems:
-        raise _refusal(file, problems)
-    values, sources = _values(typed)
-    shown = {name: f"line {entry.line} `{name}={entry.value}`" for name, entry in last.items()}
-    lines = {option: shown[name] for option, name in sources.items()}
-    quant_lines = tuple(line for name, line in shown.items() if name in QUANTIZATION)
-    handled = {*sources.values(), *QUANTIZATION}
-    ignored |= {shown[name]: _reason(name) for name in last if name not in handled}
-    return LmiRequest(file, quant, values, lines, quant_lines, ignored, tuple(warnings))
+    found, ignored = entries(data.decode("latin-1")), dict[str, str]()
+    if file.suffix == ENVIRONMENT_SUFFIX or file.name == ENVIRONMENT_SUFFIX:
+        named = [(entry, property_of_variable(entry.name)) for entry in found]
+        # Without their values: a container's environment may have secrets.
+        ignored = {f"line {entry.line} `{entry.name}`": "no property" for entry, name in named if not name}
+        found = [Entry(entry.line, name, entry.value) for entry, name in named if name]
+    names = {entry.name for entry in found}
+    variables = {property_of_variable(name): value for name, value in environment.items()}
+    more = [Entry(0, name, value) for name, value in variables.items() if name and name not in names]
+    return [*more, *found], ignored
+
+
+def _image(image: str) -> tuple[Release | None, Kind | None]:
+    """Release and kind of an image; None where they are not known."""
+    if not image:
+        return None, None
+    release = parse_release(image)
+    if release is not None:
+        return release, None
+    tag = parse_tag(image)
+    return tag.release, tag.kind
+
+
+def _release(table: BackendTable, release: Release | None, kind: Kind | None, image: str) -> Release:
+    """Release whose properties count. Raises UsageError for an image without the back end."""
+    if table.name == "trtllm" and image:
+        return trtllm_image(image).release
+    if kind == "tensorrtllm" or (kind is not None and (kind == "neuronx") != (table.name == "neuronx")):
+        raise UsageError(
+            f"the properties are for {table.title}; `--image {image}` has none",
+            hint="leave `--image` out, or name an image with this back end",
+        )
+    return release or table.newest
 
 
 def _typed(
-    last: Mapping[str, Entry], release: Release
-) -> tuple[dict[str, Value], list[tuple[Entry | None, LmiCompileError]]]:
-    """Typed values of the properties, and the errors of those that have none, with their entries."""
+    last: Mapping[str, Entry], table: BackendTable, release: Release, *, served: bool
+) -> tuple[dict[str, Value], dict[str, str], list[tuple[Entry | None, LmiCompileError]]]:
+    """Typed values of the properties; reasons of those that no one reads; and errors with their entries."""
     typed: dict[str, Value] = {}
+    without: dict[str, str] = {}
     problems: list[tuple[Entry | None, LmiCompileError]] = []
     for name, entry in last.items():
-        if name == _TP and entry.value == "max":
+        reason = _unread(name, table)
+        if reason:
+            without[name] = reason
+        elif name == _TP and entry.value == "max":
             typed[name] = "max"
-            continue
-        try:
-            typed[name] = checked(name, entry.value, release)
-            _check_effect(name, typed[name])
-        except LmiCompileError as error:
-            problems.append((entry, error))
-    return typed, problems
+        else:
+            try:
+                typed[name] = checked(name, entry.value, release, table.name)
+                _check_effect(name, typed[name], table, served=served)
+            except LmiCompileError as error:
+                problems.append((entry, error))
+    return typed, without, problems
 
 
-def _check_effect(name: str, value: Value) -> None:
-    """Raise RefusedError for a value that would need another artifact than this project makes."""
-    if name in REFUSED_UNLESS and value not in REFUSED_UNLESS[name]:
+def _unread(name: str, table: BackendTable) -> str:
+    """Reason why the back end ignores a known property; "" for one that it reads, and for one that decides the
+    artifact under another back end, or is unknown: these are errors.
+    """
+    if name in table.by_name:
+        return ""
+    prefixed = f"option.{name}"
+    if not name.startswith("option.") and (prefixed in table.by_name or others_with(prefixed, table.name)):
+        return f"the front end passes on `{prefixed}` only, with its prefix"
+    others = others_with(name, table.name)
+    decides = any(name in {*other.used, *other.fixed, *other.quantizes} for other in TABLES.values())
+    return "" if decides or not others else f"{table.title} does not read this property of {' and '.join(others)}"
+
+
+def _check_effect(name: str, value: Value, table: BackendTable, *, served: bool) -> None:
+    """Raise RefusedError for a value that would need another artifact than this project makes, or another server."""
+    if name in table.fixed and value not in table.fixed[name]:
+        allowed = [f"write `{str(one).lower()}`" for one in table.fixed[name] if one != ""]
         raise RefusedError(
-            f"`{name}` cannot be honored with the value `{value}`",
-            hint=" or ".join(
-                ["leave it out", *(f"write `{str(one).lower()}`" for one in REFUSED_UNLESS[name] if one != "")]
-            ),
+            f"`{name}` cannot be honored with the value `{value}`", hint=" or ".join(["leave it out", *allowed])
+        )
+    if not served and name in table.features and value not in table.features[name]:
+        raise RefusedError(
+            f"`{name}={value}` changes answers, and only the server of {table.title} has it",
+            hint="leave it out, or pack the checkpoint for that server with `--target checkpoint`",
         )
     if name == "option.dtype" and value not in (*_DTYPES, "auto"):
         raise UsageError(
@@ -130,16 +231,16 @@ def _check_effect(name: str, value: Value) -> None:
         )
 
 
-def _values(typed: Mapping[str, Value]) -> tuple[dict[str, str], dict[str, str]]:
+def _values(typed: Mapping[str, Value], table: BackendTable) -> tuple[dict[str, str], dict[str, str]]:
     """Text of each option that the properties give, and the property that it comes from, by the option's name."""
     values: dict[str, str] = {}
     sources: dict[str, str] = {}
-    for name, option in USED.items():
+    for name, option in table.used.items():
         if name in typed and option not in values:
             values[option], sources[option] = str(typed[name]), name
     if "dtype" in values:
         if values["dtype"] == "auto":
-            del values["dtype"]
+            del values["dtype"], sources["dtype"]
         else:
             values["dtype"] = _DTYPES[values["dtype"]]
     prompt, answer = typed.get("option.max_input_len"), typed.get("option.max_output_len")
@@ -153,53 +254,33 @@ def _values(typed: Mapping[str, Value]) -> tuple[dict[str, str], dict[str, str]]
     return values, sources
 
 
-def _quant(typed: Mapping[str, Value], release: Release, text: Text) -> tuple[Quant, list[str]]:
-    """Quantization of the properties, and warnings. Raises UsageError, RefusedError."""
-    found = quantization_of(Properties(release, {name: typed[name] for name in QUANTIZATION if name in typed}))
-    named = {name: row for name, row in VENDOR_SCHEMES.items() if row.scheme}
-    caches = {"": "", **VENDOR_CACHES}
-    if found.quant_algo not in ("", *named) or found.kv_cache_quant_algo not in caches:
-        raise RefusedError(
-            f"cannot quantize to {found.quant_algo} {found.kv_cache_quant_algo}".rstrip(),
-            hint=f"supported: {', '.join([*named, *VENDOR_CACHES])}",
-        )
-    row = named.get(found.quant_algo)
-    group = VENDOR_SCHEMES[W4A16_AWQ].group
-    if found.group_size not in (None, group):
-        raise RefusedError(
-            f"expected groups of {group} weights; found {found.group_size}", hint="leave the group size out"
-        )
-    scheme = None
-    if row is not None:
-        flags = SCHEMES[row.scheme].activations != FLOAT
-        scheme = scheme_of(
-            row.scheme,
-            per_token=row.per_token if flags else None,
-            per_channel=row.per_channel if flags else None,
-        )
-    length = typed.get("option.calib_max_seq_length")
-    text = replace(
-        text,
-        samples=found.calibration_size or text.samples,
-        length=text.length if length is None else int(length),
-    )
-    alpha = ALPHA if found.alpha is None else found.alpha
-    coarse = row is not None and row.plugin and not (row.per_channel or row.per_token)
-    return Quant(scheme, alpha, caches[found.kv_cache_quant_algo], text), [PER_TENSOR] if coarse else []
+def _default_rows(table: BackendTable, release: Release, typed: Mapping[str, Value]) -> int:
+    """Default of `option.max_rolling_batch_size`. 0.27 raises TensorRT-LLM's only together with max_num_tokens."""
+    if table.name == "trtllm" and release == (0, 27) and "option.max_num_tokens" in typed:
+        return table.default_rows((0, 28))
+    return table.default_rows(release)
 
 
-def _reason(name: str) -> str:
+def _carries(table: BackendTable, name: str, *, loads: bool) -> bool:
+    """Whether the artifact's serving.properties takes over a property. `loads`: its server loads the checkpoint."""
+    own = {name for name, option in table.used.items() if not loads or option in _LAID_OUT}
+    return name not in {*_PACKED, *own, *table.no_effect} and table.by_name[name].when in ("server", "run")
+
+
+def _reason(table: BackendTable, name: str) -> str:
     """Reason why a property has no effect on a build."""
-    if name in NO_EFFECT:
-        return NO_EFFECT[name]
-    if BY_NAME[name].when in ("server", "run"):
+    if name in table.no_effect:
+        return table.no_effect[name]
+    if name in _PACKED or name in table.used:
+        return "the artifact's layout decides it"
+    if table.by_name[name].when in ("server", "run"):
         return "read when the artifact is served: set it there"
     return "the target decides it by itself"
 
 
 def _entry_of(error: LmiCompileError, last: Mapping[str, Entry]) -> Entry | None:
     """First entry whose name the message of an error has."""
-    named = re.findall(r"option\.\w+", error.message)
+    named = re.findall(r"option\.\w+|engine", error.message)
     return next((last[name] for name in named if name in last), None)
 
 

@@ -146,6 +146,11 @@ def image_for_trtllm(version: str) -> TrtllmImage | None:
     return max(found, key=lambda image: image.release, default=None)
 
 
+def parse_release(text: str) -> Release | None:
+    """LMI release of `0.30.0`, `v0.30` and the like; None for anything else."""
+    return _release(text) if _RELEASE.fullmatch(text) else None
+
+
 def _release(text: str) -> Release:
     match = _RELEASE.fullmatch(text)
     assert match is not None
@@ -222,3 +227,32 @@ def image_uri(image: str, region: str) -> str:
         image = trtllm_image(image).tag
     suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
     return f"{account_of(region)}.dkr.ecr.{region}.{suffix}/djl-inference:{image}"
+
+
+_VLLM_SINCE: Release = (0, 33)
+"""First LMI release whose `lmi` image is LMI 15 (vLLM 0.8.4)."""
+
+
+def target_of_image(image: str) -> str:
+    """Target whose artifacts an image serves: `trtllm`, `vllm`, `neuron`, `checkpoint`, or `inductor`.
+
+    Images: djl-inference, AWS's `vllm` (also for Neuron), `vllm-openai` of the vLLM project, and this project's own
+    (ci/images). Raises UsageError for any other name.
+    """
+    name, _, tag = image.partition("@")[0].rpartition("/")[2].partition(":")
+    if name.startswith(("vllm", "huggingface-vllm")):
+        return "neuron" if "neuron" in name else "vllm"
+    if name.startswith("lmi-compile"):
+        return tag if tag in ("trtllm", "neuron") else "inductor"
+    if parse_release(image):
+        return "trtllm"
+    try:
+        found = parse_tag(image)
+    except UsageError as error:
+        raise UsageError(
+            f"`--image {image}` does not tell which target makes its artifacts",
+            hint="name the target, too: `--target trtllm` for engines, `--target inductor` for this project's server",
+        ) from error
+    if found.kind == "lmi":
+        return "vllm" if found.release >= _VLLM_SINCE else "checkpoint"
+    return {"tensorrtllm": "trtllm", "neuronx": "neuron", "deepspeed": "checkpoint"}[found.kind]

@@ -45,8 +45,7 @@ _QUANTIZE = tuple(dict.fromkeys(row.quantize for row in VENDOR_SCHEMES.values() 
 _FROM_33 = "`option.quant_algo` and its companions: 0.33 ignores this one, and the engine would not be quantized"
 _TOOLKIT = "nothing: 0.33 has no toolkit that reads it"
 
-OPTIONS: tuple[Option, ...] = (
-    # The server. serving/docs/lmi/deployment_guide/configurations.md.
+SERVER: tuple[Option, ...] = (
     Option("engine", "text", "server", choices=("MPI", "Python")),
     Option("job_queue_size", "int", "server"),
     Option("batch_size", "int", "server"),
@@ -54,8 +53,11 @@ OPTIONS: tuple[Option, ...] = (
     Option("max_batch_delay", "int", "server"),
     Option("max_idle_time", "int", "server"),
     Option("load_on_devices", "text", "server"),
-    Option("minWorkers", "int", "server"),
-    Option("maxWorkers", "int", "server"),
+    *(
+        Option(f"{device}{name}", "int", "server")
+        for device in ("", "gpu.", "cpu.", "nc.")
+        for name in ("minWorkers", "maxWorkers")
+    ),
     Option("option.mpi_mode", "bool", "server"),
     Option("option.async_mode", "bool", "server", V33),
     Option("option.entryPoint", "text", "server"),
@@ -63,7 +65,10 @@ OPTIONS: tuple[Option, ...] = (
     Option("option.model_loading_timeout", "int", "server"),
     Option("option.predict_timeout", "int", "server"),
     Option("option.env", "text", "server", V27),
-    # Every handler.
+)
+"""Properties of the server. Source: serving/docs/lmi/deployment_guide/configurations.md."""
+
+SHARED: tuple[Option, ...] = (
     Option("option.model_id", "text", "both"),
     Option("option.model_dir", "text", "both"),
     Option("option.rolling_batch", "text", "run", choices=("auto", "trtllm", "disable")),
@@ -75,6 +80,17 @@ OPTIONS: tuple[Option, ...] = (
     Option("option.revision", "text", "both"),
     Option("option.output_formatter", "text", "run", choices=("json", "jsonlines", "sse")),
     Option("option.tgi_compat", "bool", "run", V28),
+    Option("option.task", "text", "run"),
+    Option("option.adapters", "text", "run"),
+    Option("option.enable_streaming", "text", "run", choices=("true", "false", "huggingface", "True", "False")),
+    Option("option.waiting_steps", "int", "run"),
+    Option("option.batch_size", "int", "both"),
+)
+"""Properties of every handler. Source: engines/python/setup/djl_python/properties_manager/properties.py."""
+
+OPTIONS: tuple[Option, ...] = (
+    *SERVER,
+    *SHARED,
     # Limits of the engine.
     Option("option.max_input_len", "int", "both"),
     Option("option.max_output_len", "int", "compile", until=V33, instead="`option.max_seq_len`"),

@@ -23,15 +23,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from compiler.errors import TokenizerError, UsageError
 from compiler.lmi.files import rank_problems, tokenizer_problems
 from compiler.lmi.images import TRTLLM, Release, TrtllmImage, trtllm_image
 from compiler.lmi.properties import SERVING_PROPERTIES, Properties, Value
 from compiler.lmi.triton import MODEL, config_pbtxt
-
-Formatter = Literal["", "json", "jsonlines", "sse"]
 
 LMI_DTYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 """LMI's name of a torch dtype in 0.25 to 0.32; 0.33 passes torch's name to TensorRT-LLM."""
@@ -40,6 +37,8 @@ _OWN_COMMAND_UNTIL: Release = (0, 27)
 _MPI_ENGINE_UNTIL: Release = (0, 30)
 _PIPELINE_SINCE: Release = (0, 29)
 _NUM_TOKENS_SINCE: Release = (0, 27)
+_STREAM_SINCE: Release = (0, 27)
+"""First release that streams an answer on request; before, only an output formatter of lines does."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,6 @@ class EngineFacts:
     config.json ...
     `quant`: properties that record the quantization (`quantize.quant_properties`), by full name.
     `paged_context_fmha`: built with `--use_paged_context_fmha enable`, a condition of KV cache reuse.
-    `output_formatter`: "" leaves the container's default, json; up to 0.26 only `jsonlines` streams.
     `options`: further properties by full name (`option.dtype`), which override the others.
 
     Raises:
@@ -74,7 +72,6 @@ class EngineFacts:
     pp: int = 1
     quant: Mapping[str, Value] = field(default_factory=dict)
     paged_context_fmha: bool = False
-    output_formatter: Formatter = ""
     options: Mapping[str, Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -157,8 +154,8 @@ def serving_properties(facts: EngineFacts) -> Properties:
         UsageError, RefusedError: an option that the release does not support, or of another type.
     """
     made = {"triton": _triton, "engine": _engine}[facts.image.family](facts)
-    if facts.output_formatter:
-        made["option.output_formatter"] = facts.output_formatter
+    if facts.release < _STREAM_SINCE:
+        made["option.output_formatter"] = "jsonlines"
     return Properties(facts.release, {**made, **facts.quant, **facts.options})
 
 

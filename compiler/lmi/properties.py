@@ -8,9 +8,17 @@ from dataclasses import dataclass
 
 from compiler.errors import RefusedError, UsageError
 from compiler.lmi import java_properties
-from compiler.lmi.backends import BACKEND_OF, BACKEND_VALUES, INSTEAD, RENAMED, property_of_variable
+from compiler.lmi.backends import (
+    BACKEND_VALUES,
+    INSTEAD,
+    RENAMED,
+    TABLES,
+    BackendName,
+    others_with,
+    property_of_variable,
+)
 from compiler.lmi.images import Release
-from compiler.lmi.options import BY_NAME, OPTIONS, Kind, Option
+from compiler.lmi.options import Kind, Option
 
 SERVING_PROPERTIES = "serving.properties"
 Value = str | int | float | bool
@@ -21,7 +29,7 @@ _TYPES: dict[Kind, type] = {"int": int, "float": float, "bool": bool, "text": st
 class Properties:
     """Properties of one model under one LMI release, in the order of the file.
 
-    Names are full (`option.dtype`, `engine`), values have the type of the table in `options.py`.
+    Names are full (`option.dtype`, `engine`), values have the type of the table of the back end.
 
     Raises:
         UsageError: an unknown name (the hint has the nearest ones), or a value of another type or outside its choices.
@@ -30,11 +38,11 @@ class Properties:
 
     release: Release
     entries: Mapping[str, Value]
+    backend: BackendName = "trtllm"
 
     def __post_init__(self) -> None:
         for name, value in self.entries.items():
-            option = _known(name, self.release)
-            _check_value(option, value)
+            _check_value(_known(name, self.release, self.backend), value, self.backend)
 
     def to_bytes(self) -> bytes:
         """Bytes of the file: ASCII, one `name=value` per line.
@@ -45,7 +53,7 @@ class Properties:
         return java_properties.emit({name: _spell(value) for name, value in self.entries.items()})
 
 
-def parse(data: bytes, release: Release) -> Properties:
+def parse(data: bytes, release: Release, backend: BackendName = "trtllm") -> Properties:
     """Read the bytes of a file, by Java's rules.
 
     Raises:
@@ -53,36 +61,41 @@ def parse(data: bytes, release: Release) -> Properties:
     """
     # Java reads a stream of bytes as Latin-1, which has no invalid bytes.
     raw = java_properties.parse(data.decode("latin-1"))
-    return Properties(release, {name: checked(name, text, release) for name, text in raw.items()})
+    typed = {name: checked(name, text, release, backend) for name, text in raw.items()}
+    return Properties(release, typed, backend)
 
 
-def checked(name: str, text: str, release: Release) -> Value:
+def checked(name: str, text: str, release: Release, backend: BackendName = "trtllm") -> Value:
     """Typed value of the property `name` with the text `text`. Raises UsageError, RefusedError as `Properties`."""
-    option = _known(name, release)
+    option = _known(name, release, backend)
     value = _typed(option, text)
-    _check_value(option, value)
+    _check_value(option, value, backend)
     return value
 
 
-def known(release: Release) -> tuple[Option, ...]:
-    """Properties that a release supports."""
-    return tuple(option for option in OPTIONS if _in(option, release))
+def known(release: Release, backend: BackendName = "trtllm") -> tuple[Option, ...]:
+    """Properties that a back end reads in a release."""
+    return tuple(option for option in TABLES[backend].options if _in(option, release))
 
 
 def _in(option: Option, release: Release) -> bool:
     return option.since <= release and (option.until is None or release < option.until)
 
 
-def _known(name: str, release: Release) -> Option:
+def _known(name: str, release: Release, backend: BackendName) -> Option:
     lmi = f"LMI {release[0]}.{release[1]}"
-    option = BY_NAME.get(name)
+    option = TABLES[backend].by_name.get(name)
     if option is None:
-        foreign = _foreign_name(name)
+        foreign = _foreign_name(name, backend)
         if foreign is not None:
             raise foreign
-        names = [o.name for o in known(release)]
+        names = [o.name for o in known(release, backend)]
         near = difflib.get_close_matches(name, names, n=3) or [n for n in names if n == f"option.{name}"]
-        nearest = f"Nearest: {', '.join(near)}." if near else "The names are in compiler/lmi/options.py."
+        nearest = (
+            f"Nearest: {', '.join(near)}."
+            if near
+            else "The names are in compiler/lmi/options.py and backend_options.py."
+        )
         raise UsageError(f"{lmi} has no property `{name}`; it would be silently ignored", hint=nearest)
     if release < option.since:
         raise RefusedError(
@@ -96,7 +109,7 @@ def _known(name: str, release: Release) -> Option:
     return option
 
 
-def _foreign_name(name: str) -> UsageError | None:
+def _foreign_name(name: str, backend: BackendName) -> UsageError | None:
     """Error for a name that has a meaning elsewhere; None for one that has none."""
     variable = property_of_variable(name)
     if variable:
@@ -106,23 +119,25 @@ def _foreign_name(name: str) -> UsageError | None:
         )
     if name in RENAMED:
         return UsageError(f"`{name}` is another name of `{RENAMED[name]}`", hint=f"write `{RENAMED[name]}`")
-    if name in BACKEND_OF:
+    others = others_with(name, backend)
+    if others:
+        title = TABLES[backend].title
         return UsageError(
-            f"`{name}` is a property of another back end ({BACKEND_OF[name]}), which no target compiles for",
-            hint=INSTEAD.get(name, "remove it for a TensorRT-LLM image"),
+            f"`{name}` is a property of another back end ({', '.join(others)}); {title} does not read it",
+            hint=INSTEAD[name] if backend == "trtllm" and name in INSTEAD else f"remove it for {title}",
         )
     return None
 
 
-def _check_value(option: Option, value: Value) -> None:
+def _check_value(option: Option, value: Value, backend: BackendName) -> None:
     wanted = _TYPES[option.kind]
     fits = type(value) is wanted or (wanted is float and type(value) is int)
     if not fits:
         raise UsageError(f"`{option.name}` takes type {wanted.__name__}; found {value!r}", hint="change the value")
-    backend = BACKEND_VALUES.get(option.name, {}).get(str(value))
-    if backend is not None and value not in option.choices:
+    other = BACKEND_VALUES.get(option.name, {}).get(str(value)) if backend == "trtllm" else None
+    if other is not None and value not in option.choices:
         raise UsageError(
-            f"`{option.name}={value}` selects another back end ({backend}), which no target compiles for",
+            f"`{option.name}={value}` selects another back end ({other}), not TensorRT-LLM",
             hint=f"`option.rolling_batch=trtllm` selects TensorRT-LLM; `{option.name}` then takes "
             f"{', '.join(option.choices) or 'other values'}",
         )

@@ -1,8 +1,10 @@
-"""Bodies of the three SageMaker requests that make an endpoint of an artifact, with SageMaker's limits.
+"""Bodies of the SageMaker requests that make an endpoint of an artifact, with SageMaker's limits.
 
     CreateModel            image, environment, the artifact's prefix, mounted uncompressed at /opt/ml/model
     CreateEndpointConfig   instance type and count, time limits of download and start-up
     CreateEndpoint         name of the endpoint, name of its configuration
+
+With copies there is a fourth, see components.py.
 
 The artifact is a prefix that ends in `/`, with `S3DataType` S3Prefix and `CompressionType` None: nothing is unpacked,
 and the container needs no network. Sources: data/sagemaker/2017-07-24/service-2.json of botocore 1.44.5 for names and
@@ -23,9 +25,22 @@ SECONDS = (60, 3600)
 """Minimum and maximum of both time limits."""
 _ENTRIES, _LENGTH = 100, 1024
 VARIANT = "AllTraffic"
+ROLE = r"arn:aws[a-z\-]*:iam::(\d{12}):role/?([a-zA-Z_0-9+=,.@\-_/]+)"
+"""ARN of a role: account, and path with name."""
 
 _ELSEWHERE = ("HF_MODEL_ID", "OPTION_MODEL_ID", "SERVING_LOAD_MODELS")
 """Variables that make the front end load another model than the mounted one (ModelStore.java, ModelInfo.java)."""
+
+
+@dataclass(frozen=True)
+class CopyResources:
+    """Share of an instance that one copy of a model gets. `devices`: GPUs; `cores`: vCPUs; None: not requested.
+    `memory_mb`: MiB of the instance's memory.
+    """
+
+    devices: int | None
+    cores: int | None
+    memory_mb: int
 
 
 @dataclass(frozen=True)
@@ -34,8 +49,12 @@ class Deployment:
 
     `name`: the endpoint's. `content`: digest of the artifact's manifest. `prefix`: `s3://bucket/prefix/`. `image`: full
     name. `role`: ARN. `startup_seconds`: time limit until /ping answers, loading included (nothing is compiled);
-    `download_seconds`: time limit of the prefix's download. `ami`: AMI version of the instance, where the image's CUDA
-    needs a newer driver than the default's; "" is SageMaker's default. `isolated`: the container has no network.
+    `download_seconds`: time limit of the prefix's download. `volume_gb`: storage volume of each instance, 0 for one
+    with local disks. `ami`: AMI version of the instance, where the image's CUDA needs a newer driver than the
+    default's; "" is SageMaker's default. `isolated`: the container has no network.
+
+    `copies`: of the model on all instances, as an inference component (components.py), each with `resources`; 0: the
+    model has every instance to itself.
 
     Raises:
         UsageError: a field is outside SageMaker's limits.
@@ -51,9 +70,12 @@ class Deployment:
     environment: Mapping[str, str] = field(default_factory=dict)
     startup_seconds: int = 1800
     download_seconds: int = 3600
+    volume_gb: int = 0
     ami: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     isolated: bool = True
+    copies: int = 0
+    resources: CopyResources | None = None
 
     def __post_init__(self) -> None:
         low, high = SECONDS
@@ -62,16 +84,14 @@ class Deployment:
             "the endpoint's name is letters, digits and single `-`": _is_name(self.name),
             f"model and configuration are named `{self.model_name}`: at most 63 characters": len(self.model_name) <= 63,
             "an artifact is `s3://bucket/prefix/`": re.fullmatch(r"s3://[^/]+/(?:[^/]+/)+", self.prefix) is not None,
-            "a role is an ARN such as arn:aws:iam::123456789012:role/name": re.fullmatch(
-                r"arn:aws[a-z\-]*:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+", self.role
-            )
-            is not None,
+            "a role is an ARN such as arn:aws:iam::123456789012:role/name": re.fullmatch(ROLE, self.role) is not None,
             f"the start-up takes {low} to {high} seconds": low <= self.startup_seconds <= high,
             f"the download takes {low} to {high} seconds": low <= self.download_seconds <= high,
             "there is at least one instance": self.count >= 1,
             f"an environment has at most {_ENTRIES} variables": len(env) <= _ENTRIES,
             f"a variable is at most {_LENGTH} characters": all(len(t) <= _LENGTH for kv in env.items() for t in kv),
             f"{', '.join(_ELSEWHERE)} name another model than the artifact": not set(_ELSEWHERE) & set(env),
+            "a copy has resources of its own": (self.copies > 0) == (self.resources is not None),
         }
         broken = [rule for rule, holds in rules.items() if not holds]
         if broken:
@@ -80,10 +100,20 @@ class Deployment:
 
     @property
     def model_name(self) -> str:
-        """Name of model and configuration: the endpoint's name and a digest of all fields. Equal names have equal
-        contents, so one that exists already can be used.
+        """Name of the model: the endpoint's name and a digest of all fields. Equal names have equal contents, so one
+        that exists already can be used.
         """
         return f"{self.name}-{digest_json(asdict(self))[7:15]}"
+
+    @property
+    def config_name(self) -> str:
+        """Name of the configuration: the model's; with copies, a digest of the fields of the instances alone, so that
+        another model, or another number of copies, leaves the endpoint as it is.
+        """
+        if not self.copies:
+            return self.model_name
+        fields = (self.role, self.instance_type, self.count, self.volume_gb, self.ami, self.isolated, dict(self.tags))
+        return f"{self.name}-{digest_json(fields)[7:15]}"
 
 
 def create_model(deployment: Deployment) -> dict[str, Any]:
@@ -98,27 +128,40 @@ def create_model(deployment: Deployment) -> dict[str, Any]:
             "Environment": dict(sorted(deployment.environment.items())),
             "ModelDataSource": {"S3DataSource": source},
         },
-        **_tags(deployment),
+        **tags_of(deployment),
     }
 
 
 def create_endpoint_config(deployment: Deployment) -> dict[str, Any]:
-    """Arguments of CreateEndpointConfig."""
-    ami = {"InferenceAmiVersion": deployment.ami} if deployment.ami else {}
+    """Arguments of CreateEndpointConfig. With copies it has no model: components are created on it."""
+    variant: dict[str, Any] = {
+        "VariantName": VARIANT,
+        "InstanceType": deployment.instance_type,
+        "InitialInstanceCount": deployment.count,
+    }
+    if deployment.volume_gb:
+        variant["VolumeSizeInGB"] = deployment.volume_gb
+    if deployment.ami:
+        variant["InferenceAmiVersion"] = deployment.ami
+    shared: dict[str, Any] = {}
+    if deployment.copies:
+        variant["RoutingConfig"] = {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}
+        shared = {"ExecutionRoleArn": deployment.role, "EnableNetworkIsolation": deployment.isolated}
+    else:
+        variant |= {"ModelName": deployment.model_name, **startup_parameters(deployment)}
     return {
-        "EndpointConfigName": deployment.model_name,
-        "ProductionVariants": [
-            {
-                "VariantName": VARIANT,
-                "ModelName": deployment.model_name,
-                "InstanceType": deployment.instance_type,
-                "InitialInstanceCount": deployment.count,
-                "ContainerStartupHealthCheckTimeoutInSeconds": deployment.startup_seconds,
-                "ModelDataDownloadTimeoutInSeconds": deployment.download_seconds,
-                **ami,
-            }
-        ],
-        **_tags(deployment),
+        "EndpointConfigName": deployment.config_name,
+        "ProductionVariants": [variant],
+        **shared,
+        **tags_of(deployment),
+    }
+
+
+def startup_parameters(deployment: Deployment) -> dict[str, int]:
+    """Time limits, under the names that variants and components have in common."""
+    return {
+        "ContainerStartupHealthCheckTimeoutInSeconds": deployment.startup_seconds,
+        "ModelDataDownloadTimeoutInSeconds": deployment.download_seconds,
     }
 
 
@@ -126,14 +169,14 @@ def create_endpoint(deployment: Deployment) -> dict[str, Any]:
     """Arguments of CreateEndpoint."""
     return {
         "EndpointName": deployment.name,
-        "EndpointConfigName": deployment.model_name,
-        **_tags(deployment),
+        "EndpointConfigName": deployment.config_name,
+        **tags_of(deployment),
     }
 
 
 def update_endpoint(deployment: Deployment) -> dict[str, Any]:
     """Arguments of UpdateEndpoint: the new configuration, with its own number of instances."""
-    return {"EndpointName": deployment.name, "EndpointConfigName": deployment.model_name}
+    return {"EndpointName": deployment.name, "EndpointConfigName": deployment.config_name}
 
 
 def is_made_for(name: str, endpoint: str) -> bool:
@@ -146,7 +189,8 @@ def endpoint_name(text: str) -> str:
     return re.sub(r"[^a-zA-Z0-9]+", "-", text).strip("-")[:50].strip("-") or "model"
 
 
-def _tags(deployment: Deployment) -> dict[str, Any]:
+def tags_of(deployment: Deployment) -> dict[str, Any]:
+    """Tags of a resource, as a member of its request; {} without any."""
     tags = [{"Key": key, "Value": value} for key, value in sorted(deployment.tags.items())]
     return {"Tags": tags} if tags else {}
 

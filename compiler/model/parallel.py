@@ -59,6 +59,12 @@ def cache_shapes(config: ModelConfig, heads: HeadLayout) -> dict[str, tuple[int,
     return dict.fromkeys(("cache_k", "cache_v"), (heads.kv_heads, config.head_dim))
 
 
+def cache_bytes(config: ModelConfig, heads: HeadLayout, stages: int, itemsize: int) -> int:
+    """Bytes that one rank caches for a token, in the largest of `stages` pipeline stages."""
+    elements = sum(count * dim for count, dim in cache_shapes(config, heads).values())
+    return -(-config.layers // stages) * elements * itemsize
+
+
 def padded(size: int, parts: int) -> int:
     """Smallest multiple of `parts` that is at least `size`."""
     return -(-size // parts) * parts

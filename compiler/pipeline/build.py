@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from compiler import targets
 from compiler.artifact import assemble
+from compiler.artifact.checkpoint import checkpoint_parts
 from compiler.artifact.manifest import MANIFEST, load_manifest
-from compiler.errors import ArtifactError, NumericsError, UsageError, boundary
+from compiler.errors import ArtifactError, NumericsError, RefusedError, UsageError, boundary
 from compiler.pipeline import package
 from compiler.pipeline.job import BuildResult, Job, Prepared, Quality
 from compiler.pipeline.notes import plan_note
@@ -125,6 +126,8 @@ def _from_source(
     if target.layout is not None:
         files, quality = rank_files(job, target.layout, prepared, source, *texts_of)
         checkpoint, made = files.folder, replace(made, weights=package.parts_of(files))
+    else:
+        made = replace(made, weights=checkpoint_parts(checkpoint))
     if request.until == "convert":
         return unfinished
     if reach.last == "judge":
@@ -134,11 +137,14 @@ def _from_source(
         reach.check(f"The verified checkpoint is in {request.output}, with what finishes the work")
         return result
     reach.check(f"What comes before compile is done and kept in {request.cache}")
-    specs, sources = target.compiler.specs(plan, digest), Sources(checkpoint, texts)
-    if quality.reference is None and not job.toolchain.stand_in and request.until != "compile":
+    specs, sources = target.compiler.specs(plan, digest), Sources(checkpoint, texts, runner.cache)
+    proven = quality.reference is not None or plan.copied or job.toolchain.stand_in
+    if specs and not proven and request.until != "compile":
         # A source that nothing else can compute ends the build here, and not after the compiler's hours.
         quality = replace(quality, reference=expected_logits(job, prepared, source, made))
-    compiled = compile_specs(runner, specs, sources, job.toolchain, reach.versions, device, request.how)
+    compiled = (
+        compile_specs(runner, specs, sources, job.toolchain, reach.versions, device, request.how) if specs else {}
+    )
     if request.until == "compile":
         return unfinished
     made = replace(made, compiled=compiled)
@@ -150,6 +156,11 @@ def _prepare(job: Job) -> Prepared:
     request, report = job.request, job.runner.report
     report.begin("plan")
     model = locate(request) if request.until == "plan" else fetch(request, report.progress)
+    if model.checkpoint.whole is not None and job.target.layout is None:
+        raise RefusedError(
+            f"target `{job.target.name}` packs a model's files as they are; the text part alone has no files",
+            hint="leave `--text-only` out, or choose a target that converts weights",
+        )
     texts = package.tokenizer_parts(model.source.folder, request.tokenizer)
     made = plan_with_notes(model, request, request.tokenizer)
     texts = package.with_text_config(texts, model, made.config.architecture)

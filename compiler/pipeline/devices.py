@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from compiler.errors import UsageError
-from compiler.lmi.instances import instance
+from compiler.lmi.instances import accelerated
 from compiler.machine import gpus
 from compiler.model.parallel import largest_parallel
 from compiler.pipeline.resolve import locate
@@ -27,7 +27,7 @@ def with_largest_tp(request: PlanRequest, instance_type: str | None) -> PlanRequ
 def _devices(instance_type: str | None) -> int:
     """Number of accelerators. Raises UsageError where there are none."""
     if instance_type is not None:
-        return instance(instance_type).devices
+        return accelerated(instance_type).devices
     found = len(gpus()[0])
     if not found:
         raise UsageError(

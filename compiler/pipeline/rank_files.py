@@ -209,7 +209,7 @@ def _folded(tensor: Lazy, source: np.ndarray) -> np.ndarray:
         narrow = cast(values.view(np.uint32), "F32", tensor.source_dtype)
         return cast(narrow, tensor.source_dtype, "F32").view(np.float32).reshape(values.shape)
 
-    values = cast(source, tensor.source_dtype, "F32").view(np.float32).reshape(-1, tensor.shape[-1])
+    values = cast(source, tensor.source_dtype, "F32").view(np.float32).reshape(-1, *tensor.shape[-1:])
     return cast(fold(tensor.fold, values, rounded).view(np.uint32), "F32", tensor.dtype)
 
 

@@ -60,8 +60,9 @@ class Resources:
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
     """`model`: a name, a Hugging Face id, a folder or an s3:// prefix (storage/checkpoints/resolve.py). `recipe`: the
-    name of one; None: the one for its config.json. `text_only`: the text part of a multimodal model. `cache`: folder
-    for everything that is kept between commands.
+    name of one; None: the one for its config.json. `text_only`: the text part of a multimodal model.
+    `instance_type`: where it will run, which must have room for it; None: unknown. `cache`: folder for everything that
+    is kept between commands.
     """
 
     model: str
@@ -72,6 +73,7 @@ class PlanRequest:
     recipe: str | None = None
     text_only: bool = False
     target: str = DEFAULT
+    instance_type: str | None = None
     cache: Path = field(default_factory=cache_folder)
 
 

@@ -135,3 +135,32 @@ NEURON_QUANTIZE = ("static_int8",)
 """Values of LMI's `option.quantize` that select another back end than TensorRT-LLM's, by back end."""
 ROUNDED_DTYPE = "int8"
 """Value of LMI's `option.dtype` with which DeepSpeed and Accelerate round weights while they load them."""
+
+_LOADED = (
+    "awq gptq squeezellm marlin gptq_marlin gptq_marlin_24 awq_marlin compressed-tensors fbgemm_fp8 deepspeedfp "
+    "modelopt auto-round quark torchao mxfp4"
+)
+VLLM_LOADED = frozenset(_LOADED.split())
+"""Values of LMI's `option.quantize` with which vLLM loads a checkpoint that is quantized already."""
+VLLM_LOADS: Mapping[str, tuple[int, int]] = {
+    "awq": (0, 26), "gptq": (0, 27), "squeezellm": (0, 27), "deepspeedfp": (0, 28), "marlin": (0, 29),
+    "gptq_marlin": (0, 29), "fp8": (0, 29), "fbgemm_fp8": (0, 29), "compressed-tensors": (0, 29),
+    "modelopt": (0, 32), "bitsandbytes": (0, 32), "mxfp4": (0, 34), "auto-round": (0, 34), "quark": (0, 34),
+    "torchao": (0, 34),
+}  # fmt: skip
+"""LMI release from which vLLM loads a checkpoint by `quant_method` of its config.json. Sources: VllmQuantizeMethods in
+vllm_rb_properties.py of djl-serving at v0.26.0 to v0.29.0; later, and for compressed-tensors, vLLM's own list at the
+version in the image.
+"""
+LMI_SCHEMES: Mapping[str, Mapping[str, str]] = {
+    "vllm": {"fp8": "fp8"},
+    "lmi-dist": {"fp8": "fp8"},
+    "deepspeed": {"smoothquant": "smoothquant"},
+    "neuronx": {"static_int8": "int8-weight", "True": "int8-weight"},
+    "accelerate": {},
+}
+"""Scheme by LMI's back end and its value of `option.quantize` (or of `option.load_in_8bit`, as text), with which it
+rounds weights when it starts.
+"""
+VLLM_CACHES: Mapping[str, str] = {"auto": "", "fp8": "fp8", "fp8_e4m3": "fp8"}
+"""Formats of KV caches by vLLM's `kv_cache_dtype`."""

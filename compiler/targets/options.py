@@ -24,6 +24,21 @@ class TargetOptions:
     """
 
     @property
+    def backends(self) -> tuple[str, ...]:
+        """LMI's back ends that serve the artifacts and read their serving.properties; the default one first."""
+        return ()
+
+    @property
+    def default_batch(self) -> int | None:
+        """Rows per batch where none are requested; None: the command line's default."""
+        return None
+
+    @property
+    def release(self) -> tuple[int, int] | None:
+        """LMI release whose container serves the artifacts; None without one. Raises UsageError, RefusedError."""
+        return None
+
+    @property
     def split(self) -> Mapping[str, Any]:
         """Fields of the manifest's `parallel`, besides tp, that these options set."""
         return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from compiler.model.config import ModelConfig
     from compiler.model.lazy import RankPlan
     from compiler.model.limits import Limits
+    from compiler.storage.cache.stages import StageCache
 
 O_co = TypeVar("O_co", bound=TargetOptions, covariant=True)
 
@@ -62,6 +64,24 @@ class Finding:
     text: str
     remedy: str = ""
     kind: Literal["machine", "room"] = "machine"
+
+
+@dataclass(frozen=True)
+class Migration:
+    """Build that replaces another artifact. `argv`: its command line; `properties`: further ones for its
+    serving.properties; `mapped`, `dropped`: lines on each property of the old file, the latter with reasons.
+    """
+
+    argv: tuple[str, ...]
+    properties: Mapping[str, str]
+    mapped: tuple[str, ...]
+    dropped: tuple[str, ...]
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def command(self) -> str:
+        """Command line as text."""
+        return shlex.join(self.argv)
 
 
 @dataclass(frozen=True)
@@ -115,11 +135,13 @@ class Spec(Protocol):
 @dataclass(frozen=True)
 class Sources:
     """Files that a toolchain may read. `checkpoint`: folder of the rank files and their small files, or of the model if
-    the target has no rank files. `tokenizer`: files below tokenizer/, with the model's config.json.
+    the target has no rank files. `tokenizer`: files below tokenizer/, with the model's config.json. `cache`: where a
+    toolchain keeps intermediate results by keys of their own; None: it makes them anew.
     """
 
     checkpoint: Path
     tokenizer: Sequence[Part] = ()
+    cache: StageCache | None = None
 
 
 class Toolchain(Protocol):

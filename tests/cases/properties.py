@@ -55,17 +55,26 @@ def largest_degree(folder: Path) -> None:
     assert ran.json["tp"] == 4
 
 
-@case(98, "properties and values of other back ends, all in one error")
+@case(98, "files for other back ends")
 def other_back_ends(folder: Path) -> None:
-    """Each is called by its back end and its line, none is called unknown."""
-    lines = ["engine=DeepSpeed", "option.max_model_len=4096", "option.n_positions=512", "option.s3url=s3://b/m"]
-    lines += ["option.paged_attention=true", "option.rolling_batch=lmi-dist", "option.gpu_memory_utilization=0.9", ""]
+    """Sizes are used, properties of the server are reported, and every problem is in one error with its line."""
+    lines = ["engine=Python", "option.rolling_batch=vllm", "option.max_model_len=64", "option.tensor_parallel_degree=2"]
+    lines += ["option.gpu_memory_utilization=0.9", "option.max_rolling_batch_size=3", ""]
+    ran = _planned(folder, "\n".join(lines), "--json")
+    taken(ran, "line 3 `option.max_model_len=64`: `--max-positions 64`", "line 5 `option.gpu_memory_utilization=0.9`")
+    assert (ran.json["tp"], ran.json["limits"]["max_positions"], ran.json["limits"]["max_batch"]) == (2, 64, 3)
+    lines = ["engine=Python", "option.max_model_len=4096", "option.n_positions=512", "option.s3url=s3://b/m"]
+    lines += ["option.rolling_batch=trtllm", "option.quantize=gptq", ""]
     ran = _planned(folder, "\n".join(lines))
-    refused(ran, 2, "7 properties", "DeepSpeed", "vLLM", "Transformers-NeuronX", "write `option.model_id`")
-    for line in range(1, 8):
+    refused(ran, 2, "4 properties", "vLLM", "Transformers-NeuronX", "write `option.model_id`")
+    for line in (2, 3, 4, 6):
         assert f"line {line}: " in ran.err, ran.err
     assert "silently ignored" not in ran.err
-    refused(_planned(folder, "option.rolling_batch=vllm\n"), 2, "line 1", "option.rolling_batch=vllm", "vLLM")
+    both = "engine=DeepSpeed\noption.rolling_batch=lmi-dist\n"
+    refused(
+        _planned(folder, both), 2, "line 1", "`engine=DeepSpeed`", "`option.rolling_batch=lmi-dist`", "two back ends"
+    )
+    refused(_planned(folder, "engine=Rust\n"), 2, "line 1", "`engine=Rust`", "embeddings")
 
 
 @case(99, "names of environment variables in a file")

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from compiler.cli import main
-from compiler.cli.options import GateOptions, QuantOptions, quant_of
+from compiler.cli.options import GateOptions, QuantOptions, quant_of, text_of
 from compiler.errors import RefusedError, UsageError
+from compiler.lmi.from_properties import request_of_properties
 from compiler.quantization.request import Quant
 from compiler.targets.inductor.target import SegmentCompiler
 from tests.stand_in import StandIn
@@ -37,7 +38,12 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
 
 def _asked(**options: Any) -> Quant:
-    return quant_of(QuantOptions(**options), GateOptions(), "")
+    return _quant(QuantOptions(**options))
+
+
+def _quant(options: QuantOptions, image: str = "") -> Quant:
+    file = options.from_properties
+    return quant_of(options, GateOptions(), request_of_properties(file, image, text_of(options)) if file else None)
 
 
 def test_defaults_are_per_channel_per_token_and_a_half() -> None:
@@ -86,7 +92,7 @@ def test_lmi_spells_it_otherwise(tmp_path: Path) -> None:
     newer = tmp_path / "newer"
     newer.mkdir()
     file = _properties(newer, quant_algo="W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN", smoothquant_val="0.7")
-    found = quant_of(QuantOptions(from_properties=file), GateOptions(), "0.33.0")
+    found = _quant(QuantOptions(from_properties=file), "0.33.0")
     assert found == _asked(quant="smoothquant", smoothquant_alpha="0.7", per_token=True, per_channel=True)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.testbed.artifacts import manifest, write
 from compiler.artifact.manifest import Device, Manifest
+from compiler.decoder.traffic import step_bytes
 from compiler.deploy.preflight import preflight, refuse
 from compiler.errors import IncompatibleError, LmiCompileError, ResourceError
 from compiler.machine import LEVELS, Gpu, Host, _visible, parse_gpus, this_host
@@ -109,7 +110,13 @@ def test_a_machine_that_is_only_too_small_is_another_error(tmp_path: Path) -> No
 
 def test_the_level_of_the_kernels_is_that_of_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LMI_COMPILE_ISA", raising=False)
-    text = next(f.text for f in preflight(manifest(), tmp_path, CPU) if f.subject == "runtime")
+    text = next(f.text for f in preflight(manifest(), tmp_path, CPU) if f.subject == "decode")
+    assert text == "kernels of level avx2"
+    made = manifest()
+    read = step_bytes(made.config, made.parallel.tp, made.dtype)
+    measured = replace(CPU, bandwidth=10.0 * read)
+    text = next(f.text for f in preflight(made, tmp_path, measured) if f.subject == "decode")
+    assert text.startswith("at most 10 tokens/s a row: ")
     assert text.endswith("kernels of level avx2")
     monkeypatch.setenv("LMI_COMPILE_ISA", "avx512")
     found = next(f for f in preflight(manifest(), tmp_path, CPU) if f.subject == "runtime")

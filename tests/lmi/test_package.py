@@ -30,6 +30,7 @@ def test_the_file_of_each_family_word_by_word() -> None:
         "option.dtype=fp16",
         "option.max_input_len=1024",
         "option.max_output_len=512",
+        "option.output_formatter=jsonlines",
     ]
     assert container_files(facts(TRITON))["serving.properties"].decode().splitlines() == [
         "engine=Python",
@@ -81,6 +82,8 @@ def test_the_user_s_options_replace_ours() -> None:
     packed = facts(TRITON, options={"option.max_rolling_batch_size": 4, "option.predict_timeout": 600})
     entries = serving_properties(packed).entries
     assert (entries["option.max_rolling_batch_size"], entries["option.predict_timeout"]) == (4, 600)
+    early = facts((0, 26), options={"option.output_formatter": "json"})
+    assert serving_properties(early).entries["option.output_formatter"] == "json"
     with pytest.raises(UsageError, match=r"option\.predict_timout"):
         container_files(facts(TRITON, options={"option.predict_timout": 600}))
 

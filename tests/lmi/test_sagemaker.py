@@ -13,9 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compiler.errors import UsageError
+from compiler.lmi.components import create_inference_component, update_inference_component
 from compiler.lmi.images import TRTLLM, image_uri
-from compiler.lmi.instances import INSTANCES
-from compiler.lmi.sagemaker import Deployment, create_endpoint, create_endpoint_config, create_model, endpoint_name
+from compiler.lmi.sagemaker import (
+    CopyResources,
+    Deployment,
+    create_endpoint,
+    create_endpoint_config,
+    create_model,
+    endpoint_name,
+    update_endpoint,
+)
 from compiler.storage.files.digest import digest_bytes
 
 MODEL = botocore.session.get_session().get_service_model("sagemaker")
@@ -30,10 +38,14 @@ DEPLOYMENT = Deployment(
     tags={"team": "search"},
     ami="al2-ami-sagemaker-inference-gpu-3-1",
 )
+COPIES = replace(DEPLOYMENT, copies=2, resources=CopyResources(4, None, 200_000), volume_gb=100)
 BODIES = {
     "CreateModel": create_model,
     "CreateEndpointConfig": create_endpoint_config,
     "CreateEndpoint": create_endpoint,
+    "UpdateEndpoint": update_endpoint,
+    "CreateInferenceComponent": create_inference_component,
+    "UpdateInferenceComponent": update_inference_component,
 }
 
 
@@ -57,8 +69,18 @@ def _wrong(value: Any, shape: Any, path: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize("operation", BODIES)
-@pytest.mark.parametrize("deployment", [DEPLOYMENT, replace(DEPLOYMENT, environment={}, tags={}, ami="")])
+@pytest.mark.parametrize(
+    "deployment",
+    [
+        DEPLOYMENT,
+        COPIES,
+        replace(DEPLOYMENT, environment={}, tags={}, ami=""),
+        replace(COPIES, resources=CopyResources(None, 8, 128), tags={}, count=3),
+    ],
+)
 def test_the_service_takes_the_bodies(operation: str, deployment: Deployment) -> None:
+    if "Component" in operation and not deployment.copies:
+        pytest.skip("it has no component")
     body = BODIES[operation](deployment)
     shape = MODEL.operation_model(operation).input_shape
     assert ParamValidator().validate(body, shape).generate_report() == ""
@@ -104,6 +126,7 @@ def test_of_one_name_there_is_one_content() -> None:
         ({"startup_seconds": 30}, "start-up takes 60 to 3600"),
         ({"download_seconds": 7200}, "download takes 60 to 3600"),
         ({"count": 0}, "at least one instance"),
+        ({"copies": 2}, "a copy has resources of its own"),
         ({"environment": {f"K{i}": "v" for i in range(101)}}, "at most 100 variables"),
         ({"environment": {"K": "v" * 1025}}, "at most 1024 characters"),
         ({"environment": {"OPTION_MODEL_ID": "other"}}, "another model than the artifact"),
@@ -118,8 +141,3 @@ def test_what_the_service_would_refuse_later(changed: dict[str, Any], said: str)
 @given(st.text(max_size=80))
 def test_any_text_makes_a_name(text: str) -> None:
     assert replace(DEPLOYMENT, name=endpoint_name(text)).model_name
-
-
-def test_our_instance_types_are_the_service_s() -> None:
-    shape = MODEL.shape_for("ProductionVariantInstanceType")
-    assert set(INSTANCES) <= set(shape.metadata["enum"])

@@ -8,7 +8,7 @@ States of one sample are [copies, tokens, hidden]: one copy per rank, or one whe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compiler.decoder.kernels import Kernels
-    from compiler.decoder.moe import Biases
     from compiler.decoder.weights import StoredModel
-    from compiler.model.config import Activation, ModelConfig
+    from compiler.model.config import ModelConfig
     from compiler.targets.options import TargetOptions
     from compiler.targets.protocols import RankLayout
     from compiler.targets.values import Judge
@@ -66,12 +65,14 @@ class Decoded:
 
     def layer(self, layer: int) -> Blocks:
         from compiler.decoder.ranks import RanksInProcess
+        from compiler.decoder.wide import wide
 
         ranks = [one.layer(layer) for one in self.weights]
         return RanksInProcess(self.config, self.config.layer_kinds[layer], ranks, wide(self.kernels))
 
     def head(self) -> Callable[[Tensor], Tensor]:
         from compiler.decoder.ranks import logits
+        from compiler.decoder.wide import wide
 
         ranks, kernels = [one.head() for one in self.weights], wide(self.kernels)
         return lambda x: logits(self.config, ranks, x, kernels)[0].log_softmax(-1)
@@ -151,21 +152,3 @@ def log_probabilities(side: Side, config: ModelConfig, rows: Sequence[Ids]) -> l
             xs = [run_layer(config, layer, x) for x in xs]
         head = side.head()
         return [head(x).numpy() for x in xs]
-
-
-def wide(kernels: Kernels) -> Kernels:
-    """Kernels with the products of `compiler.decoder.wide` for floating-point weights."""
-    from compiler.decoder.mlp import gated
-    from compiler.decoder.moe import loop_over
-    from compiler.decoder.wide import product
-
-    def experts(
-        x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation, biases: Biases
-    ) -> Tensor:
-        def run(tokens: Tensor, e: int) -> Tensor:
-            first, second = (None, None) if biases is None else (biases[0][e].float(), biases[1][e].float())
-            return product(gated(product(tokens, gate_up[e], first), kind), down[e], second)
-
-        return loop_over(x, chosen, share, gate_up.shape[0], run)
-
-    return replace(kernels, linear=product, experts=experts)

@@ -2,7 +2,7 @@
 
     compile_segments ── threads ──> worker process ── torch.export, AOTInductor ──> g++ (through `_WRAPPER`)
             │                       worker process                                    │
-            └── `library.py`: our own products, once ── g++ (through `_WRAPPER`) ─────┴─> linked into each package
+            └── `library.py`: kernels, kept in the cache ── g++ (through `_WRAPPER`) ─────┴─> linked into each package
 
 Bytes are reproducible: workers run in a temporary folder, the wrapper around g++ keeps this machine's paths out of the
 libraries, and `worker.repack` keeps them out of the archives. Equal specs, toolchain and march give equal bytes in any
@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from compiler.artifact.manifest import Device
 from compiler.decoder.segments import SegmentSpec
@@ -35,6 +35,9 @@ from compiler.targets.inductor.device import MARCH
 from compiler.targets.inductor.toolchain import check_march, cxx, on_x86
 from compiler.targets.inductor.toolchain import versions as toolchain_versions
 from compiler.targets.values import How, Sources
+
+if TYPE_CHECKING:
+    from compiler.storage.cache.stages import StageCache
 
 __all__ = ["compile", "compile_segments", "stand_in", "versions"]
 
@@ -69,10 +72,12 @@ def compile(  # noqa: A001  # the stage's name, see `compiler.targets.values.Too
     sources: Sources,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Compile the packages of `specs`, which depend on no source file."""
-    del sources
+    """Compile the packages of `specs`, which depend on no file of `sources`."""
     march, timeout = how.march or MARCH, how.timeout or TIMEOUT
-    compile_segments(specs, out, device=device.kind, march=march, jobs=how.jobs, progress=progress, timeout=timeout)
+    cache = None if march == "native" else sources.cache  # a shared cache serves machines with other CPUs
+    compile_segments(
+        specs, out, device=device.kind, march=march, jobs=how.jobs, progress=progress, timeout=timeout, cache=cache
+    )
 
 
 def compile_segments(
@@ -84,11 +89,13 @@ def compile_segments(
     jobs: int | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
     timeout: float = TIMEOUT,
+    cache: StageCache | None = None,
 ) -> list[Path]:
     """Compile each spec to `<out>/<name>.pt2`, in `jobs` processes (None: one for each CPU, at most four).
 
     `march`: `native` or a level of x86-64; ignored on other machines. `progress(done, total)` is called from other
-    threads while this function runs. Packages that were finished before a failure stay in `out`.
+    threads while this function runs. Packages that were finished before a failure stay in `out`. `cache`: keeps the
+    library of kernels, which is compiled for each call without one.
 
     Raises:
         ToolchainMissing: there is no C++ compiler.
@@ -103,14 +110,20 @@ def compile_segments(
         workspace = Path(folder)
         compiler = write_wrapper(workspace, march)
         jobs = jobs or _default_jobs()
+        products = workspace / _LIBRARY
         if device == "cpu" and any(spec.part in library.PARTS for spec in specs):
-            library.build_library(compiler, workspace / _LIBRARY, jobs=jobs, timeout=timeout)
+            if cache is None:
+                library.build_library(compiler, products, jobs=jobs, timeout=timeout)
+            else:
+                inputs = library.LibraryInputs(versions(device), march)
+                products = library.cached_library(cache, inputs, compiler, products, jobs=jobs, timeout=timeout)
         pending: queue.SimpleQueue[SegmentSpec] = queue.SimpleQueue()
         for spec in sorted(specs, key=_cost, reverse=True):
             pending.put(spec)
         finished = _Count(len(specs), progress)
         workers = [
-            _Worker(workspace, index, out, compiler, device, march, timeout) for index in range(min(jobs, len(specs)))
+            _Worker(workspace, index, out, compiler, products, device, march, timeout)
+            for index in range(min(jobs, len(specs)))
         ]
         with ThreadPoolExecutor(len(workers)) as pool:
             try:
@@ -141,12 +154,20 @@ class _Worker:
     """One compile process, from its thread's side of the pipes."""
 
     def __init__(
-        self, workspace: Path, index: int, out: Path, compiler: Path, device: str, march: str, timeout: float
+        self,
+        workspace: Path,
+        index: int,
+        out: Path,
+        compiler: Path,
+        products: Path,
+        device: str,
+        march: str,
+        timeout: float,
     ) -> None:
         self._folder = workspace / f"worker{index}"
         self._folder.mkdir()
         self._argv = [sys.executable, "-P", "-m", "compiler.targets.inductor.worker", str(out), device, march]
-        self._environment = _environment(self._folder, compiler, workspace / _LIBRARY)
+        self._environment = _environment(self._folder, compiler, products)
         self._timeout = timeout
         self._log = self._folder / "log"
         self._process: subprocess.Popen[str] | None = None

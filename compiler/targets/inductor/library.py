@@ -9,20 +9,27 @@
     native/kernels_*.cpp       products of rows, one file per level
     native/attend*.cpp         attention over a cache: handles, blocks over threads, one block per level
 
-The linker takes the functions that a package calls. The library is compiled for each build, in some seconds.
+The linker takes the functions that a package calls. The library depends on no model: the cache of builds keeps it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import platform
+import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from compiler.errors import CompileError
 from compiler.targets.inductor.toolchain import archiver, on_x86
+
+if TYPE_CHECKING:
+    from compiler.storage.cache.stages import StageCache
 
 NAME = "products"
 """Name of the library for the linker: `-lproducts`."""
@@ -43,6 +50,8 @@ _X86: dict[str, tuple[str, ...]] = {
     "kernels_avx512_vnni": (*_AVX512, "-mavx512vnni", "-mavx512bf16"),
     "attend_avx512": _AVX512,
 }
+AARCH64: dict[str, tuple[str, ...]] = {"kernels_neon": (), "kernels_dotprod": ("-march=armv8.2-a+dotprod",)}
+"""Sources of aarch64 with their compiler flags."""
 SOURCES: dict[str, tuple[str, ...]] = {
     "shim": (),
     "products": _EXACT,
@@ -54,15 +63,34 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "attend": _EXACT,
     "attend_portable": (),
     **(_X86 if on_x86() else {}),
+    **(AARCH64 if platform.machine() == "aarch64" else {}),
 }
 """Sources with their compiler flags, in addition to `FLAGS` and the packages' march."""
 
 
 def digest() -> str:
-    """Digest of the sources: with the compiler's version, the cache key of the library."""
+    """Digest of the sources and their flags: with the compiler's version, the cache key of the library."""
     files = sorted(path for path in FOLDER.iterdir() if path.suffix in (".cpp", ".h"))
     listing = "".join(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in files)
-    return hashlib.sha256(listing.encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{FLAGS} {SOURCES}\n{listing}".encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class LibraryInputs:
+    """Cache key of the library. `versions`: of the toolchain, with `digest` of the sources."""
+
+    versions: Mapping[str, str]
+    march: str
+
+
+def cached_library(
+    cache: StageCache, inputs: LibraryInputs, compiler: Path, folder: Path, *, jobs: int, timeout: float
+) -> Path:
+    """Folder of the library in `cache`, compiled in `folder` where it is not there yet. Raises CompileError."""
+    with cache.claim("library", inputs) as claim:
+        if claim.entry is None:
+            shutil.copy(build_library(compiler, folder, jobs=jobs, timeout=timeout), claim.folder)
+        return (claim.entry or claim.commit()).folder
 
 
 def build_library(compiler: Path, folder: Path, *, jobs: int, timeout: float) -> Path:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from compiler.artifact.manifest import Manifest
     from compiler.machine import Host
     from compiler.runtime.generate import Model
+    from compiler.targets.inductor.options import InductorOptions
+    from compiler.targets.values import Planned
 
 
 _SHORTER = 8
@@ -120,6 +122,20 @@ def _in_turn(whole: NDArray[np.float32], other: NDArray[np.float32], steps: int)
     return found
 
 
+def _speed(manifest: Manifest, host: Host) -> list[Finding]:
+    """Limit of decode on the CPU of `host`. Raises UsageError for a level of kernels that it does not run."""
+    from compiler.runtime.levels import level
+    from compiler.runtime.section import runnable
+    from compiler.targets.inductor.speed import decode_speed
+
+    if manifest.device.kind != "cpu":
+        return []
+    if host.bandwidth is None:
+        return [Finding("decode", "ok", f"kernels of level {level(flags=host.features)}")]
+    tp, products = manifest.parallel.tp, runnable(manifest).products
+    return [decode_speed(manifest.config, tp, manifest.dtype, products, host.bandwidth, host.features)]
+
+
 class SegmentRuntime(Runtime):
     """Execution on this machine; no container image loads these artifacts."""
 
@@ -135,28 +151,23 @@ class SegmentRuntime(Runtime):
         """Findings about torch, the instruction set and the kernels of a CPU; GPUs are compared by preflight."""
         from compiler.artifact.check import Machine, check_machine
         from compiler.errors import LmiCompileError
-        from compiler.runtime.levels import level
 
         # the artifact's own capability: preflight compares GPUs
         machine = Machine(host.packages.get("torch"), host.isa, host.features, manifest.device.capability)
         try:
             check_machine(manifest, machine)
-            kernels = f"; kernels of level {level(flags=host.features)}" if manifest.device.kind == "cpu" else ""
+            speed = _speed(manifest, host)
         except LmiCompileError as error:
             return [Finding("runtime", "mismatch", error.message, error.hint)]
         needs = (f"torch {manifest.toolchain.get('torch', 'any')}", manifest.device.isa)
-        return [Finding("runtime", "ok", f"runs artifacts for {', '.join(need for need in needs if need)}{kernels}")]
+        return [Finding("runtime", "ok", f"runs artifacts for {', '.join(need for need in needs if need)}"), *speed]
 
-    def endpoint_problems(self, manifest: Manifest, image: str, instance_type: str) -> Sequence[str]:
-        """A problem for LMI images with TensorRT-LLM, which load only engines; other images are not checked."""
-        from compiler.errors import LmiCompileError
-        from compiler.lmi.images import trtllm_image
+    def speed(self, plan: Planned[InductorOptions]) -> Sequence[Finding]:
+        """Limit of decode on this CPU."""
+        from compiler.machine import read_bandwidth
+        from compiler.targets.inductor.speed import decode_speed
 
-        try:
-            facts = trtllm_image(image)
-        except LmiCompileError:
-            return []
-        return [f"LMI {facts.lmi} serves TensorRT-LLM engines; this is another kind of artifact"]
+        return [decode_speed(plan.config, plan.tp, plan.dtype, plan.options.products, read_bandwidth())]
 
     def doctor(self) -> tuple[Sequence[Finding], Sequence[Ability]]:
         """Findings about torch, the C++ compiler and the GPU."""

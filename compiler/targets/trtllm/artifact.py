@@ -16,6 +16,7 @@ from compiler.errors import ArtifactError
 from compiler.lmi.check import check as check_container
 from compiler.lmi.images import TrtllmImage, image_uri
 from compiler.lmi.package import EngineFacts, container_files, engine_folder, tokenizer_paths
+from compiler.lmi.serving_options import named_options
 from compiler.targets.trtllm.command import CHECKPOINT, ENGINES, command_line, flags_of
 from compiler.targets.trtllm.config import checkpoint_config, config_bytes
 from compiler.targets.trtllm.engines import built_by, engine_problems
@@ -105,6 +106,7 @@ def _facts(
         engine_files=tuple(sorted(engines)),
         tokenizer_files=tuple(tokenizer),
         pp=plan.options.pp,
+        options=plan.options.properties,
     )
 
 
@@ -125,6 +127,7 @@ def _section(
         files=files,
         limits=build_limits(plan.limits, plan.options),
         argv=tuple(command_line(plan)),
+        serving=named_options(plan.options.serving),
     )
 
 
@@ -141,6 +144,7 @@ def options_of(manifest: Manifest) -> TrtllmOptions:
         kv_cache_quant_algo=manifest.quantisation.kv_cache.upper() if manifest.quantisation else "",
         max_input_len=engines.limits.max_input_len,
         max_num_tokens=engines.limits.max_num_tokens,
+        serving=tuple(f"{name}={value}" for name, value in engines.serving.items()),
     )
 
 

@@ -21,7 +21,10 @@ _OTHERWISE = "build it with `--target inductor`, which supports every recipe"
 
 
 def check(config: ModelConfig, tp: int = 1, options: TrtllmOptions = PLAIN, limits: Limits | None = None) -> None:
-    """Raise RefusedError (ParallelError for tp, pp, moe_ep) if the version cannot build this model."""
+    """Raise RefusedError (ParallelError for tp, pp, moe_ep) if the version cannot build this model, UsageError for
+    properties that its container does not read.
+    """
+    options.check_serving()
     if limits is not None:
         build_limits(limits, options)
     version = version_of(options)

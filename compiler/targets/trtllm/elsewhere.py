@@ -16,6 +16,7 @@ from compiler.artifact.parts import Part, existing, written
 from compiler.errors import ArtifactError
 from compiler.lmi.images import TrtllmImage
 from compiler.lmi.partition import Partition, pack_partition, partition_argv, partition_script
+from compiler.lmi.serving_options import named_options
 from compiler.lmi.triton import MODEL
 from compiler.model.config import ModelConfig
 from compiler.model.limits import Limits
@@ -149,6 +150,7 @@ def _partition(
         max_seq_len=wanted.max_seq_len,
         max_num_tokens=wanted.max_num_tokens,
         pp=options.pp,
+        options=options.properties,
     )
 
 
@@ -165,4 +167,5 @@ def _section(
         files=files,
         limits=build_limits(limits, options),
         argv=tuple(partition_argv(partition)),
+        serving=named_options(options.serving),
     )

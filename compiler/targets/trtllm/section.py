@@ -25,7 +25,7 @@ class Engines(Section, extra="forbid"):
     (None: no image, plain engines). `quant_algo`: TensorRT-LLM's name of the scheme, "" for none. `checkpoint`: digests
     of the files that the engines are built from, by name; `checkpoint_files`: their paths in the artifact, () after the
     engines are built. `files`: the engine of each rank, () before. `argv`: command line that builds them, run in the
-    artifact's folder.
+    artifact's folder. `serving`: properties that were requested for the container, by full name.
     """
 
     version: Annotated[str, Field(min_length=1)]
@@ -37,6 +37,7 @@ class Engines(Section, extra="forbid"):
     files: tuple[InnerPath, ...]
     limits: BuildLimits
     argv: tuple[str, ...]
+    serving: dict[str, str] = Field(default_factory=dict)
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import pytest
 from compiler.decoder.segments import SegmentSpec, specs
 from compiler.errors import CompileError, ToolchainMissing
 from compiler.model.limits import Limits
+from compiler.storage.cache.stages import StageCache
 from compiler.targets.inductor import build, toolchain
 from compiler.targets.inductor.worker import repack
 from tests.model.configs import config
@@ -24,12 +25,20 @@ def spec(name: str = "embed.decode1") -> SegmentSpec:
     return next(s for s in specs(config(), 1, "float32", Limits(16, 2)) if s.name == name)
 
 
-def test_the_same_spec_gives_the_same_bytes_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also beside another segment, in another order, and with another temporary folder."""
+def test_the_same_spec_gives_the_same_bytes_in_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, session_cache: StageCache
+) -> None:
+    """Also beside another segment, in another order, with another temporary folder, and with a kept library."""
     wanted = [spec("embed.decode1"), spec("head.decode1")]
     seen: list[tuple[int, int]] = []
     first = build.compile_segments(
-        wanted, tmp_path / "a", device="cpu", march="x86-64-v3", jobs=2, progress=lambda *at: seen.append(at)
+        wanted,
+        tmp_path / "a",
+        device="cpu",
+        march="x86-64-v3",
+        jobs=2,
+        progress=lambda *at: seen.append(at),
+        cache=session_cache,
     )
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

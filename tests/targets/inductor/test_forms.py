@@ -25,6 +25,7 @@ from compiler.quantization import formats
 from compiler.quantization.scaling import Scaling
 from compiler.quantization.schemes import FLOAT, SCHEMES
 from compiler.runtime.package import Package
+from compiler.storage.cache.stages import StageCache
 from compiler.targets.inductor import build, library
 from compiler.targets.inductor.forms import FEW_TOKENS, MANY_TOKENS, int_mm, scaled_mm
 from compiler.targets.inductor.graph import input_dtype
@@ -184,7 +185,7 @@ WIDE = replace(
 """Groups of int4 fit its rows."""
 
 
-def test_compiled_segments_compute_what_eager_ones_do(tmp_path: Path) -> None:
+def test_compiled_segments_compute_what_eager_ones_do(tmp_path: Path, session_cache: StageCache) -> None:
     """Every kind of product, of few tokens and of many, of one row and of several, and experts."""
     asked: tuple[tuple[ModelConfig, str, str], ...] = (
         (model_config("llama"), "float", "mlp-gated.decode1"),
@@ -199,7 +200,7 @@ def test_compiled_segments_compute_what_eager_ones_do(tmp_path: Path) -> None:
         next(s for s in specs(config, 1, "bfloat16", Limits(64, 4), products) if s.name == name)
         for config, products, name in asked
     ]
-    build.compile_segments(wanted, tmp_path, device="cpu", march="x86-64-v3")
+    build.compile_segments(wanted, tmp_path, device="cpu", march="x86-64-v3", cache=session_cache)
     sizes = {"decode1": (1, 1), "decode": (3, 1), "prefill": (3, 5)}
     for spec in wanted:
         inputs = _inputs(spec, *sizes[spec.phase])
@@ -211,7 +212,9 @@ def test_compiled_segments_compute_what_eager_ones_do(tmp_path: Path) -> None:
         assert (found - expected.float()).norm() < 0.05 * expected.float().norm(), spec.name
 
 
-def test_many_tokens_may_go_through_the_library_of_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_tokens_may_go_through_the_library_of_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, session_cache: StageCache
+) -> None:
     """As on CPUs with tiles or without VNNI: bit for bit what our own products give."""
     config = model_config("llama/biases")
     (spec,) = (s for s in specs(config, 1, "bfloat16", Limits(64, 4), "per_token") if s.name == "mlp-gated.prefill")
@@ -219,7 +222,9 @@ def test_many_tokens_may_go_through_the_library_of_torch(tmp_path: Path, monkeyp
     found, packages = [], set()
     for flags in (library.FLAGS, (*library.FLAGS, "-DPRODUCTS_ALWAYS_IN_LIBRARY")):
         monkeypatch.setattr(library, "FLAGS", flags)
-        (package,) = build.compile_segments([spec], tmp_path / f"{len(flags)}", device="cpu", march="x86-64-v3")
+        (package,) = build.compile_segments(
+            [spec], tmp_path / f"{len(flags)}", device="cpu", march="x86-64-v3", cache=session_cache
+        )
         packages.add(package.read_bytes())
         found.append(Package(package).run(inputs)[0])
     assert len(packages) == 2

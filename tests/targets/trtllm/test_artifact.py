@@ -187,6 +187,21 @@ def test_engines_lie_where_their_container_looks(
     assert build(request_for(options=options)).up_to_date
 
 
+def test_requested_properties_are_in_the_container_s_file_and_can_change(
+    request_for: Requests, toolchain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VERSION", "0.12.0")
+    for timeout in ("600", "700"):
+        serving = ("output_formatter=sse", f"option.predict_timeout={timeout}", "job_queue_size=5")
+        result = build(replace(request_for(options=TrtllmOptions(serving=serving)), force=True))
+        lines = (result.output / "serving.properties").read_text().splitlines()
+        assert lines[-3:] == ["option.output_formatter=sse", f"option.predict_timeout={timeout}", "job_queue_size=5"]
+        assert result.manifest is not None
+        assert isinstance(result.manifest.section, Engines)
+        assert result.manifest.section.serving["option.predict_timeout"] == timeout
+        assert verify(result.output).section == result.manifest.section
+
+
 def test_the_command_file_ends_with_the_same_artifact(
     request_for: Requests, toolchain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,6 +313,16 @@ def test_engines_are_not_run_here(request_for: Requests, toolchain: Path) -> Non
             UsageError,
             r"has TensorRT-LLM 0\.12\.0",
         ),
+        (
+            {"options": TrtllmOptions(serving=("predict_timout=9",))},
+            UsageError,
+            r"no property `option\.predict_timout`",
+        ),
+        ({"options": TrtllmOptions(serving=("predict_timeout=soon",))}, UsageError, "takes type int; found `soon`"),
+        ({"options": TrtllmOptions(serving=("max_seq_len=9",))}, RefusedError, r"begins with LMI 0\.33"),
+        ({"options": TrtllmOptions(serving=("tensor_parallel_degree=9",))}, UsageError, "follows from the artifact"),
+        ({"options": TrtllmOptions(serving=("engine",))}, UsageError, "takes NAME=VALUE; found `engine`"),
+        ({"options": TrtllmOptions(version="0.15.0", serving=("dtype=x",))}, UsageError, "none has this version"),
         ({"options": TrtllmOptions(pp=2), "target": "inductor"}, UsageError, "options of target `inductor`"),
     ],
 )

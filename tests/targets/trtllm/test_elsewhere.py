@@ -44,12 +44,12 @@ path = 'parameters: {{ key: "gpt_model_path" value: {{ string_value: "/tmp/trtll
 
 @pytest.fixture
 def request_for(tmp_path: Path, tiny_checkpoint: Callable[[str], Path]) -> Callable[..., BuildRequest]:
-    def make(tp: int = 2, image: str = IMAGE) -> BuildRequest:
+    def make(tp: int = 2, image: str = IMAGE, serving: tuple[str, ...] = ()) -> BuildRequest:
         return BuildRequest(
             model=str(tiny_checkpoint("mixtral")),
             recipes=recipes,
             target="trtllm",
-            ask=Ask(tp=tp, dtype="float16", max_batch=2, options=TrtllmOptions(image=image)),
+            ask=Ask(tp=tp, dtype="float16", max_batch=2, options=TrtllmOptions(image=image, serving=serving)),
             output=tmp_path / "artifact",
             cache=tmp_path / "cache",
         )
@@ -60,8 +60,9 @@ def request_for(tmp_path: Path, tiny_checkpoint: Callable[[str], Path]) -> Calla
 def test_the_command_of_the_image_is_left_and_its_result_packed(
     request_for: Callable[..., BuildRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    serving = ("predict_timeout=600",)
     with pytest.raises(ToolchainMissing, match="only the image compiles") as caught:
-        build(request_for())
+        build(request_for(serving=serving))
     assert "partition.sh" in caught.value.hint
     output = request_for().output
     left = load_manifest(output)
@@ -70,7 +71,7 @@ def test_the_command_of_the_image_is_left_and_its_result_packed(
     assert os.access(output / "partition.sh", os.X_OK)
     assert verify(output) == left
     with pytest.raises(ToolchainMissing):
-        build(request_for())
+        build(request_for(serving=serving))
     with pytest.raises(ArtifactError, match="compiled is missing"):
         package_engines(output, None, None, Silent())
 
@@ -86,7 +87,9 @@ def test_the_command_of_the_image_is_left_and_its_result_packed(
     assert manifest.section.files == tuple(f"tensorrt_llm/1/m_float16_tp2_rank{rank}.engine" for rank in range(2))
     assert (manifest.stand_in, manifest.numerics) == (True, None)
     assert manifest.toolchain["tensorrt_llm"] == "0.7.1"
-    assert "option.tensor_parallel_degree=2" in (place / "serving.properties").read_text()
+    properties = (place / "serving.properties").read_text()
+    assert "option.tensor_parallel_degree=2" in properties
+    assert properties.endswith("option.output_formatter=jsonlines\noption.predict_timeout=600\n")
     assert (place / "tensorrt_llm/tokenizer_config.json").is_file()
     assert verify(place) == manifest
 

@@ -1,0 +1,168 @@
+"""Forward pass over vLLM's shards without vLLM: the decoder, with each rank's file read under the decoder's names.
+
+It splits what vLLM joins and undoes what vLLM interleaves, and reports tensors that no module reads. The names are
+those of architectures.py, which `save_sharded_state` itself confirms (tests/targets/vllm).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compiler.decoder.kernels import PLAIN
+from compiler.decoder.layer import layer as run_layer
+from compiler.decoder.rankfile.layout import layouts as decoder_layouts
+from compiler.decoder.ranks import RanksInProcess, embed_sum, logits
+from compiler.decoder.weights import RankWeights
+from compiler.decoder.wide import wide
+from compiler.errors import ArtifactError
+from compiler.targets.vllm.architectures import ShardNames, row_for
+from compiler.targets.vllm.layout import SCALES
+from compiler.targets.vllm.version import parse_compared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from compiler.model.config import ModelConfig
+
+    States = Sequence[NDArray[np.float32]]
+
+BUG = "build the shards again; if they are fresh, this is a bug of the target's layout"
+
+
+class ShardWeights(RankWeights):
+    """Tensors of the shard of rank `rank` under the decoder's names. Raises ArtifactError for an absent tensor."""
+
+    def __init__(self, path: Path, rank: int, ranks: int, config: ModelConfig) -> None:
+        super().__init__(path, rank, config)
+        self._row, self._ranks = row_for(config, parse_compared()), ranks
+        self._names = decoder_names(config, ranks, self._row)
+
+    def surplus(self) -> list[str]:
+        """Names of tensors that the model has no place for, and of scales of attention that are absent or not 1."""
+        from safetensors import safe_open
+
+        layers = range(self._config.layers)
+        scales = {f"{self._row.scales(layer)}_{name}_scale" for layer in layers for name in SCALES}
+        with safe_open(self._path, framework="pt") as file:
+            found = set(file.keys())
+            wrong = [name for name in scales & found if file.get_tensor(name).item() != 1.0]
+        return sorted({*(found - {name for _, name in self._names.values()} - scales), *(scales - found), *wrong})
+
+    def _tensors(self, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+        from safetensors import safe_open
+
+        with safe_open(self._path, framework="pt") as file:
+            held = set(file.keys())
+            found = {}
+            for name in filter(wanted, self._names):
+                role, stored = self._names[name]
+                if stored not in held:
+                    raise ArtifactError(f"{self._path}: the model needs `{stored}`; the shard lacks it", hint=BUG)
+                tensor = self._apart(role, name.rpartition(".")[2], file.get_tensor(stored))
+                found[name] = tensor if tensor.ndim > 1 else tensor.float()
+            return found
+
+    def _apart(self, role: str, part: str, tensor: Tensor) -> Tensor:
+        """The decoder's tensor in a stored one."""
+        import torch
+
+        config, row = self._config, self._row
+        if role in _LATENTS and config.q_rank:
+            return tensor[: config.q_rank] if role == "attn.q_a" else tensor[config.q_rank :]
+        if role in row.matrices:
+            return tensor.reshape(-1)
+        if role == "attn.qkv" and row.mixes(role, config):
+            heads = tensor.reshape(-1, 3, config.head_dim, *tensor.shape[1:])
+            return heads.transpose(0, 1).reshape(tensor.shape)
+        if role == "attn.qkv" and row.turned and part == "weight":
+            values = max(config.kv_heads // self._ranks, 1) * config.head_dim
+            turned = tensor[:-values].reshape(-1, 2, config.head_dim // 2, tensor.shape[1])
+            return torch.cat([turned.transpose(1, 2).reshape(-1, tensor.shape[1]), tensor[-values:]])
+        if row.mixes(role, config):
+            rows = tensor.reshape(tensor.shape[0], -1, 2, *tensor.shape[2:])
+            return rows.transpose(1, 2).reshape(tensor.shape)
+        return tensor
+
+
+_LATENTS = ("attn.q_a", "attn.kv_a")
+
+
+def decoder_names(config: ModelConfig, ranks: int, row: ShardNames) -> dict[str, tuple[str, str]]:
+    """Role of each tensor of the decoder's rank file, and its name in the shard."""
+    found = {}
+    for layout in decoder_layouts(config, ranks):
+        tensor = layout.inputs[0]
+        role = layout.name.removesuffix(f".{tensor.part}").removeprefix(f"layers.{tensor.layer}.")
+        joined = "attn.qkv_a" if role in _LATENTS and config.q_rank else role
+        found[layout.name] = role, row.name(joined, tensor.part, tensor.layer, tied=config.tied)
+    return found
+
+
+class ShardJudge:
+    """Judge of the shards of all ranks (`targets.values.Judge`). All ranks have equal sums: states are one array."""
+
+    def __init__(self, config: ModelConfig, ranks: Sequence[ShardWeights]) -> None:
+        self._config, self._ranks = config, ranks
+
+    def embed(self, token_ids: NDArray[np.int64], /) -> list[NDArray[np.float32]]:
+        """States [tokens, hidden] before the first layer."""
+        return [self._embed(token_ids)[0].numpy()]
+
+    def attn(self, layer: int, x: list[NDArray[np.float32]], /) -> list[NDArray[np.float32]]:
+        """Output of attention."""
+        blocks = self._layer(layer)
+        return [blocks.sum(blocks.attn(_tensor(x)))[0].numpy()]
+
+    def mlp(self, layer: int, x: list[NDArray[np.float32]], /) -> list[NDArray[np.float32]]:
+        """Output of the mlp."""
+        blocks = self._layer(layer)
+        return [blocks.sum(blocks.mlp(_tensor(x)))[0].numpy()]
+
+    def head(self, x: list[NDArray[np.float32]], /) -> NDArray[np.float32]:
+        """Logits [tokens, vocab]."""
+        found: NDArray[np.float32] = self._logits(_tensor(x)).numpy()
+        return found
+
+    def logits(self, token_ids: NDArray[np.int64], /) -> NDArray[np.float32]:
+        """Logits [tokens, vocab] of token ids [tokens]. Raises ArtifactError for tensors that nothing reads."""
+        import torch
+
+        extra = [f"{name} (rank {rank})" for rank, one in enumerate(self._ranks) for name in one.surplus()]
+        if extra:
+            raise ArtifactError(
+                f"expected the tensors of the model and scales of 1; found {', '.join(extra[:10])} ({len(extra)})",
+                hint=BUG,
+            )
+        with torch.no_grad():
+            x = self._embed(token_ids)
+            for index in range(self._config.layers):
+                x = run_layer(self._config, self._layer(index), x)
+            found: NDArray[np.float32] = self._logits(x).numpy()
+        return found
+
+    def _embed(self, token_ids: NDArray[np.int64]) -> Tensor:
+        import numpy as np
+        import torch
+
+        used = np.unique(token_ids)
+        places = torch.from_numpy(np.searchsorted(used, token_ids))
+        return embed_sum(self._config, [one.embedding(used) for one in self._ranks], places[None])
+
+    def _layer(self, layer: int) -> RanksInProcess:
+        ranks = [one.layer(layer) for one in self._ranks]
+        return RanksInProcess(self._config, self._config.layer_kinds[layer], ranks, wide(PLAIN))
+
+    def _logits(self, x: Tensor) -> Tensor:
+        heads: Sequence[Mapping[str, Tensor]] = [one.head() for one in self._ranks]
+        return logits(self._config, heads, x, wide(PLAIN))[0]
+
+
+def _tensor(x: States) -> Tensor:
+    import torch
+
+    return torch.from_numpy(x[0])[None]
