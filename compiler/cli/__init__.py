@@ -7,7 +7,7 @@
     about      models, doctor                      cache      cache ls, cache clear
     registry   push, pull, ls, promote, rollback, history, diff, gc
     trust      sign, scan, preflight               prewarm    prewarm
-    matrix     matrix plan, matrix build, matrix status
+    matrix     matrix plan, matrix build, matrix status    recommend  recommend
     startup    explain-miss, migrate
 
 Heavy packages are imported by the commands that need them, so that `--help` takes a fraction of a second.
@@ -27,7 +27,20 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from compiler.cli import about, artifact, build, cache, deploy, matrix, prewarm, registry, serve, startup, trust
+from compiler.cli import (
+    about,
+    artifact,
+    build,
+    cache,
+    deploy,
+    matrix,
+    prewarm,
+    recommend,
+    registry,
+    serve,
+    startup,
+    trust,
+)
 from compiler.cli.help import GroupedCommand, GroupedCommands
 from compiler.cli.output import show_error
 from compiler.errors import REPORT_IT, InternalError, LmiCompileError, UsageError, boundary
@@ -51,7 +64,15 @@ COMMANDS: Mapping[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
         trust.sign,
         trust.scan,
     ),
-    "Deploy": (trust.preflight, prewarm.prewarm, startup.explain_miss, deploy.deploy, deploy.status, deploy.undeploy),
+    "Deploy": (
+        recommend.recommend,
+        trust.preflight,
+        prewarm.prewarm,
+        startup.explain_miss,
+        deploy.deploy,
+        deploy.status,
+        deploy.undeploy,
+    ),
 }
 """Commands by heading, in the order of `--help`."""
 USAGE_ERROR = cast(
