@@ -6,6 +6,7 @@
     serve      serve                               deploy     deploy, status, undeploy
     about      models, doctor                      cache      cache ls, cache clear
     registry   push, pull, ls, promote, rollback, history, diff, gc
+    neo        neo
     trust      sign, scan, preflight               prewarm    prewarm
     matrix     matrix plan, matrix build, matrix status
 
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from compiler.cli import about, artifact, build, cache, deploy, matrix, prewarm, registry, serve, trust
+from compiler.cli import about, artifact, build, cache, deploy, matrix, neo, prewarm, registry, serve, trust
 from compiler.cli.help import GroupedCommand, GroupedCommands
 from compiler.cli.output import show_error
 from compiler.errors import REPORT_IT, InternalError, LmiCompileError, UsageError, boundary
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 COMMANDS: Mapping[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
-    "Build": (build.plan, build.convert, build.build, build.package, matrix.app, cache.app),
+    "Build": (build.plan, build.convert, build.build, build.package, neo.neo, matrix.app, cache.app),
     "Inspect": (about.models, artifact.inspect, artifact.verify, about.doctor),
     "Run": (artifact.generate, serve.serve),
     "Publish": (
