@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import boto3
+import botocore.loaders
 import pytest
 
 from benchmarks.testbed import servers
 from benchmarks.testbed.faults import Proxy, proxy
+
+__all__ = [
+    "between", "local_store", "moto_endpoint", "moto_store", "own_cache", "rclone_endpoint", "rclone_store", "store",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +75,11 @@ def store(request: pytest.FixtureRequest) -> str:
     return uri
 
 
+_loader = functools.cache(botocore.loaders.create_loader)
+"""Descriptions of AWS services, read once instead of once a client."""
+
+
 def _use(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in servers.environment(endpoint, tmp_path).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("botocore.loaders.create_loader", _loader)

@@ -22,8 +22,10 @@ from compiler.pipeline.request import Ask, PlanRequest
 from compiler.pipeline.support import taken
 from compiler.quantization.request import Quant
 from compiler.quantization.schemes import SCHEMES, Scheme
+from compiler.targets.options import TargetOptions
 from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
 from compiler.targets.trtllm.runtime import judge_of
+from compiler.targets.vllm.options import VllmOptions
 from tests import published
 from tests.tiny import TINY, recipe_of, write_checkpoint
 
@@ -50,7 +52,7 @@ def outcome(model: str, target: str, tp: int) -> Outcome:
     for version in VERSIONS.get(target, ("",)):
         try:
             chosen = targets.load(target)
-            options = replace(PLAIN, version=version) if target in VERSIONS else chosen.options()
+            options = _options(target, version)
             chosen.support.check(config, tp, options, limits_for(config, None, 8))
         except RefusedError as error:
             reason = error.message
@@ -69,12 +71,21 @@ def schemes(model: str, target: str) -> str:
 def _runs(model: str, target: str, scheme: Scheme, tp: int) -> bool:
     config, chosen = _config(model), targets.load(target)
     version = outcome(model, target, tp).version
-    options = replace(PLAIN, version=version) if target in VERSIONS else chosen.options()
+    options = _options(target, version)
     try:
         taken(chosen, config, Quant(scheme), tp, options, limits_for(config, None, 8))
     except RefusedError:
         return False
     return True
+
+
+def _options(target: str, version: str) -> TargetOptions:
+    """Options under which a target writes files of its own layout."""
+    own: dict[str, TargetOptions] = {
+        "trtllm": replace(PLAIN, version=version),
+        "vllm": VllmOptions(weights="shards"),
+    }
+    return own.get(target) or targets.options_of(target)()
 
 
 CONVERTING = tuple(name for name in targets.available() if targets.load(name).layout is not None)

@@ -219,7 +219,7 @@ def test_images_begin_with_one_that_exists_and_install_what_is_copied(path: Path
         ("", 2, None),
     ],
 )
-def test_what_the_plan_hands_to_the_builds(tmp_path: Path, told: str, code: int, outputs: str | None) -> None:
+def test_the_plan_hands_its_builds_on(tmp_path: Path, told: str, code: int, outputs: str | None) -> None:
     """The step of the workflow itself, with a stand-in for the command."""
     (step,) = (s for s in load(CI / "github/artifacts.yml")["jobs"]["plan"]["steps"] if s.get("id") == "plan")
     fake = tmp_path / "lmi-compile"

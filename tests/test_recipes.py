@@ -22,13 +22,14 @@ from compiler.model.recipe import Recipe
 from compiler.model.roles import TensorId
 from compiler.storage.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from compiler.targets.trtllm.options import TrtllmOptions
+from compiler.targets.vllm.options import VllmOptions
 from tests.rows import refused, without_row
 from tests.tiny import TINY, model_config, recipe_of
 
 PURE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.For, ast.While, ast.If, ast.IfExp, ast.ClassDef,
         ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp, ast.Try, ast.With)  # fmt: skip
 
-OPTIONS = {"trtllm": TrtllmOptions(version="0.21.0")}
+OPTIONS = {"trtllm": TrtllmOptions(version="0.21.0"), "vllm": VllmOptions(weights="shards")}
 """The default version of a toolchain may lack an architecture."""
 
 ROWS = {"trtllm", "vllm"}
@@ -80,8 +81,10 @@ def test_an_architecture_without_a_row_is_taken_or_refused_by_its_name(
     checkpoint = open_checkpoint(tiny_checkpoint("llama"))
     recipe = replace(recipes.load("llama"), hf_architectures=("UnheardOfForCausalLM",))
     config = replace(recipe.model_config(checkpoint.config), architecture="UnheardOfForCausalLM")
-    assert without_row(targets.load(target), replace(config, architecture="LlamaForCausalLM")) == ""
-    assert without_row(targets.load(target), config) == ("this target has no row for it" if target in ROWS else "")
+    chosen = targets.load(target)
+    options = OPTIONS.get(target, chosen.options())
+    assert without_row(chosen, replace(config, architecture="LlamaForCausalLM"), options) == ""
+    assert without_row(chosen, config, options) == ("this target has no row for it" if target in ROWS else "")
     _round_trip(checkpoint, recipe, config, target, 2)
 
 

@@ -39,7 +39,7 @@ def models(as_json: Json = False) -> None:
 
 
 def doctor(as_json: Json = False) -> None:
-    """Check which targets this machine can build and run, and why not."""
+    """Check which targets this machine builds and runs, or why not."""
     from dataclasses import asdict
 
     from compiler.cli.text import diagnosis_text

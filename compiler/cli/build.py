@@ -142,7 +142,7 @@ def build(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the target's compile command.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Build and verify an artifact, reusing results of earlier builds."""
+    """Build and verify an artifact, reusing earlier results."""
     from compiler.cli.parse import default_output, parse_size
     from compiler.cli.text import build_text
     from compiler.pipeline.build import build as run

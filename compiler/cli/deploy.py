@@ -136,7 +136,7 @@ def undeploy(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete a SageMaker endpoint and its configurations and models."""
+    """Delete a SageMaker endpoint, its configurations and models."""
     from compiler.deploy.endpoints import resources
     from compiler.deploy.endpoints import undeploy as run
 

@@ -138,7 +138,8 @@ def _from_source(
         return result
     reach.check(f"What comes before compile is done and kept in {request.cache}")
     specs, sources = target.compiler.specs(plan, digest), Sources(checkpoint, texts, runner.cache)
-    if specs and quality.reference is None and not job.toolchain.stand_in and request.until != "compile":
+    proven = quality.reference is not None or plan.copied or job.toolchain.stand_in
+    if specs and not proven and request.until != "compile":
         # A source that nothing else can compute ends the build here, and not after the compiler's hours.
         quality = replace(quality, reference=expected_logits(job, prepared, source, made))
     compiled = (

@@ -26,6 +26,7 @@ from compiler.model.read import stored_dtype
 from compiler.model.recipe import Recipe
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
 from compiler.model.rope import length_notes
+from compiler.model.unknown import UnknownModel, copied, unknown_notes
 from compiler.numerics.gate.measure import LENGTH, SAMPLES
 from compiler.numerics.proof import Proof, proof_of
 from compiler.pipeline.plan_checks import check_casts
@@ -71,6 +72,7 @@ class Plan:
     proof: Proof  # rows that judge, gate and verify compare
     files: Mapping[str, bytes]  # small files beside those of the ranks, by name
     digest: str
+    copied: bool = False  # the files are those of the checkpoint: no recipe or layout was applied
     notes: tuple[str, ...] = ()  # decisions where the checkpoint is ambiguous, and parts of it that are left out
 
     def to_json(self) -> dict[str, Any]:
@@ -140,23 +142,25 @@ def make_plan(
     read = recipe.model_config(hf, ask.rope_scaling, stored_dtype(headers))
     config, limits = built_for(read, ask.max_positions, ask.max_batch, extended=ask.rope_scaling is not None)
     dtype = _dtype(config, ask)
-    how = packed(hf)
-    found = taken(target, config, checked(ask.quant, how), ask.tp, ask.options or target.options(), limits)
+    layout, asked = target.layout or RankLayout[TargetOptions](), ask.options or target.options()
+    reason = layout.copies(config, asked)
+    how = _unpacked(hf, recipe, config, reason)
+    found = taken(target, config, checked(ask.quant, how), ask.tp, asked, limits)
     # As it runs there, too: with a coarser scale the numbers of a quantized checkpoint would be rounded again.
     quant, options, scaling = checked(found.quant, how), found.options, found.scaling
-    filled = _accounted(recipe, hf, config, headers)
+    filled = copied(headers) if reason else _accounted(recipe, hf, config, headers)
     tensors = {**filled.tensors, **scale_tensors(config, filled.tensors, scaling)}
-    layout = target.layout or RankLayout[TargetOptions]()
     layouts = tuple(layout.layouts(config, ask.tp, options))
     ranks = tuple(layout.rank_plans(config, ask.tp, tensors, DTYPES[dtype], options))
     check_casts(ranks)
     proof = proof_of(config, limits.max_positions)
-    heads, stages = layout.heads(config, ask.tp), max(len(ranks) // ask.tp, 1)
+    heads = _any_heads(config, ask.tp) if reason else layout.heads(config, ask.tp)
+    stages = 1 if reason else max(len(ranks) // ask.tp, 1)
     cache_item = 1 if quant.cache else ITEMSIZE[DTYPES[dtype]]
     kv_bytes = cache_bytes(config, heads, stages, cache_item)
     files = layout.files(config, ask.tp, dtype, options)
     source_bytes = sum(_nbytes(h) for h in headers.values())
-    largest = max((rank.nbytes for rank in ranks), default=source_bytes // ask.tp)
+    largest = max((rank.nbytes for rank in ranks if not reason), default=source_bytes // ask.tp)
     run = largest + kv_bytes * limits.max_positions * limits.max_batch
     return Plan(
         recipe=recipe_name,
@@ -179,8 +183,32 @@ def make_plan(
         proof=proof,
         files=files,
         digest=_digest(recipe_name, target.name, config, ask.tp, dtype, filled.uses, layouts, files, quant.decides),
-        notes=(*notes, *filled.notes, *config_notes(recipe, hf), *length_notes(config.rope_scaling)),
+        copied=bool(reason),
+        notes=(
+            *notes,
+            *filled.notes,
+            *(unknown_notes(hf, config.architecture, reason) if reason else config_notes(recipe, hf)),
+            *length_notes(config.rope_scaling),
+        ),
     )
+
+
+def _unpacked(hf: Mapping[str, Any], recipe: Recipe, config: ModelConfig, copies: str) -> Packed | None:
+    """How the source is quantized, where its weights are unpacked. Raises RefusedError if they should be copied."""
+    if isinstance(recipe, UnknownModel):
+        return None
+    how = packed(hf)
+    if how is not None and copies:
+        raise RefusedError(
+            f"the checkpoint of {config.architecture} is quantized, and {copies}",
+            hint="`--target checkpoint` packs a quantized checkpoint as it is",
+        )
+    return how
+
+
+def _any_heads(config: ModelConfig, tp: int) -> HeadLayout:
+    """Heads of a rank of a model that the server splits."""
+    return HeadLayout(max(config.heads // tp, 1), max(config.kv_heads // tp, 1), max(tp // config.kv_heads, 1))
 
 
 def _accounted(recipe: Recipe, hf: Mapping[str, Any], config: ModelConfig, headers: Mapping[str, Header]) -> Account:

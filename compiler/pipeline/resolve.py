@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 from compiler import targets
 from compiler.calibration.samples import resolve_text
-from compiler.errors import AccountingError, RefusedError, boundary
+from compiler.errors import AccountingError, RefusedError, UnknownArchitecture, boundary
 from compiler.model.account import filled_by
 from compiler.model.read import stored_dtype
+from compiler.model.unknown import UNKNOWN, UnknownModel, unknown_model
 from compiler.pipeline.plan import Plan, make_plan
 from compiler.pipeline.room import room_note
 from compiler.pipeline.tied import untie_different
 from compiler.quantization.prequantized.checkpoint import after_rewrite
 from compiler.quantization.prequantized.declaration import with_declaration
-from compiler.quantization.prequantized.formats import packed
+from compiler.quantization.prequantized.formats import Packed, packed
 from compiler.storage.checkpoints.index import raise_problems
 from compiler.storage.checkpoints.resolve import resolve
 from compiler.storage.checkpoints.text_part import text_checkpoint
@@ -57,7 +58,7 @@ def locate(request: PlanRequest) -> LocatedModel:
     """
     source = located_source(request, "metadata")
     checkpoint = opened(request, source)
-    how = packed(checkpoint.config)
+    how = unpacking(request, checkpoint)
     return with_recipe(request, source, after_rewrite(checkpoint, how) if how else checkpoint)
 
 
@@ -80,11 +81,33 @@ def with_recipe(request: PlanRequest, source: ResolvedSource, checkpoint: Checkp
     not its embedding. Raises RefusedError.
     """
     if request.recipe is None:
+        if (unread := _unread(request, checkpoint)) is not None:
+            return LocatedModel(source, checkpoint, UNKNOWN, unread)
         name, recipe = request.recipes.for_config(checkpoint.config)
     else:
         name, recipe = request.recipe, request.recipes.load(request.recipe)
         _refuse_foreign(name, recipe, checkpoint.config)
     return LocatedModel(source, untie_different(checkpoint, recipe, request.ask.variant), name, recipe)
+
+
+def unpacking(request: PlanRequest, checkpoint: Checkpoint) -> Packed | None:
+    """How a checkpoint is quantized that is to be unpacked; None for others, and for one that is packed as it is."""
+    return None if _unread(request, checkpoint) is not None else packed(checkpoint.config)
+
+
+def _unread(request: PlanRequest, checkpoint: Checkpoint) -> UnknownModel | None:
+    """Stand-in for a recipe, where none reads the model and the target copies such checkpoints."""
+    layout = targets.load(request.target).layout
+    if request.recipe is not None or layout is None:
+        return None
+    try:
+        request.recipes.for_config(checkpoint.config)
+    except UnknownArchitecture:
+        found = unknown_model(checkpoint.config)
+        config = found.model_config(checkpoint.config, None, stored_dtype(checkpoint.tensors))
+        options = request.ask.options or targets.load(request.target).options()
+        return found if layout.copies(config, options) else None
+    return None
 
 
 def _refuse_foreign(name: str, recipe: Recipe, hf: Mapping[str, Any]) -> None:

@@ -38,7 +38,7 @@ def rank_files(
     runner, plan, max_memory = job.runner, prepared.plan, job.request.resources.max_memory
     scaled = with_scales(runner, source, plan, samples, max_memory)
     files = convert(runner, plan, source.digest, scaled, max_memory)
-    if job.request.until == "convert":
+    if job.request.until == "convert" or plan.copied:
         return files, Quality()
     paths = [files.folder / rank.file for rank in plan.ranks]
 

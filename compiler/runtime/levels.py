@@ -29,6 +29,10 @@ _ADDED = {
         "avx512_bf16": ("avx512_bf16 avx512vbmi", "avx512_vnni"),
         "amx": ("amx_bf16 amx_int8", "avx512_bf16"),
     },
+    "aarch64": {
+        "neon": ("asimd", PORTABLE),
+        "dotprod": ("asimddp", "neon"),
+    },
 }
 """Levels of each architecture, from the lowest to the highest: features, and the level that they extend."""
 

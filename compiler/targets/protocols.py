@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Finding,
         How,
         Judge,
+        Migration,
         Need,
         Planned,
         PlannedRanks,
@@ -62,6 +63,13 @@ class Support(Generic[O]):
 
         return Scaling(quant.scheme or UNQUANTIZED, cache=quant.cache)
 
+    def migration(self, source: Path) -> Migration:
+        """Build that replaces `source`, an artifact of another target or a file that configures its server.
+
+        Raises RefusedError where nothing is migrated to this target, UsageError, ArtifactError.
+        """
+        raise RefusedError("nothing is migrated to this target", hint="build the model with `lmi-compile build`")
+
 
 class RankLayout(Generic[O]):
     """Rank files: their layout, and their forward pass without the toolchain."""
@@ -78,6 +86,12 @@ class RankLayout(Generic[O]):
         from compiler.model.parallel import head_layout
 
         return head_layout(config.heads, config.kv_heads, tp)
+
+    def copies(self, config: ModelConfig, options: O) -> str:
+        """Reason why the files are those of the checkpoint itself, for `rank_plans` of tensors that keep their names
+        (`model/unknown.py`); "" where they have a layout of the toolchain's own.
+        """
+        return ""
 
     def layouts(self, config: ModelConfig, tp: int, options: O) -> Sequence[Layout]:
         """All file tensors of a rank in file order, one pipeline stage after the other."""
@@ -171,6 +185,16 @@ class Runtime:
     def findings(self, manifest: Manifest, host: Host) -> Sequence[Finding]:
         """Comparison of the artifact with a machine, besides GPUs, memory and disk."""
         return ()
+
+    def explain(self, manifest: Manifest, folder: Path, record: Path | None) -> Sequence[Finding]:
+        """Findings on why a start does not use what was compiled for the artifact in `folder`.
+
+        `record`: folder with the records of such a start; None: compare this machine. Raises UsageError, ArtifactError.
+        """
+        raise UsageError(
+            f"artifacts of target `{manifest.target}` have no start-up cache that could be missed",
+            hint="`lmi-compile preflight` compares an artifact with this machine",
+        )
 
     def speed(self, plan: Planned[Any]) -> Sequence[Finding]:
         """Expected speed on this machine, from short measurements."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +64,24 @@ class Finding:
     text: str
     remedy: str = ""
     kind: Literal["machine", "room"] = "machine"
+
+
+@dataclass(frozen=True)
+class Migration:
+    """Build that replaces another artifact. `argv`: its command line; `properties`: further ones for its
+    serving.properties; `mapped`, `dropped`: lines on each property of the old file, the latter with reasons.
+    """
+
+    argv: tuple[str, ...]
+    properties: Mapping[str, str]
+    mapped: tuple[str, ...]
+    dropped: tuple[str, ...]
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def command(self) -> str:
+        """Command line as text."""
+        return shlex.join(self.argv)
 
 
 @dataclass(frozen=True)

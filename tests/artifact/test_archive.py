@@ -83,7 +83,7 @@ def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
         check_contained(tmp_path, ["f"])
 
 
-def test_what_a_package_has_in_it_is_let_through(tmp_path: Path) -> None:
+def test_the_files_of_a_package_are_let_through(tmp_path: Path) -> None:
     members = [("p/.data/version", b"1"), ("p/data/model.so", b"\x7fELF" + b"\0" * 1000), ("p/empty/", b"")]
     (tmp_path / "p.pt2").write_bytes(archive(*members, compression=zipfile.ZIP_DEFLATED))
     (tmp_path / "plain").write_bytes(b"\x80")

@@ -115,7 +115,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_what_is_wrong_is_refused(change: Callable[[dict[str, Any]], Any]) -> None:
+def test_a_wrong_manifest_is_refused(change: Callable[[dict[str, Any]], Any]) -> None:
     with pytest.raises(ArtifactError, match=r"manifest\.json is not a manifest") as caught:
         parse_manifest(edit(change))
     assert caught.value.hint
@@ -158,7 +158,7 @@ def test_engines_are_a_section_of_their_own() -> None:
         parse_manifest(with_engines(files=["rank1.engine"]))
 
 
-def test_what_a_container_serves_does_not_run_here() -> None:
+def test_an_artifact_for_a_container_does_not_run_here() -> None:
     runnable(manifest())
     with pytest.raises(IncompatibleError, match="in a serving container") as caught:
         runnable(parse_manifest(with_engines()))

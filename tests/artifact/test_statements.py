@@ -52,7 +52,7 @@ def test_the_statement_names_every_file_the_source_and_the_toolchain() -> None:
     assert made["predicate"]["runDetails"]["builder"]["version"] == {"lmi-compile": "0.1.0"}
 
 
-def test_what_is_required_of_slsa_provenance_is_there() -> None:
+def test_the_provenance_has_what_slsa_requires() -> None:
     """Required fields of https://slsa.dev/provenance/v1: buildType, externalParameters, builder.id (an URI each)."""
     predicate = statement(LOCAL)["predicate"]
     assert predicate["buildDefinition"]["buildType"].startswith("urn:")

@@ -21,7 +21,7 @@ def test_every_run_of_text_is_kept_and_little_else(pieces: list[bytes]) -> None:
     assert len(kept) <= sum(len(run) + 3 for run in runs)
 
 
-def test_what_stands_beside_a_run_is_kept() -> None:
+def test_text_beside_a_run_is_kept() -> None:
     assert list(text_of(b"\x01\x02\0PATH=/usr/bin\0LANG=en_GB\0\x03\x04")) == [b"\0PATH=/usr/bin\0LANG=en_GB\0"]
     assert list(text_of(b"\x01\x02a\0b\0")) == []
     assert list(text_of(b"")) == []

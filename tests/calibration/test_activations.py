@@ -219,7 +219,7 @@ def test_a_kill_loses_one_layer_at_most(tiny_checkpoint: Folders, tmp_path: Path
     assert not list((tmp_path / "killed" / "work").iterdir())
 
 
-def test_what_an_earlier_run_left_damaged_is_made_again(tiny_checkpoint: Folders, tmp_path: Path) -> None:
+def test_damaged_files_of_an_earlier_run_are_made_again(tiny_checkpoint: Folders, tmp_path: Path) -> None:
     model = opened(tiny_checkpoint("llama"))
     model.calibrate(tmp_path / "whole")
     work = tmp_path / "other" / "work"

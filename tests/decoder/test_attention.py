@@ -64,7 +64,9 @@ def test_kv_heads_serve_consecutive_query_heads(length: int) -> None:
 
 
 @given(st.sampled_from(sorted(CACHES)), st.integers(1, 4), st.integers(1, 9), st.integers(0, 2**16), st.booleans())
-def test_what_is_kept_is_off_by_half_a_unit_at_most(form: str, heads: int, dim: int, seed: int, half: bool) -> None:
+def test_a_quantized_cache_is_off_by_half_a_unit_at_most(
+    form: str, heads: int, dim: int, seed: int, half: bool
+) -> None:
     g = torch.Generator().manual_seed(seed)
     x = torch.randn((3, heads, dim), generator=g) * 10.0 ** torch.randint(-3, 3, (heads, 1), generator=g)
     largest = x.abs().amax((0, 2))

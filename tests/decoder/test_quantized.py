@@ -74,7 +74,7 @@ def test_float8_is_summed_in_float32(fixed: Tensor | None) -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("fixed", [None, FIXED], ids=["per token", "per tensor"])
 @pytest.mark.parametrize(("linear", "weight"), [(PER_TOKEN, INT8), (FP8_PER_TOKEN, FP8)])
-def test_what_is_no_number_stays_none(
+def test_a_token_that_is_not_finite_spoils_no_other(
     linear: QuantizedLinear, weight: QuantizedWeight, fixed: Tensor | None, bad: float
 ) -> None:
     x = X[0].clone()

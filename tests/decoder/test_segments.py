@@ -74,7 +74,7 @@ def test_layers_share_what_they_have_in_common() -> None:
     assert {spec.segment for spec in found} == {"embed", "attn", "attn-window16", "mlp-gated", "mlp-moe", "head"}
 
 
-def test_what_a_batch_of_one_never_needs_is_not_compiled() -> None:
+def test_phases_that_a_batch_of_one_never_runs_are_not_compiled() -> None:
     one = specs(_config(), 1, "float32", replace(LIMITS, max_batch=1))
     assert {spec.phase for spec in one} == {phase_for(1, 1), phase_for(1, 2)}
     assert {spec.phase for spec in specs(_config(), 1, "float32", LIMITS)} == {phase.name for phase in PHASES}

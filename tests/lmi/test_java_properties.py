@@ -39,7 +39,7 @@ def _stored(text: str, *, key: bool) -> str:
     st.sampled_from(["=", ":", " ", " = ", "\t:\f"]),
     st.sampled_from(["\n", "\r", "\r\n"]),
 )
-def test_what_java_stores_is_read_back(entries: dict[str, str], separator: str, end: str) -> None:
+def test_properties_that_java_stores_are_read_back(entries: dict[str, str], separator: str, end: str) -> None:
     lines = ["#a comment", "", "  ! another"]
     # A blank alone separates only where no `=` or `:` follows, and those begin values escaped.
     lines += [_stored(key, key=True) + separator + _stored(value, key=False) for key, value in entries.items()]
@@ -89,7 +89,7 @@ def test_an_escape_that_is_none() -> None:
         st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_characters="\\")).map(str.strip),
     )
 )
-def test_what_is_emitted_means_the_same_to_both_readers(entries: dict[str, str]) -> None:
+def test_emitted_properties_mean_the_same_to_both_readers(entries: dict[str, str]) -> None:
     text = emit(entries).decode()
     assert parse(text) == parse_plain(text) == entries
 

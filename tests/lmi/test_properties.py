@@ -33,7 +33,7 @@ def _properties(draw: st.DrawFn) -> Properties:
 
 
 @given(_properties())
-def test_what_is_written_is_read_back(properties: Properties) -> None:
+def test_written_properties_are_read_back(properties: Properties) -> None:
     data = properties.to_bytes()
     assert parse(data, properties.release) == properties
     assert list(parse(data, properties.release).entries) == list(properties.entries)

@@ -62,7 +62,7 @@ def test_the_spelling_of_0_33() -> None:
         st.just(LmiQuantization()),
     ),
 )
-def test_what_is_recorded_is_read_back(release: tuple[int, int], asked: LmiQuantization) -> None:
+def test_a_recorded_quantization_is_read_back(release: tuple[int, int], asked: LmiQuantization) -> None:
     assert quantization_of(Properties(release, quant_properties(release, asked))) == asked
 
 

@@ -24,7 +24,7 @@ def _parameters(config: Message) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("version", [V8, V9, V11, V12])
-def test_what_lmi_asks_of_the_file(version: Version) -> None:
+def test_the_file_has_what_lmi_asks_of_it(version: Version) -> None:
     config = _config(version)
     assert config["name"] == ["tensorrt_llm"]
     assert config["max_batch_size"] == [8]
@@ -44,7 +44,7 @@ def test_every_tensor_is_there_once(version: Version) -> None:
         assert len(set(names)) == len(names)
 
 
-def test_what_changed_between_versions() -> None:
+def test_changes_between_versions_are_those_of_the_releases() -> None:
     inputs = {version: _ports(_config(version), "input") for version in (V8, V9, V11, V12)}
     assert "lora_task_id" not in inputs[V8]
     assert "draft_logits" in inputs[V9]

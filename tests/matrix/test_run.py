@@ -85,7 +85,7 @@ def states(rows: list[MatrixRow]) -> list[str]:
     return [row.state for row in rows]
 
 
-def test_what_fails_stops_no_other_and_is_built_again(made: Matrix) -> None:
+def test_a_build_that_fails_stops_no_other_and_is_repeated(made: Matrix) -> None:
     entries = [entry(name) for name in ("good", "fails", "killed", "refused", "leaks", "last")]
     rows = build(entries, made.place, "1", Silent())
     assert states(rows) == ["built", "failed", "failed", "refused", "failed", "built"]

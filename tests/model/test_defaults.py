@@ -92,7 +92,9 @@ def test_an_empty_config_is_the_class_as_it_is(name: str) -> None:
         ("mixtral-8x7b", "rope_theta", "rope_theta", 1e6),
     ],
 )
-def test_what_an_absent_key_means(model: str, absent: str, field: str, value: object) -> None:
+def test_an_absent_key_means_the_default_of_the_architecture(
+    model: str, absent: str, field: str, value: object
+) -> None:
     hf = {key: item for key, item in published.CONFIGS[model].items() if key != absent}
     config = recipes.for_config(hf)[1].model_config(hf)
     found = config.layer_kinds[-1].window if field == "layer_kinds" else getattr(config, field)

@@ -40,7 +40,7 @@ def test_a_new_field_with_a_default_changes_nothing_until_it_is_used() -> None:
     assert identity(grown(3, bias=True)) != identity(Sized(3))
 
 
-def test_what_looks_alike_has_different_identities() -> None:
+def test_values_that_look_alike_have_different_identities() -> None:
     alike = [1, 1.0, "1", True, b"1", (1,), ("1",), None, "null", Shard(1, 1), {"axis": 1, "parts": 1}, Concat(1, (1,))]
     assert len({identity(value) for value in alike}) == len(alike)
 

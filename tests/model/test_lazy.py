@@ -130,7 +130,7 @@ def test_bytes_follow_the_dtype_of_the_output() -> None:
     assert (tensor.nbytes, tensor.source_dtype) == (48, "BF16")
 
 
-def test_what_is_folded_is_finished() -> None:
+def test_a_folded_tensor_takes_no_further_step() -> None:
     folded = replace(lazy.whole("a", (3, 4), "BF16"), fold="plus_one")
     with pytest.raises(ValueError, match="last step"):
         lazy.concat([lazy.whole("a", (3, 4), "BF16"), folded], 0)

@@ -54,5 +54,5 @@ def test_other_ids_are_noted_with_the_version_in_the_image(tmp_path: Path) -> No
     assert all("the image has transformers 4.44.2" in note for note in notes)
 
 
-def test_what_a_stand_in_made_is_not_loaded(tmp_path: Path) -> None:
+def test_a_tokenizer_of_a_stand_in_is_not_loaded(tmp_path: Path) -> None:
     assert packed_notes(packed(tmp_path, stand_in=True, tokenizer_class="GemmaTokenizer"), tmp_path) == []

@@ -50,7 +50,7 @@ def test_every_bfloat16_in_range_rounds_as_in_torch() -> None:
     np.testing.assert_array_equal(fp8.encode(values), _torch_encode(values))
 
 
-def test_what_is_too_large_saturates_and_a_nan_stays_one() -> None:
+def test_a_value_too_large_saturates_and_a_nan_stays_one() -> None:
     values = np.array([449, 1e30, np.inf, -np.inf, -464.5], np.float32)
     assert fp8.decode(fp8.encode(values)).tolist() == [448, 448, 448, -448, -448]
     assert fp8.encode(np.array([np.nan, -np.nan], np.float32)).tolist() == [0x7F, 0xFF]

@@ -167,7 +167,7 @@ def test_a_plan_reads_headers_and_rewriting_happens_once(tmp_path: Path) -> None
         ({**INT8, "config_groups": {}}, "found int-quantized, 0 group", "quantize the original model"),
     ],
 )
-def test_what_is_not_read_is_refused_with_the_remedy(config: dict[str, Any], words: str, remedy: str) -> None:
+def test_a_format_that_is_not_read_is_refused_with_the_remedy(config: dict[str, Any], words: str, remedy: str) -> None:
     with pytest.raises(RefusedError, match=words) as caught:
         packed({"quantization_config": config})
     assert remedy in caught.value.hint

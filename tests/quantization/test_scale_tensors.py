@@ -33,7 +33,7 @@ SCALINGS = {
 
 
 @pytest.mark.parametrize("case", TINY)
-def test_what_is_planned_is_what_is_written(case: str, tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+def test_written_scales_are_the_planned_ones(case: str, tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     _check(tiny_checkpoint(case), SCALINGS, tmp_path)
 
 

@@ -14,7 +14,7 @@ def test_names_are_their_keys() -> None:
     assert all(name == scheme.name for name, scheme in SCHEMES.items())
 
 
-def test_what_needs_text() -> None:
+def test_schemes_with_a_search_or_static_activations_need_text() -> None:
     assert {name for name, scheme in SCHEMES.items() if scheme.calibrated} == {"smoothquant", "awq"}
     assert replace(SCHEMES["fp8"], activation_scales="tensor").calibrated
 

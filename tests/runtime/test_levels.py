@@ -32,8 +32,12 @@ def test_a_cpu_has_the_highest_level_whose_features_it_has(flags: frozenset[str]
 
 
 def test_levels_of_another_architecture_are_its_own() -> None:
+    graviton = frozenset({"asimd", "asimddp", "fphp"})
+    assert supported(graviton, "aarch64") == ("portable", "neon", "dotprod")
+    assert supported(graviton - {"asimddp"}, "aarch64") == ("portable", "neon")
     for machine in ("aarch64", "riscv64"):
         assert supported(SAPPHIRE_RAPIDS, machine) == ("portable",)
+    assert supported(graviton, "x86_64") == ("portable",)
 
 
 def test_the_environment_selects_a_lower_level() -> None:

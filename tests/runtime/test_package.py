@@ -55,7 +55,7 @@ def test_a_package_runs_without_a_compiler_and_leaves_no_files(
     check(package)
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_live_one_uses_is_not(embed: Path, temporary: Path) -> None:
+def test_files_of_a_killed_process_are_removed_and_those_of_a_live_one_are_not(embed: Path, temporary: Path) -> None:
     for name in ("lmi-package-left", "lmi-package-used", "another"):
         (temporary / name / "model").mkdir(parents=True)
     with try_locked_folder(temporary / "lmi-package-used") as ours:
@@ -95,7 +95,7 @@ def test_a_torch_without_any_loader_is_refused(embed: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no archive at all"])
-def test_what_is_no_package_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_a_file_that_is_no_package_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "embed.decode1.pt2"
     if content is not None:
         path.write_bytes(content)

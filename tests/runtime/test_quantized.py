@@ -34,9 +34,9 @@ WIDE: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of all builds here: what does not depend on the scheme is compiled once."""
-    return tmp_path_factory.mktemp("cache")
+def cache(session_folder: Path) -> Path:
+    """The cache of `tiny_artifact`: what does not depend on the scheme is compiled once."""
+    return session_folder / "cache"
 
 
 def _built(

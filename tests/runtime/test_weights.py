@@ -53,7 +53,7 @@ def test_read_ahead_maps_every_page_and_copies_none(file: Path) -> None:
     assert weights.tensors("cpu")["long"][0] == 7, "a view of the file, not a copy"
 
 
-def test_what_takes_most_of_the_memory_is_not_read_ahead(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_take_most_of_the_memory_are_not_read_ahead(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sysconf", lambda _: 1)
     assert Weights(file).read_ahead() is None
 

@@ -71,7 +71,7 @@ def test_answers_are_those_of_the_model_and_sigterm_ends_it(
     assert lines[-1]["generated_text"] == expected[1].text
 
 
-def test_what_is_under_way_at_sigterm_is_answered(server: tuple[subprocess.Popen[str], str]) -> None:
+def test_a_request_in_flight_at_sigterm_is_answered(server: tuple[subprocess.Popen[str], str]) -> None:
     process, url = server
     with _ask(url, "x", {"max_new_tokens": 100}, stream=True) as answer:
         first = answer.readline()

@@ -46,7 +46,7 @@ def make(cache: StageCache, inputs: Inputs = ONE, content: bytes = LARGE) -> Cac
         return claim.commit({"ranks": 1})
 
 
-def test_what_was_made_is_found_again(cache: StageCache) -> None:
+def test_a_kept_result_is_found_again(cache: StageCache) -> None:
     first = make(cache)
     again = make(cache, content=b"other")
     assert (first.fresh, again.fresh) == (True, False)

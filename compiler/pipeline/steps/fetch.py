@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compiler.pipeline.resolve import located_source, opened, with_recipe
+from compiler.pipeline.resolve import located_source, opened, unpacking, with_recipe
 from compiler.quantization.prequantized.checkpoint import after_rewrite, rewrite
-from compiler.quantization.prequantized.formats import packed
 from compiler.targets import load
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ def fetch(request: PlanRequest, progress: Callable[[int, int, str], None] | None
     """The model of a request with its weights. `progress(done, total, unit)`: of unpacking. Raises LmiCompileError."""
     source = located_source(request, "all")
     checkpoint = opened(request, source)
-    how = packed(checkpoint.config)
+    how = unpacking(request, checkpoint)
     if how is not None and load(request.target).layout is None:
         checkpoint = after_rewrite(checkpoint, how)  # the target packs the files as they are
     elif how is not None:

@@ -15,6 +15,7 @@ The linker takes the functions that a package calls. The library depends on no m
 from __future__ import annotations
 
 import hashlib
+import platform
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,8 @@ _X86: dict[str, tuple[str, ...]] = {
     "kernels_avx512_vnni": (*_AVX512, "-mavx512vnni", "-mavx512bf16"),
     "attend_avx512": _AVX512,
 }
+AARCH64: dict[str, tuple[str, ...]] = {"kernels_neon": (), "kernels_dotprod": ("-march=armv8.2-a+dotprod",)}
+"""Sources of aarch64 with their compiler flags."""
 SOURCES: dict[str, tuple[str, ...]] = {
     "shim": (),
     "products": _EXACT,
@@ -60,6 +63,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "attend": _EXACT,
     "attend_portable": (),
     **(_X86 if on_x86() else {}),
+    **(AARCH64 if platform.machine() == "aarch64" else {}),
 }
 """Sources with their compiler flags, in addition to `FLAGS` and the packages' march."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from compiler.errors import RefusedError
 from compiler.targets.vllm.images import Version
-from compiler.targets.vllm.version import FIRST, parse_compared, show
+from compiler.targets.vllm.version import COMPARED, FIRST, parse_compared, show
 
 if TYPE_CHECKING:
     from compiler.model.config import ModelConfig
@@ -287,6 +287,8 @@ ROWS: Mapping[str, ShardNames] = {
     ),
 }  # fmt: skip
 """By architecture, as config.json names it."""
+COMPARED_ROWS = tuple(name for name, row in ROWS.items() if row.first <= _NOW < row.end)
+"""Architectures whose shards were compared with those of vLLM `COMPARED`."""
 _ALIASES = {"ChatGLMForConditionalGeneration": "ChatGLMModel", "BloomModel": "BloomForCausalLM"}
 
 
@@ -311,6 +313,12 @@ def row_for(config: ModelConfig, version: Version) -> ShardNames:
         if getattr(config, name):
             row = replace(row, names={**row.names, **names})
     return row
+
+
+def compared(config: ModelConfig, version: Version) -> str:
+    """Version of vLLM whose own shards had the same bits; "" if those of `version` were not compared."""
+    known = _ALIASES.get(config.architecture, config.architecture) in COMPARED_ROWS
+    return COMPARED if known and version == _NOW else ""
 
 
 _AS_IT_IS = "choose another `--image` or `--vllm-version`, or let vLLM read the checkpoint itself: `--weights plain`"

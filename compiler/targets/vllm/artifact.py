@@ -1,16 +1,20 @@
 """Files of a vLLM artifact: the folder that a container mounts as /opt/ml/model.
 
-config.json tokenizer*    model-rank-{r}-part-0.safetensors    serving.properties    manifest.json
+config.json tokenizer*    model-rank-{r}-part-0.safetensors    manifest.json    and those of the cache (pack.py)
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compiler.artifact.parts import Part, written
 from compiler.errors import ArtifactError
 from compiler.targets.values import Contents, Made, Planned
-from compiler.targets.vllm.layout import rank_file
+from compiler.targets.vllm.architectures import compared
+from compiler.targets.vllm.copies import INDEX, copies, index_of
 from compiler.targets.vllm.options import VllmOptions
+from compiler.targets.vllm.pack import cache_files
 from compiler.targets.vllm.section import Shards
 from compiler.targets.vllm.version import image_of, show, version_of
 
@@ -19,19 +23,33 @@ if TYPE_CHECKING:
 
 
 def contents(plan: Planned[VllmOptions], made: Made) -> Contents:
-    """Shards and tokenizer, side by side."""
-    image = image_of(plan.options)
+    """Weights, tokenizer and cache, side by side; an index for the files of a checkpoint."""
+    image, plain = image_of(plan.options), bool(copies(plan.config, plan.options))
+    weights = [part.path for part in made.weights]
+    files, cache = cache_files(made)
+    more = []
+    if plain and len(weights) > 1:
+        more.append(written(INDEX, index_of([(part.name, _header(part)) for part in made.weights])))
     return Contents(
-        [*made.weights, *(part.at(part.name) for part in made.tokenizer)],
+        [*made.weights, *more, *(part.at(part.name) for part in made.tokenizer), *files],
         Shards(
             version=show(version_of(plan.options)),
             image=image.name if image else None,
-            format="sharded_state",
-            files=tuple(rank_file(rank) for rank in range(plan.tp)),
-            compared="",
+            format="safetensors" if plain else "sharded_state",
+            files=tuple(weights),
+            compared="" if plain else compared(plan.config, version_of(plan.options)),
             scheme=plan.options.scheme,
+            cache=cache,
         ),
+        repeatable=not plain,
     )
+
+
+def _header(part: Part) -> bytes:
+    """Header of a safetensors file, JSON."""
+    assert isinstance(part.content, Path)
+    with part.content.open("rb") as file:
+        return file.read(int.from_bytes(file.read(8), "little"))
 
 
 def section_of(manifest: Manifest) -> Shards:
@@ -47,4 +65,5 @@ def section_of(manifest: Manifest) -> Shards:
 def options_of(manifest: Manifest) -> VllmOptions:
     """Options that an artifact was built with."""
     section = section_of(manifest)
-    return VllmOptions(image=section.image or "", version=section.version, scheme=section.scheme)
+    weights = "shards" if section.rank_files else "plain"
+    return VllmOptions(image=section.image or "", weights=weights, version=section.version, scheme=section.scheme)

@@ -28,6 +28,7 @@ from compiler.model.ops import Op, Pad, Program, Rearrange, Shard, Stack
 from compiler.model.parallel import check_parallel, padded, spread
 from compiler.model.roles import TensorId, axis_sizes, model_tensors
 from compiler.targets.vllm.architectures import ShardNames, row_for
+from compiler.targets.vllm.copies import copies, file_plans
 from compiler.targets.vllm.options import PLAIN, VllmOptions
 from compiler.targets.vllm.version import version_of
 
@@ -57,6 +58,8 @@ def layouts(config: ModelConfig, tp: int, options: VllmOptions = PLAIN) -> list[
         RefusedError: no row for the architecture, or a version of vLLM without it.
         ParallelError: tp does not divide the model.
     """
+    if copies(config, options):
+        return []
     row = row_for(config, version_of(options))
     check_parallel(config, tp)
     sizes = _rank_sizes(config, tp)
@@ -80,7 +83,9 @@ def layouts(config: ModelConfig, tp: int, options: VllmOptions = PLAIN) -> list[
 def rank_plans(
     config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str, options: VllmOptions = PLAIN
 ) -> list[RankPlan]:
-    """File of each rank. `dtype`: by its safetensors name (`BF16`)."""
+    """File of each rank, or those of the checkpoint itself. `dtype`: by its safetensors name (`BF16`)."""
+    if copies(config, options):
+        return file_plans(tensors)
     row = row_for(config, version_of(options))
     plans = to_rank_plans(layouts(config, tp, options), tensors, dtype, rank_file)
     scales = tuple((f"{row.scales(layer)}_{name}_scale", _ONE) for layer in range(config.layers) for name in SCALES)

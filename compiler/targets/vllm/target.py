@@ -11,8 +11,12 @@ from compiler.model.parallel import check_parallel
 from compiler.targets.protocols import Compiler, Packager, RankLayout, Support, Target
 from compiler.targets.vllm import artifact, layout
 from compiler.targets.vllm.architectures import row_for
+from compiler.targets.vllm.copies import copies
+from compiler.targets.vllm.migrate import migration
 from compiler.targets.vllm.options import VllmOptions
-from compiler.targets.vllm.runtime import VllmRuntime, judge_of
+from compiler.targets.vllm.runner import judge_of
+from compiler.targets.vllm.runtime import VllmRuntime
+from compiler.targets.vllm.specs import specs
 from compiler.targets.vllm.version import version_of
 
 if TYPE_CHECKING:
@@ -24,10 +28,15 @@ if TYPE_CHECKING:
 class VllmSupport(Support[VllmOptions]):
     """Support of the architectures whose shards are written."""
 
+    migration = staticmethod(migration)
+
     def check(self, config: ModelConfig, tp: int, options: VllmOptions, limits: Limits | None = None) -> None:
-        """Raise RefusedError without a row, ParallelError if `tp` cannot split the model."""
-        row_for(config, version_of(options))
-        check_parallel(config, tp)
+        """Raise RefusedError without a row, ParallelError if `tp` cannot split the model; nothing for a checkpoint that
+        vLLM reads itself.
+        """
+        if not copies(config, options):
+            row_for(config, version_of(options))
+            check_parallel(config, tp)
 
 
 class ShardLayout(RankLayout[VllmOptions]):
@@ -37,16 +46,19 @@ class ShardLayout(RankLayout[VllmOptions]):
     rank_plans = staticmethod(layout.rank_plans)
 
     judge = staticmethod(judge_of)
+    copies = staticmethod(copies)
 
 
 class ServerCompiler(Compiler[VllmOptions]):
-    """Compilation by a server's own start."""
+    """Compilation by a server's own start, see bake.py."""
+
+    specs = staticmethod(specs)
 
     def toolchain(self) -> Toolchain:
-        """The installed vLLM."""
-        from compiler.targets.vllm.toolchain import VLLM
+        """The module bake.py."""
+        from compiler.targets.vllm import bake
 
-        return VLLM
+        return bake
 
     def device(self, how: How) -> Device:
         """Device of the server: the GPU of this machine, or `--device cpu`."""

@@ -107,7 +107,7 @@ def _not_finite(tensors: dict[str, torch.Tensor]) -> None:
         (_not_finite, "layers.1.mlp"),
     ],
 )
-def test_what_is_broken_in_one_layer_of_one_rank_is_named(
+def test_a_fault_in_one_layer_of_one_rank_is_named(
     mutate: Callable[[dict[str, torch.Tensor]], None], part: str, tiny_checkpoint: Folders, tmp_path: Path
 ) -> None:
     model = opened(tiny_checkpoint("llama"))
@@ -134,7 +134,7 @@ def test_tokens_in_int8_are_measured_too(tiny_checkpoint: Folders, tmp_path: Pat
     judge(both, LOOSE)
 
 
-def test_what_is_tolerated_passes_and_no_more() -> None:
+def test_a_loss_within_the_tolerance_passes_and_no_more() -> None:
     fine = Verdict((), 10, "sha256:0", kl=0.01, top1_agreement=1.0, perplexity_float=10.0, perplexity=10.1)
     judge(fine, Tolerance(0.011, 0.01, 0.9))
     with pytest.raises(NumericsError, match=r"perplexity 10 becomes 10.1 \(\+1.00%\), expected at most \+0.50%"):

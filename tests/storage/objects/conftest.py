@@ -1,21 +1,3 @@
-from tests.stores import (
-    between,
-    local_store,
-    moto_endpoint,
-    moto_store,
-    own_cache,
-    rclone_endpoint,
-    rclone_store,
-    store,
-)
+"""Fixtures of stores, and a cache of its own for every test."""
 
-__all__ = [
-    "between",
-    "local_store",
-    "moto_endpoint",
-    "moto_store",
-    "own_cache",
-    "rclone_endpoint",
-    "rclone_store",
-    "store",
-]
+from tests.stores import *

@@ -2,29 +2,34 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from compiler.storage.cache.stages import StageCache
 from compiler.targets.inductor import library
-from compiler.targets.inductor.build import write_wrapper
+from compiler.targets.inductor.build import versions, write_wrapper
 from compiler.targets.inductor.device import MARCH
-from compiler.targets.inductor.toolchain import cxx
+from compiler.targets.inductor.toolchain import archiver, cxx
 
 
 @pytest.fixture(scope="session")
-def native(session_folder: Path) -> Path:
-    """The folder of the library of `native/` and its object files; compiled once for all test processes."""
+def native(session_folder: Path, session_cache: StageCache) -> Path:
+    """The folder of the library of `native/` and its object files; compiled once for all tests that need it."""
     folder = session_folder / "native"
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "built").exists():
             folder.mkdir()
-            library.build_library(write_wrapper(folder, MARCH), folder / "library", jobs=2, timeout=600)
+            inputs, compiler = library.LibraryInputs(versions("cpu"), MARCH), write_wrapper(folder, MARCH)
+            kept = library.cached_library(session_cache, inputs, compiler, folder / "work", jobs=2, timeout=600)
+            shutil.copy(kept / f"lib{library.NAME}.a", folder)
+            subprocess.run([archiver(), "x", f"lib{library.NAME}.a"], cwd=folder, check=True)
             (folder / "built").touch()
-    return folder / "library"
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,10 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,9 +22,11 @@ from compiler.decoder.quantized import dequantize_groups, finish
 from compiler.quantization.formats import fp8, int4, int8
 from compiler.runtime.levels import VARIABLE, supported
 from compiler.targets.inductor import library
+from tests.targets.inductor import emulated
 
 GROUP = int4.FORMAT.group or 0
-LEVELS = supported()
+EMULATED = os.environ.get(emulated.VARIABLE)
+LEVELS = supported(emulated.FEATURES, EMULATED) if EMULATED else supported()
 FORMATS = {name: i for i, name in enumerate(("floats", "int8", "int8_int8", "int4", "fp8", "int8_many", "int4_many"))}
 BFLOAT16_WEIGHTS = {"avx512_bf16", "amx"}
 """Levels that widen quantized weights to bfloat16 for many tokens; others round x to 16-bit integers."""
@@ -37,30 +41,40 @@ Run = Callable[..., Tensor]
 
 
 @pytest.fixture(scope="module")
-def run(driven: Callable[[str], ctypes.CDLL]) -> Run:
-    function = driven("driver.cpp").run_product
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    if EMULATED:
+        emulator = emulated.start(tmp_path_factory.mktemp("emulated"))
+        yield partial(_product, emulator.run)
+        emulator.close()
+    else:
+        yield partial(_product, partial(_call, request.getfixturevalue("driven")("driver.cpp").run_product))
 
-    def product(
-        level: str, name: str, x: Tensor, weight: Tensor, scale: Tensor | None = None,
-        bias: Tensor | None = None, chosen: Tensor | None = None, input_scale: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
-        choices = 1 if chosen is None else chosen.shape[1]
-        shape = (x.shape[0], weight.shape[-2]) if chosen is None else (*chosen.shape, weight.shape[-2])
-        y = torch.full(shape, float("nan"), dtype=x.dtype)
 
-        def at(tensor: Tensor | None) -> ctypes.c_void_p:
-            return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+def _product(
+    run_at: Callable[..., None], level: str, name: str, x: Tensor, weight: Tensor, scale: Tensor | None = None,
+    bias: Tensor | None = None, chosen: Tensor | None = None, input_scale: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    shape = (x.shape[0], weight.shape[-2]) if chosen is None else (*chosen.shape, weight.shape[-2])
+    y = torch.full(shape, float("nan"), dtype=x.dtype)
+    run_at(level, FORMATS[name], DTYPES[x.dtype], x, weight, scale, bias, chosen, input_scale, y)
+    return y
 
-        count = ctypes.c_int64
-        function(
-            level.encode(), FORMATS[name], at(weight), at(scale), at(input_scale),
-            count(1 if chosen is None else weight.shape[0]), count(weight.shape[-2]), count(x.shape[1]),
-            DTYPES[x.dtype], at(x), at(bias), count(x.shape[0]), at(chosen), count(choices),
-            at(y),
-        )  # fmt: skip
-        return y
 
-    return product
+def _call(
+    function: Any, level: str, form: int, dtype: int, x: Tensor, weight: Tensor, scale: Tensor | None,
+    bias: Tensor | None, chosen: Tensor | None, input_scale: Tensor | None, y: Tensor,
+) -> None:  # fmt: skip
+    """Fill `y` by the library of this CPU."""
+    experts, choices = (weight.shape[0], chosen.shape[1]) if chosen is not None else (1, 1)
+
+    def at(tensor: Tensor | None) -> ctypes.c_void_p:
+        return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+    count = ctypes.c_int64
+    function(
+        level.encode(), form, at(weight), at(scale), at(input_scale), count(experts), count(weight.shape[-2]),
+        count(x.shape[1]), dtype, at(x), at(bias), count(x.shape[0]), at(chosen), count(choices), at(y),
+    )  # fmt: skip
 
 
 def case(name: str, tokens: int, out: int, inner: int, seed: int, experts: int = 0) -> tuple[Tensor, ...]:
@@ -262,7 +276,7 @@ def test_zeros_are_zeros(run: Run) -> None:
         assert not run("portable", name, torch.zeros_like(x), weight, scale).any()
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="kernels of x86-64")
+@pytest.mark.skipif(platform.machine() != "x86_64" or bool(EMULATED), reason="kernels of x86-64")
 def test_code_for_newer_cpus_is_shared_with_nobody(native: Path) -> None:
     """Of a function that several files instantiate the linker keeps any: here it could keep one that ends in SIGILL."""
     objects = sorted(native.glob("*_avx*.o"))
@@ -279,6 +293,7 @@ print(ctypes.CDLL(sys.argv[1]).number_of_level(None))
 """
 
 
+@pytest.mark.skipif(bool(EMULATED), reason="a library for this process")
 def test_the_environment_selects_the_level_of_a_process(driven: Callable[[str], ctypes.CDLL]) -> None:
     """The highest by default, with the names of `compiler.runtime.levels`; a level that this CPU lacks is refused."""
     library_of_levels = driven("driver.cpp")

@@ -7,6 +7,9 @@
 
 #include <cstdint>
 
+#define ALWAYS __attribute__((always_inline))
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
 namespace products {
 
 constexpr int64_t kGroup = 128;  // columns of int4 that share a scale: 64 bytes of a row
@@ -55,6 +58,9 @@ extern const Kernels kPortable;
 #if defined(__x86_64__)
 extern const Kernels kAvxVnni;  // those of integers only
 extern const Kernels kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16;
+#elif defined(__aarch64__)
+extern const Kernels kDotprod;  // those of int8 only
+extern const Kernels kNeon;
 #endif
 
 }  // namespace products

@@ -10,9 +10,6 @@
 
 #include "tokens.h"
 
-#define ALWAYS __attribute__((always_inline))
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-
 namespace products {
 namespace {
 

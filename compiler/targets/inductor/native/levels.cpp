@@ -1,5 +1,10 @@
 #include "levels.h"
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 #include <cstdlib>
 #include <stdexcept>
 
@@ -28,6 +33,10 @@ bool avx512_bf16() {
 bool amx() {
   return avx512_bf16() && __builtin_cpu_supports("amx-bf16") && __builtin_cpu_supports("amx-int8");
 }
+#elif defined(__aarch64__) && defined(__linux__)
+bool dotprod() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
+#elif defined(__aarch64__)
+bool dotprod() { return false; }
 #endif
 
 // From the lowest to the highest.
@@ -40,17 +49,19 @@ constexpr Known kLevels[] = {
     {"avx512_vnni", Level::kAvx512Vnni, avx512_vnni},
     {"avx512_bf16", Level::kAvx512Bf16, avx512_bf16},
     {"amx", Level::kAmx, amx},
+#elif defined(__aarch64__)
+    {"neon", Level::kNeon, [] { return true; }},
+    {"dotprod", Level::kDotprod, dotprod},
 #endif
 };
 
-#if defined(__x86_64__)
-// `all` with the kernels of integers of `integers`.
-Kernels with_integers(Kernels all, const Kernels& integers) {
-  all.int8 = integers.int8, all.int8_int8 = integers.int8_int8, all.int4 = integers.int4;
-  all.int8_many = integers.int8_many, all.int4_many = integers.int4_many;
+// `all` with those kernels of `some` that are there.
+[[maybe_unused]] Kernels replaced(Kernels all, const Kernels& some) {
+  for (Kernel Kernels::*kernel : {&Kernels::int8, &Kernels::int8_int8, &Kernels::int4, &Kernels::int8_many,
+                                  &Kernels::int4_many})
+    if ((some.*kernel).dot) all.*kernel = some.*kernel;
   return all;
 }
-#endif
 
 Level highest() {
   Level found = Level::kPortable;
@@ -77,7 +88,9 @@ Level level() {
 
 const Kernels& kernels(Level level) {
 #if defined(__x86_64__)
-  static const Kernels avx_vnni = with_integers(kAvx2, kAvxVnni);
+  static const Kernels avx_vnni = replaced(kAvx2, kAvxVnni);
+#elif defined(__aarch64__)
+  static const Kernels dotprod = replaced(kNeon, kDotprod);
 #endif
   switch (level) {
 #if defined(__x86_64__)
@@ -87,6 +100,9 @@ const Kernels& kernels(Level level) {
     case Level::kAvx512Vnni: return kAvx512Vnni;
     case Level::kAvx512Bf16:
     case Level::kAmx: return kAvx512Bf16;
+#elif defined(__aarch64__)
+    case Level::kNeon: return kNeon;
+    case Level::kDotprod: return dotprod;
 #endif
     default: return kPortable;
   }

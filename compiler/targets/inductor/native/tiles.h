@@ -113,7 +113,7 @@ void tile(const typename Form::Stored* w, int64_t k, const void* const* x, int64
   typename Form::Vector sum[R][T] = {};
   const auto step = [&](const Stored* weights, int64_t apart, int64_t column) ALWAYS {
     repeat<Form::kParts>([&](auto part) ALWAYS {
-      typename Form::Vector values[R];
+      decltype(Form::part(w, 0)) values[R];
       repeat<R>([&](auto r) ALWAYS { values[r] = Form::part(weights + r * apart, part); });
       repeat<T>([&](auto t) ALWAYS {
         const auto token = load(tokens[t] + column + part * Form::kApart);

@@ -6,10 +6,8 @@
 #include <cstring>
 #include <utility>
 
+#include "kernels.h"
 #include "tokens.h"
-
-#define ALWAYS __attribute__((always_inline))
-#define ALWAYS_INLINE inline __attribute__((always_inline))
 
 namespace products {
 namespace {

@@ -1,0 +1,84 @@
+"""The compiled cache in the manifest: what it is for, and what was proven about it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Literal
+
+from compiler.artifact.sections import Count, InnerPath, Size, Strict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from compiler.artifact.parts import Part
+
+NOT_RUN = ("a container image", "SageMaker")
+"""Surroundings that no build runs its proof in."""
+
+
+class CacheProof(Strict):
+    """Proof by a second start (proof.py). `isolated`: without a network, the model's folder read-only. `counters`: sums
+    over the ranks. `largest_difference`: of log probabilities from the start that compiled; `reference_difference`:
+    median from the judge's, None: not compared. `control`: reasons why the
+    start with another key was judged a miss. `not_run`: surroundings in which nothing was proven.
+    """
+
+    isolated: bool
+    counters: dict[str, Count]
+    largest_difference: float
+    reference_difference: float | None
+    control: tuple[str, ...]
+    not_run: tuple[str, ...]
+
+
+class CompiledCache(Strict):
+    """vLLM's compiled cache. `archive`: its file; `report`: factors of its key, and answers; `device`: kind of device.
+
+    `model_path`: path that the model must have. `variables`: digests of the VLLM_ variables in the key. `files`,
+    `size`: number and bytes of the files unpacked.
+
+    `contains_pickle`: loading the cache runs code in it, so the signature must be checked before it is unpacked.
+    """
+
+    archive: InnerPath
+    report: InnerPath
+    dialect: Literal["J", "A", "M"]
+    device: str
+    model_path: str
+    site_packages: str
+    serving: dict[str, str | int]
+    variables: dict[str, str]
+    files: Size
+    size: Size
+    contains_pickle: bool
+    proof: CacheProof
+
+
+def cache_of(archive: Part, report: Part) -> CompiledCache:
+    """Section of the cache from the files of its bake."""
+    return cache_section(archive.path, report.path, json.loads(report.read()))
+
+
+def cache_section(archive: str, report: str, data: Mapping[str, Any]) -> CompiledCache:
+    """Section of a cache from the content of its report, see bake.py."""
+    factors, serving = data["factors"], data["serving"]
+    return CompiledCache(
+        archive=archive,
+        report=report,
+        dialect=data["dialect"],
+        device=data["device"],
+        model_path=serving["model"],
+        site_packages=next(iter(factors.get("paths", {}).get("site-packages", [])), ""),
+        serving=serving,
+        variables={
+            name: values[0] for name, values in factors.get("variables", {}).items() if name in factors.get("key", {})
+        },
+        files=len(data["files"]),
+        size=sum(file["size"] for file in data["files"]),
+        contains_pickle=any(file["pickle"] for file in data["files"]),
+        proof=CacheProof(isolated=data["isolated"], not_run=NOT_RUN, **_proof(data["proof"])),
+    )
+
+
+def _proof(proof: Mapping[str, Any]) -> dict[str, Any]:
+    return {**proof, "control": tuple(proof["control"])}

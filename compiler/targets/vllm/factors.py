@@ -1,0 +1,93 @@
+"""Factors of the key of vLLM's caches, as digests of values, and the names of those that differ between two starts.
+
+Keys are not predicted: a key computed from vLLM's configuration was not the real one (0.32.0). The carrier records the
+factors of real starts, and two of these are compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from compiler.targets.vllm.proof import Record
+
+Factors = dict[str, dict[str, tuple[str, ...]]]
+"""{group: {name: values of all processes, sorted}}. Groups: `key` (environment as vLLM hashes it), `config.<class>`,
+`variables`, `paths`, `versions`, `device`.
+"""
+
+_RECORDED = ("key", "config.", "variables", "versions", "device", "paths")
+_CARRIER = "LMI_BOOT_"
+_PLACES = frozenset(
+    {"VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "DG_JIT_CACHE_DIR", "FLASHINFER_WORKSPACE_BASE"}
+)
+"""Variables with the places of caches, which a hit does not depend on."""
+
+
+@dataclass(frozen=True)
+class FactorDifference:
+    """Factor that differs. `baked`, `found`: its values, "" for an absent one; digests unless a version or path.
+
+    `decides`: whether it is in the key of the cache, by itself; others can explain such a one.
+    """
+
+    group: str
+    name: str
+    baked: str
+    found: str
+    decides: bool
+
+
+def merged(records: Sequence[Record]) -> Factors:
+    """Factors of all processes of a start."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for record in records:
+        for group, values in record["factors"].items():
+            if group.startswith(_RECORDED):
+                for name, value in values.items():
+                    found.setdefault(group, {}).setdefault(name, set()).add(value)
+    return {
+        group: {name: tuple(sorted(values)) for name, values in sorted(names.items()) if _kept(name)}
+        for group, names in sorted(found.items())
+    }
+
+
+def _kept(name: str) -> bool:
+    """Whether a factor belongs in an artifact: places of the build's own folders do not."""
+    return name not in _PLACES and not name.startswith(_CARRIER)
+
+
+def differences(baked: Factors, found: Factors) -> tuple[FactorDifference, ...]:
+    """Factors that differ, those that decide first."""
+    every = [
+        FactorDifference(group, name, _text(baked, group, name), _text(found, group, name), _decides(group))
+        for group, name in _names(baked, found)
+        if _text(baked, group, name) != _text(found, group, name)
+    ]
+    return tuple(sorted(every, key=lambda each: (not each.decides, each.group, each.name)))
+
+
+def _names(baked: Factors, found: Factors) -> Iterator[tuple[str, str]]:
+    for group in sorted({*baked, *found}):
+        if (group in baked) != (group in found) and group.startswith("config."):
+            yield group, ""  # a process that ended before it made this part of the configuration
+            continue
+        for name in sorted({*baked.get(group, {}), *found.get(group, {})}):
+            if group != "variables" or name not in {*baked.get("key", {}), *found.get("key", {})}:
+                yield group, name
+
+
+def _text(factors: Factors, group: str, name: str) -> str:
+    return ", ".join(factors.get(group, {}).get(name, ()))
+
+
+def _decides(group: str) -> bool:
+    return group in ("key", "versions", "paths") or group.startswith("config.")
+
+
+def read_factors(data: Mapping[str, Mapping[str, Sequence[str]]]) -> Factors:
+    """Factors of their JSON."""
+    return {group: {name: tuple(values) for name, values in names.items()} for group, names in data.items()}

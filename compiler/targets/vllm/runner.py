@@ -1,0 +1,73 @@
+"""Execution of vLLM artifacts: logits by the judge of their shards, answers by a server that starts from the cache."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from compiler.errors import IncompatibleError
+from compiler.targets.runners import Runner
+from compiler.targets.vllm.interpreter import COMPARED, python_with_vllm, versions_of
+from compiler.targets.vllm.layout import rank_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from compiler.artifact.manifest import Manifest
+    from compiler.model.config import ModelConfig
+    from compiler.targets.vllm.judge import ShardJudge
+
+
+def judge_of(folder: Path, config: ModelConfig, _max_memory: int, lowered: ModelConfig | None = None) -> ShardJudge:
+    """Judge of the shards in `folder`. It maps a layer of all ranks at a time and widens blocks of 16 MiB, whatever the
+    limit of memory. `lowered`: `config` with other limits, computed in its place.
+    """
+    from compiler.targets.vllm.judge import ShardJudge, ShardWeights
+
+    files = sorted(folder.glob("model-rank-*-part-0.safetensors"))
+    ranks = [ShardWeights(folder / rank_file(rank), rank, len(files), config) for rank in range(len(files))]
+    return ShardJudge(lowered or config, ranks)
+
+
+@dataclass(frozen=True)
+class ShardRunner(Runner):
+    """Runner of an artifact's shards: the judge."""
+
+    config: ModelConfig
+    max_memory: int
+
+    def logits(self, folder: Path, rows: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+        """Logits by the judge, one row after the other. Raises ArtifactError."""
+        judge = judge_of(folder, self.config, self.max_memory)
+        return [judge.logits(row) for row in rows]
+
+
+class ServerRunner(ShardRunner):
+    """Runner of an artifact with a cache, where vLLM is installed. Its server gave the same log probabilities as the
+    judge when the cache was made (bake.py).
+    """
+
+    def check(self, manifest: Manifest) -> None:
+        """Raise ToolchainMissing without vLLM, IncompatibleError for other versions than those of the bake."""
+        found = versions_of(python_with_vllm())
+        wrong = [
+            f"{name} {found.get(name, 'is missing')} here, {built} in the bake"
+            for name, built in sorted(manifest.toolchain.items())
+            if name in COMPARED and found.get(name) != built
+        ]
+        if wrong:
+            raise IncompatibleError(
+                f"`{manifest.name}` cannot use its cache here: {'; '.join(wrong)}",
+                hint="run it in the image that it was built for",
+            )
+
+    def once(self, folder: Path, prompt: str, max_new_tokens: int) -> Sequence[str]:
+        """Command line of `python -m compiler.targets.vllm.once`."""
+        path = os.environ.get("PATH", os.defpath)
+        return [sys.executable, "-m", "compiler.targets.vllm.once", str(folder), prompt, str(max_new_tokens), path]

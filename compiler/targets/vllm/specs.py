@@ -1,0 +1,38 @@
+"""Spec of the one cache of an artifact, from its plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compiler.targets.vllm.bake import BakeSpec
+from compiler.targets.vllm.copies import copies
+from compiler.targets.vllm.environment import BLOCK_SIZE
+from compiler.targets.vllm.images import dialect_of
+from compiler.targets.vllm.serving import Serving
+from compiler.targets.vllm.version import image_of, version_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from compiler.targets.values import PlannedRanks
+    from compiler.targets.vllm.options import VllmOptions
+
+BATCHED_TOKENS = 8192
+"""Most tokens of all rows in a step, where rows are that long: vLLM's default for large GPUs."""
+
+
+def specs(plan: PlannedRanks[VllmOptions], source: str) -> Sequence[BakeSpec]:
+    """Spec of the cache. `source`: digest of the model's source."""
+    image, limits = image_of(plan.options), plan.limits
+    serving = Serving(
+        tp=plan.tp,
+        dtype=plan.dtype,
+        max_model_len=limits.max_positions,
+        max_num_seqs=limits.max_batch,
+        max_num_batched_tokens=max(limits.max_batch, min(BATCHED_TOKENS, limits.max_positions)),
+        block_size=BLOCK_SIZE["cuda"],
+        load_format="auto" if copies(plan.config, plan.options) else "sharded_state",
+    )
+    dialect = dialect_of(version_of(plan.options))
+    environment = dict(image.environment) if image else {}
+    return (BakeSpec(serving, dialect, plan.digest, source, plan.config.vocab, environment, plan.config),)

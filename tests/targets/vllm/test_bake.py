@@ -1,0 +1,159 @@
+"""Bake, proof and explanation by real processes, with the stand-in for vLLM."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from compiler.errors import ArtifactError, CompileError, UsageError
+from compiler.targets.vllm import bake
+from compiler.targets.vllm.explain import explain_start
+from compiler.targets.vllm.proof import judge, written_since
+from tests.targets.vllm.bakes import SERVING, SPEC, TriedBake, bake_with_stand_in
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from compiler.targets.values import Finding
+
+
+@pytest.fixture(scope="module")
+def baked(tmp_path_factory: pytest.TempPathFactory) -> TriedBake:
+    return bake_with_stand_in(tmp_path_factory.mktemp("bake"))
+
+
+def deciding(findings: Sequence[Finding]) -> list[str]:
+    """Subjects of the mismatches, besides the miss itself."""
+    return [each.subject for each in findings if each.state == "mismatch" and each.subject != "cache"]
+
+
+def test_the_second_start_is_a_hit_and_the_report_says_how_it_was_proven(baked: TriedBake) -> None:
+    assert baked.verdict.hit
+    assert baked.report["proof"]["counters"] == {
+        "num_aot_artifacts_loaded": 1,
+        "num_compiled_artifacts_loaded": 1,
+        "num_models_seen": 1,
+    }
+    assert any("run(s) of a compiler" in reason for reason in baked.report["proof"]["control"])
+    assert any("new file(s) in root" in reason for reason in baked.report["proof"]["control"])
+
+
+def test_the_archive_has_the_kernels_and_no_locks(baked: TriedBake) -> None:
+    with tarfile.open(baked.out / bake.ARCHIVE) as archive:
+        names = archive.getnames()
+    assert [name.rpartition("/")[2] for name in names] == ["kernel.so", "model"]
+    assert [file["pickle"] for file in baked.report["files"]] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("VLLM_ENGINE_READY_TIMEOUT_S", "1200"), ("VLLM_PROCESS_NAME_PREFIX", "x")]
+)
+def test_a_variable_in_the_key_is_a_miss_that_names_it(baked: TriedBake, name: str, value: str) -> None:
+    start = baked.start(f"variable-{name}", {name: value})
+    assert not judge(start, baked.session, "M", 1).hit
+    found = explain_start(baked.report, baked.work / f"variable-{name}" / "record")
+    assert deciding(found) == [f"key: {name}"]
+
+
+def test_a_variable_outside_of_the_key_is_a_hit(baked: TriedBake) -> None:
+    start = baked.start("logging", {"VLLM_LOGGING_LEVEL": "DEBUG"})
+    assert judge(start, baked.session, "M", 1).hit
+    found = explain_start(baked.report, baked.work / "logging" / "record")
+    assert [(each.subject, each.state) for each in found] == [
+        ("cache", "ok"),
+        ("variables: VLLM_LOGGING_LEVEL", "note"),
+    ]
+
+
+def test_another_argument_is_a_miss_that_names_it(baked: TriedBake) -> None:
+    start = baked.start("argument", {}, serving=replace(SERVING, max_num_seqs=3))
+    assert not judge(start, baked.session, "M", 1).hit
+    found = explain_start(baked.report, baked.work / "argument" / "record")
+    assert deciding(found) == ["config.ModelConfig: --max-num-seqs"]
+
+
+def test_a_forced_load_without_kernels_is_found_out(baked: TriedBake) -> None:
+    """Counters and VLLM_FORCE_AOT_LOAD pass: only the new file and the compiler's run tell."""
+    root = baked.work / "deleted-root" / "cache"
+    shutil.copytree(baked.work / "bake-root" / "cache", root)
+    (kernel,) = root.rglob("kernel.so")
+    kernel.unlink()
+    start = baked.start("deleted", {"LMI_BOOT_ARTIFACT": str(baked.model), "VLLM_FORCE_AOT_LOAD": "1"}, root=root)
+    verdict = judge(start, baked.session, "M", 1)
+    assert [reason.partition(" in ")[0] for reason in verdict.reasons] == ["1 new file(s)", "1 run(s) of a compiler"]
+
+
+def test_a_restored_kernel_that_is_compiled_again_is_a_new_file(tmp_path: Path) -> None:
+    root, mark = tmp_path / "cache", tmp_path / "mark"
+    root.mkdir()
+    (root / "old.so").touch()
+    (root / "kernel.so").touch()
+    mark.touch()
+    os.utime(mark, ns=(10, 10))
+    os.utime(root / "old.so", ns=(9, 9))
+    os.utime(root / "kernel.so", ns=(11, 11))
+    assert written_since(root, frozenset({"old.so", "kernel.so"}), mark) == ("kernel.so",)
+
+
+def test_with_fail_the_first_run_of_a_compiler_ends_the_server(baked: TriedBake) -> None:
+    start = baked.start("fail", {"VLLM_PROCESS_NAME_PREFIX": "y", "LMI_BOOT_ON_MISS": "fail"})
+    assert start.session["ready"] is None
+    assert "CompilerRun" in (baked.work / "fail" / "server.log").read_text()
+
+
+def test_a_damaged_archive_is_not_unpacked_and_ends_the_server(baked: TriedBake, tmp_path: Path) -> None:
+    damaged = tmp_path / "artifact"
+    shutil.copytree(baked.boot, damaged)
+    data = bytearray((baked.out / bake.ARCHIVE).read_bytes())
+    data[len(data) // 2] ^= 1
+    (damaged / bake.ARCHIVE).write_bytes(bytes(data))
+    root = tmp_path / "cache"
+    start = baked.start("damaged", {"LMI_BOOT_ARTIFACT": str(damaged)}, root=root)
+    assert start.session["ready"] is None
+    assert "Unrestorable" in (baked.work / "damaged" / "server.log").read_text()
+    assert not root.exists()
+
+
+def test_a_server_that_ends_at_start_is_an_error_with_its_log(baked: TriedBake, tmp_path: Path) -> None:
+    broken = tmp_path / "vllm"
+    shutil.copytree(Path(baked.host.python_path[0]), broken)
+    (broken / "vllm/entrypoints/openai/api_server.py").write_text("raise SystemExit('no kernel image')\n")
+    host = replace(baked.host, python_path=(str(broken),))
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(CompileError, match="before it was ready") as caught:
+        bake.bake_and_prove(SPEC, "cpu", baked.model, host, tmp_path / "work", out)
+    assert "no kernel image" in caught.value.log
+    assert not list(out.iterdir())
+
+
+def test_a_vllm_whose_key_ignores_the_control_is_refused(baked: TriedBake, tmp_path: Path) -> None:
+    careless = tmp_path / "vllm"
+    shutil.copytree(Path(baked.host.python_path[0]), careless)
+    envs = careless / "vllm/envs.py"
+    envs.write_text(envs.read_text().replace("IGNORED = {", 'IGNORED = {"VLLM_PROCESS_NAME_PREFIX", '))
+    out = tmp_path / "out"
+    out.mkdir()
+    host = replace(baked.host, python_path=(str(careless),))
+    with pytest.raises(ArtifactError, match="judged a hit"):
+        bake.bake_and_prove(SPEC, "cpu", baked.model, host, tmp_path / "work", out)
+
+
+def test_a_folder_without_records_is_refused(baked: TriedBake, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no record of a start"):
+        explain_start(baked.report, tmp_path)
+
+
+def test_the_report_has_digests_of_variables_and_no_values(baked: TriedBake) -> None:
+    start = baked.start("secret", {"VLLM_API_KEY": "hunter2-hunter2"})
+    assert judge(start, baked.session, "M", 1).hit
+    records = baked.work / "secret" / "record"
+    assert not any("hunter2" in path.read_text() for path in records.glob("*.json"))
+    assert "VLLM_API_KEY" in json.dumps([json.loads(path.read_text()) for path in records.glob("[0-9]*.json")])

@@ -1,0 +1,126 @@
+"""A build with a cache, from the checkpoint to the answer of a server, with the stand-in for vLLM."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import recipes
+from compiler.api import Ask, BuildRequest, build
+from compiler.artifact.manifest import load_manifest
+from compiler.deploy.prewarm import prewarm
+from compiler.errors import NumericsError
+from compiler.lmi import java_properties
+from compiler.targets.vllm import bake, interpreter
+from compiler.targets.vllm.artifact import section_of
+from compiler.targets.vllm.runtime import VllmRuntime
+from tests.command import command
+from tests.targets.vllm.bake_stand_in import VERSION, write_stand_in
+from tests.tiny import VOCAB
+
+
+@dataclass(frozen=True)
+class EvenJudge:
+    """Reference of a model for which every token is as likely as any other, as the stand-in is."""
+
+    def logits(self, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        return np.zeros((len(token_ids), VOCAB), np.float32)
+
+
+def request(checkpoint: Path, folder: Path) -> BuildRequest:
+    return BuildRequest(
+        model=str(checkpoint),
+        recipes=recipes,
+        target="vllm",
+        ask=Ask(tp=1, dtype="bfloat16", max_positions=64, max_batch=2),
+        device="cpu",
+        cache=folder / "cache",
+        output=folder / "artifact",
+    )
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Callable[[str], Path]) -> Any:
+    folder = tmp_path_factory.mktemp("cached")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(interpreter.PYTHON, sys.executable)
+        patch.setenv(interpreter.PLUGINS, str(write_stand_in(folder / "vllm")))
+        patch.setattr(bake, "judge_of", lambda *_: EvenJudge())
+        interpreter.facts_of.cache_clear()
+        build(request(tiny_checkpoint("llama"), folder))
+        yield folder / "artifact"
+    interpreter.facts_of.cache_clear()
+
+
+def test_the_artifact_has_the_cache_its_carrier_and_the_servers_configuration(artifact: Path) -> None:
+    manifest = load_manifest(artifact)
+    cache = section_of(manifest).cache
+    assert cache is not None
+    assert cache.contains_pickle
+    assert cache.proof.control
+    assert cache.proof.reference_difference == pytest.approx(0, abs=1e-3)
+    assert manifest.toolchain["vllm"] == VERSION
+    names = {file.path for file in manifest.files}
+    assert {"cache.tar.gz", "bake.json", "lmi_boot/__init__.py", "lmi_boot-1.dist-info/entry_points.txt"} <= names
+    properties = java_properties.parse((artifact / "serving.properties").read_text())
+    assert properties["option.max_rolling_batch_size"] == "2"
+    assert "VLLM_CACHE_ROOT=/tmp/lmi-cache" in properties["option.env"].split(",")
+    assert json.loads((artifact / "environment.json").read_text())["SM_VLLM_MAX_MODEL_LEN"] == "64"
+
+
+def test_the_cache_was_made_at_the_path_that_serves_or_the_manifest_says_where(artifact: Path) -> None:
+    cache = section_of(load_manifest(artifact)).cache
+    assert cache is not None
+    assert (cache.model_path == "/opt/ml/model") == cache.proof.isolated
+
+
+def test_prewarm_starts_the_server_and_it_answers_from_the_cache(artifact: Path, tmp_path: Path) -> None:
+    done = prewarm(str(artifact), artifact, file=tmp_path / "prewarm.json")
+    assert done.answer is not None
+    assert done.answer["hit"] is True
+    assert done.answer["counters"]["num_aot_artifacts_loaded"] == 1
+
+
+def test_a_prewarm_that_compiles_is_an_error(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    careful = tmp_path / "vllm"
+    write_stand_in(careful)
+    envs = careful / "vllm/envs.py"
+    envs.write_text(envs.read_text().replace("known = (", 'known = ("HOME", '))
+    monkeypatch.setenv(interpreter.PLUGINS, str(careful))
+    runner = VllmRuntime().runner(load_manifest(artifact), 1 << 30)
+    assert runner is not None
+    ran = subprocess.run(runner.once(artifact, "a", 2), capture_output=True, text=True, check=False)
+    assert ran.returncode == 9
+    assert "key: HOME" in ran.stderr
+
+
+def test_explain_miss_names_a_variable_of_this_machine(artifact: Path, tmp_path: Path) -> None:
+    assert command("explain-miss", artifact, cache=tmp_path).code == 0
+    variables = {"VLLM_ENGINE_READY_TIMEOUT_S": "1200"}
+    done = command("explain-miss", artifact, "--json", cache=tmp_path, environment=variables)
+    assert done.code == 1
+    found = done.json
+    assert [each["subject"] for each in found if each["state"] == "mismatch"] == [
+        "variables: VLLM_ENGINE_READY_TIMEOUT_S"
+    ]
+
+
+def test_a_server_with_other_log_probabilities_than_the_reference_is_refused(
+    artifact: Path, tmp_path: Path, tiny_checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = write_stand_in(tmp_path / "vllm")
+    server = wrong / "vllm/entrypoints/openai/api_server.py"
+    server.write_text(server.read_text().replace("-5.5568", "-5.1"))
+    monkeypatch.setenv(interpreter.PLUGINS, str(wrong))
+    with pytest.raises(NumericsError, match=r"differ from the reference's by 0\.4"):
+        build(request(tiny_checkpoint("llama"), tmp_path))
+    assert not (tmp_path / "artifact").exists()
