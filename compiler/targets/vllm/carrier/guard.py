@@ -30,8 +30,9 @@ def check_ranks(manifest: Mapping[str, Any], argv: Sequence[str], environment: M
 
 
 def check_capability(manifest: Mapping[str, Any]) -> None:
-    """Compare the compute capability that kernels were compiled for with those of the GPUs here, by nvidia-smi; where it
-    is missing, vLLM's own key decides. Raises Unrestorable.
+    """Compare the compute capability that kernels were compiled for with those of the GPUs here, by nvidia-smi.
+
+    Where that is missing, vLLM's own key decides. Raises Unrestorable.
     """
     wanted = manifest.get("device", {}).get("capability")
     if not wanted:
