@@ -23,7 +23,7 @@ BATCHED_TOKENS = 8192
 
 def specs(plan: PlannedRanks[VllmOptions], source: str) -> Sequence[BakeSpec]:
     """Spec of the cache. `source`: digest of the model's source."""
-    image, limits = image_of(plan.options), plan.limits
+    image, limits, plain = image_of(plan.options), plan.limits, bool(copies(plan.config, plan.options))
     serving = Serving(
         tp=plan.tp,
         dtype=plan.dtype,
@@ -31,8 +31,10 @@ def specs(plan: PlannedRanks[VllmOptions], source: str) -> Sequence[BakeSpec]:
         max_num_seqs=limits.max_batch,
         max_num_batched_tokens=max(limits.max_batch, min(BATCHED_TOKENS, limits.max_positions)),
         block_size=BLOCK_SIZE["cuda"],
-        load_format="auto" if copies(plan.config, plan.options) else "sharded_state",
+        load_format="auto" if plain else "sharded_state",
     )
     dialect = dialect_of(version_of(plan.options))
     environment = dict(image.environment) if image else {}
-    return (BakeSpec(serving, dialect, plan.digest, source, plan.config.vocab, environment, plan.config),)
+    return (
+        BakeSpec(serving, dialect, plan.digest, source, plan.config.vocab, environment, None if plain else plan.config),
+    )
