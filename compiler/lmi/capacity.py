@@ -84,6 +84,17 @@ class Fit:
         devices = f"{ranks} {'device' if ranks == 1 else 'devices'}"
         return f"{copies} of {devices} on {name}, {_gib(self.demand.rank_bytes)} of {_gib(self.usable)} of each"
 
+    @property
+    def summary(self) -> str:
+        """`text` without the parts of a sum that does not fit: `93.1 GiB a device, 36.0 GiB usable`."""
+        one, demand = self.instance, self.demand
+        if not self.problems:
+            return self.text
+        if one.devices and demand.ranks > one.devices:
+            return f"{demand.ranks} devices; {one.name} has {one.devices}"
+        of = "a device" if one.devices else "a rank"
+        return f"{_gib(demand.rank_bytes)} {of}, {_gib(self.usable)} usable"
+
 
 def place(demand: Demand, instance: Instance, *, on_processors: bool = False) -> Fit:
     """Copies of a model on an instance type. `on_processors`: its ranks are processes that use no accelerator."""

@@ -212,18 +212,6 @@ def account_of(region: str) -> str:
     return ACCOUNTS[region]
 
 
-def foreign_image(image: str) -> str | None:
-    """Description of an image of DJL or of AWS (`LMI 0.30 (lmi)`, `AWS's image vllm:0.13`); None for other images."""
-    host, _, path = image.rpartition("/")
-    try:
-        tag = trtllm_image(image) if _RELEASE.fullmatch(image) else parse_tag(image)
-        kind = "tensorrtllm" if isinstance(tag, TrtllmImage) else tag.kind
-        return f"LMI {tag.release[0]}.{tag.release[1]} ({kind})"
-    except UsageError:
-        aws = host.partition(".")[0] in ACCOUNTS.values()
-        return f"AWS's image {path}" if aws or path.partition(":")[0] in ("djl-inference", "djl-serving") else None
-
-
 def image_uri(image: str, region: str) -> str:
     """Full name of an image in a region's registry; a name with a registry is returned unchanged.
 
