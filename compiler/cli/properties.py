@@ -31,11 +31,14 @@ _ONE = {"pp", "moe_ep"}
 _MODEL = "`--model` names the model"
 
 
-def completed(asked: RequestOptions, quant: QuantOptions) -> tuple[RequestOptions, LmiRequest | None]:
+def completed(
+    asked: RequestOptions, quant: QuantOptions, environment: Mapping[str, str] | None = None
+) -> tuple[RequestOptions, LmiRequest | None]:
     """The options with the target of their image, and those that were not given filled from `--from-properties`; the
     file's request. A report of every property goes to stderr.
 
-    An option of the command line replaces that of the file. Raises UsageError, RefusedError.
+    An option of the command line replaces that of the file, which replaces variables of `environment`. Raises
+    UsageError, RefusedError.
     """
     asked = with_target(asked)
     _report_options(asked)
@@ -46,7 +49,7 @@ def completed(asked: RequestOptions, quant: QuantOptions) -> tuple[RequestOption
 
     target = asked.ask.target or targets.DEFAULT
     known, serves = targets.options_of(target), options_of(target, asked.own).backends
-    found = request_of_properties(file, image_of(asked.own), text_of(quant), serves)
+    found = request_of_properties(file, image_of(asked.own), text_of(quant), serves, environment)
     filled, used, ignored = asked, [*found.quant_lines], dict(found.ignored)
     names_of_target = {option_name(field) for field in fields(known)}
     for group, names in _GROUPS.items():

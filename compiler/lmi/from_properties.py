@@ -136,7 +136,7 @@ def _read(file: Path, environment: Mapping[str, str]) -> tuple[list[Entry], dict
     lines without effect.
     """
     try:
-        data = file.read_bytes()
+        data = b"" if environment and not file.exists() else file.read_bytes()
     except OSError as error:
         raise UsageError(
             f"`--from-properties {file}` cannot be read: {error.strerror}", hint="it takes a serving.properties"

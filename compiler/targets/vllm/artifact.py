@@ -26,7 +26,7 @@ def contents(plan: Planned[VllmOptions], made: Made) -> Contents:
     """Weights, tokenizer and cache, side by side; an index for the files of a checkpoint."""
     image, plain = image_of(plan.options), bool(copies(plan.config, plan.options))
     weights = [part.path for part in made.weights]
-    files, cache = cache_files(made)
+    files, cache = cache_files(made, plan.options.image or (image.name if image else ""))
     more = []
     if plain and len(weights) > 1:
         more.append(written(INDEX, index_of([(part.name, _header(part)) for part in made.weights])))

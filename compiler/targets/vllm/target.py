@@ -12,6 +12,7 @@ from compiler.targets.protocols import Compiler, Packager, RankLayout, Support, 
 from compiler.targets.vllm import artifact, layout
 from compiler.targets.vllm.architectures import row_for
 from compiler.targets.vllm.copies import copies
+from compiler.targets.vllm.elsewhere import CACHE_ELSEWHERE
 from compiler.targets.vllm.migrate import migration
 from compiler.targets.vllm.options import VllmOptions
 from compiler.targets.vllm.runner import judge_of
@@ -76,6 +77,7 @@ class ServerCompiler(Compiler[VllmOptions]):
 class VllmPackager(Packager[VllmOptions]):
     """Artifacts: the folder that a container mounts as /opt/ml/model, see artifact.py."""
 
+    elsewhere = CACHE_ELSEWHERE
     contents = staticmethod(artifact.contents)
     options_of = staticmethod(artifact.options_of)
 
