@@ -9,7 +9,7 @@ from compiler.errors import UsageError
 from compiler.machine import gpus
 from compiler.model.parallel import check_parallel
 from compiler.targets.protocols import Compiler, Packager, RankLayout, Support, Target
-from compiler.targets.vllm import artifact, layout
+from compiler.targets.vllm import artifact, layout, schemes
 from compiler.targets.vllm.architectures import row_for
 from compiler.targets.vllm.copies import copies
 from compiler.targets.vllm.elsewhere import CACHE_ELSEWHERE
@@ -30,6 +30,7 @@ class VllmSupport(Support[VllmOptions]):
     """Support of the architectures whose shards are written."""
 
     migration = staticmethod(migration)
+    quantized = staticmethod(schemes.quantized)
 
     def check(self, config: ModelConfig, tp: int, options: VllmOptions, limits: Limits | None = None) -> None:
         """Raise RefusedError without a row, ParallelError if `tp` cannot split the model; nothing for a checkpoint that
