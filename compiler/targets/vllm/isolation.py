@@ -41,7 +41,8 @@ def isolation(folder: Path, wanted: str) -> Iterator[Isolation]:
     """Isolation with the model of `folder` at the path `wanted`, whose mount point exists meanwhile."""
     with _mount_point(Path(wanted)) as exists:
         prefix = next((prefix for prefix in _UNSHARE if exists and _works((*prefix, "true"))), ())
-        yield Isolation(prefix, wanted if prefix else str(folder))
+        in_place = exists and folder.samefile(wanted)  # in a container, which is isolated by whoever started it
+        yield Isolation(prefix, wanted if prefix or in_place else str(folder))
 
 
 @contextmanager

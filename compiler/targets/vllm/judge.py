@@ -6,15 +6,18 @@ those of architectures.py, which `save_sharded_state` itself confirms (tests/tar
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from compiler.decoder.kernels import PLAIN
+from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.decoder.layer import layer as run_layer
+from compiler.decoder.quantized import definition
 from compiler.decoder.rankfile.layout import layouts as decoder_layouts
 from compiler.decoder.ranks import RanksInProcess, embed_sum, logits
 from compiler.decoder.weights import RankWeights
 from compiler.decoder.wide import wide
 from compiler.errors import ArtifactError
+from compiler.quantization.formats import products
 from compiler.targets.vllm.architectures import ShardNames, row_for
 from compiler.targets.vllm.layout import SCALES
 from compiler.targets.vllm.version import parse_compared
@@ -51,7 +54,9 @@ class ShardWeights(RankWeights):
         with safe_open(self._path, framework="pt") as file:
             found = set(file.keys())
             wrong = [name for name in scales & found if file.get_tensor(name).item() != 1.0]
-        return sorted({*(found - {name for _, name in self._names.values()} - scales), *(scales - found), *wrong})
+        own = {name for _, name in self._names.values()}
+        of_layers = {scale for name in own for scale in _companions("weight", name)}
+        return sorted({*(found - own - of_layers - scales), *(scales - found), *wrong})
 
     def _tensors(self, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
         from safetensors import safe_open
@@ -65,6 +70,9 @@ class ShardWeights(RankWeights):
                     raise ArtifactError(f"{self._path}: the model needs `{stored}`; the shard lacks it", hint=BUG)
                 tensor = self._apart(role, name.rpartition(".")[2], file.get_tensor(stored))
                 found[name] = tensor if tensor.ndim > 1 else tensor.float()
+                for scale, places in _companions(name, stored).items():
+                    if scale in held:
+                        found[places] = file.get_tensor(scale).reshape(-1)
             return found
 
     def _apart(self, role: str, part: str, tensor: Tensor) -> Tensor:
@@ -89,6 +97,32 @@ class ShardWeights(RankWeights):
         return tensor
 
 
+def _companions(name: str, stored: str) -> dict[str, str]:
+    """Scales of a weight by their names in the shard: those of the decoder, whose name of the weight is `name`."""
+    if not stored.endswith(".weight"):
+        return {}
+    module, own = stored.removesuffix("weight"), name.removesuffix("weight")
+    return {f"{module}weight_scale": f"{own}scale", f"{module}input_scale": f"{own}input_scale"}
+
+
+def kernels_of(path: Path) -> Kernels:
+    """Kernels for the weights of a shard, from their type and the presence of input scales."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        names = set(file.keys())
+        scaled = next((name for name in sorted(names) if name.endswith(".weight_scale")), None)
+        if scaled is None:
+            return PLAIN
+        module = scaled.removesuffix("weight_scale")
+        dtype = str(file.get_tensor(f"{module}weight").dtype).removeprefix("torch.")
+        activations = "tensor" if f"{module}input_scale" in names else "token"
+    for name, (form, product) in products().items():
+        if form.torch_dtype == dtype and product.activations == activations:
+            return replace(PLAIN, quantized=definition(name))
+    raise ArtifactError(f"{path}: the judge computes int8 and float8 with 8-bit inputs; found {dtype}", hint=BUG)
+
+
 _LATENTS = ("attn.q_a", "attn.kv_a")
 
 
@@ -106,8 +140,8 @@ def decoder_names(config: ModelConfig, ranks: int, row: ShardNames) -> dict[str,
 class ShardJudge:
     """Judge of the shards of all ranks (`targets.values.Judge`). All ranks have equal sums: states are one array."""
 
-    def __init__(self, config: ModelConfig, ranks: Sequence[ShardWeights]) -> None:
-        self._config, self._ranks = config, ranks
+    def __init__(self, config: ModelConfig, ranks: Sequence[ShardWeights], kernels: Kernels = PLAIN) -> None:
+        self._config, self._ranks, self._kernels = config, ranks, wide(kernels)
 
     def embed(self, token_ids: NDArray[np.int64], /) -> list[NDArray[np.float32]]:
         """States [tokens, hidden] before the first layer."""
@@ -155,11 +189,11 @@ class ShardJudge:
 
     def _layer(self, layer: int) -> RanksInProcess:
         ranks = [one.layer(layer) for one in self._ranks]
-        return RanksInProcess(self._config, self._config.layer_kinds[layer], ranks, wide(PLAIN))
+        return RanksInProcess(self._config, self._config.layer_kinds[layer], ranks, self._kernels)
 
     def _logits(self, x: Tensor) -> Tensor:
         heads: Sequence[Mapping[str, Tensor]] = [one.head() for one in self._ranks]
-        return logits(self._config, heads, x, wide(PLAIN))[0]
+        return logits(self._config, heads, x, self._kernels)[0]
 
 
 def _tensor(x: States) -> Tensor:

@@ -22,8 +22,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from compiler.decoder.rankfile.quantized import quantize_layers, stored_weight
 from compiler.model.layout import Layout, join_rows, to_rank_plans
-from compiler.model.lazy import Lazy, RankPlan
+from compiler.model.lazy import Lazy, RankPlan, insert_axis
 from compiler.model.ops import Op, Pad, Program, Rearrange, Shard, Stack
 from compiler.model.parallel import check_parallel, padded, spread
 from compiler.model.roles import TensorId, axis_sizes, model_tensors
@@ -87,9 +88,20 @@ def rank_plans(
     if copies(config, options):
         return file_plans(tensors)
     row = row_for(config, version_of(options))
-    plans = to_rank_plans(layouts(config, tp, options), tensors, dtype, rank_file)
+    found = layouts(config, tp, options)
+    plans = to_rank_plans(found, tensors, dtype, rank_file)
+    if options.scheme:
+        plans = quantize_layers(plans, found, config, tensors, _rank_sizes(config, tp), stored_weight(options.scheme))
     scales = tuple((f"{row.scales(layer)}_{name}_scale", _ONE) for layer in range(config.layers) for name in SCALES)
-    return [replace(plan, tensors=(*plan.tensors, *scales)) for plan in plans]
+    return [replace(plan, tensors=(*map(_as_stored, plan.tensors), *scales)) for plan in plans]
+
+
+def _as_stored(named: tuple[str, Lazy]) -> tuple[str, Lazy]:
+    """Scales of rows under vLLM's name: [out, 1]."""
+    name, tensor = named
+    if not name.endswith(".scale"):
+        return named
+    return f"{name.removesuffix('scale')}weight_scale", insert_axis(tensor, 1, 1)
 
 
 _ONE = Lazy((), "F32", "F32", (), fold="plus_one")
