@@ -215,18 +215,22 @@ def account_of(region: str) -> str:
 def image_uri(image: str, region: str) -> str:
     """Full name of an image in a region's registry; a name with a registry is returned unchanged.
 
-    A release (`0.30.0`) or a tag without versions means the published image with TensorRT-LLM. Raises UsageError for
-    a region without a registry.
+    A release (`0.30.0`) or a tag without versions means the published image with TensorRT-LLM; a tag alone, one of
+    djl-inference; `vllm:TAG`, AWS's image with vLLM. Raises UsageError for a region without a registry.
     """
     if "/" in image:
         return image
+    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    host = f"{account_of(region)}.dkr.ecr.{region}.{suffix}"
+    if image.startswith("vllm:"):
+        return f"{host}/{image}"
+    image = image.removeprefix("djl-inference:")
     if _RELEASE.fullmatch(image):
         image = trtllm_image(image).tag
     tag = parse_tag(image)
     if tag.kind == "tensorrtllm" and not (tag.version and tag.cuda):
         image = trtllm_image(image).tag
-    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-    return f"{account_of(region)}.dkr.ecr.{region}.{suffix}/djl-inference:{image}"
+    return f"{host}/djl-inference:{image}"
 
 
 _VLLM_SINCE: Release = (0, 33)
