@@ -94,20 +94,21 @@ def with_target(asked: RequestOptions) -> RequestOptions:
     Raises UsageError for an image of another target than `--target`, or of none that is installed.
     """
     from compiler.errors import UsageError
-    from compiler.lmi.images import target_of_image
+    from compiler.lmi.images import targets_of_image
 
     image, named = image_of(asked.own), asked.ask.target
     if not image:
         return replace(asked, ask=replace(asked.ask, target=named or targets.DEFAULT))
     try:
-        target = target_of_image(image)
+        served = targets_of_image(image)
     except UsageError:
         if named is None:
             raise
         return asked
-    if named is not None and named != target and named in targets.available():
+    target = served[0] if named is None else named
+    if named is not None and named not in served and named in targets.available():
         raise UsageError(
-            f"`--image {image}` serves artifacts of target `{target}`; found `--target {named}`",
+            f"`--image {image}` serves artifacts of target `{'` or `'.join(served)}`; found `--target {named}`",
             hint="leave one of the two out",
         )
     if target not in targets.available():

@@ -237,19 +237,20 @@ _VLLM_SINCE: Release = (0, 33)
 """First LMI release whose `lmi` image is LMI 15 (vLLM 0.8.4)."""
 
 
-def target_of_image(image: str) -> str:
-    """Target whose artifacts an image serves: `trtllm`, `vllm`, `neuron`, `checkpoint`, or `inductor`.
+def targets_of_image(image: str) -> tuple[str, ...]:
+    """Targets whose artifacts an image serves, the default one first: `trtllm`, `vllm`, `neuron`, `checkpoint`, or
+    `inductor`.
 
     Images: djl-inference, AWS's `vllm` (also for Neuron), `vllm-openai` of the vLLM project, and this project's own
     (ci/images). Raises UsageError for any other name.
     """
     name, _, tag = image.partition("@")[0].rpartition("/")[2].partition(":")
     if name.startswith(("vllm", "huggingface-vllm")):
-        return "neuron" if "neuron" in name else "vllm"
+        return ("neuron",) if "neuron" in name else ("vllm",)
     if name.startswith("lmi-compile"):
-        return tag if tag in ("trtllm", "neuron") else "inductor"
+        return (tag,) if tag in ("trtllm", "neuron") else ("inductor",)
     if parse_release(image):
-        return "trtllm"
+        return ("trtllm", "checkpoint")
     try:
         found = parse_tag(image)
     except UsageError as error:
@@ -258,5 +259,5 @@ def target_of_image(image: str) -> str:
             hint="name the target, too: `--target trtllm` for engines, `--target inductor` for this project's server",
         ) from error
     if found.kind == "lmi":
-        return "vllm" if found.release >= _VLLM_SINCE else "checkpoint"
-    return {"tensorrtllm": "trtllm", "neuronx": "neuron", "deepspeed": "checkpoint"}[found.kind]
+        return ("vllm", "checkpoint") if found.release >= _VLLM_SINCE else ("checkpoint",)
+    return ({"tensorrtllm": "trtllm", "neuronx": "neuron", "deepspeed": "checkpoint"}[found.kind],)

@@ -19,7 +19,7 @@ from compiler.decoder.wide import wide
 from compiler.errors import ArtifactError
 from compiler.quantization.formats import products
 from compiler.targets.vllm.architectures import ShardNames, row_for
-from compiler.targets.vllm.layout import SCALES
+from compiler.targets.vllm.layout import constants
 from compiler.targets.vllm.version import parse_compared
 
 if TYPE_CHECKING:
@@ -46,17 +46,18 @@ class ShardWeights(RankWeights):
         self._names = decoder_names(config, ranks, self._row)
 
     def surplus(self) -> list[str]:
-        """Names of tensors that the model has no place for, and of scales of attention that are absent or not 1."""
+        """Names of tensors that the model has no place for, and of constants of attention that are absent or differ."""
         from safetensors import safe_open
 
-        layers = range(self._config.layers)
-        scales = {f"{self._row.scales(layer)}_{name}_scale" for layer in layers for name in SCALES}
         with safe_open(self._path, framework="pt") as file:
             found = set(file.keys())
-            wrong = [name for name in scales & found if file.get_tensor(name).item() != 1.0]
+            scheme = "".join(name for name in found if name.endswith(".weight_scale"))
+            layers = range(self._config.layers)
+            fixed = {k: v for layer in layers for k, (_, v) in constants(self._row, layer, scheme).items()}
+            wrong = [name for name in fixed.keys() & found if file.get_tensor(name).item() != fixed[name]]
         own = {name for _, name in self._names.values()}
         of_layers = {scale for name in own for scale in _companions("weight", name)}
-        return sorted({*(found - own - of_layers - scales), *(scales - found), *wrong})
+        return sorted({*(found - own - of_layers - fixed.keys()), *(fixed.keys() - found), *wrong})
 
     def _tensors(self, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
         from safetensors import safe_open
@@ -84,6 +85,10 @@ class ShardWeights(RankWeights):
             return tensor[: config.q_rank] if role == "attn.q_a" else tensor[config.q_rank :]
         if role in row.matrices:
             return tensor.reshape(-1)
+        if role in row.whole:
+            count = config.heads if role == "attn.q_heads_norm" else config.kv_heads
+            first, own = self._rank * count // self._ranks, max(count // self._ranks, 1)
+            return tensor.reshape(count, -1)[first : first + own].reshape(-1)
         if role == "attn.qkv" and row.mixes(role, config):
             heads = tensor.reshape(-1, 3, config.head_dim, *tensor.shape[1:])
             return heads.transpose(0, 1).reshape(tensor.shape)
@@ -169,7 +174,7 @@ class ShardJudge:
         extra = [f"{name} (rank {rank})" for rank, one in enumerate(self._ranks) for name in one.surplus()]
         if extra:
             raise ArtifactError(
-                f"expected the tensors of the model and scales of 1; found {', '.join(extra[:10])} ({len(extra)})",
+                f"expected the model's tensors and attention's constants; found {', '.join(extra[:10])} ({len(extra)})",
                 hint=BUG,
             )
         with torch.no_grad():

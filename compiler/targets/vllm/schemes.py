@@ -5,8 +5,9 @@
 | smoothquant  | int8 [out, in]           | float32 [out, 1]    | int8, a scale for a token  | int-quantized         |
 | fp8          | e4m3 [out, in]           | float32 [out, 1]    | e4m3, a scale for a token  | float-quantized       |
 
-With static activations a layer has `input_scale` float32 [1], too. Embedding, head, norms and routers stay in floating
-point. Source: schemes/compressed_tensors_w8a8_{int8,fp8}.py of vLLM 0.32.0 (parameters before the kernels repack them).
+With static activations a layer has `input_scale` float32 [1], too; attention has constants (layout.py). Embedding,
+head, norms and routers stay in floating point. Source: schemes/compressed_tensors_w8a8_{int8,fp8}.py of vLLM 0.32.0
+(parameters before the kernels repack them).
 """
 
 from __future__ import annotations

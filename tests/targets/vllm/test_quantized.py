@@ -48,6 +48,9 @@ def test_quantized_shards_have_the_parameters_of_compressed_tensors(
     assert (shard[f"{layer}.weight"].dtype, shard[f"{layer}.weight"].shape) == (TYPES[scheme], (rows, config.hidden))
     assert (shard[f"{layer}.weight_scale"].dtype, shard[f"{layer}.weight_scale"].shape) == (torch.float32, (rows, 1))
     assert shard["lm_head.weight"].dtype == shard[f"{layer}.bias"].dtype == torch.bfloat16
+    attention = "model.layers.0.self_attn.attn"
+    assert [shard[f"{attention}.{name}_scale"].tolist() for name in "kqv"] == [[1.0]] * 3
+    assert [shard[f"{attention}.{name}_zero_point"].tolist() for name in "kqv"] == [[0.0]] * 3
     section = json.loads((output / "config.json").read_bytes())["quantization_config"]
     group = section["config_groups"]["group_0"]
     assert (section["quant_method"], section["ignore"]) == ("compressed-tensors", ["lm_head"])
