@@ -4,7 +4,7 @@ Written to RECORD/<pid>.json, which is replaced whenever something changed: a wo
 environment variables and factors are written as the first digits of their sha256, so that no secret gets into a file.
 
     argv, programs    command line; programs run (their first three words), up to a limit
-    compilers         number of runs of a compiler (COMPILERS) that write an output file; `compiled`: their command lines
+    compilers         number of runs of a compiler (COMPILERS) that write a file; `compiled`: their command lines
     counters          vLLM's compilation counters, and torch's counters of its caches (0 = absent)
     factors           {group: {name: digest}}: everything that a key of vLLM's caches depends on, see `_factors`
 """
