@@ -2,6 +2,7 @@
 
     python -m tests.build_every_recipe                    # every row, about two minutes each on two cores
     python -m tests.build_every_recipe gpt_oss/yarn olmo2@2
+    python -m tests.build_every_recipe opt --max-batch 1  # without the packages that decode several rows
 
 compiles for the CPU in the checkpoint's bfloat16. It is not a test of the suite: it compiles for an hour. A row is a
 case of `tests.tiny` with its tp, and where no case has it a rope scaling. Stages are cached (`LMI_COMPILE_CACHE`), so
@@ -10,6 +11,7 @@ that a second run only compiles what changed. Exit code 1 if any row fails.
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -21,7 +23,7 @@ from typing import Any
 
 from tests.tiny import TINY, write_checkpoint
 
-POSITIONS, BATCH, NEW_TOKENS = 160, 2, 8
+POSITIONS, NEW_TOKENS = 160, 8
 PROMPTS = ("Hello, world", "def f(x):\n    return")
 LMI_COMPILE = (sys.executable, "-c", "from compiler.cli import main; raise SystemExit(main())")
 
@@ -80,11 +82,11 @@ class _CommandError(Exception):
     """A command that failed, with the end of its output."""
 
 
-def run(row: Row, folder: Path) -> Outcome:
+def run(row: Row, folder: Path, max_batch: int) -> Outcome:
     """Build, verify and generate in `folder`."""
     began = time.monotonic()
     source, artifact = write_checkpoint(row.case, folder / "source", **row.settings), folder / "artifact"
-    limits = ("--max-positions", str(POSITIONS), "--max-batch", str(BATCH))
+    limits = ("--max-positions", str(POSITIONS), "--max-batch", str(max_batch))
     try:
         _command("build", "--model", str(source), "--tp", str(row.tp), *limits, "-o", str(artifact))
         numerics = json.loads(_command("verify", str(artifact), "--model", str(source)))["numerics"]
@@ -104,19 +106,23 @@ def _command(*arguments: str) -> str:
     return done.stdout
 
 
-def main(names: list[str]) -> int:
-    """Run the rows that `names` begin, or all; print a line for each; return the exit code."""
-    rows = [row for row in ROWS if not names or any(name in (row.name, row.case) for name in names)]
-    assert rows, f"expected names of {[row.name for row in ROWS]}; found {names}"
-    assert all(row.case in TINY for row in rows)
+def main() -> int:
+    """Run rows and print a line for each; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.build_every_recipe", description="Build tiny checkpoints.")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="Cases, or cases@tp [default: every row].")
+    parser.add_argument("--max-batch", type=int, default=2, help="Rows per batch [default: 2].")
+    options = parser.parse_args()
+    rows = [row for row in ROWS if not options.rows or {row.name, row.case} & set(options.rows)]
+    if not rows or not all(row.case in TINY for row in rows):
+        parser.error(f"expected names of {', '.join(row.name for row in ROWS)}; found {options.rows}")
     failed = 0
     for row in rows:
         with tempfile.TemporaryDirectory() as scratch:
-            outcome = run(row, Path(scratch))
+            outcome = run(row, Path(scratch), options.max_batch)
         failed += bool(outcome.failed)
         print(outcome, flush=True)
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 import recipes
-from compiler.decoder.rankfile.layout import rank_plans
+from compiler.decoder.rankfile.layout import KEPT, rank_plans
 from compiler.model.account import account
 from compiler.model.config import ModelConfig
 from compiler.model.lazy import Lazy, read, whole
@@ -32,7 +32,7 @@ def model_config(checkpoint: Path) -> ModelConfig:
 
 
 def rank_weights(checkpoint: Path, tp: int, dtype: torch.dtype = torch.float32) -> list[dict[str, Tensor]]:
-    """Of every rank, the tensors of its file, by name, as `dtype`."""
+    """Tensors of every rank's file, by name, as `dtype`, but for roles that keep their own."""
     opened = open_checkpoint(checkpoint)
     _, recipe = recipes.for_config(opened.config)
     recipe = recipe.resolve(opened.config)
@@ -41,9 +41,14 @@ def rank_weights(checkpoint: Path, tp: int, dtype: torch.dtype = torch.float32) 
     source = _Bits(opened.files)
     stored = next(iter(tensors.values())).dtype
     return [
-        {name: _tensor(lazy, source).to(dtype) for name, lazy in plan.tensors}
+        {name: _tensor(lazy, source).to(torch.float32 if _role(name) in KEPT else dtype) for name, lazy in plan.tensors}
         for plan in rank_plans(config, tp, tensors, stored)
     ]
+
+
+def _role(name: str) -> str:
+    """`moe.correction` of `layers.1.moe.correction.weight`."""
+    return ".".join(name.split(".")[-3:-1])
 
 
 def canonical_weights(checkpoint: Path) -> dict[TensorId, NDArray[np.float32]]:

@@ -6,8 +6,9 @@
     serve      serve                               deploy     deploy, status, undeploy
     about      models, doctor                      cache      cache ls, cache clear
     registry   push, pull, ls, promote, rollback, history, diff, gc
+    neo        neo
     trust      sign, scan, preflight               prewarm    prewarm
-    matrix     matrix plan, matrix build, matrix status
+    matrix     matrix plan, matrix build, matrix status    recommend  recommend
     startup    explain-miss, migrate
 
 Heavy packages are imported by the commands that need them, so that `--help` takes a fraction of a second.
@@ -27,7 +28,21 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from compiler.cli import about, artifact, build, cache, deploy, matrix, prewarm, registry, serve, startup, trust
+from compiler.cli import (
+    about,
+    artifact,
+    build,
+    cache,
+    deploy,
+    matrix,
+    neo,
+    prewarm,
+    recommend,
+    registry,
+    serve,
+    startup,
+    trust,
+)
 from compiler.cli.help import GroupedCommand, GroupedCommands
 from compiler.cli.output import show_error
 from compiler.errors import REPORT_IT, InternalError, LmiCompileError, UsageError, boundary
@@ -36,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 COMMANDS: Mapping[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
-    "Build": (build.plan, build.convert, build.build, build.package, startup.migrate, matrix.app, cache.app),
+    "Build": (build.plan, build.convert, build.build, build.package, neo.neo, startup.migrate, matrix.app, cache.app),
     "Inspect": (about.models, artifact.inspect, artifact.verify, about.doctor),
     "Run": (artifact.generate, serve.serve),
     "Publish": (
@@ -51,7 +66,15 @@ COMMANDS: Mapping[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
         trust.sign,
         trust.scan,
     ),
-    "Deploy": (trust.preflight, prewarm.prewarm, startup.explain_miss, deploy.deploy, deploy.status, deploy.undeploy),
+    "Deploy": (
+        recommend.recommend,
+        trust.preflight,
+        prewarm.prewarm,
+        startup.explain_miss,
+        deploy.deploy,
+        deploy.status,
+        deploy.undeploy,
+    ),
 }
 """Commands by heading, in the order of `--help`."""
 USAGE_ERROR = cast(

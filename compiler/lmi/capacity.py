@@ -2,7 +2,7 @@
 
     a device     weights of its rank + KV cache (batch x length tokens) + workspace <= USABLE x its memory
     a copy       tp x pp devices, or, on processors alone, the memory of all its ranks
-    copies       devices of the instance // devices of a copy
+    copies       devices of the instance // devices of a copy; on processors alone by memory, and a vCPU for each rank
 
 Weights and cache are exact. The workspace is an estimate of ours: CONTEXT, the activations of one step of prefill, and
 the logits of the batch in float32, twice. It was not measured on a GPU.
@@ -84,6 +84,17 @@ class Fit:
         devices = f"{ranks} {'device' if ranks == 1 else 'devices'}"
         return f"{copies} of {devices} on {name}, {_gib(self.demand.rank_bytes)} of {_gib(self.usable)} of each"
 
+    @property
+    def summary(self) -> str:
+        """`text` without the parts of a sum that does not fit: `93.1 GiB a device, 36.0 GiB usable`."""
+        one, demand = self.instance, self.demand
+        if not self.problems:
+            return self.text
+        if one.devices and demand.ranks > one.devices:
+            return f"{demand.ranks} devices; {one.name} has {one.devices}"
+        of = "a device" if one.devices else "a rank"
+        return f"{_gib(demand.rank_bytes)} {of}, {_gib(self.usable)} usable"
+
 
 def place(demand: Demand, instance: Instance, *, on_processors: bool = False) -> Fit:
     """Copies of a model on an instance type. `on_processors`: its ranks are processes that use no accelerator."""
@@ -110,7 +121,8 @@ def _on_processors(demand: Demand, instance: Instance) -> Fit:
     fixed = (demand.weights + demand.workspace) * demand.ranks
     rows = max(usable - fixed, 0) // max(demand.cache * demand.length * demand.ranks, 1)
     if copy <= usable:
-        return Fit(instance, demand, usable // copy, usable, rows)
+        copies = min(usable // copy, max(instance.vcpus // demand.ranks, 1))
+        return Fit(instance, demand, copies, usable, rows)
     problem = (
         f"{demand.ranks} x ({demand.text}) = {_gib(copy)}; {instance.name} has {_gib(instance.ram_bytes)} of memory, "
         f"{USABLE:.0%} of it usable: {_gib(usable)}"

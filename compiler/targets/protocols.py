@@ -202,9 +202,19 @@ class Runtime:
 
     def endpoint_problems(self, manifest: Manifest, image: str, instance_type: str) -> Sequence[str]:
         """Reasons why the container `image` (tag or full name) cannot serve the artifact, or why the instance type has
-        no device of the target's own kind.
+        no device of the target's own kind. By default, images that are known to serve another target.
         """
-        return ()
+        from compiler.lmi.images import targets_of_image
+
+        try:
+            served = targets_of_image(image)
+        except UsageError:
+            return ()  # an image of the user's
+        if manifest.target in served:
+            return ()
+        return (
+            f"`{image}` serves target `{' or '.join(served)}`; this is another kind of artifact, of `{manifest.target}`",
+        )
 
     def doctor(self) -> tuple[Sequence[Finding], Sequence[Ability]]:
         """Findings about the toolchain here, with the vendor's install line, and the abilities of this machine."""

@@ -169,15 +169,6 @@ class SegmentRuntime(Runtime):
 
         return [decode_speed(plan.config, plan.tp, plan.dtype, plan.options.products, read_bandwidth())]
 
-    def endpoint_problems(self, manifest: Manifest, image: str, instance_type: str) -> Sequence[str]:
-        """A problem for every image of AWS or of DJL: none of them has this runtime. Other images are not checked."""
-        from compiler.lmi.images import foreign_image
-
-        if (name := foreign_image(image)) is None:
-            return []
-        ours = "an image with lmi-compile, as ci/images/inductor.Dockerfile builds"
-        return [f"{name} serves another kind of artifact; this one needs {ours}"]
-
     def doctor(self) -> tuple[Sequence[Finding], Sequence[Ability]]:
         """Findings about torch, the C++ compiler and the GPU."""
         from compiler.targets.inductor.doctor import doctor

@@ -28,6 +28,7 @@ from compiler.runtime.package import Package
 from compiler.storage.cache.stages import StageCache
 from compiler.targets.inductor import build, library
 from compiler.targets.inductor.forms import FEW_TOKENS, MANY_TOKENS, int_mm, scaled_mm
+from compiler.targets.inductor.graph import input_dtype
 from tests.calibration.test_activations import opened
 from tests.calibration.test_scale_groups import WIDE as SOURCE_WIDE
 from tests.calibration.test_scales import converted
@@ -244,5 +245,5 @@ def _inputs(spec: SegmentSpec, batch: int, length: int) -> Sequence[Tensor]:
         elif stored and name.endswith(".weight") and scale_of(name) in shapes:
             made.append(_values(stored.torch_dtype, shapes[name]))
         else:
-            made.append(torch.randn(shapes[name], generator=GENERATOR).bfloat16())
+            made.append(torch.randn(shapes[name], generator=GENERATOR).to(input_dtype(name, spec, shapes)))
     return made
