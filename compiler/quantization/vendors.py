@@ -164,3 +164,8 @@ rounds weights when it starts.
 """
 VLLM_CACHES: Mapping[str, str] = {"auto": "", "fp8": "fp8", "fp8_e4m3": "fp8"}
 """Formats of KV caches by vLLM's `kv_cache_dtype`."""
+COMPRESSED_TENSORS: Mapping[str, tuple[str, str]] = {
+    "int8": ("int", "int-quantized"),
+    "fp8": ("float", "float-quantized"),
+}
+"""Type of weights, and format, in the compressed-tensors of a number format."""
