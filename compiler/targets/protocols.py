@@ -111,7 +111,9 @@ class RankLayout(Generic[O]):
 
 
 class Compiler(Generic[O]):
-    """Compilation with the toolchain."""
+    """Compilation with the toolchain. `accelerators`: makers of the devices that artifacts run on; "": processors."""
+
+    accelerators: tuple[str, ...] = ("NVIDIA", "")
 
     def toolchain(self) -> Toolchain:
         """The real toolchain. This imports no vendor package yet."""
