@@ -111,7 +111,9 @@ class RankLayout(Generic[O]):
 
 
 class Compiler(Generic[O]):
-    """Compilation with the toolchain."""
+    """Compilation with the toolchain. `accelerators`: makers of the devices that artifacts run on; "": processors."""
+
+    accelerators: tuple[str, ...] = ("NVIDIA", "")
 
     def toolchain(self) -> Toolchain:
         """The real toolchain. This imports no vendor package yet."""
@@ -212,9 +214,7 @@ class Runtime:
             return ()  # an image of the user's
         if manifest.target in served:
             return ()
-        return (
-            f"`{image}` serves target `{' or '.join(served)}`; this is another kind of artifact, of `{manifest.target}`",
-        )
+        return (f"`{image}` serves target `{served[0]}`; this is another kind of artifact, of `{manifest.target}`",)
 
     def doctor(self) -> tuple[Sequence[Finding], Sequence[Ability]]:
         """Findings about the toolchain here, with the vendor's install line, and the abilities of this machine."""
