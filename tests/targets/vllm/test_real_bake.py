@@ -91,11 +91,12 @@ def test_a_forced_start_without_kernels_is_a_false_hit_that_is_found_out(baked: 
     assert any("run(s) of a compiler" in reason for reason in verdict.reasons)
 
 
-def test_a_flipped_byte_ends_a_forced_start(baked: TriedBake) -> None:
-    root = damaged(baked, "flipped")
+def test_a_damaged_artifact_ends_a_forced_start(baked: TriedBake) -> None:
+    root = damaged(baked, "damaged")
     model = next(path for path in root.rglob("model") if path.is_file())
     data = bytearray(model.read_bytes())
-    data[len(data) // 2] ^= 1
+    middle = len(data) // 2
+    data[middle : middle + 64] = bytes([255]) * 64
     model.write_bytes(bytes(data))
-    start = baked.start("flipped", {**FORCE, "LMI_BOOT_ARTIFACT": str(baked.model)}, root=root)
+    start = baked.start("damaged", {**FORCE, "LMI_BOOT_ARTIFACT": str(baked.model)}, root=root)
     assert not judge(start, baked.session, "M", 1).hit
