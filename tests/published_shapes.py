@@ -33,7 +33,7 @@ def _around(hf: Config, layers: Callable[[str], Shapes], *, bias: bool = False) 
     """The usual outside of the layers, and in every layer the two norms and what `layers` adds."""
     hidden, vocab = hf["hidden_size"], hf["vocab_size"]
     found = linear("model.embed_tokens", vocab, hidden) | norm("model.norm", hidden, bias=bias)
-    if not hf.get("tie_word_embeddings", hf["model_type"] == "starcoder2"):  # absent: the default of its class
+    if not hf.get("tie_word_embeddings", hf.get("model_type") == "starcoder2"):  # absent: the default of its class
         found |= linear("lm_head", vocab, hidden)
     for i in range(hf["num_hidden_layers"]):
         layer = f"model.layers.{i}."

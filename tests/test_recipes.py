@@ -24,6 +24,7 @@ from compiler.storage.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from compiler.targets.trtllm.options import TrtllmOptions
 from compiler.targets.vllm.options import VllmOptions
 from tests.rows import refused, without_row
+from tests.support_table import CONVERTING
 from tests.tiny import TINY, model_config, recipe_of
 
 PURE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.For, ast.While, ast.If, ast.IfExp, ast.ClassDef,
@@ -61,7 +62,7 @@ def test_no_two_recipes_claim_one_architecture_or_one_name() -> None:
 
 
 @pytest.mark.parametrize("tp", [1, 2, 4, 8])
-@pytest.mark.parametrize("target", targets.available())
+@pytest.mark.parametrize("target", CONVERTING)
 @pytest.mark.parametrize("case", TINY)
 def test_every_bit_comes_back_from_the_rank_files(
     case: str, target: str, tp: int, tiny_checkpoint: Callable[[str], Path]
@@ -73,7 +74,7 @@ def test_every_bit_comes_back_from_the_rank_files(
     _round_trip(checkpoint, recipe, recipe.model_config(checkpoint.config), target, tp)
 
 
-@pytest.mark.parametrize("target", targets.available())
+@pytest.mark.parametrize("target", CONVERTING)
 def test_an_architecture_without_a_row_is_taken_or_refused_by_its_name(
     target: str, tiny_checkpoint: Callable[[str], Path]
 ) -> None:

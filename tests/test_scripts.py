@@ -144,7 +144,7 @@ def test_constraints_pin_every_dependency_exactly() -> None:
 
 
 def test_the_readme_names_only_scripts_that_exist() -> None:
-    named = set(re.findall(r"\./(scripts/\w+)", (ROOT / "README.md").read_text()))
+    named = set(re.findall(r"\./(scripts/[\w-]+)", (ROOT / "README.md").read_text()))
     assert {"scripts/demo", "scripts/test"} <= named
     assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
 
@@ -158,7 +158,7 @@ def test_the_readme_and_the_demo_use_only_commands_and_options_that_exist() -> N
     root = get_command(app)
     assert isinstance(root, TyperGroup)
     texts = [(ROOT / name).read_text() for name in ("README.md", "scripts/demo")]
-    used = [match for text in texts for match in re.findall(r"lmi-compile ([a-z]+)([^`#\n]*)", text)]
+    used = [match for text in texts for match in re.findall(r"lmi-compile ([a-z-]+)([^`#\n]*)", text)]
     assert {"build", "verify", "generate"} <= {command for command, _ in used}
     for command, rest in used:
         assert command in root.commands

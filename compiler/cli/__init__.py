@@ -6,6 +6,7 @@
     serve      serve                               deploy     deploy, status, undeploy
     about      models, doctor                      cache      cache ls, cache clear
     registry   push, pull, ls, promote, rollback, history, diff, gc
+    neo        neo
     trust      sign, scan, preflight               prewarm    prewarm
     matrix     matrix plan, matrix build, matrix status    recommend  recommend
     startup    explain-miss, migrate
@@ -34,6 +35,7 @@ from compiler.cli import (
     cache,
     deploy,
     matrix,
+    neo,
     prewarm,
     recommend,
     registry,
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 COMMANDS: Mapping[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
-    "Build": (build.plan, build.convert, build.build, build.package, startup.migrate, matrix.app, cache.app),
+    "Build": (build.plan, build.convert, build.build, build.package, neo.neo, startup.migrate, matrix.app, cache.app),
     "Inspect": (about.models, artifact.inspect, artifact.verify, about.doctor),
     "Run": (artifact.generate, serve.serve),
     "Publish": (

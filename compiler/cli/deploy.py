@@ -125,7 +125,11 @@ def status(name: EndpointName, region: Region = "", as_json: Json = False) -> No
 
     state = endpoint_state(name, region)
     facts = state.to_json()
-    show(facts, table([(key, str(value)) for key, value in facts.items() if value]), as_json=as_json)
+    rows = [(key, str(value)) for key, value in facts.items() if value and key != "components"]
+    rows += [
+        ("component", f"{one}, {text}, {running} of {wanted} copies") for one, text, running, wanted in state.components
+    ]
+    show(facts, table(rows), as_json=as_json)
     if not state.serves:
         raise typer.Exit(1)
 

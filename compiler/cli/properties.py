@@ -31,11 +31,14 @@ _ONE = {"pp", "moe_ep"}
 _MODEL = "`--model` names the model"
 
 
-def completed(asked: RequestOptions, quant: QuantOptions) -> tuple[RequestOptions, LmiRequest | None]:
+def completed(
+    asked: RequestOptions, quant: QuantOptions, environment: Mapping[str, str] | None = None
+) -> tuple[RequestOptions, LmiRequest | None]:
     """The options with the target of their image, and those that were not given filled from `--from-properties`; the
     file's request. A report of every property goes to stderr.
 
-    An option of the command line replaces that of the file. Raises UsageError, RefusedError.
+    An option of the command line replaces that of the file, which replaces variables of `environment`. Raises
+    UsageError, RefusedError.
     """
     asked = with_target(asked)
     _report_options(asked)
@@ -46,7 +49,7 @@ def completed(asked: RequestOptions, quant: QuantOptions) -> tuple[RequestOption
 
     target = asked.ask.target or targets.DEFAULT
     known, serves = targets.options_of(target), options_of(target, asked.own).backends
-    found = request_of_properties(file, image_of(asked.own), text_of(quant), serves)
+    found = request_of_properties(file, image_of(asked.own), text_of(quant), serves, environment)
     filled, used, ignored = asked, [*found.quant_lines], dict(found.ignored)
     names_of_target = {option_name(field) for field in fields(known)}
     for group, names in _GROUPS.items():
@@ -91,20 +94,21 @@ def with_target(asked: RequestOptions) -> RequestOptions:
     Raises UsageError for an image of another target than `--target`, or of none that is installed.
     """
     from compiler.errors import UsageError
-    from compiler.lmi.images import target_of_image
+    from compiler.lmi.images import targets_of_image
 
     image, named = image_of(asked.own), asked.ask.target
     if not image:
         return replace(asked, ask=replace(asked.ask, target=named or targets.DEFAULT))
     try:
-        target = target_of_image(image)
+        served = targets_of_image(image)
     except UsageError:
         if named is None:
             raise
         return asked
-    if named is not None and named != target and named in targets.available():
+    target = served[0] if named is None else named
+    if named is not None and named not in served and named in targets.available():
         raise UsageError(
-            f"`--image {image}` serves artifacts of target `{target}`; found `--target {named}`",
+            f"`--image {image}` serves artifacts of target `{'` or `'.join(served)}`; found `--target {named}`",
             hint="leave one of the two out",
         )
     if target not in targets.available():

@@ -35,7 +35,6 @@ def calling(name: str) -> Iterator[None]:
 _HINTS = {
     "AccessDeniedException": "the credentials in use need sagemaker:Create*, and iam:PassRole for the role",
     "ResourceLimitExceeded": "request a higher quota of this instance type for endpoints, or use another type",
-    "ValidationException": "an endpoint of this name may exist already: pass `--name`",
     "ExpiredTokenException": "log in again",
 }
 
@@ -43,4 +42,6 @@ _HINTS = {
 def _refused(name: str, error: Any) -> DeployError:
     answer = error.response.get("Error", {})
     code, message = answer.get("Code", ""), answer.get("Message", str(error))
-    return DeployError(f"SageMaker refuses {name}: {code}: {message}", hint=_HINTS.get(code, "check the request"))
+    absent = "check the name and `--region`" if "Could not find" in message else ""
+    hint = absent or _HINTS.get(code, "check the request")
+    return DeployError(f"SageMaker refuses {name}: {code}: {message}", hint=hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from compiler.errors import UsageError
 from compiler.lmi.amis import ami_of
 from compiler.lmi.components import copies_of, create_inference_component, resources_of
 from compiler.lmi.fit import VOLUME_GB, check_fit
-from compiler.lmi.images import image_uri, parse_tag
+from compiler.lmi.images import image_uri
 from compiler.lmi.instances import full_name
 from compiler.lmi.sagemaker import (
     Deployment,
@@ -144,9 +145,6 @@ def _volume(fit: Fit, needs: Needs) -> int:
 
 
 def _cuda(image: str) -> tuple[int, int] | None:
-    """CUDA of an LMI image by its tag; None for other images."""
-    try:
-        cuda = parse_tag(image).cuda.removeprefix("cu")
-    except UsageError:
-        return None
-    return (int(cuda[:2]), int(cuda[2:])) if len(cuda) > 2 else None
+    """CUDA of an image by its tag (`...-cu125`, as AWS's images have it); None for other images."""
+    match = re.search(r"-cu(\d{2})(\d+)(?![\w.])", image)
+    return (int(match[1]), int(match[2])) if match else None

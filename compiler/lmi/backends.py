@@ -269,11 +269,16 @@ ENVIRONMENT: Mapping[str, str] = {
 """Property that an environment variable of the container stands for."""
 
 
+_SERVER = frozenset(option.name for option in SERVER)
+
+
 def property_of_variable(name: str) -> str:
     """Property that the environment variable `name` stands for; "" if it is none of the container's."""
     if name in ENVIRONMENT:
         return ENVIRONMENT[name]
     prefix, _, rest = name.partition("_")
-    if name == name.upper() and rest:
-        return {"OPTION": f"option.{rest.lower()}", "SERVING": rest.lower()}.get(prefix, "")
-    return ""
+    if name != name.upper() or not rest:
+        return ""
+    if prefix == "OPTION":
+        return f"option.{rest.lower()}"
+    return rest.lower() if prefix == "SERVING" and rest.lower() in _SERVER else ""

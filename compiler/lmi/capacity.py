@@ -2,7 +2,7 @@
 
     a device     weights of its rank + KV cache (batch x length tokens) + workspace <= USABLE x its memory
     a copy       tp x pp devices, or, on processors alone, the memory of all its ranks
-    copies       devices of the instance // devices of a copy
+    copies       devices of the instance // devices of a copy; on processors alone by memory, and a vCPU for each rank
 
 Weights and cache are exact. The workspace is an estimate of ours: CONTEXT, the activations of one step of prefill, and
 the logits of the batch in float32, twice. It was not measured on a GPU.
@@ -121,7 +121,8 @@ def _on_processors(demand: Demand, instance: Instance) -> Fit:
     fixed = (demand.weights + demand.workspace) * demand.ranks
     rows = max(usable - fixed, 0) // max(demand.cache * demand.length * demand.ranks, 1)
     if copy <= usable:
-        return Fit(instance, demand, usable // copy, usable, rows)
+        copies = min(usable // copy, max(instance.vcpus // demand.ranks, 1))
+        return Fit(instance, demand, copies, usable, rows)
     problem = (
         f"{demand.ranks} x ({demand.text}) = {_gib(copy)}; {instance.name} has {_gib(instance.ram_bytes)} of memory, "
         f"{USABLE:.0%} of it usable: {_gib(usable)}"

@@ -75,7 +75,7 @@ def request_of_properties(
     Raises UsageError (unreadable file, unknown, foreign or contradictory properties) or RefusedError (nothing here is
     the same), with the line of each property at fault.
     """
-    found, ignored = _read(file, environment or {})
+    found, ignored = _read(file, environment)
     last = {entry.name: entry for entry in found}
     ignored |= {
         shown(entry): f"line {last[entry.name].line} replaces it" for entry in found if entry is not last[entry.name]
@@ -131,12 +131,12 @@ def shown(entry: Entry) -> str:
     return f"line {entry.line} `{entry.name}={entry.value}`" if entry.line else f"environment `{entry.name}`"
 
 
-def _read(file: Path, environment: Mapping[str, str]) -> tuple[list[Entry], dict[str, str]]:
+def _read(file: Path, environment: Mapping[str, str] | None) -> tuple[list[Entry], dict[str, str]]:
     """Properties of the file and of the environment, those of the environment first and in line 0, and reasons of
     lines without effect.
     """
     try:
-        data = file.read_bytes()
+        data = b"" if environment is not None and not file.exists() else file.read_bytes()
     except OSError as error:
         raise UsageError(
             f"`--from-properties {file}` cannot be read: {error.strerror}", hint="it takes a serving.properties"
@@ -149,7 +149,7 @@ def _read(file: Path, environment: Mapping[str, str]) -> tuple[list[Entry], dict
         ignored = {f"line {entry.line} `{entry.name}`": "no property" for entry, name in named if not name}
         found = [Entry(entry.line, name, entry.value) for entry, name in named if name]
     names = {entry.name for entry in found}
-    variables = {property_of_variable(name): value for name, value in environment.items()}
+    variables = {property_of_variable(name): value for name, value in (environment or {}).items()}
     more = [Entry(0, name, value) for name, value in variables.items() if name and name not in names]
     return [*more, *found], ignored
 

@@ -215,37 +215,42 @@ def account_of(region: str) -> str:
 def image_uri(image: str, region: str) -> str:
     """Full name of an image in a region's registry; a name with a registry is returned unchanged.
 
-    A release (`0.30.0`) or a tag without versions means the published image with TensorRT-LLM. Raises UsageError for
-    a region without a registry.
+    A release (`0.30.0`) or a tag without versions means the published image with TensorRT-LLM; a tag alone, one of
+    djl-inference; `vllm:TAG`, AWS's image with vLLM. Raises UsageError for a region without a registry.
     """
     if "/" in image:
         return image
+    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    host = f"{account_of(region)}.dkr.ecr.{region}.{suffix}"
+    if image.startswith("vllm:"):
+        return f"{host}/{image}"
+    image = image.removeprefix("djl-inference:")
     if _RELEASE.fullmatch(image):
         image = trtllm_image(image).tag
     tag = parse_tag(image)
     if tag.kind == "tensorrtllm" and not (tag.version and tag.cuda):
         image = trtllm_image(image).tag
-    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-    return f"{account_of(region)}.dkr.ecr.{region}.{suffix}/djl-inference:{image}"
+    return f"{host}/djl-inference:{image}"
 
 
 _VLLM_SINCE: Release = (0, 33)
 """First LMI release whose `lmi` image is LMI 15 (vLLM 0.8.4)."""
 
 
-def target_of_image(image: str) -> str:
-    """Target whose artifacts an image serves: `trtllm`, `vllm`, `neuron`, `checkpoint`, or `inductor`.
+def targets_of_image(image: str) -> tuple[str, ...]:
+    """Targets whose artifacts an image serves, the default one first: `trtllm`, `vllm`, `neuron`, `checkpoint`, or
+    `inductor`.
 
     Images: djl-inference, AWS's `vllm` (also for Neuron), `vllm-openai` of the vLLM project, and this project's own
     (ci/images). Raises UsageError for any other name.
     """
     name, _, tag = image.partition("@")[0].rpartition("/")[2].partition(":")
     if name.startswith(("vllm", "huggingface-vllm")):
-        return "neuron" if "neuron" in name else "vllm"
+        return ("neuron",) if "neuron" in name else ("vllm",)
     if name.startswith("lmi-compile"):
-        return tag if tag in ("trtllm", "neuron") else "inductor"
+        return (tag,) if tag in ("trtllm", "neuron") else ("inductor",)
     if parse_release(image):
-        return "trtllm"
+        return ("trtllm", "checkpoint")
     try:
         found = parse_tag(image)
     except UsageError as error:
@@ -254,5 +259,5 @@ def target_of_image(image: str) -> str:
             hint="name the target, too: `--target trtllm` for engines, `--target inductor` for this project's server",
         ) from error
     if found.kind == "lmi":
-        return "vllm" if found.release >= _VLLM_SINCE else "checkpoint"
-    return {"tensorrtllm": "trtllm", "neuronx": "neuron", "deepspeed": "checkpoint"}[found.kind]
+        return ("vllm", "checkpoint") if found.release >= _VLLM_SINCE else ("checkpoint",)
+    return ({"tensorrtllm": "trtllm", "neuronx": "neuron", "deepspeed": "checkpoint"}[found.kind],)

@@ -40,6 +40,11 @@ class Instance:
         return self.name.split(".")[1]
 
     @property
+    def maker(self) -> str:
+        """Maker of the accelerators, `NVIDIA` or `AWS`; "" for none."""
+        return self.accelerator.partition(" ")[0]
+
+    @property
     def device_bytes(self) -> int:
         return self.device_mib << 20
 

@@ -19,6 +19,7 @@ from compiler.pipeline.steps.scales import with_scales
 from compiler.report import Silent
 from compiler.storage.cache.stages import open_cache
 from compiler.storage.files.folder import disk_errors, locked_folder, normal, place
+from compiler.targets import load
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +37,10 @@ def convert_to(request: PlanRequest, output: Path, report: Report | None = None)
     Raises LmiCompileError.
     """
     report, output, max_memory = report or Silent(), normal(output), request.resources.max_memory
+    if load(request.target).layout is None:
+        raise UsageError(
+            f"target `{request.target}` has no rank files", hint="`lmi-compile build` packs the model's own files"
+        )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"{output} is not empty", hint="`--output` takes a folder that does not exist yet")
     with boundary(step=lambda: report.stage, input=request.model), disk_errors(output):

@@ -9,6 +9,7 @@ from compiler.lmi.capacity import Demand, place, smallest, workspace_bytes
 from compiler.lmi.instances import instance
 from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import ITEMSIZE
+from compiler.targets import load
 
 if TYPE_CHECKING:
     from compiler.pipeline.plan import Plan
@@ -34,13 +35,15 @@ def room_note(plan: Plan, instance_type: str) -> str:
     """Note on the copies that an instance type has room for. Raises RefusedError if it has room for none, with the
     reasons and instance types that have; UsageError for an unknown type.
     """
-    demand = demand_of(plan)
-    found = place(demand, instance(instance_type))
-    if found.problems:
+    demand, one = demand_of(plan), instance(instance_type)
+    found = place(demand, one)
+    makers = load(plan.target).compiler.accelerators
+    other = [] if one.maker in makers else [f"target `{plan.target}` has no code for {one.accelerator or 'processors'}"]
+    if problems := [*other, *found.problems]:
         names = ", ".join(fit.instance.name for fit in smallest(demand)[:4])
         raise RefusedError(
-            "\n".join([f"{found.instance.name} has no room for this plan:", *(f"  {line}" for line in found.problems)]),
+            "\n".join([f"{one.name} has no room for this plan:", *(f"  {line}" for line in problems)]),
             hint=(f"it fits {names}; " if names else "")
-            + f"`lmi-compile recommend --instance-type {found.instance.name}` lists what fits there",
+            + f"`lmi-compile recommend --instance-type {one.name}` lists what fits there",
         )
     return found.text

@@ -111,7 +111,9 @@ class RankLayout(Generic[O]):
 
 
 class Compiler(Generic[O]):
-    """Compilation with the toolchain."""
+    """Compilation with the toolchain. `accelerators`: makers of the devices that artifacts run on; "": processors."""
+
+    accelerators: tuple[str, ...] = ("NVIDIA", "")
 
     def toolchain(self) -> Toolchain:
         """The real toolchain. This imports no vendor package yet."""
@@ -204,15 +206,17 @@ class Runtime:
         """Reasons why the container `image` (tag or full name) cannot serve the artifact, or why the instance type has
         no device of the target's own kind. By default, images that are known to serve another target.
         """
-        from compiler.lmi.images import target_of_image
+        from compiler.lmi.images import targets_of_image
 
         try:
-            served = target_of_image(image)
+            served = targets_of_image(image)
         except UsageError:
             return ()  # an image of the user's
-        if served == manifest.target:
+        if manifest.target in served:
             return ()
-        return (f"`{image}` serves target `{served}`; this is another kind of artifact, of `{manifest.target}`",)
+        return (
+            f"`{image}` serves target `{' or '.join(served)}`; this is another kind of artifact, of `{manifest.target}`",
+        )
 
     def doctor(self) -> tuple[Sequence[Finding], Sequence[Ability]]:
         """Findings about the toolchain here, with the vendor's install line, and the abilities of this machine."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from compiler import targets
-from compiler.lmi.images import target_of_image
+from compiler.lmi.images import targets_of_image
 from tests.command import Ran, command
 
 ENGINES = "0.30.0-tensorrtllm0.12.0-cu125"
@@ -41,13 +41,14 @@ def plan(tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> Callable[...
     ],
 )
 def test_an_image_names_its_target(image: str, target: str) -> None:
-    assert target_of_image(image) == target
+    assert targets_of_image(image)[0] == target
 
 
 def test_the_image_chooses_the_target(plan: Callable[..., Ran]) -> None:
     assert plan("--image", ENGINES).json["target"] == "trtllm"
     assert plan("--image", "lmi-compile:inductor").json["target"] == "inductor"
     assert plan().json["target"] == "inductor"
+    assert plan("--image", "0.33.0-lmi15.0.0-cu128", "--target", "checkpoint").json["target"] == "checkpoint"
     assert plan("--image", f"my.registry/mirror:{ENGINES}").json["target"] == "trtllm"
 
 

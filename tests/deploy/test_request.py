@@ -13,6 +13,7 @@ import pytest
 from botocore.stub import Stubber
 
 from benchmarks.testbed.artifacts import manifest, write
+from compiler.artifact.manifest import Device
 from compiler.deploy.request import DeployRequest, prepare
 from compiler.errors import ArtifactError, IncompatibleError, StoreError, UsageError
 from tests.deploy.deployments import PREFIX, REQUEST, ROLE, TRUST, engines
@@ -118,7 +119,7 @@ def test_an_artifact_that_is_not_whole_asks_nothing_of_sagemaker(
         ({"role": "endpoints"}, UsageError, "an ARN such as"),
         ({"role": "arn:aws:iam::123456789012:role/nobody"}, UsageError, "there is no role .*nobody"),
         ({"copies": "many"}, UsageError, "`--copies` is a number or `auto`; found `many`"),
-        ({"copies": "999"}, UsageError, "`--copies 999`: 1 x ml.m5.xlarge has room for 7"),
+        ({"copies": "999"}, UsageError, "`--copies 999`: 1 x ml.m5.xlarge has room for 2"),
         ({"startup_seconds": 7200}, UsageError, "start-up takes 60 to 3600"),
         ({"prewarm": Path("/nowhere/prewarm.json")}, UsageError, "cannot read the report"),
     ],
@@ -197,3 +198,31 @@ def test_time_limits_come_from_the_prewarm_beside_the_artifact(bucket: Any, tmp_
 def test_an_instance_without_disks_gets_a_volume_for_the_artifact() -> None:
     assert prepare(REQUEST).deployment.volume_gb == 31
     assert prepare(replace(REQUEST, instance_type="ml.m5d.xlarge")).deployment.volume_gb == 0
+
+
+@pytest.mark.parametrize(
+    ("image", "uri", "ami"),
+    [
+        (
+            "djl-inference:0.36.0-lmi28.0.0-cu130",
+            "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.36.0-lmi28.0.0-cu130",
+            "al2023-ami-sagemaker-inference-gpu-4-1",
+        ),
+        (
+            "vllm:server-sagemaker-cuda-v2.3",
+            "763104351884.dkr.ecr.us-east-1.amazonaws.com/vllm:server-sagemaker-cuda-v2.3",
+            "",
+        ),
+    ],
+)
+def test_shards_for_vllm_go_to_the_image_that_they_name(bucket: Any, image: str, uri: str, ami: str) -> None:
+    from compiler.targets.vllm.section import Shards
+
+    ranks = ("weights/rank0.safetensors", "weights/rank1.safetensors")
+    section = Shards(version="0.32.0", image=image, format="sharded_state", files=ranks, compared="")
+    made = manifest(target="vllm", device=Device(kind="cuda"), section=section)
+    bucket.put_object(Key="tiny/v1/manifest.json", Body=made.to_bytes())
+    deployment = prepare(DeployRequest(PREFIX, "ml.g5.12xlarge", ROLE, copies="auto")).deployment
+    assert (deployment.image, deployment.ami, deployment.copies) == (uri, ami, 2)
+    with pytest.raises(IncompatibleError, match="expected an image with vLLM"):
+        prepare(DeployRequest(PREFIX, "ml.g5.12xlarge", ROLE, image="0.30.0-tensorrtllm0.12.0-cu125"))

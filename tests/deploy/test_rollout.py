@@ -182,7 +182,8 @@ def test_status_and_undeploy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert client.describe_model(ModelName="tiny-of-another"), "another's model stays"
     with pytest.raises(DeployError, match="no endpoint `tiny`"):
         undeploy("tiny", Silent())
-    assert _run(monkeypatch, "status", "tiny") != 0
+    assert _run(monkeypatch, "status", "tiny") == 11
+    assert "check the name" in capsys.readouterr().err
     client.delete_model(ModelName="tiny-of-another")
 
 

@@ -55,6 +55,8 @@ def test_the_last_row_that_fits_is_counted() -> None:
 def test_on_processors_all_ranks_share_one_memory() -> None:
     small = replace(DEMAND, ranks=2, weights=10 * GIB, cache=0)
     assert place(small, instance("ml.m5.4xlarge")).copies == 2  # 57.6 GiB usable, 22 a copy
+    tiny = replace(small, weights=1, workspace=1)
+    assert place(tiny, instance("ml.m5.xlarge")).copies == 2, "four vCPUs, two for each"
     assert "2 x (10.0 GiB" in place(small, instance("ml.m5.xlarge")).problems[0]
     assert place(small, instance("ml.g5.4xlarge"), on_processors=True).copies == 2, "GPUs are left alone"
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from compiler.lmi.checkpoint import CheckpointFacts, Profile, ProfileName, checkpoint_properties
 from compiler.lmi.contract import contract_of
 from compiler.lmi.images import Release
 from compiler.lmi.package import container_files
@@ -59,6 +60,26 @@ from djl_python.properties_manager.trt_properties import TensorRtLlmProperties
 known = TensorRtLlmProperties(**{k.removeprefix("option."): v for k, v in found.items()}, model_dir="/opt/ml/model")
 names = ("tensor_parallel_degree", "max_rolling_batch_size", "rolling_batch", "dtype", "model_id_or_path")
 print(json.dumps([found, {name: getattr(known, name) for name in names}]))
+"""
+
+CHECKPOINTS = """
+import json, os, sys
+
+source = open("serving/docker/partition/utils.py").read()
+begin = source.index("def load_properties")
+reader = {"os": os}
+exec(source[begin : source.find("\\ndef ", begin + 1)], reader)
+folder, backend = sys.argv[1].split("|")
+found = reader["load_properties"](folder)
+if found["engine"] == "MPI":
+    found["option.mpi_mode"] = "true"  # as the front end sets it, ModelInfo.java
+if backend == "vllm":
+    from djl_python.properties_manager.vllm_rb_properties import VllmRbProperties as Known
+else:
+    from djl_python.properties_manager.lmi_dist_rb_properties import LmiDistRbProperties as Known
+known = Known(**{k.removeprefix("option."): v for k, v in found.items()}, model_dir="/opt/ml/model")
+names = ("tensor_parallel_degree", "max_rolling_batch_size", "rolling_batch", "max_model_len", "model_id_or_path")
+print(json.dumps({name: getattr(known, name) for name in names}))
 """
 
 EARLY_FORMATTERS = """
@@ -142,6 +163,24 @@ def test_its_property_classes_take_our_files(run: Callable[..., Any], tmp_path: 
         "max_rolling_batch_size": 8,
         "rolling_batch": "disable" if release == FLAT else "trtllm",
         "dtype": "float16" if release == FLAT else "fp16",
+        "model_id_or_path": "/opt/ml/model",
+    }
+
+
+@pytest.mark.parametrize("backend", ["vllm", "lmi-dist"])
+@pytest.mark.parametrize("release", [(0, 28), (0, 29), (0, 30), (0, 31)])
+def test_its_property_classes_take_the_files_of_checkpoints(
+    run: Callable[..., Any], tmp_path: Path, release: Release, backend: ProfileName
+) -> None:
+    options = {"option.enable_lora": True, "option.max_loras": 2}
+    made = checkpoint_properties(CheckpointFacts(Profile(backend, release), 2, "float16", 8, 1024, options))
+    (tmp_path / "serving.properties").write_bytes(made.to_bytes())
+    tag = TAGS.get(release, "0.31.0-dlc")
+    assert run(tag, CHECKPOINTS, f"{tmp_path}|{backend}") == {
+        "tensor_parallel_degree": 2,
+        "max_rolling_batch_size": 8,
+        "rolling_batch": backend,
+        "max_model_len": 1024,
         "model_id_or_path": "/opt/ml/model",
     }
 

@@ -74,6 +74,9 @@ def test_whole_names_by_region() -> None:
     assert image_uri(tag, "cn-north-1").endswith(f".amazonaws.com.cn/djl-inference:{tag}")
     assert image_uri("0.30.0", "us-east-1") == image_uri("0.30.0-trtllm", "us-east-1") == image_uri(tag, "us-east-1")
     assert image_uri("my.registry/mine:1", "us-east-1") == "my.registry/mine:1"
+    assert image_uri(f"djl-inference:{tag}", "us-east-1") == image_uri(tag, "us-east-1")
+    server = "vllm:server-sagemaker-cuda-v2.3"
+    assert image_uri(server, "us-east-1") == f"763104351884.dkr.ecr.us-east-1.amazonaws.com/{server}"
     with pytest.raises(UsageError):
         image_uri("latest", "us-east-1")
 

@@ -50,6 +50,12 @@ def test_a_plan_without_memory_on_the_type_is_refused_with_the_sum() -> None:
         room_note(_plan("llama2-13b", 1, max_batch=1), "ml.g5.xlarge")
 
 
+@pytest.mark.parametrize(("name", "has"), [("ml.trn1.32xlarge", "AWS Trainium"), ("ml.m5.24xlarge", "processors")])
+def test_devices_of_another_maker_are_refused(name: str, has: str) -> None:
+    with pytest.raises(RefusedError, match=f"target `trtllm` has no code for {has}"):
+        room_note(_plan("llama2-7b", 1), name)
+
+
 def test_a_type_that_is_unknown_is_refused() -> None:
     with pytest.raises(UsageError, match=r"no instance type called `ml\.c99\.huge`"):
         room_note(_plan("llama2-7b", 1), "ml.c99.huge")

@@ -16,6 +16,7 @@ import pytest
 
 from compiler.runtime.generate import load
 from compiler.runtime.params import GenerationParams
+from tests import reference
 
 PROMPTS = ["x", "a prompt that is longer", "sixteen letters!"]
 
@@ -69,6 +70,28 @@ def test_answers_are_those_of_the_model_and_sigterm_ends_it(
         assert told["details"]["finish_reason"] == completion.finish_reason
     assert "".join(line["token"]["text"] for line in lines) == expected[1].text
     assert lines[-1]["generated_text"] == expected[1].text
+
+
+def test_log_probabilities_are_those_of_transformers(
+    server: tuple[subprocess.Popen[str], str], tiny_checkpoint: Callable[[str], Path]
+) -> None:
+    import torch
+
+    _, url = server
+    parameters = {"max_new_tokens": 24, "details": True, "decoder_input_details": True}
+
+    def whole(prompt: str) -> Any:
+        with _ask(url, prompt, parameters) as answer:
+            return json.load(answer)["details"]
+
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(whole, PROMPTS))
+    for told in answers:
+        ids = [token["id"] for part in ("prefill", "tokens") for token in told[part]]
+        logits = reference.logits(tiny_checkpoint("mixtral"), torch.tensor([ids]))[0].log_softmax(-1)
+        made = len(told["tokens"])
+        expected = logits[-made - 1 : -1].gather(-1, torch.tensor(ids[-made:])[:, None])[:, 0].tolist()
+        assert [token["log_prob"] for token in told["tokens"]] == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_request_in_flight_at_sigterm_is_answered(server: tuple[subprocess.Popen[str], str]) -> None:

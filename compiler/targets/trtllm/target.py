@@ -51,6 +51,7 @@ class CheckpointLayout(RankLayout[TrtllmOptions]):
 class EngineCompiler(Compiler[TrtllmOptions]):
     """Compilation by `trtllm-build`, see build.py."""
 
+    accelerators = ("NVIDIA",)
     command = staticmethod(command_line)
 
     def toolchain(self) -> Toolchain:

@@ -27,11 +27,11 @@ class ShardNames:
     """Names of an architecture's tensors in vLLM. `names`: by file role (layout.py); `layer`: prefix of a layer.
 
     `attention`: module of the layer's attention, which has its scales. `when`: names that replace others if a field of
-    ModelConfig is set. `mixed`: file roles whose inputs alternate, row by row or head by head, instead of following one
-    another. `matrices`: roles whose heads stay an axis. `first`, `end`: version of vLLM from which the names hold, and
-    the first that has them no more. `lacks`: fields of ModelConfig that the class does not read.
-    `turned`: rows of a head of q and k are ordered for the rotation of halves; the checkpoint has pairs.
-    `heads_fill_hidden`: the class has no head size of its own.
+    ModelConfig is set. `mixed`: file roles whose inputs alternate, row by row or head by head, instead of following
+    one another. `matrices`: roles whose heads stay an axis; `whole`: roles that every rank holds whole. `first`, `end`:
+    version of vLLM from which the names hold, and the first that has them no more. `lacks`: fields of ModelConfig that
+    the class does not read. `turned`: rows of a head of q and k are ordered for the rotation of halves; the checkpoint
+    has pairs. `heads_fill_hidden`: the class has no head size of its own. `compared`: golden.json has its shards.
     """
 
     names: Names
@@ -40,11 +40,13 @@ class ShardNames:
     when: Mapping[str, Names] = field(default_factory=dict)
     mixed: frozenset[str] = frozenset()
     matrices: frozenset[str] = frozenset()
+    whole: frozenset[str] = frozenset()
     first: Version = FIRST
     end: Version = (99, 0, 0)
     lacks: tuple[str, ...] = ()
     turned: bool = False
     heads_fill_hidden: bool = False
+    compared: bool = True
 
     def name(self, role: str, part: str, layer: int | None, *, tied: bool) -> str:
         """Name of a file tensor. The tied matrix has the smaller of its two names."""
@@ -138,6 +140,7 @@ _LATENT_ROW = ShardNames(
     {**LLAMA, **_EXPERTS, **_ROUTER_INSIDE, **_LATENT},
     attention="self_attn.mla_attn.mla_attn.",
     first=_NOW,
+    compared=False,
     lacks=("qkv_bias",),
 )
 
@@ -166,10 +169,10 @@ ROWS: Mapping[str, ShardNames] = {
             "moe.gate_up": "block_sparse_moe.experts.routed_experts.w13_",
             "moe.down": "block_sparse_moe.experts.routed_experts.w2_",
         },
-        first=_NOW,
+        first=_NOW, compared=False,
     ),
-    "Qwen2MoeForCausalLM": ShardNames({**LLAMA, **_EXPERTS}, first=_NOW),
-    "Qwen3MoeForCausalLM": ShardNames({**LLAMA, **_EXPERTS, **_ROUTER_INSIDE}, first=_NOW),
+    "Qwen2MoeForCausalLM": ShardNames({**LLAMA, **_EXPERTS}, first=_NOW, compared=False),
+    "Qwen3MoeForCausalLM": ShardNames({**LLAMA, **_EXPERTS, **_ROUTER_INSIDE}, first=_NOW, compared=False),
     "Llama4ForCausalLM": ShardNames(
         {
             **LLAMA,
@@ -178,7 +181,7 @@ ROWS: Mapping[str, ShardNames] = {
             **{role: name.replace("mlp.", "feed_forward.") for role, name in _EXPERTS.items()},
             "moe.router": "feed_forward.router.",
         },
-        first=_NOW,
+        first=_NOW, compared=False,
         lacks=("qkv_bias", "out_bias"),
         turned=True,
     ),
@@ -243,10 +246,10 @@ ROWS: Mapping[str, ShardNames] = {
         },
         attention="attn.attn.",
         mixed=frozenset(("moe.gate_up",)),
-        first=_NOW,
+        first=_NOW, compared=False,
     ),
-    # Classes of transformers, which vLLM fuses; it had its own for some of them before.
-    "GlmForCausalLM": replace(_LLAMA, first=_NOW),
+    # Classes of transformers, which vLLM fuses; it had its own for some of them before. GLM and GPTBigCode have no row:
+    # vLLM splits their fused matrices in a way that no axis has.
     "SmolLM3ForCausalLM": replace(_LLAMA, first=_NOW),
     "Olmo2ForCausalLM": ShardNames(
         {
@@ -256,6 +259,7 @@ ROWS: Mapping[str, ShardNames] = {
             "attn.post_norm": "post_attention_layernorm.",
             "mlp.post_norm": "post_feedforward_layernorm.",
         },
+        whole=frozenset(("attn.q_heads_norm", "attn.k_heads_norm")),
         first=_NOW,
     ),
     "PhiForCausalLM": ShardNames(
@@ -278,16 +282,9 @@ ROWS: Mapping[str, ShardNames] = {
         mixed=frozenset(("attn.qkv",)),
         first=_NOW,
     ),
-    "GPTBigCodeForCausalLM": ShardNames(
-        {**_GPT2, "embed": "model.wte.", "position": "model.wpe.", "final.norm": "model.ln_f."},
-        "model.h.{layer}.",
-        "attn.attn.",
-        mixed=frozenset(("attn.qkv",)),
-        first=_NOW,
-    ),
 }  # fmt: skip
 """By architecture, as config.json names it."""
-COMPARED_ROWS = tuple(name for name, row in ROWS.items() if row.first <= _NOW < row.end)
+COMPARED_ROWS = tuple(name for name, row in ROWS.items() if row.compared and row.first <= _NOW < row.end)
 """Architectures whose shards were compared with those of vLLM `COMPARED`."""
 _ALIASES = {"ChatGLMForConditionalGeneration": "ChatGLMModel", "BloomModel": "BloomForCausalLM"}
 

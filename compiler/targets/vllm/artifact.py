@@ -15,6 +15,7 @@ from compiler.targets.vllm.architectures import compared
 from compiler.targets.vllm.copies import INDEX, copies, index_of
 from compiler.targets.vllm.options import VllmOptions
 from compiler.targets.vllm.pack import cache_files
+from compiler.targets.vllm.schemes import with_quantization
 from compiler.targets.vllm.section import Shards
 from compiler.targets.vllm.version import image_of, show, version_of
 
@@ -26,12 +27,12 @@ def contents(plan: Planned[VllmOptions], made: Made) -> Contents:
     """Weights, tokenizer and cache, side by side; an index for the files of a checkpoint."""
     image, plain = image_of(plan.options), bool(copies(plan.config, plan.options))
     weights = [part.path for part in made.weights]
-    files, cache = cache_files(made)
+    files, cache = cache_files(made, plan.options.image or (image.name if image else ""))
     more = []
     if plain and len(weights) > 1:
         more.append(written(INDEX, index_of([(part.name, _header(part)) for part in made.weights])))
     return Contents(
-        [*made.weights, *more, *(part.at(part.name) for part in made.tokenizer), *files],
+        [*made.weights, *more, *_texts(plan, made), *files],
         Shards(
             version=show(version_of(plan.options)),
             image=image.name if image else None,
@@ -43,6 +44,17 @@ def contents(plan: Planned[VllmOptions], made: Made) -> Contents:
         ),
         repeatable=not plain,
     )
+
+
+def _texts(plan: Planned[VllmOptions], made: Made) -> list[Part]:
+    """Tokenizer and config.json, which names the scheme of quantized shards."""
+    found = [part.at(part.name) for part in made.tokenizer]
+    if not plan.options.scheme:
+        return found
+    return [
+        written(part.path, with_quantization(part.read(), plan.options.scheme)) if part.name == "config.json" else part
+        for part in found
+    ]
 
 
 def _header(part: Part) -> bytes:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler.errors import ArtifactError, CompileError
+from compiler.machine import gpus
 from compiler.storage.files.digest import sha256_file
 from compiler.targets.vllm.environment import BLOCK_SIZE, CPU_DIALECT, FORCED, pinned
 from compiler.targets.vllm.factors import differences, merged
@@ -218,6 +219,9 @@ def _report(
     missed = judge(control, baked.session, spec.dialect, serving.tp)
     return {
         "serving": asdict(serving),
+        "plan": spec.plan,
+        "versions": versions_of(machine.python, machine.python_path),
+        "capability": gpus()[0][0].capability if device == "cuda" else None,
         "dialect": spec.dialect,
         "device": device,
         "isolated": machine.isolation.isolated,

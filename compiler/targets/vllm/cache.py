@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from compiler.artifact.sections import Count, InnerPath, Size, Strict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from compiler.artifact.parts import Part
 
 NOT_RUN = ("a container image", "SageMaker")
 """Surroundings that no build runs its proof in."""
+NOT_RUN_BY_DEVICE: Mapping[str, tuple[str, ...]] = {"cpu": ("a GPU",), "cuda": ()}
 
 
 class CacheProof(Strict):
@@ -76,9 +76,21 @@ def cache_section(archive: str, report: str, data: Mapping[str, Any]) -> Compile
         files=len(data["files"]),
         size=sum(file["size"] for file in data["files"]),
         contains_pickle=any(file["pickle"] for file in data["files"]),
-        proof=CacheProof(isolated=data["isolated"], not_run=NOT_RUN, **_proof(data["proof"])),
+        proof=CacheProof(
+            isolated=data["isolated"], not_run=(*NOT_RUN, *NOT_RUN_BY_DEVICE[data["device"]]), **_proof(data["proof"])
+        ),
     )
 
 
 def _proof(proof: Mapping[str, Any]) -> dict[str, Any]:
     return {**proof, "control": tuple(proof["control"])}
+
+
+def cache_text(cache: CompiledCache) -> str:
+    """Line of `inspect`."""
+    proven = "a second start was a hit, the control a miss"
+    where = "without a network" if cache.proof.isolated else "not isolated"
+    return (
+        f"dialect {cache.dialect}, {cache.files} files for {cache.model_path}; {proven} ({where}); "
+        f"not run: {', '.join(cache.proof.not_run)}; contains pickles: {'yes' if cache.contains_pickle else 'no'}"
+    )

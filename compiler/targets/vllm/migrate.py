@@ -131,7 +131,7 @@ def _one(name: str, value: str, entries: Mapping[str, str]) -> Iterator[tuple[st
     """Property and value for vLLM; or "" and the reason."""
     if name in _LENGTHS:
         if all(each in entries for each in _LENGTHS):
-            yield "option.max_model_len", str(sum(int(entries[each]) for each in _LENGTHS))
+            yield "option.max_model_len", str(sum(_tokens(each, entries[each]) for each in _LENGTHS))
         else:
             yield "", f"a row's length is {' and '.join(_LENGTHS)} together: pass `--max-positions`"
     elif name == "engine":
@@ -144,6 +144,13 @@ def _one(name: str, value: str, entries: Mapping[str, str]) -> Iterator[tuple[st
         yield "", "the build's own options of quantization replace it"
     else:
         yield "", _WITHOUT.get(name, "no property of an LMI image with vLLM has this meaning")
+
+
+def _tokens(name: str, value: str) -> int:
+    """Number of tokens. Raises UsageError."""
+    if not value.strip().isdecimal():
+        raise UsageError(f"`{name}` takes a number of tokens; found `{value}`", hint="correct the file")
+    return int(value)
 
 
 def _argv(

@@ -16,6 +16,7 @@ from compiler.lmi import java_properties
 from compiler.lmi.properties import SERVING_PROPERTIES
 from compiler.targets.vllm.cache import cache_of
 from compiler.targets.vllm.environment import FORCED, pinned
+from compiler.targets.vllm.script import SCRIPT, script
 from compiler.targets.vllm.server import carrier_files
 from compiler.targets.vllm.serving import MODEL_PATH, Serving, lmi_properties, sagemaker_environment
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = "environment.json"
 """Environment of an AWS vLLM container that serves the artifact."""
+OWN = (SCRIPT, SERVING_PROPERTIES, ENVIRONMENT)
+"""Files that a cache adds or replaces."""
 SERVED_ROOT = "/tmp/lmi-cache"  # noqa: S108  # in a container; /opt/ml/model is read-only
 """Folder that the carrier restores the cache to."""
 
@@ -37,11 +40,11 @@ def served_environment(cache: CompiledCache) -> dict[str, str]:
     return {**pinned(cache.dialect, cache.device, SERVED_ROOT, {}), **FORCED[cache.dialect]}
 
 
-def cache_files(made: Made) -> tuple[list[Part], CompiledCache | None]:
-    """Files of the cache, and its section; ([], None) if nothing was compiled."""
+def cache_files(made: Made, image: str) -> tuple[list[Part], CompiledCache | None]:
+    """Files of the cache, and its section. If nothing was compiled: the script that compiles in `image`, and None."""
     compiled = {part.name: part for part in made.compiled.get("cache", ())}
     if not compiled:
-        return [], None
+        return [written(SCRIPT, script(image), executable=True)], None
     archive, report = compiled["cache.tar.gz"], compiled["bake.json"]
     cache = cache_of(archive, report)
     serving = Serving(**json.loads(report.read())["serving"])

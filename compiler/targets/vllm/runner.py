@@ -28,11 +28,11 @@ def judge_of(folder: Path, config: ModelConfig, _max_memory: int, lowered: Model
     """Judge of the shards in `folder`. It maps a layer of all ranks at a time and widens blocks of 16 MiB, whatever the
     limit of memory. `lowered`: `config` with other limits, computed in its place.
     """
-    from compiler.targets.vllm.judge import ShardJudge, ShardWeights
+    from compiler.targets.vllm.judge import ShardJudge, ShardWeights, kernels_of
 
     files = sorted(folder.glob("model-rank-*-part-0.safetensors"))
     ranks = [ShardWeights(folder / rank_file(rank), rank, len(files), config) for rank in range(len(files))]
-    return ShardJudge(lowered or config, ranks)
+    return ShardJudge(lowered or config, ranks, kernels_of(files[0]))
 
 
 @dataclass(frozen=True)

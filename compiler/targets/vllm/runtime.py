@@ -44,6 +44,8 @@ class VllmRuntime(Runtime):
         """Reason if there is no cache, or no vLLM here."""
         if cache_of_manifest(manifest) is None:
             return "it has no compiled cache: a server of its image compiles at every start"
+        if not manifest.section.rank_files:
+            return "it is a plain checkpoint, whose server is not started here"
         try:
             python_with_vllm()
         except LmiCompileError as error:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from compiler.artifact.sections import InnerPath, Section
-from compiler.targets.vllm.cache import CompiledCache
+from compiler.targets.vllm.cache import CompiledCache, cache_text
 
 
 class Shards(Section, extra="forbid"):
@@ -43,12 +43,18 @@ class Shards(Section, extra="forbid"):
         """Container image."""
         return self.image
 
+    @property
+    def unfinished(self) -> str:
+        """Hint for shards without a cache, else ""."""
+        return "" if self.cache else "run its `bake.sh` where vLLM is, then `lmi-compile package`"
+
     def facts(self) -> list[tuple[str, str]]:
         """Lines of `inspect`: version, image and files."""
         image = f", for image {self.image}" if self.image else ""
         by = f"equal to save_sharded_state of vLLM {self.compared}" if self.compared else "by rule, not compared"
         held = f"{len(self.files)} file(s), load_format {self.format}"
-        return [("vLLM", f"{self.version}{image}"), ("weights", f"{held} ({by})" if self.rank_files else held)]
+        lines = [("vLLM", f"{self.version}{image}"), ("weights", f"{held} ({by})" if self.rank_files else held)]
+        return [*lines, *([("cache", cache_text(self.cache))] if self.cache else [])]
 
 
 SECTION = Shards

@@ -14,6 +14,8 @@ from compiler.targets.vllm.version import image_of, version_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from compiler.model.config import ModelConfig
+    from compiler.model.limits import Limits
     from compiler.targets.values import PlannedRanks
     from compiler.targets.vllm.options import VllmOptions
 
@@ -23,16 +25,23 @@ BATCHED_TOKENS = 8192
 
 def specs(plan: PlannedRanks[VllmOptions], source: str) -> Sequence[BakeSpec]:
     """Spec of the cache. `source`: digest of the model's source."""
-    image, limits = image_of(plan.options), plan.limits
+    return (spec_of(plan.config, plan.tp, plan.dtype, plan.limits, plan.options, plan.digest, source),)
+
+
+def spec_of(
+    config: ModelConfig, tp: int, dtype: str, limits: Limits, options: VllmOptions, plan: str, source: str
+) -> BakeSpec:
+    """Spec of the cache of a model's weights. `plan`, `source`: digests."""
+    image, plain = image_of(options), bool(copies(config, options))
     serving = Serving(
-        tp=plan.tp,
-        dtype=plan.dtype,
+        tp=tp,
+        dtype=dtype,
         max_model_len=limits.max_positions,
         max_num_seqs=limits.max_batch,
         max_num_batched_tokens=max(limits.max_batch, min(BATCHED_TOKENS, limits.max_positions)),
         block_size=BLOCK_SIZE["cuda"],
-        load_format="auto" if copies(plan.config, plan.options) else "sharded_state",
+        load_format="auto" if plain else "sharded_state",
     )
-    dialect = dialect_of(version_of(plan.options))
+    dialect = dialect_of(version_of(options))
     environment = dict(image.environment) if image else {}
-    return (BakeSpec(serving, dialect, plan.digest, source, plan.config.vocab, environment, plan.config),)
+    return BakeSpec(serving, dialect, plan, source, config.vocab, environment, None if plain else config)

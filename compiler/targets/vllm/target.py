@@ -9,9 +9,10 @@ from compiler.errors import UsageError
 from compiler.machine import gpus
 from compiler.model.parallel import check_parallel
 from compiler.targets.protocols import Compiler, Packager, RankLayout, Support, Target
-from compiler.targets.vllm import artifact, layout
+from compiler.targets.vllm import artifact, layout, schemes
 from compiler.targets.vllm.architectures import row_for
 from compiler.targets.vllm.copies import copies
+from compiler.targets.vllm.elsewhere import CACHE_ELSEWHERE
 from compiler.targets.vllm.migrate import migration
 from compiler.targets.vllm.options import VllmOptions
 from compiler.targets.vllm.runner import judge_of
@@ -29,6 +30,7 @@ class VllmSupport(Support[VllmOptions]):
     """Support of the architectures whose shards are written."""
 
     migration = staticmethod(migration)
+    quantized = staticmethod(schemes.quantized)
 
     def check(self, config: ModelConfig, tp: int, options: VllmOptions, limits: Limits | None = None) -> None:
         """Raise RefusedError without a row, ParallelError if `tp` cannot split the model; nothing for a checkpoint that
@@ -76,6 +78,7 @@ class ServerCompiler(Compiler[VllmOptions]):
 class VllmPackager(Packager[VllmOptions]):
     """Artifacts: the folder that a container mounts as /opt/ml/model, see artifact.py."""
 
+    elsewhere = CACHE_ELSEWHERE
     contents = staticmethod(artifact.contents)
     options_of = staticmethod(artifact.options_of)
 

@@ -198,6 +198,12 @@ def test_a_quantized_checkpoint_needs_a_back_end_that_loads_it(profile: str, ima
         check_quantized("gptq", profile_of(profile, image))
 
 
+def test_there_are_no_rank_files_to_convert(model: Path, tmp_path: Path) -> None:
+    line = ("convert", "--model", model, "--target", "checkpoint", "--output", tmp_path / "out", "--json")
+    error = command(*line, cache=tmp_path / "cache").error
+    assert (error["exit_code"], "has no rank files" in error["message"]) == (2, True)
+
+
 def test_damage_is_found(request_for: Requests) -> None:
     manifest = build(request_for()).manifest
     assert manifest is not None

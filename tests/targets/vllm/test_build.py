@@ -87,7 +87,9 @@ def test_the_default_version_is_the_one_that_was_compared(
     assert (section.version, section.compared, section.image) == ("0.32.0", "0.32.0", None)
 
 
-@pytest.mark.parametrize("case", ["gpt_neox", "llama4", "deepseek_v2/groups", "gpt_oss/yarn", "cohere/qk-norm"])
+@pytest.mark.parametrize(
+    "case", ["gpt_neox", "llama4", "deepseek_v2/groups", "gpt_oss/yarn", "cohere/qk-norm", "olmo2"]
+)
 def test_the_judge_undoes_what_vllm_joins(case: str, tmp_path: Path, tiny_checkpoint: Callable[[str], Path]) -> None:
     """Matrices that alternate, turn, stay in heads or are joined give the logits of one rank on two."""
     found = []

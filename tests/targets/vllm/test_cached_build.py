@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ import recipes
 from compiler.api import Ask, BuildRequest, build
 from compiler.artifact.manifest import load_manifest
 from compiler.deploy.prewarm import prewarm
-from compiler.errors import NumericsError
+from compiler.errors import NumericsError, ToolchainMissing
 from compiler.lmi import java_properties
-from compiler.targets.vllm import bake, interpreter
+from compiler.targets.vllm import bake, finish, interpreter
 from compiler.targets.vllm.artifact import section_of
 from compiler.targets.vllm.runtime import VllmRuntime
 from tests.command import command
@@ -55,10 +55,8 @@ def artifact(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Callable
         patch.setenv(interpreter.PYTHON, sys.executable)
         patch.setenv(interpreter.PLUGINS, str(write_stand_in(folder / "vllm")))
         patch.setattr(bake, "judge_of", lambda *_: EvenJudge())
-        interpreter.facts_of.cache_clear()
         build(request(tiny_checkpoint("llama"), folder))
         yield folder / "artifact"
-    interpreter.facts_of.cache_clear()
 
 
 def test_the_artifact_has_the_cache_its_carrier_and_the_servers_configuration(artifact: Path) -> None:
@@ -124,3 +122,41 @@ def test_a_server_with_other_log_probabilities_than_the_reference_is_refused(
     with pytest.raises(NumericsError, match=r"differ from the reference's by 0\.4"):
         build(request(tiny_checkpoint("llama"), tmp_path))
     assert not (tmp_path / "artifact").exists()
+
+
+def test_without_vllm_the_shards_wait_for_the_script_that_another_machine_runs(
+    tmp_path: Path, tiny_checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(interpreter.PYTHON, raising=False)
+    with pytest.raises(ToolchainMissing, match="vLLM is not installed here"):
+        build(request(tiny_checkpoint("llama"), tmp_path))
+    shards = tmp_path / "artifact"
+    assert load_manifest(shards).section.unfinished
+    # another machine, which has vLLM; the stand-in's answers are not those of the weights
+    monkeypatch.setenv(interpreter.PYTHON, sys.executable)
+    monkeypatch.setenv(interpreter.PLUGINS, str(write_stand_in(tmp_path / "vllm")))
+    monkeypatch.setattr(finish, "judge_of", lambda *_: EvenJudge())
+    assert "compiler.targets.vllm.finish" in (shards / "bake.sh").read_text()
+    finish.finish(shards)
+    done = command("package", shards, "--json", cache=tmp_path / "cache")
+    assert done.code == 0, done.err
+    whole = load_manifest(Path(done.json["output"]))
+    cache = section_of(whole).cache
+    assert cache is not None
+    assert not whole.section.unfinished
+    assert whole.toolchain["vllm"] == VERSION
+    assert "bake.sh" not in {file.path for file in whole.files}
+    assert "lmi_boot/__init__.py" in {file.path for file in whole.files}
+    assert command("verify", done.json["output"], "--quick", cache=tmp_path / "cache").code == 0
+
+
+def test_the_result_of_another_artifact_is_refused(
+    artifact: Path, tmp_path: Path, tiny_checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(interpreter.PYTHON, raising=False)
+    other = replace(request(tiny_checkpoint("llama"), tmp_path), ask=Ask(tp=1, dtype="bfloat16", max_positions=32))
+    with pytest.raises(ToolchainMissing):
+        build(other)
+    done = command("package", tmp_path / "artifact", "--engines", artifact, cache=tmp_path / "cache")
+    assert done.code == 7
+    assert "max_model_len 64; expected 32" in done.err

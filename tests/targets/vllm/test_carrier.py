@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from compiler.errors import ArtifactError
 from compiler.storage.files.digest import sha256_file
+from compiler.targets.vllm.carrier.guard import check_capability, check_ranks
 from compiler.targets.vllm.carrier.restore import ARCHIVE, MARK, Unrestorable, restore
 from compiler.targets.vllm.carrier.watch import is_compiler
 from compiler.targets.vllm.harvest import harvest
@@ -230,3 +231,41 @@ def test_vllm_finds_the_entry_point_of_the_carrier(tmp_path: Path) -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "boot" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    "words", [["--tensor-parallel-size", "1"], ["--tensor-parallel-size=1"], ["-tp", "1"], ["serve", "-tp", "1"]]
+)
+def test_a_server_with_another_number_of_ranks_is_refused(words: list[str]) -> None:
+    manifest = {"parallel": {"tp": 2}}
+    with pytest.raises(Unrestorable, match="shards for tp 2; the server was started with tp 1"):
+        check_ranks(manifest, words, {})
+    check_ranks({"parallel": {"tp": 1}}, words, {})
+
+
+def test_ranks_are_read_from_the_variables_of_containers() -> None:
+    with pytest.raises(Unrestorable, match="tp 4"):
+        check_ranks({"parallel": {"tp": 2}}, [], {"SM_VLLM_TENSOR_PARALLEL_SIZE": "4"})
+    check_ranks({"parallel": {"tp": 2}}, [], {"OPTION_TENSOR_PARALLEL_DEGREE": "max"})
+    check_ranks({"parallel": {"tp": 2}}, ["-m"], {})
+
+
+@pytest.mark.parametrize(("found", "refused"), [("12.0", True), ("8.6", False), ("12.0\n8.6", False)])
+def test_kernels_of_another_gpu_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str, refused: bool
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\necho '{found}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    manifest = {"device": {"kind": "cuda", "capability": "8.6"}}
+    if refused:
+        with pytest.raises(Unrestorable, match=r"compute capability 8\.6; this machine has 12\.0"):
+            check_capability(manifest)
+    else:
+        check_capability(manifest)
+
+
+def test_without_nvidia_smi_the_key_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    check_capability({"device": {"kind": "cuda", "capability": "8.6"}})

@@ -64,6 +64,12 @@ def test_one_length_alone_is_not_taken_for_the_row() -> None:
     assert "--max-positions" in found.dropped[-1]
 
 
+def test_a_length_that_is_no_number_is_refused() -> None:
+    entries = {"option.model_id": "m", "option.max_input_len": "x", "option.max_output_len": "1"}
+    with pytest.raises(UsageError, match="takes a number of tokens; found `x`"):
+        migrated(None, entries)
+
+
 def test_without_a_model_it_is_refused() -> None:
     with pytest.raises(UsageError, match="names the model"):
         migrated(None, {"option.tensor_parallel_degree": "2"})

@@ -18,6 +18,7 @@ import os
 import sys
 from pathlib import Path
 
+from .guard import check_capability, check_ranks
 from .restore import ARCHIVE, MANIFEST, Unrestorable, restore
 from .watch import Watch, observe_configs
 
@@ -25,7 +26,10 @@ _started: list[Watch] = []
 
 
 def boot() -> None:
-    """Restore the cache and watch this process; the plugin's entry point. Raises Unrestorable under `fail`."""
+    """Restore the cache and watch this process; the plugin's entry point.
+
+    Raises Unrestorable for an artifact that cannot be trusted or is for another server; OSError under `fail`.
+    """
     observe_configs()
     if _started:
         return
@@ -39,6 +43,9 @@ def boot() -> None:
     if not (artifact / MANIFEST).is_file() or not (artifact / ARCHIVE).is_file():
         return
     key = os.environ.get("LMI_BOOT_KEY")
+    manifest = json.loads((artifact / MANIFEST).read_bytes())
+    check_ranks(manifest, sys.argv, os.environ)
+    check_capability(manifest)
     try:
         restore(artifact, root, record, Path(key) if key else None)
     except (Unrestorable, OSError) as error:

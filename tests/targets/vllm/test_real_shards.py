@@ -1,0 +1,70 @@
+"""vLLM itself: the shards that it saves, and engines that load ours (`scripts/test-vllm`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import recipes
+from compiler.pipeline.build import build
+from compiler.pipeline.request import Ask, BuildRequest
+from compiler.quantization.request import Quant
+from compiler.quantization.schemes import SCHEMES
+from compiler.targets.vllm.options import VllmOptions
+from compiler.targets.vllm.runner import judge_of
+from tests.targets.vllm.golden_cases import CASES, GOLDEN, TPS, folder_of, found_in, write
+from tests.targets.vllm.read_back import PROMPT
+from tests.tiny import model_config, write_checkpoint
+
+HERE = Path(__file__).parent
+PYTHON = os.environ.get("LMI_COMPILE_VLLM_PYTHON", "")
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.skipif(not PYTHON, reason="LMI_COMPILE_VLLM_PYTHON names no interpreter with vLLM"),
+]
+
+
+def run(script: str, *arguments: str) -> str:
+    """Output of a script of this folder, run by the interpreter that has vLLM."""
+    line = [PYTHON, str(HERE / script), *arguments]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def test_vllm_saves_the_shards_of_golden_json(tmp_path: Path) -> None:
+    models = [tmp_path / "models" / folder_of(case) for case in CASES]
+    for case, folder in zip(CASES, models, strict=True):
+        write(case, folder)
+    for tp in TPS:
+        run("save_state.py", str(tp), str(tmp_path), *map(str, models))
+    assert found_in(tmp_path) == json.loads(GOLDEN.read_bytes())["digests"]
+
+
+@pytest.mark.parametrize("scheme", ["none", "smoothquant"])
+def test_an_engine_that_loads_our_shards_gives_the_judge_s_log_probabilities(scheme: str, tmp_path: Path) -> None:
+    """Heads of 32 are the narrowest that vLLM's CPU kernels take."""
+    output, model = tmp_path / scheme, write_checkpoint("llama", tmp_path / "model", head_dim=32)
+    quant = Quant(SCHEMES.get(scheme), accept=True)
+    request = BuildRequest(
+        model=str(model),
+        recipes=recipes,
+        target="vllm",
+        ask=Ask(quant=quant, options=VllmOptions(weights="shards")),
+        output=output,
+        cache=tmp_path / "cache",
+        until="judge",
+    )
+    build(request)
+    run("read_back.py", str(tmp_path), str(output))
+    found = np.array(json.loads((tmp_path / f"{scheme}.json").read_bytes()))
+    logits = judge_of(output, model_config("llama", head_dim=32), 1 << 30).logits(np.array(PROMPT)).astype(np.float64)
+    highest = logits.max(-1, keepdims=True)
+    every = logits - highest - np.log(np.exp(logits - highest).sum(-1, keepdims=True))
+    expected = every[np.arange(len(PROMPT) - 1), PROMPT[1:]]
+    assert np.median(np.abs(found - expected)) < 0.05
