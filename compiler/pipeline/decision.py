@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compiler import targets
+from compiler.errors import RefusedError, UsageError
+from compiler.lmi.checkpoint import profile_of
 from compiler.lmi.images import TRTLLM, Release
 
 if TYPE_CHECKING:
@@ -114,8 +116,20 @@ def _vllm(release: Release | None) -> tuple[Backend, ...]:
 
 
 def _own_files(release: Release | None) -> tuple[Backend, ...]:
-    """Back end for the model's own files, in the image of `_vllm`."""
-    return tuple(_checkpoint("vllm", tag) for tag in _lmi_tags(release)[-1:])
+    """Back end for the model's own files, in the newest image whose properties are known."""
+    for tag in reversed(_lmi_tags(release)):
+        try:
+            profile_of("vllm", tag)
+        except (RefusedError, UsageError):
+            continue  # newer than the tables of its properties
+        return (_checkpoint("vllm", tag),)
+    return ()
+
+
+def known_releases() -> list[Release]:
+    """LMI releases with a container of the tree, the oldest first."""
+    with_vllm = (tag.split(".")[:2] for tag in _lmi_tags(None))
+    return sorted({*TRTLLM, *_LMI_DIST, *((int(major), int(minor)) for major, minor in with_vllm)})
 
 
 def _trtllm(release: Release) -> Backend:
