@@ -140,9 +140,8 @@ def _checkpoint(profile: str, tag: str) -> Backend:
     """Back end that loads the model's own files."""
     names = {"lmi-dist": "LMI-Dist", "vllm": "vLLM, own files"}
     why = "compiles nothing ahead of time; for uneven lengths, and for architectures that the others lack"
-    own = profile == "lmi-dist"  # an image with vLLM is one of target `vllm`, unless it is named at deployment only
-    options = (("profile", profile), *([("image", tag)] if own else []))
-    flags = ("--profile", profile, *(["--image", tag] if own else []))
+    options = (("profile", profile), ("image", tag))
+    flags = ("--profile", profile, "--image", tag)
     return Backend(names[profile], "checkpoint", tag, why, _cuda(tag.rpartition("-")[2]), (7, 0), options, flags)
 
 
