@@ -5,8 +5,8 @@
 Writes a random bfloat16 Llama of the TinyLlama shape (22 layers, 2.2 GB) and one of four times the bytes (not with
 `--small`), and converts them to the rank files of a target. A conversion is a fresh process: its time includes
 interpreter start, plan, sha256 of every file and fsync. Conversions and copies alternate; the first pair does not
-count. Prints the median of each, the median of the pairs' ratios, and the peak resident memory of the conversions. Needs
-27 GB of disk (`--small`: 7), and removes all files at its end.
+count. Prints the median of each, the median of the pairs' ratios, and the peak resident memory of the conversions.
+Needs 27 GB of disk (`--small`: 7), and removes all files at its end.
 """
 
 from __future__ import annotations
