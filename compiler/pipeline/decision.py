@@ -82,7 +82,7 @@ class Backend:
 
 def backends(instance: Instance, release: Release | None) -> tuple[Backend, ...]:
     """Containers for an instance type in the order of preference. `release`: of LMI; None: of today."""
-    if instance.accelerator.startswith("AWS"):
+    if instance.maker == "AWS":
         return (Backend("Neuron", "neuron", "", "graphs for NeuronCores are always compiled ahead of time"),)
     if not instance.devices:
         why = "this project's own runtime; no container of AWS serves on processors"
