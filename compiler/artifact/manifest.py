@@ -16,6 +16,10 @@ All artifacts share its fields, except for the `section` of their target (sectio
              build-engines.sh                  builds them
              ...                               afterwards: the tree that the container expects (compiler/lmi)
 
+    vllm     model-rank-{r}-part-0.safetensors shards, or the files of the checkpoint; config.json and tokenizer* beside
+             bake.sh                           compiles the cache, before there is one
+             cache.tar.gz, bake.json           compiled cache and its proof; lmi_boot/ restores it where it is served
+
 Only provenance.json can depend on time, place or author of a build, and does so on request: repeated builds give equal
 bytes. The digest of an artifact is the sha256 of its manifest file.
 """

@@ -70,7 +70,8 @@ def request_of_properties(
 
     `image`: tag or release of the LMI image that it is for, "" for the newest release of its back end. `text`:
     calibration text; the file may override the number and the length of samples. `serves`: back ends that will serve
-    the artifact, and read its serving.properties. `environment`: of a container; the file has precedence, as there.
+    the artifact, and read its serving.properties. `environment`: of an optimization job; the file has precedence, as
+    there.
 
     Raises UsageError (unreadable file, unknown, foreign or contradictory properties) or RefusedError (nothing here is
     the same), with the line of each property at fault.
@@ -91,10 +92,11 @@ def request_of_properties(
     ignored |= {shown(last[name]): reason for name, reason in without.items()}
     quant, warnings = Quant(text=text), list[str]()
     # A server that loads the checkpoint itself reads all but what the artifact's layout decides.
+    job = environment is not None
     loads = served and table.name != "trtllm"
-    if not problems and not loads:
+    if not problems and (job or not loads):
         try:
-            quant, warnings = quant_of_properties(typed, table.name, release, text)
+            quant, warnings = quant_of_properties(typed, table.name, release, text, job=job)
         except LmiCompileError as error:
             problems.append((_entry_of(error, last), error))
     if problems:
@@ -108,7 +110,7 @@ def request_of_properties(
         rows = _default_rows(table, release, typed)
         values["max_batch"] = str(rows)
         lines["max_batch"] = f"default of LMI {release[0]}.{release[1]} `option.max_rolling_batch_size={rows}`"
-    handled = {*sources.values(), *(() if loads else table.quantizes)}
+    handled = {*sources.values(), *(() if loads and not job else table.quantizes)}
     rest = [name for name in typed if name not in handled]
     carried = [name for name in rest if served and _carries(table, name, loads=loads)]
     ignored |= {shown(last[name]): _reason(table, name) for name in rest if name not in carried}

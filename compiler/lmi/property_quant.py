@@ -18,6 +18,7 @@ from compiler.lmi.quantize import quantization_of
 from compiler.quantization.request import ALPHA, Quant, Text, scheme_of
 from compiler.quantization.schemes import FLOAT, SCHEMES
 from compiler.quantization.vendors import (
+    JOB_SCHEMES,
     LMI_SCHEMES,
     VENDOR_CACHES,
     VENDOR_SCHEMES,
@@ -39,9 +40,11 @@ AS_DECLARED = "`option.quantize={}` means that the checkpoint is quantized alrea
 
 
 def quant_of_properties(
-    typed: Mapping[str, Value], backend: BackendName, release: Release, text: Text
+    typed: Mapping[str, Value], backend: BackendName, release: Release, text: Text, *, job: bool = False
 ) -> tuple[Quant, list[str]]:
-    """Quantization of the properties `typed` by full name, and warnings. Raises UsageError, RefusedError."""
+    """Quantization of the properties `typed` by full name, and warnings. `job`: those of an optimization job, in which
+    vLLM's `option.quantize` is an order and not a statement about the checkpoint. Raises UsageError, RefusedError.
+    """
     if backend == "trtllm":
         return _compiled(typed, release, text)
     method = next(
@@ -54,18 +57,19 @@ def quant_of_properties(
             f"`option.kv_cache_dtype` is one of {', '.join(VLLM_CACHES)} here; found `{cache}`", hint="leave it out"
         )
     quant = Quant(text=text, cache=VLLM_CACHES[cache])
-    if method in VLLM_LOADED and backend in ("vllm", "lmi-dist"):
+    schemes = JOB_SCHEMES if job and backend in ("vllm", "lmi-dist") else LMI_SCHEMES[backend]
+    if not job and method in VLLM_LOADED and backend in ("vllm", "lmi-dist"):
         return quant, [AS_DECLARED.format(method)]
     if not method:
         return quant, []
-    if method not in LMI_SCHEMES[backend]:
-        known = ", ".join([*LMI_SCHEMES[backend]]) or "no value"
+    if method not in schemes:
+        known = ", ".join(schemes) or "no value"
         raise RefusedError(
             f"`option.quantize={method}` rounds as {TABLES[backend].title} does at start-up, which nothing here does",
             hint=f"supported for {TABLES[backend].title}: {known}; or choose a scheme with `--quant` and remove it",
         )
     alpha = typed.get("option.smoothquant_alpha")
-    scheme = scheme_of(LMI_SCHEMES[backend][method])
+    scheme = scheme_of(schemes[method])
     return replace(quant, scheme=scheme, alpha=ALPHA if alpha is None else float(alpha)), []
 
 

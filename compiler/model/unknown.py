@@ -94,15 +94,15 @@ def sizes_of(hf: Mapping[str, Any]) -> dict[str, int]:
     return found
 
 
-def unknown_notes(hf: Mapping[str, Any], architecture: str, reason: str) -> tuple[str, ...]:
+def unknown_notes(recipe: Recipe, hf: Mapping[str, Any], architecture: str, reason: str) -> tuple[str, ...]:
     """Sentences about what a plan of copied files does not know. `reason`: why they are copied."""
+    first = f"{architecture}: {reason}; the checkpoint is packed as it is, complete and in order"
+    if not isinstance(recipe, UnknownModel):
+        return first, "not known here: whether the server has this architecture; its logits are not compared"
     absent = sorted(_KEYS.keys() - sizes_of(hf).keys() - {"head_dim", "kv_heads"})
     lacks = f"; config.json states no {', '.join(absent)} under a usual key" if absent else ""
     unknown = "whether the server has this architecture and can split it, its logits, and the memory of its cache"
-    return (
-        f"{architecture}: {reason}; the checkpoint is packed as it is, complete and in order",
-        f"not known here: {unknown} (the figures are those of plain attention){lacks}",
-    )
+    return first, f"not known here: {unknown} (the figures are those of plain attention){lacks}"
 
 
 def copied(headers: Mapping[str, Header]) -> Account:

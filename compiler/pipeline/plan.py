@@ -187,7 +187,7 @@ def make_plan(
         notes=(
             *notes,
             *filled.notes,
-            *(unknown_notes(hf, config.architecture, reason) if reason else config_notes(recipe, hf)),
+            *(unknown_notes(recipe, hf, config.architecture, reason) if reason else config_notes(recipe, hf)),
             *length_notes(config.rope_scaling),
         ),
     )

@@ -162,5 +162,12 @@ LMI_SCHEMES: Mapping[str, Mapping[str, str]] = {
 """Scheme by LMI's back end and its value of `option.quantize` (or of `option.load_in_8bit`, as text), with which it
 rounds weights when it starts.
 """
+JOB_SCHEMES: Mapping[str, str] = {"awq": "awq", "fp8": "fp8"}
+"""Scheme by the value of `option.quantize` with which an optimization job of LMI's vLLM image rounds a model."""
 VLLM_CACHES: Mapping[str, str] = {"auto": "", "fp8": "fp8", "fp8_e4m3": "fp8"}
 """Formats of KV caches by vLLM's `kv_cache_dtype`."""
+COMPRESSED_TENSORS: Mapping[str, tuple[str, str]] = {
+    "int8": ("int", "int-quantized"),
+    "fp8": ("float", "float-quantized"),
+}
+"""Type of weights, and format, in the compressed-tensors of a number format."""

@@ -214,9 +214,7 @@ class Runtime:
             return ()  # an image of the user's
         if manifest.target in served:
             return ()
-        return (
-            f"`{image}` serves target `{' or '.join(served)}`; this is another kind of artifact, of `{manifest.target}`",
-        )
+        return (f"`{image}` serves target `{served[0]}`; this is another kind of artifact, of `{manifest.target}`",)
 
     def doctor(self) -> tuple[Sequence[Finding], Sequence[Ability]]:
         """Findings about the toolchain here, with the vendor's install line, and the abilities of this machine."""

@@ -124,6 +124,18 @@ def test_quantize_means_what_the_back_end_does(lines: str, scheme: str, warned: 
         _request(tmp_path, "option.rolling_batch=lmi-dist\noption.quantize=bitsandbytes\n")
 
 
+def test_in_an_optimization_job_vllm_s_quantize_is_an_order(tmp_path: Path) -> None:
+    file = tmp_path / "serving.properties"
+    file.write_text("option.rolling_batch=vllm\noption.quantize=awq\n")
+    for serves in ((), ("vllm",)):
+        found = request_of_properties(file, "", Text(), serves, environment={})
+        assert found.quant.scheme is not None
+        assert (found.quant.scheme.name, found.warnings, found.carried) == ("awq", (), {})
+    file.write_text("option.rolling_batch=vllm\noption.quantize=gptq\n")
+    with pytest.raises(RefusedError, match=r"line 2: `option.quantize=gptq` rounds as vLLM"):
+        request_of_properties(file, "", Text(), environment={})
+
+
 def test_what_only_the_server_has_is_refused_or_carried(tmp_path: Path) -> None:
     text = "option.rolling_batch=vllm\noption.enable_lora=true\noption.max_loras=2\njob_queue_size=7\n"
     with pytest.raises(RefusedError, match=r"line 2: `option.enable_lora=True` changes answers"):

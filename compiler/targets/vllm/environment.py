@@ -62,8 +62,20 @@ object has no attribute 'finalize_loading'`, and the server compiles again.
 """
 BLOCK_SIZE: Mapping[str, int] = {"cpu": 128, "cuda": 16}
 """Tokens of a block of the KV cache, by kind of device: the defaults of vLLM 0.32.0."""
-DEVICE: Mapping[str, Mapping[str, str]] = {"cpu": {"VLLM_CPU_KVCACHE_SPACE": "1"}, "cuda": {}}
-"""Variables by kind of device. `VLLM_CPU_KVCACHE_SPACE`: GiB of the KV cache."""
+DEVICE: Mapping[str, Mapping[str, str]] = {
+    "cpu": {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "TORCHINDUCTOR_VEC_ISA_OK": "1",
+        "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",
+    },
+    "cuda": {},
+}
+"""Variables by kind of device. `VLLM_CPU_KVCACHE_SPACE`: GiB of the KV cache.
+
+On a busy machine one start of vLLM 0.32.0 (torch 2.13) compiled a kernel again whose source was in the cache: artifacts
+load in several threads, and the hash that names a kernel contains the compiler's flags, which torch finds by trials at
+that time. `VEC_ISA_OK` leaves the trials out. Without the last variable every start compiles headers.
+"""
 
 _IGNORED_0_32 = """
 CUDA_VISIBLE_DEVICES FORCE_COLOR LD_LIBRARY_PATH LOCAL_RANK MAX_JOBS NO_COLOR S3_ACCESS_KEY_ID S3_ENDPOINT_URL

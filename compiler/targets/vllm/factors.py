@@ -42,9 +42,13 @@ class FactorDifference:
 
 
 def merged(records: Sequence[Record]) -> Factors:
-    """Factors of all processes of a start."""
+    """Factors of the processes of a start that run a model, one for each rank; of all where none got so far.
+
+    Only these make keys. Others have not read a model's configuration yet, and so other values of some variables.
+    """
+    models = [record for record in records if record["counters"].get("num_models_seen")]
     found: dict[str, dict[str, set[str]]] = {}
-    for record in records:
+    for record in models or records:
         for group, values in record["factors"].items():
             if group.startswith(_RECORDED):
                 for name, value in values.items():

@@ -6,10 +6,12 @@
     vllm-openai:v0.32.0                             the project's own image
 
 Sources, read 2026-11-30; no image was run: docs/src/data/{djl-inference,vllm-server,vllm} and
-docker/vllm/Dockerfile{,.amzn2023} of aws/deep-learning-containers at e0ecede (2026-08-21: tags and versions of vLLM);
+docker/vllm/Dockerfile{,.amzn2023} of aws/deep-learning-containers at e0ecede (2026-08-21: tags and versions of vLLM;
+LMI 29 and v2.4 to v2.6 at a667346, 559bbcd, e8d464d, 05a7191);
 serving/docker/{lmi.Dockerfile,lmi-container-requirements.txt} of djl-serving on the branches 0.33.0-dlc to
-0.36.0-lmi27-dlc (torch, folders, environment). No branch of LMI 28 was at hand: its torch is inferred from the cache
-dialect of its vLLM. Files of the other images state no version of torch: "".
+0.36.0-lmi27-dlc (torch, folders, environment). No branch of LMI 28 and 29 was at hand: their folders and environment
+are taken to be those of LMI 27, and the torch of 28 is inferred from the cache dialect of its vLLM. Files of the other
+images state no version of torch: "".
 """
 
 from __future__ import annotations
@@ -116,11 +118,15 @@ IMAGES: Mapping[str, VllmImage] = {
         _lmi("0.36", 26, "cu130", "0.22.1", "2.11.0"),
         _lmi("0.36", 27, "cu130", "0.23.1", "2.11.0"),
         _lmi("0.36", 28, "cu130", "0.26.0", "2.11.0"),
+        _lmi("0.38", 29, "cu130", "0.28.0", ""),
         _server("v1", "0.19.1"),
         _server("v2.0", "0.22.1"),  # a release candidate
         _server("v2.1", "0.24.0"),
         _server("v2.2", "0.26.0"),
         _server("v2.3", "0.27.0"),
+        _server("v2.4", "0.27.1"),
+        _server("v2.5", "0.30.0"),
+        _server("v2.6", "0.30.0"),
     )
 }
 """Published images by name, oldest first within a family."""
@@ -165,7 +171,7 @@ def vllm_image(image: str) -> VllmImage:
     raise UsageError(
         f"expected an image with vLLM such as {NEWEST_LMI}, vllm:server-sagemaker-cuda-v2.3 or vllm-openai:v0.32.0; "
         f"found `{image}`",
-        hint="LMI 15 to 28 carry vLLM; a tag must name the version, as `latest` does not",
+        hint="LMI 15 to 29 carry vLLM; a tag must name the version, as `latest` does not",
     )
 
 

@@ -125,7 +125,7 @@ def kernels_of(path: Path) -> Kernels:
     for name, (form, product) in products().items():
         if form.torch_dtype == dtype and product.activations == activations:
             return replace(PLAIN, quantized=definition(name))
-    raise ArtifactError(f"{path}: the judge computes int8 and float8 with 8-bit inputs; found {dtype}", hint=BUG)
+    raise ArtifactError(f"{path}: the judge computes 8-bit weights with 8-bit inputs; found {dtype}", hint=BUG)
 
 
 _LATENTS = ("attn.q_a", "attn.kv_a")

@@ -13,6 +13,7 @@ from compiler.artifact.manifest import MANIFEST, load_manifest
 from compiler.errors import ArtifactError, UsageError
 from compiler.lmi import java_properties
 from compiler.lmi.properties import SERVING_PROPERTIES
+from compiler.quantization.vendors import VENDOR_SCHEMES
 from compiler.targets.values import Migration
 
 if TYPE_CHECKING:
@@ -81,17 +82,15 @@ _WITHOUT: Mapping[str, str] = {
 _LENGTHS = ("option.max_input_len", "option.max_output_len")
 """Together the row's length, `option.max_model_len`."""
 _QUANT: Mapping[str, str] = {
-    "smoothquant": "--quant int8",
-    "awq": "--quant awq",
-    "fp8": "--quant fp8",
-    "FP8": "--quant fp8",
-    "W4A16_AWQ": "--quant awq",
-    "W8A8_SQ_PER_CHANNEL": "--quant int8",
+    name: f"--quant {row.scheme}"
+    for row in VENDOR_SCHEMES.values()
+    for name in (row.quantize, row.name)
+    if name and row.scheme
 }
 """Value of option.quantize or option.quant_algo -> option of the build."""
 _QUANTIZED = ("option.quantize", "option.quant_algo")
 _CALIBRATED = (
-    "smoothquant", "multi_query", "awq", "calib", "q_format", "group_size", "clamp_val", "use_meta_recipe",
+    "smoothquant_", "multi_query", "awq_", "calib", "q_format", "group_size", "clamp_val", "use_meta_recipe",
     "has_zero_point", "pre_quant", "exclude_modules", "random_seed", "kv_cache_quant", "use_fp8_context",
     "tokenizer_max",
 )  # fmt: skip

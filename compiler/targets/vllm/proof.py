@@ -170,11 +170,12 @@ def compare(baked: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[float, 
 
 
 def content(answer: Any) -> tuple[list[Any], list[float]]:
-    """Tokens (ids, else texts) and log probabilities of an answer of /v1/completions, streamed or not."""
-    events = answer if isinstance(answer, list) else [answer]
+    """Tokens (ids, else the text) and log probabilities of an answer of /v1/completions; of a stream the whole text."""
+    if isinstance(answer, list):  # how many tokens an event carries is a matter of time
+        return ["".join(choice.get("text", "") for event in answer for choice in event.get("choices", []))], []
     tokens: list[Any] = []
     probabilities: list[float] = []
-    for choice in (choice for event in events for choice in event.get("choices", [])):
+    for choice in answer.get("choices", []):
         tokens += choice.get("token_ids") or [choice.get("text", "")]
         found = choice.get("logprobs") or {}
         probabilities += [value for value in found.get("token_logprobs") or [] if value is not None]

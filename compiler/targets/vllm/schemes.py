@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from compiler.errors import RefusedError
 from compiler.quantization.formats import load, products
 from compiler.quantization.schemes import FLOAT, SCHEMES
+from compiler.quantization.vendors import COMPRESSED_TENSORS
 from compiler.targets.vllm.architectures import row_for
 from compiler.targets.vllm.copies import copies
 from compiler.targets.vllm.version import version_of
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from compiler.quantization.request import Quant
     from compiler.quantization.schemes import Scheme
     from compiler.targets.vllm.options import VllmOptions
-
-_KINDS = {"int8": ("int", "int-quantized"), "fp8": ("float", "float-quantized")}
-"""Type and format of compressed-tensors, by number format."""
 
 
 def quantized(config: ModelConfig, quant: Quant, options: VllmOptions) -> tuple[Quant, VllmOptions]:
@@ -55,7 +53,11 @@ def quantized(config: ModelConfig, quant: Quant, options: VllmOptions) -> tuple[
 
 
 def _shared(scheme: Scheme) -> bool:
-    return scheme.weights in _KINDS and scheme.activations == scheme.weights and scheme.weight_scales == "channel"
+    return (
+        scheme.weights in COMPRESSED_TENSORS
+        and scheme.activations == scheme.weights
+        and scheme.weight_scales == "channel"
+    )
 
 
 def _reason(config: ModelConfig, scheme: Scheme, options: VllmOptions) -> str:
@@ -75,7 +77,7 @@ def _reason(config: ModelConfig, scheme: Scheme, options: VllmOptions) -> str:
 def with_quantization(config: bytes, scheme: str) -> bytes:
     """config.json `config` with the `quantization_config` of shards of `scheme`, a product's name."""
     form, product = products()[scheme]
-    kind, name = _KINDS[form.name]
+    kind, name = COMPRESSED_TENSORS[form.name]
     of_weights: dict[str, Any] = {
         "num_bits": 8,
         "type": kind,

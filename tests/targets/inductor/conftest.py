@@ -4,16 +4,26 @@ import ctypes
 import fcntl
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from compiler.storage.cache.stages import StageCache
 from compiler.targets.inductor import library
 from compiler.targets.inductor.build import versions, write_wrapper
 from compiler.targets.inductor.device import MARCH
 from compiler.targets.inductor.toolchain import archiver, cxx
+
+
+@pytest.fixture(autouse=True, scope="package")
+def two_threads() -> Iterator[None]:
+    """Kernels divide their work, whatever OMP_NUM_THREADS says."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

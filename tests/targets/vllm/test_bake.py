@@ -15,7 +15,7 @@ import pytest
 from compiler.errors import ArtifactError, CompileError, UsageError
 from compiler.targets.vllm import bake
 from compiler.targets.vllm.explain import explain_start
-from compiler.targets.vllm.proof import judge, written_since
+from compiler.targets.vllm.proof import compare, judge, written_since
 from tests.targets.vllm.bakes import SERVING, SPEC, TriedBake, bake_with_stand_in
 
 if TYPE_CHECKING:
@@ -144,6 +144,24 @@ def test_a_vllm_whose_key_ignores_the_control_is_refused(baked: TriedBake, tmp_p
     host = replace(baked.host, python_path=(str(careless),))
     with pytest.raises(ArtifactError, match="judged a hit"):
         bake.bake_and_prove(SPEC, "cpu", baked.model, host, tmp_path / "work", out)
+
+
+def test_a_stream_is_compared_as_text_however_its_events_were_cut() -> None:
+    def events(*texts: str) -> list[object]:
+        return [{"choices": [{"text": text}]} for text in texts]
+
+    assert compare({"stream": [events("ab", "c")]}, {"stream": [events("a", "bc")]}) == (0.0, ())
+    assert compare({"stream": [events("ab", "c")]}, {"stream": [events("a", "b")]})[1]
+
+
+def test_other_log_probabilities_are_no_hit_although_the_tokens_are_equal() -> None:
+    def answer(probability: float) -> dict[str, object]:
+        return {"choices": [{"token_ids": [1], "logprobs": {"token_logprobs": [probability]}}]}
+
+    assert compare({"prefill": [answer(-1.0)]}, {"prefill": [answer(-1.0001)]})[1] == ()
+    assert compare({"prefill": [answer(-1.0)]}, {"prefill": [answer(-1.1)]})[1] == (
+        "request `prefill`: log probabilities differ by 0.1",
+    )
 
 
 def test_a_folder_without_records_is_refused(baked: TriedBake, tmp_path: Path) -> None:

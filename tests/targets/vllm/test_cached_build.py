@@ -160,3 +160,13 @@ def test_the_result_of_another_artifact_is_refused(
     done = command("package", tmp_path / "artifact", "--engines", artifact, cache=tmp_path / "cache")
     assert done.code == 7
     assert "max_model_len 64; expected 32" in done.err
+
+
+def test_an_endpoint_needs_the_vllm_of_the_cache(artifact: Path) -> None:
+    manifest, runtime = load_manifest(artifact), VllmRuntime()
+    (version, place) = runtime.endpoint_problems(manifest, "vllm:server-sagemaker-cuda-v2.3", "ml.g5.xlarge")
+    assert version == f"its cache was made by vLLM {VERSION}; the image has 0.27.0"
+    assert "/opt/venv/lib/python3.12/site-packages" in place
+    assert runtime.endpoint_problems(manifest, "123.dkr.ecr.us-east-1.amazonaws.com/mine:1", "ml.g5.xlarge") == ()
+    (other,) = runtime.endpoint_problems(manifest, "0.30.0-tensorrtllm0.12.0-cu125", "ml.g5.xlarge")
+    assert "another kind of artifact" in other

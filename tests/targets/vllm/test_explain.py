@@ -80,7 +80,8 @@ def test_variables_outside_of_the_key_were_not_among_the_factors(name: str) -> N
     assert name not in RECORDED["baked"]["key"]
 
 
-def test_two_real_starts_with_another_model_path_differ_by_that_alone() -> None:
+def test_two_real_starts_with_another_model_differ_by_its_path_and_configuration_alone() -> None:
+    """Heads of 32 at /opt/ml/model, and of 16 at another path."""
     found = copy.deepcopy(RECORDED["baked"])
     for group, names in RECORDED["found"]["changed"].items():
         found[group].update(names)
@@ -88,7 +89,9 @@ def test_two_real_starts_with_another_model_path_differ_by_that_alone() -> None:
         for name in names:
             del found[group][name]
     assert [(each.group, each.name) for each in differences(baked(), read_factors(found)) if each.decides] == [
-        ("config.ModelConfig", "model")
+        ("config.ModelConfig", "hf_config"),
+        ("config.ModelConfig", "hf_text_config"),
+        ("config.ModelConfig", "model"),
     ]
 
 

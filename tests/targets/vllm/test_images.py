@@ -18,6 +18,7 @@ REGISTRY = "763104351884.dkr.ecr.us-west-2.amazonaws.com"
         ("djl-inference:0.36.0-lmi28.0.0-cu130", "0.26.0", "A"),
         (f"{REGISTRY}/djl-inference:0.36.0-lmi20.0.0-cu128", "0.15.1", "J"),
         ("lmi22", "0.17.0", "A"),
+        ("0.38.0-lmi29.0.0-cu130", "0.28.0", "M"),
         ("vllm:server-sagemaker-cuda-v2.3", "0.27.0", "M"),
         (f"{REGISTRY}/vllm:0.27.1-gpu-py312-cu130-ubuntu22.04-sagemaker", "0.27.1", "M"),
         ("vllm/vllm-openai:v0.32.0", "0.32.0", "M"),

@@ -53,7 +53,7 @@ def test_every_property_is_either_mapped_or_dropped_with_a_reason() -> None:
 def test_the_command_line_builds_for_vllm() -> None:
     assert migrated(None, TRTLLM).command == (
         "lmi-compile build --model meta-llama/Llama-3.1-8B --tp 4 --max-positions 1536 --max-batch 16 "
-        "--quant int8 --target vllm"
+        "--quant smoothquant --target vllm"
     )
 
 

@@ -4,7 +4,7 @@ Written to RECORD/<pid>.json, which is replaced whenever something changed: a wo
 environment variables and factors are written as the first digits of their sha256, so that no secret gets into a file.
 
     argv, programs    command line; programs run (their first three words), up to a limit
-    compilers         number of runs of a compiler (COMPILERS) that write an output file
+    compilers         number of runs of a compiler (COMPILERS) that write a file; `compiled`: their command lines
     counters          vLLM's compilation counters, and torch's counters of its caches (0 = absent)
     factors           {group: {name: digest}}: everything that a key of vLLM's caches depends on, see `_factors`
 """
@@ -29,6 +29,8 @@ _PROBES = ("--version", "-dumpversion", "-E", "-v", "--help")
 _INTERVAL = 0.25
 """Seconds between two looks at the counters."""
 _MOST_PROGRAMS = 200
+_LINE = 8000
+"""Characters of a compiler's command line: two that differ explain why a kernel was compiled again."""
 _TORCH_COUNTERS = {
     "inductor": ("fxgraph_cache_miss", "fxgraph_cache_hit", "fxgraph_lookup_write_file"),
     "aot_autograd": ("autograd_cache_miss", "autograd_cache_hit"),
@@ -55,6 +57,7 @@ class Watch:
         self._lock, self._last, self._pid = threading.RLock(), "", os.getpid()
         self._programs: list[list[str]] = []
         self._compilers = 0
+        self._compiled: list[str] = []
         self._factors: dict[str, dict[str, str]] = {}
         record.mkdir(parents=True, exist_ok=True)
 
@@ -73,6 +76,8 @@ class Watch:
                 self._programs.append([Path(word).name if i == 0 else word[:80] for i, word in enumerate(words[:3])])
             compiles = is_compiler(words)
             self._compilers += compiles
+            if compiles and len(self._compiled) < _MOST_PROGRAMS:
+                self._compiled.append(" ".join(words)[:_LINE])
         if compiles and self._refuse:
             self.write()
             raise CompilerRun(f"the cache does not have a kernel: `{Path(words[0]).name}` was about to run")
@@ -109,6 +114,7 @@ class Watch:
             "title": threading.main_thread().name,
             "programs": self._programs,
             "compilers": self._compilers,
+            "compiled": self._compiled,
             "counters": _counters(),
             "factors": {**self._factors, **_CONFIGS},
         }
