@@ -1,7 +1,6 @@
 """Table of the architectures whose shards are written; no other file of this target names architectures.
 
-A name that ends in `.` or `_` is followed by `weight` or `bias`; others are whole. The prefix of a layer is put in
-front of the names of its tensors. Sources: files that vLLM 0.32.0 wrote (tests/targets/vllm/golden.json);
+names.py has the names that several classes share. Sources: files that vLLM 0.32.0 wrote (golden.json of the tests);
 `_PREVIOUSLY_SUPPORTED_MODELS` of its registry for the last version of a class. Dense classes of vLLM's own have had
 these names since its first images; experts, latent attention and classes of transformers are named by version.
 """
@@ -14,12 +13,21 @@ from typing import TYPE_CHECKING
 
 from compiler.errors import RefusedError
 from compiler.targets.vllm.images import Version
+from compiler.targets.vllm.names import (
+    EXPERTS,
+    FOUR_NORMS,
+    GPT,
+    GPT2,
+    LATENT,
+    LLAMA,
+    ROUTER_INSIDE,
+    WITHOUT_HEAD,
+    Names,
+)
 from compiler.targets.vllm.version import COMPARED, FIRST, parse_compared, show
 
 if TYPE_CHECKING:
     from compiler.model.config import ModelConfig
-
-Names = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -71,73 +79,10 @@ class ShardNames:
         return name + part if name[-1] in "._" else name
 
 
-LLAMA: Names = {
-    "embed": "model.embed_tokens.",
-    "attn.norm": "input_layernorm.",
-    "attn.qkv": "self_attn.qkv_proj.",
-    "attn.q_norm": "self_attn.q_norm.",
-    "attn.k_norm": "self_attn.k_norm.",
-    "attn.o": "self_attn.o_proj.",
-    "mlp.norm": "post_attention_layernorm.",
-    "mlp.gate_up": "mlp.gate_up_proj.",
-    "mlp.down": "mlp.down_proj.",
-    "final.norm": "model.norm.",
-    "head": "lm_head.",
-}
-_EXPERTS: Names = {
-    "moe.router": "mlp.gate.",
-    "moe.correction": "mlp.experts.gate.e_score_correction_bias",
-    "moe.gate_up": "mlp.experts.routed_experts.w13_",
-    "moe.down": "mlp.experts.routed_experts.w2_",
-    "shared.gate_up": "mlp.experts._shared_experts._layer.gate_up_proj.",
-    "shared.down": "mlp.experts._shared_experts._layer.down_proj.",
-    "shared.router": "mlp.experts._shared_experts._layer.expert_gate.",
-}
-_ROUTER_INSIDE: Names = {"moe.router": "mlp.experts.gate."}
-_WITHOUT_HEAD: Names = {role: name for role, name in LLAMA.items() if role != "head"}
-_FOUR_NORMS: Names = {
-    "attn.post_norm": "post_attention_layernorm.",
-    "mlp.norm": "pre_feedforward_layernorm.",
-    "mlp.post_norm": "post_feedforward_layernorm.",
-}
-_LATENT: Names = {
-    "attn.qkv_a": "self_attn.fused_qkv_a_proj.",
-    "attn.q_a_norm": "self_attn.mla_attn.q_a_layernorm.",
-    "attn.q_b": "self_attn.mla_attn.q_b_proj.",
-    "attn.q_whole": "self_attn.mla_attn.q_proj.",
-    "attn.kv_a": "self_attn.kv_a_proj_with_mqa.",
-    "attn.kv_a_norm": "self_attn.kv_a_layernorm.",
-    "attn.kv_b": "self_attn.kv_b_proj.",
-    "attn.o": "self_attn.mla_attn.o_proj.",
-}
-_GPT: Names = {
-    "embed": "transformer.word_embeddings.",
-    "attn.norm": "input_layernorm.",
-    "attn.qkv": "self_attention.query_key_value.",
-    "attn.o": "self_attention.dense.",
-    "mlp.norm": "post_attention_layernorm.",
-    "mlp.up": "mlp.dense_h_to_4h.",
-    "mlp.down": "mlp.dense_4h_to_h.",
-    "final.norm": "transformer.ln_f.",
-    "head": "lm_head.",
-}
-_GPT2: Names = {
-    "embed": "transformer.wte.",
-    "position": "transformer.wpe.",
-    "attn.norm": "ln_1.",
-    "attn.qkv": "attn.c_attn.",
-    "attn.o": "attn.c_proj.",
-    "mlp.norm": "ln_2.",
-    "mlp.up": "mlp.c_fc.",
-    "mlp.down": "mlp.c_proj.",
-    "final.norm": "transformer.ln_f.",
-    "head": "lm_head.",
-}
-
 _NOW = parse_compared()
 _LLAMA = ShardNames(LLAMA)
 _LATENT_ROW = ShardNames(
-    {**LLAMA, **_EXPERTS, **_ROUTER_INSIDE, **_LATENT},
+    {**LLAMA, **EXPERTS, **ROUTER_INSIDE, **LATENT},
     attention="self_attn.mla_attn.mla_attn.",
     first=_NOW,
     compared=False,
@@ -154,14 +99,14 @@ ROWS: Mapping[str, ShardNames] = {
     "Phi3ForCausalLM": _LLAMA,
     "StableLmForCausalLM": replace(_LLAMA, lacks=("qk_norm", "parallel_residual")),
     "InternLMForCausalLM": replace(_LLAMA, end=(0, 24, 0)),
-    "Gemma2ForCausalLM": ShardNames({**_WITHOUT_HEAD, **_FOUR_NORMS}),
-    "Gemma3ForCausalLM": ShardNames({**LLAMA, **_FOUR_NORMS}),
+    "Gemma2ForCausalLM": ShardNames({**WITHOUT_HEAD, **FOUR_NORMS}),
+    "Gemma3ForCausalLM": ShardNames({**LLAMA, **FOUR_NORMS}),
     "CohereForCausalLM": ShardNames(
-        {**_WITHOUT_HEAD, "attn.q_heads_norm": "self_attn.q_norm.", "attn.k_heads_norm": "self_attn.k_norm."},
+        {**WITHOUT_HEAD, "attn.q_heads_norm": "self_attn.q_norm.", "attn.k_heads_norm": "self_attn.k_norm."},
         matrices=frozenset(("attn.q_heads_norm", "attn.k_heads_norm")),
         lacks=("qkv_bias", "out_bias"),
     ),
-    "Cohere2ForCausalLM": ShardNames(_WITHOUT_HEAD, lacks=("qkv_bias", "out_bias")),
+    "Cohere2ForCausalLM": ShardNames(WITHOUT_HEAD, lacks=("qkv_bias", "out_bias")),
     "MixtralForCausalLM": ShardNames(
         {
             **LLAMA,
@@ -171,14 +116,14 @@ ROWS: Mapping[str, ShardNames] = {
         },
         first=_NOW, compared=False,
     ),
-    "Qwen2MoeForCausalLM": ShardNames({**LLAMA, **_EXPERTS}, first=_NOW, compared=False),
-    "Qwen3MoeForCausalLM": ShardNames({**LLAMA, **_EXPERTS, **_ROUTER_INSIDE}, first=_NOW, compared=False),
+    "Qwen2MoeForCausalLM": ShardNames({**LLAMA, **EXPERTS}, first=_NOW, compared=False),
+    "Qwen3MoeForCausalLM": ShardNames({**LLAMA, **EXPERTS, **ROUTER_INSIDE}, first=_NOW, compared=False),
     "Llama4ForCausalLM": ShardNames(
         {
             **LLAMA,
             "mlp.gate_up": "feed_forward.gate_up_proj.",
             "mlp.down": "feed_forward.down_proj.",
-            **{role: name.replace("mlp.", "feed_forward.") for role, name in _EXPERTS.items()},
+            **{role: name.replace("mlp.", "feed_forward.") for role, name in EXPERTS.items()},
             "moe.router": "feed_forward.router.",
         },
         first=_NOW, compared=False,
@@ -190,19 +135,19 @@ ROWS: Mapping[str, ShardNames] = {
     "BaichuanForCausalLM": ShardNames({**LLAMA, "attn.qkv": "self_attn.W_pack."}, end=(0, 24, 0)),
     "BaiChuanForCausalLM": ShardNames({**LLAMA, "attn.qkv": "self_attn.W_pack."}, end=(0, 24, 0)),
     "BloomForCausalLM": ShardNames(
-        {**_GPT, "embed.norm": "transformer.word_embeddings_layernorm."},
+        {**GPT, "embed.norm": "transformer.word_embeddings_layernorm."},
         "transformer.h.{layer}.",
         "self_attention.attn.",
     ),
     "FalconForCausalLM": ShardNames(
-        _GPT,
+        GPT,
         "transformer.h.{layer}.",
         "self_attention.attn.",
         when={"parallel_mlp_norm": {"attn.norm": "ln_attn.", "mlp.norm": "ln_mlp."}},
     ),
     "ChatGLMModel": ShardNames(
         {
-            **_GPT,
+            **GPT,
             "embed": "transformer.embedding.",
             "mlp.gate_up": "mlp.dense_h_to_4h.",
             "final.norm": "transformer.encoder.final_layernorm.",
@@ -211,9 +156,9 @@ ROWS: Mapping[str, ShardNames] = {
         "self_attention.attn.",
         heads_fill_hidden=True,
     ),
-    "GPT2LMHeadModel": ShardNames(_GPT2, "transformer.h.{layer}.", "attn.attn."),
+    "GPT2LMHeadModel": ShardNames(GPT2, "transformer.h.{layer}.", "attn.attn."),
     "GPTJForCausalLM": ShardNames(
-        {**_GPT2, "attn.qkv": "attn.qkv_proj.", "attn.o": "attn.out_proj.", "mlp.up": "mlp.fc_in.",
+        {**GPT2, "attn.qkv": "attn.qkv_proj.", "attn.o": "attn.out_proj.", "mlp.up": "mlp.fc_in.",
          "mlp.down": "mlp.fc_out."},
         "transformer.h.{layer}.",
         "attn.attn.",
@@ -272,7 +217,7 @@ ROWS: Mapping[str, ShardNames] = {
     ),
     "GPTNeoXForCausalLM": ShardNames(
         {
-            **_GPT,
+            **GPT,
             "embed": "model.embed_in.",
             "attn.qkv": "attention.query_key_value.",
             "attn.o": "attention.dense.",
