@@ -65,6 +65,7 @@ BLOCK_SIZE: Mapping[str, int] = {"cpu": 128, "cuda": 16}
 DEVICE: Mapping[str, Mapping[str, str]] = {
     "cpu": {
         "VLLM_CPU_KVCACHE_SPACE": "1",
+        "LMI_BOOT_SETTLE_ISA": "1",
         "TORCHINDUCTOR_VEC_ISA_OK": "1",
         "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",
     },
@@ -72,9 +73,9 @@ DEVICE: Mapping[str, Mapping[str, str]] = {
 }
 """Variables by kind of device. `VLLM_CPU_KVCACHE_SPACE`: GiB of the KV cache.
 
-On a busy machine one start of vLLM 0.32.0 (torch 2.13) compiled a kernel again whose source was in the cache: artifacts
-load in several threads, and the hash that names a kernel contains the compiler's flags, which torch finds by trials at
-that time. `VEC_ISA_OK` leaves the trials out. Without the last variable every start compiles headers.
+vLLM 0.32.0 loads kernels in several threads, in which torch 2.13 tries the instruction sets of the CPU, changing the
+compiler's flags meanwhile (carrier/watch.py): starts that loaded every artifact compiled 1 and 10 of 10 kernels again.
+The carrier lets torch do it before, without trials. Without the last variable every start compiles headers.
 """
 
 _IGNORED_0_32 = """

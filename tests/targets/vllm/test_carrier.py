@@ -10,6 +10,7 @@ import sys
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from compiler.errors import ArtifactError
 from compiler.storage.files.digest import sha256_file
+from compiler.targets.vllm.carrier import watch
 from compiler.targets.vllm.carrier.guard import check_capability, check_ranks
 from compiler.targets.vllm.carrier.restore import ARCHIVE, MARK, Unrestorable, restore
 from compiler.targets.vllm.carrier.watch import is_compiler
@@ -269,3 +271,17 @@ def test_kernels_of_another_gpu_are_refused(
 def test_without_nvidia_smi_the_key_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     check_capability({"device": {"kind": "cuda", "capability": "8.6"}})
+
+
+def test_instruction_sets_are_found_once_before_kernels_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    fake = ModuleType("torch._inductor.cpu_vec_isa")
+    monkeypatch.setattr(fake, "valid_vec_isa_list", lambda: calls.append("found"), raising=False)
+    monkeypatch.setitem(sys.modules, "torch._inductor.cpu_vec_isa", fake)
+    monkeypatch.setattr(watch, "_settled", [])
+    watch.settle_instruction_set()
+    assert calls == []
+    monkeypatch.setenv("LMI_BOOT_SETTLE_ISA", "1")
+    watch.settle_instruction_set()
+    watch.settle_instruction_set()
+    assert calls == ["found"]

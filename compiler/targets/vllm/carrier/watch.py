@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import importlib
 import json
 import os
 import platform
@@ -190,6 +191,22 @@ def _counts(name: str) -> bool:
     )
 
 
+_settled: list[bool] = []
+
+
+def settle_instruction_set() -> None:
+    """With LMI_BOOT_SETTLE_ISA=1, let torch find the instruction sets of the CPU before vLLM loads kernels in threads.
+
+    torch 2.13 changes the compiler's flags of an instruction set while it tries them (VecAVX512.__bool__ in
+    torch/_inductor/cpu_vec_isa.py). Several threads at once leave flags such as `-mavx512bf16` twice or three times,
+    which give the same kernel another name: it is compiled again.
+    """
+    if _settled or os.environ.get("LMI_BOOT_SETTLE_ISA") != "1":
+        return
+    _settled.append(True)
+    importlib.import_module("torch._inductor.cpu_vec_isa").valid_vec_isa_list()
+
+
 _CONFIGS: dict[str, dict[str, str]] = {}
 """Factors of each class of vLLM's configuration, by `config.<class>`, as its key was computed."""
 
@@ -202,6 +219,7 @@ def observe_configs() -> None:
         return
 
     def observing(items: dict[str, object]) -> str:
+        settle_instruction_set()
         owner = sys._getframe(1).f_locals.get("self")
         if owner is not None and type(owner).__name__.endswith("Config"):
             _CONFIGS[f"config.{type(owner).__name__}"] = {name: digest(value) for name, value in items.items()}
