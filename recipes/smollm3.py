@@ -16,11 +16,13 @@ RECIPE = replace(
         "num_key_value_heads": 4, "max_position_embeddings": 32768, "rope_theta": 2000000.0,
         "tie_word_embeddings": True, "use_sliding_window": False,
     },
+    config=replace(llama.RECIPE.config, sliding_window="sliding_window"),
     traits=Traits(
         qkv_bias="attention_bias",
         out_bias="attention_bias",
         mlp_bias="mlp_bias",
         rotated=Layers("no_rope_layers", 1, every=4, period="no_rope_layer_interval"),
+        windowed=Layers("layer_types", "sliding_attention", every=0),  # named ones, whatever use_sliding_window says
     ),
     assumes={"use_sliding_window": False},
 )  # fmt: skip

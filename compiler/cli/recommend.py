@@ -56,10 +56,12 @@ def _release(text: str) -> Release | None:
     """Release of `--lmi-version`; None for "". Raises UsageError."""
     from compiler.errors import UsageError
     from compiler.lmi.images import parse_release
+    from compiler.pipeline.decision import known_releases
 
     if not text:
         return None
-    found = parse_release(text)
-    if found is None or not (0, 25) <= found <= (0, 36):
-        raise UsageError(f"`--lmi-version` is 0.25 to 0.36; found `{text}`", hint="leave it out for those of today")
+    found, known = parse_release(text), known_releases()
+    if found not in known:
+        names = ", ".join(f"{major}.{minor}" for major, minor in known)
+        raise UsageError(f"`--lmi-version` is one of {names}; found `{text}`", hint="leave it out for those of today")
     return found

@@ -71,7 +71,7 @@ def _device_problems(needs: Needs, machine: Instance) -> list[str]:
             return []
         return [f"it was compiled for {needs.isa}; {machine.name} has processors of {machine.architecture}"]
     if needs.kind != "cuda":
-        return [] if machine.accelerator.startswith("AWS") else [f"it runs on NeuronCores; {machine.name} has {has}"]
+        return [] if machine.maker == "AWS" else [f"it runs on NeuronCores; {machine.name} has {has}"]
     if not machine.capability:
         return [f"it runs on NVIDIA GPUs; {machine.name} has {has}"]
     if needs.capability is not None and machine.capability != needs.capability:

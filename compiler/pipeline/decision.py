@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compiler import targets
+from compiler.errors import RefusedError, UsageError
+from compiler.lmi.checkpoint import profile_of
 from compiler.lmi.images import TRTLLM, Release
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ class Backend:
 
 def backends(instance: Instance, release: Release | None) -> tuple[Backend, ...]:
     """Containers for an instance type in the order of preference. `release`: of LMI; None: of today."""
-    if instance.accelerator.startswith("AWS"):
+    if instance.maker == "AWS":
         return (Backend("Neuron", "neuron", "", "graphs for NeuronCores are always compiled ahead of time"),)
     if not instance.devices:
         why = "this project's own runtime; no container of AWS serves on processors"
@@ -97,10 +99,8 @@ def _lmi_tags(release: Release | None) -> list[str]:
     """Tags of LMI images with vLLM, the oldest first."""
     if "vllm" not in targets.available():
         return []
-    from compiler.targets.vllm.images import IMAGES
-
     beginning = "djl-inference:" + (f"{release[0]}.{release[1]}." if release else "")
-    return [name.partition(":")[2] for name in IMAGES if name.startswith(beginning)]
+    return [name.partition(":")[2] for name in targets.options_of("vllm").images() if name.startswith(beginning)]
 
 
 def _vllm(release: Release | None) -> tuple[Backend, ...]:
@@ -114,8 +114,20 @@ def _vllm(release: Release | None) -> tuple[Backend, ...]:
 
 
 def _own_files(release: Release | None) -> tuple[Backend, ...]:
-    """Back end for the model's own files, in the image of `_vllm`."""
-    return tuple(_checkpoint("vllm", tag) for tag in _lmi_tags(release)[-1:])
+    """Back end for the model's own files, in the newest image whose properties are known."""
+    for tag in reversed(_lmi_tags(release)):
+        try:
+            profile_of("vllm", tag)
+        except (RefusedError, UsageError):
+            continue  # newer than the tables of its properties
+        return (_checkpoint("vllm", tag),)
+    return ()
+
+
+def known_releases() -> list[Release]:
+    """LMI releases with a container of the tree, the oldest first."""
+    with_vllm = (tag.split(".")[:2] for tag in _lmi_tags(None))
+    return sorted({*TRTLLM, *_LMI_DIST, *((int(major), int(minor)) for major, minor in with_vllm)})
 
 
 def _trtllm(release: Release) -> Backend:

@@ -115,13 +115,13 @@ def recommend(
 
 @dataclass(frozen=True)
 class _Search:
-    """Model that is placed on instance types. `demands`: by container and tp; a text is a reason why there is none."""
+    """Model that is placed on instance types. `demands`: by container and tp, or the reason why there is none."""
 
     request: PlanRequest
     release: Release | None
     model: LocatedModel
     dtype: str
-    demands: dict[tuple[str, int], Demand | str]
+    demands: dict[tuple[str, int], Demand | RefusedError]
 
     @classmethod
     def of(cls, request: PlanRequest, release: Release | None) -> _Search:
@@ -144,33 +144,37 @@ class _Search:
         return Recommendation(one, tuple(options), tuple(rejected), prices.get(one.name))
 
     def _best(self, backend: Backend, one: Instance) -> Choice | str:
-        """The smallest tp that fits, or the reason why none does: that of the largest."""
+        """The smallest tp that fits, or the reason why none does: that of the largest which can split the model."""
         tried: list[tuple[int, str]] = []
         fits: list[tuple[int, Fit]] = []
+        reason = ""
         for tp in _degrees(one.devices):
             demand = self._demand(backend, tp)
-            if isinstance(demand, str):
-                tried.append((tp, demand))
+            if isinstance(demand, RefusedError):
+                tried.append((tp, demand.message))
+                if not isinstance(demand, ParallelError):
+                    reason = demand.message
                 continue
             fit = place(demand, one)
             tried.append((tp, fit.summary))
+            reason = f"tp {tp}: {fit.summary}"
             if fit.copies:
                 fits.append((tp, fit))
         if not fits:
-            return f"tp {tried[-1][0]}: {tried[-1][1]}"
+            return reason or tried[-1][1]
         tp, fit = fits[0]
         build, deploy = _commands(self.request, backend, tp, fit)
         return Choice(backend, tp, fit, tuple(tried), build, deploy)
 
-    def _demand(self, backend: Backend, tp: int) -> Demand | str:
+    def _demand(self, backend: Backend, tp: int) -> Demand | RefusedError:
         key = (f"{backend.target} {backend.image}", tp)
         if key not in self.demands:
             ask = replace(self.request.ask, tp=tp, options=backend.planned)
             try:
                 plan = plan_model(self.model, backend.target, ask, self.request.resources.max_memory)
                 self.demands[key] = demand_of(plan)
-            except (ParallelError, RefusedError) as error:
-                self.demands[key] = error.message
+            except RefusedError as error:
+                self.demands[key] = error
         return self.demands[key]
 
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler.report import progress_in
-from compiler.storage.cache.stages import key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from _typeshed import DataclassInstance
 
     from compiler.report import Report
@@ -77,7 +73,7 @@ class CachedRunner:
 
     def entry(self, step: Step) -> CacheEntry:
         """`run` inside a step of the progress report that has begun."""
-        with self._claims(step.name, {step.name: step.inputs}) as claims:
+        with self.cache.claims(step.name, {step.name: step.inputs}) as claims:
             claim = claims[step.name]
             if claim.entry is not None:
                 return claim.entry
@@ -88,7 +84,7 @@ class CachedRunner:
     def run_batch(self, batch: Batch) -> dict[str, CacheEntry]:
         """The results by name; those that are not in the cache are made in one run."""
         self.report.begin(batch.name)
-        with self._claims(batch.name, batch.inputs) as claims:
+        with self.cache.claims(batch.name, batch.inputs) as claims:
             missing = {name: claim for name, claim in claims.items() if claim.entry is None}
             if missing:
                 self.made[batch.name] = len(missing)
@@ -105,13 +101,6 @@ class CachedRunner:
             entries = {name: claim.entry for name, claim in sorted(claims.items()) if claim.entry is not None}
         self.report.end(f"{len(entries)} results, {len(entries) - len(missing)} of them cached")
         return entries
-
-    @contextmanager
-    def _claims(self, stage: str, inputs: Mapping[str, DataclassInstance]) -> Iterator[dict[str, Claim]]:
-        """Claims by name, taken in the order of their keys: so no two processes wait for each other."""
-        ordered = sorted(inputs.items(), key=lambda named: key_of(stage, named[1]))
-        with ExitStack() as stack:
-            yield {name: stack.enter_context(self.cache.claim(stage, one)) for name, one in ordered}
 
 
 def _keep(claims: Mapping[str, Claim], batch: Batch, out: Path, *, ended: bool) -> None:

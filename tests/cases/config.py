@@ -124,6 +124,12 @@ def no_biases(folder: Path) -> None:
     equal_tiny(folder / "starcoder2", "starcoder2", use_bias=ABSENT)
 
 
+@case(5, "SmolLM3 with windows named in layer_types, and use_sliding_window false")
+def named_windows(folder: Path) -> None:
+    types = ["full_attention", "sliding_attention", "full_attention"]
+    equal_tiny(folder, "smollm3", layer_types=types, sliding_window=16, use_sliding_window=False)
+
+
 @case(13, "rope_theta beside another rope_parameters.rope_theta")
 def two_thetas(folder: Path) -> None:
     equal(folder, rope_theta=10000.0, rope_parameters={"rope_type": "default", "rope_theta": 500000.0})

@@ -224,5 +224,5 @@ def test_shards_for_vllm_go_to_the_image_that_they_name(bucket: Any, image: str,
     bucket.put_object(Key="tiny/v1/manifest.json", Body=made.to_bytes())
     deployment = prepare(DeployRequest(PREFIX, "ml.g5.12xlarge", ROLE, copies="auto")).deployment
     assert (deployment.image, deployment.ami, deployment.copies) == (uri, ami, 2)
-    with pytest.raises(IncompatibleError, match="expected an image with vLLM"):
+    with pytest.raises(IncompatibleError, match="serves target `trtllm`; this is another kind"):
         prepare(DeployRequest(PREFIX, "ml.g5.12xlarge", ROLE, image="0.30.0-tensorrtllm0.12.0-cu125"))

@@ -15,7 +15,7 @@ from compiler import targets
 from compiler.cli import app
 from compiler.lmi.images import targets_of_image
 from compiler.lmi.instances import instance
-from compiler.pipeline.decision import backends
+from compiler.pipeline.decision import backends, known_releases
 from tests import published
 from tests.command import Ran, command
 
@@ -24,7 +24,7 @@ from tests.command import Ran, command
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with headers of published models."""
     folder = tmp_path_factory.mktemp("models")
-    for name in ("mixtral-8x7b", "llama2-7b", "llama2-70b"):
+    for name in ("mixtral-8x7b", "llama2-7b", "llama2-70b", "falcon-7b"):
         published.write_headers(name, folder / name)
     return folder
 
@@ -97,7 +97,7 @@ def test_with_prices_the_cheapest_comes_first(models: Path, tmp_path: Path) -> N
         (("--instance-type", "ml.g5.xlarge"), 4, r"ml\.g5\.xlarge cannot serve this model:\n  .*: tp 1: .* GiB usable"),
         (("--instance-type", "ml.c99.huge"), 2, "no instance type called"),
         (("--instance-type", "ml.g5.48xlarge", "--length", "9999"), 4, "`--max-positions` is 2 to 4096"),
-        (("--lmi-version", "0.99"), 2, "`--lmi-version` is 0.25 to 0.36; found `0.99`"),
+        (("--lmi-version", "0.99"), 2, r"`--lmi-version` is one of 0\.25, 0\.26, .*; found `0\.99`"),
         (("--lmi-version", "new"), 2, "found `new`"),
         (("--prices", "/nowhere.json"), 2, "cannot read /nowhere.json"),
         (("--batch", "0"), 2, "--batch"),
@@ -118,7 +118,7 @@ def test_prices_that_are_none_are_refused(models: Path, tmp_path: Path) -> None:
         assert (ran.code, said in ran.error["message"]) == (2, True), ran.error
 
 
-@pytest.mark.parametrize("release", [None, *((0, minor) for minor in range(25, 37))])
+@pytest.mark.parametrize("release", [None, *known_releases()])
 def test_every_container_of_the_tree_has_an_image_of_its_target(release: tuple[int, int] | None) -> None:
     found = backends(instance("ml.p5.48xlarge"), release)
     assert found
@@ -141,6 +141,13 @@ def test_every_container_of_the_tree_has_an_image_of_its_target(release: tuple[i
 def test_devices_that_a_container_cannot_use_are_rejected_with_the_reason(name: str, dtype: str, said: str) -> None:
     machine = instance(name)
     assert any(said in one.problem(machine, dtype) for one in backends(machine, None))
+
+
+def test_the_reason_is_that_of_the_container_and_not_of_a_tp_that_cannot_split(models: Path) -> None:
+    ran = _ran(models, "falcon-7b", "--instance-type", "ml.g6.12xlarge", "--lmi-version", "0.30", "--batch", "4096")
+    assert ran.code == 4
+    assert "TensorRT-LLM 0.12.0: target `trtllm` does not support FalconForCausalLM" in ran.error["message"]
+    assert re.search(r"LMI-Dist: tp 1: \d+\.\d GiB a device", ran.error["message"]), "71 heads are not split"
 
 
 def test_processors_and_neuron_cores_have_containers_of_their_own() -> None:

@@ -104,4 +104,4 @@ def test_batches_with_the_same_results_wait_for_each_other(tmp_path: Path) -> No
 
 def test_results_are_claimed_in_one_place() -> None:
     found = [file.name for file in (ROOT / "compiler").rglob("*.py") for _ in range(file.read_text().count(".claim("))]
-    assert found == ["runner.py"]
+    assert found == ["stages.py"]

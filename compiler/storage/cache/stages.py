@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,8 +125,7 @@ class StageCache:
     def claim(self, stage: str, inputs: DataclassInstance) -> Iterator[Claim]:
         """The entry for `inputs`, or the right to make it. Waits while another process makes the same entry.
 
-        Claim several entries in the order of their keys, to avoid deadlocks. Leaving the context without a commit
-        discards the work.
+        Leaving the context without a commit discards the work.
         """
         key = key_of(stage, inputs)
         claim = Claim(self, stage, key, asdict(inputs))
@@ -140,6 +139,13 @@ class StageCache:
                 self._discard(self.folder_of(stage, key))
                 claim.entry = self._fetch(stage, key, claim.folder, asdict(inputs))
             yield claim
+
+    @contextmanager
+    def claims(self, stage: str, inputs: Mapping[str, DataclassInstance]) -> Iterator[dict[str, Claim]]:
+        """Claims by name, taken in the order of their keys: so no two processes wait for each other."""
+        ordered = sorted(inputs.items(), key=lambda named: key_of(stage, named[1]))
+        with ExitStack() as stack:
+            yield {name: stack.enter_context(self.claim(stage, one)) for name, one in ordered}
 
     def keep(self, stage: str, key: str, folder: Path, text: bytes, files: Sequence[Descriptor]) -> Path:
         """Turn `folder`, which has `files`, into an entry with `text` as its result.json. Raises OSError."""

@@ -87,7 +87,8 @@ def cached_library(
     cache: StageCache, inputs: LibraryInputs, compiler: Path, folder: Path, *, jobs: int, timeout: float
 ) -> Path:
     """Folder of the library in `cache`, compiled in `folder` where it is not there yet. Raises CompileError."""
-    with cache.claim("library", inputs) as claim:
+    with cache.claims("library", {NAME: inputs}) as claims:
+        claim = claims[NAME]
         if claim.entry is None:
             shutil.copy(build_library(compiler, folder, jobs=jobs, timeout=timeout), claim.folder)
         return (claim.entry or claim.commit()).folder

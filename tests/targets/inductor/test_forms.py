@@ -211,6 +211,21 @@ def test_compiled_segments_compute_what_eager_ones_do(tmp_path: Path, session_ca
         assert (found - expected.float()).norm() < 0.05 * expected.float().norm(), spec.name
 
 
+def test_compiled_experts_in_groups_are_those_of_the_corrected_scores(tmp_path: Path) -> None:
+    """DeepSeek-V3 in bfloat16: the correction of the router stays float32."""
+    spec = next(
+        s
+        for s in specs(model_config("deepseek_v3"), 1, "bfloat16", Limits(64, 4), FLOAT)
+        if s.name == "mlp-moe.decode1"
+    )
+    (package,) = build.compile_segments([spec], tmp_path, device="cpu", march="x86-64-v3")
+    compiled = Package(package)
+    for _ in range(8):
+        inputs = _inputs(spec, 1, 1)
+        found, expected = compiled.run(inputs)[0].float(), run_eagerly(spec, inputs).float()
+        assert (found - expected).norm() < 0.05 * expected.norm()
+
+
 def test_many_tokens_may_go_through_the_library_of_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, session_cache: StageCache
 ) -> None:
