@@ -99,10 +99,8 @@ def _lmi_tags(release: Release | None) -> list[str]:
     """Tags of LMI images with vLLM, the oldest first."""
     if "vllm" not in targets.available():
         return []
-    from compiler.targets.vllm.images import IMAGES
-
     beginning = "djl-inference:" + (f"{release[0]}.{release[1]}." if release else "")
-    return [name.partition(":")[2] for name in IMAGES if name.startswith(beginning)]
+    return [name.partition(":")[2] for name in targets.options_of("vllm").images() if name.startswith(beginning)]
 
 
 def _vllm(release: Release | None) -> tuple[Backend, ...]:

@@ -23,6 +23,11 @@ class TargetOptions:
     sets them to the toolchain's names.
     """
 
+    @classmethod
+    def images(cls) -> tuple[str, ...]:
+        """Repository and tag of published images that serve the artifacts, oldest first; () if none is listed."""
+        return ()
+
     @property
     def backends(self) -> tuple[str, ...]:
         """LMI's back ends that serve the artifacts and read their serving.properties; the default one first."""

@@ -22,6 +22,13 @@ class VllmOptions(TargetOptions):
     version: str = option("", "vLLM to write shards for [default: the image's, or 0.32.0]", flags=("--vllm-version",))
     scheme: str = ""
 
+    @classmethod
+    def images(cls) -> tuple[str, ...]:
+        """Images of the table in images.py."""
+        from compiler.targets.vllm.images import IMAGES
+
+        return tuple(IMAGES)
+
 
 OPTIONS = VllmOptions
 PLAIN = VllmOptions()
