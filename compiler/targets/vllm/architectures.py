@@ -39,7 +39,7 @@ class ShardNames:
     one another. `matrices`: roles whose heads stay an axis; `whole`: roles that every rank holds whole. `first`, `end`:
     version of vLLM from which the names hold, and the first that has them no more. `lacks`: fields of ModelConfig that
     the class does not read. `turned`: rows of a head of q and k are ordered for the rotation of halves; the checkpoint
-    has pairs. `heads_fill_hidden`: the class has no head size of its own. `compared`: golden.json has its shards.
+    has pairs. `heads_fill_hidden`: the class has no head size of its own.
     """
 
     names: Names
@@ -54,7 +54,6 @@ class ShardNames:
     lacks: tuple[str, ...] = ()
     turned: bool = False
     heads_fill_hidden: bool = False
-    compared: bool = True
 
     def name(self, role: str, part: str, layer: int | None, *, tied: bool) -> str:
         """Name of a file tensor. The tied matrix has the smaller of its two names."""
@@ -85,7 +84,6 @@ _LATENT_ROW = ShardNames(
     {**LLAMA, **EXPERTS, **ROUTER_INSIDE, **LATENT},
     attention="self_attn.mla_attn.mla_attn.",
     first=_NOW,
-    compared=False,
     lacks=("qkv_bias",),
 )
 
@@ -114,10 +112,10 @@ ROWS: Mapping[str, ShardNames] = {
             "moe.gate_up": "block_sparse_moe.experts.routed_experts.w13_",
             "moe.down": "block_sparse_moe.experts.routed_experts.w2_",
         },
-        first=_NOW, compared=False,
+        first=_NOW,
     ),
-    "Qwen2MoeForCausalLM": ShardNames({**LLAMA, **EXPERTS}, first=_NOW, compared=False),
-    "Qwen3MoeForCausalLM": ShardNames({**LLAMA, **EXPERTS, **ROUTER_INSIDE}, first=_NOW, compared=False),
+    "Qwen2MoeForCausalLM": ShardNames({**LLAMA, **EXPERTS}, first=_NOW),
+    "Qwen3MoeForCausalLM": ShardNames({**LLAMA, **EXPERTS, **ROUTER_INSIDE}, first=_NOW),
     "Llama4ForCausalLM": ShardNames(
         {
             **LLAMA,
@@ -126,7 +124,7 @@ ROWS: Mapping[str, ShardNames] = {
             **{role: name.replace("mlp.", "feed_forward.") for role, name in EXPERTS.items()},
             "moe.router": "feed_forward.router.",
         },
-        first=_NOW, compared=False,
+        first=_NOW,
         lacks=("qkv_bias", "out_bias"),
         turned=True,
     ),
@@ -191,7 +189,7 @@ ROWS: Mapping[str, ShardNames] = {
         },
         attention="attn.attn.",
         mixed=frozenset(("moe.gate_up",)),
-        first=_NOW, compared=False,
+        first=_NOW,
     ),
     # Classes of transformers, which vLLM fuses; it had its own for some of them before. GLM and GPTBigCode have no row:
     # vLLM splits their fused matrices in a way that no axis has.
@@ -229,7 +227,7 @@ ROWS: Mapping[str, ShardNames] = {
     ),
 }  # fmt: skip
 """By architecture, as config.json names it."""
-COMPARED_ROWS = tuple(name for name, row in ROWS.items() if row.compared and row.first <= _NOW < row.end)
+COMPARED_ROWS = tuple(name for name, row in ROWS.items() if row.first <= _NOW < row.end)
 """Architectures whose shards were compared with those of vLLM `COMPARED`."""
 _ALIASES = {"ChatGLMForConditionalGeneration": "ChatGLMModel", "BloomModel": "BloomForCausalLM"}
 

@@ -11,7 +11,7 @@
 | ...self_attn.attn._{k,prob,q,v}_scale           | 1.0 in float32                         | nothing                  |
 | ...self_attn.attn.{k,q,v}_{scale,zero_point}    | 1.0, 0.0 in float32; quantized models  | nothing                  |
 | lm_head.weight                                  | rows as of the embedding               | head; embed where tied   |
-| biases of row-parallel layers, norms, routers   | whole                                  |                          |
+| biases of row-parallel layers, norms, routers   | whole; of experts: zeros for r > 0     |                          |
 
 A tied matrix stands once, under the smaller of its two names. Source: `save_sharded_state` of vLLM 0.32.0, compared bit
 for bit (tests/targets/vllm); `model_executor/model_loader/sharded_state_loader.py` there.
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from compiler.decoder.rankfile.quantized import quantize_layers, stored_weight
 from compiler.model.layout import Layout, join_rows, to_rank_plans
 from compiler.model.lazy import Lazy, RankPlan, insert_axis
-from compiler.model.ops import Op, Pad, Program, Rearrange, Replicate, Shard, Stack
+from compiler.model.ops import OnFirst, Op, Pad, Program, Rearrange, Replicate, Shard, Stack
 from compiler.model.parallel import check_parallel, padded, spread
 from compiler.model.roles import TensorId, axis_sizes, model_tensors
 from compiler.targets.vllm.architectures import ShardNames, row_for
@@ -144,6 +144,8 @@ def _spread(tensor: TensorId, config: ModelConfig, tp: int, row: ShardNames) -> 
     if "vocab" in tensor.axes:
         axis = tensor.axes.index("vocab")
         return (Pad(axis, config.vocab, padded(padded(config.vocab, VOCAB_MULTIPLE), tp)), Shard(axis, tp))
+    if (tensor.role, tensor.part) == ("moe.down", "bias"):
+        return (OnFirst(tp),)
     program: Program = (Replicate(tp),) if tensor.role in row.whole else spread(tensor.axes, config, tp)
     if row.turned and tensor.role in ("attn.q", "attn.k") and tensor.part == "weight":
         half = (("pair", config.head_dim // 2), ("two", 2))

@@ -51,11 +51,7 @@ WITHOUT = (
     "gpt_oss",  # vLLM reads only yarn
     "gpt_oss/no-bias",
 )
-UNRECORDED = ("mixtral", "qwen2_moe", "qwen3_moe", "llama4", "deepseek_v2", "deepseek_v3", "gpt_oss")
-"""Recipes with experts: compared at tp 1, without a record."""
-CASES = tuple(
-    case for case in TINY if case not in WITHOUT and case.partition("/")[0] not in (*WITHOUT[:5], *UNRECORDED)
-)
+CASES = tuple(case for case in TINY if case not in WITHOUT and case.partition("/")[0] not in WITHOUT[:5])
 Shard = Mapping[str, tuple[str, tuple[int, ...], bytes]]
 """Data type, shape and bytes of each tensor of a file, by name."""
 

@@ -23,6 +23,10 @@ from tests.tiny import model_config, write_checkpoint
 
 HERE = Path(__file__).parent
 PYTHON = os.environ.get("LMI_COMPILE_VLLM_PYTHON", "")
+MEDIANS = {"none": 0.05, "smoothquant": 0.15, "fp8": 0.5}
+"""Largest median difference of a log probability, in nats: the engine computes in bfloat16, and the sharp logits of a
+random model widen roundings (measured: 0.03, 0.06, 0.24; a wrong matrix gives several nats).
+"""
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.skipif(not PYTHON, reason="LMI_COMPILE_VLLM_PYTHON names no interpreter with vLLM"),
@@ -46,7 +50,7 @@ def test_vllm_saves_the_shards_of_golden_json(tmp_path: Path) -> None:
     assert found_in(tmp_path) == json.loads(GOLDEN.read_bytes())["digests"]
 
 
-@pytest.mark.parametrize("scheme", ["none", "smoothquant"])
+@pytest.mark.parametrize("scheme", MEDIANS)
 def test_an_engine_that_loads_our_shards_gives_the_judge_s_log_probabilities(scheme: str, tmp_path: Path) -> None:
     """Heads of 32 are the narrowest that vLLM's CPU kernels take."""
     output, model = tmp_path / scheme, write_checkpoint("llama", tmp_path / "model", head_dim=32)
@@ -67,4 +71,4 @@ def test_an_engine_that_loads_our_shards_gives_the_judge_s_log_probabilities(sch
     highest = logits.max(-1, keepdims=True)
     every = logits - highest - np.log(np.exp(logits - highest).sum(-1, keepdims=True))
     expected = every[np.arange(len(PROMPT) - 1), PROMPT[1:]]
-    assert np.median(np.abs(found - expected)) < 0.05
+    assert np.median(np.abs(found - expected)) < MEDIANS[scheme]
