@@ -35,7 +35,7 @@ def ordered_weights(folder: Path) -> WeightFiles:
 
 def checkpoint_parts(folder: Path) -> list[Part]:
     """Weights, index and quantization files of the checkpoint in `folder`, at the root of an artifact; config.json and
-    tokenizer are parts of every build (pipeline/package.py). Raises as `ordered_weights`, OSError.
+    tokenizer are parts of every build (pipeline/parts.py). Raises as `ordered_weights`, OSError.
     """
     names = [*ordered_weights(folder).names, *(name for name in QUANTIZATIONS if (folder / name).is_file())]
     return [existing(folder / name, name) for name in names]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from compiler.decoder.attention import Attend, attend
-from compiler.decoder.moe import Experts, loop
+from compiler.decoder.mlp import gated
+from compiler.decoder.moe import Experts, loop, loop_over
 from compiler.decoder.quantized import QuantizedExperts, QuantizedLinear, experts, weight_only
+from compiler.decoder.wide import product
+
+if TYPE_CHECKING:
+    from compiler.decoder.moe import Biases
+    from compiler.model.config import Activation
 
 Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """x [..., in], weight [out, in], bias [out] or None -> [..., out] in the dtype of x."""
@@ -32,3 +39,18 @@ class Kernels:
 
 
 PLAIN = Kernels()
+
+
+def wide(kernels: Kernels) -> Kernels:
+    """Kernels with float32 products of floating-point weights, which are widened a block at a time."""
+
+    def widened(
+        x: Tensor, chosen: Tensor, share: Tensor, gate_up: Tensor, down: Tensor, kind: Activation, biases: Biases
+    ) -> Tensor:
+        def run(tokens: Tensor, e: int) -> Tensor:
+            first, second = (None, None) if biases is None else (biases[0][e].float(), biases[1][e].float())
+            return product(gated(product(tokens, gate_up[e], first), kind), down[e], second)
+
+        return loop_over(x, chosen, share, gate_up.shape[0], run)
+
+    return replace(kernels, linear=product, experts=widened)

@@ -9,24 +9,15 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from compiler.model.config import ModelConfig
+from compiler.model.header import Header
 from compiler.model.lazy import Lazy, whole
 from compiler.model.mismatch import Mismatch, refusal
 from compiler.model.ops import Program, inverse, run
 from compiler.model.programs import to_roles
 from compiler.model.recipe import Map, Recipe
 from compiler.model.roles import ROLES, TensorId, axis_sizes, model_tensors, shape_of
-
-
-class Header(Protocol):
-    """Entry of one tensor in a checkpoint's header."""
-
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True)

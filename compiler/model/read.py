@@ -27,7 +27,7 @@ from compiler.model.rope import (
 from compiler.model.values import Values
 
 if TYPE_CHECKING:
-    from compiler.model.account import Header
+    from compiler.model.header import Header
 
 
 def read_config(

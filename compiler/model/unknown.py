@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from compiler.errors import RefusedError
-from compiler.model.account import Account, Header
+from compiler.model.account import Account
 from compiler.model.config import ModelConfig
+from compiler.model.header import Header
 from compiler.model.lazy import whole
 from compiler.model.recipe import Recipe
 from compiler.model.roles import TensorId

@@ -14,7 +14,7 @@ from compiler.artifact import assemble
 from compiler.artifact.checkpoint import checkpoint_parts
 from compiler.artifact.manifest import MANIFEST, load_manifest
 from compiler.errors import ArtifactError, NumericsError, RefusedError, UsageError, boundary
-from compiler.pipeline import package
+from compiler.pipeline import package, parts
 from compiler.pipeline.job import BuildResult, Job, Prepared, Quality
 from compiler.pipeline.notes import plan_note
 from compiler.pipeline.reach import reach_of
@@ -97,7 +97,7 @@ def _build(job: Job) -> BuildResult:
         return replace(unfinished, source=source_digest(runner.cache, runner.report, model.source, model.checkpoint))
     runner.cache.sweep()
     # Before any weight is read: a text that is no text ends the build in seconds.
-    tokenizer = package.tokenizer_folder(texts)
+    tokenizer = parts.tokenizer_folder(texts)
     samples = calibration_samples(plan, tokenizer)
     held_out = held_out_samples(plan, tokenizer) if plan.quant.requested else None
     digest = source_digest(runner.cache, runner.report, model.source, model.checkpoint)
@@ -125,7 +125,7 @@ def _from_source(
     checkpoint, made, quality = model.source.folder, Made((), tokenizer=texts), Quality()
     if target.layout is not None:
         files, quality = rank_files(job, target.layout, prepared, source, *texts_of)
-        checkpoint, made = files.folder, replace(made, weights=package.parts_of(files))
+        checkpoint, made = files.folder, replace(made, weights=parts.parts_of(files))
     else:
         made = replace(made, weights=checkpoint_parts(checkpoint))
     if request.until == "convert":
@@ -161,9 +161,9 @@ def _prepare(job: Job) -> Prepared:
             f"target `{job.target.name}` packs a model's files as they are; the text part alone has no files",
             hint="leave `--text-only` out, or choose a target that converts weights",
         )
-    texts = package.tokenizer_parts(model.source.folder, request.tokenizer)
+    texts = parts.tokenizer_parts(model.source.folder, request.tokenizer)
     made = plan_with_notes(model, request, request.tokenizer)
-    texts = package.with_text_config(texts, model, made.config.architecture)
+    texts = parts.with_text_config(texts, model, made.config.architecture)
     for note in made.notes:
         report.warn(note)
     job.target.packager.check_tokenizer(made, [part.name for part in texts])

@@ -24,6 +24,7 @@ from compiler.model.parallel import head_layout
 from compiler.numerics.verify import check_layout
 from compiler.pipeline import package
 from compiler.pipeline.install import install, is_at, packed_notes
+from compiler.pipeline.parts import tokenizer_parts
 from compiler.pipeline.resolve import locate
 from compiler.pipeline.steps.digest import source_digest
 from compiler.report import amount, progress_in
@@ -66,7 +67,7 @@ def leave_command(runner: CachedRunner, request: BuildRequest, elsewhere: Elsewh
     name = source.repo_id or source.uri or local
     options = ask.options or target.options()
     contents = elsewhere.delegated(config, ask.tp, dtype, limits, options, name)
-    texts = package.tokenizer_parts(source.folder, request.tokenizer)
+    texts = tokenizer_parts(source.folder, request.tokenizer)
     runner.report.end(f"{config.architecture}, tp {ask.tp}, {dtype}; the image compiles it")
     digest = source_digest(runner.cache, runner.report, source, model.checkpoint)
     facts = identity([model.recipe_name, config, ask.tp, dtype, request.target, options])

@@ -13,9 +13,10 @@ from math import prod
 from typing import Any
 
 from compiler.errors import AccountingError, RefusedError
-from compiler.model.account import Account, Header, account
+from compiler.model.account import Account, account
 from compiler.model.config import ModelConfig
 from compiler.model.dtypes import DTYPES
+from compiler.model.header import Header
 from compiler.model.identity import identity
 from compiler.model.layout import Layout
 from compiler.model.lazy import ITEMSIZE, RankPlan

@@ -22,7 +22,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -36,7 +36,16 @@ from compiler.errors import InternalError, LmiCompileError, boundary
 from compiler.lmi.contract import DEFAULT, JSON, Contract
 from compiler.serve.contract.lmi import parse, read_inputs
 from compiler.serve.contract.openai import read_chat, read_completion
-from compiler.serve.exchange import HttpError, Stream, as_http, error_response, read_body, violation, while_connected
+from compiler.serve.exchange import (
+    Exchange,
+    HttpError,
+    Stream,
+    as_http,
+    error_response,
+    read_body,
+    violation,
+    while_connected,
+)
 from compiler.serve.metrics import CONTENT_TYPE, Metrics, Record
 from compiler.serve.openapi import openapi
 from compiler.serve.sagemaker import invoke_endpoint
@@ -60,22 +69,6 @@ IGNORED = "x-lmi-compile-ignored-parameters"
 """Response header with the names of parameters that have no effect, percent-encoded."""
 
 Handle = Callable[["Exchange"], Awaitable[None]]
-
-
-@dataclass
-class Exchange:
-    """One request, and the way to answer it."""
-
-    request: Request
-    receive: Receive
-    send: Send
-    record: Record
-
-    def with_send(self, send: Send) -> Exchange:
-        return replace(self, send=send)
-
-    async def respond(self, response: Response) -> None:
-        await response(self.request.scope, self.receive, self.send)
 
 
 class Endpoint:

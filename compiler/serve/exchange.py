@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
+    from compiler.serve.metrics import Record
     from compiler.serve.worker import Ticket
 
 MOST_BYTES = 25 << 20
@@ -45,6 +46,22 @@ _TYPES = {
     413: "RequestEntityTooLargeException",
     503: "ServiceUnavailableException",
 }
+
+
+@dataclass
+class Exchange:
+    """One request, and the way to answer it."""
+
+    request: Request
+    receive: Receive
+    send: Send
+    record: Record
+
+    def with_send(self, send: Send) -> Exchange:
+        return replace(self, send=send)
+
+    async def respond(self, response: Response) -> None:
+        await response(self.request.scope, self.receive, self.send)
 
 
 @dataclass(frozen=True)

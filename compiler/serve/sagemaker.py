@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Message
 
-    from compiler.serve.app import Exchange
+    from compiler.serve.exchange import Exchange
 
 EVENT_STREAM = "application/vnd.amazon.eventstream"
 _STRING = 7

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import recipes
 from compiler.errors import InternalError, LmiCompileError
-from compiler.pipeline.package import tokenizer_parts
+from compiler.pipeline.parts import tokenizer_parts
 from compiler.pipeline.request import Ask, PlanRequest
 from compiler.pipeline.resolve import plan_of
 from tests.cases.checkpoints import CONFIG, write, write_json

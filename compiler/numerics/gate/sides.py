@@ -64,15 +64,15 @@ class Decoded:
         return [embed_sum(self.config, tables, torch.from_numpy(np.searchsorted(used, ids))[None]) for ids in samples]
 
     def layer(self, layer: int) -> Blocks:
+        from compiler.decoder.kernels import wide
         from compiler.decoder.ranks import RanksInProcess
-        from compiler.decoder.wide import wide
 
         ranks = [one.layer(layer) for one in self.weights]
         return RanksInProcess(self.config, self.config.layer_kinds[layer], ranks, wide(self.kernels))
 
     def head(self) -> Callable[[Tensor], Tensor]:
+        from compiler.decoder.kernels import wide
         from compiler.decoder.ranks import logits
-        from compiler.decoder.wide import wide
 
         ranks, kernels = [one.head() for one in self.weights], wide(self.kernels)
         return lambda x: logits(self.config, ranks, x, kernels)[0].log_softmax(-1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from compiler.pipeline.package import parts_of
+from compiler.pipeline.parts import parts_of
 from compiler.pipeline.runner import Batch
 from compiler.targets.values import TREE
 

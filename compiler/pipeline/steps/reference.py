@@ -11,7 +11,7 @@ from compiler.artifact.parts import Part
 from compiler.numerics.gate.sides import log_probabilities, of_files
 from compiler.numerics.passages import REFERENCE, Expected, Passage, token_rows, write_reference
 from compiler.numerics.reference import source_passages
-from compiler.pipeline.package import parts_of, tokenizer_folder, vocabulary_digest
+from compiler.pipeline.parts import parts_of, tokenizer_folder, vocabulary_digest
 from compiler.pipeline.runner import Output, Step
 
 if TYPE_CHECKING:

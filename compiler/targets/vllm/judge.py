@@ -9,13 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from compiler.decoder.kernels import PLAIN, Kernels
+from compiler.decoder.kernels import PLAIN, Kernels, wide
 from compiler.decoder.layer import layer as run_layer
 from compiler.decoder.quantized import definition
 from compiler.decoder.rankfile.layout import layouts as decoder_layouts
 from compiler.decoder.ranks import RanksInProcess, embed_sum, logits
 from compiler.decoder.weights import RankWeights
-from compiler.decoder.wide import wide
 from compiler.errors import ArtifactError
 from compiler.quantization.formats import products
 from compiler.targets.vllm.architectures import ShardNames, row_for
