@@ -7,12 +7,22 @@ The unified checkpoint (config.json and rank{i}.safetensors) begins with 0.8, an
 from __future__ import annotations
 
 import re
+from typing import Protocol
 
 from compiler.errors import RefusedError, UsageError
 from compiler.lmi.images import TrtllmImage, image_for_trtllm, trtllm_image
-from compiler.targets.trtllm.options import TrtllmOptions
 
 Version = tuple[int, int, int]
+
+
+class VersionChoice(Protocol):
+    """Options that decide the version; "" = default."""
+
+    @property
+    def version(self) -> str: ...
+    @property
+    def image(self) -> str: ...
+
 
 DEFAULT = "0.12.0"
 """Version in the last LMI images with a Triton repository."""
@@ -57,7 +67,7 @@ def show(version: Version) -> str:
     return ".".join(map(str, version))
 
 
-def image_of(options: TrtllmOptions) -> TrtllmImage | None:
+def image_of(options: VersionChoice) -> TrtllmImage | None:
     """Requested LMI image, else the newest one with the version, None without one.
 
     Raises:
@@ -75,7 +85,7 @@ def image_of(options: TrtllmOptions) -> TrtllmImage | None:
     return image
 
 
-def version_of(options: TrtllmOptions) -> Version:
+def version_of(options: VersionChoice) -> Version:
     """Version of the checkpoint: the image's, the requested one, or the default. Raises as `image_of` does."""
     image = image_of(options) if options.image else None
     return parse_version(image.trtllm if image else options.version)
