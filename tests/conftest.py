@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,12 +15,6 @@ from tests.tiny import write_checkpoint
 # A busy machine is not a failure: no test has a time limit of its own.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
-
-
-def pytest_collection_finish() -> None:
-    """Collect garbage rarely, and not among modules and tests, which live to the end."""
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(scope="session")

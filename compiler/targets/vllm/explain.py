@@ -10,13 +10,14 @@ from compiler.targets.values import Finding
 from compiler.targets.vllm.carrier.watch import digest
 from compiler.targets.vllm.environment import in_key
 from compiler.targets.vllm.factors import differences, merged, read_factors
-from compiler.targets.vllm.proof import counters_of, records_of
+from compiler.targets.vllm.proof import LOADED, counters_of, records_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from compiler.targets.vllm.cache import CompiledCache
+    from compiler.targets.vllm.environment import Dialect
     from compiler.targets.vllm.factors import FactorDifference
     from compiler.targets.vllm.proof import Record
 
@@ -46,24 +47,33 @@ def explain_start(report: Mapping[str, Any], folder: Path) -> tuple[Finding, ...
             hint="start the server with the artifact's folder on PYTHONPATH; LMI_BOOT_RECORD names the folder",
         )
     found = differences(read_factors(report["factors"]), merged(records))
-    compiled = _compiled(records)
-    if not compiled:
+    missed = _compiled(records) or _unloaded(records, report["dialect"])
+    if not missed:
         return (Finding("cache", "ok", "every kernel came from the cache"), *_notes(found))
     return (
-        Finding("cache", "mismatch", f"the start compiled: {', '.join(compiled)}", _next_step(found)),
+        Finding("cache", "mismatch", missed, _next_step(found)),
         *_deciding(found),
         *_notes(found),
     )
 
 
-def _compiled(records: Sequence[Record]) -> list[str]:
+def _compiled(records: Sequence[Record]) -> str:
+    """Compilations of a start; "" for none."""
     counters = counters_of(records)
     names = ("num_inductor_compiles", "num_aot_compiles", "fxgraph_cache_miss")
     runs = sum(record["compilers"] for record in records)
-    return [
-        *(f"{name} {counters[name]}" for name in names if name in counters),
-        *([f"{runs} compiler run(s)"] if runs else []),
-    ]
+    found = [f"{name} {counters[name]}" for name in names if name in counters]
+    found += [f"{runs} compiler run(s)"] if runs else []
+    return f"the start compiled: {', '.join(found)}" if found else ""
+
+
+def _unloaded(records: Sequence[Record], dialect: Dialect) -> str:
+    """Processes that ended without an artifact of the cache, as one that may not compile does; "" for none."""
+    models = [record["counters"] for record in records if record["counters"].get("num_models_seen")]
+    without = sum(not any(counters.get(name) for name in LOADED[dialect]) for counters in models)
+    if models and not without:
+        return ""
+    return f"{without} of {len(models)} process(es) with a model loaded no compiled artifact"
 
 
 def _next_step(found: Sequence[FactorDifference]) -> str:

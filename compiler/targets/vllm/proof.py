@@ -33,7 +33,7 @@ _KERNELS = (".so", ".cpp", ".o", ".cubin", ".ptx", ".ttir", ".ttgir", ".llir", "
 _KERNEL_FOLDERS = ("torchinductor_", ".triton/", "ComputeCache/", ".cache/vllm/", "deep_gemm", "flashinfer")
 _ZERO = ("num_inductor_compiles", "num_aot_compiles", "fxgraph_cache_miss", "autograd_cache_miss")
 """Counters that must be absent or 0."""
-_LOADED: Mapping[Dialect, tuple[str, ...]] = {
+LOADED: Mapping[Dialect, tuple[str, ...]] = {
     "J": ("num_compiled_artifacts_loaded", "fxgraph_cache_hit"),
     "A": ("num_aot_artifacts_loaded",),
     "M": ("num_aot_artifacts_loaded",),
@@ -141,8 +141,8 @@ def _counters(models: Sequence[Record], dialect: Dialect, ranks: int) -> Iterato
         for name in _ZERO:
             if counters.get(name):
                 yield f"process {models.index(record)}: {name} is {counters[name]}; expected 0"
-        if not any(counters.get(name) for name in _LOADED[dialect]):
-            yield f"process {models.index(record)}: {' and '.join(_LOADED[dialect])} are 0; expected a loaded artifact"
+        if not any(counters.get(name) for name in LOADED[dialect]):
+            yield f"process {models.index(record)}: {' and '.join(LOADED[dialect])} are 0; expected a loaded artifact"
 
 
 def _late(session: Mapping[str, Any], baked: Mapping[str, Any]) -> Iterator[str]:

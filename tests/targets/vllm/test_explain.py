@@ -16,6 +16,7 @@ from compiler.targets.vllm.explain import explain_machine, explain_start
 from compiler.targets.vllm.factors import Factors, differences, read_factors
 
 RECORDED = json.loads((Path(__file__).parent / "factors-0.32.0.json").read_text())
+REPORT = {"factors": RECORDED["baked"], "dialect": "M"}
 HIT = {"num_models_seen": 1, "num_aot_artifacts_loaded": 1}
 MISS = {"num_models_seen": 1, "num_inductor_compiles": 3}
 
@@ -69,7 +70,7 @@ def record(folder: Path, factors: Factors, counters: dict[str, int]) -> Path:
 )
 def test_each_factor_of_the_key_is_named(tmp_path: Path, group: str, name: str) -> None:
     folder = record(tmp_path, with_change(group, name), MISS)
-    first, *others = explain_start({"factors": RECORDED["baked"]}, folder)
+    first, *others = explain_start(REPORT, folder)
     assert (first.subject, first.state) == ("cache", "mismatch")
     assert [(each.subject, each.state) for each in others] == [(f"{group}: {name}", "mismatch")]
     assert others[0].remedy
@@ -96,13 +97,25 @@ def test_two_real_starts_with_another_model_differ_by_its_path_and_configuration
 
 
 def test_a_miss_without_a_difference_points_to_the_files(tmp_path: Path) -> None:
-    (found,) = explain_start({"factors": RECORDED["baked"]}, record(tmp_path, baked(), MISS))
+    (found,) = explain_start(REPORT, record(tmp_path, baked(), MISS))
     assert "num_inductor_compiles 3" in found.text
     assert "damaged or deleted" in found.remedy
 
 
+def test_a_forced_start_that_ends_without_an_artifact_is_a_miss(tmp_path: Path) -> None:
+    """VLLM_FORCE_AOT_LOAD ends the process that finds none: nothing is compiled, and nothing is loaded."""
+    changed = with_change("config.ModelConfig", "model")
+    first, second = explain_start(REPORT, record(tmp_path, changed, {"num_models_seen": 1}))
+    assert (first.state, second.subject) == ("mismatch", "config.ModelConfig: model")
+    assert "loaded no compiled artifact" in first.text
+    early = tmp_path / "early"
+    early.mkdir()
+    (none,) = explain_start(REPORT, record(early, baked(), {"num_models_seen": 0}))
+    assert none.state == "mismatch"
+
+
 def test_a_hit_has_no_mismatch(tmp_path: Path) -> None:
-    findings = explain_start({"factors": RECORDED["baked"]}, record(tmp_path, baked(), HIT))
+    findings = explain_start(REPORT, record(tmp_path, baked(), HIT))
     assert [(each.subject, each.state) for each in findings] == [("cache", "ok")]
 
 
