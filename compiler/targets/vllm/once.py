@@ -28,7 +28,7 @@ from compiler.targets.vllm.server import ServerHost, ServerRun, log_of, start
 from compiler.targets.vllm.serving import Serving
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import MutableMapping, Sequence
 
 _IDS = (0, 1, 2)
 """Prompt of an artifact without a tokenizer."""
@@ -95,9 +95,19 @@ def answer_once(artifact: Path, prompt: str, max_new_tokens: int) -> dict[str, A
     }
 
 
+def show_compilers(environment: MutableMapping[str, str], path: str) -> None:
+    """Undo prewarm's hiding of compilers for the server, whose carrier sees every run of one: torch loads no kernel
+    where CXX is empty. `path`: value of PATH.
+    """
+    environment["PATH"] = path
+    for name in ("CC", "CXX"):
+        if not environment.get(name, "other"):
+            del environment[name]
+
+
 if __name__ == "__main__":
     try:
-        os.environ["PATH"] = sys.argv[4]
+        show_compilers(os.environ, sys.argv[4])
         with boundary(input=sys.argv[1]):
             print(json.dumps(answer_once(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))))
     except LmiCompileError as error:
