@@ -11,14 +11,17 @@ import importlib.util
 import json
 from functools import cache
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
+from compiler.errors import ArtifactError
 from compiler.quantization.schemes import CACHES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from compiler.artifact.manifest import Manifest
 
 
 def _inside(path: str) -> str:
@@ -101,3 +104,16 @@ def section_class(target: str) -> type[Section]:
 def section_of(target: str, fields: dict[str, Any]) -> Section:
     """Section from its JSON fields. Raises pydantic.ValidationError."""
     return section_class(target).model_validate_json(json.dumps(fields))
+
+
+S = TypeVar("S", bound=Section)
+
+
+def section_as(manifest: Manifest, kind: type[S], target: str) -> S:
+    """Section of a manifest as the class of `target`. Raises ArtifactError if it is another target's."""
+    if isinstance(manifest.section, kind):
+        return manifest.section
+    raise ArtifactError(
+        f"`{manifest.name}`: expected the section of target `{target}`; found target `{manifest.target}`",
+        hint=f"use an artifact that was built with `--target {target}`",
+    )

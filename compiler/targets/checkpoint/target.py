@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from compiler.artifact.manifest import Device
 from compiler.artifact.parts import written
-from compiler.errors import ArtifactError, LmiCompileError, RefusedError, TokenizerError
+from compiler.artifact.sections import section_as
+from compiler.errors import LmiCompileError, RefusedError, TokenizerError
 from compiler.lmi import java_properties
 from compiler.lmi.checkpoint import (
     MODEL_DATA,
@@ -183,12 +184,7 @@ class CheckpointRuntime(Runtime):
 
 def section_of(manifest: Manifest) -> PinnedCheckpoint:
     """Section of a manifest. Raises ArtifactError if it is another target's."""
-    if isinstance(manifest.section, PinnedCheckpoint):
-        return manifest.section
-    raise ArtifactError(
-        f"`{manifest.name}`: expected the section of target `checkpoint`; found target `{manifest.target}`",
-        hint="use an artifact that was built with `--target checkpoint`",
-    )
+    return section_as(manifest, PinnedCheckpoint, "checkpoint")
 
 
 def _properties(plan: Planned[CheckpointOptions]) -> Properties:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from compiler.artifact.manifest import Manifest
 from compiler.artifact.parts import Part, written
-from compiler.errors import ArtifactError
+from compiler.artifact.sections import section_as
 from compiler.lmi.check import check as check_container
 from compiler.lmi.images import TrtllmImage, image_uri
 from compiler.lmi.package import EngineFacts, container_files, engine_folder, tokenizer_paths
@@ -150,12 +150,7 @@ def options_of(manifest: Manifest) -> TrtllmOptions:
 
 def section_of(manifest: Manifest) -> Engines:
     """Section of a manifest. Raises ArtifactError if it is another target's."""
-    if isinstance(manifest.section, Engines):
-        return manifest.section
-    raise ArtifactError(
-        f"`{manifest.name}`: expected the section of target `trtllm`; found target `{manifest.target}`",
-        hint="use an artifact that was built with `--target trtllm`",
-    )
+    return section_as(manifest, Engines, "trtllm")
 
 
 def rank_folder(manifest: Manifest) -> str | None:

@@ -5,11 +5,10 @@ config.json tokenizer*    model-rank-{r}-part-0.safetensors    manifest.json    
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compiler.artifact.parts import Part, written
-from compiler.errors import ArtifactError
+from compiler.artifact.sections import section_as
 from compiler.targets.values import Contents, Made, Planned
 from compiler.targets.vllm.architectures import compared
 from compiler.targets.vllm.copies import INDEX, copies, index_of
@@ -30,7 +29,7 @@ def contents(plan: Planned[VllmOptions], made: Made) -> Contents:
     files, cache = cache_files(made, plan.options.image or (image.name if image else ""))
     more = []
     if plain and len(weights) > 1:
-        more.append(written(INDEX, index_of([(part.name, _header(part)) for part in made.weights])))
+        more.append(written(INDEX, index_of(made.weights)))
     return Contents(
         [*made.weights, *more, *_texts(plan, made), *files],
         Shards(
@@ -57,21 +56,9 @@ def _texts(plan: Planned[VllmOptions], made: Made) -> list[Part]:
     ]
 
 
-def _header(part: Part) -> bytes:
-    """Header of a safetensors file, JSON."""
-    assert isinstance(part.content, Path)
-    with part.content.open("rb") as file:
-        return file.read(int.from_bytes(file.read(8), "little"))
-
-
 def section_of(manifest: Manifest) -> Shards:
     """Section of a manifest. Raises ArtifactError if it is another target's."""
-    if isinstance(manifest.section, Shards):
-        return manifest.section
-    raise ArtifactError(
-        f"`{manifest.name}`: expected the section of target `vllm`; found target `{manifest.target}`",
-        hint="use an artifact that was built with `--target vllm`",
-    )
+    return section_as(manifest, Shards, "vllm")
 
 
 def options_of(manifest: Manifest) -> VllmOptions:

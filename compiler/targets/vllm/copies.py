@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compiler.errors import RefusedError, UsageError
 from compiler.model.lazy import Lazy, RankPlan
+from compiler.storage.checkpoints.header import read_header
 from compiler.targets.vllm.architectures import row_for
 from compiler.targets.vllm.version import version_of
 
 if TYPE_CHECKING:
+    from compiler.artifact.parts import Part
     from compiler.model.config import ModelConfig
     from compiler.model.roles import TensorId
     from compiler.targets.vllm.options import VllmOptions
@@ -58,14 +61,9 @@ def file_plans(tensors: Mapping[TensorId, Lazy]) -> list[RankPlan]:
     ]
 
 
-def index_of(files: Sequence[tuple[str, bytes]]) -> bytes:
-    """model.safetensors.index.json of files with their headers (JSON)."""
-    headers = [(name, json.loads(header)) for name, header in files]
-    weights = {tensor: name for name, header in headers for tensor in header if tensor != "__metadata__"}
-    size = sum(
-        entry["data_offsets"][1] - entry["data_offsets"][0]
-        for _, header in headers
-        for tensor, entry in header.items()
-        if tensor != "__metadata__"
-    )
+def index_of(files: Sequence[Part]) -> bytes:
+    """model.safetensors.index.json of safetensors files on disk."""
+    headers = {part.name: read_header(part.content) for part in files if isinstance(part.content, Path)}
+    weights = {tensor: name for name, header in headers.items() for tensor in header}
+    size = sum(entry.nbytes for header in headers.values() for entry in header.values())
     return (json.dumps({"metadata": {"total_size": size}, "weight_map": weights}, indent=2) + "\n").encode()

@@ -114,6 +114,9 @@ def _versions(manifest: Manifest, found: Mapping[str, str]) -> Iterator[Finding]
         if built is None:
             continue
         here = found.get(name)
-        state, text = ("ok", built) if here == built else ("mismatch", f"baked with {built}; {here or 'none'} here")
-        remedy = "run it in the image that it was built for, or build it again for this one"
-        yield Finding(f"versions: {name}", "ok" if state == "ok" else "mismatch", text, remedy if state != "ok" else "")
+        if here == built:
+            yield Finding(f"versions: {name}", "ok", built)
+        else:
+            remedy = "run it in the image that it was built for, or build it again for this one"
+            text = f"baked with {built}; {here or 'none'} here"
+            yield Finding(f"versions: {name}", "mismatch", text, remedy)

@@ -1,4 +1,4 @@
-// Levels of instruction sets: which one this process uses, and the kernels of each. compiler/targets/inductor/levels.py
+// Levels of instruction sets: which one this process uses, and the kernels of each. compiler/runtime/levels.py
 // has the same names with the features that they need.
 #pragma once
 
