@@ -122,8 +122,8 @@ def geometries(count: int, seed: int) -> bool:
             for number, (_, plan) in enumerate(taken[first : first + CHUNK]):
                 folder = Path(name) / str(number)
                 model, shards = small_model(plan, folder, first + number, SHORT)
-                graphs = write_graphs(model.plan, folder)
-                jobs[folder] = job_of(model.plan, graphs, folder, shards, model.rows, model.prompts)
+                write_graphs(model.plan, folder)
+                jobs[folder] = job_of(model.plan, folder, shards, model.rows, model.prompts)
                 models.append(model)
             outcomes = execute(jobs)
         for (text, _), model, outcome in zip(taken[first : first + CHUNK], models, outcomes, strict=True):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compiler.errors import CompileError, NumericsError
-from compiler.targets.neuron.graph.signature import graph_specs
+from compiler.targets.neuron.graph.signature import graph_specs, inputs
 from compiler.targets.neuron.verify_job import EXECUTED, LOGITS, Job, JobGraph
 from compiler.targets.neuron.verify_model import decoder_logits, small_model
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from compiler.targets.neuron.graph.lower import Graph
     from compiler.targets.neuron.plan import NeuronPlan
 
 TOLERANCE = 1e-5
@@ -76,15 +75,12 @@ class Verification:
         )
 
 
-def write_graphs(plan: NeuronPlan, folder: Path) -> list[Graph]:
+def write_graphs(plan: NeuronPlan, folder: Path) -> None:
     """Lower every graph of a plan into `folder`. Raises RefusedError, CompileError."""
     from compiler.targets.neuron.graph.lower import lower
 
-    folder.mkdir(parents=True, exist_ok=True)
-    graphs = [lower(plan, spec) for spec in graph_specs(plan)]
-    for graph in graphs:
-        (folder / graph.file).write_bytes(graph.data)
-    return graphs
+    for spec in graph_specs(plan):
+        (folder / spec.file).write_bytes(lower(plan, spec))
 
 
 def verify_small(plan: NeuronPlan, folder: Path | None = None, seed: int = 0) -> Verification:
@@ -96,9 +92,9 @@ def verify_small(plan: NeuronPlan, folder: Path | None = None, seed: int = 0) ->
         with tempfile.TemporaryDirectory(prefix="lmi-compile-neuron-") as own:
             return verify_small(plan, Path(own), seed)
     model, shards = small_model(plan, folder, seed)
-    graphs = write_graphs(model.plan, folder)
+    write_graphs(model.plan, folder)
     config = model.plan.config
-    job = job_of(model.plan, graphs, folder, shards, model.rows, model.prompts)
+    job = job_of(model.plan, folder, shards, model.rows, model.prompts)
     (outcome,) = execute({folder: job})
     expected = decoder_logits(config, model.tensors, model.rows)
     difference, scale = compared(expected, outcome.runs)
@@ -121,19 +117,18 @@ def verify_small(plan: NeuronPlan, folder: Path | None = None, seed: int = 0) ->
 
 
 def job_of(
-    plan: NeuronPlan, graphs: Sequence[Graph], folder: Path, shards: Sequence[Path],
-    rows: Sequence[Sequence[int]], prompts: Sequence[int],
-) -> Job:  # fmt: skip
-    """Job that computes rows of token ids with graphs in `folder`; `prompts`: tokens of each row that are its prompt."""
+    plan: NeuronPlan, folder: Path, shards: Sequence[Path], rows: Sequence[Sequence[int]], prompts: Sequence[int]
+) -> Job:
+    """Job that computes rows of token ids with the graphs in `folder`; `prompts`: tokens of each row's prompt."""
     files = tuple(
         JobGraph(
-            file=str(folder / graph.file),
-            kind=graph.spec.kind,
-            bucket=graph.spec.bucket,
-            batch=graph.spec.batch,
-            inputs=tuple((one.name, one.shape, one.dtype) for one in graph.inputs),
+            file=str(folder / spec.file),
+            kind=spec.kind,
+            bucket=spec.bucket,
+            batch=spec.batch,
+            inputs=tuple((one.name, one.shape, one.dtype) for one in inputs(plan, spec)),
         )
-        for graph in graphs
+        for spec in graph_specs(plan)
     )
     return Job(
         tp=plan.tp,

@@ -67,8 +67,9 @@ def differences(cases: Sequence[Case], folder: Path) -> list[Difference]:
         checkpoint = write_checkpoint(case.name, own / "model", seed=case.seed, dtype="float32")
         tensors = canonical_weights(checkpoint)
         shards, rounded = write_shards(case.plan, tensors, own)
+        write_graphs(case.plan, own)
         rows = rows_of(case.plan.config.vocab, case.seed)
-        jobs[own] = job_of(case.plan, write_graphs(case.plan, own), own, shards, rows, PROMPTS)
+        jobs[own] = job_of(case.plan, own, shards, rows, PROMPTS)
         references.append(
             (_by_transformers(checkpoint, case.plan, rows), decoder_logits(case.plan.config, tensors | rounded, rows))
         )

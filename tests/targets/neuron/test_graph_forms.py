@@ -14,9 +14,9 @@ import pytest
 
 from compiler.errors import RefusedError
 from compiler.targets.neuron.graph import lint
-from compiler.targets.neuron.graph.lower import Graph, lower
+from compiler.targets.neuron.graph.lower import lower
 from compiler.targets.neuron.graph.proto import entry_of, groups_of, parse, serialize
-from compiler.targets.neuron.graph.signature import STEP, aliases, graph_specs
+from compiler.targets.neuron.graph.signature import STEP, GraphSpec, aliases, graph_specs, inputs, outputs
 from compiler.targets.neuron.parameters import parameters
 from tests.targets.neuron.graphs import plan_of
 
@@ -32,7 +32,7 @@ from compiler.targets.neuron.graph.signature import graph_specs
 from tests.targets.neuron.graphs import plan_of
 plan = plan_of("mixtral", 4)
 for spec in reversed(graph_specs(plan)):
-    print(spec.name, hashlib.sha256(lower(plan, spec).data).hexdigest())
+    print(spec.name, hashlib.sha256(lower(plan, spec)).hexdigest())
 """
 
 
@@ -42,53 +42,53 @@ def plan() -> NeuronPlan:
 
 
 @pytest.fixture(scope="module")
-def graphs(plan: NeuronPlan) -> list[Graph]:
-    return [lower(plan, spec) for spec in graph_specs(plan)]
+def graphs(plan: NeuronPlan) -> dict[GraphSpec, bytes]:
+    return {spec: lower(plan, spec) for spec in graph_specs(plan)}
 
 
-def test_equal_plans_give_equal_bytes_in_every_process(graphs: list[Graph]) -> None:
+def test_equal_plans_give_equal_bytes_in_every_process(graphs: dict[GraphSpec, bytes]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": "7"}
     )
     found = dict(line.split() for line in done.stdout.splitlines())
-    assert found == {graph.spec.name: hashlib.sha256(graph.data).hexdigest() for graph in graphs}
+    assert found == {spec.name: hashlib.sha256(data).hexdigest() for spec, data in graphs.items()}
 
 
-def test_a_graph_names_no_file_and_no_user(graphs: list[Graph]) -> None:
-    for graph in graphs:
+def test_a_graph_names_no_file_and_no_user(graphs: dict[GraphSpec, bytes]) -> None:
+    for data in graphs.values():
         for text in (str(Path.cwd()), ".py", sys.prefix, getpass.getuser() + "@"):
-            assert text.encode() not in graph.data
+            assert text.encode() not in data
 
 
-def test_parameters_have_the_order_of_the_manifest(plan: NeuronPlan, graphs: list[Graph]) -> None:
+def test_parameters_have_the_order_of_the_manifest(plan: NeuronPlan, graphs: dict[GraphSpec, bytes]) -> None:
     """As jaxlib reads the bytes, not the writer's own schema."""
     from jax.extend.mlir import hlo_to_stablehlo
     from jaxlib.xla_client import XlaComputation
 
-    for graph in graphs:
-        shape = XlaComputation(graph.data).program_shape()
+    for spec, data in graphs.items():
+        shape = XlaComputation(data).program_shape()
         found = [tuple(one.dimensions()) for one in shape.parameter_shapes()]
-        assert found == [one.shape for one in graph.inputs]
-        assert hlo_to_stablehlo(graph.data)
-        names = list(entry_of(parse(graph.data)).program_shape.parameter_names)
+        assert found == [one.shape for one in inputs(plan, spec)]
+        assert hlo_to_stablehlo(data)
+        names = list(entry_of(parse(data)).program_shape.parameter_names)
         caches = [f"layers.{i}.cache_{part}" for i in range(plan.config.layers) for part in "kv"]
         assert names == [*STEP, *caches, *(one.name for one in parameters(plan))]
 
 
-def test_every_cache_is_updated_in_its_own_buffer(plan: NeuronPlan, graphs: list[Graph]) -> None:
+def test_every_cache_is_updated_in_its_own_buffer(plan: NeuronPlan, graphs: dict[GraphSpec, bytes]) -> None:
     from jaxlib.xla_client import XlaComputation
 
-    for graph in graphs:
-        text = XlaComputation(graph.data).as_hlo_text()
+    for data in graphs.values():
+        text = XlaComputation(data).as_hlo_text()
         header = text.splitlines()[0]
         assert header.count("must-alias") == 2 * plan.config.layers
         first = len(STEP)
         assert f"{{1}}: ({first}, {{}}, must-alias)" in header
 
 
-def test_collectives_are_between_replicas(graphs: list[Graph]) -> None:
-    for graph in graphs:
-        found = [one for one in _instructions(parse(graph.data)) if one.opcode in lint.COLLECTIVES]
+def test_collectives_are_between_replicas(graphs: dict[GraphSpec, bytes]) -> None:
+    for data in graphs.values():
+        found = [one for one in _instructions(parse(data)) if one.opcode in lint.COLLECTIVES]
         assert len(found) == 1 + 2 * 3  # the embedding, then attention and mlp of three layers
         assert {groups_of(one) for one in found} == {((0, 1, 2, 3),)}
         assert not any(one.channel_id or one.use_global_device_ids for one in found)
@@ -154,14 +154,14 @@ def _other_parameter(module: Any) -> None:
     ],
 )
 def test_the_lint_finds_what_neuronx_cc_rejects(
-    plan: NeuronPlan, graphs: list[Graph], break_it: Callable[[Any], None], text: str
+    plan: NeuronPlan, graphs: dict[GraphSpec, bytes], break_it: Callable[[Any], None], text: str
 ) -> None:
-    graph = graphs[-1]
-    module = parse(graph.data)
+    spec, data = list(graphs.items())[-1]
+    module = parse(data)
     break_it(module)
-    found = lint.problems(serialize(module), plan.tp, graph.inputs, graph.outputs, aliases(plan))
-    assert any(text in line for line in found)
-    assert not lint.problems(graph.data, plan.tp, graph.inputs, graph.outputs, aliases(plan))
+    rest = plan.tp, inputs(plan, spec), outputs(plan, spec), aliases(plan)
+    assert any(text in line for line in lint.problems(serialize(module), *rest))
+    assert not lint.problems(data, *rest)
 
 
 def test_mathematics_that_graphs_lack_is_refused_by_name() -> None:

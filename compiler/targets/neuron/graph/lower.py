@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 
@@ -13,41 +11,15 @@ from compiler.targets.neuron.graph import lint
 from compiler.targets.neuron.graph.canonical import canonical
 from compiler.targets.neuron.graph.model import program
 from compiler.targets.neuron.graph.shards import NUMPY
-from compiler.targets.neuron.graph.signature import Argument, aliases, inputs, outputs
+from compiler.targets.neuron.graph.signature import aliases, inputs, outputs
 from compiler.targets.neuron.graph.support import lacking
 
 if TYPE_CHECKING:
     from compiler.targets.neuron.graph.signature import GraphSpec
     from compiler.targets.neuron.plan import NeuronPlan
 
-@dataclass(frozen=True)
-class Graph:
-    """A lowered graph: `data` is a serialized HloModuleProto, the same for every rank."""
-
-    spec: GraphSpec
-    data: bytes
-    inputs: tuple[Argument, ...]
-    outputs: tuple[Argument, ...]
-
-    @property
-    def file(self) -> str:
-        """Name of its file, as neuronx-cc and its cache name such files."""
-        return f"{self.spec.name}.hlo_module.pb"
-
-    def to_json(self) -> dict[str, Any]:
-        """Facts for the manifest; the order of parameters is that of `inputs`."""
-        return {
-            "kind": self.spec.kind,
-            "bucket": self.spec.bucket,
-            "batch": self.spec.batch,
-            "sha256": hashlib.sha256(self.data).hexdigest(),
-            "inputs": [one.to_json() for one in self.inputs],
-            "outputs": [one.to_json() for one in self.outputs],
-        }
-
-
-def lower(plan: NeuronPlan, spec: GraphSpec) -> Graph:
-    """Lower one graph of a plan.
+def lower(plan: NeuronPlan, spec: GraphSpec) -> bytes:
+    """Serialized HloModuleProto of one graph of a plan, the same for every rank.
 
     Raises:
         RefusedError: graphs lack mathematics of the model.
@@ -68,4 +40,4 @@ def lower(plan: NeuronPlan, spec: GraphSpec) -> Graph:
             "\n".join([f"graph {spec.name} breaks rules of neuronx-cc:", *(f"  {line}" for line in found[:20])]),
             hint=f"install the pinned jax (`pip install 'lmi-compile[neuron]'`); this one is {jax.__version__}",
         )
-    return Graph(spec, data, given, made)
+    return data

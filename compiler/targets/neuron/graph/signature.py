@@ -51,6 +51,11 @@ class GraphSpec:
         return f"{self.kind}_{self.bucket}_batch_{self.batch}"
 
     @property
+    def file(self) -> str:
+        """Name of its file, as neuronx-cc's cache names such files."""
+        return f"{self.name}.hlo_module.pb"
+
+    @property
     def tokens(self) -> int:
         """Tokens of each row."""
         return self.bucket if self.kind == "context" else 1
@@ -97,3 +102,15 @@ def outputs(plan: NeuronPlan, spec: GraphSpec) -> tuple[Argument, ...]:
 def aliases(plan: NeuronPlan) -> dict[int, int]:
     """Parameter number of the cache that each output overwrites, by the output's index."""
     return {1 + i: len(STEP) + i for i in range(2 * plan.config.layers)}
+
+
+def described(plan: NeuronPlan, spec: GraphSpec) -> dict[str, Any]:
+    """Facts of a graph for whoever runs it: the order of its parameters and results, and the buffers that they share."""
+    return {
+        "kind": spec.kind,
+        "bucket": spec.bucket,
+        "batch": spec.batch,
+        "inputs": [one.to_json() for one in inputs(plan, spec)],
+        "outputs": [one.to_json() for one in outputs(plan, spec)],
+        "aliases": {str(output): parameter for output, parameter in aliases(plan).items()},
+    }
