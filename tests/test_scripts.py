@@ -83,7 +83,7 @@ def test_setup_installs_torch_first_then_this_checkout(checkout: Checkout) -> No
     assert checkout.setup()[0] == 0
     torch, rest = checkout.installed()
     assert torch.endswith(" torch")
-    assert rest.endswith("--editable .[dev]")
+    assert rest.endswith("--editable .[dev,neuron]")
     assert all("--constraint constraints.txt" in line for line in (torch, rest))
 
 

@@ -63,8 +63,8 @@ def parameters(plan: NeuronPlan) -> tuple[Parameter, ...]:
 
 
 def needs_rank(plan: NeuronPlan) -> bool:
-    """Whether graphs compute with the number of their rank: to find its experts, or its part of the sequence."""
-    return plan.config.experts > 0 or plan.heads.sequence_shards > 1
+    """Whether graphs compute with the number of their rank: to find its experts, or its part of batch or sequence."""
+    return plan.config.experts > 0 or plan.heads.sequence_shards > 1 or plan.heads.batch_shards > 1
 
 
 def rank_tensors(plan: NeuronPlan) -> list[TensorId]:
