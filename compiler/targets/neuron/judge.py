@@ -38,7 +38,6 @@ class GatheredShards:
 
     def __init__(self, files: Sequence[Path], config: ModelConfig, facts: Mapping[str, Any]) -> None:
         self._files, self._config, self._facts = files, config, facts
-        self._read: set[str] = set()
 
     def embedding(self, used: NDArray[np.int64]) -> dict[str, Tensor]:
         """Rows `used` of the embedding, and the learned positions."""
@@ -138,7 +137,8 @@ class GatheredShards:
                 self._zero(name, by_slot[slot], f"empty slot {slot}")
             elif not torch.equal(by_slot[slot], by_slot[places.setdefault(head, slot)]):
                 raise ArtifactError(f"`{name}`: copies of head {head} differ", hint=BUG)
-        return by_slot[[places[head] for head in range(count)]].flatten(0, 1).transpose(0, axis)
+        found: Tensor = by_slot[[places[head] for head in range(count)]].flatten(0, 1).transpose(0, axis)
+        return found
 
     def _experts(self, name: str, width_axis: int | None) -> Tensor:
         """Matrices [experts, ...] of all ranks; ranks of a group hold parts along `width_axis`, or copies (None)."""

@@ -103,12 +103,14 @@ def run_compiler(job: CompilerRun, folder: Path) -> None:
             raise CompileError(f"{name}: expected sha256 {digest}; found {found}", hint="build the graph again")
     name = job.outputs[0]
     log = folder / f"{name}.log"
-    for attempt in range(RETRIES + 1):
+    tries = 0
+    while True:
         for output in job.outputs:
             (folder / output).unlink(missing_ok=True)
         ended = run_guarded(job.argv, log, job.timeout, cwd=folder)
-        if ended.code != FLAKY or attempt == RETRIES:
+        if ended.code != FLAKY or tries == RETRIES:
             break
+        tries += 1
     if ended.code == NOT_STARTED:
         raise ToolchainMissing(f"`{COMMAND}` cannot be started: {ended.output.strip()}", hint=INSTALL)
     lost = [output for output in job.outputs if not _written(folder / output)]

@@ -83,7 +83,7 @@ def shard_shape(tensor: TensorId, plan: NeuronPlan) -> tuple[int, ...]:
         return axis_sizes(plan.config)[tensor.axes[0]], plan.hidden_padded // plan.tp
     if tensor.role == "moe.router":
         sizes["experts"] = plan.config.experts
-    rows = {("heads", "head_dim"): plan.heads.query_columns, ("kv_heads", "head_dim"): plan.heads.kv_columns}
+    rows: dict[tuple[str, ...], int] = {("heads", "head_dim"): plan.heads.query_columns, ("kv_heads", "head_dim"): plan.heads.kv_columns}
     groups = stored_axes(tensor.role, tensor.part)
     return tuple(rows.get(group[:2]) or prod(sizes[axis] for axis in group) for group in groups)
 
