@@ -134,7 +134,9 @@ def geometries(count: int, seed: int) -> bool:
                 wrong.append(text)
                 print(f"{text}: {difference:.2g}")
         print(f"{min(first + CHUNK, len(taken))} of {len(taken)} run, largest difference {worst:.2e}", flush=True)
-    print(f"{count} drawn, {len(taken)} equal to the model but for {len(wrong)}, {count - len(taken)} refused; {strategies}")
+    print(
+        f"{count} drawn, {len(taken)} equal to the model but for {len(wrong)}, {count - len(taken)} refused; {strategies}"
+    )
     return not wrong
 
 

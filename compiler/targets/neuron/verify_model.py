@@ -179,9 +179,7 @@ def _rounded(
     return scale.squeeze(axes), steps.squeeze(axes), (units * scale).astype(np.float32)
 
 
-def decoder_logits(
-    config: ModelConfig, tensors: Tensors, rows: Sequence[Sequence[int]]
-) -> list[NDArray[np.float32]]:
+def decoder_logits(config: ModelConfig, tensors: Tensors, rows: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
     """Logits [tokens, vocab] of each row by the decoder on one rank, in float32."""
     import torch
 

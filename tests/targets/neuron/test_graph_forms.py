@@ -48,7 +48,11 @@ def graphs(plan: NeuronPlan) -> dict[GraphSpec, bytes]:
 
 def test_equal_plans_give_equal_bytes_in_every_process(graphs: dict[GraphSpec, bytes]) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": "7"}
+        [sys.executable, "-c", DIGEST],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
     )
     found = dict(line.split() for line in done.stdout.splitlines())
     assert found == {spec.name: hashlib.sha256(data).hexdigest() for spec, data in graphs.items()}

@@ -96,7 +96,11 @@ def _heads(step: Step, weights: Weights, x: jax.Array) -> tuple[jax.Array, jax.A
     """q, k and v [rows, tokens, local heads, head_dim] that this rank attends with."""
     plan = step.plan
     found = []
-    for role, heads in (("q", plan.heads.local_heads), ("k", plan.heads.local_kv_heads), ("v", plan.heads.local_kv_heads)):
+    for role, heads in (
+        ("q", plan.heads.local_heads),
+        ("k", plan.heads.local_kv_heads),
+        ("v", plan.heads.local_kv_heads),
+    ):
         y = linear(weights, f"attn.{role}", x)
         if plan.config.clip_qkv:
             y = lax.clamp(np.array(-plan.config.clip_qkv, y.dtype), y, np.array(plan.config.clip_qkv, y.dtype))
@@ -185,4 +189,3 @@ def _attend_in_parts(step: Step, kind: LayerKind, q: jax.Array, cache: Pair) -> 
     dim = q.shape[3]
     above, below = (lax.slice_in_dim(summed, a, b, axis=3) for a, b in ((0, dim), (dim, dim + 1)))
     return cast(lax.div(above, spread(below, above.shape, range(4))), q.dtype)
-

@@ -43,9 +43,7 @@ def canonical(data: bytes, name: str, parameters: Sequence[str], aliases: Mappin
         for instruction in computation.instructions:
             _simplify(instruction)
     for output, parameter in sorted(aliases.items()):
-        module.input_output_alias.entries.add(
-            output_shape_index=[output], parameter_number=parameter, kind=MUST_ALIAS
-        )
+        module.input_output_alias.entries.add(output_shape_index=[output], parameter_number=parameter, kind=MUST_ALIAS)
     return serialize(module)
 
 

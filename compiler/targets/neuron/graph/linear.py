@@ -1,6 +1,6 @@
 """Products with weights. A weight is [out, in], as in the shards; one of int8 has a float32 scale for each row.
 
-    int8    cast(cast(W, dtype of x) x) * scale        the product in float32, as transformers-neuronx scales it
+int8    cast(cast(W, dtype of x) x) * scale        the product in float32, as transformers-neuronx scales it
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from compiler.targets.neuron.graph.signature import GraphSpec
     from compiler.targets.neuron.plan import NeuronPlan
 
+
 def lower(plan: NeuronPlan, spec: GraphSpec) -> bytes:
     """Serialized HloModuleProto of one graph of a plan, the same for every rank.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -12,20 +11,25 @@ from jax.lax import GatherDimensionNumbers, GatherScatterMode
 
 from compiler.decoder.layer import Blocks, layer
 from compiler.model.roles import norm_before
-from compiler.targets.neuron.graph.attention import Pair, Step, attention
+from compiler.targets.neuron.graph.attention import Step, attention
 from compiler.targets.neuron.graph.caches import INDEX, take
 from compiler.targets.neuron.graph.collectives import all_gather, all_reduce, everyone
 from compiler.targets.neuron.graph.elementary import activate, full, normalize, softcap, spread, times
 from compiler.targets.neuron.graph.experts import experts
-from compiler.targets.neuron.graph.linear import Weights, linear, product
+from compiler.targets.neuron.graph.linear import linear, product
 from compiler.targets.neuron.graph.rotary import turns
-from compiler.targets.neuron.graph.signature import GraphSpec, inputs
+from compiler.targets.neuron.graph.signature import inputs
 from compiler.targets.neuron.parameters import RANK
-from compiler.targets.neuron.plan import NeuronPlan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from compiler.model.config import LayerKind, ModelConfig
     from compiler.model.roles import Block
+    from compiler.targets.neuron.graph.attention import Pair
+    from compiler.targets.neuron.graph.linear import Weights
+    from compiler.targets.neuron.graph.signature import GraphSpec
+    from compiler.targets.neuron.plan import NeuronPlan
 
 
 def program(plan: NeuronPlan, spec: GraphSpec) -> Callable[..., tuple[jax.Array, ...]]:

@@ -53,9 +53,7 @@ class Replicas:
     def joined(self, arrays: Sequence[jax.Array]) -> jax.Array:
         """Arrays on the devices of the ranks, as the one array that a program takes."""
         first, *rest = arrays[0].shape
-        return jax.make_array_from_single_device_arrays(
-            (first * len(arrays), *rest), self._sharding, list(arrays)
-        )
+        return jax.make_array_from_single_device_arrays((first * len(arrays), *rest), self._sharding, list(arrays))
 
 
 class Executable:
