@@ -18,7 +18,7 @@ from compiler.targets.neuron.neuronx import (
     LOG_TAIL,
     RETRIES,
     TIMEOUT_S,
-    CompilerRun,
+    NeuronxRun,
     compiler_argv,
     compiler_version,
     find_compiler,
@@ -109,7 +109,7 @@ def _compile_graphs(
 
     def compiled(spec: GraphBuild, digest: str) -> None:
         argv = compiler_argv(spec.hlo, spec.neff, platform_named(spec.platform))
-        run_compiler(CompilerRun(argv, {spec.hlo: digest}, (spec.neff,), timeout), work)
+        run_compiler(NeuronxRun(argv, {spec.hlo: digest}, (spec.neff,), timeout), work)
         (work / spec.outputs[-1]).write_text(version)
         finish(spec)
 

@@ -74,7 +74,7 @@ class GatheredShards:
     def check(self) -> None:
         """Raise ArtifactError if ranks hold different tensors, or one that no part of the model reads."""
         names = [set(self._keys(rank)) for rank in range(len(self._files))]
-        if odd := sorted(set().union(*names) - set.intersection(*names)):
+        if odd := sorted(names[0].union(*names[1:]) - names[0].intersection(*names[1:])):
             raise ArtifactError(f"expected the same tensors on all ranks; found `{odd[0]}` on some", hint=BUG)
         known = {f"layers.{layer}." for layer in range(self._config.layers)}
         outside = {

@@ -39,7 +39,7 @@ _VERSION = re.compile(r"version\s+(\S+)")
 
 
 @dataclass(frozen=True)
-class CompilerRun:
+class NeuronxRun:
     """One run of the compiler. `argv`: with paths inside the working folder; `inputs`: sha256 of each input file;
     `outputs`: files that it must write; `timeout` in seconds.
     """
@@ -91,7 +91,7 @@ def parse_version(text: str) -> str | None:
     return found[1] if found else None
 
 
-def run_compiler(job: CompilerRun, folder: Path) -> None:
+def run_compiler(job: NeuronxRun, folder: Path) -> None:
     """Run the compiler in `folder`, again after exit code FLAKY.
 
     Raises ToolchainMissing, or CompileError with the exit code and the end of the log: an input that differs, a time

@@ -38,16 +38,15 @@ class PlannedModel:
     digest: str
 
 
-
 TABLE = """
-llama2-7b   32/32 4 shard-over-heads 32 1 end  8 shard-over-heads 32 1 end  24 shard-over-heads 48 1 end
+llama2-7b  32/32 4 shard-over-heads 32 1 end  8 shard-over-heads 32 1 end  24 shard-over-heads 48 1 end
 llama2-70b     64/8   4 shard-over-heads 64 1 none  8 shard-over-heads 64 1 none   24 replicated-heads 72 3 groups
 llama3-8b       32/8   4 shard-over-heads 32 1 none   8 shard-over-heads 32 1 none   24 replicated-heads 48 3 groups
 qwen2.5-7b      28/4   4 shard-over-heads 28 1 none   8 replicated-heads 32 2 groups 24 replicated-heads 48 6 groups
 starcoder       48/1   4 replicated-heads 48 4 none   8 replicated-heads 48 8 none   24 replicated-heads 48 24 none
 starcoder2-7b   36/4   4 shard-over-heads 36 1 none   8 replicated-heads 40 2 groups 24 replicated-heads 48 6 groups
 """
-"""Defaults of transformers-neuronx: model, heads/kv heads, then tp, strategy, padded heads, copies, place of padding."""
+"""Defaults of transformers-neuronx: model, heads/kv heads; tp, strategy, padded heads, copies, place of padding."""
 
 
 def cases() -> list[tuple[int, int, int, str, int, int, str]]:
