@@ -49,7 +49,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Verification:
-    """Result of a proof. `model`: sizes of the model that ran; `graphs`: names of the graphs that ran; `difference`: the
+    """Result of a proof. `model`: sizes of the model that ran; `graphs`: names of those that ran; `difference`: the
     largest of any logit, in parts of the largest logit `scale`; `runs`: each batch size with each bucket of prompts.
     """
 

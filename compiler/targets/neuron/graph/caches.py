@@ -25,7 +25,7 @@ INDEX = np.dtype(np.int32)
 
 
 def write_prompt(cache: jax.Array, x: jax.Array, row: jax.Array | None) -> jax.Array:
-    """Cache with x [batch, T, kv heads, head_dim] at slots 0 ... T - 1; `row` [1]: of the only row, None: rows from 0."""
+    """Cache with x [batch, T, kv heads, head_dim] at slots 0 ... T - 1 of `row` [1]; None: of rows 0 ... batch - 1."""
     block = lax.transpose(x, (1, 0, 2, 3))
     zero = lax.full((), 0, INDEX)
     start = zero if row is None else lax.reshape(row, ())

@@ -1,7 +1,7 @@
 """Elementary functions of a layer, in operations that neuronx-cc's XLA front end has: see `lint.ALLOWED`.
 
-Only primitives of `jax.lax` are called: functions of `jax.numpy` and `jax.nn` may lower to calls of helper functions, and
-some fill with NaN. Rounding follows the decoder (`compiler.decoder.norm`): statistics and softmax in float32.
+Only primitives of `jax.lax` are called: functions of `jax.numpy` and `jax.nn` may lower to calls of helper functions,
+and some fill with NaN. Rounding follows the decoder (`compiler.decoder.norm`): statistics and softmax in float32.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Mixture of experts on one rank: every expert of the rank computes all tokens, and a token's share of an expert that it
-did not choose is 0, as in transformers-neuronx. No token is sorted or moved, so shapes are static.
+"""Mixture of experts on one rank: every expert of the rank computes all tokens, and a token's share of an expert that
+it did not choose is 0, as in transformers-neuronx. No token is sorted or moved, so shapes are static.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rules for the bytes of a graph: what neuronx-cc is known to take, checked on the proto itself.
 
-Operations are those that transformers-neuronx 0.13 writes into its graphs (`hlo.py`, commit 1ade6d7), or that NxD's cache
-update lowers to (dynamic-update-slice). Refusals follow the error pages of the Neuron SDK (August 2026): dynamic shapes
+Operations are elementary ones of XLA, as the graphs of transformers-neuronx 0.13 have them, and the update of a slice.
+Refusals follow the error pages of the Neuron SDK (August 2026): dynamic shapes
 (EMOD025), complex and 64-bit types (EVRF005 and others), unknown custom calls (EHCA005). That the list is all that a
 release of neuronx-cc takes is not verified: `neuronx-cc list-operators` needs the compiler.
 """
@@ -64,12 +64,13 @@ def _signature(
             pairs = zip(wanted, there, strict=False)
             first = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(wanted), len(there)))
             yield (
-                f"{what} {first} of {len(there)}: expected {wanted[first : first + 1]}, found {there[first : first + 1]}"
+                f"{what} {first} of {len(there)}: "
+                f"expected {wanted[first : first + 1]}, found {there[first : first + 1]}"
             )
     entries = module.input_output_alias.entries
-    pairs = {tuple(one.output_shape_index): one.parameter_number for one in entries if one.kind == MUST_ALIAS}
-    if pairs != {(output,): parameter for output, parameter in aliases.items()}:
-        yield f"expected {len(aliases)} outputs in the buffers of their inputs, found {len(pairs)}, or other ones"
+    shared = {tuple(one.output_shape_index): one.parameter_number for one in entries if one.kind == MUST_ALIAS}
+    if shared != {(output,): parameter for output, parameter in aliases.items()}:
+        yield f"expected {len(aliases)} outputs in the buffers of their inputs, found {len(shared)}, or other ones"
 
 
 def _instruction(one: Any, tp: int) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """Execution of graphs on this machine's processor: one virtual device for each rank, as one program with replicas.
 
-The devices exist if XLA_FLAGS had --xla_force_host_platform_device_count=RANKS before jax was imported; so this runs in a
-process of its own (`verify_job.py`). jax has no public call for replicas: `compile_and_load` and `execute_sharded` are
-methods of jaxlib's client, and the one use of them is here.
+The devices exist if XLA_FLAGS had --xla_force_host_platform_device_count=RANKS before jax was imported; so this runs
+in a process of its own (`verify_job.py`). jax has no public call for replicas: `compile_and_load` and
+`execute_sharded` are methods of jaxlib's client, and the one use of them is here.
 """
 
 from __future__ import annotations

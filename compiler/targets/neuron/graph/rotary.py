@@ -1,4 +1,4 @@
-"""Rotary positions in a graph: frequencies are constants, angles float32, cosines and sines in the dtype of the model."""
+"""Rotary positions in a graph: frequencies are constants, angles float32, cosines and sines in the model's dtype."""
 
 from __future__ import annotations
 

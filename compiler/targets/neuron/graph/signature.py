@@ -5,14 +5,14 @@
 
 Inputs in order (the names are those of transformers-neuronx):
 
-| name               | shape                      | dtype | meaning                                                        |
-|--------------------|----------------------------|-------|----------------------------------------------------------------|
-| token_ids          | [batch, tokens]            | I32   | padded on the right with any id                                |
-| cache_ids          | [batch, tokens]            | I32   | position of each token; in a prompt 0, 1, 2 ...                |
-| start_ids          | [batch]                    | I32   | row of the cache, read by prompts with continuous batching     |
-| last_token_id      | [batch]                    | I32   | index, in its row, of the token whose logits are wanted        |
-| layers.i.cache_k   | `NeuronPlan.cache_shape`   | model | and layers.i.cache_v, layer by layer; finite                   |
-| weights            | `parameters.parameters`    |       | `rank` last, where a graph needs it                            |
+| name               | shape                    | dtype | meaning                                                      |
+|--------------------|--------------------------|-------|--------------------------------------------------------------|
+| token_ids          | [batch, tokens]          | I32   | padded on the right with any id                              |
+| cache_ids          | [batch, tokens]          | I32   | position of each token; in a prompt 0, 1, 2 ...              |
+| start_ids          | [batch]                  | I32   | row of the cache, read by prompts with continuous batching   |
+| last_token_id      | [batch]                  | I32   | index, in its row, of the token whose logits are wanted      |
+| layers.i.cache_k   | `NeuronPlan.cache_shape` | model | and layers.i.cache_v, layer by layer; finite                 |
+| weights            | `parameters.parameters`  |       | `rank` last, where a graph needs it                          |
 
 Outputs: logits float32 [batch, vocab_padded / tp], the rank's part of the vocabulary, then the caches in the order of
 the inputs; each is in the buffer of its input.
@@ -105,7 +105,7 @@ def aliases(plan: NeuronPlan) -> dict[int, int]:
 
 
 def described(plan: NeuronPlan, spec: GraphSpec) -> dict[str, Any]:
-    """Facts of a graph for whoever runs it: the order of its parameters and results, and the buffers that they share."""
+    """Facts of a graph for whoever runs it: order of its parameters and results, and the buffers that they share."""
     return {
         "kind": spec.kind,
         "bucket": spec.bucket,
