@@ -119,7 +119,9 @@ class NeuronRuntime(Runtime):
         found += [Finding(name, "ok", own) for name in LIBRARIES if (own := installed(name))]
         devices = neuron_devices()
         text = f"{devices} Neuron devices" if devices else "no Neuron driver: graphs are compiled for other machines"
-        found.append(Finding("neuron", "ok" if devices else "note", text))
+        found.append(
+            Finding("neuron", "ok" if devices else "note", text, "" if devices else "run artifacts on inf2 or trn")
+        )
         compiles = find_compiler() is not None
         return found, (
             Ability("neuron (graphs)", compiles=lowering, runs=False, why=_CONTAINER if lowering else f"needs {EXTRA}"),
