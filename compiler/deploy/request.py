@@ -121,7 +121,7 @@ def prepare(request: DeployRequest) -> PreparedDeployment:
         role=request.role,
         instance_type=full_name(request.instance_type),
         count=request.count,
-        environment=request.environment,
+        environment={**manifest.section.serving_environment, **request.environment},
         startup_seconds=limits.startup if request.startup_seconds is None else request.startup_seconds,
         download_seconds=limits.download if request.download_seconds is None else request.download_seconds,
         volume_gb=_volume(fit, needs),
