@@ -91,7 +91,7 @@ def test_setup_installs_torch_first_then_this_checkout(checkout: Checkout) -> No
 def test_setup_adds_what_the_tests_need_and_keeps_it(checkout: Checkout) -> None:
     checkout.setup()
     checkout.setup("--dev")
-    assert checkout.installed()[-1].endswith("--editable .[dev]")
+    assert checkout.installed()[-1].endswith("--editable .[dev,neuron]")
     count = len(checkout.installed())
     assert [checkout.setup("--dev"), checkout.setup()] == [(0, ""), (0, "")]
     assert len(checkout.installed()) == count
