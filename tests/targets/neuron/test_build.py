@@ -17,6 +17,7 @@ from compiler.artifact.manifest import load_manifest
 from compiler.deploy.preflight import preflight
 from compiler.errors import ArtifactError, RefusedError
 from compiler.registry.push import push
+from compiler.targets.neuron import build
 from compiler.targets.neuron.artifact import options_of
 from compiler.targets.neuron.options import NeuronOptions
 from compiler.targets.neuron.plan import neuron_plan
@@ -165,6 +166,22 @@ def test_a_drivers_build_carries_its_call_and_becomes_the_containers_folder(
     (result / "neuron_config.json").write_text(json.dumps(config))
     again = command("package", artifact, "--output", tmp_path / "wrong", "--json", cache=cache)
     assert "tp_degree: expected 2; found 8" in again.error["message"]
+
+
+def test_without_jax_a_build_leaves_verified_shards(
+    tiny_checkpoint: Callable[[str], Path], tmp_path: Path, built: tuple[Path, Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "installed", lambda _name: None)
+    ran = command(
+        "build", "--model", tiny_checkpoint("llama"), *ARGUMENTS, "--neuron-driver", "graph", "--output",
+        tmp_path / "shards", "--json", cache=built[0] / "cache",
+    )  # fmt: skip
+    assert ran.error["type"] == "ToolchainMissing"
+    assert "`jax` is not installed" in ran.error["message"]
+    section = load_manifest(tmp_path / "shards").section
+    assert isinstance(section, NeuronFiles)
+    assert (len(section.shards), section.graphs) == (2, ())
+    assert "lmi-compile[neuron]" in section.unfinished
 
 
 def test_options_of_the_target_are_refused_for_others(tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
