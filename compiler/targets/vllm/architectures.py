@@ -18,6 +18,7 @@ from compiler.targets.vllm.names import (
     FOUR_NORMS,
     GPT,
     GPT2,
+    INTERNLM2,
     LATENT,
     LLAMA,
     ROUTER_INSIDE,
@@ -39,7 +40,8 @@ class ShardNames:
     one another. `matrices`: roles whose heads stay an axis; `whole`: roles that every rank holds whole. `first`, `end`:
     version of vLLM from which the names hold, and the first that has them no more. `lacks`: fields of ModelConfig that
     the class does not read. `turned`: rows of a head of q and k are ordered for the rotation of halves; the checkpoint
-    has pairs. `heads_fill_hidden`: the class has no head size of its own.
+    has pairs. `gathered`: file roles whose ranks have parts of the fused matrix, not of its axes (gathered.py).
+    `heads_fill_hidden`: the class has no head size of its own.
     """
 
     names: Names
@@ -53,6 +55,7 @@ class ShardNames:
     end: Version = (99, 0, 0)
     lacks: tuple[str, ...] = ()
     turned: bool = False
+    gathered: frozenset[str] = frozenset()
     heads_fill_hidden: bool = False
 
     def name(self, role: str, part: str, layer: int | None, *, tied: bool) -> str:
@@ -191,8 +194,12 @@ ROWS: Mapping[str, ShardNames] = {
         mixed=frozenset(("moe.gate_up",)),
         first=_NOW,
     ),
-    # Classes of transformers, which vLLM fuses; it had its own for some of them before. GLM and GPTBigCode have no row:
-    # vLLM splits their fused matrices in a way that no axis has.
+    "InternLM2ForCausalLM": ShardNames(
+        INTERNLM2, attention="attention.attn.", first=_NOW, lacks=("qkv_bias", "out_bias"),
+        gathered=frozenset(("attn.qkv",)),
+    ),
+    # Classes of transformers, which vLLM fuses; it had its own for some of them before.
+    "GlmForCausalLM": replace(_LLAMA, first=_NOW, gathered=frozenset(("mlp.gate_up",))),
     "SmolLM3ForCausalLM": replace(_LLAMA, first=_NOW),
     "Olmo2ForCausalLM": ShardNames(
         {

@@ -108,7 +108,7 @@ def compile(  # noqa: A001  # the stage's name, see `compiler.targets.values.Too
 
 def for_device(spec: BakeSpec, device: str) -> BakeSpec:
     """Spec with what depends on the kind of device."""
-    serving = replace(spec.serving, block_size=BLOCK_SIZE[device])
+    serving = replace(spec.serving, block_size=spec.serving.block_size or BLOCK_SIZE[device])
     return replace(spec, serving=serving, dialect=CPU_DIALECT if device == "cpu" else spec.dialect)
 
 
@@ -148,7 +148,7 @@ def bake_and_prove(
     def run(name: str, boot: Path, restored: Sequence[CacheFile] = (), **more: str) -> Start:
         root = work / f"{name}-root" / "cache"
         settings = {**pinned(spec.dialect, device, str(root), spec.image), **more}
-        paths = frozenset(file.path for file in restored)
+        paths = {file.path: file.digest for file in restored}
         return start(ServerRun(name, model, root, settings, boot, paths, requests=requests), machine, serving, work)
 
     baked = run("bake", install_carrier(work / "bare"))
@@ -158,7 +158,7 @@ def bake_and_prove(
     median = check_reference(answer, prompt, serving.dtype, reference) if reference else None
     files = harvest(work / "bake-root" / "cache", out / ARCHIVE, os.environ)
     boot = install_carrier(work / "artifact")
-    _draft(boot, out / ARCHIVE)
+    _draft(boot, out / ARCHIVE, serving.tp)
     proved = run("prove", boot, files, **FORCED[spec.dialect])
     verdict = judge(proved, baked.session, spec.dialect, serving.tp)
     if not verdict.hit:
@@ -184,11 +184,11 @@ def _check_served(baked: Start, work: Path) -> None:
         )
 
 
-def _draft(folder: Path, archive: Path) -> None:
+def _draft(folder: Path, archive: Path, tp: int) -> None:
     """The archive with a manifest that names it, for the carrier of a start that proves."""
     (folder / ARCHIVE).symlink_to(archive.resolve())
     files = [{"path": ARCHIVE, "digest": str(sha256_file(archive))}]
-    (folder / "manifest.json").write_text(json.dumps({"files": files}))
+    (folder / "manifest.json").write_text(json.dumps({"files": files, "parallel": {"tp": tp}}))
 
 
 def _check_control(control: Start, baked: Start, spec: BakeSpec, ranks: int) -> None:

@@ -38,9 +38,7 @@ WITHOUT = (
     "qwen",
     "santacoder",
     "chatglm/2-long",  # widths that vLLM does not read
-    "internlm2",  # fused matrices that vLLM splits in a way that no axis has
-    "glm",
-    "starcoder",
+    "starcoder",  # fused matrices that vLLM splits in a way that no axis has
     "starcoder/all-kv-heads",
     "deepseek_v3/halves",  # biases that the class does not have
     "llama4/all-sparse",
