@@ -27,8 +27,7 @@ def gathered(name: str, role: str, inputs: tuple[TensorId, ...], config: ModelCo
     Raises ParallelError where `tp` does not divide the heads.
     """
     if role == "mlp.gate_up":
-        rows = (config.ffn, config.ffn)
-        return Layout(name, inputs, ((Shard(0, tp),),), (), fuse=(Concat(0, rows),))
+        return Layout(name, inputs, ((Shard(0, tp),),), (), fuse=(Concat(0, (config.ffn, config.ffn)),))
     heads, kv, width = config.heads, config.kv_heads, config.head_dim
     queries = heads // kv
     of_rank = head_layout(heads, kv, tp)

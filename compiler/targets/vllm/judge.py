@@ -120,6 +120,9 @@ class ShardWeights(RankWeights):
             return tensor[: config.q_rank] if role == "attn.q_a" else tensor[config.q_rank :]
         if role in row.matrices:
             return tensor.reshape(-1)
+        if role in row.whole and role.startswith("mlp."):
+            axis = 0 if role == "mlp.up" else 1
+            return tensor.chunk(self._ranks, axis)[self._rank] if axis < tensor.ndim else tensor
         if role in row.whole:
             count = config.heads if role == "attn.q_heads_norm" else config.kv_heads
             first, own = self._rank * count // self._ranks, max(count // self._ranks, 1)

@@ -15,7 +15,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from compiler.errors import UsageError
 from compiler.lmi.backends import TABLES
@@ -132,7 +132,8 @@ def with_options(serving: Serving, lines: Sequence[str]) -> Serving:
         form, text = _FORMS[found.kind]
         if not re.fullmatch(form, value.strip()):
             raise UsageError(f"`--option {found.field}` takes {text}; found `{value}`", hint="correct the value")
-        serving = replace(serving, **{found.field: int(value) if found.kind == "count" else value.strip()})
+        changed: dict[str, Any] = {found.field: int(value) if found.kind == "count" else value.strip()}
+        serving = replace(serving, **changed)
     return serving
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from compiler.targets.vllm.schemes import quantized
 from tests.quantization import foreign
 from tests.tiny import model_config, write_checkpoint
 
-WIDE = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64, "num_hidden_layers": 2}
+WIDE: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64, "num_hidden_layers": 2}
 """Rows of whole groups of 128 on each of two ranks."""
 TYPES = {"smoothquant": torch.int8, "fp8": torch.float8_e4m3fn}
 

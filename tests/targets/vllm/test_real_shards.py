@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def test_vllm_saves_the_shards_of_golden_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scheme", MEDIANS)
 def test_an_engine_that_loads_our_shards_gives_the_judge_s_log_probabilities(scheme: str, tmp_path: Path) -> None:
     """Heads of 32 are the narrowest that vLLM's CPU kernels take."""
-    sizes = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 32}
+    sizes: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 32}
     output, model = tmp_path / scheme, write_checkpoint("llama", tmp_path / "model", **sizes)
     quant = Quant(SCHEMES.get(scheme), accept=True)
     request = BuildRequest(
