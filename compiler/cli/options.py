@@ -135,10 +135,16 @@ class LimitOptions:
 
     max_positions: Annotated[
         int | None,
-        typer.Option("--max-positions", "--max-seq-len", help="Tokens per row [default: the model's maximum]"),
+        typer.Option(
+            "--max-positions",
+            "--max-seq-len",
+            "--sequence-length",
+            help="Tokens per row [default: the model's maximum]",
+        ),
     ] = None
     max_batch: Annotated[
-        int | None, typer.Option("--max-batch", "--max-batch-size", help="Rows per batch [default: 8]")
+        int | None,
+        typer.Option("--max-batch", "--max-batch-size", "--batch", help="Rows per batch [default: the target's, or 8]"),
     ] = None
 
 
@@ -218,7 +224,7 @@ def request_of(asked: RequestOptions, quant: Quant, resources: Resources) -> Pla
 
     model, ask, limits = asked.model, asked.ask, asked.limits
     target, tp = ask.target or targets.DEFAULT, parse_tp(ask.tp or "1")
-    options = options_of(target, asked.own)
+    options = options_of(target, asked.own).on_instance(ask.instance_type)
     wanted = Ask(
         tp=tp or 1,
         dtype=ask.dtype,

@@ -48,6 +48,11 @@ class TargetOptions:
         """Fields of the manifest's `parallel`, besides tp, that these options set."""
         return {}
 
+    def on_instance(self, name: str | None) -> Self:
+        """These options for an instance type; None: unknown. Targets whose files depend on it keep its name."""
+        del name
+        return self
+
     @property
     def derived(self) -> dict[str, Any]:
         """Fields that are not set by users."""
