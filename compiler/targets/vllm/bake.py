@@ -3,8 +3,8 @@
 bake        the server starts without caches, answers requests for every kernel, is stopped; its caches are packed
 prove       a fresh process with another root, HOME and temporary folder, the model's folder read-only and without
             a network where namespaces are allowed: the carrier restores the caches, and proof.py judges the start
-control     the same with another VLLM_PROCESS_NAME_PREFIX, which is in the key: must be judged a miss, and the
-            variable must be named; otherwise the proof proves nothing
+control     the same with another VLLM_PROCESS_NAME_PREFIX, which is in the key (dialect J: and another variable of
+            torch): must be judged a miss, and each must be named; otherwise the proof proves nothing
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ stand_in = False
 ARCHIVE, REPORT = "cache.tar.gz", "bake.json"
 CONTROL = "VLLM_PROCESS_NAME_PREFIX"
 """Variable of the control: in the key of every dialect, and without effect on what is compiled."""
+TORCH_CONTROL = {"TORCHINDUCTOR_CPP_MIN_CHUNK_SIZE": "513"}
+"""Further variable of the control in dialect J: vLLM's CPU platform leaves caching to torch, whose key has torch's own
+configuration, and no variable of vLLM.
+"""
 TIMEOUT = 1800.0
 """Seconds for one start."""
 
@@ -168,7 +172,7 @@ def bake_and_prove(
             ),
             hint="do not serve with this cache; the log has the output of the server",
         )
-    control = run("control", boot, files, **{CONTROL: "lmi-control"})
+    control = run("control", boot, files, **control_of(spec.dialect))
     _check_control(control, baked, spec, serving.tp)
     report = _report(spec, device, serving, machine, files, (baked, proved, control), verdict, median)
     (out / REPORT).write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
@@ -191,16 +195,21 @@ def _draft(folder: Path, archive: Path, tp: int) -> None:
     (folder / "manifest.json").write_text(json.dumps({"files": files, "parallel": {"tp": tp}}))
 
 
+def control_of(dialect: Dialect) -> dict[str, str]:
+    """Variables that only the control has."""
+    return {CONTROL: "lmi-control", **(TORCH_CONTROL if dialect == "J" else {})}
+
+
 def _check_control(control: Start, baked: Start, spec: BakeSpec, ranks: int) -> None:
     """Raise ArtifactError unless the control is judged a miss whose variable is named."""
     verdict = judge(control, baked.session, spec.dialect, ranks)
     named = differences(merged(baked.records), merged(control.records))
-    if verdict.hit or CONTROL not in [each.name for each in named]:
+    if verdict.hit or not control_of(spec.dialect).keys() <= {each.name for each in named}:
         found = (
             "it was judged a hit" if verdict.hit else f"named are {', '.join(each.name for each in named) or 'none'}"
         )
         raise ArtifactError(
-            f"the control with another {CONTROL} must be a miss that names the variable; {found}",
+            f"the control with another {' and '.join(control_of(spec.dialect))} must be a miss and named; {found}",
             hint="the proof cannot be trusted with this vLLM: report its version",
         )
 

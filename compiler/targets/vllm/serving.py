@@ -162,7 +162,7 @@ def _words(argument: Argument, value: str) -> tuple[str, ...]:
 
 
 def _variable(argument: Argument, value: str) -> tuple[str, str]:
-    """Variable of an argument. That of a switch is empty: both forms of the entry point add the flag alone."""
+    """Variable of an argument. A switch has an empty one: both forms of the entry point add the flag alone."""
     if argument.kind != "switch":
         return argument.variable, value
     return (argument.variable if value == "true" else argument.variable.replace("SM_VLLM_", "SM_VLLM_NO_")), ""
