@@ -14,7 +14,7 @@ COPY compiler /src/compiler
 COPY recipes /src/recipes
 ENV UV_PYTHON_INSTALL_DIR=/opt/python
 RUN uv venv --python 3.11 /opt/lmi-compile \
-    && uv pip install --no-cache --python /opt/lmi-compile --torch-backend cpu --constraint /src/constraints.txt /src \
+    && uv pip install --no-cache --python /opt/lmi-compile --torch-backend cpu --constraint /src/constraints.txt '/src[neuron]' \
     && ln -s /opt/lmi-compile/bin/lmi-compile /usr/local/bin/lmi-compile \
     && rm -rf /src \
     && lmi-compile --version

@@ -33,8 +33,9 @@ def needs_of(manifest: Manifest) -> Needs:
 def _demand(manifest: Manifest) -> Demand:
     """Memory of one copy at the artifact's own limits."""
     config, limits, tp, pp = manifest.config, manifest.limits, manifest.parallel.tp, manifest.parallel.pp
-    layout = load(manifest.target).layout
-    heads = layout.heads(config, tp) if layout else head_layout(config.heads, config.kv_heads, tp)
+    target = load(manifest.target)
+    options, layout = target.packager.options_of(manifest), target.layout
+    heads = layout.heads(config, tp, options) if layout else head_layout(config.heads, config.kv_heads, tp)
     itemsize = ITEMSIZE[DTYPES[manifest.dtype]]
     quantized = manifest.quantisation is not None and bool(manifest.quantisation.kv_cache)
     count = ranks(manifest)

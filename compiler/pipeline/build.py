@@ -13,7 +13,7 @@ from compiler import targets
 from compiler.artifact import assemble
 from compiler.artifact.checkpoint import checkpoint_parts
 from compiler.artifact.manifest import MANIFEST, load_manifest
-from compiler.errors import ArtifactError, NumericsError, RefusedError, UsageError, boundary
+from compiler.errors import ArtifactError, NumericsError, RefusedError, ToolchainMissing, UsageError, boundary
 from compiler.pipeline import package, parts
 from compiler.pipeline.job import BuildResult, Job, Prepared, Quality
 from compiler.pipeline.notes import plan_note
@@ -137,7 +137,7 @@ def _from_source(
         reach.check(f"The verified checkpoint is in {request.output}, with what finishes the work")
         return result
     reach.check(f"What comes before compile is done and kept in {request.cache}")
-    specs, sources = target.compiler.specs(plan, digest), Sources(checkpoint, texts, runner.cache)
+    specs, sources = target.compiler.specs(plan, digest), Sources(checkpoint, texts, runner.cache, model.source.folder)
     proven = quality.reference is not None or plan.copied or job.toolchain.stand_in
     if specs and not proven and request.until != "compile":
         # A source that nothing else can compute ends the build here, and not after the compiler's hours.
@@ -148,7 +148,13 @@ def _from_source(
     if request.until == "compile":
         return unfinished
     made = replace(made, compiled=compiled)
-    return package.package(job, prepared, digest, made, quality, device, reach.versions)
+    result = package.package(job, prepared, digest, made, quality, device, reach.versions)
+    if result.manifest is not None and (left := result.manifest.section.unfinished):
+        raise ToolchainMissing(
+            f"the rest of target `{target.name}` is compiled elsewhere. {request.output} has what finishes it",
+            hint=left,
+        )
+    return result
 
 
 def _prepare(job: Job) -> Prepared:

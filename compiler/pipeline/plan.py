@@ -155,7 +155,7 @@ def make_plan(
     ranks = tuple(layout.rank_plans(config, ask.tp, tensors, DTYPES[dtype], options))
     check_casts(ranks)
     proof = proof_of(config, limits.max_positions)
-    heads = _any_heads(config, ask.tp) if reason else layout.heads(config, ask.tp)
+    heads = _any_heads(config, ask.tp) if reason else layout.heads(config, ask.tp, options)
     stages = 1 if reason else max(len(ranks) // ask.tp, 1)
     cache_item = 1 if quant.cache else ITEMSIZE[DTYPES[dtype]]
     kv_bytes = cache_bytes(config, heads, stages, cache_item)

@@ -37,13 +37,23 @@ def room_note(plan: Plan, instance_type: str) -> str:
     """
     demand, one = demand_of(plan), instance(instance_type)
     found = place(demand, one)
-    makers = load(plan.target).compiler.accelerators
+    target = load(plan.target)
+    makers = target.compiler.accelerators
     other = [] if one.maker in makers else [f"target `{plan.target}` has no code for {one.accelerator or 'processors'}"]
     if problems := [*other, *found.problems]:
-        names = ", ".join(fit.instance.name for fit in smallest(demand)[:4])
+        fits = smallest(demand)[:4] if "NVIDIA" in makers else []
+        names = ", ".join(fit.instance.name for fit in fits)
+        here = "" if other else target.support.fitting(plan, one)
         raise RefusedError(
             "\n".join([f"{one.name} has no room for this plan:", *(f"  {line}" for line in problems)]),
-            hint=(f"it fits {names}; " if names else "")
-            + f"`lmi-compile recommend --instance-type {one.name}` lists what fits there",
+            hint="; ".join(
+                filter(
+                    None,
+                    (
+                        f"it fits {names}" if names else "",
+                        here or f"`lmi-compile recommend --instance-type {one.name}` lists what fits there",
+                    ),
+                )
+            ),
         )
     return found.text

@@ -14,6 +14,7 @@ from compiler.targets.values import Contents, Made
 if TYPE_CHECKING:
     from compiler.artifact.manifest import Device, Manifest
     from compiler.decoder.kernels import Kernels
+    from compiler.lmi.instance_table import Instance
     from compiler.machine import Host
     from compiler.model.config import ModelConfig
     from compiler.model.layout import Layout
@@ -63,6 +64,10 @@ class Support(Generic[O]):
 
         return Scaling(quant.scheme or UNQUANTIZED, cache=quant.cache)
 
+    def fitting(self, plan: Planned[O], instance: Instance) -> str:
+        """Hint at other requests of a plan that has no room on `instance`, for which it has; "" for none."""
+        return ""
+
     def migration(self, source: Path) -> Migration:
         """Build that replaces `source`, an artifact of another target or a file that configures its server.
 
@@ -81,7 +86,7 @@ class RankLayout(Generic[O]):
     kernels: Callable[[O], Kernels] | None = None
     """Kernels in plain torch with which the decoder computes the rank files. None: the judge computes them."""
 
-    def heads(self, config: ModelConfig, tp: int) -> HeadLayout:
+    def heads(self, config: ModelConfig, tp: int, options: O) -> HeadLayout:
         """Heads of each rank; a toolchain may pad the query heads. Raises ParallelError."""
         from compiler.model.parallel import head_layout
 

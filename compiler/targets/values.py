@@ -136,12 +136,13 @@ class Spec(Protocol):
 class Sources:
     """Files that a toolchain may read. `checkpoint`: folder of the rank files and their small files, or of the model if
     the target has no rank files. `tokenizer`: files below tokenizer/, with the model's config.json. `cache`: where a
-    toolchain keeps intermediate results by keys of their own; None: it makes them anew.
+    toolchain keeps intermediate results by keys of their own; None: it makes them anew. `model`: folder of the source.
     """
 
     checkpoint: Path
     tokenizer: Sequence[Part] = ()
     cache: StageCache | None = None
+    model: Path | None = None
 
 
 class Toolchain(Protocol):

@@ -1,8 +1,8 @@
 """Table of the architectures that target `neuron` takes; no other file of this target names architectures.
 
 `tnx`, `nxdi`, `optimum`: whether that library has a model class. Sources: `modeling_auto.py` of transformers-neuronx
-0.13 (December 2024); `models/` of neuronx-distributed-inference 0.10 (July 2026); the registry of text generation in
-optimum-neuron (August 2026). None of them was run.
+0.13 (December 2024); LMI's tutorial on ahead-of-time compilation (releases; djl-serving, November 2025); `models/` of
+neuronx-distributed-inference 0.10 (July 2026); the registry of text generation in optimum-neuron (August 2026).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class NeuronModel:
 ROWS: Mapping[str, NeuronModel] = {
     "LlamaForCausalLM": NeuronModel(tnx=True, nxdi=True, optimum=True),
     "MistralForCausalLM": NeuronModel(tnx=True, nxdi=True, tnx_since=(0, 26)),
-    "MixtralForCausalLM": NeuronModel(tnx=True, nxdi=True, optimum=True, tnx_since=(0, 27)),
+    "MixtralForCausalLM": NeuronModel(tnx=True, nxdi=True, optimum=True, tnx_since=(0, 29)),
     "Qwen2ForCausalLM": NeuronModel(nxdi=True, optimum=True),
     "GPT2LMHeadModel": NeuronModel(tnx=True),
     "GPTJForCausalLM": NeuronModel(tnx=True),

@@ -1,14 +1,14 @@
 """Attention heads of each rank: the strategies of transformers-neuronx for grouped-query attention.
 
-| strategy         | q, k, v of a rank                           | KV cache of a rank    | collectives, besides o's sum |
-|------------------|---------------------------------------------|-----------------------|------------------------------|
-| shard-over-heads | whole heads                                 | its kv heads          | none                         |
-| replicated-heads | whole heads, each kv head on several ranks  | its copies            | none                         |
-| shard-over-batch | equal columns, parts of heads               | all, batch / tp rows  | all-to-all of q, k, v and of |
-|                  |                                             |                       | the output                   |
-| all-gather-heads | whole heads of q, equal columns of k and v  | those of its group    | all-gather of k, v in groups |
+| strategy         | q, k, v of a rank                      | KV cache of a rank    | collectives, besides o's sum |
+|------------------|----------------------------------------|-----------------------|------------------------------|
+| shard-over-heads | whole heads                            | its kv heads          | none                         |
+| replicated-heads | whole heads, kv heads on several ranks | its copies            | none                         |
+| shard-over-batch | equal columns, parts of heads          | all, batch / tp rows  | all-to-all of q, k, v and of |
+|                  |                                        |                       | the output                   |
+| all-gather-heads | whole heads of q, columns of k and v   | those of its group    | all-gather of k, v in groups |
 
-With a cache that is split over the sequence, the ranks with copies of a kv head cache equal parts of the positions. Ranks
+With a cache that is split over the sequence, ranks with copies of a kv head cache equal parts of the positions. Ranks
 hold slots in order: rank r has slots r * n ... (r + 1) * n of q, and of k and v. An empty slot has zero weights; the
 columns of the output projection for it are zero, too.
 

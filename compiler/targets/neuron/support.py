@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING
 
 from compiler.errors import RefusedError
+from compiler.lmi.capacity import Demand, place, workspace_bytes
+from compiler.lmi.instance_table import INSTANCES
+from compiler.model.dtypes import DTYPES
+from compiler.model.lazy import ITEMSIZE
 from compiler.targets.neuron.architectures import row_for
+from compiler.targets.neuron.drivers.choice import driver_of
 from compiler.targets.neuron.options import NeuronOptions, parse_lengths
+from compiler.targets.neuron.parameters import parameters
 from compiler.targets.neuron.plan import NeuronPlan, neuron_plan
+from compiler.targets.neuron.platforms import PLATFORMS, check_degree, platform_of
 from compiler.targets.protocols import Support
 
 if TYPE_CHECKING:
+    from compiler.lmi.instance_table import Instance
     from compiler.model.config import ModelConfig
     from compiler.model.limits import Limits
+    from compiler.quantization.request import Quant
+    from compiler.targets.values import Planned
+
+INT8 = "int8-weight"
+"""Scheme of quantized weights."""
 
 
 def plan_of(config: ModelConfig, tp: int, limits: Limits, dtype: str, options: NeuronOptions) -> NeuronPlan:
@@ -42,7 +57,58 @@ class NeuronSupport(Support[NeuronOptions]):
     """Support of the architectures that have a row."""
 
     def check(self, config: ModelConfig, tp: int, options: NeuronOptions, limits: Limits | None = None) -> None:
-        """Raise RefusedError without a row, or where heads, buckets or batches are impossible."""
+        """Raise RefusedError without a row, for a tp without collectives, or where heads, buckets, batches or driver
+        are impossible.
+        """
         row_for(config)
+        check_degree(tp, options.instance)
         if limits is not None:
-            plan_of(config, tp, limits, config.dtype, options)
+            driver_of(options, plan_of(config, tp, limits, config.dtype, options))
+
+    def quantized(self, config: ModelConfig, quant: Quant, options: NeuronOptions) -> tuple[Quant, NeuronOptions]:
+        """Set `weights` of the options. Raises RefusedError for all but `int8-weight`."""
+        if quant.cache or quant.scheme is None or quant.scheme.name != INT8:
+            found = f"--kv-cache {quant.cache}" if quant.cache else f"--quant {quant.scheme and quant.scheme.name}"
+            raise RefusedError(
+                f"target `neuron` stores weights of linear layers in int8 with a scale for each row; found `{found}`",
+                hint=f"`--quant {INT8}`, or leave it out",
+            )
+        return quant, replace(options, weights="int8")
+
+    def fitting(self, plan: Planned[NeuronOptions], instance: Instance) -> str:
+        """Values of `--tp` and `--quant` for which the instance type has room, else other types that have."""
+        if found := _fitting(plan, instance):
+            return f"{instance.name} has room for {', '.join(found)}"
+        others = [one for one in INSTANCES.values() if one.family in PLATFORMS]
+        fits = {one.name: found[0] for one in others if (found := _fitting(plan, one))}
+        return ", ".join(f"{name} has room for {how}" for name, how in list(fits.items())[:3])
+
+
+def _fitting(plan: Planned[NeuronOptions], instance: Instance) -> list[str]:
+    """Requests for which an instance type has room, by the arithmetic of `lmi/capacity.py`."""
+    found = []
+    for weights in ("", "int8"):
+        for tp in platform_of(instance.name).degrees:
+            options = replace(plan.options, weights=weights)
+            try:
+                one = plan_of(plan.config, tp, plan.limits, plan.dtype, options)
+            except RefusedError:
+                continue
+            if place(_demand(one, plan.limits), instance).copies:
+                found.append(f"`--tp {tp}`" + (f" with `--quant {INT8}`" if weights else ""))
+    return found
+
+
+def _demand(plan: NeuronPlan, limits: Limits) -> Demand:
+    """Memory of one copy of a plan."""
+    tokens = plan.batch * plan.sequence_length
+    return Demand(
+        ranks=plan.tp,
+        weights=sum(prod(one.shape) * ITEMSIZE[one.dtype] for one in parameters(plan)),
+        cache=-(-plan.cache_bytes // tokens),
+        workspace=workspace_bytes(
+            plan.config, plan.tp, ITEMSIZE[DTYPES[plan.dtype]], plan.batch, plan.sequence_length, limits.prefill_chunk
+        ),
+        batch=plan.batch,
+        length=plan.sequence_length,
+    )

@@ -7,21 +7,16 @@ figure is not documented).
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from compiler.artifact.manifest import Device
 from compiler.errors import CompileError, MemoryCeilingError, ToolchainMissing
 from compiler.machine import available_memory, gpus
-from compiler.targets.trtllm import guard
+from compiler.targets.process import NOT_STARTED, run_guarded
 from compiler.targets.trtllm.command import COMMAND, argv
 from compiler.targets.trtllm.engines import check_engines
 from compiler.targets.trtllm.host import PACKAGES
@@ -37,9 +32,6 @@ TIMEOUT_S = 6 * 3600
 LOG_TAIL = 30
 """Last lines of the log that an error shows."""
 _HELP_TIMEOUT_S = 300
-_WATCH_S = 1.0
-"""Seconds between two updates of the progress."""
-_OOM_EVENTS = Path("/sys/fs/cgroup/memory.events")
 
 
 def versions(_device: str) -> dict[str, str]:
@@ -159,61 +151,24 @@ def help_text(command: str) -> str:
 
 
 def run(line: Sequence[str], log: Path, timeout_s: float = TIMEOUT_S, watch: Callable[[], None] = lambda: None) -> None:
-    """Run the command with its output in `log`. Its process group ends with it and with this process (guard.py).
-    `watch` is called every _WATCH_S seconds.
+    """Run the command with its output in `log`, see process.py. `watch` is called every second.
 
     Raises:
         ToolchainMissing: it cannot be started.
         CompileError: it failed, was killed, or exceeded the time limit; with the end of the log.
     """
-    killed_before = _oom_kills()
-    guarded = [sys.executable, "-I", "-S", guard.__file__, *line]
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            guarded, stdin=subprocess.PIPE, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            code = _wait(process, timeout_s, watch)
-        finally:
-            _end(process)
-    if code == 0:
+    ended = run_guarded(line, log, timeout_s, watch)
+    if ended.code == 0:
         return
-    if code == 127:
-        output = log.read_text(encoding="utf-8", errors="replace").strip()
-        raise ToolchainMissing(f"`{line[0]}` cannot be started: {output}", hint="install TensorRT-LLM again")
-    end = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL:])
-    if code is None:
+    if ended.code == NOT_STARTED:
+        raise ToolchainMissing(
+            f"`{line[0]}` cannot be started: {ended.output.strip()}", hint="install TensorRT-LLM again"
+        )
+    if ended.code is None:
         what, hint = f"did not finish in {timeout_s:g} s and was killed", "raise `--timeout`, or lower `--workers`"
-    elif code in (-signal.SIGKILL, 128 + signal.SIGKILL) or _oom_kills() > killed_before:
+    elif ended.out_of_memory:
         what = "was killed by signal 9, probably by the kernel's out-of-memory killer"
         hint = "lower `--workers`, split the model over more ranks, or build on a host with more memory"
     else:
-        what, hint = f"failed with exit code {code}", f"the whole log is {log}"
-    raise CompileError(f"`{COMMAND}` {what}. The end of its log:\n{end}", hint=hint)
-
-
-def _wait(process: subprocess.Popen[bytes], timeout_s: float, watch: Callable[[], None]) -> int | None:
-    """Exit code; None after the time limit."""
-    end = time.monotonic() + timeout_s
-    while (left := end - time.monotonic()) > 0:
-        with suppress(subprocess.TimeoutExpired):
-            return process.wait(min(left, _WATCH_S))
-        watch()
-    return None
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the process group, the guard's session: workers outlive a builder that dies."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    if process.stdin is not None:
-        process.stdin.close()
-
-
-def _oom_kills() -> int:
-    """Number of out-of-memory kills in this control group; 0 if unknown."""
-    if not _OOM_EVENTS.exists():
-        return 0
-    counts = dict(line.split() for line in _OOM_EVENTS.read_text(encoding="ascii").splitlines())
-    return int(counts.get("oom_kill", 0))
+        what, hint = f"failed with exit code {ended.code}", f"the whole log is {log}"
+    raise CompileError(f"`{COMMAND}` {what}. The end of its log:\n{ended.tail(LOG_TAIL)}", hint=hint)

@@ -1,0 +1,129 @@
+"""NeuronCores here and in containers, and the judge of the shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compiler.errors import LmiCompileError
+from compiler.lmi.instances import instance
+from compiler.machine import installed
+from compiler.targets.neuron.artifact import section_of
+from compiler.targets.neuron.build import EXTRA, LIBRARIES, LOWERING
+from compiler.targets.neuron.neuronx import COMMAND, INSTALL, compiler_version, find_compiler
+from compiler.targets.neuron.platforms import PLATFORMS
+from compiler.targets.protocols import Runtime
+from compiler.targets.runners import Runner
+from compiler.targets.values import Ability, Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from compiler.artifact.manifest import Manifest
+    from compiler.decoder.judge import DecoderJudge
+    from compiler.machine import Host
+    from compiler.model.config import ModelConfig
+
+_DEVICES = Path("/dev")
+_CONTAINER = "served by a container on NeuronCores"
+
+
+def judge_of(folder: Path, config: ModelConfig, _max_memory: int, lowered: ModelConfig | None = None) -> DecoderJudge:
+    """Judge of the shards in `folder`, see judge.py. `lowered`: the model with other limits."""
+    from compiler.decoder.judge import DecoderJudge
+    from compiler.targets.neuron.judge import gathered
+
+    return DecoderJudge(lowered or config, [gathered(folder, config)])
+
+
+@dataclass(frozen=True)
+class GatheredRunner(Runner):
+    """Runner of an artifact's shards: the judge."""
+
+    config: ModelConfig
+
+    def logits(self, folder: Path, rows: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+        """Logits by the judge, one row after the other. Raises ArtifactError."""
+        judge = judge_of(folder, self.config, 0)
+        return [judge.logits(row) for row in rows]
+
+
+def neuron_devices() -> int:
+    """Number of Neuron devices of this machine, by the driver's files /dev/neuron0, /dev/neuron1 ..."""
+    return sum(path.name[6:].isdecimal() for path in _DEVICES.glob("neuron*"))
+
+
+class NeuronRuntime(Runtime):
+    """Execution of artifacts, which needs NeuronCores and a vendor's loader."""
+
+    def runner(self, manifest: Manifest, max_memory: int) -> Runner | None:
+        """The judge if the artifact has our shards, else None."""
+        del max_memory
+        return GatheredRunner(manifest.config) if manifest.section.rank_files else None
+
+    def unproven(self, manifest: Manifest) -> str:
+        """Always a reason: this project has no loader for NeuronCores."""
+        section = section_of(manifest)
+        if section.unfinished:
+            return "it is not compiled yet"
+        loader = "a loader of your own" if section.driver == "graph" else f"the image {section.image}"
+        return f"it runs on {section.platform} by {loader}: see that its first start compiles nothing"
+
+    def findings(self, manifest: Manifest, host: Host) -> Sequence[Finding]:
+        """Findings about compilation, devices and the compiler's version."""
+        section, found = section_of(manifest), list[Finding]()
+        if section.unfinished:
+            found.append(Finding("graphs", "mismatch", "they are not compiled yet", section.unfinished))
+        here = neuron_devices()
+        if here:
+            found.append(Finding("neuron", "ok", f"{here} Neuron devices"))
+        else:
+            needs = f"needs {manifest.parallel.tp} NeuronCores of {section.platform}; no Neuron driver answers here"
+            remedy = f"run it on {section.instance or 'an instance of ' + section.platform}"
+            found.append(Finding("neuron", "mismatch", needs, remedy))
+        built, own = manifest.toolchain.get(COMMAND), host.packages.get(COMMAND)
+        if built and own and built.partition("+")[0].split(".")[:2] != own.partition("+")[0].split(".")[:2]:
+            text = f"compiled by {COMMAND} {built}; {own} here"
+            found.append(Finding(COMMAND, "mismatch", text, "use the image of the build, or build it again"))
+        return found
+
+    def endpoint_problems(self, manifest: Manifest, image: str, instance_type: str) -> Sequence[str]:
+        """Problems of an instance of another family, and of images that serve another target."""
+        section, problems = section_of(manifest), list(super().endpoint_problems(manifest, image, instance_type))
+        if section.unfinished:
+            problems.append("it is not compiled yet")
+        family = instance(instance_type).family
+        if family != section.platform:
+            problems.append(f"it was compiled for {section.platform}; {instance_type} is {family}")
+        elif manifest.parallel.tp not in PLATFORMS[family].degrees:
+            problems.append(f"the runtime of {family} has no collectives for tp {manifest.parallel.tp}")
+        return problems
+
+    def doctor(self) -> tuple[Sequence[Finding], Sequence[Ability]]:
+        """Findings about jax, neuronx-cc, the drivers' libraries and devices."""
+        lowering = all(installed(name) for name in LOWERING)
+        found = [
+            Finding("jax", "ok", str(installed("jax")))
+            if lowering
+            else Finding("jax", "missing", "not installed", EXTRA)
+        ]
+        try:
+            version = compiler_version()
+            found.append(Finding(COMMAND, "ok", version))
+        except LmiCompileError as error:
+            found.append(Finding(COMMAND, "missing", error.message, error.hint))
+        found += [Finding(name, "ok", own) for name in LIBRARIES if (own := installed(name))]
+        devices = neuron_devices()
+        text = f"{devices} Neuron devices" if devices else "no Neuron driver: graphs are compiled for other machines"
+        found.append(
+            Finding("neuron", "ok" if devices else "note", text, "" if devices else "run artifacts on inf2 or trn")
+        )
+        compiles = find_compiler() is not None
+        return found, (
+            Ability("neuron (graphs)", compiles=lowering, runs=False, why=_CONTAINER if lowering else f"needs {EXTRA}"),
+            Ability("neuron (executables)", compiles=compiles, runs=False, why=_CONTAINER if compiles else INSTALL),
+        )

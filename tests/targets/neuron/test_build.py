@@ -1,0 +1,181 @@
+"""Whole builds on this machine: without neuronx-cc, finished elsewhere, and refused where they cannot run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from compiler.artifact.manifest import load_manifest
+from compiler.deploy.preflight import preflight
+from compiler.errors import ArtifactError, RefusedError
+from compiler.registry.push import push
+from compiler.targets.neuron.artifact import options_of
+from compiler.targets.neuron.options import NeuronOptions
+from compiler.targets.neuron.plan import neuron_plan
+from compiler.targets.neuron.runtime import NeuronRuntime, judge_of
+from compiler.targets.neuron.section import NeuronFiles
+from tests.command import Ran, command
+from tests.targets.neuron.stand_in import install
+from tests.targets.neuron.test_drivers import driver, made
+
+ARGUMENTS = ("--target", "neuron", "--tp", "2", "--batch", "2", "--sequence-length", "64", "--context-buckets", "16")
+
+
+@pytest.fixture(scope="module")
+def built(tiny_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ran]:
+    """Artifact of a build without neuronx-cc, for inf2."""
+    folder = tmp_path_factory.mktemp("neuron")
+    ran = command(
+        "build", "--model", tiny_checkpoint("llama"), *ARGUMENTS, "--instance-type", "inf2.48xlarge", "--neuron-driver",
+        "graph", "--output", folder / "artifact", "--json", cache=folder / "cache",
+    )  # fmt: skip
+    return folder, ran
+
+
+def test_without_the_compiler_a_build_leaves_graphs_that_were_executed(built: tuple[Path, Ran]) -> None:
+    folder, ran = built
+    assert ran.error["type"] == "ToolchainMissing"
+    assert ran.error["hint"] == "run its `compile-neuron.sh` where neuronx-cc is, then `lmi-compile package`"
+    manifest = load_manifest(folder / "artifact")
+    section = manifest.section
+    assert isinstance(section, NeuronFiles)
+    assert [graph.hlo for graph in section.graphs] == [
+        "graphs/context_16_batch_2.hlo_module.pb", "graphs/token_64_batch_2.hlo_module.pb"
+    ]  # fmt: skip
+    assert section.strategy == "shard-over-heads"
+    assert manifest.numerics is not None
+    assert manifest.numerics.kl_median < 1e-9
+    proof = json.loads((folder / "artifact/graphs/proof.json").read_text())
+    assert proof["difference"] < 1e-5
+    assert proof["model"]["heads"] == manifest.config.heads
+    signatures = json.loads((folder / "artifact/graphs/graphs.json").read_text())
+    assert signatures["token_64_batch_2"]["inputs"][0]["name"] == "token_ids"
+    assert options_of(manifest) == NeuronOptions(
+        group_query_attention="shard-over-heads", buckets="64", context_buckets="16", neuron_driver="graph",
+        instance="ml.inf2.48xlarge",
+    )  # fmt: skip
+
+
+def test_the_artifact_is_finished_where_the_compiler_is_and_cannot_be_published(
+    built: tuple[Path, Ran], tmp_path: Path
+) -> None:
+    folder, _ = built
+    artifact = folder / "artifact"
+    bin_folder = tmp_path / "bin"
+    install(bin_folder, "flaky 1")
+    early = command("package", artifact, "--output", tmp_path / "done", "--json", cache=folder / "cache")
+    assert "is missing" in early.error["message"]
+    path = f"{bin_folder}:/usr/bin:/bin"
+    subprocess.run([artifact / "compile-neuron.sh"], env={"PATH": path}, check=True, capture_output=True)
+    ran = command("package", artifact, "--output", tmp_path / "done", "--json", cache=folder / "cache")
+    assert ran.code == 0, ran.err
+    manifest = load_manifest(tmp_path / "done")
+    section = manifest.section
+    assert isinstance(section, NeuronFiles)
+    assert section.unfinished == ""
+    assert all(graph.neff and graph.neff.endswith("/model.neff") for graph in section.graphs)
+    assert manifest.stand_in
+    assert manifest.toolchain["neuronx-cc"].endswith("+stand-in")
+    with pytest.raises(RefusedError, match="stand-in"):
+        push(tmp_path / "done", str(tmp_path / "store"))
+
+
+def test_a_machine_without_neuroncores_is_refused_with_the_next_step(built: tuple[Path, Ran], tmp_path: Path) -> None:
+    folder, _ = built
+    manifest = load_manifest(folder / "artifact")
+    found = {finding.subject: finding for finding in preflight(manifest, folder / "artifact")}
+    assert found["graphs"].state == "mismatch"
+    assert "compile-neuron.sh" in found["graphs"].remedy
+    assert "needs 2 NeuronCores of inf2; no Neuron driver answers here" in found["neuron"].text
+    ran = command("prewarm", folder / "artifact", tmp_path / "here", "--json", cache=folder / "cache")
+    assert ran.error["type"] == "IncompatibleError"
+    assert "ml.inf2.48xlarge" in ran.error["hint"]
+    problems = NeuronRuntime().endpoint_problems(manifest, "0.30.0-neuronx-sdk2.20.1", "ml.trn1.32xlarge")
+    assert "it was compiled for inf2; ml.trn1.32xlarge is trn1" in problems
+    assert "it is not compiled yet" in problems
+
+
+def test_a_drivers_build_carries_its_call_and_becomes_the_containers_folder(
+    tiny_checkpoint: Callable[[str], Path], tmp_path: Path, built: tuple[Path, Ran]
+) -> None:
+    cache, artifact = built[0] / "cache", tmp_path / "artifact"
+    arguments = [one for one in ARGUMENTS if one not in ("--context-buckets", "16")]
+    ran = command(
+        "build", "--model", tiny_checkpoint("llama"), *arguments, "--instance-type", "inf2.48xlarge", "--output",
+        artifact, "--json", cache=cache,
+    )  # fmt: skip
+    assert "driver `optimum`" in ran.error["hint"]
+    script = (artifact / "compile-neuron.sh").read_text()
+    assert "optimum-cli export neuron --model model --task text-generation --instance_type inf2" in script
+    manifest = load_manifest(artifact)
+    plan = neuron_plan(manifest.config, 2, 64, (2,))
+    result = made(artifact / "compiled" / "result", driver("optimum", plan=plan), plan)
+    (result / "tokenizer.json").write_text("{}")
+    ran = command("package", artifact, "--output", tmp_path / "done", "--json", cache=cache)
+    assert ran.code == 0, ran.err
+    done = load_manifest(tmp_path / "done")
+    section = done.section
+    assert isinstance(section, NeuronFiles)
+    assert section.unfinished == ""
+    assert (
+        section.image_tag
+        == "huggingface-vllm-inference-neuronx:0.11.0-optimum0.4.4-neuronx-py310-sdk2.26.1-ubuntu22.04"
+    )
+    assert section.proven == "nothing of it was run on NeuronCores"
+    assert "SM_ON_BATCH_SIZE=2" in (tmp_path / "done" / "endpoint.env").read_text().splitlines()
+    assert (tmp_path / "done" / "model.pt").is_file()
+    config = json.loads((result / "neuron_config.json").read_text()) | {"tp_degree": 8}
+    (result / "neuron_config.json").write_text(json.dumps(config))
+    again = command("package", artifact, "--output", tmp_path / "wrong", "--json", cache=cache)
+    assert "tp_degree: expected 2; found 8" in again.error["message"]
+
+
+def test_options_of_the_target_are_refused_for_others(tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    ran = command(
+        "plan", "--model", tiny_checkpoint("llama"), "--target", "inductor", "--neuron-driver", "graph", "--json",
+        cache=tmp_path,
+    )  # fmt: skip
+    assert ran.error["message"] == "`--neuron-driver` is an option of target `neuron`; found `--target inductor`"
+
+
+def test_a_plan_without_room_names_what_fits(tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    ran = command(
+        "plan", "--model", tiny_checkpoint("llama"), "--target", "neuron", "--tp", "2", "--batch", "1000000",
+        "--instance-type", "inf2.xlarge", "--json", cache=tmp_path,
+    )  # fmt: skip
+    assert ran.error["type"] == "RefusedError"
+    assert "ml.inf2.xlarge has no room for this plan" in ran.error["message"]
+    assert "has room for `--tp" in ran.error["hint"] or "recommend" in ran.error["hint"]
+
+
+def test_the_judge_reports_shards_that_contradict_each_other(built: tuple[Path, Ran], tmp_path: Path) -> None:
+    folder, _ = built
+    manifest = load_manifest(folder / "artifact")
+    whole = judge_of(folder / "artifact", manifest.config, 0).logits(np.arange(9))
+    assert np.isfinite(whole).all()
+    name = "weights/tp1_sharded_checkpoint.safetensors"
+    (tmp_path / "weights").mkdir()
+    for other in ("weights/tp0_sharded_checkpoint.safetensors", "shards.json"):
+        (tmp_path / other).symlink_to(folder / "artifact" / other)
+    tensors = _floats(folder / "artifact" / name)
+    for changed, words in (
+        ({"layers.1.attn.norm.weight": np.zeros_like(tensors["layers.1.attn.norm.weight"])}, "they differ"),
+        ({"head.weight": np.ones_like(tensors["head.weight"])}, "padding is expected to be zero"),
+        ({"layers.9.attn.q.weight": tensors["layers.1.attn.q.weight"]}, "same tensors on all ranks"),
+    ):
+        save_file(tensors | changed, tmp_path / name)
+        with pytest.raises(ArtifactError, match=words):
+            judge_of(tmp_path, manifest.config, 0).logits(np.arange(9))
+
+
+def _floats(path: Path) -> dict[str, np.ndarray]:
+    """Tensors of a file of bfloat16, as float32."""
+    from safetensors.torch import load_file as load_torch
+
+    return {name: tensor.float().numpy() for name, tensor in load_torch(path).items()}
