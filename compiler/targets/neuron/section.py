@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -66,6 +67,11 @@ class NeuronFiles(Section, extra="forbid"):
     def image_tag(self) -> str | None:
         """Container image."""
         return self.image
+
+    @property
+    def serving_environment(self) -> Mapping[str, str]:
+        """Variables by which the container finds the driver's result."""
+        return self.environment
 
     @property
     def unfinished(self) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from safetensors.torch import load_file as load_torch
+from safetensors.torch import save_file as save_torch
 
 from compiler.artifact.manifest import load_manifest
 from compiler.deploy.preflight import preflight
@@ -18,8 +20,9 @@ from compiler.registry.push import push
 from compiler.targets.neuron.artifact import options_of
 from compiler.targets.neuron.options import NeuronOptions
 from compiler.targets.neuron.plan import neuron_plan
-from compiler.targets.neuron.runtime import NeuronRuntime, judge_of
+from compiler.targets.neuron.runtime import GatheredRunner, GraphRunner, NeuronRuntime, check_equal, judge_of
 from compiler.targets.neuron.section import NeuronFiles
+from tests.builds import copied
 from tests.command import Ran, command
 from tests.targets.neuron.stand_in import install
 from tests.targets.neuron.test_drivers import driver, made
@@ -60,6 +63,33 @@ def test_without_the_compiler_a_build_leaves_graphs_that_were_executed(built: tu
         group_query_attention="shard-over-heads", buckets="64", context_buckets="16", neuron_driver="graph",
         instance="ml.inf2.48xlarge",
     )  # fmt: skip
+
+
+def test_verify_runs_the_artifacts_own_graphs_with_its_own_shards(built: tuple[Path, Ran], tmp_path: Path) -> None:
+    folder, _ = built
+    ran = command("verify", folder / "artifact", "--json", cache=folder / "cache")
+    assert ran.code == 0, ran.err
+    runner = NeuronRuntime().runner(load_manifest(folder / "artifact"), 1 << 30)
+    assert isinstance(runner, GraphRunner)
+    assert isinstance(NeuronRuntime().runner(load_manifest(folder / "artifact"), 1), GatheredRunner)
+    wrong = copied(folder / "artifact", tmp_path / "wrong")
+    path = wrong / "weights" / "tp1_sharded_checkpoint.safetensors"
+    tensors = load_torch(path)
+    tensors["layers.1.attn.q.weight"] = tensors["layers.1.attn.q.weight"].flip(0).contiguous()
+    save_torch(tensors, path)
+    rows = [np.arange(40) % 250]
+    ours, changed = (runner.logits(place, rows)[0] for place in (folder / "artifact", wrong))
+    judged = judge_of(folder / "artifact", load_manifest(folder / "artifact").config, 0).logits(rows[0])
+    assert np.abs(ours - judged).max() < 0.05 * np.abs(judged).max()
+    assert np.abs(changed - judged).max() > 0.05 * np.abs(judged).max()
+
+
+def test_buckets_that_disagree_are_an_error() -> None:
+    rows = [np.ones((2, 3), np.float32)]
+    check_equal(rows, [rows[0] + 5e-5], "float32")
+    for other in (rows[0] + 1e-3, rows[0] * np.nan):
+        with pytest.raises(ArtifactError, match="graphs of two buckets differ"):
+            check_equal([other], rows, "float32")
 
 
 def test_the_artifact_is_finished_where_the_compiler_is_and_cannot_be_published(
@@ -128,6 +158,7 @@ def test_a_drivers_build_carries_its_call_and_becomes_the_containers_folder(
         == "huggingface-vllm-inference-neuronx:0.11.0-optimum0.4.4-neuronx-py310-sdk2.26.1-ubuntu22.04"
     )
     assert section.proven == "nothing of it was run on NeuronCores"
+    assert section.serving_environment["SM_ON_MODEL"] == "/opt/ml/model"
     assert "SM_ON_BATCH_SIZE=2" in (tmp_path / "done" / "endpoint.env").read_text().splitlines()
     assert (tmp_path / "done" / "model.pt").is_file()
     config = json.loads((result / "neuron_config.json").read_text()) | {"tp_degree": 8}
@@ -176,6 +207,4 @@ def test_the_judge_reports_shards_that_contradict_each_other(built: tuple[Path, 
 
 def _floats(path: Path) -> dict[str, np.ndarray]:
     """Tensors of a file of bfloat16, as float32."""
-    from safetensors.torch import load_file as load_torch
-
     return {name: tensor.float().numpy() for name, tensor in load_torch(path).items()}
