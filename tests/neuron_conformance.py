@@ -4,8 +4,8 @@
 
 Families: tiny checkpoints at tp 4 and 8, logits of the emitted files against transformers and the torch decoder, in
 parts of the largest logit; bfloat16 and int8 with the strategy that is chosen where none is named. Random: heads, kv
-heads, head_dim, tp, batch sizes and strategy are drawn; each geometry is equal to the unsharded model or refused by the plan.
-Exits with 1 where a float32 difference is above 1e-5. Takes minutes: the default suite has a few cases of each.
+heads, head_dim, tp, batch sizes and strategy are drawn; each geometry equals the unsharded model, or the plan refuses
+it with a reason. Exits with 1 where a float32 difference is above 1e-5. Takes minutes.
 """
 
 from __future__ import annotations
