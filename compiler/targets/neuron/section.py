@@ -78,6 +78,8 @@ class NeuronFiles(Section, extra="forbid"):
         """Hint for graphs that are not compiled, or a driver that has not run; else ""."""
         if self.vendor or (self.driver == "graph" and self.graphs and all(graph.neff for graph in self.graphs)):
             return ""
+        if self.driver == "graph" and not self.graphs:
+            return "its graphs are not made yet: `pip install 'lmi-compile[neuron]'`, then build it again"
         where = "neuronx-cc" if self.driver == "graph" else f"the library of driver `{self.driver}`"
         return f"run its `compile-neuron.sh` where {where} is, then `lmi-compile package`"
 

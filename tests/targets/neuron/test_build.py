@@ -17,11 +17,13 @@ from compiler.artifact.manifest import load_manifest
 from compiler.deploy.preflight import preflight
 from compiler.errors import ArtifactError, RefusedError
 from compiler.registry.push import push
+from compiler.targets.neuron import build
 from compiler.targets.neuron.artifact import options_of
 from compiler.targets.neuron.options import NeuronOptions
 from compiler.targets.neuron.plan import neuron_plan
 from compiler.targets.neuron.runtime import GatheredRunner, GraphRunner, NeuronRuntime, check_equal, judge_of
 from compiler.targets.neuron.section import NeuronFiles
+from tests import published
 from tests.builds import copied
 from tests.command import Ran, command
 from tests.targets.neuron.stand_in import install
@@ -167,6 +169,22 @@ def test_a_drivers_build_carries_its_call_and_becomes_the_containers_folder(
     assert "tp_degree: expected 2; found 8" in again.error["message"]
 
 
+def test_without_jax_a_build_leaves_verified_shards(
+    tiny_checkpoint: Callable[[str], Path], tmp_path: Path, built: tuple[Path, Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "installed", lambda _name: None)
+    ran = command(
+        "build", "--model", tiny_checkpoint("llama"), *ARGUMENTS, "--neuron-driver", "graph", "--output",
+        tmp_path / "shards", "--json", cache=built[0] / "cache",
+    )  # fmt: skip
+    assert ran.error["type"] == "ToolchainMissing"
+    assert "`jax` is not installed" in ran.error["message"]
+    section = load_manifest(tmp_path / "shards").section
+    assert isinstance(section, NeuronFiles)
+    assert (len(section.shards), section.graphs) == (2, ())
+    assert "lmi-compile[neuron]" in section.unfinished
+
+
 def test_options_of_the_target_are_refused_for_others(tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     ran = command(
         "plan", "--model", tiny_checkpoint("llama"), "--target", "inductor", "--neuron-driver", "graph", "--json",
@@ -175,14 +193,25 @@ def test_options_of_the_target_are_refused_for_others(tiny_checkpoint: Callable[
     assert ran.error["message"] == "`--neuron-driver` is an option of target `neuron`; found `--target inductor`"
 
 
-def test_a_plan_without_room_names_what_fits(tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
-    ran = command(
-        "plan", "--model", tiny_checkpoint("llama"), "--target", "neuron", "--tp", "2", "--batch", "1000000",
-        "--instance-type", "inf2.xlarge", "--json", cache=tmp_path,
-    )  # fmt: skip
+def test_llama_70b_is_refused_at_tp_8_with_what_fits_and_planned_at_24(tmp_path: Path) -> None:
+    model = published.write_headers("llama2-70b", tmp_path / "model")
+    arguments = ("plan", "--model", model, "--target", "neuron", "--dtype", "bfloat16", "--instance-type",
+                 "inf2.48xlarge", "--batch", "4", "--sequence-length", "4096", "--json")  # fmt: skip
+    ran = command(*arguments, "--tp", "8", cache=tmp_path)
     assert ran.error["type"] == "RefusedError"
-    assert "ml.inf2.xlarge has no room for this plan" in ran.error["message"]
-    assert "has room for `--tp" in ran.error["hint"] or "recommend" in ran.error["hint"]
+    assert "16.1 GiB of weights + 0.6 GiB of KV cache (4 rows of 4096 tokens)" in ran.error["message"]
+    assert ran.error["hint"] == (
+        "ml.inf2.48xlarge has room for `--tp 24`, `--tp 8` with `--quant int8-weight`, `--tp 24` with "
+        "`--quant int8-weight`"
+    )
+    found = command(*arguments, "--tp", "24", "--group-query-attention", "replicated-heads", cache=tmp_path).json
+    assert found["ranks"][0] == {
+        "file": "weights/tp0_sharded_checkpoint.safetensors", "tensors": 723, "heads": 3, "kv_heads": 1, "kv_copies": 3,
+        "bytes": found["ranks"][0]["bytes"],
+    }  # fmt: skip
+    assert found["kv_cache_bytes_per_token_and_rank"] == 2 * 80 * 128 * 2
+    ran = command(*arguments, "--tp", "12", cache=tmp_path)
+    assert ran.error["hint"] == "`--tp` is one of 1, 2, 4, 8, 24 on ml.inf2.48xlarge"
 
 
 def test_the_judge_reports_shards_that_contradict_each_other(built: tuple[Path, Ran], tmp_path: Path) -> None:

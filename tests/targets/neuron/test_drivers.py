@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from compiler.errors import ArtifactError, CompileError, RefusedError, UsageError
+from compiler.lmi.images import image_uri, targets_of_image
 from compiler.model.config import LayerKind, ModelConfig
 from compiler.targets.neuron import build
 from compiler.targets.neuron.drivers.choice import driver_of
@@ -62,6 +63,16 @@ def test_the_image_implies_the_driver() -> None:
         driver("optimum", image="0.30.0-neuronx-sdk2.20.1")
     with pytest.raises(UsageError, match="no driver is known for the image"):
         driver(image="busybox:1")
+
+
+@pytest.mark.parametrize("name", ["optimum", "nxdi", "tnx"])
+def test_images_of_drivers_serve_this_target_and_imply_the_driver(name: str) -> None:
+    for image in driver(name).images.values():
+        assert targets_of_image(image) == ("neuron",)
+        assert driver(image=image).name == name
+    assert image_uri(driver("optimum").images["inf2"], "us-east-1").startswith(
+        "763104351884.dkr.ecr.us-east-1.amazonaws.com/huggingface-vllm-inference-neuronx:"
+    )
 
 
 def test_a_driver_without_a_loader_is_refused_with_those_that_have_one() -> None:
