@@ -1,15 +1,16 @@
 """Artifacts against llama.cpp and OpenVINO GenAI on this CPU: prefill, decoding, start and memory.
 
     python -m benchmarks.cpu_peers --work DIR [--isa avx2] [--turns 3] [--weights bf16,int8,int4] [--batches 1,4,8]
-        [--prompts 128,512] [--threads N]
+        [--prompts 128,512] [--threads N] [--checkpoint CHECKPOINT]
 
-The same random TinyLlama for all, greedy, 32 decode steps. The peers' packages (PEERS) come from the package index
-into an environment of their own in DIR, their models are GGUF files of the same checkpoint; DIR keeps everything and
-needs 20 GB. `--isa` forces a level of our kernels, and the one of torch's oneDNN that is like it. The package of
-llama.cpp is compiled for AVX2; OpenVINO takes what the CPU has (it fails under ONEDNN_MAX_CPU_ISA), so a forced level
-compares fairly with llama.cpp alone. Contenders alternate, each turn after a measurement of the read bandwidth; each in
-a process of its own, which answers three times; its best answer counts. Prints medians of the turns, and ours relative
-to the best peer.
+The same weights for all, greedy, 32 decode steps: a random TinyLlama, or CHECKPOINT, a Llama or Qwen2 of one file in
+bfloat16 (`benchmarks/testbed/coder.py` makes one); each has a DIR of its own. The peers' packages (PEERS) come from the
+package index into an environment of their own in DIR, their models are GGUF files of the same checkpoint; DIR keeps
+everything and needs 20 GB. `--isa` forces a level of our kernels, and the one of torch's oneDNN that is like it. The
+package of llama.cpp is compiled for AVX2; OpenVINO takes what the CPU has (it fails under ONEDNN_MAX_CPU_ISA), so a
+forced level compares fairly with llama.cpp alone. Contenders alternate, each turn after a measurement of the read
+bandwidth; each in a process of its own, which answers three times; its best answer counts. Prints medians of the
+turns, and ours relative to the best peer.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ class Result:
     peak: int
 
 
-def prepare(work: Path, weights: Sequence[str]) -> Path:
+def prepare(work: Path, given: Path | None, weights: Sequence[str]) -> Path:
     """Make checkpoint, artifacts, GGUF files and the peers' environment where they are missing; return its Python."""
-    checkpoint, python = work / "tinyllama", work / "peers" / "bin" / "python"
+    checkpoint, python = given or work / "tinyllama", work / "peers" / "bin" / "python"
     if not (checkpoint / "config.json").exists():
         write_checkpoint(checkpoint)
     if not python.exists():
@@ -56,9 +57,11 @@ def prepare(work: Path, weights: Sequence[str]) -> Path:
         subprocess.run([str(python), "-m", "pip", "install", "-q", *PEERS], check=True)
     for name in weights:
         scheme, form = WEIGHTS[name]
-        artifact, gguf = work / f"tinyllama-{name}", work / f"tinyllama-{form}.gguf"
+        artifact, gguf = work / f"model-{name}", work / f"model-{form}.gguf"
         if not artifact.exists():
-            arguments = ("--model", str(checkpoint), "--output", str(artifact), "--quant", scheme, "--max-batch", "8")
+            # Random weights: the gate may refuse int4, which says nothing about its speed.
+            options = ("--quant", scheme, "--accept-numerics", "--max-batch", "8")
+            arguments = ("--model", str(checkpoint), "--output", str(artifact), *options)
             run_cli("build", *arguments, cache=work / "cache")
         if not gguf.exists():
             script = ROOT / "benchmarks" / "testbed" / "gguf_model.py"
@@ -95,8 +98,8 @@ def peer(
     script = ROOT / "benchmarks" / "testbed" / "peer.py"
     argv = [str(python), str(script), name, str(model), *sizes, f"--threads={threads}"]
     found, begun, peak = answers(argv, environment)
-    start = found[0]["now"] - found[0]["decode"] - begun
-    return Result(min(r["prefill"] for r in found), min(r["decode"] for r in found), start, peak)
+    one, whole = (min(r[name] for r in found) for name in ("one", "all"))
+    return Result(one, whole - one, found[0]["first"] - begun, peak)
 
 
 def compare(work: Path, python: Path, name: str, batch: int, prompt: int, options: argparse.Namespace) -> None:
@@ -104,12 +107,12 @@ def compare(work: Path, python: Path, name: str, batch: int, prompt: int, option
     sizes = [f"--batch={batch}", f"--prompt={prompt}", f"--new={STEPS + 1}", "--rounds=3"]
     threads = {"OMP_NUM_THREADS": str(options.threads)}
     forced = {"LMI_COMPILE_ISA": options.isa, "ONEDNN_MAX_CPU_ISA": ONEDNN.get(options.isa, "DEFAULT")}
-    gguf = work / f"tinyllama-{WEIGHTS[name][1]}.gguf"
+    gguf = work / f"model-{WEIGHTS[name][1]}.gguf"
     found: dict[str, list[Result]] = {"ours": [], "llama.cpp": [], "openvino": []}
     read = []
     for _ in range(options.turns):
         read.append(bandwidth())
-        found["ours"].append(ours(work / f"tinyllama-{name}", sizes, threads | forced if options.isa else threads))
+        found["ours"].append(ours(work / f"model-{name}", sizes, threads | forced if options.isa else threads))
         for contender in ("llama.cpp", "openvino"):
             found[contender].append(peer(python, contender, gguf, sizes, options.threads, threads))
 
@@ -136,6 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--isa", default="", help="level of our kernels, see `lmi-compile doctor`")
+    parser.add_argument("--checkpoint", type=Path, help="another model than a random TinyLlama")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--weights", default="bf16,int8,int4")
     parser.add_argument("--batches", default="1,4,8")
@@ -145,7 +149,7 @@ def main() -> None:
     weights, prompts = options.weights.split(","), [int(prompt) for prompt in options.prompts.split(",")]
     work = options.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
-    python = prepare(work, weights)
+    python = prepare(work, options.checkpoint, weights)
     print(f"{machine()}, {options.threads} threads, {options.isa or 'highest level'}")
     print("| weights | batch | prompt | | prefill tok/s | decode tok/s | start to first token, s | peak MiB | GB/s |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)

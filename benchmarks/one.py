@@ -84,8 +84,11 @@ def main() -> None:
         answer = artifact(options.folder)
     else:
         answer = transformers_model(options.folder, compiled=options.mode == "compile")
-    for _ in range(options.rounds):
-        prompts = [[3 + (7 * row + 13 * i) % 30000 for i in range(options.prompt)] for row in range(options.batch)]
+    for number in range(options.rounds):  # prompts differ, as servers keep prefixes
+        prompts = [
+            [3 + (101 * number + 7 * row + 13 * i) % 30000 for i in range(options.prompt)]
+            for row in range(options.batch)
+        ]
         begun = time.monotonic()
         first, last = answer(prompts, options.new)
         print(json.dumps({"begun": begun, "first": first, "last": last}), flush=True)

@@ -4,8 +4,9 @@
 
 Families: tiny checkpoints at tp 4 and 8, logits of the emitted files against transformers and the torch decoder, in
 parts of the largest logit; bfloat16 and int8 with the strategy that is chosen where none is named. Random: heads, kv
-heads, head_dim, tp, batch sizes and strategy are drawn; each geometry equals the unsharded model, or the plan refuses
-it with a reason. Exits with 1 where a float32 difference is above 1e-5. Takes minutes.
+heads, head_dim, tp, batch sizes and strategy are drawn; each geometry is equal to the unsharded model or refused by
+the plan.
+Exits with 1 where a float32 difference is above 1e-5. Takes minutes: the default suite has a few cases of each.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from compiler.targets.neuron.plan import NeuronPlan
-    from compiler.targets.neuron.verify_job import Job
+    from compiler.targets.neuron.verify_job import VerifyJob
     from compiler.targets.neuron.verify_model import SmallModel
 
 FAMILIES = (
@@ -119,7 +120,7 @@ def geometries(count: int, seed: int) -> bool:
     worst, strategies = 0.0, Counter(plan.heads.strategy for _, plan in taken)
     for first in range(0, len(taken), CHUNK):
         with tempfile.TemporaryDirectory() as name:
-            jobs: dict[Path, Job] = {}
+            jobs: dict[Path, VerifyJob] = {}
             models: list[SmallModel] = []
             for number, (_, plan) in enumerate(taken[first : first + CHUNK]):
                 folder = Path(name) / str(number)

@@ -73,7 +73,7 @@ PARAMETERS = {
     "falcon-40b-instruct": 41_303_293_952,
     "mpt-7b-instruct": 6_649_286_656,
     "bloom-560m": 559_214_592,
-    "granite-3.1-2b": 2_533_531_648,
+    "granite-3.3-8b": 8_170_864_640,
     "smollm3-3b": 3_075_098_624,
     "command-r7b": 8_028_033_024,
     "falcon-7b": 6_921_720_704,

@@ -33,7 +33,7 @@ PURE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.For, ast.While, a
 OPTIONS = {"trtllm": TrtllmOptions(version="0.21.0"), "vllm": VllmOptions(weights="shards")}
 """The default version of a toolchain may lack an architecture."""
 
-ROWS = {"trtllm", "vllm"}
+ROWS = {"neuron", "trtllm", "vllm"}
 """Targets that take the architectures which they have rows for; the others take all that roles can say."""
 
 

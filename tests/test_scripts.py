@@ -18,6 +18,7 @@ SCRIPTS = sorted(path for path in [*(ROOT / "scripts").iterdir(), ROOT / ".ci/ru
 FAKE_PYTHON = """#!/usr/bin/env bash
 case "$*" in
     "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+    "-m pip config list") echo "${PIP_CONFIG:-}" ;;
     "-m pip "*) sleep 0.1; echo "$*" >>"$PIP_LOG"; exit "${PIP_EXIT:-0}" ;;
 esac
 """
@@ -51,15 +52,15 @@ class Checkout:
         (self.programs / name).write_text(text)
         (self.programs / name).chmod(0o755)
 
-    def start(self, **variables: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         environment = {"PATH": str(self.programs), "PIP_LOG": str(self.log), **variables}
         # From another folder: the script finds its checkout itself.
         return subprocess.Popen(
-            [self.folder / "scripts/setup"], env=environment, cwd="/", stderr=subprocess.PIPE, text=True
+            [self.folder / "scripts/setup", *arguments], env=environment, cwd="/", stderr=subprocess.PIPE, text=True
         )
 
-    def setup(self, **variables: str) -> tuple[int, str]:
-        run = self.start(**variables)
+    def setup(self, *arguments: str, **variables: str) -> tuple[int, str]:
+        run = self.start(*arguments, **variables)
         _, errors = run.communicate(timeout=60)
         return run.returncode, errors
 
@@ -83,7 +84,25 @@ def test_setup_installs_torch_first_then_this_checkout(checkout: Checkout) -> No
     assert checkout.setup()[0] == 0
     torch, rest = checkout.installed()
     assert torch.endswith(" torch")
-    assert rest.endswith("--editable .[dev,neuron]")
+    assert rest.endswith("--editable .")
+    assert all("--constraint constraints.txt" in line for line in (torch, rest))
+
+
+def test_setup_adds_what_the_tests_need_and_keeps_it(checkout: Checkout) -> None:
+    checkout.setup()
+    checkout.setup("--dev")
+    assert checkout.installed()[-1].endswith("--editable .[dev,neuron]")
+    count = len(checkout.installed())
+    assert [checkout.setup("--dev"), checkout.setup()] == [(0, ""), (0, "")]
+    assert len(checkout.installed()) == count
+
+
+@pytest.mark.parametrize(("configured", "used"), [("", "uv"), ("global.index-url='https://mirror.example'", "pip")])
+def test_setup_uses_uv_unless_pip_is_configured(checkout: Checkout, configured: str, used: str) -> None:
+    checkout.add("uv", '#!/usr/bin/env bash\necho "uv $*" >>"$PIP_LOG"\n')
+    assert checkout.setup(PIP_CONFIG=configured)[0] == 0
+    torch, rest = checkout.installed()
+    assert torch.startswith("uv pip install --python .venv/bin/python" if used == "uv" else "-m pip install")
     assert all("--constraint constraints.txt" in line for line in (torch, rest))
 
 

@@ -1,4 +1,4 @@
-"""GGUF file of the benchmarks' model: a Llama of a checkpoint's weights, in one of the formats of llama.cpp.
+"""GGUF file of a benchmark's model: a Llama or Qwen2 of a checkpoint's weights, in one of the formats of llama.cpp.
 
     python gguf_model.py CHECKPOINT TARGET.gguf BF16|F16|Q8_0|Q4_0
 
@@ -50,14 +50,15 @@ def gguf_name(name: str) -> str:
     """Name of a tensor in GGUF (gguf-py/gguf/constants.py of llama.cpp)."""
     if name in NAMES:
         return NAMES[name]
-    _, _, layer, part = name.removesuffix(".weight").split(".", 3)
-    return f"blk.{layer}.{LAYER[part]}.weight"
+    _, _, layer, rest = name.split(".", 3)
+    part, kind = rest.rsplit(".", 1)
+    return f"blk.{layer}.{LAYER[part]}.{kind}"
 
 
 def main() -> None:
     checkpoint, target, form = Path(sys.argv[1]), Path(sys.argv[2]), gguf.GGMLQuantizationType[sys.argv[3]]
     config = json.loads((checkpoint / "config.json").read_text())
-    writer = gguf.GGUFWriter(target, "llama", use_temp_file=True)
+    writer = gguf.GGUFWriter(target, config["model_type"], use_temp_file=True)
     writer.add_name("benchmark")
     writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{sys.argv[3]}"])
     writer.add_context_length(config["max_position_embeddings"])

@@ -2,8 +2,8 @@
 
     python peer.py llama.cpp|openvino MODEL.gguf --batch 1 --prompt 128 --new 33 --rounds 3 --threads 2
 
-Runs in the environment of the peers (see `benchmarks/cpu_peers.py`). Prints one JSON line per answer: seconds of
-prefill and of all decode steps (of the slowest row), and the monotonic clock at its end.
+Runs in the environment of the peers (see `benchmarks/cpu_peers.py`). Prints one JSON line per round: seconds of
+an answer of `one` token and of one with `all`, and the clock at the end of the former.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-Answer = Callable[[list[list[int]], int], tuple[float, float]]
-"""Function of (prompts, new tokens) that returns seconds of prefill and of decoding."""
+Answer = Callable[[list[list[int]], int], None]
+"""Function of (prompts, new tokens) that returns when every row has its tokens."""
 
 
 def llama_cpp(model: str, batch: int, threads: int) -> Answer:
@@ -30,18 +29,11 @@ def llama_cpp(model: str, batch: int, threads: int) -> Answer:
     params.warmup = False
     server = xllamacpp.Server(params)
 
-    def one(prompt: list[int], new: int) -> dict[str, Any]:
-        request = {"prompt": prompt, "n_predict": new, "ignore_eos": True, "temperature": 0, "cache_prompt": False}
-        timings: dict[str, Any] = server.handle_completions(request)["timings"]
-        return timings
-
-    def answer(prompts: list[list[int]], new: int) -> tuple[float, float]:
-        begun = time.monotonic()
+    def answer(prompts: list[list[int]], new: int) -> None:
+        common = {"n_predict": new, "ignore_eos": True, "temperature": 0, "cache_prompt": False}
+        requests = [{"prompt": prompt, **common} for prompt in prompts]
         with ThreadPoolExecutor(batch) as pool:
-            found = list(pool.map(lambda prompt: one(prompt, new), prompts))
-        whole = time.monotonic() - begun
-        decode = max(timings["predicted_ms"] for timings in found) / 1e3
-        return (found[0]["prompt_ms"] / 1e3 if batch == 1 else whole - decode), decode
+            list(pool.map(server.handle_completions, requests))
 
     return answer
 
@@ -53,13 +45,13 @@ def openvino(model: str, _batch: int, threads: int) -> Answer:
 
     pipeline = openvino_genai.LLMPipeline(model, "CPU", INFERENCE_NUM_THREADS=threads)
 
-    def answer(prompts: list[list[int]], new: int) -> tuple[float, float]:
+    def answer(prompts: list[list[int]], new: int) -> None:
         config = openvino_genai.GenerationConfig()
         config.max_new_tokens, config.ignore_eos = new, True
         ids = np.array(prompts, np.int64)
-        inputs = openvino_genai.TokenizedInputs(openvino.Tensor(ids), openvino.Tensor(np.ones_like(ids)))
-        metrics = pipeline.generate(inputs, config).perf_metrics
-        return metrics.get_ttft().mean / 1e3, metrics.get_tpot().mean / 1e3 * (new - 1)
+        pipeline.generate(
+            openvino_genai.TokenizedInputs(openvino.Tensor(ids), openvino.Tensor(np.ones_like(ids))), config
+        )
 
     return answer
 
@@ -75,10 +67,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True)
     options = parser.parse_args()
     answer = (llama_cpp if options.peer == "llama.cpp" else openvino)(options.model, options.batch, options.threads)
-    for _ in range(options.rounds):
-        prompts = [[3 + (7 * row + 13 * i) % 30000 for i in range(options.prompt)] for row in range(options.batch)]
-        prefill, decode = answer(prompts, options.new)
-        print(json.dumps({"prefill": prefill, "decode": decode, "now": time.monotonic()}), flush=True)
+    for number in range(options.rounds):
+        clock = [time.monotonic()]
+        for half, new in enumerate((1, options.new)):  # prompts differ, as servers keep prefixes
+            shift = 101 * (2 * number + half)
+            prompts = [
+                [3 + (shift + 7 * row + 13 * i) % 30000 for i in range(options.prompt)] for row in range(options.batch)
+            ]
+            answer(prompts, new)
+            clock.append(time.monotonic())
+        begun, first, last = clock
+        print(json.dumps({"one": first - begun, "all": last - first, "first": first}), flush=True)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,11 @@ All artifacts share its fields, except for the `section` of their target (sectio
              bake.sh                           compiles the cache, before there is one
              cache.tar.gz, bake.json           compiled cache and its proof; lmi_boot/ restores it where it is served
 
+    neuron   weights/tp{r}_sharded_checkpoint.safetensors, shards.json
+             graphs/                           HLO of each bucket, their inputs and outputs, the proof; plan.json
+             compile-neuron.sh                 compiles them, or runs the vendor's library, before either has happened
+             cache/neuronxcc-V/MODULE_x+y/     executables; or, at the root, what the vendor's library made
+
 Only provenance.json can depend on time, place or author of a build, and does so on request: repeated builds give equal
 bytes. The digest of an artifact is the sha256 of its manifest file.
 """

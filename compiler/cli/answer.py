@@ -7,8 +7,9 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
+from compiler.artifact.manifest import load_manifest
 from compiler.errors import UsageError
-from compiler.targets.runners import model_of
+from compiler.targets.runners import Runner, runner_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,16 +31,20 @@ def answer(
 ) -> None:
     """Write the answers to `out`. A single prompt is streamed with `stream`; a prompt `-` is one per line of stdin.
 
-    Raises what `targets.runners.model_of` and `Model.generate` raise.
+    Raises what `Runner.load` and `Runner.answers` raise.
     """
     texts = [text for prompt in prompts for text in (_lines() if prompt == "-" else [prompt])]
-    with model_of(artifact) as model:
-        if len(texts) == 1 and stream and not as_json:
+    runner = runner_of(load_manifest(artifact)) or Runner()
+    done: Sequence[Completion]
+    if runner.streams and len(texts) == 1 and stream and not as_json:
+        with runner.load(artifact) as model:
             done = [_streamed(model, texts[0], params, out)]
-        else:
-            done = model.generate(texts, params)
-            if not as_json:
-                out.writelines(f"{completion.text}\n" for completion in done)
+    else:
+        done, warnings = runner.answers(artifact, texts, params)
+        for line in warnings:
+            print(f"warning: {line}", file=sys.stderr)
+        if not as_json:
+            out.writelines(f"{completion.text}\n" for completion in done)
     if as_json:
         out.write(json.dumps([_facts(p, c) for p, c in zip(texts, done, strict=True)], indent=2) + "\n")
         return

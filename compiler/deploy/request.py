@@ -109,7 +109,13 @@ def prepare(request: DeployRequest) -> PreparedDeployment:
         raise UsageError(
             f"`{manifest.name}` is packed for no image", hint="pass `--image` with the name of one that serves it"
         )
-    problems = load(manifest.target).runtime.endpoint_problems(manifest, image, request.instance_type)
+    runtime = load(manifest.target).runtime
+    own = {**manifest.section.serving_environment, **runtime.endpoint_environment(manifest, image)}
+    environment = {**own, **request.environment}
+    problems = [
+        *runtime.endpoint_problems(manifest, image, request.instance_type),
+        *runtime.environment_problems(manifest, environment),
+    ]
     fit = check_fit(needs, request.instance_type, image, problems)
     limits = time_limits(needs.size, found.prewarm(request.prewarm, manifest))
     copies = copies_of(request.copies, fit, request.count, needs.kind)
@@ -121,7 +127,7 @@ def prepare(request: DeployRequest) -> PreparedDeployment:
         role=request.role,
         instance_type=full_name(request.instance_type),
         count=request.count,
-        environment=request.environment,
+        environment=environment,
         startup_seconds=limits.startup if request.startup_seconds is None else request.startup_seconds,
         download_seconds=limits.download if request.download_seconds is None else request.download_seconds,
         volume_gb=_volume(fit, needs),

@@ -216,13 +216,14 @@ def image_uri(image: str, region: str) -> str:
     """Full name of an image in a region's registry; a name with a registry is returned unchanged.
 
     A release (`0.30.0`) or a tag without versions means the published image with TensorRT-LLM; a tag alone, one of
-    djl-inference; `vllm:TAG`, AWS's image with vLLM. Raises UsageError for a region without a registry.
+    djl-inference; `vllm:TAG`, `huggingface-vllm...:TAG`, AWS's images with vLLM. Raises UsageError for a region without
+    a registry.
     """
     if "/" in image:
         return image
     suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
     host = f"{account_of(region)}.dkr.ecr.{region}.{suffix}"
-    if image.startswith("vllm:"):
+    if image.startswith(("vllm:", "huggingface-vllm")):
         return f"{host}/{image}"
     image = image.removeprefix("djl-inference:")
     if _RELEASE.fullmatch(image):
@@ -245,7 +246,7 @@ def targets_of_image(image: str) -> tuple[str, ...]:
     (ci/images). Raises UsageError for any other name.
     """
     name, _, tag = image.partition("@")[0].rpartition("/")[2].partition(":")
-    if name.startswith(("vllm", "huggingface-vllm")):
+    if name.startswith(("vllm", "huggingface-vllm", "pytorch-inference-vllm-neuron")):
         return ("neuron",) if "neuron" in name else ("vllm",)
     if name.startswith("lmi-compile"):
         return (tag,) if tag in ("trtllm", "neuron") else ("inductor",)

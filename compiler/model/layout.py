@@ -43,6 +43,9 @@ class Layout:
         attn.q --spread--> q_0 q_1        rank 0: q_0 k_0 v_0 --join--> attn.qkv
         attn.k --spread--> k_0 k_1        rank 1: q_1 k_1 v_1 --join--> attn.qkv
         attn.v --spread--> v_0 v_1
+
+    `fuse` joins and splits the inputs before that, where ranks have parts of a fused matrix: `spread` is then of its
+    results.
     """
 
     name: str
@@ -53,20 +56,22 @@ class Layout:
     fold: Fold = ""  # after the join, before the cast
     stage: int = 0  # pipeline stage; names are unique within one
     rounds: Rounds | None = None  # after the join
+    fuse: Program = ()  # of all inputs, before the spread
     packing: Packing | None = None  # after the rounding; not undone by `from_ranks`
 
     def to_ranks(self, tensors: Mapping[TensorId, Lazy]) -> list[Lazy]:
         """File tensor of every rank."""
-        shards = [run(p, [tensors[t]]) for p, t in zip(self.spread, self.inputs, strict=True)]
+        sources = run(self.fuse, [tensors[t] for t in self.inputs])
+        shards = [run(p, [one]) for p, one in zip(self.spread, sources, strict=True)]
         return [run(self.join, rank)[0] for rank in zip(*shards, strict=True)]
 
     def from_ranks(self, ranks: Sequence[Lazy]) -> dict[TensorId, Lazy]:
         """Canonical tensors, from the file tensor of every rank: the inverse of `to_ranks`."""
         parts = [run(inverse(self.join), [tensor]) for tensor in ranks]
-        return {
-            t: run(inverse(p), list(shards))[0]
-            for t, p, shards in zip(self.inputs, self.spread, zip(*parts, strict=True), strict=True)
-        }
+        sources = [
+            run(inverse(p), list(shards))[0] for p, shards in zip(self.spread, zip(*parts, strict=True), strict=True)
+        ]
+        return dict(zip(self.inputs, run(inverse(self.fuse), sources), strict=True))
 
 
 def to_rank_plans(

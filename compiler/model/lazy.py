@@ -58,27 +58,38 @@ class Quantize:
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Packing of two four-bit integers per byte, the last step of a layout.
+    """Packing of integers of `bits` bits, the last step of a layout: 4, or 8, which are packed into words alone.
 
-    For every run of 2 * `distance` neighbors along `axis` (-1: in a row, -2: in a column):
+    For every run of 2 * `distance` neighbors of four bits along `axis` (-1: in a row, -2: in a column):
 
         byte j    bits 0-3  neighbor j        bits 4-7  neighbor j + distance
+
+    `offset` is added to every integer before. `word`: bytes of an element of the file, the first byte in its lowest
+    bits; words are rows' alone.
     """
 
     axis: Literal[-1, -2]
     distance: int
+    bits: Literal[4, 8] = 4
+    offset: int = 0
+    word: Literal[1, 4] = 1
 
     @property
     def rows(self) -> int:
         """Number of rows that must be packed together."""
         return 2 * self.distance if self.axis == -2 else 1
 
+    @property
+    def integers(self) -> int:
+        """Number of integers in an element of the file."""
+        return 8 * self.word // self.bits
+
     def shape(self, unpacked: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the packed tensor. Raises ValueError where the axis does not divide into runs."""
-        axis = len(unpacked) + self.axis
-        if unpacked[axis] % (2 * self.distance):
-            raise ValueError(f"axis {axis} of {unpacked} does not divide into runs of {2 * self.distance}")
-        return _with(unpacked, axis, unpacked[axis] // 2)
+        axis, run = len(unpacked) + self.axis, max(2 * self.distance if self.bits == 4 else 1, self.integers)
+        if unpacked[axis] % run:
+            raise ValueError(f"axis {axis} of {unpacked} does not divide into runs of {run}")
+        return _with(unpacked, axis, unpacked[axis] // self.integers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,6 +170,7 @@ def _prepare(job: Job) -> Prepared:
     texts = parts.tokenizer_parts(model.source.folder, request.tokenizer)
     made = plan_with_notes(model, request, request.tokenizer)
     texts = parts.with_text_config(texts, model, made.config.architecture)
+    texts += parts.copied_parts(model.source.folder) if made.copied else []
     for note in made.notes:
         report.warn(note)
     job.target.packager.check_tokenizer(made, [part.name for part in texts])

@@ -83,7 +83,8 @@ class Backend:
 def backends(instance: Instance, release: Release | None) -> tuple[Backend, ...]:
     """Containers for an instance type in the order of preference. `release`: of LMI; None: of today."""
     if instance.maker == "AWS":
-        return (Backend("Neuron", "neuron", "", "graphs for NeuronCores are always compiled ahead of time"),)
+        why = "graphs for NeuronCores are always compiled ahead of time"
+        return (Backend("Neuron", "neuron", "", why, options=(("instance", instance.name),)),)
     if not instance.devices:
         why = "this project's own runtime; no container of AWS serves on processors"
         return (Backend("lmi-compile serve", "inductor", "", why),)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from compiler.artifact.parts import Part, existing, media_type, written
 from compiler.errors import TokenizerError
-from compiler.storage.checkpoints.source import CONFIGS, TEXT
+from compiler.storage.checkpoints.checkpoint import read_config
+from compiler.storage.checkpoints.source import CONFIGS, QUANTIZATIONS, TEXT
 from compiler.tokenizer.load import converted, vocabulary_in
 from compiler.tokenizer.vocabulary import vocabulary_names, vocabulary_of
 
@@ -40,6 +41,15 @@ def tokenizer_parts(source: Path, tokenizer: Path | None) -> list[Part]:
         *(existing(path, f"tokenizer/{name}") for name, path in found.items() if name not in made),
         *(written(f"tokenizer/{name}", data) for name, data in made.items()),
     ]
+
+
+def copied_parts(source: Path) -> list[Part]:
+    """Further files of a checkpoint that is packed as it is: how it is quantized, how images and sound are prepared,
+    and its own code where config.json names some, which the server runs with `trust_remote_code` alone.
+    """
+    code = ("*.py",) if "auto_map" in read_config(source) else ()
+    found = _matching(source, (*QUANTIZATIONS, "*processor_config.json", *code))
+    return [existing(path, f"tokenizer/{path.name}") for path in found]
 
 
 def with_text_config(parts: Sequence[Part], model: LocatedModel, architecture: str) -> list[Part]:

@@ -145,7 +145,7 @@ def make_plan(
     dtype = _dtype(config, ask)
     layout, asked = target.layout or RankLayout[TargetOptions](), ask.options or target.options()
     reason = layout.copies(config, asked)
-    how = _unpacked(hf, recipe, config, reason)
+    how = _unpacked(hf, recipe, reason)
     found = taken(target, config, checked(ask.quant, how), ask.tp, asked, limits)
     # As it runs there, too: with a coarser scale the numbers of a quantized checkpoint would be rounded again.
     quant, options, scaling = checked(found.quant, how), found.options, found.scaling
@@ -159,7 +159,7 @@ def make_plan(
     stages = 1 if reason else max(len(ranks) // ask.tp, 1)
     cache_item = 1 if quant.cache else ITEMSIZE[DTYPES[dtype]]
     kv_bytes = cache_bytes(config, heads, stages, cache_item)
-    files = layout.files(config, ask.tp, dtype, options)
+    files, fixed = layout.files(config, ask.tp, dtype, options), layout.constants(config, options)
     source_bytes = sum(_nbytes(h) for h in headers.values())
     largest = max((rank.nbytes for rank in ranks if not reason), default=source_bytes // ask.tp)
     run = largest + kv_bytes * limits.max_positions * limits.max_batch
@@ -183,7 +183,10 @@ def make_plan(
         needs=_needs(config, quant, proof, max_memory, ranks, run, target.compiler.needs(config, ask.tp, options)),
         proof=proof,
         files=files,
-        digest=_digest(recipe_name, target.name, config, ask.tp, dtype, filled.uses, layouts, files, quant.decides),
+        digest=_digest(
+            *(recipe_name, target.name, config, ask.tp, dtype, filled.uses, layouts, files, quant.decides),
+            *([fixed] if fixed else []),
+        ),
         copied=bool(reason),
         notes=(
             *notes,
@@ -194,17 +197,9 @@ def make_plan(
     )
 
 
-def _unpacked(hf: Mapping[str, Any], recipe: Recipe, config: ModelConfig, copies: str) -> Packed | None:
-    """How the source is quantized, where its weights are unpacked. Raises RefusedError if they should be copied."""
-    if isinstance(recipe, UnknownModel):
-        return None
-    how = packed(hf)
-    if how is not None and copies:
-        raise RefusedError(
-            f"the checkpoint of {config.architecture} is quantized, and {copies}",
-            hint="`--target checkpoint` packs a quantized checkpoint as it is",
-        )
-    return how
+def _unpacked(hf: Mapping[str, Any], recipe: Recipe, copies: str) -> Packed | None:
+    """How the source is quantized, where its weights are unpacked: not where they are copied."""
+    return None if isinstance(recipe, UnknownModel) or copies else packed(hf)
 
 
 def _any_heads(config: ModelConfig, tp: int) -> HeadLayout:

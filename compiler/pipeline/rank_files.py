@@ -143,7 +143,7 @@ def _write(
                     return
                 cut, block = item
                 tensor, count = cut.tensor, prod(block.shape)
-                stored = count // 2 if tensor.packing else count
+                stored = count // tensor.packing.integers if tensor.packing else count
                 nbytes = stored * ITEMSIZE[tensor.dtype]
                 buffer = ring.next()
                 target = _bits(writer.room(buffer, nbytes), tensor.dtype, stored)
@@ -188,9 +188,9 @@ def _change(cut: Cut, block: Block, source: np.ndarray, scales: Scales, target: 
     """The bits of one block of the file into `target`, from those of the source."""
     tensor = cut.tensor
     if tensor.quantize:
-        target[:] = _packed(tensor, _quantized(tensor, source, scales, block))
+        target[:] = _packed(tensor, _quantized(tensor, source, scales, block)).view(target.dtype)
     elif tensor.packing:
-        target[:] = _packed(tensor, source.view(np.int8).reshape(block.shape))
+        target[:] = _packed(tensor, source.view(np.int8).reshape(block.shape)).view(target.dtype)
     elif tensor.fold:
         target[:] = _folded(tensor, source).reshape(-1)
     else:

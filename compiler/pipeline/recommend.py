@@ -179,11 +179,12 @@ class _Search:
 
 
 def _degrees(devices: int) -> Iterator[int]:
-    """Powers of two up to the number of devices; 1 without devices."""
+    """Powers of two up to the number of devices, and that number; 1 without devices."""
     tp = 1
-    while tp <= max(devices, 1):
+    while tp < max(devices, 1):
         yield tp
         tp *= 2
+    yield max(devices, 1)
 
 
 def _known(found: Recommendation) -> Recommendation:

@@ -15,7 +15,7 @@ from compiler.pipeline.plan import Plan, make_plan
 from compiler.pipeline.room import room_note
 from compiler.pipeline.tied import untie_different
 from compiler.quantization.prequantized.checkpoint import after_rewrite
-from compiler.quantization.prequantized.declaration import with_declaration
+from compiler.quantization.prequantized.declaration import KEY, with_declaration
 from compiler.quantization.prequantized.formats import Packed, packed
 from compiler.storage.checkpoints.index import raise_problems
 from compiler.storage.checkpoints.resolve import resolve
@@ -92,7 +92,18 @@ def with_recipe(request: PlanRequest, source: ResolvedSource, checkpoint: Checkp
 
 def unpacking(request: PlanRequest, checkpoint: Checkpoint) -> Packed | None:
     """How a checkpoint is quantized that is to be unpacked; None for others, and for one that is packed as it is."""
-    return None if _unread(request, checkpoint) is not None else packed(checkpoint.config)
+    copied = _unread(request, checkpoint) is not None or _copied(request, checkpoint)
+    return None if copied else packed(checkpoint.config)
+
+
+def _copied(request: PlanRequest, checkpoint: Checkpoint) -> bool:
+    """Whether the target copies a quantized checkpoint that a recipe reads. Raises LmiCompileError."""
+    layout, hf, ask = targets.load(request.target).layout, checkpoint.config, request.ask
+    if layout is None or KEY not in hf:
+        return False
+    recipe = request.recipes.load(request.recipe) if request.recipe else request.recipes.for_config(hf)[1]
+    config = recipe.resolve(hf, ask.variant).model_config(hf, ask.rope_scaling, stored_dtype(checkpoint.tensors))
+    return bool(layout.copies(config, ask.options or targets.load(request.target).options()))
 
 
 def _unread(request: PlanRequest, checkpoint: Checkpoint) -> UnknownModel | None:

@@ -23,11 +23,15 @@ def quantize(values: Values, steps: Values, columns: Values | None, form: str) -
 
 
 def pack(integers: NDArray[np.int8], packing: Packing) -> NDArray[np.uint8]:
-    """Pack four-bit integers, two per byte: halves the size along `packing.axis`.
+    """Pack integers: bytes of the elements of the file, of which an axis may have several.
 
     Raises ValueError where the axis does not divide into runs.
     """
     packing.shape(integers.shape)
+    if packing.offset:
+        integers = (integers.view(np.uint8) + np.uint8(packing.offset)).view(np.int8)
+    if packing.bits == 8:
+        return np.ascontiguousarray(integers).view(np.uint8)
     last = np.moveaxis(integers, packing.axis, -1)
     runs = last.reshape(*last.shape[:-1], -1, 2, packing.distance)
     packed = runs[..., 0, :].view(np.uint8) & 15 | runs[..., 1, :].view(np.uint8) << 4

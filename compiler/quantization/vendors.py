@@ -167,6 +167,7 @@ JOB_SCHEMES: Mapping[str, str] = {"awq": "awq", "fp8": "fp8"}
 VLLM_CACHES: Mapping[str, str] = {"auto": "", "fp8": "fp8", "fp8_e4m3": "fp8"}
 """Formats of KV caches by vLLM's `kv_cache_dtype`."""
 COMPRESSED_TENSORS: Mapping[str, tuple[str, str]] = {
+    "int4": ("int", "pack-quantized"),
     "int8": ("int", "int-quantized"),
     "fp8": ("float", "float-quantized"),
 }

@@ -32,6 +32,7 @@ _ADDED = {
     "aarch64": {
         "neon": ("asimd", PORTABLE),
         "dotprod": ("asimddp", "neon"),
+        "i8mm": ("i8mm bf16", "dotprod"),
     },
 }
 """Levels of each architecture, from the lowest to the highest: features, and the level that they extend."""

@@ -49,7 +49,8 @@ def serve(
 
     The port opens when the model is loaded; `ready(url)` is called then. `port`: 0 takes a free one. `queue`: maximum
     number of rows that wait for a place. Requests still in flight `drain_seconds` after the signal end with an error.
-    `body_seconds`: time limit for the body of a request. `contract`: form of requests and answers.
+    `body_seconds`: time limit for the body of a request. `contract`: form of requests and answers. A toolchain's own
+    server (`Runner.serve`) has its own of all these.
 
     Raises what `targets.runners.model_of` raises, and UsageError for an address that cannot be taken.
     """
@@ -57,10 +58,14 @@ def serve(
     from compiler.runtime.chat import load_chat_template
     from compiler.serve.app import make_app
     from compiler.serve.worker import Worker
-    from compiler.targets.runners import model_of
+    from compiler.targets.runners import model_of, runner_of
 
+    manifest = load_manifest(artifact)
     with _stopping() as stop:
-        name, render = load_manifest(artifact).name, load_chat_template(artifact / "tokenizer")
+        runner = runner_of(manifest)
+        if runner is not None and runner.serve(artifact, host, port, ready, stop):
+            return
+        name, render = manifest.name, load_chat_template(artifact / "tokenizer")
         worker = Worker(lambda: _warm(model_of(artifact)), queue)
         try:
             with listening(host, port) as listener:

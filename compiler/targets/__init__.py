@@ -2,6 +2,7 @@
 
     protocols.py      parts of a target; values.py: their arguments and results; runners.py: running its artifacts
     options.py        base class of targets' options
+    process.py        a toolchain's command as a process; guard.py: its end with ours
     TARGET/           options.py, section.py (its section of the manifest) and target.py (its `TARGET`)
 
 Steps of a build and the parts that they use:

@@ -110,6 +110,10 @@ class RankLayout(Generic[O]):
         """
         return ()
 
+    def constants(self, config: ModelConfig, options: O) -> Mapping[str, tuple[tuple[int, ...], int]]:
+        """Shape and value of the tensors of every rank file that come from no checkpoint, for the plan's digest."""
+        return {}
+
     def files(self, config: ModelConfig, tp: int, dtype: str, options: O) -> Mapping[str, bytes]:
         """Small files that the toolchain reads from the folder of the rank files. `dtype`: torch's name."""
         return {}
@@ -220,6 +224,14 @@ class Runtime:
         if manifest.target in served:
             return ()
         return (f"`{image}` serves target `{served[0]}`; this is another kind of artifact, of `{manifest.target}`",)
+
+    def endpoint_environment(self, manifest: Manifest, image: str) -> Mapping[str, str]:
+        """Variables that the container `image` needs to serve the artifact, besides what its folder says."""
+        return {}
+
+    def environment_problems(self, manifest: Manifest, environment: Mapping[str, str]) -> Sequence[str]:
+        """Reasons why a container with these variables cannot serve the artifact as it was built."""
+        return ()
 
     def doctor(self) -> tuple[Sequence[Finding], Sequence[Ability]]:
         """Findings about the toolchain here, with the vendor's install line, and the abilities of this machine."""

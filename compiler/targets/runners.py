@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from compiler.errors import IncompatibleError
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from threading import Event
 
     import numpy as np
     from numpy.typing import NDArray
 
     from compiler.artifact.manifest import Manifest
     from compiler.runtime.generate import Model
+    from compiler.runtime.params import Completion, GenerationParams
 
 
 DECODED = 16
@@ -33,6 +35,8 @@ class Runner:
     """Reference of its logits: the source model's, or those of the artifact's rank files in float32."""
     caches: tuple[str, ...] = ()
     """Environment variables of caches that must be empty after `once`, since nothing may be compiled at start."""
+    streams: bool = True
+    """Whether `load` gives a model that answers token by token; False: only `answers` answers prompts."""
 
     def check(self, manifest: Manifest) -> None:
         """Raise IncompatibleError if this machine cannot run the artifact."""
@@ -47,6 +51,20 @@ class Runner:
         from compiler.runtime.section import served_elsewhere
 
         raise served_elsewhere(load_manifest(folder).name)
+
+    def answers(
+        self, folder: Path, prompts: Sequence[str], params: GenerationParams
+    ) -> tuple[Sequence[Completion], Sequence[str]]:
+        """Answers to prompts in their order, and warnings. Raises what `load` and `Model.generate` raise."""
+        with self.load(folder) as model:
+            return model.generate(prompts, params), ()
+
+    def serve(self, folder: Path, host: str, port: int, ready: Callable[[str], None], stop: Event) -> bool:
+        """Serve with the toolchain's own server until `stop` is set; False where this project's server does it.
+
+        `ready(url)`: it answers. Raises LmiCompileError.
+        """
+        return False
 
     def once(self, folder: Path, prompt: str, max_new_tokens: int) -> Sequence[str]:
         """Command line of a fresh process that loads the artifact, answers once and prints one JSON object:

@@ -57,9 +57,9 @@ def test_scaled_positions_of_layers_with_a_window_are_refused() -> None:
 
 
 def test_granite_multiplies_four_times() -> None:
-    config = _read("granite-3.1-2b")
+    config = _read("granite-3.3-8b")
     found = (config.embedding_scale, config.residual_scale, config.attention_scale, config.logit_scale)
-    assert found == (12, 0.22, 1 / 64, 1 / 8)
+    assert found == (12, 0.22, 1 / 128, 1 / 16)
 
 
 def test_every_fourth_layer_of_smollm3_has_no_positions() -> None:

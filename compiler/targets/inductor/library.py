@@ -50,7 +50,11 @@ _X86: dict[str, tuple[str, ...]] = {
     "kernels_avx512_vnni": (*_AVX512, "-mavx512vnni", "-mavx512bf16"),
     "attend_avx512": _AVX512,
 }
-AARCH64: dict[str, tuple[str, ...]] = {"kernels_neon": (), "kernels_dotprod": ("-march=armv8.2-a+dotprod",)}
+AARCH64: dict[str, tuple[str, ...]] = {
+    "kernels_neon": (),
+    "kernels_dotprod": ("-march=armv8.2-a+dotprod",),
+    "kernels_i8mm": ("-march=armv8.2-a+dotprod+i8mm+bf16",),
+}
 """Sources of aarch64 with their compiler flags."""
 SOURCES: dict[str, tuple[str, ...]] = {
     "shim": (),

@@ -2,6 +2,7 @@
 
     weights/tp{r}_sharded_checkpoint.safetensors    our shards; shards.json says which head is in which slot
     graphs/NAME.hlo_module.pb, graphs/graphs.json   graphs; inputs and outputs of each, in order
+    graphs/proof.json                               what was executed here, and how far its logits are from the model's
     plan.json                                       the plan
     compile-neuron.sh, and the driver's own script  before graphs are compiled, or the driver has run
     cache/neuronxcc-V/MODULE_x+y/...                executables in the layout of the compiler's persistent cache
@@ -25,7 +26,7 @@ from compiler.targets.neuron.options import NeuronOptions
 from compiler.targets.neuron.platforms import platform_of
 from compiler.targets.neuron.script import SCRIPT, driver_script, environment_text, graph_script
 from compiler.targets.neuron.section import HloGraph, NeuronFiles
-from compiler.targets.neuron.specs import HLO, NEFF, VENDOR, VERSION
+from compiler.targets.neuron.specs import HLO, NEFF, PROOF, VENDOR, VERSION
 from compiler.targets.neuron.support import plan_of
 from compiler.targets.values import Contents, Made, Planned
 
@@ -50,6 +51,7 @@ def contents(plan: Planned[NeuronOptions], made: Made) -> Contents:
     graphs, cached, stand_in = _graphs(found, made, platform)
     names = [graph.name for graph in graph_specs(found)]
     more = [about, written(GRAPHS, json_bytes(signatures(found)))]
+    more += [part.inside("graphs") for part in made.compiled.get(PROOF, ())]
     if driver is not None:
         run = driver.run(found, platform.name)
         more += [written(name, data) for name, data in run.files.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from compiler.targets.neuron.neuronx import (
     LOG_TAIL,
     RETRIES,
     TIMEOUT_S,
-    CompilerRun,
+    NeuronxRun,
     compiler_argv,
     compiler_version,
     find_compiler,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.artifact.manifest import Device
-    from compiler.targets.neuron.specs import GraphBuild, VendorBuild
+    from compiler.targets.neuron.specs import GraphBuild, GraphProof, VendorBuild
     from compiler.targets.values import How, Sources
 
 stand_in = False
@@ -54,7 +55,7 @@ def versions(_device: str) -> dict[str, str]:
 
 
 def compile(  # noqa: A001  # the stage's name, see `compiler.targets.values.Toolchain`
-    specs: Sequence[GraphBuild | VendorBuild],
+    specs: Sequence[GraphProof | GraphBuild | VendorBuild],
     out: Path,
     how: How,
     *,
@@ -62,12 +63,14 @@ def compile(  # noqa: A001  # the stage's name, see `compiler.targets.values.Too
     sources: Sources,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Lower the graphs into `out`, and compile them in parallel, as many as the host has memory for; run the driver.
+    """Prove graphs of a small model, lower those of the plan into `out`, compile them in parallel, as many as the host
+    has memory for, and run the driver.
 
-    Raises ToolchainMissing, CompileError, ArtifactError; finished graphs are complete in `out`.
+    Raises ToolchainMissing, CompileError, ArtifactError, NumericsError; finished graphs are complete in `out`.
     """
     del device
-    from compiler.targets.neuron.specs import GraphBuild, VendorBuild
+    from compiler.targets.neuron.specs import GraphBuild, GraphProof, VendorBuild
+    from compiler.targets.neuron.verify import verify_small
 
     graphs = [spec for spec in specs if isinstance(spec, GraphBuild)]
     timeout, done, lock = how.timeout or TIMEOUT_S, 0, Lock()
@@ -78,6 +81,10 @@ def compile(  # noqa: A001  # the stage's name, see `compiler.targets.values.Too
             done += 1
             progress(done, len(specs))
 
+    for spec in specs:
+        if isinstance(spec, GraphProof):
+            (out / spec.outputs[0]).write_text(json.dumps(verify_small(spec.plan).to_json(), indent=1) + "\n")
+            advance()
     if graphs:
         _compile_graphs(graphs, out, how.jobs, timeout, advance)
     for spec in specs:
@@ -102,7 +109,7 @@ def _compile_graphs(
 
     def compiled(spec: GraphBuild, digest: str) -> None:
         argv = compiler_argv(spec.hlo, spec.neff, platform_named(spec.platform))
-        run_compiler(CompilerRun(argv, {spec.hlo: digest}, (spec.neff,), timeout), work)
+        run_compiler(NeuronxRun(argv, {spec.hlo: digest}, (spec.neff,), timeout), work)
         (work / spec.outputs[-1]).write_text(version)
         finish(spec)
 
@@ -110,7 +117,7 @@ def _compile_graphs(
     with ThreadPoolExecutor(workers, "neuronx-cc") as pool:
         running = []
         for spec in specs:
-            data = lower(spec.plan, spec.graph).data
+            data = lower(spec.plan, spec.graph)
             (work / spec.hlo).write_bytes(data)
             if spec.compiled:
                 running.append(pool.submit(compiled, spec, hashlib.sha256(data).hexdigest()))
@@ -142,10 +149,12 @@ def run_driver(spec: VendorBuild, out: Path, sources: Sources, timeout: float) -
     if not (work / MODEL).exists():
         (work / MODEL).symlink_to(sources.model.resolve())
     environment = {**os.environ, **run.environment}
-    for _ in range(RETRIES + 1):
+    tries = 0
+    while True:
         ended = run_guarded(run.argv, work / "log", timeout, cwd=work, environment=environment)
-        if ended.code in (0, None, NOT_STARTED):
+        if ended.code in (0, None, NOT_STARTED) or tries == RETRIES:
             break
+        tries += 1
     if ended.code != 0:
         what = f"did not finish in {timeout:g} s" if ended.code is None else f"failed with exit code {ended.code}"
         raise CompileError(

@@ -38,7 +38,6 @@ class GatheredShards:
 
     def __init__(self, files: Sequence[Path], config: ModelConfig, facts: Mapping[str, Any]) -> None:
         self._files, self._config, self._facts = files, config, facts
-        self._read: set[str] = set()
 
     def embedding(self, used: NDArray[np.int64]) -> dict[str, Tensor]:
         """Rows `used` of the embedding, and the learned positions."""
@@ -75,7 +74,7 @@ class GatheredShards:
     def check(self) -> None:
         """Raise ArtifactError if ranks hold different tensors, or one that no part of the model reads."""
         names = [set(self._keys(rank)) for rank in range(len(self._files))]
-        if odd := sorted(set().union(*names) - set.intersection(*names)):
+        if odd := sorted(names[0].union(*names[1:]) - names[0].intersection(*names[1:])):
             raise ArtifactError(f"expected the same tensors on all ranks; found `{odd[0]}` on some", hint=BUG)
         known = {f"layers.{layer}." for layer in range(self._config.layers)}
         outside = {
@@ -138,7 +137,8 @@ class GatheredShards:
                 self._zero(name, by_slot[slot], f"empty slot {slot}")
             elif not torch.equal(by_slot[slot], by_slot[places.setdefault(head, slot)]):
                 raise ArtifactError(f"`{name}`: copies of head {head} differ", hint=BUG)
-        return by_slot[[places[head] for head in range(count)]].flatten(0, 1).transpose(0, axis)
+        found: Tensor = by_slot[[places[head] for head in range(count)]].flatten(0, 1).transpose(0, axis)
+        return found
 
     def _experts(self, name: str, width_axis: int | None) -> Tensor:
         """Matrices [experts, ...] of all ranks; ranks of a group hold parts along `width_axis`, or copies (None)."""

@@ -39,7 +39,7 @@ _VERSION = re.compile(r"version\s+(\S+)")
 
 
 @dataclass(frozen=True)
-class CompilerRun:
+class NeuronxRun:
     """One run of the compiler. `argv`: with paths inside the working folder; `inputs`: sha256 of each input file;
     `outputs`: files that it must write; `timeout` in seconds.
     """
@@ -91,7 +91,7 @@ def parse_version(text: str) -> str | None:
     return found[1] if found else None
 
 
-def run_compiler(job: CompilerRun, folder: Path) -> None:
+def run_compiler(job: NeuronxRun, folder: Path) -> None:
     """Run the compiler in `folder`, again after exit code FLAKY.
 
     Raises ToolchainMissing, or CompileError with the exit code and the end of the log: an input that differs, a time
@@ -103,12 +103,14 @@ def run_compiler(job: CompilerRun, folder: Path) -> None:
             raise CompileError(f"{name}: expected sha256 {digest}; found {found}", hint="build the graph again")
     name = job.outputs[0]
     log = folder / f"{name}.log"
-    for attempt in range(RETRIES + 1):
+    tries = 0
+    while True:
         for output in job.outputs:
             (folder / output).unlink(missing_ok=True)
         ended = run_guarded(job.argv, log, job.timeout, cwd=folder)
-        if ended.code != FLAKY or attempt == RETRIES:
+        if ended.code != FLAKY or tries == RETRIES:
             break
+        tries += 1
     if ended.code == NOT_STARTED:
         raise ToolchainMissing(f"`{COMMAND}` cannot be started: {ended.output.strip()}", hint=INSTALL)
     lost = [output for output in job.outputs if not _written(folder / output)]

@@ -38,7 +38,7 @@ QUANTIZED = ("attn.q", "attn.k", "attn.v", "attn.o", "mlp.gate", "mlp.up", "mlp.
 
 
 @dataclass(frozen=True)
-class Parameter:
+class GraphParameter:
     """One parameter of a graph. `dtype`: safetensors' name. `tensor`: canonical tensor; None: RANK."""
 
     name: str
@@ -47,18 +47,18 @@ class Parameter:
     tensor: TensorId | None
 
 
-def parameters(plan: NeuronPlan) -> tuple[Parameter, ...]:
+def parameters(plan: NeuronPlan) -> tuple[GraphParameter, ...]:
     """Parameters of a rank's weights, the same for all ranks, in the order of computation."""
-    dtype, found = DTYPES[plan.dtype], list[Parameter]()
+    dtype, found = DTYPES[plan.dtype], list[GraphParameter]()
     for tensor in rank_tensors(plan):
         shape = shard_shape(tensor, plan)
         rounded = plan.weights and tensor.role in QUANTIZED and tensor.part == "weight"
-        found.append(Parameter(str(tensor), shape, "I8" if rounded else dtype, tensor))
+        found.append(GraphParameter(str(tensor), shape, "I8" if rounded else dtype, tensor))
         if rounded:
             scale = replace(tensor, part="scale")
-            found.append(Parameter(str(scale), shape[:-1], "F32", scale))
+            found.append(GraphParameter(str(scale), shape[:-1], "F32", scale))
     if needs_rank(plan):
-        found.append(Parameter(RANK, (1,), "I32", None))
+        found.append(GraphParameter(RANK, (1,), "I32", None))
     return tuple(found)
 
 
@@ -83,7 +83,10 @@ def shard_shape(tensor: TensorId, plan: NeuronPlan) -> tuple[int, ...]:
         return axis_sizes(plan.config)[tensor.axes[0]], plan.hidden_padded // plan.tp
     if tensor.role == "moe.router":
         sizes["experts"] = plan.config.experts
-    rows = {("heads", "head_dim"): plan.heads.query_columns, ("kv_heads", "head_dim"): plan.heads.kv_columns}
+    rows: dict[tuple[str, ...], int] = {
+        ("heads", "head_dim"): plan.heads.query_columns,
+        ("kv_heads", "head_dim"): plan.heads.kv_columns,
+    }
     groups = stored_axes(tensor.role, tensor.part)
     return tuple(rows.get(group[:2]) or prod(sizes[axis] for axis in group) for group in groups)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compiler.errors import LmiCompileError
+from compiler.errors import ArtifactError, LmiCompileError
 from compiler.lmi.instances import instance
 from compiler.machine import installed
-from compiler.targets.neuron.artifact import section_of
+from compiler.model.limits import Limits
+from compiler.targets.neuron.artifact import options_of, section_of
 from compiler.targets.neuron.build import EXTRA, LIBRARIES, LOWERING
 from compiler.targets.neuron.neuronx import COMMAND, INSTALL, compiler_version, find_compiler
 from compiler.targets.neuron.platforms import PLATFORMS
+from compiler.targets.neuron.support import plan_of
 from compiler.targets.protocols import Runtime
 from compiler.targets.runners import Runner
 from compiler.targets.values import Ability, Finding
@@ -27,9 +30,14 @@ if TYPE_CHECKING:
     from compiler.decoder.judge import DecoderJudge
     from compiler.machine import Host
     from compiler.model.config import ModelConfig
+    from compiler.targets.neuron.plan import NeuronPlan
 
 _DEVICES = Path("/dev")
 _CONTAINER = "served by a container on NeuronCores"
+_COPIES = 4
+"""Copies of all shards that their execution on replicas holds."""
+_AGREEMENT = {"float32": 1e-4, "float16": 0.02, "bfloat16": 0.1}
+"""Largest difference between buckets, in parts of the largest logit: their sums are taken in another order."""
 
 
 def judge_of(folder: Path, config: ModelConfig, _max_memory: int, lowered: ModelConfig | None = None) -> DecoderJudge:
@@ -52,6 +60,45 @@ class GatheredRunner(Runner):
         return [judge.logits(row) for row in rows]
 
 
+@dataclass(frozen=True)
+class GraphRunner(Runner):
+    """Runner of an artifact's graphs with its shards: one replica of this machine's processor for each rank."""
+
+    plan: NeuronPlan
+    shards: tuple[str, ...]
+
+    def logits(self, folder: Path, rows: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+        """Logits by all graphs of the largest batch, prompts and decode steps, in a process of its own.
+
+        Raises CompileError if they cannot run, ArtifactError if graphs of two buckets disagree.
+        """
+        from compiler.targets.neuron.verify import execute, job_of
+
+        most = self.plan.buckets.context[-1] if self.plan.buckets.context else self.plan.sequence_length
+        prompts = [max(min(len(row) // 2, most), 1) for row in rows]
+        files = [folder / name for name in self.shards]
+        job = job_of(self.plan, folder / "graphs", files, [row.tolist() for row in rows], prompts)
+        with tempfile.TemporaryDirectory(prefix="lmi-compile-neuron-") as work:
+            (outcome,) = execute({Path(work): job})
+        *others, last = outcome.runs.values()
+        for other in others:
+            check_equal(other, last, self.plan.dtype)
+        return list(last)
+
+
+def check_equal(one: Sequence[NDArray[np.float32]], other: Sequence[NDArray[np.float32]], dtype: str) -> None:
+    """Check that graphs of different buckets give the same logits, up to rounding. Raises ArtifactError."""
+    import numpy as np
+
+    scale = max(float(np.abs(row).max()) for row in other)
+    found = max(float(np.abs(mine - theirs).max()) for mine, theirs in zip(one, other, strict=True)) / scale
+    if not found <= _AGREEMENT[dtype]:
+        raise ArtifactError(
+            f"graphs of two buckets differ by {found:.2g} of the largest logit; expected at most {_AGREEMENT[dtype]}",
+            hint="build the artifact again; if it is fresh, this is a bug of the graphs",
+        )
+
+
 def neuron_devices() -> int:
     """Number of Neuron devices of this machine, by the driver's files /dev/neuron0, /dev/neuron1 ..."""
     return sum(path.name[6:].isdecimal() for path in _DEVICES.glob("neuron*"))
@@ -61,9 +108,19 @@ class NeuronRuntime(Runtime):
     """Execution of artifacts, which needs NeuronCores and a vendor's loader."""
 
     def runner(self, manifest: Manifest, max_memory: int) -> Runner | None:
-        """The judge if the artifact has our shards, else None."""
-        del max_memory
-        return GatheredRunner(manifest.config) if manifest.section.rank_files else None
+        """The graphs themselves, where jax is installed and `max_memory` holds the shards several times; else the judge
+        of the shards; None for a driver's result.
+        """
+        section = section_of(manifest)
+        if not section.rank_files:
+            return None
+        sizes = {file.path: file.size for file in manifest.files}
+        need = _COPIES * sum(sizes[path] for path in section.rank_files)
+        if not section.graphs or need > max_memory or not all(map(installed, LOWERING)):
+            return GatheredRunner(manifest.config)
+        options, limits = options_of(manifest), Limits(**manifest.limits.model_dump())
+        plan = plan_of(manifest.config, manifest.parallel.tp, limits, manifest.dtype, options)
+        return GraphRunner(plan, section.rank_files)
 
     def unproven(self, manifest: Manifest) -> str:
         """Always a reason: this project has no loader for NeuronCores."""
@@ -119,7 +176,9 @@ class NeuronRuntime(Runtime):
         found += [Finding(name, "ok", own) for name in LIBRARIES if (own := installed(name))]
         devices = neuron_devices()
         text = f"{devices} Neuron devices" if devices else "no Neuron driver: graphs are compiled for other machines"
-        found.append(Finding("neuron", "ok" if devices else "note", text))
+        found.append(
+            Finding("neuron", "ok" if devices else "note", text, "" if devices else "run artifacts on inf2 or trn")
+        )
         compiles = find_compiler() is not None
         return found, (
             Ability("neuron (graphs)", compiles=lowering, runs=False, why=_CONTAINER if lowering else f"needs {EXTRA}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -68,10 +69,17 @@ class NeuronFiles(Section, extra="forbid"):
         return self.image
 
     @property
+    def serving_environment(self) -> Mapping[str, str]:
+        """Variables by which the container finds the driver's result."""
+        return self.environment
+
+    @property
     def unfinished(self) -> str:
         """Hint for graphs that are not compiled, or a driver that has not run; else ""."""
         if self.vendor or (self.driver == "graph" and self.graphs and all(graph.neff for graph in self.graphs)):
             return ""
+        if self.driver == "graph" and not self.graphs:
+            return "its graphs are not made yet: `pip install 'lmi-compile[neuron]'`, then build it again"
         where = "neuronx-cc" if self.driver == "graph" else f"the library of driver `{self.driver}`"
         return f"run its `compile-neuron.sh` where {where} is, then `lmi-compile package`"
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 HLO, NEFF, VERSION = "hlo_module.pb", "neff", "version"
 """Endings of a graph, of its executable, and of the file with the version of the compiler that made it."""
-VENDOR = "vendor"
-"""Name of the spec of a driver's run."""
+PROOF, VENDOR = "proof", "vendor"
+"""Names of the specs of the proof of our graphs, and of a driver's run."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,19 @@ class GraphBuild:
 
 
 @dataclass(frozen=True)
+class GraphProof:
+    """Execution of the graphs of a small model of the kind of `plan`, against the decoder (verify.py)."""
+
+    plan: NeuronPlan
+    name: str = PROOF
+    outputs: tuple[str, ...] = (f"{PROOF}.json",)
+
+    def to_json(self) -> dict[str, Any]:
+        """Part of the cache key."""
+        return asdict(self.plan) | {"config": self.plan.config.to_json()}
+
+
+@dataclass(frozen=True)
 class VendorBuild:
     """Run of a driver's library. `source`: digest of the model, whose weights it reads."""
 
@@ -81,14 +94,16 @@ class VendorBuild:
         return {"driver": self.driver.name, "platform": self.platform, "source": self.source} | call
 
 
-def specs(plan: PlannedRanks[NeuronOptions], source: str) -> Sequence[GraphBuild | VendorBuild]:
-    """Specs of all graphs, and of the driver's run where its library is installed. Weights are inputs of our graphs:
-    `source`, the digest of the model, is only in the key of the driver's.
+def specs(plan: PlannedRanks[NeuronOptions], source: str) -> Sequence[GraphProof | GraphBuild | VendorBuild]:
+    """Specs of the proof, of all graphs, and of the driver's run where its library is installed.
+
+    Weights are inputs of our graphs: `source`, the digest of the model, is only in the key of the driver's.
     """
     found = plan_of(plan.config, plan.tp, plan.limits, plan.dtype, plan.options)
     platform, driver = platform_of(plan.options.instance).name, driver_of(plan.options, found)
     compiled = driver is None and find_compiler() is not None
-    graphs = [GraphBuild(graph, found, platform, compiled) for graph in graph_specs(found)]
+    graphs: list[GraphProof | GraphBuild | VendorBuild] = [GraphProof(found)]
+    graphs += [GraphBuild(graph, found, platform, compiled) for graph in graph_specs(found)]
     if driver is None or not is_installed(driver):
         return graphs
     return [*graphs, VendorBuild(driver, found, platform, source)]

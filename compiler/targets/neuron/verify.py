@@ -21,7 +21,7 @@ import numpy as np
 
 from compiler.errors import CompileError, NumericsError
 from compiler.targets.neuron.graph.signature import graph_specs, inputs
-from compiler.targets.neuron.verify_job import EXECUTED, LOGITS, Job, JobGraph
+from compiler.targets.neuron.verify_job import EXECUTED, LOGITS, JobGraph, VerifyJob
 from compiler.targets.neuron.verify_model import decoder_logits, small_model
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def verify_small(plan: NeuronPlan, folder: Path | None = None, seed: int = 0) ->
 
 def job_of(
     plan: NeuronPlan, folder: Path, shards: Sequence[Path], rows: Sequence[Sequence[int]], prompts: Sequence[int]
-) -> Job:
+) -> VerifyJob:
     """Job that computes rows of token ids with the graphs in `folder`; `prompts`: tokens of each row's prompt."""
     files = tuple(
         JobGraph(
@@ -130,7 +130,7 @@ def job_of(
         )
         for spec in graph_specs(plan)
     )
-    return Job(
+    return VerifyJob(
         tp=plan.tp,
         vocab=plan.config.vocab,
         graphs=files,
@@ -156,7 +156,7 @@ def compared(
     return worst / scale, scale
 
 
-def execute(jobs: Mapping[Path, Job]) -> list[Outcome]:
+def execute(jobs: Mapping[Path, VerifyJob]) -> list[Outcome]:
     """Run jobs, each in a folder, one after the other in a process of their own.
 
     Raises CompileError with the end of the process's log.

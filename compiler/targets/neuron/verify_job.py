@@ -49,7 +49,7 @@ class JobGraph:
 
 
 @dataclass(frozen=True)
-class Job:
+class VerifyJob:
     """Rows of token ids to compute. `shards`: file of each rank; `prompt`: tokens of each row that a prompt has;
     `slots`: whether prompts have one row, whose place in the cache is an input (continuous batching).
     """
@@ -66,7 +66,7 @@ class Job:
         path.write_text(json.dumps(asdict(self)))
 
     @classmethod
-    def read(cls, path: Path) -> Job:
+    def read(cls, path: Path) -> VerifyJob:
         data = json.loads(path.read_text())
         graphs = tuple(
             JobGraph(**{**one, "inputs": tuple((name, tuple(shape), dtype) for name, shape, dtype in one["inputs"])})
@@ -77,10 +77,10 @@ class Job:
                       "prompts": tuple(data["prompts"])})  # fmt: skip
 
 
-class Machine:
+class ReplicaMachine:
     """The ranks of an artifact: weights on their devices, graphs compiled when first used, one cache."""
 
-    def __init__(self, job: Job, replicas: Replicas) -> None:
+    def __init__(self, job: VerifyJob, replicas: Replicas) -> None:
         from compiler.targets.neuron.graph.shards import read_shards
 
         self._job, self._replicas = job, replicas
@@ -130,7 +130,7 @@ class Machine:
         return self._programs[graph.file]
 
 
-def compute(job: Job, machine: Machine) -> dict[str, list[NDArray[np.float32]]]:
+def compute(job: VerifyJob, machine: ReplicaMachine) -> dict[str, list[NDArray[np.float32]]]:
     """Logits [tokens, vocab] of every row, by the graphs that computed them."""
     found = {}
     longest = max(job.prompts)
@@ -149,8 +149,8 @@ def compute(job: Job, machine: Machine) -> dict[str, list[NDArray[np.float32]]]:
 class Run:
     """Computation of all rows with batches of `size` rows. `turn`: decode steps up to now."""
 
-    job: Job
-    machine: Machine
+    job: VerifyJob
+    machine: ReplicaMachine
     size: int
     turn: int = 0
 
@@ -223,8 +223,8 @@ def main(argv: list[str]) -> None:
     from compiler.targets.neuron.graph.replicas import Replicas
 
     for path in map(Path, argv):
-        job = Job.read(path)
-        machine = Machine(job, Replicas(job.tp))
+        job = VerifyJob.read(path)
+        machine = ReplicaMachine(job, Replicas(job.tp))
         arrays: dict[str, Any] = {
             f"{name}/{row}": logits for name, rows in compute(job, machine).items() for row, logits in enumerate(rows)
         }

@@ -1,7 +1,7 @@
 """A small model of the same kind as a large one: the same mathematics, head geometry and strategy, few layers.
 
-What a graph can get wrong - slots of heads, groups of ranks, windows, rotary scaling, padding - depends on heads, tp
-and traits, not on width and depth; so a model that no machine here could run is proven by one of
+Slots of heads, groups of ranks, windows, rotary scaling and padding depend on heads, tp and traits, not on width and
+depth; so a model that no machine here could run is proven by one of
 
     layers      one of each kind in the order of the model, two at least
     hidden, ffn, vocab, experts' width       small, divisible by tp or not as those of the model are

@@ -18,6 +18,7 @@ from compiler.targets.vllm.names import (
     FOUR_NORMS,
     GPT,
     GPT2,
+    INTERNLM2,
     LATENT,
     LLAMA,
     ROUTER_INSIDE,
@@ -39,7 +40,8 @@ class ShardNames:
     one another. `matrices`: roles whose heads stay an axis; `whole`: roles that every rank holds whole. `first`, `end`:
     version of vLLM from which the names hold, and the first that has them no more. `lacks`: fields of ModelConfig that
     the class does not read. `turned`: rows of a head of q and k are ordered for the rotation of halves; the checkpoint
-    has pairs. `heads_fill_hidden`: the class has no head size of its own.
+    has pairs. `gathered`: file roles whose ranks have parts of the fused matrix, not of its axes (gathered.py).
+    `one_kv_head`: only such models are split. `heads_fill_hidden`: the class has no head size of its own.
     """
 
     names: Names
@@ -53,7 +55,9 @@ class ShardNames:
     end: Version = (99, 0, 0)
     lacks: tuple[str, ...] = ()
     turned: bool = False
+    gathered: frozenset[str] = frozenset()
     heads_fill_hidden: bool = False
+    one_kv_head: bool = False
 
     def name(self, role: str, part: str, layer: int | None, *, tied: bool) -> str:
         """Name of a file tensor. The tied matrix has the smaller of its two names."""
@@ -191,8 +195,21 @@ ROWS: Mapping[str, ShardNames] = {
         mixed=frozenset(("moe.gate_up",)),
         first=_NOW,
     ),
-    # Classes of transformers, which vLLM fuses; it had its own for some of them before. GLM and GPTBigCode have no row:
-    # vLLM splits their fused matrices in a way that no axis has.
+    "InternLM2ForCausalLM": ShardNames(
+        INTERNLM2, attention="attention.attn.", first=_NOW, lacks=("qkv_bias", "out_bias"),
+        gathered=frozenset(("attn.qkv",)),
+    ),
+    # Classes of transformers, which vLLM fuses; it had its own for some of them before. It splits no mlp of GPTBigCode,
+    # and its fused matrix only where there is one kv head.
+    "GPTBigCodeForCausalLM": ShardNames(
+        {**GPT2, "embed": "model.wte.", "position": "model.wpe.", "final.norm": "model.ln_f."},
+        "model.h.{layer}.",
+        "attn.attn.",
+        whole=frozenset(("mlp.up", "mlp.down")),
+        first=_NOW,
+        one_kv_head=True,
+    ),
+    "GlmForCausalLM": replace(_LLAMA, first=_NOW, gathered=frozenset(("mlp.gate_up",))),
     "SmolLM3ForCausalLM": replace(_LLAMA, first=_NOW),
     "Olmo2ForCausalLM": ShardNames(
         {
@@ -249,6 +266,8 @@ def row_for(config: ModelConfig, version: Version) -> ShardNames:
     if row.heads_fill_hidden and config.heads * config.head_dim != config.hidden:
         width = f"{config.heads} heads of {config.head_dim} for a hidden size of {config.hidden}"
         raise _refused(config, f"vLLM's class divides the hidden size by the heads; found {width}", _OTHERWISE)
+    if row.one_kv_head and config.kv_heads != 1:
+        raise _refused(config, f"vLLM splits it with one kv head only; found {config.kv_heads}", _AS_IT_IS)
     for name, names in row.when.items():
         if getattr(config, name):
             row = replace(row, names={**row.names, **names})

@@ -5,17 +5,17 @@ config.json tokenizer*    model-rank-{r}-part-0.safetensors    manifest.json    
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from compiler.artifact.parts import Part, written
 from compiler.artifact.sections import section_as
 from compiler.targets.values import Contents, Made, Planned
 from compiler.targets.vllm.architectures import compared
+from compiler.targets.vllm.compressed import with_quantization
 from compiler.targets.vllm.copies import INDEX, copies, index_of
 from compiler.targets.vllm.options import VllmOptions
 from compiler.targets.vllm.pack import cache_files
-from compiler.targets.vllm.schemes import with_quantization
-from compiler.targets.vllm.section import Shards
+from compiler.targets.vllm.section import OnMiss, Shards
 from compiler.targets.vllm.version import image_of, show, version_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def contents(plan: Planned[VllmOptions], made: Made) -> Contents:
     """Weights, tokenizer and cache, side by side; an index for the files of a checkpoint."""
     image, plain = image_of(plan.options), bool(copies(plan.config, plan.options))
     weights = [part.path for part in made.weights]
-    files, cache = cache_files(made, plan.options.image or (image.name if image else ""))
+    files, cache = cache_files(made, image, plan.options)
     more = []
     if plain and len(weights) > 1:
         more.append(written(INDEX, index_of(made.weights)))
@@ -39,6 +39,8 @@ def contents(plan: Planned[VllmOptions], made: Made) -> Contents:
             files=tuple(weights),
             compared="" if plain else compared(plan.config, version_of(plan.options)),
             scheme=plan.options.scheme,
+            serving=plan.options.serving,
+            on_miss=cast("OnMiss", plan.options.on_miss),
             cache=cache,
         ),
         repeatable=not plain,
@@ -46,9 +48,9 @@ def contents(plan: Planned[VllmOptions], made: Made) -> Contents:
 
 
 def _texts(plan: Planned[VllmOptions], made: Made) -> list[Part]:
-    """Tokenizer and config.json, which names the scheme of quantized shards."""
+    """Tokenizer and config.json, which names the scheme of the shards, and not that of a source that was unpacked."""
     found = [part.at(part.name) for part in made.tokenizer]
-    if not plan.options.scheme:
+    if copies(plan.config, plan.options):
         return found
     return [
         written(part.path, with_quantization(part.read(), plan.options.scheme)) if part.name == "config.json" else part
@@ -65,4 +67,11 @@ def options_of(manifest: Manifest) -> VllmOptions:
     """Options that an artifact was built with."""
     section = section_of(manifest)
     weights = "shards" if section.rank_files else "plain"
-    return VllmOptions(image=section.image or "", weights=weights, version=section.version, scheme=section.scheme)
+    return VllmOptions(
+        image=section.image or "",
+        weights=weights,
+        version=section.version,
+        serving=section.serving,
+        on_miss=section.on_miss,
+        scheme=section.scheme,
+    )

@@ -3,8 +3,8 @@
 bake        the server starts without caches, answers requests for every kernel, is stopped; its caches are packed
 prove       a fresh process with another root, HOME and temporary folder, the model's folder read-only and without
             a network where namespaces are allowed: the carrier restores the caches, and proof.py judges the start
-control     the same with another VLLM_PROCESS_NAME_PREFIX, which is in the key: must be judged a miss, and the
-            variable must be named; otherwise the proof proves nothing
+control     the same with another VLLM_PROCESS_NAME_PREFIX, which is in the key (dialect J: and another variable of
+            torch): must be judged a miss, and each must be named; otherwise the proof proves nothing
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ stand_in = False
 ARCHIVE, REPORT = "cache.tar.gz", "bake.json"
 CONTROL = "VLLM_PROCESS_NAME_PREFIX"
 """Variable of the control: in the key of every dialect, and without effect on what is compiled."""
+TORCH_CONTROL = {"TORCHINDUCTOR_CPP_MIN_CHUNK_SIZE": "513"}
+"""Further variable of the control in dialect J: vLLM's CPU platform leaves caching to torch, whose key has torch's own
+configuration, and no variable of vLLM.
+"""
 TIMEOUT = 1800.0
 """Seconds for one start."""
 
@@ -108,7 +112,7 @@ def compile(  # noqa: A001  # the stage's name, see `compiler.targets.values.Too
 
 def for_device(spec: BakeSpec, device: str) -> BakeSpec:
     """Spec with what depends on the kind of device."""
-    serving = replace(spec.serving, block_size=BLOCK_SIZE[device])
+    serving = replace(spec.serving, block_size=spec.serving.block_size or BLOCK_SIZE[device])
     return replace(spec, serving=serving, dialect=CPU_DIALECT if device == "cpu" else spec.dialect)
 
 
@@ -148,7 +152,7 @@ def bake_and_prove(
     def run(name: str, boot: Path, restored: Sequence[CacheFile] = (), **more: str) -> Start:
         root = work / f"{name}-root" / "cache"
         settings = {**pinned(spec.dialect, device, str(root), spec.image), **more}
-        paths = frozenset(file.path for file in restored)
+        paths = {file.path: file.digest for file in restored}
         return start(ServerRun(name, model, root, settings, boot, paths, requests=requests), machine, serving, work)
 
     baked = run("bake", install_carrier(work / "bare"))
@@ -158,7 +162,7 @@ def bake_and_prove(
     median = check_reference(answer, prompt, serving.dtype, reference) if reference else None
     files = harvest(work / "bake-root" / "cache", out / ARCHIVE, os.environ)
     boot = install_carrier(work / "artifact")
-    _draft(boot, out / ARCHIVE)
+    _draft(boot, out / ARCHIVE, serving.tp)
     proved = run("prove", boot, files, **FORCED[spec.dialect])
     verdict = judge(proved, baked.session, spec.dialect, serving.tp)
     if not verdict.hit:
@@ -168,7 +172,7 @@ def bake_and_prove(
             ),
             hint="do not serve with this cache; the log has the output of the server",
         )
-    control = run("control", boot, files, **{CONTROL: "lmi-control"})
+    control = run("control", boot, files, **control_of(spec.dialect))
     _check_control(control, baked, spec, serving.tp)
     report = _report(spec, device, serving, machine, files, (baked, proved, control), verdict, median)
     (out / REPORT).write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
@@ -184,23 +188,28 @@ def _check_served(baked: Start, work: Path) -> None:
         )
 
 
-def _draft(folder: Path, archive: Path) -> None:
+def _draft(folder: Path, archive: Path, tp: int) -> None:
     """The archive with a manifest that names it, for the carrier of a start that proves."""
     (folder / ARCHIVE).symlink_to(archive.resolve())
     files = [{"path": ARCHIVE, "digest": str(sha256_file(archive))}]
-    (folder / "manifest.json").write_text(json.dumps({"files": files}))
+    (folder / "manifest.json").write_text(json.dumps({"files": files, "parallel": {"tp": tp}}))
+
+
+def control_of(dialect: Dialect) -> dict[str, str]:
+    """Variables that only the control has."""
+    return {CONTROL: "lmi-control", **(TORCH_CONTROL if dialect == "J" else {})}
 
 
 def _check_control(control: Start, baked: Start, spec: BakeSpec, ranks: int) -> None:
     """Raise ArtifactError unless the control is judged a miss whose variable is named."""
     verdict = judge(control, baked.session, spec.dialect, ranks)
     named = differences(merged(baked.records), merged(control.records))
-    if verdict.hit or CONTROL not in [each.name for each in named]:
+    if verdict.hit or not control_of(spec.dialect).keys() <= {each.name for each in named}:
         found = (
             "it was judged a hit" if verdict.hit else f"named are {', '.join(each.name for each in named) or 'none'}"
         )
         raise ArtifactError(
-            f"the control with another {CONTROL} must be a miss that names the variable; {found}",
+            f"the control with another {' and '.join(control_of(spec.dialect))} must be a miss and named; {found}",
             hint="the proof cannot be trusted with this vLLM: report its version",
         )
 

@@ -60,6 +60,11 @@ CPU_DIALECT: Dialect = "J"
 """Dialect of vLLM's CPU platform. Its ahead-of-time artifact is no use: in 0.32.0 each load fails with `'function'
 object has no attribute 'finalize_loading'`, and the server compiles again.
 """
+STARTUP_PLAN: Mapping[str, str] = {"VLLM_ENABLE_STARTUP_PLAN": "1"}
+"""Variables of servers on a GPU in dialect M: the result of the profiling of memory is kept below the root
+(startup_plan/, by device, versions and rank), and ships with the cache. Not in the key; a release without it ignores
+it. Source: vllm/v1/worker/startup_plan.py of 0.32.0, read and not run.
+"""
 BLOCK_SIZE: Mapping[str, int] = {"cpu": 128, "cuda": 16}
 """Tokens of a block of the KV cache, by kind of device: the defaults of vLLM 0.32.0."""
 DEVICE: Mapping[str, Mapping[str, str]] = {
@@ -113,7 +118,8 @@ def in_key(variable: str, version: str) -> bool:
 def pinned(dialect: Dialect, device: str, root: str, image: Mapping[str, str]) -> dict[str, str]:
     """Variables of a server whose caches are below `root`. `image`: the environment of its container image."""
     folders = {name: f"{root}/{below}" if below else root for name, below in CACHE_FOLDERS.items()}
-    return {**image, **PINNED, **DEVICE[device], **DIALECT[dialect], **folders}
+    plan = STARTUP_PLAN if (device, dialect) == ("cuda", "M") else {}
+    return {**image, **PINNED, **DEVICE[device], **DIALECT[dialect], **plan, **folders}
 
 
 def server_environment(

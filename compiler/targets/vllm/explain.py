@@ -10,7 +10,7 @@ from compiler.targets.values import Finding
 from compiler.targets.vllm.carrier.watch import digest
 from compiler.targets.vllm.environment import in_key
 from compiler.targets.vllm.factors import differences, merged, read_factors
-from compiler.targets.vllm.proof import LOADED, counters_of, records_of
+from compiler.targets.vllm.proof import COMPILED, LOADED, counters_of, records_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -47,7 +47,7 @@ def explain_start(report: Mapping[str, Any], folder: Path) -> tuple[Finding, ...
             hint="start the server with the artifact's folder on PYTHONPATH; LMI_BOOT_RECORD names the folder",
         )
     found = differences(read_factors(report["factors"]), merged(records))
-    missed = _compiled(records) or _unloaded(records, report["dialect"])
+    missed = _compiled(records, report["dialect"]) or _unloaded(records, report["dialect"])
     if not missed:
         return (Finding("cache", "ok", "every kernel came from the cache"), *_notes(found))
     return (
@@ -57,12 +57,11 @@ def explain_start(report: Mapping[str, Any], folder: Path) -> tuple[Finding, ...
     )
 
 
-def _compiled(records: Sequence[Record]) -> str:
+def _compiled(records: Sequence[Record], dialect: Dialect) -> str:
     """Compilations of a start; "" for none."""
     counters = counters_of(records)
-    names = ("num_inductor_compiles", "num_aot_compiles", "fxgraph_cache_miss")
     runs = sum(record["compilers"] for record in records)
-    found = [f"{name} {counters[name]}" for name in names if name in counters]
+    found = [f"{name} {counters[name]}" for name in COMPILED[dialect] if name in counters]
     found += [f"{runs} compiler run(s)"] if runs else []
     return f"the start compiled: {', '.join(found)}" if found else ""
 

@@ -19,10 +19,7 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_UNSHARE = (
-    ("unshare", "--mount", "--net", "--"),
-    ("unshare", "--user", "--map-root-user", "--mount", "--net", "--"),
-)
+_UNSHARE = (("unshare", "--mount"), ("unshare", "--user", "--map-root-user", "--mount"))
 """Commands that make the namespaces, as root and as a user (unshare(1))."""
 
 
@@ -40,10 +37,14 @@ class Isolation:
 
 
 @contextmanager
-def isolation(folder: Path, wanted: str) -> Iterator[Isolation]:
-    """Isolation with the model of `folder` at the path `wanted`, whose mount point exists meanwhile."""
+def isolation(folder: Path, wanted: str, *, network: bool = False) -> Iterator[Isolation]:
+    """Isolation with the model of `folder` at the path `wanted`, whose mount point exists meanwhile.
+
+    `network`: the server keeps that of this machine.
+    """
+    last = ("--",) if network else ("--net", "--")
     with _mount_point(Path(wanted)) as exists:
-        prefix = next((prefix for prefix in _UNSHARE if exists and _works((*prefix, "true"))), ())
+        prefix = next(((*each, *last) for each in _UNSHARE if exists and _works((*each, *last, "true"))), ())
         in_place = exists and folder.samefile(wanted)  # in a container, which is isolated by whoever started it
         yield Isolation(prefix, wanted if prefix or in_place else str(folder))
 

@@ -18,7 +18,8 @@ from compiler.decoder.weights import RankWeights
 from compiler.errors import ArtifactError
 from compiler.quantization.formats import products
 from compiler.targets.vllm.architectures import ShardNames, row_for
-from compiler.targets.vllm.layout import constants
+from compiler.targets.vllm.compressed import INPUT_SCALE, PACKED_WEIGHT, SCALE, SHAPE
+from compiler.targets.vllm.layout import constants, rank_file
 from compiler.targets.vllm.version import parse_compared
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class ShardWeights(RankWeights):
         super().__init__(path, rank, config)
         self._row, self._ranks = row_for(config, parse_compared()), ranks
         self._names = decoder_names(config, ranks, self._row)
+        self._bits = packed_bits(path, config, self._row)
 
     def surplus(self) -> list[str]:
         """Names of tensors that the model has no place for, and of constants of attention that are absent or differ."""
@@ -50,12 +52,16 @@ class ShardWeights(RankWeights):
 
         with safe_open(self._path, framework="pt") as file:
             found = set(file.keys())
-            scheme = "".join(name for name in found if name.endswith(".weight_scale"))
+            scheme = "".join(name for name in found if name.endswith(f".{SCALE}"))
             layers = range(self._config.layers)
             fixed = {k: v for layer in layers for k, (_, v) in constants(self._row, layer, scheme).items()}
             wrong = [name for name in fixed.keys() & found if file.get_tensor(name).item() != fixed[name]]
         own = {name for _, name in self._names.values()}
         of_layers = {scale for name in own for scale in _companions("weight", name)}
+        packed = {name.removesuffix(SHAPE) for name in found if name.endswith(f".{SHAPE}")}
+        of_layers |= {
+            f"{module}{part}" for module in packed if f"{module}weight" in own for part in (PACKED_WEIGHT, SHAPE)
+        }
         return sorted({*(found - own - of_layers - fixed.keys()), *(fixed.keys() - found), *wrong})
 
     def _tensors(self, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
@@ -66,14 +72,44 @@ class ShardWeights(RankWeights):
             found = {}
             for name in filter(wanted, self._names):
                 role, stored = self._names[name]
-                if stored not in held:
+                words = f"{stored.removesuffix('weight')}{PACKED_WEIGHT}"
+                if stored not in held and words not in held:
                     raise ArtifactError(f"{self._path}: the model needs `{stored}`; the shard lacks it", hint=BUG)
-                tensor = self._apart(role, name.rpartition(".")[2], file.get_tensor(stored))
+                if role in self._row.gathered:
+                    tensor = self._gathered(role, stored)
+                elif stored in held:
+                    tensor = self._apart(role, name.rpartition(".")[2], file.get_tensor(stored))
+                else:
+                    tensor = unpacked(file.get_tensor(words), self._bits)
                 found[name] = tensor if tensor.ndim > 1 else tensor.float()
                 for scale, places in _companions(name, stored).items():
                     if scale in held:
-                        found[places] = file.get_tensor(scale).reshape(-1)
+                        of_rows = file.get_tensor(scale).float()
+                        found[places] = of_rows if self._bits == FOUR else of_rows.reshape(-1)
             return found
+
+    def _gathered(self, role: str, stored: str) -> Tensor:
+        """The decoder's matrix of this rank, from those of all ranks."""
+        import torch
+        from safetensors import safe_open
+
+        parts = []
+        for rank in range(self._ranks):
+            with safe_open(self._path.with_name(rank_file(rank)), framework="pt") as file:
+                parts.append(file.get_tensor(stored))
+        config, ranks, rank = self._config, self._ranks, self._rank
+        if role == "mlp.gate_up":
+            return torch.cat([half.chunk(ranks)[rank] for half in torch.cat(parts).chunk(2)])
+        width, kv = config.head_dim, config.kv_heads
+        own = max(kv // ranks, 1) * width
+        queries = [part[: -2 * own] for part in parts]
+        keys = [part[-2 * own : -own] for part in parts[:: max(ranks // kv, 1)]]
+        values = [part[-own:] for part in parts[:: max(ranks // kv, 1)]]
+        heads = torch.cat([*queries, *keys, *values]).reshape(kv, config.heads // kv + 2, width, -1)
+        q = heads[:, :-2].reshape(config.heads, width, -1).chunk(ranks)[rank]
+        first = rank * kv // ranks
+        k, v = (heads[first : first + own // width, place] for place in (-2, -1))
+        return torch.cat([part.reshape(-1, heads.shape[-1]) for part in (q, k, v)])
 
     def _apart(self, role: str, part: str, tensor: Tensor) -> Tensor:
         """The decoder's tensor in a stored one."""
@@ -84,6 +120,9 @@ class ShardWeights(RankWeights):
             return tensor[: config.q_rank] if role == "attn.q_a" else tensor[config.q_rank :]
         if role in row.matrices:
             return tensor.reshape(-1)
+        if role in row.whole and role.startswith("mlp."):
+            axis = 0 if role == "mlp.up" else 1
+            return tensor.chunk(self._ranks, axis)[self._rank] if axis < tensor.ndim else tensor
         if role in row.whole:
             count = config.heads if role == "attn.q_heads_norm" else config.kv_heads
             first, own = self._rank * count // self._ranks, max(count // self._ranks, 1)
@@ -106,21 +145,45 @@ def _companions(name: str, stored: str) -> dict[str, str]:
     if not stored.endswith(".weight"):
         return {}
     module, own = stored.removesuffix("weight"), name.removesuffix("weight")
-    return {f"{module}weight_scale": f"{own}scale", f"{module}input_scale": f"{own}input_scale"}
+    return {f"{module}{SCALE}": f"{own}scale", f"{module}{INPUT_SCALE}": f"{own}input_scale"}
 
 
-def kernels_of(path: Path) -> Kernels:
-    """Kernels for the weights of a shard, from their type and the presence of input scales."""
+FOUR = 4
+"""Bits of weights in groups."""
+
+
+def packed_bits(path: Path, config: ModelConfig, row: ShardNames) -> int:
+    """Bits of an integer in the words of a shard's weights; 0 where they are not packed."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
+        name = next((name for name in sorted(file.keys()) if name.endswith(PACKED_WEIGHT)), None)
+        stored = row.name("attn.qkv", PACKED_WEIGHT, 0, tied=False) if name else ""
+        return 32 * int(file.get_slice(stored).get_shape()[1]) // config.hidden if name else 0
+
+
+def unpacked(words: Tensor, bits: int) -> Tensor:
+    """Weights of the decoder's rank file in int32 words [out, n]: int8 [out, 4 n], or uint8 [out, 4 n] of two each."""
+    import torch
+
+    found = words.view(torch.uint8)
+    return found ^ 0x88 if bits == FOUR else (found ^ 0x80).view(torch.int8)
+
+
+def kernels_of(path: Path, config: ModelConfig) -> Kernels:
+    """Kernels for the weights of a shard, from their type and the presence of input scales."""
+    from safetensors import safe_open
+
+    if bits := packed_bits(path, config, row_for(config, parse_compared())):
+        return replace(PLAIN, quantized=definition("grouped" if bits == FOUR else "weight_only"))
+    with safe_open(path, framework="pt") as file:
         names = set(file.keys())
-        scaled = next((name for name in sorted(names) if name.endswith(".weight_scale")), None)
+        scaled = next((name for name in sorted(names) if name.endswith(f".{SCALE}")), None)
         if scaled is None:
             return PLAIN
-        module = scaled.removesuffix("weight_scale")
+        module = scaled.removesuffix(SCALE)
         dtype = str(file.get_tensor(f"{module}weight").dtype).removeprefix("torch.")
-        activations = "tensor" if f"{module}input_scale" in names else "token"
+        activations = "tensor" if f"{module}{INPUT_SCALE}" in names else "token"
     for name, (form, product) in products().items():
         if form.torch_dtype == dtype and product.activations == activations:
             return replace(PLAIN, quantized=definition(name))

@@ -23,14 +23,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from compiler.decoder.rankfile.quantized import quantize_layers, stored_weight
+from compiler.decoder.rankfile.quantized import quantize_layers
 from compiler.model.layout import Layout, join_rows, to_rank_plans
-from compiler.model.lazy import Lazy, RankPlan, insert_axis
+from compiler.model.lazy import Lazy, RankPlan
 from compiler.model.ops import OnFirst, Op, Pad, Program, Rearrange, Replicate, Shard, Stack
 from compiler.model.parallel import check_parallel, padded, spread
 from compiler.model.roles import TensorId, axis_sizes, model_tensors
 from compiler.targets.vllm.architectures import ShardNames, row_for
+from compiler.targets.vllm.compressed import as_stored, stored
 from compiler.targets.vllm.copies import copies, file_plans
+from compiler.targets.vllm.gathered import gathered
 from compiler.targets.vllm.options import PLAIN, VllmOptions
 from compiler.targets.vllm.version import version_of
 
@@ -77,6 +79,9 @@ def layouts(config: ModelConfig, tp: int, options: VllmOptions = PLAIN) -> list[
             TensorId("embed") if config.tied and each.role == "head" and each.part == "weight" else each
             for each in inputs
         )
+        if role in row.gathered:
+            done[name] = gathered(name, role, sources, config, tp)
+            continue
         programs = tuple(_spread(each, config, tp, row) for each in inputs)
         of_rank = axis_sizes(config) if role in row.whole else sizes
         join = _join(role, inputs, of_rank, row, config)
@@ -90,16 +95,22 @@ def rank_plans(
     """File of each rank, or those of the checkpoint itself. `dtype`: by its safetensors name (`BF16`)."""
     if copies(config, options):
         return file_plans(tensors)
-    row = row_for(config, version_of(options))
     found = layouts(config, tp, options)
     plans = to_rank_plans(found, tensors, dtype, rank_file)
     if options.scheme:
-        plans = quantize_layers(plans, found, config, tensors, _rank_sizes(config, tp), stored_weight(options.scheme))
-    fixed = {
-        name: value for layer in range(config.layers) for name, value in constants(row, layer, options.scheme).items()
-    }
+        plans = quantize_layers(plans, found, config, tensors, _rank_sizes(config, tp), stored(options.scheme))
+    fixed = model_constants(config, options)
     scalars = [(name, Lazy(shape, "F32", "F32", (), "plus_one" if one else "")) for name, (shape, one) in fixed.items()]
-    return [replace(plan, tensors=(*map(_as_stored, plan.tensors), *scalars)) for plan in plans]
+    named = [[each for one in plan.tensors for each in as_stored(options.scheme, dtype, *one)] for plan in plans]
+    return [replace(plan, tensors=(*of_rank, *scalars)) for plan, of_rank in zip(plans, named, strict=True)]
+
+
+def model_constants(config: ModelConfig, options: VllmOptions = PLAIN) -> dict[str, tuple[tuple[int, ...], int]]:
+    """`constants` of all layers; {} for a checkpoint as it is. Raises RefusedError."""
+    if copies(config, options):
+        return {}
+    row, scheme = row_for(config, version_of(options)), options.scheme
+    return {name: each for layer in range(config.layers) for name, each in constants(row, layer, scheme).items()}
 
 
 def constants(row: ShardNames, layer: int, scheme: str) -> dict[str, tuple[tuple[int, ...], int]]:
@@ -110,14 +121,6 @@ def constants(row: ShardNames, layer: int, scheme: str) -> dict[str, tuple[tuple
         found |= {f"{place}{name}_scale": ((1,), 1) for name in SCHEME_SCALES}
         found |= {f"{place}{name}_zero_point": ((1,), 0) for name in SCHEME_SCALES}
     return found
-
-
-def _as_stored(named: tuple[str, Lazy]) -> tuple[str, Lazy]:
-    """Scales of rows under vLLM's name: [out, 1]."""
-    name, tensor = named
-    if not name.endswith(".scale"):
-        return named
-    return f"{name.removesuffix('scale')}weight_scale", insert_axis(tensor, 1, 1)
 
 
 def rank_file(rank: int) -> str:

@@ -72,3 +72,14 @@ GPT2: Names = {
     "final.norm": "transformer.ln_f.",
     "head": "lm_head.",
 }
+INTERNLM2: Names = {
+    "embed": "model.tok_embeddings.",
+    "attn.norm": "attention_norm.",
+    "attn.qkv": "attention.wqkv.",
+    "attn.o": "attention.wo.",
+    "mlp.norm": "ffn_norm.",
+    "mlp.gate_up": "feed_forward.gate_up_proj.",
+    "mlp.down": "feed_forward.w2.",
+    "final.norm": "model.norm.",
+    "head": "output.",
+}

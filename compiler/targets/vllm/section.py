@@ -9,6 +9,9 @@ from pydantic import Field
 from compiler.artifact.sections import InnerPath, Section
 from compiler.targets.vllm.cache import CompiledCache, cache_text
 
+OnMiss = Literal["fail", "warn"]
+"""Way of a server whose cache has not all it needs."""
+
 
 class Shards(Section, extra="forbid"):
     """Weights for a vLLM server.
@@ -16,7 +19,8 @@ class Shards(Section, extra="forbid"):
     `version`: of vLLM; `image`: container that serves the artifact, None: none was named. `format`: `load_format` of
     the files. `files`: the shard of each rank, or the files of the checkpoint in order. `compared`: version of vLLM
     whose `save_sharded_state` gave the same bits for tiny models; "": the layout follows its classes by rule and was
-    not compared. `scheme`: of compressed-tensors, "" for none. `cache`: compiled by a server; None: only weights.
+    not compared. `scheme`: of compressed-tensors, "" for none. `serving`, `on_miss`: see VllmOptions.
+    `cache`: compiled by a server; None: only weights.
     """
 
     version: Annotated[str, Field(min_length=1)]
@@ -25,6 +29,8 @@ class Shards(Section, extra="forbid"):
     files: tuple[InnerPath, ...]
     compared: str
     scheme: str = ""
+    serving: Annotated[tuple[str, ...], Field(exclude_if=lambda value: not value)] = ()
+    on_miss: Annotated[OnMiss, Field(exclude_if=lambda value: value == "warn")] = "warn"
     cache: Annotated[CompiledCache | None, Field(exclude_if=lambda value: value is None)] = None
 
     @property

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,7 @@ class ServerHost:
 @dataclass(frozen=True)
 class ServerRun:
     """One start among several. `name`: of its folder. `root`: folder of its caches. `settings`: its environment.
-    `carrier`: folder that holds the carrier. `restored`: paths below `root` that the carrier restores.
+    `carrier`: folder that holds the carrier. `restored`: files below `root` that the carrier restores, digest by path.
     `read_only`: whether the model's folder is. `extra`: further arguments.
     """
 
@@ -57,7 +57,7 @@ class ServerRun:
     root: Path
     settings: Mapping[str, str]
     carrier: Path
-    restored: frozenset[str] = frozenset()
+    restored: Mapping[str, str] = field(default_factory=dict)
     read_only: bool = True
     requests: Sequence[Mapping[str, Any]] = ()
     extra: tuple[str, ...] = ()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+from compiler.errors import UsageError
 from compiler.targets.vllm.bake import BakeSpec
 from compiler.targets.vllm.copies import copies
-from compiler.targets.vllm.environment import BLOCK_SIZE
 from compiler.targets.vllm.images import dialect_of
-from compiler.targets.vllm.serving import Serving
+from compiler.targets.vllm.section import OnMiss
+from compiler.targets.vllm.serving import Serving, with_options
 from compiler.targets.vllm.version import image_of, version_of
 
 if TYPE_CHECKING:
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
 
 BATCHED_TOKENS = 8192
 """Most tokens of all rows in a step, where rows are that long: vLLM's default for large GPUs."""
+
+
+def check_options(options: VllmOptions) -> None:
+    """Raise UsageError for arguments that no server of this target takes, or an unknown `on_miss`."""
+    with_options(Serving(1, "", 1, 1, 1, 0), options.serving)
+    if options.on_miss not in get_args(OnMiss):
+        raise UsageError(
+            f"`--on-miss` is one of {', '.join(get_args(OnMiss))}; found `{options.on_miss}`",
+            hint="leave it out for warn",
+        )
 
 
 def specs(plan: PlannedRanks[VllmOptions], source: str) -> Sequence[BakeSpec]:
@@ -39,9 +50,10 @@ def spec_of(
         max_model_len=limits.max_positions,
         max_num_seqs=limits.max_batch,
         max_num_batched_tokens=max(limits.max_batch, min(BATCHED_TOKENS, limits.max_positions)),
-        block_size=BLOCK_SIZE["cuda"],
+        block_size=0,
         load_format="auto" if plain else "sharded_state",
     )
+    serving = with_options(serving, options.serving)
     dialect = dialect_of(version_of(options))
     environment = dict(image.environment) if image else {}
     return BakeSpec(serving, dialect, plan, source, config.vocab, environment, None if plain else config)

@@ -17,7 +17,7 @@ from compiler.targets.vllm.migrate import migration
 from compiler.targets.vllm.options import VllmOptions
 from compiler.targets.vllm.runner import judge_of
 from compiler.targets.vllm.runtime import VllmRuntime
-from compiler.targets.vllm.specs import specs
+from compiler.targets.vllm.specs import check_options, specs
 from compiler.targets.vllm.version import version_of
 
 if TYPE_CHECKING:
@@ -33,9 +33,10 @@ class VllmSupport(Support[VllmOptions]):
     quantized = staticmethod(schemes.quantized)
 
     def check(self, config: ModelConfig, tp: int, options: VllmOptions, limits: Limits | None = None) -> None:
-        """Raise RefusedError without a row, ParallelError if `tp` cannot split the model; nothing for a checkpoint that
-        vLLM reads itself.
+        """Raise UsageError for wrong options; RefusedError without a row, ParallelError if `tp` cannot split the model,
+        but not for a checkpoint that vLLM reads itself.
         """
+        check_options(options)
         if not copies(config, options):
             row_for(config, version_of(options))
             check_parallel(config, tp)
@@ -46,6 +47,7 @@ class ShardLayout(RankLayout[VllmOptions]):
 
     layouts = staticmethod(layout.layouts)
     rank_plans = staticmethod(layout.rank_plans)
+    constants = staticmethod(layout.model_constants)
 
     judge = staticmethod(judge_of)
     copies = staticmethod(copies)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MACHINE = "aarch64"
 VARIABLE = "LMI_COMPILE_TESTS_EMULATE"
 """Environment variable that makes test_products.py use an emulator."""
-FEATURES = frozenset({"asimd", "asimddp"})
+FEATURES = frozenset({"asimd", "asimddp", "i8mm", "bf16"})
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", ("qemu-aarch64-static", "-cpu", "max")
 SOURCES = ("products", "tokens", "levels", "kernels_portable", *library.AARCH64)
 

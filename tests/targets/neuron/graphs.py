@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from compiler.targets.neuron.heads import Strategy
-    from compiler.targets.neuron.verify_job import Job
+    from compiler.targets.neuron.verify_job import VerifyJob
 
 LENGTH = 32
 ROWS, PROMPTS = (25, 14, 20, 9), (17, 8, 11, 3)
@@ -60,7 +60,7 @@ class Difference:
 
 def differences(cases: Sequence[Case], folder: Path) -> list[Difference]:
     """Graphs and shards of random checkpoints, written, read back and run in one process; logits against references."""
-    jobs: dict[Path, Job] = {}
+    jobs: dict[Path, VerifyJob] = {}
     references = []
     for number, case in enumerate(cases):
         own = folder / str(number)

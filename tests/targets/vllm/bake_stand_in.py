@@ -60,6 +60,9 @@ from vllm import envs
 from vllm.compilation.counter import compilation_counter
 
 
+MODEL = b"\\x80\\x04 stand-in"
+
+
 class ModelConfig:
     def __init__(self, arguments):
         self.arguments = arguments
@@ -72,16 +75,18 @@ class ModelConfig:
 def compile_or_load(arguments):
     key = utils.hash_factors([utils.hash_factors(envs.compile_factors()), ModelConfig(arguments).compute_hash()])
     root = Path(os.environ["VLLM_CACHE_ROOT"]) / "torch_compile_cache"
-    artifact, kernel = root / key[:10] / "model", root / key[:10] / "inductor_cache" / "kernel.so"
+    # kernels have the path of their sources in their names, and the key has not
+    place = utils.hash_factors(str(Path(utils.__file__).parent))[:6]
+    artifact, kernel = root / key[:10] / "model", root / key[:10] / "inductor_cache" / f"kernel-{place}.so"
     compilation_counter.num_models_seen = 1
-    if artifact.is_file():
+    if artifact.is_file() and artifact.read_bytes() == MODEL:
         compilation_counter.num_aot_artifacts_loaded = compilation_counter.num_compiled_artifacts_loaded = 1
     elif os.environ.get("VLLM_FORCE_AOT_LOAD") == "1":
         raise FileNotFoundError(artifact)
     else:
         compilation_counter.num_aot_compiles = compilation_counter.num_inductor_compiles = 1
-        artifact.parent.mkdir(parents=True)
-        artifact.write_bytes(b"\\x80\\x04 stand-in")
+        artifact.parent.mkdir(parents=True, exist_ok=True)
+        artifact.write_bytes(MODEL)
         (artifact.parent / "x.lock").touch()
     if not kernel.is_file():
         kernel.parent.mkdir(parents=True, exist_ok=True)
@@ -97,13 +102,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        token = sum(body["prompt"]) % 7
+        prompt = list(body["prompt"].encode()) if isinstance(body["prompt"], str) else body["prompt"]
+        token = sum(prompt) % MODULUS
         # a model for which every token is as likely as any other
-        likely = [None, *({str(id): {"logprob": -5.5568}} for id in body["prompt"][1:])]
-        choice = {"text": str(token), "token_ids": [token], "logprobs": {"token_logprobs": [-float(token)]}}
+        likely = [None, *({str(id): {"logprob": -5.5568}} for id in prompt[1:])]
+        of_tokens = {"tokens": [str(token)], "token_logprobs": [-float(token)]}
+        choice = {"text": str(token), "token_ids": [token], "logprobs": of_tokens, "finish_reason": "length"}
         if "prompt_logprobs" in body:
             choice["prompt_logprobs"] = likely
-        text = json.dumps({"choices": [choice]})
+        text = json.dumps({"choices": [choice], "usage": {"prompt_tokens": len(prompt), "completion_tokens": 1}})
         self.answer(f"data: {text}\\n\\ndata: [DONE]\\n\\n" if body.get("stream") else text)
 
     def answer(self, text):
@@ -121,6 +128,8 @@ if __name__ == "__main__":
     words = sys.argv[1:]
     arguments = dict(zip(words[::2], words[1::2]))
     compile_or_load(arguments)
+    weights = Path(arguments["--model"]) / "modulus"
+    MODULUS = int(weights.read_text()) if weights.is_file() else 7
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     http.server.ThreadingHTTPServer(("127.0.0.1", int(arguments["--port"])), Handler).serve_forever()
 """,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from compiler.targets.vllm.proof import HitVerdict, Start
+    from compiler.targets.vllm.reference import Reference
 
 SERVING = Serving(tp=1, dtype="bfloat16", max_model_len=64, max_num_seqs=2, max_num_batched_tokens=64, block_size=16)
 SPEC = bake.BakeSpec(SERVING, "M", plan="plan", source="source", vocab=100, image={})
@@ -45,9 +46,9 @@ class TriedBake:
         return found
 
     @property
-    def restored(self) -> frozenset[str]:
-        """Paths below the root that the carrier restores."""
-        return frozenset(file["path"] for file in self.report["files"])
+    def restored(self) -> dict[str, str]:
+        """Files below the root that the carrier restores, digest by path."""
+        return {file["path"]: file["digest"] for file in self.report["files"]}
 
     def start(
         self, name: str, more: Mapping[str, str], *, root: Path | None = None, serving: Serving | None = None
@@ -77,7 +78,9 @@ def bake_with_stand_in(folder: Path) -> TriedBake:
     return bake_in(SPEC, host, model, work, out)
 
 
-def bake_in(spec: bake.BakeSpec, host: ServerHost, model: Path, work: Path, out: Path) -> TriedBake:
+def bake_in(
+    spec: bake.BakeSpec, host: ServerHost, model: Path, work: Path, out: Path, reference: Reference | None = None
+) -> TriedBake:
     """Bake and prove `spec` with `host`."""
-    verdict = bake.bake_and_prove(spec, "cpu", model, host, work, out)
+    verdict = bake.bake_and_prove(spec, "cpu", model, host, work, out, reference)
     return TriedBake(spec, verdict, out, work, host, model)

@@ -8,6 +8,7 @@ of one call share their processes; vLLM's registry asks each class in this proce
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -45,8 +46,19 @@ def run(rank: int, tp: int, out: str, models: list[str], port: int) -> None:
     for module in list(sys.modules.values()):
         if vars(module).get("select_unquantized_moe_backend") is select:
             vars(module)["select_unquantized_moe_backend"] = any_backend
+    for model in models:
+        _register(model)
     failed = [model for model in models if not _saved(model, rank, tp, Path(out) / f"tp{tp}", port)]
     sys.exit(1 if failed else 0)
+
+
+def _register(model: str) -> None:
+    """Let transformers read a config.json whose class comes with the published checkpoint, as code."""
+    from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
+
+    kind = json.loads((Path(model) / "config.json").read_text())["model_type"]
+    if kind not in CONFIG_MAPPING and kind == "internlm2":
+        AutoConfig.register(kind, type("InternLM2Config", (PretrainedConfig,), {"model_type": kind}))
 
 
 def _saved(model: str, rank: int, tp: int, out: Path, port: int) -> bool:

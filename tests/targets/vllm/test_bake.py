@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from compiler.errors import ArtifactError, CompileError, UsageError
+from compiler.storage.files.digest import sha256_file
 from compiler.targets.vllm import bake
 from compiler.targets.vllm.explain import explain_start
 from compiler.targets.vllm.proof import compare, judge, written_since
@@ -48,7 +49,7 @@ def test_the_second_start_is_a_hit_and_the_report_says_how_it_was_proven(baked: 
 def test_the_archive_has_the_kernels_and_no_locks(baked: TriedBake) -> None:
     with tarfile.open(baked.out / bake.ARCHIVE) as archive:
         names = archive.getnames()
-    assert [name.rpartition("/")[2] for name in names] == ["kernel.so", "model"]
+    assert [name.rpartition("/")[2].partition("-")[0] for name in names] == ["kernel", "model"]
     assert [file["pickle"] for file in baked.report["files"]] == [False, True]
 
 
@@ -83,11 +84,69 @@ def test_a_forced_load_without_kernels_is_found_out(baked: TriedBake) -> None:
     """Counters and VLLM_FORCE_AOT_LOAD pass: only the new file and the compiler's run tell."""
     root = baked.work / "deleted-root" / "cache"
     shutil.copytree(baked.work / "bake-root" / "cache", root)
-    (kernel,) = root.rglob("kernel.so")
+    (kernel,) = root.rglob("kernel-*.so")
     kernel.unlink()
     start = baked.start("deleted", {"LMI_BOOT_ARTIFACT": str(baked.model), "VLLM_FORCE_AOT_LOAD": "1"}, root=root)
     verdict = judge(start, baked.session, "M", 1)
     assert [reason.partition(" in ")[0] for reason in verdict.reasons] == ["1 new file(s)", "1 run(s) of a compiler"]
+
+
+def test_vllm_at_another_path_loads_its_artifact_and_compiles_which_is_found_out(
+    baked: TriedBake, tmp_path: Path
+) -> None:
+    """Counters and VLLM_FORCE_AOT_LOAD pass, as with vLLM 0.32.0 in a virtual environment that was moved."""
+    moved = tmp_path / "moved"
+    shutil.copytree(Path(baked.host.python_path[0]), moved)
+    elsewhere = replace(baked, host=replace(baked.host, python_path=(str(moved),)))
+    start = elsewhere.start("moved", {"VLLM_FORCE_AOT_LOAD": "1"})
+    verdict = judge(start, baked.session, "M", 1)
+    assert verdict.counters["num_aot_artifacts_loaded"] == 1
+    assert [reason.partition(" in ")[0] for reason in verdict.reasons] == ["1 new file(s)", "1 run(s) of a compiler"]
+    found = explain_start(baked.report, baked.work / "moved" / "record")
+    assert deciding(found) == ["paths: site-packages"]
+
+
+def test_another_model_path_is_a_miss_that_names_it(baked: TriedBake) -> None:
+    elsewhere = replace(baked.host, isolation=replace(baked.host.isolation, model=f"{baked.model}/"))
+    start = replace(baked, host=elsewhere).start("path", {})
+    assert not judge(start, baked.session, "M", 1).hit
+    assert deciding(explain_start(baked.report, baked.work / "path" / "record")) == ["config.ModelConfig: --model"]
+
+
+def test_a_truncated_artifact_is_compiled_again_and_found_out(baked: TriedBake) -> None:
+    root = baked.work / "truncated-root" / "cache"
+    shutil.copytree(baked.work / "bake-root" / "cache", root)
+    (model,) = root.rglob("model")
+    model.write_bytes(model.read_bytes()[:-1])
+    start = baked.start("truncated", {"LMI_BOOT_ARTIFACT": str(baked.model)}, root=root)
+    assert not judge(start, baked.session, "M", 1).hit
+    (found,) = explain_start(baked.report, baked.work / "truncated" / "record")
+    assert "damaged or deleted" in found.remedy
+
+
+def test_a_root_that_cannot_be_written_is_a_miss_or_with_fail_the_end(baked: TriedBake, tmp_path: Path) -> None:
+    """A file is in the place of the root's parent, since root may write where it has no permission."""
+    (tmp_path / "file").touch()
+    root = tmp_path / "file" / "cache"
+    settings = {"LMI_BOOT_RECORD": str(tmp_path / "record")}
+    warned = baked.start("unwritable", {**settings, "LMI_BOOT_ROOT": str(root)})
+    assert "the cache was not restored" in (baked.work / "unwritable" / "server.log").read_text()
+    assert not judge(warned, baked.session, "M", 1).hit
+    failed = baked.start("unwritable-fail", {**settings, "LMI_BOOT_ROOT": str(root), "LMI_BOOT_ON_MISS": "fail"})
+    assert failed.session["ready"] is None
+    assert "Error" in (baked.work / "unwritable-fail" / "server.log").read_text()
+
+
+def test_other_weights_at_the_same_path_are_told_apart_by_their_answers_alone(baked: TriedBake) -> None:
+    (baked.model / "modulus").write_text("5")
+    try:
+        start = baked.start("weights", {})
+    finally:
+        (baked.model / "modulus").unlink()
+    verdict = judge(start, baked.session, "M", 1)
+    assert verdict.counters["num_aot_artifacts_loaded"] == 1
+    assert verdict.reasons
+    assert all("other tokens" in reason or "log probabilities" in reason for reason in verdict.reasons)
 
 
 def test_a_restored_kernel_that_is_compiled_again_is_a_new_file(tmp_path: Path) -> None:
@@ -99,7 +158,22 @@ def test_a_restored_kernel_that_is_compiled_again_is_a_new_file(tmp_path: Path) 
     os.utime(mark, ns=(10, 10))
     os.utime(root / "old.so", ns=(9, 9))
     os.utime(root / "kernel.so", ns=(11, 11))
-    assert written_since(root, frozenset({"old.so", "kernel.so"}), mark) == ("kernel.so",)
+    digest = str(sha256_file(root / "kernel.so"))
+    assert written_since(root, {"old.so": digest, "kernel.so": digest}, mark) == ("kernel.so",)
+
+
+def test_an_entry_of_a_graph_that_a_load_writes_again_is_no_new_file(tmp_path: Path) -> None:
+    """Dialect J, as vLLM 0.32.0 with torch 2.13 loads it."""
+    root, mark = tmp_path / "cache", tmp_path / "mark"
+    entry = root / "torchinductor/aotautograd/key/content"
+    entry.parent.mkdir(parents=True)
+    entry.write_bytes(b"graph")
+    mark.touch()
+    os.utime(mark, ns=(10, 10))
+    name, digest = entry.relative_to(root).as_posix(), str(sha256_file(entry))
+    assert written_since(root, {name: digest}, mark) == ()
+    entry.write_bytes(b"another graph")
+    assert written_since(root, {name: digest}, mark) == (name,)
 
 
 def test_with_fail_the_first_run_of_a_compiler_ends_the_server(baked: TriedBake) -> None:

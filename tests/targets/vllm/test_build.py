@@ -88,7 +88,8 @@ def test_the_default_version_is_the_one_that_was_compared(
 
 
 @pytest.mark.parametrize(
-    "case", ["gpt_neox", "llama4", "deepseek_v2/groups", "gpt_oss/yarn", "cohere/qk-norm", "olmo2"]
+    "case",
+    ["gpt_neox", "llama4", "deepseek_v2/groups", "gpt_oss/yarn", "cohere/qk-norm", "olmo2", "internlm2", "glm"],
 )
 def test_the_judge_undoes_what_vllm_joins(case: str, tmp_path: Path, tiny_checkpoint: Callable[[str], Path]) -> None:
     """Matrices that alternate, turn, stay in heads or are joined give the logits of one rank on two."""
@@ -147,6 +148,15 @@ def test_an_architecture_without_a_recipe_is_packed_as_it_is(mamba: Path, tmp_pa
     verify(tmp_path / "artifact")
 
 
+def test_code_of_a_model_is_packed_where_its_configuration_names_it(mamba: Path, tmp_path: Path) -> None:
+    (mamba / "modeling_mamba.py").write_text("# code\n")
+    assert "modeling_mamba.py" not in {file.path for file in built(mamba, tmp_path / "without").files}
+    config = json.loads((mamba / "config.json").read_text())
+    named = {**config, "auto_map": {"AutoModelForCausalLM": "modeling_mamba.Mamba"}}
+    (mamba / "config.json").write_text(json.dumps(named))
+    assert "modeling_mamba.py" in {file.path for file in built(mamba, tmp_path / "with").files}
+
+
 def test_a_checkpoint_of_several_files_has_an_index(
     mamba: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,7 +183,7 @@ def test_shards_of_a_model_without_a_layout_are_refused(
     weights: str, error: type[Exception], tmp_path: Path, tiny_checkpoint: Callable[[str], Path]
 ) -> None:
     request = PlanRequest(
-        model=str(tiny_checkpoint("internlm2")),
+        model=str(tiny_checkpoint("mpt")),
         recipes=recipes,
         target="vllm",
         ask=Ask(options=VllmOptions(weights=weights)),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +24,9 @@ from compiler.errors import NumericsError, ToolchainMissing
 from compiler.lmi import java_properties
 from compiler.targets.vllm import bake, finish, interpreter
 from compiler.targets.vllm.artifact import section_of
+from compiler.targets.vllm.options import VllmOptions
 from compiler.targets.vllm.runtime import VllmRuntime
+from compiler.targets.vllm.target import VllmPackager
 from tests.command import command
 from tests.targets.vllm.bake_stand_in import VERSION, write_stand_in
 from tests.tiny import VOCAB
@@ -170,3 +174,61 @@ def test_an_endpoint_needs_the_vllm_of_the_cache(artifact: Path) -> None:
     assert runtime.endpoint_problems(manifest, "123.dkr.ecr.us-east-1.amazonaws.com/mine:1", "ml.g5.xlarge") == ()
     (other,) = runtime.endpoint_problems(manifest, "0.30.0-tensorrtllm0.12.0-cu125", "ml.g5.xlarge")
     assert "another kind of artifact" in other
+
+
+def test_an_endpoint_gets_the_variables_of_the_artifact(artifact: Path) -> None:
+    manifest, runtime = load_manifest(artifact), VllmRuntime()
+    found = runtime.endpoint_environment(manifest, "vllm:server-sagemaker-cuda-v2.3")
+    assert found["SM_VLLM_MAX_MODEL_LEN"] == "64"
+    assert found["PYTHONPATH"] == "/opt/ml/model:/usr/local/bin"
+    assert runtime.environment_problems(manifest, found) == []
+    assert runtime.endpoint_environment(manifest, "lmi28") == {}  # serving.properties has them
+    missed = {**found, "VLLM_LOOPBACK_IP": "1.2.3.4", "SM_VLLM_MAX_NUM_SEQS": "3"}
+    problems = runtime.environment_problems(manifest, missed)
+    assert len(problems) == 2
+    assert "--max-num-seqs 2" in problems[0]
+    assert "`VLLM_LOOPBACK_IP`" in problems[1]
+
+
+def test_an_image_of_docker_hub_cannot_be_pulled_by_sagemaker(artifact: Path) -> None:
+    manifest, runtime = load_manifest(artifact), VllmRuntime()
+    hub, mine = "vllm/vllm-openai:v0.32.0", "123.dkr.ecr.us-east-1.amazonaws.com/vllm-openai:v0.32.0"
+    (first, *others) = runtime.endpoint_problems(manifest, hub, "ml.g5.xlarge")
+    assert "is on Docker Hub" in first
+    assert runtime.endpoint_problems(manifest, mine, "ml.g5.xlarge") == others
+
+
+def test_generate_asks_a_server_that_starts_from_the_cache(artifact: Path, tmp_path: Path) -> None:
+    done = command("generate", artifact, "ab", "abc", "--json", cache=tmp_path)
+    assert done.code == 0, done.err
+    assert [each["text"] for each in done.json] == [str(sum(prompt) % 7) for prompt in (b"ab", b"abc")]
+    assert [each["prompt_tokens"] for each in done.json] == [2, 3]
+    assert done.json[0]["finish_reason"] == "length"
+    assert done.json[0]["tokens"][0]["log_prob"] == done.json[0]["log_prob"] == -float(sum(b"ab") % 7)
+
+
+def test_serve_runs_the_server_itself_until_it_is_stopped(artifact: Path) -> None:
+    line = [sys.executable, "-m", "compiler", "serve", str(artifact), "--port", "0"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as served:
+        assert served.stdout is not None
+        try:
+            url = served.stdout.readline().split()[-1]
+            body = json.dumps({"prompt": [1, 2], "model": "m"}).encode()
+            with urllib.request.urlopen(f"{url}/v1/completions", body, timeout=30) as answer:  # noqa: S310
+                assert json.loads(answer.read())["choices"][0]["text"] == "3"
+        finally:
+            served.send_signal(signal.SIGTERM)
+        assert served.wait(60) == 0
+
+
+def test_what_a_server_does_at_a_miss_is_in_its_configuration(
+    artifact: Path, tmp_path: Path, tiny_checkpoint: Callable[[str], Path]
+) -> None:
+    asked = request(tiny_checkpoint("llama"), artifact.parent)
+    options = VllmOptions(on_miss="fail")
+    build(replace(asked, ask=replace(asked.ask, options=options), output=tmp_path / "strict"))
+    properties = java_properties.parse((tmp_path / "strict" / "serving.properties").read_text())
+    assert "LMI_BOOT_ON_MISS=fail" in properties["option.env"].split(",")
+    assert json.loads((tmp_path / "strict" / "environment.json").read_text())["LMI_BOOT_ON_MISS"] == "fail"
+    assert VllmPackager().options_of(load_manifest(tmp_path / "strict")).on_miss == "fail"
+    assert "LMI_BOOT_ON_MISS" not in (artifact / "serving.properties").read_text()

@@ -1,4 +1,4 @@
-"""Bake, proof and relocation with a real vLLM on a CPU, with CUDA's compilation path (cuda_path): about ten minutes.
+"""Bake, proof and relocation with a real vLLM on a CPU, with CUDA's compilation path (cuda_path): about half an hour.
 
 Run by `scripts/test-vllm`; skipped where LMI_COMPILE_VLLM_PYTHON names no interpreter. Starts take place in namespaces
 of their own where these are allowed.
@@ -14,17 +14,23 @@ from pathlib import Path
 
 import pytest
 
+import recipes
+from compiler.pipeline.build import build
+from compiler.pipeline.request import Ask, BuildRequest
 from compiler.targets.values import Finding
 from compiler.targets.vllm import bake
 from compiler.targets.vllm.environment import BLOCK_SIZE
 from compiler.targets.vllm.explain import explain_start
 from compiler.targets.vllm.interpreter import PYTHON
 from compiler.targets.vllm.isolation import isolation
+from compiler.targets.vllm.options import VllmOptions
 from compiler.targets.vllm.proof import judge
+from compiler.targets.vllm.reference import MEDIAN
+from compiler.targets.vllm.runner import judge_of
 from compiler.targets.vllm.server import ServerHost
 from compiler.targets.vllm.serving import MODEL_PATH, Serving
 from tests.targets.vllm.bakes import TriedBake, bake_in
-from tests.tiny import write_checkpoint
+from tests.tiny import model_config, write_checkpoint
 
 pytestmark = [
     pytest.mark.vllm,
@@ -100,3 +106,78 @@ def test_a_damaged_artifact_ends_a_forced_start(baked: TriedBake) -> None:
     model.write_bytes(bytes(data))
     start = baked.start("damaged", {**FORCE, "LMI_BOOT_ARTIFACT": str(baked.model)}, root=root)
     assert not judge(start, baked.session, "M", 1).hit
+
+
+def test_a_truncated_artifact_is_compiled_again(baked: TriedBake) -> None:
+    root = damaged(baked, "truncated")
+    model = next(path for path in root.rglob("model") if path.is_file())
+    model.write_bytes(model.read_bytes()[: model.stat().st_size // 2])
+    start = baked.start("truncated", {"LMI_BOOT_ARTIFACT": str(baked.model)}, root=root)
+    assert start.session["ready"] is not None
+    assert not judge(start, baked.session, "M", 1).hit
+
+
+def test_an_environment_that_was_moved_is_a_false_hit_that_is_found_out(baked: TriedBake, tmp_path: Path) -> None:
+    """A link to the environment: Python takes its path, and vLLM's files are at another one."""
+    python = Path(os.environ[PYTHON])
+    (tmp_path / "moved").symlink_to(python.parent.parent)
+    moved = replace(baked.host, python=str(tmp_path / "moved" / "bin" / python.name))
+    start = replace(baked, host=moved).start("moved", FORCE)
+    assert not judge(start, baked.session, "M", 1).hit
+    found = explain_start(baked.report, baked.work / "moved" / "record")
+    assert "paths: site-packages" in deciding(found)
+
+
+@pytest.mark.parametrize("plugins", [(), (CUDA_PATH,)], ids=["as-it-is", "path-of-cuda"])
+def test_dialect_j_hits_with_the_cpu_platform_as_it_is_and_with_the_path_of_cuda(
+    plugins: tuple[str, ...], tmp_path: Path
+) -> None:
+    """`as-it-is` is that of `build --device cpu`: torch's own caches of graphs."""
+    model, out = write_checkpoint("llama", tmp_path / "model", head_dim=32), tmp_path / "out"
+    out.mkdir()
+    with isolation(model, MODEL_PATH) as isolated:
+        host = ServerHost(os.environ[PYTHON], isolated, plugins, 600)
+        made = bake_in(bake.BakeSpec(SERVING, "J", "", "", 250, {}), host, model, tmp_path / "work", out)
+    assert made.verdict.hit
+    assert made.verdict.counters.get("num_compiled_artifacts_saved", 0) == 0
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TriedBake]:
+    """Bake of shards for two ranks, each in a process of its own."""
+    folder = tmp_path_factory.mktemp("ranks")
+    model, out = write_checkpoint("llama", folder / "model", head_dim=32), folder / "out"
+    out.mkdir()
+    request = BuildRequest(
+        model=str(model),
+        recipes=recipes,
+        target="vllm",
+        ask=Ask(tp=2, options=VllmOptions(weights="shards")),
+        output=folder / "shards",
+        cache=folder / "cache",
+        until="judge",
+    )
+    build(request)
+    serving = replace(SERVING, tp=2, load_format="sharded_state")
+    reference = judge_of(folder / "shards", model_config("llama", head_dim=32), 0).logits
+    with isolation(folder / "shards", MODEL_PATH) as isolated:
+        host = ServerHost(os.environ[PYTHON], isolated, (CUDA_PATH,), 600)
+        spec = bake.BakeSpec(serving, "M", "", "", 250, {})
+        yield bake_in(spec, host, folder / "shards", folder / "work", out, reference)
+
+
+def test_two_ranks_load_their_artifacts_and_shards(two_ranks: TriedBake) -> None:
+    assert two_ranks.verdict.hit
+    counters = two_ranks.verdict.counters
+    assert (counters["num_models_seen"], counters["num_aot_artifacts_loaded"]) == (2, 2)
+    ranks = {
+        file["path"].rpartition("/rank_")[2] for file in two_ranks.report["files"] if file["path"].endswith("/model")
+    }
+    assert ranks == {"0_0/model", "1_0/model"}
+    assert two_ranks.report["proof"]["reference_difference"] < MEDIAN["bfloat16"]
+
+
+def test_a_server_with_one_rank_refuses_the_shards_of_two(two_ranks: TriedBake) -> None:
+    start = two_ranks.start("one", {}, serving=replace(two_ranks.spec.serving, tp=1))
+    assert start.session["ready"] is None
+    assert "shards for tp 2" in (two_ranks.work / "one" / "server.log").read_text()

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from tests.tiny import model_config, write_checkpoint
 
 HERE = Path(__file__).parent
 PYTHON = os.environ.get("LMI_COMPILE_VLLM_PYTHON", "")
-MEDIANS = {"none": 0.05, "smoothquant": 0.15, "fp8": 0.5}
+MEDIANS = {"none": 0.05, "smoothquant": 0.15, "fp8": 0.5, "int4-weight": 0.1, "awq": 0.1}
 """Largest median difference of a log probability, in nats: the engine computes in bfloat16, and the sharp logits of a
 random model widen roundings (measured: 0.03, 0.06, 0.24; a wrong matrix gives several nats).
 """
@@ -53,7 +54,8 @@ def test_vllm_saves_the_shards_of_golden_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scheme", MEDIANS)
 def test_an_engine_that_loads_our_shards_gives_the_judge_s_log_probabilities(scheme: str, tmp_path: Path) -> None:
     """Heads of 32 are the narrowest that vLLM's CPU kernels take."""
-    output, model = tmp_path / scheme, write_checkpoint("llama", tmp_path / "model", head_dim=32)
+    sizes: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 32}
+    output, model = tmp_path / scheme, write_checkpoint("llama", tmp_path / "model", **sizes)
     quant = Quant(SCHEMES.get(scheme), accept=True)
     request = BuildRequest(
         model=str(model),
@@ -67,7 +69,7 @@ def test_an_engine_that_loads_our_shards_gives_the_judge_s_log_probabilities(sch
     build(request)
     run("read_back.py", str(tmp_path), str(output))
     found = np.array(json.loads((tmp_path / f"{scheme}.json").read_bytes()))
-    logits = judge_of(output, model_config("llama", head_dim=32), 1 << 30).logits(np.array(PROMPT)).astype(np.float64)
+    logits = judge_of(output, model_config("llama", **sizes), 1 << 30).logits(np.array(PROMPT)).astype(np.float64)
     highest = logits.max(-1, keepdims=True)
     every = logits - highest - np.log(np.exp(logits - highest).sum(-1, keepdims=True))
     expected = every[np.arange(len(PROMPT) - 1), PROMPT[1:]]

@@ -60,6 +60,7 @@ extern const Kernels kAvxVnni;  // those of integers only
 extern const Kernels kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16;
 #elif defined(__aarch64__)
 extern const Kernels kDotprod;  // those of int8 only
+extern const Kernels kI8mm;     // those of bfloat16, int8 and int4
 extern const Kernels kNeon;
 #endif
 

@@ -1,8 +1,9 @@
 // NEON with dot products of 8 bits (Armv8.2 DotProd: Graviton 2 and later): the kernels of int8. The others are those of
-// NEON. x in 16 bits is two rows of 8-bit digits, 256 * high + low.
+// NEON.
 #include "kernels.h"
 
 #if defined(__aarch64__)
+#include "digits_neon.h"
 #include "vectors_neon.h"
 
 namespace products {
@@ -25,20 +26,11 @@ struct DotForm : Int8Int8Form {  // 512 products of 8 bits do not overflow 32 bi
 
 constexpr int64_t kTogether = 2;  // tokens whose digits fill a tile
 
-int64_t digit_bytes(int64_t k) { return 2 * row_bytes<int8_t>(k); }
-
-float prepare_digits(const Row& x, void* to) {
-  const int64_t width = row_bytes<int8_t>(x.k);
-  auto* const high = static_cast<int8_t*>(to);
-  std::memset(high, 0, static_cast<size_t>(2 * width));
-  return two_digits(x, high, high + width);
-}
-
 int64_t digit_room(int64_t rows, int64_t) { return 2 * kTogether * rows * static_cast<int64_t>(sizeof(float)); }
 
 void dot_digits(const Block& w, const void* const* x, int64_t tokens, float* sums) {
   auto* const found = static_cast<float*>(w.room);
-  const int64_t width = row_bytes<int8_t>(w.k);
+  const int64_t width = digit_bytes(w.k);
   for (int64_t t = 0; t < tokens; t += kTogether) {
     const int64_t count = tokens - t < kTogether ? tokens - t : kTogether;
     const void* digits[2 * kTogether];
@@ -53,7 +45,7 @@ void dot_digits(const Block& w, const void* const* x, int64_t tokens, float* sum
   }
 }
 
-constexpr Kernel kDigits = {digit_bytes, prepare_digits, dot_digits, digit_room};
+constexpr Kernel kDigits = {two_digit_bytes, prepare_two_digits, dot_digits, digit_room};
 
 }  // namespace
 

@@ -35,8 +35,13 @@ bool amx() {
 }
 #elif defined(__aarch64__) && defined(__linux__)
 bool dotprod() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
+bool i8mm() {
+  const unsigned long found = getauxval(AT_HWCAP2);
+  return dotprod() && found & HWCAP2_I8MM && found & HWCAP2_BF16;
+}
 #elif defined(__aarch64__)
 bool dotprod() { return false; }
+bool i8mm() { return false; }
 #endif
 
 // From the lowest to the highest.
@@ -52,13 +57,14 @@ constexpr Known kLevels[] = {
 #elif defined(__aarch64__)
     {"neon", Level::kNeon, [] { return true; }},
     {"dotprod", Level::kDotprod, dotprod},
+    {"i8mm", Level::kI8mm, i8mm},
 #endif
 };
 
 // `all` with those kernels of `some` that are there.
 [[maybe_unused]] Kernels replaced(Kernels all, const Kernels& some) {
-  for (Kernel Kernels::*kernel : {&Kernels::int8, &Kernels::int8_int8, &Kernels::int4, &Kernels::int8_many,
-                                  &Kernels::int4_many})
+  for (Kernel Kernels::*kernel : {&Kernels::bfloat16, &Kernels::int8, &Kernels::int8_int8, &Kernels::int4,
+                                  &Kernels::int8_many, &Kernels::int4_many})
     if ((some.*kernel).dot) all.*kernel = some.*kernel;
   return all;
 }
@@ -90,7 +96,7 @@ const Kernels& kernels(Level level) {
 #if defined(__x86_64__)
   static const Kernels avx_vnni = replaced(kAvx2, kAvxVnni);
 #elif defined(__aarch64__)
-  static const Kernels dotprod = replaced(kNeon, kDotprod);
+  static const Kernels dotprod = replaced(kNeon, kDotprod), i8mm = replaced(kNeon, kI8mm);
 #endif
   switch (level) {
 #if defined(__x86_64__)
@@ -103,6 +109,7 @@ const Kernels& kernels(Level level) {
 #elif defined(__aarch64__)
     case Level::kNeon: return kNeon;
     case Level::kDotprod: return dotprod;
+    case Level::kI8mm: return i8mm;
 #endif
     default: return kPortable;
   }

@@ -8,7 +8,7 @@
 
 namespace products {
 
-enum class Level { kPortable, kAvx2, kAvxVnni, kAvx512, kAvx512Vnni, kAvx512Bf16, kAmx, kNeon, kDotprod };
+enum class Level { kPortable, kAvx2, kAvxVnni, kAvx512, kAvx512Vnni, kAvx512Bf16, kAmx, kNeon, kDotprod, kI8mm };
 
 // Level of this process: the one that the environment variable LMI_COMPILE_ISA names, else the highest that this CPU
 // supports. Throws std::invalid_argument for a level that this CPU lacks.

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Step:
+class GraphStep:
     """Values that all layers of a graph share. `positions` [rows, tokens]: of the rows whose attention this rank
     computes; `row` [1]: cache row of a prompt with continuous batching, else None; `rank` [1]: None where not needed.
     """
@@ -66,7 +66,7 @@ class Step:
         return self.rank
 
 
-def attention(step: Step, kind: LayerKind, weights: Weights, x: jax.Array, cache: Pair) -> tuple[jax.Array, Pair]:
+def attention(step: GraphStep, kind: LayerKind, weights: Weights, x: jax.Array, cache: Pair) -> tuple[jax.Array, Pair]:
     """x [batch, tokens, hidden], normalized -> the rank's summand of the same shape, and the caches of k and v."""
     config = step.plan.config
     q, k, v = _heads(step, weights, x)
@@ -92,7 +92,7 @@ def attention(step: Step, kind: LayerKind, weights: Weights, x: jax.Array, cache
     return linear(weights, "attn.o", _columns(step, y)), cache
 
 
-def _heads(step: Step, weights: Weights, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _heads(step: GraphStep, weights: Weights, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """q, k and v [rows, tokens, local heads, head_dim] that this rank attends with."""
     plan = step.plan
     found = []
@@ -112,13 +112,13 @@ def _heads(step: Step, weights: Weights, x: jax.Array) -> tuple[jax.Array, jax.A
     return found[0], found[1], found[2]
 
 
-def _columns(step: Step, y: jax.Array) -> jax.Array:
+def _columns(step: GraphStep, y: jax.Array) -> jax.Array:
     """Input of the output projection [batch, tokens, columns], from [rows, tokens, heads, head_dim]."""
     flat = lax.reshape(y, (*y.shape[:2], y.shape[2] * y.shape[3]))
     return all_to_all(flat, everyone(step.plan.tp), 2, 0) if step.plan.heads.batch_shards > 1 else flat
 
 
-def _write_prompt(step: Step, cache: Pair, kv: Pair) -> Pair:
+def _write_prompt(step: GraphStep, cache: Pair, kv: Pair) -> Pair:
     def write(old: jax.Array, new: jax.Array) -> jax.Array:
         own = new if step.plan.heads.sequence_shards == 1 else own_positions(step.plan, new, step.own_rank)
         return write_prompt(old, own, step.row)
@@ -126,7 +126,7 @@ def _write_prompt(step: Step, cache: Pair, kv: Pair) -> Pair:
     return write(cache[0], kv[0]), write(cache[1], kv[1])
 
 
-def _write_tokens(step: Step, cache: Pair, kv: Pair) -> Pair:
+def _write_tokens(step: GraphStep, cache: Pair, kv: Pair) -> Pair:
     slots = lax.reshape(step.positions, (step.positions.shape[0],))
     if step.plan.heads.sequence_shards > 1:
         slots = own_slots(step.plan, slots, step.own_rank)
@@ -142,7 +142,7 @@ def _used(cache: jax.Array, positions: int, rows: int) -> jax.Array:
     return lax.slice(cache, (0, 0, 0, 0), (positions, min(rows, cache.shape[1]), *cache.shape[2:]))
 
 
-def _scores(step: Step, kind: LayerKind, q: jax.Array, k: jax.Array, axes: tuple[tuple[int, ...], tuple[int, ...]],
+def _scores(step: GraphStep, kind: LayerKind, q: jax.Array, k: jax.Array, axes: tuple[tuple[int, ...], tuple[int, ...]],
             keys: jax.Array | None) -> jax.Array:  # fmt: skip
     """Masked scores float32 [rows, kv heads, tokens, group, keys]; arguments as of `_attend`."""
     config, heads = step.plan.config, axes[1][1]
@@ -161,7 +161,7 @@ def _scores(step: Step, kind: LayerKind, q: jax.Array, k: jax.Array, axes: tuple
     return lax.select(spread(seen, scores.shape, (0, 2, 4)), scores, full(scores, MASKED))
 
 
-def _attend(step: Step, kind: LayerKind, q: jax.Array, kv: Pair, axes: tuple[tuple[int, ...], tuple[int, ...]],
+def _attend(step: GraphStep, kind: LayerKind, q: jax.Array, kv: Pair, axes: tuple[tuple[int, ...], tuple[int, ...]],
             keys: jax.Array | None) -> jax.Array:  # fmt: skip
     """Attention of q [rows, tokens, heads, head_dim] -> the same shape. `axes`: those of rows and kv heads, of q with
     its heads grouped, and of keys and values; `keys`: position of each key, None: those of the tokens themselves.
@@ -171,7 +171,7 @@ def _attend(step: Step, kind: LayerKind, q: jax.Array, kv: Pair, axes: tuple[tup
     return cast(lax.reshape(lax.transpose(y, (0, 2, 1, 3, 4)), q.shape), q.dtype)
 
 
-def _attend_in_parts(step: Step, kind: LayerKind, q: jax.Array, cache: Pair) -> jax.Array:
+def _attend_in_parts(step: GraphStep, kind: LayerKind, q: jax.Array, cache: Pair) -> jax.Array:
     """Attention over a cache that a group of ranks holds in parts: each computes the group's heads over its part."""
     plan, groups = step.plan, step.plan.heads.kv_groups
     every = all_gather(q, groups, 2)

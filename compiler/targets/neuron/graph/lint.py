@@ -2,8 +2,8 @@
 
 Operations are elementary ones of XLA, as the graphs of transformers-neuronx 0.13 have them, and the update of a slice.
 Refusals follow the error pages of the Neuron SDK (August 2026): dynamic shapes
-(EMOD025), complex and 64-bit types (EVRF005 and others), unknown custom calls (EHCA005). That the list is all that a
-release of neuronx-cc takes is not verified: `neuronx-cc list-operators` needs the compiler.
+(EMOD025), complex and 64-bit types (EVRF005 and others), unknown custom calls (EHCA005). Whether a release of
+neuronx-cc takes all of the list is not verified: `neuronx-cc list-operators` needs the compiler.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from compiler.targets.neuron.graph.proto import DTYPES, MUST_ALIAS, entry_of, gr
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from compiler.targets.neuron.graph.signature import Argument
+    from compiler.targets.neuron.graph.signature import GraphArgument
 
 ALLOWED = frozenset({
     "abs", "add", "all-gather", "all-reduce", "all-to-all", "and", "broadcast", "clamp", "compare", "concatenate",
@@ -34,7 +34,7 @@ _OF_SAFETENSORS = {"I32": "s32", "I8": "s8", "F16": "f16", "BF16": "bf16", "F32"
 
 
 def problems(
-    data: bytes, tp: int, inputs: Sequence[Argument], outputs: Sequence[Argument], aliases: Mapping[int, int]
+    data: bytes, tp: int, inputs: Sequence[GraphArgument], outputs: Sequence[GraphArgument], aliases: Mapping[int, int]
 ) -> list[str]:
     """Violations of the rules in a serialized HloModuleProto, one line each; [] for none. Raises ValueError."""
     module = parse(data)
@@ -51,7 +51,7 @@ def problems(
 
 
 def _signature(
-    module: Any, inputs: Sequence[Argument], outputs: Sequence[Argument], aliases: Mapping[int, int]
+    module: Any, inputs: Sequence[GraphArgument], outputs: Sequence[GraphArgument], aliases: Mapping[int, int]
 ) -> Iterator[str]:
     shape = entry_of(module).program_shape
     for what, expected, found in (

@@ -11,7 +11,7 @@ from jax.lax import GatherDimensionNumbers, GatherScatterMode
 
 from compiler.decoder.layer import Blocks, layer
 from compiler.model.roles import norm_before
-from compiler.targets.neuron.graph.attention import Step, attention
+from compiler.targets.neuron.graph.attention import GraphStep, attention
 from compiler.targets.neuron.graph.caches import INDEX, take
 from compiler.targets.neuron.graph.collectives import all_gather, all_reduce, everyone
 from compiler.targets.neuron.graph.elementary import activate, full, normalize, softcap, spread, times
@@ -55,7 +55,7 @@ def program(plan: NeuronPlan, spec: GraphSpec) -> Callable[..., tuple[jax.Array,
 class RankBlocks(Blocks):
     """One layer of one rank. `cache`: its caches, as attention leaves them."""
 
-    def __init__(self, step: Step, kind: LayerKind, weights: Mapping[str, Any]) -> None:
+    def __init__(self, step: GraphStep, kind: LayerKind, weights: Mapping[str, Any]) -> None:
         self._step, self._kind, self._weights = step, kind, weights
         self._config = step.plan.config
         self.cache: Pair = (weights["cache_k"], weights["cache_v"])
@@ -84,7 +84,7 @@ class RankBlocks(Blocks):
         return self.norm(role, x) if role else x
 
 
-def _step(plan: NeuronPlan, spec: GraphSpec, given: Mapping[str, jax.Array]) -> Step:
+def _step(plan: NeuronPlan, spec: GraphSpec, given: Mapping[str, jax.Array]) -> GraphStep:
     positions, rank = given["cache_ids"], given.get(RANK)
     if plan.heads.batch_shards > 1:
         assert rank is not None, "the plan says that graphs need the rank"
@@ -93,7 +93,7 @@ def _step(plan: NeuronPlan, spec: GraphSpec, given: Mapping[str, jax.Array]) -> 
         positions = take(positions, lax.add(first, lax.iota(INDEX, rows)), 0)
     config, dtype = plan.config, given["embed.weight"].dtype
     ropes = {kind.rope for kind in config.layer_kinds} - {"none"} if config.position == "rope" else set()
-    return Step(
+    return GraphStep(
         plan=plan,
         spec=spec,
         positions=positions,

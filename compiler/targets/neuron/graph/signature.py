@@ -62,7 +62,7 @@ class GraphSpec:
 
 
 @dataclass(frozen=True)
-class Argument:
+class GraphArgument:
     """One input or output of a graph. `dtype`: safetensors' name."""
 
     name: str
@@ -80,23 +80,23 @@ def graph_specs(plan: NeuronPlan) -> tuple[GraphSpec, ...]:
     return (*context, *token)
 
 
-def caches(plan: NeuronPlan) -> tuple[Argument, ...]:
+def caches(plan: NeuronPlan) -> tuple[GraphArgument, ...]:
     """Keys and values of every layer."""
     names = (f"layers.{layer}.cache_{part}" for layer in range(plan.config.layers) for part in ("k", "v"))
-    return tuple(Argument(name, plan.cache_shape, DTYPES[plan.dtype]) for name in names)
+    return tuple(GraphArgument(name, plan.cache_shape, DTYPES[plan.dtype]) for name in names)
 
 
-def inputs(plan: NeuronPlan, spec: GraphSpec) -> tuple[Argument, ...]:
+def inputs(plan: NeuronPlan, spec: GraphSpec) -> tuple[GraphArgument, ...]:
     """Inputs of a graph, in the order of its parameters."""
     tokens, row = (spec.batch, spec.tokens), (spec.batch,)
-    step = tuple(Argument(name, tokens if name in STEP[:2] else row, "I32") for name in STEP)
-    weights = tuple(Argument(one.name, one.shape, one.dtype) for one in parameters(plan))
+    step = tuple(GraphArgument(name, tokens if name in STEP[:2] else row, "I32") for name in STEP)
+    weights = tuple(GraphArgument(one.name, one.shape, one.dtype) for one in parameters(plan))
     return (*step, *caches(plan), *weights)
 
 
-def outputs(plan: NeuronPlan, spec: GraphSpec) -> tuple[Argument, ...]:
+def outputs(plan: NeuronPlan, spec: GraphSpec) -> tuple[GraphArgument, ...]:
     """Outputs of a graph, in the order of its result."""
-    return (Argument("logits", (spec.batch, plan.vocab_padded // plan.tp), "F32"), *caches(plan))
+    return (GraphArgument("logits", (spec.batch, plan.vocab_padded // plan.tp), "F32"), *caches(plan))
 
 
 def aliases(plan: NeuronPlan) -> dict[int, int]:
