@@ -162,6 +162,8 @@ LMI_SCHEMES: Mapping[str, Mapping[str, str]] = {
 """Scheme by LMI's back end and its value of `option.quantize` (or of `option.load_in_8bit`, as text), with which it
 rounds weights when it starts.
 """
+NEURON_SCHEME, NEURON_FORMAT = "int8-weight", "int8"
+"""Scheme that graphs for NeuronCores have, and the format of their weights: transformers-neuronx' `static_int8`."""
 JOB_SCHEMES: Mapping[str, str] = {"awq": "awq", "fp8": "fp8"}
 """Scheme by the value of `option.quantize` with which an optimization job of LMI's vLLM image rounds a model."""
 VLLM_CACHES: Mapping[str, str] = {"auto": "", "fp8": "fp8", "fp8_e4m3": "fp8"}

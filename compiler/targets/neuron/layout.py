@@ -44,7 +44,7 @@ def weight_plan(config: ModelConfig, tp: int, options: NeuronOptions) -> NeuronP
         (rows,),
         strategy=strategy,
         over_sequence=options.shard_over_sequence,
-        weights="int8" if options.weights else "",
+        weights=options.weights,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
 
 from compiler.errors import RefusedError
 from compiler.model.config import ModelConfig
@@ -18,15 +17,12 @@ from compiler.targets.neuron.heads import HeadPlan, Strategy, head_plan
 FLASH_POSITIONS = 128
 """Positions that transformers-neuronx adds to a cache which is split over the sequence."""
 
-Stored = Literal["", "int8"]
-"""Weights of linear layers in the files: in the dtype of the model, or int8 with a float32 scale for each row."""
-
 
 @dataclass(frozen=True)
 class NeuronPlan:
     """`batches`: rows of the decode graphs, ascending; the cache has the last. `dtype`: torch's name, of activations,
-    cache and unquantized weights. With `continuous_batching`, graphs of prompts have one row and rows of a batch differ
-    in length.
+    cache and unquantized weights; `weights`: format of linear layers with a float32 scale for each row, or "". With
+    `continuous_batching`, graphs of prompts have one row and rows of a batch differ in length.
     """
 
     config: ModelConfig
@@ -35,7 +31,7 @@ class NeuronPlan:
     sequence_length: int
     buckets: Buckets
     dtype: str
-    weights: Stored = ""
+    weights: str = ""
     continuous_batching: bool = False
 
     @property
@@ -112,7 +108,7 @@ def neuron_plan(
     over_sequence: bool = False,
     token_buckets: Sequence[int] | None = None,
     context_buckets: Sequence[int] | None = None,
-    weights: Stored = "",
+    weights: str = "",
     continuous_batching: bool = False,
 ) -> NeuronPlan:
     """Plan of `config` on `tp` ranks. Raises RefusedError with the reason."""

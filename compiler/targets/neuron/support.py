@@ -11,6 +11,7 @@ from compiler.lmi.capacity import Demand, place, workspace_bytes
 from compiler.lmi.instance_table import INSTANCES
 from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import ITEMSIZE
+from compiler.quantization.vendors import NEURON_FORMAT, NEURON_SCHEME
 from compiler.targets.neuron.architectures import row_for
 from compiler.targets.neuron.drivers.choice import driver_of
 from compiler.targets.neuron.options import NeuronOptions, parse_lengths
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from compiler.model.limits import Limits
     from compiler.quantization.request import Quant
     from compiler.targets.values import Planned
-
-INT8 = "int8-weight"
-"""Scheme of quantized weights."""
 
 
 def plan_of(config: ModelConfig, tp: int, limits: Limits, dtype: str, options: NeuronOptions) -> NeuronPlan:
@@ -48,7 +46,7 @@ def plan_of(config: ModelConfig, tp: int, limits: Limits, dtype: str, options: N
         over_sequence=options.shard_over_sequence,
         token_buckets=parse_lengths("--buckets", options.buckets),
         context_buckets=parse_lengths("--context-buckets", options.context_buckets),
-        weights="int8" if options.weights else "",
+        weights=options.weights,
         continuous_batching=options.continuous_batching,
     )
 
@@ -66,14 +64,14 @@ class NeuronSupport(Support[NeuronOptions]):
             driver_of(options, plan_of(config, tp, limits, config.dtype, options))
 
     def quantized(self, config: ModelConfig, quant: Quant, options: NeuronOptions) -> tuple[Quant, NeuronOptions]:
-        """Set `weights` of the options. Raises RefusedError for all but `int8-weight`."""
-        if quant.cache or quant.scheme is None or quant.scheme.name != INT8:
+        """Set `weights` of the options. Raises RefusedError for all but NEURON_SCHEME."""
+        if quant.cache or quant.scheme is None or quant.scheme.name != NEURON_SCHEME:
             found = f"--kv-cache {quant.cache}" if quant.cache else f"--quant {quant.scheme and quant.scheme.name}"
             raise RefusedError(
-                f"target `neuron` stores weights of linear layers in int8 with a scale for each row; found `{found}`",
-                hint=f"`--quant {INT8}`, or leave it out",
+                f"target `neuron` stores linear layers in {NEURON_FORMAT} with a scale for each row; found `{found}`",
+                hint=f"`--quant {NEURON_SCHEME}`, or leave it out",
             )
-        return quant, replace(options, weights="int8")
+        return quant, replace(options, weights=NEURON_FORMAT)
 
     def fitting(self, plan: Planned[NeuronOptions], instance: Instance) -> str:
         """Values of `--tp` and `--quant` for which the instance type has room, else other types that have."""
@@ -87,7 +85,7 @@ class NeuronSupport(Support[NeuronOptions]):
 def _fitting(plan: Planned[NeuronOptions], instance: Instance) -> list[str]:
     """Requests for which an instance type has room, by the arithmetic of `lmi/capacity.py`."""
     found = []
-    for weights in ("", "int8"):
+    for weights in ("", NEURON_FORMAT):
         for tp in platform_of(instance.name).degrees:
             options = replace(plan.options, weights=weights)
             try:
@@ -95,7 +93,7 @@ def _fitting(plan: Planned[NeuronOptions], instance: Instance) -> list[str]:
             except RefusedError:
                 continue
             if place(_demand(one, plan.limits), instance).copies:
-                found.append(f"`--tp {tp}`" + (f" with `--quant {INT8}`" if weights else ""))
+                found.append(f"`--tp {tp}`" + (f" with `--quant {NEURON_SCHEME}`" if weights else ""))
     return found
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.errors import ArtifactError
 from compiler.machine import installed
+from compiler.quantization.vendors import NEURON_FORMAT
 
 if TYPE_CHECKING:
     from compiler.targets.neuron.plan import NeuronPlan
@@ -139,5 +140,5 @@ def unknown_to_nxd(plan: NeuronPlan) -> str:
     if len(plan.batches) > 1:
         return f"it compiles one batch size; found {', '.join(map(str, plan.batches))}"
     if plan.weights:
-        return "it reads int8 weights from a checkpoint of its own, which is not written here"
+        return f"it reads {NEURON_FORMAT} weights from a checkpoint of its own, which is not written here"
     return ""
