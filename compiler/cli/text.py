@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.artifact.manifest import Manifest
-    from compiler.artifact.quantization import Quantisation
+    from compiler.artifact.quantization import Gate, Quantisation
     from compiler.deploy.doctor import Diagnosis
     from compiler.model.recipe import Recipe
     from compiler.pipeline.alternatives import Alternative
@@ -158,9 +158,20 @@ def _quantization_facts(found: Quantisation) -> list[tuple[str, str]]:
         *([("", alphas_text(found.alphas))] if found.alphas else []),
         *([("calibrated on", f"{amount(text.tokens, 'tokens')} of {text.text}, {text.digest}")] if text else []),
         ("gate", f"{perplexity}, KL {gate.kl:g}, over {gate.tokens} tokens"),
-        ("", f"least cosine {gate.cosine:g} ({gate.worst or 'layers not measured'})"),
+        ("", _parts_text(gate)),
         ("limits of the gate", f"{limits}{'; ACCEPTED BEYOND THEM by --accept-numerics' if gate.accepted else ''}"),
     ]
+
+
+def _parts_text(gate: Gate) -> str:
+    if gate.stream is None:
+        return f"least cosine {gate.cosine:g} ({gate.worst or 'layers not measured'})"
+    away = "" if gate.distance is None else f"; at most {gate.distance:g} scheme errors from its scheme"
+    covered = ""
+    if gate.coverage is not None:
+        one = gate.coverage
+        covered = f"; {len(one.layers)} layers over {one.part_tokens} tokens (--proof {one.proof})"
+    return f"largest error {gate.stream:.2%} of the residual stream ({gate.worst}){away}{covered}"
 
 
 def build_text(output: Path, manifest: Manifest | None) -> str:
