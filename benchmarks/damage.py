@@ -162,8 +162,8 @@ def _rows(name: str, model: Planted, target: str, only: str) -> Iterator[str]:
         old = "passes" if cosine >= LEAST_COSINE.get(scheme, 0.99) else "refused"
         yield (
             f"{name} | {target} | {scheme} | clean: {found.increase:+.2%} ({low:+.2%} to {high:+.2%}), "
-            f"KL {found.kl:.4f} | {parts['stream']:.3%} | {parts['distance']:.3f} | {parts['channel']:.3f} | {cosine:.5f} {old} "
-            f"| {_word(verdict, made.tolerance)}"
+            f"KL {found.kl:.4f} | {parts['stream']:.3%} | {parts['distance']:.3f} | {parts['channel']:.3f} "
+            f"| {cosine:.5f} {old} | {_word(verdict, made.tolerance)}"
         )
         yield from (f"{name} | {target} | {scheme} | {row}" for row in _damaged(model, made, scheme))
 

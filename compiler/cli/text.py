@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from compiler.storage.cache.stages import CacheLine
 
 
-def plan_text(plan: Plan) -> str:
-    """Text of a plan: the model, the file of each rank, memory and disk of each stage."""
+def plan_text(plan: Plan, took: Mapping[str, float] | None = None) -> str:
+    """Text of a plan: the model, the file of each rank, memory and disk of each stage, and the seconds that it takes,
+    `took`, where these were estimated.
+    """
     c = plan.config
     cache = f", {amount(plan.kv_bytes_at_limits, 'bytes')} of KV cache a rank"
     kinds = sorted({kind.name for kind in c.layer_kinds})
@@ -38,12 +40,22 @@ def plan_text(plan: Plan) -> str:
         ("limits", f"{plan.limits.max_positions} positions, {plan.limits.max_batch} rows{cache}"),
     ]
     ranks = [(rank.file, str(len(rank.tensors)), amount(rank.nbytes, "bytes")) for rank in plan.ranks]
-    needs = [(n.stage, amount(n.memory, "bytes"), amount(n.disk, "bytes"), n.note) for n in plan.needs]
+    known = took or {}
+    needs = [
+        (
+            n.stage,
+            amount(n.memory, "bytes"),
+            amount(n.disk, "bytes"),
+            seconds(known[n.stage]) if n.stage in known else "-",
+            n.note,
+        )
+        for n in plan.needs
+    ]
     return "\n\n".join(
         [
             table(facts),
             table(ranks, ("rank file", "tensors", "bytes")),
-            table(needs, ("stage", "memory", "disk", "")),
+            table(needs, ("stage", "memory", "disk", "about", "")),
         ]
     )
 
@@ -93,7 +105,7 @@ def calibration_text(tokens: int, took: float) -> str:
     """Text of the estimate of the calibration's duration. `took`: seconds."""
     return (
         f"calibrating on at most {tokens:,} tokens takes about {seconds(took)} here: float32 products, at half of the "
-        "rate of one that was measured just now"
+        "rate of one that was measured just now, as for all durations above"
     )
 
 
