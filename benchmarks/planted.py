@@ -34,7 +34,7 @@ from compiler.model.lazy import RankPlan, whole
 from compiler.model.roles import TensorId
 from compiler.numerics.gate.measure import measure
 from compiler.numerics.gate.sides import of_files
-from compiler.numerics.gate.simulation import SchemeSide
+from compiler.numerics.gate.simulation import SchemeSide, split_of
 from compiler.numerics.gate.verdict import judge
 from compiler.pipeline import rank_files as convert
 from compiler.quantization.groups import apply, groups, layer_factors
@@ -83,7 +83,8 @@ class Planted:
         plans = layout.rank_plans(self.config, 2, merged, DTYPES[dtype], options.products)
         convert.convert(plans, sources, self.out)
         files = of_files(self.config, [self.out / plan.file for plan in plans], kernels(options))
-        scheme = SchemeSide(StoredModel(self.config, merged, sources), scaling, dtype)
+        split = split_of(layout.layouts(self.config, 2))
+        scheme = SchemeSide(StoredModel(self.config, merged, sources), scaling, dtype, split=split)
         return measure(self.stored, files, self.held_out, scheme=scheme)
 
 

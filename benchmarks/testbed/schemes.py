@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from compiler.decoder.weights import StoredModel
 from compiler.model.dtypes import DTYPES
 from compiler.numerics.gate.sides import side_of
-from compiler.numerics.gate.simulation import SchemeSide, at_load_shards
+from compiler.numerics.gate.simulation import SchemeSide, split_of
 from compiler.pipeline import rank_files as convert
 from compiler.pipeline.steps.gate import tolerance
 from compiler.pipeline.support import taken
@@ -63,7 +63,7 @@ def quantize(model: Planted, target: Target[Any], asked: Quant, tp: int) -> Quan
         (out / file).write_bytes(data)
     scheme, scaling = found.quant.scheme, found.scaling
     at_load = scheme.weights if scheme is not None and (scaling is None or scaling.scheme.weights == FLOAT) else ""
-    shards = at_load_shards(layout.layouts(config, tp, found.options)) if at_load else {}
-    own = SchemeSide(StoredModel(config, merged, sources), scaling, DTYPE, at_load, shards)
+    split = split_of(layout.layouts(config, tp, found.options))
+    own = SchemeSide(StoredModel(config, merged, sources), scaling, DTYPE, at_load, split)
     paths = tuple(out / plan.file for plan in plans)
     return QuantizedFiles(target, config, found.options, out, paths, own, tolerance(found.quant))

@@ -43,6 +43,16 @@ def built(request: BuildRequest, report: Heard | None = None) -> Manifest:
     return check_artifact(build(request, report, toolchain=StandIn()).output, by="sha256")
 
 
+def assert_repeats_its_scheme(made: Manifest) -> None:
+    """Every part of every layer has the error that the scheme has without files."""
+    assert made.quantisation is not None
+    gate = made.quantisation.gate
+    assert gate.distance is not None
+    assert gate.distance < 0.1
+    assert gate.coverage is not None
+    assert (gate.coverage.proof, gate.coverage.layers) == ("standard", list(range(made.config.layers)))
+
+
 def test_a_quantized_build_says_what_it_is_and_what_it_has_lost(quantized: Requests, tmp_path: Path) -> None:
     heard, asked = Heard(), Quant(SMOOTH, alpha=0.7, text=SHORT)
     made = built(quantized(asked), heard)
@@ -132,6 +142,7 @@ def test_other_layers_take_the_same_path(case: str, quantized: Requests, tmp_pat
     check_layout(made, tmp_path / "artifact")
     assert made.quantisation is not None
     assert made.quantisation.gate.cosine > 0.99
+    assert_repeats_its_scheme(made)
 
 
 @pytest.mark.parametrize("case", ["llama", "qwen2_moe"])
@@ -156,6 +167,7 @@ def test_every_flag_takes_the_same_path(
     assert made.section.products == products
     assert made.quantisation is not None
     assert made.quantisation.gate.cosine > 0.98
+    assert_repeats_its_scheme(made)
     assert ("calibrate" in dict(heard.stages)) == scheme.calibrated
     ranks = [load_file(tmp_path / "artifact" / file) for file in made.section.weights]
     fixed = {tensor for tensor in ranks[0] if tensor.endswith(".input_scale")}

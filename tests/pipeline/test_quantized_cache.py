@@ -16,7 +16,7 @@ from compiler.numerics.verify import check_layout
 from compiler.pipeline.build import build
 from compiler.quantization.request import Quant
 from compiler.runtime.section import Segments, check_artifact
-from tests.pipeline.test_quantized import SHORT, SMOOTH, Requests, scaled
+from tests.pipeline.test_quantized import SHORT, SMOOTH, Requests, assert_repeats_its_scheme, scaled
 from tests.stand_in import StandIn
 
 
@@ -32,6 +32,7 @@ def test_a_quantized_cache_is_planned_stored_and_told(
     assert (made.section.products, made.section.cache) == ("per_token", kv)
     assert made.quantisation is not None
     assert made.quantisation.kv_cache == kv
+    assert_repeats_its_scheme(made)
     config, heads = result.plan.config, result.plan.heads
     assert result.plan.kv_bytes_per_token == 2 * config.layers * heads.kv_heads * config.head_dim
     assert quant_of(made.quantisation).decides == replace(asked, text=quant_of(made.quantisation).text).decides

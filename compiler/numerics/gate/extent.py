@@ -28,5 +28,5 @@ def chosen_layers(config: ModelConfig, count: int | None, seed: int = SEED) -> t
             widths[tensor.layer] += prod(shape_of(tensor, sizes))
     always = {0, config.layers - 1, max(everything, key=lambda layer: widths[layer])}
     others = [layer for layer in everything if layer not in always]
-    drawn = np.random.default_rng(seed).choice(others, min(count, len(others)), replace=False) if others else []
+    drawn = np.random.default_rng(seed).permutation(others)[:count]
     return tuple(sorted({*always, *(int(layer) for layer in drawn)}))

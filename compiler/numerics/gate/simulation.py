@@ -4,7 +4,8 @@ The error of a part that is rounded correctly follows from the source's weights,
 formats alone:
 
     weight        decode(round(W columns steps)) scale          columns, steps, scale: `quantization/parts.py`
-    input         x / columns where kernels divide it, rounded with a scale per token or the fixed input scale
+    input         x / columns where kernels divide it, rounded with the fixed input scale, or with one per token of
+                  each rank, which sees its own columns of a row-parallel layer
     cache         keys and values rounded with their scale
     other         rounded to the dtype of the files
 
@@ -44,22 +45,20 @@ if TYPE_CHECKING:
 _EPSILON = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 _ROUNDINGS = 2
 """Roundings to the files' dtype that the simulation may do at another place than the files, in units of epsilon."""
-_KEPT = ("router", "correction")
-"""Ends of roles whose tensors may stay in float32, whatever the dtype of the files."""
 
 
 @dataclass(frozen=True)
 class SchemeSide:
     """Layers as a scheme rounds them. `model`: the source with the scheme's scales among its tensors. `scaling`: of
     these scales; None: there are none. `dtype`: of the files, by torch's name. `at_load`: format of weights that the
-    toolchain rounds itself, "" for none; `shards`: number of ranks that share a row, by role.
+    toolchain rounds itself, "" for none. `split`: see `Split`.
     """
 
     model: StoredModel
     scaling: Scaling | None
     dtype: str
     at_load: str = ""
-    shards: Mapping[str, int] = field(default_factory=dict)
+    split: Split = field(default_factory=lambda: WHOLE)
 
     @property
     def floor(self) -> float:
@@ -87,7 +86,7 @@ class SchemeSide:
         for name, role, rows in linear_rows(self.model.config, kind):
             weight = weights[f"{name}.weight"][..., rows, :]
             if self.at_load:
-                weight.copy_(_rounded_at_load(weight, load(self.at_load).bits, self.shards.get(role, 1)))
+                weight.copy_(_rounded_at_load(weight, load(self.at_load).bits, self.split.shards.get(role, 1)))
             elif self.scaling is not None and self.scaling.scheme.weights != FLOAT:
                 weight.copy_(_tensor(self._rounded(layer, role, weight.numpy(), self.scaling.scheme)))
                 inputs.setdefault(f"{name}.weight", self._input(layer, role, divided=role in divided))
@@ -115,6 +114,7 @@ class SchemeSide:
             None if columns is None else _tensor(columns.reshape(*columns.shape[:lead], -1)),
             use,
             _tensor(self._part(role, "input_scale", layer).reshape(-1)[:1]) if fixed in self.model else None,
+            self.split.shards.get(role, 1),
         )
 
     def _divided(self, kind: LayerKind) -> set[str]:
@@ -132,7 +132,7 @@ class SchemeSide:
         by_scales = self.scaling is not None and self.scaling.scheme.weights != FLOAT
         for name, tensor in weights.items():
             role, _, part = name.rpartition(".")
-            kept = role.endswith(_KEPT) or part.endswith("scale") or (by_scales and name in quantized)
+            kept = role in self.split.kept or part.endswith("scale") or (by_scales and name in quantized)
             if not kept:
                 tensor.copy_(tensor.to(getattr(torch, self.dtype)))
 
@@ -146,12 +146,13 @@ _PAIR = ("steps", "scale")
 @dataclass(frozen=True)
 class Input:
     """Rounding of a linear layer's input. `columns` [in] or [experts, in]: its divisors; `use`: format; `scale` [1]:
-    fixed, None: of each token.
+    fixed, None: of each token in each of `shards` equal parts of its channels.
     """
 
     columns: Tensor | None
     use: ActivationUse | None
     scale: Tensor | None
+    shards: int = 1
 
     def __call__(self, x: Tensor, expert: int | None = None) -> Tensor:
         """Rounded x [..., in]."""
@@ -159,12 +160,26 @@ class Input:
             x = x / (self.columns if expert is None or self.columns.ndim == 1 else self.columns[expert])
         if self.use is None or not x.numel():
             return x
-        units, scale = self.use.tokens(x, self.scale)
-        return units.float() * scale
+        units, scale = self.use.tokens(x.unflatten(-1, (self.shards, -1)), self.scale)
+        return (units.float() * scale).flatten(-2)
 
 
-def at_load_shards(layouts: Sequence[Layout]) -> dict[str, int]:
-    """Number of ranks that share a row of each linear layer, by role."""
+@dataclass(frozen=True)
+class Split:
+    """Facts of a layout that change the rounding. `shards`: number of ranks that share the columns of a linear layer,
+    by role; others have all. `kept`: roles in float32, whatever the dtype of the files.
+    """
+
+    shards: Mapping[str, int]
+    kept: frozenset[str]
+
+
+WHOLE = Split({}, frozenset())
+"""One rank, all in the dtype of the files."""
+
+
+def split_of(layouts: Sequence[Layout]) -> Split:
+    """Split of the linear layers by these layouts."""
     found = {}
     for layout in layouts:
         for tensor, program in zip(layout.inputs, layout.spread, strict=True):
@@ -172,7 +187,8 @@ def at_load_shards(layouts: Sequence[Layout]) -> dict[str, int]:
                 inner = linear_axes(tensor.role)[2]
                 split = (op for op in program if isinstance(op, Shard) and tensor.axes[op.axis] in inner)
                 found[tensor.role] = prod(op.parts for op in split)
-    return found
+    kept = (t.role for layout in layouts if layout.dtype == "F32" for t in layout.inputs if t.part == "weight")
+    return Split(found, frozenset(kept))
 
 
 def _kernels(weights: Mapping[str, Tensor], inputs: Mapping[str, Input], scaling: Scaling | None) -> Kernels:
@@ -211,7 +227,8 @@ def _rounded_at_load(weight: Tensor, bits: int, shards: int) -> Tensor:
     half = 1 << (bits - 1)
     rows = weight.unflatten(-1, (shards, -1))
     scale = rows.abs().amax(-1, keepdim=True).clamp_min(1e-30) / half
-    return ((rows / scale).round().clamp(-half, half - 1) * scale).flatten(-2)
+    found: Tensor = ((rows / scale).round().clamp(-half, half - 1) * scale).flatten(-2)
+    return found
 
 
 def _tensor(values: Values) -> Tensor:

@@ -17,7 +17,7 @@ from compiler.numerics.gate import measure
 from compiler.numerics.gate.evidence import BEYOND
 from compiler.numerics.gate.extent import SEED, chosen_layers
 from compiler.numerics.gate.report import as_html, as_json, as_text
-from compiler.numerics.gate.simulation import SchemeSide, at_load_shards
+from compiler.numerics.gate.simulation import SchemeSide, split_of
 from compiler.numerics.gate.verdict import Verdict, judge, undecided
 from compiler.pipeline.runner import Output, Step
 from compiler.quantization.proof_levels import PROOFS
@@ -162,7 +162,7 @@ def scheme_side(plan: Plan, config: ModelConfig, scaled: Scaled) -> SchemeSide:
         scaling,
         plan.dtype,
         at_load,
-        at_load_shards(plan.layouts) if at_load else {},
+        split_of(plan.layouts),
     )
 
 

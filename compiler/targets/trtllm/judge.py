@@ -208,8 +208,10 @@ def _attention(model: JudgedModel, file: RankReader, rank: int, at: str, x: Arra
         query, key = (rotate(t, inverse, interleaved=kind == "rope_gptj") for t in (query, key))
     elif kind != "learned_absolute":
         raise ArtifactError(f"config.json: the judge does not compute position_embedding_type {kind!r}", hint=BUG)
-    seen = [t.reshape(-1, *t.shape[-3:]) for t in (query, cached(file, at, key), cached(file, at, value))]
-    out = np.stack([attend(*row, slopes, window) for row in zip(*seen, strict=True)])
+    key, value = cached(file, at, key), cached(file, at, value)
+    queries, keys, values = (t.reshape(-1, *t.shape[-3:]) for t in (query, key, value))
+    rows = zip(queries, keys, values, strict=True)
+    out = np.stack([attend(q_row, k_row, v_row, slopes, window) for q_row, k_row, v_row in rows])
     return linear(file, at, "attention.dense", out.reshape(*x.shape[:-1], h * d), model.hidden)
 
 
