@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.planted import Planted, said, table
+from benchmarks.planted import HEADS, Planted, said, table
 from compiler.quantization.request import Quant
 from compiler.quantization.schemes import CACHES
 from compiler.targets.inductor import schemes
@@ -39,12 +39,13 @@ def cells(model: Planted) -> Iterator[str]:
     for form in FORMATS:
         quant, options = schemes.quantized(model.config, Quant(cache=form), PLAIN)
         for scales, of in (("kv head", model), ("layer", replace(model, maxima=one_a_layer(model.maxima)))):
-            verdict = of.on_inductor(schemes.scaling(model.config, quant, options), options, "F32")
+            verdict = of.on_inductor(schemes.scaling(model.config, quant, options), options, "float32")
+            found = verdict.evidence
             yield (
-                f"{form} | {scales} | {verdict.perplexity_float:.3f} | {verdict.increase:+.3%} | {verdict.kl:.6f} "
-                f"| {said(verdict, CACHES[form], digits=6)}"
+                f"{form} | {scales} | {found.perplexity_float:.3f} | {found.increase:+.3%} | {found.kl:.6f} "
+                f"| {said(verdict, CACHES[form])}"
             )
 
 
 if __name__ == "__main__":
-    table(__doc__, "llama,gpt2", "cache | a scale for each | float | increase | KL | least cosine | gate", cells)
+    table(__doc__, "llama,gpt2", f"cache | a scale for each | float | increase | KL | {HEADS}", cells)

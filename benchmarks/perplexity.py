@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from benchmarks.planted import Planted, said, table
+from benchmarks.planted import HEADS, Planted, said, table
 from compiler.quantization.request import Quant
 from compiler.quantization.scaling import Scaling
 from compiler.quantization.schemes import SCHEMES, Scheme
@@ -41,13 +41,14 @@ WAYS: tuple[tuple[str, Scheme], ...] = (
 def cells(model: Planted) -> Iterator[str]:
     for way, scheme in WAYS:
         _, options = schemes.quantized(model.config, Quant(scheme), PLAIN)
-        verdict = model.on_inductor(Scaling(scheme), options, "BF16")
+        verdict = model.on_inductor(Scaling(scheme), options, "bfloat16")
+        found = verdict.evidence
         yield (
-            f"{way} | {verdict.perplexity_float:.3f} | {verdict.perplexity:.3f} | {verdict.increase:+.2%} "
-            f"| {verdict.kl:.4f} | {said(verdict, scheme.tolerance)}"
+            f"{way} | {found.perplexity_float:.3f} | {found.perplexity:.3f} | {found.increase:+.2%} "
+            f"| {found.kl:.4f} | {said(verdict, scheme.tolerance)}"
         )
 
 
 if __name__ == "__main__":
-    heads = "rounding | float | 8 bits | increase | KL | least cosine | gate"
+    heads = f"rounding | float | 8 bits | increase | KL | {HEADS}"
     table(__doc__, "llama,qwen3,gemma,gpt2,gptj,starcoder2", heads, cells)

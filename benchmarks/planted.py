@@ -29,10 +29,12 @@ from compiler.decoder.rankfile import layout
 from compiler.decoder.weights import StoredModel
 from compiler.errors import NumericsError
 from compiler.model.account import account
+from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import RankPlan, whole
 from compiler.model.roles import TensorId
 from compiler.numerics.gate.measure import measure
 from compiler.numerics.gate.sides import of_files
+from compiler.numerics.gate.simulation import SchemeSide, split_of
 from compiler.numerics.gate.verdict import judge
 from compiler.pipeline import rank_files as convert
 from compiler.quantization.groups import apply, groups, layer_factors
@@ -41,7 +43,7 @@ from compiler.storage.checkpoints.header import read_header
 from compiler.targets.inductor.schemes import kernels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from compiler.model.config import ModelConfig
     from compiler.model.lazy import Lazy
@@ -76,22 +78,35 @@ class Planted:
         return scale.with_scales(self.tensors, self.checkpoint, self.out / scale.RESULT)
 
     def on_inductor(self, scaling: Scaling, options: InductorOptions, dtype: str) -> Verdict:
-        """Report of the gate on that target's rank files of tp 2. `dtype`: safetensors' name."""
+        """Report of the gate on that target's rank files of tp 2. `dtype`: torch's name."""
         merged, sources = self.scaled(scaling)
-        plans = layout.rank_plans(self.config, 2, merged, dtype, options.products)
+        plans = layout.rank_plans(self.config, 2, merged, DTYPES[dtype], options.products)
         convert.convert(plans, sources, self.out)
         files = of_files(self.config, [self.out / plan.file for plan in plans], kernels(options))
-        return measure(self.stored, files, self.held_out)
+        split = split_of(layout.layouts(self.config, 2))
+        scheme = SchemeSide(StoredModel(self.config, merged, sources), scaling, dtype, split=split)
+        return measure(self.stored, files, self.held_out, scheme=scheme)
 
 
-def said(verdict: Verdict, tolerance: Tolerance, digits: int = 5) -> str:
-    """Cells at the end of a row: the worst part, its cosine with that many digits, and the gate's verdict."""
+HEADS = "stream | distance | least cosine | gate"
+"""Heads of the cells of `said`."""
+
+
+def said(verdict: Verdict, tolerance: Tolerance) -> str:
+    """Cells at the end of a row: largest error of a part beside its stream, largest distance from its scheme, least
+    cosine, and the gate's verdict.
+    """
     worst = verdict.worst
     assert worst is not None
-    return f"{worst.cosine:.{digits}f} {worst.name} | {_judged(verdict, tolerance)}"
+    away = max((part.distance or 0.0 for part in verdict.parts), default=0.0)
+    least = min(verdict.parts, key=lambda part: part.cosine)
+    return (
+        f"{worst.stream:.3%} {worst.name} | {away:.3f} | {least.cosine:.5f} {least.name} | {judged(verdict, tolerance)}"
+    )
 
 
-def _judged(verdict: Verdict, tolerance: Tolerance) -> str:
+def judged(verdict: Verdict, tolerance: Tolerance) -> str:
+    """Word of the gate: `passes` or `refused`."""
     try:
         judge(verdict, tolerance)
     except NumericsError:
@@ -110,17 +125,20 @@ def table(description: str | None, cases: str, heads: str, cells: Callable[[Plan
     print(machine())
     print(f"| case | {heads} |\n{'|---' * (heads.count('|') + 2)}|")
     for case in options.cases.split(","):
-        with _case(case, options.work, options.steps) as model:
+        with planted(case, options.work, options.steps) as model:
             for row in cells(model):
                 print(f"| {case} | {row} |", flush=True)
 
 
 @contextmanager
-def _case(case: str, work: Path, steps: int) -> Iterator[Planted]:
-    folder = work / f"{case.replace('/', '-')}-{steps}"
+def planted(case: str, work: Path, steps: int, size: Sequence[str] = ()) -> Iterator[Planted]:
+    """The case, trained for `steps` steps in `work` unless it is there, with outliers. `size`: options of
+    `scripts/tiny_checkpoint` for its size.
+    """
+    folder = work / f"{case.replace('/', '-')}-{steps}{''.join(size)}"
     if not (folder / "tokenizer.json").exists():
-        command = [str(ROOT / "scripts" / "tiny_checkpoint"), case, str(folder), "--train", "--steps", str(steps)]
-        subprocess.run(command, check=True, stdout=sys.stderr)
+        command = [sys.executable, "-m", "tests.tiny_training", case, str(folder), "--train", "--steps", str(steps)]
+        subprocess.run([*command, *size], check=True, stdout=sys.stderr, cwd=ROOT)
     texts = list(paragraphs())
     trained_on = _rows(folder / "tokenizer.json", [t for i, t in enumerate(texts) if i % HELD_OUT][:400])
     held_out = _rows(folder / "tokenizer.json", texts[::HELD_OUT])

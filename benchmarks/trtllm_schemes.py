@@ -9,18 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.planted import Planted, said, table
+from benchmarks.planted import HEADS, Planted, said, table
+from benchmarks.testbed.schemes import quantize
 from compiler.errors import RefusedError
 from compiler.numerics.gate import measure as gate
-from compiler.numerics.gate.sides import Judged
-from compiler.pipeline import rank_files as convert
-from compiler.pipeline.support import taken
 from compiler.quantization.request import Quant, scheme_of
-from compiler.quantization.scale_tensors import scale_tensors
-from compiler.quantization.schemes import CLOSE
-from compiler.targets.trtllm.options import PLAIN, TrtllmOptions
-from compiler.targets.trtllm.runtime import judge_of
-from compiler.targets.trtllm.target import TARGET, CheckpointLayout
+from compiler.targets.trtllm.options import TrtllmOptions
+from compiler.targets.trtllm.target import TARGET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,28 +40,19 @@ def cells(model: Planted) -> Iterator[str]:
 
 
 def _measured(model: Planted, asked: Quant) -> str:
-    config, out, layout = model.config, model.out, CheckpointLayout()
     try:
-        found = taken(TARGET, config, asked, 1, PLAIN, None)
+        made = quantize(model, TARGET, asked, 1)
     except RefusedError as error:
-        return f"refused: {error.message} | | | | | | "
-    assert found.scaling is not None
-    assert isinstance(found.options, TrtllmOptions)
-    merged, sources = model.tensors, model.checkpoint
-    if scale_tensors(config, model.tensors, found.scaling):
-        merged, sources = model.scaled(found.scaling)
-    convert.convert(layout.rank_plans(config, 1, merged, "BF16", found.options), sources, out, crc=None)
-    for file, data in layout.files(config, 1, "bfloat16", found.options).items():
-        (out / file).write_bytes(data)
-    verdict = gate.measure(model.stored, Judged(judge_of(out, config, 1 << 30)), model.held_out)
-    tolerance = found.quant.scheme.tolerance if found.quant.scheme else CLOSE
+        return f"refused: {error.message} | | | | | | | | "
+    verdict = gate.measure(model.stored, made.side(), model.held_out, scheme=made.scheme)
+    figures, options = verdict.evidence, made.options
+    assert isinstance(options, TrtllmOptions)
     return (
-        f"{found.options.quant_algo or found.options.kv_cache_quant_algo} | {verdict.perplexity_float:.3f} "
-        f"| {verdict.perplexity:.3f} | {verdict.increase:+.2%} | {verdict.kl:.4f} "
-        f"| {said(verdict, tolerance)}"
+        f"{options.quant_algo or options.kv_cache_quant_algo} | {figures.perplexity_float:.3f} "
+        f"| {figures.perplexity:.3f} | {figures.increase:+.2%} | {figures.kl:.4f} | {said(verdict, made.tolerance)}"
     )
 
 
 if __name__ == "__main__":
-    heads = "asked | runs as | float | quantized | increase | KL | least cosine | gate"
+    heads = f"asked | runs as | float | quantized | increase | KL | {HEADS}"
     table(__doc__, "llama,gpt2", heads, cells)

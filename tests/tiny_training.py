@@ -33,8 +33,7 @@ ROW = 128  # tokens of one training example
 ROWS = 8  # training examples a step
 PEAK_RATE = 3e-3
 
-LAYERS, WIDTH, POSITIONS = 4, 128, 512
-_DENSE_FFN, _EXPERT_FFN = 384, 128
+POSITIONS = 512
 _WINDOW = 64
 _SPECIAL_IDS = {"bos_token_id": VOCAB - 3, "eos_token_id": VOCAB - 2, "pad_token_id": VOCAB - 1}
 
@@ -47,25 +46,41 @@ class Perplexity:
     after: float
 
 
-def sized(case: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Size:
+    """Size of a trained model: a dense mlp is three times as wide as `width`, an expert as wide."""
+
+    layers: int = 4
+    width: int = 128
+
+    @property
+    def rate(self) -> float:
+        """Peak learning rate, which wide models take in inverse proportion to their width."""
+        return PEAK_RATE * min(128 / self.width, 1.0)
+
+
+TRAINED = Size()
+
+
+def sized(case: str, size: Size = TRAINED) -> dict[str, Any]:
     """The configuration of a case of `tests.tiny`, with its traits and head counts, in the trained size."""
     hf = {**TINY[case], **_SPECIAL_IDS}
     recipe, tiny = recipes.load(recipe_of(case)).resolve(hf), model_config(case)
     sizes = {
         "vocab": VOCAB,
-        "layers": LAYERS,
-        "hidden": -(-WIDTH // tiny.heads) * tiny.heads,
+        "layers": size.layers,
+        "hidden": -(-size.width // tiny.heads) * tiny.heads,
         "max_positions": POSITIONS,
-        "ffn": _EXPERT_FFN if tiny.experts and tiny.moe_ffn == tiny.ffn else _DENSE_FFN,
+        "ffn": size.width if tiny.experts and tiny.moe_ffn == tiny.ffn else 3 * size.width,
     }
-    for name, size in sizes.items():
-        hf |= _spelled(getattr(recipe.config, name), size)
+    for name, length in sizes.items():
+        hf |= _spelled(getattr(recipe.config, name), length)
     if isinstance(hf.get("layer_types"), list):
-        hf["layer_types"] = [hf["layer_types"][layer % len(hf["layer_types"])] for layer in range(LAYERS)]
+        hf["layer_types"] = [hf["layer_types"][layer % len(hf["layer_types"])] for layer in range(size.layers)]
     if hf.get("sliding_window"):
         hf["sliding_window"] = _WINDOW
     if "max_window_layers" in hf:
-        hf["max_window_layers"] = min(hf["max_window_layers"], LAYERS)
+        hf["max_window_layers"] = min(hf["max_window_layers"], size.layers)
     return hf
 
 
@@ -87,7 +102,7 @@ def write_random(case: str, folder: Path, seed: int = 0) -> None:
     save_tokenizer(train_tokenizer(paragraphs(), VOCAB), folder, max_length=POSITIONS)
 
 
-def write_trained(case: str, folder: Path, steps: int, seed: int = 0) -> Perplexity:
+def write_trained(case: str, folder: Path, steps: int, seed: int = 0, size: Size = TRAINED) -> Perplexity:
     """Train for `steps` steps, write the bfloat16 checkpoint, say what was learnt.
 
     The same arguments on the same Python, torch and number of threads give the same checkpoint.
@@ -99,9 +114,9 @@ def write_trained(case: str, folder: Path, steps: int, seed: int = 0) -> Perplex
     tokenizer = train_tokenizer(texts, VOCAB)
     trained_on = [text for i, text in enumerate(texts) if i % HELD_OUT]
     held_out = _stream(tokenizer, texts[::HELD_OUT])
-    model = _model(case)
+    model = _model(case, size)
     before = perplexity(model, held_out)
-    _train(model, _stream(tokenizer, trained_on), steps, seed)
+    _train(model, _stream(tokenizer, trained_on), steps, seed, size.rate)
     model.bfloat16()
     model.save_pretrained(folder)
     after = perplexity(model.float(), held_out)  # of what was saved
@@ -109,7 +124,7 @@ def write_trained(case: str, folder: Path, steps: int, seed: int = 0) -> Perplex
     return Perplexity(before, after)
 
 
-def _model(case: str) -> PreTrainedModel | OfReference:
+def _model(case: str, size: Size) -> PreTrainedModel | OfReference:
     """Untrained, float32."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -118,8 +133,9 @@ def _model(case: str) -> PreTrainedModel | OfReference:
     if own is not None:
         from tests.reference.module import OfReference
 
-        return OfReference(own, sized(case))
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(**sized(case)), dtype=torch.float32)
+        return OfReference(own, sized(case, size))
+    config = AutoConfig.for_model(**sized(case, size))
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return model
 
 
@@ -150,20 +166,20 @@ def _loss(model: PreTrainedModel | OfReference, rows: torch.Tensor) -> torch.Ten
     return cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten())
 
 
-def _train(model: PreTrainedModel | OfReference, stream: torch.Tensor, steps: int, seed: int) -> None:
+def _train(model: PreTrainedModel | OfReference, stream: torch.Tensor, steps: int, seed: int, peak: float) -> None:
     import torch
 
     generator = torch.Generator().manual_seed(seed)
     # A row begins where a paragraph begins: a prompt at the first position is then what training has met.
     starts = (stream == _SPECIAL_IDS["bos_token_id"]).nonzero().flatten()
     starts = starts[starts <= len(stream) - ROW]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.05)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.05)
     model.train()
     begun = time.monotonic()
     for step in range(1, steps + 1):
         chosen = starts[torch.randint(len(starts), (ROWS,), generator=generator)]
         for group in optimizer.param_groups:
-            group["lr"] = _rate(step, steps)
+            group["lr"] = _rate(step, steps, peak)
         loss = _loss(model, stream[chosen[:, None] + torch.arange(ROW)])
         optimizer.zero_grad()
         loss.backward()
@@ -178,12 +194,12 @@ def _train(model: PreTrainedModel | OfReference, stream: torch.Tensor, steps: in
             )
 
 
-def _rate(step: int, steps: int) -> float:
+def _rate(step: int, steps: int, peak: float) -> float:
     """Learning rate of a step: linear warm-up over a tenth of the steps, then a cosine down to a tenth."""
     warm = max(1, steps // 10)
     if step <= warm:
-        return PEAK_RATE * step / warm
-    return PEAK_RATE * (0.55 + 0.45 * math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+        return peak * step / warm
+    return peak * (0.55 + 0.45 * math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -196,13 +212,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--train", action="store_true", help="train for about a minute on two cores")
     parser.add_argument("--steps", type=int, default=900, help="training steps (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    parser.add_argument("--layers", type=int, default=TRAINED.layers, help="of a trained model (default: %(default)s)")
+    parser.add_argument("--width", type=int, default=TRAINED.width, help="of a trained model (default: %(default)s)")
     chosen = parser.parse_args(arguments)
 
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     if chosen.train:
-        learnt = write_trained(chosen.arch, chosen.folder, chosen.steps, chosen.seed)
+        size = Size(chosen.layers, chosen.width)
+        learnt = write_trained(chosen.arch, chosen.folder, chosen.steps, chosen.seed, size)
         print(f"held-out perplexity: {learnt.before:.1f} before, {learnt.after:.1f} after training")
     else:
         write_random(chosen.arch, chosen.folder, chosen.seed)

@@ -30,11 +30,24 @@ class Calibration(Strict):
     tokens: Size
 
 
+class GateCoverage(Strict):
+    """Extent of the gate: the value of `--proof`; `layers` whose parts were compared over `part_tokens` tokens, drawn
+    with `seed` where they are not all.
+    """
+
+    proof: str
+    part_tokens: int
+    layers: list[int]
+    seed: int
+
+
 class Gate(Strict):
     """Figures over `tokens` of the held-out text with digest `text`, against the unquantized model.
 
-    Definitions: numerics/gate/verdict.py. `cosine`: smallest of any part of a layer, `worst`; 1 and "" without parts.
-    `limits`: of perplexity (increase, a share), kl (nats) and cosine. `accepted`: figures beyond a limit were accepted.
+    Definitions: numerics/gate/verdict.py and evidence.py. `cosine`: smallest of any part of a layer; `worst`: part with
+    the largest error beside its residual stream, `stream`; `distance`: largest of any part from its scheme. `limits`:
+    of perplexity (increase, a share), kl (nats) and stream; older manifests have the cosine's. `accepted`: figures
+    beyond a limit were accepted.
     """
 
     text: Sha256
@@ -46,6 +59,11 @@ class Gate(Strict):
     top1_agreement: float
     cosine: float
     worst: str
+    stream: float | None = None
+    distance: float | None = None
+    perplexity_increase_interval: list[float] | None = None
+    kl_interval: list[float] | None = None
+    coverage: GateCoverage | None = None
     limits: dict[str, float]
     accepted: bool
     report: InnerPath
@@ -53,7 +71,7 @@ class Gate(Strict):
     @property
     def bounds(self) -> dict[str, float]:
         """Limits in force; unbounded for finite figures where exceeding them was accepted."""
-        return {"perplexity": 1e9, "kl": 1e9, "cosine": -1.0} if self.accepted else self.limits
+        return {"perplexity": 1e9, "kl": 1e9, "stream": 1e9} if self.accepted else self.limits
 
 
 class Quantisation(Strict):

@@ -23,16 +23,15 @@ and for attn.k and attn.v `cached` [kv_heads, head_dim]: the largest magnitude i
 
 from __future__ import annotations
 
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compiler.calibration.linear_rows import linear_rows
 from compiler.decoder.rankfile.layout import FUSED
 from compiler.decoder.weights import StoredModel
 from compiler.errors import CheckpointError, MemoryCeilingError, NumericsError
 from compiler.model.roles import TensorId, axis_sizes, linear_axes
-from compiler.quantization.groups import quantized_roles
 from compiler.storage.files import spill
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 
     from compiler.calibration.samples import Samples
     from compiler.decoder.record import Recorder
-    from compiler.model.config import LayerKind, ModelConfig
+    from compiler.model.config import ModelConfig
     from compiler.model.lazy import Lazy
     from compiler.quantization.format import Values
     from compiler.storage.checkpoints.checkpoint import Checkpoint
@@ -183,7 +182,7 @@ def _of_weights(config: ModelConfig, layer: int, weights: Mapping[str, Tensor]) 
     import torch
 
     found: dict[str, Values] = {}
-    for name, role, rows in _roles(config, config.layer_kinds[layer]):
+    for name, role, rows in linear_rows(config, config.layer_kinds[layer]):
         part = weights[f"{name}.weight"][..., rows, :]
         for statistic, axis in (("rows", -1), ("columns", -2)):
             largest = torch.maximum(part.amax(axis), -part.amin(axis)).float().numpy()
@@ -193,7 +192,7 @@ def _of_weights(config: ModelConfig, layer: int, weights: Mapping[str, Tensor]) 
 
 def _of_activations(config: ModelConfig, layer: int, recorder: Recorder, tokens: int) -> dict[str, Values]:
     found: dict[str, Values] = {}
-    for name, role, rows in _roles(config, config.layer_kinds[layer]):
+    for name, role, rows in linear_rows(config, config.layer_kinds[layer]):
         weight = f"{name}.weight"
         seen = {
             "inputs": recorder.inputs[weight],
@@ -204,19 +203,6 @@ def _of_activations(config: ModelConfig, layer: int, recorder: Recorder, tokens:
         for statistic, values in seen.items():
             found[f"layers.{layer}.{role}.{statistic}"] = _shaped(config, role, statistic, values.numpy())
     return found
-
-
-def _roles(config: ModelConfig, kind: LayerKind) -> Iterator[tuple[str, str, slice]]:
-    """Linear layers: name of the decoder's tensor that contains it, role, and rows in that tensor."""
-    sizes, roles = axis_sizes(config), quantized_roles(config, kind)
-    fused = {name: parts for name, parts in FUSED.items() if set(parts) <= set(roles)}
-    alone = {role: (role,) for role in roles if not any(role in parts for parts in fused.values())}
-    for name, parts in (fused | alone).items():
-        begin = 0
-        for role in parts:
-            count = prod(sizes[axis] for axis in linear_axes(role)[1])
-            yield name, role, slice(begin, begin + count)
-            begin += count
 
 
 def _shaped(config: ModelConfig, role: str, statistic: str, values: Values) -> Values:

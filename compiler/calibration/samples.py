@@ -34,6 +34,8 @@ CALIBRATION, HELD_OUT = "calibration.txt", "held_out.txt"
 SAMPLES, LENGTH = 512, 512
 LEAST_TOKENS = 64
 """Fewest tokens in all samples together; fewer are taken for a mistake."""
+_BYTES_PER_TOKEN = 8
+"""Bytes of text to read for a token; tokenizers of large vocabularies have four to five."""
 _SHORTEST = 8
 """Fewest tokens of a sample; shorter ones are skipped."""
 
@@ -49,6 +51,11 @@ class Samples:
     @property
     def tokens(self) -> int:
         return sum(one.size for one in self.ids)
+
+    def within(self, begin: int, end: int) -> Samples:
+        """Samples whose first token is among the tokens from `begin` to `end` of all."""
+        starts = np.cumsum([0, *(one.size for one in self.ids)])[:-1]
+        return replace(self, ids=tuple(ids for at, ids in zip(starts, self.ids, strict=True) if begin <= at < end))
 
     def first(self, lengths: Sequence[int]) -> Samples:
         """The first samples, each cut to its length in `lengths`."""
@@ -87,7 +94,7 @@ def read_samples(
             if len(ids) == count:
                 break
     else:
-        data = _bytes(file) if file else built_in_text(own)
+        data = _bytes(file) if file else built_in_text(own) if own != HELD_OUT else held_out_text(count * length)
         digest = digest_bytes(data)
         whole = _encode(_tokenizer(tokenizer), _text(data, name))
         _check_ids(whole, vocab, name)
@@ -177,6 +184,22 @@ def _unreadable(file: Path, error: OSError) -> CalibrationError:
 def built_in_text(name: str) -> bytes:
     """Bytes of the text CALIBRATION or HELD_OUT, in UTF-8."""
     return resources.files("compiler.calibration").joinpath(name).read_bytes()
+
+
+def held_out_text(tokens: int) -> bytes:
+    """Text to judge quantized models on, long enough for `tokens` tokens: the built-in HELD_OUT, and behind it the
+    documentation that this Python carries (`pydoc_data.topics`), where that is installed.
+    """
+    own = built_in_text(HELD_OUT)
+    most = _BYTES_PER_TOKEN * tokens
+    if len(own) >= most:
+        return own
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:
+        return own
+    more = "\n\n".join(topics[name].strip() for name in sorted(topics))[: most - len(own)]
+    return own + b"\n\n" + more.encode()
 
 
 def _text(data: bytes, name: str) -> str:

@@ -77,6 +77,7 @@ def plan(
     own: OwnOptions,
     quant: QuantOptions,
     limits: LimitOptions,
+    gate: GateOptions,
     memory: MemoryOptions,
     as_json: Json = False,
 ) -> None:
@@ -84,20 +85,23 @@ def plan(
     from compiler import targets
     from compiler.cli.parse import parse_size
     from compiler.cli.text import alternative_json, alternatives_text, calibration_text, plan_text
-    from compiler.pipeline.alternatives import alternatives, calibration_seconds
+    from compiler.pipeline.alternatives import alternatives
+    from compiler.pipeline.estimate import measured_rates, stage_seconds
     from compiler.pipeline.request import Resources
     from compiler.pipeline.resolve import plan_of
 
     asked, found = completed(RequestOptions(model, ask, own, limits), quant)
-    made = plan_of(request_of(asked, quant_of(quant, GateOptions(), found), Resources(parse_size(memory.max_memory))))
+    made = plan_of(request_of(asked, quant_of(quant, gate, found), Resources(parse_size(memory.max_memory))))
     choices, text, facts = alternatives(made, targets.load(made.target)), made.quant.text, made.to_json()
-    parts = [plan_text(made), alternatives_text(choices)]
+    took = stage_seconds(made, measured_rates())
+    facts["stages"] = [{**stage, "seconds": took.get(stage["stage"])} for stage in facts["stages"]]
+    parts = [plan_text(made, took), alternatives_text(choices)]
     speed = targets.load(made.target).runtime.speed(made)
     facts["here"] = [asdict(finding) for finding in speed]
     parts += [f"{finding.subject} on this machine: {finding.text}" for finding in speed]
     if made.quant.calibrated:
         tokens = text.tokens(made.config.max_positions)
-        facts["calibration_seconds"] = calibration_seconds(made.config, tokens, text.length)
+        facts["calibration_seconds"] = took["calibrate"]
         parts.append(calibration_text(tokens, facts["calibration_seconds"]))
     facts["quantisations"] = [alternative_json(choice) for choice in choices]
     show(facts, "\n\n".join(parts), as_json=as_json)

@@ -10,6 +10,7 @@ import typer
 
 from compiler import targets
 from compiler.cli.target_options import OwnOptions, options_of
+from compiler.quantization.proof_levels import PROOFS
 from compiler.quantization.schemes import CACHES, SCHEMES
 
 if TYPE_CHECKING:
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
     SchemeName: TypeAlias = str
     CacheName: TypeAlias = str
+    ProofName: TypeAlias = str
 else:
-    SchemeName, CacheName = Literal[("none", *SCHEMES)], Literal[tuple(CACHES)]
+    SchemeName, CacheName, ProofName = Literal[("none", *SCHEMES)], Literal[tuple(CACHES)], Literal[tuple(PROOFS)]
 
 DEFAULT_BATCH = 8
 """Rows per batch where `--max-batch` is not given."""
@@ -122,6 +124,7 @@ class GateOptions:
     max_perplexity_increase: Annotated[
         float | None, typer.Option(help="Relative limit, such as 0.01 [default: the scheme's]", min=0)
     ] = None
+    proof: Annotated[ProofName, typer.Option(help="How much of the model the gate measures.")] = "standard"
     accept_numerics: Annotated[
         bool, typer.Option("--accept-numerics", help="Build although the gate refuses; the manifest records it.")
     ] = False
@@ -175,7 +178,7 @@ def quant_of(options: QuantOptions, gate: GateOptions, found: LmiRequest | None 
     if found is not None:
         _refuse_quantization(options)
         limit = gate.max_perplexity_increase
-        return replace(found.quant, max_perplexity_increase=limit, accept=gate.accept_numerics)
+        return replace(found.quant, max_perplexity_increase=limit, accept=gate.accept_numerics, proof=gate.proof)
     scheme = scheme_of(options.quant, per_token=options.per_token, per_channel=options.per_channel)
     alpha = options.smoothquant_alpha
     return Quant(
@@ -185,6 +188,7 @@ def quant_of(options: QuantOptions, gate: GateOptions, found: LmiRequest | None 
         text_of(options),
         gate.max_perplexity_increase,
         gate.accept_numerics,
+        gate.proof,
     )
 
 

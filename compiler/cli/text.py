@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.artifact.manifest import Manifest
-    from compiler.artifact.quantization import Quantisation
+    from compiler.artifact.quantization import Gate, Quantisation
     from compiler.deploy.doctor import Diagnosis
     from compiler.model.recipe import Recipe
     from compiler.pipeline.alternatives import Alternative
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from compiler.storage.cache.stages import CacheLine
 
 
-def plan_text(plan: Plan) -> str:
-    """Text of a plan: the model, the file of each rank, memory and disk of each stage."""
+def plan_text(plan: Plan, took: Mapping[str, float] | None = None) -> str:
+    """Text of a plan: the model, the file of each rank, memory and disk of each stage, and the seconds that it takes,
+    `took`, where these were estimated.
+    """
     c = plan.config
     cache = f", {amount(plan.kv_bytes_at_limits, 'bytes')} of KV cache a rank"
     kinds = sorted({kind.name for kind in c.layer_kinds})
@@ -38,12 +40,22 @@ def plan_text(plan: Plan) -> str:
         ("limits", f"{plan.limits.max_positions} positions, {plan.limits.max_batch} rows{cache}"),
     ]
     ranks = [(rank.file, str(len(rank.tensors)), amount(rank.nbytes, "bytes")) for rank in plan.ranks]
-    needs = [(n.stage, amount(n.memory, "bytes"), amount(n.disk, "bytes"), n.note) for n in plan.needs]
+    known = took or {}
+    needs = [
+        (
+            n.stage,
+            amount(n.memory, "bytes"),
+            amount(n.disk, "bytes"),
+            seconds(known[n.stage]) if n.stage in known else "-",
+            n.note,
+        )
+        for n in plan.needs
+    ]
     return "\n\n".join(
         [
             table(facts),
             table(ranks, ("rank file", "tensors", "bytes")),
-            table(needs, ("stage", "memory", "disk", "")),
+            table(needs, ("stage", "memory", "disk", "about", "")),
         ]
     )
 
@@ -93,7 +105,7 @@ def calibration_text(tokens: int, took: float) -> str:
     """Text of the estimate of the calibration's duration. `took`: seconds."""
     return (
         f"calibrating on at most {tokens:,} tokens takes about {seconds(took)} here: float32 products, at half of the "
-        "rate of one that was measured just now"
+        "rate of one that was measured just now, as for all durations above"
     )
 
 
@@ -158,9 +170,20 @@ def _quantization_facts(found: Quantisation) -> list[tuple[str, str]]:
         *([("", alphas_text(found.alphas))] if found.alphas else []),
         *([("calibrated on", f"{amount(text.tokens, 'tokens')} of {text.text}, {text.digest}")] if text else []),
         ("gate", f"{perplexity}, KL {gate.kl:g}, over {gate.tokens} tokens"),
-        ("", f"least cosine {gate.cosine:g} ({gate.worst or 'layers not measured'})"),
+        ("", _parts_text(gate)),
         ("limits of the gate", f"{limits}{'; ACCEPTED BEYOND THEM by --accept-numerics' if gate.accepted else ''}"),
     ]
+
+
+def _parts_text(gate: Gate) -> str:
+    if gate.stream is None:
+        return f"least cosine {gate.cosine:g} ({gate.worst or 'layers not measured'})"
+    away = "" if gate.distance is None else f"; at most {gate.distance:g} scheme errors from its scheme"
+    covered = ""
+    if gate.coverage is not None:
+        one = gate.coverage
+        covered = f"; {len(one.layers)} layers over {one.part_tokens} tokens (--proof {one.proof})"
+    return f"largest error {gate.stream:.2%} of the residual stream ({gate.worst}){away}{covered}"
 
 
 def build_text(output: Path, manifest: Manifest | None) -> str:

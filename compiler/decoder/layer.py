@@ -75,10 +75,10 @@ def layer(config: ModelConfig, blocks: Blocks, x: Tensor, seen: Seen = _unseen) 
         return x + _scaled(config, blocks.sum(attn + mlp))
     attn = attention(config, blocks, x)
     seen("attn", x, attn)
-    x = x + _after(config, blocks, "attn", blocks.sum(attn))
+    x = x + added(config, blocks, "attn", blocks.sum(attn))
     mlp = blocks.mlp(x)
     seen("mlp", x, mlp)
-    return x + _after(config, blocks, "mlp", blocks.sum(mlp))
+    return x + added(config, blocks, "mlp", blocks.sum(mlp))
 
 
 def attention(config: ModelConfig, blocks: Blocks, x: Tensor) -> Tensor:
@@ -109,7 +109,8 @@ def alibi_names(config: ModelConfig) -> tuple[str, ...]:
     return ("alibi.slopes",) if config.alibi == "distance" else ("alibi.key_bias",)
 
 
-def _after(config: ModelConfig, blocks: Blocks, block: Block, y: Tensor) -> Tensor:
+def added(config: ModelConfig, blocks: Blocks, block: Block, y: Tensor) -> Tensor:
+    """Addition of a block to the residual stream, from its sum over ranks y [B, S, H]."""
     role = norm_after(config, block)
     return _scaled(config, blocks.norm(role, y) if role else y)
 

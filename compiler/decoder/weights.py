@@ -43,6 +43,14 @@ class StoredModel:
                 hint="use a checkpoint in one of these dtypes",
             )
 
+    def __contains__(self, tensor: TensorId) -> bool:
+        return tensor in self._canonical
+
+    def canonical(self, tensor: TensorId) -> NDArray[np.float32]:
+        """Canonical tensor in float32, one dimension per axis."""
+        found: NDArray[np.float32] = self._read(self._canonical[tensor], self._source).float().numpy()
+        return found
+
     @property
     def largest_layer(self) -> int:
         """Bytes of the largest layer as stored."""

@@ -97,8 +97,10 @@ def thresholds(dtype: str, gate: Mapping[str, float] | None = None) -> Threshold
     own = THRESHOLDS[dtype]
     if gate is None:
         return own
+    # Independent errors of logits with variance v cost v / 2 nats, and v / 2 of the cosine of logits with
+    # variance 1; that of trained models is larger.
     return Thresholds(
-        cosine=min(own.cosine, gate["cosine"]),
+        cosine=min(own.cosine, max(1 - gate["kl"] / 2, -1.0)),
         top1_agreement=min(own.top1_agreement, max(0.75 - 2.5 * gate["kl"], 0.0)),
         kl=max(own.kl, 4 * gate["kl"]),
         kl_median=max(own.kl_median, 2 * gate["kl"]),

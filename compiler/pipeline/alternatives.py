@@ -1,35 +1,23 @@
-"""Sizes of a planned model under every other quantization, and the time that calibration takes on this machine."""
+"""Sizes of a planned model under every other quantization."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
-from math import prod
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from compiler.errors import RefusedError
 from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import ITEMSIZE
-from compiler.model.roles import axis_sizes, linear_axes
 from compiler.pipeline.support import CHOICES, taken
-from compiler.quantization.groups import quantized_roles
 from compiler.quantization.prequantized.checkpoint import checked
 from compiler.quantization.scale_tensors import scale_tensors
 
 if TYPE_CHECKING:
-    from compiler.model.config import ModelConfig
     from compiler.pipeline.plan import Plan
     from compiler.quantization.request import Quant
     from compiler.quantization.scaling import Scaling
     from compiler.targets.options import TargetOptions
     from compiler.targets.protocols import Target
-
-_SIDE, _REPEATS = 768, 3
-"""Size, and number, of the products of square matrices that this machine is measured by."""
-_SHARE = 0.5
-"""Share of that rate which calibration reaches: it runs sample by sample, and looks for maxima besides."""
 
 
 @dataclass(frozen=True)
@@ -88,28 +76,3 @@ def _planned(
         return [plan.source_bytes // plan.tp]
     ranks = target.layout.rank_plans(config, plan.tp, tensors, DTYPES[plan.dtype], options)
     return [rank.nbytes for rank in ranks]
-
-
-def calibration_seconds(config: ModelConfig, tokens: int, length: int) -> float:
-    """Time to calibrate on `tokens` in samples of `length` on this machine, roughly: its products in float32, by
-    the rate of one that is measured now (a tenth of a second).
-    """
-    sizes, products = axis_sizes(config), 0.0
-    for kind in config.layer_kinds:
-        for role in quantized_roles(config, kind):
-            lead, rows, columns = linear_axes(role)
-            share = config.experts_per_token if lead else 1
-            products += share * prod(sizes[axis] for axis in (*rows, *columns))
-        products += config.heads * config.head_dim * length  # scores and sums of values, half of them masked
-    return 2 * products * tokens / (_SHARE * _rate())
-
-
-def _rate() -> float:
-    """Operations a second of a product in float32; the best of some."""
-    x = np.ones((_SIDE, _SIDE), np.float32)
-    best = float("inf")
-    for _ in range(_REPEATS + 1):  # the first starts threads
-        began = time.perf_counter()
-        x @ x
-        best = min(best, time.perf_counter() - began)
-    return 2 * float(_SIDE) ** 3 / best

@@ -28,13 +28,13 @@ from compiler.model.recipe import Recipe
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
 from compiler.model.rope import length_notes
 from compiler.model.unknown import UnknownModel, copied, unknown_notes
-from compiler.numerics.gate.measure import LENGTH, SAMPLES
 from compiler.numerics.proof import Proof, proof_of
 from compiler.pipeline.plan_checks import check_casts
 from compiler.pipeline.request import Ask
 from compiler.pipeline.support import taken
 from compiler.quantization.prequantized.checkpoint import checked
 from compiler.quantization.prequantized.formats import Packed, packed
+from compiler.quantization.proof_levels import PROOFS
 from compiler.quantization.request import Quant
 from compiler.quantization.scale_tensors import scale_tensors
 from compiler.quantization.scaling import Scaling
@@ -243,7 +243,7 @@ def _needs(
     return (
         *_calibrating(config, quant, max_memory),
         *([Need("convert", max_memory, disk, "one streaming pass; memory is a ceiling")] if ranks else []),
-        *_gating(config, quant, proof),
+        *_gating(config, quant, proof, max_memory),
         Need("reference", _reference_bytes(config), 0, f"{proof.text}; a layer in float32, or the whole where it fits"),
         *of_target,
         Need("run", run, 0, "one rank: weights (mapped) and KV cache at the limits"),
@@ -258,13 +258,16 @@ def _calibrating(config: ModelConfig, quant: Quant, max_memory: int) -> tuple[Ne
     return (Need("calibrate", max_memory, 2 * 4 * tokens * config.hidden, note),)
 
 
-def _gating(config: ModelConfig, quant: Quant, proof: Proof) -> tuple[Need, ...]:
+def _gating(config: ModelConfig, quant: Quant, proof: Proof, max_memory: int) -> tuple[Need, ...]:
     if not quant.requested:
         return ()
-    tokens = SAMPLES * min(max(LENGTH, proof.rows[0]), config.max_positions) + sum(proof.lowered_rows)
-    layer = _largest_layer(config) * ITEMSIZE[DTYPES.get(config.dtype, "F32")]
-    note = f"a layer of the source, and {tokens:,} tokens on both sides; rank files are mapped, or read in blocks"
-    return (Need("gate", layer + 2 * 4 * tokens * config.hidden, 0, note),)
+    level = PROOFS[quant.proof]
+    tokens = level.tokens + sum(proof.lowered_rows)
+    # The source as it is stored, and rounded as the scheme says, in float32.
+    layer = _largest_layer(config) * (ITEMSIZE[DTYPES.get(config.dtype, "F32")] + 4)
+    most = f", {level.most:,} where these do not decide" if level.most > level.tokens else ""
+    note = f"--proof {quant.proof}: {tokens:,} tokens on both sides{most}; a layer of the source; rank files in blocks"
+    return (Need("gate", layer + max_memory + 2 * 4 * level.most * config.hidden, 0, note),)
 
 
 def _largest_layer(config: ModelConfig) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from compiler.errors import UsageError
+from compiler.quantization.proof_levels import STANDARD
 from compiler.quantization.schemes import ALPHA_OPTION, FLOAT, SCHEMES, SMOOTH, Scheme
 from compiler.quantization.smooth import check_alpha
 from compiler.storage.files.digest import Digest
@@ -42,7 +43,7 @@ class Quant:
     for each group. `cache`: format of keys and values, "" for the dtype of the model.
 
     `max_perplexity_increase`: a share, in place of the scheme's tolerance. `accept`: the gate records its figures and
-    refuses nothing.
+    refuses nothing. `proof`: name in `PROOFS`, how much the gate measures.
     """
 
     scheme: Scheme | None = None
@@ -51,6 +52,7 @@ class Quant:
     text: Text = field(default_factory=Text)
     max_perplexity_increase: float | None = None
     accept: bool = False
+    proof: str = STANDARD
 
     @property
     def requested(self) -> bool:

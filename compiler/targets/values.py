@@ -172,8 +172,8 @@ class Toolchain(Protocol):
 class Judge(Protocol):
     """Forward pass over rank files with the toolchain's semantics, one part of a layer at a time, in float32.
 
-    States: one array [tokens, hidden] per rank, or a single one if all ranks have the same. Methods raise
-    ArtifactError.
+    States: one array [tokens, hidden] per rank, or a single one if all ranks have the same; of several rows of equal
+    length [rows, tokens, hidden]. Methods raise ArtifactError.
     """
 
     def embed(self, token_ids: NDArray[np.int64], /) -> list[NDArray[np.float32]]: ...
@@ -186,7 +186,7 @@ class Judge(Protocol):
         """
 
     def head(self, x: list[NDArray[np.float32]], /) -> NDArray[np.float32]:
-        """Logits [tokens, vocab]."""
+        """Logits [..., tokens, vocab]."""
 
     def logits(self, token_ids: NDArray[np.int64], /) -> NDArray[np.float32]:
         """Logits of the whole model: [tokens] to [tokens, vocab]. A tensor that no part reads is an error."""

@@ -10,8 +10,8 @@ import recipes
 from compiler import targets
 from compiler.cli.text import option_text
 from compiler.errors import RefusedError
-from compiler.pipeline import alternatives as module
-from compiler.pipeline.alternatives import alternatives, calibration_seconds
+from compiler.pipeline.alternatives import alternatives
+from compiler.pipeline.estimate import Rates, calibration_seconds, stage_seconds
 from compiler.pipeline.plan import Plan, make_plan
 from compiler.pipeline.request import Ask
 from compiler.quantization.request import Quant, Text, scheme_of
@@ -99,11 +99,24 @@ def test_groups_that_do_not_divide_are_refused_in_the_plan() -> None:
         _plan("qwen2-0.5b", Quant(SCHEMES["int4-weight"]), tp=2)
 
 
-def test_time_to_calibrate_is_that_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_rate", lambda: 2e12)
+def test_time_to_calibrate_is_that_of_the_products() -> None:
     config = _plan("llama2-70b", Quant()).config
-    assert calibration_seconds(config, 262_144, 512) == pytest.approx(2 * 69e9 * 262_144 / 1e12, rel=0.03)
+    assert calibration_seconds(config, 262_144, 512, 2e12) == pytest.approx(2 * 69e9 * 262_144 / 1e12, rel=0.03)
     moe = _plan("mixtral-8x7b", Quant()).config
-    assert calibration_seconds(moe, 1000, 512) == pytest.approx(
+    assert calibration_seconds(moe, 1000, 512, 2e12) == pytest.approx(
         2 * 12.7e9 * 1000 / 1e12, rel=0.05
     )  # two of eight experts
+
+
+def test_every_stage_of_this_program_has_a_time_that_follows_its_work() -> None:
+    rates = Rates(products=1e12, copies=1e10)
+    quick, standard, full = (
+        stage_seconds(_plan("llama2-70b", Quant(SCHEMES["smoothquant"], proof=proof), tp=8), rates)
+        for proof in ("quick", "standard", "full")
+    )
+    assert standard.keys() == {"calibrate", "convert", "gate", "reference"}
+    assert quick["gate"] < standard["gate"] < full["gate"]
+    # 2,048 tokens on both sides and 512 on the files and their scheme, at half of the rate; the weights four times.
+    weights = 2 * 69e9
+    assert standard["gate"] == pytest.approx(2 * 69e9 * (2 * 2048 + 2 * 512) / 0.5e12 + 4 * weights / 1e10, rel=0.05)
+    assert standard["reference"] < standard["gate"] / 4

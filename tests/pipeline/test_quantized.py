@@ -33,7 +33,7 @@ from tests.pipeline.test_reference import Real, exact, wrong
 from tests.stand_in import StandIn
 
 Requests = Callable[..., BuildRequest]
-LOOSE = Tolerance(perplexity=10, kl=10, cosine=0.5)
+LOOSE = Tolerance(perplexity=10, kl=10, stream=10)
 """Models of the tests are not trained: what rounding costs them says nothing."""
 INT8, SMOOTH = (replace(SCHEMES[name], tolerance=LOOSE) for name in ("int8-weight", "smoothquant"))
 SHORT = Text(samples=4, length=32)
@@ -41,6 +41,16 @@ SHORT = Text(samples=4, length=32)
 
 def built(request: BuildRequest, report: Heard | None = None) -> Manifest:
     return check_artifact(build(request, report, toolchain=StandIn()).output, by="sha256")
+
+
+def assert_repeats_its_scheme(made: Manifest) -> None:
+    """Every part of every layer has the error that the scheme has without files."""
+    assert made.quantisation is not None
+    gate = made.quantisation.gate
+    assert gate.distance is not None
+    assert gate.distance < 0.1
+    assert gate.coverage is not None
+    assert (gate.coverage.proof, gate.coverage.layers) == ("standard", list(range(made.config.layers)))
 
 
 def test_a_quantized_build_says_what_it_is_and_what_it_has_lost(quantized: Requests, tmp_path: Path) -> None:
@@ -132,6 +142,7 @@ def test_other_layers_take_the_same_path(case: str, quantized: Requests, tmp_pat
     check_layout(made, tmp_path / "artifact")
     assert made.quantisation is not None
     assert made.quantisation.gate.cosine > 0.99
+    assert_repeats_its_scheme(made)
 
 
 @pytest.mark.parametrize("case", ["llama", "qwen2_moe"])
@@ -156,6 +167,7 @@ def test_every_flag_takes_the_same_path(
     assert made.section.products == products
     assert made.quantisation is not None
     assert made.quantisation.gate.cosine > 0.98
+    assert_repeats_its_scheme(made)
     assert ("calibrate" in dict(heard.stages)) == scheme.calibrated
     ranks = [load_file(tmp_path / "artifact" / file) for file in made.section.weights]
     fixed = {tensor for tensor in ranks[0] if tensor.endswith(".input_scale")}
@@ -171,8 +183,8 @@ def test_a_scale_that_all_tokens_share_is_refused_where_it_loses_too_much(
     assert scheme is not None
     files = (f"weights/rank{rank}.safetensors" for rank in range(2))
     scaled(monkeypatch, "layers.1.mlp.gate_up.input_scale", 0.1, *files)
-    strict = replace(scheme, tolerance=Tolerance(perplexity=10, kl=10, cosine=0.99))
-    with pytest.raises(NumericsError, match=r"`layers\.1\.mlp`: cosine"):
+    strict = replace(scheme, tolerance=Tolerance(perplexity=10, kl=10, stream=10))
+    with pytest.raises(NumericsError, match=r"`layers\.1\.mlp`: .* times the scheme's own error away"):
         build(quantized(Quant(strict, text=SHORT)), toolchain=StandIn())
 
 
@@ -199,9 +211,9 @@ def scaled(monkeypatch: pytest.MonkeyPatch, name: str, times: float, *files: str
 def test_a_broken_scale_fails_the_build_and_names_the_layer(
     quantized: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = Quant(replace(INT8, tolerance=Tolerance(perplexity=10, kl=10, cosine=0.99)))
+    asked = Quant(replace(INT8, tolerance=Tolerance(perplexity=10, kl=10, stream=10)))
     scaled(monkeypatch, "layers.1.mlp.down.scale", 2, "weights/rank1.safetensors")
-    with pytest.raises(NumericsError, match=r"`layers\.1\.mlp`: cosine") as caught:
+    with pytest.raises(NumericsError, match=r"`layers\.1\.mlp`: .* times the scheme's own error away") as caught:
         build(quantized(asked), toolchain=StandIn())
     page, figures = tmp_path / f"artifact.{REPORT}", tmp_path / "artifact.numerics.json"
     assert str(page) in caught.value.message
@@ -224,7 +236,7 @@ def test_a_tighter_limit_is_kept(quantized: Requests) -> None:
 
 def test_another_limit_changes_the_verdict_and_nothing_else(quantized: Requests, tmp_path: Path) -> None:
     """No stage runs again, nothing needs force, and a limit that is not met touches nothing."""
-    allowed = replace(INT8, tolerance=Tolerance(perplexity=10, kl=10, cosine=0.99))
+    allowed = replace(INT8, tolerance=Tolerance(perplexity=10, kl=10, stream=10))
     first = build(quantized(Quant(allowed, max_perplexity_increase=-1.0, accept=True)), toolchain=Real(), logits=exact)
     assert first.manifest is not None
     assert first.manifest.quantisation is not None

@@ -16,7 +16,7 @@ from compiler.numerics.verify import check_layout
 from compiler.pipeline.build import build
 from compiler.quantization.request import Quant
 from compiler.runtime.section import Segments, check_artifact
-from tests.pipeline.test_quantized import SHORT, SMOOTH, Requests, scaled
+from tests.pipeline.test_quantized import SHORT, SMOOTH, Requests, assert_repeats_its_scheme, scaled
 from tests.stand_in import StandIn
 
 
@@ -32,6 +32,7 @@ def test_a_quantized_cache_is_planned_stored_and_told(
     assert (made.section.products, made.section.cache) == ("per_token", kv)
     assert made.quantisation is not None
     assert made.quantisation.kv_cache == kv
+    assert_repeats_its_scheme(made)
     config, heads = result.plan.config, result.plan.heads
     assert result.plan.kv_bytes_per_token == 2 * config.layers * heads.kv_heads * config.head_dim
     assert quant_of(made.quantisation).decides == replace(asked, text=quant_of(made.quantisation).text).decides
@@ -55,13 +56,15 @@ def test_a_cache_alone_can_be_quantized(quantized: Requests) -> None:
     assert 0 < found.quantisation.gate.kl < 0.1
 
 
-@pytest.mark.parametrize(("which", "times"), [("k", 0.25), ("v", 0.25), ("v", 16)])
+@pytest.mark.parametrize(("which", "times"), [("k", 0.25), ("v", 0.25), ("k", 2), ("v", 2), ("v", 16)])
 def test_a_broken_scale_of_the_cache_fails_the_build_and_names_the_layer(
     which: str, times: float, quantized: Requests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One too small cuts off what is large. One too large is still undone by itself: it costs bits, 16 times four."""
+    """One too small cuts off what is large. One too large is still undone by itself: it costs bits, twice as large one,
+    in two of the four heads.
+    """
     scaled(monkeypatch, f"layers.1.attn.{which}.cache_scale", times, "weights/rank1.safetensors")
     asked = Quant(cache="int8", text=SHORT, max_perplexity_increase=10.0)
-    with pytest.raises(NumericsError, match=r"`layers\.1\.attn`: cosine") as caught:
+    with pytest.raises(NumericsError, match=r"`layers\.1\.attn`: .* times the scheme's own error away") as caught:
         build(quantized(asked), toolchain=StandIn())
     assert "layers.0.attn" not in caught.value.message

@@ -12,6 +12,7 @@ import pytest
 from compiler.artifact.manifest import Manifest
 from compiler.artifact.quantization import REPORT
 from compiler.errors import NumericsError
+from compiler.numerics.gate.verdict import DISTANCE
 from compiler.pipeline.build import build
 from compiler.pipeline.request import BuildRequest
 from compiler.quantization.request import Quant
@@ -32,9 +33,9 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_checkpoint("llama", tmp_path_factory.mktemp("wide") / "model", dtype="float32", **SIZES["llama"]))
 
 
-def _scheme(name: str, cosine: float = 0.5) -> Scheme:
+def _scheme(name: str) -> Scheme:
     """With a tolerance that only looks at layers: models of the tests are not trained."""
-    return replace(SCHEMES[name], tolerance=Tolerance(perplexity=10, kl=10, cosine=cosine))
+    return replace(SCHEMES[name], tolerance=Tolerance(perplexity=10, kl=10, stream=10))
 
 
 def _judged(request: BuildRequest, report: Heard | None = None) -> Manifest:
@@ -44,16 +45,15 @@ def _judged(request: BuildRequest, report: Heard | None = None) -> Manifest:
 
 
 @pytest.mark.parametrize(
-    ("name", "cosine", "tensor", "part"),
+    ("name", "tensor", "part"),
     [
-        ("smoothquant", 0.995, "mlp.proj.per_channel_scale", "layers.1.mlp"),
-        ("smoothquant", 0.995, "attention.qkv.per_channel_scale", "layers.1.attn"),
-        ("fp8", 0.95, "mlp.fc.weights_scaling_factor", "layers.1.mlp"),
+        ("smoothquant", "mlp.proj.per_channel_scale", "layers.1.mlp"),
+        ("smoothquant", "attention.qkv.per_channel_scale", "layers.1.attn"),
+        ("fp8", "mlp.fc.weights_scaling_factor", "layers.1.mlp"),
     ],
 )
 def test_a_scale_doubled_in_one_layer_of_one_rank_is_named(
     name: str,
-    cosine: float,
     tensor: str,
     part: str,
     quantized: Requests,
@@ -61,16 +61,17 @@ def test_a_scale_doubled_in_one_layer_of_one_rank_is_named(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked = quantized(Quant(_scheme(name, cosine), text=SHORT), model=wide)
+    asked = quantized(Quant(_scheme(name), text=SHORT), model=wide)
     found = _judged(replace(asked, output=tmp_path / "whole")).quantisation
     assert found is not None
-    assert found.gate.cosine > cosine
+    assert found.gate.distance is not None
+    assert found.gate.distance < 0.1
     # Another cache: nothing of the whole model is found there.
     scaled(monkeypatch, AT + tensor, 2, "rank1.safetensors")
-    with pytest.raises(NumericsError, match=f"`{part}`: cosine") as caught:
+    with pytest.raises(NumericsError, match=f"`{part}`: .* times the scheme's own error away") as caught:
         _judged(replace(asked, cache=tmp_path / "other"))
     parts = json.loads((tmp_path / "artifact.numerics.json").read_text())["parts"]
-    assert [one["name"] for one in parts if one["cosine"] < cosine] == [part]
+    assert [one["name"] for one in parts if one["distance"] > DISTANCE] == [part]
     assert str(tmp_path / f"artifact.{REPORT}") in caught.value.message
     assert leftovers(tmp_path) == []
 
@@ -79,7 +80,7 @@ def test_a_scale_doubled_in_one_layer_of_one_rank_is_named(
 def test_other_layers_have_their_errors_too(case: str, quantized: Requests) -> None:
     """One norm for both parts, biases that every rank adds."""
     heard = Heard()
-    found = _judged(quantized(Quant(_scheme("int8-weight", 0.999)), case), heard).quantisation
+    found = _judged(quantized(Quant(_scheme("int8-weight")), case), heard).quantisation
     assert found is not None
     assert found.gate.worst.startswith("layers.")
     assert 0.999 < found.gate.cosine < 1

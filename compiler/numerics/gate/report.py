@@ -7,6 +7,7 @@ from math import ceil, log10
 from typing import TYPE_CHECKING, Any
 
 from compiler.numerics.gate.chart import Bar, LimitLine, bars, legend
+from compiler.numerics.gate.verdict import CHANNEL, DISTANCE, part_problems
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,7 @@ rect.attn { fill: var(--attn); } rect.mlp { fill: var(--mlp); } rect.over { fill
 
 def worst(verdict: Verdict, count: int) -> list[PartError]:
     """Parts with the largest errors, in descending order."""
-    return sorted(verdict.parts, key=lambda part: -part.relative)[:count]
+    return sorted(verdict.parts, key=lambda part: -part.stream)[:count]
 
 
 def largest(outliers: Sequence[Outliers], count: int) -> list[Outliers]:
@@ -54,20 +55,35 @@ def largest(outliers: Sequence[Outliers], count: int) -> list[Outliers]:
 
 def as_text(verdict: Verdict) -> str:
     """Text for the build's report: one line on the model, one on each of the three worst parts."""
+    found = verdict.evidence
+    low, high = found.increase_interval
     whole = (
-        f"perplexity {verdict.perplexity_float:.4g} -> {verdict.perplexity:.4g} ({verdict.increase:+.2%}), "
-        f"KL {verdict.kl:.2g}, same first choice {verdict.top1_agreement:.1%}, over {verdict.tokens} tokens"
+        f"perplexity {found.perplexity_float:.4g} -> {found.perplexity:.4g} ({found.increase:+.2%}, 95 % within "
+        f"{low:+.2%} and {high:+.2%}), KL {found.kl:.2g}, same first choice {found.top1_agreement:.1%}, over "
+        f"{verdict.tokens} tokens"
     )
-    parts = [f"{part.name}: off by {part.relative:.2%}, output {part.channel} most" for part in worst(verdict, 3)]
+    parts = [
+        f"{part.name}: off by {part.stream:.2%} of the stream, {part.relative:.2%} of itself, output {part.channel} "
+        f"most"
+        for part in worst(verdict, 3)
+    ]
     if verdict.lowered is not None and verdict.lowered.worst is not None:
         one, tokens = verdict.lowered.worst, verdict.lowered.tokens
-        parts.append(f"with lowered window or boundary, {tokens} tokens: {one.name} off by {one.relative:.2%}")
+        parts.append(
+            f"with lowered window or boundary, {tokens} tokens: {one.name} off by {one.stream:.2%} of the stream"
+        )
     return "\n".join([whole, *parts])
 
 
 def as_json(verdict: Verdict, tolerance: Tolerance, outliers: Sequence[Outliers]) -> dict[str, Any]:
     """Figures of every part and every input, as JSON."""
-    limits = {"perplexity_increase": tolerance.perplexity, "kl": tolerance.kl, "cosine": tolerance.cosine}
+    limits = {
+        "perplexity_increase": tolerance.perplexity,
+        "kl": tolerance.kl,
+        "stream": tolerance.stream,
+        "distance": DISTANCE,
+        "channel_distance": CHANNEL,
+    }
     return {**verdict.to_json(), "limits": limits, "outliers": [one.to_json() for one in outliers]}
 
 
@@ -75,45 +91,58 @@ def as_html(verdict: Verdict, tolerance: Tolerance, outliers: Sequence[Outliers]
     """HTML page: figures with their tolerance; errors of all parts and outliers of all inputs as plots, the worst also
     as tables. `outliers`: empty where nothing was calibrated.
     """
-    lost = not verdict.increase <= tolerance.perplexity
+    found = verdict.evidence
+    lost = not found.increase <= tolerance.perplexity
+    (low, high), (least, most) = found.increase_interval, found.kl_interval
     figures = [
-        ("perplexity, float", f"{verdict.perplexity_float:.5g}", "", False),
-        ("perplexity, quantized", f"{verdict.perplexity:.5g}", "", False),
-        ("increase", f"{verdict.increase:+.2%}", f"{tolerance.perplexity:+.2%}", lost),
-        ("KL divergence, nats", f"{verdict.kl:.3g}", f"{tolerance.kl:g}", not verdict.kl <= tolerance.kl),
-        ("same first choice", f"{verdict.top1_agreement:.1%}", "", False),
-        ("tokens", f"{verdict.tokens:,}", "", False),
+        ("perplexity, float", f"{found.perplexity_float:.5g}", "", False),
+        ("perplexity, quantized", f"{found.perplexity:.5g}", "", False),
+        ("increase", f"{found.increase:+.2%} ({low:+.2%} to {high:+.2%})", f"{tolerance.perplexity:+.2%}", lost),
+        (
+            "KL divergence, nats",
+            f"{found.kl:.3g} ({least:.3g} to {most:.3g})",
+            f"{tolerance.kl:g}",
+            not found.kl <= tolerance.kl,
+        ),
+        ("same first choice", f"{found.top1_agreement:.1%}", "", False),
+        ("tokens", f"{verdict.tokens:,}; parts of layers {verdict.part_tokens:,}", "", False),
     ]
     parts = [
-        (one.name, f"{one.relative:.3%}", f"{one.cosine:.6f}", str(one.channel), not one.cosine >= tolerance.cosine)
+        (
+            one.name,
+            f"{one.stream:.3%}",
+            "" if one.distance is None else f"{one.distance:.3f}",
+            f"{one.relative:.3%}",
+            f"{one.cosine:.6f}",
+            str(one.channel),
+            bool(part_problems(one, tolerance)),
+        )
         for one in worst(verdict, 20)
     ]
-    # Relative error at this cosine, for an error orthogonal to the expected output.
-    limit = (
-        LimitLine((tolerance.cosine**-2 - 1) ** 0.5, f"cosine {tolerance.cosine:g}") if tolerance.cosine > 0 else None
-    )
+    limit = LimitLine(tolerance.stream, f"{tolerance.stream:.2%}")
     name = escape(title)
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{name}</title><style>{_STYLE}</style></head><body>
 <h1>{name}</h1>
 <p>Measured on the rank files, against the unquantized model. Held-out text <code>{escape(verdict.text)}</code>.
-Values beyond their limit are red.</p>
+In parentheses: 95 % intervals. Values beyond their limit are red.</p>
 {_table(("", "found", "at most"), figures)}
 <h2>Error of every part of every layer</h2>
-<p>|quantized - float| / |float| of the part's output, on the float model's input; by layer.</p>
+<p>|quantized - float| of the part's output, on the float model's input, over the residual stream that it is added to;
+by layer. Red: beyond that limit, or further from the scheme than {DISTANCE:g} of its own error.</p>
 {bars([_error(part, tolerance) for part in verdict.parts], *_DECADES, "%", limit)}
-{legend({**_KINDS, "over": f"cosine below {tolerance.cosine:g}"})}
+{legend({**_KINDS, "over": "beyond a limit"})}
 <h2>Largest errors</h2>
-{_table(("part", "relative error", "cosine", "worst output channel"), parts)}
+{_table(("part", "of the stream", "from the scheme", "of itself", "cosine", "worst output channel"), parts)}
 {_of_inputs(outliers)}</body></html>
 """
 
 
 def _error(part: PartError, tolerance: Tolerance) -> Bar:
     _, layer, kind = part.name.split(".", 2)
-    kind = kind if part.cosine >= tolerance.cosine else "over"
-    return Bar(int(layer), kind, part.relative, f"{part.name}: {part.relative:.3%}")
+    kind = "over" if part_problems(part, tolerance) else kind
+    return Bar(int(layer), kind, part.stream, f"{part.name}: {part.stream:.3%}")
 
 
 def _of_inputs(outliers: Sequence[Outliers]) -> str:

@@ -3,7 +3,9 @@
 Decoded    a checkpoint, or the files of all ranks, by the decoder
 Judged     the files of all ranks, by the judge of their toolchain
 
-States of one sample are [copies, tokens, hidden]: one copy per rank, or one where all ranks hold the same.
+Rows run together, so that weights are read once for all of them: states are [rows, tokens, hidden], padded on the
+right, where no token of a shorter row sees it; of a judge [copies, rows, tokens, hidden], one copy per rank, or one
+where all ranks hold the same.
 """
 
 from __future__ import annotations
@@ -35,14 +37,14 @@ if TYPE_CHECKING:
 
 
 class Side(Protocol):
-    def embed(self, samples: Sequence[Ids]) -> list[Tensor]:
-        """States of each sample [tokens] before the first layer."""
+    def embed(self, ids: Ids) -> Tensor:
+        """States before the first layer, of token ids [rows, tokens]."""
 
     def layer(self, layer: int) -> Blocks:
         """One layer, in memory as long as the result is referenced."""
 
     def head(self) -> Callable[[Tensor], Tensor]:
-        """Function from states after the last layer to log probabilities [tokens, vocab] of the next token."""
+        """Function from states [1, tokens, hidden] after the last layer to logits [tokens, vocab]."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +55,15 @@ class Decoded:
     weights: Sequence[StoredModel] | Sequence[RankWeights]
     kernels: Kernels
 
-    def embed(self, samples: Sequence[Ids]) -> list[Tensor]:
+    def embed(self, ids: Ids) -> Tensor:
         import torch
 
         from compiler.decoder.ranks import embed_sum
 
         # Only the rows of tokens in use are read; a token's row is its place among them.
-        used = np.unique(np.concatenate(samples))
+        used = np.unique(ids)
         tables = [one.embedding(used) for one in self.weights]
-        return [embed_sum(self.config, tables, torch.from_numpy(np.searchsorted(used, ids))[None]) for ids in samples]
+        return embed_sum(self.config, tables, torch.from_numpy(np.searchsorted(used, ids)))
 
     def layer(self, layer: int) -> Blocks:
         from compiler.decoder.kernels import wide
@@ -75,7 +77,7 @@ class Decoded:
         from compiler.decoder.ranks import logits
 
         ranks, kernels = [one.head() for one in self.weights], wide(self.kernels)
-        return lambda x: logits(self.config, ranks, x, kernels)[0].log_softmax(-1)
+        return lambda x: logits(self.config, ranks, x, kernels)[0]
 
 
 def of_files(config: ModelConfig, ranks: Sequence[Path], kernels: Kernels) -> Decoded:
@@ -87,8 +89,8 @@ def of_files(config: ModelConfig, ranks: Sequence[Path], kernels: Kernels) -> De
 class Judged:
     judge: Judge
 
-    def embed(self, samples: Sequence[Ids]) -> list[Tensor]:
-        return [_stacked(self.judge.embed(ids)) for ids in samples]
+    def embed(self, ids: Ids) -> Tensor:
+        return _stacked(self.judge.embed(ids))
 
     def layer(self, layer: int) -> Blocks:
         return _JudgedLayer(self.judge, layer)
@@ -96,7 +98,7 @@ class Judged:
     def head(self) -> Callable[[Tensor], Tensor]:
         import torch
 
-        return lambda x: torch.from_numpy(self.judge.head(list(x.numpy()))).log_softmax(-1)
+        return lambda x: torch.from_numpy(self.judge.head(_copies(x)))[0]
 
 
 @dataclass(frozen=True)
@@ -107,13 +109,18 @@ class _JudgedLayer(Blocks):
     layer: int
 
     def attn(self, x: Tensor, _mean_squares: Tensor | None = None, /) -> Tensor:
-        return _stacked(self.judge.attn(self.layer, list(x.numpy())))
+        return _stacked(self.judge.attn(self.layer, _copies(x)))
 
     def mlp(self, x: Tensor, /) -> Tensor:
-        return _stacked(self.judge.mlp(self.layer, list(x.numpy())))
+        return _stacked(self.judge.mlp(self.layer, _copies(x)))
 
     def sum(self, summand: Tensor, /) -> Tensor:
         return summand
+
+
+def _copies(x: Tensor) -> list[NDArray[np.float32]]:
+    """Copies of states [rows, tokens, hidden], of which there is one, or [copies, rows, tokens, hidden]."""
+    return list(x.numpy()) if x.ndim == 4 else [x.numpy()]
 
 
 def _stacked(states: Sequence[NDArray[np.float32]]) -> Tensor:
@@ -141,14 +148,21 @@ def side_of(
     return of_files(lowered or config, files, layout.kernels(options))
 
 
+def padded(rows: Sequence[Ids]) -> Ids:
+    """Token ids [rows, longest] of rows [tokens], padded with 0 on the right."""
+    ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
+    for row, own in enumerate(rows):
+        ids[row, : len(own)] = own
+    return ids
+
+
 def log_probabilities(side: Side, config: ModelConfig, rows: Sequence[Ids]) -> list[NDArray[np.float32]]:
     """Log probabilities [tokens, vocab] of the next token after each token of each row, [tokens]."""
     import torch
 
     with torch.no_grad():
-        xs = side.embed(rows)
+        x = side.embed(padded(rows))
         for index in range(config.layers):
-            layer = side.layer(index)
-            xs = [run_layer(config, layer, x) for x in xs]
+            x = run_layer(config, side.layer(index), x)
         head = side.head()
-        return [head(x).numpy() for x in xs]
+        return [head(x[..., row : row + 1, : len(own), :]).log_softmax(-1).numpy() for row, own in enumerate(rows)]

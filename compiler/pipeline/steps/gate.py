@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler.artifact.parts import written
-from compiler.artifact.quantization import FIGURES, REPORT, Calibration, Gate, quantization_section
+from compiler.artifact.quantization import FIGURES, REPORT, Calibration, Gate, GateCoverage, quantization_section
 from compiler.calibration.samples import HELD_OUT, random_samples, read_samples
 from compiler.decoder.weights import StoredModel
 from compiler.errors import NumericsError
 from compiler.numerics.compare import rounded
 from compiler.numerics.gate import measure
+from compiler.numerics.gate.evidence import BEYOND
+from compiler.numerics.gate.extent import SEED, chosen_layers
 from compiler.numerics.gate.report import as_html, as_json, as_text
-from compiler.numerics.gate.verdict import Verdict, judge
+from compiler.numerics.gate.simulation import SchemeSide, split_of
+from compiler.numerics.gate.verdict import Verdict, judge, undecided
 from compiler.pipeline.runner import Output, Step
+from compiler.quantization.proof_levels import PROOFS
+from compiler.quantization.schemes import FLOAT
 from compiler.report import progress_in
 
 if TYPE_CHECKING:
@@ -39,7 +44,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GateInputs:
-    """Cache key. `scales`: as in the key of convert. `samples`: digest of the token ids."""
+    """Cache key. `scales`: as in the key of convert. `samples`: digest of the token ids; `layers`: those that are
+    compared part by part, over `part_tokens` tokens.
+    """
 
     version: int
     source: str
@@ -47,6 +54,8 @@ class GateInputs:
     scales: str
     samples: str
     proof: dict[str, Any]
+    part_tokens: int
+    layers: list[int]
 
 
 @dataclass(frozen=True)
@@ -63,39 +72,98 @@ def held_out_samples(plan: Plan, tokenizer: Path | None) -> Samples:
     Raises CalibrationError, TokenizerError.
     """
     length = min(max(measure.LENGTH, plan.proof.rows[0]), plan.config.max_positions)
+    count = -(-PROOFS[plan.quant.proof].most // length)
     if tokenizer is None:
-        return random_samples(plan.config.vocab, measure.SAMPLES, length)
-    return read_samples(None, tokenizer, vocab=plan.config.vocab, count=measure.SAMPLES, length=length, own=HELD_OUT)
+        return random_samples(plan.config.vocab, count, length)
+    return read_samples(None, tokenizer, vocab=plan.config.vocab, count=count, length=length, own=HELD_OUT)
 
 
 def measure_loss(
     runner: CachedRunner,
     plan: Plan,
     source: Source,
-    scales: str,
+    scaled: Scaled,
     side: Callable[[ModelConfig | None], Side],
     samples: Samples,
+    max_memory: int,
 ) -> Verdict:
-    """Figures of `side`, which opens the rank files, against the source over `samples`; with lowered limits over the
-    rows that numerics/proof.py asks for, where `side` takes the lowered model. `scales`: their digest.
+    """Figures of `side`, which opens the rank files, against the source; with lowered limits over the rows that
+    numerics/proof.py asks for, where `side` takes the lowered model.
+
+    The first of the `samples` are measured; as long as an interval cannot decide, as many again.
     """
-    proof = plan.proof
+    level, limits = PROOFS[plan.quant.proof], tolerance(plan.quant)
+    layers = chosen_layers(plan.config, level.layers)
+    opened = _Measuring(runner, plan, source, scaled, side, max_memory)
+    verdict = opened.step(samples.within(0, level.tokens), level.part_tokens, layers)
+    while undecided(verdict, limits) and (more := samples.within(verdict.tokens, 2 * verdict.tokens)).ids:
+        verdict = verdict.with_more(opened.step(more, 0, ()))
+    return verdict
 
-    def run(_folder: Path) -> Output:
-        model = StoredModel(source.config, source.tensors, source.checkpoint)
-        progress = progress_in(runner.report, "tokens x layers")
-        verdict = measure.measure(model, side(None), samples, progress)
-        if proof.lowered is not None:
-            rows = samples.first(proof.lowered_rows)
-            lowered = StoredModel(proof.lowered, source.tensors, source.checkpoint)
-            verdict = replace(verdict, lowered=measure.measure(lowered, side(proof.lowered), rows, progress))
-        return Output(verdict.to_json())
 
-    def note(entry: CacheEntry) -> str:
-        return as_text(Verdict.from_json(entry.facts)).replace("\n", "; ")
+@dataclass(frozen=True)
+class _Measuring:
+    runner: CachedRunner
+    plan: Plan
+    source: Source
+    scaled: Scaled
+    side: Callable[[ModelConfig | None], Side]
+    max_memory: int
 
-    inputs = GateInputs(measure.VERSION, source.digest, plan.digest, scales, samples.digest, proof.to_json())
-    return Verdict.from_json(runner.run(Step("gate", inputs, run, note)).facts)
+    def step(self, samples: Samples, part_tokens: int, layers: Sequence[int]) -> Verdict:
+        """Verdict on `samples`, behind the cache; parts of `layers` are compared over `part_tokens` tokens."""
+        proof, runner, source = self.plan.proof, self.runner, self.source
+
+        def run(_folder: Path) -> Output:
+            extent = measure.Extent(part_tokens, layers, self.max_memory)
+            progress = progress_in(runner.report, "tokens x layers")
+            verdict = self._measured(source.config, None, samples, extent, progress)
+            if proof.lowered is not None and part_tokens:
+                rows = samples.first(proof.lowered_rows)
+                lowered = self._measured(proof.lowered, proof.lowered, rows, extent, progress)
+                verdict = replace(verdict, lowered=lowered)
+            return Output(verdict.to_json())
+
+        def note(entry: CacheEntry) -> str:
+            return as_text(Verdict.from_json(entry.facts)).replace("\n", "; ")
+
+        inputs = GateInputs(
+            measure.VERSION,
+            source.digest,
+            self.plan.digest,
+            self.scaled.digest,
+            samples.digest,
+            proof.to_json(),
+            part_tokens,
+            list(layers),
+        )
+        return Verdict.from_json(runner.run(Step("gate", inputs, run, note)).facts)
+
+    def _measured(
+        self,
+        config: ModelConfig,
+        lowered: ModelConfig | None,
+        samples: Samples,
+        extent: measure.Extent,
+        progress: Callable[[int, int], None],
+    ) -> Verdict:
+        model = StoredModel(config, self.source.tensors, self.source.checkpoint)
+        scheme = scheme_side(self.plan, config, self.scaled)
+        return measure.measure(model, self.side(lowered), samples, progress, scheme=scheme, extent=extent)
+
+
+def scheme_side(plan: Plan, config: ModelConfig, scaled: Scaled) -> SchemeSide:
+    """The plan's scheme itself, for the model `config`."""
+    scheme, scaling = plan.quant.scheme, plan.scaling
+    rounded = scaling is not None and scaling.scheme.weights != FLOAT
+    at_load = scheme.weights if scheme is not None and not rounded else ""
+    return SchemeSide(
+        StoredModel(config, scaled.tensors, scaled.checkpoint),
+        scaling,
+        plan.dtype,
+        at_load,
+        split_of(plan.layouts),
+    )
 
 
 def pass_gate(
@@ -113,6 +181,7 @@ def pass_gate(
         written(FIGURES, figures.encode()),
     ]
     accepted = False
+    _warn(report, verdict, limits, quant)
     try:
         judge(verdict, limits)
     except NumericsError as error:
@@ -120,7 +189,7 @@ def pass_gate(
             raise _refused(output, files, error) from None
         accepted = True
         report.warn(f"{error.message}\nit is accepted, as asked, and the manifest says so")
-    found = _gate(verdict, limits, accepted=accepted)
+    found = _gate(verdict, limits, quant.proof, accepted=accepted)
     return Passed(quantization_section(quant, found, _calibration(quant.text, calibrated_on), scaled.alphas), files)
 
 
@@ -130,7 +199,7 @@ def tolerance(quant: Quant) -> Tolerance:
 
     scheme, cache = quant.scheme.tolerance if quant.scheme else CLOSE, CACHES.get(quant.cache, CLOSE)
     own = Tolerance(
-        max(scheme.perplexity, cache.perplexity), max(scheme.kl, cache.kl), min(scheme.cosine, cache.cosine)
+        max(scheme.perplexity, cache.perplexity), max(scheme.kl, cache.kl), max(scheme.stream, cache.stream)
     )
     increase = quant.max_perplexity_increase
     return own if increase is None else replace(own, perplexity=increase)
@@ -150,19 +219,41 @@ def _refused(output: Path, report: Sequence[Part], error: NumericsError) -> Nume
     )
 
 
-def _gate(verdict: Verdict, limits: Tolerance, *, accepted: bool) -> Gate:
-    worst = verdict.worst
+def _warn(report: Report, verdict: Verdict, limits: Tolerance, quant: Quant) -> None:
+    """Warn of less evidence than `--proof` asks for, and of limits that it cannot decide."""
+    level = PROOFS[quant.proof]
+    if verdict.tokens < level.tokens:
+        report.warn(
+            f"`--proof {quant.proof}` asks for {level.tokens:,} held-out tokens; the text has {verdict.tokens:,}, and "
+            f"the manifest says so"
+        )
+    if undecided(verdict, limits):
+        low, high = verdict.evidence.increase_interval
+        report.warn(
+            f"{verdict.tokens:,} tokens do not decide a limit: the increase of the perplexity is within {low:+.2%} and "
+            f"{high:+.2%}; the figure itself was judged"
+        )
+
+
+def _gate(verdict: Verdict, limits: Tolerance, proof: str, *, accepted: bool) -> Gate:
+    worst, found = verdict.worst, verdict.evidence
+    distances = [part.distance for part in verdict.parts if part.distance is not None]
     return Gate(
         text=verdict.text,
         tokens=verdict.tokens,
-        perplexity_float=rounded(verdict.perplexity_float, 5),
-        perplexity=rounded(verdict.perplexity, 5),
-        perplexity_increase=rounded(verdict.increase),
-        kl=rounded(verdict.kl),
-        top1_agreement=rounded(verdict.top1_agreement),
-        cosine=rounded(worst.cosine, 5) if worst else 1.0,
+        perplexity_float=rounded(found.perplexity_float, 5),
+        perplexity=rounded(found.perplexity, 5),
+        perplexity_increase=rounded(found.increase),
+        perplexity_increase_interval=[rounded(end) for end in found.increase_interval],
+        kl=rounded(found.kl),
+        kl_interval=[rounded(end) for end in found.kl_interval],
+        top1_agreement=rounded(found.top1_agreement),
+        cosine=rounded(min((part.cosine for part in verdict.parts), default=1.0), 5),
         worst=worst.name if worst else "",
-        limits={"perplexity": limits.perplexity, "kl": limits.kl, "cosine": limits.cosine},
+        stream=rounded(min(worst.stream, BEYOND)) if worst else None,
+        distance=rounded(min(max(distances), BEYOND)) if distances else None,
+        limits={"perplexity": limits.perplexity, "kl": limits.kl, "stream": limits.stream},
+        coverage=GateCoverage(proof=proof, part_tokens=verdict.part_tokens, layers=list(verdict.layers), seed=SEED),
         accepted=accepted,
         report=REPORT,
     )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from compiler.storage.cache.stages import CacheEntry
     from compiler.targets.protocols import RankLayout
 
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 QUANTIZED = "the quantised decoder in float32"
 
 _VERSION = 2
-_QUANTIZED_VERSION = 3
+_QUANTIZED_VERSION = 4
 
 
 @dataclass(frozen=True)

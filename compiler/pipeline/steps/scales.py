@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from compiler.calibration.outliers import Outliers
     from compiler.calibration.samples import Samples
     from compiler.model.lazy import Lazy
+    from compiler.model.roles import TensorId
     from compiler.pipeline.plan import Plan
     from compiler.pipeline.runner import CachedRunner
     from compiler.pipeline.steps.digest import Source
@@ -43,10 +44,12 @@ class ScaleInputs:
 
 @dataclass(frozen=True)
 class Scaled:
-    """The source with scales among the tensors of its `checkpoint`. `digest`: of the scales, empty where it has none.
-    `alphas`: of every group of layers, where searched for; `outliers`: of every input, where there was a text.
+    """The source with scales among its `tensors` and those of its `checkpoint`. `digest`: of the scales, empty where
+    there are none. `alphas`: of every group of layers, where searched for; `outliers`: of every input, where there was
+    a text.
     """
 
+    tensors: Mapping[TensorId, Lazy]
     checkpoint: Checkpoint
     digest: str = ""
     alphas: Mapping[str, float] = field(default_factory=dict)
@@ -56,12 +59,12 @@ class Scaled:
 def with_scales(runner: CachedRunner, source: Source, plan: Plan, samples: Samples | None, max_memory: int) -> Scaled:
     """The input of convert. `samples`: `calibration_samples` of the plan."""
     if plan.scaling is None or not any(_needs_scales(tensor) for rank in plan.ranks for _, tensor in rank.tensors):
-        return Scaled(source.checkpoint)
+        return Scaled(source.tensors, source.checkpoint)
     calibration = None if samples is None else calibrate(runner, source, samples, max_memory)
     made = make_scales(runner, source, plan.quant, plan.scaling, calibration, max_memory)
-    _, checkpoint = scales.with_scales(source.tensors, source.checkpoint, made.folder / scales.RESULT)
+    tensors, checkpoint = scales.with_scales(source.tensors, source.checkpoint, made.folder / scales.RESULT)
     seen = outliers(_maxima(calibration)) if calibration else ()
-    return Scaled(checkpoint, made.files[0].digest, made.facts["alphas"], seen)
+    return Scaled(tensors, checkpoint, made.files[0].digest, made.facts["alphas"], seen)
 
 
 def make_scales(

@@ -10,7 +10,8 @@ Every rank has its own hidden states, which are combined only where the engine c
     row-parallel       dense, proj: summed over the ranks, then each rank adds its own copy of the bias
     vocabulary         lm_head: the ranks' logits concatenated, cut to vocab_size
 
-so that copies that differ between ranks are detected. Float32, numpy, one block of a matrix's rows in memory at a time.
+so that copies that differ between ranks are detected. Float32, numpy, one block of a matrix's rows in memory at a time,
+which is read once for all tokens: states may have a leading axis of rows of equal length, [rows, S, hidden].
 
     gated mlp    proj(act(fc(x)) * gate(x))
     swiglu mlp   first, second = halves of fc(x);  proj(first * silu(second))
@@ -45,7 +46,7 @@ _SCALES_EMBEDDING = ("GemmaForCausalLM",)
 
 
 States = list[Array]
-"""Hidden states: float32 [S, hidden] of every rank, or a single one where all are equal."""
+"""Hidden states: float32 [S, hidden] or [rows, S, hidden] of every rank, or a single one where all are equal."""
 
 
 class CheckpointJudge:
@@ -109,7 +110,7 @@ class CheckpointJudge:
         return self._summed(layer, parts, "mlp.proj.bias")
 
     def head(self, x: States) -> Array:
-        """Logits of hidden states: float32 [S, vocab_size]."""
+        """Logits of hidden states: float32 [..., vocab_size]."""
         return _head(self._model, self._files[-self._model.tp :], self._all(x))
 
     def _all(self, x: States) -> States:
@@ -154,9 +155,10 @@ def _embed(model: JudgedModel, files: Sequence[RankReader], token_ids: NDArray[n
     tables = [("transformer.vocab_embedding.weight", int(model.config["vocab_size"]), token_ids)]
     if model.config["position_embedding_type"] == "learned_absolute":
         positions = int(model.config["max_position_embeddings"])
-        tables.append(("transformer.position_embedding.weight", positions, np.arange(len(token_ids))))
+        places = np.broadcast_to(np.arange(token_ids.shape[-1]), token_ids.shape)
+        tables.append(("transformer.position_embedding.weight", positions, places))
     scale = model.hidden**0.5 if model.config["architecture"] in _SCALES_EMBEDDING else 1.0
-    total = [np.zeros((len(token_ids), model.hidden), np.float32) for _ in files]
+    total = [np.zeros((*token_ids.shape, model.hidden), np.float32) for _ in files]
     for name, size, ids in tables:
         if model.config["use_parallel_embedding"]:
             rows = -(-size // model.tp)
@@ -170,11 +172,12 @@ def _embed(model: JudgedModel, files: Sequence[RankReader], token_ids: NDArray[n
 
 def _lookup(table: Tensor, ids: NDArray[np.int64]) -> Array:
     """Rows `ids` of a table; zeros for rows of other ranks."""
-    out = np.zeros((len(ids), table.shape[1]), np.float32)
-    for i, row in enumerate(ids.tolist()):
+    used, places = np.unique(ids, return_inverse=True)
+    out = np.zeros((len(used), table.shape[1]), np.float32)
+    for i, row in enumerate(used.tolist()):
         if 0 <= row < table.shape[0]:
             out[i] = table[row : row + 1][0]
-    return out
+    return np.asarray(out[places.reshape(ids.shape)])
 
 
 def _plus(x: Array, bias: Array | None) -> Array:
@@ -182,7 +185,7 @@ def _plus(x: Array, bias: Array | None) -> Array:
 
 
 def _linear(file: RankReader, at: str, module: str, x: Array, rows: int) -> Array:
-    """Linear module with its bias, if it has one: x [S, in] -> [S, rows]."""
+    """Linear module with its bias, if it has one: x [..., in] -> [..., rows]."""
     return _plus(linear(file, at, module, x, rows), file.maybe(f"{at}{module}.bias", rows))
 
 
@@ -190,8 +193,8 @@ def _attention(model: JudgedModel, file: RankReader, rank: int, at: str, x: Arra
     """Partial sum of one rank's output projection, without its bias."""
     config, d = model.config, model.head_size
     h, k = model.heads, model.kv_heads
-    qkv = _linear(file, at, "attention.qkv", x, (h + 2 * k) * d).reshape(len(x), h + 2 * k, d)
-    query, key, value = qkv[:, :h], qkv[:, h : h + k], qkv[:, h + k :]
+    qkv = _linear(file, at, "attention.qkv", x, (h + 2 * k) * d).reshape(*x.shape[:-1], h + 2 * k, d)
+    query, key, value = qkv[..., :h, :], qkv[..., h : h + k, :], qkv[..., h + k :, :]
     if config.get("qk_layernorm"):
         eps = float(config["norm_epsilon"])
         query = rms_norm(query, file.vector(at + "attention.q_layernorm.weight", d), eps)
@@ -205,8 +208,11 @@ def _attention(model: JudgedModel, file: RankReader, rank: int, at: str, x: Arra
         query, key = (rotate(t, inverse, interleaved=kind == "rope_gptj") for t in (query, key))
     elif kind != "learned_absolute":
         raise ArtifactError(f"config.json: the judge does not compute position_embedding_type {kind!r}", hint=BUG)
-    out = attend(query, cached(file, at, key), cached(file, at, value), slopes, window)
-    return linear(file, at, "attention.dense", out.reshape(len(x), h * d), model.hidden)
+    key, value = cached(file, at, key), cached(file, at, value)
+    queries, keys, values = (t.reshape(-1, *t.shape[-3:]) for t in (query, key, value))
+    rows = zip(queries, keys, values, strict=True)
+    out = np.stack([attend(q_row, k_row, v_row, slopes, window) for q_row, k_row, v_row in rows])
+    return linear(file, at, "attention.dense", out.reshape(*x.shape[:-1], h * d), model.hidden)
 
 
 def _mlp(model: JudgedModel, file: RankReader, rank: int, at: str, x: Array) -> Array:
@@ -234,8 +240,8 @@ def _swiglu(x: Array) -> Array:
     return first * silu(second)
 
 
-def _experts(model: JudgedModel, file: RankReader, rank: int, at: str, x: Array) -> Array:
-    config = model.config
+def _experts(model: JudgedModel, file: RankReader, rank: int, at: str, states: Array) -> Array:
+    config, x = model.config, states.reshape(-1, states.shape[-1])
     moe = config.get("moe") or {"top_k": config["moe_top_k"], "normalization_mode": config["moe_normalization_mode"]}
     moe_tp, moe_ep = model.moe_split
     width = int(config.get("moe_intermediate_size") or config["intermediate_size"]) // moe_tp
@@ -256,7 +262,7 @@ def _experts(model: JudgedModel, file: RankReader, rank: int, at: str, x: Array)
         token, slot = np.nonzero(chosen == first + i)
         inner = _swiglu(fc(i, x[token]))
         out[token] += proj(i, inner) * weight[token, slot, None]
-    return out
+    return out.reshape(states.shape)
 
 
 def _shared_expert(model: JudgedModel, file: RankReader, at: str, x: Array) -> Array:
@@ -276,4 +282,4 @@ def _head(model: JudgedModel, files: Sequence[RankReader], x: list[Array]) -> Ar
         normed = _norm(model, file, "transformer.ln_f", own)
         table = file.get("lm_head.weight", model.vocab_rows, model.hidden)
         parts.append(_plus(file.times(normed, table), file.maybe("lm_head.bias", model.vocab_rows)))
-    return np.asarray(np.concatenate(parts, -1)[:, : int(model.config["vocab_size"])])
+    return np.asarray(np.concatenate(parts, -1)[..., : int(model.config["vocab_size"])])

@@ -104,8 +104,10 @@ def frequencies(dim: int, base: float, scaling: Mapping[str, Any] | None) -> Arr
 
 
 def rotate(x: Array, inverse: Array, *, interleaved: bool) -> Array:
-    """Rotate x [S, heads, d] at positions 0 to S - 1. Pairs are neighbors (GPT-J) or half of dim apart (GPT-NeoX)."""
-    angle = np.arange(len(x), dtype=np.float32)[:, None, None] * inverse
+    """Rotate x [..., S, heads, d] at positions 0 to S - 1. Pairs are neighbors (GPT-J) or half of dim apart
+    (GPT-NeoX).
+    """
+    angle = np.arange(x.shape[-3], dtype=np.float32)[:, None, None] * inverse
     cos, sin = np.cos(angle), np.sin(angle)
     dim = 2 * len(inverse)
     out = x.copy()
@@ -132,9 +134,11 @@ def attend(query: Array, key: Array, value: Array, slopes: Array, window: int | 
     """Causal attention: query [S, h, d], key and value [S, k, d] -> [S, h, d]. Head i reads kv head i // (h / k)."""
     length, h, d = query.shape
     group = h // key.shape[1]
-    key, value = np.repeat(key, group, 1), np.repeat(value, group, 1)
+    key, value = (np.repeat(x, group, 1).swapaxes(0, 1) for x in (key, value))
     distance = np.arange(length)[:, None] - np.arange(length)[None, :]
     seen = (distance >= 0) & (distance < (window or length))
-    scores = np.einsum("qhd,khd->hqk", query, key) / np.float32(d**0.5) - slopes[:, None, None] * distance
-    scores = np.where(seen, scores, np.float32(-np.inf)).astype(np.float32)
-    return np.asarray(np.einsum("hqk,khd->qhd", softmax(scores), value))
+    scores = query.swapaxes(0, 1) @ key.swapaxes(1, 2) / np.float32(d**0.5)
+    if slopes.any():
+        scores -= slopes[:, None, None] * distance.astype(np.float32)
+    scores = np.where(seen, scores, np.float32(-np.inf))
+    return np.ascontiguousarray((softmax(scores) @ value).swapaxes(0, 1), np.float32)

@@ -59,16 +59,19 @@ class RankReader:
         return np.float32(np.asarray(self.get(name, 1)[0:1]).item())
 
     def times(self, x: Array, matrix: Tensor, widen: Widen | None = None, packed: int = 1) -> Array:
-        """Product of x [S, in] with the transpose of matrix [out / packed, in] -> [S, out], in blocks of rows.
+        """Product of x [..., in] with the transpose of matrix [out / packed, in] -> [..., out], in blocks of rows.
 
-        `widen(stored rows, index of the first)` returns `packed` times as many rows of the weight.
+        `widen(stored rows, index of the first)` returns `packed` times as many rows of the weight. Every block is read
+        and widened once for all tokens.
         """
-        out = np.empty((len(x), packed * matrix.shape[0]), np.float32)
+        flat = np.ascontiguousarray(x.reshape(-1, x.shape[-1]))
+        out = np.empty((len(flat), packed * matrix.shape[0]), np.float32)
         rows = max(self.block // (4 * matrix.shape[1]), 1)
         for first in range(0, matrix.shape[0], rows):
             values = matrix[first : first + rows]
-            out[:, packed * first : packed * (first + rows)] = x @ (values if widen is None else widen(values, first)).T
-        return out
+            block = values if widen is None else widen(values, first)
+            out[:, packed * first : packed * (first + rows)] = flat @ block.T
+        return out.reshape(*x.shape[:-1], out.shape[-1])
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ _OWN_STEPS = ("attention.qkv", "mlp.fc", "mlp.gate")
 
 
 def linear(file: RankReader, at: str, module: str, x: Array, rows: int) -> Array:
-    """Output of `module` [rows, in] of the layer `at`: x [S, in] -> [S, rows]. Raises ArtifactError."""
+    """Output of `module` [rows, in] of the layer `at`: x [..., in] -> [..., rows]. Raises ArtifactError."""
     name = at + module
     match file.algo:
         case "":

@@ -211,22 +211,22 @@ class ShardJudge:
         self._config, self._ranks, self._kernels = config, ranks, wide(kernels)
 
     def embed(self, token_ids: NDArray[np.int64], /) -> list[NDArray[np.float32]]:
-        """States [tokens, hidden] before the first layer."""
-        return [self._embed(token_ids)[0].numpy()]
+        """States [tokens, hidden] before the first layer, or [rows, tokens, hidden] of several rows."""
+        return [self._embed(token_ids).reshape(*token_ids.shape, -1).numpy()]
 
     def attn(self, layer: int, x: list[NDArray[np.float32]], /) -> list[NDArray[np.float32]]:
         """Output of attention."""
         blocks = self._layer(layer)
-        return [blocks.sum(blocks.attn(_tensor(x)))[0].numpy()]
+        return [blocks.sum(blocks.attn(_tensor(x))).reshape(x[0].shape).numpy()]
 
     def mlp(self, layer: int, x: list[NDArray[np.float32]], /) -> list[NDArray[np.float32]]:
         """Output of the mlp."""
         blocks = self._layer(layer)
-        return [blocks.sum(blocks.mlp(_tensor(x)))[0].numpy()]
+        return [blocks.sum(blocks.mlp(_tensor(x))).reshape(x[0].shape).numpy()]
 
     def head(self, x: list[NDArray[np.float32]], /) -> NDArray[np.float32]:
-        """Logits [tokens, vocab]."""
-        found: NDArray[np.float32] = self._logits(_tensor(x)).numpy()
+        """Logits [..., vocab]."""
+        found: NDArray[np.float32] = self._logits(_tensor(x)).reshape(*x[0].shape[:-1], -1).numpy()
         return found
 
     def logits(self, token_ids: NDArray[np.int64], /) -> NDArray[np.float32]:
@@ -243,7 +243,7 @@ class ShardJudge:
             x = self._embed(token_ids)
             for index in range(self._config.layers):
                 x = run_layer(self._config, self._layer(index), x)
-            found: NDArray[np.float32] = self._logits(x).numpy()
+            found: NDArray[np.float32] = self._logits(x)[0].numpy()
         return found
 
     def _embed(self, token_ids: NDArray[np.int64]) -> Tensor:
@@ -251,8 +251,8 @@ class ShardJudge:
         import torch
 
         used = np.unique(token_ids)
-        places = torch.from_numpy(np.searchsorted(used, token_ids))
-        return embed_sum(self._config, [one.embedding(used) for one in self._ranks], places[None])
+        places = torch.from_numpy(np.searchsorted(used, np.atleast_2d(token_ids)))
+        return embed_sum(self._config, [one.embedding(used) for one in self._ranks], places)
 
     def _layer(self, layer: int) -> RanksInProcess:
         ranks = [one.layer(layer) for one in self._ranks]
@@ -260,10 +260,10 @@ class ShardJudge:
 
     def _logits(self, x: Tensor) -> Tensor:
         heads: Sequence[Mapping[str, Tensor]] = [one.head() for one in self._ranks]
-        return logits(self._config, heads, x, self._kernels)[0]
+        return logits(self._config, heads, x, self._kernels)
 
 
 def _tensor(x: States) -> Tensor:
     import torch
 
-    return torch.from_numpy(x[0])[None]
+    return torch.from_numpy(x[0].reshape(-1, *x[0].shape[-2:]))

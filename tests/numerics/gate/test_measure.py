@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from compiler.calibration.samples import HELD_OUT, Samples, read_samples
-from compiler.calibration.scales import RESULT, make_scales
+from compiler.calibration.scales import RESULT, make_scales, with_scales
 from compiler.decoder.forward import forward
 from compiler.decoder.kernels import Kernels
 from compiler.decoder.quantized import definition, experts
 from compiler.decoder.weights import StoredModel
 from compiler.errors import NumericsError
+from compiler.numerics.gate.evidence import Evidence, TokenBlock, blocks_of
 from compiler.numerics.gate.measure import measure
 from compiler.numerics.gate.sides import of_files
-from compiler.numerics.gate.verdict import Verdict, judge
+from compiler.numerics.gate.simulation import SchemeSide
+from compiler.numerics.gate.verdict import DISTANCE, Verdict, judge, undecided
 from compiler.quantization.scaling import Scaling
 from compiler.quantization.schemes import SCHEMES, Tolerance
 from tests.calibration.test_activations import SAMPLES, Opened, opened
@@ -29,7 +32,7 @@ from tests.weights import rank_weights
 
 Folders = Callable[[str], Path]
 INT8 = SCHEMES["int8-weight"]
-LOOSE = Tolerance(perplexity=0.05, kl=0.05, cosine=0.99)
+LOOSE = Tolerance(perplexity=0.05, kl=0.05, stream=0.05)
 
 
 def _quantized(model: Opened, folder: Path, tp: int) -> list[Path]:
@@ -38,23 +41,46 @@ def _quantized(model: Opened, folder: Path, tp: int) -> list[Path]:
     return [folder / f"tp{tp}" / "weights" / f"rank{rank}.safetensors" for rank in range(tp)]
 
 
-def _measured(model: Opened, files: list[Path], kernels: Kernels | None = None, samples: Samples = SAMPLES) -> Verdict:
+def _measured(
+    model: Opened,
+    files: list[Path],
+    kernels: Kernels | None = None,
+    samples: Samples = SAMPLES,
+    scheme: SchemeSide | None = None,
+) -> Verdict:
     stored = StoredModel(model.config, model.tensors, model.checkpoint)
-    return measure(stored, of_files(model.config, files, kernels or Kernels()), samples)
+    return measure(stored, of_files(model.config, files, kernels or Kernels()), samples, scheme=scheme)
+
+
+def _scheme(model: Opened, folder: Path, scaling: Scaling) -> SchemeSide:
+    """The scheme whose scales are in `folder`."""
+    merged, checkpoint = with_scales(model.tensors, model.checkpoint, folder / RESULT)
+    return SchemeSide(StoredModel(model.config, merged, checkpoint), scaling, "float32")
+
+
+def _verdict(increase: float, kl: float, blocks: int = 1, scatter: float = 0.0) -> Verdict:
+    """Figures of that many blocks of ten tokens, which are off by `scatter` nats to either side in turn."""
+    found = [
+        TokenBlock(10, 10, 10 * kl, 10, 10 * math.log(10), 10 * math.log(10 * (1 + increase)) + 10 * scatter * sign)
+        for sign in ([1, -1] * blocks)[:blocks]
+    ]
+    return Verdict((), "sha256:0", Evidence(tuple(found)), 0)
 
 
 @pytest.mark.parametrize("case", TINY)
 def test_int8_weights_lose_little(case: str, tiny_checkpoint: Folders, tmp_path: Path) -> None:
     model = opened(tiny_checkpoint(case))
     tp = 3 if case == "llama/three-kv-heads" else 4
-    verdict = _measured(model, _quantized(model, tmp_path, tp))
+    files = _quantized(model, tmp_path, tp)
+    verdict = _measured(model, files, scheme=_scheme(model, tmp_path, Scaling(INT8)))
     assert [part.name for part in verdict.parts] == [
         f"layers.{layer}.{part}" for layer in range(model.config.layers) for part in ("attn", "mlp")
     ]
     assert all(0 < part.relative < 0.03 for part in verdict.parts)
     assert all(part.cosine > 0.999 for part in verdict.parts)
+    assert all(part.distance is not None and part.distance < 0.05 for part in verdict.parts)
     assert verdict.tokens == 104
-    assert verdict.kl >= 0
+    assert verdict.evidence.kl >= 0
     judge(verdict, LOOSE)
 
 
@@ -66,7 +92,7 @@ def test_perplexity_is_that_of_the_logits(tiny_checkpoint: Folders, tmp_path: Pa
     for ids in SAMPLES.ids:
         logits = forward(model.config, weights, torch.from_numpy(ids)[None])[0]
         losses.append(torch.nn.functional.cross_entropy(logits[:-1], torch.from_numpy(ids[1:]), reduction="none"))
-    np.testing.assert_allclose(verdict.perplexity_float, math.exp(torch.cat(losses).mean()), rtol=1e-5)
+    np.testing.assert_allclose(verdict.evidence.perplexity_float, math.exp(torch.cat(losses).mean()), rtol=1e-5)
 
 
 @pytest.mark.parametrize("case", ["llama", "gptj", "mixtral", "baichuan/v1-13b", "gpt2", "gemma2", "granite", "bloom"])
@@ -75,9 +101,9 @@ def test_without_quantization_nothing_is_lost(case: str, tiny_checkpoint: Folder
     for rank, tensors in enumerate(rank_weights(model.checkpoint.folder, 2)):
         save_file({name: t.contiguous() for name, t in tensors.items()}, tmp_path / f"{rank}")
     verdict = _measured(model, [tmp_path / "0", tmp_path / "1"])
-    assert verdict.kl < 1e-8
-    assert verdict.top1_agreement == 1
-    assert abs(verdict.increase) < 1e-5
+    assert verdict.evidence.kl < 1e-8
+    assert verdict.evidence.top1_agreement == 1
+    assert abs(verdict.evidence.increase) < 1e-5
     assert all(part.relative < 1e-5 for part in verdict.parts)
 
 
@@ -115,11 +141,11 @@ def test_a_fault_in_one_layer_of_one_rank_is_named(
     tensors = load_file(files[2])
     mutate(tensors)
     save_file(tensors, files[2])
-    verdict = _measured(model, files)
-    beyond = {error.name for error in verdict.parts if not error.cosine >= INT8.tolerance.cosine}
+    verdict = _measured(model, files, scheme=_scheme(model, tmp_path, Scaling(INT8)))
+    beyond = {error.name for error in verdict.parts if error.distance is None or error.distance > DISTANCE}
     # A NaN spreads to what follows in the files' own stream, but not to the parts on the float model's.
     assert beyond == {part}
-    with pytest.raises(NumericsError, match=f"`{part}`: cosine") as caught:
+    with pytest.raises(NumericsError, match=f"`{part}`: .* times the scheme's own error away") as caught:
         judge(verdict, INT8.tolerance)
     assert caught.value.exit_code == 8
 
@@ -135,15 +161,28 @@ def test_tokens_in_int8_are_measured_too(tiny_checkpoint: Folders, tmp_path: Pat
 
 
 def test_a_loss_within_the_tolerance_passes_and_no_more() -> None:
-    fine = Verdict((), 10, "sha256:0", kl=0.01, top1_agreement=1.0, perplexity_float=10.0, perplexity=10.1)
-    judge(fine, Tolerance(0.011, 0.01, 0.9))
-    with pytest.raises(NumericsError, match=r"perplexity 10 becomes 10.1 \(\+1.00%\), expected at most \+0.50%"):
-        judge(fine, Tolerance(0.005, 0.01, 0.9))
-    with pytest.raises(NumericsError, match=r"KL divergence 0.01, expected at most 0.005"):
+    fine = _verdict(0.01, 0.01, blocks=2)
+    judge(fine, Tolerance(0.011, 0.0101, 0.9))
+    with pytest.raises(NumericsError, match=r"perplexity 10 becomes 10.1 \(\+1.00%.*\), expected at most \+0.50%"):
+        judge(fine, Tolerance(0.005, 0.0101, 0.9))
+    with pytest.raises(NumericsError, match=r"KL divergence 0.01 \(.*\), expected at most 0.005"):
         judge(fine, Tolerance(0.011, 0.005, 0.9))
-    broken = Verdict((), 10, "sha256:0", float("nan"), 0.0, 10.0, float("nan"))
+    broken = replace(fine, evidence=Evidence(blocks_of([float("nan")], [False], {"float": [], "files": []})))
     with pytest.raises(NumericsError, match="beyond its tolerance"):
         judge(broken, Tolerance(1e9, 1e9, 0))
+
+
+def test_an_interval_narrows_with_the_tokens_until_it_decides() -> None:
+    limits = Tolerance(perplexity=0.02, kl=1.0, stream=1.0)
+    few, many = _verdict(0.01, 0.01, blocks=4, scatter=0.02), _verdict(0.01, 0.01, blocks=64, scatter=0.02)
+    assert undecided(few, limits)
+    assert not undecided(many, limits)
+    low, high = many.evidence.increase_interval
+    # 64 losses that are off by 0.02 to either side: 1.96 * 0.02 / sqrt(63)
+    assert (low, high) == pytest.approx(
+        (math.exp(math.log(1.01) - 0.00494) - 1, math.exp(math.log(1.01) + 0.00494) - 1), abs=1e-5
+    )
+    assert few.with_more(many).evidence.tokens == 680
 
 
 def test_a_verdict_is_data(tiny_checkpoint: Folders, tmp_path: Path) -> None:
@@ -153,8 +192,9 @@ def test_a_verdict_is_data(tiny_checkpoint: Folders, tmp_path: Path) -> None:
     stored = StoredModel(model.config, model.tensors, model.checkpoint)
     files = _quantized(model, tmp_path, 1)
     verdict = measure(stored, of_files(model.config, files, Kernels()), samples, lambda *call: calls.append(call))
-    assert calls == [(64 * i, 384) for i in range(1, 7)]
+    assert calls == [(128 * i, 384) for i in range(1, 4)]
     told = json.loads(json.dumps(verdict.to_json()))
-    assert told["perplexity_increase"] == verdict.increase
-    assert told["parts"][0].keys() == {"name", "relative", "cosine", "channel"}
+    assert told["perplexity_increase"] == verdict.evidence.increase
+    assert {"name", "relative", "cosine", "channel", "stream", "distance"} <= told["parts"][0].keys()
     assert told["text"] == samples.text
+    assert Verdict.from_json(told) == verdict

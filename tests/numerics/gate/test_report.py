@@ -2,24 +2,34 @@ from __future__ import annotations
 
 import json
 from html.parser import HTMLParser
+from math import log
 
 from compiler.calibration.outliers import Channel, Outliers
+from compiler.numerics.gate.evidence import Evidence, TokenBlock
 from compiler.numerics.gate.report import as_html, as_json, as_text, largest, worst
-from compiler.numerics.gate.verdict import PartError, Verdict
+from compiler.numerics.gate.verdict import CHANNEL, DISTANCE, PartError, Verdict
 from compiler.quantization.schemes import Tolerance
 
 PARTS = (
-    PartError("layers.0.attn", 0.001, 0.99999, 5),
-    PartError("layers.0.mlp", 0.002, 0.99999, 6),
-    PartError("layers.1.attn", 0.9, 0.71, 7),
-    PartError("layers.1.mlp", float("inf"), 0.0, 8),
+    PartError("layers.0.attn", 0.001, 0.99999, 5, 0.0005, 0.01, 0.02, 5),
+    PartError("layers.0.mlp", 0.002, 0.99999, 6, 0.001, 0.01, 0.02, 6),
+    PartError("layers.1.attn", 0.9, 0.71, 7, 0.3, 0.01, 0.02, 7),
+    PartError("layers.1.mlp", float("inf"), 0.0, 8, float("inf"), float("inf"), float("inf"), 8),
 )
-VERDICT = Verdict(PARTS, 96, "sha256:12", kl=0.0123, top1_agreement=0.975, perplexity_float=8.0, perplexity=8.4)
+
+
+def _evidence(kl: float, agree: int, after: float) -> Evidence:
+    """Two blocks, 80 tokens, of a perplexity of 8 that becomes `after`."""
+    before, behind = 40 * log(8.0), 40 * log(after)
+    return Evidence((TokenBlock(40, 40, 40 * kl, agree, before, behind),) * 2)
+
+
+VERDICT = Verdict(PARTS, "sha256:12", _evidence(0.0123, 39, 8.4), 80, (0, 1))
 OUTLIERS = (
     Outliers("layers.0.attn.q", 0.5, (Channel(3, 4.0), Channel(1, 1.0))),
     Outliers("layers.1.mlp.down", 0.1, (Channel(77, 123.4),)),
 )
-TOLERANCE = Tolerance(perplexity=0.02, kl=0.02, cosine=0.99)
+TOLERANCE = Tolerance(perplexity=0.02, kl=0.02, stream=0.05)
 
 
 class _Page(HTMLParser):
@@ -51,8 +61,10 @@ def test_the_worst_come_first() -> None:
 
 def test_text_says_what_was_lost_and_where() -> None:
     first, *others = as_text(VERDICT).splitlines()
-    assert first == "perplexity 8 -> 8.4 (+5.00%), KL 0.012, same first choice 97.5%, over 96 tokens"
-    assert others[1] == "layers.1.attn: off by 90.00%, output 7 most"
+    assert first == (
+        "perplexity 8 -> 8.4 (+5.00%, 95 % within +5.00% and +5.00%), KL 0.012, same first choice 97.5%, over 80 tokens"
+    )
+    assert others[1] == "layers.1.attn: off by 30.00% of the stream, 90.00% of itself, output 7 most"
     assert len(others) == 3
 
 
@@ -77,7 +89,13 @@ def test_inputs_that_a_channel_dominates_are_named() -> None:
 
 def test_scripts_read_the_same() -> None:
     told = json.loads(json.dumps(as_json(VERDICT, TOLERANCE, OUTLIERS), allow_nan=False))
-    assert told["limits"] == {"perplexity_increase": 0.02, "kl": 0.02, "cosine": 0.99}
+    assert told["limits"] == {
+        "perplexity_increase": 0.02,
+        "kl": 0.02,
+        "stream": 0.05,
+        "distance": DISTANCE,
+        "channel_distance": CHANNEL,
+    }
     assert told["parts"][2]["name"] == "layers.1.attn"
     assert told["outliers"][1] == {
         "name": "layers.1.mlp.down", "median": 0.1, "channels": [{"index": 77, "largest": 123.4}], "ratio": 1234.0
@@ -85,6 +103,6 @@ def test_scripts_read_the_same() -> None:
 
 
 def test_a_good_model_has_nothing_marked() -> None:
-    good = Verdict(PARTS[:2], 96, "sha256:12", 0.001, 1.0, 8.0, 8.01)
+    good = Verdict(PARTS[:2], "sha256:12", _evidence(0.001, 40, 8.01), 80)
     found = _Page(as_html(good, TOLERANCE, (), "good")).found
     assert "over" not in {kind for tag, kind in found if tag in ("rect", "tr")}
