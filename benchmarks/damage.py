@@ -23,7 +23,7 @@ import torch
 
 import recipes
 from benchmarks.planted import Planted, judged, planted
-from benchmarks.testbed.schemes import QuantizedFiles, quantize
+from benchmarks.quantized_files import QuantizedFiles, quantize
 from benchmarks.tinyllama import machine
 from compiler import targets
 from compiler.calibration import activations as calibrate
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from compiler.numerics.gate.verdict import PartError, Verdict
     from compiler.quantization.schemes import Tolerance
 
-STEPS, SIZES = 300, {"llama": ("--width", "384", "--layers", "6"), "gpt2": ("--width", "384", "--layers", "8")}
+STEPS, SIZES = 150, {"llama": ("--width", "384", "--layers", "6"), "gpt2": ("--width", "384", "--layers", "8")}
 TOKENS = 256
 """Tokens with which damaged files are gated; also those of a sample."""
 SCHEMES = {

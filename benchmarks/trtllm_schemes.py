@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks.planted import HEADS, Planted, said, table
-from benchmarks.testbed.schemes import quantize
+from benchmarks.quantized_files import quantize
 from compiler.errors import RefusedError
 from compiler.numerics.gate import measure as gate
 from compiler.quantization.request import Quant, scheme_of

@@ -198,6 +198,10 @@ def bench(checkpoint: Callable[[str], Path], cache: Path, tmp_path: Path, monkey
     return Bench(checkpoint, tmp_path, cache, monkeypatch)
 
 
+NEAR_ITS_SCHEME = {"a rope scaling that is ignored"}
+"""Faults that the gate also finds in a short row: it compares files with what their scheme computes."""
+
+
 @pytest.fixture(params=["earlier length", "length of a proof"])
 def earlier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether proofs are one row of 48 tokens, which in a batch runs beside equal ones."""
@@ -244,7 +248,7 @@ def test_the_judge_finds(fault: str, earlier: bool, bench: Bench) -> None:
 def test_the_gate_finds(fault: str, earlier: bool, bench: Bench) -> None:
     model, *planted = JUDGE[fault]
     bench.plant(*planted)
-    _fails(bench.gated, model, earlier, "beyond its tolerance")
+    _fails(bench.gated, model, earlier and fault not in NEAR_ITS_SCHEME, "beyond its tolerance")
 
 
 @pytest.mark.parametrize("fault", DECODER)

@@ -188,5 +188,6 @@ def test_a_quantized_plan_says_what_the_gate_takes() -> None:
     plain = {need.stage for need in _plan("llama2-70b").needs}
     needs = {need.stage: need for need in _plan("llama2-70b", Ask(tp=8, quant=Quant(SCHEMES["int8-weight"]))).needs}
     assert needs.keys() == plain | {"gate"}
-    layer = 2 * (2 * 8192 * 8192 + 2 * 1024 * 8192 + 3 * 8192 * 28672 + 2 * 8192)
-    assert needs["gate"].memory == layer + 2 * 8 * 256 * 8192 * 4
+    layer = 2 * 8192 * 8192 + 2 * 1024 * 8192 + 3 * 8192 * 28672 + 2 * 8192
+    both, states = (2 + 4) * layer, 2 * 4 * 8192 * 8192  # stored and in float32; x of both sides over 8192 tokens
+    assert needs["gate"].memory == both + states + needs["convert"].memory

@@ -51,14 +51,14 @@ _ROUNDINGS = 2
 class SchemeSide:
     """Layers as a scheme rounds them. `model`: the source with the scheme's scales among its tensors. `scaling`: of
     these scales; None: there are none. `dtype`: of the files, by torch's name. `at_load`: format of weights that the
-    toolchain rounds itself, "" for none. `split`: see `Split`.
+    toolchain rounds itself, "" for none. `split`: see `RankRounding`.
     """
 
     model: StoredModel
     scaling: Scaling | None
     dtype: str
     at_load: str = ""
-    split: Split = field(default_factory=lambda: WHOLE)
+    split: RankRounding = field(default_factory=lambda: WHOLE)
 
     @property
     def floor(self) -> float:
@@ -165,7 +165,7 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Split:
+class RankRounding:
     """Facts of a layout that change the rounding. `shards`: number of ranks that share the columns of a linear layer,
     by role; others have all. `kept`: roles in float32, whatever the dtype of the files.
     """
@@ -174,12 +174,12 @@ class Split:
     kept: frozenset[str]
 
 
-WHOLE = Split({}, frozenset())
+WHOLE: RankRounding = RankRounding({}, frozenset())
 """One rank, all in the dtype of the files."""
 
 
-def split_of(layouts: Sequence[Layout]) -> Split:
-    """Split of the linear layers by these layouts."""
+def split_of(layouts: Sequence[Layout]) -> RankRounding:
+    """RankRounding of the linear layers by these layouts."""
     found = {}
     for layout in layouts:
         for tensor, program in zip(layout.inputs, layout.spread, strict=True):
@@ -188,7 +188,7 @@ def split_of(layouts: Sequence[Layout]) -> Split:
                 split = (op for op in program if isinstance(op, Shard) and tensor.axes[op.axis] in inner)
                 found[tensor.role] = prod(op.parts for op in split)
     kept = (t.role for layout in layouts if layout.dtype == "F32" for t in layout.inputs if t.part == "weight")
-    return Split(found, frozenset(kept))
+    return RankRounding(found, frozenset(kept))
 
 
 def _kernels(weights: Mapping[str, Tensor], inputs: Mapping[str, Input], scaling: Scaling | None) -> Kernels:

@@ -32,7 +32,7 @@ another order, and float32 moves a few activations to the next step); errors of 
 the scheme's have 1.4.
 """
 CHANNEL = 1.0
-"""The same of a single output channel, whose error is a few numbers' and scatters more."""
+"""Largest distance of one output channel from its scheme: the error of a few numbers scatters more."""
 
 
 @dataclass(frozen=True)
