@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.errors import RefusedError, UsageError
 from compiler.model.config import LayerKind, ModelConfig
-from compiler.model.places import paths
+from compiler.model.places import Flag, paths
 from compiler.quantization.request import Quant
 from compiler.quantization.schemes import CACHES, SCHEMES, check_scheme
 
@@ -85,13 +85,15 @@ def _models(recipe: Recipe) -> Iterator[ModelConfig]:
         fixed = isinstance(answer, bool)
         usual = answer if fixed else recipe.defaults.get(paths(answer)[0], False)
         answers.append([usual] if fixed or usual is True else [False, True])
-    for qkv_bias, out_bias, mlp_bias in product(*answers):
+    # Where config.json says whether all heads share one kv head, both.
+    kv = [1] if latent else [heads, 1] if isinstance(recipe.config.kv_heads, Flag) else [heads]
+    for kv_heads, (qkv_bias, out_bias, mlp_bias) in product(kv, product(*answers)):
         yield ModelConfig(
             architecture=recipe.hf_architectures[0],
             layers=2,
             hidden=hidden,
             heads=heads,
-            kv_heads=1 if latent else heads,
+            kv_heads=kv_heads,
             head_dim=hidden // heads,
             ffn=4 * hidden,
             vocab=32000,

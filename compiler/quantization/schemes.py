@@ -39,9 +39,9 @@ class Tolerance:
     stream: float
 
 
-CLOSE = Tolerance(perplexity=0.005, kl=0.01, stream=0.05)
-_EIGHT_BITS = Tolerance(perplexity=0.02, kl=0.03, stream=0.1)
-_FOUR_BITS = Tolerance(perplexity=0.08, kl=0.12, stream=0.3)
+CLOSE = Tolerance(perplexity=0.005, kl=0.005, stream=0.05)
+_EIGHT_BITS = Tolerance(perplexity=0.02, kl=0.02, stream=0.1)
+_FOUR_BITS = Tolerance(perplexity=0.08, kl=0.08, stream=0.3)
 
 
 @dataclass(frozen=True)

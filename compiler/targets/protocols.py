@@ -76,7 +76,19 @@ class Support(Generic[O]):
         raise RefusedError("nothing is migrated to this target", hint="build the model with `lmi-compile build`")
 
 
-class RankLayout(Generic[O]):
+class RankExtras(Generic[O]):
+    """Tensors and small files of rank folders that come from no checkpoint."""
+
+    def constants(self, config: ModelConfig, options: O) -> Mapping[str, tuple[tuple[int, ...], int]]:
+        """Shape and value of the tensors of every rank file that come from no checkpoint, for the plan's digest."""
+        return {}
+
+    def files(self, config: ModelConfig, tp: int, dtype: str, options: O) -> Mapping[str, bytes]:
+        """Small files that the toolchain reads from the folder of the rank files. `dtype`: torch's name."""
+        return {}
+
+
+class RankLayout(RankExtras[O]):
     """Rank files: their layout, and their forward pass without the toolchain."""
 
     judge: Callable[[Path, ModelConfig, int, ModelConfig | None], Judge] | None = None
@@ -109,14 +121,6 @@ class RankLayout(Generic[O]):
         those of `quantization/scale_tensors.py`.
         """
         return ()
-
-    def constants(self, config: ModelConfig, options: O) -> Mapping[str, tuple[tuple[int, ...], int]]:
-        """Shape and value of the tensors of every rank file that come from no checkpoint, for the plan's digest."""
-        return {}
-
-    def files(self, config: ModelConfig, tp: int, dtype: str, options: O) -> Mapping[str, bytes]:
-        """Small files that the toolchain reads from the folder of the rank files. `dtype`: torch's name."""
-        return {}
 
 
 class Compiler(Generic[O]):
@@ -182,7 +186,33 @@ class Packager(Generic[O]):
         return ()
 
 
-class Runtime:
+class ServingContainer:
+    """Containers that serve a target's artifacts."""
+
+    def endpoint_problems(self, manifest: Manifest, image: str, instance_type: str) -> Sequence[str]:
+        """Reasons why the container `image` (tag or full name) cannot serve the artifact, or why the instance type has
+        no device of the target's own kind. By default, images that are known to serve another target.
+        """
+        from compiler.lmi.images import targets_of_image
+
+        try:
+            served = targets_of_image(image)
+        except UsageError:
+            return ()  # an image of the user's
+        if manifest.target in served:
+            return ()
+        return (f"`{image}` serves target `{served[0]}`; this is another kind of artifact, of `{manifest.target}`",)
+
+    def endpoint_environment(self, manifest: Manifest, image: str) -> Mapping[str, str]:
+        """Variables that the container `image` needs to serve the artifact, besides what its folder says."""
+        return {}
+
+    def environment_problems(self, manifest: Manifest, environment: Mapping[str, str]) -> Sequence[str]:
+        """Reasons why a container with these variables cannot serve the artifact as it was built."""
+        return ()
+
+
+class Runtime(ServingContainer):
     """Execution of a target's artifacts on this machine and in containers."""
 
     def runner(self, manifest: Manifest, max_memory: int) -> Runner | None:
@@ -209,28 +239,6 @@ class Runtime:
 
     def speed(self, plan: Planned[Any]) -> Sequence[Finding]:
         """Expected speed on this machine, from short measurements."""
-        return ()
-
-    def endpoint_problems(self, manifest: Manifest, image: str, instance_type: str) -> Sequence[str]:
-        """Reasons why the container `image` (tag or full name) cannot serve the artifact, or why the instance type has
-        no device of the target's own kind. By default, images that are known to serve another target.
-        """
-        from compiler.lmi.images import targets_of_image
-
-        try:
-            served = targets_of_image(image)
-        except UsageError:
-            return ()  # an image of the user's
-        if manifest.target in served:
-            return ()
-        return (f"`{image}` serves target `{served[0]}`; this is another kind of artifact, of `{manifest.target}`",)
-
-    def endpoint_environment(self, manifest: Manifest, image: str) -> Mapping[str, str]:
-        """Variables that the container `image` needs to serve the artifact, besides what its folder says."""
-        return {}
-
-    def environment_problems(self, manifest: Manifest, environment: Mapping[str, str]) -> Sequence[str]:
-        """Reasons why a container with these variables cannot serve the artifact as it was built."""
         return ()
 
     def doctor(self) -> tuple[Sequence[Finding], Sequence[Ability]]:

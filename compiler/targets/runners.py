@@ -28,22 +28,11 @@ def decoded(rows: Sequence[Sequence[int] | NDArray[np.int64]]) -> int:
     return min(DECODED, *(len(row) - 1 for row in rows), DECODED)
 
 
-class Runner:
-    """Base class of runners. `verify` needs only `logits`."""
+class Answering:
+    """Base class of what answers prompts with an artifact."""
 
-    reference: Literal["source", "rank files"] = "source"
-    """Reference of its logits: the source model's, or those of the artifact's rank files in float32."""
-    caches: tuple[str, ...] = ()
-    """Environment variables of caches that must be empty after `once`, since nothing may be compiled at start."""
     streams: bool = True
     """Whether `load` gives a model that answers token by token; False: only `answers` answers prompts."""
-
-    def check(self, manifest: Manifest) -> None:
-        """Raise IncompatibleError if this machine cannot run the artifact."""
-
-    def logits(self, folder: Path, rows: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
-        """Token ids int64 [tokens] of rows to logits float32 [tokens, vocab] of each, through every compiled file."""
-        raise IncompatibleError(f"{folder}: cannot compute logits here", hint="verify it on the machine that serves it")
 
     def load(self, folder: Path) -> Model:
         """Model, ready to generate. Raises ArtifactError, IncompatibleError, RankError."""
@@ -71,6 +60,22 @@ class Runner:
         `seconds_to_load`, `seconds_to_first_token`, `finish_reason` and more. `prompt` "": it chooses token ids.
         """
         raise IncompatibleError(f"{folder} cannot answer here", hint="deploy it with the image that serves it")
+
+
+class Runner(Answering):
+    """Base class of runners. `verify` needs only `logits`."""
+
+    reference: Literal["source", "rank files"] = "source"
+    """Reference of its logits: the source model's, or those of the artifact's rank files in float32."""
+    caches: tuple[str, ...] = ()
+    """Environment variables of caches that must be empty after `once`, since nothing may be compiled at start."""
+
+    def check(self, manifest: Manifest) -> None:
+        """Raise IncompatibleError if this machine cannot run the artifact."""
+
+    def logits(self, folder: Path, rows: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+        """Token ids int64 [tokens] of rows to logits float32 [tokens, vocab] of each, through every compiled file."""
+        raise IncompatibleError(f"{folder}: cannot compute logits here", hint="verify it on the machine that serves it")
 
 
 def runner_of(manifest: Manifest, max_memory: int = 1 << 30) -> Runner | None:
