@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from compiler.quantization.schemes import Tolerance
 
 STEPS, SIZES = 150, {"llama": ("--width", "384", "--layers", "6"), "gpt2": ("--width", "384", "--layers", "8")}
+SAME_DISTANCE = 0.01
+"""Distance from the scheme, in errors of the scheme, up to which damage has no effect."""
 TOKENS = 256
 """Tokens with which damaged files are gated; also those of a sample."""
 SCHEMES = {
@@ -196,10 +198,11 @@ def _damaged(model: Planted, made: QuantizedFiles, scheme: str) -> Iterator[str]
             parts = _parts(model, made, samples, layer)
         part = max(parts, key=lambda one: one.distance or 0.0)
         before = next(one for one in clean if one.name == part.name)
-        same = abs(part.relative - before.relative) <= 0.03 * before.relative
+        # An equal error is no equal output: only files that compute what they computed before are not damaged.
+        same = abs((part.distance or 0.0) - (before.distance or 0.0)) <= SAME_DISTANCE
         problems = [problem for one in parts for problem in part_problems(one, made.tolerance)]
         old = min(one.cosine for one in parts) >= LEAST_COSINE.get(scheme, 0.99)
-        result = "caught" if problems else "no effect: the error is the same" if same else "MISSED"
+        result = "caught" if problems else "no effect" if same else "MISSED"
         yield (
             f"{damage.name} | {part.stream:.3%} | {part.distance:.3f} | {part.channel_distance:.3f} "
             f"| {part.cosine:.5f} {'passes' if old else 'caught'} | {result}"
