@@ -19,7 +19,7 @@ from compiler.errors import ArtifactError
 from compiler.quantization.schemes import CACHES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from compiler.artifact.manifest import Manifest
 
@@ -74,11 +74,6 @@ class Section(BaseModel):
     def image_tag(self) -> str | None:
         """Tag of the container image that serves the artifact."""
         return None
-
-    @property
-    def serving_environment(self) -> Mapping[str, str]:
-        """Variables of the container that serves the artifact."""
-        return {}
 
     @property
     def unfinished(self) -> str:

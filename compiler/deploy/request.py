@@ -110,8 +110,7 @@ def prepare(request: DeployRequest) -> PreparedDeployment:
             f"`{manifest.name}` is packed for no image", hint="pass `--image` with the name of one that serves it"
         )
     runtime = load(manifest.target).runtime
-    own = {**manifest.section.serving_environment, **runtime.endpoint_environment(manifest, image)}
-    environment = {**own, **request.environment}
+    environment = {**runtime.endpoint_environment(manifest, image), **request.environment}
     problems = [
         *runtime.endpoint_problems(manifest, image, request.instance_type),
         *runtime.environment_problems(manifest, environment),

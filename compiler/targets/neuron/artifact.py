@@ -115,7 +115,7 @@ def _section(
     options, platform = plan.options, platform_of(plan.options.instance)
     served: ServedAs | None = driver.served(found) if driver else None
     return NeuronFiles(
-        driver=driver.name if driver else GRAPH,  # type: ignore[arg-type]  # names of choice.DRIVERS
+        driver=driver.name if driver else GRAPH,
         platform=platform.name,
         instance=options.instance,
         strategy=found.heads.strategy,

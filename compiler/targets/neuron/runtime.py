@@ -21,7 +21,7 @@ from compiler.targets.runners import Runner
 from compiler.targets.values import Ability, Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -147,6 +147,10 @@ class NeuronRuntime(Runtime):
             text = f"compiled by {COMMAND} {built}; {own} here"
             found.append(Finding(COMMAND, "mismatch", text, "use the image of the build, or build it again"))
         return found
+
+    def endpoint_environment(self, manifest: Manifest, image: str) -> Mapping[str, str]:
+        """Variables by which the container finds the driver's result."""
+        return section_of(manifest).environment
 
     def endpoint_problems(self, manifest: Manifest, image: str, instance_type: str) -> Sequence[str]:
         """Problems of an instance of another family, and of images that serve another target."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from compiler.artifact.sections import InnerPath, Section, Size, Strict
 
+DriverName = Literal["graph", "optimum", "nxdi", "tnx"]
 UNPROVEN = "nothing of it was run on NeuronCores"
 
 
@@ -34,7 +34,7 @@ class NeuronFiles(Section, extra="forbid"):
     known of a run on the hardware.
     """
 
-    driver: Literal["graph", "optimum", "nxdi", "tnx"]
+    driver: DriverName
     platform: str
     instance: str
     strategy: str
@@ -67,11 +67,6 @@ class NeuronFiles(Section, extra="forbid"):
     def image_tag(self) -> str | None:
         """Container image."""
         return self.image
-
-    @property
-    def serving_environment(self) -> Mapping[str, str]:
-        """Variables by which the container finds the driver's result."""
-        return self.environment
 
     @property
     def unfinished(self) -> str:

@@ -9,11 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from compiler.decoder.kernels import PLAIN, Kernels, wide
-from compiler.decoder.layer import layer as run_layer
+from compiler.decoder.kernels import PLAIN, Kernels
 from compiler.decoder.quantized import definition
 from compiler.decoder.rankfile.layout import layouts as decoder_layouts
-from compiler.decoder.ranks import RanksInProcess, embed_sum, logits
 from compiler.decoder.weights import RankWeights
 from compiler.errors import ArtifactError
 from compiler.quantization.formats import products
@@ -23,16 +21,12 @@ from compiler.targets.vllm.layout import constants, rank_file
 from compiler.targets.vllm.version import parse_compared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from compiler.model.config import ModelConfig
-
-    States = Sequence[NDArray[np.float32]]
 
 BUG = "build the shards again; if they are fresh, this is a bug of the target's layout"
 
@@ -46,8 +40,8 @@ class ShardWeights(RankWeights):
         self._names = decoder_names(config, ranks, self._row)
         self._bits = packed_bits(path, config, self._row)
 
-    def surplus(self) -> list[str]:
-        """Names of tensors that the model has no place for, and of constants of attention that are absent or differ."""
+    def check(self) -> None:
+        """Check that the file has no tensor without a place in the model, and attention's constants as they are."""
         from safetensors import safe_open
 
         with safe_open(self._path, framework="pt") as file:
@@ -62,7 +56,13 @@ class ShardWeights(RankWeights):
         of_layers |= {
             f"{module}{part}" for module in packed if f"{module}weight" in own for part in (PACKED_WEIGHT, SHAPE)
         }
-        return sorted({*(found - own - of_layers - fixed.keys()), *(fixed.keys() - found), *wrong})
+        extra = sorted({*(found - own - of_layers - fixed.keys()), *(fixed.keys() - found), *wrong})
+        if extra:
+            raise ArtifactError(
+                f"expected the model's tensors and attention's constants in {self._path}; found "
+                f"{', '.join(extra[:10])} ({len(extra)})",
+                hint=BUG,
+            )
 
     def _tensors(self, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
         from safetensors import safe_open
@@ -202,68 +202,3 @@ def decoder_names(config: ModelConfig, ranks: int, row: ShardNames) -> dict[str,
         joined = "attn.qkv_a" if role in _LATENTS and config.q_rank else role
         found[layout.name] = role, row.name(joined, tensor.part, tensor.layer, tied=config.tied)
     return found
-
-
-class ShardJudge:
-    """Judge of the shards of all ranks (`targets.values.Judge`). All ranks have equal sums: states are one array."""
-
-    def __init__(self, config: ModelConfig, ranks: Sequence[ShardWeights], kernels: Kernels = PLAIN) -> None:
-        self._config, self._ranks, self._kernels = config, ranks, wide(kernels)
-
-    def embed(self, token_ids: NDArray[np.int64], /) -> list[NDArray[np.float32]]:
-        """States [tokens, hidden] before the first layer, or [rows, tokens, hidden] of several rows."""
-        return [self._embed(token_ids).reshape(*token_ids.shape, -1).numpy()]
-
-    def attn(self, layer: int, x: list[NDArray[np.float32]], /) -> list[NDArray[np.float32]]:
-        """Output of attention."""
-        blocks = self._layer(layer)
-        return [blocks.sum(blocks.attn(_tensor(x))).reshape(x[0].shape).numpy()]
-
-    def mlp(self, layer: int, x: list[NDArray[np.float32]], /) -> list[NDArray[np.float32]]:
-        """Output of the mlp."""
-        blocks = self._layer(layer)
-        return [blocks.sum(blocks.mlp(_tensor(x))).reshape(x[0].shape).numpy()]
-
-    def head(self, x: list[NDArray[np.float32]], /) -> NDArray[np.float32]:
-        """Logits [..., vocab]."""
-        found: NDArray[np.float32] = self._logits(_tensor(x)).reshape(*x[0].shape[:-1], -1).numpy()
-        return found
-
-    def logits(self, token_ids: NDArray[np.int64], /) -> NDArray[np.float32]:
-        """Logits [tokens, vocab] of token ids [tokens]. Raises ArtifactError for tensors that nothing reads."""
-        import torch
-
-        extra = [f"{name} (rank {rank})" for rank, one in enumerate(self._ranks) for name in one.surplus()]
-        if extra:
-            raise ArtifactError(
-                f"expected the model's tensors and attention's constants; found {', '.join(extra[:10])} ({len(extra)})",
-                hint=BUG,
-            )
-        with torch.no_grad():
-            x = self._embed(token_ids)
-            for index in range(self._config.layers):
-                x = run_layer(self._config, self._layer(index), x)
-            found: NDArray[np.float32] = self._logits(x)[0].numpy()
-        return found
-
-    def _embed(self, token_ids: NDArray[np.int64]) -> Tensor:
-        import numpy as np
-        import torch
-
-        used = np.unique(token_ids)
-        places = torch.from_numpy(np.searchsorted(used, np.atleast_2d(token_ids)))
-        return embed_sum(self._config, [one.embedding(used) for one in self._ranks], places)
-
-    def _layer(self, layer: int) -> RanksInProcess:
-        ranks = [one.layer(layer) for one in self._ranks]
-        return RanksInProcess(self._config, self._config.layer_kinds[layer], ranks, self._kernels)
-
-    def _logits(self, x: Tensor) -> Tensor:
-        heads: Sequence[Mapping[str, Tensor]] = [one.head() for one in self._ranks]
-        return logits(self._config, heads, x, self._kernels)
-
-
-def _tensor(x: States) -> Tensor:
-    import torch
-
-    return torch.from_numpy(x[0].reshape(-1, *x[0].shape[-2:]))

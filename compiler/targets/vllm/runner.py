@@ -21,20 +21,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from compiler.artifact.manifest import Manifest
+    from compiler.decoder.judge import DecoderJudge
     from compiler.model.config import ModelConfig
     from compiler.runtime.params import Completion, GenerationParams
-    from compiler.targets.vllm.judge import ShardJudge
 
 
-def judge_of(folder: Path, config: ModelConfig, _max_memory: int, lowered: ModelConfig | None = None) -> ShardJudge:
+def judge_of(folder: Path, config: ModelConfig, _max_memory: int, lowered: ModelConfig | None = None) -> DecoderJudge:
     """Judge of the shards in `folder`. It maps a layer of all ranks at a time and widens blocks of 16 MiB, whatever the
     limit of memory. `lowered`: `config` with other limits, computed in its place.
     """
-    from compiler.targets.vllm.judge import ShardJudge, ShardWeights, kernels_of
+    from compiler.decoder.judge import DecoderJudge
+    from compiler.targets.vllm.judge import ShardWeights, kernels_of
 
     files = sorted(folder.glob("model-rank-*-part-0.safetensors"))
     ranks = [ShardWeights(folder / rank_file(rank), rank, len(files), config) for rank in range(len(files))]
-    return ShardJudge(lowered or config, ranks, kernels_of(files[0], config))
+    return DecoderJudge(lowered or config, ranks, kernels_of(files[0], config))
 
 
 @dataclass(frozen=True)

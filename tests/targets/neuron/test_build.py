@@ -160,7 +160,7 @@ def test_a_drivers_build_carries_its_call_and_becomes_the_containers_folder(
         == "huggingface-vllm-inference-neuronx:0.11.0-optimum0.4.4-neuronx-py310-sdk2.26.1-ubuntu22.04"
     )
     assert section.proven == "nothing of it was run on NeuronCores"
-    assert section.serving_environment["SM_ON_MODEL"] == "/opt/ml/model"
+    assert section.environment["SM_ON_MODEL"] == "/opt/ml/model"
     assert "SM_ON_BATCH_SIZE=2" in (tmp_path / "done" / "endpoint.env").read_text().splitlines()
     assert (tmp_path / "done" / "model.pt").is_file()
     config = json.loads((result / "neuron_config.json").read_text()) | {"tp_degree": 8}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from compiler.errors import LmiCompileError, RefusedError, UsageError
 from compiler.lmi.images import parse_tag
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from compiler.targets.neuron.options import NeuronOptions
     from compiler.targets.neuron.plan import NeuronPlan
 
-GRAPH = "graph"
+GRAPH: Final = "graph"
 VENDORS = ("optimum", "nxdi", "tnx")
 DRIVERS = (GRAPH, *VENDORS)
 _AUTO = ("optimum", "nxdi")

@@ -15,6 +15,7 @@ from compiler.quantization.vendors import NEURON_FORMAT
 
 if TYPE_CHECKING:
     from compiler.targets.neuron.plan import NeuronPlan
+    from compiler.targets.neuron.section import DriverName
 
 MODEL, RESULT = "model", "result"
 """Folders of a run: the source model, and what the library makes."""
@@ -58,7 +59,7 @@ class VendorDriver:
     files that it must make. Functions take the plan and the name of the platform.
     """
 
-    name: str
+    name: DriverName
     package: str
     command: str
     sdk: str
