@@ -8,7 +8,8 @@
     registry   push, pull, ls, promote, rollback, history, diff, gc
     neo        neo
     trust      sign, scan, preflight               prewarm    prewarm
-    matrix     matrix plan, matrix build, matrix status    recommend  recommend
+    matrix     matrix plan, matrix build           matrix_jobs matrix status, logs, cancel
+    recommend  recommend
     startup    explain-miss, migrate
 
 Heavy packages are imported by the commands that need them, so that `--help` takes a fraction of a second.
@@ -34,7 +35,7 @@ from compiler.cli import (
     build,
     cache,
     deploy,
-    matrix,
+    matrix_jobs,
     neo,
     prewarm,
     recommend,
@@ -51,7 +52,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 COMMANDS: Mapping[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
-    "Build": (build.plan, build.convert, build.build, build.package, neo.neo, startup.migrate, matrix.app, cache.app),
+    "Build": (
+        build.plan,
+        build.convert,
+        build.build,
+        build.package,
+        neo.neo,
+        startup.migrate,
+        matrix_jobs.app,
+        cache.app,
+    ),
     "Inspect": (about.models, artifact.inspect, artifact.verify, about.doctor),
     "Run": (artifact.generate, serve.serve),
     "Publish": (

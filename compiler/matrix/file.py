@@ -13,6 +13,16 @@ quant = ["none", "fp8"]         # two lists: one build for each pair
 name = "small"                  # name of the artifact [default: MODEL-TARGET-tpN and the other options that vary]
 model = "./checkpoints/small"
 ignore-eos = true               # an option without a value
+
+[build.fleet]                   # of this build: image and resources, see cell.KEYS
+instance = "ml.g5.12xlarge"
+gpus = 4
+
+[fleet]                         # of every build
+image = "123456789012.dkr.ecr.us-east-1.amazonaws.com/lmi-compile:1"
+
+[fleet.sagemaker]               # options of an engine (executors/)
+role = "arn:aws:iam::123456789012:role/builder"
 """
 
 from __future__ import annotations
@@ -21,12 +31,14 @@ import difflib
 import itertools
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler import targets
 from compiler.errors import UsageError
+from compiler.matrix.cell import KEYS
+from compiler.matrix.executors import NAMES as ENGINES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -39,10 +51,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 @dataclass(frozen=True)
 class BuildEntry:
-    """One artifact. `options`: options of `lmi-compile build` without `--`, sorted; True for one without a value."""
+    """One artifact. `options`: options of `lmi-compile build` without `--`, sorted; True for one without a value.
+    `fleet`: image and resources (cell.KEYS).
+    """
 
     name: str
     options: tuple[tuple[str, str | bool], ...]
+    fleet: tuple[tuple[str, Any], ...] = ()
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -62,33 +77,40 @@ def read_builds(path: Path, allowed: Iterable[str]) -> tuple[BuildEntry, ...]:
 
     Raises UsageError with a list of all faults of the file.
     """
-    try:
-        found = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", hint="`--file` takes a builds.toml") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not TOML: {error}", hint="mend the file at that place") from None
+    found = _read(path)
     names = sorted(set(allowed) - OURS)
-    others = sorted(found.keys() - {"defaults", "build"})
-    problems = [f"`{key}`: expected only [defaults] and [[build]]" for key in others]
+    others = sorted(found.keys() - {"defaults", "build", "fleet"})
+    problems = [f"`{key}`: expected only [defaults], [fleet] and [[build]]" for key in others]
     defaults, builds = found.get("defaults", {}), found.get("build", [])
     if not isinstance(defaults, dict) or not isinstance(builds, list) or not builds:
         problems.append("expected a table [defaults] and at least one table [[build]]")
         defaults, builds = {}, []
     entries: list[BuildEntry] = []
     problems += _unknown("[defaults]", defaults, names)
+    of_all = {key: value for key, value in found.get("fleet", {}).items() if key not in ENGINES}
+    problems += _wrong_resources("[fleet]", of_all)
     for index, table in enumerate(builds):
         where = f"[[build]] {index + 1}"
         if not isinstance(table, dict) or "model" not in {**defaults, **table}:
             problems.append(f"{where}: expected a table with `model`")
             continue
-        problems += _unknown(where, table, names)
-        entries += _multiplied({**defaults, **table})
+        fleet, table = table.get("fleet", {}), {key: value for key, value in table.items() if key != "fleet"}
+        problems += [*_unknown(where, table, names), *_wrong_resources(f"{where} fleet", fleet)]
+        resources = tuple(sorted({**of_all, **fleet}.items())) if isinstance(fleet, dict) else ()
+        entries += [replace(entry, fleet=resources) for entry in _multiplied({**defaults, **table})]
     problems += _named_twice(entries)
     if problems:
         hint = "keys are the long options of `lmi-compile build`, without `--`"
         raise UsageError("\n".join([f"{path}:", *(f"  {problem}" for problem in problems)]), hint=hint)
     return tuple(entries)
+
+
+def read_engines(path: Path) -> dict[str, dict[str, Any]]:
+    """Options of each engine: [fleet.NAME]. Raises UsageError."""
+    tables = {name: _read(path).get("fleet", {}).get(name, {}) for name in ENGINES}
+    if wrong := [name for name, table in tables.items() if not isinstance(table, dict)]:
+        raise UsageError(f"{path}: `fleet.{wrong[0]}`: expected a table", hint=f"begin it with [fleet.{wrong[0]}]")
+    return tables
 
 
 def chosen(entries: tuple[BuildEntry, ...], only: Iterable[str]) -> tuple[BuildEntry, ...]:
@@ -98,6 +120,28 @@ def chosen(entries: tuple[BuildEntry, ...], only: Iterable[str]) -> tuple[BuildE
     if unknown := [name for name in wanted if name not in known]:
         raise UsageError(f"no build is called {', '.join(unknown)}", hint=f"there are: {', '.join(known)}")
     return tuple(known[name] for name in dict.fromkeys(wanted)) if wanted else entries
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", hint="`--file` takes a builds.toml") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}", hint="mend the file at that place") from None
+
+
+def _wrong_resources(where: str, table: Any) -> list[str]:
+    if not isinstance(table, dict):
+        return [f"{where}: expected a table"]
+    problems = []
+    for key, value in table.items():
+        kind = KEYS.get(key)
+        if kind is None:
+            problems.append(f"{where}: no resource is called `{key}`; there are {', '.join(KEYS)}")
+        elif not isinstance(value, (int, float) if kind is float else kind):
+            problems.append(f"{where}: `{key}`: expected {kind.__name__}, found {value!r}")
+    return problems
 
 
 def _unknown(where: str, table: Mapping[str, Any], names: list[str]) -> list[str]:

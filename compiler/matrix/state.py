@@ -6,6 +6,7 @@ and the source's identity. In a store the artifact has the tag `key-<16 digits>`
     DIR/NAME/                   the artifact
     DIR/.matrix/NAME.json       record of its last build
     DIR/.matrix/NAME.log        log of that build
+    DIR/.matrix/jobs/NAME.json  job of an engine that builds it, until it has ended (jobs.py)
 """
 
 from __future__ import annotations
@@ -22,20 +23,24 @@ from compiler.storage.files.digest import Digest, digest_json
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from compiler.matrix.cell import Cell
     from compiler.matrix.file import BuildEntry
 
 _ONLY_HOW = frozenset({"cache", "jobs", "max-memory", "rehash", "timeout"})
 """Options of a build that are not part of its cache key: the result does not depend on them."""
 
-State = Literal["new", "changed", "current", "built", "failed", "refused"]
+State = Literal["new", "changed", "current", "built", "failed", "refused", "canceled", "claimed"]
 """State of a build. Before it runs: `new` (never built), `changed` (since the last build), `current`, `refused` (cannot
-be planned); after: `built`, `failed`.
+be planned); after: `built`, `failed`, `canceled`. `claimed`: another machine builds it now.
 """
 
 
 @dataclass(frozen=True)
 class MatrixRow:
-    """One build. `key`: None where it could not be planned. `step`: command that failed; `error`: its message."""
+    """One build. `key`: None where it could not be planned. `step`: command that failed; `error`: its message.
+    `failure`: its class (failures.py). `attempts`: number of times it was begun. `seconds`: of all of them; `instance`:
+    type of the machine, where it was requested.
+    """
 
     name: str
     state: State
@@ -45,6 +50,9 @@ class MatrixRow:
     error: str = ""
     exit_code: int = 0
     seconds: float = 0.0
+    failure: str = ""
+    attempts: int = 0
+    instance: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -54,7 +62,7 @@ class MatrixRow:
         return self.state in ("new", "changed", "failed")
 
 
-def key_of(entry: BuildEntry, plan: str, source: str, version: str) -> Digest:
+def key_of(entry: BuildEntry | Cell, plan: str, source: str, version: str) -> Digest:
     """Cache key of an entry. `plan`, `source`: digests that `lmi-compile build --until plan --json` prints."""
     options = [option for option in entry.options if option[0] not in _ONLY_HOW]
     return digest_json({"version": version, "options": options, "plan": plan, "source": source})
@@ -76,6 +84,12 @@ def log_file(output: Path, name: str) -> Path:
     return output / ".matrix" / f"{name}.log"
 
 
+def row_of(found: dict[str, Any]) -> MatrixRow:
+    """Row from its JSON, of an earlier release too. Raises TypeError."""
+    known = [field.name for field in fields(MatrixRow)]
+    return MatrixRow(**{name: found[name] for name in known if name in found})
+
+
 def write_record(output: Path, row: MatrixRow) -> None:
     """Write the record of a build, atomically. Raises OSError."""
     file = record_file(output, row.name)
@@ -88,13 +102,12 @@ def write_record(output: Path, row: MatrixRow) -> None:
 def read_record(output: Path, name: str) -> MatrixRow | None:
     """Row of the last build; None without a record, or where it cannot be read."""
     try:
-        found = json.loads(record_file(output, name).read_bytes())
-        return MatrixRow(**{field.name: found[field.name] for field in fields(MatrixRow)})
-    except (OSError, ValueError, KeyError, TypeError):
+        return row_of(json.loads(record_file(output, name).read_bytes()))
+    except (OSError, ValueError, TypeError):
         return None
 
 
-def look(entry: BuildEntry, key: Digest, output: Path, store: str | None) -> MatrixRow:
+def look(entry: BuildEntry | Cell, key: Digest, output: Path, store: str | None) -> MatrixRow:
     """Row of a planned build. With a store, only published artifacts are current. Raises StoreError."""
     last = read_record(output, entry.name)
     known = last is not None and last.state == "built"

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
 
 from compiler.matrix.state import log_file
+from compiler.matrix.status import status_cells
 from compiler.report import seconds, table
 
 if TYPE_CHECKING:
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from compiler.matrix.state import MatrixRow
+    from compiler.matrix.status import CellStatus
 
-BAD = ("failed", "refused")
+BAD = ("failed", "refused", "canceled")
 _COLUMNS = ("build", "state", "artifact", "time", "")
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 excludes."""
@@ -25,6 +27,11 @@ _LOG_TAIL = 20_000
 
 def text(rows: Sequence[MatrixRow]) -> str:
     return table([_cells(row) for row in rows], _COLUMNS)
+
+
+def status_text(found: Sequence[CellStatus]) -> str:
+    """Table of builds that ended, and of those that run."""
+    return table([_status_cells(one) for one in found], _COLUMNS)
 
 
 def markdown(rows: Sequence[MatrixRow]) -> str:
@@ -53,8 +60,15 @@ def junit(rows: Sequence[MatrixRow], output: Path) -> bytes:
     return b'<?xml version="1.0" encoding="utf-8"?>\n' + body + b"\n"
 
 
+def _status_cells(found: CellStatus) -> tuple[str, ...]:
+    if found.job is None:
+        return _cells(found.row)
+    state, note = status_cells(found)
+    return found.row.name, state, "", seconds(found.seconds), note
+
+
 def _cells(row: MatrixRow) -> tuple[str, ...]:
-    note = f"{row.step}: {row.error.partition(chr(10))[0]}" if row.state in BAD else ""
+    note = f"{row.step}: {row.error.partition(chr(10))[0]}" if row.error else ""
     digest = row.digest.removeprefix("sha256:")[:12] if row.digest else ""
     return row.name, row.state, digest, seconds(row.seconds) if row.seconds else "", note
 

@@ -41,6 +41,7 @@ class BuildResult:
             "output": str(self.output) if manifest else None,
             "digest": manifest.digest if manifest else None,
             "plan_digest": self.plan.digest,
+            "stages": [{"stage": need.stage, "memory": need.memory, "disk": need.disk} for need in self.plan.needs],
             "source": self.manifest.model.source_digest if self.manifest else self.source,
             "numerics": manifest.numerics.model_dump(mode="json") if manifest and manifest.numerics else None,
             "quantisation": manifest.quantisation.model_dump(mode="json")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.errors import NotFoundError, StoreError, UsageError
 from compiler.registry.address import parse_address
-from compiler.registry.layout import LEASES, PROBES, Layout
+from compiler.registry.layout import FLEET, LEASES, PROBES, Layout
 from compiler.registry.lease import SETTLE, SHORTEST_GRACE, leased_keys
 from compiler.registry.record import read_ref
 from compiler.registry.resolve import read_artifact
@@ -34,7 +34,9 @@ _BATCH = 200
 _HEX = "[0-9a-f]{64}"
 _MANIFEST = re.compile(rf"([^/]+)/(?:({_HEX})/manifest\.json|manifests/({_HEX})\.json)")
 _REF = re.compile(r"([^/]+)/refs/([^/]+)\.json")
-_OURS = re.compile(rf"[^/]+/(?:{_HEX}/.+|manifests/{_HEX}\.json.*)|blobs/sha256/{_HEX}|{LEASES}.+|{PROBES}.+")
+_OURS = re.compile(
+    rf"[^/]+/(?:{_HEX}/.+|manifests/{_HEX}\.json.*)|blobs/sha256/{_HEX}|{LEASES}.+|{PROBES}.+|{re.escape(FLEET)}.+"
+)
 
 
 @dataclass(frozen=True)

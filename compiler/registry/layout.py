@@ -6,6 +6,7 @@
             NAME/manifests/<hex>.json         last
     both    NAME/refs/<tag>.json              a tag and its log (record.py)
             .leases/<id>.json                 objects that a running push needs (lease.py)
+            .matrix/                          claims, results and logs of a fleet's builds (matrix/ledger.py)
 
 `<hex>`: the 64 digits of the sha256 of the manifest's bytes (of the file's for a blob). Objects below it never change.
 `manifest.json.<suffix>` beside the manifest, such as its signature, belongs to the artifact too; the manifest does not
@@ -31,6 +32,7 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 BLOBS = "blobs/sha256/"
 LEASES = ".leases/"
 PROBES = ".probes/"
+FLEET = ".matrix/"
 
 
 def hexadecimal(digest: Digest) -> str:

@@ -73,7 +73,7 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
             """,
         )
     told = caught.value.message
-    assert "`surplus`: expected only [defaults] and [[build]]" in told
+    assert "`surplus`: expected only [defaults], [fleet] and [[build]]" in told
     assert "[[build]] 1: `lmi-compile build` has no option `max-bach`; did you mean `max-batch`?" in told
     assert "[[build]] 2: expected a table with `model`" in told
     assert "[[build]] 3: `lmi-compile build` has no option `output`" in told

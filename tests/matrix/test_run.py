@@ -2,92 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from benchmarks.testbed.artifacts import manifest, write
-from compiler.matrix import run as matrix
 from compiler.matrix import summary
-from compiler.matrix.file import BuildEntry
-from compiler.matrix.run import Destination, build, counts, plan
+from compiler.matrix.driver import FleetLimits
+from compiler.matrix.run import EngineChoice, build, counts, plan
 from compiler.matrix.state import MatrixRow, key_of, log_file, look, read_record, tag_of
 from compiler.report import Silent
-
-STAND_IN = '''
-"""Stands for the command line: what it does is in the name of the build. Writes down what it was asked."""
-import json, os, pathlib, signal, sys, time
-sys.path.insert(0, {root!r})
-words = sys.argv[1:]
-value = lambda name: words[words.index(name) + 1] if name in words else None
-with open({log!r}, "a") as log:
-    log.write(json.dumps([time.monotonic(), *words]) + "\\n")
-name = value("--name") or pathlib.Path(words[1]).name
-if words[0] == "build" and "--until" in words:
-    if "refused" in name:
-        print("error: `tp` 3 cannot split it\\nsecond line\\n\\nhint: another", file=sys.stderr)
-        sys.exit(4)
-    source = pathlib.Path({source!r}).read_text()
-    print(json.dumps({{"plan_digest": "sha256:plan", "source": source}}))
-elif words[0] == "build":
-    time.sleep(0.2)
-    if "fails" in name:
-        print(json.dumps({{"event": "warning", "stage": "", "text": "w"}}), file=sys.stderr)
-        print(json.dumps({{"error": {{"message": "it went wrong <&\\x1b[1m", "hint": "h"}}}}), file=sys.stderr)
-        sys.exit(8)
-    if "killed" in name:
-        os.kill(os.getpid(), signal.SIGKILL)
-    from benchmarks.testbed.artifacts import manifest, write
-    made = manifest(name=name)
-    write(pathlib.Path(value("--output")), made)
-    source = pathlib.Path({source!r}).read_text()
-    print(json.dumps({{"digest": made.digest, "plan_digest": "sha256:plan", "source": source}}))
-elif words[0] == "scan" and "leaks" in name:
-    print("error: a token", file=sys.stderr)
-    sys.exit(4)
-with open({log!r}, "a") as log:
-    log.write(json.dumps([time.monotonic(), "done", *words]) + "\\n")
-'''
-
-
-class Matrix:
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.log, self.source = folder, folder / "log", folder / "source"
-        self.source.write_text("sha256:source")
-        self.script = folder / "stand_in.py"
-        root = str(Path(__file__).parents[2])
-        self.script.write_text(STAND_IN.format(root=root, log=str(self.log), source=str(self.source)))
-        self.place = Destination(folder / "artifacts")
-
-    def lines(self) -> list[list[Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-    def commands(self) -> list[list[str]]:
-        return [line[1:] for line in self.lines() if line[1] != "done"]
+from tests.matrix.programs import Matrix, entry, states
 
 
 @pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Matrix:
-    made = Matrix(tmp_path)
-    monkeypatch.setattr(matrix, "_COMMAND", (sys.executable, str(made.script)))
-    return made
-
-
-def entry(name: str, **options: str) -> BuildEntry:
-    return BuildEntry(name, tuple(sorted({"model": "m", "name": name, **options}.items())))
-
-
-def states(rows: list[MatrixRow]) -> list[str]:
-    return [row.state for row in rows]
+def made(tmp_path: Path) -> Matrix:
+    return Matrix(tmp_path)
 
 
 def test_a_build_that_fails_stops_no_other_and_is_repeated(made: Matrix) -> None:
     entries = [entry(name) for name in ("good", "fails", "killed", "refused", "leaks", "last")]
-    rows = build(entries, made.place, "1", Silent())
+    engine = EngineChoice(limits=FleetLimits(parallel=3))
+    rows = build(entries, made.place, "1", Silent(), engine, jobs=3)
     assert states(rows) == ["built", "failed", "failed", "refused", "failed", "built"]
     assert [(row.step, row.error, row.exit_code) for row in rows[1:5]] == [
         ("build", "it went wrong <&\x1b[1m", 8),
@@ -97,7 +35,7 @@ def test_a_build_that_fails_stops_no_other_and_is_repeated(made: Matrix) -> None
     ]
     assert counts(rows) == "2 built, 3 failed, 1 refused"
     made.log.unlink()
-    again = build(entries, made.place, "1", Silent())
+    again = build(entries, made.place, "1", Silent(), engine, jobs=3)
     assert states(again) == ["current", "failed", "failed", "refused", "failed", "current"]
     assert [words[0] for words in made.commands() if "good" in words[-1] or "last" in words[-1]] == []
 
@@ -120,7 +58,7 @@ def test_only_what_changed_is_built(made: Matrix) -> None:
 
 
 def test_sign_and_push_come_after_scan(made: Matrix) -> None:
-    place = Destination(made.place.output, None, "key.pem")
+    place = replace(made.place, key="key.pem")
     (row,) = build([entry("a")], place, "1", Silent())
     artifact = str(place.output / "a")
     assert made.commands()[1:] == [
@@ -131,18 +69,15 @@ def test_sign_and_push_come_after_scan(made: Matrix) -> None:
     assert row.state == "built"
 
 
-def test_the_store_decides_where_there_is_one(made: Matrix, monkeypatch: pytest.MonkeyPatch) -> None:
-    published: dict[str, str] = {}
-    monkeypatch.setattr("compiler.matrix.state._published", published.get)
-    place = Destination(made.place.output, "s3://bucket/engines/")
+def test_the_store_decides_where_there_is_one(made: Matrix) -> None:
+    place = replace(made.place, store=f"file://{made.folder}/store/")
     (row,) = build([entry("a")], place, "1", Silent())
     assert row.key is not None
-    address = f"s3://bucket/engines/a@{tag_of(row.key)}"
+    address = f"file://{made.folder}/store/a@{tag_of(row.key)}"
     assert [words[0] for words in made.commands()[1:]] == ["build", "push"]  # a push scans
     assert made.commands()[-1] == ["push", str(place.output / "a"), address]
-    assert states(plan([entry("a")], place, "1", Silent())) == ["changed"]  # what is only here does not count
-    published[address] = "sha256:there"
-    assert plan([entry("a")], place, "1", Silent()) == [MatrixRow("a", "current", row.key, "sha256:there")]
+    assert plan([entry("a")], place, "1", Silent()) == [MatrixRow("a", "current", row.key, row.digest)]
+    assert states(plan([entry("a")], replace(place, store=f"{made.folder}/other"), "1", Silent())) == ["changed"]
 
 
 def test_a_real_store_is_asked(made: Matrix) -> None:
@@ -158,7 +93,8 @@ def test_a_real_store_is_asked(made: Matrix) -> None:
 
 
 def test_as_many_at_a_time_as_asked(made: Matrix) -> None:
-    build([entry(f"b{i}") for i in range(4)], made.place, "1", Silent(), jobs=2)
+    engine = EngineChoice(limits=FleetLimits(parallel=2))
+    build([entry(f"b{i}") for i in range(4)], made.place, "1", Silent(), engine)
     running, most = 0, 0
     for line in sorted((line for line in made.lines() if "--force" in line), key=lambda line: line[0]):
         running += -1 if line[1] == "done" else 1

@@ -1,0 +1,74 @@
+"""A running fleet: matrix status, matrix logs, matrix cancel; and the command that its machines run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from compiler.cli.groups import grouped
+from compiler.cli.matrix import FileOptions, app, entries_of
+from compiler.cli.options import Json
+from compiler.cli.output import show
+
+__all__ = ["app", "cancel", "cell", "logs", "status"]
+
+if TYPE_CHECKING:
+    from compiler.matrix.status import Jobs
+
+
+@app.command("status")
+@grouped
+def status(files: FileOptions, as_json: Json = False) -> None:
+    """List the builds: result of the last run, running step. Plans nothing."""
+    from compiler.matrix import summary
+
+    found = _jobs(files).status(entries_of(files))
+    show([one.to_json() for one in found], summary.status_text(found), as_json=as_json)
+
+
+@app.command("logs")
+@grouped
+def logs(
+    files: FileOptions,
+    name: Annotated[str, typer.Argument(help="Name of the build.", metavar="NAME")],
+    as_json: Json = False,
+) -> None:
+    """Print the log of a build, while it runs too."""
+    text = _jobs(files).log(name)
+    show({"name": name, "log": text}, text.rstrip("\n"), as_json=as_json)
+
+
+@app.command("cancel")
+@grouped
+def cancel(
+    files: FileOptions,
+    names: Annotated[list[str] | None, typer.Argument(help="Builds [default: all]", metavar="[NAME]...")] = None,
+    as_json: Json = False,
+) -> None:
+    """End running builds, and keep their driver from beginning others."""
+    from compiler.matrix.file import chosen
+
+    ended = _jobs(files).cancel(chosen(entries_of(files), names or ()))
+    show(ended, f"{len(ended)} ended" + (f": {', '.join(ended)}" if ended else ""), as_json=as_json)
+
+
+@app.command("cell", hidden=True)
+def cell(
+    ledger: Annotated[str, typer.Argument(help="URI of the ledger.")],
+    token: Annotated[str, typer.Argument(help="Attempt that this machine makes.")],
+) -> None:
+    """Build one cell of a fleet: the command of its machines."""
+    from compiler.matrix.ledger import Ledger
+    from compiler.matrix.worker import work
+
+    row = work(Ledger(ledger), token)
+    show(row.to_json(), f"{row.name}: {row.state}", as_json=True)
+    raise typer.Exit(row.exit_code)
+
+
+def _jobs(files: FileOptions) -> Jobs:
+    from compiler.matrix.file import read_engines
+    from compiler.matrix.status import Jobs
+
+    return Jobs(files.output, files.store, read_engines(files.file))

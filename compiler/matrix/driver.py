@@ -1,0 +1,286 @@
+"""Driver of a fleet: submit cells to an engine, follow them, begin them again by the class of their failure.
+
+Nothing that a killed driver knew is lost: jobs are in files (jobs.py), artifacts in the store, attempts in the ledger.
+So another one resumes, and two at once are harmless: cells that another driver's machine builds are waited for.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from compiler.errors import DeployError, RefusedError, StoreError
+from compiler.matrix.failures import RETRIES
+from compiler.matrix.jobs import MatrixJob, read_job, remove_job, write_job
+from compiler.matrix.ledger import STALE
+from compiler.matrix.state import MatrixRow, log_file, look, write_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from compiler.matrix.cell import Cell
+    from compiler.matrix.executors import Executor, JobState
+    from compiler.matrix.ledger import Ledger
+
+BUDGET = "budget"
+"""Step of a row whose cell was not begun, for want of budget."""
+_LOOK = 1.0
+"""Seconds between two looks at a claim."""
+_PAUSE = 0.5
+"""Seconds before a cell is begun again, doubled for each attempt."""
+
+
+@dataclass(frozen=True)
+class FleetLimits:
+    """Limits of a run. `parallel`: jobs at the same time, 0 for the engine's room. Budgets, 0 for none: `cells` begun,
+    `hours` of all machines together. `retries`: further attempts after failures of a class. `stale`: see ledger.py;
+    `patience`: seconds for which store or engine may fail.
+    """
+
+    parallel: int = 0
+    cells: int = 0
+    hours: float = 0.0
+    retries: Mapping[str, int] = field(default_factory=lambda: RETRIES)
+    stale: float = STALE
+    patience: float = 300.0
+
+
+@dataclass
+class Task:
+    """A cell on its way. `phase`: waiting (for room, or a pause), elsewhere (another driver builds it), queued,
+    running, or ended. `facts`: running step.
+    """
+
+    cell: Cell
+    row: MatrixRow
+    phase: str = "waiting"
+    job: MatrixJob | None = None
+    failures: tuple[str, ...] = ()
+    spent: float = 0.0
+    not_before: float = 0.0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all attempts."""
+        return self.spent + (time.time() - self.job.began if self.job else 0.0)
+
+
+class View(Protocol):
+    """Receiver of changes: a table on a terminal, or lines. `detailed`: whether it shows running steps."""
+
+    detailed: bool
+
+    def changed(self, task: Task) -> None: ...
+    def tick(self, tasks: Sequence[Task]) -> None: ...
+    def warn(self, text: str) -> None: ...
+
+
+@dataclass
+class Fleet:
+    """One run over `tasks`. `output`: folder of the artifacts."""
+
+    tasks: list[Task]
+    executor: Executor
+    ledger: Ledger
+    output: Path
+    limits: FleetLimits
+    view: View
+    failing_since: float = 0.0
+    detailed_at: float = 0.0
+    begun: int = 0
+    started: float = field(default_factory=time.time)
+    over_budget: bool = False
+
+    def run(self) -> list[MatrixRow]:
+        """Rows of the cells when all have ended, or the budget is used. Raises LmiCompileError where engine or store
+        do not answer any more.
+        """
+        self._adopt()
+        while True:
+            with self._tolerance():
+                self._poll()
+                self._submit()
+            self.view.tick(self.tasks)
+            if not any(task.job for task in self.tasks) and (self.over_budget or not self._open()):
+                return [task.row if task.phase == "ended" else _unbegun(task.row) for task in self.tasks]
+            time.sleep(self.executor.interval)
+
+    def _open(self) -> list[Task]:
+        return [task for task in self.tasks if task.phase != "ended"]
+
+    @contextmanager
+    def _tolerance(self) -> Iterator[None]:
+        """Context in which the engine or the store may fail, but not for longer than `limits.patience`."""
+        now = time.monotonic()
+        try:
+            yield
+        except (StoreError, DeployError) as error:
+            if not self.failing_since:
+                self.failing_since = now
+                self.view.warn(f"{error.message}; tried again")
+            if time.monotonic() - self.failing_since >= self.limits.patience:
+                raise
+        else:
+            self.failing_since = 0.0
+
+    def _adopt(self) -> None:
+        """Jobs that a killed driver left."""
+        for task in self.tasks:
+            job = read_job(self.output, task.cell.name)
+            if job is not None and job.on == self.executor.name and job.key == task.cell.key and not job.canceled:
+                task.job, task.failures, task.spent, task.phase = job, job.failures, job.spent, "queued"
+
+    def _poll(self) -> None:
+        running = [task for task in self.tasks if task.job is not None]
+        states = self.executor.poll([task.job.id for task in running if task.job]) if running else {}
+        detailed = self.view.detailed and time.monotonic() >= self.detailed_at
+        if detailed:
+            self.detailed_at = time.monotonic() + max(self.executor.interval, _LOOK)
+        for task in running:
+            assert task.job is not None
+            state = states[task.job.id]
+            if state.state == "ended":
+                self._ended(task, task.job, state)
+                continue
+            if detailed and state.state == "running":
+                holder = self.ledger.holder(task.cell.key)
+                task.facts = holder.facts if holder is not None and holder.token == task.job.token else {}
+            self._enter(task, state.state)
+
+    def _ended(self, task: Task, job: MatrixJob, state: JobState) -> None:
+        row = self.ledger.result(job.token)
+        self._keep_log(task, job)
+        if row is None:
+            account = state.reason or self.executor.fetch(job.id)
+            row = MatrixRow(task.cell.name, "failed", task.cell.key, None, "machine", account, 143, failure="lost")
+            self.ledger.release(task.cell.key, job.token)
+        known = read_job(self.output, task.cell.name)
+        if row.state == "claimed":
+            task.job = None
+            self._enter(task, "elsewhere")
+            return
+        task.spent = task.seconds
+        task.job = None
+        if row.state == "failed" and known is not None and known.canceled and known.token == job.token:
+            row = canceled(row)
+        elif row.state == "failed" and self._again(task, row):
+            return
+        self._settle(task, replace(row, attempts=len(task.failures) + 1))
+
+    def _again(self, task: Task, row: MatrixRow) -> bool:
+        """Begin the cell again, if its failure is one that may pass."""
+        if task.failures.count(row.failure) >= self.limits.retries.get(row.failure, 0):
+            return False
+        task.failures = (*task.failures, row.failure)
+        task.not_before = time.monotonic() + _PAUSE * 2 ** (len(task.failures) - 1)
+        if row.failure == "memory":
+            task.cell = replace(task.cell, resources=task.cell.resources.doubled_memory())
+        self.view.warn(f"{row.name}: {row.failure}: {row.error.partition(chr(10))[0]}; begun again")
+        remove_job(self.output, row.name)
+        self._enter(task, "waiting")
+        return True
+
+    def _settle(self, task: Task, row: MatrixRow) -> None:
+        attempts = max(row.attempts, 1)
+        seconds = round(task.spent, 1) if row.state != "current" else 0.0
+        task.row = replace(row, attempts=attempts, seconds=seconds, instance=task.cell.resources.instance)
+        if row.state != "current":
+            write_record(self.output, task.row)
+        remove_job(self.output, row.name)
+        self._enter(task, "ended")
+
+    def _submit(self) -> None:
+        for task in self._open():
+            if task.job is not None or time.monotonic() < task.not_before or not self._room(task.cell):
+                continue
+            if self._spent():
+                self.over_budget = True
+                return
+            known = read_job(self.output, task.cell.name)
+            if known is not None and known.canceled >= self.started:
+                self._settle(task, canceled(task.row))
+                continue
+            over = self._claim_of_the_dead(task)
+            if over is not None:
+                self._begin(task, over)
+
+    def _claim_of_the_dead(self, task: Task) -> str | None:
+        """ETag of a claim to replace, "" for none; None where the cell is not to be begun now."""
+        holder = self.ledger.holder(task.cell.key)
+        if holder is not None:
+            stale = self.ledger.is_stale(task.cell.key, self.limits.stale)
+            if not stale:
+                task.not_before = time.monotonic() + _LOOK
+                self._enter(task, "elsewhere")
+            return holder.etag if stale else None
+        if task.phase == "elsewhere":
+            row = look(task.cell, task.cell.key, self.output, task.cell.store or None)
+            if row.state == "current":
+                self._settle(task, row)
+                return None
+            self._enter(task, "waiting")
+        return ""
+
+    def _begin(self, task: Task, over: str) -> None:
+        token = secrets.token_hex(8)
+        cell = replace(task.cell, token=token, over=over)
+        self.ledger.write_cell(cell)
+        try:
+            job = self.executor.submit(cell)
+        except RefusedError as error:
+            row = replace(task.row, state="refused", step="submit", error=error.message, exit_code=error.exit_code)
+            self._settle(task, replace(row, failure="refused"))
+            return
+        task.job = MatrixJob(
+            cell.name, self.executor.name, job, token, cell.key, time.time(), task.failures, task.spent
+        )
+        write_job(self.output, task.job)
+        self.begun += 1
+        self._enter(task, "queued")
+
+    def _room(self, cell: Cell) -> bool:
+        running = [task.cell.resources for task in self.tasks if task.job is not None]
+        if self.limits.parallel and len(running) >= self.limits.parallel:
+            return False
+        room = self.executor.capacity
+        if room is None or not running:
+            return True
+        every = [*running, cell.resources]
+        cpus = room.cpus / self.limits.parallel if self.limits.parallel else room.cpus
+        return (
+            sum(one.cpus or cpus for one in every) <= room.cpus
+            and sum(one.memory for one in every) <= room.memory
+            and sum(one.disk for one in every) <= room.disk
+        )
+
+    def _spent(self) -> bool:
+        """Whether a budget is used."""
+        hours = sum(task.seconds for task in self.tasks) / 3600
+        cells, most = self.limits.cells, self.limits.hours
+        return (cells > 0 and self.begun >= cells) or (most > 0 and hours >= most)
+
+    def _keep_log(self, task: Task, job: MatrixJob) -> None:
+        """The log of another machine, in the folder of the artifacts."""
+        if not self.executor.shares_disk and (data := self.ledger.log(job.token)):
+            log = log_file(self.output, task.cell.name)
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_bytes(data)
+
+    def _enter(self, task: Task, phase: str) -> None:
+        if task.phase != phase:
+            task.phase = phase
+            self.view.changed(task)
+
+
+def canceled(row: MatrixRow) -> MatrixRow:
+    return replace(row, state="canceled", step="cancel", error="canceled", exit_code=130, failure="")
+
+
+def _unbegun(row: MatrixRow) -> MatrixRow:
+    error = "the budget is used; run the command again for the rest"
+    return replace(row, step=BUDGET, error=error, exit_code=5)

@@ -1,0 +1,62 @@
+"""Engines that run cells, one file each. An engine starts one command for a cell; all else is in the ledger."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from compiler.matrix.cell import Cell, CellResources
+
+NAMES = ("local",)
+"""Engines, by the names of their modules."""
+
+
+@dataclass(frozen=True)
+class JobState:
+    """State of a job. `ended`: the ledger has its result, unless its machine went away. `reason`: of the engine."""
+
+    state: Literal["queued", "running", "ended"]
+    reason: str = ""
+
+
+class Executor(Protocol):
+    """An engine. `interval`: seconds between two polls. `capacity`: where the engine has no queue of its own; jobs
+    beyond it are not submitted. `shares_disk`: its machines have the folder of the artifacts.
+    """
+
+    name: str
+    interval: float
+    capacity: CellResources | None
+    shares_disk: bool
+
+    def submit(self, cell: Cell) -> str:
+        """Start `cell.argv`, with the cell's resources. The job's id, which another process can use too.
+
+        Raises RefusedError where no machine of the engine has the resources, LmiCompileError.
+        """
+
+    def poll(self, ids: Sequence[str]) -> Mapping[str, JobState]:
+        """State of each job; an unknown one has ended."""
+
+    def fetch(self, id: str) -> str:  # noqa: A002 (the name of the protocol)
+        """The engine's own account of a job: events, reason of its end, the end of its output; "" for none."""
+
+    def cancel(self, id: str) -> None:  # noqa: A002
+        """End a job and its processes; one that has ended is no error."""
+
+
+def open_executor(name: str, options: Mapping[str, Any], where: Any) -> Executor:
+    """Engine `name`. `options`: [fleet.NAME] of the builds.toml. `where`: folder of the artifacts.
+
+    Raises UsageError where its package is missing, or options are wrong.
+    """
+    if name not in NAMES:
+        raise UsageError(f"`--on` takes {', '.join(NAMES)}; found `{name}`", hint="`--on local` needs no engine")
+    found: Executor = importlib.import_module(f"compiler.matrix.executors.{name}").make(options, where)
+    return found
