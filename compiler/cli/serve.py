@@ -9,9 +9,12 @@ import typer
 from compiler.cli.options import ArtifactArgument
 
 _CONTRACT = "Contract"
+_OURS = ("queue", "drain_seconds", "body_seconds", "lmi_version", "lmi_backend", "output_formatter", "tgi_compat")
+"""Options that a toolchain's own server does not have."""
 
 
 def serve(
+    context: typer.Context,
     artifact: ArtifactArgument,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8080,
@@ -35,13 +38,14 @@ def serve(
         bool, typer.Option("--tgi-compat", help="Answer as Text Generation Inference.", rich_help_panel=_CONTRACT)
     ] = False,
 ) -> None:
-    """Serve an artifact over HTTP with LMI's routes until SIGTERM."""
+    """Serve an artifact over HTTP with LMI's routes, or by vLLM, until SIGTERM."""
     from compiler.lmi.contract import contract_of
     from compiler.serve import serve as run
 
     def ready(url: str) -> None:
         typer.echo(f"serving {artifact} on {url}")
 
+    given = [name for name in _OURS if str(getattr(context.get_parameter_source(name), "name", "")) == "COMMANDLINE"]
     contract = contract_of(lmi_version, lmi_backend, output_formatter, tgi=tgi_compat)
     run(
         artifact,
@@ -52,4 +56,5 @@ def serve(
         body_seconds=body_seconds,
         contract=contract,
         ready=ready,
+        given=[f"--{name.replace('_', '-')}" for name in given],
     )

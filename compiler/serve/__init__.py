@@ -20,7 +20,7 @@ from compiler.errors import UsageError
 from compiler.runtime.params import GenerationParams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from starlette.applications import Starlette
@@ -44,15 +44,17 @@ def serve(
     body_seconds: float,
     contract: Contract,
     ready: Callable[[str], None],
+    given: Sequence[str] = (),
 ) -> None:
     """Serve until SIGTERM or SIGINT; then drain: accept no more requests, answer those in flight, and return.
 
     The port opens when the model is loaded; `ready(url)` is called then. `port`: 0 takes a free one. `queue`: maximum
     number of rows that wait for a place. Requests still in flight `drain_seconds` after the signal end with an error.
-    `body_seconds`: time limit for the body of a request. `contract`: form of requests and answers. A toolchain's own
-    server (`Runner.serve`) has its own of all these.
+    `body_seconds`: time limit for the body of a request. `contract`: form of requests and answers. `given`: options of
+    the command line among these four, which a toolchain's own server (`Runner.serve`) does not have.
 
-    Raises what `targets.runners.model_of` raises, and UsageError for an address that cannot be taken.
+    Raises what `targets.runners.model_of` raises, and UsageError for an address that cannot be taken and for `given`
+    with a toolchain's own server.
     """
     from compiler.artifact.manifest import load_manifest
     from compiler.runtime.chat import load_chat_template
@@ -63,7 +65,9 @@ def serve(
     manifest = load_manifest(artifact)
     with _stopping() as stop:
         runner = runner_of(manifest)
-        if runner is not None and runner.serve(artifact, host, port, ready, stop):
+        if runner is not None and runner.own_server:
+            _check_given(runner.own_server, given)
+            runner.serve(artifact, host, port, ready, stop)
             return
         name, render = manifest.name, load_chat_template(artifact / "tokenizer")
         worker = Worker(lambda: _warm(model_of(artifact)), queue)
@@ -73,6 +77,15 @@ def serve(
                 asyncio.run(run(app, worker, listener, stop, drain_seconds, ready))
         finally:
             worker.close()
+
+
+def _check_given(server: str, given: Sequence[str]) -> None:
+    if given:
+        raise UsageError(
+            f"{server}'s own server serves this artifact, with its own routes, answers and limits; found "
+            f"{', '.join(f'`{flag}`' for flag in given)}",
+            hint=f"leave {'it' if len(given) == 1 else 'them'} out; LMI's answers are those of its container",
+        )
 
 
 def _warm(model: Model) -> Model:

@@ -48,12 +48,15 @@ class Answering:
         with self.load(folder) as model:
             return model.generate(prompts, params), ()
 
-    def serve(self, folder: Path, host: str, port: int, ready: Callable[[str], None], stop: Event) -> bool:
-        """Serve with the toolchain's own server until `stop` is set; False where this project's server does it.
+    own_server: str = ""
+    """Name of the toolchain's own server, which `serve` runs; "": this project's server answers, from `load`."""
 
-        `ready(url)`: it answers. Raises LmiCompileError.
+    def serve(self, folder: Path, host: str, port: int, ready: Callable[[str], None], stop: Event) -> None:
+        """Serve with the toolchain's own server until `stop` is set. `ready(url)`: it answers.
+
+        Raises LmiCompileError.
         """
-        return False
+        raise NotImplementedError(f"{type(self).__name__} has no server of its own")
 
     def once(self, folder: Path, prompt: str, max_new_tokens: int) -> Sequence[str]:
         """Command line of a fresh process that loads the artifact, answers once and prints one JSON object:

@@ -80,12 +80,13 @@ class ServerRunner(ShardRunner):
 
         return answers(folder, prompts, params)
 
-    def serve(self, folder: Path, host: str, port: int, ready: Callable[[str], None], stop: Event) -> bool:
-        """Serve with vLLM's own routes."""
+    own_server = "vLLM"
+
+    def serve(self, folder: Path, host: str, port: int, ready: Callable[[str], None], stop: Event) -> None:
+        """Serve with vLLM's own routes, see answers.py."""
         from compiler.targets.vllm.answers import serve
 
         serve(folder, host, port, ready, stop)
-        return True
 
     def once(self, folder: Path, prompt: str, max_new_tokens: int) -> Sequence[str]:
         """Command line of `python -m compiler.targets.vllm.once`."""

@@ -232,3 +232,10 @@ def test_what_a_server_does_at_a_miss_is_in_its_configuration(
     assert json.loads((tmp_path / "strict" / "environment.json").read_text())["LMI_BOOT_ON_MISS"] == "fail"
     assert VllmPackager().options_of(load_manifest(tmp_path / "strict")).on_miss == "fail"
     assert "LMI_BOOT_ON_MISS" not in (artifact / "serving.properties").read_text()
+
+
+def test_options_of_another_server_are_refused_in_the_place_of_having_no_effect(artifact: Path, tmp_path: Path) -> None:
+    done = command("serve", artifact, "--tgi-compat", "--queue", "1000", cache=tmp_path)
+    assert done.code == 2
+    assert "vLLM's own server serves this artifact" in done.err
+    assert "`--queue`, `--tgi-compat`" in done.err
