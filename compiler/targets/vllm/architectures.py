@@ -1,8 +1,8 @@
-"""Table of the architectures whose shards are written; no other file of this target names architectures.
+"""Table of the architectures whose shards are written; only dropped.py, too, names architectures.
 
-names.py has the names that several classes share. Sources: files that vLLM 0.32.0 wrote (golden.json of the tests);
-`_PREVIOUSLY_SUPPORTED_MODELS` of its registry for the last version of a class. Dense classes of vLLM's own have had
-these names since its first images; experts, latent attention and classes of transformers are named by version.
+names.py has the names that several classes share. Source: files that vLLM 0.32.0 wrote (golden.json of the tests).
+Dense classes of vLLM's own have had these names since its first images; experts, latent attention and classes of
+transformers are named by version.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from compiler.errors import RefusedError
+from compiler.targets.vllm.dropped import has
 from compiler.targets.vllm.images import Version
 from compiler.targets.vllm.names import (
     EXPERTS,
@@ -37,10 +38,10 @@ class ShardNames:
 
     `attention`: module of the layer's attention, which has its scales. `when`: names that replace others if a field of
     ModelConfig is set. `mixed`: file roles whose inputs alternate, row by row or head by head, instead of following
-    one another. `matrices`: roles whose heads stay an axis; `whole`: roles that every rank holds whole. `first`, `end`:
-    version of vLLM from which the names hold, and the first that has them no more. `lacks`: fields of ModelConfig that
-    the class does not read. `turned`: rows of a head of q and k are ordered for the rotation of halves; the checkpoint
-    has pairs. `gathered`: file roles whose ranks have parts of the fused matrix, not of its axes (gathered.py).
+    one another. `matrices`: roles whose heads stay an axis; `whole`: roles that every rank holds whole. `first`:
+    version of vLLM from which the names hold. `lacks`: fields of ModelConfig that the class does not read.
+    `turned`: rows of a head of q and k are ordered for the rotation of halves; the checkpoint has pairs.
+    `gathered`: file roles whose ranks have parts of the fused matrix, not of its axes (gathered.py).
     `one_kv_head`: only such models are split. `heads_fill_hidden`: the class has no head size of its own.
     """
 
@@ -52,7 +53,6 @@ class ShardNames:
     matrices: frozenset[str] = frozenset()
     whole: frozenset[str] = frozenset()
     first: Version = FIRST
-    end: Version = (99, 0, 0)
     lacks: tuple[str, ...] = ()
     turned: bool = False
     gathered: frozenset[str] = frozenset()
@@ -100,7 +100,7 @@ ROWS: Mapping[str, ShardNames] = {
     "GemmaForCausalLM": _LLAMA,
     "Phi3ForCausalLM": _LLAMA,
     "StableLmForCausalLM": replace(_LLAMA, lacks=("qk_norm", "parallel_residual")),
-    "InternLMForCausalLM": replace(_LLAMA, end=(0, 24, 0)),
+    "InternLMForCausalLM": _LLAMA,
     "Gemma2ForCausalLM": ShardNames({**WITHOUT_HEAD, **FOUR_NORMS}),
     "Gemma3ForCausalLM": ShardNames({**LLAMA, **FOUR_NORMS}),
     "CohereForCausalLM": ShardNames(
@@ -134,8 +134,8 @@ ROWS: Mapping[str, ShardNames] = {
     ),
     "DeepseekV2ForCausalLM": _LATENT_ROW,
     "DeepseekV3ForCausalLM": _LATENT_ROW,
-    "BaichuanForCausalLM": ShardNames({**LLAMA, "attn.qkv": "self_attn.W_pack."}, end=(0, 24, 0)),
-    "BaiChuanForCausalLM": ShardNames({**LLAMA, "attn.qkv": "self_attn.W_pack."}, end=(0, 24, 0)),
+    "BaichuanForCausalLM": ShardNames({**LLAMA, "attn.qkv": "self_attn.W_pack."}),
+    "BaiChuanForCausalLM": ShardNames({**LLAMA, "attn.qkv": "self_attn.W_pack."}),
     "BloomForCausalLM": ShardNames(
         {**GPT, "embed.norm": "transformer.word_embeddings_layernorm."},
         "transformer.h.{layer}.",
@@ -244,7 +244,7 @@ ROWS: Mapping[str, ShardNames] = {
     ),
 }  # fmt: skip
 """By architecture, as config.json names it."""
-COMPARED_ROWS = tuple(name for name, row in ROWS.items() if row.first <= _NOW < row.end)
+COMPARED_ROWS = tuple(name for name, row in ROWS.items() if row.first <= _NOW and has(name, _NOW))
 """Architectures whose shards were compared with those of vLLM `COMPARED`."""
 _ALIASES = {"ChatGLMForConditionalGeneration": "ChatGLMModel", "BloomModel": "BloomForCausalLM"}
 
@@ -258,9 +258,10 @@ def row_for(config: ModelConfig, version: Version) -> ShardNames:
     row = ROWS.get(architecture)
     if row is None:
         raise _refused(config, "this target has no row for it", _AS_IT_IS)
-    if not row.first <= version < row.end:
-        known = f"from {show(row.first)} on" if version < row.first else f"before {show(row.end)}"
-        raise _refused(config, f"its shards are known for vLLM {known}; found {show(version)}", _AS_IT_IS)
+    if version < row.first:
+        raise _refused(
+            config, f"its shards are known for vLLM from {show(row.first)} on; found {show(version)}", _AS_IT_IS
+        )
     if found := [name for name in row.lacks if getattr(config, name)]:
         raise _refused(config, f"vLLM's class has no {', '.join(found)}; the model has", _OTHERWISE)
     if row.heads_fill_hidden and config.heads * config.head_dim != config.hidden:

@@ -12,6 +12,7 @@ from compiler.targets.protocols import Compiler, Packager, RankLayout, Support, 
 from compiler.targets.vllm import artifact, layout, schemes
 from compiler.targets.vllm.architectures import row_for
 from compiler.targets.vllm.copies import copies
+from compiler.targets.vllm.dropped import check_served
 from compiler.targets.vllm.elsewhere import CACHE_ELSEWHERE
 from compiler.targets.vllm.migrate import migration
 from compiler.targets.vllm.options import VllmOptions
@@ -33,10 +34,11 @@ class VllmSupport(Support[VllmOptions]):
     quantized = staticmethod(schemes.quantized)
 
     def check(self, config: ModelConfig, tp: int, options: VllmOptions, limits: Limits | None = None) -> None:
-        """Raise UsageError for wrong options; RefusedError without a row, ParallelError if `tp` cannot split the model,
-        but not for a checkpoint that vLLM reads itself.
+        """Raise UsageError for wrong options, RefusedError for a class that vLLM has no more. Unless vLLM reads the
+        checkpoint itself: RefusedError without a row, ParallelError if `tp` cannot split the model.
         """
         check_options(options)
+        check_served(config.architecture, version_of(options))
         if not copies(config, options):
             row_for(config, version_of(options))
             check_parallel(config, tp)
