@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from compiler.artifact.sections import Count, InnerPath, Size, Strict
+from compiler.targets.vllm.factors import Keyed, keyed_by, read_factors, variables_in
 
 if TYPE_CHECKING:
     from compiler.artifact.parts import Part
@@ -34,8 +37,8 @@ class CacheProof(Strict):
 class CompiledCache(Strict):
     """vLLM's compiled cache. `archive`: its file; `report`: factors of its key, and answers; `device`: kind of device.
 
-    `model_path`: path that the model must have. `variables`: digests of the VLLM_ variables in the key. `files`,
-    `size`: number and bytes of the files unpacked.
+    `key`: program whose key it has, see factors.py; `variables`: digests of the variables in it. `model_path`: path
+    that the model must have. `files`, `size`: number and bytes of the files unpacked.
 
     `contains_pickle`: loading the cache runs code in it, so the signature must be checked before it is unpacked.
     """
@@ -43,6 +46,7 @@ class CompiledCache(Strict):
     archive: InnerPath
     report: InnerPath
     dialect: Literal["J", "A", "M"]
+    key: Annotated[Keyed, Field(exclude_if=lambda value: value == "vllm")] = "vllm"
     device: str
     model_path: str
     site_packages: str
@@ -61,18 +65,17 @@ def cache_of(archive: Part, report: Part) -> CompiledCache:
 
 def cache_section(archive: str, report: str, data: Mapping[str, Any]) -> CompiledCache:
     """Section of a cache from the content of its report, see bake.py."""
-    factors, serving = data["factors"], data["serving"]
+    factors, serving, key = read_factors(data["factors"]), data["serving"], keyed_by(data)
     return CompiledCache(
         archive=archive,
         report=report,
         dialect=data["dialect"],
+        key=key,
         device=data["device"],
         model_path=serving["model"],
-        site_packages=next(iter(factors.get("paths", {}).get("site-packages", [])), ""),
+        site_packages=next(iter(factors.get("paths", {}).get("site-packages", ())), ""),
         serving=serving,
-        variables={
-            name: values[0] for name, values in factors.get("variables", {}).items() if name in factors.get("key", {})
-        },
+        variables=variables_in(key, factors),
         files=len(data["files"]),
         size=sum(file["size"] for file in data["files"]),
         contains_pickle=any(file["pickle"] for file in data["files"]),
@@ -90,7 +93,8 @@ def cache_text(cache: CompiledCache) -> str:
     """Line of `inspect`."""
     proven = "a second start was a hit, the control a miss"
     where = "without a network" if cache.proof.isolated else "not isolated"
+    by = ", by torch's key" if cache.key == "torch" else ""
     return (
-        f"dialect {cache.dialect}, {cache.files} files for {cache.model_path}; {proven} ({where}); "
+        f"dialect {cache.dialect}{by}, {cache.files} files for {cache.model_path}; {proven} ({where}); "
         f"not run: {', '.join(cache.proof.not_run)}; contains pickles: {'yes' if cache.contains_pickle else 'no'}"
     )

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from compiler.errors import UsageError
 from compiler.targets.values import Finding
 from compiler.targets.vllm.carrier.watch import digest
-from compiler.targets.vllm.environment import in_key
-from compiler.targets.vllm.factors import differences, merged, read_factors
+from compiler.targets.vllm.environment import CACHE_FOLDERS, in_key
+from compiler.targets.vllm.factors import differences, keyed_by, may_count, merged, read_factors
 from compiler.targets.vllm.proof import COMPILED, LOADED, counters_of, records_of
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ _REMEDIES: Mapping[str, str] = {
     "device": "build the artifact again on this kind of machine",
 }
 """Remedy by the group of a factor."""
+_RESTORED = (
+    "give the server a folder that it can write (LMI_BOOT_ROOT, VLLM_CACHE_ROOT), and the artifact as it was built"
+)
 _ABSENT = digest(None)
 """Digest of a variable without a value in vLLM's own factors."""
 
@@ -46,12 +49,14 @@ def explain_start(report: Mapping[str, Any], folder: Path) -> tuple[Finding, ...
             f"{folder} has no record of a start",
             hint="start the server with the artifact's folder on PYTHONPATH; LMI_BOOT_RECORD names the folder",
         )
-    found = differences(read_factors(report["factors"]), merged(records))
+    found = differences(read_factors(report["factors"]), merged(records), keyed_by(report))
+    obstacles = [*_unrestored(records), *_places(records)]
     missed = _compiled(records, report["dialect"]) or _unloaded(records, report["dialect"])
     if not missed:
         return (Finding("cache", "ok", "every kernel came from the cache"), *_notes(found))
     return (
-        Finding("cache", "mismatch", missed, _next_step(found)),
+        Finding("cache", "mismatch", missed, _next_step(found, obstacles)),
+        *obstacles,
         *_deciding(found),
         *_notes(found),
     )
@@ -75,8 +80,30 @@ def _unloaded(records: Sequence[Record], dialect: Dialect) -> str:
     return f"{without} of {len(models)} process(es) with a model loaded no compiled artifact"
 
 
-def _next_step(found: Sequence[FactorDifference]) -> str:
-    if any(each.decides for each in found):
+def _unrestored(records: Sequence[Record]) -> Iterator[Finding]:
+    """Reasons why the carrier did not restore the cache."""
+    for problem in dict.fromkeys(record.get("problem") for record in records):
+        if problem:
+            yield Finding("carrier", "mismatch", f"the cache was not restored: {problem}", _RESTORED)
+
+
+def _places(records: Sequence[Record]) -> Iterator[Finding]:
+    """Variables of caches whose folder is outside of the restored one: what was restored is not looked for there."""
+    paths = [record["factors"].get("paths", {}) for record in records]
+    for name in CACHE_FOLDERS:
+        outside = [each for each in paths if name in each and not _below(each[name], each.get("VLLM_CACHE_ROOT", ""))]
+        if outside:
+            found = outside[0][name]
+            text = f"{found} is outside of the restored cache" if found else "not set here"
+            yield Finding(f"paths: {name}", "mismatch", text, _REMEDIES["variables"])
+
+
+def _below(path: str, root: str) -> bool:
+    return bool(root) and (path == root or path.startswith(f"{root.rstrip('/')}/"))
+
+
+def _next_step(found: Sequence[FactorDifference], obstacles: Sequence[Finding]) -> str:
+    if obstacles or any(each.decides for each in found):
         return "remove the differences below, the first ones first"
     return "no recorded factor differs: compare the files of the cache folder with the artifact's (damaged or deleted)"
 
@@ -113,11 +140,11 @@ def _text(each: FactorDifference) -> str:
 def explain_machine(
     cache: CompiledCache, version: str, environment: Mapping[str, str], site_packages: str
 ) -> tuple[Finding, ...]:
-    """Findings before any start: variables of `environment` in the key of vLLM `version`, and the place of vLLM.
+    """Findings before any start: variables of `environment` in the key (of vLLM `version`), and the place of vLLM.
 
     `site_packages`: folder of vLLM here, "" if there is none.
     """
-    here = {name: digest(value) for name, value in environment.items() if name.startswith("VLLM_")}
+    here = {name: digest(value) for name, value in environment.items() if may_count(cache.key, name)}
     found = [
         Finding(f"variables: {name}", "mismatch", "set here; not set where the cache was made", _REMEDIES["variables"])
         if name not in cache.variables

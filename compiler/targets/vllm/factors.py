@@ -7,7 +7,7 @@ factors of real starts, and two of these are compared.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +19,12 @@ Factors = dict[str, dict[str, tuple[str, ...]]]
 `variables`, `paths`, `versions`, `device`.
 """
 
+Keyed = Literal["vllm", "torch"]
+"""Program whose key a cache has. vLLM's CPU platform keeps no cache of its own: torch's caches of graphs are all."""
+_OF_VLLM = "torch_compile_cache/"
+"""Folder of vLLM's own caches, below the root."""
+_OF_TORCH = ("TORCH", "TRITON_")
+"""Beginnings of variables that torch's configuration has, and so its key."""
 _RECORDED = ("key", "config.", "variables", "versions", "device", "paths")
 _CARRIER = "LMI_BOOT_"
 _PLACES = frozenset(
@@ -64,10 +70,30 @@ def _kept(name: str) -> bool:
     return name not in _PLACES and not name.startswith(_CARRIER)
 
 
-def differences(baked: Factors, found: Factors) -> tuple[FactorDifference, ...]:
-    """Factors that differ, those that decide first."""
+def keyed_by(report: Mapping[str, Any]) -> Keyed:
+    """Program whose key the cache of a report has, see bake.py."""
+    return "vllm" if any(file["path"].startswith(_OF_VLLM) for file in report["files"]) else "torch"
+
+
+def variables_in(key: Keyed, factors: Factors) -> dict[str, str]:
+    """Digests of the variables of a bake that are in the key, by name."""
+    of_vllm = factors.get("key", {})
+    return {
+        name: values[0]
+        for name, values in factors.get("variables", {}).items()
+        if (name in of_vllm if key == "vllm" else name.startswith(_OF_TORCH))
+    }
+
+
+def may_count(key: Keyed, variable: str) -> bool:
+    """Whether a variable that a bake did not have can be in the key."""
+    return variable.startswith("VLLM_" if key == "vllm" else _OF_TORCH) and _kept(variable)
+
+
+def differences(baked: Factors, found: Factors, key: Keyed = "vllm") -> tuple[FactorDifference, ...]:
+    """Factors that differ, those that decide first. `key`: program whose key the cache has."""
     every = [
-        FactorDifference(group, name, _text(baked, group, name), _text(found, group, name), _decides(group))
+        FactorDifference(group, name, _text(baked, group, name), _text(found, group, name), _decides(group, name, key))
         for group, name in _names(baked, found)
         if _text(baked, group, name) != _text(found, group, name)
     ]
@@ -88,7 +114,9 @@ def _text(factors: Factors, group: str, name: str) -> str:
     return ", ".join(factors.get(group, {}).get(name, ()))
 
 
-def _decides(group: str) -> bool:
+def _decides(group: str, name: str, key: Keyed) -> bool:
+    if key == "torch" and group in ("key", "variables"):
+        return name.startswith(_OF_TORCH)
     return group in ("key", "versions", "paths") or group.startswith("config.")
 
 

@@ -12,6 +12,7 @@ from compiler.targets.vllm.artifact import section_of
 from compiler.targets.vllm.carrier.watch import digest
 from compiler.targets.vllm.environment import in_key
 from compiler.targets.vllm.explain import explain_machine, explain_start, read_report
+from compiler.targets.vllm.factors import may_count
 from compiler.targets.vllm.images import vllm_image
 from compiler.targets.vllm.interpreter import COMPARED, facts_of, python_with_vllm, versions_of
 from compiler.targets.vllm.pack import container_environment
@@ -128,7 +129,7 @@ class VllmRuntime(Runtime):
         return found + [
             f"the cache was made with another value of `{name}`, which is in its key"
             for name, value in sorted(environment.items())
-            if name.startswith("VLLM_")
+            if may_count(cache.key, name)
             and in_key(name, version)
             and digest(value) not in (cache.variables.get(name), own.get(name))
         ]

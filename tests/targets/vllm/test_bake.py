@@ -127,12 +127,13 @@ def test_a_truncated_artifact_is_compiled_again_and_found_out(baked: TriedBake) 
 def test_a_root_that_cannot_be_written_is_a_miss_or_with_fail_the_end(baked: TriedBake, tmp_path: Path) -> None:
     """A file is in the place of the root's parent, since root may write where it has no permission."""
     (tmp_path / "file").touch()
-    root = tmp_path / "file" / "cache"
-    settings = {"LMI_BOOT_RECORD": str(tmp_path / "record")}
-    warned = baked.start("unwritable", {**settings, "LMI_BOOT_ROOT": str(root)})
+    root, record = tmp_path / "file" / "cache", baked.work / "unwritable" / "record"
+    warned = baked.start("unwritable", {"LMI_BOOT_ROOT": str(root)})
     assert "the cache was not restored" in (baked.work / "unwritable" / "server.log").read_text()
     assert not judge(warned, baked.session, "M", 1).hit
-    failed = baked.start("unwritable-fail", {**settings, "LMI_BOOT_ROOT": str(root), "LMI_BOOT_ON_MISS": "fail"})
+    (found,) = [each for each in explain_start(baked.report, record) if each.subject == "carrier"]
+    assert "Not a directory" in found.text
+    failed = baked.start("unwritable-fail", {"LMI_BOOT_ROOT": str(root), "LMI_BOOT_ON_MISS": "fail"})
     assert failed.session["ready"] is None
     assert "Error" in (baked.work / "unwritable-fail" / "server.log").read_text()
 

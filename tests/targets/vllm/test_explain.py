@@ -16,7 +16,9 @@ from compiler.targets.vllm.explain import explain_machine, explain_start
 from compiler.targets.vllm.factors import Factors, differences, read_factors
 
 RECORDED = json.loads((Path(__file__).parent / "factors-0.32.0.json").read_text())
-REPORT = {"factors": RECORDED["baked"], "dialect": "M"}
+REPORT = {"factors": RECORDED["baked"], "dialect": "M", "files": [{"path": "torch_compile_cache/k/model"}]}
+OF_TORCH = {**REPORT, "dialect": "J", "files": [{"path": "torchinductor/fxgraph/k"}]}
+"""Report of a cache that torch alone keys, as on vLLM's CPU platform."""
 HIT = {"num_models_seen": 1, "num_aot_artifacts_loaded": 1}
 MISS = {"num_models_seen": 1, "num_inductor_compiles": 3}
 
@@ -119,6 +121,36 @@ def test_a_hit_has_no_mismatch(tmp_path: Path) -> None:
     assert [(each.subject, each.state) for each in findings] == [("cache", "ok")]
 
 
+@pytest.mark.parametrize(
+    ("group", "name", "state"),
+    [
+        ("key", "VLLM_ENGINE_READY_TIMEOUT_S", "note"),
+        ("variables", "TORCHINDUCTOR_COMPILE_THREADS", "mismatch"),
+        ("config.ModelConfig", "max_model_len", "mismatch"),
+        ("versions", "torch", "mismatch"),
+    ],
+)
+def test_in_a_cache_that_torch_keys_no_variable_of_vllm_decides(
+    tmp_path: Path, group: str, name: str, state: str
+) -> None:
+    folder = record(tmp_path, with_change(group, name), {"num_models_seen": 1, "fxgraph_cache_miss": 2})
+    _, found = explain_start(OF_TORCH, folder)
+    assert (found.subject, found.state) == (f"{group}: {name}", state)
+
+
+def test_a_folder_of_kernels_outside_of_the_restored_cache_is_named(tmp_path: Path) -> None:
+    folder = record(tmp_path, baked(), MISS)
+    facts = json.loads((folder / "0.json").read_text())
+    facts["factors"]["paths"] = {"VLLM_CACHE_ROOT": "/tmp/c", "TORCHINDUCTOR_CACHE_DIR": "/tmp/x"}
+    (folder / "0.json").write_text(json.dumps(facts))
+    (first, found) = explain_start(REPORT, folder)
+    assert (found.subject, found.text) == (
+        "paths: TORCHINDUCTOR_CACHE_DIR",
+        "/tmp/x is outside of the restored cache",
+    )
+    assert "damaged" not in first.remedy
+
+
 def cache(**variables: str) -> CompiledCache:
     factors: dict[str, Any] = {
         "key": {"VLLM_PLUGINS": ["x"], "VLLM_USE_AOT_COMPILE": ["x"]},
@@ -132,7 +164,7 @@ def cache(**variables: str) -> CompiledCache:
         "reference_difference": None,
         "control": ["1 run(s) of a compiler"],
     }
-    files = [{"path": "a", "size": 3, "digest": "sha256:" + "0" * 64, "pickle": True}]
+    files = [{"path": "torch_compile_cache/a", "size": 3, "digest": "sha256:" + "0" * 64, "pickle": True}]
     data = {
         "factors": factors,
         "serving": serving,

@@ -43,12 +43,14 @@ def boot() -> None:
     if not (artifact / MANIFEST).is_file() or not (artifact / ARCHIVE).is_file():
         return
     key = os.environ.get("LMI_BOOT_KEY")
-    manifest = json.loads((artifact / MANIFEST).read_bytes())
-    check_ranks(manifest, sys.argv, os.environ)
-    check_capability(manifest)
     try:
+        manifest = json.loads((artifact / MANIFEST).read_bytes())
+        check_ranks(manifest, sys.argv, os.environ)
+        check_capability(manifest)
         restore(artifact, root, record, Path(key) if key else None)
     except (Unrestorable, OSError) as error:
+        watch.problem = str(error)
+        watch.write()
         if fails or isinstance(error, Unrestorable):
             raise
         print(json.dumps({"lmi_boot": "the cache was not restored", "error": str(error)}), file=sys.stderr)

@@ -7,6 +7,7 @@ environment variables and factors are written as the first digits of their sha25
     compilers         number of runs of a compiler (COMPILERS) that write a file; `compiled`: their command lines
     counters          vLLM's compilation counters, and torch's counters of its caches (0 = absent)
     factors           {group: {name: digest}}: everything that a key of vLLM's caches depends on, see `_factors`
+    problem           reason why the cache was not restored; "" where it was
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Watch:
         self._compilers = 0
         self._compiled: list[str] = []
         self._factors: dict[str, dict[str, str]] = {}
+        self.problem = ""
         record.mkdir(parents=True, exist_ok=True)
 
     def start(self) -> None:
@@ -117,6 +119,7 @@ class Watch:
             "compilers": self._compilers,
             "compiled": self._compiled,
             "counters": _counters(),
+            "problem": self.problem,
             "factors": {**self._factors, **_CONFIGS},
         }
 
