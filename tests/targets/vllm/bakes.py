@@ -51,14 +51,20 @@ class TriedBake:
         return {file["path"]: file["digest"] for file in self.report["files"]}
 
     def start(
-        self, name: str, more: Mapping[str, str], *, root: Path | None = None, serving: Serving | None = None
+        self,
+        name: str,
+        more: Mapping[str, str],
+        *,
+        root: Path | None = None,
+        serving: Serving | None = None,
+        boot: Path | None = None,
     ) -> Start:
-        """Another start from the cache, with more environment."""
+        """Another start from the cache, with more environment. `boot`: another folder of the artifact."""
         root = root or self.work / f"{name}-root" / "cache"
         settings = {**pinned(self.spec.dialect, "cpu", str(root), {}), **more}
         serving = replace(serving or self.spec.serving, model=self.host.isolation.model)
         requests = workload(serving.model, self.spec.vocab, serving.max_model_len - 16, serving.max_num_seqs)
-        run = ServerRun(name, self.model, root, settings, self.boot, self.restored, requests=requests)
+        run = ServerRun(name, self.model, root, settings, boot or self.boot, self.restored, requests=requests)
         return start(run, self.host, serving, self.work)
 
     @property

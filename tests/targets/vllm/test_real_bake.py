@@ -21,6 +21,7 @@ from compiler.targets.values import Finding
 from compiler.targets.vllm import bake
 from compiler.targets.vllm.environment import BLOCK_SIZE
 from compiler.targets.vllm.explain import explain_start
+from compiler.targets.vllm.factors import keyed_by
 from compiler.targets.vllm.interpreter import PYTHON
 from compiler.targets.vllm.isolation import isolation
 from compiler.targets.vllm.options import VllmOptions
@@ -77,6 +78,46 @@ def test_a_timeout_variable_is_a_miss_without_a_warning_that_is_named(baked: Tri
     assert deciding(found) == ["key: VLLM_ENGINE_READY_TIMEOUT_S"]
 
 
+def test_a_moved_artifact_hits_with_another_root_and_home(baked: TriedBake, tmp_path: Path) -> None:
+    """Nothing is at the places of the bake: artifact, root and HOME have others, and the folder of the bake is gone."""
+    shutil.copytree(baked.boot, tmp_path / "elsewhere", symlinks=False)
+    shutil.rmtree(baked.work / "bake-root")
+    start = baked.start("elsewhere", FORCE, root=tmp_path / "root", boot=tmp_path / "elsewhere")
+    verdict = judge(start, baked.session, "M", 1)
+    assert verdict.hit, verdict.reasons
+    assert explain_start(baked.report, baked.work / "elsewhere" / "record")[0].state == "ok"
+
+
+def test_other_weights_at_the_same_path_load_everything_and_only_their_answers_tell(
+    baked: TriedBake, tmp_path: Path
+) -> None:
+    other = write_checkpoint("llama", tmp_path / "other", head_dim=32, seed=7)
+    verdict = judge(replace(baked, model=other).start("weights", FORCE), baked.session, "M", 1)
+    assert verdict.counters["num_aot_artifacts_loaded"] == 1
+    assert verdict.reasons
+    assert all("other tokens" in reason or "log probabilities" in reason for reason in verdict.reasons)
+
+
+def test_a_read_only_root_is_a_miss_that_is_named(baked: TriedBake) -> None:
+    """A file system that is read-only holds for root, too."""
+    if not baked.host.isolation.isolated:
+        pytest.skip("needs a mount namespace")
+    root = damaged(baked, "readonly")
+    mount = (
+        "sh",
+        "-c",
+        'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"',
+        "sh",
+        str(root),
+    )
+    closed = replace(baked.host.isolation, prefix=(*baked.host.isolation.prefix, *mount))
+    host = replace(baked.host, isolation=closed)
+    start = replace(baked, host=host).start("readonly", FORCE, root=root)
+    assert not judge(start, baked.session, "M", 1).hit
+    found = explain_start(baked.report, baked.work / "readonly" / "record")
+    assert "Read-only file system" in next(each.text for each in found if each.subject == "carrier")
+
+
 def test_another_model_path_ends_a_forced_start_and_is_named(baked: TriedBake) -> None:
     elsewhere = replace(baked.host, isolation=replace(baked.host.isolation, model=f"{MODEL_PATH}/"))
     start = replace(baked, host=elsewhere).start("path", FORCE)
@@ -85,7 +126,7 @@ def test_another_model_path_ends_a_forced_start_and_is_named(baked: TriedBake) -
     assert "config.ModelConfig: model" in deciding(found)
 
 
-def test_a_forced_start_without_kernels_is_a_false_hit_that_is_found_out(baked: TriedBake) -> None:
+def test_a_forced_start_without_kernels_is_a_false_hit_that_is_detected(baked: TriedBake) -> None:
     root = damaged(baked, "kernels")
     for folder in root.rglob("inductor_cache"):
         shutil.rmtree(folder)
@@ -117,7 +158,7 @@ def test_a_truncated_artifact_is_compiled_again(baked: TriedBake) -> None:
     assert not judge(start, baked.session, "M", 1).hit
 
 
-def test_an_environment_that_was_moved_is_a_false_hit_that_is_found_out(baked: TriedBake, tmp_path: Path) -> None:
+def test_an_environment_that_was_moved_is_a_false_hit_that_is_detected(baked: TriedBake, tmp_path: Path) -> None:
     """A link to the environment: Python takes its path, and vLLM's files are at another one."""
     python = Path(os.environ[PYTHON])
     (tmp_path / "moved").symlink_to(python.parent.parent)
@@ -128,18 +169,31 @@ def test_an_environment_that_was_moved_is_a_false_hit_that_is_found_out(baked: T
     assert "paths: site-packages" in deciding(found)
 
 
-@pytest.mark.parametrize("plugins", [(), (CUDA_PATH,)], ids=["as-it-is", "path-of-cuda"])
-def test_dialect_j_hits_with_the_cpu_platform_as_it_is_and_with_the_path_of_cuda(
-    plugins: tuple[str, ...], tmp_path: Path
-) -> None:
-    """`as-it-is` is that of `build --device cpu`: torch's own caches of graphs."""
-    model, out = write_checkpoint("llama", tmp_path / "model", head_dim=32), tmp_path / "out"
+@pytest.fixture(scope="module")
+def just_in_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TriedBake]:
+    """Bake in dialect J, with the path of CUDA; test_real_artifact.py has the CPU platform as it is."""
+    folder = tmp_path_factory.mktemp("jit")
+    model, out = write_checkpoint("llama", folder / "model", head_dim=32), folder / "out"
     out.mkdir()
     with isolation(model, MODEL_PATH) as isolated:
-        host = ServerHost(os.environ[PYTHON], isolated, plugins, 600)
-        made = bake_in(bake.BakeSpec(SERVING, "J", "", "", 250, {}), host, model, tmp_path / "work", out)
-    assert made.verdict.hit
-    assert made.verdict.counters.get("num_compiled_artifacts_saved", 0) == 0
+        host = ServerHost(os.environ[PYTHON], isolated, (CUDA_PATH,), 600)
+        yield bake_in(bake.BakeSpec(SERVING, "J", "", "", 250, {}), host, model, folder / "work", out)
+
+
+def test_dialect_j_hits_and_has_the_key_of_vllm(just_in_time: TriedBake) -> None:
+    assert just_in_time.verdict.hit
+    assert just_in_time.verdict.counters["num_compiled_artifacts_loaded"] > 0
+    assert just_in_time.verdict.counters.get("num_compiled_artifacts_saved", 0) == 0
+    assert keyed_by(just_in_time.report) == "vllm"
+
+
+def test_kernels_outside_of_the_root_are_compiled_again_and_the_folder_is_named(
+    just_in_time: TriedBake, tmp_path: Path
+) -> None:
+    start = just_in_time.start("outside", {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)})
+    assert not judge(start, just_in_time.session, "J", 1).hit
+    found = explain_start(just_in_time.report, just_in_time.work / "outside" / "record")
+    assert "paths: TORCHINDUCTOR_CACHE_DIR" in deciding(found)
 
 
 @pytest.fixture(scope="module")
