@@ -38,7 +38,7 @@ def serve(
         bool, typer.Option("--tgi-compat", help="Answer as Text Generation Inference.", rich_help_panel=_CONTRACT)
     ] = False,
 ) -> None:
-    """Serve an artifact over HTTP with LMI's routes, or by vLLM, until SIGTERM."""
+    """Serve an artifact over HTTP with LMI's routes until SIGTERM."""
     from compiler.lmi.contract import contract_of
     from compiler.serve import serve as run
 
