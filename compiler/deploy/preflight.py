@@ -60,7 +60,7 @@ def _gpus(manifest: Manifest, host: Host) -> Iterator[Finding]:
     large = [gpu for gpu in suited if gpu.memory >= need]
     names = fitting(wanted, count, need)[:3] if wanted else []
     remedy = f"it fits {', '.join(names)}" if names else "build it again for the GPUs that will run it"
-    needs = f"needs {count} x compute capability {wanted or 'any'}"
+    needs = f"needs {count} x compute capability {wanted}" if wanted else f"needs {count} GPU(s)"
     if not host.gpus:
         yield Finding("gpu", "mismatch", f"{needs}; no NVIDIA driver answers here", remedy)
         return

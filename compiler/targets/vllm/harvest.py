@@ -40,6 +40,12 @@ class CacheFile:
     pickle: bool
 
 
+def cache_file(path: str, data: bytes) -> CacheFile:
+    """Facts of a file."""
+    pickle = data[:1] == b"\x80" and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    return CacheFile(path, len(data), f"sha256:{hashlib.sha256(data).hexdigest()}", pickle)
+
+
 def cache_files(root: Path) -> Iterator[Path]:
     """Files of the caches below `root`, sorted, without locks and unfinished files."""
     for path in sorted(root.rglob("*")):
@@ -74,8 +80,7 @@ def harvest(root: Path, archive: Path, environment: Mapping[str, str]) -> tuple[
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(data), 0o755 if path.stat().st_mode & 0o100 else 0o644
             out.addfile(member, io.BytesIO(data))
-            digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-            found.append(CacheFile(name, len(data), digest, _is_pickle(data)))
+            found.append(cache_file(name, data))
     if not found:
         raise ArtifactError(
             f"the server left no file in its cache folder {root}",
@@ -92,7 +97,3 @@ def _check_secrets(name: str, data: bytes, secrets: Mapping[bytes, str]) -> None
             f"cache file {name} has {what}",
             hint="build without this variable, and revoke the credential if the cache was published",
         )
-
-
-def _is_pickle(data: bytes) -> bool:
-    return data[:1] == b"\x80" and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from compiler.errors import IncompatibleError
 from compiler.targets.runners import Runner
-from compiler.targets.vllm.interpreter import COMPARED, python_with_vllm, versions_of
+from compiler.targets.vllm.interpreter import COMPARED, PYTHON, python_with_vllm, versions_of
 from compiler.targets.vllm.layout import rank_file
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from compiler.artifact.manifest import Manifest
     from compiler.decoder.judge import DecoderJudge
     from compiler.model.config import ModelConfig
+    from compiler.runtime.generate import Model
     from compiler.runtime.params import Completion, GenerationParams
 
 
@@ -40,10 +41,19 @@ def judge_of(folder: Path, config: ModelConfig, _max_memory: int, lowered: Model
 
 @dataclass(frozen=True)
 class ShardRunner(Runner):
-    """Runner of an artifact's shards: the judge."""
+    """Runner of an artifact's shards: the judge. `unserved`: reason why no server answers here."""
 
     config: ModelConfig
     max_memory: int
+    unserved: str = ""
+
+    def load(self, folder: Path) -> Model:
+        """Raise IncompatibleError: a judge answers no prompts."""
+        raise IncompatibleError(
+            f"{folder} cannot answer here: {self.unserved}",
+            hint="`bake.sh` in the artifact makes its cache where vLLM is, then `lmi-compile package`; "
+            f"{PYTHON} names the Python of an environment that has vLLM",
+        )
 
     def logits(self, folder: Path, rows: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
         """Logits by the judge, one row after the other. Raises ArtifactError."""

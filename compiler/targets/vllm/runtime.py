@@ -42,8 +42,9 @@ class VllmRuntime(Runtime):
 
         if not manifest.section.rank_files:
             return None
-        kind = ShardRunner if self.unproven(manifest) else ServerRunner
-        return kind(manifest.config, max_memory)
+        unserved = self.unproven(manifest)
+        kind = ShardRunner if unserved else ServerRunner
+        return kind(manifest.config, max_memory, unserved)
 
     def unproven(self, manifest: Manifest) -> str:
         """Reason if there is no cache, or no vLLM here."""

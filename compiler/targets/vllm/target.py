@@ -14,6 +14,7 @@ from compiler.targets.vllm.architectures import row_for
 from compiler.targets.vllm.copies import copies
 from compiler.targets.vllm.dropped import check_served
 from compiler.targets.vllm.elsewhere import CACHE_ELSEWHERE
+from compiler.targets.vllm.faults import faults
 from compiler.targets.vllm.migrate import migration
 from compiler.targets.vllm.options import VllmOptions
 from compiler.targets.vllm.runner import judge_of
@@ -85,6 +86,7 @@ class VllmPackager(Packager[VllmOptions]):
     elsewhere = CACHE_ELSEWHERE
     contents = staticmethod(artifact.contents)
     options_of = staticmethod(artifact.options_of)
+    problems = staticmethod(faults)
 
 
 TARGET = Target(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,6 +137,9 @@ def test_without_vllm_the_shards_wait_for_the_script_that_another_machine_runs(
         build(request(tiny_checkpoint("llama"), tmp_path))
     shards = tmp_path / "artifact"
     assert load_manifest(shards).section.unfinished
+    done = command("generate", shards, "a", cache=tmp_path / "cache")
+    assert done.code == 7
+    assert "it has no compiled cache" in done.err
     # another machine, which has vLLM; the stand-in's answers are not those of the weights
     monkeypatch.setenv(interpreter.PYTHON, sys.executable)
     monkeypatch.setenv(interpreter.PLUGINS, str(write_stand_in(tmp_path / "vllm")))
@@ -239,3 +243,24 @@ def test_options_of_another_server_are_refused_in_the_place_of_having_no_effect(
     assert done.code == 2
     assert "vLLM's own server serves this artifact" in done.err
     assert "`--queue`, `--tgi-compat`" in done.err
+
+
+def test_verify_names_what_manifest_report_and_properties_say_differently(artifact: Path, tmp_path: Path) -> None:
+    manifest = load_manifest(artifact)
+    assert VllmPackager().problems(manifest, artifact) == []
+    copy = Path(shutil.copytree(artifact, tmp_path / "copy"))
+    properties = copy / "serving.properties"
+    properties.write_text(properties.read_text().replace("batch_size=2", "batch_size=3"))
+    report = json.loads((copy / "bake.json").read_text())
+    for file in report["files"]:
+        file["pickle"] = False
+    (copy / "bake.json").write_text(json.dumps(report))
+    assert VllmPackager().problems(manifest, copy) == [
+        "the manifest's `contains_pickle` of the cache is not that of bake.json",
+        *(f"cache.tar.gz: `{name}` is not the file that the report names" for name in pickles(artifact)),
+        "serving.properties: expected option.max_rolling_batch_size=2; found 3",
+    ]
+
+
+def pickles(artifact: Path) -> list[str]:
+    return [file["path"] for file in json.loads((artifact / "bake.json").read_text())["files"] if file["pickle"]]
