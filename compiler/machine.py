@@ -243,6 +243,12 @@ def installed(name: str) -> str | None:
         return None
 
 
+def extra_command(extra: str) -> str:
+    """Command that installs an extra of this project: from the package index, or from the checkout that this is."""
+    checkout = (Path(__file__).parents[1] / "pyproject.toml").is_file()
+    return f"pip install -e '.[{extra}]'" if checkout else f"pip install 'lmi-compile[{extra}]'"
+
+
 def _lines(path: str) -> list[str]:
     try:
         return Path(path).read_text().splitlines()

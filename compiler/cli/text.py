@@ -36,6 +36,7 @@ def plan_text(plan: Plan, took: Mapping[str, float] | None = None) -> str:
         ("target", f"{plan.target}, {parallel_text(plan.tp, plan.options.split)}, {plan.dtype}"),
         ("heads", _heads_text(plan)),
         *([("quantized", quant_text(plan.quant))] if plan.quant.requested else []),
+        *plan.facts,
         ("KV cache", f"{plan.kv_bytes_per_token:,} bytes a token and rank"),
         ("limits", f"{plan.limits.max_positions} positions, {plan.limits.max_batch} rows{cache}"),
     ]

@@ -74,7 +74,7 @@ def verify(
         runner.check(manifest)
     check_files(manifest, folder, by="sha256", digest=digest, progress=progress)
     check_layout(manifest, folder)
-    runs = logits or (runner.logits if runner is not None else None)
+    runs = logits or (runner.logits if runner is not None and runner.computes else None)
     if manifest.stand_in or runs is None:
         return manifest
     stored = expected is None or manifest.quantisation is None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any
 
@@ -74,6 +74,7 @@ class Plan:
     files: Mapping[str, bytes]  # small files beside those of the ranks, by name
     digest: str
     copied: bool = False  # the files are those of the checkpoint: no recipe or layout was applied
+    facts: tuple[tuple[str, str], ...] = ()  # lines that only the target has: subject and text
     notes: tuple[str, ...] = ()  # decisions where the checkpoint is ambiguous, and parts of it that are left out
 
     def to_json(self) -> dict[str, Any]:
@@ -115,6 +116,7 @@ class Plan:
             "redundant": list(self.account.redundant),
             "ignored": list(self.account.ignored),
             "notes": list(self.notes),
+            "facts": dict(self.facts),
             "digest": self.digest,
         }
 
@@ -163,7 +165,7 @@ def make_plan(
     source_bytes = sum(_nbytes(h) for h in headers.values())
     largest = max((rank.nbytes for rank in ranks if not reason), default=source_bytes // ask.tp)
     run = largest + kv_bytes * limits.max_positions * limits.max_batch
-    return Plan(
+    made = Plan(
         recipe=recipe_name,
         target=target.name,
         config=config,
@@ -195,6 +197,7 @@ def make_plan(
             *length_notes(config.rope_scaling),
         ),
     )
+    return replace(made, facts=tuple(target.support.facts(made)))
 
 
 def _unpacked(hf: Mapping[str, Any], recipe: Recipe, copies: str) -> Packed | None:

@@ -68,6 +68,10 @@ class Support(Generic[O]):
         """Hint at other requests of a plan that has no room on `instance`, for which it has; "" for none."""
         return ""
 
+    def facts(self, plan: Planned[O]) -> Sequence[tuple[str, str]]:
+        """Lines of a plan's text that only this target has: subject and text."""
+        return ()
+
     def migration(self, source: Path) -> Migration:
         """Build that replaces `source`, an artifact of another target or a file that configures its server.
 

@@ -70,6 +70,8 @@ class Runner(Answering):
 
     reference: Literal["source", "rank files"] = "source"
     """Reference of its logits: the source model's, or those of the artifact's rank files in float32."""
+    computes: bool = True
+    """Whether it has `logits`."""
     caches: tuple[str, ...] = ()
     """Environment variables of caches that must be empty after `once`, since nothing may be compiled at start."""
 

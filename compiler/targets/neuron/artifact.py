@@ -4,11 +4,13 @@
     graphs/NAME.hlo_module.pb, graphs/graphs.json   graphs; inputs and outputs of each, in order
     graphs/proof.json                               what was executed here, and how far its logits are from the model's
     plan.json                                       the plan
+    presharded/                                     weights for transformers-neuronx (`--presharded`)
     compile-neuron.sh, and the driver's own script  before graphs are compiled, or the driver has run
     cache/neuronxcc-V/MODULE_x+y/...                executables in the layout of the compiler's persistent cache
 
 After a driver has run, the artifact is what its library made, at the root as the container reads it, with plan.json,
-the tokenizer, and endpoint.env: variables of the container. Our shards and graphs stay with the build.
+the tokenizer, and endpoint.env: variables of the container; cache/ has the compile cache of the run, restart.txt what a
+second process compiled (restart.py). Our shards and graphs stay with the build.
 """
 
 from __future__ import annotations
@@ -20,13 +22,15 @@ from typing import TYPE_CHECKING, Any
 from compiler.artifact.parts import Part, written
 from compiler.artifact.sections import section_as
 from compiler.targets.neuron.drivers.choice import GRAPH, driver_of
+from compiler.targets.neuron.drivers.driver import files_of
 from compiler.targets.neuron.graph.signature import graph_specs, inputs, outputs
 from compiler.targets.neuron.neuronx import STAND_IN, cache_folder_of, compiler_flags
 from compiler.targets.neuron.options import NeuronOptions
 from compiler.targets.neuron.platforms import platform_of
+from compiler.targets.neuron.restart import RECORD, restart_of
 from compiler.targets.neuron.script import SCRIPT, driver_script, environment_text, graph_script
 from compiler.targets.neuron.section import HloGraph, NeuronFiles
-from compiler.targets.neuron.specs import HLO, NEFF, PROOF, VENDOR, VERSION
+from compiler.targets.neuron.specs import HLO, NEFF, PRESHARDED, PROOF, VENDOR, VERSION
 from compiler.targets.neuron.support import plan_of
 from compiler.targets.values import Contents, Made, Planned
 
@@ -54,7 +58,8 @@ def contents(plan: Planned[NeuronOptions], made: Made) -> Contents:
     more += [part.inside("graphs") for part in made.compiled.get(PROOF, ())]
     if driver is not None:
         run = driver.run(found, platform.name)
-        more += [written(name, data) for name, data in run.files.items()]
+        more += [written(name, data) for name, data in files_of(run).items()]
+        more += [part.inside(PRESHARDED) for part in made.compiled.get(PRESHARDED, ())]
         more.append(written(SCRIPT, driver_script(driver, run, ""), executable=True))
     elif graphs and not all(graph.neff for graph in graphs):
         more.append(written(SCRIPT, graph_script(names, platform), executable=True))
@@ -96,7 +101,10 @@ def _of_driver(
     more = [written(name, data) for name, data in served.files.items()]
     more.append(written(ENVIRONMENT, environment_text(served.environment)))
     section = _section(plan, found, driver, (), (), tuple(sorted(names)))
-    return Contents([*result, *texts, *more, about, *made.tokenizer], section, repeatable=False)
+    records = [restart_of(part.read().decode()).text for part in result if part.path == RECORD]
+    section = section.model_copy(update={"restart": records[0] if records else ""})
+    stand_in = any(STAND_IN in name for name in names)
+    return Contents([*result, *texts, *more, about, *made.tokenizer], section, repeatable=False, stand_in=stand_in)
 
 
 def _inside(part: Part) -> Part:
@@ -128,6 +136,7 @@ def _section(
         shards=tuple(part.path for part in sorted(shards, key=_rank)),
         graphs=graphs,
         vendor=vendor,
+        presharded=options.presharded and not vendor,
         image=options.image or (driver.images[platform.name] if driver else None),
         command=served.command if served else (),
         environment=dict(served.environment) if served else {},
@@ -196,6 +205,7 @@ def options_of(manifest: Manifest) -> NeuronOptions:
         batch_sizes=listed(section.batches[:-1]),
         continuous_batching=section.continuous_batching,
         neuron_driver=section.driver,
+        presharded=section.presharded,
         image=section.image or "",
         instance=section.instance,
         weights=section.weights,

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from compiler.errors import CompileError, ToolchainMissing
-from compiler.machine import available_memory, installed
-from compiler.targets.neuron.drivers.driver import MODEL, RESULT, check_result
+from compiler.errors import ToolchainMissing
+from compiler.machine import available_memory, extra_command, installed
+from compiler.targets.neuron.drivers.call import run_driver
 from compiler.targets.neuron.neuronx import (
     COMMAND,
-    LOG_TAIL,
-    RETRIES,
     TIMEOUT_S,
     NeuronxRun,
     compiler_argv,
@@ -25,14 +21,13 @@ from compiler.targets.neuron.neuronx import (
     run_compiler,
 )
 from compiler.targets.neuron.platforms import platform_named
-from compiler.targets.process import NOT_STARTED, run_guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from compiler.artifact.manifest import Device
-    from compiler.targets.neuron.specs import GraphBuild, GraphProof, VendorBuild
+    from compiler.targets.neuron.specs import AnySpec, GraphBuild
     from compiler.targets.values import How, Sources
 
 stand_in = False
@@ -41,7 +36,7 @@ LOWERING = ("jax", "jaxlib")
 """Packages that the bytes of a graph depend on."""
 LIBRARIES = ("optimum-neuron", "neuronx-distributed-inference", "transformers-neuronx")
 """Libraries of the drivers, by their names in package indexes."""
-EXTRA = "pip install 'lmi-compile[neuron]'"
+EXTRA = extra_command("neuron")
 HOST_BYTES = 16 << 30
 """Host memory for one run of the compiler: an estimate of ours, no figure is published."""
 
@@ -55,7 +50,7 @@ def versions(_device: str) -> dict[str, str]:
 
 
 def compile(  # noqa: A001  # the stage's name, see `compiler.targets.values.Toolchain`
-    specs: Sequence[GraphProof | GraphBuild | VendorBuild],
+    specs: Sequence[AnySpec],
     out: Path,
     how: How,
     *,
@@ -69,7 +64,8 @@ def compile(  # noqa: A001  # the stage's name, see `compiler.targets.values.Too
     Raises ToolchainMissing, CompileError, ArtifactError, NumericsError; finished graphs are complete in `out`.
     """
     del device
-    from compiler.targets.neuron.specs import GraphBuild, GraphProof, VendorBuild
+    from compiler.targets.neuron.presharded_files import write_presharded
+    from compiler.targets.neuron.specs import GraphBuild, GraphProof, PreshardedWeights, VendorBuild
     from compiler.targets.neuron.verify import verify_small
 
     graphs = [spec for spec in specs if isinstance(spec, GraphBuild)]
@@ -90,6 +86,9 @@ def compile(  # noqa: A001  # the stage's name, see `compiler.targets.values.Too
     for spec in specs:
         if isinstance(spec, VendorBuild):
             run_driver(spec, out, sources, timeout)
+            advance()
+        if isinstance(spec, PreshardedWeights):
+            write_presharded(spec.plan.config, spec.plan.tp, sources.checkpoint, sources.tokenizer, out / spec.name)
             advance()
 
 
@@ -130,38 +129,3 @@ def _compile_graphs(
             pool.shutdown(cancel_futures=True)
             raise
     work.rmdir()
-
-
-def run_driver(spec: VendorBuild, out: Path, sources: Sources, timeout: float) -> None:
-    """Run the library of a driver on the source model, up to three times, and check its result.
-
-    Raises CompileError with the end of its log, ArtifactError if the result is not that of the plan.
-    """
-    if sources.model is None:
-        raise CompileError(
-            f"driver `{spec.driver.name}` reads the model's own files; found none", hint="build from a checkpoint"
-        )
-    work = out / "driver"
-    work.mkdir(exist_ok=True)
-    run = spec.driver.run(spec.plan, spec.platform)
-    for name, data in run.files.items():
-        (work / name).write_bytes(data)
-    if not (work / MODEL).exists():
-        (work / MODEL).symlink_to(sources.model.resolve())
-    environment = {**os.environ, **run.environment}
-    tries = 0
-    while True:
-        ended = run_guarded(run.argv, work / "log", timeout, cwd=work, environment=environment)
-        if ended.code in (0, None, NOT_STARTED) or tries == RETRIES:
-            break
-        tries += 1
-    if ended.code != 0:
-        what = f"did not finish in {timeout:g} s" if ended.code is None else f"failed with exit code {ended.code}"
-        raise CompileError(
-            f"driver `{spec.driver.name}` {what}. The end of its log:\n{ended.tail(LOG_TAIL)}",
-            hint="build again: graphs that were compiled are in its cache",
-            log=ended.output,
-        )
-    check_result(spec.driver, spec.plan, spec.platform, work / RESULT)
-    (work / RESULT).rename(out / spec.name)
-    shutil.rmtree(work)

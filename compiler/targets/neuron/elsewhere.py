@@ -8,11 +8,13 @@ from compiler.artifact.manifest import PROVENANCE, SBOM
 from compiler.artifact.parts import Part, existing, written
 from compiler.errors import ArtifactError, RefusedError
 from compiler.targets.neuron.artifact import contents
+from compiler.targets.neuron.drivers.call import check_restart
 from compiler.targets.neuron.drivers.choice import driver_of
-from compiler.targets.neuron.drivers.driver import RESULT, check_result
+from compiler.targets.neuron.drivers.driver import RESULT, check_compiler, check_result
 from compiler.targets.neuron.graph.signature import graph_specs
 from compiler.targets.neuron.neuronx import COMMAND, parse_version
 from compiler.targets.neuron.platforms import platform_of
+from compiler.targets.neuron.restart import CACHE, RECORD
 from compiler.targets.neuron.script import COMPILED, SCRIPT
 from compiler.targets.neuron.specs import HLO, NEFF, VENDOR, VERSION
 from compiler.targets.neuron.support import plan_of
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from compiler.artifact.manifest import Manifest
     from compiler.model.config import ModelConfig
     from compiler.model.limits import Limits
+    from compiler.targets.neuron.drivers.driver import VendorDriver
     from compiler.targets.neuron.options import NeuronOptions
     from compiler.targets.neuron.plan import NeuronPlan
 
@@ -68,12 +71,13 @@ class GraphsElsewhere:
         if driver is not None:
             result = made / RESULT if (made / RESULT).is_dir() else made
             check_result(driver, found, platform_of(plan.options.instance).name, result)
+            beside = _of_call(driver, made)
             parts = [
                 existing(path, f"{VENDOR}/{path.relative_to(result)}")
                 for path in sorted(result.rglob("*"))
                 if path.is_file()
             ]
-            return contents(plan, Made((), {VENDOR: parts}, tokenizer))
+            return contents(plan, Made((), {VENDOR: [*parts, *beside]}, tokenizer))
         shards = [part for part in files if part.path in manifest.section.rank_files or part.path == "shards.json"]
         finished = contents(plan, Made(shards, _compiled(found, files, made), tokenizer))
         known = {part.path for part in finished.parts} | {SCRIPT, *_STATEMENTS}
@@ -84,6 +88,20 @@ class GraphsElsewhere:
             toolchain={COMMAND: _version(made)},
             stand_in=finished.stand_in,
         )
+
+
+def _of_call(driver: VendorDriver, made: Path) -> list[Part]:
+    """Compile cache and record of the second process, as the script left them beside the result; it may be older than
+    both. Raises CompileError for a miss that matters, IncompatibleError for another compiler than that of the SDK.
+    """
+    cache = [path for path in sorted((made / CACHE).rglob("*")) if path.is_file() and path.suffix != ".lock"]
+    for path in (made / CACHE).glob("neuronxcc-*"):
+        check_compiler(driver, path.name.partition("-")[2])
+    found = [existing(path, f"{VENDOR}/cache/{path.relative_to(made / CACHE)}") for path in cache]
+    if (made / RECORD).is_file():
+        check_restart(driver, (made / RECORD).read_text())
+        found.append(existing(made / RECORD, f"{VENDOR}/{RECORD}"))
+    return found
 
 
 def _compiled(plan: NeuronPlan, files: Sequence[Part], made: Path) -> dict[str, list[Part]]:

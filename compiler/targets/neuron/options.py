@@ -33,6 +33,9 @@ class NeuronOptions(TargetOptions):
         default=False, help="Rows of a batch start and end apart.", flags=("--continuous-batching",)
     )
     neuron_driver: str = option("auto", "auto, graph, optimum, nxdi or tnx: what compiles it [default: auto]")
+    presharded: bool = option(
+        default=False, help="Write transformers-neuronx's presharded weights too.", flags=("--presharded",)
+    )
     image: str = option("", "Neuron image that will serve it; implies the driver.")
     instance: str = ""
     weights: str = ""

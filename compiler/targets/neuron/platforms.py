@@ -7,7 +7,7 @@ of two up to its 64 logical cores. Memory of a core: `lmi/instance_table.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from compiler.errors import RefusedError, UsageError
@@ -54,15 +54,17 @@ def platform_of(instance_type: str) -> Platform:
     return PLATFORMS[found.family]
 
 
-def check_degree(tp: int, instance_type: str) -> None:
-    """Check that the runtime of an instance type has collectives for `tp` ranks. Raises RefusedError, UsageError."""
+def check_degree(tp: int, instance_type: str, splits: Callable[[int], bool] = lambda _tp: True) -> None:
+    """Check that the runtime of an instance type has collectives for `tp` ranks. Raises RefusedError, whose hint has
+    the degrees that also split the model (`splits`), and UsageError.
+    """
     platform = platform_of(instance_type)
     if instance_type and tp not in platform.degrees:
         most = instance(instance_type).devices
-        works = [str(degree) for degree in platform.degrees if degree <= most]
+        works = [str(degree) for degree in platform.degrees if degree <= most and splits(degree)]
         raise RefusedError(
             f"the runtime of {platform.name} has no collectives for tp {tp}",
-            hint=f"`--tp` is one of {', '.join(works)} on {instance_type}",
+            hint=f"`--tp` is {' or '.join(works)} on {instance_type} for this model",
         )
 
 

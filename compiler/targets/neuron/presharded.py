@@ -47,7 +47,7 @@ _SCALES = ("extra_parameter1", "extra_parameter3", "extra_parameter5")
 
 def presharded(config: ModelConfig, shards: Sequence[RankPlan]) -> list[RankPlan]:
     """Files of a model from its unquantized `shards`. Raises RefusedError for models with other tensors."""
-    _check(config)
+    check_presharded(config)
     files: dict[str, list[tuple[str, Lazy]]] = {}
     for rank, shard in enumerate(shards):
         for name, tensor in shard.tensors:
@@ -60,7 +60,7 @@ def presharded(config: ModelConfig, shards: Sequence[RankPlan]) -> list[RankPlan
 
 def sharded_again(config: ModelConfig, files: Sequence[RankPlan], tp: int) -> list[RankPlan]:
     """Shards of every rank, read from presharded files: tensors of `FILE:NAME`."""
-    _check(config)
+    check_presharded(config)
     places = {(file.file, name): tensor for file in files for name, tensor in file.tensors}
     layers = [f"layers.{layer}.{role}.weight" for layer in range(config.layers) for role in _OF_LAYER]
     found = []
@@ -83,7 +83,17 @@ def _place(name: str) -> tuple[str, str, bool]:
     return HEAD, *_OF_MODEL[".".join(parts[:-1])]
 
 
-def _check(config: ModelConfig) -> None:
+def check_presharded(config: ModelConfig, weights: str = "", driver: str = "tnx") -> None:
+    """Check that the layout is written for a model, a format of its weights, and the library of a driver.
+
+    Raises RefusedError.
+    """
+    if weights or driver != "tnx":
+        raise RefusedError(
+            f"presharded weights are those of driver `tnx`, unquantized; found driver `{driver}`"
+            + (f", {weights} weights" if weights else ""),
+            hint="`--neuron-driver tnx` without `--quant`, or leave `--presharded` out",
+        )
     plain = {kind.mlp for kind in config.layer_kinds} == {"gated"}
     biases = config.qkv_bias or config.out_bias or config.mlp_bias or config.head_bias
     if not plain or biases or config.norm != "rms" or config.qk_norm or config.position != "rope":

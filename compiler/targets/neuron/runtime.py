@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,7 @@ from compiler.machine import installed
 from compiler.model.limits import Limits
 from compiler.targets.neuron.artifact import options_of, section_of
 from compiler.targets.neuron.build import EXTRA, LIBRARIES, LOWERING
+from compiler.targets.neuron.drivers.choice import driver_of
 from compiler.targets.neuron.neuronx import COMMAND, INSTALL, compiler_version, find_compiler
 from compiler.targets.neuron.platforms import PLATFORMS
 from compiler.targets.neuron.support import plan_of
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from compiler.decoder.judge import DecoderJudge
     from compiler.machine import Host
     from compiler.model.config import ModelConfig
+    from compiler.targets.neuron.drivers.driver import VendorDriver
     from compiler.targets.neuron.plan import NeuronPlan
 
 _DEVICES = Path("/dev")
@@ -99,6 +104,30 @@ def check_equal(one: Sequence[NDArray[np.float32]], other: Sequence[NDArray[np.f
         )
 
 
+@dataclass(frozen=True)
+class VendorRunner(Runner):
+    """Runner of what a driver's library made: the container's own server, see once.py."""
+
+    computes = False
+
+    def once(self, folder: Path, prompt: str, max_new_tokens: int) -> Sequence[str]:
+        """Command of once.py, with the PATH of this process."""
+        words = (str(folder), prompt, str(max_new_tokens), os.environ.get("PATH", ""))
+        return (sys.executable, "-m", "compiler.targets.neuron.once", *words)
+
+
+def driver_of_manifest(manifest: Manifest) -> tuple[VendorDriver, NeuronPlan] | None:
+    """Driver and plan of an artifact; None for driver `graph`."""
+    plan = _plan(manifest)
+    found = driver_of(options_of(manifest), plan)
+    return None if found is None else (found, plan)
+
+
+def _plan(manifest: Manifest) -> NeuronPlan:
+    limits = Limits(**manifest.limits.model_dump())
+    return plan_of(manifest.config, manifest.parallel.tp, limits, manifest.dtype, options_of(manifest))
+
+
 def neuron_devices() -> int:
     """Number of Neuron devices of this machine, by the driver's files /dev/neuron0, /dev/neuron1 ..."""
     return sum(path.name[6:].isdecimal() for path in _DEVICES.glob("neuron*"))
@@ -109,26 +138,39 @@ class NeuronRuntime(Runtime):
 
     def runner(self, manifest: Manifest, max_memory: int) -> Runner | None:
         """The graphs themselves, where jax is installed and `max_memory` holds the shards several times; else the judge
-        of the shards; None for a driver's result.
+        of the shards; the container's server for a driver's result.
         """
         section = section_of(manifest)
         if not section.rank_files:
-            return None
+            return VendorRunner()
         sizes = {file.path: file.size for file in manifest.files}
         need = _COPIES * sum(sizes[path] for path in section.rank_files)
         if not section.graphs or need > max_memory or not all(map(installed, LOWERING)):
             return GatheredRunner(manifest.config)
-        options, limits = options_of(manifest), Limits(**manifest.limits.model_dump())
-        plan = plan_of(manifest.config, manifest.parallel.tp, limits, manifest.dtype, options)
-        return GraphRunner(plan, section.rank_files)
+        return GraphRunner(_plan(manifest), section.rank_files)
 
     def unproven(self, manifest: Manifest) -> str:
-        """Always a reason: this project has no loader for NeuronCores."""
+        """Reason for graphs, which have no loader here, and for a driver whose server or devices are not here."""
         section = section_of(manifest)
         if section.unfinished:
             return "it is not compiled yet"
-        loader = "a loader of your own" if section.driver == "graph" else f"the image {section.image}"
-        return f"it runs on {section.platform} by {loader}: see that its first start compiles nothing"
+        found = driver_of_manifest(manifest)
+        if found is None:
+            return f"it runs on {section.platform} by a loader of your own: see that its first start compiles nothing"
+        driver, plan = found
+        server = driver.server(plan)
+        if not server:
+            return f"LMI's server in the image {section.image} loads it: see that its first start compiles nothing"
+        lacks = [] if neuron_devices() else ["NeuronCores (/dev/neuron0)"]
+        lacks += [] if installed(driver.package) else [driver.package]
+        lacks += [] if shutil.which(server[0]) else [f"`{server[0]}`"]
+        if not lacks:
+            return ""
+        where = section.instance or f"an instance of {section.platform}"
+        return (
+            f"a start that compiles nothing was not proven: {', '.join(lacks)} not here. On {where}, in the image "
+            f"{section.image}: `lmi-compile prewarm SOURCE /opt/ml/model`"
+        )
 
     def findings(self, manifest: Manifest, host: Host) -> Sequence[Finding]:
         """Findings about compilation, devices and the compiler's version."""
@@ -140,7 +182,9 @@ class NeuronRuntime(Runtime):
             found.append(Finding("neuron", "ok", f"{here} Neuron devices"))
         else:
             needs = f"needs {manifest.parallel.tp} NeuronCores of {section.platform}; no Neuron driver answers here"
-            remedy = f"run it on {section.instance or 'an instance of ' + section.platform}"
+            where = section.instance or "an instance of " + section.platform
+            inside = f", in the image {section.image}" if section.image else ""
+            remedy = f"run `lmi-compile prewarm SOURCE /opt/ml/model` on {where}{inside}"
             found.append(Finding("neuron", "mismatch", needs, remedy))
         built, own = manifest.toolchain.get(COMMAND), host.packages.get(COMMAND)
         if built and own and built.partition("+")[0].split(".")[:2] != own.partition("+")[0].split(".")[:2]:

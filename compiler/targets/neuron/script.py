@@ -9,8 +9,9 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from compiler.targets.neuron.drivers.driver import MODEL, RESULT
+from compiler.targets.neuron.drivers.driver import MODEL, PINNED, RESULT, files_of
 from compiler.targets.neuron.neuronx import COMMAND, FLAKY, RETRIES, compiler_argv
+from compiler.targets.neuron.restart import SCRIPT as RESTART
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,7 +76,11 @@ def graph_script(names: Sequence[str], platform: Platform) -> bytes:
 
 def driver_script(driver: VendorDriver, run: VendorRun, model: str) -> bytes:
     """Script that runs a driver's call. `model`: id at a hub, or "" for the folder in MODEL."""
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in run.environment.items()]
+    clear = "|".join(PINNED)
+    exports = [
+        f"for name in $(env | sed -nE 's/^(({clear})[A-Z0-9_]*)=.*/\\1/p'); do unset \"$name\"; done",
+    ]
+    exports += [f"export {name}={shlex.quote(value)}" for name, value in run.environment.items()]
     hub = shlex.quote(model)
     lines = [
         _HEAD.format(what=f"Compiles the model with {driver.package} (SDK {driver.sdk}).", out=COMPILED),
@@ -87,13 +92,14 @@ def driver_script(driver: VendorDriver, run: VendorRun, model: str) -> bytes:
         '    echo "name the folder of the model with MODEL=..." >&2',
         "    exit 6",
         "fi",
-        *(f"cp ../{name} ." for name in run.files),
+        *(f"cp ../{name} ." for name in files_of(run)),
         *exports,
         "tries=0",
         f"until {shlex.join(run.argv)}; do",
         "    tries=$((tries + 1))",
         f'    [ "$tries" -le {RETRIES} ] || exit 6',
         "done",
+        f"sh {RESTART}",
         "cd ..",
     ]
     return ("\n".join([*lines, _END.format(out=COMPILED)])).encode()

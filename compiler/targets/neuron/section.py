@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from compiler.artifact.sections import InnerPath, Section, Size, Strict
+from compiler.machine import extra_command
 
 DriverName = Literal["graph", "optimum", "nxdi", "tnx"]
 UNPROVEN = "nothing of it was run on NeuronCores"
@@ -30,8 +31,9 @@ class NeuronFiles(Section, extra="forbid"):
     `driver`: software that compiles and loads them. `platform`: instance family; `instance`: type, "" if unknown.
     `strategy`: of attention heads. `batches`: rows of decode graphs. `weights`: "int8", or "" for the dtype. `shards`:
     file of each rank; `graphs`: in the order of buckets; both of our own. `vendor`: files that the driver's library
-    made; () before. `image`, `command`, `environment`: container that serves it, None: there is none. `proven`: what is
-    known of a run on the hardware.
+    made; () before. `presharded`: whether weights for transformers-neuronx are in it, too. `restart`: what a second
+    process of the library compiled, "" = it was not run. `image`, `command`, `environment`: container that serves it,
+    None: there is none. `proven`: what is known of a run on the hardware.
     """
 
     driver: DriverName
@@ -50,6 +52,8 @@ class NeuronFiles(Section, extra="forbid"):
     image: str | None
     command: tuple[str, ...]
     environment: dict[str, str]
+    presharded: bool = False
+    restart: str = ""
     proven: str = UNPROVEN
 
     @property
@@ -74,7 +78,7 @@ class NeuronFiles(Section, extra="forbid"):
         if self.vendor or (self.driver == "graph" and self.graphs and all(graph.neff for graph in self.graphs)):
             return ""
         if self.driver == "graph" and not self.graphs:
-            return "its graphs are not made yet: `pip install 'lmi-compile[neuron]'`, then build it again"
+            return f"its graphs are not made yet: `{extra_command('neuron')}`, then build it again"
         where = "neuronx-cc" if self.driver == "graph" else f"the library of driver `{self.driver}`"
         return f"run its `compile-neuron.sh` where {where} is, then `lmi-compile package`"
 
@@ -90,6 +94,7 @@ class NeuronFiles(Section, extra="forbid"):
             ("heads", self.strategy),
             ("holds", f"{held}{compiled}"),
             ("buckets", buckets),
+            *([("restart", self.restart)] if self.restart else []),
             ("hardware", self.proven),
         ]
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 HLO, NEFF, VERSION = "hlo_module.pb", "neff", "version"
 """Endings of a graph, of its executable, and of the file with the version of the compiler that made it."""
-PROOF, VENDOR = "proof", "vendor"
-"""Names of the specs of the proof of our graphs, and of a driver's run."""
+PROOF, VENDOR, PRESHARDED = "proof", "vendor", "presharded"
+"""Names of the specs of the proof of our graphs, of a driver's run, and of weights in the layout of its library."""
 
 
 @dataclass(frozen=True)
@@ -94,16 +94,36 @@ class VendorBuild:
         return {"driver": self.driver.name, "platform": self.platform, "source": self.source} | call
 
 
-def specs(plan: PlannedRanks[NeuronOptions], source: str) -> Sequence[GraphProof | GraphBuild | VendorBuild]:
-    """Specs of the proof, of all graphs, and of the driver's run where its library is installed.
+@dataclass(frozen=True)
+class PreshardedWeights:
+    """Weights in the layout of transformers-neuronx. `source`: digest of the model, `weights`: of the plan."""
+
+    plan: NeuronPlan
+    source: str
+    weights: str
+    name: str = PRESHARDED
+    outputs: tuple[str, ...] = TREE
+
+    def to_json(self) -> dict[str, Any]:
+        """Part of the cache key."""
+        return {"source": self.source, "weights": self.weights}
+
+
+AnySpec = GraphProof | GraphBuild | VendorBuild | PreshardedWeights
+
+
+def specs(plan: PlannedRanks[NeuronOptions], source: str) -> Sequence[AnySpec]:
+    """Specs of the proof, of all graphs, of presharded weights, and of the driver's run where its library is installed.
 
     Weights are inputs of our graphs: `source`, the digest of the model, is only in the key of the driver's.
     """
     found = plan_of(plan.config, plan.tp, plan.limits, plan.dtype, plan.options)
     platform, driver = platform_of(plan.options.instance).name, driver_of(plan.options, found)
     compiled = driver is None and find_compiler() is not None
-    graphs: list[GraphProof | GraphBuild | VendorBuild] = [GraphProof(found)]
+    graphs: list[AnySpec] = [GraphProof(found)]
     graphs += [GraphBuild(graph, found, platform, compiled) for graph in graph_specs(found)]
+    if plan.options.presharded:
+        graphs.append(PreshardedWeights(found, source, plan.digest))
     if driver is None or not is_installed(driver):
         return graphs
     return [*graphs, VendorBuild(driver, found, platform, source)]

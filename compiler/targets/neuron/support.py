@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,18 @@ from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import ITEMSIZE
 from compiler.quantization.vendors import NEURON_FORMAT, NEURON_SCHEME
 from compiler.targets.neuron.architectures import row_for
-from compiler.targets.neuron.drivers.choice import driver_of
+from compiler.targets.neuron.drivers.choice import GRAPH, driver_of
+from compiler.targets.neuron.layout import weight_plan
 from compiler.targets.neuron.options import NeuronOptions, parse_lengths
 from compiler.targets.neuron.parameters import parameters
 from compiler.targets.neuron.plan import NeuronPlan, neuron_plan
 from compiler.targets.neuron.platforms import PLATFORMS, check_degree, platform_of
+from compiler.targets.neuron.presharded import check_presharded
 from compiler.targets.protocols import Support
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from compiler.lmi.instance_table import Instance
     from compiler.model.config import ModelConfig
     from compiler.model.limits import Limits
@@ -59,9 +64,30 @@ class NeuronSupport(Support[NeuronOptions]):
         are impossible.
         """
         row_for(config)
-        check_degree(tp, options.instance)
-        if limits is not None:
-            driver_of(options, plan_of(config, tp, limits, config.dtype, options))
+        check_degree(tp, options.instance, partial(_splits, config, options))
+        if limits is None:
+            return
+        plan = plan_of(config, tp, limits, config.dtype, options)
+        driver = driver_of(options, plan)
+        if options.presharded:
+            check_presharded(config, plan.weights, driver.name if driver else GRAPH)
+
+    def facts(self, plan: Planned[NeuronOptions]) -> Sequence[tuple[str, str]]:
+        """Strategy of the heads, driver, buckets and rows."""
+        found = plan_of(plan.config, plan.tp, plan.limits, plan.dtype, plan.options)
+        driver, platform = driver_of(plan.options, found), platform_of(plan.options.instance)
+        heads, buckets = found.heads, found.buckets
+        empty = heads.padded_heads - heads.heads
+        more = [f"{empty} empty query heads"] if empty else []
+        more += [f"{heads.replication} copies of each kv head"] if heads.replication > 1 else []
+        more += [f"cache over {heads.sequence_shards} ranks"] if heads.sequence_shards > 1 else []
+        by = f"{driver.package}, SDK {driver.sdk}, for {driver.images[platform.name]}" if driver else "neuronx-cc"
+        return [
+            ("strategy", ", ".join([heads.strategy, *more])),
+            ("driver", f"{driver.name if driver else GRAPH}: {by} on {plan.options.instance or platform.name}"),
+            ("buckets", f"prompts {_listed(buckets.context)}, decode {_listed(buckets.token)}"),
+            ("rows", _listed(found.batches) + (", continuous batching" if found.continuous_batching else "")),
+        ]
 
     def quantized(self, config: ModelConfig, quant: Quant, options: NeuronOptions) -> tuple[Quant, NeuronOptions]:
         """Set `weights` of the options. Raises RefusedError for all but NEURON_SCHEME."""
@@ -80,6 +106,19 @@ class NeuronSupport(Support[NeuronOptions]):
         others = [one for one in INSTANCES.values() if one.family in PLATFORMS]
         fits = {one.name: found[0] for one in others if (found := _fitting(plan, one))}
         return ", ".join(f"{name} has room for {how}" for name, how in list(fits.items())[:3])
+
+
+def _listed(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values)) or "none"
+
+
+def _splits(config: ModelConfig, options: NeuronOptions, tp: int) -> bool:
+    """Whether a strategy of the options splits a model over `tp` ranks."""
+    try:
+        weight_plan(config, tp, options)
+    except RefusedError:
+        return False
+    return True
 
 
 def _fitting(plan: Planned[NeuronOptions], instance: Instance) -> list[str]:

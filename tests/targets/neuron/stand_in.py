@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-VERSION = "2.0.0.0+stand-in"
+VERSION = "2.21.0.0+stand-in"
 MARK = b"stand-in NEFF\n"
 
 _PROGRAM = """#!{python}

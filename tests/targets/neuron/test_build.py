@@ -182,7 +182,7 @@ def test_without_jax_a_build_leaves_verified_shards(
     section = load_manifest(tmp_path / "shards").section
     assert isinstance(section, NeuronFiles)
     assert (len(section.shards), section.graphs) == (2, ())
-    assert "lmi-compile[neuron]" in section.unfinished
+    assert "`pip install -e '.[neuron]'`" in section.unfinished  # the tests run in a checkout
 
 
 def test_options_of_the_target_are_refused_for_others(tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_llama_70b_is_refused_at_tp_8_with_what_fits_and_planned_at_24(tmp_path:
     }  # fmt: skip
     assert found["kv_cache_bytes_per_token_and_rank"] == 2 * 80 * 128 * 2
     ran = command(*arguments, "--tp", "12", cache=tmp_path)
-    assert ran.error["hint"] == "`--tp` is one of 1, 2, 4, 8, 24 on ml.inf2.48xlarge"
+    assert ran.error["hint"] == "`--tp` is 1 or 2 or 4 or 8 or 24 on ml.inf2.48xlarge for this model"
 
 
 def test_the_judge_reports_shards_that_contradict_each_other(built: tuple[Path, Ran], tmp_path: Path) -> None:
@@ -237,3 +237,49 @@ def test_the_judge_reports_shards_that_contradict_each_other(built: tuple[Path, 
 def _floats(path: Path) -> dict[str, np.ndarray]:
     """Tensors of a file of bfloat16, as float32."""
     return {name: tensor.float().numpy() for name, tensor in load_torch(path).items()}
+
+
+def test_weights_for_transformers_neuronx_are_written_for_its_driver(
+    tiny_checkpoint: Callable[[str], Path], tmp_path: Path, built: tuple[Path, Ran]
+) -> None:
+    cache, model = built[0] / "cache", tiny_checkpoint("llama")
+    arguments = ("build", "--model", model, *ARGUMENTS, "--presharded", "--json")
+    ran = command(*arguments, "--output", tmp_path / "no", cache=cache)
+    assert "those of driver `tnx`, unquantized; found driver `nxdi`" in ran.error["message"]
+    command(*arguments, "--neuron-driver", "tnx", "--output", tmp_path / "artifact", cache=cache)
+    manifest = load_manifest(tmp_path / "artifact")
+    assert options_of(manifest).presharded
+    folder, names = tmp_path / "artifact" / "presharded", [f"decoder_layer_{i}" for i in range(manifest.config.layers)]
+    assert {path.stem for path in folder.glob("*.safetensors")} == {"DecoderLMHead", *names}
+    assert json.loads((folder / "config.json").read_text())["is_presharded_checkpoint"] is True
+    assert (folder / "tokenizer.json").is_file()
+    stored = load_torch(folder / "decoder_layer_1.safetensors")
+    for rank in range(2):
+        shard = load_torch(tmp_path / "artifact" / f"weights/tp{rank}_sharded_checkpoint.safetensors")
+        assert stored[f"attn_q_weight*{rank}"].equal(shard["layers.1.attn.q.weight"].T)
+        assert stored[f"attn_out_weight*{rank}"].equal(shard["layers.1.attn.o.weight"])
+
+
+def test_a_plan_names_strategy_driver_and_buckets(tmp_path: Path) -> None:
+    model = published.write_headers("llama3-8b", tmp_path / "model")
+    arguments = ("plan", "--model", model, "--target", "neuron", "--instance-type", "inf2.48xlarge")
+    text = command(*arguments, "--tp", "24", "--sequence-length", "1024", cache=tmp_path).out
+    lines = dict(line.split(maxsplit=1) for line in text.splitlines() if line.strip())
+    assert lines["strategy"] == "replicated-heads, 16 empty query heads, 3 copies of each kv head"
+    assert lines["driver"].startswith(
+        "optimum: optimum-neuron, SDK 2.26.1, for huggingface-vllm-inference-neuronx:0.11"
+    )
+    assert lines["driver"].endswith(" on ml.inf2.48xlarge")
+    assert lines["buckets"] == "prompts 64, 128, 256, 512, decode 128, 256, 512, 1024"
+    facts = command(*arguments, "--tp", "8", "--json", cache=tmp_path).json["facts"]
+    assert facts["strategy"] == "shard-over-heads"
+
+
+def test_degrees_that_heads_do_not_allow_are_not_in_the_hint(tmp_path: Path) -> None:
+    model = published.write_headers("mixtral-8x7b", tmp_path / "model")
+    ran = command(
+        "plan", "--model", model, "--target", "neuron", "--instance-type", "inf2.48xlarge", "--tp", "3", "--json",
+        cache=tmp_path,
+    )  # fmt: skip
+    assert ran.error["message"] == "the runtime of inf2 has no collectives for tp 3"
+    assert ran.error["hint"] == "`--tp` is 1 or 2 or 4 or 8 or 24 on ml.inf2.48xlarge for this model"

@@ -10,16 +10,13 @@ from typing import Any
 
 import pytest
 
-from compiler.errors import ArtifactError, CompileError, RefusedError, UsageError
+from compiler.errors import ArtifactError, RefusedError, UsageError
 from compiler.lmi.images import image_uri, targets_of_image
 from compiler.model.config import LayerKind, ModelConfig
-from compiler.targets.neuron import build
 from compiler.targets.neuron.drivers.choice import driver_of
 from compiler.targets.neuron.drivers.driver import VendorDriver, check_result
 from compiler.targets.neuron.options import NeuronOptions
 from compiler.targets.neuron.plan import NeuronPlan, neuron_plan
-from compiler.targets.neuron.specs import VendorBuild
-from compiler.targets.values import Sources
 
 LLAMA = ModelConfig(
     "LlamaForCausalLM", 2, 64, 8, 2, 8, 96, 128, 1e-5, 512, "bfloat16", rotary_dim=8,
@@ -178,39 +175,3 @@ def test_a_result_is_taken_if_it_is_whole_and_that_of_the_plan(name: str, tmp_pa
     (tmp_path / lost).write_bytes(b"")
     with pytest.raises(ArtifactError, match="is missing or empty"):
         check_result(one, plan, "inf2", tmp_path)
-
-
-_LIBRARY = """\
-#!/bin/sh
-echo "$@" >>calls
-test "$NEURON_PLATFORM_TARGET_OVERRIDE" = inf2 || exit 9
-test -d model || exit 8
-mkdir -p result && cp -r {result}/. result
-test "$(wc -l <calls)" -gt {failures} || {{ echo "backend crashed"; exit 1; }}
-"""
-
-
-@pytest.mark.parametrize("failures", [0, 2, 3])
-def test_a_library_runs_as_a_process_and_is_tried_again(
-    failures: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one, plan = driver("optimum"), plan_for()
-    result = made(tmp_path / "expected", one, plan)
-    command = tmp_path / "bin" / "optimum-cli"
-    command.parent.mkdir()
-    command.write_text(_LIBRARY.format(result=result, failures=failures))
-    command.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{command.parent}:/usr/bin:/bin")
-    model, out = tmp_path / "model", tmp_path / "out"
-    model.mkdir()
-    out.mkdir()
-    spec = VendorBuild(one, plan, "inf2", "sha256:0")
-    if failures == 3:
-        with pytest.raises(CompileError, match=r"failed with exit code 1(.*\n)+.*backend crashed"):
-            build.run_driver(spec, out, Sources(tmp_path, model=model), 60)
-        return
-    build.run_driver(spec, out, Sources(tmp_path, model=model), 60)
-    assert (out / "vendor" / "neuron_config.json").is_file()
-    assert not (out / "driver").exists()
-    with pytest.raises(CompileError, match="reads the model's own files"):
-        build.run_driver(spec, out, Sources(tmp_path), 60)

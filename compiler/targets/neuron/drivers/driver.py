@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.errors import ArtifactError
+from compiler.errors import ArtifactError, IncompatibleError
 from compiler.machine import installed
 from compiler.quantization.vendors import NEURON_FORMAT
+from compiler.targets.neuron import restart
 
 if TYPE_CHECKING:
     from compiler.targets.neuron.plan import NeuronPlan
@@ -56,7 +57,9 @@ class ServedAs:
 class VendorDriver:
     """`package`, `command`: distribution and program that the call needs; `sdk`: that its version belongs to. `images`:
     container by platform. `lacks`: reason why the library cannot have a plan, "" if it can. `required`: patterns of
-    files that it must make. Functions take the plan and the name of the platform.
+    files that it must make. `compiler`: version of neuronx-cc in its SDK, "" = not known. `keyed`: its container looks
+    executables up by the key of their graph. `server`: command that serves a result as the container does, with
+    `{model}` and `{port}`, () where none is known. Functions take the plan and the name of the platform.
     """
 
     name: DriverName
@@ -69,11 +72,16 @@ class VendorDriver:
     required: Callable[[NeuronPlan], Sequence[str]]
     config: Callable[[NeuronPlan, str], VendorConfig]
     served: Callable[[NeuronPlan], ServedAs]
+    compiler: str = ""
+    keyed: bool = False
+    server: Callable[[NeuronPlan], tuple[str, ...]] = lambda _plan: ()
 
 
+PINNED = ("NEURON", "NXD_", "XLA_", "BASE_COMPILE_WORK_DIR", "SM_ON_")
+"""Beginnings of the names of variables that change what the libraries make; a run has those of its driver alone."""
 BUILD_ENVIRONMENT: Mapping[str, str] = {
     "NEURON_CC_FLAGS": "--retry_failed_compilation",
-    "NEURON_COMPILE_CACHE_URL": "compile-cache",
+    "NEURON_COMPILE_CACHE_URL": restart.CACHE,
     "BASE_COMPILE_WORK_DIR": "/tmp/nxd_model",  # noqa: S108  # in the key of the cache: the same on every machine
 }
 """Environment of every run: a run that failed goes on from the graphs that are in its cache."""
@@ -82,6 +90,26 @@ BUILD_ENVIRONMENT: Mapping[str, str] = {
 def is_installed(driver: VendorDriver) -> bool:
     """Whether the driver's library is installed here, and its command on PATH."""
     return installed(driver.package) is not None and shutil.which(driver.command) is not None
+
+
+def files_of(run: VendorRun) -> dict[str, bytes]:
+    """Files of a call, with the script of its second run."""
+    return {**run.files, restart.SCRIPT: restart.restart_script(run.argv, tuple(run.files))}
+
+
+def pinned(run: VendorRun, environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment` with the variables of the call in the place of its own."""
+    return {name: value for name, value in environment.items() if not name.startswith(PINNED)} | {**run.environment}
+
+
+def check_compiler(driver: VendorDriver, version: str) -> None:
+    """Check that neuronx-cc is that of the driver's SDK, where that is known. Raises IncompatibleError."""
+    if driver.compiler and ".".join(version.split(".")[:2]) != driver.compiler:
+        image = next(iter(driver.images.values()))
+        raise IncompatibleError(
+            f"driver `{driver.name}` belongs to SDK {driver.sdk} with neuronx-cc {driver.compiler}; found {version}",
+            hint=f"build in its image, {image}: executables of another version are not loaded",
+        )
 
 
 def check_result(driver: VendorDriver, plan: NeuronPlan, platform: str, folder: Path) -> None:

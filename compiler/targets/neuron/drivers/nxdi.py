@@ -105,6 +105,12 @@ def served(plan: NeuronPlan) -> ServedAs:
     return ServedAs(command, {"NEURON_COMPILED_ARTIFACTS": "/opt/ml/model"})
 
 
+def server(plan: NeuronPlan) -> tuple[str, ...]:
+    """The container's command with another folder and port."""
+    places = {"/opt/ml/model": "{model}", "8080": "{port}"}
+    return tuple(places.get(word, word) for word in served(plan).command)
+
+
 DRIVER = VendorDriver(
     name="nxdi",
     package="neuronx-distributed-inference",
@@ -116,4 +122,5 @@ DRIVER = VendorDriver(
     required=required,
     config=config,
     served=served,
+    server=server,
 )

@@ -80,6 +80,14 @@ def served(plan: NeuronPlan) -> ServedAs:
     )
 
 
+def server(plan: NeuronPlan) -> tuple[str, ...]:
+    """Command that the entry point runs."""
+    return (
+        "optimum-cli", "neuron", "serve", "--model", "{model}", "--port", "{port}", "--batch_size", str(plan.batch),
+        "--sequence_length", str(plan.sequence_length), "--tensor_parallel_size", str(plan.tp),
+    )  # fmt: skip
+
+
 DRIVER = VendorDriver(
     name="optimum",
     package="optimum-neuron",
@@ -91,4 +99,6 @@ DRIVER = VendorDriver(
     required=required,
     config=config,
     served=served,
+    compiler="2.21",
+    server=server,
 )

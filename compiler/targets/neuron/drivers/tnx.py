@@ -178,4 +178,5 @@ def driver(release: tuple[int, int] = PRESHARDED) -> VendorDriver:
         required=partial(required, presharded=presharded),
         config=config,
         served=served,
+        keyed=True,
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import jax
 
 from compiler.errors import CompileError, RefusedError
+from compiler.machine import extra_command
 from compiler.targets.neuron.graph import lint
 from compiler.targets.neuron.graph.canonical import canonical
 from compiler.targets.neuron.graph.model import program
@@ -39,6 +40,6 @@ def lower(plan: NeuronPlan, spec: GraphSpec) -> bytes:
     if found := lint.problems(data, plan.tp, given, made, buffers):
         raise CompileError(
             "\n".join([f"graph {spec.name} breaks rules of neuronx-cc:", *(f"  {line}" for line in found[:20])]),
-            hint=f"install the pinned jax (`pip install 'lmi-compile[neuron]'`); this one is {jax.__version__}",
+            hint=f"install the pinned jax (`{extra_command('neuron')}`); this one is {jax.__version__}",
         )
     return data
