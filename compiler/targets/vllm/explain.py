@@ -75,7 +75,9 @@ def _unloaded(records: Sequence[Record], dialect: Dialect) -> str:
     """Processes that ended without an artifact of the cache, as one that may not compile does; "" for none."""
     models = [record["counters"] for record in records if record["counters"].get("num_models_seen")]
     without = sum(not any(counters.get(name) for name in LOADED[dialect]) for counters in models)
-    if models and not without:
+    if not models:
+        return "no process got as far as the model; the server's log has the reason"
+    if not without:
         return ""
     return f"{without} of {len(models)} process(es) with a model loaded no compiled artifact"
 

@@ -8,11 +8,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.errors import CompileError
+from compiler.errors import CompileError, UsageError
 from compiler.targets.vllm import carrier
 from compiler.targets.vllm.carrier.restore import MARK
 from compiler.targets.vllm.environment import server_environment
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 BOOT, DIST_INFO = "lmi_boot", "lmi_boot-1.dist-info"
 _METADATA = "Metadata-Version: 2.1\nName: lmi-boot\nVersion: 1\n"
 _ENTRY_POINTS = "[vllm.general_plugins]\nlmi_boot = lmi_boot:boot\n"
+_SOCKET_PATH, _SOCKET_NAME = 107, 37
+"""Bytes of a socket's path (unix(7)), and of its name: a slash and a UUID."""
 _LOG_TAIL = 64_000
 """Characters of server.log that an error keeps."""
 
@@ -85,41 +88,59 @@ def install_carrier(folder: Path) -> Path:
 def start(run: ServerRun, machine: ServerHost, serving: Serving, work: Path) -> Start:
     """Start a server, send it the requests, stop it. `work`: parent of the run's folder.
 
-    Raises CompileError if the session itself could not run; a server that failed is in the result's session.
+    Raises CompileError if the session itself could not run, UsageError for a folder that is too long for sockets; a
+    server that failed is in the result's session.
     """
     folder = work / run.name
     shutil.rmtree(folder, ignore_errors=True)
-    home, temporary, record = folder / "home", folder / "tmp", folder / "record"
-    for each in (home, temporary, record):
+    home, record = folder / "home", folder / "record"
+    for each in (home, record):
         each.mkdir(parents=True)
-    port = 8000 if machine.isolation.isolated else free_port()
+    with tempfile.TemporaryDirectory(prefix="lmi-") as temporary:
+        _check_length(temporary)
+        before = names(run.root)
+        session = _session(run, machine, serving, folder, temporary)
+        found = _run(session, machine.isolation.prefix, run.carrier, folder)
+        files = new_files(run.root, before, {"HOME": home, "TMPDIR": Path(temporary)})
+    records = records_of(record)
+    mark = record / MARK
+    if mark.is_file():
+        files["root"] = written_since(run.root, run.restored, mark)
+    return Start({name: paths for name, paths in files.items() if paths}, records, found)
+
+
+def _check_length(temporary: str) -> None:
+    """vLLM's processes talk over sockets in their temporary folder, whose paths Linux limits to 107 bytes."""
+    room = _SOCKET_PATH - _SOCKET_NAME
+    if len(os.fsencode(temporary)) > room:
+        raise UsageError(
+            f"expected at most {room} bytes in the path of vLLM's temporary folder; found {temporary}",
+            hint="set TMPDIR to a folder with a shorter path",
+        )
+
+
+def _session(run: ServerRun, machine: ServerHost, serving: Serving, folder: Path, temporary: str) -> dict[str, Any]:
+    """Input of the carrier's session.py."""
+    isolated = machine.isolation.isolated
+    port = 8000 if isolated else free_port()
     environment = server_environment(
         os.environ,
-        {**run.settings, "LMI_BOOT_RECORD": str(record)},
-        home=str(home),
-        temporary=str(temporary),
+        {**run.settings, "LMI_BOOT_RECORD": str(folder / "record")},
+        home=str(folder / "home"),
+        temporary=temporary,
         python_path=os.pathsep.join([str(run.carrier), *machine.python_path]),
     )
-    session = {
+    mount = [str(run.model), serving.model, "ro" if run.read_only else "rw"]
+    return {
         "argv": [*server_argv(serving, machine.python, "127.0.0.1", port), *run.extra],
         "env": environment,
-        "mounts": [[str(run.model), serving.model, "ro" if run.read_only else "rw"]]
-        if machine.isolation.isolated
-        else [],
-        "loopback": machine.isolation.isolated,
+        "mounts": [mount] if isolated else [],
+        "loopback": isolated,
         "port": port,
         "ready_seconds": machine.seconds,
         "requests": list(run.requests),
         "out": str(folder),
     }
-    before = names(run.root)
-    found = _run(session, machine.isolation.prefix, run.carrier, folder)
-    records = records_of(record)
-    mark = record / MARK
-    files = new_files(run.root, before, {"HOME": home, "TMPDIR": temporary})
-    if mark.is_file():
-        files["root"] = written_since(run.root, run.restored, mark)
-    return Start({name: paths for name, paths in files.items() if paths}, records, found)
 
 
 def _run(session: Mapping[str, Any], prefix: Sequence[str], boot: Path, folder: Path) -> dict[str, Any]:

@@ -250,3 +250,16 @@ def test_the_report_has_digests_of_variables_and_no_values(baked: TriedBake) -> 
     records = baked.work / "secret" / "record"
     assert not any("hunter2" in path.read_text() for path in records.glob("*.json"))
     assert "VLLM_API_KEY" in json.dumps([json.loads(path.read_text()) for path in records.glob("[0-9]*.json")])
+
+
+def test_the_servers_temporary_folder_has_room_for_the_names_of_sockets(
+    baked: TriedBake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    baked.start("long" * 20, {})
+    session = json.loads((baked.work / ("long" * 20) / "input.json").read_text())
+    assert len(session["env"]["TMPDIR"]) + len("/11111111-2222-3333-4444-555555555555") <= 107
+    (tmp_path / ("long" * 20)).mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("long" * 20)))
+    with pytest.raises(UsageError, match="at most 70 bytes") as caught:
+        baked.start("longer", {})
+    assert "TMPDIR" in caught.value.hint

@@ -56,7 +56,8 @@ def test_the_manifest_has_the_proof_and_says_what_was_not_run(artifact: Path) ->
     assert "not run: a container image, SageMaker, a GPU" in command("inspect", artifact, cache=artifact.parent).out
 
 
-def test_no_variable_of_vllm_is_in_torchs_key(artifact: Path, tmp_path: Path) -> None:
+def test_no_variable_of_vllm_is_in_torchs_key(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    tmp_path = tmp_path_factory.mktemp("t")  # sockets have short paths
     variables = {"VLLM_ENGINE_READY_TIMEOUT_S": "1200"}
     assert command("explain-miss", artifact, cache=tmp_path, environment=variables).code == 0
     report = read_report(artifact / "bake.json")
@@ -90,7 +91,6 @@ def test_generate_gives_the_judges_log_probabilities(artifact: Path, tmp_path: P
     line = ("generate", artifact, "Hello", "a longer prompt", "--max-new-tokens", "8", "--json")
     done = command(*line, cache=tmp_path)
     assert done.code == 0, done.err
-    assert [each["finish_reason"] for each in done.json] == ["length", "length"]
     judge = judge_of(artifact, load_manifest(artifact).config, 0)
     for prompt, answer in zip(("Hello", "a longer prompt"), done.json, strict=True):
         ids = [*prompt.encode(), *(token["id"] for token in answer["tokens"])]
