@@ -31,6 +31,8 @@ _PLACES = frozenset(
     {"VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "DG_JIT_CACHE_DIR", "FLASHINFER_WORKSPACE_BASE"}
 )
 """Variables with the places of caches, which a hit does not depend on."""
+_OF_ONE_START = frozenset({"VLLM_DIST_IDENT", "VLLM_OBJECT_STORAGE_SHM_BUFFER_NAME"})
+"""Variables that vLLM 0.32.0 sets itself, anew at each start, outside of the key."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ def merged(records: Sequence[Record]) -> Factors:
 
 
 def _kept(name: str) -> bool:
-    """Whether a factor belongs in an artifact: places of the build's own folders do not."""
-    return name not in _PLACES and not name.startswith(_CARRIER)
+    """Whether a factor belongs in an artifact: places of the build's own folders do not, and names of one start."""
+    return name not in _PLACES | _OF_ONE_START and not name.startswith(_CARRIER)
 
 
 def keyed_by(report: Mapping[str, Any]) -> Keyed:
@@ -106,7 +108,8 @@ def _names(baked: Factors, found: Factors) -> Iterator[tuple[str, str]]:
             yield group, ""  # a process that ended before it made this part of the configuration
             continue
         for name in sorted({*baked.get(group, {}), *found.get(group, {})}):
-            if group != "variables" or name not in {*baked.get("key", {}), *found.get("key", {})}:
+            twice = group == "variables" and name in {*baked.get("key", {}), *found.get("key", {})}
+            if _kept(name) and not twice:
                 yield group, name
 
 
