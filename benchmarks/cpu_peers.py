@@ -60,7 +60,7 @@ def prepare(work: Path, given: Path | None, weights: Sequence[str]) -> Path:
         artifact, gguf = work / f"model-{name}", work / f"model-{form}.gguf"
         if not artifact.exists():
             # Random weights: the gate may refuse int4, which says nothing about its speed.
-            options = ("--quant", scheme, "--accept-numerics", "--max-batch", "8")
+            options = ("--quant", scheme, "--accept-numerics", "--proof", "quick", "--max-batch", "8")
             arguments = ("--model", str(checkpoint), "--output", str(artifact), *options)
             run_cli("build", *arguments, cache=work / "cache")
         if not gguf.exists():

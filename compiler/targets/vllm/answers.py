@@ -6,6 +6,7 @@ import os
 import subprocess
 import tempfile
 import threading
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -184,5 +185,8 @@ def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=5):  # noqa: S310  # the server's own address
             return True
+    except urllib.error.HTTPError as refusal:  # has the connection
+        refusal.close()
+        return False
     except OSError:
         return False

@@ -109,7 +109,7 @@ void tile(const typename Form::Stored* w, int64_t k, const void* const* x, int64
   constexpr int64_t kBytes = sizeof(Stored), kLines = R * Form::kStep * kBytes / 64;
   const int64_t block = R * k * kBytes, next = block <= 8192 ? 2 * block : block;
   const typename Form::X* tokens[T];
-  for (int t = 0; t < T; ++t) tokens[t] = at<Form>(x[t], 0);
+  repeat<T>([&](auto t) ALWAYS { tokens[t] = at<Form>(x[t], 0); });  // in registers, not on the stack
   typename Form::Vector sum[R][T] = {};
   const auto step = [&](const Stored* weights, int64_t apart, int64_t column) ALWAYS {
     repeat<Form::kParts>([&](auto part) ALWAYS {
@@ -259,9 +259,10 @@ void dot4(const Block& w, const void* const* x, int64_t tokens, float* sums) {
       for (int64_t row = 0; row < w.rows; ++row) row_of(row, from, t);
 }
 
+// One line more than the columns: rows that are multiples of a page apart would share few sets of the first cache.
 template <class X>
 int64_t row_bytes(int64_t k) {
-  return padded(k, kPad) * static_cast<int64_t>(sizeof(X));
+  return padded(k, kPad) * static_cast<int64_t>(sizeof(X)) + 64;
 }
 
 template <class X, float (*kFill)(const Row&, X*)>

@@ -20,7 +20,11 @@ constexpr int rows_of(int tokens) { return tokens <= 3 ? 4 : 2; }  // 12 of the 
 inline __m256i bits(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
 inline __m128i half_bits(const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
 
-inline Floats load(const float* from) { return _mm256_loadu_ps(from); }
+inline Floats load(const float* from) {
+  Floats values = _mm256_loadu_ps(from);
+  asm("" : "+x"(values));  // loaded once for all rows of a tile, not by each product
+  return values;
+}
 inline Integers load(const int16_t* from) { return bits(from); }
 inline void store(float* to, Floats values) { _mm256_storeu_ps(to, values); }
 ALWAYS_INLINE void prefetch(const void* at) { _mm_prefetch(static_cast<const char*>(at), _MM_HINT_T1); }
