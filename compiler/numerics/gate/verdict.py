@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from compiler.quantization.schemes import Tolerance
 
-DISTANCE = 0.25
+DISTANCE = 0.1
 """Largest distance of a part from its scheme, in errors of the scheme. Correct files are within 0.1 (their sums are in
 another order, and float32 moves a few activations to the next step); errors of the same size that are independent of
 the scheme's have 1.4.
