@@ -111,10 +111,12 @@ class StoredModel:
 
 
 class RankWeights:
-    """Tensors of the file of rank `rank`, read on demand."""
+    """Tensors of the file of rank `rank`, read on demand. `wide`: vectors and rows of the embedding in float32,
+    else all as they are stored.
+    """
 
-    def __init__(self, path: Path, rank: int, config: ModelConfig) -> None:
-        self._path, self._rank, self._config = path, rank, config
+    def __init__(self, path: Path, rank: int, config: ModelConfig, *, wide: bool = True) -> None:
+        self._path, self._rank, self._config, self._wide = path, rank, config, wide
 
     def layer(self, layer: int) -> dict[str, Tensor]:
         """Tensors of one layer, by their names in it."""
@@ -133,17 +135,17 @@ class RankWeights:
         table = found["embed.weight"]
         local = torch.from_numpy(used) - self._rank * table.shape[0]
         mine = (local >= 0) & (local < table.shape[0])
-        rows = torch.zeros(len(used), table.shape[1])
-        rows[mine] = table[local[mine]].float()
-        return {name: tensor.float() for name, tensor in found.items() if name != "embed.weight"} | {
-            "embed.weight": rows
-        }
+        rows = torch.zeros(len(used), table.shape[1], dtype=torch.float32 if self._wide else table.dtype)
+        rows[mine] = table[local[mine]].to(rows.dtype)
+        found = {name: tensor.float() if self._wide else tensor for name, tensor in found.items()}
+        return found | {"embed.weight": rows}
 
     def _tensors(self, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
         from safetensors import safe_open
 
         with safe_open(self._path, framework="pt") as file:
-            return {name: _wide(file.get_tensor(name)) for name in filter(wanted, file.keys())}
+            stored = {name: file.get_tensor(name) for name in filter(wanted, file.keys())}
+        return {name: _wide(tensor) for name, tensor in stored.items()} if self._wide else stored
 
 
 def _stored(lazy: Lazy) -> int:

@@ -90,6 +90,27 @@ def compare(reference: NDArray[np.float32], found: NDArray[np.float32]) -> Figur
     )
 
 
+FLOOR_TIMES = 3
+"""Multiple of the figures of a correct computation in the artifact's dtype that an artifact may have: both round at
+different places, and medians over some ten tokens scatter.
+"""
+
+
+def widened(limits: Thresholds, floor: Figures | None) -> Thresholds:
+    """Limits that are no stricter than FLOOR_TIMES `floor`: figures of the same rank files, computed by the definitions
+    of their layers in the artifact's dtype. Rounding of activations and caches to 8 bits amplifies the rounding of the
+    dtype, by an amount that depends on the model: a value at the edge of two steps moves by a whole one.
+    """
+    if floor is None:
+        return limits
+    return Thresholds(
+        cosine=min(limits.cosine, 1 - FLOOR_TIMES * (1 - floor.cosine)),
+        top1_agreement=min(limits.top1_agreement, max(1 - FLOOR_TIMES * (1 - floor.top1_agreement), 0.0)),
+        kl=max(limits.kl, FLOOR_TIMES * floor.kl),
+        kl_median=max(limits.kl_median, FLOOR_TIMES * floor.kl_median),
+    )
+
+
 def thresholds(dtype: str, gate: Mapping[str, float] | None = None) -> Thresholds:
     """Thresholds for an artifact in `dtype`. `gate`: limits of the numerics gate, where a quantized model is compared
     with its source. Figures scatter over so few tokens: KL may be a multiple of the gate's limit on a longer text.

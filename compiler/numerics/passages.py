@@ -5,17 +5,20 @@ reference.safetensors    token_ids int64 [tokens]            rows one after the 
                          positions int64 [compared]          indices into token_ids; absent in older files: all
                          logits float32 [compared, vocab]
                          lowered.token_ids, ...              the same of the model with lowered limits (`proof.py`)
+                         floor float64 [figures]             of a correct computation in the artifact's dtype
+                                                             (`compare.Figures`), where it was measured
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compiler.calibration.samples import HELD_OUT, built_in_text
 from compiler.errors import ArtifactError
+from compiler.numerics.compare import Figures
 from compiler.numerics.proof import compared
 from compiler.tokenizer.load import load_tokenizer
 
@@ -37,7 +40,7 @@ TEXT = (
     "back at half past ten."
 )
 """Begin of the text, written for this project; letters, digits, punctuation and one character outside ASCII."""
-_LOWERED = "lowered."
+_LOWERED, _FLOOR = "lowered.", "floor"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +62,13 @@ class Passage:
 
 @dataclass(frozen=True, eq=False)
 class Expected:
-    """Reference logits. `lowered`: of the model with lowered limits; None where the straight rows cover all."""
+    """Reference logits. `lowered`: of the model with lowered limits; None where the straight rows cover all. `floor`:
+    figures of a correct computation in the artifact's dtype; None: not measured.
+    """
 
     straight: Passage
     lowered: Passage | None = None
+    floor: Figures | None = None
 
 
 def token_rows(tokenizer: Path | None, vocab: int, proof: Proof) -> tuple[tuple[Ids, ...], tuple[Ids, ...]]:
@@ -88,6 +94,8 @@ def write_reference(path: Path, expected: Expected) -> None:
     tensors = _tensors(expected.straight)
     if expected.lowered is not None:
         tensors |= {_LOWERED + name: tensor for name, tensor in _tensors(expected.lowered).items()}
+    if expected.floor is not None:
+        tensors[_FLOOR] = np.array(astuple(expected.floor), np.float64)
     save_file(tensors, path)
 
 
@@ -99,7 +107,8 @@ def read_reference(path: Path) -> Expected:
     try:
         tensors = load_file(path)
         lowered = {n.removeprefix(_LOWERED): t for n, t in tensors.items() if n.startswith(_LOWERED)}
-        return Expected(_passage(tensors), _passage(lowered) if lowered else None)
+        floor = Figures(*tensors[_FLOOR].tolist()) if _FLOOR in tensors else None
+        return Expected(_passage(tensors), _passage(lowered) if lowered else None, floor)
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise ArtifactError(
             f"{path} has no reference logits: {error}", hint="copy the artifact again, or build it again"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,12 +48,22 @@ def numerics(
     )
 
 
+def floor_of(passage: Passage, found: Sequence[Logits]) -> Figures:
+    """Figures of a correct computation `found`; its median KL is the largest of the parts that are judged."""
+    figures, parts = _compared(passage, found)
+    return replace(figures, kl_median=max([figures.kl_median, *(part.kl_median for part in parts.values())]))
+
+
 def _judged(passage: Passage, found: Sequence[Logits], bounds: Thresholds, where: str = "") -> Figures:
     """Figures of the logits `found` [tokens, vocab] of the rows of a passage."""
-    own = _at(passage, found)
-    figures = compare(np.concatenate(passage.logits), np.concatenate(own))
-    judge(figures, bounds, where, dict(_parts(passage, own)))
+    figures, parts = _compared(passage, found)
+    judge(figures, bounds, where, parts)
     return figures
+
+
+def _compared(passage: Passage, found: Sequence[Logits]) -> tuple[Figures, dict[str, Figures]]:
+    own = _at(passage, found)
+    return compare(np.concatenate(passage.logits), np.concatenate(own)), dict(_parts(passage, own))
 
 
 def _at(passage: Passage, found: Sequence[Logits]) -> list[Logits]:

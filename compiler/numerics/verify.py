@@ -18,7 +18,7 @@ from compiler.errors import ArtifactError
 from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import whole
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
-from compiler.numerics.compare import thresholds
+from compiler.numerics.compare import thresholds, widened
 from compiler.numerics.gate.sides import log_probabilities, side_of
 from compiler.numerics.passages import REFERENCE, read_reference
 from compiler.numerics.proof import proof_of
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from compiler.storage.files.digest import Digest
     from compiler.targets.protocols import Target
 
-VERSION = 3
+VERSION = 4
 """Version of this step, part of its cache key: raised when the same artifact and reference give other figures."""
 
 
@@ -98,6 +98,7 @@ def measure(
     """
     bounds = bounds_of(manifest) if expected is None else source_bounds(manifest)
     expected = expected or read_reference(folder / REFERENCE)
+    bounds = widened(bounds, expected.floor)
     proof = proof_of(manifest.config, manifest.limits.max_positions)
     lowered = None
     if expected.lowered is not None and proof.lowered is not None:

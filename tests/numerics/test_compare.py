@@ -13,7 +13,7 @@ import recipes
 from compiler import targets
 from compiler.decoder.forward import forward
 from compiler.errors import NumericsError
-from compiler.numerics.compare import THRESHOLDS, Figures, Thresholds, compare, judge
+from compiler.numerics.compare import THRESHOLDS, Figures, Thresholds, compare, judge, widened
 from compiler.numerics.passages import token_rows
 from compiler.numerics.proof import proof_of
 from compiler.numerics.reference import reference_logits
@@ -127,3 +127,17 @@ def test_bfloat16_passes_and_a_wrong_layout_of_one_layer_does_not(
     weights[name] = change(weights[name])
     with pytest.raises(NumericsError):
         judge(compare(expected, logits()), THRESHOLDS["bfloat16"])
+
+
+@given(kl=st.floats(0, 1), agreement=st.floats(0, 1), cosine=st.floats(-1, 1))
+def test_limits_follow_a_measured_floor_and_are_never_stricter_than_without_it(
+    kl: float, agreement: float, cosine: float
+) -> None:
+    own = THRESHOLDS["bfloat16"]
+    assert widened(own, None) == own
+    floor = Figures(1.0, 0.1, cosine, agreement, kl, kl / 2)
+    limits = widened(own, floor)
+    judge(floor, limits)  # a correct computation passes
+    judge(Figures(1.0, 0.1, own.cosine, own.top1_agreement, own.kl, own.kl_median), limits)
+    with pytest.raises(NumericsError, match="kl_median"):
+        judge(replace(floor, kl_median=4 * max(kl / 2, own.kl_median)), limits)

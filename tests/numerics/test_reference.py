@@ -12,6 +12,7 @@ import recipes
 from compiler import targets
 from compiler.errors import ArtifactError, TokenizerError
 from compiler.model.rope import RopeScaling
+from compiler.numerics.compare import Figures
 from compiler.numerics.passages import TEXT, Expected, Passage, read_reference, token_rows, write_reference
 from compiler.numerics.proof import Proof, proof_of
 from compiler.numerics.reference import reference_logits, source_passages
@@ -156,9 +157,10 @@ def test_reference_files(tmp_path: Path) -> None:
         rows = [rng.integers(0, 5, length) for length in lengths]
         return Passage.of(rows, [rng.standard_normal((length, 5)).astype(np.float32) for length in lengths])
 
-    written = Expected(passage(40, 12, 1), passage(30))
+    written = Expected(passage(40, 12, 1), passage(30), Figures(0.5, 0.1, 0.99, 0.9, 0.02, 0.01))
     write_reference(tmp_path / "r", written)
     found = read_reference(tmp_path / "r")
+    assert found.floor == written.floor
     assert found.lowered is not None
     assert written.lowered is not None
     for one, other in ((written.straight, found.straight), (written.lowered, found.lowered)):

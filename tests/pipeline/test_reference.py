@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 
 from compiler.errors import NumericsError
+from compiler.numerics.compare import THRESHOLDS, widened
 from compiler.numerics.passages import read_reference
 from compiler.pipeline.build import build
-from compiler.pipeline.request import BuildRequest
+from compiler.pipeline.request import Ask, BuildRequest
+from compiler.quantization.request import Quant, scheme_of
 from compiler.runtime.section import check_artifact
 from tests.builds import Heard, copied, leftovers
 from tests.passages import stored_logits
@@ -78,3 +81,19 @@ def test_without_a_tokenizer_numerics_run_on_token_ids(
     assert not (result.output / "tokenizer/tokenizer.json").exists()
     with_tokenizer = request_for(model=str(bare), tokenizer=Path(request_for().model), output=tmp_path / "with")
     assert (build(with_tokenizer, toolchain=StandIn()).output / "tokenizer/tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize(("dtype", "least", "most"), [("float32", 0.0, 1e-6), ("bfloat16", 1e-6, 0.1)])
+def test_a_quantized_artifact_is_held_to_what_its_dtype_can_do(
+    dtype: str, least: float, most: float, request_for: Callable[..., BuildRequest]
+) -> None:
+    """The floor is that of the same rank files, by the definitions of their layers in that dtype."""
+    ask = Ask(tp=2, max_batch=2, dtype=dtype, quant=Quant(scheme_of("fp8"), accept=True))
+    made = build(request_for(ask=ask), toolchain=Real(), logits=exact)
+    floor = read_reference(made.output / "reference.safetensors").floor
+    assert floor is not None
+    assert least <= floor.kl_median < most
+    assert made.manifest is not None
+    assert made.manifest.numerics is not None
+    own = THRESHOLDS["float16" if dtype == "float32" else dtype]
+    assert made.manifest.numerics.thresholds == asdict(widened(own, floor))

@@ -49,11 +49,14 @@ class Side(Protocol):
 
 @dataclass(frozen=True)
 class Decoded:
-    """Side by the decoder. `weights`: those of the checkpoint, or of every rank. `kernels`: for quantized layers."""
+    """Side by the decoder. `weights`: those of the checkpoint, or of every rank. `kernels`: for quantized layers.
+    `wide`: whether it computes in float32; else in the dtype of the files, as what is compiled from them.
+    """
 
     config: ModelConfig
     weights: Sequence[StoredModel] | Sequence[RankWeights]
     kernels: Kernels
+    wide: bool = True
 
     def embed(self, ids: Ids) -> Tensor:
         import torch
@@ -66,23 +69,27 @@ class Decoded:
         return embed_sum(self.config, tables, torch.from_numpy(np.searchsorted(used, ids)))
 
     def layer(self, layer: int) -> Blocks:
-        from compiler.decoder.kernels import wide
         from compiler.decoder.ranks import RanksInProcess
 
         ranks = [one.layer(layer) for one in self.weights]
-        return RanksInProcess(self.config, self.config.layer_kinds[layer], ranks, wide(self.kernels))
+        return RanksInProcess(self.config, self.config.layer_kinds[layer], ranks, self._kernels())
 
     def head(self) -> Callable[[Tensor], Tensor]:
-        from compiler.decoder.kernels import wide
         from compiler.decoder.ranks import logits
 
-        ranks, kernels = [one.head() for one in self.weights], wide(self.kernels)
+        ranks, kernels = [one.head() for one in self.weights], self._kernels()
         return lambda x: logits(self.config, ranks, x, kernels)[0]
 
+    def _kernels(self) -> Kernels:
+        from compiler.decoder.kernels import wide
 
-def of_files(config: ModelConfig, ranks: Sequence[Path], kernels: Kernels) -> Decoded:
+        return wide(self.kernels) if self.wide else self.kernels
+
+
+def of_files(config: ModelConfig, ranks: Sequence[Path], kernels: Kernels, *, wide: bool = True) -> Decoded:
     """Side by the decoder from the files of all ranks, in rank order."""
-    return Decoded(config, [RankWeights(path, rank, config) for rank, path in enumerate(ranks)], kernels)
+    weights = [RankWeights(path, rank, config, wide=wide) for rank, path in enumerate(ranks)]
+    return Decoded(config, weights, kernels, wide)
 
 
 @dataclass(frozen=True)
@@ -165,4 +172,6 @@ def log_probabilities(side: Side, config: ModelConfig, rows: Sequence[Ids]) -> l
         for index in range(config.layers):
             x = run_layer(config, side.layer(index), x)
         head = side.head()
-        return [head(x[..., row : row + 1, : len(own), :]).log_softmax(-1).numpy() for row, own in enumerate(rows)]
+        return [
+            head(x[..., row : row + 1, : len(own), :]).float().log_softmax(-1).numpy() for row, own in enumerate(rows)
+        ]

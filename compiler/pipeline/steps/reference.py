@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from compiler.artifact.parts import Part
 from compiler.numerics.gate.sides import log_probabilities, of_files
 from compiler.numerics.passages import REFERENCE, Expected, Passage, token_rows, write_reference
+from compiler.numerics.record import floor_of
 from compiler.numerics.reference import source_passages
 from compiler.pipeline.parts import parts_of, tokenizer_folder, vocabulary_digest
 from compiler.pipeline.runner import Output, Step
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 QUANTIZED = "the quantised decoder in float32"
 
 _VERSION = 2
-_QUANTIZED_VERSION = 4
+_QUANTIZED_VERSION = 5
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,10 @@ def quantized_reference(
     def expected() -> tuple[str, Expected]:
         paths = [part.content for part in files if isinstance(part.content, Path)]
         rows, _ = token_rows(tokenizer_folder(texts), plan.config.vocab, proof)
-        found = log_probabilities(of_files(plan.config, paths, kernels), plan.config, rows)
-        return QUANTIZED, Expected(Passage.of(rows, found))
+        exact, rounded = (of_files(plan.config, paths, kernels, wide=wide) for wide in (True, False))
+        passage = Passage.of(rows, log_probabilities(exact, plan.config, rows))
+        floor = floor_of(passage, log_probabilities(rounded, plan.config, rows))
+        return QUANTIZED, Expected(passage, floor=floor)
 
     return _run(runner, inputs, expected, replace(proof, lowered=None).text)
 
