@@ -76,6 +76,7 @@ class Gate(Strict):
 
 class Quantisation(Strict):
     """Quantization of an artifact. `scheme` and its fields: quantization/schemes.py; "": only the cache is quantized.
+    `group`: neighbors in a row that share a scale; None: a whole row, or in older manifests groups of 128.
 
     `alpha`: of SmoothQuant; None without it, or where `alphas` has one for each layer and group.
     """
@@ -83,6 +84,7 @@ class Quantisation(Strict):
     scheme: str
     weights: str
     weight_scales: str
+    group: int | None = None
     activations: str
     activation_scales: str
     search: str
@@ -108,6 +110,7 @@ def quantization_section(
     return Quantisation(
         scheme=quant.scheme.name if quant.scheme else "",
         **fields,
+        group=scheme.group,
         alpha=quant.alpha if quant.smooths else None,
         alphas=dict(alphas),
         kv_cache=quant.cache,
@@ -122,7 +125,8 @@ def quant_of(found: Quantisation | None) -> Quant:
         return NONE
     scheme = None
     if found.scheme:
-        scheme = replace(SCHEMES[found.scheme], **{name: getattr(found, name) for name in _FIELDS})
+        own = {name: getattr(found, name) for name in _FIELDS}
+        scheme = replace(SCHEMES[found.scheme], **own, **({"size": found.group} if found.group else {}))
     text = Text()
     if found.calibration is not None:
         of = found.calibration

@@ -1,13 +1,7 @@
 """Statistics of activations on a calibration text: the largest magnitude of every channel, for scales.
 
-    x-0 --layer 0--> x-1 --layer 1--> x-2 ...          x-k: residual stream of all samples after k layers
-            |                |
-       maxima of layer 0     maxima of layer 1 ...     layer-k.safetensors
-
-One layer's weights are in memory at a time; at most two residual streams are on disk (storage/files/spill.py). A layer
-is done when the file of its maxima exists; the stream after it is complete by then, so a killed run resumes at the
-first layer that is not done. The samples run one by one in float32: neither the ceiling of memory nor tp, target or
-alpha changes a bit of the result.
+One layer's weights are in memory at a time; at most two residual streams are on disk (streams.py). The samples run one
+by one in float32: neither the ceiling of memory nor tp, target or alpha changes a bit of the result.
 
 The result has for every linear layer, float32, one dimension per axis of its role:
 
@@ -27,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compiler.calibration import streams
 from compiler.calibration.linear_rows import linear_rows
 from compiler.decoder.rankfile.layout import FUSED
 from compiler.decoder.weights import StoredModel
@@ -84,17 +79,7 @@ def calibrate(
         )
     # With enough memory, weights are widened once per layer instead of once per sample. The bits are the same.
     load = model.layer_in_float32 if room + model.largest_layer_in_float32 <= max_memory else model.layer
-    work.mkdir(parents=True, exist_ok=True)
-    stream = 4 * samples.tokens * config.hidden
-    first = _done(work, config.layers, stream)
-    kept = set() if first is None else {f"x-{first}", *(f"layer-{layer}.safetensors" for layer in range(first))}
-    for left in work.iterdir():
-        if left.name not in kept:
-            left.unlink()
-    if first is None:
-        spill.check_room(work, 2 * stream)
-        _embed(model, samples, work / "x-0")
-        first = 0
+    first = streams.begin(model, samples, work)
     total, done = samples.tokens * (config.layers - first), 0
 
     def advance(count: int) -> None:
@@ -104,7 +89,7 @@ def calibrate(
             progress(done, total)
 
     for layer in range(first, config.layers):
-        spill.check_room(work, stream)
+        spill.check_room(work, 4 * samples.tokens * config.hidden)
         # A function call per layer frees its weights before the next layer is read.
         _layer(model, layer, load, samples, work, advance)
     return _finish(config, samples, work, out)
@@ -136,23 +121,8 @@ def _layer(
             advance(len(x))
     maxima |= _of_activations(config, layer, recorder, samples.tokens) | cached
     _check_activations(layer, maxima)
-    _save(maxima, work / f"layer-{layer}.safetensors")
+    _save(maxima, streams.result(work, layer))
     (work / f"x-{layer}").unlink()
-
-
-def _embed(model: StoredModel, samples: Samples, path: Path) -> None:
-    import torch
-
-    from compiler.decoder.ranks import embed_sum
-
-    used, places = np.unique(np.concatenate(samples.ids), return_inverse=True)
-    table, begin = model.embedding(used), 0
-    with torch.no_grad(), spill.written(path) as append:
-        for ids in samples.ids:
-            # The table has only rows of tokens in use; a token's row is its place among them.
-            tokens = torch.from_numpy(places[begin : begin + ids.size])[None]
-            append(embed_sum(model.config, [table], tokens)[0].numpy().data)
-            begin += ids.size
 
 
 def _run(
@@ -164,10 +134,7 @@ def _run(
     from compiler.decoder.layer import layer as run_layer
     from compiler.decoder.ranks import RanksInProcess
 
-    begin = 0
-    for ids in samples.ids:
-        x = torch.from_numpy(spill.rows(before, begin, ids.size, config.hidden))[None]
-        begin += ids.size
+    for x in streams.states(config, samples, before):
         blocks = RanksInProcess(config, config.layer_kinds[layer], [weights], recorder.kernels)
         with torch.no_grad():
             after = run_layer(config, blocks, x)
@@ -250,16 +217,6 @@ def workspace(config: ModelConfig, tokens: int) -> int:
     return 4 * tokens * (8 * config.hidden + 2 * widest + 2 * config.heads * tokens) + 2 * BLOCK
 
 
-def _done(work: Path, layers: int, stream: int) -> int | None:
-    """Number of layers that a killed run has finished; None where there is no x to resume from."""
-    done = 0
-    while done < layers and (work / f"layer-{done}.safetensors").is_file():
-        done += 1
-    # A run killed between the two renames leaves the next x without the maxima: that layer runs again.
-    path = work / f"x-{done}"
-    return done if path.is_file() and path.stat().st_size == stream else None
-
-
 def _save(maxima: Mapping[str, Values], path: Path) -> None:
     from safetensors.numpy import save
 
@@ -272,7 +229,7 @@ def _finish(config: ModelConfig, samples: Samples, work: Path, out: Path) -> dic
 
     maxima: dict[str, Values] = {}
     for layer in range(config.layers):
-        maxima |= load_file(work / f"layer-{layer}.safetensors")
+        maxima |= load_file(streams.result(work, layer))
     _save(maxima, out / RESULT)
     for left in work.iterdir():
         left.unlink()

@@ -41,7 +41,7 @@ from compiler.quantization.parts import (
 )
 from compiler.quantization.prequantized.checkpoint import own_scales
 from compiler.quantization.scale_tensors import PREFIX
-from compiler.quantization.schemes import ACTIVATION_AWARE, FLOAT, SMOOTH, UNSEARCHED
+from compiler.quantization.schemes import ACTIVATION_AWARE, FEEDBACK, FLOAT, SMOOTH, UNSEARCHED
 from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
 from compiler.storage.checkpoints.header import read_header
 from compiler.storage.files import spill
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 VERSION = 2
 RESULT = "scales.safetensors"
-_BUFFERS = {UNSEARCHED: 10, SMOOTH: 10, ACTIVATION_AWARE: 24}
+_BUFFERS = {UNSEARCHED: 10, FEEDBACK: 10, SMOOTH: 10, ACTIVATION_AWARE: 24}
 """Buffers (`Matrices`) per block of bfloat16: its bits, the window, and in float32 values, product, magnitude; for a
 search also the rounded values, the dequantized values and their error.
 """
@@ -75,13 +75,15 @@ def make_scales(
     scaling: Scaling,
     alpha: float | None = 0.5,
     maxima: Mapping[str, Values] | None = None,
+    own: Mapping[str, Values] | None = None,
     max_memory: int = 1 << 30,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
     """Write RESULT, the tensors of `quantization/scale_tensors.py`, into the folder `out`; return alpha by group.
 
     `tensors`: canonical tensors of `checkpoint`; a quantized checkpoint keeps its own scales. `maxima`: result of
-    `calibrate`, where the scheme or the cache needs it. `alpha` None: searched for each group. `progress(bytes of
+    `calibrate`, where the scheme or the cache needs it. `own`: group scales of weights that are rounded already, by
+    name. `alpha` None: searched for each group. `progress(bytes of
     weights read, total)`. `max_memory`: ceiling in bytes, besides the scales of one layer.
     Raises MemoryCeilingError, CheckpointError (NaN or infinite weights), UsageError (alpha), DiskFullError.
     """
@@ -99,9 +101,9 @@ def make_scales(
         reader = matrices.opened(checkpoint, files)
         for layer, kind in enumerate(config.layer_kinds):
             seen = Seen(config, layer, maxima or {})
-            own = alphas(seen, kind, scaling, alpha, reader)
-            factors = SEARCHES[scheme.search](seen, kind, scaling, own, reader)
-            chosen |= {f"layers.{layer}.{group}": of for group, of in own.items()}
+            by_group = alphas(seen, kind, scaling, alpha, reader)
+            factors = SEARCHES[scheme.search](seen, kind, scaling, by_group, reader)
+            chosen |= {f"layers.{layer}.{group}": of for group, of in by_group.items()}
             columns = {role: s for role, of in factors.items() if (s := whole_columns(config, role, of)) is not None}
             if scaling.divides == "inputs":
                 # Kernels read 1 / s in the files' dtype: s is the reciprocal of that.
@@ -109,14 +111,16 @@ def make_scales(
             found = {}
             for tensor in [t for t in wanted if t.layer == layer]:
                 lazy = matrices.lazies[tensor]
-                if checkpoint.own:
+                if own:
+                    found[tensor.role] = own[f"layers.{layer}.{tensor.role}.group_scale"]
+                elif checkpoint.own:
                     found[tensor.role] = _shaped(config, tensor, own_scales(checkpoint, lazy))
                 else:
                     found[tensor.role] = _largest(reader, scheme, seen, tensor, lazy.shape, columns.get(tensor.role))
                 done += matrices.nbytes(tensor)
                 if progress is not None:
                     progress(done, total)
-            if checkpoint.own:
+            if checkpoint.own or own:
                 weights = {role: own_parts(scheme, scales) for role, scales in found.items()}
             else:
                 weights = _weights(scaling, factors, found)
@@ -178,11 +182,14 @@ def _weights(scaling: Scaling, factors: Mapping[str, Factors], largest: Mapping[
 
 
 def with_scales(
-    tensors: Mapping[TensorId, Lazy], checkpoint: Checkpoint, file: Path
+    tensors: Mapping[TensorId, Lazy], checkpoint: Checkpoint, *files: Path
 ) -> tuple[dict[TensorId, Lazy], Checkpoint]:
-    """Canonical tensors and checkpoint, with the tensors of `file` (RESULT) added or replaced."""
+    """Canonical tensors and checkpoint, with the tensors of `files` (RESULT, and weights that are rounded already)
+    added or replaced.
+    """
     merged, sources = dict(tensors), dict(checkpoint.tensors)
-    for name, entry in read_header(file).items():
+    entries = [(file, name, entry) for file in files for name, entry in read_header(file).items()]
+    for file, name, entry in entries:
         source = f"{PREFIX}{name}"
         _, layer, rest = name.split(".", 2)
         role, part = rest.rsplit(".", 1)

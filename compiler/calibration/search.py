@@ -18,7 +18,7 @@ from compiler.quantization.groups import (
     layer_means,
     layer_scales,
 )
-from compiler.quantization.schemes import ACTIVATION_AWARE, SMOOTH, UNSEARCHED
+from compiler.quantization.schemes import ACTIVATION_AWARE, FEEDBACK, SMOOTH, UNSEARCHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,6 +111,7 @@ SEARCHES: Mapping[str, Callable[[Seen, LayerKind, Scaling, Alphas, Reader], dict
     UNSEARCHED: _unsearched,
     SMOOTH: _smoothed,
     ACTIVATION_AWARE: _searched,
+    FEEDBACK: _unsearched,
 }
 """Searches by `Scheme.search`."""
 

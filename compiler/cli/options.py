@@ -101,6 +101,9 @@ class QuantOptions:
     per_channel: Annotated[
         bool | None, typer.Option("--per-channel/--no-per-channel", help="One weight scale per row [default: yes]")
     ] = None
+    group_size: Annotated[
+        int | None, typer.Option(help="Weights that share a scale [default: widest that divides]", min=8)
+    ] = None
     kv_cache: Annotated[CacheName | None, typer.Option(help="8-bit format of the KV cache.")] = None
     calibration: Annotated[
         Path | None,
@@ -173,7 +176,7 @@ def model_fields(model: ModelOptions, target: str = targets.DEFAULT) -> dict[str
 
 def quant_of(options: QuantOptions, gate: GateOptions, found: LmiRequest | None = None) -> Quant:
     """Quantization of the options, or of a serving.properties `found`. Raises UsageError if they contradict."""
-    from compiler.quantization.request import ALPHA, Quant, alpha_of, scheme_of
+    from compiler.quantization.request import ALPHA, Quant, alpha_of, group_of, scheme_of
 
     if found is not None:
         _refuse_quantization(options)
@@ -189,6 +192,7 @@ def quant_of(options: QuantOptions, gate: GateOptions, found: LmiRequest | None 
         gate.max_perplexity_increase,
         gate.accept_numerics,
         gate.proof,
+        group_of(options.group_size, scheme),
     )
 
 
@@ -203,7 +207,7 @@ def _refuse_quantization(options: QuantOptions) -> None:
     """Raise UsageError if options ask for a quantization besides that of a serving.properties."""
     from compiler.errors import UsageError
 
-    ours = ("quant", "smoothquant_alpha", "per_token", "per_channel", "kv_cache")
+    ours = ("quant", "smoothquant_alpha", "per_token", "per_channel", "group_size", "kv_cache")
     given = [name for name in ours if getattr(options, name) != getattr(QuantOptions(), name)]
     if given:
         raise UsageError(f"`--from-properties` already defines {', '.join(given)}", hint="leave these options out")

@@ -114,7 +114,8 @@ def quant_text(quant: Quant) -> str:
     """Text of a quantization: `smoothquant: weights int8 per channel, activations int8 per token, alpha 0.5`."""
     words, scheme = [], quant.scheme
     if scheme is not None:
-        words.append(_rounded_text(scheme.weights, scheme.weight_scales, scheme.activations, scheme.activation_scales))
+        per = f"group of {scheme.group}" if scheme.group else scheme.weight_scales
+        words.append(_rounded_text(scheme.weights, per, scheme.activations, scheme.activation_scales))
     if quant.smooths:
         words.append("alpha searched for" if quant.alpha is None else f"alpha {quant.alpha:g}")
     words += [f"KV cache {quant.cache}"] if quant.cache else []

@@ -96,7 +96,7 @@ def definition(name: str) -> QuantizedLinear:
     """Linear layer of the `Product` of that name."""
     form, product = products()[name]
     if product.activations == "float":
-        return weight_only if form.group is None else grouped
+        return weight_only if product.group is None else grouped
     assert form.activations is not None, name
     return partial(rounded_inputs, form.activations)
 

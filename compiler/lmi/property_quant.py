@@ -24,7 +24,6 @@ from compiler.quantization.vendors import (
     VENDOR_SCHEMES,
     VLLM_CACHES,
     VLLM_LOADED,
-    W4A16_AWQ,
 )
 
 if TYPE_CHECKING:
@@ -84,11 +83,6 @@ def _compiled(typed: Mapping[str, Value], release: Release, text: Text) -> tuple
             hint=f"supported: {', '.join([*named, *VENDOR_CACHES])}",
         )
     row = named.get(found.quant_algo)
-    group = VENDOR_SCHEMES[W4A16_AWQ].group
-    if found.group_size not in (None, group):
-        raise RefusedError(
-            f"expected groups of {group} weights; found {found.group_size}", hint="leave the group size out"
-        )
     scheme = None
     if row is not None:
         flags = SCHEMES[row.scheme].activations != FLOAT
@@ -105,4 +99,6 @@ def _compiled(typed: Mapping[str, Value], release: Release, text: Text) -> tuple
     )
     alpha = ALPHA if found.alpha is None else found.alpha
     coarse = row is not None and row.plugin and not (row.per_channel or row.per_token)
-    return Quant(scheme, alpha, caches[found.kv_cache_quant_algo], text), [PER_TENSOR] if coarse else []
+    group = found.group_size if scheme is not None and scheme.group is not None else None
+    quant = Quant(scheme, alpha, caches[found.kv_cache_quant_algo], text, group=group)
+    return quant, [PER_TENSOR] if coarse else []

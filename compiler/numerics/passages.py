@@ -91,7 +91,7 @@ def write_reference(path: Path, expected: Expected) -> None:
     """Write the safetensors file `path`."""
     from safetensors.numpy import save_file
 
-    tensors = _tensors(expected.straight)
+    tensors: dict[str, NDArray[Any]] = {**_tensors(expected.straight)}
     if expected.lowered is not None:
         tensors |= {_LOWERED + name: tensor for name, tensor in _tensors(expected.lowered).items()}
     if expected.floor is not None:

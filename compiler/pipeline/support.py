@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from compiler.errors import RefusedError, UsageError
 from compiler.model.config import LayerKind, ModelConfig
 from compiler.model.places import Flag, paths
 from compiler.quantization.request import Quant
-from compiler.quantization.schemes import CACHES, SCHEMES, check_scheme
+from compiler.quantization.schemes import CACHES, SCHEMES, check_scheme, fitted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,9 +49,18 @@ def taken(
         )
     scaling = None
     if quant.requested:
+        sizes = (quant.group,) if quant.group else target.support.group_sizes
+        if quant.group not in (None, *target.support.group_sizes):
+            raise RefusedError(
+                f"target `{target.name}` takes groups of {' or '.join(map(str, target.support.group_sizes))} weights; "
+                f"found {quant.group}",
+                hint="leave `--group-size` out",
+            )
+        if quant.scheme is not None:
+            quant = replace(quant, scheme=fitted(quant.scheme, config, tp, sizes))
         quant, options = target.support.quantized(config, quant, options)
         scaling = target.support.scaling(config, quant, options)
-        check_scheme(scaling.scheme, config, tp)
+        check_scheme(scaling.scheme, config, tp, sizes)
     target.support.check(config, tp, options, limits)
     return Taken(quant, options, scaling)
 

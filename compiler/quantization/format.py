@@ -31,11 +31,13 @@ class Product:
     """Product with weights in a format. `name`: in manifests and cache keys.
 
     `activations`: "float" keeps them in floating point; "token" rounds them to the format with a scale per token,
-    computed while the model runs; "tensor" with one fixed scale of the input.
+    computed while the model runs; "tensor" with one fixed scale of the input. `group`: neighbors in a row of the weight
+    that share a scale; None: all.
     """
 
     name: str
     activations: Literal["float", "token", "tensor"]
+    group: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,9 @@ class Format:
     """A format of `bits` bits. `dtype`, `torch_dtype`: names of its unpacked units in safetensors and in torch.
 
     `largest`: unit of a maximum. `steps`, `scales`: from maxima, of the same shape. `round`: scaled values to the
-    nearest units, saturating; `decode`: units to float32. `products`: products with weights in this format. `group`:
-    neighbors in a row that share a scale; None: one scale per row. `packing`: of several units per byte in the
-    decoder's rank files. `activations`, `cache`: None where the format is not used for them.
+    nearest units, saturating; `decode`: units to float32. `products`: products with weights in this format, the usual
+    one first. `group`: neighbors in a row that usually share a scale; None: one scale per row. `packing`: of several
+    units per byte in the decoder's rank files. `activations`, `cache`: None where the format is not used for them.
     """
 
     name: str
@@ -87,9 +89,10 @@ class Format:
     activations: ActivationUse | None = None
     cache: CacheUse | None = None
 
-    def product(self, activations: str) -> Product | None:
-        """Product with such `Product.activations`; None where there is none."""
-        return next((product for product in self.products if product.activations == activations), None)
+    def product(self, activations: str, group: int | None = None) -> Product | None:
+        """Product with such `Product.activations`, and such a `group` where one is given; None: there is none."""
+        found = (one for one in self.products if one.activations == activations and group in (None, one.group))
+        return next(found, None)
 
 
 def inverse(values: Values) -> Values:

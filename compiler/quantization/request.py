@@ -43,7 +43,8 @@ class Quant:
     for each group. `cache`: format of keys and values, "" for the dtype of the model.
 
     `max_perplexity_increase`: a share, in place of the scheme's tolerance. `accept`: the gate records its figures and
-    refuses nothing. `proof`: name in `PROOFS`, how much the gate measures.
+    refuses nothing. `proof`: name in `PROOFS`, how much the gate measures. `group`: requested size of groups; None: the
+    widest that the target takes and that divides.
     """
 
     scheme: Scheme | None = None
@@ -53,6 +54,12 @@ class Quant:
     max_perplexity_increase: float | None = None
     accept: bool = False
     proof: str = STANDARD
+    group: int | None = None
+
+    @property
+    def group_size(self) -> int:
+        """Neighbors in a row that share a scale in the scheme; 0 without groups."""
+        return (self.scheme.group or 0) if self.scheme else 0
 
     @property
     def requested(self) -> bool:
@@ -120,3 +127,11 @@ def alpha_of(text: str, scheme: Scheme | None) -> float | None:
         alpha = float("nan")
     check_alpha(alpha)
     return alpha
+
+
+def group_of(size: int | None, scheme: Scheme | None) -> int | None:
+    """Requested size of groups. Raises UsageError where `scheme` has none."""
+    if size is not None and (scheme is None or scheme.group is None):
+        grouped = [f"`--quant {row.name}`" for row in SCHEMES.values() if row.group is not None]
+        raise UsageError("`--group-size` needs a scheme with one scale per group", hint=f"add {' or '.join(grouped)}")
+    return size

@@ -9,6 +9,7 @@ Known before any weight is read, so that plans include them. `calibration/scales
 | {role}.prequant         | every linear layer, where kernels multiply their inputs               |
 | attn.k.cache_scale      | every layer, where the cache has one scale per layer                  |
 | attn.{k,v}.cached_scale | every layer, where the cache has one scale per kv head                |
+| weight                  | every linear layer, where weights are rounded with feedback           |
 | weight, bias            | norms and routers that smoothing changes; biases of such layers       |
 """
 
@@ -22,6 +23,7 @@ from compiler.model.lazy import Lazy, whole
 from compiler.model.roles import TensorId, axis_sizes, linear_axes, shape_of
 from compiler.quantization.parts import activation_part_names, weight_part_names
 from compiler.quantization.scaling import Scaling
+from compiler.quantization.schemes import COLUMNS, FEEDBACK
 
 PREFIX = "scales/"
 """Prefix of the source name of such a tensor."""
@@ -34,10 +36,15 @@ def scale_tensors(
     if scaling is None:
         return {}
     return {
-        tensor: whole(f"{PREFIX}{tensor}", _shape(tensor, config, scaling.scheme.group), "F32")
+        tensor: whole(f"{PREFIX}{tensor}", _shape(tensor, config, scaling.scheme.group), _dtype(tensor, scaling))
         for layer, kind in enumerate(config.layer_kinds)
         for tensor in _of_layer(config, kind, layer, tensors, scaling)
     }
+
+
+def _dtype(tensor: TensorId, scaling: Scaling) -> str:
+    """Weights that are rounded with feedback are in bfloat16, all else in float32."""
+    return "BF16" if tensor.part == "weight" and scaling.scheme.search == FEEDBACK else "F32"
 
 
 def _shape(tensor: TensorId, config: ModelConfig, group: int | None) -> tuple[int, ...]:
@@ -53,7 +60,9 @@ def _of_layer(
     config: ModelConfig, kind: LayerKind, layer: int, tensors: Mapping[TensorId, Lazy], scaling: Scaling
 ) -> Iterator[TensorId]:
     roles = scaling.roles(config, kind)
-    found = scaling.groups(config, kind) if scaling.scheme.search else ()
+    search = scaling.scheme.search
+    found = scaling.groups(config, kind) if search in COLUMNS else ()
+    yield from (TensorId(role, "weight", layer) for role in roles if search == FEEDBACK)
     into = [role for group in found for role in group.into]
     for role in roles:
         names = [*weight_part_names(scaling.scheme), *activation_part_names(scaling.scheme)]

@@ -7,21 +7,26 @@ heavy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from compiler.errors import RefusedError
-from compiler.quantization.formats import load
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from compiler.model.config import ModelConfig
 
 FLOAT = "float"
 """Name in place of a format: not rounded."""
 Per = Literal["tensor", "channel", "group", "token"]
 
-UNSEARCHED, SMOOTH, ACTIVATION_AWARE = "", "smooth", "awq"
-"""Searches for scales of columns before rounding: none, SmoothQuant's (`smooth.py`), AWQ's (`awq.py`)."""
+UNSEARCHED, SMOOTH, ACTIVATION_AWARE, FEEDBACK = "", "smooth", "awq", "gptq"
+"""Searches before rounding: none, SmoothQuant's (`smooth.py`) and AWQ's (`awq.py`) for scales of columns, GPTQ's
+(`feedback.py`) for weights.
+"""
+COLUMNS = (SMOOTH, ACTIVATION_AWARE)
+"""Searches for scales of columns."""
 ALPHA_OPTION = "--smoothquant-alpha"
 """Option of the command line for SmoothQuant's alpha."""
 
@@ -46,7 +51,9 @@ _FOUR_BITS = Tolerance(perplexity=0.08, kl=0.08, stream=0.3)
 
 @dataclass(frozen=True)
 class Scheme:
-    """Quantization scheme. `weights`, `activations`: formats, or FLOAT. `search`: that for scales of columns."""
+    """Quantization scheme. `weights`, `activations`: formats, or FLOAT. `search`: that before rounding. `size`:
+    neighbors in a row of a weight that share a scale, where these have a scale per group.
+    """
 
     name: str
     weights: str
@@ -55,6 +62,7 @@ class Scheme:
     activation_scales: Per
     search: str
     tolerance: Tolerance
+    size: int = 128
 
     @property
     def calibrated(self) -> bool:
@@ -64,7 +72,7 @@ class Scheme:
     @property
     def group(self) -> int | None:
         """Neighbors in a row of a weight that share a scale; None: a whole row."""
-        return load(self.weights).group if self.weight_scales == "group" and self.weights != FLOAT else None
+        return self.size if self.weight_scales == "group" and self.weights != FLOAT else None
 
 
 UNQUANTIZED = Scheme("none", FLOAT, "tensor", FLOAT, "tensor", UNSEARCHED, CLOSE)
@@ -75,6 +83,7 @@ SCHEMES = {
     for scheme in (
         Scheme("int8-weight", "int8", "channel", FLOAT, "tensor", UNSEARCHED, CLOSE),
         Scheme("int4-weight", "int4", "group", FLOAT, "tensor", UNSEARCHED, _FOUR_BITS),
+        Scheme("gptq", "int4", "group", FLOAT, "tensor", FEEDBACK, _FOUR_BITS),
         Scheme("awq", "int4", "group", FLOAT, "tensor", ACTIVATION_AWARE, _FOUR_BITS),
         Scheme("smoothquant", "int8", "channel", "int8", "token", SMOOTH, _EIGHT_BITS),
         Scheme("fp8", "fp8", "channel", "fp8", "token", UNSEARCHED, _EIGHT_BITS),
@@ -86,11 +95,32 @@ CACHES = {"int8": CLOSE, "fp8": _EIGHT_BITS}
 """Formats of quantized KV caches, and the tolerance of each."""
 
 
-def check_scheme(scheme: Scheme, config: ModelConfig, tp: int) -> None:
-    """Check that groups divide a rank's rows. Raises RefusedError where a group would straddle two ranks."""
-    group = scheme.group
-    if group is None:
+def fitted(scheme: Scheme, config: ModelConfig, tp: int, sizes: Sequence[int]) -> Scheme:
+    """The scheme with groups of the first of `sizes` that divides a rank's rows; as it is where none does."""
+    found = next((size for size in sizes if not _undivided(config, tp, size)), None)
+    return scheme if found is None or scheme.group is None else replace(scheme, size=found)
+
+
+def check_scheme(scheme: Scheme, config: ModelConfig, tp: int, sizes: Sequence[int] = ()) -> None:
+    """Check that groups divide a rank's rows. Raises RefusedError where a group would straddle two ranks. `sizes`:
+    those of groups that the target takes.
+    """
+    if scheme.group is None or not (odd := _undivided(config, tp, scheme.group)):
         return
+    rows = [f"`{other.name}`" for other in SCHEMES.values() if other.weight_scales == "channel"]
+    fewer = [one for one in range(tp - 1, 0, -1) if tp % one == 0]
+    fits = next((one for one in fewer if any(not _undivided(config, one, size) for size in sizes)), None)
+    smaller = f"`--tp {fits}` divides; " if fits else ""
+    others = " or ".join(map(str, sorted({scheme.group, *sizes}, reverse=True)))
+    raise RefusedError(
+        f"`{scheme.name}` needs widths that divide into groups of {others}; found "
+        f"{', '.join(f'{name} {width}' for name, width in odd.items())}",
+        hint=f"{smaller}{' and '.join(rows)} have one scale per row and take any width",
+    )
+
+
+def _undivided(config: ModelConfig, tp: int, group: int) -> dict[str, int]:
+    """Widths that groups do not divide, by name."""
     kinds = {kind.mlp for kind in config.layer_kinds}
     widths = {"hidden size": config.hidden, "attention width of a rank": config.heads * config.head_dim // tp}
     if kinds & {"gated", "plain"}:
@@ -99,10 +129,4 @@ def check_scheme(scheme: Scheme, config: ModelConfig, tp: int) -> None:
         widths["expert width of a rank"] = config.moe_ffn // tp
     if config.shared_ffn:
         widths["shared expert width of a rank"] = config.shared_ffn // tp
-    odd = [f"{name} {width}" for name, width in widths.items() if width % group]
-    if odd:
-        rows = [f"`{other.name}`" for other in SCHEMES.values() if other.weight_scales == "channel"]
-        raise RefusedError(
-            f"`{scheme.name}` needs widths that divide into groups of {group}; found {', '.join(odd)}",
-            hint=f"a smaller `--tp` may help; {' and '.join(rows)} have one scale per row and take any width",
-        )
+    return {name: width for name, width in widths.items() if width % group}

@@ -83,7 +83,7 @@ _W4A16 = VendorScheme(
     "W4A16", "int4-weight", (0, 9, 0), (), ("int4-weight",), weight_scales="channel", rounded_at_load=True
 )
 _AWQ = VendorScheme(
-    "W4A16_AWQ", "awq", (0, 9, 0), ("int4-weight", "awq"), divides="inputs", quantize="awq", q_format="int4_awq"
+    "W4A16_AWQ", "awq", (0, 9, 0), ("int4-weight", "gptq", "awq"), divides="inputs", quantize="awq", q_format="int4_awq"
 )
 _FP8 = VendorScheme(
     "FP8", "fp8", (0, 9, 0), ("fp8",), ("fp8",), weight_scales="tensor", activation_scales="tensor", one_scale=True,

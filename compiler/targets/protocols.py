@@ -45,6 +45,9 @@ O = TypeVar("O", bound=TargetOptions)
 class Support(Generic[O]):
     """Models and quantization schemes that a target supports."""
 
+    group_sizes: tuple[int, ...] = (128,)
+    """Sizes of the groups of a weight's row that may share a scale, widest first."""
+
     def check(self, config: ModelConfig, tp: int, options: O, limits: Limits | None = None) -> None:
         """Raise RefusedError, with the reason, for mathematics, options or limits that the toolchain lacks."""
 

@@ -7,7 +7,7 @@
 | layers.i.attn.qkv.scale       | float32 | [out]                           | scale of attn.q .k .v                    |
 | layers.i.attn.qkv.input_scale | float32 | [1], static activations         | input_scale of attn.q: that of all three |
 | layers.i.attn.qkv.weight      | uint8   | int4: [out, in / 2]             | weight, columns, group_steps of attn.q   |
-| layers.i.attn.qkv.scale       | float32 | int4: [out, in / 128]           | group_scale of attn.q .k .v              |
+| layers.i.attn.qkv.scale       | float32 | int4: [out, in / group]         | group_scale of attn.q .k .v              |
 
 Every linear layer with canonical `steps` or `group_steps` is stored so; other tensors are those of `layout.py`. A byte
 of int4 holds column 2 j in its lower half, column 2 j + 1 in its upper; products read this packing. Scales of rows,
@@ -57,14 +57,14 @@ class StoredWeight:
 def stored_weight(name: str) -> StoredWeight:
     """Weights of linear layers that are computed as the `Product` of that name."""
     form, product = products()[name]
-    part = "" if form.group is None else "group_"
+    part = "" if product.group is None else "group_"
     return StoredWeight(
         form.name,
         "U8" if form.packing else form.dtype,
         "uint8" if form.packing else form.torch_dtype,
         f"{part}steps",
         f"{part}scale",
-        form.group,
+        product.group,
         form.packing,
         product.activations == "tensor",
     )

@@ -25,7 +25,7 @@ from compiler.calibration.linear_rows import linear_rows
 from compiler.model.ops import Shard
 from compiler.model.roles import TensorId, linear_axes
 from compiler.quantization.formats import load
-from compiler.quantization.schemes import FLOAT
+from compiler.quantization.schemes import COLUMNS, FLOAT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -119,7 +119,7 @@ class SchemeSide:
 
     def _divided(self, kind: LayerKind) -> set[str]:
         """Roles whose inputs kernels divide."""
-        if self.scaling is None or not self.scaling.scheme.search:
+        if self.scaling is None or self.scaling.scheme.search not in COLUMNS:
             return set()
         found = self.scaling.groups(self.model.config, kind)
         return {role for group in found if not group.divides for role in group.into}

@@ -174,7 +174,8 @@ def pass_gate(
     Raises NumericsError where a figure is beyond its limit and not accepted; the report is then beside `output`.
     """
     quant, limits = plan.quant, tolerance(plan.quant)
-    title = f"{plan.config.architecture}, {quant.scheme.name if quant.scheme else quant.cache}, tp {plan.tp}"
+    groups = f", groups of {quant.group_size}" if quant.group_size else ""
+    title = f"{plan.config.architecture}, {quant.scheme.name if quant.scheme else quant.cache}{groups}, tp {plan.tp}"
     figures = json.dumps(as_json(verdict, limits, scaled.outliers), indent=2) + "\n"
     files = [
         written(REPORT, as_html(verdict, limits, scaled.outliers, title).encode()),

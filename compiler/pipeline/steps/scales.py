@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from compiler.calibration import activations, scales
+from compiler.calibration import activations, feedback, scales
 from compiler.calibration.outliers import outliers
 from compiler.pipeline.notes import alphas_text
 from compiler.pipeline.runner import Output, Step
 from compiler.pipeline.steps.calibrate import calibrate
+from compiler.pipeline.steps.feedback import compensate
 from compiler.quantization.scale_tensors import PREFIX
+from compiler.quantization.schemes import FEEDBACK
 from compiler.report import amount, progress_in
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScaleInputs:
-    """Cache key. `calibration`: digest of its result, empty where the scheme needs none."""
+    """Cache key. `calibration`, `rounded`: digests of their files, empty where the scheme needs none."""
 
     version: int
     source: str
@@ -40,6 +42,7 @@ class ScaleInputs:
     quant: dict[str, Any]
     scaling: dict[str, Any]
     calibration: str
+    rounded: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,17 @@ def with_scales(runner: CachedRunner, source: Source, plan: Plan, samples: Sampl
     """The input of convert. `samples`: `calibration_samples` of the plan."""
     if plan.scaling is None or not any(_needs_scales(tensor) for rank in plan.ranks for _, tensor in rank.tensors):
         return Scaled(source.tensors, source.checkpoint)
-    calibration = None if samples is None else calibrate(runner, source, samples, max_memory)
-    made = make_scales(runner, source, plan.quant, plan.scaling, calibration, max_memory)
-    tensors, checkpoint = scales.with_scales(source.tensors, source.checkpoint, made.folder / scales.RESULT)
+    scheme, calibration, rounded = plan.scaling.scheme, None, None
+    if samples is not None and scheme.search == FEEDBACK:
+        rounded = compensate(runner, source, scheme, samples, max_memory)
+    if samples is not None and (plan.scaling.cache or scheme.search != FEEDBACK):
+        calibration = calibrate(runner, source, samples, max_memory)
+    made = make_scales(runner, source, plan.quant, plan.scaling, calibration, max_memory, rounded)
+    files = [made.folder / scales.RESULT, *([rounded.folder / feedback.WEIGHTS] if rounded else [])]
+    tensors, checkpoint = scales.with_scales(source.tensors, source.checkpoint, *files)
     seen = outliers(_maxima(calibration)) if calibration else ()
-    return Scaled(tensors, checkpoint, made.files[0].digest, made.facts["alphas"], seen)
+    digest = " ".join([made.files[0].digest, *(file.digest for file in (rounded.files if rounded else ()))])
+    return Scaled(tensors, checkpoint, digest, made.facts["alphas"], seen)
 
 
 def make_scales(
@@ -74,8 +83,10 @@ def make_scales(
     scaling: Scaling,
     calibration: CacheEntry | None,
     max_memory: int,
+    rounded: CacheEntry | None = None,
 ) -> CacheEntry:
-    """The entry with `scales.RESULT`. `calibration`: where `quant` needs one.
+    """The entry with `scales.RESULT`. `calibration`: where `quant` needs one. `rounded`: weights that are rounded
+    already, and their scales.
 
     Raises the errors of `scales.make_scales`.
     """
@@ -86,9 +97,12 @@ def make_scales(
         {name: value for name, value in quant.decides.items() if name != "text"},  # the calibration depends on it
         {name: value for name, value in asdict(scaling).items() if name != "scheme"},
         calibration.files[0].digest if calibration else "",
+        " ".join(file.digest for file in rounded.files) if rounded else "",
     )
 
     def run(folder: Path) -> Output:
+        from safetensors.numpy import load_file
+
         alphas = scales.make_scales(
             source.config,
             source.tensors,
@@ -97,6 +111,7 @@ def make_scales(
             scaling=scaling,
             alpha=quant.alpha,
             maxima=_maxima(calibration) if calibration else None,
+            own=load_file(rounded.folder / feedback.SCALES) if rounded else None,
             max_memory=max_memory,
             progress=progress_in(runner.report, "bytes"),
         )

@@ -18,6 +18,8 @@ from compiler.model.lazy import Packing
 from compiler.quantization.format import Format, Product, Values, as_float32, inverse
 
 LEAST, LARGEST = np.float32(-8), np.float32(7)
+GROUPS = {128: "grouped", 64: "grouped_64", 32: "grouped_32"}
+"""Products by the size of their groups, widest first."""
 FLOOR = np.float32(1e-8)
 """Least maximum: a group of zeros gets a small but finite scale."""
 
@@ -43,7 +45,7 @@ FORMAT = Format(
     scales=scales,
     round=rounded,
     decode=as_float32,
-    products=(Product("grouped", "float"),),
+    products=tuple(Product(name, "float", size) for size, name in GROUPS.items()),
     group=128,
     packing=Packing(-1, 1),
 )

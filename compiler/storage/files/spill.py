@@ -10,11 +10,13 @@ import errno
 import os
 import shutil
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from compiler.errors import CheckpointError, DiskFullError
+from compiler.model.lazy import ITEMSIZE
+from compiler.storage.files.cast import cast_bits
 from compiler.storage.files.disk import sync_folder
 from compiler.storage.files.writer import encode_header
 
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from compiler.storage.files.writer import Planned
+
+
+class Add(Protocol):
+    def __call__(self, name: str, values: NDArray[np.float32], dtype: str = "F32") -> None:
+        """Append float32 `values` in that floating-point dtype of safetensors."""
 
 
 @contextmanager
@@ -54,7 +61,7 @@ def written(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
 
 
 @contextmanager
-def tensors(path: Path) -> Iterator[Callable[[str, NDArray[np.float32]], None]]:
+def tensors(path: Path) -> Iterator[Add]:
     """A function that appends a float32 tensor to the safetensors file `path`. Only that tensor is in memory.
 
     Raises DiskFullError.
@@ -64,9 +71,15 @@ def tensors(path: Path) -> Iterator[Callable[[str, NDArray[np.float32]], None]]:
     try:
         with written(data) as append:
 
-            def add(name: str, values: NDArray[np.float32]) -> None:
-                planned.append((name, "F32", values.shape))
-                append(np.ascontiguousarray(values, np.float32).data)
+            def add(name: str, values: NDArray[np.float32], dtype: str = "F32") -> None:
+                planned.append((name, dtype, values.shape))
+                bits = np.ascontiguousarray(values, np.float32)
+                if dtype != "F32":
+                    narrow = np.empty(bits.size, f"u{ITEMSIZE[dtype]}")
+                    cast_bits(bits.view(np.uint32).reshape(-1), "F32", narrow, dtype)
+                    append(narrow.data)
+                else:
+                    append(bits.data)
 
             yield add
         # The header comes first in the file and is known last.

@@ -4,6 +4,7 @@
 |-------------------------------|----------------------|---------------------------|-----------------------------------|
 | weight_only                   | operator `int8`      | operator `int8_many`      | torch's product, weight converted |
 | grouped                       | operator `int4`      | operator `int4_many`      | torch's product, weight converted |
+| grouped_64, grouped_32        | as on CUDA           | as on CUDA                | the same                          |
 | per_token, per_tensor         | operator `int8_int8` | operator `int8_int8_many` | `_int_mm`                         |
 | fp8_per_token, fp8_per_tensor | operator `fp8`       | the same                  | `_scaled_mm`                      |
 
@@ -129,6 +130,7 @@ FEW_TOKENS: dict[str, Pair] = {
     "weight_only": (_WEIGHT_ONLY.linear, _WEIGHT_ONLY.experts),
     "per_token": (_INT8.linear, _INT8.experts),
     "per_tensor": (_INT8.linear, _INT8.experts),
+    **{name: (grouped, experts(grouped)) for name in int4.GROUPS.values()},
     "grouped": (_GROUPED.linear, _GROUPED.experts),
     "fp8_per_token": (_FP8.linear, _FP8.experts),
     "fp8_per_tensor": (_FP8.linear, _FP8.experts),

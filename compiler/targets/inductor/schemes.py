@@ -19,14 +19,18 @@ if TYPE_CHECKING:
     from compiler.targets.inductor.options import InductorOptions
 
 
+GROUP_SIZES = (128, 64, 32)
+"""Sizes of groups that have a product. Native kernels take 128; torch computes others, see forms.py."""
+
+
 def product_of(scheme: Scheme) -> Product | None:
     """Product of the linear layers of a scheme; None if its format has none."""
     if scheme.weights == FLOAT or scheme.activations not in (FLOAT, scheme.weights):
         return None
-    form = load(scheme.weights)
-    if scheme.group != form.group:
-        return None
-    return form.product(FLOAT if scheme.activations == FLOAT else scheme.activation_scales)
+    found = load(scheme.weights).product(
+        FLOAT if scheme.activations == FLOAT else scheme.activation_scales, scheme.group
+    )
+    return found if found is not None and found.group == scheme.group else None
 
 
 def quantized(config: ModelConfig, quant: Quant, options: InductorOptions) -> tuple[Quant, InductorOptions]:

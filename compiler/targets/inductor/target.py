@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 class SegmentSupport(Support[InductorOptions]):
     """Support of every model that a recipe describes."""
 
+    group_sizes = schemes.GROUP_SIZES
+
     def check(self, config: ModelConfig, tp: int, options: InductorOptions, limits: Limits | None = None) -> None:
         """Raise ParallelError if `tp` cannot split the model."""
         check_parallel(config, tp)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from compiler.artifact.manifest import Manifest
 from compiler.artifact.parts import Part, written
+from compiler.artifact.quantization import quant_of
 from compiler.artifact.sections import section_as
 from compiler.lmi.check import check as check_container
 from compiler.lmi.images import TrtllmImage, image_uri
@@ -133,7 +134,7 @@ def _section(
 
 def options_of(manifest: Manifest) -> TrtllmOptions:
     """Options that an artifact was built with."""
-    engines, parallel = section_of(manifest), manifest.parallel
+    engines, parallel, quantized = section_of(manifest), manifest.parallel, manifest.quantisation
     return TrtllmOptions(
         version=engines.version,
         image=engines.image or "",
@@ -141,7 +142,8 @@ def options_of(manifest: Manifest) -> TrtllmOptions:
         moe_ep=parallel.moe_ep,
         parallel_embedding=parallel.parallel_embedding,
         quant_algo=engines.quant_algo,
-        kv_cache_quant_algo=manifest.quantisation.kv_cache.upper() if manifest.quantisation else "",
+        kv_cache_quant_algo=quantized.kv_cache.upper() if quantized else "",
+        group_size=quant_of(quantized).group_size or TrtllmOptions.group_size,
         max_input_len=engines.limits.max_input_len,
         max_num_tokens=engines.limits.max_num_tokens,
         serving=tuple(f"{name}={value}" for name, value in engines.serving.items()),

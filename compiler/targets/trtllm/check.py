@@ -8,6 +8,7 @@ from compiler.errors import RefusedError
 from compiler.model.config import ModelConfig
 from compiler.model.identity import changed_fields
 from compiler.model.limits import Limits
+from compiler.model.parallel import head_layout
 from compiler.quantization.vendors import FP8, NATIVE, VENDOR_CACHES, VENDOR_SCHEMES, W4A16_AWQ, W8A16
 from compiler.targets.trtllm.architectures import ArchitectureRow, row_for
 from compiler.targets.trtllm.layout import check_split
@@ -48,6 +49,27 @@ def check(config: ModelConfig, tp: int = 1, options: TrtllmOptions = PLAIN, limi
                     hint="use a smaller tp, or another quantization",
                 )
     check_split(config, tp, options)
+    if found is not None and found.group is not None:
+        _check_groups(config, tp, options)
+
+
+def _check_groups(config: ModelConfig, tp: int, options: TrtllmOptions) -> None:
+    """Check that the loader pads no groupwise layer: it would to multiples of a group's size and of 64, times tp."""
+    heads = head_layout(config.heads, config.kv_heads, tp)
+    rows = (heads.heads + 2 * heads.kv_heads) * config.head_dim
+    step = max(64, options.group_size)
+    for name, width, unit in (
+        ("hidden size", config.hidden, step * tp),
+        ("projection to q, k and v of a rank", rows, step),
+        ("mlp of a rank", config.ffn // tp, step),
+    ):
+        if width % unit:
+            smaller = "pass `--group-size 64`, or " if options.group_size > 64 and width % (unit // 2) == 0 else ""
+            raise RefusedError(
+                f"{options.quant_algo} in groups of {options.group_size} needs multiples of {unit}; the {name} is "
+                f"{width} wide",
+                hint=f"{smaller}use a smaller tp, or another quantization",
+            )
 
 
 def _mathematics(config: ModelConfig, row: ArchitectureRow, version: Version, _: TrtllmOptions) -> Iterator[Finding]:

@@ -114,7 +114,7 @@ def _quantization(options: TrtllmOptions, version: Version) -> dict[str, Any]:
     if found is None:
         return quantization
     if found.group is not None:
-        quantization |= {"group_size": found.group, "has_zero_point": False, "pre_quant_scale": True}
+        quantization |= {"group_size": options.group_size, "has_zero_point": False, "pre_quant_scale": True}
     if version < (0, 9, 0) and found.smooths:
         quantization["sq_use_plugin"] = found.plugin
     return quantization

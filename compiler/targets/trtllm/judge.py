@@ -65,7 +65,8 @@ class CheckpointJudge:
     ) -> None:
         quantization = config.get("quantization", {})
         algos = quantization.get("quant_algo") or "", quantization.get("kv_cache_quant_algo") or ""
-        self._files = [RankReader(rank, tensors, block, *algos) for rank, tensors in enumerate(ranks)]
+        group = int(quantization.get("group_size") or 128)
+        self._files = [RankReader(rank, tensors, block, *algos, group) for rank, tensors in enumerate(ranks)]
         self._model = JudgedModel(config, len(self._files))
         self._windows = windows
 

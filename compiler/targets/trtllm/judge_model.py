@@ -26,11 +26,14 @@ BUG = "another program wrote the checkpoint, or this one has a bug: build it aga
 
 class RankReader:
     """Tensors of one rank, with a record of those that were read. `block`: see BLOCK; `algo`, `kv_algo`: quant_algo and
-    kv_cache_quant_algo of config.json, "" for none.
+    kv_cache_quant_algo of config.json, "" for none; `group`: its group_size, neighbors in a row that share a scale.
     """
 
-    def __init__(self, rank: int, tensors: Tensors, block: int = BLOCK, algo: str = "", kv_algo: str = "") -> None:
-        self.rank, self.tensors, self.block, self.algo, self.kv_algo = rank, tensors, block, algo, kv_algo
+    def __init__(
+        self, rank: int, tensors: Tensors, block: int = BLOCK, algo: str = "", kv_algo: str = "", group: int = 128
+    ) -> None:
+        self.rank, self.tensors, self.block = rank, tensors, block
+        self.algo, self.kv_algo, self.group = algo, kv_algo, group
         self.read: set[str] = set()
 
     def get(self, name: str, *shape: int) -> Tensor:

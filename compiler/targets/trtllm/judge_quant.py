@@ -22,8 +22,6 @@ from compiler.errors import ArtifactError
 from compiler.targets.trtllm.judge_math import Array, as_e4m3, as_int8, rounded
 from compiler.targets.trtllm.judge_model import BUG, RankReader
 
-GROUP = 128
-"""Neighbors in a row that share a scale."""
 _WEIGHT_BITS = {"W8A16": 8, "W4A16": 4}
 _INTO_INTEGERS = {
     "attention.qkv": "input_layernorm.scale_to_int",
@@ -98,14 +96,14 @@ def _native(file: RankReader, name: str, x: Array, rows: int) -> Array:
 
 def _awq(file: RankReader, name: str, x: Array, rows: int) -> Array:
     columns = x.shape[-1]
-    scales = file.get(f"{name}.weights_scaling_factor", rows, columns // GROUP)
+    scales = file.get(f"{name}.weights_scaling_factor", rows, columns // file.group)
 
     def widen(packed: Array, first: int) -> Array:
         """Unpack rows: byte i of a column has the integer of row 2 i in its lower half, of row 2 i + 1 in its upper."""
         signed = packed.astype(np.int8)
         halves = np.stack([(signed.view(np.uint8) << 4).view(np.int8) >> 4, signed >> 4], 1)
         integers = halves.reshape(2 * len(packed), columns).astype(np.float32)
-        return np.asarray(integers * np.repeat(scales[2 * first : 2 * first + len(integers)], GROUP, -1))
+        return np.asarray(integers * np.repeat(scales[2 * first : 2 * first + len(integers)], file.group, -1))
 
     x = x * file.vector(f"{name}.prequant_scaling_factor", columns)
     return file.times(x, file.get(f"{name}.weight", rows // 2, columns), widen, 2)

@@ -17,7 +17,8 @@ class TrtllmOptions(TargetOptions):
     `moe_ep`: groups of the tp ranks among which experts are divided. Lengths in tokens; `max_num_tokens`: of all rows
     in one step. `serving`: properties `NAME=VALUE` of the container.
 
-    `quant_algo`, `kv_cache_quant_algo`: TensorRT-LLM's names ("" = none), derived from the quantization.
+    `quant_algo`, `kv_cache_quant_algo`: TensorRT-LLM's names ("" = none), `group_size`: neighbors in a row that share a
+    scale where there are groups, derived from the quantization.
     """
 
     version: str = option("", "TensorRT-LLM to write for [default: 0.12.0]", flags=("--trtllm-version",))
@@ -34,6 +35,7 @@ class TrtllmOptions(TargetOptions):
     )
     quant_algo: str = ""
     kv_cache_quant_algo: str = ""
+    group_size: int = 128
 
     @property
     def backends(self) -> tuple[str, ...]:

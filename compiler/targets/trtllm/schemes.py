@@ -31,6 +31,9 @@ from compiler.targets.trtllm.layout import joined
 from compiler.targets.trtllm.options import TrtllmOptions
 from compiler.targets.trtllm.version import version_of
 
+GROUP_SIZES = (128, 64)
+"""Sizes of groups of its groupwise kernels (weight_only_groupwise_quant_matmul)."""
+
 
 def quantized(config: ModelConfig, quant: Quant, options: TrtllmOptions) -> tuple[Quant, TrtllmOptions]:
     """`quant` with the flags that run, and `options` with the toolchain's names. Raises RefusedError."""
@@ -39,7 +42,9 @@ def quantized(config: ModelConfig, quant: Quant, options: TrtllmOptions) -> tupl
         return quant, options
     row, _ = row_for(config, version_of(options))
     found = _vendor_scheme(config, row, quant.scheme)
-    return replace(quant, scheme=replace(quant.scheme, **found.flags)), replace(options, quant_algo=found.name)
+    scheme = replace(quant.scheme, **found.flags)
+    named = replace(options, quant_algo=found.name, group_size=scheme.group or TrtllmOptions.group_size)
+    return replace(quant, scheme=scheme), named
 
 
 def scaling(config: ModelConfig, quant: Quant, options: TrtllmOptions) -> Scaling:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 class TrtllmSupport(Support[TrtllmOptions]):
     """Support of the models that a version of TensorRT-LLM has a class for."""
 
+    group_sizes = schemes.GROUP_SIZES
     check = staticmethod(check.check)
     quantized = staticmethod(schemes.quantized)
     scaling = staticmethod(schemes.scaling)
