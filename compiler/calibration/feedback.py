@@ -166,7 +166,7 @@ def _check_memory(model: StoredModel, samples: Samples, max_memory: int) -> None
     largest = 0
     for kind in config.layer_kinds:
         inputs = {name: width(role) for name, role, _ in linear_rows(config, kind)}
-        # Of each H: all experts; and in turn one more H permuted, damped, factored and inverted.
+        # Every H of all experts; while one is factored, it is also there permuted, damped, factored and inverted.
         own = sum(4 * count * wide**2 for count, wide in inputs.values())
         largest = max(largest, own + 4 * 4 * max(wide for _, wide in inputs.values()) ** 2)
     needed = workspace(config, longest) + 2 * model.largest_layer_in_float32 + largest
