@@ -100,14 +100,16 @@ def checked(quant: Quant, how: Packed | None) -> Quant:
     if how is None or quant.scheme is None:
         return quant
     own = SCHEMES.get(how.scheme)
-    if own is None or quant.scheme.name != own.name or quant.scheme.weight_scales != own.weight_scales:
-        keeps = f"`--quant {own.name}` with a scale per {own.weight_scales} keeps its integers, " if own else ""
+    asked = (quant.scheme.name, quant.scheme.weight_scales)
+    if own is None or asked != (own.name, own.weight_scales) or quant.group not in (None, own.group):
+        per = f"group of {own.group}" if own and own.group else own.weight_scales if own else ""
+        keeps = f"`--quant {own.name}` with a scale per {per} keeps its integers, " if own else ""
         raise RefusedError(
             f"the checkpoint is quantized already, by {how.name}; `{quant.scheme.name}` with a scale per "
-            f"{quant.scheme.weight_scales} would round it a second time",
+            f"{f'group of {quant.group}' if quant.group else quant.scheme.weight_scales} would round it a second time",
             hint=f"{keeps}without `--quant` its weights are dequantized; or {TAKE_ORIGINAL}",
         )
-    return replace(quant, scheme=replace(quant.scheme, search=""))
+    return replace(quant, scheme=replace(quant.scheme, search=""), group=own.group)
 
 
 def own_scales(checkpoint: Checkpoint, matrix: Lazy) -> Values:
