@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.artifact.sections import CacheFormat, InnerPath, Sha256, Size, Strict
 from compiler.quantization.request import NONE, Quant, Text
-from compiler.quantization.schemes import SCHEMES, SMOOTH, UNQUANTIZED
+from compiler.quantization.schemes import SCHEMES, SMOOTH, UNQUANTIZED, Scheme
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -125,8 +125,8 @@ def quant_of(found: Quantisation | None) -> Quant:
         return NONE
     scheme = None
     if found.scheme:
-        own = {name: getattr(found, name) for name in _FIELDS}
-        scheme = replace(SCHEMES[found.scheme], **own, **({"size": found.group} if found.group else {}))
+        own: dict[str, Any] = {name: getattr(found, name) for name in _FIELDS}
+        scheme = replace(SCHEMES[found.scheme], **own, size=found.group or Scheme.size)
     text = Text()
     if found.calibration is not None:
         of = found.calibration

@@ -90,7 +90,8 @@ def compensated(weight: Values, hessian: Values, scales: Values, form: Format) -
 
 def quadratic_error(off: Values, hessian: Values) -> NDArray[np.float64]:
     """Error of every row of y, summed over the text: off [out, in] -> [out]."""
-    return np.einsum("oj,oj->o", off @ hessian, off, dtype=np.float64)
+    found: NDArray[np.float64] = np.einsum("oj,oj->o", off @ hessian, off, dtype=np.float64)
+    return found
 
 
 def _factor(hessian: Values) -> tuple[NDArray[np.intp], Values] | None:

@@ -126,7 +126,7 @@ def test_a_plan_says_what_the_source_is_and_what_may_be_made_of_it(tmp_path: Pat
     plan = plan_of(_request(tmp_path / "model", tmp_path / "cache", target="trtllm"))
     assert "quantized by GPTQ, dequantized; `--quant int4-weight` keeps its integers" in plan_text(plan)
     refused = {option_text(one.quant) for one in alternatives(plan, load("trtllm")) if "a second time" in one.refused}
-    assert refused == {f"--quant {name}" for name in ("int8-weight", "awq", "smoothquant", "fp8")}
+    assert refused == {f"--quant {name}" for name in ("int8-weight", "gptq", "awq", "smoothquant", "fp8")}
 
 
 def test_a_plan_reads_headers_and_rewriting_happens_once(tmp_path: Path) -> None:
