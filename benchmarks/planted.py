@@ -23,6 +23,7 @@ import recipes
 from benchmarks.testbed.text import HELD_OUT, paragraphs
 from benchmarks.tinyllama import ROOT, machine
 from compiler.calibration import activations as calibrate
+from compiler.calibration import feedback
 from compiler.calibration import scales as scale
 from compiler.calibration.samples import Samples
 from compiler.decoder.rankfile import layout
@@ -38,6 +39,7 @@ from compiler.numerics.gate.simulation import SchemeSide, split_of
 from compiler.numerics.gate.verdict import judge
 from compiler.pipeline import rank_files as convert
 from compiler.quantization.groups import apply, groups, layer_factors
+from compiler.quantization.schemes import FEEDBACK
 from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor, open_checkpoint
 from compiler.storage.checkpoints.header import read_header
 from compiler.targets.inductor.schemes import kernels
@@ -59,12 +61,15 @@ ROW, ROWS = 128, 32
 
 @dataclass(frozen=True)
 class Planted:
-    """Model with outliers. `maxima`: from its calibration; `held_out`: samples to measure on; `out`: output folder."""
+    """Model with outliers. `maxima`: from its calibration on `text`; `held_out`: samples to measure on; `out`: output
+    folder.
+    """
 
     config: ModelConfig
     tensors: dict[TensorId, Lazy]
     checkpoint: Checkpoint
     maxima: dict[str, np.ndarray]
+    text: Samples
     held_out: Samples
     out: Path
 
@@ -74,8 +79,15 @@ class Planted:
 
     def scaled(self, scaling: Scaling) -> tuple[dict[TensorId, Lazy], Checkpoint]:
         """Tensors and checkpoint, with the scales for rank files."""
-        scale.make_scales(self.config, self.tensors, self.checkpoint, self.out, scaling=scaling, maxima=self.maxima)
-        return scale.with_scales(self.tensors, self.checkpoint, self.out / scale.RESULT)
+        model, scheme = (self.config, self.tensors, self.checkpoint), scaling.scheme
+        own, files = None, [self.out / scale.RESULT]
+        if scheme.search == FEEDBACK:
+            work = self.out / "work"
+            facts = feedback.compensate(*model, self.text, scheme, work=work, out=self.out, max_memory=8 << 30)
+            print(f"error {facts['error'] / facts['error_of_nearest']:.3f} of that to nearest", file=sys.stderr)
+            own, files = load_file(self.out / feedback.SCALES), [*files, self.out / feedback.WEIGHTS]
+        scale.make_scales(*model, self.out, scaling=scaling, maxima=self.maxima, own=own)
+        return scale.with_scales(self.tensors, self.checkpoint, *files)
 
     def on_inductor(self, scaling: Scaling, options: InductorOptions, dtype: str) -> Verdict:
         """Report of the gate on that target's rank files of tp 2. `dtype`: torch's name."""
@@ -146,7 +158,7 @@ def planted(case: str, work: Path, steps: int, size: Sequence[str] = ()) -> Iter
         out = Path(name)
         config, tensors, checkpoint = _planted(folder, out)
         calibrate.calibrate(config, tensors, checkpoint, trained_on, work=out / "work", out=out)
-        yield Planted(config, tensors, checkpoint, load_file(out / calibrate.RESULT), held_out, out)
+        yield Planted(config, tensors, checkpoint, load_file(out / calibrate.RESULT), trained_on, held_out, out)
 
 
 def _planted(folder: Path, out: Path) -> tuple[ModelConfig, dict[TensorId, Lazy], Checkpoint]:

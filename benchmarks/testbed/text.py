@@ -6,7 +6,7 @@ import ast
 import re
 import sysconfig
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,19 @@ def paragraphs() -> tuple[str, ...]:
     """
     from pydoc_data.topics import topics
 
-    texts = [*(topics[name] for name in sorted(topics)), *_docstrings()]
+    return _prose([*(topics[name] for name in sorted(topics)), *_docstrings()])
+
+
+@cache
+def docstrings() -> tuple[str, ...]:
+    """The `paragraphs` that are from docstrings."""
+    from pydoc_data.topics import topics
+
+    reference = set(_prose(topics.values()))
+    return tuple(piece for piece in _prose(_docstrings()) if piece not in reference)
+
+
+def _prose(texts: Iterable[str]) -> tuple[str, ...]:
     pieces = (" ".join(piece.split()) for text in texts for piece in re.split(r"\n\s*\n", text))
     return tuple(dict.fromkeys(piece for piece in pieces if _is_prose(piece)))
 
