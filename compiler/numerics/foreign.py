@@ -54,8 +54,8 @@ def transformers_config(hf: Mapping[str, Any]) -> PretrainedConfig:
         raise _unreadable("read config.json", error) from error
 
 
-def transformers_model(config: PretrainedConfig, checkpoint: Checkpoint) -> PreTrainedModel:
-    """The checkpoint as a model in float32, ready to compute.
+def transformers_model(config: PretrainedConfig, checkpoint: Checkpoint, dtype: str = "float32") -> PreTrainedModel:
+    """The checkpoint as a model with weights in `dtype`, torch's name, ready to compute.
 
     Raises SourceError where transformers refuses the configuration or the tensors, or misses one.
     """
@@ -71,7 +71,7 @@ def transformers_model(config: PretrainedConfig, checkpoint: Checkpoint) -> PreT
             None,
             config=config,
             state_dict={name: _tensor(tensor) for name, tensor in checkpoint.tensors.items()},
-            dtype=torch.float32,
+            dtype=getattr(torch, dtype),
             attn_implementation=_ATTENTION.get(config.model_type, "eager"),
             output_loading_info=True,
         )

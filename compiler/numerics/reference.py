@@ -1,8 +1,8 @@
 """Reference logits of the source model in float32, for the rows of a proof (`proof.py`, `passages.py`).
 
-Computed by `transformers`, an independent implementation; where it does not know the architecture, or the model in
-float32 does not fit into memory, by the decoder in float32, one layer at a time. The artifact keeps them, and can then
-be verified without its source.
+Computed by `transformers`, an independent implementation; where the model in float32 is beyond the ceiling of memory,
+with weights that are widened module by module (`widening.py`); where transformers does not know the architecture, by
+the decoder in float32, one layer at a time. The artifact keeps them, and can then be verified without its source.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compiler.machine import available_memory
+from compiler.model.dtypes import DTYPES, TORCH
 from compiler.model.lazy import Lazy, read
 from compiler.model.rope import ORIGINAL
 from compiler.numerics.foreign import (
@@ -22,6 +23,7 @@ from compiler.numerics.foreign import (
     transformers_model,
 )
 from compiler.numerics.passages import Expected, Passage
+from compiler.numerics.widening import widen_on_use
 from compiler.storage.files.cast import cast_bits
 
 if TYPE_CHECKING:
@@ -47,12 +49,13 @@ def source_passages(
     tensors: Mapping[TensorId, Lazy],
     checkpoint: Checkpoint,
     rows: tuple[Sequence[Ids], Sequence[Ids]],
+    max_memory: int | None = None,
 ) -> tuple[str, Expected]:
     """Program ("transformers" or "decoder"), and the logits of `config` for rows[0], of `lowered` for rows[1]."""
-    who, straight = reference_logits(config, tensors, checkpoint, rows[0])
+    who, straight = reference_logits(config, tensors, checkpoint, rows[0], max_memory=max_memory)
     expected = Expected(Passage.of(rows[0], straight))
     if lowered is not None:
-        _, found = reference_logits(config, tensors, checkpoint, rows[1], lowered)
+        _, found = reference_logits(config, tensors, checkpoint, rows[1], lowered, max_memory)
         expected = Expected(expected.straight, Passage.of(rows[1], found))
     return who, expected
 
@@ -63,25 +66,43 @@ def reference_logits(
     checkpoint: Checkpoint,
     rows: Sequence[Ids],
     lowered: ModelConfig | None = None,
+    max_memory: int | None = None,
 ) -> tuple[str, list[Logits]]:
     """Program, and its logits float32 [tokens, vocab] for each of `rows`, int64 [tokens]. `lowered`: the model with
-    other limits, to compute in place of `config`.
+    other limits, to compute in place of `config`. `max_memory`: ceiling of weights in float32, in bytes; None: the
+    memory that is free.
     """
-    needed = 4 * sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())
-    if known_to_transformers(checkpoint.config) and needed * 1.2 < available_memory():
-        return "transformers", _by_transformers(config, checkpoint, rows, lowered)
+    if known_to_transformers(checkpoint.config):
+        sizes = [4 * prod(tensor.shape) for tensor in checkpoint.tensors.values()]
+        free, stored = available_memory(), {tensor.dtype for tensor in checkpoint.tensors.values()}
+        if 1.2 * sum(sizes) < min(free, max_memory or free):
+            return "transformers", _by_transformers(config, checkpoint, rows, lowered)
+        # With one dtype only, so that no tensor is rounded on the way.
+        if len(stored) == 1 and stored <= {*DTYPES.values()} and 2 * max(sizes) < free:
+            found = _by_transformers(config, checkpoint, rows, lowered, TORCH[stored.pop()])
+            if found:
+                return "transformers", found
+        if 1.2 * sum(sizes) < free:
+            return "transformers", _by_transformers(config, checkpoint, rows, lowered)
     return "decoder", _by_decoder(lowered or config, tensors, checkpoint, rows)
 
 
 def _by_transformers(
-    config: ModelConfig, checkpoint: Checkpoint, rows: Sequence[Ids], lowered: ModelConfig | None
+    config: ModelConfig,
+    checkpoint: Checkpoint,
+    rows: Sequence[Ids],
+    lowered: ModelConfig | None,
+    dtype: str = "float32",
 ) -> list[Logits]:
+    """Logits of each row, computed in float32 from weights in `dtype`; none where these cannot stay in it."""
     # config.json is the source's, except for the user's rope scaling, and for lowered limits.
     found = transformers_config(checkpoint.config)
     _rescale(found, lowered or config, always=lowered is not None and lowered.rope_scaling != config.rope_scaling)
     if lowered is not None:
         _lower_windows(found, config, lowered)
-    model = transformers_model(found, checkpoint)
+    model = transformers_model(found, checkpoint, dtype)
+    if not widen_on_use(model):
+        return []
     return [transformers_logits(model, ids)[:, : config.vocab] for ids in rows]
 
 

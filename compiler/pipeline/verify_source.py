@@ -71,7 +71,8 @@ def source_logits(artifact: Path, request: PlanRequest) -> Expected:
         stored.lowered.rows if stored.lowered else tuple(straight[0][:length] for length in plan.proof.lowered_rows)
     )
     tensors = plan.account.tensors
-    return source_passages(plan.config, plan.proof.lowered, tensors, model.checkpoint, (straight, lowered))[1]
+    rows, most = (straight, lowered), request.resources.max_memory
+    return source_passages(plan.config, plan.proof.lowered, tensors, model.checkpoint, rows, most)[1]
 
 
 def _differing(

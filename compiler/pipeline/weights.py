@@ -51,7 +51,7 @@ def rank_files(
         passed = pass_gate(runner.report, plan, verdict, scaled, samples, job.request.output)
     if layout.judge is None and passed is None:
         return files, Quality()  # verify compares what is compiled from them with the source
-    reference = source_reference(runner, plan, source, prepared.texts)
+    reference = source_reference(runner, plan, source, prepared.texts, max_memory)
     bounds = passed.quantisation.gate.bounds if passed else None
     logits = rank_logits(layout, plan, files.folder, max_memory, side)
     numerics = judge(runner, plan, source.digest, files, logits, reference, bounds)
@@ -62,7 +62,8 @@ def expected_logits(job: Job, prepared: Prepared, source: Source, made: Made) ->
     """Logits that compiled files must have: of their own rank files where these are quantized, else of the source."""
     plan, layout = prepared.plan, job.target.layout
     if not plan.quant.requested:
-        return source_reference(job.runner, plan, source, prepared.texts)
+        max_memory = job.request.resources.max_memory
+        return source_reference(job.runner, plan, source, prepared.texts, max_memory)
     assert layout is not None
     assert layout.kernels is not None
     return quantized_reference(job.runner, plan, made.weights, layout.kernels(plan.options), prepared.texts)

@@ -12,6 +12,7 @@ import recipes
 from compiler import targets
 from compiler.errors import ArtifactError, TokenizerError
 from compiler.model.rope import RopeScaling
+from compiler.numerics import reference
 from compiler.numerics.compare import Figures
 from compiler.numerics.passages import TEXT, Expected, Passage, read_reference, token_rows, write_reference
 from compiler.numerics.proof import Proof, proof_of
@@ -38,6 +39,35 @@ def planned(folder: Path, ask: Ask | None = None) -> tuple[Plan, Checkpoint]:
 def rows_of(plan: Plan, tokenizer: Path | None = None) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     proof = proof_of(plan.config, plan.limits.max_positions)
     return token_rows(tokenizer, plan.config.vocab, proof)
+
+
+@pytest.mark.parametrize(
+    "case", ["llama/tied", "mixtral", "gpt2", "qwen2/window", "gemma2", "gemma3", "bloom", "deepseek_v2", "phi", "glm"]
+)
+def test_beyond_the_ceiling_of_memory_weights_are_widened_one_by_one(
+    tiny_checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    plan, checkpoint = planned(tiny_checkpoint(case))
+    rows, _ = rows_of(plan)
+    model = (plan.config, plan.account.tensors, checkpoint, rows)
+    expected = reference_logits(*model)
+    loaded: list[str] = []
+    load = reference.transformers_model
+
+    def heard(config: Any, checkpoint: Checkpoint, dtype: str) -> Any:
+        loaded.append(dtype)
+        return load(config, checkpoint, dtype)
+
+    monkeypatch.setattr(reference, "transformers_model", heard)
+    who, found = reference_logits(*model, max_memory=1000)
+    # Some models compute constants in the dtype of their weights: these have to be float32 from the beginning.
+    assert loaded == (["bfloat16", "float32"] if case in NOT_WIDENED else ["bfloat16"])
+    assert who == "transformers"
+    for one, own in zip(expected[1], found, strict=True):
+        np.testing.assert_array_equal(one, own)
+
+
+NOT_WIDENED = ("gemma2", "gemma3")
 
 
 @pytest.mark.parametrize("case", ["llama/tied", "mistral", "mixtral/window", "qwen2/window", "llama/rope-llama3"])

@@ -63,8 +63,12 @@ class Reference:
     part: Part
 
 
-def source_reference(runner: CachedRunner, plan: Plan, source: Source, texts: Sequence[Part]) -> Reference:
-    """Logits of the source model, also with lowered limits. `texts`: parts of the tokenizer."""
+def source_reference(
+    runner: CachedRunner, plan: Plan, source: Source, texts: Sequence[Part], max_memory: int
+) -> Reference:
+    """Logits of the source model, also with lowered limits. `texts`: parts of the tokenizer. `max_memory`: ceiling of
+    weights in float32, in bytes.
+    """
     proof = plan.proof
     inputs = ReferenceInputs(
         _VERSION,
@@ -77,7 +81,8 @@ def source_reference(runner: CachedRunner, plan: Plan, source: Source, texts: Se
 
     def expected() -> tuple[str, Expected]:
         rows = token_rows(tokenizer_folder(texts), plan.config.vocab, proof)
-        who, found = source_passages(plan.config, proof.lowered, source.tensors, source.checkpoint, rows)
+        model = (source.tensors, source.checkpoint)
+        who, found = source_passages(plan.config, proof.lowered, *model, rows, max_memory)
         return f"{who} {inputs.versions[who]}" if who in inputs.versions else who, found
 
     return _run(runner, inputs, expected, proof.text)
