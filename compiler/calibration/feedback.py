@@ -11,6 +11,7 @@ that share an input share its H and are rounded together. Memory: a layer in flo
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -154,21 +155,26 @@ def _rows(config: ModelConfig, layer: int, weights: Mapping[str, Tensor]) -> Ite
         yield role, np.ascontiguousarray(own).reshape(shape_of(TensorId(role, "weight", layer), sizes))
 
 
-def _check_memory(model: StoredModel, samples: Samples, max_memory: int) -> None:
-    """Raises MemoryCeilingError."""
-    config, sizes = model.config, axis_sizes(model.config)
-    longest = max(ids.size for ids in samples.ids)
+def moments_bytes(config: ModelConfig) -> int:
+    """Memory of the second moments of a layer's inputs, and of the factors of the largest."""
+    sizes, largest = axis_sizes(config), 0
 
     def width(role: str) -> tuple[int, int]:
         lead, _, inner = linear_axes(role)
-        return int(np.prod([sizes[axis] for axis in lead], dtype=int)), int(np.prod([sizes[axis] for axis in inner]))
+        return prod(sizes[axis] for axis in lead), prod(sizes[axis] for axis in inner)
 
-    largest = 0
     for kind in config.layer_kinds:
         inputs = {name: width(role) for name, role, _ in linear_rows(config, kind)}
         # Every H of all experts; while one is factored, it is also there permuted, damped, factored and inverted.
         own = sum(4 * count * wide**2 for count, wide in inputs.values())
         largest = max(largest, own + 4 * 4 * max(wide for _, wide in inputs.values()) ** 2)
+    return largest
+
+
+def _check_memory(model: StoredModel, samples: Samples, max_memory: int) -> None:
+    """Raises MemoryCeilingError."""
+    config, largest = model.config, moments_bytes(model.config)
+    longest = max(ids.size for ids in samples.ids)
     needed = workspace(config, longest) + 2 * model.largest_layer_in_float32 + largest
     if needed > max_memory:
         raise MemoryCeilingError(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compiler.calibration.linear_rows import linear_rows
 from compiler.model.roles import axis_sizes, linear_axes
 from compiler.numerics.gate.extent import chosen_layers
 from compiler.quantization.groups import quantized_roles
@@ -60,10 +61,10 @@ def stage_seconds(plan: Plan, rates: Rates) -> dict[str, float]:
 
 def calibration_seconds(config: ModelConfig, tokens: int, length: int, rate: float) -> float:
     """Time to calibrate on `tokens` in samples of `length`, by `Rates.products`."""
-    return tokens * _layer_operations(config, length) / (_SHARE * rate)
+    return tokens * layer_operations(config, length) / (_SHARE * rate)
 
 
-def _layer_operations(config: ModelConfig, length: int) -> float:
+def layer_operations(config: ModelConfig, length: int) -> float:
     """Operations of all layers for one token of a sample of `length`; a token uses some of the experts."""
     sizes, products = axis_sizes(config), 0.0
     for kind in config.layer_kinds:
@@ -85,6 +86,21 @@ def _calibrate(plan: Plan, rates: Rates) -> float:
     return calibration_seconds(plan.config, tokens, text.length, rates.products) + plan.source_bytes / rates.copies
 
 
+def _feedback(plan: Plan, rates: Rates) -> float:
+    """The text through every layer twice, the second moments of its inputs, and the factors of these."""
+    config, text = plan.config, plan.quant.text
+    sizes, tokens = axis_sizes(config), text.tokens(config.max_positions)
+    work = 2 * tokens * layer_operations(config, text.length)
+    for kind in config.layer_kinds:
+        for role in {name: role for name, role, _ in linear_rows(config, kind)}.values():
+            lead, rows, columns = linear_axes(role)
+            width = prod(sizes[axis] for axis in columns)
+            each = 2 * width**3 + 4 * prod(sizes[axis] for axis in rows) * width**2
+            share = config.experts_per_token if lead else 1
+            work += 2 * share * tokens * width**2 + prod(sizes[axis] for axis in lead) * each
+    return work / (_SHARE * rates.products) + 2 * plan.source_bytes / rates.copies
+
+
 def _convert(plan: Plan, rates: Rates) -> float:
     scales = plan.source_bytes if plan.quant.requested else 0
     return (scales + plan.source_bytes + sum(rank.nbytes for rank in plan.ranks)) / rates.copies
@@ -95,7 +111,7 @@ def _gate(plan: Plan, rates: Rates) -> float:
     config, level = plan.config, PROOFS[plan.quant.proof]
     length = max(plan.proof.rows[0], 1)
     compared = level.part_tokens * len(chosen_layers(config, level.layers)) / config.layers
-    layers = _layer_operations(config, length) * (2 * level.tokens + 2 * compared)
+    layers = layer_operations(config, length) * (2 * level.tokens + 2 * compared)
     work = layers + 2 * level.tokens * _head_operations(config)
     # The source twice, once of these rounded by the scheme; and the files.
     return work / (_SHARE * rates.products) + 4 * plan.source_bytes / rates.copies
@@ -103,12 +119,13 @@ def _gate(plan: Plan, rates: Rates) -> float:
 
 def _proof(plan: Plan, rates: Rates) -> float:
     """The rows of a proof through all layers once: the reference, and a judge."""
-    each = _layer_operations(plan.config, max(plan.proof.rows)) + _head_operations(plan.config)
+    each = layer_operations(plan.config, max(plan.proof.rows)) + _head_operations(plan.config)
     return plan.proof.tokens * each / (_SHARE * rates.products) + 2 * plan.source_bytes / rates.copies
 
 
 _STAGES: Mapping[str, Callable[[Plan, Rates], float]] = {
     "calibrate": _calibrate,
+    "feedback": _feedback,
     "convert": _convert,
     "gate": _gate,
     "reference": _proof,

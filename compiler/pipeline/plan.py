@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any
 
+from compiler.calibration.feedback import moments_bytes
 from compiler.errors import AccountingError, RefusedError
 from compiler.model.account import Account, account
 from compiler.model.config import ModelConfig
@@ -38,6 +39,7 @@ from compiler.quantization.proof_levels import PROOFS
 from compiler.quantization.request import Quant
 from compiler.quantization.scale_tensors import scale_tensors
 from compiler.quantization.scaling import Scaling
+from compiler.quantization.schemes import FEEDBACK
 from compiler.storage.files.digest import digest_bytes
 from compiler.targets.options import TargetOptions
 from compiler.targets.protocols import RankLayout, Target
@@ -257,8 +259,14 @@ def _calibrating(config: ModelConfig, quant: Quant, max_memory: int) -> tuple[Ne
     if not quant.calibrated:
         return ()
     tokens = quant.text.tokens(config.max_positions)
-    note = f"{tokens:,} tokens at most, a layer at a time; memory is a ceiling"
-    return (Need("calibrate", max_memory, 2 * 4 * tokens * config.hidden, note),)
+    note, disk = f"{tokens:,} tokens at most, a layer at a time", 2 * 4 * tokens * config.hidden
+    calibrating = Need("calibrate", max_memory, disk, f"{note}; memory is a ceiling")
+    if quant.scheme is None or quant.scheme.search != FEEDBACK:
+        return (calibrating,)
+    layer = 2 * 4 * _largest_layer(config) + moments_bytes(config)
+    # Each weight in bfloat16: in the results of layers, and in the file that they are joined to.
+    feeding = Need("feedback", layer, disk + 2 * 2 * config.layers * _largest_layer(config), note)
+    return (feeding, calibrating) if quant.cache else (feeding,)
 
 
 def _gating(config: ModelConfig, quant: Quant, proof: Proof, max_memory: int) -> tuple[Need, ...]:

@@ -20,13 +20,15 @@ from compiler.cli.text import quant_text
 from compiler.errors import MemoryCeilingError, RefusedError
 from compiler.numerics.verify import check_layout
 from compiler.pipeline.build import build
+from compiler.pipeline.estimate import Rates, stage_seconds
 from compiler.pipeline.request import BuildRequest
 from compiler.quantization.request import Quant
 from compiler.quantization.schemes import SCHEMES
-from compiler.runtime.section import Segments
+from compiler.runtime.section import Segments, check_artifact
 from tests.builds import Heard
 from tests.calibration.test_activations import SAMPLES, opened
 from tests.pipeline.test_quantized import LOOSE, SHORT, assert_repeats_its_scheme, built
+from tests.stand_in import StandIn
 from tests.tiny import write_checkpoint
 
 Requests = Callable[..., BuildRequest]
@@ -95,7 +97,10 @@ def test_groups_that_a_target_cannot_have_are_refused_with_what_works(
 
 def test_feedback_lowers_the_error_and_the_files_repeat_it(quantized: Requests, narrow: str, tmp_path: Path) -> None:
     heard = Heard()
-    made = built(quantized(Quant(GPTQ, text=SHORT), model=narrow), heard)
+    result = build(quantized(Quant(GPTQ, text=SHORT), model=narrow), heard, toolchain=StandIn())
+    made = check_artifact(result.output, by="sha256")
+    assert [need.stage for need in result.plan.needs][:3] == ["feedback", "convert", "gate"]
+    assert stage_seconds(result.plan, Rates(1e9, 1e9))["feedback"] > 0
     assert [stage for stage, _ in heard.stages][:5] == ["plan", "digest", "feedback", "scales", "convert"]
     share = int(dict(heard.stages)["feedback"].split("error ")[1].split(" %")[0].split("%")[0])
     assert share < 95

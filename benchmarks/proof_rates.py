@@ -1,0 +1,154 @@
+"""Rates of calibration, feedback, gate and judge beside an eager forward, and what they mean for large models.
+
+    python -m benchmarks.proof_rates --model FOLDER --work DIR [--layers 2] [--samples 4] [--length 256]
+
+The first `--layers` layers of a checkpoint run in one process, one thread count: an eager forward of transformers in
+float32 (a sample at a time, as many tokens), then each stage over the same tokens, int8 weights at tp 2. A rate is in
+tokens x layers a second; the gate computes every token twice, of the source and of the files, and its rate counts it
+once. The arithmetic below multiplies operations of published models by the seconds for one that were measured here, for
+`--proof standard`, and divides by 8 for 16 cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+import recipes
+from benchmarks.planted import Planted
+from benchmarks.quantized_files import quantize
+from benchmarks.tinyllama import machine
+from compiler import targets
+from compiler.calibration import activations, feedback
+from compiler.calibration.samples import Samples
+from compiler.model.account import account
+from compiler.numerics.foreign import transformers_config, transformers_model
+from compiler.numerics.gate.measure import Extent, measure
+from compiler.numerics.gate.sides import log_probabilities
+from compiler.pipeline.estimate import layer_operations
+from compiler.quantization.proof_levels import PROOFS
+from compiler.quantization.request import Quant, scheme_of
+from compiler.storage.checkpoints.checkpoint import open_checkpoint
+from tests.published import CONFIGS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from compiler.model.config import ModelConfig
+    from compiler.storage.checkpoints.checkpoint import Checkpoint
+
+CORES = 16
+MODELS = ("llama-2-70b", "mixtral-8x7b")
+CALIBRATED = 64 * 512
+"""Tokens of a calibration in the arithmetic."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Model of the first layers. `samples`: random ids."""
+
+    planted: Planted
+    eager: Checkpoint
+    samples: Samples
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.planted.config
+
+
+def opened(folder: Path, out: Path, layers: int, samples: Samples) -> Measured:
+    """The first layers of a checkpoint, as a model of its own."""
+    found = open_checkpoint(folder)
+    later = tuple(f".layers.{layer}." for layer in range(layers, int(found.config["num_hidden_layers"])))
+    kept = {name: tensor for name, tensor in found.tensors.items() if not any(one in f".{name}" for one in later)}
+    short = replace(found, tensors=kept, config={**found.config, "num_hidden_layers": layers})
+    recipe = recipes.for_config(short.config)[1].resolve(short.config)
+    config = recipe.model_config(short.config)
+    tensors = account(recipe, config, short.tensors).tensors
+    return Measured(Planted(config, tensors, short, {}, samples, samples, out), short, samples)
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Duration of `run`, after one that is not counted."""
+    run()
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def measured(model: Measured) -> dict[str, float]:
+    """Seconds of an eager forward and of the stages."""
+    of, samples, out = model.planted, model.samples, model.planted.out
+    eager = transformers_model(transformers_config(model.eager.config), model.eager).model
+
+    def forward() -> None:
+        with torch.no_grad():
+            for ids in samples.ids:
+                eager(torch.from_numpy(ids)[None], use_cache=False)
+
+    found = {"eager": seconds(forward)}
+    source = (of.config, of.tensors, of.checkpoint, samples)
+    folders = {"work": out / "work", "out": out, "max_memory": 4 << 30}
+    found["calibrate"] = seconds(lambda: activations.calibrate(*source, **folders))
+    scheme = scheme_of("gptq")
+    assert scheme is not None
+    found["feedback"] = seconds(lambda: feedback.compensate(*source, scheme, **folders))
+    found |= gated(of, samples, "inductor", "gate")
+    found |= gated(of, samples, "trtllm", "gate by the judge")
+    return found
+
+
+def gated(of: Planted, samples: Samples, target: str, name: str) -> dict[str, float]:
+    """Seconds of the gate on the files of `target`, and of the files alone."""
+    made = quantize(of, targets.load(target), Quant(scheme_of("int8-weight")), 2)
+    whole, every = Extent(part_tokens=0, layers=()), Extent(part_tokens=samples.tokens)
+    return {
+        name: seconds(lambda: measure(of.stored, made.side(), samples, extent=whole)),
+        f"{name}, all parts": seconds(
+            lambda: measure(of.stored, made.side(), samples, scheme=made.scheme, extent=every)
+        ),
+        f"files of {target} alone": seconds(lambda: log_probabilities(made.side(), of.config, list(samples.ids))),
+    }
+
+
+def arithmetic(found: dict[str, float], config: ModelConfig, tokens: int, length: int) -> list[str]:
+    """Minutes of the stages of large models on CORES cores, by operations, in proportion to those measured."""
+    lines, level = [], PROOFS["standard"]
+    for name in MODELS:
+        hf = CONFIGS[name]
+        large = recipes.for_config(hf)[1].resolve(hf).model_config(hf)
+        for stage, most in (("calibrate", CALIBRATED), ("gate", level.tokens), ("gate by the judge", level.tokens)):
+            each = found[stage] / (tokens * layer_operations(config, length))
+            at = each * most * layer_operations(large, length) * torch.get_num_threads() / CORES
+            lines.append(f"{name} | {stage} | {most:,} | {at / 60:.1f}")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--length", type=int, default=256)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    ids = np.random.default_rng(0).integers(0, 1000, (options.samples, options.length), np.int64)
+    model = opened(options.model, options.work, options.layers, Samples(tuple(ids), "random", "sha256:0"))
+    found, tokens = measured(model), ids.size
+    print(f"{machine()}, {torch.get_num_threads()} threads, {tokens} tokens, {options.layers} layers")
+    print("stage | seconds | tokens x layers a second | of eager")
+    for stage, took in found.items():
+        print(f"{stage} | {took:.2f} | {tokens * options.layers / took:.0f} | {found['eager'] / took:.2f}")
+    print(f"model | stage | tokens | minutes on {CORES} cores")
+    print("\n".join(arithmetic(found, model.config, tokens, options.length)))
+
+
+if __name__ == "__main__":
+    main()
