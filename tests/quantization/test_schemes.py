@@ -6,7 +6,7 @@ import pytest
 
 from compiler.errors import RefusedError
 from compiler.quantization.formats import load
-from compiler.quantization.schemes import SCHEMES, check_scheme
+from compiler.quantization.schemes import SCHEMES, check_scheme, fitted
 from tests.tiny import model_config
 
 
@@ -15,7 +15,7 @@ def test_names_are_their_keys() -> None:
 
 
 def test_schemes_with_a_search_or_static_activations_need_text() -> None:
-    assert {name for name, scheme in SCHEMES.items() if scheme.calibrated} == {"smoothquant", "awq"}
+    assert {name for name, scheme in SCHEMES.items() if scheme.calibrated} == {"smoothquant", "gptq", "awq"}
     assert replace(SCHEMES["fp8"], activation_scales="tensor").calibrated
 
 
@@ -32,3 +32,8 @@ def test_groups_must_divide_on_a_rank() -> None:
     with pytest.raises(RefusedError, match="attention width of a rank 32") as caught:
         check_scheme(SCHEMES["int4-weight"], config, tp=8)
     assert "int8-weight" in caught.value.hint
+    with pytest.raises(RefusedError, match="groups of 128 or 64; found attention width of a rank 32") as caught:
+        check_scheme(SCHEMES["int4-weight"], config, tp=8, sizes=(128, 64))
+    assert "`--tp 4` divides" in caught.value.hint
+    assert [fitted(SCHEMES["awq"], config, tp, (128, 64)).group for tp in (1, 2, 4, 8)] == [128, 128, 64, 128]
+    assert fitted(SCHEMES["fp8"], config, 8, (128, 64)) == SCHEMES["fp8"]
