@@ -12,7 +12,7 @@ import pytest
 
 from compiler.cli import main
 from compiler.cli.options import GateOptions, QuantOptions, quant_of, text_of
-from compiler.errors import RefusedError, UsageError
+from compiler.errors import UsageError
 from compiler.lmi.from_properties import request_of_properties
 from compiler.quantization.request import Quant
 from compiler.targets.inductor.target import SegmentCompiler
@@ -114,8 +114,9 @@ def test_bad_properties_say_what_is_wrong(tmp_path: Path) -> None:
     file = _properties(tmp_path, quantize="smoothquant")
     with pytest.raises(UsageError, match="already defines quant, per_token"):
         _asked(from_properties=file, quant="fp8", per_token=True)
-    with pytest.raises(RefusedError, match="groups of 128 weights; found 64"):
-        _asked(from_properties=_properties(tmp_path, quantize="awq", awq_block_size="64"))
+    assert _asked(from_properties=_properties(tmp_path, quantize="awq", awq_block_size="64")).group == 64
+    with pytest.raises(UsageError, match="needs a scheme with one scale per group"):
+        _asked(quant="fp8", group_size=64)
     with pytest.raises(UsageError, match="has no property"):
         _asked(from_properties=_properties(tmp_path, smoothquant_alhpa="0.5"))
 
