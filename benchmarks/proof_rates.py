@@ -94,11 +94,11 @@ def measured(model: Measured) -> dict[str, float]:
 
     found = {"eager": seconds(forward)}
     source = (of.config, of.tensors, of.checkpoint, samples)
-    folders = {"work": out / "work", "out": out, "max_memory": 4 << 30}
-    found["calibrate"] = seconds(lambda: activations.calibrate(*source, **folders))
+    most, work = 4 << 30, out / "work"
+    found["calibrate"] = seconds(lambda: activations.calibrate(*source, work=work, out=out, max_memory=most))
     scheme = scheme_of("gptq")
     assert scheme is not None
-    found["feedback"] = seconds(lambda: feedback.compensate(*source, scheme, **folders))
+    found["feedback"] = seconds(lambda: feedback.compensate(*source, scheme, work=work, out=out, max_memory=most))
     found |= gated(of, samples, "inductor", "gate")
     found |= gated(of, samples, "trtllm", "gate by the judge")
     return found

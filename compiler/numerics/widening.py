@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
     from torch.nn import Module
@@ -32,7 +32,7 @@ def widen_on_use(model: PreTrainedModel) -> bool:
     return True
 
 
-def _hooks(stored: dict[str, Tensor]) -> tuple[Callable[..., None], Callable[..., None]]:
+def _hooks(stored: Mapping[str, Tensor]) -> tuple[Callable[..., None], Callable[..., None]]:
     from torch.nn import Parameter
 
     def widen(module: Module, _inputs: Any) -> None:

@@ -12,8 +12,8 @@ import recipes
 from compiler import targets
 from compiler.errors import ArtifactError, TokenizerError
 from compiler.model.rope import RopeScaling
-from compiler.numerics import reference
 from compiler.numerics.compare import Figures
+from compiler.numerics.foreign import transformers_model
 from compiler.numerics.passages import TEXT, Expected, Passage, read_reference, token_rows, write_reference
 from compiler.numerics.proof import Proof, proof_of
 from compiler.numerics.reference import reference_logits, source_passages
@@ -52,13 +52,12 @@ def test_beyond_the_ceiling_of_memory_weights_are_widened_one_by_one(
     model = (plan.config, plan.account.tensors, checkpoint, rows)
     expected = reference_logits(*model)
     loaded: list[str] = []
-    load = reference.transformers_model
 
     def heard(config: Any, checkpoint: Checkpoint, dtype: str) -> Any:
         loaded.append(dtype)
-        return load(config, checkpoint, dtype)
+        return transformers_model(config, checkpoint, dtype)
 
-    monkeypatch.setattr(reference, "transformers_model", heard)
+    monkeypatch.setattr("compiler.numerics.reference.transformers_model", heard)
     who, found = reference_logits(*model, max_memory=1000)
     # Some models compute constants in the dtype of their weights: these have to be float32 from the beginning.
     assert loaded == (["bfloat16", "float32"] if case in NOT_WIDENED else ["bfloat16"])
