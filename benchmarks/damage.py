@@ -1,6 +1,7 @@
 """Damage that the gate must find, and clean schemes that it must pass, on trained models.
 
     python -m benchmarks.damage --work DIR [--real FOLDER] [--models llama,gpt2,real] [--targets inductor,trtllm]
+                                [--schemes NAMES] [--clean] [--steps 150]
 
 Two models of 12 million parameters are trained in DIR (`scripts/tiny_checkpoint --width 384`) and get outliers
 (benchmarks/planted.py); `--real` is a checkpoint of its own. Every scheme is converted at tp 2 (tp 1 where groups do
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from compiler.numerics.gate.verdict import PartError, Verdict
     from compiler.quantization.schemes import Tolerance
 
-STEPS, SIZES = 150, {"llama": ("--width", "384", "--layers", "6"), "gpt2": ("--width", "384", "--layers", "8")}
+SIZES = {"llama": ("--width", "384", "--layers", "6"), "gpt2": ("--width", "384", "--layers", "8")}
 CALIBRATED = 24
 """Samples that a real model is calibrated on."""
 SAME_DISTANCE = 0.01
@@ -264,6 +265,7 @@ def main() -> None:
     parser.add_argument("--models", default="llama,gpt2,real")
     parser.add_argument("--targets", default="inductor,trtllm")
     parser.add_argument("--schemes", default="", help="names, separated by commas; all without it")
+    parser.add_argument("--steps", type=int, default=150, help="of training the two models")
     parser.add_argument("--clean", action="store_true", help="leave the damage out")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -276,7 +278,9 @@ def main() -> None:
             print("no --real: its rows are left out", file=sys.stderr)
             continue
         opened = (
-            _real(options.real, options.work) if name == "real" else planted(name, options.work, STEPS, SIZES[name])
+            _real(options.real, options.work)
+            if name == "real"
+            else planted(name, options.work, options.steps, SIZES[name])
         )
         with opened as model:
             for target in options.targets.split(","):
