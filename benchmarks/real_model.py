@@ -32,24 +32,16 @@ SAMPLES, LENGTH = 8, 256
 SMALL = ("--max-positions", "2048", "--max-batch", "4")
 SCHEMES: dict[str, tuple[str, ...]] = {
     "": (),
-    **{name: ("--quant", name) for name in ("int8-weight", "int4-weight", "awq", "smoothquant", "fp8")},
+    **{name: ("--quant", name) for name in ("int8-weight", "int4-weight", "gptq", "awq", "smoothquant", "fp8")},
     "kv-int8": ("--kv-cache", "int8"),
     "kv-fp8": ("--kv-cache", "fp8"),
 }
 TARGETS: dict[str, tuple[str, ...]] = {
-    "inductor": ("--target", "inductor"),
-    "trtllm": ("--target", "trtllm", "--until", "judge"),
+    "inductor": ("--target", "inductor", "--tp", "1"),
+    "trtllm": ("--target", "trtllm", "--tp", "2", "--until", "judge"),
 }
-WHOLE = ("int4-weight", "awq")
-"""Schemes at tp 1 everywhere: their groups of 128 do not divide half of the 896 columns of attention."""
-
-
-def _tp(target: str, scheme: str) -> str:
-    return "1" if target == "inductor" or scheme in WHOLE else "2"
-
-
 BUILDS = {
-    f"{target}/{scheme}".rstrip("/"): (*own, "--tp", _tp(target, scheme), *options, *SMALL)
+    f"{target}/{scheme}".rstrip("/"): (*own, *options, *SMALL)
     for target, own in TARGETS.items()
     for scheme, options in SCHEMES.items()
 }
@@ -182,14 +174,18 @@ def _table(rows: Sequence[Row], source: float) -> Iterator[str]:
         most = max(row.build.memory.values(), default=0) / 1e6
         yield f"{row.name} | {' | '.join(seconds)} | {row.build.total:.1f} | {verify} | {most:.0f}"
     yield ""
-    yield f"outcome | gate: perplexity | increase | KL | least cosine | on prose (source {source:.4f}) | result"
+    yield f"outcome | gate: perplexity | increase, 95 % | KL | stream | distance | on prose (source {source:.4f}) | result"
     for row in rows:
         gate = row.figures
-        cells = ["", "", "", ""]
+        cells = [""] * 5
         if gate is not None:
-            least = min(part["cosine"] for part in gate["parts"])
             before, after, rise = gate["perplexity_float"], gate["perplexity"], gate["perplexity_increase"]
-            cells = [f"{before:.3f} -> {after:.3f}", f"{rise:+.2%}", f"{gate['kl']:.5f}", f"{least:.5f}"]
+            low, high = gate["perplexity_increase_interval"]
+            stream, away = (max(part[of] or 0.0 for part in gate["parts"]) for of in ("stream", "distance"))
+            cells = [
+                f"{before:.3f} -> {after:.3f}", f"{rise:+.2%} ({low:+.2%} to {high:+.2%})", f"{gate['kl']:.5f}",
+                f"{stream:.3%}", f"{away:.3f}",
+            ]  # fmt: skip
         prose = f"{row.perplexity:.4f} ({row.perplexity / source - 1:+.2%})" if row.perplexity else ""
         yield f"{row.name} | {' | '.join(cells)} | {prose} | {_result(row)}"
 

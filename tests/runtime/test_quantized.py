@@ -103,3 +103,17 @@ def test_awq_of_experts_verifies_and_answers(tmp_path: Path, cache: Path) -> Non
     with load(tmp_path / "artifact") as model:
         (answer,) = model.generate(["The file is"], GenerationParams(max_new_tokens=8))
     assert len(answer.tokens) == 8
+
+
+def test_narrow_groups_rounded_with_feedback_verify_and_answer(tmp_path: Path, cache: Path) -> None:
+    """Groups of 64, by torch's products: columns of attention on a rank are 64."""
+    narrow = WIDE | {"hidden_size": 128, "head_dim": 32}
+    checkpoint = write_checkpoint("llama", tmp_path / "model", dtype="float32", **narrow)
+    made = _built(checkpoint, scheme_of("gptq"), "", tmp_path / "artifact", cache, "bfloat16")
+    assert made.quantisation is not None
+    assert made.quantisation.group == 64
+    assert isinstance(made.section, Segments)
+    assert made.section.products == "grouped_64"
+    with load(tmp_path / "artifact") as model:
+        (answer,) = model.generate(["The file is"], GenerationParams(max_new_tokens=8))
+    assert len(answer.tokens) == 8
