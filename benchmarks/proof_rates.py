@@ -12,6 +12,7 @@ once. The arithmetic below multiplies operations of published models by the seco
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ import torch
 import recipes
 from benchmarks.planted import Planted
 from benchmarks.quantized_files import quantize
-from benchmarks.tinyllama import machine
+from benchmarks.tinyllama import ROOT, machine
 from compiler import targets
 from compiler.calibration import activations, feedback
 from compiler.calibration.samples import Samples
@@ -35,7 +36,6 @@ from compiler.pipeline.estimate import layer_operations
 from compiler.quantization.proof_levels import PROOFS
 from compiler.quantization.request import Quant, scheme_of
 from compiler.storage.checkpoints.checkpoint import open_checkpoint
-from tests.published import CONFIGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 CORES = 16
 MODELS = ("llama-2-70b", "mixtral-8x7b")
+PUBLISHED = ROOT / "tests" / "published_configs"
 CALIBRATED = 64 * 512
 """Tokens of a calibration in the arithmetic."""
 
@@ -121,7 +122,7 @@ def arithmetic(found: dict[str, float], config: ModelConfig, tokens: int, length
     """Minutes of the stages of large models on CORES cores, by operations, in proportion to those measured."""
     lines, level = [], PROOFS["standard"]
     for name in MODELS:
-        hf = CONFIGS[name]
+        hf = json.loads((PUBLISHED / f"{name}.json").read_bytes())
         large = recipes.for_config(hf)[1].resolve(hf).model_config(hf)
         for stage, most in (("calibrate", CALIBRATED), ("gate", level.tokens), ("gate by the judge", level.tokens)):
             each = found[stage] / (tokens * layer_operations(config, length))

@@ -174,7 +174,8 @@ def _table(rows: Sequence[Row], source: float) -> Iterator[str]:
         most = max(row.build.memory.values(), default=0) / 1e6
         yield f"{row.name} | {' | '.join(seconds)} | {row.build.total:.1f} | {verify} | {most:.0f}"
     yield ""
-    yield f"outcome | gate: perplexity | increase, 95 % | KL | stream | distance | on prose (source {source:.4f}) | result"
+    heads = "gate: perplexity | increase, 95 % | KL | stream | distance"
+    yield f"outcome | {heads} | on prose (source {source:.4f}) | result"
     for row in rows:
         gate = row.figures
         cells = [""] * 5
