@@ -10,8 +10,9 @@ from compiler.cli.groups import grouped
 from compiler.cli.matrix import FileOptions, app, entries_of
 from compiler.cli.options import Json
 from compiler.cli.output import show
+from compiler.matrix.emit import FORMATS
 
-__all__ = ["app", "cancel", "cell", "logs", "status"]
+__all__ = ["app", "cancel", "cell", "emit", "logs", "status"]
 
 if TYPE_CHECKING:
     from compiler.matrix.status import Jobs
@@ -51,6 +52,30 @@ def cancel(
 
     ended = _jobs(files).cancel(chosen(entries_of(files), names or ()))
     show(ended, f"{len(ended)} ended" + (f": {', '.join(ended)}" if ended else ""), as_json=as_json)
+
+
+@app.command("emit")
+@grouped
+def emit(
+    files: FileOptions,
+    form: Annotated[str, typer.Option("--as", help=f"Format: {', '.join(FORMATS)}.")],
+    max_parallel: Annotated[int, typer.Option(help="Builds at the same time; 0: no limit.", min=0)] = 0,
+    cell_timeout: Annotated[int, typer.Option(help="Time limit of a build in seconds.", min=60)] = 6 * 3600,
+    as_json: Json = False,
+) -> None:
+    """Print the builds as a definition for another engine."""
+    from compiler.errors import UsageError
+    from compiler.matrix.emit import EmitOptions
+    from compiler.matrix.emit import emit as run
+    from compiler.matrix.file import read_engines
+
+    if files.store is None:
+        raise UsageError(
+            "`matrix emit` needs `--store`", hint="the engine's machines publish to it: `--store s3://...`"
+        )
+    options = EmitOptions(files.store, cell_timeout, max_parallel, read_engines(files.file))
+    text = run(entries_of(files), form, options)
+    show({"format": form, "text": text}, text.rstrip("\n"), as_json=as_json)
 
 
 @app.command("cell", hidden=True)

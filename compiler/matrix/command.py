@@ -8,14 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compiler.matrix.failures import TIMEOUT_CODE
+from compiler.targets import guard
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 PROGRAM = (sys.executable, "-m", "compiler")
@@ -34,33 +35,39 @@ def run(
     words: Sequence[str], log: Path, mode: str, *, program: Sequence[str] = PROGRAM, until: float | None = None
 ) -> CommandResult:
     """Run this command line with stderr in `log`. `mode`: "w" truncates the log, "a" appends to it. `until`:
-    time.monotonic() at which the process and its children are killed.
+    time.monotonic() at which it is killed. Its process group ends with it, and with this process (targets/guard.py).
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open(mode) as file:
         file.write(f"$ lmi-compile {' '.join(words)}\n")
         file.flush()
         begin = file.tell()
-        left = None if until is None else max(until - time.monotonic(), 0.0)
-        with subprocess.Popen(
-            [*program, *words], stdout=subprocess.PIPE, stderr=file, text=True, process_group=0 if until else None
-        ) as child:
+        with guarded([*program, *words], stdout=subprocess.PIPE, stderr=file) as child:
             try:
-                out, _ = child.communicate(timeout=left)
+                out, _ = child.communicate(timeout=None if until is None else max(until - time.monotonic(), 0.0))
             except subprocess.TimeoutExpired:
-                _kill_group(child.pid)
-                child.communicate()
                 return CommandResult(TIMEOUT_CODE, "", "ended by the time limit of the cell")
-            except BaseException:
-                child.kill()
-                raise
     output = log.read_bytes()[begin:].decode(errors="replace")
-    return CommandResult(_exit_code(child.returncode), out, _message(output, child.returncode))
+    return CommandResult(_exit_code(child.returncode), out.decode(errors="replace"), _message(output, child.returncode))
 
 
-def _kill_group(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
+@contextmanager
+def guarded(line: Sequence[str], **streams: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Process whose group is killed at the end of the context, and with this process."""
+    guard_end, our_end = os.pipe()
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-I", "-S", guard.__file__, *line], stdin=guard_end, start_new_session=True, **streams
+        )
+        try:
+            yield child
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+    finally:
+        os.close(guard_end)
+        os.close(our_end)
 
 
 def _exit_code(code: int) -> int:
@@ -79,5 +86,6 @@ def _message(output: str, code: int) -> str:
     _, found, rest = ("\n" + output).rpartition("\nerror: ")
     if found:
         return rest.partition("\n\nhint: ")[0].strip()
-    killed = f"ended by signal {-code}" if code < 0 else ""
+    number = -code if code < 0 else code - 128  # the guard gives it as a shell does
+    killed = f"ended by signal {number}" if number > 0 else ""
     return killed or last or f"exit code {code}"

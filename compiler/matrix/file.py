@@ -38,11 +38,14 @@ from typing import TYPE_CHECKING, Any
 from compiler import targets
 from compiler.errors import UsageError
 from compiler.matrix.cell import KEYS
-from compiler.matrix.executors import NAMES as ENGINES
+from compiler.matrix.emit import FORMATS
+from compiler.matrix.executors import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+ENGINES = (*NAMES, *(name for name in (*FORMATS, "batch") if name not in NAMES))
+"""Engines that may have options, [fleet.NAME]."""
 OURS = frozenset({"output", "json", "until", "force", "dry-run", "help"})
 """Options of `build` that the matrix sets itself."""
 
