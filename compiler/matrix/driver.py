@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from compiler.errors import DeployError, RefusedError, StoreError
-from compiler.matrix.failures import RETRIES
+from compiler.errors import DeployError, RefusedError, StoreError, UsageError
+from compiler.matrix.failures import RETRIES, failure_of
 from compiler.matrix.jobs import MatrixJob, read_job, remove_job, write_job
 from compiler.matrix.ledger import STALE
 from compiler.matrix.state import MatrixRow, log_file, look, write_record
@@ -232,9 +232,9 @@ class Fleet:
         self.ledger.write_cell(cell)
         try:
             job = self.executor.submit(cell)
-        except RefusedError as error:
+        except (RefusedError, UsageError) as error:
             row = replace(task.row, state="refused", step="submit", error=error.message, exit_code=error.exit_code)
-            self._settle(task, replace(row, failure="refused"))
+            self._settle(task, replace(row, failure=failure_of(error.exit_code)))
             return
         task.job = MatrixJob(
             cell.name, self.executor.name, job, token, cell.key, time.time(), task.failures, task.spent

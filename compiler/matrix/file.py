@@ -44,7 +44,7 @@ from compiler.matrix.executors import NAMES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-ENGINES = (*NAMES, *(name for name in (*FORMATS, "batch") if name not in NAMES))
+ENGINES = tuple(dict.fromkeys((*NAMES, *FORMATS)))
 """Engines that may have options, [fleet.NAME]."""
 OURS = frozenset({"output", "json", "until", "force", "dry-run", "help"})
 """Options of `build` that the matrix sets itself."""

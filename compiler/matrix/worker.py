@@ -6,6 +6,7 @@ Each command runs in a process of its own, so that a build that the kernel ends 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import threading
@@ -32,7 +33,10 @@ _TAIL = 8192
 
 
 def work(ledger: Ledger, token: str, beat: float = BEAT) -> MatrixRow:
-    """Row of one attempt at the cell `token` of the ledger. Raises StoreError where the ledger cannot be reached."""
+    """Row of one attempt at the cell `token` of the ledger. Raises StoreError where the ledger cannot be reached.
+
+    The folder LMI_COMPILE_EMPTY, which the machine's service would keep, is emptied at the end.
+    """
     cell = ledger.cell(token)
     scratch = None if cell.output else tempfile.mkdtemp(prefix="lmi-compile-")
     output = Path(scratch or cell.output)
@@ -41,8 +45,18 @@ def work(ledger: Ledger, token: str, beat: float = BEAT) -> MatrixRow:
     finally:
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
+        if folder := os.environ.get("LMI_COMPILE_EMPTY"):
+            _empty(Path(folder))
     ledger.write_result(token, row)
     return row
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _claimed_row(ledger: Ledger, cell: Cell, output: Path, beat: float) -> MatrixRow:

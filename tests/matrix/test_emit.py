@@ -160,11 +160,11 @@ def test_a_state_machine_is_valid_and_its_states_are_reached(
 
 def _unreached(machine: Any) -> set[str]:
     """States that no state leads to, and names without a state."""
-    reached = {machine["StartAt"]}
+    reached: set[str] = {machine["StartAt"]}
     for state in machine["States"].values():
         nexts = [state, *state.get("Choices", []), *state.get("Catch", [])]
         reached |= {one[way] for one in nexts for way in ("Next", "Default") if way in one}
-    return reached ^ machine["States"].keys()
+    return reached ^ set(machine["States"])
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -173,7 +173,7 @@ def test_the_entry_of_a_cell_is_read_again_as_it_was(
 ) -> None:
     text = emit(entries, form, options)
     found = [yaml.safe_load(text)] if form != "kubernetes" else list(yaml.safe_load_all(text))
-    again = []
+    again: list[BuildEntry] = []
     for builds in _strings(found, "[[build]]"):
         (tmp_path / "again.toml").write_text(builds)
         again += read_builds(tmp_path / "again.toml", _build_options())

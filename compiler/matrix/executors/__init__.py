@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from compiler.matrix.cell import Cell, CellResources
 
-NAMES = ("local",)
+NAMES = ("local", "sagemaker", "batch")
 """Engines, by the names of their modules."""
 
 
@@ -60,3 +60,13 @@ def open_executor(name: str, options: Mapping[str, Any], where: Any) -> Executor
         raise UsageError(f"`--on` takes {', '.join(NAMES)}; found `{name}`", hint="`--on local` needs no engine")
     found: Executor = importlib.import_module(f"compiler.matrix.executors.{name}").make(options, where)
     return found
+
+
+def checked_options(name: str, options: Mapping[str, Any], known: Mapping[str, type]) -> None:
+    """Check the keys and types of [fleet.NAME]. Raises UsageError."""
+    for key, value in options.items():
+        if key not in known:
+            raise UsageError(f"[fleet.{name}] has no key `{key}`", hint=f"there are {', '.join(known)}")
+        if not isinstance(value, known[key]):
+            wanted = known[key].__name__
+            raise UsageError(f"[fleet.{name}] `{key}`: expected {wanted}, found {value!r}", hint=f"give it a {wanted}")
