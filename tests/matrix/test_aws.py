@@ -155,6 +155,7 @@ def test_states_of_training_jobs_and_their_end(monkeypatch: pytest.MonkeyPatch) 
         ("Failed", "Failed", "ClientError: no image", "ended", "Failed: ClientError: no image"),
         ("Stopped", "MaxWaitTimeExceeded", "", "ended", "Stopped"),
     ]
+    answer: dict[str, Any] = {}
     for status, secondary, reason, *_ in told:
         answer = {"TrainingJobName": "j", "TrainingJobArn": "arn:aws:x", "ModelArtifacts": {"S3ModelArtifacts":
         "s3://b/m"},
