@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +13,7 @@ from compiler.cli.options import Json
 from compiler.cli.output import show
 from compiler.matrix.emit import FORMATS
 
-__all__ = ["app", "cancel", "cell", "emit", "logs", "status"]
+__all__ = ["app", "cancel", "cell", "emit", "logs", "report", "status"]
 
 if TYPE_CHECKING:
     from compiler.matrix.status import Jobs
@@ -52,6 +53,23 @@ def cancel(
 
     ended = _jobs(files).cancel(chosen(entries_of(files), names or ()))
     show(ended, f"{len(ended)} ended" + (f": {', '.join(ended)}" if ended else ""), as_json=as_json)
+
+
+@app.command("report")
+@grouped
+def report(
+    files: FileOptions,
+    html: Annotated[Path, typer.Option(help="HTML file to write.", metavar="FILE")],
+    prices: Annotated[Path | None, typer.Option(help="TOML file: price of an hour by instance type.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the results of all builds as one HTML page."""
+    from compiler.matrix.page import page
+    from compiler.matrix.view import read_prices
+
+    rows = [one.row for one in _jobs(files).status(entries_of(files))]
+    html.write_text(page(rows, files.output, read_prices(prices)))
+    show({"html": str(html), "builds": len(rows)}, str(html), as_json=as_json)
 
 
 @app.command("emit")

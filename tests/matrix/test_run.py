@@ -11,6 +11,7 @@ import pytest
 from benchmarks.testbed.artifacts import manifest, write
 from compiler.matrix import summary
 from compiler.matrix.driver import FleetLimits
+from compiler.matrix.page import page
 from compiler.matrix.run import EngineChoice, build, counts, plan
 from compiler.matrix.state import MatrixRow, key_of, log_file, look, read_record, tag_of
 from compiler.report import Silent
@@ -136,3 +137,16 @@ def test_a_record_that_is_none_is_no_record(made: Matrix) -> None:
         assert read_record(made.place.output, "a") is None
         assert states(plan([entry("a")], made.place, "1", Silent())) == ["new"]
     assert log_file(made.place.output, "a").read_text().startswith("$ lmi-compile build --model m")
+
+
+def test_the_page_has_every_build_the_failures_and_the_cost(made: Matrix) -> None:
+    rows = build([entry(name) for name in ("good", "fails")], made.place, "1", Silent())
+    rows += [MatrixRow("priced<", "built", seconds=1800.0, attempts=2, instance="ml.g5.2xlarge")]
+    text = page(rows, made.place.output, {"ml.g5.2xlarge": 3.0})
+    assert "2 built, 1 failed" in text
+    assert "cost 1.50 (1 of 3 builds have a price)" in text
+    assert "priced&lt;" in text
+    assert "it went wrong &lt;&amp;" in text
+    assert "$ lmi-compile build --model m --name fails" in text
+    assert "<script" not in text
+    assert "http" not in text  # nothing is loaded
