@@ -13,7 +13,8 @@ import yaml
 
 from compiler.cli.matrix import _build_options
 from compiler.errors import RefusedError, UsageError
-from compiler.matrix.emit import FORMATS, EmitOptions, emit, identifier
+from compiler.matrix.emit import EmitOptions, emit, identifier
+from compiler.matrix.engines import FORMATS
 from compiler.matrix.file import BuildEntry, read_builds, read_engines
 
 BUILDS = """

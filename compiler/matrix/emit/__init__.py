@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.errors import UsageError
 from compiler.matrix.cell import resources_of
+from compiler.matrix.engines import FORMATS
 from compiler.matrix.failures import RETRIES
 
 if TYPE_CHECKING:
@@ -22,15 +23,6 @@ if TYPE_CHECKING:
 
     from compiler.matrix.cell import CellResources
     from compiler.matrix.file import BuildEntry
-
-FORMATS = {
-    "kubernetes": "kubernetes",
-    "argo": "argo",
-    "github": "github",
-    "codebuild": "codebuild",
-    "step-functions": "step_functions",
-}
-"""Formats of definitions, and their modules."""
 
 SCRIPT = 'printf %s "$BUILDS" >builds.toml && exec lmi-compile matrix build --store "$STORE" --output artifacts'
 """Shell line of a cell."""

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from compiler.errors import UsageError
+from compiler.matrix.engines import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from compiler.matrix.cell import Cell, CellResources
-
-NAMES = ("local", "sagemaker", "batch")
-"""Engines, by the names of their modules."""
 
 
 @dataclass(frozen=True)
