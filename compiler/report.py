@@ -71,7 +71,7 @@ class Lines:
         self._last = now
         rate = done / (now - self._began)
         left = f", {seconds((total - done) / rate)} left" if rate else ""
-        self._say(f"{self.stage}: {_part(done, total, unit)}, {amount(rate, unit)}/s{left}")
+        self._say(f"{self.stage}: {_part(done, total, unit)}, {rate_text(rate, unit)}{left}")
 
     def end(self, note: str) -> None:
         self._say(f"{self.stage}: {note} ({seconds(time.monotonic() - self._began)})")
@@ -132,7 +132,7 @@ class Bars(Lines):
             self._bar.add_task(self.stage, total=total, text="")
             self._bar.start()
         rate = done / max(now - self._began, 1e-9)
-        text = f"{_part(done, total, unit)}, {amount(rate, unit)}/s"
+        text = f"{_part(done, total, unit)}, {rate_text(rate, unit)}"
         self._bar.update(self._bar.task_ids[0], completed=done, total=total, text=text)
 
     def end(self, note: str) -> None:
@@ -169,6 +169,13 @@ def amount(count: float, unit: str) -> str:
             break
         count /= 1000
     return f"{count:.0f} {name}" if name == "B" else f"{count:.3g} {name}"
+
+
+def rate_text(rate: float, unit: str) -> str:
+    """Text of a rate: `2.2 GB/s`, `7.5 tokens/s`; below one a second the time of each, `1 min 19 s a result`."""
+    if unit == "bytes" or rate >= 1 or rate <= 0:
+        return f"{amount(rate, unit)}/s"
+    return f"{seconds(1 / rate)} a {unit.removesuffix('s')}"
 
 
 def _part(done: int, total: int, unit: str) -> str:

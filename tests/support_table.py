@@ -1,4 +1,4 @@
-"""The README's table of what is supported, made from the recipes: `python -m tests.support_table` prints it.
+"""The table of what is supported, made from the recipes: `python -m tests.support_table` prints it.
 
 Outcomes are those of plans at the sizes of published checkpoints. The last column is measured: each tiny checkpoint of
 the recipe is converted in float32 for TensorRT-LLM, and its ranks are judged against the logits of the source.

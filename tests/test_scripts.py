@@ -168,7 +168,7 @@ def test_the_readme_names_only_scripts_that_exist() -> None:
     assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
 
 
-def test_the_readme_and_the_demo_use_only_commands_and_options_that_exist() -> None:
+def test_readme_demo_and_documentation_use_only_commands_and_options_that_exist() -> None:
     from typer.core import TyperGroup
     from typer.main import get_command
 
@@ -176,7 +176,8 @@ def test_the_readme_and_the_demo_use_only_commands_and_options_that_exist() -> N
 
     root = get_command(app)
     assert isinstance(root, TyperGroup)
-    texts = [(ROOT / name).read_text() for name in ("README.md", "scripts/demo")]
+    pages = [page for page in (ROOT / "docs/pages").rglob("*.md") if page.name != "cli.md"]
+    texts = [path.read_text() for path in (ROOT / "README.md", ROOT / "scripts/demo", *pages)]
     used = [match for text in texts for match in re.findall(r"lmi-compile ([a-z-]+)([^`#\n]*)", text)]
     assert {"build", "verify", "generate"} <= {command for command, _ in used}
     for command, rest in used:

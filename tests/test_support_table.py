@@ -1,4 +1,4 @@
-"""The README says what plans say today."""
+"""The documentation says what plans say today."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import recipes
 from tests.published import CONFIGS
 from tests.support_table import REFUSED, TPS, in_text, outcome, table
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs/pages/reference/support.md"
 
 
-def test_the_table_in_the_readme_is_current() -> None:
-    """After a change that is meant: put the output of `python -m tests.support_table` into the README."""
-    found, errors = in_text(README.read_text())
+def test_the_table_of_what_is_supported_is_current() -> None:
+    """After a change that is meant: put the output of `python -m tests.support_table` into the page."""
+    found, errors = in_text(PAGE.read_text())
     assert errors.keys() == {recipes.for_config(hf)[0] for hf in CONFIGS.values()}
     # Measured by the command alone; what makes each of them small is in tests/targets/trtllm/test_converted.py.
     assert all(error == REFUSED or float(error.split()[0]) < 5e-3 for error in errors.values())

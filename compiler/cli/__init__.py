@@ -37,6 +37,7 @@ from compiler.cli import (
     deploy,
     matrix_jobs,
     neo,
+    page,
     prewarm,
     recommend,
     registry,
@@ -62,7 +63,7 @@ COMMANDS: Mapping[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
         matrix_jobs.app,
         cache.app,
     ),
-    "Inspect": (about.models, artifact.inspect, artifact.verify, about.doctor),
+    "Inspect": (about.models, artifact.inspect, artifact.verify, page.report, about.doctor),
     "Run": (artifact.generate, serve.serve),
     "Publish": (
         registry.push,

@@ -30,7 +30,8 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def made(tiny_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifact of a toolchain that compiles nothing."""
     import recipes
-    from compiler.api import Ask, BuildRequest, build
+    from compiler.api import Ask, BuildRequest
+    from compiler.pipeline.build import build
 
     folder = tmp_path_factory.mktemp("made")
     request = BuildRequest(

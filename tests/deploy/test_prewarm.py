@@ -36,7 +36,8 @@ def real(tiny_artifact: Callable[[str, int], Path], tmp_path: Path) -> Path:
 def stand_in(tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> Path:
     """An artifact that nothing can run."""
     import recipes
-    from compiler.api import Ask, BuildRequest, build
+    from compiler.api import Ask, BuildRequest
+    from compiler.pipeline.build import build
     from tests.stand_in import StandIn
 
     request = BuildRequest(

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 import recipes
-from compiler.api import Ask, BuildRequest, GenerationParams, build, load, verify
+from compiler.api import Ask, BuildRequest, GenerationParams, build, load
 from compiler.artifact.manifest import Manifest
 from compiler.model.config import ModelConfig
 from compiler.numerics.compare import THRESHOLDS
 from compiler.numerics.gate.sides import log_probabilities, of_files
+from compiler.numerics.verify import verify
 from compiler.pipeline.request import PlanRequest
 from compiler.pipeline.verify_source import source_logits
 from compiler.quantization.request import Quant, Text, scheme_of
