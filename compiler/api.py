@@ -77,7 +77,7 @@ def plan(
     model: str | Path | PlanRequest,
     *,
     tp: int = 1,
-    target: str = "inductor",
+    target: str | None = None,
     quant: str = "none",
     max_batch: int = 8,
     instance_type: str | None = None,
@@ -92,9 +92,12 @@ def plan(
     if isinstance(model, PlanRequest):
         return plan_of(model)
     import recipes
+    from compiler.targets import DEFAULT
 
     ask = _ask(tp, target, quant, max_batch, instance_type)
-    return plan_of(PlanRequest(model=str(model), recipes=recipes, ask=ask, target=target, instance_type=instance_type))
+    return plan_of(
+        PlanRequest(model=str(model), recipes=recipes, ask=ask, target=target or DEFAULT, instance_type=instance_type)
+    )
 
 
 def build(
@@ -102,7 +105,7 @@ def build(
     output: str | Path = "",
     *,
     tp: int = 1,
-    target: str = "inductor",
+    target: str | None = None,
     quant: str = "none",
     max_batch: int = 8,
     instance_type: str | None = None,
@@ -118,9 +121,10 @@ def build(
     if isinstance(model, BuildRequest):
         return run(model, report)
     import recipes
+    from compiler.targets import DEFAULT
 
     request = BuildRequest(
-        model=str(model), recipes=recipes, ask=_ask(tp, target, quant, max_batch, instance_type), target=target,
+        model=str(model), recipes=recipes, ask=_ask(tp, target, quant, max_batch, instance_type), target=target or DEFAULT,
         instance_type=instance_type, output=Path(output),
     )  # fmt: skip
     return run(request, report)
@@ -181,7 +185,7 @@ def prewarm(source: str | Path, folder: str | Path, report: Report | None = None
     return run(str(source), Path(folder), report)
 
 
-def _ask(tp: int, target: str, quant: str, max_batch: int, instance_type: str | None) -> Ask:
+def _ask(tp: int, target: str | None, quant: str, max_batch: int, instance_type: str | None) -> Ask:
     from compiler import targets
     from compiler.errors import UsageError
     from compiler.pipeline.request import Ask
@@ -190,7 +194,7 @@ def _ask(tp: int, target: str, quant: str, max_batch: int, instance_type: str | 
 
     if quant != "none" and quant not in SCHEMES:
         raise UsageError(f"`quant` is none, {', '.join(SCHEMES)}; found `{quant}`", hint="leave it out for none")
-    options = targets.options_of(target)().on_instance(instance_type)
+    options = targets.options_of(target or targets.DEFAULT)().on_instance(instance_type)
     return Ask(tp=tp, max_batch=max_batch, options=options, quant=NONE if quant == "none" else Quant(SCHEMES[quant]))
 
 

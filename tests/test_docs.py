@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks import chart
+from benchmarks.testbed import chart
 from tests import doc_pages
 from tests.command import command
 
@@ -28,7 +28,7 @@ def test_reference_pages_are_those_of_the_program(name: str) -> None:
 
 
 def test_the_chart_is_that_of_the_results() -> None:
-    """After new figures: `python -m benchmarks.chart`."""
+    """After new figures: `python -m benchmarks.testbed.chart`."""
     assert chart.CHART.read_text() == chart.chart(chart.seconds())
 
 

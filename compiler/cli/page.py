@@ -26,7 +26,7 @@ def report(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write an HTML page about an artifact: plan, build, numerics, trust."""
+    """Write an HTML page about an artifact."""
     from compiler.artifact.manifest import load_manifest
     from compiler.errors import UsageError
     from compiler.page import page_of

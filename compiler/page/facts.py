@@ -35,7 +35,7 @@ class Records:
 
 
 @dataclass(frozen=True)
-class Ranks:
+class RankFacts:
     """Bytes of each rank file by its name; query heads and kv heads of each rank, "" = an empty slot."""
 
     nbytes: Mapping[str, int]
@@ -51,7 +51,7 @@ class Facts:
 
     manifest: Manifest
     identity: Sequence[Row]
-    ranks: Ranks
+    ranks: RankFacts
     kinds: Sequence[Row]
     stages: Sequence[tuple[str, str, float]]
     numerics: Sequence[Row]
@@ -109,20 +109,20 @@ def _identity(manifest: Manifest) -> list[Row]:
     ]
 
 
-def _ranks(manifest: Manifest, folder: Path) -> Ranks:
+def _ranks(manifest: Manifest, folder: Path) -> RankFacts:
     sizes = {file.path: file.size for file in manifest.files}
     nbytes = {path: sizes[path] for path in manifest.section.rank_files}
     plan = folder / PLAN
     if plan.is_file() and (heads := _json(plan).get("heads")):
         tp = int(heads["tp"])
-        return Ranks(nbytes, _slots(heads["queries"], tp), _slots(heads["keys"], tp))
+        return RankFacts(nbytes, _slots(heads["queries"], tp), _slots(heads["keys"], tp))
     found = _layout(manifest)
     if found is None:
-        return Ranks(nbytes)
+        return RankFacts(nbytes)
     tp = manifest.parallel.tp
     queries = [[str(rank * found.heads + head) for head in range(found.heads)] for rank in range(tp)]
     first = [rank // found.kv_copies if found.kv_copies > 1 else rank * found.kv_heads for rank in range(tp)]
-    return Ranks(nbytes, queries, [[str(start + head) for head in range(found.kv_heads)] for start in first])
+    return RankFacts(nbytes, queries, [[str(start + head) for head in range(found.kv_heads)] for start in first])
 
 
 def _slots(slots: Sequence[int | None], tp: int) -> list[list[str]]:

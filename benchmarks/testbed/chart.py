@@ -1,4 +1,4 @@
-"""Chart of the first token, from the table in RESULTS.md: `python -m benchmarks.chart` writes it."""
+"""Chart of the first token, from the table in RESULTS.md: `python -m benchmarks.testbed.chart` writes it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from html import escape
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CHART = ROOT / "docs/pages/assets/first-token.svg"
 _TITLE = "Start: `python -m benchmarks.start"
 _NAMES = {
