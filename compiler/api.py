@@ -124,8 +124,8 @@ def build(
     from compiler.targets import DEFAULT
 
     request = BuildRequest(
-        model=str(model), recipes=recipes, ask=_ask(tp, target, quant, max_batch, instance_type), target=target or DEFAULT,
-        instance_type=instance_type, output=Path(output),
+        model=str(model), recipes=recipes, ask=_ask(tp, target, quant, max_batch, instance_type),
+        target=target or DEFAULT, instance_type=instance_type, output=Path(output),
     )  # fmt: skip
     return run(request, report)
 
