@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from compiler.storage.checkpoints.checkpoint import Checkpoint
 
 CORES = 16
-MODELS = ("llama-2-70b", "mixtral-8x7b")
+MODELS = ("llama2-70b", "mixtral-8x7b")
 PUBLISHED = ROOT / "tests" / "published_configs"
 CALIBRATED = 64 * 512
 """Tokens of a calibration in the arithmetic."""
