@@ -42,7 +42,7 @@ def start(work: Path, model: Path, dialect: str, plugins: Path | None) -> None:
     shutil.rmtree(work, ignore_errors=True)
     out.mkdir(parents=True)
     with isolation(model, MODEL_PATH) as isolated:
-        host = ServerHost(python_with_vllm(), isolated, (str(plugins),) if plugins else ())
+        host = ServerHost(python_with_vllm(), isolated, (str(plugins.absolute()),) if plugins else ())
         bake_and_prove(spec, "cpu", model, host, work, out)
     report = json.loads((out / "bake.json").read_text())
     print("| start | CPU-s | ready, s | ratio of CPU-s |")

@@ -39,6 +39,8 @@ pytestmark = [
 ]
 CUDA_PATH = str(Path(__file__).parent / "cuda_path")
 SERVING = Serving(1, "bfloat16", 256, 4, 256, BLOCK_SIZE["cpu"], load_format="auto")
+NODES = {"VLLM_CPU_SIM_MULTI_NUMA": "1"}
+"""Variables with which vLLM puts two ranks on a machine with one NUMA node."""
 FORCE = {"VLLM_FORCE_AOT_LOAD": "1"}
 
 
@@ -216,7 +218,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TriedBake]:
     reference = judge_of(folder / "shards", model_config("llama", head_dim=32), 0).logits
     with isolation(folder / "shards", MODEL_PATH) as isolated:
         host = ServerHost(os.environ[PYTHON], isolated, (CUDA_PATH,), 600)
-        spec = bake.BakeSpec(serving, "M", "", "", 250, {})
+        spec = bake.BakeSpec(serving, "M", "", "", 250, NODES)
         yield bake_in(spec, host, folder / "shards", folder / "work", out, reference)
 
 
