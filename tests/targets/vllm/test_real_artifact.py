@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from compiler.artifact.manifest import load_manifest
 from compiler.targets.vllm.artifact import section_of
@@ -92,8 +93,9 @@ def test_generate_gives_the_judges_log_probabilities(artifact: Path, tmp_path: P
     done = command(*line, cache=tmp_path)
     assert done.code == 0, done.err
     judge = judge_of(artifact, load_manifest(artifact).config, 0)
+    tokenizer = Tokenizer.from_file(str(artifact / "tokenizer.json"))
     for prompt, answer in zip(("Hello", "a longer prompt"), done.json, strict=True):
-        ids = [*prompt.encode(), *(token["id"] for token in answer["tokens"])]
+        ids = [*tokenizer.encode(prompt).ids, *(token["id"] for token in answer["tokens"])]
         logits = judge.logits(np.asarray(ids, np.int64)).astype(np.float64)
         every = logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
         every -= logits.max(-1, keepdims=True)
