@@ -189,5 +189,5 @@ def test_readme_demo_and_documentation_use_only_commands_and_options_that_exist(
         found = root.commands[command]
         if isinstance(found, TyperGroup) and rest.split():
             found = found.commands.get(rest.split()[0], found)
-        known = {option for param in found.params for option in param.opts}
+        known = {option for param in found.params for option in (*param.opts, *param.secondary_opts)}
         assert set(re.findall(r"(?<!\S)--[a-z-]+", rest)) <= known
