@@ -72,7 +72,7 @@ def blocks(page: Path) -> list[str]:
 def test_commands_of_tutorials_run_in_their_order(
     page: Path, tiny_artifact: Callable[[str, int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A build ends before verify and uses the stand-in for the compiler; its output is then replaced by an artifact that
+    """A build ends before verify and uses the stand-in for the compiler; its output is then replaced by one that
     was compiled and verified.
     """
     (tmp_path / "examples").symlink_to(ROOT / "examples")
