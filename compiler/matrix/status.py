@@ -77,19 +77,18 @@ class Jobs:
 
     def cancel(self, entries: Sequence[BuildEntry]) -> list[str]:
         """End the jobs of the entries, and keep a running driver from beginning others. Names of the jobs ended."""
-        ended, now = [], time.time()
-        for entry in entries:
-            job = read_job(self.output, entry.name)
-            if job is None:
-                write_job(self.output, MatrixJob(entry.name, "", "", "", "", now, canceled=now))
-                continue
-            write_job(self.output, replace(job, canceled=now))
-            if job.id and not job.canceled:
-                self._executor(job.on).cancel(job.id)
-                self._ledger().release(job.key, job.token)
-                write_record(self.output, canceled(MatrixRow(entry.name, "new", job.key)))
-                ended.append(entry.name)
-        return ended
+        now = time.time()
+        jobs = {entry.name: read_job(self.output, entry.name) for entry in entries}
+        # All are marked before any is ended: room that one leaves is not for another of them.
+        for name, job in jobs.items():
+            marked = replace(job, canceled=now) if job else MatrixJob(name, "", "", "", "", now, canceled=now)
+            write_job(self.output, marked)
+        running = [job for job in jobs.values() if job is not None and job.id and not job.canceled]
+        for job in running:
+            self._executor(job.on).cancel(job.id)
+            self._ledger().release(job.key, job.token)
+            write_record(self.output, canceled(MatrixRow(job.name, "new", job.key)))
+        return [job.name for job in running]
 
     def _step(self, job: MatrixJob) -> dict[str, Any]:
         try:
