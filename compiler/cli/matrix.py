@@ -15,7 +15,7 @@ from compiler.cli.groups import grouped
 from compiler.cli.help import GroupedCommands
 from compiler.cli.options import Json
 from compiler.cli.output import reporting, show
-from compiler.matrix.engines import NAMES
+from compiler.matrix.names import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,7 @@ from compiler.cli.groups import grouped
 from compiler.cli.matrix import FileOptions, app, entries_of
 from compiler.cli.options import Json
 from compiler.cli.output import show
-from compiler.matrix.engines import FORMATS
+from compiler.matrix.names import FORMATS
 
 __all__ = ["app", "cancel", "cell", "emit", "logs", "report", "status"]
 

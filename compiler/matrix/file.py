@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any
 from compiler import targets
 from compiler.errors import UsageError
 from compiler.matrix.cell import KEYS
-from compiler.matrix.engines import FORMATS, NAMES
+from compiler.matrix.names import FORMATS, NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

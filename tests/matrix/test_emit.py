@@ -14,8 +14,8 @@ import yaml
 from compiler.cli.matrix import _build_options
 from compiler.errors import RefusedError, UsageError
 from compiler.matrix.emit import EmitOptions, emit, identifier
-from compiler.matrix.engines import FORMATS
 from compiler.matrix.file import BuildEntry, read_builds, read_engines
+from compiler.matrix.names import FORMATS
 
 BUILDS = """
 [fleet]

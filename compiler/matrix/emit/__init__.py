@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.errors import UsageError
 from compiler.matrix.cell import resources_of
-from compiler.matrix.engines import FORMATS
 from compiler.matrix.failures import RETRIES
+from compiler.matrix.names import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,13 +34,13 @@ FINAL_CODES = (2, 3, 4, 6, 7, 8, 9, 12, 70)
 @dataclass(frozen=True)
 class EmitOptions:
     """Options of all definitions. `timeout`: seconds of a cell; `parallel`: cells at a time, 0 for no limit.
-    `engines`: [fleet.NAME] of the builds.toml.
+    `tables`: [fleet.NAME] of the builds.toml.
     """
 
     store: str
     timeout: int
     parallel: int
-    engines: Mapping[str, Mapping[str, Any]]
+    tables: Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def text(cells: Sequence[EmittedCell], options: EmitOptions) -> str:
     with_image(cells, "argo")
-    own = options.engines.get("argo", {})
+    own = options.tables.get("argo", {})
     namespace = {"namespace": str(own["namespace"])} if "namespace" in own else {}
     account = {"serviceAccountName": str(own["service-account"])} if "service-account" in own else {}
     tasks = [{"name": cell.id, "template": cell.id} for cell in cells]

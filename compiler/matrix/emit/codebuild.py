@@ -37,7 +37,7 @@ def text(cells: Sequence[EmittedCell], options: EmitOptions) -> str:
 
 
 def _build(cell: EmittedCell, options: EmitOptions) -> dict[str, Any]:
-    own = options.engines.get("codebuild", {})
+    own = options.tables.get("codebuild", {})
     image = {"image": cell.image} if cell.image else {}
     compute = {"compute-type": str(own["compute-type"])} if "compute-type" in own else {}
     variables = {"NAME": cell.name, "BUILDS": cell.builds, "STORE": options.store}

@@ -31,7 +31,7 @@ def text(cells: Sequence[EmittedCell], options: EmitOptions) -> str:
 
 
 def _job(cells: Sequence[EmittedCell], options: EmitOptions) -> dict[str, Any]:
-    own = options.engines.get("github", {})
+    own = options.tables.get("github", {})
     include = [
         {"name": cell.name, "builds": cell.builds, **({"image": cell.image} if cell.image else {})} for cell in cells
     ]

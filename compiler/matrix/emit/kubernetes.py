@@ -25,7 +25,7 @@ def text(cells: Sequence[EmittedCell], options: EmitOptions) -> str:
 
 
 def _job(cell: EmittedCell, options: EmitOptions) -> dict[str, Any]:
-    own = options.engines.get("kubernetes", {})
+    own = options.tables.get("kubernetes", {})
     namespace = {"namespace": str(own["namespace"])} if "namespace" in own else {}
     labels = {"app.kubernetes.io/name": "lmi-compile", "app.kubernetes.io/component": "matrix"}
     return {
@@ -50,7 +50,7 @@ def _job(cell: EmittedCell, options: EmitOptions) -> dict[str, Any]:
 
 
 def _pod(cell: EmittedCell, options: EmitOptions) -> dict[str, Any]:
-    own = options.engines.get("kubernetes", {})
+    own = options.tables.get("kubernetes", {})
     account = {"serviceAccountName": str(own["service-account"])} if "service-account" in own else {}
     return {
         "restartPolicy": "Never",

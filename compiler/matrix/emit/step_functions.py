@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def text(cells: Sequence[EmittedCell], options: EmitOptions) -> str:
-    own = options.engines.get("batch", {})
+    own = options.tables.get("batch", {})
     missing = [name for name in ("queue", "definition") if name not in own]
     if missing:
         raise UsageError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from compiler.errors import UsageError
-from compiler.matrix.engines import NAMES
+from compiler.matrix.names import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
