@@ -39,6 +39,16 @@ def test_the_readme_is_short_and_says_the_charts_figures() -> None:
         assert f"{value:.1f} s" in text
 
 
+def test_the_readme_counts_recipes_as_the_program_does(tmp_path: Path) -> None:
+    found = command("models", "--json", cache=tmp_path).json
+    text = (ROOT / "README.md").read_text()
+    assert f"{sum(len(recipe['architectures']) for recipe in found)} architectures" in text
+    assert f"{len(found)} recipes" in text
+    for target in ("trtllm", "vllm", "neuron"):
+        count = sum(not recipe["targets"][target]["--quant none"] for recipe in found)
+        assert re.search(rf"^\| `{target}` .*\| {count} \|$", text, re.MULTILINE)
+
+
 @pytest.mark.parametrize("page", [ROOT / "README.md", *TEXTS], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files_and_headings(page: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
