@@ -1,10 +1,11 @@
 """Time from a fresh process to the first tokens: an artifact against eager transformers and torch.compile.
 
-    python -m benchmarks.start --work DIR [--runs 5] [--cold 2]
+    python -m benchmarks.start --work DIR [--runs 5] [--cold 2] [--json]
     python -m benchmarks.start --work DIR --checkpoint CHECKPOINT --artifact ARTIFACT --tokens 1
 
 The same model for all, a random 22-layer TinyLlama or the given one; 32 tokens of prompt, page cache warm, interpreter
 start included. `compile cold` begins with an empty inductor cache, `compile warm` with the cache of an earlier run.
+`--json`: medians of the first token by mode, which `lmi-compile report --start` reads.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, choices=(1, 2), default=2, help="tokens whose times are taken")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--cold", type=int, default=2, help="runs of `compile cold`, which takes minutes")
+    parser.add_argument("--json", action="store_true", help="print medians of the first token by mode")
     options = parser.parse_args()
     if (options.checkpoint is None) != (options.artifact is None):
         parser.error("--checkpoint and --artifact go together")
@@ -64,6 +66,9 @@ def main() -> None:
         take("artifact", artifact)
         take("eager", checkpoint)
         take("compile warm", checkpoint)
+    if options.json:
+        print(json.dumps({mode: statistics.median(run[0] for run in runs) for mode, runs in found.items() if runs}))
+        return
     print(machine())
     columns = "".join(f" {token} token, s | it / ours |" for token in ("first", "second")[: options.tokens])
     print(f"| mode |{columns} all first |")
