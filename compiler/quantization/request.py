@@ -8,7 +8,7 @@ from typing import Any
 
 from compiler.errors import UsageError
 from compiler.quantization.proof_levels import STANDARD
-from compiler.quantization.schemes import ALPHA_OPTION, FLOAT, SCHEMES, SMOOTH, Scheme
+from compiler.quantization.schemes import ALPHA_OPTION, FLOAT, SCHEMES, SMOOTH, USUAL_GROUP, Scheme
 from compiler.quantization.smooth import check_alpha
 from compiler.storage.files.digest import Digest
 
@@ -76,10 +76,13 @@ class Quant:
 
     @property
     def decides(self) -> dict[str, Any]:
-        """Part of cache keys: the fields that change the bytes of rank files."""
+        """Part of cache keys: the fields that change the bytes of rank files. Groups of the usual size are not named:
+        keys are those from before there were others.
+        """
         found: dict[str, Any] = {"cache": self.cache}
         if self.scheme is not None:
-            found |= {name: value for name, value in asdict(self.scheme).items() if name != "tolerance"}
+            unnamed = {"tolerance"} if self.scheme.group not in (None, USUAL_GROUP) else {"tolerance", "size"}
+            found |= {name: value for name, value in asdict(self.scheme).items() if name not in unnamed}
         if self.smooths:
             found["alpha"] = "auto" if self.alpha is None else self.alpha
         if self.calibrated:

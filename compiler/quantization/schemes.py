@@ -25,6 +25,7 @@ UNSEARCHED, SMOOTH, ACTIVATION_AWARE, FEEDBACK = "", "smooth", "awq", "gptq"
 """Searches before rounding: none, SmoothQuant's (`smooth.py`) and AWQ's (`awq.py`) for scales of columns, GPTQ's
 (`feedback.py`) for weights.
 """
+USUAL_GROUP = 128
 COLUMNS = (SMOOTH, ACTIVATION_AWARE)
 """Searches for scales of columns."""
 ALPHA_OPTION = "--smoothquant-alpha"
@@ -62,7 +63,7 @@ class Scheme:
     activation_scales: Per
     search: str
     tolerance: Tolerance
-    size: int = 128
+    size: int = USUAL_GROUP
 
     @property
     def calibrated(self) -> bool:

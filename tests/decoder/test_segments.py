@@ -204,7 +204,8 @@ def test_exported_segments_keep_a_quantized_cache(case: str, kv: str, tiny_check
         steps = SimulatedRanks(config, ranks, batch=2, positions=12, run=run, cache=kv)
         logits = [steps.step(token_ids[:, a:b], torch.arange(a, b).expand(2, b - a)) for a, b in pairwise(bounds)]
         found.append(torch.cat(logits, 1))
-    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-3)
+    # Another order of sums moves a few values to the next step of the format, which is wide for fp8.
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=2e-2 if kv == "fp8" else 1e-3)
     whole = forward(config, rank_weights(folder, 1)[0], token_ids)
     assert (found[0] - whole).abs().max() > 1e-3
 

@@ -94,9 +94,10 @@ def test_a_text_does_not_decide_what_is_not_calibrated() -> None:
     )
 
 
-def test_groups_that_do_not_divide_are_refused_in_the_plan() -> None:
+def test_requested_groups_that_do_not_divide_are_refused_in_the_plan() -> None:
+    assert _plan("qwen2-0.5b", Quant(SCHEMES["int4-weight"]), tp=2).quant.group_size == 64
     with pytest.raises(RefusedError, match="int4-weight"):
-        _plan("qwen2-0.5b", Quant(SCHEMES["int4-weight"]), tp=2)
+        _plan("qwen2-0.5b", Quant(SCHEMES["int4-weight"], group=128), tp=2)
 
 
 def test_time_to_calibrate_is_that_of_the_products() -> None:

@@ -101,7 +101,7 @@ def test_without_quantization_nothing_is_lost(case: str, tiny_checkpoint: Folder
     for rank, tensors in enumerate(rank_weights(model.checkpoint.folder, 2)):
         save_file({name: t.contiguous() for name, t in tensors.items()}, tmp_path / f"{rank}")
     verdict = _measured(model, [tmp_path / "0", tmp_path / "1"])
-    assert verdict.evidence.kl < 1e-8
+    assert verdict.evidence.kl < 1e-7  # two orders of float32 sums
     assert verdict.evidence.top1_agreement == 1
     assert abs(verdict.evidence.increase) < 1e-5
     assert all(part.relative < 1e-5 for part in verdict.parts)
