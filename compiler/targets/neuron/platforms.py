@@ -64,7 +64,7 @@ def check_degree(tp: int, instance_type: str, splits: Callable[[int], bool] = la
         works = [str(degree) for degree in platform.degrees if degree <= most and splits(degree)]
         raise RefusedError(
             f"the runtime of {platform.name} has no collectives for tp {tp}",
-            hint=f"`--tp` is {' or '.join(works)} on {instance_type} for this model",
+            hint=f"`--tp` is one of {', '.join(works)} on {instance_type} for this model",
         )
 
 
