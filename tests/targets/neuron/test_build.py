@@ -211,7 +211,7 @@ def test_llama_70b_is_refused_at_tp_8_with_what_fits_and_planned_at_24(tmp_path:
     }  # fmt: skip
     assert found["kv_cache_bytes_per_token_and_rank"] == 2 * 80 * 128 * 2
     ran = command(*arguments, "--tp", "12", cache=tmp_path)
-    assert ran.error["hint"] == "`--tp` is 1 or 2 or 4 or 8 or 24 on ml.inf2.48xlarge for this model"
+    assert ran.error["hint"] == "`--tp` is one of 1, 2, 4, 8, 24 on ml.inf2.48xlarge for this model"
 
 
 def test_the_judge_reports_shards_that_contradict_each_other(built: tuple[Path, Ran], tmp_path: Path) -> None:
@@ -282,4 +282,4 @@ def test_degrees_that_heads_do_not_allow_are_not_in_the_hint(tmp_path: Path) -> 
         cache=tmp_path,
     )  # fmt: skip
     assert ran.error["message"] == "the runtime of inf2 has no collectives for tp 3"
-    assert ran.error["hint"] == "`--tp` is 1 or 2 or 4 or 8 or 24 on ml.inf2.48xlarge for this model"
+    assert ran.error["hint"] == "`--tp` is one of 1, 2, 4, 8, 24 on ml.inf2.48xlarge for this model"
