@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from compiler.errors import RefusedError
-from compiler.targets.vllm.dropped import has
+from compiler.targets.vllm.dropped import check_served, has
 from compiler.targets.vllm.images import Version
 from compiler.targets.vllm.names import (
     EXPERTS,
@@ -255,6 +255,7 @@ def row_for(config: ModelConfig, version: Version) -> ShardNames:
     Raises RefusedError without one, and for a version of vLLM or a model that it does not hold for.
     """
     architecture = _ALIASES.get(config.architecture, config.architecture)
+    check_served(config.architecture, version)
     row = ROWS.get(architecture)
     if row is None:
         raise _refused(config, "this target has no row for it", _AS_IT_IS)

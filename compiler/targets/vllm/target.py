@@ -39,8 +39,9 @@ class VllmSupport(Support[VllmOptions]):
         checkpoint itself: RefusedError without a row, ParallelError if `tp` cannot split the model.
         """
         check_options(options)
-        check_served(config.architecture, version_of(options))
-        if not copies(config, options):
+        if copies(config, options):
+            check_served(config.architecture, version_of(options))
+        else:
             row_for(config, version_of(options))
             check_parallel(config, tp)
 

@@ -105,9 +105,9 @@ def test_the_refusal_of_a_scheme_names_those_that_run(
 
 _WIDE = {"hidden_size": 128, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 128}
 SIZES: dict[str, dict[str, Any]] = {
-    "llama": {**_WIDE, "intermediate_size": 1024},
+    "llama": {**_WIDE, "hidden_size": 1024, "intermediate_size": 1024},  # groups of 128 are not padded at tp 8
     "mistral": {**_WIDE, "intermediate_size": 1024},
-    "qwen2": {**_WIDE, "intermediate_size": 1024},
+    "qwen2": {**_WIDE, "hidden_size": 1024, "intermediate_size": 1024},
     "starcoder": {"n_embd": 1024, "n_inner": 1024, "n_head": 8},
     "mixtral": {**_WIDE, "intermediate_size": 512},
 }
