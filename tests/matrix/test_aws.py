@@ -129,8 +129,8 @@ def stubbed(monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, Any])
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
-    executor = open_executor(name, options, Path())
-    stubber = Stubber(executor._client)  # type: ignore[attr-defined]  # an engine of AWS
+    executor: Any = open_executor(name, options, Path())
+    stubber = Stubber(executor.client)
     stubber.activate()
     return executor, stubber
 

@@ -42,10 +42,10 @@ class Executor(Protocol):
     def poll(self, ids: Sequence[str]) -> Mapping[str, JobState]:
         """State of each job; an unknown one has ended."""
 
-    def fetch(self, id: str) -> str:  # noqa: A002 (the name of the protocol)
+    def fetch(self, job: str) -> str:
         """The engine's own account of a job: events, reason of its end, the end of its output; "" for none."""
 
-    def cancel(self, id: str) -> None:  # noqa: A002
+    def cancel(self, job: str) -> None:
         """End a job and its processes; one that has ended is no error."""
 
 

@@ -41,7 +41,7 @@ class BatchJobs:
     shares_disk = False
 
     def __init__(self, options: Mapping[str, Any], client: Any) -> None:
-        self._options, self._client = options, client
+        self._options, self.client = options, client
 
     def submit(self, cell: Cell) -> str:
         needs = cell.resources
@@ -49,7 +49,7 @@ class BatchJobs:
         amounts["MEMORY"] = str(-(-needs.memory // 2**20)) if needs.memory else ""
         wanted = [{"type": kind, "value": amount} for kind, amount in amounts.items() if amount]
         with calling(f"the job of {cell.name}"):
-            answer = self._client.submit_job(
+            answer = self.client.submit_job(
                 jobName=job_name(cell),
                 jobQueue=str(self._options["queue"]),
                 jobDefinition=str(self._options["definition"]),
@@ -63,16 +63,16 @@ class BatchJobs:
         found = {job: JobState("ended", "Batch knows no such job any more") for job in ids}
         for first in range(0, len(ids), _AT_ONCE):
             with calling("DescribeJobs"):
-                answer = self._client.describe_jobs(jobs=list(ids[first : first + _AT_ONCE]))
+                answer = self.client.describe_jobs(jobs=list(ids[first : first + _AT_ONCE]))
             found |= {job["jobId"]: _state(job) for job in answer["jobs"]}
         return found
 
-    def fetch(self, id: str) -> str:  # noqa: A002 (the name of the protocol)
-        return self.poll([id])[id].reason
+    def fetch(self, job: str) -> str:
+        return self.poll([job])[job].reason
 
-    def cancel(self, id: str) -> None:  # noqa: A002
-        with calling(id):
-            self._client.terminate_job(jobId=id, reason="canceled by lmi-compile")
+    def cancel(self, job: str) -> None:
+        with calling(job):
+            self.client.terminate_job(jobId=job, reason="canceled by lmi-compile")
 
 
 class ServiceJobs(BatchJobs):
@@ -81,7 +81,7 @@ class ServiceJobs(BatchJobs):
     def submit(self, cell: Cell) -> str:
         request = training_request(cell, self._options)
         with calling(f"the service job of {cell.name}"):
-            answer = self._client.submit_service_job(
+            answer = self.client.submit_service_job(
                 jobName=request["TrainingJobName"],
                 jobQueue=str(self._options["queue"]),
                 serviceJobType="SAGEMAKER_TRAINING",
@@ -95,12 +95,12 @@ class ServiceJobs(BatchJobs):
         found = {}
         for job in ids:
             with calling(job):
-                found[job] = _state(self._client.describe_service_job(jobId=job))
+                found[job] = _state(self.client.describe_service_job(jobId=job))
         return found
 
-    def cancel(self, id: str) -> None:  # noqa: A002 (the name of the protocol)
-        with calling(id):
-            self._client.terminate_service_job(jobId=id, reason="canceled by lmi-compile")
+    def cancel(self, job: str) -> None:
+        with calling(job):
+            self.client.terminate_service_job(jobId=job, reason="canceled by lmi-compile")
 
 
 def make(options: Mapping[str, Any], output: object) -> BatchJobs:

@@ -61,16 +61,16 @@ class Local:
     def poll(self, ids: Sequence[str]) -> Mapping[str, JobState]:
         return {job: self._state(job) for job in ids}
 
-    def fetch(self, id: str) -> str:  # noqa: A002
-        code = self._children[id].poll() if id in self._children else None
+    def fetch(self, job: str) -> str:
+        code = self._children[job].poll() if job in self._children else None
         return f"the process ended with {code}" if code is not None else ""
 
-    def cancel(self, id: str) -> None:  # noqa: A002
-        if self._state(id).state == "ended":
+    def cancel(self, job: str) -> None:
+        if self._state(job).state == "ended":
             return
-        pid, until = _pid(id), time.monotonic() + _PATIENCE
+        pid, until = _pid(job), time.monotonic() + _PATIENCE
         _end(pid, signal.SIGTERM)
-        while self._state(id).state == "running" and time.monotonic() < until:
+        while self._state(job).state == "running" and time.monotonic() < until:
             time.sleep(0.05)
         _end(pid, signal.SIGKILL)
 

@@ -50,28 +50,28 @@ class SageMakerJobs:
     shares_disk = False
 
     def __init__(self, options: Mapping[str, Any], client: Any) -> None:
-        self._options, self._client = options, client
+        self._options, self.client = options, client
         self._create, self._describe, self._stop, self._noun = _REQUESTS[str(options.get("kind", "training"))]
 
     def submit(self, cell: Cell) -> str:
         request = training_request if self._noun == "TrainingJob" else processing_request
         facts = request(cell, self._options)
         with calling(f"{self._noun} of {cell.name}"):
-            getattr(self._client, self._create)(**facts)
+            getattr(self.client, self._create)(**facts)
         return str(facts[f"{self._noun}Name"])
 
     def poll(self, ids: Sequence[str]) -> Mapping[str, JobState]:
         return {job: self._state(job) for job in ids}
 
-    def fetch(self, id: str) -> str:  # noqa: A002 (the name of the protocol)
-        facts = self._facts(id)
+    def fetch(self, job: str) -> str:
+        facts = self._facts(job)
         return str(facts.get("FailureReason") or facts.get("ExitMessage") or "")
 
-    def cancel(self, id: str) -> None:  # noqa: A002
-        if self._state(id).state == "ended":
+    def cancel(self, job: str) -> None:
+        if self._state(job).state == "ended":
             return
-        with calling(id):
-            getattr(self._client, self._stop)(**{f"{self._noun}Name": id})
+        with calling(job):
+            getattr(self.client, self._stop)(**{f"{self._noun}Name": job})
 
     def _state(self, job: str) -> JobState:
         facts = self._facts(job)
@@ -83,7 +83,7 @@ class SageMakerJobs:
 
     def _facts(self, job: str) -> Mapping[str, Any]:
         with calling(job):
-            found: Mapping[str, Any] = getattr(self._client, self._describe)(**{f"{self._noun}Name": job})
+            found: Mapping[str, Any] = getattr(self.client, self._describe)(**{f"{self._noun}Name": job})
         return found
 
 

@@ -25,7 +25,7 @@ from compiler.targets.neuron.runtime import NeuronRuntime, VendorRunner
 from compiler.targets.neuron.section import NeuronFiles
 from compiler.targets.neuron.specs import VendorBuild
 from compiler.targets.values import Sources
-from tests.command import command
+from tests.command import Ran, command
 from tests.targets.neuron import library
 from tests.targets.neuron.stand_in import calls, install
 from tests.targets.neuron.test_drivers import driver, made, plan_for
@@ -123,20 +123,29 @@ def test_the_compiler_is_that_of_the_sdk() -> None:
     assert "huggingface-vllm-inference-neuronx" in found.value.hint
 
 
+def _library_makes_llama(commands: Path, tmp_path: Path) -> None:
+    """Let the stand-in of optimum's command make the files for the tiny Llama."""
+    plan = neuron_plan(model_config("llama"), 2, 64, (2,))
+    (commands / "result").unlink()
+    (commands / "result").symlink_to(made(tmp_path / "own", driver("optimum", plan=plan), plan))
+
+
+def _build(model: Path, tmp_path: Path) -> Ran:
+    return command(
+        "build", "--model", model, "--target", "neuron", "--tp", "2", "--batch", "2", "--sequence-length", "64",
+        "--instance-type", "inf2.48xlarge", "--output", tmp_path / "artifact", "--json", cache=tmp_path / "stages",
+    )  # fmt: skip
+
+
 @pytest.fixture
 def finished(
     commands: Path, tiny_checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """Artifact of a build whose driver ran here."""
     model = tiny_checkpoint("llama")
-    plan = neuron_plan(model_config("llama"), 2, 64, (2,))
-    (commands / "result").unlink()
-    (commands / "result").symlink_to(made(tmp_path / "own", driver("optimum", plan=plan), plan))
+    _library_makes_llama(commands, tmp_path)
     monkeypatch.syspath_prepend(str(commands))
-    ran = command(
-        "build", "--model", model, "--target", "neuron", "--tp", "2", "--batch", "2", "--sequence-length", "64",
-        "--instance-type", "inf2.48xlarge", "--output", tmp_path / "artifact", "--json", cache=tmp_path / "stages",
-    )  # fmt: skip
+    ran = _build(model, tmp_path)
     assert ran.code == 0, ran.err
     return tmp_path / "artifact"
 
@@ -176,15 +185,10 @@ def test_the_script_of_a_driver_leaves_the_same_proof(
     commands: Path, tiny_checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_checkpoint("llama")
-    plan = neuron_plan(model_config("llama"), 2, 64, (2,))
-    (commands / "result").unlink()
-    (commands / "result").symlink_to(made(tmp_path / "own", driver("optimum", plan=plan), plan))
+    _library_makes_llama(commands, tmp_path)
     path = os.environ["PATH"]
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    ran = command(
-        "build", "--model", model, "--target", "neuron", "--tp", "2", "--batch", "2", "--sequence-length", "64",
-        "--instance-type", "inf2.48xlarge", "--output", tmp_path / "artifact", "--json", cache=tmp_path / "stages",
-    )  # fmt: skip
+    ran = _build(model, tmp_path)
     assert ran.error["type"] == "ToolchainMissing"
     environment = {"PATH": path, "MODEL": str(model), "HOME": str(tmp_path), "NEURON_RT_NUM_CORES": "2"}
     script = tmp_path / "artifact" / "compile-neuron.sh"
