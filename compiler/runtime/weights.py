@@ -1,6 +1,6 @@
 """Weights of one rank: its file, mapped. Nothing is copied, and pages are read on use or by `read_ahead`.
 
-Weights(path) ── read_ahead() ──> a thread maps the pages, while this one imports torch
+Weights(path) ── read_ahead() ──> a thread maps the pages that every step reads, while this one imports torch
       └───────── tensors() ─────> views of the mapped file
 """
 
@@ -17,6 +17,7 @@ from compiler.model.dtypes import TORCH
 from compiler.storage.checkpoints.header import HeaderError, read_header
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -40,16 +41,23 @@ class Weights:
             ) from error
 
     def read_ahead(self) -> threading.Thread | None:
-        """Start a daemon thread that reads the file and maps its pages.
+        """Start a daemon thread that reads the file and maps its pages, but for those of tables of rows.
 
         It saves the first token half a second of page faults for every 4 GB. None where the file exceeds half of the
         memory: unused pages could evict used ones.
         """
         if 2 * len(self._map) > os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE:
             return None
-        thread = threading.Thread(target=_populate, args=(self._map,), name="read-ahead", daemon=True)
+        thread = threading.Thread(target=_populate, args=(self._map, self._spans()), name="read-ahead", daemon=True)
         thread.start()
         return thread
+
+    def _spans(self) -> list[tuple[int, int]]:
+        """Begin and end of the bytes between tables of rows, of which a step reads one for every token."""
+        tables = ["position.weight", *(["embed.weight"] if "head.weight" in self._entries else [])]
+        left_out = sorted((e.offset, e.offset + e.nbytes) for name in tables if (e := self._entries.get(name)))
+        edges = [0, *(edge for table in left_out for edge in table), len(self._map)]
+        return list(zip(edges[::2], edges[1::2], strict=True))
 
     def tensors(self, device: str) -> dict[str, Tensor]:
         """Tensors by name: on the CPU views of the file, which keep it mapped; on other devices copies."""
@@ -67,12 +75,15 @@ class Weights:
         return found
 
 
-def _populate(memory: mmap.mmap) -> None:
-    """Advise the kernel to map all pages; errors have no effect. ctypes releases the interpreter lock meanwhile."""
+def _populate(memory: mmap.mmap, spans: Sequence[tuple[int, int]]) -> None:
+    """Advise the kernel to map the pages of spans; errors have no effect. ctypes releases the interpreter lock
+    meanwhile.
+    """
     advise = ctypes.CDLL(None).madvise
     advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     view = (ctypes.c_char * len(memory)).from_buffer(memory)  # keeps it mapped
     address = ctypes.addressof(view)
-    for begin in range(0, len(memory), _STEP):
-        if advise(address + begin, min(_STEP, len(memory) - begin), _POPULATE_READ):
-            return
+    for first, end in spans:
+        for begin in range(first - first % mmap.PAGESIZE, end, _STEP):
+            if advise(address + begin, min(_STEP, end - begin), _POPULATE_READ):
+                return

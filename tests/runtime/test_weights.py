@@ -53,6 +53,21 @@ def test_read_ahead_maps_every_page_and_copies_none(file: Path) -> None:
     assert weights.tensors("cpu")["long"][0] == 7, "a view of the file, not a copy"
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_table_of_rows_is_read_ahead_only_where_it_is_the_head_too(tmp_path: Path, tied: bool) -> None:
+    one = torch.ones(1 << 20)
+    tensors = {"embed.weight": one, "layers.0.mlp.down.weight": one.clone()}
+    tensors |= {} if tied else {"head.weight": one.clone()}
+    file = tmp_path / "rank0.safetensors"
+    save_file(tensors, file)
+    weights = Weights(file)
+    thread = weights.read_ahead()
+    assert thread is not None
+    thread.join(60)
+    used = file.stat().st_size - (0 if tied else one.nbytes)
+    assert used <= _resident(file) < used + one.nbytes // 2, "and pages around a fault"
+
+
 def test_weights_that_take_most_of_the_memory_are_not_read_ahead(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sysconf", lambda _: 1)
     assert Weights(file).read_ahead() is None
