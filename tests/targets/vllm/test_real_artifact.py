@@ -25,12 +25,10 @@ from compiler.targets.vllm.runner import judge_of
 from compiler.targets.vllm.server import ServerHost, ServerRun, start
 from compiler.targets.vllm.serving import Serving
 from tests.command import command
+from tests.targets.vllm.real_bakes import MARKS
 from tests.tiny import write_checkpoint
 
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.skipif(not os.environ.get(PYTHON), reason=f"{PYTHON} names no interpreter with vLLM"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")

@@ -1,62 +1,31 @@
-"""Bake, proof and relocation with a real vLLM on a CPU, with CUDA's compilation path (cuda_path): about half an hour.
-
-Run by `scripts/test-vllm`; skipped where LMI_COMPILE_VLLM_PYTHON names no interpreter. Starts take place in namespaces
-of their own where these are allowed.
-"""
+"""Bake, proof and relocation with a real vLLM on a CPU, in dialect M (real_bakes.py)."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-import recipes
-from compiler.pipeline.build import build
-from compiler.pipeline.request import Ask, BuildRequest
-from compiler.targets.values import Finding
-from compiler.targets.vllm import bake
-from compiler.targets.vllm.environment import BLOCK_SIZE
 from compiler.targets.vllm.explain import explain_start
-from compiler.targets.vllm.factors import keyed_by
 from compiler.targets.vllm.interpreter import PYTHON
-from compiler.targets.vllm.isolation import isolation
-from compiler.targets.vllm.options import VllmOptions
 from compiler.targets.vllm.proof import judge
-from compiler.targets.vllm.reference import MEDIAN
-from compiler.targets.vllm.runner import judge_of
-from compiler.targets.vllm.server import ServerHost
-from compiler.targets.vllm.serving import MODEL_PATH, Serving
-from tests.targets.vllm.bakes import TriedBake, bake_in
-from tests.tiny import model_config, write_checkpoint
+from compiler.targets.vllm.serving import MODEL_PATH
+from tests.targets.vllm.bakes import TriedBake
+from tests.targets.vllm.real_bakes import MARKS, deciding, real_bake
+from tests.tiny import write_checkpoint
 
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.skipif(not os.environ.get(PYTHON), reason=f"{PYTHON} names no interpreter with vLLM"),
-]
-CUDA_PATH = str(Path(__file__).parent / "cuda_path")
-SERVING = Serving(1, "bfloat16", 256, 4, 256, BLOCK_SIZE["cpu"], load_format="auto")
-NODES = {"VLLM_CPU_SIM_MULTI_NUMA": "1"}
-"""Variables with which vLLM puts two ranks on a machine with one NUMA node."""
+pytestmark = MARKS
 FORCE = {"VLLM_FORCE_AOT_LOAD": "1"}
 
 
 @pytest.fixture(scope="module")
 def baked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TriedBake]:
-    """Bake of a model with heads of 32, which vLLM's CPU kernels need. Fails unless the second start is a hit."""
-    folder = tmp_path_factory.mktemp("vllm")
-    model, out = write_checkpoint("llama", folder / "model", head_dim=32), folder / "out"
-    out.mkdir()
-    with isolation(model, MODEL_PATH) as isolated:
-        host = ServerHost(os.environ[PYTHON], isolated, (CUDA_PATH,), 600)
-        yield bake_in(bake.BakeSpec(SERVING, "M", "", "", 250, {}), host, model, folder / "work", out)
-
-
-def deciding(findings: Sequence[Finding]) -> list[str]:
-    return [each.subject for each in findings if each.state == "mismatch" and each.subject != "cache"]
+    with real_bake(tmp_path_factory.mktemp("vllm"), "M") as found:
+        yield found
 
 
 def damaged(baked: TriedBake, name: str) -> Path:
@@ -169,71 +138,3 @@ def test_an_environment_that_was_moved_is_a_false_hit_that_is_detected(baked: Tr
     assert not judge(start, baked.session, "M", 1).hit
     found = explain_start(baked.report, baked.work / "moved" / "record")
     assert "paths: site-packages" in deciding(found)
-
-
-@pytest.fixture(scope="module")
-def just_in_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TriedBake]:
-    """Bake in dialect J, with the path of CUDA; test_real_artifact.py has the CPU platform as it is."""
-    folder = tmp_path_factory.mktemp("jit")
-    model, out = write_checkpoint("llama", folder / "model", head_dim=32), folder / "out"
-    out.mkdir()
-    with isolation(model, MODEL_PATH) as isolated:
-        host = ServerHost(os.environ[PYTHON], isolated, (CUDA_PATH,), 600)
-        yield bake_in(bake.BakeSpec(SERVING, "J", "", "", 250, {}), host, model, folder / "work", out)
-
-
-def test_dialect_j_hits_and_has_the_key_of_vllm(just_in_time: TriedBake) -> None:
-    assert just_in_time.verdict.hit
-    assert just_in_time.verdict.counters["num_compiled_artifacts_loaded"] > 0
-    assert just_in_time.verdict.counters.get("num_compiled_artifacts_saved", 0) == 0
-    assert keyed_by(just_in_time.report) == "vllm"
-
-
-def test_kernels_outside_of_the_root_are_compiled_again_and_the_folder_is_named(
-    just_in_time: TriedBake, tmp_path: Path
-) -> None:
-    start = just_in_time.start("outside", {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)})
-    assert not judge(start, just_in_time.session, "J", 1).hit
-    found = explain_start(just_in_time.report, just_in_time.work / "outside" / "record")
-    assert "paths: TORCHINDUCTOR_CACHE_DIR" in deciding(found)
-
-
-@pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TriedBake]:
-    """Bake of shards for two ranks, each in a process of its own."""
-    folder = tmp_path_factory.mktemp("ranks")
-    model, out = write_checkpoint("llama", folder / "model", head_dim=32), folder / "out"
-    out.mkdir()
-    request = BuildRequest(
-        model=str(model),
-        recipes=recipes,
-        target="vllm",
-        ask=Ask(tp=2, options=VllmOptions(weights="shards")),
-        output=folder / "shards",
-        cache=folder / "cache",
-        until="judge",
-    )
-    build(request)
-    serving = replace(SERVING, tp=2, load_format="sharded_state")
-    reference = judge_of(folder / "shards", model_config("llama", head_dim=32), 0).logits
-    with isolation(folder / "shards", MODEL_PATH) as isolated:
-        host = ServerHost(os.environ[PYTHON], isolated, (CUDA_PATH,), 600)
-        spec = bake.BakeSpec(serving, "M", "", "", 250, NODES)
-        yield bake_in(spec, host, folder / "shards", folder / "work", out, reference)
-
-
-def test_two_ranks_load_their_artifacts_and_shards(two_ranks: TriedBake) -> None:
-    assert two_ranks.verdict.hit
-    counters = two_ranks.verdict.counters
-    assert (counters["num_models_seen"], counters["num_aot_artifacts_loaded"]) == (2, 2)
-    ranks = {
-        file["path"].rpartition("/rank_")[2] for file in two_ranks.report["files"] if file["path"].endswith("/model")
-    }
-    assert ranks == {"0_0/model", "1_0/model"}
-    assert two_ranks.report["proof"]["reference_difference"] < MEDIAN["bfloat16"]
-
-
-def test_a_server_with_one_rank_refuses_the_shards_of_two(two_ranks: TriedBake) -> None:
-    start = two_ranks.start("one", {}, serving=replace(two_ranks.spec.serving, tp=1))
-    assert start.session["ready"] is None
-    assert "shards for tp 2" in (two_ranks.work / "one" / "server.log").read_text()

@@ -22,6 +22,7 @@ from compiler.targets.vllm.runner import judge_of
 from tests.quantization import foreign
 from tests.targets.vllm.golden_cases import CASES, GOLDEN, TPS, folder_of, found_in, write
 from tests.targets.vllm.read_back import PROMPT
+from tests.targets.vllm.real_bakes import MARKS
 from tests.tiny import write_checkpoint
 
 HERE = Path(__file__).parent
@@ -31,10 +32,7 @@ MEDIANS = {"none": 0.05, "smoothquant": 0.5, "fp8": 0.5, "int4-weight": 0.1, "aw
 random model widen roundings. Measured: 0.03, 0.06 (with AVX512; 0.23 with AVX2 alone, whose products of int8 saturate),
 0.24; a wrong matrix gives several nats.
 """
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.skipif(not PYTHON, reason="LMI_COMPILE_VLLM_PYTHON names no interpreter with vLLM"),
-]
+pytestmark = MARKS
 
 
 def run(script: str, *arguments: str) -> str:
