@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-NAMES = ("local", "sagemaker", "batch")
+NAMES = ("local", "ray", "sagemaker", "batch")
 """Engines that `matrix build --on` takes, by the names of their modules in executors/."""
 
 FORMATS = {

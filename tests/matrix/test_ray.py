@@ -1,0 +1,143 @@
+"""Engine `ray` on a real cluster: two workers on this machine, in processes of their own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.matrix.programs import Matrix
+from tests.matrix.test_fleet import ROOT, until
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed"),
+]
+
+DRIVER = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+from compiler.matrix.driver import FleetLimits
+from compiler.matrix.run import Destination, EngineChoice, build
+from compiler.report import Silent
+from tests.matrix.programs import entry
+output, store, script, address, fleet, *names = sys.argv[1:]
+place = Destination(Path(output), store, program=(sys.executable, script))
+engine = EngineChoice("ray", FleetLimits(stale=10.0), {"ray": {"address": address}})
+fleet = {"command": [sys.executable, script], **json.loads(fleet)}
+entries = [replace(entry(name), fleet=tuple(fleet.items())) for name in names]
+for row in build(entries, place, "1", Silent(), engine, jobs=4):
+    print(json.dumps(row.to_json()), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def address(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A head with two cores and one `sm_90`."""
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: sockets have names of at most 107 bytes
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    command = [
+        str(Path(sys.executable).parent / "ray"), "start", "--head", "--port=0", "--num-cpus=2", "--block",
+        '--resources={"sm_90": 1}', f"--temp-dir={folder}", "--include-dashboard=false", "--disable-usage-stats",
+        "--object-store-memory=80000000",
+    ]  # fmt: skip
+    log = Path(folder) / "log"
+    with log.open("w") as sink:
+        head = subprocess.Popen(command, env=environment, stdout=sink, stderr=sink, start_new_session=True)
+        try:
+            found = until(lambda: head.poll() is not None or re.search("--address='([^']+)'", log.read_text()), 120)
+            assert not isinstance(found, bool), log.read_text()
+            yield found[1]
+        finally:
+            head.terminate()
+            try:
+                head.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(head.pid, signal.SIGKILL)
+                head.wait()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Matrix]:
+    made = Matrix(tmp_path)
+    yield made
+    for held in tmp_path.glob("hold-*"):
+        held.unlink()
+
+
+def driver(made: Matrix, address: str, names: list[str], **fleet: Any) -> subprocess.Popen[str]:
+    store = f"file://{made.folder}/store/"
+    words = [str(made.place.output), store, str(made.script), address, json.dumps(fleet), *names]
+    return subprocess.Popen([sys.executable, "-c", DRIVER, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def rows(running: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    out, _ = running.communicate(timeout=240)
+    assert running.returncode == 0
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def processes(made: Matrix, word: str) -> list[int]:
+    """Processes of the stand-in program whose command line has `word`."""
+    found = []
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = line.read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if str(made.script) in words and word in words and "guard.py" not in words[3]:
+            found.append(int(line.parent.name))
+    return found
+
+
+def test_a_killed_worker_is_begun_again_and_others_go_on(made: Matrix, address: str) -> None:
+    (made.folder / "hold-a").touch()
+    running = driver(made, address, ["a", "b"])
+    until(lambda: made.log.exists() and made.builds("a"), 120)
+    (worker,) = until(lambda: processes(made, "cell"))[:1]
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: made.builds("a") == 2, 120)
+    (made.folder / "hold-a").unlink()
+    ends = rows(running)
+    assert [(row["name"], row["state"]) for row in ends] == [("a", "built"), ("b", "built")]
+    assert sorted(made.builds(name) for name in "ab") == [1, 2]
+
+
+def test_what_no_machine_has_is_refused_with_numbers(made: Matrix, address: str) -> None:
+    (row,) = rows(driver(made, address, ["a"], custom={"sm_90": 1, "sm_100": 1}))
+    assert (row["state"], row["failure"]) == ("refused", "refused")
+    assert "sm_100: needs 1, the most of a machine is 0" in row["error"]
+    assert made.builds("a") == 0
+
+
+def test_a_killed_driver_is_resumed_by_another_one(made: Matrix, address: str) -> None:
+    (made.folder / "hold-a").touch()
+    killed = driver(made, address, ["a"], custom={"sm_90": 1})
+    until(lambda: made.log.exists() and made.builds("a"), 120)
+    killed.kill()
+    killed.communicate()
+    running = driver(made, address, ["a"], custom={"sm_90": 1})
+    time.sleep(1)
+    (made.folder / "hold-a").unlink()
+    (row,) = rows(running)
+    assert (row["state"], row["attempts"]) == ("built", 1)
+    assert made.builds("a") == 1
