@@ -102,13 +102,13 @@ class RayCluster:
         answered = set(ray.wait(answers, num_returns=len(answers), timeout=_ANSWER)[0]) if answers else set()
         return {job: self._state(job, answered) for job in ids}
 
-    def fetch(self, id: str) -> str:  # noqa: A002 (the name of the protocol)
-        return f"actor {id} of namespace {self._namespace}: `ray logs actor` has its output"
+    def fetch(self, job: str) -> str:
+        return f"actor {job} of namespace {self._namespace}: `ray logs actor` has its output"
 
-    def cancel(self, id: str) -> None:  # noqa: A002
+    def cancel(self, job: str) -> None:
         ray = self._connected()
         with suppress(ValueError):
-            ray.kill(ray.get_actor(id, self._namespace))
+            ray.kill(ray.get_actor(job, self._namespace))
 
     def _state(self, job: str, answered: set[Any]) -> JobState:
         ray = self._connected()
