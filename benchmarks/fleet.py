@@ -1,20 +1,19 @@
 """Fleets of builds: tiny cells with injected faults, and the arithmetic of a large fleet.
 
-    python -m benchmarks.fleet run [--cells 24] [--workers 4] [--faults 10] [--seed 0]
+    python -m benchmarks.fleet run [--on local|ray] [--cells 24] [--workers 4] [--faults 10] [--seed 0]
     python -m benchmarks.fleet simulate [--cells 1000] [--machines 64] [--seed 0]
 
-`run`: the cells are built once quietly and one by one, and once by a driver with `--workers` local workers, whose
-workers are killed (SIGKILL) at random moments, as is the driver, which is then started again. All artifacts must be
-equal to the quiet ones, byte by byte, and no cell may be built more often than it was lost. Prints the time of the
-driver and worker for a cell beside that of its commands.
+`run`: the cells are built quietly, one after the other, and then by a driver with `--workers` workers, on an S3 server
+(moto) behind a proxy. Faults at random moments, in a random order: half are workers that are killed (SIGKILL), a fifth
+drivers that are killed and begun again, the rest outages of the store, in which each request fails for some seconds. All
+artifacts must be equal to the quiet ones, byte by byte, and no cell may be built again unless it was lost.
 
-`simulate`: assumptions below, no machine. Prints hours, requests, bytes, and what bounds the time.
+`simulate`: fleet_arithmetic.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
 import os
 import random
@@ -23,143 +22,219 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
-from dataclasses import dataclass
+from collections import Counter
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.fleet_arithmetic import simulate
+from benchmarks.testbed import servers
 from benchmarks.testbed.artifacts import content
+from benchmarks.testbed.faults import Proxy, Request, proxy
+from benchmarks.testbed.ray_head import ray_head
 from benchmarks.tinyllama import ROOT, machine
 from compiler.matrix.jobs import read_job
-from compiler.matrix.ledger import BEAT, Ledger, ledger_uri
+from compiler.matrix.ledger import Ledger, ledger_uri
 from compiler.matrix.state import read_record
-from compiler.storage.objects.flow import PART
+
+OUTAGE = 6.0
+"""Seconds in which each request to the store fails."""
+_REFUSALS = ("500", "503", "slow-down", "lost", "reset")
+_STARTS = 12
+"""Most drivers of a run: a driver ends where the store does not answer while it plans."""
 
 
-@dataclass(frozen=True)
-class Assumptions:
-    """Assumptions of the simulation. Bytes, seconds, bytes a second; `interruptions`: of a machine in an hour."""
+@dataclass
+class Place:
+    """One run of the matrix. `on`: engine."""
 
-    checkpoint: float = 140e9
-    """70 B parameters in bfloat16."""
-    artifact: float = 140e9
-    fetch: float = 2.0e9
-    """From S3 to the disk of a machine; what disk and hashes of several cores take."""
-    convert: float = 1.0e9
-    compile: float = 1800.0
-    push: float = 1.0e9
-    start: float = 300.0
-    """Until an instance has the image."""
-    interruptions: float = 0.05
-    resumed: float = 0.5
-    """Part of an interrupted cell that its checkpoint saves."""
-    poll: float = 15.0
+    folder: Path
+    store: str
+    on: str
+    workers: int
+    drivers: int = 0
+    cpu: float = 0.0
 
+    @property
+    def output(self) -> Path:
+        return self.folder / "artifacts"
 
-def simulate(cells: int, machines: int, seed: int) -> None:
-    """Cells in a queue before machines; an interrupted cell goes back to the queue with the rest of its work."""
-    known, source = Assumptions(), random.Random(seed)
-    steps = {
-        "start": known.start,
-        "fetch": known.checkpoint / known.fetch,
-        "convert": known.checkpoint / known.convert,
-        "compile": known.compile,
-        "push": known.artifact / known.push,
-    }
-    whole = sum(steps.values())
-    free = [0.0] * machines
-    queue, busy, lost, end = [whole] * cells, 0.0, 0, 0.0
-    while queue:
-        work, begin = queue.pop(0), heapq.heappop(free)
-        until = source.expovariate(known.interruptions / 3600)
-        took = min(work, until)
-        if took < work:
-            lost += 1
-            queue.append(known.start + (work - known.start) - known.resumed * max(took - known.start, 0.0))
-        busy += took
-        end = max(end, begin + took)
-        heapq.heappush(free, begin + took)
-    gets, puts = cells * known.checkpoint / PART, cells * known.artifact / PART
-    beats = 2 * busy / BEAT
-    print(f"{cells} cells x 70 B on {machines} machines: {known}")
-    for name, took in steps.items():
-        print(f"  {name:<8} {took:7.0f} s a cell, {100 * took / whole:4.1f} % of the time")
-    print(f"{end / 3600:.1f} h, {busy / 3600:.0f} machine-hours, {lost} interruptions")
-    print(
-        f"requests: {gets / 1e6:.1f} M GET, {puts / 1e6:.1f} M PUT of parts, {beats / 1e6:.2f} M PUT of claims and logs"
-    )
-    print(f"bytes: {cells * known.checkpoint / 1e12:.0f} TB read, {cells * known.artifact / 1e12:.0f} TB written")
-    print(f"states asked of the engine: {machines / known.poll:.1f} a second, while all machines are busy")
-    print(f"bound by: {max(steps, key=lambda name: steps[name])}")
+    def begin(self) -> subprocess.Popen[bytes]:
+        """A driver. Its events are at the end of `events`."""
+        self.drivers += 1
+        line = [sys.executable, "-m", "compiler", "matrix", "build", "--file", str(self.folder / "builds.toml")]
+        line += ["--output", str(self.output), "--store", self.store, "--on", self.on, "--json"]
+        line += ["--max-parallel", str(self.workers)]
+        with (self.folder / "events").open("ab") as events:
+            return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=events)
 
 
-def command(folder: Path, workers: int) -> list[str]:
-    places = ["--file", str(folder / "builds.toml"), "--output", str(folder / "artifacts")]
-    places += ["--store", f"file://{folder}/store", "--max-parallel", str(workers), "--json"]
-    return [sys.executable, "-m", "compiler", "matrix", "build", *places]
+@dataclass
+class Faults:
+    """Faults in the order of `plan`. `killed`: workers by cell. `until`: end of the running outage."""
+
+    plan: list[str]
+    source: random.Random
+    between: Proxy
+    killed: Counter[str] = field(default_factory=Counter)
+    done: Counter[str] = field(default_factory=Counter)
+    until: float = 0.0
+
+    def of_request(self, request: Request) -> str | None:
+        del request
+        return self.source.choice(_REFUSALS) if time.monotonic() < self.until else None
+
+    def inject(self, place: Place, names: list[str], driver: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+        """The next fault, where it is possible now. The driver that runs then."""
+        kind = self.plan[-1]
+        if kind == "store":
+            self.until = time.monotonic() + OUTAGE
+        elif kind == "driver":
+            driver.kill()
+            driver.wait()
+            driver = place.begin()
+        else:
+            jobs = [(name, job.token) for name in names if (job := read_job(place.output, name))]
+            workers = [(name, pid) for name, token in jobs if (pid := worker_of(token))]
+            if not workers:
+                return driver
+            name, pid = self.source.choice(workers)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                self.killed[name] += 1
+        self.done[self.plan.pop()] += 1
+        return driver
 
 
-def begin(folder: Path, workers: int) -> subprocess.Popen[bytes]:
-    """A driver."""
-    line = command(folder, workers)
-    return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def run(cells: int, workers: int, faults: int, seed: int) -> None:
-    print(machine())
-    with tempfile.TemporaryDirectory() as name:
-        quiet, noisy, source = Path(name) / "quiet", Path(name) / "noisy", random.Random(seed)
-        model = write_model(Path(name) / "model")
+def run(cells: int, workers: int, faults: int, seed: int, on: str) -> None:
+    print(machine(), flush=True)
+    source = random.Random(seed)
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         names = [f"cell-{number:02}" for number in range(cells)]
-        entries = [
-            f'[[build]]\nname = "{one}"\nmodel = "{model}"\ntarget = "checkpoint"\nmax-positions = {64 + number}\n'
-            for number, one in enumerate(names)
-        ]
-        for folder in (quiet, noisy):
-            folder.mkdir()
-            (folder / "builds.toml").write_text("[fleet]\ncpus = 0.25\n" + "".join(entries))
+        quiet = Place(Path(name) / "quiet", f"file://{name}/store", "local", 1)
+        noisy = Place(Path(name) / "noisy", f"s3://{servers.BUCKET}/fleet", on, workers)
+        write_builds([quiet, noisy], names, write_model(Path(name) / "model"))
+        quiet_run(quiet, names)
+        endpoint = stack.enter_context(servers.moto())
+        between = stack.enter_context(proxy(endpoint))
+        os.environ.update(servers.environment(between.url, Path(name)))
+        make_bucket()
+        if on == "ray":
+            os.environ["RAY_ADDRESS"] = stack.enter_context(ray_head(workers))
+        kinds = (
+            ["driver"] * (faults // 5) + ["store"] * (faults - faults // 5 - faults // 2) + ["worker"] * (faults // 2)
+        )
+        injected = Faults(source.sample(kinds, len(kinds)), source, between)
+        between.faults = injected.of_request
         began = time.monotonic()
-        subprocess.run(command(quiet, 1), cwd=ROOT, check=True, capture_output=True)
-        alone = time.monotonic() - began
-        driver, killed = begin(noisy, workers), 0
-        drivers = max(faults // 5, 1)
-        lost: list[str] = []
-        while killed < faults:
-            time.sleep(source.uniform(0.5, 2.0))
-            if driver.poll() is not None:
-                break
-            if killed % 5 == 4 and drivers:
-                drivers -= 1
-                driver.kill()
-                driver.wait()
-                driver = begin(noisy, workers)
-                killed += 1
-                continue
-            running = [(one, job) for one in names if (job := read_job(noisy / "artifacts", one)) is not None]
-            if running:
-                one, job = source.choice(running)
-                with suppress(ProcessLookupError):
-                    os.kill(int(job.id.partition("-")[0]), signal.SIGKILL)
-                    lost.append(one)
-                    killed += 1
-        code = driver.wait()
-        attempts = built(noisy)
-        for one in names:
-            assert content(quiet / "artifacts" / one) == content(noisy / "artifacts" / one), one
-            assert attempts.get(one, 0) <= 1 + lost.count(one), (one, attempts, lost)
-        commands = sum((record.seconds for one in names if (record := read_record(quiet / "artifacts", one))), 0.0)
-        print(f"{cells} cells, {killed} kills ({len(lost)} workers, {killed - len(lost)} drivers), last driver: {code}")
-        print(f"equal artifacts: {cells} of {cells}; built: {sum(attempts.values())} times")
-        print(f"quiet, one by one: {alone:.1f} s, of which attempts {commands:.1f} s")
+        noisy_run(noisy, names, injected)
+        print(
+            f"noisy, {workers} workers of engine {on}: {time.monotonic() - began:.0f} s, {noisy.drivers} drivers",
+            flush=True,
+        )
+        report(quiet, noisy, names, injected)
 
 
-def built(folder: Path) -> dict[str, int]:
-    """Attempts by cell, in the ledger, that ended with a new artifact."""
-    ledger, found = Ledger(ledger_uri(folder / "artifacts", f"file://{folder}/store")), dict[str, int]()
-    for item in ledger.store.walk("results/"):
-        row = json.loads(ledger.store.read(item.key)[0])
-        if row["state"] == "built":
-            found[row["name"]] = found.get(row["name"], 0) + 1
-    return found
+def quiet_run(place: Place, names: list[str]) -> None:
+    """Build one cell after the other, and print the time that driver and worker add to the commands of a cell."""
+    driver, used, first = place.begin(), 0.0, 0.0
+    while driver.poll() is None:
+        with suppress(OSError):
+            fields = Path(f"/proc/{driver.pid}/stat").read_text().rpartition(")")[2].split()
+            used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        if not first and any(read_job(place.output, name) for name in names):
+            first = used
+        time.sleep(0.1)
+    assert driver.returncode == 0, (place.folder / "events").read_text()
+    events = [json.loads(line) for line in (place.folder / "events").read_text().splitlines() if line.startswith("{")]
+    took = {event["stage"]: float(event["seconds"]) for event in events if event["event"] == "end"}
+    commands = sum(row["seconds"] for row in results(place))
+    jobs = sum(record.seconds for name in names if (record := read_record(place.output, name)))
+    print(
+        f"quiet, one by one: plans {took['plan']:.1f} s, builds {took['build']:.1f} s, of which commands {commands:.1f} s"
+    )
+    print(
+        f"a cell: {commands / len(names):.2f} s of commands, {(jobs - commands) / len(names):.2f} s of its worker and of "
+        f"polls, {(took['build'] - jobs) / len(names):.2f} s of the driver between cells; "
+        f"CPU of the driver {1000 * (used - first) / len(names):.0f} ms",
+        flush=True,
+    )
+
+
+def noisy_run(place: Place, names: list[str], faults: Faults) -> None:
+    driver = place.begin()
+    while driver.poll() is None or driver.returncode != 0:
+        if driver.returncode not in (None, 0):
+            assert place.drivers < _STARTS, (place.folder / "events").read_text()[-4000:]
+            driver = place.begin()
+        time.sleep(faults.source.uniform(2.0, 6.0))
+        started = any(read_job(place.output, name) for name in names)
+        if faults.plan and started and time.monotonic() > faults.until and driver.poll() is None:
+            driver = faults.inject(place, names, driver)
+
+
+def report(quiet: Place, noisy: Place, names: list[str], faults: Faults) -> None:
+    from compiler.registry.pull import pull
+
+    rows = results(noisy)
+    built = Counter(row["name"] for row in rows if row["state"] == "built")
+    refused = Counter(row["name"] for row in rows if row["state"] == "failed")
+    classes = Counter(row["failure"] for row in rows if row["state"] == "failed")
+    for name in names:
+        record = read_record(noisy.output, name)
+        assert record is not None
+        pull(f"{noisy.store}/{name}@{record.digest}", noisy.folder / "pulled" / name)
+        assert content(quiet.output / name) == content(noisy.folder / "pulled" / name), name
+        assert built[name] <= 1, (name, built)
+    print(
+        f"faults: {dict(faults.done)}; {sum(faults.between.broken.values())} requests failed: {dict(faults.between.broken)}"
+    )
+    print(
+        f"equal artifacts: {len(names)} of {len(names)}; attempts that ended with a new artifact: {sum(built.values())}"
+    )
+    print(f"attempts that failed: {dict(classes)} of {dict(refused)}; killed workers: {dict(faults.killed)}")
+    begun = Counter(json.loads(data)["name"] for data in ledger_of(noisy, "cells/"))
+    again = {name: count for name, count in begun.items() if count > 1}
+    unexplained = [name for name in again if not refused[name] and not faults.killed[name]]
+    print(
+        f"attempts begun: {sum(begun.values())}; more than one: {again}; of these neither killed nor failed: {unexplained}"
+    )
+
+
+def worker_of(token: str) -> int:
+    """Process that makes an attempt; 0 for none."""
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = line.read_bytes().decode(errors="replace").split("\0")
+            if token in words and "guard.py" not in " ".join(words[:5]):
+                return int(line.parent.name)
+    return 0
+
+
+def ledger_of(place: Place, prefix: str) -> list[bytes]:
+    store = Ledger(ledger_uri(place.output, place.store)).store
+    return [store.read(item.key)[0] for item in store.walk(prefix)]
+
+
+def results(place: Place) -> list[dict[str, object]]:
+    return [json.loads(data) for data in ledger_of(place, "results/")]
+
+
+def make_bucket() -> None:
+    import boto3
+
+    boto3.client("s3").create_bucket(Bucket=servers.BUCKET)
+
+
+def write_builds(places: list[Place], names: list[str], model: Path) -> None:
+    entries = [
+        f'[[build]]\nname = "{one}"\nmodel = "{model}"\ntarget = "checkpoint"\nmax-positions = {64 + number}\n'
+        for number, one in enumerate(names)
+    ]
+    command = json.dumps([sys.executable, "-m", "compiler"])
+    for place in places:
+        place.folder.mkdir()
+        (place.folder / "builds.toml").write_text(f"[fleet]\ncpus = 1\ncommand = {command}\n" + "".join(entries))
 
 
 def write_model(folder: Path) -> Path:
@@ -178,6 +253,7 @@ def write_model(folder: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "simulate"))
+    parser.add_argument("--on", choices=("local", "ray"), default="local")
     parser.add_argument("--cells", type=int)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--faults", type=int, default=10)
@@ -185,7 +261,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.what == "run":
-        run(options.cells or 24, options.workers, options.faults, options.seed)
+        run(options.cells or 24, options.workers, options.faults, options.seed, options.on)
     else:
         simulate(options.cells or 1000, options.machines, options.seed)
 

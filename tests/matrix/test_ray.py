@@ -5,12 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.testbed.ray_head import ray_head
 from tests.matrix.programs import Matrix
 from tests.matrix.test_fleet import ROOT, until
 
@@ -47,45 +45,8 @@ for row in build(entries, place, "1", Silent(), engine, jobs=4):
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Address of a head with two cores and one `sm_90`."""
-    head, found = None, ""
-    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: sockets have names of at most 107 bytes
-    try:
-        for attempt in range(3):  # Ray gives a head 30 seconds, which a busy machine may not have
-            log = Path(folder) / f"log-{attempt}"
-            head, found = begun(folder, log)
-            if found:
-                break
-        assert found, log.read_text()
+    with ray_head(2, {"sm_90": 1}) as found:
         yield found
-    finally:
-        if head is not None:
-            head.terminate()
-            try:
-                head.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(head.pid, signal.SIGKILL)
-                head.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def begun(folder: str, log: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """A head, and its address; "" where it ended at its start."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_agent_register_timeout_ms": "120000",
-        "RAY_worker_niceness": "0",  # 15 otherwise: nothing is left of a busy machine
-    }
-    command = [
-        str(Path(sys.executable).parent / "ray"), "start", "--head", "--port=0", "--num-cpus=2", "--block",
-        '--resources={"sm_90": 1}', f"--temp-dir={folder}", "--include-dashboard=false", "--no-monitor",
-        "--include-log-monitor=false", "--disable-usage-stats", "--object-store-memory=80000000",
-    ]  # fmt: skip
-    with log.open("w") as sink:
-        head = subprocess.Popen(command, env=environment, stdout=sink, stderr=sink, start_new_session=True)
-    found = until(lambda: head.poll() is not None or re.search("--address='([^']+)'", log.read_text()), 120)
-    return head, "" if isinstance(found, bool) else found[1]
 
 
 @pytest.fixture
