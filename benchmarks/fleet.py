@@ -5,8 +5,8 @@
 
 `run`: the cells are built quietly, one after the other, and then by a driver with `--workers` workers, on an S3 server
 (moto) behind a proxy. Faults at random moments, in a random order: half are workers that are killed (SIGKILL), a fifth
-drivers that are killed and begun again, the rest outages of the store, in which each request fails for some seconds. All
-artifacts must be equal to the quiet ones, byte by byte, and no cell may be built again unless it was lost.
+drivers that are killed and begun again, the rest outages of the store, in which each request fails for some seconds.
+All artifacts must be equal to the quiet ones, byte by byte, and no cell may be built again unless it was lost.
 
 `simulate`: fleet_arithmetic.py.
 """
@@ -26,6 +26,7 @@ from collections import Counter
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks.fleet_arithmetic import simulate
 from benchmarks.testbed import servers
@@ -53,7 +54,6 @@ class Place:
     on: str
     workers: int
     drivers: int = 0
-    cpu: float = 0.0
 
     @property
     def output(self) -> Path:
@@ -121,17 +121,14 @@ def run(cells: int, workers: int, faults: int, seed: int, on: str) -> None:
         make_bucket()
         if on == "ray":
             os.environ["RAY_ADDRESS"] = stack.enter_context(ray_head(workers))
-        kinds = (
-            ["driver"] * (faults // 5) + ["store"] * (faults - faults // 5 - faults // 2) + ["worker"] * (faults // 2)
-        )
+        counts = {"worker": faults // 2, "driver": faults // 5, "store": faults - faults // 2 - faults // 5}
+        kinds = [kind for kind, count in counts.items() for _ in range(count)]
         injected = Faults(source.sample(kinds, len(kinds)), source, between)
         between.faults = injected.of_request
         began = time.monotonic()
         noisy_run(noisy, names, injected)
-        print(
-            f"noisy, {workers} workers of engine {on}: {time.monotonic() - began:.0f} s, {noisy.drivers} drivers",
-            flush=True,
-        )
+        took = time.monotonic() - began
+        print(f"noisy, {workers} workers of engine {on}: {took:.0f} s, {noisy.drivers} drivers", flush=True)
         report(quiet, noisy, names, injected)
 
 
@@ -150,15 +147,11 @@ def quiet_run(place: Place, names: list[str]) -> None:
     took = {event["stage"]: float(event["seconds"]) for event in events if event["event"] == "end"}
     commands = sum(row["seconds"] for row in results(place))
     jobs = sum(record.seconds for name in names if (record := read_record(place.output, name)))
-    print(
-        f"quiet, one by one: plans {took['plan']:.1f} s, builds {took['build']:.1f} s, of which commands {commands:.1f} s"
-    )
-    print(
-        f"a cell: {commands / len(names):.2f} s of commands, {(jobs - commands) / len(names):.2f} s of its worker and of "
-        f"polls, {(took['build'] - jobs) / len(names):.2f} s of the driver between cells; "
-        f"CPU of the driver {1000 * (used - first) / len(names):.0f} ms",
-        flush=True,
-    )
+    plans, builds = took["plan"], took["build"]
+    print(f"quiet, one by one: plans {plans:.1f} s, builds {builds:.1f} s, of which commands {commands:.1f} s")
+    each = [part / len(names) for part in (commands, jobs - commands, builds - jobs, 1000 * (used - first))]
+    print("a cell: {:.2f} s of commands, {:.2f} s of its worker and of polls, {:.2f} s of the driver".format(*each))
+    print(f"CPU of the driver for a cell: {each[-1]:.0f} ms", flush=True)
 
 
 def noisy_run(place: Place, names: list[str], faults: Faults) -> None:
@@ -186,19 +179,14 @@ def report(quiet: Place, noisy: Place, names: list[str], faults: Faults) -> None
         pull(f"{noisy.store}/{name}@{record.digest}", noisy.folder / "pulled" / name)
         assert content(quiet.output / name) == content(noisy.folder / "pulled" / name), name
         assert built[name] <= 1, (name, built)
-    print(
-        f"faults: {dict(faults.done)}; {sum(faults.between.broken.values())} requests failed: {dict(faults.between.broken)}"
-    )
-    print(
-        f"equal artifacts: {len(names)} of {len(names)}; attempts that ended with a new artifact: {sum(built.values())}"
-    )
-    print(f"attempts that failed: {dict(classes)} of {dict(refused)}; killed workers: {dict(faults.killed)}")
+    broken = faults.between.broken
+    print(f"faults: {dict(faults.done)}; requests that failed: {sum(broken.values())}, {dict(broken)}")
+    print(f"equal artifacts: {len(names)} of {len(names)}; attempts that built one: {sum(built.values())}")
+    print(f"killed workers: {dict(faults.killed)}; attempts that failed: {dict(classes)} of {dict(refused)}")
     begun = Counter(json.loads(data)["name"] for data in ledger_of(noisy, "cells/"))
     again = {name: count for name, count in begun.items() if count > 1}
-    unexplained = [name for name in again if not refused[name] and not faults.killed[name]]
-    print(
-        f"attempts begun: {sum(begun.values())}; more than one: {again}; of these neither killed nor failed: {unexplained}"
-    )
+    lost = {*refused, *faults.killed}
+    print(f"attempts: {sum(begun.values())}; more than one: {again}; not lost: {sorted(again.keys() - lost)}")
 
 
 def worker_of(token: str) -> int:
@@ -216,7 +204,7 @@ def ledger_of(place: Place, prefix: str) -> list[bytes]:
     return [store.read(item.key)[0] for item in store.walk(prefix)]
 
 
-def results(place: Place) -> list[dict[str, object]]:
+def results(place: Place) -> list[dict[str, Any]]:
     return [json.loads(data) for data in ledger_of(place, "results/")]
 
 

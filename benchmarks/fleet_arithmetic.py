@@ -1,4 +1,4 @@
-"""Arithmetic of a large fleet: hours, requests, bytes, and the bound of the time. No machine; `benchmarks.fleet simulate`."""
+"""Arithmetic of a large fleet: hours, requests, bytes, bound of the time. No machine; `benchmarks.fleet simulate`."""
 
 from __future__ import annotations
 
