@@ -14,6 +14,7 @@ import os
 import platform
 import re
 import shutil
+import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -144,6 +145,19 @@ def this_host(folder: Path) -> Host:
         free_disk(folder),
         None if found else read_bandwidth(),
     )
+
+
+def host() -> str:
+    """Name of this machine and, after a `/`, its boot: containers on one machine have that in common."""
+    lines = _lines("/proc/sys/kernel/random/boot_id")
+    return f"{socket.gethostname()}/{lines[0].strip() if lines else ''}"
+
+
+def is_this_host(other: str) -> bool:
+    """Whether `other`, from `host`, is this machine."""
+    name, _, boot = other.partition("/")
+    own_name, _, own_boot = host().partition("/")
+    return boot == own_boot if boot and own_boot else name == own_name
 
 
 def cuda_capability() -> str | None:

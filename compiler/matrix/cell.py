@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from compiler.storage.files.digest import Digest
 
+STAGES = ("convert", "build", "prove")
+"""Stages of a build, in their order (stages.py)."""
+
 KEYS: dict[str, type] = {
     "cpus": float,
     "memory-gib": float,
@@ -22,9 +25,13 @@ KEYS: dict[str, type] = {
     "image": str,
     "custom": dict,
     "command": list,
+    "stages": list,
+    "another-host": bool,
+    "convert": dict,
+    "prove": dict,
 }
 """Keys of [fleet] and [build.fleet] in a builds.toml. `custom`: resources by names of the cluster, `{sm_90 = 1}`.
-`command`: lmi-compile on the engine's machines, as words.
+`command`: lmi-compile on the engine's machines, as words. The last four: stages.py.
 """
 
 
@@ -51,7 +58,8 @@ class Cell:
     `words`: options of `lmi-compile build`. `key`: cache key, whose tag names the artifact in `store`; `inputs`:
     digests of plan and source. `output`: folder of the artifacts, "" for a scratch folder of the machine. `signing`:
     PEM file. `ledger`: URI of the ledger. `timeout`: seconds, 0 for none. `token` names one attempt. `over`: ETag of a
-    dead machine's claim. `command`: lmi-compile as words of a command line.
+    dead machine's claim. `command`: lmi-compile as words of a command line. `stage`: see stages.py; the others than
+    `build` belong to `artifact` with `artifact_key`. `another_host`: not on the machine that built it.
     """
 
     name: str
@@ -70,6 +78,10 @@ class Cell:
     token: str = ""
     over: str = ""
     command: tuple[str, ...] = ("lmi-compile",)
+    stage: str = "build"
+    artifact: str = ""
+    artifact_key: Digest = ""
+    another_host: bool = False
 
     @property
     def address(self) -> str:

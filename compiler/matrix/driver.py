@@ -16,7 +16,8 @@ from compiler.errors import DeployError, RefusedError, StoreError, UsageError
 from compiler.matrix.failures import RETRIES, failure_of
 from compiler.matrix.jobs import MatrixJob, read_job, remove_job, write_job
 from compiler.matrix.ledger import STALE
-from compiler.matrix.state import MatrixRow, log_file, look, write_record
+from compiler.matrix.stages import look_cell
+from compiler.matrix.state import MatrixRow, log_file, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -51,12 +52,13 @@ class FleetLimits:
 
 @dataclass
 class Task:
-    """A cell on its way. `phase`: waiting (for room, or a pause), elsewhere (another driver builds it), queued,
-    running, or ended. `facts`: running step.
+    """A cell on its way. `phase`: waiting (for room, a pause, or the cell `after`), elsewhere (another driver builds
+    it), queued, running, or ended. `facts`: running step.
     """
 
     cell: Cell
     row: MatrixRow
+    after: str = ""
     phase: str = "waiting"
     job: MatrixJob | None = None
     failures: tuple[str, ...] = ()
@@ -198,6 +200,8 @@ class Fleet:
         for task in self._open():
             if task.job is not None or time.monotonic() < task.not_before or not self._room(task.cell):
                 continue
+            if not self._follows(task):
+                continue
             if self._spent():
                 self.over_budget = True
                 return
@@ -209,6 +213,17 @@ class Fleet:
             if over is not None:
                 self._begin(task, over)
 
+    def _follows(self, task: Task) -> bool:
+        """Whether the cell before it has ended well. Where it has not, neither does this one."""
+        before = next((one for one in self.tasks if one.cell.name == task.after), None)
+        if before is None or before.phase != "ended":
+            return before is None
+        if before.row.state in ("built", "current"):
+            return True
+        error = f"`{task.after}` is {before.row.state}"
+        self._settle(task, replace(task.row, state="failed", step="wait", error=error, exit_code=before.row.exit_code))
+        return False
+
     def _claim_of_the_dead(self, task: Task) -> str | None:
         """ETag of a claim to replace, "" for none; None where the cell is not to be begun now."""
         holder = self.ledger.holder(task.cell.key)
@@ -219,7 +234,7 @@ class Fleet:
                 self._enter(task, "elsewhere")
             return holder.etag if stale else None
         if task.phase == "elsewhere":
-            row = look(task.cell, task.cell.key, self.output, task.cell.store or None)
+            row = look_cell(self.ledger, task.cell, self.output)
             if row.state == "current":
                 self._settle(task, row)
                 return None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-Failure = Literal["", "usage", "source", "refused", "memory", "timeout", "lost", "store", "failed"]
-"""`lost`: the machine or the process of the cell went away; `memory`: too little memory or disk; `failed`: others."""
+Failure = Literal["", "usage", "source", "refused", "memory", "timeout", "lost", "store", "host", "failed"]
+"""`lost`: the machine or the process of the cell went away; `memory`: too little memory or disk; `host`: a proof on
+the machine that built it; `failed`: others.
+"""
 
-RETRIES: dict[str, int] = {"lost": 3, "store": 3, "memory": 1, "timeout": 1}
+RETRIES: dict[str, int] = {"lost": 3, "store": 3, "memory": 1, "timeout": 1, "host": 3}
 """Further attempts after failures of a class; others would fail in the same way."""
 
 TIMEOUT_CODE = 124

@@ -37,8 +37,9 @@ from typing import TYPE_CHECKING, Any
 
 from compiler import targets
 from compiler.errors import UsageError
-from compiler.matrix.cell import KEYS
+from compiler.matrix.cell import KEYS, STAGES
 from compiler.matrix.names import FORMATS, NAMES
+from compiler.matrix.stages import cell_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -143,6 +144,10 @@ def _wrong_resources(where: str, table: Any) -> list[str]:
             problems.append(f"{where}: no resource is called `{key}`; there are {', '.join(KEYS)}")
         elif not isinstance(value, (int, float) if kind is float else kind):
             problems.append(f"{where}: `{key}`: expected {kind.__name__}, found {value!r}")
+        elif key in STAGES:
+            problems += _wrong_resources(f"{where} {key}", value)
+        elif key == "stages" and ("build" not in value or [one for one in value if one not in STAGES]):
+            problems.append(f"{where}: `stages`: expected `build` and others of {', '.join(STAGES)}; found {value!r}")
     return problems
 
 
@@ -185,7 +190,7 @@ def _name(options: Mapping[str, str | bool], varying: list[str]) -> str:
 
 
 def _named_twice(entries: list[BuildEntry]) -> list[str]:
-    names = [entry.name for entry in entries]
+    names = cell_names(entries)
     bad = [name for name in names if not _NAME.fullmatch(name)]
     twice = sorted({name for name in names if names.count(name) > 1})
     return [

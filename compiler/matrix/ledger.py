@@ -4,6 +4,8 @@
     cells/<token>.json                          the cell, for the machine that builds it
     results/<token>.json                        row of the attempt
     logs/<token>.log                            end of its log
+    ends/<16 digits of the key>.json            row of the cell that was built, with its machine
+    proofs/<16 digits of the key>.json          answer of the artifact on the machine that proved it
 
 A claim is made by a conditional write, so that two machines never build one cell at the same time. No clocks are
 compared: a claim that has not changed for STALE seconds, by the clock of whoever watches, belongs to a dead machine,
@@ -85,6 +87,20 @@ class Ledger:
         except NotFoundError:
             return None
         return row_of(json.loads(data))
+
+    def write_end(self, row: MatrixRow, key: Digest) -> None:
+        self.store.put(f"ends/{_short(key)}.json", canonical_json(row.to_json()))
+
+    def end(self, key: Digest) -> MatrixRow | None:
+        """Row of the cell with `key`, if it was built. Raises StoreError."""
+        try:
+            data, _ = self.store.read(f"ends/{_short(key)}.json")
+        except NotFoundError:
+            return None
+        return row_of(json.loads(data))
+
+    def write_proof(self, key: Digest, facts: dict[str, Any]) -> None:
+        self.store.put(f"proofs/{_short(key)}.json", canonical_json(facts))
 
     def write_log(self, token: str, data: bytes) -> None:
         self.store.put(f"logs/{token}.log", data[-LOG_BYTES:])
@@ -175,4 +191,8 @@ class _HeldClaim:
 
 
 def _claim_key(key: Digest) -> str:
-    return f"claims/{key.removeprefix('sha256:')[:16]}.json"
+    return f"claims/{_short(key)}.json"
+
+
+def _short(key: Digest) -> str:
+    return key.removeprefix("sha256:")[:16]

@@ -14,6 +14,7 @@ from compiler.matrix.command import PROGRAM, run
 from compiler.matrix.driver import Fleet, FleetLimits, Task
 from compiler.matrix.executors import open_executor
 from compiler.matrix.ledger import Ledger, ledger_uri
+from compiler.matrix.stages import cell_name, cell_names, look_cell, stage_cell, stages_of
 from compiler.matrix.state import MatrixRow, key_of, log_file, look
 from compiler.matrix.view import Quiet
 
@@ -90,13 +91,15 @@ def build(
     report.begin("build")
     ledger = Ledger(ledger_uri(place.output, place.store))
     tasks = [
-        Task(_cell(found, place, version, ledger.uri, engine.timeout, shared=executor.shares_disk), found.row)
+        task
         for found in planned
-        if found.row.todo
+        if found.row.key is not None
+        for task in _tasks(found, place, version, ledger, engine.timeout, shared=executor.shares_disk)
     ]
-    done = Fleet(tasks, executor, ledger, place.output, engine.limits, view or Quiet()).run()
-    by_name = {row.name: row for row in done}
-    rows = [by_name.get(found.row.name, found.row) for found in planned]
+    todo = [task for task in tasks if task.row.todo]
+    done = Fleet(todo, executor, ledger, place.output, engine.limits, view or Quiet()).run()
+    by_name = {row.name: row for row in [*(found.row for found in planned), *(task.row for task in tasks), *done]}
+    rows = [by_name[name] for name in cell_names(entries) if name in by_name]
     report.end(counts(rows))
     return rows
 
@@ -139,6 +142,22 @@ def _planned(entry: BuildEntry, place: Destination, version: str) -> PlannedBuil
     facts = json.loads(ended.out)
     key = key_of(entry, facts["plan_digest"], facts["source"], version)
     return PlannedBuild(entry, look(entry, key, place.output, place.store), facts)
+
+
+def _tasks(
+    found: PlannedBuild, place: Destination, version: str, ledger: Ledger, timeout: float, *, shared: bool
+) -> list[Task]:
+    """Tasks of the stages of a build. A build that is current is not converted again."""
+    cell, fleet, tasks = _cell(found, place, version, ledger.uri, timeout, shared=shared), dict(found.entry.fleet), []
+    before = ""
+    for stage in stages_of(found.entry):
+        if stage == "convert" and not found.row.todo:
+            continue
+        one = stage_cell(cell, stage, fleet, found.facts.get("stages", []), shared=shared)
+        row = found.row if stage == "build" else look_cell(ledger, one, place.output)
+        tasks.append(Task(one, row, before))
+        before = cell_name(cell.name, stage)
+    return tasks
 
 
 def _cell(found: PlannedBuild, place: Destination, version: str, ledger: str, timeout: float, *, shared: bool) -> Cell:

@@ -39,7 +39,7 @@ be planned); after: `built`, `failed`, `canceled`. `claimed`: another machine bu
 class MatrixRow:
     """One build. `key`: None where it could not be planned. `step`: command that failed; `error`: its message.
     `failure`: its class (failures.py). `attempts`: number of times it was begun. `seconds`: of all of them; `instance`:
-    type of the machine, where it was requested.
+    type of the machine, where it was requested; `host`: the machine that built it (machine.host).
     """
 
     name: str
@@ -53,6 +53,7 @@ class MatrixRow:
     failure: str = ""
     attempts: int = 0
     instance: str = ""
+    host: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

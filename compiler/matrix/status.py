@@ -11,6 +11,7 @@ from compiler.matrix.driver import canceled
 from compiler.matrix.executors import open_executor
 from compiler.matrix.jobs import MatrixJob, read_job, write_job
 from compiler.matrix.ledger import Ledger, ledger_uri
+from compiler.matrix.stages import cell_names
 from compiler.matrix.state import MatrixRow, log_file, read_record, write_record
 from compiler.matrix.view import step_text
 
@@ -52,7 +53,7 @@ class Jobs:
 
     def status(self, entries: Sequence[BuildEntry]) -> list[CellStatus]:
         """Raises UsageError, DeployError where an engine cannot be asked."""
-        rows = {entry.name: read_record(self.output, entry.name) or MatrixRow(entry.name, "new") for entry in entries}
+        rows = {name: read_record(self.output, name) or MatrixRow(name, "new") for name in cell_names(entries)}
         jobs = {name: job for name in rows if (job := read_job(self.output, name)) is not None and not job.canceled}
         states: dict[str, JobState] = {}
         for on in dict.fromkeys(job.on for job in jobs.values()):
@@ -78,7 +79,7 @@ class Jobs:
     def cancel(self, entries: Sequence[BuildEntry]) -> list[str]:
         """End the jobs of the entries, and keep a running driver from beginning others. Names of the jobs ended."""
         now = time.time()
-        jobs = {entry.name: read_job(self.output, entry.name) for entry in entries}
+        jobs = {name: read_job(self.output, name) for name in cell_names(entries)}
         # All are marked before any is ended: room that one leaves is not for another of them.
         for name, job in jobs.items():
             marked = replace(job, canceled=now) if job else MatrixJob(name, "", "", "", "", now, canceled=now)

@@ -1,4 +1,4 @@
-"""The machine of a cell: claim it, look whether its artifact is there, build, scan, sign and push it, note the result.
+"""The machine of a cell: claim it, look whether its result is there, run the commands of its stage, note the result.
 
 Each command runs in a process of its own, so that a build that the kernel ends for want of memory is reported as such.
 """
@@ -12,15 +12,17 @@ import tempfile
 import threading
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler.errors import ConflictError, LmiCompileError, StoreError
+from compiler.machine import host, is_this_host
 from compiler.matrix.command import CommandResult, run
 from compiler.matrix.failures import CLAIMED_CODE, failure_of
 from compiler.matrix.ledger import BEAT, Ledger
-from compiler.matrix.state import MatrixRow, address_of, key_of, log_file, look, write_record
+from compiler.matrix.stages import look_cell
+from compiler.matrix.state import MatrixRow, address_of, key_of, log_file, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,8 +65,8 @@ def _claimed_row(ledger: Ledger, cell: Cell, output: Path, beat: float) -> Matri
     log = log_file(output, cell.name)
     try:
         with ledger.claimed(cell, lambda: step_of(log), beat), _shared_log(ledger, cell, log, beat):
-            there = look(cell, cell.key, output, cell.store or None)
-            return there if there.state == "current" else build(cell, output)
+            there = look_cell(ledger, cell, output)
+            return there if there.state == "current" else _attempt(ledger, cell, output)
     except ConflictError:
         return MatrixRow(cell.name, "claimed", cell.key, exit_code=CLAIMED_CODE)
     except LmiCompileError as error:
@@ -72,28 +74,84 @@ def _claimed_row(ledger: Ledger, cell: Cell, output: Path, beat: float) -> Matri
         return MatrixRow(cell.name, "failed", cell.key, None, "look", error.message, error.exit_code, failure=failure)
 
 
-def build(cell: Cell, output: Path) -> MatrixRow:
+def _attempt(ledger: Ledger, cell: Cell, output: Path) -> MatrixRow:
+    """Row of the commands of a cell's stage. The end of a stage is in the ledger before its row."""
+    began = time.monotonic()
+    commands = Commands(cell, log_file(output, cell.name), began + cell.timeout if cell.timeout else None)
+    row = _STAGES[cell.stage](ledger, commands, output)
+    row = replace(row, seconds=round(time.monotonic() - began, 1), host=host())
+    if row.state == "built":
+        ledger.write_end(row, cell.key)
+        write_record(output, row)
+    return row
+
+
+@dataclass
+class Commands:
+    """Commands of a cell, one after the other, until one fails. `until`: time.monotonic() at which they are ended."""
+
+    cell: Cell
+    log: Path
+    until: float | None
+
+    def run(self, words: list[str]) -> CommandResult:
+        return run(words, self.log, "a", program=self.cell.command, until=self.until)
+
+    def row(self, step: str, ended: CommandResult) -> MatrixRow:
+        """Row of the last command."""
+        row = MatrixRow(self.cell.name, "built", self.cell.key)
+        if ended.code == 0:
+            return row
+        failure = failure_of(ended.code, ended.error)
+        return replace(row, state="failed", step=step, error=ended.error, exit_code=ended.code, failure=failure)
+
+
+def _convert(ledger: Ledger, commands: Commands, output: Path) -> MatrixRow:
+    """Rank files in the stage cache."""
+    del ledger, output
+    return commands.row("build", commands.run(["build", *commands.cell.words, "--until", "convert", "--json"]))
+
+
+def _build(ledger: Ledger, commands: Commands, output: Path) -> MatrixRow:
     """Build, then scan, sign and push. Replaces an earlier artifact: the folder belongs to the matrix."""
-    began, log, artifact = time.monotonic(), log_file(output, cell.name), str(output / cell.name)
-    until = began + cell.timeout if cell.timeout else None
-    row = MatrixRow(cell.name, "new", cell.key)
-    words = ["build", *cell.words, "--output", artifact, "--force", "--json"]
-    step, ended = "build", run(words, log, "a", program=cell.command, until=until)
-    if ended.code == 0:
+    del ledger
+    cell, artifact = commands.cell, str(output / commands.cell.name)
+    ended = commands.run(["build", *cell.words, "--output", artifact, "--force", "--json"])
+    row = commands.row("build", ended)
+    if row.state == "built":
         row = replace(row, key=key_in(cell, ended), digest=json.loads(ended.out)["digest"])
         for words in _after(artifact, cell, row):
-            step, ended = words[0], run(words, log, "a", program=cell.command, until=until)
+            ended = commands.run(words)
             if ended.code != 0:
-                break
-    row = replace(row, seconds=round(time.monotonic() - began, 1))
-    if ended.code == 0:
-        row = replace(row, state="built")
-        write_record(output, row)
-        return row
-    failure = failure_of(ended.code, ended.error)
-    return replace(
-        row, state="failed", digest=None, step=step, error=ended.error, exit_code=ended.code, failure=failure
-    )
+                return commands.row(words[0], ended)
+    return row
+
+
+def _prove(ledger: Ledger, commands: Commands, output: Path) -> MatrixRow:
+    """Fetch the artifact, and let it answer. What it answered is in the ledger, with both machines."""
+    cell, built = commands.cell, ledger.end(commands.cell.artifact_key)
+    builder = built.host if built is not None else ""
+    if cell.another_host and (not builder or is_this_host(builder)):
+        found = f"the one that built it, {builder}" if builder else "no record of the machine that built it"
+        error = f"the proof of `{cell.artifact}` needs another machine; found {found}"
+        return MatrixRow(
+            cell.name, "failed", cell.key, None, "prove", error, 4, failure="host" if builder else "refused"
+        )
+    key = built.key if built is not None and built.key else cell.artifact_key
+    folder = output / cell.artifact
+    source = address_of(cell.store, cell.artifact, key) if cell.store else str(folder)
+    with tempfile.TemporaryDirectory(prefix="lmi-compile-") as scratch:
+        place = Path(scratch) / cell.artifact if cell.store else folder
+        ended = commands.run(["prewarm", source, str(place), "--report", f"{scratch}/report.json", "--json"])
+    row = commands.row("prewarm", ended)
+    if row.state == "built":
+        answer = json.loads(ended.out)
+        ledger.write_proof(key, {"built_on": builder, "proved_on": host(), "prewarm": answer})
+        row = replace(row, digest=built.digest if built is not None else None)
+    return row
+
+
+_STAGES = {"convert": _convert, "build": _build, "prove": _prove}
 
 
 def key_in(cell: Cell, ended: CommandResult) -> Digest:

@@ -56,6 +56,8 @@ elif words[:2] == ["matrix", "cell"]:
 elif words[0] == "push":
     from compiler.registry.push import push
     push(pathlib.Path(words[1]), words[2], journal=pathlib.Path({control!r}) / "uploads" / name)
+elif words[0] == "prewarm":
+    print(json.dumps({{"answer": {{"text": "yes"}}}}))
 elif words[0] == "scan" and "leaks" in name:
     print("error: a token", file=sys.stderr)
     sys.exit(4)
