@@ -93,10 +93,10 @@ def build(
     """
     from compiler import __version__
     from compiler.matrix import summary
-    from compiler.matrix.driver import FleetLimits
     from compiler.matrix.file import read_engines
     from compiler.matrix.run import Destination, EngineChoice
     from compiler.matrix.run import build as run
+    from compiler.matrix.task import FleetLimits
     from compiler.matrix.view import read_prices, view_for
 
     prices, entries = read_prices(fleet.prices), entries_of(files)

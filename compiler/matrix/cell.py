@@ -91,6 +91,11 @@ class Cell:
         )
 
     @property
+    def machine(self) -> tuple[object, ...]:
+        """All that a machine of the cell is requested by: equal for cells that can be one array."""
+        return self.image, self.resources, self.timeout, self.command, self.ledger
+
+    @property
     def argv(self) -> tuple[str, ...]:
         """Command line that builds the cell, on any machine that reaches the ledger."""
         return (*self.command, "matrix", "cell", self.ledger, self.token)

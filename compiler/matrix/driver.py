@@ -10,22 +10,22 @@ import secrets
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from compiler.errors import DeployError, RefusedError, StoreError, UsageError
-from compiler.matrix.failures import RETRIES, failure_of
+from compiler.matrix.failures import failure_of
 from compiler.matrix.jobs import MatrixJob, read_job, remove_job, write_job
-from compiler.matrix.ledger import STALE
 from compiler.matrix.stages import look_cell
 from compiler.matrix.state import MatrixRow, log_file, write_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from compiler.matrix.cell import Cell
     from compiler.matrix.executors import Executor, JobState
     from compiler.matrix.ledger import Ledger
+    from compiler.matrix.task import FleetLimits, Task, View
 
 BUDGET = "budget"
 """Step of a row whose cell was not begun, for want of budget."""
@@ -35,56 +35,9 @@ _PAUSE = 0.5
 """Seconds before a cell is begun again, doubled for each attempt."""
 
 
-@dataclass(frozen=True)
-class FleetLimits:
-    """Limits of a run. `parallel`: jobs at the same time, 0 for the engine's room. Budgets, 0 for none: `cells` begun,
-    `hours` of all machines together. `retries`: further attempts after failures of a class. `stale`: see ledger.py;
-    `patience`: seconds for which store or engine may fail.
-    """
-
-    parallel: int = 0
-    cells: int = 0
-    hours: float = 0.0
-    retries: Mapping[str, int] = field(default_factory=lambda: RETRIES)
-    stale: float = STALE
-    patience: float = 300.0
-
-
-@dataclass
-class Task:
-    """A cell on its way. `phase`: waiting (for room, a pause, or the cell `after`), elsewhere (another driver builds
-    it), queued, running, or ended. `facts`: running step.
-    """
-
-    cell: Cell
-    row: MatrixRow
-    after: str = ""
-    phase: str = "waiting"
-    job: MatrixJob | None = None
-    failures: tuple[str, ...] = ()
-    spent: float = 0.0
-    not_before: float = 0.0
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of all attempts."""
-        return self.spent + (time.time() - self.job.began if self.job else 0.0)
-
-
-class View(Protocol):
-    """Receiver of changes: a table on a terminal, or lines. `detailed`: whether it shows running steps."""
-
-    detailed: bool
-
-    def changed(self, task: Task) -> None: ...
-    def tick(self, tasks: Sequence[Task]) -> None: ...
-    def warn(self, text: str) -> None: ...
-
-
 @dataclass
 class Fleet:
-    """One run over `tasks`. `output`: folder of the artifacts."""
+    """One run over `tasks`. `output`: folder of the artifacts. `starting`: cells that are submitted together."""
 
     tasks: list[Task]
     executor: Executor
@@ -97,6 +50,7 @@ class Fleet:
     begun: int = 0
     started: float = field(default_factory=time.time)
     over_budget: bool = False
+    starting: list[tuple[Task, Cell]] = field(default_factory=list)
 
     def run(self) -> list[MatrixRow]:
         """Rows of the cells when all have ended, or the budget is used. Raises LmiCompileError where engine or store
@@ -106,7 +60,10 @@ class Fleet:
         while True:
             with self._tolerance():
                 self._poll()
-                self._submit()
+                try:
+                    self._submit()
+                finally:
+                    self._start()
             self.view.tick(self.tasks)
             if not any(task.job for task in self.tasks) and (self.over_budget or not self._open()):
                 return [task.row if task.phase == "ended" else _unbegun(task.row) for task in self.tasks]
@@ -245,18 +202,44 @@ class Fleet:
         token = secrets.token_hex(8)
         cell = replace(task.cell, token=token, over=over)
         self.ledger.write_cell(cell)
+        task.job = MatrixJob(cell.name, self.executor.name, "", token, cell.key, time.time(), task.failures, task.spent)
+        self.starting.append((task, cell))
+
+    def _start(self) -> None:
+        """Submit the cells of `starting`: those of equal machines as one array, where the engine has arrays."""
+        starting, self.starting = self.starting, []
         try:
-            job = self.executor.submit(cell)
+            while starting:
+                alike = [pair for pair in starting if pair[1].machine == starting[0][1].machine]
+                group = alike[: self.executor.largest_array]
+                self._start_group(group)
+                starting = [pair for pair in starting if pair not in group]
+        except BaseException:
+            for task, _ in starting:
+                task.job = None
+            raise
+
+    def _start_group(self, group: list[tuple[Task, Cell]]) -> None:
+        first = group[0][1]
+        try:
+            if len(group) == 1:
+                ids = [self.executor.submit(first)]
+            else:
+                array = self.ledger.write_array([cell.token for _, cell in group])
+                name = f"{first.name}-and-{len(group) - 1}"
+                ids = self.executor.submit_array(replace(first, name=name, token=array), len(group))
         except (RefusedError, UsageError) as error:
-            row = replace(task.row, state="refused", step="submit", error=error.message, exit_code=error.exit_code)
-            self._settle(task, replace(row, failure=failure_of(error.exit_code)))
+            for task, _ in group:
+                task.job = None
+                row = replace(task.row, state="refused", step="submit", error=error.message, exit_code=error.exit_code)
+                self._settle(task, replace(row, failure=failure_of(error.exit_code)))
             return
-        task.job = MatrixJob(
-            cell.name, self.executor.name, job, token, cell.key, time.time(), task.failures, task.spent
-        )
-        write_job(self.output, task.job)
-        self.begun += 1
-        self._enter(task, "queued")
+        for (task, _), job in zip(group, ids, strict=True):
+            assert task.job is not None
+            task.job = replace(task.job, id=job)
+            write_job(self.output, task.job)
+            self.begun += 1
+            self._enter(task, "queued")
 
     def _room(self, cell: Cell) -> bool:
         running = [task.cell.resources for task in self.tasks if task.job is not None]
@@ -277,7 +260,7 @@ class Fleet:
         """Whether a budget is used."""
         hours = sum(task.seconds for task in self.tasks) / 3600
         cells, most = self.limits.cells, self.limits.hours
-        return (cells > 0 and self.begun >= cells) or (most > 0 and hours >= most)
+        return (cells > 0 and self.begun + len(self.starting) >= cells) or (most > 0 and hours >= most)
 
     def _keep_log(self, task: Task, job: MatrixJob) -> None:
         """The log of another machine, in the folder of the artifacts."""

@@ -2,6 +2,7 @@
 
     claims/<16 digits of the cache key>.json    machine that builds it now, its stage; rewritten every BEAT seconds
     cells/<token>.json                          the cell, for the machine that builds it
+    arrays/<token>.json                         tokens of the cells of an array job
     results/<token>.json                        row of the attempt
     logs/<token>.log                            end of its log
     ends/<16 digits of the key>.json            row of the cell that was built, with its machine
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import threading
 import time
@@ -33,12 +35,14 @@ from compiler.storage.objects.conditions import Conditions, probe, put_if
 from compiler.storage.objects.types import NOTHING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from compiler.storage.files.digest import Digest
     from compiler.storage.objects.types import ObjectStore
 
+ARRAY = "array-"
+"""Beginning of the token of an array job."""
 BEAT = 10.0
 STALE = 60.0
 LOG_BYTES = 1 << 20
@@ -77,6 +81,17 @@ class Ledger:
         """Raises NotFoundError, StoreError."""
         data, _ = self.store.read(f"cells/{token}.json")
         return cell_of(json.loads(data))
+
+    def write_array(self, tokens: Sequence[str]) -> str:
+        """Token of an array job, whose machines know their cells by `member`. Raises StoreError."""
+        array = f"{ARRAY}{secrets.token_hex(8)}"
+        self.store.put(f"arrays/{array}.json", canonical_json({"tokens": list(tokens)}))
+        return array
+
+    def member(self, array: str, index: int) -> str:
+        """Token of a cell of an array job. Raises NotFoundError, StoreError."""
+        data, _ = self.store.read(f"arrays/{array}.json")
+        return str(json.loads(data)["tokens"][index])
 
     def write_result(self, token: str, row: MatrixRow) -> None:
         self.store.put(f"results/{token}.json", canonical_json(row.to_json()))

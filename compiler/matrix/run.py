@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from compiler.errors import UsageError
 from compiler.matrix.cell import Cell, resources_of
 from compiler.matrix.command import PROGRAM, run
-from compiler.matrix.driver import Fleet, FleetLimits, Task
+from compiler.matrix.driver import Fleet
 from compiler.matrix.executors import open_executor
 from compiler.matrix.ledger import Ledger, ledger_uri
 from compiler.matrix.stages import cell_name, cell_names, look_cell, stage_cell, stages_of
 from compiler.matrix.state import MatrixRow, key_of, log_file, look
+from compiler.matrix.task import FleetLimits, Task
 from compiler.matrix.view import Quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from compiler.matrix.driver import View
     from compiler.matrix.file import BuildEntry
+    from compiler.matrix.task import View
     from compiler.report import Report
 
 T = TypeVar("T")

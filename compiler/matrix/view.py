@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
-    from compiler.matrix.driver import Task
+    from compiler.matrix.task import Task
 
 _EVERY = 0.5
 """Seconds between two tables."""

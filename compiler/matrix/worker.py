@@ -20,7 +20,7 @@ from compiler.errors import ConflictError, LmiCompileError, StoreError
 from compiler.machine import host, is_this_host
 from compiler.matrix.command import CommandResult, run
 from compiler.matrix.failures import CLAIMED_CODE, failure_of
-from compiler.matrix.ledger import BEAT, Ledger
+from compiler.matrix.ledger import ARRAY, BEAT, Ledger
 from compiler.matrix.stages import look_cell
 from compiler.matrix.state import MatrixRow, address_of, key_of, log_file, write_record
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from compiler.matrix.cell import Cell
     from compiler.storage.files.digest import Digest
 
+_INDEX = "AWS_BATCH_JOB_ARRAY_INDEX"
+"""Variable by which AWS Batch tells a machine of an array job its index."""
 _TAIL = 8192
 """Bytes at the end of a log in which the running step is looked up."""
 
@@ -39,6 +41,8 @@ def work(ledger: Ledger, token: str, beat: float = BEAT) -> MatrixRow:
 
     The folder LMI_COMPILE_EMPTY, which the machine's service would keep, is emptied at the end.
     """
+    if token.startswith(ARRAY):
+        token = ledger.member(token, int(os.environ[_INDEX]))
     cell = ledger.cell(token)
     scratch = None if cell.output else tempfile.mkdtemp(prefix="lmi-compile-")
     output = Path(scratch or cell.output)

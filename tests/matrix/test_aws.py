@@ -7,6 +7,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import secrets
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,10 +21,10 @@ from botocore.validate import ParamValidator
 
 from compiler.errors import UsageError
 from compiler.matrix.cell import Cell, CellResources
-from compiler.matrix.driver import FleetLimits
 from compiler.matrix.executors import batch, open_executor, sagemaker
 from compiler.matrix.run import EngineChoice, build
 from compiler.matrix.state import MatrixRow, log_file
+from compiler.matrix.task import FleetLimits
 from compiler.registry.resolve import resolve
 from compiler.report import Silent
 from tests.matrix.programs import Matrix, entry
@@ -52,7 +53,9 @@ class Machines:
         places = ("AlgorithmSpecification", "AppSpecification", "containerOverrides")
         (place,) = [params[name] for name in places if name in params]
         command = place.get("ContainerEntrypoint") or place["command"]
-        subprocess.run(command, env={**os.environ, **params.get("Environment", {})}, check=False)
+        for index in range(params.get("arrayProperties", {}).get("size", 1)):
+            known = {**params.get("Environment", {}), "AWS_BATCH_JOB_ARRAY_INDEX": str(index)}
+            subprocess.run(command, env={**os.environ, **known}, check=False)
 
 
 def connected(monkeypatch: pytest.MonkeyPatch, module: Any, operation: str, machines: Machines) -> None:
@@ -102,27 +105,53 @@ def test_a_cell_is_built_by_a_job_of_sagemaker_and_published(
     assert (again.state, len(machines.requests)) == ("current", 2)
 
 
-def test_a_cell_is_built_by_a_job_of_batch(
-    made: Matrix, moto_store: str, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def batch_queue(moto_store: str, moto_endpoint: str) -> dict[str, Any]:
+    """Options of engine `batch`, for a queue on moto whose jobs end at once."""
     connection = http.client.HTTPConnection(moto_endpoint.removeprefix("http://"))
     connection.request("POST", "/moto-api/config", json.dumps({"batch": {"use_docker": False}}))
     assert connection.getresponse().status in (200, 201)
     connection.close()
     client = boto3.client("batch")
-    role = boto3.client("iam").create_role(RoleName="batch", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    role = boto3.client("iam").create_role(RoleName=secrets.token_hex(4), AssumeRolePolicyDocument="{}")["Role"]["Arn"]
     environment = client.create_compute_environment(
-        computeEnvironmentName="machines", type="UNMANAGED", state="ENABLED", serviceRole=role
+        computeEnvironmentName=secrets.token_hex(4), type="UNMANAGED", state="ENABLED", serviceRole=role
     )["computeEnvironmentArn"]
     order = [{"order": 1, "computeEnvironment": environment}]
-    client.create_job_queue(jobQueueName="gpu", state="ENABLED", priority=1, computeEnvironmentOrder=order)
+    queue = f"gpu-{secrets.token_hex(4)}"
+    client.create_job_queue(jobQueueName=queue, state="ENABLED", priority=1, computeEnvironmentOrder=order)
     properties = {"image": "img:1", "vcpus": 1, "memory": 512, "command": ["true"]}
     client.register_job_definition(jobDefinitionName="lmi", type="container", containerProperties=properties)
+    return {"queue": queue, "definition": "lmi"}
+
+
+def test_a_cell_is_built_by_a_job_of_batch(
+    made: Matrix, moto_store: str, batch_queue: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     machines = Machines()
     connected(monkeypatch, batch, "batch.SubmitJob", machines)
-    row = run(made, moto_store, "batch", {"queue": "gpu", "definition": "lmi"})
+    row = run(made, moto_store, "batch", batch_queue)
     assert (row.state, row.attempts) == ("built", 1)
     assert machines.requests[0]["containerOverrides"]["command"][-3:-2] == ["cell"]
+
+
+def test_cells_of_equal_machines_are_one_array_job_and_lost_ones_are_begun_alone(
+    made: Matrix, moto_store: str, batch_queue: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = Machines()
+    connected(monkeypatch, batch, "batch.SubmitJob", machines)
+    (made.folder / "once-b").write_text("143")
+    fleet = {"command": [sys.executable, str(made.script)], "memory-gib": 2}
+    others = {**fleet, "memory-gib": 8}
+    entries = [replace(entry(name), fleet=tuple(fleet.items())) for name in ("a", "b", "c")]
+    entries.append(replace(entry("large"), fleet=tuple(others.items())))
+    engine = EngineChoice("batch", FleetLimits(stale=2.0), {"batch": batch_queue})
+    rows = build(entries, replace(made.place, store=moto_store), "1", Silent(), engine, jobs=4)
+    assert [(row.name, row.state, row.attempts) for row in rows] == [
+        ("a", "built", 1), ("b", "built", 2), ("c", "built", 1), ("large", "built", 1)
+    ]  # fmt: skip
+    assert [one.get("arrayProperties") for one in machines.requests] == [{"size": 3}, None, None]
+    assert [made.builds(name) for name in ("a", "b", "c", "large")] == [1, 2, 1, 1]
 
 
 def stubbed(monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, Any]) -> tuple[Any, Stubber]:

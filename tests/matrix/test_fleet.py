@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from compiler.errors import StoreError
-from compiler.matrix.driver import FleetLimits
 from compiler.matrix.jobs import read_job
 from compiler.matrix.ledger import Ledger, ledger_uri
 from compiler.matrix.run import Destination, EngineChoice, build
 from compiler.matrix.state import MatrixRow, read_record
 from compiler.matrix.status import Jobs
+from compiler.matrix.task import FleetLimits
 from compiler.report import Silent
 from compiler.storage.objects.local import LocalStore
 from tests.matrix.programs import Matrix, entry, states
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 DRIVER = """
 import sys
 from pathlib import Path
-from compiler.matrix.driver import FleetLimits
+from compiler.matrix.task import FleetLimits
 from compiler.matrix.run import Destination, EngineChoice, build
 from compiler.report import Silent
 from tests.matrix.programs import entry

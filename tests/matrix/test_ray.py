@@ -28,7 +28,7 @@ DRIVER = """
 import json, sys
 from dataclasses import replace
 from pathlib import Path
-from compiler.matrix.driver import FleetLimits
+from compiler.matrix.task import FleetLimits
 from compiler.matrix.run import Destination, EngineChoice, build
 from compiler.report import Silent
 from tests.matrix.programs import entry

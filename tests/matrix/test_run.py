@@ -10,10 +10,10 @@ import pytest
 
 from benchmarks.testbed.artifacts import manifest, write
 from compiler.matrix import summary
-from compiler.matrix.driver import FleetLimits
 from compiler.matrix.page import page
 from compiler.matrix.run import EngineChoice, build, counts, plan
 from compiler.matrix.state import MatrixRow, key_of, log_file, look, read_record, tag_of
+from compiler.matrix.task import FleetLimits
 from compiler.report import Silent
 from tests.matrix.programs import Matrix, entry, states
 

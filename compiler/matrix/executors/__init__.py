@@ -25,18 +25,26 @@ class JobState:
 
 class Executor(Protocol):
     """An engine. `interval`: seconds between two polls. `capacity`: where the engine has no queue of its own; jobs
-    beyond it are not submitted. `shares_disk`: its machines have the folder of the artifacts.
+    beyond it are not submitted. `shares_disk`: its machines have the folder of the artifacts. `largest_array`: most
+    cells of `submit_array`; 1 without array jobs.
     """
 
     name: str
     interval: float
     capacity: CellResources | None
     shares_disk: bool
+    largest_array: int
 
     def submit(self, cell: Cell) -> str:
         """Start `cell.argv`, with the cell's resources. The job's id, which another process can use too.
 
         Raises RefusedError where no machine of the engine has the resources, LmiCompileError.
+        """
+
+    def submit_array(self, cell: Cell, size: int) -> list[str]:
+        """Start `cell.argv` on `size` machines, which know their index. The ids of their jobs, in order.
+
+        Engines with a `largest_array` of 1 have none.
         """
 
     def poll(self, ids: Sequence[str]) -> Mapping[str, JobState]:

@@ -1,4 +1,5 @@
-"""Engine `batch`: a job of AWS Batch for each cell, or a service job, which queues a SageMaker Training job.
+"""Engine `batch`: array jobs of AWS Batch for cells that begin together and need equal machines, else a job for each;
+or service jobs, which queue SageMaker Training jobs.
 
 [fleet.batch]
 queue = "gpu"
@@ -30,6 +31,7 @@ _ENDED = ("SUCCEEDED", "FAILED")
 _RUNNING = ("STARTING", "RUNNING")
 _AT_ONCE = 100
 """Jobs that one DescribeJobs takes."""
+_LARGEST_ARRAY = 10_000
 
 
 class BatchJobs:
@@ -39,25 +41,33 @@ class BatchJobs:
     interval = 15.0
     capacity: CellResources | None = None
     shares_disk = False
+    largest_array = _LARGEST_ARRAY
 
     def __init__(self, options: Mapping[str, Any], client: Any) -> None:
         self._options, self.client = options, client
 
     def submit(self, cell: Cell) -> str:
+        with calling(f"the job of {cell.name}"):
+            return str(self.client.submit_job(**self._request(cell))["jobId"])
+
+    def submit_array(self, cell: Cell, size: int) -> list[str]:
+        with calling(f"the array job of {cell.name}"):
+            answer = self.client.submit_job(**self._request(cell), arrayProperties={"size": size})
+        return [f"{answer['jobId']}:{index}" for index in range(size)]
+
+    def _request(self, cell: Cell) -> dict[str, Any]:
         needs = cell.resources
         amounts = {"VCPU": f"{needs.cpus:g}" if needs.cpus else "", "GPU": str(needs.gpus) if needs.gpus else ""}
         amounts["MEMORY"] = str(-(-needs.memory // 2**20)) if needs.memory else ""
         wanted = [{"type": kind, "value": amount} for kind, amount in amounts.items() if amount]
-        with calling(f"the job of {cell.name}"):
-            answer = self.client.submit_job(
-                jobName=job_name(cell),
-                jobQueue=str(self._options["queue"]),
-                jobDefinition=str(self._options["definition"]),
-                containerOverrides={"command": list(cell.argv), "resourceRequirements": wanted},
-                **({"timeout": {"attemptDurationSeconds": int(cell.timeout) + 600}} if cell.timeout else {}),
-                tags={"lmi-compile:build": cell.name},
-            )
-        return str(answer["jobId"])
+        return {
+            "jobName": job_name(cell),
+            "jobQueue": str(self._options["queue"]),
+            "jobDefinition": str(self._options["definition"]),
+            "containerOverrides": {"command": list(cell.argv), "resourceRequirements": wanted},
+            **({"timeout": {"attemptDurationSeconds": int(cell.timeout) + 600}} if cell.timeout else {}),
+            "tags": {"lmi-compile:build": cell.name},
+        }
 
     def poll(self, ids: Sequence[str]) -> Mapping[str, JobState]:
         found = {job: JobState("ended", "Batch knows no such job any more") for job in ids}
@@ -77,6 +87,8 @@ class BatchJobs:
 
 class ServiceJobs(BatchJobs):
     """Service jobs: SageMaker Training jobs in a queue of AWS Batch."""
+
+    largest_array = 1
 
     def submit(self, cell: Cell) -> str:
         request = training_request(cell, self._options)

@@ -36,6 +36,7 @@ class Local:
     name = "local"
     interval = 0.2
     shares_disk = True
+    largest_array = 1
 
     def __init__(self, output: Path) -> None:
         self._output = output

@@ -59,6 +59,7 @@ class RayCluster:
     interval = 0.5
     capacity: CellResources | None = None
     shares_disk = False
+    largest_array = 1
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = dict(options)

@@ -48,6 +48,7 @@ class SageMakerJobs:
     interval = 15.0
     capacity: CellResources | None = None
     shares_disk = False
+    largest_array = 1
 
     def __init__(self, options: Mapping[str, Any], client: Any) -> None:
         self._options, self.client = options, client
