@@ -60,13 +60,13 @@ class Place:
         return self.folder / "artifacts"
 
     def begin(self) -> subprocess.Popen[bytes]:
-        """A driver. Its events are at the end of `events`."""
+        """A driver. Its events are at the end of `events`; its rows, when it ends, in `rows`."""
         self.drivers += 1
         line = [sys.executable, "-m", "compiler", "matrix", "build", "--file", str(self.folder / "builds.toml")]
         line += ["--output", str(self.output), "--store", self.store, "--on", self.on, "--json"]
         line += ["--max-parallel", str(self.workers)]
-        with (self.folder / "events").open("ab") as events:
-            return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=events)
+        with (self.folder / "events").open("ab") as events, (self.folder / "rows").open("wb") as rows:
+            return subprocess.Popen(line, cwd=ROOT, stdout=rows, stderr=events)
 
 
 @dataclass
@@ -173,10 +173,9 @@ def report(quiet: Place, noisy: Place, names: list[str], faults: Faults) -> None
     built = Counter(row["name"] for row in rows if row["state"] == "built")
     refused = Counter(row["name"] for row in rows if row["state"] == "failed")
     classes = Counter(row["failure"] for row in rows if row["state"] == "failed")
-    for name in names:
-        record = read_record(noisy.output, name)
-        assert record is not None
-        pull(f"{noisy.store}/{name}@{record.digest}", noisy.folder / "pulled" / name)
+    for row in json.loads((noisy.folder / "rows").read_text()):
+        name = row["name"]
+        pull(f"{noisy.store}/{name}@{row['digest']}", noisy.folder / "pulled" / name)
         assert content(quiet.output / name) == content(noisy.folder / "pulled" / name), name
         assert built[name] <= 1, (name, built)
     broken = faults.between.broken
