@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compiler.matrix.state import log_file
+from compiler.matrix.summary import BAD
 from compiler.matrix.view import cost
+from compiler.page.template import rendered
 from compiler.report import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from compiler.matrix.state import MatrixRow
     from compiler.matrix.view import Prices
 
 _LOG_TAIL = 10_000
 """Characters at the end of the log of a failed build."""
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1d1f21 }
-table { border-collapse: collapse; width: 100% } th, td { text-align: left; padding: .3rem .8rem .3rem 0 }
-tr { border-bottom: 1px solid #ddd } td.n { text-align: right; font-variant-numeric: tabular-nums }
-.failed, .refused, .canceled { color: #a11 } pre { overflow-x: auto; background: #f6f6f6; padding: .8rem }
-"""
 _COLUMNS = ("build", "state", "artifact", "instance type", "attempts", "time", "cost", "")
 
 
@@ -35,40 +30,30 @@ def page(rows: Sequence[MatrixRow], output: Path, prices: Prices) -> str:
     total = f"{counted}; {seconds(sum(row.seconds for row in rows))} of machines" + (
         f", cost {sum(paid):.2f} ({len(paid)} of {len(rows)} builds have a price)" if paid else ""
     )
-    head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
-    body = "\n".join(_line(row, prices) for row in rows)
-    details = "\n".join(_detail(row, output) for row in rows if row.error)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>lmi-compile matrix</title><style>{_STYLE}</style></head><body>\n"
-        f"<h1>Matrix</h1>\n<p>{escape(total)}</p>\n<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>\n"
-        f"{details}\n</body></html>\n"
-    )
+    lines = [_line(row, output, prices) for row in rows]
+    return rendered(Path(__file__).with_name("matrix.html.j2"), summary=total, columns=_COLUMNS, rows=lines)
 
 
-def _line(row: MatrixRow, prices: Prices) -> str:
-    price = cost(row.seconds, row.instance, prices)
-    numbers = [
-        str(row.attempts or ""),
-        seconds(row.seconds) if row.seconds else "",
-        "" if price is None else f"{price:.2f}",
-    ]
-    digest = (row.digest or "").removeprefix("sha256:")[:12]
-    texts = [f"<td>{escape(row.name)}</td>", f'<td class="{row.state}">{row.state}</td>']
-    texts += [f"<td>{escape(text)}</td>" for text in (digest, row.instance)]
-    texts += [f'<td class="n">{number}</td>' for number in numbers]
-    note = f"{row.failure}: {row.error.partition(chr(10))[0]}" if row.failure else row.error.partition("\n")[0]
-    link = f'<a href="#{escape(row.name)}">{escape(note)}</a>' if row.error else ""
-    return f"<tr>{''.join(texts)}<td>{link}</td></tr>"
+def _line(row: MatrixRow, output: Path, prices: Prices) -> dict[str, object]:
+    price, first = cost(row.seconds, row.instance, prices), row.error.partition("\n")[0]
+    return {
+        "name": row.name,
+        "state": row.state,
+        "bad": row.state in BAD,
+        "digest": (row.digest or "").removeprefix("sha256:")[:12],
+        "instance": row.instance,
+        "attempts": row.attempts or "",
+        "time": seconds(row.seconds) if row.seconds else "",
+        "cost": "" if price is None else f"{price:.2f}",
+        "note": f"{row.failure}: {first}" if row.failure else first,
+        "ending": f"{row.step}: exit code {row.exit_code}",
+        "error": row.error,
+        "log": _log(row, output) if row.error else "",
+    }
 
 
-def _detail(row: MatrixRow, output: Path) -> str:
+def _log(row: MatrixRow, output: Path) -> str:
     try:
-        log = log_file(output, row.name).read_bytes().decode(errors="replace")[-_LOG_TAIL:]
+        return log_file(output, row.name).read_bytes().decode(errors="replace")[-_LOG_TAIL:]
     except OSError:
-        log = ""
-    return (
-        f'<h2 id="{escape(row.name)}">{escape(row.name)}</h2>\n<p>{escape(row.step)}: exit code {row.exit_code}</p>\n'
-        f"<pre>{escape(row.error)}</pre>\n<details><summary>log</summary><pre>{escape(log)}</pre></details>"
-    )
+        return ""

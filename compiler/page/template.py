@@ -1,4 +1,4 @@
-"""HTML of the page, by page.html.j2 and page.css. Colors are variables, one set for each scheme; text on its background
+"""HTML of pages, by page.html.j2 and page.css. Colors are variables, one set for each scheme; text on its background
 has a contrast of 4.5 at least.
 """
 
@@ -35,26 +35,28 @@ _SHOWN = 64
 
 def html(found: Sequence[Facts]) -> str:
     """The page of one artifact, or of two."""
-    from jinja2 import Environment
-
-    template = Environment(autoescape=True, trim_blocks=True).from_string(_text("page.html.j2"))
     names = " and ".join(facts.manifest.name for facts in found)
-    return template.render(
+    return rendered(
+        Path(__file__).with_name("page.html.j2"),
         title=f"{names} - lmi-compile",
-        style=_style(),
         pages=[_page(facts) for facts in found],
         differences=_differences(*found) if len(found) == 2 else (),
     )
 
 
+def rendered(template: Path, **values: object) -> str:
+    """HTML of a Jinja template with the style of all pages, `style`. Values are escaped."""
+    from jinja2 import Environment
+
+    found = Environment(autoescape=True, trim_blocks=True).from_string(template.read_text(encoding="utf-8"))
+    return found.render(style=_style(), **values)
+
+
 def _style() -> str:
     light, dark = (";".join(f"--{name}:{value}" for name, value in one.items()) for one in (LIGHT, DARK))
+    css = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     colors = "".join(f".h{place}{{fill:{color}}}" for place, color in enumerate(HEADS))
-    return f":root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}{_text('page.css')}{colors}"
-
-
-def _text(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+    return f":root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}{css}{colors}"
 
 
 def _page(facts: Facts) -> dict[str, object]:

@@ -22,9 +22,11 @@ from botocore.validate import ParamValidator
 from compiler.errors import UsageError
 from compiler.matrix.cell import Cell, CellResources
 from compiler.matrix.executors import batch, open_executor, sagemaker
+from compiler.matrix.ledger import Ledger, ledger_uri
 from compiler.matrix.run import EngineChoice, build
 from compiler.matrix.state import MatrixRow, log_file
 from compiler.matrix.task import FleetLimits
+from compiler.matrix.worker import work
 from compiler.registry.resolve import resolve
 from compiler.report import Silent
 from tests.matrix.programs import Matrix, entry
@@ -174,6 +176,26 @@ def test_a_spot_job_keeps_its_cache_and_empties_the_output_folder() -> None:
     assert request["Environment"] == {"LMI_COMPILE_CACHE": "/opt/ml/checkpoints", "LMI_COMPILE_EMPTY": "/opt/ml/model"}
     assert request["ResourceConfig"] == {"InstanceType": "ml.g5.12xlarge", "InstanceCount": 1, "VolumeSizeInGB": 130}
     assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 4200, "MaxWaitTimeInSeconds": 8400}
+
+
+@pytest.mark.parametrize(("name", "state"), [("a", "built"), ("fails", "failed")])
+def test_the_output_folder_of_a_training_job_is_empty_at_its_end(
+    made: Matrix, monkeypatch: pytest.MonkeyPatch, name: str, state: str
+) -> None:
+    output, kept = made.folder / "model", made.folder / "kept"
+    (output / "folder").mkdir(parents=True)
+    (output / "folder/file").touch()
+    kept.mkdir()
+    (kept / "file").touch()
+    (output / "link").symlink_to(kept)
+    monkeypatch.setenv("LMI_COMPILE_EMPTY", str(output))
+    ledger = Ledger(ledger_uri(made.folder, None))
+    ledger.write_cell(
+        replace(CELL, name=name, words=("--name", name), ledger=ledger.uri, store="", command=made.program)
+    )
+    assert work(ledger, CELL.token).state == state
+    assert list(output.iterdir()) == []
+    assert (kept / "file").exists()
 
 
 def test_states_of_training_jobs_and_their_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,5 +148,6 @@ def test_the_page_has_every_build_the_failures_and_the_cost(made: Matrix) -> Non
     assert "priced&lt;" in text
     assert "it went wrong &lt;&amp;" in text
     assert "$ lmi-compile build --model m --name fails" in text
+    assert "prefers-color-scheme:dark" in text  # the colors of all pages
     assert "<script" not in text
     assert "http" not in text  # nothing is loaded

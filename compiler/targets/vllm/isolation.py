@@ -1,8 +1,9 @@
 """Namespaces of a server that bakes or proves: the model at its final path, no network.
 
 The path of the model is in the key, so the files of the build are bound to /opt/ml/model in a mount namespace of the
-server's own. Where that is not allowed, the server reads the folder itself, and the cache hits only there; the plan of
-the build and the manifest say which path it was.
+server's own. Where that is not allowed, links to the files are placed in an empty /opt/ml/model meanwhile, such as the
+output folder of a SageMaker training job. Else the server reads the folder itself, and the cache hits only there; the
+plan of the build and the manifest say which path it was.
 """
 
 from __future__ import annotations
@@ -46,7 +47,24 @@ def isolation(folder: Path, wanted: str, *, network: bool = False) -> Iterator[I
     with _mount_point(Path(wanted)) as exists:
         prefix = next(((*each, *last) for each in _UNSHARE if exists and _works((*each, *last, "true"))), ())
         in_place = exists and folder.samefile(wanted)  # in a container, which is isolated by whoever started it
-        yield Isolation(prefix, wanted if prefix or in_place else str(folder))
+        with _placed(folder, Path(wanted), needed=exists and not prefix and not in_place) as placed:
+            yield Isolation(prefix, wanted if prefix or in_place or placed else str(folder))
+
+
+@contextmanager
+def _placed(folder: Path, wanted: Path, *, needed: bool) -> Iterator[bool]:
+    """Whether links to the files of `folder` are in the folder `wanted`, which is left empty. It must have been."""
+    made: list[Path] = []
+    try:
+        if needed and not any(wanted.iterdir()):
+            with suppress(OSError):  # read-only, or a build beside this one was faster
+                for file in sorted(folder.absolute().iterdir()):
+                    (wanted / file.name).symlink_to(file)
+                    made.append(wanted / file.name)
+        yield bool(made) and len(made) == len(list(folder.iterdir()))
+    finally:
+        for link in made:
+            link.unlink(missing_ok=True)
 
 
 @contextmanager

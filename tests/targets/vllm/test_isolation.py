@@ -55,6 +55,34 @@ def test_the_folder_is_in_place_in_a_container_that_has_it_there(lock: Path, mon
         assert (found.isolated, found.model) == (False, str(place))
 
 
+def test_without_namespaces_the_model_is_placed_in_an_empty_folder(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the output folder of a SageMaker training job is: it exists, and is uploaded at the end."""
+    monkeypatch.setattr("compiler.targets.vllm.isolation._works", lambda _: False)
+    built, wanted = lock / "built", lock / "opt/ml/model"
+    (built / "weights").mkdir(parents=True)
+    (built / "config.json").write_text("{}")
+    (built / "weights/rank0").write_text("zero")
+    wanted.mkdir(parents=True)
+    with isolation(built, str(wanted)) as found:
+        assert found.model == str(wanted)
+        assert (wanted / "config.json").read_text() == "{}"
+        assert (wanted / "weights/rank0").read_text() == "zero"
+    assert list(wanted.iterdir()) == []
+    assert (built / "weights/rank0").read_text() == "zero"
+
+
+def test_a_folder_that_has_files_gets_no_others(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compiler.targets.vllm.isolation._works", lambda _: False)
+    built, wanted = lock / "built", lock / "model"
+    built.mkdir()
+    (built / "config.json").write_text("{}")
+    wanted.mkdir()
+    (wanted / "of another").touch()
+    with isolation(built, str(wanted)) as found:
+        assert found.model == str(built)
+    assert [file.name for file in wanted.iterdir()] == ["of another"]
+
+
 def test_a_namespace_has_no_network_but_its_own(lock: Path) -> None:
     with isolation(lock, str(lock / "model")) as found:
         if not found.isolated:
