@@ -35,9 +35,9 @@ def ray_head(cores: int, resources: Mapping[str, float] | None = None) -> Iterat
         f"--resources={json.dumps(dict(resources or {}))}", f"--temp-dir={folder}", "--include-dashboard=false",
         "--no-monitor", "--include-log-monitor=false", "--disable-usage-stats", "--object-store-memory=80000000",
     ]  # fmt: skip
+    log = folder / "log"
     try:
-        for start in range(_STARTS):
-            log = folder / f"log-{start}"
+        for _ in range(_STARTS):
             with log.open("w") as sink:
                 head = subprocess.Popen(
                     command, env={**os.environ, **_SETTINGS}, stdout=sink, stderr=sink, start_new_session=True

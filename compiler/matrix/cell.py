@@ -31,7 +31,9 @@ KEYS: dict[str, type] = {
     "prove": dict,
 }
 """Keys of [fleet] and [build.fleet] in a builds.toml. `custom`: resources by names of the cluster, `{sm_90 = 1}`.
-`command`: lmi-compile on the engine's machines, as words. The last four: stages.py.
+`command`: lmi-compile on the engine's machines, as words. `stages`: those of
+`convert`, `build` and `prove` that are cells of their own; `convert`, `prove`: tables with these keys for a stage;
+`another-host`: the proof runs on another machine than the build.
 """
 
 

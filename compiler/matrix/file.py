@@ -17,6 +17,10 @@ ignore-eos = true               # an option without a value
 [build.fleet]                   # of this build: image and resources, see cell.KEYS
 instance = "ml.g5.12xlarge"
 gpus = 4
+stages = ["convert", "build", "prove"]      # cells of their own, see stages.py [default: ["build"]]
+
+[build.fleet.convert]           # of one stage
+instance = "ml.m7i.4xlarge"
 
 [fleet]                         # of every build
 image = "123456789012.dkr.ecr.us-east-1.amazonaws.com/lmi-compile:1"
