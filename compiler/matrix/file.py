@@ -150,8 +150,9 @@ def _wrong_resources(where: str, table: Any) -> list[str]:
             problems.append(f"{where}: `{key}`: expected {kind.__name__}, found {value!r}")
         elif key in STAGES:
             problems += _wrong_resources(f"{where} {key}", value)
-        elif key == "stages" and ("build" not in value or [one for one in value if one not in STAGES]):
-            problems.append(f"{where}: `stages`: expected `build` and others of {', '.join(STAGES)}; found {value!r}")
+    stages = table.get("stages", ["build"])
+    if isinstance(stages, list) and ("build" not in stages or [one for one in stages if one not in STAGES]):
+        problems.append(f"{where}: `stages`: expected `build` and others of {', '.join(STAGES)}; found {stages!r}")
     return problems
 
 
