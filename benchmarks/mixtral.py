@@ -33,7 +33,7 @@ import resource, sys
 import recipes
 from compiler.pipeline.rank_files import BUFFERS, _budget
 from compiler.pipeline.request import Ask, PlanRequest
-from compiler.pipeline.resolve import plan_of
+from compiler.pipeline.located import plan_of
 from compiler.cli.parse import parse_size
 ask = Ask(tp=int(sys.argv[2]))
 plan = plan_of(PlanRequest(model=sys.argv[1], recipes=recipes, target="trtllm", ask=ask))
@@ -51,7 +51,7 @@ from pathlib import Path
 import numpy as np
 import recipes
 from compiler.pipeline.request import PlanRequest
-from compiler.pipeline.resolve import plan_of
+from compiler.pipeline.located import plan_of
 from compiler.targets.trtllm.runtime import judge_of
 config = plan_of(PlanRequest(model=sys.argv[1], recipes=recipes, target="trtllm")).config
 found = judge_of(Path(sys.argv[2]), config, 1 << 30).logits(np.arange(48))

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 CORES = 16
 MODELS = ("llama2-70b", "mixtral-8x7b")
-PUBLISHED = ROOT / "tests" / "published_configs"
+PUBLISHED = ROOT / "recipes" / "published"
 CALIBRATED = 64 * 512
 """Tokens of a calibration in the arithmetic."""
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from compiler.deploy.prewarm import Prewarmed
     from compiler.errors import LmiCompileError
     from compiler.pipeline.job import BuildResult
+    from compiler.pipeline.located import plan_of
     from compiler.pipeline.plan import Plan
     from compiler.pipeline.request import Ask, BuildRequest, PlanRequest, Resources
-    from compiler.pipeline.resolve import plan_of
     from compiler.registry.pull import Pulled
     from compiler.registry.push import Pushed
     from compiler.report import Report
@@ -45,7 +45,7 @@ _HOME = {
     "Resources": "compiler.pipeline.request",
     "load": "compiler.runtime.generate",
     "load_manifest": "compiler.artifact.manifest",
-    "plan_of": "compiler.pipeline.resolve",
+    "plan_of": "compiler.pipeline.located",
 }
 
 __all__ = [
@@ -86,8 +86,8 @@ def plan(
 
     Raises RefusedError (with what fits), SourceError, UsageError.
     """
+    from compiler.pipeline.located import plan_of
     from compiler.pipeline.request import PlanRequest
-    from compiler.pipeline.resolve import plan_of
 
     if isinstance(model, PlanRequest):
         return plan_of(model)

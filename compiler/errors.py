@@ -74,6 +74,10 @@ class CheckpointError(SourceError):
     """A checkpoint is damaged or incomplete; the message has one line for each problem."""
 
 
+class OnlyPickledError(CheckpointError):
+    """The weights of a remote model are pickles, whose tensors are known only after a download."""
+
+
 class TokenizerError(SourceError):
     """Text is needed, and the source has no tokenizer that can be loaded."""
 

@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from compiler.errors import UnknownArchitecture
 from compiler.model.families import family_of, misspelled
+from compiler.model.published import PublishedModel
 from compiler.model.recipe import Recipe
 from compiler.model.wrappers import text_part
 
@@ -51,10 +54,35 @@ def published(model: str) -> str | None:
     return None
 
 
+def published_model(repo_id: str) -> PublishedModel | None:
+    """The published config of a Hugging Face id that comes along in `recipes/published`, or None."""
+    return next((_published(name) for name, found in _sources().items() if found["model"] == repo_id), None)
+
+
 @cache
 def known() -> tuple[str, ...]:
     """Architectures that recipes read, sorted."""
     return tuple(sorted(one for name in available() for one in load(name).hf_architectures))
+
+
+@cache
+def _sources() -> dict[str, dict[str, Any]]:
+    """Entries of the configs that come along: those with files of their own, and those that are `like` another."""
+    return {**_published_file("sources"), **_published_file("derived")}
+
+
+def _published_file(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((Path(__file__).parent / "published" / f"{name}.json").read_bytes())
+    return found
+
+
+def _published(name: str) -> PublishedModel:
+    own = _sources()[name]
+    base = own.get("like", name)
+    stored = _sources()[base].get("stored", "float32")
+    return PublishedModel(
+        own["model"], own["date"], own["found"], {**_published_file(base), **own.get("changes", {})}, stored
+    )
 
 
 def _architectures(hf: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,6 @@ RECIPE = Recipe(
     models={
         "mpt-7b": "mosaicml/mpt-7b",
         "mpt-7b-instruct": "mosaicml/mpt-7b-instruct",
-        "mpt-7b-storywriter": "mosaicml/mpt-7b-storywriter",
         "mpt-30b": "mosaicml/mpt-30b",
         "mpt-30b-instruct": "mosaicml/mpt-30b-instruct",
     },

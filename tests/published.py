@@ -1,6 +1,6 @@
 """Published checkpoints without their weights: config.json, and the names and shapes of their tensors.
 
-`published_configs/NAME.json` are configs as published: nothing is added, left out or renamed there, and the digest in
+`recipes/published/NAME.json` are configs as published: nothing is added, left out or renamed there, and the digest in
 sources.json forbids it. `found` says where the text was found; an empty one says that no public copy was at hand: the
 file then has the keys that the recipes read, and was written from the model's documentation.
 
@@ -19,9 +19,10 @@ from typing import Any
 
 from tests.published_shapes import BUFFERS, REPEATED, SHAPES
 
-FOLDER = Path(__file__).parent / "published_configs"
+FOLDER = Path(__file__).parents[1] / "recipes" / "published"
 SOURCES: dict[str, dict[str, str]] = json.loads((FOLDER / "sources.json").read_bytes())
-"""By name: `model`, its id on the hub; `date` (year-month); where the config was `found`; `sha256` of the file."""
+"""By name: `model`, its id on the hub; `date` (year-month); where the config was `found`; `sha256` of the file;
+`stored`: dtype of weights whose config.json names none, float32 for the others."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,11 @@ PARAMETERS = {
 }
 
 
-STORED = {"qwen-7b": "bfloat16", "bloom-560m": "float16", "gpt-oss-20b": "bfloat16"}
-"""Dtypes of weights whose config.json names none; float32 for the others."""
-
-
 def headers(name: str) -> dict[str, Tensor]:
     """Names, shapes and dtypes of the tensors in the safetensors files of a published checkpoint."""
     hf = CONFIGS[name]
     dtype = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}[
-        hf.get("torch_dtype") or STORED.get(name, "float32")
+        hf.get("torch_dtype") or SOURCES[name].get("stored", "float32")
     ]
     return {key: Tensor(dtype, shape) for key, shape in SHAPES[hf["architectures"][0]](hf).items()}
 

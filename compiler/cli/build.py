@@ -87,8 +87,8 @@ def plan(
     from compiler.cli.text import alternative_json, alternatives_text, calibration_text, plan_text
     from compiler.pipeline.alternatives import alternatives
     from compiler.pipeline.estimate import measured_rates, stage_seconds
+    from compiler.pipeline.located import plan_of
     from compiler.pipeline.request import Resources
-    from compiler.pipeline.resolve import plan_of
 
     asked, found = completed(RequestOptions(model, ask, own, limits), quant)
     made = plan_of(request_of(asked, quant_of(quant, gate, found), Resources(parse_size(memory.max_memory))))

@@ -52,6 +52,7 @@ class ModelOptions:
         str | None, typer.Option("--variant", help="Variant of the recipe, if config.json does not tell.")
     ] = None
     text_only: Annotated[bool, typer.Option("--text-only", help="Build the text part of a multimodal model.")] = False
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the hub, as with HF_HUB_OFFLINE=1.")] = False
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,7 @@ def model_fields(model: ModelOptions, target: str = targets.DEFAULT) -> dict[str
         "revision": model.revision,
         "recipe": model.recipe,
         "text_only": model.text_only,
+        "offline": model.offline,
         "target": target,
     }
 

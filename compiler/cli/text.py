@@ -31,6 +31,7 @@ def plan_text(plan: Plan, took: Mapping[str, float] | None = None) -> str:
     facts = [
         ("model", f"{c.architecture} (recipe {plan.recipe}), {c.layers} layers: {', '.join(kinds)}"),
         ("source", f"{len(plan.account.tensors)} tensors, {amount(plan.source_bytes, 'bytes')}"),
+        *([("", text) for text in published_texts(plan)]),
         *([("", plan.packed.text)] if plan.packed else []),
         *(("note", note) for note in plan.notes),
         ("target", f"{plan.target}, {parallel_text(plan.tp, plan.options.split)}, {plan.dtype}"),
@@ -59,6 +60,18 @@ def plan_text(plan: Plan, took: Mapping[str, float] | None = None) -> str:
             table(needs, ("stage", "memory", "disk", "about", "")),
         ]
     )
+
+
+def published_texts(plan: Plan) -> list[str]:
+    """Sentences on a plan from a published config that comes along; [] for a plan from the model's own headers."""
+    if plan.published is None:
+        return []
+    found = plan.published
+    origin = f"found in {found.found}" if found.found else "written from the model's documentation"
+    return [
+        f"shapes by the config of {found.model}, {found.date}, that comes along ({origin}); the tokenizer is not read",
+        f"the hub was not read: {plan.unanswered}",
+    ]
 
 
 def _heads_text(plan: Plan) -> str:

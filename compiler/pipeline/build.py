@@ -16,9 +16,10 @@ from compiler.artifact.manifest import MANIFEST, load_manifest
 from compiler.errors import ArtifactError, NumericsError, RefusedError, ToolchainMissing, UsageError, boundary
 from compiler.pipeline import package, parts
 from compiler.pipeline.job import BuildResult, Job, Prepared, Quality
+from compiler.pipeline.located import plan_of
 from compiler.pipeline.notes import plan_note
 from compiler.pipeline.reach import reach_of
-from compiler.pipeline.resolve import locate, plan_of, plan_with_notes
+from compiler.pipeline.resolve import locate, plan_with_notes
 from compiler.pipeline.runner import CachedRunner
 from compiler.pipeline.source_values import check_source
 from compiler.pipeline.steps.calibrate import calibration_samples

@@ -9,7 +9,7 @@ from compiler.errors import UsageError
 from compiler.lmi.instances import accelerated
 from compiler.machine import gpus
 from compiler.model.parallel import largest_parallel
-from compiler.pipeline.resolve import locate
+from compiler.pipeline.located import located_for_plan
 
 if TYPE_CHECKING:
     from compiler.pipeline.request import PlanRequest
@@ -20,7 +20,7 @@ def with_largest_tp(request: PlanRequest, instance_type: str | None) -> PlanRequ
 
     Reads config.json and headers. Raises LmiCompileError.
     """
-    config = locate(request).config(request.ask)
+    config = located_for_plan(request).config(request.ask)
     return replace(request, ask=replace(request.ask, tp=largest_parallel(config, _devices(instance_type))))
 
 

@@ -24,6 +24,7 @@ from compiler.model.lazy import ITEMSIZE, RankPlan
 from compiler.model.limits import Limits, built_for
 from compiler.model.notes import assumed_text, config_notes
 from compiler.model.parallel import HeadLayout, cache_bytes
+from compiler.model.published import PublishedModel
 from compiler.model.read import stored_dtype
 from compiler.model.recipe import Recipe
 from compiler.model.roles import axis_sizes, model_tensors, shape_of
@@ -78,6 +79,8 @@ class Plan:
     copied: bool = False  # the files are those of the checkpoint: no recipe or layout was applied
     facts: tuple[tuple[str, str], ...] = ()  # lines that only the target has: subject and text
     notes: tuple[str, ...] = ()  # decisions where the checkpoint is ambiguous, and parts of it that are left out
+    published: PublishedModel | None = None  # the config that came along and was all there is; None: headers were read
+    unanswered: str = ""  # why the hub did not answer then
 
     def to_json(self) -> dict[str, Any]:
         """For scripts: sizes in bytes, one entry a rank, every tensor of rank 0 (all ranks have the same shapes)."""
@@ -113,6 +116,13 @@ class Plan:
             "kv_cache_bytes_per_token_and_rank": self.kv_bytes_per_token,
             "kv_cache_bytes_per_rank_at_limits": self.kv_bytes_at_limits,
             "source_bytes": self.source_bytes,
+            "published": self.published
+            and {
+                "model": self.published.model,
+                "date": self.published.date,
+                "found": self.published.found,
+                "unanswered": self.unanswered,
+            },
             "stages": [{"stage": n.stage, "memory": n.memory, "disk": n.disk, "note": n.note} for n in self.needs],
             "proof": self.proof.to_json(),
             "redundant": list(self.account.redundant),

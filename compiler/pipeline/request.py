@@ -14,6 +14,7 @@ from compiler.targets.values import How
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from compiler.model.published import PublishedModel
     from compiler.model.recipe import Recipe
     from compiler.model.rope import RopeScaling
     from compiler.targets.options import TargetOptions
@@ -26,6 +27,7 @@ class Recipes(Protocol):
     def load(self, name: str) -> Recipe: ...
     def for_config(self, hf: Mapping[str, Any]) -> tuple[str, Recipe]: ...
     def published(self, model: str) -> str | None: ...
+    def published_model(self, repo_id: str) -> PublishedModel | None: ...
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class Resources:
 class PlanRequest:
     """`model`: a name, a Hugging Face id, a folder or an s3:// prefix (storage/checkpoints/resolve.py). `recipe`: the
     name of one; None: the one for its config.json. `text_only`: the text part of a multimodal model.
-    `instance_type`: where it will run, which must have room for it; None: unknown. `cache`: folder for everything that
-    is kept between commands.
+    `instance_type`: where it will run, which must have room for it; None: unknown. `offline`: do not ask the hub.
+    `cache`: folder for everything that is kept between commands.
     """
 
     model: str
@@ -74,6 +76,7 @@ class PlanRequest:
     text_only: bool = False
     target: str = DEFAULT
     instance_type: str | None = None
+    offline: bool = False
     cache: Path = field(default_factory=cache_folder)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from compiler import targets
 from compiler.calibration.samples import resolve_text
-from compiler.errors import AccountingError, RefusedError, UnknownArchitecture, boundary
+from compiler.errors import AccountingError, RefusedError, UnknownArchitecture
 from compiler.model.account import filled_by
 from compiler.model.read import stored_dtype
 from compiler.model.unknown import UNKNOWN, UnknownModel, unknown_model
@@ -19,6 +19,7 @@ from compiler.quantization.prequantized.declaration import KEY, with_declaration
 from compiler.quantization.prequantized.formats import Packed, packed
 from compiler.storage.checkpoints.index import raise_problems
 from compiler.storage.checkpoints.resolve import resolve
+from compiler.storage.checkpoints.source import Asking
 from compiler.storage.checkpoints.text_part import text_checkpoint
 from compiler.tokenizer.notes import tokenizer_notes
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from compiler.model.config import ModelConfig
+    from compiler.model.published import PublishedModel
     from compiler.model.recipe import Recipe
     from compiler.pipeline.request import Ask, PlanRequest
     from compiler.storage.checkpoints.checkpoint import Checkpoint
@@ -37,13 +39,16 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class LocatedModel:
     """A model on this machine, and the recipe called `recipe_name` that reads it. `checkpoint`: its headers, and its
-    data where they were fetched (steps/fetch.py).
+    data where they were fetched (steps/fetch.py). `published`: the config that comes along, where that is all there is,
+    and why the hub was `unanswered`.
     """
 
     source: ResolvedSource
     checkpoint: Checkpoint
     recipe_name: str
     recipe: Recipe
+    published: PublishedModel | None = None
+    unanswered: str = ""
 
     def config(self, ask: Ask) -> ModelConfig:
         """Raises LmiCompileError where the recipe cannot read config.json."""
@@ -52,22 +57,25 @@ class LocatedModel:
         return recipe.model_config(hf, ask.rope_scaling, stored_dtype(self.checkpoint.tensors))
 
 
-def locate(request: PlanRequest) -> LocatedModel:
+def locate(request: PlanRequest, how: Asking | None = None) -> LocatedModel:
     """The model with its headers: of a remote one, config.json, the tokenizer and headers are fetched, of one that is
     quantized already, the headers are those of its weights once unpacked. Raises LmiCompileError.
     """
-    source = located_source(request, "metadata")
+    source = located_source(request, "metadata", how)
     checkpoint = opened(request, source)
     how = unpacking(request, checkpoint)
     return with_recipe(request, source, after_rewrite(checkpoint, how) if how else checkpoint)
 
 
-def located_source(request: PlanRequest, files: Files) -> ResolvedSource:
-    """The files of the model, as far as `files` says, in a folder of this machine. Raises LmiCompileError."""
+def located_source(request: PlanRequest, files: Files, how: Asking | None = None) -> ResolvedSource:
+    """The files of the model, as far as `files` says, in a folder of this machine. `how`: how the hub is asked; None:
+    as the request says. Raises LmiCompileError.
+    """
     recipes = request.recipes
     known = [model for name in recipes.available() for model in recipes.load(name).models]
     model = recipes.published(request.model) or request.model
-    return resolve(model, request.revision, cache=request.cache / "sources", files=files, known=known)
+    asking = how or Asking(offline=request.offline)
+    return resolve(model, request.revision, cache=request.cache / "sources", files=files, known=known, how=asking)
 
 
 def opened(request: PlanRequest, source: ResolvedSource) -> Checkpoint:
@@ -92,11 +100,11 @@ def with_recipe(request: PlanRequest, source: ResolvedSource, checkpoint: Checkp
 
 def unpacking(request: PlanRequest, checkpoint: Checkpoint) -> Packed | None:
     """How a checkpoint is quantized that is to be unpacked; None for others, and for one that is packed as it is."""
-    copied = _unread(request, checkpoint) is not None or _copied(request, checkpoint)
+    copied = _unread(request, checkpoint) is not None or copies_quantized(request, checkpoint)
     return None if copied else packed(checkpoint.config)
 
 
-def _copied(request: PlanRequest, checkpoint: Checkpoint) -> bool:
+def copies_quantized(request: PlanRequest, checkpoint: Checkpoint) -> bool:
     """Whether the target copies a quantized checkpoint that a recipe reads. Raises LmiCompileError."""
     layout, hf, ask = targets.load(request.target).layout, checkpoint.config, request.ask
     if layout is None or KEY not in hf:
@@ -177,13 +185,9 @@ def plan_with_notes(model: LocatedModel, request: PlanRequest, tokenizer: Path |
     Raises LmiCompileError, TokenizerError for a tokenizer that cannot be loaded.
     """
     plan = plan_model(model, request.target, request.ask, request.resources.max_memory)
+    plan = replace(plan, published=model.published, unanswered=model.unanswered)
     container = targets.load(request.target).packager.transformers(plan.options)
-    notes = tokenizer_notes(tokenizer or model.source.folder, plan.config.vocab, container)
+    folder = tokenizer or (None if model.published else model.source.folder)
+    notes = tokenizer_notes(folder, plan.config.vocab, container) if folder else ()
     room = [room_note(plan, request.instance_type)] if request.instance_type else []
     return replace(plan, notes=(*plan.notes, *notes, *room))
-
-
-def plan_of(request: PlanRequest) -> Plan:
-    """The plan of a request, from metadata alone. Raises LmiCompileError."""
-    with boundary(step="plan", input=request.model):
-        return plan_with_notes(locate(request), request)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import recipes
 from compiler.errors import InternalError, LmiCompileError
+from compiler.pipeline.located import plan_of
 from compiler.pipeline.parts import tokenizer_parts
 from compiler.pipeline.request import Ask, PlanRequest
-from compiler.pipeline.resolve import plan_of
 from tests.cases.checkpoints import CONFIG, write, write_json
 from tests.cases.serving import served
 

@@ -9,8 +9,8 @@ import pytest
 
 import recipes
 from compiler.decoder.traffic import step_bytes
+from compiler.pipeline.located import plan_of
 from compiler.pipeline.request import Ask, PlanRequest
-from compiler.pipeline.resolve import plan_of
 from compiler.quantization.request import Quant
 from compiler.quantization.schemes import SCHEMES
 from compiler.targets.inductor.options import InductorOptions

@@ -12,8 +12,8 @@ from compiler.errors import RefusedError, UnknownArchitecture, UsageError
 from compiler.numerics.foreign import transformers_config, transformers_model
 from compiler.pipeline.build import build
 from compiler.pipeline.convert_only import convert_to
+from compiler.pipeline.located import plan_of
 from compiler.pipeline.request import Ask, BuildRequest, PlanRequest
-from compiler.pipeline.resolve import plan_of
 from compiler.storage.checkpoints.checkpoint import open_checkpoint
 from compiler.storage.checkpoints.text_part import text_checkpoint
 from tests.cases import checkpoints

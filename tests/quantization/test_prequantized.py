@@ -19,8 +19,9 @@ from compiler.errors import CheckpointError, MemoryCeilingError, RefusedError, T
 from compiler.pipeline.alternatives import alternatives
 from compiler.pipeline.build import build
 from compiler.pipeline.convert_only import convert_to
+from compiler.pipeline.located import plan_of
 from compiler.pipeline.request import Ask, BuildRequest, PlanRequest, Resources
-from compiler.pipeline.resolve import locate, plan_of
+from compiler.pipeline.resolve import locate
 from compiler.pipeline.steps.fetch import fetch
 from compiler.quantization.prequantized.formats import packed
 from compiler.quantization.request import Quant, scheme_of

@@ -18,6 +18,8 @@ from compiler.storage.checkpoints.index import (
     read_weight_map,
 )
 from compiler.storage.checkpoints.source import (
+    PATIENT,
+    Asking,
     Files,
     Headers,
     ResolvedSource,
@@ -33,14 +35,16 @@ if TYPE_CHECKING:
 _CONNECTIONS = 8
 
 
-def fetch(repo_id: str, revision: str | None, files: Files) -> ResolvedSource:
+def fetch(repo_id: str, revision: str | None, files: Files, how: Asking = PATIENT) -> ResolvedSource:
     """Fetch a model of the hub (see `resolve.resolve`), at the commit that `revision` points to now."""
     import huggingface_hub
     from huggingface_hub import errors
 
     api = huggingface_hub.HfApi()
     try:
-        info = api.model_info(repo_id, revision=revision)
+        if how.offline:
+            raise errors.OfflineModeIsEnabled("--offline")
+        info = api.model_info(repo_id, revision=revision, timeout=how.seconds)
     except errors.GatedRepoError:
         raise SourceError(
             f"`{repo_id}` is gated: its owner has to grant access, and the token in use has none",
@@ -165,8 +169,8 @@ def _unreachable(repo_id: str, error: Exception) -> NoReturn:
         ) from error
     if constants.HF_HUB_OFFLINE or isinstance(error, OfflineModeIsEnabled):
         raise SourceError(
-            f"`{repo_id}` is not in the cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE is set",
-            hint="unset HF_HUB_OFFLINE, or pass a local folder as `--model`",
+            f"`{repo_id}` is not in the cache ({constants.HF_HUB_CACHE}), and the hub is not asked (offline)",
+            hint="leave out `--offline` and HF_HUB_OFFLINE, or pass a local folder as `--model`",
         ) from error
     raise SourceError(
         f"`{repo_id}` could not be fetched from {constants.ENDPOINT}: {type(error).__name__}: {error}",

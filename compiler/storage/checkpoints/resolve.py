@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compiler.errors import SourceError, UsageError
-from compiler.storage.checkpoints.source import ResolvedSource
+from compiler.storage.checkpoints.source import PATIENT, ResolvedSource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from compiler.storage.checkpoints.source import Files
+    from compiler.storage.checkpoints.source import Asking, Files
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -34,13 +34,14 @@ def resolve(
     cache: Path,
     files: Files = "all",
     known: Sequence[str] = (),
+    how: Asking = PATIENT,
 ) -> ResolvedSource:
     """Find a model and fetch the files that are not on this machine yet.
 
     A Hugging Face id goes through the Hugging Face cache, so that models downloaded before are found;
     HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE apply. Files from S3 (credentials and AWS_ENDPOINT_URL as
     boto3 finds them) go into the folder `cache`. `known`: short names to suggest where `model` has none of the
-    accepted forms.
+    accepted forms. `how`: how the hub is asked.
 
     Raises UsageError (not one of the accepted forms), SourceError (not found, no access, not reachable),
     CheckpointError, DiskFullError.
@@ -67,7 +68,7 @@ def resolve(
     if _REPO_ID.fullmatch(model):
         from compiler.storage.checkpoints import hub
 
-        return hub.fetch(model, revision, files)
+        return hub.fetch(model, revision, files, how)
     near = difflib.get_close_matches(model, known, n=3, cutoff=0.5)
     raise UsageError(
         f"`{model}` is neither a folder nor a known model",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
-from compiler.errors import CheckpointError
+from compiler.errors import OnlyPickledError
 from compiler.model.ends import ends_in
 from compiler.storage.checkpoints.checkpoint import (
     Checkpoint,
@@ -38,6 +38,19 @@ if TYPE_CHECKING:
 
 Files = Literal["all", "metadata"]
 """Extent of a fetch: all files that a conversion needs, or only those that a plan needs."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How the hub is asked. `seconds`: time limit of the first request; None: huggingface_hub's. `offline`: not at all,
+    models come from the cache alone.
+    """
+
+    seconds: float | None = None
+    offline: bool = False
+
+
+PATIENT = Asking()
 
 CONFIGS = ("config.json", "generation_config.json")
 QUANTIZATIONS = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
@@ -151,9 +164,9 @@ def needed(names: Iterable[str], weights: WeightFiles) -> tuple[str, ...]:
     return tuple(sorted({*small, *weights.names}))
 
 
-def only_pickled(weights: WeightFiles, where: str) -> CheckpointError:
+def only_pickled(weights: WeightFiles, where: str) -> OnlyPickledError:
     """Error of a plan whose tensors are in pickles, which have no header that could be read by itself."""
-    return CheckpointError(
+    return OnlyPickledError(
         f"no safetensors files in {where}, so its tensors are known only after a download of {len(weights.shards)} "
         "pickled file(s)",
         hint="run `convert` or `build`, which download and convert it; or choose another revision",

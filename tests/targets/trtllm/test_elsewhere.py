@@ -17,8 +17,8 @@ from compiler.errors import ArtifactError, CompileError, ParallelError, RefusedE
 from compiler.numerics.verify import verify
 from compiler.pipeline.build import build
 from compiler.pipeline.elsewhere import package_engines
+from compiler.pipeline.located import plan_of
 from compiler.pipeline.request import Ask, BuildRequest, PlanRequest
-from compiler.pipeline.resolve import plan_of
 from compiler.report import Silent
 from compiler.targets.trtllm.options import TrtllmOptions
 from compiler.targets.trtllm.section import Engines

@@ -18,8 +18,8 @@ from compiler.model.config import ModelConfig
 from compiler.numerics.verify import verify
 from compiler.pipeline.build import build
 from compiler.pipeline.convert_only import convert_to
+from compiler.pipeline.located import plan_of
 from compiler.pipeline.request import Ask, BuildRequest, PlanRequest
-from compiler.pipeline.resolve import plan_of
 from compiler.targets.vllm import copies
 from compiler.targets.vllm.options import VllmOptions
 from compiler.targets.vllm.runner import judge_of
