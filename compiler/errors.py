@@ -184,6 +184,12 @@ class UnprovenError(LmiCompileError):
     exit_code = 12
 
 
+class StoppedError(LmiCompileError):
+    """The user stopped the command with Ctrl-C; the hint says what is kept."""
+
+    exit_code = 130  # as a shell reports SIGINT
+
+
 REPORT_IT = "report it with its traceback to the maintainers of lmi-compile"
 """Hint of an InternalError where no file has the traceback."""
 

@@ -46,8 +46,8 @@ from compiler.cli import (
     trust,
 )
 from compiler.cli.help import GroupedCommand, GroupedCommands
-from compiler.cli.output import show_error
-from compiler.errors import REPORT_IT, InternalError, LmiCompileError, UsageError, boundary
+from compiler.cli.output import AGAIN, show_error
+from compiler.errors import REPORT_IT, InternalError, LmiCompileError, StoppedError, UsageError, boundary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -92,8 +92,6 @@ USAGE_ERROR = cast(
     "type[typer.BadParameter]", next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 )
 """Base class of usage errors; newer releases of typer carry a click of their own."""
-_INTERRUPTED = 130
-"""Exit code of a shell for SIGINT."""
 
 app = typer.Typer(
     name="lmi-compile",
@@ -129,7 +127,7 @@ def main() -> None:
     """Run the command line. Errors end as message, hint and exit code; with `--json` as one JSON object on stderr.
 
     An exception that nothing foresees is a bug: its traceback goes to a file that the error names, and to stderr only
-    with `--verbose` or LMI_COMPILE_TRACEBACK. The exit code after Ctrl-C is 130.
+    with `--verbose` or LMI_COMPILE_TRACEBACK. The exit code after Ctrl-C is 130 (StoppedError).
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -141,21 +139,25 @@ def main() -> None:
     except LmiCompileError as error:
         sys.exit(_failed(error))
     except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
+        sys.exit(_failed(StoppedError("stopped by Ctrl-C", hint=AGAIN)))
 
 
 def _run() -> int:
     """Exit code of the command in sys.argv. Raises LmiCompileError, and exceptions that nothing foresees."""
     try:
         # Outside of standalone mode usage errors are raised here and not printed, and `typer.Exit` returns its code.
-        return app(standalone_mode=False) or 0
+        # It returns the code of Ctrl-C, too.
+        code: int = app(standalone_mode=False) or 0
     except USAGE_ERROR as error:
         if not _as_json():
             error.show()
             return error.exit_code
         raise UsageError(error.format_message(), hint="`--help` after a command lists its options") from None
     except typer.Abort:
-        return _INTERRUPTED
+        code = StoppedError.exit_code
+    if code == StoppedError.exit_code:
+        raise StoppedError("stopped by Ctrl-C", hint=AGAIN)
+    return code
 
 
 def _failed(error: LmiCompileError) -> int:

@@ -23,7 +23,7 @@ from compiler.cli.options import (
     quant_of,
     request_of,
 )
-from compiler.cli.output import reporting, show
+from compiler.cli.output import kept_stages, reporting, show
 from compiler.cli.properties import completed
 from compiler.cli.target_options import OwnOptions
 
@@ -178,7 +178,7 @@ def build(
         line = command_of(request)
         show(line, shlex.join(line), as_json=as_json)
         return
-    with reporting(as_json=as_json) as report:
+    with reporting(as_json=as_json, kept=kept_stages()) as report:
         result = run(request, report)
         pushed = _push(result.output, store, report) if store and result.manifest else None
     text = build_text(result.output, result.manifest)

@@ -23,7 +23,7 @@ from compiler.cli.options import (
     quant_of,
     request_of,
 )
-from compiler.cli.output import reporting, show
+from compiler.cli.output import kept_stages, reporting, show
 from compiler.cli.properties import completed
 from compiler.cli.target_options import OwnOptions
 
@@ -55,7 +55,7 @@ def neo(
         quant = QuantOptions(from_properties=job.model / SERVING_PROPERTIES)
         variables = {name: value for name, value in os.environ.items() if name.startswith("OPTION_")}
         asked, found = completed(RequestOptions(model, ask, own, LimitOptions()), quant, variables)
-        with reporting(as_json=as_json) as report:
+        with reporting(as_json=as_json, kept=kept_stages()) as report:
             manifest = _run(job, asked, quant_of(quant, GateOptions(), found), report)
     facts = {"target": manifest.target, "output": str(job.output), "digest": manifest.digest}
     show(facts, f"{job.output}\n{manifest.name}  {manifest.digest}", as_json=as_json)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from compiler.errors import boundary
+from compiler.errors import StoppedError, boundary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,14 +44,30 @@ def warn(text: str) -> None:
     typer.echo(f"warning: {text}", err=True)
 
 
+AGAIN = "run the same command again"
+"""Hint after Ctrl-C for commands that keep nothing."""
+
+
 @contextmanager
-def reporting(*, as_json: bool = False) -> Iterator[Lines]:
-    """Report on stderr: bars or lines, or JSON events with `--json`; closed after an error too."""
+def reporting(*, as_json: bool = False, kept: str = AGAIN) -> Iterator[Lines]:
+    """Report on stderr: bars or lines, or JSON events with `--json`; closed after an error too. `kept`: hint after
+    Ctrl-C. Raises StoppedError then.
+    """
     from compiler.report import Events, for_stream
 
     report = Events(sys.stderr) if as_json else for_stream()
     try:
         with boundary(step=lambda: report.stage):
             yield report
+    except KeyboardInterrupt:
+        where = f" in stage `{report.stage}`" if report.stage else ""
+        raise StoppedError(f"stopped by Ctrl-C{where}", hint=kept) from None
     finally:
         report.close()
+
+
+def kept_stages() -> str:
+    """Hint after Ctrl-C for builds."""
+    from compiler.storage.cache.stages import cache_folder
+
+    return f"finished stages and packages are kept in {cache_folder()}: {AGAIN}, it goes on after them"

@@ -241,7 +241,9 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
     abilities = [
         (a.target, "yes" if a.compiles else "no", "yes" if a.runs else "no", a.why) for a in diagnosis.abilities
     ]
-    return table(findings) + "\n\n" + table(abilities, ("target", "builds here", "runs here", ""))
+    mends = [(a.target, a.mend) for a in diagnosis.abilities if a.mend]
+    parts = [table(findings), table(abilities, ("target", "builds here", "runs here", ""))]
+    return "\n\n".join([*parts, *([table(mends, ("to build for", "run"))] if mends else [])])
 
 
 def cache_text(entries: Sequence[CacheLine]) -> str:

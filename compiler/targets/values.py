@@ -86,12 +86,15 @@ class Migration:
 
 @dataclass(frozen=True)
 class Ability:
-    """Whether this machine can build (`compiles`) and run (`runs`) artifacts of `target`; `why`: reason if not."""
+    """Whether this machine can build (`compiles`) and run (`runs`) artifacts of `target`; `why`: reason if not. `mend`:
+    the one command after which it builds; "" where it does already, or needs another machine.
+    """
 
     target: str
     compiles: bool
     runs: bool
     why: str = ""
+    mend: str = ""
 
 
 class Planned(Protocol[O_co]):

@@ -98,7 +98,9 @@ def test_a_fault_of_the_system_is_no_bug(fails: Callable[..., Ran], error: OSErr
 
 
 def test_an_interrupted_command_ends_with_130(fails: Callable[..., Ran]) -> None:
-    assert fails(KeyboardInterrupt()).code == 130
+    ran = fails(KeyboardInterrupt())
+    assert ran.code == 130
+    assert "stopped by Ctrl-C" in ran.err
 
 
 def test_a_reader_that_leaves_is_no_bug() -> None:

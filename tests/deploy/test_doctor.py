@@ -47,6 +47,35 @@ def test_every_missing_thing_comes_with_a_remedy(tmp_path: Path, monkeypatch: py
         assert finding.state == "ok" or finding.remedy, finding
 
 
+def test_a_target_that_cannot_be_built_names_the_one_command_that_mends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.delenv("LMI_COMPILE_VLLM_PYTHON", raising=False)
+    diagnosis = doctor(tmp_path)
+    found = {ability.target: ability for ability in diagnosis.abilities}
+    mends = {name: ability.mend for name, ability in found.items() if not ability.compiles}
+    assert mends["inductor (cpu)"] == "apt-get install -y g++"
+    assert mends["inductor (cuda)"] == ""  # another machine
+    assert mends["trtllm (engines)"].startswith("pip install tensorrt_llm ")
+    assert "pip install vllm" in mends["vllm"]
+    assert mends["neuron (executables)"].startswith("pip install neuronx-cc ")
+    assert all(not ability.mend for ability in found.values() if ability.compiles)
+    lines = diagnosis_text(diagnosis).splitlines()
+    assert [line for name, mend in mends.items() for line in lines if mend and line.split("  ")[0] == name] != []
+    assert all(any(mend in line for line in lines) for mend in mends.values())
+
+
+def test_the_driver_is_there_and_torch_cannot_use_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho 'NVIDIA L4, 570.0, 8.9'\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    ability = next(one for one in doctor(tmp_path).abilities if one.target == "inductor (cuda)")
+    assert ability.mend == "pip install torch --index-url https://download.pytorch.org/whl/cu128"
+
+
 def test_credentials_are_seen_and_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("HF_TOKEN", "HF_HOME", "HF_TOKEN_PATH", "AWS_PROFILE", "AWS_ACCESS_KEY_ID"):

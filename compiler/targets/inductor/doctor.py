@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 LEAST_TORCH = (2, 11)
 LEAST_CXX = 11
 """First version of g++ with all instruction sets of the native kernels."""
+INSTALL_TORCH = "pip install 'torch>=2.13,<2.14'"
+INSTALL_CUDA = "pip install torch --index-url https://download.pytorch.org/whl/cu128"
+NO_DRIVER = "no NVIDIA driver answers"
 
 
 def doctor() -> tuple[Sequence[Finding], Sequence[Ability]]:
@@ -26,10 +29,12 @@ def doctor() -> tuple[Sequence[Finding], Sequence[Ability]]:
     found = torch, compiler, kernels, gpu
     lacking = [f.subject for f in (torch, compiler) if f.state != "ok"]
     on_cpu = lacking + ([] if kernels.state == "ok" else ["kernels"])
+    on_gpu = lacking + ([] if gpu.state == "ok" else ["cuda"])
     runs, cuda = torch.state == "ok", gpu.state == "ok"
+    driver = gpu.text != NO_DRIVER
     return found, (
-        Ability("inductor (cpu)", not on_cpu, runs and kernels.state == "ok", _needs(on_cpu)),
-        Ability("inductor (cuda)", not lacking and cuda, runs and cuda, _needs(lacking + ([] if cuda else ["cuda"]))),
+        Ability("inductor (cpu)", not on_cpu, runs and kernels.state == "ok", _needs(on_cpu), _mend(on_cpu)),
+        Ability("inductor (cuda)", not on_gpu, runs and cuda, _needs(on_gpu), _mend(on_gpu) if driver else ""),
     )
 
 
@@ -37,9 +42,17 @@ def _needs(subjects: list[str]) -> str:
     return f"needs {', '.join(subjects)}" if subjects else ""
 
 
+def _mend(subjects: list[str]) -> str:
+    """One command that installs what is missing."""
+    compiler = "dnf install -y gcc-c++" if shutil.which("dnf") else "apt-get install -y g++"
+    commands = {"torch": INSTALL_TORCH, "g++": compiler, "kernels": f"unset {levels.VARIABLE}", "cuda": INSTALL_CUDA}
+    wanted = [name for name in subjects if name != "torch" or "cuda" not in subjects]
+    return " && ".join(commands[name] for name in wanted)
+
+
 def _torch() -> Finding:
     found = installed("torch")
-    remedy = "`pip install 'torch>=2.13,<2.14'`"
+    remedy = f"`{INSTALL_TORCH}`"
     if found is None:
         return Finding("torch", "missing", "not installed", remedy)
     numbers = tuple(int(part) for part in found.split("+")[0].split(".")[:2])
@@ -75,13 +88,12 @@ def _gpu() -> Finding:
     driver = first_line(["nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"])
     if driver is None:
         return Finding(
-            "cuda", "missing", "no NVIDIA driver answers", "use a machine with an NVIDIA GPU for `--device cuda`"
+            "cuda", "missing", NO_DRIVER, "use a machine with an NVIDIA GPU for `--device cuda`"
         )
     try:
         import torch
     except ImportError:
         return Finding("cuda", "missing", f"{driver}; torch is not installed", "install a CUDA build of torch")
     if not torch.cuda.is_available():
-        remedy = "`pip install torch --index-url https://download.pytorch.org/whl/cu128`"
-        return Finding("cuda", "missing", f"{driver}; torch {torch.__version__} cannot use it", remedy)
+        return Finding("cuda", "missing", f"{driver}; torch {torch.__version__} cannot use it", f"`{INSTALL_CUDA}`")
     return Finding("cuda", "ok", f"{torch.cuda.device_count()} x {driver}")

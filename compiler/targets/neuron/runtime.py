@@ -229,6 +229,18 @@ class NeuronRuntime(Runtime):
         )
         compiles = find_compiler() is not None
         return found, (
-            Ability("neuron (graphs)", compiles=lowering, runs=False, why=_CONTAINER if lowering else f"needs {EXTRA}"),
-            Ability("neuron (executables)", compiles=compiles, runs=False, why=_CONTAINER if compiles else INSTALL),
+            Ability(
+                "neuron (graphs)",
+                lowering,
+                runs=False,
+                why=_CONTAINER if lowering else f"needs {', '.join(LOWERING)}",
+                mend="" if lowering else EXTRA,
+            ),
+            Ability(
+                "neuron (executables)",
+                compiles,
+                runs=False,
+                why=_CONTAINER if compiles else f"needs {COMMAND}",
+                mend="" if compiles else INSTALL,
+            ),
         )

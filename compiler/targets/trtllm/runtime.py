@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 
 JUDGE_BUFFERS = 4
 """Blocks of rows that the judge holds: read, widened, converted, and their product."""
-_INSTALL = (
-    "in the vendor's image, or `pip install tensorrt_llm --extra-index-url https://pypi.nvidia.com` on a GPU machine"
-)
+_COMMAND = "pip install tensorrt_llm --extra-index-url https://pypi.nvidia.com"
+_INSTALL = f"in the vendor's image, or `{_COMMAND}` on a GPU machine"
 _CONTAINER = "served by an LMI container"
 
 
@@ -123,9 +122,16 @@ class TrtllmRuntime(Runtime):
         """Findings about TensorRT-LLM; checkpoints need torch, engines the command `trtllm-build`."""
         version, here = installed("tensorrt_llm"), shutil.which(COMMAND) is not None
         package = Finding("tensorrt_llm", "ok", version) if version else None
+        torch = installed("torch") is not None
         return (package or Finding("tensorrt_llm", "missing", "not installed", _INSTALL),), (
-            Ability("trtllm (checkpoint)", compiles=installed("torch") is not None, runs=False, why=_CONTAINER),
-            Ability("trtllm (engines)", compiles=here, runs=False, why=_CONTAINER if here else f"needs {COMMAND}"),
+            Ability("trtllm (checkpoint)", torch, runs=False, why=_CONTAINER, mend="" if torch else "pip install torch"),
+            Ability(
+                "trtllm (engines)",
+                here,
+                runs=False,
+                why=_CONTAINER if here else f"needs {COMMAND}, on a GPU machine",
+                mend="" if here else _COMMAND,
+            ),
         )
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PYTHON = "LMI_COMPILE_VLLM_PYTHON"
 """Variable with the interpreter of the environment that has vLLM."""
+INSTALL = f"python3 -m venv ~/vllm && ~/vllm/bin/pip install vllm && export {PYTHON}=~/vllm/bin/python"
+"""Command after which it is here: in an environment of its own."""
 COMPARED = ("vllm", "torch", "triton", "python")
 """Versions that the key of a cache or its files depend on."""
 PLUGINS = "LMI_COMPILE_VLLM_PYTHONPATH"

@@ -14,7 +14,7 @@ from compiler.targets.vllm.environment import in_key
 from compiler.targets.vllm.explain import explain_machine, explain_start, read_report
 from compiler.targets.vllm.factors import may_count
 from compiler.targets.vllm.images import vllm_image
-from compiler.targets.vllm.interpreter import COMPARED, facts_of, python_with_vllm, versions_of
+from compiler.targets.vllm.interpreter import INSTALL, COMPARED, facts_of, python_with_vllm, versions_of
 from compiler.targets.vllm.pack import container_environment
 from compiler.targets.vllm.serving import argument_problems
 
@@ -141,7 +141,7 @@ class VllmRuntime(Runtime):
             found = versions_of(python_with_vllm())
         except LmiCompileError as error:
             return (Finding("vllm", "missing", error.message, error.hint),), (
-                Ability("vllm", compiles=False, runs=False, why=error.message),
+                Ability("vllm", compiles=False, runs=False, why=error.message, mend=INSTALL),
             )
         return (Finding("vllm", "ok", found["vllm"]),), (Ability("vllm", compiles=True, runs=True),)
 
