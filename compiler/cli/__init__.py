@@ -105,6 +105,8 @@ app = typer.Typer(
 for heading, commands in COMMANDS.items():
     for command in commands:
         if isinstance(command, typer.Typer):
+            for info in command.registered_commands:
+                info.cls = GroupedCommand
             app.add_typer(command, rich_help_panel=heading)
         else:
             app.command(cls=GroupedCommand, rich_help_panel=heading)(command)

@@ -17,7 +17,7 @@ PANELS = ("Model", "Parallelism", "Quantization", "Limits", "Output", "Compile")
 
 
 class GroupedCommand(TyperCommand):
-    """A command whose options are shown under the headings of their groups."""
+    """A command whose options are shown under the headings of their groups, and examples behind them."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write every option in full; lines are at most as wide as the terminal, or 80 characters."""
@@ -30,6 +30,10 @@ class GroupedCommand(TyperCommand):
         ]
         named = ((heading or "Options", record) for heading, record in rows if record is not None)
         _write(formatter, named, ("Arguments", *PANELS), "Options")
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, each on a line of its own."""
+        _write_examples(ctx, formatter)
 
 
 class GroupedCommands(TyperGroup):
@@ -45,6 +49,10 @@ class GroupedCommands(TyperGroup):
         )
         _write(formatter, rows, (), "Commands")
 
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, each on a line of its own."""
+        _write_examples(ctx, formatter)
+
 
 def _write(formatter: Any, rows: Iterable[tuple[str, tuple[str, str]]], first: tuple[str, ...], last: str) -> None:
     sections: dict[str, list[tuple[str, str]]] = {heading: [] for heading in first}
@@ -54,6 +62,15 @@ def _write(formatter: Any, rows: Iterable[tuple[str, tuple[str, str]]], first: t
         if sections[heading]:
             with formatter.section(heading):
                 formatter.write_dl(sections[heading])
+
+
+def _write_examples(ctx: Any, formatter: Any) -> None:
+    from compiler.cli.examples import examples_of
+
+    if found := examples_of(ctx.command_path):
+        with formatter.section("Examples"):
+            for line in found:
+                formatter.write(f"  {line}\n")
 
 
 def _first(text: str | None) -> str:

@@ -87,9 +87,7 @@ def _gpu() -> Finding:
     """Query the driver first, and import torch, which takes a second, only if there is a GPU."""
     driver = first_line(["nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"])
     if driver is None:
-        return Finding(
-            "cuda", "missing", NO_DRIVER, "use a machine with an NVIDIA GPU for `--device cuda`"
-        )
+        return Finding("cuda", "missing", NO_DRIVER, "use a machine with an NVIDIA GPU for `--device cuda`")
     try:
         import torch
     except ImportError:

@@ -124,7 +124,9 @@ class TrtllmRuntime(Runtime):
         package = Finding("tensorrt_llm", "ok", version) if version else None
         torch = installed("torch") is not None
         return (package or Finding("tensorrt_llm", "missing", "not installed", _INSTALL),), (
-            Ability("trtllm (checkpoint)", torch, runs=False, why=_CONTAINER, mend="" if torch else "pip install torch"),
+            Ability(
+                "trtllm (checkpoint)", torch, runs=False, why=_CONTAINER, mend="" if torch else "pip install torch"
+            ),
             Ability(
                 "trtllm (engines)",
                 here,
