@@ -62,7 +62,8 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "prewarm": ("prewarm s3://bucket/engines/mixtral@v1 /opt/ml/model",),
     "explain-miss": ("explain-miss artifacts/llama",),
     "deploy": (
-        "deploy s3://b/engines/mixtral@v1 --instance-type ml.p4d.24xlarge \\\n      --role arn:aws:iam::111122223333:role/lmi --dry-run",
+        "deploy s3://b/engines/mixtral@v1 --instance-type ml.p4d.24xlarge \\\n"
+        "      --role arn:aws:iam::111122223333:role/lmi --dry-run",
     ),
     "status": ("status mixtral",),
     "undeploy": ("undeploy mixtral",),

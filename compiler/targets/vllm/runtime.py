@@ -14,7 +14,7 @@ from compiler.targets.vllm.environment import in_key
 from compiler.targets.vllm.explain import explain_machine, explain_start, read_report
 from compiler.targets.vllm.factors import may_count
 from compiler.targets.vllm.images import vllm_image
-from compiler.targets.vllm.interpreter import INSTALL, COMPARED, facts_of, python_with_vllm, versions_of
+from compiler.targets.vllm.interpreter import COMPARED, INSTALL, facts_of, python_with_vllm, versions_of
 from compiler.targets.vllm.pack import container_environment
 from compiler.targets.vllm.serving import argument_problems
 
