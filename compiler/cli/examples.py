@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+ROLE = "arn:aws:iam::111122223333:role/lmi"
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "plan": (
         "plan --model mixtral --tp 8",
@@ -61,10 +62,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "preflight": ("preflight s3://bucket/engines/mixtral@v1",),
     "prewarm": ("prewarm s3://bucket/engines/mixtral@v1 /opt/ml/model",),
     "explain-miss": ("explain-miss artifacts/llama",),
-    "deploy": (
-        "deploy s3://b/engines/mixtral@v1 --instance-type ml.p4d.24xlarge \\\n"
-        "      --role arn:aws:iam::111122223333:role/lmi --dry-run",
-    ),
+    "deploy": (f"deploy s3://b/engines/mixtral@v1 --instance-type ml.p4d.24xlarge \\\n      --role {ROLE} --dry-run",),
     "status": ("status mixtral",),
     "undeploy": ("undeploy mixtral",),
 }
