@@ -13,11 +13,13 @@ import importlib.metadata
 import os
 import platform
 import re
+import resource
 import shutil
 import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -178,6 +180,34 @@ def available_memory() -> int:
         cached = sum(int(line.split()[1]) for line in _lines("/sys/fs/cgroup/memory.stat") if line.startswith("file "))
         known.append(max(int(limit[0]) - int(used[0]) + cached, 0))
     return min(known, default=0)
+
+
+class MemoryPeak:
+    """Peak of the resident memory since `restart`, files that are mapped included, in bytes."""
+
+    def __init__(self) -> None:
+        self._children = 0
+
+    def restart(self) -> None:
+        """Forget the peak. Where /proc does not allow it, the next ones are of the whole process."""
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
+        self._children = _largest_child()
+
+    def read(self) -> dict[str, int]:
+        """{"peak_memory": of this process, "peak_memory_child": of the largest child that ended, if larger than earlier
+        ones}.
+        """
+        found = [int(line.split()[1]) * 1024 for line in _lines("/proc/self/status") if line.startswith("VmHWM:")]
+        child = _largest_child()
+        return {
+            **({"peak_memory": found[0]} if found else {}),
+            **({"peak_memory_child": child} if child > self._children else {}),
+        }
+
+
+def _largest_child() -> int:
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 
 
 _READ = 1 << 28

@@ -35,6 +35,13 @@ class Report(Protocol):
     def warn(self, text: str) -> None: ...
 
 
+class Memory(Protocol):
+    """Measurement of the memory of a stage (`machine.MemoryPeak`)."""
+
+    def restart(self) -> None: ...
+    def read(self) -> dict[str, int]: ...
+
+
 def progress_in(report: Report, unit: str) -> Callable[[int, int], None]:
     """`report.progress` for functions that count in one unit: `progress(done, total)`."""
     return lambda done, total: report.progress(done, total, unit)
@@ -90,11 +97,18 @@ class Events(Lines):
     """One JSON object per line: {"event": "begin" | "progress" | "end" | "warning", "stage": ..., ...}.
 
     progress: done, total, unit, seconds since the stage began; at most one per EVENTS_EVERY seconds, and always the
-    last one.
+    last one. end: note, seconds, and the memory that `memory` measured in the stage, beside its ceiling `max_memory`.
     """
+
+    def __init__(self, stream: TextIO, memory: Memory | None = None, max_memory: int = 0) -> None:
+        super().__init__(stream)
+        self._memory = memory
+        self._ceiling = {"max_memory": max_memory} if max_memory else {}
 
     def begin(self, stage: str) -> None:
         super().begin(stage)
+        if self._memory is not None:
+            self._memory.restart()
         self._tell("begin")
 
     def progress(self, done: int, total: int, unit: str) -> None:
@@ -105,7 +119,8 @@ class Events(Lines):
         self._tell("progress", done=done, total=total, unit=unit, seconds=round(now - self._began, 3))
 
     def end(self, note: str) -> None:
-        self._tell("end", note=note, seconds=round(time.monotonic() - self._began, 3))
+        memory = {**self._memory.read(), **self._ceiling} if self._memory is not None else {}
+        self._tell("end", note=note, seconds=round(time.monotonic() - self._began, 3), **memory)
 
     def warn(self, text: str) -> None:
         self._tell("warning", text=text)

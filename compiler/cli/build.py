@@ -178,7 +178,7 @@ def build(
         line = command_of(request)
         show(line, shlex.join(line), as_json=as_json)
         return
-    with reporting(as_json=as_json, kept=kept_stages()) as report:
+    with reporting(as_json=as_json, kept=kept_stages(), max_memory=resources.max_memory) as report:
         result = run(request, report)
         pushed = _push(result.output, store, report) if store and result.manifest else None
     text = build_text(result.output, result.manifest)

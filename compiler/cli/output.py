@@ -49,13 +49,14 @@ AGAIN = "run the same command again"
 
 
 @contextmanager
-def reporting(*, as_json: bool = False, kept: str = AGAIN) -> Iterator[Lines]:
+def reporting(*, as_json: bool = False, kept: str = AGAIN, max_memory: int = 0) -> Iterator[Lines]:
     """Report on stderr: bars or lines, or JSON events with `--json`; closed after an error too. `kept`: hint after
-    Ctrl-C. Raises StoppedError then.
+    Ctrl-C; `max_memory`: ceiling that events name beside peaks, in bytes. Raises StoppedError after Ctrl-C.
     """
+    from compiler.machine import MemoryPeak
     from compiler.report import Events, for_stream
 
-    report = Events(sys.stderr) if as_json else for_stream()
+    report = Events(sys.stderr, MemoryPeak(), max_memory) if as_json else for_stream()
     try:
         with boundary(step=lambda: report.stage):
             yield report

@@ -44,8 +44,22 @@ class RankFacts:
 
 
 @dataclass(frozen=True)
+class StageFacts:
+    """A step of a build: its seconds, the peak of its memory and that of its largest process in bytes, 0 = not known;
+    `max_memory`: the ceiling of its buffers.
+    """
+
+    name: str
+    note: str
+    took: float
+    peak: int = 0
+    child: int = 0
+    max_memory: int = 0
+
+
+@dataclass(frozen=True)
 class Facts:
-    """Facts of one page. `stages`: name, note and seconds of each step of the build; `layers`: part of a layer and its
+    """Facts of one page. `layers`: part of a layer and its
     error as a share of the residual stream; `starts`: seconds to the first token by mode.
     """
 
@@ -53,7 +67,7 @@ class Facts:
     identity: Sequence[Row]
     ranks: RankFacts
     kinds: Sequence[Row]
-    stages: Sequence[tuple[str, str, float]]
+    stages: Sequence[StageFacts]
     numerics: Sequence[Row]
     gate: Sequence[Row]
     layers: Sequence[tuple[str, float]]
@@ -153,14 +167,15 @@ def _kinds(manifest: Manifest) -> list[Row]:
     return [(name, str(len(sizes)), amount(sum(sizes), "bytes")) for name, sizes in rows]
 
 
-def _stages(path: Path) -> list[tuple[str, str, float]]:
+def _stages(path: Path) -> list[StageFacts]:
     """Ended stages of the events of a build. Raises UsageError."""
     found = []
     try:
         for line in path.read_text().splitlines():
             event = json.loads(line) if line.startswith("{") else {}
             if event.get("event") == "end":
-                found.append((str(event["stage"]), str(event["note"]), float(event["seconds"])))
+                memory = (int(event.get(key, 0)) for key in ("peak_memory", "peak_memory_child", "max_memory"))
+                found.append(StageFacts(str(event["stage"]), str(event["note"]), float(event["seconds"]), *memory))
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
             f"`--events {path}` is expected to have the lines of `build --json` on stderr; found {error!r}",

@@ -10,23 +10,28 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 WIDTH = 680
-_LEFT, _ROW, _BAR = 232, 28, 16
+_LEFT, _RIGHT, _ROW, _BAR = 232, 180, 28, 16
 _COLORS = 8
 """Classes h0 ... of heads."""
 
 
-def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> str:
-    """Horizontal bars. `rows`: name, value and the value's text."""
-    most = max((value for _, value, _ in rows), default=0) or 1
-    lines = []
+def bars(title: str, rows: Sequence[tuple[str, float, str]], limit: tuple[float, str] | None = None) -> str:
+    """Horizontal bars. `rows`: name, value and the value's text; `limit`: value and text of a line across them."""
+    most = max(max((value for _, value, _ in rows), default=0), limit[0] if limit else 0) or 1
+    lines, height = [], len(rows) * _ROW + 8
     for row, (name, value, text) in enumerate(rows):
-        top, width = 4 + row * _ROW, (WIDTH - _LEFT - 110) * value / most
+        top, width = 4 + row * _ROW, (WIDTH - _LEFT - _RIGHT) * value / most
         lines.append(
             f'<text x="{_LEFT - 8}" y="{top + 13}" text-anchor="end">{escape(_short(name))}</text>'
             f'<rect class="bar" x="{_LEFT}" y="{top}" width="{max(width, 1):.1f}" height="{_BAR}"/>'
             f'<text x="{_LEFT + width + 6:.1f}" y="{top + 13}">{escape(text)}</text>'
         )
-    return _svg(title, len(rows) * _ROW + 8, lines)
+    if limit:
+        x = _LEFT + (WIDTH - _LEFT - _RIGHT) * limit[0] / most
+        lines.append(f'<line class="limit" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}"/>')
+        lines.append(f'<text x="{x:.1f}" y="{height + 14}" text-anchor="end">{escape(limit[1])}</text>')
+        height += 20
+    return _svg(title, height, lines)
 
 
 def heads(title: str, queries: Sequence[Sequence[str]], keys: Sequence[Sequence[str]], most: int = 16) -> str:

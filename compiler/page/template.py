@@ -14,7 +14,7 @@ from compiler.report import amount
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from compiler.page.facts import Facts, Row
+    from compiler.page.facts import Facts, Row, StageFacts
 
 LIGHT = {
     "text": "#1f2328", "muted": "#57606a", "back": "#ffffff", "panel": "#f6f8fa", "line": "#d0d7de", "bar": "#0b6b43",
@@ -78,14 +78,29 @@ def _page(facts: Facts) -> dict[str, object]:
             (f"rank {rank}", _span(own), _span(cached))
             for rank, (own, cached) in enumerate(zip(ranks.queries[:_SHOWN], ranks.keys, strict=False))
         ],
-        "stages": bars("Steps of the build", [(name, took, duration(took)) for name, _, took in facts.stages]),
-        "stage_rows": [(name, duration(took), note) for name, note, took in facts.stages],
+        "stages": bars("Steps of the build", [(one.name, one.took, duration(one.took)) for one in facts.stages]),
+        "stage_rows": [(one.name, duration(one.took), _peak(one), one.note) for one in facts.stages],
+        "peaks": _peaks(facts.stages),
         "layers": errors("Error by part of a layer", facts.layers, limit),
         "layer_rows": [(name, f"{value:.3%}") for name, value in worst],
         "starts": bars("Seconds to the first token", [(n, s, duration(s)) for n, s in facts.starts.items()]),
         "start_rows": [(name, duration(value)) for name, value in facts.starts.items()],
         "prewarm_rows": [(name, duration(value)) for name, value in facts.prewarm],
     }
+
+
+def _peaks(stages: Sequence[StageFacts]) -> str:
+    """Picture of the peaks of memory, with the ceiling of the buffers; "" where none was measured."""
+    rows = [(one.name, max(one.peak, one.child), _peak(one)) for one in stages if one.peak]
+    ceiling = max((one.max_memory for one in stages), default=0)
+    limit = (ceiling, f"--max-memory {amount(ceiling, 'bytes')}") if ceiling else None
+    return bars("Peak memory of each step", rows, limit) if rows else ""
+
+
+def _peak(one: StageFacts) -> str:
+    """Text of a peak: `1.2 GB`, or `0.4 GB; 1.2 GB a worker`."""
+    own = amount(one.peak, "bytes") if one.peak else "-"
+    return f"{own}; {amount(one.child, 'bytes')} a worker" if one.child else own
 
 
 def _span(found: Sequence[str]) -> str:

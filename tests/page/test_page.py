@@ -14,7 +14,7 @@ from compiler.artifact.manifest import load_manifest
 from compiler.errors import UsageError
 from compiler.page import page_of
 from compiler.page.facts import Records
-from compiler.page.pictures import errors, heads
+from compiler.page.pictures import bars, errors, heads
 from compiler.page.template import DARK, HEADS, LIGHT
 from compiler.report import amount
 from tests.command import Ran, command
@@ -102,6 +102,10 @@ def test_events_prewarm_and_starts_are_drawn(built: tuple[Path, Path, Ran], tmp_
     stages = [json.loads(line)["stage"] for line in built[2].err.splitlines() if '"end"' in line]
     assert stages
     assert all(stage in page.text for stage in stages)
+    ends = [json.loads(line) for line in built[2].err.splitlines() if '"end"' in line]
+    assert all(end["max_memory"] == 1 << 30 and end["peak_memory"] > 10 << 20 for end in ends)
+    assert all(amount(end["peak_memory"], "bytes") in page.text for end in ends)
+    assert "--max-memory 1.07 GB" in page.text
     events.write_text("{")
     with pytest.raises(UsageError, match=r"`--events .*` is expected to have the lines"):
         page_of([built[0]], Records(events))
@@ -122,6 +126,13 @@ def test_two_artifacts_are_compared_line_by_line(built: tuple[Path, Path, Ran], 
 def test_heads_have_the_color_of_their_kv_head_and_empty_slots_none() -> None:
     svg = heads("t", [["0", "1"], ["2", ""]], [["0"], ["1"]])
     assert re.findall(r'class="(\w+)"', svg) == ["h0", "h0", "h0", "h1", "empty", "h1"]
+
+
+def test_a_limit_is_a_line_at_its_value() -> None:
+    svg = bars("t", [("convert", 50.0, "50"), ("compile", 200.0, "200")], (100.0, "ceiling"))
+    edge = [float(x) + float(width) for x, width in re.findall(r'class="bar" x="([\d.]+)"[^>]*width="([\d.]+)"', svg)]
+    (line,) = (float(x) for x in re.findall(r'class="limit" x1="([\d.]+)"', svg))
+    assert edge[0] < line < edge[1]
 
 
 def test_errors_are_drawn_to_scale_with_their_limit() -> None:
