@@ -19,6 +19,7 @@ from tests.command import command
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs/pages"
 TEXTS = sorted(PAGES.rglob("*.md"))
+OTHERS = [ROOT / "README.md", ROOT / "examples/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("name", doc_pages.pages())
@@ -49,7 +50,7 @@ def test_the_readme_counts_recipes_as_the_program_does(tmp_path: Path) -> None:
         assert re.search(rf"^\| `{target}` .*\| {count} \|$", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *TEXTS], ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*OTHERS, *TEXTS], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files_and_headings(page: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         place, _, heading = link.partition("#")
