@@ -66,10 +66,9 @@ def published_texts(plan: Plan) -> list[str]:
     """Sentences on a plan from a published config that comes along; [] for a plan from the model's own headers."""
     if plan.published is None:
         return []
-    found = plan.published
-    origin = f"found in {found.found}" if found.found else "written from the model's documentation"
+    found, origin = plan.published, "" if plan.published.found else " (written from the model's documentation)"
     return [
-        f"shapes by the config of {found.model}, {found.date}, that comes along ({origin}); the tokenizer is not read",
+        f"shapes by the config of {found.model}, {found.date}, that comes along{origin}; the tokenizer is not read",
         f"the hub was not read: {plan.unanswered}",
     ]
 

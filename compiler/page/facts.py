@@ -199,7 +199,7 @@ def _numerics(manifest: Manifest) -> list[Row]:
         "same first choice": "top1_agreement", "largest difference": "max_abs", "mean difference": "mean_abs",
     }  # fmt: skip
     rows = [(name, f"{value:.6g}", _limit(limits.get(names[name]))) for name, value in figures.items()]
-    return [*rows, ("against", f"{found.reference}, {found.tokens} tokens", "")]
+    return [*rows, ("against", found.reference, ""), ("tokens", f"{found.tokens:,}", "")]
 
 
 def _limit(value: float | None) -> str:
