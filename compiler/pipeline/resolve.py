@@ -57,25 +57,25 @@ class LocatedModel:
         return recipe.model_config(hf, ask.rope_scaling, stored_dtype(self.checkpoint.tensors))
 
 
-def locate(request: PlanRequest, how: Asking | None = None) -> LocatedModel:
+def locate(request: PlanRequest, asking: Asking | None = None) -> LocatedModel:
     """The model with its headers: of a remote one, config.json, the tokenizer and headers are fetched, of one that is
     quantized already, the headers are those of its weights once unpacked. Raises LmiCompileError.
     """
-    source = located_source(request, "metadata", how)
+    source = located_source(request, "metadata", asking)
     checkpoint = opened(request, source)
     how = unpacking(request, checkpoint)
     return with_recipe(request, source, after_rewrite(checkpoint, how) if how else checkpoint)
 
 
-def located_source(request: PlanRequest, files: Files, how: Asking | None = None) -> ResolvedSource:
-    """The files of the model, as far as `files` says, in a folder of this machine. `how`: how the hub is asked; None:
-    as the request says. Raises LmiCompileError.
+def located_source(request: PlanRequest, files: Files, asking: Asking | None = None) -> ResolvedSource:
+    """The files of the model, as far as `files` says, in a folder of this machine. `asking`: how the hub is asked;
+    None: as the request says. Raises LmiCompileError.
     """
     recipes = request.recipes
     known = [model for name in recipes.available() for model in recipes.load(name).models]
     model = recipes.published(request.model) or request.model
-    asking = how or Asking(offline=request.offline)
-    return resolve(model, request.revision, cache=request.cache / "sources", files=files, known=known, how=asking)
+    how = asking or Asking(offline=request.offline)
+    return resolve(model, request.revision, cache=request.cache / "sources", files=files, known=known, how=how)
 
 
 def opened(request: PlanRequest, source: ResolvedSource) -> Checkpoint:
