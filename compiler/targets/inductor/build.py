@@ -187,8 +187,8 @@ class _Worker:
             try:
                 with suppress(queue.Empty):
                     while not self._stopped:
-                        self._compile(process, pending.get_nowait())
-                        finished.add()
+                        if self._compile(process, pending.get_nowait()):
+                            finished.add()
             finally:
                 self.stop()
                 for pipe in (process.stdin, process.stdout):
