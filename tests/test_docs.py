@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.testbed import chart
+from benchmarks.testbed import chart, terminal
 from tests import doc_pages
 from tests.command import command
 
@@ -31,6 +31,14 @@ def test_reference_pages_are_those_of_the_program(name: str) -> None:
 def test_the_chart_is_that_of_the_results() -> None:
     """After new figures: `python -m benchmarks.testbed.chart`."""
     assert chart.CHART.read_text() == chart.chart(chart.seconds())
+
+
+def test_a_picture_of_a_log_has_its_end_and_refers_to_nothing() -> None:
+    lines = [f"line {number}" for number in range(40)]
+    svg = terminal.picture("\n".join([*lines, "$ lmi-compile models"])).replace("&#160;", " ")
+    assert ("line 39" in svg, "line 3<" in svg, "$ lmi-compile models" in svg) == (True, False, True)
+    assert "url(http" not in svg
+    assert 'url("' not in svg
 
 
 def test_the_readme_is_short_and_says_the_charts_figures() -> None:
