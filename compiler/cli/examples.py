@@ -11,7 +11,7 @@ ROLE = "arn:aws:iam::111122223333:role/lmi"
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "plan": (
         "plan --model mixtral --tp 8",
-        "plan --model mixtral --tp 8 --quant int8-weight --json --offline",
+        "plan --model mixtral --tp 8 --offline --json",
         "plan --model ./llama --tp max --instance-type ml.g5.12xlarge",
     ),
     "convert": ("convert --model ./mixtral --tp 2 --output build/ranks",),
