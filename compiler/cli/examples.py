@@ -18,7 +18,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "build": (
         "build --model ./mixtral --tp 2 --output artifacts/mixtral",
         "build --model mixtral --tp 8 -o s3://bucket/engines/mixtral@v1",
-        "build --model ./llama --quant gptq --calibration texts.jsonl",
+        "build --model ./llama --from-properties serving.properties",
         "build --model ./llama --target trtllm --tp 4 --dry-run",
     ),
     "package": ("package artifacts/llama-trtllm-tp4 --engines build/engines",),
