@@ -131,6 +131,7 @@ def _quantized(manifest: Manifest) -> list[str]:
     if found is None:
         return []
     words = ["--quant", found.scheme] if found.scheme else []
+    words += ["--max-perplexity-increase", f"{found.gate.limits['perplexity']:g}"] if found.mixture else []
     words += ["--group-size", str(found.group)] if found.group else []
     if found.activations != FLOAT:
         words.append("--per-token" if found.activation_scales == "token" else "--no-per-token")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.artifact.sections import CacheFormat, InnerPath, Sha256, Size, Strict
 from compiler.quantization.request import NONE, Quant, Text
-from compiler.quantization.schemes import SCHEMES, SMOOTH, UNQUANTIZED, Scheme
+from compiler.quantization.schemes import AUTO, SCHEMES, SMOOTH, UNQUANTIZED, Scheme
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,11 +74,37 @@ class Gate(Strict):
         return {"perplexity": 1e9, "kl": 1e9, "stream": 1e9} if self.accepted else self.limits
 
 
+class MixtureRow(Strict):
+    """A mixture that was measured: bytes of the largest rank file, number of parts by scheme, cost on the text."""
+
+    rank_bytes: Size
+    parts: dict[str, int]
+    perplexity_increase: float
+    perplexity_increase_interval: list[float]
+    kl: float
+
+
+class MixtureSection(Strict):
+    """Mixture of schemes. `parts`: scheme of every part of a layer, `none` for floating point; `costs`: in nats, of
+    each part alone in each scheme, over `tokens` tokens of the held-out text with digest `text`; `table`: mixtures from
+    the unquantized model to the fewest bytes, over `table_tokens` others, of which `chosen` is this one.
+    """
+
+    parts: dict[str, str]
+    costs: dict[str, dict[str, float]]
+    text: Sha256
+    tokens: Size
+    chosen: int
+    table_tokens: Size
+    table: list[MixtureRow]
+
+
 class Quantisation(Strict):
     """Quantization of an artifact. `scheme` and its fields: quantization/schemes.py; "": only the cache is quantized.
     `group`: neighbors in a row that share a scale; None: a whole row, or in older manifests groups of 128.
 
-    `alpha`: of SmoothQuant; None without it, or where `alphas` has one for each layer and group.
+    `alpha`: of SmoothQuant; None without it, or where `alphas` has one for each layer and group. `mixture`: of scheme
+    `auto`, whose `group` is that of all its parts with groups.
     """
 
     scheme: str
@@ -92,6 +118,7 @@ class Quantisation(Strict):
     alphas: dict[str, float]
     kv_cache: CacheFormat
     calibration: Calibration | None
+    mixture: MixtureSection | None = None
     gate: Gate
 
 
@@ -100,7 +127,11 @@ _FIELDS = ("weights", "weight_scales", "activations", "activation_scales", "sear
 
 
 def quantization_section(
-    quant: Quant, gate: Gate, calibration: Calibration | None, alphas: Mapping[str, float]
+    quant: Quant,
+    gate: Gate,
+    calibration: Calibration | None,
+    alphas: Mapping[str, float],
+    mixture: MixtureSection | None = None,
 ) -> Quantisation:
     """Section for the request `quant`. `calibration` None: no text was needed. `alphas`: result of a search, by layer
     and group.
@@ -110,11 +141,12 @@ def quantization_section(
     return Quantisation(
         scheme=quant.scheme.name if quant.scheme else "",
         **fields,
-        group=scheme.group,
+        group=next((one.group for layer in scheme.parts or ((scheme,),) for one in layer if one.group), None),
         alpha=quant.alpha if quant.smooths else None,
         alphas=dict(alphas),
         kv_cache=quant.cache,
         calibration=calibration,
+        mixture=mixture,
         gate=gate,
     )
 
@@ -126,10 +158,25 @@ def quant_of(found: Quantisation | None) -> Quant:
     scheme = None
     if found.scheme:
         own: dict[str, Any] = {name: getattr(found, name) for name in _FIELDS}
-        scheme = replace(SCHEMES[found.scheme], **own, size=found.group or Scheme.size)
+        scheme = replace(_KNOWN[found.scheme], **own, parts=_parts(found))
+        scheme = scheme if scheme.parts else replace(scheme, size=found.group or Scheme.size)
     text = Text()
     if found.calibration is not None:
         of = found.calibration
         text = Text(samples=of.samples, length=of.length, digest=of.digest)
     smooths = scheme is not None and scheme.search == SMOOTH
     return Quant(scheme, found.alpha if smooths else Quant().alpha, found.kv_cache, text)
+
+
+_KNOWN = {**SCHEMES, AUTO.name: AUTO, UNQUANTIZED.name: UNQUANTIZED}
+
+
+def _parts(found: Quantisation) -> tuple[tuple[Scheme, Scheme], ...]:
+    """Schemes of the parts of every layer."""
+    if found.mixture is None:
+        return ()
+    named = {name: replace(one, size=found.group or one.size) if one.group else one for name, one in _KNOWN.items()}
+    own = found.mixture.parts
+    return tuple(
+        (named[own[f"layers.{layer}.attn"]], named[own[f"layers.{layer}.mlp"]]) for layer in range(len(own) // 2)
+    )

@@ -89,9 +89,7 @@ def make_scales(
     """
     scheme = scaling.scheme
     wanted = [
-        TensorId(role, "weight", layer)
-        for layer, kind in enumerate(config.layer_kinds)
-        for role in scaling.roles(config, kind)
+        TensorId(role, "weight", layer) for layer in range(config.layers) for role in scaling.roles(config, layer)
     ]
     buffers = _BUFFERS[ACTIVATION_AWARE if alpha is None else scheme.search]
     matrices = Matrices(config, tensors, wanted, max_memory, buffers)
@@ -108,22 +106,20 @@ def make_scales(
             if scaling.divides == "inputs":
                 # Kernels read 1 / s in the files' dtype: s is the reciprocal of that.
                 columns = {role: inverse(rounded_up(inverse(s))) for role, s in columns.items()}
-            found = {}
+            found, kept = {}, dict[str, Parts]()
             for tensor in [t for t in wanted if t.layer == layer]:
-                lazy = matrices.lazies[tensor]
-                if own:
-                    found[tensor.role] = own[f"layers.{layer}.{tensor.role}.group_scale"]
+                lazy, of_role = matrices.lazies[tensor], scheme.at(layer, tensor.role)
+                if own and of_role.rounds_with_feedback:
+                    kept[tensor.role] = own_parts(of_role, own[f"layers.{layer}.{tensor.role}.group_scale"])
                 elif checkpoint.own:
-                    found[tensor.role] = _shaped(config, tensor, own_scales(checkpoint, lazy))
+                    scales = _shaped(config, tensor, own_scales(checkpoint, lazy))
+                    kept[tensor.role] = own_parts(of_role, scales)
                 else:
-                    found[tensor.role] = _largest(reader, scheme, seen, tensor, lazy.shape, columns.get(tensor.role))
+                    found[tensor.role] = _largest(reader, of_role, seen, tensor, lazy.shape, columns.get(tensor.role))
                 done += matrices.nbytes(tensor)
                 if progress is not None:
                     progress(done, total)
-            if checkpoint.own or own:
-                weights = {role: own_parts(scheme, scales) for role, scales in found.items()}
-            else:
-                weights = _weights(scaling, factors, found)
+            weights = {**kept, **_weights(seen, scaling, factors, found)}
             for tensor, values in _of_layer(seen, scaling, factors, columns, weights):
                 add(str(tensor), values)
             for name, values in _changed(config, layer, factors, tensors, reader).items():
@@ -168,12 +164,14 @@ def _of_layer(
             yield TensorId(role, part, seen.layer), cache_scale(use, list(kept.values()))
 
 
-def _weights(scaling: Scaling, factors: Mapping[str, Factors], largest: Mapping[str, Values]) -> dict[str, Parts]:
+def _weights(
+    seen: Seen, scaling: Scaling, factors: Mapping[str, Factors], largest: Mapping[str, Values]
+) -> dict[str, Parts]:
     """Parts of the weights, from `_largest` of each role."""
-    scheme, found = scaling.scheme, {}
+    found = {}
     divisors = {role: of.divisor for role, of in factors.items() if of.divisor is not None}
     for role, rows in largest.items():
-        lead = len(linear_axes(role)[0])
+        lead, scheme = len(linear_axes(role)[0]), scaling.scheme.at(seen.layer, role)
         if scheme.weight_scales == "tensor":
             sharing = scaling.with_role(role, tuple(largest)) if scaling.one_scale else (role,)
             rows = one_scale({one: largest[one] for one in sharing}, divisors, lead)[role]
@@ -182,10 +180,13 @@ def _weights(scaling: Scaling, factors: Mapping[str, Factors], largest: Mapping[
 
 
 def with_scales(
-    tensors: Mapping[TensorId, Lazy], checkpoint: Checkpoint, *files: Path
+    tensors: Mapping[TensorId, Lazy],
+    checkpoint: Checkpoint,
+    *files: Path,
+    taken: Callable[[TensorId], bool] = lambda _tensor: True,
 ) -> tuple[dict[TensorId, Lazy], Checkpoint]:
     """Canonical tensors and checkpoint, with the tensors of `files` (RESULT, and weights that are rounded already)
-    added or replaced.
+    added or replaced, as far as they are `taken`.
     """
     merged, sources = dict(tensors), dict(checkpoint.tensors)
     entries = [(file, name, entry) for file in files for name, entry in read_header(file).items()]
@@ -193,8 +194,10 @@ def with_scales(
         source = f"{PREFIX}{name}"
         _, layer, rest = name.split(".", 2)
         role, part = rest.rsplit(".", 1)
-        sources[source] = SourceTensor(source, entry.dtype, entry.shape, file, entry.offset, entry.nbytes)
-        merged[TensorId(role, part, int(layer))] = whole(source, entry.shape, entry.dtype)
+        tensor = TensorId(role, part, int(layer))
+        if taken(tensor):
+            sources[source] = SourceTensor(source, entry.dtype, entry.shape, file, entry.offset, entry.nbytes)
+            merged[tensor] = whole(source, entry.shape, entry.dtype)
     return merged, Checkpoint(checkpoint.folder, checkpoint.config, sources)
 
 

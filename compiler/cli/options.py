@@ -11,7 +11,7 @@ import typer
 from compiler import targets
 from compiler.cli.target_options import OwnOptions, options_of
 from compiler.quantization.proof_levels import PROOFS
-from compiler.quantization.schemes import CACHES, SCHEMES
+from compiler.quantization.schemes import AUTO, CACHES, SCHEMES
 
 if TYPE_CHECKING:
     from compiler.lmi.from_properties import LmiRequest
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     CacheName: TypeAlias = str
     ProofName: TypeAlias = str
 else:
-    SchemeName, CacheName, ProofName = Literal[("none", *SCHEMES)], Literal[tuple(CACHES)], Literal[tuple(PROOFS)]
+    SchemeName, CacheName, ProofName = (
+        Literal[("none", *SCHEMES, AUTO.name)],
+        Literal[tuple(CACHES)],
+        Literal[tuple(PROOFS)],
+    )
 
 DEFAULT_BATCH = 8
 """Rows per batch where `--max-batch` is not given."""
@@ -92,7 +96,9 @@ class QuantOptions:
 
     panel: ClassVar[str] = "Quantization"
 
-    quant: Annotated[SchemeName, typer.Option("--quant", help="Quantization scheme.")] = "none"
+    quant: Annotated[
+        SchemeName, typer.Option("--quant", help="Quantization scheme; `auto`: one for each part of a layer.")
+    ] = "none"
     smoothquant_alpha: Annotated[
         str | None, typer.Option(help="Migration strength of SmoothQuant [default: 0.5]", metavar="0..1|auto")
     ] = None

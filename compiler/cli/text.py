@@ -125,7 +125,11 @@ def calibration_text(tokens: int, took: float) -> str:
 def quant_text(quant: Quant) -> str:
     """Text of a quantization: `smoothquant: weights int8 per channel, activations int8 per token, alpha 0.5`."""
     words, scheme = [], quant.scheme
-    if scheme is not None:
+    if scheme is not None and quant.mixes:
+        names = [part.name for layer in scheme.parts for part in layer]
+        counts = ", ".join(f"{names.count(name)} {name}" for name in sorted(set(names)))
+        words.append(f"attentions and mlps {counts}" if counts else "a scheme for each attention and mlp, by its cost")
+    elif scheme is not None:
         per = f"group of {scheme.group}" if scheme.group else scheme.weight_scales
         words.append(_rounded_text(scheme.weights, per, scheme.activations, scheme.activation_scales))
     if quant.smooths:

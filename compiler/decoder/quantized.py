@@ -92,6 +92,11 @@ def grouped(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
     return (y if bias is None else y + bias.float()).to(x.dtype)
 
 
+def weights_alone(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
+    """`weight_only` or `grouped`, by the scales of the weight. Shapes: `QuantizedLinear`."""
+    return (grouped if weight.scale.ndim == weight.values.ndim else weight_only)(x, weight, bias)
+
+
 def definition(name: str) -> QuantizedLinear:
     """Linear layer of the `Product` of that name."""
     form, product = products()[name]

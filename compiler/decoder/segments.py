@@ -8,7 +8,8 @@
     head    x -> logits                            once per model
 
 Each is compiled for every phase of `PHASES`. Weights are inputs: a segment serves all layers of its kind and all ranks,
-so the number of packages and the time to compile them do not depend on depth. `input_names` gives the order of inputs,
+so the number of packages and the time to compile them do not depend on depth. Layers with other products have
+segments of their own, whose names end with it (`mlp-gated-grouped`). `input_names` gives the order of inputs,
 `compiler.decoder.decoder` their meaning and shapes.
 """
 
@@ -19,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from compiler.decoder.layer import alibi_names, sums_statistics, table_names
+from compiler.decoder.products import Products, product_at
 from compiler.decoder.rankfile.cache_scales import SCALES
 from compiler.decoder.rankfile.layout import layouts
 from compiler.decoder.rankfile.quantized import stored_weight
@@ -59,6 +61,22 @@ def phase_for(batch: int, length: int) -> str:
 def segment_names(config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
     """Segments of a layer of this kind, in the order of computation."""
     return (*(("qkv",) if sums_statistics(config) else ()), kind.attention, f"mlp-{kind.mlp}")
+
+
+def layer_segments(config: ModelConfig, products: Products = FLOAT) -> tuple[dict[str, str], ...]:
+    """Product of the segments of every layer, by name, in the order of computation. Where layers have products of
+    their own, a name ends with it.
+    """
+    found = []
+    for layer, kind in enumerate(config.layer_kinds):
+        own = {name: product_at(products, layer, _BLOCKS[part_of(name)]) for name in segment_names(config, kind)}
+        named = not isinstance(products, str)
+        found.append({f"{name}-{product}" if named else name: product for name, product in own.items()})
+    return tuple(found)
+
+
+_BLOCKS = {"qkv": "attn.", "attn": "attn.", "mlp": "mlp."}
+"""Block of a segment, as roles begin."""
 
 
 def part_of(segment: str) -> str:
@@ -108,17 +126,17 @@ class SegmentSpec:
 
 
 def specs(
-    config: ModelConfig, tp: int, dtype: str, limits: Limits, products: str = FLOAT, cache: str = ""
+    config: ModelConfig, tp: int, dtype: str, limits: Limits, products: Products = FLOAT, cache: str = ""
 ) -> tuple[SegmentSpec, ...]:
     """Specs of all packages of the model. Phases that no step within `limits` runs in are left out."""
     bare = replace(config, architecture="", layers=0, layer_kinds=(), dtype=dtype)
-    kinds: dict[str, LayerKind | None] = {"embed": None}
-    for kind in config.layer_kinds:
-        for name in segment_names(config, kind):
+    kinds: dict[str, tuple[LayerKind | None, str]] = {"embed": (None, FLOAT)}
+    for kind, of_layer in zip(config.layer_kinds, layer_segments(config, products), strict=True):
+        for name, product in of_layer.items():
             # Layers of equal attention share `attn` whatever their mlp, and layers of equal mlp share `mlp`.
             own = {"qkv": LayerKind("gated"), "attn": replace(kind, mlp="gated"), "mlp": LayerKind(kind.mlp)}
-            kinds[name] = own[part_of(name)]
-    kinds["head"] = None
+            kinds[name] = own[part_of(name)], product
+    kinds["head"] = None, FLOAT
     used = {phase_for(batch, length) for batch in range(1, limits.max_batch + 1) for length in (1, 2)}
     return tuple(
         SegmentSpec(
@@ -128,10 +146,10 @@ def specs(
             kind,
             tp,
             dtype,
-            products if kind else FLOAT,
+            product,
             cache if segment.startswith("attn") else "",
         )
-        for segment, kind in kinds.items()
+        for segment, (kind, product) in kinds.items()
         for phase in PHASES
         if phase.name in used
     )

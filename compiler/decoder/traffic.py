@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from math import prod
 
+from compiler.decoder.products import Products
 from compiler.decoder.rankfile.quantized import input_scale_of, scale_of, stored_weight
-from compiler.decoder.segments import SegmentSpec, segment_names, specs, weight_shapes
+from compiler.decoder.segments import SegmentSpec, layer_segments, specs, weight_shapes
 from compiler.model.config import ModelConfig
 from compiler.model.dtypes import DTYPES
 from compiler.model.lazy import ITEMSIZE
@@ -16,13 +17,13 @@ _EXPERTS = ("moe.gate_up.", "moe.up.", "moe.down.")
 """Weights with one slice for each expert."""
 
 
-def step_bytes(config: ModelConfig, tp: int, dtype: str, products: str = FLOAT) -> int:
+def step_bytes(config: ModelConfig, tp: int, dtype: str, products: Products = FLOAT) -> int:
     """Bytes of weights that all ranks together read to decode one token of one row; the KV cache is not counted.
 
-    A token reads the experts that it is routed to. `dtype`: torch's name; `products`: see SegmentSpec.
+    A token reads the experts that it is routed to. `dtype`: torch's name; `products`: see `compiler.decoder.products`.
     """
     found = {spec.segment: _segment_bytes(spec) for spec in specs(config, tp, dtype, Limits(1, 1), products)}
-    names = [name for kind in config.layer_kinds for name in segment_names(config, kind)]
+    names = [name for layer in layer_segments(config, products) for name in layer]
     return tp * (found["head"] + sum(found[name] for name in names))
 
 

@@ -1,7 +1,7 @@
 """Build an artifact: the order of the steps, the same for every target. No step knows that it is cached.
 
-fetch -> plan -> [calibrate -> scales] -> convert -> [gate] -> [judge] -> compile -> package -> verify -> in place
-                  quantized models                quantized  quantized, or targets with a judge
+fetch -> plan -> [mixture] -> [calibrate -> scales] -> convert -> [gate] -> [judge] -> compile -> package -> verify
+                --quant auto    quantized models                quantized  quantized, or targets with a judge
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from compiler.errors import ArtifactError, NumericsError, RefusedError, Toolchai
 from compiler.pipeline import package, parts
 from compiler.pipeline.job import BuildResult, Job, Prepared, Quality
 from compiler.pipeline.located import plan_of
+from compiler.pipeline.mixture import mixed
 from compiler.pipeline.notes import plan_note
 from compiler.pipeline.reach import reach_of
 from compiler.pipeline.resolve import locate, plan_with_notes
@@ -102,9 +103,11 @@ def _build(job: Job) -> BuildResult:
     samples = calibration_samples(plan, tokenizer)
     held_out = held_out_samples(plan, tokenizer) if plan.quant.requested else None
     digest = source_digest(runner.cache, runner.report, model.source, model.checkpoint)
-    _refuse_other(request, plan, digest)
     source = Source(plan.config, plan.account.tensors, model.checkpoint, digest)
     try:
+        if plan.quant.mixes:
+            prepared = mixed(job, prepared, source, samples, held_out, tokenizer)
+        _refuse_other(request, prepared.plan, digest)
         return _from_source(job, prepared, source, reach, device, (samples, held_out))
     except NumericsError:
         check_source(plan.ranks, model.checkpoint)

@@ -47,6 +47,11 @@ def convert_to(request: PlanRequest, output: Path, report: Report | None = None)
         report.begin("plan")
         model = fetch(request, report.progress)
         plan = plan_with_notes(model, request)
+        if plan.quant.mixes:
+            raise UsageError(
+                "`convert` measures no costs, which `--quant auto` chooses by",
+                hint="`lmi-compile build --until convert`, or `convert` with one scheme",
+            )
         for note in plan.notes:
             report.warn(note)
         report.end(plan_note(plan))

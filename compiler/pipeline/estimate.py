@@ -20,8 +20,11 @@ import numpy as np
 from compiler.calibration.linear_rows import linear_rows
 from compiler.model.roles import axis_sizes, linear_axes
 from compiler.numerics.gate.extent import chosen_layers
+from compiler.numerics.mixture import costs, trade
+from compiler.numerics.mixture.choice import RUNGS
 from compiler.quantization.groups import quantized_roles
 from compiler.quantization.proof_levels import PROOFS
+from compiler.quantization.schemes import PARTS
 
 if TYPE_CHECKING:
     from compiler.model.config import ModelConfig
@@ -101,6 +104,16 @@ def _feedback(plan: Plan, rates: Rates) -> float:
     return work / (_SHARE * rates.products) + 2 * plan.source_bytes / rates.copies
 
 
+def _mixture(plan: Plan, rates: Rates) -> float:
+    """Every part of a layer in two schemes through the layers behind it, and whole mixtures; each with a head."""
+    config = plan.config
+    models, length = len(PARTS) * 2 * config.layers, costs.LENGTH
+    alone = layer_operations(config, length) * models / 2 + _head_operations(config) * models
+    whole = (layer_operations(config, length) + 2 * _head_operations(config)) * (RUNGS + 1)
+    work = costs.TOKENS * alone + trade.TOKENS * whole
+    return work / (_SHARE * rates.products) + 4 * plan.source_bytes / rates.copies
+
+
 def _convert(plan: Plan, rates: Rates) -> float:
     scales = plan.source_bytes if plan.quant.requested else 0
     return (scales + plan.source_bytes + sum(rank.nbytes for rank in plan.ranks)) / rates.copies
@@ -126,6 +139,7 @@ def _proof(plan: Plan, rates: Rates) -> float:
 _STAGES: Mapping[str, Callable[[Plan, Rates], float]] = {
     "calibrate": _calibrate,
     "feedback": _feedback,
+    "mixture": _mixture,
     "convert": _convert,
     "gate": _gate,
     "reference": _proof,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from compiler.artifact.manifest import Manifest, Numerics
     from compiler.artifact.parts import Part
+    from compiler.artifact.quantization import MixtureSection
     from compiler.numerics.verify import Logits
     from compiler.pipeline.plan import Plan
     from compiler.pipeline.request import BuildRequest
@@ -65,11 +66,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The model with its weights, its plan, and the parts of its tokenizer."""
+    """The model with its weights, its plan, and the parts of its tokenizer. `mixture`: of schemes, once chosen."""
 
     model: LocatedModel
     plan: Plan
     texts: Sequence[Part]
+    mixture: MixtureSection | None = None
 
 
 @dataclass(frozen=True)

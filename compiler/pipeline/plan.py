@@ -31,7 +31,7 @@ from compiler.model.roles import axis_sizes, model_tensors, shape_of
 from compiler.model.rope import length_notes
 from compiler.model.unknown import UnknownModel, copied, unknown_notes
 from compiler.numerics.proof import Proof, proof_of
-from compiler.pipeline.plan_checks import check_casts
+from compiler.pipeline.plan_checks import check_casts, mixture_notes
 from compiler.pipeline.request import Ask
 from compiler.pipeline.support import taken
 from compiler.quantization.prequantized.checkpoint import checked
@@ -40,7 +40,6 @@ from compiler.quantization.proof_levels import PROOFS
 from compiler.quantization.request import Quant
 from compiler.quantization.scale_tensors import scale_tensors
 from compiler.quantization.scaling import Scaling
-from compiler.quantization.schemes import FEEDBACK
 from compiler.storage.files.digest import digest_bytes
 from compiler.targets.options import TargetOptions
 from compiler.targets.protocols import RankLayout, Target
@@ -207,6 +206,7 @@ def make_plan(
             *filled.notes,
             *(unknown_notes(recipe, hf, config.architecture, reason) if reason else config_notes(recipe, hf)),
             *length_notes(config.rope_scaling),
+            *mixture_notes(quant),
         ),
     )
     return replace(made, facts=tuple(target.support.facts(made)))
@@ -271,12 +271,15 @@ def _calibrating(config: ModelConfig, quant: Quant, max_memory: int) -> tuple[Ne
     tokens = quant.text.tokens(config.max_positions)
     note, disk = f"{tokens:,} tokens at most, a layer at a time", 2 * 4 * tokens * config.hidden
     calibrating = Need("calibrate", max_memory, disk, f"{note}; memory is a ceiling")
-    if quant.scheme is None or quant.scheme.search != FEEDBACK:
+    if quant.scheme is None or (quant.scheme.feedback is None and not quant.mixes):
         return (calibrating,)
     layer = 2 * 4 * _largest_layer(config) + moments_bytes(config)
     # Each weight in bfloat16: in the results of layers, and in the file that they are joined to.
     feeding = Need("feedback", layer, disk + 2 * 2 * config.layers * _largest_layer(config), note)
-    return (feeding, calibrating) if quant.cache else (feeding,)
+    own = (feeding, calibrating) if quant.cache else (feeding,)
+    if not quant.mixes:
+        return own
+    return (*own, Need("mixture", max_memory, 0, "every part of a layer in every scheme, then whole mixtures"))
 
 
 def _gating(config: ModelConfig, quant: Quant, proof: Proof, max_memory: int) -> tuple[Need, ...]:

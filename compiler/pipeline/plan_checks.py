@@ -1,4 +1,4 @@
-"""Checks of rank plans before any weight is read: their casts, and the tensors that they are made from."""
+"""Checks and notes of plans before any weight is read: casts, mixtures that the build will choose."""
 
 from __future__ import annotations
 
@@ -12,7 +12,22 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from compiler.model.lazy import RankPlan
+    from compiler.quantization.request import Quant
     from compiler.storage.checkpoints.checkpoint import Checkpoint
+
+
+def mixture_notes(quant: Quant) -> tuple[str, ...]:
+    """Note on a mixture of schemes that is not chosen yet."""
+    if quant.scheme is None or not quant.mixes or quant.scheme.parts:
+        return ()
+    own, asked = quant.scheme.tolerance.perplexity, quant.max_perplexity_increase
+    limit = own if asked is None else asked
+    text = (
+        f"`--quant {quant.scheme.name}`: the build measures the cost of every part of a layer in every scheme, and "
+        f"takes the fewest bytes that keep the increase of the perplexity within {limit:.2%}; sizes here are those of "
+        "the unquantized model, the most that it may choose"
+    )
+    return (text,)
 
 
 def check_casts(plans: Sequence[RankPlan]) -> None:

@@ -48,7 +48,7 @@ def rank_files(
     passed = None
     if held_out is not None:
         verdict = measure_loss(runner, plan, source, scaled, side, held_out, max_memory)
-        passed = pass_gate(runner.report, plan, verdict, scaled, samples, job.request.output)
+        passed = pass_gate(runner.report, plan, verdict, scaled, samples, job.request.output, prepared.mixture)
     if layout.judge is None and passed is None:
         return files, Quality()  # verify compares what is compiled from them with the source
     reference = source_reference(runner, plan, source, prepared.texts, max_memory)

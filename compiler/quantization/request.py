@@ -8,7 +8,7 @@ from typing import Any
 
 from compiler.errors import UsageError
 from compiler.quantization.proof_levels import STANDARD
-from compiler.quantization.schemes import ALPHA_OPTION, FLOAT, SCHEMES, SMOOTH, USUAL_GROUP, Scheme
+from compiler.quantization.schemes import ALPHA_OPTION, AUTO, FLOAT, SCHEMES, SMOOTH, USUAL_GROUP, Scheme
 from compiler.quantization.smooth import check_alpha
 from compiler.storage.files.digest import Digest
 
@@ -71,6 +71,11 @@ class Quant:
         return (self.scheme is not None and self.scheme.calibrated) or self.cache != ""
 
     @property
+    def mixes(self) -> bool:
+        """Whether every part of a layer gets a scheme of its own."""
+        return self.scheme is not None and self.scheme.name == AUTO.name
+
+    @property
     def smooths(self) -> bool:
         return self.scheme is not None and self.scheme.search == SMOOTH
 
@@ -81,8 +86,10 @@ class Quant:
         """
         found: dict[str, Any] = {"cache": self.cache}
         if self.scheme is not None:
-            unnamed = {"tolerance"} if self.scheme.group not in (None, USUAL_GROUP) else {"tolerance", "size"}
+            unnamed = {"tolerance", "parts", *(() if self.scheme.group not in (None, USUAL_GROUP) else ("size",))}
             found |= {name: value for name, value in asdict(self.scheme).items() if name not in unnamed}
+        if self.scheme is not None and self.scheme.parts:
+            found["parts"] = [[[part.name, part.group] for part in layer] for layer in self.scheme.parts]
         if self.smooths:
             found["alpha"] = "auto" if self.alpha is None else self.alpha
         if self.calibrated:
@@ -95,11 +102,10 @@ NONE = Quant()
 
 def scheme_of(name: str, *, per_token: bool | None = None, per_channel: bool | None = None) -> Scheme | None:
     """Scheme `name` ("none": None) with these flags in place of its own; None: its own. Raises UsageError."""
-    if name != "none" and name not in SCHEMES:
-        raise UsageError(
-            f"no quantization scheme is called `{name}`", hint=f"pass `--quant` none, {', '.join(SCHEMES)}"
-        )
-    scheme = SCHEMES.get(name)
+    known = {**SCHEMES, AUTO.name: AUTO}
+    if name != "none" and name not in known:
+        raise UsageError(f"no quantization scheme is called `{name}`", hint=f"pass `--quant` none, {', '.join(known)}")
+    scheme = known.get(name)
     if scheme is None or scheme.activations == FLOAT:
         if per_token is not None or per_channel is not None:
             with_flags = [row.name for row in SCHEMES.values() if row.activations != FLOAT]
@@ -134,7 +140,7 @@ def alpha_of(text: str, scheme: Scheme | None) -> float | None:
 
 def group_of(size: int | None, scheme: Scheme | None) -> int | None:
     """Requested size of groups. Raises UsageError where `scheme` has none."""
-    if size is not None and (scheme is None or scheme.group is None):
+    if size is not None and (scheme is None or (scheme.group is None and scheme.name != AUTO.name)):
         grouped = [f"`--quant {row.name}`" for row in SCHEMES.values() if row.group is not None]
         raise UsageError("`--group-size` needs a scheme with one scale per group", hint=f"add {' or '.join(grouped)}")
     return size

@@ -23,7 +23,7 @@ from compiler.model.lazy import Lazy, whole
 from compiler.model.roles import TensorId, axis_sizes, linear_axes, shape_of
 from compiler.quantization.parts import activation_part_names, weight_part_names
 from compiler.quantization.scaling import Scaling
-from compiler.quantization.schemes import COLUMNS, FEEDBACK
+from compiler.quantization.schemes import COLUMNS
 
 PREFIX = "scales/"
 """Prefix of the source name of such a tensor."""
@@ -36,7 +36,7 @@ def scale_tensors(
     if scaling is None:
         return {}
     return {
-        tensor: whole(f"{PREFIX}{tensor}", _shape(tensor, config, scaling.scheme.group), _dtype(tensor, scaling))
+        tensor: whole(f"{PREFIX}{tensor}", _shape(tensor, config, scaling), _dtype(tensor, scaling))
         for layer, kind in enumerate(config.layer_kinds)
         for tensor in _of_layer(config, kind, layer, tensors, scaling)
     }
@@ -44,12 +44,13 @@ def scale_tensors(
 
 def _dtype(tensor: TensorId, scaling: Scaling) -> str:
     """Weights that are rounded with feedback are in bfloat16, all else in float32."""
-    return "BF16" if tensor.part == "weight" and scaling.scheme.search == FEEDBACK else "F32"
+    scheme = scaling.scheme.at(tensor.layer or 0, tensor.role)
+    return "BF16" if tensor.part == "weight" and scheme.rounds_with_feedback else "F32"
 
 
-def _shape(tensor: TensorId, config: ModelConfig, group: int | None) -> tuple[int, ...]:
-    """Shape of a canonical tensor, with groups of `group` neighbors."""
-    sizes = axis_sizes(config)
+def _shape(tensor: TensorId, config: ModelConfig, scaling: Scaling) -> tuple[int, ...]:
+    """Shape of a canonical tensor, with the groups of its scheme."""
+    sizes, group = axis_sizes(config), scaling.scheme.at(tensor.layer or 0, tensor.role).group
     if group is None or not tensor.part.startswith("group_"):
         return shape_of(tensor, sizes)
     lead, rows, columns = linear_axes(tensor.role)
@@ -59,13 +60,13 @@ def _shape(tensor: TensorId, config: ModelConfig, group: int | None) -> tuple[in
 def _of_layer(
     config: ModelConfig, kind: LayerKind, layer: int, tensors: Mapping[TensorId, Lazy], scaling: Scaling
 ) -> Iterator[TensorId]:
-    roles = scaling.roles(config, kind)
-    search = scaling.scheme.search
-    found = scaling.groups(config, kind) if search in COLUMNS else ()
-    yield from (TensorId(role, "weight", layer) for role in roles if search == FEEDBACK)
+    roles = scaling.roles(config, layer)
+    found = scaling.groups(config, kind) if scaling.scheme.search in COLUMNS else ()
     into = [role for group in found for role in group.into]
     for role in roles:
-        names = [*weight_part_names(scaling.scheme), *activation_part_names(scaling.scheme)]
+        scheme = scaling.scheme.at(layer, role)
+        names = [*(["weight"] if scheme.rounds_with_feedback else []), *weight_part_names(scheme)]
+        names += activation_part_names(scheme)
         names += ["columns"] if role in into or scaling.divides == "norms" else []
         names += ["prequant"] if scaling.divides == "inputs" else []
         yield from (TensorId(role, part, layer) for part in names)

@@ -59,9 +59,10 @@ class Scaling:
         """(role, part) of the cache scales of a layer."""
         return CACHE_PARTS[self.cache_scales] if self.cache else ()
 
-    def roles(self, config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
-        """Linear layers whose weights are rounded."""
-        return () if self.scheme.weights == FLOAT else quantized_roles(config, kind)
+    def roles(self, config: ModelConfig, layer: int) -> tuple[str, ...]:
+        """Linear layers of a layer whose weights are rounded."""
+        roles = quantized_roles(config, config.layer_kinds[layer])
+        return tuple(role for role in roles if self.scheme.at(layer, role).weights != FLOAT)
 
     def groups(self, config: ModelConfig, kind: LayerKind) -> tuple[Smooth, ...]:
         """Smoothing groups of one layer."""

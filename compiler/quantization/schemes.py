@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from compiler.model.config import ModelConfig
+    from compiler.model.roles import Block
 
 FLOAT = "float"
 """Name in place of a format: not rounded."""
 Per = Literal["tensor", "channel", "group", "token"]
+PARTS: tuple[Block, Block] = ("attn", "mlp")
+"""Parts of a layer, in the order of `Scheme.parts`."""
 
 UNSEARCHED, SMOOTH, ACTIVATION_AWARE, FEEDBACK = "", "smooth", "awq", "gptq"
 """Searches before rounding: none, SmoothQuant's (`smooth.py`) and AWQ's (`awq.py`) for scales of columns, GPTQ's
@@ -53,7 +56,8 @@ _FOUR_BITS = Tolerance(perplexity=0.08, kl=0.08, stream=0.3)
 @dataclass(frozen=True)
 class Scheme:
     """Quantization scheme. `weights`, `activations`: formats, or FLOAT. `search`: that before rounding. `size`:
-    neighbors in a row of a weight that share a scale, where these have a scale per group.
+    neighbors in a row of a weight that share a scale, where these have a scale per group. `parts`: schemes of attention
+    and of the mlp of every layer, for a mixture of schemes (AUTO) whose parts were chosen.
     """
 
     name: str
@@ -64,6 +68,21 @@ class Scheme:
     search: str
     tolerance: Tolerance
     size: int = USUAL_GROUP
+    parts: tuple[tuple[Scheme, Scheme], ...] = ()
+
+    def at(self, layer: int, role: str) -> Scheme:
+        """Scheme of the linear layer `role` of a layer."""
+        return self.parts[layer][PARTS.index(part_of(role))] if self.parts else self
+
+    @property
+    def feedback(self) -> Scheme | None:
+        """Scheme of the parts that are rounded with feedback; None: there are none."""
+        return next((one for layer in self.parts or ((self,),) for one in layer if one.rounds_with_feedback), None)
+
+    @property
+    def rounds_with_feedback(self) -> bool:
+        """Whether weights are rounded with feedback of their errors."""
+        return self.search == FEEDBACK and self.weights != FLOAT
 
     @property
     def calibrated(self) -> bool:
@@ -74,6 +93,11 @@ class Scheme:
     def group(self) -> int | None:
         """Neighbors in a row of a weight that share a scale; None: a whole row."""
         return self.size if self.weight_scales == "group" and self.weights != FLOAT else None
+
+
+def part_of(role: str) -> Block:
+    """Part of a layer that the linear layer `role` belongs to."""
+    return "attn" if role.startswith("attn.") else "mlp"
 
 
 UNQUANTIZED = Scheme("none", FLOAT, "tensor", FLOAT, "tensor", UNSEARCHED, CLOSE)
@@ -91,6 +115,11 @@ SCHEMES = {
     )
 }
 """Schemes by name. Tolerances are those of the finest scales; coarser ones do not widen them."""
+
+AUTO = Scheme("auto", FLOAT, "tensor", FLOAT, "tensor", FEEDBACK, replace(_FOUR_BITS, perplexity=0.01))
+"""Mixture of schemes, a part of a layer each, by their measured costs (`numerics/mixture`). `parts` are empty before
+these are measured: all is in floating point.
+"""
 
 CACHES = {"int8": CLOSE, "fp8": _EIGHT_BITS}
 """Formats of quantized KV caches, and the tolerance of each."""

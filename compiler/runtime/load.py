@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compiler.decoder.products import Products
 from compiler.decoder.segments import PHASES, SegmentSpec, input_names, part_of, phase_for, specs
 from compiler.errors import IncompatibleError
 from compiler.model.config import ModelConfig
@@ -89,7 +90,7 @@ def assemble(
     rank: int,
     tp: int,
     device: str,
-    products: str = "float",
+    products: Products = "float",
     cache: str = "",
 ) -> Share:
     """Share of a rank from segments that `run` computes. `layers`: segments of each layer."""

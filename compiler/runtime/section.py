@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 class Segments(Section, extra="forbid"):
     """Compiled segments. `weights`: file of each rank. `layers`: segments of each layer, in the order of computation.
 
-    `packages`: "<segment>.<phase>" to path. `products`: product of linear layers (`compiler.decoder.quantized`).
+    `packages`: "<segment>.<phase>" to path. `products`: of linear layers (`compiler.decoder.products`).
     `cache`: format of keys and values, "" for the dtype of the model (`compiler.decoder.attention`).
     """
 
     weights: tuple[InnerPath, ...]
     layers: tuple[tuple[str, ...], ...]
     packages: dict[str, InnerPath]
-    products: str = "float"
+    products: str | tuple[tuple[str, str], ...] = "float"
     cache: CacheFormat = ""
 
     @property

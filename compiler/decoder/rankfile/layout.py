@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from compiler.decoder.products import Products, different
 from compiler.decoder.rankfile.cache_scales import with_cache_scales
 from compiler.decoder.rankfile.quantized import quantize_layers, stored_weight
 from compiler.model.config import ModelConfig
@@ -68,7 +69,7 @@ def shard_size(axis: str, config: ModelConfig, tp: int) -> int:
 
 
 def rank_plans(
-    config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str, products: str = FLOAT
+    config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str, products: Products = FLOAT
 ) -> list[RankPlan]:
     """File of every rank. `dtype`: of the files, by its safetensors name (`BF16`).
 
@@ -77,8 +78,8 @@ def rank_plans(
     """
     found = layouts(config, tp)
     plans = to_rank_plans(found, tensors, dtype, rank_file)
-    if products != FLOAT:
-        plans = quantize_layers(plans, found, config, tensors, _rank_sizes(config, tp), stored_weight(products))
+    if kinds := [stored_weight(product) for product in different(products)]:
+        plans = quantize_layers(plans, found, config, tensors, _rank_sizes(config, tp), kinds)
     return with_cache_scales(plans, config, tensors)
 
 

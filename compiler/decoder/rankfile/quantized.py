@@ -76,16 +76,19 @@ def quantize_layers(
     config: ModelConfig,
     tensors: Mapping[TensorId, Lazy],
     sizes: Mapping[str, int],
-    stored: StoredWeight,
+    kinds: Sequence[StoredWeight],
 ) -> list[RankPlan]:
-    """Rank plans in which layers with steps among `tensors` are quantized; `sizes`: of every axis on one rank."""
+    """Rank plans in which layers with steps of one of `kinds` among `tensors` are quantized; `sizes`: of every axis on
+    one rank.
+    """
     by_name = {layout.name: layout for layout in layouts}
     tp = len(plans)
     found: list[list[tuple[str, Lazy]]] = [[] for _ in plans]
     for of_ranks in zip(*(plan.tensors for plan in plans), strict=True):
         name, ranks = of_ranks[0][0], [tensor for _, tensor in of_ranks]
         inputs = by_name[name].inputs
-        if inputs[0].part != "weight" or replace(inputs[0], part=stored.steps) not in tensors:
+        stored = next((kind for kind in kinds if replace(inputs[0], part=kind.steps) in tensors), None)
+        if inputs[0].part != "weight" or stored is None:
             for r, rank in enumerate(ranks):
                 found[r].append((name, rank))
             continue

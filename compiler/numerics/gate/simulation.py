@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from compiler.quantization.schemes import Scheme
 
 _EPSILON = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+_SUMS = 2.0**-16
+"""Difference of float32 sums in another order, as a share of a part's output: all that parts in float32 differ by."""
 _ROUNDINGS = 2
 """Roundings to the files' dtype that the simulation may do at another place than the files, in units of epsilon."""
 
@@ -62,8 +64,8 @@ class SchemeSide:
 
     @property
     def floor(self) -> float:
-        """Error that rounding to the files' dtype may cause, as a share of a part's output."""
-        return _ROUNDINGS * _EPSILON[self.dtype]
+        """Error that rounding to the files' dtype, and sums, may cause, as a share of a part's output."""
+        return max(_ROUNDINGS * _EPSILON[self.dtype], _SUMS)
 
     def layer(self, layer: int) -> Blocks:
         """One layer, in memory as long as the result is referenced."""
@@ -71,7 +73,7 @@ class SchemeSide:
 
         kind = self.model.config.layer_kinds[layer]
         weights = self.model.layer_in_float32(layer)
-        self._round_others(kind, weights)
+        self._round_others(layer, kind, weights)
         inputs = self._round(layer, kind, weights)
         if self.scaling is not None and TensorId("attn.k", "cache_scale", layer) in self.model:
             scale = self._part("attn.k", "cache_scale", layer).reshape(-1)
@@ -87,8 +89,8 @@ class SchemeSide:
             weight = weights[f"{name}.weight"][..., rows, :]
             if self.at_load:
                 weight.copy_(_rounded_at_load(weight, load(self.at_load).bits, self.split.shards.get(role, 1)))
-            elif self.scaling is not None and self.scaling.scheme.weights != FLOAT:
-                weight.copy_(_tensor(self._rounded(layer, role, weight.numpy(), self.scaling.scheme)))
+            elif self.scaling is not None and (scheme := self.scaling.scheme.at(layer, role)).weights != FLOAT:
+                weight.copy_(_tensor(self._rounded(layer, role, weight.numpy(), scheme)))
                 inputs.setdefault(f"{name}.weight", self._input(layer, role, divided=role in divided))
         return inputs
 
@@ -105,7 +107,7 @@ class SchemeSide:
 
     def _input(self, layer: int, role: str, *, divided: bool) -> Input:
         assert self.scaling is not None
-        scheme = self.scaling.scheme
+        scheme = self.scaling.scheme.at(layer, role)
         use = None if scheme.activations == FLOAT else load(scheme.activations).activations
         lead = len(linear_axes(role)[0])
         columns = self._part(role, "columns", layer) if divided else None
@@ -124,15 +126,15 @@ class SchemeSide:
         found = self.scaling.groups(self.model.config, kind)
         return {role for group in found if not group.divides for role in group.into}
 
-    def _round_others(self, kind: LayerKind, weights: Mapping[str, Tensor]) -> None:
+    def _round_others(self, layer: int, kind: LayerKind, weights: Mapping[str, Tensor]) -> None:
         """Round to the files' dtype all that scales do not round, in place."""
         import torch
 
-        quantized = {f"{name}.weight" for name, _, _ in linear_rows(self.model.config, kind)}
-        by_scales = self.scaling is not None and self.scaling.scheme.weights != FLOAT
+        rounded = self.scaling.roles(self.model.config, layer) if self.scaling is not None else ()
+        quantized = {f"{name}.weight" for name, role, _ in linear_rows(self.model.config, kind) if role in rounded}
         for name, tensor in weights.items():
             role, _, part = name.rpartition(".")
-            kept = role in self.split.kept or part.endswith("scale") or (by_scales and name in quantized)
+            kept = role in self.split.kept or part.endswith("scale") or name in quantized
             if not kept:
                 tensor.copy_(tensor.to(getattr(torch, self.dtype)))
 

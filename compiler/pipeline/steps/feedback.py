@@ -32,7 +32,7 @@ class FeedbackInputs:
 
 def compensate(runner: CachedRunner, source: Source, scheme: Scheme, samples: Samples, max_memory: int) -> CacheEntry:
     """The entry with the files of `calibration/feedback.py`. Raises the errors of `feedback.compensate`."""
-    own = {name: value for name, value in asdict(scheme).items() if name != "tolerance"}
+    own = {name: value for name, value in asdict(scheme).items() if name not in ("tolerance", "parts")}
     inputs = FeedbackInputs(feedback.VERSION, source.digest, source.config.to_json(), own, samples.digest)
     partial = runner.cache.partial_folder("feedback", inputs)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from compiler.artifact.parts import Part
-    from compiler.artifact.quantization import Quantisation
+    from compiler.artifact.quantization import MixtureSection, Quantisation
     from compiler.calibration.samples import Samples
     from compiler.model.config import ModelConfig
     from compiler.numerics.gate.sides import Side
@@ -156,7 +156,7 @@ def scheme_side(plan: Plan, config: ModelConfig, scaled: Scaled) -> SchemeSide:
     """The plan's scheme itself, for the model `config`."""
     scheme, scaling = plan.quant.scheme, plan.scaling
     rounded = scaling is not None and scaling.scheme.weights != FLOAT
-    at_load = scheme.weights if scheme is not None and not rounded else ""
+    at_load = scheme.weights if scheme is not None and scheme.weights != FLOAT and not rounded else ""
     return SchemeSide(
         StoredModel(config, scaled.tensors, scaled.checkpoint),
         scaling,
@@ -167,7 +167,13 @@ def scheme_side(plan: Plan, config: ModelConfig, scaled: Scaled) -> SchemeSide:
 
 
 def pass_gate(
-    report: Report, plan: Plan, verdict: Verdict, scaled: Scaled, calibrated_on: Samples | None, output: Path
+    report: Report,
+    plan: Plan,
+    verdict: Verdict,
+    scaled: Scaled,
+    calibrated_on: Samples | None,
+    output: Path,
+    mixture: MixtureSection | None = None,
 ) -> Passed:
     """The statement on a quantized model. `output`: of the artifact.
 
@@ -191,7 +197,8 @@ def pass_gate(
         accepted = True
         report.warn(f"{error.message}\nit is accepted, as asked, and the manifest says so")
     found = _gate(verdict, limits, quant.proof, accepted=accepted)
-    return Passed(quantization_section(quant, found, _calibration(quant.text, calibrated_on), scaled.alphas), files)
+    calibration = _calibration(quant.text, calibrated_on)
+    return Passed(quantization_section(quant, found, calibration, scaled.alphas, mixture), files)
 
 
 def tolerance(quant: Quant) -> Tolerance:
@@ -203,12 +210,21 @@ def tolerance(quant: Quant) -> Tolerance:
         max(scheme.perplexity, cache.perplexity), max(scheme.kl, cache.kl), max(scheme.stream, cache.stream)
     )
     increase = quant.max_perplexity_increase
-    return own if increase is None else replace(own, perplexity=increase)
+    return own if increase is None else replace(own, perplexity=max(increase, _SUMS))
+
+
+_SUMS = 1e-5
+"""Increase of the perplexity by float32 sums in another order: the least limit."""
+
+
+def refused_report(output: Path) -> list[Path]:
+    """Files of the report on a refused model: page, figures."""
+    return [output.with_name(f"{output.name}.{name}") for name in (REPORT, FIGURES)]
 
 
 def _refused(output: Path, report: Sequence[Part], error: NumericsError) -> NumericsError:
     """The error, once the report is beside the output, where nothing of the artifact is."""
-    places = [output.with_name(f"{output.name}.{part.path}") for part in report]
+    places = refused_report(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     for place, part in zip(places, report, strict=True):
         temporary = place.with_name(f".{place.name}.part")

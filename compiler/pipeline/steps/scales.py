@@ -64,13 +64,17 @@ def with_scales(runner: CachedRunner, source: Source, plan: Plan, samples: Sampl
     if plan.scaling is None or not any(_needs_scales(tensor) for rank in plan.ranks for _, tensor in rank.tensors):
         return Scaled(source.tensors, source.checkpoint)
     scheme, calibration, rounded = plan.scaling.scheme, None, None
-    if samples is not None and scheme.search == FEEDBACK:
-        rounded = compensate(runner, source, scheme, samples, max_memory)
+    if samples is not None and scheme.feedback is not None:
+        rounded = compensate(runner, source, scheme.feedback, samples, max_memory)
     if samples is not None and (plan.scaling.cache or scheme.search != FEEDBACK):
         calibration = calibrate(runner, source, samples, max_memory)
     made = make_scales(runner, source, plan.quant, plan.scaling, calibration, max_memory, rounded)
     files = [made.folder / scales.RESULT, *([rounded.folder / feedback.WEIGHTS] if rounded else [])]
-    tensors, checkpoint = scales.with_scales(source.tensors, source.checkpoint, *files)
+
+    def taken(tensor: TensorId) -> bool:
+        return tensor.part != "weight" or scheme.at(tensor.layer or 0, tensor.role).rounds_with_feedback or not rounded
+
+    tensors, checkpoint = scales.with_scales(source.tensors, source.checkpoint, *files, taken=taken)
     seen = outliers(_maxima(calibration)) if calibration else ()
     digest = " ".join([made.files[0].digest, *(file.digest for file in (rounded.files if rounded else ()))])
     return Scaled(tensors, checkpoint, digest, made.facts["alphas"], seen)

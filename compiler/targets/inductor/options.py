@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from compiler.decoder.products import Products
 from compiler.targets.options import TargetOptions
 
 
 @dataclass(frozen=True)
 class InductorOptions(TargetOptions):
-    """Options of target `inductor`. `products`: name of the linear layers' product (`compiler.decoder.quantized`);
+    """Options of target `inductor`. `products`: of the linear layers (`compiler.decoder.products`);
     `cache`: format of the KV cache, "" for the dtype of the model (`compiler.decoder.attention`).
     """
 
-    products: str = "float"
+    products: Products = "float"
     cache: str = ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from compiler.errors import NumericsError
@@ -136,6 +137,14 @@ def _speed(manifest: Manifest, host: Host) -> list[Finding]:
     return [decode_speed(manifest.config, tp, manifest.dtype, products, host.bandwidth, host.features)]
 
 
+@cache
+def _bandwidth() -> float:
+    """Bytes a second that all cores read, measured once."""
+    from compiler.machine import read_bandwidth
+
+    return read_bandwidth()
+
+
 class SegmentRuntime(Runtime):
     """Execution on this machine; no container image loads these artifacts."""
 
@@ -164,10 +173,9 @@ class SegmentRuntime(Runtime):
 
     def speed(self, plan: Planned[InductorOptions]) -> Sequence[Finding]:
         """Limit of decode on this CPU."""
-        from compiler.machine import read_bandwidth
         from compiler.targets.inductor.speed import decode_speed
 
-        return [decode_speed(plan.config, plan.tp, plan.dtype, plan.options.products, read_bandwidth())]
+        return [decode_speed(plan.config, plan.tp, plan.dtype, plan.options.products, _bandwidth())]
 
     def doctor(self) -> tuple[Sequence[Finding], Sequence[Ability]]:
         """Findings about torch, the C++ compiler and the GPU."""

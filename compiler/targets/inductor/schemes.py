@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from compiler.targets.inductor.options import InductorOptions
 
 
-GROUP_SIZES = (128, 64, 32)
+GROUP_SIZES = (128, 64, 32, 16)
 """Sizes of groups that have a product. Native kernels take 128; torch computes others, see forms.py."""
 
 
@@ -43,6 +43,8 @@ def quantized(config: ModelConfig, quant: Quant, options: InductorOptions) -> tu
     scheme, options = quant.scheme, replace(options, cache=quant.cache)
     if scheme is None:
         return quant, options
+    if quant.mixes:
+        return quant, replace(options, products=tuple((_name(one), _name(two)) for one, two in scheme.parts) or FLOAT)
     product = product_of(scheme)
     if product is None:
         run = [f"`--quant {other.name}`" for other in SCHEMES.values() if product_of(other)]
@@ -51,6 +53,12 @@ def quantized(config: ModelConfig, quant: Quant, options: InductorOptions) -> tu
             hint=f"it runs {', '.join(run)}",
         )
     return quant, replace(options, products=product.name)
+
+
+def _name(scheme: Scheme) -> str:
+    """Product of a part of a layer."""
+    product = product_of(scheme)
+    return product.name if product else FLOAT
 
 
 def scaling(_config: ModelConfig, quant: Quant, _options: InductorOptions) -> Scaling:
@@ -64,12 +72,12 @@ def kernels(options: InductorOptions) -> Kernels:
     """Definitions of the products and of the cache, in plain torch."""
     from compiler.decoder.attention import cache_dtype
     from compiler.decoder.kernels import PLAIN
-    from compiler.decoder.quantized import definition, experts
+    from compiler.decoder.quantized import definition, experts, weights_alone
 
     plain = replace(PLAIN, cached=cache_dtype(options.cache)) if options.cache else PLAIN
     if options.products == FLOAT:
         return plain
-    linear = definition(options.products)
+    linear = definition(options.products) if isinstance(options.products, str) else weights_alone
     return replace(plain, quantized=linear, quantized_experts=experts(linear))
 
 

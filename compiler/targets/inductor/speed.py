@@ -10,11 +10,12 @@ from compiler.runtime.levels import level
 from compiler.targets.values import Finding
 
 if TYPE_CHECKING:
+    from compiler.decoder.products import Products
     from compiler.model.config import ModelConfig
 
 
 def decode_speed(
-    config: ModelConfig, tp: int, dtype: str, products: str, bandwidth: float, flags: frozenset[str] | None = None
+    config: ModelConfig, tp: int, dtype: str, products: Products, bandwidth: float, flags: frozenset[str] | None = None
 ) -> Finding:
     """Level of the kernels and limit of tokens a second for one row. `bandwidth`: bytes a second, of all cores.
 

@@ -76,8 +76,7 @@ class SegmentCompiler(Compiler[InductorOptions]):
 
     def needs(self, config: ModelConfig, tp: int, options: InductorOptions) -> Sequence[Need]:
         """Memory of a compile process (torch, a segment's graph, C++ compiler), and disk of packages (no weights)."""
-        kinds = set(config.layer_kinds)
-        count = 2 + len({name for kind in kinds for name in segments.segment_names(config, kind)})
+        count = 2 + len({name for layer in segments.layer_segments(config, options.products) for name in layer})
         note = f"{count} segments, prefill and decode; no weights"
         return (Need("compile", 2 << 30, count * 2 * (2 << 20), note),)
 
@@ -100,7 +99,7 @@ class SegmentPackager(Packager[InductorOptions]):
             [*made.weights, *compiled, *made.tokenizer],
             Segments(
                 weights=tuple(layout.rank_file(rank) for rank in range(plan.tp)),
-                layers=tuple(segments.segment_names(plan.config, kind) for kind in plan.config.layer_kinds),
+                layers=tuple(map(tuple, segments.layer_segments(plan.config, plan.options.products))),
                 packages=packages,
                 products=plan.options.products,
                 cache=plan.options.cache,

@@ -98,7 +98,7 @@ def rank_plans(
     found = layouts(config, tp, options)
     plans = to_rank_plans(found, tensors, dtype, rank_file)
     if options.scheme:
-        plans = quantize_layers(plans, found, config, tensors, _rank_sizes(config, tp), stored(options.scheme))
+        plans = quantize_layers(plans, found, config, tensors, _rank_sizes(config, tp), [stored(options.scheme)])
     fixed = model_constants(config, options)
     scalars = [(name, Lazy(shape, "F32", "F32", (), "plus_one" if one else "")) for name, (shape, one) in fixed.items()]
     named = [[each for one in plan.tensors for each in as_stored(options.scheme, dtype, *one)] for plan in plans]
