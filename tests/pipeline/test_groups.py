@@ -83,7 +83,7 @@ def test_tensorrt_llm_reads_the_size_of_groups_from_its_config(
     [
         ("trtllm", 4, None, "groups of 128 or 64; found attention width of a rank 32", "`--tp 2` divides"),
         ("trtllm", 1, 32, "takes groups of 128 or 64 weights; found 32", "leave `--group-size` out"),
-        ("inductor", 1, 48, "takes groups of 128 or 64 or 32 weights; found 48", "leave `--group-size` out"),
+        ("inductor", 1, 48, "takes groups of 128 or 64 or 32 or 16 weights; found 48", "leave `--group-size` out"),
     ],
 )
 def test_groups_that_a_target_cannot_have_are_refused_with_what_works(

@@ -4,9 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from compiler.errors import RefusedError
+import recipes
+from compiler.errors import ParallelError, RefusedError
+from compiler.model.parallel import check_parallel
 from compiler.quantization.formats import load
 from compiler.quantization.schemes import SCHEMES, check_scheme, fitted
+from compiler.targets.inductor.schemes import GROUP_SIZES
+from tests.published import CONFIGS
 from tests.tiny import model_config
 
 
@@ -37,3 +41,20 @@ def test_groups_must_divide_on_a_rank() -> None:
     assert "`--tp 4` divides" in caught.value.hint
     assert [fitted(SCHEMES["awq"], config, tp, (128, 64)).group for tp in (1, 2, 4, 8)] == [128, 128, 64, 128]
     assert fitted(SCHEMES["fp8"], config, 8, (128, 64)) == SCHEMES["fp8"]
+
+
+def test_published_models_whose_widths_no_group_divides() -> None:
+    """Two, at tp 8; both have groups at tp 4, and int8 at any tp."""
+    refused = {}
+    for name, hf in CONFIGS.items():
+        config = recipes.for_config(hf)[1].resolve(hf).model_config(hf)
+        for tp in (1, 2, 4, 8):
+            try:
+                check_parallel(config, tp)
+            except ParallelError:
+                continue
+            try:
+                check_scheme(fitted(SCHEMES["gptq"], config, tp, GROUP_SIZES), config, tp, GROUP_SIZES)
+            except RefusedError as error:
+                refused[name, tp] = error.hint.partition(";")[0]
+    assert refused == dict.fromkeys([("gpt-oss-20b", 8), ("deepseek-v2-lite", 8)], "`--tp 4` divides")

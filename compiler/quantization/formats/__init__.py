@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from functools import cache
 from typing import TYPE_CHECKING
 
 from compiler.errors import UsageError
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
 
 def available() -> tuple[str, ...]:
     """Names of all formats."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    return _listed(tuple(__path__))
+
+
+@cache
+def _listed(folders: tuple[str, ...]) -> tuple[str, ...]:
+    # Once: a source tree that is updated under a running process has moments without a file.
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(folders)))
 
 
 def load(name: str) -> Format:

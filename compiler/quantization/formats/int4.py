@@ -18,7 +18,7 @@ from compiler.model.lazy import Packing
 from compiler.quantization.format import Format, Product, Values, as_float32, inverse
 
 LEAST, LARGEST = np.float32(-8), np.float32(7)
-GROUPS = {128: "grouped", 64: "grouped_64", 32: "grouped_32"}
+GROUPS = {128: "grouped", 64: "grouped_64", 32: "grouped_32", 16: "grouped_16"}
 """Products by the size of their groups, widest first."""
 FLOOR = np.float32(1e-8)
 """Least maximum: a group of zeros gets a small but finite scale."""

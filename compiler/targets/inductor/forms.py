@@ -4,7 +4,7 @@
 |-------------------------------|----------------------|---------------------------|-----------------------------------|
 | weight_only                   | operator `int8`      | operator `int8_many`      | torch's product, weight converted |
 | grouped                       | operator `int4`      | operator `int4_many`      | torch's product, weight converted |
-| grouped_64, grouped_32        | as on CUDA           | as on CUDA                | the same                          |
+| grouped_64, _32, _16          | as on CUDA           | as on CUDA                | the same                          |
 | per_token, per_tensor         | operator `int8_int8` | operator `int8_int8_many` | `_int_mm`                         |
 | fp8_per_token, fp8_per_tensor | operator `fp8`       | the same                  | `_scaled_mm`                      |
 
