@@ -90,6 +90,8 @@ class Quant:
             found |= {name: value for name, value in asdict(self.scheme).items() if name not in unnamed}
         if self.scheme is not None and self.scheme.parts:
             found["parts"] = [[[part.name, part.group] for part in layer] for layer in self.scheme.parts]
+        elif self.mixes:
+            found["limit"] = self.max_perplexity_increase
         if self.smooths:
             found["alpha"] = "auto" if self.alpha is None else self.alpha
         if self.calibrated:
