@@ -22,7 +22,7 @@ from compiler.pipeline.steps.mixture import measured
 from compiler.pipeline.support import taken
 from compiler.pipeline.weights import rank_files
 from compiler.quantization.request import Quant
-from compiler.quantization.schemes import SCHEMES
+from compiler.quantization.schemes import MIXED, SCHEMES
 from compiler.report import amount
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from compiler.pipeline.steps.mixture import Measured, Rung
     from compiler.quantization.schemes import Scheme
 
-_CANDIDATES = ("int8-weight", "gptq")
-"""Schemes of parts: weights alone, so that no part changes the inputs of another."""
 _DIVERGENCE = 4.0
 """Largest divergence of a mixture, in multiples of the largest increase of the loss. The increase over a short text
 scatters by more than small mixtures cost, the divergence hardly does; measured, it is one to four times the increase.
@@ -134,7 +132,7 @@ def mixed(
 def candidates(job: Job, plan: Plan) -> list[Scheme]:
     """Schemes that parts may have, with the groups that divide this model. Raises RefusedError where there are none."""
     found, reasons, options = [], [], plan.options.without_derived()
-    for name in _CANDIDATES:
+    for name in MIXED:
         quant = Quant(SCHEMES[name], group=plan.quant.group if SCHEMES[name].group else None)
         try:
             scheme = taken(job.target, plan.config, quant, plan.tp, options, plan.limits).quant.scheme

@@ -121,6 +121,9 @@ AUTO = Scheme("auto", FLOAT, "tensor", FLOAT, "tensor", FEEDBACK, replace(_FOUR_
 these are measured: all is in floating point.
 """
 
+MIXED = ("int8-weight", "gptq")
+"""Schemes of the parts of such a mixture: weights alone, so that no part changes the inputs of another."""
+
 CACHES = {"int8": CLOSE, "fp8": _EIGHT_BITS}
 """Formats of quantized KV caches, and the tolerance of each."""
 

@@ -43,8 +43,8 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Step:
-    """Step of a part of a layer from the scheme before to `scheme`."""
+class Reduction:
+    """Change of a part of a layer from the scheme before to `scheme`."""
 
     layer: int
     part: str
@@ -79,7 +79,7 @@ def _price(before: Point, after: Point) -> float:
     return (after.cost - before.cost) / (before.nbytes - after.nbytes)
 
 
-def steps(points: Mapping[str, Sequence[Point]], layers: int) -> list[Step]:
+def steps(points: Mapping[str, Sequence[Point]], layers: int) -> list[Reduction]:
     """Steps of all parts, by their cost per byte; steps of one part stay in their order. `points`: by `part_name`."""
     found = []
     for layer in range(layers):
@@ -87,11 +87,11 @@ def steps(points: Mapping[str, Sequence[Point]], layers: int) -> list[Step]:
             on_hull = hull(points[part_name(layer, part)])
             for before, after in pairwise(on_hull):
                 cost = max(after.cost - before.cost, 0.0)
-                found.append(Step(layer, part, after.scheme, before.nbytes - after.nbytes, cost))
+                found.append(Reduction(layer, part, after.scheme, before.nbytes - after.nbytes, cost))
     return sorted(found, key=lambda step: step.price)
 
 
-def mixture(taken: Sequence[Step], layers: int) -> Mixture:
+def mixture(taken: Sequence[Reduction], layers: int) -> Mixture:
     """Mixture after the steps `taken`."""
     found = [dict.fromkeys(PARTS, NONE) for _ in range(layers)]
     for step in taken:
@@ -99,7 +99,7 @@ def mixture(taken: Sequence[Step], layers: int) -> Mixture:
     return tuple((of["attn"], of["mlp"]) for of in found)
 
 
-def rungs(order: Sequence[Step], count: int = RUNGS) -> list[list[Step]]:
+def rungs(order: Sequence[Reduction], count: int = RUNGS) -> list[list[Reduction]]:
     """Beginnings of `order`, from none of it to all of it, of about equal differences in bytes."""
     saved = list(accumulate((step.saved for step in order), initial=0))
     lengths = {bisect_left(saved, saved[-1] * rung // count) for rung in range(count + 1)}
