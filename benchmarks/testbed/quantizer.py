@@ -103,7 +103,8 @@ def main() -> None:
 
     torch.set_num_threads(options.threads)
     if not torch.accelerator.is_available():
-        torch.Tensor.pin_memory = lambda tensor: tensor  # the peer's AWQ pins memory, which needs a GPU
+        # The peer's AWQ pins memory, which needs a GPU.
+        setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)  # noqa: B010 - mypy refuses the assignment
     began = time.monotonic()
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.bfloat16)
     loaded = time.monotonic()

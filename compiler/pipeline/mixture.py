@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from compiler.pipeline.job import Job, Prepared
     from compiler.pipeline.plan import Plan
     from compiler.pipeline.steps.digest import Source
-    from compiler.pipeline.steps.mixture import Measured, Rung
+    from compiler.pipeline.steps.mixture import MeasuredMixtures, Rung
     from compiler.quantization.schemes import Scheme
 
 _DIVERGENCE = 4.0
@@ -49,7 +49,7 @@ class Ladder:
     job: Job
     prepared: Prepared
     schemes: Sequence[Scheme]
-    measured: Measured
+    measured: MeasuredMixtures
 
     @cached_property
     def plans(self) -> list[Plan]:

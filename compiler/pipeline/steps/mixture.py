@@ -68,7 +68,7 @@ class Rung:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredMixtures:
     """`costs`: of every part of a layer in every scheme, in nats, over `tokens` tokens. `rungs`: mixtures, from the
     unquantized model to the fewest bytes, over `rung_tokens` tokens. `text`: digest of the text.
     """
@@ -105,7 +105,7 @@ def measured(
     calibration: Samples | None,
     tokenizer: Path | None,
     max_memory: int,
-) -> Measured:
+) -> MeasuredMixtures:
     """Costs of the parts and of the mixtures. `calibration`: for schemes with feedback.
 
     Raises the errors of `feedback.compensate` and of `costs.rows_that_fit`.
@@ -126,7 +126,7 @@ def measured(
     own = ids[few:] if len(ids) > few else ids
     found = run.trade(mixtures, own)
     evidence = [Evidence.from_json(blocks) for blocks in found]
-    return Measured(by_part, tuple(map(Rung, mixtures, evidence)), ids[:few].size, own.size, text.text)
+    return MeasuredMixtures(by_part, tuple(map(Rung, mixtures, evidence)), ids[:few].size, own.size, text.text)
 
 
 @dataclass(frozen=True)
