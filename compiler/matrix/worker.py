@@ -132,7 +132,7 @@ def _build(ledger: Ledger, commands: Commands, output: Path) -> MatrixRow:
 
 
 def _prove(ledger: Ledger, commands: Commands, output: Path) -> MatrixRow:
-    """Fetch the artifact, and let it answer. What it answered is in the ledger, with both machines."""
+    """Fetch the artifact, and let it answer. The ledger has its answer, with both machines."""
     cell, built = commands.cell, ledger.end(commands.cell.artifact_key)
     builder = built.host if built is not None else ""
     if cell.another_host and (not builder or is_this_host(builder)):

@@ -17,9 +17,9 @@ from compiler.errors import MemoryCeilingError, RefusedError, UsageError
 from compiler.numerics.verify import check_layout
 from compiler.pipeline.build import build
 from compiler.pipeline.convert_only import convert_to
+from compiler.pipeline.located import plan_of
 from compiler.pipeline.plan import Plan
 from compiler.pipeline.request import BuildRequest, Resources
-from compiler.pipeline.resolve import plan_of
 from compiler.quantization.request import Quant
 from compiler.quantization.schemes import AUTO, Tolerance
 from compiler.runtime.section import Segments

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from compiler.targets.values import Finding
+    from compiler.targets.vllm.environment import Dialect
 
 MARKS = [
     pytest.mark.vllm,
@@ -36,7 +37,7 @@ SERVING = Serving(1, "bfloat16", 256, 4, 256, BLOCK_SIZE["cpu"], load_format="au
 
 
 @contextmanager
-def real_bake(folder: Path, dialect: str) -> Iterator[TriedBake]:
+def real_bake(folder: Path, dialect: Dialect) -> Iterator[TriedBake]:
     """Bake of a model with heads of 32, which vLLM's CPU kernels need."""
     model, out = write_checkpoint("llama", folder / "model", head_dim=32), folder / "out"
     out.mkdir()
