@@ -158,7 +158,7 @@ def quant_of(found: Quantisation | None) -> Quant:
     scheme = None
     if found.scheme:
         own: dict[str, Any] = {name: getattr(found, name) for name in _FIELDS}
-        scheme = replace(_KNOWN[found.scheme], **own, parts=_parts(found))
+        scheme = replace(_known()[found.scheme], **own, parts=_parts(found))
         scheme = scheme if scheme.parts else replace(scheme, size=found.group or Scheme.size)
     text = Text()
     if found.calibration is not None:
@@ -168,14 +168,15 @@ def quant_of(found: Quantisation | None) -> Quant:
     return Quant(scheme, found.alpha if smooths else Quant().alpha, found.kv_cache, text)
 
 
-_KNOWN = {**SCHEMES, AUTO.name: AUTO, UNQUANTIZED.name: UNQUANTIZED}
+def _known() -> dict[str, Scheme]:
+    return {**SCHEMES, AUTO.name: AUTO, UNQUANTIZED.name: UNQUANTIZED}
 
 
 def _parts(found: Quantisation) -> tuple[tuple[Scheme, Scheme], ...]:
     """Schemes of the parts of every layer."""
     if found.mixture is None:
         return ()
-    named = {name: replace(one, size=found.group or one.size) if one.group else one for name, one in _KNOWN.items()}
+    named = {name: replace(one, size=found.group or one.size) if one.group else one for name, one in _known().items()}
     own = found.mixture.parts
     return tuple(
         (named[own[f"layers.{layer}.attn"]], named[own[f"layers.{layer}.mlp"]]) for layer in range(len(own) // 2)
