@@ -10,7 +10,8 @@
     trust      sign, scan, preflight               prewarm    prewarm
     matrix     matrix plan, matrix build           matrix_jobs matrix status, logs, cancel
     recommend  recommend
-    startup    explain-miss, migrate
+    startup    explain-miss, migrate                page       report
+    examples   last lines of each command's `--help`
 
 Heavy packages are imported by the commands that need them, so that `--help` takes a fraction of a second.
 """
