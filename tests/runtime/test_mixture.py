@@ -36,8 +36,9 @@ def test_a_mixed_artifact_verifies_and_answers(tmp_path: Path, cache: Path) -> N
     assert measured.quantisation is not None
     assert measured.quantisation.mixture is not None
     table = measured.quantisation.mixture.table
-    middle = len(table) // 2
-    made = build(request((table[middle].kl + table[middle + 1].kl) / 2)).manifest
+    # The limit lets the last mixture but one pass, which is not uniform.
+    assert len(table[-2].parts) > 1
+    made = build(request((table[-2].kl + table[-1].kl) / 2)).manifest
     assert made is not None
     assert made.quantisation is not None
     assert made.quantisation.mixture is not None
