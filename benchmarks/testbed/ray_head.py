@@ -18,6 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 _STARTS = 3
 """Tries: Ray gives a head 30 seconds, which a busy machine may not have."""
+_TIMED_OUT = "timed out during startup"
+"""In the log of a head that had too little time (ray/_private/node.py)."""
 _SETTINGS = {
     "PYTHONPATH": str(ROOT),
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -26,9 +28,16 @@ _SETTINGS = {
 }
 
 
+class SlowStartError(RuntimeError):
+    """No head came up within Ray's own limit."""
+
+
 @contextmanager
 def ray_head(cores: int, resources: Mapping[str, float] | None = None) -> Iterator[str]:
-    """Run a head. `resources`: custom ones. Its processes get this process's environment. Yields its address."""
+    """Run a head with custom `resources`. Its processes get this process's environment. Yields its address.
+
+    Raises SlowStartError.
+    """
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # names of sockets have 107 bytes at most
     command = [
         str(Path(sys.executable).parent / "ray"), "start", "--head", "--port=0", f"--num-cpus={cores}", "--block",
@@ -48,7 +57,8 @@ def ray_head(cores: int, resources: Mapping[str, float] | None = None) -> Iterat
                     return
             finally:
                 _end(head)
-        raise AssertionError(log.read_text())
+        said = log.read_text()
+        raise SlowStartError(said) if _TIMED_OUT in said else AssertionError(said)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

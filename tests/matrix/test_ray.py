@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.testbed.ray_head import ray_head
+from benchmarks.testbed.ray_head import SlowStartError, ray_head
 from compiler.matrix.jobs import read_job
 from tests.matrix.programs import Matrix
 from tests.matrix.test_fleet import ROOT, until
@@ -45,9 +45,12 @@ for row in build(entries, place, "1", Silent(), engine, jobs=4):
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Address of a head with two cores and one `sm_90`."""
-    with ray_head(2, {"sm_90": 1}) as found:
-        yield found
+    """Address of a head with two cores and one `sm_90`. Skips where this machine is too busy for Ray's start."""
+    try:
+        with ray_head(2, {"sm_90": 1}) as found:
+            yield found
+    except SlowStartError:
+        pytest.skip("Ray's head did not start within its 30 seconds, three times")
 
 
 @pytest.fixture
