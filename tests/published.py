@@ -2,7 +2,7 @@
 
 `recipes/published/NAME.json` are configs as published: nothing is added, left out or renamed there, and the digest in
 sources.json forbids it. `found` says where the text was found; an empty one says that no public copy was at hand: the
-file then has the keys that the recipes read, and was written from the model's documentation.
+file then has the keys that the recipes read, and may differ from the published one.
 
 The shapes are written out from the architectures, not from the recipes: what a recipe reads is compared with it.
 `PARAMETERS` are the counts that the hub's model pages show, buffers left out; in the plan of a model every parameter

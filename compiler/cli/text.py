@@ -62,11 +62,14 @@ def plan_text(plan: Plan, took: Mapping[str, float] | None = None) -> str:
     )
 
 
+_UNCOMPARED = " (written without the published file at hand; it may differ)"
+
+
 def published_texts(plan: Plan) -> list[str]:
     """Sentences on a plan from a published config that comes along; [] for a plan from the model's own headers."""
     if plan.published is None:
         return []
-    found, origin = plan.published, "" if plan.published.found else " (written from the model's documentation)"
+    found, origin = plan.published, "" if plan.published.found else _UNCOMPARED
     return [
         f"shapes by the config of {found.model}, {found.date}, that comes along{origin}; the tokenizer is not read",
         f"the hub was not read: {plan.unanswered}",

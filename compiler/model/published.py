@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class PublishedModel:
     """`model`: its id on the hub; `date` (year-month) of its revision; `found`: where the config was found, "" for one
-    that was written from the model's documentation; `stored`: dtype of the weights where config.json names none.
+    that was written without the published file at hand; `stored`: dtype of the weights where config.json names none.
     """
 
     model: str
