@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 SLOW = """
+import signal
 import sys
 from compiler.cli import main
 from compiler.targets.inductor.target import SegmentCompiler
 from tests.stand_in import StandIn
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's jobs in the background ignore it
 delay = float(sys.argv.pop(1))
 SegmentCompiler.toolchain = lambda _self: StandIn("inductor", delay=delay)
 main()
