@@ -43,6 +43,10 @@ for row in build(entries, place, "1", Silent(), engine, jobs=4):
 """
 
 
+_DRIVERS: list[subprocess.Popen[str]] = []
+"""Drivers of the test that runs."""
+
+
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Address of a head with two cores and one `sm_90`. Skips where this machine is too busy for Ray's start."""
@@ -59,12 +63,20 @@ def made(tmp_path: Path) -> Iterator[Matrix]:
     yield made
     for held in tmp_path.glob("hold-*"):
         held.unlink()
+    while _DRIVERS:
+        ended = _DRIVERS.pop()
+        ended.kill()
+        ended.wait()
+        if ended.stdout is not None:
+            ended.stdout.close()
 
 
 def driver(made: Matrix, address: str, names: list[str], **fleet: Any) -> subprocess.Popen[str]:
     store = f"file://{made.folder}/store/"
     words = [str(made.place.output), store, str(made.script), address, json.dumps(fleet), *names]
-    return subprocess.Popen([sys.executable, "-c", DRIVER, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    started = subprocess.Popen([sys.executable, "-c", DRIVER, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    _DRIVERS.append(started)
+    return started
 
 
 def rows(running: subprocess.Popen[str]) -> list[dict[str, Any]]:

@@ -210,11 +210,13 @@ def tolerance(quant: Quant) -> Tolerance:
         max(scheme.perplexity, cache.perplexity), max(scheme.kl, cache.kl), max(scheme.stream, cache.stream)
     )
     increase = quant.max_perplexity_increase
-    return own if increase is None else replace(own, perplexity=max(increase, _SUMS))
+    if increase is None:
+        return own
+    return replace(own, perplexity=max(increase, _SUMS) if increase >= 0 else increase)
 
 
 _SUMS = 1e-5
-"""Increase of the perplexity by float32 sums in another order: the least limit."""
+"""Increase of the perplexity by float32 sums in another order: the least limit that a model as it is meets."""
 
 
 def refused_report(output: Path) -> list[Path]:
