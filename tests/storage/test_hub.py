@@ -108,7 +108,7 @@ def test_pickled_weights_where_there_is_nothing_else(server: hub.Hub, ask: Ask, 
     torch.save({"w": torch.zeros(3)}, folder / "pytorch_model.bin")
     server.add("org/model", folder)
     refused = ask("org/model", files="metadata")
-    assert refused["error"] == "CheckpointError"
+    assert refused["error"] == "OnlyPickledError"
     assert "no safetensors files" in refused["message"]
     assert "pytorch_model.bin" not in server.downloads()
     assert ask("org/model")["tensors"] == {"w": ["F32", [3]]}
