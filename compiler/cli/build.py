@@ -86,7 +86,7 @@ def plan(
     from compiler.cli.parse import parse_size
     from compiler.cli.text import alternative_json, alternatives_text, calibration_text, plan_text
     from compiler.pipeline.alternatives import alternatives
-    from compiler.pipeline.estimate import measured_rates, stage_seconds
+    from compiler.pipeline.estimate import CALIBRATING, measured_rates, stage_seconds
     from compiler.pipeline.located import plan_of
     from compiler.pipeline.request import Resources
 
@@ -101,7 +101,7 @@ def plan(
     parts += [f"{finding.subject} on this machine: {finding.text}" for finding in speed]
     if made.quant.calibrated:
         tokens = text.tokens(made.config.max_positions)
-        facts["calibration_seconds"] = took["calibrate"]
+        facts["calibration_seconds"] = sum(took.get(stage, 0.0) for stage in CALIBRATING)
         parts.append(calibration_text(tokens, facts["calibration_seconds"]))
     facts["quantisations"] = [alternative_json(choice) for choice in choices]
     show(facts, "\n\n".join(parts), as_json=as_json)

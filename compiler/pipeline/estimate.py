@@ -62,6 +62,10 @@ def stage_seconds(plan: Plan, rates: Rates) -> dict[str, float]:
     return {need.stage: found[need.stage] for need in plan.needs if need.stage in found}
 
 
+CALIBRATING = ("calibrate", "feedback", "mixture")
+"""Stages that read the calibration text, or choose by measured costs."""
+
+
 def calibration_seconds(config: ModelConfig, tokens: int, length: int, rate: float) -> float:
     """Time to calibrate on `tokens` in samples of `length`, by `Rates.products`."""
     return tokens * layer_operations(config, length) / (_SHARE * rate)

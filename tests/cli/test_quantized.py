@@ -14,7 +14,9 @@ from compiler.cli import main
 from compiler.cli.options import GateOptions, QuantOptions, quant_of, text_of
 from compiler.errors import UsageError
 from compiler.lmi.from_properties import request_of_properties
+from compiler.pipeline.estimate import CALIBRATING
 from compiler.quantization.request import Quant
+from compiler.quantization.schemes import AUTO, SCHEMES
 from compiler.targets.inductor.target import SegmentCompiler
 from tests.stand_in import StandIn
 
@@ -156,3 +158,15 @@ def test_convert_quantizes_without_a_gate(run: Run, tiny_checkpoint: Callable[[s
     assert code == 0
     assert "scales: int8-weight" in err
     assert (tmp_path / "ranks" / "weights" / "rank0.safetensors").exists()
+
+
+@pytest.mark.parametrize("scheme", [*SCHEMES, AUTO.name])
+def test_every_scheme_is_planned_with_the_time_of_its_calibration(
+    scheme: str, run: Run, tiny_checkpoint: Callable[[str], Path]
+) -> None:
+    code, out, err = run("plan", "--model", tiny_checkpoint("llama"), "--quant", scheme, "--json")
+    assert code == 0, err
+    facts = json.loads(out)
+    calibrated = scheme == AUTO.name or SCHEMES[scheme].calibrated
+    took = sum(stage["seconds"] for stage in facts["stages"] if stage["stage"] in CALIBRATING)
+    assert (facts.get("calibration_seconds", 0.0), took > 0) == (pytest.approx(took), calibrated)

@@ -22,6 +22,7 @@ from compiler.quantization.schemes import PARTS, part_of
 
 if TYPE_CHECKING:
     from compiler.model.config import ModelConfig
+    from compiler.model.roles import Block
     from compiler.quantization.schemes import Scheme
 
 RUNGS = 12
@@ -47,7 +48,7 @@ class Reduction:
     """Change of a part of a layer from the scheme before to `scheme`."""
 
     layer: int
-    part: str
+    part: Block
     scheme: str
     saved: int
     cost: float
@@ -95,7 +96,7 @@ def mixture(taken: Sequence[Reduction], layers: int) -> Mixture:
     """Mixture after the steps `taken`."""
     found = [dict.fromkeys(PARTS, NONE) for _ in range(layers)]
     for step in taken:
-        found[step.layer][step.part] = step.scheme  # type: ignore[index]  # a name of PARTS
+        found[step.layer][step.part] = step.scheme
     return tuple((of["attn"], of["mlp"]) for of in found)
 
 

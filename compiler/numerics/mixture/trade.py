@@ -8,6 +8,7 @@ from compiler.decoder.layer import layer as run_layer
 from compiler.errors import NumericsError
 from compiler.numerics.gate.evidence import Evidence
 from compiler.numerics.gate.predictions import predicted
+from compiler.numerics.mixture.choice import NONE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from compiler.numerics.mixture.roundings import Roundings
 
 TOKENS = 1024
+_FLOAT = (NONE, NONE)
 
 
 def trade(
@@ -63,6 +65,3 @@ def _advance(
             done[id(y), own] = run_layer(config, variants.blocks(*own), y)
     after = run_layer(config, variants.blocks(), x) if (id(x), _FLOAT) not in done else done[id(x), _FLOAT]
     return after, [done[id(y), own] for y, own in zip(ys, schemes, strict=True)]
-
-
-_FLOAT = ("none", "none")

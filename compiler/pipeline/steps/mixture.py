@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from compiler.pipeline.steps.feedback import compensate
 from compiler.quantization.proof_levels import PROOFS
 from compiler.quantization.schemes import PARTS, UNQUANTIZED
 from compiler.report import progress_in
+from compiler.storage.files.digest import digest_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,9 +90,7 @@ def mixture_rows(plan: Plan, tokenizer: Path | None, wanted: int) -> Samples:
     if tokenizer is None:
         return random_samples(plan.config.vocab, count, length)
     behind = -(-max(level.most for level in PROOFS.values()) // length)
-    found = read_samples(
-        None, tokenizer, vocab=plan.config.vocab, count=behind + count, length=length, own=HELD_OUT
-    )  # fmt: skip
+    found = read_samples(None, tokenizer, vocab=plan.config.vocab, count=behind + count, length=length, own=HELD_OUT)
     own = found.within(behind * length, (behind + count) * length)
     # Without Python's documentation the text is short: then the gate reads the same.
     return _whole(own if own.ids else found, length)
@@ -118,7 +117,7 @@ def measured(
     roundings = _roundings(source, schemes, rounded)
     fit = costs.rows_that_fit(roundings, max_memory)
     text = mixture_rows(plan, tokenizer, fit + trade.TOKENS)
-    ids = _ids(text.ids)
+    ids = np.stack(text.ids)
     few = max(min(fit, len(ids) * ids.shape[1] // 2) // ids.shape[1], 1)
     run = _Runs(runner, source, schemes, roundings, [file.digest for file in rounded.files] if rounded else [])
     by_part = run.costs(ids[:few])
@@ -164,8 +163,6 @@ class _Runs:
         return list(self.runner.run(Step("trade", self._inputs(named, ids), run, note)).facts["evidence"])
 
     def _inputs(self, mixtures: list[list[list[str]]], ids: NDArray[np.int64]) -> MixtureInputs:
-        from compiler.storage.files.digest import digest_bytes
-
         own = [{n: v for n, v in asdict(one).items() if n not in ("tolerance", "parts")} for one in self.schemes]
         digest = digest_bytes(repr(ids.shape).encode() + ids.tobytes())
         config = self.source.config.to_json()
@@ -206,8 +203,4 @@ def _whole(samples: Samples, length: int) -> Samples:
     """Samples of equal length: `length`, or that of the longest."""
     most = min(length, max(one.size for one in samples.ids))
     kept = tuple(one[:most] for one in samples.ids if one.size >= most)
-    return type(samples)(kept, samples.name, samples.text)
-
-
-def _ids(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    return np.stack(rows)
+    return replace(samples, ids=kept)
