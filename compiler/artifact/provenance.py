@@ -139,6 +139,7 @@ def _quantized(manifest: Manifest) -> list[str]:
     if found.search == SMOOTH:
         words += [ALPHA_OPTION, "auto" if found.alpha is None else f"{found.alpha:g}"]
     words += ["--kv-cache", found.kv_cache] if found.kv_cache else []
+    words += ["--lm-head", found.head] if found.head else []
     if (text := found.calibration) is not None:
         words += [] if text.text.startswith("built-in ") else ["--calibration", "TEXT"]
         words += ["--calibration-samples", str(text.samples), "--calibration-length", str(text.length)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from compiler.artifact.sections import CacheFormat, InnerPath, Sha256, Size, Strict
+from compiler.artifact.sections import CacheFormat, HeadFormat, InnerPath, Sha256, Size, Strict
 from compiler.quantization.request import NONE, Quant, Text
 from compiler.quantization.schemes import AUTO, SCHEMES, SMOOTH, UNQUANTIZED, Scheme
 
@@ -100,8 +100,8 @@ class MixtureSection(Strict):
 
 
 class Quantisation(Strict):
-    """Quantization of an artifact. `scheme` and its fields: quantization/schemes.py; "": only the cache is quantized.
-    `group`: neighbors in a row that share a scale; None: a whole row, or in older manifests groups of 128.
+    """Quantization of an artifact. `scheme` and its fields: quantization/schemes.py; "": only cache or head are
+    quantized. `group`: neighbors in a row that share a scale; None: a whole row, or in older manifests groups of 128.
 
     `alpha`: of SmoothQuant; None without it, or where `alphas` has one for each layer and group. `mixture`: of scheme
     `auto`, whose `group` is that of all its parts with groups.
@@ -117,6 +117,7 @@ class Quantisation(Strict):
     alpha: float | None
     alphas: dict[str, float]
     kv_cache: CacheFormat
+    head: HeadFormat = ""
     calibration: Calibration | None
     mixture: MixtureSection | None = None
     gate: Gate
@@ -145,6 +146,7 @@ def quantization_section(
         alpha=quant.alpha if quant.smooths else None,
         alphas=dict(alphas),
         kv_cache=quant.cache,
+        head=quant.head,
         calibration=calibration,
         mixture=mixture,
         gate=gate,
@@ -165,7 +167,7 @@ def quant_of(found: Quantisation | None) -> Quant:
         of = found.calibration
         text = Text(samples=of.samples, length=of.length, digest=of.digest)
     smooths = scheme is not None and scheme.search == SMOOTH
-    return Quant(scheme, found.alpha if smooths else Quant().alpha, found.kv_cache, text)
+    return Quant(scheme, found.alpha if smooths else Quant().alpha, found.kv_cache, text, head=found.head)
 
 
 def _known() -> dict[str, Scheme]:

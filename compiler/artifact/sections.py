@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from compiler.errors import ArtifactError
-from compiler.quantization.schemes import CACHES
+from compiler.quantization.schemes import CACHES, HEADS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +46,16 @@ def _cache_format(name: str) -> str:
 
 CacheFormat = Annotated[str, AfterValidator(_cache_format), WithJsonSchema({"enum": ["", *CACHES], "type": "string"})]
 """Number format of a KV cache; "": the dtype of the model."""
+
+
+def _head_format(name: str) -> str:
+    if name and name not in HEADS:
+        raise ValueError(f'expected a format of heads ({", ".join(HEADS)}) or "", found {name!r}')
+    return name
+
+
+HeadFormat = Annotated[str, AfterValidator(_head_format), WithJsonSchema({"enum": ["", *HEADS], "type": "string"})]
+"""Number format of the head's matrix; "": the dtype of the model."""
 
 
 class Strict(BaseModel):

@@ -41,7 +41,7 @@ from compiler.quantization.parts import (
 )
 from compiler.quantization.prequantized.checkpoint import own_scales
 from compiler.quantization.scale_tensors import PREFIX
-from compiler.quantization.schemes import ACTIVATION_AWARE, FEEDBACK, FLOAT, SMOOTH, UNSEARCHED
+from compiler.quantization.schemes import ACTIVATION_AWARE, FEEDBACK, FLOAT, HEADS, SMOOTH, UNSEARCHED
 from compiler.storage.checkpoints.checkpoint import Checkpoint, SourceTensor
 from compiler.storage.checkpoints.header import read_header
 from compiler.storage.files import spill
@@ -92,7 +92,8 @@ def make_scales(
         TensorId(role, "weight", layer) for layer in range(config.layers) for role in scaling.roles(config, layer)
     ]
     buffers = _BUFFERS[ACTIVATION_AWARE if alpha is None else scheme.search]
-    matrices = Matrices(config, tensors, wanted, max_memory, buffers)
+    heads = [head_matrix(tensors)] if scaling.head else []
+    matrices = Matrices(config, tensors, [*wanted, *heads], max_memory, buffers)
     total, done = sum(map(matrices.nbytes, wanted)), 0
     chosen: dict[str, float] = {}
     with checkpoint.opened() as files, spill.tensors(out / RESULT) as add:
@@ -124,6 +125,11 @@ def make_scales(
                 add(str(tensor), values)
             for name, values in _changed(config, layer, factors, tensors, reader).items():
                 add(name, values)
+        for head in heads:
+            of_head = HEADS[scaling.head]
+            rows = _largest(reader, of_head, Seen(config, 0, {}), head, matrices.shape(head), None)
+            for part, values in weight_parts(of_head, rows, None, 0).items():
+                add(str(TensorId("head", part)), values)
     return chosen
 
 
@@ -192,13 +198,25 @@ def with_scales(
     entries = [(file, name, entry) for file in files for name, entry in read_header(file).items()]
     for file, name, entry in entries:
         source = f"{PREFIX}{name}"
-        _, layer, rest = name.split(".", 2)
-        role, part = rest.rsplit(".", 1)
-        tensor = TensorId(role, part, int(layer))
+        tensor = _named(name)
         if taken(tensor):
             sources[source] = SourceTensor(source, entry.dtype, entry.shape, file, entry.offset, entry.nbytes)
             merged[tensor] = whole(source, entry.shape, entry.dtype)
     return merged, Checkpoint(checkpoint.folder, checkpoint.config, sources)
+
+
+def head_matrix(tensors: Mapping[TensorId, Lazy]) -> TensorId:
+    """Canonical tensor with the rows of the head: a tied head is the embedding."""
+    return head if (head := TensorId("head")) in tensors else TensorId("embed")
+
+
+def _named(name: str) -> TensorId:
+    """Canonical tensor of a file of scales: `layers.3.attn.q.steps`, `head.steps`."""
+    role, part = name.rsplit(".", 1)
+    if not role.startswith("layers."):
+        return TensorId(role, part)
+    _, layer, role = role.split(".", 2)
+    return TensorId(role, part, int(layer))
 
 
 def _largest(

@@ -11,7 +11,7 @@ import typer
 from compiler import targets
 from compiler.cli.target_options import OwnOptions, options_of
 from compiler.quantization.proof_levels import PROOFS
-from compiler.quantization.schemes import AUTO, CACHES, SCHEMES
+from compiler.quantization.schemes import AUTO, CACHES, HEADS, SCHEMES
 
 if TYPE_CHECKING:
     from compiler.lmi.from_properties import LmiRequest
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
     SchemeName: TypeAlias = str
     CacheName: TypeAlias = str
+    HeadName: TypeAlias = str
     ProofName: TypeAlias = str
 else:
-    SchemeName, CacheName, ProofName = (
+    SchemeName, CacheName, HeadName, ProofName = (
         Literal[("none", *SCHEMES, AUTO.name)],
         Literal[tuple(CACHES)],
+        Literal[tuple(HEADS)],
         Literal[tuple(PROOFS)],
     )
 
@@ -112,6 +114,7 @@ class QuantOptions:
         int | None, typer.Option(help="Weights that share a scale [default: widest that divides]", min=8)
     ] = None
     kv_cache: Annotated[CacheName | None, typer.Option(help="8-bit format of the KV cache.")] = None
+    lm_head: Annotated[HeadName | None, typer.Option(help="8-bit format of the head's matrix.")] = None
     calibration: Annotated[
         Path | None,
         typer.Option(
@@ -201,6 +204,7 @@ def quant_of(options: QuantOptions, gate: GateOptions, found: LmiRequest | None 
         gate.accept_numerics,
         gate.proof,
         group_of(options.group_size, scheme),
+        options.lm_head or "",
     )
 
 
@@ -215,7 +219,7 @@ def _refuse_quantization(options: QuantOptions) -> None:
     """Raise UsageError if options ask for a quantization besides that of a serving.properties."""
     from compiler.errors import UsageError
 
-    ours = ("quant", "smoothquant_alpha", "per_token", "per_channel", "group_size", "kv_cache")
+    ours = ("quant", "smoothquant_alpha", "per_token", "per_channel", "group_size", "kv_cache", "lm_head")
     given = [name for name in ours if getattr(options, name) != getattr(QuantOptions(), name)]
     if given:
         raise UsageError(f"`--from-properties` already defines {', '.join(given)}", hint="leave these options out")

@@ -138,6 +138,7 @@ def quant_text(quant: Quant) -> str:
     if quant.smooths:
         words.append("alpha searched for" if quant.alpha is None else f"alpha {quant.alpha:g}")
     words += [f"KV cache {quant.cache}"] if quant.cache else []
+    words += [f"head {quant.head}"] if quant.head else []
     return (f"{scheme.name}: " if scheme else "") + ", ".join(words)
 
 

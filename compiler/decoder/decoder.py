@@ -196,11 +196,16 @@ def head(config: ModelConfig, t: Tensors, kernels: Kernels = PLAIN) -> Tensor:
     """x, last -> float32 logits [B, K, rows of the vocabulary on this rank], padding of the vocabulary included."""
     wanted = t["last"][..., None].expand(-1, -1, t["x"].shape[-1])
     x = norm(config, "final.norm", t["x"].gather(1, wanted), t)
-    weight = t["embed.weight" if config.tied else "head.weight"]
-    logits = kernels.linear(x, weight, t.get("head.bias")).float()
+    # Tied files have a head of their own where it is quantized.
+    weight, quantized = t.get("head.weight", t.get("embed.weight")), _quantized(t, "head")
+    assert weight is not None  # one of both is there
+    bias = t.get("head.bias")
+    logits = (kernels.linear(x, weight, bias) if quantized is None else kernels.head(x, quantized, bias)).float()
     if config.head == "l2_rows":
         # Scaling the product instead of the rows needs no second head in memory. Rows of padding have length 0.
-        logits = logits * weight.float().square().sum(-1).clamp_min(1e-24).rsqrt()
+        squares = weight.float().square().sum(-1)
+        squares = squares if quantized is None else squares * quantized.scale.square()
+        logits = logits * squares.clamp_min(1e-24).rsqrt()
     if config.logit_scale != 1.0:
         logits = logits * config.logit_scale
     return torch.tanh(logits / config.logit_softcap) * config.logit_softcap if config.logit_softcap else logits

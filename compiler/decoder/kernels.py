@@ -27,13 +27,14 @@ Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 @dataclass(frozen=True)
 class Kernels:
     """Operations of the decoder. `quantized`, `quantized_experts`: for layers with quantized weights, by the definition
-    that the scheme chose. `cached`: dtype of quantized caches.
+    that the scheme chose; `head`: for a head with quantized weights. `cached`: dtype of quantized caches.
     """
 
     linear: Linear = F.linear
     experts: Experts = loop
     quantized: QuantizedLinear = weight_only
     quantized_experts: QuantizedExperts = field(default_factory=lambda: experts(weight_only))
+    head: QuantizedLinear = weight_only
     attend: Attend = attend
     cached: torch.dtype = torch.float32
 

@@ -22,7 +22,7 @@ from typing import Any
 from compiler.decoder.layer import alibi_names, sums_statistics, table_names
 from compiler.decoder.products import Products, product_at
 from compiler.decoder.rankfile.cache_scales import SCALES
-from compiler.decoder.rankfile.layout import layouts
+from compiler.decoder.rankfile.layout import layouts, with_own_head
 from compiler.decoder.rankfile.quantized import stored_weight
 from compiler.model.config import LayerKind, ModelConfig
 from compiler.model.lazy import whole
@@ -89,8 +89,8 @@ class SegmentSpec:
     """Specification of a package, without toolchain and device: equal specs give equal packages.
 
     `config` has one layer of `kind` (embed and head: none) and no name. `dtype`: torch's name ("bfloat16"). `products`:
-    how linear layers are computed, by the name of a `Product` of a number format; FLOAT for embed and head. `cache`:
-    number format of the cache, "" for the dtype of the model.
+    how linear layers are computed, by the name of a `Product` of a number format; FLOAT for embed. `cache`: number
+    format of the cache, "" for the dtype of the model.
     """
 
     segment: str
@@ -126,9 +126,18 @@ class SegmentSpec:
 
 
 def specs(
-    config: ModelConfig, tp: int, dtype: str, limits: Limits, products: Products = FLOAT, cache: str = ""
+    config: ModelConfig,
+    tp: int,
+    dtype: str,
+    limits: Limits,
+    products: Products = FLOAT,
+    cache: str = "",
+    head: str = FLOAT,
 ) -> tuple[SegmentSpec, ...]:
-    """Specs of all packages of the model. Phases that no step within `limits` runs in are left out."""
+    """Specs of all packages of the model. Phases that no step within `limits` runs in are left out. `head`: product of
+    the head.
+    """
+    config = with_own_head(config, head)
     bare = replace(config, architecture="", layers=0, layer_kinds=(), dtype=dtype)
     kinds: dict[str, tuple[LayerKind | None, str]] = {"embed": (None, FLOAT)}
     for kind, of_layer in zip(config.layer_kinds, layer_segments(config, products), strict=True):
@@ -136,7 +145,7 @@ def specs(
             # Layers of equal attention share `attn` whatever their mlp, and layers of equal mlp share `mlp`.
             own = {"qkv": LayerKind("gated"), "attn": replace(kind, mlp="gated"), "mlp": LayerKind(kind.mlp)}
             kinds[name] = own[part_of(name)], product
-    kinds["head"] = None, FLOAT
+    kinds["head"] = None, head
     used = {phase_for(batch, length) for batch in range(1, limits.max_batch + 1) for length in (1, 2)}
     return tuple(
         SegmentSpec(
@@ -192,7 +201,9 @@ def weight_shapes(spec: SegmentSpec) -> dict[str, tuple[int, ...]]:
     """
     config = spec.config
     sizes = axis_sizes(config)
-    quantized = quantized_roles(config, config.layer_kinds[0]) if spec.products != FLOAT else ()
+    quantized: tuple[str, ...] = ()
+    if spec.products != FLOAT:
+        quantized = quantized_roles(config, config.layer_kinds[0]) if config.layer_kinds else ("head",)
     shapes: dict[str, tuple[int, ...]] = {}
     for layout in layouts(config, spec.tp):
         name = layout.name.removeprefix("layers.0.")

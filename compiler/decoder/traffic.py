@@ -17,12 +17,13 @@ _EXPERTS = ("moe.gate_up.", "moe.up.", "moe.down.")
 """Weights with one slice for each expert."""
 
 
-def step_bytes(config: ModelConfig, tp: int, dtype: str, products: Products = FLOAT) -> int:
+def step_bytes(config: ModelConfig, tp: int, dtype: str, products: Products = FLOAT, head: str = FLOAT) -> int:
     """Bytes of weights that all ranks together read to decode one token of one row; the KV cache is not counted.
 
-    A token reads the experts that it is routed to. `dtype`: torch's name; `products`: see `compiler.decoder.products`.
+    A token reads the experts that it is routed to. `dtype`: torch's name; `products`: see `compiler.decoder.products`;
+    `head`: product of the head.
     """
-    found = {spec.segment: _segment_bytes(spec) for spec in specs(config, tp, dtype, Limits(1, 1), products)}
+    found = {spec.segment: _segment_bytes(spec) for spec in specs(config, tp, dtype, Limits(1, 1), products, head=head)}
     names = [name for layer in layer_segments(config, products) for name in layer]
     return tp * (found["head"] + sum(found[name] for name in names))
 

@@ -125,7 +125,9 @@ class RankWeights:
 
     def head(self) -> dict[str, Tensor]:
         """Weights of the head segment: this rank's part of the vocabulary."""
-        return self._tensors(lambda name: _of_head(name, tied=self._config.tied))
+        found = self._tensors(lambda name: _of_head(name, tied=False))
+        # A quantized head is stored even where the model's is tied.
+        return found if "head.weight" in found else found | self._tensors(lambda name: name == "embed.weight")
 
     def embedding(self, used: NDArray[np.int64]) -> dict[str, Tensor]:
         """Rows `used` of the embedding, zeros for rows of other ranks; its norm and the learned positions if any."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler.artifact.manifest import PROVENANCE, SBOM, Manifest, load_manifest
-from compiler.artifact.quantization import FIGURES
+from compiler.artifact.quantization import FIGURES, quant_of
 from compiler.artifact.sign import SIGNATURE
 from compiler.errors import LmiCompileError, UsageError
 from compiler.report import amount, seconds
@@ -211,9 +211,8 @@ def _gate(manifest: Manifest) -> list[Row]:
         return []
     gate = manifest.quantisation.gate
     limits = gate.limits
-    scheme = manifest.quantisation.scheme or f"KV cache {manifest.quantisation.kv_cache}"
     rows: list[Row] = [
-        ("scheme", scheme, ""),
+        ("scheme", quant_of(manifest.quantisation).name, ""),
         ("perplexity", f"{gate.perplexity_float:.5g} -> {gate.perplexity:.5g}", ""),
         (
             "increase",

@@ -56,6 +56,11 @@ def taken(
                 f"found {quant.group}",
                 hint="leave `--group-size` out",
             )
+        if quant.head and quant.head not in target.support.heads:
+            raise RefusedError(
+                f"target `{target.name}` does not quantize the head; found `--lm-head {quant.head}`",
+                hint="leave `--lm-head` out, or build with `--target inductor`",
+            )
         if quant.scheme is not None:
             quant = replace(quant, scheme=fitted(quant.scheme, config, tp, sizes))
         quant, options = target.support.quantized(config, quant, options)

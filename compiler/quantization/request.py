@@ -40,7 +40,7 @@ class Text:
 @dataclass(frozen=True)
 class Quant:
     """A requested quantization. `scheme` None: weights and activations stay in floating point. `alpha` None: searched
-    for each group. `cache`: format of keys and values, "" for the dtype of the model.
+    for each group. `cache`, `head`: format of keys and values, and of the head's matrix; "" for the dtype of the model.
 
     `max_perplexity_increase`: a share, in place of the scheme's tolerance. `accept`: the gate records its figures and
     refuses nothing. `proof`: name in `PROOFS`, how much the gate measures. `group`: requested size of groups; None: the
@@ -55,6 +55,7 @@ class Quant:
     accept: bool = False
     proof: str = STANDARD
     group: int | None = None
+    head: str = ""
 
     @property
     def group_size(self) -> int:
@@ -63,7 +64,13 @@ class Quant:
 
     @property
     def requested(self) -> bool:
-        return self.scheme is not None or self.cache != ""
+        return self.scheme is not None or self.cache != "" or self.head != ""
+
+    @property
+    def name(self) -> str:
+        """All that is quantized: `smoothquant, KV cache int8, head int8`."""
+        named = {"": self.scheme.name if self.scheme else "", "KV cache ": self.cache, "head ": self.head}
+        return ", ".join(f"{before}{name}" for before, name in named.items() if name)
 
     @property
     def calibrated(self) -> bool:
@@ -84,7 +91,7 @@ class Quant:
         """Part of cache keys: the fields that change the bytes of rank files. Groups of the usual size are not named:
         keys are those from before there were others.
         """
-        found: dict[str, Any] = {"cache": self.cache}
+        found: dict[str, Any] = {"cache": self.cache} | ({"head": self.head} if self.head else {})
         if self.scheme is not None:
             unnamed = {"tolerance", "parts", *(() if self.scheme.group not in (None, USUAL_GROUP) else ("size",))}
             found |= {name: value for name, value in asdict(self.scheme).items() if name not in unnamed}

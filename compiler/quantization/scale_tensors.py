@@ -10,6 +10,7 @@ Known before any weight is read, so that plans include them. `calibration/scales
 | attn.k.cache_scale      | every layer, where the cache has one scale per layer                  |
 | attn.{k,v}.cached_scale | every layer, where the cache has one scale per kv head                |
 | weight                  | every linear layer, where weights are rounded with feedback           |
+| head.{part}             | the head, where its matrix is rounded                                 |
 | weight, bias            | norms and routers that smoothing changes; biases of such layers       |
 """
 
@@ -23,7 +24,7 @@ from compiler.model.lazy import Lazy, whole
 from compiler.model.roles import TensorId, axis_sizes, linear_axes, shape_of
 from compiler.quantization.parts import activation_part_names, weight_part_names
 from compiler.quantization.scaling import Scaling
-from compiler.quantization.schemes import COLUMNS
+from compiler.quantization.schemes import COLUMNS, HEADS
 
 PREFIX = "scales/"
 """Prefix of the source name of such a tensor."""
@@ -35,11 +36,15 @@ def scale_tensors(
     """Float32 tensors to add to the canonical `tensors` of a checkpoint, or to replace them with."""
     if scaling is None:
         return {}
-    return {
+    of_layers = {
         tensor: whole(f"{PREFIX}{tensor}", _shape(tensor, config, scaling), _dtype(tensor, scaling))
         for layer, kind in enumerate(config.layer_kinds)
         for tensor in _of_layer(config, kind, layer, tensors, scaling)
     }
+    parts = weight_part_names(HEADS[scaling.head]) if scaling.head else ()
+    of_head = [TensorId("head", part) for part in parts]
+    sizes = axis_sizes(config)
+    return of_layers | {tensor: whole(f"{PREFIX}{tensor}", shape_of(tensor, sizes), "F32") for tensor in of_head}
 
 
 def _dtype(tensor: TensorId, scaling: Scaling) -> str:

@@ -40,6 +40,7 @@ class Scaling:
 
     `joined`: roles that are one matrix. `one_scale`: whether joined layers share the scale of a whole matrix. `cache`:
     format of keys and values in the cache, "" for the dtype of the model; `cache_scales`: one scale per layer or head.
+    `head`: format of the head's matrix, "" for the dtype of the model.
     """
 
     scheme: Scheme
@@ -48,6 +49,7 @@ class Scaling:
     one_scale: bool = False
     cache: str = ""
     cache_scales: CacheScales = "layer"
+    head: str = ""
 
     @property
     def calibrated(self) -> bool:

@@ -128,6 +128,10 @@ CACHES = {"int8": CLOSE, "fp8": _EIGHT_BITS}
 """Formats of quantized KV caches, and the tolerance of each."""
 
 
+HEADS: dict[str, Scheme] = {"int8": SCHEMES["int8-weight"]}
+"""Formats of a quantized head, and how its matrix is rounded: weights alone, a scale for each row, which is a token."""
+
+
 def fitted(scheme: Scheme, config: ModelConfig, tp: int, sizes: Sequence[int]) -> Scheme:
     """The scheme with groups of the first of `sizes` that divides a rank's rows; as it is where none does."""
     found = next((size for size in sizes if not _undivided(config, tp, size)), None)

@@ -77,6 +77,7 @@ def share_of(manifest: Manifest, folder: Path, rank: int, weights: Weights) -> S
         device=device,
         products=made.products,
         cache=made.cache,
+        head=made.head,
     )
 
 
@@ -92,8 +93,11 @@ def assemble(
     device: str,
     products: Products = "float",
     cache: str = "",
+    head: str = "float",
 ) -> Share:
-    """Share of a rank from segments that `run` computes. `layers`: segments of each layer."""
+    """Share of a rank from segments that `run` computes. `layers`: segments of each layer; `products`, `cache`, `head`:
+    as in `Segments`.
+    """
     import torch
 
     from compiler.decoder.attention import alibi_slopes, cache_dtype
@@ -101,7 +105,7 @@ def assemble(
     heads = head_layout(config.heads, config.kv_heads, tp)
     slopes = alibi_slopes(config.heads)[rank * heads.heads : (rank + 1) * heads.heads]
     table = weights["embed.weight"]
-    found = specs(config, tp, str(table.dtype).removeprefix("torch."), limits, products, cache)
+    found = specs(config, tp, str(table.dtype).removeprefix("torch."), limits, products, cache, head)
     by_name = {spec.name: spec for spec in found}
     programs = {
         phase.name: bind(by_name, phase.name, layers, weights, run)

@@ -21,7 +21,8 @@ class Segments(Section, extra="forbid"):
     """Compiled segments. `weights`: file of each rank. `layers`: segments of each layer, in the order of computation.
 
     `packages`: "<segment>.<phase>" to path. `products`: of linear layers (`compiler.decoder.products`).
-    `cache`: format of keys and values, "" for the dtype of the model (`compiler.decoder.attention`).
+    `cache`: format of keys and values, "" for the dtype of the model (`compiler.decoder.attention`). `head`: product of
+    the head.
     """
 
     weights: tuple[InnerPath, ...]
@@ -29,6 +30,7 @@ class Segments(Section, extra="forbid"):
     packages: dict[str, InnerPath]
     products: str | tuple[tuple[str, str], ...] = "float"
     cache: CacheFormat = ""
+    head: str = "float"
 
     @property
     def rank_files(self) -> tuple[str, ...]:

@@ -41,10 +41,17 @@ def cache(session_folder: Path) -> Path:
 
 
 def _built(
-    checkpoint: Path, scheme: Scheme | None, kv: str, artifact: Path, cache: Path, dtype: str = "float32", tp: int = 2
+    checkpoint: Path,
+    scheme: Scheme | None,
+    kv: str,
+    artifact: Path,
+    cache: Path,
+    dtype: str = "float32",
+    tp: int = 2,
+    head: str = "",
 ) -> Manifest:
     assert scheme is not None
-    quant = Quant(replace(scheme, tolerance=LOOSE), cache=kv, text=Text(samples=4, length=32))
+    quant = Quant(replace(scheme, tolerance=LOOSE), cache=kv, text=Text(samples=4, length=32), head=head)
     ask = Ask(tp=tp, dtype=dtype, max_positions=128, max_batch=1, quant=quant)
     request = BuildRequest(model=str(checkpoint), recipes=recipes, ask=ask, cache=cache, output=artifact)
     made = build(request).manifest
@@ -72,8 +79,9 @@ def _answers_what_its_files_say(made: Manifest, artifact: Path) -> None:
 def test_a_quantized_artifact_verifies_and_answers(
     tiny_checkpoint: Callable[[str], Path], tmp_path: Path, cache: Path
 ) -> None:
-    checkpoint, artifact = tiny_checkpoint("llama"), tmp_path / "artifact"
-    made = _built(checkpoint, scheme_of("smoothquant"), "int8", artifact, cache)
+    """Layers, cache and a head that the model shares with its embedding."""
+    checkpoint, artifact = tiny_checkpoint("llama/tied"), tmp_path / "artifact"
+    made = _built(checkpoint, scheme_of("smoothquant"), "int8", artifact, cache, head="int8")
     expected = source_logits(artifact, PlanRequest(model=str(checkpoint), recipes=recipes))
     found = verify(artifact, expected=expected).numerics
     assert found is not None

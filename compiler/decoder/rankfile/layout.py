@@ -7,8 +7,10 @@
 | layers.i.attn.o.weight             | hidden x (heads / tp x head_dim)  | attn.o                   |
 | layers.i.mlp.gate_up.weight        | [gate_r ; up_r]                   | mlp.gate, mlp.up         |
 | layers.i.moe.gate_up.weight        | experts x [gate_r ; up_r]         | moe.gate, moe.up         |
-| head.weight                        | vocab / tp                        | head; absent where tied  |
+| head.weight                        | vocab / tp                        | head; see below          |
 | everything else                    | whole, or its one split axis / tp | the role of that name    |
+
+A tied head is the embedding and absent, but for a quantized one: then both are stored.
 
 Fusing q, k, v and gate, up makes one matrix product of several. Biases of row-parallel layers are whole on every rank;
 the first rank adds them.
@@ -17,6 +19,7 @@ the first rank adds them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from compiler.decoder.products import Products, different
 from compiler.decoder.rankfile.cache_scales import with_cache_scales
@@ -40,8 +43,9 @@ KEPT = {"moe.correction": "F32"}
 _PART_OF = {role: name for name, roles in FUSED.items() for role in roles}
 
 
-def layouts(config: ModelConfig, tp: int) -> list[Layout]:
-    """Every file tensor of a rank, in the order of the file: that of computation."""
+def layouts(config: ModelConfig, tp: int, head: str = FLOAT) -> list[Layout]:
+    """Every file tensor of a rank, in the order of the file: that of computation. `head`: product of the head."""
+    config = with_own_head(config, head)
     done: dict[str, Layout] = {}
     sizes = _rank_sizes(config, tp)
     for tensor in model_tensors(config):
@@ -68,17 +72,29 @@ def shard_size(axis: str, config: ModelConfig, tp: int) -> int:
     return max(size // tp, 1) if axis == "kv_heads" else -(-size // tp)
 
 
+def with_own_head(config: ModelConfig, head: str) -> ModelConfig:
+    """The model as its files have it: a quantized head is not tied. `head`: its product."""
+    return config if head == FLOAT else replace(config, tied=False)
+
+
 def rank_plans(
-    config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str, products: Products = FLOAT
+    config: ModelConfig,
+    tp: int,
+    tensors: Mapping[TensorId, Lazy],
+    dtype: str,
+    products: Products = FLOAT,
+    head: str = FLOAT,
 ) -> list[RankPlan]:
-    """File of every rank. `dtype`: of the files, by its safetensors name (`BF16`).
+    """File of every rank. `dtype`: of the files, by its safetensors name (`BF16`). `head`: product of the head.
 
     Linear layers whose steps are among `tensors` are quantized for `products` (`quantized.py`); so is the cache, where
     its scales are among them (`cache_scales.py`).
     """
-    found = layouts(config, tp)
+    found = layouts(config, tp, head)
+    if head != FLOAT and config.tied:
+        tensors = {**tensors, TensorId("head"): tensors[TensorId("embed")]}
     plans = to_rank_plans(found, tensors, dtype, rank_file)
-    if kinds := [stored_weight(product) for product in different(products)]:
+    if kinds := [stored_weight(product) for product in sorted({*different(products), head} - {FLOAT})]:
         plans = quantize_layers(plans, found, config, tensors, _rank_sizes(config, tp), kinds)
     return with_cache_scales(plans, config, tensors)
 

@@ -27,9 +27,9 @@ from compiler.decoder.layer import added, attention
 from compiler.decoder.layer import layer as run_layer
 from compiler.numerics.gate.evidence import Evidence, TokenBlock
 from compiler.numerics.gate.parts import Paired, PartSums
-from compiler.numerics.gate.predictions import predicted
+from compiler.numerics.gate.predictions import head_error, predicted
 from compiler.numerics.gate.sides import Decoded, padded
-from compiler.numerics.gate.verdict import Verdict
+from compiler.numerics.gate.verdict import HEAD, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -96,6 +96,9 @@ def measure(
             if progress is not None:
                 progress(samples.tokens * (layer + 1), samples.tokens * config.layers)
         heads, blocks = (whole.head(), files.head()), list[TokenBlock]()
+        if scheme is not None and (rounded := scheme.head()) is not None:
+            states = [group.x[group.mask] for group in groups if group.parts]
+            parts.append(head_error((*heads, rounded), states, config.vocab, scheme.floor))
         for group in groups:
             blocks += predicted(heads, group.rows, (group.x[group.mask], group.y[..., group.mask, :]))
         return Verdict(
@@ -103,7 +106,7 @@ def measure(
             text=samples.text,
             evidence=Evidence(tuple(blocks)),
             part_tokens=sum(group.tokens for group in groups if group.parts),
-            layers=tuple(sorted({int(part.name.split(".")[1]) for part in parts})),
+            layers=tuple(sorted({int(part.name.split(".")[1]) for part in parts if part.name != HEAD})),
         )
 
 

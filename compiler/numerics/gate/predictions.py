@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compiler.numerics.gate.evidence import TokenBlock, blocks_of
+from compiler.numerics.gate.parts import PartSums
+from compiler.numerics.gate.verdict import HEAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from compiler.numerics.gate.verdict import PartError
 
     Ids = NDArray[np.int64]
 
@@ -43,6 +47,18 @@ def predicted(heads: tuple[Head, Head], rows: Sequence[Ids], states: tuple[Tenso
         own_losses = {side: of[begin : end - 1].tolist() for side, of in losses.items()}
         yield from blocks_of(kl[begin:end].tolist(), agree[begin:end].tolist(), own_losses)
         begin = end
+
+
+def head_error(heads: tuple[Head, Head, Head], states: Sequence[Tensor], vocab: int, floor: float) -> PartError:
+    """Error of a quantized head, by the heads of the float model, of the files and of the scheme. `states`: of the
+    float model after the last layer, [tokens, hidden]; `floor`: see `PartSums.error`.
+    """
+    sums = PartSums(vocab)
+    for x in states:
+        for own in x.split(_SLICE):
+            expected, found, scheme = (head(own[None]) for head in heads)
+            sums.add(expected, found[None], expected, scheme)
+    return sums.error(HEAD, floor)
 
 
 def _compare(

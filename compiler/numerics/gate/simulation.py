@@ -25,10 +25,10 @@ from compiler.calibration.linear_rows import linear_rows
 from compiler.model.ops import Shard
 from compiler.model.roles import TensorId, linear_axes
 from compiler.quantization.formats import load
-from compiler.quantization.schemes import COLUMNS, FLOAT
+from compiler.quantization.schemes import COLUMNS, FLOAT, HEADS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -80,6 +80,21 @@ class SchemeSide:
             whole = _tensor(np.repeat(scale, self.model.config.kv_heads))
             weights |= {"attn.k.cache_scale": whole, "attn.v.cache_scale": whole}
         return RanksInProcess(self.model.config, kind, [weights], _kernels(weights, inputs, self.scaling))
+
+    def head(self) -> Callable[[Tensor], Tensor] | None:
+        """Function from states [1, tokens, hidden] after the last layer to logits [tokens, vocab] of the rounded head;
+        None where it is not rounded.
+        """
+        from compiler.decoder.kernels import PLAIN, wide
+        from compiler.decoder.ranks import logits
+
+        if self.scaling is None or not self.scaling.head:
+            return None
+        weights, form = self.model.head(), load(HEADS[self.scaling.head].weights)
+        name = "embed.weight" if self.model.config.tied else "head.weight"
+        steps, scale = (self.model.canonical(TensorId("head", part))[:, None] for part in _PAIR)
+        rounded = _tensor(form.decode(form.round(weights[name].float().numpy() * steps)) * scale)
+        return lambda x: logits(self.model.config, [{**weights, name: rounded}], x, wide(PLAIN))[0]
 
     def _round(self, layer: int, kind: LayerKind, weights: Mapping[str, Tensor]) -> dict[str, Input]:
         """Round the weights of linear layers in place; rounding of their inputs, by the weight's name."""

@@ -35,12 +35,17 @@ CHANNEL = 1.0
 """Largest distance of one output channel from its scheme: the error of a few numbers scatters more."""
 
 
+HEAD = "head"
+"""Name of the head among parts; its outputs are logits, and it is added to no stream."""
+
+
 @dataclass(frozen=True)
 class PartError:
-    """Error of a block (`layers.{i}.attn`, `.mlp`) over all tokens, on the float model's input: |files - float| /
-    |float| and the cosine. `channel`: output channel with the largest error.
+    """Error of a block (`layers.{i}.attn`, `.mlp`) or of a quantized head (HEAD) over all tokens, on the float model's
+    input: |files - float| / |float| and the cosine. `channel`: output channel with the largest error.
 
-    `stream`: root mean square over tokens of |files - float| / |residual stream after the part|. `distance`: see above;
+    `stream`: root mean square over tokens of |files - float| / |residual stream after the part|, for the head / |its
+    logits|. `distance`: see above;
     `channel_distance`: the largest of an output channel, `apart`; None where the scheme was not simulated.
     """
 

@@ -181,7 +181,7 @@ def pass_gate(
     """
     quant, limits = plan.quant, tolerance(plan.quant)
     groups = f", groups of {quant.group_size}" if quant.group_size else ""
-    title = f"{plan.config.architecture}, {quant.scheme.name if quant.scheme else quant.cache}{groups}, tp {plan.tp}"
+    title = f"{plan.config.architecture}, {quant.name}{groups}, tp {plan.tp}"
     figures = json.dumps(as_json(verdict, limits, scaled.outliers), indent=2) + "\n"
     files = [
         written(REPORT, as_html(verdict, limits, scaled.outliers, title).encode()),

@@ -66,7 +66,7 @@ class Segment(torch.nn.Module):
         kernels, forms = KERNELS[spec.phase]
         if spec.products != FLOAT:
             product, of_experts = form(forms, spec.products)
-            kernels = replace(kernels, quantized=product, quantized_experts=of_experts)
+            kernels = replace(kernels, quantized=product, quantized_experts=of_experts, head=product)
         match spec.part, spec.kind:
             case "embed", None:
                 return embed(spec.config, t)

@@ -10,12 +10,13 @@ from compiler.targets.options import TargetOptions
 
 @dataclass(frozen=True)
 class InductorOptions(TargetOptions):
-    """Options of target `inductor`. `products`: of the linear layers (`compiler.decoder.products`);
+    """Options of target `inductor`. `products`: of linear layers (`compiler.decoder.products`); `head`: of the head;
     `cache`: format of the KV cache, "" for the dtype of the model (`compiler.decoder.attention`).
     """
 
     products: Products = "float"
     cache: str = ""
+    head: str = "float"
 
 
 OPTIONS = InductorOptions

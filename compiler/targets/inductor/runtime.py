@@ -83,7 +83,7 @@ def _check_windows(folder: Path) -> None:
     manifest = load_manifest(folder)
     made, limits = runnable(manifest), Limits(**manifest.limits.model_dump())
     found = attention_problems(
-        specs(manifest.config, manifest.parallel.tp, manifest.dtype, limits, made.products, made.cache),
+        specs(manifest.config, manifest.parallel.tp, manifest.dtype, limits, made.products, made.cache, made.head),
         lambda spec, inputs: Package(folder / made.packages[spec.name]).run(inputs)[0],
         manifest.device.kind,
     )
@@ -127,14 +127,16 @@ def _speed(manifest: Manifest, host: Host) -> list[Finding]:
     """Limit of decode on the CPU of `host`. Raises UsageError for a level of kernels that it does not run."""
     from compiler.runtime.levels import level
     from compiler.runtime.section import runnable
+    from compiler.targets.inductor.options import InductorOptions
     from compiler.targets.inductor.speed import decode_speed
 
     if manifest.device.kind != "cpu":
         return []
     if host.bandwidth is None:
         return [Finding("decode", "ok", f"kernels of level {level(flags=host.features)}")]
-    tp, products = manifest.parallel.tp, runnable(manifest).products
-    return [decode_speed(manifest.config, tp, manifest.dtype, products, host.bandwidth, host.features)]
+    made = runnable(manifest)
+    options = InductorOptions(made.products, made.cache, made.head)
+    return [decode_speed(manifest.config, manifest.parallel.tp, manifest.dtype, options, host.bandwidth, host.features)]
 
 
 @cache
@@ -175,7 +177,7 @@ class SegmentRuntime(Runtime):
         """Limit of decode on this CPU."""
         from compiler.targets.inductor.speed import decode_speed
 
-        return [decode_speed(plan.config, plan.tp, plan.dtype, plan.options.products, _bandwidth())]
+        return [decode_speed(plan.config, plan.tp, plan.dtype, plan.options, _bandwidth())]
 
     def doctor(self) -> tuple[Sequence[Finding], Sequence[Ability]]:
         """Findings about torch, the C++ compiler and the GPU."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from compiler.errors import RefusedError
 from compiler.quantization.formats import load
-from compiler.quantization.schemes import FLOAT, SCHEMES, UNQUANTIZED
+from compiler.quantization.schemes import FLOAT, HEADS, SCHEMES, UNQUANTIZED
 
 if TYPE_CHECKING:
     from compiler.decoder.kernels import Kernels
@@ -34,13 +34,14 @@ def product_of(scheme: Scheme) -> Product | None:
 
 
 def quantized(config: ModelConfig, quant: Quant, options: InductorOptions) -> tuple[Quant, InductorOptions]:
-    """Set the options' `products` and `cache` from `quant`. Raises RefusedError."""
+    """Set the options' `products`, `cache` and `head` from `quant`. Raises RefusedError."""
     if quant.cache and config.kv_rank:
         raise RefusedError(
             f"target `inductor` does not quantize the cache of latent attention; found `--kv-cache {quant.cache}`",
             hint="leave `--kv-cache` out: a latent takes a fraction of the keys and values of all heads",
         )
-    scheme, options = quant.scheme, replace(options, cache=quant.cache)
+    head = product_of(HEADS[quant.head]) if quant.head else None
+    scheme, options = quant.scheme, replace(options, cache=quant.cache, head=head.name if head else FLOAT)
     if scheme is None:
         return quant, options
     if quant.mixes:
@@ -65,7 +66,7 @@ def scaling(_config: ModelConfig, quant: Quant, _options: InductorOptions) -> Sc
     """Scaling for kernels that do not divide their inputs: smoothing needs a preceding layer that does it."""
     from compiler.quantization.scaling import Scaling
 
-    return Scaling(quant.scheme or UNQUANTIZED, cache=quant.cache, cache_scales="head")
+    return Scaling(quant.scheme or UNQUANTIZED, cache=quant.cache, cache_scales="head", head=quant.head)
 
 
 def kernels(options: InductorOptions) -> Kernels:

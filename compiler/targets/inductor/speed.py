@@ -10,18 +10,23 @@ from compiler.runtime.levels import level
 from compiler.targets.values import Finding
 
 if TYPE_CHECKING:
-    from compiler.decoder.products import Products
     from compiler.model.config import ModelConfig
+    from compiler.targets.inductor.options import InductorOptions
 
 
 def decode_speed(
-    config: ModelConfig, tp: int, dtype: str, products: Products, bandwidth: float, flags: frozenset[str] | None = None
+    config: ModelConfig,
+    tp: int,
+    dtype: str,
+    options: InductorOptions,
+    bandwidth: float,
+    flags: frozenset[str] | None = None,
 ) -> Finding:
     """Level of the kernels and limit of tokens a second for one row. `bandwidth`: bytes a second, of all cores.
 
     `flags` replaces this CPU's features. Raises UsageError for a level that the CPU does not run.
     """
-    read = step_bytes(config, tp, dtype, products)
+    read = step_bytes(config, tp, dtype, options.products, options.head)
     return Finding(
         "decode",
         "ok",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from compiler.decoder import segments
 from compiler.decoder.rankfile import layout
 from compiler.model.parallel import check_parallel
+from compiler.quantization.schemes import HEADS
 from compiler.targets.inductor import schemes
 from compiler.targets.inductor.device import device
 from compiler.targets.inductor.options import InductorOptions
@@ -33,6 +34,7 @@ class SegmentSupport(Support[InductorOptions]):
     """Support of every model that a recipe describes."""
 
     group_sizes = schemes.GROUP_SIZES
+    heads = tuple(HEADS)
 
     def check(self, config: ModelConfig, tp: int, options: InductorOptions, limits: Limits | None = None) -> None:
         """Raise ParallelError if `tp` cannot split the model."""
@@ -54,13 +56,13 @@ class SegmentLayout(RankLayout[InductorOptions]):
 
     def layouts(self, config: ModelConfig, tp: int, options: InductorOptions) -> Sequence[Layout]:
         """Layout of the decoder's rank file."""
-        return layout.layouts(config, tp)
+        return layout.layouts(config, tp, options.head)
 
     def rank_plans(
         self, config: ModelConfig, tp: int, tensors: Mapping[TensorId, Lazy], dtype: str, options: InductorOptions
     ) -> Sequence[RankPlan]:
         """The decoder's rank files for the products of `options`."""
-        return layout.rank_plans(config, tp, tensors, dtype, options.products)
+        return layout.rank_plans(config, tp, tensors, dtype, options.products, options.head)
 
 
 class SegmentCompiler(Compiler[InductorOptions]):
@@ -82,8 +84,8 @@ class SegmentCompiler(Compiler[InductorOptions]):
 
     def specs(self, plan: Planned[InductorOptions], source: str) -> Sequence[SegmentSpec]:
         """One spec per package; it depends neither on weights nor on the number of layers."""
-        products, cache = plan.options.products, plan.options.cache
-        return segments.specs(plan.config, plan.tp, plan.dtype, plan.limits, products, cache)
+        of = plan.options
+        return segments.specs(plan.config, plan.tp, plan.dtype, plan.limits, of.products, of.cache, of.head)
 
 
 class SegmentPackager(Packager[InductorOptions]):
@@ -103,6 +105,7 @@ class SegmentPackager(Packager[InductorOptions]):
                 packages=packages,
                 products=plan.options.products,
                 cache=plan.options.cache,
+                head=plan.options.head,
             ),
         )
 
@@ -111,7 +114,7 @@ class SegmentPackager(Packager[InductorOptions]):
         from compiler.runtime.section import runnable
 
         made = runnable(manifest)
-        return InductorOptions(products=made.products, cache=made.cache)
+        return InductorOptions(products=made.products, cache=made.cache, head=made.head)
 
 
 TARGET = Target(
