@@ -12,7 +12,6 @@ import pytest
 from compiler.artifact.manifest import Manifest
 from compiler.artifact.quantization import REPORT
 from compiler.errors import NumericsError
-from compiler.numerics.gate.verdict import DISTANCE
 from compiler.pipeline.build import build
 from compiler.pipeline.request import BuildRequest
 from compiler.quantization.request import Quant
@@ -71,7 +70,7 @@ def test_a_scale_doubled_in_one_layer_of_one_rank_is_named(
     with pytest.raises(NumericsError, match=f"`{part}`: .* times the scheme's own error away") as caught:
         _judged(replace(asked, cache=tmp_path / "other"))
     parts = json.loads((tmp_path / "artifact.numerics.json").read_text())["parts"]
-    assert [one["name"] for one in parts if one["distance"] > DISTANCE] == [part]
+    assert [one["name"] for one in parts if one["distance"] > _scheme(name).tolerance.distance] == [part]
     assert str(tmp_path / f"artifact.{REPORT}") in caught.value.message
     assert leftovers(tmp_path) == []
 

@@ -7,7 +7,7 @@ from math import ceil, log10
 from typing import TYPE_CHECKING, Any
 
 from compiler.numerics.gate.chart import Bar, LimitLine, bars, legend
-from compiler.numerics.gate.verdict import CHANNEL, DISTANCE, HEAD, part_problems
+from compiler.numerics.gate.verdict import HEAD, part_problems
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,8 +81,8 @@ def as_json(verdict: Verdict, tolerance: Tolerance, outliers: Sequence[Outliers]
         "perplexity_increase": tolerance.perplexity,
         "kl": tolerance.kl,
         "stream": tolerance.stream,
-        "distance": DISTANCE,
-        "channel_distance": CHANNEL,
+        "distance": tolerance.distance,
+        "channel_distance": tolerance.channel,
     }
     return {**verdict.to_json(), "limits": limits, "outliers": [one.to_json() for one in outliers]}
 
@@ -130,7 +130,7 @@ In parentheses: 95 % intervals. Values beyond their limit are red.</p>
 {_table(("", "found", "at most"), figures)}
 <h2>Error of every part of every layer</h2>
 <p>|quantized - float| of the part's output, on the float model's input, over the residual stream that it is added to;
-by layer. Red: beyond that limit, or further from the scheme than {DISTANCE:g} of its own error.</p>
+by layer. Red: beyond that limit, or further from the scheme than {tolerance.distance:g} of its own error.</p>
 {bars([_error(part, tolerance) for part in verdict.parts if part.name != HEAD], *_DECADES, "%", limit)}
 {legend({**_KINDS, "over": "beyond a limit"})}
 <h2>Largest errors</h2>

@@ -2,9 +2,10 @@
 
 Two questions are asked of every part of a layer, of the float model's own input:
 
-    Do the files compute their scheme?    distance: |files - scheme| / |scheme - float|, at most DISTANCE. The scheme's
-                                          own error is known from the number format (simulation.py), and a correct file
-                                          repeats it: a wrong scale shows, however small the part is beside the stream.
+    Do the files compute their scheme?    distance: |files - scheme| / |scheme - float|, at most `Tolerance.distance`,
+                                          of one output at most `Tolerance.channel`. The scheme's own error is known
+                                          from the number format (simulation.py), and a correct file repeats it: a wrong
+                                          scale shows, however small the part is beside the stream.
     Does the scheme compute the model?    stream: error relative to the residual stream that the part is added to, at
                                           most `Tolerance.stream`; and over all layers, perplexity and KL.
 
@@ -25,15 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from compiler.quantization.schemes import Tolerance
-
-DISTANCE = 0.1
-"""Largest distance of a part from its scheme, in errors of the scheme. Correct files are within 0.1 (their sums are in
-another order, and float32 moves a few activations to the next step); errors of the same size that are independent of
-the scheme's have 1.4.
-"""
-CHANNEL = 1.0
-"""Largest distance of one output channel from its scheme: the error of a few numbers scatters more."""
-
 
 HEAD = "head"
 """Name of the head among parts; its outputs are logits, and it is added to no stream."""
@@ -171,12 +163,14 @@ def part_problems(part: PartError, tolerance: Tolerance) -> list[str]:
             f"off by {part.stream:.2%} of the residual stream, expected at most {tolerance.stream:.2%} (by "
             f"{part.relative:.1%} of its own output, output {part.channel} most)"
         )
-    if part.distance is not None and not part.distance <= DISTANCE:
-        found.append(f"{part.distance:.2f} times the scheme's own error away from it, expected at most {DISTANCE:g}")
-    elif part.channel_distance is not None and not part.channel_distance <= CHANNEL:
+    if part.distance is not None and not part.distance <= tolerance.distance:
+        found.append(
+            f"{part.distance:.2f} times the scheme's own error away from it, expected at most {tolerance.distance:g}"
+        )
+    elif part.channel_distance is not None and not part.channel_distance <= tolerance.channel:
         found.append(
             f"output {part.apart} is {part.channel_distance:.2f} times the scheme's own error away from it, expected "
-            f"at most {CHANNEL:g}"
+            f"at most {tolerance.channel:g}"
         )
     return found
 

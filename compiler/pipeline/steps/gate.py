@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -207,7 +207,7 @@ def tolerance(quant: Quant) -> Tolerance:
 
     scheme, cache = quant.scheme.tolerance if quant.scheme else CLOSE, CACHES.get(quant.cache, CLOSE)
     own = Tolerance(
-        max(scheme.perplexity, cache.perplexity), max(scheme.kl, cache.kl), max(scheme.stream, cache.stream)
+        **{each.name: max(getattr(scheme, each.name), getattr(cache, each.name)) for each in fields(scheme)}
     )
     increase = quant.max_perplexity_increase
     if increase is None:

@@ -22,7 +22,7 @@ from compiler.numerics.gate.evidence import Evidence, TokenBlock, blocks_of
 from compiler.numerics.gate.measure import measure
 from compiler.numerics.gate.sides import of_files
 from compiler.numerics.gate.simulation import SchemeSide
-from compiler.numerics.gate.verdict import DISTANCE, Verdict, judge, undecided
+from compiler.numerics.gate.verdict import Verdict, judge, undecided
 from compiler.quantization.scaling import Scaling
 from compiler.quantization.schemes import SCHEMES, Tolerance
 from tests.calibration.test_activations import SAMPLES, Opened, opened
@@ -142,7 +142,9 @@ def test_a_fault_in_one_layer_of_one_rank_is_named(
     mutate(tensors)
     save_file(tensors, files[2])
     verdict = _measured(model, files, scheme=_scheme(model, tmp_path, Scaling(INT8)))
-    beyond = {error.name for error in verdict.parts if error.distance is None or error.distance > DISTANCE}
+    beyond = {
+        error.name for error in verdict.parts if error.distance is None or error.distance > INT8.tolerance.distance
+    }
     # A NaN spreads to what follows in the files' own stream, but not to the parts on the float model's.
     assert beyond == {part}
     with pytest.raises(NumericsError, match=f"`{part}`: .* times the scheme's own error away") as caught:

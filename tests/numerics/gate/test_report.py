@@ -7,7 +7,7 @@ from math import log
 from compiler.calibration.outliers import Channel, Outliers
 from compiler.numerics.gate.evidence import Evidence, TokenBlock
 from compiler.numerics.gate.report import as_html, as_json, as_text, largest, worst
-from compiler.numerics.gate.verdict import CHANNEL, DISTANCE, PartError, Verdict
+from compiler.numerics.gate.verdict import PartError, Verdict
 from compiler.quantization.schemes import Tolerance
 
 PARTS = (
@@ -93,8 +93,8 @@ def test_scripts_read_the_same() -> None:
         "perplexity_increase": 0.02,
         "kl": 0.02,
         "stream": 0.05,
-        "distance": DISTANCE,
-        "channel_distance": CHANNEL,
+        "distance": TOLERANCE.distance,
+        "channel_distance": TOLERANCE.channel,
     }
     assert told["parts"][2]["name"] == "layers.1.attn"
     assert told["outliers"][1] == {
