@@ -56,7 +56,7 @@ def taken(
                 f"found {quant.group}",
                 hint="leave `--group-size` out",
             )
-        if quant.head and quant.head not in target.support.heads:
+        if quant.head and quant.head not in target.options.heads:
             raise RefusedError(
                 f"target `{target.name}` does not quantize the head; found `--lm-head {quant.head}`",
                 hint="leave `--lm-head` out, or build with `--target inductor`",

@@ -9,7 +9,7 @@ class ToyOptions(TargetOptions):
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,8 +20,10 @@ class TargetOptions:
     """Base class of targets' options; itself the options of a target that has none.
 
     Every field has a default. Fields made by `option` are set by users; all others are derived: `Support.quantized`
-    sets them to the toolchain's names.
+    sets them to the toolchain's names. `heads`: formats in which the target quantizes a head.
     """
+
+    heads: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def images(cls) -> tuple[str, ...]:

@@ -47,8 +47,6 @@ class Support(Generic[O]):
 
     group_sizes: tuple[int, ...] = (128,)
     """Sizes of the groups of a weight's row that may share a scale, widest first."""
-    heads: tuple[str, ...] = ()
-    """Formats in which the head's matrix may be quantized."""
 
     def check(self, config: ModelConfig, tp: int, options: O, limits: Limits | None = None) -> None:
         """Raise RefusedError, with the reason, for mathematics, options or limits that the toolchain lacks."""

@@ -21,7 +21,7 @@ from compiler.pipeline.build import build
 from compiler.pipeline.located import plan_of
 from compiler.pipeline.request import Ask, PlanRequest
 from compiler.quantization.request import Quant
-from compiler.quantization.schemes import HEADS
+from compiler.quantization.schemes import HEADS, SCHEMES
 from compiler.runtime.section import Segments, check_artifact
 from compiler.targets.inductor.options import InductorOptions
 from tests.pipeline.test_quantized import INT8, SHORT, SMOOTH, Requests, assert_repeats_its_scheme, scaled
@@ -93,10 +93,12 @@ def test_a_step_reads_half_the_bytes_of_a_quantized_head(
     assert read[0] - read[1] == vocab * (hidden * (itemsize - 1) - 4)
 
 
-def test_targets_without_such_kernels_refuse(tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
-    ask = Ask(tp=1, quant=Quant(head="int8"))
-    request = PlanRequest(
-        model=str(tiny_checkpoint("llama")), recipes=recipes, ask=ask, cache=tmp_path, target="trtllm"
-    )
-    with pytest.raises(RefusedError, match="target `trtllm` does not quantize the head; found `--lm-head int8`"):
+@pytest.mark.parametrize("scheme", [None, "int8-weight"])
+@pytest.mark.parametrize("target", ["trtllm", "vllm", "neuron"])
+def test_targets_without_such_kernels_refuse(
+    target: str, scheme: str | None, tiny_checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    ask = Ask(tp=1, quant=Quant(SCHEMES[scheme] if scheme else None, head="int8"))
+    request = PlanRequest(model=str(tiny_checkpoint("llama")), recipes=recipes, ask=ask, cache=tmp_path, target=target)
+    with pytest.raises(RefusedError, match=f"target `{target}` does not quantize the head; found `--lm-head int8`"):
         plan_of(request)

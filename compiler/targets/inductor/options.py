@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from compiler.decoder.products import Products
+from compiler.quantization.schemes import HEADS
 from compiler.targets.options import TargetOptions
 
 
@@ -13,6 +15,8 @@ class InductorOptions(TargetOptions):
     """Options of target `inductor`. `products`: of linear layers (`compiler.decoder.products`); `head`: of the head;
     `cache`: format of the KV cache, "" for the dtype of the model (`compiler.decoder.attention`).
     """
+
+    heads: ClassVar[tuple[str, ...]] = tuple(HEADS)
 
     products: Products = "float"
     cache: str = ""

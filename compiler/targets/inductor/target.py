@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from compiler.decoder import segments
 from compiler.decoder.rankfile import layout
 from compiler.model.parallel import check_parallel
-from compiler.quantization.schemes import HEADS
 from compiler.targets.inductor import schemes
 from compiler.targets.inductor.device import device
 from compiler.targets.inductor.options import InductorOptions
@@ -34,7 +33,6 @@ class SegmentSupport(Support[InductorOptions]):
     """Support of every model that a recipe describes."""
 
     group_sizes = schemes.GROUP_SIZES
-    heads = tuple(HEADS)
 
     def check(self, config: ModelConfig, tp: int, options: InductorOptions, limits: Limits | None = None) -> None:
         """Raise ParallelError if `tp` cannot split the model."""
