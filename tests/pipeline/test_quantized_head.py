@@ -19,9 +19,10 @@ from compiler.errors import NumericsError, RefusedError
 from compiler.numerics.verify import check_layout
 from compiler.pipeline.build import build
 from compiler.pipeline.located import plan_of
+from compiler.pipeline.plan import Plan
 from compiler.pipeline.request import Ask, PlanRequest
 from compiler.quantization.request import Quant
-from compiler.quantization.schemes import HEADS, SCHEMES
+from compiler.quantization.schemes import SCHEMES
 from compiler.runtime.section import Segments, check_artifact
 from compiler.targets.inductor.options import InductorOptions
 from tests.pipeline.test_quantized import INT8, SHORT, SMOOTH, Requests, assert_repeats_its_scheme, scaled
@@ -82,15 +83,18 @@ def test_a_row_with_a_wrong_scale_fails_the_build_and_is_named(
 def test_a_step_reads_half_the_bytes_of_a_quantized_head(
     case: str, tiny_checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    read = []
-    for head in ("", *HEADS):
+    def plan(head: str) -> Plan:
         ask = Ask(tp=1, quant=Quant(head=head))
-        plan = plan_of(PlanRequest(model=str(tiny_checkpoint(case)), recipes=recipes, ask=ask, cache=tmp_path))
-        assert isinstance(plan.options, InductorOptions)
-        read.append(step_bytes(plan.config, 1, plan.dtype, plan.options.products, plan.options.head))
-    vocab, hidden = plan.config.vocab, plan.config.hidden
-    itemsize = {"bfloat16": 2, "float32": 4}[plan.dtype]
-    assert read[0] - read[1] == vocab * (hidden * (itemsize - 1) - 4)
+        return plan_of(PlanRequest(model=str(tiny_checkpoint(case)), recipes=recipes, ask=ask, cache=tmp_path))
+
+    def read(made: Plan) -> int:
+        assert isinstance(made.options, InductorOptions)
+        return step_bytes(made.config, 1, made.dtype, made.options.products, made.options.head)
+
+    plain = plan("")
+    itemsize = {"bfloat16": 2, "float32": 4}[plain.dtype]
+    saved = plain.config.vocab * (plain.config.hidden * (itemsize - 1) - 4)  # a row has a float32 scale
+    assert read(plain) - read(plan("int8")) == saved
 
 
 @pytest.mark.parametrize("scheme", [None, "int8-weight"])
