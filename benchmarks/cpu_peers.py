@@ -1,7 +1,7 @@
 """Artifacts against llama.cpp and OpenVINO GenAI on this CPU: prefill, decoding, start and memory.
 
     python -m benchmarks.cpu_peers --work DIR [--isa avx2] [--turns 3] [--weights bf16,int8,int4] [--batches 1,4,8]
-        [--prompts 128,512] [--threads N] [--checkpoint CHECKPOINT]
+        [--prompts 128,512] [--rounds 3] [--threads N] [--checkpoint CHECKPOINT]
 
 The same weights for all, greedy, 32 decode steps: a random TinyLlama, or CHECKPOINT, a Llama or Qwen2 of one file in
 bfloat16 (`benchmarks/testbed/coder.py` makes one); each has a DIR of its own. The peers' packages (PEERS) come from the
@@ -9,7 +9,7 @@ package index into an environment of their own in DIR, their models are GGUF fil
 everything and needs 20 GB. `--isa` forces a level of our kernels, and the one of torch's oneDNN that is like it. The
 package of llama.cpp is compiled for AVX2; OpenVINO takes what the CPU has (it fails under ONEDNN_MAX_CPU_ISA), so a
 forced level compares fairly with llama.cpp alone. Contenders alternate, each turn after a measurement of the read
-bandwidth; each in a process of its own, which answers three times; its best answer counts. Prints medians of the
+bandwidth; each in a process of its own, which answers `--rounds` times; its best answer counts. Prints medians of the
 turns, and ours relative to the best peer.
 """
 
@@ -110,7 +110,7 @@ def peer(
 
 def compare(work: Path, python: Path, name: str, batch: int, prompt: int, options: argparse.Namespace) -> None:
     """Print the rows of one kind of weights, batch and length of prompt."""
-    sizes = [f"--batch={batch}", f"--prompt={prompt}", f"--new={STEPS + 1}", "--rounds=3"]
+    sizes = [f"--batch={batch}", f"--prompt={prompt}", f"--new={STEPS + 1}", f"--rounds={options.rounds}"]
     threads = {"OMP_NUM_THREADS": str(options.threads)}
     forced = {"LMI_COMPILE_ISA": options.isa, "ONEDNN_MAX_CPU_ISA": ONEDNN.get(options.isa, "DEFAULT")}
     gguf = work / f"model-{WEIGHTS[name][1]}.gguf"
@@ -147,6 +147,7 @@ def main() -> None:
     parser.add_argument("--isa", default="", help="level of our kernels, see `lmi-compile doctor`")
     parser.add_argument("--checkpoint", type=Path, help="another model than a random TinyLlama")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--weights", default="bf16,int8,int4")
     parser.add_argument("--batches", default="1,4,8")
     parser.add_argument("--prompts", default="128,512", help="with one row; several rows have the first")
