@@ -4,9 +4,10 @@
 
 The first `--layers` layers of a checkpoint run in one process, one thread count: an eager forward of transformers in
 float32 (a sample at a time, as many tokens), then each stage over the same tokens, int8 weights at tp 2. A rate is in
-tokens x layers a second; the gate computes every token twice, of the source and of the files, and its rate counts it
-once. The arithmetic below multiplies operations of published models by the seconds for one that were measured here, for
-`--proof standard`, and divides by 8 for 16 cores.
+billions of operations a second, of one forward of these layers, and of the head where the stage computes logits: the
+gate computes every token twice, of the source and of the files, and its rate counts it once. It is compared with the
+eager forward that computes the same. The arithmetic below multiplies operations of published models by the seconds for
+one that were measured here, for `--proof standard`, and divides by 8 for 16 cores.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from compiler.model.account import account
 from compiler.numerics.foreign import transformers_config, transformers_model
 from compiler.numerics.gate.measure import Extent, measure
 from compiler.numerics.gate.sides import log_probabilities
-from compiler.pipeline.estimate import layer_operations
+from compiler.pipeline.estimate import head_operations, layer_operations
 from compiler.quantization.proof_levels import PROOFS
 from compiler.quantization.request import Quant, scheme_of
 from compiler.storage.checkpoints.checkpoint import open_checkpoint
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 
 CORES = 16
 MODELS = ("llama2-70b", "mixtral-8x7b")
+LAYERS, WHOLE = "eager, layers", "eager, with head"
+WITHOUT_HEAD = ("calibrate", "feedback", LAYERS)
+"""Stages that compute no logits."""
 PUBLISHED = ROOT / "recipes" / "published"
 CALIBRATED = 64 * 512
 """Tokens of a calibration in the arithmetic."""
@@ -86,14 +90,14 @@ def seconds(run: Callable[[], object]) -> float:
 def measured(model: Measured) -> dict[str, float]:
     """Seconds of an eager forward and of the stages."""
     of, samples, out = model.planted, model.samples, model.planted.out
-    eager = transformers_model(transformers_config(model.eager.config), model.eager).model
+    eager = transformers_model(transformers_config(model.eager.config), model.eager)
 
-    def forward() -> None:
+    def forward(module: torch.nn.Module) -> None:
         with torch.no_grad():
             for ids in samples.ids:
-                eager(torch.from_numpy(ids)[None], use_cache=False)
+                module(torch.from_numpy(ids)[None], use_cache=False)
 
-    found = {"eager": seconds(forward)}
+    found = {LAYERS: seconds(lambda: forward(eager.model)), WHOLE: seconds(lambda: forward(eager))}
     source = (of.config, of.tensors, of.checkpoint, samples)
     most, work = 4 << 30, out / "work"
     found["calibrate"] = seconds(lambda: activations.calibrate(*source, work=work, out=out, max_memory=most))
@@ -118,6 +122,11 @@ def gated(of: Planted, samples: Samples, target: str, name: str) -> dict[str, fl
     }
 
 
+def operations(config: ModelConfig, length: int, stage: str) -> float:
+    """Operations of one forward of a token, as far as the stage computes it."""
+    return layer_operations(config, length) + (0 if stage in WITHOUT_HEAD else head_operations(config))
+
+
 def arithmetic(found: dict[str, float], config: ModelConfig, tokens: int, length: int) -> list[str]:
     """Minutes of the stages of large models on CORES cores, by operations, in proportion to those measured."""
     lines, level = [], PROOFS["standard"]
@@ -125,8 +134,8 @@ def arithmetic(found: dict[str, float], config: ModelConfig, tokens: int, length
         hf = json.loads((PUBLISHED / f"{name}.json").read_bytes())
         large = recipes.for_config(hf)[1].resolve(hf).model_config(hf)
         for stage, most in (("calibrate", CALIBRATED), ("gate", level.tokens), ("gate by the judge", level.tokens)):
-            each = found[stage] / (tokens * layer_operations(config, length))
-            at = each * most * layer_operations(large, length) * torch.get_num_threads() / CORES
+            each = found[stage] / (tokens * operations(config, length, stage))
+            at = each * most * operations(large, length, stage) * torch.get_num_threads() / CORES
             lines.append(f"{name} | {stage} | {most:,} | {at / 60:.1f}")
     return lines
 
@@ -144,9 +153,11 @@ def main() -> None:
     model = opened(options.model, options.work, options.layers, Samples(tuple(ids), "random", "sha256:0"))
     found, tokens = measured(model), ids.size
     print(f"{machine()}, {torch.get_num_threads()} threads, {tokens} tokens, {options.layers} layers")
-    print("stage | seconds | tokens x layers a second | of eager")
+    print("stage | seconds | GOP/s | of eager")
     for stage, took in found.items():
-        print(f"{stage} | {took:.2f} | {tokens * options.layers / took:.0f} | {found['eager'] / took:.2f}")
+        rate = tokens * operations(model.config, options.length, stage) / took / 1e9
+        like = found[LAYERS if stage in WITHOUT_HEAD else WHOLE]
+        print(f"{stage} | {took:.2f} | {rate:.0f} | {like / took:.2f}")
     print(f"model | stage | tokens | minutes on {CORES} cores")
     print("\n".join(arithmetic(found, model.config, tokens, options.length)))
 

@@ -83,7 +83,8 @@ def layer_operations(config: ModelConfig, length: int) -> float:
     return 2 * products
 
 
-def _head_operations(config: ModelConfig) -> float:
+def head_operations(config: ModelConfig) -> float:
+    """Operations of the head for one token."""
     return 2.0 * config.vocab * config.hidden
 
 
@@ -112,8 +113,8 @@ def _mixture(plan: Plan, rates: Rates) -> float:
     """Every part of a layer in two schemes through the layers behind it, and whole mixtures; each with a head."""
     config = plan.config
     models, length = len(PARTS) * 2 * config.layers, costs.LENGTH
-    alone = layer_operations(config, length) * models / 2 + _head_operations(config) * models
-    whole = (layer_operations(config, length) + 2 * _head_operations(config)) * (RUNGS + 1)
+    alone = layer_operations(config, length) * models / 2 + head_operations(config) * models
+    whole = (layer_operations(config, length) + 2 * head_operations(config)) * (RUNGS + 1)
     work = costs.TOKENS * alone + trade.TOKENS * whole
     return work / (_SHARE * rates.products) + 4 * plan.source_bytes / rates.copies
 
@@ -129,14 +130,14 @@ def _gate(plan: Plan, rates: Rates) -> float:
     length = max(plan.proof.rows[0], 1)
     compared = level.part_tokens * len(chosen_layers(config, level.layers)) / config.layers
     layers = layer_operations(config, length) * (2 * level.tokens + 2 * compared)
-    work = layers + 2 * level.tokens * _head_operations(config)
+    work = layers + 2 * level.tokens * head_operations(config)
     # The source twice, once of these rounded by the scheme; and the files.
     return work / (_SHARE * rates.products) + 4 * plan.source_bytes / rates.copies
 
 
 def _proof(plan: Plan, rates: Rates) -> float:
     """The rows of a proof through all layers once: the reference, and a judge."""
-    each = layer_operations(plan.config, max(plan.proof.rows)) + _head_operations(plan.config)
+    each = layer_operations(plan.config, max(plan.proof.rows)) + head_operations(plan.config)
     return plan.proof.tokens * each / (_SHARE * rates.products) + 2 * plan.source_bytes / rates.copies
 
 

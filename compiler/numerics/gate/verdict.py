@@ -37,7 +37,7 @@ class PartError:
     input: |files - float| / |float| and the cosine. `channel`: output channel with the largest error.
 
     `stream`: root mean square over tokens of |files - float| / |residual stream after the part|, for the head / |its
-    logits|. `distance`: see above;
+    logits|. `distance`: see `Tolerance`;
     `channel_distance`: the largest of an output channel, `apart`; None where the scheme was not simulated.
     """
 
