@@ -22,7 +22,7 @@ from compiler.numerics.gate.evidence import Evidence, TokenBlock, blocks_of
 from compiler.numerics.gate.measure import measure
 from compiler.numerics.gate.sides import of_files
 from compiler.numerics.gate.simulation import SchemeSide
-from compiler.numerics.gate.verdict import Verdict, judge, undecided
+from compiler.numerics.gate.verdict import PartError, Verdict, judge, part_problems, undecided
 from compiler.quantization.scaling import Scaling
 from compiler.quantization.schemes import SCHEMES, Tolerance
 from tests.calibration.test_activations import SAMPLES, Opened, opened
@@ -105,6 +105,24 @@ def test_without_quantization_nothing_is_lost(case: str, tiny_checkpoint: Folder
     assert verdict.evidence.top1_agreement == 1
     assert abs(verdict.evidence.increase) < 1e-5
     assert all(part.relative < 1e-5 for part in verdict.parts)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "distance", "channel", "caught"),
+    [
+        ("int4-weight", 0.067, 0.93, True),  # the scale of one group is doubled
+        ("int4-weight", 0.051, 0.59, True),  # the same with groups of 32
+        ("int8-weight", 0.046, 0.15, False),
+        ("smoothquant", 0.112, 0.15, False),  # inputs are divided by factors in bfloat16
+        ("smoothquant", 0.232, 0.40, True),  # a zero point is off by one
+    ],
+)
+def test_limits_lie_between_correct_and_damaged_files(
+    scheme: str, distance: float, channel: float, *, caught: bool
+) -> None:
+    """Figures of `benchmarks.damage`."""
+    part = PartError("layers.3.mlp", 0.01, 1.0, 0, 0.01, distance, channel, 5)
+    assert bool(part_problems(part, SCHEMES[scheme].tolerance)) is caught
 
 
 def _double_scale(tensors: dict[str, torch.Tensor]) -> None:
