@@ -51,8 +51,10 @@ if TYPE_CHECKING:
 SIZES = {"llama": ("--width", "384", "--layers", "6"), "gpt2": ("--width", "384", "--layers", "8")}
 CALIBRATED = 24
 """Samples that a real model is calibrated on."""
-SAME_DISTANCE = 0.01
-"""Distance from the scheme, in errors of the scheme, up to which damage has no effect."""
+SAME_DISTANCE = 0.03
+"""Difference of the distance from the scheme, in errors of the scheme, up to which damage has no effect: correct files
+may be as far.
+"""
 TOKENS = 256
 """Tokens with which damaged files are gated; also those of a sample."""
 SCHEMES = {

@@ -45,7 +45,7 @@ class Tolerance:
     `distance`, `channel`: largest distance of a block, and of one of its output channels, from what the scheme itself
     computes, in errors of the scheme. Correct files repeat the scheme where weights alone are rounded. Rounded
     activations move to the next step where sums in another order or the dtype of a factor move them; the defaults are
-    for these. `python -m benchmarks.damage` measures both on correct and on damaged files.
+    for integers. `python -m benchmarks.damage` measures both on correct and on damaged files.
     """
 
     perplexity: float
@@ -55,9 +55,10 @@ class Tolerance:
     channel: float = 0.5
 
 
-CLOSE = Tolerance(perplexity=0.005, kl=0.005, stream=0.05, distance=0.05, channel=0.3)
+CLOSE = Tolerance(perplexity=0.005, kl=0.005, stream=0.05, distance=0.03, channel=0.15)
 _EIGHT_BITS = Tolerance(perplexity=0.02, kl=0.02, stream=0.1)
-_FOUR_BITS = Tolerance(perplexity=0.08, kl=0.08, stream=0.3, distance=0.05, channel=0.3)
+_FOUR_BITS = Tolerance(perplexity=0.08, kl=0.08, stream=0.3, distance=0.03, channel=0.15)
+_FP8 = replace(_EIGHT_BITS, distance=0.08, channel=0.15)
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ SCHEMES = {
         Scheme("gptq", "int4", "group", FLOAT, "tensor", FEEDBACK, _FOUR_BITS),
         Scheme("awq", "int4", "group", FLOAT, "tensor", ACTIVATION_AWARE, _FOUR_BITS),
         Scheme("smoothquant", "int8", "channel", "int8", "token", SMOOTH, _EIGHT_BITS),
-        Scheme("fp8", "fp8", "channel", "fp8", "token", UNSEARCHED, _EIGHT_BITS),
+        Scheme("fp8", "fp8", "channel", "fp8", "token", UNSEARCHED, _FP8),
     )
 }
 """Schemes by name. Tolerances are those of the finest scales; coarser ones do not widen them."""
@@ -132,8 +133,8 @@ MIXED = ("int8-weight", "gptq")
 """Schemes of the parts of such a mixture: weights alone, so that no part changes the inputs of another."""
 
 CACHES = {
-    "int8": replace(CLOSE, distance=0.1, channel=0.5),
-    "fp8": replace(_EIGHT_BITS, distance=0.1, channel=0.5),
+    "int8": replace(CLOSE, distance=0.05, channel=0.1),
+    "fp8": replace(_EIGHT_BITS, distance=0.05, channel=0.1),
 }
 """Formats of quantized KV caches, and the tolerance of each."""
 
