@@ -36,7 +36,7 @@ WEIGHTS: dict[str, tuple[tuple[str, ...], str]] = {
     "int4": (("--quant", "int4-weight", "--lm-head", "int8"), "Q4_0"),
 }
 """Weights: our options, and the peers' format. The peers' heads and embeddings are in their format, too: in Q4_0
-files with 4 bits, where llama.cpp's own tool gives a head 6.
+files with 4 bits. llama.cpp's own tool gives a head 6 bits, or 8 where 256 does not divide its width (llama-quant.cpp).
 """
 ONEDNN = {"avx2": "AVX2", "avx512": "AVX512_CORE", "avx512_vnni": "AVX512_CORE_VNNI", "avx512_bf16": "AVX512_CORE_BF16"}
 """Value of ONEDNN_MAX_CPU_ISA for each level (documentation of oneDNN, "CPU dispatcher control")."""

@@ -100,7 +100,7 @@ def _off_by_one(units: Tensor) -> Tensor:
 
 def _first_doubled(x: Tensor) -> Tensor:
     found = x.clone()
-    if found.numel() > 1:  # else the scale is that of the whole matrix, and another row has it doubled
+    if found.numel() > 1:  # else it is the scale of the whole matrix: another fault
         found.view(-1)[5] *= 2
     return found
 

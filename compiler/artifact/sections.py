@@ -19,7 +19,7 @@ from compiler.errors import ArtifactError
 from compiler.quantization.schemes import CACHES, HEADS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from compiler.artifact.manifest import Manifest
 
@@ -38,23 +38,21 @@ Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
 
 
-def _cache_format(name: str) -> str:
-    if name and name not in CACHES:
-        raise ValueError(f'expected a format of KV caches ({", ".join(CACHES)}) or "", found {name!r}')
-    return name
+def _one_of(formats: Iterable[str], what: str) -> tuple[AfterValidator, WithJsonSchema]:
+    """Check and schema of a number format of `what`; "" is one, too."""
+    known = ["", *formats]
+
+    def check(name: str) -> str:
+        if name not in known:
+            raise ValueError(f'expected a format of {what} ({", ".join(known[1:])}) or "", found {name!r}')
+        return name
+
+    return AfterValidator(check), WithJsonSchema({"enum": known, "type": "string"})
 
 
-CacheFormat = Annotated[str, AfterValidator(_cache_format), WithJsonSchema({"enum": ["", *CACHES], "type": "string"})]
+CacheFormat = Annotated[str, *_one_of(CACHES, "KV caches")]
 """Number format of a KV cache; "": the dtype of the model."""
-
-
-def _head_format(name: str) -> str:
-    if name and name not in HEADS:
-        raise ValueError(f'expected a format of heads ({", ".join(HEADS)}) or "", found {name!r}')
-    return name
-
-
-HeadFormat = Annotated[str, AfterValidator(_head_format), WithJsonSchema({"enum": ["", *HEADS], "type": "string"})]
+HeadFormat = Annotated[str, *_one_of(HEADS, "heads")]
 """Number format of the head's matrix; "": the dtype of the model."""
 
 

@@ -92,7 +92,7 @@ def make_scales(
         TensorId(role, "weight", layer) for layer in range(config.layers) for role in scaling.roles(config, layer)
     ]
     buffers = _BUFFERS[ACTIVATION_AWARE if alpha is None else scheme.search]
-    heads = [head_matrix(tensors)] if scaling.head else []
+    heads = [_head_matrix(tensors)] if scaling.head else []
     matrices = Matrices(config, tensors, [*wanted, *heads], max_memory, buffers)
     total, done = sum(map(matrices.nbytes, wanted)), 0
     chosen: dict[str, float] = {}
@@ -205,7 +205,7 @@ def with_scales(
     return merged, Checkpoint(checkpoint.folder, checkpoint.config, sources)
 
 
-def head_matrix(tensors: Mapping[TensorId, Lazy]) -> TensorId:
+def _head_matrix(tensors: Mapping[TensorId, Lazy]) -> TensorId:
     """Canonical tensor with the rows of the head: a tied head is the embedding."""
     return head if (head := TensorId("head")) in tensors else TensorId("embed")
 

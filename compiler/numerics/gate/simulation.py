@@ -90,10 +90,9 @@ class SchemeSide:
 
         if self.scaling is None or not self.scaling.head:
             return None
-        weights, form = self.model.head(), load(HEADS[self.scaling.head].weights)
+        weights, scheme = self.model.head(), HEADS[self.scaling.head]
         name = "embed.weight" if self.model.config.tied else "head.weight"
-        steps, scale = (self.model.canonical(TensorId("head", part))[:, None] for part in _PAIR)
-        rounded = _tensor(form.decode(form.round(weights[name].float().numpy() * steps)) * scale)
+        rounded = _tensor(self._rounded(None, "head", weights[name].float().numpy(), scheme))
         return lambda x: logits(self.model.config, [{**weights, name: rounded}], x, wide(PLAIN))[0]
 
     def _round(self, layer: int, kind: LayerKind, weights: Mapping[str, Tensor]) -> dict[str, Input]:
@@ -109,7 +108,7 @@ class SchemeSide:
                 inputs.setdefault(f"{name}.weight", self._input(layer, role, divided=role in divided))
         return inputs
 
-    def _rounded(self, layer: int, role: str, weight: Values, scheme: Scheme) -> Values:
+    def _rounded(self, layer: int | None, role: str, weight: Values, scheme: Scheme) -> Values:
         """Weight [experts, out, in] or [out, in], rounded and dequantized."""
         form, lead = load(scheme.weights), weight.shape[:-2]
         if TensorId(role, "columns", layer) in self.model:
@@ -153,7 +152,7 @@ class SchemeSide:
             if not kept:
                 tensor.copy_(tensor.to(getattr(torch, self.dtype)))
 
-    def _part(self, role: str, part: str, layer: int) -> Values:
+    def _part(self, role: str, part: str, layer: int | None) -> Values:
         return self.model.canonical(TensorId(role, part, layer))
 
 

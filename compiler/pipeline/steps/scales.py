@@ -99,6 +99,7 @@ def make_scales(
         source.digest,
         source.config.to_json(),
         {name: value for name, value in quant.decides.items() if name != "text"},  # the calibration depends on it
+        # Without a quantized head the key is that from before there was one.
         {name: value for name, value in asdict(scaling).items() if name != "scheme" and (name != "head" or value)},
         calibration.files[0].digest if calibration else "",
         " ".join(file.digest for file in rounded.files) if rounded else "",

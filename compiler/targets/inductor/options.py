@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from compiler.decoder.products import Products
 from compiler.quantization.schemes import HEADS
 from compiler.targets.options import TargetOptions
+
+if TYPE_CHECKING:
+    from compiler.runtime.section import Segments
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,11 @@ class InductorOptions(TargetOptions):
     products: Products = "float"
     cache: str = ""
     head: str = "float"
+
+    @classmethod
+    def of(cls, made: Segments) -> Self:
+        """Options that compile these segments."""
+        return cls(made.products, made.cache, made.head)
 
 
 OPTIONS = InductorOptions

@@ -134,8 +134,7 @@ def _speed(manifest: Manifest, host: Host) -> list[Finding]:
         return []
     if host.bandwidth is None:
         return [Finding("decode", "ok", f"kernels of level {level(flags=host.features)}")]
-    made = runnable(manifest)
-    options = InductorOptions(made.products, made.cache, made.head)
+    options = InductorOptions.of(runnable(manifest))
     return [decode_speed(manifest.config, manifest.parallel.tp, manifest.dtype, options, host.bandwidth, host.features)]
 
 

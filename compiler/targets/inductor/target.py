@@ -82,8 +82,8 @@ class SegmentCompiler(Compiler[InductorOptions]):
 
     def specs(self, plan: Planned[InductorOptions], source: str) -> Sequence[SegmentSpec]:
         """One spec per package; it depends neither on weights nor on the number of layers."""
-        of = plan.options
-        return segments.specs(plan.config, plan.tp, plan.dtype, plan.limits, of.products, of.cache, of.head)
+        asked = plan.options
+        return segments.specs(plan.config, plan.tp, plan.dtype, plan.limits, asked.products, asked.cache, asked.head)
 
 
 class SegmentPackager(Packager[InductorOptions]):
@@ -108,11 +108,10 @@ class SegmentPackager(Packager[InductorOptions]):
         )
 
     def options_of(self, manifest: Manifest) -> InductorOptions:
-        """Options with the products and the cache of the artifact's segments."""
+        """Options of the artifact's segments."""
         from compiler.runtime.section import runnable
 
-        made = runnable(manifest)
-        return InductorOptions(products=made.products, cache=made.cache, head=made.head)
+        return InductorOptions.of(runnable(manifest))
 
 
 TARGET = Target(
