@@ -29,7 +29,7 @@ from benchmarks.tinyllama import ROOT, machine
 from compiler.runtime.levels import supported
 
 SIZE, MATRICES = 2048, 16
-FORMATS = ("floats", "int8", "int8_int8", "int4", "fp8", "int8_many", "int4_many")
+FORMATS = ("floats", "int8", "int8_int8", "int4", "fp8", "int8_many", "int4_many", "floats_many")
 """Formats of native/products.h, in order."""
 
 
@@ -63,7 +63,7 @@ def measure(shared: Path, level: str, tokens: int, rounds: int) -> None:
         count, form = ctypes.c_int64, FORMATS.index(name)
 
         def product(matrix: int) -> None:
-            weight = (floats if name == "floats" else integers)[matrix]
+            weight = (floats if name.startswith("floats") else integers)[matrix]
             run(
                 level.encode(), form, at(weight), at(scales), None, count(1), count(SIZE), count(SIZE), 1, at(x), None,
                 count(tokens), None, count(1), at(y),

@@ -184,7 +184,7 @@ class Share:
         with torch.no_grad():
             x = embedded(self._config, _summed(self.group, program.embed(values)), program.norms)
             for calls, caches in zip(program.layers, self._caches, strict=True):
-                values |= {name: cache[step.first :] for name, cache in caches.items()}
+                values |= {name: cache[step.first :] for name, cache in caches.items()} if step.first else caches
                 x = layer(self._config, _Layer(self._config, calls, values, self.group), x)
             if not step.last.shape[1]:
                 self.group.finish(x)

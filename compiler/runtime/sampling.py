@@ -23,7 +23,8 @@ _FIRST_CANDIDATES = 256
 def log_normalizer(logits: Row) -> float:
     """Logarithm of the sum of exp(logits): a logit minus this is the token's log probability."""
     top = float(logits.max())
-    return top + float(np.log(np.exp(logits - np.float32(top)).sum(dtype=np.float64)))
+    shifted = logits - np.float32(top)
+    return top + float(np.log(np.exp(shifted, out=shifted).sum(dtype=np.float64)))
 
 
 def penalize(logits: Row, seen: npt.NDArray[np.bool_], penalty: float) -> Row:

@@ -6,7 +6,7 @@
     native/library.cpp         products of many rows by torch's library, at levels where it is faster
     native/tokens.cpp          activations quantized to integers or float8
     native/levels.cpp          level of instruction sets that this process uses
-    native/kernels_*.cpp       products of rows, one file per level
+    native/kernels_*.cpp       products of rows, one file per level, by native/tiles.h and native/panels.h
     native/attend*.cpp         attention over a cache: handles, blocks over threads, one block per level
 
 The linker takes the functions that a package calls. The library depends on no model: the cache of builds keeps it.

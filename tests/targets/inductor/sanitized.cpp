@@ -32,7 +32,8 @@ std::vector<float> floats(int64_t count) { return std::vector<float>(static_cast
 
 int64_t bits_of(Format format) {
   switch (format) {
-    case Format::kFloats: return 16;
+    case Format::kFloats:
+    case Format::kFloatsMany: return 16;
     case Format::kInt4:
     case Format::kInt4Many: return 4;
     default: return 8;
@@ -43,7 +44,7 @@ void product(const Kernels& kernels, Format format, Dtype dtype, int64_t tokens,
   const int64_t wide = dtype == Dtype::kFloat32 ? 4 : 2, bits = bits_of(format);
   const Memory weight(out * in * bits / 8), x(tokens * in * wide), y(tokens * out * wide), bias(out * wide);
   const auto scales = floats(bits == 4 ? out * in / kGroup : out);
-  run({format, weight.data, format == Format::kFloats ? nullptr : scales.data(), nullptr, 1, out, in},
+  run({format, weight.data, bits == 16 ? nullptr : scales.data(), nullptr, 1, out, in},
       {dtype, x.data, bias.data, y.data, tokens, nullptr, 1}, kernels);
 }
 
@@ -52,7 +53,8 @@ void products_of(const Kernels& kernels) {
     for (const int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 8, 13, 33})
       for (const int64_t out : {1, 3, 17, 53}) {
         for (const Dtype dtype : {Dtype::kBfloat16, Dtype::kFloat16})
-          for (const Format format : {Format::kFloats, Format::kInt8, Format::kInt8Int8, Format::kFp8})
+          for (const Format format :
+               {Format::kFloats, Format::kFloatsMany, Format::kInt8, Format::kInt8Int8, Format::kFp8})
             product(kernels, format, dtype, tokens, out, in);
         product(kernels, Format::kInt8Int8, Dtype::kFloat32, tokens, out, in);
         product(kernels, Format::kFp8, Dtype::kFloat32, tokens, out, in);

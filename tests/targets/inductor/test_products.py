@@ -27,7 +27,10 @@ from tests.targets.inductor import emulated
 GROUP = int4.FORMAT.group or 0
 EMULATED = os.environ.get(emulated.VARIABLE)
 LEVELS = supported(emulated.FEATURES, EMULATED) if EMULATED else supported()
-FORMATS = {name: i for i, name in enumerate(("floats", "int8", "int8_int8", "int4", "fp8", "int8_many", "int4_many"))}
+FORMATS = {
+    name: i
+    for i, name in enumerate(("floats", "int8", "int8_int8", "int4", "fp8", "int8_many", "int4_many", "floats_many"))
+}
 BFLOAT16_WEIGHTS = {"avx512_bf16", "amx"}
 """Levels that widen quantized weights to bfloat16 for many tokens; others round x to 16-bit integers."""
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -84,7 +87,7 @@ def case(name: str, tokens: int, out: int, inner: int, seed: int, experts: int =
     x, bias = torch.randn((tokens, inner), generator=g), torch.randn(out, generator=g)
     x[:, seed % inner] *= 30  # an outlier
     match name:
-        case "floats":
+        case "floats" | "floats_many":
             return x, torch.randn((*lead, out, inner), generator=g), torch.empty(0), bias
         case "int4" | "int4_many":
             weight = torch.randint(0, 256, (*lead, out, inner // 2), generator=g, dtype=torch.uint8)
@@ -102,7 +105,7 @@ def narrow(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """x, weight and scale of a case as a model of `dtype` has them."""
     x, weight, scale, _ = made
-    return x.to(dtype), weight.to(dtype) if name == "floats" else weight, scale
+    return x.to(dtype), weight.to(dtype) if name.startswith("floats") else weight, scale
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -169,7 +172,7 @@ def test_every_float8_is_what_it_is_worth(level: str, run: Run) -> None:
 @pytest.mark.parametrize("level", LEVELS)
 @settings(max_examples=40, deadline=None)
 @given(
-    st.sampled_from(["floats", "int8", "int4"]),
+    st.sampled_from(["floats", "floats_many", "int8", "int4"]),
     st.sampled_from(sorted(ROUNDING, key=str)),
     st.integers(1, 11),
     st.integers(1, 40),
@@ -192,13 +195,16 @@ def test_others_round_their_result_and_little_else(
     if name == "int4":
         inner = (1 + inner % 20) * GROUP
     x, weight, scale, bias = case(name, tokens, out, inner, seed)
-    (x, weight, _), bias = narrow(name, (x, weight, scale, bias), dtype), bias.to(dtype)
-    found = run(level, name, x, weight, scale, bias if biased else None)
-    wide = weight.double() if name != "int4" else dequantize_groups(weight, scale).double()
-    exact = x.double() @ wide.T * (scale.double() if name == "int8" else 1) + (bias.double() if biased else 0)
+    (x, weight, _), bias = narrow(name, (x, weight, scale, bias), dtype), bias.to(dtype) if biased else None
+    _assert_rounded(name, run(level, name, x, weight, scale, bias), x, weight, scale, bias)
+
+
+def _assert_rounded(name: str, found: Tensor, x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+    wide = dequantize_groups(weight, scale).double() if name == "int4" else weight.double()
+    exact = x.double() @ wide.T * (scale.double() if name == "int8" else 1) + (0 if bias is None else bias.double())
     sixteen_bits = x.abs().amax(-1, keepdim=True).double() / 65024 * wide.abs().sum(-1)
-    slack = sixteen_bits * (scale if name == "int8" else 1) if name != "floats" else 1e-5 * wide.abs().sum(-1)
-    assert ((found.double() - exact).abs() <= exact.abs() * ROUNDING[dtype] + slack + 1e-6).all()
+    slack = sixteen_bits * (scale if name == "int8" else 1) if name.startswith("int") else 1e-5 * wide.abs().sum(-1)
+    assert ((found.double() - exact).abs() <= exact.abs() * ROUNDING[x.dtype] + slack + 1e-6).all()
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -210,15 +216,18 @@ def test_others_round_their_result_and_little_else(
 def test_weights_that_become_bfloat16_are_rounded_once(
     level: str, run: Run, name: str, tokens: int, out: int, inner: int, biased: bool, seed: int
 ) -> None:
-    """int8 is exact; int4 times its scale is what a model in bfloat16 would hold. Other levels have the form of few
-    tokens for many.
+    """int8 is exact; int4 times its scale is what a model in bfloat16 would hold. Other levels compute as for few
+    tokens: int8 bit for bit, int4 with the sums of its groups in another order.
     """
     inner = inner if name.startswith("int8") else (1 + inner % 5) * GROUP
     made = case(name, tokens, out, inner, seed)
     (x, weight, scale), bias = narrow(name, made), made[3].bfloat16()
     found = run(level, name, x, weight, scale, bias if biased else None)
     if level not in BFLOAT16_WEIGHTS:
-        assert torch.equal(found, run(level, name.removesuffix("_many"), x, weight, scale, bias if biased else None))
+        few = name.removesuffix("_many")
+        if few == "int8":
+            assert torch.equal(found, run(level, few, x, weight, scale, bias if biased else None))
+        _assert_rounded(few, found, x, weight, scale, bias if biased else None)
         return
     if name.startswith("int8"):
         wide, worth = weight.double(), scale.double()
@@ -254,7 +263,7 @@ def test_every_token_meets_its_experts(level: str, run: Run, name: str) -> None:
     for token in range(6):
         for slot in range(2):
             e = int(chosen[token, slot])
-            of_expert = scale[e] if name != "floats" else None
+            of_expert = None if name.startswith("floats") else scale[e]
             assert torch.equal(found[token, slot], run(level, name, x[token : token + 1], weight[e], of_expert)[0])
 
 

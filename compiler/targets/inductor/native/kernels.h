@@ -48,10 +48,14 @@ struct Kernel {
 //   int4               [rows, k / 2], two's complement nibbles, byte i: column 2 i in the lower half; x as 16-bit
 //                      integers; exact within a group, float32 over groups; k is a multiple of kGroup
 //   fp8                float8 e4m3 [rows, k], without NaN; x as float8; sums in float32
-//   int8_many          as int8, for many tokens, x bfloat16
-//   int4_many          as int4, for many tokens, x bfloat16
+//
+// Those for many tokens, which may sum in another order, are null where those for few are fast:
+//
+//   bfloat16_many, float16_many        as bfloat16, float16
+//   int8_many, int4_many               as int8, int4; x bfloat16
 struct Kernels {
-  Kernel bfloat16, float16, int8, int8_int8, int4, fp8, int8_many, int4_many;
+  Kernel bfloat16, float16, int8, int8_int8, int4, fp8;
+  Kernel bfloat16_many, float16_many, int8_many, int4_many;
 };
 
 extern const Kernels kPortable;

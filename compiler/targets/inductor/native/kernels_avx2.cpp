@@ -10,10 +10,11 @@ namespace {
 inline Integers add(Integers sum, Integers w, Integers x) { return _mm256_add_epi32(sum, _mm256_madd_epi16(w, x)); }
 
 #include "tiles.h"
+#include "panels.h"
 
 }  // namespace
 
-const Kernels kAvx2 = all();
+const Kernels kAvx2 = with_panels(all());
 
 }  // namespace products
 #endif

@@ -467,8 +467,10 @@ const Kernels kAvx512Vnni = {
     kInt8Int8,
     kInt4,
     {fp8_bytes, prepare_fp8, fp8<floats<Shifted>, Widened>, room},
-    kInt8,
-    kInt4,
+    {},
+    {},
+    {},
+    {},
 };
 const Kernels kAvx512Bf16 = {
     {nullptr, nullptr, floats<Paired>, nullptr},
@@ -477,6 +479,8 @@ const Kernels kAvx512Bf16 = {
     kInt8Int8,
     kInt4,
     {fp8_bytes, prepare_fp8, fp8<fp8_lookup, Paired>, room},
+    {},
+    {},
     {nullptr, nullptr, widened<int8_t, Paired>, room},
     {nullptr, nullptr, widened<uint8_t, Paired>, room},
 };

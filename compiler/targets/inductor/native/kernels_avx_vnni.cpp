@@ -11,10 +11,11 @@ namespace {
 inline Integers add(Integers sum, Integers w, Integers x) { return _mm256_dpwssd_avx_epi32(sum, w, x); }
 
 #include "tiles.h"
+#include "panels.h"
 
 }  // namespace
 
-const Kernels kAvxVnni = integers();
+const Kernels kAvxVnni = with_panels(integers());
 
 }  // namespace products
 #endif

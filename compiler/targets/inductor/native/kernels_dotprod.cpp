@@ -50,7 +50,7 @@ constexpr Kernel kDigits = {two_digit_bytes, prepare_two_digits, dot_digits, dig
 }  // namespace
 
 const Kernels kDotprod = {
-    {}, {}, kDigits, {row_bytes<int8_t>, prepare<int8_t, eight_bits>, dot<DotForm>, nullptr}, {}, {}, kDigits, {}};
+    {}, {}, kDigits, {row_bytes<int8_t>, prepare<int8_t, eight_bits>, dot<DotForm>, nullptr}, {}, {}, {}, {}, {}, {}};
 
 }  // namespace products
 #endif

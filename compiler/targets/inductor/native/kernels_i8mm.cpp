@@ -271,7 +271,7 @@ constexpr Kernel kInt4 = {two_digit_bytes, prepare_int4, dot_int4, nullptr};
 
 }  // namespace
 
-const Kernels kI8mm = {kBfloat16, {}, kInt8, kInt8Int8, kInt4, {}, kInt8, kInt4};
+const Kernels kI8mm = {kBfloat16, {}, kInt8, kInt8Int8, kInt4, {}, {}, {}, {}, {}};
 
 }  // namespace products
 #endif

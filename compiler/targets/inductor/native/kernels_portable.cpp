@@ -100,6 +100,6 @@ constexpr Kernel kFloat8 = {row_bytes<float>, prepare<float, float8>, floats<Fp8
 
 }  // namespace
 
-const Kernels kPortable = {kFloats<Bfloat16>, kFloats<Float16>, kInt8, kInt8Int8, kInt4, kFloat8, kInt8, kInt4};
+const Kernels kPortable = {kFloats<Bfloat16>, kFloats<Float16>, kInt8, kInt8Int8, kInt4, kFloat8, {}, {}, {}, {}};
 
 }  // namespace products

@@ -17,16 +17,19 @@ constexpr int64_t kManyTokens = 32;
 constexpr int64_t kLeast = 1 << 16;  // elements of a weight above which starting threads pays off
 
 const Kernel& kernel_of(const Weight& w, Dtype dtype, const Kernels& kernels) {
+  const auto many = [](const Kernel& own, const Kernel& few) -> const Kernel& { return own.dot ? own : few; };
+  const bool bfloat16 = dtype == Dtype::kBfloat16;
   switch (w.format) {
-    case Format::kFloats: return dtype == Dtype::kBfloat16 ? kernels.bfloat16 : kernels.float16;
+    case Format::kFloats: return bfloat16 ? kernels.bfloat16 : kernels.float16;
     case Format::kInt8: return kernels.int8;
     case Format::kInt8Int8: return kernels.int8_int8;
     case Format::kInt4: return kernels.int4;
     case Format::kFp8: return kernels.fp8;
-    case Format::kInt8Many: return kernels.int8_many;
-    case Format::kInt4Many: break;
+    case Format::kInt8Many: return many(kernels.int8_many, kernels.int8);
+    case Format::kInt4Many: return many(kernels.int4_many, kernels.int4);
+    case Format::kFloatsMany: break;
   }
-  return kernels.int4_many;
+  return bfloat16 ? many(kernels.bfloat16_many, kernels.bfloat16) : many(kernels.float16_many, kernels.float16);
 }
 
 // Bits of a weight, and whether its scales are those of groups.
@@ -37,7 +40,8 @@ struct Layout {
 
 Layout layout_of(Format format) {
   switch (format) {
-    case Format::kFloats: return {16, false};
+    case Format::kFloats:
+    case Format::kFloatsMany: return {16, false};
     case Format::kInt4:
     case Format::kInt4Many: return {4, true};
     default: return {8, false};

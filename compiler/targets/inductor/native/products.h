@@ -14,8 +14,9 @@ enum class Format {
   kInt8Int8,  // the same; x as 8-bit integers
   kInt4,      // w nibbles [experts, out, in / 2], scales [experts, out, in / 128]; x as 16-bit integers
   kFp8,       // w float8 e4m3 [experts, out, in], scales [experts, out]; x as float8
-  kInt8Many,  // as kInt8, for many tokens of bfloat16
-  kInt4Many,  // as kInt4, for many tokens of bfloat16
+  kInt8Many,    // as kInt8, for many tokens of bfloat16
+  kInt4Many,    // as kInt4, for many tokens of bfloat16
+  kFloatsMany,  // as kFloats, for many tokens
 };
 
 struct Weight {

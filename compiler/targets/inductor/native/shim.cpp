@@ -30,14 +30,14 @@ struct Operator {
 bool in_library(const Operator& op, Dtype dtype, bool experts, Level level) {
   if (experts) return false;
   if (op.format == Format::kInt8Int8) return op.many && products::library_has_int8(level);
-  return op.format == Format::kFloats && op.many && dtype == Dtype::kBfloat16 && products::library_has_bfloat16(level);
+  return op.format == Format::kFloatsMany && dtype == Dtype::kBfloat16 && products::library_has_bfloat16(level);
 }
 
 void run(const Operator& op, const Weight& weight, const Activations& activations) {
   const Level level = products::level();
   if (!in_library(op, activations.dtype, activations.chosen != nullptr, level))
     products::run(weight, activations, products::kernels(level));
-  else if (op.format == Format::kFloats)
+  else if (op.format == Format::kFloatsMany)
     products::run_floats_in_library(weight, activations);
   else
     products::run_int8_in_library(weight, activations);
@@ -85,7 +85,7 @@ AOTITorchError product(const Operator& op, AtenTensorHandle x, AtenTensorHandle 
   }
 
 PRODUCT(floats, Format::kFloats, false)
-PRODUCT(floats_many, Format::kFloats, true)
+PRODUCT(floats_many, Format::kFloatsMany, true)
 PRODUCT(int8, Format::kInt8, false)
 PRODUCT(int8_many, Format::kInt8Many, true)
 PRODUCT(int8_int8, Format::kInt8Int8, false)

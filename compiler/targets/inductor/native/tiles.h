@@ -306,7 +306,7 @@ constexpr Kernel kInt8Int8 = {row_bytes<int16_t>, prepare<int16_t, eight_bits>, 
 constexpr Kernel kInt4 = {row_bytes<int16_t>, prepare4, dot4, nullptr};
 
 // Kernels of integers alone.
-constexpr Kernels integers() { return {{}, {}, kInt8, kInt8Int8, kInt4, {}, kInt8, kInt4}; }
+constexpr Kernels integers() { return {{}, {}, kInt8, kInt8Int8, kInt4, {}, {}, {}, {}, {}}; }
 
 // All kernels. A template, so that a level without them does not compile those of floats.
 template <class Level = void>

@@ -50,6 +50,36 @@ inline Floats add(Floats sum, Floats w, Floats x) { return _mm256_fmadd_ps(w, x,
 inline Floats converted(Integers integers) { return _mm256_cvtepi32_ps(integers); }
 inline Floats spread(float value) { return _mm256_set1_ps(value); }
 
+inline Floats every(const float* unit) { return _mm256_broadcast_ss(unit); }
+inline Integers every(const int16_t* unit) {
+  return _mm256_castps_si256(_mm256_broadcast_ss(reinterpret_cast<const float*>(unit)));
+}
+// Keeps products in the order of the code: of more at once the results do not fit the registers.
+template <class Vector>
+ALWAYS_INLINE void keep(Vector& sum) {
+  asm volatile("" : "+x"(sum));
+}
+inline Floats units(Floats values) { return values; }
+inline Floats units(Integers values) { return _mm256_castsi256_ps(values); }
+
+// Eight rows of eight units.
+inline void transpose(Floats* v) {
+  Floats pairs[8], fours[8];
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
+    pairs[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4)
+    for (int half = 0; half < 2; ++half) {
+      fours[i + 2 * half] = _mm256_shuffle_ps(pairs[i + half], pairs[i + half + 2], 0x44);
+      fours[i + 2 * half + 1] = _mm256_shuffle_ps(pairs[i + half], pairs[i + half + 2], 0xee);
+    }
+  for (int i = 0; i < 4; ++i) {
+    v[i] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20);
+    v[i + 4] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31);
+  }
+}
+
 inline void sum4(const Floats* v, float* to) {
   const __m256 all = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
   _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
