@@ -95,10 +95,14 @@ class Testbed:
             rounded = scheme in ROUNDED_INPUTS
             return Row(name, seconds, peak, judge(self.model, out, self.held_out, rounded=rounded))
 
+    def rows(self) -> list[list[int]]:
+        """Token ids to calibrate on."""
+        return [json.loads(row)["input_ids"] for row in self.calibration.read_text().splitlines()]
+
     def _ours(self, scheme: str, out: Path, alpha: str) -> tuple[float, int]:
         ranks, cache = out.with_name("ranks"), out.with_name("cache")
-        rows = self.calibration.read_text().splitlines()
-        length = max(len(json.loads(row)["input_ids"]) for row in rows)
+        rows = self.rows()
+        length = max(map(len, rows))
         words = ["convert", "--model", str(self.model), "--output", str(ranks), "--tp", "1", "--quant", scheme]
         words += ["--calibration", str(self.calibration), "--calibration-samples", str(len(rows))]
         words += ["--calibration-length", str(length), "--max-memory", "4GiB"]
@@ -211,11 +215,18 @@ def judge(model: Path, weights: Path, rows: Sequence[Sequence[int]], *, rounded:
             for name, module in loaded.named_modules():
                 if isinstance(module, torch.nn.Linear) and name != "lm_head":
                     module.register_forward_pre_hook(_rounding)
-        loss = 0.0
-        for ids in rows:
-            logits = loaded(torch.tensor([ids])).logits[0, :-1]
-            loss += torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:])).item()
-    return math.exp(loss / len(rows))
+        return math.exp(token_loss(loaded, rows))
+
+
+def token_loss(model: Any, rows: Sequence[Sequence[int]]) -> float:
+    """Mean cross entropy of rows of one length, by a model of transformers."""
+    import torch
+
+    loss = 0.0
+    for ids in rows:
+        logits = model(torch.tensor([ids])).logits[0, :-1]
+        loss += torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:])).item()
+    return loss / len(rows)
 
 
 def _rounding(_module: object, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -233,7 +244,8 @@ def token_rows(model: Path, texts: Sequence[str], count: int, length: int) -> li
     return rows[:count]
 
 
-def _prepared(options: argparse.Namespace) -> Testbed:
+def prepared(options: argparse.Namespace) -> Testbed:
+    """Write the rows to calibrate on; options `model`, `work`, `samples`, `length`, `threads`."""
     options.work.mkdir(parents=True, exist_ok=True)
     calibration = options.work / "calibration.jsonl"
     rows = token_rows(options.model, list(docstrings()), options.samples, options.length)
@@ -274,7 +286,7 @@ def main() -> None:
         parser.error(f"no run is named {', '.join(sorted(unknown))}; the names are {', '.join(RUNS)}")
     options.model, options.work = options.model.absolute(), options.work.absolute()
     print(machine())
-    testbed, source = _prepared(options), math.nan
+    testbed, source = prepared(options), math.nan
     print("quantizer | perplexity | increase | seconds | peak GB", flush=True)
     for row in _rows(testbed, options):
         source = row.perplexity if row.name == "source" else source

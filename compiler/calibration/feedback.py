@@ -133,7 +133,7 @@ def _round(
         each = np.empty((*weight.shape[:-1], weight.shape[-1] // group), np.float32)
         for expert in np.ndindex(lead):
             own, h = weight[expert], hessian[expert]
-            each[expert] = feedback.group_scales(own, h, form, group)
+            each[expert] = feedback.group_scales(own, form, group)
             rounded = feedback.compensated(own, h, each[expert], form)
             gains[0] += rounded.to_nearest
             gains[1] += rounded.error

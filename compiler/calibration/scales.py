@@ -25,7 +25,6 @@ from compiler.calibration.matrices import Matrices
 from compiler.calibration.search import SEARCHES, Seen, alphas, flat, whole_columns
 from compiler.model.lazy import whole
 from compiler.model.roles import TensorId, axis_sizes, linear_axes
-from compiler.quantization import awq
 from compiler.quantization.format import group_maxima, inverse
 from compiler.quantization.formats import load
 from compiler.quantization.groups import Factors, apply, quantized_roles
@@ -58,7 +57,7 @@ if TYPE_CHECKING:
     from compiler.quantization.schemes import Scheme
 
 
-VERSION = 2
+VERSION = 3
 RESULT = "scales.safetensors"
 _BUFFERS = {UNSEARCHED: 10, FEEDBACK: 10, SMOOTH: 10, ACTIVATION_AWARE: 24}
 """Buffers (`Matrices`) per block of bfloat16: its bits, the window, and in float32 values, product, magnitude; for a
@@ -116,7 +115,7 @@ def make_scales(
                     scales = _shaped(config, tensor, own_scales(checkpoint, lazy))
                     kept[tensor.role] = own_parts(of_role, scales)
                 else:
-                    found[tensor.role] = _largest(reader, of_role, seen, tensor, lazy.shape, columns.get(tensor.role))
+                    found[tensor.role] = _largest(reader, of_role, config, tensor, lazy.shape, columns.get(tensor.role))
                 done += matrices.nbytes(tensor)
                 if progress is not None:
                     progress(done, total)
@@ -127,7 +126,7 @@ def make_scales(
                 add(name, values)
         for head in heads:
             of_head = HEADS[scaling.head]
-            rows = _largest(reader, of_head, Seen(config, 0, {}), head, matrices.shape(head), None)
+            rows = _largest(reader, of_head, config, head, matrices.shape(head), None)
             for part, values in weight_parts(of_head, rows, None, 0).items():
                 add(str(TensorId("head", part)), values)
     return chosen
@@ -220,28 +219,27 @@ def _named(name: str) -> TensorId:
 
 
 def _largest(
-    reader: Reader, scheme: Scheme, seen: Seen, tensor: TensorId, shape: Sequence[int], columns: Values | None
+    reader: Reader,
+    scheme: Scheme,
+    config: ModelConfig,
+    tensor: TensorId,
+    shape: Sequence[int],
+    columns: Values | None,
 ) -> Values:
-    """Largest |W * columns| of every row, [experts ..., out ...], or of every group, [experts ..., out ..., groups],
-    after clipping. `shape`: of the matrix.
+    """Largest |W * columns| of every row, [experts ..., out ...], or of every group, [experts ..., out ..., groups].
+
+    `shape`: of the matrix.
     """
     lead = linear_axes(tensor.role)[0]
     group = scheme.group or shape[-1]
     largest = np.empty((*shape[:-1], shape[-1] // group), np.float32)
     of = None if columns is None else flat(columns, len(lead))
-    squares = None
-    if scheme.search == ACTIVATION_AWARE and tensor.role not in awq.NOT_CLIPPED:
-        squares = flat(seen(tensor.role, "squares"), len(lead))
-        squares = squares if of is None else np.asarray(squares / np.square(of), np.float32)
     for place, values in reader.blocks(tensor):
         *experts, _, _ = place
         if of is not None:
             values = values * of[tuple(experts)][..., None, :]
-        if squares is None:
-            largest[place[:-1]] = group_maxima(values, group)
-        else:
-            largest[place[:-1]] = awq.clip(values, squares[tuple(experts)], load(scheme.weights), group)
-    shaped = _shaped(seen.config, tensor, largest)
+        largest[place[:-1]] = group_maxima(values, group)
+    shaped = _shaped(config, tensor, largest)
     return shaped if scheme.group else shaped[..., 0]
 
 

@@ -2,16 +2,18 @@
 
     scale search   s = m^r, normalized to s / sqrt(max s * min s); m_j the mean |x| of channel j; r from 0 to 0.95
                    y = (x / s) round(W s)^T; the r with the least error of y is taken
-    clip search    the largest magnitudes of a group may be clipped, so that the others are rounded more finely; the
-                   clip with the least error of the group's part of y is taken
 
-Equations 4 and 5 and section 3.2 of the paper; both are searches on a grid. Scales are folded into the same layers as
-SmoothQuant's (`groups.py`). The error of y is estimated without inputs: where W is off by D, y is off by x D^T, and
-since rounding errors of different columns are independent, its mean square is the sum over columns:
+Equations 4 and 5 of the paper; the search is on a grid. Scales are folded into the same layers as SmoothQuant's
+(`groups.py`). The error of y is estimated without inputs: where W is off by D, y is off by x D^T, and since rounding
+errors of different columns are independent, its mean square is the sum over columns:
 
     E |x D^T|^2 = sum over o, j of D_oj^2 E[x_j^2]
 
 so mean |x| and mean x^2 of every channel are all the statistics needed.
+
+One departure: the paper's code also clips the largest magnitudes of a group, by a search for the least error of y. On a
+real model such clips made the perplexity worse (`benchmarks/clips.py`): clipped weights all shrink, so that their
+errors are not independent and add up over groups, which a search by the error of one group does not see.
 """
 
 from __future__ import annotations
@@ -22,11 +24,6 @@ from numpy.typing import NDArray
 from compiler.quantization.format import Format, Values, group_maxima, grouped
 
 POINTS = 20
-CLIPS = 10
-LEAST_CLIP = 0.5
-"""Smallest clip to try, as a share of a group's largest magnitude (the paper's code)."""
-NOT_CLIPPED = ("attn.q", "attn.k")
-"""Roles that are not clipped: scores are products of two layers, and the search evaluates one."""
 
 
 def candidates(means: Values) -> Values:
@@ -42,24 +39,8 @@ def scale_error(weight: Values, scales: Values, squares: Values, form: Format, g
     scaled = weight * scales[..., None, :]
     off = _restored(scaled, form.scales(group_maxima(scaled, group)), form, group)
     off -= scaled
-    return float(_error(off, np.asarray(squares / np.square(scales), np.float32)).sum())
-
-
-def clip(weight: Values, squares: Values, form: Format, group: int) -> Values:
-    """Clipped maxima of every group, [..., out, in / group], for `form.scales`.
-
-    weight [..., out, in], mean x^2 [..., in]. Rows are independent, so any blocks of rows give the same result.
-    """
-    full = group_maxima(weight, group)
-    best, least = full.copy(), np.full(full.shape, np.inf)
-    for point in range(CLIPS):
-        maxima = full * np.float32(1 - point * (1 - LEAST_CLIP) / CLIPS)
-        off = _restored(weight, form.scales(maxima), form, group)
-        off -= weight
-        error = _error(off, squares).reshape(*full.shape, group).sum(-1)
-        better = error < least
-        best, least = np.where(better, maxima, best), np.where(better, error, least)
-    return best
+    seen = np.asarray(squares / np.square(scales), np.float32)[..., None, :]
+    return float((np.square(off) * seen.astype(np.float64)).sum())
 
 
 def _restored(weight: Values, scales: Values, form: Format, group: int) -> Values:
@@ -67,10 +48,6 @@ def _restored(weight: Values, scales: Values, form: Format, group: int) -> Value
     rows: Values = grouped(weight, group)
     values: Values = form.decode(form.round(rows / scales[..., None])) * scales[..., None]
     return values.reshape(weight.shape)
-
-
-def _error(off: Values, squares: Values) -> NDArray[np.float64]:
-    return np.square(off) * squares[..., None, :].astype(np.float64)
 
 
 def _normal(scales: Values, live: NDArray[np.bool_]) -> Values:

@@ -6,8 +6,7 @@
 
 Algorithm 1 of the paper, with its blocks of columns. Two choices are those of its authors' later code: columns go in
 descending order of H_jj, since those that are rounded first have most others left to make up for them; and groups have
-the scales of the weight before any feedback, so that this order does not scatter them. The scales are those with the
-least error after clipping (`awq.clip`).
+the scales of the weight before any feedback, so that this order does not scatter them.
 
 Feedback is greedy. A row for which rounding to nearest has the lesser error keeps it, so that no row gets worse.
 """
@@ -20,8 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.quantization import awq
-from compiler.quantization.format import Format, Values, grouped
+from compiler.quantization.format import Format, Values, group_maxima, grouped
 from compiler.quantization.parts import rounded_up
 
 if TYPE_CHECKING:
@@ -46,10 +44,9 @@ class Rounded:
     error: float
 
 
-def group_scales(weight: Values, hessian: Values, form: Format, group: int) -> Values:
-    """Scales [out, in / group] of a weight [out, in], with the least error after clipping; exact in bfloat16."""
-    squares = np.ascontiguousarray(np.diagonal(hessian), np.float32)
-    return rounded_up(form.scales(awq.clip(weight, squares, form, group)))
+def group_scales(weight: Values, form: Format, group: int) -> Values:
+    """Scales [out, in / group] of a weight [out, in], exact in bfloat16."""
+    return rounded_up(form.scales(group_maxima(weight, group)))
 
 
 def nearest(weight: Values, scales: Values, form: Format) -> Values:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,4 +17,4 @@ def test_batches_are_the_samples_in_their_order(lengths: list[int]) -> None:
     assert [length for count, length in found for _ in range(count)] == lengths
     assert all(count == 1 or count * length <= BATCH for count, length in found)
     # As few as that allows: two neighbors would not fit together.
-    assert all(a[1] != b[1] or (a[0] + 1) * a[1] > BATCH for a, b in zip(found, found[1:], strict=False))
+    assert all(a[1] != b[1] or (a[0] + 1) * a[1] > BATCH for a, b in pairwise(found))

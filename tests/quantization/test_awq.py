@@ -72,31 +72,8 @@ def test_dead_channels_keep_their_scale() -> None:
     assert (awq.candidates(np.zeros(64, np.float32)) == 1).all()
 
 
-def test_a_clip_makes_the_output_nearer_and_never_widens() -> None:
-    weight = RNG.standard_t(3, (24, 64)).astype(np.float32)
-    inputs = with_outliers()
-    maxima = awq.clip(weight, np.square(inputs).mean(0), int4.FORMAT, GROUP)
-    full = group_maxima(weight, GROUP)
-    assert (maxima <= full).all()
-    assert (maxima >= awq.LEAST_CLIP * full).all()
-    scales = int4.scales(maxima)
-    clipped = numpy_int4.dequantize(numpy_int4.quantize(weight, scales), scales)
-    plain = output_error(rounding(weight) - weight, inputs)
-    assert output_error(clipped - weight, inputs) < 0.9 * plain
-
-
-@pytest.mark.parametrize("rows", [1, 5])
-def test_blocks_of_rows_are_clipped_as_the_whole(rows: int) -> None:
-    squares = np.square(INPUTS).mean(0)
-    whole = awq.clip(WEIGHT, squares, int4.FORMAT, GROUP)
-    blocks = [awq.clip(WEIGHT[i : i + rows], squares, int4.FORMAT, GROUP) for i in range(0, 24, rows)]
-    np.testing.assert_allclose(np.concatenate(blocks), whole, rtol=1e-6)
-
-
 def test_experts_are_searched_side_by_side() -> None:
     weight, squares = RNG.standard_normal((3, 8, 32), np.float32), RNG.uniform(0.5, 2, (3, 32)).astype(np.float32)
     scales = RNG.uniform(0.5, 2, (3, 32)).astype(np.float32)
     each = [awq.scale_error(weight[e], scales[e], squares[e], int4.FORMAT, GROUP) for e in range(3)]
     assert awq.scale_error(weight, scales, squares, int4.FORMAT, GROUP) == pytest.approx(sum(each))
-    clipped = np.stack([awq.clip(weight[e], squares[e], int4.FORMAT, GROUP) for e in range(3)])
-    np.testing.assert_array_equal(awq.clip(weight, squares, int4.FORMAT, GROUP), clipped)

@@ -35,7 +35,7 @@ def problem(seed: int, rows: int, width: int, tokens: int, rank: int, dead: int)
 )
 def test_no_row_gets_worse(seed: int, rows: int, groups: int, group: int, tokens: int, rank: int, dead: int) -> None:
     weight, hessian = problem(seed, rows, groups * group, tokens, rank, dead)
-    scales = feedback.group_scales(weight, hessian, FORM, group)
+    scales = feedback.group_scales(weight, FORM, group)
     found = feedback.compensated(weight, hessian, scales, FORM)
     nearest = feedback.nearest(weight, scales, FORM)
     before = feedback.quadratic_error(weight - nearest, hessian)
@@ -55,7 +55,7 @@ def test_no_row_gets_worse(seed: int, rows: int, groups: int, group: int, tokens
 
 def test_correlated_inputs_gain_most_of_the_error() -> None:
     weight, hessian = problem(0, 32, 256, 2000, 4, 0)
-    scales = feedback.group_scales(weight, hessian, FORM, 32)
+    scales = feedback.group_scales(weight, FORM, 32)
     found = feedback.compensated(weight, hessian, scales, FORM)
     assert found.error < 0.5 * found.to_nearest
 
@@ -63,7 +63,7 @@ def test_correlated_inputs_gain_most_of_the_error() -> None:
 def test_the_result_is_that_of_the_plain_recursion() -> None:
     """Algorithm 1 without blocks, column by column with an explicit inverse of what is left, in float64."""
     weight, hessian = problem(3, 5, 160, 500, 6, 0)
-    scales = feedback.group_scales(weight, hessian, FORM, 32)
+    scales = feedback.group_scales(weight, FORM, 32)
     order = np.argsort(-np.diagonal(hessian), kind="stable")
     h = hessian[np.ix_(order, order)].astype(np.float64)
     h += feedback.DAMPING * np.diagonal(hessian).mean() * np.eye(160)
