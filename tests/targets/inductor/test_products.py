@@ -195,8 +195,8 @@ def test_others_round_their_result_and_little_else(
     if name == "int4":
         inner = (1 + inner % 20) * GROUP
     x, weight, scale, bias = case(name, tokens, out, inner, seed)
-    (x, weight, _), bias = narrow(name, (x, weight, scale, bias), dtype), bias.to(dtype) if biased else None
-    _assert_rounded(name, run(level, name, x, weight, scale, bias), x, weight, scale, bias)
+    (x, weight, _), added = narrow(name, (x, weight, scale, bias), dtype), bias.to(dtype) if biased else None
+    _assert_rounded(name, run(level, name, x, weight, scale, added), x, weight, scale, added)
 
 
 def _assert_rounded(name: str, found: Tensor, x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
