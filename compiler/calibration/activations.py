@@ -1,7 +1,7 @@
 """Statistics of activations on a calibration text: the largest magnitude of every channel, for scales.
 
-One layer's weights are in memory at a time; at most two residual streams are on disk (streams.py). The samples run in
-batches of a fixed size, in float32: neither the ceiling of memory nor tp, target or alpha changes a bit of the result.
+One layer's weights are in memory at a time; at most two residual streams are on disk (streams.py). The samples run one
+by one in float32: neither the ceiling of memory nor tp, target or alpha changes a bit of the result.
 
 The result has for every linear layer, float32, one dimension per axis of its role:
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from compiler.storage.checkpoints.checkpoint import Checkpoint
 
 
-VERSION = 4
+VERSION = 3
 """Version of this step, part of its cache key: raised when the same inputs give other maxima."""
 RESULT = "calibration.safetensors"
 
@@ -68,13 +68,13 @@ def calibrate(
     activations), RefusedError (weights in a dtype without a cast).
     """
     model = StoredModel(config, tensors, checkpoint)
-    room = most_room(config, samples)
+    longest = max(ids.size for ids in samples.ids)
+    room = workspace(config, longest)
     needed = room + model.largest_layer
     if needed > max_memory:
         raise MemoryCeilingError(
             f"calibration needs {needed:,} bytes: {model.largest_layer:,} for the weights of a layer, the rest for "
-            f"{max(count * length for count, length in streams.batches(samples)):,} tokens; the ceiling is "
-            f"{max_memory:,} bytes",
+            f"samples of {longest} tokens; the ceiling is {max_memory:,} bytes",
             hint=f"pass `--max-memory` of at least {needed}, or shorter samples",
         )
     # With enough memory, weights are widened once per layer instead of once per sample. The bits are the same.
@@ -128,7 +128,7 @@ def _layer(
 def _run(
     config: ModelConfig, layer: int, weights: Mapping[str, Tensor], samples: Samples, before: Path, recorder: Recorder
 ) -> Iterator[tuple[Values, dict[str, Values]]]:
-    """x float32 [tokens, hidden] of each batch after `layer`, and its largest |k| and |v|, [kv_heads, head_dim]."""
+    """x float32 [tokens, hidden] of each sample after `layer`, and its largest |k| and |v|, [kv_heads, head_dim]."""
     import torch
 
     from compiler.decoder.layer import layer as run_layer
@@ -141,7 +141,7 @@ def _run(
         # A latent is not cached by head: no scheme quantizes it.
         caches = {} if config.kv_rank else {"attn.k": "cache_k", "attn.v": "cache_v"}
         largest = {role: blocks.caches[0][name].abs().amax((0, 1)).numpy() for role, name in caches.items()}
-        yield after.flatten(0, 1).numpy(), largest
+        yield after[0].numpy(), largest
 
 
 def _of_weights(config: ModelConfig, layer: int, weights: Mapping[str, Tensor]) -> dict[str, Values]:
@@ -204,11 +204,6 @@ def _check_activations(layer: int, maxima: Mapping[str, Values]) -> None:
             f"activations of layer {layer} are not finite: {', '.join(wrong[:10])}",
             hint="a sound model has finite activations in float32: check the checkpoint",
         )
-
-
-def most_room(config: ModelConfig, samples: Samples) -> int:
-    """Upper bound of the memory of a batch in a layer, in bytes."""
-    return max(count * workspace(config, length) for count, length in streams.batches(samples))
 
 
 def workspace(config: ModelConfig, tokens: int) -> int:

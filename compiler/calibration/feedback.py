@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compiler.calibration import streams
-from compiler.calibration.activations import most_room
+from compiler.calibration.activations import workspace
 from compiler.calibration.linear_rows import linear_rows
 from compiler.decoder.weights import StoredModel
 from compiler.errors import MemoryCeilingError, NumericsError
@@ -107,7 +107,7 @@ def _layer(model: StoredModel, layer: int, samples: Samples, scheme: Scheme, wor
                         f"activations of layer {layer} are not finite",
                         hint="a sound model has finite activations in float32: check the checkpoint",
                     )
-                append(after.flatten(0, 1).numpy().data)
+                append(after[0].numpy().data)
     with spill.tensors(streams.result(work, layer)) as add:
         for role, rows in _rows(config, layer, weights):
             add(f"layers.{layer}.{role}.weight", rows, "BF16")
@@ -174,7 +174,8 @@ def moments_bytes(config: ModelConfig) -> int:
 def _check_memory(model: StoredModel, samples: Samples, max_memory: int) -> None:
     """Raises MemoryCeilingError."""
     config, largest = model.config, moments_bytes(model.config)
-    needed = most_room(config, samples) + 2 * model.largest_layer_in_float32 + largest
+    longest = max(ids.size for ids in samples.ids)
+    needed = workspace(config, longest) + 2 * model.largest_layer_in_float32 + largest
     if needed > max_memory:
         raise MemoryCeilingError(
             f"feedback of rounding errors needs {needed:,} bytes: {2 * model.largest_layer_in_float32:,} for the "

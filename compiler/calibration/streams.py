@@ -9,7 +9,6 @@ A layer is done when the file of its result exists; the stream after it is compl
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,10 +24,6 @@ if TYPE_CHECKING:
     from compiler.calibration.samples import Samples
     from compiler.decoder.weights import StoredModel
     from compiler.model.config import ModelConfig
-
-
-BATCH = 1024
-"""Tokens that run at once. Fixed, so that the bits of a result do not depend on the memory available."""
 
 
 def result(work: Path, layer: int) -> Path:
@@ -69,24 +64,13 @@ def embed(model: StoredModel, samples: Samples, path: Path) -> None:
 
 
 def states(config: ModelConfig, samples: Samples, path: Path) -> Iterator[Tensor]:
-    """x float32 [samples, tokens, hidden] of each batch."""
+    """x float32 [1, tokens, hidden] of each sample."""
     import torch
 
     begin = 0
-    for count, length in batches(samples):
-        rows = spill.rows(path, begin, count * length, config.hidden)
-        yield torch.from_numpy(rows).view(count, length, config.hidden)
-        begin += count * length
-
-
-def batches(samples: Samples) -> Iterator[tuple[int, int]]:
-    """Number and length of the samples of each batch: neighbors of one length, with at most BATCH tokens or alone."""
-    for length, run in groupby(samples.ids, lambda ids: ids.size):
-        left, most = len(list(run)), max(BATCH // length, 1)
-        while left:
-            count = min(left, most)
-            yield count, length
-            left -= count
+    for ids in samples.ids:
+        yield torch.from_numpy(spill.rows(path, begin, ids.size, config.hidden))[None]
+        begin += ids.size
 
 
 def _done(work: Path, layers: int, stream: int) -> int | None:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file
 
 import recipes
-from compiler.calibration.activations import RESULT, calibrate, most_room
+from compiler.calibration.activations import RESULT, calibrate, workspace
 from compiler.calibration.samples import Samples
 from compiler.decoder.layer import layer as run_layer
 from compiler.decoder.weights import StoredModel
@@ -181,7 +181,7 @@ def test_nothing_of_a_layer_is_left_when_the_next_is_read(
     monkeypatch.setattr(StoredModel, name, load)
     gc.disable()
     try:
-        model.calibrate(tmp_path, max_memory=most_room(model.config, SAMPLES) + stored.largest_layer + spare)
+        model.calibrate(tmp_path, max_memory=workspace(model.config, 40) + stored.largest_layer + spare)
     finally:
         gc.enable()
     assert len(given) > 2 * model.config.layers
@@ -190,7 +190,7 @@ def test_nothing_of_a_layer_is_left_when_the_next_is_read(
 def test_progress_counts_tokens_times_layers(tiny_checkpoint: Folders, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     opened(tiny_checkpoint("llama")).calibrate(tmp_path, progress=lambda *call: calls.append(call))
-    assert [done for done, _ in calls] == [80, 104, 184, 208, 288, 312]
+    assert [done for done, _ in calls] == [40, 80, 104, 144, 184, 208, 248, 288, 312]
     assert {total for _, total in calls} == {312}
 
 
@@ -206,7 +206,7 @@ opened(Path(sys.argv[1])).calibrate(Path(sys.argv[2]), progress=progress)
 """
 
 
-@pytest.mark.parametrize(("reached", "left"), [(80, 312), (184, 208), (312, 104)])
+@pytest.mark.parametrize(("reached", "left"), [(40, 312), (144, 208), (312, 104)])
 def test_a_kill_loses_one_layer_at_most(tiny_checkpoint: Folders, tmp_path: Path, reached: int, left: int) -> None:
     model = opened(tiny_checkpoint("llama"))
     model.calibrate(tmp_path / "whole")

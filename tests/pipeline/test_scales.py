@@ -102,7 +102,7 @@ from compiler.pipeline.steps.calibrate import calibrate
 from tests.pipeline.test_scales import MEMORY, SAMPLES, Recorded, _cache, _source
 class Slow(Recorded):
     def progress(self, done, total, unit):
-        if done == 184:
+        if done == 144:
             print("reached", flush=True)
             time.sleep(60)
 calibrate(CachedRunner(_cache(Path(sys.argv[2])), Slow()), _source(Path(sys.argv[1])), SAMPLES, MEMORY)
