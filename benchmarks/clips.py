@@ -1,6 +1,6 @@
 """Clips of int4 groups: perplexity of a model whose groups are clipped by searches, beside plain rounding.
 
-    python -m benchmarks.clips --model FOLDER --work DIR [--samples 32] [--length 256]
+    python -m benchmarks.clips --model FOLDER --work DIR [--samples 32] [--length 256] [--threads 2]
 
 FOLDER is a checkpoint of Llama or Qwen2. Its linear layers but the head are rounded to int4 in groups of 128, with
 scales from the largest magnitude of a group times a factor: 1, one of CLIPS for all groups (the noise of rounding), or
@@ -18,15 +18,17 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from benchmarks.quantizers import prepared, token_loss
 from benchmarks.tinyllama import machine
+from compiler.quantization.format import group_maxima, nearest
+from compiler.quantization.formats import int4
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -37,14 +39,12 @@ NOT_CLIPPED = ("q_proj", "k_proj")
 
 def maxima(weight: Tensor) -> Tensor:
     """Largest magnitudes of groups, [out, groups]."""
-    return weight.reshape(len(weight), -1, GROUP).abs().amax(-1)
+    return torch.from_numpy(group_maxima(weight.numpy(), GROUP))
 
 
 def rounded(weight: Tensor, largest: Tensor) -> Tensor:
     """Weight rounded with these maxima, and dequantized."""
-    scales = (largest.clamp_min(1e-8) / 7)[..., None]
-    values = (weight.reshape(len(weight), -1, GROUP) / scales).round().clamp(-8, 7) * scales
-    return values.reshape(weight.shape)
+    return torch.from_numpy(nearest(weight.numpy(), int4.scales(largest.numpy()), int4.FORMAT))
 
 
 def of_channels(off: Tensor, moments: Tensor) -> Tensor:
@@ -67,8 +67,8 @@ def searched(weight: Tensor, moments: Tensor, error: Callable[[Tensor, Tensor], 
     return best
 
 
-def watched(linears: dict[str, torch.nn.Linear]) -> dict[str, Tensor]:
-    """E[x x^T] of every group of inputs, up to a factor, filled while the model runs."""
+def watched(model: Any, linears: dict[str, torch.nn.Linear], rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """E[x x^T] of every group of inputs over rows of token ids, up to a factor."""
     moments: dict[str, Tensor] = {}
 
     def watch(name: str) -> Callable[..., None]:
@@ -79,8 +79,11 @@ def watched(linears: dict[str, torch.nn.Linear]) -> dict[str, Tensor]:
 
         return see
 
-    for name, module in linears.items():
-        module.register_forward_pre_hook(watch(name))
+    hooks = [module.register_forward_pre_hook(watch(name)) for name, module in linears.items()]
+    for ids in rows:
+        model.model(torch.tensor([ids]))
+    for hook in hooks:
+        hook.remove()
     return moments
 
 
@@ -95,6 +98,7 @@ def main() -> None:
     from transformers import AutoModelForCausalLM
 
     torch.set_grad_enabled(False)
+    torch.set_num_threads(options.threads)
     testbed = prepared(options)
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32).eval()
     linears = {
@@ -102,11 +106,7 @@ def main() -> None:
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and name != "lm_head"
     }
-    moments = watched(linears)
-    for ids in testbed.rows():
-        model.model(torch.tensor([ids]))
-    for module in linears.values():
-        module._forward_pre_hooks.clear()
+    moments = watched(model, linears, testbed.rows())
     source = token_loss(model, testbed.held_out)
     weights = {name: module.weight.clone() for name, module in linears.items()}
     print(f"{machine()}\nclips | perplexity | increase\nnone, not rounded | {math.exp(source):.4f} |", flush=True)

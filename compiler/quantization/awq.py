@@ -12,8 +12,8 @@ errors of different columns are independent, its mean square is the sum over col
 so mean |x| and mean x^2 of every channel are all the statistics needed.
 
 One departure: the paper's code also clips the largest magnitudes of a group, by a search for the least error of y. On a
-real model such clips made the perplexity worse (`benchmarks/clips.py`): clipped weights all shrink, so that their
-errors are not independent and add up over groups, which a search by the error of one group does not see.
+real model such clips made the perplexity worse (`benchmarks/clips.py`). A likely reason: clipped weights all shrink, so
+that their errors add up over groups, which a search by the error of one group does not see.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.quantization.format import Format, Values, group_maxima, grouped
+from compiler.quantization.format import Format, Values, group_maxima, nearest
 
 POINTS = 20
 
@@ -37,17 +37,10 @@ def candidates(means: Values) -> Values:
 def scale_error(weight: Values, scales: Values, squares: Values, form: Format, group: int) -> float:
     """Mean square error of y, summed over outputs: weight [..., out, in], scales s [..., in], mean x^2 [..., in]."""
     scaled = weight * scales[..., None, :]
-    off = _restored(scaled, form.scales(group_maxima(scaled, group)), form, group)
+    off = nearest(scaled, form.scales(group_maxima(scaled, group)), form)
     off -= scaled
     seen = np.asarray(squares / np.square(scales), np.float32)[..., None, :]
     return float((np.square(off) * seen.astype(np.float64)).sum())
-
-
-def _restored(weight: Values, scales: Values, form: Format, group: int) -> Values:
-    """Weight [..., in] rounded with scales [..., in / group] and dequantized."""
-    rows: Values = grouped(weight, group)
-    values: Values = form.decode(form.round(rows / scales[..., None])) * scales[..., None]
-    return values.reshape(weight.shape)
 
 
 def _normal(scales: Values, live: NDArray[np.bool_]) -> Values:

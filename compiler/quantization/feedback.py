@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.quantization.format import Format, Values, group_maxima, grouped
+from compiler.quantization.format import Format, Values, group_maxima, nearest
 from compiler.quantization.parts import rounded_up
 
 if TYPE_CHECKING:
@@ -47,13 +47,6 @@ class Rounded:
 def group_scales(weight: Values, form: Format, group: int) -> Values:
     """Scales [out, in / group] of a weight [out, in], exact in bfloat16."""
     return rounded_up(form.scales(group_maxima(weight, group)))
-
-
-def nearest(weight: Values, scales: Values, form: Format) -> Values:
-    """Weight [out, in] rounded to nearest with scales [out, in / group], and dequantized."""
-    rows = grouped(weight, weight.shape[-1] // scales.shape[-1])
-    values: Values = form.decode(form.round(rows / scales[..., None])) * scales[..., None]
-    return values.reshape(weight.shape)
 
 
 def compensated(weight: Values, hessian: Values, scales: Values, form: Format) -> Rounded:

@@ -107,6 +107,13 @@ def grouped(values: Values, size: int) -> Values:
     return values.reshape(*values.shape[:-1], -1, size)
 
 
+def nearest(weight: Values, scales: Values, form: Format) -> Values:
+    """Weight [..., in] rounded to nearest with scales [..., in / group], and dequantized."""
+    rows = grouped(weight, weight.shape[-1] // scales.shape[-1])
+    values: Values = form.decode(form.round(rows / scales[..., None])) * scales[..., None]
+    return values.reshape(weight.shape)
+
+
 def group_maxima(weight: Values, size: int) -> Values:
     """Largest |W| of every group of neighbors: [..., in] -> [..., in / size]."""
     maxima: Values = np.abs(grouped(weight, size)).max(-1)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compiler.quantization import feedback
+from compiler.quantization.format import nearest
 from compiler.quantization.formats import int4
 
 FORM = int4.FORMAT
@@ -37,8 +38,8 @@ def test_no_row_gets_worse(seed: int, rows: int, groups: int, group: int, tokens
     weight, hessian = problem(seed, rows, groups * group, tokens, rank, dead)
     scales = feedback.group_scales(weight, FORM, group)
     found = feedback.compensated(weight, hessian, scales, FORM)
-    nearest = feedback.nearest(weight, scales, FORM)
-    before = feedback.quadratic_error(weight - nearest, hessian)
+    plain = nearest(weight, scales, FORM)
+    before = feedback.quadratic_error(weight - plain, hessian)
     after = feedback.quadratic_error(weight - found.values, hessian)
     assert (after <= before * (1 + 1e-5) + 1e-6).all()
     assert found.error == pytest.approx(after.sum(), rel=1e-4, abs=1e-6)
@@ -50,7 +51,7 @@ def test_no_row_gets_worse(seed: int, rows: int, groups: int, group: int, tokens
     assert units.max() < 7.5
     bits = found.values.view(np.uint32)
     stored = ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
-    np.testing.assert_array_equal(feedback.nearest(stored, scales, FORM), found.values)
+    np.testing.assert_array_equal(nearest(stored, scales, FORM), found.values)
 
 
 def test_correlated_inputs_gain_most_of_the_error() -> None:
@@ -84,4 +85,4 @@ def test_without_inputs_weights_are_rounded_to_nearest(hessian: np.ndarray) -> N
     weight = np.random.default_rng(0).standard_normal((3, 32)).astype(np.float32)
     scales = FORM.scales(np.abs(weight).max(-1, keepdims=True))
     found = feedback.compensated(weight, hessian.astype(np.float32), scales, FORM)
-    np.testing.assert_array_equal(found.values, feedback.nearest(weight, scales, FORM))
+    np.testing.assert_array_equal(found.values, nearest(weight, scales, FORM))
