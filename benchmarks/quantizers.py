@@ -135,9 +135,10 @@ def peer_python(work: Path) -> Path:
         install = [str(python), "-m", "pip", "install", "-q"]
         subprocess.run([*install, *REQUIRED], check=True, stdout=sys.stderr)
         subprocess.run([*install, "--no-deps", *PEERS], check=True, stdout=sys.stderr)
-        (own,) = folder.glob("lib/python3*/site-packages")
-        (own / "this-environment.pth").write_text("\n".join(site.getsitepackages()) + "\n")
         (folder / "ready").touch()
+    # Each time, since the folder may be that of an earlier run from another environment.
+    (own,) = folder.glob("lib/python3*/site-packages")
+    (own / "this-environment.pth").write_text("\n".join(site.getsitepackages()) + "\n")
     return python
 
 

@@ -15,6 +15,7 @@ from compiler.decoder.layer import layer as run_layer
 from compiler.decoder.rotary import named_tables
 from compiler.decoder.segments import (
     SegmentSpec,
+    compiled_whole,
     input_names,
     part_of,
     phase_for,
@@ -54,7 +55,8 @@ class SimulatedRanks:
         self.config, self.run = config, run
         self.dtype = ranks[0]["embed.weight"].dtype
         dtype = str(self.dtype).removeprefix("torch.")
-        found = specs(config, len(ranks), dtype, Limits(positions, batch), products, cache)
+        self.whole = compiled_whole(config, len(ranks), products)
+        found = specs(config, len(ranks), dtype, Limits(positions, batch), products, cache, whole=self.whole)
         self.specs = {spec.name: spec for spec in found}
         shapes = cache_shapes(config, head_layout(config.heads, config.kv_heads, len(ranks)))
         cached = cache_dtype(cache) if cache else self.dtype
@@ -100,7 +102,11 @@ class SimulatedRanks:
         }
         x = embedded(self.config, self._sum("embed", phase, step, None), self.model[0])
         for layer, kind in enumerate(self.config.layer_kinds):
-            x = run_layer(self.config, _Layer(self, phase, step, layer, segment_names(self.config, kind)), x)
+            segments = segment_names(self.config, kind, whole=self.whole)
+            if self.whole:
+                (x,) = self._each(segments[0], phase, {**step, "x": x}, layer)
+            else:
+                x = run_layer(self.config, _Layer(self, phase, step, layer, segments), x)
         logits = self._each("head", phase, {**step, "x": x}, None)
         return torch.cat(logits, -1)[..., : self.config.vocab]
 

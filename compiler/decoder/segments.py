@@ -5,6 +5,8 @@
     mlp     x -> the mlp's summand                 once per kind of mlp (`mlp-gated`, `mlp-moe`)
     qkv     x -> projections of q, k and v         once per model, where attention is split (`layer.sums_statistics`):
                                                    `attn` then takes its output
+    layer   x -> x after the layer                 instead of attn and mlp, on one rank: once per kind of layer
+                                                   (`layer-gated`, `layer-window4096-moe`; see `compiled_whole`)
     head    x -> logits                            once per model
 
 Each is compiled for every phase of `PHASES`. Weights are inputs: a segment serves all layers of its kind and all ranks,
@@ -15,7 +17,7 @@ segments of their own, whose names end with it (`mlp-gated-grouped`). `input_nam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -58,29 +60,54 @@ def phase_for(batch: int, length: int) -> str:
     return next(phase.name for phase in PHASES if phase.takes(batch, length))
 
 
-def segment_names(config: ModelConfig, kind: LayerKind) -> tuple[str, ...]:
-    """Segments of a layer of this kind, in the order of computation."""
+def segment_names(config: ModelConfig, kind: LayerKind, *, whole: bool = False) -> tuple[str, ...]:
+    """Segments of a layer of this kind, in the order of computation. `whole`: as one."""
+    if whole:
+        return (f"layer{kind.attention.removeprefix('attn')}-{kind.mlp}",)
     return (*(("qkv",) if sums_statistics(config) else ()), kind.attention, f"mlp-{kind.mlp}")
 
 
-def layer_segments(config: ModelConfig, products: Products = FLOAT) -> tuple[dict[str, str], ...]:
+def compiled_whole(config: ModelConfig, tp: int, products: Products) -> bool:
+    """Whether layers are compiled as one segment each: on one rank, with one product, and where that makes no more
+    segments than attention and mlp on their own.
+
+    A call costs 20 to 40 us, since the weights that a segment reads push the caller's code out of the caches.
+    """
+    if tp > 1 or not isinstance(products, str):
+        return False
+    apart, together = (
+        {name for kind in config.layer_kinds for name in segment_names(config, kind, whole=whole)}
+        for whole in (False, True)
+    )
+    return len(together) <= len(apart)
+
+
+def are_whole(layers: Sequence[Sequence[str]]) -> bool:
+    """Whether `layers`, segments of each layer, were compiled whole."""
+    return all(part_of(name) == "layer" for segments in layers for name in segments)
+
+
+def layer_segments(
+    config: ModelConfig, products: Products = FLOAT, *, whole: bool = False
+) -> tuple[dict[str, str], ...]:
     """Product of the segments of every layer, by name, in the order of computation. Where layers have products of
-    their own, a name ends with it.
+    their own, a name ends with it. `whole`: a layer is one segment.
     """
     found = []
     for layer, kind in enumerate(config.layer_kinds):
-        own = {name: product_at(products, layer, _BLOCKS[part_of(name)]) for name in segment_names(config, kind)}
+        names = segment_names(config, kind, whole=whole)
+        own = {name: product_at(products, layer, _BLOCKS[part_of(name)]) for name in names}
         named = not isinstance(products, str)
         found.append({f"{name}-{product}" if named else name: product for name, product in own.items()})
     return tuple(found)
 
 
-_BLOCKS = {"qkv": "attn.", "attn": "attn.", "mlp": "mlp."}
-"""Block of a segment, as roles begin."""
+_BLOCKS = {"qkv": "attn.", "attn": "attn.", "mlp": "mlp.", "layer": "mlp."}
+"""Block of a segment, as roles begin; a whole layer has one product."""
 
 
 def part_of(segment: str) -> str:
-    """Part of the model that a segment computes: embed, qkv, attn, mlp or head."""
+    """Part of the model that a segment computes: embed, qkv, attn, mlp, layer or head."""
     return segment.partition("-")[0]
 
 
@@ -133,18 +160,20 @@ def specs(
     products: Products = FLOAT,
     cache: str = "",
     head: str = FLOAT,
+    *,
+    whole: bool = False,
 ) -> tuple[SegmentSpec, ...]:
     """Specs of all packages of the model. Phases that no step within `limits` runs in are left out. `head`: product of
-    the head.
+    the head. `whole`: a layer is one segment (`compiled_whole`).
     """
     config = with_own_head(config, head)
     bare = replace(config, architecture="", layers=0, layer_kinds=(), dtype=dtype)
     kinds: dict[str, tuple[LayerKind | None, str]] = {"embed": (None, FLOAT)}
-    for kind, of_layer in zip(config.layer_kinds, layer_segments(config, products), strict=True):
+    for kind, of_layer in zip(config.layer_kinds, layer_segments(config, products, whole=whole), strict=True):
         for name, product in of_layer.items():
             # Layers of equal attention share `attn` whatever their mlp, and layers of equal mlp share `mlp`.
             own = {"qkv": LayerKind("gated"), "attn": replace(kind, mlp="gated"), "mlp": LayerKind(kind.mlp)}
-            kinds[name] = own[part_of(name)], product
+            kinds[name] = own.get(part_of(name), kind), product
     kinds["head"] = None, head
     used = {phase_for(batch, length) for batch in range(1, limits.max_batch + 1) for length in (1, 2)}
     return tuple(
@@ -156,7 +185,7 @@ def specs(
             tp,
             dtype,
             product,
-            cache if segment.startswith("attn") else "",
+            cache if part_of(segment) in ATTENDING else "",
         )
         for segment, (kind, product) in kinds.items()
         for phase in PHASES
@@ -164,10 +193,13 @@ def specs(
     )
 
 
+ATTENDING = ("attn", "layer")
+"""Parts that read and write the caches."""
 _STEP: dict[str, tuple[str, ...]] = {
     "embed": ("token_ids", "vocab_offset"),
     "qkv": ("x",),
     "attn": ("positions", "key_positions"),
+    "layer": ("positions", "key_positions"),
     "mlp": ("x",),
     "head": ("x", "last"),
 }
@@ -179,14 +211,12 @@ def input_names(spec: SegmentSpec) -> tuple[str, ...]:
     """Inputs of the segment's package, in order: those of the step, then weights by their names in a layer."""
     weights = weight_shapes(spec)
     names = _STEP[spec.part]
-    if spec.part == "attn":
+    if spec.part in ATTENDING and spec.kind is not None:
         heads = head_layout(spec.config.heads, spec.config.kv_heads, spec.tp)
-        names = (*(("qkv", "mean_squares") if sums_statistics(spec.config) else ("x",)), *names)
+        split = spec.part == "attn" and sums_statistics(spec.config)
+        names = (*(("qkv", "mean_squares") if split else ("x",)), *names)
         names += tuple(cache_shapes(spec.config, heads))
-    if spec.part == "attn" and spec.kind is not None:
-        names += table_names(spec.config, spec.kind)
-    if spec.part == "attn":
-        names += alibi_names(spec.config)
+        names += (*table_names(spec.config, spec.kind), *alibi_names(spec.config))
     if "position.weight" in weights:
         names += ("positions",)
     if _ADDED_ONCE & set(weights):
@@ -223,8 +253,8 @@ _PROJECTED = ("attn.norm", "attn.qkv")
 
 
 def _reads(spec: SegmentSpec, role: str) -> bool:
-    """Whether the segment reads weights of this role. Norms after sums over ranks belong to no segment."""
-    if role.endswith("post_norm"):
+    """Whether the segment reads weights of this role. Norms after sums over ranks belong to no segment but a layer."""
+    if role.endswith("post_norm") and spec.part != "layer":
         return False
     match spec.part:
         case "embed":
@@ -235,5 +265,7 @@ def _reads(spec: SegmentSpec, role: str) -> bool:
             return role.startswith("attn.") and not (sums_statistics(spec.config) and role in _PROJECTED)
         case "mlp":
             return role == norm_before(spec.config, "mlp") or role.startswith(("mlp.", "moe.", "shared."))
+        case "layer":
+            return role.startswith(("attn.", "mlp.", "moe.", "shared."))
         case _:
             return role in ("final.norm", "head") or (spec.config.tied and role == "embed")

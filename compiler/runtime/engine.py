@@ -48,7 +48,9 @@ class Call:
 
 @dataclass(frozen=True)
 class LayerCalls:
-    """Segments of one layer by part (qkv where attention is split, attn, mlp), and its norms after sums over ranks."""
+    """Segments of one layer by part (layer; or qkv where attention is split, attn, mlp), and its norms after sums over
+    ranks.
+    """
 
     calls: Mapping[str, Call]
     norms: Mapping[str, Tensor]
@@ -70,7 +72,7 @@ def _summed(group: Group, summand: Tensor) -> Tensor:
 
 
 class _Layer:
-    """One layer on this rank, by compiled segments (`compiler.decoder.layer.Blocks`)."""
+    """One layer on this rank, in parts, by compiled segments (`compiler.decoder.layer.Blocks`)."""
 
     def __init__(self, config: ModelConfig, layer: LayerCalls, values: dict[str, Tensor], group: Group) -> None:
         self._config, self._layer, self._values, self._group = config, layer, values, group
@@ -185,7 +187,7 @@ class Share:
             x = embedded(self._config, _summed(self.group, program.embed(values)), program.norms)
             for calls, caches in zip(program.layers, self._caches, strict=True):
                 values |= {name: cache[step.first :] for name, cache in caches.items()} if step.first else caches
-                x = layer(self._config, _Layer(self._config, calls, values, self.group), x)
+                x = self._after(calls, values, x)
             if not step.last.shape[1]:
                 self.group.finish(x)
                 return None
@@ -196,6 +198,14 @@ class Share:
             whole = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
             logits: Logits = self.group.finish(whole)[..., : self._config.vocab].numpy()
             return logits
+
+    def _after(self, layer_calls: LayerCalls, values: dict[str, Tensor], x: Tensor) -> Tensor:
+        """Residual stream after a layer."""
+        whole = layer_calls.calls.get("layer")
+        if whole is None:
+            return layer(self._config, _Layer(self._config, layer_calls, values, self.group), x)
+        values["x"] = x
+        return whole(values)
 
     def _tensor(self, ids: npt.NDArray[np.int64]) -> Tensor:
         import torch

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compiler.decoder.products import Products
-from compiler.decoder.segments import PHASES, SegmentSpec, input_names, part_of, phase_for, specs
+from compiler.decoder.segments import PHASES, SegmentSpec, are_whole, input_names, part_of, phase_for, specs
 from compiler.errors import IncompatibleError
 from compiler.model.config import ModelConfig
 from compiler.model.limits import Limits
@@ -105,7 +105,8 @@ def assemble(
     heads = head_layout(config.heads, config.kv_heads, tp)
     slopes = alibi_slopes(config.heads)[rank * heads.heads : (rank + 1) * heads.heads]
     table = weights["embed.weight"]
-    found = specs(config, tp, str(table.dtype).removeprefix("torch."), limits, products, cache, head)
+    dtype = str(table.dtype).removeprefix("torch.")
+    found = specs(config, tp, dtype, limits, products, cache, head, whole=are_whole(layers))
     by_name = {spec.name: spec for spec in found}
     programs = {
         phase.name: bind(by_name, phase.name, layers, weights, run)

@@ -1,4 +1,4 @@
-"""Sampling: one row of logits -> one token. Pure numpy functions; filtered scores are -inf.
+"""Sampling: one row of logits -> one token. Pure functions of arrays; filtered scores are -inf.
 
 Both filters keep all tokens whose score reaches a threshold, so equal scores are treated alike, and the result does not
 depend on a sorting order.
@@ -22,9 +22,10 @@ _FIRST_CANDIDATES = 256
 
 def log_normalizer(logits: Row) -> float:
     """Logarithm of the sum of exp(logits): a logit minus this is the token's log probability."""
-    top = float(logits.max())
-    shifted = logits - np.float32(top)
-    return top + float(np.log(np.exp(shifted, out=shifted).sum(dtype=np.float64)))
+    import torch
+
+    # By torch, whose exponentials use all threads: every token of every row needs this.
+    return float(torch.from_numpy(logits).logsumexp(0))
 
 
 def penalize(logits: Row, seen: npt.NDArray[np.bool_], penalty: float) -> Row:

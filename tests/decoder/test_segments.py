@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from compiler.decoder.forward import forward, layer_weights
+from compiler.decoder.products import Products
 from compiler.decoder.segments import (
     PHASES,
     SegmentSpec,
+    compiled_whole,
     input_names,
     phase_for,
     segment_names,
@@ -28,9 +30,11 @@ from compiler.decoder.segments import (
 )
 from compiler.model.config import LayerKind, ModelConfig
 from compiler.model.limits import Limits
+from compiler.quantization.schemes import FLOAT
 from compiler.targets.inductor.graph import build_segment
 from tests.simulated import SimulatedRanks, run_eagerly
 from tests.tiny import TINY
+from tests.tiny import model_config as tiny_config
 from tests.weights import model_config, rank_weights
 
 LIMITS = Limits(max_positions=64, max_batch=4, prefill_chunk=16)
@@ -72,6 +76,41 @@ def test_layers_share_what_they_have_in_common() -> None:
     found = specs(config, 1, "float32", LIMITS)
     assert len({spec.name for spec in found}) == len(found)
     assert {spec.segment for spec in found} == {"embed", "attn", "attn-window16", "mlp-gated", "mlp-moe", "head"}
+
+
+WHOLE = (
+    (1, FLOAT, ("layer-gated", "layer-gated"), True),
+    (1, "grouped", ("layer-window16-gated", "layer-gated"), True),
+    (2, FLOAT, ("layer-gated", "layer-gated"), False),
+    (1, (("weight_only", "float"),) * 2, ("layer-gated", "layer-gated"), False),
+)
+
+
+@pytest.mark.parametrize(("tp", "products", "names", "expected"), WHOLE)
+def test_layers_of_one_rank_and_one_product_are_whole(
+    tp: int, products: Products, names: tuple[str, ...], expected: bool
+) -> None:
+    kinds = tuple(LayerKind("gated", 16 if "window16" in name else None) for name in names)
+    config = _config(layer_kinds=kinds)
+    assert compiled_whole(config, tp, products) is expected
+    assert tuple(segment_names(config, kind, whole=True)[0] for kind in kinds) == names
+
+
+def test_layers_are_not_whole_where_that_makes_more_segments() -> None:
+    mixed = tuple(LayerKind(mlp, window) for window in (None, 8, 16) for mlp in ("gated", "moe"))
+    config = _config(layers=6, layer_kinds=mixed, experts=4, experts_per_token=2, moe_ffn=12)
+    assert not compiled_whole(config, 1, FLOAT)
+    assert compiled_whole(replace(config, layers=2, layer_kinds=mixed[:2]), 1, FLOAT)
+
+
+def test_a_whole_layer_reads_what_its_parts_read_and_the_norms_after_them() -> None:
+    gemma = tiny_config("gemma2")
+    parts, whole = (
+        {name for spec in specs(gemma, 1, "float32", LIMITS, whole=whole) for name in input_names(spec)}
+        for whole in (False, True)
+    )
+    assert whole - parts == {"attn.post_norm.weight", "mlp.post_norm.weight"}
+    assert parts <= whole
 
 
 def test_phases_that_a_batch_of_one_never_runs_are_not_compiled() -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compiler.decoder.segments import segment_names
+from compiler.decoder.segments import compiled_whole, segment_names
 from compiler.model.limits import Limits
 from compiler.runtime.commands import StepCommand
 from compiler.runtime.engine import Engine, Logits, Share
@@ -37,7 +37,8 @@ def share(role: RankRole) -> Share:
     torch.set_num_threads(1)
     config = model_config(role.artifact)
     weights: dict[str, Tensor] = rank_weights(role.artifact, role.tp)[role.rank]
-    layers = [segment_names(config, kind) for kind in config.layer_kinds]
+    whole = compiled_whole(config, role.tp, "float")
+    layers = [segment_names(config, kind, whole=whole) for kind in config.layer_kinds]
     made = assemble(config, LIMITS, layers, weights, run_eagerly, rank=role.rank, tp=role.tp, device=role.device)
     fault = role.artifact / "fault"
     if fault.exists():

@@ -283,7 +283,7 @@ def write_wrapper(workspace: Path, march: str) -> Path:
 
 def _cost(spec: SegmentSpec) -> int:
     """Relative duration: the longest segments start first, so that none runs alone at the end."""
-    order = ["embed", "head", "qkv", "mlp", "attn"]
+    order = ["embed", "head", "qkv", "mlp", "attn", "layer"]
     return 10 * order.index(spec.part) + (spec.phase == "prefill")
 
 

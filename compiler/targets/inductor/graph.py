@@ -15,6 +15,7 @@ from compiler.decoder.decoder import attn, embed, head, mlp, qkv
 from compiler.decoder.kernels import Kernels
 from compiler.decoder.rankfile.quantized import scale_of, stored_weight
 from compiler.decoder.segments import PHASES, SegmentSpec, input_names, weight_shapes
+from compiler.decoder.whole import whole_layer
 from compiler.model.parallel import cache_shapes, head_layout
 from compiler.quantization.schemes import FLOAT
 from compiler.targets.inductor.attention import attend
@@ -76,6 +77,8 @@ class Segment(torch.nn.Module):
                 return attn(spec.config, kind, t, kernels)
             case "mlp", kind if kind:
                 return mlp(spec.config, kind, t, kernels)
+            case "layer", kind if kind:
+                return whole_layer(spec.config, kind, t, kernels)
             case "head", None:
                 return head(spec.config, t, kernels)
         raise AssertionError(spec.name)

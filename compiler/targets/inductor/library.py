@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 NAME = "products"
 """Name of the library for the linker: `-lproducts`."""
 
-PARTS = ("qkv", "attn", "mlp", "head")
+PARTS = ("qkv", "attn", "mlp", "layer", "head")
 """Segments with products."""
 
 FOLDER = Path(__file__).parent / "native"

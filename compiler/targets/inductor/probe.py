@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compiler.decoder.segments import PHASES, input_names, weight_shapes
+from compiler.decoder.segments import ATTENDING, PHASES, input_names, weight_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +27,12 @@ _TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 6e-2}
 """Largest difference, as a share of the largest output."""
 
 
+_MLP = ("mlp.", "moe.", "shared.")
+"""Weights of a whole layer that are zero, so that its output is x and the summand of attention."""
+_FAINT = 0.03
+"""Factor of x there, so that it does not hide the summand."""
+
+
 def attention_problems(specs: Sequence[SegmentSpec], run: Run, device: str = "cpu") -> list[str]:
     """Packages whose limits are wrong, one line each. `run` computes a segment from its inputs in order.
 
@@ -39,7 +45,7 @@ def attention_problems(specs: Sequence[SegmentSpec], run: Run, device: str = "cp
     problems = []
     for spec in specs:
         limit = spec.kind and (spec.kind.window or spec.kind.chunk)
-        if spec.part != "attn" or not limit:
+        if spec.part not in ATTENDING or not limit:
             continue
         with torch.no_grad():
             inputs = _inputs(spec, limit, device)
@@ -81,8 +87,12 @@ def _inputs(spec: SegmentSpec, limit: int, device: str) -> list[Tensor]:
             return known[name]
         axes: tuple[str | int, ...] = STEP[name] if name in STEP else weights[name]
         shape = [axis if isinstance(axis, int) else sizes[axis] for axis in axes]
+        if name.startswith(_MLP):
+            return torch.zeros(shape, dtype=input_dtype(name, spec, weights))
         values = torch.randn(shape, generator=generator)
-        if name == "cache_v":
+        if name == "x" and spec.part == "layer":
+            values *= _FAINT
+        elif name == "cache_v":
             values *= _edges(shape[1], positions, limit)[:, None, None]
         elif name not in STEP:
             values = _weight(name, values)

@@ -74,7 +74,7 @@ class SegmentRunner(Runner):
 def _check_windows(folder: Path) -> None:
     """Raise NumericsError where a package of attention has another window or chunk than the artifact's model."""
     from compiler.artifact.manifest import load_manifest
-    from compiler.decoder.segments import specs
+    from compiler.decoder.segments import are_whole, specs
     from compiler.model.limits import Limits
     from compiler.runtime.package import Package
     from compiler.runtime.section import runnable
@@ -82,8 +82,9 @@ def _check_windows(folder: Path) -> None:
 
     manifest = load_manifest(folder)
     made, limits = runnable(manifest), Limits(**manifest.limits.model_dump())
+    shape, tp, dtype = manifest.config, manifest.parallel.tp, manifest.dtype
     found = attention_problems(
-        specs(manifest.config, manifest.parallel.tp, manifest.dtype, limits, made.products, made.cache, made.head),
+        specs(shape, tp, dtype, limits, made.products, made.cache, made.head, whole=are_whole(made.layers)),
         lambda spec, inputs: Package(folder / made.packages[spec.name]).run(inputs)[0],
         manifest.device.kind,
     )

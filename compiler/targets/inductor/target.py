@@ -76,14 +76,18 @@ class SegmentCompiler(Compiler[InductorOptions]):
 
     def needs(self, config: ModelConfig, tp: int, options: InductorOptions) -> Sequence[Need]:
         """Memory of a compile process (torch, a segment's graph, C++ compiler), and disk of packages (no weights)."""
-        count = 2 + len({name for layer in segments.layer_segments(config, options.products) for name in layer})
+        whole = segments.compiled_whole(config, tp, options.products)
+        layers = segments.layer_segments(config, options.products, whole=whole)
+        count = 2 + len({name for layer in layers for name in layer})
         note = f"{count} segments, prefill and decode; no weights"
         return (Need("compile", 2 << 30, count * 2 * (2 << 20), note),)
 
     def specs(self, plan: Planned[InductorOptions], source: str) -> Sequence[SegmentSpec]:
         """One spec per package; it depends neither on weights nor on the number of layers."""
-        asked = plan.options
-        return segments.specs(plan.config, plan.tp, plan.dtype, plan.limits, asked.products, asked.cache, asked.head)
+        config, tp, asked = plan.config, plan.tp, plan.options
+        whole = segments.compiled_whole(config, tp, asked.products)
+        form = plan.dtype, plan.limits, asked.products, asked.cache, asked.head
+        return segments.specs(config, tp, *form, whole=whole)
 
 
 class SegmentPackager(Packager[InductorOptions]):
@@ -94,12 +98,14 @@ class SegmentPackager(Packager[InductorOptions]):
         from compiler.runtime.section import Segments
 
         packages = {name: f"packages/{part.name}" for name, (part,) in made.compiled.items()}
+        whole = segments.compiled_whole(plan.config, plan.tp, plan.options.products)
+        layers = segments.layer_segments(plan.config, plan.options.products, whole=whole)
         compiled = [part.at(packages[name]) for name, (part,) in made.compiled.items()]
         return Contents(
             [*made.weights, *compiled, *made.tokenizer],
             Segments(
                 weights=tuple(layout.rank_file(rank) for rank in range(plan.tp)),
-                layers=tuple(map(tuple, segments.layer_segments(plan.config, plan.options.products))),
+                layers=tuple(map(tuple, layers)),
                 packages=packages,
                 products=plan.options.products,
                 cache=plan.options.cache,

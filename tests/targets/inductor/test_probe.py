@@ -29,9 +29,12 @@ KINDS = {
 }
 
 
-def _specs(kind: LayerKind, dtype: str, products: str = "float", cache: str = "") -> Sequence[SegmentSpec]:
-    config = replace(model_config("llama"), layer_kinds=(kind, LayerKind("gated"), kind))
-    return specs(config, 2, dtype, LIMITS, products, cache)
+def _specs(
+    kind: LayerKind, dtype: str, products: str = "float", cache: str = "", model: str = "llama", tp: int = 2
+) -> Sequence[SegmentSpec]:
+    """Specs of a model with layers of `kind`: whole layers at tp 1."""
+    config = replace(model_config(model), layer_kinds=(kind, replace(kind, window=None, chunk=None), kind))
+    return specs(config, tp, dtype, LIMITS, products, cache, whole=tp == 1)
 
 
 def _other(by: int | None) -> Run:
@@ -62,6 +65,16 @@ def test_every_phase_with_another_limit_is_named(kind: str, dtype: str, by: int 
 @pytest.mark.parametrize("kind", KINDS)
 def test_right_limits_pass(kind: str, products: str, cache: str) -> None:
     assert attention_problems(_specs(KINDS[kind], "bfloat16", products, cache), _other(0)) == []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("model", ["llama", "mixtral", "olmo2", "gptj"])
+def test_limits_of_whole_layers_are_seen_too(model: str, dtype: str) -> None:
+    kind = replace(model_config(model).layer_kinds[0], window=4096)
+    found = _specs(kind, dtype, model=model, tp=1)
+    assert attention_problems(found, _other(0)) == []
+    for by in (1, -1, None):
+        assert len(attention_problems(found, _other(by))) == 3, by
 
 
 @pytest.mark.parametrize("cache", ["int8", "fp8"])

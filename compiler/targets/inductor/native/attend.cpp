@@ -110,7 +110,8 @@ void attend_as(const Cache& c, const Queries& q, const Blocks& blocks) {
   for (int64_t i = count - 1; i >= 0; --i) begins[static_cast<size_t>(items[static_cast<size_t>(i)].query)] = i;
 #pragma omp parallel if (2 * count * kBlock * c.dim >= kLeast)
   {
-#pragma omp for schedule(static)
+    // In order, a block at a time: the last blocks of rows are shorter.
+#pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < count; ++i)
       run_item<Float>(c, q, sizes, items[static_cast<size_t>(i)], run, rooms.get() + room * omp_get_thread_num(),
                       parts.get() + i * part);

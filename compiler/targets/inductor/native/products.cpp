@@ -123,8 +123,9 @@ void run_as(const Weight& w, const Activations& a, const Kernels& kernels) {
     const Part& part = parts[static_cast<size_t>(expert)];
     if (part.x.empty()) continue;
     float* const own = sums.data + most * size * omp_get_thread_num();
-    // Sums are a thread's own, so experts need no barrier.
-#pragma omp for schedule(static) nowait
+    // Sums are a thread's own, so experts need no barrier. Threads read memory at different rates: the last, small parts
+    // go to the one that is done first.
+#pragma omp for schedule(guided) nowait
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t first = block * size, count = std::min(size, w.out - first), row = expert * w.out + first;
       const auto* const data = static_cast<const char*>(w.data) + row * w.in * layout.bits / 8;
