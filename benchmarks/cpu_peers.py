@@ -1,7 +1,7 @@
 """Artifacts against llama.cpp and OpenVINO GenAI on this CPU: prefill, decoding, start and memory.
 
     python -m benchmarks.cpu_peers --work DIR [--isa avx2] [--turns 3] [--weights bf16,int8,int4] [--batches 1,4,8]
-        [--prompts 128,512] [--rounds 3] [--threads N] [--checkpoint CHECKPOINT]
+        [--prompts 128,512] [--rounds 3] [--threads N] [--checkpoint CHECKPOINT] [--peer-head Q8_0]
 
 The same weights for all, greedy, 32 decode steps: a random TinyLlama, or CHECKPOINT, a Llama or Qwen2 of one file in
 bfloat16 (`benchmarks/testbed/coder.py` makes one); each has a DIR of its own. The peers' packages (PEERS) come from the
@@ -35,8 +35,10 @@ WEIGHTS: dict[str, tuple[tuple[str, ...], str]] = {
     "int8": (("--quant", "int8-weight", "--lm-head", "int8"), "Q8_0"),
     "int4": (("--quant", "int4-weight", "--lm-head", "int8"), "Q4_0"),
 }
-"""Weights: our options, and the peers' format. The peers' heads and embeddings are in their format, too: in Q4_0
-files with 4 bits. llama.cpp's own tool gives a head 6 bits, or 8 where 256 does not divide its width (llama-quant.cpp).
+"""Weights: our options, and the peers' format."""
+HEAD = "Q8_0"
+"""Format of the peers' heads beside weights of 4 bits: 8 bits, as ours. llama.cpp's own tool gives a head 6 bits, or 8
+where 256 does not divide its width (llama-quant.cpp). `--peer-head Q4_0`: 4 bits.
 """
 ONEDNN = {"avx2": "AVX2", "avx512": "AVX512_CORE", "avx512_vnni": "AVX512_CORE_VNNI", "avx512_bf16": "AVX512_CORE_BF16"}
 """Value of ONEDNN_MAX_CPU_ISA for each level (documentation of oneDNN, "CPU dispatcher control")."""
@@ -53,7 +55,13 @@ class Result:
     peak: int
 
 
-def prepare(work: Path, given: Path | None, weights: Sequence[str]) -> Path:
+def gguf_of(work: Path, name: str, head: str) -> Path:
+    """The peers' file for weights `name`, with a head in the format `head` beside weights of 4 bits."""
+    form = WEIGHTS[name][1]
+    return work / (f"model-{form}-head-{head}.gguf" if form == "Q4_0" and head != form else f"model-{form}.gguf")
+
+
+def prepare(work: Path, given: Path | None, weights: Sequence[str], head: str = HEAD) -> Path:
     """Make checkpoint, artifacts, GGUF files and the peers' environment where they are missing; return its Python."""
     checkpoint, python = given or work / "tinyllama", work / "peers" / "bin" / "python"
     if not (checkpoint / "config.json").exists():
@@ -63,7 +71,7 @@ def prepare(work: Path, given: Path | None, weights: Sequence[str]) -> Path:
         subprocess.run([str(python), "-m", "pip", "install", "-q", *PEERS], check=True)
     for name in weights:
         scheme, form = WEIGHTS[name]
-        artifact, gguf = work / f"model-{name}", work / f"model-{form}.gguf"
+        artifact, gguf = work / f"model-{name}", gguf_of(work, name, head)
         if not artifact.exists():
             # Random weights: the gate may refuse int4, which says nothing about its speed.
             options = (*scheme, "--accept-numerics", "--proof", "quick", "--max-batch", "8")
@@ -71,7 +79,8 @@ def prepare(work: Path, given: Path | None, weights: Sequence[str]) -> Path:
             run_cli("build", *arguments, cache=work / "cache")
         if not gguf.exists():
             script = ROOT / "benchmarks" / "testbed" / "gguf_model.py"
-            subprocess.run([str(python), str(script), str(checkpoint), str(gguf), form], check=True)
+            own = (head,) if form == "Q4_0" else ()
+            subprocess.run([str(python), str(script), str(checkpoint), str(gguf), form, *own], check=True)
     return python
 
 
@@ -113,7 +122,7 @@ def compare(work: Path, python: Path, name: str, batch: int, prompt: int, option
     sizes = [f"--batch={batch}", f"--prompt={prompt}", f"--new={STEPS + 1}", f"--rounds={options.rounds}"]
     threads = {"OMP_NUM_THREADS": str(options.threads)}
     forced = {"LMI_COMPILE_ISA": options.isa, "ONEDNN_MAX_CPU_ISA": ONEDNN.get(options.isa, "DEFAULT")}
-    gguf = work / f"model-{WEIGHTS[name][1]}.gguf"
+    gguf = gguf_of(work, name, options.peer_head)
     found: dict[str, list[Result]] = {"ours": [], "llama.cpp": [], "openvino": []}
     read = []
     for _ in range(options.turns):
@@ -152,11 +161,12 @@ def main() -> None:
     parser.add_argument("--batches", default="1,4,8")
     parser.add_argument("--prompts", default="128,512", help="with one row; several rows have the first")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--peer-head", default=HEAD, help="format of the peers' heads beside weights of 4 bits")
     options = parser.parse_args()
     weights, prompts = options.weights.split(","), [int(prompt) for prompt in options.prompts.split(",")]
     work = options.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
-    python = prepare(work, options.checkpoint, weights)
+    python = prepare(work, options.checkpoint, weights, options.peer_head)
     print(f"{machine()}, {options.threads} threads, {options.isa or 'highest level'}")
     print("| weights | batch | prompt | | prefill tok/s | decode tok/s | start to first token, s | peak MiB | GB/s |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)

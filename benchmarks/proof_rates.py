@@ -1,20 +1,24 @@
 """Rates of calibration, feedback, gate and judge beside an eager forward, and what they mean for large models.
 
     python -m benchmarks.proof_rates --model FOLDER --work DIR [--layers 2] [--samples 4] [--length 256]
+    python -m benchmarks.proof_rates --shape llama2-70b --work DIR --layers 1
 
-The first `--layers` layers of a checkpoint run in one process, one thread count: an eager forward of transformers in
-float32 (a sample at a time, as many tokens), then each stage over the same tokens, int8 weights at tp 2. A rate is in
-billions of operations a second, of one forward of these layers, and of the head where the stage computes logits: the
-gate computes every token twice, of the source and of the files, and its rate counts it once. It is compared with the
-eager forward that computes the same. The arithmetic below multiplies operations of published models by the seconds for
-one that were measured here, for `--proof standard`, and divides by 8 for 16 cores.
+The first `--layers` layers of a checkpoint, or of a Llama of a published shape with random weights, run in one process,
+one thread count: an eager forward of transformers in float32 (a sample at a time, as many tokens), then each stage over
+the same tokens, int8 weights at tp 2; feedback where its matrices fit into 4 GiB. A rate is in billions of operations a
+second, of one forward of these layers, and of the head where the stage computes logits: the gate computes every token
+twice, of the source and of the files, and its rate counts it once. It is compared with the eager forward that computes
+the same. The arithmetic below multiplies operations of published models by the seconds for one that were measured here,
+for `--proof standard`, and divides by 8 for 16 cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,10 +29,11 @@ import torch
 import recipes
 from benchmarks.planted import Planted
 from benchmarks.quantized_files import quantize
-from benchmarks.tinyllama import ROOT, machine
+from benchmarks.tinyllama import ROOT, machine, write_llama
 from compiler import targets
 from compiler.calibration import activations, feedback
 from compiler.calibration.samples import Samples
+from compiler.errors import MemoryCeilingError
 from compiler.model.account import account
 from compiler.numerics.foreign import transformers_config, transformers_model
 from compiler.numerics.gate.measure import Extent, measure
@@ -79,6 +84,16 @@ def opened(folder: Path, out: Path, layers: int, samples: Samples) -> Measured:
     return Measured(Planted(config, tensors, short, {}, samples, samples, out), short, samples)
 
 
+def shaped(name: str, work: Path, layers: int) -> Path:
+    """Checkpoint of `layers` layers with the widths of a published Llama, made where it is missing."""
+    folder = work / f"{name}-{layers}"
+    if not (folder / "config.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        hf = json.loads((PUBLISHED / f"{name}.json").read_bytes())
+        write_llama(folder, {**hf, "num_hidden_layers": layers})
+    return folder
+
+
 def seconds(run: Callable[[], object]) -> float:
     """Duration of `run`, after one that is not counted."""
     run()
@@ -103,7 +118,8 @@ def measured(model: Measured) -> dict[str, float]:
     found["calibrate"] = seconds(lambda: activations.calibrate(*source, work=work, out=out, max_memory=most))
     scheme = scheme_of("gptq")
     assert scheme is not None
-    found["feedback"] = seconds(lambda: feedback.compensate(*source, scheme, work=work, out=out, max_memory=most))
+    with suppress(MemoryCeilingError):
+        found["feedback"] = seconds(lambda: feedback.compensate(*source, scheme, work=work, out=out, max_memory=most))
     found |= gated(of, samples, "inductor", "gate")
     found |= gated(of, samples, "trtllm", "gate by the judge")
     return found
@@ -142,15 +158,18 @@ def arithmetic(found: dict[str, float], config: ModelConfig, tokens: int, length
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--model", type=Path)
+    source.add_argument("--shape", help="a Llama among recipes/published")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--length", type=int, default=256)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
+    folder = options.model or shaped(options.shape, options.work, options.layers)
     ids = np.random.default_rng(0).integers(0, 1000, (options.samples, options.length), np.int64)
-    model = opened(options.model, options.work, options.layers, Samples(tuple(ids), "random", "sha256:0"))
+    model = opened(folder, options.work, options.layers, Samples(tuple(ids), "random", "sha256:0"))
     found, tokens = measured(model), ids.size
     print(f"{machine()}, {torch.get_num_threads()} threads, {tokens} tokens, {options.layers} layers")
     print("stage | seconds | GOP/s | of eager")

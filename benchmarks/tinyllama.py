@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 HIDDEN, FFN, VOCAB, HEADS, KV_HEADS, LAYERS = 2048, 5632, 32000, 32, 4, 22
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,30 +18,35 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def write_checkpoint(folder: Path, layers: int = LAYERS) -> None:
     """Write config.json and one safetensors file into the new folder `folder`, with normally distributed weights."""
-    head = HIDDEN // HEADS
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens": (VOCAB, HIDDEN)}
-    for layer in range(layers):
-        names = {
-            "input_layernorm": (HIDDEN,),
-            "self_attn.q_proj": (HIDDEN, HIDDEN),
-            "self_attn.k_proj": (KV_HEADS * head, HIDDEN),
-            "self_attn.v_proj": (KV_HEADS * head, HIDDEN),
-            "self_attn.o_proj": (HIDDEN, HIDDEN),
-            "post_attention_layernorm": (HIDDEN,),
-            "mlp.gate_proj": (FFN, HIDDEN),
-            "mlp.up_proj": (FFN, HIDDEN),
-            "mlp.down_proj": (HIDDEN, FFN),
-        }
-        shapes |= {f"model.layers.{layer}.{name}": shape for name, shape in names.items()}
-    shapes |= {"model.norm": (HIDDEN,), "lm_head": (VOCAB, HIDDEN)}
-    write_random(folder, {f"{name}.weight": shape for name, shape in shapes.items()})
-    config = {
+    write_llama(folder, {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16",
         "hidden_size": HIDDEN, "intermediate_size": FFN, "vocab_size": VOCAB, "num_hidden_layers": layers,
         "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "max_position_embeddings": 2048,
         "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": False,
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config))
+    })  # fmt: skip
+
+
+def write_llama(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write a checkpoint of the Llama that `config` (of transformers) describes, in bfloat16, as `write_checkpoint`."""
+    hidden, ffn, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    kv = config["num_key_value_heads"] * hidden // config["num_attention_heads"]
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens": (vocab, hidden)}
+    for layer in range(config["num_hidden_layers"]):
+        names = {
+            "input_layernorm": (hidden,),
+            "self_attn.q_proj": (hidden, hidden),
+            "self_attn.k_proj": (kv, hidden),
+            "self_attn.v_proj": (kv, hidden),
+            "self_attn.o_proj": (hidden, hidden),
+            "post_attention_layernorm": (hidden,),
+            "mlp.gate_proj": (ffn, hidden),
+            "mlp.up_proj": (ffn, hidden),
+            "mlp.down_proj": (hidden, ffn),
+        }
+        shapes |= {f"model.layers.{layer}.{name}": shape for name, shape in names.items()}
+    shapes |= {"model.norm": (hidden,), "lm_head": (vocab, hidden)}
+    write_random(folder, {f"{name}.weight": shape for name, shape in shapes.items()})
+    (folder / "config.json").write_text(json.dumps({**config, "torch_dtype": "bfloat16"}))
 
 
 def write_random(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
