@@ -1,14 +1,15 @@
 """Quantization against llm-compressor: perplexity by one judge, seconds and memory; and SmoothQuant's alpha.
 
     python -m benchmarks.quantizers --model FOLDER --work DIR [--only ours/gptq,peer/awq] [--samples 32] [--length 256]
-        [--alphas 0.3,0.4,0.5,0.6,0.7,auto] [--threads 2]
+        [--alphas 0.3,0.4,0.5,0.6,0.7,auto] [--threads 2] [--peer-dtype bfloat16]
 
 FOLDER is a checkpoint of Llama or Qwen2 in bfloat16. Both calibrate on the same rows of token ids (docstrings of the
 standard library); the judge is transformers in float32, on prose of Python's documentation that neither calibrates on:
 it gets dequantized weights, ours from rank files of target inductor at tp 1, the peer's from its modules, and rounds
 the inputs of linear layers to int8 per token for schemes that do so. The peer's packages (PEERS) come from the package
 index into an environment of their own in DIR, which takes torch from this one. Ours runs with an empty stage cache.
-`--alphas`: `smoothquant` with each of these instead of the comparison.
+`--alphas`: `smoothquant` with each of these instead of the comparison. `--peer-dtype float32`: the peer's model in this
+dtype, which is faster on a CPU without products of bfloat16.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ class Testbed:
     calibration: Path
     held_out: list[list[int]]
     threads: int
+    peer_dtype: str
 
     def row(self, name: str, alpha: str = "0.5") -> Row:
         """Quantize and judge."""
@@ -116,7 +118,7 @@ class Testbed:
     def _peer(self, scheme: str, out: Path, alpha: str) -> tuple[float, int]:
         script = ROOT / "benchmarks" / "testbed" / "quantizer.py"
         words = [str(peer_python(self.work)), str(script), scheme, str(self.model), str(self.calibration), str(out)]
-        words += ["--alpha", alpha, "--threads", str(self.threads)]
+        words += ["--alpha", alpha, "--threads", str(self.threads), "--dtype", self.peer_dtype]
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "TQDM_DISABLE": "1"}
         done = subprocess.run(words, capture_output=True, text=True, cwd=self.work, env=environment)
         if done.returncode:
@@ -256,7 +258,7 @@ def prepared(options: argparse.Namespace) -> Testbed:
         f"calibrated on {sum(map(len, rows)):,} tokens in {len(rows)} rows; judged on {sum(map(len, held_out)):,}",
         flush=True,
     )
-    return Testbed(options.model, options.work, calibration, held_out, options.threads)
+    return Testbed(options.model, options.work, calibration, held_out, options.threads, options.peer_dtype)
 
 
 def _rows(testbed: Testbed, options: argparse.Namespace) -> Iterator[Row]:
@@ -282,6 +284,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=256, help="tokens of such a row")
     parser.add_argument("--alphas", default="")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--peer-dtype", choices=("bfloat16", "float32"), default="bfloat16")
     options = parser.parse_args()
     if unknown := set(options.only.split(",")) - set(RUNS):
         parser.error(f"no run is named {', '.join(sorted(unknown))}; the names are {', '.join(RUNS)}")

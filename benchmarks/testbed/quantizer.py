@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--alpha", type=float, default=0.5)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     options = parser.parse_args()
     import torch
     from datasets import Dataset
@@ -106,7 +107,7 @@ def main() -> None:
         # The peer's AWQ pins memory, which needs a GPU.
         setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)  # noqa: B010 - mypy refuses the assignment
     began = time.monotonic()
-    model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(options.model, dtype=getattr(torch, options.dtype))
     loaded = time.monotonic()
     rows = [json.loads(line)["input_ids"] for line in options.calibration.read_text().splitlines()]
     data = Dataset.from_list([{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in rows])

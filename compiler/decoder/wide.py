@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 BLOCK = 16 << 20
 """Size of a widened block of rows, in bytes."""
@@ -15,6 +14,11 @@ BLOCK = 16 << 20
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x float32 [..., in], weight [out, in] of any dtype, bias float32 [out] -> float32 [..., out]."""
-    parts = weight.split(max(BLOCK // (4 * weight.shape[1]), 1))
-    y = torch.cat([F.linear(x, part.float()) for part in parts], -1)
-    return y if bias is None else y + bias
+    rows = x.reshape(-1, x.shape[-1])
+    y = rows.new_empty(len(rows), len(weight))
+    block = max(BLOCK // (4 * weight.shape[1]), 1)
+    for begin in range(0, len(weight), block):
+        part = weight[begin : begin + block]
+        torch.mm(rows, part.float().t(), out=y[:, begin : begin + len(part)])
+    y = y.view(*x.shape[:-1], len(weight))
+    return y if bias is None else y.add_(bias)
