@@ -71,7 +71,7 @@ def compiled_whole(config: ModelConfig, tp: int, products: Products) -> bool:
     """Whether layers are compiled as one segment each: on one rank, with one product, and where that makes no more
     segments than attention and mlp on their own.
 
-    A call costs 20 to 40 us, since the weights that a segment reads push the caller's code out of the caches.
+    Fewer calls are less time between packages, of which a small model's decode step has 2 ms (benchmarks/RESULTS.md).
     """
     if tp > 1 or not isinstance(products, str):
         return False
