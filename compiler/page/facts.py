@@ -119,6 +119,7 @@ def _identity(manifest: Manifest) -> list[Row]:
         ("toolchain", ", ".join(f"{name} {value}" for name, value in sorted(manifest.toolchain.items())) or "none"),
         ("written by", f"lmi-compile {manifest.writer}" if manifest.writer else "an older version"),
         *manifest.section.facts(),
+        *load(manifest.target).runtime.expected(manifest),
         *(("note", note) for note in m.notes),
     ]
 

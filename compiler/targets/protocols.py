@@ -248,6 +248,10 @@ class Runtime(ServingContainer):
         """Expected speed on this machine, from short measurements."""
         return ()
 
+    def expected(self, manifest: Manifest) -> Sequence[tuple[str, str]]:
+        """Facts about a run of the artifact on this machine that need no measurement: name and text."""
+        return ()
+
     def doctor(self) -> tuple[Sequence[Finding], Sequence[Ability]]:
         """Findings about the toolchain here, with the vendor's install line, and the abilities of this machine."""
         return (), ()

@@ -179,6 +179,12 @@ class SegmentRuntime(Runtime):
 
         return [decode_speed(plan.config, plan.tp, plan.dtype, plan.options, _bandwidth())]
 
+    def expected(self, manifest: Manifest) -> Sequence[tuple[str, str]]:
+        """Bytes of a decode step, level of its kernels on this CPU."""
+        from compiler.targets.inductor.speed import expected
+
+        return expected(manifest)
+
     def doctor(self) -> tuple[Sequence[Finding], Sequence[Ability]]:
         """Findings about torch, the C++ compiler and the GPU."""
         from compiler.targets.inductor.doctor import doctor

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from compiler.decoder.traffic import step_bytes
 from compiler.report import amount
-from compiler.runtime.levels import level
+from compiler.runtime.levels import VARIABLE, level, supported
 from compiler.targets.values import Finding
 
 if TYPE_CHECKING:
+    from compiler.artifact.manifest import Manifest
     from compiler.model.config import ModelConfig
     from compiler.targets.inductor.options import InductorOptions
 
@@ -33,3 +35,18 @@ def decode_speed(
         f"at most {bandwidth / read:.3g} tokens/s a row: {amount(read, 'bytes')} of weights a token, read at "
         f"{amount(round(bandwidth), 'bytes')}/s; kernels of level {level(flags=flags)}",
     )
+
+
+def expected(manifest: Manifest) -> list[tuple[str, str]]:
+    """Bytes of a decode step and level of its kernels, for an artifact that runs on a CPU; none for others."""
+    from compiler.runtime.section import runnable
+    from compiler.targets.inductor.options import InductorOptions
+
+    if manifest.device.kind != "cpu":
+        return []
+    options = InductorOptions.of(runnable(manifest))
+    read = step_bytes(manifest.config, manifest.parallel.tp, manifest.dtype, options.products, options.head)
+    # A level that this CPU lacks is an error where something runs; here it is a fact.
+    runs, asked = supported(), os.environ.get(VARIABLE)
+    level_text = f"level {asked or runs[-1]}" + ("" if not asked or asked in runs else ", which this CPU does not run")
+    return [("decode step", f"{amount(read, 'bytes')} of weights a row; kernels of {level_text}, by this CPU")]
