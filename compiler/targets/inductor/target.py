@@ -63,6 +63,12 @@ class SegmentLayout(RankLayout[InductorOptions]):
         return layout.rank_plans(config, tp, tensors, dtype, options.products, options.head)
 
 
+def _layers(config: ModelConfig, tp: int, options: InductorOptions) -> Sequence[Mapping[str, str]]:
+    """Segments of every layer, with their products."""
+    whole = segments.compiled_whole(config, tp, options.products)
+    return segments.layer_segments(config, options.products, whole=whole)
+
+
 class SegmentCompiler(Compiler[InductorOptions]):
     """Compilation of packages by processes of this project, see build.py."""
 
@@ -76,9 +82,7 @@ class SegmentCompiler(Compiler[InductorOptions]):
 
     def needs(self, config: ModelConfig, tp: int, options: InductorOptions) -> Sequence[Need]:
         """Memory of a compile process (torch, a segment's graph, C++ compiler), and disk of packages (no weights)."""
-        whole = segments.compiled_whole(config, tp, options.products)
-        layers = segments.layer_segments(config, options.products, whole=whole)
-        count = 2 + len({name for layer in layers for name in layer})
+        count = 2 + len({name for layer in _layers(config, tp, options) for name in layer})
         note = f"{count} segments, prefill and decode; no weights"
         return (Need("compile", 2 << 30, count * 2 * (2 << 20), note),)
 
@@ -98,14 +102,12 @@ class SegmentPackager(Packager[InductorOptions]):
         from compiler.runtime.section import Segments
 
         packages = {name: f"packages/{part.name}" for name, (part,) in made.compiled.items()}
-        whole = segments.compiled_whole(plan.config, plan.tp, plan.options.products)
-        layers = segments.layer_segments(plan.config, plan.options.products, whole=whole)
         compiled = [part.at(packages[name]) for name, (part,) in made.compiled.items()]
         return Contents(
             [*made.weights, *compiled, *made.tokenizer],
             Segments(
                 weights=tuple(layout.rank_file(rank) for rank in range(plan.tp)),
-                layers=tuple(map(tuple, layers)),
+                layers=tuple(map(tuple, _layers(plan.config, plan.tp, plan.options))),
                 packages=packages,
                 products=plan.options.products,
                 cache=plan.options.cache,
