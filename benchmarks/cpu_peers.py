@@ -55,10 +55,11 @@ class Result:
     peak: int
 
 
-def gguf_of(work: Path, name: str, head: str) -> Path:
-    """The peers' file for weights `name`, with a head in the format `head` beside weights of 4 bits."""
+def peers_file(work: Path, name: str, head: str) -> tuple[Path, str]:
+    """The peers' file for weights `name`, and the format of its head: `head` beside weights of 4 bits."""
     form = WEIGHTS[name][1]
-    return work / (f"model-{form}-head-{head}.gguf" if form == "Q4_0" and head != form else f"model-{form}.gguf")
+    own = head if form == "Q4_0" else form
+    return work / (f"model-{form}.gguf" if own == form else f"model-{form}-head-{own}.gguf"), own
 
 
 def prepare(work: Path, given: Path | None, weights: Sequence[str], head: str = HEAD) -> Path:
@@ -71,7 +72,7 @@ def prepare(work: Path, given: Path | None, weights: Sequence[str], head: str = 
         subprocess.run([str(python), "-m", "pip", "install", "-q", *PEERS], check=True)
     for name in weights:
         scheme, form = WEIGHTS[name]
-        artifact, gguf = work / f"model-{name}", gguf_of(work, name, head)
+        artifact, (gguf, of_head) = work / f"model-{name}", peers_file(work, name, head)
         if not artifact.exists():
             # Random weights: the gate may refuse int4, which says nothing about its speed.
             options = (*scheme, "--accept-numerics", "--proof", "quick", "--max-batch", "8")
@@ -79,8 +80,7 @@ def prepare(work: Path, given: Path | None, weights: Sequence[str], head: str = 
             run_cli("build", *arguments, cache=work / "cache")
         if not gguf.exists():
             script = ROOT / "benchmarks" / "testbed" / "gguf_model.py"
-            own = (head,) if form == "Q4_0" else ()
-            subprocess.run([str(python), str(script), str(checkpoint), str(gguf), form, *own], check=True)
+            subprocess.run([str(python), str(script), str(checkpoint), str(gguf), form, of_head], check=True)
     return python
 
 
@@ -122,7 +122,7 @@ def compare(work: Path, python: Path, name: str, batch: int, prompt: int, option
     sizes = [f"--batch={batch}", f"--prompt={prompt}", f"--new={STEPS + 1}", f"--rounds={options.rounds}"]
     threads = {"OMP_NUM_THREADS": str(options.threads)}
     forced = {"LMI_COMPILE_ISA": options.isa, "ONEDNN_MAX_CPU_ISA": ONEDNN.get(options.isa, "DEFAULT")}
-    gguf = gguf_of(work, name, options.peer_head)
+    gguf, _ = peers_file(work, name, options.peer_head)
     found: dict[str, list[Result]] = {"ours": [], "llama.cpp": [], "openvino": []}
     read = []
     for _ in range(options.turns):

@@ -1,8 +1,8 @@
 """GGUF file of a benchmark's model: a Llama or Qwen2 of a checkpoint's weights, in one of the formats of llama.cpp.
 
-    python gguf_model.py CHECKPOINT TARGET.gguf BF16|F16|Q8_0|Q4_0 [HEAD]
+    python gguf_model.py CHECKPOINT TARGET.gguf BF16|F16|Q8_0|Q4_0 HEAD
 
-HEAD: format of the head, and of the table of embeddings if it is the head, where it is another one.
+HEAD: format of the head, and of the table of embeddings where it is the head.
 Runs in the environment of the peers, which has `gguf` and numpy but nothing of this project. Norms are float32. The
 vocabulary is made of numbered words: prompts are token ids. Rows of q and k stay in the order of the checkpoint, which
 changes what the model says and not what it costs.
@@ -58,7 +58,7 @@ def gguf_name(name: str) -> str:
 
 def main() -> None:
     checkpoint, target, form = Path(sys.argv[1]), Path(sys.argv[2]), gguf.GGMLQuantizationType[sys.argv[3]]
-    head = gguf.GGMLQuantizationType[sys.argv[4]] if len(sys.argv) > 4 else form
+    head = gguf.GGMLQuantizationType[sys.argv[4]]
     config = json.loads((checkpoint / "config.json").read_text())
     of_head = "model.embed_tokens.weight" if config.get("tie_word_embeddings") else "lm_head.weight"
     writer = gguf.GGUFWriter(target, config["model_type"], use_temp_file=True)

@@ -29,9 +29,10 @@ def _logits(folder: Path, *, whole: bool) -> list[Logits]:
     layers = [segment_names(config, kind, whole=whole) for kind in config.layer_kinds]
     assert are_whole(layers) is whole
     share = assemble(config, LIMITS, layers, rank_weights(folder, 1)[0], run_eagerly, rank=0, tp=1, device="cpu")
-    share.allocate(*PROMPTS.shape + np.array([0, 1]))
-    places = np.broadcast_to(np.arange(5), PROMPTS.shape)
-    found = [share.step(StepCommand(PROMPTS, places, places, 5)), share.step(_next())]
+    batch, length = PROMPTS.shape
+    share.allocate(batch, length + 1)
+    places = np.broadcast_to(np.arange(length), PROMPTS.shape)
+    found = [share.step(StepCommand(PROMPTS, places, places, length)), share.step(_next())]
     assert found[0] is not None
     assert found[1] is not None
     return [one.copy() for one in found if one is not None]

@@ -28,9 +28,9 @@ _TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 6e-2}
 
 
 _MLP = ("mlp.", "moe.", "shared.")
-"""Weights of a whole layer that are zero, so that its output is x and the summand of attention."""
-_FAINT = 0.03
-"""Factor of x there, so that it does not hide the summand."""
+"""Weights of a whole layer that are zero, so that its output is x and the summand of attention. Static scales of inputs
+are not: inputs are divided by them.
+"""
 
 
 def attention_problems(specs: Sequence[SegmentSpec], run: Run, device: str = "cpu") -> list[str]:
@@ -87,12 +87,11 @@ def _inputs(spec: SegmentSpec, limit: int, device: str) -> list[Tensor]:
             return known[name]
         axes: tuple[str | int, ...] = STEP[name] if name in STEP else weights[name]
         shape = [axis if isinstance(axis, int) else sizes[axis] for axis in axes]
-        if name.startswith(_MLP):
+        # x is zero where it is added to the summand, which it would hide; so are the queries, then.
+        if (name == "x" and spec.part == "layer") or (name.startswith(_MLP) and not name.endswith("input_scale")):
             return torch.zeros(shape, dtype=input_dtype(name, spec, weights))
         values = torch.randn(shape, generator=generator)
-        if name == "x" and spec.part == "layer":
-            values *= _FAINT
-        elif name == "cache_v":
+        if name == "cache_v":
             values *= _edges(shape[1], positions, limit)[:, None, None]
         elif name not in STEP:
             values = _weight(name, values)

@@ -77,6 +77,18 @@ def test_limits_of_whole_layers_are_seen_too(model: str, dtype: str) -> None:
         assert len(attention_problems(found, _other(by))) == 3, by
 
 
+@pytest.mark.parametrize("cache", ["", "int8"])
+@pytest.mark.parametrize(
+    "products", ["weight_only", "grouped_16", "per_token", "per_tensor", "fp8_per_token", "fp8_per_tensor"]
+)
+@pytest.mark.parametrize("model", ["llama", "mixtral"])
+def test_limits_of_whole_quantized_layers_are_seen_too(model: str, products: str, cache: str) -> None:
+    kind = replace(model_config(model).layer_kinds[0], window=4096)
+    found = _specs(kind, "bfloat16", products, cache, model, tp=1)
+    assert attention_problems(found, _other(0)) == []
+    assert len(attention_problems(found, _other(1))) == 3
+
+
 @pytest.mark.parametrize("cache", ["int8", "fp8"])
 def test_limits_of_quantized_caches_are_seen_too(cache: str) -> None:
     assert len(attention_problems(_specs(KINDS["window 4096"], "bfloat16", "weight_only", cache), _other(1))) == 3
