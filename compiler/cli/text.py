@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.pipeline.notes import alphas_text, numerics_text
 from compiler.report import amount, seconds, table
-from compiler.targets import load
+from compiler.targets import expected
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -163,7 +163,7 @@ def manifest_text(manifest: Manifest) -> str:
         ("limits", f"{manifest.limits.max_positions} positions, {manifest.limits.max_batch} rows"),
         *(_quantization_facts(manifest.quantisation) if manifest.quantisation else []),
         *manifest.section.facts(),
-        *load(manifest.target).runtime.expected(manifest),
+        *expected(manifest),
         ("files", f"{len(manifest.files)}, {amount(sum(f.size for f in manifest.files), 'bytes')}"),
         ("numerics", numerics_text(manifest) if found else "not measured"),
     ]

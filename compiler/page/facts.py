@@ -13,7 +13,7 @@ from compiler.artifact.quantization import FIGURES, quant_of
 from compiler.artifact.sign import SIGNATURE
 from compiler.errors import LmiCompileError, UsageError
 from compiler.report import amount, seconds
-from compiler.targets import load
+from compiler.targets import expected, load
 
 if TYPE_CHECKING:
     from compiler.model.parallel import HeadLayout
@@ -119,7 +119,7 @@ def _identity(manifest: Manifest) -> list[Row]:
         ("toolchain", ", ".join(f"{name} {value}" for name, value in sorted(manifest.toolchain.items())) or "none"),
         ("written by", f"lmi-compile {manifest.writer}" if manifest.writer else "an older version"),
         *manifest.section.facts(),
-        *load(manifest.target).runtime.expected(manifest),
+        *expected(manifest),
         *(("note", note) for note in m.notes),
     ]
 

@@ -24,6 +24,9 @@ from typing import TYPE_CHECKING, Any, cast
 from compiler.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from compiler.artifact.manifest import Manifest
     from compiler.targets.options import TargetOptions
     from compiler.targets.protocols import Target
 
@@ -45,6 +48,11 @@ def load(name: str) -> Target[Any]:
 def options_of(name: str) -> type[TargetOptions]:
     """Class of a target's options; imports nothing else of the target. Raises UsageError."""
     return cast("type[TargetOptions]", _module(name, "options").OPTIONS)
+
+
+def expected(manifest: Manifest) -> Sequence[tuple[str, str]]:
+    """Labels and values of a run here that need no measurement; none where the artifact's target is not installed."""
+    return load(manifest.target).runtime.expected(manifest) if manifest.target in available() else ()
 
 
 def _module(name: str, part: str) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from zlib_ng.zlib_ng import crc32
@@ -63,8 +63,8 @@ class S3Store:
         with s3_errors(self.uri + key):
             for attempt in range(_BODY_TRIES):
                 answer = self._client.call("get_object", **self._at(key))
-                with suppress(*_broken_body()):
-                    data: bytes = answer["Body"].read()
+                with closing(answer["Body"]) as body, suppress(*_broken_body()):
+                    data: bytes = body.read()
                     if len(data) == int(answer["ContentLength"]):
                         return data, str(answer["ETag"])
                 wait(attempt)
@@ -75,16 +75,16 @@ class S3Store:
         with s3_errors(self.uri + key):
             for attempt in range(_BODY_TRIES):
                 answer = self._client.call("get_object", **self._at(key), Range=f"bytes={start + got}-{last}")
-                if int(answer["ContentLength"]) != len(buffer) - got:
-                    raise StoreError(
-                        f"{self.uri}{key}: expected bytes {start + got} to {last}, "
-                        f"the server offers {answer['ContentLength']} bytes",
-                        hint="push the artifact again with `--repair`, or use a server that supports ranged reads",
-                    )
-                with suppress(*_broken_body()):
-                    for count in _fill(answer["Body"], buffer[got:]):
-                        got += count
-                answer["Body"].close()
+                with closing(answer["Body"]) as body:
+                    if int(answer["ContentLength"]) != len(buffer) - got:
+                        raise StoreError(
+                            f"{self.uri}{key}: expected bytes {start + got} to {last}, "
+                            f"the server offers {answer['ContentLength']} bytes",
+                            hint="push the artifact again with `--repair`, or use a server that supports ranged reads",
+                        )
+                    with suppress(*_broken_body()):
+                        for count in _fill(body, buffer[got:]):
+                            got += count
                 if got == len(buffer):
                     return
                 wait(attempt)
