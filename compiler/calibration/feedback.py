@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from compiler.quantization.schemes import Scheme
     from compiler.storage.checkpoints.checkpoint import Checkpoint
 
-VERSION = 2
+VERSION = 3
 """Version of this step, part of its cache key: raised when the same inputs give other weights."""
 WEIGHTS, SCALES = "compensated.safetensors", "group-scales.safetensors"
 
@@ -133,8 +133,8 @@ def _round(
         each = np.empty((*weight.shape[:-1], weight.shape[-1] // group), np.float32)
         for expert in np.ndindex(lead):
             own, h = weight[expert], hessian[expert]
-            each[expert] = feedback.group_scales(own, form, group)
-            rounded = feedback.compensated(own, h, each[expert], form)
+            rounded = feedback.compensated(own, h, form, group)
+            each[expert] = rounded.scales
             gains[0] += rounded.to_nearest
             gains[1] += rounded.error
             own[...] = rounded.values

@@ -6,20 +6,26 @@
 
 Algorithm 1 of the paper, with its blocks of columns. Two choices are those of its authors' later code: columns go in
 descending order of H_jj, since those that are rounded first have most others left to make up for them; and groups have
-the scales of the weight before any feedback, so that this order does not scatter them.
+scales of the weight before any feedback, so that this order does not scatter them.
 
-Feedback is greedy. A row for which rounding to nearest has the lesser error keeps it, so that no row gets worse.
+The error of y is the sum of e^2 over all columns. So the scale of a group is the one of some, from that of its largest
+magnitude downwards, with the least sum of (W_j - nearest(W_j))^2 / U_jj^2: its largest weights saturate where others
+gain more by finer steps, and where feedback makes up for it.
+
+Feedback is greedy. A row for which rounding to nearest, with the scales of its largest magnitudes, has the lesser error
+keeps that, so that no row gets worse.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.quantization.format import Format, Values, group_maxima, nearest
+from compiler.quantization.format import Format, Values, group_maxima, grouped, nearest
 from compiler.quantization.parts import rounded_up
 
 if TYPE_CHECKING:
@@ -29,35 +35,66 @@ DAMPING = 0.01
 """Share of the mean of H_jj that is added to all of them (the paper's value)."""
 BLOCK = 128
 """Columns whose feedback into later blocks is one product."""
+SHARES = tuple(1 - 0.025 * step for step in range(13))
+"""Scales to choose from, as shares of that of the largest magnitude."""
+_SEARCHED = 1 << 20
+"""Weights whose scales are searched for at a time, by a thread."""
 _TRIES = 4
 """Factorizations to try, each with ten times the damping of the one before."""
 
 
 @dataclass(frozen=True)
 class Rounded:
-    """Rounded and dequantized weight [out, in]. Errors of y over the text: `to_nearest` of rounding to nearest with the
-    same scales, `error` of these values.
+    """Rounded and dequantized weight [out, in], and its scales [out, in / group]. Errors of y over the text:
+    `to_nearest` of rounding to nearest with the scales of the largest magnitudes, `error` of these values.
     """
 
     values: Values
+    scales: Values
     to_nearest: float
     error: float
 
 
 def group_scales(weight: Values, form: Format, group: int) -> Values:
-    """Scales [out, in / group] of a weight [out, in], exact in bfloat16."""
+    """Scales [out, in / group] of the largest magnitudes of a weight [out, in], exact in bfloat16."""
     return rounded_up(form.scales(group_maxima(weight, group)))
 
 
-def compensated(weight: Values, hessian: Values, scales: Values, form: Format) -> Rounded:
-    """Weight [out, in] rounded with feedback, for a Hessian [in, in] and scales [out, in / group]."""
-    plain = nearest(weight, scales, form)
+def searched_scales(weight: Values, importance: Values, form: Format, group: int) -> Values:
+    """Scales [out, in / group] among SHARES with the least squared error of rounding to nearest, weighted by the
+    `importance` [in] of each column; exact in bfloat16.
+    """
+    import torch
+
+    columns, rows = grouped(importance, group), max(_SEARCHED // weight.shape[-1], 1)
+
+    def search(begin: int) -> Values:
+        own = weight[begin : begin + rows]
+        parts, largest = grouped(own, group), group_scales(own, form, group)
+        best, least = largest, np.full(largest.shape, np.inf, np.float32)
+        for share in SHARES:
+            scales = rounded_up(largest * np.float32(share))
+            error = np.einsum("rgc,gc->rg", np.square(parts - nearest(own, scales, form).reshape(parts.shape)), columns)
+            better = error < least
+            best, least = np.where(better, scales, best), np.where(better, error, least)
+        return best
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        return np.concatenate(list(threads.map(search, range(0, len(weight), rows))))
+
+
+def compensated(weight: Values, hessian: Values, form: Format, group: int) -> Rounded:
+    """Weight [out, in] rounded with feedback in groups of columns, for a Hessian [in, in]."""
+    largest = group_scales(weight, form, group)
+    plain = nearest(weight, largest, form)
     of_plain = quadratic_error(weight - plain, hessian)
     factor = _factor(hessian)
     if factor is None:
-        return Rounded(plain, float(of_plain.sum()), float(of_plain.sum()))
+        return Rounded(plain, largest, float(of_plain.sum()), float(of_plain.sum()))
     order, upper = factor
-    group = weight.shape[-1] // scales.shape[-1]
+    importance = np.empty(len(order), np.float32)
+    importance[order] = 1 / np.square(np.diagonal(upper))
+    scales = searched_scales(weight, importance, form, group)
     # Columns are rows here, so that each is contiguous.
     left = np.ascontiguousarray(weight.T[order], np.float32)
     each = np.ascontiguousarray(scales.T)[order // group]
@@ -75,7 +112,12 @@ def compensated(weight: Values, hessian: Values, scales: Values, form: Format) -
     of_fed = quadratic_error(weight - fed, hessian)
     better = of_fed < of_plain
     least = np.where(better, of_fed, of_plain)
-    return Rounded(np.where(better[:, None], fed, plain), float(of_plain.sum()), float(least.sum()))
+    return Rounded(
+        np.where(better[:, None], fed, plain),
+        np.where(better[:, None], scales, largest),
+        float(of_plain.sum()),
+        float(least.sum()),
+    )
 
 
 def quadratic_error(off: Values, hessian: Values) -> NDArray[np.float64]:

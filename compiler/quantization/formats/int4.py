@@ -6,7 +6,7 @@
 
 This plain layout is stored and sharded; kernels reorder it at load, for their instruction set. Scales map the largest
 magnitude of a group to 7, the round-to-nearest of GPTQ (Frantar et al. 2022) and AWQ (Lin et al. 2023); -8 occurs only
-where feedback moves a weight out of its group's range (`feedback.py`), and in checkpoints of others.
+where rounding has feedback, with scales of its own (`feedback.py`), and in checkpoints of others.
 """
 
 from __future__ import annotations
