@@ -1,7 +1,7 @@
 """Rates of calibration, feedback, gate and judge beside an eager forward, and what they mean for large models.
 
     python -m benchmarks.proof_rates --model FOLDER --work DIR [--layers 2] [--samples 4] [--length 256]
-    python -m benchmarks.proof_rates --shape llama2-70b --work DIR --layers 1
+    python -m benchmarks.proof_rates --shape llama2-70b --work DIR --layers 1 [--device cuda]
 
 The first `--layers` layers of a checkpoint, or of a Llama of a published shape with random weights, run in one process,
 one thread count: an eager forward of transformers in float32 (a sample at a time, as many tokens), then each stage over
@@ -9,7 +9,8 @@ the same tokens, int8 weights at tp 2; feedback where its matrices fit into 4 Gi
 second, of one forward of these layers, and of the head where the stage computes logits: the gate computes every token
 twice, of the source and of the files, and its rate counts it once. It is compared with the eager forward that computes
 the same. The arithmetic below multiplies operations of published models by the seconds for one that were measured here,
-for `--proof standard`, and divides by 8 for 16 cores.
+for `--proof standard`, and divides by 8 for 16 cores. With `--device cuda` all but the judge run on a GPU, beside an
+eager forward there; without the arithmetic.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ from compiler.numerics.foreign import transformers_config, transformers_model
 from compiler.numerics.gate.measure import Extent, measure
 from compiler.numerics.gate.sides import log_probabilities
 from compiler.pipeline.estimate import head_operations, layer_operations
-from compiler.quantization.proof_levels import PROOFS
+from compiler.quantization.proof_levels import CPU, CUDA, PROOF_DEVICES, PROOFS
 from compiler.quantization.request import Quant, scheme_of
 from compiler.storage.checkpoints.checkpoint import open_checkpoint
 
@@ -102,39 +103,43 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def measured(model: Measured) -> dict[str, float]:
-    """Seconds of an eager forward and of the stages."""
+def measured(model: Measured, device: str) -> dict[str, float]:
+    """Seconds of an eager forward and of the stages on a device."""
     of, samples, out = model.planted, model.samples, model.planted.out
     eager = transformers_model(transformers_config(model.eager.config), model.eager)
+    torch.nn.Module.to(eager, device)
 
     def forward(module: torch.nn.Module) -> None:
         with torch.no_grad():
             for ids in samples.ids:
-                module(torch.from_numpy(ids)[None], use_cache=False)
+                module(torch.from_numpy(ids)[None].to(device), use_cache=False)
+        if device == CUDA:
+            torch.cuda.synchronize()
 
     found = {LAYERS: seconds(lambda: forward(eager.model)), WHOLE: seconds(lambda: forward(eager))}
     source = (of.config, of.tensors, of.checkpoint, samples)
-    most, work = 4 << 30, out / "work"
-    found["calibrate"] = seconds(lambda: activations.calibrate(*source, work=work, out=out, max_memory=most))
+    how: dict[str, Any] = {"work": out / "work", "out": out, "max_memory": 4 << 30, "device": device}
+    found["calibrate"] = seconds(lambda: activations.calibrate(*source, **how))
     scheme = scheme_of("gptq")
     assert scheme is not None
     with suppress(MemoryCeilingError):
-        found["feedback"] = seconds(lambda: feedback.compensate(*source, scheme, work=work, out=out, max_memory=most))
-    found |= gated(of, samples, "inductor", "gate")
-    found |= gated(of, samples, "trtllm", "gate by the judge")
+        found["feedback"] = seconds(lambda: feedback.compensate(*source, scheme, **how))
+    found |= gated(of, samples, "inductor", "gate", device)
+    found |= gated(of, samples, "trtllm", "gate by the judge", device)
     return found
 
 
-def gated(of: Planted, samples: Samples, target: str, name: str) -> dict[str, float]:
+def gated(of: Planted, samples: Samples, target: str, name: str, device: str) -> dict[str, float]:
     """Seconds of the gate on the files of `target`, and of the files alone."""
     made = quantize(of, targets.load(target), Quant(scheme_of("int8-weight")), 2)
-    whole, every = Extent(part_tokens=0, layers=()), Extent(part_tokens=samples.tokens)
+    whole = Extent(part_tokens=0, layers=(), device=device)
+    every, scheme = Extent(part_tokens=samples.tokens, device=device), replace(made.scheme, device=device)
     return {
-        name: seconds(lambda: measure(of.stored, made.side(), samples, extent=whole)),
+        name: seconds(lambda: measure(of.stored, made.side(device), samples, extent=whole)),
         f"{name}, all parts": seconds(
-            lambda: measure(of.stored, made.side(), samples, scheme=made.scheme, extent=every)
+            lambda: measure(of.stored, made.side(device), samples, scheme=scheme, extent=every)
         ),
-        f"files of {target} alone": seconds(lambda: log_probabilities(made.side(), of.config, list(samples.ids))),
+        f"files of {target} alone": seconds(lambda: log_probabilities(made.side(device), of.config, list(samples.ids))),
     }
 
 
@@ -165,20 +170,22 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--device", choices=PROOF_DEVICES, default=CPU)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     folder = options.model or shaped(options.shape, options.work, options.layers)
     ids = np.random.default_rng(0).integers(0, 1000, (options.samples, options.length), np.int64)
     model = opened(folder, options.work, options.layers, Samples(tuple(ids), "random", "sha256:0"))
-    found, tokens = measured(model), ids.size
-    print(f"{machine()}, {torch.get_num_threads()} threads, {tokens} tokens, {options.layers} layers")
+    found, tokens = measured(model, options.device), ids.size
+    print(f"{machine()}, {torch.get_num_threads()} threads, {options.device}, {tokens} tokens, {options.layers} layers")
     print("stage | seconds | GOP/s | of eager")
     for stage, took in found.items():
         rate = tokens * operations(model.config, options.length, stage) / took / 1e9
         like = found[LAYERS if stage in WITHOUT_HEAD else WHOLE]
         print(f"{stage} | {took:.2f} | {rate:.0f} | {like / took:.2f}")
-    print(f"model | stage | tokens | minutes on {CORES} cores")
-    print("\n".join(arithmetic(found, model.config, tokens, options.length)))
+    if options.device == CPU:
+        print(f"model | stage | tokens | minutes on {CORES} cores")
+        print("\n".join(arithmetic(found, model.config, tokens, options.length)))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from compiler.numerics.gate.simulation import SchemeSide, split_of
 from compiler.pipeline import rank_files as convert
 from compiler.pipeline.steps.gate import tolerance
 from compiler.pipeline.support import taken
+from compiler.quantization.proof_levels import CPU
 from compiler.quantization.scale_tensors import scale_tensors
 from compiler.quantization.schemes import FLOAT
 
@@ -41,11 +42,11 @@ class QuantizedFiles:
     scheme: SchemeSide
     tolerance: Tolerance
 
-    def side(self) -> Side:
+    def side(self, device: str = CPU) -> Side:
         """The files, opened for the gate."""
         layout = self.target.layout
         assert layout is not None
-        return side_of(layout, self.config, self.options, self.folder, self.files, 1 << 30)
+        return side_of(layout, self.config, self.options, self.folder, self.files, 1 << 30, device=device)
 
 
 def quantize(model: Planted, target: Target[Any], asked: Quant, tp: int) -> QuantizedFiles:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from compiler.artifact.sections import CacheFormat, HeadFormat, InnerPath, Sha256, Size, Strict
+from compiler.quantization.proof_levels import CPU
 from compiler.quantization.request import NONE, Quant, Text
 from compiler.quantization.schemes import AUTO, SCHEMES, SMOOTH, UNQUANTIZED, Scheme
 
@@ -32,13 +33,14 @@ class Calibration(Strict):
 
 class GateCoverage(Strict):
     """Extent of the gate: the value of `--proof`; `layers` whose parts were compared over `part_tokens` tokens, drawn
-    with `seed` where they are not all.
+    with `seed` where they are not all. `device`: computed them.
     """
 
     proof: str
     part_tokens: int
     layers: list[int]
     seed: int
+    device: str = CPU
 
 
 class Gate(Strict):

@@ -27,6 +27,7 @@ from compiler.decoder.rankfile.layout import FUSED
 from compiler.decoder.weights import StoredModel
 from compiler.errors import CheckpointError, MemoryCeilingError, NumericsError
 from compiler.model.roles import TensorId, axis_sizes, linear_axes
+from compiler.quantization.proof_levels import CPU
 from compiler.storage.files import spill
 
 if TYPE_CHECKING:
@@ -57,16 +58,19 @@ def calibrate(
     work: Path,
     out: Path,
     max_memory: int = 1 << 30,
+    device: str = CPU,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Write RESULT into the folder `out`; return facts for the manifest and the report.
 
     `tensors`: canonical tensors of `checkpoint`. `work`: folder of this calibration, where a killed run left finished
-    layers; emptied at the end. `max_memory`: ceiling of weights and activations, in bytes. `progress(tokens x layers
-    done, total)` counts this run only.
+    layers; emptied at the end. `max_memory`: ceiling of weights and activations, in bytes. `device`: of the forward
+    pass; results of devices differ in their last bits. `progress(tokens x layers done, total)` counts this run only.
     Raises MemoryCeilingError, DiskFullError, CheckpointError (NaN or infinite weights), NumericsError (infinite
     activations), RefusedError (weights in a dtype without a cast).
     """
+    from compiler.decoder.ranks import placed
+
     model = StoredModel(config, tensors, checkpoint)
     longest = max(ids.size for ids in samples.ids)
     room = workspace(config, longest)
@@ -91,7 +95,7 @@ def calibrate(
     for layer in range(first, config.layers):
         spill.check_room(work, 4 * samples.tokens * config.hidden)
         # A function call per layer frees its weights before the next layer is read.
-        _layer(model, layer, load, samples, work, advance)
+        _layer(model, layer, lambda index: placed(load(index), device), samples, work, advance)
     return _finish(config, samples, work, out)
 
 
@@ -140,7 +144,7 @@ def _run(
             after = run_layer(config, blocks, x)
         # A latent is not cached by head: no scheme quantizes it.
         caches = {} if config.kv_rank else {"attn.k": "cache_k", "attn.v": "cache_v"}
-        largest = {role: blocks.caches[0][name].abs().amax((0, 1)).numpy() for role, name in caches.items()}
+        largest = {role: blocks.caches[0][name].abs().amax((0, 1)).cpu().numpy() for role, name in caches.items()}
         yield after[0].numpy(), largest
 
 
@@ -152,7 +156,7 @@ def _of_weights(config: ModelConfig, layer: int, weights: Mapping[str, Tensor]) 
     for name, role, rows in linear_rows(config, config.layer_kinds[layer]):
         part = weights[f"{name}.weight"][..., rows, :]
         for statistic, axis in (("rows", -1), ("columns", -2)):
-            largest = torch.maximum(part.amax(axis), -part.amin(axis)).float().numpy()
+            largest = torch.maximum(part.amax(axis), -part.amin(axis)).float().cpu().numpy()
             found[f"layers.{layer}.{role}.{statistic}"] = _shaped(config, role, statistic, largest)
     return found
 
@@ -168,7 +172,7 @@ def _of_activations(config: ModelConfig, layer: int, recorder: Recorder, tokens:
             "squares": (recorder.squares[weight] / tokens).float(),
         }
         for statistic, values in seen.items():
-            found[f"layers.{layer}.{role}.{statistic}"] = _shaped(config, role, statistic, values.numpy())
+            found[f"layers.{layer}.{role}.{statistic}"] = _shaped(config, role, statistic, values.cpu().numpy())
     return found
 
 

@@ -24,6 +24,7 @@ from compiler.errors import MemoryCeilingError, NumericsError
 from compiler.model.roles import TensorId, axis_sizes, linear_axes, shape_of
 from compiler.quantization import feedback
 from compiler.quantization.formats import load
+from compiler.quantization.proof_levels import CPU
 from compiler.storage.files import spill
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def compensate(
     work: Path,
     out: Path,
     max_memory: int = 1 << 30,
+    device: str = CPU,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Write WEIGHTS and SCALES into the folder `out`; return facts for the report. Arguments as in `calibrate`.
@@ -66,7 +68,7 @@ def compensate(
     total, done, gains = samples.tokens * (config.layers - first), 0, [0.0, 0.0]
     for layer in range(first, config.layers):
         # A function call per layer frees its weights before the next layer is read.
-        _layer(model, layer, samples, scheme, work, gains)
+        _layer(model, layer, samples, scheme, work, device, gains)
         done += samples.tokens
         if progress is not None:
             progress(done, total)
@@ -80,28 +82,38 @@ def compensate(
     }
 
 
-def _layer(model: StoredModel, layer: int, samples: Samples, scheme: Scheme, work: Path, gains: list[float]) -> None:
+def _layer(
+    model: StoredModel,
+    layer: int,
+    samples: Samples,
+    scheme: Scheme,
+    work: Path,
+    device: str,
+    gains: list[float],
+) -> None:
     """Round a layer, and compute the next x. `gains`: errors of y, summed, to nearest and with feedback."""
     import torch
 
     from compiler.decoder.kernels import PLAIN
     from compiler.decoder.layer import layer as run_layer
     from compiler.decoder.moments import Moments
-    from compiler.decoder.ranks import RanksInProcess
+    from compiler.decoder.ranks import RanksInProcess, placed
 
     config, kind = model.config, model.config.layer_kinds[layer]
     weights = model.layer_in_float32(layer)
-    moments = Moments(weights)
+    there = placed(weights, device)
+    moments = Moments(there)
     before, behind = work / f"x-{layer}", work / f"x-{layer + 1}"
     with torch.no_grad():
         for x in streams.states(config, samples, before):
-            run_layer(config, RanksInProcess(config, kind, [weights], moments.kernels), x)
-        scales = _round(config, layer, weights, moments.hessians, scheme, gains)
-        del moments
+            run_layer(config, RanksInProcess(config, kind, [there], moments.kernels), x)
+        scales = _round(config, layer, weights, placed(moments.hessians, CPU), scheme, gains)
+        del moments, there
+        rounded = placed(weights, device)
         spill.check_room(work, 4 * samples.tokens * config.hidden)
         with spill.written(behind) as append:
             for x in streams.states(config, samples, before):
-                after = run_layer(config, RanksInProcess(config, kind, [weights], PLAIN), x)
+                after = run_layer(config, RanksInProcess(config, kind, [rounded], PLAIN), x)
                 if not bool(after.isfinite().all()):
                     raise NumericsError(
                         f"activations of layer {layer} are not finite",

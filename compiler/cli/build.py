@@ -93,7 +93,7 @@ def plan(
     asked, found = completed(RequestOptions(model, ask, own, limits), quant)
     made = plan_of(request_of(asked, quant_of(quant, gate, found), Resources(parse_size(memory.max_memory))))
     choices, text, facts = alternatives(made, targets.load(made.target)), made.quant.text, made.to_json()
-    took = stage_seconds(made, measured_rates())
+    took = stage_seconds(made, measured_rates(made.quant.device))
     facts["stages"] = [{**stage, "seconds": took.get(stage["stage"])} for stage in facts["stages"]]
     parts = [plan_text(made, took), alternatives_text(choices)]
     speed = targets.load(made.target).runtime.speed(made)

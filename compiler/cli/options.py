@@ -10,7 +10,7 @@ import typer
 
 from compiler import targets
 from compiler.cli.target_options import OwnOptions, options_of
-from compiler.quantization.proof_levels import PROOFS
+from compiler.quantization.proof_levels import CPU, PROOF_DEVICES, PROOFS
 from compiler.quantization.schemes import AUTO, CACHES, HEADS, SCHEMES
 
 if TYPE_CHECKING:
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     CacheName: TypeAlias = str
     HeadName: TypeAlias = str
     ProofName: TypeAlias = str
+    DeviceName: TypeAlias = str
 else:
-    SchemeName, CacheName, HeadName, ProofName = (
+    SchemeName, CacheName, HeadName, ProofName, DeviceName = (
         Literal[("none", *SCHEMES, AUTO.name)],
         Literal[tuple(CACHES)],
         Literal[tuple(HEADS)],
         Literal[tuple(PROOFS)],
+        Literal[PROOF_DEVICES],
     )
 
 DEFAULT_BATCH = 8
@@ -138,6 +140,9 @@ class GateOptions:
         float | None, typer.Option(help="Relative limit, such as 0.01 [default: the scheme's]", min=0)
     ] = None
     proof: Annotated[ProofName, typer.Option(help="How much of the model the gate measures.")] = "standard"
+    proof_device: Annotated[
+        DeviceName, typer.Option(help="Device that calibrates and gates: cpu, or cuda for a GPU of this machine.")
+    ] = CPU
     accept_numerics: Annotated[
         bool, typer.Option("--accept-numerics", help="Build although the gate refuses; the manifest records it.")
     ] = False
@@ -191,8 +196,13 @@ def quant_of(options: QuantOptions, gate: GateOptions, found: LmiRequest | None 
 
     if found is not None:
         _refuse_quantization(options)
-        limit = gate.max_perplexity_increase
-        return replace(found.quant, max_perplexity_increase=limit, accept=gate.accept_numerics, proof=gate.proof)
+        return replace(
+            found.quant,
+            max_perplexity_increase=gate.max_perplexity_increase,
+            accept=gate.accept_numerics,
+            proof=gate.proof,
+            device=gate.proof_device,
+        )
     scheme = scheme_of(options.quant, per_token=options.per_token, per_channel=options.per_channel)
     alpha = options.smoothquant_alpha
     return Quant(
@@ -205,6 +215,7 @@ def quant_of(options: QuantOptions, gate: GateOptions, found: LmiRequest | None 
         gate.proof,
         group_of(options.group_size, scheme),
         options.lm_head or "",
+        gate.proof_device,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from compiler.decoder.observer import Observer
@@ -21,7 +20,7 @@ class Moments(Observer):
 
     def observe(self, name: str, expert: int | None, x: Tensor, y: Tensor) -> None:  # noqa: ARG002 (of Observer)
         if name not in self.hessians:
-            self.hessians[name] = torch.zeros(*self.weights[name].shape[:-2], x.shape[-1], x.shape[-1])
+            self.hessians[name] = x.new_zeros(*self.weights[name].shape[:-2], x.shape[-1], x.shape[-1])
         if len(x):
             total = self.hessians[name]
             (total if expert is None else total[expert]).addmm_(x.t(), x)

@@ -76,11 +76,12 @@ def integer_product(x: Tensor, weight: Tensor) -> Tensor:
     """Product of int8 x [tokens, in] and weight [out, in] -> int32 [tokens, out], exact.
 
     `torch._int_mm` is not on CPUs without 8-bit dot products: the library's code for AVX2 adds pairs of products in 16
-    bits, which saturate (127 x 127 x 2 columns; torch 2.13). There float32 sums some columns at a time.
+    bits, which saturate (127 x 127 x 2 columns; torch 2.13). On GPUs it takes no 16 rows or fewer. There float32 sums
+    some columns at a time.
     """
-    if x.device.type != "cpu" or features() & _EXACT_INTEGERS:
+    if x.device.type == "cpu" and features() & _EXACT_INTEGERS:
         return torch._int_mm(x, weight.t())
-    total = torch.zeros((x.shape[0], weight.shape[0]), dtype=torch.int32)
+    total = x.new_zeros(x.shape[0], weight.shape[0], dtype=torch.int32)
     for columns, of_weight in zip(x.split(_EXACT_COLUMNS, 1), weight.split(_EXACT_COLUMNS, 1), strict=True):
         total += (columns.float() @ of_weight.float().T).to(torch.int32)
     return total

@@ -2,11 +2,14 @@
 
 Each rank is a mapping of the tensors of its file, by their names inside the layer or outside all layers. x [B, S, H] is
 the residual stream of whole sequences; a summand is [ranks, B, S, H].
+
+Layers and heads compute on the device that their weights are on (`placed`), and give results on the device of x.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 
 import torch
 from torch import Tensor
@@ -21,6 +24,28 @@ from compiler.model.parallel import cache_shapes, head_layout
 Rank = Mapping[str, Tensor]
 
 
+def placed(tensors: Rank, device: str) -> dict[str, Tensor]:
+    """Tensors on a device, such as cuda; those that are there already are not copied."""
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def _beside(weights: Rank, run: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
+    """Result of `run` on the device of the first of `inputs`, computed on that of `weights`."""
+    (home, *_), there = (x.device for x in inputs if x is not None), next(iter(weights.values())).device
+    if there == home:
+        return run(*inputs)
+    with there:  # also for tensors that are created on the way
+        return run(*(None if x is None else x.to(there) for x in inputs)).to(home)
+
+
+def _beside_weights(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    @wraps(method)
+    def run(self: RanksInProcess, *inputs: Tensor | None) -> Tensor:
+        return _beside(self._ranks[0], lambda *there: method(self, *there), *inputs)
+
+    return run
+
+
 class RanksInProcess:
     """One layer on all ranks (`compiler.decoder.layer.Blocks`) for whole sequences, from empty caches.
 
@@ -31,12 +56,14 @@ class RanksInProcess:
         self._config, self._kind, self._ranks, self._kernels = config, kind, ranks, kernels
         self.caches: list[dict[str, Tensor]] = []
 
+    @_beside_weights
     def qkv(self, x: Tensor, /) -> Tensor:
         return torch.stack([qkv(self._config, {**rank, "x": x}, self._kernels) for rank in self._ranks])
 
     def mean_squares(self, projected: Tensor, /) -> Tensor:
         return mean_squares(self._config, projected, len(self._ranks))
 
+    @_beside_weights
     def attn(self, x: Tensor, squares: Tensor | None = None, /) -> Tensor:
         batch, length = x.shape[-3:-1]
         shapes = cache_shapes(self._config, head_layout(self._config.heads, self._config.kv_heads, len(self._ranks)))
@@ -51,6 +78,7 @@ class RanksInProcess:
             summands.append(attn(self._config, self._kind, t, self._kernels))
         return torch.stack(summands)
 
+    @_beside_weights
     def mlp(self, x: Tensor, /) -> Tensor:
         summands = [
             mlp(self._config, self._kind, {**rank, "x": x, "first": _first(r, x.dtype)}, self._kernels)
@@ -62,7 +90,8 @@ class RanksInProcess:
         return summand.sum(0)
 
     def norm(self, role: str, y: Tensor, /) -> Tensor:
-        return norm(self._config, role, y, self._ranks[0])
+        rank = self._ranks[0]
+        return _beside(rank, lambda there: norm(self._config, role, there, rank), y)
 
 
 def embed_sum(config: ModelConfig, ranks: Sequence[Rank], token_ids: Tensor) -> Tensor:
@@ -81,9 +110,13 @@ def embed_sum(config: ModelConfig, ranks: Sequence[Rank], token_ids: Tensor) -> 
 
 def logits(config: ModelConfig, ranks: Sequence[Rank], x: Tensor, kernels: Kernels = PLAIN) -> Tensor:
     """x [B, S, H] after the last layer -> float32 [B, S, vocab]."""
-    last = torch.arange(x.shape[1]).expand(x.shape[:2])
-    columns = [head(config, {**rank, "x": x, "last": last}, kernels) for rank in ranks]
-    return torch.cat(columns, -1)[..., : config.vocab]
+
+    def run(there: Tensor) -> Tensor:
+        last = torch.arange(there.shape[1]).expand(there.shape[:2])
+        columns = [head(config, {**rank, "x": there, "last": last}, kernels) for rank in ranks]
+        return torch.cat(columns, -1)[..., : config.vocab]
+
+    return _beside(ranks[0], run, x)
 
 
 def step_tensors(

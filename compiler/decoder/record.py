@@ -27,9 +27,9 @@ class Recorder(Observer):
     def observe(self, name: str, expert: int | None, x: Tensor, y: Tensor) -> None:
         shape = self.weights[name].shape[:-2]
         for kept, width in ((self.inputs, x.shape[-1]), (self.outputs, y.shape[-1])):
-            kept.setdefault(name, torch.zeros(*shape, width))
+            kept.setdefault(name, x.new_zeros(*shape, width))
         for kept in (self.sums, self.squares):
-            kept.setdefault(name, torch.zeros(*shape, x.shape[-1], dtype=torch.float64))
+            kept.setdefault(name, x.new_zeros(*shape, x.shape[-1], dtype=torch.float64))
         if len(x):
             at = () if expert is None else expert
             magnitudes = x.abs()

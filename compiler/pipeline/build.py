@@ -15,6 +15,7 @@ from compiler.artifact.checkpoint import checkpoint_parts
 from compiler.artifact.manifest import MANIFEST, load_manifest
 from compiler.errors import ArtifactError, NumericsError, RefusedError, ToolchainMissing, UsageError, boundary
 from compiler.pipeline import package, parts
+from compiler.pipeline.devices import check_proof_device
 from compiler.pipeline.job import BuildResult, Job, Prepared, Quality
 from compiler.pipeline.located import plan_of
 from compiler.pipeline.mixture import mixed
@@ -97,6 +98,7 @@ def _build(job: Job) -> BuildResult:
     if request.until == "plan":
         unfinished = BuildResult(request.output, plan, None, runner.made)
         return replace(unfinished, source=source_digest(runner.cache, runner.report, model.source, model.checkpoint))
+    check_proof_device(plan.quant)
     runner.cache.sweep()
     # Before any weight is read: a text that is no text ends the build in seconds.
     tokenizer = parts.tokenizer_folder(texts)

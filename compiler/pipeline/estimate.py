@@ -3,6 +3,7 @@
     products    float32 products, at half of the rate of a large one that is measured: attention, norms and activations
                 run besides
     copies      weights that are read and widened, by the rate of one such copy in memory: disks may be slower
+    proof       products on the device of calibration and gate (`--proof-device`)
 
 Stages of compilers that this program only starts have no estimate.
 """
@@ -18,12 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compiler.calibration.linear_rows import linear_rows
+from compiler.machine import cuda_capability
 from compiler.model.roles import axis_sizes, linear_axes
 from compiler.numerics.gate.extent import chosen_layers
 from compiler.numerics.mixture import costs, trade
 from compiler.numerics.mixture.choice import RUNGS
 from compiler.quantization.groups import quantized_roles
-from compiler.quantization.proof_levels import PROOFS
+from compiler.quantization.proof_levels import CPU, CUDA, PROOFS
 from compiler.quantization.schemes import PARTS
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 _SIDE, _REPEATS = 768, 3
 """Size, and number, of the products of square matrices that this machine is measured by."""
+_CUDA_SIDE = 4096
+"""Size of such a product on a GPU."""
 _COPIED = 8 << 20
 """Elements of the copy."""
 _SHARE = 0.5
@@ -40,18 +44,39 @@ _SHARE = 0.5
 
 @dataclass(frozen=True)
 class Rates:
-    """`products`: operations a second in float32; `copies`: bytes of bfloat16 weights that are widened in a second."""
+    """`products`, `proof`: operations a second in float32, of the CPU and of the device of calibration and gate;
+    `copies`: bytes of bfloat16 weights that are widened in a second.
+    """
 
     products: float
     copies: float
+    proof: float
 
 
-def measured_rates() -> Rates:
-    """Rates of this machine, with all its threads; the best of some runs."""
+def measured_rates(device: str = CPU) -> Rates:
+    """Rates of this machine, with all its threads; the best of some runs. Without a GPU those of the CPU stand for it:
+    a build would refuse `device`.
+    """
     x = np.ones((_SIDE, _SIDE), np.float32)
     bits = np.ones(_COPIED, np.uint16)
     operations, nbytes = 2 * float(_SIDE) ** 3, float(bits.nbytes)
-    return Rates(operations / _best(lambda: x @ x), nbytes / _best(lambda: (bits.astype(np.uint32) << 16).sum()))
+    products = operations / _best(lambda: x @ x)
+    copies = nbytes / _best(lambda: (bits.astype(np.uint32) << 16).sum())
+    on_gpu = device == CUDA and cuda_capability() is not None
+    return Rates(products, copies, _cuda_products() if on_gpu else products)
+
+
+def _cuda_products() -> float:
+    """Operations a second of a float32 product on the GPU."""
+    import torch
+
+    x = torch.ones(_CUDA_SIDE, _CUDA_SIDE, device=CUDA)
+
+    def run() -> None:
+        torch.mm(x, x)
+        torch.cuda.synchronize()
+
+    return 2 * float(_CUDA_SIDE) ** 3 / _best(run)
 
 
 def stage_seconds(plan: Plan, rates: Rates) -> dict[str, float]:
@@ -91,7 +116,7 @@ def head_operations(config: ModelConfig) -> float:
 def _calibrate(plan: Plan, rates: Rates) -> float:
     text = plan.quant.text
     tokens = text.tokens(plan.config.max_positions)
-    return calibration_seconds(plan.config, tokens, text.length, rates.products) + plan.source_bytes / rates.copies
+    return calibration_seconds(plan.config, tokens, text.length, rates.proof) + plan.source_bytes / rates.copies
 
 
 def _feedback(plan: Plan, rates: Rates) -> float:
@@ -106,7 +131,7 @@ def _feedback(plan: Plan, rates: Rates) -> float:
             each = 2 * width**3 + 4 * prod(sizes[axis] for axis in rows) * width**2
             share = config.experts_per_token if lead else 1
             work += 2 * share * tokens * width**2 + prod(sizes[axis] for axis in lead) * each
-    return work / (_SHARE * rates.products) + 2 * plan.source_bytes / rates.copies
+    return work / (_SHARE * rates.proof) + 2 * plan.source_bytes / rates.copies
 
 
 def _mixture(plan: Plan, rates: Rates) -> float:
@@ -116,7 +141,7 @@ def _mixture(plan: Plan, rates: Rates) -> float:
     alone = layer_operations(config, length) * models / 2 + head_operations(config) * models
     whole = (layer_operations(config, length) + 2 * head_operations(config)) * (RUNGS + 1)
     work = costs.TOKENS * alone + trade.TOKENS * whole
-    return work / (_SHARE * rates.products) + 4 * plan.source_bytes / rates.copies
+    return work / (_SHARE * rates.proof) + 4 * plan.source_bytes / rates.copies
 
 
 def _convert(plan: Plan, rates: Rates) -> float:
@@ -132,7 +157,7 @@ def _gate(plan: Plan, rates: Rates) -> float:
     layers = layer_operations(config, length) * (2 * level.tokens + 2 * compared)
     work = layers + 2 * level.tokens * head_operations(config)
     # The source twice, once of these rounded by the scheme; and the files.
-    return work / (_SHARE * rates.products) + 4 * plan.source_bytes / rates.copies
+    return work / (_SHARE * rates.proof) + 4 * plan.source_bytes / rates.copies
 
 
 def _proof(plan: Plan, rates: Rates) -> float:

@@ -43,7 +43,7 @@ def rank_files(
     paths = [files.folder / rank.file for rank in plan.ranks]
 
     def side(lowered: ModelConfig | None) -> Side:
-        return side_of(layout, plan.config, plan.options, files.folder, paths, max_memory, lowered)
+        return side_of(layout, plan.config, plan.options, files.folder, paths, max_memory, lowered, plan.quant.device)
 
     passed = None
     if held_out is not None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 STANDARD = "standard"
+CPU, CUDA = "cpu", "cuda"
+PROOF_DEVICES = (CPU, CUDA)
+"""Values of `--proof-device`, the default first."""
 
 
 @dataclass(frozen=True)

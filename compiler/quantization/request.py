@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from compiler.errors import UsageError
-from compiler.quantization.proof_levels import STANDARD
+from compiler.quantization.proof_levels import CPU, STANDARD
 from compiler.quantization.schemes import ALPHA_OPTION, AUTO, FLOAT, SCHEMES, SMOOTH, USUAL_GROUP, Scheme
 from compiler.quantization.smooth import check_alpha
 from compiler.storage.files.digest import Digest
@@ -44,7 +44,7 @@ class Quant:
 
     `max_perplexity_increase`: a share, in place of the scheme's tolerance. `accept`: the gate records its figures and
     refuses nothing. `proof`: name in `PROOFS`, how much the gate measures. `group`: requested size of groups; None: the
-    widest that the target takes and that divides.
+    widest that the target takes and that divides. `device`: computes calibration and gate.
     """
 
     scheme: Scheme | None = None
@@ -56,6 +56,7 @@ class Quant:
     proof: str = STANDARD
     group: int | None = None
     head: str = ""
+    device: str = CPU
 
     @property
     def group_size(self) -> int:

@@ -12,8 +12,9 @@ import pytest
 
 from compiler.cli import main
 from compiler.cli.options import GateOptions, QuantOptions, quant_of, text_of
-from compiler.errors import UsageError
+from compiler.errors import ToolchainMissing, UsageError
 from compiler.lmi.from_properties import request_of_properties
+from compiler.pipeline import devices
 from compiler.pipeline.estimate import CALIBRATING
 from compiler.quantization.request import Quant
 from compiler.quantization.schemes import AUTO, SCHEMES
@@ -150,6 +151,18 @@ def test_a_build_that_loses_too_much_ends_with_its_own_code(
     assert run("scan", tmp_path / "artifact")[0] == 0
     shown = run("inspect", tmp_path / "artifact")[1]
     assert "int8-weight: weights int8 per channel, activations not quantized" in shown
+
+
+def test_calibration_on_a_gpu_is_planned_everywhere_and_built_where_there_is_one(
+    run: Run, tiny_checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "cuda_capability", lambda: None)
+    words = ["--model", tiny_checkpoint("llama"), "--quant", "smoothquant", "--proof-device", "cuda"]
+    assert run("plan", *words)[0] == 0
+    code, out, err = run("build", *words, "--output", tmp_path / "artifact")
+    assert (code, out) == (ToolchainMissing.exit_code, "")
+    assert "leave `--proof-device` out" in err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_convert_quantizes_without_a_gate(run: Run, tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_time_to_calibrate_is_that_of_the_products() -> None:
 
 
 def test_every_stage_of_this_program_has_a_time_that_follows_its_work() -> None:
-    rates = Rates(products=1e12, copies=1e10)
+    rates = Rates(products=1e12, copies=1e10, proof=1e12)
     quick, standard, full = (
         stage_seconds(_plan("llama2-70b", Quant(SCHEMES["smoothquant"], proof=proof), tp=8), rates)
         for proof in ("quick", "standard", "full")

@@ -100,7 +100,7 @@ def test_feedback_lowers_the_error_and_the_files_repeat_it(quantized: Requests, 
     result = build(quantized(Quant(GPTQ, text=SHORT), model=narrow), heard, toolchain=StandIn())
     made = check_artifact(result.output, by="sha256")
     assert [need.stage for need in result.plan.needs][:3] == ["feedback", "convert", "gate"]
-    assert stage_seconds(result.plan, Rates(1e9, 1e9))["feedback"] > 0
+    assert stage_seconds(result.plan, Rates(1e9, 1e9, 1e9))["feedback"] > 0
     assert [stage for stage, _ in heard.stages][:5] == ["plan", "digest", "feedback", "scales", "convert"]
     share = int(dict(heard.stages)["feedback"].split("error ")[1].split(" %")[0].split("%")[0])
     assert share < 95

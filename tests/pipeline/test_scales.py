@@ -62,20 +62,22 @@ def _cache(folder: Path) -> StageCache:
 
 def test_calibration_is_cached_by_samples_and_source(tiny_checkpoint: Folders, tmp_path: Path) -> None:
     source, report = _source(tiny_checkpoint("llama")), Recorded()
-    first = calibrate(CachedRunner(_cache(tmp_path), report), source, SAMPLES, MEMORY)
-    again = calibrate(CachedRunner(_cache(tmp_path), report), source, SAMPLES, MEMORY)
+    first = calibrate(CachedRunner(_cache(tmp_path), report), source, SAMPLES, "cpu", MEMORY)
+    again = calibrate(CachedRunner(_cache(tmp_path), report), source, SAMPLES, "cpu", MEMORY)
     assert (first.fresh, again.fresh) == (True, False)
     assert first.files == again.files
     assert report.notes == ["104 tokens of made", "cached"]
     assert not list(_cache(tmp_path).partial.iterdir())
     other = Samples(SAMPLES.ids[:2], "made", "sha256:0")
-    assert calibrate(CachedRunner(_cache(tmp_path), report), source, other, MEMORY).fresh
-    assert calibrate(CachedRunner(_cache(tmp_path), report), replace(source, digest="sha256:2"), SAMPLES, MEMORY).fresh
+    assert calibrate(CachedRunner(_cache(tmp_path), report), source, other, "cpu", MEMORY).fresh
+    assert calibrate(
+        CachedRunner(_cache(tmp_path), report), replace(source, digest="sha256:2"), SAMPLES, "cpu", MEMORY
+    ).fresh
 
 
 def test_scales_depend_on_scheme_and_alpha(tiny_checkpoint: Folders, tmp_path: Path) -> None:
     source, report, cache = _source(tiny_checkpoint("llama")), Recorded(), _cache(tmp_path)
-    maxima = calibrate(CachedRunner(cache, report), source, SAMPLES, MEMORY)
+    maxima = calibrate(CachedRunner(cache, report), source, SAMPLES, "cpu", MEMORY)
 
     def made(scheme: str, alpha: float, calibration: CacheEntry | None = maxima) -> tuple[bool, str]:
         asked, scaling = Quant(SCHEMES[scheme], alpha), Scaling(SCHEMES[scheme])
@@ -105,7 +107,7 @@ class Slow(Recorded):
         if done == 144:
             print("reached", flush=True)
             time.sleep(60)
-calibrate(CachedRunner(_cache(Path(sys.argv[2])), Slow()), _source(Path(sys.argv[1])), SAMPLES, MEMORY)
+calibrate(CachedRunner(_cache(Path(sys.argv[2])), Slow()), _source(Path(sys.argv[1])), SAMPLES, "cpu", MEMORY)
 """
 
 
@@ -114,7 +116,7 @@ def test_a_killed_calibration_goes_on_where_it_was(tiny_checkpoint: Folders, tmp
     kill_when_reached(_KILLED, str(folder), str(tmp_path))
     cache, report = _cache(tmp_path), Recorded()
     cache.sweep()  # as every build does: what can go on stays
-    entry = calibrate(CachedRunner(cache, report), _source(folder), SAMPLES, MEMORY)
+    entry = calibrate(CachedRunner(cache, report), _source(folder), SAMPLES, "cpu", MEMORY)
     assert report.totals == {208}
     (tmp_path / "whole").mkdir()
     opened(folder).calibrate(tmp_path / "whole")

@@ -30,6 +30,7 @@ from compiler.numerics.gate.parts import Paired, PartSums
 from compiler.numerics.gate.predictions import head_error, predicted
 from compiler.numerics.gate.sides import Decoded, padded
 from compiler.numerics.gate.verdict import HEAD, Verdict
+from compiler.quantization.proof_levels import CPU
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -56,12 +57,13 @@ PART_TOKENS = 512
 @dataclass(frozen=True)
 class Extent:
     """Part of the work that is done. `part_tokens`: tokens over which parts are compared; `layers`: layers of these;
-    None: all. `max_memory`: ceiling of the states and intermediate values, in bytes.
+    None: all. `max_memory`: ceiling of the states and intermediate values, in bytes. `device`: of the float model.
     """
 
     part_tokens: int = PART_TOKENS
     layers: Collection[int] | None = None
     max_memory: int = 1 << 30
+    device: str = CPU
 
 
 ALL = Extent()
@@ -85,7 +87,7 @@ def measure(
     from compiler.decoder.kernels import PLAIN
 
     config = model.config
-    whole = Decoded(config, [model], PLAIN)
+    whole = Decoded(config, [model], PLAIN, device=extent.device)
     with torch.no_grad():
         groups = [_Group.of(rows, whole, files, parts=parts) for rows, parts in _grouped(config, samples, extent)]
         parts: list[PartError] = []

@@ -18,6 +18,7 @@ import numpy as np
 from compiler.decoder.layer import Blocks
 from compiler.decoder.layer import layer as run_layer
 from compiler.decoder.weights import RankWeights
+from compiler.quantization.proof_levels import CPU
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,13 +51,15 @@ class Side(Protocol):
 @dataclass(frozen=True)
 class Decoded:
     """Side by the decoder. `weights`: those of the checkpoint, or of every rank. `kernels`: for quantized layers.
-    `wide`: whether it computes in float32; else in the dtype of the files, as what is compiled from them.
+    `wide`: whether it computes in float32; else in the dtype of the files, as what is compiled from them. `device`: of
+    the computation.
     """
 
     config: ModelConfig
     weights: Sequence[StoredModel] | Sequence[RankWeights]
     kernels: Kernels
     wide: bool = True
+    device: str = CPU
 
     def embed(self, ids: Ids) -> Tensor:
         import torch
@@ -69,15 +72,15 @@ class Decoded:
         return embed_sum(self.config, tables, torch.from_numpy(np.searchsorted(used, ids)))
 
     def layer(self, layer: int) -> Blocks:
-        from compiler.decoder.ranks import RanksInProcess
+        from compiler.decoder.ranks import RanksInProcess, placed
 
-        ranks = [one.layer(layer) for one in self.weights]
+        ranks = [placed(one.layer(layer), self.device) for one in self.weights]
         return RanksInProcess(self.config, self.config.layer_kinds[layer], ranks, self._kernels())
 
     def head(self) -> Callable[[Tensor], Tensor]:
-        from compiler.decoder.ranks import logits
+        from compiler.decoder.ranks import logits, placed
 
-        ranks, kernels = [one.head() for one in self.weights], self._kernels()
+        ranks, kernels = [placed(one.head(), self.device) for one in self.weights], self._kernels()
         return lambda x: logits(self.config, ranks, x, kernels)[0]
 
     def _kernels(self) -> Kernels:
@@ -86,10 +89,12 @@ class Decoded:
         return wide(self.kernels) if self.wide else self.kernels
 
 
-def of_files(config: ModelConfig, ranks: Sequence[Path], kernels: Kernels, *, wide: bool = True) -> Decoded:
+def of_files(
+    config: ModelConfig, ranks: Sequence[Path], kernels: Kernels, *, wide: bool = True, device: str = CPU
+) -> Decoded:
     """Side by the decoder from the files of all ranks, in rank order."""
     weights = [RankWeights(path, rank, config, wide=wide) for rank, path in enumerate(ranks)]
-    return Decoded(config, weights, kernels, wide)
+    return Decoded(config, weights, kernels, wide, device)
 
 
 @dataclass(frozen=True)
@@ -144,15 +149,17 @@ def side_of(
     files: Sequence[Path],
     max_memory: int,
     lowered: ModelConfig | None = None,
+    device: str = CPU,
 ) -> Side:
     """Side of a target's rank files `files` in `folder`: by the target's judge where it has one, else by the decoder.
 
-    `lowered`: the model of `config` with other limits (numerics/proof.py), to compute in its place.
+    `lowered`: the model of `config` with other limits (numerics/proof.py), to compute in its place. `device`: of the
+    decoder; a judge computes on the CPU.
     """
     if layout.judge is not None:
         return Judged(layout.judge(folder, config, max_memory, lowered))
     assert layout.kernels is not None  # rank files have kernels or a judge
-    return of_files(lowered or config, files, layout.kernels(options))
+    return of_files(lowered or config, files, layout.kernels(options), device=device)
 
 
 def padded(rows: Sequence[Ids]) -> Ids:

@@ -15,7 +15,7 @@ toolchain rounds while it loads them (`at_load`) have one scale for each row of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from compiler.calibration.linear_rows import linear_rows
 from compiler.model.ops import Shard
 from compiler.model.roles import TensorId, linear_axes
 from compiler.quantization.formats import load
+from compiler.quantization.proof_levels import CPU
 from compiler.quantization.schemes import COLUMNS, FLOAT, HEADS
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ _ROUNDINGS = 2
 class SchemeSide:
     """Layers as a scheme rounds them. `model`: the source with the scheme's scales among its tensors. `scaling`: of
     these scales; None: there are none. `dtype`: of the files, by torch's name. `at_load`: format of weights that the
-    toolchain rounds itself, "" for none. `split`: see `RankRounding`.
+    toolchain rounds itself, "" for none. `split`: see `RankRounding`. `device`: of the forward pass; the CPU rounds.
     """
 
     model: StoredModel
@@ -61,6 +62,7 @@ class SchemeSide:
     dtype: str
     at_load: str = ""
     split: RankRounding = field(default_factory=lambda: WHOLE)
+    device: str = CPU
 
     @property
     def floor(self) -> float:
@@ -69,7 +71,7 @@ class SchemeSide:
 
     def layer(self, layer: int) -> Blocks:
         """One layer, in memory as long as the result is referenced."""
-        from compiler.decoder.ranks import RanksInProcess
+        from compiler.decoder.ranks import RanksInProcess, placed
 
         kind = self.model.config.layer_kinds[layer]
         weights = self.model.layer_in_float32(layer)
@@ -79,21 +81,23 @@ class SchemeSide:
             scale = self._part("attn.k", "cache_scale", layer).reshape(-1)
             whole = _tensor(np.repeat(scale, self.model.config.kv_heads))
             weights |= {"attn.k.cache_scale": whole, "attn.v.cache_scale": whole}
-        return RanksInProcess(self.model.config, kind, [weights], _kernels(weights, inputs, self.scaling))
+        there, own = placed(weights, self.device), {name: of.placed(self.device) for name, of in inputs.items()}
+        return RanksInProcess(self.model.config, kind, [there], _kernels(there, own, self.scaling))
 
     def head(self) -> Callable[[Tensor], Tensor] | None:
         """Function from states [1, tokens, hidden] after the last layer to logits [tokens, vocab] of the rounded head;
         None where it is not rounded.
         """
         from compiler.decoder.kernels import PLAIN, wide
-        from compiler.decoder.ranks import logits
+        from compiler.decoder.ranks import logits, placed
 
         if self.scaling is None or not self.scaling.head:
             return None
         weights, scheme = self.model.head(), HEADS[self.scaling.head]
         name = "embed.weight" if self.model.config.tied else "head.weight"
         rounded = _tensor(self._rounded(None, "head", weights[name].float().numpy(), scheme))
-        return lambda x: logits(self.model.config, [{**weights, name: rounded}], x, wide(PLAIN))[0]
+        there = placed({**weights, name: rounded}, self.device)
+        return lambda x: logits(self.model.config, [there], x, wide(PLAIN))[0]
 
     def _round(self, layer: int, kind: LayerKind, weights: Mapping[str, Tensor]) -> dict[str, Input]:
         """Round the weights of linear layers in place; rounding of their inputs, by the weight's name."""
@@ -169,6 +173,11 @@ class Input:
     use: ActivationUse | None
     scale: Tensor | None
     shards: int = 1
+
+    def placed(self, device: str) -> Input:
+        """Copy with its tensors on a device."""
+        columns, scale = (None if one is None else one.to(device) for one in (self.columns, self.scale))
+        return replace(self, columns=columns, scale=scale)
 
     def __call__(self, x: Tensor, expert: int | None = None) -> Tensor:
         """Rounded x [..., in]."""

@@ -65,7 +65,7 @@ def costs(roundings: Roundings, ids: Ids, progress: Progress | None = None) -> d
     from compiler.numerics.gate.sides import Decoded
 
     config = roundings.model.config
-    whole = Decoded(config, [roundings.model], PLAIN)
+    whole = Decoded(config, [roundings.model], PLAIN, device=roundings.device)
     with torch.no_grad():
         x, found = whole.embed(ids), _Found()
         for layer in range(config.layers):

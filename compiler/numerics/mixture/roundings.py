@@ -13,6 +13,7 @@ import numpy as np
 from compiler.calibration.linear_rows import linear_rows
 from compiler.numerics.mixture.choice import NONE
 from compiler.quantization.formats import load
+from compiler.quantization.proof_levels import CPU
 from compiler.quantization.schemes import PARTS, part_of
 
 if TYPE_CHECKING:
@@ -28,11 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Roundings:
-    """Source `model`; `fed_back`: the same with weights that were rounded with feedback; `schemes`: to choose among."""
+    """Source `model`; `fed_back`: the same with weights that were rounded with feedback; `schemes`: to choose among.
+    `device`: of forward passes; the CPU rounds.
+    """
 
     model: StoredModel
     fed_back: StoredModel | None
     schemes: Sequence[Scheme]
+    device: str = CPU
 
     @property
     def memory(self) -> int:
@@ -41,11 +45,14 @@ class Roundings:
 
     def layer(self, layer: int) -> Variants:
         """One layer, in memory as long as the result is referenced."""
+        from compiler.decoder.ranks import placed
+
         weights = self.model.layer_in_float32(layer)
         found: dict[str, dict[str, dict[str, Tensor]]] = {NONE: {part: {} for part in PARTS}}
         for scheme in self.schemes:
-            found[scheme.name] = self._rounded(layer, weights, scheme)
-        return Variants(self.model, layer, weights, found)
+            own = self._rounded(layer, weights, scheme)
+            found[scheme.name] = {part: placed(tensors, self.device) for part, tensors in own.items()}
+        return Variants(self.model, layer, placed(weights, self.device), found)
 
     def _rounded(self, layer: int, weights: Mapping[str, Tensor], scheme: Scheme) -> dict[str, dict[str, Tensor]]:
         """Rounded weights of linear layers, by part and name."""

@@ -36,7 +36,7 @@ def trade(
     from compiler.numerics.gate.sides import Decoded
 
     config = roundings.model.config
-    whole = Decoded(config, [roundings.model], PLAIN)
+    whole = Decoded(config, [roundings.model], PLAIN, device=roundings.device)
     with torch.no_grad():
         x = whole.embed(ids)
         ys = [x] * len(mixtures)

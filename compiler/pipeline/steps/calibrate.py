@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CalibrateInputs:
-    """Cache key. `samples`: digest of the token ids."""
+    """Cache key. `samples`: digest of the token ids; `device`: its results differ in their last bits."""
 
     version: int
     source: str
     config: dict[str, Any]
     samples: str
+    device: str
 
 
 def calibration_samples(plan: Plan, tokenizer: Path | None) -> Samples | None:
@@ -44,9 +45,12 @@ def calibration_samples(plan: Plan, tokenizer: Path | None) -> Samples | None:
     )
 
 
-def calibrate(runner: CachedRunner, source: Source, samples: Samples, max_memory: int) -> CacheEntry:
-    """The entry with `activations.RESULT`. Raises the errors of `activations.calibrate`."""
-    inputs = CalibrateInputs(activations.VERSION, source.digest, source.config.to_json(), samples.digest)
+def calibrate(runner: CachedRunner, source: Source, samples: Samples, device: str, max_memory: int) -> CacheEntry:
+    """The entry with `activations.RESULT`. `device`: of the forward pass.
+
+    Raises the errors of `activations.calibrate`.
+    """
+    inputs = CalibrateInputs(activations.VERSION, source.digest, source.config.to_json(), samples.digest, device)
     partial = runner.cache.partial_folder("calibrate", inputs)
 
     def run(folder: Path) -> Output:
@@ -58,6 +62,7 @@ def calibrate(runner: CachedRunner, source: Source, samples: Samples, max_memory
             work=partial,
             out=folder,
             max_memory=max_memory,
+            device=device,
             progress=progress_in(runner.report, "tokens x layers"),
         )
         partial.rmdir()

@@ -21,19 +21,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FeedbackInputs:
-    """Cache key. `samples`: digest of the token ids."""
+    """Cache key. `samples`: digest of the token ids; `device`: its results differ in their last bits."""
 
     version: int
     source: str
     config: dict[str, Any]
     scheme: dict[str, Any]
     samples: str
+    device: str
 
 
-def compensate(runner: CachedRunner, source: Source, scheme: Scheme, samples: Samples, max_memory: int) -> CacheEntry:
-    """The entry with the files of `calibration/feedback.py`. Raises the errors of `feedback.compensate`."""
+def compensate(
+    runner: CachedRunner, source: Source, scheme: Scheme, samples: Samples, device: str, max_memory: int
+) -> CacheEntry:
+    """The entry with the files of `calibration/feedback.py`. `device`: of the forward pass.
+
+    Raises the errors of `feedback.compensate`.
+    """
     own = {name: value for name, value in asdict(scheme).items() if name not in ("tolerance", "parts")}
-    inputs = FeedbackInputs(feedback.VERSION, source.digest, source.config.to_json(), own, samples.digest)
+    inputs = FeedbackInputs(feedback.VERSION, source.digest, source.config.to_json(), own, samples.digest, device)
     partial = runner.cache.partial_folder("feedback", inputs)
 
     def run(folder: Path) -> Output:
@@ -46,6 +52,7 @@ def compensate(runner: CachedRunner, source: Source, scheme: Scheme, samples: Sa
             work=partial,
             out=folder,
             max_memory=max_memory,
+            device=device,
             progress=progress_in(runner.report, "tokens x layers"),
         )
         partial.rmdir()

@@ -56,6 +56,7 @@ class GateInputs:
     proof: dict[str, Any]
     part_tokens: int
     layers: list[int]
+    device: str
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class _Measuring:
         proof, runner, source = self.plan.proof, self.runner, self.source
 
         def run(_folder: Path) -> Output:
-            extent = measure.Extent(part_tokens, layers, self.max_memory)
+            extent = measure.Extent(part_tokens, layers, self.max_memory, self.plan.quant.device)
             progress = progress_in(runner.report, "tokens x layers")
             verdict = self._measured(source.config, None, samples, extent, progress)
             if proof.lowered is not None and part_tokens:
@@ -136,6 +137,7 @@ class _Measuring:
             proof.to_json(),
             part_tokens,
             list(layers),
+            self.plan.quant.device,
         )
         return Verdict.from_json(runner.run(Step("gate", inputs, run, note)).facts)
 
@@ -163,6 +165,7 @@ def scheme_side(plan: Plan, config: ModelConfig, scaled: Scaled) -> SchemeSide:
         plan.dtype,
         at_load,
         split_of(plan.layouts),
+        plan.quant.device,
     )
 
 
@@ -196,7 +199,7 @@ def pass_gate(
             raise _refused(output, files, error) from None
         accepted = True
         report.warn(f"{error.message}\nit is accepted, as asked, and the manifest says so")
-    found = _gate(verdict, limits, quant.proof, accepted=accepted)
+    found = _gate(verdict, limits, quant, accepted=accepted)
     calibration = _calibration(quant.text, calibrated_on)
     return Passed(quantization_section(quant, found, calibration, scaled.alphas, mixture), files)
 
@@ -254,8 +257,15 @@ def _warn(report: Report, verdict: Verdict, limits: Tolerance, quant: Quant) -> 
         )
 
 
-def _gate(verdict: Verdict, limits: Tolerance, proof: str, *, accepted: bool) -> Gate:
+def _gate(verdict: Verdict, limits: Tolerance, quant: Quant, *, accepted: bool) -> Gate:
     worst, found = verdict.worst, verdict.evidence
+    coverage = GateCoverage(
+        proof=quant.proof,
+        part_tokens=verdict.part_tokens,
+        layers=list(verdict.layers),
+        seed=SEED,
+        device=quant.device,
+    )
     distances = [part.distance for part in verdict.parts if part.distance is not None]
     return Gate(
         text=verdict.text,
@@ -272,7 +282,7 @@ def _gate(verdict: Verdict, limits: Tolerance, proof: str, *, accepted: bool) ->
         stream=rounded(min(worst.stream, BEYOND)) if worst else None,
         distance=rounded(min(max(distances), BEYOND)) if distances else None,
         limits={"perplexity": limits.perplexity, "kl": limits.kl, "stream": limits.stream},
-        coverage=GateCoverage(proof=proof, part_tokens=verdict.part_tokens, layers=list(verdict.layers), seed=SEED),
+        coverage=coverage,
         accepted=accepted,
         report=REPORT,
     )

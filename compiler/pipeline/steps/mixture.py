@@ -53,6 +53,7 @@ class MixtureInputs:
     rounded: list[str]
     mixtures: list[list[list[str]]]
     samples: str
+    device: str
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,8 @@ def measured(
     fed_back = next((scheme for scheme in schemes if scheme.rounds_with_feedback), None)
     if fed_back is not None:
         assert calibration is not None
-        rounded = compensate(runner, source, fed_back, calibration, max_memory)
-    roundings = _roundings(source, schemes, rounded)
+        rounded = compensate(runner, source, fed_back, calibration, plan.quant.device, max_memory)
+    roundings = _roundings(source, schemes, rounded, plan.quant.device)
     fit = costs.rows_that_fit(roundings, max_memory)
     text = mixture_rows(plan, tokenizer, fit + trade.TOKENS)
     ids = np.stack(text.ids)
@@ -166,15 +167,17 @@ class _Runs:
         own = [{n: v for n, v in asdict(one).items() if n not in ("tolerance", "parts")} for one in self.schemes]
         digest = digest_bytes(repr(ids.shape).encode() + ids.tobytes())
         config = self.source.config.to_json()
-        return MixtureInputs(VERSION, self.source.digest, config, own, self.rounded, mixtures, digest)
+        return MixtureInputs(
+            VERSION, self.source.digest, config, own, self.rounded, mixtures, digest, self.roundings.device
+        )
 
 
-def _roundings(source: Source, schemes: Sequence[Scheme], rounded: CacheEntry | None) -> Roundings:
+def _roundings(source: Source, schemes: Sequence[Scheme], rounded: CacheEntry | None, device: str) -> Roundings:
     model, fed_back = StoredModel(source.config, source.tensors, source.checkpoint), None
     if rounded is not None:
         merged = scales.with_scales(source.tensors, source.checkpoint, rounded.folder / feedback.WEIGHTS)
         fed_back = StoredModel(source.config, *merged)
-    return Roundings(model, fed_back, schemes)
+    return Roundings(model, fed_back, schemes, device)
 
 
 def _mixtures(plan: Plan, schemes: Sequence[Scheme], by_part: Mapping[str, Mapping[str, float]]) -> list[Mixture]:

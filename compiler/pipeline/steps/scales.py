@@ -65,9 +65,9 @@ def with_scales(runner: CachedRunner, source: Source, plan: Plan, samples: Sampl
         return Scaled(source.tensors, source.checkpoint)
     scheme, calibration, rounded = plan.scaling.scheme, None, None
     if samples is not None and scheme.feedback is not None:
-        rounded = compensate(runner, source, scheme.feedback, samples, max_memory)
+        rounded = compensate(runner, source, scheme.feedback, samples, plan.quant.device, max_memory)
     if samples is not None and (plan.scaling.cache or scheme.search != FEEDBACK):
-        calibration = calibrate(runner, source, samples, max_memory)
+        calibration = calibrate(runner, source, samples, plan.quant.device, max_memory)
     made = make_scales(runner, source, plan.quant, plan.scaling, calibration, max_memory, rounded)
     files = [made.folder / scales.RESULT, *([rounded.folder / feedback.WEIGHTS] if rounded else [])]
 
