@@ -48,5 +48,6 @@ def expected(manifest: Manifest) -> list[tuple[str, str]]:
     read = step_bytes(manifest.config, manifest.parallel.tp, manifest.dtype, options.products, options.head)
     # A level that this CPU lacks is an error where something runs; here it is a fact.
     runs, asked = supported(), os.environ.get(VARIABLE)
-    level_text = f"level {asked or runs[-1]}" + ("" if not asked or asked in runs else ", which this CPU does not run")
-    return [("decode step", f"{amount(read, 'bytes')} of weights a row; kernels of {level_text}, by this CPU")]
+    missing = asked and asked not in runs
+    level_text = f"{asked}, which this CPU does not run" if missing else f"{asked or runs[-1]} on this CPU"
+    return [("decode step", f"{amount(read, 'bytes')} of weights a row; kernels of level {level_text}")]

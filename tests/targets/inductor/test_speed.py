@@ -18,14 +18,14 @@ def test_a_manifest_says_what_a_decode_step_reads_and_the_level(monkeypatch: pyt
     made = manifest()
     read = amount(step_bytes(made.config, made.parallel.tp, made.dtype), "bytes")
     assert expected(made) == [
-        ("decode step", f"{read} of weights a row; kernels of level {supported()[-1]}, by this CPU")
+        ("decode step", f"{read} of weights a row; kernels of level {supported()[-1]} on this CPU")
     ]
     assert expected(made)[0][1] in manifest_text(made)
 
 
 def test_a_forced_level_is_named_and_an_unknown_one_does_not_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "portable")
-    assert "kernels of level portable, by this CPU" in expected(manifest())[0][1]
+    assert "kernels of level portable on this CPU" in expected(manifest())[0][1]
     monkeypatch.setenv(VARIABLE, "none-such")
     assert "level none-such, which this CPU does not run" in expected(manifest())[0][1]
 
