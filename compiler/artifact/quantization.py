@@ -33,7 +33,7 @@ class Calibration(Strict):
 
 class GateCoverage(Strict):
     """Extent of the gate: the value of `--proof`; `layers` whose parts were compared over `part_tokens` tokens, drawn
-    with `seed` where they are not all. `device`: computed them.
+    with `seed` where they are not all. `device`: computed the source and its scheme, and files that no judge reads.
     """
 
     proof: str
